@@ -1,0 +1,113 @@
+//! Mirrors of public messages in which one part stays bytes, byte for byte the same on the wire: an event is
+//! encoded once and copied on, a stored body is never taken apart.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use prost::encoding::{self, WireType};
+
+use crate::v1;
+
+/// [`v1::Entry`] with its content as stored.
+#[derive(Clone, PartialEq, Message)]
+pub struct Entry {
+    #[prost(string, tag = "1")]
+    pub chat_id: String,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    #[prost(int64, tag = "3")]
+    pub sent_at_ms: i64,
+    #[prost(string, tag = "4")]
+    pub sender_user_id: String,
+    #[prost(string, tag = "5")]
+    pub sender_device_id: String,
+    #[prost(string, tag = "6")]
+    pub request_id: String,
+    #[prost(uint64, tag = "7")]
+    pub ordinal: u64,
+    /// Encoded [`v1::EntryContent`].
+    #[prost(bytes = "bytes", tag = "8")]
+    pub content: Bytes,
+}
+
+/// [`v1::Message`] with its envelope as it came.
+#[derive(Clone, PartialEq, Message)]
+pub struct RawMessage {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub envelope: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub body: Bytes,
+}
+
+/// Tag of `EntryContent.message`.
+const CONTENT_MESSAGE: u32 = 1;
+/// Tag of `ServerEvent.entry`.
+const EVENT_ENTRY: u32 = 2;
+/// Tag of `ServerFrame.events`.
+const FRAME_EVENTS: u32 = 1;
+
+/// Encoded `EntryContent{message: {envelope, body}}` from the envelope's and the body's bytes.
+pub fn message_content(envelope: &Bytes, body: &Bytes) -> Bytes {
+    let message = RawMessage { envelope: envelope.clone(), body: body.clone() };
+    nested(CONTENT_MESSAGE, &message)
+}
+
+/// Encoded `ServerEvent{entry}`.
+pub fn entry_event(entry: &Entry) -> Bytes {
+    nested(EVENT_ENTRY, entry)
+}
+
+/// Encoded `ServerEvent` of any kind.
+pub fn event(event: v1::server_event::Event) -> Bytes {
+    v1::ServerEvent { event: Some(event) }.encode_to_vec().into()
+}
+
+/// Bytes that an encoded event takes in a `ServerFrame`.
+pub fn event_len_in_frame(event: &[u8]) -> usize {
+    encoding::key_len(FRAME_EVENTS) + encoding::encoded_len_varint(event.len() as u64) + event.len()
+}
+
+/// Appends an encoded event to an encoded `ServerFrame`: a repeated field is tag, length, bytes, so frames grow by
+/// appending.
+pub fn put_event(frame: &mut impl BufMut, event: &[u8]) {
+    encoding::encode_key(FRAME_EVENTS, WireType::LengthDelimited, frame);
+    encoding::encode_varint(event.len() as u64, frame);
+    frame.put_slice(event);
+}
+
+fn nested(tag: u32, message: &impl Message) -> Bytes {
+    let len = message.encoded_len();
+    let mut out = BytesMut::with_capacity(1 + encoding::encoded_len_varint(len as u64) + len);
+    encoding::encode_key(tag, WireType::LengthDelimited, &mut out);
+    encoding::encode_varint(len as u64, &mut out);
+    message.encode_raw(&mut out);
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_raw_entry_reads_as_a_public_one() {
+        let envelope = v1::Envelope { reply_to_seq: 7, ..Default::default() };
+        let content = message_content(&envelope.encode_to_vec().into(), &Bytes::from_static(b"hello"));
+        let raw = Entry { chat_id: "c".into(), seq: 9, content, ..Default::default() };
+        let mut frame = Vec::new();
+        let event = entry_event(&raw);
+        put_event(&mut frame, &event);
+        put_event(&mut frame, &event);
+        assert_eq!(frame.len(), 2 * event_len_in_frame(&event));
+
+        let read = v1::ServerFrame::decode(frame.as_slice()).unwrap();
+        assert_eq!(read.events.len(), 2);
+        let Some(v1::server_event::Event::Entry(entry)) = &read.events[1].event else { panic!("{read:?}") };
+        assert_eq!(entry.seq, 9);
+        let Some(v1::entry_content::Content::Message(message)) =
+            entry.content.as_ref().and_then(|content| content.content.as_ref())
+        else {
+            panic!("{entry:?}")
+        };
+        assert_eq!(message.envelope.as_ref().map(|e| e.reply_to_seq), Some(7));
+        assert_eq!(message.body.as_ref(), b"hello");
+    }
+}

@@ -1,0 +1,18 @@
+//! The words of the platform as types: ids, places in a log, slots, time. No I/O, nothing of the wire.
+//!
+//! - [`id`]: users, devices, chats, sessions, requests
+//! - [`seq`]: a place in a chat's log
+//! - [`slot`]: which node owns what
+//! - [`time`]: milliseconds since the epoch, and where they come from
+//! - [`limits`]: what the platform accepts
+
+pub mod id;
+pub mod limits;
+pub mod seq;
+pub mod slot;
+pub mod time;
+
+pub use id::{ChatId, DeviceId, IdError, RequestId, SessionId, UserId};
+pub use seq::Seq;
+pub use slot::{SLOTS, Slot};
+pub use time::Timestamp;

@@ -1,0 +1,26 @@
+//! What the platform accepts. Clients learn these from `Opened.limits`.
+
+/// Bytes of a message's body: room for a long text or an MLS commit; anything larger is media.
+pub const MAX_BODY_BYTES: usize = 256 * 1024;
+/// Bytes of a message's envelope: 64 mentions and every other field fit.
+pub const MAX_ENVELOPE_BYTES: usize = 8 * 1024;
+/// Mentioned users of a message.
+pub const MAX_MENTIONS: usize = 64;
+/// Bytes of one client frame: one largest message and its address, or many small ones.
+pub const MAX_FRAME_BYTES: usize = 512 * 1024;
+/// Items of one client frame.
+pub const MAX_FRAME_ITEMS: usize = 256;
+/// Events of one server frame.
+pub const MAX_FRAME_EVENTS: usize = 64;
+/// Members of a group: a marker for each offline device of each is still a small statement.
+pub const MAX_GROUP_MEMBERS: usize = 1024;
+/// Devices of a user.
+pub const MAX_DEVICES: usize = 10;
+/// Entries sent to a device ahead of its acknowledgements while it catches up.
+pub const CATCH_UP_WINDOW: u32 = 256;
+/// Sends of a stream without a result yet.
+pub const MAX_SENDS_IN_FLIGHT: usize = 128;
+/// Bytes of a title or a display name.
+pub const MAX_NAME_BYTES: usize = 256;
+/// For how long the same request_id gives the same result.
+pub const DEDUPE_WINDOW_DAYS: u32 = 30;
