@@ -1,1 +1,39 @@
+//! What every role of the platform shares: who else is there, how to reach them, who a call is from, when to stop.
+//!
+//! ```text
+//!   etcd ──watch──> etcd ──> membership (pure) ──> map::ClusterMap ──> context::NodeContext ──> each role
+//!                                                                            │
+//!                      links: one task a node of a role, over channels  <────┘
+//! ```
+//!
+//! - [`config`]: the flags of a node
+//! - [`map`]: which nodes exist, who owns a slot (pure)
+//! - [`membership`]: the map from lists and changes, removals held back where too many vanish (pure)
+//! - [`etcd`]: the adapter of both: registration on a lease, list and watch
+//! - [`context`]: what a role is given when it starts
+//! - [`channels`], [`links`]: connections between nodes
+//! - [`principal`], [`token`]: who a call is from, and how devices prove it
+//! - [`drain`]: stopping in order
+//! - [`postgres`]: pools, migrations, durability
+//! - [`serve`], [`admin`]: the internal gRPC server; metrics and probes over HTTP
+//! - [`telemetry`]: logs, traces, metrics
 
+pub mod admin;
+pub mod channels;
+pub mod config;
+pub mod context;
+pub mod drain;
+pub mod etcd;
+pub mod links;
+pub mod map;
+pub mod membership;
+pub mod metrics;
+pub mod postgres;
+pub mod principal;
+pub mod serve;
+pub mod telemetry;
+pub mod token;
+
+pub use context::NodeContext;
+pub use drain::Drain;
+pub use map::{ClusterMap, MapHandle, Node, Role};

@@ -1,0 +1,56 @@
+//! One connection a node, shared by everything that talks to it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tern_proto::ApiError;
+use tonic::transport::{Channel, Endpoint};
+
+/// A node that does not answer within it is treated as away; links try again.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A dead peer is noticed within the sum of both, below the lease of its registration.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A link's stream may have this much under way before its reader has to catch up.
+const STREAM_WINDOW: u32 = 2 << 20;
+/// All streams of a link together: h2 charges small unread frames against it, so it is generous.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Addresses kept. Nodes that start again on new ports would otherwise pile up; forgetting one costs a reconnect.
+const MAX_CHANNELS: usize = 1024;
+
+/// Lazily connected channels by address. A channel reconnects by itself.
+#[derive(Clone, Default)]
+pub struct Channels {
+    open: Arc<Mutex<HashMap<String, Channel>>>,
+}
+
+impl Channels {
+    /// The channel to `address` (host:port).
+    pub fn get(&self, address: &str) -> Result<Channel, ApiError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = open.get(address) {
+            return Ok(channel.clone());
+        }
+        if open.len() >= MAX_CHANNELS {
+            open.clear();
+        }
+        let channel = endpoint(address)?.connect_lazy();
+        open.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, ApiError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| {
+        ApiError::unavailable(format!("the address {address} of a node is unusable: {error}"))
+    })?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW))
+}

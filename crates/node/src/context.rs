@@ -1,0 +1,32 @@
+//! What a role is given when it starts.
+
+use std::sync::Arc;
+
+use crate::channels::Channels;
+use crate::drain::Drain;
+use crate::map::MapHandle;
+
+/// This process among the others.
+#[derive(Clone)]
+pub struct NodeContext {
+    /// The node's name, the same in each of its roles.
+    pub name: Arc<str>,
+    pub incarnation: u64,
+    pub map: MapHandle,
+    pub channels: Channels,
+    pub drain: Drain,
+}
+
+impl NodeContext {
+    /// A node on its own, for tests: its drain starts when the test says so.
+    pub fn alone(name: &str, incarnation: u64, map: MapHandle) -> Self {
+        let drain = Drain::new(crate::drain::DEFAULT_TIMEOUT);
+        Self {
+            name: name.into(),
+            incarnation,
+            map,
+            channels: Channels::default(),
+            drain,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Which nodes exist and which of them owns a slot. Pure: a map never changes, a new one takes its place.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use rand::seq::IteratorRandom;
+use serde::{Deserialize, Serialize};
+use tern_types::slot::rendezvous;
+use tern_types::{SLOTS, Slot};
+use tokio::sync::watch;
+
+/// What a node does. One process may have several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    Gateway,
+    Chat,
+    Presence,
+    Accounts,
+}
+
+impl Role {
+    pub const ALL: [Self; 4] = [Self::Gateway, Self::Chat, Self::Presence, Self::Accounts];
+
+    /// The name in flags, in etcd and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Chat => "chat",
+            Self::Presence => "presence",
+            Self::Accounts => "accounts",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A word that is no role.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no such role: {0} (gateway, chat, presence, accounts)")]
+pub struct UnknownRole(String);
+
+impl FromStr for Role {
+    type Err = UnknownRole;
+
+    fn from_str(text: &str) -> Result<Self, UnknownRole> {
+        Self::ALL
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or_else(|| UnknownRole(text.to_owned()))
+    }
+}
+
+/// One process in one role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Unique within a role; stays the same when the process starts again.
+    #[serde(skip)]
+    pub name: String,
+    /// host:port of its internal gRPC.
+    pub address: String,
+    /// Rises with each start of the process.
+    pub incarnation: u64,
+    /// It is stopping: owns no slots and takes no new work.
+    #[serde(default)]
+    pub draining: bool,
+}
+
+/// The nodes of every role at one version, with the owner of each slot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterMap {
+    version: i64,
+    roles: [RoleMap; Role::ALL.len()],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct RoleMap {
+    /// Ascending by name.
+    nodes: Vec<Node>,
+    /// Index into `nodes` of each slot's owner; empty when no node may own any.
+    owners: Vec<u16>,
+}
+
+impl ClusterMap {
+    /// Of two nodes with one name in a role the newer incarnation counts.
+    pub fn new(version: i64, nodes: impl IntoIterator<Item = (Role, Node)>) -> Self {
+        let mut sorted: [BTreeMap<String, Node>; Role::ALL.len()] = Default::default();
+        for (role, node) in nodes {
+            let known = &mut sorted[role as usize];
+            if known
+                .get(&node.name)
+                .is_none_or(|old| old.incarnation <= node.incarnation)
+            {
+                known.insert(node.name.clone(), node);
+            }
+        }
+        Self {
+            version,
+            roles: sorted.map(|nodes| RoleMap::new(nodes.into_values().collect())),
+        }
+    }
+
+    /// The etcd revision that the map is of.
+    pub fn version(&self) -> i64 {
+        self.version
+    }
+
+    /// Every node of the role, draining ones too, ascending by name.
+    pub fn nodes(&self, role: Role) -> &[Node] {
+        &self.roles[role as usize].nodes
+    }
+
+    pub fn node(&self, role: Role, name: &str) -> Option<&Node> {
+        let nodes = self.nodes(role);
+        nodes
+            .binary_search_by(|node| node.name.as_str().cmp(name))
+            .ok()
+            .map(|index| &nodes[index])
+    }
+
+    /// Who owns the slot; `None` when every node of the role is draining or gone.
+    pub fn owner(&self, role: Role, slot: Slot) -> Option<&Node> {
+        let map = &self.roles[role as usize];
+        map.owners
+            .get(slot.index())
+            .map(|index| &map.nodes[usize::from(*index)])
+    }
+
+    /// A random node of the role that is not draining.
+    pub fn any(&self, role: Role) -> Option<&Node> {
+        self.nodes(role)
+            .iter()
+            .filter(|node| !node.draining)
+            .choose(&mut rand::rng())
+    }
+}
+
+impl RoleMap {
+    fn new(nodes: Vec<Node>) -> Self {
+        let able = || {
+            nodes
+                .iter()
+                .filter(|node| !node.draining)
+                .map(|node| node.name.as_str())
+        };
+        let mut owners = Vec::new();
+        if able().next().is_some() {
+            owners.reserve_exact(usize::from(SLOTS));
+            for slot in Slot::all() {
+                let owner = rendezvous(slot, able());
+                let index = owner.and_then(|name| nodes.iter().position(|node| node.name == name));
+                owners.extend(index.and_then(|index| u16::try_from(index).ok()));
+            }
+        }
+        Self { nodes, owners }
+    }
+}
+
+/// The present map, and news of the next.
+#[derive(Debug, Clone)]
+pub struct MapHandle(watch::Receiver<Arc<ClusterMap>>);
+
+impl MapHandle {
+    pub fn current(&self) -> Arc<ClusterMap> {
+        self.0.borrow().clone()
+    }
+
+    /// Waits until the map is another than the one seen last by this handle (at first: than when it was made or
+    /// cloned). For ever, when nobody updates it any more.
+    pub async fn changed(&mut self) -> Arc<ClusterMap> {
+        match self.0.changed().await {
+            Ok(()) => self.0.borrow_and_update().clone(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// A map that never changes.
+    pub fn fixed(map: ClusterMap) -> Self {
+        Self::channel(map).1
+    }
+
+    /// A map that its maker changes.
+    pub fn channel(map: ClusterMap) -> (watch::Sender<Arc<ClusterMap>>, Self) {
+        let (tx, rx) = watch::channel(Arc::new(map));
+        (tx, Self(rx))
+    }
+}

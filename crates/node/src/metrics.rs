@@ -1,0 +1,74 @@
+//! The metrics of this crate.
+
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+
+use crate::map::{ClusterMap, Role};
+
+const LINK_BREAKS: &str = "tern_node_link_breaks_total";
+const MAP_VERSION: &str = "tern_node_map_version";
+const MAP_NODES: &str = "tern_node_map_nodes";
+const MAP_LISTS: &str = "tern_node_map_lists_total";
+const REMOVALS_HELD: &str = "tern_node_map_removals_held";
+const ETCD_UP: &str = "tern_node_etcd_up";
+const LEASES_LOST: &str = "tern_node_leases_lost_total";
+const POSTGRES_SAFE: &str = "tern_node_postgres_setting_safe";
+const DRAINING: &str = "tern_node_draining";
+
+pub(crate) fn describe() {
+    describe_counter!(
+        LINK_BREAKS,
+        "Links to other nodes that ended, by the other's role"
+    );
+    describe_gauge!(MAP_VERSION, "etcd revision of the cluster map in use");
+    describe_gauge!(MAP_NODES, "Nodes in the cluster map, by role");
+    describe_counter!(MAP_LISTS, "Times the whole map was read from etcd");
+    describe_gauge!(
+        REMOVALS_HELD,
+        "Nodes gone from etcd that are kept for one lease because too many vanished at once"
+    );
+    describe_gauge!(
+        ETCD_UP,
+        "1 while etcd answers this node's keep-alive; at 0 the map is frozen"
+    );
+    describe_counter!(
+        LEASES_LOST,
+        "Leases that ended without this node's doing and were granted again"
+    );
+    describe_gauge!(
+        POSTGRES_SAFE,
+        "1 when a durability setting of Postgres is safe, by setting and value"
+    );
+    describe_gauge!(DRAINING, "1 while this process drains");
+}
+
+pub(crate) fn link_broke(role: Role) {
+    counter!(LINK_BREAKS, "role" => role.as_str()).increment(1);
+}
+
+pub(crate) fn map(map: &ClusterMap, held: usize) {
+    gauge!(MAP_VERSION).set(map.version() as f64);
+    gauge!(REMOVALS_HELD).set(held as f64);
+    for role in Role::ALL {
+        gauge!(MAP_NODES, "role" => role.as_str()).set(map.nodes(role).len() as f64);
+    }
+}
+
+pub(crate) fn map_listed() {
+    counter!(MAP_LISTS).increment(1);
+}
+
+pub(crate) fn etcd_up(up: bool) {
+    gauge!(ETCD_UP).set(f64::from(u8::from(up)));
+}
+
+pub(crate) fn lease_lost() {
+    counter!(LEASES_LOST).increment(1);
+}
+
+pub(crate) fn postgres_setting(name: &'static str, value: &str, safe: bool) {
+    gauge!(POSTGRES_SAFE, "setting" => name, "value" => value.to_owned()).set(f64::from(u8::from(safe)));
+}
+
+pub(crate) fn draining() {
+    gauge!(DRAINING).set(1.0);
+}

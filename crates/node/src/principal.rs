@@ -1,0 +1,173 @@
+//! Who a unary call is from. The gateway authenticates and writes it into the metadata; services read it. Metadata
+//! `tern-*` that came from outside never gets past the gateway.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tern_proto::ApiError;
+use tern_proto::v1::ErrorReason;
+use tern_types::{DeviceId, UserId};
+use tonic::metadata::{MetadataMap, MetadataValue};
+
+const USER: &str = "tern-user";
+const DEVICE: &str = "tern-device";
+const KEY: &str = "tern-key";
+const SCOPES: &str = "tern-scopes";
+
+/// The caller of a unary call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Principal {
+    /// The app on one device, in its user's name.
+    Device { user: UserId, device: DeviceId },
+    /// A back end with an API key.
+    Key { key_id: String, scopes: Vec<Scope> },
+}
+
+/// What an API key may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    UsersRead,
+    UsersWrite,
+    DevicesLink,
+    ChatsRead,
+    ChatsWrite,
+    MessagesSend,
+    /// Implies all others.
+    Admin,
+}
+
+impl Scope {
+    pub const ALL: [Self; 7] = [
+        Self::UsersRead,
+        Self::UsersWrite,
+        Self::DevicesLink,
+        Self::ChatsRead,
+        Self::ChatsWrite,
+        Self::MessagesSend,
+        Self::Admin,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UsersRead => "users:read",
+            Self::UsersWrite => "users:write",
+            Self::DevicesLink => "devices:link",
+            Self::ChatsRead => "chats:read",
+            Self::ChatsWrite => "chats:write",
+            Self::MessagesSend => "messages:send",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A word that is no scope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no such scope: {0} (users:read, users:write, devices:link, chats:read, chats:write, messages:send, admin)"
+)]
+pub struct UnknownScope(String);
+
+impl FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.as_str() == text)
+            .ok_or_else(|| UnknownScope(text.to_owned()))
+    }
+}
+
+impl Principal {
+    /// Puts the caller into the metadata, in place of any other.
+    pub fn write(&self, metadata: &mut MetadataMap) {
+        for key in [USER, DEVICE, KEY, SCOPES] {
+            metadata.remove(key);
+        }
+        match self {
+            Self::Device { user, device } => {
+                put(metadata, USER, &user.to_string());
+                put(metadata, DEVICE, &device.to_string());
+            }
+            Self::Key { key_id, scopes } => {
+                put(metadata, KEY, key_id);
+                let scopes: Vec<_> = scopes.iter().map(|scope| scope.as_str()).collect();
+                put(metadata, SCOPES, &scopes.join(","));
+            }
+        }
+    }
+
+    /// The caller in the metadata. Fails with CREDENTIALS_MISSING where there is none.
+    pub fn read(metadata: &MetadataMap) -> Result<Self, ApiError> {
+        let text = |key| metadata.get(key).and_then(|value| value.to_str().ok());
+        if let Some(key_id) = text(KEY) {
+            // A scope that this version does not know gives no right that it knows.
+            let scopes = text(SCOPES)
+                .unwrap_or_default()
+                .split(',')
+                .filter_map(|scope| scope.parse().ok())
+                .collect();
+            return Ok(Self::Key {
+                key_id: key_id.to_owned(),
+                scopes,
+            });
+        }
+        let user = text(USER).and_then(|user| user.parse().ok());
+        let device = text(DEVICE).and_then(|device| device.parse().ok());
+        match (user, device) {
+            (Some(user), Some(device)) => Ok(Self::Device { user, device }),
+            _ => Err(ApiError::new(
+                ErrorReason::CredentialsMissing,
+                "the call needs an access token or an API key",
+            )),
+        }
+    }
+
+    /// Devices pass (what they may do follows from memberships); a key needs the scope.
+    pub fn require(&self, scope: Scope) -> Result<(), ApiError> {
+        match self {
+            Self::Device { .. } => Ok(()),
+            Self::Key { scopes, .. } if scopes.contains(&scope) || scopes.contains(&Scope::Admin) => Ok(()),
+            Self::Key { .. } => Err(ApiError::new(
+                ErrorReason::ScopeMissing,
+                format!("the API key lacks the scope {scope}"),
+            )
+            .with("scope", scope.as_str())),
+        }
+    }
+
+    /// The calling device; DEVICES_ONLY for a back end.
+    pub fn device(&self) -> Result<(UserId, DeviceId), ApiError> {
+        match self {
+            Self::Device { user, device } => Ok((*user, *device)),
+            Self::Key { .. } => Err(ApiError::new(
+                ErrorReason::DevicesOnly,
+                "only devices may call this",
+            )),
+        }
+    }
+
+    /// The id of a back end's key that has the scope; NOT_FOR_DEVICES for a device.
+    pub fn key(&self, scope: Scope) -> Result<&str, ApiError> {
+        match self {
+            Self::Key { key_id, .. } => self.require(scope).map(|()| key_id.as_str()),
+            Self::Device { .. } => Err(ApiError::new(
+                ErrorReason::NotForDevices,
+                "only back ends may call this",
+            )),
+        }
+    }
+}
+
+/// Ids and scopes are ASCII without control characters, so every one of them is a valid value.
+fn put(metadata: &mut MetadataMap, key: &'static str, value: &str) {
+    if let Ok(value) = MetadataValue::try_from(value) {
+        metadata.insert(key, value);
+    }
+}

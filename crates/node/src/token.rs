@@ -1,0 +1,171 @@
+//! Access tokens: short-lived JWTs (EdDSA) that a gateway verifies without asking anybody. The header names the key,
+//! so that keys can be changed while old tokens are still about: new ones are signed with one key, verified with all.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use anyhow::Context;
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey};
+use ed25519_dalek::{SigningKey, VerifyingKey};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tern_proto::ApiError;
+use tern_proto::v1::ErrorReason;
+use tern_types::{DeviceId, Timestamp, UserId};
+
+const ISSUER: &str = "tern";
+const AUDIENCE: &str = "tern";
+/// Ours have some 400 bytes; anything far longer is not worth parsing.
+const MAX_TOKEN_BYTES: usize = 4096;
+/// Bytes of a public key's hash that name it.
+const KEY_ID_BYTES: usize = 8;
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    sub: UserId,
+    did: DeviceId,
+    /// Seconds since the epoch, as all times of a JWT.
+    iat: i64,
+    exp: i64,
+    iss: String,
+    aud: String,
+}
+
+/// Signs tokens with one key.
+pub struct Signer {
+    header: Header,
+    key: EncodingKey,
+}
+
+impl Signer {
+    /// From an Ed25519 private key in PKCS#8 PEM.
+    pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
+        let key = private_key(pem)?;
+        let der = key.to_pkcs8_der().context("the key cannot be encoded")?;
+        let header = Header {
+            kid: Some(key_id(&key.verifying_key())),
+            ..Header::new(Algorithm::EdDSA)
+        };
+        Ok(Self {
+            header,
+            key: EncodingKey::from_ed_der(der.as_bytes()),
+        })
+    }
+
+    /// A token that proves the device until `now + ttl`, cut to whole seconds.
+    pub fn sign(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        now: Timestamp,
+        ttl: Duration,
+    ) -> anyhow::Result<String> {
+        let claims = Claims {
+            sub: user,
+            did: device,
+            iat: seconds(now),
+            exp: seconds(now + ttl),
+            iss: ISSUER.to_owned(),
+            aud: AUDIENCE.to_owned(),
+        };
+        Ok(jsonwebtoken::encode(&self.header, &claims, &self.key)?)
+    }
+}
+
+/// What a valid token says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccessToken {
+    pub user: UserId,
+    pub device: DeviceId,
+    pub expires_at: Timestamp,
+}
+
+/// Verifies tokens by any of several keys.
+pub struct Verifier {
+    keys: HashMap<String, DecodingKey>,
+    validation: Validation,
+}
+
+impl Verifier {
+    /// From Ed25519 keys in PEM, each private (PKCS#8) or public (SPKI).
+    pub fn from_pems(pems: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<Self> {
+        let mut keys = HashMap::new();
+        for pem in pems {
+            let key = public_key(pem.as_ref())?;
+            keys.insert(key_id(&key), DecodingKey::from_ed_der(key.as_bytes()));
+        }
+        anyhow::ensure!(!keys.is_empty(), "at least one token key is needed");
+        let mut validation = Validation::new(Algorithm::EdDSA);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[AUDIENCE]);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        // By `now` of the caller, below.
+        validation.validate_exp = false;
+        Ok(Self { keys, validation })
+    }
+
+    /// Fails with TOKEN_EXPIRED for what was a valid token, TOKEN_INVALID for anything else.
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<AccessToken, ApiError> {
+        let claims = self.claims(token).ok_or_else(invalid)?;
+        let expires_at = Timestamp(claims.exp.saturating_mul(1000));
+        if now >= expires_at {
+            return Err(ApiError::new(
+                ErrorReason::TokenExpired,
+                "the access token has expired",
+            ));
+        }
+        Ok(AccessToken {
+            user: claims.sub,
+            device: claims.did,
+            expires_at,
+        })
+    }
+
+    fn claims(&self, token: &str) -> Option<Claims> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return None;
+        }
+        let header = jsonwebtoken::decode_header(token).ok()?;
+        let key = self.keys.get(&header.kid?)?;
+        jsonwebtoken::decode(token, key, &self.validation)
+            .ok()
+            .map(|token| token.claims)
+    }
+}
+
+/// A new private key in PKCS#8 PEM.
+pub fn generate_pem() -> anyhow::Result<String> {
+    let key = SigningKey::from_bytes(&rand::random());
+    let pem = key
+        .to_pkcs8_pem(LineEnding::LF)
+        .context("the key cannot be encoded")?;
+    Ok(pem.as_str().to_owned())
+}
+
+fn private_key(pem: &str) -> anyhow::Result<SigningKey> {
+    SigningKey::from_pkcs8_pem(pem).context("not an Ed25519 private key in PKCS#8 PEM")
+}
+
+fn public_key(pem: &str) -> anyhow::Result<VerifyingKey> {
+    if pem.contains("PRIVATE KEY") {
+        return private_key(pem).map(|key| key.verifying_key());
+    }
+    VerifyingKey::from_public_key_pem(pem).context("not an Ed25519 public key in SPKI PEM")
+}
+
+fn key_id(key: &VerifyingKey) -> String {
+    hex::encode(&Sha256::digest(key.as_bytes())[..KEY_ID_BYTES])
+}
+
+fn seconds(time: Timestamp) -> i64 {
+    time.0.div_euclid(1000)
+}
+
+fn invalid() -> ApiError {
+    ApiError::new(
+        ErrorReason::TokenInvalid,
+        "the access token is malformed or not signed by this server",
+    )
+}
