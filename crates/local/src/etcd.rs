@@ -1,0 +1,136 @@
+//! An etcd server of our own, on 127.0.0.1. It holds nothing that outlives it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use etcd_client::Client;
+use nix::sys::signal::Signal;
+use tokio::process::Command;
+
+use crate::{Process, ports, until};
+
+/// From start to the first answer: below 1 s on an idle machine.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
+/// Another process may take a port between choosing and listening.
+const PORT_TRIES: usize = 5;
+
+/// A running server, killed when dropped.
+#[derive(Debug)]
+pub struct Etcd {
+    process: Process,
+    endpoint: String,
+}
+
+impl Etcd {
+    /// Starts a server on empty data below `dir`.
+    pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+        Self::launch(dir, true).await
+    }
+
+    /// A server that outlives us.
+    pub async fn start_detached(dir: &Path) -> anyhow::Result<Self> {
+        Self::launch(dir, false).await
+    }
+
+    async fn launch(dir: &Path, dies_with_us: bool) -> anyhow::Result<Self> {
+        for _ in 0..PORT_TRIES {
+            let server = spawn(dir, dies_with_us)?;
+            let ready = tokio::select! {
+                ready = server.ready() => ready,
+                status = server.process.wait() => Err(anyhow::anyhow!("it ended: {status}")),
+            };
+            match ready {
+                Ok(()) => return Ok(server),
+                Err(_) if server.process.exited().is_some() && server.process.tail(20).contains("in use") => {
+                }
+                Err(error) => return Err(error.context(format!("etcd: {}", server.process.tail(10)))),
+            }
+        }
+        anyhow::bail!("etcd found no free port")
+    }
+
+    async fn ready(&self) -> anyhow::Result<()> {
+        until::some("etcd answers", READY_WITHIN, || async {
+            Client::connect([&self.endpoint], None)
+                .await?
+                .get("/", None)
+                .await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// `http://127.0.0.1:…`
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.process.end(Signal::SIGTERM, STOPS_WITHIN).await?;
+        Ok(())
+    }
+}
+
+fn spawn(dir: &Path, dies_with_us: bool) -> anyhow::Result<Etcd> {
+    let data = dir.join("etcd");
+    if data.exists() {
+        std::fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
+    }
+    let endpoint = format!("http://127.0.0.1:{}", ports::free()?);
+    let peer = format!("http://127.0.0.1:{}", ports::free()?);
+    let mut command = Command::new("etcd");
+    command
+        .arg("--data-dir")
+        .arg(&data)
+        .args(["--name", "local", "--logger", "zap", "--log-level", "warn"]);
+    command.args([
+        "--listen-client-urls",
+        &endpoint,
+        "--advertise-client-urls",
+        &endpoint,
+    ]);
+    command.args([
+        "--listen-peer-urls",
+        &peer,
+        "--initial-advertise-peer-urls",
+        &peer,
+    ]);
+    command.args(["--initial-cluster", &format!("local={peer}")]);
+    // Settings of the machine's own etcd are none of ours.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("ETCD")) {
+            command.env_remove(name);
+        }
+    }
+    let log = dir.join("etcd.log");
+    let process = if dies_with_us {
+        Process::spawn("etcd", command, &log)
+    } else {
+        Process::spawn_detached("etcd", command, &log)
+    };
+    let process = process.context("etcd: install it (`make setup`)")?;
+    Ok(Etcd { process, endpoint })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_etcd_starts_empty_and_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let server = Etcd::start(dir.path()).await.unwrap();
+            let mut client = Client::connect([server.endpoint()], None).await.unwrap();
+            assert!(client.get("key", None).await.unwrap().kvs().is_empty());
+            client.put("key", "value", None).await.unwrap();
+            server.stop().await.unwrap();
+        }
+    }
+}

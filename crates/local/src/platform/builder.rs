@@ -1,0 +1,222 @@
+//! What a platform is made of, and making it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::process::Command;
+
+use super::node::Launcher;
+use super::{Platform, Role, Servers};
+use crate::secrets::{self, Secrets};
+use crate::{Etcd, Postgres, Shared};
+
+/// Short enough for tests and Ctrl-C, long enough to see a drain.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// The schema is small.
+const MIGRATES_WITHIN: Duration = Duration::from_secs(60);
+
+/// A platform to be: two gateways, two chat nodes, a presence and an accounts node unless told otherwise.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    pub(super) tern: PathBuf,
+    pub(super) dir: PathBuf,
+    pub(super) counts: BTreeMap<Role, usize>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) node_env: BTreeMap<String, Vec<(String, String)>>,
+    pub(super) etcd_prefix: String,
+    pub(super) drain_timeout: Duration,
+    pub(super) fixed_ports: Vec<u16>,
+    shared: Option<Shared>,
+}
+
+impl Builder {
+    pub(super) fn new(tern: &Path, dir: &Path) -> Self {
+        Self {
+            tern: tern.to_owned(),
+            dir: dir.to_owned(),
+            counts: [
+                (Role::Gateway, 2),
+                (Role::Chat, 2),
+                (Role::Presence, 1),
+                (Role::Accounts, 1),
+            ]
+            .into(),
+            env: Vec::new(),
+            node_env: BTreeMap::new(),
+            etcd_prefix: "/tern/v1".to_owned(),
+            drain_timeout: DRAIN_TIMEOUT,
+            fixed_ports: Vec::new(),
+            shared: None,
+        }
+    }
+
+    #[must_use]
+    pub fn gateways(self, count: usize) -> Self {
+        self.count(Role::Gateway, count)
+    }
+
+    #[must_use]
+    pub fn chats(self, count: usize) -> Self {
+        self.count(Role::Chat, count)
+    }
+
+    #[must_use]
+    pub fn presences(self, count: usize) -> Self {
+        self.count(Role::Presence, count)
+    }
+
+    #[must_use]
+    pub fn accounts(self, count: usize) -> Self {
+        self.count(Role::Accounts, count)
+    }
+
+    fn count(mut self, role: Role, count: usize) -> Self {
+        self.counts.insert(role, count);
+        self
+    }
+
+    /// A TERN_… setting of every node.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A TERN_… setting of one node.
+    #[must_use]
+    pub fn node_env(mut self, node: &str, name: &str, value: &str) -> Self {
+        self.node_env
+            .entry(node.to_owned())
+            .or_default()
+            .push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    #[must_use]
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+
+    /// Ports that the gateways try to listen on, in their order; any other where one is taken.
+    #[must_use]
+    pub fn gateway_ports(mut self, ports: &[u16]) -> Self {
+        self.fixed_ports = ports.to_vec();
+        self
+    }
+
+    /// Uses the run's servers, with a database and an etcd prefix of its own, in place of private servers.
+    #[must_use]
+    pub fn on(mut self, shared: &Shared) -> Self {
+        self.etcd_prefix = format!("/tern-tests/{}", crate::shared::unique("platform"));
+        self.shared = Some(shared.clone());
+        self
+    }
+
+    /// Starts everything; returns when every node is ready and the map shows it.
+    pub async fn start(mut self) -> anyhow::Result<Platform> {
+        fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
+        self.dir = self.dir.canonicalize()?;
+        let secrets = Secrets::in_dir(&self.dir)?;
+        let (servers, database_url) = self.servers().await?;
+        self.run(&database_url, &secrets, &["migrate"])
+            .await
+            .context("tern migrate")?;
+        let api_key = self.api_key(&database_url, &secrets).await?;
+        let mut platform = Platform {
+            nodes: BTreeMap::new(),
+            servers,
+            secrets,
+            api_key,
+            database_url,
+            reported: BTreeSet::new(),
+            builder: self,
+        };
+        platform.nodes = launch_all(&platform.launcher()).await?;
+        platform
+            .map_until("the map shows every node", |map| {
+                platform.nodes.values().all(|node| map.has(node.role, &node.name))
+            })
+            .await?;
+        Ok(platform)
+    }
+
+    async fn servers(&mut self) -> anyhow::Result<(Servers, String)> {
+        if let Some(shared) = self.shared.take() {
+            let url = shared.database().await?;
+            return Ok((Servers::Shared(shared), url));
+        }
+        let (postgres, etcd) = tokio::try_join!(Postgres::start(&self.dir), Etcd::start(&self.dir))?;
+        let url = postgres.create_database("tern").await?;
+        Ok((Servers::Private { postgres, etcd }, url))
+    }
+
+    /// Runs a `tern` command to its end; returns what it prints.
+    async fn run(&self, database_url: &str, secrets: &Secrets, args: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.tern);
+        command
+            .args(args)
+            .env("TERN_DATABASE_URL", database_url)
+            .env("TERN_CHAT_MASTER_KEY_FILE", &secrets.master_key);
+        command.kill_on_drop(true);
+        let output = tokio::time::timeout(MIGRATES_WITHIN, command.output())
+            .await
+            .with_context(|| format!("not within {MIGRATES_WITHIN:?}"))?
+            .with_context(|| format!("run {}", self.tern.display()))?;
+        anyhow::ensure!(
+            output.status.success(),
+            "{}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The key in `dir/api-key`, made where it is missing.
+    async fn api_key(&self, database_url: &str, secrets: &Secrets) -> anyhow::Result<String> {
+        let file = self.dir.join("api-key");
+        if let Ok(key) = fs::read_to_string(&file) {
+            return Ok(key.trim().to_owned());
+        }
+        let printed = self
+            .run(
+                database_url,
+                secrets,
+                &[
+                    "admin",
+                    "keys",
+                    "create",
+                    "--name",
+                    "development",
+                    "--scopes",
+                    "admin",
+                ],
+            )
+            .await
+            .context("tern admin keys create")?;
+        let key = printed
+            .split_whitespace()
+            .last()
+            .context("tern admin keys create printed nothing")?
+            .to_owned();
+        secrets::write(&file, &key)?;
+        Ok(key)
+    }
+}
+
+/// All at once: each waits for others only in the map.
+async fn launch_all(launcher: &Launcher<'_>) -> anyhow::Result<BTreeMap<String, super::NodeProcess>> {
+    let launches = launcher.builder.counts.iter().flat_map(|(role, count)| {
+        (0..*count).map(move |number| async move {
+            let name = role.node_name(number);
+            Ok::<_, anyhow::Error>((name.clone(), launcher.launch(*role, &name).await?))
+        })
+    });
+    Ok(futures::future::try_join_all(launches)
+        .await?
+        .into_iter()
+        .collect())
+}

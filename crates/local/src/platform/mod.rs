@@ -1,0 +1,331 @@
+//! The platform's processes on one machine.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use tern_local::Platform;
+//!
+//! let platform = Platform::builder("target/debug/tern".as_ref(), ".tern/dev".as_ref()).chats(2).start().await?;
+//! let url = platform.gateway_url(0);
+//! platform.kill("chat-0").await?;
+//! platform.stop().await
+//! # }
+//! ```
+
+mod builder;
+mod etcd_map;
+mod metrics;
+mod node;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::signal::Signal;
+use tern_types::Slot;
+
+pub use builder::Builder;
+pub use node::{NodeProcess, Role};
+
+use crate::secrets::Secrets;
+use crate::{Etcd, Postgres, Shared, postgres, until};
+
+/// From the start of a process until it is ready, on a busy machine.
+pub const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Until the map shows a change: a lease of a killed node has to run out first.
+pub const MAP_WITHIN: Duration = Duration::from_secs(30);
+/// Beyond the drain time, until a process that was told to stop is killed.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+/// Lines of each log that a failing test shows.
+const TAIL: usize = 15;
+
+/// A running platform. Dropped, it ends at once; [`Platform::stop`] ends it in good order.
+#[derive(Debug)]
+pub struct Platform {
+    // Nodes first: fields are dropped in this order.
+    nodes: BTreeMap<String, NodeProcess>,
+    builder: Builder,
+    servers: Servers,
+    secrets: Secrets,
+    api_key: String,
+    database_url: String,
+    reported: BTreeSet<i32>,
+}
+
+#[derive(Debug)]
+enum Servers {
+    Private { postgres: Postgres, etcd: Etcd },
+    Shared(Shared),
+}
+
+impl Servers {
+    fn etcd(&self) -> &str {
+        match self {
+            Self::Private { etcd, .. } => etcd.endpoint(),
+            Self::Shared(shared) => shared.etcd(),
+        }
+    }
+}
+
+impl Platform {
+    /// A platform of the `tern` program, with its files in `dir`.
+    pub fn builder(tern: &Path, dir: &Path) -> Builder {
+        Builder::new(tern, dir)
+    }
+
+    /// Key with every scope, for back ends.
+    pub fn api_key(&self) -> &str {
+        &self.api_key
+    }
+
+    /// PEM of the authority that signed the gateways' certificate.
+    pub fn ca_pem(&self) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(&self.secrets.ca)?)
+    }
+
+    /// `https://localhost:…` of the gateway with this number.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such gateway.
+    pub fn gateway_url(&self, number: usize) -> String {
+        let node = &self.nodes[&Role::Gateway.node_name(number)];
+        node.client_url().unwrap_or_default()
+    }
+
+    /// URLs of all gateways, running or not.
+    pub fn gateway_urls(&self) -> Vec<String> {
+        self.nodes.values().filter_map(NodeProcess::client_url).collect()
+    }
+
+    pub fn database_url(&self) -> &str {
+        &self.database_url
+    }
+
+    pub fn etcd(&self) -> &str {
+        self.servers.etcd()
+    }
+
+    pub fn etcd_prefix(&self) -> &str {
+        &self.builder.etcd_prefix
+    }
+
+    /// The platform's own Postgres and etcd, where it has them.
+    pub fn private_servers(&self) -> Option<(&Postgres, &Etcd)> {
+        match &self.servers {
+            Servers::Private { postgres, etcd } => Some((postgres, etcd)),
+            Servers::Shared(_) => None,
+        }
+    }
+
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeProcess> {
+        self.nodes.values()
+    }
+
+    pub fn node(&self, name: &str) -> anyhow::Result<&NodeProcess> {
+        self.nodes
+            .get(name)
+            .with_context(|| format!("there is no node {name}"))
+    }
+
+    /// SIGKILL; returns when the process is gone. The map forgets it when its lease has run out.
+    pub async fn kill(&self, name: &str) -> anyhow::Result<()> {
+        self.node(name)?.process.kill().await
+    }
+
+    /// SIGSTOP: it hangs with all its connections.
+    pub fn freeze(&self, name: &str) -> anyhow::Result<()> {
+        self.node(name)?.process.signal(Signal::SIGSTOP)
+    }
+
+    /// SIGCONT: it goes on as if nothing had been.
+    pub fn thaw(&self, name: &str) -> anyhow::Result<()> {
+        self.node(name)?.process.signal(Signal::SIGCONT)
+    }
+
+    /// SIGTERM: it drains. Returns at once.
+    pub fn drain(&self, name: &str) -> anyhow::Result<()> {
+        self.node(name)?.process.signal(Signal::SIGTERM)
+    }
+
+    /// Waits until a drained node has ended, with success.
+    pub async fn drained(&self, name: &str) -> anyhow::Result<()> {
+        let bound = self.builder.drain_timeout + STOP_GRACE;
+        let status = tokio::time::timeout(bound, self.node(name)?.process.wait()).await;
+        let status = status.with_context(|| format!("{name} has not drained within {bound:?}"))?;
+        anyhow::ensure!(status.success(), "{name} ended with {status}");
+        Ok(())
+    }
+
+    /// Starts a node that has ended, on the same ports, and waits until it is ready and in the map.
+    pub async fn restart(&mut self, name: &str) -> anyhow::Result<()> {
+        let old = self
+            .nodes
+            .get(name)
+            .with_context(|| format!("there is no node {name}"))?;
+        anyhow::ensure!(old.process.exited().is_some(), "{name} is running");
+        let node = self.launcher().again(old).await?;
+        self.nodes.insert(name.to_owned(), node);
+        self.in_map(name).await
+    }
+
+    /// Starts one more node of a role, and waits until it is ready and in the map. Returns its name.
+    pub async fn add(&mut self, role: Role) -> anyhow::Result<String> {
+        let number = self.nodes.values().filter(|node| node.role == role).count();
+        let name = role.node_name(number);
+        let node = self.launcher().launch(role, &name).await?;
+        self.nodes.insert(name.clone(), node);
+        self.in_map(&name).await?;
+        Ok(name)
+    }
+
+    fn launcher(&self) -> node::Launcher<'_> {
+        node::Launcher {
+            builder: &self.builder,
+            secrets: &self.secrets,
+            database_url: &self.database_url,
+            etcd: self.servers.etcd(),
+        }
+    }
+
+    async fn in_map(&self, name: &str) -> anyhow::Result<()> {
+        let role = self.node(name)?.role;
+        self.map_until(&format!("the map shows {name}"), |map| map.has(role, name))
+            .await
+    }
+
+    /// Waits until the map no longer shows a node, or shows it draining.
+    pub async fn out_of_map(&self, name: &str) -> anyhow::Result<()> {
+        let role = self.node(name)?.role;
+        self.map_until(&format!("the map no longer shows {name}"), |map| {
+            !map.has(role, name)
+        })
+        .await
+    }
+
+    async fn map_until(&self, what: &str, holds: impl Fn(&etcd_map::EtcdMap) -> bool) -> anyhow::Result<()> {
+        until::holds(what, MAP_WITHIN, || async {
+            Ok(holds(
+                &etcd_map::read(self.servers.etcd(), &self.builder.etcd_prefix).await?,
+            ))
+        })
+        .await
+    }
+
+    /// The node that owns a slot by the map in etcd.
+    pub async fn owner(&self, role: Role, slot: Slot) -> anyhow::Result<String> {
+        let map = etcd_map::read(self.servers.etcd(), &self.builder.etcd_prefix).await?;
+        map.owner(role, slot)
+            .with_context(|| format!("no {} node", role.as_str()))
+    }
+
+    /// The page /metrics of a node.
+    pub async fn metrics(&self, name: &str) -> anyhow::Result<String> {
+        let (status, page) = crate::http::get(self.node(name)?.admin, "/metrics").await?;
+        anyhow::ensure!(status == 200, "/metrics of {name}: status {status}");
+        Ok(page)
+    }
+
+    /// Sum of a metric's samples on a node that have all these labels; 0 when there are none yet.
+    pub async fn metric(&self, name: &str, metric: &str, labels: &[(&str, &str)]) -> anyhow::Result<f64> {
+        Ok(metrics::sum(&self.metrics(name).await?, metric, labels))
+    }
+
+    /// The same over all running nodes of a role.
+    pub async fn metric_of(&self, role: Role, metric: &str, labels: &[(&str, &str)]) -> anyhow::Result<f64> {
+        let mut total = 0.0;
+        for node in self
+            .nodes
+            .values()
+            .filter(|node| node.role == role && node.process.exited().is_none())
+        {
+            total += self.metric(&node.name, metric, labels).await?;
+        }
+        Ok(total)
+    }
+
+    /// The next node that ends, each end once.
+    pub async fn next_exit(&mut self) -> (String, ExitStatus) {
+        loop {
+            let mut ends = tokio::task::JoinSet::new();
+            for node in self
+                .nodes
+                .values()
+                .filter(|node| !self.reported.contains(&node.process.pid()))
+            {
+                let (name, pid, end) = (node.name.clone(), node.process.pid(), node.process.wait());
+                ends.spawn(async move { (name, pid, end.await) });
+            }
+            match ends.join_next().await {
+                Some(Ok((name, pid, status))) => {
+                    self.reported.insert(pid);
+                    return (name, status);
+                }
+                // All ended and reported.
+                _ => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Ends everything in good order: nodes drain, then the servers stop. A database of a shared server is removed.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        let nodes = std::mem::take(&mut self.nodes);
+        for node in nodes.values().filter(|node| node.process.exited().is_none()) {
+            node.process.signal(Signal::SIGTERM)?;
+            // A frozen one has to wake up to drain.
+            node.process.signal(Signal::SIGCONT)?;
+        }
+        let end = tokio::time::Instant::now() + self.builder.drain_timeout + STOP_GRACE;
+        for node in nodes.values() {
+            if tokio::time::timeout_at(end, node.process.wait()).await.is_err() {
+                tracing::warn!(node = node.name, "had to be killed");
+                node.process.kill().await?;
+            }
+        }
+        self.stop_servers().await
+    }
+
+    /// Ends everything now.
+    pub async fn abort(mut self) -> anyhow::Result<()> {
+        for node in std::mem::take(&mut self.nodes).values() {
+            node.process.kill().await?;
+        }
+        self.stop_servers().await
+    }
+
+    async fn stop_servers(self) -> anyhow::Result<()> {
+        match &self.servers {
+            Servers::Shared(_) => postgres::drop_database(&self.database_url).await,
+            Servers::Private { postgres, etcd } => {
+                etcd.process().end(Signal::SIGTERM, STOP_GRACE).await?;
+                postgres
+                    .process()
+                    .end(Signal::SIGINT, postgres::STOPS_WITHIN)
+                    .await?;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Platform {
+    /// A failing test shows what its nodes said last.
+    #[allow(clippy::print_stderr, reason = "a failing test speaks by standard error")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in self.nodes.values() {
+                eprintln!(
+                    "---- {} ({}) ----\n{}",
+                    node.name,
+                    node.process.log().display(),
+                    node.process.tail(TAIL)
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! One `tern serve` process.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use tokio::process::Command;
+
+use super::{Builder, READY_WITHIN};
+use crate::secrets::Secrets;
+use crate::{Process, http, ports, until};
+
+/// Another process may take a port between choosing and listening.
+const PORT_TRIES: usize = 5;
+
+/// What a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    Gateway,
+    Chat,
+    Presence,
+    Accounts,
+}
+
+impl Role {
+    /// As `tern serve` and the map call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Chat => "chat",
+            Self::Presence => "presence",
+            Self::Accounts => "accounts",
+        }
+    }
+
+    /// `chat-0`, `chat-1` …
+    pub fn node_name(self, number: usize) -> String {
+        format!("{}-{number}", self.as_str())
+    }
+}
+
+/// A process with one role.
+#[derive(Debug)]
+pub struct NodeProcess {
+    pub name: String,
+    pub role: Role,
+    pub process: Process,
+    /// /metrics, /healthz, /readyz.
+    pub admin: SocketAddr,
+    /// Where other nodes reach it.
+    pub internal: SocketAddr,
+    /// Where clients reach it: gateways only.
+    pub clients: Option<SocketAddr>,
+}
+
+impl NodeProcess {
+    pub fn client_url(&self) -> Option<String> {
+        self.clients
+            .map(|address| format!("https://localhost:{}", address.port()))
+    }
+}
+
+/// Starts nodes of one platform.
+pub(super) struct Launcher<'a> {
+    pub builder: &'a Builder,
+    pub secrets: &'a Secrets,
+    pub database_url: &'a str,
+    pub etcd: &'a str,
+}
+
+struct Addresses {
+    admin: SocketAddr,
+    internal: SocketAddr,
+    clients: Option<SocketAddr>,
+}
+
+impl Launcher<'_> {
+    /// Starts a node and waits until it is ready.
+    pub async fn launch(&self, role: Role, name: &str) -> anyhow::Result<NodeProcess> {
+        let mut tries = 1;
+        loop {
+            let node = self.spawn(role, name, self.addresses(role, name, tries)?)?;
+            match self.ready(&node).await {
+                Ok(()) => return Ok(node),
+                Err(_)
+                    if tries < PORT_TRIES && node.process.exited().is_some() && port_taken(&node.process) =>
+                {
+                    tries += 1
+                }
+                Err(error) => return Err(error.context(format!("{name}: {}", node.process.tail(10)))),
+            }
+        }
+    }
+
+    /// Starts a node that has ended, where it was.
+    pub async fn again(&self, old: &NodeProcess) -> anyhow::Result<NodeProcess> {
+        let addresses = Addresses {
+            admin: old.admin,
+            internal: old.internal,
+            clients: old.clients,
+        };
+        let node = self.spawn(old.role, &old.name, addresses)?;
+        match self.ready(&node).await {
+            Ok(()) => Ok(node),
+            Err(error) => Err(error.context(format!("{}: {}", old.name, node.process.tail(10)))),
+        }
+    }
+
+    fn addresses(&self, role: Role, name: &str, tries: usize) -> anyhow::Result<Addresses> {
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let clients = match role {
+            Role::Gateway => Some(local(self.wished_port(name, tries).map_or_else(ports::free, Ok)?)),
+            _ => None,
+        };
+        Ok(Addresses {
+            admin: local(ports::free()?),
+            internal: local(ports::free()?),
+            clients,
+        })
+    }
+
+    /// The port named for this gateway, if nobody has it.
+    fn wished_port(&self, name: &str, tries: usize) -> Option<u16> {
+        let number: usize = name.rsplit('-').next()?.parse().ok()?;
+        let port = *self.builder.fixed_ports.get(number)?;
+        (tries == 1 && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()).then_some(port)
+    }
+
+    fn spawn(&self, role: Role, name: &str, addresses: Addresses) -> anyhow::Result<NodeProcess> {
+        let mut command = Command::new(&self.builder.tern);
+        command.args(["serve", role.as_str()]);
+        // Settings of the caller's own shell are none of ours, what to log apart.
+        for (variable, _) in std::env::vars_os() {
+            if variable
+                .to_str()
+                .is_some_and(|variable| variable.starts_with("TERN_") && variable != "TERN_LOG")
+            {
+                command.env_remove(variable);
+            }
+        }
+        command
+            .env("TERN_NODE_NAME", name)
+            .env("TERN_INTERNAL_LISTEN", addresses.internal.to_string())
+            .env("TERN_ADMIN_LISTEN", addresses.admin.to_string())
+            .env("TERN_ETCD_ENDPOINTS", self.etcd)
+            .env("TERN_ETCD_PREFIX", &self.builder.etcd_prefix)
+            .env("TERN_DATABASE_URL", self.database_url)
+            .env(
+                "TERN_DRAIN_TIMEOUT",
+                self.builder.drain_timeout.as_secs_f32().to_string(),
+            )
+            .env("TERN_TOKEN_KEY_FILE", &self.secrets.token_key)
+            .env("TERN_TOKEN_VERIFY_FILES", &self.secrets.token_key)
+            .env("TERN_CHAT_MASTER_KEY_FILE", &self.secrets.master_key);
+        if let Some(clients) = addresses.clients {
+            command
+                .env("TERN_GATEWAY_LISTEN", clients.to_string())
+                .env("TERN_GATEWAY_TLS_CERT", &self.secrets.tls_cert)
+                .env("TERN_GATEWAY_TLS_KEY", &self.secrets.tls_key);
+        }
+        command.envs(self.builder.env.iter().cloned());
+        command.envs(self.builder.node_env.get(name).into_iter().flatten().cloned());
+        let log = self.builder.dir.join("logs").join(format!("{name}.log"));
+        let process = Process::spawn(name, command, &log)?;
+        let Addresses {
+            admin,
+            internal,
+            clients,
+        } = addresses;
+        Ok(NodeProcess {
+            name: name.to_owned(),
+            role,
+            process,
+            admin,
+            internal,
+            clients,
+        })
+    }
+
+    async fn ready(&self, node: &NodeProcess) -> anyhow::Result<()> {
+        let what = format!("{} is ready", node.name);
+        let ready = until::holds(&what, READY_WITHIN, || async {
+            let (status, body) = http::get(node.admin, "/readyz").await?;
+            anyhow::ensure!(status == 200, "status {status}: {body}");
+            Ok(true)
+        });
+        tokio::select! {
+            ready = ready => ready,
+            status = node.process.wait() => anyhow::bail!("it ended: {status}"),
+        }
+    }
+}
+
+fn port_taken(process: &Process) -> bool {
+    process.tail(20).to_lowercase().contains("in use")
+}

@@ -1,0 +1,366 @@
+//! A Postgres server of our own: a data directory made by initdb, listening on 127.0.0.1 and trusting who connects.
+//!
+//! Postgres refuses to run as root. Started by root, it runs as the user `postgres`, in a data directory that this user
+//! can reach: below the one asked for, or else below /var/tmp.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Uid, User};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
+use tokio::process::Command;
+
+use crate::{Process, ports, until};
+
+/// From start to the first connection: 1 s on an idle machine; recovery after a crash takes longer.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// A fast shutdown writes a checkpoint.
+pub(crate) const STOPS_WITHIN: Duration = Duration::from_secs(20);
+/// Another process may take the port between choosing and listening.
+const PORT_TRIES: usize = 5;
+/// A socket's path has to fit into 108 bytes with its file name.
+const MAX_SOCKET_DIR: usize = 80;
+
+/// A running server, stopped when dropped. Its data stay; who wants them gone removes the directory.
+#[derive(Debug)]
+pub struct Postgres {
+    process: Process,
+    port: u16,
+    data: PathBuf,
+    dies_with_us: bool,
+}
+
+impl Postgres {
+    /// Starts a server on the data below `dir`, made if there are none.
+    pub async fn start(dir: &Path) -> anyhow::Result<Self> {
+        Self::launch(dir, true).await
+    }
+
+    /// A server that outlives us. Its data directory has its pid in `postmaster.pid`.
+    pub async fn start_detached(dir: &Path) -> anyhow::Result<Self> {
+        Self::launch(dir, false).await
+    }
+
+    async fn launch(dir: &Path, dies_with_us: bool) -> anyhow::Result<Self> {
+        let account = Account::find()?;
+        let data = account.place(dir)?;
+        if !data.join("PG_VERSION").exists() {
+            init(&account, &data).await?;
+        }
+        let log = dir.join("postgres.log");
+        for _ in 0..PORT_TRIES {
+            let port = ports::free()?;
+            let process = spawn(&account, &data, &log, port, dies_with_us)?;
+            let server = Self {
+                process,
+                port,
+                data: data.clone(),
+                dies_with_us,
+            };
+            match server.ready().await {
+                Ok(()) => return Ok(server),
+                Err(_) if server.process.exited().is_some() && server.process.tail(20).contains("in use") => {
+                }
+                Err(error) => return Err(error.context(format!("postgres: {}", server.process.tail(10)))),
+            }
+        }
+        anyhow::bail!("postgres found no free port")
+    }
+
+    async fn ready(&self) -> anyhow::Result<()> {
+        let url = self.url("postgres");
+        let ready = until::some("postgres accepts connections", READY_WITHIN, || async {
+            Ok(PgConnection::connect(&url).await?.close().await?)
+        });
+        tokio::select! {
+            ready = ready => ready,
+            status = self.process.wait() => anyhow::bail!("it ended: {status}"),
+        }
+    }
+
+    /// `postgres://…` of a database.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://tern@127.0.0.1:{}/{database}", self.port)
+    }
+
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Makes a database, if it is not there, and returns its URL.
+    pub async fn create_database(&self, name: &str) -> anyhow::Result<String> {
+        create_database(&self.url("postgres"), name).await
+    }
+
+    /// A fast shutdown; data stay.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        if !self.process.end(Signal::SIGINT, STOPS_WITHIN).await? {
+            tracing::warn!("postgres had to be killed");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if self.dies_with_us && self.process.exited().is_none() {
+            // Immediate shutdown: the children end too, at once. It may have ended in this moment.
+            let _ = self.process.signal(Signal::SIGQUIT);
+            self.process.leave();
+        }
+    }
+}
+
+/// Makes a database on the server of `url` (which names another one), if it is not there; returns its URL.
+pub async fn create_database(url: &str, name: &str) -> anyhow::Result<String> {
+    let plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    anyhow::ensure!(plain && !name.is_empty(), "{name:?} is no plain database name");
+    let mut connection = PgConnection::connect(url).await?;
+    let there: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_database WHERE datname = $1")
+        .bind(name)
+        .fetch_optional(&mut connection)
+        .await?;
+    if there.is_none() {
+        connection
+            .execute(AssertSqlSafe(format!("CREATE DATABASE \"{name}\"")))
+            .await?;
+    }
+    connection.close().await?;
+    let (server, _) = url
+        .rsplit_once('/')
+        .context("a database URL ends in the database's name")?;
+    Ok(format!("{server}/{name}"))
+}
+
+/// Removes a database and whoever is connected to it.
+pub async fn drop_database(url: &str) -> anyhow::Result<()> {
+    let (server, name) = url
+        .rsplit_once('/')
+        .context("a database URL ends in the database's name")?;
+    let mut connection = PgConnection::connect(&format!("{server}/postgres")).await?;
+    connection
+        .execute(AssertSqlSafe(format!(
+            "DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)"
+        )))
+        .await?;
+    connection.close().await?;
+    Ok(())
+}
+
+async fn init(account: &Account, data: &Path) -> anyhow::Result<()> {
+    let mut command = account.command(&binary("initdb")?);
+    command.arg("-D").arg(data).args([
+        "--username=tern",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--no-instructions",
+    ]);
+    let output = command.output().await.context("run initdb")?;
+    anyhow::ensure!(
+        output.status.success(),
+        "initdb: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+fn spawn(
+    account: &Account,
+    data: &Path,
+    log: &Path,
+    port: u16,
+    dies_with_us: bool,
+) -> anyhow::Result<Process> {
+    let mut command = if dies_with_us {
+        account.command_dying_with_us(&binary("postgres")?)
+    } else {
+        account.command(&binary("postgres")?)
+    };
+    let sockets = if data.as_os_str().len() <= MAX_SOCKET_DIR {
+        data.as_os_str()
+    } else {
+        OsStr::new("")
+    };
+    command
+        .arg("-D")
+        .arg(data)
+        .arg("-p")
+        .arg(port.to_string())
+        .arg("-k")
+        .arg(sockets);
+    for setting in [
+        "listen_addresses=127.0.0.1",
+        // Many small platforms at once in a test run.
+        "max_connections=400",
+        "shared_buffers=256MB",
+        "max_wal_size=2GB",
+        "log_min_duration_statement=1000",
+    ] {
+        command.args(["-c", setting]);
+    }
+    if dies_with_us {
+        // Immediate shutdown. A SIGKILL would leave shared memory behind.
+        Process::spawn_with("postgres", command, log, Signal::SIGQUIT)
+    } else {
+        Process::spawn_detached("postgres", command, log)
+    }
+}
+
+/// Finds a server program in PATH or where Debian and Red Hat keep the newest version.
+fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            Some((
+                entry.file_name().to_str()?.parse().ok()?,
+                entry.path().join("bin"),
+            ))
+        })
+        .collect();
+    versions.sort();
+    places.extend(versions.into_iter().rev().map(|(_, path)| path));
+    places.push("/usr/pgsql/bin".into());
+    places
+        .into_iter()
+        .map(|place| place.join(name))
+        .find(|file| file.is_file())
+        .with_context(|| format!("{name} not found: install PostgreSQL (`make setup`)"))
+}
+
+/// Who the server runs as.
+enum Account {
+    Ourselves,
+    /// We are root.
+    Other(Uid, Gid),
+}
+
+impl Account {
+    fn find() -> anyhow::Result<Self> {
+        if !Uid::effective().is_root() {
+            return Ok(Self::Ourselves);
+        }
+        let user = User::from_name("postgres")?;
+        let user =
+            user.context("Postgres does not run as root, and there is no user postgres: install PostgreSQL")?;
+        Ok(Self::Other(user.uid, user.gid))
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        match self {
+            Self::Ourselves => Command::new(program),
+            Self::Other(uid, gid) => {
+                let mut command = Command::new("setpriv");
+                command
+                    .arg(format!("--reuid={uid}"))
+                    .arg(format!("--regid={gid}"))
+                    .arg("--clear-groups");
+                command.arg("--").arg(program);
+                // The server does not start in a directory that it cannot read.
+                command.current_dir("/");
+                command
+            }
+        }
+    }
+
+    /// Changing the user takes away the signal that a process asked for at its parent's death: setpriv asks again.
+    fn command_dying_with_us(&self, program: &Path) -> Command {
+        match self {
+            Self::Ourselves => Command::new(program),
+            Self::Other(uid, gid) => {
+                let mut command = Command::new("setpriv");
+                command
+                    .arg(format!("--reuid={uid}"))
+                    .arg(format!("--regid={gid}"))
+                    .arg("--clear-groups");
+                command.args(["--pdeathsig=QUIT", "--"]).arg(program);
+                command.current_dir("/");
+                command
+            }
+        }
+    }
+
+    /// The data directory that belongs to `dir`, owned by the account and reachable by it.
+    fn place(&self, dir: &Path) -> anyhow::Result<PathBuf> {
+        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        let dir = dir.canonicalize()?;
+        let Self::Other(uid, gid) = self else {
+            let data = dir.join("postgres");
+            return Ok(data);
+        };
+        let data = if reachable(&dir) {
+            dir.join("postgres")
+        } else {
+            let mut hasher = DefaultHasher::new();
+            dir.hash(&mut hasher);
+            PathBuf::from(format!("/var/tmp/tern-postgres-{:016x}", hasher.finish()))
+        };
+        fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
+        chown(&data, Some(uid.as_raw()), Some(gid.as_raw()))?;
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
+        Ok(data)
+    }
+}
+
+/// Whether everybody may pass through every directory on the way.
+fn reachable(dir: &Path) -> bool {
+    dir.ancestors()
+        .all(|step| fs::metadata(step).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn data_outlive_the_server() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let server = Postgres::start(dir.path()).await.unwrap();
+        let url = server.create_database("once").await.unwrap();
+        assert_eq!(server.create_database("once").await.unwrap(), url);
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        connection
+            .execute("CREATE TABLE kept AS SELECT 7 AS number")
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+        server.stop().await.unwrap();
+
+        let server = Postgres::start(dir.path()).await.unwrap();
+        let mut connection = PgConnection::connect(&server.url("once")).await.unwrap();
+        let number: i32 = sqlx::query_scalar("SELECT number FROM kept")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        assert_eq!(number, 7);
+        drop_database(&server.url("once")).await.unwrap();
+        assert!(PgConnection::connect(&server.url("once")).await.is_err());
+        server.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_database_name_is_no_sql() {
+        assert!(
+            create_database("postgres://nowhere/postgres", "x\"; DROP DATABASE y; --")
+                .await
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,250 @@
+//! One child process: its own log file, its own process group (a terminal's Ctrl-C reaches only its owner), killed
+//! when dropped and when its owner dies.
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::Command;
+use tokio::sync::watch;
+
+use crate::{orphan, until};
+
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    pid: Pid,
+    log: PathBuf,
+    exit: watch::Receiver<Option<ExitStatus>>,
+    kill_on_drop: bool,
+}
+
+impl Process {
+    /// Starts `command`; what it prints is added to `log`.
+    pub fn spawn(name: &str, command: Command, log: &Path) -> anyhow::Result<Self> {
+        Self::start(name, command, log, Some(Signal::SIGKILL))
+    }
+
+    /// The same with another signal when we die.
+    pub fn spawn_with(name: &str, command: Command, log: &Path, when_we_die: Signal) -> anyhow::Result<Self> {
+        Self::start(name, command, log, Some(when_we_die))
+    }
+
+    /// A process that outlives us: somebody else ends it.
+    pub fn spawn_detached(name: &str, command: Command, log: &Path) -> anyhow::Result<Self> {
+        Self::start(name, command, log, None)
+    }
+
+    fn start(
+        name: &str,
+        mut command: Command,
+        log: &Path,
+        when_we_die: Option<Signal>,
+    ) -> anyhow::Result<Self> {
+        if let Some(dir) = log.parent() {
+            fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        }
+        let out = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("open {}", log.display()))?;
+        command
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .process_group(0);
+        let program = command.as_std().get_program().to_owned();
+        let mut child =
+            orphan::spawn(command, when_we_die).with_context(|| format!("start {}", program.display()))?;
+        let pid = child.id().context("a child just started has a pid")?;
+        let (exited, exit) = watch::channel(None);
+        tokio::spawn(async move {
+            // An error here means that somebody else waited for it: it is gone all the same.
+            let status = child.wait().await.unwrap_or_default();
+            exited.send_replace(Some(status));
+        });
+        Ok(Self {
+            name: name.to_owned(),
+            pid: Pid::from_raw(i32::try_from(pid)?),
+            log: log.to_owned(),
+            exit,
+            kill_on_drop: when_we_die.is_some(),
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// How it ended; `None` while it runs.
+    pub fn exited(&self) -> Option<ExitStatus> {
+        *self.exit.borrow()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&self) -> impl Future<Output = ExitStatus> + Send + use<> {
+        let mut exit = self.exit.clone();
+        async move {
+            match exit.wait_for(Option::is_some).await {
+                Ok(status) => status.unwrap_or_default(),
+                Err(_) => ExitStatus::default(),
+            }
+        }
+    }
+
+    /// Sends a signal; an ended process takes none.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        anyhow::ensure!(self.exited().is_none(), "{} has ended", self.name);
+        kill(self.pid, signal).with_context(|| format!("{signal} to {}", self.name))
+    }
+
+    /// SIGKILL, and waits until it is gone.
+    pub async fn kill(&self) -> anyhow::Result<()> {
+        if self.exited().is_none() {
+            self.signal(Signal::SIGKILL)?;
+        }
+        self.wait().await;
+        Ok(())
+    }
+
+    /// Sends `signal`, gives it `patience`, then kills it. True: it ended by itself in time.
+    pub async fn end(&self, signal: Signal, patience: Duration) -> anyhow::Result<bool> {
+        if self.exited().is_some() {
+            return Ok(true);
+        }
+        self.signal(signal)?;
+        if tokio::time::timeout(patience, self.wait()).await.is_ok() {
+            return Ok(true);
+        }
+        self.kill().await?;
+        Ok(false)
+    }
+
+    /// Does not kill it any more when dropped.
+    pub fn leave(&mut self) {
+        self.kill_on_drop = false;
+    }
+
+    /// Waits for a line of its log with `text` in it, and returns the line. An error when it ended before.
+    pub async fn line(&self, text: &str, bound: Duration) -> anyhow::Result<String> {
+        until::some(&format!("{text:?} from {}", self.name), bound, || async {
+            let ended = self.exited();
+            let log = fs::read_to_string(&self.log)?;
+            match log.lines().find(|line| line.contains(text)) {
+                Some(line) => Ok(line.to_owned()),
+                None if ended.is_some() => anyhow::bail!("it has ended"),
+                None => anyhow::bail!("no such line"),
+            }
+        })
+        .await
+    }
+
+    /// The last lines of its log.
+    pub fn tail(&self, lines: usize) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let all: Vec<&str> = log.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.kill_on_drop && self.exited().is_none() {
+            // It may have ended in this moment.
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUND: Duration = Duration::from_secs(10);
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn alive(pid: i32) -> bool {
+        // A killed child that nobody has waited for is a zombie: gone for our purpose.
+        let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        !status.is_empty() && !status.contains(") Z ")
+    }
+
+    #[tokio::test]
+    async fn a_process_is_heard_stopped_continued_and_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let process =
+            Process::spawn("sh", shell("echo ready; exec sleep 60"), &dir.path().join("log")).unwrap();
+        assert_eq!(process.line("ready", BOUND).await.unwrap(), "ready");
+        process.signal(Signal::SIGSTOP).unwrap();
+        process.signal(Signal::SIGCONT).unwrap();
+        assert!(process.end(Signal::SIGTERM, BOUND).await.unwrap());
+        assert!(process.signal(Signal::SIGTERM).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_process_is_killed() {
+        let dir = tempfile::tempdir().unwrap();
+        let process = Process::spawn("sleep", shell("exec sleep 60"), &dir.path().join("log")).unwrap();
+        let pid = process.pid();
+        drop(process);
+        until::holds("gone", BOUND, || async { Ok(!alive(pid)) })
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_line_that_cannot_come_any_more_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let process = Process::spawn("true", shell("exit 3"), &dir.path().join("log")).unwrap();
+        assert_eq!(process.wait().await.code(), Some(3));
+        assert!(process.line("ready", Duration::from_millis(100)).await.is_err());
+    }
+
+    /// The owner of the test below, in a process of its own.
+    #[tokio::test]
+    #[ignore = "started by a_killed_owner_takes_its_process_with_it"]
+    async fn owner() {
+        let dir = std::env::var("OWNER_DIR").unwrap();
+        let process = Process::spawn("sleep", shell("exec sleep 60"), &Path::new(&dir).join("log")).unwrap();
+        fs::write(Path::new(&dir).join("pid"), process.pid().to_string()).unwrap();
+        process.wait().await;
+    }
+
+    #[tokio::test]
+    async fn a_killed_owner_takes_its_process_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--ignored", "--exact", "process::tests::owner"])
+            .env("OWNER_DIR", dir.path());
+        let owner = Process::spawn("owner", command, &dir.path().join("owner.log")).unwrap();
+        let pid = until::some("the pid", BOUND, || async {
+            Ok(fs::read_to_string(dir.path().join("pid"))?.parse()?)
+        });
+        let pid: i32 = pid.await.unwrap();
+        assert!(alive(pid));
+        owner.kill().await.unwrap();
+        until::holds("gone", BOUND, || async { Ok(!alive(pid)) })
+            .await
+            .unwrap();
+    }
+}

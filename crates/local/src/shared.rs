@@ -1,0 +1,174 @@
+//! One Postgres and one etcd for all test processes of a run: a test runner may start a process for each test, and a
+//! server for each would cost more than the tests.
+//!
+//! The first process starts them and `keeper.sh`, which ends them when no test process has been left for 10 s. A
+//! process counts by a file lock, which the kernel gives back however the process ends. With TERN_TEST_POSTGRES and
+//! TERN_TEST_ETCD set, those are used.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use etcd_client::Client;
+use serde::{Deserialize, Serialize};
+use sqlx::{Connection as _, PgConnection};
+use tokio::process::Command;
+
+use crate::{Etcd, Postgres, Process, postgres};
+
+const KEEPER: &str = include_str!("keeper.sh");
+
+/// The servers, as long as it or a clone of it lives.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    servers: Servers,
+    _user: Option<Arc<File>>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Servers {
+    /// URL of the database `postgres`.
+    postgres: String,
+    etcd: String,
+}
+
+impl Shared {
+    /// The run's servers, started if need be.
+    pub async fn get() -> anyhow::Result<Self> {
+        if let (Ok(postgres), Ok(etcd)) = (
+            std::env::var("TERN_TEST_POSTGRES"),
+            std::env::var("TERN_TEST_ETCD"),
+        ) {
+            return Ok(Self {
+                servers: Servers { postgres, etcd },
+                _user: None,
+            });
+        }
+        let dir = place()?;
+        let (start, user) = {
+            let dir = dir.clone();
+            // Waits while another process starts them.
+            tokio::task::spawn_blocking(move || lock(&dir)).await??
+        };
+        let servers = match running(&dir).await {
+            Some(servers) => servers,
+            None => launch(&dir).await?,
+        };
+        start.unlock()?;
+        Ok(Self {
+            servers,
+            _user: Some(Arc::new(user)),
+        })
+    }
+
+    /// URL of the server's database `postgres`.
+    pub fn postgres(&self) -> &str {
+        &self.servers.postgres
+    }
+
+    pub fn etcd(&self) -> &str {
+        &self.servers.etcd
+    }
+
+    /// A database of its own for one test: removed with the server, or by [`postgres::drop_database`].
+    pub async fn database(&self) -> anyhow::Result<String> {
+        postgres::create_database(self.postgres(), &unique("test")).await
+    }
+}
+
+/// A name that nobody else has.
+pub fn unique(prefix: &str) -> String {
+    format!("{prefix}_{:016x}", rand::random::<u64>())
+}
+
+/// A directory for this user and this build.
+fn place() -> anyhow::Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    let build = exe.ancestors().nth(2).unwrap_or(&exe);
+    let mut hasher = DefaultHasher::new();
+    (build, nix::unistd::getuid().as_raw()).hash(&mut hasher);
+    let dir = std::env::temp_dir().join(format!("tern-tests-{:016x}", hasher.finish()));
+    fs::create_dir_all(&dir)?;
+    // The user postgres has to get through.
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
+    Ok(dir)
+}
+
+fn lock(dir: &Path) -> anyhow::Result<(File, File)> {
+    let start = File::create(dir.join("start"))?;
+    start.lock()?;
+    let user = File::create(dir.join("users"))?;
+    user.lock_shared()?;
+    Ok((start, user))
+}
+
+async fn running(dir: &Path) -> Option<Servers> {
+    let servers: Servers = serde_json::from_slice(&fs::read(dir.join("servers.json")).ok()?).ok()?;
+    PgConnection::connect(&servers.postgres)
+        .await
+        .ok()?
+        .close()
+        .await
+        .ok()?;
+    Client::connect([&servers.etcd], None)
+        .await
+        .ok()?
+        .get("/", None)
+        .await
+        .ok()?;
+    Some(servers)
+}
+
+async fn launch(dir: &Path) -> anyhow::Result<Servers> {
+    let keeper = dir.join("keeper.sh");
+    fs::write(&keeper, KEEPER)?;
+    fs::set_permissions(&keeper, fs::Permissions::from_mode(0o755))?;
+    // What a run that was cut off left behind.
+    if let Ok(data) = fs::read_to_string(dir.join("postgres.data")) {
+        let _ = fs::remove_dir_all(data);
+    }
+    let mut command = Command::new(&keeper);
+    command.arg(dir);
+    Process::spawn_detached("keeper", command, &dir.join("keeper.log"))?;
+
+    fs::write(
+        dir.join("postgres.data"),
+        dir.join("postgres").as_os_str().as_encoded_bytes(),
+    )?;
+    let postgres = Postgres::start_detached(dir)
+        .await
+        .context("the tests' postgres")?;
+    fs::write(
+        dir.join("postgres.data"),
+        postgres.data().as_os_str().as_encoded_bytes(),
+    )?;
+    let etcd = Etcd::start_detached(dir).await.context("the tests' etcd")?;
+    fs::write(dir.join("etcd.pid"), etcd.process().pid().to_string())?;
+    let servers = Servers {
+        postgres: postgres.url("postgres"),
+        etcd: etcd.endpoint().to_owned(),
+    };
+    fs::write(dir.join("servers.json"), serde_json::to_vec(&servers)?)?;
+    Ok(servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_users_get_the_same_servers_and_databases_of_their_own() {
+        let (one, two) = (Shared::get().await.unwrap(), Shared::get().await.unwrap());
+        assert_eq!(one.postgres(), two.postgres());
+        assert_eq!(one.etcd(), two.etcd());
+        let (a, b) = (one.database().await.unwrap(), two.database().await.unwrap());
+        assert_ne!(a, b);
+        for url in [a, b] {
+            PgConnection::connect(&url).await.unwrap().close().await.unwrap();
+            postgres::drop_database(&url).await.unwrap();
+        }
+    }
+}

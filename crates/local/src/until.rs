@@ -1,0 +1,68 @@
+//! Waiting for what another process does: asked again and again, within a bound.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// Between two questions: short against a start-up, long against the cost of asking.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Asks until there is an answer. After `bound`, an error that names `what` and the last reason.
+pub async fn some<T, F, Fut>(what: &str, bound: Duration, mut ask: F) -> anyhow::Result<T>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = anyhow::Result<T>>,
+{
+    let end = Instant::now() + bound;
+    loop {
+        let reason = match tokio::time::timeout_at(end, ask()).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(reason)) => reason,
+            Err(_) => anyhow::anyhow!("no answer"),
+        };
+        if Instant::now() + PAUSE >= end {
+            return Err(reason.context(format!("{what}: not within {bound:?}")));
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Asks until the answer is yes.
+pub async fn holds<F, Fut>(what: &str, bound: Duration, mut ask: F) -> anyhow::Result<()>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = anyhow::Result<bool>>,
+{
+    some(what, bound, || {
+        let answer = ask();
+        async move {
+            if answer.await? {
+                Ok(())
+            } else {
+                anyhow::bail!("not yet")
+            }
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_comes_is_an_error_that_says_so() {
+        let never = some::<(), _, _>("the moon", Duration::from_secs(1), || async {
+            anyhow::bail!("still dark")
+        });
+        let error = format!("{:#}", never.await.unwrap_err());
+        assert_eq!(error, "the moon: not within 1s: still dark");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_hangs_is_bounded_too() {
+        let hang = holds("an answer", Duration::from_secs(1), std::future::pending);
+        assert!(hang.await.is_err());
+    }
+}
