@@ -1,0 +1,269 @@
+//! The two streams of `tern.internal.v1.Presence`. Ids are parsed here.
+//!
+//! Each stream is one task that waits in one place. Frames that have arrived already are taken together and answered
+//! in one frame; nothing waits for more.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{FutureExt, Stream};
+use tern_node::links;
+use tern_proto::internal::presence_server::Presence;
+use tern_proto::internal::{
+    AnnounceReplies, AnnounceReply, Announcements, LiveSession, LookupReplies, LookupReply, LookupRequest,
+    LookupRequests,
+};
+use tern_types::{DeviceId, IdError, SessionId, Timestamp, UserId};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::hub::{Hub, LinkGuard, Patience};
+use crate::registry::{Announcement, Event, Gateway};
+
+/// Frames answered together: enough to share a write, few enough that nobody waits for long.
+const MAX_FRAMES: usize = 64;
+
+/// Sessions in one frame of look-up replies before the next is begun: below 1 MiB, far from the 4 MiB that a receiver
+/// accepts. One reply always fits.
+const MAX_SESSIONS_IN_FRAME: usize = 8192;
+
+/// Replaced sessions in one frame.
+const MAX_REPLACED_IN_FRAME: usize = 1024;
+
+type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service on top of the hub.
+#[derive(Clone)]
+pub struct PresenceService {
+    hub: Arc<Hub>,
+    stop: CancellationToken,
+}
+
+impl PresenceService {
+    /// `stop` ends every stream.
+    pub fn new(hub: Arc<Hub>, stop: CancellationToken) -> Self {
+        Self { hub, stop }
+    }
+}
+
+#[tonic::async_trait]
+impl Presence for PresenceService {
+    type AnnounceStream = Replies<AnnounceReplies>;
+    type LookupStream = Replies<LookupReplies>;
+
+    async fn announce(
+        &self,
+        request: Request<Streaming<Announcements>>,
+    ) -> Result<Response<Self::AnnounceStream>, Status> {
+        let peer = links::identity(&request)?;
+        let gateway = Gateway {
+            name: peer.name.into(),
+            incarnation: peer.incarnation,
+        };
+        tracing::info!(gateway = %gateway.name, incarnation = gateway.incarnation, "gateway linked");
+        let link = self.hub.link(gateway);
+        let stream = announce(self.hub.clone(), link, request.into_inner(), self.stop.clone());
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn lookup(
+        &self,
+        request: Request<Streaming<LookupRequests>>,
+    ) -> Result<Response<Self::LookupStream>, Status> {
+        let peer = links::identity(&request)?;
+        tracing::info!(node = %peer.name, incarnation = peer.incarnation, "look-ups linked");
+        let stream = lookup(self.hub.clone(), request.into_inner(), self.stop.clone());
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+/// What an announce stream wakes up for.
+enum Wake {
+    MapChanged,
+    Frame(Result<Option<Announcements>, Status>),
+    Replaced(Option<Vec<SessionId>>),
+    End,
+}
+
+fn announce(
+    hub: Arc<Hub>,
+    mut link: LinkGuard,
+    mut inbound: Streaming<Announcements>,
+    stop: CancellationToken,
+) -> impl Stream<Item = Result<AnnounceReplies, Status>> + Send {
+    async_stream::try_stream! {
+        let mut version = hub.version();
+        let mut patience = Patience::default();
+        let map_version = *version.borrow_and_update();
+        yield AnnounceReplies { map_version, items: Vec::new() };
+        loop {
+            // A new version goes out first: gateways wait for it before they read inboxes, also when this node stops.
+            let wake = tokio::select! {
+                biased;
+                Ok(()) = version.changed() => Wake::MapChanged,
+                () = link.ended.cancelled() => Wake::End,
+                () = stop.cancelled() => Wake::End,
+                replaced = links::gather(&mut link.replaced, MAX_REPLACED_IN_FRAME) => Wake::Replaced(replaced),
+                frame = inbound.message() => Wake::Frame(frame),
+            };
+            let items = match wake {
+                Wake::MapChanged => Vec::new(),
+                Wake::Frame(Ok(Some(frame))) => {
+                    let frames = with_those_at_hand(frame, &mut inbound);
+                    take_announcements(&hub, &link, frames, &mut patience).await?
+                }
+                Wake::Replaced(Some(sessions)) => sessions.into_iter().map(replaced_reply).collect(),
+                Wake::Frame(Ok(None) | Err(_)) | Wake::Replaced(None) | Wake::End => break,
+            };
+            let map_version = *version.borrow_and_update();
+            yield AnnounceReplies { map_version, items };
+        }
+        tracing::info!(gateway = %link.gateway.name, incarnation = link.gateway.incarnation, "gateway unlinked");
+    }
+}
+
+async fn take_announcements(
+    hub: &Hub,
+    link: &LinkGuard,
+    frames: Vec<Announcements>,
+    patience: &mut Patience,
+) -> Result<Vec<AnnounceReply>, Status> {
+    let mut replies = Vec::new();
+    for frame in frames {
+        let mut refs = Vec::with_capacity(frame.items.len());
+        let mut events = Vec::with_capacity(frame.items.len());
+        let mut users = Vec::with_capacity(frame.items.len());
+        for item in frame.items {
+            let user = UserId::from_slice(&item.user_id).map_err(bad_id)?;
+            refs.push(item.r#ref);
+            users.push(user);
+            events.push(announce_event(link, user, &item)?);
+        }
+        hub.catch_up(frame.map_version, users, patience).await;
+        let taken = hub.announce(events);
+        let reply = |(r#ref, taken): (u64, Result<(), _>)| AnnounceReply {
+            r#ref,
+            not_owner: taken.is_err(),
+            replaced_session: 0,
+        };
+        replies.extend(refs.into_iter().zip(taken).map(reply));
+    }
+    Ok(replies)
+}
+
+fn announce_event(
+    link: &LinkGuard,
+    user: UserId,
+    item: &tern_proto::internal::Announcement,
+) -> Result<Event, Status> {
+    let gateway = link.gateway.clone();
+    let session = SessionId(item.session);
+    if item.ended {
+        return Ok(Event::Ended {
+            gateway,
+            link: link.id,
+            user,
+            session,
+        });
+    }
+    let device = DeviceId::from_slice(&item.device_id).map_err(bad_id)?;
+    let announcement = Announcement {
+        user,
+        device,
+        session,
+        since: Timestamp(item.since_ms),
+    };
+    Ok(Event::Announced {
+        gateway,
+        link: link.id,
+        announcement,
+    })
+}
+
+fn replaced_reply(session: SessionId) -> AnnounceReply {
+    AnnounceReply {
+        r#ref: 0,
+        not_owner: false,
+        replaced_session: session.0,
+    }
+}
+
+fn lookup(
+    hub: Arc<Hub>,
+    mut inbound: Streaming<LookupRequests>,
+    stop: CancellationToken,
+) -> impl Stream<Item = Result<LookupReplies, Status>> + Send {
+    async_stream::try_stream! {
+        let version = hub.version();
+        let mut patience = Patience::default();
+        loop {
+            let frame = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                frame = inbound.message() => frame,
+            };
+            let Ok(Some(frame)) = frame else { break };
+            let mut replies = Vec::new();
+            let mut sessions = 0;
+            for frame in with_those_at_hand(frame, &mut inbound) {
+                for request in frame.requests {
+                    let reply = answer(&hub, frame.map_version, request, &mut patience).await?;
+                    if !replies.is_empty() && sessions + reply.sessions.len() > MAX_SESSIONS_IN_FRAME {
+                        let map_version = *version.borrow();
+                        yield LookupReplies { map_version, replies: std::mem::take(&mut replies) };
+                        sessions = 0;
+                    }
+                    sessions += reply.sessions.len();
+                    replies.push(reply);
+                }
+            }
+            let map_version = *version.borrow();
+            yield LookupReplies { map_version, replies };
+        }
+    }
+}
+
+async fn answer(
+    hub: &Hub,
+    sender_version: i64,
+    request: LookupRequest,
+    patience: &mut Patience,
+) -> Result<LookupReply, Status> {
+    let users: Vec<UserId> = request
+        .user_ids
+        .iter()
+        .map(|id| UserId::from_slice(id))
+        .collect::<Result<_, _>>()
+        .map_err(bad_id)?;
+    hub.catch_up(sender_version, users.iter().copied(), patience)
+        .await;
+    let mut sessions = Vec::new();
+    let found = hub.look_up(&users, |session| {
+        sessions.push(LiveSession {
+            user_id: session.user.to_vec().into(),
+            device_id: session.device.to_vec().into(),
+            gateway: session.gateway.name.to_string(),
+            session: session.session.0,
+        });
+    });
+    Ok(LookupReply {
+        r#ref: request.r#ref,
+        sessions,
+        not_owner: found.is_err(),
+    })
+}
+
+/// `first` and the frames that arrived meanwhile.
+fn with_those_at_hand<T>(first: T, inbound: &mut Streaming<T>) -> Vec<T> {
+    let mut frames = vec![first];
+    while frames.len() < MAX_FRAMES
+        && let Some(Ok(Some(frame))) = inbound.message().now_or_never()
+    {
+        frames.push(frame);
+    }
+    frames
+}
+
+fn bad_id(_: IdError) -> Status {
+    Status::invalid_argument("ids are 16 bytes")
+}

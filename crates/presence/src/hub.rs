@@ -1,0 +1,258 @@
+//! The one registry of the node, shared by its streams.
+//!
+//! A frame is applied under one lock, in memory, without waiting for anything. What a gateway is to be told goes into
+//! its link's bounded mailbox; when that is full the link is ended, and the gateway starts anew by announcing all.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tern_node::map::{ClusterMap, Role};
+use tern_types::{SessionId, Slot, Timestamp, UserId};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics;
+use crate::registry::{Effect, Event, Gateway, LinkId, NotOwner, Registry, Session, SlotSet};
+
+/// Replaced sessions that wait for a gateway to be told. More means that it does not read: it loses its link, and
+/// hears of them again when it announces its sessions on the next one.
+const REPLACED_MAILBOX: usize = 4096;
+
+/// See the module.
+pub struct Hub {
+    name: Arc<str>,
+    incarnation: u64,
+    map_wait: Duration,
+    state: Mutex<State>,
+    /// The version of the map that the registry follows.
+    version: watch::Sender<i64>,
+}
+
+#[derive(Default)]
+struct State {
+    registry: Registry,
+    links: HashMap<LinkId, LinkEnd>,
+    last_link: u64,
+}
+
+/// The hub's end of an announce stream.
+struct LinkEnd {
+    gateway: Gateway,
+    replaced: mpsc::Sender<SessionId>,
+    ended: CancellationToken,
+}
+
+/// The stream's end. Dropping it unlinks the gateway.
+pub struct LinkGuard {
+    hub: Arc<Hub>,
+    pub gateway: Gateway,
+    pub id: LinkId,
+    /// Sessions of the gateway that newer ones replaced.
+    pub replaced: mpsc::Receiver<SessionId>,
+    /// The hub wants the stream to end.
+    pub ended: CancellationToken,
+}
+
+/// Remembers for one stream that waiting for the map was in vain: it is done once a map version, so that a node whose
+/// map stands still answers at once.
+#[derive(Default)]
+pub struct Patience {
+    in_vain_at: Option<i64>,
+}
+
+impl Hub {
+    /// For the node `name`; `map_wait` is the longest that a frame waits for this node's map to catch up.
+    pub fn new(name: Arc<str>, incarnation: u64, map_wait: Duration) -> Self {
+        Self {
+            name,
+            incarnation,
+            map_wait,
+            state: Mutex::default(),
+            version: watch::Sender::new(0),
+        }
+    }
+
+    /// Follows a newer map, then says so to all streams.
+    pub fn follow(&self, map: &ClusterMap) {
+        let mine = |slot: &Slot| {
+            map.owner(Role::Presence, *slot)
+                .is_some_and(|node| *node.name == *self.name && node.incarnation == self.incarnation)
+        };
+        let owned: SlotSet = Slot::all().filter(mine).collect();
+        let gateways: HashSet<Gateway> = map
+            .nodes(Role::Gateway)
+            .iter()
+            .map(|node| Gateway {
+                name: node.name.as_str().into(),
+                incarnation: node.incarnation,
+            })
+            .collect();
+        tracing::debug!(
+            version = map.version(),
+            slots = owned.len(),
+            gateways = gateways.len(),
+            "map changed"
+        );
+        let mut state = self.lock();
+        // Takes no user's event, so it cannot be refused.
+        let _ = state.apply(Event::MapChanged { owned, gateways });
+        metrics::sessions(state.registry.sessions());
+        // Under the lock: whoever reads this version finds the registry at least as new.
+        self.version.send_replace(map.version());
+    }
+
+    pub fn tick(&self) {
+        let mut state = self.lock();
+        let _ = state.apply(Event::Tick);
+        metrics::sessions(state.registry.sessions());
+    }
+
+    /// The version of the map that the registry follows.
+    pub fn version(&self) -> watch::Receiver<i64> {
+        self.version.subscribe()
+    }
+
+    /// Ends when this node owns no slot.
+    pub async fn handed_over(&self) {
+        let mut version = self.version();
+        while !self.lock().registry.owns_nothing() {
+            if version.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    pub fn link(self: &Arc<Self>, gateway: Gateway) -> LinkGuard {
+        let (sender, replaced) = mpsc::channel(REPLACED_MAILBOX);
+        let ended = CancellationToken::new();
+        let mut state = self.lock();
+        state.last_link += 1;
+        let id = LinkId(state.last_link);
+        let end = LinkEnd {
+            gateway: gateway.clone(),
+            replaced: sender,
+            ended: ended.clone(),
+        };
+        state.links.insert(id, end);
+        let _ = state.apply(Event::Linked {
+            gateway: gateway.clone(),
+            link: id,
+        });
+        drop(state);
+        LinkGuard {
+            hub: self.clone(),
+            gateway,
+            id,
+            replaced,
+            ended,
+        }
+    }
+
+    /// Applies the events of one frame; for each whether it was taken.
+    pub fn announce(&self, events: impl IntoIterator<Item = Event>) -> Vec<Result<(), NotOwner>> {
+        let mut state = self.lock();
+        let taken: Vec<_> = events.into_iter().map(|event| state.apply(event)).collect();
+        metrics::announcements(taken.len());
+        metrics::sessions(state.registry.sessions());
+        taken
+    }
+
+    /// Calls `found` with every live session of the users. Fails as a whole when one of them is not this node's.
+    pub fn look_up(&self, users: &[UserId], found: impl FnMut(&Session)) -> Result<(), NotOwner> {
+        metrics::lookups(1, users.len());
+        let state = self.lock();
+        state
+            .registry
+            .look_up(users)
+            .inspect_err(|NotOwner| metrics::not_owner("lookup"))?
+            .for_each(found);
+        Ok(())
+    }
+
+    /// Where the sender's map is newer than this node's and this node's own says "not mine": waits for the newer one,
+    /// once and not for long.
+    pub async fn catch_up(
+        &self,
+        sender_version: i64,
+        users: impl IntoIterator<Item = UserId>,
+        patience: &mut Patience,
+    ) {
+        let own = *self.version.borrow();
+        if own >= sender_version || patience.in_vain_at == Some(own) || self.owns_all(users) {
+            return;
+        }
+        let mut version = self.version();
+        let caught_up = version.wait_for(|version| *version >= sender_version);
+        let outcome = match tokio::time::timeout(self.map_wait, caught_up).await {
+            Ok(_) => "caught_up",
+            Err(_) => {
+                patience.in_vain_at = Some(*self.version.borrow());
+                "in_vain"
+            }
+        };
+        metrics::map_wait(outcome);
+    }
+
+    fn owns_all(&self, users: impl IntoIterator<Item = UserId>) -> bool {
+        let state = self.lock();
+        users.into_iter().all(|user| state.registry.owns(user))
+    }
+
+    fn unlink(&self, gateway: Gateway, link: LinkId) {
+        let mut state = self.lock();
+        state.links.remove(&link);
+        let _ = state.apply(Event::Unlinked { gateway, link });
+    }
+
+    /// The state is plain data that every `apply` leaves whole: a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn apply(&mut self, event: Event) -> Result<(), NotOwner> {
+        let effects = self.registry.apply(event, Timestamp::now());
+        let mut outcome = Ok(());
+        for effect in effects {
+            match effect {
+                Effect::NotOwner => {
+                    metrics::not_owner("announce");
+                    outcome = Err(NotOwner);
+                }
+                Effect::Replaced { gateway, session } => self.tell_replaced(&gateway, session),
+                Effect::EndLink { link, .. } => self.end_link(link, "superseded_or_left"),
+            }
+        }
+        outcome
+    }
+
+    /// A gateway without a link at present hears of it when it announces the session again.
+    fn tell_replaced(&mut self, gateway: &Gateway, session: SessionId) {
+        metrics::replaced();
+        let link = self
+            .links
+            .iter()
+            .find(|(_, end)| end.gateway == *gateway && !end.ended.is_cancelled());
+        if let Some((id, end)) = link.map(|(id, end)| (*id, end))
+            && end.replaced.try_send(session).is_err()
+        {
+            tracing::warn!(gateway = %gateway.name, "gateway does not read its replies, ending its link");
+            self.end_link(id, "slow");
+        }
+    }
+
+    fn end_link(&mut self, link: LinkId, reason: &'static str) {
+        if let Some(end) = self.links.get(&link) {
+            end.ended.cancel();
+            metrics::link_ended(reason);
+        }
+    }
+}
+
+impl Drop for LinkGuard {
+    fn drop(&mut self) {
+        self.hub.unlink(self.gateway.clone(), self.id);
+    }
+}

@@ -1,0 +1,59 @@
+//! What a presence node counts.
+
+use metrics::{counter, describe_counter, describe_gauge, gauge};
+
+const SESSIONS: &str = "tern_presence_sessions";
+const ANNOUNCEMENTS: &str = "tern_presence_announcements_total";
+const LOOKUPS: &str = "tern_presence_lookups_total";
+const LOOKED_UP_USERS: &str = "tern_presence_looked_up_users_total";
+const NOT_OWNER: &str = "tern_presence_not_owner_total";
+const REPLACED: &str = "tern_presence_replaced_sessions_total";
+const MAP_WAITS: &str = "tern_presence_map_waits_total";
+const LINKS_ENDED: &str = "tern_presence_links_ended_total";
+
+/// Names and units for `/metrics`.
+pub fn describe() {
+    describe_gauge!(SESSIONS, "live sessions of the users in this node's slots");
+    describe_counter!(ANNOUNCEMENTS, "sessions announced or ended by gateways");
+    describe_counter!(LOOKUPS, "look-ups answered");
+    describe_counter!(LOOKED_UP_USERS, "users asked for in look-ups");
+    describe_counter!(
+        NOT_OWNER,
+        "announcements and look-ups refused because the slot is another node's"
+    );
+    describe_counter!(
+        REPLACED,
+        "sessions reported as replaced by a newer one of their device"
+    );
+    describe_counter!(MAP_WAITS, "frames that waited for this node's map to catch up");
+    describe_counter!(LINKS_ENDED, "announce streams ended by this node, by reason");
+}
+
+pub(crate) fn sessions(count: usize) {
+    gauge!(SESSIONS).set(count as f64);
+}
+
+pub(crate) fn announcements(count: usize) {
+    counter!(ANNOUNCEMENTS).increment(count as u64);
+}
+
+pub(crate) fn lookups(lookups: usize, users: usize) {
+    counter!(LOOKUPS).increment(lookups as u64);
+    counter!(LOOKED_UP_USERS).increment(users as u64);
+}
+
+pub(crate) fn not_owner(call: &'static str) {
+    counter!(NOT_OWNER, "call" => call).increment(1);
+}
+
+pub(crate) fn replaced() {
+    counter!(REPLACED).increment(1);
+}
+
+pub(crate) fn map_wait(outcome: &'static str) {
+    counter!(MAP_WAITS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn link_ended(reason: &'static str) {
+    counter!(LINKS_ENDED, "reason" => reason).increment(1);
+}

@@ -1,0 +1,383 @@
+//! What is known about sessions, and what follows from each event. Pure: time comes in, effects go out.
+//!
+//! - A session is named by its gateway and its id. Announcing touches that session only, ending too: a late "ended" of
+//!   an old session never removes a newer one.
+//! - A newer session of a device replaces the older one: the older one's gateway is told to end it. Until it is
+//!   unregistered it stays in look-ups; "the newest wins" never filters them.
+//! - Sessions go when they end, when their gateway's incarnation leaves the map, and when their user's slot goes to
+//!   another node.
+
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tern_types::{DeviceId, SessionId, Slot, Timestamp, UserId};
+
+pub use slots::SlotSet;
+
+/// Two gateways' clocks may differ by this much: of two sessions that began within it, the one that was heard of
+/// later is the newer. A device cannot tell a clock's error from a newer stream, and does not come back by itself
+/// after it was told "replaced".
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
+
+/// A gateway announces everything again on a new link, spread over some seconds. What it has not announced after this
+/// time ended while the link was down.
+pub const STALE_AFTER: Duration = Duration::from_secs(60);
+
+/// Sessions of one user: ten devices, and room for what their gateways have not unregistered yet. Beyond it the
+/// oldest goes.
+pub const MAX_SESSIONS_PER_USER: usize = 128;
+
+/// One run of a gateway process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Gateway {
+    pub name: Arc<str>,
+    pub incarnation: u64,
+}
+
+/// Names one announce stream of a gateway. Only the newest of a gateway counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+/// A session as its gateway announces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    pub user: UserId,
+    pub device: DeviceId,
+    pub session: SessionId,
+    /// When it began, by the gateway's clock.
+    pub since: Timestamp,
+}
+
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The gateway opened an announce stream.
+    Linked { gateway: Gateway, link: LinkId },
+    /// It broke. Its sessions stay.
+    Unlinked { gateway: Gateway, link: LinkId },
+    Announced {
+        gateway: Gateway,
+        link: LinkId,
+        announcement: Announcement,
+    },
+    Ended {
+        gateway: Gateway,
+        link: LinkId,
+        user: UserId,
+        session: SessionId,
+    },
+    /// This node follows a newer map.
+    MapChanged {
+        owned: SlotSet,
+        gateways: HashSet<Gateway>,
+    },
+    /// Some seconds have passed.
+    Tick,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The event was not taken: the user's slot belongs to another node.
+    NotOwner,
+    /// Tell the gateway to end this session: its device has a newer one.
+    Replaced { gateway: Gateway, session: SessionId },
+    /// End this stream: its gateway's incarnation is gone, or was for a while and has to announce all again.
+    EndLink { gateway: Gateway, link: LinkId },
+}
+
+/// The user's slot belongs to another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the owner of the user's slot")]
+pub struct NotOwner;
+
+/// A live session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    pub user: UserId,
+    pub device: DeviceId,
+    pub gateway: Gateway,
+    pub session: SessionId,
+    rank: Rank,
+    link: LinkId,
+}
+
+/// Orders the sessions of a device: when they began, then when they were heard of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    since: Timestamp,
+    arrival: u64,
+}
+
+#[derive(Debug)]
+struct GatewayState {
+    in_map: bool,
+    link: Option<Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    id: LinkId,
+    began: Timestamp,
+    swept: bool,
+}
+
+#[derive(Debug)]
+pub struct Registry {
+    users: HashMap<UserId, Vec<Session>>,
+    sessions: usize,
+    owned: SlotSet,
+    in_map: HashSet<Gateway>,
+    gateways: HashMap<Gateway, GatewayState>,
+    arrivals: u64,
+}
+
+impl Default for Registry {
+    /// Owns nothing until the first map.
+    fn default() -> Self {
+        Self {
+            users: HashMap::new(),
+            sessions: 0,
+            owned: SlotSet::empty(),
+            in_map: HashSet::new(),
+            gateways: HashMap::new(),
+            arrivals: 0,
+        }
+    }
+}
+
+impl Registry {
+    pub fn apply(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
+        match event {
+            Event::Linked { gateway, link } => self.linked(gateway, link, now),
+            Event::Unlinked { gateway, link } => self.unlinked(&gateway, link),
+            Event::Announced {
+                gateway,
+                link,
+                announcement,
+            } => self.announced(&gateway, link, announcement),
+            Event::Ended {
+                gateway,
+                link,
+                user,
+                session,
+            } => self.ended(&gateway, link, user, session),
+            Event::MapChanged { owned, gateways } => self.map_changed(owned, gateways),
+            Event::Tick => self.tick(now),
+        }
+    }
+
+    /// All live sessions of the users, or none at all when one of them is not this node's.
+    pub fn look_up<'a>(&'a self, users: &'a [UserId]) -> Result<impl Iterator<Item = &'a Session>, NotOwner> {
+        if users.iter().any(|user| !self.owns(*user)) {
+            return Err(NotOwner);
+        }
+        Ok(users.iter().filter_map(|user| self.users.get(user)).flatten())
+    }
+
+    pub fn owns(&self, user: UserId) -> bool {
+        self.owned.contains(Slot::of_user(user))
+    }
+
+    pub fn owns_nothing(&self) -> bool {
+        self.owned.is_empty()
+    }
+
+    /// Live sessions of all users.
+    pub fn sessions(&self) -> usize {
+        self.sessions
+    }
+
+    fn linked(&mut self, gateway: Gateway, id: LinkId, now: Timestamp) -> Vec<Effect> {
+        let in_map = self.in_map.contains(&gateway);
+        let state = self
+            .gateways
+            .entry(gateway.clone())
+            .or_insert(GatewayState { in_map, link: None });
+        let older = state.link.replace(Link {
+            id,
+            began: now,
+            swept: false,
+        });
+        older
+            .map(|older| Effect::EndLink {
+                gateway,
+                link: older.id,
+            })
+            .into_iter()
+            .collect()
+    }
+
+    fn unlinked(&mut self, gateway: &Gateway, link: LinkId) -> Vec<Effect> {
+        let Some(state) = self.gateways.get_mut(gateway) else {
+            return Vec::new();
+        };
+        if state.link.as_ref().is_some_and(|current| current.id == link) {
+            state.link = None;
+            if !state.in_map {
+                self.forget_gateway(gateway);
+            }
+        }
+        Vec::new()
+    }
+
+    fn announced(&mut self, gateway: &Gateway, link: LinkId, announced: Announcement) -> Vec<Effect> {
+        if !self.is_current(gateway, link) {
+            return Vec::new();
+        }
+        if !self.owns(announced.user) {
+            return vec![Effect::NotOwner];
+        }
+        let sessions = self.users.entry(announced.user).or_default();
+        let same = |session: &Session| session.session == announced.session && session.gateway == *gateway;
+        let mut effects = Vec::new();
+        let rank = if let Some(known) = sessions.iter_mut().find(|session| same(session)) {
+            known.link = link;
+            known.rank
+        } else {
+            self.arrivals += 1;
+            let rank = Rank {
+                since: effective_since(sessions, &announced),
+                arrival: self.arrivals,
+            };
+            sessions.push(Session {
+                user: announced.user,
+                device: announced.device,
+                gateway: gateway.clone(),
+                session: announced.session,
+                rank,
+                link,
+            });
+            self.sessions += 1;
+            rank
+        };
+        let of_device = || {
+            sessions
+                .iter()
+                .filter(|session| session.device == announced.device)
+        };
+        if of_device().any(|other| other.rank > rank) {
+            effects.push(Effect::Replaced {
+                gateway: gateway.clone(),
+                session: announced.session,
+            });
+        } else {
+            effects.extend(
+                of_device()
+                    .filter(|other| other.rank < rank)
+                    .map(Session::replaced),
+            );
+        }
+        if sessions.len() > MAX_SESSIONS_PER_USER
+            && let Some(oldest) = (0..sessions.len()).min_by_key(|index| sessions[*index].rank)
+        {
+            effects.push(sessions.swap_remove(oldest).replaced());
+            self.sessions -= 1;
+        }
+        effects
+    }
+
+    fn ended(&mut self, gateway: &Gateway, link: LinkId, user: UserId, ended: SessionId) -> Vec<Effect> {
+        if !self.is_current(gateway, link) {
+            return Vec::new();
+        }
+        if !self.owns(user) {
+            return vec![Effect::NotOwner];
+        }
+        if let Some(sessions) = self.users.get_mut(&user) {
+            let before = sessions.len();
+            sessions.retain(|session| session.session != ended || session.gateway != *gateway);
+            self.sessions -= before - sessions.len();
+            if sessions.is_empty() {
+                self.users.remove(&user);
+            }
+        }
+        Vec::new()
+    }
+
+    fn map_changed(&mut self, owned: SlotSet, in_map: HashSet<Gateway>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let mut gone = Vec::new();
+        for (gateway, state) in &mut self.gateways {
+            let left = state.in_map && !in_map.contains(gateway);
+            state.in_map = in_map.contains(gateway);
+            if left {
+                gone.push(gateway.clone());
+                let link = state.link.as_ref().map(|link| link.id);
+                effects.extend(link.map(|link| Effect::EndLink {
+                    gateway: gateway.clone(),
+                    link,
+                }));
+            }
+        }
+        gone.iter().for_each(|gateway| self.forget_gateway(gateway));
+        self.in_map = in_map;
+        if self.owned != owned {
+            self.owned = owned;
+            let owned = self.owned.clone();
+            self.retain(|session| owned.contains(Slot::of_user(session.user)));
+        }
+        effects
+    }
+
+    fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
+        let mut due = Vec::new();
+        for (gateway, state) in &mut self.gateways {
+            if let Some(link) = &mut state.link
+                && !link.swept
+                && now.since(link.began) >= STALE_AFTER
+            {
+                link.swept = true;
+                due.push((gateway.clone(), link.id));
+            }
+        }
+        for (gateway, link) in due {
+            self.retain(|session| session.gateway != gateway || session.link == link);
+        }
+        Vec::new()
+    }
+
+    fn is_current(&self, gateway: &Gateway, link: LinkId) -> bool {
+        let current = self.gateways.get(gateway).and_then(|state| state.link.as_ref());
+        current.is_some_and(|current| current.id == link)
+    }
+
+    fn forget_gateway(&mut self, gateway: &Gateway) {
+        self.gateways.remove(gateway);
+        self.retain(|session| session.gateway != *gateway);
+    }
+
+    /// Goes through everything: for what happens when nodes come and go, not for each session.
+    fn retain(&mut self, keep: impl Fn(&Session) -> bool) {
+        self.users.retain(|_, sessions| {
+            sessions.retain(&keep);
+            !sessions.is_empty()
+        });
+        self.sessions = self.users.values().map(Vec::len).sum();
+    }
+}
+
+impl Session {
+    fn replaced(&self) -> Effect {
+        Effect::Replaced {
+            gateway: self.gateway.clone(),
+            session: self.session,
+        }
+    }
+}
+
+/// When a session that was just heard of counts as begun: not before one of its device that it may only seem older
+/// than by a clock's error.
+fn effective_since(sessions: &[Session], announced: &Announcement) -> Timestamp {
+    let limit = announced.since + CLOCK_TOLERANCE;
+    let of_device = sessions
+        .iter()
+        .filter(|session| session.device == announced.device);
+    let newest = of_device.map(|session| session.rank.since).max();
+    newest
+        .filter(|newest| (announced.since..=limit).contains(newest))
+        .unwrap_or(announced.since)
+}

@@ -1,0 +1,51 @@
+//! A set of slots.
+
+use std::fmt;
+
+use tern_types::{SLOTS, Slot};
+
+const WORDS: usize = SLOTS as usize / 64;
+
+/// One bit a slot: asked for every user of every look-up.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SlotSet([u64; WORDS]);
+
+impl SlotSet {
+    pub fn empty() -> Self {
+        Self([0; WORDS])
+    }
+
+    pub fn all() -> Self {
+        Self([u64::MAX; WORDS])
+    }
+
+    pub fn contains(&self, slot: Slot) -> bool {
+        self.0[slot.index() / 64] >> (slot.index() % 64) & 1 == 1
+    }
+
+    pub fn insert(&mut self, slot: Slot) {
+        self.0[slot.index() / 64] |= 1 << (slot.index() % 64);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+}
+
+impl FromIterator<Slot> for SlotSet {
+    fn from_iter<T: IntoIterator<Item = Slot>>(slots: T) -> Self {
+        let mut set = Self::empty();
+        slots.into_iter().for_each(|slot| set.insert(slot));
+        set
+    }
+}
+
+impl fmt::Debug for SlotSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} slots", self.len())
+    }
+}

@@ -1,0 +1,64 @@
+//! Wiring: map to hub, hub to gRPC, and the drain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tern_node::context::NodeContext;
+use tern_node::links::MAX_LINK_MESSAGE_BYTES;
+use tern_node::map::MapHandle;
+use tern_node::serve::Running;
+use tern_proto::internal::presence_server::PresenceServer;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+use crate::grpc::PresenceService;
+use crate::hub::Hub;
+use crate::{Config, metrics};
+
+/// How often stale sessions are looked for: small against the minute after which they are stale.
+const TICK: Duration = Duration::from_secs(10);
+
+/// Wires the role into this process. The returned future ends when every slot has gone to other nodes and the streams
+/// were told to end.
+pub async fn start(
+    config: Config,
+    ctx: NodeContext,
+    routes: &mut tonic::service::RoutesBuilder,
+) -> anyhow::Result<Running> {
+    metrics::describe();
+    let hub = Arc::new(Hub::new(ctx.name.clone(), ctx.incarnation, config.map_wait()));
+    let stop = CancellationToken::new();
+    hub.follow(&ctx.map.current());
+    let follower = follow(hub.clone(), ctx.map.clone(), stop.clone());
+    tokio::spawn(follower.instrument(tracing::info_span!("presence")));
+    let service = PresenceServer::new(PresenceService::new(hub.clone(), stop.clone()));
+    routes.add_service(service.max_decoding_message_size(MAX_LINK_MESSAGE_BYTES));
+    let done = async move {
+        ctx.drain.wait().await;
+        if tokio::time::timeout(ctx.drain.deadline(), hub.handed_over())
+            .await
+            .is_err()
+        {
+            tracing::warn!("slots were not handed over in time");
+        }
+        stop.cancel();
+    };
+    Ok(Running {
+        name: "presence",
+        done: Box::pin(done),
+    })
+}
+
+/// Takes each newer map to the hub, and the time.
+pub async fn follow(hub: Arc<Hub>, mut map: MapHandle, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(TICK);
+    // What changed before this task ran.
+    hub.follow(&map.current());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            map = map.changed() => hub.follow(&map),
+            _ = ticks.tick() => hub.tick(),
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! The two streams over real gRPC: a node in this process, gateways and chat nodes as clients.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
+use tern_presence::Config;
+use tern_proto::internal::presence_client::PresenceClient;
+use tern_proto::internal::{
+    AnnounceReplies, AnnounceReply, Announcement, Announcements, LookupReplies, LookupReply, LookupRequest,
+    LookupRequests,
+};
+use tern_types::{DeviceId, Slot, UserId};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
+use tonic::service::RoutesBuilder;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Server};
+use tonic::{Request, Streaming};
+
+/// Nothing here takes anywhere near as long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn node(name: &str) -> Node {
+    Node {
+        name: name.into(),
+        address: String::new(),
+        incarnation: 1,
+        draining: false,
+    }
+}
+
+fn map(version: i64, presence: &[&str], gateways: &[&str]) -> ClusterMap {
+    let presence = presence.iter().map(|name| (Role::Presence, node(name)));
+    let gateways = gateways.iter().map(|name| (Role::Gateway, node(name)));
+    ClusterMap::new(version, presence.chain(gateways))
+}
+
+/// The presence node p1, whose map the test changes.
+struct Presence {
+    channel: Channel,
+    map: watch::Sender<Arc<ClusterMap>>,
+    ctx: NodeContext,
+    done: tokio::task::JoinHandle<()>,
+}
+
+impl Presence {
+    async fn start(first: ClusterMap) -> Self {
+        let (map, handle) = MapHandle::channel(first);
+        let ctx = NodeContext::alone("p1", 1, handle);
+        let mut routes = RoutesBuilder::default();
+        let config = Config {
+            presence_map_wait_ms: 300,
+        };
+        let running = tern_presence::server::start(config, ctx.clone(), &mut routes)
+            .await
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = Server::builder().add_routes(routes.routes());
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))));
+        let channel = ctx.channels.get(&address).unwrap();
+        Self {
+            channel,
+            map,
+            ctx,
+            done: tokio::spawn(running.done),
+        }
+    }
+
+    fn follow(&self, map: ClusterMap) {
+        self.map.send_replace(Arc::new(map));
+    }
+
+    async fn gateway(&self, name: &str) -> Gateway {
+        let (out, frames) = mpsc::channel(16);
+        let mut client = PresenceClient::new(self.channel.clone());
+        let replies = client
+            .announce(identified(name, frames))
+            .await
+            .unwrap()
+            .into_inner();
+        Gateway { out, replies }
+    }
+
+    async fn chat(&self, name: &str) -> Chat {
+        let (out, frames) = mpsc::channel(16);
+        let mut client = PresenceClient::new(self.channel.clone());
+        let replies = client
+            .lookup(identified(name, frames))
+            .await
+            .unwrap()
+            .into_inner();
+        Chat { out, replies }
+    }
+}
+
+fn identified<T: Send + 'static>(name: &str, frames: mpsc::Receiver<T>) -> Request<ReceiverStream<T>> {
+    let mut request = Request::new(ReceiverStream::new(frames));
+    request
+        .metadata_mut()
+        .insert("tern-node", MetadataValue::try_from(name).unwrap());
+    request
+        .metadata_mut()
+        .insert("tern-incarnation", MetadataValue::from(1));
+    request
+}
+
+struct Gateway {
+    out: mpsc::Sender<Announcements>,
+    replies: Streaming<AnnounceReplies>,
+}
+
+impl Gateway {
+    async fn say(&self, map_version: i64, items: Vec<Announcement>) {
+        self.out.send(Announcements { map_version, items }).await.unwrap();
+    }
+
+    async fn next(&mut self) -> Option<AnnounceReplies> {
+        timeout(PATIENCE, self.replies.message()).await.unwrap().unwrap()
+    }
+
+    /// The next reply that says something, and its map version.
+    async fn next_item(&mut self) -> (i64, AnnounceReply) {
+        loop {
+            let frame = self.next().await.unwrap();
+            if let [item] = frame.items.as_slice() {
+                return (frame.map_version, *item);
+            }
+            assert!(frame.items.is_empty(), "{frame:?}");
+        }
+    }
+}
+
+struct Chat {
+    out: mpsc::Sender<LookupRequests>,
+    replies: Streaming<LookupReplies>,
+}
+
+impl Chat {
+    async fn look_up(&mut self, map_version: i64, users: &[UserId]) -> LookupReply {
+        let user_ids = users.iter().map(|user| user.to_vec().into()).collect();
+        let requests = vec![LookupRequest { r#ref: 7, user_ids }];
+        self.out
+            .send(LookupRequests {
+                map_version,
+                requests,
+            })
+            .await
+            .unwrap();
+        let frame = timeout(PATIENCE, self.replies.message())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        assert_eq!(frame.replies.len(), 1);
+        assert_eq!(frame.replies[0].r#ref, 7);
+        frame.replies[0].clone()
+    }
+
+    /// Gateway and session of each live session.
+    async fn sessions(&mut self, map_version: i64, user: UserId) -> Vec<(String, u64)> {
+        let reply = self.look_up(map_version, &[user]).await;
+        assert!(!reply.not_owner);
+        let mut found: Vec<_> = reply
+            .sessions
+            .into_iter()
+            .map(|session| (session.gateway, session.session))
+            .collect();
+        found.sort();
+        found
+    }
+}
+
+fn announcement(r#ref: u64, user: UserId, device: DeviceId, session: u64, since_ms: i64) -> Announcement {
+    Announcement {
+        r#ref,
+        session,
+        user_id: user.to_vec().into(),
+        device_id: device.to_vec().into(),
+        since_ms,
+        ended: false,
+    }
+}
+
+fn taken(r#ref: u64) -> AnnounceReply {
+    AnnounceReply {
+        r#ref,
+        not_owner: false,
+        replaced_session: 0,
+    }
+}
+
+/// A user whose slot p1 owns when it shares the slots with p2 (or does not).
+fn user_where(shared: &ClusterMap, p1_owns: bool) -> UserId {
+    let owned = |user: &UserId| {
+        shared
+            .owner(Role::Presence, Slot::of_user(*user))
+            .is_some_and(|node| node.name == "p1")
+            == p1_owns
+    };
+    std::iter::repeat_with(UserId::random).find(owned).unwrap()
+}
+
+#[tokio::test]
+async fn a_session_is_found_from_its_announcement_to_its_end() {
+    let presence = Presence::start(map(3, &["p1"], &["g1", "g2"])).await;
+    let mut gateway = presence.gateway("g1").await;
+    let mut chat = presence.chat("c1").await;
+    let (user, device) = (UserId::random(), DeviceId::random());
+    assert_eq!(
+        gateway.next().await.unwrap(),
+        AnnounceReplies {
+            map_version: 3,
+            items: vec![]
+        }
+    );
+    assert_eq!(chat.sessions(3, user).await, []);
+
+    gateway.say(3, vec![announcement(1, user, device, 10, 0)]).await;
+    assert_eq!(gateway.next_item().await, (3, taken(1)));
+    assert_eq!(chat.sessions(3, user).await, [("g1".into(), 10)]);
+
+    gateway
+        .say(
+            3,
+            vec![Announcement {
+                ended: true,
+                ..announcement(2, user, device, 10, 0)
+            }],
+        )
+        .await;
+    assert_eq!(gateway.next_item().await, (3, taken(2)));
+    assert_eq!(chat.sessions(3, user).await, []);
+}
+
+#[tokio::test]
+async fn the_gateway_of_a_replaced_session_is_told() {
+    let presence = Presence::start(map(3, &["p1"], &["g1", "g2"])).await;
+    let (mut first, mut second) = (presence.gateway("g1").await, presence.gateway("g2").await);
+    let (user, device) = (UserId::random(), DeviceId::random());
+    first.say(3, vec![announcement(1, user, device, 10, 0)]).await;
+    assert_eq!(first.next_item().await, (3, taken(1)));
+    second
+        .say(3, vec![announcement(1, user, device, 20, 60_000)])
+        .await;
+    assert_eq!(second.next_item().await, (3, taken(1)));
+    let replaced = AnnounceReply {
+        r#ref: 0,
+        not_owner: false,
+        replaced_session: 10,
+    };
+    assert_eq!(first.next_item().await, (3, replaced));
+    let mut chat = presence.chat("c1").await;
+    assert_eq!(
+        chat.sessions(3, user).await,
+        [("g1".into(), 10), ("g2".into(), 20)]
+    );
+}
+
+#[tokio::test]
+async fn every_map_change_is_confirmed_on_the_announce_stream() {
+    let presence = Presence::start(map(3, &["p1"], &["g1"])).await;
+    let mut gateway = presence.gateway("g1").await;
+    assert_eq!(gateway.next().await.unwrap().map_version, 3);
+    presence.follow(map(4, &["p1"], &["g1"]));
+    assert_eq!(
+        gateway.next().await.unwrap(),
+        AnnounceReplies {
+            map_version: 4,
+            items: vec![]
+        }
+    );
+}
+
+#[tokio::test]
+async fn who_is_not_the_owner_says_so_and_forgets() {
+    let shared = map(4, &["p1", "p2"], &["g1"]);
+    let (stays, moves) = (user_where(&shared, true), user_where(&shared, false));
+    let presence = Presence::start(map(3, &["p1"], &["g1"])).await;
+    let mut gateway = presence.gateway("g1").await;
+    let mut chat = presence.chat("c1").await;
+    for (user, session) in [(stays, 10), (moves, 20)] {
+        gateway
+            .say(3, vec![announcement(1, user, DeviceId::random(), session, 0)])
+            .await;
+        assert_eq!(gateway.next_item().await, (3, taken(1)));
+    }
+    presence.follow(shared);
+    while gateway.next().await.unwrap().map_version < 4 {}
+    assert_eq!(chat.sessions(4, stays).await, [("g1".into(), 10)]);
+    // Also with an older map than this node's.
+    assert!(chat.look_up(3, &[moves]).await.not_owner);
+    let both = chat.look_up(4, &[stays, moves]).await;
+    assert!(
+        both.not_owner && both.sessions.is_empty(),
+        "a look-up fails as a whole"
+    );
+    gateway
+        .say(3, vec![announcement(9, moves, DeviceId::random(), 20, 0)])
+        .await;
+    assert_eq!(
+        gateway.next_item().await,
+        (
+            4,
+            AnnounceReply {
+                not_owner: true,
+                ..taken(9)
+            }
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_node_with_an_older_map_waits_for_the_newer_one() {
+    let shared = map(3, &["p1", "p2"], &["g1"]);
+    let comes = user_where(&shared, false);
+    let presence = Presence::start(shared).await;
+    let mut chat = presence.chat("c1").await;
+    assert!(chat.look_up(3, &[comes]).await.not_owner);
+    let mut other_chat = presence.chat("c2").await;
+    let waiting = tokio::spawn(async move { chat.look_up(4, &[comes]).await });
+    // By the time that two later look-ups on the connection are answered, the first has begun to wait.
+    for _ in 0..2 {
+        assert!(other_chat.look_up(3, &[comes]).await.not_owner);
+    }
+    presence.follow(map(4, &["p1"], &["g1"]));
+    assert!(!waiting.await.unwrap().not_owner);
+}
+
+#[tokio::test]
+async fn a_node_whose_map_stands_still_waits_once_and_not_for_ever() {
+    let shared = map(3, &["p1", "p2"], &["g1"]);
+    let (mine, other) = (user_where(&shared, true), user_where(&shared, false));
+    let presence = Presence::start(shared).await;
+    let mut chat = presence.chat("c1").await;
+    assert!(chat.look_up(9, &[other]).await.not_owner);
+    let second = Instant::now();
+    assert!(chat.look_up(9, &[other]).await.not_owner);
+    assert!(
+        second.elapsed() < Duration::from_millis(250),
+        "the second wait is left out"
+    );
+    assert!(!chat.look_up(9, &[mine]).await.not_owner, "both maps agree on it");
+}
+
+#[tokio::test]
+async fn the_stream_of_a_gateway_that_left_the_map_ends() {
+    let presence = Presence::start(map(3, &["p1"], &["g1", "g2"])).await;
+    let mut gateway = presence.gateway("g1").await;
+    let user = UserId::random();
+    gateway
+        .say(3, vec![announcement(1, user, DeviceId::random(), 10, 0)])
+        .await;
+    gateway.next_item().await;
+    presence.follow(map(4, &["p1"], &["g2"]));
+    while gateway.next().await.is_some() {}
+    assert_eq!(presence.chat("c1").await.sessions(4, user).await, []);
+}
+
+#[tokio::test]
+async fn bad_ids_end_the_stream_with_a_clear_error() {
+    let presence = Presence::start(map(3, &["p1"], &["g1"])).await;
+    let mut chat = presence.chat("c1").await;
+    let requests = vec![LookupRequest {
+        r#ref: 1,
+        user_ids: vec![vec![1, 2, 3].into()],
+    }];
+    chat.out
+        .send(LookupRequests {
+            map_version: 3,
+            requests,
+        })
+        .await
+        .unwrap();
+    let status = timeout(PATIENCE, chat.replies.message())
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_draining_node_answers_until_its_slots_are_gone_and_then_ends_its_streams() {
+    let presence = Presence::start(map(3, &["p1", "p2"], &["g1"])).await;
+    let mine = user_where(&map(3, &["p1", "p2"], &["g1"]), true);
+    let mut gateway = presence.gateway("g1").await;
+    let mut chat = presence.chat("c1").await;
+    presence.ctx.drain.start();
+    gateway
+        .say(3, vec![announcement(1, mine, DeviceId::random(), 10, 0)])
+        .await;
+    assert_eq!(gateway.next_item().await, (3, taken(1)));
+    assert_eq!(chat.sessions(3, mine).await, [("g1".into(), 10)]);
+
+    let leaving = Node {
+        draining: true,
+        ..node("p1")
+    };
+    let nodes = [
+        (Role::Presence, leaving),
+        (Role::Presence, node("p2")),
+        (Role::Gateway, node("g1")),
+    ];
+    presence.follow(ClusterMap::new(4, nodes));
+    let last = gateway.next().await.unwrap();
+    assert_eq!(
+        last.map_version, 4,
+        "the hand-over is confirmed before the stream ends"
+    );
+    assert_eq!(gateway.next().await, None);
+    timeout(PATIENCE, presence.done).await.unwrap().unwrap();
+}
