@@ -1,1 +1,3 @@
-
+pub mod content;
+pub mod state;
+pub mod store;

@@ -82,7 +82,7 @@ CREATE TABLE members (
     read_seq   int8 NOT NULL DEFAULT 0,
     PRIMARY KEY (chat_id, user_id, joined_seq)
 ) PARTITION BY HASH (chat_id);
-CREATE INDEX members_user ON members (user_id) WHERE left_seq IS NULL;
+CREATE INDEX members_user ON members (user_id);
 
 CREATE TABLE messages (
     chat_id       uuid NOT NULL,

@@ -1,0 +1,61 @@
+//! Acknowledgements of devices that have an inbox row, and read marks.
+
+use sqlx::{Connection, PgConnection};
+use tern_types::{ChatId, Seq, UserId};
+use uuid::Uuid;
+
+use super::settle::lock_heads;
+use crate::state::shard::AckWrite;
+
+/// Rule 4, fine print 2: the row goes when everything that the device may have is acknowledged, that is up to the head or,
+/// for a member who left, up to the entry that removed them; otherwise it moves up. The heads are locked by a statement
+/// before, so that head and left_seq are read together and are final. An acknowledgement above the head is dropped.
+const ACK: &str = "
+WITH a AS (
+    SELECT chat_id, device_id, user_id, max(seq) AS seq
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int8[]) AS a(chat_id, device_id, user_id, seq)
+    GROUP BY chat_id, device_id, user_id
+), x AS (
+    SELECT a.chat_id, a.device_id, a.seq,
+           least(h.head_seq, (SELECT m.left_seq FROM members m
+                              WHERE m.chat_id = a.chat_id AND m.user_id = a.user_id
+                              ORDER BY m.joined_seq DESC LIMIT 1)) AS last
+    FROM a JOIN chat_heads h ON h.chat_id = a.chat_id
+    WHERE a.seq <= h.head_seq
+), ended AS (
+    DELETE FROM inbox i USING x
+    WHERE i.chat_id = x.chat_id AND i.device_id = x.device_id AND i.from_seq <= x.seq AND x.seq >= x.last
+)
+UPDATE inbox i SET from_seq = x.seq + 1 FROM x
+WHERE i.chat_id = x.chat_id AND i.device_id = x.device_id AND i.from_seq <= x.seq AND x.seq < x.last";
+
+/// Rule 10: read marks only rise.
+const READS: &str = "
+UPDATE members m SET read_seq = r.seq
+FROM unnest($1::uuid[], $2::uuid[], $3::int8[]) AS r(chat_id, user_id, seq)
+WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id AND m.left_seq IS NULL AND m.read_seq < r.seq";
+
+pub async fn acknowledge(db: &mut PgConnection, acks: &[AckWrite]) -> sqlx::Result<()> {
+    let mut tx = db.begin().await?;
+    lock_heads(&mut tx, acks.iter().map(|ack| ack.chat)).await?;
+    sqlx::query(ACK)
+        .bind(acks.iter().map(|ack| ack.chat.0).collect::<Vec<_>>())
+        .bind(acks.iter().map(|ack| ack.device.0).collect::<Vec<_>>())
+        .bind(acks.iter().map(|ack| ack.user.0).collect::<Vec<_>>())
+        .bind(acks.iter().map(|ack| ack.seq.to_i64()).collect::<Vec<_>>())
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await
+}
+
+pub async fn mark_read(db: &mut PgConnection, reads: &[(ChatId, UserId, Seq)]) -> sqlx::Result<()> {
+    let mut reads = reads.to_vec();
+    reads.sort_unstable();
+    sqlx::query(READS)
+        .bind(reads.iter().map(|(chat, ..)| chat.0).collect::<Vec<Uuid>>())
+        .bind(reads.iter().map(|(_, user, _)| user.0).collect::<Vec<Uuid>>())
+        .bind(reads.iter().map(|(.., seq)| seq.to_i64()).collect::<Vec<i64>>())
+        .execute(db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! The commit: one statement for the entries of many chats, all or nothing for each chat.
+
+use std::collections::HashSet;
+
+use sqlx::{Connection, PgConnection};
+use tern_types::{ChatId, Slot, UserId};
+use uuid::Uuid;
+
+use super::seal::Sealer;
+use crate::state::Refusal;
+use crate::state::change::Action;
+use crate::state::chat::{Batch, Role};
+
+/// Rules 1, 2 and 5, fine print 3 and 10: compare-and-set of each chat's head, its entries, its unsettled row; a chat
+/// whose head moved or whose request is in the log already is left out. `IN (…) IS TRUE` keeps the planner at hashed
+/// subplans, where a join would be a nested loop over both lists.
+const COMMIT: &str = "
+WITH c AS (
+    SELECT * FROM unnest($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::int2[])
+        AS c(chat_id, expected, head, ordinal, slot)
+), e AS (
+    SELECT * FROM unnest($6::uuid[], $7::int8[], $8::int8[], $9::int2[], $10::uuid[], $11::uuid[], $12::uuid[],
+                         $13::bytea[], $14::bytea[], $15::int8[])
+        AS e(chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
+), repeated AS (
+    SELECT e.chat_id FROM e JOIN messages m
+        ON m.chat_id = e.chat_id AND m.sender_user = e.sender_user AND m.request_id = e.request_id
+), moved AS (
+    UPDATE chat_heads h SET head_seq = c.head, head_ordinal = c.ordinal FROM c
+    WHERE h.chat_id = c.chat_id AND h.head_seq = c.expected
+        AND (c.chat_id IN (SELECT chat_id FROM repeated)) IS NOT TRUE
+    RETURNING h.chat_id, c.expected, c.slot
+), entries AS (
+    INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
+    SELECT chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body,
+           to_timestamp(sent_at / 1000.0)
+    FROM e WHERE (e.chat_id IN (SELECT chat_id FROM moved)) IS TRUE
+), open AS (
+    INSERT INTO unsettled (chat_id, from_seq, slot) SELECT chat_id, expected + 1, slot FROM moved
+)
+SELECT chat_id FROM moved";
+
+/// Adding a member and linking a device exclude each other by the user's row, so that neither misses the other.
+const SHARE_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR SHARE";
+
+/// An interval of membership begins, with the devices that the user has at this moment.
+const ADD_MEMBERS: &str = "
+INSERT INTO members (chat_id, user_id, joined_seq, role, read_seq, devices)
+SELECT $1, u, $3, $4, $3 - 1,
+       ARRAY(SELECT device_id FROM devices d WHERE d.user_id = u AND d.active ORDER BY device_id)
+FROM unnest($2::uuid[]) AS u";
+
+/// Rule 7: the interval ends with the entry that removed the member, which they still get.
+const REMOVE_MEMBER: &str =
+    "UPDATE members SET left_seq = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
+
+const SET_ROLE: &str = "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
+
+const SET_TITLE: &str = "UPDATE chats SET title = $2 WHERE chat_id = $1";
+
+/// Commits the batches; the answer names the chats whose batch is in the store. The others are behind.
+/// Locks in ascending order of chat_id.
+pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<HashSet<ChatId>> {
+    let mut batches: Vec<&Batch> = batches.iter().collect();
+    batches.sort_unstable_by_key(|batch| batch.chat);
+    let count = batches.iter().map(|batch| batch.entries.len()).sum();
+    let mut rows = EntryRows::with_capacity(count);
+    for batch in &batches {
+        rows.push(batch);
+    }
+    let chats: Vec<Uuid> = batches.iter().map(|batch| batch.chat.0).collect();
+    let expected: Vec<i64> = batches.iter().map(|batch| batch.expected.to_i64()).collect();
+    let heads: Vec<i64> = batches.iter().map(|batch| batch.head().to_i64()).collect();
+    let ordinals: Vec<i64> =
+        batches.iter().map(|batch| batch.entries.last().map_or(batch.ordinal, |entry| entry.ordinal) as i64).collect();
+    let slots: Vec<i16> = batches.iter().map(|batch| Slot::of_chat(batch.chat).number() as i16).collect();
+    let moved: Vec<Uuid> = sqlx::query_scalar(COMMIT)
+        .bind(chats)
+        .bind(expected)
+        .bind(heads)
+        .bind(ordinals)
+        .bind(slots)
+        .bind(rows.chat)
+        .bind(rows.seq)
+        .bind(rows.ordinal)
+        .bind(rows.kind)
+        .bind(rows.sender)
+        .bind(rows.device)
+        .bind(rows.request)
+        .bind(rows.fingerprint)
+        .bind(rows.body)
+        .bind(rows.sent_at)
+        .fetch_all(db)
+        .await?;
+    Ok(moved.into_iter().map(ChatId).collect())
+}
+
+/// What came of a change of members.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Changed {
+    Moved,
+    Behind,
+    Refused(Refusal),
+}
+
+/// Commits a batch that changes members, and changes them, in one transaction.
+pub async fn change(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<Changed> {
+    let Some(action) = &batch.change else { return Ok(Changed::Behind) };
+    let mut tx = db.begin().await?;
+    if let Action::Add(users) = action
+        && let Some(unknown) = share_users(&mut tx, users).await?
+    {
+        return Ok(Changed::Refused(Refusal::UserNotFound(unknown)));
+    }
+    if commit(&mut tx, std::slice::from_ref(batch)).await?.is_empty() {
+        return Ok(Changed::Behind);
+    }
+    let (chat, seq) = (batch.chat.0, batch.head().to_i64());
+    match action {
+        Action::Add(users) => add_members(&mut tx, batch.chat, users, seq, Role::Member).await?,
+        Action::Remove(user) => {
+            sqlx::query(REMOVE_MEMBER).bind(chat).bind(user.0).bind(seq).execute(&mut *tx).await?;
+        }
+        Action::SetRole(user, role) => {
+            sqlx::query(SET_ROLE).bind(chat).bind(user.0).bind(*role as i16).execute(&mut *tx).await?;
+        }
+        Action::SetTitle(title) => {
+            sqlx::query(SET_TITLE).bind(chat).bind(title).execute(&mut *tx).await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(Changed::Moved)
+}
+
+/// Locks the users against linking; `Some` is one that does not exist.
+pub async fn share_users(db: &mut PgConnection, users: &[UserId]) -> sqlx::Result<Option<UserId>> {
+    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    let found: HashSet<Uuid> = sqlx::query_scalar(SHARE_USERS).bind(ids).fetch_all(db).await?.into_iter().collect();
+    Ok(users.iter().copied().find(|user| !found.contains(&user.0)))
+}
+
+/// The users must be locked by [`share_users`].
+pub async fn add_members(
+    db: &mut PgConnection,
+    chat: ChatId,
+    users: &[UserId],
+    joined_seq: i64,
+    role: Role,
+) -> sqlx::Result<()> {
+    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    sqlx::query(ADD_MEMBERS).bind(chat.0).bind(ids).bind(joined_seq).bind(role as i16).execute(db).await?;
+    Ok(())
+}
+
+/// Columns of the entries of one statement.
+struct EntryRows {
+    chat: Vec<Uuid>,
+    seq: Vec<i64>,
+    ordinal: Vec<i64>,
+    kind: Vec<i16>,
+    sender: Vec<Uuid>,
+    device: Vec<Uuid>,
+    request: Vec<Uuid>,
+    fingerprint: Vec<Vec<u8>>,
+    body: Vec<Vec<u8>>,
+    sent_at: Vec<i64>,
+}
+
+impl EntryRows {
+    fn with_capacity(n: usize) -> Self {
+        Self {
+            chat: Vec::with_capacity(n),
+            seq: Vec::with_capacity(n),
+            ordinal: Vec::with_capacity(n),
+            kind: Vec::with_capacity(n),
+            sender: Vec::with_capacity(n),
+            device: Vec::with_capacity(n),
+            request: Vec::with_capacity(n),
+            fingerprint: Vec::with_capacity(n),
+            body: Vec::with_capacity(n),
+            sent_at: Vec::with_capacity(n),
+        }
+    }
+
+    fn push(&mut self, batch: &Batch) {
+        let sealer = Sealer::new(&batch.key);
+        for entry in &batch.entries {
+            let new = &entry.new;
+            self.chat.push(entry.chat.0);
+            self.seq.push(entry.seq.to_i64());
+            self.ordinal.push(entry.ordinal as i64);
+            self.kind.push(new.kind.number());
+            self.sender.push(new.sender.0);
+            self.device.push(new.device.0);
+            self.request.push(new.request.0);
+            self.fingerprint.push(new.fingerprint.to_vec());
+            self.body.push(sealer.seal(&new.content, entry.chat, new.sender, new.request));
+            self.sent_at.push(entry.sent_at.0);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A device joins its user's chats, or leaves them.
+
+use sqlx::PgPool;
+use tern_types::{ChatId, DeviceId, UserId};
+use uuid::Uuid;
+
+use super::settle::lock_heads;
+
+/// Excludes whoever adds the user to a chat at the same time: see `commit::share_users`.
+const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
+
+const ACTIVATE: &str =
+    "UPDATE devices SET active = true WHERE device_id = $1 AND user_id = $2 AND revoked_at IS NULL";
+
+const DEACTIVATE: &str = "
+UPDATE devices SET active = false, revoked_at = coalesce(revoked_at, now()) WHERE device_id = $1 AND user_id = $2";
+
+const OTHERS: &str = "SELECT count(*) FROM devices WHERE user_id = $1 AND active AND device_id <> $2";
+
+/// The chats that a device of this user has to do with: those they are in, and those that something waits in.
+const CHATS: &str = "
+SELECT chat_id FROM members WHERE user_id = $1
+UNION SELECT chat_id FROM inbox WHERE device_id IN ($1, $2)";
+
+/// Fine print 7: the device starts each chat at the head that is locked now.
+const JOIN: &str = "
+UPDATE members SET devices = array_append(devices, $2)
+WHERE user_id = $1 AND left_seq IS NULL AND NOT $2 = ANY(devices)";
+
+/// What waited for a user without a device waits for their first one.
+const TAKE_OVER: &str = "
+INSERT INTO inbox (chat_id, device_id, user_id, from_seq, since)
+SELECT chat_id, $2, user_id, from_seq, since FROM inbox WHERE device_id = $1
+ON CONFLICT (chat_id, device_id) DO UPDATE SET from_seq = least(inbox.from_seq, excluded.from_seq)";
+
+const LEAVE: &str = "
+UPDATE members SET devices = array_remove(devices, $2) WHERE user_id = $1 AND $2 = ANY(devices)";
+
+const FORGET: &str = "DELETE FROM inbox WHERE device_id = $1";
+
+/// Links the device. False: there is no such device of this user, or it was revoked.
+pub async fn link(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result<bool> {
+    let mut tx = pool.begin().await?;
+    sqlx::query(LOCK_USER).bind(user.0).execute(&mut *tx).await?;
+    let active = sqlx::query(ACTIVATE).bind(device.0).bind(user.0).execute(&mut *tx).await?;
+    if active.rows_affected() == 0 {
+        return Ok(false);
+    }
+    let chats: Vec<Uuid> = sqlx::query_scalar(CHATS).bind(user.0).bind(device.0).fetch_all(&mut *tx).await?;
+    lock_heads(&mut tx, chats.into_iter().map(ChatId)).await?;
+    sqlx::query(JOIN).bind(user.0).bind(device.0).execute(&mut *tx).await?;
+    let reserved = DeviceId::reserved(user);
+    move_rows(&mut tx, reserved, device).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Revokes the device. What waits for it is forgotten, or, where it was the user's last one, waits for the next.
+pub async fn unlink(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result<()> {
+    let mut tx = pool.begin().await?;
+    sqlx::query(LOCK_USER).bind(user.0).execute(&mut *tx).await?;
+    sqlx::query(DEACTIVATE).bind(device.0).bind(user.0).execute(&mut *tx).await?;
+    let chats: Vec<Uuid> = sqlx::query_scalar(CHATS).bind(user.0).bind(device.0).fetch_all(&mut *tx).await?;
+    lock_heads(&mut tx, chats.into_iter().map(ChatId)).await?;
+    sqlx::query(LEAVE).bind(user.0).bind(device.0).execute(&mut *tx).await?;
+    let others: i64 = sqlx::query_scalar(OTHERS).bind(user.0).bind(device.0).fetch_one(&mut *tx).await?;
+    if others == 0 {
+        move_rows(&mut tx, device, DeviceId::reserved(user)).await?;
+    } else {
+        sqlx::query(FORGET).bind(device.0).execute(&mut *tx).await?;
+    }
+    tx.commit().await
+}
+
+async fn move_rows(db: &mut sqlx::PgConnection, from: DeviceId, to: DeviceId) -> sqlx::Result<()> {
+    sqlx::query(TAKE_OVER).bind(from.0).bind(to.0).execute(&mut *db).await?;
+    sqlx::query(FORGET).bind(from.0).execute(db).await?;
+    Ok(())
+}

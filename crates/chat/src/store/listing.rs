@@ -1,0 +1,224 @@
+//! Chats as their members see them, inboxes, members, receipts.
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgPool, Row};
+use tern_proto::raw;
+use tern_types::{ChatId, DeviceId, Seq, Timestamp, UserId};
+use uuid::Uuid;
+
+use super::entries::entry;
+use super::load::{StoreError, kind, role};
+use super::millis;
+use super::seal::{MasterKey, Sealer};
+use crate::state::chat::{ChatKind, Role};
+
+/// A chat in the eyes of one member. `resume_seq` is the last seq that this device acknowledged or is not owed: read in
+/// one statement, so an unsettled entry is either still unsettled or already in the inbox.
+macro_rules! view {
+    ($which:literal) => {
+        concat!(
+            "
+SELECT c.chat_id, c.kind, c.title, c.created_by, ",
+            millis!("c.created_at"),
+            " AS created_at, c.user_low, c.user_high, c.wrapped_key,
+    h.head_seq, h.head_ordinal, me.role, me.read_seq,
+    coalesce((SELECT r.ordinal FROM messages r WHERE r.chat_id = c.chat_id AND r.seq = me.read_seq), 0) AS read_ordinal,
+    (SELECT count(*) FROM members o WHERE o.chat_id = c.chat_id AND o.left_seq IS NULL) AS member_count,
+    least((SELECT i.from_seq FROM inbox i WHERE i.chat_id = c.chat_id AND i.device_id = $2),
+          (SELECT greatest(min(u.from_seq), me.joined_seq) FROM unsettled u WHERE u.chat_id = c.chat_id
+           HAVING min(u.from_seq) IS NOT NULL),
+          h.head_seq + 1) - 1 AS resume_seq,
+    l.seq, l.ordinal, l.sender_user, l.sender_device, l.request_id, l.body, ",
+            millis!("l.sent_at"),
+            " AS sent_at
+FROM members me
+JOIN chats c ON c.chat_id = me.chat_id
+JOIN chat_heads h ON h.chat_id = me.chat_id
+LEFT JOIN messages l ON l.chat_id = me.chat_id AND l.seq = h.head_seq
+WHERE me.user_id = $1 AND me.left_seq IS NULL ",
+            $which
+        )
+    };
+}
+
+const ONE: &str = view!("AND me.chat_id = $3");
+
+/// Pages by the time of the last entry, then by id. A chat without entries comes last.
+const PAGE: &str = concat!(
+    view!(
+        "AND (coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0), me.chat_id) < ($3, $4)
+ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat_id DESC LIMIT $5"
+    )
+);
+
+/// Section 4, step 11: what waits for these devices, and whether they still exist.
+const INBOX: &str = "
+SELECT d.device_id, i.chat_id, i.from_seq, (extract(epoch FROM now() - i.since) * 1000)::int8 AS age
+FROM unnest($1::uuid[]) AS w(device_id)
+JOIN devices d ON d.device_id = w.device_id AND d.active
+LEFT JOIN inbox i ON i.device_id = d.device_id
+ORDER BY d.device_id, i.since";
+
+const EPOCH: &str = "SELECT epoch FROM store";
+
+/// How far each member's devices are: delivered is the complement of the inbox, and nothing unsettled counts. A user
+/// without a device has what waits under the reserved id.
+const RECEIPTS: &str = "
+SELECT m.user_id, m.read_seq,
+       (SELECT max(coalesce(i.from_seq - 1, h.head_seq))
+        FROM unnest(CASE WHEN m.devices = '{}' THEN ARRAY[m.user_id] ELSE m.devices END) AS d(device_id)
+        LEFT JOIN inbox i ON i.chat_id = m.chat_id AND i.device_id = d.device_id) AS delivered,
+       coalesce((SELECT min(u.from_seq) - 1 FROM unsettled u WHERE u.chat_id = m.chat_id), h.head_seq) AS settled
+FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
+WHERE m.chat_id = $1 AND m.left_seq IS NULL
+ORDER BY m.user_id";
+
+const MEMBERS: &str = "
+SELECT user_id, role, joined_seq FROM members
+WHERE chat_id = $1 AND left_seq IS NULL AND user_id > $2 ORDER BY user_id LIMIT $3";
+
+const IS_MEMBER: &str =
+    "SELECT EXISTS (SELECT FROM members WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL)";
+
+/// A member's chat.
+#[derive(Debug, Clone)]
+pub struct ChatView {
+    pub chat: ChatId,
+    pub kind: ChatKind,
+    pub title: String,
+    pub created_by: UserId,
+    pub created_at: Timestamp,
+    pub head: Seq,
+    pub head_ordinal: u64,
+    pub resume: Seq,
+    pub read: Seq,
+    pub unread: u64,
+    pub member_count: u32,
+    pub role: Role,
+    pub peer: Option<UserId>,
+    pub last_entry: Option<raw::Entry>,
+}
+
+/// One chat of the user's; `None`: they are no member.
+pub async fn chat(
+    pool: &PgPool,
+    master: &MasterKey,
+    user: UserId,
+    device: Option<DeviceId>,
+    chat: ChatId,
+) -> Result<Option<ChatView>, StoreError> {
+    let row = sqlx::query(ONE).bind(user.0).bind(device.map(|device| device.0)).bind(chat.0);
+    row.fetch_optional(pool).await?.map(|row| view(&row, master, user)).transpose()
+}
+
+/// The user's chats, most recently active first, after the place of `after`.
+pub async fn chats(
+    pool: &PgPool,
+    master: &MasterKey,
+    user: UserId,
+    device: Option<DeviceId>,
+    after: Option<(Timestamp, ChatId)>,
+    limit: u32,
+) -> Result<Vec<ChatView>, StoreError> {
+    let (at, id) = after.unwrap_or((Timestamp(i64::MAX), ChatId(Uuid::max())));
+    let rows = sqlx::query(PAGE)
+        .bind(user.0)
+        .bind(device.map(|device| device.0))
+        .bind(at.0)
+        .bind(id.0)
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(|row| view(row, master, user)).collect()
+}
+
+/// What one device is owed.
+#[derive(Debug, Clone, Default)]
+pub struct Inbox {
+    /// Chat, from which seq on, and since how many milliseconds.
+    pub rows: Vec<(ChatId, Seq, i64)>,
+}
+
+/// The inboxes of those of the devices that are active.
+pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(DeviceId, Inbox)>> {
+    let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
+    let rows: Vec<(Uuid, Option<Uuid>, Option<i64>, Option<i64>)> =
+        sqlx::query_as(INBOX).bind(ids).fetch_all(pool).await?;
+    let mut inboxes: Vec<(DeviceId, Inbox)> = Vec::new();
+    for (device, chat, from, age) in rows {
+        let device = DeviceId(device);
+        if inboxes.last().is_none_or(|(last, _)| *last != device) {
+            inboxes.push((device, Inbox::default()));
+        }
+        if let (Some(chat), Some(from), Some(age), Some((_, inbox))) = (chat, from, age, inboxes.last_mut()) {
+            inbox.rows.push((ChatId(chat), Seq::from_i64(from), age));
+        }
+    }
+    Ok(inboxes)
+}
+
+/// See `tern.v1.Opened.store_epoch`.
+pub async fn epoch(pool: &PgPool) -> sqlx::Result<Uuid> {
+    sqlx::query_scalar(EPOCH).fetch_one(pool).await
+}
+
+/// Each member's watermarks: user, delivered, read.
+pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, Seq, Seq)>> {
+    let rows: Vec<(Uuid, i64, Option<i64>, i64)> = sqlx::query_as(RECEIPTS).bind(chat.0).fetch_all(pool).await?;
+    let receipts = rows.into_iter().map(|(user, read, delivered, settled)| {
+        let delivered = Seq::from_i64(delivered.unwrap_or(0).min(settled).max(read));
+        (UserId(user), delivered, Seq::from_i64(read))
+    });
+    Ok(receipts.collect())
+}
+
+/// Present members after `after`, by id.
+pub async fn members(
+    pool: &PgPool,
+    chat: ChatId,
+    after: UserId,
+    limit: u32,
+) -> Result<Vec<(UserId, Role, Seq)>, StoreError> {
+    let rows: Vec<(Uuid, i16, i64)> =
+        sqlx::query_as(MEMBERS).bind(chat.0).bind(after.0).bind(i64::from(limit)).fetch_all(pool).await?;
+    rows.into_iter()
+        .map(|(user, number, joined)| {
+            let role = role(number).ok_or(StoreError::Unknown(chat, "a role"))?;
+            Ok((UserId(user), role, Seq::from_i64(joined)))
+        })
+        .collect()
+}
+
+pub async fn is_member(pool: &PgPool, chat: ChatId, user: UserId) -> sqlx::Result<bool> {
+    sqlx::query_scalar(IS_MEMBER).bind(chat.0).bind(user.0).fetch_one(pool).await
+}
+
+fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, StoreError> {
+    let chat = ChatId(row.try_get("chat_id")?);
+    let wrapped: Vec<u8> = row.try_get("wrapped_key")?;
+    let last_entry = if row.try_get::<Option<i64>, _>("seq")?.is_some() {
+        let key = master.unwrap(chat, &wrapped).map_err(|_| StoreError::Key(chat))?;
+        Some(entry(row, chat, &Sealer::new(&key))?)
+    } else {
+        None
+    };
+    let head_ordinal: i64 = row.try_get("head_ordinal")?;
+    let read_ordinal: i64 = row.try_get("read_ordinal")?;
+    let people = [row.try_get::<Option<Uuid>, _>("user_low")?, row.try_get("user_high")?];
+    Ok(ChatView {
+        chat,
+        kind: kind(row.try_get("kind")?).ok_or(StoreError::Unknown(chat, "a kind of chat"))?,
+        title: row.try_get("title")?,
+        created_by: UserId(row.try_get("created_by")?),
+        created_at: Timestamp(row.try_get("created_at")?),
+        head: Seq::from_i64(row.try_get("head_seq")?),
+        head_ordinal: u64::try_from(head_ordinal).unwrap_or(0),
+        resume: Seq::from_i64(row.try_get("resume_seq")?),
+        read: Seq::from_i64(row.try_get("read_seq")?),
+        unread: u64::try_from(head_ordinal - read_ordinal).unwrap_or(0),
+        member_count: u32::try_from(row.try_get::<i64, _>("member_count")?).unwrap_or(0),
+        role: role(row.try_get("role")?).ok_or(StoreError::Unknown(chat, "a role"))?,
+        peer: people.into_iter().flatten().map(UserId).find(|person| *person != user),
+        last_entry,
+    })
+}

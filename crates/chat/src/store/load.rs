@@ -1,0 +1,255 @@
+//! A chat in one snapshot, and the making of chats.
+
+use std::collections::HashSet;
+
+use sqlx::{Connection, PgConnection, PgPool, Row};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, Timestamp, UserId};
+
+use super::commit::{add_members, share_users};
+use super::millis;
+use super::seal::{MasterKey, Sealer};
+use crate::state::chat::{ChatKind, Member, Role, Snapshot};
+use crate::state::entry::{Fingerprint, NewEntry};
+use crate::state::recent::Placed;
+
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+const CHAT: &str = "
+SELECT c.kind, c.title, c.wrapped_key, h.head_seq, h.head_ordinal,
+       (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled
+FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id
+WHERE c.chat_id = $1";
+
+const MEMBERS: &str =
+    "SELECT user_id, role, joined_seq, read_seq FROM members WHERE chat_id = $1 AND left_seq IS NULL";
+
+/// The newest requests, and those that wait for an answer however old they are (rule 5).
+const PLACED: &str = concat!(
+    "
+SELECT sender_user, request_id, seq, fingerprint, ",
+    millis!("sent_at"),
+    " AS sent_at
+FROM messages WHERE chat_id = $1 AND seq > $2
+UNION
+SELECT m.sender_user, m.request_id, m.seq, m.fingerprint, ",
+    millis!("m.sent_at"),
+    "
+FROM unnest($3::uuid[], $4::uuid[]) AS r(sender_user, request_id)
+JOIN messages m ON m.chat_id = $1 AND m.sender_user = r.sender_user AND m.request_id = r.request_id
+ORDER BY seq"
+);
+
+const NEW_CHAT: &str = "
+INSERT INTO chats (chat_id, kind, title, created_by, user_low, user_high, wrapped_key)
+VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+
+const NEW_HEAD: &str = "INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) VALUES ($1, $2, 0)";
+
+const FIRST_ENTRY: &str = "
+INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
+VALUES ($1, 1, 0, $2, $3, $4, $5, $6, $7, to_timestamp($8 / 1000.0))";
+
+const FIRST_UNSETTLED: &str = "INSERT INTO unsettled (chat_id, from_seq, slot) VALUES ($1, 1, $2)";
+
+const CREATED: &str = "SELECT m.fingerprint FROM messages m WHERE m.chat_id = $1 AND m.seq = 1";
+
+const SET_OWNER: &str = "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2";
+
+/// Requests read with a chat: as many as the state remembers.
+const RECENT: i64 = 256;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    #[error("chat {0}: its key does not open with this master key")]
+    Key(ChatId),
+    #[error("chat {0}: the store has {1}, which this version does not know")]
+    Unknown(ChatId, &'static str),
+}
+
+/// The chat as the store has it now; `None`: there is no such chat.
+pub async fn chat(
+    pool: &PgPool,
+    master: &MasterKey,
+    chat: ChatId,
+    requests: &[(UserId, RequestId)],
+) -> Result<Option<Snapshot>, StoreError> {
+    let mut db = pool.acquire().await?;
+    let mut tx = db.begin_with(SNAPSHOT).await?;
+    let Some(row) = sqlx::query(CHAT).bind(chat.0).fetch_optional(&mut *tx).await? else { return Ok(None) };
+    let head: i64 = row.try_get("head_seq")?;
+    let members = sqlx::query(MEMBERS).bind(chat.0).fetch_all(&mut *tx).await?;
+    let placed = sqlx::query(PLACED)
+        .bind(chat.0)
+        .bind(head - RECENT)
+        .bind(requests.iter().map(|(user, _)| user.0).collect::<Vec<_>>())
+        .bind(requests.iter().map(|(_, request)| request.0).collect::<Vec<_>>())
+        .fetch_all(&mut *tx)
+        .await?;
+    tx.commit().await?;
+
+    let wrapped: Vec<u8> = row.try_get("wrapped_key")?;
+    let placed = placed.iter().map(placed_row).collect::<sqlx::Result<Vec<_>>>()?;
+    Ok(Some(Snapshot {
+        kind: kind(row.try_get("kind")?).ok_or(StoreError::Unknown(chat, "a kind of chat"))?,
+        title: row.try_get("title")?,
+        key: master.unwrap(chat, &wrapped).map_err(|_| StoreError::Key(chat))?,
+        head: Seq::from_i64(head),
+        ordinal: u64::try_from(row.try_get::<i64, _>("head_ordinal")?).unwrap_or(0),
+        members: members
+            .iter()
+            .map(|row| member_row(row)?.ok_or(StoreError::Unknown(chat, "a role")))
+            .collect::<Result<_, StoreError>>()?,
+        unsettled: row.try_get::<Option<i64>, _>("unsettled")?.map(Seq::from_i64),
+        last_sent_at: placed.iter().map(|(.., placed)| placed.sent_at).max().unwrap_or_default(),
+        placed,
+    }))
+}
+
+/// Makes the direct chat of two people unless it exists. False: one of them does not.
+pub async fn create_direct(
+    pool: &PgPool,
+    master: &MasterKey,
+    chat: ChatId,
+    people: (UserId, UserId),
+) -> Result<bool, StoreError> {
+    let mut tx = pool.begin().await?;
+    let users = [people.0.min(people.1), people.0.max(people.1)];
+    if share_users(&mut tx, &users).await?.is_some() {
+        return Ok(false);
+    }
+    let new = NewChat { chat, kind: ChatKind::Direct, title: "", creator: people.0, direct: Some(users) };
+    if new.insert(&mut tx, master, Seq::ZERO).await?.is_some() {
+        add_members(&mut tx, chat, &users, 1, Role::Member).await?;
+    }
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// What came of [`create_group`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Created {
+    New { sent_at: Timestamp },
+    /// The same request made it before.
+    Before,
+    RequestIdReused,
+    UserNotFound(UserId),
+}
+
+/// A group to be made.
+pub struct NewGroup<'a> {
+    pub chat: ChatId,
+    pub title: &'a str,
+    pub owner: UserId,
+    /// The others, without repetitions and without the owner.
+    pub members: &'a [UserId],
+    /// `ChatCreated`.
+    pub entry: &'a NewEntry,
+}
+
+/// Makes a group with its first entry, which is unsettled like every entry.
+pub async fn create_group(
+    pool: &PgPool,
+    master: &MasterKey,
+    group: &NewGroup<'_>,
+) -> Result<Created, StoreError> {
+    let mut tx = pool.begin().await?;
+    let users: Vec<UserId> = std::iter::once(group.owner).chain(group.members.iter().copied()).collect();
+    if let Some(unknown) = share_users(&mut tx, &users).await? {
+        return Ok(Created::UserNotFound(unknown));
+    }
+    let new =
+        NewChat { chat: group.chat, kind: ChatKind::Group, title: group.title, creator: group.owner, direct: None };
+    let Some(sealer) = new.insert(&mut tx, master, Seq(1)).await? else {
+        let before: Option<Vec<u8>> = sqlx::query_scalar(CREATED).bind(group.chat.0).fetch_optional(&mut *tx).await?;
+        let same = before.is_some_and(|fingerprint| fingerprint == group.entry.fingerprint);
+        return Ok(if same { Created::Before } else { Created::RequestIdReused });
+    };
+    add_members(&mut tx, group.chat, &users, 1, Role::Member).await?;
+    sqlx::query(SET_OWNER).bind(group.chat.0).bind(group.owner.0).bind(Role::Owner as i16).execute(&mut *tx).await?;
+    let (entry, sent_at) = (group.entry, Timestamp::now());
+    sqlx::query(FIRST_ENTRY)
+        .bind(group.chat.0)
+        .bind(entry.kind.number())
+        .bind(entry.sender.0)
+        .bind(entry.device.0)
+        .bind(entry.request.0)
+        .bind(entry.fingerprint.to_vec())
+        .bind(sealer.seal(&entry.content, group.chat, entry.sender, entry.request))
+        .bind(sent_at.0)
+        .execute(&mut *tx)
+        .await?;
+    let slot = Slot::of_chat(group.chat).number() as i16;
+    sqlx::query(FIRST_UNSETTLED).bind(group.chat.0).bind(slot).execute(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(Created::New { sent_at })
+}
+
+struct NewChat<'a> {
+    chat: ChatId,
+    kind: ChatKind,
+    title: &'a str,
+    creator: UserId,
+    direct: Option<[UserId; 2]>,
+}
+
+impl NewChat<'_> {
+    /// `None`: there is one already.
+    async fn insert(&self, db: &mut PgConnection, master: &MasterKey, head: Seq) -> sqlx::Result<Option<Sealer>> {
+        let (key, wrapped) = master.new_chat_key(self.chat);
+        let inserted = sqlx::query(NEW_CHAT)
+            .bind(self.chat.0)
+            .bind(self.kind as i16)
+            .bind(self.title)
+            .bind(self.creator.0)
+            .bind(self.direct.map(|people| people[0].0))
+            .bind(self.direct.map(|people| people[1].0))
+            .bind(wrapped)
+            .execute(&mut *db)
+            .await?;
+        if inserted.rows_affected() == 0 {
+            return Ok(None);
+        }
+        sqlx::query(NEW_HEAD).bind(self.chat.0).bind(head.to_i64()).execute(db).await?;
+        Ok(Some(Sealer::new(&key)))
+    }
+}
+
+/// The number as stored.
+pub fn kind(number: i16) -> Option<ChatKind> {
+    [ChatKind::Direct, ChatKind::Group].into_iter().find(|kind| *kind as i16 == number)
+}
+
+/// The number as stored.
+pub fn role(number: i16) -> Option<Role> {
+    [Role::Member, Role::Admin, Role::Owner].into_iter().find(|role| *role as i16 == number)
+}
+
+fn member_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Option<(UserId, Member, Seq)>> {
+    let Some(role) = role(row.try_get("role")?) else { return Ok(None) };
+    let joined = Seq::from_i64(row.try_get("joined_seq")?);
+    let member = Member { role, joined, last_sent: Seq::ZERO };
+    Ok(Some((UserId(row.try_get("user_id")?), member, Seq::from_i64(row.try_get("read_seq")?))))
+}
+
+fn placed_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<(UserId, RequestId, Placed)> {
+    let stored: Vec<u8> = row.try_get("fingerprint")?;
+    let mut fingerprint = Fingerprint::default();
+    for (to, from) in fingerprint.iter_mut().zip(stored) {
+        *to = from;
+    }
+    let sent_at = Timestamp(row.try_get("sent_at")?);
+    let placed = Placed { seq: Seq::from_i64(row.try_get("seq")?), sent_at, fingerprint };
+    Ok((UserId(row.try_get("sender_user")?), RequestId(row.try_get("request_id")?), placed))
+}
+
+/// A device of nobody: what a back end sends has none.
+pub const NO_DEVICE: DeviceId = DeviceId::BACK_END;
+
+/// Distinct users, in the order of their first appearance, without `except`.
+pub fn distinct(users: Vec<UserId>, except: UserId) -> Vec<UserId> {
+    let mut seen = HashSet::from([except]);
+    users.into_iter().filter(|user| seen.insert(*user)).collect()
+}
+

@@ -1,0 +1,48 @@
+//! Postgres, statement by statement. Everything that writes `inbox` locks the chat's `chat_heads` row first, in
+//! ascending order of chat_id, and reads in a further statement: after waiting for a lock, only a new statement
+//! sees what the other transaction did.
+//!
+//! - [`commit`]: entries and changes of members, by compare-and-set of the head
+//! - [`settle`], [`ack`]: the inbox
+//! - [`load`]: a chat in one snapshot; making a chat
+//! - [`entries`]: windows for devices, history for people
+//! - [`listing`]: chats as their members see them
+//! - [`devices`]: a device joins or leaves its user's chats
+//! - [`seal`]: bodies at rest
+
+pub mod ack;
+pub mod commit;
+pub mod devices;
+pub mod entries;
+pub mod listing;
+pub mod load;
+pub mod seal;
+pub mod settle;
+#[cfg(test)]
+mod tests;
+
+use sqlx::error::ErrorKind;
+
+/// Whether the statement failed for what was in it; otherwise the store, the connection or a lock is to blame, and the
+/// same may succeed later.
+pub fn is_refusal(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return matches!(error, sqlx::Error::Encode(_)) };
+    let constraint = !matches!(error.kind(), ErrorKind::Other);
+    // Class 22: data exception; class 23: constraint; class 54: a program limit.
+    let class = error.code().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)));
+    constraint || class
+}
+
+/// Deadlock or serialisation failure: the same statement again.
+pub fn is_conflict(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    error.code().is_some_and(|code| code == "40P01" || code == "40001")
+}
+
+/// Milliseconds since the epoch from a timestamptz, in SQL.
+macro_rules! millis {
+    ($column:literal) => {
+        concat!("(extract(epoch FROM ", $column, ") * 1000)::int8")
+    };
+}
+pub(crate) use millis;

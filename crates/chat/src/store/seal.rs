@@ -1,0 +1,146 @@
+//! Bodies at rest: AES-256-GCM under a data key a chat, itself wrapped by the node's master key. Rotating the master
+//! key wraps the data keys anew; destroying a data key erases its chat.
+
+use std::fmt;
+use std::sync::Arc;
+
+use aes_gcm::aead::{Aead, Payload};
+use aes_gcm::{Aes256Gcm, KeyInit, Nonce};
+use bytes::Bytes;
+use rand::RngCore;
+use tern_types::{ChatId, RequestId, UserId};
+
+use crate::state::chat::ChatKey;
+
+/// First byte of everything sealed: the format.
+const FORMAT: u8 = 1;
+/// Bytes of a GCM nonce (NIST SP 800-38D).
+const NONCE: usize = 12;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    #[error("does not open: other key, other place, or damaged")]
+    DoesNotOpen,
+    #[error("the master key must be 64 hexadecimal digits")]
+    BadMasterKey,
+}
+
+/// Wraps the chats' data keys.
+#[derive(Clone)]
+pub struct MasterKey(Aes256Gcm);
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(…)")
+    }
+}
+
+impl MasterKey {
+    /// From 64 hexadecimal digits; white space around them is ignored.
+    pub fn from_hex(text: &str) -> Result<Self, SealError> {
+        let text = text.trim();
+        let digits = (text.len() == 64 && text.is_ascii()).then_some(text).ok_or(SealError::BadMasterKey)?;
+        let mut key = [0; 32];
+        for (byte, pair) in key.iter_mut().zip(digits.as_bytes().chunks(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| SealError::BadMasterKey)?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| SealError::BadMasterKey)?;
+        }
+        Ok(Self(cipher(&key)))
+    }
+
+    /// A new data key and its wrapped form for the store.
+    pub fn new_chat_key(&self, chat: ChatId) -> (ChatKey, Vec<u8>) {
+        let mut key = [0; 32];
+        rand::rng().fill_bytes(&mut key);
+        let wrapped = seal_with(&self.0, &key, chat.as_bytes());
+        (ChatKey(Arc::new(key)), wrapped)
+    }
+
+    pub fn unwrap(&self, chat: ChatId, wrapped: &[u8]) -> Result<ChatKey, SealError> {
+        let key = open_with(&self.0, wrapped, chat.as_bytes())?;
+        let key: [u8; 32] = key.try_into().map_err(|_| SealError::DoesNotOpen)?;
+        Ok(ChatKey(Arc::new(key)))
+    }
+}
+
+/// Seals contents of one chat; made once for many.
+pub struct Sealer(Aes256Gcm);
+
+impl Sealer {
+    pub fn new(key: &ChatKey) -> Self {
+        Self(cipher(&key.0))
+    }
+
+    pub fn seal(&self, content: &[u8], chat: ChatId, sender: UserId, request: RequestId) -> Vec<u8> {
+        seal_with(&self.0, content, &place(chat, sender, request))
+    }
+
+    pub fn open(&self, sealed: &[u8], chat: ChatId, sender: UserId, request: RequestId) -> Result<Bytes, SealError> {
+        open_with(&self.0, sealed, &place(chat, sender, request)).map(Bytes::from)
+    }
+}
+
+/// Additional data: a body moved to another place does not open there.
+fn place(chat: ChatId, sender: UserId, request: RequestId) -> [u8; 48] {
+    let mut place = [0; 48];
+    place[..16].copy_from_slice(chat.as_bytes());
+    place[16..32].copy_from_slice(sender.as_bytes());
+    place[32..].copy_from_slice(request.as_bytes());
+    place
+}
+
+fn cipher(key: &[u8; 32]) -> Aes256Gcm {
+    Aes256Gcm::new(key.into())
+}
+
+fn seal_with(cipher: &Aes256Gcm, plain: &[u8], aad: &[u8]) -> Vec<u8> {
+    let mut nonce = [0; NONCE];
+    rand::rng().fill_bytes(&mut nonce);
+    let mut sealed = Vec::with_capacity(1 + NONCE + plain.len() + 16);
+    sealed.push(FORMAT);
+    sealed.extend_from_slice(&nonce);
+    // Fails only above 64 GiB, which no content is.
+    let text = cipher.encrypt(&Nonce::from(nonce), Payload { msg: plain, aad }).unwrap_or_default();
+    sealed.extend_from_slice(&text);
+    sealed
+}
+
+fn open_with(cipher: &Aes256Gcm, sealed: &[u8], aad: &[u8]) -> Result<Vec<u8>, SealError> {
+    let (head, text) = sealed.split_at_checked(1 + NONCE).ok_or(SealError::DoesNotOpen)?;
+    if head[0] != FORMAT {
+        return Err(SealError::DoesNotOpen);
+    }
+    let nonce: [u8; NONCE] = head[1..].try_into().map_err(|_| SealError::DoesNotOpen)?;
+    cipher.decrypt(&Nonce::from(nonce), Payload { msg: text, aad }).map_err(|_| SealError::DoesNotOpen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_opens_only_in_its_own_place() {
+        let master = MasterKey::from_hex(&"0f".repeat(32)).unwrap();
+        let (chat, other) = (ChatId(uuid::Uuid::new_v4()), ChatId(uuid::Uuid::new_v4()));
+        let (key, wrapped) = master.new_chat_key(chat);
+        assert_eq!(master.unwrap(chat, &wrapped).unwrap(), key);
+        assert!(master.unwrap(other, &wrapped).is_err());
+
+        let (sender, request) = (UserId::random(), RequestId::random());
+        let sealer = Sealer::new(&key);
+        let mut sealed = sealer.seal(b"hello", chat, sender, request);
+        assert!(!sealed.windows(5).any(|part| part == b"hello"));
+        assert_eq!(sealer.open(&sealed, chat, sender, request).unwrap(), "hello");
+        assert!(sealer.open(&sealed, chat, sender, RequestId::random()).is_err());
+        *sealed.last_mut().unwrap() ^= 1;
+        assert!(sealer.open(&sealed, chat, sender, request).is_err());
+        assert!(sealer.open(b"", chat, sender, request).is_err());
+    }
+
+    #[test]
+    fn a_master_key_is_64_hexadecimal_digits() {
+        for bad in ["", "0f", &"0g".repeat(32), &"é".repeat(32)] {
+            assert_eq!(MasterKey::from_hex(bad).err(), Some(SealError::BadMasterKey));
+        }
+    }
+}

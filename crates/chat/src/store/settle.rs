@@ -1,0 +1,130 @@
+//! Settling: who has not acknowledged gets an inbox row; where nobody is missing, the commit is accounted for.
+
+use std::collections::HashMap;
+
+use sqlx::{Connection, PgConnection, Row};
+use tern_types::{ChatId, DeviceId, Seq, UserId};
+use uuid::Uuid;
+
+use crate::state::Missing;
+use crate::state::shard::SettleChat;
+
+/// Fine print 1: the lock that everything that writes `inbox` takes first, in ascending order.
+pub const LOCK_HEADS: &str =
+    "SELECT chat_id FROM chat_heads WHERE chat_id = ANY($1) ORDER BY chat_id FOR NO KEY UPDATE";
+
+/// Section 4, step 8 (a); fine print 3 and 4: the lowest seq comes from the unsettled rows, the devices from every
+/// interval of membership that overlaps, and what was missing is told whether or not it had a row before. Devices that
+/// acknowledged everything are one hashed set; those that acknowledged a part are few.
+const SETTLE: &str = "
+WITH s AS (
+    SELECT * FROM unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
+), span AS (
+    SELECT s.chat_id, s.upto,
+           (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = s.chat_id AND u.from_seq <= s.upto) AS low
+    FROM s
+), owed AS (
+    SELECT p.chat_id, m.user_id, coalesce(d.device_id, m.user_id) AS device_id,
+           greatest(p.low, m.joined_seq) AS from_seq, least(p.upto, m.left_seq) AS to_seq
+    FROM span p
+    JOIN members m ON m.chat_id = p.chat_id AND m.joined_seq <= p.upto AND coalesce(m.left_seq, p.upto) >= p.low
+    LEFT JOIN LATERAL unnest(m.devices) AS d(device_id) ON true
+    WHERE p.low IS NOT NULL
+), part AS (
+    SELECT * FROM unnest($5::uuid[], $6::uuid[], $7::int8[]) AS part(chat_id, device_id, seq)
+), missing AS (
+    SELECT o.chat_id, o.user_id, o.device_id, min(greatest(o.from_seq, coalesce(part.seq, 0) + 1)) AS from_seq
+    FROM owed o LEFT JOIN part ON part.chat_id = o.chat_id AND part.device_id = o.device_id
+    WHERE ((o.chat_id, o.device_id) IN (SELECT * FROM unnest($3::uuid[], $4::uuid[]))) IS NOT TRUE
+        AND coalesce(part.seq, 0) < o.to_seq
+    GROUP BY o.chat_id, o.user_id, o.device_id
+), rows AS (
+    INSERT INTO inbox (chat_id, device_id, user_id, from_seq)
+    SELECT chat_id, device_id, user_id, from_seq FROM missing
+    ON CONFLICT (chat_id, device_id) DO NOTHING
+), closed AS (
+    DELETE FROM unsettled u USING s
+    WHERE u.chat_id = s.chat_id AND u.from_seq <= s.upto
+        AND (s.chat_id IN (SELECT chat_id FROM missing)) IS NOT TRUE
+)
+SELECT chat_id, user_id, device_id, from_seq FROM missing";
+
+/// Step 8 (c).
+const CLOSE: &str = "
+DELETE FROM unsettled u USING unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
+WHERE u.chat_id = s.chat_id AND u.from_seq <= s.upto";
+
+/// Step 10: what owners that are gone left behind, and commits of theirs that landed late.
+const UNSETTLED: &str = "
+SELECT chat_id, min(from_seq) AS low, max(from_seq) AS high FROM unsettled
+WHERE slot = ANY($1) AND committed_at < now() - make_interval(secs => $2)
+GROUP BY chat_id LIMIT 10000";
+
+/// Writes what is missing of each chat and says it; a chat without an entry in the answer is settled up to `upto`.
+pub async fn settle(
+    db: &mut PgConnection,
+    chats: &[SettleChat],
+) -> sqlx::Result<HashMap<ChatId, Vec<Missing>>> {
+    let mut tx = db.begin().await?;
+    lock_heads(&mut tx, chats.iter().map(|settle| settle.chat)).await?;
+    let (mut full, mut part) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new(), Vec::new()));
+    for settle in chats {
+        for (device, seq) in &settle.acks {
+            if *seq >= settle.upto {
+                full.0.push(settle.chat.0);
+                full.1.push(device.0);
+            } else {
+                part.0.push(settle.chat.0);
+                part.1.push(device.0);
+                part.2.push(seq.to_i64());
+            }
+        }
+    }
+    let rows = sqlx::query(SETTLE)
+        .bind(chats.iter().map(|settle| settle.chat.0).collect::<Vec<_>>())
+        .bind(chats.iter().map(|settle| settle.upto.to_i64()).collect::<Vec<_>>())
+        .bind(full.0)
+        .bind(full.1)
+        .bind(part.0)
+        .bind(part.1)
+        .bind(part.2)
+        .fetch_all(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    let mut missing: HashMap<ChatId, Vec<Missing>> = HashMap::new();
+    for row in rows {
+        missing.entry(ChatId(row.try_get("chat_id")?)).or_default().push(Missing {
+            user: UserId(row.try_get("user_id")?),
+            device: DeviceId(row.try_get("device_id")?),
+            from: Seq::from_i64(row.try_get("from_seq")?),
+        });
+    }
+    Ok(missing)
+}
+
+/// The looked-up devices are served: the commits up to each seq are accounted for.
+pub async fn close(db: &mut PgConnection, chats: &[(ChatId, Seq)]) -> sqlx::Result<()> {
+    let ids: Vec<Uuid> = chats.iter().map(|(chat, _)| chat.0).collect();
+    let upto: Vec<i64> = chats.iter().map(|(_, upto)| upto.to_i64()).collect();
+    sqlx::query(CLOSE).bind(ids).bind(upto).execute(db).await?;
+    Ok(())
+}
+
+/// Unsettled entries of these slots that are older than `age_s` seconds: each chat with its lowest and highest.
+pub async fn unsettled(
+    pool: &sqlx::PgPool,
+    slots: Vec<i16>,
+    age_s: f64,
+) -> sqlx::Result<Vec<(ChatId, Seq, Seq)>> {
+    let rows: Vec<(Uuid, i64, i64)> = sqlx::query_as(UNSETTLED).bind(slots).bind(age_s).fetch_all(pool).await?;
+    Ok(rows.into_iter().map(|(chat, low, high)| (ChatId(chat), Seq::from_i64(low), Seq::from_i64(high))).collect())
+}
+
+/// Locks the heads of these chats in ascending order until the transaction ends.
+pub async fn lock_heads(db: &mut PgConnection, chats: impl Iterator<Item = ChatId>) -> sqlx::Result<()> {
+    let mut ids: Vec<Uuid> = chats.map(|chat| chat.0).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    sqlx::query(LOCK_HEADS).bind(ids).execute(db).await?;
+    Ok(())
+}
