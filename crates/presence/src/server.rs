@@ -26,7 +26,11 @@ pub async fn start(
     routes: &mut tonic::service::RoutesBuilder,
 ) -> anyhow::Result<Running> {
     metrics::describe();
-    let hub = Arc::new(Hub::new(ctx.name.clone(), ctx.incarnation, config.map_wait()));
+    let hub = Arc::new(Hub::new(
+        ctx.name.clone(),
+        ctx.incarnation,
+        config.presence_map_wait,
+    ));
     let stop = CancellationToken::new();
     hub.follow(&ctx.map.current());
     let follower = follow(hub.clone(), ctx.map.clone(), stop.clone());

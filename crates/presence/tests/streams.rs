@@ -55,7 +55,7 @@ impl Presence {
         let ctx = NodeContext::alone("p1", 1, handle);
         let mut routes = RoutesBuilder::default();
         let config = Config {
-            presence_map_wait_ms: 300,
+            presence_map_wait: Duration::from_millis(300),
         };
         let running = tern_presence::server::start(config, ctx.clone(), &mut routes)
             .await
