@@ -1,1 +1,90 @@
-//! HTTP for operators: /metrics, /healthz, /readyz.
+//! HTTP for operators: `/metrics` in Prometheus' text format, `/healthz` (the process runs), `/readyz` (it takes
+//! work: registered, not draining).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Histograms are folded this often, also when nobody scrapes.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Whether the process takes work. Not at first.
+#[derive(Debug, Clone)]
+pub struct Readiness {
+    ready: Arc<watch::Sender<bool>>,
+    seen: watch::Receiver<bool>,
+}
+
+impl Default for Readiness {
+    fn default() -> Self {
+        let (ready, seen) = watch::channel(false);
+        Self {
+            ready: Arc::new(ready),
+            seen,
+        }
+    }
+}
+
+impl Readiness {
+    pub fn set(&self, ready: bool) {
+        self.ready.send_replace(ready);
+    }
+
+    pub fn is_ready(&self) -> bool {
+        *self.seen.borrow()
+    }
+
+    /// Waits until it was set since this handle looked last.
+    pub async fn changed(&mut self) {
+        // The sender lives in self.
+        let _ = self.seen.changed().await;
+    }
+}
+
+/// Serves until it is dropped.
+pub async fn serve(
+    listener: TcpListener,
+    metrics: PrometheusHandle,
+    readiness: Readiness,
+) -> anyhow::Result<()> {
+    let upkeep = metrics.clone();
+    let tidy = async {
+        let mut tick = tokio::time::interval(UPKEEP_INTERVAL);
+        loop {
+            tick.tick().await;
+            upkeep.run_upkeep();
+        }
+    };
+    let app = router(metrics, readiness);
+    tokio::select! {
+        served = async { axum::serve(listener, app).await } => Ok(served?),
+        () = tidy => Ok(()),
+    }
+}
+
+fn router(metrics: PrometheusHandle, readiness: Readiness) -> Router {
+    let scrape = move || async move {
+        (
+            [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+            metrics.render(),
+        )
+    };
+    let ready = move || async move {
+        if readiness.is_ready() {
+            (StatusCode::OK, "ready\n").into_response()
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+        }
+    };
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+}

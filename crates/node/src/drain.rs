@@ -43,12 +43,13 @@ impl Drain {
 
     /// Starts the drain. Once is enough.
     pub fn start(&self) {
+        crate::metrics::draining();
         self.started.cancel();
     }
 
     /// Everybody has drained, or the deadline is over: links are let go.
     pub fn end(&self) {
-        self.started.cancel();
+        self.start();
         self.ended.cancel();
     }
 
@@ -74,5 +75,23 @@ impl Drain {
             std::process::exit(130);
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_clone_learns_of_the_drain_and_later_of_its_end() {
+        let drain = Drain::new(DEFAULT_TIMEOUT);
+        let other = drain.clone();
+        assert!(!other.started());
+        drain.start();
+        other.wait().await;
+        assert!(other.started());
+        assert!(futures::FutureExt::now_or_never(other.ended()).is_none());
+        drain.end();
+        other.ended().await;
     }
 }

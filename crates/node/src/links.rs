@@ -177,3 +177,202 @@ fn peer(metadata: &MetadataMap) -> Option<Peer> {
     let incarnation = metadata.get(INCARNATION)?.to_str().ok()?.parse().ok()?;
     Some(Peer { name, incarnation })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::MapHandle;
+
+    fn node(name: &str, incarnation: u64) -> Node {
+        Node {
+            name: name.to_owned(),
+            address: "127.0.0.1:1".to_owned(),
+            incarnation,
+            draining: false,
+        }
+    }
+
+    fn map(version: i64, nodes: &[Node]) -> Arc<ClusterMap> {
+        Arc::new(ClusterMap::new(
+            version,
+            nodes.iter().map(|node| (Role::Chat, node.clone())),
+        ))
+    }
+
+    /// Links that tell when they begin and end, and break when the test says so.
+    struct Harness {
+        map: tokio::sync::watch::Sender<Arc<ClusterMap>>,
+        ctx: NodeContext,
+        events: mpsc::Receiver<(&'static str, Node)>,
+        breaks: tokio::sync::broadcast::Sender<()>,
+        task: JoinHandle<()>,
+    }
+
+    struct Ends(Node, mpsc::Sender<(&'static str, Node)>);
+
+    impl Drop for Ends {
+        fn drop(&mut self) {
+            let _ = self.1.try_send(("ends", self.0.clone()));
+        }
+    }
+
+    fn harness(nodes: &[Node]) -> Harness {
+        let (tx, handle) = MapHandle::channel(ClusterMap::default());
+        tx.send_replace(map(1, nodes));
+        let ctx = NodeContext::alone("me", 1, handle);
+        let (told, events) = mpsc::channel(64);
+        let (breaks, _) = tokio::sync::broadcast::channel(1);
+        let broken = breaks.clone();
+        let task = maintain(&ctx, Role::Chat, move |node, _channel| {
+            let (told, mut broken) = (told.clone(), broken.subscribe());
+            async move {
+                let _ends = Ends(node.clone(), told.clone());
+                let _ = told.send(("begins", node)).await;
+                let _ = broken.recv().await;
+                Err(Status::unavailable("broken by the test"))
+            }
+        });
+        Harness {
+            map: tx,
+            ctx,
+            events,
+            breaks,
+            task,
+        }
+    }
+
+    impl Harness {
+        async fn next(&mut self) -> (&'static str, Node) {
+            self.events.recv().await.unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_starts_for_each_node_and_ends_when_its_node_leaves() {
+        let mut harness = harness(&[node("a", 1)]);
+        assert_eq!(harness.next().await, ("begins", node("a", 1)));
+        harness.map.send_replace(map(2, &[node("a", 1), node("b", 1)]));
+        assert_eq!(harness.next().await, ("begins", node("b", 1)));
+        harness.map.send_replace(map(3, &[node("b", 1)]));
+        assert_eq!(harness.next().await, ("ends", node("a", 1)));
+        // Draining alone does not end it.
+        harness.map.send_replace(map(
+            4,
+            &[Node {
+                draining: true,
+                ..node("b", 1)
+            }],
+        ));
+        // A newer incarnation is another node: one link ends, one begins.
+        harness.map.send_replace(map(5, &[node("b", 2)]));
+        let mut both = [harness.next().await, harness.next().await];
+        both.sort_by_key(|(what, _)| *what);
+        assert_eq!(both, [("begins", node("b", 2)), ("ends", node("b", 1))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broken_link_starts_again_with_growing_waits() {
+        let mut harness = harness(&[node("a", 1)]);
+        harness.next().await;
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            let broke = Instant::now();
+            harness.breaks.send(()).unwrap();
+            assert_eq!(harness.next().await.0, "ends");
+            assert_eq!(harness.next().await.0, "begins");
+            waits.push(broke.elapsed());
+        }
+        // The timer is as fine as a millisecond.
+        assert!(waits[0] <= BACK_OFF_BASE + Duration::from_millis(1), "{waits:?}");
+        assert!(
+            waits[8] >= BACK_OFF_MAX / 2 && waits[8] <= BACK_OFF_MAX + Duration::from_millis(1),
+            "{waits:?}"
+        );
+
+        // After a while of health the first wait is short again.
+        tokio::time::advance(HEALTHY_AFTER).await;
+        let broke = Instant::now();
+        harness.breaks.send(()).unwrap();
+        harness.next().await;
+        harness.next().await;
+        assert!(broke.elapsed() <= BACK_OFF_BASE + Duration::from_millis(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn links_outlive_the_start_of_a_drain_and_end_with_it() {
+        let mut harness = harness(&[node("a", 1)]);
+        harness.next().await;
+        harness.ctx.drain.start();
+        tokio::task::yield_now().await;
+        assert!(harness.events.try_recv().is_err());
+        harness.ctx.drain.end();
+        assert_eq!(harness.next().await.0, "ends");
+        harness.task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn aborting_the_task_ends_every_link() {
+        let mut harness = harness(&[node("a", 1), node("b", 1)]);
+        harness.next().await;
+        harness.next().await;
+        harness.task.abort();
+        assert_eq!((harness.next().await.0, harness.next().await.0), ("ends", "ends"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_panics_starts_again() {
+        let (_tx, handle) = MapHandle::channel(ClusterMap::new(1, [(Role::Chat, node("a", 1))]));
+        let ctx = NodeContext::alone("me", 1, handle);
+        let (told, mut runs) = mpsc::channel(4);
+        let _task = maintain(&ctx, Role::Chat, move |_, _| {
+            let told = told.clone();
+            async move {
+                let _ = told.send(()).await;
+                panic!("by the test");
+            }
+        });
+        assert!(runs.recv().await.is_some());
+        assert!(runs.recv().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn gather_takes_what_waits_up_to_a_limit() {
+        let (tx, mut rx) = mpsc::channel(8);
+        for item in 0..5 {
+            tx.send(item).await.unwrap();
+        }
+        drop(tx);
+        assert_eq!(gather(&mut rx, 3).await, Some(vec![0, 1, 2]));
+        assert_eq!(gather(&mut rx, 3).await, Some(vec![3, 4]));
+        assert_eq!(gather(&mut rx, 3).await, None);
+    }
+
+    #[test]
+    fn a_node_is_known_at_the_other_end() {
+        let ctx = NodeContext::alone("chat-0", 17, MapHandle::fixed(ClusterMap::default()));
+        let mut request = tonic::Request::new(());
+        assert_eq!(
+            identity(&request).unwrap_err().code(),
+            tonic::Code::InvalidArgument
+        );
+        identify(&mut request, &ctx);
+        assert_eq!(
+            identity(&request).unwrap(),
+            Peer {
+                name: "chat-0".to_owned(),
+                incarnation: 17
+            }
+        );
+    }
+
+    #[test]
+    fn waits_never_leave_their_bounds() {
+        let mut back_off = BackOff::default();
+        for _ in 0..100 {
+            let wait = back_off.next(Duration::ZERO);
+            assert!(wait >= BACK_OFF_BASE / 2 && wait <= BACK_OFF_MAX);
+        }
+        back_off.reset();
+        assert!(back_off.next(Duration::ZERO) <= BACK_OFF_BASE);
+    }
+}

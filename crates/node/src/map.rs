@@ -170,8 +170,8 @@ impl MapHandle {
         self.0.borrow().clone()
     }
 
-    /// Waits until the map is another than the one seen last by this handle (at first: than when it was made or
-    /// cloned). For ever, when nobody updates it any more.
+    /// Waits for a map newer than the last one this gave (a clone counts on from where its original was). For ever,
+    /// when nobody updates it any more.
     pub async fn changed(&mut self) -> Arc<ClusterMap> {
         match self.0.changed().await {
             Ok(()) => self.0.borrow_and_update().clone(),
@@ -188,5 +188,123 @@ impl MapHandle {
     pub fn channel(map: ClusterMap) -> (watch::Sender<Arc<ClusterMap>>, Self) {
         let (tx, rx) = watch::channel(Arc::new(map));
         (tx, Self(rx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use tern_types::ChatId;
+
+    use super::*;
+
+    fn node(name: &str) -> Node {
+        Node {
+            name: name.to_owned(),
+            address: "127.0.0.1:1".to_owned(),
+            incarnation: 1,
+            draining: false,
+        }
+    }
+
+    fn map<'a>(names: impl IntoIterator<Item = &'a String>) -> ClusterMap {
+        ClusterMap::new(1, names.into_iter().map(|name| (Role::Chat, node(name))))
+    }
+
+    fn owner(map: &ClusterMap, slot: Slot) -> Option<&str> {
+        map.owner(Role::Chat, slot).map(|node| node.name.as_str())
+    }
+
+    #[test]
+    fn roles_do_not_mix() {
+        let map = ClusterMap::new(7, [(Role::Chat, node("a")), (Role::Presence, node("b"))]);
+        let slot = Slot::of_chat(ChatId(uuid::Uuid::nil()));
+        assert_eq!(map.version(), 7);
+        assert_eq!(owner(&map, slot), Some("a"));
+        assert_eq!(map.owner(Role::Presence, slot).map(|node| &*node.name), Some("b"));
+        assert_eq!(map.owner(Role::Gateway, slot), None);
+        assert_eq!(map.any(Role::Accounts), None);
+        assert!(map.node(Role::Presence, "a").is_none());
+    }
+
+    #[test]
+    fn a_draining_node_is_known_but_owns_nothing() {
+        let draining = Node {
+            draining: true,
+            ..node("b")
+        };
+        let map = ClusterMap::new(1, [(Role::Chat, node("a")), (Role::Chat, draining.clone())]);
+        assert_eq!(map.node(Role::Chat, "b"), Some(&draining));
+        assert!(Slot::all().all(|slot| owner(&map, slot) == Some("a")));
+        assert!((0..64).all(|_| map.any(Role::Chat).is_some_and(|node| node.name == "a")));
+
+        let alone = ClusterMap::new(2, [(Role::Chat, draining)]);
+        assert!(Slot::all().all(|slot| owner(&alone, slot).is_none()));
+        assert_eq!(alone.any(Role::Chat), None);
+    }
+
+    #[test]
+    fn of_one_name_the_newer_incarnation_counts() {
+        let newer = Node {
+            incarnation: 2,
+            address: "127.0.0.1:2".to_owned(),
+            ..node("a")
+        };
+        for nodes in [[node("a"), newer.clone()], [newer.clone(), node("a")]] {
+            let map = ClusterMap::new(1, nodes.map(|node| (Role::Chat, node)));
+            assert_eq!(map.nodes(Role::Chat), std::slice::from_ref(&newer));
+        }
+    }
+
+    #[test]
+    fn role_names_read_as_they_are_written() {
+        for role in Role::ALL {
+            assert_eq!(role.as_str().parse(), Ok(role));
+        }
+        assert!("router".parse::<Role>().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_handle_tells_of_the_next_map() {
+        let (tx, mut handle) = MapHandle::channel(ClusterMap::default());
+        tx.send_replace(Arc::new(map(&["a".to_owned()])));
+        assert_eq!(handle.changed().await.version(), 1);
+        assert_eq!(handle.current().nodes(Role::Chat).len(), 1);
+        drop(tx);
+        assert!(futures::FutureExt::now_or_never(handle.changed()).is_none());
+    }
+
+    fn names() -> impl Strategy<Value = BTreeSet<String>> {
+        proptest::collection::btree_set("[a-z]{1,8}-[0-9]", 1..12)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn every_slot_has_one_owner_whatever_the_order(names in names()) {
+            let (forth, back) = (map(&names), map(names.iter().rev()));
+            for slot in Slot::all() {
+                prop_assert!(owner(&forth, slot).is_some_and(|name| names.contains(name)));
+                prop_assert_eq!(owner(&forth, slot), owner(&back, slot));
+            }
+        }
+
+        #[test]
+        fn a_node_that_leaves_or_drains_moves_only_its_own_slots(names in names(), pick: prop::sample::Index) {
+            let before = map(&names);
+            let leaver = names.iter().nth(pick.index(names.len())).cloned().unwrap_or_default();
+            let left = map(names.iter().filter(|name| **name != leaver));
+            let drained = ClusterMap::new(1, names.iter().map(|name| {
+                (Role::Chat, Node { draining: *name == leaver, ..node(name) })
+            }));
+            for slot in Slot::all() {
+                let was = owner(&before, slot);
+                prop_assert!(was == Some(leaver.as_str()) || was == owner(&left, slot));
+                prop_assert_eq!(owner(&left, slot), owner(&drained, slot));
+            }
+        }
     }
 }

@@ -1,1 +1,267 @@
-//! Later.
+//! From what etcd tells to the map in use. Pure: time comes in.
+//!
+//! Nodes that leave in order (they were draining) go at once, and so do a few that vanish. When over 30 % of a role
+//! vanish within one lease, that is more likely etcd's trouble than theirs: those above the share are kept for one
+//! lease longer, in which they can register again. After etcd was out of sight none may vanish for one lease: a store
+//! that was away that long ends everybody's lease when it is back.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::map::{ClusterMap, Node, Role};
+
+/// Time to live of a registration. Long enough for a pause of the process, short enough to wait out after a crash.
+pub const LEASE: Duration = Duration::from_secs(6);
+/// Of a role's nodes as many percent may vanish within one lease; a single one always may.
+const VANISH_PERCENT: usize = 30;
+
+/// Names a registration.
+pub type Key = (Role, String);
+
+/// What happened to one key in etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    Put(Role, Node),
+    Delete(Key),
+}
+
+/// The nodes that count at present.
+#[derive(Debug, Default)]
+pub struct Membership {
+    revision: i64,
+    /// Held ones too.
+    nodes: BTreeMap<Key, Node>,
+    /// Gone from etcd, kept until then.
+    held: BTreeMap<Key, Instant>,
+    /// When which role lost a node without a drain, within one lease.
+    vanished: VecDeque<(Instant, Role)>,
+    /// Until then whoever vanishes is held.
+    cautious_until: Option<Instant>,
+}
+
+impl Membership {
+    /// The whole list at a revision, read at the start and whenever changes may have been missed. What is not in it
+    /// has been removed meanwhile.
+    pub fn list(&mut self, revision: i64, nodes: Vec<(Role, Node)>, now: Instant) {
+        if self.revision > 0 {
+            self.cautious_until = Some(now + LEASE);
+        }
+        let listed: BTreeMap<Key, Node> = nodes
+            .into_iter()
+            .map(|(role, node)| ((role, node.name.clone()), node))
+            .collect();
+        let gone: Vec<Key> = self
+            .nodes
+            .keys()
+            .filter(|key| !listed.contains_key(key) && !self.held.contains_key(key))
+            .cloned()
+            .collect();
+        let puts = listed
+            .into_iter()
+            .map(|((role, _), node)| Change::Put(role, node));
+        self.change(revision, puts.chain(gone.into_iter().map(Change::Delete)), now);
+    }
+
+    /// Changes up to a revision, in their order.
+    pub fn change(&mut self, revision: i64, changes: impl IntoIterator<Item = Change>, now: Instant) {
+        self.revision = revision;
+        self.expire(now);
+        for change in changes {
+            match change {
+                Change::Put(role, node) => {
+                    let key = (role, node.name.clone());
+                    self.held.remove(&key);
+                    self.nodes.insert(key, node);
+                }
+                Change::Delete(key) => self.remove(key, now),
+            }
+        }
+    }
+
+    /// Time has passed: lets go of what was held long enough.
+    pub fn expire(&mut self, now: Instant) {
+        self.vanished.retain(|(at, _)| now.duration_since(*at) < LEASE);
+        let nodes = &mut self.nodes;
+        self.held.retain(|key, until| {
+            if *until <= now {
+                nodes.remove(key);
+            }
+            *until > now
+        });
+    }
+
+    /// When [`Self::expire`] has something to do next.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.held.values().min().copied()
+    }
+
+    /// Nodes kept though they are gone from etcd.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    pub fn map(&self) -> ClusterMap {
+        ClusterMap::new(
+            self.revision,
+            self.nodes.iter().map(|((role, _), node)| (*role, node.clone())),
+        )
+    }
+
+    fn remove(&mut self, key: Key, now: Instant) {
+        let Some(node) = self.nodes.get(&key) else { return };
+        if node.draining {
+            self.held.remove(&key);
+            self.nodes.remove(&key);
+            return;
+        }
+        let role = key.0;
+        let vanished = self.vanished.iter().filter(|(_, of)| *of == role).count();
+        let before = self.nodes.keys().filter(|(of, _)| *of == role).count() + vanished;
+        let cautious = self.cautious_until.is_some_and(|until| now < until);
+        let allowed = if cautious {
+            0
+        } else {
+            (before * VANISH_PERCENT / 100).max(1)
+        };
+        if vanished < allowed {
+            self.vanished.push_back((now, role));
+            self.nodes.remove(&key);
+        } else {
+            self.held.entry(key).or_insert(now + LEASE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> Node {
+        Node {
+            name: name.to_owned(),
+            address: format!("{name}:1"),
+            incarnation: 1,
+            draining: false,
+        }
+    }
+
+    fn members(count: usize, now: Instant) -> Membership {
+        let mut membership = Membership::default();
+        let nodes = (0..count)
+            .map(|index| (Role::Chat, node(&format!("chat-{index}"))))
+            .collect();
+        membership.list(1, nodes, now);
+        membership
+    }
+
+    fn delete(name: &str) -> Change {
+        Change::Delete((Role::Chat, name.to_owned()))
+    }
+
+    fn names(membership: &Membership) -> Vec<String> {
+        membership
+            .map()
+            .nodes(Role::Chat)
+            .iter()
+            .map(|node| node.name.clone())
+            .collect()
+    }
+
+    #[test]
+    fn one_of_two_that_crashes_goes_at_once() {
+        let now = Instant::now();
+        let mut membership = members(2, now);
+        membership.change(2, [delete("chat-0")], now);
+        assert_eq!(names(&membership), ["chat-1"]);
+        assert_eq!(membership.map().version(), 2);
+    }
+
+    #[test]
+    fn of_ten_that_vanish_seven_stay_for_one_lease() {
+        let now = Instant::now();
+        let mut membership = members(10, now);
+        for index in 0..10 {
+            membership.change(2 + index, [delete(&format!("chat-{index}"))], now);
+        }
+        assert_eq!((names(&membership).len(), membership.held()), (7, 7));
+        assert_eq!(membership.next_expiry(), Some(now + LEASE));
+        membership.expire(now + LEASE - Duration::from_millis(1));
+        assert_eq!(names(&membership).len(), 7);
+        membership.expire(now + LEASE);
+        assert_eq!((names(&membership).len(), membership.held()), (0, 0));
+    }
+
+    #[test]
+    fn what_vanishes_one_by_one_over_leases_is_not_held() {
+        let mut now = Instant::now();
+        let mut membership = members(4, now);
+        for index in 0..4 {
+            membership.change(2 + index, [delete(&format!("chat-{index}"))], now);
+            now += LEASE;
+        }
+        assert!(names(&membership).is_empty());
+    }
+
+    #[test]
+    fn a_drained_node_goes_at_once_however_many_go() {
+        let now = Instant::now();
+        let mut membership = members(3, now);
+        let drain = |name| {
+            Change::Put(
+                Role::Chat,
+                Node {
+                    draining: true,
+                    ..node(name)
+                },
+            )
+        };
+        let all = ["chat-0", "chat-1", "chat-2"];
+        membership.change(2, all.map(drain), now);
+        membership.change(3, all.map(delete), now);
+        assert!(names(&membership).is_empty());
+    }
+
+    #[test]
+    fn a_held_node_that_registers_again_stays() {
+        let now = Instant::now();
+        let mut membership = members(2, now);
+        membership.change(2, [delete("chat-0"), delete("chat-1")], now);
+        assert_eq!(names(&membership), ["chat-1"]);
+        membership.change(
+            3,
+            [Change::Put(
+                Role::Chat,
+                Node {
+                    incarnation: 2,
+                    ..node("chat-1")
+                },
+            )],
+            now,
+        );
+        membership.expire(now + 2 * LEASE);
+        assert_eq!(names(&membership), ["chat-1"]);
+        assert_eq!(membership.map().nodes(Role::Chat)[0].incarnation, 2);
+    }
+
+    #[test]
+    fn after_a_further_list_whoever_vanishes_is_held_for_one_lease() {
+        let now = Instant::now();
+        let mut membership = members(4, now);
+        membership.list(
+            9,
+            vec![(Role::Chat, node("chat-0")), (Role::Chat, node("chat-1"))],
+            now,
+        );
+        membership.change(10, [delete("chat-1")], now);
+        assert_eq!((names(&membership).len(), membership.held()), (4, 3));
+        // Another list does not make them stay longer.
+        membership.list(10, vec![(Role::Chat, node("chat-0"))], now + LEASE / 2);
+        membership.expire(now + LEASE);
+        assert_eq!(names(&membership), ["chat-0"]);
+        // Nor is the caution for ever.
+        membership.change(11, [delete("chat-0")], now + 2 * LEASE);
+        assert!(names(&membership).is_empty());
+    }
+}

@@ -5,7 +5,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
+use sqlx::Connection;
 use sqlx::PgPool;
+
+use crate::config::Profile;
+use crate::metrics;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 /// No statement of ours takes long; one that hangs would hold a shard up.
@@ -97,5 +101,149 @@ pub fn hot_connect_options(args: &PostgresArgs) -> PgConnectOptions {
 
 /// Brings the schema up to date. Safe beside nodes of the version before, and beside itself.
 pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
-    MIGRATOR.run(pool).await.context("the migration failed")
+    let mut connection = pool.acquire().await?.detach();
+    // A migration may take as long as it needs; the connection ends with it.
+    sqlx::query("SET statement_timeout = 0")
+        .execute(&mut connection)
+        .await?;
+    MIGRATOR
+        .run(&mut connection)
+        .await
+        .context("the migration failed")?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// Whether Postgres keeps what it confirms: the settings that decide it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Durability {
+    pub fsync: String,
+    pub full_page_writes: String,
+    pub synchronous_commit: String,
+    pub synchronous_standby_names: String,
+}
+
+impl Durability {
+    /// As our connections see them.
+    pub async fn read(pool: &PgPool) -> anyhow::Result<Self> {
+        let (fsync, full_page_writes, synchronous_commit, synchronous_standby_names) = sqlx::query_as(
+            "SELECT current_setting('fsync'), current_setting('full_page_writes'),
+                    current_setting('synchronous_commit'), current_setting('synchronous_standby_names')",
+        )
+        .fetch_one(pool)
+        .await
+        .context("cannot read the durability settings")?;
+        Ok(Self {
+            fsync,
+            full_page_writes,
+            synchronous_commit,
+            synchronous_standby_names,
+        })
+    }
+
+    /// What is unsafe, each with its reason. Empty: a commit that Postgres confirmed survives a crash of its machine
+    /// and, where there are synchronous standbys, the loss of it.
+    pub fn faults(&self) -> Vec<&'static str> {
+        let mut faults = Vec::new();
+        if self.fsync != "on" {
+            faults.push("fsync must be on: commits are lost when the machine goes down");
+        }
+        if self.full_page_writes != "on" {
+            faults.push("full_page_writes must be on: a torn page cannot be mended");
+        }
+        if !self.commit_is_safe() {
+            faults.push(
+                "synchronous_commit must be on (or remote_apply): commits are confirmed before they are on disk, \
+                 here or on the synchronous standby",
+            );
+        }
+        faults
+    }
+
+    /// `local` is enough without standbys; with them it waits for none.
+    fn commit_is_safe(&self) -> bool {
+        match self.synchronous_commit.as_str() {
+            "on" | "remote_apply" => true,
+            "local" | "remote_write" => self.synchronous_standby_names.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Exports the settings as metrics; under [`Profile::Production`] unsafe ones are an error.
+    pub fn enforce(&self, profile: Profile) -> anyhow::Result<()> {
+        let on = |value: &str| value == "on";
+        metrics::postgres_setting("fsync", &self.fsync, on(&self.fsync));
+        metrics::postgres_setting(
+            "full_page_writes",
+            &self.full_page_writes,
+            on(&self.full_page_writes),
+        );
+        metrics::postgres_setting(
+            "synchronous_commit",
+            &self.synchronous_commit,
+            self.commit_is_safe(),
+        );
+        metrics::postgres_setting("synchronous_standby_names", &self.synchronous_standby_names, true);
+        let faults = self.faults();
+        for fault in &faults {
+            tracing::warn!(fault, "postgres may lose what it confirms");
+        }
+        let refused = profile == Profile::Production && !faults.is_empty();
+        anyhow::ensure!(
+            !refused,
+            "refused under --profile production: {}",
+            faults.join("; ")
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_settings_that_keep_a_confirmed_commit_are_safe() {
+        let cases = [
+            (["on", "on", "on", ""], true),
+            (["on", "on", "on", "ANY 1 (a, b)"], true),
+            (["on", "on", "remote_apply", "a"], true),
+            (["on", "on", "local", ""], true),
+            (["on", "on", "local", "a"], false),
+            (["on", "on", "remote_write", "a"], false),
+            (["on", "on", "off", ""], false),
+            (["off", "on", "on", ""], false),
+            (["on", "off", "on", ""], false),
+        ];
+        for (settings, safe) in cases {
+            let [
+                fsync,
+                full_page_writes,
+                synchronous_commit,
+                synchronous_standby_names,
+            ] = settings.map(str::to_owned);
+            let durability = Durability {
+                fsync,
+                full_page_writes,
+                synchronous_commit,
+                synchronous_standby_names,
+            };
+            assert_eq!(
+                durability.enforce(Profile::Production).is_ok(),
+                safe,
+                "{durability:?}"
+            );
+            assert!(durability.enforce(Profile::Development).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_password_is_not_shown() {
+        let args = PostgresArgs::from_url("postgres://tern:secret@db:5433/chat").unwrap();
+        let shown = format!("{args:?}");
+        assert!(
+            shown.contains("db:5433/chat") && !shown.contains("secret"),
+            "{shown}"
+        );
+    }
 }

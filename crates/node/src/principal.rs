@@ -171,3 +171,102 @@ fn put(metadata: &mut MetadataMap, key: &'static str, value: &str) {
         metadata.insert(key, value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(principal: &Principal) -> Principal {
+        let mut metadata = MetadataMap::new();
+        principal.write(&mut metadata);
+        Principal::read(&metadata).unwrap()
+    }
+
+    fn key(scopes: &[Scope]) -> Principal {
+        Principal::Key {
+            key_id: "0190-a".to_owned(),
+            scopes: scopes.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_caller_is_read_as_it_was_written() {
+        let device = Principal::Device {
+            user: UserId::random(),
+            device: DeviceId::random(),
+        };
+        for principal in [
+            device,
+            key(&Scope::ALL),
+            key(&[]),
+            key(&[Scope::ChatsRead, Scope::DevicesLink]),
+        ] {
+            assert_eq!(round_trip(&principal), principal);
+        }
+    }
+
+    #[test]
+    fn writing_a_caller_replaces_any_other() {
+        let device = Principal::Device {
+            user: UserId::random(),
+            device: DeviceId::random(),
+        };
+        let mut metadata = MetadataMap::new();
+        key(&[Scope::Admin]).write(&mut metadata);
+        device.write(&mut metadata);
+        assert_eq!(Principal::read(&metadata).unwrap(), device);
+    }
+
+    #[test]
+    fn without_a_caller_credentials_are_missing() {
+        let mut metadata = MetadataMap::new();
+        let missing = |metadata: &MetadataMap| Principal::read(metadata).unwrap_err().reason;
+        assert_eq!(missing(&metadata), ErrorReason::CredentialsMissing);
+        metadata.insert(USER, UserId::random().to_string().parse().unwrap());
+        metadata.insert(DEVICE, "no-uuid".parse().unwrap());
+        assert_eq!(missing(&metadata), ErrorReason::CredentialsMissing);
+    }
+
+    #[test]
+    fn a_key_needs_the_scope_and_admin_has_all() {
+        assert!(key(&[Scope::ChatsRead]).require(Scope::ChatsRead).is_ok());
+        assert!(
+            Scope::ALL
+                .iter()
+                .all(|scope| key(&[Scope::Admin]).require(*scope).is_ok())
+        );
+        let refused = key(&[Scope::ChatsRead]).require(Scope::ChatsWrite).unwrap_err();
+        assert_eq!(
+            (refused.reason, refused.metadata),
+            (
+                ErrorReason::ScopeMissing,
+                vec![("scope", "chats:write".to_owned())]
+            )
+        );
+    }
+
+    #[test]
+    fn devices_and_back_ends_are_told_apart() {
+        let (user, device) = (UserId::random(), DeviceId::random());
+        let app = Principal::Device { user, device };
+        assert_eq!(app.device().unwrap(), (user, device));
+        assert!(app.require(Scope::MessagesSend).is_ok());
+        assert_eq!(
+            app.key(Scope::UsersRead).unwrap_err().reason,
+            ErrorReason::NotForDevices
+        );
+        assert_eq!(
+            key(&[Scope::Admin]).device().unwrap_err().reason,
+            ErrorReason::DevicesOnly
+        );
+        assert_eq!(key(&[Scope::UsersRead]).key(Scope::UsersRead).unwrap(), "0190-a");
+    }
+
+    #[test]
+    fn scope_names_read_as_they_are_written() {
+        for scope in Scope::ALL {
+            assert_eq!(scope.as_str().parse(), Ok(scope));
+        }
+        assert!("everything".parse::<Scope>().is_err());
+    }
+}

@@ -8,7 +8,10 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+
+use crate::admin::Readiness;
 
 /// As [`crate::channels`]: of a link's stream, and of all streams of a connection.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -32,18 +35,31 @@ impl fmt::Debug for Running {
     }
 }
 
-/// Serves the roles' services, gRPC health and (when `reflection`) reflection until `shutdown`; streams still open
-/// then are cut off.
+/// What every internal server has beside the roles' services.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Extras {
+    /// gRPC reflection, for development.
+    pub reflection: bool,
+}
+
+/// Serves the roles' services, gRPC health (the process as a whole, under "") and what else is asked for, until
+/// `shutdown`; streams still open then are cut off.
 pub async fn internal(
     listener: TcpListener,
-    mut routes: Routes,
-    reflection: bool,
+    routes: Routes,
+    extras: Extras,
+    readiness: Readiness,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let (_reporter, health) = health();
-    routes = routes.add_service(health);
-    if reflection {
-        routes = routes.add_service(reflection_service()?);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let mut routes = routes.add_service(health);
+    if extras.reflection {
+        let reflection = tonic_reflection::server::Builder::configure();
+        routes = routes.add_service(
+            reflection
+                .register_encoded_file_descriptor_set(tern_proto::DESCRIPTORS)
+                .build_v1()?,
+        );
     }
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
@@ -54,23 +70,20 @@ pub async fn internal(
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     tokio::select! {
         served = server => Ok(served?),
+        () = report(reporter, readiness) => Ok(()),
         () = shutdown => Ok(()),
     }
 }
 
-/// gRPC health; "" is the process as a whole.
-pub fn health() -> (
-    HealthReporter,
-    tonic_health::pb::health_server::HealthServer<impl tonic_health::pb::health_server::Health>,
-) {
-    tonic_health::server::health_reporter()
-}
-
-/// gRPC reflection of every proto of ours.
-pub fn reflection_service() -> anyhow::Result<
-    tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>,
-> {
-    Ok(tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(tern_proto::DESCRIPTORS)
-        .build_v1()?)
+/// gRPC health follows readiness.
+async fn report(reporter: HealthReporter, mut readiness: Readiness) {
+    loop {
+        let status = if readiness.is_ready() {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        reporter.set_service_status("", status).await;
+        readiness.changed().await;
+    }
 }

@@ -1,6 +1,31 @@
-//! Logs, traces, metrics.
+//! Logs, traces and metrics of a process.
 
+use std::time::Duration;
+
+use anyhow::Context;
 use clap::ValueEnum;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::WithExportConfig;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+/// Bounds of histograms named `*_seconds`: a commit takes about a millisecond, a catch-up may take many seconds.
+const SECONDS: [f64; 17] = [
+    0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 5.0,
+    15.0, 60.0,
+];
+/// Bounds of all other histograms: they count things, such as the items of a batch.
+const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0];
+/// A collector that is away delays the end of the process by no more than this.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
+const TRACEPARENT: &str = "traceparent";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -22,4 +47,99 @@ pub struct TelemetryArgs {
     /// Where traces go by OTLP over gRPC, such as http://collector:4317; left out: nowhere
     #[arg(long, env = "TERN_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
+    /// Share of traces that are kept, 0 to 1
+    #[arg(long, env = "TERN_OTLP_SAMPLE", default_value_t = 0.01)]
+    pub otlp_sample: f64,
+}
+
+/// Sends what is left of the traces when it is dropped.
+#[must_use]
+pub struct Guard {
+    tracer: Option<SdkTracerProvider>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(tracer) = self.tracer.take()
+            && let Err(error) = tracer.shutdown_with_timeout(EXPORT_TIMEOUT)
+        {
+            tracing::debug!(%error, "traces not exported");
+        }
+    }
+}
+
+/// Sets the process's logs and traces up, once. With OTLP it needs a Tokio runtime. Logs go to standard error.
+pub fn init(args: &TelemetryArgs, node: &str) -> anyhow::Result<Guard> {
+    let filter = EnvFilter::try_new(&args.log).context("--log is no filter")?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match args.log_format {
+        LogFormat::Human => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let tracer = args
+        .otlp_endpoint
+        .as_deref()
+        .map(|endpoint| exporter(endpoint, args.otlp_sample, node))
+        .transpose()?;
+    let spans = tracer
+        .as_ref()
+        .map(|tracer| tracing_opentelemetry::layer().with_tracer(tracer.tracer("tern")));
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .with(spans)
+        .try_init()?;
+    Ok(Guard { tracer })
+}
+
+fn exporter(endpoint: &str, sample: f64, node: &str) -> anyhow::Result<SdkTracerProvider> {
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .with_timeout(EXPORT_TIMEOUT)
+        .build()
+        .context("--otlp-endpoint is unusable")?;
+    let instance = opentelemetry::KeyValue::new("service.instance.id", node.to_owned());
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(sample))))
+        .with_resource(
+            Resource::builder()
+                .with_service_name("tern")
+                .with_attribute(instance)
+                .build(),
+        )
+        .build())
+}
+
+/// Installs the metrics recorder of this process, once.
+pub fn metrics() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets(&COUNTS)?
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .install_recorder()?;
+    crate::metrics::describe();
+    Ok(handle)
+}
+
+/// W3C trace context of the current span, for the next node; empty when it is not sampled.
+pub fn traceparent() -> String {
+    let context = tracing::Span::current().context();
+    let mut carrier = std::collections::HashMap::new();
+    TraceContextPropagator::new().inject_context(&context, &mut carrier);
+    let traceparent = carrier.remove(TRACEPARENT).unwrap_or_default();
+    if traceparent.ends_with("-01") {
+        traceparent
+    } else {
+        String::new()
+    }
+}
+
+/// Makes the span part of a caller's trace; an empty or malformed trace context leaves it alone.
+pub fn continue_trace(span: &tracing::Span, traceparent: &str) {
+    if !traceparent.is_empty() {
+        let carrier = std::collections::HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
+        // Fails when no exporter is set up: then there is no trace to be part of.
+        let _ = span.set_parent(TraceContextPropagator::new().extract(&carrier));
+    }
 }

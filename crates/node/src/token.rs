@@ -169,3 +169,167 @@ fn invalid() -> ApiError {
         "the access token is malformed or not signed by this server",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::pkcs8::EncodePublicKey;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+    struct Issued {
+        pem: String,
+        user: UserId,
+        device: DeviceId,
+        token: String,
+    }
+
+    fn issue() -> Issued {
+        let (pem, user, device) = (generate_pem().unwrap(), UserId::random(), DeviceId::random());
+        let token = Signer::from_pem(&pem)
+            .unwrap()
+            .sign(user, device, NOW, HOUR)
+            .unwrap();
+        Issued {
+            pem,
+            user,
+            device,
+            token,
+        }
+    }
+
+    fn reason(verifier: &Verifier, token: &str, now: Timestamp) -> ErrorReason {
+        verifier.verify(token, now).unwrap_err().reason
+    }
+
+    #[test]
+    fn a_signed_token_proves_the_device_until_it_expires() {
+        let Issued {
+            pem,
+            user,
+            device,
+            token,
+        } = issue();
+        let verifier = Verifier::from_pems([&pem]).unwrap();
+        let expires_at = NOW + HOUR;
+        assert_eq!(
+            verifier.verify(&token, NOW).unwrap(),
+            AccessToken {
+                user,
+                device,
+                expires_at
+            }
+        );
+        assert!(verifier.verify(&token, Timestamp(expires_at.0 - 1)).is_ok());
+        assert_eq!(reason(&verifier, &token, expires_at), ErrorReason::TokenExpired);
+    }
+
+    #[test]
+    fn public_keys_and_several_keys_verify() {
+        let (old, new) = (issue(), issue());
+        let public = private_key(&old.pem)
+            .unwrap()
+            .verifying_key()
+            .to_public_key_pem(LineEnding::LF)
+            .unwrap();
+        let verifier = Verifier::from_pems([&public, &new.pem]).unwrap();
+        assert!(verifier.verify(&old.token, NOW).is_ok());
+        assert!(verifier.verify(&new.token, NOW).is_ok());
+    }
+
+    #[test]
+    fn a_token_of_another_key_is_invalid() {
+        let (ours, theirs) = (issue(), issue());
+        let verifier = Verifier::from_pems([&ours.pem]).unwrap();
+        assert_eq!(reason(&verifier, &theirs.token, NOW), ErrorReason::TokenInvalid);
+        // Even when it names our key: signed by theirs, under our key id.
+        let mut signer = Signer::from_pem(&theirs.pem).unwrap();
+        signer.header.kid = Signer::from_pem(&ours.pem).unwrap().header.kid;
+        let forged = signer.sign(ours.user, ours.device, NOW, HOUR).unwrap();
+        assert_eq!(reason(&verifier, &forged, NOW), ErrorReason::TokenInvalid);
+        // And an expired forgery is not called expired.
+        assert_eq!(
+            reason(&verifier, &forged, NOW + 2 * HOUR),
+            ErrorReason::TokenInvalid
+        );
+    }
+
+    #[test]
+    fn changed_claims_are_invalid() {
+        let (one, other) = (issue(), issue());
+        let verifier = Verifier::from_pems([&one.pem]).unwrap();
+        let parts: Vec<_> = one.token.split('.').collect();
+        let claims = other.token.split('.').nth(1).unwrap();
+        let forged = [parts[0], claims, parts[2]].join(".");
+        assert_eq!(reason(&verifier, &forged, NOW), ErrorReason::TokenInvalid);
+    }
+
+    #[test]
+    fn other_algorithms_are_invalid() {
+        let Issued {
+            pem, user, device, ..
+        } = issue();
+        let verifier = Verifier::from_pems([&pem]).unwrap();
+        let kid = Signer::from_pem(&pem).unwrap().header.kid;
+        // The classic: an HMAC under the public key.
+        let public = private_key(&pem).unwrap().verifying_key();
+        let header = Header {
+            kid,
+            ..Header::new(Algorithm::HS256)
+        };
+        let claims = Claims {
+            sub: user,
+            did: device,
+            iat: seconds(NOW),
+            exp: seconds(NOW + HOUR),
+            iss: ISSUER.to_owned(),
+            aud: AUDIENCE.to_owned(),
+        };
+        let hmac =
+            jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(public.as_bytes())).unwrap();
+        assert_eq!(reason(&verifier, &hmac, NOW), ErrorReason::TokenInvalid);
+        // And none at all: {"alg":"none"}.
+        let none = format!("eyJhbGciOiJub25lIn0.{}.", hmac.split('.').nth(1).unwrap());
+        assert_eq!(reason(&verifier, &none, NOW), ErrorReason::TokenInvalid);
+    }
+
+    #[test]
+    fn tokens_for_somebody_else_are_invalid() {
+        let Issued {
+            pem, user, device, ..
+        } = issue();
+        let verifier = Verifier::from_pems([&pem]).unwrap();
+        let signer = Signer::from_pem(&pem).unwrap();
+        for (iss, aud) in [("tern", "other"), ("other", "tern")] {
+            let (iss, aud) = (iss.to_owned(), aud.to_owned());
+            let claims = Claims {
+                sub: user,
+                did: device,
+                iat: 0,
+                exp: i64::MAX / 2,
+                iss,
+                aud,
+            };
+            let token = jsonwebtoken::encode(&signer.header, &claims, &signer.key).unwrap();
+            assert_eq!(reason(&verifier, &token, NOW), ErrorReason::TokenInvalid);
+        }
+    }
+
+    #[test]
+    fn garbage_is_invalid() {
+        let Issued { pem, token, .. } = issue();
+        let verifier = Verifier::from_pems([&pem]).unwrap();
+        let (cut, long) = (
+            &token[..token.len() - 4],
+            format!("{token}{}", "A".repeat(MAX_TOKEN_BYTES)),
+        );
+        for bad in ["", ".", "..", "a.b.c", "ü.ü.ü", cut, &long, &token.to_uppercase()] {
+            assert_eq!(reason(&verifier, bad, NOW), ErrorReason::TokenInvalid, "{bad}");
+        }
+        assert!(Verifier::from_pems(Vec::<String>::new()).is_err());
+        assert!(Verifier::from_pems(["-----BEGIN PRIVATE KEY-----"]).is_err());
+        assert!(Signer::from_pem("").is_err());
+    }
+}

@@ -1,0 +1,118 @@
+//! Keeps the map: a list, then a watch from there; a list again whenever the watch broke or was compacted away.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::{EtcdError, Store, publish, timely};
+use crate::links::BackOff;
+use crate::map::ClusterMap;
+use crate::membership::{Change, Membership};
+use crate::metrics;
+
+/// The watch is asked for a sign of life this often.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+/// Without any for this long it counts as broken, though its connection may look well.
+const SILENCE: Duration = Duration::from_secs(6);
+
+type Sender = watch::Sender<Arc<ClusterMap>>;
+
+/// Runs until it is dropped. `revision` is that of the list in `membership`.
+pub(super) async fn follow(store: Store, mut membership: Membership, mut revision: i64, tx: Sender) {
+    let mut back_off = BackOff::default();
+    loop {
+        let began = Instant::now();
+        publish(&tx, &membership);
+        if let Err(error) = watch_from(&store, revision, &mut membership, &tx).await {
+            tracing::info!(%error, "cluster map frozen until etcd answers again");
+        }
+        let mut lived = began.elapsed();
+        revision = loop {
+            tokio::time::sleep(back_off.next(lived)).await;
+            lived = Duration::ZERO;
+            match store.list().await {
+                Ok(listed) => {
+                    metrics::map_listed();
+                    membership.list(listed.revision, listed.nodes, Instant::now());
+                    break listed.revision;
+                }
+                Err(error) => tracing::debug!(%error, "etcd does not answer"),
+            }
+        };
+        tracing::info!(revision, "cluster map read again");
+    }
+}
+
+/// Applies changes after `revision` until the watch breaks.
+async fn watch_from(
+    store: &Store,
+    revision: i64,
+    membership: &mut Membership,
+    tx: &Sender,
+) -> Result<(), EtcdError> {
+    let options = WatchOptions::new()
+        .with_prefix()
+        .with_start_revision(revision + 1);
+    let mut stream = timely(
+        store
+            .client
+            .watch_client()
+            .watch(store.prefix.clone(), Some(options)),
+    )
+    .await?;
+    let mut probe = interval(PROBE_INTERVAL);
+    probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heard = Instant::now();
+    loop {
+        let expiry = membership.next_expiry();
+        tokio::select! {
+            response = stream.message() => {
+                heard = Instant::now();
+                apply(store, &ended(response?)?, membership);
+            }
+            _ = probe.tick() => probe_watch(&mut stream, heard).await?,
+            () = sleep_until(expiry.unwrap_or(heard)), if expiry.is_some() => membership.expire(Instant::now()),
+        }
+        publish(tx, membership);
+    }
+}
+
+/// What the watch says, unless that is that it has ended.
+fn ended(response: Option<WatchResponse>) -> Result<WatchResponse, EtcdError> {
+    match response {
+        None => Err(EtcdError::WatchEnded("closed by etcd".to_owned())),
+        Some(response) if response.compact_revision() > 0 => Err(EtcdError::WatchEnded(format!(
+            "compacted up to {}",
+            response.compact_revision()
+        ))),
+        Some(response) if response.canceled() => {
+            Err(EtcdError::WatchEnded(response.cancel_reason().to_owned()))
+        }
+        Some(response) => Ok(response),
+    }
+}
+
+async fn probe_watch(stream: &mut WatchStream, heard: Instant) -> Result<(), EtcdError> {
+    if heard.elapsed() > SILENCE {
+        return Err(EtcdError::TimedOut);
+    }
+    timely(stream.request_progress()).await
+}
+
+fn apply(store: &Store, response: &WatchResponse, membership: &mut Membership) {
+    // The revision of an answer without events may be ahead of events still to come (a known fault of older etcds).
+    let Some(header) = response.header().filter(|_| !response.events().is_empty()) else {
+        return;
+    };
+    let changes = response.events().iter().filter_map(|event| {
+        let kv = event.kv()?;
+        match event.event_type() {
+            EventType::Put => store.parse(kv).map(|(role, node)| Change::Put(role, node)),
+            EventType::Delete => store.parse_key(kv.key()).map(Change::Delete),
+        }
+    });
+    membership.change(header.revision(), changes, Instant::now());
+}

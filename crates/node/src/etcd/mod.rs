@@ -1,0 +1,194 @@
+//! The cluster map in etcd: `{prefix}/nodes/{role}/{node}` = address, incarnation, draining; each on its node's lease.
+//!
+//! - [`Cluster`]: the client, and the map that it keeps by a list and a watch ([`follow`])
+//! - [`Registration`]: this node's own keys, kept there by a lease ([`register`])
+//!
+//! While etcd is away both try again and again, and the last good map stays in use: nobody is told of an outage but
+//! the log and `tern_node_etcd_up`. Versions are etcd revisions, so etcd is best left to Tern alone: a key that
+//! somebody else writes may make the versions of two nodes differ, though not their maps, until the next change.
+
+mod follow;
+mod register;
+
+use std::time::Duration;
+
+use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue};
+use tern_types::Timestamp;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::drain::Drain;
+use crate::links::BackOff;
+use crate::map::{MapHandle, Node, Role};
+use crate::membership::{Key, Membership};
+
+pub use register::Registration;
+
+/// A call that takes longer is tried again, perhaps on another member: several tries fit into a lease.
+const CALL_TIMEOUT: Duration = Duration::from_millis(1500);
+/// etcd ends connections that ping more often than every 5 s.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How to reach etcd.
+#[derive(clap::Args, Clone, Debug)]
+pub struct EtcdArgs {
+    /// Endpoints of etcd, comma separated
+    #[arg(
+        long,
+        env = "TERN_ETCD_ENDPOINTS",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:2379"
+    )]
+    pub etcd_endpoints: Vec<String>,
+    /// Prefix of all keys
+    #[arg(long, env = "TERN_ETCD_PREFIX", default_value = "/tern/v1")]
+    pub etcd_prefix: String,
+}
+
+/// Why a call to etcd failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EtcdError {
+    #[error("no answer in time")]
+    TimedOut,
+    #[error(transparent)]
+    Client(#[from] etcd_client::Error),
+    #[error("the watch ended: {0}")]
+    WatchEnded(String),
+    #[error("the key changed meanwhile")]
+    Raced,
+}
+
+/// The other nodes, as etcd knows them. Dropped, the map is no longer kept up to date.
+pub struct Cluster {
+    store: Store,
+    map: MapHandle,
+    _follower: AbortOnDropHandle<()>,
+}
+
+impl Cluster {
+    /// Reads the map, however long etcd takes to answer, and follows it from then on.
+    pub async fn connect(args: &EtcdArgs) -> anyhow::Result<Self> {
+        let store = Store::connect(args).await?;
+        let mut back_off = BackOff::default();
+        let listed = loop {
+            match store.list().await {
+                Ok(listed) => break listed,
+                Err(error) => {
+                    tracing::warn!(%error, endpoints = ?args.etcd_endpoints, "etcd does not answer");
+                    tokio::time::sleep(back_off.next(Duration::ZERO)).await;
+                }
+            }
+        };
+        let mut membership = Membership::default();
+        membership.list(listed.revision, listed.nodes, tokio::time::Instant::now());
+        let (tx, map) = MapHandle::channel(membership.map());
+        let follower = tokio::spawn(follow::follow(store.clone(), membership, listed.revision, tx));
+        Ok(Self {
+            store,
+            map,
+            _follower: AbortOnDropHandle::new(follower),
+        })
+    }
+
+    pub fn map(&self) -> MapHandle {
+        self.map.clone()
+    }
+
+    /// An incarnation for a process that starts now under this name: above all that are still about.
+    pub fn incarnation(&self, name: &str) -> u64 {
+        let map = self.map.current();
+        let known = Role::ALL
+            .iter()
+            .filter_map(|role| map.node(*role, name))
+            .map(|node| node.incarnation)
+            .max();
+        let now = u64::try_from(Timestamp::now().0).unwrap_or(0);
+        known.map_or(now, |known| now.max(known + 1))
+    }
+
+    /// Registers this process in its roles; done when etcd has it. Starts the drain when a newer incarnation takes
+    /// the name over.
+    pub async fn register(&self, nodes: Vec<(Role, Node)>, drain: Drain) -> Registration {
+        Registration::start(self.store.clone(), self.map(), nodes, drain).await
+    }
+}
+
+/// The keys in etcd. Every call ends within [`CALL_TIMEOUT`].
+#[derive(Clone)]
+pub(crate) struct Store {
+    client: Client,
+    prefix: String,
+}
+
+pub(crate) struct Listed {
+    pub revision: i64,
+    pub nodes: Vec<(Role, Node)>,
+}
+
+impl Store {
+    async fn connect(args: &EtcdArgs) -> anyhow::Result<Self> {
+        let options = ConnectOptions::new()
+            .with_connect_timeout(CALL_TIMEOUT)
+            .with_keep_alive(KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT)
+            .with_keep_alive_while_idle(true)
+            .with_require_leader(true);
+        let client = Client::connect(&args.etcd_endpoints, Some(options)).await?;
+        Ok(Self {
+            client,
+            prefix: format!("{}/nodes/", args.etcd_prefix.trim_end_matches('/')),
+        })
+    }
+
+    async fn list(&self) -> Result<Listed, EtcdError> {
+        let options = GetOptions::new().with_prefix();
+        let response = timely(self.client.kv_client().get(self.prefix.clone(), Some(options))).await?;
+        let revision = response.header().map_or(0, etcd_client::ResponseHeader::revision);
+        let nodes = response.kvs().iter().filter_map(|kv| self.parse(kv)).collect();
+        Ok(Listed { revision, nodes })
+    }
+
+    fn key(&self, (role, name): &Key) -> String {
+        format!("{}{role}/{name}", self.prefix)
+    }
+
+    fn parse_key(&self, key: &[u8]) -> Option<Key> {
+        let (role, name) = std::str::from_utf8(key)
+            .ok()?
+            .strip_prefix(&self.prefix)?
+            .split_once('/')?;
+        Some((role.parse().ok()?, name.to_owned()))
+    }
+
+    /// `None` for what this version does not understand.
+    fn parse(&self, kv: &KeyValue) -> Option<(Role, Node)> {
+        let parsed = self.parse_key(kv.key()).and_then(|(role, name)| {
+            let node: Node = serde_json::from_slice(kv.value()).ok()?;
+            Some((role, Node { name, ..node }))
+        });
+        if parsed.is_none() {
+            tracing::warn!(key = %String::from_utf8_lossy(kv.key()), "key in etcd not understood");
+        }
+        parsed
+    }
+}
+
+async fn timely<T>(call: impl Future<Output = Result<T, etcd_client::Error>>) -> Result<T, EtcdError> {
+    match tokio::time::timeout(CALL_TIMEOUT, call).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(EtcdError::TimedOut),
+    }
+}
+
+/// Sends `membership`'s map if it is another than the present one.
+fn publish(tx: &watch::Sender<std::sync::Arc<crate::map::ClusterMap>>, membership: &Membership) {
+    let map = membership.map();
+    crate::metrics::map(&map, membership.held());
+    tx.send_if_modified(|current| {
+        let differs = **current != map;
+        if differs {
+            *current = std::sync::Arc::new(map);
+        }
+        differs
+    });
+}

@@ -1,0 +1,246 @@
+//! This node's keys, kept in etcd by a lease. A lease that was lost is granted anew and the keys are written again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{EtcdError, Store, timely};
+use crate::drain::Drain;
+use crate::links::BackOff;
+use crate::map::{MapHandle, Node, Role};
+use crate::membership::{Key, LEASE};
+use crate::metrics;
+
+/// Three tries fit into a lease.
+const RENEW_INTERVAL: Duration = Duration::from_secs(2);
+/// Commands under way: start, drain, leave.
+const COMMANDS: usize = 4;
+
+enum Command {
+    /// Answered when etcd has every key.
+    Settle,
+    Drain,
+    /// Answered when the keys are gone, or etcd did not answer in time.
+    Leave,
+}
+
+/// This process in the map. Dropped without [`Registration::leave`], it stays there for up to one lease.
+pub struct Registration {
+    commands: mpsc::Sender<(Command, oneshot::Sender<()>)>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Registration {
+    pub(super) async fn start(store: Store, map: MapHandle, nodes: Vec<(Role, Node)>, drain: Drain) -> Self {
+        let (commands, rx) = mpsc::channel(COMMANDS);
+        let wanted = nodes
+            .into_iter()
+            .map(|(role, node)| ((role, node.name.clone()), Wanted { node, written: false }))
+            .collect();
+        let registrar = Registrar {
+            store,
+            map,
+            drain,
+            wanted,
+            lease: None,
+            waiting: Vec::new(),
+        };
+        let registration = Self {
+            commands,
+            _task: AbortOnDropHandle::new(tokio::spawn(registrar.run(rx))),
+        };
+        registration.command(Command::Settle).await;
+        registration
+    }
+
+    /// Marks the node as draining in all its roles; done when etcd has it.
+    pub async fn drain(&self) {
+        self.command(Command::Drain).await;
+    }
+
+    /// Gives the lease back: the node is gone from the map at once.
+    pub async fn leave(self) {
+        self.command(Command::Leave).await;
+    }
+
+    async fn command(&self, command: Command) {
+        let (done, wait) = oneshot::channel();
+        if self.commands.send((command, done)).await.is_ok() {
+            // An error: the registrar has left.
+            let _ = wait.await;
+        }
+    }
+}
+
+struct Wanted {
+    node: Node,
+    /// Under the present lease.
+    written: bool,
+}
+
+struct Registrar {
+    store: Store,
+    map: MapHandle,
+    drain: Drain,
+    wanted: BTreeMap<Key, Wanted>,
+    lease: Option<i64>,
+    /// Told when every key is written.
+    waiting: Vec<oneshot::Sender<()>>,
+}
+
+impl Registrar {
+    async fn run(mut self, mut commands: mpsc::Receiver<(Command, oneshot::Sender<()>)>) {
+        let mut back_off = BackOff::default();
+        let mut next = Instant::now();
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    None => return,
+                    Some((Command::Settle, done)) => self.waiting.push(done),
+                    Some((Command::Drain, done)) => {
+                        self.mark_draining();
+                        self.waiting.push(done);
+                        next = Instant::now();
+                    }
+                    Some((Command::Leave, done)) => {
+                        self.revoke().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                },
+                () = sleep_until(next) => {
+                    let outcome = self.renew().await;
+                    metrics::etcd_up(outcome.is_ok());
+                    let wait = match outcome {
+                        Ok(()) => {
+                            back_off.reset();
+                            RENEW_INTERVAL
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "registration in etcd not renewed");
+                            back_off.next(Duration::ZERO)
+                        }
+                    };
+                    next = Instant::now() + wait;
+                }
+            }
+        }
+    }
+
+    /// One round: the lease lives, and under it every key.
+    async fn renew(&mut self) -> Result<(), EtcdError> {
+        self.yield_to_newer();
+        self.keep_alive().await?;
+        let lease = self.grant().await?;
+        let keys: Vec<Key> = self
+            .wanted
+            .iter()
+            .filter(|(_, wanted)| !wanted.written)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.write(key, lease).await?;
+        }
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.send(());
+        }
+        Ok(())
+    }
+
+    async fn keep_alive(&mut self) -> Result<(), EtcdError> {
+        let Some(lease) = self.lease else { return Ok(()) };
+        match timely(self.store.client.lease_client().keep_alive(lease)).await {
+            Ok(_) => Ok(()),
+            // What the client says of an unknown lease.
+            Err(EtcdError::Client(etcd_client::Error::LeaseKeepAliveError(reason))) => {
+                tracing::warn!(reason, "lease lost");
+                metrics::lease_lost();
+                self.lease = None;
+                self.wanted.values_mut().for_each(|wanted| wanted.written = false);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn grant(&mut self) -> Result<i64, EtcdError> {
+        if let Some(lease) = self.lease {
+            return Ok(lease);
+        }
+        let ttl = i64::try_from(LEASE.as_secs()).unwrap_or(i64::MAX);
+        let granted = timely(self.store.client.lease_client().grant(ttl, None)).await?;
+        self.lease = Some(granted.id());
+        Ok(granted.id())
+    }
+
+    /// Compare-and-set, so that an older incarnation never writes over a newer one.
+    async fn write(&mut self, key: Key, lease: i64) -> Result<(), EtcdError> {
+        let Some(wanted) = self.wanted.get_mut(&key) else {
+            return Ok(());
+        };
+        let path = self.store.key(&key);
+        let mut kv = self.store.client.kv_client();
+        let present = timely(kv.get(path.clone(), None)).await?;
+        let present = present.kvs().first();
+        let newer = present
+            .and_then(|kv| serde_json::from_slice::<Node>(kv.value()).ok())
+            .is_some_and(|node| node.incarnation > wanted.node.incarnation);
+        if newer {
+            self.give_way(&key);
+            return Ok(());
+        }
+        let revision = present.map_or(0, etcd_client::KeyValue::mod_revision);
+        let value = serde_json::to_vec(&wanted.node).unwrap_or_default();
+        let put = TxnOp::put(path.clone(), value, Some(PutOptions::new().with_lease(lease)));
+        let txn = Txn::new()
+            .when([Compare::mod_revision(path, CompareOp::Equal, revision)])
+            .and_then([put]);
+        if !timely(kv.txn(txn)).await?.succeeded() {
+            return Err(EtcdError::Raced);
+        }
+        wanted.written = true;
+        Ok(())
+    }
+
+    fn mark_draining(&mut self) {
+        for wanted in self.wanted.values_mut() {
+            wanted.node.draining = true;
+            wanted.written = false;
+        }
+    }
+
+    /// The map may show a newer incarnation before this one writes again.
+    fn yield_to_newer(&mut self) {
+        let map = self.map.current();
+        let newer = |(role, name): &Key, wanted: &Wanted| {
+            map.node(*role, name)
+                .is_some_and(|node| node.incarnation > wanted.node.incarnation)
+        };
+        let keys: Vec<Key> = self
+            .wanted
+            .iter()
+            .filter(|(key, wanted)| newer(key, wanted))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.give_way(&key);
+        }
+    }
+
+    fn give_way(&mut self, (role, name): &Key) {
+        tracing::error!(%role, name, "a newer process has taken this node's name: draining");
+        self.wanted.remove(&(*role, name.clone()));
+        self.drain.start();
+    }
+
+    async fn revoke(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        if let Err(error) = timely(self.store.client.lease_client().revoke(lease)).await {
+            tracing::warn!(%error, "lease not revoked: it ends by itself");
+        }
+    }
+}

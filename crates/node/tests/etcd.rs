@@ -1,0 +1,230 @@
+//! The cluster map on a real etcd.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::CompactionOptions;
+use futures::FutureExt;
+use support::{Etcd, PATIENCE};
+use tern_node::drain::DEFAULT_TIMEOUT;
+use tern_node::etcd::{Cluster, Registration};
+use tern_node::membership::LEASE;
+use tern_node::{ClusterMap, Drain, MapHandle, Node, Role};
+
+fn node(name: &str, incarnation: u64) -> Node {
+    Node {
+        name: name.to_owned(),
+        address: "127.0.0.1:7000".to_owned(),
+        incarnation,
+        draining: false,
+    }
+}
+
+async fn register(cluster: &Cluster, name: &str, incarnation: u64) -> (Registration, Drain) {
+    let drain = Drain::new(DEFAULT_TIMEOUT);
+    let nodes = vec![(Role::Chat, node(name, incarnation))];
+    let registration = tokio::time::timeout(PATIENCE, cluster.register(nodes, drain.clone()))
+        .await
+        .unwrap();
+    (registration, drain)
+}
+
+/// Waits until the map is as it should be.
+async fn until(map: &mut MapHandle, what: &str, right: impl Fn(&ClusterMap) -> bool) -> Arc<ClusterMap> {
+    let wait = async {
+        let mut now = map.current();
+        while !right(&now) {
+            now = map.changed().await;
+        }
+        now
+    };
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(map) => map,
+        Err(_) => panic!("the map never had {what}: {:?}", map.current().nodes(Role::Chat)),
+    }
+}
+
+fn has(name: &'static str) -> impl Fn(&ClusterMap) -> bool {
+    move |map| map.node(Role::Chat, name).is_some()
+}
+
+fn lacks(name: &'static str) -> impl Fn(&ClusterMap) -> bool {
+    move |map| map.node(Role::Chat, name).is_none()
+}
+
+#[tokio::test]
+async fn who_registers_is_seen_drains_and_leaves() {
+    let etcd = Etcd::start().await;
+    let (here, there) = (etcd.cluster("/t").await, etcd.cluster("/t").await);
+    let elsewhere = etcd.cluster("/other").await;
+    let mut map = there.map();
+    assert_eq!(map.current().nodes(Role::Chat), []);
+
+    let drain = Drain::new(DEFAULT_TIMEOUT);
+    let both = vec![(Role::Chat, node("a", 1)), (Role::Presence, node("a", 1))];
+    let registration = here.register(both, drain.clone()).await;
+    let seen = until(&mut map, "a", |map| {
+        has("a")(map) && map.node(Role::Presence, "a").is_some()
+    })
+    .await;
+    assert_eq!(seen.nodes(Role::Chat), [node("a", 1)]);
+    assert!(seen.version() > 0);
+    // Who comes later finds it in the list.
+    assert_eq!(
+        etcd.cluster("/t").await.map().current().nodes(Role::Chat),
+        [node("a", 1)]
+    );
+
+    registration.drain().await;
+    let draining = until(&mut map, "a draining", |map| map.any(Role::Chat).is_none()).await;
+    assert!(draining.version() > seen.version());
+    assert!(draining.node(Role::Chat, "a").is_some_and(|node| node.draining));
+
+    registration.leave().await;
+    until(&mut map, "no a", |map| {
+        lacks("a")(map) && map.nodes(Role::Presence).is_empty()
+    })
+    .await;
+    assert!(!drain.started());
+    assert_eq!(elsewhere.map().current().nodes(Role::Chat), []);
+}
+
+#[tokio::test]
+async fn a_node_that_crashes_is_gone_after_its_lease() {
+    let etcd = Etcd::start().await;
+    let (here, there) = (etcd.cluster("/t").await, etcd.cluster("/t").await);
+    let mut map = there.map();
+    let (registration, _) = register(&here, "a", 1).await;
+    until(&mut map, "a", has("a")).await;
+    let crashed = tokio::time::Instant::now();
+    drop(registration);
+    until(&mut map, "no a", lacks("a")).await;
+    assert!(crashed.elapsed() > LEASE / 2, "{:?}", crashed.elapsed());
+}
+
+#[tokio::test]
+async fn a_lost_lease_is_granted_again() {
+    let etcd = Etcd::start().await;
+    let (here, there) = (etcd.cluster("/t").await, etcd.cluster("/t").await);
+    let mut map = there.map();
+    let (_registration, drain) = register(&here, "a", 1).await;
+    until(&mut map, "a", has("a")).await;
+
+    let mut client = etcd.client().await;
+    let lost = client.leases().await.unwrap().leases()[0].id();
+    client.lease_revoke(lost).await.unwrap();
+    until(&mut map, "no a", lacks("a")).await;
+    until(&mut map, "a again", has("a")).await;
+    let key = client.get("/t/nodes/chat/a", None).await.unwrap();
+    assert_ne!(key.kvs()[0].lease(), 0);
+    assert_ne!(key.kvs()[0].lease(), lost);
+    assert!(!drain.started());
+}
+
+#[tokio::test]
+async fn a_newer_incarnation_takes_the_name_over_and_the_older_drains() {
+    let etcd = Etcd::start().await;
+    let (older, newer) = (etcd.cluster("/t").await, etcd.cluster("/t").await);
+    let mut map = newer.map();
+    let (old, old_drain) = register(&older, "a", 5).await;
+    until(&mut map, "a", has("a")).await;
+    assert!(newer.incarnation("a") > 5);
+
+    let (_new, new_drain) = register(&newer, "a", 6).await;
+    until(&mut map, "a newer a", |map| {
+        map.node(Role::Chat, "a")
+            .is_some_and(|node| node.incarnation == 6)
+    })
+    .await;
+    tokio::time::timeout(PATIENCE, old_drain.wait())
+        .await
+        .expect("the older one drains");
+    assert!(!new_drain.started());
+
+    // What the older one still does leaves the newer one alone.
+    old.drain().await;
+    old.leave().await;
+    let now = etcd.cluster("/t").await.map().current();
+    assert_eq!(now.nodes(Role::Chat), [node("a", 6)]);
+}
+
+#[tokio::test]
+async fn an_older_incarnation_never_writes_over_a_newer_one() {
+    let etcd = Etcd::start().await;
+    let (older, newer) = (etcd.cluster("/t").await, etcd.cluster("/t").await);
+    let (_new, _) = register(&newer, "a", 6).await;
+    let (_old, old_drain) = register(&older, "a", 5).await;
+    assert!(old_drain.started());
+    assert_eq!(
+        etcd.cluster("/t").await.map().current().nodes(Role::Chat),
+        [node("a", 6)]
+    );
+}
+
+#[tokio::test]
+async fn the_map_is_frozen_while_etcd_is_away_and_catches_up_afterwards() {
+    let etcd = Etcd::start().await;
+    let cluster = etcd.cluster("/t").await;
+    let mut map = cluster.map();
+    let (_a, _) = register(&cluster, "a", 1).await;
+    let (_b, _) = register(&cluster, "b", 1).await;
+    until(&mut map, "a and b", |map| has("a")(map) && has("b")(map)).await;
+
+    etcd.stop();
+    // News of before.
+    let _ = map.changed().now_or_never();
+    // Longer than the lease and the longest silence of a watch: nothing may change.
+    let frozen = tokio::time::timeout(LEASE + Duration::from_secs(3), map.changed()).await;
+    assert!(frozen.is_err(), "{frozen:?}");
+    etcd.go_on();
+
+    // etcd ends the leases of both when it is back; both stay in the map and are in etcd again.
+    let (_c, _) = register(&cluster, "c", 1).await;
+    let mut watcher = cluster.map();
+    let seen = until(&mut watcher, "c", has("c")).await;
+    assert!(has("a")(&seen) && has("b")(&seen), "{:?}", seen.nodes(Role::Chat));
+    let mut client = etcd.client().await;
+    until(&mut etcd.cluster("/t").await.map(), "all three", |map| {
+        map.nodes(Role::Chat).len() == 3
+    })
+    .await;
+    client.put("/t/nodes/chat/garbage", "{", None).await.unwrap();
+    let (_d, _) = register(&cluster, "d", 1).await;
+    let seen = until(&mut watcher, "d", has("d")).await;
+    assert_eq!(seen.nodes(Role::Chat).len(), 4);
+}
+
+#[tokio::test]
+async fn a_watch_that_was_compacted_away_starts_from_a_new_list() {
+    let etcd = Etcd::start().await;
+    let proxy = support::Proxy::start(&etcd.url).await;
+    let mut args = etcd.args("/t");
+    args.etcd_endpoints = vec![proxy.url.clone()];
+    let behind = Cluster::connect(&args).await.unwrap();
+    let ahead = etcd.cluster("/t").await;
+    let mut map = behind.map();
+    let (a, _) = register(&ahead, "a", 1).await;
+    until(&mut map, "a", has("a")).await;
+
+    // While one watcher is cut off, changes happen and their history goes away.
+    proxy.cut();
+    a.drain().await;
+    a.leave().await;
+    let (_b, _) = register(&ahead, "b", 1).await;
+    let mut client = etcd.client().await;
+    let revision = client.get("x", None).await.unwrap().header().unwrap().revision();
+    client
+        .compact(revision, Some(CompactionOptions::new().with_physical()))
+        .await
+        .unwrap();
+    proxy.mend();
+
+    until(&mut map, "b but no a", |map| has("b")(map) && lacks("a")(map)).await;
+    // And the watch lives on.
+    let (_c, _) = register(&ahead, "c", 1).await;
+    until(&mut map, "c", has("c")).await;
+}
