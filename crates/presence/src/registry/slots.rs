@@ -8,15 +8,15 @@ const WORDS: usize = SLOTS as usize / 64;
 
 /// One bit a slot: asked for every user of every look-up.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SlotSet([u64; WORDS]);
+pub struct SlotSet(Box<[u64; WORDS]>);
 
 impl SlotSet {
     pub fn empty() -> Self {
-        Self([0; WORDS])
+        Self(Box::new([0; WORDS]))
     }
 
     pub fn all() -> Self {
-        Self([u64::MAX; WORDS])
+        Self(Box::new([u64::MAX; WORDS]))
     }
 
     pub fn contains(&self, slot: Slot) -> bool {
