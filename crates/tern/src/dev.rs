@@ -1,0 +1,128 @@
+//! `tern dev`: the whole platform on this machine, a process a node, kept up until Ctrl-C.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use anyhow::Context as _;
+use tern_local::{Platform, Role};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Where the gateways listen when nobody else does: what examples and one's own clients name.
+const GATEWAY_PORTS: [u16; 2] = [7443, 7444];
+
+/// Run the whole platform on this machine, for trying it and for one's own clients
+#[derive(clap::Args, Clone, Debug)]
+pub struct DevArgs {
+    /// Where its data, keys and logs are kept
+    #[arg(long, env = "TERN_DEV_DIR", default_value = ".tern/dev")]
+    pub dir: PathBuf,
+    /// Number of gateways
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub gateways: u8,
+    /// Number of chat nodes
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub chats: u8,
+}
+
+/// Keeps the platform up until Ctrl-C or SIGTERM.
+pub async fn run(args: DevArgs) -> anyhow::Result<()> {
+    let _alone = alone(&args.dir)?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    say(&format!("starting Postgres, etcd and the platform in {} …", args.dir.display()));
+    let tern = std::env::current_exe()?;
+    let start = Platform::builder(&tern, &args.dir)
+        .gateways(args.gateways.into())
+        .chats(args.chats.into())
+        .gateway_ports(&GATEWAY_PORTS)
+        .env("TERN_REFLECTION", "true")
+        .start();
+    let mut platform = tokio::select! {
+        platform = start => platform?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
+    announce(&args.dir, &platform)?;
+    loop {
+        tokio::select! {
+            (name, status) = platform.next_exit() => say(&obituary(&platform, &name, status)),
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+        }
+    }
+    say("\nstopping (Ctrl-C again: at once) …");
+    tokio::select! {
+        stopped = platform.stop() => stopped?,
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Two platforms on the same data would spoil them.
+fn alone(dir: &Path) -> anyhow::Result<File> {
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    let file = File::create(dir.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => anyhow::bail!("another tern dev is running in {}", dir.display()),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// Writes `gateways` for clients, and says what to do next.
+fn announce(dir: &Path, platform: &Platform) -> anyhow::Result<()> {
+    let gateways = platform.gateway_urls();
+    fs::write(dir.join("gateways"), gateways.join("\n") + "\n")?;
+    let count = |role: Role| platform.nodes().filter(|node| node.role == role).count();
+    let tern = std::env::args().next().unwrap_or_else(|| "tern".to_owned());
+    let dir_arg = if dir == Path::new(".tern/dev") { String::new() } else { format!(" --dir {}", dir.display()) };
+    let dir = dir.display();
+    say(&format!(
+        "
+Tern is up: {} gateways and {} chat nodes, presence, accounts, with a Postgres and an etcd of their own.
+
+  gateways   {}
+  trust      {dir}/ca.pem
+  API key    {dir}/api-key
+  database   {}
+  logs       {dir}/logs",
+        count(Role::Gateway),
+        count(Role::Chat),
+        gateways.join("  "),
+        platform.database_url(),
+    ));
+    for node in platform.nodes() {
+        let (name, pid, admin) = (&node.name, node.process.pid(), node.admin);
+        say(&format!("  {name:<10} pid {pid:<8} http://{admin}/metrics"));
+    }
+    say(&format!(
+        "
+Two people, in two more terminals:
+
+  {tern} chat --user alice{dir_arg}
+  {tern} chat --user bob{dir_arg}
+
+Or kill a node and watch the conversation go on. Ctrl-C stops everything and keeps what was written.
+"
+    ));
+    Ok(())
+}
+
+fn obituary(platform: &Platform, name: &str, status: ExitStatus) -> String {
+    let Ok(node) = platform.node(name) else { return String::new() };
+    let alive = platform.nodes().filter(|other| other.role == node.role && other.process.exited().is_none()).count();
+    let next = match (alive, node.role) {
+        (0, _) => "no other node of its kind is left: restart tern dev".to_owned(),
+        (_, Role::Gateway) => "its devices reconnect to the others".to_owned(),
+        (_, Role::Chat) => "its chats move to the others when its lease has run out".to_owned(),
+        (_, Role::Presence | Role::Accounts) => "the others take over".to_owned(),
+    };
+    let log = node.process.log().display();
+    format!("{name} (pid {}) has died: {status}; {next}. Its log: {log}", node.process.pid())
+}
+
+#[allow(clippy::print_stdout, reason = "a command speaks by standard output")]
+fn say(text: &str) {
+    println!("{text}");
+}

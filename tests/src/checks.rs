@@ -1,0 +1,83 @@
+//! What must hold after every test.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sqlx::PgPool;
+use tern_local::{Role, until};
+
+use crate::World;
+
+/// Settling takes half a second and the looking for forgotten rows ten; a killed owner's lease has to end first.
+const SETTLES_WITHIN: Duration = Duration::from_secs(40);
+
+/// All of it.
+pub async fn all(world: &World) -> anyhow::Result<()> {
+    logs_without_panics(world)?;
+    // Nobody is left to settle when the test has ended them.
+    let able = world
+        .platform
+        .nodes()
+        .any(|node| node.role == Role::Chat && node.process.exited().is_none());
+    let store = world.store().await;
+    logs_without_gaps(&store).await?;
+    if able {
+        settled(&store).await?;
+    }
+    store.close().await;
+    nothing_swept(world).await
+}
+
+/// The net below the protocol: what it catches, the protocol has lost.
+async fn nothing_swept(world: &World) -> anyhow::Result<()> {
+    let found = world
+        .platform
+        .metric_of(Role::Gateway, "tern_gateway_sweep_found_total", &[])
+        .await?;
+    anyhow::ensure!(
+        found == 0.0,
+        "the sweep found {found} rows: something was lost on the way"
+    );
+    Ok(())
+}
+
+fn logs_without_panics(world: &World) -> anyhow::Result<()> {
+    for node in world.platform.nodes() {
+        let log = std::fs::read(node.process.log()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        if let Some(line) = log.lines().find(|line| line.contains("panicked at")) {
+            anyhow::bail!("{} has panicked: {line}", node.name);
+        }
+    }
+    Ok(())
+}
+
+/// Rule 2: one log, one order, no gaps.
+async fn logs_without_gaps(store: &PgPool) -> anyhow::Result<()> {
+    let bad: Vec<(String, i64, i64, i64)> = sqlx::query_as(
+        "SELECT h.chat_id::text, h.head_seq, count(m.seq), coalesce(max(m.seq), 0)
+           FROM chat_heads h LEFT JOIN messages m ON m.chat_id = h.chat_id
+          GROUP BY h.chat_id, h.head_seq
+         HAVING h.head_seq <> count(m.seq) OR h.head_seq <> coalesce(max(m.seq), 0)",
+    )
+    .fetch_all(store)
+    .await
+    .context("look for gaps")?;
+    anyhow::ensure!(
+        bad.is_empty(),
+        "logs with gaps (chat, head, entries, last): {bad:?}"
+    );
+    Ok(())
+}
+
+/// Every commit is accounted for in the end.
+async fn settled(store: &PgPool) -> anyhow::Result<()> {
+    until::holds("every commit is settled", SETTLES_WITHIN, || async {
+        let open: i64 = sqlx::query_scalar("SELECT count(*) FROM unsettled")
+            .fetch_one(store)
+            .await?;
+        anyhow::ensure!(open == 0, "{open} unsettled rows");
+        Ok(true)
+    })
+    .await
+}

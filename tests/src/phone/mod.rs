@@ -1,0 +1,291 @@
+//! A good client, written from the comments of messaging.proto and from nothing else: what it ends up with is what any
+//! app would. It keeps its log in memory, acknowledges what it has stored, sends its outbox again on each new stream,
+//! and reconnects. Whatever breaks the protocol is remembered and fails the test at its next step.
+
+mod run;
+mod state;
+
+use std::time::Duration;
+
+use tern_proto::v1::{Entry, Sent, entry_content::Content};
+use tern_types::{ChatId, RequestId, UserId};
+use tokio::sync::{mpsc, watch};
+use tonic::transport::Channel;
+
+pub use state::{Log, State};
+
+use crate::world::BOUND;
+use crate::{Api, Device, World};
+
+/// Where a message goes.
+#[derive(Debug, Clone, Copy)]
+pub enum To {
+    Chat(ChatId),
+    Person(UserId),
+}
+
+impl From<ChatId> for To {
+    fn from(chat: ChatId) -> Self {
+        Self::Chat(chat)
+    }
+}
+
+impl From<UserId> for To {
+    fn from(peer: UserId) -> Self {
+        Self::Person(peer)
+    }
+}
+
+/// What the test tells the phone to do.
+#[derive(Debug)]
+enum Command {
+    Send {
+        request: RequestId,
+        to: To,
+        body: Vec<u8>,
+    },
+    Retry(RequestId),
+    Read {
+        chat: ChatId,
+        seq: u64,
+    },
+    /// Whether to be online, and at which gateway.
+    Online {
+        wanted: bool,
+        gateway: Option<usize>,
+    },
+    /// Whether to acknowledge; when turned on, all that was stored.
+    Acknowledge(bool),
+}
+
+/// Commands not yet taken up: tests do not write faster than a stream takes.
+const COMMANDS: usize = 4096;
+
+pub struct Phone {
+    device: Device,
+    channel: Channel,
+    commands: mpsc::Sender<Command>,
+    state: watch::Receiver<State>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Phone {
+    /// A phone that is switched off.
+    pub fn new(world: &World, device: &Device) -> Self {
+        let gateways: Vec<Channel> = (0..world.gateways())
+            .map(|gateway| world.new_channel(gateway))
+            .collect();
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (writer, state) = watch::channel(State::new(device.user));
+        let task =
+            tokio::spawn(run::Run::new(device.clone(), gateways, inbox, commands.downgrade(), writer).run());
+        Self {
+            device: device.clone(),
+            channel: world.channel(0),
+            commands,
+            state,
+            task,
+        }
+    }
+
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub fn user(&self) -> UserId {
+        self.device.user
+    }
+
+    /// The unary services as this device.
+    pub fn api(&self) -> Api {
+        Api::new(self.channel.clone(), &self.device.access_token)
+    }
+
+    /// Goes online and waits until all that waited has come.
+    pub async fn connect(&self) {
+        self.connect_to(None).await;
+    }
+
+    /// The same at a certain gateway, to which it also comes back.
+    pub async fn connect_at(&self, gateway: usize) {
+        self.connect_to(Some(gateway)).await;
+    }
+
+    async fn connect_to(&self, gateway: Option<usize>) {
+        let before = self.state.borrow().sessions;
+        self.command(Command::Online {
+            wanted: true,
+            gateway,
+        })
+        .await;
+        self.until("online and caught up", |state| {
+            state.sessions > before && state.caught_up
+        })
+        .await;
+    }
+
+    /// Goes offline: the stream is gone when this returns.
+    pub async fn disconnect(&self) {
+        self.command(Command::Online {
+            wanted: false,
+            gateway: None,
+        })
+        .await;
+        self.until("offline", |state| !state.online).await;
+    }
+
+    /// Stops or starts acknowledging what it stores.
+    pub async fn acknowledge(&self, on: bool) {
+        self.command(Command::Acknowledge(on)).await;
+    }
+
+    /// Puts a message into the outbox.
+    pub async fn send(&self, to: impl Into<To>, body: impl Into<Vec<u8>>) -> RequestId {
+        let request = RequestId::random();
+        self.send_as(request, to, body).await;
+        request
+    }
+
+    /// The same under a request_id of the test's choice.
+    pub async fn send_as(&self, request: RequestId, to: impl Into<To>, body: impl Into<Vec<u8>>) {
+        self.command(Command::Send {
+            request,
+            to: to.into(),
+            body: body.into(),
+        })
+        .await;
+    }
+
+    /// Waits for the result of a send, which has to be good.
+    pub async fn sent(&self, request: RequestId) -> Sent {
+        let state = self
+            .until("a SendResult", |state| state.results.contains_key(&request))
+            .await;
+        match &state.results[&request] {
+            Ok(sent) => sent.clone(),
+            Err(error) => panic!("the send failed: {error:?}"),
+        }
+    }
+
+    /// Waits for the result of a send, which has to be bad.
+    pub async fn refused(&self, request: RequestId) -> tern_proto::v1::SendError {
+        let state = self
+            .until("a SendResult", |state| state.results.contains_key(&request))
+            .await;
+        match &state.results[&request] {
+            Ok(sent) => panic!("the send should have failed: {sent:?}"),
+            Err(error) => error.clone(),
+        }
+    }
+
+    /// Sends and waits until it is sent.
+    pub async fn say(&self, to: impl Into<To>, body: impl Into<Vec<u8>>) -> Sent {
+        let request = self.send(to, body).await;
+        self.sent(request).await
+    }
+
+    /// Marks a chat read.
+    pub async fn read(&self, chat: ChatId, seq: u64) {
+        self.command(Command::Read { chat, seq }).await;
+    }
+
+    async fn command(&self, command: Command) {
+        self.commands.send(command).await.expect("the phone's task runs");
+    }
+
+    /// Waits until the phone's state is as wanted, and returns it.
+    pub async fn until(&self, what: &str, holds: impl FnMut(&State) -> bool) -> State {
+        self.until_within(BOUND, what, holds).await
+    }
+
+    pub async fn until_within(
+        &self,
+        bound: Duration,
+        what: &str,
+        mut holds: impl FnMut(&State) -> bool,
+    ) -> State {
+        let mut state = self.state.clone();
+        let found = tokio::time::timeout(
+            bound,
+            state.wait_for(|state| state.broken.is_some() || holds(state)),
+        )
+        .await;
+        let found = match found {
+            Ok(found) => found.expect("the phone's task runs").clone(),
+            Err(_) => panic!(
+                "not within {bound:?}: {what}; the phone has {:?}",
+                self.state.borrow()
+            ),
+        };
+        if let Some(broken) = &found.broken {
+            panic!("the server broke the protocol: {broken}");
+        }
+        found
+    }
+
+    /// Waits until the log of a chat reaches a seq, and returns it.
+    pub async fn has(&self, chat: ChatId, seq: u64) -> Log {
+        let state = self
+            .until(&format!("entry {seq} of {chat}"), |state| {
+                state.cursor(chat) >= seq
+            })
+            .await;
+        state.logs[&chat].clone()
+    }
+
+    /// Waits for one more message in a chat, from `texts` of before.
+    pub async fn has_text(&self, chat: ChatId, text: &str) -> Log {
+        let state = self
+            .until(&format!("{text:?} in {chat}"), |state| {
+                state
+                    .logs
+                    .get(&chat)
+                    .is_some_and(|log| log.texts().iter().any(|have| have == text))
+            })
+            .await;
+        state.logs[&chat].clone()
+    }
+
+    /// Waits until a member of a chat is known to have got (and read) this far.
+    pub async fn receipt(&self, chat: ChatId, user: UserId, delivered: u64, read: u64) {
+        self.until(
+            &format!("{user} has {delivered} and has read {read} of {chat}"),
+            |state| {
+                state
+                    .receipts
+                    .get(&(chat, user))
+                    .is_some_and(|receipt| receipt.0 >= delivered && receipt.1 >= read)
+            },
+        )
+        .await;
+    }
+
+    /// What it has stored and heard so far.
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// The messages of a chat, as text.
+    pub fn texts(&self, chat: ChatId) -> Vec<String> {
+        self.state
+            .borrow()
+            .logs
+            .get(&chat)
+            .map(Log::texts)
+            .unwrap_or_default()
+    }
+}
+
+impl Drop for Phone {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The text of an entry that is a message.
+pub fn text(entry: &Entry) -> Option<String> {
+    match entry.content.as_ref()?.content.as_ref()? {
+        Content::Message(message) => Some(String::from_utf8_lossy(&message.body).into_owned()),
+        _ => None,
+    }
+}

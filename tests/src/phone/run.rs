@@ -1,0 +1,293 @@
+//! The phone's task: one stream after the other.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use tern_proto::v1::{
+    CloseCode, GetChatRequest, MarkRead, SendErrorCode, SendResult, client_item::Item, send_result::Outcome,
+    server_event::Event,
+};
+use tern_types::{ChatId, RequestId};
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::{Command, State, To};
+use crate::wire::{self, Wire};
+use crate::{Api, Device};
+
+/// Between two attempts to open a stream.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A gateway that takes the stream answers it; one that was stopped never does.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
+/// Silence after which a phone asks for a sign of life, and after which it gives the stream up.
+const QUIET: Duration = Duration::from_secs(4);
+const DEAD: Duration = Duration::from_secs(12);
+
+pub struct Run {
+    device: Device,
+    gateways: Vec<Channel>,
+    commands: mpsc::Receiver<Command>,
+    again: mpsc::WeakSender<Command>,
+    state: watch::Sender<State>,
+    /// In the order of writing, until the result.
+    outbox: Vec<(RequestId, To, Vec<u8>)>,
+    wanted: bool,
+    pinned: Option<usize>,
+    next: usize,
+    acknowledging: bool,
+    unacknowledged: BTreeSet<ChatId>,
+}
+
+impl Run {
+    pub fn new(
+        device: Device,
+        gateways: Vec<Channel>,
+        commands: mpsc::Receiver<Command>,
+        again: mpsc::WeakSender<Command>,
+        state: watch::Sender<State>,
+    ) -> Self {
+        let next = rand::random_range(0..gateways.len());
+        Self {
+            device,
+            gateways,
+            commands,
+            again,
+            state,
+            outbox: Vec::new(),
+            wanted: false,
+            pinned: None,
+            next,
+            acknowledging: true,
+            unacknowledged: BTreeSet::new(),
+        }
+    }
+
+    pub async fn run(mut self) {
+        loop {
+            while !self.wanted {
+                let Some(command) = self.commands.recv().await else {
+                    return;
+                };
+                self.offline(command);
+            }
+            let gateway = self.pinned.unwrap_or(self.next) % self.gateways.len();
+            self.next += 1;
+            let end = self.session(self.gateways[gateway].clone()).await;
+            self.state.send_modify(|state| {
+                state.online = false;
+                state.caught_up = false;
+                if let Err(status) = &end {
+                    state.ends.push(status.code());
+                }
+            });
+            if self.wanted {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// A command while there is no stream.
+    fn offline(&mut self, command: Command) {
+        match command {
+            Command::Send { request, to, body } => self.outbox.push((request, to, body)),
+            Command::Retry(_) | Command::Read { .. } => {}
+            Command::Online { wanted, gateway } => (self.wanted, self.pinned) = (wanted, gateway),
+            Command::Acknowledge(on) => self.acknowledging = on,
+        }
+    }
+
+    async fn session(&mut self, channel: Channel) -> Result<(), Status> {
+        let open = Wire::open(channel.clone(), &self.device);
+        let opened = tokio::time::timeout(OPEN_WITHIN, open).await;
+        let (mut wire, opened) = opened.unwrap_or_else(|_| Err(Status::deadline_exceeded("no Opened")))?;
+        self.state.send_modify(|state| {
+            state.online = true;
+            state.sessions += 1;
+            state.store_epoch.clone_from(&opened.store_epoch);
+        });
+        for item in self.outbox.iter().map(item) {
+            wire.say(item).await;
+        }
+        let api = Api::new(channel, &self.device.access_token);
+        let mut heard = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                event = wire.event() => {
+                    heard = tokio::time::Instant::now();
+                    match event? {
+                        Some(event) => self.event(event, &api).await,
+                        None => return Ok(()),
+                    }
+                    if wire.drained() {
+                        self.send_acks(&wire).await;
+                    }
+                }
+                command = self.commands.recv() => match command {
+                    Some(command) => if self.online(command, &wire).await.is_break() { return Ok(()) },
+                    None => return Ok(()),
+                },
+                () = tokio::time::sleep_until(heard + DEAD) => return Err(Status::deadline_exceeded("silence")),
+                () = tokio::time::sleep(QUIET) => wire.say(Item::Heartbeat(Default::default())).await,
+            }
+        }
+    }
+
+    async fn online(&mut self, command: Command, wire: &Wire) -> ControlFlow<()> {
+        match command {
+            Command::Send { request, to, body } => {
+                self.outbox.push((request, to, body));
+                if let Some(last) = self.outbox.last() {
+                    wire.say(item(last)).await;
+                }
+            }
+            Command::Retry(request) => {
+                if let Some(waiting) = self.outbox.iter().find(|waiting| waiting.0 == request) {
+                    wire.say(item(waiting)).await;
+                }
+            }
+            Command::Read { chat, seq } => {
+                wire.say(Item::MarkRead(MarkRead {
+                    chat_id: chat.to_string(),
+                    seq,
+                }))
+                .await;
+            }
+            Command::Acknowledge(on) => {
+                self.acknowledging = on;
+                self.send_acks(wire).await;
+            }
+            Command::Online { wanted, gateway } => {
+                (self.wanted, self.pinned) = (wanted, gateway);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn event(&mut self, event: Event, api: &Api) {
+        match event {
+            Event::Entry(entry) => {
+                if let Ok(chat) = entry.chat_id.parse::<ChatId>() {
+                    self.begin(chat, entry.seq, api).await;
+                    self.unacknowledged.insert(chat);
+                }
+                self.state.send_modify(|state| state.entry(entry));
+            }
+            Event::Skipped(skipped) => {
+                if let Ok(chat) = skipped.chat_id.parse::<ChatId>() {
+                    self.unacknowledged.insert(chat);
+                }
+                self.state.send_modify(|state| state.skip(skipped));
+            }
+            Event::SendResult(result) => self.result(result, api).await,
+            Event::Receipt(receipt) => self.state.send_modify(|state| state.receipt(&receipt)),
+            Event::CaughtUp(_) => self.state.send_modify(|state| state.caught_up = true),
+            Event::Draining(_) => {
+                self.state.send_modify(|state| state.drainings += 1);
+            }
+            Event::Closing(closing) => {
+                use CloseCode as C;
+                if matches!(
+                    closing.code(),
+                    C::SessionReplaced | C::DeviceRevoked | C::Unauthenticated
+                ) {
+                    self.wanted = false;
+                }
+                self.state.send_modify(|state| state.closings.push(closing));
+            }
+            Event::Opened(opened) => self
+                .state
+                .send_modify(|state| state.breach(format!("a second {opened:?}"))),
+            Event::TokenExpiring(_) | Event::Reauthenticated(_) | Event::HeartbeatAck(_) => {}
+        }
+    }
+
+    /// Where the cursor of a chat begins that the phone has not seen before.
+    async fn begin(&mut self, chat: ChatId, seq: u64, api: &Api) {
+        if seq == 1 || self.state.borrow().logs.contains_key(&chat) {
+            return;
+        }
+        let request = GetChatRequest {
+            chat_id: chat.to_string(),
+            ..Default::default()
+        };
+        // Without an answer the entry is held, and comes again.
+        if let Ok(reply) = api.chats().get_chat(request).await
+            && let Some(found) = reply.into_inner().chat
+        {
+            self.state
+                .send_modify(|state| state.begin(chat, found.resume_seq));
+        }
+    }
+
+    async fn result(&mut self, result: SendResult, api: &Api) {
+        let Ok(request) = result.request_id.parse::<RequestId>() else {
+            return self
+                .state
+                .send_modify(|state| state.breach(format!("a result for nothing: {result:?}")));
+        };
+        let place = self.outbox.iter().position(|waiting| waiting.0 == request);
+        match result.outcome {
+            Some(Outcome::Sent(sent)) => {
+                let Some(place) = place else { return };
+                let (_, _, body) = self.outbox.remove(place);
+                if let Ok(chat) = sent.chat_id.parse::<ChatId>() {
+                    self.begin(chat, sent.seq, api).await;
+                    self.unacknowledged.insert(chat);
+                }
+                self.state.send_modify(|state| state.own(request, sent, &body));
+            }
+            Some(Outcome::Error(error)) if again_later(error.code()) => {
+                let after = Duration::from_millis(error.retry_after_ms.into());
+                let Some(commands) = self.again.upgrade() else {
+                    return;
+                };
+                tokio::spawn(async move {
+                    tokio::time::sleep(after).await;
+                    // The phone may be gone.
+                    let _ = commands.send(Command::Retry(request)).await;
+                });
+            }
+            Some(Outcome::Error(error)) => {
+                if let Some(place) = place {
+                    self.outbox.remove(place);
+                }
+                self.state.send_modify(|state| {
+                    state.results.insert(request, Err(error));
+                });
+            }
+            None => self
+                .state
+                .send_modify(|state| state.breach("a result without outcome")),
+        }
+    }
+
+    async fn send_acks(&mut self, wire: &Wire) {
+        if !self.acknowledging || self.unacknowledged.is_empty() {
+            return;
+        }
+        let acks: Vec<Item> = {
+            let state = self.state.borrow();
+            self.unacknowledged
+                .iter()
+                .map(|chat| wire::ack(*chat, state.cursor(*chat)))
+                .collect()
+        };
+        self.unacknowledged.clear();
+        wire.frame(acks).await;
+    }
+}
+
+fn again_later(code: SendErrorCode) -> bool {
+    matches!(code, SendErrorCode::Unavailable | SendErrorCode::RateLimited)
+}
+
+fn item((request, to, body): &(RequestId, To, Vec<u8>)) -> Item {
+    match to {
+        To::Chat(chat) => wire::message(*request, *chat, body.clone()),
+        To::Person(peer) => wire::message_to(*request, *peer, body.clone()),
+    }
+}

@@ -1,0 +1,181 @@
+//! One device stream, frame by frame.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tern_proto::v1::messaging_client::MessagingClient;
+use tern_proto::v1::{
+    Ack, ClientFrame, ClientItem, Envelope, Open, Opened, SendMessage, ServerFrame, client_item::Item,
+    send_message, server_event::Event,
+};
+use tern_types::{ChatId, RequestId, UserId};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+use crate::Device;
+
+/// For what the server says at once.
+const BOUND: Duration = Duration::from_secs(15);
+/// Frames not yet taken by the connection: more than any test writes ahead.
+const FRAMES: usize = 1024;
+
+/// A stream that says exactly what it is told to.
+pub struct Wire {
+    up: Option<mpsc::Sender<ClientFrame>>,
+    down: Streaming<ServerFrame>,
+    waiting: VecDeque<Event>,
+}
+
+impl Wire {
+    /// A stream on which nothing was said yet.
+    pub async fn silent(channel: Channel) -> Result<Self, Status> {
+        let (up, frames) = mpsc::channel(FRAMES);
+        let down = MessagingClient::new(channel)
+            .stream(ReceiverStream::new(frames))
+            .await?
+            .into_inner();
+        Ok(Self {
+            up: Some(up),
+            down,
+            waiting: VecDeque::new(),
+        })
+    }
+
+    /// A stream with `Open` said and `Opened` heard.
+    pub async fn open(channel: Channel, device: &Device) -> Result<(Self, Opened), Status> {
+        let mut wire = Self::silent(channel).await?;
+        wire.say(open(&device.access_token)).await;
+        match wire.next().await? {
+            Some(Event::Opened(opened)) => Ok((wire, opened)),
+            other => panic!("the first event is Opened, not {other:?}"),
+        }
+    }
+
+    /// Sends one item in a frame of its own.
+    pub async fn say(&self, item: Item) {
+        self.frame(vec![item]).await;
+    }
+
+    /// Sends items in one frame. What cannot be sent any more is dropped: the end is heard from the other side.
+    pub async fn frame(&self, items: Vec<Item>) {
+        let items = items
+            .into_iter()
+            .map(|item| ClientItem { item: Some(item) })
+            .collect();
+        if let Some(up) = &self.up {
+            let _ = up.send(ClientFrame { items }).await;
+        }
+    }
+
+    /// Ends our side of the stream.
+    pub fn finish(&mut self) {
+        self.up = None;
+    }
+
+    /// The next event; `None`: the server has ended the stream with success.
+    pub async fn next(&mut self) -> Result<Option<Event>, Status> {
+        tokio::time::timeout(BOUND, self.event())
+            .await
+            .unwrap_or_else(|_| panic!("nothing came within {BOUND:?}"))
+    }
+
+    /// The next event within `bound`, or nothing.
+    pub async fn next_within(&mut self, bound: Duration) -> Option<Result<Option<Event>, Status>> {
+        tokio::time::timeout(bound, self.event()).await.ok()
+    }
+
+    /// Whether all that came in one frame has been taken.
+    pub fn drained(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The next event, without a bound.
+    pub async fn event(&mut self) -> Result<Option<Event>, Status> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Ok(Some(event));
+            }
+            match self.down.message().await? {
+                Some(frame) => self
+                    .waiting
+                    .extend(frame.events.into_iter().filter_map(|event| event.event)),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Passes over events until `pick` takes one.
+    pub async fn until<T>(&mut self, mut pick: impl FnMut(Event) -> Option<T>) -> T {
+        loop {
+            match self.next().await {
+                Ok(Some(event)) => {
+                    if let Some(picked) = pick(event) {
+                        return picked;
+                    }
+                }
+                Ok(None) => panic!("the stream ended before what was expected"),
+                Err(status) => panic!("the stream ended before what was expected: {status:?}"),
+            }
+        }
+    }
+
+    /// Passes over events until the stream ends: the last event and the status.
+    pub async fn end(&mut self) -> (Option<Event>, Status) {
+        let mut last = None;
+        loop {
+            match self.next().await {
+                Ok(Some(event)) => last = Some(event),
+                Ok(None) => return (last, Status::ok("")),
+                Err(status) => return (last, status),
+            }
+        }
+    }
+}
+
+pub fn open(access_token: &str) -> Item {
+    Item::Open(Open {
+        access_token: access_token.to_owned(),
+        client_version: "tern-tests/1".to_owned(),
+        active: true,
+    })
+}
+
+pub fn ack(chat: ChatId, seq: u64) -> Item {
+    Item::Ack(Ack {
+        chat_id: chat.to_string(),
+        seq,
+    })
+}
+
+/// A message to a chat.
+pub fn message(request: RequestId, chat: ChatId, body: impl Into<Vec<u8>>) -> Item {
+    item(request, send_message::To::ChatId(chat.to_string()), body.into())
+}
+
+/// A message to a person.
+pub fn message_to(request: RequestId, peer: UserId, body: impl Into<Vec<u8>>) -> Item {
+    item(
+        request,
+        send_message::To::PeerUserId(peer.to_string()),
+        body.into(),
+    )
+}
+
+fn item(request: RequestId, to: send_message::To, body: Vec<u8>) -> Item {
+    Item::Send(SendMessage {
+        request_id: request.to_string(),
+        to: Some(to),
+        envelope: Some(plain()),
+        body: body.into(),
+    })
+}
+
+/// The envelope of an ordinary message.
+pub fn plain() -> Envelope {
+    Envelope {
+        counts_as_unread: true,
+        ..Envelope::default()
+    }
+}
