@@ -14,15 +14,17 @@ use crate::state::entry::Fingerprint;
 /// The content of the entry that a change becomes.
 pub fn of_change(actor: UserId, action: &Action) -> Bytes {
     encode(match action {
-        Action::Add(users) => {
-            Content::MembersAdded(v1::MembersAdded { user_ids: users.iter().map(ToString::to_string).collect() })
-        }
-        Action::Remove(user) => {
-            Content::MemberRemoved(v1::MemberRemoved { user_id: user.to_string(), left: *user == actor })
-        }
-        Action::SetRole(user, role) => {
-            Content::RoleChanged(v1::RoleChanged { user_id: user.to_string(), role: role_to_wire(*role).into() })
-        }
+        Action::Add(users) => Content::MembersAdded(v1::MembersAdded {
+            user_ids: users.iter().map(ToString::to_string).collect(),
+        }),
+        Action::Remove(user) => Content::MemberRemoved(v1::MemberRemoved {
+            user_id: user.to_string(),
+            left: *user == actor,
+        }),
+        Action::SetRole(user, role) => Content::RoleChanged(v1::RoleChanged {
+            user_id: user.to_string(),
+            role: role_to_wire(*role).into(),
+        }),
         Action::SetTitle(title) => Content::ChatUpdated(v1::ChatUpdated { title: title.clone() }),
     })
 }
@@ -30,7 +32,10 @@ pub fn of_change(actor: UserId, action: &Action) -> Bytes {
 /// The content of a group's first entry.
 pub fn of_creation(title: &str, members: &[UserId]) -> Bytes {
     let member_user_ids = members.iter().map(ToString::to_string).collect();
-    encode(Content::ChatCreated(v1::ChatCreated { title: title.to_owned(), member_user_ids }))
+    encode(Content::ChatCreated(v1::ChatCreated {
+        title: title.to_owned(),
+        member_user_ids,
+    }))
 }
 
 /// Tells requests under one request_id apart.
@@ -63,5 +68,9 @@ pub fn role_from_wire(role: v1::Role) -> Option<Role> {
 }
 
 fn encode(content: Content) -> Bytes {
-    v1::EntryContent { content: Some(content) }.encode_to_vec().into()
+    v1::EntryContent {
+        content: Some(content),
+    }
+    .encode_to_vec()
+    .into()
 }

@@ -50,7 +50,11 @@ impl Action {
 /// Whether `change` may be made to `chat` as it is now.
 pub fn permit(chat: &Chat, change: &Change) -> Result<Permitted, Refusal> {
     if chat.kind() != ChatKind::Group {
-        return if is_member(chat, change.actor) { Err(Refusal::NotAGroup) } else { Err(Refusal::NotAMember) };
+        return if is_member(chat, change.actor) {
+            Err(Refusal::NotAGroup)
+        } else {
+            Err(Refusal::NotAMember)
+        };
     }
     let role = if change.actor == UserId::SYSTEM {
         Role::Owner
@@ -64,24 +68,38 @@ pub fn permit(chat: &Chat, change: &Change) -> Result<Permitted, Refusal> {
         Action::SetTitle(title) => {
             at_least(role, Role::Admin)?;
             let same = chat.title() == title;
-            Ok(if same { Permitted::Nothing } else { Permitted::Entry(change.action.clone()) })
+            Ok(if same {
+                Permitted::Nothing
+            } else {
+                Permitted::Entry(change.action.clone())
+            })
         }
     }
 }
 
 fn add(chat: &Chat, role: Role, users: &[UserId]) -> Result<Permitted, Refusal> {
     at_least(role, Role::Admin)?;
-    let mut new: Vec<UserId> = users.iter().copied().filter(|user| chat.member(*user).is_none()).collect();
+    let mut new: Vec<UserId> = users
+        .iter()
+        .copied()
+        .filter(|user| chat.member(*user).is_none())
+        .collect();
     new.sort_unstable();
     new.dedup();
     if chat.member_count() + new.len() > MAX_GROUP_MEMBERS {
         return Err(Refusal::GroupFull);
     }
-    Ok(if new.is_empty() { Permitted::Nothing } else { Permitted::Entry(Action::Add(new)) })
+    Ok(if new.is_empty() {
+        Permitted::Nothing
+    } else {
+        Permitted::Entry(Action::Add(new))
+    })
 }
 
 fn remove(chat: &Chat, role: Role, actor: UserId, user: UserId) -> Result<Permitted, Refusal> {
-    let Some(member) = chat.member(user) else { return Ok(Permitted::Nothing) };
+    let Some(member) = chat.member(user) else {
+        return Ok(Permitted::Nothing);
+    };
     if actor != user {
         at_least(role, Role::Admin)?;
         at_least(role, member.role)?;
@@ -105,11 +123,17 @@ fn set_role(chat: &Chat, role: Role, user: UserId, to: Role) -> Result<Permitted
 }
 
 fn at_least(role: Role, needed: Role) -> Result<(), Refusal> {
-    if role >= needed { Ok(()) } else { Err(Refusal::RoleTooLow) }
+    if role >= needed {
+        Ok(())
+    } else {
+        Err(Refusal::RoleTooLow)
+    }
 }
 
 fn owners(chat: &Chat) -> usize {
-    chat.members().filter(|(_, member)| member.role == Role::Owner).count()
+    chat.members()
+        .filter(|(_, member)| member.role == Role::Owner)
+        .count()
 }
 
 fn is_member(chat: &Chat, user: UserId) -> bool {

@@ -221,12 +221,18 @@ impl Chat {
 
     /// Whether forgetting this chat loses nothing that is not in the store.
     pub fn is_idle(&self) -> bool {
-        self.waiting() == 0 && self.unsettled.is_none() && self.settling.is_none() && self.stage == Stage::Ready
+        self.waiting() == 0
+            && self.unsettled.is_none()
+            && self.settling.is_none()
+            && self.stage == Stage::Ready
     }
 
     /// The requests that a load should look for.
     pub fn requests(&self) -> Vec<(UserId, RequestId)> {
-        self.queue.iter().map(|waiting| waiting.command.request()).collect()
+        self.queue
+            .iter()
+            .map(|waiting| waiting.command.request())
+            .collect()
     }
 
     /// Takes over what the store says; answers what turned out to be placed already.
@@ -256,7 +262,9 @@ impl Chat {
         let mut answers = Vec::new();
         for waiting in std::mem::take(&mut self.queue) {
             match self.repetition(&waiting.command) {
-                Some(outcome) => answers.extend(waiting.origins.iter().map(|origin| (*origin, outcome.clone()))),
+                Some(outcome) => {
+                    answers.extend(waiting.origins.iter().map(|origin| (*origin, outcome.clone())))
+                }
                 None => self.queue.push_back(waiting),
             }
         }
@@ -269,35 +277,56 @@ impl Chat {
             return Some(outcome);
         }
         let request = command.request();
-        let in_flight = self.in_flight.iter_mut().flat_map(|(_, waiting)| waiting.iter_mut());
-        if let Some(same) = in_flight.chain(self.queue.iter_mut()).find(|waiting| waiting.command.request() == request) {
+        let in_flight = self
+            .in_flight
+            .iter_mut()
+            .flat_map(|(_, waiting)| waiting.iter_mut());
+        if let Some(same) = in_flight
+            .chain(self.queue.iter_mut())
+            .find(|waiting| waiting.command.request() == request)
+        {
             if same.command.fingerprint() != command.fingerprint() {
                 return Some(Outcome::Refused(Refusal::RequestIdReused));
             }
             same.origins.push(origin);
             return None;
         }
-        self.queue.push_back(Waiting { origins: vec![origin], command });
+        self.queue.push_back(Waiting {
+            origins: vec![origin],
+            command,
+        });
         None
     }
 
     /// The next batch, numbered, and the answers to commands that are refused instead.
     pub fn take_batch(&mut self, now: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
         let mut answers = Vec::new();
-        let Some(key) = self.key.clone() else { return (None, answers) };
+        let Some(key) = self.key.clone() else {
+            return (None, answers);
+        };
         let sent_at = now.max(self.last_sent_at);
         let most = if self.one_by_one { 1 } else { MAX_BATCH };
-        let mut batch =
-            Batch { chat: self.id, key, expected: self.head, ordinal: self.ordinal, entries: Vec::new(), change: None };
+        let mut batch = Batch {
+            chat: self.id,
+            key,
+            expected: self.head,
+            ordinal: self.ordinal,
+            entries: Vec::new(),
+            change: None,
+        };
         let mut taken = Vec::new();
         while batch.entries.len() < most && batch.change.is_none() {
             let Some(front) = self.queue.front() else { break };
             if matches!(front.command, Command::Change(_)) && !batch.entries.is_empty() {
                 break;
             }
-            let Some(waiting) = self.queue.pop_front() else { break };
+            let Some(waiting) = self.queue.pop_front() else {
+                break;
+            };
             match self.admit(&waiting.command) {
-                Ok(None) => answers.extend(waiting.origins.iter().map(|origin| (*origin, Outcome::Unchanged))),
+                Ok(None) => {
+                    answers.extend(waiting.origins.iter().map(|origin| (*origin, Outcome::Unchanged)))
+                }
                 Err(refusal) => {
                     let refused = Outcome::Refused(refusal);
                     answers.extend(waiting.origins.iter().map(|origin| (*origin, refused.clone())));
@@ -305,7 +334,13 @@ impl Chat {
                 Ok(Some((new, change))) => {
                     batch.ordinal += u64::from(new.counts);
                     let seq = batch.head().next();
-                    batch.entries.push(Entry { chat: self.id, seq, ordinal: batch.ordinal, sent_at, new });
+                    batch.entries.push(Entry {
+                        chat: self.id,
+                        seq,
+                        ordinal: batch.ordinal,
+                        sent_at,
+                        new,
+                    });
                     batch.change = change;
                     taken.push(waiting);
                 }
@@ -320,7 +355,9 @@ impl Chat {
 
     /// The batch under way is in the store: its entries, each with who waits for it.
     pub fn committed(&mut self) -> Vec<(Entry, Vec<Origin>)> {
-        let Some((batch, taken)) = self.in_flight.take() else { return Vec::new() };
+        let Some((batch, taken)) = self.in_flight.take() else {
+            return Vec::new();
+        };
         self.tries = 0;
         if self.queue.is_empty() {
             self.one_by_one = false;
@@ -331,7 +368,11 @@ impl Chat {
         self.ordinal = batch.ordinal;
         for entry in &batch.entries {
             self.last_sent_at = entry.sent_at;
-            let placed = Placed { seq: entry.seq, sent_at: entry.sent_at, fingerprint: entry.new.fingerprint };
+            let placed = Placed {
+                seq: entry.seq,
+                sent_at: entry.sent_at,
+                fingerprint: entry.new.fingerprint,
+            };
             self.recent.insert(entry.new.sender, entry.new.request, placed);
             if let Some(member) = self.members.get_mut(&entry.new.sender) {
                 member.last_sent = entry.seq;
@@ -340,14 +381,20 @@ impl Chat {
         if let Some(action) = batch.change {
             self.apply_change(action, batch.expected.next());
         }
-        batch.entries.into_iter().zip(taken.into_iter().map(|waiting| waiting.origins)).collect()
+        batch
+            .entries
+            .into_iter()
+            .zip(taken.into_iter().map(|waiting| waiting.origins))
+            .collect()
     }
 
     /// The head had moved, or a request is in the log already: back to the queue, to be loaded and tried again.
     pub fn behind(&mut self) -> Vec<(Origin, Outcome)> {
         self.stage = Stage::Loading;
         self.tries += 1;
-        let Some((_, taken)) = self.in_flight.take() else { return Vec::new() };
+        let Some((_, taken)) = self.in_flight.take() else {
+            return Vec::new();
+        };
         for waiting in taken.into_iter().rev() {
             self.queue.push_front(waiting);
         }
@@ -363,7 +410,9 @@ impl Chat {
 
     /// The store refused the batch for what is in it: its entries are tried one by one, and a single one is refused.
     pub fn refused(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
-        let Some((batch, taken)) = self.in_flight.take() else { return Vec::new() };
+        let Some((batch, taken)) = self.in_flight.take() else {
+            return Vec::new();
+        };
         if batch.entries.len() > 1 {
             self.one_by_one = true;
             for waiting in taken.into_iter().rev() {
@@ -372,7 +421,11 @@ impl Chat {
             return Vec::new();
         }
         let refused = Outcome::Refused(refusal.clone());
-        taken.iter().flat_map(|waiting| &waiting.origins).map(|origin| (*origin, refused.clone())).collect()
+        taken
+            .iter()
+            .flat_map(|waiting| &waiting.origins)
+            .map(|origin| (*origin, refused.clone()))
+            .collect()
     }
 
     /// Everybody who waits is told `refusal`.
@@ -384,7 +437,10 @@ impl Chat {
     pub fn answer_all(&mut self, outcome: &Outcome) -> Vec<(Origin, Outcome)> {
         let in_flight = self.in_flight.take().map(|(_, taken)| taken).unwrap_or_default();
         let waiting = in_flight.into_iter().chain(self.queue.drain(..));
-        waiting.flat_map(|waiting| waiting.origins).map(|origin| (origin, outcome.clone())).collect()
+        waiting
+            .flat_map(|waiting| waiting.origins)
+            .map(|origin| (origin, outcome.clone()))
+            .collect()
     }
 
     /// Remembers what a device has of the unsettled entries. Above the head: dropped.
@@ -413,15 +469,25 @@ impl Chat {
 
     /// Who is told of `user`'s watermark: the senders of what they got, and the user themselves for a read mark.
     pub fn told_of(&self, user: UserId, since: Seq, read_rose: bool) -> Vec<UserId> {
-        let senders = self.members.iter().filter(|(other, member)| **other != user && member.last_sent > since);
-        senders.map(|(other, _)| *other).chain(read_rose.then_some(user)).collect()
+        let senders = self
+            .members
+            .iter()
+            .filter(|(other, member)| **other != user && member.last_sent > since);
+        senders
+            .map(|(other, _)| *other)
+            .chain(read_rose.then_some(user))
+            .collect()
     }
 
     fn repetition(&self, command: &Command) -> Option<Outcome> {
         let (sender, request) = command.request();
         let placed = self.recent.get(sender, request)?;
         Some(if placed.fingerprint == command.fingerprint() {
-            Outcome::Placed { chat: self.id, seq: placed.seq, sent_at: placed.sent_at }
+            Outcome::Placed {
+                chat: self.id,
+                seq: placed.seq,
+                sent_at: placed.sent_at,
+            }
         } else {
             Outcome::Refused(Refusal::RequestIdReused)
         })
@@ -455,7 +521,14 @@ impl Chat {
         match action {
             Action::Add(users) => {
                 for user in users {
-                    self.members.insert(user, Member { role: Role::Member, joined: seq, last_sent: Seq::ZERO });
+                    self.members.insert(
+                        user,
+                        Member {
+                            role: Role::Member,
+                            joined: seq,
+                            last_sent: Seq::ZERO,
+                        },
+                    );
                 }
             }
             Action::Remove(user) => {

@@ -13,8 +13,6 @@ pub type Fingerprint = [u8; 16];
 #[repr(i16)]
 pub enum EntryKind {
     Message = 1,
-    Edit = 2,
-    Deletion = 3,
     Reaction = 4,
     ChatCreated = 10,
     MembersAdded = 11,

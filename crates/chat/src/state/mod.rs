@@ -29,7 +29,12 @@ pub use shard::{Effect, Event, Job, JobDone, ShardState};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
     /// An item of a gateway's link; `request` is nil for an acknowledgement.
-    Link { link: u64, reference: u64, session: SessionId, request: RequestId },
+    Link {
+        link: u64,
+        reference: u64,
+        session: SessionId,
+        request: RequestId,
+    },
     /// A unary call, or a task of this node.
     Call(u64),
 }
@@ -48,10 +53,19 @@ impl Origin {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The entry has its place. Also the answer to a repetition.
-    Placed { chat: ChatId, seq: Seq, sent_at: Timestamp },
+    Placed {
+        chat: ChatId,
+        seq: Seq,
+        sent_at: Timestamp,
+    },
     /// Nothing had to change.
     Unchanged,
-    AckWritten { chat: ChatId, seq: Seq },
+    /// `row`: where the device's inbox row begins now, if it still has one.
+    AckWritten {
+        chat: ChatId,
+        seq: Seq,
+        row: Option<Seq>,
+    },
     /// Nothing of it is stored.
     Refused(Refusal),
     /// Another node owns the chat now.
@@ -79,17 +93,27 @@ pub enum Refusal {
     LastOwner,
     #[error("{0}")]
     Invalid(&'static str),
+    #[error("{0}")]
+    TooLarge(&'static str),
     /// Try the same again later.
     #[error("{reason}")]
-    Unavailable { reason: &'static str, retry_after: Duration },
+    Unavailable {
+        reason: &'static str,
+        retry_after: Duration,
+    },
 }
 
 impl Refusal {
     /// The store did not answer; whether the entry is in the log is known when the request comes again.
-    pub const STORE_AWAY: Self = Self::Unavailable { reason: "the store is away", retry_after: Duration::from_secs(1) };
+    pub const STORE_AWAY: Self = Self::Unavailable {
+        reason: "the store is away",
+        retry_after: Duration::from_secs(1),
+    };
     /// More waits than is good; see the queue's bound.
-    pub const OVERLOADED: Self =
-        Self::Unavailable { reason: "the chat's node has too much to do", retry_after: Duration::from_millis(500) };
+    pub const OVERLOADED: Self = Self::Unavailable {
+        reason: "the chat's node has too much to do",
+        retry_after: Duration::from_millis(500),
+    };
 }
 
 /// A device that has not acknowledged what it is entitled to, and now has an inbox row from `from` on.

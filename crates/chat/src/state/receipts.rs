@@ -71,7 +71,12 @@ impl Receipts {
                     (true, false) => before.delivered,
                     _ => before.read,
                 };
-                Some(Risen { user, mark, since, read_rose: mark.read > before.read })
+                Some(Risen {
+                    user,
+                    mark,
+                    since,
+                    read_rose: mark.read > before.read,
+                })
             })
             .collect()
     }

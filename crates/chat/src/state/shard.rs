@@ -39,17 +39,48 @@ const MAX_CHATS: usize = 100_000;
 /// What happens to a shard.
 #[derive(Debug)]
 pub enum Event {
-    Send { origin: Origin, chat: ChatId, peer: Option<UserId>, entry: NewEntry },
-    Change { origin: Origin, chat: ChatId, change: Change },
+    Send {
+        origin: Origin,
+        chat: ChatId,
+        peer: Option<UserId>,
+        entry: NewEntry,
+    },
+    Change {
+        origin: Origin,
+        chat: ChatId,
+        change: Change,
+    },
     /// `write`: the device has an inbox row, and `origin` gets an answer when it is written.
-    Ack { origin: Origin, chat: ChatId, user: UserId, device: DeviceId, seq: Seq, write: bool },
-    Read { chat: ChatId, user: UserId, seq: Seq },
-    Loaded { chat: ChatId, result: Result<Option<Snapshot>, LoadError> },
+    Ack {
+        origin: Origin,
+        chat: ChatId,
+        user: UserId,
+        device: DeviceId,
+        seq: Seq,
+        write: bool,
+    },
+    Read {
+        chat: ChatId,
+        user: UserId,
+        seq: Seq,
+    },
+    Loaded {
+        chat: ChatId,
+        result: Result<Option<Snapshot>, LoadError>,
+    },
     JobDone(JobDone),
     /// Every session of a [`Effect::Wake`] has its duty or is gone; `ok` false: not known.
-    WakesDone { chat: ChatId, upto: Seq, ok: bool },
+    WakesDone {
+        chat: ChatId,
+        upto: Seq,
+        ok: bool,
+    },
     /// The store has unsettled entries of this chat up to `high`.
-    Recover { chat: ChatId, low: Seq, high: Seq },
+    Recover {
+        chat: ChatId,
+        low: Seq,
+        high: Seq,
+    },
     /// This node owns these slots now, and no others.
     Owned(Arc<HashSet<Slot>>),
     /// Time has passed.
@@ -66,12 +97,28 @@ pub enum LoadError {
 #[derive(Debug)]
 pub enum Effect {
     /// Read the chat in one snapshot; make it first where `create` names the two people and it does not exist.
-    Load { chat: ChatId, create: Option<(UserId, UserId)>, requests: Vec<(UserId, RequestId)> },
-    Answer { origin: Origin, outcome: Outcome },
+    Load {
+        chat: ChatId,
+        create: Option<(UserId, UserId)>,
+        requests: Vec<(UserId, RequestId)>,
+    },
+    Answer {
+        origin: Origin,
+        outcome: Outcome,
+    },
     /// Tell whoever of these users is online: a hint.
-    Push { chat: ChatId, users: Vec<UserId>, except: Vec<Origin>, what: Pushed },
+    Push {
+        chat: ChatId,
+        users: Vec<UserId>,
+        except: Vec<Origin>,
+        what: Pushed,
+    },
     /// Look these devices up, make their sessions responsible, then say [`Event::WakesDone`].
-    Wake { chat: ChatId, upto: Seq, missing: Vec<Missing> },
+    Wake {
+        chat: ChatId,
+        upto: Seq,
+        missing: Vec<Missing>,
+    },
 }
 
 #[derive(Debug)]
@@ -113,11 +160,24 @@ pub struct SettleChat {
 #[derive(Debug)]
 pub enum JobDone {
     Commit(Vec<(ChatId, Committed)>),
-    Acks { acks: Vec<AckWrite>, written: bool },
+    /// Which devices still have a row, and from where. `None`: nothing was written.
+    Acks {
+        acks: Vec<AckWrite>,
+        rows: Option<HashMap<(ChatId, DeviceId), Seq>>,
+    },
     /// Who is missing of each chat; nobody: it is settled. `None`: the store was away.
-    Settle { chats: Vec<(ChatId, Seq)>, missing: Option<HashMap<ChatId, Vec<Missing>>> },
-    Close { chats: Vec<(ChatId, Seq)>, closed: bool },
-    Reads { reads: Vec<(ChatId, UserId, Seq)>, written: bool },
+    Settle {
+        chats: Vec<(ChatId, Seq)>,
+        missing: Option<HashMap<ChatId, Vec<Missing>>>,
+    },
+    Close {
+        chats: Vec<(ChatId, Seq)>,
+        closed: bool,
+    },
+    Reads {
+        reads: Vec<(ChatId, UserId, Seq)>,
+        written: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,20 +224,47 @@ impl ShardState {
 
     /// Nothing is under way that the store or a client waits for.
     pub fn is_quiet(&self) -> bool {
-        !self.busy && self.waiting == 0 && self.acks.is_empty() && self.closes.is_empty() && self.reads.is_empty()
+        !self.busy
+            && self.waiting == 0
+            && self.acks.is_empty()
+            && self.closes.is_empty()
+            && self.reads.is_empty()
     }
 
     /// Chats whose entries are not settled yet.
     pub fn unsettled(&self) -> usize {
-        self.chats.values().filter(|chat| chat.unsettled.is_some()).count()
+        self.chats
+            .values()
+            .filter(|chat| chat.unsettled.is_some())
+            .count()
     }
 
     pub fn apply(&mut self, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
         match event {
-            Event::Send { origin, chat, peer, entry } => self.send(origin, chat, peer, entry, now, out),
-            Event::Change { origin, chat, change } => self.enqueue(origin, chat, Command::Change(change), now, out),
-            Event::Ack { origin, chat, user, device, seq, write } => {
-                let ack = AckWrite { origin, chat, user, device, seq };
+            Event::Send {
+                origin,
+                chat,
+                peer,
+                entry,
+            } => self.send(origin, chat, peer, entry, now, out),
+            Event::Change { origin, chat, change } => {
+                self.enqueue(origin, chat, Command::Change(change), now, out)
+            }
+            Event::Ack {
+                origin,
+                chat,
+                user,
+                device,
+                seq,
+                write,
+            } => {
+                let ack = AckWrite {
+                    origin,
+                    chat,
+                    user,
+                    device,
+                    seq,
+                };
                 self.ack(ack, write);
             }
             Event::Read { chat, user, seq } => self.read(chat, user, seq, now, out),
@@ -193,18 +280,32 @@ impl ShardState {
     /// What this owner knows of a chat's watermarks; `None`: the chat is not loaded.
     pub fn watermarks(&self, chat: ChatId) -> Option<Vec<(UserId, Watermark)>> {
         let chat = self.chats.get(&chat).filter(|chat| chat.stage == Stage::Ready)?;
-        Some(chat.members().map(|(user, _)| (user, chat.receipts.mark(user))).collect())
+        Some(
+            chat.members()
+                .map(|(user, _)| (user, chat.receipts.mark(user)))
+                .collect(),
+        )
     }
 
     /// Receipts that rose since the last call, each once.
     pub fn flush_receipts(&mut self, out: &mut Vec<Effect>) {
         for id in self.risen.drain() {
-            let Some(chat) = self.chats.get_mut(&id) else { continue };
+            let Some(chat) = self.chats.get_mut(&id) else {
+                continue;
+            };
             for risen in chat.receipts.take_risen() {
                 let users = chat.told_of(risen.user, risen.since, risen.read_rose);
                 if !users.is_empty() {
-                    let what = Pushed::Receipt { user: risen.user, mark: risen.mark };
-                    out.push(Effect::Push { chat: id, users, except: Vec::new(), what });
+                    let what = Pushed::Receipt {
+                        user: risen.user,
+                        mark: risen.mark,
+                    };
+                    out.push(Effect::Push {
+                        chat: id,
+                        users,
+                        except: Vec::new(),
+                        what,
+                    });
                 }
             }
         }
@@ -242,7 +343,9 @@ impl ShardState {
         let mut entries = 0;
         while entries < MAX_COMMIT && self.change.is_none() {
             let Some(id) = self.due.pop_front() else { break };
-            let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.is_due()) else { continue };
+            let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.is_due()) else {
+                continue;
+            };
             let (batch, answers) = chat.take_batch(now);
             self.answer(answers, out);
             match batch {
@@ -275,7 +378,12 @@ impl ShardState {
         if self.reads_due.is_some_and(|due| due <= now) {
             self.reads_due = None;
             let reads = std::mem::take(&mut self.reads);
-            return Some(Job::Reads(reads.into_iter().map(|((chat, user), seq)| (chat, user, seq)).collect()));
+            return Some(Job::Reads(
+                reads
+                    .into_iter()
+                    .map(|((chat, user), seq)| (chat, user, seq))
+                    .collect(),
+            ));
         }
         None
     }
@@ -283,9 +391,13 @@ impl ShardState {
     fn take_settle(&mut self, now: Timestamp) -> Vec<SettleChat> {
         let mut settle = Vec::new();
         while settle.len() < MAX_SETTLE {
-            let Some((at, id)) = self.settle_due.first().copied().filter(|(at, _)| *at <= now) else { break };
+            let Some((at, id)) = self.settle_due.first().copied().filter(|(at, _)| *at <= now) else {
+                break;
+            };
             self.settle_due.remove(&(at, id));
-            let Some(chat) = self.chats.get_mut(&id) else { continue };
+            let Some(chat) = self.chats.get_mut(&id) else {
+                continue;
+            };
             chat.settle_at = None;
             if chat.settling.is_some() || chat.unsettled.is_none() {
                 continue;
@@ -296,7 +408,11 @@ impl ShardState {
             }
             let upto = chat.head();
             chat.settling = Some(upto);
-            settle.push(SettleChat { chat: id, upto, acks: chat.acks().collect() });
+            settle.push(SettleChat {
+                chat: id,
+                upto,
+                acks: chat.acks().collect(),
+            });
         }
         settle
     }
@@ -311,7 +427,10 @@ impl ShardState {
         out: &mut Vec<Effect>,
     ) {
         let create = peer.map(|peer| (entry.sender, peer));
-        if let Some(known) = self.chats.get_mut(&chat).filter(|known| known.stage == Stage::Loading)
+        if let Some(known) = self
+            .chats
+            .get_mut(&chat)
+            .filter(|known| known.stage == Stage::Loading)
             && create.is_some()
         {
             // The load under way may have been asked for by somebody who could not make the chat.
@@ -320,7 +439,14 @@ impl ShardState {
         self.enqueue_with(origin, chat, create, Command::Send(Arc::new(entry)), now, out);
     }
 
-    fn enqueue(&mut self, origin: Origin, chat: ChatId, command: Command, now: Timestamp, out: &mut Vec<Effect>) {
+    fn enqueue(
+        &mut self,
+        origin: Origin,
+        chat: ChatId,
+        command: Command,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
         self.enqueue_with(origin, chat, None, command, now, out);
     }
 
@@ -334,10 +460,16 @@ impl ShardState {
         out: &mut Vec<Effect>,
     ) {
         if self.waiting >= MAX_WAITING {
-            out.push(Effect::Answer { origin, outcome: Outcome::Refused(Refusal::OVERLOADED) });
+            out.push(Effect::Answer {
+                origin,
+                outcome: Outcome::Refused(Refusal::OVERLOADED),
+            });
             return;
         }
-        let chat = self.chats.entry(id).or_insert_with(|| load_new(id, create, now, out));
+        let chat = self
+            .chats
+            .entry(id)
+            .or_insert_with(|| load_new(id, create, now, out));
         chat.last_used = now;
         match chat.enqueue(origin, command) {
             Some(outcome) => out.push(Effect::Answer { origin, outcome }),
@@ -356,7 +488,11 @@ impl ShardState {
 
     fn answer(&mut self, answers: Vec<(Origin, Outcome)>, out: &mut Vec<Effect>) {
         self.waiting = self.waiting.saturating_sub(answers.len());
-        out.extend(answers.into_iter().map(|(origin, outcome)| Effect::Answer { origin, outcome }));
+        out.extend(
+            answers
+                .into_iter()
+                .map(|(origin, outcome)| Effect::Answer { origin, outcome }),
+        );
     }
 
     fn ack(&mut self, ack: AckWrite, write: bool) {
@@ -380,7 +516,9 @@ impl ShardState {
             self.hold(id, Event::Read { chat: id, user, seq }, now, out);
             return;
         }
-        let Some(chat) = self.chats.get_mut(&id) else { return };
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
         if chat.member(user).is_none() || !chat.receipts.read(user, seq.min(chat.head())) {
             return;
         }
@@ -402,7 +540,9 @@ impl ShardState {
         }
         self.held_count += 1;
         self.held.entry(id).or_default().push(event);
-        self.chats.entry(id).or_insert_with(|| load_new(id, None, now, out));
+        self.chats
+            .entry(id)
+            .or_insert_with(|| load_new(id, None, now, out));
     }
 
     fn loaded(
@@ -412,7 +552,13 @@ impl ShardState {
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
-        let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.stage == Stage::Loading) else { return };
+        let Some(chat) = self
+            .chats
+            .get_mut(&id)
+            .filter(|chat| chat.stage == Stage::Loading)
+        else {
+            return;
+        };
         chat.loads = chat.loads.saturating_sub(1);
         let refusal = match result {
             // A load that may make the chat is still under way.
@@ -449,9 +595,25 @@ impl ShardState {
                     self.committed(id, result, now, out);
                 }
             }
-            JobDone::Acks { acks, written } => {
-                for ack in acks.into_iter().filter(|_| written) {
-                    self.ack_written(ack, now, out);
+            JobDone::Acks {
+                acks,
+                rows: Some(rows),
+            } => {
+                for ack in acks {
+                    let row = rows.get(&(ack.chat, ack.device)).copied();
+                    self.ack_written(ack, row, now, out);
+                }
+            }
+            // Unconfirmed, the gateways repeat them; a unary call is told.
+            JobDone::Acks { acks, rows: None } => {
+                for ack in acks
+                    .into_iter()
+                    .filter(|ack| matches!(ack.origin, Origin::Call(_)))
+                {
+                    out.push(Effect::Answer {
+                        origin: ack.origin,
+                        outcome: Outcome::Refused(Refusal::STORE_AWAY),
+                    });
                 }
             }
             JobDone::Settle { chats, missing } => self.settled(chats, missing, now, out),
@@ -471,7 +633,9 @@ impl ShardState {
     }
 
     fn committed(&mut self, id: ChatId, result: Committed, now: Timestamp, out: &mut Vec<Effect>) {
-        let Some(chat) = self.chats.get_mut(&id) else { return };
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
         let answers = match result {
             Committed::Moved => {
                 self.moved(id, now, out);
@@ -496,7 +660,9 @@ impl ShardState {
     }
 
     fn moved(&mut self, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) {
-        let Some(chat) = self.chats.get_mut(&id) else { return };
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
         let before: Vec<UserId> = chat.members().map(|(user, _)| user).collect();
         let placed = chat.committed();
         if chat.settling.is_none() && chat.settle_at.is_none() {
@@ -510,13 +676,25 @@ impl ShardState {
         users.dedup();
         let mut reads = Vec::new();
         for (entry, origins) in placed {
-            let outcome = Outcome::Placed { chat: id, seq: entry.seq, sent_at: entry.sent_at };
+            let outcome = Outcome::Placed {
+                chat: id,
+                seq: entry.seq,
+                sent_at: entry.sent_at,
+            };
             self.waiting = self.waiting.saturating_sub(origins.len());
-            out.extend(origins.iter().map(|origin| Effect::Answer { origin: *origin, outcome: outcome.clone() }));
+            out.extend(origins.iter().map(|origin| Effect::Answer {
+                origin: *origin,
+                outcome: outcome.clone(),
+            }));
             if entry.new.kind.is_message() && chat.member(entry.new.sender).is_some() {
                 reads.push((entry.new.sender, entry.seq));
             }
-            out.push(Effect::Push { chat: id, users: users.clone(), except: origins, what: Pushed::Entry(entry) });
+            out.push(Effect::Push {
+                chat: id,
+                users: users.clone(),
+                except: origins,
+                what: Pushed::Entry(entry),
+            });
         }
         for (user, seq) in reads {
             if let Some(chat) = self.chats.get_mut(&id) {
@@ -527,15 +705,44 @@ impl ShardState {
         self.mark_due(id);
     }
 
-    fn ack_written(&mut self, ack: AckWrite, now: Timestamp, out: &mut Vec<Effect>) {
-        let outcome = Outcome::AckWritten { chat: ack.chat, seq: ack.seq };
-        out.push(Effect::Answer { origin: ack.origin, outcome });
-        if self.chats.get(&ack.chat).is_some_and(|chat| chat.stage == Stage::Ready) {
+    fn ack_written(&mut self, ack: AckWrite, row: Option<Seq>, now: Timestamp, out: &mut Vec<Effect>) {
+        let outcome = Outcome::AckWritten {
+            chat: ack.chat,
+            seq: ack.seq,
+            row,
+        };
+        out.push(Effect::Answer {
+            origin: ack.origin,
+            outcome,
+        });
+        if self
+            .chats
+            .get(&ack.chat)
+            .is_some_and(|chat| chat.stage == Stage::Ready)
+        {
             self.ack(ack, false);
         } else {
             // For the senders' delivered ticks.
-            let AckWrite { origin, chat, user, device, seq } = ack;
-            self.hold(chat, Event::Ack { origin, chat, user, device, seq, write: false }, now, out);
+            let AckWrite {
+                origin,
+                chat,
+                user,
+                device,
+                seq,
+            } = ack;
+            self.hold(
+                chat,
+                Event::Ack {
+                    origin,
+                    chat,
+                    user,
+                    device,
+                    seq,
+                    write: false,
+                },
+                now,
+                out,
+            );
         }
     }
 
@@ -554,7 +761,11 @@ impl ShardState {
         };
         for (id, upto) in chats {
             match missing.remove(&id).filter(|missing| !missing.is_empty()) {
-                Some(missing) => out.push(Effect::Wake { chat: id, upto, missing }),
+                Some(missing) => out.push(Effect::Wake {
+                    chat: id,
+                    upto,
+                    missing,
+                }),
                 None => self.close_done(id, upto, true, now),
             }
         }
@@ -569,7 +780,9 @@ impl ShardState {
     }
 
     fn close_done(&mut self, id: ChatId, upto: Seq, closed: bool, now: Timestamp) {
-        let Some(chat) = self.chats.get_mut(&id) else { return };
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
         if closed {
             chat.settled(upto);
         } else {
@@ -600,9 +813,16 @@ impl ShardState {
     }
 
     fn keep_only(&mut self, slots: &HashSet<Slot>, out: &mut Vec<Effect>) {
-        let lost: Vec<ChatId> = self.chats.keys().copied().filter(|id| !slots.contains(&Slot::of_chat(*id))).collect();
+        let lost: Vec<ChatId> = self
+            .chats
+            .keys()
+            .copied()
+            .filter(|id| !slots.contains(&Slot::of_chat(*id)))
+            .collect();
         for id in lost {
-            let Some(chat) = self.chats.get_mut(&id) else { continue };
+            let Some(chat) = self.chats.get_mut(&id) else {
+                continue;
+            };
             if chat.stage == Stage::Ready && !chat.is_due() && chat.waiting() > 0 {
                 // Under way at the writer: it ends with its own answer, and the chat goes when it is idle.
                 continue;
@@ -622,9 +842,8 @@ impl ShardState {
         }
         self.swept_at = now;
         let held = &self.held;
-        self.chats.retain(|id, chat| {
-            !chat.is_idle() || held.contains_key(id) || now.since(chat.last_used) < idle
-        });
+        self.chats
+            .retain(|id, chat| !chat.is_idle() || held.contains_key(id) || now.since(chat.last_used) < idle);
     }
 }
 
@@ -643,5 +862,9 @@ fn load_new(id: ChatId, create: Option<(UserId, UserId)>, now: Timestamp, out: &
 
 fn load(chat: &mut Chat, create: Option<(UserId, UserId)>, out: &mut Vec<Effect>) {
     chat.loads += 1;
-    out.push(Effect::Load { chat: chat.id, create, requests: chat.requests() });
+    out.push(Effect::Load {
+        chat: chat.id,
+        create,
+        requests: chat.requests(),
+    });
 }

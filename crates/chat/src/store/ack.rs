@@ -1,7 +1,9 @@
 //! Acknowledgements of devices that have an inbox row, and read marks.
 
+use std::collections::HashMap;
+
 use sqlx::{Connection, PgConnection};
-use tern_types::{ChatId, Seq, UserId};
+use tern_types::{ChatId, DeviceId, Seq, UserId};
 use uuid::Uuid;
 
 use super::settle::lock_heads;
@@ -25,9 +27,15 @@ WITH a AS (
 ), ended AS (
     DELETE FROM inbox i USING x
     WHERE i.chat_id = x.chat_id AND i.device_id = x.device_id AND i.from_seq <= x.seq AND x.seq >= x.last
+), moved AS (
+    UPDATE inbox i SET from_seq = x.seq + 1 FROM x
+    WHERE i.chat_id = x.chat_id AND i.device_id = x.device_id AND i.from_seq <= x.seq AND x.seq < x.last
 )
-UPDATE inbox i SET from_seq = x.seq + 1 FROM x
-WHERE i.chat_id = x.chat_id AND i.device_id = x.device_id AND i.from_seq <= x.seq AND x.seq < x.last";
+SELECT i.chat_id, i.device_id, greatest(i.from_seq, x.seq + 1) AS from_seq
+FROM a
+JOIN inbox i ON i.chat_id = a.chat_id AND i.device_id = a.device_id
+LEFT JOIN x ON x.chat_id = a.chat_id AND x.device_id = a.device_id
+WHERE (x.seq >= x.last AND i.from_seq <= x.seq) IS NOT TRUE";
 
 /// Rule 10: read marks only rise.
 const READS: &str = "
@@ -35,17 +43,25 @@ UPDATE members m SET read_seq = r.seq
 FROM unnest($1::uuid[], $2::uuid[], $3::int8[]) AS r(chat_id, user_id, seq)
 WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id AND m.left_seq IS NULL AND m.read_seq < r.seq";
 
-pub async fn acknowledge(db: &mut PgConnection, acks: &[AckWrite]) -> sqlx::Result<()> {
+/// Where the row of a device in a chat begins, for those that still have one.
+pub type Rows = HashMap<(ChatId, DeviceId), Seq>;
+
+/// Writes the acknowledgements; says which of the devices still have a row afterwards.
+pub async fn acknowledge(db: &mut PgConnection, acks: &[AckWrite]) -> sqlx::Result<Rows> {
     let mut tx = db.begin().await?;
     lock_heads(&mut tx, acks.iter().map(|ack| ack.chat)).await?;
-    sqlx::query(ACK)
+    let rows: Vec<(Uuid, Uuid, i64)> = sqlx::query_as(ACK)
         .bind(acks.iter().map(|ack| ack.chat.0).collect::<Vec<_>>())
         .bind(acks.iter().map(|ack| ack.device.0).collect::<Vec<_>>())
         .bind(acks.iter().map(|ack| ack.user.0).collect::<Vec<_>>())
         .bind(acks.iter().map(|ack| ack.seq.to_i64()).collect::<Vec<_>>())
-        .execute(&mut *tx)
+        .fetch_all(&mut *tx)
         .await?;
-    tx.commit().await
+    tx.commit().await?;
+    let rows = rows.into_iter();
+    Ok(rows
+        .map(|(chat, device, from)| ((ChatId(chat), DeviceId(device)), Seq::from_i64(from)))
+        .collect())
 }
 
 pub async fn mark_read(db: &mut PgConnection, reads: &[(ChatId, UserId, Seq)]) -> sqlx::Result<()> {

@@ -54,7 +54,8 @@ FROM unnest($2::uuid[]) AS u";
 const REMOVE_MEMBER: &str =
     "UPDATE members SET left_seq = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
 
-const SET_ROLE: &str = "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
+const SET_ROLE: &str =
+    "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
 
 const SET_TITLE: &str = "UPDATE chats SET title = $2 WHERE chat_id = $1";
 
@@ -71,9 +72,14 @@ pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<Ha
     let chats: Vec<Uuid> = batches.iter().map(|batch| batch.chat.0).collect();
     let expected: Vec<i64> = batches.iter().map(|batch| batch.expected.to_i64()).collect();
     let heads: Vec<i64> = batches.iter().map(|batch| batch.head().to_i64()).collect();
-    let ordinals: Vec<i64> =
-        batches.iter().map(|batch| batch.entries.last().map_or(batch.ordinal, |entry| entry.ordinal) as i64).collect();
-    let slots: Vec<i16> = batches.iter().map(|batch| Slot::of_chat(batch.chat).number() as i16).collect();
+    let ordinals: Vec<i64> = batches
+        .iter()
+        .map(|batch| batch.entries.last().map_or(batch.ordinal, |entry| entry.ordinal) as i64)
+        .collect();
+    let slots: Vec<i16> = batches
+        .iter()
+        .map(|batch| Slot::of_chat(batch.chat).number() as i16)
+        .collect();
     let moved: Vec<Uuid> = sqlx::query_scalar(COMMIT)
         .bind(chats)
         .bind(expected)
@@ -105,7 +111,9 @@ pub enum Changed {
 
 /// Commits a batch that changes members, and changes them, in one transaction.
 pub async fn change(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<Changed> {
-    let Some(action) = &batch.change else { return Ok(Changed::Behind) };
+    let Some(action) = &batch.change else {
+        return Ok(Changed::Behind);
+    };
     let mut tx = db.begin().await?;
     if let Action::Add(users) = action
         && let Some(unknown) = share_users(&mut tx, users).await?
@@ -119,13 +127,27 @@ pub async fn change(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<Change
     match action {
         Action::Add(users) => add_members(&mut tx, batch.chat, users, seq, Role::Member).await?,
         Action::Remove(user) => {
-            sqlx::query(REMOVE_MEMBER).bind(chat).bind(user.0).bind(seq).execute(&mut *tx).await?;
+            sqlx::query(REMOVE_MEMBER)
+                .bind(chat)
+                .bind(user.0)
+                .bind(seq)
+                .execute(&mut *tx)
+                .await?;
         }
         Action::SetRole(user, role) => {
-            sqlx::query(SET_ROLE).bind(chat).bind(user.0).bind(*role as i16).execute(&mut *tx).await?;
+            sqlx::query(SET_ROLE)
+                .bind(chat)
+                .bind(user.0)
+                .bind(*role as i16)
+                .execute(&mut *tx)
+                .await?;
         }
         Action::SetTitle(title) => {
-            sqlx::query(SET_TITLE).bind(chat).bind(title).execute(&mut *tx).await?;
+            sqlx::query(SET_TITLE)
+                .bind(chat)
+                .bind(title)
+                .execute(&mut *tx)
+                .await?;
         }
     }
     tx.commit().await?;
@@ -135,7 +157,12 @@ pub async fn change(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<Change
 /// Locks the users against linking; `Some` is one that does not exist.
 pub async fn share_users(db: &mut PgConnection, users: &[UserId]) -> sqlx::Result<Option<UserId>> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    let found: HashSet<Uuid> = sqlx::query_scalar(SHARE_USERS).bind(ids).fetch_all(db).await?.into_iter().collect();
+    let found: HashSet<Uuid> = sqlx::query_scalar(SHARE_USERS)
+        .bind(ids)
+        .fetch_all(db)
+        .await?
+        .into_iter()
+        .collect();
     Ok(users.iter().copied().find(|user| !found.contains(&user.0)))
 }
 
@@ -148,7 +175,13 @@ pub async fn add_members(
     role: Role,
 ) -> sqlx::Result<()> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    sqlx::query(ADD_MEMBERS).bind(chat.0).bind(ids).bind(joined_seq).bind(role as i16).execute(db).await?;
+    sqlx::query(ADD_MEMBERS)
+        .bind(chat.0)
+        .bind(ids)
+        .bind(joined_seq)
+        .bind(role as i16)
+        .execute(db)
+        .await?;
     Ok(())
 }
 
@@ -194,7 +227,8 @@ impl EntryRows {
             self.device.push(new.device.0);
             self.request.push(new.request.0);
             self.fingerprint.push(new.fingerprint.to_vec());
-            self.body.push(sealer.seal(&new.content, entry.chat, new.sender, new.request));
+            self.body
+                .push(sealer.seal(&new.content, entry.chat, new.sender, new.request));
             self.sent_at.push(entry.sent_at.0);
         }
     }

@@ -42,13 +42,25 @@ const FORGET: &str = "DELETE FROM inbox WHERE device_id = $1";
 pub async fn link(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result<bool> {
     let mut tx = pool.begin().await?;
     sqlx::query(LOCK_USER).bind(user.0).execute(&mut *tx).await?;
-    let active = sqlx::query(ACTIVATE).bind(device.0).bind(user.0).execute(&mut *tx).await?;
+    let active = sqlx::query(ACTIVATE)
+        .bind(device.0)
+        .bind(user.0)
+        .execute(&mut *tx)
+        .await?;
     if active.rows_affected() == 0 {
         return Ok(false);
     }
-    let chats: Vec<Uuid> = sqlx::query_scalar(CHATS).bind(user.0).bind(device.0).fetch_all(&mut *tx).await?;
+    let chats: Vec<Uuid> = sqlx::query_scalar(CHATS)
+        .bind(user.0)
+        .bind(device.0)
+        .fetch_all(&mut *tx)
+        .await?;
     lock_heads(&mut tx, chats.into_iter().map(ChatId)).await?;
-    sqlx::query(JOIN).bind(user.0).bind(device.0).execute(&mut *tx).await?;
+    sqlx::query(JOIN)
+        .bind(user.0)
+        .bind(device.0)
+        .execute(&mut *tx)
+        .await?;
     let reserved = DeviceId::reserved(user);
     move_rows(&mut tx, reserved, device).await?;
     tx.commit().await?;
@@ -59,11 +71,27 @@ pub async fn link(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result
 pub async fn unlink(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result<()> {
     let mut tx = pool.begin().await?;
     sqlx::query(LOCK_USER).bind(user.0).execute(&mut *tx).await?;
-    sqlx::query(DEACTIVATE).bind(device.0).bind(user.0).execute(&mut *tx).await?;
-    let chats: Vec<Uuid> = sqlx::query_scalar(CHATS).bind(user.0).bind(device.0).fetch_all(&mut *tx).await?;
+    sqlx::query(DEACTIVATE)
+        .bind(device.0)
+        .bind(user.0)
+        .execute(&mut *tx)
+        .await?;
+    let chats: Vec<Uuid> = sqlx::query_scalar(CHATS)
+        .bind(user.0)
+        .bind(device.0)
+        .fetch_all(&mut *tx)
+        .await?;
     lock_heads(&mut tx, chats.into_iter().map(ChatId)).await?;
-    sqlx::query(LEAVE).bind(user.0).bind(device.0).execute(&mut *tx).await?;
-    let others: i64 = sqlx::query_scalar(OTHERS).bind(user.0).bind(device.0).fetch_one(&mut *tx).await?;
+    sqlx::query(LEAVE)
+        .bind(user.0)
+        .bind(device.0)
+        .execute(&mut *tx)
+        .await?;
+    let others: i64 = sqlx::query_scalar(OTHERS)
+        .bind(user.0)
+        .bind(device.0)
+        .fetch_one(&mut *tx)
+        .await?;
     if others == 0 {
         move_rows(&mut tx, device, DeviceId::reserved(user)).await?;
     } else {
@@ -73,7 +101,11 @@ pub async fn unlink(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Resu
 }
 
 async fn move_rows(db: &mut sqlx::PgConnection, from: DeviceId, to: DeviceId) -> sqlx::Result<()> {
-    sqlx::query(TAKE_OVER).bind(from.0).bind(to.0).execute(&mut *db).await?;
+    sqlx::query(TAKE_OVER)
+        .bind(from.0)
+        .bind(to.0)
+        .execute(&mut *db)
+        .await?;
     sqlx::query(FORGET).bind(from.0).execute(db).await?;
     Ok(())
 }

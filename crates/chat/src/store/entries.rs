@@ -54,7 +54,9 @@ const KEY: &str = "SELECT wrapped_key FROM chats WHERE chat_id = $1";
 pub enum Item {
     Entry(raw::Entry),
     /// Nothing up to here: not a member then, or trimmed.
-    Skipped { to: Seq },
+    Skipped {
+        to: Seq,
+    },
 }
 
 impl Item {
@@ -94,9 +96,17 @@ pub async fn window(
         .bind(i64::from(limit))
         .fetch_all(pool)
         .await?;
-    let mut window = Window { items: Vec::new(), next: from, done: rows.len() < limit as usize };
+    let mut window = Window {
+        items: Vec::new(),
+        next: from,
+        done: rows.len() < limit as usize,
+    };
     if rows.is_empty() {
-        let last: Option<i64> = sqlx::query_scalar(LAST).bind(chat.0).bind(user.0).fetch_one(pool).await?;
+        let last: Option<i64> = sqlx::query_scalar(LAST)
+            .bind(chat.0)
+            .bind(user.0)
+            .fetch_one(pool)
+            .await?;
         if let Some(last) = last.map(Seq::from_i64).filter(|last| *last >= from) {
             // Read a moment later: only what is trimmed is really skipped.
             if last == from.previous() || entries_between(pool, chat, from, last).await? == 0 {
@@ -153,7 +163,12 @@ pub async fn history(
 const BETWEEN: &str = "SELECT count(*) FROM messages WHERE chat_id = $1 AND seq BETWEEN $2 AND $3";
 
 async fn entries_between(pool: &PgPool, chat: ChatId, from: Seq, to: Seq) -> sqlx::Result<i64> {
-    sqlx::query_scalar(BETWEEN).bind(chat.0).bind(from.to_i64()).bind(to.to_i64()).fetch_one(pool).await
+    sqlx::query_scalar(BETWEEN)
+        .bind(chat.0)
+        .bind(from.to_i64())
+        .bind(to.to_i64())
+        .fetch_one(pool)
+        .await
 }
 
 async fn sealer(pool: &PgPool, master: &MasterKey, chat: ChatId) -> Result<Sealer, StoreError> {
@@ -172,10 +187,20 @@ pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<raw::Entry, S
         chat_id: chat.to_string(),
         seq: Seq::from_i64(row.try_get("seq")?).0,
         sent_at_ms: row.try_get("sent_at")?,
-        sender_user_id: if sender == UserId::SYSTEM { String::new() } else { sender.to_string() },
-        sender_device_id: if device.is_nil() { String::new() } else { device.to_string() },
+        sender_user_id: if sender == UserId::SYSTEM {
+            String::new()
+        } else {
+            sender.to_string()
+        },
+        sender_device_id: if device.is_nil() {
+            String::new()
+        } else {
+            device.to_string()
+        },
         request_id: request.to_string(),
         ordinal: u64::try_from(row.try_get::<i64, _>("ordinal")?).unwrap_or(0),
-        content: sealer.open(&body, chat, sender, request).map_err(|_| StoreError::Key(chat))?,
+        content: sealer
+            .open(&body, chat, sender, request)
+            .map_err(|_| StoreError::Key(chat))?,
     })
 }

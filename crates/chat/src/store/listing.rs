@@ -44,12 +44,10 @@ WHERE me.user_id = $1 AND me.left_seq IS NULL ",
 const ONE: &str = view!("AND me.chat_id = $3");
 
 /// Pages by the time of the last entry, then by id. A chat without entries comes last.
-const PAGE: &str = concat!(
-    view!(
-        "AND (coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0), me.chat_id) < ($3, $4)
+const PAGE: &str = concat!(view!(
+    "AND (coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0), me.chat_id) < ($3, $4)
 ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat_id DESC LIMIT $5"
-    )
-);
+));
 
 /// Section 4, step 11: what waits for these devices, and whether they still exist.
 const INBOX: &str = "
@@ -107,8 +105,14 @@ pub async fn chat(
     device: Option<DeviceId>,
     chat: ChatId,
 ) -> Result<Option<ChatView>, StoreError> {
-    let row = sqlx::query(ONE).bind(user.0).bind(device.map(|device| device.0)).bind(chat.0);
-    row.fetch_optional(pool).await?.map(|row| view(&row, master, user)).transpose()
+    let row = sqlx::query(ONE)
+        .bind(user.0)
+        .bind(device.map(|device| device.0))
+        .bind(chat.0);
+    row.fetch_optional(pool)
+        .await?
+        .map(|row| view(&row, master, user))
+        .transpose()
 }
 
 /// The user's chats, most recently active first, after the place of `after`.
@@ -164,7 +168,8 @@ pub async fn epoch(pool: &PgPool) -> sqlx::Result<Uuid> {
 
 /// Each member's watermarks: user, delivered, read.
 pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, Seq, Seq)>> {
-    let rows: Vec<(Uuid, i64, Option<i64>, i64)> = sqlx::query_as(RECEIPTS).bind(chat.0).fetch_all(pool).await?;
+    let rows: Vec<(Uuid, i64, Option<i64>, i64)> =
+        sqlx::query_as(RECEIPTS).bind(chat.0).fetch_all(pool).await?;
     let receipts = rows.into_iter().map(|(user, read, delivered, settled)| {
         let delivered = Seq::from_i64(delivered.unwrap_or(0).min(settled).max(read));
         (UserId(user), delivered, Seq::from_i64(read))
@@ -179,8 +184,12 @@ pub async fn members(
     after: UserId,
     limit: u32,
 ) -> Result<Vec<(UserId, Role, Seq)>, StoreError> {
-    let rows: Vec<(Uuid, i16, i64)> =
-        sqlx::query_as(MEMBERS).bind(chat.0).bind(after.0).bind(i64::from(limit)).fetch_all(pool).await?;
+    let rows: Vec<(Uuid, i16, i64)> = sqlx::query_as(MEMBERS)
+        .bind(chat.0)
+        .bind(after.0)
+        .bind(i64::from(limit))
+        .fetch_all(pool)
+        .await?;
     rows.into_iter()
         .map(|(user, number, joined)| {
             let role = role(number).ok_or(StoreError::Unknown(chat, "a role"))?;
@@ -190,7 +199,11 @@ pub async fn members(
 }
 
 pub async fn is_member(pool: &PgPool, chat: ChatId, user: UserId) -> sqlx::Result<bool> {
-    sqlx::query_scalar(IS_MEMBER).bind(chat.0).bind(user.0).fetch_one(pool).await
+    sqlx::query_scalar(IS_MEMBER)
+        .bind(chat.0)
+        .bind(user.0)
+        .fetch_one(pool)
+        .await
 }
 
 fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, StoreError> {
@@ -204,7 +217,10 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, Store
     };
     let head_ordinal: i64 = row.try_get("head_ordinal")?;
     let read_ordinal: i64 = row.try_get("read_ordinal")?;
-    let people = [row.try_get::<Option<Uuid>, _>("user_low")?, row.try_get("user_high")?];
+    let people = [
+        row.try_get::<Option<Uuid>, _>("user_low")?,
+        row.try_get("user_high")?,
+    ];
     Ok(ChatView {
         chat,
         kind: kind(row.try_get("kind")?).ok_or(StoreError::Unknown(chat, "a kind of chat"))?,
@@ -218,7 +234,11 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, Store
         unread: u64::try_from(head_ordinal - read_ordinal).unwrap_or(0),
         member_count: u32::try_from(row.try_get::<i64, _>("member_count")?).unwrap_or(0),
         role: role(row.try_get("role")?).ok_or(StoreError::Unknown(chat, "a role"))?,
-        peer: people.into_iter().flatten().map(UserId).find(|person| *person != user),
+        peer: people
+            .into_iter()
+            .flatten()
+            .map(UserId)
+            .find(|person| *person != user),
         last_entry,
     })
 }

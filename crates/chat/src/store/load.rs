@@ -77,7 +77,9 @@ pub async fn chat(
 ) -> Result<Option<Snapshot>, StoreError> {
     let mut db = pool.acquire().await?;
     let mut tx = db.begin_with(SNAPSHOT).await?;
-    let Some(row) = sqlx::query(CHAT).bind(chat.0).fetch_optional(&mut *tx).await? else { return Ok(None) };
+    let Some(row) = sqlx::query(CHAT).bind(chat.0).fetch_optional(&mut *tx).await? else {
+        return Ok(None);
+    };
     let head: i64 = row.try_get("head_seq")?;
     let members = sqlx::query(MEMBERS).bind(chat.0).fetch_all(&mut *tx).await?;
     let placed = sqlx::query(PLACED)
@@ -102,7 +104,11 @@ pub async fn chat(
             .map(|row| member_row(row)?.ok_or(StoreError::Unknown(chat, "a role")))
             .collect::<Result<_, StoreError>>()?,
         unsettled: row.try_get::<Option<i64>, _>("unsettled")?.map(Seq::from_i64),
-        last_sent_at: placed.iter().map(|(.., placed)| placed.sent_at).max().unwrap_or_default(),
+        last_sent_at: placed
+            .iter()
+            .map(|(.., placed)| placed.sent_at)
+            .max()
+            .unwrap_or_default(),
         placed,
     }))
 }
@@ -119,7 +125,13 @@ pub async fn create_direct(
     if share_users(&mut tx, &users).await?.is_some() {
         return Ok(false);
     }
-    let new = NewChat { chat, kind: ChatKind::Direct, title: "", creator: people.0, direct: Some(users) };
+    let new = NewChat {
+        chat,
+        kind: ChatKind::Direct,
+        title: "",
+        creator: people.0,
+        direct: Some(users),
+    };
     if new.insert(&mut tx, master, Seq::ZERO).await?.is_some() {
         add_members(&mut tx, chat, &users, 1, Role::Member).await?;
     }
@@ -130,7 +142,9 @@ pub async fn create_direct(
 /// What came of [`create_group`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Created {
-    New { sent_at: Timestamp },
+    New {
+        sent_at: Timestamp,
+    },
     /// The same request made it before.
     Before,
     RequestIdReused,
@@ -155,19 +169,38 @@ pub async fn create_group(
     group: &NewGroup<'_>,
 ) -> Result<Created, StoreError> {
     let mut tx = pool.begin().await?;
-    let users: Vec<UserId> = std::iter::once(group.owner).chain(group.members.iter().copied()).collect();
+    let users: Vec<UserId> = std::iter::once(group.owner)
+        .chain(group.members.iter().copied())
+        .collect();
     if let Some(unknown) = share_users(&mut tx, &users).await? {
         return Ok(Created::UserNotFound(unknown));
     }
-    let new =
-        NewChat { chat: group.chat, kind: ChatKind::Group, title: group.title, creator: group.owner, direct: None };
+    let new = NewChat {
+        chat: group.chat,
+        kind: ChatKind::Group,
+        title: group.title,
+        creator: group.owner,
+        direct: None,
+    };
     let Some(sealer) = new.insert(&mut tx, master, Seq(1)).await? else {
-        let before: Option<Vec<u8>> = sqlx::query_scalar(CREATED).bind(group.chat.0).fetch_optional(&mut *tx).await?;
+        let before: Option<Vec<u8>> = sqlx::query_scalar(CREATED)
+            .bind(group.chat.0)
+            .fetch_optional(&mut *tx)
+            .await?;
         let same = before.is_some_and(|fingerprint| fingerprint == group.entry.fingerprint);
-        return Ok(if same { Created::Before } else { Created::RequestIdReused });
+        return Ok(if same {
+            Created::Before
+        } else {
+            Created::RequestIdReused
+        });
     };
     add_members(&mut tx, group.chat, &users, 1, Role::Member).await?;
-    sqlx::query(SET_OWNER).bind(group.chat.0).bind(group.owner.0).bind(Role::Owner as i16).execute(&mut *tx).await?;
+    sqlx::query(SET_OWNER)
+        .bind(group.chat.0)
+        .bind(group.owner.0)
+        .bind(Role::Owner as i16)
+        .execute(&mut *tx)
+        .await?;
     let (entry, sent_at) = (group.entry, Timestamp::now());
     sqlx::query(FIRST_ENTRY)
         .bind(group.chat.0)
@@ -181,7 +214,11 @@ pub async fn create_group(
         .execute(&mut *tx)
         .await?;
     let slot = Slot::of_chat(group.chat).number() as i16;
-    sqlx::query(FIRST_UNSETTLED).bind(group.chat.0).bind(slot).execute(&mut *tx).await?;
+    sqlx::query(FIRST_UNSETTLED)
+        .bind(group.chat.0)
+        .bind(slot)
+        .execute(&mut *tx)
+        .await?;
     tx.commit().await?;
     Ok(Created::New { sent_at })
 }
@@ -196,7 +233,12 @@ struct NewChat<'a> {
 
 impl NewChat<'_> {
     /// `None`: there is one already.
-    async fn insert(&self, db: &mut PgConnection, master: &MasterKey, head: Seq) -> sqlx::Result<Option<Sealer>> {
+    async fn insert(
+        &self,
+        db: &mut PgConnection,
+        master: &MasterKey,
+        head: Seq,
+    ) -> sqlx::Result<Option<Sealer>> {
         let (key, wrapped) = master.new_chat_key(self.chat);
         let inserted = sqlx::query(NEW_CHAT)
             .bind(self.chat.0)
@@ -211,26 +253,44 @@ impl NewChat<'_> {
         if inserted.rows_affected() == 0 {
             return Ok(None);
         }
-        sqlx::query(NEW_HEAD).bind(self.chat.0).bind(head.to_i64()).execute(db).await?;
+        sqlx::query(NEW_HEAD)
+            .bind(self.chat.0)
+            .bind(head.to_i64())
+            .execute(db)
+            .await?;
         Ok(Some(Sealer::new(&key)))
     }
 }
 
 /// The number as stored.
 pub fn kind(number: i16) -> Option<ChatKind> {
-    [ChatKind::Direct, ChatKind::Group].into_iter().find(|kind| *kind as i16 == number)
+    [ChatKind::Direct, ChatKind::Group]
+        .into_iter()
+        .find(|kind| *kind as i16 == number)
 }
 
 /// The number as stored.
 pub fn role(number: i16) -> Option<Role> {
-    [Role::Member, Role::Admin, Role::Owner].into_iter().find(|role| *role as i16 == number)
+    [Role::Member, Role::Admin, Role::Owner]
+        .into_iter()
+        .find(|role| *role as i16 == number)
 }
 
 fn member_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Option<(UserId, Member, Seq)>> {
-    let Some(role) = role(row.try_get("role")?) else { return Ok(None) };
+    let Some(role) = role(row.try_get("role")?) else {
+        return Ok(None);
+    };
     let joined = Seq::from_i64(row.try_get("joined_seq")?);
-    let member = Member { role, joined, last_sent: Seq::ZERO };
-    Ok(Some((UserId(row.try_get("user_id")?), member, Seq::from_i64(row.try_get("read_seq")?))))
+    let member = Member {
+        role,
+        joined,
+        last_sent: Seq::ZERO,
+    };
+    Ok(Some((
+        UserId(row.try_get("user_id")?),
+        member,
+        Seq::from_i64(row.try_get("read_seq")?),
+    )))
 }
 
 fn placed_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<(UserId, RequestId, Placed)> {
@@ -240,8 +300,16 @@ fn placed_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<(UserId, RequestId, P
         *to = from;
     }
     let sent_at = Timestamp(row.try_get("sent_at")?);
-    let placed = Placed { seq: Seq::from_i64(row.try_get("seq")?), sent_at, fingerprint };
-    Ok((UserId(row.try_get("sender_user")?), RequestId(row.try_get("request_id")?), placed))
+    let placed = Placed {
+        seq: Seq::from_i64(row.try_get("seq")?),
+        sent_at,
+        fingerprint,
+    };
+    Ok((
+        UserId(row.try_get("sender_user")?),
+        RequestId(row.try_get("request_id")?),
+        placed,
+    ))
 }
 
 /// A device of nobody: what a back end sends has none.
@@ -252,4 +320,3 @@ pub fn distinct(users: Vec<UserId>, except: UserId) -> Vec<UserId> {
     let mut seen = HashSet::from([except]);
     users.into_iter().filter(|user| seen.insert(*user)).collect()
 }
-

@@ -26,17 +26,25 @@ use sqlx::error::ErrorKind;
 /// Whether the statement failed for what was in it; otherwise the store, the connection or a lock is to blame, and the
 /// same may succeed later.
 pub fn is_refusal(error: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(error) = error else { return matches!(error, sqlx::Error::Encode(_)) };
+    let sqlx::Error::Database(error) = error else {
+        return matches!(error, sqlx::Error::Encode(_));
+    };
     let constraint = !matches!(error.kind(), ErrorKind::Other);
     // Class 22: data exception; class 23: constraint; class 54: a program limit.
-    let class = error.code().is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)));
+    let class = error
+        .code()
+        .is_some_and(|code| ["22", "23", "54"].iter().any(|class| code.starts_with(class)));
     constraint || class
 }
 
 /// Deadlock or serialisation failure: the same statement again.
 pub fn is_conflict(error: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(error) = error else { return false };
-    error.code().is_some_and(|code| code == "40P01" || code == "40001")
+    let sqlx::Error::Database(error) = error else {
+        return false;
+    };
+    error
+        .code()
+        .is_some_and(|code| code == "40P01" || code == "40001")
 }
 
 /// Milliseconds since the epoch from a timestamptz, in SQL.

@@ -39,7 +39,9 @@ impl MasterKey {
     /// From 64 hexadecimal digits; white space around them is ignored.
     pub fn from_hex(text: &str) -> Result<Self, SealError> {
         let text = text.trim();
-        let digits = (text.len() == 64 && text.is_ascii()).then_some(text).ok_or(SealError::BadMasterKey)?;
+        let digits = (text.len() == 64 && text.is_ascii())
+            .then_some(text)
+            .ok_or(SealError::BadMasterKey)?;
         let mut key = [0; 32];
         for (byte, pair) in key.iter_mut().zip(digits.as_bytes().chunks(2)) {
             let pair = std::str::from_utf8(pair).map_err(|_| SealError::BadMasterKey)?;
@@ -75,7 +77,13 @@ impl Sealer {
         seal_with(&self.0, content, &place(chat, sender, request))
     }
 
-    pub fn open(&self, sealed: &[u8], chat: ChatId, sender: UserId, request: RequestId) -> Result<Bytes, SealError> {
+    pub fn open(
+        &self,
+        sealed: &[u8],
+        chat: ChatId,
+        sender: UserId,
+        request: RequestId,
+    ) -> Result<Bytes, SealError> {
         open_with(&self.0, sealed, &place(chat, sender, request)).map(Bytes::from)
     }
 }
@@ -100,7 +108,9 @@ fn seal_with(cipher: &Aes256Gcm, plain: &[u8], aad: &[u8]) -> Vec<u8> {
     sealed.push(FORMAT);
     sealed.extend_from_slice(&nonce);
     // Fails only above 64 GiB, which no content is.
-    let text = cipher.encrypt(&Nonce::from(nonce), Payload { msg: plain, aad }).unwrap_or_default();
+    let text = cipher
+        .encrypt(&Nonce::from(nonce), Payload { msg: plain, aad })
+        .unwrap_or_default();
     sealed.extend_from_slice(&text);
     sealed
 }
@@ -111,7 +121,9 @@ fn open_with(cipher: &Aes256Gcm, sealed: &[u8], aad: &[u8]) -> Result<Vec<u8>, S
         return Err(SealError::DoesNotOpen);
     }
     let nonce: [u8; NONCE] = head[1..].try_into().map_err(|_| SealError::DoesNotOpen)?;
-    cipher.decrypt(&Nonce::from(nonce), Payload { msg: text, aad }).map_err(|_| SealError::DoesNotOpen)
+    cipher
+        .decrypt(&Nonce::from(nonce), Payload { msg: text, aad })
+        .map_err(|_| SealError::DoesNotOpen)
 }
 
 #[cfg(test)]

@@ -82,7 +82,12 @@ pub async fn settle(
     }
     let rows = sqlx::query(SETTLE)
         .bind(chats.iter().map(|settle| settle.chat.0).collect::<Vec<_>>())
-        .bind(chats.iter().map(|settle| settle.upto.to_i64()).collect::<Vec<_>>())
+        .bind(
+            chats
+                .iter()
+                .map(|settle| settle.upto.to_i64())
+                .collect::<Vec<_>>(),
+        )
         .bind(full.0)
         .bind(full.1)
         .bind(part.0)
@@ -93,11 +98,14 @@ pub async fn settle(
     tx.commit().await?;
     let mut missing: HashMap<ChatId, Vec<Missing>> = HashMap::new();
     for row in rows {
-        missing.entry(ChatId(row.try_get("chat_id")?)).or_default().push(Missing {
-            user: UserId(row.try_get("user_id")?),
-            device: DeviceId(row.try_get("device_id")?),
-            from: Seq::from_i64(row.try_get("from_seq")?),
-        });
+        missing
+            .entry(ChatId(row.try_get("chat_id")?))
+            .or_default()
+            .push(Missing {
+                user: UserId(row.try_get("user_id")?),
+                device: DeviceId(row.try_get("device_id")?),
+                from: Seq::from_i64(row.try_get("from_seq")?),
+            });
     }
     Ok(missing)
 }
@@ -116,8 +124,15 @@ pub async fn unsettled(
     slots: Vec<i16>,
     age_s: f64,
 ) -> sqlx::Result<Vec<(ChatId, Seq, Seq)>> {
-    let rows: Vec<(Uuid, i64, i64)> = sqlx::query_as(UNSETTLED).bind(slots).bind(age_s).fetch_all(pool).await?;
-    Ok(rows.into_iter().map(|(chat, low, high)| (ChatId(chat), Seq::from_i64(low), Seq::from_i64(high))).collect())
+    let rows: Vec<(Uuid, i64, i64)> = sqlx::query_as(UNSETTLED)
+        .bind(slots)
+        .bind(age_s)
+        .fetch_all(pool)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(chat, low, high)| (ChatId(chat), Seq::from_i64(low), Seq::from_i64(high)))
+        .collect())
 }
 
 /// Locks the heads of these chats in ascending order until the transaction ends.

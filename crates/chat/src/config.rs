@@ -1,0 +1,18 @@
+//! Flags of the role.
+
+use std::path::PathBuf;
+
+use tern_node::postgres::PostgresArgs;
+
+/// Settings of a chat node.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Config {
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
+    /// Shards: each is one loop with one database connection. More than the machine's cores gain nothing
+    #[arg(long, env = "TERN_CHAT_SHARDS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub chat_shards: u16,
+    /// File with the master key that wraps the chats' data keys: 64 hexadecimal digits. The same on every chat node
+    #[arg(long, env = "TERN_CHAT_MASTER_KEY_FILE")]
+    pub chat_master_key_file: Option<PathBuf>,
+}

@@ -1,0 +1,460 @@
+//! `tern.v1.Chats`: each handler parses, makes one call, converts.
+
+use bytes::Bytes;
+use prost::Message;
+use sqlx::PgPool;
+use tern_node::principal::Scope;
+use tern_proto::v1::chats_server::Chats;
+use tern_proto::v1::{self, ErrorReason};
+use tern_proto::{ApiError, parse, raw};
+use tern_types::limits::{MAX_GROUP_MEMBERS, MAX_NAME_BYTES};
+use tern_types::{ChatId, RequestId, Seq, UserId};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use super::caller::Caller;
+use super::groups::Groups;
+use super::message;
+use super::store_away;
+use super::views::{self, PageToken};
+use super::writes::Writes;
+use crate::answer;
+use crate::content::{self, fingerprint};
+use crate::state::change::Action;
+use crate::state::shard::Event;
+use crate::state::{Change, Outcome};
+use crate::store::seal::MasterKey;
+use crate::store::{entries, listing};
+
+/// Entries or messages of a page at most.
+const MAX_ENTRIES: u32 = 256;
+/// Bytes of a page.
+const MAX_PAGE_BYTES: usize = 1 << 20;
+
+pub struct ChatsService {
+    writes: Writes,
+    groups: Groups,
+    pool: PgPool,
+    master: MasterKey,
+}
+
+impl ChatsService {
+    pub fn new(writes: Writes, groups: Groups, pool: PgPool, master: MasterKey) -> Self {
+        Self {
+            writes,
+            groups,
+            pool,
+            master,
+        }
+    }
+
+    async fn view(&self, caller: Caller, chat: ChatId) -> Result<v1::Chat, ApiError> {
+        let view = listing::chat(&self.pool, &self.master, caller.user, caller.device, chat).await;
+        let view = view.map_err(store_away)?.ok_or_else(no_chat)?;
+        views::chat(view, caller)
+    }
+
+    /// A member, or a back end in nobody's name.
+    async fn authorise(&self, caller: Caller, chat: ChatId) -> Result<(), ApiError> {
+        let may = caller.is_nobody()
+            || listing::is_member(&self.pool, chat, caller.user)
+                .await
+                .map_err(store_away)?;
+        if may { Ok(()) } else { Err(no_chat()) }
+    }
+
+    async fn change(
+        &self,
+        metadata: &MetadataMap,
+        caller: Caller,
+        chat: ChatId,
+        request_id: &str,
+        action: Action,
+    ) -> Result<u64, Status> {
+        let request: RequestId = parse::id("request_id", request_id)?;
+        self.writes.check_owner(chat, metadata)?;
+        let change = Change {
+            actor: caller.user,
+            device: caller.sender_device(),
+            request,
+            fingerprint: fingerprint([content::of_change(caller.user, &action).as_ref()]),
+            action,
+        };
+        match self
+            .writes
+            .call(chat, |origin| Event::Change { origin, chat, change })
+            .await?
+        {
+            Outcome::Placed { seq, .. } => Ok(seq.0),
+            Outcome::Refused(refusal) => Err(answer::to_error(&refusal).into()),
+            _ => Ok(0),
+        }
+    }
+}
+
+fn no_chat() -> ApiError {
+    ApiError::new(
+        ErrorReason::ChatNotFound,
+        "no such chat, or the caller is no member of it",
+    )
+}
+
+fn chat_id(text: &str) -> Result<ChatId, ApiError> {
+    parse::id("chat_id", text)
+}
+
+#[tonic::async_trait]
+impl Chats for ChatsService {
+    async fn send_message(
+        &self,
+        request: Request<v1::SendMessageRequest>,
+    ) -> Result<Response<v1::SendMessageResponse>, Status> {
+        let (metadata, _, send) = request.into_parts();
+        let caller = Caller::person(&metadata, &send.acting_user_id, Scope::MessagesSend)?;
+        let request: RequestId = parse::id("request_id", &send.request_id)?;
+        let peer: Option<UserId> = parse::optional_id("peer_user_id", &send.peer_user_id)?;
+        let chat = match (parse::optional_id("chat_id", &send.chat_id)?, peer) {
+            (Some(chat), None) => chat,
+            (None, Some(peer)) if peer != caller.user => ChatId::direct(caller.user, peer),
+            (None, Some(_)) => return Err(ApiError::invalid("peer_user_id", "is the sender").into()),
+            _ => return Err(ApiError::invalid("chat_id", "or peer_user_id is needed, and only one").into()),
+        };
+        self.writes.check_owner(chat, &metadata)?;
+        let envelope: Bytes = send.envelope.unwrap_or_default().encode_to_vec().into();
+        let outcome = match message::entry(
+            caller.user,
+            caller.sender_device(),
+            request,
+            &envelope,
+            &send.body,
+        ) {
+            Ok(entry) => {
+                self.writes
+                    .call(chat, |origin| Event::Send {
+                        origin,
+                        chat,
+                        peer,
+                        entry,
+                    })
+                    .await?
+            }
+            Err(refusal) => Outcome::Refused(refusal),
+        };
+        let result = Some(answer::send_result(request, &outcome));
+        Ok(Response::new(v1::SendMessageResponse { result }))
+    }
+
+    async fn create_group(
+        &self,
+        request: Request<v1::CreateGroupRequest>,
+    ) -> Result<Response<v1::CreateGroupResponse>, Status> {
+        let (metadata, _, group) = request.into_parts();
+        let caller = Caller::person(&metadata, &group.acting_user_id, Scope::ChatsWrite)?;
+        let request: RequestId = parse::id("request_id", &group.request_id)?;
+        let chat = ChatId::group(caller.user, request);
+        let title = parse::text("title", group.title, MAX_NAME_BYTES)?;
+        let members = user_ids("member_user_ids", &group.member_user_ids)?;
+        self.writes.check_owner(chat, &metadata)?;
+        self.groups.create(caller, chat, request, &title, members).await?;
+        Ok(Response::new(v1::CreateGroupResponse {
+            chat: Some(self.view(caller, chat).await?),
+        }))
+    }
+
+    async fn get_chat(
+        &self,
+        request: Request<v1::GetChatRequest>,
+    ) -> Result<Response<v1::GetChatResponse>, Status> {
+        let caller = Caller::person(
+            request.metadata(),
+            &request.get_ref().acting_user_id,
+            Scope::ChatsRead,
+        )?;
+        let chat = self.view(caller, chat_id(&request.get_ref().chat_id)?).await?;
+        Ok(Response::new(v1::GetChatResponse { chat: Some(chat) }))
+    }
+
+    async fn list_chats(
+        &self,
+        request: Request<v1::ListChatsRequest>,
+    ) -> Result<Response<v1::ListChatsResponse>, Status> {
+        let caller = Caller::person(
+            request.metadata(),
+            &request.get_ref().acting_user_id,
+            Scope::ChatsRead,
+        )?;
+        let request = request.into_inner();
+        let size = page_size(request.page_size, 50, 200)?;
+        let after = PageToken::read(&request.page_token)?;
+        let chats = listing::chats(&self.pool, &self.master, caller.user, caller.device, after, size)
+            .await
+            .map_err(store_away)?;
+        let next_page_token = if chats.len() == size as usize {
+            PageToken::after(chats.last())
+        } else {
+            String::new()
+        };
+        let chats = chats
+            .into_iter()
+            .map(|view| views::chat(view, caller))
+            .collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::ListChatsResponse {
+            chats,
+            next_page_token,
+        }))
+    }
+
+    async fn update_chat(
+        &self,
+        request: Request<v1::UpdateChatRequest>,
+    ) -> Result<Response<v1::UpdateChatResponse>, Status> {
+        let (metadata, _, update) = request.into_parts();
+        let caller = Caller::read(&metadata, &update.acting_user_id, Scope::ChatsWrite)?;
+        let title = parse::text("title", update.title, MAX_NAME_BYTES)?;
+        let chat = chat_id(&update.chat_id)?;
+        let seq = self
+            .change(
+                &metadata,
+                caller,
+                chat,
+                &update.request_id,
+                Action::SetTitle(title),
+            )
+            .await?;
+        Ok(Response::new(v1::UpdateChatResponse { seq }))
+    }
+
+    async fn add_members(
+        &self,
+        request: Request<v1::AddMembersRequest>,
+    ) -> Result<Response<v1::AddMembersResponse>, Status> {
+        let (metadata, _, add) = request.into_parts();
+        let caller = Caller::read(&metadata, &add.acting_user_id, Scope::ChatsWrite)?;
+        let users = user_ids("user_ids", &add.user_ids)?;
+        let chat = chat_id(&add.chat_id)?;
+        let seq = self
+            .change(&metadata, caller, chat, &add.request_id, Action::Add(users))
+            .await?;
+        Ok(Response::new(v1::AddMembersResponse { seq }))
+    }
+
+    async fn remove_member(
+        &self,
+        request: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
+        let (metadata, _, remove) = request.into_parts();
+        let caller = Caller::read(&metadata, &remove.acting_user_id, Scope::ChatsWrite)?;
+        let user = parse::id("user_id", &remove.user_id)?;
+        let chat = chat_id(&remove.chat_id)?;
+        let seq = self
+            .change(&metadata, caller, chat, &remove.request_id, Action::Remove(user))
+            .await?;
+        Ok(Response::new(v1::RemoveMemberResponse { seq }))
+    }
+
+    async fn leave_chat(
+        &self,
+        request: Request<v1::LeaveChatRequest>,
+    ) -> Result<Response<v1::LeaveChatResponse>, Status> {
+        let (metadata, _, leave) = request.into_parts();
+        let caller = Caller::person(&metadata, &leave.acting_user_id, Scope::ChatsWrite)?;
+        let chat = chat_id(&leave.chat_id)?;
+        let seq = self
+            .change(
+                &metadata,
+                caller,
+                chat,
+                &leave.request_id,
+                Action::Remove(caller.user),
+            )
+            .await?;
+        Ok(Response::new(v1::LeaveChatResponse { seq }))
+    }
+
+    async fn set_role(
+        &self,
+        request: Request<v1::SetRoleRequest>,
+    ) -> Result<Response<v1::SetRoleResponse>, Status> {
+        let (metadata, _, set) = request.into_parts();
+        let caller = Caller::read(&metadata, &set.acting_user_id, Scope::ChatsWrite)?;
+        let user = parse::id("user_id", &set.user_id)?;
+        let role =
+            content::role_from_wire(set.role()).ok_or_else(|| ApiError::invalid("role", "is needed"))?;
+        let chat = chat_id(&set.chat_id)?;
+        let seq = self
+            .change(
+                &metadata,
+                caller,
+                chat,
+                &set.request_id,
+                Action::SetRole(user, role),
+            )
+            .await?;
+        Ok(Response::new(v1::SetRoleResponse { seq }))
+    }
+
+    async fn list_members(
+        &self,
+        request: Request<v1::ListMembersRequest>,
+    ) -> Result<Response<v1::ListMembersResponse>, Status> {
+        let caller = Caller::read(
+            request.metadata(),
+            &request.get_ref().acting_user_id,
+            Scope::ChatsRead,
+        )?;
+        let request = request.into_inner();
+        let chat = chat_id(&request.chat_id)?;
+        let size = page_size(request.page_size, 100, MAX_GROUP_MEMBERS as u32)?;
+        let after = parse::optional_id("page_token", &request.page_token)?.unwrap_or(UserId::SYSTEM);
+        self.authorise(caller, chat).await?;
+        let members = listing::members(&self.pool, chat, after, size)
+            .await
+            .map_err(store_away)?;
+        let full = members.len() == size as usize;
+        let next = members.last().filter(|_| full).map(|(user, ..)| user.to_string());
+        let members = members.into_iter().map(views::member).collect();
+        Ok(Response::new(v1::ListMembersResponse {
+            members,
+            next_page_token: next.unwrap_or_default(),
+        }))
+    }
+
+    async fn list_entries(
+        &self,
+        request: Request<v1::ListEntriesRequest>,
+    ) -> Result<Response<v1::ListEntriesResponse>, Status> {
+        let caller = Caller::person(
+            request.metadata(),
+            &request.get_ref().acting_user_id,
+            Scope::ChatsRead,
+        )?;
+        let request = request.into_inner();
+        let chat = chat_id(&request.chat_id)?;
+        let size = page_size(request.page_size, 100, MAX_ENTRIES)?;
+        self.authorise(caller, chat).await?;
+        let (pool, master, from) = (&self.pool, &self.master, Seq(request.from_seq));
+        let window = entries::window(pool, master, chat, caller.user, from, size, MAX_PAGE_BYTES)
+            .await
+            .map_err(store_away)?;
+        let next_from_seq = if window.done { 0 } else { window.next.0 };
+        let entries = window.items.into_iter().filter_map(|item| match item {
+            entries::Item::Entry(entry) => Some(views::entry(entry)),
+            entries::Item::Skipped { .. } => None,
+        });
+        let entries = entries.collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::ListEntriesResponse {
+            entries,
+            next_from_seq,
+        }))
+    }
+
+    async fn list_messages(
+        &self,
+        request: Request<v1::ListMessagesRequest>,
+    ) -> Result<Response<v1::ListMessagesResponse>, Status> {
+        let caller = Caller::person(
+            request.metadata(),
+            &request.get_ref().acting_user_id,
+            Scope::ChatsRead,
+        )?;
+        let request = request.into_inner();
+        let chat = chat_id(&request.chat_id)?;
+        let size = page_size(request.page_size, 50, MAX_ENTRIES)?;
+        self.authorise(caller, chat).await?;
+        let before = if request.before_seq == 0 {
+            Seq(i64::MAX as u64)
+        } else {
+            Seq(request.before_seq)
+        };
+        let history = entries::history(&self.pool, &self.master, chat, caller.user, before, size);
+        let page = cut(history.await.map_err(store_away)?, MAX_PAGE_BYTES);
+        let more = page.cut || page.entries.len() == size as usize;
+        let next = page.entries.last().filter(|_| more).map_or(0, |entry| entry.seq);
+        let entries = page
+            .entries
+            .into_iter()
+            .map(views::entry)
+            .collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::ListMessagesResponse {
+            entries,
+            next_before_seq: next,
+        }))
+    }
+
+    async fn get_receipts(
+        &self,
+        request: Request<v1::GetReceiptsRequest>,
+    ) -> Result<Response<v1::GetReceiptsResponse>, Status> {
+        let caller = Caller::read(
+            request.metadata(),
+            &request.get_ref().acting_user_id,
+            Scope::ChatsRead,
+        )?;
+        let chat = chat_id(&request.get_ref().chat_id)?;
+        self.authorise(caller, chat).await?;
+        // The owner knows more than the store: what was acknowledged and is not settled yet.
+        self.writes.check_owner(chat, request.metadata())?;
+        let live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
+        let stored = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
+        let receipts = views::receipts(chat, stored, &live);
+        Ok(Response::new(v1::GetReceiptsResponse { receipts }))
+    }
+
+    async fn mark_chat_read(
+        &self,
+        request: Request<v1::MarkChatReadRequest>,
+    ) -> Result<Response<v1::MarkChatReadResponse>, Status> {
+        let caller = Caller::person(
+            request.metadata(),
+            &request.get_ref().acting_user_id,
+            Scope::ChatsWrite,
+        )?;
+        let chat = chat_id(&request.get_ref().chat_id)?;
+        self.writes.check_owner(chat, request.metadata())?;
+        self.authorise(caller, chat).await?;
+        let event = Event::Read {
+            chat,
+            user: caller.user,
+            seq: Seq(request.get_ref().seq),
+        };
+        let sent = self.writes.shards.send(chat, event).await;
+        sent.map_err(|_| Status::from(ApiError::unavailable("the node is stopping")))?;
+        Ok(Response::new(v1::MarkChatReadResponse {}))
+    }
+}
+
+struct Page {
+    entries: Vec<raw::Entry>,
+    cut: bool,
+}
+
+/// At most `max` bytes, and at least one entry.
+fn cut(mut entries: Vec<raw::Entry>, max: usize) -> Page {
+    let mut bytes = 0;
+    let fits = entries.iter().take_while(|entry| {
+        bytes += entry.content.len();
+        bytes <= max
+    });
+    let fits = fits.count().max(1);
+    let cut = fits < entries.len();
+    entries.truncate(fits);
+    Page { entries, cut }
+}
+
+fn user_ids(field: &'static str, ids: &[String]) -> Result<Vec<UserId>, ApiError> {
+    if ids.len() > MAX_GROUP_MEMBERS {
+        return Err(ApiError::new(
+            ErrorReason::GroupFull,
+            "a group has at most 1,024 members",
+        ));
+    }
+    ids.iter().map(|id| parse::id(field, id)).collect()
+}
+
+fn page_size(asked: u32, default: u32, max: u32) -> Result<u32, ApiError> {
+    match asked {
+        0 => Ok(default),
+        size if size <= max => Ok(size),
+        _ => Err(ApiError::invalid("page_size", &format!("must be at most {max}"))),
+    }
+}

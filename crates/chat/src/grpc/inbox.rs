@@ -1,0 +1,119 @@
+//! `tern.v1.Inbox`: what waits for a device, without a stream.
+
+use sqlx::PgPool;
+use tern_node::principal::Principal;
+use tern_proto::v1::inbox_server::Inbox;
+use tern_proto::{ApiError, parse, v1};
+use tern_types::{ChatId, DeviceId, Seq, UserId};
+use tonic::{Request, Response, Status};
+
+use super::link::event;
+use super::store_away;
+use super::writes::Writes;
+use crate::state::shard::Event;
+use crate::store::seal::MasterKey;
+use crate::store::{entries, listing};
+
+/// Events of a page when the caller names no size, and at most.
+const PAGE: u32 = 100;
+const MAX_PAGE: u32 = 256;
+/// Bytes of a page.
+const MAX_BYTES: usize = 1 << 20;
+
+pub struct InboxService {
+    writes: Writes,
+    pool: PgPool,
+    master: MasterKey,
+}
+
+impl InboxService {
+    pub fn new(writes: Writes, pool: PgPool, master: MasterKey) -> Self {
+        Self { writes, pool, master }
+    }
+
+    async fn rows(&self, device: DeviceId, chat: Option<ChatId>) -> Result<Vec<(ChatId, Seq)>, ApiError> {
+        let inboxes = listing::inboxes(&self.pool, &[device])
+            .await
+            .map_err(store_away)?;
+        let Some((_, inbox)) = inboxes.into_iter().next() else {
+            return Err(ApiError::new(
+                v1::ErrorReason::DeviceRevoked,
+                "the device was revoked",
+            ));
+        };
+        let rows = inbox.rows.into_iter().map(|(chat, from, _)| (chat, from));
+        Ok(rows
+            .filter(|(row, _)| chat.is_none_or(|chat| chat == *row))
+            .collect())
+    }
+
+    async fn page(
+        &self,
+        user: UserId,
+        rows: &[(ChatId, Seq)],
+        size: u32,
+    ) -> Result<(Vec<v1::ServerEvent>, bool), ApiError> {
+        let (mut events, mut bytes, mut left) = (Vec::new(), 0, size);
+        for (chat, from) in rows {
+            if left == 0 || bytes >= MAX_BYTES {
+                return Ok((events, true));
+            }
+            let room = MAX_BYTES - bytes;
+            let window = entries::window(&self.pool, &self.master, *chat, user, *from, left, room)
+                .await
+                .map_err(store_away)?;
+            for item in window.items {
+                let encoded = event(*chat, item);
+                bytes += encoded.len();
+                left = left.saturating_sub(1);
+                let read = prost::Message::decode(encoded);
+                events.push(
+                    read.map_err(|_| ApiError::new(v1::ErrorReason::Internal, "an entry does not decode"))?,
+                );
+            }
+            if !window.done {
+                return Ok((events, true));
+            }
+        }
+        Ok((events, false))
+    }
+}
+
+#[tonic::async_trait]
+impl Inbox for InboxService {
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Result<Response<v1::FetchResponse>, Status> {
+        let (user, device) = Principal::read(request.metadata())?.device()?;
+        let request = request.into_inner();
+        let chat = parse::optional_id("chat_id", &request.chat_id)?;
+        let size = if request.page_size == 0 {
+            PAGE
+        } else {
+            request.page_size.min(MAX_PAGE)
+        };
+        let epoch = listing::epoch(&self.pool).await.map_err(store_away)?;
+        let rows = self.rows(device, chat).await?;
+        let (events, more) = self.page(user, &rows, size).await?;
+        Ok(Response::new(v1::FetchResponse {
+            events,
+            more,
+            store_epoch: epoch.to_string(),
+        }))
+    }
+
+    async fn ack(&self, request: Request<v1::AckRequest>) -> Result<Response<v1::AckResponse>, Status> {
+        let (user, device) = Principal::read(request.metadata())?.device()?;
+        let chat: ChatId = parse::id("chat_id", &request.get_ref().chat_id)?;
+        self.writes.check_owner(chat, request.metadata())?;
+        let seq = Seq(request.get_ref().seq);
+        let event = |origin| Event::Ack {
+            origin,
+            chat,
+            user,
+            device,
+            seq,
+            write: true,
+        };
+        self.writes.call(chat, event).await?;
+        Ok(Response::new(v1::AckResponse {}))
+    }
+}

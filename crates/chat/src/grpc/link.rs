@@ -1,0 +1,346 @@
+//! The three streams of a gateway's link. Items become events of the shards; a full shard holds the stream back, which holds
+//! the gateway back. Windows are read beside the shards, a bounded number at a time.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use sqlx::PgPool;
+use tern_node::links::{gather, identity};
+use tern_proto::internal::chat_link_server::ChatLink;
+use tern_proto::internal::{
+    ControlDown, ControlUp, LiveDown, LiveRequest, UpItem, WindowReplies, WindowReply, WindowRequest,
+    WindowRequests, up_item,
+};
+use tern_proto::{raw, v1};
+use tern_types::limits::CATCH_UP_WINDOW;
+use tern_types::{ChatId, DeviceId, IdError, RequestId, Seq, SessionId, UserId};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
+
+use super::message;
+use crate::answer;
+use crate::gateways::Gateways;
+use crate::metrics;
+use crate::ownership::Ownership;
+use crate::shard::{Ended, Shards};
+use crate::state::shard::Event;
+use crate::state::{Origin, Outcome, Refusal};
+use crate::store::entries::{self, Item};
+use crate::store::seal::MasterKey;
+
+/// Items of one frame to a gateway.
+const GATHER: usize = 256;
+/// Windows read at a time for all gateways: fewer than the pool has connections, so that loads get through.
+const WINDOW_READS: usize = 4;
+/// Windows that wait to be sent on one link.
+const WINDOWS: usize = 64;
+/// Bytes of one window: a few of the largest bodies.
+const WINDOW_BYTES: usize = 2 << 20;
+
+type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+pub struct LinkService {
+    shards: Shards,
+    gateways: Gateways,
+    windows: Arc<Windows>,
+}
+
+struct Windows {
+    ownership: Ownership,
+    pool: PgPool,
+    master: MasterKey,
+    reads: Semaphore,
+}
+
+impl LinkService {
+    pub fn new(
+        shards: Shards,
+        gateways: Gateways,
+        ownership: Ownership,
+        pool: PgPool,
+        master: MasterKey,
+    ) -> Self {
+        let windows = Windows {
+            ownership,
+            pool,
+            master,
+            reads: Semaphore::new(WINDOW_READS),
+        };
+        Self {
+            shards,
+            gateways,
+            windows: Arc::new(windows),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl ChatLink for LinkService {
+    type ControlStream = Out<ControlDown>;
+    type LiveStream = Out<LiveDown>;
+    type CatchUpStream = Out<WindowReplies>;
+
+    async fn control(
+        &self,
+        request: Request<Streaming<ControlUp>>,
+    ) -> Result<Response<Self::ControlStream>, Status> {
+        let (link, mut items) = self.gateways.open_control(identity(&request)?);
+        let reader = Reader {
+            link: link.number,
+            shards: self.shards.clone(),
+            gateways: self.gateways.clone(),
+            ownership: self.windows.ownership.clone(),
+        };
+        let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());
+        let ownership = self.windows.ownership.clone();
+        let out = async_stream::stream! {
+            let (_link, reading) = (link, AbortOnDrop(reading));
+            while !reading.0.is_finished() {
+                let Some(items) = gather(&mut items, GATHER).await else { break };
+                yield Ok(ControlDown { map_version: ownership.map_version(), items });
+            }
+        };
+        Ok(Response::new(Box::pin(out)))
+    }
+
+    async fn live(&self, request: Request<LiveRequest>) -> Result<Response<Self::LiveStream>, Status> {
+        let (link, mut pushes) = self.gateways.open_live(identity(&request)?);
+        let out = async_stream::stream! {
+            let _link = link;
+            while let Some(pushes) = gather(&mut pushes, GATHER).await {
+                yield Ok(LiveDown { pushes });
+            }
+        };
+        Ok(Response::new(Box::pin(out)))
+    }
+
+    async fn catch_up(
+        &self,
+        request: Request<Streaming<WindowRequests>>,
+    ) -> Result<Response<Self::CatchUpStream>, Status> {
+        let (replies, replies_out) = mpsc::channel(WINDOWS);
+        let windows = self.windows.clone();
+        let mut frames = request.into_inner();
+        let work = async move {
+            while let Ok(Some(frame)) = frames.message().await {
+                for request in frame.requests {
+                    let (windows, replies) = (windows.clone(), replies.clone());
+                    let Ok(slot) = replies.clone().reserve_owned().await else {
+                        return;
+                    };
+                    let version = frame.map_version;
+                    tokio::spawn(
+                        async move { slot.send(Ok(windows.reply(request, version).await)) }.in_current_span(),
+                    );
+                }
+            }
+        };
+        tokio::spawn(work.in_current_span());
+        Ok(Response::new(ReceiverStream::new(replies_out).boxed()))
+    }
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Reads one control stream.
+struct Reader {
+    link: u64,
+    shards: Shards,
+    gateways: Gateways,
+    ownership: Ownership,
+}
+
+impl Reader {
+    async fn run(self, mut frames: Streaming<ControlUp>) {
+        while let Ok(Some(frame)) = frames.message().await {
+            for item in frame.items {
+                match self.item(item, frame.map_version).await {
+                    Ok(()) => {}
+                    Err(Failed::Malformed) => tracing::error!("a gateway sent an item without an id"),
+                    Err(Failed::Ended) => return,
+                }
+            }
+        }
+    }
+
+    async fn item(&self, item: UpItem, map_version: i64) -> Result<(), Failed> {
+        let Some(op) = item.op else { return Ok(()) };
+        if let up_item::Op::WakeDone(done) = op {
+            self.gateways.wake_done(done.wake);
+            return Ok(());
+        }
+        let (user, device) = (
+            UserId::from_slice(&item.user_id)?,
+            DeviceId::from_slice(&item.device_id)?,
+        );
+        let origin = |request| Origin::Link {
+            link: self.link,
+            reference: item.r#ref,
+            session: SessionId(item.session),
+            request,
+        };
+        let nobody = RequestId(uuid::Uuid::nil());
+        let (chat, origin, event) = match op {
+            up_item::Op::Send(send) => {
+                let chat = ChatId::from_slice(&send.chat_id)?;
+                let request = RequestId::from_slice(&send.request_id)?;
+                let peer = (!send.peer_user_id.is_empty()).then(|| UserId::from_slice(&send.peer_user_id));
+                let origin = origin(request);
+                let peer = peer.transpose()?;
+                if peer == Some(user) {
+                    self.answer(
+                        origin,
+                        &Outcome::Refused(Refusal::Invalid("peer_user_id: is the sender")),
+                    );
+                    return Ok(());
+                }
+                match message::entry(user, device, request, &send.envelope, &send.body) {
+                    Ok(entry) => (
+                        chat,
+                        origin,
+                        Event::Send {
+                            origin,
+                            chat,
+                            peer,
+                            entry,
+                        },
+                    ),
+                    Err(refusal) => {
+                        self.answer(origin, &Outcome::Refused(refusal));
+                        return Ok(());
+                    }
+                }
+            }
+            up_item::Op::Ack(ack) => {
+                let chat = ChatId::from_slice(&ack.chat_id)?;
+                let origin = origin(nobody);
+                (
+                    chat,
+                    origin,
+                    Event::Ack {
+                        origin,
+                        chat,
+                        user,
+                        device,
+                        seq: Seq(ack.seq),
+                        write: ack.write,
+                    },
+                )
+            }
+            up_item::Op::Read(read) => {
+                let chat = ChatId::from_slice(&read.chat_id)?;
+                (
+                    chat,
+                    origin(nobody),
+                    Event::Read {
+                        chat,
+                        user,
+                        seq: Seq(read.seq),
+                    },
+                )
+            }
+            up_item::Op::WakeDone(_) => return Ok(()),
+        };
+        if self.ownership.check(chat, map_version).is_err() {
+            self.answer(origin, &Outcome::NotOwner);
+            return Ok(());
+        }
+        Ok(self.shards.send(chat, event).await?)
+    }
+
+    fn answer(&self, origin: Origin, outcome: &Outcome) {
+        if let Origin::Link {
+            link,
+            reference,
+            session,
+            request,
+        } = origin
+        {
+            let version = self.ownership.map_version();
+            self.gateways.answer(
+                link,
+                answer::to_link(reference, session, request, outcome, version),
+            );
+        }
+    }
+}
+
+enum Failed {
+    Malformed,
+    Ended,
+}
+
+impl From<IdError> for Failed {
+    fn from(_: IdError) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<Ended> for Failed {
+    fn from(_: Ended) -> Self {
+        Self::Ended
+    }
+}
+
+impl Windows {
+    async fn reply(&self, request: WindowRequest, map_version: i64) -> WindowReplies {
+        let mut reply = WindowReply {
+            r#ref: request.r#ref,
+            session: request.session,
+            chat_id: request.chat_id.clone(),
+            next_seq: request.from_seq,
+            ..WindowReply::default()
+        };
+        match self.read(&request, map_version).await {
+            Some((chat, window)) => {
+                metrics::window(window.items.len());
+                reply.seqs = window.items.iter().map(|item| item.seq().0).collect();
+                reply.events = window.items.into_iter().map(|item| event(chat, item)).collect();
+                reply.next_seq = window.next.0;
+                reply.done = window.done;
+            }
+            None => reply.failed = true,
+        }
+        WindowReplies {
+            map_version: self.ownership.map_version(),
+            replies: vec![reply],
+        }
+    }
+
+    async fn read(&self, request: &WindowRequest, map_version: i64) -> Option<(ChatId, entries::Window)> {
+        let chat = ChatId::from_slice(&request.chat_id).ok()?;
+        let user = UserId::from_slice(&request.user_id).ok()?;
+        self.ownership.check(chat, map_version).ok()?;
+        let _permit = self.reads.acquire().await.ok()?;
+        let (from, limit) = (Seq(request.from_seq), request.limit.clamp(1, CATCH_UP_WINDOW));
+        match entries::window(&self.pool, &self.master, chat, user, from, limit, WINDOW_BYTES).await {
+            Ok(window) => Some((chat, window)),
+            Err(error) => {
+                tracing::warn!(%chat, %error, "cannot read a window");
+                None
+            }
+        }
+    }
+}
+
+/// An item of a log as the event that a device gets.
+pub fn event(chat: ChatId, item: Item) -> Bytes {
+    match item {
+        Item::Entry(entry) => raw::entry_event(&entry),
+        Item::Skipped { to } => raw::event(v1::server_event::Event::Skipped(v1::Skipped {
+            chat_id: chat.to_string(),
+            to_seq: to.0,
+            reason: v1::SkipReason::NotAMember.into(),
+        })),
+    }
+}

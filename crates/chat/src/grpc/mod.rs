@@ -1,0 +1,34 @@
+//! The only adapters from the wire.
+//!
+//! - [`link`]: the gateways' three streams
+//! - [`node`]: calls from other nodes
+//! - [`chats`], [`inbox`]: the public unary services, called through a gateway
+//! - [`caller`]: in whose name a call acts; [`groups`]: making one; [`views`]: what callers see
+//! - [`writes`]: commands to the shards, with one answer each
+//! - [`message`]: what a device or back end wants to send, checked
+
+pub mod caller;
+pub mod chats;
+pub mod groups;
+pub mod inbox;
+pub mod link;
+pub mod message;
+pub mod node;
+pub mod views;
+pub mod writes;
+
+use tern_proto::ApiError;
+
+use crate::store::load::StoreError;
+
+/// What a caller is told when the store failed: to come again; the cause is for the log.
+pub fn store_away(error: impl Into<StoreError>) -> ApiError {
+    let error = error.into();
+    tracing::warn!(%error, "cannot read from the store");
+    match error {
+        StoreError::Sql(_) => ApiError::unavailable("the store is away"),
+        StoreError::Key(_) | StoreError::Unknown(..) => {
+            ApiError::new(tern_proto::v1::ErrorReason::Internal, "the chat cannot be read")
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Chats, members and receipts as the public API shows them.
+
+use std::collections::HashMap;
+
+use prost::Message;
+use tern_proto::{ApiError, parse, raw, v1};
+use tern_types::{ChatId, Seq, Timestamp, UserId};
+
+use super::caller::Caller;
+use crate::content::role_to_wire;
+use crate::state::chat::{ChatKind, Role};
+use crate::state::receipts::Watermark;
+use crate::store::listing::ChatView;
+
+pub fn chat(view: ChatView, caller: Caller) -> Result<v1::Chat, ApiError> {
+    let kind = match view.kind {
+        ChatKind::Direct => v1::ChatKind::Direct,
+        ChatKind::Group => v1::ChatKind::Group,
+    };
+    Ok(v1::Chat {
+        chat_id: view.chat.to_string(),
+        kind: kind.into(),
+        title: view.title,
+        created_by_user_id: view.created_by.to_string(),
+        created_at_ms: view.created_at.0,
+        head_seq: view.head.0,
+        head_ordinal: view.head_ordinal,
+        resume_seq: if caller.device.is_some() { view.resume.0 } else { 0 },
+        read_seq: view.read.0,
+        unread_count: view.unread,
+        member_count: view.member_count,
+        role: role_to_wire(view.role).into(),
+        peer_user_id: view.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        last_entry: view.last_entry.map(entry).transpose()?,
+    })
+}
+
+pub fn entry(entry: raw::Entry) -> Result<v1::Entry, ApiError> {
+    let content = v1::EntryContent::decode(entry.content)
+        .map_err(|_| ApiError::new(v1::ErrorReason::Internal, "an entry does not decode"))?;
+    Ok(v1::Entry {
+        chat_id: entry.chat_id,
+        seq: entry.seq,
+        sent_at_ms: entry.sent_at_ms,
+        sender_user_id: entry.sender_user_id,
+        sender_device_id: entry.sender_device_id,
+        request_id: entry.request_id,
+        ordinal: entry.ordinal,
+        content: Some(content),
+    })
+}
+
+pub fn member((user, role, joined): (UserId, Role, Seq)) -> v1::Member {
+    v1::Member {
+        user_id: user.to_string(),
+        role: role_to_wire(role).into(),
+        joined_seq: joined.0,
+    }
+}
+
+/// What the store has, raised by what the owner knows beyond it.
+pub fn receipts(
+    chat: ChatId,
+    stored: Vec<(UserId, Seq, Seq)>,
+    live: &[(UserId, Watermark)],
+) -> Vec<v1::Receipt> {
+    let live: HashMap<UserId, Watermark> = live.iter().copied().collect();
+    let receipts = stored.into_iter().map(|(user, delivered, read)| {
+        let mark = live.get(&user).copied().unwrap_or_default();
+        v1::Receipt {
+            chat_id: chat.to_string(),
+            user_id: user.to_string(),
+            delivered_seq: delivered.max(mark.delivered).0,
+            read_seq: read.max(mark.read).0,
+        }
+    });
+    receipts.collect()
+}
+
+/// Where a page of chats ended: the time of its last chat's last entry, and that chat's id.
+pub struct PageToken;
+
+impl PageToken {
+    pub fn after(last: Option<&ChatView>) -> String {
+        let Some(last) = last else { return String::new() };
+        let at = last.last_entry.as_ref().map_or(0, |entry| entry.sent_at_ms);
+        format!("{at}.{}", last.chat)
+    }
+
+    pub fn read(token: &str) -> Result<Option<(Timestamp, ChatId)>, ApiError> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let bad = || ApiError::invalid("page_token", "is none that this server gave");
+        let (at, chat) = token.split_once('.').ok_or_else(bad)?;
+        let at = at.parse().map_err(|_| bad())?;
+        Ok(Some((Timestamp(at), parse::id("page_token", chat)?)))
+    }
+}

@@ -1,0 +1,100 @@
+//! What a chat node exports.
+
+use std::time::Instant;
+
+use metrics::{counter, gauge, histogram};
+
+use crate::state::shard::{Job, ShardState};
+
+/// Seconds of each kind of job, and how much it carried.
+pub fn job(shard: usize, job: &Job) {
+    let size = match job {
+        Job::Commit(batches) => batches.iter().map(|batch| batch.entries.len()).sum(),
+        Job::Change(_) => 1,
+        Job::Acks(acks) => acks.len(),
+        Job::Settle(chats) => chats.len(),
+        Job::Close(chats) => chats.len(),
+        Job::Reads(reads) => reads.len(),
+    };
+    counter!("tern_chat_job_items_total", "kind" => kind(job), "shard" => shard.to_string())
+        .increment(size as u64);
+}
+
+/// Measures one job.
+pub fn job_timer(job: &Job) -> JobTimer {
+    JobTimer {
+        kind: kind(job),
+        began: Instant::now(),
+    }
+}
+
+#[derive(Debug)]
+pub struct JobTimer {
+    kind: &'static str,
+    began: Instant,
+}
+
+impl JobTimer {
+    pub fn stop(self) {
+        histogram!("tern_chat_job_seconds", "kind" => self.kind).record(self.began.elapsed().as_secs_f64());
+    }
+}
+
+fn kind(job: &Job) -> &'static str {
+    match job {
+        Job::Commit(_) => "commit",
+        Job::Change(_) => "change",
+        Job::Acks(_) => "ack",
+        Job::Settle(_) => "settle",
+        Job::Close(_) => "close",
+        Job::Reads(_) => "read",
+    }
+}
+
+/// What a shard holds.
+pub fn shard(number: usize, state: &ShardState) {
+    let shard = number.to_string();
+    gauge!("tern_chat_loaded_chats", "shard" => shard.clone()).set(state.chats() as f64);
+    gauge!("tern_chat_waiting_commands", "shard" => shard).set(state.waiting() as f64);
+}
+
+/// Gateways with a link to this node.
+pub fn gateway_links(links: usize) {
+    gauge!("tern_chat_gateway_links").set(links as f64);
+}
+
+/// Live events sent, one a session.
+pub fn pushed(sessions: usize) {
+    counter!("tern_chat_pushes_total").increment(sessions as u64);
+}
+
+/// Live events given up: devices get them when the chat is settled.
+pub fn push_dropped(at: &'static str) {
+    counter!("tern_chat_pushes_dropped_total", "at" => at).increment(1);
+}
+
+/// Look-ups that a presence node did not answer.
+pub fn lookup_failed(purpose: &'static str) {
+    counter!("tern_chat_lookups_failed_total", "for" => purpose).increment(1);
+}
+
+/// Wakes that a gateway did not confirm: their chats are settled again.
+pub fn wake_unconfirmed() {
+    counter!("tern_chat_wakes_unconfirmed_total").increment(1);
+}
+
+/// Chats whose unsettled entries were found in the store, left by an owner that is gone.
+pub fn recovered(chats: usize) {
+    counter!("tern_chat_recovered_chats_total").increment(chats as u64);
+}
+
+/// Slots that the map gives this node, and the map's version.
+pub fn slots(slots: usize, version: i64) {
+    gauge!("tern_chat_slots").set(slots as f64);
+    gauge!("tern_chat_map_version").set(version as f64);
+}
+
+/// Windows of logs read for devices that catch up.
+pub fn window(entries: usize) {
+    counter!("tern_chat_window_entries_total").increment(entries as u64);
+}

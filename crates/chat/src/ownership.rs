@@ -1,0 +1,51 @@
+//! Whether a chat is this node's, by the map.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tern_node::context::NodeContext;
+use tern_node::map::{ClusterMap, Role};
+use tern_types::{ChatId, Slot};
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Ownership {
+    ctx: NodeContext,
+}
+
+/// Another node owns the chat, by this version of the map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotOwner {
+    pub map_version: i64,
+}
+
+impl Ownership {
+    pub fn new(ctx: NodeContext) -> Self {
+        Self { ctx }
+    }
+
+    pub fn map_version(&self) -> i64 {
+        self.ctx.map.current().version()
+    }
+
+    /// A sender with a newer map than this node's is believed: if it is wrong, the compare-and-set makes it right.
+    pub fn check(&self, chat: ChatId, sender_version: i64) -> Result<(), NotOwner> {
+        let map = self.ctx.map.current();
+        if self.owns(&map, Slot::of_chat(chat)) || sender_version > map.version() {
+            return Ok(());
+        }
+        Err(NotOwner {
+            map_version: map.version(),
+        })
+    }
+
+    /// The slots that `map` gives this node.
+    pub fn slots(&self, map: &ClusterMap) -> Arc<HashSet<Slot>> {
+        Arc::new(Slot::all().filter(|slot| self.owns(map, *slot)).collect())
+    }
+
+    fn owns(&self, map: &ClusterMap, slot: Slot) -> bool {
+        map.owner(Role::Chat, slot)
+            .is_some_and(|node| *node.name == *self.ctx.name && node.incarnation == self.ctx.incarnation)
+    }
+}

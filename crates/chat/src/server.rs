@@ -1,0 +1,134 @@
+//! Wiring: the store, the shards, the links, the services.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use sqlx::postgres::PgPoolOptions;
+use tern_node::context::NodeContext;
+use tern_node::links::MAX_LINK_MESSAGE_BYTES;
+use tern_node::postgres::hot_connect_options;
+use tern_node::serve::Running;
+use tern_proto::internal::chat_link_server::ChatLinkServer;
+use tern_proto::internal::chat_node_server::ChatNodeServer;
+use tern_proto::v1::chats_server::ChatsServer;
+use tern_proto::v1::inbox_server::InboxServer;
+use tokio::sync::Semaphore;
+use tracing::Instrument;
+
+use crate::config::Config;
+use crate::fanout::Fanout;
+use crate::gateways::Gateways;
+use crate::grpc::chats::ChatsService;
+use crate::grpc::groups::Groups;
+use crate::grpc::inbox::InboxService;
+use crate::grpc::link::LinkService;
+use crate::grpc::node::NodeService;
+use crate::grpc::writes::Writes;
+use crate::lookup::Lookup;
+use crate::ownership::Ownership;
+use crate::recovery;
+use crate::shard::Shards;
+use crate::shard::effects::{Calls, Effects};
+use crate::store::seal::MasterKey;
+
+/// Largest public request: a body, its envelope, and room for the rest.
+const MAX_REQUEST_BYTES: usize = 1 << 20;
+/// A read that finds no connection of the pool by then is told to come again.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Wires the role into this process. The returned future ends when, after the drain began, the slots are gone and
+/// everything that was under way is answered.
+pub async fn start(
+    config: Config,
+    ctx: NodeContext,
+    routes: &mut tonic::service::RoutesBuilder,
+) -> anyhow::Result<Running> {
+    let master = master_key(&config)?;
+    let hot = hot_connect_options(&config.postgres);
+    let pool = PgPoolOptions::new()
+        .max_connections(config.postgres.database_pool_size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(hot.clone())
+        .await
+        .context("cannot connect to Postgres")?;
+    let ownership = Ownership::new(ctx.clone());
+    let effects = Effects {
+        pool: pool.clone(),
+        master: master.clone(),
+        calls: Arc::new(Calls::default()),
+        gateways: Gateways::default(),
+        fanout: Fanout {
+            lookup: Lookup::start(&ctx),
+        },
+        ownership: ownership.clone(),
+        loads: Arc::new(Semaphore::new(config.postgres.database_pool_size as usize)),
+    };
+    let shards = Shards::start(vec![hot; usize::from(config.chat_shards)], &effects);
+    let recovery = recovery::run(
+        pool.clone(),
+        ownership.clone(),
+        shards.clone(),
+        ctx.map.clone(),
+        ctx.drain.clone(),
+    );
+    tokio::spawn(recovery.instrument(tracing::info_span!("recovery")));
+
+    let writes = Writes {
+        shards: shards.clone(),
+        calls: effects.calls.clone(),
+        ownership: ownership.clone(),
+    };
+    let link = LinkService::new(
+        shards.clone(),
+        effects.gateways.clone(),
+        ownership.clone(),
+        pool.clone(),
+        master.clone(),
+    );
+    let groups = Groups {
+        pool: pool.clone(),
+        master: master.clone(),
+        shards: shards.clone(),
+        pushes: effects.fanout.spawn(effects.gateways.clone()),
+    };
+    let chats = ChatsService::new(writes.clone(), groups, pool.clone(), master.clone());
+    let inbox = InboxService::new(writes, pool.clone(), master);
+    routes
+        .add_service(ChatLinkServer::new(link).max_decoding_message_size(MAX_LINK_MESSAGE_BYTES))
+        .add_service(ChatNodeServer::new(NodeService::new(pool)))
+        .add_service(ChatsServer::new(chats).max_decoding_message_size(MAX_REQUEST_BYTES))
+        .add_service(InboxServer::new(inbox).max_decoding_message_size(MAX_REQUEST_BYTES));
+    Ok(Running {
+        name: "chat",
+        done: Box::pin(drained(ctx, ownership, shards)),
+    })
+}
+
+async fn drained(ctx: NodeContext, ownership: Ownership, shards: Shards) {
+    ctx.drain.wait().await;
+    let mut map = ctx.map.clone();
+    let handed_over = async {
+        let mut current = map.current();
+        // The last node of its role keeps its slots to the end: there is nobody to hand them to.
+        while !ownership.slots(&current).is_empty() {
+            current = map.changed().await;
+        }
+        shards.quiet().await;
+    };
+    if tokio::time::timeout(ctx.drain.deadline(), handed_over)
+        .await
+        .is_err()
+    {
+        tracing::warn!("slots were not handed over in time");
+    }
+}
+
+fn master_key(config: &Config) -> anyhow::Result<MasterKey> {
+    let file = config
+        .chat_master_key_file
+        .as_ref()
+        .context("--chat-master-key-file is needed")?;
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    MasterKey::from_hex(&text).with_context(|| format!("no master key in {}", file.display()))
+}

@@ -1,0 +1,219 @@
+//! What a shard's loop hands out. Nothing here waits: loads and wakes run as tasks and come back as events, answers and
+//! pushes go to bounded queues.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use sqlx::PgPool;
+use tern_proto::{raw, v1};
+use tern_types::{ChatId, DeviceId, RequestId, UserId};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tracing::Instrument;
+
+use crate::fanout::{Fanout, Outgoing};
+use crate::gateways::Gateways;
+use crate::metrics;
+use crate::ownership::Ownership;
+use crate::state::chat::Snapshot;
+use crate::state::shard::{Effect, Event, LoadError, Pushed};
+use crate::state::{Entry, Origin, Outcome};
+use crate::store::load;
+use crate::store::seal::MasterKey;
+use crate::{answer, wake};
+
+/// Unary calls waiting for their answer, by the number in [`Origin::Call`].
+#[derive(Debug, Default)]
+pub struct Calls {
+    next: std::sync::atomic::AtomicU64,
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Outcome>>>,
+}
+
+impl Calls {
+    /// A new call: its origin, and where its answer arrives.
+    pub fn open(&self) -> (Origin, oneshot::Receiver<Outcome>) {
+        let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        self.lock().insert(number, answer);
+        (Origin::Call(number), answered)
+    }
+
+    fn answer(&self, number: u64, outcome: Outcome) {
+        if let Some(answer) = self.lock().remove(&number) {
+            let _gone = answer.send(outcome);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Outcome>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What every shard of a node uses.
+#[derive(Clone)]
+pub struct Effects {
+    pub pool: PgPool,
+    pub master: MasterKey,
+    pub calls: Arc<Calls>,
+    pub gateways: Gateways,
+    pub fanout: Fanout,
+    pub ownership: Ownership,
+    /// Loads at a time: a load holds a connection of the pool.
+    pub loads: Arc<Semaphore>,
+}
+
+/// One shard's.
+pub struct ShardEffects {
+    shared: Effects,
+    pushes: mpsc::Sender<Outgoing>,
+    results: mpsc::Sender<Event>,
+}
+
+impl Effects {
+    pub fn for_shard(self, results: mpsc::Sender<Event>) -> ShardEffects {
+        let pushes = self.fanout.spawn(self.gateways.clone());
+        ShardEffects {
+            shared: self,
+            pushes,
+            results,
+        }
+    }
+}
+
+impl ShardEffects {
+    pub fn perform(&self, effects: &mut Vec<Effect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Load {
+                    chat,
+                    create,
+                    requests,
+                } => self.load(chat, create, requests),
+                Effect::Answer { origin, outcome } => self.answer(origin, outcome),
+                Effect::Push {
+                    chat,
+                    users,
+                    except,
+                    what,
+                } => self.push(chat, users, &except, &what),
+                Effect::Wake { chat, upto, missing } => {
+                    let (gateways, fanout) = (self.shared.gateways.clone(), self.shared.fanout.clone());
+                    let results = self.results.clone();
+                    let work = async move {
+                        let ok = wake::wake(&fanout, &gateways, chat, upto, &missing).await;
+                        let _ended = results.send(Event::WakesDone { chat, upto, ok }).await;
+                    };
+                    tokio::spawn(work.in_current_span());
+                }
+            }
+        }
+    }
+
+    fn answer(&self, origin: Origin, outcome: Outcome) {
+        match origin {
+            Origin::Call(number) => self.shared.calls.answer(number, outcome),
+            Origin::Link {
+                link,
+                reference,
+                session,
+                request,
+            } => {
+                let item = answer::to_link(
+                    reference,
+                    session,
+                    request,
+                    &outcome,
+                    self.shared.ownership.map_version(),
+                );
+                self.shared.gateways.answer(link, item);
+            }
+        }
+    }
+
+    fn push(&self, chat: ChatId, users: Vec<UserId>, except: &[Origin], what: &Pushed) {
+        let (seq, event) = match what {
+            Pushed::Entry(entry) => (entry.seq, entry_event(entry)),
+            Pushed::Receipt { user, mark } => {
+                let receipt = v1::Receipt {
+                    chat_id: chat.to_string(),
+                    user_id: user.to_string(),
+                    delivered_seq: mark.delivered.0,
+                    read_seq: mark.read.0,
+                };
+                (
+                    tern_types::Seq::ZERO,
+                    raw::event(v1::server_event::Event::Receipt(receipt)),
+                )
+            }
+        };
+        let except = except.iter().filter_map(|origin| origin.session()).collect();
+        let outgoing = Outgoing {
+            chat,
+            seq,
+            users,
+            except,
+            event,
+        };
+        if self.pushes.try_send(outgoing).is_err() {
+            metrics::push_dropped("fanout");
+        }
+    }
+
+    fn load(&self, chat: ChatId, create: Option<(UserId, UserId)>, requests: Vec<(UserId, RequestId)>) {
+        let (shared, results) = (self.shared.clone(), self.results.clone());
+        let work = async move {
+            let _permit = shared.loads.acquire().await;
+            let result = read(&shared, chat, create, &requests).await;
+            let _ended = results.send(Event::Loaded { chat, result }).await;
+        };
+        tokio::spawn(work.in_current_span());
+    }
+}
+
+/// Loads that hang are given up: whoever waits is told to come again.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+async fn read(
+    shared: &Effects,
+    chat: ChatId,
+    create: Option<(UserId, UserId)>,
+    requests: &[(UserId, RequestId)],
+) -> Result<Option<Snapshot>, LoadError> {
+    let work = async {
+        let (pool, master) = (&shared.pool, &shared.master);
+        let snapshot = load::chat(pool, master, chat, requests).await?;
+        let (None, Some(people)) = (&snapshot, create) else {
+            return Ok(Ok(snapshot));
+        };
+        if !load::create_direct(pool, master, chat, people).await? {
+            return Ok(Err(LoadError::PeerNotFound));
+        }
+        load::chat(pool, master, chat, requests).await.map(Ok)
+    };
+    let result: Result<_, load::StoreError> = match tokio::time::timeout(LOAD_TIMEOUT, work).await {
+        Ok(result) => result,
+        Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
+    };
+    result.unwrap_or_else(|error| {
+        tracing::warn!(%chat, %error, "cannot load the chat");
+        Err(LoadError::Away)
+    })
+}
+
+/// The event that every recipient gets, encoded once.
+pub fn entry_event(entry: &Entry) -> Bytes {
+    let new = &entry.new;
+    let text =
+        |present: bool, id: &dyn std::fmt::Display| if present { id.to_string() } else { String::new() };
+    raw::entry_event(&raw::Entry {
+        chat_id: entry.chat.to_string(),
+        seq: entry.seq.0,
+        sent_at_ms: entry.sent_at.0,
+        sender_user_id: text(new.sender != UserId::SYSTEM, &new.sender),
+        sender_device_id: text(new.device != DeviceId::BACK_END, &new.device),
+        request_id: new.request.to_string(),
+        ordinal: entry.ordinal,
+        content: new.content.clone(),
+    })
+}

@@ -1,0 +1,140 @@
+//! A shard: one loop that waits in one place, decides in [`ShardState`], and hands what is to be done to others. It owns a
+//! slice of the slots and, through its [`writer`], one Postgres connection.
+//!
+//! - [`writer`]: the connection; one job at a time
+//! - [`effects`]: what the loop hands out: loads, answers, pushes, wakes
+
+pub mod effects;
+pub mod writer;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tern_types::{ChatId, Slot, Timestamp, UserId};
+use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
+
+use crate::metrics;
+use crate::state::receipts::Watermark;
+use crate::state::shard::{Event, ShardState};
+use effects::Effects;
+
+/// Inputs that wait for a shard; a full queue holds the gateways' links back.
+const INPUTS: usize = 4096;
+/// Inputs taken at once: what came while the loop was busy.
+const GATHER: usize = 1024;
+/// Results of loads, jobs and wakes; each task waits for room.
+const RESULTS: usize = 1024;
+/// Between two ticks when nothing happens: idle chats are forgotten by it.
+const TICK: Duration = Duration::from_secs(5);
+
+/// What can be asked of a shard.
+#[derive(Debug)]
+pub enum Input {
+    Event(Event),
+    Watermarks(ChatId, oneshot::Sender<Option<Vec<(UserId, Watermark)>>>),
+    /// Answered as soon as nothing is under way: a drain waits for it.
+    Quiet(oneshot::Sender<()>),
+}
+
+/// The shards of a node.
+#[derive(Debug, Clone)]
+pub struct Shards(Arc<[mpsc::Sender<Input>]>);
+
+/// The node is stopping.
+#[derive(Debug, thiserror::Error)]
+#[error("the shard has ended")]
+pub struct Ended;
+
+impl Shards {
+    /// Starts one loop for each writer.
+    pub fn start(writers: Vec<writer::Connect>, effects: &Effects) -> Self {
+        let shards = writers.into_iter().enumerate().map(|(number, connect)| {
+            let (inputs, receiver) = mpsc::channel(INPUTS);
+            let span = tracing::info_span!("shard", number);
+            tokio::spawn(run(number, receiver, connect, effects.clone()).instrument(span));
+            inputs
+        });
+        Self(shards.collect())
+    }
+
+    /// Waits for room, and so holds back who brings more than the shard can take.
+    pub async fn send(&self, chat: ChatId, event: Event) -> Result<(), Ended> {
+        self.of(chat).send(Input::Event(event)).await.map_err(|_| Ended)
+    }
+
+    /// What the owner knows of the chat's watermarks, beyond the store; `None`: nothing.
+    pub async fn watermarks(&self, chat: ChatId) -> Option<Vec<(UserId, Watermark)>> {
+        let (answer, answered) = oneshot::channel();
+        self.of(chat).send(Input::Watermarks(chat, answer)).await.ok()?;
+        answered.await.ok()?
+    }
+
+    /// Tells every shard which slots are this node's.
+    pub async fn owned(&self, slots: &Arc<HashSet<Slot>>) {
+        for shard in self.0.iter() {
+            let _ended = shard.send(Input::Event(Event::Owned(slots.clone()))).await;
+        }
+    }
+
+    /// Returns when every shard has answered whatever waited.
+    pub async fn quiet(&self) {
+        for shard in self.0.iter() {
+            let (quiet, is_quiet) = oneshot::channel();
+            if shard.send(Input::Quiet(quiet)).await.is_ok() {
+                let _ended = is_quiet.await;
+            }
+        }
+    }
+
+    fn of(&self, chat: ChatId) -> &mpsc::Sender<Input> {
+        &self.0[Slot::of_chat(chat).index() % self.0.len()]
+    }
+}
+
+async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::Connect, effects: Effects) {
+    let (results, mut results_in) = mpsc::channel(RESULTS);
+    let effects = effects.for_shard(results.clone());
+    let jobs = writer::spawn(connect, results);
+    let mut state = ShardState::default();
+    let mut quiet = Vec::new();
+    let (mut taken, mut done, mut out) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        let until = state
+            .next_wake()
+            .map_or(TICK, |at| at.since(Timestamp::now()).min(TICK));
+        tokio::select! {
+            biased;
+            _ = results_in.recv_many(&mut done, GATHER) => {}
+            count = inputs.recv_many(&mut taken, GATHER) => if count == 0 { return },
+            () = tokio::time::sleep(until) => done.push(Event::Tick),
+        }
+        let now = Timestamp::now();
+        for event in done.drain(..) {
+            state.apply(event, now, &mut out);
+        }
+        for input in taken.drain(..) {
+            match input {
+                Input::Event(event) => state.apply(event, now, &mut out),
+                Input::Watermarks(chat, answer) => {
+                    let _gone = answer.send(state.watermarks(chat));
+                }
+                Input::Quiet(answer) => quiet.push(answer),
+            }
+        }
+        state.flush_receipts(&mut out);
+        if let Some(job) = state.next_job(now, &mut out) {
+            metrics::job(number, &job);
+            // The writer takes one job at a time and is asked only when it is free.
+            let _ended = jobs.try_send(job);
+        }
+        effects.perform(&mut out);
+        metrics::shard(number, &state);
+        if state.is_quiet() {
+            quiet.drain(..).for_each(|answer| {
+                let _gone = answer.send(());
+            });
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Section 4, step 8 (b): devices that were missing have an inbox row now; those online are made responsible for it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tern_types::{ChatId, DeviceId, Seq, SessionId, UserId};
+use tokio::time::timeout;
+
+use crate::fanout::Fanout;
+use crate::gateways::Gateways;
+use crate::metrics;
+use crate::state::Missing;
+
+/// A gateway confirms at once; one that does not is tried again with the next settle.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Fine print 5: true only when the look-up succeeded and every gateway concerned has confirmed.
+pub async fn wake(
+    fanout: &Fanout,
+    gateways: &Gateways,
+    chat: ChatId,
+    upto: Seq,
+    missing: &[Missing],
+) -> bool {
+    let mut users: Vec<UserId> = missing.iter().map(|missing| missing.user).collect();
+    users.sort_unstable();
+    users.dedup();
+    let found = fanout.lookup.sessions(users).await;
+    if found.failed {
+        metrics::lookup_failed("settle");
+        return false;
+    }
+    let from: HashMap<DeviceId, Seq> = missing
+        .iter()
+        .map(|missing| (missing.device, missing.from))
+        .collect();
+    let mut by_gateway: HashMap<(&str, Seq), Vec<SessionId>> = HashMap::new();
+    for session in &found.sessions {
+        if let Some(from) = from.get(&session.device) {
+            by_gateway
+                .entry((&session.gateway, *from))
+                .or_default()
+                .push(session.session);
+        }
+    }
+    let mut confirmations = Vec::with_capacity(by_gateway.len());
+    for ((gateway, from), sessions) in by_gateway {
+        match gateways.wake(gateway, chat, (from, upto), sessions) {
+            Some(confirmed) => confirmations.push(confirmed),
+            None => return false,
+        }
+    }
+    for confirmed in confirmations {
+        if !matches!(timeout(CONFIRM_TIMEOUT, confirmed).await, Ok(Ok(()))) {
+            metrics::wake_unconfirmed();
+            return false;
+        }
+    }
+    true
+}
