@@ -8,6 +8,9 @@ use clap::ValueEnum;
 use crate::etcd::EtcdArgs;
 use crate::telemetry::TelemetryArgs;
 
+/// As of a Kubernetes pod.
+const MAX_NODE_NAME: usize = 253;
+
 /// What a node is held to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Profile {
@@ -22,7 +25,7 @@ pub enum Profile {
 #[derive(clap::Args, Clone, Debug)]
 pub struct NodeArgs {
     /// Name of this node: unique in the cluster, the same after a restart (a StatefulSet's pod name)
-    #[arg(long, env = "TERN_NODE_NAME")]
+    #[arg(long, env = "TERN_NODE_NAME", value_parser = node_name)]
     pub node_name: String,
     /// Where other nodes reach this one by gRPC
     #[arg(long, env = "TERN_INTERNAL_LISTEN", default_value = "127.0.0.1:0")]
@@ -54,4 +57,43 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         .parse()
         .map_err(|_| "must be a number of seconds".to_owned())?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+/// A DNS label, such as a pod's name: it is part of a key in etcd and of metadata between nodes.
+fn node_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
+    if text.is_empty() || text.len() > MAX_NODE_NAME || !text.chars().all(fits) {
+        return Err(format!("must have 1 to {MAX_NODE_NAME} of a-z, 0-9, - and ."));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_names_are_as_pods_are_called() {
+        for good in ["chat-0", "tern-chat-12.tern", "a"] {
+            assert_eq!(node_name(good), Ok(good.to_owned()));
+        }
+        for bad in [
+            "",
+            "chat/0",
+            "Chat",
+            "châte",
+            "a b",
+            &"a".repeat(MAX_NODE_NAME + 1),
+        ] {
+            assert!(node_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn seconds_may_have_a_fraction() {
+        assert_eq!(seconds("2.5"), Ok(Duration::from_millis(2500)));
+        for bad in ["", "x", "-1", "NaN", "1e300"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
 }

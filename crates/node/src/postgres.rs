@@ -17,6 +17,8 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A caller waits this long for a connection before it is told to come back later.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
+const UNDEFINED_TABLE: &str = "42P01";
+
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
 /// How to reach Postgres. Flattened by each role that needs it; a process with several such roles has the flags once.
@@ -111,6 +113,29 @@ pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
         .await
         .context("the migration failed")?;
     connection.close().await?;
+    Ok(())
+}
+
+/// Fails when [`migrate`] has yet to run. A schema newer than this program is well.
+pub async fn require_schema(pool: &PgPool) -> anyhow::Result<()> {
+    let wanted = MIGRATOR
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0);
+    let found: Result<Option<i64>, sqlx::Error> =
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+            .fetch_one(pool)
+            .await;
+    let found = match found {
+        // No such table: nothing was ever migrated.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNDEFINED_TABLE) => 0,
+        other => other?.unwrap_or(0),
+    };
+    anyhow::ensure!(
+        found >= wanted,
+        "the schema has version {found}, {wanted} is needed: run `tern migrate` first"
+    );
     Ok(())
 }
 

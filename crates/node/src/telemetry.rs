@@ -1,5 +1,6 @@
 //! Logs, traces and metrics of a process.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -71,7 +72,9 @@ impl Drop for Guard {
 /// Sets the process's logs and traces up, once. With OTLP it needs a Tokio runtime. Logs go to standard error.
 pub fn init(args: &TelemetryArgs, node: &str) -> anyhow::Result<Guard> {
     let filter = EnvFilter::try_new(&args.log).context("--log is no filter")?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let lines = match args.log_format {
         LogFormat::Human => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
