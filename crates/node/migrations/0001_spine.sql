@@ -3,7 +3,7 @@
 
 -- One row: facts about this store as a whole.
 CREATE TABLE store (
-    only       boolean PRIMARY KEY DEFAULT true CHECK (only),
+    single     boolean PRIMARY KEY DEFAULT true CHECK (single),
     -- Changed by an operator after a restore or a failover with loss: devices' cursors belong to it.
     epoch      uuid NOT NULL DEFAULT gen_random_uuid()
 );
@@ -26,16 +26,17 @@ CREATE TABLE devices (
     active       boolean NOT NULL DEFAULT false,
     linked_at    timestamptz NOT NULL DEFAULT now(),
     revoked_at   timestamptz,
-    -- Refresh tokens are stored as SHA-256. The current one; the one before it, which gives the same pair again
-    -- until the current one was used; see the accounts crate.
+    -- When the user's chats no longer knew the device: a revocation that stopped before is finished later.
+    unlinked_at  timestamptz,
+    -- Refresh tokens are stored as SHA-256. The present one and its number, the one before it, and when the present
+    -- one was made; see domain::refresh of the accounts crate.
+    refresh_rotation      int8 NOT NULL DEFAULT 0,
     refresh_hash          bytea,
     refresh_previous_hash bytea,
-    refresh_rotated_at    timestamptz,
-    refresh_used_at       timestamptz,
+    refresh_issued_at     timestamptz,
     UNIQUE (user_id, request_id)
 );
-CREATE INDEX devices_refresh ON devices (refresh_hash);
-CREATE INDEX devices_refresh_previous ON devices (refresh_previous_hash);
+CREATE INDEX devices_to_unlink ON devices (revoked_at) WHERE revoked_at IS NOT NULL AND unlinked_at IS NULL;
 
 CREATE TABLE api_keys (
     key_id      uuid PRIMARY KEY,

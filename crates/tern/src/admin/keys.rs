@@ -1,0 +1,124 @@
+//! API keys: `tern_<key id>_<secret>`. Only the SHA-256 of the secret is stored; it has 256 random bits, so a slow hash
+//! would add nothing.
+
+use clap::{Args, Subcommand};
+use sha2::{Digest, Sha256};
+use sqlx::PgPool;
+use tern_node::postgres::{self, PostgresArgs};
+use tern_node::principal::Scope;
+use tern_types::limits::MAX_NAME_BYTES;
+use uuid::Uuid;
+
+use super::{print, remark};
+
+const INSERT: &str = "INSERT INTO api_keys (key_id, name, secret_hash, scopes) VALUES ($1, $2, $3, $4)";
+
+/// Times as text: nobody calculates with them here.
+const LIST: &str = "
+    SELECT key_id, name, scopes,
+           to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+           to_char(revoked_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')
+      FROM api_keys
+     ORDER BY created_at";
+
+/// Keeps the time of the first revocation.
+const REVOKE: &str = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = $1";
+
+/// API keys of back ends
+#[derive(Subcommand, Clone, Debug)]
+pub enum KeysCommand {
+    /// Make a key and print it, this one time
+    Create(CreateArgs),
+    /// Print all keys, without their secrets
+    List(ListArgs),
+    /// Revoke a key; gateways may let it pass for 10 s more
+    Revoke(RevokeArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct CreateArgs {
+    /// What or whom it is for
+    #[arg(long, value_parser = name)]
+    pub name: String,
+    /// What it may do, comma separated: users:read, users:write, devices:link, chats:read, chats:write,
+    /// messages:send, admin (everything)
+    #[arg(long, required = true, value_delimiter = ',')]
+    pub scopes: Vec<Scope>,
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ListArgs {
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct RevokeArgs {
+    /// Id of the key: between its two underscores, or as `list` prints it
+    pub key_id: Uuid,
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
+}
+
+/// Runs the command to its end.
+pub async fn run(command: KeysCommand) -> anyhow::Result<()> {
+    match command {
+        KeysCommand::Create(args) => {
+            let key = create(&postgres::pool(&args.postgres).await?, &args.name, &args.scopes).await?;
+            remark("keep this key: it is not shown again")?;
+            print(&key)
+        }
+        KeysCommand::List(args) => {
+            for line in list(&postgres::pool(&args.postgres).await?).await? {
+                print(&line)?;
+            }
+            Ok(())
+        }
+        KeysCommand::Revoke(args) => revoke(&postgres::pool(&args.postgres).await?, args.key_id).await,
+    }
+}
+
+/// Makes a key and returns it whole.
+pub async fn create(pool: &PgPool, name: &str, scopes: &[Scope]) -> anyhow::Result<String> {
+    let id = Uuid::now_v7();
+    let secret = hex::encode(rand::random::<[u8; 32]>());
+    let mut scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+    scopes.sort_unstable();
+    scopes.dedup();
+    let hash = Sha256::digest(secret.as_bytes()).to_vec();
+    sqlx::query(INSERT)
+        .bind(id)
+        .bind(name)
+        .bind(hash)
+        .bind(scopes)
+        .execute(pool)
+        .await?;
+    Ok(format!("tern_{}_{secret}", id.simple()))
+}
+
+async fn list(pool: &PgPool) -> anyhow::Result<Vec<String>> {
+    type Row = (Uuid, String, Vec<String>, String, Option<String>);
+    let rows: Vec<Row> = sqlx::query_as(LIST).fetch_all(pool).await?;
+    let line = |(id, name, scopes, created, revoked): Row| {
+        let state = revoked.map_or_else(|| "active".to_owned(), |at| format!("revoked {at}"));
+        format!("{id}\t{name}\t{}\tcreated {created}\t{state}", scopes.join(","))
+    };
+    Ok(rows.into_iter().map(line).collect())
+}
+
+async fn revoke(pool: &PgPool, id: Uuid) -> anyhow::Result<()> {
+    let revoked = sqlx::query(REVOKE).bind(id).execute(pool).await?.rows_affected();
+    anyhow::ensure!(revoked == 1, "there is no key {id}");
+    remark("revoked; gateways may let it pass for 10 s more")
+}
+
+fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > MAX_NAME_BYTES || text.contains(char::is_control) {
+        return Err(format!(
+            "must have 1 to {MAX_NAME_BYTES} bytes and no control characters"
+        ));
+    }
+    Ok(text.to_owned())
+}

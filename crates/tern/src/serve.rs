@@ -1,0 +1,212 @@
+//! `tern serve`: a node with one or several roles, from its start to the end of its drain.
+//!
+//! ```text
+//! listen -> map (etcd) -> roles start -> serve -> register -> ready … drain: flag in etcd, roles finish, leave, end
+//! ```
+
+mod args;
+mod roles;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tern_node::admin::Readiness;
+use tern_node::channels::Channels;
+use tern_node::config::{NodeArgs, Profile};
+use tern_node::etcd::{Cluster, Registration};
+use tern_node::links::BackOff;
+use tern_node::postgres::{Durability, PostgresArgs};
+use tern_node::serve::{Extras, Running};
+use tern_node::{Drain, Node, NodeContext, admin, postgres, serve, telemetry};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
+use tonic::service::RoutesBuilder;
+use tracing::Instrument;
+
+pub use args::ServeArgs;
+
+/// An etcd that is away holds the drain up no longer than this.
+const FLAG_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Runs the node until it has drained.
+///
+/// # Errors
+///
+/// When it could not start, a role could not go on, or the drain was not over at its deadline.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let _telemetry = telemetry::init(&args.node.telemetry, &args.node.node_name)?;
+    let metrics = telemetry::metrics()?;
+    let drain = Drain::new(args.node.drain_timeout);
+    drain.on_signals()?;
+    let readiness = Readiness::default();
+    let listener = listen(args.node.admin_listen, "--admin-listen").await?;
+    let probes = AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, metrics, readiness.clone())));
+    let span = tracing::info_span!("node", name = args.node.node_name);
+    let outcome = tokio::select! {
+        outcome = node(args, drain.clone(), readiness).instrument(span) => outcome,
+        () = overdue(&drain) => Err(anyhow::anyhow!("the drain was not over in time")),
+    };
+    drop(probes);
+    outcome
+}
+
+async fn overdue(drain: &Drain) {
+    drain.wait().await;
+    tokio::time::sleep(drain.deadline()).await;
+}
+
+async fn node(args: ServeArgs, drain: Drain, readiness: Readiness) -> anyhow::Result<()> {
+    let mut started = tokio::select! {
+        started = start(args, &drain, &readiness) => started?,
+        () = drain.wait() => return Ok(()),
+    };
+    readiness.set(true);
+    let failure = started.until_drain(&drain).await;
+    readiness.set(false);
+    drain.start();
+    let Started {
+        registration,
+        mut roles,
+        server,
+        cluster,
+    } = started;
+    if tokio::time::timeout(FLAG_TIMEOUT, registration.drain())
+        .await
+        .is_err()
+    {
+        tracing::warn!("draining without a flag in etcd: it does not answer");
+    }
+    while let Some(ended) = roles.join_next().await {
+        tracing::info!(role = ended.unwrap_or("one that panicked"), "role has drained");
+    }
+    registration.leave().await;
+    drain.end();
+    drop((server, cluster));
+    tracing::info!("node has drained");
+    failure.map_or(Ok(()), Err)
+}
+
+/// A node that takes work. Dropped, it ends at once.
+struct Started {
+    registration: Registration,
+    /// Each ends with its name when the role has drained.
+    roles: JoinSet<&'static str>,
+    server: AbortOnDropHandle<anyhow::Result<()>>,
+    /// Keeps the map up to date.
+    cluster: Cluster,
+}
+
+impl Started {
+    /// Waits until the node has to stop; a fault, if that is why.
+    async fn until_drain(&mut self, drain: &Drain) -> Option<anyhow::Error> {
+        let fault = tokio::select! {
+            () = drain.wait() => return None,
+            Some(ended) = self.roles.join_next() => match ended {
+                Ok(name) => anyhow::anyhow!("the role {name} ended by itself"),
+                Err(error) => anyhow::Error::new(error).context("a role failed"),
+            },
+            served = &mut self.server => match served {
+                Ok(Err(error)) => error.context("the internal server failed"),
+                _ => anyhow::anyhow!("the internal server ended by itself"),
+            },
+        };
+        // A role may end by itself in the moment that the drain starts.
+        (!drain.started()).then_some(fault)
+    }
+}
+
+async fn start(args: ServeArgs, drain: &Drain, readiness: &Readiness) -> anyhow::Result<Started> {
+    let listener = listen(args.node.internal_listen, "--internal-listen").await?;
+    let address = advertised(&args.node, listener.local_addr()?)?;
+    if args.roles.need_postgres() {
+        check_postgres(&args.postgres, args.node.profile).await?;
+    }
+    let cluster = Cluster::connect(&args.node.etcd).await?;
+    let name: Arc<str> = args.node.node_name.as_str().into();
+    let incarnation = cluster.incarnation(&name);
+    let ctx = NodeContext {
+        name: name.clone(),
+        incarnation,
+        map: cluster.map(),
+        channels: Channels::default(),
+        drain: drain.clone(),
+    };
+    let names = args.roles.names();
+    let mut routes = RoutesBuilder::default();
+    let running = args.roles.start(&ctx, &mut routes).await?;
+    let extras = Extras {
+        reflection: args.node.reflection,
+    };
+    let ended = drain.clone();
+    let served = serve::internal(listener, routes.routes(), extras, readiness.clone(), async move {
+        ended.ended().await;
+    });
+    let server = AbortOnDropHandle::new(tokio::spawn(served));
+    let node = Node {
+        name: name.to_string(),
+        address: address.clone(),
+        incarnation,
+        draining: false,
+    };
+    let nodes = names.iter().map(|role| (*role, node.clone())).collect();
+    let registration = cluster.register(nodes, drain.clone()).await;
+    tracing::info!(roles = ?names, address, incarnation, "node is up");
+    Ok(Started {
+        registration,
+        roles: spawn(running),
+        server,
+        cluster,
+    })
+}
+
+fn spawn(running: Vec<Running>) -> JoinSet<&'static str> {
+    let mut roles = JoinSet::new();
+    for Running { name, done } in running {
+        roles.spawn(
+            async move {
+                done.await;
+                name
+            }
+            .in_current_span(),
+        );
+    }
+    roles
+}
+
+async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} ({flag})"))
+}
+
+/// What other nodes are told.
+fn advertised(args: &NodeArgs, listening: SocketAddr) -> anyhow::Result<String> {
+    if let Some(address) = &args.internal_advertise {
+        return Ok(address.clone());
+    }
+    let every = listening.ip().is_unspecified();
+    anyhow::ensure!(
+        !every,
+        "listening on every address, --internal-advertise has to say which one others use"
+    );
+    Ok(listening.to_string())
+}
+
+/// Waits for Postgres, however long that takes, then makes sure that it is fit.
+async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result<()> {
+    let mut back_off = BackOff::default();
+    let pool = loop {
+        match postgres::pool(args).await {
+            Ok(pool) => break pool,
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "postgres does not answer"),
+        }
+        tokio::time::sleep(back_off.next(Duration::ZERO)).await;
+    };
+    Durability::read(&pool).await?.enforce(profile)?;
+    postgres::require_schema(&pool).await?;
+    pool.close().await;
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! A node from its start to the end of its drain: real processes on a real etcd.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tern_local::{Process, Shared, http, ports, until};
+use tern_node::etcd::{Cluster, EtcdArgs};
+use tern_node::membership::LEASE;
+use tern_node::{MapHandle, Node, Role};
+use tokio::process::Command;
+use tokio::time::Instant;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Place {
+    shared: Shared,
+    prefix: String,
+    logs: tempfile::TempDir,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let shared = Shared::get().await.unwrap();
+        Self {
+            shared,
+            prefix: tern_local::shared::unique("/serve"),
+            logs: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    async fn cluster(&self) -> Cluster {
+        let args = EtcdArgs {
+            etcd_endpoints: vec![self.shared.etcd().to_owned()],
+            etcd_prefix: self.prefix.clone(),
+        };
+        Cluster::connect(&args).await.unwrap()
+    }
+
+    fn serve(&self, roles: &str, env: &[(&str, &str)]) -> (Process, SocketAddr) {
+        let admin = SocketAddr::from(([127, 0, 0, 1], ports::free().unwrap()));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
+        command
+            .args(["serve", roles, "--node-name", "n-0", "--drain-timeout", "10"])
+            .env("TERN_ADMIN_LISTEN", admin.to_string())
+            .env("TERN_ETCD_ENDPOINTS", self.shared.etcd())
+            .env("TERN_ETCD_PREFIX", &self.prefix)
+            .envs(env.iter().copied());
+        (
+            Process::spawn("n-0", command, &self.logs.path().join("n-0.log")).unwrap(),
+            admin,
+        )
+    }
+}
+
+async fn ready(admin: SocketAddr) {
+    until::holds("the node is ready", PATIENCE, || async {
+        Ok(http::get(admin, "/readyz").await?.0 == 200)
+    })
+    .await
+    .unwrap();
+}
+
+/// The node in the map, once the map is as it should be.
+async fn seen(map: &mut MapHandle, right: impl Fn(Option<&Node>) -> bool) -> Option<Node> {
+    let wait = async {
+        let mut now = map.current();
+        while !right(now.node(Role::Presence, "n-0")) {
+            now = map.changed().await;
+        }
+        now.node(Role::Presence, "n-0").cloned()
+    };
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .expect("the map becomes right")
+}
+
+#[tokio::test]
+async fn a_node_registers_answers_probes_drains_and_leaves() {
+    let place = Place::new().await;
+    let cluster = place.cluster().await;
+    let mut map = cluster.map();
+    let (process, admin) = place.serve("presence", &[]);
+    ready(admin).await;
+    let node = seen(&mut map, |node| node.is_some()).await.unwrap();
+    assert!(!node.draining);
+    assert_eq!(http::get(admin, "/healthz").await.unwrap().0, 200);
+    let (_, page) = http::get(admin, "/metrics").await.unwrap();
+    assert!(page.contains("tern_node_etcd_up 1"), "{page}");
+
+    let told = Instant::now();
+    process.signal(Signal::SIGTERM).unwrap();
+    assert!(process.wait().await.success(), "{}", process.tail(20));
+    seen(&mut map, |node| node.is_none()).await;
+    assert!(
+        told.elapsed() < LEASE,
+        "it left by itself, not by its lease: {:?}",
+        told.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_is_started_again_is_a_newer_one() {
+    let place = Place::new().await;
+    let cluster = place.cluster().await;
+    let mut map = cluster.map();
+    let (process, admin) = place.serve("presence", &[]);
+    ready(admin).await;
+    let first = seen(&mut map, |node| node.is_some()).await.unwrap();
+    process.kill().await.unwrap();
+    let (_process, admin) = place.serve("presence", &[]);
+    ready(admin).await;
+    seen(&mut map, |node| {
+        node.is_some_and(|node| node.incarnation > first.incarnation)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_waits_for_etcd_and_stops_when_told_to() {
+    let place = Place::new().await;
+    let nobody = format!("http://127.0.0.1:{}", ports::free().unwrap());
+    let (process, admin) = place.serve("presence", &[("TERN_ETCD_ENDPOINTS", &nobody)]);
+    process.line("etcd does not answer", PATIENCE).await.unwrap();
+    assert_eq!(http::get(admin, "/readyz").await.unwrap().0, 503);
+    assert_eq!(http::get(admin, "/healthz").await.unwrap().0, 200);
+    process.signal(Signal::SIGTERM).unwrap();
+    assert!(process.wait().await.success(), "{}", process.tail(20));
+}
+
+#[tokio::test]
+async fn wrong_flags_are_refused_with_words() {
+    let cases: [(&[&str], &str); 4] = [
+        (&["serve", "router", "--node-name", "a"], "no such role: router"),
+        (&["serve", "presence", "--node-name", "a/b"], "a-z, 0-9"),
+        (&["serve", "presence"], "--node-name"),
+        (
+            &[
+                "serve",
+                "presence",
+                "--node-name",
+                "a",
+                "--internal-listen",
+                "0.0.0.0:0",
+            ],
+            "--internal-advertise",
+        ),
+    ];
+    for (args, word) in cases {
+        let output = Command::new(env!("CARGO_BIN_EXE_tern"))
+            .args(args)
+            .output()
+            .await
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && said.contains(word),
+            "{args:?}: {said}"
+        );
+    }
+}
