@@ -35,3 +35,23 @@ impl Cli {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_of_all_roles_fit_on_one_command() {
+        Cli::command().debug_assert();
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        for arg in serve.get_arguments().filter(|arg| arg.get_long().is_some()) {
+            let env = arg.get_env().and_then(|env| env.to_str()).unwrap_or_default();
+            let flag = arg.get_long().unwrap_or_default().replace('-', "_").to_uppercase();
+            assert_eq!(env, format!("TERN_{flag}"), "each flag has a variable of its name");
+            assert!(arg.get_help().is_some(), "{flag} is explained");
+        }
+    }
+}

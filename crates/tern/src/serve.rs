@@ -31,6 +31,9 @@ pub use args::ServeArgs;
 /// An etcd that is away holds the drain up no longer than this.
 const FLAG_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Roles that are cut off at the deadline may still say so, and the node leaves the map.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Runs the node until it has drained.
 ///
 /// # Errors
@@ -55,7 +58,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
 
 async fn overdue(drain: &Drain) {
     drain.wait().await;
-    tokio::time::sleep(drain.deadline()).await;
+    tokio::time::sleep(drain.deadline() + LAST_WORDS).await;
 }
 
 async fn node(args: ServeArgs, drain: Drain, readiness: Readiness) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tern_local::secrets::Secrets;
 use tern_local::{Process, Shared, http, ports, until};
 use tern_node::etcd::{Cluster, EtcdArgs};
 use tern_node::membership::LEASE;
@@ -44,6 +45,7 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
         command
             .args(["serve", roles, "--node-name", "n-0", "--drain-timeout", "10"])
+            .env("RUST_BACKTRACE", "0")
             .env("TERN_ADMIN_LISTEN", admin.to_string())
             .env("TERN_ETCD_ENDPOINTS", self.shared.etcd())
             .env("TERN_ETCD_PREFIX", &self.prefix)
@@ -128,6 +130,42 @@ async fn a_node_waits_for_etcd_and_stops_when_told_to() {
     assert_eq!(http::get(admin, "/healthz").await.unwrap().0, 200);
     process.signal(Signal::SIGTERM).unwrap();
     assert!(process.wait().await.success(), "{}", process.tail(20));
+}
+
+#[tokio::test]
+async fn one_process_may_have_several_roles() {
+    let place = Place::new().await;
+    let database = place.shared.database().await.unwrap();
+    let pool = sqlx::PgPool::connect(&database).await.unwrap();
+    tern_node::postgres::migrate(&pool).await.unwrap();
+    let secrets = Secrets::in_dir(place.logs.path()).unwrap();
+    let cluster = place.cluster().await;
+    let mut map = cluster.map();
+    let (process, admin) = place.serve(
+        "chat,presence,accounts",
+        &[
+            ("TERN_DATABASE_URL", &database),
+            ("TERN_TOKEN_KEY_FILE", secrets.token_key.to_str().unwrap()),
+            ("TERN_CHAT_MASTER_KEY_FILE", secrets.master_key.to_str().unwrap()),
+        ],
+    );
+    ready(admin).await;
+    seen(&mut map, |node| node.is_some()).await;
+    for role in [Role::Chat, Role::Presence, Role::Accounts] {
+        assert_eq!(cluster.map().current().nodes(role).len(), 1, "{role}");
+    }
+    process.signal(Signal::SIGTERM).unwrap();
+    assert!(process.wait().await.success(), "{}", process.tail(20));
+    seen(&mut map, |node| node.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_chat_node_refuses_a_database_that_was_never_migrated() {
+    let place = Place::new().await;
+    let database = place.shared.database().await.unwrap();
+    let (process, _) = place.serve("chat", &[("TERN_DATABASE_URL", &database)]);
+    assert!(!process.wait().await.success());
+    assert!(process.tail(20).contains("tern migrate"), "{}", process.tail(20));
 }
 
 #[tokio::test]

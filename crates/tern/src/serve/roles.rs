@@ -11,23 +11,33 @@ use super::args::add;
 #[derive(Clone, Debug, Default)]
 pub struct Roles {
     presence: Option<tern_presence::Config>,
+    chat: Option<tern_chat::Config>,
+    accounts: Option<tern_accounts::Config>,
 }
 
 impl Roles {
     pub(super) fn augment(command: Command) -> Command {
-        add::<tern_presence::Config>(command, "Presence", false)
+        let command = add::<tern_presence::Config>(command, "Presence", false);
+        let command = add::<tern_chat::Config>(command, "Chat", false);
+        add::<tern_accounts::Config>(command, "Accounts", false)
     }
 
     pub(super) fn from_matches(names: &[Role], matches: &ArgMatches) -> Result<Self, clap::Error> {
         Ok(Self {
             presence: config(Role::Presence, names, matches)?,
+            chat: config(Role::Chat, names, matches)?,
+            accounts: config(Role::Accounts, names, matches)?,
         })
     }
 
-    /// The roles, in the order in which they start.
     pub fn names(&self) -> Vec<Role> {
-        let has = [(Role::Presence, self.presence.is_some())];
-        has.into_iter()
+        let roles = [
+            (Role::Presence, self.presence.is_some()),
+            (Role::Chat, self.chat.is_some()),
+            (Role::Accounts, self.accounts.is_some()),
+        ];
+        roles
+            .into_iter()
             .filter(|(_, has)| *has)
             .map(|(role, _)| role)
             .collect()
@@ -35,9 +45,7 @@ impl Roles {
 
     /// Whether any of them keeps something in Postgres.
     pub fn need_postgres(&self) -> bool {
-        self.names()
-            .iter()
-            .any(|role| matches!(role, Role::Chat | Role::Accounts))
+        self.chat.is_some() || self.accounts.is_some()
     }
 
     /// Starts them: who is asked before who asks.
@@ -49,6 +57,12 @@ impl Roles {
         let mut running = Vec::new();
         if let Some(config) = self.presence {
             running.push(tern_presence::server::start(config, ctx.clone(), routes).await?);
+        }
+        if let Some(config) = self.chat {
+            running.push(tern_chat::server::start(config, ctx.clone(), routes).await?);
+        }
+        if let Some(config) = self.accounts {
+            running.push(tern_accounts::server::start(config, ctx.clone(), routes).await?);
         }
         Ok(running)
     }
