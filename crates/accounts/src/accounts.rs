@@ -1,0 +1,70 @@
+//! Each call as one story: who may, what the rules say, what the store keeps, who else is told.
+//!
+//! - [`users`], [`devices`], [`tokens`], and API keys here
+
+mod devices;
+mod tokens;
+mod users;
+
+use tern_node::principal::Principal;
+use tern_proto::ApiError;
+use tern_proto::v1::ErrorReason;
+
+use crate::metrics;
+use crate::peers::Peers;
+use crate::secrets::ApiKey;
+use crate::store::Store;
+
+pub use devices::NewDevice;
+pub use tokens::{Pair, TokenMaker};
+
+pub struct Accounts {
+    store: Store,
+    peers: Peers,
+    tokens: TokenMaker,
+}
+
+/// Who an API key is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyHolder {
+    pub key_id: String,
+    pub scopes: Vec<String>,
+}
+
+impl Accounts {
+    pub fn new(store: Store, peers: Peers, tokens: TokenMaker) -> Self {
+        Self { store, peers, tokens }
+    }
+
+    /// Who an API key is; API_KEY_INVALID for any other text.
+    pub async fn authenticate_key(&self, text: &str) -> Result<KeyHolder, ApiError> {
+        let holder = match ApiKey::parse(text) {
+            Some(key) => {
+                let live = self.store.live_key(key.key_id).await?;
+                live.filter(|(hash, _)| key.matches(hash))
+                    .map(|(_, scopes)| (key.key_id, scopes))
+            }
+            None => None,
+        };
+        metrics::key_check(if holder.is_some() { "valid" } else { "invalid" });
+        let (key_id, scopes) = holder
+            .ok_or_else(|| ApiError::new(ErrorReason::ApiKeyInvalid, "the API key is unknown or revoked"))?;
+        Ok(KeyHolder {
+            key_id: key_id.to_string(),
+            scopes,
+        })
+    }
+
+    /// A device's access token outlives its revocation; here it does not count any more.
+    async fn check_device(&self, principal: &Principal) -> Result<(), ApiError> {
+        if let Principal::Device { user, device } = principal
+            && !self.store.is_active(*user, *device).await?
+        {
+            return Err(ApiError::new(
+                ErrorReason::DeviceRevoked,
+                "the device was revoked",
+            ));
+        }
+        Ok(())
+    }
+}

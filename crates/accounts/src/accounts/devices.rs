@@ -1,0 +1,181 @@
+//! Linking, listing and revoking devices.
+
+use std::time::Duration;
+
+use tern_node::principal::Principal;
+use tern_proto::ApiError;
+use tern_proto::v1::{CloseCode, ErrorReason};
+use tern_types::{DeviceId, RequestId, Timestamp, UserId};
+
+use super::users::no_such_user;
+use super::{Accounts, Pair};
+use crate::domain::access;
+use crate::domain::link::{self, Asked, Link};
+use crate::metrics;
+use crate::store::devices::{Device, Revoked};
+
+/// A revocation is finished by the call that began it; after this time, by whoever finds it.
+const RESUME_AFTER: Duration = Duration::from_secs(30);
+/// Revocations resumed at once: each is a transaction on a chat node.
+const RESUMED_AT_ONCE: i64 = 16;
+
+/// A device that is to be linked.
+#[derive(Clone, Debug)]
+pub struct NewDevice {
+    pub user: UserId,
+    pub request: RequestId,
+    pub asked: Asked,
+}
+
+impl Accounts {
+    /// Links a device and gives it its tokens. The same request again gives the same device, with new tokens; it also
+    /// goes on where the first one broke off.
+    pub async fn link_device(
+        &self,
+        principal: &Principal,
+        new: NewDevice,
+        now: Timestamp,
+    ) -> Result<(Device, Pair), ApiError> {
+        access::link_devices(principal)?;
+        let (device, pending) = self.begin_link(&new, now).await?;
+        if pending {
+            self.peers.link_device(new.user, device).await?;
+        }
+        let tokens = self.first_tokens(device, now).await?;
+        let device = self.store.device(device).await?.ok_or_else(no_such_device)?;
+        metrics::linked();
+        tracing::info!(user = %device.user, device = %device.id, again = !pending, "device linked");
+        Ok((device, tokens))
+    }
+
+    /// The device of this request, and whether its user's chats have to get to know it.
+    async fn begin_link(&self, new: &NewDevice, now: Timestamp) -> Result<(DeviceId, bool), ApiError> {
+        let mut tx = self.store.begin().await?;
+        if !self.store.lock_user(&mut tx, new.user).await? {
+            return Err(no_such_user());
+        }
+        let before = self.store.link_before(&mut tx, new.user, new.request).await?;
+        let known = before.as_ref().map(|before| before.device);
+        let others = self
+            .store
+            .count_others(&mut tx, new.user, known, now - link::PENDING_COUNTS)
+            .await?;
+        let begun = match link::decide(before.as_ref(), &new.asked, others, now)? {
+            Link::New => {
+                let device = Device {
+                    id: DeviceId::random(),
+                    user: new.user,
+                    display_name: new.asked.display_name.clone(),
+                    platform: new.asked.platform.clone(),
+                    linked_at: now,
+                };
+                self.store.insert_device(&mut tx, &device, new.request).await?;
+                (device.id, true)
+            }
+            Link::Resume(device) => {
+                self.store.resume_device(&mut tx, device, now).await?;
+                (device, true)
+            }
+            Link::Again(device) => (device, false),
+        };
+        self.store.commit(tx).await?;
+        Ok(begun)
+    }
+
+    /// The active devices of a user, the oldest first.
+    pub async fn devices(
+        &self,
+        principal: &Principal,
+        user: Option<UserId>,
+    ) -> Result<Vec<Device>, ApiError> {
+        let user = access::list_devices(principal, user)?;
+        self.check_device(principal).await?;
+        let devices = self.store.devices(user).await?;
+        if devices.is_empty() && !self.store.user_exists(user).await? {
+            return Err(no_such_user());
+        }
+        Ok(devices)
+    }
+
+    /// Ends a device for good. Again changes nothing, but finishes what was left unfinished.
+    pub async fn revoke_device(
+        &self,
+        principal: &Principal,
+        device: DeviceId,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let of = access::revoke_devices(principal)?;
+        let itself = matches!(principal, Principal::Device { device: caller, .. } if *caller == device);
+        if !itself {
+            self.check_device(principal).await?;
+        }
+        let revoked = self.begin_revocation(device, of, "asked", now).await?;
+        self.spread_revocation(device, revoked, now).await
+    }
+
+    /// Takes effect at once: no token is exchanged any more, no stream opened.
+    pub(super) async fn begin_revocation(
+        &self,
+        device: DeviceId,
+        of: Option<UserId>,
+        cause: &'static str,
+        now: Timestamp,
+    ) -> Result<Revoked, ApiError> {
+        let revoked = self
+            .store
+            .revoke(device, of, now)
+            .await?
+            .ok_or_else(no_such_device)?;
+        if !revoked.unlinked {
+            metrics::revoked(cause);
+            tracing::info!(user = %revoked.user, %device, cause, "device revoked");
+        }
+        Ok(revoked)
+    }
+
+    /// Closes the streams of a revoked device and takes it out of its chats.
+    pub(super) async fn spread_revocation(
+        &self,
+        device: DeviceId,
+        revoked: Revoked,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let close = self.peers.close_device(device, CloseCode::DeviceRevoked);
+        if revoked.unlinked {
+            close.await;
+            return Ok(());
+        }
+        let ((), unlinked) = tokio::join!(close, self.finish_revocation(revoked.user, device, now));
+        unlinked
+    }
+
+    async fn finish_revocation(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        self.peers.unlink_device(user, device).await?;
+        self.store.set_unlinked(device, now).await?;
+        Ok(())
+    }
+
+    /// Finishes revocations whose call ended before it was done.
+    pub async fn resume_revocations(&self, now: Timestamp) -> Result<(), ApiError> {
+        for (user, device) in self
+            .store
+            .unfinished_revocations(now - RESUME_AFTER, RESUMED_AT_ONCE)
+            .await?
+        {
+            self.peers.close_device(device, CloseCode::DeviceRevoked).await;
+            self.finish_revocation(user, device, now).await?;
+            metrics::revocation_resumed();
+            tracing::info!(%user, %device, "revocation finished");
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn no_such_device() -> ApiError {
+    ApiError::new(ErrorReason::DeviceNotFound, "there is no such device")
+}

@@ -1,0 +1,47 @@
+//! Flags of the role.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tern_node::config::seconds;
+use tern_node::postgres::PostgresArgs;
+
+/// An access token is verified without asking anybody: this is how long a revoked device's may still pass for unary
+/// calls.
+pub const MAX_ACCESS_TOKEN_TTL: Duration = Duration::from_secs(3600);
+
+/// Settings of an accounts node.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Config {
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
+    /// File with the Ed25519 private key (PKCS#8 PEM) that access tokens are signed with; the same on every accounts
+    /// node
+    #[arg(long, env = "TERN_TOKEN_KEY_FILE")]
+    pub token_key_file: Option<PathBuf>,
+    /// Seconds that an access token is valid, at most 3600
+    #[arg(long, env = "TERN_ACCOUNTS_ACCESS_TOKEN_TTL", default_value = "3600", value_parser = token_ttl)]
+    pub accounts_access_token_ttl: Duration,
+}
+
+fn token_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = seconds(text)?;
+    if !(Duration::from_secs(1)..=MAX_ACCESS_TOKEN_TTL).contains(&ttl) {
+        return Err("must be 1 to 3600 seconds".to_owned());
+    }
+    Ok(ttl)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_lives_from_a_second_to_an_hour() {
+        assert_eq!(token_ttl("60"), Ok(Duration::from_secs(60)));
+        assert_eq!(token_ttl("3600"), Ok(MAX_ACCESS_TOKEN_TTL));
+        for bad in ["0", "3601", "-1", "1h", ""] {
+            assert!(token_ttl(bad).is_err(), "{bad}");
+        }
+    }
+}

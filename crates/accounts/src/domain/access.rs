@@ -1,0 +1,131 @@
+//! Who may do what: each question of the services, answered from the principal alone.
+
+use tern_node::principal::{Principal, Scope};
+use tern_proto::ApiError;
+use tern_proto::v1::ErrorReason;
+use tern_types::UserId;
+
+/// Making and changing users: back ends.
+pub fn write_users(principal: &Principal) -> Result<(), ApiError> {
+    principal.key(Scope::UsersWrite).map(|_| ())
+}
+
+/// Reading users: everybody, but the app's own ids are the back ends'.
+pub fn read_users(principal: &Principal, by_external_id: bool) -> Result<(), ApiError> {
+    match principal {
+        Principal::Device { .. } if by_external_id => Err(ApiError::new(
+            ErrorReason::NotForDevices,
+            "external ids are for back ends",
+        )),
+        _ => principal.require(Scope::UsersRead),
+    }
+}
+
+/// Whether the app's own ids are shown.
+pub fn sees_external_ids(principal: &Principal) -> bool {
+    matches!(principal, Principal::Key { .. })
+}
+
+/// Linking a device: back ends, which know who asks.
+pub fn link_devices(principal: &Principal) -> Result<(), ApiError> {
+    principal.key(Scope::DevicesLink).map(|_| ())
+}
+
+/// Whose devices are listed: a device's own user, or whom a back end names.
+pub fn list_devices(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
+    principal.require(Scope::UsersRead)?;
+    match (principal, asked) {
+        (Principal::Device { user, .. }, None) => Ok(*user),
+        (Principal::Device { user, .. }, Some(asked)) if asked == *user => Ok(asked),
+        (Principal::Device { .. }, Some(_)) => Err(ApiError::new(
+            ErrorReason::NotForDevices,
+            "a device sees its own user's devices only",
+        )),
+        (Principal::Key { .. }, Some(asked)) => Ok(asked),
+        (Principal::Key { .. }, None) => Err(ApiError::invalid("user_id", "is needed of back ends")),
+    }
+}
+
+/// Whose devices the caller may revoke: its own user's, or (`None`) anybody's.
+pub fn revoke_devices(principal: &Principal) -> Result<Option<UserId>, ApiError> {
+    principal.require(Scope::DevicesLink)?;
+    Ok(match principal {
+        Principal::Device { user, .. } => Some(*user),
+        Principal::Key { .. } => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_types::DeviceId;
+
+    use super::*;
+
+    fn device(user: UserId) -> Principal {
+        Principal::Device {
+            user,
+            device: DeviceId::random(),
+        }
+    }
+
+    fn key(scopes: &[Scope]) -> Principal {
+        Principal::Key {
+            key_id: "k".into(),
+            scopes: scopes.to_vec(),
+        }
+    }
+
+    fn reason<T>(result: Result<T, ApiError>) -> Option<ErrorReason> {
+        result.err().map(|error| error.reason)
+    }
+
+    #[test]
+    fn each_call_needs_its_scope_and_admin_has_all() {
+        use Scope as S;
+        type Rule = fn(&Principal) -> Option<ErrorReason>;
+        let rules: [(&str, S, Rule); 5] = [
+            ("write users", S::UsersWrite, |who| reason(write_users(who))),
+            ("read users", S::UsersRead, |who| reason(read_users(who, true))),
+            ("link", S::DevicesLink, |who| reason(link_devices(who))),
+            ("list", S::UsersRead, |who| {
+                reason(list_devices(who, Some(UserId::random())))
+            }),
+            ("revoke", S::DevicesLink, |who| reason(revoke_devices(who))),
+        ];
+        for (name, needed, rule) in rules {
+            for scope in S::ALL {
+                let expected = (scope != needed && scope != S::Admin).then_some(ErrorReason::ScopeMissing);
+                assert_eq!(rule(&key(&[scope])), expected, "{name} with {scope}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_reads_and_acts_for_its_own_user_only() {
+        let (own, other) = (UserId::random(), UserId::random());
+        let device = device(own);
+        assert_eq!(reason(write_users(&device)), Some(ErrorReason::NotForDevices));
+        assert_eq!(reason(link_devices(&device)), Some(ErrorReason::NotForDevices));
+        assert_eq!(reason(read_users(&device, false)), None);
+        assert_eq!(
+            reason(read_users(&device, true)),
+            Some(ErrorReason::NotForDevices)
+        );
+        assert_eq!(list_devices(&device, None).ok(), Some(own));
+        assert_eq!(list_devices(&device, Some(own)).ok(), Some(own));
+        assert_eq!(
+            reason(list_devices(&device, Some(other))),
+            Some(ErrorReason::NotForDevices)
+        );
+        assert_eq!(revoke_devices(&device).ok(), Some(Some(own)));
+        assert!(!sees_external_ids(&device));
+    }
+
+    #[test]
+    fn a_back_end_says_whose_devices_and_may_revoke_anybodys() {
+        let key = key(&[Scope::UsersRead, Scope::DevicesLink]);
+        assert_eq!(reason(list_devices(&key, None)), Some(ErrorReason::InvalidField));
+        assert_eq!(revoke_devices(&key).ok(), Some(None));
+        assert!(sees_external_ids(&key));
+    }
+}

@@ -1,0 +1,217 @@
+//! What a presented refresh token stands for.
+//!
+//! Each exchange makes the next token of the device. The answer may get lost, so the token before the present one
+//! gives the present one again, until that one is used or a day has passed. Whoever uses an older one than that has a
+//! copy: the device is revoked. Only a token that this server made counts as a copy; anybody may know a device's id.
+
+use std::fmt;
+use std::time::Duration;
+
+use subtle::ConstantTimeEq;
+use tern_types::Timestamp;
+
+/// An unused token ends.
+pub const UNUSED_ENDS: Duration = Duration::from_secs(60 * 24 * 3600);
+
+/// How long the token before the present one may give the present one again.
+pub const SAME_PAIR_AGAIN: Duration = Duration::from_secs(24 * 3600);
+
+/// SHA-256 of a token's secret.
+#[derive(Clone, Copy)]
+pub struct TokenHash(pub [u8; 32]);
+
+impl PartialEq for TokenHash {
+    /// In constant time.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for TokenHash {}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenHash")
+    }
+}
+
+/// What is stored of a device's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Number of the present token: 1 for the first.
+    pub rotation: u64,
+    pub current: TokenHash,
+    /// Of the token before it.
+    pub previous: Option<TokenHash>,
+    /// When the present token was made.
+    pub issued_at: Timestamp,
+}
+
+/// A token as it was presented.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented {
+    /// Its number, as it says.
+    pub rotation: u64,
+    pub hash: TokenHash,
+    /// Its secret is the one that this server makes for the device and this number.
+    pub genuine: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Make the token of this number, and remember the presented one as the one before it.
+    Rotate { next: u64 },
+    /// Give the present token again.
+    SamePairAgain,
+    /// Somebody copied it: revoke the device.
+    Reused,
+    /// Not a token of the device, or one that ended unused.
+    Unknown,
+}
+
+pub fn judge(stored: &Stored, presented: &Presented, now: Timestamp) -> Verdict {
+    let age = now.since(stored.issued_at);
+    if presented.hash == stored.current {
+        return if age > UNUSED_ENDS {
+            Verdict::Unknown
+        } else {
+            Verdict::Rotate {
+                next: stored.rotation + 1,
+            }
+        };
+    }
+    if stored.previous == Some(presented.hash) {
+        return if age > SAME_PAIR_AGAIN {
+            Verdict::Reused
+        } else {
+            Verdict::SamePairAgain
+        };
+    }
+    if !presented.genuine {
+        return Verdict::Unknown;
+    }
+    if presented.rotation > stored.rotation {
+        // Made by this server, and the store does not know it: it lost its latest changes (a fail-over, a backup).
+        return Verdict::Rotate {
+            next: presented.rotation.saturating_add(1),
+        };
+    }
+    Verdict::Reused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_700_000_000_000);
+    const MOMENT: Duration = Duration::from_millis(1);
+
+    fn hash(number: u8) -> TokenHash {
+        TokenHash([number; 32])
+    }
+
+    /// Token number 5, after 4.
+    fn stored(age: Duration) -> Stored {
+        Stored {
+            rotation: 5,
+            current: hash(5),
+            previous: Some(hash(4)),
+            issued_at: NOW - age,
+        }
+    }
+
+    fn ours(rotation: u8) -> Presented {
+        Presented {
+            rotation: rotation.into(),
+            hash: hash(rotation),
+            genuine: true,
+        }
+    }
+
+    #[test]
+    fn each_token_stands_for_one_thing_at_a_time() {
+        use Verdict::*;
+        let hour = Duration::from_secs(3600);
+        // Signed by a key that is no longer used: known by its hash only.
+        let foreign = |token: Presented| Presented {
+            genuine: false,
+            ..token
+        };
+        let cases = [
+            ("the present one", stored(hour), ours(5), Rotate { next: 6 }),
+            (
+                "the present one after a key change",
+                stored(hour),
+                foreign(ours(5)),
+                Rotate { next: 6 },
+            ),
+            (
+                "the present one, just in time",
+                stored(UNUSED_ENDS),
+                ours(5),
+                Rotate { next: 6 },
+            ),
+            (
+                "the present one, too late",
+                stored(UNUSED_ENDS + MOMENT),
+                ours(5),
+                Unknown,
+            ),
+            ("the one before", stored(hour), ours(4), SamePairAgain),
+            (
+                "the one before after a key change",
+                stored(hour),
+                foreign(ours(4)),
+                SamePairAgain,
+            ),
+            (
+                "the one before, just in time",
+                stored(SAME_PAIR_AGAIN),
+                ours(4),
+                SamePairAgain,
+            ),
+            (
+                "the one before, too late",
+                stored(SAME_PAIR_AGAIN + MOMENT),
+                ours(4),
+                Reused,
+            ),
+            ("an old one", stored(hour), ours(3), Reused),
+            (
+                "an old one, much later",
+                stored(UNUSED_ENDS + MOMENT),
+                ours(3),
+                Reused,
+            ),
+            (
+                "one that the store lost",
+                stored(hour),
+                ours(6),
+                Rotate { next: 7 },
+            ),
+            ("a guess", stored(hour), foreign(ours(9)), Unknown),
+            ("a guess at an old one", stored(hour), foreign(ours(3)), Unknown),
+            (
+                "the largest number",
+                stored(hour),
+                foreign(Presented {
+                    rotation: u64::MAX,
+                    ..ours(9)
+                }),
+                Unknown,
+            ),
+            (
+                "the first one's guess",
+                Stored {
+                    previous: None,
+                    ..stored(hour)
+                },
+                foreign(ours(4)),
+                Unknown,
+            ),
+        ];
+        for (name, stored, presented, verdict) in cases {
+            assert_eq!(judge(&stored, &presented, NOW), verdict, "{name}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What an accounts node counts.
+
+use metrics::{counter, describe_counter};
+
+const LINKED: &str = "tern_accounts_devices_linked_total";
+const REVOKED: &str = "tern_accounts_devices_revoked_total";
+const REFRESHES: &str = "tern_accounts_refreshes_total";
+const KEY_CHECKS: &str = "tern_accounts_key_checks_total";
+const UNFINISHED: &str = "tern_accounts_revocations_resumed_total";
+const PEER_FAILURES: &str = "tern_accounts_peer_failures_total";
+
+/// Names and units for `/metrics`.
+pub fn describe() {
+    describe_counter!(LINKED, "devices linked, repeated requests too");
+    describe_counter!(REVOKED, "devices revoked, by cause");
+    describe_counter!(REFRESHES, "refresh tokens presented, by outcome");
+    describe_counter!(KEY_CHECKS, "API keys presented, by outcome");
+    describe_counter!(
+        UNFINISHED,
+        "revocations that were finished later than by the call that began them"
+    );
+    describe_counter!(PEER_FAILURES, "failed calls to other nodes, by call");
+}
+
+pub(crate) fn linked() {
+    counter!(LINKED).increment(1);
+}
+
+pub(crate) fn revoked(cause: &'static str) {
+    counter!(REVOKED, "cause" => cause).increment(1);
+}
+
+pub(crate) fn refresh(outcome: &'static str) {
+    counter!(REFRESHES, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn key_check(outcome: &'static str) {
+    counter!(KEY_CHECKS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn revocation_resumed() {
+    counter!(UNFINISHED).increment(1);
+}
+
+pub(crate) fn peer_failure(call: &'static str) {
+    counter!(PEER_FAILURES, "call" => call).increment(1);
+}

@@ -1,0 +1,288 @@
+//! API keys and refresh tokens: how they look, and what is stored of them. Neither is ever stored itself.
+//!
+//! - API key: `tern_<key id>_<secret>`; stored is the SHA-256 of the secret.
+//! - Refresh token: `ternr_<device id>_<rotation>_<secret>`; stored is the SHA-256 of the secret. The secret is an
+//!   HMAC of device and rotation, so that the same token can be given again without being kept.
+//!
+//! Secrets have 256 bits: a plain hash of them cannot be searched.
+
+use std::fmt;
+
+use anyhow::Context;
+use ed25519_dalek::SigningKey;
+use ed25519_dalek::pkcs8::DecodePrivateKey;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tern_types::DeviceId;
+use uuid::Uuid;
+
+use crate::domain::refresh::{Presented, TokenHash};
+
+const API_KEY_PREFIX: &str = "tern_";
+const REFRESH_PREFIX: &str = "ternr_";
+/// Makes the HMAC key from the signing key. Changing it ends "the same pair again" for tokens made before.
+const REFRESH_CONTEXT: &[u8] = b"tern refresh tokens v1";
+
+/// 256 random or derived bits.
+#[derive(Clone, Copy)]
+struct Secret([u8; 32]);
+
+impl Secret {
+    fn parse(hex: &str) -> Option<Self> {
+        let lower = hex
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        let mut secret = [0; 32];
+        (lower && hex::decode_to_slice(hex, &mut secret).is_ok()).then_some(Self(secret))
+    }
+
+    fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.0).into()
+    }
+}
+
+/// An API key.
+#[derive(Clone, Copy)]
+pub struct ApiKey {
+    pub key_id: Uuid,
+    secret: Secret,
+}
+
+impl ApiKey {
+    pub fn generate() -> Self {
+        Self {
+            key_id: Uuid::new_v4(),
+            secret: Secret(rand::random()),
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        let (key_id, secret) = text.strip_prefix(API_KEY_PREFIX)?.split_once('_')?;
+        Some(Self {
+            key_id: simple_id(key_id)?,
+            secret: Secret::parse(secret)?,
+        })
+    }
+
+    /// What is stored.
+    pub fn hash(&self) -> [u8; 32] {
+        self.secret.hash()
+    }
+
+    /// Whether this is the key whose hash is stored. In constant time.
+    pub fn matches(&self, stored: &[u8]) -> bool {
+        self.hash().ct_eq(stored).into()
+    }
+
+    /// The key itself, to be shown once.
+    pub fn reveal(&self) -> String {
+        format!(
+            "{API_KEY_PREFIX}{}_{}",
+            self.key_id.simple(),
+            hex::encode(self.secret.0)
+        )
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{API_KEY_PREFIX}{}_…", self.key_id.simple())
+    }
+}
+
+/// A refresh token.
+#[derive(Clone, Copy)]
+pub struct RefreshToken {
+    pub device: DeviceId,
+    /// 1 for the first of the device.
+    pub rotation: u64,
+    secret: Secret,
+}
+
+impl RefreshToken {
+    pub fn parse(text: &str) -> Option<Self> {
+        let (device, rest) = text.strip_prefix(REFRESH_PREFIX)?.split_once('_')?;
+        let (rotation, secret) = rest.split_once('_')?;
+        let rotation: u64 = rotation.parse().ok()?;
+        Some(Self {
+            device: DeviceId(simple_id(device)?),
+            rotation,
+            secret: Secret::parse(secret)?,
+        })
+    }
+
+    /// What is stored.
+    pub fn hash(&self) -> TokenHash {
+        TokenHash(self.secret.hash())
+    }
+
+    /// The token itself, for its device.
+    pub fn reveal(&self) -> String {
+        let device = self.device.0.simple();
+        format!(
+            "{REFRESH_PREFIX}{device}_{}_{}",
+            self.rotation,
+            hex::encode(self.secret.0)
+        )
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{REFRESH_PREFIX}{}_{}_…",
+            self.device.0.simple(),
+            self.rotation
+        )
+    }
+}
+
+/// Makes refresh tokens.
+#[derive(Clone)]
+pub struct RefreshMint(Hmac<Sha256>);
+
+impl RefreshMint {
+    /// From the key that signs access tokens: an Ed25519 private key in PKCS#8 PEM.
+    pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
+        let signing = SigningKey::from_pkcs8_pem(pem).context("not an Ed25519 private key in PKCS#8 PEM")?;
+        let mut derive = Self::keyed(signing.as_bytes())?;
+        derive.update(REFRESH_CONTEXT);
+        Ok(Self(Self::keyed(&derive.finalize().into_bytes())?))
+    }
+
+    fn keyed(key: &[u8]) -> anyhow::Result<Hmac<Sha256>> {
+        Hmac::new_from_slice(key).context("an HMAC takes keys of any length")
+    }
+
+    /// The device's token of this number; always the same.
+    pub fn token(&self, device: DeviceId, rotation: u64) -> RefreshToken {
+        let mut mac = self.0.clone();
+        mac.update(device.as_bytes());
+        mac.update(&rotation.to_be_bytes());
+        RefreshToken {
+            device,
+            rotation,
+            secret: Secret(mac.finalize().into_bytes().into()),
+        }
+    }
+
+    /// The token as the refresh policy sees it.
+    pub fn inspect(&self, token: &RefreshToken) -> Presented {
+        let own = self.token(token.device, token.rotation);
+        let genuine = own.secret.0.ct_eq(&token.secret.0).into();
+        Presented {
+            rotation: token.rotation,
+            hash: token.hash(),
+            genuine,
+        }
+    }
+}
+
+/// 32 hex digits in lower case: one way to write each id.
+fn simple_id(text: &str) -> Option<Uuid> {
+    let id = Uuid::try_parse(text).ok()?;
+    (id.simple().to_string() == text).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mint() -> RefreshMint {
+        RefreshMint::from_pem(&tern_node::token::generate_pem().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_api_key_is_known_by_its_hash() {
+        let key = ApiKey::generate();
+        let read = ApiKey::parse(&key.reveal()).unwrap();
+        assert_eq!(read.key_id, key.key_id);
+        assert!(read.matches(&key.hash()));
+        let other = ApiKey {
+            key_id: key.key_id,
+            ..ApiKey::generate()
+        };
+        assert!(!other.matches(&key.hash()));
+        assert!(!other.matches(&[]));
+    }
+
+    #[test]
+    fn a_refresh_token_is_the_same_for_the_same_device_and_number() {
+        let (mint, device) = (mint(), DeviceId::random());
+        let token = mint.token(device, 7);
+        assert_eq!(token.reveal(), mint.token(device, 7).reveal());
+        assert_ne!(token.reveal(), mint.token(device, 8).reveal());
+        assert_ne!(token.hash(), mint.token(DeviceId::random(), 7).hash());
+        let read = RefreshToken::parse(&token.reveal()).unwrap();
+        assert_eq!(
+            (read.device, read.rotation, read.hash()),
+            (device, 7, token.hash())
+        );
+        assert!(mint.inspect(&read).genuine);
+    }
+
+    #[test]
+    fn a_token_with_any_part_changed_is_not_genuine() {
+        let (mint, device) = (mint(), DeviceId::random());
+        let token = mint.token(device, 7);
+        assert!(!mint.inspect(&RefreshToken { rotation: 6, ..token }).genuine);
+        assert!(
+            !mint
+                .inspect(&RefreshToken {
+                    device: DeviceId::random(),
+                    ..token
+                })
+                .genuine
+        );
+        assert!(
+            !mint
+                .inspect(&RefreshToken {
+                    secret: Secret([0; 32]),
+                    ..token
+                })
+                .genuine
+        );
+        assert!(!self::mint().inspect(&token).genuine, "another signing key");
+    }
+
+    #[test]
+    fn what_is_no_key_or_token_is_refused() {
+        let key = ApiKey::generate().reveal();
+        let token = mint().token(DeviceId::random(), 1).reveal();
+        let cut = |text: &str| text[..text.len() - 1].to_owned();
+        for bad in [
+            "",
+            "tern_",
+            "tern__",
+            "ternr_",
+            "ternr___",
+            "Bearer x",
+            &cut(&key),
+            &key.to_uppercase(),
+            &token,
+        ] {
+            assert!(ApiKey::parse(bad).is_none(), "{bad}");
+        }
+        for bad in [
+            "",
+            "ternr_",
+            "ternr___",
+            "ternr_é_1_é",
+            &cut(&token),
+            &token.replace("_1_", "_-1_"),
+            &key,
+        ] {
+            assert!(RefreshToken::parse(bad).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug() {
+        let key = ApiKey::generate();
+        assert!(!format!("{key:?}").contains(&hex::encode(key.secret.0)));
+        let token = mint().token(DeviceId::random(), 1);
+        assert!(!format!("{token:?}").contains(&hex::encode(token.secret.0)));
+    }
+}

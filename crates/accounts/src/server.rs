@@ -1,0 +1,102 @@
+//! Wiring, the drain, and the revocations that nobody waits for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tern_node::NodeContext;
+use tern_node::map::Role;
+use tern_node::postgres;
+use tern_node::serve::Running;
+use tern_proto::internal::accounts_node_server::AccountsNodeServer;
+use tern_proto::v1::auth_server::AuthServer;
+use tern_proto::v1::devices_server::DevicesServer;
+use tern_proto::v1::users_server::UsersServer;
+use tern_types::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::accounts::{Accounts, TokenMaker};
+use crate::grpc::Service;
+use crate::peers::Peers;
+use crate::store::Store;
+use crate::{Config, metrics};
+
+/// How often unfinished revocations are looked for: a revoked device has no streams and no tokens by then, only its
+/// place in the chats' lists of devices.
+const RESUME_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Wires the role into this process. The returned future ends when a drain has begun, the other nodes know of it, and
+/// no call is under way.
+pub async fn start(
+    config: Config,
+    ctx: NodeContext,
+    routes: &mut tonic::service::RoutesBuilder,
+) -> anyhow::Result<Running> {
+    metrics::describe();
+    let file = config
+        .token_key_file
+        .context("--token-key-file is needed by the role accounts")?;
+    let pem = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+    let tokens = TokenMaker::from_pem(&pem, config.accounts_access_token_ttl)
+        .with_context(|| format!("cannot use {}", file.display()))?;
+    let store = Store::new(postgres::pool(&config.postgres).await?);
+    let accounts = Arc::new(Accounts::new(store, Peers::new(ctx.clone()), tokens));
+
+    let calls = TaskTracker::new();
+    let service = Service::new(accounts.clone(), calls.clone());
+    routes.add_service(UsersServer::new(service.clone()));
+    routes.add_service(DevicesServer::new(service.clone()));
+    routes.add_service(AuthServer::new(service.clone()));
+    routes.add_service(AccountsNodeServer::new(service));
+
+    let stop = CancellationToken::new();
+    let resume = resume_revocations(accounts, stop.clone());
+    tokio::spawn(resume.instrument(tracing::info_span!("accounts")));
+    let done = async move {
+        ctx.drain.wait().await;
+        stop.cancel();
+        let idle = async {
+            no_new_calls(&ctx).await;
+            calls.close();
+            calls.wait().await;
+        };
+        if tokio::time::timeout(ctx.drain.deadline(), idle).await.is_err() {
+            tracing::warn!(
+                calls = calls.len(),
+                "calls were still under way at the end of the drain"
+            );
+        }
+    };
+    Ok(Running {
+        name: "accounts",
+        done: Box::pin(done),
+    })
+}
+
+/// Until the map says that this node takes no new work, which is when gateways stop calling it.
+async fn no_new_calls(ctx: &NodeContext) {
+    let mut changes = ctx.map.clone();
+    let mut map = ctx.map.current();
+    while map
+        .node(Role::Accounts, &ctx.name)
+        .is_some_and(|node| node.incarnation == ctx.incarnation && !node.draining)
+    {
+        map = changes.changed().await;
+    }
+}
+
+async fn resume_revocations(accounts: Arc<Accounts>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(RESUME_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if let Err(error) = accounts.resume_revocations(Timestamp::now()).await {
+            tracing::warn!(%error, "revocations are not finished yet");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Devices. A device is pending (its user's chats do not know it yet), active, or revoked. Accounts nodes insert and
+//! revoke; chat nodes make active, in the transaction in which the chats get to know the device.
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use tern_types::{DeviceId, RequestId, Timestamp, UserId};
+
+use super::{Result, Store, Tx, millis};
+use crate::domain::link::{Asked, Before};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub id: DeviceId,
+    pub user: UserId,
+    pub display_name: String,
+    pub platform: String,
+    pub linked_at: Timestamp,
+}
+
+/// Linking is one at a time for each user: the number of devices is decided on under this lock.
+const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
+
+const BEFORE: &str = concat!(
+    "SELECT device_id, display_name, platform, active, revoked_at IS NOT NULL, ",
+    millis!("linked_at"),
+    " FROM devices WHERE user_id = $1 AND request_id = $2"
+);
+
+/// $3: pending devices count from then on.
+const OTHERS: &str = "
+SELECT count(*) FROM devices
+WHERE user_id = $1 AND device_id <> $2 AND revoked_at IS NULL
+  AND (active OR linked_at > to_timestamp($3::float8 / 1000))";
+
+const INSERT: &str = "
+INSERT INTO devices (device_id, user_id, request_id, display_name, platform, linked_at)
+VALUES ($1, $2, $3, $4, $5, to_timestamp($6::float8 / 1000))";
+
+const RESUME: &str = "UPDATE devices SET linked_at = to_timestamp($2::float8 / 1000) WHERE device_id = $1";
+
+const SELECT: &str = concat!(
+    "SELECT device_id, user_id, display_name, platform, ",
+    millis!("linked_at"),
+    " FROM devices WHERE device_id = $1"
+);
+
+const LIST: &str = concat!(
+    "SELECT device_id, user_id, display_name, platform, ",
+    millis!("linked_at"),
+    " FROM devices WHERE user_id = $1 AND active ORDER BY linked_at, device_id"
+);
+
+const ACTIVE: &str = "SELECT EXISTS (SELECT FROM devices WHERE device_id = $1 AND user_id = $2 AND active)";
+
+/// Takes effect at once: no token is exchanged any more and no stream opened. The chats follow.
+const REVOKE: &str = "
+UPDATE devices SET active = false, revoked_at = coalesce(revoked_at, to_timestamp($3::float8 / 1000))
+WHERE device_id = $1 AND ($2::uuid IS NULL OR user_id = $2)
+RETURNING user_id, unlinked_at IS NOT NULL";
+
+const UNLINKED: &str = "
+UPDATE devices SET unlinked_at = to_timestamp($2::float8 / 1000)
+WHERE device_id = $1 AND revoked_at IS NOT NULL AND unlinked_at IS NULL";
+
+/// Revocations begun before $1 and not finished, the oldest first.
+const UNFINISHED: &str = "
+SELECT user_id, device_id FROM devices
+WHERE revoked_at IS NOT NULL AND unlinked_at IS NULL AND revoked_at < to_timestamp($1::float8 / 1000)
+ORDER BY revoked_at LIMIT $2";
+
+/// A device that was revoked just now or before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revoked {
+    pub user: UserId,
+    /// The user's chats know of it.
+    pub unlinked: bool,
+}
+
+impl Store {
+    /// False: there is no such user.
+    pub async fn lock_user(&self, tx: &mut Tx, user: UserId) -> Result<bool> {
+        let row = sqlx::query(LOCK_USER)
+            .bind(user.0)
+            .fetch_optional(&mut **tx)
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// What the same request made before.
+    pub async fn link_before(&self, tx: &mut Tx, user: UserId, request: RequestId) -> Result<Option<Before>> {
+        let row = sqlx::query(BEFORE)
+            .bind(user.0)
+            .bind(request.0)
+            .fetch_optional(&mut **tx)
+            .await?;
+        row.map(|row| {
+            Ok(Before {
+                device: DeviceId(row.try_get(0)?),
+                asked: Asked {
+                    display_name: row.try_get(1)?,
+                    platform: row.try_get(2)?,
+                },
+                active: row.try_get(3)?,
+                revoked: row.try_get(4)?,
+                linked_at: Timestamp(row.try_get(5)?),
+            })
+        })
+        .transpose()
+    }
+
+    /// How many devices the user has beside `device`: active ones, and those that became pending after `since`.
+    pub async fn count_others(
+        &self,
+        tx: &mut Tx,
+        user: UserId,
+        device: Option<DeviceId>,
+        since: Timestamp,
+    ) -> Result<usize> {
+        let device = device.unwrap_or(DeviceId::BACK_END);
+        let count = sqlx::query_scalar(OTHERS)
+            .bind(user.0)
+            .bind(device.0)
+            .bind(since.0);
+        let count: i64 = count.fetch_one(&mut **tx).await?;
+        Ok(usize::try_from(count).unwrap_or_default())
+    }
+
+    /// A pending device.
+    pub async fn insert_device(&self, tx: &mut Tx, device: &Device, request: RequestId) -> Result<()> {
+        sqlx::query(INSERT)
+            .bind(device.id.0)
+            .bind(device.user.0)
+            .bind(request.0)
+            .bind(&device.display_name)
+            .bind(&device.platform)
+            .bind(device.linked_at.0)
+            .execute(&mut **tx)
+            .await?;
+        Ok(())
+    }
+
+    /// The device is pending anew.
+    pub async fn resume_device(&self, tx: &mut Tx, device: DeviceId, now: Timestamp) -> Result<()> {
+        sqlx::query(RESUME)
+            .bind(device.0)
+            .bind(now.0)
+            .execute(&mut **tx)
+            .await?;
+        Ok(())
+    }
+
+    pub async fn device(&self, id: DeviceId) -> Result<Option<Device>> {
+        let row = sqlx::query(SELECT).bind(id.0).fetch_optional(&self.pool).await?;
+        row.map(|row| device(&row)).transpose()
+    }
+
+    /// The user's active devices, the oldest first.
+    pub async fn devices(&self, user: UserId) -> Result<Vec<Device>> {
+        let rows = sqlx::query(LIST).bind(user.0).fetch_all(&self.pool).await?;
+        rows.iter().map(device).collect()
+    }
+
+    pub async fn is_active(&self, user: UserId, device: DeviceId) -> Result<bool> {
+        Ok(sqlx::query_scalar(ACTIVE)
+            .bind(device.0)
+            .bind(user.0)
+            .fetch_one(&self.pool)
+            .await?)
+    }
+
+    /// Revokes the device; `of`: only if it is this user's. `None`: there is none.
+    pub async fn revoke(
+        &self,
+        device: DeviceId,
+        of: Option<UserId>,
+        now: Timestamp,
+    ) -> Result<Option<Revoked>> {
+        let row = sqlx::query(REVOKE)
+            .bind(device.0)
+            .bind(of.map(|user| user.0))
+            .bind(now.0);
+        let row = row.fetch_optional(&self.pool).await?;
+        row.map(|row| {
+            Ok(Revoked {
+                user: UserId(row.try_get(0)?),
+                unlinked: row.try_get(1)?,
+            })
+        })
+        .transpose()
+    }
+
+    /// The user's chats know of the revocation.
+    pub async fn set_unlinked(&self, device: DeviceId, now: Timestamp) -> Result<()> {
+        sqlx::query(UNLINKED)
+            .bind(device.0)
+            .bind(now.0)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// At most `limit` revocations from before `before` that the users' chats do not know of.
+    pub async fn unfinished_revocations(
+        &self,
+        before: Timestamp,
+        limit: i64,
+    ) -> Result<Vec<(UserId, DeviceId)>> {
+        let rows = sqlx::query(UNFINISHED)
+            .bind(before.0)
+            .bind(limit)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter()
+            .map(|row| Ok((UserId(row.try_get(0)?), DeviceId(row.try_get(1)?))))
+            .collect()
+    }
+}
+
+fn device(row: &PgRow) -> Result<Device> {
+    Ok(Device {
+        id: DeviceId(row.try_get(0)?),
+        user: UserId(row.try_get(1)?),
+        display_name: row.try_get(2)?,
+        platform: row.try_get(3)?,
+        linked_at: Timestamp(row.try_get(4)?),
+    })
+}

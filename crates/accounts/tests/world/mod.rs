@@ -1,0 +1,329 @@
+//! An accounts node on a database of its own, with stand-ins for the nodes that it calls.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tern_accounts::accounts::{Accounts, TokenMaker};
+use tern_accounts::grpc::Service;
+use tern_accounts::peers::Peers;
+use tern_accounts::store::Store;
+use tern_local::Shared;
+use tern_node::postgres::{self, PostgresArgs};
+use tern_node::principal::{Principal, Scope};
+use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
+use tern_proto::error::reason_of;
+use tern_proto::internal::chat_node_server::{ChatNode, ChatNodeServer};
+use tern_proto::internal::gateway_node_server::{GatewayNode, GatewayNodeServer};
+use tern_proto::internal::{
+    CloseDevicesRequest, CloseDevicesResponse, LinkDeviceRequest, LinkDeviceResponse, ReadInboxRequest,
+    ReadInboxResponse, UnlinkDeviceRequest, UnlinkDeviceResponse,
+};
+use tern_proto::v1::auth_client::AuthClient;
+use tern_proto::v1::auth_server::AuthServer;
+use tern_proto::v1::devices_client::DevicesClient;
+use tern_proto::v1::devices_server::DevicesServer;
+use tern_proto::v1::users_client::UsersClient;
+use tern_proto::v1::users_server::UsersServer;
+use tern_proto::v1::{self, ErrorReason};
+use tern_types::{DeviceId, RequestId, UserId};
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+use tonic::service::{Routes, RoutesBuilder};
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Server};
+use tonic::{Request, Response, Status};
+
+pub const TTL: Duration = Duration::from_secs(3600);
+
+pub struct World {
+    pub pool: PgPool,
+    pub accounts: Arc<Accounts>,
+    pub chat: Chat,
+    pub gateways: Gateways,
+    pub ctx: NodeContext,
+    /// The signing key.
+    pub pem: String,
+    pub database_url: String,
+    pub channel: Channel,
+    _servers: Shared,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        let servers = Shared::get().await.unwrap();
+        let database_url = servers.database().await.unwrap();
+        let pool = postgres::pool(&PostgresArgs::from_url(&database_url).unwrap())
+            .await
+            .unwrap();
+        postgres::migrate(&pool).await.unwrap();
+
+        let chat = Chat {
+            pool: pool.clone(),
+            failures: Arc::default(),
+            unlinked: Arc::default(),
+        };
+        let gateways = Gateways::default();
+        let mut nodes = vec![(
+            Role::Chat,
+            node("c1", &serve(Routes::new(ChatNodeServer::new(chat.clone()))).await),
+        )];
+        for name in ["g1", "g2"] {
+            let address = serve(Routes::new(GatewayNodeServer::new(gateways.clone()))).await;
+            nodes.push((Role::Gateway, node(name, &address)));
+        }
+        // Nobody listens there: a gateway that has just died.
+        nodes.push((Role::Gateway, node("g3", "127.0.0.1:1")));
+        let ctx = NodeContext::alone("a1", 1, MapHandle::fixed(ClusterMap::new(1, nodes)));
+
+        let pem = tern_node::token::generate_pem().unwrap();
+        let accounts = accounts(&pool, &ctx, &pem);
+        let service = Service::new(accounts.clone(), TaskTracker::new());
+        let mut routes = RoutesBuilder::default();
+        routes.add_service(UsersServer::new(service.clone()));
+        routes.add_service(DevicesServer::new(service.clone()));
+        routes.add_service(AuthServer::new(service));
+        let channel = ctx.channels.get(&serve(routes.routes()).await).unwrap();
+        Self {
+            pool,
+            accounts,
+            chat,
+            gateways,
+            ctx,
+            pem,
+            database_url,
+            channel,
+            _servers: servers,
+        }
+    }
+
+    /// The same store behind another signing key.
+    pub fn with_new_signing_key(&self) -> Arc<Accounts> {
+        accounts(&self.pool, &self.ctx, &tern_node::token::generate_pem().unwrap())
+    }
+
+    pub fn users(&self) -> UsersClient<Channel> {
+        UsersClient::new(self.channel.clone())
+    }
+
+    pub fn devices(&self) -> DevicesClient<Channel> {
+        DevicesClient::new(self.channel.clone())
+    }
+
+    pub fn auth(&self) -> AuthClient<Channel> {
+        AuthClient::new(self.channel.clone())
+    }
+
+    pub async fn user(&self, external_id: &str) -> UserId {
+        let request = v1::CreateUserRequest {
+            external_id: external_id.into(),
+            display_name: external_id.to_uppercase(),
+        };
+        let created = self
+            .users()
+            .create_user(by(&admin(), request))
+            .await
+            .unwrap()
+            .into_inner();
+        created.user.unwrap().user_id.parse().unwrap()
+    }
+
+    pub async fn link(&self, user: UserId) -> v1::LinkDeviceResponse {
+        self.devices()
+            .link_device(by(&admin(), link_request(user)))
+            .await
+            .unwrap()
+            .into_inner()
+    }
+
+    pub async fn device_ids(&self, user: UserId) -> Vec<String> {
+        let request = v1::ListDevicesRequest {
+            user_id: user.to_string(),
+        };
+        let listed = self
+            .devices()
+            .list_devices(by(&admin(), request))
+            .await
+            .unwrap()
+            .into_inner();
+        listed
+            .devices
+            .into_iter()
+            .map(|device| device.device_id)
+            .collect()
+    }
+
+    pub async fn refresh(&self, token: &str) -> Result<v1::TokenPair, ErrorReason> {
+        let request = v1::RefreshTokenRequest {
+            refresh_token: token.into(),
+        };
+        let answer = self.auth().refresh_token(request).await;
+        answer
+            .map(|answer| answer.into_inner().tokens.unwrap())
+            .map_err(|status| reason(&status))
+    }
+}
+
+pub fn accounts(pool: &PgPool, ctx: &NodeContext, pem: &str) -> Arc<Accounts> {
+    let tokens = TokenMaker::from_pem(pem, TTL).unwrap();
+    Arc::new(Accounts::new(
+        Store::new(pool.clone()),
+        Peers::new(ctx.clone()),
+        tokens,
+    ))
+}
+
+pub fn link_request(user: UserId) -> v1::LinkDeviceRequest {
+    v1::LinkDeviceRequest {
+        user_id: user.to_string(),
+        request_id: RequestId::random().to_string(),
+        display_name: "phone".into(),
+        platform: "ios".into(),
+    }
+}
+
+/// A request as the gateway passes it on.
+pub fn by<T>(principal: &Principal, request: T) -> Request<T> {
+    let mut request = Request::new(request);
+    principal.write(request.metadata_mut());
+    request
+}
+
+pub fn key(scopes: &[Scope]) -> Principal {
+    Principal::Key {
+        key_id: "k1".into(),
+        scopes: scopes.to_vec(),
+    }
+}
+
+pub fn admin() -> Principal {
+    key(&[Scope::Admin])
+}
+
+pub fn device(linked: &v1::LinkDeviceResponse) -> Principal {
+    let device = linked.device.as_ref().unwrap();
+    Principal::Device {
+        user: device.user_id.parse().unwrap(),
+        device: device.device_id.parse().unwrap(),
+    }
+}
+
+pub fn reason(status: &Status) -> ErrorReason {
+    reason_of(status).unwrap_or_else(|| panic!("{status:?}"))
+}
+
+fn node(name: &str, address: &str) -> Node {
+    Node {
+        name: name.into(),
+        address: address.into(),
+        incarnation: 1,
+        draining: false,
+    }
+}
+
+pub async fn serve(routes: Routes) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(
+        Server::builder()
+            .add_routes(routes)
+            .serve_with_incoming(TcpIncoming::from(listener)),
+    );
+    address
+}
+
+/// A chat node as far as devices are concerned.
+#[derive(Clone)]
+pub struct Chat {
+    pool: PgPool,
+    /// Calls that are still to fail.
+    failures: Arc<AtomicUsize>,
+    unlinked: Arc<Mutex<Vec<DeviceId>>>,
+}
+
+impl Chat {
+    pub fn fail(&self, calls: usize) {
+        self.failures.store(calls, Ordering::SeqCst);
+    }
+
+    pub fn unlinked(&self) -> Vec<DeviceId> {
+        self.unlinked.lock().unwrap().clone()
+    }
+
+    fn work(&self) -> Result<(), Status> {
+        let less = |failures: usize| failures.checked_sub(1);
+        match self
+            .failures
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, less)
+        {
+            Ok(_) => Err(Status::unavailable("told to fail")),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl ChatNode for Chat {
+    async fn read_inbox(&self, _: Request<ReadInboxRequest>) -> Result<Response<ReadInboxResponse>, Status> {
+        Err(Status::unimplemented("accounts never asks"))
+    }
+
+    async fn link_device(
+        &self,
+        request: Request<LinkDeviceRequest>,
+    ) -> Result<Response<LinkDeviceResponse>, Status> {
+        self.work()?;
+        let request = request.into_inner();
+        let (user, device) = (
+            UserId::from_slice(&request.user_id).unwrap(),
+            DeviceId::from_slice(&request.device_id).unwrap(),
+        );
+        sqlx::query(
+            "UPDATE devices SET active = true WHERE device_id = $1 AND user_id = $2 AND revoked_at IS NULL",
+        )
+        .bind(device.0)
+        .bind(user.0)
+        .execute(&self.pool)
+        .await
+        .unwrap();
+        Ok(Response::new(LinkDeviceResponse::default()))
+    }
+
+    async fn unlink_device(
+        &self,
+        request: Request<UnlinkDeviceRequest>,
+    ) -> Result<Response<UnlinkDeviceResponse>, Status> {
+        self.work()?;
+        let device = DeviceId::from_slice(&request.into_inner().device_id).unwrap();
+        self.unlinked.lock().unwrap().push(device);
+        Ok(Response::new(UnlinkDeviceResponse::default()))
+    }
+}
+
+/// All gateways: which devices were to be closed, once for each gateway that was told.
+#[derive(Clone, Default)]
+pub struct Gateways(Arc<Mutex<Vec<DeviceId>>>);
+
+impl Gateways {
+    pub fn told(&self) -> Vec<DeviceId> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+#[tonic::async_trait]
+impl GatewayNode for Gateways {
+    async fn close_devices(
+        &self,
+        request: Request<CloseDevicesRequest>,
+    ) -> Result<Response<CloseDevicesResponse>, Status> {
+        let request = request.into_inner();
+        assert_eq!(request.code, i32::from(v1::CloseCode::DeviceRevoked));
+        let devices = request
+            .device_ids
+            .iter()
+            .map(|id| DeviceId::from_slice(id).unwrap());
+        self.0.lock().unwrap().extend(devices);
+        Ok(Response::new(CloseDevicesResponse { closed: 1 }))
+    }
+}
