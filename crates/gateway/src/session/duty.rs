@@ -1,0 +1,378 @@
+//! What the device is owed: live pushes, inbox rows, and the acknowledgements that end them.
+//!
+//! A row that is known is never lost sight of: a catch-up runs for its chat, or the chat is looked at again when
+//! `due`, until the row is gone from the store.
+
+use bytes::Bytes;
+use tern_types::{ChatId, Timestamp};
+
+use super::catch_up::{CatchUp, State};
+use super::chats::Row;
+use super::settings::{LIVE_BELOW_BYTES, MAX_BACK_OFF, RESEND_WITHIN, RETRY};
+use super::{CloseRequest, Effect, Inbox, Session};
+
+impl Session {
+    /// Passes a live push on, unless the chat is being caught up (then it only says how far), the device is slow, or it
+    /// had it already.
+    pub(super) fn live(&mut self, id: ChatId, seq: u64, event: Bytes, now: Timestamp) {
+        if seq == 0 {
+            // Receipts: the newest counts, the present state can be asked for.
+            if self.life.is_open() && self.unflushed < LIVE_BELOW_BYTES {
+                self.put_bytes(event, now);
+            }
+            return;
+        }
+        if !self.life.is_open() {
+            // Opened comes first. What was pushed meanwhile is read after it.
+            if self.life.is_opening() {
+                self.read_from(id, seq, seq, now);
+            }
+            return;
+        }
+        let Some(chat) = self.chats.remember(id) else {
+            return self.put_bytes(event, now);
+        };
+        if let Some(catch_up) = &mut chat.catch_up {
+            catch_up.target = catch_up.target.max(seq);
+        } else if chat.forwarded.contains(seq) {
+            // Pushed twice.
+        } else if self.unflushed >= LIVE_BELOW_BYTES {
+            self.want_inbox();
+        } else {
+            chat.forwarded.insert(seq, seq);
+            self.put_bytes(event, now);
+        }
+    }
+
+    /// A row was written for `from..=to`: this session has the duty.
+    pub(super) fn woken(&mut self, id: ChatId, from: u64, to: u64, now: Timestamp) {
+        self.owe(id, from, Some(to), now);
+    }
+
+    pub(super) fn inbox_read(&mut self, inbox: Inbox, now: Timestamp) {
+        self.reader.inbox_was_read();
+        if !inbox.active {
+            return self.close_on_request(CloseRequest::Revoked);
+        }
+        if self.life.is_opening() {
+            self.opened(&inbox.store_epoch, now);
+        } else if self.store_changed(&inbox.store_epoch) {
+            return;
+        }
+        for row in inbox.rows {
+            self.owe(row.chat, row.from, None, now);
+            if let Some(chat) = self.chats.get_mut(row.chat) {
+                self.reader.count_initial(chat);
+            }
+        }
+    }
+
+    /// The net below all of this: a row that is old and of which nothing was known is a defect somewhere.
+    pub(super) fn swept(&mut self, inbox: Inbox, now: Timestamp) {
+        if !self.life.is_open() {
+            return;
+        }
+        if !inbox.active {
+            return self.close_on_request(CloseRequest::Revoked);
+        }
+        if self.store_changed(&inbox.store_epoch) {
+            return;
+        }
+        let others_look = self.reader.inbox_is_pending();
+        let grace = self.settings.sweep_grace;
+        for row in inbox.rows.into_iter().filter(|row| row.age >= grace) {
+            let acked = self
+                .chats
+                .get(row.chat)
+                .is_some_and(|chat| chat.acked >= row.from);
+            let known = self
+                .chats
+                .get(row.chat)
+                .is_some_and(|chat| chat.row.is_some() || chat.catch_up.is_some());
+            if known {
+                continue;
+            }
+            if !acked && !others_look {
+                self.effects.push(Effect::SweepFound {
+                    chat: row.chat,
+                    from: row.from,
+                });
+            }
+            self.owe(row.chat, row.from, None, now);
+        }
+    }
+
+    /// The device's row of the chat covers `from..=to` (`None`: as far as the log goes).
+    fn owe(&mut self, id: ChatId, from: u64, to: Option<u64>, now: Timestamp) {
+        let timeout = self.settings.ack_timeout;
+        let Some(chat) = self.chats.remember(id) else {
+            // No room: the row stays in the store and is read when others are done with.
+            return self.reader.more_rows();
+        };
+        chat.has_row(from, to.unwrap_or(from));
+        let acked = chat.acked;
+        let start = chat.forwarded.first_missing(from.max(acked.saturating_add(1)));
+        let upto = to.unwrap_or(start);
+        let all_sent = start > upto || acked >= upto;
+        match &mut chat.catch_up {
+            Some(catch_up) => catch_up.extend(start, upto),
+            None if all_sent => {
+                if chat.due.is_none() {
+                    chat.look_again(timeout, now);
+                }
+            }
+            None => self.read_from(id, start, upto, now),
+        }
+        if acked >= from {
+            self.send_ack(id);
+        }
+        self.watch(id);
+    }
+
+    /// The device has everything of the chat up to `seq`, it says.
+    pub(super) fn acknowledged(&mut self, id: ChatId, seq: u64, now: Timestamp) {
+        if seq == 0 {
+            return;
+        }
+        let timeout = self.settings.ack_timeout;
+        let Some(chat) = self.chats.remember(id) else {
+            self.effects.push(Effect::Ack {
+                chat: id,
+                seq,
+                write: false,
+            });
+            return;
+        };
+        (chat.acked, chat.acked_at) = (seq, now);
+        chat.forwarded.forget_to(seq);
+        self.reader.release(chat, |unacked| unacked <= seq);
+        chat.tries = 0;
+        chat.look_again(timeout, now);
+        if let Some(catch_up) = &mut chat.catch_up
+            && catch_up.state != State::Reading
+        {
+            catch_up.next = catch_up.next.max(seq.saturating_add(1));
+        }
+        self.send_ack(id);
+        self.watch(id);
+    }
+
+    pub(super) fn mark_read(&mut self, id: ChatId, seq: u64, now: Timestamp) {
+        if let Some(chat) = self.chats.remember(id) {
+            (chat.read, chat.read_at) = (seq, now);
+        }
+        self.effects.push(Effect::Read { chat: id, seq });
+    }
+
+    pub(super) fn ack_written(&mut self, id: ChatId, seq: u64, row_from: u64, now: Timestamp) {
+        let timeout = self.settings.ack_timeout;
+        let Some(chat) = self.chats.get_mut(id) else {
+            return;
+        };
+        if chat.writing != Some(seq) {
+            return;
+        }
+        chat.writing = None;
+        let again = std::mem::take(&mut chat.write_again);
+        let upto = chat.row.map_or(0, |row| row.upto);
+        if row_from > 0 && row_from <= seq {
+            // It acknowledged what does not exist; the store knows better.
+            chat.row = Some(Row {
+                from: row_from,
+                upto: upto.max(row_from),
+            });
+            if chat.acked == seq {
+                chat.acked = row_from - 1;
+                chat.forwarded.forget_from(row_from);
+            }
+            self.owe(id, row_from, None, now);
+            return;
+        }
+        chat.row = match row_from {
+            // A wake that came meanwhile may be of a newer row.
+            0 if !again => None,
+            0 => Some(Row {
+                from: seq.saturating_add(1),
+                upto,
+            }),
+            from => Some(Row {
+                from,
+                upto: upto.max(from),
+            }),
+        };
+        chat.look_again(timeout, now);
+        if chat.acked > seq || again {
+            self.send_ack(id);
+        }
+        self.watch(id);
+    }
+
+    pub(super) fn ack_lost(&mut self, id: ChatId, now: Timestamp) {
+        if let Some(chat) = self.chats.get_mut(id) {
+            chat.writing = None;
+            chat.resend_at = Some(now + RETRY * 2);
+            self.watch(id);
+        }
+    }
+
+    /// Owners or links changed: says again what may have been lost, asks again what was not answered.
+    pub(super) fn moved(&mut self, moved: &dyn Fn(ChatId) -> bool, now: Timestamp) {
+        let recent = |at: Timestamp| now < at + RESEND_WITHIN;
+        for (id, chat) in self.chats.iter_mut().filter(|(id, _)| moved(*id)) {
+            let unsent = chat.resend_at.take().is_some() || chat.writing.is_some();
+            if chat.acked > 0 && (unsent || recent(chat.acked_at)) {
+                let write = chat.row.is_some();
+                chat.writing = write.then_some(chat.acked);
+                self.effects.push(Effect::Ack {
+                    chat: id,
+                    seq: chat.acked,
+                    write,
+                });
+            }
+            if chat.read > 0 && (unsent || recent(chat.read_at)) {
+                self.effects.push(Effect::Read {
+                    chat: id,
+                    seq: chat.read,
+                });
+            }
+            if let Some(catch_up) = &mut chat.catch_up {
+                self.reader.retry_now(id, catch_up);
+            }
+        }
+    }
+
+    pub(super) fn tick_chats(&mut self, now: Timestamp) {
+        for id in self.chats.due_at(now) {
+            let Some(chat) = self.chats.get_mut(id) else {
+                continue;
+            };
+            if let Some(catch_up) = &mut chat.catch_up
+                && catch_up.retry_at().is_some_and(|at| at <= now)
+            {
+                self.reader.retry_now(id, catch_up);
+            }
+            if chat.resend_at.is_some_and(|at| at <= now) {
+                chat.resend_at = None;
+                self.send_ack(id);
+                self.send_read(id);
+            }
+            if self
+                .chats
+                .get(id)
+                .is_some_and(|chat| chat.due.is_some_and(|due| due <= now))
+            {
+                self.overdue(id, now);
+            }
+        }
+    }
+
+    /// The device did not acknowledge in time what it was sent: it is sent again.
+    fn overdue(&mut self, id: ChatId, now: Timestamp) {
+        let timeout = self.settings.ack_timeout;
+        let slow = self.unflushed > 0;
+        let Some(chat) = self.chats.get_mut(id) else {
+            return;
+        };
+        if slow
+            || chat
+                .catch_up
+                .as_ref()
+                .is_some_and(|catch_up| catch_up.state == State::Reading)
+        {
+            // It may not even have got it.
+            return chat.look_again(timeout, now);
+        }
+        let in_vain = chat.tries;
+        if let Some(catch_up) = &mut chat.catch_up {
+            // Waiting for room in the window, which may be what it did not acknowledge itself.
+            if let Some(first) = chat.unacked.front().copied() {
+                // What was pushed before the catch-up began may be what is missing.
+                let owed = chat.row.map_or(first, |row| match in_vain {
+                    0 => row.from.max(chat.acked.saturating_add(1)),
+                    _ => row.from,
+                });
+                let first = first.min(owed);
+                catch_up.next = first.min(catch_up.next);
+                catch_up.start = catch_up.start.min(first);
+                chat.tries = (chat.tries + 1).min(MAX_BACK_OFF);
+                chat.forwarded.forget_from(first);
+                self.reader.release(chat, |_| true);
+            }
+            return chat.look_again(timeout, now);
+        }
+        chat.tries = (chat.tries + 1).min(MAX_BACK_OFF);
+        self.reader.release(chat, |_| true);
+        chat.look_again(timeout, now);
+        let Some(row) = chat.row else { return };
+        // An acknowledgement under way this long was lost.
+        chat.writing = None;
+        let acked = chat.acked;
+        if acked < row.upto || in_vain > 0 {
+            let from = if in_vain > 0 {
+                row.from
+            } else {
+                row.from.max(acked.saturating_add(1))
+            };
+            chat.forwarded.forget_from(from);
+            self.read_from(id, from, row.upto, now);
+        }
+        if acked >= row.from {
+            self.send_ack(id);
+        }
+    }
+
+    /// Sends the last acknowledgement up: to be written where there is a row, one at a time.
+    fn send_ack(&mut self, id: ChatId) {
+        let Some(chat) = self.chats.get_mut(id).filter(|chat| chat.acked > 0) else {
+            return;
+        };
+        let write = chat.row.is_some();
+        if write {
+            if chat.writing.is_some() {
+                return;
+            }
+            chat.writing = Some(chat.acked);
+        } else if chat.writing.is_some() {
+            return;
+        }
+        self.effects.push(Effect::Ack {
+            chat: id,
+            seq: chat.acked,
+            write,
+        });
+    }
+
+    fn send_read(&mut self, id: ChatId) {
+        if let Some(chat) = self.chats.get(id).filter(|chat| chat.read > 0) {
+            self.effects.push(Effect::Read {
+                chat: id,
+                seq: chat.read,
+            });
+        }
+    }
+
+    /// Begins to catch the chat up, or widens the catch-up that runs.
+    pub(super) fn read_from(&mut self, id: ChatId, from: u64, target: u64, now: Timestamp) {
+        let timeout = self.settings.ack_timeout;
+        let Some(chat) = self.chats.remember(id) else {
+            return self.reader.more_rows();
+        };
+        match &mut chat.catch_up {
+            Some(catch_up) => catch_up.extend(from, target),
+            None => {
+                self.reader.release(chat, |unacked| unacked >= from);
+                chat.catch_up = Some(CatchUp::new(from, target));
+                chat.look_again(timeout, now);
+                self.reader.enqueue(id);
+            }
+        }
+        self.watch(id);
+    }
+
+    /// The chat's timer counts.
+    pub(super) fn watch(&mut self, id: ChatId) {
+        if let Some(at) = self.chats.timer_of(id) {
+            self.wake_at(at);
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! From Open to the end: tokens, heartbeats, draining, closing.
+
+use std::time::Duration;
+
+use tern_proto::v1::{self, CloseCode, ErrorReason, server_event};
+use tern_proto::{ApiError, raw};
+use tern_types::{Timestamp, UserId};
+
+use super::gcra::Gcra;
+use super::settings::{LEAVE_WITHIN, MISSED_HEARTBEATS, SPEAK_AFTER, Settings, TOKEN_GRACE};
+use super::{CloseRequest, Effect, Identity, NEVER, Session};
+
+/// How long a client waits after an end that was no fault of its own.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long a client waits that sent far too much.
+const COOL_DOWN: Duration = Duration::from_secs(10);
+/// Bytes of a client's name and version.
+const MAX_CLIENT_VERSION_BYTES: usize = 128;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// For Open.
+    Waiting {
+        until: Timestamp,
+    },
+    /// Registered; the inbox is not read yet.
+    Opening {
+        until: Timestamp,
+    },
+    Open,
+    Ended,
+}
+
+#[derive(Debug)]
+pub(super) struct Life {
+    phase: Phase,
+    identity: Option<Identity>,
+    active: bool,
+    warned: bool,
+    heard: Timestamp,
+    spoke: Timestamp,
+    items: Gcra,
+    /// Draining, or left by the client: it ends here at the latest.
+    ends: Option<(Timestamp, Ending)>,
+    store_epoch: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Drained,
+    Left,
+}
+
+impl Life {
+    pub(super) fn new(settings: &Settings, now: Timestamp) -> Self {
+        let rate = settings.items_per_second();
+        Self {
+            phase: Phase::Waiting {
+                until: now + settings.open_timeout,
+            },
+            identity: None,
+            active: false,
+            warned: false,
+            heard: now,
+            spoke: now,
+            items: Gcra::new(rate, rate.saturating_mul(20)),
+            ends: None,
+            store_epoch: String::new(),
+        }
+    }
+
+    pub(super) fn user(&self) -> Option<UserId> {
+        self.identity.map(|identity| identity.user)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    pub(super) fn is_opening(&self) -> bool {
+        matches!(self.phase, Phase::Opening { .. })
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    pub(super) fn sign_of_life(&mut self, now: Timestamp) {
+        self.heard = now;
+    }
+
+    pub(super) fn spoke(&mut self, now: Timestamp) {
+        self.spoke = now;
+    }
+
+    pub(super) fn due(&self, settings: &Settings) -> Timestamp {
+        let ends = self.ends.map_or(NEVER, |(at, _)| at);
+        let own = match self.phase {
+            Phase::Waiting { until } | Phase::Opening { until } => until,
+            Phase::Open => self
+                .silent_until(settings)
+                .min(self.speaks_at(settings))
+                .min(self.token_due(settings)),
+            Phase::Ended => NEVER,
+        };
+        own.min(ends)
+    }
+
+    fn silent_until(&self, settings: &Settings) -> Timestamp {
+        self.heard + settings.heartbeat(self.active) * MISSED_HEARTBEATS
+    }
+
+    fn speaks_at(&self, settings: &Settings) -> Timestamp {
+        self.spoke + settings.heartbeat(self.active) + SPEAK_AFTER
+    }
+
+    fn token_due(&self, settings: &Settings) -> Timestamp {
+        let Some(identity) = self.identity else {
+            return NEVER;
+        };
+        if self.warned {
+            identity.expires_at + TOKEN_GRACE
+        } else {
+            identity.expires_at - settings.token_warning
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn open(
+        &mut self,
+        token: Result<Identity, ApiError>,
+        client_version: &str,
+        active: bool,
+        now: Timestamp,
+    ) {
+        if !matches!(self.life.phase, Phase::Waiting { .. }) {
+            return self.protocol_error("Open came a second time");
+        }
+        if client_version.len() > MAX_CLIENT_VERSION_BYTES {
+            return self.protocol_error("Open.client_version has more than 128 bytes");
+        }
+        let identity = match token {
+            Ok(identity) => identity,
+            Err(error) => return self.close(CloseCode::Unauthenticated, error),
+        };
+        self.life.identity = Some(identity);
+        self.life.active = active;
+        self.life.phase = Phase::Opening {
+            until: now + self.settings.open_timeout,
+        };
+        self.effects.push(Effect::Register {
+            user: identity.user,
+            device: identity.device,
+        });
+        self.reader.read_inbox_at(now + self.settings.announce_patience);
+        self.wake_at(self.reader.due());
+    }
+
+    /// The inbox was read: greets the device, or refuses it.
+    pub(super) fn opened(&mut self, store_epoch: &str, now: Timestamp) {
+        let Some(identity) = self.life.identity else {
+            return;
+        };
+        self.life.phase = Phase::Open;
+        self.life.heard = now;
+        self.life.store_epoch = store_epoch.to_owned();
+        let opened = v1::Opened {
+            session_id: self.id.to_string(),
+            store_epoch: store_epoch.to_owned(),
+            heartbeat_interval_ms: Settings::millis(self.settings.heartbeat(self.life.active)),
+            window: self.settings.window,
+            limits: Some(self.settings.limits()),
+            server_time_ms: now.0,
+            token_expires_at_ms: identity.expires_at.0,
+        };
+        self.put(server_event::Event::Opened(opened), now);
+    }
+
+    /// The store under an open stream is another one now: the device has to notice.
+    pub(super) fn store_changed(&mut self, store_epoch: &str) -> bool {
+        let changed = self.life.is_open() && self.life.store_epoch != store_epoch;
+        if changed {
+            self.close(
+                CloseCode::Unavailable,
+                ApiError::unavailable("the store was restored; open a new stream"),
+            );
+        }
+        changed
+    }
+
+    pub(super) fn reauthenticate(&mut self, token: Result<Identity, ApiError>, now: Timestamp) {
+        let same = |new: &Identity| {
+            self.life
+                .identity
+                .is_some_and(|old| old.user == new.user && old.device == new.device)
+        };
+        match token {
+            Ok(identity) if same(&identity) => {
+                self.life.identity = Some(identity);
+                self.life.warned = false;
+                let renewed = v1::Reauthenticated {
+                    token_expires_at_ms: identity.expires_at.0,
+                };
+                self.put(server_event::Event::Reauthenticated(renewed), now);
+            }
+            Ok(_) => {
+                let error = ApiError::new(ErrorReason::TokenInvalid, "the token is another device's");
+                self.close(CloseCode::Unauthenticated, error);
+            }
+            Err(error) => self.close(CloseCode::Unauthenticated, error),
+        }
+    }
+
+    pub(super) fn heartbeat(&mut self, token: u64, now: Timestamp) {
+        let ack = v1::HeartbeatAck {
+            token,
+            server_time_ms: now.0,
+            heartbeat_interval_ms: Settings::millis(self.settings.heartbeat(self.life.active)),
+        };
+        self.put(server_event::Event::HeartbeatAck(ack), now);
+    }
+
+    pub(super) fn set_active(&mut self, active: bool, now: Timestamp) {
+        self.life.active = active;
+        self.heartbeat(0, now);
+    }
+
+    /// False: the stream has ended for sending far too much.
+    pub(super) fn allow_item(&mut self, now: Timestamp) -> bool {
+        let allowed = self.life.items.take(now).is_ok();
+        if !allowed {
+            let error = ApiError::new(ErrorReason::RateLimited, "far too many items").retry_after(COOL_DOWN);
+            self.close(CloseCode::ResourceExhausted, error);
+        }
+        allowed
+    }
+
+    pub(super) fn protocol_error(&mut self, why: &'static str) {
+        self.close(
+            CloseCode::ProtocolError,
+            ApiError::new(ErrorReason::ProtocolError, why),
+        );
+    }
+
+    pub(super) fn frame_too_large(&mut self, why: &'static str) {
+        self.close(
+            CloseCode::ResourceExhausted,
+            ApiError::new(ErrorReason::TooLarge, why),
+        );
+    }
+
+    /// The client closed its side: what it sent is answered first.
+    pub(super) fn leave(&mut self, now: Timestamp) {
+        self.life.ends = Some((now + LEAVE_WITHIN, Ending::Left));
+        self.leave_when_answered();
+    }
+
+    pub(super) fn leave_when_answered(&mut self) {
+        let left = matches!(self.life.ends, Some((_, Ending::Left)));
+        if left && self.sends.none_in_flight() {
+            self.end(None);
+        }
+    }
+
+    pub(super) fn drain(&mut self, reconnect_after: Duration, close_after: Duration, now: Timestamp) {
+        if !self.life.is_open() {
+            return self.close_on_request(CloseRequest::Draining);
+        }
+        if self.life.ends.is_none() {
+            self.life.ends = Some((now + close_after, Ending::Drained));
+            let draining = v1::Draining {
+                reconnect_after_ms: Settings::millis(reconnect_after),
+            };
+            self.put(server_event::Event::Draining(draining), now);
+        }
+    }
+
+    pub(super) fn close_on_request(&mut self, request: CloseRequest) {
+        let error = |reason, message: &str| ApiError::new(reason, message);
+        match request {
+            CloseRequest::Replaced => self.close(
+                CloseCode::SessionReplaced,
+                error(
+                    ErrorReason::SessionReplaced,
+                    "a newer stream of this device was opened",
+                ),
+            ),
+            CloseRequest::Revoked => {
+                self.close(
+                    CloseCode::DeviceRevoked,
+                    error(ErrorReason::DeviceRevoked, "the device was revoked"),
+                );
+            }
+            CloseRequest::Draining => self.close(
+                CloseCode::Draining,
+                error(ErrorReason::Draining, "this gateway is stopping").retry_after(RETRY_AFTER),
+            ),
+            CloseRequest::Unauthenticated => {
+                self.close(
+                    CloseCode::Unauthenticated,
+                    error(ErrorReason::TokenInvalid, "the token is not valid"),
+                );
+            }
+            CloseRequest::Unavailable => self.close(
+                CloseCode::Unavailable,
+                error(ErrorReason::Unavailable, "this gateway cannot serve now").retry_after(RETRY_AFTER),
+            ),
+        }
+    }
+
+    pub(super) fn tick_life(&mut self, now: Timestamp) {
+        match self.life.phase {
+            Phase::Waiting { until } if now >= until => {
+                let error = ApiError::new(ErrorReason::TimedOut, "no Open came in time");
+                return self.close(CloseCode::TimedOut, error);
+            }
+            Phase::Opening { until } if now >= until => {
+                let error = ApiError::unavailable("the inbox cannot be read now").retry_after(RETRY_AFTER);
+                return self.close(CloseCode::Unavailable, error);
+            }
+            _ => {}
+        }
+        match self.life.ends {
+            Some((at, Ending::Drained)) if now >= at => return self.close_on_request(CloseRequest::Draining),
+            Some((at, Ending::Left)) if now >= at => return self.end(None),
+            _ => {}
+        }
+        if !self.life.is_open() {
+            return;
+        }
+        if now >= self.life.silent_until(&self.settings) {
+            let error = ApiError::new(
+                ErrorReason::TimedOut,
+                "no sign of life for three heartbeat intervals",
+            );
+            return self.close(CloseCode::TimedOut, error);
+        }
+        self.tick_token(now);
+        if !self.life.has_ended() && now >= self.life.speaks_at(&self.settings) {
+            self.heartbeat(0, now);
+        }
+    }
+
+    fn tick_token(&mut self, now: Timestamp) {
+        let Some(identity) = self.life.identity else {
+            return;
+        };
+        if now >= identity.expires_at + TOKEN_GRACE {
+            let error = ApiError::new(ErrorReason::TokenExpired, "the access token has expired");
+            self.close(CloseCode::Unauthenticated, error);
+        } else if !self.life.warned && now >= identity.expires_at - self.settings.token_warning {
+            self.life.warned = true;
+            let expiring = v1::TokenExpiring {
+                expires_at_ms: identity.expires_at.0,
+            };
+            self.put(server_event::Event::TokenExpiring(expiring), now);
+        }
+    }
+
+    /// Announces the end to the device, then ends the stream with the error's status.
+    fn close(&mut self, code: CloseCode, error: ApiError) {
+        let may_reconnect = match code {
+            CloseCode::TimedOut | CloseCode::Draining | CloseCode::Unavailable => true,
+            CloseCode::ResourceExhausted => error.reason == ErrorReason::RateLimited,
+            _ => false,
+        };
+        let closing = v1::Closing {
+            code: code.into(),
+            reason: error.message.clone(),
+            retry_after_ms: error.retry_after.map_or(0, Settings::millis),
+            may_reconnect,
+        };
+        self.effects
+            .push(Effect::Put(raw::event(server_event::Event::Closing(closing))));
+        self.end(Some(error));
+    }
+
+    fn end(&mut self, error: Option<ApiError>) {
+        self.life.phase = Phase::Ended;
+        self.effects.push(Effect::End(error));
+    }
+}
