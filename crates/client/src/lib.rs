@@ -1,1 +1,39 @@
+//! The Rust SDK: everything that `proto/tern/v1/messaging.proto` asks of a client.
+//!
+//! ```text
+//!  app ── Client ──commands──▶ driver ──Input──▶ engine (pure)
+//!   ▲                            │ ◀──Effects───┘
+//!   │                            ├─ 1. changes ─▶ store (SQLite)      durable first,
+//!   └──── EventStream ◀──────────┼─ 2. events                         then told to the app,
+//!                                └─ 3. items  ──▶ connection (tonic)  acknowledged and sent
+//! ```
+//!
+//! - [`client`]: start here: [`Client::start`], send, read history, mark as read
+//! - [`model`]: what the app sees: entries, chats, events
+//! - [`engine`]: the protocol as a pure function `apply(input, now) -> effects`
+//! - [`store`]: SQLite, one file a device
+//! - [`driver`]: the one task that owns engine, store and stream
+//! - [`connection`]: TLS, gateways in turn; [`backoff`]: when to try again
+//! - [`api`]: unary calls of a device or a back end; [`backend`]: the calls that back ends make
+//! - [`config`], [`error`]
 
+pub mod api;
+pub mod backend;
+pub mod backoff;
+pub mod client;
+pub mod config;
+pub mod connection;
+pub(crate) mod driver;
+pub mod engine;
+pub mod error;
+pub mod model;
+pub mod store;
+
+pub use api::Api;
+pub use backend::BackEnd;
+pub use client::{Client, EventStream};
+pub use config::{ClientConfig, StoreLocation, Tls};
+pub use error::{CallError, ClientError};
+pub use model::{
+    Chat, Credentials, Entry, Event, FailureCode, Mark, Outgoing, QueuedMessage, SendState, StopReason, To,
+};

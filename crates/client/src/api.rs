@@ -1,0 +1,193 @@
+//! Unary calls: authorised, repeated where that helps, with typed errors.
+//!
+//! Every call may be repeated: it reads, or it is idempotent by its request_id or by its nature.
+
+use std::time::Duration;
+
+use tern_proto::v1::{self, ErrorReason};
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use crate::backoff::Backoff;
+use crate::connection::Gateways;
+use crate::driver::Command;
+use crate::error::CallError;
+
+/// One attempt.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Attempts in all; with the delays between them some ten seconds, the time a node takes to be replaced.
+const ATTEMPTS: u32 = 7;
+/// Largest answer: a page of entries.
+const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// The unary services, as a device or as a back end.
+#[derive(Debug, Clone)]
+pub struct Api {
+    gateways: Gateways,
+    auth: Auth,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Auth {
+    Key(AsciiMetadataValue),
+    /// The driver renews the token; the last client that is dropped ends the driver, so this is no strong hold on it.
+    Device {
+        token: watch::Receiver<String>,
+        driver: mpsc::WeakSender<Command>,
+    },
+    /// RefreshToken only.
+    None,
+}
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $service:ident :: $client:ident . $method:ident ($request:ident) -> $response:ident;)*) => {
+        impl Api {
+            $(
+                $(#[$doc])*
+                pub async fn $method(&self, request: v1::$request) -> Result<v1::$response, CallError> {
+                    self.run(request, |channel, request| async move {
+                        let client = v1::$service::$client::new(channel);
+                        client.max_decoding_message_size(MAX_ANSWER_BYTES).$method(request).await
+                    })
+                    .await
+                }
+            )*
+        }
+    };
+}
+
+calls! {
+    chats_client::ChatsClient.send_message(SendMessageRequest) -> SendMessageResponse;
+    chats_client::ChatsClient.create_group(CreateGroupRequest) -> CreateGroupResponse;
+    chats_client::ChatsClient.get_chat(GetChatRequest) -> GetChatResponse;
+    /// One page.
+    chats_client::ChatsClient.list_chats(ListChatsRequest) -> ListChatsResponse;
+    chats_client::ChatsClient.update_chat(UpdateChatRequest) -> UpdateChatResponse;
+    chats_client::ChatsClient.add_members(AddMembersRequest) -> AddMembersResponse;
+    chats_client::ChatsClient.remove_member(RemoveMemberRequest) -> RemoveMemberResponse;
+    chats_client::ChatsClient.leave_chat(LeaveChatRequest) -> LeaveChatResponse;
+    chats_client::ChatsClient.set_role(SetRoleRequest) -> SetRoleResponse;
+    /// One page.
+    chats_client::ChatsClient.list_members(ListMembersRequest) -> ListMembersResponse;
+    /// One page.
+    chats_client::ChatsClient.list_entries(ListEntriesRequest) -> ListEntriesResponse;
+    /// One page.
+    chats_client::ChatsClient.list_messages(ListMessagesRequest) -> ListMessagesResponse;
+    chats_client::ChatsClient.get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
+    chats_client::ChatsClient.mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;
+    inbox_client::InboxClient.fetch(FetchRequest) -> FetchResponse;
+    inbox_client::InboxClient.ack(AckRequest) -> AckResponse;
+    users_client::UsersClient.create_user(CreateUserRequest) -> CreateUserResponse;
+    users_client::UsersClient.update_user(UpdateUserRequest) -> UpdateUserResponse;
+    users_client::UsersClient.batch_get_users(BatchGetUsersRequest) -> BatchGetUsersResponse;
+    devices_client::DevicesClient.link_device(LinkDeviceRequest) -> LinkDeviceResponse;
+    devices_client::DevicesClient.list_devices(ListDevicesRequest) -> ListDevicesResponse;
+    devices_client::DevicesClient.revoke_device(RevokeDeviceRequest) -> RevokeDeviceResponse;
+    auth_client::AuthClient.refresh_token(RefreshTokenRequest) -> RefreshTokenResponse;
+}
+
+impl Api {
+    pub(crate) fn new(gateways: Gateways, auth: Auth) -> Self {
+        Self { gateways, auth }
+    }
+
+    /// The same gateways without credentials.
+    pub(crate) fn anonymous(&self) -> Self {
+        Self {
+            gateways: self.gateways.clone(),
+            auth: Auth::None,
+        }
+    }
+
+    /// The same answers, whichever attempt brings them.
+    async fn run<T, R, F, Fut>(&self, message: T, call: F) -> Result<R, CallError>
+    where
+        T: Clone,
+        F: Fn(Channel, Request<T>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        let mut backoff = Backoff::new(rand::random());
+        let mut renewed = false;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let (channel, turn) = self.gateways.channel();
+            let token = self.auth.token();
+            let error = match call(channel, self.request(message.clone(), &token)?).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => CallError::from(status),
+            };
+            if error.reason == ErrorReason::TokenExpired && !renewed {
+                renewed = true;
+                self.auth.renew(&token).await?;
+                continue;
+            }
+            if !error.is_transient() || attempt == ATTEMPTS {
+                return Err(error);
+            }
+            if error.reason == ErrorReason::Unspecified {
+                self.gateways.advance(turn);
+            }
+            tokio::time::sleep(backoff.next(error.retry_after)).await;
+        }
+    }
+
+    fn request<T>(&self, message: T, token: &str) -> Result<Request<T>, CallError> {
+        let mut request = Request::new(message);
+        request.set_timeout(TIMEOUT);
+        let value = match &self.auth {
+            Auth::None => return Ok(request),
+            Auth::Key(value) => value.clone(),
+            Auth::Device { .. } => bearer(token)?,
+        };
+        request.metadata_mut().insert("authorization", value);
+        Ok(request)
+    }
+}
+
+impl Auth {
+    /// As a back end.
+    pub(crate) fn key(key: &str) -> Result<Self, CallError> {
+        bearer(key).map(Self::Key)
+    }
+
+    fn token(&self) -> String {
+        match self {
+            Self::Device { token, .. } => token.borrow().clone(),
+            Self::Key(_) | Self::None => String::new(),
+        }
+    }
+
+    /// Returns when there is a newer token than `stale`.
+    async fn renew(&self, stale: &str) -> Result<(), CallError> {
+        let Self::Device { driver, .. } = self else {
+            return Ok(());
+        };
+        let stopped = || CallError::unavailable("the client has stopped");
+        let driver = driver.upgrade().ok_or_else(stopped)?;
+        let (reply, answer) = oneshot::channel();
+        driver
+            .send(Command::Renew {
+                stale: stale.to_owned(),
+                reply,
+            })
+            .await
+            .map_err(|_| stopped())?;
+        drop(driver);
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+fn bearer(token: &str) -> Result<AsciiMetadataValue, CallError> {
+    let malformed = |_| CallError {
+        code: tonic::Code::Unauthenticated,
+        reason: ErrorReason::TokenInvalid,
+        message: "the token has characters that no token has".into(),
+        retry_after: None,
+    };
+    let mut value = AsciiMetadataValue::try_from(format!("Bearer {token}")).map_err(malformed)?;
+    value.set_sensitive(true);
+    Ok(value)
+}

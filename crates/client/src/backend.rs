@@ -1,0 +1,136 @@
+//! What a back end does with its API key: users, devices, groups, messages in a user's name.
+
+use bytes::Bytes;
+use tern_proto::v1::{self, send_result::Outcome};
+use tern_types::{ChatId, RequestId, Timestamp, UserId};
+
+use crate::api::{Api, Auth};
+use crate::config::Tls;
+use crate::connection::Gateways;
+use crate::driver::malformed;
+use crate::error::{CallError, ClientError};
+use crate::model::{Credentials, Outgoing, To};
+
+type Result<T, E = ClientError> = std::result::Result<T, E>;
+
+/// A back end. Clones share its connections.
+#[derive(Debug, Clone)]
+pub struct BackEnd {
+    api: Api,
+}
+
+impl BackEnd {
+    /// Connects with the first call.
+    pub fn new(gateways: &[String], tls: &Tls, api_key: &str) -> Result<Self> {
+        Ok(Self {
+            api: Api::new(Gateways::new(gateways, tls)?, Auth::key(api_key)?),
+        })
+    }
+
+    /// Every call of the public API.
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// The user with this external id, made if there is none.
+    pub async fn create_user(&self, external_id: &str, display_name: &str) -> Result<UserId> {
+        let request = v1::CreateUserRequest {
+            external_id: external_id.to_owned(),
+            display_name: display_name.to_owned(),
+        };
+        user_id(self.api.create_user(request).await?.user)
+    }
+
+    /// The user with this external id, if there is one.
+    pub async fn find_user(&self, external_id: &str) -> Result<Option<UserId>> {
+        let request = v1::BatchGetUsersRequest {
+            external_ids: vec![external_id.to_owned()],
+            ..Default::default()
+        };
+        let user = self.api.batch_get_users(request).await?.users.into_iter().next();
+        user.map(|user| user_id(Some(user))).transpose()
+    }
+
+    /// A new device of the user.
+    pub async fn link_device(&self, user: UserId, name: &str, platform: &str) -> Result<Credentials> {
+        let request = v1::LinkDeviceRequest {
+            user_id: user.to_string(),
+            request_id: RequestId::random().to_string(),
+            display_name: name.to_owned(),
+            platform: platform.to_owned(),
+        };
+        let response = self.api.link_device(request).await?;
+        let device = response.device.ok_or_else(|| malformed("no device"))?;
+        let tokens = response.tokens.ok_or_else(|| malformed("no tokens"))?;
+        Ok(Credentials {
+            user,
+            device: device.device_id.parse().map_err(malformed)?,
+            access_token: tokens.access_token,
+            access_expires_at: Timestamp(tokens.access_expires_at_ms),
+            refresh_token: tokens.refresh_token,
+        })
+    }
+
+    /// A group that `owner` owns.
+    pub async fn create_group(&self, owner: UserId, title: &str, others: &[UserId]) -> Result<ChatId> {
+        let request = v1::CreateGroupRequest {
+            request_id: RequestId::random().to_string(),
+            title: title.to_owned(),
+            member_user_ids: others.iter().map(ToString::to_string).collect(),
+            acting_user_id: owner.to_string(),
+        };
+        let chat = self
+            .api
+            .create_group(request)
+            .await?
+            .chat
+            .ok_or_else(|| malformed("no chat"))?;
+        Ok(chat.chat_id.parse().map_err(malformed)?)
+    }
+
+    /// Sends a plain message in the user's name.
+    pub async fn send_as(&self, user: UserId, to: impl Into<To>, body: impl Into<Bytes>) -> Result<v1::Sent> {
+        self.send_message_as(user, Outgoing::new(to, body)).await
+    }
+
+    /// The same for any kind of message. The same request_id again gives the same answer.
+    pub async fn send_message_as(&self, user: UserId, message: Outgoing) -> Result<v1::Sent> {
+        let response = self.api.send_message(unary(message, user.to_string())).await?;
+        Ok(sent(response)?)
+    }
+}
+
+/// A message as the unary call takes it. `acting_user`: empty from a device.
+pub fn unary(message: Outgoing, acting_user_id: String) -> v1::SendMessageRequest {
+    let (chat_id, peer_user_id) = match message.to {
+        To::Chat(chat) => (chat.to_string(), String::new()),
+        To::Peer(peer) => (String::new(), peer.to_string()),
+    };
+    v1::SendMessageRequest {
+        chat_id,
+        peer_user_id,
+        request_id: message.request.to_string(),
+        envelope: Some(message.envelope),
+        body: message.body,
+        acting_user_id,
+    }
+}
+
+/// The place in the log, or the refusal as an error.
+pub fn sent(response: v1::SendMessageResponse) -> Result<v1::Sent, CallError> {
+    match response.result.and_then(|result| result.outcome) {
+        Some(Outcome::Sent(sent)) => Ok(sent),
+        Some(Outcome::Error(error)) => Err(CallError {
+            code: tonic::Code::FailedPrecondition,
+            reason: v1::ErrorReason::Unspecified,
+            message: format!("{}: {}", error.code().as_str_name(), error.message),
+            retry_after: None,
+        }),
+        None => Err(malformed("no outcome")),
+    }
+}
+
+fn user_id(user: Option<v1::User>) -> Result<UserId> {
+    let user = user.ok_or_else(|| malformed("no user"))?;
+    Ok(user.user_id.parse().map_err(malformed)?)
+}

@@ -1,0 +1,211 @@
+//! The stream, and what waits to be written to it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use prost::Message;
+use tern_proto::v1::{ClientFrame, ClientItem, client_item::Item};
+use tern_types::limits::{MAX_FRAME_BYTES, MAX_FRAME_ITEMS};
+
+use crate::connection::{Gateways, Stream, open_stream};
+use crate::engine::{Input, StreamOrder};
+use crate::error::CallError;
+
+/// At the end, for the server to take the last acknowledgements.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Bytes of a frame that are no item: tag and length of each.
+const ITEM_OVERHEAD: usize = 8;
+
+enum State {
+    Down,
+    Opening(BoxFuture<'static, Result<Stream, CallError>>),
+    Up(Box<Stream>),
+}
+
+/// At most one stream, on the gateway whose turn it is.
+pub(super) struct Link {
+    gateways: Gateways,
+    attempt: usize,
+    state: State,
+    /// Bounded by what the engine lets out: sends in flight, one acknowledgement a chat of a batch. Nothing is added
+    /// while the server is silent.
+    waiting: VecDeque<Item>,
+}
+
+pub(super) enum LinkStep {
+    Input(Input),
+    Nothing,
+}
+
+impl Link {
+    pub(super) fn new(gateways: Gateways) -> Self {
+        Self {
+            gateways,
+            attempt: 0,
+            state: State::Down,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.state, State::Up(_))
+    }
+
+    /// Where the stream goes, or went last.
+    pub(super) fn gateway(&self) -> String {
+        self.gateways.endpoint(self.attempt).uri().to_string()
+    }
+
+    pub(super) fn order(&mut self, order: StreamOrder) {
+        self.drop_stream();
+        if let StreamOrder::Open(open) = order {
+            let endpoint = self.gateways.endpoint(self.attempt);
+            self.state = State::Opening(Box::pin(open_stream(endpoint, open)));
+        }
+    }
+
+    /// The next attempt goes to the next gateway.
+    pub(super) fn drop_stream(&mut self) {
+        if !matches!(self.state, State::Down) {
+            self.state = State::Down;
+            self.attempt = self.attempt.wrapping_add(1);
+        }
+        self.waiting.clear();
+    }
+
+    pub(super) fn write(&mut self, items: Vec<Item>) {
+        self.waiting.extend(items);
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        let State::Up(stream) = &self.state else { return };
+        while !self.waiting.is_empty() {
+            let Ok(permit) = stream.writer.try_reserve() else {
+                return;
+            };
+            permit.send(next_frame(&mut self.waiting));
+        }
+    }
+
+    /// Waits for something to do; reads frames only when `reading`. May be dropped at any point.
+    pub(super) async fn step(&mut self, reading: bool) -> LinkStep {
+        let blocked = !self.waiting.is_empty();
+        match &mut self.state {
+            State::Down => std::future::pending().await,
+            State::Opening(opening) => match opening.await {
+                Ok(stream) => {
+                    self.state = State::Up(Box::new(stream));
+                    LinkStep::Nothing
+                }
+                Err(error) => {
+                    self.drop_stream();
+                    LinkStep::Input(Input::StreamLost(error))
+                }
+            },
+            State::Up(stream) => {
+                let frame = tokio::select! {
+                    frame = stream.frames.message(), if reading => frame,
+                    permit = stream.writer.reserve(), if blocked => match permit {
+                        Ok(permit) => {
+                            permit.send(next_frame(&mut self.waiting));
+                            return LinkStep::Nothing;
+                        }
+                        // The connection is gone.
+                        Err(_) => Ok(None),
+                    },
+                    else => std::future::pending().await,
+                };
+                LinkStep::Input(self.input(frame))
+            }
+        }
+    }
+
+    /// The next frame of an open stream; pending where there is none.
+    pub(super) async fn frame(&mut self) -> Input {
+        let State::Up(stream) = &mut self.state else {
+            return std::future::pending().await;
+        };
+        let frame = stream.frames.message().await;
+        self.input(frame)
+    }
+
+    fn input(&mut self, frame: Result<Option<tern_proto::v1::ServerFrame>, tonic::Status>) -> Input {
+        let error = match frame {
+            Ok(Some(frame)) => return Input::Frame(frame),
+            Ok(None) => CallError::unavailable("the stream ended"),
+            Err(status) => CallError::from(status),
+        };
+        self.drop_stream();
+        Input::StreamLost(error)
+    }
+
+    /// Lets the server read what was written, then ends.
+    pub(super) async fn close(&mut self) {
+        self.flush();
+        let State::Up(stream) = std::mem::replace(&mut self.state, State::Down) else {
+            return;
+        };
+        let Stream { writer, mut frames } = *stream;
+        // Half-closes the stream.
+        drop(writer);
+        let ended = async { while let Ok(Some(_)) = frames.message().await {} };
+        // A server that does not end it has the acknowledgements all the same.
+        let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+    }
+}
+
+/// As much of what waits as one frame takes; one item always fits.
+fn next_frame(waiting: &mut VecDeque<Item>) -> ClientFrame {
+    let mut items = Vec::new();
+    let mut bytes = 0;
+    while let Some(item) = waiting.pop_front() {
+        let item = ClientItem { item: Some(item) };
+        let size = item.encoded_len() + ITEM_OVERHEAD;
+        if !items.is_empty() && (bytes + size > MAX_FRAME_BYTES || items.len() == MAX_FRAME_ITEMS) {
+            waiting.extend(item.item);
+            waiting.rotate_right(1);
+            break;
+        }
+        bytes += size;
+        items.push(item);
+    }
+    ClientFrame { items }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_proto::v1::{Ack, SendMessage};
+
+    use super::*;
+
+    #[test]
+    fn frames_keep_the_order_and_the_limits() {
+        let ack = |seq| {
+            Item::Ack(Ack {
+                chat_id: String::new(),
+                seq,
+            })
+        };
+        let mut waiting: VecDeque<Item> = (0..600).map(ack).collect();
+        let body = vec![0; 200 * 1024].into();
+        waiting.insert(
+            300,
+            Item::Send(SendMessage {
+                body,
+                ..Default::default()
+            }),
+        );
+        waiting.insert(301, waiting[300].clone());
+        waiting.insert(302, waiting[300].clone());
+        let expected: Vec<Item> = waiting.iter().cloned().collect();
+        let mut got = Vec::new();
+        while !waiting.is_empty() {
+            let frame = next_frame(&mut waiting);
+            assert!(frame.items.len() <= MAX_FRAME_ITEMS && frame.encoded_len() <= MAX_FRAME_BYTES);
+            got.extend(frame.items.into_iter().filter_map(|item| item.item));
+        }
+        assert_eq!(got, expected);
+    }
+}

@@ -1,0 +1,349 @@
+//! The one task that owns engine, store and stream. It waits in one place ([`Driver::wait`]), lets the engine decide,
+//! and carries out what follows: first the store, then the app, then the wire.
+//!
+//! - [`calls`]: unary calls that the engine asked for
+//! - [`link`]: the stream, and what waits to be written to it
+
+mod calls;
+mod link;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tern_types::Timestamp;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+pub(crate) use calls::{entries, malformed};
+
+use crate::api::Api;
+use crate::connection::Gateways;
+use crate::engine::{Call, Change, Effects, Engine, Input};
+use crate::error::{CallError, ClientError};
+use crate::model::{Event, StopReason};
+use crate::store::Store;
+use link::{Link, LinkStep};
+
+/// Inputs applied and committed together.
+const MAX_BATCH: usize = 64;
+/// Events that the app has not taken yet; from here on no more frames are read …
+const MAX_PENDING_EVENTS: usize = 4096;
+/// … and after this time the stream is given up rather than left unread, which breaks HTTP/2 connections: what was
+/// not acknowledged comes again when the app has caught up.
+const SLOW_APP: Duration = Duration::from_secs(10);
+/// At the end, for the app to take its last events.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
+
+type Reply = oneshot::Sender<Result<(), ClientError>>;
+type Read = Box<dyn FnOnce(&mut Store) + Send>;
+
+/// What the handles ask of the driver.
+pub(crate) enum Command {
+    /// Answered when it is durable.
+    Apply { input: Input, reply: Reply },
+    /// Reads from the store.
+    Read(Read),
+    /// A newer token than this one.
+    Renew {
+        stale: String,
+        reply: oneshot::Sender<Result<(), CallError>>,
+    },
+}
+
+pub(crate) struct Driver {
+    engine: Engine,
+    /// Taken while a blocking thread works on it.
+    store: Option<Store>,
+    link: Link,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    pending: VecDeque<Event>,
+    /// Since when there is no room for events.
+    full_since: Option<Instant>,
+    calls: JoinSet<Input>,
+    api: Api,
+    token: watch::Sender<String>,
+    renewals: Vec<oneshot::Sender<Result<(), CallError>>>,
+    started: (Timestamp, Instant),
+}
+
+/// One round's work.
+#[derive(Default)]
+struct Batch {
+    inputs: Vec<Input>,
+    replies: Vec<Reply>,
+    reads: Vec<Read>,
+}
+
+/// What the driver woke up for.
+enum Step {
+    Command(Option<Command>),
+    Link(LinkStep),
+    Answer(Input),
+    EventsTaken,
+    Wake,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        engine: Engine,
+        store: Store,
+        gateways: Gateways,
+        api: Api,
+        token: watch::Sender<String>,
+        commands: mpsc::Receiver<Command>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self {
+            engine,
+            store: Some(store),
+            link: Link::new(gateways),
+            commands,
+            events,
+            pending: VecDeque::new(),
+            full_since: None,
+            calls: JoinSet::new(),
+            api,
+            token,
+            renewals: Vec::new(),
+            started: (Timestamp::now(), Instant::now()),
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut batch = Batch {
+            inputs: vec![Input::Start],
+            ..Batch::default()
+        };
+        let reason = loop {
+            if let Some(reason) = self.work(batch).await {
+                break reason;
+            }
+            let step = self.wait().await;
+            batch = self.gather(step);
+        };
+        self.link.close().await;
+        self.pending.push_back(Event::Stopped(reason));
+        let last = async {
+            for event in self.pending.drain(..) {
+                if self.events.send(event).await.is_err() {
+                    break;
+                }
+            }
+        };
+        // An app that takes no more events has the store.
+        let _ = tokio::time::timeout(LAST_EVENTS, last).await;
+    }
+
+    /// Wall-clock time that never goes back.
+    fn now(&self) -> Timestamp {
+        self.started.0 + self.started.1.elapsed()
+    }
+
+    /// The only place that waits.
+    async fn wait(&mut self) -> Step {
+        let now = self.now();
+        let engine = self.engine.next_wake().map(|at| Instant::now() + at.since(now));
+        let slow = self.full_since.map(|since| since + SLOW_APP);
+        let wake = [engine, slow].into_iter().flatten().min();
+        let reading = self.full_since.is_none();
+        tokio::select! {
+            command = self.commands.recv() => Step::Command(command),
+            step = self.link.step(reading) => Step::Link(step),
+            Some(answer) = self.calls.join_next() => Step::Answer(calls::answer(answer)),
+            permit = self.events.reserve(), if !self.pending.is_empty() => {
+                if let (Ok(permit), Some(event)) = (permit, self.pending.pop_front()) {
+                    permit.send(event);
+                }
+                Step::EventsTaken
+            }
+            () = sleep_until(wake) => Step::Wake,
+        }
+    }
+
+    /// The step as inputs, and what else is at hand, so that one transaction serves many.
+    fn gather(&mut self, step: Step) -> Batch {
+        let mut batch = Batch::default();
+        match step {
+            Step::Command(Some(command)) => self.take(command, &mut batch),
+            Step::Command(None) => batch.inputs.push(Input::Stop),
+            Step::Link(LinkStep::Input(input)) | Step::Answer(input) => batch.inputs.push(input),
+            Step::Link(LinkStep::Nothing) | Step::EventsTaken => {}
+            Step::Wake => batch.inputs.push(self.woken()),
+        }
+        while batch.inputs.len() + batch.reads.len() < MAX_BATCH {
+            let Ok(command) = self.commands.try_recv() else {
+                break;
+            };
+            self.take(command, &mut batch);
+        }
+        while batch.inputs.len() < MAX_BATCH && self.full_since.is_none() {
+            let Some(input) = self.link.frame().now_or_never() else {
+                break;
+            };
+            batch.inputs.push(input);
+        }
+        self.flush_events();
+        batch
+    }
+
+    fn woken(&mut self) -> Input {
+        if self.full_since.is_some_and(|since| since.elapsed() >= SLOW_APP) && self.link.is_up() {
+            self.link.drop_stream();
+            self.full_since = Some(Instant::now());
+            return Input::StreamLost(CallError::unavailable("the app does not take its events"));
+        }
+        Input::Tick
+    }
+
+    fn take(&mut self, command: Command, batch: &mut Batch) {
+        match command {
+            Command::Apply {
+                input: Input::Send(message),
+                reply,
+            } if !self.engine.has_room(message.body.len()) => {
+                drop(reply.send(Err(ClientError::OutboxFull)));
+            }
+            Command::Apply { input, reply } => {
+                batch.inputs.push(input);
+                batch.replies.push(reply);
+            }
+            Command::Read(read) => batch.reads.push(read),
+            Command::Renew { stale, reply } if stale == *self.token.borrow() => {
+                self.renewals.push(reply);
+                batch.inputs.push(Input::TokenRejected(stale));
+            }
+            // Renewed meanwhile.
+            Command::Renew { reply, .. } => drop(reply.send(Ok(()))),
+        }
+    }
+
+    /// Applies, commits, tells. Some: the client has ended.
+    async fn work(&mut self, batch: Batch) -> Option<StopReason> {
+        let renewed = batch.inputs.iter().find_map(|input| match input {
+            Input::Refreshed(result) => Some(result.as_ref().map(|_| ()).map_err(Clone::clone)),
+            _ => None,
+        });
+        let reason = match self.apply(batch.inputs).await {
+            Ok(reason) => reason,
+            // The replies are dropped: nothing of this batch counts.
+            Err(error) => return Some(StopReason::StoreFailed(error.to_string())),
+        };
+        for reply in batch.replies {
+            drop(reply.send(Ok(())));
+        }
+        if !batch.reads.is_empty() {
+            let reads = batch.reads;
+            let read = self.with_store(move |store| {
+                reads.into_iter().for_each(|read| read(store));
+                Ok(())
+            });
+            if let Err(error) = read.await {
+                return Some(StopReason::StoreFailed(error.to_string()));
+            }
+        }
+        if let Some(result) = renewed {
+            self.renewals
+                .drain(..)
+                .for_each(|reply| drop(reply.send(result.clone())));
+        }
+        reason
+    }
+
+    async fn apply(&mut self, mut inputs: Vec<Input>) -> Result<Option<StopReason>, ClientError> {
+        let mut stopped = None;
+        loop {
+            let now = self.now();
+            let mut effects = self.engine.apply(inputs.drain(..), now);
+            let reload = take_reload(&mut effects.calls);
+            self.commit(std::mem::take(&mut effects.changes)).await?;
+            stopped = effects.stopped.take().or(stopped);
+            self.perform(effects);
+            if !reload {
+                return Ok(stopped);
+            }
+            inputs.push(Input::Outbox(self.with_store(|store| store.outbox()).await?));
+        }
+    }
+
+    async fn commit(&mut self, changes: Vec<Change>) -> Result<(), ClientError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.with_store(move |store| store.commit(&changes)).await
+    }
+
+    /// On a blocking thread, where a disk may make it wait.
+    async fn with_store<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        const LOST: ClientError = ClientError::Corrupt("lost in a panic");
+        let Some(mut store) = self.store.take() else {
+            return Err(LOST);
+        };
+        if store.is_in_memory() {
+            let result = work(&mut store);
+            self.store = Some(store);
+            return result;
+        }
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work(&mut store);
+            (store, result)
+        });
+        let (store, result) = done.await.map_err(|_| LOST)?;
+        self.store = Some(store);
+        result
+    }
+
+    fn perform(&mut self, effects: Effects) {
+        if let Some(token) = effects.access_token {
+            self.token.send_replace(token);
+        }
+        if let Some(order) = effects.stream {
+            self.link.order(order);
+        }
+        for mut event in effects.events {
+            if let Event::Connected { gateway, .. } = &mut event {
+                *gateway = self.link.gateway();
+            }
+            self.pending.push_back(event);
+        }
+        self.flush_events();
+        self.link.write(effects.items);
+        for call in effects.calls {
+            self.calls.spawn(calls::make(self.api.clone(), call));
+        }
+    }
+
+    fn flush_events(&mut self) {
+        while let Some(event) = self.pending.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(event)) => {
+                    self.pending.push_front(event);
+                    break;
+                }
+                // The app wants no events.
+                Err(mpsc::error::TrySendError::Closed(_)) => self.pending.clear(),
+            }
+        }
+        let full = self.pending.len() >= MAX_PENDING_EVENTS;
+        self.full_since = full.then(|| self.full_since.unwrap_or_else(Instant::now));
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn take_reload(calls: &mut Vec<Call>) -> bool {
+    let before = calls.len();
+    calls.retain(|call| *call != Call::ReloadOutbox);
+    calls.len() != before
+}

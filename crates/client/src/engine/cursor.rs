@@ -1,0 +1,208 @@
+//! One chat's place in its log: applies entries once and in order, holds what is ahead.
+
+use std::collections::BTreeMap;
+
+use tern_types::Seq;
+
+use crate::model::Entry;
+
+/// Entries of one chat held because an earlier one is missing: twice the server's window.
+pub const MAX_HELD: usize = 512;
+/// Bytes of bodies among them; one entry always fits.
+pub const MAX_HELD_BYTES: usize = 1024 * 1024;
+
+/// Cursor and held entries of one chat.
+#[derive(Debug, Default)]
+pub struct Cursor {
+    /// Everything up to here is stored. None: not known where to begin.
+    at: Option<Seq>,
+    held: BTreeMap<Seq, Entry>,
+    held_bytes: usize,
+}
+
+/// What became of an entry.
+#[derive(Debug, PartialEq)]
+pub enum Offered {
+    /// These are next, in order; the cursor stands on the last of them.
+    Applied(Vec<Entry>),
+    /// Was applied before.
+    Repeated,
+    /// Waits for earlier ones (or was dropped for want of room: it comes again).
+    Held,
+}
+
+impl Cursor {
+    pub fn new(at: Option<Seq>) -> Self {
+        Self {
+            at,
+            ..Self::default()
+        }
+    }
+
+    pub fn at(&self) -> Option<Seq> {
+        self.at
+    }
+
+    /// The lowest held seq.
+    pub fn first_held(&self) -> Option<Seq> {
+        self.held.keys().next().copied()
+    }
+
+    /// An entry came, from the server or as the result of an own send.
+    pub fn offer(&mut self, entry: Entry) -> Offered {
+        match self.at {
+            Some(at) if entry.seq <= at => Offered::Repeated,
+            Some(at) if entry.seq == at.next() => {
+                self.at = Some(entry.seq);
+                let mut applied = vec![entry];
+                self.advance(&mut applied);
+                Offered::Applied(applied)
+            }
+            _ => {
+                self.hold(entry);
+                Offered::Held
+            }
+        }
+    }
+
+    /// Whether it is unknown where to begin and the chat's first entry is here: then it begins before that one.
+    pub fn has_the_first(&self) -> bool {
+        self.at.is_none() && self.first_held() == Some(Seq(1))
+    }
+
+    /// Begins at `at` where the cursor is unknown.
+    pub fn start(&mut self, at: Seq) -> Vec<Entry> {
+        if self.at.is_some() {
+            Vec::new()
+        } else {
+            self.skip(at)
+        }
+    }
+
+    /// Raises the cursor to `to`: what lies below will not come. What is held of it is applied all the same.
+    pub fn skip(&mut self, to: Seq) -> Vec<Entry> {
+        let above = self.held.split_off(&to.next());
+        let mut applied: Vec<Entry> = std::mem::replace(&mut self.held, above).into_values().collect();
+        if let Some(at) = self.at {
+            applied.retain(|entry| entry.seq > at);
+        }
+        self.held_bytes = self.held.values().map(size).sum();
+        self.at = self.at.max(Some(to));
+        self.advance(&mut applied);
+        applied
+    }
+
+    fn advance(&mut self, applied: &mut Vec<Entry>) {
+        let Some(mut at) = self.at else { return };
+        while let Some(first) = self.held.first_entry() {
+            if *first.key() > at.next() {
+                break;
+            }
+            let entry = first.remove();
+            self.held_bytes -= size(&entry);
+            if entry.seq > at {
+                at = entry.seq;
+                applied.push(entry);
+            }
+        }
+        self.at = Some(at);
+    }
+
+    /// When there is no room the highest are dropped: the lowest are needed first.
+    fn hold(&mut self, entry: Entry) {
+        self.held_bytes += size(&entry);
+        if let Some(before) = self.held.insert(entry.seq, entry) {
+            self.held_bytes -= size(&before);
+        }
+        while self.held.len() > MAX_HELD || (self.held_bytes > MAX_HELD_BYTES && self.held.len() > 1) {
+            if let Some((_, dropped)) = self.held.pop_last() {
+                self.held_bytes -= size(&dropped);
+            }
+        }
+    }
+}
+
+fn size(entry: &Entry) -> usize {
+    entry.message().map_or(0, |message| message.body.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tern_types::ChatId;
+
+    use super::*;
+    use crate::engine::testing::entry;
+
+    fn chat() -> ChatId {
+        ChatId(uuid::Uuid::from_u128(1))
+    }
+
+    fn seqs(entries: &[Entry]) -> Vec<u64> {
+        entries.iter().map(|entry| entry.seq.0).collect()
+    }
+
+    fn offered(cursor: &mut Cursor, seq: u64) -> Vec<u64> {
+        match cursor.offer(entry(chat(), seq)) {
+            Offered::Applied(entries) => seqs(&entries),
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_unknown_cursor_begins_with_the_first_entry_or_where_it_is_told() {
+        let mut cursor = Cursor::default();
+        assert_eq!((offered(&mut cursor, 1), cursor.has_the_first()), (vec![], true));
+        assert_eq!(seqs(&cursor.start(Seq::ZERO)), [1]);
+
+        let mut cursor = Cursor::default();
+        assert_eq!(offered(&mut cursor, 7), [0; 0]);
+        assert!(!cursor.has_the_first());
+        assert_eq!(offered(&mut cursor, 6), [0; 0]);
+        assert_eq!(seqs(&cursor.start(Seq(5))), [6, 7]);
+        assert_eq!(seqs(&cursor.start(Seq(9))), [0; 0], "it has begun already");
+        assert_eq!(cursor.at(), Some(Seq(7)));
+    }
+
+    #[test]
+    fn a_skip_applies_what_is_held_below_it_and_what_follows() {
+        let mut cursor = Cursor::new(Some(Seq(2)));
+        for seq in [5, 6, 9] {
+            offered(&mut cursor, seq);
+        }
+        assert_eq!(seqs(&cursor.skip(Seq(8))), [5, 6, 9]);
+        assert_eq!(seqs(&cursor.skip(Seq(4))), [0; 0], "a late skip lowers nothing");
+        assert_eq!(cursor.at(), Some(Seq(9)));
+    }
+
+    #[test]
+    fn the_held_are_bounded_and_the_lowest_stay() {
+        let mut cursor = Cursor::new(Some(Seq::ZERO));
+        for seq in (2..2 + 2 * MAX_HELD as u64).rev() {
+            offered(&mut cursor, seq);
+        }
+        assert_eq!(offered(&mut cursor, 1).len(), MAX_HELD + 1);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_order_and_repetition_each_entry_is_applied_once_and_in_order(
+            order in proptest::collection::vec(1u64..60, 0..300), skip_at in 0usize..300, skip_to in 0u64..80,
+        ) {
+            let mut cursor = Cursor::new(Some(Seq::ZERO));
+            let mut applied = Vec::new();
+            for (index, seq) in order.iter().enumerate() {
+                if index == skip_at {
+                    applied.extend(seqs(&cursor.skip(Seq(skip_to))));
+                }
+                applied.extend(offered(&mut cursor, *seq));
+            }
+            prop_assert!(applied.windows(2).all(|pair| pair[0] < pair[1]), "{applied:?}");
+            prop_assert!(applied.last().is_none_or(|last| Some(Seq(*last)) <= cursor.at()));
+            let missing = (1..=cursor.at().unwrap_or_default().0)
+                .filter(|seq| order.contains(seq) && !applied.contains(seq))
+                .all(|seq| seq <= skip_to);
+            prop_assert!(missing, "{applied:?}");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Sends without a result: which may go now, which are on their way, which have to wait.
+//!
+//! Order: within a chat a message goes only when fewer than `per_chat` earlier ones are on their way and no earlier
+//! one waits. With one, the order of writing is the order of the log, whatever gets lost in between.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
+
+use tern_types::{ChatId, RequestId, Timestamp};
+
+use crate::model::Outgoing;
+
+/// A send on its way for this long without a result is sent again: the gateway answers within a few seconds
+/// whatever happens behind it, so the result itself was lost.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(15);
+/// Messages that may wait: what somebody writes in a long absence.
+pub const MAX_MESSAGES: usize = 10_000;
+/// Bytes of their bodies.
+pub const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Shortest wait before the same is sent again.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug)]
+struct Item {
+    message: Outgoing,
+    position: u64,
+    /// Since when it is on its way.
+    sent: Option<Timestamp>,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    items: VecDeque<Item>,
+    paused_until: Option<Timestamp>,
+}
+
+/// All sends without a result, a line a chat.
+#[derive(Debug)]
+pub struct Outbox {
+    per_chat: usize,
+    max_in_flight: usize,
+    lines: HashMap<ChatId, Line>,
+    chat_of: HashMap<RequestId, ChatId>,
+    /// Next message of each chat that may send, in the order of writing.
+    ready: BTreeSet<(u64, ChatId)>,
+    paused: BTreeSet<(Timestamp, ChatId)>,
+    paused_until: Option<Timestamp>,
+    in_flight: HashMap<RequestId, Timestamp>,
+    next_position: u64,
+    bytes: usize,
+}
+
+impl Outbox {
+    pub fn new(per_chat: usize) -> Self {
+        Self {
+            per_chat: per_chat.max(1),
+            max_in_flight: tern_types::limits::MAX_SENDS_IN_FLIGHT,
+            lines: HashMap::new(),
+            chat_of: HashMap::new(),
+            ready: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            paused_until: None,
+            in_flight: HashMap::new(),
+            next_position: 0,
+            bytes: 0,
+        }
+    }
+
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.chat_of.len() < MAX_MESSAGES && self.bytes + bytes <= MAX_BYTES
+    }
+
+    pub fn contains(&self, request: RequestId) -> bool {
+        self.chat_of.contains_key(&request)
+    }
+
+    /// Appends. The same request_id a second time changes nothing.
+    pub fn push(&mut self, chat: ChatId, message: Outgoing) {
+        if self.contains(message.request) {
+            return;
+        }
+        self.bytes += message.body.len();
+        self.chat_of.insert(message.request, chat);
+        let position = self.next_position;
+        self.next_position += 1;
+        self.lines.entry(chat).or_default().items.push_back(Item {
+            message,
+            position,
+            sent: None,
+        });
+        self.refresh(chat);
+    }
+
+    /// A result came: the message leaves the outbox.
+    pub fn take(&mut self, request: RequestId) -> Option<(ChatId, Outgoing)> {
+        let chat = self.chat_of.remove(&request)?;
+        self.in_flight.remove(&request);
+        let line = self.lines.get_mut(&chat)?;
+        let index = line
+            .items
+            .iter()
+            .position(|item| item.message.request == request)?;
+        self.unready(chat);
+        let line = self.lines.get_mut(&chat)?;
+        let item = line.items.remove(index)?;
+        self.bytes -= item.message.body.len();
+        self.refresh(chat);
+        Some((chat, item.message))
+    }
+
+    /// The server cannot take it now: the chat waits, then sends the same again.
+    pub fn pause(&mut self, request: RequestId, after: Duration, now: Timestamp) {
+        let Some(&chat) = self.chat_of.get(&request) else {
+            return;
+        };
+        self.recall(request, chat);
+        let until = now + after.max(MIN_PAUSE);
+        self.unready(chat);
+        if let Some(line) = self.lines.get_mut(&chat) {
+            line.paused_until = Some(line.paused_until.map_or(until, |before| before.max(until)));
+        }
+        self.refresh(chat);
+    }
+
+    /// Too many sends: everything waits.
+    pub fn pause_all(&mut self, request: RequestId, after: Duration, now: Timestamp) {
+        if let Some(&chat) = self.chat_of.get(&request) {
+            self.recall(request, chat);
+            self.refresh(chat);
+        }
+        let until = now + after.max(MIN_PAUSE);
+        self.paused_until = Some(self.paused_until.map_or(until, |before| before.max(until)));
+    }
+
+    /// A new stream: all that has no result goes again, from the first on.
+    pub fn restart(&mut self, max_in_flight: usize) {
+        self.max_in_flight = max_in_flight.max(1);
+        self.in_flight.clear();
+        self.paused.clear();
+        let chats: Vec<ChatId> = self.lines.keys().copied().collect();
+        for chat in chats {
+            self.unready(chat);
+            if let Some(line) = self.lines.get_mut(&chat) {
+                line.paused_until = None;
+                line.items.iter_mut().for_each(|item| item.sent = None);
+            }
+            self.refresh(chat);
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self {
+            max_in_flight: self.max_in_flight,
+            ..Self::new(self.per_chat)
+        };
+    }
+
+    /// What may be sent now, in the order of writing; it counts as on its way from here on.
+    pub fn due(&mut self, now: Timestamp) -> Vec<Outgoing> {
+        self.wake(now);
+        let mut due = Vec::new();
+        while self.paused_until.is_none()
+            && self.in_flight.len() < self.max_in_flight
+            && let Some((position, chat)) = self.ready.pop_first()
+        {
+            let items = self.lines.get_mut(&chat).map(|line| &mut line.items);
+            if let Some(item) =
+                items.and_then(|items| items.iter_mut().find(|item| item.position == position))
+            {
+                item.sent = Some(now);
+                self.in_flight.insert(item.message.request, now);
+                due.push(item.message.clone());
+            }
+            self.refresh(chat);
+        }
+        due
+    }
+
+    /// When [`Self::due`] is to be asked again.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        let resend = self.in_flight.values().min().map(|since| *since + SEND_TIMEOUT);
+        let unpause = self.paused.first().map(|(until, _)| *until);
+        [resend, unpause, self.paused_until].into_iter().flatten().min()
+    }
+
+    fn wake(&mut self, now: Timestamp) {
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+        }
+        while let Some(&(until, chat)) = self.paused.first()
+            && until <= now
+        {
+            self.paused.pop_first();
+            if let Some(line) = self.lines.get_mut(&chat) {
+                line.paused_until = None;
+            }
+            self.refresh(chat);
+        }
+        let late: Vec<RequestId> = self
+            .in_flight
+            .iter()
+            .filter(|(_, since)| **since + SEND_TIMEOUT <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for request in late {
+            if let Some(&chat) = self.chat_of.get(&request) {
+                self.unready(chat);
+                self.recall(request, chat);
+                self.refresh(chat);
+            }
+        }
+    }
+
+    fn recall(&mut self, request: RequestId, chat: ChatId) {
+        self.in_flight.remove(&request);
+        self.unready(chat);
+        if let Some(line) = self.lines.get_mut(&chat)
+            && let Some(item) = line.items.iter_mut().find(|item| item.message.request == request)
+        {
+            item.sent = None;
+        }
+    }
+
+    fn unready(&mut self, chat: ChatId) {
+        if let Some(line) = self.lines.get(&chat) {
+            for item in line.items.iter().take(self.per_chat) {
+                self.ready.remove(&(item.position, chat));
+            }
+            if let Some(until) = line.paused_until {
+                self.paused.remove(&(until, chat));
+            }
+        }
+    }
+
+    /// Puts the chat where it belongs: its first message that is not on its way is ready, if it may go.
+    fn refresh(&mut self, chat: ChatId) {
+        let Some(line) = self.lines.get(&chat) else { return };
+        if line.items.is_empty() && line.paused_until.is_none() {
+            self.lines.remove(&chat);
+        } else if let Some(until) = line.paused_until {
+            self.paused.insert((until, chat));
+        } else if let Some(item) = line
+            .items
+            .iter()
+            .take(self.per_chat)
+            .find(|item| item.sent.is_none())
+        {
+            self.ready.insert((item.position, chat));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_000_000);
+
+    fn chat(number: u128) -> ChatId {
+        ChatId(uuid::Uuid::from_u128(number))
+    }
+
+    /// An outbox with messages named by their body, to chats 1, 2, …
+    fn outbox(per_chat: usize, messages: &[(u128, &'static str)]) -> (Outbox, Vec<RequestId>) {
+        let mut outbox = Outbox::new(per_chat);
+        let requests = messages.iter().map(|(number, body)| {
+            let message = Outgoing::new(chat(*number), *body);
+            let request = message.request;
+            outbox.push(chat(*number), message);
+            request
+        });
+        let requests = requests.collect();
+        (outbox, requests)
+    }
+
+    fn due(outbox: &mut Outbox, now: Timestamp) -> Vec<String> {
+        outbox
+            .due(now)
+            .iter()
+            .map(|message| String::from_utf8_lossy(&message.body).into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn one_message_a_chat_is_on_its_way_and_chats_do_not_wait_for_each_other() {
+        let (mut outbox, requests) = outbox(1, &[(1, "a"), (1, "b"), (2, "c"), (1, "d")]);
+        assert_eq!(due(&mut outbox, NOW), ["a", "c"]);
+        assert_eq!(due(&mut outbox, NOW), [""; 0]);
+        outbox.take(requests[0]);
+        assert_eq!(due(&mut outbox, NOW), ["b"]);
+    }
+
+    #[test]
+    fn with_more_a_chat_several_are_on_their_way_in_order() {
+        let (mut outbox, requests) = outbox(2, &[(1, "a"), (1, "b"), (1, "c"), (1, "d")]);
+        assert_eq!(due(&mut outbox, NOW), ["a", "b"]);
+        outbox.take(requests[1]);
+        assert_eq!(due(&mut outbox, NOW), ["c"]);
+    }
+
+    #[test]
+    fn a_new_stream_sends_everything_again_in_the_order_of_writing() {
+        let (mut outbox, requests) = outbox(8, &[(1, "a"), (2, "b"), (1, "c"), (3, "d")]);
+        due(&mut outbox, NOW);
+        outbox.take(requests[1]);
+        outbox.pause(requests[3], Duration::from_secs(60), NOW);
+        outbox.restart(128);
+        assert_eq!(due(&mut outbox, NOW), ["a", "c", "d"]);
+    }
+
+    #[test]
+    fn what_the_server_cannot_take_now_is_sent_again_after_the_time_given_and_nothing_overtakes_it() {
+        let (mut outbox, requests) = outbox(1, &[(1, "a"), (1, "b"), (2, "c")]);
+        due(&mut outbox, NOW);
+        outbox.pause(requests[0], Duration::from_millis(500), NOW);
+        assert_eq!(due(&mut outbox, NOW), [""; 0]);
+        assert_eq!(outbox.next_wake(), Some(NOW + Duration::from_millis(500)));
+        assert_eq!(due(&mut outbox, NOW + Duration::from_millis(500)), ["a"]);
+        outbox.take(requests[0]);
+        assert_eq!(due(&mut outbox, NOW + Duration::from_millis(501)), ["b"]);
+    }
+
+    #[test]
+    fn too_many_sends_pause_everything() {
+        let (mut outbox, requests) = outbox(1, &[(1, "a"), (2, "b"), (3, "c")]);
+        outbox.restart(2);
+        assert_eq!(due(&mut outbox, NOW), ["a", "b"]);
+        outbox.pause_all(requests[0], Duration::from_secs(1), NOW);
+        outbox.take(requests[1]);
+        assert_eq!(due(&mut outbox, NOW), [""; 0]);
+        assert_eq!(due(&mut outbox, NOW + Duration::from_secs(1)), ["a", "c"]);
+    }
+
+    #[test]
+    fn a_lost_result_is_asked_for_again() {
+        let (mut outbox, _) = outbox(1, &[(1, "a")]);
+        due(&mut outbox, NOW);
+        assert_eq!(outbox.next_wake(), Some(NOW + SEND_TIMEOUT));
+        assert_eq!(due(&mut outbox, NOW + SEND_TIMEOUT), ["a"]);
+    }
+
+    #[test]
+    fn the_outbox_is_bounded() {
+        let (mut outbox, _) = outbox(1, &[]);
+        assert!(!outbox.has_room(MAX_BYTES + 1));
+        for _ in 0..MAX_MESSAGES {
+            outbox.push(chat(1), Outgoing::new(chat(1), "x"));
+        }
+        assert!(!outbox.has_room(1));
+    }
+
+    #[test]
+    fn results_in_any_order_leave_nothing_behind() {
+        let (mut outbox, requests) = outbox(3, &[(1, "a"), (1, "b"), (1, "c"), (2, "d")]);
+        due(&mut outbox, NOW);
+        for request in requests.iter().rev() {
+            assert!(outbox.take(*request).is_some());
+            assert!(outbox.take(*request).is_none());
+        }
+        assert!(outbox.lines.is_empty() && outbox.ready.is_empty() && outbox.in_flight.is_empty());
+        assert_eq!((outbox.bytes, outbox.next_wake()), (0, None));
+    }
+}

@@ -1,0 +1,111 @@
+//! Who got how far: watermarks that only rise.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tern_proto::v1;
+use tern_types::{ChatId, Seq, UserId};
+
+use super::{Call, Change, Engine};
+use crate::error::CallError;
+use crate::model::{Event, Mark};
+
+/// Chats whose receipts are read after an absence; the others are read when the app asks.
+const MAX_READ_AGAIN: usize = 32;
+
+/// The watermarks known of other people.
+#[derive(Debug, Default)]
+pub struct Receipts {
+    marks: HashMap<ChatId, BTreeMap<UserId, Mark>>,
+}
+
+impl Receipts {
+    pub fn new(stored: Vec<(ChatId, UserId, Mark)>) -> Self {
+        let mut receipts = Self::default();
+        for (chat, user, mark) in stored {
+            receipts.raise(chat, user, mark);
+        }
+        receipts
+    }
+
+    /// The new watermark, if it rose.
+    pub fn raise(&mut self, chat: ChatId, user: UserId, mark: Mark) -> Option<Mark> {
+        let known = self.marks.entry(chat).or_default().entry(user).or_default();
+        let raised = known.raise(mark);
+        let rose = raised != *known;
+        *known = raised;
+        rose.then_some(raised)
+    }
+
+    /// How many have read `seq`.
+    pub fn readers(&self, chat: ChatId, seq: Seq) -> usize {
+        self.marks
+            .get(&chat)
+            .map_or(0, |marks| marks.values().filter(|mark| mark.read >= seq).count())
+    }
+
+    pub fn clear(&mut self) {
+        self.marks.clear();
+    }
+}
+
+impl Engine {
+    pub(super) fn receipt_came(&mut self, receipt: v1::Receipt) {
+        let (Ok(chat), Ok(user)) = (
+            receipt.chat_id.parse::<ChatId>(),
+            receipt.user_id.parse::<UserId>(),
+        ) else {
+            return;
+        };
+        let mark = Mark {
+            delivered: Seq(receipt.delivered_seq),
+            read: Seq(receipt.read_seq),
+        };
+        if user == self.me.user {
+            self.own_read(chat, mark.read);
+        } else if let Some(mark) = self.receipts.raise(chat, user, mark) {
+            self.effects.changes.push(Change::Receipt { chat, user, mark });
+            self.effects.events.push(Event::Receipt { chat, user, mark });
+        }
+    }
+
+    /// After an absence: what was received and read meanwhile.
+    pub(super) fn ask_for_receipts(&mut self) {
+        let chats = self.awaiting_receipts();
+        self.effects
+            .calls
+            .extend(chats.into_iter().take(MAX_READ_AGAIN).map(Call::Receipts));
+    }
+
+    pub(super) fn receipts_read(&mut self, chat: ChatId, result: Result<Vec<v1::Receipt>, CallError>) {
+        match result {
+            Ok(receipts) => receipts
+                .into_iter()
+                .for_each(|receipt| self.receipt_came(receipt)),
+            // They come by themselves as they rise; the next connection asks again.
+            Err(error) => tracing::debug!(%chat, %error, "receipts not read"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watermarks_only_rise_and_what_was_read_was_delivered() {
+        let (chat, user) = (ChatId(uuid::Uuid::from_u128(1)), UserId::random());
+        let mark = |delivered, read| Mark {
+            delivered: Seq(delivered),
+            read: Seq(read),
+        };
+        let mut receipts = Receipts::default();
+        assert_eq!(receipts.raise(chat, user, mark(5, 0)), Some(mark(5, 0)));
+        assert_eq!(receipts.raise(chat, user, mark(4, 0)), None);
+        assert_eq!(receipts.raise(chat, user, mark(0, 7)), Some(mark(7, 7)));
+        assert_eq!(receipts.raise(chat, user, mark(0, 0)), None);
+        assert_eq!(
+            (receipts.readers(chat, Seq(7)), receipts.readers(chat, Seq(8))),
+            (1, 0)
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! Own messages: from the app into the outbox, from the outbox onto the stream, from a result into the log.
+
+use std::time::Duration;
+
+use tern_proto::v1::{self, SendErrorCode, client_item::Item, send_message, send_result::Outcome};
+use tern_types::{ChatId, RequestId, Seq, Timestamp};
+
+use super::chats::ChatState;
+use super::{Change, Engine};
+use crate::model::{Entry, Outgoing, QueuedMessage, SendState, To};
+
+/// With UNAVAILABLE and RATE_LIMITED, where the server names no time.
+const DEFAULT_PAUSE: Duration = Duration::from_millis(500);
+
+impl Engine {
+    /// The chat that a message will be in: that of two people follows from their ids.
+    fn chat_of(&self, to: To) -> ChatId {
+        match to {
+            To::Chat(chat) => chat,
+            To::Peer(peer) => ChatId::direct(self.me.user, peer),
+        }
+    }
+
+    pub(super) fn queue(&mut self, message: Outgoing, now: Timestamp) {
+        if self.outbox.contains(message.request) || self.unapplied.contains_key(&message.request) {
+            return;
+        }
+        let chat = self.chat_of(message.to);
+        self.send_event(message.request, chat, SendState::Queued);
+        self.effects.changes.push(Change::Queue(QueuedMessage {
+            message: message.clone(),
+            chat,
+            created_at: now,
+            state: SendState::Queued,
+        }));
+        self.outbox.push(chat, message);
+    }
+
+    pub(super) fn load_outbox(&mut self, messages: Vec<QueuedMessage>) {
+        for queued in messages {
+            match queued.state {
+                SendState::Queued => self.outbox.push(queued.chat, queued.message),
+                SendState::Sent { seq, sent_at } => {
+                    let request = queued.message.request;
+                    let entry = self.own_entry(queued.chat, seq, sent_at, queued.message);
+                    self.unapplied.insert(request, entry);
+                }
+                SendState::Failed { .. } => {}
+            }
+        }
+    }
+
+    /// The store has another idea of what was sent: the outbox is loaded from it.
+    pub(super) fn forget_sends(&mut self) {
+        self.unapplied.clear();
+        self.outbox.clear();
+    }
+
+    pub(super) fn flush_sends(&mut self, now: Timestamp) {
+        for message in self.outbox.due(now) {
+            let to = match message.to {
+                To::Chat(chat) => send_message::To::ChatId(chat.to_string()),
+                To::Peer(peer) => send_message::To::PeerUserId(peer.to_string()),
+            };
+            self.effects.items.push(Item::Send(v1::SendMessage {
+                request_id: message.request.to_string(),
+                to: Some(to),
+                envelope: Some(message.envelope),
+                body: message.body,
+            }));
+        }
+    }
+
+    pub(super) fn send_result(&mut self, result: v1::SendResult, now: Timestamp) {
+        let Ok(request) = result.request_id.parse::<RequestId>() else {
+            return;
+        };
+        match result.outcome {
+            Some(Outcome::Sent(sent)) => self.sent(request, &sent, now),
+            Some(Outcome::Error(error)) => self.send_failed(request, error, now),
+            None => {}
+        }
+    }
+
+    /// The result stands for the message's own entry.
+    fn sent(&mut self, request: RequestId, sent: &v1::Sent, now: Timestamp) {
+        let Ok(chat) = sent.chat_id.parse::<ChatId>() else {
+            return;
+        };
+        // Without the message there is nothing to store; its entry comes, as it is not acknowledged.
+        let Some((_, message)) = self.outbox.take(request) else {
+            return;
+        };
+        if let To::Peer(peer) = message.to {
+            self.know_direct(chat, peer);
+        }
+        let (seq, sent_at) = (Seq(sent.seq), Timestamp(sent.sent_at_ms));
+        self.effects.changes.push(Change::Sent {
+            request,
+            chat,
+            seq,
+            sent_at,
+        });
+        self.send_event(request, chat, SendState::Sent { seq, sent_at });
+        let entry = self.own_entry(chat, seq, sent_at, message);
+        self.unapplied.insert(request, entry.clone());
+        self.offer(entry, now);
+        self.passed_by(chat);
+    }
+
+    fn own_entry(&self, chat: ChatId, seq: Seq, sent_at: Timestamp, message: Outgoing) -> Entry {
+        let content = v1::Message {
+            envelope: Some(message.envelope),
+            body: message.body,
+        };
+        Entry {
+            chat,
+            seq,
+            sent_at,
+            sender: Some(self.me.user),
+            device: Some(self.me.device),
+            request: Some(message.request),
+            ordinal: 0,
+            content: v1::EntryContent {
+                content: Some(v1::entry_content::Content::Message(content)),
+            },
+        }
+    }
+
+    /// An entry in the log may be an own send whose result was lost.
+    pub(super) fn own_entry_applied(&mut self, entry: &Entry) {
+        let Some(request) = entry.request.filter(|_| entry.device == Some(self.me.device)) else {
+            return;
+        };
+        self.unapplied.remove(&request);
+        if let Some((_, message)) = self.outbox.take(request) {
+            if let To::Peer(peer) = message.to {
+                self.know_direct(entry.chat, peer);
+            }
+            let state = SendState::Sent {
+                seq: entry.seq,
+                sent_at: entry.sent_at,
+            };
+            self.send_event(request, entry.chat, state);
+        }
+    }
+
+    /// Own messages below a cursor that started above them: nobody sends them again, they belong to history.
+    pub(super) fn passed_by(&mut self, chat: ChatId) {
+        let Some(at) = self.chats.get(&chat).and_then(ChatState::cursor) else {
+            return;
+        };
+        let past = self
+            .unapplied
+            .extract_if(|_, entry| entry.chat == chat && entry.seq <= at);
+        self.effects
+            .changes
+            .extend(past.map(|(_, entry)| Change::Entry(entry)));
+    }
+
+    fn send_failed(&mut self, request: RequestId, error: v1::SendError, now: Timestamp) {
+        let after = match error.retry_after_ms {
+            0 => DEFAULT_PAUSE,
+            millis => Duration::from_millis(millis.into()),
+        };
+        match error.code() {
+            SendErrorCode::Unavailable => self.outbox.pause(request, after, now),
+            SendErrorCode::RateLimited => self.outbox.pause_all(request, after, now),
+            code => {
+                let Some((chat, _)) = self.outbox.take(request) else {
+                    return;
+                };
+                let message = error.message;
+                self.effects.changes.push(Change::Failed {
+                    request,
+                    code,
+                    message: message.clone(),
+                });
+                self.send_event(request, chat, SendState::Failed { code, message });
+            }
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! A server and a network for property tests: they lose, repeat, delay and reorder as far as the protocol allows.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use tern_proto::v1::client_item::Item;
+use tern_proto::v1::server_event::Event as Wire;
+use tern_proto::v1::{self, ErrorReason, send_message, send_result::Outcome};
+use tern_types::{ChatId, RequestId, Seq, Timestamp};
+
+use super::testing::{NOW, credentials, entry, frame, message_content, opened, settings, wire};
+use super::{Call, Effects, Engine, Input, StreamOrder};
+use crate::config::StoreLocation;
+use crate::error::CallError;
+use crate::model::{Chat, Entry, Event, ListedChat, Outgoing, SendState};
+use crate::store::Store;
+
+/// One chat of the simulated server.
+#[derive(Debug, Default)]
+pub struct Log {
+    pub entries: Vec<Entry>,
+    pub base: u64,
+    pub acked: u64,
+    /// Events on their way to the device, in order within the chat.
+    down: VecDeque<Wire>,
+}
+
+/// One device, its server and the network between them.
+pub struct World {
+    pub now: Timestamp,
+    pub engine: Engine,
+    pub store: Store,
+    pub logs: BTreeMap<ChatId, Log>,
+    up: VecDeque<Item>,
+    calls: VecDeque<Call>,
+    connected: bool,
+    epoch: u128,
+    pub told: Vec<(ChatId, u64)>,
+    pub written: Vec<(ChatId, RequestId)>,
+    pub sent_told: Vec<RequestId>,
+}
+
+impl World {
+    /// `bases`: how many entries each chat has before the device is linked.
+    pub fn new(bases: &[u64]) -> Self {
+        let mut logs = BTreeMap::new();
+        for (number, base) in bases.iter().enumerate() {
+            let chat = ChatId(uuid::Uuid::from_u128(number as u128 + 1));
+            let entries = (1..=*base).map(|seq| entry(chat, seq)).collect();
+            logs.insert(
+                chat,
+                Log {
+                    entries,
+                    base: *base,
+                    acked: *base,
+                    down: VecDeque::new(),
+                },
+            );
+        }
+        let mut store = Store::open(&StoreLocation::Memory, true).unwrap();
+        store.put_credentials(&credentials()).unwrap();
+        let engine = Engine::new(credentials(), store.load().unwrap(), settings());
+        let mut world = Self {
+            now: NOW,
+            engine,
+            store,
+            logs,
+            up: VecDeque::new(),
+            calls: VecDeque::new(),
+            connected: false,
+            epoch: 1,
+            told: Vec::new(),
+            written: Vec::new(),
+            sent_told: Vec::new(),
+        };
+        world.apply(Input::Start);
+        world
+    }
+
+    pub fn chat(&self, index: usize) -> ChatId {
+        *self.logs.keys().nth(index % self.logs.len()).unwrap()
+    }
+
+    pub fn apply(&mut self, input: Input) {
+        let effects = self.engine.apply([input], self.now);
+        self.perform(effects);
+    }
+
+    fn perform(&mut self, effects: Effects) {
+        self.store.commit(&effects.changes).unwrap();
+        match effects.stream {
+            Some(StreamOrder::Open(_)) => self.connect(),
+            Some(StreamOrder::Close) => self.cut(),
+            None => {}
+        }
+        self.up.extend(effects.items);
+        for event in effects.events {
+            match event {
+                Event::Entry(entry) => self.told.push((entry.chat, entry.seq.0)),
+                Event::Send {
+                    request,
+                    state: SendState::Sent { .. },
+                    ..
+                } => self.sent_told.push(request),
+                _ => {}
+            }
+        }
+        for call in effects.calls {
+            if call == Call::ReloadOutbox {
+                let outbox = self.store.outbox().unwrap();
+                self.apply(Input::Outbox(outbox));
+            } else {
+                self.calls.push_back(call);
+            }
+        }
+    }
+
+    fn cut(&mut self) {
+        self.connected = false;
+        self.up.clear();
+        self.logs.values_mut().for_each(|log| log.down.clear());
+    }
+
+    /// The server opens the stream and sends what waits.
+    fn connect(&mut self) {
+        self.cut();
+        self.connected = true;
+        self.apply(Input::Frame(frame(opened(self.epoch))));
+        let chats: Vec<ChatId> = self.logs.keys().copied().collect();
+        chats.into_iter().for_each(|chat| self.resend(chat));
+    }
+
+    /// The network breaks; the device comes back when it is due.
+    pub fn lose_stream(&mut self) {
+        if self.connected {
+            self.cut();
+            self.apply(Input::StreamLost(CallError::unavailable("broken")));
+        }
+        self.pass(Duration::from_secs(60));
+    }
+
+    /// The process dies and starts again from its store.
+    pub fn crash(&mut self) {
+        self.cut();
+        self.calls.clear();
+        self.engine = Engine::new(credentials(), self.store.load().unwrap(), settings());
+        self.apply(Input::Start);
+    }
+
+    /// The store of the server was restored: another epoch, the newest entries of each chat are gone.
+    pub fn restore_backup(&mut self, lost: usize) {
+        self.epoch += 1;
+        for log in self.logs.values_mut() {
+            let keep = log
+                .entries
+                .len()
+                .saturating_sub(lost)
+                .max(usize::try_from(log.base).unwrap());
+            log.entries.truncate(keep);
+            log.acked = log.acked.min(keep as u64);
+        }
+        self.told.clear();
+        self.lose_stream();
+    }
+
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.engine.next_wake().filter(|at| *at <= end) {
+            assert!(
+                at >= self.now || self.now == end || at <= self.now,
+                "time goes on"
+            );
+            self.now = self.now.max(at);
+            self.apply(Input::Tick);
+        }
+        self.now = end;
+    }
+
+    /// Somebody else writes; the live push may be lost.
+    pub fn other_writes(&mut self, chat: ChatId, lost: bool) {
+        let log = self.logs.get_mut(&chat).unwrap();
+        let seq = log.entries.len() as u64 + 1;
+        let entry = Entry {
+            request: Some(RequestId::random()),
+            ..entry(chat, seq)
+        };
+        log.entries.push(entry.clone());
+        if self.connected && !lost {
+            log.down.push_back(Wire::Entry(wire(&entry)));
+        }
+    }
+
+    pub fn device_writes(&mut self, chat: ChatId) {
+        let message = Outgoing::new(chat, format!("mine {}", self.written.len()));
+        self.written.push((chat, message.request));
+        self.apply(Input::Send(message));
+    }
+
+    /// The next event of the chat reaches the device, perhaps twice.
+    pub fn deliver(&mut self, chat: ChatId, repeat: bool) {
+        let Some(event) = self.logs.get_mut(&chat).and_then(|log| log.down.pop_front()) else {
+            return;
+        };
+        if repeat {
+            self.apply(Input::Frame(frame(event.clone())));
+        }
+        if self.connected {
+            self.apply(Input::Frame(frame(event)));
+        }
+    }
+
+    /// The server takes the next item of the device.
+    pub fn serve(&mut self, unavailable: bool, lose_result: bool) {
+        match self.up.pop_front() {
+            Some(Item::Ack(ack)) => {
+                let log = self.logs.get_mut(&ack.chat_id.parse().unwrap()).unwrap();
+                assert!(
+                    ack.seq <= log.entries.len() as u64,
+                    "acknowledged what is not there: {ack:?}"
+                );
+                log.acked = log.acked.max(ack.seq);
+            }
+            Some(Item::Send(send)) => {
+                let result = if unavailable {
+                    unavailable_now(&send)
+                } else {
+                    self.commit(&send)
+                };
+                let Some(send_message::To::ChatId(chat)) = &send.to else {
+                    panic!("{send:?}")
+                };
+                // Results overtake entries that wait.
+                if !lose_result && let Some(log) = self.logs.get_mut(&chat.parse().unwrap()) {
+                    log.down.push_front(Wire::SendResult(result));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn commit(&mut self, send: &v1::SendMessage) -> v1::SendResult {
+        let Some(send_message::To::ChatId(chat)) = &send.to else {
+            panic!("{send:?}")
+        };
+        let (chat, request) = (chat.parse().unwrap(), send.request_id.parse().unwrap());
+        let log = self.logs.get_mut(&chat).unwrap();
+        let me = credentials();
+        let known = log
+            .entries
+            .iter()
+            .position(|entry| entry.request == Some(request));
+        let index = known.unwrap_or_else(|| {
+            let seq = log.entries.len() as u64 + 1;
+            log.entries.push(Entry {
+                sender: Some(me.user),
+                device: Some(me.device),
+                request: Some(request),
+                content: message_content(&String::from_utf8_lossy(&send.body)),
+                ..entry(chat, seq)
+            });
+            log.entries.len() - 1
+        });
+        let entry = &log.entries[index];
+        let sent = v1::Sent {
+            chat_id: chat.to_string(),
+            seq: entry.seq.0,
+            sent_at_ms: entry.sent_at.0,
+        };
+        v1::SendResult {
+            request_id: send.request_id.clone(),
+            outcome: Some(Outcome::Sent(sent)),
+        }
+    }
+
+    /// The server sends again what the device has not acknowledged.
+    pub fn resend(&mut self, chat: ChatId) {
+        let connected = self.connected;
+        let log = self.logs.get_mut(&chat).unwrap();
+        if connected && log.acked < log.entries.len() as u64 {
+            log.down.retain(|event| matches!(event, Wire::SendResult(_)));
+            let from = usize::try_from(log.acked).unwrap();
+            log.down
+                .extend(log.entries[from..].iter().map(|entry| Wire::Entry(wire(entry))));
+        }
+    }
+
+    /// One call of the device is answered, or fails.
+    pub fn answer(&mut self, fails: bool) {
+        let Some(call) = self.calls.pop_front() else {
+            return;
+        };
+        let error = CallError::unavailable("lost");
+        let listed = |chat: &ChatId, log: &Log| ListedChat {
+            chat: listed(*chat, log),
+            resume: Seq(log.acked),
+        };
+        let input = match call {
+            Call::ListChats if fails => Input::Listed(Err(error)),
+            Call::ListChats => Input::Listed(Ok(self
+                .logs
+                .iter()
+                .map(|(chat, log)| listed(chat, log))
+                .collect())),
+            Call::GetChat(chat) if fails => Input::LookedUp {
+                chat,
+                result: Err(error),
+            },
+            Call::GetChat(chat) => Input::LookedUp {
+                chat,
+                result: Ok(listed(&chat, &self.logs[&chat])),
+            },
+            Call::Fill { chat, .. } if fails => Input::Filled {
+                chat,
+                result: Err(error),
+            },
+            Call::Fill { chat, from } => {
+                let entries = self.logs[&chat]
+                    .entries
+                    .iter()
+                    .filter(|entry| entry.seq >= from)
+                    .cloned()
+                    .collect();
+                Input::Filled {
+                    chat,
+                    result: Ok(entries),
+                }
+            }
+            Call::Receipts(chat) => Input::ReceiptsRead {
+                chat,
+                result: Err(error),
+            },
+            Call::Refresh { .. } | Call::ReloadOutbox => return,
+        };
+        self.apply(input);
+    }
+
+    /// From now on the network is good, until nothing is left to do.
+    pub fn settle(&mut self) {
+        self.lose_stream();
+        for _ in 0..10_000 {
+            while !self.calls.is_empty() {
+                self.answer(false);
+            }
+            while !self.up.is_empty() {
+                self.serve(false, false);
+            }
+            let Some(chat) = self
+                .logs
+                .iter()
+                .find(|(_, log)| !log.down.is_empty())
+                .map(|(chat, _)| *chat)
+            else {
+                let behind = self
+                    .logs
+                    .iter()
+                    .find(|(_, log)| log.acked < log.entries.len() as u64);
+                match behind.map(|(chat, _)| *chat) {
+                    Some(chat) => self.resend(chat),
+                    None if self.store.outbox().unwrap().is_empty() => return,
+                    None => self.pass(Duration::from_secs(20)),
+                }
+                continue;
+            };
+            self.deliver(chat, false);
+        }
+        panic!("no end: {:?}", self.store.outbox());
+    }
+
+    /// What must hold at the end, whatever happened on the way.
+    pub fn check(&self) {
+        let mut last: HashMap<ChatId, u64> = HashMap::new();
+        for (chat, seq) in &self.told {
+            let before = last.insert(*chat, *seq);
+            assert!(
+                before.is_none_or(|before| before < *seq),
+                "told {seq} after {before:?}"
+            );
+        }
+        for (chat, log) in &self.logs {
+            let stored = self.store.history(*chat, None, usize::MAX).unwrap();
+            let stored: Vec<_> = stored.iter().map(|entry| (entry.seq, entry.request)).collect();
+            let owed: Vec<_> = log
+                .entries
+                .iter()
+                .map(|entry| (entry.seq, entry.request))
+                .collect();
+            let base = usize::try_from(log.base).unwrap();
+            assert_eq!(stored, owed[base..], "the store has what the log has");
+        }
+    }
+
+    /// Own messages are in the log once, in the order of writing.
+    pub fn check_sends(&self) {
+        for (chat, log) in &self.logs {
+            let me = Some(credentials().device);
+            let logged: Vec<_> = log
+                .entries
+                .iter()
+                .filter(|e| e.device == me)
+                .filter_map(|e| e.request)
+                .collect();
+            let written: Vec<_> = self
+                .written
+                .iter()
+                .filter(|(to, _)| to == chat)
+                .map(|(_, id)| *id)
+                .collect();
+            assert_eq!(logged, written);
+        }
+    }
+}
+
+fn unavailable_now(send: &v1::SendMessage) -> v1::SendResult {
+    let code = v1::SendErrorCode::Unavailable.into();
+    let error = v1::SendError {
+        code,
+        retry_after_ms: 500,
+        message: ErrorReason::Unavailable.as_str_name().into(),
+    };
+    v1::SendResult {
+        request_id: send.request_id.clone(),
+        outcome: Some(Outcome::Error(error)),
+    }
+}
+
+fn listed(id: ChatId, log: &Log) -> Chat {
+    Chat {
+        id,
+        kind: v1::ChatKind::Group,
+        title: "simulated".into(),
+        peer: None,
+        member_count: 2,
+        role: v1::Role::Member,
+        head: Seq(log.entries.len() as u64),
+        active_at: NOW,
+        read: Seq::ZERO,
+        unread: 0,
+        left: false,
+    }
+}

@@ -1,0 +1,77 @@
+//! What can go wrong, for the app.
+
+use std::time::Duration;
+
+use tern_proto::error::reason_of;
+use tern_proto::v1::ErrorReason;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+/// A unary call or a stream that failed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message} ({code:?}, {reason:?})")]
+pub struct CallError {
+    pub code: Code,
+    /// UNSPECIFIED: the failure is not of the server's making (no connection, a proxy …).
+    pub reason: ErrorReason,
+    /// For a developer to read.
+    pub message: String,
+    /// The server asks not to be tried again before.
+    pub retry_after: Option<Duration>,
+}
+
+impl CallError {
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self {
+            code: Code::Unavailable,
+            reason: ErrorReason::Unspecified,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    /// The same call may succeed later.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self.code,
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled
+        ) || (self.code == Code::ResourceExhausted && self.reason == ErrorReason::RateLimited)
+    }
+}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        let reason = reason_of(&status).unwrap_or_default();
+        // A broken connection surfaces as UNKNOWN or CANCELLED with a transport error behind it.
+        let transport = reason == ErrorReason::Unspecified && std::error::Error::source(&status).is_some();
+        let code = if transport && status.code() == Code::Unknown {
+            Code::Unavailable
+        } else {
+            status.code()
+        };
+        Self {
+            code,
+            reason,
+            message: status.message().to_owned(),
+            retry_after,
+        }
+    }
+}
+
+/// A failure of the SDK's own calls.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error("local store: {0}")]
+    Store(#[from] rusqlite::Error),
+    #[error("local store: {0}")]
+    Corrupt(&'static str),
+    #[error("{0}")]
+    Config(String),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("the outbox is full")]
+    OutboxFull,
+    #[error("the client has stopped")]
+    Stopped,
+}

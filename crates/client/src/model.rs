@@ -1,0 +1,304 @@
+//! What the app sees.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tern_proto::v1;
+use tern_types::{ChatId, DeviceId, IdError, RequestId, Seq, Timestamp, UserId};
+use uuid::Uuid;
+
+/// One item of a chat's log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    pub chat: ChatId,
+    pub seq: Seq,
+    pub sent_at: Timestamp,
+    /// None: the operator's back end, for nobody.
+    pub sender: Option<UserId>,
+    /// None: a back end.
+    pub device: Option<DeviceId>,
+    pub request: Option<RequestId>,
+    /// 0 in what this device sent itself: a send's result does not tell it.
+    pub ordinal: u64,
+    pub content: v1::EntryContent,
+}
+
+impl Entry {
+    /// The message that it is, if it is one.
+    pub fn message(&self) -> Option<&v1::Message> {
+        match &self.content.content {
+            Some(v1::entry_content::Content::Message(message)) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// The body as text; None when it is no message.
+    pub fn text(&self) -> Option<std::borrow::Cow<'_, str>> {
+        self.message()
+            .map(|message| String::from_utf8_lossy(&message.body))
+    }
+
+    /// Whether the chat's unread count rises by it.
+    pub fn counts_as_unread(&self) -> bool {
+        let envelope = self.message().and_then(|message| message.envelope.as_ref());
+        envelope.is_some_and(|envelope| {
+            envelope.counts_as_unread
+                && matches!(
+                    envelope.kind(),
+                    v1::MessageKind::Unspecified | v1::MessageKind::Message
+                )
+        })
+    }
+}
+
+impl TryFrom<v1::Entry> for Entry {
+    type Error = IdError;
+
+    fn try_from(entry: v1::Entry) -> Result<Self, IdError> {
+        Ok(Self {
+            chat: entry.chat_id.parse()?,
+            seq: Seq(entry.seq),
+            sent_at: Timestamp(entry.sent_at_ms),
+            sender: optional(&entry.sender_user_id)?,
+            device: optional(&entry.sender_device_id)?,
+            request: optional(&entry.request_id)?,
+            ordinal: entry.ordinal,
+            content: entry.content.unwrap_or_default(),
+        })
+    }
+}
+
+/// An id that may be missing.
+pub(crate) fn optional<T: std::str::FromStr<Err = IdError>>(text: &str) -> Result<Option<T>, IdError> {
+    if text.is_empty() {
+        Ok(None)
+    } else {
+        text.parse().map(Some)
+    }
+}
+
+/// A chat as this device sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chat {
+    pub id: ChatId,
+    pub kind: v1::ChatKind,
+    /// Groups only.
+    pub title: String,
+    /// Direct chats: the other person.
+    pub peer: Option<UserId>,
+    pub member_count: u32,
+    pub role: v1::Role,
+    /// Last entry known.
+    pub head: Seq,
+    /// When it was last active.
+    pub active_at: Timestamp,
+    /// The person has read up to here.
+    pub read: Seq,
+    pub unread: u32,
+    /// The person is no member any more.
+    pub left: bool,
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum To {
+    Chat(ChatId),
+    /// The direct chat with this person, which needs no creation.
+    Peer(UserId),
+}
+
+impl From<ChatId> for To {
+    fn from(chat: ChatId) -> Self {
+        Self::Chat(chat)
+    }
+}
+
+impl From<UserId> for To {
+    fn from(peer: UserId) -> Self {
+        Self::Peer(peer)
+    }
+}
+
+/// A message to send.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outgoing {
+    pub request: RequestId,
+    pub to: To,
+    pub envelope: v1::Envelope,
+    pub body: Bytes,
+}
+
+impl Outgoing {
+    /// A plain message, under a new request_id.
+    pub fn new(to: impl Into<To>, body: impl Into<Bytes>) -> Self {
+        Self {
+            request: RequestId::random(),
+            to: to.into(),
+            envelope: v1::Envelope {
+                kind: v1::MessageKind::Message.into(),
+                counts_as_unread: true,
+                ..Default::default()
+            },
+            body: body.into(),
+        }
+    }
+}
+
+/// A message of the outbox: not in the log yet, or refused.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueuedMessage {
+    pub message: Outgoing,
+    /// The chat that it will be in.
+    pub chat: ChatId,
+    pub created_at: Timestamp,
+    pub state: SendState,
+}
+
+/// What became of a send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SendState {
+    /// Durable on this device, not yet at the server.
+    Queued,
+    /// Durable at the server, at this place of the log.
+    Sent { seq: Seq, sent_at: Timestamp },
+    /// Refused for good.
+    Failed { code: FailureCode, message: String },
+}
+
+/// Why a send was refused.
+pub type FailureCode = v1::SendErrorCode;
+
+/// How far one person has got in a chat. Only ever rises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
+    pub delivered: Seq,
+    pub read: Seq,
+}
+
+impl Mark {
+    /// Raises to `other` where that is higher. What was read was delivered.
+    #[must_use]
+    pub fn raise(self, other: Self) -> Self {
+        let read = self.read.max(other.read);
+        Self {
+            delivered: self.delivered.max(other.delivered).max(read),
+            read,
+        }
+    }
+}
+
+/// Who a device is, and its tokens.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: UserId,
+    pub device: DeviceId,
+    pub access_token: String,
+    pub access_expires_at: Timestamp,
+    pub refresh_token: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials")
+            .field("user", &self.user)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the client tells the app. Everything told is in the store already; what happened while the app was not
+/// running is there too, and is not told again.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// One entry of a chat, each exactly once and in the chat's order; own messages too.
+    Entry(Entry),
+    /// What became of a send of this device.
+    Send {
+        request: RequestId,
+        chat: ChatId,
+        state: SendState,
+    },
+    /// Somebody got further in a chat.
+    Receipt {
+        chat: ChatId,
+        user: UserId,
+        mark: Mark,
+    },
+    /// A chat is new or has changed: title, unread count, membership.
+    Chat(Chat),
+    /// Entries up to `to` will not come: before the person joined, or trimmed.
+    Skipped {
+        chat: ChatId,
+        to: Seq,
+    },
+    /// All that waited has been told.
+    CaughtUp,
+    Connected {
+        session: String,
+        gateway: String,
+    },
+    /// `retry_in` None: it stays disconnected.
+    Disconnected {
+        reason: String,
+        retry_in: Option<Duration>,
+    },
+    /// The server's store is another one: everything shown is to be read anew from the store.
+    Reset,
+    /// The last event.
+    Stopped(StopReason),
+}
+
+/// Why a client ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StopReason {
+    /// The app stopped it.
+    ByApp,
+    /// Another client opened a stream of this device.
+    Replaced,
+    /// The device was revoked: its data is to be erased.
+    Revoked,
+    /// The refresh token ended: link the device anew.
+    SignedOut,
+    /// This client broke the protocol, by the server's word: a defect.
+    Refused(String),
+    /// The local store failed: nothing can be promised any more.
+    StoreFailed(String),
+}
+
+/// A `Chat` of the wire, with what only the engine needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListedChat {
+    pub chat: Chat,
+    /// Where a cursor starts.
+    pub resume: Seq,
+}
+
+impl TryFrom<v1::Chat> for ListedChat {
+    type Error = IdError;
+
+    fn try_from(chat: v1::Chat) -> Result<Self, IdError> {
+        let active_at = chat
+            .last_entry
+            .as_ref()
+            .map_or(chat.created_at_ms, |entry| entry.sent_at_ms);
+        Ok(Self {
+            chat: Chat {
+                id: chat.chat_id.parse()?,
+                kind: chat.kind(),
+                role: chat.role(),
+                peer: optional(&chat.peer_user_id)?,
+                member_count: chat.member_count,
+                head: Seq(chat.head_seq),
+                active_at: Timestamp(active_at),
+                read: Seq(chat.read_seq),
+                unread: u32::try_from(chat.unread_count).unwrap_or(u32::MAX),
+                left: false,
+                title: chat.title,
+            },
+            resume: Seq(chat.resume_seq),
+        })
+    }
+}
+
+/// One UUID a server store.
+pub type StoreEpoch = Uuid;

@@ -1,0 +1,193 @@
+//! What the driver loads when it starts, and what the app asks for.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tern_types::{ChatId, DeviceId, Seq, Timestamp, UserId};
+use uuid::Uuid;
+
+use super::Store;
+use super::rows::{self, CHAT_COLUMNS, ENTRY_COLUMNS, OUTBOX_COLUMNS};
+use crate::engine::{ChatRow, Stored};
+use crate::error::ClientError;
+use crate::model::{Chat, Credentials, Entry, Mark, Outgoing, QueuedMessage, SendState, To};
+
+type Result<T, E = ClientError> = std::result::Result<T, E>;
+
+impl Store {
+    /// Who this device is. None: it was never linked.
+    pub fn credentials(&self) -> Result<Option<Credentials>> {
+        let Some(user) = self.meta_id("user")? else {
+            return Ok(None);
+        };
+        let missing = || ClientError::Corrupt("tokens are missing");
+        Ok(Some(Credentials {
+            user: UserId(user),
+            device: DeviceId(self.meta_id("device")?.ok_or_else(missing)?),
+            access_token: self.meta_text("access_token")?.ok_or_else(missing)?,
+            access_expires_at: Timestamp(i64::from_be_bytes(
+                self.meta("access_expires_at")?
+                    .and_then(|bytes| bytes.try_into().ok())
+                    .ok_or_else(missing)?,
+            )),
+            refresh_token: self.meta_text("refresh_token")?.ok_or_else(missing)?,
+        }))
+    }
+
+    /// Everything that the engine starts with.
+    pub fn load(&self) -> Result<Stored> {
+        let mut chats = Vec::new();
+        for row in self.chat_rows()? {
+            let unread = self.unread(&row)?;
+            chats.push((row, unread));
+        }
+        Ok(Stored {
+            epoch: self.meta_id("epoch")?,
+            listed: self.meta("listed")?.is_some(),
+            chats,
+            outbox: self.outbox()?,
+            receipts: self.all_receipts()?,
+        })
+    }
+
+    /// Chats, most recently active first.
+    pub fn chats(&self) -> Result<Vec<Chat>> {
+        Ok(self.chat_rows()?.into_iter().map(|row| row.chat).collect())
+    }
+
+    /// At most `limit` entries below `before` (None: the newest), in ascending order.
+    pub fn history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {
+        let sql = format!(
+            "SELECT {ENTRY_COLUMNS} FROM entries WHERE chat = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3"
+        );
+        let before = before.map_or(i64::MAX, Seq::to_i64);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let rows = statement.query_map(params![chat.as_bytes(), before, limit], rows::entry)?;
+        let mut entries = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        entries.reverse();
+        Ok(entries)
+    }
+
+    /// What has no entry yet, in the order of writing; refused messages too.
+    pub fn outbox(&self) -> Result<Vec<QueuedMessage>> {
+        outbox(&self.connection)
+    }
+
+    /// How far the others of a chat have got.
+    pub fn receipts(&self, chat: ChatId) -> Result<HashMap<UserId, Mark>> {
+        let all = "SELECT user, delivered, read FROM receipts WHERE chat = ?1";
+        let mut statement = self.connection.prepare_cached(all)?;
+        let rows = statement.query_map([chat.as_bytes()], |row| {
+            let mark = Mark {
+                delivered: rows::seq(row, 1)?,
+                read: rows::seq(row, 2)?,
+            };
+            Ok((UserId(rows::id(row, 0)?), mark))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Names of people, as last heard.
+    pub fn names(&self) -> Result<HashMap<UserId, String>> {
+        let mut statement = self.connection.prepare_cached("SELECT user, name FROM names")?;
+        let rows = statement.query_map([], |row| Ok((UserId(rows::id(row, 0)?), row.get(1)?)))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn chat_rows(&self) -> Result<Vec<ChatRow>> {
+        let sql = format!("SELECT {CHAT_COLUMNS} FROM chats ORDER BY active_at DESC");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let rows = statement.query_map([], rows::chat)?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn unread(&self, row: &ChatRow) -> Result<Vec<Seq>> {
+        let sql =
+            "SELECT seq FROM entries WHERE chat = ?1 AND seq > ?2 AND seq <= ?3 AND counts ORDER BY seq";
+        let from = row.chat.read.max(row.listed_head).to_i64();
+        let to = row.cursor.unwrap_or_default().to_i64();
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let rows = statement.query_map(params![row.chat.id.as_bytes(), from, to], |row| rows::seq(row, 0))?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn all_receipts(&self) -> Result<Vec<(ChatId, UserId, Mark)>> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT chat, user, delivered, read FROM receipts")?;
+        let rows = statement.query_map([], |row| {
+            let mark = Mark {
+                delivered: rows::seq(row, 2)?,
+                read: rows::seq(row, 3)?,
+            };
+            Ok((ChatId(rows::id(row, 0)?), UserId(rows::id(row, 1)?), mark))
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> {
+        let get = "SELECT value FROM meta WHERE key = ?1";
+        Ok(self
+            .connection
+            .prepare_cached(get)?
+            .query_row([key], |row| row.get(0))
+            .optional()?)
+    }
+
+    fn meta_id(&self, key: &str) -> Result<Option<Uuid>> {
+        let bytes = self.meta(key)?;
+        bytes
+            .map(|bytes| Uuid::from_slice(&bytes).map_err(|_| ClientError::Corrupt("an id is damaged")))
+            .transpose()
+    }
+
+    fn meta_text(&self, key: &str) -> Result<Option<String>> {
+        let bytes = self.meta(key)?;
+        bytes
+            .map(|bytes| String::from_utf8(bytes).map_err(|_| ClientError::Corrupt("a text is damaged")))
+            .transpose()
+    }
+}
+
+pub(super) fn outbox(db: &Connection) -> Result<Vec<QueuedMessage>> {
+    let mut statement =
+        db.prepare_cached(&format!("SELECT {OUTBOX_COLUMNS} FROM outbox ORDER BY position"))?;
+    let rows = statement.query_map([], rows::queued)?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The newest `limit` messages of this device since then, in the order of sending, as if they were to be sent.
+pub(super) fn own_recent(db: &Connection, since: Timestamp, limit: i64) -> Result<Vec<QueuedMessage>> {
+    let mut statement = db.prepare(&format!(
+        "SELECT {ENTRY_COLUMNS} FROM entries WHERE device = (SELECT value FROM meta WHERE key = 'device') \
+         AND request NOT NULL AND sent_at >= ?1 ORDER BY sent_at DESC, seq DESC LIMIT ?2"
+    ))?;
+    let rows = statement.query_map(params![since.0, limit], rows::entry)?;
+    let entries = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut peer_of = db.prepare("SELECT peer FROM chats WHERE chat = ?1 AND peer NOT NULL")?;
+    let mut recent = Vec::new();
+    for entry in entries.into_iter().rev() {
+        let peer = peer_of
+            .query_row([entry.chat.as_bytes()], |row| rows::id(row, 0))
+            .optional()?;
+        recent.extend(again(entry, peer.map(UserId)));
+    }
+    Ok(recent)
+}
+
+/// A direct chat is addressed by the other person: the other store may not know the chat yet.
+fn again(entry: Entry, peer: Option<UserId>) -> Option<QueuedMessage> {
+    let message = entry.message()?.clone();
+    Some(QueuedMessage {
+        message: Outgoing {
+            request: entry.request?,
+            to: peer.map_or(To::Chat(entry.chat), To::Peer),
+            envelope: message.envelope.unwrap_or_default(),
+            body: message.body,
+        },
+        chat: entry.chat,
+        created_at: entry.sent_at,
+        state: SendState::Queued,
+    })
+}

@@ -1,0 +1,105 @@
+//! Columns to values and back.
+
+use bytes::Bytes;
+use prost::Message;
+use rusqlite::Row;
+use tern_proto::v1;
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+use uuid::Uuid;
+
+use crate::engine::ChatRow;
+use crate::model::{Chat, Entry, Outgoing, QueuedMessage, SendState, To};
+
+pub(super) const ENTRY_COLUMNS: &str = "chat, seq, sent_at, sender, device, request, ordinal, content";
+pub(super) const CHAT_COLUMNS: &str = "chat, kind, title, peer, member_count, role, head, active_at, read, unread, \
+     is_left, cursor, known, confirmed_read, listed_head, listed_unread, own";
+pub(super) const OUTBOX_COLUMNS: &str =
+    "request, chat, peer, envelope, body, created_at, state, seq, sent_at, code, reason";
+
+pub(super) const QUEUED: i64 = 0;
+pub(super) const SENT: i64 = 1;
+pub(super) const FAILED: i64 = 2;
+
+pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        chat: ChatId(id(row, 0)?),
+        seq: seq(row, 1)?,
+        sent_at: Timestamp(row.get(2)?),
+        sender: optional_id(row, 3)?.map(UserId),
+        device: optional_id(row, 4)?.map(DeviceId),
+        request: optional_id(row, 5)?.map(RequestId),
+        ordinal: seq(row, 6)?.0,
+        content: message(row, 7)?,
+    })
+}
+
+pub(super) fn chat(row: &Row<'_>) -> rusqlite::Result<ChatRow> {
+    let chat = Chat {
+        id: ChatId(id(row, 0)?),
+        kind: v1::ChatKind::try_from(row.get::<_, i32>(1)?).unwrap_or_default(),
+        title: row.get(2)?,
+        peer: optional_id(row, 3)?.map(UserId),
+        member_count: row.get(4)?,
+        role: v1::Role::try_from(row.get::<_, i32>(5)?).unwrap_or_default(),
+        head: seq(row, 6)?,
+        active_at: Timestamp(row.get(7)?),
+        read: seq(row, 8)?,
+        unread: row.get(9)?,
+        left: row.get(10)?,
+    };
+    Ok(ChatRow {
+        chat,
+        cursor: row.get::<_, Option<i64>>(11)?.map(Seq::from_i64),
+        known: row.get(12)?,
+        confirmed_read: seq(row, 13)?,
+        listed_head: seq(row, 14)?,
+        listed_unread: row.get(15)?,
+        own: seq(row, 16)?,
+    })
+}
+
+pub(super) fn queued(row: &Row<'_>) -> rusqlite::Result<QueuedMessage> {
+    let chat = ChatId(id(row, 1)?);
+    let to = optional_id(row, 2)?.map_or(To::Chat(chat), |peer| To::Peer(UserId(peer)));
+    let state = match row.get::<_, i64>(6)? {
+        SENT => SendState::Sent {
+            seq: seq(row, 7)?,
+            sent_at: Timestamp(row.get(8)?),
+        },
+        FAILED => SendState::Failed {
+            code: v1::SendErrorCode::try_from(row.get::<_, i32>(9)?).unwrap_or_default(),
+            message: row.get(10)?,
+        },
+        _ => SendState::Queued,
+    };
+    Ok(QueuedMessage {
+        message: Outgoing {
+            request: RequestId(id(row, 0)?),
+            to,
+            envelope: message(row, 3)?,
+            body: Bytes::from(row.get::<_, Vec<u8>>(4)?),
+        },
+        chat,
+        created_at: Timestamp(row.get(5)?),
+        state,
+    })
+}
+
+pub(super) fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
+    row.get::<_, [u8; 16]>(column).map(Uuid::from_bytes)
+}
+
+fn optional_id(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Uuid>> {
+    Ok(row.get::<_, Option<[u8; 16]>>(column)?.map(Uuid::from_bytes))
+}
+
+pub(super) fn seq(row: &Row<'_>, column: usize) -> rusqlite::Result<Seq> {
+    row.get(column).map(Seq::from_i64)
+}
+
+fn message<M: Message + Default>(row: &Row<'_>, column: usize) -> rusqlite::Result<M> {
+    let bytes: Vec<u8> = row.get(column)?;
+    M::decode(bytes.as_slice()).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, Box::new(error))
+    })
+}

@@ -1,0 +1,264 @@
+//! What is written is there after a restart; what is undone leaves nothing.
+
+use std::time::Duration;
+
+use tern_proto::v1::{ChatKind, Role};
+use tern_types::{ChatId, Seq, UserId};
+use uuid::Uuid;
+
+use super::Store;
+use crate::config::StoreLocation;
+use crate::engine::testing::{NOW, credentials, entry, user};
+use crate::engine::{Change, ChatRow};
+use crate::model::{Chat, Entry, FailureCode, Mark, Outgoing, QueuedMessage, SendState, To};
+
+const CHAT: ChatId = ChatId(Uuid::from_u128(1));
+
+fn memory() -> Store {
+    let mut store = Store::open(&StoreLocation::Memory, true).unwrap();
+    store.put_credentials(&credentials()).unwrap();
+    store
+}
+
+fn queued(body: &'static str) -> QueuedMessage {
+    let message = Outgoing::new(CHAT, body);
+    QueuedMessage {
+        message,
+        chat: CHAT,
+        created_at: NOW,
+        state: SendState::Queued,
+    }
+}
+
+/// The entry that a queued message becomes.
+fn own(queued: &QueuedMessage, seq: u64) -> Entry {
+    let me = credentials();
+    let request = Some(queued.message.request);
+    Entry {
+        sender: Some(me.user),
+        device: Some(me.device),
+        request,
+        ..entry(CHAT, seq)
+    }
+}
+
+fn row(peer: Option<UserId>) -> ChatRow {
+    let chat = Chat {
+        id: CHAT,
+        kind: ChatKind::Direct,
+        title: "'; drop table chats; --".into(),
+        peer,
+        member_count: 2,
+        role: Role::Member,
+        head: Seq(9),
+        active_at: NOW,
+        read: Seq(4),
+        unread: 5,
+        left: false,
+    };
+    ChatRow {
+        chat,
+        cursor: Some(Seq(9)),
+        known: true,
+        confirmed_read: Seq(3),
+        listed_head: Seq(5),
+        listed_unread: 2,
+        own: Seq(1),
+    }
+}
+
+#[test]
+fn a_file_is_the_same_after_a_restart_and_belongs_to_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let location = StoreLocation::File(directory.path().join("sub/device.db"));
+    let mark = Mark {
+        delivered: Seq(5),
+        read: Seq(2),
+    };
+    let (epoch, message) = (Uuid::from_u128(77), queued("hello"));
+    let changes = [
+        Change::Epoch(epoch),
+        Change::Listed,
+        Change::Chat(row(None)),
+        Change::Queue(message.clone()),
+        Change::Receipt {
+            chat: CHAT,
+            user: user(2),
+            mark,
+        },
+        Change::Entry(entry(CHAT, 8)),
+    ];
+    let mut store = Store::open(&location, true).unwrap();
+    assert_eq!(store.credentials().unwrap(), None);
+    store.put_credentials(&credentials()).unwrap();
+    store.commit(&changes).unwrap();
+    assert!(Store::open(&location, true).is_err(), "two clients of one device");
+    drop(store);
+
+    let store = Store::open(&location, true).unwrap();
+    let stored = store.load().unwrap();
+    assert_eq!(store.credentials().unwrap(), Some(credentials()));
+    assert_eq!((stored.epoch, stored.listed), (Some(epoch), true));
+    assert_eq!(stored.chats, [(row(None), vec![Seq(8)])]);
+    assert_eq!(stored.outbox, [message]);
+    assert_eq!(stored.receipts, [(CHAT, user(2), mark)]);
+    assert_eq!(store.history(CHAT, None, 10).unwrap(), [entry(CHAT, 8)]);
+}
+
+#[test]
+fn a_message_leaves_the_outbox_when_its_entry_is_in_the_log() {
+    let mut store = memory();
+    let (first, second) = (queued("a"), queued("b"));
+    store
+        .commit(&[Change::Queue(first.clone()), Change::Queue(second.clone())])
+        .unwrap();
+    let (request, seq) = (first.message.request, Seq(1));
+    store
+        .commit(&[Change::Sent {
+            request,
+            chat: CHAT,
+            seq,
+            sent_at: NOW,
+        }])
+        .unwrap();
+    assert_eq!(
+        store.outbox().unwrap()[0].state,
+        SendState::Sent { seq, sent_at: NOW }
+    );
+    store.commit(&[Change::Entry(own(&first, 1))]).unwrap();
+    assert_eq!(store.outbox().unwrap(), [second]);
+}
+
+#[test]
+fn another_devices_request_id_takes_nothing_out_of_the_outbox() {
+    let mut store = memory();
+    let message = queued("mine");
+    let request = Some(message.message.request);
+    store
+        .commit(&[
+            Change::Queue(message.clone()),
+            Change::Entry(Entry {
+                request,
+                ..entry(CHAT, 1)
+            }),
+        ])
+        .unwrap();
+    assert_eq!(store.outbox().unwrap(), [message]);
+}
+
+#[test]
+fn a_refused_message_stays_until_it_is_discarded() {
+    let mut store = memory();
+    let message = queued("no");
+    let request = message.message.request;
+    store
+        .commit(&[Change::Queue(message), Change::Unqueue(request)])
+        .unwrap();
+    assert_eq!(
+        store.outbox().unwrap().len(),
+        1,
+        "one that waits is not discarded"
+    );
+    let (code, text) = (FailureCode::NotAMember, "gone".to_owned());
+    store
+        .commit(&[Change::Failed {
+            request,
+            code,
+            message: text.clone(),
+        }])
+        .unwrap();
+    assert_eq!(
+        store.outbox().unwrap()[0].state,
+        SendState::Failed { code, message: text }
+    );
+    store.commit(&[Change::Unqueue(request)]).unwrap();
+    assert_eq!(store.outbox().unwrap(), []);
+}
+
+#[test]
+fn history_comes_in_pages_and_the_servers_word_stands_over_a_sends_result() {
+    let mut store = memory();
+    let changes: Vec<_> = (1..=30).map(|seq| Change::Entry(entry(CHAT, seq))).collect();
+    store.commit(&changes).unwrap();
+    let page = store.history(CHAT, Some(Seq(21)), 10).unwrap();
+    assert_eq!(
+        page.iter().map(|entry| entry.seq.0).collect::<Vec<_>>(),
+        (11..=20).collect::<Vec<_>>()
+    );
+
+    let result = Entry {
+        ordinal: 0,
+        ..own(&queued("x"), 31)
+    };
+    let server = Entry {
+        ordinal: 31,
+        ..result.clone()
+    };
+    store
+        .commit(&[
+            Change::Entry(result.clone()),
+            Change::Entry(server.clone()),
+            Change::Entry(result),
+        ])
+        .unwrap();
+    assert_eq!(store.history(CHAT, None, 1).unwrap(), [server]);
+}
+
+#[test]
+fn a_new_epoch_forgets_all_and_offers_own_messages_again_before_those_that_wait() {
+    let mut store = memory();
+    let (sent, waiting) = (queued("sent"), queued("waiting"));
+    let recent = own(&sent, 3);
+    let old = Entry {
+        sent_at: NOW - Duration::from_secs(3600),
+        ..own(&queued("long ago"), 2)
+    };
+    let epoch = Uuid::from_u128(2);
+    store
+        .commit(&[
+            Change::Epoch(Uuid::from_u128(1)),
+            Change::Listed,
+            Change::Chat(row(Some(user(2)))),
+            Change::Queue(waiting.clone()),
+            Change::Entry(entry(CHAT, 1)),
+            Change::Entry(old),
+            Change::Entry(recent),
+            Change::Reset {
+                epoch,
+                since: NOW - Duration::from_secs(60),
+            },
+        ])
+        .unwrap();
+    let outbox = store.outbox().unwrap();
+    let requests: Vec<_> = outbox.iter().map(|queued| queued.message.request).collect();
+    assert_eq!(requests, [sent.message.request, waiting.message.request]);
+    assert_eq!(outbox[0].message.to, To::Peer(user(2)));
+    let stored = store.load().unwrap();
+    assert_eq!(
+        (stored.epoch, stored.listed, stored.chats.len()),
+        (Some(epoch), false, 0)
+    );
+    assert_eq!(store.history(CHAT, None, 10).unwrap(), []);
+}
+
+#[test]
+fn without_history_nothing_is_kept_but_the_outbox_is_emptied_all_the_same() {
+    let mut store = Store::open(&StoreLocation::Memory, false).unwrap();
+    store.put_credentials(&credentials()).unwrap();
+    let message = queued("x");
+    store
+        .commit(&[Change::Queue(message.clone()), Change::Entry(own(&message, 1))])
+        .unwrap();
+    assert_eq!(
+        (store.outbox().unwrap(), store.history(CHAT, None, 10).unwrap()),
+        (vec![], vec![])
+    );
+}
+
+#[test]
+fn names_are_remembered() {
+    let mut store = memory();
+    store.put_names(&[(user(2), "Bob".into())]).unwrap();
+    store.put_names(&[(user(2), "Robert".into())]).unwrap();
+    assert_eq!(store.names().unwrap(), [(user(2), "Robert".to_owned())].into());
+}

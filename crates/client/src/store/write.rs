@@ -1,0 +1,211 @@
+//! Changes of the engine as SQL.
+
+use prost::Message;
+use rusqlite::{Connection, params};
+use tern_types::{Timestamp, UserId};
+
+use super::Store;
+use super::rows::{self, FAILED, QUEUED, SENT};
+use crate::engine::{Change, ChatRow};
+use crate::error::ClientError;
+use crate::model::{Credentials, Entry, QueuedMessage, SendState, StoreEpoch};
+
+/// Own sends offered again to another store: so many go out in about a minute.
+const MAX_RECENT: i64 = 1000;
+
+type Result<T = (), E = ClientError> = std::result::Result<T, E>;
+
+pub(super) fn change(db: &Connection, change: &Change, keep_history: bool) -> Result {
+    match change {
+        Change::Entry(entry) => put_entry(db, entry, keep_history),
+        Change::Chat(row) => put_chat(db, row),
+        Change::Queue(message) => put_queued(db, message),
+        Change::Sent {
+            request,
+            chat,
+            seq,
+            sent_at,
+        } => run(
+            db,
+            "UPDATE outbox SET state = ?1, chat = ?2, seq = ?3, sent_at = ?4 WHERE request = ?5",
+            params![SENT, chat.as_bytes(), seq.to_i64(), sent_at.0, request.as_bytes()],
+        ),
+        Change::Failed {
+            request,
+            code,
+            message,
+        } => run(
+            db,
+            "UPDATE outbox SET state = ?1, code = ?2, reason = ?3 WHERE request = ?4",
+            params![FAILED, i32::from(*code), message, request.as_bytes()],
+        ),
+        Change::Unqueue(request) => {
+            let discard = "DELETE FROM outbox WHERE request = ?1 AND state = ?2";
+            run(db, discard, params![request.as_bytes(), FAILED])
+        }
+        Change::Receipt { chat, user, mark } => run(
+            db,
+            "INSERT OR REPLACE INTO receipts (chat, user, delivered, read) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                chat.as_bytes(),
+                user.as_bytes(),
+                mark.delivered.to_i64(),
+                mark.read.to_i64()
+            ],
+        ),
+        Change::Credentials(credentials) => put_credentials(db, credentials),
+        Change::Epoch(epoch) => put_meta(db, "epoch", epoch.as_bytes()),
+        Change::Listed => put_meta(db, "listed", &[1]),
+        Change::Reset { epoch, since } => reset(db, *epoch, *since),
+    }
+}
+
+impl Store {
+    /// Tokens of a new device.
+    pub fn put_credentials(&mut self, credentials: &Credentials) -> Result {
+        self.commit(&[Change::Credentials(credentials.clone())])
+    }
+
+    /// Remembers names of people.
+    pub fn put_names(&mut self, names: &[(UserId, String)]) -> Result {
+        let transaction = self.connection.transaction()?;
+        for (user, name) in names {
+            let put = "INSERT OR REPLACE INTO names (user, name) VALUES (?1, ?2)";
+            run(&transaction, put, params![user.as_bytes(), name])?;
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+fn run(db: &Connection, sql: &str, params: impl rusqlite::Params) -> Result {
+    db.prepare_cached(sql)?.execute(params)?;
+    Ok(())
+}
+
+fn put_meta(db: &Connection, key: &str, value: &[u8]) -> Result {
+    run(
+        db,
+        "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
+        params![key, value],
+    )
+}
+
+fn put_credentials(db: &Connection, credentials: &Credentials) -> Result {
+    put_meta(db, "user", credentials.user.as_bytes())?;
+    put_meta(db, "device", credentials.device.as_bytes())?;
+    put_meta(db, "access_token", credentials.access_token.as_bytes())?;
+    put_meta(
+        db,
+        "access_expires_at",
+        &credentials.access_expires_at.0.to_be_bytes(),
+    )?;
+    put_meta(db, "refresh_token", credentials.refresh_token.as_bytes())
+}
+
+/// What the server sends (with its ordinal) stands over what a send's result said of the same entry.
+fn put_entry(db: &Connection, entry: &Entry, keep_history: bool) -> Result {
+    if let Some(request) = entry.request {
+        let applied = "DELETE FROM outbox WHERE request = ?1 AND state <> ?2 \
+             AND ?3 = (SELECT value FROM meta WHERE key = 'device')";
+        run(
+            db,
+            applied,
+            params![request.as_bytes(), FAILED, entry.device.map(|id| *id.as_bytes())],
+        )?;
+    }
+    if !keep_history {
+        return Ok(());
+    }
+    run(
+        db,
+        "INSERT INTO entries (chat, seq, sent_at, sender, device, request, ordinal, counts, content) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+         ON CONFLICT (chat, seq) DO UPDATE SET ordinal = excluded.ordinal, content = excluded.content \
+         WHERE excluded.ordinal > 0",
+        params![
+            entry.chat.as_bytes(),
+            entry.seq.to_i64(),
+            entry.sent_at.0,
+            entry.sender.map(|id| *id.as_bytes()),
+            entry.device.map(|id| *id.as_bytes()),
+            entry.request.map(|id| *id.as_bytes()),
+            i64::try_from(entry.ordinal).unwrap_or(i64::MAX),
+            entry.counts_as_unread(),
+            entry.content.encode_to_vec(),
+        ],
+    )
+}
+
+fn put_chat(db: &Connection, row: &ChatRow) -> Result {
+    let chat = &row.chat;
+    run(
+        db,
+        &format!(
+            "INSERT OR REPLACE INTO chats ({}) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)",
+            rows::CHAT_COLUMNS
+        ),
+        params![
+            chat.id.as_bytes(),
+            i32::from(chat.kind),
+            chat.title,
+            chat.peer.map(|id| *id.as_bytes()),
+            chat.member_count,
+            i32::from(chat.role),
+            chat.head.to_i64(),
+            chat.active_at.0,
+            chat.read.to_i64(),
+            chat.unread,
+            chat.left,
+            row.cursor.map(tern_types::Seq::to_i64),
+            row.known,
+            row.confirmed_read.to_i64(),
+            row.listed_head.to_i64(),
+            row.listed_unread,
+            row.own.to_i64(),
+        ],
+    )
+}
+
+fn put_queued(db: &Connection, queued: &QueuedMessage) -> Result {
+    let message = &queued.message;
+    let peer = match message.to {
+        crate::model::To::Peer(peer) => Some(*peer.as_bytes()),
+        crate::model::To::Chat(_) => None,
+    };
+    let (state, code, reason) = match &queued.state {
+        SendState::Failed { code, message } => (FAILED, Some(i32::from(*code)), Some(message)),
+        _ => (QUEUED, None, None),
+    };
+    run(
+        db,
+        "INSERT OR IGNORE INTO outbox (request, chat, peer, envelope, body, created_at, state, code, reason) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        params![
+            message.request.as_bytes(),
+            queued.chat.as_bytes(),
+            peer,
+            message.envelope.encode_to_vec(),
+            message.body.as_ref(),
+            queued.created_at.0,
+            state,
+            code,
+            reason,
+        ],
+    )
+}
+
+/// The server's store is another one: nothing that was heard from the old one counts. Own messages that the new one
+/// may have lost go into the outbox, before those that wait there, under their request_ids.
+fn reset(db: &Connection, epoch: StoreEpoch, since: Timestamp) -> Result {
+    let waiting = super::read::outbox(db)?;
+    let recent = super::read::own_recent(db, since, MAX_RECENT)?;
+    for table in ["outbox", "entries", "chats", "receipts"] {
+        db.execute(&format!("DELETE FROM {table}"), [])?;
+    }
+    for queued in recent.iter().chain(&waiting) {
+        put_queued(db, queued)?;
+    }
+    run(db, "DELETE FROM meta WHERE key = 'listed'", [])?;
+    put_meta(db, "epoch", epoch.as_bytes())
+}
