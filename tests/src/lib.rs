@@ -5,13 +5,18 @@
 //! - [`api`]: the unary services as a back end or a device
 //! - [`wire`]: one device stream, frame by frame: for what a good client never does
 //! - [`phone`]: a good client: cursor, outbox, acknowledgements, reconnects
+//! - [`raw`]: any bytes at all
 //! - [`checks`]: what must hold of the store and of the nodes after every test
 
-#![allow(clippy::expect_used, reason = "all of this is test code: what is not there fails the test")]
+#![allow(
+    clippy::expect_used,
+    reason = "all of this is test code: what is not there fails the test"
+)]
 
 pub mod api;
 pub mod checks;
 pub mod phone;
+pub mod raw;
 pub mod wire;
 pub mod world;
 

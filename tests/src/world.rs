@@ -59,6 +59,12 @@ impl World {
         Self::build(change).await
     }
 
+    /// A second platform on the same database that knows nothing of this one's nodes: every chat has two owners then.
+    /// End it first.
+    pub async fn beside(&self) -> Self {
+        Self::build(|builder| builder.beside(&self.platform)).await
+    }
+
     async fn build(change: impl FnOnce(Builder) -> Builder) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         open_to_all(dir.path());
@@ -125,6 +131,14 @@ impl World {
         }
     }
 
+    /// Several new people.
+    pub async fn users<const N: usize>(&self, names: [&str; N]) -> [User; N] {
+        let users = futures::future::join_all(names.map(|name| self.user(name))).await;
+        users
+            .try_into()
+            .unwrap_or_else(|_| unreachable!("as many as asked for"))
+    }
+
     /// Links one more device to a user.
     pub async fn device(&self, user: &User) -> Device {
         self.try_device(user).await.expect("a device")
@@ -151,6 +165,19 @@ impl World {
             access_token: tokens.access_token,
             refresh_token: tokens.refresh_token,
         })
+    }
+
+    /// Revokes a device as the back end.
+    pub async fn revoke(&self, device: &Device) {
+        let request = v1::RevokeDeviceRequest {
+            device_id: device.id.to_string(),
+        };
+        self.back_end()
+            .await
+            .devices()
+            .revoke_device(request)
+            .await
+            .expect("a revocation");
     }
 
     /// A device with a phone that is online.
@@ -191,6 +218,14 @@ impl World {
             .expect("an id")
     }
 
+    /// Carries a message from one new person to another.
+    pub async fn still_works(&self) {
+        let [alice, bob] = self.users(["alice", "bob"]).await;
+        let (hers, his) = (self.phone(&alice).await, self.phone(&bob).await);
+        let sent = hers.say(bob.id, "still here").await;
+        his.has(sent.chat_id.parse().expect("an id"), sent.seq).await;
+    }
+
     /// The chat node that owns a chat.
     pub async fn owner_of(&self, chat: ChatId) -> String {
         self.platform
@@ -208,10 +243,23 @@ impl World {
 
     /// Checks what must hold after every test, then ends the platform.
     pub async fn end(self) {
-        checks::all(&self)
+        self.check().await;
+        checks::nothing_swept(&self)
             .await
             .unwrap_or_else(|error| panic!("after the test: {error:#}"));
         self.platform.abort().await.expect("the platform ends");
+    }
+
+    /// The same where the sweep has to find something: nodes that know nothing of each other.
+    pub async fn end_swept(self) {
+        self.check().await;
+        self.platform.abort().await.expect("the platform ends");
+    }
+
+    async fn check(&self) {
+        checks::store_and_logs(self)
+            .await
+            .unwrap_or_else(|error| panic!("after the test: {error:#}"));
     }
 }
 

@@ -102,6 +102,20 @@ impl Postgres {
         create_database(&self.url("postgres"), name).await
     }
 
+    /// Ends it as a crash would, its children too; returns when it is gone.
+    pub async fn crash(&self) -> anyhow::Result<()> {
+        self.process.end(Signal::SIGQUIT, STOPS_WITHIN).await?;
+        Ok(())
+    }
+
+    /// Starts it again after a crash, on the same port; returns when it accepts connections.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.process.exited().is_some(), "postgres is running");
+        let log = self.process.log().to_owned();
+        self.process = spawn(&Account::find()?, &self.data, &log, self.port, self.dies_with_us)?;
+        self.ready().await
+    }
+
     /// A fast shutdown; data stay.
     pub async fn stop(self) -> anyhow::Result<()> {
         if !self.process.end(Signal::SIGINT, STOPS_WITHIN).await? {

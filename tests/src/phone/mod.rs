@@ -7,7 +7,7 @@ mod state;
 
 use std::time::Duration;
 
-use tern_proto::v1::{Entry, Sent, entry_content::Content};
+use tern_proto::v1::{CreateGroupRequest, Entry, Sent, entry_content::Content};
 use tern_types::{ChatId, RequestId, UserId};
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 pub use state::{Log, State};
 
 use crate::world::BOUND;
-use crate::{Api, Device, World};
+use crate::{Api, Device, User, World};
 
 /// Where a message goes.
 #[derive(Debug, Clone, Copy)]
@@ -189,6 +189,24 @@ impl Phone {
         self.command(Command::Read { chat, seq }).await;
     }
 
+    /// Makes a group with these others.
+    pub async fn create_group(&self, others: &[&User]) -> ChatId {
+        let request = CreateGroupRequest {
+            request_id: RequestId::random().to_string(),
+            title: "a group".to_owned(),
+            member_user_ids: others.iter().map(|user| user.id.to_string()).collect(),
+            ..Default::default()
+        };
+        let reply = self.api().chats().create_group(request).await.expect("a group");
+        reply
+            .into_inner()
+            .chat
+            .expect("a chat")
+            .chat_id
+            .parse()
+            .expect("an id")
+    }
+
     async fn command(&self, command: Command) {
         self.commands.send(command).await.expect("the phone's task runs");
     }
@@ -279,6 +297,39 @@ impl Phone {
 impl Drop for Phone {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Waits until all of these have a chat up to `head`, and makes sure that they have the same log, with each of `texts`
+/// in it exactly once.
+pub async fn agree(phones: &[&Phone], chat: ChatId, head: u64, texts: &[String]) {
+    let mut logs = Vec::new();
+    for phone in phones {
+        logs.push(phone.has(chat, head).await);
+    }
+    let order = |log: &Log| -> Vec<(u64, String)> {
+        log.entries
+            .iter()
+            .filter_map(|(seq, entry)| Some((*seq, text(entry)?)))
+            .collect()
+    };
+    for (phone, log) in phones.iter().zip(&logs) {
+        assert_eq!(
+            order(log),
+            order(&logs[0]),
+            "the log of {:?} is another",
+            phone.device().id
+        );
+        let mut have = log.texts();
+        let mut want = texts.to_vec();
+        have.sort_unstable();
+        want.sort_unstable();
+        assert_eq!(
+            have,
+            want,
+            "{:?} lacks messages or has some twice",
+            phone.device().id
+        );
     }
 }
 

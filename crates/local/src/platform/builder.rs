@@ -30,6 +30,15 @@ pub struct Builder {
     pub(super) drain_timeout: Duration,
     pub(super) fixed_ports: Vec<u16>,
     shared: Option<Shared>,
+    beside: Option<Beside>,
+}
+
+/// What a platform takes from another one.
+#[derive(Debug, Clone)]
+struct Beside {
+    database_url: String,
+    secrets: Secrets,
+    api_key: String,
 }
 
 impl Builder {
@@ -50,6 +59,7 @@ impl Builder {
             drain_timeout: DRAIN_TIMEOUT,
             fixed_ports: Vec::new(),
             shared: None,
+            beside: None,
         }
     }
 
@@ -116,16 +126,46 @@ impl Builder {
         self
     }
 
+    /// On the database of another platform, with its keys, and with a cluster map of its own: neither knows of the
+    /// other's nodes, so that each slot has two owners.
+    #[must_use]
+    pub fn beside(self, other: &Platform) -> Self {
+        let Servers::Shared { shared, .. } = &other.servers else {
+            return self;
+        };
+        let beside = Beside {
+            database_url: other.database_url.clone(),
+            secrets: other.secrets.clone(),
+            api_key: other.api_key.clone(),
+        };
+        Self {
+            beside: Some(beside),
+            ..self.on(shared)
+        }
+    }
+
     /// Starts everything; returns when every node is ready and the map shows it.
-    pub async fn start(mut self) -> anyhow::Result<Platform> {
+    pub async fn start(self) -> anyhow::Result<Platform> {
+        // A large future, awaited once.
+        Box::pin(self.start_all()).await
+    }
+
+    async fn start_all(mut self) -> anyhow::Result<Platform> {
         fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
         self.dir = self.dir.canonicalize()?;
-        let secrets = Secrets::in_dir(&self.dir)?;
-        let (servers, database_url) = self.servers().await?;
+        let beside = self.beside.take();
+        let secrets = match &beside {
+            Some(beside) => beside.secrets.clone(),
+            None => Secrets::in_dir(&self.dir)?,
+        };
+        let (servers, database_url) = self.servers(beside.as_ref()).await?;
         self.run(&database_url, &secrets, &["migrate"])
             .await
             .context("tern migrate")?;
-        let api_key = self.api_key(&database_url, &secrets).await?;
+        let api_key = match beside {
+            Some(beside) => beside.api_key,
+            None => self.api_key(&database_url, &secrets).await?,
+        };
         let mut platform = Platform {
             nodes: BTreeMap::new(),
             servers,
@@ -144,10 +184,20 @@ impl Builder {
         Ok(platform)
     }
 
-    async fn servers(&mut self) -> anyhow::Result<(Servers, String)> {
+    async fn servers(&mut self, beside: Option<&Beside>) -> anyhow::Result<(Servers, String)> {
         if let Some(shared) = self.shared.take() {
-            let url = shared.database().await?;
-            return Ok((Servers::Shared(shared), url));
+            let owns_database = beside.is_none();
+            let url = match beside {
+                Some(beside) => beside.database_url.clone(),
+                None => shared.database().await?,
+            };
+            return Ok((
+                Servers::Shared {
+                    shared,
+                    owns_database,
+                },
+                url,
+            ));
         }
         let (postgres, etcd) = tokio::try_join!(Postgres::start(&self.dir), Etcd::start(&self.dir))?;
         let url = postgres.create_database("tern").await?;

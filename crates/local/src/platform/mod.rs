@@ -56,14 +56,14 @@ pub struct Platform {
 #[derive(Debug)]
 enum Servers {
     Private { postgres: Postgres, etcd: Etcd },
-    Shared(Shared),
+    Shared { shared: Shared, owns_database: bool },
 }
 
 impl Servers {
     fn etcd(&self) -> &str {
         match self {
             Self::Private { etcd, .. } => etcd.endpoint(),
-            Self::Shared(shared) => shared.etcd(),
+            Self::Shared { shared, .. } => shared.etcd(),
         }
     }
 }
@@ -112,10 +112,10 @@ impl Platform {
     }
 
     /// The platform's own Postgres and etcd, where it has them.
-    pub fn private_servers(&self) -> Option<(&Postgres, &Etcd)> {
-        match &self.servers {
+    pub fn private_servers(&mut self) -> Option<(&mut Postgres, &mut Etcd)> {
+        match &mut self.servers {
             Servers::Private { postgres, etcd } => Some((postgres, etcd)),
-            Servers::Shared(_) => None,
+            Servers::Shared { .. } => None,
         }
     }
 
@@ -300,7 +300,12 @@ impl Platform {
 
     async fn stop_servers(self) -> anyhow::Result<()> {
         match &self.servers {
-            Servers::Shared(_) => postgres::drop_database(&self.database_url).await,
+            Servers::Shared {
+                owns_database: true, ..
+            } => postgres::drop_database(&self.database_url).await,
+            Servers::Shared {
+                owns_database: false, ..
+            } => Ok(()),
             Servers::Private { postgres, etcd } => {
                 etcd.process().end(Signal::SIGTERM, STOP_GRACE).await?;
                 postgres

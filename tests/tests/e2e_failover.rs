@@ -1,0 +1,305 @@
+//! Nodes die, hang, come back and disagree: no message is lost, doubled or out of order.
+
+use std::time::Duration;
+
+use tern_local::{Role, until};
+use tern_proto::v1::{SendErrorCode, send_result::Outcome, server_event::Event};
+use tern_tests::phone::agree;
+use tern_tests::wire::{self, Wire};
+use tern_tests::{Phone, World};
+use tern_types::{ChatId, RequestId, Slot};
+
+/// Two phones write to each other, one message each every `PACE`, while something else happens.
+const PACE: Duration = Duration::from_millis(20);
+
+struct Conversation {
+    chat: ChatId,
+    phones: [Phone; 2],
+    texts: Vec<String>,
+    requests: Vec<(usize, RequestId)>,
+}
+
+impl Conversation {
+    async fn begin(world: &World) -> Self {
+        let [alice, bob] = world.users(["alice", "bob"]).await;
+        let phones = [world.phone(&alice).await, world.phone(&bob).await];
+        let chat = ChatId::direct(alice.id, bob.id);
+        phones[0].say(bob.id, "first").await;
+        phones[1].has_text(chat, "first").await;
+        Self {
+            chat,
+            phones,
+            texts: vec!["first".to_owned()],
+            requests: Vec::new(),
+        }
+    }
+
+    /// Puts `count` messages of each into the outboxes, at the pace of two quick writers.
+    async fn write(&mut self, count: usize) {
+        let mut pace = tokio::time::interval(PACE);
+        for _ in 0..count {
+            pace.tick().await;
+            for (number, phone) in self.phones.iter().enumerate() {
+                let text = format!("{} of {number}", self.texts.len());
+                self.requests
+                    .push((number, phone.send(self.chat, text.as_bytes()).await));
+                self.texts.push(text);
+            }
+        }
+    }
+
+    /// Everything was sent once and both have all of it, in one order.
+    async fn end(&self) {
+        let mut head = 0;
+        for (phone, request) in &self.requests {
+            head = head.max(self.phones[*phone].sent(*request).await.seq);
+        }
+        agree(&[&self.phones[0], &self.phones[1]], self.chat, head, &self.texts).await;
+        assert_eq!(head, self.texts.len() as u64, "the log has nothing else in it");
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_goes_on_when_its_owner_is_killed() {
+    let mut world = World::start().await;
+    let mut conversation = Conversation::begin(&world).await;
+    for _ in 0..2 {
+        let owner = world.owner_of(conversation.chat).await;
+        conversation.write(20).await;
+        world.platform.kill(&owner).await.unwrap();
+        conversation.write(50).await;
+        conversation.end().await;
+        world.platform.restart(&owner).await.unwrap();
+    }
+    conversation.write(20).await;
+    conversation.end().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_conversation_goes_on_when_a_gateway_is_killed() {
+    let mut world = World::start().await;
+    let mut conversation = Conversation::begin(&world).await;
+    for gateway in ["gateway-0", "gateway-1"] {
+        conversation.write(10).await;
+        world.platform.kill(gateway).await.unwrap();
+        conversation.write(40).await;
+        conversation.end().await;
+        world.platform.restart(gateway).await.unwrap();
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_conversation_goes_on_when_presence_is_killed() {
+    let mut world = World::with(|builder| builder.presences(2)).await;
+    let mut conversation = Conversation::begin(&world).await;
+    for presence in ["presence-0", "presence-1"] {
+        conversation.write(10).await;
+        world.platform.kill(presence).await.unwrap();
+        conversation.write(60).await;
+        conversation.end().await;
+        world.platform.restart(presence).await.unwrap();
+        conversation.write(20).await;
+        conversation.end().await;
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_only_presence_node_forgets_everything_and_nothing_is_lost() {
+    let mut world = World::start().await;
+    let mut conversation = Conversation::begin(&world).await;
+    conversation.write(10).await;
+    world.platform.kill("presence-0").await.unwrap();
+    conversation.write(20).await;
+    world.platform.restart("presence-0").await.unwrap();
+    conversation.write(20).await;
+    conversation.end().await;
+    world.end().await;
+}
+
+/// A stale owner: it hangs until its lease is over and another one has taken its chats, then wakes up with commands,
+/// acknowledgements and settling still to do.
+#[tokio::test]
+async fn an_owner_that_hangs_and_wakes_up_too_late_changes_nothing() {
+    let world = World::start().await;
+    let mut conversation = Conversation::begin(&world).await;
+    for _ in 0..2 {
+        let owner = world.owner_of(conversation.chat).await;
+        // Some are on their way into it when it stops.
+        conversation.write(10).await;
+        world.platform.freeze(&owner).unwrap();
+        conversation.write(10).await;
+        world.platform.out_of_map(&owner).await.unwrap();
+        conversation.write(20).await;
+        world.platform.thaw(&owner).unwrap();
+        conversation.write(20).await;
+        conversation.end().await;
+        let slot = Slot::of_chat(conversation.chat);
+        until::holds("it owns its chats again", Duration::from_secs(30), || async {
+            Ok(world.platform.owner(Role::Chat, slot).await? == owner)
+        })
+        .await
+        .unwrap();
+    }
+    conversation.end().await;
+    world.end().await;
+}
+
+/// Rule 2. Two platforms on one database that know nothing of each other: each of the two chat nodes is sure that it
+/// owns every chat, and neither ever hears of the other's commits but by the compare-and-set.
+#[tokio::test]
+async fn two_owners_of_one_chat_at_once_keep_one_log() {
+    let world = World::start().await;
+    let other = world.beside().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (world.device(&alice).await, world.device(&bob).await);
+    let chat = ChatId::direct(alice.id, bob.id);
+    let phones = [world.phone_of(&hers).await, other.phone_of(&his).await];
+    phones[0].say(bob.id, "first").await;
+    let mut texts = vec!["first".to_owned()];
+    let mut requests = Vec::new();
+    for number in 0..300 {
+        for (phone, name) in phones.iter().zip(["alice", "bob"]) {
+            let text = format!("{number} of {name}");
+            requests.push((phone, phone.send(chat, text.as_bytes()).await));
+            texts.push(text);
+        }
+        if number % 10 == 9 {
+            // Neither gets far ahead of the other.
+            for (phone, request) in &requests[requests.len() - 2..] {
+                phone.sent(*request).await;
+            }
+        }
+    }
+    let mut head = 0;
+    for (phone, request) in &requests {
+        head = head.max(phone.sent(*request).await.seq);
+    }
+    assert_eq!(head, 601, "every message has a place, and there are no others");
+    // Live delivery does not cross; reconnecting does.
+    for phone in &phones {
+        phone.disconnect().await;
+        phone.connect().await;
+    }
+    agree(&[&phones[0], &phones[1]], chat, head, &texts).await;
+    drop(phones);
+    other.end_swept().await;
+    world.end_swept().await;
+}
+
+/// Rule 9, first half.
+#[tokio::test]
+async fn messages_flow_on_while_etcd_is_away() {
+    let mut world = World::with_own_servers(|builder| builder).await;
+    let mut conversation = Conversation::begin(&world).await;
+    let freeze = |world: &mut World, signal| {
+        let (_, etcd) = world.platform.private_servers().unwrap();
+        etcd.process().signal(signal).unwrap();
+    };
+    freeze(&mut world, nix::sys::signal::Signal::SIGSTOP);
+    // Longer than every lease.
+    conversation.write(500).await;
+    conversation.end().await;
+    // Also for who comes only now.
+    world.still_works().await;
+    freeze(&mut world, nix::sys::signal::Signal::SIGCONT);
+    conversation.write(100).await;
+    conversation.end().await;
+    // And membership works again.
+    let owner = world.owner_of(conversation.chat).await;
+    world.platform.kill(&owner).await.unwrap();
+    conversation.write(20).await;
+    conversation.end().await;
+    world.end().await;
+}
+
+/// Rules 1 and 9, second half.
+#[tokio::test]
+async fn while_postgres_is_away_sends_are_unavailable_and_nothing_acknowledged_is_lost() {
+    let mut world = World::with_own_servers(|builder| builder).await;
+    let mut conversation = Conversation::begin(&world).await;
+    let sender = world.user("carol").await;
+    let device = world.device(&sender).await;
+    let (mut wire, _) = Wire::open(world.new_channel(0), &device).await.unwrap();
+    for _ in 0..2 {
+        conversation.write(20).await;
+        world.platform.private_servers().unwrap().0.crash().await.unwrap();
+        // Somebody asks in between, and is told to come back.
+        wire.say(wire::message_to(
+            RequestId::random(),
+            conversation.phones[0].user(),
+            "now?",
+        ))
+        .await;
+        let error = wire
+            .until(|event| match event {
+                Event::SendResult(result) => match result.outcome? {
+                    Outcome::Error(error) => Some(error),
+                    Outcome::Sent(sent) => panic!("sent without a store: {sent:?}"),
+                },
+                _ => None,
+            })
+            .await;
+        assert_eq!(error.code(), SendErrorCode::Unavailable);
+        assert!(error.retry_after_ms > 0);
+        conversation.write(20).await;
+        world
+            .platform
+            .private_servers()
+            .unwrap()
+            .0
+            .restart()
+            .await
+            .unwrap();
+        conversation.end().await;
+    }
+    world.end().await;
+}
+
+/// Rule 3: whoever comes second sees the other.
+#[tokio::test]
+async fn a_thousand_reconnects_racing_deliveries_lose_nothing() {
+    let world = World::start().await;
+    let alice = world.user("alice").await;
+    let hers = world.phone(&alice).await;
+    let mut readers = Vec::new();
+    for _ in 0..10 {
+        let user = world.user("reader").await;
+        readers.push((user.clone(), world.phone(&user).await));
+    }
+    let group = {
+        let mut members = vec![&alice];
+        members.extend(readers.iter().map(|(user, _)| user));
+        world.group(&members).await
+    };
+    // Each reader leaves and comes back a hundred times while messages arrive.
+    let stop = tokio::sync::watch::channel(false);
+    let write = async {
+        let mut texts = Vec::new();
+        let mut last = None;
+        while !*stop.1.borrow() {
+            let text = format!("message {}", texts.len());
+            last = Some(hers.say(group, text.as_bytes()).await);
+            texts.push(text);
+        }
+        (texts, last.unwrap().seq)
+    };
+    let reconnect = async {
+        futures::future::join_all(readers.iter().map(|(_, phone)| async move {
+            for round in 0..100 {
+                phone.disconnect().await;
+                phone.connect_at(round % 2).await;
+            }
+        }))
+        .await;
+        stop.0.send_replace(true);
+    };
+    let ((texts, head), ()) = tokio::join!(write, reconnect);
+    let mut all: Vec<&Phone> = readers.iter().map(|(_, phone)| phone).collect();
+    all.push(&hers);
+    agree(&all, group, head, &texts).await;
+    assert!(texts.len() > 100, "only {} messages raced", texts.len());
+    world.end().await;
+}

@@ -1,0 +1,420 @@
+//! Groups: members come and go, everybody gets what is theirs.
+
+use std::time::Duration;
+
+use tern_local::until;
+use tern_proto::error::reason_of;
+use tern_proto::v1::{self, ErrorReason, SendErrorCode, SkipReason, entry_content::Content};
+use tern_tests::phone::agree;
+use tern_tests::{Phone, User, World};
+use tern_types::{ChatId, RequestId};
+use tonic::Code;
+
+#[tokio::test]
+async fn in_a_group_each_sees_who_received_and_who_read() {
+    let world = World::start().await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let (hers, his, carols) = (
+        world.phone(&alice).await,
+        world.phone(&bob).await,
+        Phone::new(&world, &world.device(&carol).await),
+    );
+    let group = hers.create_group(&[&bob, &carol]).await;
+    let sent = hers.say(group, "hello all").await;
+
+    hers.receipt(group, bob.id, sent.seq, 0).await;
+    let so_far = hers
+        .state()
+        .receipts
+        .get(&(group, carol.id))
+        .copied()
+        .unwrap_or_default();
+    assert!(so_far.0 < sent.seq, "carol is offline: {so_far:?}");
+    carols.connect().await;
+    hers.receipt(group, carol.id, sent.seq, 0).await;
+    his.read(group, sent.seq).await;
+    hers.receipt(group, bob.id, sent.seq, sent.seq).await;
+
+    until::holds("the receipts as they are", Duration::from_secs(10), || async {
+        let request = v1::GetReceiptsRequest {
+            chat_id: group.to_string(),
+            ..Default::default()
+        };
+        let receipts = hers
+            .api()
+            .chats()
+            .get_receipts(request)
+            .await?
+            .into_inner()
+            .receipts;
+        let of = |user: &User| {
+            receipts
+                .iter()
+                .find(|receipt| receipt.user_id == user.id.to_string())
+        };
+        let state = |user| of(user).map(|receipt| (receipt.delivered_seq, receipt.read_seq >= sent.seq));
+        anyhow::ensure!(receipts.len() == 3, "{receipts:?}");
+        Ok(state(&bob) == Some((sent.seq, true)) && state(&carol) == Some((sent.seq, false)))
+    })
+    .await
+    .unwrap();
+    world.end().await;
+}
+
+/// Rule 7.
+#[tokio::test]
+async fn who_is_removed_gets_that_entry_and_nothing_after() {
+    let world = World::start().await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let (hers, his, carols) = (
+        world.phone(&alice).await,
+        world.phone(&bob).await,
+        world.phone(&carol).await,
+    );
+    let group = hers.create_group(&[&bob, &carol]).await;
+    hers.say(group, "before").await;
+    let removal = v1::RemoveMemberRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_id: bob.id.to_string(),
+        ..Default::default()
+    };
+    let removed = hers
+        .api()
+        .chats()
+        .remove_member(removal)
+        .await
+        .unwrap()
+        .into_inner()
+        .seq;
+    let after = hers.say(group, "after").await;
+    carols.has(group, after.seq).await;
+
+    let log = his.has(group, removed).await;
+    let last = log.entries[&removed]
+        .content
+        .as_ref()
+        .unwrap()
+        .content
+        .as_ref()
+        .unwrap();
+    assert!(
+        matches!(last, Content::MemberRemoved(gone) if gone.user_id == bob.id.to_string() && !gone.left),
+        "{last:?}"
+    );
+
+    // Neither by sending nor by asking is there anything more for him.
+    let request = his.send(group, "may I?").await;
+    assert_eq!(his.refused(request).await.code(), SendErrorCode::NotAMember);
+    let peek = v1::ListEntriesRequest {
+        chat_id: group.to_string(),
+        from_seq: 1,
+        ..Default::default()
+    };
+    if let Ok(reply) = his.api().chats().list_entries(peek).await {
+        assert!(
+            reply
+                .into_inner()
+                .entries
+                .iter()
+                .all(|entry| entry.seq <= removed)
+        );
+    }
+    // On a new stream nothing comes either; a message of another chat marks the time.
+    his.disconnect().await;
+    his.connect().await;
+    let mark: ChatId = hers.say(bob.id, "mark").await.chat_id.parse().unwrap();
+    his.has_text(mark, "mark").await;
+    assert_eq!(his.state().cursor(group), removed);
+
+    // Added again, he is told that he does not get what was in between.
+    let addition = v1::AddMembersRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_ids: vec![bob.id.to_string()],
+        ..Default::default()
+    };
+    let added = hers
+        .api()
+        .chats()
+        .add_members(addition)
+        .await
+        .unwrap()
+        .into_inner()
+        .seq;
+    let again = hers.say(group, "welcome back").await;
+    let log = his.has(group, again.seq).await;
+    assert_eq!(log.texts(), ["before", "welcome back"]);
+    assert!(log.entries.contains_key(&added));
+    let skipped = &log.skipped[0];
+    assert_eq!(
+        (skipped.reason(), skipped.to_seq),
+        (SkipReason::NotAMember, added - 1)
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn who_was_removed_while_offline_still_gets_that_entry() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
+    let group = hers.create_group(&[&bob]).await;
+    let before = hers.say(group, "before").await;
+    his.has(group, before.seq).await;
+    his.disconnect().await;
+    hers.say(group, "missed").await;
+    let removal = v1::RemoveMemberRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_id: bob.id.to_string(),
+        ..Default::default()
+    };
+    let removed = hers
+        .api()
+        .chats()
+        .remove_member(removal)
+        .await
+        .unwrap()
+        .into_inner()
+        .seq;
+    hers.say(group, "after").await;
+    his.connect().await;
+    let log = his.has(group, removed).await;
+    assert_eq!(log.texts(), ["before", "missed"]);
+    assert_eq!(his.state().cursor(group), removed);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn roles_allow_what_they_say() {
+    let world = World::start().await;
+    let [alice, bob, carol, dave] = world.users(["alice", "bob", "carol", "dave"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
+    let group = hers.create_group(&[&bob, &carol]).await;
+    let id = || RequestId::random().to_string();
+    let update = |title: &str| v1::UpdateChatRequest {
+        chat_id: group.to_string(),
+        request_id: id(),
+        title: title.to_owned(),
+        ..Default::default()
+    };
+    let set = |user: &User, role: v1::Role| v1::SetRoleRequest {
+        chat_id: group.to_string(),
+        request_id: id(),
+        user_id: user.id.to_string(),
+        role: role.into(),
+        ..Default::default()
+    };
+    let add = |user: &User| v1::AddMembersRequest {
+        chat_id: group.to_string(),
+        request_id: id(),
+        user_ids: vec![user.id.to_string()],
+        ..Default::default()
+    };
+    let leave = || v1::LeaveChatRequest {
+        chat_id: group.to_string(),
+        request_id: id(),
+        ..Default::default()
+    };
+
+    // A member changes nothing.
+    for status in [
+        his.api().chats().update_chat(update("mine")).await.unwrap_err(),
+        his.api().chats().add_members(add(&dave)).await.unwrap_err(),
+        his.api()
+            .chats()
+            .set_role(set(&bob, v1::Role::Admin))
+            .await
+            .unwrap_err(),
+    ] {
+        assert_eq!(
+            (status.code(), reason_of(&status)),
+            (Code::PermissionDenied, Some(ErrorReason::RoleTooLow))
+        );
+    }
+    // An admin changes members and title, no roles.
+    hers.api()
+        .chats()
+        .set_role(set(&bob, v1::Role::Admin))
+        .await
+        .unwrap();
+    his.api().chats().update_chat(update("ours")).await.unwrap();
+    let first = his
+        .api()
+        .chats()
+        .add_members(add(&dave))
+        .await
+        .unwrap()
+        .into_inner()
+        .seq;
+    assert!(first > 0);
+    assert_eq!(
+        his.api()
+            .chats()
+            .add_members(add(&dave))
+            .await
+            .unwrap()
+            .into_inner()
+            .seq,
+        0,
+        "a member already"
+    );
+    let status = his
+        .api()
+        .chats()
+        .set_role(set(&bob, v1::Role::Owner))
+        .await
+        .unwrap_err();
+    assert_eq!(reason_of(&status), Some(ErrorReason::RoleTooLow));
+    // A group keeps an owner.
+    let status = hers.api().chats().leave_chat(leave()).await.unwrap_err();
+    assert_eq!(
+        (status.code(), reason_of(&status)),
+        (Code::FailedPrecondition, Some(ErrorReason::LastOwner))
+    );
+    hers.api()
+        .chats()
+        .set_role(set(&bob, v1::Role::Owner))
+        .await
+        .unwrap();
+    let left = hers
+        .api()
+        .chats()
+        .leave_chat(leave())
+        .await
+        .unwrap()
+        .into_inner()
+        .seq;
+    let log = his.has(group, left).await;
+    let last = log.entries[&left]
+        .content
+        .as_ref()
+        .unwrap()
+        .content
+        .as_ref()
+        .unwrap();
+    assert!(
+        matches!(last, Content::MemberRemoved(gone) if gone.user_id == alice.id.to_string() && gone.left),
+        "{last:?}"
+    );
+
+    let get = v1::GetChatRequest {
+        chat_id: group.to_string(),
+        ..Default::default()
+    };
+    let chat = his
+        .api()
+        .chats()
+        .get_chat(get)
+        .await
+        .unwrap()
+        .into_inner()
+        .chat
+        .unwrap();
+    assert_eq!(
+        (chat.title.as_str(), chat.member_count, chat.role()),
+        ("ours", 3, v1::Role::Owner)
+    );
+    // A direct chat has none of this.
+    let direct: ChatId = his.say(carol.id, "hello").await.chat_id.parse().unwrap();
+    let direct = v1::UpdateChatRequest {
+        chat_id: direct.to_string(),
+        ..update("x")
+    };
+    let status = his.api().chats().update_chat(direct).await.unwrap_err();
+    assert_eq!(reason_of(&status), Some(ErrorReason::NotAGroup));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn making_a_group_again_gives_the_same_group() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let hers = world.phone(&alice).await;
+    let request = v1::CreateGroupRequest {
+        request_id: RequestId::random().to_string(),
+        title: "us".to_owned(),
+        member_user_ids: vec![bob.id.to_string()],
+        ..Default::default()
+    };
+    let first = hers
+        .api()
+        .chats()
+        .create_group(request.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .chat
+        .unwrap();
+    let second = hers
+        .api()
+        .chats()
+        .create_group(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .chat
+        .unwrap();
+    assert_eq!(first.chat_id, second.chat_id);
+    let chats = hers
+        .api()
+        .chats()
+        .list_chats(v1::ListChatsRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .chats;
+    assert_eq!(chats.len(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_group_of_1024_gets_every_message() {
+    let world = World::start().await;
+    let owner = world.user("owner").await;
+    let mut members = vec![owner];
+    while members.len() < 1024 {
+        let more = (members.len()..1024.min(members.len() + 50)).map(|_| world.user("member"));
+        members.extend(futures::future::join_all(more).await);
+    }
+    let group = world.group(&members.iter().collect::<Vec<_>>()).await;
+    // One more does not fit.
+    let extra = world.user("extra").await;
+    let addition = v1::AddMembersRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_ids: vec![extra.id.to_string()],
+        acting_user_id: members[0].id.to_string(),
+    };
+    let status = world
+        .back_end()
+        .await
+        .chats()
+        .add_members(addition)
+        .await
+        .unwrap_err();
+    assert_eq!(reason_of(&status), Some(ErrorReason::GroupFull));
+
+    // 40 of them are online, 40 come later, the others have no device yet.
+    let online: Vec<Phone> =
+        futures::future::join_all(members[..40].iter().map(|user| world.phone(user))).await;
+    let late = futures::future::join_all(members[40..80].iter().map(|user| world.device(user))).await;
+    let mut texts = Vec::new();
+    let mut head = 0;
+    for number in 0..20 {
+        let text = format!("message {number}");
+        head = online[number % online.len()]
+            .say(group, text.as_bytes())
+            .await
+            .seq;
+        texts.push(text);
+    }
+    agree(&online.iter().collect::<Vec<_>>(), group, head, &texts).await;
+    let late = futures::future::join_all(late.iter().map(|device| world.phone_of(device))).await;
+    agree(&late.iter().collect::<Vec<_>>(), group, head, &texts).await;
+    // Who had no device at all finds everything on the first one.
+    let newcomer = world.phone(&members[1000]).await;
+    agree(&[&newcomer], group, head, &texts).await;
+    world.end().await;
+}

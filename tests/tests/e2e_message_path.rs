@@ -1,0 +1,453 @@
+//! The path of one message, from a phone through gateway, chat node, Postgres and back to the other's phone; and what
+//! is beside that path: offline devices, repeated requests, history, polling, back ends.
+
+use std::time::Duration;
+
+use tern_local::until;
+use tern_proto::error::reason_of;
+use tern_proto::v1::{
+    self, ErrorReason, SendErrorCode, client_item::Item, send_result::Outcome, server_event::Event,
+};
+use tern_tests::phone::{agree, text};
+use tern_tests::wire::{self, Wire};
+use tern_tests::{Phone, World};
+use tern_types::{ChatId, RequestId};
+use tonic::Code;
+
+#[tokio::test]
+async fn a_message_reaches_the_other_and_its_ticks_come_back() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (
+        Phone::new(&world, &world.device(&alice).await),
+        Phone::new(&world, &world.device(&bob).await),
+    );
+    hers.connect_at(0).await;
+    his.connect_at(1).await;
+
+    // The first message to a person needs no chat.
+    let sent = hers.say(bob.id, "hello").await;
+    let chat: ChatId = sent.chat_id.parse().unwrap();
+    assert_eq!(chat, ChatId::direct(alice.id, bob.id));
+
+    let log = his.has_text(chat, "hello").await;
+    let entry = &log.entries[&sent.seq];
+    assert_eq!(entry.sender_user_id, alice.id.to_string());
+    assert_eq!(entry.sender_device_id, hers.device().id.to_string());
+    assert_eq!(entry.sent_at_ms, sent.sent_at_ms);
+
+    hers.receipt(chat, bob.id, sent.seq, 0).await;
+    his.read(chat, sent.seq).await;
+    hers.receipt(chat, bob.id, sent.seq, sent.seq).await;
+
+    let answer = his.say(chat, "hello yourself").await;
+    assert_eq!(answer.seq, sent.seq + 1);
+    agree(
+        &[&hers, &his],
+        chat,
+        answer.seq,
+        &["hello".to_owned(), "hello yourself".to_owned()],
+    )
+    .await;
+
+    // Everybody has everything: in the end the store holds no duty.
+    let store = world.store().await;
+    until::holds("no duty is left", Duration::from_secs(20), || async {
+        let rows: i64 =
+            sqlx::query_scalar("SELECT (SELECT count(*) FROM unsettled) + (SELECT count(*) FROM inbox)")
+                .fetch_one(&store)
+                .await?;
+        Ok(rows == 0)
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        (hers.state().repeated, his.state().repeated),
+        (0, 0),
+        "each entry came once"
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn who_was_offline_is_caught_up_in_order() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let hers = world.phone(&alice).await;
+    let his = Phone::new(&world, &world.device(&bob).await);
+
+    // More than two windows of 256.
+    let texts: Vec<String> = (0..600).map(|number| format!("message {number}")).collect();
+    let mut last = None;
+    for text in &texts {
+        last = Some(hers.send(bob.id, text.as_bytes()).await);
+    }
+    let sent = hers.sent(last.unwrap()).await;
+    let chat: ChatId = sent.chat_id.parse().unwrap();
+    let store = world.store().await;
+    until::holds("his inbox row", Duration::from_secs(20), || async {
+        let row: Option<i64> = sqlx::query_scalar("SELECT from_seq FROM inbox WHERE device_id = $1")
+            .bind(his.device().id.0)
+            .fetch_optional(&store)
+            .await?;
+        Ok(row == Some(1))
+    })
+    .await
+    .unwrap();
+
+    his.connect().await;
+    let log = his.has(chat, sent.seq).await;
+    assert_eq!(log.texts(), texts);
+    hers.receipt(chat, bob.id, sent.seq, 0).await;
+    world.end().await;
+}
+
+/// Rule 5.
+#[tokio::test]
+async fn the_same_request_id_gives_the_same_result() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let device = world.device(&alice).await;
+    let his = world.phone(&bob).await;
+    let request = RequestId::random();
+
+    let mut seqs = Vec::new();
+    for gateway in [0, 0, 1] {
+        let (mut wire, _) = Wire::open(world.new_channel(gateway), &device).await.unwrap();
+        for _ in 0..2 {
+            wire.say(wire::message_to(request, bob.id, "once")).await;
+            seqs.push(wire.until(sent_seq).await);
+        }
+    }
+    let unary = v1::SendMessageRequest {
+        peer_user_id: bob.id.to_string(),
+        request_id: request.to_string(),
+        envelope: Some(wire::plain()),
+        body: "once".into(),
+        ..Default::default()
+    };
+    let api = tern_tests::Api::new(world.channel(1), &device.access_token);
+    let reply = api
+        .chats()
+        .send_message(unary.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    match reply.result.unwrap().outcome.unwrap() {
+        Outcome::Sent(sent) => seqs.push(sent.seq),
+        Outcome::Error(error) => panic!("{error:?}"),
+    }
+    assert!(seqs.iter().all(|seq| *seq == seqs[0]), "{seqs:?}");
+
+    // With other content it is a mistake of the client.
+    let other = v1::SendMessageRequest {
+        body: "twice".into(),
+        ..unary
+    };
+    let reply = api.chats().send_message(other).await.unwrap().into_inner();
+    match reply.result.unwrap().outcome.unwrap() {
+        Outcome::Error(error) => assert_eq!(error.code(), SendErrorCode::RequestIdReused),
+        Outcome::Sent(sent) => panic!("sent: {sent:?}"),
+    }
+
+    let chat = ChatId::direct(alice.id, bob.id);
+    his.has(chat, seqs[0]).await;
+    assert_eq!(his.texts(chat), ["once"]);
+    world.end().await;
+}
+
+fn sent_seq(event: Event) -> Option<u64> {
+    match event {
+        Event::SendResult(result) => match result.outcome? {
+            Outcome::Sent(sent) => Some(sent.seq),
+            Outcome::Error(error) => panic!("{error:?}"),
+        },
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_back_end_writes_in_a_users_name() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
+    let request = v1::SendMessageRequest {
+        peer_user_id: bob.id.to_string(),
+        request_id: RequestId::random().to_string(),
+        envelope: Some(wire::plain()),
+        body: "your parcel is here".into(),
+        acting_user_id: alice.id.to_string(),
+        ..Default::default()
+    };
+    let mut seqs = Vec::new();
+    for _ in 0..2 {
+        let reply = world
+            .back_end()
+            .await
+            .chats()
+            .send_message(request.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        match reply.result.unwrap().outcome.unwrap() {
+            Outcome::Sent(sent) => seqs.push(sent.seq),
+            Outcome::Error(error) => panic!("{error:?}"),
+        }
+    }
+    assert_eq!(seqs[0], seqs[1]);
+    let chat = ChatId::direct(alice.id, bob.id);
+    for phone in [&hers, &his] {
+        let log = phone.has_text(chat, "your parcel is here").await;
+        assert_eq!(log.entries[&seqs[0]].sender_user_id, alice.id.to_string());
+        assert_eq!(
+            log.entries[&seqs[0]].sender_device_id, "",
+            "it came from no device"
+        );
+    }
+
+    // A device speaks for its own user only, a back end for somebody.
+    let status = hers
+        .api()
+        .chats()
+        .send_message(request.clone())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(status.code(), Code::PermissionDenied | Code::InvalidArgument),
+        "{status:?}"
+    );
+    let nobody = v1::SendMessageRequest {
+        acting_user_id: String::new(),
+        ..request
+    };
+    let status = world
+        .back_end()
+        .await
+        .chats()
+        .send_message(nobody)
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn history_and_chats_are_read_page_by_page() {
+    let world = World::start().await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
+    for number in 0..25 {
+        hers.say(bob.id, format!("message {number}")).await;
+    }
+    let chat = ChatId::direct(alice.id, bob.id);
+    let other: ChatId = hers.say(carol.id, "hello").await.chat_id.parse().unwrap();
+
+    let mut page = v1::ListMessagesRequest {
+        chat_id: chat.to_string(),
+        page_size: 10,
+        ..Default::default()
+    };
+    let mut texts = Vec::new();
+    loop {
+        let reply = his
+            .api()
+            .chats()
+            .list_messages(page.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        texts.extend(reply.entries.iter().filter_map(text));
+        if reply.next_before_seq == 0 {
+            break;
+        }
+        page.before_seq = reply.next_before_seq;
+    }
+    let expected: Vec<String> = (0..25).rev().map(|number| format!("message {number}")).collect();
+    assert_eq!(texts, expected);
+
+    let mut page = v1::ListEntriesRequest {
+        chat_id: chat.to_string(),
+        page_size: 7,
+        ..Default::default()
+    };
+    let mut seqs = Vec::new();
+    loop {
+        let reply = his
+            .api()
+            .chats()
+            .list_entries(page.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        seqs.extend(reply.entries.iter().map(|entry| entry.seq));
+        if reply.next_from_seq == 0 {
+            break;
+        }
+        page.from_seq = reply.next_from_seq;
+    }
+    assert_eq!(seqs, (seqs[0]..seqs[0] + 25).collect::<Vec<_>>());
+
+    // The newest first, one a page; nobody has read anything.
+    let mut page = v1::ListChatsRequest {
+        page_size: 1,
+        ..Default::default()
+    };
+    let mut chats = Vec::new();
+    loop {
+        let reply = hers
+            .api()
+            .chats()
+            .list_chats(page.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        chats.extend(reply.chats);
+        if reply.next_page_token.is_empty() {
+            break;
+        }
+        page.page_token = reply.next_page_token;
+    }
+    let ids: Vec<ChatId> = chats
+        .iter()
+        .filter_map(|chat| chat.chat_id.parse().ok())
+        .collect();
+    assert_eq!(ids, [other, chat]);
+    let unread = |reply: v1::ListChatsResponse| reply.chats[0].unread_count;
+    let all = v1::ListChatsRequest::default;
+    assert_eq!(
+        unread(his.api().chats().list_chats(all()).await.unwrap().into_inner()),
+        25
+    );
+    his.read(chat, seqs[19]).await;
+    hers.receipt(chat, bob.id, 0, seqs[19]).await;
+    until::holds("five unread", Duration::from_secs(10), || async {
+        Ok(unread(his.api().chats().list_chats(all()).await?.into_inner()) == 5)
+    })
+    .await
+    .unwrap();
+
+    // Who is no member sees no chat.
+    let hidden = v1::ListMessagesRequest {
+        chat_id: other.to_string(),
+        ..Default::default()
+    };
+    let status = his.api().chats().list_messages(hidden).await.unwrap_err();
+    assert_eq!(
+        (status.code(), reason_of(&status)),
+        (Code::NotFound, Some(ErrorReason::ChatNotFound))
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_device_without_a_stream_fetches_and_acknowledges() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let hers = world.phone(&alice).await;
+    let device = world.device(&bob).await;
+    let chat = ChatId::direct(alice.id, bob.id);
+    for number in 0..3 {
+        hers.say(bob.id, format!("message {number}")).await;
+    }
+    let api = tern_tests::Api::new(world.channel(0), &device.access_token);
+    let fetched = until::some("three entries", Duration::from_secs(20), || async {
+        let reply = api.inbox().fetch(v1::FetchRequest::default()).await?.into_inner();
+        anyhow::ensure!(reply.events.len() == 3, "{} events", reply.events.len());
+        Ok(reply)
+    })
+    .await
+    .unwrap();
+    assert!(!fetched.more);
+    let head = fetched
+        .events
+        .iter()
+        .filter_map(|event| match event.event.as_ref()? {
+            Event::Entry(entry) => Some(entry.seq),
+            _ => None,
+        })
+        .max()
+        .unwrap();
+    api.inbox()
+        .ack(v1::AckRequest {
+            chat_id: chat.to_string(),
+            seq: head,
+        })
+        .await
+        .unwrap();
+    let reply = api
+        .inbox()
+        .fetch(v1::FetchRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert!(
+        reply.events.is_empty(),
+        "acknowledged is done: {:?}",
+        reply.events
+    );
+    hers.receipt(chat, bob.id, head, 0).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn content_of_256_kib_passes_and_one_byte_more_does_not() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
+    let largest = vec![b'x'; 256 * 1024];
+    let sent = hers.say(bob.id, largest.clone()).await;
+    let chat: ChatId = sent.chat_id.parse().unwrap();
+    let log = his.has(chat, sent.seq).await;
+    assert_eq!(text(&log.entries[&sent.seq]).unwrap().len(), largest.len());
+
+    let request = hers.send(bob.id, vec![b'x'; 256 * 1024 + 1]).await;
+    assert_eq!(hers.refused(request).await.code(), SendErrorCode::TooLarge);
+    // The stream goes on.
+    hers.say(chat, "still here").await;
+    his.has_text(chat, "still here").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_loses_no_message_and_slows_nobody() {
+    let world = World::start().await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let group = world.group(&[&alice, &bob, &carol]).await;
+    let (hers, carols) = (world.phone(&alice).await, world.phone(&carol).await);
+    let device = world.device(&bob).await;
+    let (mut slow, _) = Wire::open(world.new_channel(1), &device).await.unwrap();
+
+    // 400 messages of 64 KiB are more than every buffer on the way to somebody who does not read.
+    let mut requests = Vec::new();
+    for number in 0..400_u32 {
+        let mut body = vec![b'x'; 64 * 1024];
+        body.extend_from_slice(&number.to_be_bytes());
+        requests.push(hers.send(group, body).await);
+        if number % 20 == 19 {
+            hers.sent(requests[requests.len() - 1]).await;
+        }
+    }
+    let last = hers.sent(requests[requests.len() - 1]).await;
+    carols.has(group, last.seq).await;
+
+    // Now he reads: everything comes, and in order once it is put in order as rule 4 says.
+    let mut log = std::collections::BTreeSet::new();
+    let mut cursor = 0;
+    while cursor < last.seq {
+        match slow.next().await.unwrap() {
+            Some(Event::Entry(entry)) => {
+                log.insert(entry.seq);
+                while log.contains(&(cursor + 1)) {
+                    cursor += 1;
+                }
+                slow.say(wire::ack(group, cursor)).await;
+            }
+            Some(_) => {}
+            None => panic!("the stream ended"),
+        }
+    }
+    slow.say(Item::Heartbeat(v1::Heartbeat { token: 7 })).await;
+    slow.until(|event| matches!(event, Event::HeartbeatAck(ack) if ack.token == 7).then_some(()))
+        .await;
+    world.end().await;
+}
