@@ -120,6 +120,9 @@ impl Batch {
     }
 }
 
+/// An entry that may be made, and the change that it stands for.
+type Admitted = (Arc<NewEntry>, Option<Action>);
+
 /// Where a chat stands between memory and the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -493,7 +496,7 @@ impl Chat {
         })
     }
 
-    fn admit(&self, command: &Command) -> Result<Option<(Arc<NewEntry>, Option<Action>)>, Refusal> {
+    fn admit(&self, command: &Command) -> Result<Option<Admitted>, Refusal> {
         match command {
             Command::Send(entry) => {
                 self.member(entry.sender).ok_or(Refusal::NotAMember)?;

@@ -13,8 +13,6 @@ pub mod entry;
 pub mod receipts;
 pub mod recent;
 pub mod shard;
-#[cfg(test)]
-mod tests;
 
 use std::time::Duration;
 

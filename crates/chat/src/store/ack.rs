@@ -12,7 +12,7 @@ use crate::state::shard::AckWrite;
 /// Rule 4, fine print 2: the row goes when everything that the device may have is acknowledged, that is up to the head or,
 /// for a member who left, up to the entry that removed them; otherwise it moves up. The heads are locked by a statement
 /// before, so that head and left_seq are read together and are final. An acknowledgement above the head is dropped.
-const ACK: &str = "
+pub const ACK: &str = "
 WITH a AS (
     SELECT chat_id, device_id, user_id, max(seq) AS seq
     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int8[]) AS a(chat_id, device_id, user_id, seq)
@@ -38,7 +38,7 @@ LEFT JOIN x ON x.chat_id = a.chat_id AND x.device_id = a.device_id
 WHERE (x.seq >= x.last AND i.from_seq <= x.seq) IS NOT TRUE";
 
 /// Rule 10: read marks only rise.
-const READS: &str = "
+pub const READS: &str = "
 UPDATE members m SET read_seq = r.seq
 FROM unnest($1::uuid[], $2::uuid[], $3::int8[]) AS r(chat_id, user_id, seq)
 WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id AND m.left_seq IS NULL AND m.read_seq < r.seq";

@@ -14,7 +14,7 @@ use crate::state::chat::{Batch, Role};
 /// Rules 1, 2 and 5, fine print 3 and 10: compare-and-set of each chat's head, its entries, its unsettled row; a chat
 /// whose head moved or whose request is in the log already is left out. `IN (…) IS TRUE` keeps the planner at hashed
 /// subplans, where a join would be a nested loop over both lists.
-const COMMIT: &str = "
+pub const COMMIT: &str = "
 WITH c AS (
     SELECT * FROM unnest($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::int2[])
         AS c(chat_id, expected, head, ordinal, slot)
@@ -41,23 +41,23 @@ WITH c AS (
 SELECT chat_id FROM moved";
 
 /// Adding a member and linking a device exclude each other by the user's row, so that neither misses the other.
-const SHARE_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR SHARE";
+pub const SHARE_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR SHARE";
 
 /// An interval of membership begins, with the devices that the user has at this moment.
-const ADD_MEMBERS: &str = "
+pub const ADD_MEMBERS: &str = "
 INSERT INTO members (chat_id, user_id, joined_seq, role, read_seq, devices)
 SELECT $1, u, $3, $4, $3 - 1,
        ARRAY(SELECT device_id FROM devices d WHERE d.user_id = u AND d.active ORDER BY device_id)
 FROM unnest($2::uuid[]) AS u";
 
 /// Rule 7: the interval ends with the entry that removed the member, which they still get.
-const REMOVE_MEMBER: &str =
+pub const REMOVE_MEMBER: &str =
     "UPDATE members SET left_seq = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
 
-const SET_ROLE: &str =
+pub const SET_ROLE: &str =
     "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
 
-const SET_TITLE: &str = "UPDATE chats SET title = $2 WHERE chat_id = $1";
+pub const SET_TITLE: &str = "UPDATE chats SET title = $2 WHERE chat_id = $1";
 
 /// Commits the batches; the answer names the chats whose batch is in the store. The others are behind.
 /// Locks in ascending order of chat_id.

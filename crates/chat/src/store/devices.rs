@@ -7,36 +7,36 @@ use uuid::Uuid;
 use super::settle::lock_heads;
 
 /// Excludes whoever adds the user to a chat at the same time: see `commit::share_users`.
-const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
+pub const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
 
-const ACTIVATE: &str =
+pub const ACTIVATE: &str =
     "UPDATE devices SET active = true WHERE device_id = $1 AND user_id = $2 AND revoked_at IS NULL";
 
-const DEACTIVATE: &str = "
+pub const DEACTIVATE: &str = "
 UPDATE devices SET active = false, revoked_at = coalesce(revoked_at, now()) WHERE device_id = $1 AND user_id = $2";
 
-const OTHERS: &str = "SELECT count(*) FROM devices WHERE user_id = $1 AND active AND device_id <> $2";
+pub const OTHERS: &str = "SELECT count(*) FROM devices WHERE user_id = $1 AND active AND device_id <> $2";
 
 /// The chats that a device of this user has to do with: those they are in, and those that something waits in.
-const CHATS: &str = "
+pub const CHATS: &str = "
 SELECT chat_id FROM members WHERE user_id = $1
 UNION SELECT chat_id FROM inbox WHERE device_id IN ($1, $2)";
 
 /// Fine print 7: the device starts each chat at the head that is locked now.
-const JOIN: &str = "
+pub const JOIN: &str = "
 UPDATE members SET devices = array_append(devices, $2)
 WHERE user_id = $1 AND left_seq IS NULL AND NOT $2 = ANY(devices)";
 
 /// What waited for a user without a device waits for their first one.
-const TAKE_OVER: &str = "
+pub const TAKE_OVER: &str = "
 INSERT INTO inbox (chat_id, device_id, user_id, from_seq, since)
 SELECT chat_id, $2, user_id, from_seq, since FROM inbox WHERE device_id = $1
 ON CONFLICT (chat_id, device_id) DO UPDATE SET from_seq = least(inbox.from_seq, excluded.from_seq)";
 
-const LEAVE: &str = "
+pub const LEAVE: &str = "
 UPDATE members SET devices = array_remove(devices, $2) WHERE user_id = $1 AND $2 = ANY(devices)";
 
-const FORGET: &str = "DELETE FROM inbox WHERE device_id = $1";
+pub const FORGET: &str = "DELETE FROM inbox WHERE device_id = $1";
 
 /// Links the device. False: there is no such device of this user, or it was revoked.
 pub async fn link(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result<bool> {

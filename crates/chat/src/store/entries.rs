@@ -11,7 +11,7 @@ use super::millis;
 use super::seal::{MasterKey, Sealer};
 
 /// Fine print 6: the intervals of membership limit what is read, in the statement that reads. Ascending from $3.
-const UPWARDS: &str = concat!(
+pub const UPWARDS: &str = concat!(
     "
 SELECT e.* FROM members i CROSS JOIN LATERAL (
     SELECT m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
@@ -27,7 +27,7 @@ ORDER BY e.seq LIMIT $4"
 );
 
 /// The same downwards from below $3, messages only (kinds below 10).
-const DOWNWARDS: &str = concat!(
+pub const DOWNWARDS: &str = concat!(
     "
 SELECT e.* FROM members i CROSS JOIN LATERAL (
     SELECT m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
@@ -43,11 +43,11 @@ ORDER BY e.seq DESC LIMIT $4"
 );
 
 /// The last entry that the user may have; null: they never were a member.
-const LAST: &str = "
+pub const LAST: &str = "
 SELECT max(coalesce(m.left_seq, h.head_seq)) FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
 WHERE m.chat_id = $1 AND m.user_id = $2";
 
-const KEY: &str = "SELECT wrapped_key FROM chats WHERE chat_id = $1";
+pub const KEY: &str = "SELECT wrapped_key FROM chats WHERE chat_id = $1";
 
 /// What lies at one place for one reader.
 #[derive(Debug, Clone, PartialEq)]
@@ -160,7 +160,7 @@ pub async fn history(
     rows.iter().map(|row| entry(row, chat, &sealer)).collect()
 }
 
-const BETWEEN: &str = "SELECT count(*) FROM messages WHERE chat_id = $1 AND seq BETWEEN $2 AND $3";
+pub const BETWEEN: &str = "SELECT count(*) FROM messages WHERE chat_id = $1 AND seq BETWEEN $2 AND $3";
 
 async fn entries_between(pool: &PgPool, chat: ChatId, from: Seq, to: Seq) -> sqlx::Result<i64> {
     sqlx::query_scalar(BETWEEN)

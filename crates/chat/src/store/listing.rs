@@ -41,27 +41,27 @@ WHERE me.user_id = $1 AND me.left_seq IS NULL ",
     };
 }
 
-const ONE: &str = view!("AND me.chat_id = $3");
+pub const ONE: &str = view!("AND me.chat_id = $3");
 
 /// Pages by the time of the last entry, then by id. A chat without entries comes last.
-const PAGE: &str = concat!(view!(
+pub const PAGE: &str = concat!(view!(
     "AND (coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0), me.chat_id) < ($3, $4)
 ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat_id DESC LIMIT $5"
 ));
 
 /// Section 4, step 11: what waits for these devices, and whether they still exist.
-const INBOX: &str = "
+pub const INBOX: &str = "
 SELECT d.device_id, i.chat_id, i.from_seq, (extract(epoch FROM now() - i.since) * 1000)::int8 AS age
 FROM unnest($1::uuid[]) AS w(device_id)
 JOIN devices d ON d.device_id = w.device_id AND d.active
 LEFT JOIN inbox i ON i.device_id = d.device_id
 ORDER BY d.device_id, i.since";
 
-const EPOCH: &str = "SELECT epoch FROM store";
+pub const EPOCH: &str = "SELECT epoch FROM store";
 
 /// How far each member's devices are: delivered is the complement of the inbox, and nothing unsettled counts. A user
 /// without a device has what waits under the reserved id.
-const RECEIPTS: &str = "
+pub const RECEIPTS: &str = "
 SELECT m.user_id, m.read_seq,
        (SELECT max(coalesce(i.from_seq - 1, h.head_seq))
         FROM unnest(CASE WHEN m.devices = '{}' THEN ARRAY[m.user_id] ELSE m.devices END) AS d(device_id)
@@ -71,11 +71,11 @@ FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
 WHERE m.chat_id = $1 AND m.left_seq IS NULL
 ORDER BY m.user_id";
 
-const MEMBERS: &str = "
+pub const MEMBERS: &str = "
 SELECT user_id, role, joined_seq FROM members
 WHERE chat_id = $1 AND left_seq IS NULL AND user_id > $2 ORDER BY user_id LIMIT $3";
 
-const IS_MEMBER: &str =
+pub const IS_MEMBER: &str =
     "SELECT EXISTS (SELECT FROM members WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL)";
 
 /// A member's chat.
@@ -136,6 +136,9 @@ pub async fn chats(
     rows.iter().map(|row| view(row, master, user)).collect()
 }
 
+/// Device, chat, from_seq, age in milliseconds.
+type InboxRow = (Uuid, Option<Uuid>, Option<i64>, Option<i64>);
+
 /// What one device is owed.
 #[derive(Debug, Clone, Default)]
 pub struct Inbox {
@@ -146,8 +149,7 @@ pub struct Inbox {
 /// The inboxes of those of the devices that are active.
 pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(DeviceId, Inbox)>> {
     let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
-    let rows: Vec<(Uuid, Option<Uuid>, Option<i64>, Option<i64>)> =
-        sqlx::query_as(INBOX).bind(ids).fetch_all(pool).await?;
+    let rows: Vec<InboxRow> = sqlx::query_as(INBOX).bind(ids).fetch_all(pool).await?;
     let mut inboxes: Vec<(DeviceId, Inbox)> = Vec::new();
     for (device, chat, from, age) in rows {
         let device = DeviceId(device);

@@ -12,19 +12,19 @@ use crate::state::chat::{ChatKind, Member, Role, Snapshot};
 use crate::state::entry::{Fingerprint, NewEntry};
 use crate::state::recent::Placed;
 
-const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+pub const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-const CHAT: &str = "
+pub const CHAT: &str = "
 SELECT c.kind, c.title, c.wrapped_key, h.head_seq, h.head_ordinal,
        (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled
 FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id
 WHERE c.chat_id = $1";
 
-const MEMBERS: &str =
+pub const MEMBERS: &str =
     "SELECT user_id, role, joined_seq, read_seq FROM members WHERE chat_id = $1 AND left_seq IS NULL";
 
 /// The newest requests, and those that wait for an answer however old they are (rule 5).
-const PLACED: &str = concat!(
+pub const PLACED: &str = concat!(
     "
 SELECT sender_user, request_id, seq, fingerprint, ",
     millis!("sent_at"),
@@ -39,21 +39,21 @@ JOIN messages m ON m.chat_id = $1 AND m.sender_user = r.sender_user AND m.reques
 ORDER BY seq"
 );
 
-const NEW_CHAT: &str = "
+pub const NEW_CHAT: &str = "
 INSERT INTO chats (chat_id, kind, title, created_by, user_low, user_high, wrapped_key)
 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
 
-const NEW_HEAD: &str = "INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) VALUES ($1, $2, 0)";
+pub const NEW_HEAD: &str = "INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) VALUES ($1, $2, 0)";
 
-const FIRST_ENTRY: &str = "
+pub const FIRST_ENTRY: &str = "
 INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
 VALUES ($1, 1, 0, $2, $3, $4, $5, $6, $7, to_timestamp($8 / 1000.0))";
 
-const FIRST_UNSETTLED: &str = "INSERT INTO unsettled (chat_id, from_seq, slot) VALUES ($1, 1, $2)";
+pub const FIRST_UNSETTLED: &str = "INSERT INTO unsettled (chat_id, from_seq, slot) VALUES ($1, 1, $2)";
 
-const CREATED: &str = "SELECT m.fingerprint FROM messages m WHERE m.chat_id = $1 AND m.seq = 1";
+pub const CREATED: &str = "SELECT m.fingerprint FROM messages m WHERE m.chat_id = $1 AND m.seq = 1";
 
-const SET_OWNER: &str = "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2";
+pub const SET_OWNER: &str = "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2";
 
 /// Requests read with a chat: as many as the state remembers.
 const RECENT: i64 = 256;

@@ -18,8 +18,6 @@ pub mod listing;
 pub mod load;
 pub mod seal;
 pub mod settle;
-#[cfg(test)]
-mod tests;
 
 use sqlx::error::ErrorKind;
 

@@ -16,7 +16,7 @@ pub const LOCK_HEADS: &str =
 /// Section 4, step 8 (a); fine print 3 and 4: the lowest seq comes from the unsettled rows, the devices from every
 /// interval of membership that overlaps, and what was missing is told whether or not it had a row before. Devices that
 /// acknowledged everything are one hashed set; those that acknowledged a part are few.
-const SETTLE: &str = "
+pub const SETTLE: &str = "
 WITH s AS (
     SELECT * FROM unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
 ), span AS (
@@ -50,12 +50,12 @@ WITH s AS (
 SELECT chat_id, user_id, device_id, from_seq FROM missing";
 
 /// Step 8 (c).
-const CLOSE: &str = "
+pub const CLOSE: &str = "
 DELETE FROM unsettled u USING unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
 WHERE u.chat_id = s.chat_id AND u.from_seq <= s.upto";
 
 /// Step 10: what owners that are gone left behind, and commits of theirs that landed late.
-const UNSETTLED: &str = "
+pub const UNSETTLED: &str = "
 SELECT chat_id, min(from_seq) AS low, max(from_seq) AS high FROM unsettled
 WHERE slot = ANY($1) AND committed_at < now() - make_interval(secs => $2)
 GROUP BY chat_id LIMIT 10000";

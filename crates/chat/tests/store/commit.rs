@@ -1,0 +1,133 @@
+//! Rules 2 and 5; fine print 3 and 10.
+
+use sqlx::Connection;
+use tern_chat::state::EntryKind;
+use tern_chat::state::change::Action;
+use tern_chat::store::commit;
+use tern_types::{Seq, UserId};
+
+use crate::harness::{Store, new_entry};
+
+#[tokio::test]
+async fn rule_2_a_stale_owner_s_batch_matches_no_row() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let mut chat = store.direct(a, b).await;
+    let stale = chat.clone();
+    let mut db = store.shard().await;
+    store.say(&mut db, &mut chat, a, "first").await;
+
+    let late = stale.batch(vec![new_entry(b, EntryKind::Message, b"late")]);
+    assert!(commit::commit(&mut db, &[late]).await.unwrap().is_empty());
+    assert_eq!(store.log(chat.id).await, [1]);
+    assert_eq!(store.unsettled(chat.id).await, [1]);
+}
+
+#[tokio::test]
+async fn rule_2_two_owners_at_once_make_one_log_without_gaps() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let chat = store.direct(a, b).await;
+    let writer = async |sender: UserId| {
+        let mut db = store.shard().await;
+        let mut chat = chat.clone();
+        for n in 0..50 {
+            let new = new_entry(sender, EntryKind::Message, format!("{n}").as_bytes());
+            loop {
+                let batch = chat.batch(vec![new.clone()]);
+                if !commit::commit(&mut db, &[batch]).await.unwrap().is_empty() {
+                    break;
+                }
+                chat = store.load(chat.id).await;
+            }
+        }
+    };
+    tokio::join!(writer(a), writer(b));
+    assert_eq!(store.log(chat.id).await, (1..=100).collect::<Vec<_>>());
+    assert_eq!(store.unsettled(chat.id).await.len(), 100);
+    assert_eq!(store.load(chat.id).await.head, Seq(100));
+}
+
+#[tokio::test]
+async fn rule_5_a_request_in_the_log_leaves_its_chat_out_and_no_other() {
+    let store = Store::new().await;
+    let (a, b, c) = (store.user().await, store.user().await, store.user().await);
+    let (mut one, two) = (store.direct(a, b).await, store.direct(a, c).await);
+    let mut db = store.shard().await;
+    let repeated = new_entry(a, EntryKind::Message, b"once");
+    let first = one.batch(vec![repeated.clone()]);
+    commit::commit(&mut db, std::slice::from_ref(&first))
+        .await
+        .unwrap();
+    one.head = first.head();
+
+    // Fine print 10: neither a gap nor a failed statement.
+    let again = one.batch(vec![new_entry(a, EntryKind::Message, b"new"), repeated]);
+    let other = two.batch(vec![new_entry(a, EntryKind::Message, b"other")]);
+    let moved = commit::commit(&mut db, &[again, other]).await.unwrap();
+    assert!(moved.contains(&two.id) && !moved.contains(&one.id));
+    assert_eq!(store.log(one.id).await, [1]);
+    assert_eq!(store.load(one.id).await.head, Seq(1));
+    assert_eq!(store.log(two.id).await, [1]);
+}
+
+#[tokio::test]
+async fn fine_print_3_every_commit_leaves_its_own_unsettled_row() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    for n in 1..=3 {
+        store.say(&mut db, &mut chat, a, "x").await;
+        assert_eq!(store.unsettled(chat.id).await, (1..=n).collect::<Vec<i64>>());
+    }
+    store.settle(&mut db, chat.id, Seq(2), &[]).await;
+    tern_chat::store::settle::close(&mut db, &[(chat.id, Seq(2))])
+        .await
+        .unwrap();
+    assert_eq!(store.unsettled(chat.id).await, [3], "only what was settled goes");
+}
+
+#[tokio::test]
+async fn a_stale_view_of_the_members_is_caught_by_the_same_check() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let mut chat = store.group(a, &[b]).await;
+    let stale = chat.clone();
+    let mut db = store.shard().await;
+    store.change(&mut db, &mut chat, a, Action::Remove(b)).await;
+
+    let late = stale.batch(vec![new_entry(b, EntryKind::Message, b"still here")]);
+    assert!(commit::commit(&mut db, &[late]).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_member_who_does_not_exist_is_not_added() {
+    let store = Store::new().await;
+    let a = store.user().await;
+    let chat = store.group(a, &[]).await;
+    let nobody = UserId::random();
+    let mut batch = chat.batch(vec![new_entry(a, EntryKind::MembersAdded, b"")]);
+    batch.change = Some(Action::Add(vec![nobody]));
+    let mut db = store.shard().await;
+    let refused = tern_chat::state::Refusal::UserNotFound(nobody);
+    assert_eq!(
+        commit::change(&mut db, &batch).await.unwrap(),
+        commit::Changed::Refused(refused)
+    );
+    assert_eq!(store.log(chat.id).await, [1]);
+}
+
+#[tokio::test]
+async fn a_commit_that_is_not_committed_is_nowhere() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    let mut tx = db.begin().await.unwrap();
+    let batch = chat.batch(vec![new_entry(a, EntryKind::Message, b"x")]);
+    assert_eq!(commit::commit(&mut tx, &[batch]).await.unwrap().len(), 1);
+    tx.rollback().await.unwrap();
+    assert!(store.log(chat.id).await.is_empty());
+    assert!(store.unsettled(chat.id).await.is_empty());
+}

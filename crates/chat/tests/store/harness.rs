@@ -1,0 +1,285 @@
+//! A database of its own for each test, and a chat node's statements as short calls.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sqlx::{ConnectOptions, PgConnection, PgPool, Row};
+use tern_chat::state::change::Action;
+use tern_chat::state::chat::{Batch, ChatKey, Snapshot};
+use tern_chat::state::shard::{AckWrite, SettleChat};
+use tern_chat::state::{Entry, EntryKind, Missing, NewEntry, Origin};
+use tern_chat::store::seal::MasterKey;
+use tern_chat::store::{ack, commit, devices, load, settle};
+use tern_local::Shared;
+use tern_node::postgres::{PostgresArgs, hot_connect_options, migrate};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+use uuid::Uuid;
+
+pub struct Store {
+    pub pool: PgPool,
+    pub args: PostgresArgs,
+    pub master: MasterKey,
+    _shared: Shared,
+}
+
+/// A chat with its key and the head that a writer believes in.
+#[derive(Clone)]
+pub struct Known {
+    pub id: ChatId,
+    pub key: ChatKey,
+    pub head: Seq,
+    pub ordinal: u64,
+}
+
+impl Store {
+    pub async fn new() -> Self {
+        let shared = Shared::get().await.unwrap();
+        let url = shared.database().await.unwrap();
+        let args = PostgresArgs::from_url(&url).unwrap();
+        let pool = tern_node::postgres::pool(&args).await.unwrap();
+        migrate(&pool).await.unwrap();
+        let master = MasterKey::from_hex(&"a7".repeat(32)).unwrap();
+        Self {
+            pool,
+            args,
+            master,
+            _shared: shared,
+        }
+    }
+
+    /// A connection with a shard's settings.
+    pub async fn shard(&self) -> PgConnection {
+        hot_connect_options(&self.args).connect().await.unwrap()
+    }
+
+    pub async fn user(&self) -> UserId {
+        let user = UserId::random();
+        let insert = "INSERT INTO users (user_id, external_id, display_name) VALUES ($1, $1::text, 'x')";
+        sqlx::query(insert)
+            .bind(user.0)
+            .execute(&self.pool)
+            .await
+            .unwrap();
+        user
+    }
+
+    /// A device as accounts inserts it: not active yet.
+    pub async fn unlinked_device(&self, user: UserId) -> DeviceId {
+        let device = DeviceId::random();
+        let insert = "INSERT INTO devices (device_id, user_id, display_name, platform, request_id)
+                      VALUES ($1, $2, '', '', $1)";
+        sqlx::query(insert)
+            .bind(device.0)
+            .bind(user.0)
+            .execute(&self.pool)
+            .await
+            .unwrap();
+        device
+    }
+
+    pub async fn device(&self, user: UserId) -> DeviceId {
+        let device = self.unlinked_device(user).await;
+        assert!(devices::link(&self.pool, user, device).await.unwrap());
+        device
+    }
+
+    pub async fn direct(&self, a: UserId, b: UserId) -> Known {
+        let chat = ChatId::direct(a, b);
+        assert!(
+            load::create_direct(&self.pool, &self.master, chat, (a, b))
+                .await
+                .unwrap()
+        );
+        self.load(chat).await
+    }
+
+    pub async fn group(&self, owner: UserId, members: &[UserId]) -> Known {
+        let chat = ChatId::group(owner, RequestId::random());
+        let entry = new_entry(owner, EntryKind::ChatCreated, b"created");
+        let group = load::NewGroup {
+            chat,
+            title: "group",
+            owner,
+            members,
+            entry: &entry,
+        };
+        let created = load::create_group(&self.pool, &self.master, &group)
+            .await
+            .unwrap();
+        assert!(matches!(created, load::Created::New { .. }));
+        self.load(chat).await
+    }
+
+    pub async fn snapshot(&self, chat: ChatId) -> Snapshot {
+        load::chat(&self.pool, &self.master, chat, &[])
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    pub async fn load(&self, chat: ChatId) -> Known {
+        let snapshot = self.snapshot(chat).await;
+        Known {
+            id: chat,
+            key: snapshot.key,
+            head: snapshot.head,
+            ordinal: snapshot.ordinal,
+        }
+    }
+
+    /// Commits one message and believes in the new head.
+    pub async fn say(&self, db: &mut PgConnection, chat: &mut Known, sender: UserId, text: &str) -> Seq {
+        let batch = chat.batch(vec![new_entry(sender, EntryKind::Message, text.as_bytes())]);
+        assert!(
+            commit::commit(db, std::slice::from_ref(&batch))
+                .await
+                .unwrap()
+                .contains(&chat.id)
+        );
+        chat.head = batch.head();
+        chat.ordinal += 1;
+        chat.head
+    }
+
+    pub async fn change(
+        &self,
+        db: &mut PgConnection,
+        chat: &mut Known,
+        actor: UserId,
+        action: Action,
+    ) -> Seq {
+        let mut batch = chat.batch(vec![new_entry(actor, action.kind(), b"change")]);
+        batch.change = Some(action);
+        assert_eq!(commit::change(db, &batch).await.unwrap(), commit::Changed::Moved);
+        chat.head = batch.head();
+        chat.head
+    }
+
+    /// Settles up to `upto` with these acknowledgements; who is missing, by device.
+    pub async fn settle(
+        &self,
+        db: &mut PgConnection,
+        chat: ChatId,
+        upto: Seq,
+        acks: &[(DeviceId, u64)],
+    ) -> Vec<Missing> {
+        let acks = acks.iter().map(|(device, seq)| (*device, Seq(*seq))).collect();
+        let mut missing = settle::settle(db, &[SettleChat { chat, upto, acks }])
+            .await
+            .unwrap();
+        let mut missing = missing.remove(&chat).unwrap_or_default();
+        missing.sort_unstable_by_key(|missing| missing.device);
+        missing
+    }
+
+    /// Acknowledges; where the device's row begins afterwards.
+    pub async fn ack(
+        &self,
+        db: &mut PgConnection,
+        chat: ChatId,
+        user: UserId,
+        device: DeviceId,
+        seq: u64,
+    ) -> Option<Seq> {
+        let ack = AckWrite {
+            origin: Origin::Call(0),
+            chat,
+            user,
+            device,
+            seq: Seq(seq),
+        };
+        ack::acknowledge(db, &[ack])
+            .await
+            .unwrap()
+            .get(&(chat, device))
+            .copied()
+    }
+
+    /// The inbox of a chat: device and from_seq.
+    pub async fn inbox(&self, chat: ChatId) -> Vec<(DeviceId, u64)> {
+        let rows = sqlx::query("SELECT device_id, from_seq FROM inbox WHERE chat_id = $1 ORDER BY device_id")
+            .bind(chat.0)
+            .fetch_all(&self.pool)
+            .await
+            .unwrap();
+        rows.iter()
+            .map(|row| (DeviceId(row.get::<Uuid, _>(0)), row.get::<i64, _>(1) as u64))
+            .collect()
+    }
+
+    pub async fn unsettled(&self, chat: ChatId) -> Vec<i64> {
+        let query = "SELECT from_seq FROM unsettled WHERE chat_id = $1 ORDER BY from_seq";
+        sqlx::query_scalar(query)
+            .bind(chat.0)
+            .fetch_all(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// Seqs in the log.
+    pub async fn log(&self, chat: ChatId) -> Vec<i64> {
+        let query = "SELECT seq FROM messages WHERE chat_id = $1 ORDER BY seq";
+        sqlx::query_scalar(query)
+            .bind(chat.0)
+            .fetch_all(&self.pool)
+            .await
+            .unwrap()
+    }
+
+    /// Waits until some statement waits for a lock in this database.
+    pub async fn somebody_waits(&self) {
+        let query = "SELECT EXISTS (SELECT FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock')";
+        let waits = async {
+            while !sqlx::query_scalar::<_, bool>(query)
+                .fetch_one(&self.pool)
+                .await
+                .unwrap()
+            {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waits)
+            .await
+            .expect("nobody waits for a lock");
+    }
+}
+
+impl Known {
+    pub fn batch(&self, entries: Vec<NewEntry>) -> Batch {
+        let (mut seq, mut ordinal) = (self.head, self.ordinal);
+        let entries = entries.into_iter().map(|new| {
+            seq = seq.next();
+            ordinal += u64::from(new.counts);
+            Entry {
+                chat: self.id,
+                seq,
+                ordinal,
+                sent_at: Timestamp::now(),
+                new: Arc::new(new),
+            }
+        });
+        let entries = entries.collect();
+        Batch {
+            chat: self.id,
+            key: self.key.clone(),
+            expected: self.head,
+            ordinal: self.ordinal,
+            entries,
+            change: None,
+        }
+    }
+}
+
+pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
+    NewEntry {
+        kind,
+        sender,
+        device: DeviceId::BACK_END,
+        request: RequestId::random(),
+        fingerprint: [7; 16],
+        counts: kind == EntryKind::Message,
+        content: Bytes::copy_from_slice(content),
+    }
+}

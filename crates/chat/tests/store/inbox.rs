@@ -1,0 +1,242 @@
+//! Rules 4 and 7; fine print 1, 2, 3, 4 and 11.
+
+use sqlx::Connection;
+use tern_chat::state::EntryKind;
+use tern_chat::state::change::Action;
+use tern_chat::store::commit;
+use tern_types::{DeviceId, Seq};
+
+use crate::harness::{Store, new_entry};
+
+#[tokio::test]
+async fn a_device_that_acknowledges_in_time_costs_no_row() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1, b2) = (
+        store.device(a).await,
+        store.device(b).await,
+        store.device(b).await,
+    );
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    store.say(&mut db, &mut chat, a, "x").await;
+    store.say(&mut db, &mut chat, a, "y").await;
+
+    let missing = store
+        .settle(&mut db, chat.id, Seq(2), &[(a1, 2), (b1, 2), (b2, 1)])
+        .await;
+    assert_eq!(
+        missing.iter().map(|m| (m.device, m.from)).collect::<Vec<_>>(),
+        [(b2, Seq(2))]
+    );
+    assert_eq!(store.inbox(chat.id).await, [(b2, 2)]);
+    assert_eq!(
+        store.unsettled(chat.id).await,
+        [1, 2],
+        "somebody is missing: not settled yet"
+    );
+
+    store.say(&mut db, &mut chat, a, "z").await;
+    let missing = store
+        .settle(&mut db, chat.id, Seq(3), &[(a1, 3), (b1, 3), (b2, 3)])
+        .await;
+    assert!(missing.is_empty());
+    assert!(
+        store.unsettled(chat.id).await.is_empty(),
+        "nobody is missing: settled at once"
+    );
+    assert_eq!(
+        store.inbox(chat.id).await,
+        [(b2, 2)],
+        "rule 4: only an acknowledgement that is written ends a row"
+    );
+}
+
+#[tokio::test]
+async fn fine_print_2_an_acknowledgement_ends_a_row_at_the_head_and_moves_it_below() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    for _ in 0..5 {
+        store.say(&mut db, &mut chat, a, "x").await;
+    }
+    store.settle(&mut db, chat.id, Seq(5), &[(a1, 5)]).await;
+    assert_eq!(store.inbox(chat.id).await, [(b1, 1)]);
+
+    assert_eq!(
+        store.ack(&mut db, chat.id, b, b1, 9).await,
+        Some(Seq(1)),
+        "above the head: dropped"
+    );
+    assert_eq!(store.ack(&mut db, chat.id, b, b1, 3).await, Some(Seq(4)));
+    assert_eq!(
+        store.ack(&mut db, chat.id, b, b1, 2).await,
+        Some(Seq(4)),
+        "a late one moves nothing back"
+    );
+    assert_eq!(store.inbox(chat.id).await, [(b1, 4)]);
+    assert_eq!(store.ack(&mut db, chat.id, b, b1, 5).await, None);
+    assert!(store.inbox(chat.id).await.is_empty());
+}
+
+#[tokio::test]
+async fn fine_print_2_a_late_acknowledgement_does_not_end_a_row_that_covers_being_added_again() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.group(a, &[b]).await;
+    let mut db = store.shard().await;
+    let removed = store.change(&mut db, &mut chat, a, Action::Remove(b)).await;
+    store.settle(&mut db, chat.id, chat.head, &[(a1, 2)]).await;
+    assert_eq!(
+        store.inbox(chat.id).await,
+        [(b1, 1)],
+        "rule 4: who was removed still has the removal to acknowledge"
+    );
+    let added = store.change(&mut db, &mut chat, a, Action::Add(vec![b])).await;
+
+    assert_eq!(store.ack(&mut db, chat.id, b, b1, removed.0).await, Some(added));
+    assert_eq!(store.ack(&mut db, chat.id, b, b1, added.0).await, None);
+}
+
+#[tokio::test]
+async fn rule_7_a_removed_member_s_row_ends_with_the_removal() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.group(a, &[b]).await;
+    let mut db = store.shard().await;
+    let removed = store.change(&mut db, &mut chat, a, Action::Remove(b)).await;
+    let after = store.say(&mut db, &mut chat, a, "they are gone").await;
+    let missing = store.settle(&mut db, chat.id, after, &[(a1, after.0)]).await;
+    assert_eq!(missing.iter().map(|m| m.device).collect::<Vec<_>>(), [b1]);
+    assert_eq!(store.ack(&mut db, chat.id, b, b1, removed.0).await, None);
+
+    // Fine print 4: nothing unsettled that overlaps their interval, nothing owed.
+    tern_chat::store::settle::close(&mut db, &[(chat.id, after)])
+        .await
+        .unwrap();
+    let last = store.say(&mut db, &mut chat, a, "really").await;
+    let missing = store.settle(&mut db, chat.id, last, &[(a1, last.0)]).await;
+    assert!(missing.is_empty());
+    assert!(store.inbox(chat.id).await.is_empty());
+}
+
+#[tokio::test]
+async fn fine_print_4_settle_takes_its_lowest_seq_from_the_store_and_says_what_is_missing_again() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    store.say(&mut db, &mut chat, a, "x").await;
+    let first = store.settle(&mut db, chat.id, Seq(1), &[(a1, 1)]).await;
+    let again = store.settle(&mut db, chat.id, Seq(1), &[(a1, 1)]).await;
+    assert_eq!(first, again, "also who had a row before");
+
+    tern_chat::store::settle::close(&mut db, &[(chat.id, Seq(1))])
+        .await
+        .unwrap();
+    assert_eq!(store.ack(&mut db, chat.id, b, b1, 1).await, None);
+    let late = store.settle(&mut db, chat.id, Seq(1), &[]).await;
+    assert!(
+        late.is_empty(),
+        "a stale owner that settles late finds nothing to insert"
+    );
+    assert!(store.inbox(chat.id).await.is_empty());
+}
+
+#[tokio::test]
+async fn fine_print_1_settle_and_acknowledge_wait_for_a_commit_under_way() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.direct(a, b).await;
+    let (mut owner, mut stale, mut third) = (store.shard().await, store.shard().await, store.shard().await);
+    store.say(&mut owner, &mut chat, a, "x").await;
+    store.settle(&mut owner, chat.id, Seq(1), &[(a1, 1)]).await;
+
+    // A commit that another node is about to make visible.
+    let mut tx = third.begin().await.unwrap();
+    let batch = chat.batch(vec![new_entry(a, EntryKind::Message, b"y")]);
+    assert_eq!(commit::commit(&mut tx, &[batch]).await.unwrap().len(), 1);
+
+    let ack = store.ack(&mut stale, chat.id, b, b1, 1);
+    let commit = async {
+        store.somebody_waits().await;
+        tx.commit().await.unwrap();
+    };
+    let (row, ()) = tokio::join!(ack, commit);
+    assert_eq!(
+        row,
+        Some(Seq(2)),
+        "decided on the new head: the row covers the new entry"
+    );
+    assert_eq!(store.inbox(chat.id).await, [(b1, 2)]);
+}
+
+#[tokio::test]
+async fn fine_print_7_and_11_a_device_linked_while_a_settle_waits_is_not_missed() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.direct(a, b).await;
+    let (mut db, mut linker) = (store.shard().await, store.shard().await);
+    store.say(&mut db, &mut chat, a, "x").await;
+
+    // Links as devices::link does, and holds the lock.
+    let b2 = store.unlinked_device(b).await;
+    let mut tx = linker.begin().await.unwrap();
+    tern_chat::store::settle::lock_heads(&mut tx, [chat.id].into_iter())
+        .await
+        .unwrap();
+    sqlx::query(tern_chat::store::devices::JOIN)
+        .bind(b.0)
+        .bind(b2.0)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+
+    let acks = [(a1, 1), (b1, 1)];
+    let settle = store.settle(&mut db, chat.id, Seq(1), &acks);
+    let link = async {
+        store.somebody_waits().await;
+        tx.commit().await.unwrap();
+    };
+    let (missing, ()) = tokio::join!(settle, link);
+    assert_eq!(missing.iter().map(|m| m.device).collect::<Vec<_>>(), [b2]);
+}
+
+#[tokio::test]
+async fn a_user_without_a_device_has_one_row_under_the_reserved_device() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let a1 = store.device(a).await;
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    store.say(&mut db, &mut chat, a, "x").await;
+    let missing = store.settle(&mut db, chat.id, Seq(1), &[(a1, 1)]).await;
+    assert_eq!(
+        missing.iter().map(|m| m.device).collect::<Vec<_>>(),
+        [DeviceId::reserved(b)]
+    );
+}
+
+#[tokio::test]
+async fn a_device_that_acknowledged_a_part_is_missing_from_the_rest() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    for _ in 0..4 {
+        store.say(&mut db, &mut chat, a, "x").await;
+    }
+    let missing = store.settle(&mut db, chat.id, Seq(4), &[(a1, 4), (b1, 3)]).await;
+    assert_eq!(
+        missing.iter().map(|m| (m.device, m.from)).collect::<Vec<_>>(),
+        [(b1, Seq(4))]
+    );
+}
