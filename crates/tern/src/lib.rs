@@ -1,9 +1,11 @@
 //! The `tern` program: a table of its commands.
 //!
 //! - [`serve`]: a node with one or several roles
+//! - [`dev`]: the whole platform on this machine
 //! - [`migrate`], [`admin`]: for operators
 
 pub mod admin;
+pub mod dev;
 pub mod migrate;
 pub mod serve;
 
@@ -20,6 +22,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Serve(Box<serve::ServeArgs>),
+    Dev(dev::DevArgs),
     Migrate(Box<migrate::MigrateArgs>),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
@@ -30,6 +33,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(args) => Box::pin(serve::run(*args)).await,
+            Command::Dev(args) => Box::pin(dev::run(args)).await,
             Command::Migrate(args) => migrate::run(&args).await,
             Command::Admin(command) => admin::run(command).await,
         }
