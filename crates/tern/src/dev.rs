@@ -30,7 +30,10 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let _alone = alone(&args.dir)?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    say(&format!("starting Postgres, etcd and the platform in {} …", args.dir.display()));
+    say(&format!(
+        "starting Postgres, etcd and the platform in {} …",
+        args.dir.display()
+    ));
     let tern = std::env::current_exe()?;
     let start = Platform::builder(&tern, &args.dir)
         .gateways(args.gateways.into())
@@ -76,7 +79,11 @@ fn announce(dir: &Path, platform: &Platform) -> anyhow::Result<()> {
     fs::write(dir.join("gateways"), gateways.join("\n") + "\n")?;
     let count = |role: Role| platform.nodes().filter(|node| node.role == role).count();
     let tern = std::env::args().next().unwrap_or_else(|| "tern".to_owned());
-    let dir_arg = if dir == Path::new(".tern/dev") { String::new() } else { format!(" --dir {}", dir.display()) };
+    let dir_arg = if dir == Path::new(".tern/dev") {
+        String::new()
+    } else {
+        format!(" --dir {}", dir.display())
+    };
     let dir = dir.display();
     say(&format!(
         "
@@ -110,8 +117,13 @@ Or kill a node and watch the conversation go on. Ctrl-C stops everything and kee
 }
 
 fn obituary(platform: &Platform, name: &str, status: ExitStatus) -> String {
-    let Ok(node) = platform.node(name) else { return String::new() };
-    let alive = platform.nodes().filter(|other| other.role == node.role && other.process.exited().is_none()).count();
+    let Ok(node) = platform.node(name) else {
+        return String::new();
+    };
+    let alive = platform
+        .nodes()
+        .filter(|other| other.role == node.role && other.process.exited().is_none())
+        .count();
     let next = match (alive, node.role) {
         (0, _) => "no other node of its kind is left: restart tern dev".to_owned(),
         (_, Role::Gateway) => "its devices reconnect to the others".to_owned(),
@@ -119,7 +131,10 @@ fn obituary(platform: &Platform, name: &str, status: ExitStatus) -> String {
         (_, Role::Presence | Role::Accounts) => "the others take over".to_owned(),
     };
     let log = node.process.log().display();
-    format!("{name} (pid {}) has died: {status}; {next}. Its log: {log}", node.process.pid())
+    format!(
+        "{name} (pid {}) has died: {status}; {next}. Its log: {log}",
+        node.process.pid()
+    )
 }
 
 #[allow(clippy::print_stdout, reason = "a command speaks by standard output")]
