@@ -78,7 +78,7 @@ pub struct Window {
     pub done: bool,
 }
 
-/// What `user` may have of the chat from `from` on, ascending, at most `limit` entries and about `max_bytes`.
+/// What `user` may have of the chat from `from` on, ascending, at most `limit` items and about `max_bytes`.
 pub async fn window(
     pool: &PgPool,
     master: &MasterKey,
@@ -123,13 +123,20 @@ pub async fn window(
     for row in &rows {
         let entry = entry(row, chat, &sealer)?;
         bytes += entry.content.len();
-        if bytes > max_bytes && !window.items.is_empty() {
+        let seq = Seq(entry.seq);
+        let skips = seq > window.next;
+        let full = window.items.len() + usize::from(skips) >= limit as usize;
+        if !window.items.is_empty() && (full || bytes > max_bytes) {
             window.done = false;
             break;
         }
-        let seq = Seq(entry.seq);
-        if seq > window.next {
+        if skips {
             window.items.push(Item::Skipped { to: seq.previous() });
+            window.next = seq;
+            if full {
+                window.done = false;
+                break;
+            }
         }
         window.items.push(Item::Entry(entry));
         window.next = seq.next();

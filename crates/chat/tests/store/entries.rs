@@ -75,6 +75,16 @@ async fn rule_7_intervals_of_membership_limit_what_is_read() {
     let all = window(&store, &chat, b, 2, 10).await;
     assert_eq!(shape(&all), ["2", "3", "skip to 5", "6", "7"]);
     assert!(all.done);
+    let cut = window(&store, &chat, b, 2, 3).await;
+    assert_eq!(
+        (shape(&cut), cut.next, cut.done),
+        (vec!["2".into(), "3".into()], Seq(4), false)
+    );
+    let alone = window(&store, &chat, b, 4, 1).await;
+    assert_eq!(
+        (shape(&alone), alone.next, alone.done),
+        (vec!["skip to 5".into()], Seq(6), false)
+    );
     let stranger = store.user().await;
     assert_eq!(
         shape(&window(&store, &chat, stranger, 1, 10).await),
