@@ -697,7 +697,12 @@ async fn nobody_becomes_somebody_else_by_metadata() {
 
 #[tokio::test]
 async fn who_sends_far_too_fast_is_told_when_to_go_on() {
-    let world = World::start().await;
+    let world = World::with(|builder| {
+        builder
+            .env("TERN_GATEWAY_SENDS_PER_SECOND", "20")
+            .env("TERN_GATEWAY_SEND_BURST", "200")
+    })
+    .await;
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let device = world.device(&alice).await;
     let (mut wire, opened) = Wire::open(world.new_channel(0), &device).await.unwrap();

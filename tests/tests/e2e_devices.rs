@@ -314,7 +314,12 @@ async fn a_token_that_is_not_good_opens_nothing() {
 
 #[tokio::test]
 async fn a_token_is_renewed_on_the_running_stream() {
-    let world = World::with(|builder| builder.env("TERN_ACCOUNTS_ACCESS_TOKEN_TTL", "6")).await;
+    let world = World::with(|builder| {
+        builder
+            .env("TERN_ACCOUNTS_ACCESS_TOKEN_TTL", "6")
+            .env("TERN_GATEWAY_TOKEN_WARNING", "3")
+    })
+    .await;
     let alice = world.user("alice").await;
     let device = world.device(&alice).await;
     let (mut wire, opened) = Wire::open(world.new_channel(0), &device).await.unwrap();

@@ -2,15 +2,20 @@
 
 use std::time::Duration;
 
-use tern_local::{Role, until};
+use tern_local::{Builder, Role, until};
 use tern_proto::v1::{SendErrorCode, send_result::Outcome, server_event::Event};
 use tern_tests::phone::agree;
 use tern_tests::wire::{self, Wire};
+use tern_tests::world::FAILOVER_GRACE;
 use tern_tests::{Phone, World};
 use tern_types::{ChatId, RequestId, Slot};
 
 /// Two phones write to each other, one message each every `PACE`, while something else happens.
 const PACE: Duration = Duration::from_millis(20);
+
+fn patient(builder: Builder) -> Builder {
+    builder.env(FAILOVER_GRACE.0, FAILOVER_GRACE.1)
+}
 
 struct Conversation {
     chat: ChatId,
@@ -61,7 +66,7 @@ impl Conversation {
 
 #[tokio::test]
 async fn a_conversation_goes_on_when_its_owner_is_killed() {
-    let mut world = World::start().await;
+    let mut world = World::with(patient).await;
     let mut conversation = Conversation::begin(&world).await;
     for _ in 0..2 {
         let owner = world.owner_of(conversation.chat).await;
@@ -78,7 +83,7 @@ async fn a_conversation_goes_on_when_its_owner_is_killed() {
 
 #[tokio::test]
 async fn a_conversation_goes_on_when_a_gateway_is_killed() {
-    let mut world = World::start().await;
+    let mut world = World::with(patient).await;
     let mut conversation = Conversation::begin(&world).await;
     for gateway in ["gateway-0", "gateway-1"] {
         conversation.write(10).await;
@@ -92,7 +97,7 @@ async fn a_conversation_goes_on_when_a_gateway_is_killed() {
 
 #[tokio::test]
 async fn a_conversation_goes_on_when_presence_is_killed() {
-    let mut world = World::with(|builder| builder.presences(2)).await;
+    let mut world = World::with(|builder| patient(builder).presences(2)).await;
     let mut conversation = Conversation::begin(&world).await;
     for presence in ["presence-0", "presence-1"] {
         conversation.write(10).await;
@@ -108,7 +113,7 @@ async fn a_conversation_goes_on_when_presence_is_killed() {
 
 #[tokio::test]
 async fn the_only_presence_node_forgets_everything_and_nothing_is_lost() {
-    let mut world = World::start().await;
+    let mut world = World::with(patient).await;
     let mut conversation = Conversation::begin(&world).await;
     conversation.write(10).await;
     world.platform.kill("presence-0").await.unwrap();
@@ -123,7 +128,7 @@ async fn the_only_presence_node_forgets_everything_and_nothing_is_lost() {
 /// acknowledgements and settling still to do.
 #[tokio::test]
 async fn an_owner_that_hangs_and_wakes_up_too_late_changes_nothing() {
-    let world = World::start().await;
+    let world = World::with(patient).await;
     let mut conversation = Conversation::begin(&world).await;
     for _ in 0..2 {
         let owner = world.owner_of(conversation.chat).await;
@@ -151,7 +156,7 @@ async fn an_owner_that_hangs_and_wakes_up_too_late_changes_nothing() {
 /// owns every chat, and neither ever hears of the other's commits but by the compare-and-set.
 #[tokio::test]
 async fn two_owners_of_one_chat_at_once_keep_one_log() {
-    let world = World::start().await;
+    let world = World::with(patient).await;
     let other = world.beside().await;
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let (hers, his) = (world.device(&alice).await, world.device(&bob).await);
@@ -192,7 +197,7 @@ async fn two_owners_of_one_chat_at_once_keep_one_log() {
 /// Rule 9, first half.
 #[tokio::test]
 async fn messages_flow_on_while_etcd_is_away() {
-    let mut world = World::with_own_servers(|builder| builder).await;
+    let mut world = World::with_own_servers(patient).await;
     let mut conversation = Conversation::begin(&world).await;
     let freeze = |world: &mut World, signal| {
         let (_, etcd) = world.platform.private_servers().unwrap();
@@ -218,7 +223,7 @@ async fn messages_flow_on_while_etcd_is_away() {
 /// Rules 1 and 9, second half.
 #[tokio::test]
 async fn while_postgres_is_away_sends_are_unavailable_and_nothing_acknowledged_is_lost() {
-    let mut world = World::with_own_servers(|builder| builder).await;
+    let mut world = World::with_own_servers(patient).await;
     let mut conversation = Conversation::begin(&world).await;
     let sender = world.user("carol").await;
     let device = world.device(&sender).await;

@@ -39,7 +39,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         .gateways(args.gateways.into())
         .chats(args.chats.into())
         .gateway_ports(&GATEWAY_PORTS)
-        .env("TERN_REFLECTION", "true")
+        .env("TERN_GATEWAY_REFLECTION", "true")
         .start();
     let mut platform = tokio::select! {
         platform = start => platform?,

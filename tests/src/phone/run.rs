@@ -1,6 +1,6 @@
 //! The phone's task: one stream after the other.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -25,6 +25,17 @@ const OPEN_WITHIN: Duration = Duration::from_secs(5);
 const QUIET: Duration = Duration::from_secs(4);
 const DEAD: Duration = Duration::from_secs(12);
 
+/// Sends without a result yet: below what a server lets a device have.
+const IN_FLIGHT: usize = 64;
+
+struct Outgoing {
+    request: RequestId,
+    to: To,
+    body: Vec<u8>,
+    /// It was written to the present stream, or its time to be written again has not come.
+    busy: bool,
+}
+
 pub struct Run {
     device: Device,
     gateways: Vec<Channel>,
@@ -32,7 +43,7 @@ pub struct Run {
     again: mpsc::WeakSender<Command>,
     state: watch::Sender<State>,
     /// In the order of writing, until the result.
-    outbox: Vec<(RequestId, To, Vec<u8>)>,
+    outbox: VecDeque<Outgoing>,
     wanted: bool,
     pinned: Option<usize>,
     next: usize,
@@ -55,7 +66,7 @@ impl Run {
             commands,
             again,
             state,
-            outbox: Vec::new(),
+            outbox: VecDeque::new(),
             wanted: false,
             pinned: None,
             next,
@@ -91,7 +102,7 @@ impl Run {
     /// A command while there is no stream.
     fn offline(&mut self, command: Command) {
         match command {
-            Command::Send { request, to, body } => self.outbox.push((request, to, body)),
+            Command::Send { request, to, body } => self.outgoing(request, to, body),
             Command::Retry(_) | Command::Read { .. } => {}
             Command::Online { wanted, gateway } => (self.wanted, self.pinned) = (wanted, gateway),
             Command::Acknowledge(on) => self.acknowledging = on,
@@ -107,9 +118,8 @@ impl Run {
             state.sessions += 1;
             state.store_epoch.clone_from(&opened.store_epoch);
         });
-        for item in self.outbox.iter().map(item) {
-            wire.say(item).await;
-        }
+        self.outbox.iter_mut().for_each(|waiting| waiting.busy = false);
+        self.write_out(&wire).await;
         let api = Api::new(channel, &self.device.access_token);
         let mut heard = tokio::time::Instant::now();
         loop {
@@ -118,7 +128,7 @@ impl Run {
                 event = wire.event() => {
                     heard = tokio::time::Instant::now();
                     match event? {
-                        Some(event) => self.event(event, &api).await,
+                        Some(event) => self.event(event, &api, &wire).await,
                         None => return Ok(()),
                     }
                     if wire.drained() {
@@ -138,15 +148,15 @@ impl Run {
     async fn online(&mut self, command: Command, wire: &Wire) -> ControlFlow<()> {
         match command {
             Command::Send { request, to, body } => {
-                self.outbox.push((request, to, body));
-                if let Some(last) = self.outbox.last() {
-                    wire.say(item(last)).await;
-                }
+                self.outgoing(request, to, body);
+                self.write_out(wire).await;
             }
             Command::Retry(request) => {
-                if let Some(waiting) = self.outbox.iter().find(|waiting| waiting.0 == request) {
-                    wire.say(item(waiting)).await;
+                let waiting = self.outbox.iter_mut().find(|waiting| waiting.request == request);
+                if let Some(waiting) = waiting {
+                    waiting.busy = false;
                 }
+                self.write_out(wire).await;
             }
             Command::Read { chat, seq } => {
                 wire.say(Item::MarkRead(MarkRead {
@@ -167,7 +177,33 @@ impl Run {
         ControlFlow::Continue(())
     }
 
-    async fn event(&mut self, event: Event, api: &Api) {
+    fn outgoing(&mut self, request: RequestId, to: To, body: Vec<u8>) {
+        self.outbox.push_back(Outgoing {
+            request,
+            to,
+            body,
+            busy: false,
+        });
+    }
+
+    /// Writes the first of the outbox, as many as may be without a result.
+    async fn write_out(&mut self, wire: &Wire) {
+        let mut items = Vec::new();
+        for waiting in self
+            .outbox
+            .iter_mut()
+            .take(IN_FLIGHT)
+            .filter(|waiting| !waiting.busy)
+        {
+            waiting.busy = true;
+            items.push(item(waiting));
+        }
+        for item in items {
+            wire.say(item).await;
+        }
+    }
+
+    async fn event(&mut self, event: Event, api: &Api, wire: &Wire) {
         match event {
             Event::Entry(entry) => {
                 if let Ok(chat) = entry.chat_id.parse::<ChatId>() {
@@ -182,7 +218,10 @@ impl Run {
                 }
                 self.state.send_modify(|state| state.skip(skipped));
             }
-            Event::SendResult(result) => self.result(result, api).await,
+            Event::SendResult(result) => {
+                self.result(result, api).await;
+                self.write_out(wire).await;
+            }
             Event::Receipt(receipt) => self.state.send_modify(|state| state.receipt(&receipt)),
             Event::CaughtUp(_) => self.state.send_modify(|state| state.caught_up = true),
             Event::Draining(_) => {
@@ -229,11 +268,12 @@ impl Run {
                 .state
                 .send_modify(|state| state.breach(format!("a result for nothing: {result:?}")));
         };
-        let place = self.outbox.iter().position(|waiting| waiting.0 == request);
+        let place = self.outbox.iter().position(|waiting| waiting.request == request);
         match result.outcome {
             Some(Outcome::Sent(sent)) => {
-                let Some(place) = place else { return };
-                let (_, _, body) = self.outbox.remove(place);
+                let Some(Outgoing { body, .. }) = place.and_then(|place| self.outbox.remove(place)) else {
+                    return;
+                };
                 if let Ok(chat) = sent.chat_id.parse::<ChatId>() {
                     self.begin(chat, sent.seq, api).await;
                     self.unacknowledged.insert(chat);
@@ -285,9 +325,9 @@ fn again_later(code: SendErrorCode) -> bool {
     matches!(code, SendErrorCode::Unavailable | SendErrorCode::RateLimited)
 }
 
-fn item((request, to, body): &(RequestId, To, Vec<u8>)) -> Item {
-    match to {
-        To::Chat(chat) => wire::message(*request, *chat, body.clone()),
-        To::Person(peer) => wire::message_to(*request, *peer, body.clone()),
+fn item(message: &Outgoing) -> Item {
+    match message.to {
+        To::Chat(chat) => wire::message(message.request, chat, message.body.clone()),
+        To::Person(peer) => wire::message_to(message.request, peer, message.body.clone()),
     }
 }
