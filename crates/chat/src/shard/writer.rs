@@ -23,6 +23,9 @@ const CONFLICT_TRIES: u32 = 5;
 /// A connection attempt takes no longer: whoever waits is told to come again instead.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Longer than the server's own statement_timeout: a server that does not even say that is gone or frozen.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6);
+
 /// What entries the store refuses: nothing that an app can mend.
 const REFUSED: Refusal = Refusal::Invalid("the store refused the entry");
 
@@ -50,9 +53,10 @@ macro_rules! attempt {
             let Some($db) = $writer.connection().await else {
                 break Err(Failure::Away);
             };
-            match $work.await {
-                Ok(value) => break Ok(value),
-                Err(error) => {
+            match tokio::time::timeout(STATEMENT_TIMEOUT, $work).await {
+                Ok(Ok(value)) => break Ok(value),
+                Err(_) => break Err($writer.hung()),
+                Ok(Err(error)) => {
                     if let Some(failure) = $writer.judge(&error, &mut tries) {
                         break Err(failure);
                     }
@@ -138,6 +142,13 @@ impl Writer {
             }
             Err(failure) => batches.iter().map(|batch| (batch.chat, failure.into())).collect(),
         }
+    }
+
+    /// Whether the statement is carried out is not known.
+    fn hung(&mut self) -> Failure {
+        tracing::warn!("the store does not answer");
+        self.db = None;
+        Failure::Away
     }
 
     /// `None`: a conflict with another transaction, to be tried again.
