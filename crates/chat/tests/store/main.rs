@@ -1,5 +1,7 @@
 //! The store's statements on a real Postgres: what DESIGN's rules and fine print say of them, forced.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod commit;
 mod devices;
 mod entries;
