@@ -4,7 +4,6 @@
 .PHONY: help setup build demo run test format lints protos licences tests python proto-baseline
 
 BUF := $(shell command -v buf || echo .tern/tools/node_modules/.bin/buf)
-PYTHON := .tern/venv/bin/python
 # The test runner's own output, for who reads only the end.
 TEST_LOG := .tern/test.log
 
@@ -51,13 +50,8 @@ tests: setup ## Run every Rust test
 	   else cargo test --locked --workspace; fi || touch $(TEST_LOG).failed; } 2>&1 | tee $(TEST_LOG)
 	@test ! -e $(TEST_LOG).failed
 
-python: build $(PYTHON) ## Hold a conversation with the Python client, as the README says
+python: build ## Hold a conversation with the Python client, by the README's own commands
 	examples/python/run
-
-$(PYTHON): examples/python/requirements.txt
-	python3 -m venv .tern/venv
-	.tern/venv/bin/pip install --quiet --disable-pip-version-check -r examples/python/requirements.txt
-	@touch $(PYTHON)
 
 proto-baseline: setup ## Take the protos as they are as the version that later ones must not break
 	$(BUF) build -o proto/baseline.binpb

@@ -2,12 +2,13 @@
 
     python examples/python/conversation.py [DIR]
 
-DIR is where `tern dev` keeps its keys: .tern/dev. A back end (with the API key) makes two users and links a device to
+DIR is where `tern dev` keeps its keys: $TERN_DEV_DIR or .tern/dev. A back end (with the API key) makes two users and links a device to
 each; then the devices open their streams, write, acknowledge, and see each other's receipts. Exits with 1 when anything
 expected does not happen.
 """
 
 import asyncio
+import os
 import pathlib
 import sys
 import uuid
@@ -126,5 +127,6 @@ async def converse(directory: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(converse(pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ".tern/dev")))
+    default = os.environ.get("TERN_DEV_DIR", ".tern/dev")
+    asyncio.run(converse(pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else default)))
     print("A conversation was held.")
