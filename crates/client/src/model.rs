@@ -40,13 +40,11 @@ impl Entry {
 
     /// Whether the chat's unread count rises by it.
     pub fn counts_as_unread(&self) -> bool {
+        use v1::MessageKind as Kind;
         let envelope = self.message().and_then(|message| message.envelope.as_ref());
         envelope.is_some_and(|envelope| {
-            envelope.counts_as_unread
-                && matches!(
-                    envelope.kind(),
-                    v1::MessageKind::Unspecified | v1::MessageKind::Message
-                )
+            let kind = Kind::try_from(envelope.kind);
+            envelope.counts_as_unread && matches!(kind, Ok(Kind::Unspecified | Kind::Message))
         })
     }
 }

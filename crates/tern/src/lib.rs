@@ -2,9 +2,11 @@
 //!
 //! - [`serve`]: a node with one or several roles
 //! - [`dev`]: the whole platform on this machine
+//! - [`chat`]: a terminal client
 //! - [`migrate`], [`admin`]: for operators
 
 pub mod admin;
+pub mod chat;
 pub mod dev;
 pub mod migrate;
 pub mod serve;
@@ -23,6 +25,7 @@ pub struct Cli {
 pub enum Command {
     Serve(Box<serve::ServeArgs>),
     Dev(dev::DevArgs),
+    Chat(chat::ChatArgs),
     Migrate(Box<migrate::MigrateArgs>),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
@@ -34,6 +37,7 @@ impl Cli {
         match self.command {
             Command::Serve(args) => Box::pin(serve::run(*args)).await,
             Command::Dev(args) => Box::pin(dev::run(args)).await,
+            Command::Chat(args) => Box::pin(chat::run(args)).await,
             Command::Migrate(args) => migrate::run(&args).await,
             Command::Admin(command) => admin::run(command).await,
         }
@@ -53,8 +57,16 @@ mod tests {
         let serve = command.find_subcommand("serve").unwrap();
         for arg in serve.get_arguments().filter(|arg| arg.get_long().is_some()) {
             let env = arg.get_env().and_then(|env| env.to_str()).unwrap_or_default();
-            let flag = arg.get_long().unwrap_or_default().replace('-', "_").to_uppercase();
-            assert_eq!(env, format!("TERN_{flag}"), "each flag has a variable of its name");
+            let flag = arg
+                .get_long()
+                .unwrap_or_default()
+                .replace('-', "_")
+                .to_uppercase();
+            assert_eq!(
+                env,
+                format!("TERN_{flag}"),
+                "each flag has a variable of its name"
+            );
             assert!(arg.get_help().is_some(), "{flag} is explained");
         }
     }

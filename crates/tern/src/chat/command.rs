@@ -1,0 +1,160 @@
+//! What a typed line means.
+
+/// A typed line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// To the open chat.
+    Say(String),
+    /// Opens the direct chat with this person, or the chat with this title or number.
+    Chat(String),
+    Group {
+        title: String,
+        people: Vec<String>,
+    },
+    Add(Vec<String>),
+    Remove(String),
+    Leave,
+    Title(String),
+    Who,
+    Chats,
+    Help,
+    Quit,
+    Nothing,
+    /// Not understood: what to say about it.
+    Wrong(String),
+}
+
+/// What can be typed.
+pub const HELP: &[(&str, &str)] = &[
+    (
+        "/chat bob",
+        "chat with bob (a group's title or a number of the list will do too)",
+    ),
+    ("/group \"lunch club\" bob carol", "make a group"),
+    ("/add dave", "add to this group"),
+    ("/remove dave", "remove from this group"),
+    ("/title new title", "rename this group"),
+    ("/leave", "leave this group"),
+    ("/who", "who is in this chat"),
+    ("/chats", "all chats"),
+    ("/quit", "leave this program"),
+    ("//text", "a message that begins with a /"),
+];
+
+impl Command {
+    pub fn parse(line: &str) -> Self {
+        let line = line.trim_end();
+        let Some(rest) = line.strip_prefix('/') else {
+            return if line.trim().is_empty() {
+                Self::Nothing
+            } else {
+                Self::Say(line.to_owned())
+            };
+        };
+        if rest.starts_with('/') {
+            return Self::Say(rest.to_owned());
+        }
+        let (word, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        let rest = rest.trim();
+        let words = words(rest);
+        let one = |make: fn(String) -> Self| {
+            if rest.is_empty() {
+                Self::wrong(word)
+            } else {
+                make(unquote(rest))
+            }
+        };
+        match word {
+            "chat" | "c" => one(Self::Chat),
+            "group" | "g" => match words.split_first() {
+                Some((title, people)) if !people.is_empty() => Self::Group {
+                    title: title.clone(),
+                    people: people.to_vec(),
+                },
+                _ => Self::wrong("group"),
+            },
+            "add" if !words.is_empty() => Self::Add(words),
+            "remove" => one(Self::Remove),
+            "title" => one(Self::Title),
+            "leave" => Self::Leave,
+            "who" => Self::Who,
+            "chats" => Self::Chats,
+            "help" | "h" | "?" => Self::Help,
+            "quit" | "q" | "exit" => Self::Quit,
+            _ => Self::wrong(word),
+        }
+    }
+
+    fn wrong(word: &str) -> Self {
+        let usage = HELP
+            .iter()
+            .find(|(usage, _)| usage.trim_start_matches('/').starts_with(word) && !word.is_empty());
+        match usage {
+            Some((usage, what)) => Self::Wrong(format!("like this: {usage} ({what})")),
+            None => Self::Wrong(format!("there is no /{word}; /help says what there is")),
+        }
+    }
+}
+
+/// Words, those in quotes as one; commas between names may be there or not.
+fn words(text: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in text.chars() {
+        match c {
+            '"' | '“' | '”' => quoted = !quoted,
+            c if !quoted && (c.is_whitespace() || c == ',') => words.push(String::new()),
+            c => words.last_mut().into_iter().for_each(|word| word.push(c)),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+fn unquote(text: &str) -> String {
+    text.trim_matches(['"', '“', '”']).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_mean_what_a_person_would_expect() {
+        let group = |title: &str, people: &[&str]| Command::Group {
+            title: title.into(),
+            people: people.iter().map(|person| (*person).to_owned()).collect(),
+        };
+        let cases = [
+            ("hello there ", Command::Say("hello there".into())),
+            ("  indented", Command::Say("  indented".into())),
+            ("", Command::Nothing),
+            ("   ", Command::Nothing),
+            ("//etc/passwd", Command::Say("/etc/passwd".into())),
+            ("/chat bob", Command::Chat("bob".into())),
+            ("/chat \"lunch club\"", Command::Chat("lunch club".into())),
+            ("/group lunch bob, carol", group("lunch", &["bob", "carol"])),
+            (
+                "/group \"lunch club\" bob carol",
+                group("lunch club", &["bob", "carol"]),
+            ),
+            ("/add dave erin", Command::Add(vec!["dave".into(), "erin".into()])),
+            ("/title Tea and cake", Command::Title("Tea and cake".into())),
+            ("/q", Command::Quit),
+        ];
+        for (line, command) in cases {
+            assert_eq!(Command::parse(line), command, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_an_example() {
+        for line in ["/group", "/group lunch", "/chat", "/add", "/nonsense", "/"] {
+            assert!(matches!(Command::parse(line), Command::Wrong(_)), "{line:?}");
+        }
+        let Command::Wrong(text) = Command::parse("/group lunch") else {
+            panic!()
+        };
+        assert!(text.contains("/group \"lunch club\" bob carol"), "{text}");
+    }
+}

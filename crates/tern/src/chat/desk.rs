@@ -1,0 +1,520 @@
+//! Between keyboard and client: carries out what was typed, keeps the view up to date. Whatever waits for the server
+//! runs beside it, so that typing never does.
+
+use std::collections::HashMap;
+
+use anyhow::Context as _;
+use tern_client::{
+    BackEnd, Chat, Client, Entry, Event, EventStream, Mark, Outgoing, QueuedMessage, SendState,
+};
+use tern_proto::v1::{self, ChatKind};
+use tern_types::{ChatId, RequestId, Seq, Timestamp, UserId};
+use tokio::sync::mpsc;
+
+use super::command::{Command, HELP};
+use super::setup::Device;
+use super::view::View;
+
+/// Answers on their way to the view: as many as a person can ask for at once.
+const UPDATES: usize = 64;
+/// Messages loaded when a chat is opened or scrolled up.
+const PAGE: usize = 100;
+
+/// What came back from the server or the store.
+#[derive(Debug)]
+pub enum Update {
+    History {
+        chat: ChatId,
+        entries: Vec<Entry>,
+        complete: bool,
+    },
+    Marks {
+        chat: ChatId,
+        marks: HashMap<UserId, Mark>,
+    },
+    Members {
+        chat: ChatId,
+        members: Vec<UserId>,
+    },
+    Names(HashMap<UserId, String>),
+    /// To show this chat now.
+    Open(ChatId),
+    /// Something to tell the person.
+    Notice(String),
+}
+
+/// What a line led to, for the screen.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    Help,
+    Quit,
+}
+
+/// Client and view of one device.
+pub struct Desk {
+    pub client: Client,
+    pub view: View,
+    back_end: Option<BackEnd>,
+    updates: mpsc::Sender<Update>,
+    update_queue: mpsc::Receiver<Update>,
+    names_asked: bool,
+}
+
+impl Desk {
+    pub async fn start(device: Device) -> anyhow::Result<(Self, EventStream)> {
+        let (client, events) = Client::start(device.config).await?;
+        let mut view = View::new(client.user(), client.device());
+        let (updates, update_queue) = mpsc::channel(UPDATES);
+        client
+            .chats()
+            .await?
+            .into_iter()
+            .for_each(|chat| view.set_chat(chat));
+        view.set_queued(client.outbox().await?);
+        let mut desk = Self {
+            client,
+            view,
+            back_end: device.back_end,
+            updates,
+            update_queue,
+            names_asked: false,
+        };
+        desk.ask_names();
+        Ok((desk, events))
+    }
+
+    /// The next answer to something asked.
+    pub async fn update(&mut self) -> Option<Update> {
+        self.update_queue.recv().await
+    }
+
+    pub fn apply_update(&mut self, update: &Update) {
+        match update {
+            Update::History {
+                chat,
+                entries,
+                complete,
+            } => {
+                entries.iter().cloned().for_each(|entry| self.view.add(entry));
+                self.view.room(*chat).complete |= complete;
+            }
+            Update::Marks { chat, marks } => {
+                let room = self.view.room(*chat);
+                for (user, mark) in marks {
+                    let known = room.marks.entry(*user).or_default();
+                    *known = known.raise(*mark);
+                }
+            }
+            Update::Members { chat, members } => {
+                members.iter().for_each(|member| self.view.see(*member));
+                self.view.room(*chat).members = members.iter().copied().collect();
+            }
+            Update::Names(names) => {
+                self.names_asked = false;
+                self.view.set_names(names.clone());
+            }
+            Update::Open(chat) => self.open(*chat),
+            Update::Notice(_) => {}
+        }
+        self.ask_names();
+    }
+
+    /// `watching`: somebody sees the newest line of the open chat.
+    pub fn apply_event(&mut self, event: &Event, watching: bool) {
+        self.view.apply(event, Timestamp::now());
+        match event {
+            Event::Entry(entry) if watching && self.view.open == Some(entry.chat) => {
+                self.mark_read(entry.chat)
+            }
+            Event::Reset => {
+                if let Some(chat) = self.view.open {
+                    self.open(chat);
+                }
+            }
+            _ => {}
+        }
+        self.ask_names();
+    }
+
+    /// Shows a chat: its history, who got how far, who is in it.
+    pub fn open(&mut self, chat: ChatId) {
+        self.view.open = Some(chat);
+        let room = self.view.room(chat);
+        room.new_from = room
+            .chat
+            .as_ref()
+            .filter(|chat| chat.unread > 0)
+            .map(|chat| chat.read.next());
+        self.load(chat, None);
+        self.spawn(|client, updates| async move {
+            let marks = client.receipts(chat).await?;
+            let _ = updates.send(Update::Marks { chat, marks }).await;
+            Ok(client.ask_for_receipts(chat).await?)
+        });
+        self.load_members(chat);
+        self.mark_read(chat);
+    }
+
+    fn load_members(&self, chat: ChatId) {
+        self.spawn(move |client, updates| async move {
+            let request = v1::ListMembersRequest {
+                chat_id: chat.to_string(),
+                page_size: 1024,
+                ..Default::default()
+            };
+            // A direct chat that nobody wrote in yet is not there.
+            let Ok(answer) = client.api().list_members(request).await else {
+                return Ok(());
+            };
+            let members = answer
+                .members
+                .iter()
+                .filter_map(|member| member.user_id.parse().ok())
+                .collect();
+            let _ = updates.send(Update::Members { chat, members }).await;
+            Ok(())
+        });
+    }
+
+    /// Older entries of the open chat.
+    pub fn load_older(&mut self) {
+        if let Some(chat) = self.view.open
+            && !self.view.room(chat).complete
+        {
+            self.load(chat, self.view.oldest(chat));
+        }
+    }
+
+    fn load(&self, chat: ChatId, before: Option<Seq>) {
+        self.spawn(move |client, updates| async move {
+            let entries = match client.load_history(chat, before, PAGE).await {
+                Ok(entries) => entries,
+                // Without the server there is what this device has.
+                Err(_) => client.history(chat, before, PAGE).await?,
+            };
+            let complete = entries.is_empty() || entries.first().is_some_and(|first| first.seq <= Seq(1));
+            let _ = updates
+                .send(Update::History {
+                    chat,
+                    entries,
+                    complete,
+                })
+                .await;
+            Ok(())
+        });
+    }
+
+    /// The person has seen the newest line.
+    pub fn mark_read(&mut self, chat: ChatId) {
+        let newest = self.view.newest(chat);
+        let head = self
+            .view
+            .room(chat)
+            .chat
+            .as_ref()
+            .filter(|chat| chat.unread > 0)
+            .map(|chat| chat.head);
+        if let Some(seq) = newest.max(head) {
+            self.spawn(move |client, _| async move { Ok(client.mark_read(chat, seq).await?) });
+        }
+    }
+
+    fn ask_names(&mut self) {
+        if self.names_asked || self.view.nameless.is_empty() {
+            return;
+        }
+        self.names_asked = true;
+        let nameless: Vec<UserId> = self.view.nameless.iter().copied().collect();
+        self.spawn(|client, updates| async move {
+            // Who has no name at the server stays without one; asked again with the next event.
+            let names = client.names(nameless).await.unwrap_or_default();
+            let _ = updates.send(Update::Names(names)).await;
+            Ok(())
+        });
+    }
+
+    /// Carries out a typed line.
+    pub fn submit(&mut self, line: &str) -> Outcome {
+        match Command::parse(line) {
+            Command::Say(text) => self.say(text),
+            Command::Chat(name) => self.find(name),
+            Command::Group { title, people } => self.create_group(title, people),
+            Command::Add(people) => self.add(people),
+            Command::Remove(name) => self.remove(name),
+            Command::Leave => self.in_group(|client, chat_id, request_id| async move {
+                let request = v1::LeaveChatRequest {
+                    chat_id,
+                    request_id,
+                    ..Default::default()
+                };
+                client.api().leave_chat(request).await.map(drop)
+            }),
+            Command::Title(title) => self.in_group(|client, chat_id, request_id| async move {
+                let request = v1::UpdateChatRequest {
+                    chat_id,
+                    request_id,
+                    title,
+                    ..Default::default()
+                };
+                client.api().update_chat(request).await.map(drop)
+            }),
+            Command::Who => self.who(),
+            Command::Chats => self.list(),
+            Command::Help => return Outcome::Help,
+            Command::Quit => return Outcome::Quit,
+            Command::Nothing => {}
+            Command::Wrong(what) => self.notice(what),
+        }
+        Outcome::Done
+    }
+
+    fn say(&mut self, text: String) {
+        let Some(chat) = self.view.open else {
+            return self.notice("no chat is open: /chat bob opens one".to_owned());
+        };
+        let peer = self.view.room(chat).chat.as_ref().and_then(|chat| chat.peer);
+        let message = match peer {
+            Some(peer) => Outgoing::new(peer, text),
+            None => Outgoing::new(chat, text),
+        };
+        let queued = QueuedMessage {
+            message: message.clone(),
+            chat,
+            created_at: Timestamp::now(),
+            state: SendState::Queued,
+        };
+        self.view.queue(queued);
+        self.spawn(|client, _| async move { Ok(client.send_message(message).await.map(drop)?) });
+    }
+
+    /// Opens the chat with this title, number or person.
+    fn find(&mut self, name: String) {
+        if let Some(chat) = self.view.chat_named(&name) {
+            return self.open(chat);
+        }
+        if let Some(person) = self.view.person(&name) {
+            return self.open_direct(person);
+        }
+        let back_end = self.back_end.clone();
+        self.spawn(|client, updates| async move {
+            let person = person(back_end.as_ref(), &name).await?;
+            let chat = ChatId::direct(client.user(), person);
+            let _ = updates
+                .send(Update::Names([(person, super::setup::capitalised(&name))].into()))
+                .await;
+            let names = client.names([person]).await.unwrap_or_default();
+            let _ = updates.send(Update::Names(names)).await;
+            let _ = updates
+                .send(Update::Members {
+                    chat,
+                    members: vec![person],
+                })
+                .await;
+            let _ = updates.send(Update::Open(chat)).await;
+            Ok(())
+        });
+    }
+
+    /// The direct chat, which is there before anybody wrote in it.
+    pub fn open_direct(&mut self, person: UserId) {
+        let id = ChatId::direct(self.client.user(), person);
+        if self.view.room(id).chat.is_none() {
+            self.view.set_chat(empty_direct(id, person));
+        }
+        self.open(id);
+    }
+
+    /// An update said to open a chat that may be new.
+    pub fn open_new(&mut self, chat: ChatId) {
+        let person = self
+            .view
+            .room(chat)
+            .members
+            .iter()
+            .copied()
+            .find(|user| *user != self.client.user());
+        match (self.view.room(chat).chat.is_some(), person) {
+            (false, Some(person)) => self.open_direct(person),
+            _ => self.open(chat),
+        }
+    }
+
+    fn create_group(&self, title: String, people: Vec<String>) {
+        let (back_end, known) = (self.back_end.clone(), self.known(&people));
+        self.spawn(|client, updates| async move {
+            let members = resolve(back_end.as_ref(), known).await?;
+            let chat = client.create_group(&title, &members).await?;
+            let _ = updates.send(Update::Open(chat.id)).await;
+            Ok(())
+        });
+    }
+
+    fn add(&mut self, people: Vec<String>) {
+        let (back_end, known) = (self.back_end.clone(), self.known(&people));
+        self.in_group(|client, chat_id, request_id| async move {
+            let people = resolve(back_end.as_ref(), known).await.map_err(failed)?;
+            let user_ids = people.iter().map(ToString::to_string).collect();
+            let request = v1::AddMembersRequest {
+                chat_id,
+                request_id,
+                user_ids,
+                ..Default::default()
+            };
+            client.api().add_members(request).await.map(drop)
+        });
+    }
+
+    fn remove(&mut self, name: String) {
+        let (back_end, known) = (self.back_end.clone(), self.known(&[name]));
+        self.in_group(|client, chat_id, request_id| async move {
+            for user in resolve(back_end.as_ref(), known).await.map_err(failed)? {
+                let (chat_id, request_id, user_id) = (chat_id.clone(), request_id.clone(), user.to_string());
+                let request = v1::RemoveMemberRequest {
+                    chat_id,
+                    request_id,
+                    user_id,
+                    ..Default::default()
+                };
+                client.api().remove_member(request).await?;
+            }
+            Ok(())
+        });
+    }
+
+    fn who(&mut self) {
+        let Some(chat) = self.view.open else {
+            return self.notice("no chat is open".to_owned());
+        };
+        self.load_members(chat);
+        let members: Vec<UserId> = self.view.room(chat).members.iter().copied().collect();
+        let mut names: Vec<String> = members.iter().map(|member| self.view.name(*member)).collect();
+        names.sort();
+        self.notice(format!("in {}: {}", self.view.title(chat), names.join(", ")));
+    }
+
+    fn list(&self) {
+        let line = |(index, chat): (usize, &&Chat)| {
+            let unread = if chat.unread > 0 {
+                format!(" ({} new)", chat.unread)
+            } else {
+                String::new()
+            };
+            format!("{}. {}{unread}", index + 1, self.view.title(chat.id))
+        };
+        let lines: Vec<String> = self.view.chats().iter().enumerate().map(line).collect();
+        self.notice(if lines.is_empty() {
+            "no chats yet: /chat bob begins one".to_owned()
+        } else {
+            lines.join("\n")
+        });
+    }
+
+    /// People by name as far as this device knows them.
+    fn known(&self, names: &[String]) -> Vec<Result<UserId, String>> {
+        names
+            .iter()
+            .map(|name| self.view.person(name).ok_or_else(|| name.clone()))
+            .collect()
+    }
+
+    fn in_group<F, Fut>(&self, change: F)
+    where
+        F: FnOnce(Client, String, String) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), tern_client::CallError>> + Send,
+    {
+        let group = |chat: &Chat| chat.kind == ChatKind::Group;
+        let open = self.view.open.filter(|id| {
+            self.view
+                .rooms
+                .get(id)
+                .and_then(|room| room.chat.as_ref())
+                .is_some_and(group)
+        });
+        let Some(chat) = open else {
+            return self.notice("that is for groups: open one first".to_owned());
+        };
+        self.spawn(move |client, _| async move {
+            Ok(change(client, chat.to_string(), RequestId::random().to_string()).await?)
+        });
+        self.load_members(chat);
+    }
+
+    pub fn notice(&self, text: String) {
+        // With a full queue the person has more to read than this.
+        let _ = self.updates.try_send(Update::Notice(text));
+    }
+
+    /// Runs beside; what fails is told.
+    fn spawn<F, Fut>(&self, work: F)
+    where
+        F: FnOnce(Client, mpsc::Sender<Update>) -> Fut,
+        Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let updates = self.updates.clone();
+        let work = work(self.client.clone(), updates.clone());
+        tokio::spawn(async move {
+            if let Err(error) = work.await {
+                let _ = updates.send(Update::Notice(format!("{error:#}"))).await;
+            }
+        });
+    }
+}
+
+fn empty_direct(id: ChatId, peer: UserId) -> Chat {
+    Chat {
+        id,
+        kind: ChatKind::Direct,
+        title: String::new(),
+        peer: Some(peer),
+        member_count: 2,
+        role: v1::Role::Member,
+        head: Seq::ZERO,
+        active_at: Timestamp::now(),
+        read: Seq::ZERO,
+        unread: 0,
+        left: false,
+    }
+}
+
+/// A person by the name they log in with.
+async fn person(back_end: Option<&BackEnd>, name: &str) -> anyhow::Result<UserId> {
+    let back_end = back_end.context("only people of your chats can be found by name without an API key")?;
+    let person = back_end
+        .find_user(name)
+        .await?
+        .or(back_end.find_user(&name.to_lowercase()).await?);
+    person.with_context(|| {
+        format!("nobody is called {name} yet: they are when they run `tern chat --user {name}`")
+    })
+}
+
+async fn resolve(
+    back_end: Option<&BackEnd>,
+    people: Vec<Result<UserId, String>>,
+) -> anyhow::Result<Vec<UserId>> {
+    let mut users = Vec::new();
+    for known in people {
+        users.push(match known {
+            Ok(user) => user,
+            Err(name) => person(back_end, &name).await?,
+        });
+    }
+    Ok(users)
+}
+
+fn failed(error: anyhow::Error) -> tern_client::CallError {
+    tern_client::CallError {
+        code: tonic::Code::NotFound,
+        reason: v1::ErrorReason::Unspecified,
+        message: format!("{error:#}"),
+        retry_after: None,
+    }
+}
+
+/// `/help` as lines of two columns.
+pub fn help() -> Vec<String> {
+    HELP.iter()
+        .map(|(usage, what)| format!("{usage:<36} {what}"))
+        .collect()
+}

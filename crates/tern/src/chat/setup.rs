@@ -1,0 +1,181 @@
+//! Which server, which user, which device: from flags, or from what `tern dev` left.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use tern_client::client::stored_credentials;
+use tern_client::{BackEnd, ClientConfig, Credentials, StopReason, StoreLocation, Tls};
+
+use super::ChatArgs;
+
+/// A device that can start.
+pub struct Device {
+    pub config: ClientConfig,
+    /// Finds and makes people by name, where there is an API key.
+    pub back_end: Option<BackEnd>,
+    pub store: PathBuf,
+}
+
+/// The device of these flags; on first use the user is made and the device linked.
+pub async fn device(args: &ChatArgs) -> anyhow::Result<Device> {
+    let servers = servers(args)?;
+    let tls = tls(args)?;
+    let back_end = api_key(args)
+        .map(|key| BackEnd::new(&servers, &tls, &key))
+        .transpose()?;
+    let store = store_file(args);
+    if args.relink {
+        remove(&store)?;
+    }
+    let mut config = ClientConfig::new(servers, StoreLocation::File(store.clone())).tls(tls);
+    config.client_version = concat!("tern-chat/", env!("CARGO_PKG_VERSION")).to_owned();
+    if !store.exists() || stored_credentials(config.store.clone()).await?.is_none() {
+        let back_end = back_end.as_ref().context(
+            "this device is new, and linking it takes an API key (--api-key); with `tern dev` running it is found by itself",
+        )?;
+        config.credentials = Some(link(back_end, args).await?);
+    }
+    Ok(Device {
+        config,
+        back_end,
+        store,
+    })
+}
+
+async fn link(back_end: &BackEnd, args: &ChatArgs) -> anyhow::Result<Credentials> {
+    let name = args.name.clone().unwrap_or_else(|| capitalised(&args.user));
+    let user = back_end
+        .create_user(&args.user, &name)
+        .await
+        .context("make the user")?;
+    let device = args.device.clone().unwrap_or_else(|| "terminal".to_owned());
+    let linked = back_end.link_device(user, &device, "cli").await;
+    linked.with_context(|| format!("link the device {device:?} of {}", args.user))
+}
+
+/// What to say, and to clean up, when the client has ended by itself.
+pub fn farewell(reason: &StopReason, store: &Path) -> anyhow::Result<()> {
+    match reason {
+        StopReason::ByApp => Ok(()),
+        StopReason::Replaced => anyhow::bail!("this device was opened elsewhere; that one goes on"),
+        StopReason::Revoked => {
+            remove(store)?;
+            anyhow::bail!("this device was revoked; its messages here are erased")
+        }
+        StopReason::SignedOut => {
+            anyhow::bail!("the server does not know this device any more; --relink links it anew")
+        }
+        StopReason::Refused(why) => anyhow::bail!("the server refused this client: {why}"),
+        StopReason::StoreFailed(why) => anyhow::bail!("{}: {why}", store.display()),
+    }
+}
+
+/// SQLite's files.
+fn remove(store: &Path) -> anyhow::Result<()> {
+    for suffix in ["", "-wal", "-shm"] {
+        let mut file = store.as_os_str().to_owned();
+        file.push(suffix);
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("remove {}", PathBuf::from(file).display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn servers(args: &ChatArgs) -> anyhow::Result<Vec<String>> {
+    if !args.servers.is_empty() {
+        return Ok(args.servers.clone());
+    }
+    let file = args.dir.join("gateways");
+    let text = std::fs::read_to_string(&file).with_context(|| {
+        format!(
+            "no --server given, and {} is not there: is `tern dev` running?",
+            file.display()
+        )
+    })?;
+    Ok(text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect())
+}
+
+fn tls(args: &ChatArgs) -> anyhow::Result<Tls> {
+    let development = args.dir.join("ca.pem");
+    let file = match &args.ca {
+        Some(file) => file.clone(),
+        // A server of one's own choice has a certificate that this machine trusts, unless --ca says otherwise.
+        None if args.servers.is_empty() && development.exists() => development,
+        None => return Ok(Tls::System),
+    };
+    let pem = std::fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+    Ok(Tls::Roots(pem))
+}
+
+fn api_key(args: &ChatArgs) -> Option<String> {
+    if args.api_key.is_some() {
+        return args.api_key.clone();
+    }
+    // Never to another server than its own.
+    let own = args.servers.is_empty();
+    let key = own
+        .then(|| std::fs::read_to_string(args.dir.join("api-key")).ok())
+        .flatten()?;
+    Some(key.trim().to_owned())
+}
+
+fn store_file(args: &ChatArgs) -> PathBuf {
+    let device = args
+        .device
+        .as_ref()
+        .map(|device| format!("-{}", file_name(device)))
+        .unwrap_or_default();
+    args.data_dir
+        .join(format!("{}{device}.db", file_name(&args.user)))
+}
+
+/// A name as part of a file's.
+fn file_name(name: &str) -> String {
+    let safe = |c: char| {
+        if c.is_alphanumeric() || matches!(c, '.' | '_' | '@') {
+            c
+        } else {
+            '_'
+        }
+    };
+    name.chars()
+        .map(safe)
+        .collect::<String>()
+        .trim_start_matches('.')
+        .to_owned()
+}
+
+pub fn capitalised(name: &str) -> String {
+    let mut chars = name.chars();
+    chars
+        .next()
+        .map(|first| first.to_uppercase().chain(chars).collect())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_files_and_never_paths() {
+        for (name, file) in [
+            ("alice", "alice"),
+            ("../../etc/passwd", "_.._etc_passwd"),
+            ("a b", "a_b"),
+            (".hidden", "hidden"),
+        ] {
+            assert_eq!(file_name(name), file);
+        }
+        assert_eq!(capitalised("alice"), "Alice");
+    }
+}

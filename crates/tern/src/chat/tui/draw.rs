@@ -1,0 +1,348 @@
+//! The view on the screen.
+//!
+//! ```text
+//! ┌ list of chats ┬ title ──────────────┐
+//! │ ▌ lunch club 2│ 14:05  Bob    hello │
+//! │   Bob         │ 14:06  you    hi  ✓✓│
+//! │               ├─────────────────────┤
+//! │               │ › typed             │
+//! └ status ───────┴─────────────────────┘
+//! ```
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Position, Rect};
+use ratatui::style::{Color, Modifier, Style, Stylize as _};
+use ratatui::text::{Line as Text, Span};
+use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
+use tern_proto::v1::ChatKind;
+use tern_types::{Timestamp, UserId};
+
+use super::Screen;
+use super::wrap::wrap;
+use crate::chat::clock;
+use crate::chat::desk::help;
+use crate::chat::view::{Connection, Line, Tick, View};
+
+/// Columns of the list of chats; left out on a narrow screen.
+const LIST: u16 = 26;
+const NARROW: u16 = 70;
+/// `14:05  ` and the name.
+const TIME_COLUMNS: usize = 7;
+const NAME_COLUMNS: usize = 11;
+/// ` ✓✓`
+const TICK_COLUMNS: usize = 3;
+const READ: Color = Color::Cyan;
+/// Names, told apart by colour; cyan and red mean something else.
+const NAMES: [Color; 6] = [
+    Color::Green,
+    Color::Yellow,
+    Color::Magenta,
+    Color::Blue,
+    Color::LightGreen,
+    Color::LightMagenta,
+];
+
+/// Draws everything.
+pub fn screen(frame: &mut Frame<'_>, view: &View, screen: &mut Screen) {
+    let [body, status] = Layout::vertical([Constraint::Min(3), Constraint::Length(1)]).areas(frame.area());
+    let list = if frame.area().width < NARROW { 0 } else { LIST };
+    let [left, right] = Layout::horizontal([Constraint::Length(list), Constraint::Min(10)]).areas(body);
+    if list > 0 {
+        chats(frame, view, left);
+    }
+    let [timeline_area, input_area] =
+        Layout::vertical([Constraint::Min(2), Constraint::Length(3)]).areas(right);
+    timeline(frame, view, screen, timeline_area);
+    input(frame, view, screen, input_area);
+    status_line(frame, view, screen, status);
+    if screen.help {
+        help_box(frame, timeline_area);
+    }
+}
+
+fn chats(frame: &mut Frame<'_>, view: &View, area: Rect) {
+    let width = usize::from(area.width).saturating_sub(3);
+    let lines: Vec<Text<'_>> = view
+        .chats()
+        .iter()
+        .map(|chat| {
+            let open = view.open == Some(chat.id);
+            let unread = if chat.unread > 0 {
+                format!(" {}", chat.unread)
+            } else {
+                String::new()
+            };
+            let title = cut(&view.title(chat.id), width.saturating_sub(unread.len() + 2));
+            let pad = " ".repeat(width.saturating_sub(Span::raw(&title).width() + unread.len() + 2));
+            let sign = if chat.kind == ChatKind::Group { "# " } else { "  " };
+            let style = match (open, chat.unread > 0, chat.left) {
+                (_, _, true) => Style::new().add_modifier(Modifier::DIM),
+                (true, ..) => Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED),
+                (_, true, _) => Style::new().add_modifier(Modifier::BOLD),
+                _ => Style::new(),
+            };
+            Text::from(vec![
+                Span::styled(format!("{sign}{title}{pad}"), style),
+                Span::styled(unread, Style::new().fg(Color::Green).add_modifier(Modifier::BOLD)),
+            ])
+        })
+        .collect();
+    let block = Block::new().borders(Borders::RIGHT).title(" chats ".bold());
+    frame.render_widget(Paragraph::new(lines).block(block), area);
+}
+
+fn timeline(frame: &mut Frame<'_>, view: &View, screen: &mut Screen, area: Rect) {
+    let title = view
+        .open
+        .map_or_else(|| " tern ".to_owned(), |chat| format!(" {} ", header(view, chat)));
+    let block = Block::new()
+        .borders(Borders::BOTTOM)
+        .title(Text::from(title).bold());
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let lines = view
+        .open
+        .map(|chat| lines(view, chat, usize::from(inner.width)))
+        .unwrap_or_default();
+    // What is looked at stays in place while more comes in below.
+    if screen.scrolled > 0 && lines.len() > screen.lines {
+        screen.scrolled += lines.len() - screen.lines;
+    }
+    (screen.page, screen.lines) = (usize::from(inner.height), lines.len());
+    screen.scrolled = screen.scrolled.min(lines.len().saturating_sub(screen.page));
+    let end = lines.len() - screen.scrolled;
+    let shown = &lines[end.saturating_sub(screen.page)..end];
+    // The newest stands at the bottom.
+    let above = vec![Text::raw(""); screen.page.saturating_sub(shown.len())];
+    frame.render_widget(Paragraph::new([above, shown.to_vec()].concat()), inner);
+}
+
+fn header(view: &View, chat: tern_types::ChatId) -> String {
+    let room = view.rooms.get(&chat);
+    let members = room.map_or(0, |room| room.members.len());
+    let group = room
+        .and_then(|room| room.chat.as_ref())
+        .is_some_and(|chat| chat.kind == ChatKind::Group);
+    let left = room
+        .and_then(|room| room.chat.as_ref())
+        .is_some_and(|chat| chat.left);
+    match (group, left) {
+        (_, true) => format!("{} · you left", view.title(chat)),
+        (true, _) if members > 0 => {
+            let mut names: Vec<String> = room
+                .into_iter()
+                .flat_map(|room| &room.members)
+                .map(|user| view.name(*user))
+                .collect();
+            names.sort();
+            cut(&format!("# {} · {}", view.title(chat), names.join(", ")), 200)
+        }
+        (true, _) => format!("# {}", view.title(chat)),
+        _ => view.title(chat),
+    }
+}
+
+/// The timeline of a chat as styled lines of a width.
+pub fn lines(view: &View, chat: tern_types::ChatId, width: usize) -> Vec<Text<'static>> {
+    let new_from = view.rooms.get(&chat).and_then(|room| room.new_from);
+    let details = view.details(chat);
+    let mut out = Vec::new();
+    let (mut day, mut new_shown) = (String::new(), false);
+    for line in view.lines(chat) {
+        let today = clock::day(line.at);
+        if today != day {
+            out.push(ruler(&today, width, Style::new().dim()));
+            day = today;
+        }
+        if !new_shown && new_from.is_some_and(|from| line.seq >= Some(from)) && line.tick.is_none() {
+            out.push(ruler("new", width, Style::new().fg(Color::Green)));
+            new_shown = true;
+        }
+        let seq = line.seq;
+        out.extend(message(view, line, width));
+        if let Some((_, text)) = details.as_ref().filter(|(of, _)| Some(*of) == seq) {
+            let indent = " ".repeat(TIME_COLUMNS + NAME_COLUMNS);
+            out.push(Text::from(Span::styled(
+                format!("{indent}{text}"),
+                Style::new().dim().italic(),
+            )));
+        }
+    }
+    out
+}
+
+fn message(view: &View, line: Line, width: usize) -> Vec<Text<'static>> {
+    let time = Span::styled(
+        format!("{:<TIME_COLUMNS$}", clock::time(line.at)),
+        Style::new().dim(),
+    );
+    let Some(who) = line.who else {
+        let text = wrap(&line.text, width.saturating_sub(TIME_COLUMNS));
+        let first = |index| {
+            if index == 0 {
+                time.clone()
+            } else {
+                Span::raw(" ".repeat(TIME_COLUMNS))
+            }
+        };
+        let text = text.into_iter().enumerate();
+        return text
+            .map(|(index, text)| Text::from(vec![first(index), Span::raw(text).dim().italic()]))
+            .collect();
+    };
+    let mut text = line.text;
+    for reaction in &line.reactions {
+        text.push_str(&format!("  [{reaction}]"));
+    }
+    let indent = TIME_COLUMNS + NAME_COLUMNS;
+    let wrapped = wrap(&text, width.saturating_sub(indent + TICK_COLUMNS));
+    let last = wrapped.len() - 1;
+    let name = cut(&view.name(who), NAME_COLUMNS - 2);
+    let pad = " ".repeat(NAME_COLUMNS.saturating_sub(Span::raw(&name).width()));
+    let mut out = Vec::new();
+    for (index, part) in wrapped.into_iter().enumerate() {
+        let mut spans = if index == 0 {
+            vec![
+                time.clone(),
+                Span::styled(format!("{name}{pad}"), name_style(view, who)),
+            ]
+        } else {
+            vec![Span::raw(" ".repeat(indent))]
+        };
+        spans.push(Span::raw(part));
+        if index == last {
+            spans.extend(line.tick.as_ref().map(tick));
+        }
+        out.push(Text::from(spans));
+    }
+    if let Some(Tick::Failed(why)) = &line.tick {
+        out.push(Text::from(Span::styled(
+            format!("{}not sent: {why}", " ".repeat(indent)),
+            Style::new().fg(Color::Red),
+        )));
+    }
+    out
+}
+
+fn tick(tick: &Tick) -> Span<'static> {
+    match tick {
+        Tick::Waiting => Span::raw(" ◷").dim(),
+        Tick::Sent => Span::raw(" ✓").dim(),
+        Tick::Delivered => Span::raw(" ✓✓").dim(),
+        Tick::Read => Span::raw(" ✓✓").fg(READ).bold(),
+        Tick::Failed(_) => Span::raw(" ✗").fg(Color::Red).bold(),
+    }
+}
+
+fn name_style(view: &View, who: UserId) -> Style {
+    if who == view.me {
+        return Style::new().bold();
+    }
+    let sum = who.as_bytes().iter().fold(0_usize, |sum, byte| {
+        sum.wrapping_mul(31).wrapping_add(usize::from(*byte))
+    });
+    Style::new().fg(NAMES[sum % NAMES.len()]).bold()
+}
+
+fn ruler(text: &str, width: usize, style: Style) -> Text<'static> {
+    let side = width.saturating_sub(text.len() + 2) / 2;
+    Text::from(Span::styled(format!("{0} {text} {0}", "─".repeat(side)), style))
+}
+
+fn input(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) {
+    let [line, notice] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(area);
+    let prompt = "› ";
+    let width = usize::from(line.width).saturating_sub(3);
+    let (text, at) = screen.input.window(width);
+    let shown = match (screen.input.is_empty(), view.open) {
+        (true, Some(chat)) => Span::raw(format!("message to {}", view.title(chat))).dim(),
+        (true, None) => Span::raw("/chat bob, or /help").dim(),
+        (false, _) => Span::raw(text),
+    };
+    frame.render_widget(
+        Paragraph::new(Text::from(vec![Span::raw(prompt).bold(), shown])),
+        line,
+    );
+    let column = u16::try_from(at).unwrap_or(0).saturating_add(2);
+    frame.set_cursor_position(Position::new(line.x.saturating_add(column), line.y));
+    if let Some((text, _)) = &screen.notice {
+        let style = Style::new().fg(Color::Yellow);
+        frame.render_widget(
+            Paragraph::new(text.as_str())
+                .style(style)
+                .wrap(Wrap { trim: false }),
+            notice,
+        );
+    }
+}
+
+fn status_line(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) {
+    let (sign, text) = match &view.connection {
+        Connection::Connecting => ("○".yellow(), "connecting …".to_owned()),
+        Connection::Connected { gateway, caught_up } => (
+            "●".green(),
+            format!("{gateway}{}", if *caught_up { "" } else { " · catching up …" }),
+        ),
+        Connection::Waiting { reason, until } => {
+            let left = until.map(|until| until.since(Timestamp::now()).as_secs() + 1);
+            let again = left
+                .map(|seconds| format!(" · again in {seconds} s"))
+                .unwrap_or_default();
+            ("●".red(), format!("not connected: {reason}{again}"))
+        }
+    };
+    let scrolled = if screen.scrolled > 0 {
+        " · Esc: newest"
+    } else {
+        ""
+    };
+    let keys = format!("   Tab: next chat · PgUp: older · /help · Ctrl-C: leave{scrolled}");
+    let line = Text::from(vec![
+        " ".into(),
+        sign,
+        Span::raw(format!(" {text}")),
+        Span::raw(keys).dim(),
+    ]);
+    frame.render_widget(Paragraph::new(line), area);
+}
+
+fn help_box(frame: &mut Frame<'_>, area: Rect) {
+    let mut lines: Vec<Text<'_>> = help().into_iter().map(Text::from).collect();
+    lines.push(Text::raw(""));
+    lines.push(
+        Text::from(
+            "◷ waits   ✓ sent   ✓✓ delivered   ".to_owned() + "✓✓ in colour: read        Esc closes this",
+        )
+        .dim(),
+    );
+    let height = u16::try_from(lines.len() + 2)
+        .unwrap_or(u16::MAX)
+        .min(area.height);
+    let width = 86.min(area.width);
+    let place = Rect {
+        x: area.x,
+        y: area.y + (area.height - height) / 2,
+        width,
+        height,
+    };
+    frame.render_widget(Clear, place);
+    frame.render_widget(
+        Paragraph::new(lines).block(Block::bordered().title(" help ".bold())),
+        place,
+    );
+}
+
+/// At most so many columns.
+fn cut(text: &str, width: usize) -> String {
+    if Span::raw(text).width() <= width {
+        return text.to_owned();
+    }
+    let mut out = String::new();
+    for c in text.chars() {
+        if Span::raw(out.as_str()).width() + 2 > width {
+            break;
+        }
+        out.push(c);
+    }
+    out + "…"
+}

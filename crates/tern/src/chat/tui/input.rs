@@ -1,0 +1,129 @@
+//! The line that is being typed.
+
+use ratatui::crossterm::event::KeyCode;
+use ratatui::text::Line;
+
+/// Characters of one message typed by hand or pasted; far below what the server takes.
+const MAX: usize = 16_000;
+
+/// Text and cursor, in characters.
+#[derive(Debug, Default)]
+pub struct Input {
+    text: Vec<char>,
+    at: usize,
+}
+
+impl Input {
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    pub fn take(&mut self) -> String {
+        self.at = 0;
+        std::mem::take(&mut self.text).into_iter().collect()
+    }
+
+    pub fn insert(&mut self, text: &str) {
+        for c in text.chars().filter(|c| !c.is_control()) {
+            if self.text.len() < MAX {
+                self.text.insert(self.at, c);
+                self.at += 1;
+            }
+        }
+    }
+
+    pub fn key(&mut self, key: KeyCode, control: bool) {
+        match key {
+            KeyCode::Char('a') if control => self.at = 0,
+            KeyCode::Char('e') if control => self.at = self.text.len(),
+            KeyCode::Char('u') if control => drop(self.text.drain(..std::mem::take(&mut self.at))),
+            KeyCode::Char('k') if control => self.text.truncate(self.at),
+            KeyCode::Char('w') if control => self.delete_word(),
+            KeyCode::Char(_) if control => {}
+            KeyCode::Char(c) => self.insert(c.encode_utf8(&mut [0; 4])),
+            KeyCode::Backspace if self.at > 0 => {
+                self.at -= 1;
+                self.text.remove(self.at);
+            }
+            KeyCode::Delete if self.at < self.text.len() => drop(self.text.remove(self.at)),
+            KeyCode::Left => self.at = self.at.saturating_sub(1),
+            KeyCode::Right => self.at = (self.at + 1).min(self.text.len()),
+            KeyCode::Home => self.at = 0,
+            KeyCode::End => self.at = self.text.len(),
+            _ => {}
+        }
+    }
+
+    fn delete_word(&mut self) {
+        let end = self.at;
+        while self.at > 0 && self.text[self.at - 1].is_whitespace() {
+            self.at -= 1;
+        }
+        while self.at > 0 && !self.text[self.at - 1].is_whitespace() {
+            self.at -= 1;
+        }
+        self.text.drain(self.at..end);
+    }
+
+    /// The part around the cursor that fits, and the column of the cursor in it.
+    pub fn window(&self, width: usize) -> (String, usize) {
+        let mut from = 0;
+        while columns(&self.text[from..self.at]) >= width.max(1) {
+            from += 1;
+        }
+        let mut to = from;
+        while to < self.text.len() && columns(&self.text[from..=to]) <= width {
+            to += 1;
+        }
+        (
+            self.text[from..to].iter().collect(),
+            columns(&self.text[from..self.at]),
+        )
+    }
+}
+
+fn columns(text: &[char]) -> usize {
+    Line::raw(text.iter().collect::<String>()).width()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(text: &str) -> Input {
+        let mut input = Input::default();
+        input.insert(text);
+        input
+    }
+
+    #[test]
+    fn editing_works_as_in_a_shell() {
+        let mut input = typed("hello brave world");
+        input.key(KeyCode::Char('w'), true);
+        input.key(KeyCode::Home, false);
+        input.key(KeyCode::Delete, false);
+        input.key(KeyCode::Char('J'), false);
+        input.key(KeyCode::End, false);
+        input.key(KeyCode::Backspace, false);
+        assert_eq!(input.take(), "Jello brave");
+        assert!(input.is_empty());
+        input.key(KeyCode::Backspace, false);
+        input.key(KeyCode::Delete, false);
+        input.key(KeyCode::Char('w'), true);
+        assert!(input.is_empty());
+    }
+
+    #[test]
+    fn a_long_line_is_shown_around_the_cursor() {
+        let mut input = typed("0123456789");
+        assert_eq!(input.window(4), ("789".to_owned(), 3));
+        input.key(KeyCode::Home, false);
+        assert_eq!(input.window(4), ("0123".to_owned(), 0));
+        assert_eq!(typed("日本語").window(4), ("語".to_owned(), 2));
+    }
+
+    #[test]
+    fn control_characters_are_no_text() {
+        assert_eq!(typed("a\u{1b}[31mb\u{7}").take(), "a[31mb");
+    }
+}

@@ -1,0 +1,447 @@
+//! Chats, timelines and ticks as they are to be shown. Pure: events and answers go in, lines come out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use tern_client::{Chat, Entry, Event, Mark, QueuedMessage, SendState};
+use tern_proto::v1::{ChatKind, MessageKind, entry_content::Content};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+
+/// Entries of one chat kept for showing; older ones are loaded again when somebody scrolls up.
+const MAX_SHOWN: usize = 2000;
+
+/// What stands beside an own message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tick {
+    Waiting,
+    Sent,
+    Delivered,
+    Read,
+    Failed(String),
+}
+
+/// One line of a timeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// None: a message that is not in the log yet.
+    pub seq: Option<Seq>,
+    pub at: Timestamp,
+    /// None: nobody's; the text tells what happened.
+    pub who: Option<UserId>,
+    pub text: String,
+    pub reactions: Vec<String>,
+    /// Own messages.
+    pub tick: Option<Tick>,
+}
+
+/// One chat.
+#[derive(Debug, Default)]
+pub struct Room {
+    pub chat: Option<Chat>,
+    entries: BTreeMap<Seq, Entry>,
+    queued: Vec<QueuedMessage>,
+    pub marks: HashMap<UserId, Mark>,
+    pub members: BTreeSet<UserId>,
+    /// Nothing older is at the server.
+    pub complete: bool,
+    /// What was unread when the chat was opened begins here.
+    pub new_from: Option<Seq>,
+}
+
+/// Everything that is to be shown.
+#[derive(Debug)]
+pub struct View {
+    pub me: UserId,
+    device: DeviceId,
+    pub rooms: HashMap<ChatId, Room>,
+    names: HashMap<UserId, String>,
+    /// Seen, but not named yet.
+    pub nameless: BTreeSet<UserId>,
+    pub open: Option<ChatId>,
+    pub connection: Connection,
+}
+
+/// What the status line says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Connection {
+    Connecting,
+    Connected {
+        gateway: String,
+        caught_up: bool,
+    },
+    Waiting {
+        reason: String,
+        until: Option<Timestamp>,
+    },
+}
+
+impl View {
+    pub fn new(me: UserId, device: DeviceId) -> Self {
+        Self {
+            me,
+            device,
+            rooms: HashMap::new(),
+            names: HashMap::new(),
+            nameless: [me].into(),
+            open: None,
+            connection: Connection::Connecting,
+        }
+    }
+
+    pub fn apply(&mut self, event: &Event, now: Timestamp) {
+        match event {
+            Event::Entry(entry) => self.add(entry.clone()),
+            Event::Chat(chat) => self.set_chat(chat.clone()),
+            Event::Send { request, chat, state } => self.sent(*request, *chat, state),
+            Event::Receipt { chat, user, mark } => {
+                self.see(*user);
+                self.room(*chat).marks.insert(*user, *mark);
+            }
+            Event::Connected { gateway, .. } => {
+                self.connection = Connection::Connected {
+                    gateway: gateway.clone(),
+                    caught_up: false,
+                };
+            }
+            Event::CaughtUp => {
+                if let Connection::Connected { caught_up, .. } = &mut self.connection {
+                    *caught_up = true;
+                }
+            }
+            Event::Disconnected { reason, retry_in } => {
+                let until = retry_in.map(|delay| now + delay);
+                self.connection = Connection::Waiting {
+                    reason: reason.clone(),
+                    until,
+                };
+            }
+            Event::Reset => self.rooms.clear(),
+            Event::Skipped { .. } | Event::Stopped(_) => {}
+        }
+    }
+
+    pub fn set_chat(&mut self, chat: Chat) {
+        chat.peer.into_iter().for_each(|peer| self.see(peer));
+        let id = chat.id;
+        self.room(id).chat = Some(chat);
+    }
+
+    pub fn set_names(&mut self, names: HashMap<UserId, String>) {
+        self.names
+            .extend(names.into_iter().map(|(user, name)| (user, clean(&name))));
+        self.nameless.retain(|user| !self.names.contains_key(user));
+    }
+
+    pub fn set_queued(&mut self, queued: Vec<QueuedMessage>) {
+        self.rooms.values_mut().for_each(|room| room.queued.clear());
+        for message in queued {
+            self.room(message.chat).queued.push(message);
+        }
+    }
+
+    /// One more message of this device, durable here.
+    pub fn queue(&mut self, queued: QueuedMessage) {
+        let room = self.room(queued.chat);
+        if !room
+            .entries
+            .values()
+            .any(|entry| entry.request == Some(queued.message.request))
+        {
+            room.queued.push(queued);
+        }
+    }
+
+    /// An entry, new or old.
+    pub fn add(&mut self, entry: Entry) {
+        entry.sender.into_iter().for_each(|sender| self.see(sender));
+        for id in people_in(&entry) {
+            self.see(id);
+        }
+        let own = entry.device == Some(self.device);
+        let room = self.room(entry.chat);
+        if own {
+            room.queued
+                .retain(|queued| entry.request != Some(queued.message.request));
+        }
+        room.entries.insert(entry.seq, entry);
+        while room.entries.len() > MAX_SHOWN {
+            room.entries.pop_first();
+            room.complete = false;
+        }
+    }
+
+    fn sent(&mut self, request: RequestId, chat: ChatId, state: &SendState) {
+        let room = self.room(chat);
+        if let Some(queued) = room
+            .queued
+            .iter_mut()
+            .find(|queued| queued.message.request == request)
+        {
+            queued.state = state.clone();
+        }
+    }
+
+    pub fn room(&mut self, chat: ChatId) -> &mut Room {
+        self.rooms.entry(chat).or_default()
+    }
+
+    pub fn see(&mut self, user: UserId) {
+        if !self.names.contains_key(&user) {
+            self.nameless.insert(user);
+        }
+    }
+
+    pub fn name(&self, user: UserId) -> String {
+        if user == self.me {
+            return "you".to_owned();
+        }
+        self.names.get(&user).cloned().unwrap_or_else(|| "…".to_owned())
+    }
+
+    /// Somebody known by this name.
+    pub fn person(&self, name: &str) -> Option<UserId> {
+        self.names
+            .iter()
+            .find(|(_, known)| known.eq_ignore_ascii_case(name))
+            .map(|(user, _)| *user)
+    }
+
+    pub fn title(&self, chat: ChatId) -> String {
+        let Some(room) = self.rooms.get(&chat) else {
+            return "…".to_owned();
+        };
+        match room.chat.as_ref() {
+            Some(Chat {
+                kind: ChatKind::Group,
+                title,
+                ..
+            }) if !title.is_empty() => clean(title),
+            Some(Chat {
+                kind: ChatKind::Group,
+                ..
+            }) => "a group".to_owned(),
+            Some(Chat {
+                kind: ChatKind::Self_,
+                ..
+            }) => "your own notes".to_owned(),
+            Some(Chat { peer: Some(peer), .. }) => self.name(*peer),
+            _ => "…".to_owned(),
+        }
+    }
+
+    /// Chats for a list, most recently active first.
+    pub fn chats(&self) -> Vec<&Chat> {
+        let mut chats: Vec<&Chat> = self
+            .rooms
+            .values()
+            .filter_map(|room| room.chat.as_ref())
+            .collect();
+        chats.retain(|chat| chat.kind != ChatKind::Self_);
+        chats.sort_by_key(|chat| (std::cmp::Reverse(chat.active_at), chat.id));
+        chats
+    }
+
+    /// The chat that a person means by a number of the list, or a title.
+    pub fn chat_named(&self, name: &str) -> Option<ChatId> {
+        let chats = self.chats();
+        if let Some(chat) = name
+            .parse::<usize>()
+            .ok()
+            .and_then(|number| chats.get(number.checked_sub(1)?).copied())
+        {
+            return Some(chat.id);
+        }
+        chats
+            .iter()
+            .map(|chat| chat.id)
+            .find(|chat| self.title(*chat).eq_ignore_ascii_case(name))
+    }
+
+    /// Oldest entry at hand.
+    pub fn oldest(&self, chat: ChatId) -> Option<Seq> {
+        self.rooms.get(&chat)?.entries.keys().next().copied()
+    }
+
+    pub fn newest(&self, chat: ChatId) -> Option<Seq> {
+        self.rooms.get(&chat)?.entries.keys().next_back().copied()
+    }
+
+    /// The timeline: reactions folded into what they are about; then what waits to be sent.
+    pub fn lines(&self, chat: ChatId) -> Vec<Line> {
+        let Some(room) = self.rooms.get(&chat) else {
+            return Vec::new();
+        };
+        let mut lines: BTreeMap<Seq, Line> = BTreeMap::new();
+        for (seq, entry) in &room.entries {
+            match self.line(room, entry) {
+                Folded::Line(line) => drop(lines.insert(*seq, line)),
+                Folded::Into(target, reaction) => {
+                    if let Some(line) = lines.get_mut(&target) {
+                        line.reactions.push(reaction);
+                    }
+                }
+                Folded::Nothing => {}
+            }
+        }
+        let queued = room.queued.iter().map(|queued| self.queued_line(queued));
+        lines.into_values().chain(queued).collect()
+    }
+
+    fn line(&self, room: &Room, entry: &Entry) -> Folded {
+        let line = |who, text| Line {
+            seq: Some(entry.seq),
+            at: entry.sent_at,
+            who,
+            text,
+            reactions: Vec::new(),
+            tick: None,
+        };
+        let Some(message) = entry.message() else {
+            return self
+                .happening(entry)
+                .map_or(Folded::Nothing, |text| Folded::Line(line(None, text)));
+        };
+        let text = clean(&String::from_utf8_lossy(&message.body));
+        let envelope = message.envelope.clone().unwrap_or_default();
+        let target = Seq(envelope.target_seq);
+        match MessageKind::try_from(envelope.kind) {
+            Ok(MessageKind::Reaction) => {
+                let who = entry.sender.map_or(String::new(), |sender| self.name(sender));
+                Folded::Into(target, format!("{text} {who}"))
+            }
+            Ok(MessageKind::Message | MessageKind::Unspecified) => {
+                let tick = (entry.sender == Some(self.me)).then(|| self.tick(room, entry.seq));
+                Folded::Line(Line {
+                    tick,
+                    ..line(entry.sender, text)
+                })
+            }
+            // A kind that this program does not know yet.
+            Err(_) => Folded::Nothing,
+        }
+    }
+
+    fn queued_line(&self, queued: &QueuedMessage) -> Line {
+        let tick = match &queued.state {
+            SendState::Queued => Tick::Waiting,
+            SendState::Sent { .. } => Tick::Sent,
+            SendState::Failed { code, message } => {
+                let code = code
+                    .as_str_name()
+                    .trim_start_matches("SEND_ERROR_CODE_")
+                    .to_lowercase();
+                Tick::Failed(format!("{} ({message})", code.replace('_', " ")))
+            }
+        };
+        Line {
+            seq: None,
+            at: queued.created_at,
+            who: Some(self.me),
+            text: clean(&String::from_utf8_lossy(&queued.message.body)),
+            reactions: Vec::new(),
+            tick: Some(tick),
+        }
+    }
+
+    /// Delivered and read mean: by everybody else.
+    fn tick(&self, room: &Room, seq: Seq) -> Tick {
+        let members = room.chat.as_ref().map_or(2, |chat| chat.member_count);
+        let others = usize::try_from(members)
+            .unwrap_or(usize::MAX)
+            .saturating_sub(1)
+            .max(1);
+        let count =
+            |reached: fn(&Mark) -> Seq| room.marks.values().filter(|mark| reached(mark) >= seq).count();
+        if count(|mark| mark.read) >= others {
+            Tick::Read
+        } else if count(|mark| mark.delivered) >= others {
+            Tick::Delivered
+        } else {
+            Tick::Sent
+        }
+    }
+
+    /// Who got and who read the last own message: a line below it, in groups.
+    pub fn details(&self, chat: ChatId) -> Option<(Seq, String)> {
+        let room = self.rooms.get(&chat)?;
+        let group = room
+            .chat
+            .as_ref()
+            .is_some_and(|chat| chat.kind == ChatKind::Group);
+        let own = |entry: &&Entry| entry.sender == Some(self.me) && entry.message().is_some();
+        let seq = room.entries.values().rev().find(own).filter(|_| group)?.seq;
+        let mut read = Vec::new();
+        let mut delivered = Vec::new();
+        for (user, mark) in &room.marks {
+            if mark.read >= seq {
+                read.push(self.name(*user));
+            } else if mark.delivered >= seq {
+                delivered.push(self.name(*user));
+            }
+        }
+        let part = |what: &str, mut names: Vec<String>| {
+            names.sort();
+            (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
+        };
+        let parts: Vec<String> = [part("read by", read), part("delivered to", delivered)]
+            .into_iter()
+            .flatten()
+            .collect();
+        (!parts.is_empty()).then(|| (seq, parts.join(" · ")))
+    }
+
+    /// What an entry that is no message tells.
+    fn happening(&self, entry: &Entry) -> Option<String> {
+        let who = entry
+            .sender
+            .map_or_else(|| "somebody".to_owned(), |sender| self.name(sender));
+        let name = |id: &String| id.parse().map_or_else(|_| "…".to_owned(), |id| self.name(id));
+        let names = |ids: &[String]| ids.iter().map(name).collect::<Vec<_>>().join(", ");
+        Some(match entry.content.content.as_ref()? {
+            Content::ChatCreated(created) => format!("{who} made the group “{}”", clean(&created.title)),
+            Content::MembersAdded(added) => format!("{who} added {}", names(&added.user_ids)),
+            Content::MemberRemoved(removed) if removed.left => format!("{} left", name(&removed.user_id)),
+            Content::MemberRemoved(removed) => format!("{who} removed {}", name(&removed.user_id)),
+            Content::RoleChanged(changed) => {
+                let role = changed
+                    .role()
+                    .as_str_name()
+                    .trim_start_matches("ROLE_")
+                    .to_lowercase();
+                format!("{who} made {} {role}", name(&changed.user_id))
+            }
+            Content::ChatUpdated(updated) => format!("{who} named the group “{}”", clean(&updated.title)),
+            Content::Message(_) => return None,
+        })
+    }
+}
+
+enum Folded {
+    Line(Line),
+    /// A reaction to a message.
+    Into(Seq, String),
+    Nothing,
+}
+
+fn people_in(entry: &Entry) -> Vec<UserId> {
+    let ids: &[String] = match &entry.content.content {
+        Some(Content::MembersAdded(added)) => &added.user_ids,
+        Some(Content::MemberRemoved(removed)) => std::slice::from_ref(&removed.user_id),
+        Some(Content::RoleChanged(changed)) => std::slice::from_ref(&changed.user_id),
+        _ => &[],
+    };
+    ids.iter().filter_map(|id| id.parse().ok()).collect()
+}
+
+/// What others wrote must not steer this terminal.
+pub fn clean(text: &str) -> String {
+    let steers = |c: &char| {
+        c.is_control() && *c != '\n' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars()
+        .map(|c| if c == '\t' { ' ' } else { c })
+        .filter(|c| !steers(c))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,233 @@
+//! What is shown for what happened.
+
+use tern_client::Outgoing;
+use tern_proto::v1;
+use uuid::Uuid;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000);
+const CHAT: ChatId = ChatId(Uuid::from_u128(1));
+
+fn user(number: u128) -> UserId {
+    UserId(Uuid::from_u128(number))
+}
+
+fn view(members: u32) -> View {
+    let mut view = View::new(user(1), DeviceId(Uuid::from_u128(11)));
+    let kind = if members == 2 {
+        ChatKind::Direct
+    } else {
+        ChatKind::Group
+    };
+    let peer = (members == 2).then(|| user(2));
+    view.set_chat(Chat {
+        id: CHAT,
+        kind,
+        title: "lunch\u{1b}[31m".into(),
+        peer,
+        member_count: members,
+        role: v1::Role::Member,
+        head: Seq(0),
+        active_at: NOW,
+        read: Seq(0),
+        unread: 0,
+        left: false,
+    });
+    view.set_names([(user(2), "Bob".to_owned()), (user(3), "Carol".to_owned())].into());
+    view
+}
+
+fn entry(seq: u64, sender: UserId, kind: MessageKind, target: u64, body: &str) -> Entry {
+    let envelope = v1::Envelope {
+        kind: kind.into(),
+        target_seq: target,
+        ..Default::default()
+    };
+    let message = v1::Message {
+        envelope: Some(envelope),
+        body: body.to_owned().into_bytes().into(),
+    };
+    Entry {
+        chat: CHAT,
+        seq: Seq(seq),
+        sent_at: NOW,
+        sender: Some(sender),
+        device: Some(DeviceId(Uuid::from_u128(sender.0.as_u128() + 10))),
+        request: Some(RequestId(Uuid::from_u128(u128::from(seq)))),
+        ordinal: seq,
+        content: v1::EntryContent {
+            content: Some(Content::Message(message)),
+        },
+    }
+}
+
+fn said(seq: u64, sender: UserId, body: &str) -> Entry {
+    entry(seq, sender, MessageKind::Message, 0, body)
+}
+
+fn receipt(view: &mut View, number: u128, delivered: u64, read: u64) {
+    let mark = Mark {
+        delivered: Seq(delivered),
+        read: Seq(read),
+    };
+    view.apply(
+        &Event::Receipt {
+            chat: CHAT,
+            user: user(number),
+            mark,
+        },
+        NOW,
+    );
+}
+
+fn tick(view: &View) -> Option<Tick> {
+    view.lines(CHAT).pop().and_then(|line| line.tick)
+}
+
+#[test]
+fn ticks_go_from_waiting_to_read() {
+    let mut view = view(2);
+    let message = Outgoing::new(CHAT, "hi");
+    let request = message.request;
+    view.queue(QueuedMessage {
+        message,
+        chat: CHAT,
+        created_at: NOW,
+        state: SendState::Queued,
+    });
+    assert_eq!(tick(&view), Some(Tick::Waiting));
+    view.apply(
+        &Event::Send {
+            request,
+            chat: CHAT,
+            state: SendState::Sent {
+                seq: Seq(1),
+                sent_at: NOW,
+            },
+        },
+        NOW,
+    );
+    assert_eq!(tick(&view), Some(Tick::Sent));
+    view.apply(
+        &Event::Entry(Entry {
+            request: Some(request),
+            ..said(1, user(1), "hi")
+        }),
+        NOW,
+    );
+    assert_eq!((view.lines(CHAT).len(), tick(&view)), (1, Some(Tick::Sent)));
+    receipt(&mut view, 2, 1, 0);
+    assert_eq!(tick(&view), Some(Tick::Delivered));
+    receipt(&mut view, 2, 1, 1);
+    assert_eq!(tick(&view), Some(Tick::Read));
+}
+
+#[test]
+fn in_a_group_ticks_wait_for_everybody_and_details_say_who() {
+    let mut view = view(3);
+    view.add(said(1, user(1), "hi"));
+    receipt(&mut view, 2, 1, 1);
+    assert_eq!(tick(&view), Some(Tick::Sent));
+    receipt(&mut view, 3, 1, 0);
+    assert_eq!(tick(&view), Some(Tick::Delivered));
+    assert_eq!(
+        view.details(CHAT),
+        Some((Seq(1), "read by Bob · delivered to Carol".to_owned()))
+    );
+}
+
+#[test]
+fn reactions_are_folded_into_their_message_and_unknown_kinds_left_out() {
+    let mut view = view(3);
+    let mut unknown = said(4, user(2), "from the future");
+    let Some(Content::Message(message)) = &mut unknown.content.content else {
+        panic!()
+    };
+    message.envelope.get_or_insert_default().kind = 99;
+    for entry in [
+        said(1, user(2), "hello"),
+        entry(2, user(1), MessageKind::Reaction, 1, "👍"),
+        entry(3, user(1), MessageKind::Reaction, 99, "lost"),
+        unknown,
+    ] {
+        view.add(entry);
+    }
+    let lines: Vec<_> = view
+        .lines(CHAT)
+        .into_iter()
+        .map(|line| (line.text, line.reactions))
+        .collect();
+    assert_eq!(lines, [("hello".to_owned(), vec!["👍 you".to_owned()])]);
+}
+
+#[test]
+fn what_others_write_cannot_steer_the_terminal() {
+    let mut view = view(3);
+    view.add(said(1, user(2), "a\u{1b}]0;title\u{7}b\u{202e}c\r\nd\te"));
+    assert_eq!(view.lines(CHAT)[0].text, "a]0;titlebc\nd e");
+    assert_eq!(view.title(CHAT), "lunch[31m");
+}
+
+#[test]
+fn a_refused_message_says_why() {
+    let mut view = view(2);
+    let message = Outgoing::new(CHAT, "hi");
+    let request = message.request;
+    view.queue(QueuedMessage {
+        message,
+        chat: CHAT,
+        created_at: NOW,
+        state: SendState::Queued,
+    });
+    let (code, message) = (v1::SendErrorCode::NotAMember, "gone".to_owned());
+    view.apply(
+        &Event::Send {
+            request,
+            chat: CHAT,
+            state: SendState::Failed { code, message },
+        },
+        NOW,
+    );
+    assert_eq!(tick(&view), Some(Tick::Failed("not a member (gone)".to_owned())));
+}
+
+#[test]
+fn a_chat_is_found_by_its_number_and_by_its_title() {
+    let view = view(2);
+    assert_eq!(view.chat_named("1"), Some(CHAT));
+    assert_eq!(view.chat_named("bob"), Some(CHAT));
+    assert_eq!(
+        (
+            view.chat_named("0"),
+            view.chat_named("2"),
+            view.chat_named("dave")
+        ),
+        (None, None, None)
+    );
+}
+
+#[test]
+fn happenings_are_told_by_name() {
+    let mut view = view(3);
+    let content = |content| v1::EntryContent {
+        content: Some(content),
+    };
+    let added = v1::MembersAdded {
+        user_ids: vec![user(3).to_string(), user(1).to_string(), "garbage".into()],
+    };
+    view.add(Entry {
+        content: content(Content::MembersAdded(added)),
+        ..said(1, user(2), "")
+    });
+    let left = v1::MemberRemoved {
+        user_id: user(3).to_string(),
+        left: true,
+    };
+    view.add(Entry {
+        content: content(Content::MemberRemoved(left)),
+        ..said(2, user(3), "")
+    });
+    let texts: Vec<String> = view.lines(CHAT).into_iter().map(|line| line.text).collect();
+    assert_eq!(texts, ["Bob added Carol, you, …", "Carol left"]);
+}
