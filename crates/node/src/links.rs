@@ -243,7 +243,10 @@ mod tests {
 
     impl Harness {
         async fn next(&mut self) -> (&'static str, Node) {
-            self.events.recv().await.unwrap()
+            tokio::time::timeout(Duration::from_secs(60), self.events.recv())
+                .await
+                .unwrap()
+                .unwrap()
         }
     }
 

@@ -12,6 +12,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::admin::Readiness;
+use crate::telemetry;
 
 /// As [`crate::channels`]: of a link's stream, and of all streams of a connection.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -66,6 +67,7 @@ pub async fn internal(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .trace_fn(telemetry::call_span)
         .add_routes(routes)
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     tokio::select! {

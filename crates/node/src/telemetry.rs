@@ -1,4 +1,8 @@
 //! Logs, traces and metrics of a process.
+//!
+//! Spans give log lines their context; most of them live as long as a task. Only those with the target [`TRACE`] go
+//! into traces: one a call or an item on its way, begun with
+//! `tracing::info_span!(target: telemetry::TRACE, "commit", …)`.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -12,7 +16,9 @@ use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -27,6 +33,9 @@ const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1
 /// A collector that is away delays the end of the process by no more than this.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 const TRACEPARENT: &str = "traceparent";
+
+/// Target of the spans that make up traces.
+pub const TRACE: &str = "tern::trace";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -84,12 +93,14 @@ pub fn init(args: &TelemetryArgs, node: &str) -> anyhow::Result<Guard> {
         .as_deref()
         .map(|endpoint| exporter(endpoint, args.otlp_sample, node))
         .transpose()?;
-    let spans = tracer
-        .as_ref()
-        .map(|tracer| tracing_opentelemetry::layer().with_tracer(tracer.tracer("tern")));
+    let spans = tracer.as_ref().map(|tracer| {
+        let traced = filter_fn(|metadata| metadata.is_span() && metadata.target() == TRACE);
+        tracing_opentelemetry::layer()
+            .with_tracer(tracer.tracer("tern"))
+            .with_filter(traced)
+    });
     tracing_subscriber::registry()
-        .with(filter)
-        .with(lines)
+        .with(lines.with_filter(filter))
         .with(spans)
         .try_init()?;
     Ok(Guard { tracer })
@@ -144,5 +155,77 @@ pub fn continue_trace(span: &tracing::Span, traceparent: &str) {
         let carrier = std::collections::HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
         // Fails when no exporter is set up: then there is no trace to be part of.
         let _ = span.set_parent(TraceContextPropagator::new().extract(&carrier));
+    }
+}
+
+/// Puts the current span's trace context into a call's metadata; [`crate::serve`] continues it on the other side.
+pub fn propagate(metadata: &mut MetadataMap) {
+    if let Ok(value) = MetadataValue::try_from(traceparent())
+        && !value.is_empty()
+    {
+        metadata.insert(TRACEPARENT, value);
+    }
+}
+
+/// The span of a call that came in.
+pub(crate) fn call_span(request: &http::Request<()>) -> tracing::Span {
+    let span = tracing::info_span!(target: TRACE, "call", path = request.uri().path());
+    let caller = request
+        .headers()
+        .get(TRACEPARENT)
+        .and_then(|value| value.to_str().ok());
+    continue_trace(&span, caller.unwrap_or_default());
+    span
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    /// Runs with traces, exported to nowhere.
+    fn traced<T>(sample: Sampler, run: impl FnOnce() -> T) -> T {
+        let tracer = SdkTracerProvider::builder().with_sampler(sample).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(tracer.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), run)
+    }
+
+    fn call(traceparent: &str) -> http::Request<()> {
+        http::Request::builder()
+            .uri("/a/b")
+            .header(TRACEPARENT, traceparent)
+            .body(())
+            .unwrap()
+    }
+
+    #[test]
+    fn a_call_continues_its_callers_trace_and_passes_it_on() {
+        let passed_on = traced(Sampler::ParentBased(Box::new(Sampler::AlwaysOff)), || {
+            call_span(&call(CALLER)).in_scope(|| {
+                let mut metadata = MetadataMap::new();
+                propagate(&mut metadata);
+                metadata
+                    .get(TRACEPARENT)
+                    .and_then(|value| value.to_str().ok())
+                    .unwrap_or_default()
+                    .to_owned()
+            })
+        });
+        let parts = |text: &str| text.split('-').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(parts(&passed_on)[1], parts(CALLER)[1], "{passed_on}");
+        assert_ne!(parts(&passed_on)[2], parts(CALLER)[2], "{passed_on}");
+    }
+
+    #[test]
+    fn without_a_sampled_trace_nothing_is_passed_on() {
+        let off = || Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
+        for traceparent in ["", "garbage", "00-0-0-01", CALLER.trim_end_matches('1')] {
+            let passed_on = traced(off(), || {
+                call_span(&call(traceparent)).in_scope(super::traceparent)
+            });
+            assert_eq!(passed_on, "", "{traceparent}");
+        }
+        assert_eq!(call_span(&call(CALLER)).in_scope(super::traceparent), "");
     }
 }
