@@ -139,3 +139,130 @@ fn owners(chat: &Chat) -> usize {
 fn is_member(chat: &Chat, user: UserId) -> bool {
     user == UserId::SYSTEM || chat.member(user).is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tern_types::{ChatId, DeviceId, Seq, Timestamp};
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::state::chat::{ChatKey, Member, Snapshot};
+
+    fn user(n: u128) -> UserId {
+        UserId(Uuid::from_u128(n))
+    }
+
+    /// 1 owns, 2 administers, 3 and 4 are members, 9 is a stranger.
+    fn chat(kind: ChatKind) -> Chat {
+        let roles = [Role::Owner, Role::Admin, Role::Member, Role::Member];
+        let members = roles.into_iter().zip(1..).map(|(role, n)| {
+            let member = Member {
+                role,
+                joined: Seq(1),
+                last_sent: Seq::ZERO,
+            };
+            (user(n), member, Seq::ZERO)
+        });
+        let mut chat = Chat::loading(ChatId(Uuid::nil()), Timestamp(0));
+        let answers = chat.load(Snapshot {
+            kind,
+            title: "old".into(),
+            key: ChatKey(Arc::new([0; 32])),
+            head: Seq(1),
+            ordinal: 0,
+            members: members.collect(),
+            unsettled: None,
+            placed: Vec::new(),
+            last_sent_at: Timestamp(0),
+        });
+        assert!(answers.is_empty());
+        chat
+    }
+
+    fn asked(chat: &Chat, actor: UserId, action: Action) -> Result<Permitted, Refusal> {
+        let request = RequestId(Uuid::nil());
+        permit(
+            chat,
+            &Change {
+                actor,
+                device: DeviceId::BACK_END,
+                request,
+                fingerprint: [0; 16],
+                action,
+            },
+        )
+    }
+
+    #[test]
+    fn roles_allow_what_they_say() {
+        let title = || Action::SetTitle("new".into());
+        let cases: [(u128, Action, Result<(), Refusal>); 16] = [
+            (1, title(), Ok(())),
+            (2, title(), Ok(())),
+            (3, title(), Err(Refusal::RoleTooLow)),
+            (9, title(), Err(Refusal::NotAMember)),
+            (2, Action::Add(vec![user(9)]), Ok(())),
+            (3, Action::Add(vec![user(9)]), Err(Refusal::RoleTooLow)),
+            (2, Action::Remove(user(3)), Ok(())),
+            (2, Action::Remove(user(1)), Err(Refusal::RoleTooLow)),
+            (3, Action::Remove(user(4)), Err(Refusal::RoleTooLow)),
+            (3, Action::Remove(user(3)), Ok(())),
+            (1, Action::Remove(user(1)), Err(Refusal::LastOwner)),
+            (1, Action::SetRole(user(3), Role::Owner), Ok(())),
+            (1, Action::SetRole(user(1), Role::Member), Err(Refusal::LastOwner)),
+            (2, Action::SetRole(user(3), Role::Admin), Err(Refusal::RoleTooLow)),
+            (
+                1,
+                Action::SetRole(user(9), Role::Admin),
+                Err(Refusal::UserNotFound(user(9))),
+            ),
+            (0, Action::Remove(user(3)), Ok(())),
+        ];
+        let chat = chat(ChatKind::Group);
+        for (actor, action, expected) in cases {
+            let actual = asked(&chat, user(actor), action.clone());
+            assert_eq!(actual.clone().map(drop), expected, "{actor}: {action:?}");
+            assert_ne!(actual, Ok(Permitted::Nothing), "{actor}: {action:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_so_already_becomes_no_entry() {
+        let chat = chat(ChatKind::Group);
+        for action in [
+            Action::Add(vec![user(2), user(3)]),
+            Action::Remove(user(9)),
+            Action::SetRole(user(2), Role::Admin),
+            Action::SetTitle("old".into()),
+        ] {
+            assert_eq!(
+                asked(&chat, user(1), action.clone()),
+                Ok(Permitted::Nothing),
+                "{action:?}"
+            );
+        }
+        let both = Action::Add(vec![user(9), user(2), user(9)]);
+        assert_eq!(
+            asked(&chat, user(1), both),
+            Ok(Permitted::Entry(Action::Add(vec![user(9)])))
+        );
+    }
+
+    #[test]
+    fn a_group_has_1024_members_at_most() {
+        let chat = chat(ChatKind::Group);
+        let users = |count: u128| Action::Add((100..100 + count).map(user).collect());
+        assert!(asked(&chat, user(1), users(1020)).is_ok());
+        assert_eq!(asked(&chat, user(1), users(1021)), Err(Refusal::GroupFull));
+    }
+
+    #[test]
+    fn only_groups_change() {
+        let chat = chat(ChatKind::Direct);
+        let title = Action::SetTitle("new".into());
+        assert_eq!(asked(&chat, user(1), title.clone()), Err(Refusal::NotAGroup));
+        assert_eq!(asked(&chat, user(9), title), Err(Refusal::NotAMember));
+    }
+}

@@ -97,3 +97,61 @@ impl Receipts {
         rose
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rule_10_many_rises_are_told_once_as_the_newest() {
+        let user = UserId::random();
+        let mut receipts = Receipts::default();
+        for seq in [3, 5, 4] {
+            receipts.delivered(user, Seq(seq));
+        }
+        receipts.read(user, Seq(2));
+        let mark = Watermark {
+            delivered: Seq(5),
+            read: Seq(2),
+        };
+        assert_eq!(
+            receipts.take_risen(),
+            [Risen {
+                user,
+                mark,
+                since: Seq::ZERO,
+                read_rose: true
+            }]
+        );
+        assert!(receipts.take_risen().is_empty());
+        assert!(!receipts.delivered(user, Seq(5)));
+    }
+
+    #[test]
+    fn an_own_send_is_read_and_told_to_nobody() {
+        let user = UserId::random();
+        let mut receipts = Receipts::default();
+        receipts.sent(user, Seq(7));
+        assert!(receipts.take_risen().is_empty());
+        assert_eq!(receipts.mark(user).read, Seq(7));
+    }
+
+    proptest! {
+        #[test]
+        fn rule_10_watermarks_only_rise(seqs in prop::collection::vec((any::<bool>(), 0..50u64), 1..50)) {
+            let user = UserId::random();
+            let (mut receipts, mut told) = (Receipts::default(), Watermark::default());
+            for (read, seq) in seqs {
+                if read { receipts.read(user, Seq(seq)) } else { receipts.delivered(user, Seq(seq)) };
+                for risen in receipts.take_risen() {
+                    prop_assert!(risen.mark.delivered >= told.delivered && risen.mark.read >= told.read);
+                    prop_assert!(risen.mark != told);
+                    prop_assert!(risen.mark.read <= risen.mark.delivered);
+                    told = risen.mark;
+                }
+            }
+        }
+    }
+}
