@@ -1,6 +1,7 @@
 //! The roles of a node: their settings, and starting them.
 
-use clap::{ArgMatches, Command, FromArgMatches};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, Command};
 use tern_node::serve::Running;
 use tern_node::{NodeContext, Role};
 use tonic::service::RoutesBuilder;
@@ -68,13 +69,18 @@ impl Roles {
     }
 }
 
-fn config<C: FromArgMatches>(
-    role: Role,
-    names: &[Role],
-    matches: &ArgMatches,
-) -> Result<Option<C>, clap::Error> {
-    names
-        .contains(&role)
-        .then(|| C::from_arg_matches(matches))
-        .transpose()
+/// The role's settings, if the node has it. What it requires is required only then.
+fn config<C: Args>(role: Role, names: &[Role], matches: &ArgMatches) -> Result<Option<C>, clap::Error> {
+    if !names.contains(&role) {
+        return Ok(None);
+    }
+    let own = C::augment_args(Command::new(role.as_str()));
+    for arg in own.get_arguments().filter(|arg| arg.is_required_set()) {
+        if !matches.contains_id(arg.get_id().as_str()) {
+            let flag = arg.get_long().unwrap_or_default();
+            let words = format!("--{flag} is needed by the role {role}\n");
+            return Err(clap::Error::raw(ErrorKind::MissingRequiredArgument, words));
+        }
+    }
+    C::from_arg_matches(matches).map(Some)
 }
