@@ -1,1 +1,41 @@
+//! The edge of the platform: holds the devices' streams, authenticates, limits, and passes on. It never parses a
+//! message's body and keeps nothing that must last.
+//!
+//! ```text
+//!   device ── stream ── session (pure) ──┬── chat_links ────── chat nodes: sends, acks, live, windows
+//!                │                       ├── presence_links ── presence nodes: who is online here
+//!             registry                   └── inbox_reader ──── any chat node: what waits
+//!   app, back end ── proxy (auth, peek) ──── accounts nodes, chat nodes
+//! ```
+//!
+//! - [`config`], [`server`], [`metrics`]: settings, wiring, figures
+//! - [`session`]: one stream as a pure state machine
+//! - [`stream`], [`item`], [`codec`], [`mailbox`]: its adapter to the wire and to the other tasks
+//! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
+//! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
+//! - [`public`]: the listener for clients
+//! - [`proxy`], [`methods`], [`auth`], [`peek`], [`node_service`]: unary calls, from clients and from nodes
+
+pub mod auth;
+pub mod chat_links;
+pub mod codec;
+pub mod config;
+pub mod gateway;
+pub mod inbox_reader;
+pub mod item;
+pub mod mailbox;
+pub mod methods;
+pub mod metrics;
+pub mod node_service;
+pub mod peek;
+pub mod presence_links;
+pub mod proxy;
+pub mod public;
+pub mod redrain;
+pub mod registry;
+pub mod server;
 pub mod session;
+pub mod stream;
+pub mod sweep;
+
+pub use config::Config;

@@ -168,7 +168,7 @@ pub fn propagate(metadata: &mut MetadataMap) {
 }
 
 /// The span of a call that came in.
-pub(crate) fn call_span(request: &http::Request<()>) -> tracing::Span {
+pub fn call_span(request: &http::Request<()>) -> tracing::Span {
     let span = tracing::info_span!(target: TRACE, "call", path = request.uri().path());
     let caller = request
         .headers()

@@ -50,7 +50,7 @@ pub struct Session {
     sends: Sends,
     chats: Chats,
     reader: Reader,
-    /// Names of sends, acknowledgements and windows: unique within the gateway's incarnation.
+    /// Names of sends and windows: unique within the gateway's incarnation.
     last_reference: u32,
     /// Bytes put that the transport has not taken.
     unflushed: usize,
@@ -218,7 +218,7 @@ impl Session {
     }
 
     fn next_reference(&mut self) -> u64 {
-        self.last_reference = self.last_reference.wrapping_add(1);
+        self.last_reference = (self.last_reference + 1) & OWN_REFERENCES;
         (self.id.0 << 32) | u64::from(self.last_reference)
     }
 
@@ -234,6 +234,8 @@ impl Session {
 
 /// Timers that are due at once run within the event at hand; the next look is at least this much later.
 const TICK: Duration = Duration::from_millis(1);
+/// The lower half of a session's references; the upper half is its adapter's.
+pub const OWN_REFERENCES: u32 = u32::MAX >> 1;
 /// Far enough away never to come.
 const NEVER: Timestamp = Timestamp(i64::MAX);
 

@@ -1,0 +1,119 @@
+//! Who a unary call is from: a device's access token is verified here, a back end's API key is asked from accounts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+use tern_node::principal::Principal;
+use tern_node::token::Verifier;
+use tern_node::{NodeContext, Role};
+use tern_proto::ApiError;
+use tern_proto::internal::AuthenticateKeyRequest;
+use tern_proto::internal::accounts_node_client::AccountsNodeClient;
+use tern_proto::v1::ErrorReason;
+use tern_types::{DeviceId, Timestamp};
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+/// For how long a key's scopes are believed: a revoked key is refused after it.
+const KEY_TTL: Duration = Duration::from_secs(10);
+/// Keys remembered: more than any operator has.
+const MAX_KEYS: u64 = 10_000;
+/// A revoked device's access token is refused until it would have ended by itself.
+const REVOKED_TTL: Duration = Duration::from_secs(3600);
+/// Revoked devices remembered: an hour of them. Streams do not depend on it, they ask the store.
+const MAX_REVOKED: u64 = 100_000;
+/// API keys begin with it; access tokens do not.
+const KEY_PREFIX: &str = "tern_";
+/// Longer ones are not worth asking for.
+const MAX_KEY_BYTES: usize = 256;
+
+/// See the module.
+pub struct Auth {
+    ctx: NodeContext,
+    verifier: Arc<Verifier>,
+    keys: Cache<String, Arc<Principal>>,
+    revoked: Cache<DeviceId, ()>,
+}
+
+impl Auth {
+    pub fn new(ctx: NodeContext, verifier: Arc<Verifier>) -> Self {
+        Self {
+            ctx,
+            verifier,
+            keys: Cache::builder()
+                .max_capacity(MAX_KEYS)
+                .time_to_live(KEY_TTL)
+                .build(),
+            revoked: Cache::builder()
+                .max_capacity(MAX_REVOKED)
+                .time_to_live(REVOKED_TTL)
+                .build(),
+        }
+    }
+
+    /// The caller by the metadata `authorization`.
+    pub async fn principal(&self, metadata: &MetadataMap) -> Result<Arc<Principal>, Status> {
+        let credentials = metadata
+            .get("authorization")
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+            .map(|(_, credentials)| credentials.trim())
+            .filter(|credentials| !credentials.is_empty())
+            .ok_or_else(|| {
+                let message = "metadata authorization: Bearer <access token or API key> is needed";
+                ApiError::new(ErrorReason::CredentialsMissing, message)
+            })?;
+        if credentials.starts_with(KEY_PREFIX) {
+            return self.key(credentials).await;
+        }
+        let token = self.verifier.verify(credentials, Timestamp::now())?;
+        if self.revoked.contains_key(&token.device) {
+            return Err(ApiError::new(ErrorReason::DeviceRevoked, "the device was revoked").into());
+        }
+        Ok(Arc::new(Principal::Device {
+            user: token.user,
+            device: token.device,
+        }))
+    }
+
+    /// The device's access token is good for nothing any more.
+    pub async fn revoke(&self, device: DeviceId) {
+        self.revoked.insert(device, ()).await;
+    }
+
+    async fn key(&self, key: &str) -> Result<Arc<Principal>, Status> {
+        if key.len() > MAX_KEY_BYTES {
+            return Err(
+                ApiError::new(ErrorReason::ApiKeyInvalid, "the API key is unknown or revoked").into(),
+            );
+        }
+        let asked = self.keys.try_get_with_by_ref(key, self.ask(key)).await;
+        asked.map_err(|status: Arc<Status>| Status::clone(&status))
+    }
+
+    async fn ask(&self, key: &str) -> Result<Arc<Principal>, Status> {
+        let map = self.ctx.map.current();
+        let node = map
+            .any(Role::Accounts)
+            .ok_or_else(|| ApiError::unavailable("no accounts node is there"))?;
+        let mut client = AccountsNodeClient::new(self.ctx.channels.get(&node.address)?);
+        let known = client
+            .authenticate_key(AuthenticateKeyRequest {
+                api_key: key.to_owned(),
+            })
+            .await
+            .map_err(crate::proxy::told)?
+            .into_inner();
+        let scopes = known
+            .scopes
+            .iter()
+            .filter_map(|scope| scope.parse().ok())
+            .collect();
+        Ok(Arc::new(Principal::Key {
+            key_id: known.key_id,
+            scopes,
+        }))
+    }
+}

@@ -1,0 +1,186 @@
+//! One node's link: its queues, and what went up it without an answer yet.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tern_proto::internal::{UpItem, WakeDone, WindowRequest, up_item};
+use tern_types::{ChatId, SessionId, Slot};
+use tokio::sync::mpsc;
+
+use super::Refused;
+use crate::registry::Registry;
+use crate::session::Mail;
+
+/// Items on their way to one node: a second of them. A full queue gives sends back with UNAVAILABLE.
+const CONTROL_QUEUE: usize = 16_384;
+/// Window requests on their way to one node; sessions ask again when it is full.
+const WINDOW_QUEUE: usize = 4_096;
+/// Items without an answer at one node: beyond it the node is too slow to be given more.
+const MAX_PENDING: usize = 65_536;
+
+/// One incarnation of a link, from when its streams are open until one of them breaks.
+#[derive(Debug)]
+pub struct Link {
+    pub node: String,
+    pub incarnation: u64,
+    /// Another number each time the link is made.
+    pub generation: u64,
+    control: mpsc::Sender<UpItem>,
+    windows: mpsc::Sender<WindowRequest>,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    closed: bool,
+    waiting: HashMap<u64, Waiting>,
+}
+
+/// Something that is owed an answer.
+#[derive(Debug)]
+pub enum Waiting {
+    /// With how often a node gave it back.
+    Item {
+        slot: Slot,
+        item: Box<UpItem>,
+        tries: u32,
+    },
+    Window {
+        session: SessionId,
+        reference: u64,
+        chat: ChatId,
+    },
+}
+
+/// The ends of a link's queues that its streams read.
+#[derive(Debug)]
+pub struct Queues {
+    pub control: mpsc::Receiver<UpItem>,
+    pub windows: mpsc::Receiver<WindowRequest>,
+}
+
+impl Link {
+    pub fn new(node: String, incarnation: u64, generation: u64) -> (Self, Queues) {
+        let (control, control_out) = mpsc::channel(CONTROL_QUEUE);
+        let (windows, windows_out) = mpsc::channel(WINDOW_QUEUE);
+        let link = Self {
+            node,
+            incarnation,
+            generation,
+            control,
+            windows,
+            pending: Mutex::default(),
+        };
+        (
+            link,
+            Queues {
+                control: control_out,
+                windows: windows_out,
+            },
+        )
+    }
+
+    /// Queues the item; remembers it when it will be answered.
+    pub fn give(&self, slot: Slot, item: UpItem, tries: u32) -> Result<(), Refused> {
+        if !is_answered(&item) {
+            return self.control.try_send(item).map_err(|_| Refused);
+        }
+        let mut pending = self.pending();
+        if pending.closed || pending.waiting.len() >= MAX_PENDING {
+            return Err(Refused);
+        }
+        // Under the lock: the answer cannot come before the item is remembered.
+        self.control.try_send(item.clone()).map_err(|_| Refused)?;
+        let item = Box::new(item);
+        pending
+            .waiting
+            .insert(item.r#ref, Waiting::Item { slot, item, tries });
+        Ok(())
+    }
+
+    /// Queues a request for a window.
+    pub fn ask(&self, request: WindowRequest, chat: ChatId) -> Result<(), Refused> {
+        let (session, reference) = (SessionId(request.session), request.r#ref);
+        let mut pending = self.pending();
+        if pending.closed || pending.waiting.len() >= MAX_PENDING {
+            return Err(Refused);
+        }
+        self.windows.try_send(request).map_err(|_| Refused)?;
+        pending.waiting.insert(
+            reference,
+            Waiting::Window {
+                session,
+                reference,
+                chat,
+            },
+        );
+        Ok(())
+    }
+
+    /// Confirms a wake. Should the queue be full, the chat node settles once more: nothing is lost.
+    pub fn wake_done(&self, wake: u64) {
+        let op = up_item::Op::WakeDone(WakeDone { wake });
+        let _ = self.control.try_send(UpItem {
+            op: Some(op),
+            ..UpItem::default()
+        });
+    }
+
+    /// The answer to `reference` came.
+    pub fn answered(&self, reference: u64) -> Option<Waiting> {
+        self.pending().waiting.remove(&reference)
+    }
+
+    /// The link broke: takes nothing more, and gives back what has no answer.
+    pub fn close(&self, registry: &Registry) {
+        let waiting = {
+            let mut pending = self.pending();
+            pending.closed = true;
+            std::mem::take(&mut pending.waiting)
+        };
+        for waiting in waiting.into_values() {
+            match waiting {
+                Waiting::Item { item, .. } => give_back(registry, &item),
+                Waiting::Window {
+                    session,
+                    reference,
+                    chat,
+                } => {
+                    if let Some(session) = registry.get(session) {
+                        session.mailbox.push(Mail::WindowFailed { reference, chat });
+                    }
+                }
+            }
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_answered(item: &UpItem) -> bool {
+    match &item.op {
+        Some(up_item::Op::Send(_)) => true,
+        Some(up_item::Op::Ack(ack)) => ack.write,
+        Some(up_item::Op::Read(_) | up_item::Op::WakeDone(_)) | None => false,
+    }
+}
+
+/// Tells the item's session that no answer will come.
+pub fn give_back(registry: &Registry, item: &UpItem) {
+    let Some(session) = registry.get(SessionId(item.session)) else {
+        return;
+    };
+    match &item.op {
+        Some(up_item::Op::Send(_)) => session.mailbox.push(Mail::SendFailed {
+            reference: item.r#ref,
+        }),
+        Some(up_item::Op::Ack(ack)) => {
+            if let Ok(chat) = ChatId::from_slice(&ack.chat_id) {
+                session.mailbox.push(Mail::AckLost { chat });
+            }
+        }
+        Some(up_item::Op::Read(_) | up_item::Op::WakeDone(_)) | None => {}
+    }
+}

@@ -1,0 +1,258 @@
+//! The links to the chat nodes: each item goes to the node that owns its chat's slot.
+//!
+//! An item for a node that is away is given back at once, one whose link breaks before its answer too: its session
+//! then answers the device UNAVAILABLE, or asks again itself. An item that a node gives back because another owns the
+//! chat waits until this gateway's map has caught up, then goes there, in order ([`parked`]).
+//!
+//! - [`link`]: one node's queues, and what is not answered yet
+//! - [`reader`]: the three streams of a link
+//! - [`parked`]: items given back by nodes that do not own them
+
+pub mod link;
+pub mod parked;
+pub mod reader;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tern_node::{ClusterMap, NodeContext, Role, links};
+use tern_proto::internal::{AckOp, ReadOp, SendOp, UpItem, WindowRequest, up_item};
+use tern_types::{ChatId, Slot};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tracing::Instrument;
+
+use self::link::Link;
+use self::parked::Parked;
+use crate::metrics;
+use crate::registry::{Handle, Registry};
+use crate::session::Send;
+
+/// Sessions that are told of a change at once; the next ones a little later, so that tens of thousands do not wake in
+/// the same moment.
+const TOLD_AT_ONCE: usize = 512;
+const TELL_PAUSE: Duration = Duration::from_millis(5);
+
+/// The map and the links that are up. Never changed, replaced.
+#[derive(Debug)]
+pub struct Routes {
+    map: Arc<ClusterMap>,
+    links: HashMap<String, Arc<Link>>,
+}
+
+impl Routes {
+    /// The link to the chat's owner, when it is up.
+    fn link(&self, slot: Slot) -> Option<&Arc<Link>> {
+        let owner = self.map.owner(Role::Chat, slot)?;
+        self.links
+            .get(&owner.name)
+            .filter(|link| link.incarnation == owner.incarnation)
+    }
+
+    /// Whether items of the chat go another way than they went by `older`.
+    pub fn moved_since(&self, older: &Self, chat: ChatId) -> bool {
+        let slot = Slot::of_chat(chat);
+        let way = |routes: &Self| routes.link(slot).map(|link| link.generation);
+        way(self) != way(older)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ChatLinks {
+    routes: ArcSwap<Routes>,
+    registry: Arc<Registry>,
+    parked: Parked,
+    generation: AtomicU64,
+    changed: Notify,
+}
+
+/// What could not be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused;
+
+impl ChatLinks {
+    /// Keeps links to every chat node up from now on.
+    pub fn start(ctx: &NodeContext, registry: Arc<Registry>) -> Arc<Self> {
+        let routes = Routes {
+            map: ctx.map.current(),
+            links: HashMap::new(),
+        };
+        let links = Arc::new(Self {
+            routes: ArcSwap::from_pointee(routes),
+            registry,
+            parked: Parked::default(),
+            generation: AtomicU64::new(1),
+            changed: Notify::new(),
+        });
+        let span = tracing::info_span!("chat_links");
+        tokio::spawn(links.clone().follow(ctx.clone()).instrument(span.clone()));
+        tokio::spawn(links.clone().tell_sessions().instrument(span));
+        links.clone().maintain(ctx);
+        links
+    }
+
+    fn maintain(self: Arc<Self>, ctx: &NodeContext) -> JoinHandle<()> {
+        let context = ctx.clone();
+        links::maintain(ctx, Role::Chat, move |node, channel| {
+            reader::run(self.clone(), context.clone(), node, channel)
+        })
+    }
+
+    /// The routes at present.
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
+    }
+
+    pub fn send(&self, from: &Handle, reference: u64, send: Send) -> Result<(), Refused> {
+        let chat = send.chat;
+        let op = SendOp {
+            chat_id: chat.to_vec().into(),
+            peer_user_id: send.peer.map(|peer| peer.to_vec().into()).unwrap_or_default(),
+            request_id: send.request_id.to_vec().into(),
+            envelope: send.envelope,
+            body: send.body,
+        };
+        let item = UpItem {
+            traceparent: send.traceparent,
+            ..item(from, reference, up_item::Op::Send(op))
+        };
+        self.route(Slot::of_chat(chat), item, 0)
+            .inspect_err(|_| metrics::refused("send"))
+    }
+
+    /// With `write` it is answered, otherwise not.
+    pub fn acknowledge(
+        &self,
+        from: &Handle,
+        reference: u64,
+        chat: ChatId,
+        seq: u64,
+        write: bool,
+    ) -> Result<(), Refused> {
+        let op = AckOp {
+            chat_id: chat.to_vec().into(),
+            seq,
+            write,
+        };
+        let item = item(from, reference, up_item::Op::Ack(op));
+        self.route(Slot::of_chat(chat), item, 0)
+            .inspect_err(|_| metrics::refused("ack"))
+    }
+
+    pub fn mark_read(&self, from: &Handle, chat: ChatId, seq: u64) -> Result<(), Refused> {
+        let op = ReadOp {
+            chat_id: chat.to_vec().into(),
+            seq,
+        };
+        let item = item(from, 0, up_item::Op::Read(op));
+        self.route(Slot::of_chat(chat), item, 0)
+            .inspect_err(|_| metrics::refused("read"))
+    }
+
+    pub fn window(
+        &self,
+        of: &Handle,
+        reference: u64,
+        chat: ChatId,
+        from_seq: u64,
+        limit: u32,
+    ) -> Result<(), Refused> {
+        let request = WindowRequest {
+            r#ref: reference,
+            session: of.id.0,
+            user_id: of.user.to_vec().into(),
+            device_id: of.device.to_vec().into(),
+            chat_id: chat.to_vec().into(),
+            from_seq,
+            limit,
+        };
+        let routes = self.routes.load();
+        let link = routes.link(Slot::of_chat(chat)).ok_or(Refused);
+        link.and_then(|link| link.ask(request, chat))
+            .inspect_err(|_| metrics::refused("window"))
+    }
+
+    /// Gives the item to the owner's link, behind what is parked for the same slot. `tries`: how often a node gave it
+    /// back.
+    fn route(&self, slot: Slot, item: UpItem, tries: u32) -> Result<(), Refused> {
+        let item = match self.parked.behind_others(slot, item, tries) {
+            Ok(()) => return Ok(()),
+            Err(item) => item,
+        };
+        let routes = self.routes.load();
+        routes.link(slot).ok_or(Refused)?.give(slot, item, tries)
+    }
+
+    /// Follows the map: new routes, and another try for what is parked.
+    async fn follow(self: Arc<Self>, ctx: NodeContext) {
+        let mut map = ctx.map.clone();
+        self.change(|routes| routes.map = ctx.map.current());
+        loop {
+            tokio::select! {
+                next = map.changed() => self.change(|routes| routes.map = next.clone()),
+                () = self.parked.due() => {}
+                () = ctx.drain.ended() => return,
+            }
+            let version = self.routes.load().map.version();
+            for item in self.parked.take_due(version) {
+                let (slot, tries) = (item.slot, item.tries);
+                let retried = item.clone_item();
+                let routes = self.routes.load();
+                let given = match routes.link(slot) {
+                    Some(link) if !item.expired() => link.give(slot, retried, tries),
+                    _ => Err(Refused),
+                };
+                if given.is_err() {
+                    link::give_back(&self.registry, &item.into_item());
+                }
+            }
+        }
+    }
+
+    fn change(&self, change: impl Fn(&mut Routes)) {
+        self.routes.rcu(|routes| {
+            let mut next = Routes {
+                map: routes.map.clone(),
+                links: routes.links.clone(),
+            };
+            change(&mut next);
+            next
+        });
+        self.changed.notify_one();
+    }
+
+    fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Tells every session of each change, some at a time.
+    async fn tell_sessions(self: Arc<Self>) {
+        loop {
+            self.changed.notified().await;
+            let sessions = self.registry.sessions(|_| true);
+            for some in sessions.chunks(TOLD_AT_ONCE) {
+                for session in some {
+                    session.mailbox.moved();
+                }
+                if sessions.len() > TOLD_AT_ONCE {
+                    tokio::time::sleep(TELL_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+fn item(from: &Handle, reference: u64, op: up_item::Op) -> UpItem {
+    UpItem {
+        r#ref: reference,
+        session: from.id.0,
+        user_id: from.user.to_vec().into(),
+        device_id: from.device.to_vec().into(),
+        traceparent: String::new(),
+        op: Some(op),
+    }
+}

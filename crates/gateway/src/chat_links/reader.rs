@@ -1,0 +1,254 @@
+//! The three streams of a link to one chat node, from making it until it breaks.
+
+use std::sync::Arc;
+
+use futures::Stream;
+use tern_node::links::{MAX_LINK_MESSAGE_BYTES, gather, identify};
+use tern_node::{MapHandle, Node, NodeContext};
+use tern_proto::internal::chat_link_client::ChatLinkClient;
+use tern_proto::internal::{
+    ControlDown, ControlUp, DownItem, LiveDown, LiveRequest, NotOwner, Push, UpItem, Wake, WindowReplies,
+    WindowReply, WindowRequest, WindowRequests, down_item,
+};
+use tern_types::{ChatId, SessionId};
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
+
+use super::link::{Link, Queues, Waiting, give_back};
+use super::{ChatLinks, metrics};
+use crate::session::{Mail, Window};
+
+/// Items of one frame to a node.
+const GATHER: usize = 256;
+
+/// Makes the link and serves it until one of its streams ends.
+pub async fn run(
+    links: Arc<ChatLinks>,
+    ctx: NodeContext,
+    node: Node,
+    channel: Channel,
+) -> Result<(), Status> {
+    let mut client = ChatLinkClient::new(channel)
+        .max_decoding_message_size(MAX_LINK_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_LINK_MESSAGE_BYTES);
+    let (link, Queues { control, windows }) =
+        Link::new(node.name.clone(), node.incarnation, links.next_generation());
+    let control = client
+        .control(identified(control_frames(control, ctx.map.clone()), &ctx))
+        .await?
+        .into_inner();
+    let live = client.live(identified(LiveRequest {}, &ctx)).await?.into_inner();
+    let windows = client
+        .catch_up(identified(window_frames(windows, ctx.map.clone()), &ctx))
+        .await?
+        .into_inner();
+
+    let up = Up::new(links, link);
+    tracing::info!("linked");
+    tokio::select! {
+        ended = up.read_control(control) => ended,
+        ended = up.read_live(live) => ended,
+        ended = up.read_windows(windows) => ended,
+    }
+}
+
+fn identified<T>(message: T, ctx: &NodeContext) -> Request<T> {
+    let mut request = Request::new(message);
+    identify(&mut request, ctx);
+    request
+}
+
+fn control_frames(mut items: mpsc::Receiver<UpItem>, map: MapHandle) -> impl Stream<Item = ControlUp> {
+    async_stream::stream! {
+        while let Some(items) = gather(&mut items, GATHER).await {
+            yield ControlUp { map_version: map.current().version(), items };
+        }
+    }
+}
+
+fn window_frames(
+    mut requests: mpsc::Receiver<WindowRequest>,
+    map: MapHandle,
+) -> impl Stream<Item = WindowRequests> {
+    async_stream::stream! {
+        while let Some(requests) = gather(&mut requests, GATHER).await {
+            yield WindowRequests { map_version: map.current().version(), requests };
+        }
+    }
+}
+
+/// A link while it is up. Dropped, it is among the routes no more and gives back what has no answer.
+struct Up {
+    links: Arc<ChatLinks>,
+    link: Arc<Link>,
+}
+
+impl Up {
+    fn new(links: Arc<ChatLinks>, link: Link) -> Self {
+        let link = Arc::new(link);
+        links.change(|routes| {
+            routes.links.insert(link.node.clone(), link.clone());
+        });
+        metrics::link_up("chat", &link.node, true);
+        Self { links, link }
+    }
+
+    async fn read_control(&self, mut stream: Streaming<ControlDown>) -> Result<(), Status> {
+        while let Some(frame) = stream.message().await? {
+            for item in frame.items {
+                self.control(item);
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_live(&self, mut stream: Streaming<LiveDown>) -> Result<(), Status> {
+        while let Some(frame) = stream.message().await? {
+            for push in frame.pushes {
+                self.push(push);
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_windows(&self, mut stream: Streaming<WindowReplies>) -> Result<(), Status> {
+        while let Some(frame) = stream.message().await? {
+            for reply in frame.replies {
+                self.window(reply);
+            }
+        }
+        Ok(())
+    }
+
+    fn control(&self, item: DownItem) {
+        match item.item {
+            Some(down_item::Item::Result(result)) => {
+                self.link.answered(result.r#ref);
+                let placed = ChatId::from_slice(&result.chat_id)
+                    .ok()
+                    .filter(|_| result.seq > 0);
+                let placed = placed.map(|chat| (chat, result.seq));
+                self.mail(
+                    result.session,
+                    Mail::Result {
+                        reference: result.r#ref,
+                        event: result.event,
+                        placed,
+                    },
+                );
+            }
+            Some(down_item::Item::AckWritten(ack)) => {
+                self.link.answered(ack.r#ref);
+                if let Ok(chat) = ChatId::from_slice(&ack.chat_id) {
+                    self.mail(
+                        ack.session,
+                        Mail::AckWritten {
+                            chat,
+                            seq: ack.seq,
+                            row_from: ack.row_from_seq,
+                        },
+                    );
+                }
+            }
+            Some(down_item::Item::NotOwner(not_owner)) => self.not_owner(&not_owner),
+            Some(down_item::Item::Wake(wake)) => self.wake(&wake),
+            None => {}
+        }
+    }
+
+    /// Another node owns the chat: the item waits for the map. What is not remembered (acknowledgements that are not
+    /// answered, read marks) the sessions say again when the routes change.
+    fn not_owner(&self, not_owner: &NotOwner) {
+        let Some(Waiting::Item { slot, item, tries }) = self.link.answered(not_owner.r#ref) else {
+            return;
+        };
+        metrics::rerouted("item");
+        if let Err(item) = self.links.parked.park(slot, *item, tries, not_owner.map_version) {
+            give_back(&self.links.registry, &item);
+        }
+    }
+
+    /// Each session has the duty once the wake is in its mailbox, or the wish to read the inbox. One that is gone has
+    /// left it to the device's next session, which reads the row.
+    fn wake(&self, wake: &Wake) {
+        if let Ok(chat) = ChatId::from_slice(&wake.chat_id) {
+            for session in &wake.sessions {
+                let Some(session) = self.links.registry.get(SessionId(*session)) else {
+                    continue;
+                };
+                if !session.mailbox.push_wake(chat, wake.from_seq, wake.to_seq) {
+                    metrics::wake_deferred();
+                }
+            }
+        }
+        self.link.wake_done(wake.wake);
+    }
+
+    fn push(&self, push: Push) {
+        let Ok(chat) = ChatId::from_slice(&push.chat_id) else {
+            return;
+        };
+        for session in push.sessions {
+            let Some(session) = self.links.registry.get(SessionId(session)) else {
+                continue;
+            };
+            if !session.mailbox.push_live(chat, push.seq, push.event.clone()) {
+                metrics::live_dropped();
+            }
+        }
+    }
+
+    fn window(&self, reply: WindowReply) {
+        let Some(Waiting::Window {
+            session,
+            reference,
+            chat,
+        }) = self.link.answered(reply.r#ref)
+        else {
+            return;
+        };
+        let mail = if reply.failed {
+            Mail::WindowFailed { reference, chat }
+        } else {
+            let WindowReply {
+                events,
+                seqs,
+                next_seq,
+                done,
+                ..
+            } = reply;
+            Mail::Window(Window {
+                reference,
+                chat,
+                events,
+                seqs,
+                next: next_seq,
+                done,
+            })
+        };
+        self.mail(session.0, mail);
+    }
+
+    fn mail(&self, session: u64, mail: Mail) {
+        if let Some(session) = self.links.registry.get(SessionId(session)) {
+            session.mailbox.push(mail);
+        }
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        self.links.change(|routes| {
+            if routes
+                .links
+                .get(&self.link.node)
+                .is_some_and(|link| link.generation == self.link.generation)
+            {
+                routes.links.remove(&self.link.node);
+            }
+        });
+        self.link.close(&self.links.registry);
+        metrics::link_up("chat", &self.link.node, false);
+    }
+}

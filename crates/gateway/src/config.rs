@@ -1,0 +1,78 @@
+//! The flags of a gateway.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tern_node::config::seconds;
+
+use crate::session::Settings;
+
+/// Settings of a gateway.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Config {
+    /// Where clients connect by gRPC
+    #[arg(long, env = "TERN_GATEWAY_LISTEN", default_value = "127.0.0.1:7443")]
+    pub gateway_listen: SocketAddr,
+    /// File with the certificate chain for clients, in PEM. Without it the listener is plain text
+    #[arg(long, env = "TERN_GATEWAY_TLS_CERT", requires = "gateway_tls_key")]
+    pub gateway_tls_cert: Option<PathBuf>,
+    /// File with the certificate's private key, in PEM
+    #[arg(long, env = "TERN_GATEWAY_TLS_KEY", requires = "gateway_tls_cert")]
+    pub gateway_tls_key: Option<PathBuf>,
+    /// Serve plain text on an address that is not loopback: only behind something that ends TLS
+    #[arg(long, env = "TERN_GATEWAY_PLAINTEXT")]
+    pub gateway_plaintext: bool,
+    /// Files with the Ed25519 keys that access tokens are verified with, in PEM, private or public, comma separated
+    #[arg(long, env = "TERN_TOKEN_VERIFY_FILES", value_delimiter = ',', required = true)]
+    pub token_verify_files: Vec<PathBuf>,
+    /// Serve gRPC reflection to clients
+    #[arg(long, env = "TERN_GATEWAY_REFLECTION")]
+    pub gateway_reflection: bool,
+    /// Streams that this gateway holds at most; more are told to come back later
+    #[arg(long, env = "TERN_GATEWAY_MAX_SESSIONS", default_value_t = 100_000)]
+    pub gateway_max_sessions: usize,
+    /// Seconds between heartbeats of a device that nobody looks at
+    #[arg(long, env = "TERN_GATEWAY_HEARTBEAT_BACKGROUND", default_value = "180", value_parser = seconds)]
+    pub gateway_heartbeat_background: Duration,
+    /// Seconds between heartbeats of a device that somebody looks at
+    #[arg(long, env = "TERN_GATEWAY_HEARTBEAT_ACTIVE", default_value = "45", value_parser = seconds)]
+    pub gateway_heartbeat_active: Duration,
+    /// Seconds that the end of an access token is announced ahead
+    #[arg(long, env = "TERN_GATEWAY_TOKEN_WARNING", default_value = "300", value_parser = seconds)]
+    pub gateway_token_warning: Duration,
+    /// Messages that a device may send in a second, over time
+    #[arg(long, env = "TERN_GATEWAY_SENDS_PER_SECOND", default_value_t = 20)]
+    pub gateway_sends_per_second: u32,
+    /// Messages that a device may send at once
+    #[arg(long, env = "TERN_GATEWAY_SEND_BURST", default_value_t = 200)]
+    pub gateway_send_burst: u32,
+    /// Seconds after which what a device has not acknowledged is sent again
+    #[arg(long, env = "TERN_GATEWAY_ACK_TIMEOUT", default_value = "5", value_parser = seconds)]
+    pub gateway_ack_timeout: Duration,
+    /// Seconds between sweeps of the devices' inboxes: the net below live delivery
+    #[arg(long, env = "TERN_GATEWAY_SWEEP_INTERVAL", default_value = "60", value_parser = seconds)]
+    pub gateway_sweep_interval: Duration,
+    /// Seconds that an inbox row may be old before a sweep that finds it counts it as a defect
+    #[arg(long, env = "TERN_GATEWAY_SWEEP_GRACE", default_value = "10", value_parser = seconds)]
+    pub gateway_sweep_grace: Duration,
+    /// Seconds over which reading inboxes again is spread at most, after the cluster changed
+    #[arg(long, env = "TERN_GATEWAY_DRAIN_SPREAD", default_value = "10", value_parser = seconds)]
+    pub gateway_drain_spread: Duration,
+}
+
+impl Config {
+    /// What sessions are held to.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            heartbeat_background: self.gateway_heartbeat_background,
+            heartbeat_active: self.gateway_heartbeat_active,
+            token_warning: self.gateway_token_warning,
+            sends_per_second: self.gateway_sends_per_second,
+            send_burst: self.gateway_send_burst,
+            ack_timeout: self.gateway_ack_timeout,
+            sweep_grace: self.gateway_sweep_grace,
+            ..Settings::default()
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! What all streams of this gateway share.
+
+use std::sync::Arc;
+
+use tern_node::Drain;
+use tern_node::token::Verifier;
+use tern_types::{DeviceId, SessionId, Timestamp, UserId};
+
+use crate::chat_links::ChatLinks;
+use crate::inbox_reader::InboxReader;
+use crate::mailbox::Mailbox;
+use crate::presence_links::PresenceLinks;
+use crate::registry::{Handle, Registration, Registry};
+use crate::session::{CloseRequest, Settings};
+
+/// See the module.
+pub struct Gateway {
+    pub settings: Settings,
+    pub max_sessions: usize,
+    pub registry: Arc<Registry>,
+    pub chats: Arc<ChatLinks>,
+    pub presence: Arc<PresenceLinks>,
+    pub inboxes: InboxReader,
+    pub verifier: Arc<Verifier>,
+    pub drain: Drain,
+}
+
+/// A session that is known here and to presence. Dropped, presence is told of its end.
+pub struct Registered {
+    registration: Registration,
+    presence: Arc<PresenceLinks>,
+}
+
+impl Gateway {
+    /// Makes the session known; says why not where that cannot be.
+    pub fn register(
+        &self,
+        id: SessionId,
+        user: UserId,
+        device: DeviceId,
+        mailbox: Arc<Mailbox>,
+    ) -> Result<Registered, CloseRequest> {
+        if self.drain.started() {
+            return Err(CloseRequest::Draining);
+        }
+        if self.registry.len() >= self.max_sessions {
+            return Err(CloseRequest::Unavailable);
+        }
+        let registration = self
+            .registry
+            .register(id, user, device, Timestamp::now(), mailbox);
+        self.presence.announce(registration.handle());
+        Ok(Registered {
+            registration,
+            presence: self.presence.clone(),
+        })
+    }
+}
+
+impl Registered {
+    pub fn handle(&self) -> &Arc<Handle> {
+        self.registration.handle()
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.presence.ended(self.registration.handle());
+    }
+}

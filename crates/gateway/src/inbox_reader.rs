@@ -1,0 +1,174 @@
+//! Reads inboxes for sessions that ask: what was asked meanwhile shares a query.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tern_node::links::{BackOff, gather};
+use tern_node::{MapHandle, NodeContext, Role};
+use tern_proto::ApiError;
+use tern_proto::internal::chat_node_client::ChatNodeClient;
+use tern_proto::internal::{DeviceInbox, ReadInboxRequest};
+use tern_types::{ChatId, DeviceId, SessionId};
+use tokio::sync::{Mutex, mpsc};
+use tonic::Status;
+use tracing::Instrument;
+
+use crate::metrics;
+use crate::registry::{Handle, Registry};
+use crate::session::{Inbox, InboxRow, Mail};
+
+/// Devices of one query: one index scan each, well below a millisecond all together.
+pub const DEVICES: usize = 64;
+/// Queries under way: enough to hide the way to the node, few enough to leave the store to the messages.
+const QUERIES: usize = 4;
+/// Sessions that wait to be read for: a whole gateway that reconnects at once. More ask again themselves.
+const QUEUE: usize = 65_536;
+/// A query that takes longer is given up; its sessions ask again.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Queries that fail one after the other before their sessions are told; they ask again later.
+const TRIES: usize = 3;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct InboxReader {
+    asked: mpsc::Sender<(SessionId, DeviceId)>,
+    source: Source,
+}
+
+/// Asks the chat nodes.
+#[derive(Clone)]
+struct Source {
+    map: MapHandle,
+    ctx: NodeContext,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").finish_non_exhaustive()
+    }
+}
+
+/// Answers of one query, by device.
+pub type Inboxes = HashMap<DeviceId, Inbox>;
+
+impl InboxReader {
+    /// Reads from now on, until the drain has ended.
+    pub fn start(ctx: &NodeContext, registry: Arc<Registry>) -> Self {
+        let (asked, queue) = mpsc::channel(QUEUE);
+        let source = Source {
+            map: ctx.map.clone(),
+            ctx: ctx.clone(),
+        };
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..QUERIES {
+            let work = work(queue.clone(), source.clone(), registry.clone());
+            tokio::spawn(work.instrument(tracing::info_span!("inbox_reader")));
+        }
+        Self { asked, source }
+    }
+
+    /// Asks for the session's inbox; it comes as mail, sooner or later.
+    pub fn ask(&self, session: &Handle) {
+        if self.asked.try_send((session.id, session.device)).is_err() {
+            session.mailbox.push(Mail::InboxFailed);
+        }
+    }
+
+    /// One query for at most [`DEVICES`] devices, at once.
+    pub async fn read(&self, devices: &[DeviceId]) -> Result<Inboxes, Status> {
+        self.source.read(devices).await
+    }
+}
+
+async fn work(
+    queue: Arc<Mutex<mpsc::Receiver<(SessionId, DeviceId)>>>,
+    source: Source,
+    registry: Arc<Registry>,
+) {
+    loop {
+        let batch = {
+            let mut queue = queue.lock().await;
+            tokio::select! {
+                batch = gather(&mut queue, DEVICES) => batch,
+                () = source.ctx.drain.ended() => None,
+            }
+        };
+        let Some(batch) = batch else { return };
+        let devices: Vec<DeviceId> = batch.iter().map(|(_, device)| *device).collect();
+        let inboxes = source.read_patiently(&devices).await;
+        for (session, device) in batch {
+            let Some(session) = registry.get(session) else {
+                continue;
+            };
+            let inbox = inboxes.as_ref().and_then(|inboxes| inboxes.get(&device));
+            session
+                .mailbox
+                .push(inbox.map_or(Mail::InboxFailed, |inbox| Mail::Inbox(inbox.clone())));
+        }
+    }
+}
+
+impl Source {
+    async fn read_patiently(&self, devices: &[DeviceId]) -> Option<Inboxes> {
+        let mut back_off = BackOff::default();
+        for _ in 0..TRIES {
+            match self.read(devices).await {
+                Ok(inboxes) => return Some(inboxes),
+                Err(status) => {
+                    tracing::warn!(code = ?status.code(), message = status.message(), "inboxes cannot be read");
+                }
+            }
+            tokio::time::sleep(back_off.next(Duration::ZERO)).await;
+        }
+        None
+    }
+
+    async fn read(&self, devices: &[DeviceId]) -> Result<Inboxes, Status> {
+        let answer = tokio::time::timeout(TIMEOUT, self.query(devices)).await;
+        let answer =
+            answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("the chat node did not answer")));
+        metrics::inbox_read(answer.is_ok());
+        answer
+    }
+
+    async fn query(&self, devices: &[DeviceId]) -> Result<Inboxes, Status> {
+        let map = self.map.current();
+        let node = map
+            .any(Role::Chat)
+            .ok_or_else(|| ApiError::unavailable("no chat node is there"))?;
+        let channel = self.ctx.channels.get(&node.address)?;
+        let device_ids = devices.iter().map(|device| device.to_vec().into()).collect();
+        let answer = ChatNodeClient::new(channel)
+            .max_decoding_message_size(tern_node::links::MAX_LINK_MESSAGE_BYTES)
+            .read_inbox(ReadInboxRequest { device_ids })
+            .await?
+            .into_inner();
+        let epoch = answer.store_epoch;
+        Ok(answer
+            .devices
+            .into_iter()
+            .filter_map(|inbox| parsed(inbox, &epoch))
+            .collect())
+    }
+}
+
+fn parsed(inbox: DeviceInbox, epoch: &str) -> Option<(DeviceId, Inbox)> {
+    let device = DeviceId::from_slice(&inbox.device_id).ok()?;
+    let rows = inbox.rows.into_iter().filter_map(|row| {
+        let age = Duration::from_millis(u64::try_from(row.age_ms).unwrap_or(0));
+        Some(InboxRow {
+            chat: ChatId::from_slice(&row.chat_id).ok()?,
+            from: row.from_seq,
+            age,
+        })
+    });
+    Some((
+        device,
+        Inbox {
+            active: inbox.active,
+            rows: rows.collect(),
+            store_epoch: epoch.to_owned(),
+        },
+    ))
+}

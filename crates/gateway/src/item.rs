@@ -1,0 +1,54 @@
+//! Items of the wire as the session takes them; tokens are verified here.
+
+use tern_node::token::Verifier;
+use tern_proto::ApiError;
+use tern_proto::v1::{self, ErrorReason, client_item};
+use tern_types::Timestamp;
+
+use crate::metrics;
+use crate::session::{Identity, Item};
+
+/// Converts one item.
+pub fn from_wire(item: v1::ClientItem, verifier: &Verifier, now: Timestamp) -> Item {
+    use client_item::Item as Wire;
+    let (kind, item) = match item.item {
+        Some(Wire::Open(open)) => {
+            let token = verified(verifier, &open.access_token, now);
+            (
+                "open",
+                Item::Open {
+                    token,
+                    client_version: open.client_version,
+                    active: open.active,
+                },
+            )
+        }
+        Some(Wire::Send(send)) => ("send", Item::Send(send)),
+        Some(Wire::Ack(ack)) => ("ack", Item::Ack(ack)),
+        Some(Wire::MarkRead(mark)) => ("mark_read", Item::MarkRead(mark)),
+        Some(Wire::Reauthenticate(renewal)) => (
+            "reauthenticate",
+            Item::Reauthenticate(verified(verifier, &renewal.access_token, now)),
+        ),
+        Some(Wire::Heartbeat(beat)) => ("heartbeat", Item::Heartbeat { token: beat.token }),
+        Some(Wire::SetActive(set)) => ("set_active", Item::SetActive { active: set.active }),
+        None => ("unknown", Item::Unknown),
+    };
+    metrics::item_in(kind);
+    item
+}
+
+fn verified(verifier: &Verifier, token: &str, now: Timestamp) -> Result<Identity, ApiError> {
+    if token.is_empty() {
+        return Err(ApiError::new(
+            ErrorReason::CredentialsMissing,
+            "an access token is needed",
+        ));
+    }
+    let token = verifier.verify(token, now)?;
+    Ok(Identity {
+        user: token.user,
+        device: token.device,
+        expires_at: token.expires_at,
+    })
+}

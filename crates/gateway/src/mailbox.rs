@@ -1,0 +1,199 @@
+//! What other tasks leave for a session. Bounded: live pushes find room only while few wait, and are dropped otherwise,
+//! not affecting other sessions; wakes find a little more room; both then leave a sticky wish to read the inbox again,
+//! which takes no room. Results, windows and the like always fit: a session is owed no more of them than it asked for.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tern_types::ChatId;
+
+use crate::session::{CloseRequest, Mail};
+
+/// Pushes that wait: two frames of them. A session that is further behind is read to from its inbox.
+const LIVE_ROOM: usize = 128;
+/// Their bytes.
+const LIVE_BYTES: usize = 1 << 20;
+/// Wakes find room up to here, so that one burst of live pushes does not displace them.
+const WAKE_ROOM: usize = 256;
+/// A mailbox that grew in a burst gives its memory back when it is larger than this.
+const KEEP_CAPACITY: usize = 16;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Mailbox(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    waiting: Waiting,
+    live_bytes: usize,
+    waker: Option<Waker>,
+}
+
+/// Everything that waits for a session.
+#[derive(Debug, Default)]
+pub struct Waiting {
+    pub mail: VecDeque<Mail>,
+    pub announced: bool,
+    pub redrain: bool,
+    /// Owners or links changed.
+    pub moved: bool,
+    pub close: Option<CloseRequest>,
+    /// Reconnect after, close after.
+    pub drain: Option<(Duration, Duration)>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        let flags = self.announced || self.redrain || self.moved;
+        self.mail.is_empty() && !flags && self.close.is_none() && self.drain.is_none()
+    }
+}
+
+impl Mailbox {
+    /// A live push, or with seq 0 a receipt. False: dropped.
+    pub fn push_live(&self, chat: ChatId, seq: u64, event: Bytes) -> bool {
+        self.change(|inner| {
+            let room = inner.waiting.mail.len() < LIVE_ROOM && inner.live_bytes < LIVE_BYTES;
+            if room {
+                inner.live_bytes += event.len();
+                inner.waiting.mail.push_back(Mail::Live { chat, seq, event });
+            } else {
+                inner.waiting.redrain |= seq > 0;
+            }
+            room
+        })
+    }
+
+    /// A wake. False: the inbox will be read instead; the session has the duty all the same.
+    pub fn push_wake(&self, chat: ChatId, from: u64, to: u64) -> bool {
+        self.change(|inner| {
+            let room = inner.waiting.mail.len() < WAKE_ROOM;
+            if room {
+                inner.waiting.mail.push_back(Mail::Wake { chat, from, to });
+            } else {
+                inner.waiting.redrain = true;
+            }
+            room
+        })
+    }
+
+    /// An answer to what the session asked for.
+    pub fn push(&self, mail: Mail) {
+        self.change(|inner| inner.waiting.mail.push_back(mail));
+    }
+
+    /// Presence knows the session.
+    pub fn announced(&self) {
+        self.change(|inner| inner.waiting.announced = true);
+    }
+
+    /// The inbox is to be read again.
+    pub fn redrain(&self) {
+        self.change(|inner| inner.waiting.redrain = true);
+    }
+
+    /// Owners or links changed.
+    pub fn moved(&self) {
+        self.change(|inner| inner.waiting.moved = true);
+    }
+
+    /// The stream is to end. The first reason counts.
+    pub fn close(&self, request: CloseRequest) {
+        self.change(|inner| {
+            inner.waiting.close.get_or_insert(request);
+        });
+    }
+
+    /// The gateway is about to stop.
+    pub fn drain(&self, reconnect_after: Duration, close_after: Duration) {
+        self.change(|inner| inner.waiting.drain = Some((reconnect_after, close_after)));
+    }
+
+    /// Everything that waits; pending while nothing does.
+    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Waiting> {
+        let mut inner = self.lock();
+        if inner.waiting.is_empty() {
+            if !inner
+                .waker
+                .as_ref()
+                .is_some_and(|waker| waker.will_wake(cx.waker()))
+            {
+                inner.waker = Some(cx.waker().clone());
+            }
+            if inner.waiting.mail.capacity() > KEEP_CAPACITY {
+                inner.waiting.mail = VecDeque::new();
+            }
+            return Poll::Pending;
+        }
+        inner.live_bytes = 0;
+        Poll::Ready(std::mem::take(&mut inner.waiting))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        let mut inner = self.lock();
+        let outcome = change(&mut inner);
+        let waker = inner.waker.take();
+        drop(inner);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        outcome
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_types::UserId;
+
+    use super::*;
+
+    fn take(mailbox: &Mailbox) -> Option<Waiting> {
+        match mailbox.poll_take(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(waiting) => Some(waiting),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn live_pushes_are_dropped_first_then_wakes_and_answers_never() {
+        let (mailbox, chat) = (Mailbox::default(), ChatId::own(UserId::random()));
+        assert!((0..LIVE_ROOM).all(|seq| mailbox.push_live(chat, seq as u64 + 1, Bytes::new())));
+        assert!(!mailbox.push_live(chat, 0, Bytes::new()));
+        assert!((0..WAKE_ROOM - LIVE_ROOM).all(|_| mailbox.push_wake(chat, 1, 2)));
+        assert!(
+            !mailbox.lock().waiting.redrain,
+            "a lost receipt is no reason to read the inbox"
+        );
+        assert!(!mailbox.push_live(chat, 1, Bytes::new()));
+        mailbox.push(Mail::SendFailed { reference: 1 });
+        let waiting = take(&mailbox).expect("mail");
+        assert_eq!((waiting.mail.len(), waiting.redrain), (WAKE_ROOM + 1, true));
+        assert!(take(&mailbox).is_none());
+        assert!(mailbox.push_wake(chat, 1, 2));
+    }
+
+    #[test]
+    fn a_wake_that_finds_no_room_leaves_the_duty() {
+        let (mailbox, chat) = (Mailbox::default(), ChatId::own(UserId::random()));
+        assert!((0..WAKE_ROOM).all(|_| mailbox.push_wake(chat, 1, 2)));
+        assert!(!mailbox.push_wake(chat, 3, 4));
+        assert!(take(&mailbox).expect("mail").redrain);
+    }
+
+    #[test]
+    fn large_pushes_are_bounded_by_their_bytes() {
+        let (mailbox, chat) = (Mailbox::default(), ChatId::own(UserId::random()));
+        let event = Bytes::from(vec![0; 256 << 10]);
+        let taken = (1..100)
+            .filter(|seq| mailbox.push_live(chat, *seq, event.clone()))
+            .count();
+        assert_eq!(taken, 4);
+    }
+}

@@ -1,0 +1,145 @@
+//! The unary methods that clients may call, and which node answers them.
+
+use std::collections::HashMap;
+
+use prost::Message;
+use prost_types::FileDescriptorSet;
+
+/// Where a call goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// Any accounts node.
+    Accounts,
+    /// The owner of the chat in field 1; any chat node where there is none.
+    Chat,
+    /// Any chat node: field 1 is something else.
+    AnyChat,
+}
+
+/// One method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Method {
+    pub path: String,
+    pub target: Target,
+    /// False: it needs no credentials, what it carries speaks for itself.
+    pub authenticated: bool,
+}
+
+const PACKAGE: &str = "tern.v1";
+/// Chats' methods without a chat_id in field 1.
+const WITHOUT_CHAT: [&str; 2] = ["CreateGroup", "ListChats"];
+
+/// Every method by its path, from the protos.
+pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
+    let files = FileDescriptorSet::decode(tern_proto::DESCRIPTORS)?.file;
+    let services = files
+        .iter()
+        .filter(|file| file.package() == PACKAGE)
+        .flat_map(|file| &file.service);
+    let methods = services.flat_map(|service| {
+        service.method.iter().filter_map(|method| {
+            let target = target(service.name(), method.name())?;
+            let path = format!("/{PACKAGE}.{}/{}", service.name(), method.name());
+            let authenticated = service.name() != "Auth";
+            Some((
+                path.clone(),
+                Method {
+                    path,
+                    target,
+                    authenticated,
+                },
+            ))
+        })
+    });
+    Ok(methods.collect())
+}
+
+/// Names of the services, for routing.
+pub const SERVICES: [&str; 5] = [
+    "tern.v1.Users",
+    "tern.v1.Devices",
+    "tern.v1.Auth",
+    "tern.v1.Chats",
+    "tern.v1.Inbox",
+];
+
+fn target(service: &str, method: &str) -> Option<Target> {
+    match service {
+        "Users" | "Devices" | "Auth" => Some(Target::Accounts),
+        "Chats" if WITHOUT_CHAT.contains(&method) => Some(Target::AnyChat),
+        "Chats" | "Inbox" => Some(Target::Chat),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unary_method_of_the_protos_has_a_target() {
+        let methods = all().expect("descriptors");
+        let target = |path: &str| {
+            methods
+                .get(path)
+                .map(|method| (method.target, method.authenticated))
+        };
+        assert_eq!(
+            target("/tern.v1.Auth/RefreshToken"),
+            Some((Target::Accounts, false))
+        );
+        assert_eq!(target("/tern.v1.Chats/SendMessage"), Some((Target::Chat, true)));
+        assert_eq!(
+            target("/tern.v1.Chats/CreateGroup"),
+            Some((Target::AnyChat, true))
+        );
+        assert_eq!(target("/tern.v1.Inbox/Fetch"), Some((Target::Chat, true)));
+        assert_eq!(target("/tern.v1.Messaging/Stream"), None);
+        assert_eq!(target("/tern.internal.v1.AccountsNode/AuthenticateKey"), None);
+        assert!(methods.len() > 20);
+        for path in methods.keys() {
+            assert!(
+                SERVICES
+                    .iter()
+                    .any(|service| path.starts_with(&format!("/{service}/"))),
+                "{path}"
+            );
+        }
+    }
+
+    /// The only thing that a gateway assumes of requests: see [`crate::peek`].
+    #[test]
+    fn field_1_of_every_chat_scoped_request_is_chat_id() {
+        let files = FileDescriptorSet::decode(tern_proto::DESCRIPTORS)
+            .expect("descriptors")
+            .file;
+        let messages: HashMap<String, _> = files
+            .iter()
+            .flat_map(|file| {
+                file.message_type
+                    .iter()
+                    .map(|m| (format!(".{}.{}", file.package(), m.name()), m))
+            })
+            .collect();
+        for service in files
+            .iter()
+            .filter(|file| file.package() == PACKAGE)
+            .flat_map(|file| &file.service)
+        {
+            for method in &service.method {
+                if target(service.name(), method.name()) == Some(Target::Chat) {
+                    let first = messages[method.input_type()]
+                        .field
+                        .iter()
+                        .find(|field| field.number() == 1);
+                    assert_eq!(
+                        first.map(|field| field.name()),
+                        Some("chat_id"),
+                        "{}",
+                        method.input_type()
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What other nodes ask of a gateway.
+
+use std::sync::Arc;
+
+use tern_proto::internal::gateway_node_server::GatewayNode;
+use tern_proto::internal::{CloseDevicesRequest, CloseDevicesResponse};
+use tern_proto::v1::CloseCode;
+use tern_types::DeviceId;
+use tonic::{Request, Response, Status};
+
+use crate::auth::Auth;
+use crate::registry::Registry;
+use crate::session::CloseRequest;
+
+/// See the module.
+pub struct NodeService {
+    pub registry: Arc<Registry>,
+    pub auth: Arc<Auth>,
+}
+
+#[tonic::async_trait]
+impl GatewayNode for NodeService {
+    async fn close_devices(
+        &self,
+        request: Request<CloseDevicesRequest>,
+    ) -> Result<Response<CloseDevicesResponse>, Status> {
+        let request = request.into_inner();
+        let why = why(CloseCode::try_from(request.code).unwrap_or_default());
+        let mut closed = 0;
+        for device in &request.device_ids {
+            let device =
+                DeviceId::from_slice(device).map_err(|_| Status::invalid_argument("ids are 16 bytes"))?;
+            if why == CloseRequest::Revoked {
+                self.auth.revoke(device).await;
+            }
+            if let Some(session) = self.registry.of_device(device) {
+                session.mailbox.close(why);
+                closed += 1;
+            }
+        }
+        tracing::info!(
+            devices = request.device_ids.len(),
+            closed,
+            ?why,
+            "closing streams for another node"
+        );
+        Ok(Response::new(CloseDevicesResponse { closed }))
+    }
+}
+
+fn why(code: CloseCode) -> CloseRequest {
+    match code {
+        CloseCode::SessionReplaced => CloseRequest::Replaced,
+        CloseCode::DeviceRevoked => CloseRequest::Revoked,
+        CloseCode::Draining => CloseRequest::Draining,
+        CloseCode::Unauthenticated => CloseRequest::Unauthenticated,
+        _ => CloseRequest::Unavailable,
+    }
+}

@@ -1,0 +1,311 @@
+//! The links to the presence nodes: each is told which sessions of its slots' users are here.
+//!
+//! Rule 3, register then drain: a session reads its inbox after its presence node has confirmed it. When a link is made
+//! again or the map moved slots, everything of the node's slots is announced again, and those sessions read their
+//! inboxes once more after the confirmation; they do so yet again when the slots' old node has confirmed the new map or
+//! is gone (fine print 9), for until then a chat node may have asked the old one.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::Stream;
+use tern_node::links::identify;
+use tern_node::{ClusterMap, Node, NodeContext, Role, links};
+use tern_proto::internal::presence_client::PresenceClient;
+use tern_proto::internal::{AnnounceReplies, Announcement, Announcements};
+use tern_types::{SessionId, Slot};
+use tokio::sync::Notify;
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
+use tracing::Instrument;
+
+use crate::metrics;
+use crate::redrain::redrain;
+use crate::registry::{Handle, Registry};
+use crate::session::CloseRequest;
+
+/// Announcements of one frame.
+const GATHER: usize = 256;
+/// Announcements that wait for one node while it is away. Beyond it ends are forgotten; the node finds out by itself
+/// that such a session was not announced again.
+const MAX_WAITING: usize = 65_536;
+/// An announcement that a node refused is made again after this, if the map does not change before.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+
+/// See the module.
+pub struct PresenceLinks {
+    ctx: NodeContext,
+    registry: Arc<Registry>,
+    spread: Duration,
+    /// By node name; they outlive the links.
+    queues: Mutex<HashMap<String, Arc<Queue>>>,
+    /// Slots that left a node which has not confirmed it.
+    leaving: Mutex<Vec<Leaving>>,
+    refused: Mutex<Vec<SessionId>>,
+    some_refused: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    news: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    items: VecDeque<Announcement>,
+    /// Everything of the node's slots is to be announced.
+    all: bool,
+}
+
+struct Leaving {
+    node: String,
+    incarnation: u64,
+    version: i64,
+    slots: HashSet<Slot>,
+}
+
+impl PresenceLinks {
+    /// Keeps links to every presence node up from now on.
+    pub fn start(ctx: &NodeContext, registry: Arc<Registry>, spread: Duration) -> Arc<Self> {
+        let links = Arc::new(Self {
+            ctx: ctx.clone(),
+            registry,
+            spread,
+            queues: Mutex::default(),
+            leaving: Mutex::default(),
+            refused: Mutex::default(),
+            some_refused: Notify::new(),
+        });
+        let span = tracing::info_span!("presence_links");
+        tokio::spawn(links.clone().follow().instrument(span.clone()));
+        tokio::spawn(links.clone().announce_refused().instrument(span));
+        let context = ctx.clone();
+        let these = links.clone();
+        links::maintain(ctx, Role::Presence, move |node, channel| {
+            these.clone().run(context.clone(), node, channel)
+        });
+        links
+    }
+
+    /// The session is here; its mailbox is told when presence knows.
+    pub fn announce(&self, session: &Handle) {
+        self.tell(session, false);
+    }
+
+    /// The session is over.
+    pub fn ended(&self, session: &Handle) {
+        self.tell(session, true);
+    }
+
+    fn tell(&self, session: &Handle, ended: bool) {
+        // Without an owner now: when there is one, its link announces everything.
+        if let Some(node) = self.ctx.map.current().owner(Role::Presence, session.slot()) {
+            self.queue(&node.name).push(announcement(session, ended));
+        }
+    }
+
+    fn queue(&self, node: &str) -> Arc<Queue> {
+        let mut queues = lock(&self.queues);
+        if let Some(queue) = queues.get(node) {
+            return queue.clone();
+        }
+        queues.entry(node.to_owned()).or_default().clone()
+    }
+
+    async fn run(self: Arc<Self>, ctx: NodeContext, node: Node, channel: Channel) -> Result<(), Status> {
+        let queue = self.queue(&node.name);
+        queue.announce_all();
+        let mut request = Request::new(self.clone().frames(queue, node.name.clone()));
+        identify(&mut request, &ctx);
+        let replies = PresenceClient::new(channel).announce(request).await?.into_inner();
+        metrics::link_up("presence", &node.name, true);
+        let ended = self.read(&node.name, replies).await;
+        metrics::link_up("presence", &node.name, false);
+        ended
+    }
+
+    /// What the node is told, without end: single announcements first, then all of its slots where that is due.
+    fn frames(self: Arc<Self>, queue: Arc<Queue>, node: String) -> impl Stream<Item = Announcements> {
+        async_stream::stream! {
+            let mut rest: VecDeque<SessionId> = VecDeque::new();
+            loop {
+                let map = self.ctx.map.current();
+                let (mut items, all) = queue.take(GATHER);
+                if all {
+                    let of_node = |session: &Handle| owned_by(&map, session.slot(), &node);
+                    rest = self.registry.sessions(of_node).iter().map(|session| session.id).collect();
+                }
+                while items.len() < GATHER && let Some(id) = rest.pop_front() {
+                    // Looked up now: an end that was announced meanwhile must not be followed by its beginning.
+                    items.extend(self.registry.get(id).map(|session| announcement(&session, false)));
+                }
+                if !items.is_empty() {
+                    yield Announcements { map_version: map.version(), items };
+                } else if rest.is_empty() {
+                    queue.news.notified().await;
+                }
+            }
+        }
+    }
+
+    async fn read(&self, node: &str, mut replies: Streaming<AnnounceReplies>) -> Result<(), Status> {
+        while let Some(frame) = replies.message().await? {
+            self.confirmed_map(node, frame.map_version);
+            let mut again = Vec::new();
+            for item in frame.items {
+                if item.replaced_session != 0 {
+                    if let Some(session) = self.registry.get(SessionId(item.replaced_session)) {
+                        session.mailbox.close(CloseRequest::Replaced);
+                    }
+                } else if item.not_owner {
+                    lock(&self.refused).push(SessionId(item.r#ref));
+                    self.some_refused.notify_one();
+                } else if let Some(session) = self.registry.get(SessionId(item.r#ref)) {
+                    if session.first_announced() {
+                        session.mailbox.announced();
+                    } else {
+                        again.push(session);
+                    }
+                }
+            }
+            redrain(again, self.spread, "announced_again");
+        }
+        Ok(())
+    }
+
+    /// Follows the map: new owners are told everything, and what left an owner is remembered until that one knows.
+    async fn follow(self: Arc<Self>) {
+        let mut map = self.ctx.map.clone();
+        let mut old = map.current();
+        loop {
+            let new = tokio::select! {
+                new = map.changed() => new,
+                () = self.ctx.drain.ended() => return,
+            };
+            self.moved(&old, &new);
+            self.forget_gone(&new);
+            old = new;
+        }
+    }
+
+    fn moved(&self, old: &ClusterMap, new: &ClusterMap) {
+        let mut gained = HashSet::new();
+        let mut left: HashMap<(&str, u64), HashSet<Slot>> = HashMap::new();
+        for slot in Slot::all() {
+            let (before, now) = (old.owner(Role::Presence, slot), new.owner(Role::Presence, slot));
+            let name = |node: Option<&Node>| node.map(|node| (node.name.clone(), node.incarnation));
+            if name(before) == name(now) {
+                continue;
+            }
+            gained.extend(now.map(|node| node.name.as_str()));
+            if let Some(before) = before {
+                left.entry((&before.name, before.incarnation))
+                    .or_default()
+                    .insert(slot);
+            }
+        }
+        for node in gained {
+            self.queue(node).announce_all();
+        }
+        let leaving = left.into_iter().map(|((node, incarnation), slots)| Leaving {
+            node: node.to_owned(),
+            incarnation,
+            version: new.version(),
+            slots,
+        });
+        lock(&self.leaving).extend(leaving);
+    }
+
+    /// A node that is gone answers nobody any more.
+    fn forget_gone(&self, map: &ClusterMap) {
+        let there = |node: &str, incarnation: u64| {
+            map.node(Role::Presence, node)
+                .is_some_and(|node| node.incarnation == incarnation)
+        };
+        self.drain_left(|leaving| !there(&leaving.node, leaving.incarnation));
+        lock(&self.queues).retain(|node, _| map.node(Role::Presence, node).is_some());
+    }
+
+    /// The node answers by this map from now on.
+    fn confirmed_map(&self, node: &str, version: i64) {
+        self.drain_left(|leaving| leaving.node == node && leaving.version <= version);
+    }
+
+    fn drain_left(&self, which: impl Fn(&Leaving) -> bool) {
+        let done: Vec<Leaving> = lock(&self.leaving)
+            .extract_if(.., |leaving| which(leaving))
+            .collect();
+        if !done.is_empty() {
+            let moved = |session: &Handle| done.iter().any(|leaving| leaving.slots.contains(&session.slot()));
+            redrain(self.registry.sessions(moved), self.spread, "presence_moved");
+        }
+    }
+
+    /// Announces again what a node did not take because its map or this one is behind.
+    async fn announce_refused(self: Arc<Self>) {
+        let mut map = self.ctx.map.clone();
+        loop {
+            tokio::select! {
+                () = self.some_refused.notified() => {}
+                () = self.ctx.drain.ended() => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(REFUSED_PAUSE) => {}
+                _ = map.changed() => {}
+            }
+            let refused = std::mem::take(&mut *lock(&self.refused));
+            for session in refused.into_iter().filter_map(|id| self.registry.get(id)) {
+                self.announce(&session);
+            }
+        }
+    }
+}
+
+impl Queue {
+    fn push(&self, item: Announcement) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.items.len() < MAX_WAITING {
+            waiting.items.push_back(item);
+        } else {
+            waiting.all = true;
+        }
+        drop(waiting);
+        self.news.notify_one();
+    }
+
+    fn announce_all(&self) {
+        lock(&self.waiting).all = true;
+        self.news.notify_one();
+    }
+
+    fn take(&self, max: usize) -> (Vec<Announcement>, bool) {
+        let mut waiting = lock(&self.waiting);
+        let count = waiting.items.len().min(max);
+        (
+            waiting.items.drain(..count).collect(),
+            std::mem::take(&mut waiting.all),
+        )
+    }
+}
+
+fn announcement(session: &Handle, ended: bool) -> Announcement {
+    Announcement {
+        r#ref: session.id.0,
+        session: session.id.0,
+        user_id: session.user.to_vec().into(),
+        device_id: session.device.to_vec().into(),
+        since_ms: session.since.0,
+        ended,
+    }
+}
+
+fn owned_by(map: &ClusterMap, slot: Slot, node: &str) -> bool {
+    map.owner(Role::Presence, slot)
+        .is_some_and(|owner| owner.name == node)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,255 @@
+//! Unary calls of clients, passed on as bytes to the node that answers them.
+//!
+//! A chat node that is not the owner says so in the metadata of its answer: the call is routed again when this gateway's
+//! map has caught up, a few times. Requests carry request_ids where doing them twice would matter.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use futures::future::BoxFuture;
+use http::uri::PathAndQuery;
+use tern_node::{NodeContext, Role, telemetry};
+use tern_proto::ApiError;
+use tern_proto::v1::ErrorReason;
+use tern_types::{ChatId, Slot};
+use tokio::time::timeout;
+use tonic::body::Body;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::server::ClientStreamingService;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::auth::Auth;
+use crate::methods::{self, Method, Target};
+use crate::{metrics, peek};
+
+/// A request of a client: the largest message fits many times.
+const MAX_REQUEST_BYTES: usize = 4 << 20;
+/// An answer of a node: a page of the largest entries.
+const MAX_RESPONSE_BYTES: usize = tern_node::links::MAX_LINK_MESSAGE_BYTES;
+/// A call that takes longer has lost its way.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How often a call is routed again.
+const REROUTES: usize = 3;
+/// How long it waits for the map each time: longer than a node needs to see a change in etcd.
+const MAP_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two tries of a node that is behind this gateway's map.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Sent along: this gateway's version of the map.
+const MAP_VERSION: &str = "tern-map-version";
+/// In the answer of a node that is not the owner: its version of the map, and the chat.
+const NOT_OWNER: &str = "tern-not-owner";
+const CHAT: &str = "tern-chat";
+/// What of a client's metadata goes on: the trace. Credentials and anything `tern-*` stay here.
+const PASSED_ON: [&str; 2] = ["traceparent", "tracestate"];
+
+/// See the module.
+pub struct Proxy {
+    ctx: NodeContext,
+    auth: Arc<Auth>,
+    methods: HashMap<String, Method>,
+}
+
+impl Proxy {
+    pub fn new(ctx: NodeContext, auth: Arc<Auth>) -> anyhow::Result<Self> {
+        Ok(Self {
+            ctx,
+            auth,
+            methods: methods::all()?,
+        })
+    }
+
+    /// One HTTP request to a unary method.
+    pub async fn serve(self: Arc<Self>, request: http::Request<Body>) -> http::Response<Body> {
+        let Some(method) = self.methods.get(request.uri().path()).cloned() else {
+            return Status::unimplemented("there is no such method").into_http();
+        };
+        tonic::server::Grpc::new(BytesCodec)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .client_streaming(Call { proxy: self, method }, request)
+            .await
+    }
+
+    async fn call(&self, method: &Method, request: Request<Streaming<Bytes>>) -> Result<Bytes, Status> {
+        let (metadata, _, mut messages) = request.into_parts();
+        let mut onward = MetadataMap::new();
+        if method.authenticated {
+            self.auth.principal(&metadata).await?.write(&mut onward);
+        }
+        for key in PASSED_ON {
+            if let Some(value) = metadata.get(key) {
+                onward.insert(key, value.clone());
+            }
+        }
+        telemetry::propagate(&mut onward);
+        let message = messages.message().await.map_err(unreadable)?.unwrap_or_default();
+        drop(messages);
+        self.route(method, onward, message).await
+    }
+
+    async fn route(&self, method: &Method, metadata: MetadataMap, message: Bytes) -> Result<Bytes, Status> {
+        let mut chat = match method.target {
+            Target::Chat => peek::chat_id(&message),
+            Target::Accounts | Target::AnyChat => None,
+        };
+        let mut reroutes = 0;
+        loop {
+            let answer = self.ask(method, chat, metadata.clone(), message.clone()).await;
+            let status = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(status) => status,
+            };
+            let Some((version, named)) = not_owner(&status).filter(|_| reroutes < REROUTES) else {
+                return Err(told(status));
+            };
+            reroutes += 1;
+            metrics::rerouted("call");
+            chat = named.or(chat);
+            self.catch_up(version).await;
+        }
+    }
+
+    async fn ask(
+        &self,
+        method: &Method,
+        chat: Option<ChatId>,
+        metadata: MetadataMap,
+        message: Bytes,
+    ) -> Result<Bytes, Status> {
+        let map = self.ctx.map.current();
+        let node = match (method.target, chat) {
+            (Target::Accounts, _) => map.any(Role::Accounts),
+            (Target::Chat | Target::AnyChat, Some(chat)) => map.owner(Role::Chat, Slot::of_chat(chat)),
+            (Target::Chat | Target::AnyChat, None) => map.any(Role::Chat),
+        };
+        let node = node.ok_or_else(|| ApiError::unavailable("no node is there to answer"))?;
+        let channel = self.ctx.channels.get(&node.address)?;
+        let mut request = Request::from_parts(metadata, Default::default(), message);
+        request
+            .metadata_mut()
+            .insert(MAP_VERSION, MetadataValue::from(map.version()));
+        let path = PathAndQuery::try_from(method.path.as_str())
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
+        client
+            .ready()
+            .await
+            .map_err(|error| ApiError::unavailable(format!("the node is away: {error}")))?;
+        client
+            .unary(request, path, BytesCodec)
+            .await
+            .map(Response::into_inner)
+    }
+
+    /// Waits until the map is at least of `version`; when it is already, a little, for the node may be behind.
+    async fn catch_up(&self, version: i64) {
+        let mut map = self.ctx.map.clone();
+        if map.current().version() >= version {
+            tokio::time::sleep(PAUSE).await;
+            return;
+        }
+        let caught_up = async { while map.changed().await.version() < version {} };
+        // In vain: the next try says what is wrong.
+        let _ = timeout(MAP_PATIENCE, caught_up).await;
+    }
+}
+
+/// The map's version and the chat that a node which is not the owner names.
+fn not_owner(status: &Status) -> Option<(i64, Option<ChatId>)> {
+    let text = |key| status.metadata().get(key).and_then(|value| value.to_str().ok());
+    let version = text(NOT_OWNER)?.parse().ok()?;
+    Some((version, text(CHAT).and_then(|chat| chat.parse().ok())))
+}
+
+/// A node's status as a client is told of it: code, message and details as they are, none of the metadata. A node that
+/// did not answer becomes UNAVAILABLE with RetryInfo.
+pub fn told(status: Status) -> Status {
+    if status.source().is_some() {
+        tracing::info!(code = ?status.code(), message = status.message(), "a node did not answer");
+        return ApiError::unavailable("the node did not answer").into();
+    }
+    Status::with_details(
+        status.code(),
+        status.message(),
+        Bytes::copy_from_slice(status.details()),
+    )
+}
+
+fn unreadable(status: Status) -> Status {
+    match status.code() {
+        Code::OutOfRange => ApiError::new(
+            ErrorReason::TooLarge,
+            format!("a request has at most {MAX_REQUEST_BYTES} bytes"),
+        )
+        .into(),
+        _ => status,
+    }
+}
+
+struct Call {
+    proxy: Arc<Proxy>,
+    method: Method,
+}
+
+impl ClientStreamingService<Bytes> for Call {
+    type Response = Bytes;
+    type Future = BoxFuture<'static, Result<Response<Bytes>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
+        let (proxy, method) = (self.proxy.clone(), self.method.clone());
+        Box::pin(async move {
+            let answer = timeout(DEADLINE, proxy.call(&method, request)).await;
+            let answer = answer.unwrap_or_else(|_| {
+                Err(ApiError::new(ErrorReason::TimedOut, "the call took longer than 30 s").into())
+            });
+            metrics::unary(
+                &method.path,
+                answer.as_ref().map_or_else(Status::code, |_| Code::Ok),
+            );
+            answer.map(Response::new)
+        })
+    }
+}
+
+/// Messages as they are.
+#[derive(Debug, Clone, Copy, Default)]
+struct BytesCodec;
+
+impl Codec for BytesCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self {
+        *self
+    }
+}
+
+impl Encoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        dst.reserve(message.len());
+        dst.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(src.copy_to_bytes(src.remaining())))
+    }
+}

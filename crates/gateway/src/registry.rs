@@ -1,0 +1,220 @@
+//! The sessions of this gateway, by id and by device. A registration is a value: dropped, the session is gone.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tern_types::{DeviceId, SessionId, Slot, Timestamp, UserId};
+use tokio::sync::Notify;
+
+use crate::mailbox::Mailbox;
+use crate::metrics;
+use crate::session::CloseRequest;
+
+/// Sessions are spread over as many tables, so that links and streams seldom wait for each other.
+const TABLES: usize = 16;
+
+/// One registered session, as the rest of the gateway sees it.
+#[derive(Debug)]
+pub struct Handle {
+    pub id: SessionId,
+    pub user: UserId,
+    pub device: DeviceId,
+    pub since: Timestamp,
+    pub mailbox: Arc<Mailbox>,
+    announced: AtomicBool,
+}
+
+impl Handle {
+    /// The slot that says which presence node knows it.
+    pub fn slot(&self) -> Slot {
+        Slot::of_user(self.user)
+    }
+
+    /// Presence knows it. True: for the first time.
+    pub fn first_announced(&self) -> bool {
+        !self.announced.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Registry {
+    tables: [RwLock<HashMap<SessionId, Arc<Handle>>>; TABLES],
+    devices: Mutex<HashMap<DeviceId, SessionId>>,
+    count: AtomicUsize,
+    emptied: Notify,
+    incarnation: u64,
+    last: AtomicU32,
+}
+
+/// Keeps a session registered.
+#[derive(Debug)]
+pub struct Registration {
+    registry: Arc<Registry>,
+    handle: Arc<Handle>,
+}
+
+impl Registry {
+    /// For a gateway of this incarnation: session ids begin with it and are never used twice.
+    pub fn new(incarnation: u64) -> Self {
+        Self {
+            tables: Default::default(),
+            devices: Mutex::default(),
+            count: AtomicUsize::new(0),
+            emptied: Notify::new(),
+            incarnation,
+            last: AtomicU32::new(0),
+        }
+    }
+
+    /// A name for a new session.
+    pub fn next_id(&self) -> SessionId {
+        let number = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        SessionId(self.incarnation << 32 | u64::from(number))
+    }
+
+    /// Makes the session known. An older one of the device on this gateway is told that it was replaced.
+    pub fn register(
+        self: &Arc<Self>,
+        id: SessionId,
+        user: UserId,
+        device: DeviceId,
+        since: Timestamp,
+        mailbox: Arc<Mailbox>,
+    ) -> Registration {
+        let handle = Arc::new(Handle {
+            id,
+            user,
+            device,
+            since,
+            mailbox,
+            announced: AtomicBool::new(false),
+        });
+        self.write(id).insert(id, handle.clone());
+        metrics::sessions(self.count.fetch_add(1, Ordering::AcqRel) + 1);
+        let older = self
+            .devices()
+            .insert(device, id)
+            .and_then(|older| self.get(older));
+        if let Some(older) = older {
+            older.mailbox.close(CloseRequest::Replaced);
+        }
+        Registration {
+            registry: self.clone(),
+            handle,
+        }
+    }
+
+    pub fn get(&self, id: SessionId) -> Option<Arc<Handle>> {
+        self.read(id).get(&id).cloned()
+    }
+
+    /// The newest session of the device here.
+    pub fn of_device(&self, device: DeviceId) -> Option<Arc<Handle>> {
+        let id = self.devices().get(&device).copied()?;
+        self.get(id)
+    }
+
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Until no session is left.
+    pub async fn until_empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Every session that `which` accepts.
+    pub fn sessions(&self, which: impl Fn(&Handle) -> bool) -> Vec<Arc<Handle>> {
+        let mut sessions = Vec::new();
+        for table in &self.tables {
+            let table = table.read().unwrap_or_else(PoisonError::into_inner);
+            sessions.extend(table.values().filter(|handle| which(handle)).cloned());
+        }
+        sessions
+    }
+
+    fn unregister(&self, handle: &Handle) {
+        self.write(handle.id).remove(&handle.id);
+        let left = self.count.fetch_sub(1, Ordering::AcqRel) - 1;
+        metrics::sessions(left);
+        if left == 0 {
+            self.emptied.notify_waiters();
+        }
+        let mut devices = self.devices();
+        if devices.get(&handle.device) == Some(&handle.id) {
+            devices.remove(&handle.device);
+        }
+    }
+
+    fn devices(&self) -> MutexGuard<'_, HashMap<DeviceId, SessionId>> {
+        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self, id: SessionId) -> RwLockReadGuard<'_, HashMap<SessionId, Arc<Handle>>> {
+        self.tables[id.0 as usize % TABLES]
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, id: SessionId) -> RwLockWriteGuard<'_, HashMap<SessionId, Arc<Handle>>> {
+        self.tables[id.0 as usize % TABLES]
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registration {
+    pub fn handle(&self) -> &Arc<Handle> {
+        &self.handle
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.registry.unregister(&self.handle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    #[test]
+    fn the_newest_session_of_a_device_wins_and_a_drop_undoes_a_registration() {
+        let registry = Arc::new(Registry::new(0x1_0000_0007));
+        let (user, device) = (UserId::random(), DeviceId::random());
+        let register = |mailbox: &Arc<Mailbox>| {
+            registry.register(registry.next_id(), user, device, Timestamp(1), mailbox.clone())
+        };
+        let (first, second) = (Arc::new(Mailbox::default()), Arc::new(Mailbox::default()));
+        let older = register(&first);
+        let newer = register(&second);
+        assert_eq!(newer.handle().id, SessionId(7 << 32 | 2));
+        let waiting = match first.poll_take(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(waiting) => waiting,
+            Poll::Pending => panic!("the older session was not told"),
+        };
+        assert_eq!(waiting.close, Some(CloseRequest::Replaced));
+        drop(older);
+        assert_eq!(
+            registry.of_device(device).map(|handle| handle.id),
+            Some(newer.handle().id)
+        );
+        drop(newer);
+        assert!(registry.of_device(device).is_none() && registry.is_empty());
+    }
+}

@@ -1,0 +1,146 @@
+//! Wiring: links, registry, the listener for clients, the service for nodes, and the drain.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tern_node::serve::Running;
+use tern_node::token::Verifier;
+use tern_node::{Drain, NodeContext};
+use tern_proto::internal::gateway_node_server::GatewayNodeServer;
+use tokio_util::sync::CancellationToken;
+use tonic_health::ServingStatus;
+use tracing::Instrument;
+
+use crate::auth::Auth;
+use crate::chat_links::ChatLinks;
+use crate::gateway::Gateway;
+use crate::inbox_reader::InboxReader;
+use crate::node_service::NodeService;
+use crate::presence_links::PresenceLinks;
+use crate::proxy::Proxy;
+use crate::public::Public;
+use crate::registry::Registry;
+use crate::{Config, metrics, sweep};
+
+/// Devices reconnect no faster than this when a gateway drains, one after the other: what the other gateways' TLS
+/// handshakes and inbox queries take easily.
+const RECONNECT_PACE: Duration = Duration::from_millis(2);
+/// Of the drain's time: until the last device is asked to reconnect, until the last stream is cut off.
+const RECONNECT_PART: f64 = 0.6;
+const CLOSE_PART: f64 = 0.8;
+/// A device that was asked to reconnect has this long before its old stream is cut off.
+const RECONNECT_GRACE: Duration = Duration::from_secs(5);
+/// Calls under way and last words may take this long after the last stream.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Wires the role into this process: adds its internal service to `routes`, spawns its tasks. The returned future ends
+/// when the role has drained.
+///
+/// # Errors
+///
+/// When the address cannot be had or must not be served without TLS, or a file cannot be used.
+pub async fn start(
+    config: Config,
+    ctx: NodeContext,
+    routes: &mut tonic::service::RoutesBuilder,
+) -> anyhow::Result<Running> {
+    start_bound(config, ctx, routes).await.map(|(running, _)| running)
+}
+
+/// The same, and says where clients are served: for a listener on port 0.
+pub async fn start_bound(
+    config: Config,
+    ctx: NodeContext,
+    routes: &mut tonic::service::RoutesBuilder,
+) -> anyhow::Result<(Running, SocketAddr)> {
+    metrics::describe();
+    let verifier = Arc::new(verifier(&config.token_verify_files).await?);
+    let registry = Arc::new(Registry::new(ctx.incarnation));
+    let auth = Arc::new(Auth::new(ctx.clone(), verifier.clone()));
+    let gateway = Arc::new(Gateway {
+        settings: config.settings(),
+        max_sessions: config.gateway_max_sessions,
+        registry: registry.clone(),
+        chats: ChatLinks::start(&ctx, registry.clone()),
+        presence: PresenceLinks::start(&ctx, registry.clone(), config.gateway_drain_spread),
+        inboxes: InboxReader::start(&ctx, registry.clone()),
+        verifier,
+        drain: ctx.drain.clone(),
+    });
+    let sweeping = sweep::run(
+        registry.clone(),
+        gateway.inboxes.clone(),
+        config.gateway_sweep_interval,
+        ctx.drain.clone(),
+    );
+    tokio::spawn(sweeping.instrument(tracing::info_span!("sweep")));
+    routes.add_service(GatewayNodeServer::new(NodeService {
+        registry: registry.clone(),
+        auth: auth.clone(),
+    }));
+
+    let proxy = Arc::new(Proxy::new(ctx.clone(), auth)?);
+    let public = Public::bind(&config, gateway, proxy).await?;
+    let address = public.address()?;
+    let done = run(public, registry, ctx.drain.clone()).instrument(tracing::info_span!("gateway"));
+    Ok((
+        Running {
+            name: "gateway",
+            done: Box::pin(done),
+        },
+        address,
+    ))
+}
+
+async fn verifier(files: &[PathBuf]) -> anyhow::Result<Verifier> {
+    let mut pems = Vec::with_capacity(files.len());
+    for file in files {
+        let pem = tokio::fs::read_to_string(file).await;
+        pems.push(pem.with_context(|| format!("--token-verify-files {}", file.display()))?);
+    }
+    Verifier::from_pems(pems)
+}
+
+/// Serves until the drain is over, or the listener fails.
+async fn run(public: Public, registry: Arc<Registry>, drain: Drain) {
+    let (stop, health) = (CancellationToken::new(), public.health());
+    let stopped = stop.clone().cancelled_owned();
+    let mut server = tokio::spawn(public.serve(stopped).in_current_span());
+    tokio::select! {
+        served = &mut server => return tracing::error!(?served, "the listener failed"),
+        () = drain.wait() => {}
+    }
+    health.set_service_status("", ServingStatus::NotServing).await;
+    drain_sessions(&registry, drain.deadline()).await;
+    stop.cancel();
+    if tokio::time::timeout(LAST_WORDS, &mut server).await.is_err() {
+        server.abort();
+    }
+}
+
+/// Asks every device to reconnect, spread over the drain's time, and waits until all have gone or were cut off.
+async fn drain_sessions(registry: &Registry, deadline: Duration) {
+    let sessions = registry.sessions(|_| true);
+    let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
+    let spread = deadline.mul_f64(RECONNECT_PART).min(RECONNECT_PACE * count);
+    let last = deadline.mul_f64(CLOSE_PART);
+    tracing::info!(sessions = count, ?spread, "draining");
+    for (number, session) in sessions.iter().enumerate() {
+        let reconnect_after = spread.mul_f64(number as f64 / f64::from(count));
+        let close_after = (reconnect_after + RECONNECT_GRACE).min(last.max(reconnect_after));
+        session.mailbox.drain(reconnect_after, close_after);
+    }
+    drop(sessions);
+    if tokio::time::timeout(deadline.mul_f64(CLOSE_PART + 0.1), registry.until_empty())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            sessions = registry.len(),
+            "streams were still open at the deadline"
+        );
+    }
+}
