@@ -3,10 +3,12 @@
 //! - [`serve`]: a node with one or several roles
 //! - [`dev`]: the whole platform on this machine
 //! - [`chat`]: a terminal client
+//! - [`demo`]: a conversation played on a platform of its own
 //! - [`migrate`], [`admin`]: for operators
 
 pub mod admin;
 pub mod chat;
+pub mod demo;
 pub mod dev;
 pub mod migrate;
 pub mod serve;
@@ -26,6 +28,7 @@ pub enum Command {
     Serve(Box<serve::ServeArgs>),
     Dev(dev::DevArgs),
     Chat(chat::ChatArgs),
+    Demo(demo::DemoArgs),
     Migrate(Box<migrate::MigrateArgs>),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
@@ -38,6 +41,7 @@ impl Cli {
             Command::Serve(args) => Box::pin(serve::run(*args)).await,
             Command::Dev(args) => Box::pin(dev::run(args)).await,
             Command::Chat(args) => Box::pin(chat::run(args)).await,
+            Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Migrate(args) => migrate::run(&args).await,
             Command::Admin(command) => admin::run(command).await,
         }

@@ -1,0 +1,83 @@
+//! `tern demo`: starts the whole platform, plays a conversation on it, and asserts each step of it. What is printed
+//! happened; what did not happen in time ends the demo with an error.
+//!
+//! - [`stage`]: the platform and its people, started and ended
+//! - [`phone`]: one device: a client, and everything that it was told with the time of it
+//! - [`talk`]: to say something and see it arrive, with every tick
+//! - [`scenes`]: what is played, one file a scene
+//! - [`report`]: the transcript and the table at the end
+
+mod phone;
+mod report;
+mod scenes;
+mod stage;
+mod talk;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use report::Report;
+use stage::Stage;
+
+/// Start the whole platform and play a conversation on it
+///
+/// Two gateways and two chat nodes, presence, accounts, Postgres and etcd, a process each; Alice with two devices, Bob
+/// and Carol. Ends with an error if anything expected did not happen.
+#[derive(clap::Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// Where its files go, logs among them; kept at the end [default: a new directory, kept only after a failure]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+/// Plays it.
+pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
+    let temporary = match &args.dir {
+        Some(_) => None,
+        None => Some(tempfile::Builder::new().prefix("tern-demo-").tempdir()?),
+    };
+    let dir = match (&args.dir, &temporary) {
+        (Some(dir), _) => dir.clone(),
+        (None, Some(temporary)) => temporary.path().to_owned(),
+        (None, None) => anyhow::bail!("no directory"),
+    };
+    let mut report = Report::new();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let played = tokio::select! {
+        played = Box::pin(play(&dir, &mut report)) => played,
+        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
+        _ = terminate.recv() => Err(anyhow::anyhow!("told to end")),
+    };
+    match played {
+        Ok(()) => {
+            report.summary();
+            Ok(())
+        }
+        Err(error) => {
+            report.failed(&error);
+            let kept = temporary.map_or(dir, tempfile::TempDir::keep);
+            Err(error.context(format!(
+                "the demo failed; the nodes' logs are in {}",
+                kept.join("logs").display()
+            )))
+        }
+    }
+}
+
+async fn play(dir: &std::path::Path, report: &mut Report) -> anyhow::Result<()> {
+    let mut stage = Stage::start(dir, report)
+        .await
+        .context("the platform did not start")?;
+    let played = scenes::all(&mut stage, report).await;
+    // However it went, nothing that was started stays.
+    let ended = if played.is_ok() {
+        stage.stop().await
+    } else {
+        stage.abort().await
+    };
+    played?;
+    ended.context("the platform did not end in good order")
+}

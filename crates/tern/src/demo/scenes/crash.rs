@@ -1,0 +1,292 @@
+//! The chat node that owns the group is killed in mid-conversation. Everybody goes on writing; everything arrives,
+//! once, in order, at every device.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tern_client::Client;
+use tern_local::Role;
+use tern_types::{ChatId, RequestId, Slot};
+use tokio::sync::mpsc;
+
+use crate::demo::phone::Phone;
+use crate::demo::report::{Report, millis};
+use crate::demo::stage::Stage;
+use crate::demo::talk::say;
+
+/// Each of the three writes so many …
+const MESSAGES: usize = 12;
+/// … with this pause: together longer than a dead node's lease of 6 s.
+const PAUSE: Duration = Duration::from_millis(800);
+/// Messages written and not shown yet: all there are.
+const LIVE: usize = 3 * MESSAGES + 1;
+/// The node dies after so many of Alice's.
+const BEFORE: usize = 3;
+
+const LINES: [(&str, [&str; 4]); 3] = [
+    (
+        "Alice",
+        [
+            "One over the pier",
+            "Two by the lighthouse",
+            "There, over the boat",
+            "Gone again",
+        ],
+    ),
+    (
+        "Bob",
+        ["Counting", "Seven with fish", "Nine", "One of them yours?"],
+    ),
+    (
+        "Carol",
+        [
+            "North beach: twelve",
+            "A ringed one!",
+            "Wind is turning",
+            "Still here",
+        ],
+    ),
+];
+
+/// What happens, as it happens.
+enum Live {
+    Written(Written),
+    Killed(String),
+}
+
+struct Written {
+    who: &'static str,
+    text: String,
+    request: RequestId,
+    at: Instant,
+}
+
+pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
+    let group = stage.group()?;
+    let owner = stage.platform.owner(Role::Chat, Slot::of_chat(group)).await?;
+    report.scene(&format!("{owner}, which owns the group, is killed"));
+    let before: HashMap<&str, usize> = stage
+        .phones()
+        .map(|phone| (phone.name, phone.log(group).len()))
+        .into();
+    let start = Instant::now();
+    let (tell, told) = mpsc::channel(LIVE);
+    let mut writing = tokio::task::JoinSet::new();
+    for (index, phone) in [&stage.alice, &stage.bob, &stage.carol].into_iter().enumerate() {
+        let from = start + PAUSE / 3 * u32::try_from(index)?;
+        writing.spawn(write(
+            phone.who,
+            phone.client()?.clone(),
+            group,
+            from,
+            tell.clone(),
+        ));
+    }
+    let (killed, shown) = tokio::try_join!(kill(stage, &owner, start, tell), show(stage, report, told))?;
+    let (written, sent) = shown;
+    writing
+        .join_all()
+        .await
+        .into_iter()
+        .collect::<anyhow::Result<Vec<()>>>()?;
+    anyhow::ensure!(
+        written.len() == 3 * MESSAGES,
+        "{} messages were written",
+        written.len()
+    );
+    let next = sent
+        .iter()
+        .filter(|at| **at > killed)
+        .min()
+        .context("nothing was sent after the kill")?;
+    let pause = *next - killed;
+    same_everywhere(stage, group, &written, &before).await?;
+    report.checked(&format!(
+        "{} messages written around the crash, each at every device once, in one order, in their writer's order",
+        written.len()
+    ));
+    report.note(&format!(
+        "from the kill to the first message of the new owner: {}",
+        report.latency(pause)
+    ));
+    recover(stage, report, &owner, group).await
+}
+
+/// One person's lines, one after the other, whatever happens.
+async fn write(
+    who: &'static str,
+    client: Client,
+    group: ChatId,
+    start: Instant,
+    tell: mpsc::Sender<Live>,
+) -> anyhow::Result<()> {
+    let lines = LINES
+        .iter()
+        .find(|(name, _)| *name == who)
+        .map(|(_, lines)| lines);
+    for (number, line) in lines.into_iter().flatten().cycle().take(MESSAGES).enumerate() {
+        tokio::time::sleep_until((start + PAUSE * u32::try_from(number)?).into()).await;
+        let text = format!("{line} ({})", number + 1);
+        let at = Instant::now();
+        let request = client.send(group, text.clone()).await?;
+        tell.send(Live::Written(Written {
+            who,
+            text,
+            request,
+            at,
+        }))
+        .await?;
+    }
+    Ok(())
+}
+
+/// Waits until the conversation is under way, then SIGKILL.
+async fn kill(
+    stage: &Stage,
+    owner: &str,
+    start: Instant,
+    tell: mpsc::Sender<Live>,
+) -> anyhow::Result<Instant> {
+    tokio::time::sleep_until((start + PAUSE * u32::try_from(BEFORE)?).into()).await;
+    let pid = stage.platform.node(owner)?.process.pid();
+    let killed = Instant::now();
+    stage.platform.kill(owner).await?;
+    tell.send(Live::Killed(format!(
+        "kill -9 {pid} ({owner}); everybody goes on writing …"
+    )))
+    .await?;
+    Ok(killed)
+}
+
+/// Shows every message as soon as it has arrived everywhere. Returns them all, and when each was sent.
+async fn show(
+    stage: &Stage,
+    report: &mut Report,
+    mut told: mpsc::Receiver<Live>,
+) -> anyhow::Result<(Vec<Written>, Vec<Instant>)> {
+    let (mut written, mut sent) = (Vec::new(), Vec::new());
+    while let Some(live) = told.recv().await {
+        let message = match live {
+            Live::Written(message) => message,
+            Live::Killed(text) => {
+                report.alarm(&text);
+                continue;
+            }
+        };
+        sent.push(arrives(stage, report, &message).await?);
+        written.push(message);
+    }
+    Ok((written, sent))
+}
+
+/// Prints a message with its tick and its arrivals; returns when it was sent.
+async fn arrives(stage: &Stage, report: &mut Report, message: &Written) -> anyhow::Result<Instant> {
+    let mut phones = stage.phones().into_iter();
+    let speaker = phones
+        .find(|phone| phone.name == message.who)
+        .context("no such person")?;
+    let (sent_at, _) = speaker.sent(message.request).await?;
+    report.sent();
+    let mut arrivals = Vec::new();
+    for phone in stage
+        .phones()
+        .into_iter()
+        .filter(|phone| phone.name != speaker.name)
+    {
+        let (at, _) = phone.hears(message.request).await?;
+        let latency = at.saturating_duration_since(message.at);
+        report.delivered(latency);
+        arrivals.push(format!("{} {}", phone.name, millis(latency)));
+    }
+    let tick = report.tick("✓", sent_at.saturating_duration_since(message.at));
+    report.message(
+        message.who,
+        &message.text,
+        &tick,
+        &format!("→ {}", arrivals.join(" · ")),
+    );
+    Ok(sent_at)
+}
+
+/// Each message once, all devices in the same order without gaps, each writer's lines in the order of writing.
+async fn same_everywhere(
+    stage: &Stage,
+    group: ChatId,
+    written: &[Written],
+    before: &HashMap<&str, usize>,
+) -> anyhow::Result<()> {
+    let mut logs = Vec::new();
+    for phone in stage.phones() {
+        let log = phone.log(group);
+        let new = &log[before.get(phone.name).copied().unwrap_or_default()..];
+        anyhow::ensure!(
+            new.len() == written.len(),
+            "{} has {} of {} messages",
+            phone.name,
+            new.len(),
+            written.len()
+        );
+        gap_free(phone, &log)?;
+        logs.push((phone.name, new.to_vec()));
+    }
+    let (_, one) = logs.first().context("no devices")?;
+    for (name, log) in &logs {
+        anyhow::ensure!(log == one, "{name} has another order than Alice");
+    }
+    for (who, _) in LINES {
+        let wrote: Vec<RequestId> = written
+            .iter()
+            .filter(|message| message.who == who)
+            .map(|message| message.request)
+            .collect();
+        let logged: Vec<RequestId> = one
+            .iter()
+            .filter_map(|(_, request)| *request)
+            .filter(|id| wrote.contains(id))
+            .collect();
+        anyhow::ensure!(
+            wrote == logged,
+            "{who}'s messages are not in the order of writing"
+        );
+    }
+    Ok(())
+}
+
+fn gap_free(phone: &Phone, log: &[(tern_types::Seq, Option<RequestId>)]) -> anyhow::Result<()> {
+    let gap = log.windows(2).find(|pair| pair[1].0 != pair[0].0.next());
+    anyhow::ensure!(gap.is_none(), "{} has a gap: {gap:?}", phone.name);
+    Ok(())
+}
+
+/// The node comes back, takes its chats over again, and the conversation does not notice.
+async fn recover(stage: &mut Stage, report: &mut Report, owner: &str, group: ChatId) -> anyhow::Result<()> {
+    let (alice, laptop, bob, carol) = (&stage.alice, &stage.laptop, &stage.bob, &stage.carol);
+    say(
+        report,
+        carol,
+        group,
+        "Did anybody notice anything?",
+        &[alice, laptop, bob],
+    )
+    .await?;
+    stage.platform.restart(owner).await?;
+    let now = stage.platform.owner(Role::Chat, Slot::of_chat(group)).await?;
+    anyhow::ensure!(now == owner, "{owner} is back, but {now} owns the group");
+    report.note(&format!("{owner} is started again and owns the group again"));
+    let (alice, laptop, bob, carol) = (&stage.alice, &stage.laptop, &stage.bob, &stage.carol);
+    say(
+        report,
+        bob,
+        group,
+        "Nothing at all. Same time tomorrow?",
+        &[alice, laptop, carol],
+    )
+    .await?;
+    say(report, alice, group, "Same time tomorrow!", &[laptop, bob, carol]).await?;
+    for phone in stage.phones() {
+        gap_free(phone, &phone.log(group))?;
+    }
+    report.checked("the conversation went on over the crash and over the return");
+    Ok(())
+}

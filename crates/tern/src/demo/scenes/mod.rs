@@ -1,0 +1,21 @@
+//! What is played, one file a scene, in this order.
+
+mod crash;
+mod devices;
+mod direct;
+mod group;
+mod offline;
+mod twice;
+
+use super::report::Report;
+use super::stage::Stage;
+
+/// Plays everything.
+pub async fn all(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
+    direct::play(stage, report).await?;
+    group::play(stage, report).await?;
+    devices::play(stage, report).await?;
+    offline::play(stage, report).await?;
+    twice::play(stage, report).await?;
+    crash::play(stage, report).await
+}

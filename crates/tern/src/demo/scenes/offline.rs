@@ -1,0 +1,83 @@
+//! Bob is offline for a while, then catches up, in order.
+
+use crate::demo::report::{Report, millis};
+use crate::demo::stage::Stage;
+use crate::demo::talk::{read, say};
+
+/// What he misses in the group, besides two messages from Alice alone.
+const MISSED: [&str; 5] = [
+    "Has anybody seen Bob?",
+    "He is on the ferry, no signal",
+    "Then he misses the feeding",
+    "Three chicks now!",
+    "He will read all of this at once, poor man",
+];
+
+pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
+    report.scene("Bob is offline for a while");
+    let (group, direct) = (stage.group()?, stage.direct());
+    stage.bob.disconnect().await?;
+    report.note(&format!("{} is on the ferry: no signal", report.name("Bob")));
+    let before = stage.bob.heard().entries.len();
+    let mut missed = Vec::new();
+    for (index, text) in MISSED.into_iter().enumerate() {
+        let (alice, laptop, carol) = (&stage.alice, &stage.laptop, &stage.carol);
+        let said = match index % 2 {
+            0 => say(report, carol, group, text, &[alice, laptop]).await?,
+            _ => say(report, alice, group, text, &[carol, laptop]).await?,
+        };
+        missed.push(said.request);
+    }
+    for text in ["Call me when you are ashore", "Or write"] {
+        let said = say(report, &stage.alice, direct, text, &[&stage.laptop]).await?;
+        missed.push(said.request);
+    }
+    let took = stage.bob.connect().await?;
+    report.note(&format!(
+        "{} is ashore; connected and caught up after {}",
+        report.name("Bob"),
+        millis(took)
+    ));
+    for request in &missed {
+        stage.bob.hears(*request).await?;
+    }
+    let heard: Vec<_> = stage.bob.heard().entries[before..]
+        .iter()
+        .map(|(_, entry)| (entry.chat, entry.request))
+        .collect();
+    for chat in [group, direct] {
+        let got: Vec<_> = heard
+            .iter()
+            .filter(|(of, _)| *of == chat)
+            .filter_map(|(_, request)| *request)
+            .collect();
+        let wanted: Vec<_> = missed
+            .iter()
+            .copied()
+            .filter(|request| got.contains(request))
+            .collect();
+        anyhow::ensure!(got == wanted, "Bob heard {got:?} in place of {wanted:?}");
+    }
+    anyhow::ensure!(
+        heard.len() == missed.len(),
+        "Bob heard {} of {}",
+        heard.len(),
+        missed.len()
+    );
+    report.checked(&format!(
+        "Bob got all {} messages, each once, in order; he has {} unread in the group",
+        missed.len(),
+        stage.bob.unread(group)
+    ));
+    let (alice, laptop, bob, carol) = (&stage.alice, &stage.laptop, &stage.bob, &stage.carol);
+    let said = say(
+        report,
+        bob,
+        group,
+        "Back! Three chicks? On my way",
+        &[alice, laptop, carol],
+    )
+    .await?;
+    read(report, carol, bob, &said).await?;
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! To say something and see it arrive, with every tick and every latency.
+
+use std::time::{Duration, Instant};
+
+use tern_client::{Mark, To};
+use tern_types::{ChatId, RequestId, Seq, UserId};
+
+use super::phone::Phone;
+use super::report::{Report, millis};
+
+/// A message that was said, and that has arrived.
+pub struct Said {
+    pub request: RequestId,
+    pub chat: ChatId,
+    pub seq: Seq,
+}
+
+/// `from` says something; it is sent, arrives at each of `hearers`, and is delivered to each of them.
+pub async fn say(
+    report: &mut Report,
+    from: &Phone,
+    to: impl Into<To>,
+    text: &str,
+    hearers: &[&Phone],
+) -> anyhow::Result<Said> {
+    let began = Instant::now();
+    let request = from.client()?.send(to, text.to_owned()).await?;
+    report.sent();
+    let (sent_at, seq) = from.sent(request).await?;
+    let mut arrivals = Vec::new();
+    let mut chat = None;
+    for hearer in hearers {
+        let (at, entry) = hearer.hears(request).await?;
+        anyhow::ensure!(
+            entry.seq == seq,
+            "{} has it at {}, {} at {seq}",
+            hearer.name,
+            entry.seq,
+            from.name
+        );
+        anyhow::ensure!(
+            entry.text().is_some_and(|heard| heard == text),
+            "{} heard something else",
+            hearer.name
+        );
+        let latency = at.saturating_duration_since(began);
+        report.delivered(latency);
+        arrivals.push(format!("{} {}", hearer.name, millis(latency)));
+        chat = Some(entry.chat);
+    }
+    let chat = match chat {
+        Some(chat) => chat,
+        None => from.hears(request).await?.1.chat,
+    };
+    let others = others(from, hearers);
+    let mut ticks = report.tick("✓", sent_at.saturating_duration_since(began));
+    if !others.is_empty() {
+        let delivered = |mark: &Mark| mark.delivered >= seq;
+        let at = from
+            .receipts("sees its message delivered", chat, &others, delivered)
+            .await?;
+        ticks = format!(
+            "{ticks}  {}",
+            report.tick("✓✓", at.saturating_duration_since(began))
+        );
+    }
+    let arrived = if arrivals.is_empty() {
+        String::new()
+    } else {
+        format!("→ {}", arrivals.join(" · "))
+    };
+    report.message(from.who, text, &ticks, &arrived);
+    Ok(Said { request, chat, seq })
+}
+
+/// `reader` reads the chat up to here, and `watcher`, who wrote, sees that.
+pub async fn read(
+    report: &mut Report,
+    reader: &Phone,
+    watcher: &Phone,
+    said: &Said,
+) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    reader.client()?.mark_read(said.chat, said.seq).await?;
+    let seq = said.seq;
+    let read = |mark: &Mark| mark.read >= seq;
+    let at = watcher
+        .receipts("sees its message read", said.chat, &[reader.user], read)
+        .await?;
+    let after = at.saturating_duration_since(began);
+    let (reads, sees) = (report.name(reader.who), report.name(watcher.who));
+    report.note(&format!(
+        "{reads} reads it; {sees} sees {}",
+        report.tick("✓✓ read", after)
+    ));
+    Ok(after)
+}
+
+/// The people among the hearers that are not the speaker.
+fn others(from: &Phone, hearers: &[&Phone]) -> Vec<UserId> {
+    let mut users: Vec<UserId> = hearers
+        .iter()
+        .map(|phone| phone.user)
+        .filter(|user| *user != from.user)
+        .collect();
+    users.sort();
+    users.dedup();
+    users
+}
