@@ -142,16 +142,18 @@ async fn one_process_may_have_several_roles() {
     let cluster = place.cluster().await;
     let mut map = cluster.map();
     let (process, admin) = place.serve(
-        "chat,presence,accounts",
+        "gateway,chat,presence,accounts",
         &[
             ("TERN_DATABASE_URL", &database),
+            ("TERN_GATEWAY_LISTEN", "127.0.0.1:0"),
+            ("TERN_TOKEN_VERIFY_FILES", secrets.token_key.to_str().unwrap()),
             ("TERN_TOKEN_KEY_FILE", secrets.token_key.to_str().unwrap()),
             ("TERN_CHAT_MASTER_KEY_FILE", secrets.master_key.to_str().unwrap()),
         ],
     );
     ready(admin).await;
     seen(&mut map, |node| node.is_some()).await;
-    for role in [Role::Chat, Role::Presence, Role::Accounts] {
+    for role in Role::ALL {
         assert_eq!(cluster.map().current().nodes(role).len(), 1, "{role}");
     }
     process.signal(Signal::SIGTERM).unwrap();
@@ -170,10 +172,14 @@ async fn a_chat_node_refuses_a_database_that_was_never_migrated() {
 
 #[tokio::test]
 async fn wrong_flags_are_refused_with_words() {
-    let cases: [(&[&str], &str); 4] = [
+    let cases: [(&[&str], &str); 5] = [
         (&["serve", "router", "--node-name", "a"], "no such role: router"),
         (&["serve", "presence", "--node-name", "a/b"], "a-z, 0-9"),
         (&["serve", "presence"], "--node-name"),
+        (
+            &["serve", "presence,gateway", "--node-name", "a"],
+            "--token-verify-files is needed by the role gateway",
+        ),
         (
             &[
                 "serve",

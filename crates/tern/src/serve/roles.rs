@@ -14,13 +14,15 @@ pub struct Roles {
     presence: Option<tern_presence::Config>,
     chat: Option<tern_chat::Config>,
     accounts: Option<tern_accounts::Config>,
+    gateway: Option<tern_gateway::Config>,
 }
 
 impl Roles {
     pub(super) fn augment(command: Command) -> Command {
         let command = add::<tern_presence::Config>(command, "Presence", false);
         let command = add::<tern_chat::Config>(command, "Chat", false);
-        add::<tern_accounts::Config>(command, "Accounts", false)
+        let command = add::<tern_accounts::Config>(command, "Accounts", false);
+        add::<tern_gateway::Config>(command, "Gateway", false)
     }
 
     pub(super) fn from_matches(names: &[Role], matches: &ArgMatches) -> Result<Self, clap::Error> {
@@ -28,6 +30,7 @@ impl Roles {
             presence: config(Role::Presence, names, matches)?,
             chat: config(Role::Chat, names, matches)?,
             accounts: config(Role::Accounts, names, matches)?,
+            gateway: config(Role::Gateway, names, matches)?,
         })
     }
 
@@ -36,6 +39,7 @@ impl Roles {
             (Role::Presence, self.presence.is_some()),
             (Role::Chat, self.chat.is_some()),
             (Role::Accounts, self.accounts.is_some()),
+            (Role::Gateway, self.gateway.is_some()),
         ];
         roles
             .into_iter()
@@ -64,6 +68,9 @@ impl Roles {
         }
         if let Some(config) = self.accounts {
             running.push(tern_accounts::server::start(config, ctx.clone(), routes).await?);
+        }
+        if let Some(config) = self.gateway {
+            running.push(tern_gateway::server::start(config, ctx.clone(), routes).await?);
         }
         Ok(running)
     }
