@@ -112,7 +112,7 @@ async fn a_key_is_printed_once_listed_and_revoked() {
             .fetch_one(&pool)
             .await
             .unwrap();
-    assert_eq!(row.0, Sha256::digest(secret.as_bytes()).to_vec());
+    assert_eq!(row.0, Sha256::digest(hex::decode(secret).unwrap()).to_vec());
     assert_eq!(row.1, ["chats:write", "users:read"]);
 
     let listed = operator.prints(&["admin", "keys", "list"]).await;

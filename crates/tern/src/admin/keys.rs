@@ -1,17 +1,14 @@
-//! API keys: `tern_<key id>_<secret>`. Only the SHA-256 of the secret is stored; it has 256 random bits, so a slow hash
-//! would add nothing.
+//! API keys: made as the accounts service knows them, listed and revoked.
 
 use clap::{Args, Subcommand};
-use sha2::{Digest, Sha256};
 use sqlx::PgPool;
+use tern_accounts::keys;
 use tern_node::postgres::{self, PostgresArgs};
 use tern_node::principal::Scope;
 use tern_types::limits::MAX_NAME_BYTES;
 use uuid::Uuid;
 
 use super::{print, remark};
-
-const INSERT: &str = "INSERT INTO api_keys (key_id, name, secret_hash, scopes) VALUES ($1, $2, $3, $4)";
 
 /// Times as text: nobody calculates with them here.
 const LIST: &str = "
@@ -66,9 +63,9 @@ pub struct RevokeArgs {
 pub async fn run(command: KeysCommand) -> anyhow::Result<()> {
     match command {
         KeysCommand::Create(args) => {
-            let key = create(&postgres::pool(&args.postgres).await?, &args.name, &args.scopes).await?;
+            let key = keys::create(&postgres::pool(&args.postgres).await?, &args.name, &args.scopes).await?;
             remark("keep this key: it is not shown again")?;
-            print(&key)
+            print(&key.reveal())
         }
         KeysCommand::List(args) => {
             for line in list(&postgres::pool(&args.postgres).await?).await? {
@@ -78,24 +75,6 @@ pub async fn run(command: KeysCommand) -> anyhow::Result<()> {
         }
         KeysCommand::Revoke(args) => revoke(&postgres::pool(&args.postgres).await?, args.key_id).await,
     }
-}
-
-/// Makes a key and returns it whole.
-pub async fn create(pool: &PgPool, name: &str, scopes: &[Scope]) -> anyhow::Result<String> {
-    let id = Uuid::now_v7();
-    let secret = hex::encode(rand::random::<[u8; 32]>());
-    let mut scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
-    scopes.sort_unstable();
-    scopes.dedup();
-    let hash = Sha256::digest(secret.as_bytes()).to_vec();
-    sqlx::query(INSERT)
-        .bind(id)
-        .bind(name)
-        .bind(hash)
-        .bind(scopes)
-        .execute(pool)
-        .await?;
-    Ok(format!("tern_{}_{secret}", id.simple()))
 }
 
 async fn list(pool: &PgPool) -> anyhow::Result<Vec<String>> {
