@@ -43,8 +43,8 @@ pub struct Extras {
     pub reflection: bool,
 }
 
-/// Serves the roles' services, gRPC health (the process as a whole, under "") and what else is asked for, until
-/// `shutdown`; streams still open then are cut off.
+/// Serves the roles' services, gRPC health (the process as a whole, under "") and what else is asked for. Nobody new
+/// is let in after `shutdown`; streams still open then end with the process.
 pub async fn internal(
     listener: TcpListener,
     routes: Routes,
