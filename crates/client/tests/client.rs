@@ -1,0 +1,201 @@
+//! The client on real connections, against a gateway in this process.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::{CHAT, World, config};
+use tern_client::{Client, Event, EventStream, SendState, StopReason};
+use tern_proto::v1::{self, ErrorReason};
+
+const BOUND: Duration = Duration::from_secs(20);
+
+async fn until<T>(events: &mut EventStream, mut find: impl FnMut(Event) -> Option<T>) -> T {
+    let search = async {
+        loop {
+            let event = events.next().await.expect("the client goes on");
+            if let Some(found) = find(event) {
+                return found;
+            }
+        }
+    };
+    tokio::time::timeout(BOUND, search)
+        .await
+        .expect("it happens in time")
+}
+
+fn sent(event: Event) -> Option<u64> {
+    match event {
+        Event::Send {
+            state: SendState::Sent { seq, .. },
+            ..
+        } => Some(seq.0),
+        _ => None,
+    }
+}
+
+fn stopped(event: Event) -> Option<StopReason> {
+    match event {
+        Event::Stopped(reason) => Some(reason),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_sent_told_once_and_acknowledged_before_the_client_ends() {
+    let world = World::new();
+    let gateway = world.gateway();
+    let (client, mut events) = Client::start(config(&[&gateway])).await.unwrap();
+    client.send(CHAT, "hello").await.unwrap();
+    assert_eq!(until(&mut events, sent).await, 1);
+    let text = until(&mut events, |event| match event {
+        Event::Entry(entry) => entry.text().map(std::borrow::Cow::into_owned),
+        _ => None,
+    });
+    assert_eq!(text.await, "hello");
+    client.stop().await;
+    tokio::time::timeout(BOUND, world.until(|state| state.acked == 1))
+        .await
+        .unwrap();
+    assert_eq!(until(&mut events, stopped).await, StopReason::ByApp);
+    assert_eq!(events.next().await, None);
+    assert!(client.send(CHAT, "late").await.is_err());
+}
+
+#[tokio::test]
+async fn when_a_gateway_dies_the_next_one_gets_the_outbox() {
+    let world = World::new();
+    let mut first = world.gateway();
+    let second = world.gateway();
+    let (client, mut events) = Client::start(config(&[&first, &second])).await.unwrap();
+    let at = |event| {
+        if let Event::Connected { gateway, .. } = event {
+            Some(gateway)
+        } else {
+            None
+        }
+    };
+    assert!(until(&mut events, at).await.starts_with(&first.url));
+    first.kill();
+    until(&mut events, |event| {
+        matches!(event, Event::Disconnected { .. }).then_some(())
+    })
+    .await;
+    for number in 0..20 {
+        client.send(CHAT, format!("{number}")).await.unwrap();
+    }
+    let mut last = 0;
+    while last < 20 {
+        last = until(&mut events, sent).await;
+    }
+    let bodies: Vec<String> = world.state().log.iter().map(|(_, body)| body.clone()).collect();
+    assert_eq!(
+        bodies,
+        (0..20).map(|number| number.to_string()).collect::<Vec<_>>()
+    );
+    assert_eq!(client.outbox().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn an_expired_token_is_renewed_once_for_all_calls_that_meet_it() {
+    let world = World::new();
+    world.state().token = 1;
+    let gateway = world.gateway();
+    let mut config = config(&[&gateway]);
+    config.credentials.as_mut().unwrap().refresh_token = "refresh-1".into();
+    let (client, _events) = Client::start(config).await.unwrap();
+    let calls = (0..10).map(|_| {
+        let client = client.clone();
+        async move { client.api().list_chats(v1::ListChatsRequest::default()).await }
+    });
+    for answer in futures::future::join_all(calls).await {
+        answer.unwrap();
+    }
+    assert_eq!(world.state().token, 2);
+}
+
+#[tokio::test]
+async fn a_stream_refused_for_its_token_comes_back_with_a_new_one() {
+    let world = World::new();
+    world.state().refuse.push(ErrorReason::TokenExpired);
+    let gateway = world.gateway();
+    let (_client, mut events) = Client::start(config(&[&gateway])).await.unwrap();
+    until(&mut events, |event| {
+        matches!(event, Event::CaughtUp).then_some(())
+    })
+    .await;
+    let state = world.state();
+    assert_eq!((state.token, state.streams), (1, 1));
+}
+
+#[tokio::test]
+async fn a_replaced_client_stays_away() {
+    let world = World::new();
+    world.state().refuse.push(ErrorReason::SessionReplaced);
+    let gateway = world.gateway();
+    let (_client, mut events) = Client::start(config(&[&gateway])).await.unwrap();
+    assert_eq!(until(&mut events, stopped).await, StopReason::Replaced);
+    assert_eq!(world.state().streams, 0);
+}
+
+#[tokio::test]
+async fn a_unary_call_is_made_again_when_the_server_is_busy_and_not_when_it_says_no() {
+    let world = World::new();
+    let gateway = world.gateway();
+    let (client, mut events) = Client::start(config(&[&gateway])).await.unwrap();
+    until(&mut events, |event| {
+        matches!(event, Event::CaughtUp).then_some(())
+    })
+    .await;
+    world.state().refuse = vec![ErrorReason::Unavailable, ErrorReason::Unavailable];
+    client
+        .api()
+        .list_chats(v1::ListChatsRequest::default())
+        .await
+        .unwrap();
+    world.state().refuse = vec![ErrorReason::RoleTooLow];
+    let error = client
+        .api()
+        .list_chats(v1::ListChatsRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(error.reason, ErrorReason::RoleTooLow);
+    let error = client.fetch_chat(CHAT).await.unwrap_err();
+    assert!(error.to_string().contains("not here"), "{error}");
+}
+
+#[tokio::test]
+async fn an_app_that_takes_no_events_blocks_nothing() {
+    let world = World::new();
+    for number in 0..3000 {
+        world
+            .state()
+            .log
+            .push((uuid::Uuid::new_v4().to_string(), number.to_string()));
+    }
+    let gateway = world.gateway();
+    let (client, mut events) = Client::start(config(&[&gateway])).await.unwrap();
+    tokio::time::timeout(BOUND, world.until(|state| state.acked == 3000))
+        .await
+        .unwrap();
+    client.send(CHAT, "mine").await.unwrap();
+    tokio::time::timeout(BOUND, world.until(|state| state.log.len() == 3001))
+        .await
+        .unwrap();
+    let mut told = Vec::new();
+    while told.len() < 3001 {
+        told.push(
+            until(&mut events, |event| {
+                if let Event::Entry(entry) = event {
+                    Some(entry.seq.0)
+                } else {
+                    None
+                }
+            })
+            .await,
+        );
+    }
+    assert_eq!(told, (1..=3001).collect::<Vec<_>>());
+}
