@@ -15,6 +15,8 @@ use tern_types::{DeviceId, Timestamp};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
+use crate::nodes;
+
 /// For how long a key's scopes are believed: a revoked key is refused after it.
 const KEY_TTL: Duration = Duration::from_secs(10);
 /// Keys remembered: more than any operator has.
@@ -94,10 +96,7 @@ impl Auth {
     }
 
     async fn ask(&self, key: &str) -> Result<Arc<Principal>, Status> {
-        let map = self.ctx.map.current();
-        let node = map
-            .any(Role::Accounts)
-            .ok_or_else(|| ApiError::unavailable("no accounts node is there"))?;
+        let (node, _) = nodes::find(&self.ctx.map, |map| map.any(Role::Accounts)).await?;
         let mut client = AccountsNodeClient::new(self.ctx.channels.get(&node.address)?);
         let known = client
             .authenticate_key(AuthenticateKeyRequest {

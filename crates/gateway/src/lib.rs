@@ -14,7 +14,7 @@
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
 //! - [`public`]: the listener for clients
-//! - [`proxy`], [`methods`], [`auth`], [`peek`], [`node_service`]: unary calls, from clients and from nodes
+//! - [`proxy`], [`methods`], [`auth`], [`peek`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
 
 pub mod auth;
 pub mod chat_links;
@@ -27,6 +27,7 @@ pub mod mailbox;
 pub mod methods;
 pub mod metrics;
 pub mod node_service;
+pub mod nodes;
 pub mod peek;
 pub mod presence_links;
 pub mod proxy;

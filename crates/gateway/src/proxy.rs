@@ -24,6 +24,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::auth::Auth;
 use crate::methods::{self, Method, Target};
+use crate::nodes::{self, MAP_PATIENCE};
 use crate::{metrics, peek};
 
 /// A request of a client: the largest message fits many times.
@@ -34,8 +35,6 @@ const MAX_RESPONSE_BYTES: usize = tern_node::links::MAX_LINK_MESSAGE_BYTES;
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How often a call is routed again.
 const REROUTES: usize = 3;
-/// How long it waits for the map each time: longer than a node needs to see a change in etcd.
-const MAP_PATIENCE: Duration = Duration::from_secs(2);
 /// Between two tries of a node that is behind this gateway's map.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -120,18 +119,17 @@ impl Proxy {
         metadata: MetadataMap,
         message: Bytes,
     ) -> Result<Bytes, Status> {
-        let map = self.ctx.map.current();
-        let node = match (method.target, chat) {
+        let (node, version) = nodes::find(&self.ctx.map, |map| match (method.target, chat) {
             (Target::Accounts, _) => map.any(Role::Accounts),
             (Target::Chat | Target::AnyChat, Some(chat)) => map.owner(Role::Chat, Slot::of_chat(chat)),
             (Target::Chat | Target::AnyChat, None) => map.any(Role::Chat),
-        };
-        let node = node.ok_or_else(|| ApiError::unavailable("no node is there to answer"))?;
+        })
+        .await?;
         let channel = self.ctx.channels.get(&node.address)?;
         let mut request = Request::from_parts(metadata, Default::default(), message);
         request
             .metadata_mut()
-            .insert(MAP_VERSION, MetadataValue::from(map.version()));
+            .insert(MAP_VERSION, MetadataValue::from(version));
         let path = PathAndQuery::try_from(method.path.as_str())
             .map_err(|error| Status::internal(error.to_string()))?;
         let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
