@@ -11,9 +11,10 @@ use super::millis;
 use super::seal::{MasterKey, Sealer};
 
 /// Fine print 6: the intervals of membership limit what is read, in the statement that reads. Ascending from $3.
+/// `joins`: the entry that begins an interval above the log's start.
 pub const UPWARDS: &str = concat!(
     "
-SELECT e.* FROM members i CROSS JOIN LATERAL (
+SELECT e.*, e.seq = i.joined_seq AND e.seq > 1 AS joins FROM members i CROSS JOIN LATERAL (
     SELECT m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
     millis!("m.sent_at"),
     " AS sent_at
@@ -78,7 +79,9 @@ pub struct Window {
     pub done: bool,
 }
 
-/// What `user` may have of the chat from `from` on, ascending, at most `limit` items and about `max_bytes`.
+/// What `user` may have of the chat from `from` on, ascending, at most `limit` items (two at least) and about
+/// `max_bytes`. What begins an interval is preceded by Skipped also where it is asked for first: who was removed and added
+/// again has acknowledged the removal, and waits for what lies between.
 pub async fn window(
     pool: &PgPool,
     master: &MasterKey,
@@ -89,6 +92,8 @@ pub async fn window(
     max_bytes: usize,
 ) -> Result<Window, StoreError> {
     let from = from.max(Seq(1));
+    // A Skipped is no progress by itself.
+    let limit = limit.max(2);
     let rows = sqlx::query(UPWARDS)
         .bind(chat.0)
         .bind(user.0)
@@ -124,7 +129,7 @@ pub async fn window(
         let entry = entry(row, chat, &sealer)?;
         bytes += entry.content.len();
         let seq = Seq(entry.seq);
-        let skips = seq > window.next;
+        let skips = seq > window.next || row.try_get("joins")?;
         let full = window.items.len() + usize::from(skips) >= limit as usize;
         if !window.items.is_empty() && (full || bytes > max_bytes) {
             window.done = false;

@@ -83,8 +83,11 @@ async fn rule_7_intervals_of_membership_limit_what_is_read() {
     let alone = window(&store, &chat, b, 4, 1).await;
     assert_eq!(
         (shape(&alone), alone.next, alone.done),
-        (vec!["skip to 5".into()], Seq(6), false)
+        (vec!["skip to 5".into(), "6".into()], Seq(7), false)
     );
+    // Who acknowledged the removal is asked for from 6 on, and still waits for 4 and 5.
+    let again = window(&store, &chat, b, 6, 10).await;
+    assert_eq!(shape(&again), ["skip to 5", "6", "7"]);
     let stranger = store.user().await;
     assert_eq!(
         shape(&window(&store, &chat, stranger, 1, 10).await),
