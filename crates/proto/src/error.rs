@@ -28,18 +28,30 @@ pub struct ApiError {
 
 impl ApiError {
     pub fn new(reason: ErrorReason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into(), field: None, retry_after: None, metadata: Vec::new() }
+        Self {
+            reason,
+            message: message.into(),
+            field: None,
+            retry_after: None,
+            metadata: Vec::new(),
+        }
     }
 
     /// A field that the caller has to mend.
     pub fn invalid(field: &'static str, description: &str) -> Self {
         let message = format!("{field} {description}");
-        Self { field: Some(field), ..Self::new(ErrorReason::InvalidField, message) }
+        Self {
+            field: Some(field),
+            ..Self::new(ErrorReason::InvalidField, message)
+        }
     }
 
     /// Something that passes: the store is away, a node is moving.
     pub fn unavailable(message: impl Into<String>) -> Self {
-        Self { retry_after: Some(DEFAULT_RETRY), ..Self::new(ErrorReason::Unavailable, message) }
+        Self {
+            retry_after: Some(DEFAULT_RETRY),
+            ..Self::new(ErrorReason::Unavailable, message)
+        }
     }
 
     #[must_use]
@@ -86,9 +98,15 @@ pub fn reason_name(reason: ErrorReason) -> &'static str {
 
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
-        let metadata = error.metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
-        let mut details =
-            ErrorDetails::with_error_info(reason_name(error.reason), DOMAIN, metadata.collect::<std::collections::HashMap<_, _>>());
+        let metadata = error
+            .metadata
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.clone()));
+        let mut details = ErrorDetails::with_error_info(
+            reason_name(error.reason),
+            DOMAIN,
+            metadata.collect::<std::collections::HashMap<_, _>>(),
+        );
         if let Some(field) = error.field {
             details.add_bad_request_violation(field, &error.message);
         }

@@ -3,6 +3,7 @@
 //! - [`v1`]: the public API; [`internal`]: between nodes
 //! - [`raw`]: the parts of it that are passed on unparsed
 //! - [`parse`]: ids from the wire, with the field's name in the error
+//! - [`codec`]: what the generated services decode with
 //! - [`error`]: gRPC statuses with `google.rpc.ErrorInfo`
 
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
@@ -15,6 +16,7 @@ pub mod internal {
     tonic::include_proto!("tern.internal.v1");
 }
 
+pub mod codec;
 pub mod error;
 pub mod parse;
 pub mod raw;

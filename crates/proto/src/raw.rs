@@ -47,7 +47,10 @@ const FRAME_EVENTS: u32 = 1;
 
 /// Encoded `EntryContent{message: {envelope, body}}` from the envelope's and the body's bytes.
 pub fn message_content(envelope: &Bytes, body: &Bytes) -> Bytes {
-    let message = RawMessage { envelope: envelope.clone(), body: body.clone() };
+    let message = RawMessage {
+        envelope: envelope.clone(),
+        body: body.clone(),
+    };
     nested(CONTENT_MESSAGE, &message)
 }
 
@@ -89,9 +92,17 @@ mod tests {
 
     #[test]
     fn a_raw_entry_reads_as_a_public_one() {
-        let envelope = v1::Envelope { reply_to_seq: 7, ..Default::default() };
+        let envelope = v1::Envelope {
+            reply_to_seq: 7,
+            ..Default::default()
+        };
         let content = message_content(&envelope.encode_to_vec().into(), &Bytes::from_static(b"hello"));
-        let raw = Entry { chat_id: "c".into(), seq: 9, content, ..Default::default() };
+        let raw = Entry {
+            chat_id: "c".into(),
+            seq: 9,
+            content,
+            ..Default::default()
+        };
         let mut frame = Vec::new();
         let event = entry_event(&raw);
         put_event(&mut frame, &event);
@@ -100,10 +111,14 @@ mod tests {
 
         let read = v1::ServerFrame::decode(frame.as_slice()).unwrap();
         assert_eq!(read.events.len(), 2);
-        let Some(v1::server_event::Event::Entry(entry)) = &read.events[1].event else { panic!("{read:?}") };
+        let Some(v1::server_event::Event::Entry(entry)) = &read.events[1].event else {
+            panic!("{read:?}")
+        };
         assert_eq!(entry.seq, 9);
-        let Some(v1::entry_content::Content::Message(message)) =
-            entry.content.as_ref().and_then(|content| content.content.as_ref())
+        let Some(v1::entry_content::Content::Message(message)) = entry
+            .content
+            .as_ref()
+            .and_then(|content| content.content.as_ref())
         else {
             panic!("{entry:?}")
         };

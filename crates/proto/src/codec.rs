@@ -1,0 +1,57 @@
+//! The codec of every generated service: prost's, but a message that does not decode is the sender's fault
+//! (INVALID_ARGUMENT), not the server's (INTERNAL).
+
+use prost::Message;
+use tonic::Status;
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder};
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
+
+use crate::ApiError;
+use crate::v1::ErrorReason;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct StrictCodec<T, U>(ProstCodec<T, U>);
+
+/// Prost's decoder with another status.
+#[derive(Debug, Clone)]
+pub struct StrictDecoder<U>(ProstDecoder<U>);
+
+impl<T, U> Default for StrictCodec<T, U> {
+    fn default() -> Self {
+        Self(ProstCodec::default())
+    }
+}
+
+impl<T, U> Codec for StrictCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = StrictDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        self.0.encoder()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        StrictDecoder(self.0.decoder())
+    }
+}
+
+impl<U: Message + Default> Decoder for StrictDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        let malformed = |_| ApiError::new(ErrorReason::ProtocolError, "the message does not decode");
+        Ok(self.0.decode(src).map_err(malformed)?)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        self.0.buffer_settings()
+    }
+}
