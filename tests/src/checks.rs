@@ -85,7 +85,7 @@ async fn logs_without_gaps(store: &PgPool) -> anyhow::Result<()> {
 }
 
 /// Every commit is accounted for in the end.
-async fn settled(store: &PgPool) -> anyhow::Result<()> {
+pub async fn settled(store: &PgPool) -> anyhow::Result<()> {
     until::holds("every commit is settled", SETTLES_WITHIN, || async {
         let open: i64 = sqlx::query_scalar("SELECT count(*) FROM unsettled")
             .fetch_one(store)

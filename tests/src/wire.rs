@@ -49,7 +49,11 @@ impl Wire {
         wire.say(open(&device.access_token)).await;
         match wire.next().await? {
             Some(Event::Opened(opened)) => Ok((wire, opened)),
-            other => panic!("the first event is Opened, not {other:?}"),
+            // It is announced, then the status follows.
+            Some(Event::Closing(_)) => Err(wire.end().await.1),
+            other => Err(Status::internal(format!(
+                "the first event is Opened, not {other:?}"
+            ))),
         }
     }
 

@@ -234,6 +234,15 @@ impl World {
             .expect("an owner")
     }
 
+    /// Waits until every commit so far is settled.
+    pub async fn settled(&self) {
+        let store = self.store().await;
+        checks::settled(&store)
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        store.close().await;
+    }
+
     /// A connection to the store, for looking at what tests cannot see from outside.
     pub async fn store(&self) -> sqlx::PgPool {
         sqlx::PgPool::connect(self.platform.database_url())

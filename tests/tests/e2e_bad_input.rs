@@ -302,15 +302,15 @@ async fn a_bad_send_fails_alone() {
         }
     }
     // Acknowledgements and read marks for what is not theirs are ignored.
-    for id in ["", SQL, &nobody, &strangers.to_string(), &chat.to_string()] {
+    for id in [&nobody, &strangers.to_string(), &chat.to_string()] {
         for seq in [0, 1, 99, u64::MAX] {
             wire.say(Item::Ack(v1::Ack {
-                chat_id: id.to_owned(),
+                chat_id: id.clone(),
                 seq,
             }))
             .await;
             wire.say(Item::MarkRead(v1::MarkRead {
-                chat_id: id.to_owned(),
+                chat_id: id.clone(),
                 seq,
             }))
             .await;
@@ -331,6 +331,33 @@ async fn a_bad_send_fails_alone() {
     assert!(matches!(sent, Outcome::Sent(_)), "{sent:?}");
     assert_eq!(his.has_text(chat, "and now a good one").await.texts().len(), 1);
     carols.has(strangers, 1).await;
+    world.end().await;
+}
+
+/// There is no result in which to say it.
+#[tokio::test]
+async fn an_ack_or_mark_with_no_id_at_all_ends_the_stream() {
+    let world = World::start().await;
+    let device = world.device(&world.user("alice").await).await;
+    for id in ["", "x", SQL] {
+        for item in [
+            Item::Ack(v1::Ack {
+                chat_id: id.to_owned(),
+                seq: 1,
+            }),
+            Item::MarkRead(v1::MarkRead {
+                chat_id: id.to_owned(),
+                seq: 1,
+            }),
+        ] {
+            let (mut wire, _) = Wire::open(world.new_channel(0), &device).await.unwrap();
+            wire.say(item.clone()).await;
+            let (last, status) = wire.end().await;
+            assert_eq!(closing(last), Some(CloseCode::ProtocolError), "{item:?}");
+            assert_eq!(status.code(), Code::InvalidArgument, "{item:?}");
+            assert!(status.message().contains("chat_id"), "{status:?}");
+        }
+    }
     world.end().await;
 }
 

@@ -67,6 +67,8 @@ async fn a_new_device_starts_where_it_was_linked_and_reads_the_rest_as_history()
         let seq = hers.say(bob.id, format!("old {number}")).await.seq;
         first.has(chat, seq).await;
     }
+    // While they are not settled, the device would be owed them as well.
+    world.settled().await;
     let second = world.phone(&bob).await;
     let new = hers.say(bob.id, "new").await;
     let log = second.has(chat, new.seq).await;

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, SendState, StoreLocation, Tls};
+use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, StoreLocation, Tls};
 use tern_tests::{Device, World};
 use tern_types::{ChatId, Timestamp};
 
@@ -83,18 +83,13 @@ async fn an_app_keeps_its_outbox_and_its_place_over_restarts() {
     world.platform.restart("gateway-0").await.unwrap();
     world.platform.restart("gateway-1").await.unwrap();
     let (hers, mut events) = start(&world, &device, store.path()).await;
-    let mut sent = 0;
-    until(&mut events, &mut seen, |event| {
-        sent += usize::from(matches!(
-            event,
-            Event::Send {
-                state: SendState::Sent { .. },
-                ..
-            }
-        ));
-        sent == 5
-    })
+    until(
+        &mut events,
+        &mut seen,
+        |event| matches!(event, Event::Entry(entry) if entry.seq.0 == 15),
+    )
     .await;
+    assert!(hers.outbox().await.unwrap().is_empty());
     his.has_text(chat, "offline 4").await;
     assert_eq!(his.texts(chat), expected, "in the order of writing");
 

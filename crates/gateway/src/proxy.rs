@@ -43,6 +43,10 @@ const MAP_VERSION: &str = "tern-map-version";
 /// In the answer of a node that is not the owner: its version of the map, and the chat.
 const NOT_OWNER: &str = "tern-not-owner";
 const CHAT: &str = "tern-chat";
+/// How a node's tonic begins its INTERNAL for bytes that do not decode: it is the caller's fault.
+const UNDECODABLE: &str = "failed to decode Protobuf message";
+/// How a node's status begins when the request is no message of the method's type.
+const UNDECODED: &str = "failed to decode Protobuf message";
 /// What of a client's metadata goes on: the trace. Credentials and anything `tern-*` stay here.
 const PASSED_ON: [&str; 2] = ["traceparent", "tracestate"];
 
@@ -85,7 +89,11 @@ impl Proxy {
             }
         }
         telemetry::propagate(&mut onward);
-        let message = messages.message().await.map_err(unreadable)?.unwrap_or_default();
+        let message = messages
+            .message()
+            .await
+            .map_err(unreadable)?
+            .ok_or_else(malformed)?;
         drop(messages);
         self.route(method, onward, message).await
     }
@@ -164,11 +172,19 @@ fn not_owner(status: &Status) -> Option<(i64, Option<ChatId>)> {
 }
 
 /// A node's status as a client is told of it: code, message and details as they are, none of the metadata. A node that
-/// did not answer becomes UNAVAILABLE with RetryInfo.
+/// did not answer becomes UNAVAILABLE with RetryInfo, a request that it could not decode INVALID_ARGUMENT.
 pub fn told(status: Status) -> Status {
     if status.source().is_some() {
         tracing::info!(code = ?status.code(), message = status.message(), "a node did not answer");
         return ApiError::unavailable("the node did not answer").into();
+    }
+    if status.code() == Code::Internal && status.message().starts_with(UNDECODED) {
+        // The node's library takes what it cannot decode for a fault of the server.
+        return malformed();
+    }
+    if status.code() == Code::Internal && status.message().starts_with(UNDECODABLE) {
+        let message = "the request is no message of this method";
+        return ApiError::new(ErrorReason::ProtocolError, message).into();
     }
     Status::with_details(
         status.code(),
@@ -177,6 +193,7 @@ pub fn told(status: Status) -> Status {
     )
 }
 
+/// The request cannot be read here.
 fn unreadable(status: Status) -> Status {
     match status.code() {
         Code::OutOfRange => ApiError::new(
@@ -184,8 +201,20 @@ fn unreadable(status: Status) -> Status {
             format!("a request has at most {MAX_REQUEST_BYTES} bytes"),
         )
         .into(),
+        // Tonic's word for a frame that is cut off or none at all.
+        Code::Internal => ApiError::new(ErrorReason::ProtocolError, "the request is no gRPC frame").into(),
+        // Not framed as gRPC.
+        Code::Internal => malformed(),
         _ => status,
     }
+}
+
+fn malformed() -> Status {
+    ApiError::new(
+        ErrorReason::ProtocolError,
+        "the request is not the method's message",
+    )
+    .into()
 }
 
 struct Call {

@@ -93,8 +93,13 @@ impl Run {
                     state.ends.push(status.code());
                 }
             });
-            if self.wanted {
-                tokio::time::sleep(PAUSE).await;
+            let again = tokio::time::Instant::now() + PAUSE;
+            while self.wanted {
+                match tokio::time::timeout_at(again, self.commands.recv()).await {
+                    Ok(Some(command)) => self.offline(command),
+                    Ok(None) => return,
+                    Err(_) => break,
+                }
             }
         }
     }

@@ -144,7 +144,7 @@ impl Builder {
         }
     }
 
-    /// Starts everything; returns when every node is ready and the map shows it.
+    /// Starts everything; returns when every node is ready, in the map, and known to every gateway.
     pub async fn start(self) -> anyhow::Result<Platform> {
         // A large future, awaited once.
         Box::pin(self.start_all()).await
@@ -181,6 +181,7 @@ impl Builder {
                 platform.nodes.values().all(|node| map.has(node.role, &node.name))
             })
             .await?;
+        platform.linked().await?;
         Ok(platform)
     }
 

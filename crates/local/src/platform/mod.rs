@@ -199,6 +199,26 @@ impl Platform {
             .await
     }
 
+    /// Waits until every gateway knows every node and is linked to the chat and presence nodes: what is asked of it
+    /// from now on finds its way.
+    pub(super) async fn linked(&self) -> anyhow::Result<()> {
+        for gateway in self.nodes.values().filter(|node| node.role == Role::Gateway) {
+            let what = format!("{} is linked", gateway.name);
+            until::holds(&what, MAP_WITHIN, || async {
+                let page = self.metrics(&gateway.name).await?;
+                let mut linked = true;
+                for (role, count) in &self.builder.counts {
+                    let known = metrics::sum(&page, "tern_node_map_nodes", &[("role", role.as_str())]);
+                    linked &= known == *count as f64;
+                }
+                let chats = metrics::sum(&page, "tern_gateway_link_up", &[("role", "chat")]);
+                Ok(linked && chats == self.builder.counts[&Role::Chat] as f64)
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     /// Waits until the map no longer shows a node, or shows it draining.
     pub async fn out_of_map(&self, name: &str) -> anyhow::Result<()> {
         let role = self.node(name)?.role;
