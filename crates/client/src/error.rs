@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rusqlite::ErrorCode;
 use tern_proto::error::reason_of;
 use tern_proto::v1::ErrorReason;
 use tonic::{Code, Status};
@@ -59,11 +60,22 @@ impl From<Status> for CallError {
     }
 }
 
+impl From<rusqlite::Error> for ClientError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::InUse,
+            _ => Self::Store(error),
+        }
+    }
+}
+
 /// A failure of the SDK's own calls.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("local store: {0}")]
-    Store(#[from] rusqlite::Error),
+    Store(rusqlite::Error),
+    #[error("another program has this device open")]
+    InUse,
     #[error("local store: {0}")]
     Corrupt(&'static str),
     #[error("{0}")]

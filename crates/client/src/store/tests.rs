@@ -10,6 +10,7 @@ use super::Store;
 use crate::config::StoreLocation;
 use crate::engine::testing::{NOW, credentials, entry, user};
 use crate::engine::{Change, ChatRow};
+use crate::error::ClientError;
 use crate::model::{Chat, Entry, FailureCode, Mark, Outgoing, QueuedMessage, SendState, To};
 
 const CHAT: ChatId = ChatId(Uuid::from_u128(1));
@@ -92,7 +93,8 @@ fn a_file_is_the_same_after_a_restart_and_belongs_to_one() {
     assert_eq!(store.credentials().unwrap(), None);
     store.put_credentials(&credentials()).unwrap();
     store.commit(&changes).unwrap();
-    assert!(Store::open(&location, true).is_err(), "two clients of one device");
+    let other = Store::open(&location, true).unwrap_err();
+    assert!(matches!(other, ClientError::InUse), "{other}");
     drop(store);
 
     let store = Store::open(&location, true).unwrap();

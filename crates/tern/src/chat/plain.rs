@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
 
 use super::clock;
 use super::desk::{Desk, Outcome, Update, help};
-use super::view::{Connection, Tick, View};
+use super::view::{Connection, Line, Tick, View, refusal};
 
 /// After the end of input: for what is on its way.
 const LAST_SENDS: Duration = Duration::from_secs(10);
@@ -82,78 +82,86 @@ async fn next_line(input: &mut Option<Lines<BufReader<Stdin>>>) -> Option<String
     }
 }
 
-/// What was printed last, so that nothing is printed twice.
+/// What was printed last, so that nothing is printed twice; and what waits for names.
 #[derive(Default)]
 struct Screen {
-    shown: Option<ChatId>,
-    history_of: Option<ChatId>,
     tick: Option<(Seq, Tick)>,
     connected: Option<bool>,
-    /// Their senders' names are on their way.
-    nameless: Vec<Entry>,
+    /// Their senders' or chats' names are on their way.
+    unnamed: Vec<Entry>,
+    history: Option<ChatId>,
+    history_shown: Option<ChatId>,
 }
 
 impl Screen {
     fn event(&mut self, view: &View, event: &Event) {
         match event {
-            Event::Entry(entry) if entry.sender.is_some_and(|sender| view.nameless.contains(&sender)) => {
-                self.nameless.push(entry.clone());
-            }
-            Event::Entry(entry) => self.entry(view, entry),
+            Event::Entry(entry) => self.unnamed.push(entry.clone()),
             Event::Receipt { chat, .. } if Some(*chat) == view.open => self.ticks(view, *chat),
             Event::Send {
                 state: SendState::Failed { code, message },
                 ..
-            } => {
-                say(&format!("! not sent: {} ({message})", code.as_str_name()));
-            }
+            } => say(&format!("! not sent: {}", refusal(*code, message))),
             Event::Connected { .. } | Event::Disconnected { .. } => self.connection(view),
             _ => {}
         }
+        self.named(view, false);
     }
 
     fn update(&mut self, view: &View, update: &Update) {
         match update {
-            Update::Names(_) => {
-                for entry in std::mem::take(&mut self.nameless) {
-                    self.entry(view, &entry);
-                }
-            }
             Update::Notice(text) => text.lines().for_each(|line| say(&format!("* {line}"))),
-            Update::Open(chat) => {
-                say(&format!("* chat with {}", view.title(*chat)));
-                self.shown = Some(*chat);
-            }
-            Update::History { chat, .. } if self.history_of != Some(*chat) => {
-                self.history_of = Some(*chat);
-                let lines = view.lines(*chat);
-                for line in &lines[lines.len().saturating_sub(HISTORY)..] {
-                    let who = line
-                        .who
-                        .map_or("*".to_owned(), |who| format!("{}:", view.name(who)));
-                    say(&format!("[{}] {who} {}", clock::time(line.at), line.text));
-                }
+            Update::Open(chat) => say(&format!("* chat with {}", view.title(*chat))),
+            Update::History { chat, .. } if self.history_shown != Some(*chat) => {
+                self.history = Some(*chat);
             }
             _ => {}
         }
+        self.named(view, matches!(update, Update::Names(_)));
+    }
+
+    /// Prints what has its names now; `all`: there will be no more of them for the moment.
+    fn named(&mut self, view: &View, all: bool) {
+        if !all && !view.nameless.is_empty() {
+            return;
+        }
+        if let Some(chat) = self.history.take() {
+            self.history_shown = Some(chat);
+            let lines = view.lines(chat);
+            for line in &lines[lines.len().saturating_sub(HISTORY)..] {
+                self.line(view, line, "");
+            }
+            // What is on the screen by its history is not news.
+            self.unnamed.retain(|entry| entry.chat != chat);
+        }
+        let (known, unknown) = std::mem::take(&mut self.unnamed).into_iter().partition(|entry| {
+            view.rooms
+                .get(&entry.chat)
+                .is_some_and(|room| room.chat.is_some())
+        });
+        self.unnamed = unknown;
+        known.iter().for_each(|entry| self.entry(view, entry));
+    }
+
+    fn line(&self, view: &View, line: &Line, place: &str) {
+        let who = line
+            .who
+            .map_or("*".to_owned(), |who| format!("{}:", view.name(who)));
+        say(&format!("[{}] {place}{who} {}", clock::time(line.at), line.text));
     }
 
     fn entry(&mut self, view: &View, entry: &Entry) {
-        // The open chat's own lines come from its history until that is there.
         let lines = view.lines(entry.chat);
         let Some(line) = lines.iter().rev().find(|line| line.seq == Some(entry.seq)) else {
             return;
         };
-        let who = line
-            .who
-            .map_or("*".to_owned(), |who| format!("{}:", view.name(who)));
         let place = if view.open == Some(entry.chat) {
             String::new()
         } else {
             format!("({}) ", view.title(entry.chat))
         };
-        say(&format!("[{}] {place}{who} {}", clock::time(line.at), line.text));
-        if line.tick.is_some() {
+        self.line(view, line, &place);
+        if line.tick.is_some() && view.open == Some(entry.chat) {
             self.ticks(view, entry.chat);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tern_client::{Chat, Entry, Event, Mark, QueuedMessage, SendState};
+use tern_client::{Chat, Entry, Event, FailureCode, Mark, QueuedMessage, SendState};
 use tern_proto::v1::{ChatKind, MessageKind, entry_content::Content};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 
@@ -324,13 +324,7 @@ impl View {
         let tick = match &queued.state {
             SendState::Queued => Tick::Waiting,
             SendState::Sent { .. } => Tick::Sent,
-            SendState::Failed { code, message } => {
-                let code = code
-                    .as_str_name()
-                    .trim_start_matches("SEND_ERROR_CODE_")
-                    .to_lowercase();
-                Tick::Failed(format!("{} ({message})", code.replace('_', " ")))
-            }
+            SendState::Failed { code, message } => Tick::Failed(refusal(*code, message)),
         };
         Line {
             seq: None,
@@ -430,6 +424,13 @@ fn people_in(entry: &Entry) -> Vec<UserId> {
         _ => &[],
     };
     ids.iter().filter_map(|id| id.parse().ok()).collect()
+}
+
+/// Why a message was refused, in words.
+pub fn refusal(code: FailureCode, message: &str) -> String {
+    let code = code.as_str_name().trim_start_matches("SEND_ERROR_CODE_");
+    let code = code.to_lowercase().replace('_', " ");
+    format!("{code} ({})", clean(message))
 }
 
 /// What others wrote must not steer this terminal.

@@ -16,6 +16,7 @@ pub struct Report {
     started: Instant,
     scenes: Vec<Scene>,
     checks: usize,
+    number: usize,
 }
 
 /// What the table has a row of.
@@ -35,23 +36,36 @@ impl Report {
             started: Instant::now(),
             scenes: Vec::new(),
             checks: 0,
+            number: 0,
+        }
+    }
+
+    /// What is shown, in a few words.
+    pub fn title(&self, lines: &[&str]) {
+        self.say("");
+        for line in lines {
+            self.say(&format!("   {line}"));
         }
     }
 
     /// Begins a scene.
     pub fn scene(&mut self, title: &str) {
-        self.end_scene();
+        self.number += 1;
         self.say(&format!(
             "\n{}",
-            self.paint("1;36", &format!("── {}. {title} ", self.scenes.len() + 1))
+            self.paint("1;36", &format!("── {}. {title} ", self.number))
         ));
-        let now = Instant::now();
-        let title = title.to_owned();
+        self.part(title);
+    }
+
+    /// Begins a part of a scene that has a row of its own in the table.
+    pub fn part(&mut self, title: &str) {
+        self.end_scene();
         self.scenes.push(Scene {
-            title,
+            title: title.to_owned(),
             sent: 0,
             deliveries: Vec::new(),
-            took: now,
+            took: Instant::now(),
             lasted: Duration::ZERO,
         });
     }
@@ -153,6 +167,7 @@ impl Report {
             all.len()
         );
         self.say(&format!("\n   {} {verdict}", self.paint("1;32", "✔")));
+        self.say(&self.dim("   A latency is the time from handing a message to the sender's app until the receiver has stored it."));
         self.say(&self.dim("   `make run` keeps the platform up for you to chat on\n"));
     }
 

@@ -26,6 +26,10 @@ pub struct Stage {
 impl Stage {
     /// Starts the platform, makes the people and links their devices; nobody is connected yet.
     pub async fn start(dir: &Path, report: &mut Report) -> anyhow::Result<Self> {
+        report.title(&[
+            "Tern: a conversation on a platform of its own. Two gateways and two chat nodes, presence and accounts,",
+            "Postgres and etcd, a process each. Every line below happened, or this ends with an error.",
+        ]);
         report.scene("The platform starts");
         let began = Instant::now();
         let tern = std::env::current_exe()?;

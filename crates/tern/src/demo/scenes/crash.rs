@@ -24,29 +24,29 @@ const LIVE: usize = 3 * MESSAGES + 1;
 /// The node dies after so many of Alice's.
 const BEFORE: usize = 3;
 
-const LINES: [(&str, [&str; 4]); 3] = [
-    (
-        "Alice",
-        [
-            "One over the pier",
-            "Two by the lighthouse",
-            "There, over the boat",
-            "Gone again",
-        ],
-    ),
-    (
-        "Bob",
-        ["Counting", "Seven with fish", "Nine", "One of them yours?"],
-    ),
-    (
-        "Carol",
-        [
-            "North beach: twelve",
-            "A ringed one!",
-            "Wind is turning",
-            "Still here",
-        ],
-    ),
+const SPEAKERS: [&str; 3] = ["Alice", "Bob", "Carol"];
+/// What they say, in turn: Alice, Bob, Carol.
+const LINES: [[&str; 3]; MESSAGES] = [
+    ["One over the pier", "Where?", "I see it from here"],
+    ["Left of the green buoy", "Got it!", "It is diving"],
+    [
+        "With a fish, look",
+        "A sand eel, I think",
+        "Noted: 14:05, sand eel",
+    ],
+    ["Here comes another", "From the north?", "From the north"],
+    ["They are calling", "Is it windy where you are?", "Force four"],
+    ["Same here", "My hat is gone", "I saw it pass"],
+    ["Two on the mast", "A pair?", "The lower one is ringed"],
+    ["Can you read it?", "Blue, I think", "Blue 7C"],
+    ["That one is from Iceland!", "All this way?", "Every year"],
+    [
+        "And then to the Antarctic",
+        "My hat too, then",
+        "It will need a ring",
+    ],
+    ["They are leaving", "All at once", "As they do"],
+    ["So quiet now", "Tea?", "Tea"],
 ];
 
 /// What happens, as it happens.
@@ -75,13 +75,7 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
     let mut writing = tokio::task::JoinSet::new();
     for (index, phone) in [&stage.alice, &stage.bob, &stage.carol].into_iter().enumerate() {
         let from = start + PAUSE / 3 * u32::try_from(index)?;
-        writing.spawn(write(
-            phone.who,
-            phone.client()?.clone(),
-            group,
-            from,
-            tell.clone(),
-        ));
+        writing.spawn(write(index, phone.client()?.clone(), group, from, tell.clone()));
     }
     let (killed, shown) = tokio::try_join!(kill(stage, &owner, start, tell), show(stage, report, told))?;
     let (written, sent) = shown;
@@ -115,23 +109,19 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
 
 /// One person's lines, one after the other, whatever happens.
 async fn write(
-    who: &'static str,
+    speaker: usize,
     client: Client,
     group: ChatId,
     start: Instant,
     tell: mpsc::Sender<Live>,
 ) -> anyhow::Result<()> {
-    let lines = LINES
-        .iter()
-        .find(|(name, _)| *name == who)
-        .map(|(_, lines)| lines);
-    for (number, line) in lines.into_iter().flatten().cycle().take(MESSAGES).enumerate() {
+    for (number, lines) in LINES.iter().enumerate() {
         tokio::time::sleep_until((start + PAUSE * u32::try_from(number)?).into()).await;
-        let text = format!("{line} ({})", number + 1);
+        let text = lines[speaker].to_owned();
         let at = Instant::now();
         let request = client.send(group, text.clone()).await?;
         tell.send(Live::Written(Written {
-            who,
+            who: SPEAKERS[speaker],
             text,
             request,
             at,
@@ -148,7 +138,7 @@ async fn kill(
     start: Instant,
     tell: mpsc::Sender<Live>,
 ) -> anyhow::Result<Instant> {
-    tokio::time::sleep_until((start + PAUSE * u32::try_from(BEFORE)?).into()).await;
+    tokio::time::sleep_until((start + PAUSE * u32::try_from(BEFORE)? - PAUSE / 6).into()).await;
     let pid = stage.platform.node(owner)?.process.pid();
     let killed = Instant::now();
     stage.platform.kill(owner).await?;
@@ -165,16 +155,30 @@ async fn show(
     report: &mut Report,
     mut told: mpsc::Receiver<Live>,
 ) -> anyhow::Result<(Vec<Written>, Vec<Instant>)> {
-    let (mut written, mut sent) = (Vec::new(), Vec::new());
+    let (mut written, mut sent): (Vec<Written>, Vec<Instant>) = (Vec::new(), Vec::new());
+    // While nobody owns the group: None at first; then when the new owner sent its first message.
+    let mut outage: Option<Option<Instant>> = None;
     while let Some(live) = told.recv().await {
         let message = match live {
             Live::Written(message) => message,
             Live::Killed(text) => {
                 report.alarm(&text);
+                report.part("   written while nobody owned the group");
+                outage = Some(None);
                 continue;
             }
         };
-        sent.push(arrives(stage, report, &message).await?);
+        if let Some(Some(over)) = outage
+            && message.at > over
+        {
+            report.part("   written after that");
+            outage = None;
+        }
+        let at = arrives(stage, report, &message).await?;
+        if outage == Some(None) {
+            outage = Some(Some(at));
+        }
+        sent.push(at);
         written.push(message);
     }
     Ok((written, sent))
@@ -234,7 +238,7 @@ async fn same_everywhere(
     for (name, log) in &logs {
         anyhow::ensure!(log == one, "{name} has another order than Alice");
     }
-    for (who, _) in LINES {
+    for who in SPEAKERS {
         let wrote: Vec<RequestId> = written
             .iter()
             .filter(|message| message.who == who)
