@@ -1,0 +1,123 @@
+//! What gateways and callers ask for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tern_types::{ChatId, Seq, Timestamp, UserId};
+
+use super::ShardState;
+use super::event::{AckWrite, Effect, Event};
+use super::loads::{load, load_new};
+use crate::state::chat::{Command, Stage};
+use crate::state::entry::NewEntry;
+use crate::state::{Origin, Outcome, Refusal};
+
+/// Read marks gather this long before they are written.
+const READ_MARKS_AFTER: Duration = Duration::from_secs(1);
+/// Commands that wait in a shard: some seconds of work. More are refused at once, and clients come again.
+const MAX_WAITING: usize = 16_384;
+/// Acknowledgements that wait to be written. More are dropped unconfirmed: gateways repeat them.
+const MAX_WAITING_ACKS: usize = 65_536;
+
+impl ShardState {
+    pub(super) fn send(
+        &mut self,
+        origin: Origin,
+        chat: ChatId,
+        peer: Option<UserId>,
+        entry: NewEntry,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let create = peer.map(|peer| (entry.sender, peer));
+        if let Some(known) = self
+            .chats
+            .get_mut(&chat)
+            .filter(|known| known.stage == Stage::Loading)
+            && create.is_some()
+        {
+            // The load under way may have been asked for by somebody who could not make the chat.
+            load(known, create, out);
+        }
+        self.enqueue_with(origin, chat, create, Command::Send(Arc::new(entry)), now, out);
+    }
+
+    pub(super) fn enqueue(
+        &mut self,
+        origin: Origin,
+        chat: ChatId,
+        command: Command,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        self.enqueue_with(origin, chat, None, command, now, out);
+    }
+
+    fn enqueue_with(
+        &mut self,
+        origin: Origin,
+        id: ChatId,
+        create: Option<(UserId, UserId)>,
+        command: Command,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        if self.waiting >= MAX_WAITING {
+            out.push(Effect::Answer {
+                origin,
+                outcome: Outcome::Refused(Refusal::OVERLOADED),
+            });
+            return;
+        }
+        let chat = self
+            .chats
+            .entry(id)
+            .or_insert_with(|| load_new(id, create, now, out));
+        chat.last_used = now;
+        match chat.enqueue(origin, command) {
+            Some(outcome) => out.push(Effect::Answer { origin, outcome }),
+            None => {
+                self.waiting += 1;
+                self.mark_due(id);
+            }
+        }
+    }
+
+    pub(super) fn ack(&mut self, ack: AckWrite, write: bool) {
+        if write {
+            if self.acks.len() < MAX_WAITING_ACKS {
+                self.acks.push(ack);
+            }
+            return;
+        }
+        // Without a row and not loaded: nothing of the chat is unsettled here, so nothing hangs on it.
+        if let Some(chat) = self.chats.get_mut(&ack.chat)
+            && chat.stage == Stage::Ready
+            && chat.acknowledge(ack.user, ack.device, ack.seq)
+        {
+            self.risen.insert(ack.chat);
+        }
+    }
+
+    pub(super) fn read(&mut self, id: ChatId, user: UserId, seq: Seq, now: Timestamp, out: &mut Vec<Effect>) {
+        if !self.chats.get(&id).is_some_and(|chat| chat.stage == Stage::Ready) {
+            self.hold(id, Event::Read { chat: id, user, seq }, now, out);
+            return;
+        }
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
+        if chat.member(user).is_none() || !chat.receipts.read(user, seq.min(chat.head())) {
+            return;
+        }
+        chat.last_used = now;
+        let read = chat.receipts.mark(user).read;
+        self.risen.insert(id);
+        self.write_read(id, user, read, now);
+    }
+
+    pub(super) fn write_read(&mut self, id: ChatId, user: UserId, seq: Seq, now: Timestamp) {
+        self.reads.insert((id, user), seq);
+        self.reads_due.get_or_insert(now + READ_MARKS_AFTER);
+    }
+}

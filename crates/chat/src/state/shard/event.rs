@@ -1,0 +1,166 @@
+//! What happens to a shard, what it wants done, what its writer does.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, UserId};
+
+use crate::state::chat::{Batch, Snapshot};
+use crate::state::entry::{Entry, NewEntry};
+use crate::state::receipts::Watermark;
+use crate::state::{Change, Missing, Origin, Outcome, Refusal};
+
+/// What happens to a shard.
+#[derive(Debug)]
+pub enum Event {
+    Send {
+        origin: Origin,
+        chat: ChatId,
+        peer: Option<UserId>,
+        entry: NewEntry,
+    },
+    Change {
+        origin: Origin,
+        chat: ChatId,
+        change: Change,
+    },
+    /// `write`: the device has an inbox row, and `origin` gets an answer when it is written.
+    Ack {
+        origin: Origin,
+        chat: ChatId,
+        user: UserId,
+        device: DeviceId,
+        seq: Seq,
+        write: bool,
+    },
+    Read {
+        chat: ChatId,
+        user: UserId,
+        seq: Seq,
+    },
+    Loaded {
+        chat: ChatId,
+        result: Result<Option<Snapshot>, LoadError>,
+    },
+    JobDone(JobDone),
+    /// Every session of a [`Effect::Wake`] has its duty or is gone; `ok` false: not known.
+    WakesDone {
+        chat: ChatId,
+        upto: Seq,
+        ok: bool,
+    },
+    /// The store has unsettled entries of this chat up to `high`.
+    Recover {
+        chat: ChatId,
+        low: Seq,
+        high: Seq,
+    },
+    /// This node owns these slots now, and no others.
+    Owned(Arc<HashSet<Slot>>),
+    /// Time has passed.
+    Tick,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadError {
+    Away,
+    PeerNotFound,
+}
+
+/// What is to be done, at once and in order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Read the chat in one snapshot; make it first where `create` names the two people and it does not exist.
+    Load {
+        chat: ChatId,
+        create: Option<(UserId, UserId)>,
+        requests: Vec<(UserId, RequestId)>,
+    },
+    Answer {
+        origin: Origin,
+        outcome: Outcome,
+    },
+    /// Tell whoever of these users is online: a hint.
+    Push {
+        chat: ChatId,
+        users: Vec<UserId>,
+        except: Vec<Origin>,
+        what: Pushed,
+    },
+    /// Look these devices up, make their sessions responsible, then say [`Event::WakesDone`].
+    Wake {
+        chat: ChatId,
+        upto: Seq,
+        missing: Vec<Missing>,
+    },
+}
+
+#[derive(Debug)]
+pub enum Pushed {
+    Entry(Entry),
+    Receipt { user: UserId, mark: Watermark },
+}
+
+/// One thing for the writer.
+#[derive(Debug)]
+pub enum Job {
+    Commit(Vec<Batch>),
+    /// A change of members: a transaction of its own.
+    Change(Batch),
+    Acks(Vec<AckWrite>),
+    Settle(Vec<SettleChat>),
+    /// Delete the unsettled rows up to each seq.
+    Close(Vec<(ChatId, Seq)>),
+    Reads(Vec<(ChatId, UserId, Seq)>),
+}
+
+#[derive(Debug, Clone)]
+pub struct AckWrite {
+    pub origin: Origin,
+    pub chat: ChatId,
+    pub user: UserId,
+    pub device: DeviceId,
+    pub seq: Seq,
+}
+
+#[derive(Debug, Clone)]
+pub struct SettleChat {
+    pub chat: ChatId,
+    pub upto: Seq,
+    pub acks: Vec<(DeviceId, Seq)>,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub enum JobDone {
+    Commit(Vec<(ChatId, Committed)>),
+    /// Which devices still have a row, and from where. `None`: nothing was written.
+    Acks {
+        acks: Vec<AckWrite>,
+        rows: Option<HashMap<(ChatId, DeviceId), Seq>>,
+    },
+    /// Who is missing of each chat; nobody: it is settled. `None`: the store was away.
+    Settle {
+        chats: Vec<(ChatId, Seq)>,
+        missing: Option<HashMap<ChatId, Vec<Missing>>>,
+    },
+    Close {
+        chats: Vec<(ChatId, Seq)>,
+        closed: bool,
+    },
+    Reads {
+        reads: Vec<(ChatId, UserId, Seq)>,
+        written: bool,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed {
+    Moved,
+    /// The head had moved, or a request was in the log: nothing of the chat's batch was written.
+    Behind,
+    /// The store refused the batch for what is in it.
+    Refused(Refusal),
+    /// Not known.
+    Away,
+}

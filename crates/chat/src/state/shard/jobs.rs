@@ -1,0 +1,113 @@
+//! What the writer does next: commits and upkeep take turns.
+
+use tern_types::Timestamp;
+
+use super::event::{Effect, Job, SettleChat};
+use super::{SETTLE_AFTER, ShardState, schedule};
+use crate::state::chat::Stage;
+
+/// Entries of one commit: beyond it the statement grows without getting cheaper an entry.
+const MAX_COMMIT: usize = 1024;
+/// Chats in one settle statement.
+const MAX_SETTLE: usize = 256;
+/// Acknowledgements in one statement.
+const MAX_ACKS: usize = 1024;
+
+impl ShardState {
+    /// What the writer does next; `None` while it is busy or there is nothing. Commits take turns with the rest.
+    pub fn next_job(&mut self, now: Timestamp, out: &mut Vec<Effect>) -> Option<Job> {
+        if self.busy {
+            return None;
+        }
+        let job = if self.last_was_commit {
+            self.upkeep_job(now).or_else(|| self.commit_job(now, out))
+        } else {
+            self.commit_job(now, out).or_else(|| self.upkeep_job(now))
+        };
+        self.last_was_commit = matches!(job, Some(Job::Commit(_) | Job::Change(_)));
+        self.busy = job.is_some();
+        job
+    }
+
+    fn commit_job(&mut self, now: Timestamp, out: &mut Vec<Effect>) -> Option<Job> {
+        if let Some(batch) = self.change.take() {
+            return Some(Job::Change(batch));
+        }
+        let mut batches = Vec::new();
+        let mut entries = 0;
+        while entries < MAX_COMMIT && self.change.is_none() {
+            let Some(id) = self.due.pop_front() else { break };
+            let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.is_due()) else {
+                continue;
+            };
+            let (batch, answers) = chat.take_batch(now);
+            self.answer(answers, out);
+            match batch {
+                Some(batch) if batch.change.is_some() => self.change = Some(batch),
+                Some(batch) => {
+                    entries += batch.entries.len();
+                    batches.push(batch);
+                }
+                None => {}
+            }
+        }
+        if batches.is_empty() {
+            return self.change.take().map(Job::Change);
+        }
+        Some(Job::Commit(batches))
+    }
+
+    fn upkeep_job(&mut self, now: Timestamp) -> Option<Job> {
+        if !self.acks.is_empty() {
+            let rest = self.acks.split_off(self.acks.len().min(MAX_ACKS));
+            return Some(Job::Acks(std::mem::replace(&mut self.acks, rest)));
+        }
+        if !self.closes.is_empty() {
+            return Some(Job::Close(std::mem::take(&mut self.closes)));
+        }
+        let settle = self.take_settle(now);
+        if !settle.is_empty() {
+            return Some(Job::Settle(settle));
+        }
+        if self.reads_due.is_some_and(|due| due <= now) {
+            self.reads_due = None;
+            let reads = std::mem::take(&mut self.reads);
+            return Some(Job::Reads(
+                reads
+                    .into_iter()
+                    .map(|((chat, user), seq)| (chat, user, seq))
+                    .collect(),
+            ));
+        }
+        None
+    }
+
+    fn take_settle(&mut self, now: Timestamp) -> Vec<SettleChat> {
+        let mut settle = Vec::new();
+        while settle.len() < MAX_SETTLE {
+            let Some((at, id)) = self.settle_due.first().copied().filter(|(at, _)| *at <= now) else {
+                break;
+            };
+            self.settle_due.remove(&(at, id));
+            let Some(chat) = self.chats.get_mut(&id) else {
+                continue;
+            };
+            chat.settle_at = None;
+            if chat.settling.is_some() || chat.unsettled.is_none() {
+                continue;
+            }
+            if chat.stage == Stage::Loading {
+                schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
+                continue;
+            }
+            let upto = chat.head();
+            chat.settling = Some(upto);
+            settle.push(SettleChat {
+                chat: id,
+                upto,
+                acks: chat.acks().collect(),
+            });
+        }
+        settle
+    }
+}

@@ -1,0 +1,146 @@
+//! Chats come into memory and leave it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tern_types::{ChatId, Seq, Slot, Timestamp, UserId};
+
+use super::event::{Effect, Event, LoadError};
+use super::{SETTLE_AFTER, ShardState, schedule};
+use crate::state::chat::{Chat, Snapshot, Stage};
+use crate::state::{Outcome, Refusal};
+
+/// A chat that nobody used for so long is forgotten.
+const IDLE: Duration = Duration::from_secs(300);
+/// Events that wait for chats to be loaded.
+const MAX_HELD: usize = 16_384;
+/// Chats in memory; beyond it idle ones go early. About 2 KiB each, more with many members.
+const MAX_CHATS: usize = 100_000;
+
+impl ShardState {
+    /// Keeps `event` until the chat is loaded, and has it loaded.
+    pub(super) fn hold(&mut self, id: ChatId, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
+        if self.held_count >= MAX_HELD {
+            return;
+        }
+        self.held_count += 1;
+        self.held.entry(id).or_default().push(event);
+        self.chats
+            .entry(id)
+            .or_insert_with(|| load_new(id, None, now, out));
+    }
+
+    pub(super) fn loaded(
+        &mut self,
+        id: ChatId,
+        result: Result<Option<Snapshot>, LoadError>,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(chat) = self
+            .chats
+            .get_mut(&id)
+            .filter(|chat| chat.stage == Stage::Loading)
+        else {
+            return;
+        };
+        chat.loads = chat.loads.saturating_sub(1);
+        let refusal = match result {
+            // A load that may make the chat is still under way.
+            Ok(None) if chat.loads > 0 => return,
+            Ok(Some(snapshot)) => {
+                let answers = chat.load(snapshot);
+                if chat.unsettled.is_some() && chat.settling.is_none() {
+                    schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
+                }
+                self.answer(answers, out);
+                self.mark_due(id);
+                let held = self.held.remove(&id).unwrap_or_default();
+                self.held_count -= held.len();
+                for event in held {
+                    self.apply(event, now, out);
+                }
+                return;
+            }
+            Ok(None) => Refusal::NotAMember,
+            Err(LoadError::PeerNotFound) => Refusal::PeerNotFound,
+            Err(LoadError::Away) => Refusal::STORE_AWAY,
+        };
+        let answers = chat.refuse_all(&refusal);
+        self.answer(answers, out);
+        self.chats.remove(&id);
+        self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
+    }
+
+    pub(super) fn recover(&mut self, id: ChatId, low: Seq, high: Seq, now: Timestamp, out: &mut Vec<Effect>) {
+        let Some(chat) = self.chats.get_mut(&id) else {
+            self.chats.insert(id, load_new(id, None, now, out));
+            return;
+        };
+        if chat.stage == Stage::Loading || chat.settling.is_some() {
+            return;
+        }
+        chat.unsettled = Some(chat.unsettled.map_or(low, |lowest| lowest.min(low)));
+        if high > chat.head() && chat.waiting() == 0 {
+            // Another owner committed: what is believed of this chat is stale.
+            chat.stage = Stage::Loading;
+            load(chat, None, out);
+        } else if chat.settle_at.is_none() {
+            schedule(&mut self.settle_due, chat, now);
+        }
+    }
+
+    pub(super) fn keep_only(&mut self, slots: &HashSet<Slot>, out: &mut Vec<Effect>) {
+        let lost: Vec<ChatId> = self
+            .chats
+            .keys()
+            .copied()
+            .filter(|id| !slots.contains(&Slot::of_chat(*id)))
+            .collect();
+        for id in lost {
+            let Some(chat) = self.chats.get_mut(&id) else {
+                continue;
+            };
+            if chat.stage == Stage::Ready && !chat.is_due() && chat.waiting() > 0 {
+                // Under way at the writer: it ends with its own answer, and the chat goes when it is idle.
+                continue;
+            }
+            let answers = chat.answer_all(&Outcome::NotOwner);
+            self.answer(answers, out);
+            self.chats.remove(&id);
+            self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
+        }
+    }
+
+    pub(super) fn forget_idle(&mut self, now: Timestamp) {
+        let crowded = self.chats.len() > MAX_CHATS;
+        let idle = if crowded { Duration::from_secs(5) } else { IDLE };
+        if now.since(self.swept_at) < idle / 10 {
+            return;
+        }
+        self.swept_at = now;
+        let held = &self.held;
+        self.chats
+            .retain(|id, chat| !chat.is_idle() || held.contains_key(id) || now.since(chat.last_used) < idle);
+    }
+}
+
+pub(super) fn load_new(
+    id: ChatId,
+    create: Option<(UserId, UserId)>,
+    now: Timestamp,
+    out: &mut Vec<Effect>,
+) -> Chat {
+    let mut chat = Chat::loading(id, now);
+    load(&mut chat, create, out);
+    chat
+}
+
+pub(super) fn load(chat: &mut Chat, create: Option<(UserId, UserId)>, out: &mut Vec<Effect>) {
+    chat.loads += 1;
+    out.push(Effect::Load {
+        chat: chat.id,
+        create,
+        requests: chat.requests(),
+    });
+}

@@ -1,0 +1,224 @@
+//! What came of the writer's jobs, and what follows from it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tern_types::{ChatId, Seq, Timestamp, UserId};
+
+use super::event::{AckWrite, Committed, Effect, Event, JobDone, Pushed};
+use super::loads::load;
+use super::{SETTLE_AFTER, ShardState, schedule};
+use crate::state::chat::Stage;
+use crate::state::{Missing, Origin, Outcome, Refusal};
+
+/// From a settle that failed to the next.
+const SETTLE_RETRY: Duration = Duration::from_secs(2);
+
+impl ShardState {
+    pub(super) fn job_done(&mut self, done: JobDone, now: Timestamp, out: &mut Vec<Effect>) {
+        self.busy = false;
+        match done {
+            JobDone::Commit(results) => {
+                for (id, result) in results {
+                    self.committed(id, result, now, out);
+                }
+            }
+            JobDone::Acks {
+                acks,
+                rows: Some(rows),
+            } => {
+                for ack in acks {
+                    let row = rows.get(&(ack.chat, ack.device)).copied();
+                    self.ack_written(ack, row, now, out);
+                }
+            }
+            // Unconfirmed, the gateways repeat them; a unary call is told.
+            JobDone::Acks { acks, rows: None } => {
+                for ack in acks
+                    .into_iter()
+                    .filter(|ack| matches!(ack.origin, Origin::Call(_)))
+                {
+                    out.push(Effect::Answer {
+                        origin: ack.origin,
+                        outcome: Outcome::Refused(Refusal::STORE_AWAY),
+                    });
+                }
+            }
+            JobDone::Settle { chats, missing } => self.settled(chats, missing, now, out),
+            JobDone::Close { chats, closed } => {
+                for (id, upto) in chats {
+                    self.close_done(id, upto, closed, now);
+                }
+            }
+            JobDone::Reads { reads, written } => {
+                for (chat, user, seq) in reads.into_iter().filter(|_| !written) {
+                    if !self.reads.contains_key(&(chat, user)) {
+                        self.write_read(chat, user, seq, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn committed(&mut self, id: ChatId, result: Committed, now: Timestamp, out: &mut Vec<Effect>) {
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
+        let answers = match result {
+            Committed::Moved => {
+                self.moved(id, now, out);
+                return;
+            }
+            Committed::Behind => {
+                let answers = chat.behind();
+                load(chat, None, out);
+                answers
+            }
+            Committed::Refused(refusal) => chat.refused(&refusal),
+            Committed::Away => {
+                let answers = chat.refuse_all(&Refusal::STORE_AWAY);
+                // What the store has of it is not known: loaded anew on the next use; what was committed is
+                // found unsettled.
+                self.chats.remove(&id);
+                answers
+            }
+        };
+        self.answer(answers, out);
+        self.mark_due(id);
+    }
+
+    fn moved(&mut self, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) {
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
+        let before: Vec<UserId> = chat.members().map(|(user, _)| user).collect();
+        let placed = chat.committed();
+        if chat.settling.is_none() && chat.settle_at.is_none() {
+            schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
+        }
+        let chat = &*chat;
+        // Who was removed still gets the entry that says so; who was added gets the entry that added them.
+        let mut users = before;
+        users.extend(chat.members().map(|(user, _)| user));
+        users.sort_unstable();
+        users.dedup();
+        let mut reads = Vec::new();
+        for (entry, origins) in placed {
+            let outcome = Outcome::Placed {
+                chat: id,
+                seq: entry.seq,
+                sent_at: entry.sent_at,
+            };
+            self.waiting = self.waiting.saturating_sub(origins.len());
+            out.extend(origins.iter().map(|origin| Effect::Answer {
+                origin: *origin,
+                outcome: outcome.clone(),
+            }));
+            if entry.new.kind.is_message() && chat.member(entry.new.sender).is_some() {
+                reads.push((entry.new.sender, entry.seq));
+            }
+            out.push(Effect::Push {
+                chat: id,
+                users: users.clone(),
+                except: origins,
+                what: Pushed::Entry(entry),
+            });
+        }
+        for (user, seq) in reads {
+            if let Some(chat) = self.chats.get_mut(&id) {
+                chat.receipts.sent(user, seq);
+            }
+            self.write_read(id, user, seq, now);
+        }
+        self.mark_due(id);
+    }
+
+    fn ack_written(&mut self, ack: AckWrite, row: Option<Seq>, now: Timestamp, out: &mut Vec<Effect>) {
+        let outcome = Outcome::AckWritten {
+            chat: ack.chat,
+            seq: ack.seq,
+            row,
+        };
+        out.push(Effect::Answer {
+            origin: ack.origin,
+            outcome,
+        });
+        if self
+            .chats
+            .get(&ack.chat)
+            .is_some_and(|chat| chat.stage == Stage::Ready)
+        {
+            self.ack(ack, false);
+        } else {
+            // For the senders' delivered ticks.
+            let AckWrite {
+                origin,
+                chat,
+                user,
+                device,
+                seq,
+            } = ack;
+            self.hold(
+                chat,
+                Event::Ack {
+                    origin,
+                    chat,
+                    user,
+                    device,
+                    seq,
+                    write: false,
+                },
+                now,
+                out,
+            );
+        }
+    }
+
+    fn settled(
+        &mut self,
+        chats: Vec<(ChatId, Seq)>,
+        missing: Option<HashMap<ChatId, Vec<Missing>>>,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(mut missing) = missing else {
+            for (id, upto) in chats {
+                self.close_done(id, upto, false, now);
+            }
+            return;
+        };
+        for (id, upto) in chats {
+            match missing.remove(&id).filter(|missing| !missing.is_empty()) {
+                Some(missing) => out.push(Effect::Wake {
+                    chat: id,
+                    upto,
+                    missing,
+                }),
+                None => self.close_done(id, upto, true, now),
+            }
+        }
+    }
+
+    pub(super) fn wakes_done(&mut self, id: ChatId, upto: Seq, ok: bool, now: Timestamp) {
+        if ok {
+            self.closes.push((id, upto));
+        } else {
+            self.close_done(id, upto, false, now);
+        }
+    }
+
+    pub(super) fn close_done(&mut self, id: ChatId, upto: Seq, closed: bool, now: Timestamp) {
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
+        if closed {
+            chat.settled(upto);
+        } else {
+            chat.settling = None;
+        }
+        if chat.unsettled.is_some() && chat.settle_at.is_none() {
+            let after = if closed { SETTLE_AFTER } else { SETTLE_RETRY };
+            schedule(&mut self.settle_due, chat, now + after);
+        }
+    }
+}
