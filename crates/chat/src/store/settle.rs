@@ -15,7 +15,9 @@ pub const LOCK_HEADS: &str =
 
 /// Section 4, step 8 (a); fine print 3 and 4: the lowest seq comes from the unsettled rows, the devices from every
 /// interval of membership that overlaps, and what was missing is told whether or not it had a row before. Devices that
-/// acknowledged everything are one hashed set; those that acknowledged a part are few.
+/// acknowledged everything are one hashed set; those that acknowledged a part are few. A device that acknowledged
+/// everything may have a row all the same, from an owner that died between its settle and its wakes: nobody else would
+/// end it.
 pub const SETTLE: &str = "
 WITH s AS (
     SELECT * FROM unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
@@ -42,6 +44,16 @@ WITH s AS (
     INSERT INTO inbox (chat_id, device_id, user_id, from_seq)
     SELECT chat_id, device_id, user_id, from_seq FROM missing
     ON CONFLICT (chat_id, device_id) DO NOTHING
+), served AS (
+    SELECT i.chat_id, i.device_id, s.upto, h.head_seq
+    FROM s JOIN chat_heads h ON h.chat_id = s.chat_id JOIN inbox i ON i.chat_id = s.chat_id AND i.from_seq <= s.upto
+    WHERE ((i.chat_id, i.device_id) IN (SELECT * FROM unnest($3::uuid[], $4::uuid[]))) IS TRUE
+), ended AS (
+    DELETE FROM inbox i USING served v
+    WHERE i.chat_id = v.chat_id AND i.device_id = v.device_id AND v.head_seq <= v.upto
+), moved AS (
+    UPDATE inbox i SET from_seq = v.upto + 1 FROM served v
+    WHERE i.chat_id = v.chat_id AND i.device_id = v.device_id AND v.head_seq > v.upto
 ), closed AS (
     DELETE FROM unsettled u USING s
     WHERE u.chat_id = s.chat_id AND u.from_seq <= s.upto

@@ -143,6 +143,14 @@ impl Memory {
                 }
             }
         }
+        for (device, _) in settle.acks.iter().filter(|(_, acked)| *acked >= settle.upto) {
+            if self.inbox.get(device).is_some_and(|from| *from <= settle.upto) {
+                self.inbox.insert(*device, settle.upto.next());
+                if self.head() <= settle.upto {
+                    self.inbox.remove(device);
+                }
+            }
+        }
         for row in &missing {
             self.inbox.entry(row.device).or_insert(row.from);
         }

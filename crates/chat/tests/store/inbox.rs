@@ -45,11 +45,31 @@ async fn a_device_that_acknowledges_in_time_costs_no_row() {
         store.unsettled(chat.id).await.is_empty(),
         "nobody is missing: settled at once"
     );
-    assert_eq!(
-        store.inbox(chat.id).await,
-        [(b2, 2)],
-        "rule 4: only an acknowledgement that is written ends a row"
+    assert!(
+        store.inbox(chat.id).await.is_empty(),
+        "and who has acknowledged everything is owed nothing"
     );
+}
+
+#[tokio::test]
+async fn a_row_that_an_owner_left_and_died_ends_with_the_next_settle_that_knows_the_acknowledgement() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    store.say(&mut db, &mut chat, a, "x").await;
+    // The statement of an owner that dies before it has woken anybody.
+    store.settle(&mut db, chat.id, Seq(1), &[]).await;
+    assert_eq!(store.inbox(chat.id).await.len(), 2);
+    store.say(&mut db, &mut chat, a, "y").await;
+
+    store.settle(&mut db, chat.id, Seq(1), &[(a1, 1), (b1, 1)]).await;
+    let mut moved = [(a1, 2), (b1, 2)];
+    moved.sort_unstable();
+    assert_eq!(store.inbox(chat.id).await, moved, "below the head it moves");
+    store.settle(&mut db, chat.id, Seq(2), &[(a1, 2)]).await;
+    assert_eq!(store.inbox(chat.id).await, [(b1, 2)], "at the head it ends");
 }
 
 #[tokio::test]
