@@ -499,17 +499,15 @@ impl Engine {
         self.reads.extend(unconfirmed.map(|state| state.row.chat.id));
     }
 
-    /// Chats with own messages that not everybody has read, most recent first.
+    /// Chats with own messages that not everybody has read, and those with messages that this person may have read
+    /// elsewhere; most recent first.
     pub(super) fn awaiting_receipts(&self) -> Vec<ChatId> {
-        let others = |row: &ChatRow| {
-            usize::try_from(row.chat.member_count)
-                .unwrap_or(0)
-                .saturating_sub(1)
+        let unread_by_others = |row: &ChatRow| {
+            let members = usize::try_from(row.chat.member_count).unwrap_or(0);
+            row.own > Seq::ZERO && self.receipts.readers(row.chat.id, row.own) < members.saturating_sub(1)
         };
         let mut rows: Vec<&ChatRow> = self.chats.values().map(|state| &state.row).collect();
-        rows.retain(|row| {
-            row.own > Seq::ZERO && !row.chat.left && self.receipts.readers(row.chat.id, row.own) < others(row)
-        });
+        rows.retain(|row| !row.chat.left && (row.chat.unread > 0 || unread_by_others(row)));
         rows.sort_by_key(|row| std::cmp::Reverse(row.chat.active_at));
         rows.iter().map(|row| row.chat.id).collect()
     }

@@ -612,3 +612,24 @@ fn an_expired_token_is_renewed_before_the_first_stream() {
         }]
     );
 }
+
+#[test]
+fn after_an_absence_it_asks_who_read_what() {
+    let mut engine = connected();
+    for number in 1..=2 {
+        feed(&mut engine, Wire::Entry(wire(&entry(chat(number), 1))));
+    }
+    engine.apply(
+        [Input::MarkRead {
+            chat: chat(2),
+            seq: Seq(1),
+        }],
+        NOW,
+    );
+    let effects = feed(&mut engine, Wire::CaughtUp(v1::CaughtUp {}));
+    assert_eq!(
+        effects.calls,
+        [Call::Receipts(chat(1))],
+        "unread here, perhaps read elsewhere"
+    );
+}

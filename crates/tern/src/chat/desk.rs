@@ -235,9 +235,9 @@ impl Desk {
     }
 
     /// Carries out a typed line.
-    pub fn submit(&mut self, line: &str) -> Outcome {
+    pub async fn submit(&mut self, line: &str) -> Outcome {
         match Command::parse(line) {
-            Command::Say(text) => self.say(text),
+            Command::Say(text) => self.say(text).await,
             Command::Chat(name) => self.find(name),
             Command::Group { title, people } => self.create_group(title, people),
             Command::Add(people) => self.add(people),
@@ -269,7 +269,8 @@ impl Desk {
         Outcome::Done
     }
 
-    fn say(&mut self, text: String) {
+    /// Returns when it is in the outbox, so that lines keep their order; that takes this machine only.
+    async fn say(&mut self, text: String) {
         let Some(chat) = self.view.open else {
             return self.notice("no chat is open: /chat bob opens one".to_owned());
         };
@@ -285,7 +286,9 @@ impl Desk {
             state: SendState::Queued,
         };
         self.view.queue(queued);
-        self.spawn(|client, _| async move { Ok(client.send_message(message).await.map(drop)?) });
+        if let Err(error) = self.client.send_message(message).await {
+            self.notice(error.to_string());
+        }
     }
 
     /// Opens the chat with this title, number or person.

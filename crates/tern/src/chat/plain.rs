@@ -24,7 +24,7 @@ pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) ->
     // Typed lines wait until the chat that --to names is open.
     let mut opening = to.is_some();
     if let Some(name) = to {
-        desk.submit(&format!("/chat {name}"));
+        desk.submit(&format!("/chat {name}")).await;
         opening = desk.view.open.is_none();
     }
     let mut deadline = None;
@@ -57,7 +57,7 @@ pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) ->
                 screen.update(&desk.view, &update);
             }
             line = next_line(&mut input), if !opening => match line {
-                Some(line) => match desk.submit(&line) {
+                Some(line) => match desk.submit(&line).await {
                     Outcome::Done => {}
                     Outcome::Help => help().iter().for_each(|line| say(line)),
                     Outcome::Quit => input = None,

@@ -346,3 +346,6 @@ fn cut(text: &str, width: usize) -> String {
     }
     out + "…"
 }
+
+#[cfg(test)]
+mod tests;

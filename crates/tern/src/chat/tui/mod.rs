@@ -77,7 +77,9 @@ async fn chat(
     };
     let newest = desk.view.chats().first().map(|chat| chat.id);
     match (to, newest) {
-        (Some(name), _) => drop(desk.submit(&format!("/chat {name}"))),
+        (Some(name), _) => {
+            desk.submit(&format!("/chat {name}")).await;
+        }
         (None, Some(chat)) => desk.open(chat),
         (None, None) => screen.help = true,
     }
@@ -96,7 +98,7 @@ async fn chat(
             Some(update) = desk.update() => take_update(update, &mut desk, &mut screen),
             key = keys.recv() => {
                 let leave = match key {
-                    Some(key) => take_key(key, &mut desk, &mut screen),
+                    Some(key) => take_key(key, &mut desk, &mut screen).await,
                     None => true,
                 };
                 if leave {
@@ -146,21 +148,23 @@ fn open(chat: ChatId, desk: &mut Desk, screen: &mut Screen) {
 }
 
 /// True: the person leaves.
-fn take_key(event: TerminalEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
+async fn take_key(event: TerminalEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     match event {
         TerminalEvent::Paste(text) => screen.input.insert(&text.replace(['\r', '\n'], " ")),
-        TerminalEvent::Key(key) if key.kind != KeyEventKind::Release => return press(key, desk, screen),
+        TerminalEvent::Key(key) if key.kind != KeyEventKind::Release => {
+            return press(key, desk, screen).await;
+        }
         _ => {}
     }
     false
 }
 
-fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
+async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
         KeyCode::Char('c' | 'q') if control => return true,
         KeyCode::Char('d') if control && screen.input.is_empty() => return true,
-        KeyCode::Enter => return enter(desk, screen),
+        KeyCode::Enter => return enter(desk, screen).await,
         KeyCode::Esc => {
             screen.help = false;
             screen.notice = None;
@@ -188,12 +192,12 @@ fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     false
 }
 
-fn enter(desk: &mut Desk, screen: &mut Screen) -> bool {
+async fn enter(desk: &mut Desk, screen: &mut Screen) -> bool {
     let line = screen.input.take();
     screen.notice = None;
     screen.scrolled = 0;
     let before = desk.view.open;
-    match desk.submit(&line) {
+    match desk.submit(&line).await {
         Outcome::Done => screen.help &= desk.view.open == before,
         Outcome::Help => screen.help = true,
         Outcome::Quit => return true,

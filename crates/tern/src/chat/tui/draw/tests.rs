@@ -1,0 +1,144 @@
+//! What stands on the screen.
+
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use tern_client::{Chat, Event, Mark, Outgoing, QueuedMessage, SendState};
+use tern_proto::v1::Role;
+use tern_types::{ChatId, DeviceId, Seq};
+use uuid::Uuid;
+
+use super::*;
+use crate::chat::tui::input::Input;
+
+const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+fn user(number: u128) -> UserId {
+    UserId(Uuid::from_u128(number))
+}
+
+fn direct(peer: u128, unread: u32) -> Chat {
+    Chat {
+        id: ChatId::direct(user(1), user(peer)),
+        kind: ChatKind::Direct,
+        title: String::new(),
+        peer: Some(user(peer)),
+        member_count: 2,
+        role: Role::Member,
+        head: Seq(1),
+        active_at: NOW - std::time::Duration::from_secs(u64::from(unread)),
+        read: Seq(0),
+        unread,
+        left: false,
+    }
+}
+
+/// Alice chats with Bob; Carol's messages are unread.
+fn view() -> View {
+    let mut view = View::new(user(1), DeviceId(Uuid::from_u128(11)));
+    let bob = direct(2, 0);
+    view.open = Some(bob.id);
+    let bodies = [
+        "a message that is so long that it does not fit on one line",
+        "sent",
+    ];
+    for body in bodies {
+        let message = Outgoing::new(bob.id, body);
+        let state = SendState::Queued;
+        view.queue(QueuedMessage {
+            message,
+            chat: bob.id,
+            created_at: NOW,
+            state,
+        });
+    }
+    view.set_chat(bob);
+    view.set_chat(direct(3, 7));
+    view.set_names([(user(2), "Bob".to_owned()), (user(3), "Carol".to_owned())].into());
+    view.apply(
+        &Event::Connected {
+            session: "s".into(),
+            gateway: "https://tern.example/".into(),
+        },
+        NOW,
+    );
+    view.apply(&Event::CaughtUp, NOW);
+    view.apply(
+        &Event::Receipt {
+            chat: direct(2, 0).id,
+            user: user(2),
+            mark: Mark::default(),
+        },
+        NOW,
+    );
+    view
+}
+
+fn drawn(view: &View, width: u16, height: u16, help: bool) -> String {
+    let mut screen = Screen {
+        input: Input::default(),
+        notice: None,
+        help,
+        scrolled: 0,
+        page: 0,
+        lines: 0,
+    };
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal
+        .draw(|frame| super::screen(frame, view, &mut screen))
+        .unwrap();
+    let buffer = terminal.backend().buffer();
+    let row = |y: u16| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+    (0..height).map(|y| row(y).trim_end().to_owned() + "\n").collect()
+}
+
+#[test]
+fn chats_messages_and_the_connection_are_shown() {
+    let shown = drawn(&view(), 80, 14, false);
+    for text in [
+        "Bob",
+        "Carol",
+        " 7",
+        "you        a message that is so long",
+        "sent ◷",
+        "message to Bob",
+        "● https://tern.example/",
+    ] {
+        assert!(shown.contains(text), "no {text:?} in\n{shown}");
+    }
+    assert!(!shown.contains("not connected"), "{shown}");
+}
+
+#[test]
+fn help_covers_the_timeline() {
+    assert!(drawn(&view(), 100, 24, true).contains("/group \"lunch club\" bob carol"));
+}
+
+#[test]
+fn no_size_of_a_terminal_is_too_small_or_too_large() {
+    let view = view();
+    for (width, height) in [
+        (1, 1),
+        (2, 40),
+        (40, 2),
+        (5, 5),
+        (30, 8),
+        (69, 3),
+        (70, 4),
+        (500, 200),
+    ] {
+        for help in [false, true] {
+            drawn(&view, width, height, help);
+        }
+    }
+}
+
+#[test]
+fn a_long_title_is_cut_to_what_fits() {
+    for (text, width, cut_text) in [
+        ("short", 10, "short"),
+        ("much too long", 6, "much …"),
+        ("日本語です", 5, "日本…"),
+    ] {
+        assert_eq!(cut(text, width), cut_text);
+    }
+}
