@@ -31,8 +31,8 @@ use crate::stream::DeviceStream;
 /// generous, since an idle window costs nothing.
 const CONNECTION_WINDOW: u32 = 1 << 20;
 const STREAM_WINDOW: u32 = 1 << 20;
-/// One stream and some unary calls.
-const MAX_STREAMS: u32 = 128;
+/// A device needs one and some unary calls; a proxy in front carries those of many devices on one connection.
+const MAX_STREAMS: u32 = 1000;
 /// Longer than the longest heartbeat interval: a device that speaks is never woken by a ping.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(240);
 /// A phone on a bad network may take this long to answer one.

@@ -169,6 +169,64 @@ async fn what_waits_is_read_in_windows_before_caught_up() {
 }
 
 #[tokio::test]
+async fn sessions_read_their_inboxes_again_when_presence_moves_and_once_more_when_the_old_node_knows() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let mut phone = world.open(user, device).await;
+    assert!(matches!(phone.event().await, Event::CaughtUp(_)));
+    // A row of which no wake came, because the chat node asked the wrong presence node.
+    let chats = [1, 2].map(|_| ChatId::direct(user, UserId::random()));
+    world.inbox(chats[0], 7);
+    world.presence(2, &[("presence-0", true), ("presence-1", false)]);
+    let announced = world.announced().await;
+    assert_eq!((announced.session, announced.ended), (phone.session, false));
+    let window = world.window().await;
+    assert_eq!(
+        (window.from_seq, &window.chat_id[..]),
+        (7, &chats[0].as_bytes()[..])
+    );
+    world.inbox(chats[1], 8);
+    world.presence_follows(0, 2).await;
+    let window = world.window().await;
+    assert_eq!(
+        (window.from_seq, &window.chat_id[..]),
+        (8, &chats[1].as_bytes()[..])
+    );
+}
+
+#[tokio::test]
+async fn browsers_call_the_unary_services_by_grpc_web() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let world = World::start(&[]).await;
+    let (user, device) = people();
+    let request = v1::GetChatRequest {
+        chat_id: ChatId::own(user).to_string(),
+        ..Default::default()
+    };
+    let message = prost::Message::encode_to_vec(&request);
+    let mut body = vec![0, 0, 0, 0, message.len() as u8];
+    body.extend(message);
+    let address = world.url.trim_start_matches("http://");
+    let head = format!(
+        "POST /tern.v1.Chats/GetChat HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/grpc-web+proto\r\n\
+         authorization: Bearer {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        world.token(user, device),
+        body.len(),
+    );
+    let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    connection.write_all(head.as_bytes()).await.unwrap();
+    connection.write_all(&body).await.unwrap();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(
+        answer.contains(&format!("tern-user={user}")) && answer.contains("grpc-status:0"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
 async fn a_send_whose_link_breaks_is_answered_unavailable_and_the_next_one_goes_through() {
     let mut world = World::start(&[]).await;
     let (user, device) = people();

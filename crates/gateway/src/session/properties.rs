@@ -86,7 +86,8 @@ enum Step {
     Live(usize),
     LoseLive(usize),
     Settle(usize),
-    Control,
+    /// The next of the control stream, or one that overtook it: a chat has two owners while it moves.
+    Control(usize),
     Window(usize),
     WindowFails(usize),
     Inbox,
@@ -108,7 +109,8 @@ fn step(chats: usize) -> impl Strategy<Value = Step> {
         6 => (0usize..8).prop_map(Step::Live),
         2 => (0usize..8).prop_map(Step::LoseLive),
         3 => chat.clone().prop_map(Step::Settle),
-        6 => Just(Step::Control),
+        6 => Just(Step::Control(0)),
+        1 => (0usize..4).prop_map(Step::Control),
         6 => (0usize..4).prop_map(Step::Window),
         1 => (0usize..4).prop_map(Step::WindowFails),
         2 => Just(Step::Inbox),
@@ -359,8 +361,8 @@ impl World {
             }
             Step::Live(_) | Step::LoseLive(_) => {}
             Step::Settle(n) => self.settle(n),
-            Step::Control => {
-                if let Some(mail) = self.control.pop_front() {
+            Step::Control(at) => {
+                if let Some(mail) = self.control.remove(at.min(self.control.len().saturating_sub(1))) {
                     self.tell(Event::Mail(mail));
                 }
             }
@@ -467,7 +469,7 @@ impl World {
                 self.settle(n);
             }
             while !self.control.is_empty() || !self.windows.is_empty() || self.inbox_asked {
-                self.take(Step::Control);
+                self.take(Step::Control(0));
                 self.take(Step::Window(0));
                 self.take(Step::Inbox);
                 self.take(Step::Flush);
@@ -539,7 +541,7 @@ fn memory_is_bounded_and_nothing_is_lost_by_it() {
 impl World {
     fn calm_once(&mut self) {
         while !self.control.is_empty() || !self.windows.is_empty() || self.inbox_asked {
-            self.take(Step::Control);
+            self.take(Step::Control(0));
             self.take(Step::Window(0));
             self.take(Step::Inbox);
             self.take(Step::Flush);

@@ -733,3 +733,51 @@ fn a_slow_device_loses_live_pushes_and_reads_its_inbox_instead() {
     let talk = talk.tell(Event::Flushed);
     assert!(matches!(talk.wants[..], [Effect::ReadInbox]), "{:?}", talk.wants);
 }
+
+#[test]
+fn a_wake_that_overtakes_an_older_written_acknowledgement_is_not_forgotten() {
+    let chat = ChatId::direct(UserId::random(), UserId::random());
+    let ack = |seq| {
+        Item::Ack(v1::Ack {
+            chat_id: chat.to_string(),
+            seq,
+        })
+    };
+    let live = |seq| {
+        Event::Mail(Mail::Live {
+            chat,
+            seq,
+            event: Bytes::new(),
+        })
+    };
+    let wake = |seq| {
+        Event::Mail(Mail::Wake {
+            chat,
+            from: seq,
+            to: seq,
+        })
+    };
+    let written = |seq, row_from| Event::Mail(Mail::AckWritten { chat, seq, row_from });
+    let mut talk = talk()
+        .opened()
+        .tell(live(1))
+        .tell(wake(1))
+        .item(ack(1))
+        .tell(live(2));
+    // The chat has moved: its new owner's wake is here before the old owner's answer.
+    talk = talk.tell(wake(2)).tell(written(1, 0));
+    talk.wants.clear();
+    talk = talk.tell(written(1, 2)).item(ack(2));
+    assert!(
+        matches!(
+            talk.wants[..],
+            [Effect::Ack {
+                seq: 2,
+                write: true,
+                ..
+            }]
+        ),
+        "{:?}",
+        talk.wants
+    );
+}

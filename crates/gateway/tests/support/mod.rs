@@ -50,7 +50,7 @@ pub struct FakeChat {
     down: Downward<ControlDown>,
     live: Downward<LiveDown>,
     replies: Downward<WindowReplies>,
-    replaced: Downward<AnnounceReplies>,
+    announce_streams: Arc<Mutex<Vec<mpsc::Sender<Result<AnnounceReplies, Status>>>>>,
     inbox: Arc<Mutex<Vec<InboxRow>>>,
     /// Owner of everything in Chats, by node name; others answer not-owner.
     owner: Arc<Mutex<String>>,
@@ -150,7 +150,7 @@ impl Presence for FakeChat {
         request: Request<Streaming<Announcements>>,
     ) -> Result<Response<Out<AnnounceReplies>>, Status> {
         let (tx, rx) = mpsc::channel(64);
-        *self.replaced.lock().unwrap() = Some(tx.clone());
+        self.announce_streams.lock().unwrap().push(tx.clone());
         let (announced, mut frames) = (self.announced.clone(), request.into_inner());
         tokio::spawn(async move {
             while let Ok(Some(frame)) = frames.message().await {
@@ -161,7 +161,7 @@ impl Presence for FakeChat {
                 let items = frame.items.iter().map(reply).collect();
                 let _ = tx
                     .send(Ok(AnnounceReplies {
-                        map_version: frame.map_version,
+                        map_version: 1,
                         items,
                     }))
                     .await;
@@ -312,7 +312,7 @@ impl World {
             down: Arc::default(),
             live: Arc::default(),
             replies: Arc::default(),
-            replaced: Arc::default(),
+            announce_streams: Arc::default(),
             inbox: Arc::default(),
             owner: Arc::new(Mutex::new("chat-0".into())),
             name: "chat-0".into(),
@@ -451,12 +451,12 @@ impl World {
     }
 
     pub async fn replaced(&self, session: u64) {
-        let replaced = self.chat.replaced.lock().unwrap().clone().expect("a link");
+        let stream = self.chat.announce_streams.lock().unwrap()[0].clone();
         let item = AnnounceReply {
             replaced_session: session,
             ..Default::default()
         };
-        replaced
+        stream
             .send(Ok(AnnounceReplies {
                 map_version: 1,
                 items: vec![item],
@@ -483,6 +483,35 @@ impl World {
             self.map
                 .send_replace(Arc::new(ClusterMap::new(version, self.nodes.clone())));
         }
+    }
+
+    /// The presence nodes of a new map; all of them are the same fake.
+    pub fn presence(&mut self, version: i64, names: &[(&str, bool)]) {
+        let address = self.nodes[0].1.address.clone();
+        self.nodes.retain(|(role, _)| *role != Role::Presence);
+        self.nodes.extend(names.iter().map(|(name, draining)| {
+            (
+                Role::Presence,
+                Node {
+                    draining: *draining,
+                    ..node(name, &address)
+                },
+            )
+        }));
+        self.map
+            .send_replace(Arc::new(ClusterMap::new(version, self.nodes.clone())));
+    }
+
+    /// The first announce stream that was opened says by which map it goes.
+    pub async fn presence_follows(&self, stream: usize, map_version: i64) {
+        let stream = self.chat.announce_streams.lock().unwrap()[stream].clone();
+        stream
+            .send(Ok(AnnounceReplies {
+                map_version,
+                items: Vec::new(),
+            }))
+            .await
+            .unwrap();
     }
 
     /// The control stream ends as when the node is gone.
