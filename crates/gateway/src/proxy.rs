@@ -45,8 +45,6 @@ const NOT_OWNER: &str = "tern-not-owner";
 const CHAT: &str = "tern-chat";
 /// How a node's tonic begins its INTERNAL for bytes that do not decode: it is the caller's fault.
 const UNDECODABLE: &str = "failed to decode Protobuf message";
-/// How a node's status begins when the request is no message of the method's type.
-const UNDECODED: &str = "failed to decode Protobuf message";
 /// What of a client's metadata goes on: the trace. Credentials and anything `tern-*` stay here.
 const PASSED_ON: [&str; 2] = ["traceparent", "tracestate"];
 
@@ -178,13 +176,8 @@ pub fn told(status: Status) -> Status {
         tracing::info!(code = ?status.code(), message = status.message(), "a node did not answer");
         return ApiError::unavailable("the node did not answer").into();
     }
-    if status.code() == Code::Internal && status.message().starts_with(UNDECODED) {
-        // The node's library takes what it cannot decode for a fault of the server.
-        return malformed();
-    }
     if status.code() == Code::Internal && status.message().starts_with(UNDECODABLE) {
-        let message = "the request is no message of this method";
-        return ApiError::new(ErrorReason::ProtocolError, message).into();
+        return malformed();
     }
     Status::with_details(
         status.code(),
@@ -202,8 +195,6 @@ fn unreadable(status: Status) -> Status {
         )
         .into(),
         // Tonic's word for a frame that is cut off or none at all.
-        Code::Internal => ApiError::new(ErrorReason::ProtocolError, "the request is no gRPC frame").into(),
-        // Not framed as gRPC.
         Code::Internal => malformed(),
         _ => status,
     }
