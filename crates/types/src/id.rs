@@ -173,7 +173,13 @@ mod tests {
     fn only_the_hyphenated_form_is_an_id() {
         let id = UserId::random();
         assert_eq!(id.to_string().parse(), Ok(id));
-        for bad in ["", "x", &id.0.simple().to_string(), &format!("{{{id}}}"), "'; drop table users; --"] {
+        for bad in [
+            "",
+            "x",
+            &id.0.simple().to_string(),
+            &format!("{{{id}}}"),
+            "'; drop table users; --",
+        ] {
             assert_eq!(bad.parse::<UserId>(), Err(IdError), "{bad}");
         }
         assert_eq!(UserId::from_slice(&[0; 15]), Err(IdError));

@@ -54,13 +54,16 @@ impl fmt::Debug for Slot {
 /// Which of `nodes` owns `slot`: rendezvous hashing (Thaler and Ravishankar, 1998). A node that joins or leaves
 /// moves only its own share. `None` without nodes.
 pub fn rendezvous<'a>(slot: Slot, nodes: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    nodes.into_iter().max_by_key(|name| (mix(name_hash(name) ^ mix(u64::from(slot.0) + 1)), *name))
+    nodes
+        .into_iter()
+        .max_by_key(|name| (mix(name_hash(name) ^ mix(u64::from(slot.0) + 1)), *name))
 }
 
 /// FNV-1a (Fowler, Noll, Vo), 64 bits.
 fn name_hash(name: &str) -> u64 {
-    name.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// The finaliser of splitmix64 (Steele, Lea, Flood, 2014).
@@ -76,7 +79,9 @@ mod tests {
     use super::*;
 
     fn owners(nodes: &[&'static str]) -> Vec<&'static str> {
-        Slot::all().filter_map(|slot| rendezvous(slot, nodes.iter().copied())).collect()
+        Slot::all()
+            .filter_map(|slot| rendezvous(slot, nodes.iter().copied()))
+            .collect()
     }
 
     #[test]
