@@ -86,10 +86,11 @@ async fn when_a_gateway_dies_the_next_one_gets_the_outbox() {
     for number in 0..20 {
         client.send(CHAT, format!("{number}")).await.unwrap();
     }
-    let mut last = 0;
-    while last < 20 {
-        last = until(&mut events, sent).await;
-    }
+    let seq = |event| match event {
+        Event::Entry(entry) => Some(entry.seq.0),
+        _ => None,
+    };
+    while until(&mut events, seq).await < 20 {}
     let bodies: Vec<String> = world.state().log.iter().map(|(_, body)| body.clone()).collect();
     assert_eq!(
         bodies,

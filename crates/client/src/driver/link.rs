@@ -143,16 +143,19 @@ impl Link {
 
     /// Lets the server read what was written, then ends.
     pub(super) async fn close(&mut self) {
-        self.flush();
         let State::Up(stream) = std::mem::replace(&mut self.state, State::Down) else {
             return;
         };
         let Stream { writer, mut frames } = *stream;
-        // Half-closes the stream.
-        drop(writer);
-        let ended = async { while let Ok(Some(_)) = frames.message().await {} };
-        // A server that does not end it has the acknowledgements all the same.
-        let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+        let waiting = &mut self.waiting;
+        let last_words = async {
+            while !waiting.is_empty() && writer.send(next_frame(waiting)).await.is_ok() {}
+            // Half-closes the stream.
+            drop(writer);
+            while let Ok(Some(_)) = frames.message().await {}
+        };
+        // A server that does not end it has had its time.
+        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
     }
 }
 

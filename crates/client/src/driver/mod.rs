@@ -125,6 +125,7 @@ impl Driver {
             batch = self.gather(step);
         };
         self.link.close().await;
+        self.calls.abort_all();
         self.pending.push_back(Event::Stopped(reason));
         let last = async {
             for event in self.pending.drain(..) {

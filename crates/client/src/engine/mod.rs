@@ -357,9 +357,13 @@ impl Engine {
         }
     }
 
+    /// The driver closes the stream after it has written what is acknowledged here.
     fn stop(&mut self, reason: StopReason) {
+        if self.session.open() {
+            self.flush_acks();
+            self.flush_reads();
+        }
         self.session.stop();
-        self.effects.stream = Some(StreamOrder::Close);
         self.effects.stopped = Some(reason);
     }
 

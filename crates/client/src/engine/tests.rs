@@ -633,3 +633,13 @@ fn after_an_absence_it_asks_who_read_what() {
         "unread here, perhaps read elsewhere"
     );
 }
+
+#[test]
+fn the_end_takes_the_last_acknowledgements_along() {
+    let mut engine = connected();
+    let last = Input::Frame(frame(Wire::Entry(wire(&entry(chat(1), 1)))));
+    let effects = engine.apply([last, Input::Stop, Input::SetActive(true)], NOW);
+    assert_eq!(acks(&effects), [(chat(1).to_string(), 1)]);
+    assert_eq!((effects.stream, effects.stopped), (None, Some(StopReason::ByApp)));
+    assert_eq!(engine.next_wake(), None);
+}
