@@ -174,3 +174,88 @@ impl Log {
 fn same(a: &Entry, b: &Entry) -> bool {
     a.request_id == b.request_id && a.sender_user_id == b.sender_user_id && super::text(a) == super::text(b)
 }
+
+#[cfg(test)]
+mod tests {
+    use tern_proto::v1::SkipReason;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const CHAT: ChatId = ChatId(Uuid::from_u128(1));
+
+    fn entry(seq: u64, body: &'static str) -> Entry {
+        let message = Message {
+            envelope: None,
+            body: body.into(),
+        };
+        Entry {
+            chat_id: CHAT.to_string(),
+            seq,
+            content: Some(EntryContent {
+                content: Some(Content::Message(message)),
+            }),
+            ..Entry::default()
+        }
+    }
+
+    fn phone() -> State {
+        State::new(UserId(Uuid::nil()))
+    }
+
+    #[test]
+    fn entries_out_of_order_and_repeated_make_one_log() {
+        let mut state = phone();
+        for (seq, body) in [(3, "c"), (1, "a"), (1, "a"), (2, "b"), (3, "c"), (5, "e")] {
+            state.entry(entry(seq, body));
+        }
+        assert_eq!(state.logs[&CHAT].texts(), ["a", "b", "c"]);
+        assert_eq!((state.cursor(CHAT), state.repeated), (3, 2));
+        assert_eq!(state.broken, None);
+        state.skip(Skipped {
+            chat_id: CHAT.to_string(),
+            to_seq: 4,
+            reason: SkipReason::NotAMember.into(),
+        });
+        assert_eq!(state.logs[&CHAT].texts(), ["a", "b", "c", "e"]);
+    }
+
+    #[test]
+    fn two_entries_at_one_place_break_the_protocol() {
+        let mut state = phone();
+        state.entry(entry(1, "a"));
+        state.entry(entry(1, "b"));
+        assert!(state.broken.is_some_and(|what| what.contains("two entries at 1")));
+    }
+
+    #[test]
+    fn one_request_with_two_places_breaks_the_protocol() {
+        let mut state = phone();
+        let request = RequestId(Uuid::from_u128(7));
+        for seq in [1, 2] {
+            state.own(
+                request,
+                Sent {
+                    chat_id: CHAT.to_string(),
+                    seq,
+                    sent_at_ms: 0,
+                },
+                b"x",
+            );
+        }
+        assert!(state.broken.is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_held_comes_again() {
+        let mut state = phone();
+        for seq in 2..2000 {
+            state.entry(entry(seq, "x"));
+        }
+        state.entry(entry(1, "x"));
+        let held = HELD as u64;
+        assert_eq!(state.cursor(CHAT), held + 1);
+        state.entry(entry(held + 2, "x"));
+        assert_eq!(state.cursor(CHAT), held + 2);
+    }
+}

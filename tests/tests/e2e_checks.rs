@@ -1,0 +1,43 @@
+//! The tests' own eyes: what the checks after each test look for, they find.
+
+use tern_tests::{World, checks};
+use tern_types::ChatId;
+
+#[tokio::test]
+async fn a_gap_in_a_log_is_found() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let hers = world.phone(&alice).await;
+    for text in ["one", "two", "three"] {
+        hers.say(bob.id, text).await;
+    }
+    checks::store_and_logs(&world).await.unwrap();
+    let store = world.store().await;
+    sqlx::query("DELETE FROM messages WHERE seq = 2")
+        .execute(&store)
+        .await
+        .unwrap();
+    let error = checks::store_and_logs(&world).await.unwrap_err();
+    assert!(error.to_string().contains("gaps"), "{error}");
+    world.platform.abort().await.unwrap();
+}
+
+/// A message comes by a platform that knows nothing of the device's session: nobody tells the device, the sweep does, and
+/// the test fails by it.
+#[tokio::test]
+async fn a_row_that_nobody_told_of_is_swept_and_fails_the_test() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let his = world.phone(&bob).await;
+    checks::nothing_swept(&world).await.unwrap();
+
+    let other = world.beside().await;
+    let hers = other.phone(&alice).await;
+    let chat: ChatId = hers.say(bob.id, "hello").await.chat_id.parse().unwrap();
+    his.has(chat, 1).await;
+    let error = checks::nothing_swept(&world).await.unwrap_err();
+    assert!(error.to_string().contains("sweep found 1"), "{error}");
+    drop(hers);
+    other.end_swept().await;
+    world.end_swept().await;
+}
