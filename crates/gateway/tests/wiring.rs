@@ -169,7 +169,7 @@ async fn what_waits_is_read_in_windows_before_caught_up() {
 }
 
 #[tokio::test]
-async fn sessions_read_their_inboxes_again_when_presence_moves_and_once_more_when_the_old_node_knows() {
+async fn fine_print_9_inboxes_are_read_again_when_presence_moves_and_once_more_when_the_old_node_knows() {
     let mut world = World::start(&[]).await;
     let (user, device) = people();
     let mut phone = world.open(user, device).await;

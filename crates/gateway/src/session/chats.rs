@@ -20,6 +20,8 @@ pub struct Chat {
     pub acked_at: Timestamp,
     /// The acknowledgement that is being written.
     pub writing: Option<u64>,
+    /// When the store last confirmed one.
+    pub written_at: Timestamp,
     /// A row came while one was being written: write once more.
     pub write_again: bool,
     pub read: u64,
@@ -64,6 +66,11 @@ impl Chat {
     pub fn look_again(&mut self, timeout: Duration, now: Timestamp) {
         let owed = self.row.is_some() || !self.unacked.is_empty();
         self.due = owed.then(|| now + timeout * (1 << self.tries));
+    }
+
+    /// Whether a row from `from` on, read a moment ago, may have been ended by an acknowledgement since.
+    pub fn may_have_ended(&self, from: u64, moment: Duration, now: Timestamp) -> bool {
+        self.acked >= from && now < self.acked_at.max(self.written_at) + moment
     }
 
     fn may_be_forgotten(&self) -> bool {

@@ -81,18 +81,12 @@ impl Session {
         let others_look = self.reader.inbox_is_pending();
         let grace = self.settings.sweep_grace;
         for row in inbox.rows.into_iter().filter(|row| row.age >= grace) {
-            let acked = self
-                .chats
-                .get(row.chat)
-                .is_some_and(|chat| chat.acked >= row.from);
-            let known = self
-                .chats
-                .get(row.chat)
-                .is_some_and(|chat| chat.row.is_some() || chat.catch_up.is_some());
-            if known {
+            let chat = self.chats.get(row.chat);
+            if chat.is_some_and(|chat| chat.row.is_some() || chat.catch_up.is_some()) {
                 continue;
             }
-            if !acked && !others_look {
+            let ended = chat.is_some_and(|chat| chat.may_have_ended(row.from, grace, now));
+            if !ended && !others_look {
                 self.effects.push(Effect::SweepFound {
                     chat: row.chat,
                     from: row.from,
@@ -172,7 +166,7 @@ impl Session {
         if chat.writing != Some(seq) {
             return;
         }
-        chat.writing = None;
+        (chat.writing, chat.written_at) = (None, now);
         let again = std::mem::take(&mut chat.write_again);
         let upto = chat.row.map_or(0, |row| row.upto);
         if row_from > 0 && row_from <= seq {

@@ -277,7 +277,7 @@ fn each_way_to_break_the_protocol_ends_the_stream_with_its_code() {
 }
 
 #[test]
-fn opened_comes_first_and_waits_for_presence_then_for_the_inbox() {
+fn rule_3_a_session_is_registered_first_and_then_reads_its_inbox() {
     let talk = talk().open();
     assert!(
         matches!(talk.wants[..], [Effect::Register { .. }]),
@@ -710,7 +710,7 @@ fn a_row_that_only_the_sweep_found_is_a_defect() {
 }
 
 #[test]
-fn a_slow_device_loses_live_pushes_and_reads_its_inbox_instead() {
+fn rule_8_a_slow_device_loses_live_pushes_and_reads_its_inbox_instead() {
     let chat = ChatId::direct(UserId::random(), UserId::random());
     let body = Bytes::from(vec![0; settings::LIVE_BELOW_BYTES / 4]);
     let live = |seq| {
@@ -777,6 +777,28 @@ fn a_wake_that_overtakes_an_older_written_acknowledgement_is_not_forgotten() {
                 ..
             }]
         ),
+        "{:?}",
+        talk.wants
+    );
+}
+
+#[test]
+fn fine_print_12_the_last_acknowledgement_is_sent_again_when_the_slot_moves() {
+    let chat = ChatId::direct(UserId::random(), UserId::random());
+    let ack = v1::Ack {
+        chat_id: chat.to_string(),
+        seq: 1,
+    };
+    let live = Mail::Live {
+        chat,
+        seq: 1,
+        event: Bytes::new(),
+    };
+    let talk = talk().opened().tell(Event::Mail(live)).item(Item::Ack(ack));
+    let before = talk.wants.len();
+    let talk = talk.tell(Event::Moved(&|moved| moved == chat));
+    assert!(
+        matches!(talk.wants[before..], [Effect::Ack { seq: 1, .. }]),
         "{:?}",
         talk.wants
     );

@@ -38,6 +38,8 @@ pub type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// Where a stream's messages to the gateway are put, while it is open.
 type Downward<T> = Arc<Mutex<Option<mpsc::Sender<Result<T, Status>>>>>;
 
+type ReplySender = mpsc::Sender<Result<AnnounceReplies, Status>>;
+
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -50,7 +52,7 @@ pub struct FakeChat {
     down: Downward<ControlDown>,
     live: Downward<LiveDown>,
     replies: Downward<WindowReplies>,
-    announce_streams: Arc<Mutex<Vec<mpsc::Sender<Result<AnnounceReplies, Status>>>>>,
+    announce_streams: Arc<Mutex<Vec<ReplySender>>>,
     inbox: Arc<Mutex<Vec<InboxRow>>>,
     /// Owner of everything in Chats, by node name; others answer not-owner.
     owner: Arc<Mutex<String>>,
