@@ -196,7 +196,7 @@ async fn two_owners_of_one_chat_at_once_keep_one_log() {
 
 /// Rule 9, first half.
 #[tokio::test]
-async fn messages_flow_on_while_etcd_is_away() {
+async fn rule_9_messages_flow_on_while_etcd_is_away() {
     let mut world = World::with_own_servers(patient).await;
     let mut conversation = Conversation::begin(&world).await;
     let freeze = |world: &mut World, signal| {
@@ -222,7 +222,7 @@ async fn messages_flow_on_while_etcd_is_away() {
 
 /// Rules 1 and 9, second half.
 #[tokio::test]
-async fn while_postgres_is_away_sends_are_unavailable_and_nothing_acknowledged_is_lost() {
+async fn rule_9_while_postgres_is_away_sends_are_unavailable_and_nothing_acknowledged_is_lost() {
     let mut world = World::with_own_servers(patient).await;
     let mut conversation = Conversation::begin(&world).await;
     let sender = world.user("carol").await;

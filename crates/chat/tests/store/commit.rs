@@ -49,7 +49,7 @@ async fn rule_2_two_owners_at_once_make_one_log_without_gaps() {
 }
 
 #[tokio::test]
-async fn rule_5_a_request_in_the_log_leaves_its_chat_out_and_no_other() {
+async fn rule_5_and_fine_print_10_a_request_in_the_log_leaves_its_chat_out_and_no_other() {
     let store = Store::new().await;
     let (a, b, c) = (store.user().await, store.user().await, store.user().await);
     let (mut one, two) = (store.direct(a, b).await, store.direct(a, c).await);

@@ -58,7 +58,7 @@ async fn a_window_goes_on_where_the_last_one_ended() {
 }
 
 #[tokio::test]
-async fn rule_7_intervals_of_membership_limit_what_is_read() {
+async fn rule_7_and_fine_print_6_intervals_of_membership_limit_what_is_read() {
     let store = Store::new().await;
     let (a, b) = (store.user().await, store.user().await);
     let mut chat = store.group(a, &[b]).await;

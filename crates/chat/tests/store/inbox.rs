@@ -73,7 +73,7 @@ async fn a_row_that_an_owner_left_and_died_ends_with_the_next_settle_that_knows_
 }
 
 #[tokio::test]
-async fn fine_print_2_an_acknowledgement_ends_a_row_at_the_head_and_moves_it_below() {
+async fn rule_4_and_fine_print_2_an_acknowledgement_ends_a_row_at_the_head_and_moves_it_below() {
     let store = Store::new().await;
     let (a, b) = (store.user().await, store.user().await);
     let (a1, b1) = (store.device(a).await, store.device(b).await);

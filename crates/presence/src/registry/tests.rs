@@ -117,7 +117,7 @@ fn announcing_again_changes_nothing() {
 }
 
 #[test]
-fn a_newer_session_replaces_the_older_which_is_found_until_it_is_unregistered() {
+fn fine_print_8_a_newer_session_replaces_the_older_which_is_found_until_it_is_unregistered() {
     let mut it = Fixture::new();
     it.announce("g1", 10, 0);
     assert_eq!(it.announce("g2", 20, 5_000), [replaced("g1", 10)]);
@@ -144,7 +144,7 @@ fn of_sessions_within_the_clocks_error_the_later_announced_is_the_newer() {
 }
 
 #[test]
-fn the_end_of_an_old_session_never_removes_a_newer_one() {
+fn fine_print_8_the_end_of_an_old_session_never_removes_a_newer_one() {
     let mut it = Fixture::new();
     it.announce("g1", 10, 0);
     it.announce("g1", 11, 5_000);

@@ -16,6 +16,8 @@ use crate::state::{Origin, Outcome, Refusal};
 const READ_MARKS_AFTER: Duration = Duration::from_secs(1);
 /// Commands that wait in a shard: some seconds of work. More are refused at once, and clients come again.
 const MAX_WAITING: usize = 16_384;
+/// Commands that wait for one chat: sixteen batches. A hotter group is slowed down before it slows others.
+pub(super) const MAX_WAITING_OF_CHAT: usize = 1024;
 /// Acknowledgements that wait to be written. More are dropped unconfirmed: gateways repeat them.
 const MAX_WAITING_ACKS: usize = 65_536;
 
@@ -74,6 +76,11 @@ impl ShardState {
             .entry(id)
             .or_insert_with(|| load_new(id, create, now, out));
         chat.last_used = now;
+        if chat.waiting() >= MAX_WAITING_OF_CHAT {
+            let outcome = Outcome::Refused(Refusal::OVERLOADED);
+            out.push(Effect::Answer { origin, outcome });
+            return;
+        }
         match chat.enqueue(origin, command) {
             Some(outcome) => out.push(Effect::Answer { origin, outcome }),
             None => {

@@ -12,6 +12,8 @@ pub mod event;
 mod jobs;
 mod loads;
 mod results;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;

@@ -1,0 +1,226 @@
+//! Rules that the shard's state keeps by the order of what it does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tern_types::{DeviceId, RequestId, SessionId};
+use uuid::Uuid;
+
+use super::commands::MAX_WAITING_OF_CHAT;
+use super::*;
+use crate::state::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
+use crate::state::{EntryKind, Missing, NewEntry, Outcome, Refusal};
+
+const START: Timestamp = Timestamp(1_000_000);
+
+struct Shard {
+    state: ShardState,
+    chat: ChatId,
+    people: [UserId; 2],
+    now: Timestamp,
+}
+
+impl Shard {
+    /// A shard with one chat of two people.
+    fn new() -> Self {
+        let people = [UserId::random(), UserId::random()];
+        let chat = ChatId::direct(people[0], people[1]);
+        let mut shard = Self {
+            state: ShardState::default(),
+            chat,
+            people,
+            now: START,
+        };
+        let effects = shard.tell(Event::Recover {
+            chat,
+            low: Seq(1),
+            high: Seq(1),
+        });
+        assert!(matches!(effects.as_slice(), [Effect::Load { .. }]), "{effects:?}");
+        let member = |user| {
+            (
+                user,
+                Member {
+                    role: Role::Member,
+                    joined: Seq(1),
+                    last_sent: Seq::ZERO,
+                },
+                Seq::ZERO,
+            )
+        };
+        let snapshot = Snapshot {
+            kind: ChatKind::Direct,
+            title: String::new(),
+            key: ChatKey(Arc::new([0; 32])),
+            head: Seq::ZERO,
+            ordinal: 0,
+            members: people.map(member).to_vec(),
+            unsettled: None,
+            placed: Vec::new(),
+            last_sent_at: START,
+        };
+        shard.tell(Event::Loaded {
+            chat,
+            result: Ok(Some(snapshot)),
+        });
+        shard
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.state.apply(event, self.now, &mut effects);
+        self.state.flush_receipts(&mut effects);
+        effects
+    }
+
+    fn send(&mut self) -> Vec<Effect> {
+        let request = RequestId::random();
+        let entry = NewEntry {
+            kind: EntryKind::Message,
+            sender: self.people[0],
+            device: DeviceId::BACK_END,
+            request,
+            fingerprint: [0; 16],
+            counts: true,
+            content: Bytes::new(),
+        };
+        let origin = Origin::Link {
+            link: 1,
+            reference: 1,
+            session: SessionId(1),
+            request,
+        };
+        let chat = self.chat;
+        self.tell(Event::Send {
+            origin,
+            chat,
+            peer: None,
+            entry,
+        })
+    }
+
+    fn job(&mut self) -> Option<Job> {
+        let mut effects = Vec::new();
+        let job = self.state.next_job(self.now, &mut effects);
+        assert!(effects.is_empty(), "{effects:?}");
+        job
+    }
+
+    fn committed(&mut self) -> Vec<Effect> {
+        assert!(matches!(self.job(), Some(Job::Commit(_))));
+        self.tell(Event::JobDone(JobDone::Commit(vec![(
+            self.chat,
+            Committed::Moved,
+        )])))
+    }
+
+    /// Settles with the other person's device missing.
+    fn settled(&mut self) -> Vec<Effect> {
+        self.now = self.now + SETTLE_AFTER + Duration::from_secs(2);
+        let Some(Job::Settle(settle)) = self.job() else {
+            panic!("no settle is due")
+        };
+        let missing = Missing {
+            user: self.people[1],
+            device: DeviceId::random(),
+            from: Seq(1),
+        };
+        let missing = Some(HashMap::from([(self.chat, vec![missing])]));
+        let chats = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
+        self.tell(Event::JobDone(JobDone::Settle { chats, missing }))
+    }
+}
+
+#[test]
+fn rule_1_nobody_is_told_anything_before_the_commit() {
+    let mut shard = Shard::new();
+    assert!(shard.send().is_empty(), "neither an answer nor a push");
+    let effects = shard.committed();
+    let answered = effects.iter().position(|effect| {
+        matches!(
+            effect,
+            Effect::Answer {
+                outcome: Outcome::Placed { .. },
+                ..
+            }
+        )
+    });
+    let pushed = effects
+        .iter()
+        .position(|effect| matches!(effect, Effect::Push { .. }));
+    assert_eq!((answered, pushed), (Some(0), Some(1)));
+}
+
+#[test]
+fn rule_1_a_commit_of_unknown_outcome_is_not_acknowledged() {
+    let mut shard = Shard::new();
+    shard.send();
+    assert!(matches!(shard.job(), Some(Job::Commit(_))));
+    let effects = shard.tell(Event::JobDone(JobDone::Commit(vec![(
+        shard.chat,
+        Committed::Away,
+    )])));
+    let refused = matches!(
+        effects.as_slice(),
+        [Effect::Answer {
+            outcome: Outcome::Refused(Refusal::Unavailable { .. }),
+            ..
+        }]
+    );
+    assert!(refused, "{effects:?}");
+}
+
+#[test]
+fn rule_3_devices_are_looked_up_after_their_rows_are_written() {
+    let mut shard = Shard::new();
+    shard.send();
+    let effects = shard.committed();
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Wake { .. })));
+    let effects = shard.settled();
+    assert!(matches!(effects.as_slice(), [Effect::Wake { .. }]), "{effects:?}");
+}
+
+#[test]
+fn fine_print_5_what_was_not_confirmed_is_settled_again_and_not_closed() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    shard.settled();
+    let (chat, upto) = (shard.chat, Seq(1));
+    shard.tell(Event::WakesDone {
+        chat,
+        upto,
+        ok: false,
+    });
+    assert!(!matches!(shard.job(), Some(Job::Close(_))));
+    // Read marks may come in between; then the settle comes again.
+    shard.tell(Event::JobDone(JobDone::Reads {
+        reads: Vec::new(),
+        written: true,
+    }));
+    shard.settled();
+    shard.tell(Event::WakesDone { chat, upto, ok: true });
+    let Some(Job::Close(closes)) = shard.job() else {
+        panic!("nothing is closed")
+    };
+    assert_eq!(closes, [(chat, upto)]);
+}
+
+#[test]
+fn rule_8_a_chat_refuses_what_it_cannot_hold() {
+    let mut shard = Shard::new();
+    for _ in 0..MAX_WAITING_OF_CHAT {
+        assert!(shard.send().is_empty());
+    }
+    let effects = shard.send();
+    let refused = matches!(
+        effects.as_slice(),
+        [Effect::Answer {
+            outcome: Outcome::Refused(Refusal::Unavailable { .. }),
+            ..
+        }]
+    );
+    assert!(refused, "{effects:?}");
+}
