@@ -293,26 +293,27 @@ impl DeviceStream {
     fn has_ended(&self) -> bool {
         !matches!(self.end, End::Not)
     }
+}
 
-    /// Some of what waits to go out, as one frame.
-    fn frame(&mut self) -> Option<Frame> {
-        let mut bytes = 0;
-        let fits = |event: &&Bytes| {
-            let first = bytes == 0;
-            bytes += event_len_in_frame(event);
-            first || bytes <= MAX_FRAME_BYTES
-        };
-        let count = self.out.iter().take(MAX_FRAME_EVENTS).take_while(fits).count();
-        if count == 0 {
-            return None;
-        }
-        let events: Vec<Bytes> = self.out.drain(..count).collect();
-        if self.out.is_empty() {
-            self.out = VecDeque::new();
-        }
-        metrics::frame_out(events.len());
-        Some(Frame { events })
+/// Some of what waits to go out, as one frame.
+fn pack(out: &mut VecDeque<Bytes>) -> Option<Frame> {
+    let mut bytes = 0;
+    let fits = |event: &&Bytes| {
+        let first = bytes == 0;
+        bytes += event_len_in_frame(event);
+        first || bytes <= MAX_FRAME_BYTES
+    };
+    let count = out.iter().take(MAX_FRAME_EVENTS).take_while(fits).count();
+    if count == 0 {
+        return None;
     }
+    let events: Vec<Bytes> = out.drain(..count).collect();
+    if out.is_empty() {
+        // Most streams are idle most of the time.
+        *out = VecDeque::new();
+    }
+    metrics::frame_out(events.len());
+    Some(Frame { events })
 }
 
 impl Stream for DeviceStream {
@@ -330,7 +331,7 @@ impl Stream for DeviceStream {
                 break;
             }
         }
-        if let Some(frame) = this.frame() {
+        if let Some(frame) = pack(&mut this.out) {
             return Poll::Ready(Some(Ok(frame)));
         }
         match std::mem::replace(&mut this.end, End::Over) {
@@ -355,4 +356,28 @@ impl Drop for DeviceStream {
 
 fn until(due: Timestamp) -> Duration {
     due.since(Timestamp::now()).min(MAX_SLEEP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(events: impl IntoIterator<Item = usize>) -> Vec<Vec<usize>> {
+        let mut out: VecDeque<Bytes> = events.into_iter().map(|len| vec![0; len].into()).collect();
+        std::iter::from_fn(|| pack(&mut out))
+            .map(|frame| frame.events.iter().map(Bytes::len).collect())
+            .collect()
+    }
+
+    #[test]
+    fn a_frame_has_at_most_64_events_and_512_kib_but_one_event_always_fits() {
+        assert_eq!(frames([]), [] as [Vec<usize>; 0]);
+        let lengths: Vec<usize> = frames([10; 130]).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [64, 64, 2]);
+        let (large, half) = (600 << 10, 255 << 10);
+        assert_eq!(
+            frames([large, half, half, half, large, 1]),
+            [vec![large], vec![half, half], vec![half], vec![large], vec![1]]
+        );
+    }
 }
