@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tern_types::{DeviceId, RequestId, SessionId};
-use uuid::Uuid;
 
 use super::commands::MAX_WAITING_OF_CHAT;
 use super::*;
