@@ -124,6 +124,26 @@ async fn the_only_presence_node_forgets_everything_and_nothing_is_lost() {
     world.end().await;
 }
 
+/// Nobody writes in the chat again: only looking for what a dead owner left finds it.
+#[tokio::test]
+async fn what_a_killed_owner_had_not_settled_is_settled_by_the_next() {
+    let world = World::with(patient).await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, device) = (world.phone(&alice).await, world.device(&bob).await);
+    let forgetful = world.phone_of(&device).await;
+    forgetful.acknowledge(false).await;
+    let sent = hers.say(bob.id, "the last word").await;
+    let chat: ChatId = sent.chat_id.parse().unwrap();
+    forgetful.has(chat, sent.seq).await;
+    // Settling waits for half a second.
+    world.platform.kill(&world.owner_of(chat).await).await.unwrap();
+    forgetful.disconnect().await;
+    let his = world.phone_of(&device).await;
+    his.has(chat, sent.seq).await;
+    hers.receipt(chat, bob.id, sent.seq, 0).await;
+    world.end().await;
+}
+
 /// A stale owner: it hangs until its lease is over and another one has taken its chats, then wakes up with commands,
 /// acknowledgements and settling still to do.
 #[tokio::test]
