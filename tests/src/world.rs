@@ -12,8 +12,9 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 
 use crate::{Api, Phone, checks};
 
-/// What a test waits for comes within milliseconds; a failover within the lease. Then it is not coming.
-pub const BOUND: Duration = Duration::from_secs(30);
+/// What a test waits for comes within milliseconds, over a failover within the lease; much later on a machine that has
+/// other things to do.
+pub const BOUND: Duration = Duration::from_secs(60);
 
 /// A running platform and the keys to it. [`World::end`] checks and ends it.
 pub struct World {
@@ -291,14 +292,14 @@ pub const SWEEP_GRACE_S: &str = "5";
 pub const FAILOVER_GRACE: (&str, &str) = ("TERN_GATEWAY_SWEEP_GRACE", "25");
 
 /// The `tern` program as it was built with these tests.
-fn tern() -> PathBuf {
+pub fn tern() -> PathBuf {
     let exe = std::env::current_exe().expect("the path of this test");
     let build = exe.ancestors().nth(2).expect("target/<profile>/deps/<test>");
     build.join("tern-under-test")
 }
 
 /// Lets the user `postgres` through to its data.
-fn open_to_all(dir: &Path) {
+pub fn open_to_all(dir: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).expect("permissions");
 }

@@ -1,0 +1,118 @@
+//! `tern dev`, as a program.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tern_local::{Process, until};
+use tern_proto::v1::{CreateUserRequest, User};
+use tern_tests::{Api, world};
+use tokio::process::Command;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+
+const BOUND: Duration = Duration::from_secs(60);
+
+fn dev(dir: &Path) -> Process {
+    let mut command = Command::new(world::tern());
+    command.args(["dev", "--dir"]).arg(dir);
+    Process::spawn("tern dev", command, &dir.join("dev.log")).unwrap()
+}
+
+/// Makes a user as a back end would, by what `tern dev` leaves in its directory.
+async fn make_user(dir: &Path) -> (User, bool) {
+    let read = |name| fs::read_to_string(dir.join(name)).unwrap();
+    let gateway = read("gateways").lines().next().unwrap().to_owned();
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read("ca.pem")));
+    let channel = Channel::from_shared(gateway)
+        .unwrap()
+        .tls_config(tls)
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let request = CreateUserRequest {
+        external_id: "alice".to_owned(),
+        display_name: "Alice".to_owned(),
+    };
+    let reply = Api::new(channel, read("api-key").trim())
+        .users()
+        .create_user(request)
+        .await
+        .unwrap()
+        .into_inner();
+    (reply.user.unwrap(), reply.created)
+}
+
+/// Processes that work in this directory, by their environment and arguments.
+fn processes(dir: &Path) -> BTreeSet<String> {
+    let dir = dir.to_str().unwrap();
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let says = |file| {
+            String::from_utf8_lossy(&fs::read(entry.path().join(file)).unwrap_or_default()).into_owned()
+        };
+        if says("cmdline").contains(dir) || says("environ").contains(dir) {
+            found.insert(says("cmdline").replace('\0', " "));
+        }
+    }
+    found
+}
+
+async fn all_gone(dir: &Path) {
+    until::holds("every process has ended", BOUND, || async {
+        let left = processes(dir);
+        anyhow::ensure!(left.is_empty(), "{left:?}");
+        Ok(true)
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn tern_dev_keeps_what_was_written_and_leaves_nothing_running() {
+    let dir = tempfile::tempdir().unwrap();
+    world::open_to_all(dir.path());
+    let first = dev(dir.path());
+    first.line("Ctrl-C stops everything", BOUND).await.unwrap();
+    assert!(processes(dir.path()).len() >= 6, "{:?}", processes(dir.path()));
+    let (alice, created) = make_user(dir.path()).await;
+    assert!(created);
+
+    // Two on the same data would spoil them.
+    let second = dev(dir.path());
+    assert!(!second.wait().await.success());
+    second.line("another tern dev is running", BOUND).await.unwrap();
+
+    // A node that dies is spoken of; the others go on.
+    let pid = first.line("chat-0", BOUND).await.unwrap();
+    let pid: i32 = pid.split_whitespace().nth(2).unwrap().parse().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    first.line("has died", BOUND).await.unwrap();
+    assert_eq!(make_user(dir.path()).await, (alice.clone(), false));
+
+    assert!(
+        first.end(Signal::SIGINT, BOUND).await.unwrap(),
+        "it stops by itself"
+    );
+    assert!(first.exited().unwrap().success());
+    all_gone(dir.path()).await;
+
+    let again = dev(dir.path());
+    until::holds("it is up again", BOUND, || async {
+        Ok(fs::read_to_string(again.log())?
+            .matches("Ctrl-C stops everything")
+            .count()
+            == 2)
+    })
+    .await
+    .unwrap();
+    assert_eq!(make_user(dir.path()).await, (alice, false));
+
+    // Killed without a word, it takes everything with it all the same.
+    again.kill().await.unwrap();
+    all_gone(dir.path()).await;
+}
