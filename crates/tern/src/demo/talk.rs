@@ -28,7 +28,6 @@ pub async fn say(
     report.sent();
     let (sent_at, seq) = from.sent(request).await?;
     let mut arrivals = Vec::new();
-    let mut chat = None;
     for hearer in hearers {
         let (at, entry) = hearer.hears(request).await?;
         anyhow::ensure!(
@@ -46,12 +45,9 @@ pub async fn say(
         let latency = at.saturating_duration_since(began);
         report.delivered(latency);
         arrivals.push(format!("{} {}", hearer.name, millis(latency)));
-        chat = Some(entry.chat);
     }
-    let chat = match chat {
-        Some(chat) => chat,
-        None => from.hears(request).await?.1.chat,
-    };
+    // The speaker too: what others wrote before it may come after its result.
+    let chat = from.hears(request).await?.1.chat;
     let others = others(from, hearers);
     let mut ticks = report.tick("✓", sent_at.saturating_duration_since(began));
     if !others.is_empty() {

@@ -203,6 +203,8 @@ async fn arrives(stage: &Stage, report: &mut Report, message: &Written) -> anyho
         report.delivered(latency);
         arrivals.push(format!("{} {}", phone.name, millis(latency)));
     }
+    // The speaker too: what others wrote before it may come after its result.
+    speaker.hears(message.request).await?;
     let tick = report.tick("✓", sent_at.saturating_duration_since(message.at));
     report.message(
         message.who,
