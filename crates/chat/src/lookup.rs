@@ -17,6 +17,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+use crate::metrics;
+
 /// Look-ups on their way to one presence node. A full queue fails the look-up: a settle tries again.
 const QUEUE: usize = 1024;
 /// Look-ups in one frame.
@@ -162,6 +164,7 @@ impl Open {
         asks: mpsc::Sender<Ask>,
     ) -> Self {
         lock(&links).insert(name.clone(), asks.clone());
+        metrics::presence_link_up(&name, true);
         Self { links, name, asks }
     }
 }
@@ -174,6 +177,7 @@ impl Drop for Open {
             .is_some_and(|current| current.same_channel(&self.asks))
         {
             links.remove(&self.name);
+            metrics::presence_link_up(&self.name, false);
         }
     }
 }

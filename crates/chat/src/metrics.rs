@@ -98,3 +98,8 @@ pub fn slots(slots: usize, version: i64) {
 pub fn window(entries: usize) {
     counter!("tern_chat_window_entries_total").increment(entries as u64);
 }
+
+/// Whether a presence node can be asked.
+pub fn presence_link_up(node: &str, up: bool) {
+    gauge!("tern_chat_link_up", "role" => "presence", "node" => node.to_owned()).set(f64::from(u8::from(up)));
+}

@@ -199,20 +199,26 @@ impl Platform {
             .await
     }
 
-    /// Waits until every gateway knows every node and is linked to the chat and presence nodes: what is asked of it
-    /// from now on finds its way.
+    /// Waits until every gateway and chat node knows every node, gateways are linked to chat and presence nodes, and
+    /// chat nodes to presence nodes: what is asked of them from now on finds its way, and nobody online is overlooked.
     pub(super) async fn linked(&self) -> anyhow::Result<()> {
-        for gateway in self.nodes.values().filter(|node| node.role == Role::Gateway) {
-            let what = format!("{} is linked", gateway.name);
+        for node in self.nodes.values() {
+            let (metric, roles): (_, &[Role]) = match node.role {
+                Role::Gateway => ("tern_gateway_link_up", &[Role::Chat, Role::Presence]),
+                Role::Chat => ("tern_chat_link_up", &[Role::Presence]),
+                Role::Presence | Role::Accounts => continue,
+            };
+            let what = format!("{} is linked", node.name);
             until::holds(&what, MAP_WITHIN, || async {
-                let page = self.metrics(&gateway.name).await?;
-                let mut linked = true;
-                for (role, count) in &self.builder.counts {
-                    let known = metrics::sum(&page, "tern_node_map_nodes", &[("role", role.as_str())]);
-                    linked &= known == *count as f64;
-                }
-                let chats = metrics::sum(&page, "tern_gateway_link_up", &[("role", "chat")]);
-                Ok(linked && chats == self.builder.counts[&Role::Chat] as f64)
+                let page = self.metrics(&node.name).await?;
+                let count = |metric, role: Role| metrics::sum(&page, metric, &[("role", role.as_str())]);
+                let counts = &self.builder.counts;
+                let known =
+                    |(role, wanted): (&Role, &usize)| count("tern_node_map_nodes", *role) == *wanted as f64;
+                Ok(counts.iter().all(known)
+                    && roles
+                        .iter()
+                        .all(|role| count(metric, *role) == counts[role] as f64))
             })
             .await?;
         }
