@@ -4,9 +4,11 @@
 //! - [`dev`]: the whole platform on this machine
 //! - [`chat`]: a terminal client
 //! - [`demo`]: a conversation played on a platform of its own
+//! - [`bench`]: what a platform does a second, and what that costs
 //! - [`migrate`], [`admin`]: for operators
 
 pub mod admin;
+pub mod bench;
 pub mod chat;
 pub mod demo;
 pub mod dev;
@@ -29,6 +31,7 @@ pub enum Command {
     Dev(dev::DevArgs),
     Chat(chat::ChatArgs),
     Demo(demo::DemoArgs),
+    Bench(Box<bench::BenchArgs>),
     Migrate(Box<migrate::MigrateArgs>),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
@@ -42,6 +45,7 @@ impl Cli {
             Command::Dev(args) => Box::pin(dev::run(args)).await,
             Command::Chat(args) => Box::pin(chat::run(args)).await,
             Command::Demo(args) => Box::pin(demo::run(args)).await,
+            Command::Bench(args) => Box::pin(bench::run(*args)).await,
             Command::Migrate(args) => migrate::run(&args).await,
             Command::Admin(command) => admin::run(command).await,
         }

@@ -29,6 +29,7 @@ pub struct Builder {
     pub(super) etcd_prefix: String,
     pub(super) drain_timeout: Duration,
     pub(super) fixed_ports: Vec<u16>,
+    pub(super) plain_clients: bool,
     shared: Option<Shared>,
     beside: Option<Beside>,
 }
@@ -58,6 +59,7 @@ impl Builder {
             etcd_prefix: "/tern/v1".to_owned(),
             drain_timeout: DRAIN_TIMEOUT,
             fixed_ports: Vec::new(),
+            plain_clients: false,
             shared: None,
             beside: None,
         }
@@ -115,6 +117,13 @@ impl Builder {
     #[must_use]
     pub fn gateway_ports(mut self, ports: &[u16]) -> Self {
         self.fixed_ports = ports.to_vec();
+        self
+    }
+
+    /// Clients connect to the gateways in plain text.
+    #[must_use]
+    pub fn plain_clients(mut self) -> Self {
+        self.plain_clients = true;
         self
     }
 

@@ -49,12 +49,15 @@ pub struct NodeProcess {
     pub internal: SocketAddr,
     /// Where clients reach it: gateways only.
     pub clients: Option<SocketAddr>,
+    /// Whether they speak TLS.
+    pub tls: bool,
 }
 
 impl NodeProcess {
     pub fn client_url(&self) -> Option<String> {
+        let scheme = if self.tls { "https" } else { "http" };
         self.clients
-            .map(|address| format!("https://localhost:{}", address.port()))
+            .map(|address| format!("{scheme}://localhost:{}", address.port()))
     }
 }
 
@@ -151,10 +154,12 @@ impl Launcher<'_> {
             .env("TERN_TOKEN_VERIFY_FILES", &self.secrets.token_key)
             .env("TERN_CHAT_MASTER_KEY_FILE", &self.secrets.master_key);
         if let Some(clients) = addresses.clients {
-            command
-                .env("TERN_GATEWAY_LISTEN", clients.to_string())
-                .env("TERN_GATEWAY_TLS_CERT", &self.secrets.tls_cert)
-                .env("TERN_GATEWAY_TLS_KEY", &self.secrets.tls_key);
+            command.env("TERN_GATEWAY_LISTEN", clients.to_string());
+            if !self.builder.plain_clients {
+                command
+                    .env("TERN_GATEWAY_TLS_CERT", &self.secrets.tls_cert)
+                    .env("TERN_GATEWAY_TLS_KEY", &self.secrets.tls_key);
+            }
         }
         command.envs(self.builder.env.iter().cloned());
         command.envs(self.builder.node_env.get(name).into_iter().flatten().cloned());
@@ -172,6 +177,7 @@ impl Launcher<'_> {
             admin,
             internal,
             clients,
+            tls: !self.builder.plain_clients,
         })
     }
 

@@ -1,0 +1,153 @@
+//! Processor time and memory of processes, from /proc.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Instant;
+
+use nix::unistd::{SysconfVar, sysconf};
+
+/// A process and all that came of it (Postgres is a process for each connection), under the name of what it does.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    pub name: String,
+    pub pid: i32,
+}
+
+/// Processor seconds by name at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    at: Instant,
+    seconds: BTreeMap<String, f64>,
+}
+
+impl Snapshot {
+    pub fn take(watched: &[Watched]) -> Self {
+        let tick = 1.0 / sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
+        let all = processes();
+        let mut seconds: BTreeMap<String, f64> = BTreeMap::new();
+        for process in watched {
+            *seconds.entry(process.name.clone()).or_default() += ticks_below(&all, process.pid) as f64 * tick;
+        }
+        Self {
+            at: Instant::now(),
+            seconds,
+        }
+    }
+
+    /// Seconds between two snapshots, and the processor seconds by name.
+    pub fn since(&self, earlier: &Self) -> (f64, BTreeMap<String, f64>) {
+        let spent = self.seconds.iter().map(|(name, seconds)| {
+            let before = earlier.seconds.get(name).copied().unwrap_or_default();
+            (name.clone(), (seconds - before).max(0.0))
+        });
+        (self.at.duration_since(earlier.at).as_secs_f64(), spent.collect())
+    }
+}
+
+/// Resident memory in KiB; `None`: the process is gone.
+pub fn resident_kib(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Every `tern serve` and every Postgres server of this machine: for a platform that somebody else started.
+pub fn find() -> Vec<Watched> {
+    let mut found = Vec::new();
+    for (pid, process) in processes() {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let arguments: Vec<&str> = command
+            .split(|byte| *byte == 0)
+            .filter_map(|argument| std::str::from_utf8(argument).ok())
+            .collect();
+        let program = arguments.first().and_then(|path| path.rsplit('/').next());
+        let name = match (program, arguments.get(1), arguments.get(2)) {
+            (Some("tern"), Some(&"serve"), Some(roles)) => (*roles).to_owned(),
+            (Some("postgres"), ..) if arguments.contains(&"-D") && process.parent_is_not_postgres => {
+                "postgres".to_owned()
+            }
+            _ => continue,
+        };
+        found.push(Watched { name, pid });
+    }
+    found
+}
+
+#[derive(Debug)]
+struct Process {
+    parent: i32,
+    /// With those of children that it has waited for.
+    ticks: u64,
+    parent_is_not_postgres: bool,
+}
+
+fn processes() -> BTreeMap<i32, Process> {
+    let mut all = BTreeMap::new();
+    let mut postgres = Vec::new();
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()) {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            continue;
+        };
+        if let Some(process) = parse(&stat) {
+            if stat.contains("(postgres)") {
+                postgres.push(pid);
+            }
+            all.insert(pid, process);
+        }
+    }
+    for process in all.values_mut() {
+        process.parent_is_not_postgres = !postgres.contains(&process.parent);
+    }
+    all
+}
+
+/// A line of /proc/…/stat (proc(5)): fields 4, and 14 to 17. The name in field 2 may contain anything.
+fn parse(stat: &str) -> Option<Process> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<i64>().ok();
+    let ticks: i64 = (14..=17).filter_map(number).sum();
+    Some(Process {
+        parent: i32::try_from(number(4)?).ok()?,
+        ticks: u64::try_from(ticks).unwrap_or(0),
+        parent_is_not_postgres: true,
+    })
+}
+
+fn ticks_below(all: &BTreeMap<i32, Process>, pid: i32) -> u64 {
+    let own = all.get(&pid).map_or(0, |process| process.ticks);
+    let children = all
+        .iter()
+        .filter(|(child, process)| process.parent == pid && **child != pid);
+    own + children.map(|(child, _)| ticks_below(all, *child)).sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_a_difficult_name_is_read() {
+        let stat = "7 (a) b (c) S 3 7 7 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 5 6 7";
+        let process = parse(stat).unwrap();
+        assert_eq!((process.parent, process.ticks), (3, 100));
+        assert!(parse("nonsense").is_none());
+    }
+
+    #[test]
+    fn work_done_here_is_counted() {
+        let watched = [Watched {
+            name: "this".to_owned(),
+            pid: nix::unistd::getpid().as_raw(),
+        }];
+        let before = Snapshot::take(&watched);
+        let began = Instant::now();
+        let mut sum = 0_u64;
+        while began.elapsed().as_millis() < 200 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        let (_, spent) = Snapshot::take(&watched).since(&before);
+        assert!(spent["this"] > 0.02, "{spent:?}");
+        assert!(resident_kib(watched[0].pid).unwrap() > 1000);
+    }
+}

@@ -1,0 +1,249 @@
+//! Pairs of people who are online: one writes, the other receives.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tern_proto::v1::send_message::To;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::line::{Heard, Line};
+use super::meter::Meter;
+use super::people::{self, Person};
+use super::report::Report;
+use super::target::Target;
+use super::{Common, people::make};
+
+/// After the load, for what is under way to arrive; what has not by then is lost.
+const LAST_WORDS: Duration = Duration::from_secs(20);
+
+/// Pairs online: messages a second, latencies, cost
+///
+/// A message counts when the recipient got it and the sender has its result and the delivered receipt.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Pairs of people
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=9000))]
+    pairs: u32,
+    /// Messages of a pair under way: each that is complete makes room for the next
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=128))]
+    window: u32,
+    /// Messages a second in all, at random moments, in place of the window
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Recipients mark as read what they get
+    #[arg(long)]
+    reads: bool,
+}
+
+/// How a sender paces itself.
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    Window(u32),
+    /// Messages a second, at random moments.
+    Rate(f64),
+}
+
+pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
+    let people = make(&target.back_end, args.pairs as usize * 2, 1).await?;
+    let meter = Arc::new(Meter::new());
+    let pace = match args.rate {
+        Some(rate) => Pace::Rate(rate / f64::from(args.pairs)),
+        None => Pace::Window(args.window),
+    };
+    let (mut senders, mut receivers) = (JoinSet::new(), JoinSet::new());
+    let end = CancellationToken::new();
+    for (number, pair) in people.chunks_exact(2).enumerate() {
+        let (from, to) = (&pair[0], &pair[1]);
+        let line = open(target, number, to).await?.reading(args.reads);
+        receivers.spawn(receive(line, meter.clone(), common.body, end.clone()));
+        let line = open(target, number, from).await?;
+        let sender = Sender {
+            line,
+            to: To::PeerUserId(to.user.to_string()),
+            body: common.body,
+            meter: meter.clone(),
+            results: HashMap::new(),
+            receipts: BTreeMap::new(),
+            delivered: 0,
+        };
+        senders.spawn(sender.run(pace));
+    }
+    sleep(common.warm_up).await;
+    let mark = target.mark().await?;
+    meter.begin();
+    sleep(common.measure).await;
+    meter.end();
+    let spent = target.since(&mark).await?;
+    meter.stop();
+    while let Some(sender) = senders.join_next().await {
+        sender??;
+    }
+    end.cancel();
+    while let Some(receiver) = receivers.join_next().await {
+        receiver??;
+    }
+
+    let load = match args.rate {
+        Some(rate) => format!("{rate} messages a second"),
+        None => format!("{} in flight each", args.window),
+    };
+    let title = format!(
+        "direct: {} pairs, {load}, {}-byte bodies, {}{}, {:.0} s",
+        args.pairs,
+        common.body,
+        if target.tls { "TLS" } else { "plain text" },
+        if args.reads { ", read marks" } else { "" },
+        spent.seconds
+    );
+    let mut report = Report::new(title, target.settings().await?);
+    let messages = meter.messages.load(Ordering::Relaxed);
+    report.row("messages a second", messages as f64 / spent.seconds, "");
+    report.latency(["send to result p50", "send to result p99"], &meter.to_result);
+    report.latency(
+        ["send to delivered p50", "send to delivered p99"],
+        &meter.to_delivered,
+    );
+    report.latency(["send to receipt p50", "send to receipt p99"], &meter.to_receipt);
+    report.spent(&spent, messages);
+    report.check(&meter, target.sweep_found().await?);
+    Ok(report)
+}
+
+async fn open(target: &Target, number: usize, person: &people::Person) -> anyhow::Result<Line> {
+    Line::open(&target.gateways, number, Person::device(person)?).await
+}
+
+/// Takes what comes until `end`.
+pub async fn receive(
+    mut line: Line,
+    meter: Arc<Meter>,
+    body: u32,
+    end: CancellationToken,
+) -> anyhow::Result<()> {
+    let mut heard = Vec::new();
+    loop {
+        tokio::select! {
+            came = line.hear(&mut heard) => came?,
+            () = end.cancelled() => break,
+        }
+        for heard in heard.drain(..) {
+            if let Heard::Entry { content, .. } = heard {
+                meter.count(&meter.deliveries);
+                if let Some(age) = meter.clock.age(&content, body) {
+                    meter.time(&meter.to_delivered, age);
+                }
+            }
+        }
+        line.flush().await?;
+    }
+    meter.repeated.fetch_add(line.repeated, Ordering::Relaxed);
+    Ok(())
+}
+
+struct Sender {
+    line: Line,
+    to: To,
+    body: u32,
+    meter: Arc<Meter>,
+    /// Without a result, by request.
+    results: HashMap<String, Instant>,
+    /// With a place in the log, without a receipt.
+    receipts: BTreeMap<u64, Instant>,
+    delivered: u64,
+}
+
+impl Sender {
+    async fn run(mut self, pace: Pace) -> anyhow::Result<()> {
+        let mut heard = Vec::new();
+        let mut next = Instant::now();
+        if let Pace::Window(window) = pace {
+            (0..window).for_each(|_| self.send());
+        }
+        while !self.meter.is_stopped() {
+            self.line.flush().await?;
+            let came = tokio::select! {
+                came = self.line.hear(&mut heard) => { came?; true }
+                () = sleep_until(next), if matches!(pace, Pace::Rate(_)) => false,
+                () = sleep(Duration::from_millis(200)), if matches!(pace, Pace::Window(_)) => false,
+            };
+            if came {
+                let complete = self.take(&mut heard);
+                if matches!(pace, Pace::Window(_)) {
+                    (0..complete).for_each(|_| self.send());
+                }
+            } else if let Pace::Rate(rate) = pace {
+                self.send();
+                // Poisson: the times between are exponentially distributed.
+                let wait = -(1.0 - rand::random::<f64>()).ln() / rate;
+                next += Duration::from_secs_f64(wait.min(60.0));
+            }
+        }
+        self.finish(&mut heard).await
+    }
+
+    fn send(&mut self) {
+        let request = self.line.say(&self.to, self.body, &self.meter.clock);
+        self.meter.sent.fetch_add(1, Ordering::Relaxed);
+        self.results.insert(request.to_string(), Instant::now());
+    }
+
+    /// How many messages are complete now that were not before.
+    fn take(&mut self, heard: &mut Vec<Heard>) -> usize {
+        let mut complete = 0;
+        for heard in heard.drain(..) {
+            match heard {
+                Heard::Sent { request, seq } => {
+                    if let Some(began) = self.answered(&request) {
+                        self.meter.time(&self.meter.to_result, began.elapsed());
+                        self.receipts.insert(seq, began);
+                    }
+                }
+                Heard::Refused { request, why } => {
+                    self.answered(&request);
+                    self.meter.refused(why);
+                    complete += 1;
+                }
+                Heard::Receipt { delivered, .. } => self.delivered = self.delivered.max(delivered),
+                Heard::Entry { .. } | Heard::CaughtUp => {}
+            }
+        }
+        while let Some(first) = self
+            .receipts
+            .first_entry()
+            .filter(|first| *first.key() <= self.delivered)
+        {
+            let began = first.remove();
+            self.meter.time(&self.meter.to_receipt, began.elapsed());
+            self.meter.count(&self.meter.messages);
+            complete += 1;
+        }
+        complete
+    }
+
+    fn answered(&mut self, request: &Bytes) -> Option<Instant> {
+        self.results.remove(std::str::from_utf8(request).ok()?)
+    }
+
+    /// Waits for what is under way.
+    async fn finish(mut self, heard: &mut Vec<Heard>) -> anyhow::Result<()> {
+        let rest = async {
+            while !self.results.is_empty() || !self.receipts.is_empty() {
+                self.line.flush().await?;
+                self.line.hear(heard).await?;
+                self.take(heard);
+            }
+            self.line.flush().await
+        };
+        if let Ok(ended) = timeout(LAST_WORDS, rest).await {
+            ended?;
+        }
+        let lost = self.results.len() + self.receipts.len();
+        self.meter.lost.fetch_add(lost as u64, Ordering::Relaxed);
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+//! One device's stream, as cheap as a client can be: what it heard of each chat is a number.
+
+use std::collections::HashMap;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use tern_client::Credentials;
+use tern_client::connection::Gateways;
+use tern_proto::v1::client_item::Item;
+use tern_proto::v1::{Ack, ClientFrame, ClientItem, Envelope, MarkRead, Open, SendMessage, send_message};
+use tern_types::RequestId;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::meter::Clock;
+use super::slim::{Event, ServerFrame};
+
+/// Frames handed to HTTP/2 and not yet written.
+const WRITE_QUEUE: usize = 64;
+
+/// An open stream. Dropped, it is closed.
+pub struct Line {
+    up: mpsc::Sender<ClientFrame>,
+    down: Streaming<ServerFrame>,
+    items: Vec<ClientItem>,
+    /// Of each chat: up to where everything came.
+    cursors: Cursors,
+    touched: Vec<Bytes>,
+    reads: bool,
+    pub repeated: u64,
+}
+
+/// How far a device has got, chat by chat.
+pub type Cursors = HashMap<Bytes, Cursor>;
+
+#[derive(Debug, Default)]
+pub struct Cursor {
+    /// Up to here everything came.
+    seq: u64,
+    /// Came ahead of its turn; the ends of what is missing before it come by themselves.
+    held: std::collections::BTreeSet<u64>,
+    own: u64,
+}
+
+/// What a device heard that matters to a load.
+pub enum Heard {
+    /// For the first time.
+    Entry {
+        seq: u64,
+        content: Bytes,
+    },
+    Sent {
+        request: Bytes,
+        seq: u64,
+    },
+    Refused {
+        request: Bytes,
+        why: String,
+    },
+    Receipt {
+        delivered: u64,
+    },
+    CaughtUp,
+}
+
+impl Line {
+    /// Connects to the gateway of this number, opens the stream and waits for Opened.
+    pub async fn open(gateways: &Gateways, number: usize, device: &Credentials) -> anyhow::Result<Self> {
+        let channel = gateways.endpoint(number).connect().await.context("connect")?;
+        let (up, frames) = mpsc::channel(WRITE_QUEUE);
+        let open = Open {
+            access_token: device.access_token.clone(),
+            client_version: "tern-bench".to_owned(),
+            active: true,
+        };
+        let mut grpc = tonic::client::Grpc::new(channel);
+        grpc.ready().await.context("connect")?;
+        let path = http::uri::PathAndQuery::from_static("/tern.v1.Messaging/Stream");
+        let codec: ProstCodec<ClientFrame, ServerFrame> = ProstCodec::default();
+        let request = tonic::Request::new(ReceiverStream::new(frames));
+        let mut line = Self {
+            up,
+            down: {
+                let call = grpc.streaming(request, path, codec);
+                call.await.context("open a stream")?.into_inner()
+            },
+            items: Vec::new(),
+            cursors: HashMap::new(),
+            touched: Vec::new(),
+            reads: false,
+            repeated: 0,
+        };
+        line.push(Item::Open(open));
+        line.flush().await?;
+        match line.frame().await?.first().and_then(|event| event.as_ref()) {
+            Some(Event::Opened(_)) => Ok(line),
+            other => anyhow::bail!("the first event was {other:?}"),
+        }
+    }
+
+    /// Marks read what it acknowledges.
+    pub fn reading(mut self, reads: bool) -> Self {
+        self.reads = reads;
+        self
+    }
+
+    /// The events of the next frame, sorted out; acknowledgements are put, for the next [`Self::flush`].
+    pub async fn hear(&mut self, heard: &mut Vec<Heard>) -> anyhow::Result<()> {
+        for event in self.frame().await?.into_iter().flatten() {
+            self.take(event, heard)?;
+        }
+        for chat in std::mem::take(&mut self.touched) {
+            self.acknowledge(&chat);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event, heard: &mut Vec<Heard>) -> anyhow::Result<()> {
+        match event {
+            Event::Entry(entry) => {
+                if self.advance(&entry.chat_id, entry.seq, false) {
+                    heard.push(Heard::Entry {
+                        seq: entry.seq,
+                        content: entry.content,
+                    });
+                } else {
+                    self.repeated += 1;
+                }
+            }
+            Event::SendResult(result) => {
+                let request = result.request_id;
+                match (result.sent, result.error) {
+                    (Some(sent), _) => {
+                        self.advance(&sent.chat_id, sent.seq, true);
+                        heard.push(Heard::Sent {
+                            request,
+                            seq: sent.seq,
+                        });
+                    }
+                    (None, error) => heard.push(Heard::Refused {
+                        request,
+                        why: error.map(|error| error.message).unwrap_or_default(),
+                    }),
+                }
+            }
+            Event::Receipt(receipt) => heard.push(Heard::Receipt {
+                delivered: receipt.delivered_seq,
+            }),
+            Event::Skipped(skipped) => {
+                let cursor = self.cursors.entry(skipped.chat_id.clone()).or_default();
+                cursor.seq = cursor.seq.max(skipped.to_seq);
+                self.touched.push(skipped.chat_id);
+            }
+            Event::CaughtUp(_) => heard.push(Heard::CaughtUp),
+            Event::Closing(closing) => anyhow::bail!("the server closed a stream: {}", closing.reason),
+            Event::Opened(_) | Event::Draining(_) => {}
+        }
+        Ok(())
+    }
+
+    /// True when the entry is new.
+    fn advance(&mut self, chat: &Bytes, seq: u64, own: bool) -> bool {
+        let cursor = match self.cursors.get_mut(chat) {
+            Some(cursor) => cursor,
+            None => self.cursors.entry(Bytes::copy_from_slice(chat)).or_default(),
+        };
+        if self.touched.last() != Some(chat) {
+            self.touched.push(chat.clone());
+        }
+        if own {
+            cursor.own = cursor.own.max(seq);
+        }
+        if seq <= cursor.seq || cursor.held.contains(&seq) {
+            return false;
+        }
+        if seq > cursor.seq + 1 {
+            return cursor.held.insert(seq);
+        }
+        cursor.seq = seq;
+        while cursor.held.remove(&(cursor.seq + 1)) {
+            cursor.seq += 1;
+        }
+        true
+    }
+
+    fn acknowledge(&mut self, chat: &Bytes) {
+        let Some(cursor) = self.cursors.get(chat) else {
+            return;
+        };
+        let seq = cursor.seq;
+        let reads = self.reads && seq > cursor.own;
+        let chat_id = String::from_utf8_lossy(chat).into_owned();
+        if reads {
+            self.push(Item::MarkRead(MarkRead {
+                chat_id: chat_id.clone(),
+                seq,
+            }));
+        }
+        self.push(Item::Ack(Ack { chat_id, seq }));
+    }
+
+    /// Puts a message, for the next [`Self::flush`]; its body carries the time.
+    pub fn say(&mut self, to: &send_message::To, body: u32, clock: &Clock) -> RequestId {
+        let request = RequestId::random();
+        self.push(Item::Send(SendMessage {
+            request_id: request.to_string(),
+            to: Some(to.clone()),
+            envelope: Some(Envelope {
+                counts_as_unread: true,
+                ..Envelope::default()
+            }),
+            body: clock.stamp(body),
+        }));
+        request
+    }
+
+    fn push(&mut self, item: Item) {
+        self.items.push(ClientItem { item: Some(item) });
+    }
+
+    /// Writes what was put as one frame.
+    pub async fn flush(&mut self) -> anyhow::Result<()> {
+        if self.items.is_empty() {
+            return Ok(());
+        }
+        let items = std::mem::take(&mut self.items);
+        let sent = self.up.send(ClientFrame { items }).await;
+        sent.ok().context("the stream has ended")
+    }
+
+    async fn frame(&mut self) -> anyhow::Result<Vec<Option<Event>>> {
+        let frame = self.down.message().await.map_err(|status: Status| {
+            anyhow::anyhow!("the stream ended with {:?}: {}", status.code(), status.message())
+        })?;
+        let frame = frame.context("the server ended the stream")?;
+        Ok(frame.events.into_iter().map(|event| event.event).collect())
+    }
+
+    /// Goes on where an earlier stream of the device was.
+    pub fn resuming(mut self, cursors: Cursors) -> Self {
+        self.cursors = cursors;
+        self
+    }
+
+    /// How far the device has got.
+    pub fn into_cursors(self) -> Cursors {
+        self.cursors
+    }
+}

@@ -1,0 +1,182 @@
+//! What is counted and timed while a load runs. Only what happens between [`Meter::begin`] and [`Meter::end`] counts.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+
+/// Latencies are kept with this many significant digits, up to a minute.
+const DIGITS: u8 = 3;
+const LONGEST_US: u64 = 60_000_000;
+
+/// Times that travel in bodies: nanoseconds since this process began to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// A body of `len` bytes that says when it was made, and does not compress.
+    pub fn stamp(&self, len: u32) -> Bytes {
+        let mut body = vec![0; len as usize];
+        rand::fill(&mut body[8..]);
+        body[..8].copy_from_slice(&self.now().to_le_bytes());
+        body.into()
+    }
+
+    /// Time since the body at the end of `content` was made.
+    pub fn age(&self, content: &Bytes, len: u32) -> Option<Duration> {
+        let body = content.get(content.len().checked_sub(len as usize)?..)?;
+        let at = u64::from_le_bytes(body.get(..8)?.try_into().ok()?);
+        Some(Duration::from_nanos(self.now().checked_sub(at)?))
+    }
+}
+
+/// Latencies of one kind.
+#[derive(Debug)]
+pub struct Latency(Mutex<Histogram<u64>>);
+
+impl Latency {
+    #[allow(clippy::expect_used, reason = "the bounds are constants")]
+    fn new() -> Self {
+        Self(Mutex::new(
+            Histogram::new_with_bounds(1, LONGEST_US, DIGITS).expect("constant bounds"),
+        ))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Histogram<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Milliseconds at a quantile; `None`: nothing was measured.
+    pub fn ms(&self, quantile: f64) -> Option<f64> {
+        let histogram = self.lock();
+        (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile) as f64 / 1000.0)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Meter {
+    pub clock: Clock,
+    counts: AtomicBool,
+    /// Nobody sends any more.
+    stopped: AtomicBool,
+    /// Complete messages.
+    pub messages: AtomicU64,
+    pub deliveries: AtomicU64,
+    /// From here on counted whether or not it is measured: all of it has to be right in the end.
+    pub sent: AtomicU64,
+    pub refused: AtomicU64,
+    pub repeated: AtomicU64,
+    pub lost: AtomicU64,
+    pub to_result: Latency,
+    pub to_delivered: Latency,
+    pub to_receipt: Latency,
+    pub to_last: Latency,
+    refusal: Mutex<Option<String>>,
+}
+
+impl Meter {
+    pub fn new() -> Self {
+        Self {
+            clock: Clock::start(),
+            counts: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            messages: AtomicU64::new(0),
+            deliveries: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            repeated: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            to_result: Latency::new(),
+            to_delivered: Latency::new(),
+            to_receipt: Latency::new(),
+            to_last: Latency::new(),
+            refusal: Mutex::new(None),
+        }
+    }
+
+    pub fn begin(&self) {
+        self.counts.store(true, Ordering::Relaxed);
+    }
+
+    pub fn end(&self) {
+        self.counts.store(false, Ordering::Relaxed);
+    }
+
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    pub fn count(&self, what: &AtomicU64) {
+        if self.counts.load(Ordering::Relaxed) {
+            what.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn time(&self, what: &Latency, took: Duration) {
+        if self.counts.load(Ordering::Relaxed) {
+            let us = u64::try_from(took.as_micros()).unwrap_or(LONGEST_US);
+            what.lock().saturating_record(us);
+        }
+    }
+
+    /// A send that got an error.
+    pub fn refused(&self, why: String) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let mut first = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        first.get_or_insert(why);
+    }
+
+    /// Why the first one was refused.
+    pub fn refusal(&self) -> Option<String> {
+        self.refusal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_carries_the_time_at_which_it_was_made() {
+        let clock = Clock::start();
+        let body = clock.stamp(200);
+        let content = Bytes::from([&b"whatever stands before"[..], &body].concat());
+        assert!(clock.age(&content, 200).unwrap() < Duration::from_secs(5));
+        assert_eq!(clock.age(&Bytes::from_static(b"short"), 200), None);
+    }
+
+    #[test]
+    fn only_what_happens_meanwhile_counts() {
+        let meter = Meter::new();
+        let deliver = || {
+            meter.count(&meter.deliveries);
+            meter.time(&meter.to_result, Duration::from_millis(2));
+        };
+        deliver();
+        assert_eq!(meter.to_result.ms(0.5), None);
+        meter.begin();
+        deliver();
+        meter.end();
+        deliver();
+        assert_eq!(meter.deliveries.load(Ordering::Relaxed), 1);
+        assert!((meter.to_result.ms(0.99).unwrap() - 2.0).abs() < 0.01);
+    }
+}

@@ -1,0 +1,329 @@
+//! A day in small: people with one or two devices write to each other and in groups, some chats much more than others,
+//! in bursts; some devices are away for a while and come back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rand::seq::IndexedRandom as _;
+use tern_client::Credentials;
+use tern_client::connection::Gateways;
+use tern_proto::v1::send_message::To;
+use tern_types::ChatId;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::Common;
+use super::line::{Cursors, Heard, Line};
+use super::meter::Meter;
+use super::people::{Person, make};
+use super::report::Report;
+use super::target::Target;
+
+/// Direct chats of each person.
+const FRIENDS: usize = 8;
+/// Groups have between these many members.
+const GROUP_SIZES: std::ops::RangeInclusive<usize> = 3..=30;
+/// A person in a mood to write sends this many messages in a row, and as many seconds pass in between as fit the rate.
+const BURST: std::ops::RangeInclusive<u32> = 1..=6;
+const BETWEEN_IN_BURST: Duration = Duration::from_millis(400);
+/// A device is online for about this long, and then, with one chance in four, away for about as long as the second.
+const ONLINE: f64 = 10.0;
+const AWAY: f64 = 4.0;
+const GOES_AWAY: f64 = 0.25;
+/// For what is under way to arrive: whoever was away has to come back first.
+const LAST_WORDS: Duration = Duration::from_secs(30);
+
+/// A realistic day in small: direct chats and groups, bursts, devices that come and go
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// People; each fourth has a second device
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..=5000))]
+    people: u32,
+    /// Groups
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    groups: u32,
+    /// Messages a second in all
+    #[arg(long, default_value_t = 500.0)]
+    rate: f64,
+}
+
+/// What all devices share.
+struct Scene {
+    gateways: Gateways,
+    meter: Meter,
+    body: u32,
+    /// Messages that a device has yet to get, over all.
+    owed: AtomicU64,
+    got: AtomicU64,
+    /// Of each chat, how many devices get a message of it.
+    devices: HashMap<ChatId, u64>,
+    end: CancellationToken,
+}
+
+pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
+    let mut people = make(&target.back_end, args.people as usize, 1).await?;
+    for person in people.iter_mut().step_by(4) {
+        let second = target
+            .back_end
+            .link_device(person.user, "bench 2", "bench")
+            .await?;
+        person.devices.push(second);
+    }
+    let (mut devices, mut chats_of) = (HashMap::new(), vec![Vec::new(); people.len()]);
+    befriend(&people, &mut devices, &mut chats_of);
+    for _ in 0..args.groups {
+        group(target, &people, &mut devices, &mut chats_of).await?;
+    }
+    let scene = Arc::new(Scene {
+        gateways: target.gateways.clone(),
+        meter: Meter::new(),
+        body: common.body,
+        owed: AtomicU64::new(0),
+        got: AtomicU64::new(0),
+        devices,
+        end: CancellationToken::new(),
+    });
+    let mean_burst = f64::from(BURST.start() + BURST.end()) / 2.0;
+    let pause = mean_burst * f64::from(args.people) / args.rate;
+    let mut running = JoinSet::new();
+    for (number, person) in people.iter().enumerate() {
+        for (device, credentials) in person.devices.iter().enumerate() {
+            // Only first devices write.
+            let chats = if device == 0 {
+                chats_of[number].clone()
+            } else {
+                Vec::new()
+            };
+            let device = Device {
+                scene: scene.clone(),
+                credentials: credentials.clone(),
+                number: number + device,
+                chats,
+                cursors: Cursors::new(),
+                sends: HashMap::new(),
+                pause,
+            };
+            running.spawn(device.run());
+        }
+    }
+    sleep(common.warm_up).await;
+    let mark = target.mark().await?;
+    scene.meter.begin();
+    sleep(common.measure).await;
+    scene.meter.end();
+    let spent = target.since(&mark).await?;
+    scene.meter.stop();
+    let all = async {
+        while scene.got.load(Ordering::Relaxed) < scene.owed.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let _late = timeout(LAST_WORDS, all).await;
+    scene.end.cancel();
+    while let Some(device) = running.join_next().await {
+        device??;
+    }
+    let (owed, got) = (
+        scene.owed.load(Ordering::Relaxed),
+        scene.got.load(Ordering::Relaxed),
+    );
+    scene
+        .meter
+        .lost
+        .fetch_add(owed.saturating_sub(got), Ordering::Relaxed);
+
+    let title = format!(
+        "mixed: {} people, {} groups, {} messages a second, {}-byte bodies, {}, {:.0} s",
+        args.people,
+        args.groups,
+        args.rate,
+        common.body,
+        if target.tls { "TLS" } else { "plain text" },
+        spent.seconds
+    );
+    let meter = &scene.meter;
+    let mut report = Report::new(title, target.settings().await?);
+    let (messages, deliveries) = (
+        meter.messages.load(Ordering::Relaxed),
+        meter.deliveries.load(Ordering::Relaxed),
+    );
+    report.row("messages a second", messages as f64 / spent.seconds, "");
+    report.row("deliveries a second", deliveries as f64 / spent.seconds, "");
+    report.latency(["send to result p50", "send to result p99"], &meter.to_result);
+    report.latency(
+        ["delivered while online p50", "delivered while online p99"],
+        &meter.to_delivered,
+    );
+    report.latency(
+        ["reconnect to caught up p50", "reconnect to caught up p99"],
+        &meter.to_last,
+    );
+    report.spent(&spent, messages);
+    report.check(meter, target.sweep_found().await?);
+    Ok(report)
+}
+
+/// Everybody has some friends: the next ones in the row.
+fn befriend(people: &[Person], devices: &mut HashMap<ChatId, u64>, chats_of: &mut [Vec<(ChatId, To)>]) {
+    for (number, person) in people.iter().enumerate() {
+        for step in 1..=FRIENDS / 2 {
+            let other = (number + step) % people.len();
+            let friend = &people[other];
+            let chat = ChatId::direct(person.user, friend.user);
+            devices.insert(chat, (person.devices.len() + friend.devices.len()) as u64);
+            chats_of[number].push((chat, To::PeerUserId(friend.user.to_string())));
+            chats_of[other].push((chat, To::PeerUserId(person.user.to_string())));
+        }
+    }
+}
+
+async fn group(
+    target: &Target,
+    people: &[Person],
+    devices: &mut HashMap<ChatId, u64>,
+    chats_of: &mut [Vec<(ChatId, To)>],
+) -> anyhow::Result<()> {
+    let numbers: Vec<usize> = (0..people.len()).collect();
+    let size = rand::random_range(GROUP_SIZES).min(people.len());
+    let members: Vec<usize> = numbers.choose_multiple(&mut rand::rng(), size).copied().collect();
+    let owner = people[members[0]].user;
+    let others: Vec<_> = members[1..].iter().map(|member| people[*member].user).collect();
+    let chat = target.back_end.create_group(owner, "Bench", &others).await?;
+    devices.insert(
+        chat,
+        members
+            .iter()
+            .map(|member| people[*member].devices.len() as u64)
+            .sum(),
+    );
+    for member in members {
+        // Groups first: a Zipf makes them the busiest.
+        chats_of[member].insert(0, (chat, To::ChatId(chat.to_string())));
+    }
+    Ok(())
+}
+
+struct Device {
+    scene: Arc<Scene>,
+    credentials: Credentials,
+    number: usize,
+    chats: Vec<(ChatId, To)>,
+    /// As a phone keeps them over reconnects.
+    cursors: Cursors,
+    /// Without a result: sent again on the next stream.
+    sends: HashMap<String, (Instant, usize)>,
+    /// Mean seconds between bursts.
+    pause: f64,
+}
+
+/// Exponentially distributed.
+fn about(mean: f64) -> Duration {
+    Duration::from_secs_f64((-(1.0 - rand::random::<f64>()).ln() * mean).clamp(0.001, 60.0))
+}
+
+impl Device {
+    async fn run(mut self) -> anyhow::Result<()> {
+        let mut next = Instant::now() + about(self.pause);
+        while !self.scene.end.is_cancelled() {
+            let began = Instant::now();
+            let line = Line::open(&self.scene.gateways, self.number, &self.credentials).await?;
+            let line = line.resuming(std::mem::take(&mut self.cursors));
+            next = self.online(line, began, next).await?;
+            if !self.scene.meter.is_stopped() && rand::random_bool(GOES_AWAY) {
+                tokio::select! {
+                    () = sleep(about(AWAY)) => {}
+                    () = self.scene.end.cancelled() => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One connection. Says when the next message is due.
+    async fn online(&mut self, mut line: Line, began: Instant, mut next: Instant) -> anyhow::Result<Instant> {
+        let scene = self.scene.clone();
+        let leaves = Instant::now() + about(ONLINE);
+        let (mut heard, mut burst, mut caught_up) = (Vec::new(), 0, false);
+        loop {
+            // Who has sends under way stays for their results, and at the end everybody stays.
+            let may_leave = self.sends.is_empty() && !scene.meter.is_stopped();
+            tokio::select! {
+                came = line.hear(&mut heard) => came?,
+                () = sleep_until(next), if !self.chats.is_empty() && !scene.meter.is_stopped() => {
+                    if burst == 0 {
+                        burst = rand::random_range(BURST);
+                    }
+                    burst -= 1;
+                    next = Instant::now() + if burst == 0 { about(self.pause) } else { about(BETWEEN_IN_BURST.as_secs_f64()) };
+                    self.say(&mut line);
+                }
+                () = sleep_until(leaves), if may_leave => break,
+                () = scene.end.cancelled() => break,
+            }
+            self.take(&mut heard, began, &mut caught_up);
+            line.flush().await?;
+        }
+        self.cursors = line.into_cursors();
+        Ok(next)
+    }
+
+    /// Into a chat chosen by Zipf's law: the first twice as often as the second, three times as often as the third.
+    fn say(&mut self, line: &mut Line) {
+        let weight = |place: usize| 1.0 / (place + 1) as f64;
+        let total: f64 = (0..self.chats.len()).map(weight).sum();
+        let mut at = rand::random::<f64>() * total;
+        let place = (0..self.chats.len()).find(|place| {
+            at -= weight(*place);
+            at <= 0.0
+        });
+        let place = place.unwrap_or(0);
+        let request = line.say(&self.chats[place].1, self.scene.body, &self.scene.meter.clock);
+        self.scene.meter.sent.fetch_add(1, Ordering::Relaxed);
+        self.sends.insert(request.to_string(), (Instant::now(), place));
+    }
+
+    fn take(&mut self, heard: &mut Vec<Heard>, began: Instant, caught_up: &mut bool) {
+        let (scene, meter) = (&self.scene, &self.scene.meter);
+        for heard in heard.drain(..) {
+            match heard {
+                Heard::Entry { content, .. } => {
+                    let Some(age) = meter.clock.age(&content, scene.body) else {
+                        continue;
+                    };
+                    scene.got.fetch_add(1, Ordering::Relaxed);
+                    meter.count(&meter.deliveries);
+                    // What waited while the device was away says nothing about the platform.
+                    if *caught_up && age < began.elapsed() {
+                        meter.time(&meter.to_delivered, age);
+                    }
+                }
+                Heard::Sent { request, .. } => {
+                    let sent = std::str::from_utf8(&request)
+                        .ok()
+                        .and_then(|request| self.sends.remove(request));
+                    if let Some((at, place)) = sent {
+                        meter.time(&meter.to_result, at.elapsed());
+                        meter.count(&meter.messages);
+                        let all = scene.devices.get(&self.chats[place].0).copied().unwrap_or(1);
+                        // The sender's own device has it by the result.
+                        scene.owed.fetch_add(all - 1, Ordering::Relaxed);
+                    }
+                }
+                Heard::Refused { request, why } => {
+                    if let Ok(request) = std::str::from_utf8(&request) {
+                        self.sends.remove(request);
+                    }
+                    meter.refused(why);
+                }
+                Heard::CaughtUp => {
+                    *caught_up = true;
+                    meter.time(&meter.to_last, began.elapsed());
+                }
+                Heard::Receipt { .. } => {}
+            }
+        }
+    }
+}

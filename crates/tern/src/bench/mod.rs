@@ -1,0 +1,140 @@
+//! `tern bench`: drives a platform with real clients over real streams and says what it does and what that costs.
+//!
+//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`]: the kinds of load
+//! - [`target`]: the platform, started for this or running already
+//! - [`people`]: users and devices; [`line`]: one device's stream; [`slim`]: just so much of the wire as is needed
+//! - [`meter`]: what is counted and timed; [`cost`]: processors and WAL; [`report`]: the table, or JSON
+//! - [`prefill`]: a store that is several times larger than its memory
+
+mod cost;
+mod direct;
+mod group;
+mod idle;
+mod line;
+mod meter;
+mod mixed;
+mod offline;
+mod people;
+mod prefill;
+mod report;
+mod slim;
+mod target;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use tern_node::config::seconds;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Measure a platform: messages a second, latencies, processor time and memory
+///
+/// Without --gateway it starts a platform of its own (one node of each role unless told otherwise) on a Postgres and an
+/// etcd of its own, and ends it. The load generator runs in this process and shares the machine; its own processor time
+/// is shown apart.
+#[derive(clap::Args, Clone, Debug)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    load: Load,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What every kind of load takes.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Platform and measuring")]
+pub struct Common {
+    /// URL of a gateway of a running platform; given several times, devices are spread over them
+    #[arg(long = "gateway", global = true, requires = "api_key_file")]
+    gateways: Vec<String>,
+    /// File with an API key of the running platform that may do everything
+    #[arg(long, global = true)]
+    api_key_file: Option<PathBuf>,
+    /// File with the authority that signed the gateways' certificate, in PEM [default: those the machine trusts]
+    #[arg(long, global = true)]
+    ca_file: Option<PathBuf>,
+    /// Database of the running platform, to count WAL and show its settings
+    #[arg(long, global = true)]
+    database_url: Option<String>,
+    /// Gateways to start
+    #[arg(long = "start-gateways", global = true, default_value_t = 1)]
+    start_gateways: usize,
+    /// Chat nodes to start
+    #[arg(long = "start-chats", global = true, default_value_t = 1)]
+    start_chats: usize,
+    /// Shards of each chat node that is started
+    #[arg(long, global = true, default_value_t = 1)]
+    shards: u16,
+    /// Plain text between devices and the started gateways, in place of TLS
+    #[arg(long, global = true)]
+    plain: bool,
+    /// Where a started platform keeps its files; kept at the end [default: a new directory, removed at the end]
+    #[arg(long, global = true)]
+    dir: Option<PathBuf>,
+    /// Bytes of a message's body; 16 at least
+    #[arg(long, global = true, default_value_t = 200, value_parser = clap::value_parser!(u32).range(16..=262_144))]
+    body: u32,
+    /// Seconds that are measured
+    #[arg(long, global = true, default_value = "10", value_parser = seconds)]
+    measure: Duration,
+    /// Seconds of load before that
+    #[arg(long, global = true, default_value = "3", value_parser = seconds)]
+    warm_up: Duration,
+    /// Messages put into the store before, in chats of their own, so that it outgrows its memory
+    #[arg(long, global = true, default_value_t = 0)]
+    prefill: u64,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Load {
+    Direct(direct::Args),
+    Group(group::Args),
+    Offline(offline::Args),
+    Idle(idle::Args),
+    Mixed(mixed::Args),
+}
+
+/// Runs one load to its end, or until Ctrl-C.
+pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
+    raise_descriptor_limit();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        done = Box::pin(measured(args)) => done,
+        _ = interrupt.recv() => anyhow::bail!("interrupted"),
+        _ = terminate.recv() => anyhow::bail!("told to end"),
+    }
+}
+
+async fn measured(args: BenchArgs) -> anyhow::Result<()> {
+    let common = args.common;
+    let target = target::Target::reach(&common).await?;
+    let outcome = async {
+        if common.prefill > 0 {
+            prefill::fill(&target, common.prefill, common.body).await?;
+        }
+        match args.load {
+            Load::Direct(args) => direct::run(&target, &common, args).await,
+            Load::Group(args) => group::run(&target, &common, args).await,
+            Load::Offline(args) => offline::run(&target, &common, args).await,
+            Load::Idle(args) => idle::run(&target, &common, args).await,
+            Load::Mixed(args) => mixed::run(&target, &common, args).await,
+        }
+    };
+    let outcome = outcome.await;
+    target.leave().await?;
+    let report = outcome?;
+    report.print(common.json)?;
+    report.verdict()
+}
+
+/// A stream is a socket. Where the limit cannot be raised the streams that find none fail, and the bench says so.
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

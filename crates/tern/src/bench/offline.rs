@@ -1,0 +1,178 @@
+//! People who were away: what was written to them is stored, then drained when they all come back at once.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tern_proto::v1::send_message::To;
+use tern_types::UserId;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+use super::Common;
+use super::line::{Heard, Line};
+use super::meter::Meter;
+use super::people::{Person, make};
+use super::report::Report;
+use super::target::Target;
+
+/// People that one writer writes to.
+const READERS_OF_A_WRITER: usize = 10;
+/// Messages of one writer under way.
+const WINDOW: usize = 16;
+/// Nobody waits longer for what is stored.
+const DRAINS_WITHIN: Duration = Duration::from_secs(120);
+
+/// People who were away: store, then drain
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// People who are away
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=15_000))]
+    users: u32,
+    /// Messages that wait for each
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    messages: u32,
+}
+
+pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
+    let away = make(&target.back_end, args.users as usize, 1).await?;
+    let writers = make(&target.back_end, away.len().div_ceil(READERS_OF_A_WRITER), 1).await?;
+    let meter = Arc::new(Meter::new());
+    meter.begin();
+    let mark = target.mark().await?;
+    let mut storing = JoinSet::new();
+    for (number, (writer, readers)) in writers.iter().zip(away.chunks(READERS_OF_A_WRITER)).enumerate() {
+        let line = Line::open(&target.gateways, number, Person::device(writer)?).await?;
+        let readers = readers.iter().map(|person| person.user).collect();
+        storing.spawn(write(line, readers, args.messages, common.body, meter.clone()));
+    }
+    while let Some(writer) = storing.join_next().await {
+        writer??;
+    }
+    let stored = target.since(&mark).await?;
+
+    let mark = target.mark().await?;
+    let total = u64::from(args.users) * u64::from(args.messages);
+    let arrived = Arc::new(AtomicU64::new(0));
+    let began = Instant::now();
+    let mut draining = JoinSet::new();
+    for (number, person) in away.iter().enumerate() {
+        let (gateways, device) = (target.gateways.clone(), Person::device(person)?.clone());
+        let (meter, arrived) = (meter.clone(), arrived.clone());
+        draining.spawn(async move {
+            let line = Line::open(&gateways, number, &device).await?;
+            let drained = timeout(DRAINS_WITHIN, drain(line, args.messages, began, &meter, &arrived));
+            drained.await.unwrap_or(Ok(()))
+        });
+    }
+    while let Some(reader) = draining.join_next().await {
+        reader??;
+    }
+    let drained = target.since(&mark).await?;
+    let missing = total - arrived.load(Ordering::Relaxed).min(total);
+    meter.lost.fetch_add(missing, Ordering::Relaxed);
+
+    let title = format!(
+        "offline: {} people with {} messages each, {}-byte bodies, {}",
+        args.users,
+        args.messages,
+        common.body,
+        if target.tls { "TLS" } else { "plain text" }
+    );
+    let mut report = Report::new(title, target.settings().await?);
+    report.row("stored a second", total as f64 / stored.seconds, "");
+    report.latency(["send to result p50", "send to result p99"], &meter.to_result);
+    report.spent(&stored, total);
+    report.noted(
+        "drained a second",
+        total as f64 / drained.seconds,
+        "",
+        format!(
+            "all connect at once; {:.2} s from the first to the last message",
+            drained.seconds
+        ),
+    );
+    report.latency(
+        ["connect to caught up p50", "connect to caught up p99"],
+        &meter.to_last,
+    );
+    report.spent(&drained, total);
+    report.check(&meter, target.sweep_found().await?);
+    Ok(report)
+}
+
+/// Writes to each of the readers in turn.
+async fn write(
+    mut line: Line,
+    readers: Vec<UserId>,
+    each: u32,
+    body: u32,
+    meter: Arc<Meter>,
+) -> anyhow::Result<()> {
+    let to: Vec<To> = readers
+        .iter()
+        .map(|user| To::PeerUserId(user.to_string()))
+        .collect();
+    let mut left = (0..each).flat_map(|_| &to);
+    let (mut waiting, mut heard) = (std::collections::HashMap::new(), Vec::new());
+    loop {
+        while waiting.len() < WINDOW
+            && let Some(to) = left.next()
+        {
+            let request = line.say(to, body, &meter.clock);
+            meter.sent.fetch_add(1, Ordering::Relaxed);
+            waiting.insert(request.to_string(), Instant::now());
+        }
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        line.flush().await?;
+        line.hear(&mut heard).await?;
+        for heard in heard.drain(..) {
+            let (request, refused) = match heard {
+                Heard::Sent { request, .. } => (request, None),
+                Heard::Refused { request, why } => (request, Some(why)),
+                _ => continue,
+            };
+            let began = std::str::from_utf8(&request)
+                .ok()
+                .and_then(|request| waiting.remove(request));
+            match (began, refused) {
+                (_, Some(why)) => meter.refused(why),
+                (Some(began), None) => meter.time(&meter.to_result, began.elapsed()),
+                (None, None) => {}
+            }
+        }
+    }
+}
+
+/// Takes what waited, and acknowledges it.
+async fn drain(
+    mut line: Line,
+    messages: u32,
+    began: Instant,
+    meter: &Meter,
+    arrived: &AtomicU64,
+) -> anyhow::Result<()> {
+    let (mut heard, mut seqs) = (Vec::new(), HashSet::new());
+    let mut caught_up = false;
+    while seqs.len() < messages as usize || !caught_up {
+        line.hear(&mut heard).await?;
+        for heard in heard.drain(..) {
+            match heard {
+                Heard::Entry { seq, .. } if seqs.insert(seq) => {
+                    arrived.fetch_add(1, Ordering::Relaxed);
+                }
+                Heard::CaughtUp => {
+                    caught_up = true;
+                    meter.time(&meter.to_last, began.elapsed());
+                }
+                _ => {}
+            }
+        }
+        line.flush().await?;
+    }
+    meter.repeated.fetch_add(line.repeated, Ordering::Relaxed);
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! Users and their devices, made as a back end makes them.
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use tern_client::{BackEnd, Credentials};
+use tern_types::{RequestId, UserId};
+
+/// Calls at a time.
+const AT_ONCE: usize = 16;
+
+/// One person.
+#[derive(Debug, Clone)]
+pub struct Person {
+    pub user: UserId,
+    pub devices: Vec<Credentials>,
+}
+
+impl Person {
+    /// Their first device.
+    pub fn device(&self) -> anyhow::Result<&Credentials> {
+        self.devices
+            .first()
+            .ok_or_else(|| anyhow::anyhow!("a person without a device"))
+    }
+}
+
+/// Makes `count` people with `devices` devices each, new ones with each run.
+pub async fn make(back_end: &BackEnd, count: usize, devices: usize) -> anyhow::Result<Vec<Person>> {
+    let run = RequestId::random();
+    let people = (0..count).map(|number| {
+        let name = format!("bench-{run}-{number}");
+        async move {
+            let user = back_end.create_user(&name, "Bench").await?;
+            let mut person = Person {
+                user,
+                devices: Vec::with_capacity(devices),
+            };
+            for _ in 0..devices {
+                person
+                    .devices
+                    .push(back_end.link_device(user, "bench", "bench").await?);
+            }
+            anyhow::Ok(person)
+        }
+    });
+    futures::stream::iter(people)
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await
+}

@@ -1,0 +1,133 @@
+//! As much of the server's frames as a load generator needs: ids stay bytes, contents stay closed.
+
+use bytes::Bytes;
+use tern_proto::v1;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ServerFrame {
+    #[prost(message, repeated, tag = "1")]
+    pub events: Vec<ServerEvent>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ServerEvent {
+    #[prost(oneof = "Event", tags = "1, 2, 3, 4, 5, 6, 10, 11")]
+    pub event: Option<Event>,
+}
+
+/// [`v1::server_event::Event`].
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub enum Event {
+    #[prost(message, tag = "1")]
+    Opened(v1::Opened),
+    #[prost(message, tag = "2")]
+    Entry(Entry),
+    #[prost(message, tag = "3")]
+    SendResult(SendResult),
+    #[prost(message, tag = "4")]
+    Receipt(Receipt),
+    #[prost(message, tag = "5")]
+    Skipped(Skipped),
+    #[prost(message, tag = "6")]
+    CaughtUp(v1::CaughtUp),
+    #[prost(message, tag = "10")]
+    Draining(v1::Draining),
+    #[prost(message, tag = "11")]
+    Closing(v1::Closing),
+}
+
+/// [`v1::Entry`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Entry {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub chat_id: Bytes,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// Encoded [`v1::EntryContent`]; a message's body stands at its end.
+    #[prost(bytes = "bytes", tag = "8")]
+    pub content: Bytes,
+}
+
+/// [`v1::SendResult`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SendResult {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub request_id: Bytes,
+    #[prost(message, tag = "2")]
+    pub sent: Option<Sent>,
+    #[prost(message, tag = "3")]
+    pub error: Option<v1::SendError>,
+}
+
+/// [`v1::Sent`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Sent {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub chat_id: Bytes,
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+}
+
+/// [`v1::Receipt`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Receipt {
+    #[prost(uint64, tag = "3")]
+    pub delivered_seq: u64,
+}
+
+/// [`v1::Skipped`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Skipped {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub chat_id: Bytes,
+    #[prost(uint64, tag = "2")]
+    pub to_seq: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use tern_proto::v1::{send_result, server_event};
+
+    use super::*;
+
+    #[test]
+    fn a_frame_reads_as_the_public_one() {
+        let entry = v1::Entry {
+            chat_id: "c".into(),
+            seq: 7,
+            content: Some(v1::EntryContent {
+                content: Some(v1::entry_content::Content::Message(v1::Message {
+                    envelope: None,
+                    body: Bytes::from_static(b"the body"),
+                })),
+            }),
+            ..Default::default()
+        };
+        let sent = v1::Sent {
+            chat_id: "c".into(),
+            seq: 8,
+            sent_at_ms: 1,
+        };
+        let result = v1::SendResult {
+            request_id: "r".into(),
+            outcome: Some(send_result::Outcome::Sent(sent)),
+        };
+        let events = [
+            server_event::Event::Entry(entry),
+            server_event::Event::SendResult(result),
+        ];
+        let events = events
+            .map(|event| v1::ServerEvent { event: Some(event) })
+            .to_vec();
+        let frame = v1::ServerFrame { events }.encode_to_vec();
+        let read = ServerFrame::decode(Bytes::from(frame)).unwrap();
+        let [Some(Event::Entry(entry)), Some(Event::SendResult(result))] =
+            [&read.events[0].event, &read.events[1].event]
+        else {
+            panic!("{read:?}")
+        };
+        assert!(entry.seq == 7 && entry.content.ends_with(b"the body"));
+        assert_eq!(result.sent.as_ref().map(|sent| sent.seq), Some(8));
+    }
+}

@@ -1,0 +1,224 @@
+//! The platform that is measured.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use nix::unistd::getpid;
+use sqlx::{Connection as _, PgConnection};
+use tern_client::connection::Gateways;
+use tern_client::{BackEnd, Tls};
+use tern_local::{Platform, Role};
+
+use super::Common;
+use super::cost::{self, Snapshot, Watched};
+
+/// Postgres settings that decide about throughput and growth; shown with every result.
+const SETTINGS: [&str; 9] = [
+    "server_version",
+    "fsync",
+    "synchronous_commit",
+    "full_page_writes",
+    "shared_buffers",
+    "wal_compression",
+    "max_wal_size",
+    "checkpoint_timeout",
+    "wal_level",
+];
+/// The limits of one device are not what is measured.
+const SENDS_PER_SECOND: &str = "100000";
+/// Name of this process among the others.
+pub const GENERATOR: &str = "load generator";
+
+/// See the module.
+pub struct Target {
+    pub gateways: Gateways,
+    pub back_end: BackEnd,
+    pub database_url: Option<String>,
+    pub watched: Vec<Watched>,
+    pub tls: bool,
+    own: Option<Own>,
+}
+
+/// Started here.
+struct Own {
+    platform: Platform,
+    _dir: Option<tempfile::TempDir>,
+}
+
+/// A moment, for the difference between two.
+pub struct Mark {
+    cpu: Snapshot,
+    wal: Option<i64>,
+}
+
+/// What was spent between two moments.
+#[derive(Debug, Clone)]
+pub struct Spent {
+    pub seconds: f64,
+    /// Processor seconds by name.
+    pub cpu: BTreeMap<String, f64>,
+    pub wal_bytes: Option<i64>,
+}
+
+impl Target {
+    /// Reaches the running platform, or starts one.
+    pub async fn reach(common: &Common) -> anyhow::Result<Self> {
+        if common.gateways.is_empty() {
+            return Box::pin(Self::start(common)).await;
+        }
+        let tls = match &common.ca_file {
+            Some(file) => Tls::Roots(read(file)?),
+            None => Tls::System,
+        };
+        let key = common.api_key_file.as_ref().context("--api-key-file is needed")?;
+        let mut watched = cost::find();
+        watched.push(myself());
+        Ok(Self {
+            gateways: Gateways::new(&common.gateways, &tls)?,
+            back_end: BackEnd::new(&common.gateways, &tls, read(key)?.trim())?,
+            database_url: common.database_url.clone(),
+            watched,
+            tls: common
+                .gateways
+                .iter()
+                .any(|gateway| gateway.starts_with("https:")),
+            own: None,
+        })
+    }
+
+    async fn start(common: &Common) -> anyhow::Result<Self> {
+        let temporary = match &common.dir {
+            Some(_) => None,
+            None => Some(tempfile::Builder::new().prefix("tern-bench-").tempdir()?),
+        };
+        let dir: PathBuf = match (&common.dir, &temporary) {
+            (Some(dir), _) => dir.clone(),
+            (None, Some(temporary)) => temporary.path().to_owned(),
+            (None, None) => anyhow::bail!("no directory"),
+        };
+        let mut builder = Platform::builder(&std::env::current_exe()?, &dir)
+            .gateways(common.start_gateways)
+            .chats(common.start_chats)
+            .env("TERN_CHAT_SHARDS", &common.shards.to_string())
+            .env("TERN_GATEWAY_SENDS_PER_SECOND", SENDS_PER_SECOND)
+            .env("TERN_GATEWAY_SEND_BURST", SENDS_PER_SECOND);
+        if common.plain {
+            builder = builder.plain_clients();
+        }
+        let mut platform = builder.start().await?;
+        let mut watched: Vec<Watched> = platform
+            .nodes()
+            .map(|node| Watched {
+                name: node.role.as_str().to_owned(),
+                pid: node.process.pid(),
+            })
+            .collect();
+        if let Some((postgres, etcd)) = platform.private_servers() {
+            let (postgres, etcd) = (postgres.process().pid(), etcd.process().pid());
+            watched.extend(
+                [("postgres", postgres), ("etcd", etcd)].map(|(name, pid)| Watched {
+                    name: name.to_owned(),
+                    pid,
+                }),
+            );
+        }
+        watched.push(myself());
+        let (urls, tls) = (platform.gateway_urls(), Tls::Roots(platform.ca_pem()?));
+        Ok(Self {
+            gateways: Gateways::new(&urls, &tls)?,
+            back_end: BackEnd::new(&urls, &tls, platform.api_key())?,
+            database_url: Some(platform.database_url().to_owned()),
+            watched,
+            tls: !common.plain,
+            own: Some(Own {
+                platform,
+                _dir: temporary,
+            }),
+        })
+    }
+
+    /// Ends a platform that was started here.
+    pub async fn leave(self) -> anyhow::Result<()> {
+        match self.own {
+            Some(own) => own.platform.stop().await,
+            None => Ok(()),
+        }
+    }
+
+    pub async fn mark(&self) -> anyhow::Result<Mark> {
+        Ok(Mark {
+            cpu: Snapshot::take(&self.watched),
+            wal: self.wal().await?,
+        })
+    }
+
+    pub async fn since(&self, mark: &Mark) -> anyhow::Result<Spent> {
+        let (seconds, cpu) = Snapshot::take(&self.watched).since(&mark.cpu);
+        let wal_bytes = self.wal().await?.zip(mark.wal).map(|(now, before)| now - before);
+        Ok(Spent {
+            seconds,
+            cpu,
+            wal_bytes,
+        })
+    }
+
+    /// Resident memory of the gateways together, in KiB.
+    pub fn gateway_kib(&self) -> u64 {
+        let gateways = self
+            .watched
+            .iter()
+            .filter(|process| process.name == Role::Gateway.as_str());
+        gateways
+            .filter_map(|process| cost::resident_kib(process.pid))
+            .sum()
+    }
+
+    /// Rows that the gateways' sweeps found: defects. `None` where it cannot be asked.
+    pub async fn sweep_found(&self) -> anyhow::Result<Option<u64>> {
+        let Some(own) = &self.own else { return Ok(None) };
+        let found = own
+            .platform
+            .metric_of(Role::Gateway, "tern_gateway_sweep_found_total", &[]);
+        Ok(Some(found.await? as u64))
+    }
+
+    /// Bytes of WAL written so far.
+    async fn wal(&self) -> anyhow::Result<Option<i64>> {
+        let Some(url) = &self.database_url else {
+            return Ok(None);
+        };
+        let mut db = PgConnection::connect(url).await?;
+        let bytes = sqlx::query_scalar("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8")
+            .fetch_one(&mut db)
+            .await?;
+        db.close().await?;
+        Ok(Some(bytes))
+    }
+
+    /// What Postgres was told.
+    pub async fn settings(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let Some(url) = &self.database_url else {
+            return Ok(BTreeMap::new());
+        };
+        let mut db = PgConnection::connect(url).await?;
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY($1)")
+                .bind(SETTINGS.map(str::to_owned).to_vec())
+                .fetch_all(&mut db)
+                .await?;
+        db.close().await?;
+        Ok(rows.into_iter().collect())
+    }
+}
+
+fn myself() -> Watched {
+    Watched {
+        name: GENERATOR.to_owned(),
+        pid: getpid().as_raw(),
+    }
+}
+
+fn read(file: &PathBuf) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))
+}
