@@ -175,6 +175,7 @@ mod tests {
             members: members.collect(),
             unsettled: None,
             placed: Vec::new(),
+            looked_up: Vec::new(),
             last_sent_at: Timestamp(0),
         });
         assert!(answers.is_empty());

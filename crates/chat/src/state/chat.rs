@@ -9,7 +9,7 @@ use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use super::change::{self, Action, Change, Permitted};
 use super::entry::{Entry, NewEntry};
 use super::receipts::Receipts;
-use super::recent::{Placed, Recent};
+use super::recent::{Known, Placed, Recent};
 use super::{Origin, Outcome, Refusal};
 use crate::content;
 
@@ -68,6 +68,8 @@ pub struct Snapshot {
     pub unsettled: Option<Seq>,
     /// The newest requests, and those that were asked for.
     pub placed: Vec<(UserId, RequestId, Placed)>,
+    /// What was asked for: such a request that is not in `placed` has no place in the log.
+    pub looked_up: Vec<(UserId, RequestId)>,
     pub last_sent_at: Timestamp,
 }
 
@@ -77,6 +79,9 @@ pub struct Waiting {
     /// One, or more where the same request came again meanwhile.
     pub origins: Vec<Origin>,
     pub command: Command,
+    /// The snapshot that the chat stands on was asked for this request: it is new. Otherwise it may be older than
+    /// what is remembered, and only the store knows its answer (rule 5).
+    pub looked_up: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -256,19 +261,42 @@ impl Chat {
             (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
             (mine, theirs) => mine.or(theirs),
         };
-        for (user, request, placed) in snapshot.placed {
-            self.recent.insert(user, request, placed);
-            if let Some(member) = self.members.get_mut(&user) {
+        for (user, _, placed) in &snapshot.placed {
+            if let Some(member) = self.members.get_mut(user) {
                 member.last_sent = member.last_sent.max(placed.seq);
             }
         }
+        let answers = self.answer_placed(&snapshot.placed, &snapshot.looked_up);
+        for (user, request, placed) in snapshot.placed {
+            self.recent.insert(user, request, Known::Placed(placed));
+        }
+        answers
+    }
+
+    /// Answers whoever waits for what has its place already. The old ones among `placed` do not stay among the recent, so
+    /// it is these that are asked.
+    fn answer_placed(
+        &mut self,
+        placed: &[(UserId, RequestId, Placed)],
+        looked_up: &[(UserId, RequestId)],
+    ) -> Vec<(Origin, Outcome)> {
+        let placed: HashMap<(UserId, RequestId), &Placed> = placed
+            .iter()
+            .map(|(user, request, placed)| ((*user, *request), placed))
+            .collect();
+        let looked_up: HashSet<&(UserId, RequestId)> = looked_up.iter().collect();
         let mut answers = Vec::new();
-        for waiting in std::mem::take(&mut self.queue) {
-            match self.repetition(&waiting.command) {
-                Some(outcome) => {
-                    answers.extend(waiting.origins.iter().map(|origin| (*origin, outcome.clone())))
+        for mut waiting in std::mem::take(&mut self.queue) {
+            let request = waiting.command.request();
+            match placed.get(&request) {
+                Some(placed) => {
+                    let outcome = self.answer_of(Known::Placed(**placed), &waiting.command);
+                    answers.extend(waiting.origins.iter().map(|origin| (*origin, outcome.clone())));
                 }
-                None => self.queue.push_back(waiting),
+                None => {
+                    waiting.looked_up = looked_up.contains(&request);
+                    self.queue.push_back(waiting);
+                }
             }
         }
         answers
@@ -297,11 +325,13 @@ impl Chat {
         self.queue.push_back(Waiting {
             origins: vec![origin],
             command,
+            looked_up: false,
         });
         None
     }
 
-    /// The next batch, numbered, and the answers to commands that are refused instead.
+    /// The next batch, numbered, and the answers to commands that become no entry. What would become none and may be old
+    /// is looked up first: the chat is then [`Stage::Loading`], and the caller has it loaded.
     pub fn take_batch(&mut self, now: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
         let mut answers = Vec::new();
         let Some(key) = self.key.clone() else {
@@ -326,9 +356,21 @@ impl Chat {
             let Some(waiting) = self.queue.pop_front() else {
                 break;
             };
-            match self.admit(&waiting.command) {
+            let admitted = self.admit(&waiting.command);
+            if !matches!(admitted, Ok(Some(_))) && !waiting.looked_up {
+                self.queue.push_front(waiting);
+                // Behind entries of this batch it has its turn after them.
+                if batch.entries.is_empty() {
+                    self.stage = Stage::Loading;
+                }
+                break;
+            }
+            match admitted {
                 Ok(None) => {
-                    answers.extend(waiting.origins.iter().map(|origin| (*origin, Outcome::Unchanged)))
+                    let (sender, request) = waiting.command.request();
+                    let unchanged = Known::Unchanged(waiting.command.fingerprint());
+                    self.recent.insert(sender, request, unchanged);
+                    answers.extend(waiting.origins.iter().map(|origin| (*origin, Outcome::Unchanged)));
                 }
                 Err(refusal) => {
                     let refused = Outcome::Refused(refusal);
@@ -376,7 +418,8 @@ impl Chat {
                 sent_at: entry.sent_at,
                 fingerprint: entry.new.fingerprint,
             };
-            self.recent.insert(entry.new.sender, entry.new.request, placed);
+            let (sender, request) = (entry.new.sender, entry.new.request);
+            self.recent.insert(sender, request, Known::Placed(placed));
             if let Some(member) = self.members.get_mut(&entry.new.sender) {
                 member.last_sent = entry.seq;
             }
@@ -484,16 +527,20 @@ impl Chat {
 
     fn repetition(&self, command: &Command) -> Option<Outcome> {
         let (sender, request) = command.request();
-        let placed = self.recent.get(sender, request)?;
-        Some(if placed.fingerprint == command.fingerprint() {
-            Outcome::Placed {
+        let known = self.recent.get(sender, request)?;
+        Some(self.answer_of(*known, command))
+    }
+
+    fn answer_of(&self, known: Known, command: &Command) -> Outcome {
+        match known {
+            _ if known.fingerprint() != command.fingerprint() => Outcome::Refused(Refusal::RequestIdReused),
+            Known::Placed(placed) => Outcome::Placed {
                 chat: self.id,
                 seq: placed.seq,
                 sent_at: placed.sent_at,
-            }
-        } else {
-            Outcome::Refused(Refusal::RequestIdReused)
-        })
+            },
+            Known::Unchanged(_) => Outcome::Unchanged,
+        }
     }
 
     fn admit(&self, command: &Command) -> Result<Option<Admitted>, Refusal> {

@@ -110,6 +110,7 @@ pub async fn chat(
             .max()
             .unwrap_or_default(),
         placed,
+        looked_up: requests.to_vec(),
     }))
 }
 

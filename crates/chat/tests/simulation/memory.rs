@@ -9,6 +9,9 @@ use tern_chat::state::shard::{AckWrite, Committed, Job, JobDone, SettleChat};
 use tern_chat::state::{Entry, Missing};
 use tern_types::{DeviceId, RequestId, Seq, Timestamp, UserId};
 
+/// Requests that come with a load, as in `store/load.rs`.
+const RECENT: u64 = 256;
+
 pub struct Memory {
     /// User and their devices.
     pub members: Vec<(UserId, Vec<DeviceId>)>,
@@ -34,11 +37,10 @@ impl Memory {
                 Seq::ZERO,
             )
         };
-        // Only what was asked for: the newest few would hide what the compare-and-set has to find.
-        let placed = self
-            .log
-            .iter()
-            .filter(|entry| requests.contains(&(entry.new.sender, entry.new.request)));
+        let newest = self.head().0.saturating_sub(RECENT);
+        let placed = self.log.iter().filter(|entry| {
+            entry.seq.0 > newest || requests.contains(&(entry.new.sender, entry.new.request))
+        });
         let placed = placed.map(|entry| {
             let placed = Placed {
                 seq: entry.seq,
@@ -56,6 +58,7 @@ impl Memory {
             members: self.members.iter().map(|(user, _)| member(*user)).collect(),
             unsettled: self.unsettled.iter().min().copied(),
             placed: placed.collect(),
+            looked_up: requests.to_vec(),
             last_sent_at: Timestamp::default(),
         }
     }

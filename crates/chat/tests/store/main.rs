@@ -7,4 +7,6 @@ mod devices;
 mod entries;
 mod harness;
 mod inbox;
+mod owner;
 mod plans;
+mod requests;

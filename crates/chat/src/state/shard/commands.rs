@@ -7,8 +7,8 @@ use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::ShardState;
 use super::event::{AckWrite, Effect, Event};
-use super::loads::{load, load_new};
-use crate::state::chat::{Command, Stage};
+use super::loads::load;
+use crate::state::chat::{Chat, Command, Stage};
 use crate::state::entry::NewEntry;
 use crate::state::{Origin, Outcome, Refusal};
 
@@ -32,15 +32,6 @@ impl ShardState {
         out: &mut Vec<Effect>,
     ) {
         let create = peer.map(|peer| (entry.sender, peer));
-        if let Some(known) = self
-            .chats
-            .get_mut(&chat)
-            .filter(|known| known.stage == Stage::Loading)
-            && create.is_some()
-        {
-            // The load under way may have been asked for by somebody who could not make the chat.
-            load(known, create, out);
-        }
         self.enqueue_with(origin, chat, create, Command::Send(Arc::new(entry)), now, out);
     }
 
@@ -71,17 +62,20 @@ impl ShardState {
             });
             return;
         }
-        let chat = self
-            .chats
-            .entry(id)
-            .or_insert_with(|| load_new(id, create, now, out));
+        let chat = self.chats.entry(id).or_insert_with(|| Chat::loading(id, now));
         chat.last_used = now;
         if chat.waiting() >= MAX_WAITING_OF_CHAT {
             let outcome = Outcome::Refused(Refusal::OVERLOADED);
             out.push(Effect::Answer { origin, outcome });
             return;
         }
-        match chat.enqueue(origin, command) {
+        let answer = chat.enqueue(origin, command);
+        // After the command is in the queue: the load looks for its request too. A load that is under way may have been
+        // asked for by somebody who could not make the chat.
+        if chat.stage == Stage::Loading && (chat.loads == 0 || create.is_some()) {
+            load(chat, create, out);
+        }
+        match answer {
             Some(outcome) => out.push(Effect::Answer { origin, outcome }),
             None => {
                 self.waiting += 1;

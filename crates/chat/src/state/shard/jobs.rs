@@ -3,6 +3,7 @@
 use tern_types::Timestamp;
 
 use super::event::{Effect, Job, SettleChat};
+use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::Stage;
 
@@ -41,6 +42,9 @@ impl ShardState {
                 continue;
             };
             let (batch, answers) = chat.take_batch(now);
+            if batch.is_none() && chat.stage == Stage::Loading {
+                load(chat, None, out);
+            }
             self.answer(answers, out);
             match batch {
                 Some(batch) if batch.change.is_some() => self.change = Some(batch),

@@ -58,6 +58,7 @@ impl Shard {
             members: people.map(member).to_vec(),
             unsettled: None,
             placed: Vec::new(),
+            looked_up: Vec::new(),
             last_sent_at: START,
         };
         shard.tell(Event::Loaded {
