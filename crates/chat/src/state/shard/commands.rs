@@ -18,8 +18,8 @@ const READ_MARKS_AFTER: Duration = Duration::from_secs(1);
 const MAX_WAITING: usize = 16_384;
 /// Commands that wait for one chat: sixteen batches. A hotter group is slowed down before it slows others.
 pub(super) const MAX_WAITING_OF_CHAT: usize = 1024;
-/// Acknowledgements that wait to be written. More are dropped unconfirmed: gateways repeat them.
-const MAX_WAITING_ACKS: usize = 65_536;
+/// Acknowledgements that wait to be written. More are dropped: gateways repeat what is not confirmed, unary calls are told.
+pub(super) const MAX_WAITING_ACKS: usize = 65_536;
 
 impl ShardState {
     pub(super) fn send(
@@ -84,10 +84,12 @@ impl ShardState {
         }
     }
 
-    pub(super) fn ack(&mut self, ack: AckWrite, write: bool) {
+    pub(super) fn ack(&mut self, ack: AckWrite, write: bool, out: &mut Vec<Effect>) {
         if write {
             if self.acks.len() < MAX_WAITING_ACKS {
                 self.acks.push(ack);
+            } else {
+                not_written([ack], &Refusal::OVERLOADED, out);
             }
             return;
         }
@@ -121,4 +123,19 @@ impl ShardState {
         self.reads.insert((id, user), seq);
         self.reads_due.get_or_insert(now + READ_MARKS_AFTER);
     }
+}
+
+/// Unconfirmed, the gateways repeat them; a unary call is told.
+pub(super) fn not_written(
+    acks: impl IntoIterator<Item = AckWrite>,
+    refusal: &Refusal,
+    out: &mut Vec<Effect>,
+) {
+    let calls = acks
+        .into_iter()
+        .filter(|ack| matches!(ack.origin, Origin::Call(_)));
+    out.extend(calls.map(|ack| Effect::Answer {
+        origin: ack.origin,
+        outcome: Outcome::Refused(refusal.clone()),
+    }));
 }

@@ -103,7 +103,7 @@ impl ShardState {
                     device,
                     seq,
                 };
-                self.ack(ack, write);
+                self.ack(ack, write, out);
             }
             Event::Read { chat, user, seq } => self.read(chat, user, seq, now, out),
             Event::Loaded { chat, result } => self.loaded(chat, result, now, out),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tern_types::{DeviceId, RequestId, SessionId};
 
-use super::commands::MAX_WAITING_OF_CHAT;
+use super::commands::{MAX_WAITING_ACKS, MAX_WAITING_OF_CHAT};
 use super::*;
 use crate::state::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
 use crate::state::{EntryKind, Missing, NewEntry, Outcome, Refusal};
@@ -223,4 +223,37 @@ fn rule_8_a_chat_refuses_what_it_cannot_hold() {
         }]
     );
     assert!(refused, "{effects:?}");
+}
+
+#[test]
+fn rule_8_an_acknowledgement_that_finds_no_room_is_not_left_without_an_answer() {
+    let mut shard = Shard::new();
+    let (chat, user, device) = (shard.chat, shard.people[1], DeviceId::random());
+    let ack = |origin| Event::Ack {
+        origin,
+        chat,
+        user,
+        device,
+        seq: Seq(1),
+        write: true,
+    };
+    for _ in 0..MAX_WAITING_ACKS {
+        assert!(shard.tell(ack(Origin::Call(1))).is_empty());
+    }
+    let effects = shard.tell(ack(Origin::Call(2)));
+    let refused = matches!(
+        effects.as_slice(),
+        [Effect::Answer {
+            origin: Origin::Call(2),
+            outcome: Outcome::Refused(Refusal::Unavailable { .. }),
+        }]
+    );
+    assert!(refused, "{effects:?}");
+    let link = Origin::Link {
+        link: 1,
+        reference: 0,
+        session: SessionId(1),
+        request: RequestId(uuid::Uuid::nil()),
+    };
+    assert!(shard.tell(ack(link)).is_empty(), "a gateway repeats it");
 }
