@@ -19,7 +19,7 @@ use crate::store::{entries, listing};
 /// Events of a page when the caller names no size, and at most.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 256;
-/// Bytes of a page.
+/// Bytes of a page; the last entry may go above.
 const MAX_BYTES: usize = 1 << 20;
 
 pub struct InboxService {

@@ -6,7 +6,7 @@ use tern_proto::raw;
 use tern_types::{ChatId, DeviceId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
-use super::entries::entry;
+use super::entries::{budget, entry, more};
 use super::load::{StoreError, kind, role};
 use super::millis;
 use super::seal::{MasterKey, Sealer};
@@ -43,11 +43,23 @@ WHERE me.user_id = $1 AND me.left_seq IS NULL ",
 
 pub const ONE: &str = view!("AND me.chat_id = $3");
 
-/// Pages by the time of the last entry, then by id. A chat without entries comes last.
-pub const PAGE: &str = concat!(view!(
-    "AND (coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0), me.chat_id) < ($3, $4)
+/// Pages by the time of the last entry, then by id. A chat without entries comes last. At most $5 chats, and no further
+/// than their last entries have $6 bytes; `found` counts the others of the page too.
+pub const PAGE: &str = concat!(
+    "
+SELECT * FROM (
+    SELECT v.*, count(*) OVER () AS found,
+           sum(coalesce(octet_length(v.body), 0)) OVER (ORDER BY coalesce(v.sent_at, 0) DESC, v.chat_id DESC)
+               - coalesce(octet_length(v.body), 0) AS bytes_before
+    FROM (",
+    view!(
+        "AND (coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0), me.chat_id) < ($3, $4)
 ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat_id DESC LIMIT $5"
-));
+    ),
+    "
+    ) v
+) w WHERE w.bytes_before < $6 ORDER BY coalesce(w.sent_at, 0) DESC, w.chat_id DESC"
+);
 
 /// Section 4, step 11: what waits for these devices, and whether they still exist.
 pub const INBOX: &str = "
@@ -115,7 +127,16 @@ pub async fn chat(
         .transpose()
 }
 
-/// The user's chats, most recently active first, after the place of `after`.
+/// A page of a member's chats.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    pub chats: Vec<ChatView>,
+    /// There may be more after them.
+    pub more: bool,
+}
+
+/// The user's chats, most recently active first, after the place of `after`: at most `limit`, and last entries of about
+/// `max_bytes`.
 pub async fn chats(
     pool: &PgPool,
     master: &MasterKey,
@@ -123,7 +144,8 @@ pub async fn chats(
     device: Option<DeviceId>,
     after: Option<(Timestamp, ChatId)>,
     limit: u32,
-) -> Result<Vec<ChatView>, StoreError> {
+    max_bytes: usize,
+) -> Result<Page, StoreError> {
     let (at, id) = after.unwrap_or((Timestamp(i64::MAX), ChatId(Uuid::max())));
     let rows = sqlx::query(PAGE)
         .bind(user.0)
@@ -131,9 +153,14 @@ pub async fn chats(
         .bind(at.0)
         .bind(id.0)
         .bind(i64::from(limit))
+        .bind(budget(max_bytes))
         .fetch_all(pool)
         .await?;
-    rows.iter().map(|row| view(row, master, user)).collect()
+    let chats = rows.iter().map(|row| view(row, master, user));
+    Ok(Page {
+        chats: chats.collect::<Result<_, _>>()?,
+        more: more(&rows, limit)?,
+    })
 }
 
 /// Device, chat, from_seq, age in milliseconds.
