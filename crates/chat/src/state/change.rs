@@ -149,6 +149,7 @@ mod tests {
 
     use super::*;
     use crate::state::chat::{ChatKey, Member, Snapshot};
+    use crate::state::receipts::Watermark;
 
     fn user(n: u128) -> UserId {
         UserId(Uuid::from_u128(n))
@@ -163,7 +164,7 @@ mod tests {
                 joined: Seq(1),
                 last_sent: Seq::ZERO,
             };
-            (user(n), member, Seq::ZERO)
+            (user(n), member, Watermark::default())
         });
         let mut chat = Chat::loading(ChatId(Uuid::nil()), Timestamp(0));
         let answers = chat.load(Snapshot {

@@ -8,7 +8,7 @@ use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 
 use super::change::{self, Action, Change, Permitted};
 use super::entry::{Entry, NewEntry};
-use super::receipts::Receipts;
+use super::receipts::{Receipts, Watermark};
 use super::recent::{Known, Placed, Recent};
 use super::{Origin, Outcome, Refusal};
 use crate::content;
@@ -41,7 +41,8 @@ pub enum Role {
 pub struct Member {
     pub role: Role,
     pub joined: Seq,
-    /// The last entry that they sent, as far as it is remembered; 0: long ago or never.
+    /// No entry of theirs is above this one; 0: they never sent any. Too high, they are told of receipts that do not
+    /// concern them; too low, they would miss some.
     pub last_sent: Seq,
 }
 
@@ -63,7 +64,7 @@ pub struct Snapshot {
     pub key: ChatKey,
     pub head: Seq,
     pub ordinal: u64,
-    pub members: Vec<(UserId, Member, Seq)>,
+    pub members: Vec<(UserId, Member, Watermark)>,
     /// The lowest entry that is not settled yet.
     pub unsettled: Option<Seq>,
     /// The newest requests, and those that were asked for.
@@ -253,8 +254,8 @@ impl Chat {
         self.ordinal = snapshot.ordinal;
         self.last_sent_at = self.last_sent_at.max(snapshot.last_sent_at);
         self.members.clear();
-        for (user, member, read) in snapshot.members {
-            self.receipts.load(user, read);
+        for (user, member, mark) in snapshot.members {
+            self.receipts.load(user, mark);
             self.members.insert(user, member);
         }
         self.unsettled = match (self.unsettled, snapshot.unsettled) {

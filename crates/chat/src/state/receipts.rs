@@ -35,9 +35,10 @@ impl Receipts {
     }
 
     /// What the store knows, without telling anybody.
-    pub fn load(&mut self, user: UserId, read: Seq) {
+    pub fn load(&mut self, user: UserId, stored: Watermark) {
         let mark = self.marks.entry(user).or_default();
-        mark.read = mark.read.max(read);
+        mark.read = mark.read.max(stored.read);
+        mark.delivered = mark.delivered.max(stored.delivered).max(mark.read);
     }
 
     /// One of the user's devices has stored everything up to `seq`. True when that is news.

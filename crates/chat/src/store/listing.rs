@@ -11,6 +11,7 @@ use super::load::{StoreError, kind, role};
 use super::millis;
 use super::seal::{MasterKey, Sealer};
 use crate::state::chat::{ChatKind, Role};
+use crate::state::receipts::Watermark;
 
 /// A chat in the eyes of one member. `resume_seq` is the last seq that this device acknowledged or is not owed: read in
 /// one statement, so an unsettled entry is either still unsettled or already in the inbox.
@@ -71,10 +72,10 @@ ORDER BY d.device_id, i.since";
 
 pub const EPOCH: &str = "SELECT epoch FROM store";
 
-/// How far each member's devices are: delivered is the complement of the inbox, and nothing unsettled counts. A user
-/// without a device has what waits under the reserved id.
+/// Present members, and how far each one's devices are: delivered is the complement of the inbox, and nothing unsettled
+/// counts. A user without a device has what waits under the reserved id.
 pub const RECEIPTS: &str = "
-SELECT m.user_id, m.read_seq,
+SELECT m.user_id, m.role, m.joined_seq, m.read_seq,
        (SELECT max(coalesce(i.from_seq - 1, h.head_seq))
         FROM unnest(CASE WHEN m.devices = '{}' THEN ARRAY[m.user_id] ELSE m.devices END) AS d(device_id)
         LEFT JOIN inbox i ON i.chat_id = m.chat_id AND i.device_id = d.device_id) AS delivered,
@@ -195,15 +196,23 @@ pub async fn epoch(pool: &PgPool) -> sqlx::Result<Uuid> {
     sqlx::query_scalar(EPOCH).fetch_one(pool).await
 }
 
-/// Each member's watermarks: user, delivered, read.
-pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, Seq, Seq)>> {
-    let rows: Vec<(Uuid, i64, Option<i64>, i64)> =
-        sqlx::query_as(RECEIPTS).bind(chat.0).fetch_all(pool).await?;
-    let receipts = rows.into_iter().map(|(user, read, delivered, settled)| {
-        let delivered = Seq::from_i64(delivered.unwrap_or(0).min(settled).max(read));
-        (UserId(user), delivered, Seq::from_i64(read))
-    });
-    Ok(receipts.collect())
+/// Each member's watermarks.
+pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, Watermark)>> {
+    let rows = sqlx::query(RECEIPTS).bind(chat.0).fetch_all(pool).await?;
+    let receipts = rows
+        .iter()
+        .map(|row| Ok((UserId(row.try_get("user_id")?), watermark(row)?)));
+    receipts.collect()
+}
+
+/// From a row of [`RECEIPTS`].
+pub fn watermark(row: &PgRow) -> sqlx::Result<Watermark> {
+    let read: i64 = row.try_get("read_seq")?;
+    let (delivered, settled): (Option<i64>, i64) = (row.try_get("delivered")?, row.try_get("settled")?);
+    Ok(Watermark {
+        delivered: Seq::from_i64(delivered.unwrap_or(0).min(settled).max(read)),
+        read: Seq::from_i64(read),
+    })
 }
 
 /// Present members after `after`, by id.

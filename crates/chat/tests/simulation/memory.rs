@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tern_chat::state::chat::{Batch, ChatKey, ChatKind, Member, Role, Snapshot};
+use tern_chat::state::receipts::Watermark;
 use tern_chat::state::recent::Placed;
 use tern_chat::state::shard::{AckWrite, Committed, Job, JobDone, SettleChat};
 use tern_chat::state::{Entry, Missing};
@@ -34,7 +35,7 @@ impl Memory {
                     joined: Seq(1),
                     last_sent: Seq::ZERO,
                 },
-                Seq::ZERO,
+                Watermark::default(),
             )
         };
         let newest = self.head().0.saturating_sub(RECENT);

@@ -9,4 +9,5 @@ mod harness;
 mod inbox;
 mod owner;
 mod plans;
+mod receipts;
 mod requests;

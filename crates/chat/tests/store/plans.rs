@@ -7,7 +7,7 @@ use tern_types::Seq;
 
 use crate::harness::Store;
 
-const HOT: [(&str, &str); 16] = [
+const HOT: [(&str, &str); 15] = [
     ("commit", commit::COMMIT),
     ("settle", settle::SETTLE),
     ("lock heads", settle::LOCK_HEADS),
@@ -16,7 +16,6 @@ const HOT: [(&str, &str); 16] = [
     ("ack", ack::ACK),
     ("reads", ack::READS),
     ("load chat", load::CHAT),
-    ("load members", load::MEMBERS),
     ("load placed", load::PLACED),
     ("window", entries::UPWARDS),
     ("history", entries::DOWNWARDS),

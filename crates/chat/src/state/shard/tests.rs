@@ -46,7 +46,7 @@ impl Shard {
                     joined: Seq(1),
                     last_sent: Seq::ZERO,
                 },
-                Seq::ZERO,
+                Watermark::default(),
             )
         };
         let snapshot = Snapshot {
