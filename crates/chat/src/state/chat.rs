@@ -514,15 +514,16 @@ impl Chat {
         self.acks.retain(|_, (_, seq)| *seq > upto);
     }
 
-    /// Who is told of `user`'s watermark: the senders of what they got, and the user themselves for a read mark.
-    pub fn told_of(&self, user: UserId, since: Seq, read_rose: bool) -> Vec<UserId> {
+    /// Who is told of `user`'s watermark: the senders of what they got, and the user themselves for a mark of
+    /// theirs.
+    pub fn told_of(&self, user: UserId, since: Seq, marked: bool) -> Vec<UserId> {
         let senders = self
             .members
             .iter()
             .filter(|(other, member)| **other != user && member.last_sent > since);
         senders
             .map(|(other, _)| *other)
-            .chain(read_rose.then_some(user))
+            .chain(marked.then_some(user))
             .collect()
     }
 

@@ -137,3 +137,29 @@ async fn rule_10_an_acknowledgement_of_old_entries_is_no_news_to_a_new_owner() {
     owner.run(vec![ack(b1, true)]).await;
     assert_eq!(told(&mut owner, b), [], "delivered stands at 3 already");
 }
+
+#[tokio::test]
+async fn rule_10_a_reply_before_the_read_mark_tells_that_it_was_read() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let b1 = store.device(b).await;
+    let chat = store.direct(a, b).await.id;
+    let mut owner = Owner::new(&store);
+    owner
+        .send(chat, &new_entry(a, EntryKind::Message, b"question"))
+        .await;
+    let ack = Event::Ack {
+        origin: tern_chat::state::Origin::Call(u64::MAX),
+        chat,
+        user: b,
+        device: b1,
+        seq: Seq(1),
+        write: false,
+    };
+    owner.run(vec![ack]).await;
+    assert_eq!(told(&mut owner, b), [(vec![a], watermark(1, 0))]);
+    owner
+        .send(chat, &new_entry(b, EntryKind::Message, b"answer"))
+        .await;
+    assert_eq!(told(&mut owner, b), [(vec![a], watermark(1, 1))]);
+}

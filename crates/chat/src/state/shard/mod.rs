@@ -132,7 +132,7 @@ impl ShardState {
                 continue;
             };
             for risen in chat.receipts.take_risen() {
-                let users = chat.told_of(risen.user, risen.since, risen.read_rose);
+                let users = chat.told_of(risen.user, risen.since, risen.marked);
                 if !users.is_empty() {
                     let what = Pushed::Receipt {
                         user: risen.user,

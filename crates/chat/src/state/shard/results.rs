@@ -115,8 +115,10 @@ impl ShardState {
             });
         }
         for (user, seq) in reads {
-            if let Some(chat) = self.chats.get_mut(&id) {
-                chat.receipts.sent(user, seq);
+            if let Some(chat) = self.chats.get_mut(&id)
+                && chat.receipts.sent(user, seq)
+            {
+                self.risen.insert(id);
             }
             self.write_read(id, user, seq, now);
         }
