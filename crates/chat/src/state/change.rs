@@ -37,6 +37,15 @@ pub enum Permitted {
 }
 
 impl Action {
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Add(users) => std::mem::size_of_val(users.as_slice()),
+            Self::SetTitle(title) => title.len(),
+            Self::Remove(_) | Self::SetRole(..) => 0,
+        }
+    }
+
     pub fn kind(&self) -> EntryKind {
         match self {
             Self::Add(_) => EntryKind::MembersAdded,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 
+use super::bytes::{Held, Share};
 use super::change::{self, Action, Change, Permitted};
 use super::entry::{Entry, NewEntry};
 use super::receipts::{Receipts, Watermark};
@@ -15,6 +16,10 @@ use crate::content;
 
 /// Entries of one chat in one commit: a hot group waits for its turn like everybody.
 pub const MAX_BATCH: usize = 64;
+/// Bytes of them, for the same reason: a quarter of a commit. A single entry always fits.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+/// What a command weighs besides its content.
+const COMMAND_BYTES: usize = 256;
 /// How often a batch is tried again because the head had moved; more means that another node commits to this chat
 /// all the time, and the map will tell soon which of the two is right.
 const MAX_TRIES: u32 = 8;
@@ -75,7 +80,7 @@ pub struct Snapshot {
 }
 
 /// A command that waits for its place in the log.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Waiting {
     /// One, or more where the same request came again meanwhile.
     pub origins: Vec<Origin>,
@@ -83,6 +88,8 @@ pub struct Waiting {
     /// The snapshot that the chat stands on was asked for this request: it is new. Otherwise it may be older than
     /// what is remembered, and only the store knows its answer (rule 5).
     pub looked_up: bool,
+    /// Its part of what may wait: in the chat and in the shard.
+    _room: [Share; 2],
 }
 
 #[derive(Debug, Clone)]
@@ -92,6 +99,15 @@ pub enum Command {
 }
 
 impl Command {
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let content = match self {
+            Self::Send(entry) => entry.content.len(),
+            Self::Change(change) => change.action.bytes(),
+        };
+        COMMAND_BYTES + content
+    }
+
     fn request(&self) -> (UserId, RequestId) {
         match self {
             Self::Send(entry) => (entry.sender, entry.request),
@@ -121,6 +137,10 @@ pub struct Batch {
 }
 
 impl Batch {
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.new.content.len()).sum()
+    }
+
     pub fn head(&self) -> Seq {
         self.entries.last().map_or(self.expected, |entry| entry.seq)
     }
@@ -154,6 +174,8 @@ pub struct Chat {
     recent: Recent,
     pub receipts: Receipts,
     queue: VecDeque<Waiting>,
+    /// Bytes of what waits.
+    pub held: Held,
     in_flight: Option<(Batch, Vec<Waiting>)>,
     one_by_one: bool,
     tries: u32,
@@ -184,6 +206,7 @@ impl Chat {
             recent: Recent::default(),
             receipts: Receipts::default(),
             queue: VecDeque::new(),
+            held: Held::default(),
             in_flight: None,
             one_by_one: false,
             tries: 0,
@@ -303,8 +326,8 @@ impl Chat {
         answers
     }
 
-    /// Takes a command; `Some` is its answer where there is one at once.
-    pub fn enqueue(&mut self, origin: Origin, command: Command) -> Option<Outcome> {
+    /// Takes a command; `Some` is its answer where there is one at once. `room`: held while it waits.
+    pub fn enqueue(&mut self, origin: Origin, command: Command, room: [Share; 2]) -> Option<Outcome> {
         if let Some(outcome) = self.repetition(&command) {
             return Some(outcome);
         }
@@ -327,13 +350,15 @@ impl Chat {
             origins: vec![origin],
             command,
             looked_up: false,
+            _room: room,
         });
         None
     }
 
-    /// The next batch, numbered, and the answers to commands that become no entry. What would become none and may be old
+    /// The next batch, numbered, at most about `room` bytes, and the answers to commands that become no entry. What would become none and may be old
     /// is looked up first: the chat is then [`Stage::Loading`], and the caller has it loaded.
-    pub fn take_batch(&mut self, now: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
+    pub fn take_batch(&mut self, room: usize, now: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
+        let room = room.min(MAX_BATCH_BYTES);
         let mut answers = Vec::new();
         let Some(key) = self.key.clone() else {
             return (None, answers);
@@ -351,7 +376,8 @@ impl Chat {
         let mut taken = Vec::new();
         while batch.entries.len() < most && batch.change.is_none() {
             let Some(front) = self.queue.front() else { break };
-            if matches!(front.command, Command::Change(_)) && !batch.entries.is_empty() {
+            let alone = matches!(front.command, Command::Change(_));
+            if !batch.entries.is_empty() && (alone || batch.bytes() + front.command.bytes() > room) {
                 break;
             }
             let Some(waiting) = self.queue.pop_front() else {

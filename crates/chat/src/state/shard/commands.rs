@@ -18,6 +18,10 @@ const READ_MARKS_AFTER: Duration = Duration::from_secs(1);
 const MAX_WAITING: usize = 16_384;
 /// Commands that wait for one chat: sixteen batches. A hotter group is slowed down before it slows others.
 pub(super) const MAX_WAITING_OF_CHAT: usize = 1024;
+/// Bytes of the commands that wait in a shard: sixteen commits. A count alone would let 4 GiB wait.
+pub(super) const MAX_WAITING_BYTES: usize = 64 << 20;
+/// Bytes of the commands that wait for one chat: a quarter of its shard's, so that a chat alone does not fill it.
+pub(super) const MAX_WAITING_BYTES_OF_CHAT: usize = 16 << 20;
 /// Acknowledgements that wait to be written. More are dropped: gateways repeat what is not confirmed, unary calls are told.
 pub(super) const MAX_WAITING_ACKS: usize = 65_536;
 
@@ -55,21 +59,22 @@ impl ShardState {
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
-        if self.waiting >= MAX_WAITING {
-            out.push(Effect::Answer {
-                origin,
-                outcome: Outcome::Refused(Refusal::OVERLOADED),
-            });
-            return;
-        }
+        let overloaded = Effect::Answer {
+            origin,
+            outcome: Outcome::Refused(Refusal::OVERLOADED),
+        };
+        let bytes = command.bytes();
+        let room = self.held_bytes.take(bytes, MAX_WAITING_BYTES);
+        let Some(room) = room.filter(|_| self.waiting < MAX_WAITING) else {
+            return out.push(overloaded);
+        };
         let chat = self.chats.entry(id).or_insert_with(|| Chat::loading(id, now));
         chat.last_used = now;
-        if chat.waiting() >= MAX_WAITING_OF_CHAT {
-            let outcome = Outcome::Refused(Refusal::OVERLOADED);
-            out.push(Effect::Answer { origin, outcome });
-            return;
-        }
-        let answer = chat.enqueue(origin, command);
+        let room_of_chat = chat.held.take(bytes, MAX_WAITING_BYTES_OF_CHAT);
+        let Some(room_of_chat) = room_of_chat.filter(|_| chat.waiting() < MAX_WAITING_OF_CHAT) else {
+            return out.push(overloaded);
+        };
+        let answer = chat.enqueue(origin, command, [room, room_of_chat]);
         // After the command is in the queue: the load looks for its request too. A load that is under way may have been
         // asked for by somebody who could not make the chat.
         if chat.stage == Stage::Loading && (chat.loads == 0 || create.is_some()) {

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
+use crate::state::bytes::Held;
 use crate::state::chat::{Batch, Chat, Command, Stage};
 use crate::state::receipts::Watermark;
 use crate::state::{Origin, Outcome};
@@ -36,6 +37,8 @@ pub struct ShardState {
     held: HashMap<ChatId, Vec<Event>>,
     held_count: usize,
     waiting: usize,
+    /// Bytes of what waits.
+    held_bytes: Held,
     /// Chats with something to commit, each once.
     due: VecDeque<ChatId>,
     change: Option<Batch>,
