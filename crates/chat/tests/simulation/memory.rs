@@ -147,10 +147,12 @@ impl Memory {
                 }
             }
         }
-        for (device, _) in settle.acks.iter().filter(|(_, acked)| *acked >= settle.upto) {
-            if self.inbox.get(device).is_some_and(|from| *from <= settle.upto) {
-                self.inbox.insert(*device, settle.upto.next());
-                if self.head() <= settle.upto {
+        let head = self.head();
+        for (device, acked) in &settle.acks {
+            let acked = (*acked).min(settle.upto);
+            if self.inbox.get(device).is_some_and(|from| *from <= acked) {
+                self.inbox.insert(*device, acked.next());
+                if head <= acked {
                     self.inbox.remove(device);
                 }
             }
