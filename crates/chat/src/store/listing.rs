@@ -70,7 +70,7 @@ JOIN devices d ON d.device_id = w.device_id AND d.active
 LEFT JOIN inbox i ON i.device_id = d.device_id
 ORDER BY d.device_id, i.since";
 
-pub const EPOCH: &str = "SELECT epoch FROM store";
+pub const EPOCH: &str = "SELECT epoch FROM store WHERE single";
 
 /// Present members, and how far each one's devices are: delivered is the complement of the inbox, and nothing unsettled
 /// counts. A user without a device has what waits under the reserved id.

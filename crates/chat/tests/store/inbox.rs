@@ -3,6 +3,7 @@
 use sqlx::Connection;
 use tern_chat::state::EntryKind;
 use tern_chat::state::change::Action;
+use tern_chat::state::chat::Role;
 use tern_chat::store::commit;
 use tern_types::{DeviceId, Seq};
 
@@ -159,6 +160,40 @@ async fn fine_print_2_a_late_acknowledgement_does_not_end_a_row_that_covers_bein
 
     assert_eq!(store.ack(&mut db, chat.id, b, b1, removed.0).await, Some(added));
     assert_eq!(store.ack(&mut db, chat.id, b, b1, added.0).await, None);
+}
+
+#[tokio::test]
+async fn fine_print_2_an_acknowledgement_that_waits_while_its_user_is_added_again_does_not_decide_on_the_old_interval()
+ {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.group(a, &[b]).await;
+    let (mut owner, mut stale, mut other) = (store.shard().await, store.shard().await, store.shard().await);
+    let removed = store.change(&mut owner, &mut chat, a, Action::Remove(b)).await;
+    store
+        .settle(&mut owner, chat.id, removed, &[(a1, removed.0)])
+        .await;
+    assert_eq!(store.inbox(chat.id).await, [(b1, 1)]);
+
+    // Adds as commit::change does, and holds the lock.
+    let mut tx = other.begin().await.unwrap();
+    let batch = chat.batch(vec![new_entry(a, EntryKind::MembersAdded, b"again")]);
+    let added = batch.head();
+    commit::share_users(&mut tx, &[b]).await.unwrap();
+    assert_eq!(commit::commit(&mut tx, &[batch]).await.unwrap().len(), 1);
+    commit::add_members(&mut tx, chat.id, &[b], added.to_i64(), Role::Member)
+        .await
+        .unwrap();
+
+    let late = store.ack(&mut stale, chat.id, b, b1, removed.0);
+    let add = async {
+        store.somebody_waits().await;
+        tx.commit().await.unwrap();
+    };
+    let (row, ()) = tokio::join!(late, add);
+    assert_eq!(row, Some(added), "the row covers being added again");
+    assert_eq!(store.inbox(chat.id).await, [(b1, added.0)]);
 }
 
 #[tokio::test]
