@@ -13,7 +13,6 @@ use tern_proto::internal::chat_link_server::ChatLinkServer;
 use tern_proto::internal::chat_node_server::ChatNodeServer;
 use tern_proto::v1::chats_server::ChatsServer;
 use tern_proto::v1::inbox_server::InboxServer;
-use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use crate::config::Config;
@@ -30,6 +29,7 @@ use crate::ownership::Ownership;
 use crate::recovery;
 use crate::shard::Shards;
 use crate::shard::effects::{Calls, Effects};
+use crate::shard::loader::Loader;
 use crate::store::seal::MasterKey;
 
 /// Largest public request: a body, its envelope, and room for the rest.
@@ -54,15 +54,13 @@ pub async fn start(
         .context("cannot connect to Postgres")?;
     let ownership = Ownership::new(ctx.clone());
     let effects = Effects {
-        pool: pool.clone(),
-        master: master.clone(),
+        loader: Loader::new(pool.clone(), master.clone(), config.postgres.database_pool_size),
         calls: Arc::new(Calls::default()),
         gateways: Gateways::default(),
         fanout: Fanout {
             lookup: Lookup::start(&ctx),
         },
         ownership: ownership.clone(),
-        loads: Arc::new(Semaphore::new(config.postgres.database_pool_size as usize)),
     };
     let shards = Shards::start(vec![hot; usize::from(config.chat_shards)], &effects);
     let recovery = recovery::run(

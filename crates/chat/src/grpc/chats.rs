@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use tern_node::principal::Scope;
 use tern_proto::v1::chats_server::Chats;
 use tern_proto::v1::{self, ErrorReason};
-use tern_proto::{ApiError, parse, raw};
+use tern_proto::{ApiError, parse};
 use tern_types::limits::{MAX_GROUP_MEMBERS, MAX_NAME_BYTES};
 use tern_types::{ChatId, RequestId, Seq, UserId};
 use tonic::metadata::MetadataMap;
@@ -28,8 +28,10 @@ use crate::store::{entries, listing};
 
 /// Entries or messages of a page at most.
 const MAX_ENTRIES: u32 = 256;
-/// Bytes of a page.
+/// Bytes of a page; the last entry may go above. Clients that are not told otherwise accept messages of 4 MiB.
 const MAX_PAGE_BYTES: usize = 1 << 20;
+/// Bytes of the last entries of a page of chats, likewise. Twice as many, so that a list seldom takes a second call.
+const MAX_LIST_BYTES: usize = 2 << 20;
 
 pub struct ChatsService {
     writes: Writes,
@@ -186,15 +188,14 @@ impl Chats for ChatsService {
         let request = request.into_inner();
         let size = page_size(request.page_size, 50, 200)?;
         let after = PageToken::read(&request.page_token)?;
-        let chats = listing::chats(&self.pool, &self.master, caller.user, caller.device, after, size)
+        let (pool, master, user, device) = (&self.pool, &self.master, caller.user, caller.device);
+        let page = listing::chats(pool, master, user, device, after, size, MAX_LIST_BYTES)
             .await
             .map_err(store_away)?;
-        let next_page_token = if chats.len() == size as usize {
-            PageToken::after(chats.last())
-        } else {
-            String::new()
-        };
-        let chats = chats
+        let last = page.chats.last().filter(|_| page.more);
+        let next_page_token = PageToken::after(last);
+        let chats = page
+            .chats
             .into_iter()
             .map(|view| views::chat(view, caller))
             .collect::<Result<_, _>>()?;
@@ -366,12 +367,14 @@ impl Chats for ChatsService {
         } else {
             Seq(request.before_seq)
         };
-        let history = entries::history(&self.pool, &self.master, chat, caller.user, before, size);
-        let page = cut(history.await.map_err(store_away)?, MAX_PAGE_BYTES);
-        let more = page.cut || page.entries.len() == size as usize;
-        let next = page.entries.last().filter(|_| more).map_or(0, |entry| entry.seq);
-        let entries = page
-            .entries
+        let (pool, master, user) = (&self.pool, &self.master, caller.user);
+        let history = entries::history(pool, master, chat, user, before, size, MAX_PAGE_BYTES)
+            .await
+            .map_err(store_away)?;
+        let last = history.messages.last().filter(|_| history.more);
+        let next = last.map_or(0, |message| message.seq);
+        let entries = history
+            .messages
             .into_iter()
             .map(views::entry)
             .collect::<Result<_, _>>()?;
@@ -421,24 +424,6 @@ impl Chats for ChatsService {
         sent.map_err(|_| Status::from(ApiError::unavailable("the node is stopping")))?;
         Ok(Response::new(v1::MarkChatReadResponse {}))
     }
-}
-
-struct Page {
-    entries: Vec<raw::Entry>,
-    cut: bool,
-}
-
-/// At most `max` bytes, and at least one entry.
-fn cut(mut entries: Vec<raw::Entry>, max: usize) -> Page {
-    let mut bytes = 0;
-    let fits = entries.iter().take_while(|entry| {
-        bytes += entry.content.len();
-        bytes <= max
-    });
-    let fits = fits.count().max(1);
-    let cut = fits < entries.len();
-    entries.truncate(fits);
-    Page { entries, cut }
 }
 
 fn user_ids(field: &'static str, ids: &[String]) -> Result<Vec<UserId>, ApiError> {

@@ -10,6 +10,8 @@ use tonic::{Request, Response, Status};
 use super::link::event;
 use super::store_away;
 use super::writes::Writes;
+use crate::answer;
+use crate::state::Outcome;
 use crate::state::shard::Event;
 use crate::store::seal::MasterKey;
 use crate::store::{entries, listing};
@@ -17,7 +19,7 @@ use crate::store::{entries, listing};
 /// Events of a page when the caller names no size, and at most.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 256;
-/// Bytes of a page.
+/// Bytes of a page; the last entry may go above.
 const MAX_BYTES: usize = 1 << 20;
 
 pub struct InboxService {
@@ -113,7 +115,47 @@ impl Inbox for InboxService {
             seq,
             write: true,
         };
-        self.writes.call(chat, event).await?;
+        written(&self.writes.call(chat, event).await?)?;
         Ok(Response::new(v1::AckResponse {}))
+    }
+}
+
+/// Only what is written is answered as written.
+fn written(outcome: &Outcome) -> Result<(), ApiError> {
+    match outcome {
+        Outcome::AckWritten { .. } => Ok(()),
+        Outcome::Refused(refusal) => Err(answer::to_error(refusal)),
+        Outcome::Placed { .. } | Outcome::Unchanged | Outcome::NotOwner => Err(ApiError::unavailable(
+            "the acknowledgement is not written: send it again",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+    use crate::state::Refusal;
+
+    #[test]
+    fn an_acknowledgement_succeeds_only_when_it_is_written() {
+        let chat = ChatId(uuid::Uuid::nil());
+        let done = |row| Outcome::AckWritten {
+            chat,
+            seq: Seq(3),
+            row,
+        };
+        assert!(written(&done(None)).is_ok());
+        assert!(written(&done(Some(Seq(4)))).is_ok());
+        for outcome in [
+            Outcome::Refused(Refusal::STORE_AWAY),
+            Outcome::Refused(Refusal::OVERLOADED),
+            Outcome::NotOwner,
+            Outcome::Unchanged,
+        ] {
+            let status = Status::from(written(&outcome).unwrap_err());
+            assert_eq!(status.code(), Code::Unavailable, "{outcome:?}");
+        }
     }
 }

@@ -61,17 +61,17 @@ pub fn member((user, role, joined): (UserId, Role, Seq)) -> v1::Member {
 /// What the store has, raised by what the owner knows beyond it.
 pub fn receipts(
     chat: ChatId,
-    stored: Vec<(UserId, Seq, Seq)>,
+    stored: Vec<(UserId, Watermark)>,
     live: &[(UserId, Watermark)],
 ) -> Vec<v1::Receipt> {
     let live: HashMap<UserId, Watermark> = live.iter().copied().collect();
-    let receipts = stored.into_iter().map(|(user, delivered, read)| {
+    let receipts = stored.into_iter().map(|(user, known)| {
         let mark = live.get(&user).copied().unwrap_or_default();
         v1::Receipt {
             chat_id: chat.to_string(),
             user_id: user.to_string(),
-            delivered_seq: delivered.max(mark.delivered).0,
-            read_seq: read.max(mark.read).0,
+            delivered_seq: known.delivered.max(mark.delivered).0,
+            read_seq: known.read.max(mark.read).0,
         }
     });
     receipts.collect()

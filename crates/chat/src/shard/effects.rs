@@ -3,24 +3,20 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::PgPool;
 use tern_proto::{raw, v1};
 use tern_types::{ChatId, DeviceId, RequestId, UserId};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
 use crate::fanout::{Fanout, Outgoing};
 use crate::gateways::Gateways;
 use crate::metrics;
 use crate::ownership::Ownership;
-use crate::state::chat::Snapshot;
-use crate::state::shard::{Effect, Event, LoadError, Pushed};
+use crate::shard::loader::Loader;
+use crate::state::shard::{Effect, Event, Pushed};
 use crate::state::{Entry, Origin, Outcome};
-use crate::store::load;
-use crate::store::seal::MasterKey;
 use crate::{answer, wake};
 
 /// Unary calls waiting for their answer, by the number in [`Origin::Call`].
@@ -53,14 +49,11 @@ impl Calls {
 /// What every shard of a node uses.
 #[derive(Clone)]
 pub struct Effects {
-    pub pool: PgPool,
-    pub master: MasterKey,
+    pub loader: Loader,
     pub calls: Arc<Calls>,
     pub gateways: Gateways,
     pub fanout: Fanout,
     pub ownership: Ownership,
-    /// Loads at a time: a load holds a connection of the pool.
-    pub loads: Arc<Semaphore>,
 }
 
 /// One shard's.
@@ -161,44 +154,13 @@ impl ShardEffects {
     }
 
     fn load(&self, chat: ChatId, create: Option<(UserId, UserId)>, requests: Vec<(UserId, RequestId)>) {
-        let (shared, results) = (self.shared.clone(), self.results.clone());
+        let (loader, results) = (self.shared.loader.clone(), self.results.clone());
         let work = async move {
-            let _permit = shared.loads.acquire().await;
-            let result = read(&shared, chat, create, &requests).await;
+            let result = loader.load(chat, create, &requests).await;
             let _ended = results.send(Event::Loaded { chat, result }).await;
         };
         tokio::spawn(work.in_current_span());
     }
-}
-
-/// Loads that hang are given up: whoever waits is told to come again.
-const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
-
-async fn read(
-    shared: &Effects,
-    chat: ChatId,
-    create: Option<(UserId, UserId)>,
-    requests: &[(UserId, RequestId)],
-) -> Result<Option<Snapshot>, LoadError> {
-    let work = async {
-        let (pool, master) = (&shared.pool, &shared.master);
-        let snapshot = load::chat(pool, master, chat, requests).await?;
-        let (None, Some(people)) = (&snapshot, create) else {
-            return Ok(Ok(snapshot));
-        };
-        if !load::create_direct(pool, master, chat, people).await? {
-            return Ok(Err(LoadError::PeerNotFound));
-        }
-        load::chat(pool, master, chat, requests).await.map(Ok)
-    };
-    let result: Result<_, load::StoreError> = match tokio::time::timeout(LOAD_TIMEOUT, work).await {
-        Ok(result) => result,
-        Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
-    };
-    result.unwrap_or_else(|error| {
-        tracing::warn!(%chat, %error, "cannot load the chat");
-        Err(LoadError::Away)
-    })
 }
 
 /// The event that every recipient gets, encoded once.

@@ -3,8 +3,10 @@
 //!
 //! - [`writer`]: the connection; one job at a time
 //! - [`effects`]: what the loop hands out: loads, answers, pushes, wakes
+//! - [`loader`]: loads of chats, also while the store is away
 
 pub mod effects;
+pub mod loader;
 pub mod writer;
 
 use std::collections::HashSet;

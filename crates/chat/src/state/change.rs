@@ -37,6 +37,15 @@ pub enum Permitted {
 }
 
 impl Action {
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Add(users) => std::mem::size_of_val(users.as_slice()),
+            Self::SetTitle(title) => title.len(),
+            Self::Remove(_) | Self::SetRole(..) => 0,
+        }
+    }
+
     pub fn kind(&self) -> EntryKind {
         match self {
             Self::Add(_) => EntryKind::MembersAdded,
@@ -149,6 +158,7 @@ mod tests {
 
     use super::*;
     use crate::state::chat::{ChatKey, Member, Snapshot};
+    use crate::state::receipts::Watermark;
 
     fn user(n: u128) -> UserId {
         UserId(Uuid::from_u128(n))
@@ -163,7 +173,7 @@ mod tests {
                 joined: Seq(1),
                 last_sent: Seq::ZERO,
             };
-            (user(n), member, Seq::ZERO)
+            (user(n), member, Watermark::default())
         });
         let mut chat = Chat::loading(ChatId(Uuid::nil()), Timestamp(0));
         let answers = chat.load(Snapshot {
@@ -175,6 +185,7 @@ mod tests {
             members: members.collect(),
             unsettled: None,
             placed: Vec::new(),
+            looked_up: Vec::new(),
             last_sent_at: Timestamp(0),
         });
         assert!(answers.is_empty());

@@ -6,15 +6,20 @@ use std::sync::Arc;
 
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 
+use super::bytes::{Held, Share};
 use super::change::{self, Action, Change, Permitted};
 use super::entry::{Entry, NewEntry};
-use super::receipts::Receipts;
-use super::recent::{Placed, Recent};
+use super::receipts::{Receipts, Watermark};
+use super::recent::{Known, Placed, Recent};
 use super::{Origin, Outcome, Refusal};
 use crate::content;
 
 /// Entries of one chat in one commit: a hot group waits for its turn like everybody.
 pub const MAX_BATCH: usize = 64;
+/// Bytes of them, for the same reason: a quarter of a commit. A single entry always fits.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+/// What a command weighs besides its content.
+const COMMAND_BYTES: usize = 256;
 /// How often a batch is tried again because the head had moved; more means that another node commits to this chat
 /// all the time, and the map will tell soon which of the two is right.
 const MAX_TRIES: u32 = 8;
@@ -41,7 +46,8 @@ pub enum Role {
 pub struct Member {
     pub role: Role,
     pub joined: Seq,
-    /// The last entry that they sent, as far as it is remembered; 0: long ago or never.
+    /// No entry of theirs is above this one; 0: they never sent any. Too high, they are told of receipts that do not
+    /// concern them; too low, they would miss some.
     pub last_sent: Seq,
 }
 
@@ -63,20 +69,27 @@ pub struct Snapshot {
     pub key: ChatKey,
     pub head: Seq,
     pub ordinal: u64,
-    pub members: Vec<(UserId, Member, Seq)>,
+    pub members: Vec<(UserId, Member, Watermark)>,
     /// The lowest entry that is not settled yet.
     pub unsettled: Option<Seq>,
     /// The newest requests, and those that were asked for.
     pub placed: Vec<(UserId, RequestId, Placed)>,
+    /// What was asked for: such a request that is not in `placed` has no place in the log.
+    pub looked_up: Vec<(UserId, RequestId)>,
     pub last_sent_at: Timestamp,
 }
 
 /// A command that waits for its place in the log.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Waiting {
     /// One, or more where the same request came again meanwhile.
     pub origins: Vec<Origin>,
     pub command: Command,
+    /// The snapshot that the chat stands on was asked for this request: it is new. Otherwise it may be older than
+    /// what is remembered, and only the store knows its answer (rule 5).
+    pub looked_up: bool,
+    /// Its part of what may wait: in the chat and in the shard.
+    _room: [Share; 2],
 }
 
 #[derive(Debug, Clone)]
@@ -86,6 +99,15 @@ pub enum Command {
 }
 
 impl Command {
+    /// About what it takes in memory.
+    pub fn bytes(&self) -> usize {
+        let content = match self {
+            Self::Send(entry) => entry.content.len(),
+            Self::Change(change) => change.action.bytes(),
+        };
+        COMMAND_BYTES + content
+    }
+
     fn request(&self) -> (UserId, RequestId) {
         match self {
             Self::Send(entry) => (entry.sender, entry.request),
@@ -115,6 +137,10 @@ pub struct Batch {
 }
 
 impl Batch {
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.new.content.len()).sum()
+    }
+
     pub fn head(&self) -> Seq {
         self.entries.last().map_or(self.expected, |entry| entry.seq)
     }
@@ -148,6 +174,8 @@ pub struct Chat {
     recent: Recent,
     pub receipts: Receipts,
     queue: VecDeque<Waiting>,
+    /// Bytes of what waits.
+    pub held: Held,
     in_flight: Option<(Batch, Vec<Waiting>)>,
     one_by_one: bool,
     tries: u32,
@@ -178,6 +206,7 @@ impl Chat {
             recent: Recent::default(),
             receipts: Receipts::default(),
             queue: VecDeque::new(),
+            held: Held::default(),
             in_flight: None,
             one_by_one: false,
             tries: 0,
@@ -248,34 +277,57 @@ impl Chat {
         self.ordinal = snapshot.ordinal;
         self.last_sent_at = self.last_sent_at.max(snapshot.last_sent_at);
         self.members.clear();
-        for (user, member, read) in snapshot.members {
-            self.receipts.load(user, read);
+        for (user, member, mark) in snapshot.members {
+            self.receipts.load(user, mark);
             self.members.insert(user, member);
         }
         self.unsettled = match (self.unsettled, snapshot.unsettled) {
             (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
             (mine, theirs) => mine.or(theirs),
         };
-        for (user, request, placed) in snapshot.placed {
-            self.recent.insert(user, request, placed);
-            if let Some(member) = self.members.get_mut(&user) {
+        for (user, _, placed) in &snapshot.placed {
+            if let Some(member) = self.members.get_mut(user) {
                 member.last_sent = member.last_sent.max(placed.seq);
             }
         }
+        let answers = self.answer_placed(&snapshot.placed, &snapshot.looked_up);
+        for (user, request, placed) in snapshot.placed {
+            self.recent.insert(user, request, Known::Placed(placed));
+        }
+        answers
+    }
+
+    /// Answers whoever waits for what has its place already. The old ones among `placed` do not stay among the recent, so
+    /// it is these that are asked.
+    fn answer_placed(
+        &mut self,
+        placed: &[(UserId, RequestId, Placed)],
+        looked_up: &[(UserId, RequestId)],
+    ) -> Vec<(Origin, Outcome)> {
+        let placed: HashMap<(UserId, RequestId), &Placed> = placed
+            .iter()
+            .map(|(user, request, placed)| ((*user, *request), placed))
+            .collect();
+        let looked_up: HashSet<&(UserId, RequestId)> = looked_up.iter().collect();
         let mut answers = Vec::new();
-        for waiting in std::mem::take(&mut self.queue) {
-            match self.repetition(&waiting.command) {
-                Some(outcome) => {
-                    answers.extend(waiting.origins.iter().map(|origin| (*origin, outcome.clone())))
+        for mut waiting in std::mem::take(&mut self.queue) {
+            let request = waiting.command.request();
+            match placed.get(&request) {
+                Some(placed) => {
+                    let outcome = self.answer_of(Known::Placed(**placed), &waiting.command);
+                    answers.extend(waiting.origins.iter().map(|origin| (*origin, outcome.clone())));
                 }
-                None => self.queue.push_back(waiting),
+                None => {
+                    waiting.looked_up = looked_up.contains(&request);
+                    self.queue.push_back(waiting);
+                }
             }
         }
         answers
     }
 
-    /// Takes a command; `Some` is its answer where there is one at once.
-    pub fn enqueue(&mut self, origin: Origin, command: Command) -> Option<Outcome> {
+    /// Takes a command; `Some` is its answer where there is one at once. `room`: held while it waits.
+    pub fn enqueue(&mut self, origin: Origin, command: Command, room: [Share; 2]) -> Option<Outcome> {
         if let Some(outcome) = self.repetition(&command) {
             return Some(outcome);
         }
@@ -297,12 +349,16 @@ impl Chat {
         self.queue.push_back(Waiting {
             origins: vec![origin],
             command,
+            looked_up: false,
+            _room: room,
         });
         None
     }
 
-    /// The next batch, numbered, and the answers to commands that are refused instead.
-    pub fn take_batch(&mut self, now: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
+    /// The next batch, numbered, at most about `room` bytes, and the answers to commands that become no entry. What would become none and may be old
+    /// is looked up first: the chat is then [`Stage::Loading`], and the caller has it loaded.
+    pub fn take_batch(&mut self, room: usize, now: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
+        let room = room.min(MAX_BATCH_BYTES);
         let mut answers = Vec::new();
         let Some(key) = self.key.clone() else {
             return (None, answers);
@@ -320,15 +376,28 @@ impl Chat {
         let mut taken = Vec::new();
         while batch.entries.len() < most && batch.change.is_none() {
             let Some(front) = self.queue.front() else { break };
-            if matches!(front.command, Command::Change(_)) && !batch.entries.is_empty() {
+            let alone = matches!(front.command, Command::Change(_));
+            if !batch.entries.is_empty() && (alone || batch.bytes() + front.command.bytes() > room) {
                 break;
             }
             let Some(waiting) = self.queue.pop_front() else {
                 break;
             };
-            match self.admit(&waiting.command) {
+            let admitted = self.admit(&waiting.command);
+            if !matches!(admitted, Ok(Some(_))) && !waiting.looked_up {
+                self.queue.push_front(waiting);
+                // Behind entries of this batch it has its turn after them.
+                if batch.entries.is_empty() {
+                    self.stage = Stage::Loading;
+                }
+                break;
+            }
+            match admitted {
                 Ok(None) => {
-                    answers.extend(waiting.origins.iter().map(|origin| (*origin, Outcome::Unchanged)))
+                    let (sender, request) = waiting.command.request();
+                    let unchanged = Known::Unchanged(waiting.command.fingerprint());
+                    self.recent.insert(sender, request, unchanged);
+                    answers.extend(waiting.origins.iter().map(|origin| (*origin, Outcome::Unchanged)));
                 }
                 Err(refusal) => {
                     let refused = Outcome::Refused(refusal);
@@ -376,7 +445,8 @@ impl Chat {
                 sent_at: entry.sent_at,
                 fingerprint: entry.new.fingerprint,
             };
-            self.recent.insert(entry.new.sender, entry.new.request, placed);
+            let (sender, request) = (entry.new.sender, entry.new.request);
+            self.recent.insert(sender, request, Known::Placed(placed));
             if let Some(member) = self.members.get_mut(&entry.new.sender) {
                 member.last_sent = entry.seq;
             }
@@ -470,30 +540,35 @@ impl Chat {
         self.acks.retain(|_, (_, seq)| *seq > upto);
     }
 
-    /// Who is told of `user`'s watermark: the senders of what they got, and the user themselves for a read mark.
-    pub fn told_of(&self, user: UserId, since: Seq, read_rose: bool) -> Vec<UserId> {
+    /// Who is told of `user`'s watermark: the senders of what they got, and the user themselves for a mark of
+    /// theirs.
+    pub fn told_of(&self, user: UserId, since: Seq, marked: bool) -> Vec<UserId> {
         let senders = self
             .members
             .iter()
             .filter(|(other, member)| **other != user && member.last_sent > since);
         senders
             .map(|(other, _)| *other)
-            .chain(read_rose.then_some(user))
+            .chain(marked.then_some(user))
             .collect()
     }
 
     fn repetition(&self, command: &Command) -> Option<Outcome> {
         let (sender, request) = command.request();
-        let placed = self.recent.get(sender, request)?;
-        Some(if placed.fingerprint == command.fingerprint() {
-            Outcome::Placed {
+        let known = self.recent.get(sender, request)?;
+        Some(self.answer_of(*known, command))
+    }
+
+    fn answer_of(&self, known: Known, command: &Command) -> Outcome {
+        match known {
+            _ if known.fingerprint() != command.fingerprint() => Outcome::Refused(Refusal::RequestIdReused),
+            Known::Placed(placed) => Outcome::Placed {
                 chat: self.id,
                 seq: placed.seq,
                 sent_at: placed.sent_at,
-            }
-        } else {
-            Outcome::Refused(Refusal::RequestIdReused)
-        })
+            },
+            Known::Unchanged(_) => Outcome::Unchanged,
+        }
     }
 
     fn admit(&self, command: &Command) -> Result<Option<Admitted>, Refusal> {

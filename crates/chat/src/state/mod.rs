@@ -5,8 +5,10 @@
 //! - [`change`]: who may change a group how, and what it does to the members
 //! - [`receipts`]: delivered and read watermarks of one chat
 //! - [`recent`]: answers for repeated requests
+//! - [`bytes`]: what bounds queues besides their length
 //! - [`shard`]: many chats, and which write comes next
 
+pub mod bytes;
 pub mod change;
 pub mod chat;
 pub mod entry;

@@ -18,25 +18,42 @@ pub struct Placed {
     pub fingerprint: Fingerprint,
 }
 
+/// What a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    Placed(Placed),
+    /// Nothing had to change. Only remembered here: the log says nothing of it.
+    Unchanged(Fingerprint),
+}
+
+impl Known {
+    pub fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Placed(placed) => placed.fingerprint,
+            Self::Unchanged(fingerprint) => *fingerprint,
+        }
+    }
+}
+
 /// Bounded by [`REMEMBERED`]; the oldest goes first.
 #[derive(Debug, Default)]
 pub struct Recent {
-    placed: HashMap<(UserId, RequestId), Placed>,
+    known: HashMap<(UserId, RequestId), Known>,
     order: VecDeque<(UserId, RequestId)>,
 }
 
 impl Recent {
-    pub fn get(&self, sender: UserId, request: RequestId) -> Option<&Placed> {
-        self.placed.get(&(sender, request))
+    pub fn get(&self, sender: UserId, request: RequestId) -> Option<&Known> {
+        self.known.get(&(sender, request))
     }
 
-    pub fn insert(&mut self, sender: UserId, request: RequestId, placed: Placed) {
-        if self.placed.insert((sender, request), placed).is_none() {
+    pub fn insert(&mut self, sender: UserId, request: RequestId, known: Known) {
+        if self.known.insert((sender, request), known).is_none() {
             self.order.push_back((sender, request));
         }
         while self.order.len() > REMEMBERED {
             if let Some(oldest) = self.order.pop_front() {
-                self.placed.remove(&oldest);
+                self.known.remove(&oldest);
             }
         }
     }

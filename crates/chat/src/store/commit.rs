@@ -46,7 +46,7 @@ pub const SHARE_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY($1)
 /// An interval of membership begins, with the devices that the user has at this moment.
 pub const ADD_MEMBERS: &str = "
 INSERT INTO members (chat_id, user_id, joined_seq, role, read_seq, devices)
-SELECT $1, u, $3, $4, $3 - 1,
+SELECT $1, u, $3::int8, $4, $3::int8 - 1,
        ARRAY(SELECT device_id FROM devices d WHERE d.user_id = u AND d.active ORDER BY device_id)
 FROM unnest($2::uuid[]) AS u";
 

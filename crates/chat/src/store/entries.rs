@@ -11,36 +11,45 @@ use super::millis;
 use super::seal::{MasterKey, Sealer};
 
 /// Fine print 6: the intervals of membership limit what is read, in the statement that reads. Ascending from $3.
-/// `joins`: the entry that begins an interval above the log's start.
+/// `joins`: the entry that begins an interval above the log's start. Bodies beyond $5 bytes are left where they are;
+/// `found` counts them all the same. The length of a body is known without reading it.
 pub const UPWARDS: &str = concat!(
     "
-SELECT e.*, e.seq = i.joined_seq AND e.seq > 1 AS joins FROM members i CROSS JOIN LATERAL (
-    SELECT m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
+SELECT * FROM (
+    SELECT e.*, e.seq = i.joined_seq AND e.seq > 1 AS joins, count(*) OVER () AS found,
+           sum(octet_length(e.body)) OVER (ORDER BY e.seq) - octet_length(e.body) AS bytes_before
+    FROM members i CROSS JOIN LATERAL (
+        SELECT m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
     millis!("m.sent_at"),
     " AS sent_at
-    FROM messages m
-    WHERE m.chat_id = $1 AND m.seq >= greatest($3, i.joined_seq)
-        AND m.seq <= coalesce(i.left_seq, 9223372036854775807)
-    ORDER BY m.seq LIMIT $4
-) e
-WHERE i.chat_id = $1 AND i.user_id = $2
-ORDER BY e.seq LIMIT $4"
+        FROM messages m
+        WHERE m.chat_id = $1 AND m.seq >= greatest($3, i.joined_seq)
+            AND m.seq <= coalesce(i.left_seq, 9223372036854775807)
+        ORDER BY m.seq LIMIT $4
+    ) e
+    WHERE i.chat_id = $1 AND i.user_id = $2
+    ORDER BY e.seq LIMIT $4
+) w WHERE w.bytes_before < $5 ORDER BY w.seq"
 );
 
 /// The same downwards from below $3, messages only (kinds below 10).
 pub const DOWNWARDS: &str = concat!(
     "
-SELECT e.* FROM members i CROSS JOIN LATERAL (
-    SELECT m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
+SELECT * FROM (
+    SELECT e.*, count(*) OVER () AS found,
+           sum(octet_length(e.body)) OVER (ORDER BY e.seq DESC) - octet_length(e.body) AS bytes_before
+    FROM members i CROSS JOIN LATERAL (
+        SELECT m.seq, m.ordinal, m.sender_user, m.sender_device, m.request_id, m.body, ",
     millis!("m.sent_at"),
     " AS sent_at
-    FROM messages m
-    WHERE m.chat_id = $1 AND m.seq >= i.joined_seq
-        AND m.seq <= least($3 - 1, coalesce(i.left_seq, 9223372036854775807)) AND m.kind < 10
-    ORDER BY m.seq DESC LIMIT $4
-) e
-WHERE i.chat_id = $1 AND i.user_id = $2
-ORDER BY e.seq DESC LIMIT $4"
+        FROM messages m
+        WHERE m.chat_id = $1 AND m.seq >= i.joined_seq
+            AND m.seq <= least($3 - 1, coalesce(i.left_seq, 9223372036854775807)) AND m.kind < 10
+        ORDER BY m.seq DESC LIMIT $4
+    ) e
+    WHERE i.chat_id = $1 AND i.user_id = $2
+    ORDER BY e.seq DESC LIMIT $4
+) w WHERE w.bytes_before < $5 ORDER BY w.seq DESC"
 );
 
 /// The last entry that the user may have; null: they never were a member.
@@ -79,8 +88,8 @@ pub struct Window {
     pub done: bool,
 }
 
-/// What `user` may have of the chat from `from` on, ascending, at most `limit` items (two at least) and about
-/// `max_bytes`. What begins an interval is preceded by Skipped also where it is asked for first: who was removed and added
+/// What `user` may have of the chat from `from` on, ascending, at most `limit` items and about `max_bytes`; a Skipped that
+/// comes first does not come alone, because it is no progress by itself: with a limit of one it counts nothing. What begins an interval is preceded by Skipped also where it is asked for first: who was removed and added
 /// again has acknowledged the removal, and waits for what lies between.
 pub async fn window(
     pool: &PgPool,
@@ -92,19 +101,19 @@ pub async fn window(
     max_bytes: usize,
 ) -> Result<Window, StoreError> {
     let from = from.max(Seq(1));
-    // A Skipped is no progress by itself.
-    let limit = limit.max(2);
+    let limit = limit.max(1);
     let rows = sqlx::query(UPWARDS)
         .bind(chat.0)
         .bind(user.0)
         .bind(from.to_i64())
         .bind(i64::from(limit))
+        .bind(budget(max_bytes))
         .fetch_all(pool)
         .await?;
     let mut window = Window {
         items: Vec::new(),
         next: from,
-        done: rows.len() < limit as usize,
+        done: !more(&rows, limit)?,
     };
     if rows.is_empty() {
         let last: Option<i64> = sqlx::query_scalar(LAST)
@@ -137,11 +146,6 @@ pub async fn window(
         }
         if skips {
             window.items.push(Item::Skipped { to: seq.previous() });
-            window.next = seq;
-            if full {
-                window.done = false;
-                break;
-            }
         }
         window.items.push(Item::Entry(entry));
         window.next = seq.next();
@@ -149,7 +153,15 @@ pub async fn window(
     Ok(window)
 }
 
-/// Messages below `before`, descending, at most `limit`.
+/// A page of messages, newest first.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct History {
+    pub messages: Vec<raw::Entry>,
+    /// There may be older ones.
+    pub more: bool,
+}
+
+/// Messages below `before`, descending, at most `limit` and about `max_bytes`.
 pub async fn history(
     pool: &PgPool,
     master: &MasterKey,
@@ -157,19 +169,39 @@ pub async fn history(
     user: UserId,
     before: Seq,
     limit: u32,
-) -> Result<Vec<raw::Entry>, StoreError> {
+    max_bytes: usize,
+) -> Result<History, StoreError> {
     let rows = sqlx::query(DOWNWARDS)
         .bind(chat.0)
         .bind(user.0)
         .bind(before.to_i64())
         .bind(i64::from(limit))
+        .bind(budget(max_bytes))
         .fetch_all(pool)
         .await?;
     if rows.is_empty() {
-        return Ok(Vec::new());
+        return Ok(History::default());
     }
     let sealer = sealer(pool, master, chat).await?;
-    rows.iter().map(|row| entry(row, chat, &sealer)).collect()
+    let messages = rows.iter().map(|row| entry(row, chat, &sealer));
+    Ok(History {
+        messages: messages.collect::<Result<_, _>>()?,
+        more: more(&rows, limit)?,
+    })
+}
+
+/// Bytes for a statement that stops at the first row above them; the first row always fits.
+pub(super) fn budget(max_bytes: usize) -> i64 {
+    i64::try_from(max_bytes).unwrap_or(i64::MAX).max(1)
+}
+
+/// Whether there may be more than these rows of a statement with `found` and a limit: it was reached, or the bytes were.
+pub(super) fn more(rows: &[PgRow], limit: u32) -> sqlx::Result<bool> {
+    let Some(first) = rows.first() else {
+        return Ok(false);
+    };
+    let found: i64 = first.try_get("found")?;
+    Ok(found >= i64::from(limit) || found > rows.len() as i64)
 }
 
 pub const BETWEEN: &str = "SELECT count(*) FROM messages WHERE chat_id = $1 AND seq BETWEEN $2 AND $3";

@@ -6,11 +6,12 @@ use tern_proto::raw;
 use tern_types::{ChatId, DeviceId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
-use super::entries::entry;
+use super::entries::{budget, entry, more};
 use super::load::{StoreError, kind, role};
 use super::millis;
 use super::seal::{MasterKey, Sealer};
 use crate::state::chat::{ChatKind, Role};
+use crate::state::receipts::Watermark;
 
 /// A chat in the eyes of one member. `resume_seq` is the last seq that this device acknowledged or is not owed: read in
 /// one statement, so an unsettled entry is either still unsettled or already in the inbox.
@@ -43,11 +44,23 @@ WHERE me.user_id = $1 AND me.left_seq IS NULL ",
 
 pub const ONE: &str = view!("AND me.chat_id = $3");
 
-/// Pages by the time of the last entry, then by id. A chat without entries comes last.
-pub const PAGE: &str = concat!(view!(
-    "AND (coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0), me.chat_id) < ($3, $4)
+/// Pages by the time of the last entry, then by id. A chat without entries comes last. At most $5 chats, and no further
+/// than their last entries have $6 bytes; `found` counts the others of the page too.
+pub const PAGE: &str = concat!(
+    "
+SELECT * FROM (
+    SELECT v.*, count(*) OVER () AS found,
+           sum(coalesce(octet_length(v.body), 0)) OVER (ORDER BY coalesce(v.sent_at, 0) DESC, v.chat_id DESC)
+               - coalesce(octet_length(v.body), 0) AS bytes_before
+    FROM (",
+    view!(
+        "AND (coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0), me.chat_id) < ($3, $4)
 ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat_id DESC LIMIT $5"
-));
+    ),
+    "
+    ) v
+) w WHERE w.bytes_before < $6 ORDER BY coalesce(w.sent_at, 0) DESC, w.chat_id DESC"
+);
 
 /// Section 4, step 11: what waits for these devices, and whether they still exist.
 pub const INBOX: &str = "
@@ -57,12 +70,12 @@ JOIN devices d ON d.device_id = w.device_id AND d.active
 LEFT JOIN inbox i ON i.device_id = d.device_id
 ORDER BY d.device_id, i.since";
 
-pub const EPOCH: &str = "SELECT epoch FROM store";
+pub const EPOCH: &str = "SELECT epoch FROM store WHERE single";
 
-/// How far each member's devices are: delivered is the complement of the inbox, and nothing unsettled counts. A user
-/// without a device has what waits under the reserved id.
+/// Present members, and how far each one's devices are: delivered is the complement of the inbox, and nothing unsettled
+/// counts. A user without a device has what waits under the reserved id.
 pub const RECEIPTS: &str = "
-SELECT m.user_id, m.read_seq,
+SELECT m.user_id, m.role, m.joined_seq, m.read_seq,
        (SELECT max(coalesce(i.from_seq - 1, h.head_seq))
         FROM unnest(CASE WHEN m.devices = '{}' THEN ARRAY[m.user_id] ELSE m.devices END) AS d(device_id)
         LEFT JOIN inbox i ON i.chat_id = m.chat_id AND i.device_id = d.device_id) AS delivered,
@@ -115,7 +128,16 @@ pub async fn chat(
         .transpose()
 }
 
-/// The user's chats, most recently active first, after the place of `after`.
+/// A page of a member's chats.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    pub chats: Vec<ChatView>,
+    /// There may be more after them.
+    pub more: bool,
+}
+
+/// The user's chats, most recently active first, after the place of `after`: at most `limit`, and last entries of about
+/// `max_bytes`.
 pub async fn chats(
     pool: &PgPool,
     master: &MasterKey,
@@ -123,7 +145,8 @@ pub async fn chats(
     device: Option<DeviceId>,
     after: Option<(Timestamp, ChatId)>,
     limit: u32,
-) -> Result<Vec<ChatView>, StoreError> {
+    max_bytes: usize,
+) -> Result<Page, StoreError> {
     let (at, id) = after.unwrap_or((Timestamp(i64::MAX), ChatId(Uuid::max())));
     let rows = sqlx::query(PAGE)
         .bind(user.0)
@@ -131,9 +154,14 @@ pub async fn chats(
         .bind(at.0)
         .bind(id.0)
         .bind(i64::from(limit))
+        .bind(budget(max_bytes))
         .fetch_all(pool)
         .await?;
-    rows.iter().map(|row| view(row, master, user)).collect()
+    let chats = rows.iter().map(|row| view(row, master, user));
+    Ok(Page {
+        chats: chats.collect::<Result<_, _>>()?,
+        more: more(&rows, limit)?,
+    })
 }
 
 /// Device, chat, from_seq, age in milliseconds.
@@ -168,15 +196,23 @@ pub async fn epoch(pool: &PgPool) -> sqlx::Result<Uuid> {
     sqlx::query_scalar(EPOCH).fetch_one(pool).await
 }
 
-/// Each member's watermarks: user, delivered, read.
-pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, Seq, Seq)>> {
-    let rows: Vec<(Uuid, i64, Option<i64>, i64)> =
-        sqlx::query_as(RECEIPTS).bind(chat.0).fetch_all(pool).await?;
-    let receipts = rows.into_iter().map(|(user, read, delivered, settled)| {
-        let delivered = Seq::from_i64(delivered.unwrap_or(0).min(settled).max(read));
-        (UserId(user), delivered, Seq::from_i64(read))
-    });
-    Ok(receipts.collect())
+/// Each member's watermarks.
+pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, Watermark)>> {
+    let rows = sqlx::query(RECEIPTS).bind(chat.0).fetch_all(pool).await?;
+    let receipts = rows
+        .iter()
+        .map(|row| Ok((UserId(row.try_get("user_id")?), watermark(row)?)));
+    receipts.collect()
+}
+
+/// From a row of [`RECEIPTS`].
+pub fn watermark(row: &PgRow) -> sqlx::Result<Watermark> {
+    let read: i64 = row.try_get("read_seq")?;
+    let (delivered, settled): (Option<i64>, i64) = (row.try_get("delivered")?, row.try_get("settled")?);
+    Ok(Watermark {
+        delivered: Seq::from_i64(delivered.unwrap_or(0).min(settled).max(read)),
+        read: Seq::from_i64(read),
+    })
 }
 
 /// Present members after `after`, by id.

@@ -2,14 +2,17 @@
 
 use std::collections::HashSet;
 
+use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, PgPool, Row};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, Timestamp, UserId};
 
 use super::commit::{add_members, share_users};
+use super::listing::{RECEIPTS, watermark};
 use super::millis;
 use super::seal::{MasterKey, Sealer};
 use crate::state::chat::{ChatKind, Member, Role, Snapshot};
 use crate::state::entry::{Fingerprint, NewEntry};
+use crate::state::receipts::Watermark;
 use crate::state::recent::Placed;
 
 pub const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -19,9 +22,6 @@ SELECT c.kind, c.title, c.wrapped_key, h.head_seq, h.head_ordinal,
        (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled
 FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id
 WHERE c.chat_id = $1";
-
-pub const MEMBERS: &str =
-    "SELECT user_id, role, joined_seq, read_seq FROM members WHERE chat_id = $1 AND left_seq IS NULL";
 
 /// The newest requests, and those that wait for an answer however old they are (rule 5).
 pub const PLACED: &str = concat!(
@@ -81,7 +81,7 @@ pub async fn chat(
         return Ok(None);
     };
     let head: i64 = row.try_get("head_seq")?;
-    let members = sqlx::query(MEMBERS).bind(chat.0).fetch_all(&mut *tx).await?;
+    let members = sqlx::query(RECEIPTS).bind(chat.0).fetch_all(&mut *tx).await?;
     let placed = sqlx::query(PLACED)
         .bind(chat.0)
         .bind(head - RECENT)
@@ -101,7 +101,7 @@ pub async fn chat(
         ordinal: u64::try_from(row.try_get::<i64, _>("head_ordinal")?).unwrap_or(0),
         members: members
             .iter()
-            .map(|row| member_row(row)?.ok_or(StoreError::Unknown(chat, "a role")))
+            .map(|row| member_row(row, head - RECENT)?.ok_or(StoreError::Unknown(chat, "a role")))
             .collect::<Result<_, StoreError>>()?,
         unsettled: row.try_get::<Option<i64>, _>("unsettled")?.map(Seq::from_i64),
         last_sent_at: placed
@@ -110,6 +110,7 @@ pub async fn chat(
             .max()
             .unwrap_or_default(),
         placed,
+        looked_up: requests.to_vec(),
     }))
 }
 
@@ -276,24 +277,21 @@ pub fn role(number: i16) -> Option<Role> {
         .find(|role| *role as i16 == number)
 }
 
-fn member_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Option<(UserId, Member, Seq)>> {
+/// `unknown`: what the member sent up to here is not known; it counts as sent, so that nobody misses a receipt.
+fn member_row(row: &PgRow, unknown: i64) -> sqlx::Result<Option<(UserId, Member, Watermark)>> {
     let Some(role) = role(row.try_get("role")?) else {
         return Ok(None);
     };
-    let joined = Seq::from_i64(row.try_get("joined_seq")?);
+    let (joined, unknown) = (Seq::from_i64(row.try_get("joined_seq")?), Seq::from_i64(unknown));
     let member = Member {
         role,
         joined,
-        last_sent: Seq::ZERO,
+        last_sent: if joined <= unknown { unknown } else { Seq::ZERO },
     };
-    Ok(Some((
-        UserId(row.try_get("user_id")?),
-        member,
-        Seq::from_i64(row.try_get("read_seq")?),
-    )))
+    Ok(Some((UserId(row.try_get("user_id")?), member, watermark(row)?)))
 }
 
-fn placed_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<(UserId, RequestId, Placed)> {
+fn placed_row(row: &PgRow) -> sqlx::Result<(UserId, RequestId, Placed)> {
     let stored: Vec<u8> = row.try_get("fingerprint")?;
     let mut fingerprint = Fingerprint::default();
     for (to, from) in fingerprint.iter_mut().zip(stored) {

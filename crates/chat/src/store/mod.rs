@@ -35,6 +35,19 @@ pub fn is_refusal(error: &sqlx::Error) -> bool {
     constraint || class
 }
 
+/// Whether the store itself is out of reach, or going down or coming up; not this one statement.
+pub fn is_away(error: &sqlx::Error) -> bool {
+    match error {
+        // Class 08: connection; class 53: out of resources; 57P: shut down, crashed, starting.
+        sqlx::Error::Database(error) => error
+            .code()
+            .is_some_and(|code| ["08", "53", "57P"].iter().any(|class| code.starts_with(class))),
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => true,
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
+}
+
 /// Deadlock or serialisation failure: the same statement again.
 pub fn is_conflict(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else {

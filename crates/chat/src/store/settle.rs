@@ -16,8 +16,8 @@ pub const LOCK_HEADS: &str =
 /// Section 4, step 8 (a); fine print 3 and 4: the lowest seq comes from the unsettled rows, the devices from every
 /// interval of membership that overlaps, and what was missing is told whether or not it had a row before. Devices that
 /// acknowledged everything are one hashed set; those that acknowledged a part are few. A device that acknowledged
-/// everything may have a row all the same, from an owner that died between its settle and its wakes: nobody else would
-/// end it.
+/// may have a row all the same, from an owner that died between its settle and its wakes: nobody else would end it, or
+/// move it up. Whether it ends is decided as for an acknowledgement that is written (fine print 2, `ack.rs`).
 pub const SETTLE: &str = "
 WITH s AS (
     SELECT * FROM unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
@@ -44,16 +44,21 @@ WITH s AS (
     INSERT INTO inbox (chat_id, device_id, user_id, from_seq)
     SELECT chat_id, device_id, user_id, from_seq FROM missing
     ON CONFLICT (chat_id, device_id) DO NOTHING
-), served AS (
-    SELECT i.chat_id, i.device_id, s.upto, h.head_seq
+), acked AS (
+    SELECT i.chat_id, i.device_id, coalesce(part.seq, s.upto) AS seq,
+           least(h.head_seq, (SELECT m.left_seq FROM members m
+                              WHERE m.chat_id = i.chat_id AND m.user_id = i.user_id
+                              ORDER BY m.joined_seq DESC LIMIT 1)) AS last
     FROM s JOIN chat_heads h ON h.chat_id = s.chat_id JOIN inbox i ON i.chat_id = s.chat_id AND i.from_seq <= s.upto
-    WHERE ((i.chat_id, i.device_id) IN (SELECT * FROM unnest($3::uuid[], $4::uuid[]))) IS TRUE
+    LEFT JOIN part ON part.chat_id = i.chat_id AND part.device_id = i.device_id
+    WHERE part.seq IS NOT NULL
+        OR ((i.chat_id, i.device_id) IN (SELECT * FROM unnest($3::uuid[], $4::uuid[]))) IS TRUE
 ), ended AS (
-    DELETE FROM inbox i USING served v
-    WHERE i.chat_id = v.chat_id AND i.device_id = v.device_id AND v.head_seq <= v.upto
+    DELETE FROM inbox i USING acked a
+    WHERE i.chat_id = a.chat_id AND i.device_id = a.device_id AND i.from_seq <= a.seq AND a.seq >= a.last
 ), moved AS (
-    UPDATE inbox i SET from_seq = v.upto + 1 FROM served v
-    WHERE i.chat_id = v.chat_id AND i.device_id = v.device_id AND v.head_seq > v.upto
+    UPDATE inbox i SET from_seq = a.seq + 1 FROM acked a
+    WHERE i.chat_id = a.chat_id AND i.device_id = a.device_id AND i.from_seq <= a.seq AND a.seq < a.last
 ), closed AS (
     DELETE FROM unsettled u USING s
     WHERE u.chat_id = s.chat_id AND u.from_seq <= s.upto

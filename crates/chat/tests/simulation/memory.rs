@@ -4,10 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tern_chat::state::chat::{Batch, ChatKey, ChatKind, Member, Role, Snapshot};
+use tern_chat::state::receipts::Watermark;
 use tern_chat::state::recent::Placed;
 use tern_chat::state::shard::{AckWrite, Committed, Job, JobDone, SettleChat};
 use tern_chat::state::{Entry, Missing};
 use tern_types::{DeviceId, RequestId, Seq, Timestamp, UserId};
+
+/// Requests that come with a load, as in `store/load.rs`.
+const RECENT: u64 = 256;
 
 pub struct Memory {
     /// User and their devices.
@@ -31,14 +35,13 @@ impl Memory {
                     joined: Seq(1),
                     last_sent: Seq::ZERO,
                 },
-                Seq::ZERO,
+                Watermark::default(),
             )
         };
-        // Only what was asked for: the newest few would hide what the compare-and-set has to find.
-        let placed = self
-            .log
-            .iter()
-            .filter(|entry| requests.contains(&(entry.new.sender, entry.new.request)));
+        let newest = self.head().0.saturating_sub(RECENT);
+        let placed = self.log.iter().filter(|entry| {
+            entry.seq.0 > newest || requests.contains(&(entry.new.sender, entry.new.request))
+        });
         let placed = placed.map(|entry| {
             let placed = Placed {
                 seq: entry.seq,
@@ -56,6 +59,7 @@ impl Memory {
             members: self.members.iter().map(|(user, _)| member(*user)).collect(),
             unsettled: self.unsettled.iter().min().copied(),
             placed: placed.collect(),
+            looked_up: requests.to_vec(),
             last_sent_at: Timestamp::default(),
         }
     }
@@ -143,10 +147,12 @@ impl Memory {
                 }
             }
         }
-        for (device, _) in settle.acks.iter().filter(|(_, acked)| *acked >= settle.upto) {
-            if self.inbox.get(device).is_some_and(|from| *from <= settle.upto) {
-                self.inbox.insert(*device, settle.upto.next());
-                if self.head() <= settle.upto {
+        let head = self.head();
+        for (device, acked) in &settle.acks {
+            let acked = (*acked).min(settle.upto);
+            if self.inbox.get(device).is_some_and(|from| *from <= acked) {
+                self.inbox.insert(*device, acked.next());
+                if head <= acked {
                     self.inbox.remove(device);
                 }
             }

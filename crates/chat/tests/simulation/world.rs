@@ -1,10 +1,11 @@
 //! Two nodes, a store, devices, and time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tern_chat::state::shard::{Effect, Event, Job, JobDone, Pushed, ShardState};
-use tern_chat::state::{EntryKind, NewEntry, Origin, Outcome, Refusal};
+use tern_chat::state::{Entry, EntryKind, NewEntry, Origin, Outcome, Refusal};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -12,6 +13,10 @@ use crate::memory::Memory;
 
 /// Two users with two devices each.
 pub const DEVICES: usize = 4;
+/// Entries in the log at the start, more than a chat remembers the requests of: only the store still knows the first.
+const HISTORY: u64 = 300;
+/// So many of the first are sent again, like later ones.
+const OLD: u64 = 4;
 
 #[derive(Debug, Clone)]
 pub enum Step {
@@ -108,7 +113,7 @@ impl World {
                     user,
                     id,
                     online: n != 3,
-                    cursor: Seq::ZERO,
+                    cursor: Seq(HISTORY),
                     row: false,
                     unacked: false,
                 }
@@ -123,9 +128,19 @@ impl World {
                 .collect()
         };
         let members = users.map(|user| (user, of(user))).to_vec();
+        let requests: Vec<NewEntry> = (0..HISTORY)
+            .map(|n| message(&devices[n as usize % DEVICES]))
+            .collect();
+        let log = requests.iter().zip(1..).map(|(new, seq)| Entry {
+            chat,
+            seq: Seq(seq),
+            ordinal: seq,
+            sent_at: Timestamp(seq as i64),
+            new: Arc::new(new.clone()),
+        });
         let store = Memory {
             members,
-            log: Vec::new(),
+            log: log.collect(),
             unsettled: Vec::new(),
             inbox: BTreeMap::new(),
         };
@@ -136,25 +151,16 @@ impl World {
             nodes: Default::default(),
             late: Vec::new(),
             devices,
-            requests: Vec::new(),
+            requests: requests.into_iter().take(OLD as usize).collect(),
             unanswered: BTreeSet::new(),
-            placed: BTreeMap::new(),
+            placed: (0..OLD).map(|n| (n as usize, Seq(n + 1))).collect(),
         }
     }
 
     pub fn step(&mut self, step: &Step) {
         match step {
             Step::Send { node, device } => {
-                let device = &self.devices[*device];
-                self.requests.push(NewEntry {
-                    kind: EntryKind::Message,
-                    sender: device.user,
-                    device: device.id,
-                    request: RequestId::random(),
-                    fingerprint: [1; 16],
-                    counts: true,
-                    content: Bytes::new(),
-                });
+                self.requests.push(message(&self.devices[*device]));
                 self.send(*node, self.requests.len() - 1);
             }
             Step::SendAgain { node, which } if !self.requests.is_empty() => {
@@ -437,7 +443,7 @@ impl World {
         );
         let requests: BTreeSet<_> = self.store.log.iter().map(|entry| entry.new.request).collect();
         assert_eq!(requests.len(), self.store.log.len(), "rule 5: nothing twice");
-        assert_eq!(requests.len(), self.requests.len());
+        assert_eq!(requests.len() as u64, self.requests.len() as u64 + HISTORY - OLD);
         for device in &self.devices {
             assert_eq!(device.cursor, self.store.head(), "every device has everything");
         }
@@ -451,6 +457,18 @@ impl World {
             "everything is settled: {:?}",
             self.store.unsettled
         );
+    }
+}
+
+fn message(from: &Device) -> NewEntry {
+    NewEntry {
+        kind: EntryKind::Message,
+        sender: from.user,
+        device: from.id,
+        request: RequestId::random(),
+        fingerprint: [1; 16],
+        counts: true,
+        content: Bytes::new(),
     }
 }
 

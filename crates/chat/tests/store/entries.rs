@@ -2,8 +2,9 @@
 
 use prost::Message;
 use tern_chat::state::change::Action;
-use tern_chat::store::entries::{self, Item, Window};
-use tern_types::{Seq, UserId};
+use tern_chat::store::entries::{self, History, Item, Window};
+use tern_chat::store::listing;
+use tern_types::{Seq, Timestamp, UserId};
 
 use crate::harness::{Known, Store};
 
@@ -19,6 +20,20 @@ async fn window(store: &Store, chat: &Known, user: UserId, from: u64, limit: u32
     )
     .await
     .unwrap()
+}
+
+async fn history(
+    store: &Store,
+    chat: &Known,
+    user: UserId,
+    before: u64,
+    limit: u32,
+    max_bytes: usize,
+) -> History {
+    let (pool, master) = (&store.pool, &store.master);
+    entries::history(pool, master, chat.id, user, Seq(before), limit, max_bytes)
+        .await
+        .unwrap()
 }
 
 fn shape(window: &Window) -> Vec<String> {
@@ -94,11 +109,9 @@ async fn rule_7_and_fine_print_6_intervals_of_membership_limit_what_is_read() {
         [] as [&str; 0]
     );
 
-    let history = entries::history(&store.pool, &store.master, chat.id, b, Seq(100), 10)
-        .await
-        .unwrap();
+    let history = history(&store, &chat, b, 100, 10, 1 << 20).await;
     assert_eq!(
-        history.iter().map(|entry| entry.seq).collect::<Vec<_>>(),
+        history.messages.iter().map(|entry| entry.seq).collect::<Vec<_>>(),
         [7, 2],
         "messages only, newest first"
     );
@@ -151,6 +164,78 @@ async fn a_window_is_bounded_in_bytes_and_never_empty() {
         .await
         .unwrap();
     assert_eq!(shape(&tiny), ["1"]);
+}
+
+#[tokio::test]
+async fn a_page_of_one_has_one_entry() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let mut chat = store.group(a, &[]).await;
+    let mut db = store.shard().await;
+    store.change(&mut db, &mut chat, a, Action::Add(vec![b])).await; // 2
+    store.say(&mut db, &mut chat, a, "3").await;
+    // The Skipped before the first entry comes with it: alone it would come again and again.
+    let first = window(&store, &chat, b, 1, 1).await;
+    assert_eq!(shape(&first), ["skip to 1", "2"]);
+    let second = window(&store, &chat, b, first.next.0, 1).await;
+    assert_eq!((shape(&second), second.done), (vec!["3".into()], false));
+    let last = window(&store, &chat, b, second.next.0, 1).await;
+    assert_eq!((shape(&last), last.done), (vec![], true));
+}
+
+#[tokio::test]
+async fn history_is_bounded_in_bytes_and_goes_on_where_it_was_cut() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    for _ in 0..5 {
+        store.say(&mut db, &mut chat, a, &"x".repeat(1000)).await;
+    }
+    let mut pages = Vec::new();
+    let mut before = 100;
+    loop {
+        let page = history(&store, &chat, b, before, 10, 1500).await;
+        pages.push(page.messages.iter().map(|entry| entry.seq).collect::<Vec<_>>());
+        if !page.more {
+            break;
+        }
+        before = page.messages.last().unwrap().seq;
+    }
+    assert_eq!(pages, [vec![5, 4], vec![3, 2], vec![1]]);
+}
+
+#[tokio::test]
+async fn chats_are_listed_by_bytes_and_the_pages_go_on() {
+    let store = Store::new().await;
+    let me = store.user().await;
+    let mut db = store.shard().await;
+    let mut expected = Vec::new();
+    for n in 0..7 {
+        let mut chat = store.direct(me, store.user().await).await;
+        if n > 1 {
+            store.say(&mut db, &mut chat, me, &"x".repeat(1000)).await;
+        }
+        expected.push(chat.id);
+    }
+    expected.sort_unstable();
+    let (pool, master) = (&store.pool, &store.master);
+    let (mut found, mut sizes, mut after) = (Vec::new(), Vec::new(), None);
+    loop {
+        let page = listing::chats(pool, master, me, None, after, 50, 1500)
+            .await
+            .unwrap();
+        sizes.push(page.chats.len());
+        found.extend(page.chats.iter().map(|chat| chat.chat));
+        let Some(last) = page.chats.last().filter(|_| page.more) else {
+            break;
+        };
+        let at = last.last_entry.as_ref().map_or(0, |entry| entry.sent_at_ms);
+        after = Some((Timestamp(at), last.chat));
+    }
+    found.sort_unstable();
+    assert_eq!(found, expected, "each once");
+    assert_eq!(sizes, [2, 2, 3], "two without an entry at the end weigh nothing");
 }
 
 #[tokio::test]

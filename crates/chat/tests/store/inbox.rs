@@ -3,6 +3,7 @@
 use sqlx::Connection;
 use tern_chat::state::EntryKind;
 use tern_chat::state::change::Action;
+use tern_chat::state::chat::Role;
 use tern_chat::store::commit;
 use tern_types::{DeviceId, Seq};
 
@@ -73,6 +74,46 @@ async fn a_row_that_an_owner_left_and_died_ends_with_the_next_settle_that_knows_
 }
 
 #[tokio::test]
+async fn a_row_that_a_dead_owner_left_to_a_removed_member_ends_with_the_removal() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut db = store.shard().await;
+    for said_after in [0, 1] {
+        let mut chat = store.group(a, &[b]).await;
+        let removed = store.change(&mut db, &mut chat, a, Action::Remove(b)).await;
+        // The statement of an owner that dies before it has woken anybody.
+        store.settle(&mut db, chat.id, removed, &[(a1, removed.0)]).await;
+        assert_eq!(store.inbox(chat.id).await, [(b1, 1)]);
+        let later = store.say(&mut db, &mut chat, a, "x").await;
+        let upto = Seq(removed.0 + said_after);
+        let acks = [(a1, upto.0), (b1, removed.0)];
+        let missing = store.settle(&mut db, chat.id, upto, &acks).await;
+        assert!(missing.is_empty(), "{missing:?}");
+        assert!(
+            store.inbox(chat.id).await.is_empty(),
+            "settled up to {upto} of {later}: nothing after the removal is theirs"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_a_dead_owner_left_moves_up_by_an_acknowledgement_of_a_part() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    for _ in 0..3 {
+        store.say(&mut db, &mut chat, a, "x").await;
+    }
+    store.settle(&mut db, chat.id, Seq(3), &[(a1, 3)]).await;
+    let missing = store.settle(&mut db, chat.id, Seq(3), &[(a1, 3), (b1, 2)]).await;
+    assert_eq!(missing.len(), 1);
+    assert_eq!(store.inbox(chat.id).await, [(b1, 3)]);
+}
+
+#[tokio::test]
 async fn rule_4_and_fine_print_2_an_acknowledgement_ends_a_row_at_the_head_and_moves_it_below() {
     let store = Store::new().await;
     let (a, b) = (store.user().await, store.user().await);
@@ -119,6 +160,40 @@ async fn fine_print_2_a_late_acknowledgement_does_not_end_a_row_that_covers_bein
 
     assert_eq!(store.ack(&mut db, chat.id, b, b1, removed.0).await, Some(added));
     assert_eq!(store.ack(&mut db, chat.id, b, b1, added.0).await, None);
+}
+
+#[tokio::test]
+async fn fine_print_2_an_acknowledgement_that_waits_while_its_user_is_added_again_does_not_decide_on_the_old_interval()
+ {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.group(a, &[b]).await;
+    let (mut owner, mut stale, mut other) = (store.shard().await, store.shard().await, store.shard().await);
+    let removed = store.change(&mut owner, &mut chat, a, Action::Remove(b)).await;
+    store
+        .settle(&mut owner, chat.id, removed, &[(a1, removed.0)])
+        .await;
+    assert_eq!(store.inbox(chat.id).await, [(b1, 1)]);
+
+    // Adds as commit::change does, and holds the lock.
+    let mut tx = other.begin().await.unwrap();
+    let batch = chat.batch(vec![new_entry(a, EntryKind::MembersAdded, b"again")]);
+    let added = batch.head();
+    commit::share_users(&mut tx, &[b]).await.unwrap();
+    assert_eq!(commit::commit(&mut tx, &[batch]).await.unwrap().len(), 1);
+    commit::add_members(&mut tx, chat.id, &[b], added.to_i64(), Role::Member)
+        .await
+        .unwrap();
+
+    let late = store.ack(&mut stale, chat.id, b, b1, removed.0);
+    let add = async {
+        store.somebody_waits().await;
+        tx.commit().await.unwrap();
+    };
+    let (row, ()) = tokio::join!(late, add);
+    assert_eq!(row, Some(added), "the row covers being added again");
+    assert_eq!(store.inbox(chat.id).await, [(b1, added.0)]);
 }
 
 #[tokio::test]

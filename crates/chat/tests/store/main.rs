@@ -7,4 +7,7 @@ mod devices;
 mod entries;
 mod harness;
 mod inbox;
+mod owner;
 mod plans;
+mod receipts;
+mod requests;

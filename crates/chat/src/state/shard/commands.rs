@@ -7,8 +7,8 @@ use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::ShardState;
 use super::event::{AckWrite, Effect, Event};
-use super::loads::{load, load_new};
-use crate::state::chat::{Command, Stage};
+use super::loads::load;
+use crate::state::chat::{Chat, Command, Stage};
 use crate::state::entry::NewEntry;
 use crate::state::{Origin, Outcome, Refusal};
 
@@ -18,8 +18,12 @@ const READ_MARKS_AFTER: Duration = Duration::from_secs(1);
 const MAX_WAITING: usize = 16_384;
 /// Commands that wait for one chat: sixteen batches. A hotter group is slowed down before it slows others.
 pub(super) const MAX_WAITING_OF_CHAT: usize = 1024;
-/// Acknowledgements that wait to be written. More are dropped unconfirmed: gateways repeat them.
-const MAX_WAITING_ACKS: usize = 65_536;
+/// Bytes of the commands that wait in a shard: sixteen commits. A count alone would let 4 GiB wait.
+pub(super) const MAX_WAITING_BYTES: usize = 64 << 20;
+/// Bytes of the commands that wait for one chat: a quarter of its shard's, so that a chat alone does not fill it.
+pub(super) const MAX_WAITING_BYTES_OF_CHAT: usize = 16 << 20;
+/// Acknowledgements that wait to be written. More are dropped: gateways repeat what is not confirmed, unary calls are told.
+pub(super) const MAX_WAITING_ACKS: usize = 65_536;
 
 impl ShardState {
     pub(super) fn send(
@@ -32,15 +36,6 @@ impl ShardState {
         out: &mut Vec<Effect>,
     ) {
         let create = peer.map(|peer| (entry.sender, peer));
-        if let Some(known) = self
-            .chats
-            .get_mut(&chat)
-            .filter(|known| known.stage == Stage::Loading)
-            && create.is_some()
-        {
-            // The load under way may have been asked for by somebody who could not make the chat.
-            load(known, create, out);
-        }
         self.enqueue_with(origin, chat, create, Command::Send(Arc::new(entry)), now, out);
     }
 
@@ -64,24 +59,28 @@ impl ShardState {
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
-        if self.waiting >= MAX_WAITING {
-            out.push(Effect::Answer {
-                origin,
-                outcome: Outcome::Refused(Refusal::OVERLOADED),
-            });
-            return;
-        }
-        let chat = self
-            .chats
-            .entry(id)
-            .or_insert_with(|| load_new(id, create, now, out));
+        let overloaded = Effect::Answer {
+            origin,
+            outcome: Outcome::Refused(Refusal::OVERLOADED),
+        };
+        let bytes = command.bytes();
+        let room = self.held_bytes.take(bytes, MAX_WAITING_BYTES);
+        let Some(room) = room.filter(|_| self.waiting < MAX_WAITING) else {
+            return out.push(overloaded);
+        };
+        let chat = self.chats.entry(id).or_insert_with(|| Chat::loading(id, now));
         chat.last_used = now;
-        if chat.waiting() >= MAX_WAITING_OF_CHAT {
-            let outcome = Outcome::Refused(Refusal::OVERLOADED);
-            out.push(Effect::Answer { origin, outcome });
-            return;
+        let room_of_chat = chat.held.take(bytes, MAX_WAITING_BYTES_OF_CHAT);
+        let Some(room_of_chat) = room_of_chat.filter(|_| chat.waiting() < MAX_WAITING_OF_CHAT) else {
+            return out.push(overloaded);
+        };
+        let answer = chat.enqueue(origin, command, [room, room_of_chat]);
+        // After the command is in the queue: the load looks for its request too. A load that is under way may have been
+        // asked for by somebody who could not make the chat.
+        if chat.stage == Stage::Loading && (chat.loads == 0 || create.is_some()) {
+            load(chat, create, out);
         }
-        match chat.enqueue(origin, command) {
+        match answer {
             Some(outcome) => out.push(Effect::Answer { origin, outcome }),
             None => {
                 self.waiting += 1;
@@ -90,10 +89,12 @@ impl ShardState {
         }
     }
 
-    pub(super) fn ack(&mut self, ack: AckWrite, write: bool) {
+    pub(super) fn ack(&mut self, ack: AckWrite, write: bool, out: &mut Vec<Effect>) {
         if write {
             if self.acks.len() < MAX_WAITING_ACKS {
                 self.acks.push(ack);
+            } else {
+                not_written([ack], &Refusal::OVERLOADED, out);
             }
             return;
         }
@@ -127,4 +128,19 @@ impl ShardState {
         self.reads.insert((id, user), seq);
         self.reads_due.get_or_insert(now + READ_MARKS_AFTER);
     }
+}
+
+/// Unconfirmed, the gateways repeat them; a unary call is told.
+pub(super) fn not_written(
+    acks: impl IntoIterator<Item = AckWrite>,
+    refusal: &Refusal,
+    out: &mut Vec<Effect>,
+) {
+    let calls = acks
+        .into_iter()
+        .filter(|ack| matches!(ack.origin, Origin::Call(_)));
+    out.extend(calls.map(|ack| Effect::Answer {
+        origin: ack.origin,
+        outcome: Outcome::Refused(refusal.clone()),
+    }));
 }

@@ -3,11 +3,14 @@
 use tern_types::Timestamp;
 
 use super::event::{Effect, Job, SettleChat};
+use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::Stage;
 
 /// Entries of one commit: beyond it the statement grows without getting cheaper an entry.
 const MAX_COMMIT: usize = 1024;
+/// Bytes of the entries of one commit; the last one may go above. Some tens of milliseconds of the store's time.
+pub(super) const MAX_COMMIT_BYTES: usize = 4 << 20;
 /// Chats in one settle statement.
 const MAX_SETTLE: usize = 256;
 /// Acknowledgements in one statement.
@@ -34,18 +37,22 @@ impl ShardState {
             return Some(Job::Change(batch));
         }
         let mut batches = Vec::new();
-        let mut entries = 0;
-        while entries < MAX_COMMIT && self.change.is_none() {
+        let (mut entries, mut room) = (0, MAX_COMMIT_BYTES);
+        while entries < MAX_COMMIT && room > 0 && self.change.is_none() {
             let Some(id) = self.due.pop_front() else { break };
             let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.is_due()) else {
                 continue;
             };
-            let (batch, answers) = chat.take_batch(now);
+            let (batch, answers) = chat.take_batch(room, now);
+            if batch.is_none() && chat.stage == Stage::Loading {
+                load(chat, None, out);
+            }
             self.answer(answers, out);
             match batch {
                 Some(batch) if batch.change.is_some() => self.change = Some(batch),
                 Some(batch) => {
                     entries += batch.entries.len();
+                    room = room.saturating_sub(batch.bytes());
                     batches.push(batch);
                 }
                 None => {}

@@ -25,9 +25,7 @@ impl ShardState {
         }
         self.held_count += 1;
         self.held.entry(id).or_default().push(event);
-        self.chats
-            .entry(id)
-            .or_insert_with(|| load_new(id, None, now, out));
+        self.chats.entry(id).or_insert_with(|| load_new(id, now, out));
     }
 
     pub(super) fn loaded(
@@ -37,14 +35,13 @@ impl ShardState {
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
-        let Some(chat) = self
-            .chats
-            .get_mut(&id)
-            .filter(|chat| chat.stage == Stage::Loading)
-        else {
+        let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };
         chat.loads = chat.loads.saturating_sub(1);
+        if chat.stage != Stage::Loading {
+            return;
+        }
         let refusal = match result {
             // A load that may make the chat is still under way.
             Ok(None) if chat.loads > 0 => return,
@@ -74,7 +71,7 @@ impl ShardState {
 
     pub(super) fn recover(&mut self, id: ChatId, low: Seq, high: Seq, now: Timestamp, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id) else {
-            self.chats.insert(id, load_new(id, None, now, out));
+            self.chats.insert(id, load_new(id, now, out));
             return;
         };
         if chat.stage == Stage::Loading || chat.settling.is_some() {
@@ -125,14 +122,9 @@ impl ShardState {
     }
 }
 
-pub(super) fn load_new(
-    id: ChatId,
-    create: Option<(UserId, UserId)>,
-    now: Timestamp,
-    out: &mut Vec<Effect>,
-) -> Chat {
+fn load_new(id: ChatId, now: Timestamp, out: &mut Vec<Effect>) -> Chat {
     let mut chat = Chat::loading(id, now);
-    load(&mut chat, create, out);
+    load(&mut chat, None, out);
     chat
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
+use crate::state::bytes::Held;
 use crate::state::chat::{Batch, Chat, Command, Stage};
 use crate::state::receipts::Watermark;
 use crate::state::{Origin, Outcome};
@@ -36,6 +37,8 @@ pub struct ShardState {
     held: HashMap<ChatId, Vec<Event>>,
     held_count: usize,
     waiting: usize,
+    /// Bytes of what waits.
+    held_bytes: Held,
     /// Chats with something to commit, each once.
     due: VecDeque<ChatId>,
     change: Option<Batch>,
@@ -103,7 +106,7 @@ impl ShardState {
                     device,
                     seq,
                 };
-                self.ack(ack, write);
+                self.ack(ack, write, out);
             }
             Event::Read { chat, user, seq } => self.read(chat, user, seq, now, out),
             Event::Loaded { chat, result } => self.loaded(chat, result, now, out),
@@ -132,7 +135,7 @@ impl ShardState {
                 continue;
             };
             for risen in chat.receipts.take_risen() {
-                let users = chat.told_of(risen.user, risen.since, risen.read_rose);
+                let users = chat.told_of(risen.user, risen.since, risen.marked);
                 if !users.is_empty() {
                     let what = Pushed::Receipt {
                         user: risen.user,

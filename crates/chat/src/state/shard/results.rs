@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
+use super::commands::not_written;
 use super::event::{AckWrite, Committed, Effect, Event, JobDone, Pushed};
 use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::Stage;
-use crate::state::{Missing, Origin, Outcome, Refusal};
+use crate::state::{Missing, Outcome, Refusal};
 
 /// From a settle that failed to the next.
 const SETTLE_RETRY: Duration = Duration::from_secs(2);
@@ -32,18 +33,7 @@ impl ShardState {
                     self.ack_written(ack, row, now, out);
                 }
             }
-            // Unconfirmed, the gateways repeat them; a unary call is told.
-            JobDone::Acks { acks, rows: None } => {
-                for ack in acks
-                    .into_iter()
-                    .filter(|ack| matches!(ack.origin, Origin::Call(_)))
-                {
-                    out.push(Effect::Answer {
-                        origin: ack.origin,
-                        outcome: Outcome::Refused(Refusal::STORE_AWAY),
-                    });
-                }
-            }
+            JobDone::Acks { acks, rows: None } => not_written(acks, &Refusal::STORE_AWAY, out),
             JobDone::Settle { chats, missing } => self.settled(chats, missing, now, out),
             JobDone::Close { chats, closed } => {
                 for (id, upto) in chats {
@@ -125,8 +115,10 @@ impl ShardState {
             });
         }
         for (user, seq) in reads {
-            if let Some(chat) = self.chats.get_mut(&id) {
-                chat.receipts.sent(user, seq);
+            if let Some(chat) = self.chats.get_mut(&id)
+                && chat.receipts.sent(user, seq)
+            {
+                self.risen.insert(id);
             }
             self.write_read(id, user, seq, now);
         }
@@ -148,7 +140,7 @@ impl ShardState {
             .get(&ack.chat)
             .is_some_and(|chat| chat.stage == Stage::Ready)
         {
-            self.ack(ack, false);
+            self.ack(ack, false, out);
         } else {
             // For the senders' delivered ticks.
             let AckWrite {

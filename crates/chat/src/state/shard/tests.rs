@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tern_types::{DeviceId, RequestId, SessionId};
 
-use super::commands::MAX_WAITING_OF_CHAT;
+use super::commands::{MAX_WAITING_ACKS, MAX_WAITING_BYTES, MAX_WAITING_BYTES_OF_CHAT, MAX_WAITING_OF_CHAT};
+use super::jobs::MAX_COMMIT_BYTES;
 use super::*;
 use crate::state::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
 use crate::state::{EntryKind, Missing, NewEntry, Outcome, Refusal};
@@ -32,7 +33,13 @@ impl Shard {
             people,
             now: START,
         };
-        let effects = shard.tell(Event::Recover {
+        shard.open(chat);
+        shard
+    }
+
+    /// Brings an empty chat of the two into memory.
+    fn open(&mut self, chat: ChatId) {
+        let effects = self.tell(Event::Recover {
             chat,
             low: Seq(1),
             high: Seq(1),
@@ -46,7 +53,7 @@ impl Shard {
                     joined: Seq(1),
                     last_sent: Seq::ZERO,
                 },
-                Seq::ZERO,
+                Watermark::default(),
             )
         };
         let snapshot = Snapshot {
@@ -55,16 +62,16 @@ impl Shard {
             key: ChatKey(Arc::new([0; 32])),
             head: Seq::ZERO,
             ordinal: 0,
-            members: people.map(member).to_vec(),
+            members: self.people.map(member).to_vec(),
             unsettled: None,
             placed: Vec::new(),
+            looked_up: Vec::new(),
             last_sent_at: START,
         };
-        shard.tell(Event::Loaded {
+        self.tell(Event::Loaded {
             chat,
             result: Ok(Some(snapshot)),
         });
-        shard
     }
 
     fn tell(&mut self, event: Event) -> Vec<Effect> {
@@ -75,6 +82,11 @@ impl Shard {
     }
 
     fn send(&mut self) -> Vec<Effect> {
+        self.send_to(self.chat, 0)
+    }
+
+    /// A message with a body of so many bytes.
+    fn send_to(&mut self, chat: ChatId, bytes: usize) -> Vec<Effect> {
         let request = RequestId::random();
         let entry = NewEntry {
             kind: EntryKind::Message,
@@ -83,7 +95,7 @@ impl Shard {
             request,
             fingerprint: [0; 16],
             counts: true,
-            content: Bytes::new(),
+            content: Bytes::from(vec![0; bytes]),
         };
         let origin = Origin::Link {
             link: 1,
@@ -91,7 +103,6 @@ impl Shard {
             session: SessionId(1),
             request,
         };
-        let chat = self.chat;
         self.tell(Event::Send {
             origin,
             chat,
@@ -222,4 +233,107 @@ fn rule_8_a_chat_refuses_what_it_cannot_hold() {
         }]
     );
     assert!(refused, "{effects:?}");
+}
+
+#[test]
+fn rule_8_an_acknowledgement_that_finds_no_room_is_not_left_without_an_answer() {
+    let mut shard = Shard::new();
+    let (chat, user, device) = (shard.chat, shard.people[1], DeviceId::random());
+    let ack = |origin| Event::Ack {
+        origin,
+        chat,
+        user,
+        device,
+        seq: Seq(1),
+        write: true,
+    };
+    for _ in 0..MAX_WAITING_ACKS {
+        assert!(shard.tell(ack(Origin::Call(1))).is_empty());
+    }
+    let effects = shard.tell(ack(Origin::Call(2)));
+    let refused = matches!(
+        effects.as_slice(),
+        [Effect::Answer {
+            origin: Origin::Call(2),
+            outcome: Outcome::Refused(Refusal::Unavailable { .. }),
+        }]
+    );
+    assert!(refused, "{effects:?}");
+    let link = Origin::Link {
+        link: 1,
+        reference: 0,
+        session: SessionId(1),
+        request: RequestId(uuid::Uuid::nil()),
+    };
+    assert!(shard.tell(ack(link)).is_empty(), "a gateway repeats it");
+}
+
+fn is_refused(effects: &[Effect]) -> bool {
+    matches!(
+        effects,
+        [Effect::Answer {
+            outcome: Outcome::Refused(Refusal::Unavailable { .. }),
+            ..
+        }]
+    )
+}
+
+const LARGE: usize = 256 << 10;
+
+#[test]
+fn rule_8_a_chat_refuses_more_bytes_than_it_may_hold() {
+    let mut shard = Shard::new();
+    let fit = MAX_WAITING_BYTES_OF_CHAT / LARGE - 1;
+    for _ in 0..fit {
+        assert!(shard.send_to(shard.chat, LARGE).is_empty());
+    }
+    assert!(is_refused(&shard.send_to(shard.chat, LARGE)));
+    assert!(shard.send().is_empty(), "a small one still fits");
+    shard.committed();
+    assert!(
+        shard.send_to(shard.chat, LARGE).is_empty(),
+        "what is committed makes room"
+    );
+}
+
+#[test]
+fn rule_8_a_shard_refuses_more_bytes_than_it_may_hold() {
+    let mut shard = Shard::new();
+    let fit = MAX_WAITING_BYTES / LARGE - 1;
+    for n in 0..fit {
+        let chat = ChatId(uuid::Uuid::from_u128(n as u128));
+        shard.open(chat);
+        assert!(shard.send_to(chat, LARGE).is_empty());
+    }
+    assert!(is_refused(&shard.send_to(shard.chat, LARGE)));
+    assert!(shard.send().is_empty(), "a small one still fits");
+}
+
+#[test]
+fn rule_8_a_commit_is_bounded_in_bytes_and_shared_by_chats() {
+    let mut shard = Shard::new();
+    let chats: Vec<ChatId> = (0..10).map(|n| ChatId(uuid::Uuid::from_u128(n))).collect();
+    for chat in &chats {
+        shard.open(*chat);
+        for _ in 0..10 {
+            assert!(shard.send_to(*chat, LARGE).is_empty());
+        }
+    }
+    let Some(Job::Commit(batches)) = shard.job() else {
+        panic!("nothing is committed")
+    };
+    let bytes: usize = batches.iter().map(Batch::bytes).sum();
+    assert!(bytes > MAX_COMMIT_BYTES / 2 && bytes <= MAX_COMMIT_BYTES + LARGE);
+    assert!(batches.len() > 2, "no chat takes it all");
+}
+
+#[test]
+fn an_entry_larger_than_a_batch_may_be_is_committed_alone() {
+    let mut shard = Shard::new();
+    shard.send_to(shard.chat, MAX_COMMIT_BYTES + 1);
+    shard.send();
+    let Some(Job::Commit(batches)) = shard.job() else {
+        panic!("nothing is committed")
+    };
+    assert_eq!(batches[0].entries.len(), 1);
 }

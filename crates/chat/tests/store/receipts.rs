@@ -1,0 +1,165 @@
+//! Rule 10: watermarks only rise, also when another owner goes on.
+
+use tern_chat::state::EntryKind;
+use tern_chat::state::receipts::Watermark;
+use tern_chat::state::shard::{Event, Pushed};
+use tern_types::{ChatId, DeviceId, Seq, UserId};
+
+use crate::harness::{Store, new_entry};
+use crate::owner::Owner;
+
+async fn mark(store: &Store, chat: ChatId, user: UserId) -> Watermark {
+    let members = store.snapshot(chat).await.members;
+    members.iter().find(|(member, ..)| *member == user).unwrap().2
+}
+
+fn watermark(delivered: u64, read: u64) -> Watermark {
+    Watermark {
+        delivered: Seq(delivered),
+        read: Seq(read),
+    }
+}
+
+/// Who is told of `of`'s watermark, and what.
+fn told(owner: &mut Owner<'_>, of: UserId) -> Vec<(Vec<UserId>, Watermark)> {
+    let told = owner.pushed.drain(..).filter_map(|(mut users, what)| match what {
+        Pushed::Receipt { user, mark } if user == of => {
+            users.sort_unstable();
+            Some((users, mark))
+        }
+        _ => None,
+    });
+    told.collect()
+}
+
+#[tokio::test]
+async fn rule_10_delivered_is_loaded_from_the_inbox_and_stands_at_what_is_settled() {
+    let store = Store::new().await;
+    let (a, b, none) = (store.user().await, store.user().await, store.user().await);
+    let (a1, b1, b2) = (
+        store.device(a).await,
+        store.device(b).await,
+        store.device(b).await,
+    );
+    let mut chat = store.group(a, &[b, none]).await;
+    let mut db = store.shard().await;
+    for _ in 0..3 {
+        store.say(&mut db, &mut chat, a, "x").await;
+    }
+    let acks = [(a1, 4), (b1, 2), (b2, 1)];
+    store.settle(&mut db, chat.id, Seq(4), &acks).await;
+    assert_eq!(mark(&store, chat.id, b).await, watermark(0, 0), "not settled yet");
+    tern_chat::store::settle::close(&mut db, &[(chat.id, Seq(4))])
+        .await
+        .unwrap();
+    assert_eq!(mark(&store, chat.id, b).await, watermark(2, 0), "its best device");
+    assert_eq!(mark(&store, chat.id, a).await, watermark(4, 0));
+    assert_eq!(mark(&store, chat.id, none).await, watermark(0, 0), "no device");
+    store.say(&mut db, &mut chat, a, "y").await;
+    assert_eq!(
+        mark(&store, chat.id, a).await,
+        watermark(4, 0),
+        "5 is not settled"
+    );
+
+    let reads = [(chat.id, b, Seq(3))];
+    tern_chat::store::ack::mark_read(&mut db, &reads).await.unwrap();
+    assert_eq!(
+        mark(&store, chat.id, b).await,
+        watermark(3, 3),
+        "read is delivered"
+    );
+}
+
+#[tokio::test]
+async fn rule_10_a_new_owner_tells_no_less_than_the_one_before() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    for _ in 0..3 {
+        store.say(&mut db, &mut chat, a, "x").await;
+    }
+    store.settle(&mut db, chat.id, Seq(3), &[(a1, 3), (b1, 3)]).await;
+
+    let mut owner = Owner::new(&store);
+    let (chat, user, seq) = (chat.id, b, Seq(2));
+    owner.run(vec![Event::Read { chat, user, seq }]).await;
+    let mut both = vec![a, b];
+    both.sort_unstable();
+    assert_eq!(told(&mut owner, b), [(both, watermark(3, 2))]);
+}
+
+#[tokio::test]
+async fn rule_10_who_sent_before_what_is_remembered_is_told_that_it_was_read() {
+    let store = Store::new().await;
+    let (a, b, c) = (store.user().await, store.user().await, store.user().await);
+    let chat = store.group(a, &[b, c]).await.id;
+    let mut owner = Owner::new(&store);
+    let message = |sender| new_entry(sender, EntryKind::Message, b"x");
+    owner.send(chat, &message(a)).await; // 2
+    for _ in 0..300 {
+        owner.send(chat, &message(c)).await;
+    }
+    let mut cold = Owner::new(&store);
+    let read = Event::Read {
+        chat,
+        user: b,
+        seq: Seq(302),
+    };
+    cold.run(vec![read]).await;
+    let told = told(&mut cold, b);
+    assert_eq!(told.len(), 1);
+    assert!(told[0].0.contains(&a) && told[0].0.contains(&c), "{told:?}");
+}
+
+#[tokio::test]
+async fn rule_10_an_acknowledgement_of_old_entries_is_no_news_to_a_new_owner() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    for _ in 0..3 {
+        store.say(&mut db, &mut chat, a, "x").await;
+    }
+    store.settle(&mut db, chat.id, Seq(3), &[(a1, 3), (b1, 3)]).await;
+    let mut owner = Owner::new(&store);
+    let ack = |device: DeviceId, write| Event::Ack {
+        origin: tern_chat::state::Origin::Call(u64::MAX),
+        chat: chat.id,
+        user: b,
+        device,
+        seq: Seq(2),
+        write,
+    };
+    owner.run(vec![ack(b1, true)]).await;
+    assert_eq!(told(&mut owner, b), [], "delivered stands at 3 already");
+}
+
+#[tokio::test]
+async fn rule_10_a_reply_before_the_read_mark_tells_that_it_was_read() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let b1 = store.device(b).await;
+    let chat = store.direct(a, b).await.id;
+    let mut owner = Owner::new(&store);
+    owner
+        .send(chat, &new_entry(a, EntryKind::Message, b"question"))
+        .await;
+    let ack = Event::Ack {
+        origin: tern_chat::state::Origin::Call(u64::MAX),
+        chat,
+        user: b,
+        device: b1,
+        seq: Seq(1),
+        write: false,
+    };
+    owner.run(vec![ack]).await;
+    assert_eq!(told(&mut owner, b), [(vec![a], watermark(1, 0))]);
+    owner
+        .send(chat, &new_entry(b, EntryKind::Message, b"answer"))
+        .await;
+    assert_eq!(told(&mut owner, b), [(vec![a], watermark(1, 1))]);
+}
