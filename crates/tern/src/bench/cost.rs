@@ -6,11 +6,13 @@ use std::time::Instant;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-/// A process and all that came of it (Postgres is a process for each connection), under the name of what it does.
+/// A process, under the name of what it does.
 #[derive(Debug, Clone)]
 pub struct Watched {
     pub name: String,
     pub pid: i32,
+    /// With its children: Postgres is a process for each connection.
+    pub family: bool,
 }
 
 /// Processor seconds by name at one moment.
@@ -26,7 +28,11 @@ impl Snapshot {
         let all = processes();
         let mut seconds: BTreeMap<String, f64> = BTreeMap::new();
         for process in watched {
-            *seconds.entry(process.name.clone()).or_default() += ticks_below(&all, process.pid) as f64 * tick;
+            let ticks = match process.family {
+                true => ticks_below(&all, process.pid),
+                false => all.get(&process.pid).map_or(0, |process| process.own),
+            };
+            *seconds.entry(process.name.clone()).or_default() += ticks as f64 * tick;
         }
         Self {
             at: Instant::now(),
@@ -68,7 +74,8 @@ pub fn find() -> Vec<Watched> {
             }
             _ => continue,
         };
-        found.push(Watched { name, pid });
+        let family = name == "postgres";
+        found.push(Watched { name, pid, family });
     }
     found
 }
@@ -76,6 +83,7 @@ pub fn find() -> Vec<Watched> {
 #[derive(Debug)]
 struct Process {
     parent: i32,
+    own: u64,
     /// With those of children that it has waited for.
     ticks: u64,
     parent_is_not_postgres: bool,
@@ -106,10 +114,14 @@ fn processes() -> BTreeMap<i32, Process> {
 fn parse(stat: &str) -> Option<Process> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<i64>().ok();
-    let ticks: i64 = (14..=17).filter_map(number).sum();
+    let sum = |fields: std::ops::RangeInclusive<usize>| {
+        let ticks: i64 = fields.filter_map(number).sum();
+        u64::try_from(ticks).unwrap_or(0)
+    };
     Some(Process {
         parent: i32::try_from(number(4)?).ok()?,
-        ticks: u64::try_from(ticks).unwrap_or(0),
+        own: sum(14..=15),
+        ticks: sum(14..=17),
         parent_is_not_postgres: true,
     })
 }
@@ -130,7 +142,7 @@ mod tests {
     fn a_process_with_a_difficult_name_is_read() {
         let stat = "7 (a) b (c) S 3 7 7 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 5 6 7";
         let process = parse(stat).unwrap();
-        assert_eq!((process.parent, process.ticks), (3, 100));
+        assert_eq!((process.parent, process.own, process.ticks), (3, 30, 100));
         assert!(parse("nonsense").is_none());
     }
 
@@ -139,6 +151,7 @@ mod tests {
         let watched = [Watched {
             name: "this".to_owned(),
             pid: nix::unistd::getpid().as_raw(),
+            family: false,
         }];
         let before = Snapshot::take(&watched);
         let began = Instant::now();

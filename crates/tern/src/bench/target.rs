@@ -112,6 +112,7 @@ impl Target {
             .map(|node| Watched {
                 name: node.role.as_str().to_owned(),
                 pid: node.process.pid(),
+                family: false,
             })
             .collect();
         if let Some((postgres, etcd)) = platform.private_servers() {
@@ -120,6 +121,7 @@ impl Target {
                 [("postgres", postgres), ("etcd", etcd)].map(|(name, pid)| Watched {
                     name: name.to_owned(),
                     pid,
+                    family: true,
                 }),
             );
         }
@@ -216,6 +218,8 @@ fn myself() -> Watched {
     Watched {
         name: GENERATOR.to_owned(),
         pid: getpid().as_raw(),
+        // Its children are the platform that it started.
+        family: false,
     }
 }
 
