@@ -1,7 +1,7 @@
 # What CI runs is what is here: `.ci/run` calls `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run test format lints protos licences tests python proto-baseline
+.PHONY: help setup build demo run bench test format lints protos licences tests python proto-baseline
 
 BUF := $(shell command -v buf || echo .tern/tools/node_modules/.bin/buf)
 # The test runner's own output, for who reads only the end.
@@ -21,6 +21,15 @@ demo: build ## Start the whole platform and play a conversation on it
 
 run: build ## Keep the platform up for your own clients, until Ctrl-C
 	target/debug/tern dev
+
+bench: setup ## Measure a platform of its own: messages a second and what they cost (5 min, the first time 10)
+	cargo build --locked --release --bin tern
+	target/release/tern bench direct
+	target/release/tern bench direct --rate 100
+	target/release/tern bench group
+	target/release/tern bench offline
+	target/release/tern bench idle --plain
+	target/release/tern bench mixed
 
 test: setup format protos licences lints tests python ## Format, lints and every test
 	@echo

@@ -7,16 +7,21 @@ use sqlx::PgPool;
 use tern_local::{Role, until};
 
 use crate::World;
+use crate::world::SWEEP_GRACE;
 
 /// Settling takes half a second and the looking for forgotten rows ten; a killed owner's lease has to end first.
 const SETTLES_WITHIN: Duration = Duration::from_secs(40);
 
-/// The grace of [`crate::world::SWEEP_GRACE_S`] and two sweeps, and for new rows of what is still going on.
-const SWEPT_WITHIN: Duration = Duration::from_secs(30);
+/// Two sweeps: a row that is older by so much than the grace has been looked at.
+const SWEEPS: Duration = Duration::from_secs(4);
+/// Beyond that, for new rows of what is still going on.
+const SWEPT_WITHIN: Duration = Duration::from_secs(25);
+/// What a gateway logs of each row that its sweep found: also those that did not live to the end speak by their logs.
+const FOUND: &str = "the sweep found a lost inbox row";
 
 /// What the nodes said and what they have stored.
 pub async fn store_and_logs(world: &World) -> anyhow::Result<()> {
-    logs_without_panics(world)?;
+    no_log_says(world, "panicked at")?;
     // Nobody is left to settle when the test has ended them.
     let able = world
         .platform
@@ -35,9 +40,12 @@ pub async fn store_and_logs(world: &World) -> anyhow::Result<()> {
 pub async fn nothing_swept(world: &World) -> anyhow::Result<()> {
     // What is left in the inbox belongs to devices that are away, or was forgotten: then the sweep finds it.
     let store = world.store().await;
-    until::holds("the sweep has seen every row", SWEPT_WITHIN, || async {
+    let grace = world.platform.setting(SWEEP_GRACE.0).unwrap_or(SWEEP_GRACE.1);
+    let seen_at = Duration::from_secs(grace.parse()?) + SWEEPS;
+    until::holds("the sweep has seen every row", seen_at + SWEPT_WITHIN, || async {
         let young: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM inbox WHERE since > now() - interval '9 s'")
+            sqlx::query_scalar("SELECT count(*) FROM inbox WHERE since > now() - make_interval(secs => $1)")
+                .bind(seen_at.as_secs_f64())
                 .fetch_one(&store)
                 .await?;
         Ok(young == 0)
@@ -52,15 +60,15 @@ pub async fn nothing_swept(world: &World) -> anyhow::Result<()> {
         found == 0.0,
         "the sweep found {found} rows: something was lost on the way"
     );
-    Ok(())
+    no_log_says(world, FOUND)
 }
 
-fn logs_without_panics(world: &World) -> anyhow::Result<()> {
+fn no_log_says(world: &World, what: &str) -> anyhow::Result<()> {
     for node in world.platform.nodes() {
         let log = std::fs::read(node.process.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        if let Some(line) = log.lines().find(|line| line.contains("panicked at")) {
-            anyhow::bail!("{} has panicked: {line}", node.name);
+        if let Some(line) = log.lines().find(|line| line.contains(what)) {
+            anyhow::bail!("{} says: {line}", node.name);
         }
     }
     Ok(())

@@ -278,18 +278,18 @@ impl World {
 const SETTINGS: &[(&str, &str)] = &[
     ("TERN_LOG", "info"),
     ("TERN_GATEWAY_SWEEP_INTERVAL", "2"),
-    ("TERN_GATEWAY_SWEEP_GRACE", SWEEP_GRACE_S),
+    SWEEP_GRACE,
     ("TERN_GATEWAY_SENDS_PER_SECOND", "2000"),
     ("TERN_GATEWAY_SEND_BURST", "20000"),
 ];
 
 /// An inbox row this old that no session knows of was forgotten: on a machine with too much to do, looking up and
 /// waking take longer than the milliseconds that they need.
-pub const SWEEP_GRACE_S: &str = "5";
+pub const SWEEP_GRACE: (&str, &str) = ("TERN_GATEWAY_SWEEP_GRACE", "5");
 
 /// The same where nodes are killed: their leases have to end, and others to find what they left, before a row counts
 /// as forgotten.
-pub const FAILOVER_GRACE: (&str, &str) = ("TERN_GATEWAY_SWEEP_GRACE", "25");
+pub const FAILOVER_GRACE: (&str, &str) = (SWEEP_GRACE.0, "25");
 
 /// The `tern` program as it was built with these tests.
 pub fn tern() -> PathBuf {

@@ -119,6 +119,14 @@ impl Platform {
         }
     }
 
+    /// A TERN_… setting that every node was given.
+    pub fn setting(&self, name: &str) -> Option<&str> {
+        let mut settings = self.builder.env.iter().rev();
+        settings
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
     }
