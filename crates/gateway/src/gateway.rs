@@ -29,6 +29,7 @@ pub struct Gateway {
 pub struct Registered {
     registration: Registration,
     presence: Arc<PresenceLinks>,
+    chats: Arc<ChatLinks>,
 }
 
 impl Gateway {
@@ -53,6 +54,7 @@ impl Gateway {
         Ok(Registered {
             registration,
             presence: self.presence.clone(),
+            chats: self.chats.clone(),
         })
     }
 }
@@ -66,5 +68,6 @@ impl Registered {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.presence.ended(self.registration.handle());
+        self.chats.session_ended(self.registration.handle().id);
     }
 }
