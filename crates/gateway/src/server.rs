@@ -79,6 +79,7 @@ pub async fn start_bound(
     tokio::spawn(sweeping.instrument(tracing::info_span!("sweep")));
     routes.add_service(GatewayNodeServer::new(NodeService {
         registry: registry.clone(),
+        presence: gateway.presence.clone(),
         auth: auth.clone(),
     }));
 

@@ -216,6 +216,9 @@ impl DeviceStream {
         for mail in waiting.mail {
             self.apply(Event::Mail(mail));
         }
+        if let Some(inbox) = waiting.swept {
+            self.apply(Event::Mail(Mail::Swept(*inbox)));
+        }
         if waiting.announced {
             self.apply(Event::Announced);
         }

@@ -323,6 +323,28 @@ async fn streams_of_a_revoked_device_end_when_a_node_says_so_and_its_token_is_re
 }
 
 #[tokio::test]
+async fn a_replaced_or_revoked_session_is_over_at_once_also_where_its_stream_takes_nothing() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let deaf = world.open_deaf(user, device).await;
+    let newer = world.open(user, device).await;
+    let ended = world.announced().await;
+    assert_eq!((ended.session, ended.ended), (deaf.session, true));
+    drop(newer);
+    assert!(world.announced().await.ended);
+
+    let deaf = world.open_deaf(user, device).await;
+    let mut node = GatewayNodeClient::connect(world.internal.clone()).await.unwrap();
+    let request = CloseDevicesRequest {
+        device_ids: vec![device.to_vec().into()],
+        code: CloseCode::DeviceRevoked.into(),
+    };
+    node.close_devices(request).await.unwrap();
+    let ended = world.announced().await;
+    assert_eq!((ended.session, ended.ended), (deaf.session, true));
+}
+
+#[tokio::test]
 async fn broken_frames_end_the_stream_with_a_reason_and_hurt_nobody_else() {
     let mut world = World::start(&[]).await;
     let (user, device) = people();

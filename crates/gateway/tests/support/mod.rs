@@ -391,6 +391,29 @@ impl World {
             .unwrap()
     }
 
+    /// A client that never grants the server room to write.
+    pub async fn deaf_channel(&self) -> Channel {
+        let endpoint = Channel::from_shared(self.url.clone()).unwrap();
+        endpoint.initial_stream_window_size(0).connect().await.unwrap()
+    }
+
+    /// Opens a stream of a client that never grants room; its `Opened` waits for that when this returns.
+    pub async fn open_deaf(&mut self, user: UserId, device: DeviceId) -> Phone {
+        // A window is asked for in the same breath as Opened is put.
+        self.inbox(ChatId::own(user), 1);
+        let mut phone = Phone::connect(self.deaf_channel().await).await;
+        let access_token = self.token(user, device);
+        phone
+            .say(v1::client_item::Item::Open(v1::Open {
+                access_token,
+                ..Default::default()
+            }))
+            .await;
+        phone.session = self.announced().await.session;
+        self.window().await;
+        phone
+    }
+
     pub fn token(&self, user: UserId, device: DeviceId) -> String {
         self.signer
             .sign(user, device, Timestamp::now(), Duration::from_secs(3600))
