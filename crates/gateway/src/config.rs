@@ -32,6 +32,10 @@ pub struct Config {
     /// Streams that this gateway holds at most; more are told to come back later
     #[arg(long, env = "TERN_GATEWAY_MAX_SESSIONS", default_value_t = 100_000)]
     pub gateway_max_sessions: usize,
+    /// Seconds after which a stream that takes nothing of what is to be written is cut off with its connection; ten
+    /// times as many where other streams share the connection
+    #[arg(long, env = "TERN_GATEWAY_STALLED_AFTER", default_value = "60", value_parser = seconds)]
+    pub gateway_stalled_after: Duration,
     /// Seconds between heartbeats of a device that nobody looks at
     #[arg(long, env = "TERN_GATEWAY_HEARTBEAT_BACKGROUND", default_value = "180", value_parser = seconds)]
     pub gateway_heartbeat_background: Duration,

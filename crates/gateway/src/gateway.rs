@@ -12,6 +12,7 @@ use crate::mailbox::Mailbox;
 use crate::presence_links::PresenceLinks;
 use crate::registry::{Handle, Registration, Registry};
 use crate::session::{CloseRequest, Settings};
+use crate::watchdog::Watchdog;
 
 /// See the module.
 pub struct Gateway {
@@ -22,6 +23,7 @@ pub struct Gateway {
     pub presence: Arc<PresenceLinks>,
     pub inboxes: InboxReader,
     pub verifier: Arc<Verifier>,
+    pub watchdog: Arc<Watchdog>,
     pub drain: Drain,
 }
 

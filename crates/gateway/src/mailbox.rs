@@ -139,6 +139,16 @@ impl Mailbox {
         Poll::Ready(std::mem::take(&mut inner.waiting))
     }
 
+    /// Something waits.
+    pub fn has_mail(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
+    /// It waits for the stream to end.
+    pub fn is_closing(&self) -> bool {
+        self.lock().waiting.close.is_some()
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.lock();
         let outcome = change(&mut inner);

@@ -68,6 +68,7 @@ pub async fn start_bound(
         presence: PresenceLinks::start(&ctx, registry.clone(), config.gateway_drain_spread),
         inboxes: InboxReader::start(&ctx, registry.clone()),
         verifier,
+        watchdog: Arc::default(),
         drain: ctx.drain.clone(),
     });
     let sweeping = sweep::run(
@@ -77,6 +78,11 @@ pub async fn start_bound(
         ctx.drain.clone(),
     );
     tokio::spawn(sweeping.instrument(tracing::info_span!("sweep")));
+    let watching = gateway
+        .watchdog
+        .clone()
+        .run(config.gateway_stalled_after, ctx.drain.clone());
+    tokio::spawn(watching.instrument(tracing::info_span!("watchdog")));
     routes.add_service(GatewayNodeServer::new(NodeService {
         registry: registry.clone(),
         presence: gateway.presence.clone(),

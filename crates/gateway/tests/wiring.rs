@@ -345,6 +345,19 @@ async fn a_replaced_or_revoked_session_is_over_at_once_also_where_its_stream_tak
 }
 
 #[tokio::test]
+async fn a_stream_that_takes_nothing_is_cut_off_and_one_that_only_idles_is_not() {
+    let mut world = World::start(&["--gateway-stalled-after", "0.6"]).await;
+    let (user, device) = people();
+    let mut idle = world.open(UserId::random(), DeviceId::random()).await;
+    let mut deaf = world.open_deaf(user, device).await;
+    let ended = world.announced().await;
+    assert_eq!((ended.session, ended.ended), (deaf.session, true));
+    assert!(deaf.breaks().await);
+    idle.say(Item::Heartbeat(v1::Heartbeat { token: 7 })).await;
+    while !matches!(idle.event().await, Event::HeartbeatAck(ack) if ack.token == 7) {}
+}
+
+#[tokio::test]
 async fn broken_frames_end_the_stream_with_a_reason_and_hurt_nobody_else() {
     let mut world = World::start(&[]).await;
     let (user, device) = people();

@@ -638,6 +638,14 @@ impl Phone {
         }
     }
 
+    /// Whether the stream ends without a word.
+    pub async fn breaks(&mut self) -> bool {
+        let end = timeout(PATIENCE, self.frames.next())
+            .await
+            .expect("the end in time");
+        end.is_none_or(|frame| frame.is_err())
+    }
+
     /// The last event, which must be Closing, and the status after it.
     pub async fn end(&mut self) -> (v1::Closing, Option<Status>) {
         let mut last = None;
