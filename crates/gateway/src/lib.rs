@@ -15,9 +15,10 @@
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
 //! - [`public`], [`connection`], [`watchdog`]: the listener for clients, their connections, and the end of those that take
 //!   nothing
-//! - [`proxy`], [`methods`], [`auth`], [`peek`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
+//! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
 
 pub mod auth;
+pub mod call_limits;
 pub mod chat_links;
 pub mod codec;
 pub mod config;

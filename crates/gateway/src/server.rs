@@ -15,6 +15,7 @@ use tonic_health::ServingStatus;
 use tracing::Instrument;
 
 use crate::auth::Auth;
+use crate::call_limits::CallLimits;
 use crate::chat_links::ChatLinks;
 use crate::gateway::Gateway;
 use crate::inbox_reader::InboxReader;
@@ -89,7 +90,7 @@ pub async fn start_bound(
         auth: auth.clone(),
     }));
 
-    let proxy = Arc::new(Proxy::new(ctx.clone(), auth)?);
+    let proxy = Arc::new(Proxy::new(ctx.clone(), auth, CallLimits::new(config.rates()))?);
     let public = Public::bind(&config, gateway, proxy).await?;
     let address = public.address()?;
     let done = run(public, registry, ctx.drain.clone()).instrument(tracing::info_span!("gateway"));

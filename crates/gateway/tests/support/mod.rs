@@ -1,5 +1,6 @@
 //! A gateway with fake nodes around it: they note what they are told and say what the test says.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub struct FakeChat {
     /// Owner of everything in Chats, by node name; others answer not-owner.
     owner: Arc<Mutex<String>>,
     name: String,
+    /// Keys that accounts were asked for.
+    pub key_lookups: Arc<AtomicUsize>,
 }
 
 #[tonic::async_trait]
@@ -183,8 +186,8 @@ impl Presence for FakeChat {
     }
 }
 
-/// API key "tern_good" has chats:read.
-struct FakeAccounts;
+/// API key "tern_good" has chats:read. Counts what it is asked.
+struct FakeAccounts(Arc<AtomicUsize>);
 
 #[tonic::async_trait]
 impl AccountsNode for FakeAccounts {
@@ -192,6 +195,7 @@ impl AccountsNode for FakeAccounts {
         &self,
         request: Request<AuthenticateKeyRequest>,
     ) -> Result<Response<AuthenticateKeyResponse>, Status> {
+        self.0.fetch_add(1, Ordering::Relaxed);
         match request.into_inner().api_key.as_str() {
             "tern_good" => Ok(Response::new(AuthenticateKeyResponse {
                 key_id: "k1".into(),
@@ -318,6 +322,7 @@ impl World {
             inbox: Arc::default(),
             owner: Arc::new(Mutex::new("chat-0".into())),
             name: "chat-0".into(),
+            key_lookups: Arc::default(),
         };
         // Links of its own: the newest of a node takes the older one's place.
         let other = FakeChat {
@@ -579,7 +584,7 @@ async fn serve(chat: &FakeChat) -> (String, tokio::task::JoinHandle<()>) {
         .add_service(ChatLinkServer::new(chat.clone()))
         .add_service(ChatNodeServer::new(chat.clone()))
         .add_service(PresenceServer::new(chat.clone()))
-        .add_service(AccountsNodeServer::new(FakeAccounts))
+        .add_service(AccountsNodeServer::new(FakeAccounts(chat.key_lookups.clone())))
         .add_service(FakeChats(chat.clone()))
         .serve_with_incoming(TcpIncoming::from(listener));
     (address, tokio::spawn(async move { server.await.unwrap() }))
