@@ -112,6 +112,10 @@ impl Client {
 
     /// Sends a plain message. Returns when it is durable in the outbox; what becomes of it comes as
     /// [`Event::Send`].
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::TooLarge`] for what no server would take, [`ClientError::OutboxFull`].
     pub async fn send(&self, to: impl Into<To>, body: impl Into<Bytes>) -> Result<RequestId> {
         self.send_message(Outgoing::new(to, body)).await
     }

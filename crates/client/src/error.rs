@@ -82,6 +82,9 @@ pub enum ClientError {
     Config(String),
     #[error(transparent)]
     Call(#[from] CallError),
+    /// Nothing of it was stored: it can never be sent.
+    #[error("{0}")]
+    TooLarge(String),
     #[error("the outbox is full")]
     OutboxFull,
     #[error("the client has stopped")]

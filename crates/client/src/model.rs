@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost::Message as _;
 use tern_proto::v1;
+use tern_types::limits::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES};
 use tern_types::{ChatId, DeviceId, IdError, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -140,6 +142,20 @@ impl Outgoing {
             body: body.into(),
         }
     }
+
+    /// What of it is larger than any server takes.
+    ///
+    /// # Errors
+    ///
+    /// For a developer to read.
+    pub fn check_size(&self) -> Result<(), String> {
+        let fits = |what: &str, bytes: usize, max: usize| {
+            let error = || format!("the {what} has {bytes} bytes, at most {max} are taken");
+            (bytes <= max).then_some(()).ok_or_else(error)
+        };
+        fits("body", self.body.len(), MAX_BODY_BYTES)?;
+        fits("envelope", self.envelope.encoded_len(), MAX_ENVELOPE_BYTES)
+    }
 }
 
 /// A message of the outbox: not in the log yet, or refused.
@@ -257,7 +273,7 @@ pub enum StopReason {
     Revoked,
     /// The refresh token ended: link the device anew.
     SignedOut,
-    /// This client broke the protocol, by the server's word: a defect.
+    /// The server takes this client no more, and gives no way to come back: it broke the protocol, a defect.
     Refused(String),
     /// The local store failed: nothing can be promised any more.
     StoreFailed(String),

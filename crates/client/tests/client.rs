@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{CHAT, World, config};
-use tern_client::{Client, Event, EventStream, SendState, StopReason};
+use tern_client::{Client, ClientError, Event, EventStream, SendState, StopReason};
 use tern_proto::v1::{self, ErrorReason};
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -62,6 +62,18 @@ async fn a_message_is_sent_told_once_and_acknowledged_before_the_client_ends() {
     assert_eq!(until(&mut events, stopped).await, StopReason::ByApp);
     assert_eq!(events.next().await, None);
     assert!(client.send(CHAT, "late").await.is_err());
+}
+
+#[tokio::test]
+async fn what_no_server_would_take_is_refused_at_once_and_the_next_message_goes() {
+    let world = World::new();
+    let gateway = world.gateway();
+    let (client, mut events) = Client::start(config(&[&gateway])).await.unwrap();
+    let refused = client.send(CHAT, vec![0; 256 * 1024 + 1]).await;
+    assert!(matches!(refused, Err(ClientError::TooLarge(_))), "{refused:?}");
+    client.send(CHAT, "hello").await.unwrap();
+    assert_eq!(until(&mut events, sent).await, 1);
+    assert_eq!(client.outbox().await.unwrap(), []);
 }
 
 #[tokio::test]

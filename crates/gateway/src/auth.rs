@@ -1,6 +1,6 @@
 //! Who a unary call is from: a device's access token is verified here, a back end's API key is asked from accounts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -12,15 +12,25 @@ use tern_proto::internal::AuthenticateKeyRequest;
 use tern_proto::internal::accounts_node_client::AccountsNodeClient;
 use tern_proto::v1::ErrorReason;
 use tern_types::{DeviceId, Timestamp};
-use tonic::Status;
+use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
 
+use crate::call_limits::{limited, since};
 use crate::nodes;
+use crate::session::gcra::Gcra;
 
 /// For how long a key's scopes are believed: a revoked key is refused after it.
 const KEY_TTL: Duration = Duration::from_secs(10);
 /// Keys remembered: more than any operator has.
 const MAX_KEYS: u64 = 10_000;
+/// For how long a key that was refused is refused without asking again: one that was just made works after it.
+const REFUSED_TTL: Duration = Duration::from_secs(5);
+/// Keys that were good within this time are asked for whatever strangers do.
+const KNOWN_TTL: Duration = Duration::from_secs(3600);
+/// Look-ups of keys that were never good here, a second and at once: a guesser gets no more of accounts' time, an
+/// operator's back ends that come all at once do not meet it.
+const STRANGERS: (u32, u32) = (50, 500);
 /// A revoked device's access token is refused until it would have ended by itself.
 const REVOKED_TTL: Duration = Duration::from_secs(3600);
 /// Revoked devices remembered: an hour of them. Streams do not depend on it, they ask the store.
@@ -35,6 +45,10 @@ pub struct Auth {
     ctx: NodeContext,
     verifier: Arc<Verifier>,
     keys: Cache<String, Arc<Principal>>,
+    refused: Cache<String, ()>,
+    known: Cache<String, ()>,
+    strangers: Mutex<Gcra>,
+    started: Instant,
     revoked: Cache<DeviceId, ()>,
 }
 
@@ -47,6 +61,16 @@ impl Auth {
                 .max_capacity(MAX_KEYS)
                 .time_to_live(KEY_TTL)
                 .build(),
+            refused: Cache::builder()
+                .max_capacity(MAX_KEYS)
+                .time_to_live(REFUSED_TTL)
+                .build(),
+            known: Cache::builder()
+                .max_capacity(MAX_KEYS)
+                .time_to_live(KNOWN_TTL)
+                .build(),
+            strangers: Mutex::new(Gcra::new(STRANGERS.0, STRANGERS.1)),
+            started: Instant::now(),
             revoked: Cache::builder()
                 .max_capacity(MAX_REVOKED)
                 .time_to_live(REVOKED_TTL)
@@ -86,13 +110,30 @@ impl Auth {
     }
 
     async fn key(&self, key: &str) -> Result<Arc<Principal>, Status> {
-        if key.len() > MAX_KEY_BYTES {
+        if key.len() > MAX_KEY_BYTES || self.refused.contains_key(key) {
             return Err(
                 ApiError::new(ErrorReason::ApiKeyInvalid, "the API key is unknown or revoked").into(),
             );
         }
-        let asked = self.keys.try_get_with_by_ref(key, self.ask(key)).await;
+        let asked = self.keys.try_get_with_by_ref(key, self.look_up(key)).await;
         asked.map_err(|status: Arc<Status>| Status::clone(&status))
+    }
+
+    async fn look_up(&self, key: &str) -> Result<Arc<Principal>, Status> {
+        if !self.known.contains_key(key) {
+            let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+            strangers.take(since(self.started)).map_err(limited)?;
+        }
+        let answer = self.ask(key).await;
+        match &answer {
+            Ok(_) => self.known.insert(key.to_owned(), ()).await,
+            Err(status) if status.code() == Code::Unauthenticated => {
+                self.known.invalidate(key).await;
+                self.refused.insert(key.to_owned(), ()).await;
+            }
+            Err(_) => {}
+        }
+        answer
     }
 
     async fn ask(&self, key: &str) -> Result<Arc<Principal>, Status> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tern_node::config::seconds;
 
+use crate::call_limits::{Rate, Rates};
 use crate::session::Settings;
 
 /// Settings of a gateway.
@@ -32,6 +33,10 @@ pub struct Config {
     /// Streams that this gateway holds at most; more are told to come back later
     #[arg(long, env = "TERN_GATEWAY_MAX_SESSIONS", default_value_t = 100_000)]
     pub gateway_max_sessions: usize,
+    /// Seconds after which a stream that takes nothing of what is to be written is cut off with its connection; ten
+    /// times as many where other streams share the connection
+    #[arg(long, env = "TERN_GATEWAY_STALLED_AFTER", default_value = "60", value_parser = seconds)]
+    pub gateway_stalled_after: Duration,
     /// Seconds between heartbeats of a device that nobody looks at
     #[arg(long, env = "TERN_GATEWAY_HEARTBEAT_BACKGROUND", default_value = "180", value_parser = seconds)]
     pub gateway_heartbeat_background: Duration,
@@ -47,6 +52,15 @@ pub struct Config {
     /// Messages that a device may send at once
     #[arg(long, env = "TERN_GATEWAY_SEND_BURST", default_value_t = 200)]
     pub gateway_send_burst: u32,
+    /// Unary calls that a device may make in a second, over time; for sending the limits of messages hold besides
+    #[arg(long, env = "TERN_GATEWAY_CALLS_PER_SECOND", default_value_t = 50)]
+    pub gateway_calls_per_second: u32,
+    /// Unary calls that a device may make at once: one that is set up anew asks for each of its chats
+    #[arg(long, env = "TERN_GATEWAY_CALL_BURST", default_value_t = 1000)]
+    pub gateway_call_burst: u32,
+    /// Unary calls that a back end's API key may make in a second on this gateway
+    #[arg(long, env = "TERN_GATEWAY_KEY_CALLS_PER_SECOND", default_value_t = 5000)]
+    pub gateway_key_calls_per_second: u32,
     /// Seconds after which what a device has not acknowledged is sent again
     #[arg(long, env = "TERN_GATEWAY_ACK_TIMEOUT", default_value = "5", value_parser = seconds)]
     pub gateway_ack_timeout: Duration,
@@ -62,6 +76,21 @@ pub struct Config {
 }
 
 impl Config {
+    /// What callers of unary methods are held to.
+    pub fn rates(&self) -> Rates {
+        Rates {
+            device_calls: Rate {
+                per_second: self.gateway_calls_per_second,
+                burst: self.gateway_call_burst,
+            },
+            device_sends: Rate {
+                per_second: self.gateway_sends_per_second,
+                burst: self.gateway_send_burst,
+            },
+            key_calls_per_second: self.gateway_key_calls_per_second,
+        }
+    }
+
     /// What sessions are held to.
     pub fn settings(&self) -> Settings {
         Settings {

@@ -12,6 +12,7 @@ use crate::mailbox::Mailbox;
 use crate::presence_links::PresenceLinks;
 use crate::registry::{Handle, Registration, Registry};
 use crate::session::{CloseRequest, Settings};
+use crate::watchdog::Watchdog;
 
 /// See the module.
 pub struct Gateway {
@@ -22,6 +23,7 @@ pub struct Gateway {
     pub presence: Arc<PresenceLinks>,
     pub inboxes: InboxReader,
     pub verifier: Arc<Verifier>,
+    pub watchdog: Arc<Watchdog>,
     pub drain: Drain,
 }
 
@@ -29,6 +31,7 @@ pub struct Gateway {
 pub struct Registered {
     registration: Registration,
     presence: Arc<PresenceLinks>,
+    chats: Arc<ChatLinks>,
 }
 
 impl Gateway {
@@ -46,13 +49,22 @@ impl Gateway {
         if self.registry.len() >= self.max_sessions {
             return Err(CloseRequest::Unavailable);
         }
-        let registration = self
+        let (registration, replaced) = self
             .registry
             .register(id, user, device, Timestamp::now(), mailbox);
+        // In this order: the device is never away in between.
         self.presence.announce(registration.handle());
+        if let Some(replaced) = replaced {
+            self.presence.ended(&replaced);
+        }
+        if self.registry.get(id).is_none() {
+            // Ended by others meanwhile, and presence may have heard of that first.
+            self.presence.ended(registration.handle());
+        }
         Ok(Registered {
             registration,
             presence: self.presence.clone(),
+            chats: self.chats.clone(),
         })
     }
 }
@@ -65,6 +77,10 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.presence.ended(self.registration.handle());
+        // In this order: an announcement of everything never names a session whose end is on its way already.
+        if self.registration.end() {
+            self.presence.ended(self.registration.handle());
+        }
+        self.chats.session_ended(self.registration.handle().id);
     }
 }

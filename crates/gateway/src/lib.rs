@@ -13,13 +13,16 @@
 //! - [`stream`], [`item`], [`codec`], [`mailbox`]: its adapter to the wire and to the other tasks
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
-//! - [`public`]: the listener for clients
-//! - [`proxy`], [`methods`], [`auth`], [`peek`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
+//! - [`public`], [`connection`], [`watchdog`]: the listener for clients, their connections, and the end of those that take
+//!   nothing
+//! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
 
 pub mod auth;
+pub mod call_limits;
 pub mod chat_links;
 pub mod codec;
 pub mod config;
+pub mod connection;
 pub mod gateway;
 pub mod inbox_reader;
 pub mod item;
@@ -38,5 +41,6 @@ pub mod server;
 pub mod session;
 pub mod stream;
 pub mod sweep;
+pub mod watchdog;
 
 pub use config::Config;

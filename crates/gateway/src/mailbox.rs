@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tern_types::ChatId;
 
-use crate::session::{CloseRequest, Mail};
+use crate::session::{CloseRequest, Inbox, Mail};
 
 /// Pushes that wait: two frames of them. A session that is further behind is read to from its inbox.
 const LIVE_ROOM: usize = 128;
@@ -38,6 +38,8 @@ pub struct Waiting {
     pub mail: VecDeque<Mail>,
     pub announced: bool,
     pub redrain: bool,
+    /// What the sweep read last.
+    pub swept: Option<Box<Inbox>>,
     /// Owners or links changed.
     pub moved: bool,
     pub close: Option<CloseRequest>,
@@ -48,7 +50,7 @@ pub struct Waiting {
 impl Waiting {
     fn is_empty(&self) -> bool {
         let flags = self.announced || self.redrain || self.moved;
-        self.mail.is_empty() && !flags && self.close.is_none() && self.drain.is_none()
+        self.mail.is_empty() && self.swept.is_none() && !flags && self.close.is_none() && self.drain.is_none()
     }
 }
 
@@ -83,6 +85,11 @@ impl Mailbox {
     /// An answer to what the session asked for.
     pub fn push(&self, mail: Mail) {
         self.change(|inner| inner.waiting.mail.push_back(mail));
+    }
+
+    /// The sweep read the inbox. Only the newest counts: a stream that is not polled for hours gathers none.
+    pub fn swept(&self, inbox: Inbox) {
+        self.change(|inner| inner.waiting.swept = Some(Box::new(inbox)));
     }
 
     /// Presence knows the session.
@@ -132,6 +139,16 @@ impl Mailbox {
         Poll::Ready(std::mem::take(&mut inner.waiting))
     }
 
+    /// Something waits.
+    pub fn has_mail(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
+    /// It waits for the stream to end.
+    pub fn is_closing(&self) -> bool {
+        self.lock().waiting.close.is_some()
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.lock();
         let outcome = change(&mut inner);
@@ -177,6 +194,21 @@ mod tests {
         assert_eq!((waiting.mail.len(), waiting.redrain), (WAKE_ROOM + 1, true));
         assert!(take(&mailbox).is_none());
         assert!(mailbox.push_wake(chat, 1, 2));
+    }
+
+    #[test]
+    fn of_many_sweeps_only_the_newest_waits() {
+        let mailbox = Mailbox::default();
+        for number in 0..1000 {
+            mailbox.swept(Inbox {
+                store_epoch: number.to_string(),
+                ..Inbox::default()
+            });
+        }
+        let waiting = take(&mailbox).expect("mail");
+        assert!(waiting.mail.is_empty());
+        assert_eq!(waiting.swept.map(|inbox| inbox.store_epoch), Some("999".into()));
+        assert!(take(&mailbox).is_none());
     }
 
     #[test]

@@ -9,6 +9,7 @@ const SESSIONS: &str = "tern_gateway_sessions";
 const STREAMS: &str = "tern_gateway_streams";
 const ENDS: &str = "tern_gateway_stream_ends_total";
 const OPENS: &str = "tern_gateway_opens_total";
+const STREAMS_CUT: &str = "tern_gateway_streams_cut_total";
 const FRAMES_OUT: &str = "tern_gateway_frames_out_total";
 const EVENTS_OUT: &str = "tern_gateway_events_out_total";
 const ITEMS_IN: &str = "tern_gateway_items_in_total";
@@ -29,6 +30,10 @@ pub(crate) fn describe() {
     describe_counter!(
         OPENS,
         "Streams that were greeted with Opened, and those that were not"
+    );
+    describe_counter!(
+        STREAMS_CUT,
+        "Streams whose connection was cut off because they took nothing"
     );
     describe_counter!(FRAMES_OUT, "Frames written to devices");
     describe_counter!(EVENTS_OUT, "Events written to devices");
@@ -70,6 +75,10 @@ pub(crate) fn stream_ended(outcome: Option<&ApiError>, opened: bool) {
     if !opened {
         counter!(OPENS, "outcome" => reason).increment(1);
     }
+}
+
+pub(crate) fn stream_cut() {
+    counter!(STREAMS_CUT).increment(1);
 }
 
 pub(crate) fn opened() {

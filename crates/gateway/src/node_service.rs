@@ -9,12 +9,14 @@ use tern_types::DeviceId;
 use tonic::{Request, Response, Status};
 
 use crate::auth::Auth;
+use crate::presence_links::PresenceLinks;
 use crate::registry::Registry;
 use crate::session::CloseRequest;
 
 /// See the module.
 pub struct NodeService {
     pub registry: Arc<Registry>,
+    pub presence: Arc<PresenceLinks>,
     pub auth: Arc<Auth>,
 }
 
@@ -34,7 +36,10 @@ impl GatewayNode for NodeService {
                 self.auth.revoke(device).await;
             }
             if let Some(session) = self.registry.of_device(device) {
-                session.mailbox.close(why);
+                match why {
+                    CloseRequest::Replaced | CloseRequest::Revoked => self.presence.end(&session, why),
+                    _ => session.mailbox.close(why),
+                }
                 closed += 1;
             }
         }

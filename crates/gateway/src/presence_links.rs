@@ -94,7 +94,14 @@ impl PresenceLinks {
         self.tell(session, false);
     }
 
-    /// The session is over.
+    /// Ends the session here and tells presence, whatever its stream does.
+    pub fn end(&self, session: &Handle, why: CloseRequest) {
+        if self.registry.end(session, why) {
+            self.ended(session);
+        }
+    }
+
+    /// The session is over: it is in the registry no more.
     pub fn ended(&self, session: &Handle) {
         self.tell(session, true);
     }
@@ -157,7 +164,7 @@ impl PresenceLinks {
             for item in frame.items {
                 if item.replaced_session != 0 {
                     if let Some(session) = self.registry.get(SessionId(item.replaced_session)) {
-                        session.mailbox.close(CloseRequest::Replaced);
+                        self.end(&session, CloseRequest::Replaced);
                     }
                 } else if item.not_owner {
                     lock(&self.refused).push(SessionId(item.r#ref));

@@ -23,6 +23,7 @@ use tonic::server::ClientStreamingService;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::auth::Auth;
+use crate::call_limits::CallLimits;
 use crate::methods::{self, Method, Target};
 use crate::nodes::{self, MAP_PATIENCE};
 use crate::{metrics, peek};
@@ -52,14 +53,16 @@ const PASSED_ON: [&str; 2] = ["traceparent", "tracestate"];
 pub struct Proxy {
     ctx: NodeContext,
     auth: Arc<Auth>,
+    limits: CallLimits,
     methods: HashMap<String, Method>,
 }
 
 impl Proxy {
-    pub fn new(ctx: NodeContext, auth: Arc<Auth>) -> anyhow::Result<Self> {
+    pub fn new(ctx: NodeContext, auth: Arc<Auth>, limits: CallLimits) -> anyhow::Result<Self> {
         Ok(Self {
             ctx,
             auth,
+            limits,
             methods: methods::all()?,
         })
     }
@@ -79,7 +82,9 @@ impl Proxy {
         let (metadata, _, mut messages) = request.into_parts();
         let mut onward = MetadataMap::new();
         if method.authenticated {
-            self.auth.principal(&metadata).await?.write(&mut onward);
+            let caller = self.auth.principal(&metadata).await?;
+            self.limits.take(&caller, &method.path).await?;
+            caller.write(&mut onward);
         }
         for key in PASSED_ON {
             if let Some(value) = metadata.get(key) {

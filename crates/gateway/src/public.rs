@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use futures::StreamExt;
 use futures::future::{Ready, ready};
 use tern_node::telemetry;
 use tern_types::limits::MAX_FRAME_BYTES;
@@ -22,6 +23,7 @@ use tower::{Layer, service_fn};
 
 use crate::Config;
 use crate::codec::{Frame, FrameCodec, Incoming};
+use crate::connection::{Connection, Cuttable};
 use crate::gateway::Gateway;
 use crate::methods::SERVICES;
 use crate::proxy::Proxy;
@@ -107,6 +109,7 @@ impl Public {
             server = server.tls_config(tls)?;
         }
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
+        let incoming = incoming.map(|accepted| accepted.map(Cuttable::new));
         server
             .add_routes(self.routes)
             .serve_with_incoming_shutdown(incoming, shutdown)
@@ -168,9 +171,12 @@ impl StreamingService<Incoming> for Streams {
     type Future = Ready<Result<Response<DeviceStream>, Status>>;
 
     fn call(&mut self, request: Request<Streaming<Incoming>>) -> Self::Future {
+        let (_, extensions, inbound) = request.into_parts();
+        let connection = Connection::of(&extensions);
         ready(Ok(Response::new(DeviceStream::new(
             self.0.clone(),
-            request.into_inner(),
+            inbound,
+            connection,
         ))))
     }
 }

@@ -74,7 +74,8 @@ impl Registry {
         SessionId(self.incarnation << 32 | u64::from(number))
     }
 
-    /// Makes the session known. An older one of the device on this gateway is told that it was replaced.
+    /// Makes the session known. An older one of the device on this gateway is told that it was replaced, is unregistered
+    /// at once, and returned.
     pub fn register(
         self: &Arc<Self>,
         id: SessionId,
@@ -82,7 +83,7 @@ impl Registry {
         device: DeviceId,
         since: Timestamp,
         mailbox: Arc<Mailbox>,
-    ) -> Registration {
+    ) -> (Registration, Option<Arc<Handle>>) {
         let handle = Arc::new(Handle {
             id,
             user,
@@ -97,13 +98,18 @@ impl Registry {
             .devices()
             .insert(device, id)
             .and_then(|older| self.get(older));
-        if let Some(older) = older {
-            older.mailbox.close(CloseRequest::Replaced);
-        }
-        Registration {
+        let older = older.filter(|older| self.end(older, CloseRequest::Replaced));
+        let registration = Registration {
             registry: self.clone(),
             handle,
-        }
+        };
+        (registration, older)
+    }
+
+    /// The session is over, whatever its stream does, which may hear of it late or never. False: it was over before.
+    pub fn end(&self, handle: &Handle, why: CloseRequest) -> bool {
+        handle.mailbox.close(why);
+        self.unregister(handle)
     }
 
     pub fn get(&self, id: SessionId) -> Option<Arc<Handle>> {
@@ -145,8 +151,11 @@ impl Registry {
         sessions
     }
 
-    fn unregister(&self, handle: &Handle) {
-        self.write(handle.id).remove(&handle.id);
+    /// False: it was not there.
+    fn unregister(&self, handle: &Handle) -> bool {
+        if self.write(handle.id).remove(&handle.id).is_none() {
+            return false;
+        }
         let left = self.count.fetch_sub(1, Ordering::AcqRel) - 1;
         metrics::sessions(left);
         if left == 0 {
@@ -156,6 +165,7 @@ impl Registry {
         if devices.get(&handle.device) == Some(&handle.id) {
             devices.remove(&handle.device);
         }
+        true
     }
 
     fn devices(&self) -> MutexGuard<'_, HashMap<DeviceId, SessionId>> {
@@ -179,11 +189,16 @@ impl Registration {
     pub fn handle(&self) -> &Arc<Handle> {
         &self.handle
     }
+
+    /// Ends it. False: it was ended by somebody else.
+    pub fn end(&self) -> bool {
+        self.registry.unregister(&self.handle)
+    }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.unregister(&self.handle);
+        self.end();
     }
 }
 
@@ -201,8 +216,14 @@ mod tests {
             registry.register(registry.next_id(), user, device, Timestamp(1), mailbox.clone())
         };
         let (first, second) = (Arc::new(Mailbox::default()), Arc::new(Mailbox::default()));
-        let older = register(&first);
-        let newer = register(&second);
+        let (older, none) = register(&first);
+        assert!(none.is_none() && registry.get(older.handle().id).is_some());
+        let (newer, replaced) = register(&second);
+        assert_eq!(replaced.map(|handle| handle.id), Some(older.handle().id));
+        assert!(
+            registry.get(older.handle().id).is_none() && registry.len() == 1,
+            "over, before its stream knows"
+        );
         assert_eq!(newer.handle().id, SessionId(7 << 32 | 2));
         let waiting = match first.poll_take(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(waiting) => waiting,

@@ -15,6 +15,7 @@ use tonic_health::ServingStatus;
 use tracing::Instrument;
 
 use crate::auth::Auth;
+use crate::call_limits::CallLimits;
 use crate::chat_links::ChatLinks;
 use crate::gateway::Gateway;
 use crate::inbox_reader::InboxReader;
@@ -68,6 +69,7 @@ pub async fn start_bound(
         presence: PresenceLinks::start(&ctx, registry.clone(), config.gateway_drain_spread),
         inboxes: InboxReader::start(&ctx, registry.clone()),
         verifier,
+        watchdog: Arc::default(),
         drain: ctx.drain.clone(),
     });
     let sweeping = sweep::run(
@@ -77,12 +79,18 @@ pub async fn start_bound(
         ctx.drain.clone(),
     );
     tokio::spawn(sweeping.instrument(tracing::info_span!("sweep")));
+    let watching = gateway
+        .watchdog
+        .clone()
+        .run(config.gateway_stalled_after, ctx.drain.clone());
+    tokio::spawn(watching.instrument(tracing::info_span!("watchdog")));
     routes.add_service(GatewayNodeServer::new(NodeService {
         registry: registry.clone(),
+        presence: gateway.presence.clone(),
         auth: auth.clone(),
     }));
 
-    let proxy = Arc::new(Proxy::new(ctx.clone(), auth)?);
+    let proxy = Arc::new(Proxy::new(ctx.clone(), auth, CallLimits::new(config.rates()))?);
     let public = Public::bind(&config, gateway, proxy).await?;
     let address = public.address()?;
     let done = run(public, registry, ctx.drain.clone()).instrument(tracing::info_span!("gateway"));

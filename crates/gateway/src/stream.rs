@@ -22,11 +22,13 @@ use tonic::{Code, Status, Streaming};
 
 use crate::chat_links::Routes;
 use crate::codec::{Frame, Incoming};
+use crate::connection::Connection;
 use crate::gateway::{Gateway, Registered};
 use crate::item;
 use crate::mailbox::{Mailbox, Waiting};
 use crate::metrics;
 use crate::session::{self, Effect, Event, Mail, Session};
+use crate::watchdog::Watch;
 
 /// Bytes of one frame; one event always fits.
 const MAX_FRAME_BYTES: usize = 512 << 10;
@@ -53,6 +55,8 @@ pub struct DeviceStream {
     unflushed: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Timestamp,
+    clock: Clock,
+    watch: Watch,
     last_reference: u32,
     end: End,
     opened: bool,
@@ -67,23 +71,33 @@ enum End {
 }
 
 impl DeviceStream {
-    pub fn new(gateway: Arc<Gateway>, inbound: Streaming<Incoming>) -> Self {
+    pub fn new(
+        gateway: Arc<Gateway>,
+        inbound: Streaming<Incoming>,
+        connection: Option<Arc<Connection>>,
+    ) -> Self {
         metrics::stream_began();
         let id = gateway.registry.next_id();
-        let session = Session::new(id, gateway.settings, Timestamp::now());
+        let clock = Clock::start();
+        let session = Session::new(id, gateway.settings, clock.now());
         let timer_at = session.due();
+        let mailbox = Arc::<Mailbox>::default();
+        let first = clock.until(timer_at);
+        let watch = gateway.watchdog.watch(id, mailbox.clone(), connection, first);
         Self {
             id,
             session,
             inbound: Some(inbound),
             items: VecDeque::new(),
-            mailbox: Arc::default(),
+            mailbox,
             registered: None,
             routes: gateway.chats.routes(),
             out: VecDeque::new(),
             unflushed: false,
-            timer: Box::pin(tokio::time::sleep(until(timer_at))),
+            timer: Box::pin(tokio::time::sleep(first)),
             timer_at,
+            clock,
+            watch,
             last_reference: session::OWN_REFERENCES,
             end: End::Not,
             opened: false,
@@ -92,7 +106,7 @@ impl DeviceStream {
     }
 
     fn apply(&mut self, event: Event<'_>) {
-        let effects = self.session.apply(event, Timestamp::now());
+        let effects = self.session.apply(event, self.clock.now());
         for effect in effects {
             self.carry_out(effect);
         }
@@ -194,7 +208,8 @@ impl DeviceStream {
         let due = self.session.due();
         if due != self.timer_at {
             self.timer_at = due;
-            self.timer.as_mut().reset(Instant::now() + until(due));
+            let at = Instant::now() + self.clock.until(due);
+            self.timer.as_mut().reset(at);
         }
         let fired = self.timer.as_mut().poll(cx).is_ready();
         if fired {
@@ -215,6 +230,9 @@ impl DeviceStream {
         }
         for mail in waiting.mail {
             self.apply(Event::Mail(mail));
+        }
+        if let Some(inbox) = waiting.swept {
+            self.apply(Event::Mail(Mail::Swept(*inbox)));
         }
         if waiting.announced {
             self.apply(Event::Announced);
@@ -321,21 +339,29 @@ impl Stream for DeviceStream {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        let polled = this.poll_frame(cx);
+        this.watch.polled(polled.is_ready(), this.timer.deadline());
+        polled
+    }
+}
+
+impl DeviceStream {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Status>>> {
         let mut news = true;
         for _ in 0..ROUNDS {
-            if this.has_ended() || this.out.len() >= MAX_FRAME_EVENTS {
+            if self.has_ended() || self.out.len() >= MAX_FRAME_EVENTS {
                 break;
             }
-            news = this.look(cx);
+            news = self.look(cx);
             if !news {
                 break;
             }
         }
-        if let Some(frame) = pack(&mut this.out) {
+        if let Some(frame) = pack(&mut self.out) {
             return Poll::Ready(Some(Ok(frame)));
         }
-        match std::mem::replace(&mut this.end, End::Over) {
-            End::Not => this.end = End::Not,
+        match std::mem::replace(&mut self.end, End::Over) {
+            End::Not => self.end = End::Not,
             End::With(Some(error)) => return Poll::Ready(Some(Err(error.into()))),
             End::With(None) | End::Over => return Poll::Ready(None),
         }
@@ -354,8 +380,29 @@ impl Drop for DeviceStream {
     }
 }
 
-fn until(due: Timestamp) -> Duration {
-    due.since(Timestamp::now()).min(MAX_SLEEP)
+/// A stream's time: the wall clock's when it began, and what has passed since. A step of the wall clock neither ends
+/// streams nor keeps them from ending.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    began: Timestamp,
+    at: Instant,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self {
+            began: Timestamp::now(),
+            at: Instant::now(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.began + self.at.elapsed()
+    }
+
+    fn until(&self, due: Timestamp) -> Duration {
+        due.since(self.now()).min(MAX_SLEEP)
+    }
 }
 
 #[cfg(test)]
@@ -367,6 +414,15 @@ mod tests {
         std::iter::from_fn(|| pack(&mut out))
             .map(|frame| frame.events.iter().map(Bytes::len).collect())
             .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_streams_time_is_what_has_passed_whatever_the_wall_clock_says() {
+        let clock = Clock::start();
+        let hour = Duration::from_secs(3600);
+        let due = clock.now() + hour;
+        tokio::time::advance(hour).await;
+        assert_eq!((clock.now(), clock.until(due)), (due, Duration::ZERO));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use tern_types::DeviceId;
 
 use crate::inbox_reader::{DEVICES, InboxReader};
 use crate::registry::{Handle, Registry};
-use crate::session::Mail;
 
 /// Sweeps every `interval`, a little more or less, until the drain has ended. A sweep's queries are spread over half of
 /// the interval.
@@ -48,7 +47,7 @@ async fn query(reader: &InboxReader, sessions: &[Arc<Handle>]) {
     for session in sessions {
         // The next one is as good as this: a device may have two sessions here for a moment.
         if let Some(inbox) = inboxes.remove(&session.device) {
-            session.mailbox.push(Mail::Swept(inbox));
+            session.mailbox.swept(inbox);
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::api::Api;
 use crate::connection::Gateways;
 use crate::engine::{Call, Change, Effects, Engine, Input};
 use crate::error::{CallError, ClientError};
-use crate::model::{Event, StopReason};
+use crate::model::{Event, Outgoing, StopReason};
 use crate::store::Store;
 use link::{Link, LinkStep};
 
@@ -204,9 +204,13 @@ impl Driver {
             Command::Apply {
                 input: Input::Send(message),
                 reply,
-            } if !self.engine.has_room(message.body.len()) => {
-                drop(reply.send(Err(ClientError::OutboxFull)));
-            }
+            } => match self.admit(&message) {
+                Ok(()) => {
+                    batch.inputs.push(Input::Send(message));
+                    batch.replies.push(reply);
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Command::Apply { input, reply } => {
                 batch.inputs.push(input);
                 batch.replies.push(reply);
@@ -219,6 +223,13 @@ impl Driver {
             // Renewed meanwhile.
             Command::Renew { reply, .. } => drop(reply.send(Ok(()))),
         }
+    }
+
+    /// Whether the message may go into the outbox.
+    fn admit(&self, message: &Outgoing) -> Result<(), ClientError> {
+        message.check_size().map_err(ClientError::TooLarge)?;
+        let room = self.engine.has_room(message.body.len());
+        room.then_some(()).ok_or(ClientError::OutboxFull)
     }
 
     /// Applies, commits, tells. Some: the client has ended.

@@ -330,8 +330,9 @@ impl Engine {
                 Some(E::HeartbeatAck(ack)) => self.session.heartbeat_interval(ack.heartbeat_interval_ms),
                 Some(E::Draining(draining)) => self.session.draining(draining.reconnect_after_ms, now),
                 Some(E::Closing(closing)) => self.session.closing(closing),
+                Some(E::Reauthenticated(_)) => self.session.reauthenticated(),
                 // A kind that this client does not know is ignored, as the protocol says.
-                Some(E::Reauthenticated(_)) | None => {}
+                None => {}
             }
         }
     }

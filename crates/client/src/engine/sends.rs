@@ -39,7 +39,7 @@ impl Engine {
     pub(super) fn load_outbox(&mut self, messages: Vec<QueuedMessage>) {
         for queued in messages {
             match queued.state {
-                SendState::Queued => self.outbox.push(queued.chat, queued.message),
+                SendState::Queued => self.requeue(queued.chat, queued.message),
                 SendState::Sent { seq, sent_at } => {
                     let request = queued.message.request;
                     let entry = self.own_entry(queued.chat, seq, sent_at, queued.message);
@@ -48,6 +48,23 @@ impl Engine {
                 SendState::Failed { .. } => {}
             }
         }
+    }
+
+    /// What is too large was stored by an older version: it fails, since a stream on which it went would end.
+    fn requeue(&mut self, chat: ChatId, message: Outgoing) {
+        match message.check_size() {
+            Ok(()) => self.outbox.push(chat, message),
+            Err(why) => self.fail(message.request, chat, SendErrorCode::TooLarge, why),
+        }
+    }
+
+    fn fail(&mut self, request: RequestId, chat: ChatId, code: SendErrorCode, message: String) {
+        self.effects.changes.push(Change::Failed {
+            request,
+            code,
+            message: message.clone(),
+        });
+        self.send_event(request, chat, SendState::Failed { code, message });
     }
 
     /// The store has another idea of what was sent: the outbox is loaded from it.
@@ -170,13 +187,7 @@ impl Engine {
                 let Some((chat, _)) = self.outbox.take(request) else {
                     return;
                 };
-                let message = error.message;
-                self.effects.changes.push(Change::Failed {
-                    request,
-                    code,
-                    message: message.clone(),
-                });
-                self.send_event(request, chat, SendState::Failed { code, message });
+                self.fail(request, chat, code, error.message);
             }
         }
     }

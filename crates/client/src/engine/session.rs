@@ -128,6 +128,11 @@ impl Session {
         }
     }
 
+    /// The new token was taken on the running stream.
+    pub fn reauthenticated(&mut self) {
+        self.fresh_token = false;
+    }
+
     pub fn closing(&mut self, closing: v1::Closing) {
         self.closing = Some(closing);
     }
@@ -182,7 +187,8 @@ fn verdict(closing: Option<&v1::Closing>, error: &CallError) -> Verdict {
             CloseCode::SessionReplaced => return Verdict::Stop(StopReason::Replaced),
             CloseCode::DeviceRevoked => return Verdict::Stop(StopReason::Revoked),
             CloseCode::Unauthenticated => return Verdict::NewToken,
-            CloseCode::ProtocolError if !closing.may_reconnect => {
+            // The same again would lead to the same end.
+            _ if !closing.may_reconnect => {
                 return Verdict::Stop(StopReason::Refused(closing.reason.clone()));
             }
             _ => return Verdict::Retry(Some(Duration::from_millis(closing.retry_after_ms.into()))),
@@ -191,7 +197,9 @@ fn verdict(closing: Option<&v1::Closing>, error: &CallError) -> Verdict {
     match (error.code, error.reason) {
         (_, ErrorReason::DeviceRevoked) => Verdict::Stop(StopReason::Revoked),
         (_, ErrorReason::SessionReplaced) => Verdict::Stop(StopReason::Replaced),
-        (_, ErrorReason::ProtocolError) => Verdict::Stop(StopReason::Refused(error.message.clone())),
+        (_, ErrorReason::ProtocolError | ErrorReason::TooLarge) => {
+            Verdict::Stop(StopReason::Refused(error.message.clone()))
+        }
         (Code::Unauthenticated, _) => Verdict::NewToken,
         _ => Verdict::Retry(error.retry_after),
     }

@@ -14,7 +14,7 @@ use super::testing::{NOW, credentials, engine, entry, frame, opened, user, wire}
 use super::{Call, Change, Effects, Engine, Input, Stored, StreamOrder};
 use crate::backoff;
 use crate::error::CallError;
-use crate::model::{Event, Mark, Outgoing, SendState, StopReason, To};
+use crate::model::{Event, Mark, Outgoing, QueuedMessage, SendState, StopReason, To};
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -339,6 +339,45 @@ fn a_refused_send_fails_and_one_that_the_server_cannot_take_now_waits() {
 }
 
 #[test]
+fn what_an_older_version_stored_too_large_fails_and_the_rest_of_the_outbox_goes() {
+    let large = vec![0; tern_types::limits::MAX_BODY_BYTES + 1];
+    let envelope = v1::Envelope {
+        traceparent: "x".repeat(tern_types::limits::MAX_ENVELOPE_BYTES),
+        ..Default::default()
+    };
+    let messages = [
+        Outgoing::new(chat(1), large),
+        Outgoing {
+            envelope,
+            ..Outgoing::new(chat(1), "b")
+        },
+        Outgoing::new(chat(1), "c"),
+    ];
+    let requests = messages.each_ref().map(|message| message.request);
+    let queued = messages.map(|message| QueuedMessage {
+        message,
+        chat: chat(1),
+        created_at: NOW,
+        state: SendState::Queued,
+    });
+    let mut engine = engine(Stored {
+        outbox: queued.into(),
+        ..Stored::default()
+    });
+    let started = engine.apply([Input::Start], NOW);
+    let failed: Vec<RequestId> = started
+        .changes
+        .iter()
+        .filter_map(|change| match change {
+            Change::Failed { request, code, .. } if *code == SendErrorCode::TooLarge => Some(*request),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(failed, requests[..2]);
+    assert_eq!(sends(&feed(&mut engine, opened(1))), [requests[2].to_string()]);
+}
+
+#[test]
 fn a_new_stream_repeats_the_outbox_and_unconfirmed_read_marks() {
     let mut engine = connected();
     feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 1))));
@@ -470,6 +509,11 @@ fn an_end_means_what_its_code_says() {
             closing(CloseCode::ProtocolError, false),
             Some(StopReason::Refused("because".into())),
         ),
+        (
+            closing(CloseCode::ResourceExhausted, false),
+            Some(StopReason::Refused("because".into())),
+        ),
+        (closing(CloseCode::ResourceExhausted, true), None),
         (closing(CloseCode::Draining, true), None),
     ];
     for (event, stops) in cases {
@@ -503,6 +547,18 @@ fn a_token_that_ends_is_renewed_on_the_running_stream() {
     let effects = engine.apply([Input::Refreshed(Ok(tokens(2)))], NOW);
     assert!(matches!(&effects.changes[..], [Change::Credentials(new)] if new.refresh_token == "refresh-2"));
     assert!(matches!(&effects.items[..], [Item::Reauthenticate(item)] if item.access_token == "access-2"));
+
+    // Once it was taken it is a token like any other: it is renewed when it ends.
+    let renewed = v1::Reauthenticated {
+        token_expires_at_ms: 0,
+    };
+    feed(&mut engine, Wire::Reauthenticated(renewed));
+    let much_later = engine.credentials().access_expires_at + Duration::from_secs(3600);
+    engine.apply([lost()], much_later);
+    let at = engine.next_wake().expect("a try");
+    let effects = engine.apply([Input::Tick], at);
+    assert_eq!(opens(&effects), None);
+    assert!(matches!(&effects.calls[..], [Call::Refresh { refresh_token }] if refresh_token == "refresh-2"));
 }
 
 #[test]

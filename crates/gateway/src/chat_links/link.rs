@@ -1,6 +1,5 @@
 //! One node's link: its queues, and what went up it without an answer yet.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tern_proto::internal::{UpItem, WakeDone, WindowRequest, up_item};
@@ -8,6 +7,7 @@ use tern_types::{ChatId, SessionId, Slot};
 use tokio::sync::mpsc;
 
 use super::Refused;
+use super::pending::{Pending, Waiting};
 use crate::registry::Registry;
 use crate::session::Mail;
 
@@ -15,8 +15,6 @@ use crate::session::Mail;
 const CONTROL_QUEUE: usize = 16_384;
 /// Window requests on their way to one node; sessions ask again when it is full.
 const WINDOW_QUEUE: usize = 4_096;
-/// Items without an answer at one node: beyond it the node is too slow to be given more.
-const MAX_PENDING: usize = 65_536;
 
 /// One incarnation of a link, from when its streams are open until one of them breaks.
 #[derive(Debug)]
@@ -28,28 +26,6 @@ pub struct Link {
     control: mpsc::Sender<UpItem>,
     windows: mpsc::Sender<WindowRequest>,
     pending: Mutex<Pending>,
-}
-
-#[derive(Debug, Default)]
-struct Pending {
-    closed: bool,
-    waiting: HashMap<u64, Waiting>,
-}
-
-/// Something that is owed an answer.
-#[derive(Debug)]
-pub enum Waiting {
-    /// With how often a node gave it back.
-    Item {
-        slot: Slot,
-        item: Box<UpItem>,
-        tries: u32,
-    },
-    Window {
-        session: SessionId,
-        reference: u64,
-        chat: ChatId,
-    },
 }
 
 /// The ends of a link's queues that its streams read.
@@ -86,15 +62,11 @@ impl Link {
             return self.control.try_send(item).map_err(|_| Refused);
         }
         let mut pending = self.pending();
-        if pending.closed || pending.waiting.len() >= MAX_PENDING {
-            return Err(Refused);
-        }
+        pending.has_room()?;
         // Under the lock: the answer cannot come before the item is remembered.
         self.control.try_send(item.clone()).map_err(|_| Refused)?;
         let item = Box::new(item);
-        pending
-            .waiting
-            .insert(item.r#ref, Waiting::Item { slot, item, tries });
+        pending.insert(item.r#ref, Waiting::Item { slot, item, tries });
         Ok(())
     }
 
@@ -102,11 +74,9 @@ impl Link {
     pub fn ask(&self, request: WindowRequest, chat: ChatId) -> Result<(), Refused> {
         let (session, reference) = (SessionId(request.session), request.r#ref);
         let mut pending = self.pending();
-        if pending.closed || pending.waiting.len() >= MAX_PENDING {
-            return Err(Refused);
-        }
+        pending.has_room()?;
         self.windows.try_send(request).map_err(|_| Refused)?;
-        pending.waiting.insert(
+        pending.insert(
             reference,
             Waiting::Window {
                 session,
@@ -128,17 +98,18 @@ impl Link {
 
     /// The answer to `reference` came.
     pub fn answered(&self, reference: u64) -> Option<Waiting> {
-        self.pending().waiting.remove(&reference)
+        self.pending().answered(reference)
+    }
+
+    /// The session is gone.
+    pub fn forget_acks(&self, session: SessionId) {
+        self.pending().forget_acks(session);
     }
 
     /// The link broke: takes nothing more, and gives back what has no answer.
     pub fn close(&self, registry: &Registry) {
-        let waiting = {
-            let mut pending = self.pending();
-            pending.closed = true;
-            std::mem::take(&mut pending.waiting)
-        };
-        for waiting in waiting.into_values() {
+        let waiting = self.pending().close();
+        for waiting in waiting {
             match waiting {
                 Waiting::Item { item, .. } => give_back(registry, &item),
                 Waiting::Window {

@@ -4,12 +4,14 @@
 //! then answers the device UNAVAILABLE, or asks again itself. An item that a node gives back because another owns the
 //! chat waits until this gateway's map has caught up, then goes there, in order ([`parked`]).
 //!
-//! - [`link`]: one node's queues, and what is not answered yet
+//! - [`link`]: one node's queues
+//! - [`pending`]: what is not answered yet
 //! - [`reader`]: the three streams of a link
 //! - [`parked`]: items given back by nodes that do not own them
 
 pub mod link;
 pub mod parked;
+pub mod pending;
 pub mod reader;
 
 use std::collections::HashMap;
@@ -20,7 +22,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tern_node::{ClusterMap, NodeContext, Role, links};
 use tern_proto::internal::{AckOp, ReadOp, SendOp, UpItem, WindowRequest, up_item};
-use tern_types::{ChatId, Slot};
+use tern_types::{ChatId, SessionId, Slot};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
@@ -176,6 +178,13 @@ impl ChatLinks {
             .inspect_err(|_| metrics::refused("window"))
     }
 
+    /// The session is gone: nobody waits for what its acknowledgements become. Its sends go on.
+    pub fn session_ended(&self, session: SessionId) {
+        for link in self.routes.load().links.values() {
+            link.forget_acks(session);
+        }
+    }
+
     /// Gives the item to the owner's link, behind what is parked for the same slot. `tries`: how often a node gave it
     /// back.
     fn route(&self, slot: Slot, item: UpItem, tries: u32) -> Result<(), Refused> {
@@ -200,6 +209,9 @@ impl ChatLinks {
             let version = self.routes.load().map.version();
             for item in self.parked.take_due(version) {
                 let (slot, tries) = (item.slot, item.tries);
+                if item.is_ack() && self.registry.get(item.session()).is_none() {
+                    continue;
+                }
                 let retried = item.clone_item();
                 let routes = self.routes.load();
                 let given = match routes.link(slot) {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tern_proto::internal::UpItem;
-use tern_types::Slot;
+use tern_proto::internal::{UpItem, up_item};
+use tern_types::{SessionId, Slot};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -43,6 +43,14 @@ pub struct ParkedItem {
 impl ParkedItem {
     pub fn expired(&self) -> bool {
         Instant::now() >= self.until
+    }
+
+    pub fn is_ack(&self) -> bool {
+        matches!(self.item.op, Some(up_item::Op::Ack(_)))
+    }
+
+    pub fn session(&self) -> SessionId {
+        SessionId(self.item.session)
     }
 
     pub fn clone_item(&self) -> UpItem {

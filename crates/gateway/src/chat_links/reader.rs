@@ -15,7 +15,8 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
-use super::link::{Link, Queues, Waiting, give_back};
+use super::link::{Link, Queues, give_back};
+use super::pending::Waiting;
 use super::{ChatLinks, metrics};
 use crate::session::{Mail, Window};
 

@@ -1,5 +1,6 @@
 //! A gateway with fake nodes around it: they note what they are told and say what the test says.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -57,6 +58,8 @@ pub struct FakeChat {
     /// Owner of everything in Chats, by node name; others answer not-owner.
     owner: Arc<Mutex<String>>,
     name: String,
+    /// Keys that accounts were asked for.
+    pub key_lookups: Arc<AtomicUsize>,
 }
 
 #[tonic::async_trait]
@@ -183,8 +186,8 @@ impl Presence for FakeChat {
     }
 }
 
-/// API key "tern_good" has chats:read.
-struct FakeAccounts;
+/// API key "tern_good" has chats:read. Counts what it is asked.
+struct FakeAccounts(Arc<AtomicUsize>);
 
 #[tonic::async_trait]
 impl AccountsNode for FakeAccounts {
@@ -192,6 +195,7 @@ impl AccountsNode for FakeAccounts {
         &self,
         request: Request<AuthenticateKeyRequest>,
     ) -> Result<Response<AuthenticateKeyResponse>, Status> {
+        self.0.fetch_add(1, Ordering::Relaxed);
         match request.into_inner().api_key.as_str() {
             "tern_good" => Ok(Response::new(AuthenticateKeyResponse {
                 key_id: "k1".into(),
@@ -318,6 +322,7 @@ impl World {
             inbox: Arc::default(),
             owner: Arc::new(Mutex::new("chat-0".into())),
             name: "chat-0".into(),
+            key_lookups: Arc::default(),
         };
         // Links of its own: the newest of a node takes the older one's place.
         let other = FakeChat {
@@ -389,6 +394,29 @@ impl World {
             .connect()
             .await
             .unwrap()
+    }
+
+    /// A client that never grants the server room to write.
+    pub async fn deaf_channel(&self) -> Channel {
+        let endpoint = Channel::from_shared(self.url.clone()).unwrap();
+        endpoint.initial_stream_window_size(0).connect().await.unwrap()
+    }
+
+    /// Opens a stream of a client that never grants room; its `Opened` waits for that when this returns.
+    pub async fn open_deaf(&mut self, user: UserId, device: DeviceId) -> Phone {
+        // A window is asked for in the same breath as Opened is put.
+        self.inbox(ChatId::own(user), 1);
+        let mut phone = Phone::connect(self.deaf_channel().await).await;
+        let access_token = self.token(user, device);
+        phone
+            .say(v1::client_item::Item::Open(v1::Open {
+                access_token,
+                ..Default::default()
+            }))
+            .await;
+        phone.session = self.announced().await.session;
+        self.window().await;
+        phone
     }
 
     pub fn token(&self, user: UserId, device: DeviceId) -> String {
@@ -556,7 +584,7 @@ async fn serve(chat: &FakeChat) -> (String, tokio::task::JoinHandle<()>) {
         .add_service(ChatLinkServer::new(chat.clone()))
         .add_service(ChatNodeServer::new(chat.clone()))
         .add_service(PresenceServer::new(chat.clone()))
-        .add_service(AccountsNodeServer::new(FakeAccounts))
+        .add_service(AccountsNodeServer::new(FakeAccounts(chat.key_lookups.clone())))
         .add_service(FakeChats(chat.clone()))
         .serve_with_incoming(TcpIncoming::from(listener));
     (address, tokio::spawn(async move { server.await.unwrap() }))
@@ -613,6 +641,14 @@ impl Phone {
             self.events
                 .extend(frame.events.into_iter().filter_map(|event| event.event));
         }
+    }
+
+    /// Whether the stream ends without a word.
+    pub async fn breaks(&mut self) -> bool {
+        let end = timeout(PATIENCE, self.frames.next())
+            .await
+            .expect("the end in time");
+        end.is_none_or(|frame| frame.is_err())
     }
 
     /// The last event, which must be Closing, and the status after it.

@@ -1,0 +1,168 @@
+//! How many unary calls a caller may make: a device few, a back end many. Sending has the stream's own limit, so that a
+//! device gains nothing by sending in calls. Each gateway counts for itself.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use moka::future::Cache;
+use tern_node::principal::Principal;
+use tern_proto::ApiError;
+use tern_proto::v1::ErrorReason;
+use tern_types::{DeviceId, Timestamp};
+use tokio::time::Instant;
+
+use crate::session::gcra::Gcra;
+
+/// Callers remembered: more than call within [`IDLE`]. One that is forgotten begins with a full burst.
+const MAX_CALLERS: u64 = 200_000;
+/// A caller that is silent for so long may be forgotten: its burst is full again long before, with the defaults.
+const IDLE: Duration = Duration::from_secs(60);
+/// Seconds of its rate that a back end may call at once.
+const KEY_BURST_SECONDS: u32 = 2;
+/// The method that has the sends' limit besides.
+const SEND: &str = "/tern.v1.Chats/SendMessage";
+
+/// A sustained rate with bursts.
+#[derive(Debug, Clone, Copy)]
+pub struct Rate {
+    pub per_second: u32,
+    pub burst: u32,
+}
+
+/// What callers are held to.
+#[derive(Debug, Clone, Copy)]
+pub struct Rates {
+    pub device_calls: Rate,
+    pub device_sends: Rate,
+    pub key_calls_per_second: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Counted {
+    Calls(DeviceId),
+    Sends(DeviceId),
+    Key(String),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct CallLimits {
+    rates: Rates,
+    counts: Cache<Counted, Arc<Mutex<Gcra>>>,
+    started: Instant,
+}
+
+impl CallLimits {
+    pub fn new(rates: Rates) -> Self {
+        Self {
+            rates,
+            counts: Cache::builder()
+                .max_capacity(MAX_CALLERS)
+                .time_to_idle(IDLE)
+                .build(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Counts one call of the method at `path`.
+    ///
+    /// # Errors
+    ///
+    /// RATE_LIMITED, with the time after which it would be let through.
+    pub async fn take(&self, caller: &Principal, path: &str) -> Result<(), ApiError> {
+        let rates = &self.rates;
+        match caller {
+            Principal::Device { device, .. } => {
+                self.count(Counted::Calls(*device), rates.device_calls).await?;
+                if path == SEND {
+                    self.count(Counted::Sends(*device), rates.device_sends).await?;
+                }
+                Ok(())
+            }
+            Principal::Key { key_id, .. } => {
+                let per_second = rates.key_calls_per_second;
+                let burst = per_second.saturating_mul(KEY_BURST_SECONDS);
+                let rate = Rate { per_second, burst };
+                self.count(Counted::Key(key_id.clone()), rate).await
+            }
+        }
+    }
+
+    async fn count(&self, what: Counted, rate: Rate) -> Result<(), ApiError> {
+        let new = async { Arc::new(Mutex::new(Gcra::new(rate.per_second, rate.burst))) };
+        let count = self.counts.get_with(what, new).await;
+        let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
+        count.take(since(self.started)).map_err(limited)
+    }
+}
+
+/// Time that no step of the wall clock touches.
+pub fn since(start: Instant) -> Timestamp {
+    Timestamp(0) + start.elapsed()
+}
+
+pub fn limited(wait: Duration) -> ApiError {
+    ApiError::new(ErrorReason::RateLimited, "too many calls").retry_after(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_types::UserId;
+
+    use super::*;
+
+    fn limits() -> CallLimits {
+        CallLimits::new(Rates {
+            device_calls: Rate {
+                per_second: 10,
+                burst: 5,
+            },
+            device_sends: Rate {
+                per_second: 10,
+                burst: 2,
+            },
+            key_calls_per_second: 50,
+        })
+    }
+
+    fn device() -> Principal {
+        Principal::Device {
+            user: UserId::random(),
+            device: DeviceId::random(),
+        }
+    }
+
+    async fn passed(limits: &CallLimits, caller: &Principal, path: &str) -> usize {
+        let mut passed = 0;
+        while limits.take(caller, path).await.is_ok() {
+            passed += 1;
+        }
+        passed
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_has_its_burst_then_its_rate_and_others_theirs() {
+        let (limits, one, other) = (limits(), device(), device());
+        assert_eq!(passed(&limits, &one, "/x").await, 5);
+        let refused = limits.take(&one, "/x").await.expect_err("too many");
+        assert_eq!(
+            (refused.reason, refused.retry_after),
+            (ErrorReason::RateLimited, Some(Duration::from_millis(100)))
+        );
+        tokio::time::advance(Duration::from_millis(100)).await;
+        assert_eq!(passed(&limits, &one, "/x").await, 1);
+        assert_eq!(passed(&limits, &other, "/x").await, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sending_by_calls_has_the_streams_limit_and_a_back_end_is_let_through() {
+        let (limits, one) = (limits(), device());
+        assert_eq!(passed(&limits, &one, SEND).await, 2);
+        assert_eq!(passed(&limits, &one, "/x").await, 2, "what the calls left");
+        let key = Principal::Key {
+            key_id: "k".into(),
+            scopes: Vec::new(),
+        };
+        assert_eq!(passed(&limits, &key, SEND).await, 100);
+    }
+}

@@ -1,0 +1,129 @@
+//! A client's connection as the listener took it, with a handle by which it can be cut off from outside.
+//!
+//! HTTP/2 gives no other way to end a stream whose peer grants no room to write: its body is not polled, and only the
+//! connection's own task can reset it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::Connected;
+
+/// What all streams of a connection share.
+#[derive(Debug, Default)]
+pub struct Connection {
+    cut: AtomicBool,
+    reader: AtomicWaker,
+    /// Device streams on it: more than one where a proxy carries them.
+    pub streams: AtomicUsize,
+}
+
+impl Connection {
+    /// Ends it, and all its streams.
+    pub fn cut(&self) {
+        self.cut.store(true, Ordering::Release);
+        self.reader.wake();
+    }
+
+    /// The one that a request came by, with TLS or without.
+    pub fn of(extensions: &http::Extensions) -> Option<Arc<Self>> {
+        extensions.get::<Arc<Self>>().cloned()
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.cut.load(Ordering::Acquire) {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut off"));
+        }
+        Ok(())
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Cuttable<T> {
+    io: T,
+    connection: Arc<Connection>,
+}
+
+impl<T> Cuttable<T> {
+    pub fn new(io: T) -> Self {
+        Self {
+            io,
+            connection: Arc::default(),
+        }
+    }
+}
+
+impl<T> Connected for Cuttable<T> {
+    type ConnectInfo = Arc<Connection>;
+
+    fn connect_info(&self) -> Arc<Connection> {
+        self.connection.clone()
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Cuttable<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // A connection always waits to read: this wakes it whatever else it waits for.
+        self.connection.reader.register(cx.waker());
+        self.connection.check()?;
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Cuttable<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.connection.check()?;
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.check()?;
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.connection.check()?;
+        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_is_cut_wakes_its_reader_with_an_error_and_writes_no_more() {
+        let (here, _there) = tokio::io::duplex(64);
+        let mut io = Cuttable::new(here);
+        let connection = io.connect_info();
+        io.write_all(b"words").await.expect("written");
+        let read = async { io.read_u8().await.map_err(|error| error.kind()) };
+        let cut = async { connection.cut() };
+        let (read, ()) = tokio::join!(read, cut);
+        assert_eq!(read, Err(io::ErrorKind::ConnectionAborted));
+        assert!(io.write_all(b"more").await.is_err());
+    }
+}

@@ -1,0 +1,256 @@
+//! Streams that are not polled although they have something to do: their peers grant no room to write. Nothing that is
+//! in the stream can end such a one, its timers included, so one task looks at all streams from time to time, and cuts
+//! the connection of one that stays so.
+//!
+//! A stream costs one small entry here, no task and no timer. Where others share the connection (a proxy in front),
+//! one that stalls is put up with for longer: it costs memory, they would all have to reconnect.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tern_node::Drain;
+use tern_types::SessionId;
+use tokio::time::Instant;
+
+use crate::connection::Connection;
+use crate::mailbox::Mailbox;
+use crate::metrics;
+
+/// Looks at a stream until it is cut off: each finds it unpolled and with something to do.
+const LOOKS: u8 = 12;
+/// The same for one that was told to end: it has said all that it will ever say.
+const LOOKS_CLOSING: u8 = 2;
+/// The same for one whose connection carries others.
+const LOOKS_SHARED: u8 = 120;
+/// Streams are spread over as many tables, so that none is locked for long.
+const TABLES: usize = 16;
+
+/// What is known of a stream from outside.
+#[derive(Debug)]
+pub struct Watched {
+    polls: AtomicU32,
+    /// The last poll gave something to write: it is polled again as soon as that is taken.
+    writing: AtomicBool,
+    /// When its next timer is due, in milliseconds of the watchdog's clock.
+    due: AtomicU64,
+    mailbox: Arc<Mailbox>,
+    connection: Option<Arc<Connection>>,
+    seen: AtomicU32,
+    in_vain: AtomicU8,
+}
+
+/// Every stream of this gateway.
+#[derive(Debug)]
+pub struct Watchdog {
+    started: Instant,
+    tables: [Mutex<HashMap<SessionId, Arc<Watched>>>; TABLES],
+}
+
+/// Keeps a stream watched.
+#[derive(Debug)]
+pub struct Watch {
+    watchdog: Arc<Watchdog>,
+    id: SessionId,
+    watched: Arc<Watched>,
+}
+
+impl Default for Watchdog {
+    fn default() -> Self {
+        Self {
+            started: Instant::now(),
+            tables: Default::default(),
+        }
+    }
+}
+
+impl Watchdog {
+    /// Watches a stream whose first timer is due in `due`.
+    pub fn watch(
+        self: &Arc<Self>,
+        id: SessionId,
+        mailbox: Arc<Mailbox>,
+        connection: Option<Arc<Connection>>,
+        due: Duration,
+    ) -> Watch {
+        if let Some(connection) = &connection {
+            connection.streams.fetch_add(1, Ordering::AcqRel);
+        }
+        let watched = Arc::new(Watched {
+            polls: AtomicU32::new(0),
+            writing: AtomicBool::new(false),
+            due: AtomicU64::new(self.millis(Instant::now() + due)),
+            mailbox,
+            connection,
+            seen: AtomicU32::new(0),
+            in_vain: AtomicU8::new(0),
+        });
+        self.table(id).insert(id, watched.clone());
+        Watch {
+            watchdog: self.clone(),
+            id,
+            watched,
+        }
+    }
+
+    /// Looks at all streams so often that one that stalls is cut off after `stalled`, until the drain has ended.
+    pub async fn run(self: Arc<Self>, stalled: Duration, drain: Drain) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(stalled / u32::from(LOOKS)) => {}
+                () = drain.ended() => return,
+            }
+            for number in 0..TABLES {
+                self.look(number);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn look(&self, table: usize) {
+        let now = self.millis(Instant::now());
+        let stalled: Vec<(SessionId, Arc<Watched>)> = self
+            .lock(table)
+            .iter()
+            .filter(|(_, watched)| watched.has_stalled(now))
+            .map(|(id, watched)| (*id, watched.clone()))
+            .collect();
+        for (id, watched) in stalled {
+            metrics::stream_cut();
+            tracing::info!(session = %id, "cutting off a stream that takes nothing");
+            if let Some(connection) = &watched.connection {
+                connection.cut();
+            }
+        }
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn table(&self, id: SessionId) -> MutexGuard<'_, HashMap<SessionId, Arc<Watched>>> {
+        self.lock(id.0 as usize % TABLES)
+    }
+
+    fn lock(&self, table: usize) -> MutexGuard<'_, HashMap<SessionId, Arc<Watched>>> {
+        self.tables[table].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watched {
+    /// One look; whether it was one too many.
+    fn has_stalled(&self, now: u64) -> bool {
+        let polls = self.polls.load(Ordering::Acquire);
+        let idle = self.seen.swap(polls, Ordering::AcqRel) == polls;
+        let wanted = || {
+            self.writing.load(Ordering::Acquire)
+                || self.due.load(Ordering::Acquire) <= now
+                || self.mailbox.has_mail()
+        };
+        if !(idle && wanted()) {
+            self.in_vain.store(0, Ordering::Release);
+            return false;
+        }
+        let in_vain = self.in_vain.load(Ordering::Acquire).saturating_add(1);
+        self.in_vain.store(in_vain, Ordering::Release);
+        in_vain >= self.patience()
+    }
+
+    fn patience(&self) -> u8 {
+        let others = |connection: &Arc<Connection>| connection.streams.load(Ordering::Acquire) > 1;
+        if self.connection.as_ref().is_some_and(others) {
+            LOOKS_SHARED
+        } else if self.mailbox.is_closing() {
+            LOOKS_CLOSING
+        } else {
+            LOOKS
+        }
+    }
+}
+
+impl Watch {
+    /// The stream was polled: it has something to write or not, and its next timer is due at `due`.
+    pub fn polled(&self, writing: bool, due: Instant) {
+        self.watched
+            .due
+            .store(self.watchdog.millis(due), Ordering::Release);
+        self.watched.writing.store(writing, Ordering::Release);
+        self.watched.polls.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.watchdog.table(self.id).remove(&self.id);
+        if let Some(connection) = &self.watched.connection {
+            connection.streams.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::CloseRequest;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    struct Stream {
+        watch: Watch,
+        mailbox: Arc<Mailbox>,
+    }
+
+    fn stream(watchdog: &Arc<Watchdog>, id: u64, connection: &Arc<Connection>) -> Stream {
+        let mailbox = Arc::new(Mailbox::default());
+        let watch = watchdog.watch(SessionId(id), mailbox.clone(), Some(connection.clone()), HOUR);
+        watch.polled(false, Instant::now() + HOUR);
+        // Polls before it are none of the test's.
+        watch.watched.has_stalled(0);
+        Stream { watch, mailbox }
+    }
+
+    /// Looks until the stream is given up, of at most 200.
+    fn looks(stream: &Stream, now: u64) -> Option<u8> {
+        (1..=200).find(|_| stream.watch.watched.has_stalled(now))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_stream_with_something_to_do_that_is_not_polled_is_given_up() {
+        let (watchdog, connection) = (Arc::new(Watchdog::default()), Arc::default());
+        let stream = stream(&watchdog, 1, &connection);
+        let now = Instant::now();
+        assert_eq!(looks(&stream, 0), None, "idle");
+        assert_eq!(looks(&stream, 3_600_000), Some(LOOKS), "its timer is due");
+        stream.watch.polled(true, now + HOUR);
+        assert_eq!(looks(&stream, 0), Some(LOOKS + 1), "it writes");
+        stream.watch.polled(false, now + HOUR);
+        assert_eq!(looks(&stream, 0), None);
+        stream.mailbox.redrain();
+        assert_eq!(looks(&stream, 0), Some(LOOKS), "it has mail");
+        for _ in 0..200 {
+            stream.watch.polled(true, now + HOUR);
+            assert!(!stream.watch.watched.has_stalled(0), "it is polled");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_told_to_end_is_given_up_soon_and_one_among_others_late() {
+        let (watchdog, connection) = (Arc::new(Watchdog::default()), Arc::default());
+        let first = stream(&watchdog, 1, &connection);
+        first.mailbox.close(CloseRequest::Replaced);
+        assert_eq!(looks(&first, 0), Some(LOOKS_CLOSING));
+        let second = stream(&watchdog, 2, &connection);
+        second.mailbox.redrain();
+        assert_eq!(looks(&second, 0), Some(LOOKS_SHARED));
+        drop(first);
+        assert_eq!(
+            looks(&second, 0),
+            Some(1),
+            "it has waited long enough for one that is alone"
+        );
+        drop(second);
+        assert_eq!(connection.streams.load(Ordering::Acquire), 0);
+        assert!(watchdog.table(SessionId(1)).is_empty() && watchdog.table(SessionId(2)).is_empty());
+    }
+}
