@@ -3,15 +3,17 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tern_proto::internal::{UpItem, WakeDone, WindowRequest, up_item};
-use tern_types::{ChatId, SessionId, Slot};
+use tern_types::{ChatId, SessionId};
 use tokio::sync::mpsc;
 
 use super::Refused;
-use super::pending::{Pending, Waiting};
+use super::lanes::{Lanes, Place};
+use super::pending::{Pending, Waiting, size};
 use crate::registry::Registry;
 use crate::session::Mail;
 
-/// Items on their way to one node: a second of them. A full queue gives sends back with UNAVAILABLE.
+/// Items on their way to one node: a second of them. A full queue gives sends back with UNAVAILABLE. Their bytes are
+/// bounded by those of what is pending: every item of more than some dozen bytes is owed an answer.
 const CONTROL_QUEUE: usize = 16_384;
 /// Window requests on their way to one node; sessions ask again when it is full.
 const WINDOW_QUEUE: usize = 4_096;
@@ -57,16 +59,16 @@ impl Link {
     }
 
     /// Queues the item; remembers it when it will be answered.
-    pub fn give(&self, slot: Slot, item: UpItem, tries: u32) -> Result<(), Refused> {
+    pub fn give(&self, place: Place, item: UpItem) -> Result<(), Refused> {
         if !is_answered(&item) {
             return self.control.try_send(item).map_err(|_| Refused);
         }
         let mut pending = self.pending();
-        pending.has_room()?;
+        pending.has_room(size(&item))?;
         // Under the lock: the answer cannot come before the item is remembered.
         self.control.try_send(item.clone()).map_err(|_| Refused)?;
         let item = Box::new(item);
-        pending.insert(item.r#ref, Waiting::Item { slot, item, tries });
+        pending.insert(item.r#ref, Waiting::Item { place, item });
         Ok(())
     }
 
@@ -74,7 +76,7 @@ impl Link {
     pub fn ask(&self, request: WindowRequest, chat: ChatId) -> Result<(), Refused> {
         let (session, reference) = (SessionId(request.session), request.r#ref);
         let mut pending = self.pending();
-        pending.has_room()?;
+        pending.has_room(0)?;
         self.windows.try_send(request).map_err(|_| Refused)?;
         pending.insert(
             reference,
@@ -107,11 +109,14 @@ impl Link {
     }
 
     /// The link broke: takes nothing more, and gives back what has no answer.
-    pub fn close(&self, registry: &Registry) {
+    pub fn close(&self, registry: &Registry, lanes: &Lanes) {
         let waiting = self.pending().close();
         for waiting in waiting {
             match waiting {
-                Waiting::Item { item, .. } => give_back(registry, &item),
+                Waiting::Item { place, item } => {
+                    lanes.answered(place, &item);
+                    give_back(registry, &item);
+                }
                 Waiting::Window {
                     session,
                     reference,

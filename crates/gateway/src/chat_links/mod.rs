@@ -2,15 +2,15 @@
 //!
 //! An item for a node that is away is given back at once, one whose link breaks before its answer too: its session
 //! then answers the device UNAVAILABLE, or asks again itself. An item that a node gives back because another owns the
-//! chat waits until this gateway's map has caught up, then goes there, in order ([`parked`]).
+//! chat waits until this gateway's map has caught up, then goes there, in order ([`lanes`]).
 //!
 //! - [`link`]: one node's queues
 //! - [`pending`]: what is not answered yet
 //! - [`reader`]: the three streams of a link
-//! - [`parked`]: items given back by nodes that do not own them
+//! - [`lanes`]: the order of a slot's items, those included that nodes gave back
 
+pub mod lanes;
 pub mod link;
-pub mod parked;
 pub mod pending;
 pub mod reader;
 
@@ -27,8 +27,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::Instrument;
 
+use self::lanes::Lanes;
 use self::link::Link;
-use self::parked::Parked;
 use crate::metrics;
 use crate::registry::{Handle, Registry};
 use crate::session::Send;
@@ -67,7 +67,7 @@ impl Routes {
 pub struct ChatLinks {
     routes: ArcSwap<Routes>,
     registry: Arc<Registry>,
-    parked: Parked,
+    lanes: Lanes,
     generation: AtomicU64,
     changed: Notify,
 }
@@ -86,7 +86,7 @@ impl ChatLinks {
         let links = Arc::new(Self {
             routes: ArcSwap::from_pointee(routes),
             registry,
-            parked: Parked::default(),
+            lanes: Lanes::default(),
             generation: AtomicU64::new(1),
             changed: Notify::new(),
         });
@@ -122,7 +122,7 @@ impl ChatLinks {
             traceparent: send.traceparent,
             ..item(from, reference, up_item::Op::Send(op))
         };
-        self.route(Slot::of_chat(chat), item, 0)
+        self.route(Slot::of_chat(chat), item)
             .inspect_err(|_| metrics::refused("send"))
     }
 
@@ -141,7 +141,7 @@ impl ChatLinks {
             write,
         };
         let item = item(from, reference, up_item::Op::Ack(op));
-        self.route(Slot::of_chat(chat), item, 0)
+        self.route(Slot::of_chat(chat), item)
             .inspect_err(|_| metrics::refused("ack"))
     }
 
@@ -151,7 +151,7 @@ impl ChatLinks {
             seq,
         };
         let item = item(from, 0, up_item::Op::Read(op));
-        self.route(Slot::of_chat(chat), item, 0)
+        self.route(Slot::of_chat(chat), item)
             .inspect_err(|_| metrics::refused("read"))
     }
 
@@ -183,17 +183,15 @@ impl ChatLinks {
         for link in self.routes.load().links.values() {
             link.forget_acks(session);
         }
+        self.lanes.forget_acks(session);
     }
 
-    /// Gives the item to the owner's link, behind what is parked for the same slot. `tries`: how often a node gave it
-    /// back.
-    fn route(&self, slot: Slot, item: UpItem, tries: u32) -> Result<(), Refused> {
-        let item = match self.parked.behind_others(slot, item, tries) {
-            Ok(()) => return Ok(()),
-            Err(item) => item,
-        };
+    /// Gives the item to the owner's link, behind what it must not overtake.
+    fn route(&self, slot: Slot, item: UpItem) -> Result<(), Refused> {
         let routes = self.routes.load();
-        routes.link(slot).ok_or(Refused)?.give(slot, item, tries)
+        let version = routes.map.version();
+        self.lanes
+            .route(slot, item, version, || routes.link(slot).cloned())
     }
 
     /// Follows the map: new routes, and another try for what is parked.
@@ -203,24 +201,15 @@ impl ChatLinks {
         loop {
             tokio::select! {
                 next = map.changed() => self.change(|routes| routes.map = next.clone()),
-                () = self.parked.due() => {}
+                () = self.lanes.due() => {}
                 () = ctx.drain.ended() => return,
             }
-            let version = self.routes.load().map.version();
-            for item in self.parked.take_due(version) {
-                let (slot, tries) = (item.slot, item.tries);
-                if item.is_ack() && self.registry.get(item.session()).is_none() {
-                    continue;
-                }
-                let retried = item.clone_item();
-                let routes = self.routes.load();
-                let given = match routes.link(slot) {
-                    Some(link) if !item.expired() => link.give(slot, retried, tries),
-                    _ => Err(Refused),
-                };
-                if given.is_err() {
-                    link::give_back(&self.registry, &item.into_item());
-                }
+            let routes = self.routes.load();
+            let failed = self
+                .lanes
+                .retry(routes.map.version(), |slot| routes.link(slot).cloned());
+            for item in failed {
+                link::give_back(&self.registry, &item);
             }
         }
     }

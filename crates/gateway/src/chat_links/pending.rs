@@ -5,21 +5,25 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tern_proto::internal::{UpItem, up_item};
-use tern_types::{ChatId, SessionId, Slot};
+use tern_types::{ChatId, SessionId};
 
 use super::Refused;
+use super::lanes::Place;
 
 /// Items without an answer at one node: beyond it the node is too slow to be given more.
 const MAX_PENDING: usize = 65_536;
 
+/// Their bytes: 256 of the largest bodies, and what a gateway can spare for each of many nodes.
+const MAX_PENDING_BYTES: usize = 64 << 20;
+/// What an item costs besides what its sender chose.
+const ITEM_BYTES: usize = 512;
+
 /// Something that is owed an answer.
 #[derive(Debug)]
 pub enum Waiting {
-    /// With how often a node gave it back.
     Item {
-        slot: Slot,
+        place: Place,
         item: Box<UpItem>,
-        tries: u32,
     },
     Window {
         session: SessionId,
@@ -28,7 +32,30 @@ pub enum Waiting {
     },
 }
 
+/// Bytes that an item holds in memory.
+pub fn size(item: &UpItem) -> usize {
+    let own = match &item.op {
+        Some(up_item::Op::Send(send)) => send.body.len() + send.envelope.len(),
+        _ => 0,
+    };
+    own + item.traceparent.len() + ITEM_BYTES
+}
+
 impl Waiting {
+    pub fn into_item(self) -> Option<(Place, UpItem)> {
+        match self {
+            Self::Item { place, item } => Some((place, *item)),
+            Self::Window { .. } => None,
+        }
+    }
+
+    fn size(&self) -> usize {
+        match self {
+            Self::Item { item, .. } => size(item),
+            Self::Window { .. } => ITEM_BYTES,
+        }
+    }
+
     /// Whose acknowledgement, and of what, it is.
     fn ack(&self) -> Option<(SessionId, ChatId)> {
         let Self::Item { item, .. } = self else {
@@ -47,14 +74,15 @@ impl Waiting {
 pub struct Pending {
     closed: bool,
     waiting: HashMap<u64, Waiting>,
+    bytes: usize,
     /// Which of them are acknowledgements.
     acks: BTreeMap<(SessionId, ChatId), u64>,
 }
 
 impl Pending {
-    /// Whether one more may be sent.
-    pub fn has_room(&self) -> Result<(), Refused> {
-        let room = !self.closed && self.waiting.len() < MAX_PENDING;
+    /// Whether one more, of so many bytes, may be sent.
+    pub fn has_room(&self, more: usize) -> Result<(), Refused> {
+        let room = !self.closed && self.waiting.len() < MAX_PENDING && self.bytes + more <= MAX_PENDING_BYTES;
         room.then_some(()).ok_or(Refused)
     }
 
@@ -62,14 +90,15 @@ impl Pending {
     pub fn insert(&mut self, reference: u64, waiting: Waiting) {
         let older = waiting.ack().and_then(|ack| self.acks.insert(ack, reference));
         if let Some(older) = older {
-            self.waiting.remove(&older);
+            self.remove(older);
         }
+        self.bytes += waiting.size();
         self.waiting.insert(reference, waiting);
     }
 
     /// The answer to `reference` came.
     pub fn answered(&mut self, reference: u64) -> Option<Waiting> {
-        let waiting = self.waiting.remove(&reference)?;
+        let waiting = self.remove(reference)?;
         if let Some(ack) = waiting.ack() {
             self.acks.remove(&ack);
         }
@@ -83,14 +112,21 @@ impl Pending {
         let its: Vec<_> = its.map(|(ack, reference)| (*ack, *reference)).collect();
         for (ack, reference) in its {
             self.acks.remove(&ack);
-            self.waiting.remove(&reference);
+            self.remove(reference);
         }
+    }
+
+    fn remove(&mut self, reference: u64) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&reference)?;
+        self.bytes -= waiting.size();
+        Some(waiting)
     }
 
     /// Takes nothing more, and gives back what has no answer.
     pub fn close(&mut self) -> impl Iterator<Item = Waiting> + use<> {
         self.closed = true;
         self.acks.clear();
+        self.bytes = 0;
         std::mem::take(&mut self.waiting).into_values()
     }
 }
@@ -98,12 +134,9 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use tern_proto::internal::{AckOp, SendOp};
+    use tern_types::Slot;
 
     use super::*;
-
-    fn slot() -> Slot {
-        Slot::of_chat(chat(1))
-    }
 
     fn chat(number: u128) -> ChatId {
         ChatId(uuid::Uuid::from_u128(number))
@@ -116,10 +149,14 @@ mod tests {
             op: Some(op),
             ..Default::default()
         };
-        Waiting::Item {
-            slot: slot(),
-            item: Box::new(item),
+        let place = Place {
+            slot: Slot::of_chat(chat(1)),
+            order: reference,
             tries: 0,
+        };
+        Waiting::Item {
+            place,
+            item: Box::new(item),
         }
     }
 
@@ -136,7 +173,7 @@ mod tests {
     fn an_acknowledgement_that_is_never_answered_and_repeated_takes_one_place() {
         let mut pending = Pending::default();
         for reference in 0..2 * MAX_PENDING as u64 {
-            assert!(pending.has_room().is_ok(), "{reference}");
+            assert!(pending.has_room(0).is_ok(), "{reference}");
             pending.insert(reference, ack(1, reference, chat(1)));
         }
         let last = 2 * MAX_PENDING as u64 - 1;
@@ -145,7 +182,7 @@ mod tests {
             "a late answer to an older one"
         );
         assert!(pending.answered(last).is_some());
-        assert!(pending.waiting.is_empty() && pending.acks.is_empty());
+        assert!(pending.waiting.is_empty() && pending.acks.is_empty() && pending.bytes == 0);
     }
 
     #[test]
@@ -159,6 +196,29 @@ mod tests {
         assert_eq!((pending.waiting.len(), pending.acks.len()), (3, 2));
         assert!(pending.answered(22).is_some() && pending.answered(21).is_none());
         assert_eq!(pending.close().count(), 2);
-        assert!(pending.has_room().is_err());
+        assert!(pending.has_room(0).is_err());
+    }
+
+    #[test]
+    fn large_bodies_fill_the_table_long_before_their_number_does() {
+        let mut pending = Pending::default();
+        let large = |reference| {
+            let body = vec![0; 256 << 10].into();
+            let op = SendOp {
+                body,
+                ..Default::default()
+            };
+            item(1, reference, up_item::Op::Send(op))
+        };
+        let taken = (0..1000).take_while(|reference| {
+            let room = pending.has_room(large(*reference).size()).is_ok();
+            if room {
+                pending.insert(*reference, large(*reference));
+            }
+            room
+        });
+        assert_eq!(taken.count(), 255);
+        pending.answered(7);
+        assert!(pending.has_room(256 << 10).is_ok());
     }
 }

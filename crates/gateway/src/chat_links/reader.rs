@@ -125,7 +125,9 @@ impl Up {
     fn control(&self, item: DownItem) {
         match item.item {
             Some(down_item::Item::Result(result)) => {
-                self.link.answered(result.r#ref);
+                if let Some(Waiting::Item { place, item }) = self.link.answered(result.r#ref) {
+                    self.links.lanes.answered(place, &item);
+                }
                 let placed = ChatId::from_slice(&result.chat_id)
                     .ok()
                     .filter(|_| result.seq > 0);
@@ -161,11 +163,11 @@ impl Up {
     /// Another node owns the chat: the item waits for the map. What is not remembered (acknowledgements that are not
     /// answered, read marks) the sessions say again when the routes change.
     fn not_owner(&self, not_owner: &NotOwner) {
-        let Some(Waiting::Item { slot, item, tries }) = self.link.answered(not_owner.r#ref) else {
+        let Some(Waiting::Item { place, item }) = self.link.answered(not_owner.r#ref) else {
             return;
         };
         metrics::rerouted("item");
-        if let Err(item) = self.links.parked.park(slot, *item, tries, not_owner.map_version) {
+        if let Err(item) = self.links.lanes.park(place, *item, not_owner.map_version) {
             give_back(&self.links.registry, &item);
         }
     }
@@ -249,7 +251,7 @@ impl Drop for Up {
                 routes.links.remove(&self.link.node);
             }
         });
-        self.link.close(&self.links.registry);
+        self.link.close(&self.links.registry, &self.links.lanes);
         metrics::link_up("chat", &self.link.node, false);
     }
 }

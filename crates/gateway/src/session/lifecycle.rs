@@ -252,6 +252,9 @@ impl Session {
 
     /// The client closed its side: what it sent is answered first.
     pub(super) fn leave(&mut self, now: Timestamp) {
+        if matches!(self.life.phase, Phase::Waiting { .. }) {
+            return self.protocol_error("the client closed its side before Open");
+        }
         self.life.ends = Some((now + LEAVE_WITHIN, Ending::Left));
         self.leave_when_answered();
     }

@@ -143,7 +143,7 @@ fn each_way_to_break_the_protocol_ends_the_stream_with_its_code() {
         device: DeviceId::random(),
         ..talk.identity
     };
-    let cases: [(&str, Talk, (C, R, bool)); 19] = [
+    let cases: [(&str, Talk, (C, R, bool)); 20] = [
         (
             "item before Open",
             talk().item(Item::Heartbeat { token: 1 }),
@@ -152,6 +152,11 @@ fn each_way_to_break_the_protocol_ends_the_stream_with_its_code() {
         (
             "send before Open",
             talk().send(|_| {}),
+            (C::ProtocolError, R::ProtocolError, false),
+        ),
+        (
+            "half-closed before Open",
+            talk().tell(Event::HalfClosed),
             (C::ProtocolError, R::ProtocolError, false),
         ),
         (
@@ -390,11 +395,13 @@ fn heartbeats_are_answered_at_once_and_three_missed_ones_end_the_stream() {
 }
 
 #[test]
-fn the_server_speaks_when_it_has_been_silent_for_an_interval() {
+fn the_server_speaks_when_it_has_been_silent_for_an_interval_and_ten_seconds() {
     let mut talk = talk().opened();
-    for _ in 0..4 {
-        talk = talk.wait(Duration::from_secs(60)).tell(Event::Frame);
+    for _ in 0..3 {
+        talk = talk.wait(Duration::from_secs(63)).tell(Event::Frame);
     }
+    assert!(talk.said.is_empty(), "after 189 s: {:?}", talk.said);
+    let talk = talk.wait(Duration::from_secs(1));
     assert!(
         matches!(
             talk.said[..],
