@@ -73,10 +73,11 @@ fn alone(dir: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// Writes `gateways` for clients, and says what to do next.
+/// Writes `gateways` for clients and `database-url` for `tern admin`, and says what to do next.
 fn announce(dir: &Path, platform: &Platform) -> anyhow::Result<()> {
     let gateways = platform.gateway_urls();
     fs::write(dir.join("gateways"), gateways.join("\n") + "\n")?;
+    fs::write(dir.join("database-url"), format!("{}\n", platform.database_url()))?;
     let count = |role: Role| platform.nodes().filter(|node| node.role == role).count();
     let tern = std::env::args().next().unwrap_or_else(|| "tern".to_owned());
     let dir_arg = if dir == Path::new(".tern/dev") {
@@ -92,7 +93,7 @@ Tern is up: {} gateways and {} chat nodes, presence, accounts, with a Postgres a
   gateways   {}
   trust      {dir}/ca.pem
   API key    {dir}/api-key
-  database   {}
+  database   {dir}/database-url: {}
   logs       {dir}/logs",
         count(Role::Gateway),
         count(Role::Chat),

@@ -25,7 +25,7 @@ const SETTINGS: [&str; 9] = [
     "checkpoint_timeout",
     "wal_level",
 ];
-/// The limits of one device are not what is measured.
+/// The limits of one device or back end are not what is measured.
 const SENDS_PER_SECOND: &str = "100000";
 /// Name of this process among the others.
 pub const GENERATOR: &str = "load generator";
@@ -102,7 +102,8 @@ impl Target {
             .chats(common.start_chats)
             .env("TERN_CHAT_SHARDS", &common.shards.to_string())
             .env("TERN_GATEWAY_SENDS_PER_SECOND", SENDS_PER_SECOND)
-            .env("TERN_GATEWAY_SEND_BURST", SENDS_PER_SECOND);
+            .env("TERN_GATEWAY_SEND_BURST", SENDS_PER_SECOND)
+            .env("TERN_GATEWAY_KEY_CALLS_PER_SECOND", SENDS_PER_SECOND);
         if common.plain {
             builder = builder.plain_clients();
         }

@@ -1,4 +1,6 @@
-//! Bob is offline for a while, then catches up, in order.
+//! Bob is offline for a while, then catches up, in order. His latencies count from his connecting.
+
+use std::time::Instant;
 
 use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;
@@ -32,6 +34,7 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
         let said = say(report, &stage.alice, direct, text, &[&stage.laptop]).await?;
         missed.push(said.request);
     }
+    let began = Instant::now();
     let took = stage.bob.connect().await?;
     report.note(&format!(
         "{} is ashore; connected and caught up after {}",
@@ -39,7 +42,11 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
         millis(took)
     ));
     for request in &missed {
-        stage.bob.hears(*request).await?;
+        let (at, entry) = stage.bob.hears(*request).await?;
+        let latency = at.saturating_duration_since(began);
+        report.delivered(latency);
+        let text = entry.text().unwrap_or_default();
+        report.note(&format!("{} → {text}", report.latency(latency)));
     }
     let heard: Vec<_> = stage.bob.heard().entries[before..]
         .iter()
