@@ -73,13 +73,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         };
         senders.spawn(sender.run(pace));
     }
-    sleep(common.warm_up).await;
-    let mark = target.mark().await?;
-    meter.begin();
-    sleep(common.measure).await;
-    meter.end();
-    let spent = target.since(&mark).await?;
-    meter.stop();
+    let spent = target.measure(common, &meter).await?;
     while let Some(sender) = senders.join_next().await {
         sender??;
     }
@@ -96,7 +90,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         "direct: {} pairs, {load}, {}-byte bodies, {}{}, {:.0} s",
         args.pairs,
         common.body,
-        if target.tls { "TLS" } else { "plain text" },
+        target.transport(),
         if args.reads { ", read marks" } else { "" },
         spent.seconds
     );

@@ -77,13 +77,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         meter.clone(),
         arrivals.clone(),
     ));
-    sleep(common.warm_up).await;
-    let mark = target.mark().await?;
-    meter.begin();
-    sleep(common.measure).await;
-    meter.end();
-    let spent = target.since(&mark).await?;
-    meter.stop();
+    let spent = target.measure(common, &meter).await?;
     writer.await??;
     end.cancel();
     while let Some(member) = members.join_next().await {
@@ -98,7 +92,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         "group: {} members, {load}, {}-byte bodies, {}, {:.0} s",
         args.members,
         common.body,
-        if target.tls { "TLS" } else { "plain text" },
+        target.transport(),
         spent.seconds
     );
     let mut report = Report::new(title, target.settings().await?);

@@ -64,10 +64,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     sleep(common.measure).await;
     let idle = target.since(&mark).await?;
 
-    let title = format!(
-        "idle: {streams} streams, {}",
-        if target.tls { "TLS" } else { "plain text" }
-    );
+    let title = format!("idle: {streams} streams, {}", target.transport());
     let mut report = Report::new(title, target.settings().await?);
     report.row("streams held", lines.len() as f64, "");
     report.row("connects a second", lines.len() as f64 / took, "");

@@ -109,13 +109,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
             running.spawn(device.run());
         }
     }
-    sleep(common.warm_up).await;
-    let mark = target.mark().await?;
-    scene.meter.begin();
-    sleep(common.measure).await;
-    scene.meter.end();
-    let spent = target.since(&mark).await?;
-    scene.meter.stop();
+    let spent = target.measure(common, &scene.meter).await?;
     let all = async {
         while scene.got.load(Ordering::Relaxed) < scene.owed.load(Ordering::Relaxed) {
             sleep(Duration::from_millis(100)).await;
@@ -141,7 +135,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         args.groups,
         args.rate,
         common.body,
-        if target.tls { "TLS" } else { "plain text" },
+        target.transport(),
         spent.seconds
     );
     let meter = &scene.meter;

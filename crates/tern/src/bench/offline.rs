@@ -78,7 +78,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         args.users,
         args.messages,
         common.body,
-        if target.tls { "TLS" } else { "plain text" }
+        target.transport()
     );
     let mut report = Report::new(title, target.settings().await?);
     report.row("stored a second", total as f64 / stored.seconds, "");

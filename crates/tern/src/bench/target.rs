@@ -9,9 +9,11 @@ use sqlx::{Connection as _, PgConnection};
 use tern_client::connection::Gateways;
 use tern_client::{BackEnd, Tls};
 use tern_local::{Platform, Role};
+use tokio::time::sleep;
 
 use super::Common;
 use super::cost::{self, Snapshot, Watched};
+use super::meter::Meter;
 
 /// Postgres settings that decide about throughput and growth; shown with every result.
 const SETTINGS: [&str; 9] = [
@@ -36,7 +38,7 @@ pub struct Target {
     pub back_end: BackEnd,
     pub database_url: Option<String>,
     pub watched: Vec<Watched>,
-    pub tls: bool,
+    tls: bool,
     own: Option<Own>,
 }
 
@@ -147,6 +149,23 @@ impl Target {
             Some(own) => own.platform.stop().await,
             None => Ok(()),
         }
+    }
+
+    /// Lets the load that runs warm up, measures it, and has it stop.
+    pub async fn measure(&self, common: &Common, meter: &Meter) -> anyhow::Result<Spent> {
+        sleep(common.warm_up).await;
+        let mark = self.mark().await?;
+        meter.begin();
+        sleep(common.measure).await;
+        meter.end();
+        let spent = self.since(&mark).await;
+        meter.stop();
+        spent
+    }
+
+    /// What devices speak, for titles.
+    pub fn transport(&self) -> &'static str {
+        if self.tls { "TLS" } else { "plain text" }
     }
 
     pub async fn mark(&self) -> anyhow::Result<Mark> {
