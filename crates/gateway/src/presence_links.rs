@@ -57,6 +57,15 @@ struct Waiting {
     items: VecDeque<Announcement>,
     /// Everything of the node's slots is to be announced.
     all: bool,
+    /// The newest link: only that one takes from here.
+    link: u64,
+    linked: bool,
+}
+
+/// One life of a link, to its queue.
+struct Taker {
+    queue: Arc<Queue>,
+    link: u64,
 }
 
 struct Leaving {
@@ -69,15 +78,7 @@ struct Leaving {
 impl PresenceLinks {
     /// Keeps links to every presence node up from now on.
     pub fn start(ctx: &NodeContext, registry: Arc<Registry>, spread: Duration) -> Arc<Self> {
-        let links = Arc::new(Self {
-            ctx: ctx.clone(),
-            registry,
-            spread,
-            queues: Mutex::default(),
-            leaving: Mutex::default(),
-            refused: Mutex::default(),
-            some_refused: Notify::new(),
-        });
+        let links = Arc::new(Self::new(ctx, registry, spread));
         let span = tracing::info_span!("presence_links");
         tokio::spawn(links.clone().follow().instrument(span.clone()));
         tokio::spawn(links.clone().announce_refused().instrument(span));
@@ -87,6 +88,18 @@ impl PresenceLinks {
             these.clone().run(context.clone(), node, channel)
         });
         links
+    }
+
+    fn new(ctx: &NodeContext, registry: Arc<Registry>, spread: Duration) -> Self {
+        Self {
+            ctx: ctx.clone(),
+            registry,
+            spread,
+            queues: Mutex::default(),
+            leaving: Mutex::default(),
+            refused: Mutex::default(),
+            some_refused: Notify::new(),
+        }
     }
 
     /// The session is here; its mailbox is told when presence knows.
@@ -121,10 +134,21 @@ impl PresenceLinks {
         queues.entry(node.to_owned()).or_default().clone()
     }
 
+    /// A link begins, by which everything is announced. An older one takes nothing more.
+    fn begin(&self, node: &str) -> Taker {
+        let mut queues = lock(&self.queues);
+        let queue = queues.entry(node.to_owned()).or_default().clone();
+        // Under the lock of the queues: from here on this one is not forgotten.
+        let link = queue.begin();
+        Taker { queue, link }
+    }
+
     async fn run(self: Arc<Self>, ctx: NodeContext, node: Node, channel: Channel) -> Result<(), Status> {
-        let queue = self.queue(&node.name);
-        queue.announce_all();
-        let mut request = Request::new(self.clone().frames(queue, node.name.clone()));
+        let taker = self.begin(&node.name);
+        let frames = self
+            .clone()
+            .frames(taker.queue.clone(), taker.link, node.name.clone());
+        let mut request = Request::new(frames);
         identify(&mut request, &ctx);
         let replies = PresenceClient::new(channel).announce(request).await?.into_inner();
         metrics::link_up("presence", &node.name, true);
@@ -133,13 +157,19 @@ impl PresenceLinks {
         ended
     }
 
-    /// What the node is told, without end: single announcements first, then all of its slots where that is due.
-    fn frames(self: Arc<Self>, queue: Arc<Queue>, node: String) -> impl Stream<Item = Announcements> {
+    /// What the node is told while the link is the newest: single announcements first, then all of its slots where
+    /// that is due.
+    fn frames(
+        self: Arc<Self>,
+        queue: Arc<Queue>,
+        link: u64,
+        node: String,
+    ) -> impl Stream<Item = Announcements> {
         async_stream::stream! {
             let mut rest: VecDeque<SessionId> = VecDeque::new();
             loop {
                 let map = self.ctx.map.current();
-                let (mut items, all) = queue.take(GATHER);
+                let Some((mut items, all)) = queue.take(link, GATHER) else { return };
                 if all {
                     let of_node = |session: &Handle| owned_by(&map, session.slot(), &node);
                     rest = self.registry.sessions(of_node).iter().map(|session| session.id).collect();
@@ -232,7 +262,9 @@ impl PresenceLinks {
                 .is_some_and(|node| node.incarnation == incarnation)
         };
         self.drain_left(|leaving| !there(&leaving.node, leaving.incarnation));
-        lock(&self.queues).retain(|node, _| map.node(Role::Presence, node).is_some());
+        // A link that was made by a newer map than this one keeps its queue.
+        lock(&self.queues)
+            .retain(|node, queue| map.node(Role::Presence, node).is_some() || lock(&queue.waiting).linked);
     }
 
     /// The node answers by this map from now on.
@@ -271,6 +303,14 @@ impl PresenceLinks {
 }
 
 impl Queue {
+    fn begin(&self) -> u64 {
+        let mut waiting = lock(&self.waiting);
+        waiting.link += 1;
+        (waiting.linked, waiting.all) = (true, true);
+        self.news.notify_one();
+        waiting.link
+    }
+
     fn push(&self, item: Announcement) {
         let mut waiting = lock(&self.waiting);
         if waiting.items.len() < MAX_WAITING {
@@ -287,13 +327,27 @@ impl Queue {
         self.news.notify_one();
     }
 
-    fn take(&self, max: usize) -> (Vec<Announcement>, bool) {
+    /// At most `max` that wait, and whether all is to be announced. `None`: there is a newer link.
+    fn take(&self, link: u64, max: usize) -> Option<(Vec<Announcement>, bool)> {
         let mut waiting = lock(&self.waiting);
+        if waiting.link != link {
+            drop(waiting);
+            // The news was for the newer one.
+            self.news.notify_one();
+            return None;
+        }
         let count = waiting.items.len().min(max);
-        (
-            waiting.items.drain(..count).collect(),
-            std::mem::take(&mut waiting.all),
-        )
+        let items = waiting.items.drain(..count).collect();
+        Some((items, std::mem::take(&mut waiting.all)))
+    }
+}
+
+impl Drop for Taker {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.queue.waiting);
+        if waiting.link == self.link {
+            waiting.linked = false;
+        }
     }
 }
 
@@ -315,4 +369,49 @@ fn owned_by(map: &ClusterMap, slot: Slot, node: &str) -> bool {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_node::MapHandle;
+
+    use super::*;
+
+    fn links() -> PresenceLinks {
+        let ctx = NodeContext::alone("gateway-0", 1, MapHandle::fixed(ClusterMap::default()));
+        PresenceLinks::new(&ctx, Arc::new(Registry::new(1)), Duration::ZERO)
+    }
+
+    #[test]
+    fn a_map_that_is_behind_its_links_takes_no_queue_from_them() {
+        let (links, behind) = (links(), ClusterMap::default());
+        let taker = links.begin("presence-0");
+        links.forget_gone(&behind);
+        assert!(Arc::ptr_eq(&links.queue("presence-0"), &taker.queue));
+        drop(taker);
+        links.forget_gone(&behind);
+        assert!(
+            lock(&links.queues).is_empty(),
+            "the node is gone, and so is its link"
+        );
+    }
+
+    #[test]
+    fn what_waits_is_for_the_newest_link_and_each_begins_with_everything() {
+        let links = links();
+        let older = links.begin("presence-0");
+        let newer = links.begin("presence-0");
+        older.queue.push(Announcement::default());
+        assert!(older.queue.take(older.link, 9).is_none());
+        drop(older);
+        let taken = newer.queue.take(newer.link, 9);
+        assert_eq!(taken.map(|(items, all)| (items.len(), all)), Some((1, true)));
+        let taken = newer.queue.take(newer.link, 9);
+        assert_eq!(taken.map(|(items, all)| (items.len(), all)), Some((0, false)));
+        links.forget_gone(&ClusterMap::default());
+        assert!(
+            Arc::ptr_eq(&links.queue("presence-0"), &newer.queue),
+            "the older link's end is not its"
+        );
+    }
 }

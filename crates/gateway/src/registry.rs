@@ -31,6 +31,11 @@ impl Handle {
         Slot::of_user(self.user)
     }
 
+    /// Whether presence has known it.
+    pub fn is_announced(&self) -> bool {
+        self.announced.load(Ordering::Acquire)
+    }
+
     /// Presence knows it. True: for the first time.
     pub fn first_announced(&self) -> bool {
         !self.announced.swap(true, Ordering::AcqRel)

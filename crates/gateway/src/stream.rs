@@ -131,13 +131,19 @@ impl DeviceStream {
                     Err(why) => self.mailbox.close(why),
                 }
             }
-            Effect::SweepFound { chat, from } => {
+            Effect::SweepFound {
+                chat,
+                from,
+                age,
+                acked,
+            } => {
                 metrics::sweep_found();
-                let device = self
-                    .registered
-                    .as_ref()
-                    .map(|registered| registered.handle().device);
-                tracing::error!(session = %self.id, ?device, %chat, from, "the sweep found a lost inbox row");
+                let handle = self.registered.as_ref().map(Registered::handle);
+                let device = handle.map(|handle| handle.device);
+                let announced = handle.is_some_and(|handle| handle.is_announced());
+                let open_for = self.clock.at.elapsed();
+                tracing::error!(session = %self.id, ?device, %chat, from, acked, ?age, ?open_for, announced,
+                    "the sweep found a lost inbox row");
             }
             other => self.pass_on(other),
         }

@@ -90,6 +90,8 @@ impl Session {
                 self.effects.push(Effect::SweepFound {
                     chat: row.chat,
                     from: row.from,
+                    age: row.age,
+                    acked: chat.map_or(0, |chat| chat.acked),
                 });
             }
             self.owe(row.chat, row.from, None, now);

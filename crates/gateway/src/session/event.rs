@@ -182,6 +182,10 @@ pub enum Effect {
     SweepFound {
         chat: ChatId,
         from: u64,
+        /// Of the row.
+        age: Duration,
+        /// What the device acknowledged on this stream.
+        acked: u64,
     },
     /// The stream ends: with the status, or well when the client left.
     End(Option<ApiError>),
