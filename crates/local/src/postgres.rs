@@ -108,7 +108,14 @@ impl Postgres {
         Ok(())
     }
 
-    /// Starts it again after a crash, on the same port; returns when it accepts connections.
+    /// A fast shutdown; [`Postgres::restart`] starts it again.
+    pub async fn shut_down(&self) -> anyhow::Result<()> {
+        let stopped = self.process.end(Signal::SIGINT, STOPS_WITHIN).await?;
+        anyhow::ensure!(stopped, "postgres had to be killed");
+        Ok(())
+    }
+
+    /// Starts it again after it has ended, on the same port; returns when it accepts connections.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         anyhow::ensure!(self.process.exited().is_some(), "postgres is running");
         let log = self.process.log().to_owned();
@@ -116,10 +123,10 @@ impl Postgres {
         self.ready().await
     }
 
-    /// A fast shutdown; data stay.
+    /// A fast shutdown for good; data stay.
     pub async fn stop(self) -> anyhow::Result<()> {
-        if !self.process.end(Signal::SIGINT, STOPS_WITHIN).await? {
-            tracing::warn!("postgres had to be killed");
+        if let Err(error) = self.shut_down().await {
+            tracing::warn!("{error:#}");
         }
         Ok(())
     }

@@ -209,7 +209,7 @@ impl Platform {
 
     /// Waits until every gateway and chat node knows every node, gateways are linked to chat and presence nodes, and
     /// chat nodes to presence nodes: what is asked of them from now on finds its way, and nobody online is overlooked.
-    pub(super) async fn linked(&self) -> anyhow::Result<()> {
+    pub async fn linked(&self) -> anyhow::Result<()> {
         for node in self.nodes.values() {
             let (metric, roles): (_, &[Role]) = match node.role {
                 Role::Gateway => ("tern_gateway_link_up", &[Role::Chat, Role::Presence]),

@@ -27,6 +27,8 @@ use clap::Subcommand;
 use tern_node::config::seconds;
 use tokio::signal::unix::{SignalKind, signal};
 
+use report::Report;
+
 /// Measure a platform: messages a second, latencies, processor time and memory
 ///
 /// Without --gateway it starts a platform of its own (one node of each role unless told otherwise) on a Postgres and an
@@ -80,7 +82,8 @@ pub struct Common {
     /// Seconds of load before that
     #[arg(long, global = true, default_value = "3", value_parser = seconds)]
     warm_up: Duration,
-    /// Messages put into the store before, in chats of their own, so that it outgrows its memory
+    /// Messages put into the store before, in chats of their own, so that it outgrows its memory. A platform that was
+    /// started for this is measured twice: cold, with nothing of the store in memory, and warm
     #[arg(long, global = true, default_value_t = 0)]
     prefill: u64,
     /// Print JSON
@@ -111,22 +114,43 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
 
 async fn measured(args: BenchArgs) -> anyhow::Result<()> {
     let common = args.common;
-    let target = target::Target::reach(&common).await?;
-    let outcome = async {
-        if common.prefill > 0 {
-            prefill::fill(&target, common.prefill, common.body).await?;
-        }
-        match args.load {
-            Load::Direct(args) => direct::run(&target, &common, args).await,
-            Load::Group(args) => group::run(&target, &common, args).await,
-            Load::Offline(args) => offline::run(&target, &common, args).await,
-            Load::Idle(args) => idle::run(&target, &common, args).await,
-            Load::Mixed(args) => mixed::run(&target, &common, args).await,
-        }
-    };
-    let outcome = outcome.await;
+    let mut target = target::Target::reach(&common).await?;
+    let outcome = runs(&mut target, &common, args.load).await;
     target.leave().await?;
-    let report = outcome?;
+    outcome
+}
+
+/// One run; with a store that was filled first, one before it that finds nothing of it in memory.
+async fn runs(target: &mut target::Target, common: &Common, load: Load) -> anyhow::Result<()> {
+    let mut state = None;
+    if common.prefill > 0 {
+        prefill::fill(target, common.prefill, common.body).await?;
+        if target.chill().await? {
+            let cold = Common {
+                warm_up: Duration::ZERO,
+                ..common.clone()
+            };
+            finish(run_once(target, &cold, load.clone()).await?, Some("cold"), common)?;
+            state = Some("warm");
+        }
+    }
+    finish(run_once(target, common, load).await?, state, common)
+}
+
+async fn run_once(target: &target::Target, common: &Common, load: Load) -> anyhow::Result<Report> {
+    match load {
+        Load::Direct(args) => direct::run(target, common, args).await,
+        Load::Group(args) => group::run(target, common, args).await,
+        Load::Offline(args) => offline::run(target, common, args).await,
+        Load::Idle(args) => idle::run(target, common, args).await,
+        Load::Mixed(args) => mixed::run(target, common, args).await,
+    }
+}
+
+fn finish(mut report: Report, state: Option<&str>, common: &Common) -> anyhow::Result<()> {
+    if let Some(state) = state {
+        report.qualify(state);
+    }
     report.print(common.json)?;
     report.verdict()
 }

@@ -1,7 +1,11 @@
 //! Fills the store with the past, so that the present has to find its place in tables and indexes that are larger than
 //! Postgres's memory. Written by SQL into chats of nobody's: what is measured afterwards is not helped by it.
 
+use std::fs::{self, File};
+use std::path::Path;
+
 use anyhow::Context as _;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tern_types::Timestamp;
 
@@ -58,5 +62,28 @@ pub async fn fill(target: &Target, messages: u64, body: u32) -> anyhow::Result<(
         chats * MESSAGES_OF_A_CHAT,
         Timestamp::now().since(began).as_secs_f64()
     );
+    Ok(())
+}
+
+/// Has the machine forget what it holds of a directory's files, after Postgres has written them out and ended.
+pub fn evict(dir: &Path) -> anyhow::Result<()> {
+    nix::unistd::sync();
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                dirs.push(entry.path());
+            } else if kind.is_file() {
+                posix_fadvise(
+                    File::open(entry.path())?,
+                    0,
+                    0,
+                    PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+                )?;
+            }
+        }
+    }
     Ok(())
 }

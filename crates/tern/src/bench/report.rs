@@ -38,6 +38,11 @@ impl Report {
         }
     }
 
+    /// Says more of the circumstances.
+    pub fn qualify(&mut self, state: &str) {
+        self.load = format!("{state}: {}", self.load);
+    }
+
     pub fn row(&mut self, name: &'static str, value: f64, unit: &'static str) {
         self.noted(name, value, unit, String::new());
     }
@@ -124,7 +129,7 @@ impl Report {
             println!("{}", serde_json::to_string_pretty(self)?);
             return Ok(());
         }
-        println!("\n  tern bench {}\n", self.load);
+        println!("\n  tern bench: {}\n", self.load);
         for row in &self.rows {
             let value = row.value.map_or_else(|| "-".to_owned(), number);
             println!("  {:<32}{value:>12} {:<6} {}", row.name, row.unit, row.note);

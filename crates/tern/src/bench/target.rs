@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::Common;
 use super::cost::{self, Snapshot, Watched};
 use super::meter::Meter;
+use super::prefill;
 
 /// Postgres settings that decide about throughput and growth; shown with every result.
 const SETTINGS: [&str; 9] = [
@@ -110,25 +111,7 @@ impl Target {
             builder = builder.plain_clients();
         }
         let mut platform = builder.start().await?;
-        let mut watched: Vec<Watched> = platform
-            .nodes()
-            .map(|node| Watched {
-                name: node.role.as_str().to_owned(),
-                pid: node.process.pid(),
-                family: false,
-            })
-            .collect();
-        if let Some((postgres, etcd)) = platform.private_servers() {
-            let (postgres, etcd) = (postgres.process().pid(), etcd.process().pid());
-            watched.extend(
-                [("postgres", postgres), ("etcd", etcd)].map(|(name, pid)| Watched {
-                    name: name.to_owned(),
-                    pid,
-                    family: true,
-                }),
-            );
-        }
-        watched.push(myself());
+        let watched = processes(&mut platform);
         let (urls, tls) = (platform.gateway_urls(), Tls::Roots(platform.ca_pem()?));
         Ok(Self {
             gateways: Gateways::new(&urls, &tls)?,
@@ -141,6 +124,36 @@ impl Target {
                 _dir: temporary,
             }),
         })
+    }
+
+    /// Has nothing of the store in memory, neither Postgres's nor the machine's, nor of its chats in that of the nodes.
+    /// False: the platform is somebody else's, and stays as it is.
+    pub async fn chill(&mut self) -> anyhow::Result<bool> {
+        let Some(own) = &mut self.own else {
+            return Ok(false);
+        };
+        let platform = &mut own.platform;
+        let stores: Vec<String> = platform
+            .nodes()
+            .filter(|node| matches!(node.role, Role::Chat | Role::Accounts))
+            .map(|node| node.name.clone())
+            .collect();
+        for name in &stores {
+            platform.drain(name)?;
+            platform.drained(name).await?;
+        }
+        let Some((postgres, _)) = platform.private_servers() else {
+            return Ok(false);
+        };
+        postgres.shut_down().await?;
+        prefill::evict(postgres.data())?;
+        postgres.restart().await?;
+        for name in &stores {
+            platform.restart(name).await?;
+        }
+        platform.linked().await?;
+        self.watched = processes(platform);
+        Ok(true)
     }
 
     /// Ends a platform that was started here.
@@ -232,6 +245,30 @@ impl Target {
         db.close().await?;
         Ok(rows.into_iter().collect())
     }
+}
+
+/// All of a platform that was started here, and this process.
+fn processes(platform: &mut Platform) -> Vec<Watched> {
+    let mut watched: Vec<Watched> = platform
+        .nodes()
+        .map(|node| Watched {
+            name: node.role.as_str().to_owned(),
+            pid: node.process.pid(),
+            family: false,
+        })
+        .collect();
+    if let Some((postgres, etcd)) = platform.private_servers() {
+        let (postgres, etcd) = (postgres.process().pid(), etcd.process().pid());
+        watched.extend(
+            [("postgres", postgres), ("etcd", etcd)].map(|(name, pid)| Watched {
+                name: name.to_owned(),
+                pid,
+                family: true,
+            }),
+        );
+    }
+    watched.push(myself());
+    watched
 }
 
 fn myself() -> Watched {
