@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tern_proto::v1::send_message::To;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::line::{Heard, Line};
@@ -40,6 +40,9 @@ pub struct Args {
     reads: bool,
 }
 
+/// A refused message's place in the window is used again after this, as a client would that is told when to come back.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
 /// How a sender paces itself.
 #[derive(Debug, Clone, Copy)]
 enum Pace {
@@ -55,7 +58,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         Some(rate) => Pace::Rate(rate / f64::from(args.pairs)),
         None => Pace::Window(args.window),
     };
-    let (mut senders, mut receivers) = (JoinSet::new(), JoinSet::new());
+    let (mut waiting, mut senders, mut receivers) = (Vec::new(), JoinSet::new(), JoinSet::new());
     let end = CancellationToken::new();
     for (number, pair) in people.chunks_exact(2).enumerate() {
         let (from, to) = (&pair[0], &pair[1]);
@@ -70,7 +73,12 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
             results: HashMap::new(),
             receipts: BTreeMap::new(),
             delivered: 0,
+            held_back: 0,
         };
+        waiting.push(sender);
+    }
+    // Nobody writes before everybody is there.
+    for sender in waiting {
         senders.spawn(sender.run(pace));
     }
     let spent = target.measure(common, &meter).await?;
@@ -149,12 +157,15 @@ struct Sender {
     /// With a place in the log, without a receipt.
     receipts: BTreeMap<u64, Instant>,
     delivered: u64,
+    /// Messages that were refused: their places in the window are used again after a pause.
+    held_back: u32,
 }
 
 impl Sender {
     async fn run(mut self, pace: Pace) -> anyhow::Result<()> {
         let mut heard = Vec::new();
         let mut next = Instant::now();
+        let mut again = interval(REFUSED_PAUSE);
         if let Pace::Window(window) = pace {
             (0..window).for_each(|_| self.send());
         }
@@ -163,7 +174,7 @@ impl Sender {
             let came = tokio::select! {
                 came = self.line.hear(&mut heard) => { came?; true }
                 () = sleep_until(next), if matches!(pace, Pace::Rate(_)) => false,
-                () = sleep(Duration::from_millis(200)), if matches!(pace, Pace::Window(_)) => false,
+                _ = again.tick(), if matches!(pace, Pace::Window(_)) => false,
             };
             if came {
                 let complete = self.take(&mut heard);
@@ -175,6 +186,8 @@ impl Sender {
                 // Poisson: the times between are exponentially distributed.
                 let wait = -(1.0 - rand::random::<f64>()).ln() / rate;
                 next += Duration::from_secs_f64(wait.min(60.0));
+            } else {
+                (0..std::mem::take(&mut self.held_back)).for_each(|_| self.send());
             }
         }
         self.finish(&mut heard).await
@@ -200,7 +213,7 @@ impl Sender {
                 Heard::Refused { request, why } => {
                     self.answered(&request);
                     self.meter.refused(why);
-                    complete += 1;
+                    self.held_back += 1;
                 }
                 Heard::Receipt { delivered, .. } => self.delivered = self.delivered.max(delivered),
                 Heard::Entry { .. } | Heard::CaughtUp => {}
