@@ -7,6 +7,7 @@ use std::time::Duration;
 use tern_node::config::seconds;
 
 use crate::call_limits::{Rate, Rates};
+use crate::origins::Origins;
 use crate::session::Settings;
 
 /// Settings of a gateway.
@@ -24,6 +25,10 @@ pub struct Config {
     /// Serve plain text on an address that is not loopback: only behind something that ends TLS
     #[arg(long, env = "TERN_GATEWAY_PLAINTEXT")]
     pub gateway_plaintext: bool,
+    /// Web sites whose pages may use this gateway from a browser, by gRPC-Web and WebSocket: origins such as
+    /// https://app.example.com, comma separated, or * for all. Clients that are no browsers need none
+    #[arg(long, env = "TERN_GATEWAY_ALLOWED_ORIGINS", default_value = "")]
+    pub gateway_allowed_origins: Origins,
     /// Files with the Ed25519 keys that access tokens are verified with, in PEM, private or public, comma separated
     #[arg(long, env = "TERN_TOKEN_VERIFY_FILES", value_delimiter = ',', required = true)]
     pub token_verify_files: Vec<PathBuf>,

@@ -11,13 +11,13 @@ use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
 
 /// What all streams of a connection share.
 #[derive(Debug, Default)]
 pub struct Connection {
     cut: AtomicBool,
-    reader: AtomicWaker,
+    /// Of the one task that reads and writes.
+    task: AtomicWaker,
     /// Device streams on it: more than one where a proxy carries them.
     pub streams: AtomicUsize,
 }
@@ -26,7 +26,7 @@ impl Connection {
     /// Ends it, and all its streams.
     pub fn cut(&self) {
         self.cut.store(true, Ordering::Release);
-        self.reader.wake();
+        self.task.wake();
     }
 
     /// The one that a request came by, with TLS or without.
@@ -34,7 +34,9 @@ impl Connection {
         extensions.get::<Arc<Self>>().cloned()
     }
 
-    fn check(&self) -> io::Result<()> {
+    /// Whatever the task waits for, a cut wakes it.
+    fn check(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.task.register(cx.waker());
         if self.cut.load(Ordering::Acquire) {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut off"));
         }
@@ -56,12 +58,9 @@ impl<T> Cuttable<T> {
             connection: Arc::default(),
         }
     }
-}
 
-impl<T> Connected for Cuttable<T> {
-    type ConnectInfo = Arc<Connection>;
-
-    fn connect_info(&self) -> Arc<Connection> {
+    /// What requests that come by it are to know: see [`Connection::of`].
+    pub fn connection(&self) -> Arc<Connection> {
         self.connection.clone()
     }
 }
@@ -72,21 +71,19 @@ impl<T: AsyncRead + Unpin> AsyncRead for Cuttable<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // A connection always waits to read: this wakes it whatever else it waits for.
-        self.connection.reader.register(cx.waker());
-        self.connection.check()?;
+        self.connection.check(cx)?;
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Cuttable<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.connection.check()?;
+        self.connection.check(cx)?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.connection.check()?;
+        self.connection.check(cx)?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -99,7 +96,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cuttable<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.connection.check()?;
+        self.connection.check(cx)?;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
@@ -118,7 +115,7 @@ mod tests {
     async fn a_connection_that_is_cut_wakes_its_reader_with_an_error_and_writes_no_more() {
         let (here, _there) = tokio::io::duplex(64);
         let mut io = Cuttable::new(here);
-        let connection = io.connect_info();
+        let connection = io.connection();
         io.write_all(b"words").await.expect("written");
         let read = async { io.read_u8().await.map_err(|error| error.kind()) };
         let cut = async { connection.cut() };

@@ -1,5 +1,7 @@
 //! A gateway with fake nodes around it: they note what they are told and say what the test says.
 
+pub mod socket;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod support;
+mod websocket;
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
