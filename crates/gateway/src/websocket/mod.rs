@@ -78,9 +78,8 @@ async fn close<T>(mut out: Sink<T>, inbound: Option<Messages<T>>, outcome: Optio
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    if out.send(messages::close(outcome.as_ref())).await.is_err() {
-        return;
-    }
+    // Refused where the client has closed first: reading on answers it.
+    let _ = out.send(messages::close(outcome.as_ref())).await;
     if let Some(inbound) = inbound {
         inbound.discard(out).await;
     }

@@ -85,7 +85,7 @@ async fn a_message_goes_up_its_result_and_live_pushes_come_down() {
     socket.say(Item::Heartbeat(v1::Heartbeat { token: 9 })).await;
     assert!(matches!(socket.pong_then_event().await, Event::HeartbeatAck(ack) if ack.token == 9));
 
-    socket.message(Message::Close(None)).await;
+    assert!(socket.close().await);
     assert!(world.announced().await.ended, "presence hears of the end");
 }
 
@@ -235,7 +235,7 @@ async fn a_draining_gateway_asks_its_sockets_to_leave_and_waits_for_them() {
     );
     assert_eq!((code, &reason[..]), (4014, "DRAINING"));
     assert!(!world.done.is_finished());
-    stays.message(Message::Close(None)).await;
+    assert!(stays.close().await);
     (&mut world.done).await.unwrap();
 }
 

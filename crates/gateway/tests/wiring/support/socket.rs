@@ -9,6 +9,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::{PATIENCE, World};
@@ -90,6 +92,17 @@ impl Socket {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// Closes it; whether the server says so too, with the same code.
+    pub async fn close(&mut self) -> bool {
+        let code = CloseCode::Normal;
+        let reason = "".into();
+        self.message(Message::Close(Some(CloseFrame { code, reason })))
+            .await;
+        let answer = self.next().await;
+        matches!(answer, Some(Ok(Message::Close(Some(close)))) if close.code == code)
+            && self.next().await.is_none()
     }
 
     async fn next(&mut self) -> Option<Result<Message, Error>> {
