@@ -14,7 +14,8 @@
 //! - [`codec`], [`websocket`]: what carries it, gRPC or a WebSocket
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
-//! - [`public`], [`listener`], [`tls`], [`origins`]: what clients are served, on which connections, which web sites' pages
+//! - [`public`], [`listener`], [`tls`]: what clients are served, and on which connections
+//! - [`origins`], [`cors`]: which web sites' pages are served too
 //! - [`connection`], [`watchdog`]: the end of connections that take nothing
 //! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
 
@@ -25,6 +26,7 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod connection;
+pub mod cors;
 pub mod gateway;
 pub mod inbox_reader;
 pub mod item;

@@ -24,10 +24,11 @@ use crate::codec::{Frame, FrameCodec, GrpcFrames, Incoming};
 use crate::connection::Connection;
 use crate::gateway::Gateway;
 use crate::methods::SERVICES;
+use crate::origins::Origins;
 use crate::proxy::Proxy;
 use crate::stream::DeviceStream;
 use crate::websocket::upgrade::{self, WebSockets};
-use crate::{listener, tls};
+use crate::{cors, listener, tls};
 
 const STREAM_PATH: &str = "/tern.v1.Messaging/Stream";
 
@@ -54,10 +55,10 @@ impl Public {
             .await
             .with_context(|| format!("--gateway-listen {address}"))?;
         let tasks = TaskTracker::new();
-        let origins = config.gateway_allowed_origins.clone();
-        let sockets = WebSockets::new(gateway.clone(), origins, tasks.clone());
+        let origins = Arc::new(config.gateway_allowed_origins.clone());
+        let sockets = WebSockets::new(gateway.clone(), origins.clone(), tasks.clone());
         let (health, service) = tonic_health::server::health_reporter();
-        let mut routes = Routes::from(router(sockets, gateway, proxy)).add_service(service);
+        let mut routes = Routes::from(router(sockets, gateway, proxy, origins)).add_service(service);
         if config.gateway_reflection {
             let reflection = tonic_reflection::server::Builder::configure();
             let reflection = reflection.register_encoded_file_descriptor_set(tern_proto::DESCRIPTORS);
@@ -90,7 +91,7 @@ impl Public {
     }
 }
 
-fn router(sockets: WebSockets, gateway: Arc<Gateway>, proxy: Arc<Proxy>) -> Router {
+fn router(sockets: WebSockets, gateway: Arc<Gateway>, proxy: Arc<Proxy>, origins: Arc<Origins>) -> Router {
     let streams = service_fn(move |request: http::Request<axum::body::Body>| {
         let gateway = gateway.clone();
         async move { Ok::<_, Infallible>(stream(gateway, request.map(Body::new)).await) }
@@ -104,6 +105,10 @@ fn router(sockets: WebSockets, gateway: Arc<Gateway>, proxy: Arc<Proxy>) -> Rout
         async move { Ok::<_, Infallible>(proxy.serve(request).await) }
     });
     let unary = GrpcWebLayer::new().layer(unary);
+    let unary = service_fn(move |request: http::Request<axum::body::Body>| {
+        let (origins, unary) = (origins.clone(), unary.clone());
+        async move { Ok::<_, Infallible>(cors::answer(&origins, unary, request).await) }
+    });
     let router = SERVICES.iter().fold(Router::new(), |router, service| {
         router.route_service(&format!("/{service}/{{*method}}"), unary.clone())
     });

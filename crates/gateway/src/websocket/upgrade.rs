@@ -29,7 +29,7 @@ const KEY_BYTES: usize = 24;
 /// Makes WebSockets of requests.
 pub struct WebSockets {
     gateway: Arc<Gateway>,
-    origins: Origins,
+    origins: Arc<Origins>,
     tasks: TaskTracker,
 }
 
@@ -50,7 +50,7 @@ enum No {
 
 impl WebSockets {
     /// `tasks` are waited for when the gateway stops.
-    pub fn new(gateway: Arc<Gateway>, origins: Origins, tasks: TaskTracker) -> Self {
+    pub fn new(gateway: Arc<Gateway>, origins: Arc<Origins>, tasks: TaskTracker) -> Self {
         Self {
             gateway,
             origins,

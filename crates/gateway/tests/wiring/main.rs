@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod grpc_web;
 mod support;
 mod websocket;
 
@@ -196,38 +197,6 @@ async fn fine_print_9_inboxes_are_read_again_when_presence_moves_and_once_more_w
     assert_eq!(
         (window.from_seq, &window.chat_id[..]),
         (8, &chats[1].as_bytes()[..])
-    );
-}
-
-#[tokio::test]
-async fn browsers_call_the_unary_services_by_grpc_web() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let world = World::start(&[]).await;
-    let (user, device) = people();
-    let request = v1::GetChatRequest {
-        chat_id: ChatId::own(user).to_string(),
-        ..Default::default()
-    };
-    let message = prost::Message::encode_to_vec(&request);
-    let mut body = vec![0, 0, 0, 0, message.len() as u8];
-    body.extend(message);
-    let address = world.url.trim_start_matches("http://");
-    let head = format!(
-        "POST /tern.v1.Chats/GetChat HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/grpc-web+proto\r\n\
-         authorization: Bearer {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
-        world.token(user, device),
-        body.len(),
-    );
-    let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
-    connection.write_all(head.as_bytes()).await.unwrap();
-    connection.write_all(&body).await.unwrap();
-    let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).await.unwrap();
-    let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(
-        answer.contains(&format!("tern-user={user}")) && answer.contains("grpc-status:0"),
-        "{answer}"
     );
 }
 
