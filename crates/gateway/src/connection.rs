@@ -4,6 +4,7 @@
 //! connection's own task can reset it.
 
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -41,6 +42,25 @@ impl Connection {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut off"));
         }
         Ok(())
+    }
+}
+
+/// Where a request comes from, as the connection says: behind a load balancer that ends connections, the balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientAddress(IpAddr);
+
+impl ClientAddress {
+    /// Of a connection's peer. What one subscriber has is one address: of IPv6 the network of 64 bits.
+    pub fn new(peer: IpAddr) -> Self {
+        match peer.to_canonical() {
+            IpAddr::V6(peer) => Self(Ipv6Addr::from_bits(peer.to_bits() & !u128::from(u64::MAX)).into()),
+            v4 => Self(v4),
+        }
+    }
+
+    /// The one that a request came from.
+    pub fn of(extensions: &http::Extensions) -> Option<Self> {
+        extensions.get::<Self>().copied()
     }
 }
 
@@ -110,6 +130,18 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+
+    #[test]
+    fn a_subscriber_has_one_address() {
+        let address = |text: &str| ClientAddress::new(text.parse().expect("an address"));
+        assert_eq!(address("192.0.2.7"), address("::ffff:192.0.2.7"));
+        assert_ne!(address("192.0.2.7"), address("192.0.2.8"));
+        assert_eq!(
+            address("2001:db8:1:2::1"),
+            address("2001:db8:1:2:ffff:ffff:ffff:ffff")
+        );
+        assert_ne!(address("2001:db8:1:2::1"), address("2001:db8:1:3::1"));
+    }
 
     #[tokio::test]
     async fn a_connection_that_is_cut_wakes_its_reader_with_an_error_and_writes_no_more() {

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::Instrument;
 
-use crate::connection::{Connection, Cuttable};
+use crate::connection::{ClientAddress, Connection, Cuttable};
 
 /// h2 charges unread small frames against half of the connection's window, and ends the connection when it is used up:
 /// generous, since an idle window costs nothing.
@@ -66,8 +66,9 @@ pub async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, _)) => {
-                tasks.spawn(server.clone().connection(socket));
+            Ok((socket, peer)) => {
+                let client = ClientAddress::new(peer.ip());
+                tasks.spawn(server.clone().connection(socket, client));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -92,7 +93,7 @@ struct Server {
 type Io = Either<Cuttable<TcpStream>, Box<TlsStream<Cuttable<TcpStream>>>>;
 
 impl Server {
-    async fn connection(self: Arc<Self>, socket: TcpStream) {
+    async fn connection(self: Arc<Self>, socket: TcpStream, client: ClientAddress) {
         // A frame is written as a whole: there is nothing to gather. Where it cannot be set the connection is gone.
         let _ = socket.set_nodelay(true);
         let socket = Cuttable::new(socket);
@@ -100,7 +101,7 @@ impl Server {
         let Some(io) = self.handshake(socket).await else {
             return;
         };
-        self.requests(io, connection).await;
+        self.requests(io, connection, client).await;
     }
 
     async fn handshake(&self, socket: Cuttable<TcpStream>) -> Option<Io> {
@@ -122,10 +123,14 @@ impl Server {
         }
     }
 
-    async fn requests(&self, io: Io, connection: Arc<Connection>) {
+    async fn requests(&self, io: Io, connection: Arc<Connection>, client: ClientAddress) {
         let router = self.router.clone();
         // Boxed: a stream's task keeps room for it as long as the stream lives, and it is over with the first bytes.
-        let service = service_fn(move |request| Box::pin(call(router.clone(), connection.clone(), request)));
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(connection.clone());
+            request.extensions_mut().insert(client);
+            Box::pin(call(router.clone(), request))
+        });
         let served = self
             .http
             .serve_connection_with_upgrades(TokioIo::new(io), service);
@@ -163,13 +168,10 @@ fn http() -> auto::Builder<TokioExecutor> {
 /// One request, in a span that goes on with the caller's trace.
 async fn call(
     router: Router,
-    connection: Arc<Connection>,
     request: http::Request<Incoming>,
 ) -> Result<http::Response<axum::body::Body>, std::convert::Infallible> {
     let (head, body) = request.into_parts();
     let head = http::Request::from_parts(head, ());
     let span = telemetry::call_span(&head);
-    let mut request = head.map(|()| body);
-    request.extensions_mut().insert(connection);
-    router.oneshot(request).instrument(span).await
+    router.oneshot(head.map(|()| body)).instrument(span).await
 }

@@ -3,11 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod grpc_web;
+mod limits;
 mod support;
 mod websocket;
 
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use support::{Phone, World};
@@ -25,7 +24,6 @@ use tern_proto::v1::{self, CloseCode, ErrorReason, SendErrorCode, send_message, 
 use tern_types::{ChatId, DeviceId, RequestId, UserId};
 use tonic::transport::Channel;
 use tonic::{Code, Request};
-use tonic_types::StatusExt;
 
 fn people() -> (UserId, DeviceId) {
     (UserId::random(), DeviceId::random())
@@ -294,63 +292,6 @@ async fn streams_of_a_revoked_device_end_when_a_node_says_so_and_its_token_is_re
     .await
     .unwrap_err();
     assert_eq!(reason_of(&refused), Some(ErrorReason::DeviceRevoked));
-}
-
-#[tokio::test]
-async fn a_device_that_calls_too_often_is_told_when_to_come_back() {
-    let world = World::start(&["--gateway-calls-per-second", "1", "--gateway-call-burst", "3"]).await;
-    let (user, device) = people();
-    let (channel, token) = (world.channel().await, world.token(user, device));
-    let call = || get_chat(channel.clone(), &token, ChatId::own(user));
-    for _ in 0..3 {
-        call().await.unwrap();
-    }
-    let refused = call().await.unwrap_err();
-    assert_eq!(
-        (refused.code(), reason_of(&refused)),
-        (Code::ResourceExhausted, Some(ErrorReason::RateLimited))
-    );
-    let wait = refused.get_details_retry_info().and_then(|info| info.retry_delay);
-    assert!(
-        wait.is_some_and(|wait| wait <= Duration::from_secs(1)),
-        "{wait:?}"
-    );
-    let other = world.token(UserId::random(), DeviceId::random());
-    get_chat(channel.clone(), &other, ChatId::own(user))
-        .await
-        .unwrap();
-}
-
-#[tokio::test]
-async fn keys_that_are_guessed_cost_accounts_little_and_hinder_no_back_end() {
-    let world = World::start(&[]).await;
-    let channel = world.channel().await;
-    let call = |key: String| {
-        let channel = channel.clone();
-        async move { get_chat(channel, &key, ChatId::own(UserId::SYSTEM)).await }
-    };
-    let asked = || world.chat.key_lookups.load(Ordering::Relaxed);
-    call("tern_good".into()).await.unwrap();
-    for _ in 0..10 {
-        let refused = call("tern_bad".into()).await.unwrap_err();
-        assert_eq!(reason_of(&refused), Some(ErrorReason::ApiKeyInvalid));
-    }
-    assert_eq!(
-        asked(),
-        2,
-        "a key that was refused is not asked for again at once"
-    );
-    let mut limited = 0;
-    for number in 0..1000 {
-        let refused = call(format!("tern_{number}")).await.unwrap_err();
-        limited += usize::from(reason_of(&refused) == Some(ErrorReason::RateLimited));
-    }
-    assert!(
-        limited > 100 && asked() < 900,
-        "{limited} limited, {} asked",
-        asked()
-    );
-    call("tern_good".into()).await.unwrap();
 }
 
 #[tokio::test]
