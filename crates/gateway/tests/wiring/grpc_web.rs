@@ -5,8 +5,8 @@ use tern_proto::v1;
 use tern_types::ChatId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::people;
 use crate::support::World;
+use crate::support::items::people;
 
 const APP: &str = "https://app.example.com";
 const EVIL: &str = "https://evil.example";

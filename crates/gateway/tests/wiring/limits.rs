@@ -14,8 +14,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::calls::get_chat;
 use crate::support::World;
-use crate::{get_chat, people};
+use crate::support::items::people;
 
 #[tokio::test]
 async fn a_device_that_calls_too_often_is_told_when_to_come_back() {

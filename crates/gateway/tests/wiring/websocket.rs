@@ -13,19 +13,13 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::support::World;
+use crate::support::items::{self, entry, people, send_to, sent};
 use crate::support::socket::Socket;
-use crate::{entry, people, send_to, sent};
 
 /// Opens the stream; the session that presence hears of.
 async fn open(world: &mut World, user: UserId, device: DeviceId) -> (Socket, u64) {
     let mut socket = Socket::connect(world).await;
-    let access_token = world.token(user, device);
-    socket
-        .say(Item::Open(v1::Open {
-            access_token,
-            ..Default::default()
-        }))
-        .await;
+    socket.say(items::open(world.token(user, device))).await;
     // The end of the stream that it replaces comes before it.
     let announced = loop {
         let announced = world.announced().await;
@@ -222,12 +216,7 @@ async fn a_draining_gateway_asks_its_sockets_to_leave_and_waits_for_them() {
     assert!(matches!(stays.event().await, Event::Draining(_)));
     let mut late = Socket::connect(&world).await;
     let (user, device) = people();
-    let access_token = world.token(user, device);
-    late.say(Item::Open(v1::Open {
-        access_token,
-        ..Default::default()
-    }))
-    .await;
+    late.say(items::open(world.token(user, device))).await;
     let (closing, code, reason) = late.end().await;
     assert_eq!(
         (closing.code(), closing.may_reconnect),

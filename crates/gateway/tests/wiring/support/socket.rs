@@ -6,14 +6,13 @@ use futures::{SinkExt, StreamExt};
 use prost::Message as _;
 use tern_proto::v1::{self, client_item::Item, server_event::Event};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use super::{PATIENCE, World};
+use super::{World, soon};
 
 /// See the module.
 pub struct Socket {
@@ -106,9 +105,7 @@ impl Socket {
     }
 
     async fn next(&mut self) -> Option<Result<Message, Error>> {
-        timeout(PATIENCE, self.socket.next())
-            .await
-            .expect("a message in time")
+        soon(self.socket.next()).await
     }
 
     fn take(&mut self, frame: &[u8]) {
