@@ -123,7 +123,7 @@ async fn messages_that_are_no_frames_end_the_stream_with_a_reason_and_hurt_nobod
     let mut world = World::start(&[]).await;
     let (user, device) = people();
     let (mut bystander, _) = open_caught_up(&mut world, user, device).await;
-    let items = |count| {
+    let empty = |count| {
         let items = vec![v1::ClientItem::default(); count];
         Message::binary(prost::Message::encode_to_vec(&v1::ClientFrame { items }))
     };
@@ -132,8 +132,9 @@ async fn messages_that_are_no_frames_end_the_stream_with_a_reason_and_hurt_nobod
     let (protocol, large) = ((4003, "PROTOCOL_ERROR"), (4008, "TOO_LARGE"));
     let cases = [
         ("noise", Message::binary(vec![0x0f, 0xff, 0xff]), protocol),
-        ("the first item is not Open", items(1), protocol),
+        ("the first item is not Open", empty(1), protocol),
         ("text", Message::text("{\"items\": []}"), protocol),
+        ("a frame as text", as_text(items::open("x".into())), protocol),
         ("no UTF-8", fragment(Data::Text, &[0xff, 0xfe]), protocol),
         (
             "goes on with what never began",
@@ -145,7 +146,7 @@ async fn messages_that_are_no_frames_end_the_stream_with_a_reason_and_hurt_nobod
             fragment(Data::Reserved(5), b"x"),
             protocol,
         ),
-        ("too many items", items(257), large),
+        ("too many items", empty(257), large),
         ("too many bytes", Message::binary(vec![0; (512 << 10) + 1]), large),
         ("far too many bytes", Message::binary(vec![0; 4 << 20]), large),
     ];
@@ -157,6 +158,13 @@ async fn messages_that_are_no_frames_end_the_stream_with_a_reason_and_hurt_nobod
     }
     bystander.say(Item::Heartbeat(v1::Heartbeat { token: 3 })).await;
     assert!(matches!(bystander.event().await, Event::HeartbeatAck(ack) if ack.token == 3));
+}
+
+/// A frame whose bytes happen to be a text.
+fn as_text(item: Item) -> Message {
+    let items = vec![v1::ClientItem { item: Some(item) }];
+    let frame = prost::Message::encode_to_vec(&v1::ClientFrame { items });
+    Message::text(String::from_utf8(frame).expect("a text"))
 }
 
 #[tokio::test]
