@@ -4,6 +4,7 @@
 //! - [`world`]: a platform for one test, its users and devices; checked for defects at the end
 //! - [`api`]: the unary services as a back end or a device
 //! - [`wire`]: one device stream, frame by frame: for what a good client never does
+//! - [`socket`]: the same over a WebSocket
 //! - [`phone`]: a good client: cursor, outbox, acknowledgements, reconnects
 //! - [`raw`]: any bytes at all
 //! - [`checks`]: what must hold of the store and of the nodes after every test
@@ -17,6 +18,7 @@ pub mod api;
 pub mod checks;
 pub mod phone;
 pub mod raw;
+pub mod socket;
 pub mod wire;
 pub mod world;
 

@@ -1,6 +1,8 @@
 //! How many unary calls a caller may make: a device few, a back end many. Sending has the stream's own limit, so that a
-//! device gains nothing by sending in calls. Each gateway counts for itself.
+//! device gains nothing by sending in calls. Calls without credentials are counted by the address that they come from.
+//! Each gateway counts for itself.
 
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use tern_proto::v1::ErrorReason;
 use tern_types::{DeviceId, Timestamp};
 use tokio::time::Instant;
 
+use crate::connection::ClientAddress;
 use crate::session::gcra::Gcra;
 
 /// Callers remembered: more than call within [`IDLE`]. One that is forgotten begins with a full burst.
@@ -19,6 +22,8 @@ const MAX_CALLERS: u64 = 200_000;
 const IDLE: Duration = Duration::from_secs(60);
 /// Seconds of its rate that a back end may call at once.
 const KEY_BURST_SECONDS: u32 = 2;
+/// Addresses remembered, apart from callers: a stranger with many of them displaces only other strangers.
+const MAX_ADDRESSES: u64 = 100_000;
 /// The method that has the sends' limit besides.
 const SEND: &str = "/tern.v1.Chats/SendMessage";
 
@@ -35,6 +40,8 @@ pub struct Rates {
     pub device_calls: Rate,
     pub device_sends: Rate,
     pub key_calls_per_second: u32,
+    /// Without credentials, of one address. `None`: no limit.
+    pub stranger_calls: Option<Rate>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,6 +56,7 @@ enum Counted {
 pub struct CallLimits {
     rates: Rates,
     counts: Cache<Counted, Arc<Mutex<Gcra>>>,
+    addresses: Cache<ClientAddress, Arc<Mutex<Gcra>>>,
     started: Instant,
 }
 
@@ -58,6 +66,10 @@ impl CallLimits {
             rates,
             counts: Cache::builder()
                 .max_capacity(MAX_CALLERS)
+                .time_to_idle(IDLE)
+                .build(),
+            addresses: Cache::builder()
+                .max_capacity(MAX_ADDRESSES)
                 .time_to_idle(IDLE)
                 .build(),
             started: Instant::now(),
@@ -88,9 +100,33 @@ impl CallLimits {
         }
     }
 
+    /// Counts one call without credentials. Where the address is not known it is let through.
+    ///
+    /// # Errors
+    ///
+    /// RATE_LIMITED, with the time after which it would be let through.
+    pub async fn take_stranger(&self, address: Option<ClientAddress>) -> Result<(), ApiError> {
+        let (Some(address), Some(rate)) = (address, self.rates.stranger_calls) else {
+            return Ok(());
+        };
+        self.take_one(&self.addresses, address, rate).await
+    }
+
     async fn count(&self, what: Counted, rate: Rate) -> Result<(), ApiError> {
+        self.take_one(&self.counts, what, rate).await
+    }
+
+    async fn take_one<K>(
+        &self,
+        counts: &Cache<K, Arc<Mutex<Gcra>>>,
+        what: K,
+        rate: Rate,
+    ) -> Result<(), ApiError>
+    where
+        K: Hash + Eq + Send + Sync + 'static,
+    {
         let new = async { Arc::new(Mutex::new(Gcra::new(rate.per_second, rate.burst))) };
-        let count = self.counts.get_with(what, new).await;
+        let count = counts.get_with(what, new).await;
         let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
         count.take(since(self.started)).map_err(limited)
     }
@@ -122,6 +158,10 @@ mod tests {
                 burst: 2,
             },
             key_calls_per_second: 50,
+            stranger_calls: Some(Rate {
+                per_second: 1,
+                burst: 3,
+            }),
         })
     }
 
@@ -164,5 +204,47 @@ mod tests {
             scopes: Vec::new(),
         };
         assert_eq!(passed(&limits, &key, SEND).await, 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_are_counted_by_address_apart_from_callers_or_not_at_all() {
+        let limits = limits();
+        let address = |last| Some(ClientAddress::new([192, 0, 2, last].into()));
+        for last in [1, 2] {
+            for _ in 0..3 {
+                limits
+                    .take_stranger(address(last))
+                    .await
+                    .expect("within the burst");
+            }
+            let refused = limits.take_stranger(address(last)).await.expect_err("too many");
+            assert_eq!(
+                (refused.reason, refused.retry_after),
+                (ErrorReason::RateLimited, Some(Duration::from_secs(1)))
+            );
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(limits.take_stranger(address(1)).await.is_ok());
+        assert!(limits.take_stranger(address(1)).await.is_err());
+        assert!(limits.take_stranger(None).await.is_ok());
+
+        let unlimited = CallLimits::new(Rates {
+            stranger_calls: None,
+            ..limits.rates
+        });
+        for _ in 0..1000 {
+            unlimited.take_stranger(address(1)).await.expect("no limit");
+        }
+    }
+
+    #[tokio::test]
+    async fn addresses_take_bounded_memory() {
+        let limits = limits();
+        for number in 0..200_000_u32 {
+            let address = ClientAddress::new(number.to_be_bytes().into());
+            let _ = limits.take_stranger(Some(address)).await;
+        }
+        limits.addresses.run_pending_tasks().await;
+        assert!(limits.addresses.entry_count() <= MAX_ADDRESSES);
     }
 }

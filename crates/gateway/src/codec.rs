@@ -1,14 +1,19 @@
 //! The codec of the device stream: frames come in with their bodies uncopied and their items counted before any is
 //! decoded; frames go out as events that were encoded elsewhere.
 
-use bytes::{Buf, Bytes};
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, BufMut, Bytes};
+use futures::Stream;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tern_proto::raw::{event_len_in_frame, put_event};
 use tern_proto::v1;
 use tern_types::limits::MAX_FRAME_ITEMS;
-use tonic::Status;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Status, Streaming};
 
 /// A stream's buffers begin this small (most streams are idle) and a write is handed on at this size. Measured: 23 KiB
 /// a stream instead of 40.
@@ -22,15 +27,38 @@ pub struct Frame {
     pub events: Vec<Bytes>,
 }
 
+impl Frame {
+    /// Bytes of the encoded `ServerFrame`.
+    pub fn encoded_len(&self) -> usize {
+        self.events.iter().map(|event| event_len_in_frame(event)).sum()
+    }
+
+    /// The encoded `ServerFrame`.
+    pub fn encode(&self, dst: &mut impl BufMut) {
+        for event in &self.events {
+            put_event(dst, event);
+        }
+    }
+}
+
 /// A frame that came in, or what is wrong with it. A frame that cannot be read is no error of the codec: the stream
 /// still has to say so in its last event.
 #[derive(Debug)]
 pub enum Incoming {
     Frame(Vec<v1::ClientItem>),
-    /// No `ClientFrame`.
-    Garbage,
-    TooManyItems,
+    /// It breaks the protocol, and how.
+    Malformed(&'static str),
+    /// It goes beyond a limit, and which.
+    TooLarge(&'static str),
+    /// The connection is gone: nobody hears a last word.
+    Gone,
 }
+
+const NO_FRAME: Incoming = Incoming::Malformed("a frame is no ClientFrame");
+const TOO_MANY_ITEMS: Incoming = Incoming::TooLarge("a frame has more items than Limits.max_frame_items");
+/// What every transport says of a frame that it does not even read.
+pub(crate) const TOO_MANY_BYTES: Incoming =
+    Incoming::TooLarge("a frame has more bytes than Limits.max_frame_bytes");
 
 /// See the module.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,10 +84,8 @@ impl Encoder for FrameCodec {
     type Error = Status;
 
     fn encode(&mut self, frame: Frame, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        dst.reserve(frame.events.iter().map(|event| event_len_in_frame(event)).sum());
-        for event in &frame.events {
-            put_event(dst, event);
-        }
+        dst.reserve(frame.encoded_len());
+        frame.encode(dst);
         Ok(())
     }
 
@@ -82,14 +108,35 @@ impl Decoder for FrameCodec {
     }
 }
 
+/// The frames of a gRPC stream.
+pub struct GrpcFrames(pub Streaming<Incoming>);
+
+impl Stream for GrpcFrames {
+    type Item = Incoming;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Incoming>> {
+        Pin::new(&mut self.0)
+            .poll_next(cx)
+            .map(|frame| frame.map(|frame| frame.unwrap_or_else(|status| unreadable(&status))))
+    }
+}
+
+fn unreadable(status: &Status) -> Incoming {
+    if status.code() == Code::OutOfRange {
+        TOO_MANY_BYTES
+    } else if status.source().is_some() || status.code() == Code::Cancelled {
+        Incoming::Gone
+    } else {
+        Incoming::Malformed("the stream is not framed as gRPC")
+    }
+}
+
 /// Decodes one `ClientFrame`, never more than [`MAX_FRAME_ITEMS`] items of it.
 pub fn read_frame(frame: Bytes) -> Incoming {
     match count_items(frame.clone()) {
-        Some(count) if count > MAX_FRAME_ITEMS => Incoming::TooManyItems,
-        Some(_) => {
-            v1::ClientFrame::decode(frame).map_or(Incoming::Garbage, |frame| Incoming::Frame(frame.items))
-        }
-        None => Incoming::Garbage,
+        Some(count) if count > MAX_FRAME_ITEMS => TOO_MANY_ITEMS,
+        Some(_) => v1::ClientFrame::decode(frame).map_or(NO_FRAME, |frame| Incoming::Frame(frame.items)),
+        None => NO_FRAME,
     }
 }
 
@@ -116,7 +163,6 @@ fn count_items(mut frame: Bytes) -> Option<usize> {
 mod tests {
     use bytes::BytesMut;
     use proptest::prelude::*;
-    use tern_proto::raw;
 
     use super::*;
 
@@ -139,10 +185,8 @@ mod tests {
             let events: Vec<_> = parts.into_iter().map(|(seq, text)| entry(seq, text)).collect();
             let frame = Frame { events: events.iter().map(|event| event.encode_to_vec().into()).collect() };
             let mut out = BytesMut::new();
-            for event in &frame.events {
-                raw::put_event(&mut out, event);
-            }
-            prop_assert_eq!(out.len(), frame.events.iter().map(|event| event_len_in_frame(event)).sum::<usize>());
+            frame.encode(&mut out);
+            prop_assert_eq!(out.len(), frame.encoded_len());
             prop_assert_eq!(out.freeze(), Bytes::from(v1::ServerFrame { events }.encode_to_vec()));
         }
 
@@ -151,8 +195,9 @@ mod tests {
             let expected = v1::ClientFrame::decode(bytes.as_slice()).ok().map(|frame| frame.items);
             match read_frame(bytes.into()) {
                 Incoming::Frame(items) => prop_assert_eq!(Some(items), expected),
-                Incoming::Garbage => prop_assert_eq!(expected, None),
-                Incoming::TooManyItems => prop_assert!(expected.is_some_and(|items| items.len() > MAX_FRAME_ITEMS)),
+                Incoming::Malformed(_) => prop_assert_eq!(expected, None),
+                Incoming::TooLarge(_) => prop_assert!(expected.is_some_and(|items| items.len() > MAX_FRAME_ITEMS)),
+                Incoming::Gone => prop_assert!(false, "bytes say nothing of the connection"),
             }
         }
     }
@@ -171,7 +216,7 @@ mod tests {
         );
         assert!(matches!(
             read_frame(frame(MAX_FRAME_ITEMS + 1)),
-            Incoming::TooManyItems
+            Incoming::TooLarge(_)
         ));
     }
 }

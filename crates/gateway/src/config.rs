@@ -7,6 +7,7 @@ use std::time::Duration;
 use tern_node::config::seconds;
 
 use crate::call_limits::{Rate, Rates};
+use crate::origins::Origins;
 use crate::session::Settings;
 
 /// Settings of a gateway.
@@ -24,6 +25,10 @@ pub struct Config {
     /// Serve plain text on an address that is not loopback: only behind something that ends TLS
     #[arg(long, env = "TERN_GATEWAY_PLAINTEXT")]
     pub gateway_plaintext: bool,
+    /// Web sites whose pages may use this gateway from a browser, by gRPC-Web and WebSocket: origins such as
+    /// https://app.example.com, comma separated, or * for all. Clients that are no browsers need none
+    #[arg(long, env = "TERN_GATEWAY_ALLOWED_ORIGINS", default_value = "")]
+    pub gateway_allowed_origins: Origins,
     /// Files with the Ed25519 keys that access tokens are verified with, in PEM, private or public, comma separated
     #[arg(long, env = "TERN_TOKEN_VERIFY_FILES", value_delimiter = ',', required = true)]
     pub token_verify_files: Vec<PathBuf>,
@@ -61,6 +66,13 @@ pub struct Config {
     /// Unary calls that a back end's API key may make in a second on this gateway
     #[arg(long, env = "TERN_GATEWAY_KEY_CALLS_PER_SECOND", default_value_t = 5000)]
     pub gateway_key_calls_per_second: u32,
+    /// Calls of Auth, which carry no credentials, that one address may make in a second over time. 0: no limit, for
+    /// gateways behind a load balancer that ends connections, where all clients have its address
+    #[arg(long, env = "TERN_GATEWAY_AUTH_CALLS_PER_SECOND", default_value_t = 20)]
+    pub gateway_auth_calls_per_second: u32,
+    /// Calls of Auth that one address may make at once: many phones share one behind a carrier's or an office's NAT
+    #[arg(long, env = "TERN_GATEWAY_AUTH_CALL_BURST", default_value_t = 500)]
+    pub gateway_auth_call_burst: u32,
     /// Seconds after which what a device has not acknowledged is sent again
     #[arg(long, env = "TERN_GATEWAY_ACK_TIMEOUT", default_value = "5", value_parser = seconds)]
     pub gateway_ack_timeout: Duration,
@@ -88,6 +100,10 @@ impl Config {
                 burst: self.gateway_send_burst,
             },
             key_calls_per_second: self.gateway_key_calls_per_second,
+            stranger_calls: (self.gateway_auth_calls_per_second > 0).then_some(Rate {
+                per_second: self.gateway_auth_calls_per_second,
+                burst: self.gateway_auth_call_burst,
+            }),
         }
     }
 

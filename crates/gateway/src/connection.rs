@@ -4,6 +4,7 @@
 //! connection's own task can reset it.
 
 use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,13 +12,13 @@ use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
 
 /// What all streams of a connection share.
 #[derive(Debug, Default)]
 pub struct Connection {
     cut: AtomicBool,
-    reader: AtomicWaker,
+    /// Of the one task that reads and writes.
+    task: AtomicWaker,
     /// Device streams on it: more than one where a proxy carries them.
     pub streams: AtomicUsize,
 }
@@ -26,7 +27,7 @@ impl Connection {
     /// Ends it, and all its streams.
     pub fn cut(&self) {
         self.cut.store(true, Ordering::Release);
-        self.reader.wake();
+        self.task.wake();
     }
 
     /// The one that a request came by, with TLS or without.
@@ -34,11 +35,32 @@ impl Connection {
         extensions.get::<Arc<Self>>().cloned()
     }
 
-    fn check(&self) -> io::Result<()> {
+    /// Whatever the task waits for, a cut wakes it.
+    fn check(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.task.register(cx.waker());
         if self.cut.load(Ordering::Acquire) {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut off"));
         }
         Ok(())
+    }
+}
+
+/// Where a request comes from, as the connection says: behind a load balancer that ends connections, the balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientAddress(IpAddr);
+
+impl ClientAddress {
+    /// Of a connection's peer. What one subscriber has is one address: of IPv6 the network of 64 bits.
+    pub fn new(peer: IpAddr) -> Self {
+        match peer.to_canonical() {
+            IpAddr::V6(peer) => Self(Ipv6Addr::from_bits(peer.to_bits() & !u128::from(u64::MAX)).into()),
+            v4 => Self(v4),
+        }
+    }
+
+    /// The one that a request came from.
+    pub fn of(extensions: &http::Extensions) -> Option<Self> {
+        extensions.get::<Self>().copied()
     }
 }
 
@@ -56,12 +78,9 @@ impl<T> Cuttable<T> {
             connection: Arc::default(),
         }
     }
-}
 
-impl<T> Connected for Cuttable<T> {
-    type ConnectInfo = Arc<Connection>;
-
-    fn connect_info(&self) -> Arc<Connection> {
+    /// What requests that come by it are to know: see [`Connection::of`].
+    pub fn connection(&self) -> Arc<Connection> {
         self.connection.clone()
     }
 }
@@ -72,21 +91,19 @@ impl<T: AsyncRead + Unpin> AsyncRead for Cuttable<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        // A connection always waits to read: this wakes it whatever else it waits for.
-        self.connection.reader.register(cx.waker());
-        self.connection.check()?;
+        self.connection.check(cx)?;
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Cuttable<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.connection.check()?;
+        self.connection.check(cx)?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.connection.check()?;
+        self.connection.check(cx)?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -99,7 +116,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cuttable<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.connection.check()?;
+        self.connection.check(cx)?;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
@@ -114,11 +131,23 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_subscriber_has_one_address() {
+        let address = |text: &str| ClientAddress::new(text.parse().expect("an address"));
+        assert_eq!(address("192.0.2.7"), address("::ffff:192.0.2.7"));
+        assert_ne!(address("192.0.2.7"), address("192.0.2.8"));
+        assert_eq!(
+            address("2001:db8:1:2::1"),
+            address("2001:db8:1:2:ffff:ffff:ffff:ffff")
+        );
+        assert_ne!(address("2001:db8:1:2::1"), address("2001:db8:1:3::1"));
+    }
+
     #[tokio::test]
     async fn a_connection_that_is_cut_wakes_its_reader_with_an_error_and_writes_no_more() {
         let (here, _there) = tokio::io::duplex(64);
         let mut io = Cuttable::new(here);
-        let connection = io.connect_info();
+        let connection = io.connection();
         io.write_all(b"words").await.expect("written");
         let read = async { io.read_u8().await.map_err(|error| error.kind()) };
         let cut = async { connection.cut() };

@@ -10,27 +10,33 @@
 //!
 //! - [`config`], [`server`], [`metrics`]: settings, wiring, figures
 //! - [`session`]: one stream as a pure state machine
-//! - [`stream`], [`item`], [`codec`], [`mailbox`]: its adapter to the wire and to the other tasks
+//! - [`stream`], [`item`], [`mailbox`], [`clock`]: its adapter to the clients and to the other tasks
+//! - [`codec`], [`websocket`]: what carries it, gRPC or a WebSocket
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
-//! - [`public`], [`connection`], [`watchdog`]: the listener for clients, their connections, and the end of those that take
-//!   nothing
+//! - [`public`], [`listener`], [`tls`]: what clients are served, and on which connections
+//! - [`origins`], [`cors`]: which web sites' pages are served too
+//! - [`connection`], [`watchdog`]: the end of connections that take nothing
 //! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
 
 pub mod auth;
 pub mod call_limits;
 pub mod chat_links;
+pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod connection;
+pub mod cors;
 pub mod gateway;
 pub mod inbox_reader;
 pub mod item;
+pub mod listener;
 pub mod mailbox;
 pub mod methods;
 pub mod metrics;
 pub mod node_service;
 pub mod nodes;
+pub mod origins;
 pub mod peek;
 pub mod presence_links;
 pub mod proxy;
@@ -41,6 +47,8 @@ pub mod server;
 pub mod session;
 pub mod stream;
 pub mod sweep;
+pub mod tls;
 pub mod watchdog;
+pub mod websocket;
 
 pub use config::Config;

@@ -10,6 +10,8 @@ const STREAMS: &str = "tern_gateway_streams";
 const ENDS: &str = "tern_gateway_stream_ends_total";
 const OPENS: &str = "tern_gateway_opens_total";
 const STREAMS_CUT: &str = "tern_gateway_streams_cut_total";
+const WEBSOCKETS: &str = "tern_gateway_websockets_total";
+const ORIGINS_REFUSED: &str = "tern_gateway_origins_refused_total";
 const FRAMES_OUT: &str = "tern_gateway_frames_out_total";
 const EVENTS_OUT: &str = "tern_gateway_events_out_total";
 const ITEMS_IN: &str = "tern_gateway_items_in_total";
@@ -34,6 +36,14 @@ pub(crate) fn describe() {
     describe_counter!(
         STREAMS_CUT,
         "Streams whose connection was cut off because they took nothing"
+    );
+    describe_counter!(
+        WEBSOCKETS,
+        "Requests for a WebSocket: those that became one, and those that did not"
+    );
+    describe_counter!(
+        ORIGINS_REFUSED,
+        "Requests of pages whose origin is not allowed, to the unary APIs"
     );
     describe_counter!(FRAMES_OUT, "Frames written to devices");
     describe_counter!(EVENTS_OUT, "Events written to devices");
@@ -79,6 +89,14 @@ pub(crate) fn stream_ended(outcome: Option<&ApiError>, opened: bool) {
 
 pub(crate) fn stream_cut() {
     counter!(STREAMS_CUT).increment(1);
+}
+
+pub(crate) fn websocket(outcome: &'static str) {
+    counter!(WEBSOCKETS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn origin_refused() {
+    counter!(ORIGINS_REFUSED).increment(1);
 }
 
 pub(crate) fn opened() {

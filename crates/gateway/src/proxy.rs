@@ -24,6 +24,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::auth::Auth;
 use crate::call_limits::CallLimits;
+use crate::connection::ClientAddress;
 use crate::methods::{self, Method, Target};
 use crate::nodes::{self, MAP_PATIENCE};
 use crate::{metrics, peek};
@@ -79,12 +80,14 @@ impl Proxy {
     }
 
     async fn call(&self, method: &Method, request: Request<Streaming<Bytes>>) -> Result<Bytes, Status> {
-        let (metadata, _, mut messages) = request.into_parts();
+        let (metadata, extensions, mut messages) = request.into_parts();
         let mut onward = MetadataMap::new();
         if method.authenticated {
             let caller = self.auth.principal(&metadata).await?;
             self.limits.take(&caller, &method.path).await?;
             caller.write(&mut onward);
+        } else {
+            self.limits.take_stranger(ClientAddress::of(&extensions)).await?;
         }
         for key in PASSED_ON {
             if let Some(value) = metadata.get(key) {

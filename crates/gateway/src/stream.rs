@@ -1,15 +1,14 @@
-//! A device's stream: the response stream itself polls what the client sends, the mailbox and the timer, and feeds the
-//! session; no task is spawned for it. Whatever waits goes out as one frame.
+//! A device's stream, whatever carries it: gRPC ([`crate::codec`]) and WebSockets ([`crate::websocket`]) each give it the
+//! client's frames and write what it yields. The stream itself polls those frames, the mailbox and the timer, and feeds
+//! the session; no task is spawned for it. Whatever waits goes out as one frame.
 //!
 //! Its slow-consumer rule: nobody waits for a device. While its transport takes nothing, the stream is not polled; the
 //! mailbox fills to its bounds, and the device is served from its inbox afterwards.
 
 use std::collections::VecDeque;
-use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -18,9 +17,10 @@ use tern_proto::{ApiError, v1};
 use tern_types::limits::MAX_FRAME_EVENTS;
 use tern_types::{SessionId, Timestamp};
 use tokio::time::{Instant, Sleep};
-use tonic::{Code, Status, Streaming};
+use tonic::Status;
 
 use crate::chat_links::Routes;
+use crate::clock::Clock;
 use crate::codec::{Frame, Incoming};
 use crate::connection::Connection;
 use crate::gateway::{Gateway, Registered};
@@ -34,16 +34,14 @@ use crate::watchdog::Watch;
 const MAX_FRAME_BYTES: usize = 512 << 10;
 /// Rounds over the sources before others get their turn. Each takes all mail, one frame of the client.
 const ROUNDS: usize = 4;
-/// A timer is set no further ahead than this.
-const MAX_SLEEP: Duration = Duration::from_secs(3600);
 
 /// See the module.
-pub struct DeviceStream {
+pub struct DeviceStream<I> {
     gateway: Arc<Gateway>,
     id: SessionId,
     session: Session,
     /// `None` once the client's side is done.
-    inbound: Option<Streaming<Incoming>>,
+    inbound: Option<I>,
     /// Of the client's last frame.
     items: VecDeque<v1::ClientItem>,
     mailbox: Arc<Mailbox>,
@@ -70,12 +68,8 @@ enum End {
     Over,
 }
 
-impl DeviceStream {
-    pub fn new(
-        gateway: Arc<Gateway>,
-        inbound: Streaming<Incoming>,
-        connection: Option<Arc<Connection>>,
-    ) -> Self {
+impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
+    pub fn new(gateway: Arc<Gateway>, inbound: I, connection: Option<Arc<Connection>>) -> Self {
         metrics::stream_began();
         let id = gateway.registry.next_id();
         let clock = Clock::start();
@@ -282,31 +276,15 @@ impl DeviceStream {
         news
     }
 
-    fn take_frame(&mut self, frame: Option<Result<Incoming, Status>>) {
+    fn take_frame(&mut self, frame: Option<Incoming>) {
         match frame {
-            Some(Ok(Incoming::Frame(items))) => {
+            Some(Incoming::Frame(items)) => {
                 self.items = items.into();
                 self.apply(Event::Frame);
             }
-            Some(Ok(Incoming::Garbage)) => self.apply(Event::BadFrame("a frame is no ClientFrame")),
-            Some(Ok(Incoming::TooManyItems)) => {
-                self.apply(Event::FrameTooLarge(
-                    "a frame has more items than Limits.max_frame_items",
-                ));
-            }
-            Some(Err(status)) => {
-                self.inbound = None;
-                if status.code() == Code::OutOfRange {
-                    self.apply(Event::FrameTooLarge(
-                        "a frame has more bytes than Limits.max_frame_bytes",
-                    ));
-                } else if status.source().is_some() || status.code() == Code::Cancelled {
-                    // The connection is gone: nobody hears a Closing.
-                    self.carry_out(Effect::End(None));
-                } else {
-                    self.apply(Event::BadFrame("the stream is not framed as gRPC"));
-                }
-            }
+            Some(Incoming::Malformed(why)) => self.apply(Event::BadFrame(why)),
+            Some(Incoming::TooLarge(why)) => self.apply(Event::FrameTooLarge(why)),
+            Some(Incoming::Gone) => self.carry_out(Effect::End(None)),
             None => {
                 self.inbound = None;
                 self.apply(Event::HalfClosed);
@@ -314,8 +292,65 @@ impl DeviceStream {
         }
     }
 
+    /// The next frame, or the status after the last one. The transport asks for it when it has taken the one before.
+    pub fn poll_next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ApiError>>> {
+        let polled = self.poll_frame(cx);
+        self.watch.polled(polled.is_ready(), self.timer.deadline());
+        polled
+    }
+
+    /// What is left of the client's side, for a transport that still has to end it.
+    pub fn take_inbound(&mut self) -> Option<I> {
+        self.inbound.take()
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ApiError>>> {
+        let mut news = true;
+        for _ in 0..ROUNDS {
+            if self.has_ended() || self.out.len() >= MAX_FRAME_EVENTS {
+                break;
+            }
+            news = self.look(cx);
+            if !news {
+                break;
+            }
+        }
+        if let Some(frame) = pack(&mut self.out) {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        match std::mem::replace(&mut self.end, End::Over) {
+            End::Not => self.end = End::Not,
+            End::With(Some(error)) => return Poll::Ready(Some(Err(error))),
+            End::With(None) | End::Over => return Poll::Ready(None),
+        }
+        if news {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl<I> DeviceStream<I> {
     fn has_ended(&self) -> bool {
         !matches!(self.end, End::Not)
+    }
+}
+
+/// As gRPC's response.
+impl<I: Stream<Item = Incoming> + Unpin> Stream for DeviceStream<I> {
+    type Item = Result<Frame, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let frame = self.get_mut().poll_next_frame(cx);
+        frame.map(|frame| frame.map(|frame| frame.map_err(Status::from)))
+    }
+}
+
+impl<I> Drop for DeviceStream<I> {
+    fn drop(&mut self) {
+        if !self.session.has_ended() && !self.has_ended() {
+            metrics::stream_ended(None, self.opened);
+        }
     }
 }
 
@@ -340,77 +375,6 @@ fn pack(out: &mut VecDeque<Bytes>) -> Option<Frame> {
     Some(Frame { events })
 }
 
-impl Stream for DeviceStream {
-    type Item = Result<Frame, Status>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let this = self.get_mut();
-        let polled = this.poll_frame(cx);
-        this.watch.polled(polled.is_ready(), this.timer.deadline());
-        polled
-    }
-}
-
-impl DeviceStream {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Status>>> {
-        let mut news = true;
-        for _ in 0..ROUNDS {
-            if self.has_ended() || self.out.len() >= MAX_FRAME_EVENTS {
-                break;
-            }
-            news = self.look(cx);
-            if !news {
-                break;
-            }
-        }
-        if let Some(frame) = pack(&mut self.out) {
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        match std::mem::replace(&mut self.end, End::Over) {
-            End::Not => self.end = End::Not,
-            End::With(Some(error)) => return Poll::Ready(Some(Err(error.into()))),
-            End::With(None) | End::Over => return Poll::Ready(None),
-        }
-        if news {
-            cx.waker().wake_by_ref();
-        }
-        Poll::Pending
-    }
-}
-
-impl Drop for DeviceStream {
-    fn drop(&mut self) {
-        if !self.session.has_ended() && !self.has_ended() {
-            metrics::stream_ended(None, self.opened);
-        }
-    }
-}
-
-/// A stream's time: the wall clock's when it began, and what has passed since. A step of the wall clock neither ends
-/// streams nor keeps them from ending.
-#[derive(Debug, Clone, Copy)]
-struct Clock {
-    began: Timestamp,
-    at: Instant,
-}
-
-impl Clock {
-    fn start() -> Self {
-        Self {
-            began: Timestamp::now(),
-            at: Instant::now(),
-        }
-    }
-
-    fn now(&self) -> Timestamp {
-        self.began + self.at.elapsed()
-    }
-
-    fn until(&self, due: Timestamp) -> Duration {
-        due.since(self.now()).min(MAX_SLEEP)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -420,15 +384,6 @@ mod tests {
         std::iter::from_fn(|| pack(&mut out))
             .map(|frame| frame.events.iter().map(Bytes::len).collect())
             .collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_streams_time_is_what_has_passed_whatever_the_wall_clock_says() {
-        let clock = Clock::start();
-        let hour = Duration::from_secs(3600);
-        let due = clock.now() + hour;
-        tokio::time::advance(hour).await;
-        assert_eq!((clock.now(), clock.until(due)), (due, Duration::ZERO));
     }
 
     #[test]

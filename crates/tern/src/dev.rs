@@ -40,6 +40,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         .chats(args.chats.into())
         .gateway_ports(&GATEWAY_PORTS)
         .env("TERN_GATEWAY_REFLECTION", "true")
+        // A page under development is served from anywhere; what it may do, its token says.
+        .env("TERN_GATEWAY_ALLOWED_ORIGINS", "*")
         .start();
     let mut platform = tokio::select! {
         platform = start => platform?,

@@ -1,0 +1,49 @@
+//! A stream's time.
+
+use std::time::Duration;
+
+use tern_types::Timestamp;
+use tokio::time::Instant;
+
+/// A timer is set no further ahead than this.
+const MAX_SLEEP: Duration = Duration::from_secs(3600);
+
+/// The wall clock's when it began, and what has passed since. A step of the wall clock neither ends
+/// streams nor keeps them from ending.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    began: Timestamp,
+    at: Instant,
+}
+
+impl Clock {
+    pub fn start() -> Self {
+        Self {
+            began: Timestamp::now(),
+            at: Instant::now(),
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.began + self.at.elapsed()
+    }
+
+    /// From now until then.
+    pub fn until(&self, due: Timestamp) -> Duration {
+        due.since(self.now()).min(MAX_SLEEP)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_streams_time_is_what_has_passed_whatever_the_wall_clock_says() {
+        let clock = Clock::start();
+        let hour = Duration::from_secs(3600);
+        let due = clock.now() + hour;
+        tokio::time::advance(hour).await;
+        assert_eq!((clock.now(), clock.until(due)), (due, Duration::ZERO));
+    }
+}

@@ -1,0 +1,91 @@
+//! Cross-origin requests: what a browser wants to hear before a page of another site may call the unary APIs by gRPC-Web,
+//! and read the answer. Nothing that is no browser sends an `Origin`, and nothing changes for it.
+
+use std::convert::Infallible;
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, VARY,
+};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use tonic::body::Body;
+use tower::{Service, ServiceExt};
+
+use crate::metrics;
+use crate::origins::{Origins, Refused};
+
+/// Calls are POST.
+const METHODS: HeaderValue = HeaderValue::from_static("POST");
+/// What clients of gRPC-Web send: credentials, the form of the message, a deadline, the trace.
+const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
+    "authorization, content-type, grpc-timeout, traceparent, tracestate, x-grpc-web, x-user-agent",
+);
+/// A failure without a message has its status here. Pages read no others unless they are named.
+const EXPOSED_HEADERS: HeaderValue =
+    HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin");
+/// For how long a browser need not ask again: two hours, the most that any believes. Seconds.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
+
+/// Answers a browser's question whether a page may call, and has every other request answered by `calls`, where its
+/// page may.
+pub async fn answer<S, B>(origins: &Origins, calls: S, request: Request<B>) -> Response<Body>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+{
+    let origin = match origins.check(request.headers()) {
+        Ok(None) => return call(calls, request).await,
+        Ok(Some(origin)) => origin.clone(),
+        Err(refused) => return refuse(refused),
+    };
+    let asks =
+        request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if asks {
+        preflight()
+    } else {
+        let mut response = call(calls, request).await;
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
+        response
+    };
+    allow(response.headers_mut(), origin);
+    response
+}
+
+async fn call<S, B>(calls: S, request: Request<B>) -> Response<Body>
+where
+    S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
+{
+    match calls.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+fn preflight() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+    headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
+    headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+    response
+}
+
+/// No credentials are allowed: there are none but those that the page itself puts into `authorization`.
+fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.append(VARY, HeaderValue::from_static("origin"));
+}
+
+fn refuse(refused: Refused) -> Response<Body> {
+    metrics::origin_refused();
+    let mut response = Response::new(Body::new(http_body_util::Full::from(format!("{refused}\n"))));
+    *response.status_mut() = StatusCode::FORBIDDEN;
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(VARY, HeaderValue::from_static("origin"));
+    response
+}

@@ -1,0 +1,159 @@
+//! What the device acknowledged: written where there is a row, repeated where it may be lost.
+
+use bytes::Bytes;
+use tern_proto::v1;
+use tern_types::{ChatId, UserId};
+
+use super::{ack, live, talk};
+use crate::session::{Effect, Event, Item, Mail};
+
+#[test]
+fn an_acknowledgement_is_written_only_where_there_is_a_row() {
+    let chat = ChatId::direct(UserId::random(), UserId::random());
+    let ack = |seq| ack(chat, seq);
+    let live = |seq| live(chat, seq);
+    let mut talk = talk().opened().tell(live(1)).item(ack(1));
+    assert!(
+        matches!(
+            talk.wants[..],
+            [Effect::Ack {
+                seq: 1,
+                write: false,
+                ..
+            }]
+        ),
+        "{:?}",
+        talk.wants
+    );
+    // Forwarded already: nothing is read, but the row has to go.
+    talk = talk
+        .tell(live(2))
+        .tell(Event::Mail(Mail::Wake { chat, from: 2, to: 2 }))
+        .item(ack(2))
+        .item(ack(2));
+    assert!(
+        matches!(
+            talk.wants[1..],
+            [Effect::Ack {
+                seq: 2,
+                write: true,
+                ..
+            }]
+        ),
+        "{:?}",
+        talk.wants
+    );
+    talk = talk.tell(live(3)).item(ack(3));
+    assert_eq!(talk.wants.len(), 2, "one is written at a time");
+    // The acknowledgement of 2 came after 3 was committed: the row stays for 3.
+    talk = talk.tell(Event::Mail(Mail::AckWritten {
+        chat,
+        seq: 2,
+        row_from: 3,
+    }));
+    assert!(
+        matches!(
+            talk.wants[2..],
+            [Effect::Ack {
+                seq: 3,
+                write: true,
+                ..
+            }]
+        ),
+        "{:?}",
+        talk.wants
+    );
+    talk = talk
+        .tell(Event::Mail(Mail::AckWritten {
+            chat,
+            seq: 3,
+            row_from: 0,
+        }))
+        .tell(live(4))
+        .item(ack(4));
+    assert!(
+        matches!(
+            talk.wants[3..],
+            [Effect::Ack {
+                seq: 4,
+                write: false,
+                ..
+            }]
+        ),
+        "{:?}",
+        talk.wants
+    );
+    // A row for what was acknowledged before: its owner did not know.
+    talk = talk.tell(Event::Mail(Mail::Wake { chat, from: 4, to: 4 }));
+    assert!(
+        matches!(
+            talk.wants[4..],
+            [Effect::Ack {
+                seq: 4,
+                write: true,
+                ..
+            }]
+        ),
+        "{:?}",
+        talk.wants
+    );
+}
+
+#[test]
+fn a_wake_that_overtakes_an_older_written_acknowledgement_is_not_forgotten() {
+    let chat = ChatId::direct(UserId::random(), UserId::random());
+    let ack = |seq| ack(chat, seq);
+    let live = |seq| live(chat, seq);
+    let wake = |seq| {
+        Event::Mail(Mail::Wake {
+            chat,
+            from: seq,
+            to: seq,
+        })
+    };
+    let written = |seq, row_from| Event::Mail(Mail::AckWritten { chat, seq, row_from });
+    let mut talk = talk()
+        .opened()
+        .tell(live(1))
+        .tell(wake(1))
+        .item(ack(1))
+        .tell(live(2));
+    // The chat has moved: its new owner's wake is here before the old owner's answer.
+    talk = talk.tell(wake(2)).tell(written(1, 0));
+    talk.wants.clear();
+    talk = talk.tell(written(1, 2)).item(ack(2));
+    assert!(
+        matches!(
+            talk.wants[..],
+            [Effect::Ack {
+                seq: 2,
+                write: true,
+                ..
+            }]
+        ),
+        "{:?}",
+        talk.wants
+    );
+}
+
+#[test]
+fn fine_print_12_the_last_acknowledgement_is_sent_again_when_the_slot_moves() {
+    let chat = ChatId::direct(UserId::random(), UserId::random());
+    let ack = v1::Ack {
+        chat_id: chat.to_string(),
+        seq: 1,
+    };
+    let live = Mail::Live {
+        chat,
+        seq: 1,
+        event: Bytes::new(),
+    };
+    let talk = talk().opened().tell(Event::Mail(live)).item(Item::Ack(ack));
+    let before = talk.wants.len();
+    let talk = talk.tell(Event::Moved(&|moved| moved == chat));
+    assert!(
+        matches!(talk.wants[before..], [Effect::Ack { seq: 1, .. }]),
+        "{:?}",
+        talk.wants
+    );
+}

@@ -1,0 +1,157 @@
+//! The stream's protocol, one rule a test; a room for each of the session's own.
+
+mod acknowledgements;
+mod closing;
+mod duties;
+mod lifecycle;
+mod opening;
+mod sends;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message;
+use tern_proto::ApiError;
+use tern_proto::v1::{
+    self, CloseCode, ErrorReason, SendErrorCode, send_message, send_result, server_event::Event as Kind,
+};
+use tern_types::{ChatId, DeviceId, RequestId, SessionId, Timestamp, UserId};
+
+use super::*;
+
+const START: Timestamp = Timestamp(1_700_000_000_000);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A session with a clock and what it said.
+struct Talk {
+    session: Session,
+    now: Timestamp,
+    identity: Identity,
+    said: Vec<Kind>,
+    wants: Vec<Effect>,
+    ended: Option<Option<ApiError>>,
+}
+
+fn talk() -> Talk {
+    let identity = Identity {
+        user: UserId::random(),
+        device: DeviceId::random(),
+        expires_at: START + HOUR,
+    };
+    let session = Session::new(SessionId(9), Settings::default(), START);
+    Talk {
+        session,
+        now: START,
+        identity,
+        said: Vec::new(),
+        wants: Vec::new(),
+        ended: None,
+    }
+}
+
+fn inbox() -> Inbox {
+    Inbox {
+        active: true,
+        rows: Vec::new(),
+        store_epoch: "epoch".into(),
+    }
+}
+
+/// An entry just committed.
+fn live(chat: ChatId, seq: u64) -> Event<'static> {
+    Event::Mail(Mail::Live {
+        chat,
+        seq,
+        event: Bytes::new(),
+    })
+}
+
+fn ack(chat: ChatId, seq: u64) -> Item {
+    Item::Ack(v1::Ack {
+        chat_id: chat.to_string(),
+        seq,
+    })
+}
+
+impl Talk {
+    fn tell(mut self, event: Event<'_>) -> Self {
+        for effect in self.session.apply(event, self.now) {
+            match effect {
+                Effect::Put(event) => {
+                    self.said.extend(v1::ServerEvent::decode(event).unwrap().event);
+                }
+                Effect::End(error) => self.ended = Some(error),
+                other => self.wants.push(other),
+            }
+        }
+        self
+    }
+
+    fn item(self, item: Item) -> Self {
+        self.tell(Event::Item(item))
+    }
+
+    fn open(self) -> Self {
+        let token = Ok(self.identity);
+        self.item(Item::Open {
+            token,
+            client_version: "test/1".into(),
+            active: false,
+        })
+    }
+
+    fn opened(self) -> Self {
+        let mut talk = self
+            .open()
+            .tell(Event::Announced)
+            .tell(Event::Mail(Mail::Inbox(inbox())));
+        assert!(
+            matches!(talk.said[..], [Kind::Opened(_), Kind::CaughtUp(_)]),
+            "{:?}",
+            talk.said
+        );
+        talk.said.clear();
+        talk.wants.clear();
+        talk
+    }
+
+    fn wait(mut self, time: Duration) -> Self {
+        self.now = self.now + time;
+        self.tell(Event::Tick)
+    }
+
+    fn send(self, change: impl FnOnce(&mut v1::SendMessage)) -> Self {
+        let mut send = v1::SendMessage {
+            request_id: RequestId::random().to_string(),
+            to: Some(send_message::To::ChatId(
+                ChatId::own(self.identity.user).to_string(),
+            )),
+            ..Default::default()
+        };
+        change(&mut send);
+        self.item(Item::Send(send))
+    }
+
+    /// The code of the last event, which must be Closing, and the status' reason.
+    fn end(&self) -> (CloseCode, Option<ErrorReason>, bool) {
+        let Some(Kind::Closing(closing)) = self.said.last() else {
+            panic!("not closed: {:?}", self.said)
+        };
+        let error = self.ended.clone().expect("ended");
+        (
+            closing.code(),
+            error.map(|error| error.reason),
+            closing.may_reconnect,
+        )
+    }
+
+    fn refusal(&self) -> SendErrorCode {
+        let Some(Kind::SendResult(result)) = self.said.last() else {
+            panic!("no result: {:?}", self.said)
+        };
+        match &result.outcome {
+            Some(send_result::Outcome::Error(error)) => error.code(),
+            other => panic!("{other:?}"),
+        }
+    }
+}

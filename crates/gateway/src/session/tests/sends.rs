@@ -1,0 +1,113 @@
+//! Messages on their way up.
+
+use std::time::Duration;
+
+use tern_proto::v1::{self, SendErrorCode, send_message};
+use tern_types::limits::{MAX_BODY_BYTES, MAX_SENDS_IN_FLIGHT};
+use tern_types::{ChatId, UserId};
+
+use super::talk;
+use crate::session::{Effect, Event, Mail};
+
+#[test]
+fn what_is_wrong_with_one_send_is_its_result_and_nothing_else() {
+    type Change = fn(&mut v1::SendMessage);
+    let cases: [(&str, Change, SendErrorCode); 7] = [
+        (
+            "no request_id",
+            |send| send.request_id.clear(),
+            SendErrorCode::Invalid,
+        ),
+        (
+            "no UUID",
+            |send| send.request_id = "x".repeat(100_000),
+            SendErrorCode::Invalid,
+        ),
+        ("no address", |send| send.to = None, SendErrorCode::Invalid),
+        (
+            "no chat",
+            |send| send.to = Some(send_message::To::ChatId("x".into())),
+            SendErrorCode::Invalid,
+        ),
+        (
+            "no peer",
+            |send| send.to = Some(send_message::To::PeerUserId("x".into())),
+            SendErrorCode::Invalid,
+        ),
+        (
+            "a byte more",
+            |send| send.body = vec![0; MAX_BODY_BYTES + 1].into(),
+            SendErrorCode::TooLarge,
+        ),
+        (
+            "large envelope",
+            |send| {
+                let traceparent = "x".repeat(9000);
+                send.envelope = Some(v1::Envelope {
+                    traceparent,
+                    ..Default::default()
+                });
+            },
+            SendErrorCode::TooLarge,
+        ),
+    ];
+    for (name, change, code) in cases {
+        let talk = talk().opened().send(change);
+        assert_eq!(talk.refusal(), code, "{name}");
+        assert!(talk.wants.is_empty() && talk.ended.is_none(), "{name}");
+    }
+    let talk = talk()
+        .opened()
+        .send(|send| send.body = vec![0; MAX_BODY_BYTES].into());
+    assert!(
+        matches!(talk.wants[..], [Effect::Send { .. }]),
+        "the largest body passes"
+    );
+}
+
+#[test]
+fn a_peer_is_addressed_by_the_direct_chat_with_them() {
+    let peer = UserId::random();
+    let talk = talk()
+        .opened()
+        .send(|send| send.to = Some(send_message::To::PeerUserId(peer.to_string())));
+    let Some(Effect::Send { send, .. }) = talk.wants.first() else {
+        panic!("{:?}", talk.wants)
+    };
+    assert_eq!(
+        (send.chat, send.peer),
+        (ChatId::direct(talk.identity.user, peer), Some(peer))
+    );
+}
+
+#[test]
+fn sends_are_limited_in_flight_and_by_rate() {
+    let mut talk = talk().opened();
+    for _ in 0..MAX_SENDS_IN_FLIGHT {
+        talk = talk.send(|_| {});
+    }
+    assert!(talk.said.is_empty());
+    talk = talk.send(|_| {});
+    assert_eq!(talk.refusal(), SendErrorCode::RateLimited);
+    let in_flight: Vec<u64> = talk
+        .wants
+        .drain(..)
+        .map(|want| match want {
+            Effect::Send { reference, .. } => reference,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    for reference in in_flight {
+        talk = talk.tell(Event::Mail(Mail::SendFailed { reference }));
+        assert_eq!(talk.refusal(), SendErrorCode::Unavailable);
+    }
+    let burst = 200 - MAX_SENDS_IN_FLIGHT;
+    for _ in 0..burst {
+        talk = talk.send(|_| {});
+    }
+    assert_eq!(talk.wants.len(), burst);
+    talk = talk.send(|_| {});
+    assert_eq!(talk.refusal(), SendErrorCode::RateLimited);
+    talk = talk.wait(Duration::from_millis(50)).send(|_| {});
+    assert_eq!(talk.wants.len(), burst + 1);
+}

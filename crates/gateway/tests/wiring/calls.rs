@@ -1,0 +1,88 @@
+//! Unary calls by gRPC: who calls, and which node answers.
+
+use tern_proto::error::reason_of;
+use tern_proto::v1::chats_client::ChatsClient;
+use tern_proto::v1::{self, ErrorReason};
+use tern_types::{ChatId, UserId};
+use tonic::transport::Channel;
+use tonic::{Code, Request};
+
+use crate::support::World;
+use crate::support::items::people;
+use crate::support::raw::raw_unary;
+
+/// Asks for a chat.
+pub async fn get_chat(channel: Channel, credentials: &str, chat: ChatId) -> Result<v1::Chat, tonic::Status> {
+    let mut request = Request::new(v1::GetChatRequest {
+        chat_id: chat.to_string(),
+        ..Default::default()
+    });
+    if !credentials.is_empty() {
+        request
+            .metadata_mut()
+            .insert("authorization", format!("Bearer {credentials}").parse().unwrap());
+    }
+    // Lies about who calls.
+    request
+        .metadata_mut()
+        .insert("tern-user", UserId::SYSTEM.to_string().parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("tern-scopes", "admin".parse().unwrap());
+    let answer = ChatsClient::new(channel).get_chat(request).await?;
+    Ok(answer.into_inner().chat.unwrap_or_default())
+}
+
+#[tokio::test]
+async fn unary_calls_carry_who_calls_and_nothing_that_clients_claim() {
+    let world = World::start(&[]).await;
+    let (user, device) = people();
+    let chat = ChatId::own(user);
+    let got = get_chat(world.channel().await, &world.token(user, device), chat)
+        .await
+        .unwrap();
+    assert_eq!(
+        (got.title, got.chat_id),
+        (format!("tern-user={user}"), chat.to_string())
+    );
+    let got = get_chat(world.channel().await, "tern_good", chat).await.unwrap();
+    assert_eq!(got.title, "tern-key=k1 tern-scopes=chats:read");
+    for (credentials, reason) in [
+        ("", ErrorReason::CredentialsMissing),
+        ("nonsense", ErrorReason::TokenInvalid),
+        ("tern_bad", ErrorReason::ApiKeyInvalid),
+    ] {
+        let refused = get_chat(world.channel().await, credentials, chat)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (refused.code(), reason_of(&refused)),
+            (Code::Unauthenticated, Some(reason)),
+            "{credentials}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_call_to_a_node_that_is_not_the_owner_follows_the_map() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    world.owner("chat-1", 2, false);
+    let (channel, token) = (world.channel().await, world.token(user, device));
+    let call = tokio::spawn(async move { get_chat(channel, &token, ChatId::own(user)).await });
+    world.owner("chat-1", 2, true);
+    assert_eq!(call.await.unwrap().unwrap().created_by_user_id, "chat-1");
+}
+
+#[tokio::test]
+async fn what_is_no_service_of_ours_is_unimplemented() {
+    let world = World::start(&[]).await;
+    for path in [
+        "/tern.v1.Chats/Nonsense",
+        "/tern.internal.v1.ChatNode/ReadInbox",
+        "/x.Y/Z",
+    ] {
+        let status = raw_unary(world.channel().await, path).await;
+        assert_eq!(status.code(), Code::Unimplemented, "{path}");
+    }
+}

@@ -1,0 +1,144 @@
+//! What goes up and what comes down: sends, results, live pushes, wakes, windows, inboxes.
+
+use tern_proto::internal::{AckWritten, Result as SendOutcome, Wake, WindowReply, down_item, up_item};
+use tern_proto::v1;
+use tern_proto::v1::client_item::Item;
+use tern_proto::v1::server_event::Event;
+use tern_types::{ChatId, UserId};
+
+use crate::links::send;
+use crate::support::World;
+use crate::support::items::{entry, people, send_to, sent};
+
+#[tokio::test]
+async fn a_message_goes_up_its_result_and_live_pushes_come_down() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let mut phone = world.open(user, device).await;
+    assert!(matches!(phone.event().await, Event::CaughtUp(_)));
+
+    let chat = ChatId::direct(user, UserId::random());
+    let (request_id, item) = send_to(chat);
+    let up = send(&mut world, &mut phone, item).await;
+    let Some(up_item::Op::Send(op)) = up.op else {
+        panic!("{up:?}")
+    };
+    assert_eq!(
+        (&op.chat_id[..], &op.body[..]),
+        (&chat.as_bytes()[..], &b"hello"[..])
+    );
+    assert_eq!(
+        (&up.user_id[..], &up.device_id[..], up.session),
+        (&user.as_bytes()[..], &device.as_bytes()[..], phone.session)
+    );
+    let event = sent(&request_id, chat, 1);
+    let result = SendOutcome {
+        r#ref: up.r#ref,
+        session: up.session,
+        event,
+        chat_id: chat.to_vec().into(),
+        seq: 1,
+    };
+    world.down(down_item::Item::Result(result)).await;
+    let Event::SendResult(result) = phone.event().await else {
+        panic!("no result")
+    };
+    assert_eq!(result.request_id, request_id);
+
+    world.push(phone.session, chat, 2, entry(chat, 2)).await;
+    let Event::Entry(pushed) = phone.event().await else {
+        panic!("no entry")
+    };
+    assert_eq!(pushed.seq, 2);
+
+    // A row for what was forwarded: confirmed without reading, and the acknowledgement is written.
+    let wake = Wake {
+        wake: 77,
+        chat_id: chat.to_vec().into(),
+        from_seq: 1,
+        to_seq: 2,
+        sessions: vec![phone.session, 999],
+    };
+    world.down(down_item::Item::Wake(wake)).await;
+    let done = world.item().await;
+    assert!(matches!(done.op, Some(up_item::Op::WakeDone(done)) if done.wake == 77));
+    phone
+        .say(Item::Ack(v1::Ack {
+            chat_id: chat.to_string(),
+            seq: 2,
+        }))
+        .await;
+    let up = world.item().await;
+    let Some(up_item::Op::Ack(ack)) = &up.op else {
+        panic!("{up:?}")
+    };
+    assert_eq!((ack.seq, ack.write), (2, true));
+    let chat_id = chat.to_vec().into();
+    let written = AckWritten {
+        r#ref: up.r#ref,
+        session: up.session,
+        chat_id,
+        seq: 2,
+        row_from_seq: 0,
+    };
+    world.down(down_item::Item::AckWritten(written)).await;
+
+    drop(phone);
+    assert!(world.announced().await.ended, "presence hears of the end");
+}
+
+#[tokio::test]
+async fn what_waits_is_read_in_windows_before_caught_up() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let chat = ChatId::direct(user, UserId::random());
+    world.inbox(chat, 5);
+    let mut phone = world.open(user, device).await;
+    let request = world.window().await;
+    assert_eq!(
+        (request.from_seq, &request.device_id[..]),
+        (5, &device.as_bytes()[..])
+    );
+    let (events, seqs) = (vec![entry(chat, 5), entry(chat, 6)], vec![5, 6]);
+    let reply = WindowReply {
+        r#ref: request.r#ref,
+        session: request.session,
+        chat_id: request.chat_id,
+        events,
+        seqs,
+        next_seq: 7,
+        done: true,
+        failed: false,
+    };
+    world.reply(reply).await;
+    for seq in [5, 6] {
+        assert!(matches!(phone.event().await, Event::Entry(entry) if entry.seq == seq));
+    }
+    assert!(matches!(phone.event().await, Event::CaughtUp(_)));
+}
+
+#[tokio::test]
+async fn fine_print_9_inboxes_are_read_again_when_presence_moves_and_once_more_when_the_old_node_knows() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let mut phone = world.open(user, device).await;
+    assert!(matches!(phone.event().await, Event::CaughtUp(_)));
+    // A row of which no wake came, because the chat node asked the wrong presence node.
+    let chats = [1, 2].map(|_| ChatId::direct(user, UserId::random()));
+    world.inbox(chats[0], 7);
+    world.presence(2, &[("presence-0", true), ("presence-1", false)]);
+    let announced = world.announced().await;
+    assert_eq!((announced.session, announced.ended), (phone.session, false));
+    let window = world.window().await;
+    assert_eq!(
+        (window.from_seq, &window.chat_id[..]),
+        (7, &chats[0].as_bytes()[..])
+    );
+    world.inbox(chats[1], 8);
+    world.presence_follows(0, 2).await;
+    let window = world.window().await;
+    assert_eq!(
+        (window.from_seq, &window.chat_id[..]),
+        (8, &chats[1].as_bytes()[..])
+    );
+}

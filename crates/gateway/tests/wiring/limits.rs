@@ -1,0 +1,151 @@
+//! How many calls a caller may make.
+
+use std::net::Ipv4Addr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tern_proto::error::reason_of;
+use tern_proto::v1::auth_client::AuthClient;
+use tern_proto::v1::{ErrorReason, RefreshTokenRequest};
+use tern_types::{ChatId, DeviceId, UserId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::calls::get_chat;
+use crate::support::World;
+use crate::support::items::people;
+
+#[tokio::test]
+async fn a_device_that_calls_too_often_is_told_when_to_come_back() {
+    let world = World::start(&["--gateway-calls-per-second", "1", "--gateway-call-burst", "3"]).await;
+    let (user, device) = people();
+    let (channel, token) = (world.channel().await, world.token(user, device));
+    let call = || get_chat(channel.clone(), &token, ChatId::own(user));
+    for _ in 0..3 {
+        call().await.unwrap();
+    }
+    let refused = call().await.unwrap_err();
+    assert_eq!(
+        (refused.code(), reason_of(&refused)),
+        (Code::ResourceExhausted, Some(ErrorReason::RateLimited))
+    );
+    let wait = refused.get_details_retry_info().and_then(|info| info.retry_delay);
+    assert!(
+        wait.is_some_and(|wait| wait <= Duration::from_secs(1)),
+        "{wait:?}"
+    );
+    let other = world.token(UserId::random(), DeviceId::random());
+    get_chat(channel.clone(), &other, ChatId::own(user))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn keys_that_are_guessed_cost_accounts_little_and_hinder_no_back_end() {
+    let world = World::start(&[]).await;
+    let channel = world.channel().await;
+    let call = |key: String| {
+        let channel = channel.clone();
+        async move { get_chat(channel, &key, ChatId::own(UserId::SYSTEM)).await }
+    };
+    let asked = || world.chat.key_lookups.load(Ordering::Relaxed);
+    call("tern_good".into()).await.unwrap();
+    for _ in 0..10 {
+        let refused = call("tern_bad".into()).await.unwrap_err();
+        assert_eq!(reason_of(&refused), Some(ErrorReason::ApiKeyInvalid));
+    }
+    assert_eq!(
+        asked(),
+        2,
+        "a key that was refused is not asked for again at once"
+    );
+    let mut limited = 0;
+    for number in 0..1000 {
+        let refused = call(format!("tern_{number}")).await.unwrap_err();
+        limited += usize::from(reason_of(&refused) == Some(ErrorReason::RateLimited));
+    }
+    assert!(
+        limited > 100 && asked() < 900,
+        "{limited} limited, {} asked",
+        asked()
+    );
+    call("tern_good".into()).await.unwrap();
+}
+
+/// What a node that does not know the method answers: the call went through.
+const PASSED: Code = Code::Unimplemented;
+
+async fn refresh(channel: Channel) -> Status {
+    let answer = AuthClient::new(channel)
+        .refresh_token(RefreshTokenRequest::default())
+        .await;
+    answer.expect_err("a fake refreshes nothing")
+}
+
+/// Whether a call by gRPC-Web of a client with the address `from` went through.
+async fn refresh_from(world: &World, from: Ipv4Addr) -> bool {
+    let address: std::net::SocketAddr = world.url.trim_start_matches("http://").parse().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    let mut connection = socket.connect(address).await.unwrap();
+    let request = "POST /tern.v1.Auth/RefreshToken HTTP/1.1\r\nhost: x\r\n\
+                   x-forwarded-for: 203.0.113.7\r\nconnection: close\r\n\
+                   content-type: application/grpc-web+proto\r\ncontent-length: 5\r\n\r\n\0\0\0\0\0";
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    let code = |code: Code| answer.contains(&format!("grpc-status: {}\r\n", code as i32));
+    assert!(code(PASSED) || code(Code::ResourceExhausted), "{answer}");
+    code(PASSED)
+}
+
+#[tokio::test]
+async fn an_address_that_asks_for_tokens_too_often_is_told_when_to_come_back_and_others_are_let_through() {
+    let flags = [
+        "--gateway-auth-calls-per-second",
+        "1",
+        "--gateway-auth-call-burst",
+        "3",
+    ];
+    let world = World::start(&flags).await;
+    for _ in 0..3 {
+        assert_eq!(refresh(world.channel().await).await.code(), PASSED);
+    }
+    let refused = refresh(world.channel().await).await;
+    assert_eq!(
+        (refused.code(), reason_of(&refused)),
+        (Code::ResourceExhausted, Some(ErrorReason::RateLimited))
+    );
+    let wait = refused.get_details_retry_info().and_then(|info| info.retry_delay);
+    assert!(
+        wait.is_some_and(|wait| wait <= Duration::from_secs(1)),
+        "{wait:?}"
+    );
+    // By another connection and another protocol, whatever it says of itself.
+    assert!(!refresh_from(&world, Ipv4Addr::LOCALHOST).await);
+    assert!(refresh_from(&world, Ipv4Addr::new(127, 0, 0, 2)).await);
+    // Who has credentials is counted by them.
+    let (user, device) = people();
+    let token = world.token(user, device);
+    get_chat(world.channel().await, &token, ChatId::own(user))
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn behind_a_load_balancer_the_limit_of_addresses_is_off() {
+    let world = World::start(&[
+        "--gateway-auth-calls-per-second",
+        "0",
+        "--gateway-auth-call-burst",
+        "1",
+    ])
+    .await;
+    let channel = world.channel().await;
+    for _ in 0..50 {
+        assert_eq!(refresh(channel.clone()).await.code(), PASSED);
+    }
+}

@@ -1,0 +1,165 @@
+//! How streams end: replaced, revoked, broken, deaf, drained.
+
+use bytes::Bytes;
+use tern_proto::error::reason_of;
+use tern_proto::internal::CloseDevicesRequest;
+use tern_proto::internal::gateway_node_client::GatewayNodeClient;
+use tern_proto::v1::client_item::Item;
+use tern_proto::v1::server_event::Event;
+use tern_proto::v1::{self, CloseCode, ErrorReason};
+use tern_types::{ChatId, DeviceId, UserId};
+use tonic::Code;
+
+use crate::calls::get_chat;
+use crate::support::items::{self, people};
+use crate::support::raw::raw_stream;
+use crate::support::{Phone, World};
+
+#[tokio::test]
+async fn the_newest_stream_of_a_device_wins() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let mut first = world.open(user, device).await;
+    let mut second = world.open(user, device).await;
+    let (closing, status) = first.end().await;
+    assert_eq!(
+        (closing.code(), closing.may_reconnect),
+        (CloseCode::SessionReplaced, false)
+    );
+    let status = status.expect("a status");
+    assert_eq!(
+        (status.code(), reason_of(&status)),
+        (Code::Aborted, Some(ErrorReason::SessionReplaced))
+    );
+    // Another gateway's stream replaces it in the same way, by presence.
+    world.replaced(second.session).await;
+    assert_eq!(second.end().await.0.code(), CloseCode::SessionReplaced);
+}
+
+#[tokio::test]
+async fn streams_of_a_revoked_device_end_when_a_node_says_so_and_its_token_is_refused() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let mut phone = world.open(user, device).await;
+    let mut node = GatewayNodeClient::connect(world.internal.clone()).await.unwrap();
+    let request = CloseDevicesRequest {
+        device_ids: vec![device.to_vec().into()],
+        code: CloseCode::DeviceRevoked.into(),
+    };
+    assert_eq!(node.close_devices(request).await.unwrap().into_inner().closed, 1);
+    let (closing, status) = phone.end().await;
+    assert_eq!(closing.code(), CloseCode::DeviceRevoked);
+    assert_eq!(status.map(|status| status.code()), Some(Code::Unauthenticated));
+    let refused = get_chat(
+        world.channel().await,
+        &world.token(user, device),
+        ChatId::own(user),
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(reason_of(&refused), Some(ErrorReason::DeviceRevoked));
+}
+
+#[tokio::test]
+async fn a_replaced_or_revoked_session_is_over_at_once_also_where_its_stream_takes_nothing() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let deaf = world.open_deaf(user, device).await;
+    let newer = world.open(user, device).await;
+    let ended = world.announced().await;
+    assert_eq!((ended.session, ended.ended), (deaf.session, true));
+    drop(newer);
+    assert!(world.announced().await.ended);
+
+    let deaf = world.open_deaf(user, device).await;
+    let mut node = GatewayNodeClient::connect(world.internal.clone()).await.unwrap();
+    let request = CloseDevicesRequest {
+        device_ids: vec![device.to_vec().into()],
+        code: CloseCode::DeviceRevoked.into(),
+    };
+    node.close_devices(request).await.unwrap();
+    let ended = world.announced().await;
+    assert_eq!((ended.session, ended.ended), (deaf.session, true));
+}
+
+#[tokio::test]
+async fn a_stream_that_takes_nothing_is_cut_off_and_one_that_only_idles_is_not() {
+    let mut world = World::start(&["--gateway-stalled-after", "0.6"]).await;
+    let (user, device) = people();
+    let mut idle = world.open(UserId::random(), DeviceId::random()).await;
+    let mut deaf = world.open_deaf(user, device).await;
+    let ended = world.announced().await;
+    assert_eq!((ended.session, ended.ended), (deaf.session, true));
+    assert!(deaf.breaks().await);
+    idle.say(Item::Heartbeat(v1::Heartbeat { token: 7 })).await;
+    while !matches!(idle.event().await, Event::HeartbeatAck(ack) if ack.token == 7) {}
+}
+
+#[tokio::test]
+async fn broken_frames_end_the_stream_with_a_reason_and_hurt_nobody_else() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let mut bystander = world.open(user, device).await;
+    let items = |count| v1::ClientFrame {
+        items: vec![v1::ClientItem::default(); count],
+    };
+    let body = Bytes::from(vec![0; 600 << 10]);
+    let large = Item::Send(v1::SendMessage {
+        body,
+        ..Default::default()
+    });
+    let cases = [
+        (items(257), Code::ResourceExhausted, ErrorReason::TooLarge),
+        (
+            v1::ClientFrame {
+                items: vec![v1::ClientItem { item: Some(large) }],
+            },
+            Code::ResourceExhausted,
+            ErrorReason::TooLarge,
+        ),
+        (items(1), Code::InvalidArgument, ErrorReason::ProtocolError),
+    ];
+    for (frame, code, reason) in cases {
+        let mut phone = Phone::connect(world.channel().await).await;
+        phone.frame(frame).await;
+        let (closing, status) = phone.end().await;
+        let status = status.expect("a status");
+        assert_eq!(
+            (status.code(), reason_of(&status)),
+            (code, Some(reason)),
+            "{closing:?}"
+        );
+    }
+    let garbage = raw_stream(world.channel().await, Bytes::from_static(&[0x0f, 0xff, 0xff])).await;
+    assert_eq!(
+        (garbage.code(), reason_of(&garbage)),
+        (Code::InvalidArgument, Some(ErrorReason::ProtocolError))
+    );
+    bystander.say(Item::Heartbeat(v1::Heartbeat { token: 3 })).await;
+    assert!(matches!(bystander.event().await, Event::CaughtUp(_)));
+    assert!(matches!(bystander.event().await, Event::HeartbeatAck(ack) if ack.token == 3));
+}
+
+#[tokio::test]
+async fn a_draining_gateway_asks_its_devices_to_leave_and_takes_no_new_ones() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let mut stays = world.open(user, device).await;
+    assert!(matches!(stays.event().await, Event::CaughtUp(_)));
+    world.ctx.drain.start();
+    assert!(matches!(stays.event().await, Event::Draining(_)));
+    let mut late = Phone::connect(world.channel().await).await;
+    let (user, device) = people();
+    late.say(items::open(world.token(user, device))).await;
+    let (closing, status) = late.end().await;
+    assert_eq!(
+        (closing.code(), closing.may_reconnect),
+        (CloseCode::Draining, true)
+    );
+    assert!(closing.retry_after_ms > 0);
+    assert_eq!(status.map(|status| status.code()), Some(Code::Unavailable));
+    // It leaves: the drain is over before its deadline.
+    stays.hang_up();
+    assert_eq!(stays.end().await.1.map(|status| status.code()), None);
+    (&mut world.done).await.unwrap();
+}

@@ -1,0 +1,56 @@
+//! People, and what they and the nodes say.
+
+use bytes::Bytes;
+use tern_proto::raw;
+use tern_proto::v1::client_item::Item;
+use tern_proto::v1::server_event::Event;
+use tern_proto::v1::{self, send_message, send_result};
+use tern_types::{ChatId, DeviceId, RequestId, UserId};
+
+pub fn people() -> (UserId, DeviceId) {
+    (UserId::random(), DeviceId::random())
+}
+
+/// The first item of a stream.
+pub fn open(access_token: String) -> Item {
+    Item::Open(v1::Open {
+        access_token,
+        ..Default::default()
+    })
+}
+
+pub fn send_to(chat: ChatId) -> (String, Item) {
+    let request_id = RequestId::random().to_string();
+    let to = Some(send_message::To::ChatId(chat.to_string()));
+    let body = Bytes::from_static(b"hello");
+    (
+        request_id.clone(),
+        Item::Send(v1::SendMessage {
+            request_id,
+            to,
+            body,
+            envelope: None,
+        }),
+    )
+}
+
+pub fn entry(chat: ChatId, seq: u64) -> Bytes {
+    raw::event(Event::Entry(v1::Entry {
+        chat_id: chat.to_string(),
+        seq,
+        ..Default::default()
+    }))
+}
+
+pub fn sent(request_id: &str, chat: ChatId, seq: u64) -> Bytes {
+    let sent = v1::Sent {
+        chat_id: chat.to_string(),
+        seq,
+        sent_at_ms: 1,
+    };
+    let outcome = Some(send_result::Outcome::Sent(sent));
+    raw::event(Event::SendResult(v1::SendResult {
+        request_id: request_id.to_owned(),
+        outcome,
+    }))
+}

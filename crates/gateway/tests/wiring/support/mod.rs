@@ -1,0 +1,29 @@
+//! What the tests stand on: a gateway with fake nodes around it, and clients.
+//!
+//! - [`world`]: the gateway, its nodes' map, tokens
+//! - [`nodes`], [`calls`]: the fake nodes' links, their answers to unary calls
+//! - [`phone`], [`socket`]: a client by gRPC, by WebSocket
+//! - [`items`], [`raw`]: what they say: well formed, and any bytes at all
+
+pub mod calls;
+pub mod items;
+pub mod nodes;
+pub mod phone;
+pub mod raw;
+pub mod socket;
+pub mod world;
+
+use std::time::Duration;
+
+pub use phone::Phone;
+pub use world::World;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What comes at once.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what)
+        .await
+        .expect("it comes in time")
+}

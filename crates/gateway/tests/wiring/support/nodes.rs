@@ -1,0 +1,236 @@
+//! Fake nodes: they note what they are told and say what the test says.
+
+use std::pin::Pin;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+
+use futures::Stream;
+use tern_proto::internal::chat_link_server::ChatLink;
+use tern_proto::internal::chat_node_server::ChatNode;
+use tern_proto::internal::presence_server::Presence;
+use tern_proto::internal::{
+    AnnounceReplies, AnnounceReply, Announcement, Announcements, ControlDown, ControlUp, DeviceInbox,
+    InboxRow, LinkDeviceRequest, LinkDeviceResponse, LiveDown, LiveRequest, LookupReplies, LookupRequests,
+    ReadInboxRequest, ReadInboxResponse, UnlinkDeviceRequest, UnlinkDeviceResponse, UpItem, WindowReplies,
+    WindowRequest, WindowRequests,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+pub type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+type Sender<T> = mpsc::Sender<Result<T, Status>>;
+
+/// Messages of a stream on their way to the gateway: more than any test has there at once.
+const ROOM: usize = 64;
+
+/// The newest stream of its kind to the gateway, while it is open.
+pub struct Downward<T>(Arc<Mutex<Option<Sender<T>>>>);
+
+impl<T> Clone for Downward<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Default for Downward<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T: Send + 'static> Downward<T> {
+    fn open(&self) -> Response<Out<T>> {
+        let (sender, stream) = mpsc::channel(ROOM);
+        *self.0.lock().unwrap() = Some(sender);
+        Response::new(Box::pin(ReceiverStream::new(stream)))
+    }
+
+    pub async fn say(&self, message: T) {
+        let sender = self.0.lock().unwrap().clone().expect("a link");
+        let said = sender.send(Ok(message)).await;
+        assert!(said.is_ok(), "the link has gone");
+    }
+
+    /// Ends it as when the node is gone.
+    pub fn end(&self) {
+        self.0.lock().unwrap().take();
+    }
+}
+
+/// Notes each item of the frames that a stream brings.
+fn note<F, I>(
+    request: Request<Streaming<F>>,
+    noted: mpsc::Sender<I>,
+    items: impl Fn(F) -> Vec<I> + Send + 'static,
+) where
+    F: Send + 'static,
+    I: Send + 'static,
+{
+    let mut frames = request.into_inner();
+    tokio::spawn(async move {
+        while let Ok(Some(frame)) = frames.message().await {
+            for item in items(frame) {
+                let _ = noted.send(item).await;
+            }
+        }
+    });
+}
+
+/// What a fake chat node was told, and how it answers.
+#[derive(Clone)]
+pub struct FakeChat {
+    pub items: mpsc::Sender<UpItem>,
+    pub windows: mpsc::Sender<WindowRequest>,
+    pub announced: mpsc::Sender<Announcement>,
+    pub down: Downward<ControlDown>,
+    pub live: Downward<LiveDown>,
+    pub replies: Downward<WindowReplies>,
+    pub announce_streams: Arc<Mutex<Vec<Sender<AnnounceReplies>>>>,
+    pub inbox: Arc<Mutex<Vec<InboxRow>>>,
+    /// Owner of everything in Chats, by node name; others answer not-owner.
+    pub owner: Arc<Mutex<String>>,
+    pub name: String,
+    /// Keys that accounts were asked for.
+    pub key_lookups: Arc<AtomicUsize>,
+}
+
+impl FakeChat {
+    pub fn new(
+        name: &str,
+        items: mpsc::Sender<UpItem>,
+        windows: mpsc::Sender<WindowRequest>,
+        announced: mpsc::Sender<Announcement>,
+    ) -> Self {
+        Self {
+            items,
+            windows,
+            announced,
+            down: Downward::default(),
+            live: Downward::default(),
+            replies: Downward::default(),
+            announce_streams: Arc::default(),
+            inbox: Arc::default(),
+            owner: Arc::new(Mutex::new(name.into())),
+            name: name.into(),
+            key_lookups: Arc::default(),
+        }
+    }
+
+    /// Another one that notes in the same place. Its links are its own: the newest of a node takes the older one's
+    /// place.
+    pub fn beside(&self, name: &str) -> Self {
+        Self {
+            name: name.into(),
+            down: Downward::default(),
+            live: Downward::default(),
+            replies: Downward::default(),
+            ..self.clone()
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl ChatLink for FakeChat {
+    type ControlStream = Out<ControlDown>;
+    type LiveStream = Out<LiveDown>;
+    type CatchUpStream = Out<WindowReplies>;
+
+    async fn control(
+        &self,
+        request: Request<Streaming<ControlUp>>,
+    ) -> Result<Response<Out<ControlDown>>, Status> {
+        note(request, self.items.clone(), |frame| frame.items);
+        Ok(self.down.open())
+    }
+
+    async fn live(&self, _: Request<LiveRequest>) -> Result<Response<Out<LiveDown>>, Status> {
+        Ok(self.live.open())
+    }
+
+    async fn catch_up(
+        &self,
+        request: Request<Streaming<WindowRequests>>,
+    ) -> Result<Response<Out<WindowReplies>>, Status> {
+        note(request, self.windows.clone(), |frame| frame.requests);
+        Ok(self.replies.open())
+    }
+}
+
+#[tonic::async_trait]
+impl ChatNode for FakeChat {
+    async fn read_inbox(
+        &self,
+        request: Request<ReadInboxRequest>,
+    ) -> Result<Response<ReadInboxResponse>, Status> {
+        let rows = self.inbox.lock().unwrap().clone();
+        let devices = request.into_inner().device_ids.into_iter();
+        let devices = devices
+            .map(|device_id| DeviceInbox {
+                device_id,
+                active: true,
+                rows: rows.clone(),
+            })
+            .collect();
+        Ok(Response::new(ReadInboxResponse {
+            devices,
+            store_epoch: "epoch".into(),
+        }))
+    }
+
+    async fn link_device(
+        &self,
+        _: Request<LinkDeviceRequest>,
+    ) -> Result<Response<LinkDeviceResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn unlink_device(
+        &self,
+        _: Request<UnlinkDeviceRequest>,
+    ) -> Result<Response<UnlinkDeviceResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+#[tonic::async_trait]
+impl Presence for FakeChat {
+    type AnnounceStream = Out<AnnounceReplies>;
+    type LookupStream = Out<LookupReplies>;
+
+    async fn announce(
+        &self,
+        request: Request<Streaming<Announcements>>,
+    ) -> Result<Response<Out<AnnounceReplies>>, Status> {
+        let (tx, rx) = mpsc::channel(ROOM);
+        self.announce_streams.lock().unwrap().push(tx.clone());
+        let (announced, mut frames) = (self.announced.clone(), request.into_inner());
+        tokio::spawn(async move {
+            while let Ok(Some(frame)) = frames.message().await {
+                let reply = |item: &Announcement| AnnounceReply {
+                    r#ref: item.r#ref,
+                    ..Default::default()
+                };
+                let items = frame.items.iter().map(reply).collect();
+                let _ = tx
+                    .send(Ok(AnnounceReplies {
+                        map_version: 1,
+                        items,
+                    }))
+                    .await;
+                for item in frame.items {
+                    let _ = announced.send(item).await;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(rx))))
+    }
+
+    async fn lookup(
+        &self,
+        _: Request<Streaming<LookupRequests>>,
+    ) -> Result<Response<Out<LookupReplies>>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}

@@ -1,0 +1,167 @@
+//! One device stream over a WebSocket with TLS, as a browser opens it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{SinkExt as _, StreamExt as _};
+use prost::Message as _;
+use tern_proto::v1::{ClientFrame, ClientItem, Opened, ServerFrame, client_item::Item, server_event::Event};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use crate::{Device, World, wire};
+
+/// For what the server says at once.
+const BOUND: Duration = Duration::from_secs(15);
+/// What browsers offer when they open a WebSocket.
+const HTTP1: &[&[u8]] = &[b"http/1.1"];
+
+/// See the module.
+pub struct Socket {
+    socket: WebSocketStream<TlsStream<TcpStream>>,
+    waiting: VecDeque<Event>,
+}
+
+/// How the server ended a stream.
+#[derive(Debug)]
+pub struct End {
+    pub last: Option<Event>,
+    /// Of the close frame.
+    pub code: u16,
+    pub reason: String,
+}
+
+/// A connection to a gateway with TLS, for which these protocols were offered; and the one that was chosen.
+pub async fn connect(
+    world: &World,
+    gateway: usize,
+    offered: &[&[u8]],
+) -> (TlsStream<TcpStream>, Option<Vec<u8>>) {
+    let mut roots = RootCertStore::empty();
+    let ca = world.platform.ca_pem().expect("a CA");
+    roots
+        .add(CertificateDer::from_pem_slice(ca.as_bytes()).expect("a certificate"))
+        .expect("a root");
+    let mut config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = offered.iter().map(|protocol| protocol.to_vec()).collect();
+    let url = world.platform.gateway_url(gateway);
+    let address = url.trim_start_matches("https://");
+    let tcp = TcpStream::connect(address).await.expect("a gateway");
+    let name = address.split(':').next().expect("a name").to_owned();
+    let name = ServerName::try_from(name).expect("a name");
+    let tls = TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await
+        .expect("TLS");
+    let chosen = tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+    (tls, chosen)
+}
+
+impl Socket {
+    /// One on which nothing was said yet, opened by a page of `origin` or by no browser.
+    pub async fn silent(world: &World, gateway: usize, origin: Option<&str>) -> Result<Self, Error> {
+        let (tls, _) = connect(world, gateway, HTTP1).await;
+        let url = world.platform.gateway_url(gateway).replacen("https", "wss", 1);
+        let mut request = format!("{url}/v1/stream").into_client_request()?;
+        if let Some(origin) = origin {
+            let origin = origin.parse().expect("a header");
+            request.headers_mut().insert("origin", origin);
+        }
+        let (socket, _) = tokio_tungstenite::client_async(request, tls).await?;
+        let waiting = VecDeque::new();
+        Ok(Self { socket, waiting })
+    }
+
+    /// One with `Open` said and `Opened` heard.
+    pub async fn open(world: &World, gateway: usize, device: &Device) -> (Self, Opened) {
+        let mut socket = Self::silent(world, gateway, None).await.expect("a WebSocket");
+        socket.say(wire::open(&device.access_token)).await;
+        match socket.next().await {
+            Ok(Event::Opened(opened)) => (socket, opened),
+            other => panic!("the first event is Opened, not {other:?}"),
+        }
+    }
+
+    /// Sends one item in a frame of its own.
+    pub async fn say(&mut self, item: Item) {
+        let items = vec![ClientItem { item: Some(item) }];
+        self.message(Message::binary(ClientFrame { items }.encode_to_vec()))
+            .await;
+    }
+
+    /// Sends a message as it is. What cannot be sent any more is dropped: the end is heard from the other side.
+    pub async fn message(&mut self, message: Message) {
+        let _ = self.socket.send(message).await;
+    }
+
+    /// The next event, or how the stream ended.
+    pub async fn next(&mut self) -> Result<Event, End> {
+        loop {
+            if let Some(event) = self.waiting.pop_front() {
+                return Ok(event);
+            }
+            let message = tokio::time::timeout(BOUND, self.socket.next()).await;
+            match message.unwrap_or_else(|_| panic!("nothing came within {BOUND:?}")) {
+                Some(Ok(Message::Binary(frame))) => {
+                    let frame = ServerFrame::decode(frame).expect("a ServerFrame");
+                    self.waiting
+                        .extend(frame.events.into_iter().filter_map(|event| event.event));
+                }
+                Some(Ok(Message::Close(Some(close)))) => {
+                    return Err(End {
+                        last: None,
+                        code: close.code.into(),
+                        reason: close.reason.to_string(),
+                    });
+                }
+                other => panic!("neither a frame nor a close: {other:?}"),
+            }
+        }
+    }
+
+    /// Passes over events until `pick` takes one.
+    pub async fn until<T>(&mut self, mut pick: impl FnMut(Event) -> Option<T>) -> T {
+        loop {
+            match self.next().await {
+                Ok(event) => {
+                    if let Some(picked) = pick(event) {
+                        return picked;
+                    }
+                }
+                Err(end) => panic!("the stream ended before what was expected: {end:?}"),
+            }
+        }
+    }
+
+    /// Passes over events until the stream ends.
+    pub async fn end(&mut self) -> End {
+        let mut last = None;
+        loop {
+            match self.next().await {
+                Ok(event) => last = Some(event),
+                Err(end) => return End { last, ..end },
+            }
+        }
+    }
+
+    /// Closes it as a page does; the server closes it too.
+    pub async fn close(mut self) {
+        let code = CloseCode::Normal;
+        let reason = "".into();
+        self.message(Message::Close(Some(CloseFrame { code, reason })))
+            .await;
+        assert_eq!(self.end().await.code, 1000);
+    }
+}
