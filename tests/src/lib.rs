@@ -6,6 +6,7 @@
 //! - [`wire`]: one device stream, frame by frame: for what a good client never does
 //! - [`phone`]: a good client: cursor, outbox, acknowledgements, reconnects
 //! - [`raw`]: any bytes at all
+//! - [`collector`]: what the nodes export of their traces
 //! - [`checks`]: what must hold of the store and of the nodes after every test
 
 #![allow(
@@ -15,6 +16,7 @@
 
 pub mod api;
 pub mod checks;
+pub mod collector;
 pub mod phone;
 pub mod raw;
 pub mod wire;

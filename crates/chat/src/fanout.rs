@@ -7,10 +7,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
 use tern_node::links::gather;
+use tern_node::trace;
 use tern_proto::internal::Push;
 use tern_types::{ChatId, Seq, SessionId, UserId};
 use tokio::sync::mpsc;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::gateways::Gateways;
 use crate::lookup::{Found, Lookup};
@@ -31,6 +32,8 @@ pub struct Outgoing {
     /// Sessions that get an answer instead.
     pub except: Vec<SessionId>,
     pub event: Bytes,
+    /// Where it is traced: ends when the event is on the links.
+    pub span: Option<Span>,
 }
 
 #[derive(Debug, Clone)]
@@ -77,6 +80,7 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
                     .push(session.session.0);
             }
         }
+        let traceparent = traceparent(event.span.as_ref(), &by_gateway);
         for (gateway, sessions) in by_gateway {
             metrics::pushed(sessions.len());
             let chat_id = event.chat.to_vec().into();
@@ -87,8 +91,21 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
                     event: event.event.clone(),
                     chat_id,
                     seq: event.seq.0,
+                    traceparent: traceparent.clone(),
                 },
             );
         }
     }
+}
+
+/// What goes along with a traced event; empty for all others.
+fn traceparent(span: Option<&Span>, by_gateway: &HashMap<&str, Vec<u64>>) -> String {
+    let Some(span) = span else {
+        return String::new();
+    };
+    span.record("gateways", by_gateway.len());
+    span.record("sessions", by_gateway.values().map(Vec::len).sum::<usize>());
+    trace::context(span)
+        .map(|context| context.to_string())
+        .unwrap_or_default()
 }

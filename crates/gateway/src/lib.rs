@@ -12,6 +12,7 @@
 //! - [`session`]: one stream as a pure state machine
 //! - [`stream`], [`item`], [`codec`], [`mailbox`]: its adapter to the wire and to the other tasks
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
+//! - [`traces`]: which messages are traced, and their spans here
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
 //! - [`public`], [`connection`], [`watchdog`]: the listener for clients, their connections, and the end of those that take
 //!   nothing
@@ -41,6 +42,7 @@ pub mod server;
 pub mod session;
 pub mod stream;
 pub mod sweep;
+pub mod traces;
 pub mod watchdog;
 
 pub use config::Config;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use sqlx::PgPool;
 use tern_node::principal::Scope;
+use tern_node::trace;
 use tern_proto::v1::chats_server::Chats;
 use tern_proto::v1::{self, ErrorReason};
 use tern_proto::{ApiError, parse};
@@ -129,6 +130,7 @@ impl Chats for ChatsService {
             request,
             &envelope,
             &send.body,
+            trace::context(&tracing::Span::current()),
         ) {
             Ok(entry) => {
                 self.writes

@@ -465,6 +465,7 @@ impl World {
             event,
             chat_id: chat.to_vec().into(),
             seq,
+            traceparent: String::new(),
         };
         live.send(Ok(LiveDown { pushes: vec![push] })).await.unwrap();
     }

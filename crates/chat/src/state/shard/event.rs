@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, UserId};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, TraceContext, UserId};
 
 use crate::state::chat::{Batch, Snapshot};
 use crate::state::entry::{Entry, NewEntry};
@@ -128,6 +128,8 @@ pub struct SettleChat {
     pub chat: ChatId,
     pub upto: Seq,
     pub acks: Vec<(DeviceId, Seq)>,
+    /// Of a traced entry among those that it settles.
+    pub trace: Option<TraceContext>,
 }
 
 /// What came of a job.
