@@ -2,8 +2,10 @@
 //!
 //! One task a shard gathers what its commits left meanwhile, asks each presence node once, and puts each event, encoded
 //! once, with the list of its sessions on the link of each gateway concerned. Pushes that find the queue full are dropped.
+//! Entries have the settle behind them; receipts have nothing, so one whose look-up failed is tried again.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tern_node::links::gather;
@@ -11,6 +13,7 @@ use tern_node::trace;
 use tern_proto::internal::Push;
 use tern_types::{ChatId, Seq, SessionId, UserId};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
 
 use crate::gateways::Gateways;
@@ -21,6 +24,10 @@ use crate::metrics;
 const QUEUE: usize = 4096;
 /// Events looked up together.
 const GATHER: usize = 1024;
+/// Receipts whose look-up failed; beyond it the oldest are given up. They are small, and the newer ones say more.
+const FAILED: usize = 1024;
+/// From a failed look-up to the next: a presence node that restarts takes longer, one look-up a second costs nothing.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// An event for whoever of `users` is online.
 #[derive(Debug, Clone)]
@@ -47,8 +54,19 @@ impl Fanout {
         let (pushes, mut queue) = mpsc::channel(QUEUE);
         let lookup = self.lookup.clone();
         let run = async move {
-            while let Some(outgoing) = gather(&mut queue, GATHER).await {
-                deliver(&lookup, &gateways, outgoing).await;
+            let (mut failed, mut again_at) = (VecDeque::new(), Instant::now());
+            loop {
+                let outgoing = tokio::select! {
+                    outgoing = gather(&mut queue, GATHER) => outgoing,
+                    () = sleep_until(again_at), if !failed.is_empty() => Some(failed.drain(..).collect()),
+                };
+                let Some(outgoing) = outgoing else { return };
+                let receipts = deliver(&lookup, &gateways, outgoing).await;
+                if failed.is_empty() {
+                    again_at = Instant::now() + AGAIN_AFTER;
+                }
+                failed.extend(receipts);
+                failed.drain(..failed.len().saturating_sub(FAILED));
             }
         };
         tokio::spawn(run.in_current_span());
@@ -56,7 +74,9 @@ impl Fanout {
     }
 }
 
-async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) {
+/// Puts each event on the links concerned. The receipts that may not have found everybody are returned: told twice, a
+/// watermark is no news.
+async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) -> Vec<Outgoing> {
     let users: BTreeSet<UserId> = outgoing
         .iter()
         .flat_map(|event| event.users.iter().copied())
@@ -65,6 +85,10 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
     if found.failed {
         metrics::lookup_failed("push");
     }
+    let receipts = outgoing
+        .iter()
+        .filter(|event| found.failed && event.seq == Seq::ZERO);
+    let receipts = receipts.cloned().collect();
     let mut by_user: HashMap<UserId, Vec<&Found>> = HashMap::new();
     for session in &found.sessions {
         by_user.entry(session.user).or_default().push(session);
@@ -96,6 +120,7 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
             );
         }
     }
+    receipts
 }
 
 /// What goes along with a traced event; empty for all others.

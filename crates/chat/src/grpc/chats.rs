@@ -401,7 +401,7 @@ impl Chats for ChatsService {
         self.writes.check_owner(chat, request.metadata())?;
         let live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
         let stored = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
-        let receipts = views::receipts(chat, stored, &live);
+        let receipts = views::receipts(chat, caller.user, stored, &live);
         Ok(Response::new(v1::GetReceiptsResponse { receipts }))
     }
 

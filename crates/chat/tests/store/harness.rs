@@ -201,7 +201,7 @@ impl Store {
             .await
             .unwrap()
             .get(&(chat, device))
-            .copied()
+            .and_then(|row| row.now)
     }
 
     /// The inbox of a chat: device and from_seq.

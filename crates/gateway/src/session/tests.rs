@@ -337,6 +337,65 @@ fn presence_being_away_delays_the_inbox_by_two_seconds_only_and_it_is_read_again
 }
 
 #[test]
+fn a_session_that_presence_has_to_be_told_of_again_is_told_caught_up_again_after_what_waits() {
+    let mut talk = talk().opened().wait(Duration::from_secs(3)).tell(Event::Flushed);
+    talk.said.clear();
+    let chat = ChatId::own(talk.identity.user);
+    // An answer that is older than the announcement does not count.
+    let mut talk = talk.tell(Event::Redrain);
+    assert!(matches!(talk.wants[..], [Effect::ReadInbox]), "{:?}", talk.wants);
+    talk = talk
+        .tell(Event::Announced)
+        .tell(Event::Mail(Mail::Inbox(inbox())));
+    assert!(talk.said.is_empty(), "{:?}", talk.said);
+    talk = talk.wait(Duration::from_secs(1));
+    let row = InboxRow {
+        chat,
+        from: 1,
+        age: Duration::ZERO,
+    };
+    talk = talk.tell(Event::Mail(Mail::Inbox(Inbox {
+        rows: vec![row],
+        ..inbox()
+    })));
+    assert!(talk.said.is_empty(), "{:?}", talk.said);
+    let Some(Effect::Window { reference, .. }) = talk.wants.last() else {
+        panic!("{:?}", talk.wants)
+    };
+    let window = Window {
+        reference: *reference,
+        chat,
+        events: vec![raw::event(Kind::Entry(v1::Entry::default()))],
+        seqs: vec![1],
+        next: 2,
+        done: true,
+    };
+    talk = talk.tell(Event::Mail(Mail::Window(window)));
+    assert!(
+        matches!(talk.said[..], [Kind::Entry(_), Kind::CaughtUp(_)]),
+        "{:?}",
+        talk.said
+    );
+    // Once.
+    talk.said.clear();
+    let talk = talk.tell(Event::Redrain).wait(Duration::from_secs(1));
+    let talk = talk.tell(Event::Mail(Mail::Inbox(inbox())));
+    assert!(talk.said.is_empty(), "{:?}", talk.said);
+}
+
+#[test]
+fn what_is_settled_after_the_inbox_was_read_comes_after_caught_up_by_itself() {
+    let talk = talk().opened();
+    let chat = ChatId::own(talk.identity.user);
+    let talk = talk.tell(Event::Mail(Mail::Wake { chat, from: 1, to: 1 }));
+    assert!(
+        matches!(talk.wants[..], [Effect::Window { from: 1, .. }]),
+        "{:?}",
+        talk.wants
+    );
+}
+
+#[test]
 fn a_token_is_renewed_in_place_or_the_stream_ends_a_minute_after_it() {
     let talk = talk().opened();
     let mut talk = keep_alive(talk, HOUR - Duration::from_secs(301));

@@ -33,6 +33,14 @@ pub enum Event {
         seq: Seq,
         write: bool,
     },
+    /// An acknowledgement from `from` to `seq` was written while the chat was not loaded; a load alone does not tell
+    /// that it is news.
+    Delivered {
+        chat: ChatId,
+        user: UserId,
+        from: Seq,
+        seq: Seq,
+    },
     Read {
         chat: ChatId,
         user: UserId,
@@ -123,6 +131,15 @@ pub struct AckWrite {
     pub seq: Seq,
 }
 
+/// An inbox row that an acknowledgement met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AckedRow {
+    /// Where it began.
+    pub was: Seq,
+    /// Where it begins now; `None`: it has ended.
+    pub now: Option<Seq>,
+}
+
 #[derive(Debug, Clone)]
 pub struct SettleChat {
     pub chat: ChatId,
@@ -136,10 +153,10 @@ pub struct SettleChat {
 #[derive(Debug)]
 pub enum JobDone {
     Commit(Vec<(ChatId, Committed)>),
-    /// Which devices still have a row, and from where. `None`: nothing was written.
+    /// The rows that the devices had. `None`: nothing was written.
     Acks {
         acks: Vec<AckWrite>,
-        rows: Option<HashMap<(ChatId, DeviceId), Seq>>,
+        rows: Option<HashMap<(ChatId, DeviceId), AckedRow>>,
     },
     /// Who is missing of each chat; nobody: it is settled. `None`: the store was away.
     Settle {
