@@ -7,6 +7,7 @@
 //! - [`socket`]: the same over a WebSocket
 //! - [`phone`]: a good client: cursor, outbox, acknowledgements, reconnects
 //! - [`raw`]: any bytes at all
+//! - [`collector`]: what the nodes export of their traces
 //! - [`checks`]: what must hold of the store and of the nodes after every test
 
 #![allow(
@@ -16,6 +17,7 @@
 
 pub mod api;
 pub mod checks;
+pub mod collector;
 pub mod phone;
 pub mod raw;
 pub mod socket;

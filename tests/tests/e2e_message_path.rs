@@ -102,6 +102,47 @@ async fn who_was_offline_is_caught_up_in_order() {
     world.end().await;
 }
 
+#[tokio::test]
+async fn caught_up_comes_after_what_was_settled_and_what_is_younger_comes_by_itself() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, device) = (world.phone(&alice).await, world.device(&bob).await);
+    let chat = ChatId::direct(alice.id, bob.id);
+    let entry = |event| match event {
+        Event::Entry(entry) => Some(entry.seq),
+        _ => None,
+    };
+
+    for text in ["one", "two", "three"] {
+        hers.say(bob.id, text).await;
+    }
+    world.settled().await;
+    let (mut his, _) = Wire::open(world.new_channel(1), &device).await.unwrap();
+    let mut before = Vec::new();
+    his.until(|event| match event {
+        Event::CaughtUp(_) => Some(()),
+        other => {
+            before.extend(entry(other));
+            None
+        }
+    })
+    .await;
+    assert_eq!(before, [1, 2, 3]);
+    his.say(wire::ack(chat, 3)).await;
+
+    // Sent while nobody is there, and not settled when the stream is opened: with CaughtUp before it or after it.
+    for gateway in [0, 1, 0, 1] {
+        drop(his);
+        let sent = hers.say(bob.id, "young").await;
+        (his, _) = Wire::open(world.new_channel(gateway), &device).await.unwrap();
+        his.until(|event| entry(event).filter(|seq| *seq == sent.seq))
+            .await;
+        his.say(wire::ack(chat, sent.seq)).await;
+    }
+    hers.receipt(chat, bob.id, 7, 0).await;
+    world.end().await;
+}
+
 /// Rule 5.
 #[tokio::test]
 async fn the_same_request_id_gives_the_same_result() {

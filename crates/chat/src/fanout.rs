@@ -2,15 +2,19 @@
 //!
 //! One task a shard gathers what its commits left meanwhile, asks each presence node once, and puts each event, encoded
 //! once, with the list of its sessions on the link of each gateway concerned. Pushes that find the queue full are dropped.
+//! Entries have the settle behind them; receipts have nothing, so one whose look-up failed is tried again.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tern_node::links::gather;
+use tern_node::trace;
 use tern_proto::internal::Push;
 use tern_types::{ChatId, Seq, SessionId, UserId};
 use tokio::sync::mpsc;
-use tracing::Instrument;
+use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument, Span};
 
 use crate::gateways::Gateways;
 use crate::lookup::{Found, Lookup};
@@ -20,6 +24,10 @@ use crate::metrics;
 const QUEUE: usize = 4096;
 /// Events looked up together.
 const GATHER: usize = 1024;
+/// Receipts whose look-up failed; beyond it the oldest are given up. They are small, and the newer ones say more.
+const FAILED: usize = 1024;
+/// From a failed look-up to the next: a presence node that restarts takes longer, one look-up a second costs nothing.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// An event for whoever of `users` is online.
 #[derive(Debug, Clone)]
@@ -31,6 +39,8 @@ pub struct Outgoing {
     /// Sessions that get an answer instead.
     pub except: Vec<SessionId>,
     pub event: Bytes,
+    /// Where it is traced: ends when the event is on the links.
+    pub span: Option<Span>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,8 +54,19 @@ impl Fanout {
         let (pushes, mut queue) = mpsc::channel(QUEUE);
         let lookup = self.lookup.clone();
         let run = async move {
-            while let Some(outgoing) = gather(&mut queue, GATHER).await {
-                deliver(&lookup, &gateways, outgoing).await;
+            let (mut failed, mut again_at) = (VecDeque::new(), Instant::now());
+            loop {
+                let outgoing = tokio::select! {
+                    outgoing = gather(&mut queue, GATHER) => outgoing,
+                    () = sleep_until(again_at), if !failed.is_empty() => Some(failed.drain(..).collect()),
+                };
+                let Some(outgoing) = outgoing else { return };
+                let receipts = deliver(&lookup, &gateways, outgoing).await;
+                if failed.is_empty() {
+                    again_at = Instant::now() + AGAIN_AFTER;
+                }
+                failed.extend(receipts);
+                failed.drain(..failed.len().saturating_sub(FAILED));
             }
         };
         tokio::spawn(run.in_current_span());
@@ -53,7 +74,9 @@ impl Fanout {
     }
 }
 
-async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) {
+/// Puts each event on the links concerned. The receipts that may not have found everybody are returned: told twice, a
+/// watermark is no news.
+async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) -> Vec<Outgoing> {
     let users: BTreeSet<UserId> = outgoing
         .iter()
         .flat_map(|event| event.users.iter().copied())
@@ -62,6 +85,10 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
     if found.failed {
         metrics::lookup_failed("push");
     }
+    let receipts = outgoing
+        .iter()
+        .filter(|event| found.failed && event.seq == Seq::ZERO);
+    let receipts = receipts.cloned().collect();
     let mut by_user: HashMap<UserId, Vec<&Found>> = HashMap::new();
     for session in &found.sessions {
         by_user.entry(session.user).or_default().push(session);
@@ -77,6 +104,7 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
                     .push(session.session.0);
             }
         }
+        let traceparent = traceparent(event.span.as_ref(), &by_gateway);
         for (gateway, sessions) in by_gateway {
             metrics::pushed(sessions.len());
             let chat_id = event.chat.to_vec().into();
@@ -87,8 +115,22 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
                     event: event.event.clone(),
                     chat_id,
                     seq: event.seq.0,
+                    traceparent: traceparent.clone(),
                 },
             );
         }
     }
+    receipts
+}
+
+/// What goes along with a traced event; empty for all others.
+fn traceparent(span: Option<&Span>, by_gateway: &HashMap<&str, Vec<u64>>) -> String {
+    let Some(span) = span else {
+        return String::new();
+    };
+    span.record("gateways", by_gateway.len());
+    span.record("sessions", by_gateway.values().map(Vec::len).sum::<usize>());
+    trace::context(span)
+        .map(|context| context.to_string())
+        .unwrap_or_default()
 }

@@ -245,7 +245,7 @@ pub enum Event {
         chat: ChatId,
         to: Seq,
     },
-    /// All that waited has been told.
+    /// What waited when the stream was opened has been told; once a stream.
     CaughtUp,
     Connected {
         session: String,

@@ -12,6 +12,7 @@ use crate::mailbox::Mailbox;
 use crate::presence_links::PresenceLinks;
 use crate::registry::{Handle, Registration, Registry};
 use crate::session::{CloseRequest, Settings};
+use crate::traces::Traces;
 use crate::watchdog::Watchdog;
 
 /// See the module.
@@ -24,6 +25,7 @@ pub struct Gateway {
     pub inboxes: InboxReader,
     pub verifier: Arc<Verifier>,
     pub watchdog: Arc<Watchdog>,
+    pub traces: Traces,
     pub drain: Drain,
 }
 

@@ -13,6 +13,7 @@
 //! - [`stream`], [`item`], [`mailbox`], [`clock`]: its adapter to the clients and to the other tasks
 //! - [`codec`], [`websocket`]: what carries it, gRPC or a WebSocket
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
+//! - [`traces`]: which messages are traced, and their spans here
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
 //! - [`public`], [`listener`], [`tls`]: what clients are served, and on which connections
 //! - [`origins`], [`cors`]: which web sites' pages are served too
@@ -48,6 +49,7 @@ pub mod session;
 pub mod stream;
 pub mod sweep;
 pub mod tls;
+pub mod traces;
 pub mod watchdog;
 pub mod websocket;
 

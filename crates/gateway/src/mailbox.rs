@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tern_types::ChatId;
+use tracing::Span;
 
 use crate::session::{CloseRequest, Inbox, Mail};
 
@@ -36,6 +37,8 @@ struct Inner {
 #[derive(Debug, Default)]
 pub struct Waiting {
     pub mail: VecDeque<Mail>,
+    /// Of the traced among the live pushes: each ends when the session has taken the mail.
+    pub spans: Vec<Span>,
     pub announced: bool,
     pub redrain: bool,
     /// What the sweep read last.
@@ -55,13 +58,14 @@ impl Waiting {
 }
 
 impl Mailbox {
-    /// A live push, or with seq 0 a receipt. False: dropped.
-    pub fn push_live(&self, chat: ChatId, seq: u64, event: Bytes) -> bool {
+    /// A live push, or with seq 0 a receipt; `span` where it is traced. False: dropped.
+    pub fn push_live(&self, chat: ChatId, seq: u64, event: Bytes, span: Option<Span>) -> bool {
         self.change(|inner| {
             let room = inner.waiting.mail.len() < LIVE_ROOM && inner.live_bytes < LIVE_BYTES;
             if room {
                 inner.live_bytes += event.len();
                 inner.waiting.mail.push_back(Mail::Live { chat, seq, event });
+                inner.waiting.spans.extend(span);
             } else {
                 inner.waiting.redrain |= seq > 0;
             }
@@ -181,14 +185,14 @@ mod tests {
     #[test]
     fn live_pushes_are_dropped_first_then_wakes_and_answers_never() {
         let (mailbox, chat) = (Mailbox::default(), ChatId::own(UserId::random()));
-        assert!((0..LIVE_ROOM).all(|seq| mailbox.push_live(chat, seq as u64 + 1, Bytes::new())));
-        assert!(!mailbox.push_live(chat, 0, Bytes::new()));
+        assert!((0..LIVE_ROOM).all(|seq| mailbox.push_live(chat, seq as u64 + 1, Bytes::new(), None)));
+        assert!(!mailbox.push_live(chat, 0, Bytes::new(), None));
         assert!((0..WAKE_ROOM - LIVE_ROOM).all(|_| mailbox.push_wake(chat, 1, 2)));
         assert!(
             !mailbox.lock().waiting.redrain,
             "a lost receipt is no reason to read the inbox"
         );
-        assert!(!mailbox.push_live(chat, 1, Bytes::new()));
+        assert!(!mailbox.push_live(chat, 1, Bytes::new(), None));
         mailbox.push(Mail::SendFailed { reference: 1 });
         let waiting = take(&mailbox).expect("mail");
         assert_eq!((waiting.mail.len(), waiting.redrain), (WAKE_ROOM + 1, true));
@@ -224,7 +228,7 @@ mod tests {
         let (mailbox, chat) = (Mailbox::default(), ChatId::own(UserId::random()));
         let event = Bytes::from(vec![0; 256 << 10]);
         let taken = (1..100)
-            .filter(|seq| mailbox.push_live(chat, *seq, event.clone()))
+            .filter(|seq| mailbox.push_live(chat, *seq, event.clone(), None))
             .count();
         assert_eq!(taken, 4);
     }

@@ -24,6 +24,7 @@ use crate::presence_links::PresenceLinks;
 use crate::proxy::Proxy;
 use crate::public::Public;
 use crate::registry::Registry;
+use crate::traces::Traces;
 use crate::{Config, metrics, sweep};
 
 /// Devices reconnect no faster than this when a gateway drains, one after the other: what the other gateways' TLS
@@ -70,6 +71,7 @@ pub async fn start_bound(
         inboxes: InboxReader::start(&ctx, registry.clone()),
         verifier,
         watchdog: Arc::default(),
+        traces: Traces::new(tern_node::telemetry::share()),
         drain: ctx.drain.clone(),
     });
     let sweeping = sweep::run(

@@ -28,6 +28,7 @@ use crate::item;
 use crate::mailbox::{Mailbox, Waiting};
 use crate::metrics;
 use crate::session::{self, Effect, Event, Mail, Session};
+use crate::traces::Sends;
 use crate::watchdog::Watch;
 
 /// Bytes of one frame; one event always fits.
@@ -56,6 +57,7 @@ pub struct DeviceStream<I> {
     clock: Clock,
     watch: Watch,
     last_reference: u32,
+    traced: Sends,
     end: End,
     opened: bool,
 }
@@ -93,6 +95,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             clock,
             watch,
             last_reference: session::OWN_REFERENCES,
+            traced: Sends::default(),
             end: End::Not,
             opened: false,
             gateway,
@@ -153,10 +156,13 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 self.gateway.inboxes.ask(handle);
                 None
             }
-            Effect::Send { reference, send } => chats
-                .send(handle, reference, send)
-                .err()
-                .map(|_| Mail::SendFailed { reference }),
+            Effect::Send { reference, mut send } => {
+                self.traced.begin(&self.gateway.traces, reference, &mut send);
+                chats
+                    .send(handle, reference, send)
+                    .err()
+                    .map(|_| Mail::SendFailed { reference })
+            }
             Effect::Ack { chat, seq, write } => {
                 self.last_reference = self.last_reference.wrapping_add(1) | !session::OWN_REFERENCES;
                 let reference = self.id.0 << 32 | u64::from(self.last_reference);
@@ -229,6 +235,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             self.apply(Event::Moved(&|chat| new.moved_since(&old, chat)));
         }
         for mail in waiting.mail {
+            let _ends_afterwards = self.traced.answered(&mail);
             self.apply(Event::Mail(mail));
         }
         if let Some(inbox) = waiting.swept {

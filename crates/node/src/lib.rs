@@ -16,7 +16,7 @@
 //! - [`drain`]: stopping in order
 //! - [`postgres`]: pools, migrations, durability
 //! - [`serve`], [`admin`]: the internal gRPC server; metrics and probes over HTTP
-//! - [`telemetry`]: logs, traces, metrics
+//! - [`telemetry`], [`trace`]: logs, traces, metrics; the spans of a message on its way
 
 pub mod admin;
 pub mod channels;
@@ -33,6 +33,7 @@ pub mod principal;
 pub mod serve;
 pub mod telemetry;
 pub mod token;
+pub mod trace;
 
 pub use context::NodeContext;
 pub use drain::Drain;

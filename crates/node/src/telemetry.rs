@@ -1,27 +1,29 @@
 //! Logs, traces and metrics of a process.
 //!
 //! Spans give log lines their context; most of them live as long as a task. Only those with the target [`TRACE`] go
-//! into traces: one a call or an item on its way, begun with
-//! `tracing::info_span!(target: telemetry::TRACE, "commit", …)`.
+//! into traces: one a call, begun by [`call_span`], or a message on its way, see [`crate::trace`].
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use clap::ValueEnum;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tern_types::TraceContext;
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tracing_opentelemetry::OpenTelemetrySpanExt;
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing::Metadata;
+use tracing::subscriber::Interest;
+use tracing_subscriber::filter::{LevelFilter, dynamic_filter_fn};
+use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::trace::{self, Sampling};
 
 /// Bounds of histograms named `*_seconds`: a commit takes about a millisecond, a catch-up may take many seconds.
 const SECONDS: [f64; 17] = [
@@ -33,6 +35,9 @@ const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1
 /// A collector that is away delays the end of the process by no more than this.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 const TRACEPARENT: &str = "traceparent";
+
+/// What is exported; unset: nothing is.
+static SHARE: OnceLock<f64> = OnceLock::new();
 
 /// Target of the spans that make up traces.
 pub const TRACE: &str = "tern::trace";
@@ -57,7 +62,7 @@ pub struct TelemetryArgs {
     /// Where traces go by OTLP over gRPC, such as http://collector:4317; left out: nowhere
     #[arg(long, env = "TERN_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
-    /// Share of traces that are kept, 0 to 1
+    /// Share of the calls and messages that are traced where their client does not decide it, 0 to 1
     #[arg(long, env = "TERN_OTLP_SAMPLE", default_value_t = 0.01)]
     pub otlp_sample: f64,
 }
@@ -94,16 +99,39 @@ pub fn init(args: &TelemetryArgs, node: &str) -> anyhow::Result<Guard> {
         .map(|endpoint| exporter(endpoint, args.otlp_sample, node))
         .transpose()?;
     let spans = tracer.as_ref().map(|tracer| {
-        let traced = filter_fn(|metadata| metadata.is_span() && metadata.target() == TRACE);
         tracing_opentelemetry::layer()
             .with_tracer(tracer.tracer("tern"))
-            .with_filter(traced)
+            .with_filter(spans_of_traces())
     });
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .with(spans)
         .try_init()?;
+    if tracer.is_some() {
+        SHARE.get_or_init(|| args.otlp_sample.clamp(0.0, 1.0));
+    }
     Ok(Guard { tracer })
+}
+
+/// Lets the spans of traces pass. It is asked for each of them anew: what is decided once for a place in the code relies
+/// on what the thread's last question left behind, and questions without an event after them (libraries ask whether
+/// they should log) leave an answer there that would lose the next span.
+fn spans_of_traces<S: tracing::Subscriber>() -> impl Filter<S> {
+    dynamic_filter_fn(|metadata: &Metadata<'_>, _: &Context<'_, S>| is_of_a_trace(metadata))
+        .with_callsite_filter(|metadata| match is_of_a_trace(metadata) {
+            true => Interest::sometimes(),
+            false => Interest::never(),
+        })
+        .with_max_level_hint(LevelFilter::INFO)
+}
+
+fn is_of_a_trace(metadata: &Metadata<'_>) -> bool {
+    metadata.is_span() && metadata.target() == TRACE
+}
+
+/// Share of what comes in that begins a trace; `None`: this process exports none.
+pub fn share() -> Option<f64> {
+    SHARE.get().copied()
 }
 
 fn exporter(endpoint: &str, sample: f64, node: &str) -> anyhow::Result<SdkTracerProvider> {
@@ -116,7 +144,7 @@ fn exporter(endpoint: &str, sample: f64, node: &str) -> anyhow::Result<SdkTracer
     let instance = opentelemetry::KeyValue::new("service.instance.id", node.to_owned());
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(sample))))
+        .with_sampler(Sampling::new(sample))
         .with_resource(
             Resource::builder()
                 .with_service_name("tern")
@@ -138,23 +166,14 @@ pub fn metrics() -> anyhow::Result<PrometheusHandle> {
 
 /// W3C trace context of the current span, for the next node; empty when it is not sampled.
 pub fn traceparent() -> String {
-    let context = tracing::Span::current().context();
-    let mut carrier = std::collections::HashMap::new();
-    TraceContextPropagator::new().inject_context(&context, &mut carrier);
-    let traceparent = carrier.remove(TRACEPARENT).unwrap_or_default();
-    if traceparent.ends_with("-01") {
-        traceparent
-    } else {
-        String::new()
-    }
+    let context = trace::context(&tracing::Span::current());
+    context.map(|context| context.to_string()).unwrap_or_default()
 }
 
 /// Makes the span part of a caller's trace; an empty or malformed trace context leaves it alone.
 pub fn continue_trace(span: &tracing::Span, traceparent: &str) {
-    if !traceparent.is_empty() {
-        let carrier = std::collections::HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
-        // Fails when no exporter is set up: then there is no trace to be part of.
-        let _ = span.set_parent(TraceContextPropagator::new().extract(&carrier));
+    if let Some(parent) = TraceContext::parse(traceparent) {
+        trace::continued(span, parent);
     }
 }
 
@@ -180,6 +199,8 @@ pub fn call_span(request: &http::Request<()>) -> tracing::Span {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_sdk::trace::Sampler;
+
     use super::*;
 
     const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -215,6 +236,26 @@ mod tests {
         let parts = |text: &str| text.split('-').map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(parts(&passed_on)[1], parts(CALLER)[1], "{passed_on}");
         assert_ne!(parts(&passed_on)[2], parts(CALLER)[2], "{passed_on}");
+    }
+
+    #[test]
+    fn a_question_without_an_event_loses_no_span() {
+        let tracer = SdkTracerProvider::builder().build();
+        let layer = tracing_opentelemetry::layer().with_tracer(tracer.tracer("test"));
+        let lines = tracing_subscriber::fmt::layer().with_filter(EnvFilter::new("info"));
+        let subscriber = tracing_subscriber::registry()
+            .with(lines)
+            .with(layer.with_filter(spans_of_traces()));
+        tracing::subscriber::with_default(subscriber, || {
+            let other = tracing::info_span!("other");
+            let metadata = other.metadata().unwrap();
+            for _ in 0..2 {
+                tracing::dispatcher::get_default(|dispatch| dispatch.enabled(metadata));
+                let span = tracing::info_span!(target: TRACE, parent: None, "commit");
+                assert!(trace::context(&span).is_some());
+            }
+            assert!(trace::context(&other).is_none());
+        });
     }
 
     #[test]

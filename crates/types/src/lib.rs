@@ -4,6 +4,7 @@
 //! - [`seq`]: a place in a chat's log
 //! - [`slot`]: which node owns what
 //! - [`time`]: milliseconds since the epoch, and where they come from
+//! - [`trace`]: a place in a distributed trace
 //! - [`limits`]: what the platform accepts
 
 pub mod id;
@@ -11,8 +12,10 @@ pub mod limits;
 pub mod seq;
 pub mod slot;
 pub mod time;
+pub mod trace;
 
 pub use id::{ChatId, DeviceId, IdError, RequestId, SessionId, UserId};
 pub use seq::Seq;
 pub use slot::{SLOTS, Slot};
 pub use time::Timestamp;
+pub use trace::TraceContext;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use sqlx::PgPool;
 use tern_node::principal::Scope;
+use tern_node::trace;
 use tern_proto::v1::chats_server::Chats;
 use tern_proto::v1::{self, ErrorReason};
 use tern_proto::{ApiError, parse};
@@ -129,6 +130,7 @@ impl Chats for ChatsService {
             request,
             &envelope,
             &send.body,
+            trace::context(&tracing::Span::current()),
         ) {
             Ok(entry) => {
                 self.writes
@@ -399,7 +401,7 @@ impl Chats for ChatsService {
         self.writes.check_owner(chat, request.metadata())?;
         let live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
         let stored = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
-        let receipts = views::receipts(chat, stored, &live);
+        let receipts = views::receipts(chat, caller.user, stored, &live);
         Ok(Response::new(v1::GetReceiptsResponse { receipts }))
     }
 

@@ -48,6 +48,7 @@ impl Groups {
         }
         let content = content::of_creation(title, &members);
         let new = NewEntry {
+            trace: None,
             kind: EntryKind::ChatCreated,
             sender: caller.user,
             device: caller.sender_device(),
@@ -99,6 +100,7 @@ impl Groups {
             users,
             except: Vec::new(),
             event,
+            span: None,
         };
         if self.pushes.try_send(outgoing).is_err() {
             metrics::push_dropped("fanout");

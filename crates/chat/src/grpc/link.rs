@@ -15,7 +15,7 @@ use tern_proto::internal::{
 };
 use tern_proto::{raw, v1};
 use tern_types::limits::CATCH_UP_WINDOW;
-use tern_types::{ChatId, DeviceId, IdError, RequestId, Seq, SessionId, UserId};
+use tern_types::{ChatId, DeviceId, IdError, RequestId, Seq, SessionId, TraceContext, UserId};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -204,7 +204,8 @@ impl Reader {
                     );
                     return Ok(());
                 }
-                match message::entry(user, device, request, &send.envelope, &send.body) {
+                let trace = TraceContext::sampled(&item.traceparent);
+                match message::entry(user, device, request, &send.envelope, &send.body, trace) {
                     Ok(entry) => (
                         chat,
                         origin,

@@ -4,18 +4,19 @@ use bytes::Bytes;
 use prost::Message;
 use tern_proto::{raw, v1};
 use tern_types::limits::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_MENTIONS};
-use tern_types::{DeviceId, RequestId, UserId};
+use tern_types::{DeviceId, RequestId, TraceContext, UserId};
 
 use crate::content::fingerprint;
 use crate::state::{EntryKind, NewEntry, Refusal};
 
-/// The entry that a message becomes.
+/// The entry that a message becomes; `trace`: of the span that it comes from, where it is traced.
 pub fn entry(
     sender: UserId,
     device: DeviceId,
     request: RequestId,
     envelope: &Bytes,
     body: &Bytes,
+    trace: Option<TraceContext>,
 ) -> Result<NewEntry, Refusal> {
     if body.len() > MAX_BODY_BYTES {
         return Err(Refusal::TooLarge("body: at most 262,144 bytes"));
@@ -34,6 +35,7 @@ pub fn entry(
         fingerprint: fingerprint([envelope.as_ref(), body.as_ref()]),
         counts: kind == EntryKind::Message && read.counts_as_unread,
         content: raw::message_content(envelope, body),
+        trace,
     })
 }
 

@@ -59,19 +59,26 @@ pub fn member((user, role, joined): (UserId, Role, Seq)) -> v1::Member {
 }
 
 /// What the store has, raised by what the owner knows beyond it.
+/// How far each member is, as far as the store and the owner know; `caller` sees their own read mark as they set it.
 pub fn receipts(
     chat: ChatId,
+    caller: UserId,
     stored: Vec<(UserId, Watermark)>,
     live: &[(UserId, Watermark)],
 ) -> Vec<v1::Receipt> {
     let live: HashMap<UserId, Watermark> = live.iter().copied().collect();
     let receipts = stored.into_iter().map(|(user, known)| {
         let mark = live.get(&user).copied().unwrap_or_default();
+        let mark = Watermark {
+            delivered: known.delivered.max(mark.delivered),
+            read: known.read.max(mark.read),
+        };
+        let shown = if caller == user { mark } else { mark.told() };
         v1::Receipt {
             chat_id: chat.to_string(),
             user_id: user.to_string(),
-            delivered_seq: known.delivered.max(mark.delivered).0,
-            read_seq: known.read.max(mark.read).0,
+            delivered_seq: shown.delivered.0,
+            read_seq: shown.read.0,
         }
     });
     receipts.collect()

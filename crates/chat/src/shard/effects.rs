@@ -15,6 +15,7 @@ use crate::gateways::Gateways;
 use crate::metrics;
 use crate::ownership::Ownership;
 use crate::shard::loader::Loader;
+use crate::shard::traces::Traces;
 use crate::state::shard::{Effect, Event, Pushed};
 use crate::state::{Entry, Origin, Outcome};
 use crate::{answer, wake};
@@ -75,7 +76,7 @@ impl Effects {
 }
 
 impl ShardEffects {
-    pub fn perform(&self, effects: &mut Vec<Effect>) {
+    pub fn perform(&self, effects: &mut Vec<Effect>, traces: &mut Traces) {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Load {
@@ -83,13 +84,16 @@ impl ShardEffects {
                     create,
                     requests,
                 } => self.load(chat, create, requests),
-                Effect::Answer { origin, outcome } => self.answer(origin, outcome),
+                Effect::Answer { origin, outcome } => {
+                    traces.answered(origin, &outcome);
+                    self.answer(origin, outcome);
+                }
                 Effect::Push {
                     chat,
                     users,
                     except,
                     what,
-                } => self.push(chat, users, &except, &what),
+                } => self.push(chat, users, &except, &what, traces),
                 Effect::Wake { chat, upto, missing } => {
                     let (gateways, fanout) = (self.shared.gateways.clone(), self.shared.fanout.clone());
                     let results = self.results.clone();
@@ -101,6 +105,7 @@ impl ShardEffects {
                 }
             }
         }
+        traces.forget_answered();
     }
 
     fn answer(&self, origin: Origin, outcome: Outcome) {
@@ -124,9 +129,9 @@ impl ShardEffects {
         }
     }
 
-    fn push(&self, chat: ChatId, users: Vec<UserId>, except: &[Origin], what: &Pushed) {
-        let (seq, event) = match what {
-            Pushed::Entry(entry) => (entry.seq, entry_event(entry)),
+    fn push(&self, chat: ChatId, users: Vec<UserId>, except: &[Origin], what: &Pushed, traces: &Traces) {
+        let (seq, event, span) = match what {
+            Pushed::Entry(entry) => (entry.seq, entry_event(entry), traces.fanout(entry)),
             Pushed::Receipt { user, mark } => {
                 let receipt = v1::Receipt {
                     chat_id: chat.to_string(),
@@ -137,6 +142,7 @@ impl ShardEffects {
                 (
                     tern_types::Seq::ZERO,
                     raw::event(v1::server_event::Event::Receipt(receipt)),
+                    None,
                 )
             }
         };
@@ -147,6 +153,7 @@ impl ShardEffects {
             users,
             except,
             event,
+            span,
         };
         if self.pushes.try_send(outgoing).is_err() {
             metrics::push_dropped("fanout");

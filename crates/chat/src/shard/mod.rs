@@ -4,9 +4,11 @@
 //! - [`writer`]: the connection; one job at a time
 //! - [`effects`]: what the loop hands out: loads, answers, pushes, wakes
 //! - [`loader`]: loads of chats, also while the store is away
+//! - [`traces`]: the spans of messages that are traced
 
 pub mod effects;
 pub mod loader;
+pub mod traces;
 pub mod writer;
 
 use std::collections::HashSet;
@@ -21,6 +23,7 @@ use crate::metrics;
 use crate::state::receipts::Watermark;
 use crate::state::shard::{Event, ShardState};
 use effects::Effects;
+use traces::Traces;
 
 /// Inputs that wait for a shard; a full queue holds the gateways' links back.
 const INPUTS: usize = 4096;
@@ -100,6 +103,7 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
     let effects = effects.for_shard(results.clone());
     let jobs = writer::spawn(connect, results);
     let mut state = ShardState::default();
+    let mut traces = Traces::default();
     let mut quiet = Vec::new();
     let (mut taken, mut done, mut out) = (Vec::new(), Vec::new(), Vec::new());
     loop {
@@ -118,7 +122,10 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         }
         for input in taken.drain(..) {
             match input {
-                Input::Event(event) => state.apply(event, now, &mut out),
+                Input::Event(event) => {
+                    traces.arrived(&event);
+                    state.apply(event, now, &mut out);
+                }
                 Input::Watermarks(chat, answer) => {
                     let _gone = answer.send(state.watermarks(chat));
                 }
@@ -128,10 +135,11 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         state.flush_receipts(&mut out);
         if let Some(job) = state.next_job(now, &mut out) {
             metrics::job(number, &job);
+            traces.taken(&job);
             // The writer takes one job at a time and is asked only when it is free.
             let _ended = jobs.try_send(job);
         }
-        effects.perform(&mut out);
+        effects.perform(&mut out, &mut traces);
         metrics::shard(number, &state);
         if state.is_quiet() {
             quiet.drain(..).for_each(|answer| {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use crate::metrics;
+use crate::shard::traces;
 use crate::state::Refusal;
 use crate::state::chat::Batch;
 use crate::state::shard::{Committed, Event, Job, JobDone};
@@ -96,7 +97,9 @@ impl Writer {
                 JobDone::Acks { acks, rows }
             }
             Job::Settle(chats) => {
+                let spans = traces::settling(&chats);
                 let missing = attempt!(self, |db| settle::settle(db, &chats)).ok();
+                traces::settled(spans, missing.as_ref());
                 let chats = chats
                     .into_iter()
                     .map(|settle| (settle.chat, settle.upto))

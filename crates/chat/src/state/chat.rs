@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use super::bytes::{Held, Share};
 use super::change::{self, Action, Change, Permitted};
@@ -186,6 +186,8 @@ pub struct Chat {
     pub settling: Option<Seq>,
     /// Acknowledgements of what is not settled.
     acks: HashMap<DeviceId, (UserId, Seq)>,
+    /// Of the first traced entry that waits for its settle.
+    pub settle_trace: Option<TraceContext>,
     pub last_used: Timestamp,
 }
 
@@ -214,6 +216,7 @@ impl Chat {
             settle_at: None,
             settling: None,
             acks: HashMap::new(),
+            settle_trace: None,
             last_used: now,
         }
     }
@@ -440,6 +443,7 @@ impl Chat {
         self.ordinal = batch.ordinal;
         for entry in &batch.entries {
             self.last_sent_at = entry.sent_at;
+            self.settle_trace = self.settle_trace.or(entry.new.trace);
             let placed = Placed {
                 seq: entry.seq,
                 sent_at: entry.sent_at,
@@ -588,6 +592,7 @@ impl Chat {
                         fingerprint: change.fingerprint,
                         counts: false,
                         content: content::of_change(change.actor, &action),
+                        trace: None,
                     };
                     Ok(Some((Arc::new(new), Some(action))))
                 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 /// Tells two requests under one request_id apart: the first 16 bytes of a SHA-256.
 pub type Fingerprint = [u8; 16];
@@ -44,6 +44,8 @@ pub struct NewEntry {
     pub counts: bool,
     /// Encoded `tern.v1.EntryContent`.
     pub content: Bytes,
+    /// Of the span that it comes from, where it is traced. Not stored.
+    pub trace: Option<TraceContext>,
 }
 
 /// An entry with its place.

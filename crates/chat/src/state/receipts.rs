@@ -13,7 +13,7 @@ pub struct Watermark {
 
 impl Watermark {
     /// As others are told: nobody is said to have read what no device of theirs has.
-    fn told(self) -> Self {
+    pub fn told(self) -> Self {
         Self {
             delivered: self.delivered,
             read: self.read.min(self.delivered),
@@ -55,12 +55,32 @@ impl Receipts {
     pub fn load(&mut self, user: UserId, stored: Watermark) {
         let mark = self.marks.entry(user).or_default();
         mark.read = mark.read.max(stored.read);
-        mark.delivered = mark.delivered.max(stored.delivered).max(mark.read);
+        mark.delivered = mark.delivered.max(stored.delivered);
     }
 
     /// One of the user's devices has stored everything up to `seq`. True when that is news.
     pub fn delivered(&mut self, user: UserId, seq: Seq) -> bool {
         self.raise(user, false, |mark| mark.delivered = mark.delivered.max(seq))
+    }
+
+    /// One of the user's devices has got `from..=seq`: told also where a load brought it. True when it may be news.
+    pub fn delivered_since(&mut self, user: UserId, from: Seq, seq: Seq) -> bool {
+        self.delivered(user, seq);
+        let (mark, before) = (self.mark(user).told(), from.previous());
+        if mark.delivered > seq {
+            // Another device was further.
+            return self.risen.contains_key(&user);
+        }
+        let before = Watermark {
+            delivered: before,
+            read: mark.read.min(before),
+        };
+        let rising = Rising {
+            before,
+            marked: false,
+        };
+        self.risen.entry(user).or_insert(rising);
+        true
     }
 
     /// The user has read everything up to `seq`. True when that is news.

@@ -7,7 +7,7 @@ use tern_types::{ChatId, DeviceId, Seq, UserId};
 use uuid::Uuid;
 
 use super::settle::lock_heads;
-use crate::state::shard::AckWrite;
+use crate::state::shard::{AckWrite, AckedRow};
 
 /// Rule 4, fine print 2: the row goes when everything that the device may have is acknowledged, that is up to the head or,
 /// for a member who left, up to the entry that removed them; otherwise it moves up. The heads are locked by a statement
@@ -31,11 +31,11 @@ WITH a AS (
     UPDATE inbox i SET from_seq = x.seq + 1 FROM x
     WHERE i.chat_id = x.chat_id AND i.device_id = x.device_id AND i.from_seq <= x.seq AND x.seq < x.last
 )
-SELECT i.chat_id, i.device_id, greatest(i.from_seq, x.seq + 1) AS from_seq
+SELECT i.chat_id, i.device_id, i.from_seq AS was,
+       CASE WHEN x.seq >= x.last AND i.from_seq <= x.seq THEN NULL ELSE greatest(i.from_seq, x.seq + 1) END AS now
 FROM a
 JOIN inbox i ON i.chat_id = a.chat_id AND i.device_id = a.device_id
-LEFT JOIN x ON x.chat_id = a.chat_id AND x.device_id = a.device_id
-WHERE (x.seq >= x.last AND i.from_seq <= x.seq) IS NOT TRUE";
+LEFT JOIN x ON x.chat_id = a.chat_id AND x.device_id = a.device_id";
 
 /// Rule 10: read marks only rise.
 pub const READS: &str = "
@@ -43,14 +43,14 @@ UPDATE members m SET read_seq = r.seq
 FROM unnest($1::uuid[], $2::uuid[], $3::int8[]) AS r(chat_id, user_id, seq)
 WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id AND m.left_seq IS NULL AND m.read_seq < r.seq";
 
-/// Where the row of a device in a chat begins, for those that still have one.
-pub type Rows = HashMap<(ChatId, DeviceId), Seq>;
+/// The rows that there were.
+pub type Rows = HashMap<(ChatId, DeviceId), AckedRow>;
 
-/// Writes the acknowledgements; says which of the devices still have a row afterwards.
+/// Writes the acknowledgements; says what they did to the devices' rows.
 pub async fn acknowledge(db: &mut PgConnection, acks: &[AckWrite]) -> sqlx::Result<Rows> {
     let mut tx = db.begin().await?;
     lock_heads(&mut tx, acks.iter().map(|ack| ack.chat)).await?;
-    let rows: Vec<(Uuid, Uuid, i64)> = sqlx::query_as(ACK)
+    let rows: Vec<(Uuid, Uuid, i64, Option<i64>)> = sqlx::query_as(ACK)
         .bind(acks.iter().map(|ack| ack.chat.0).collect::<Vec<_>>())
         .bind(acks.iter().map(|ack| ack.device.0).collect::<Vec<_>>())
         .bind(acks.iter().map(|ack| ack.user.0).collect::<Vec<_>>())
@@ -60,7 +60,13 @@ pub async fn acknowledge(db: &mut PgConnection, acks: &[AckWrite]) -> sqlx::Resu
     tx.commit().await?;
     let rows = rows.into_iter();
     Ok(rows
-        .map(|(chat, device, from)| ((ChatId(chat), DeviceId(device)), Seq::from_i64(from)))
+        .map(|(chat, device, was, now)| {
+            let row = AckedRow {
+                was: Seq::from_i64(was),
+                now: now.map(Seq::from_i64),
+            };
+            ((ChatId(chat), DeviceId(device)), row)
+        })
         .collect())
 }
 

@@ -73,16 +73,23 @@ ORDER BY d.device_id, i.since";
 pub const EPOCH: &str = "SELECT epoch FROM store WHERE single";
 
 /// Present members, and how far each one's devices are: delivered is the complement of the inbox, and nothing unsettled
-/// counts. A user without a device has what waits under the reserved id.
+/// counts. A user without a device has what waits under the reserved id. A read mark above that shows that it was
+/// delivered all the same, unless it is the member's own entry: what crossed their send was on its way to them.
 pub const RECEIPTS: &str = "
-SELECT m.user_id, m.role, m.joined_seq, m.read_seq,
-       (SELECT max(coalesce(i.from_seq - 1, h.head_seq))
-        FROM unnest(CASE WHEN m.devices = '{}' THEN ARRAY[m.user_id] ELSE m.devices END) AS d(device_id)
-        LEFT JOIN inbox i ON i.chat_id = m.chat_id AND i.device_id = d.device_id) AS delivered,
-       coalesce((SELECT min(u.from_seq) - 1 FROM unsettled u WHERE u.chat_id = m.chat_id), h.head_seq) AS settled
-FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
-WHERE m.chat_id = $1 AND m.left_seq IS NULL
-ORDER BY m.user_id";
+SELECT r.*, r.read_seq > r.delivered
+       AND NOT EXISTS (SELECT FROM messages own WHERE own.chat_id = r.chat_id AND own.seq = r.read_seq
+                       AND own.sender_user = r.user_id) AS marked
+FROM (
+    SELECT m.chat_id, m.user_id, m.role, m.joined_seq, m.read_seq,
+           least(coalesce((SELECT max(coalesce(i.from_seq - 1, h.head_seq))
+                           FROM unnest(CASE WHEN m.devices = '{}' THEN ARRAY[m.user_id] ELSE m.devices END) AS d(device_id)
+                           LEFT JOIN inbox i ON i.chat_id = m.chat_id AND i.device_id = d.device_id), 0),
+                 coalesce((SELECT min(u.from_seq) - 1 FROM unsettled u WHERE u.chat_id = m.chat_id), h.head_seq))
+               AS delivered
+    FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
+    WHERE m.chat_id = $1 AND m.left_seq IS NULL
+) r
+ORDER BY r.user_id";
 
 pub const MEMBERS: &str = "
 SELECT user_id, role, joined_seq FROM members
@@ -208,9 +215,9 @@ pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, 
 /// From a row of [`RECEIPTS`].
 pub fn watermark(row: &PgRow) -> sqlx::Result<Watermark> {
     let read: i64 = row.try_get("read_seq")?;
-    let (delivered, settled): (Option<i64>, i64) = (row.try_get("delivered")?, row.try_get("settled")?);
+    let (delivered, marked): (i64, bool) = (row.try_get("delivered")?, row.try_get("marked")?);
     Ok(Watermark {
-        delivered: Seq::from_i64(delivered.unwrap_or(0).min(settled).max(read)),
+        delivered: Seq::from_i64(if marked { read } else { delivered }),
         read: Seq::from_i64(read),
     })
 }

@@ -462,6 +462,7 @@ impl World {
 
 fn message(from: &Device) -> NewEntry {
     NewEntry {
+        trace: None,
         kind: EntryKind::Message,
         sender: from.user,
         device: from.id,

@@ -165,9 +165,17 @@ impl Store {
         acks: &[(DeviceId, u64)],
     ) -> Vec<Missing> {
         let acks = acks.iter().map(|(device, seq)| (*device, Seq(*seq))).collect();
-        let mut missing = settle::settle(db, &[SettleChat { chat, upto, acks }])
-            .await
-            .unwrap();
+        let mut missing = settle::settle(
+            db,
+            &[SettleChat {
+                chat,
+                upto,
+                acks,
+                trace: None,
+            }],
+        )
+        .await
+        .unwrap();
         let mut missing = missing.remove(&chat).unwrap_or_default();
         missing.sort_unstable_by_key(|missing| missing.device);
         missing
@@ -193,7 +201,7 @@ impl Store {
             .await
             .unwrap()
             .get(&(chat, device))
-            .copied()
+            .and_then(|row| row.now)
     }
 
     /// The inbox of a chat: device and from_seq.
@@ -274,6 +282,7 @@ impl Known {
 
 pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
     NewEntry {
+        trace: None,
         kind,
         sender,
         device: DeviceId::BACK_END,

@@ -163,3 +163,89 @@ async fn rule_10_a_reply_before_the_read_mark_tells_that_it_was_read() {
         .await;
     assert_eq!(told(&mut owner, b), [(vec![a], watermark(1, 1))]);
 }
+
+/// Bob answers 1 while 2 is on its way to him.
+#[tokio::test]
+async fn rule_10_what_crossed_a_send_is_not_told_as_delivered_by_a_new_owner() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let b1 = store.device(b).await;
+    let chat = store.direct(a, b).await.id;
+    let mut owner = Owner::new(&store);
+    let message = |sender| new_entry(sender, EntryKind::Message, b"x");
+    let ack = |seq, write| Event::Ack {
+        origin: tern_chat::state::Origin::Call(u64::MAX),
+        chat,
+        user: b,
+        device: b1,
+        seq: Seq(seq),
+        write,
+    };
+    owner.send(chat, &message(a)).await;
+    owner.run(vec![ack(1, false)]).await;
+    owner.send(chat, &message(a)).await;
+    owner.send(chat, &message(b)).await;
+    assert_eq!(
+        told(&mut owner, b).last().map(|told| told.1),
+        Some(watermark(1, 1))
+    );
+    // As it is written within a second of the send.
+    let mut db = store.shard().await;
+    tern_chat::store::ack::mark_read(&mut db, &[(chat, b, Seq(3))])
+        .await
+        .unwrap();
+
+    // Nothing is settled: a new owner knows of no acknowledgement.
+    assert_eq!(mark(&store, chat, b).await, watermark(0, 3));
+    store.settle(&mut db, chat, Seq(3), &[(b1, 1)]).await;
+    tern_chat::store::settle::close(&mut db, &[(chat, Seq(3))])
+        .await
+        .unwrap();
+    assert_eq!(
+        mark(&store, chat, b).await,
+        watermark(1, 3),
+        "2 is still on its way"
+    );
+
+    let mut next = Owner::new(&store);
+    next.run(vec![ack(2, true)]).await;
+    assert_eq!(told(&mut next, b), [(vec![a], watermark(2, 2))]);
+
+    // A mark that he set himself says more than his devices' acknowledgements.
+    next.send(chat, &message(a)).await;
+    tern_chat::store::ack::mark_read(&mut db, &[(chat, b, Seq(4))])
+        .await
+        .unwrap();
+    assert_eq!(mark(&store, chat, b).await, watermark(4, 4));
+}
+
+#[tokio::test]
+async fn rule_10_who_catches_up_after_the_chat_was_forgotten_is_told_of_all_the_same() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (a1, b1) = (store.device(a).await, store.device(b).await);
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    for _ in 0..3 {
+        store.say(&mut db, &mut chat, a, "x").await;
+    }
+    store.settle(&mut db, chat.id, Seq(3), &[(a1, 3)]).await;
+    tern_chat::store::settle::close(&mut db, &[(chat.id, Seq(3))])
+        .await
+        .unwrap();
+    let ack = |seq| Event::Ack {
+        origin: tern_chat::state::Origin::Call(u64::MAX),
+        chat: chat.id,
+        user: b,
+        device: b1,
+        seq: Seq(seq),
+        write: true,
+    };
+    for seq in [2, 3] {
+        let mut cold = Owner::new(&store);
+        cold.run(vec![ack(seq)]).await;
+        assert_eq!(told(&mut cold, b), [(vec![a], watermark(seq, 0))]);
+        cold.run(vec![ack(seq)]).await;
+        assert_eq!(told(&mut cold, b), [], "once");
+    }
+}

@@ -217,6 +217,8 @@ pub struct Engine {
     dirty: BTreeSet<ChatId>,
     /// The server said CaughtUp; told on as soon as no chat is being looked up.
     caught_up: bool,
+    /// Not for the first time on this stream.
+    caught_up_before: bool,
     effects: Effects,
 }
 
@@ -235,6 +237,7 @@ impl Engine {
             reads: BTreeSet::new(),
             dirty: BTreeSet::new(),
             caught_up: false,
+            caught_up_before: false,
             effects: Effects::default(),
             me,
         };
@@ -352,8 +355,11 @@ impl Engine {
             self.session.spoke(!self.effects.items.is_empty(), now);
             if self.caught_up && self.nothing_looked_up() {
                 self.caught_up = false;
-                self.effects.events.push(Event::CaughtUp);
-                self.ask_for_receipts();
+                let again = std::mem::replace(&mut self.caught_up_before, true);
+                if !again {
+                    self.effects.events.push(Event::CaughtUp);
+                }
+                self.ask_for_receipts(again);
             }
         }
     }

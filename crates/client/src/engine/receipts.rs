@@ -11,6 +11,9 @@ use crate::model::{Event, Mark};
 
 /// Chats whose receipts are read after an absence; the others are read when the app asks.
 const MAX_READ_AGAIN: usize = 32;
+/// The same while the device was online all the time: receipts of seconds are missing at most, and all devices of a node
+/// that was gone ask at once.
+const MAX_READ_AGAIN_ONLINE: usize = 8;
 
 /// The watermarks known of other people.
 #[derive(Debug, Default)]
@@ -68,12 +71,17 @@ impl Engine {
         }
     }
 
-    /// After an absence: what was received and read meanwhile.
-    pub(super) fn ask_for_receipts(&mut self) {
+    /// What was received and read meanwhile: after an absence, or (`online`) after the server had lost sight of the stream.
+    pub(super) fn ask_for_receipts(&mut self, online: bool) {
+        let most = if online {
+            MAX_READ_AGAIN_ONLINE
+        } else {
+            MAX_READ_AGAIN
+        };
         let chats = self.awaiting_receipts();
         self.effects
             .calls
-            .extend(chats.into_iter().take(MAX_READ_AGAIN).map(Call::Receipts));
+            .extend(chats.into_iter().take(most).map(Call::Receipts));
     }
 
     pub(super) fn receipts_read(&mut self, chat: ChatId, result: Result<Vec<v1::Receipt>, CallError>) {

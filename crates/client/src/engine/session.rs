@@ -274,7 +274,7 @@ impl Engine {
             Phase::Open(_) | Phase::Opening { .. } => {}
             _ => return,
         }
-        self.caught_up = false;
+        (self.caught_up, self.caught_up_before) = (false, false);
         self.effects.items.clear();
         let closing = self.session.closing.take();
         let reason = closing

@@ -691,6 +691,20 @@ fn after_an_absence_it_asks_who_read_what() {
 }
 
 #[test]
+fn receipts_are_asked_for_again_when_the_server_says_caught_up_again_and_the_app_is_not_told() {
+    let mut engine = connected();
+    for number in 1..=20 {
+        feed(&mut engine, Wire::Entry(wire(&entry(chat(number), 1))));
+    }
+    let first = feed(&mut engine, Wire::CaughtUp(v1::CaughtUp {}));
+    assert!(first.events.contains(&Event::CaughtUp));
+    let again = feed(&mut engine, Wire::CaughtUp(v1::CaughtUp {}));
+    assert!(!again.events.contains(&Event::CaughtUp));
+    assert_eq!((first.calls.len(), again.calls.len()), (20, 8));
+    assert!(again.calls.iter().all(|call| first.calls.contains(call)));
+}
+
+#[test]
 fn the_end_takes_the_last_acknowledgements_along() {
     let mut engine = connected();
     let last = Input::Frame(frame(Wire::Entry(wire(&entry(chat(1), 1)))));

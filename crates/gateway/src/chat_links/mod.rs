@@ -119,7 +119,7 @@ impl ChatLinks {
             body: send.body,
         };
         let item = UpItem {
-            traceparent: send.traceparent,
+            traceparent: send.trace.map(|trace| trace.to_string()).unwrap_or_default(),
             ..item(from, reference, up_item::Op::Send(op))
         };
         self.route(Slot::of_chat(chat), item)

@@ -19,6 +19,7 @@ use super::link::{Link, Queues, give_back};
 use super::pending::Waiting;
 use super::{ChatLinks, metrics};
 use crate::session::{Mail, Window};
+use crate::traces::{self, Deliveries};
 
 /// Items of one frame to a node.
 const GATHER: usize = 256;
@@ -192,12 +193,18 @@ impl Up {
         let Ok(chat) = ChatId::from_slice(&push.chat_id) else {
             return;
         };
-        for session in push.sessions {
-            let Some(session) = self.links.registry.get(SessionId(session)) else {
+        let mut deliveries = Deliveries::of(&push);
+        for session in &push.sessions {
+            let Some(session) = self.links.registry.get(SessionId(*session)) else {
                 continue;
             };
-            if !session.mailbox.push_live(chat, push.seq, push.event.clone()) {
+            let span = deliveries.next(session.id);
+            if !session
+                .mailbox
+                .push_live(chat, push.seq, push.event.clone(), span.clone())
+            {
                 metrics::live_dropped();
+                traces::dropped(span);
             }
         }
     }

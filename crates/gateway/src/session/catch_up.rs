@@ -111,6 +111,8 @@ pub(super) struct Reader {
     was_read: bool,
     initial: usize,
     caught_up: bool,
+    /// CaughtUp was said before.
+    greeted: bool,
 }
 
 impl Default for Reader {
@@ -129,6 +131,7 @@ impl Default for Reader {
             was_read: false,
             initial: 0,
             caught_up: false,
+            greeted: false,
         }
     }
 }
@@ -139,8 +142,18 @@ impl Reader {
     }
 
     pub(super) fn inbox_was_read(&mut self) {
-        (self.reading, self.was_read, self.more) = (false, true, false);
+        // The first greeting does not wait for presence.
+        let newest = !self.wanted || !self.greeted;
+        (self.reading, self.was_read, self.more) = (false, newest, false);
         self.failures = 0;
+    }
+
+    /// Presence may not have known the session for a while: receipts went past it. After the next reading of the inbox
+    /// CaughtUp is said again, for the client to ask for them.
+    pub(super) fn catch_up_again(&mut self) {
+        if self.caught_up {
+            (self.caught_up, self.was_read) = (false, false);
+        }
     }
 
     /// Whether rows may still be found by other ways than the sweep.
@@ -188,10 +201,11 @@ impl Reader {
         }
     }
 
-    /// True once.
+    /// True once after each time that it was wanted.
     pub(super) fn just_caught_up(&mut self) -> bool {
         let now = !self.caught_up && self.was_read && self.initial == 0 && !self.more;
         self.caught_up |= now;
+        self.greeted |= now;
         now
     }
 

@@ -36,7 +36,7 @@ pub struct Chat {
     pub due: Option<Timestamp>,
     /// How often it was due in vain.
     pub tries: u32,
-    /// It waited when the stream was opened: CaughtUp comes after it.
+    /// It waited when the stream was opened, or announced anew: CaughtUp comes after it.
     pub initial: bool,
     used: u64,
 }

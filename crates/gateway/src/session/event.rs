@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tern_proto::{ApiError, v1};
-use tern_types::{ChatId, DeviceId, RequestId, Timestamp, UserId};
+use tern_types::{ChatId, DeviceId, RequestId, Timestamp, TraceContext, UserId};
 
 /// Whose token it is and until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,5 +200,6 @@ pub struct Send {
     /// Encoded [`v1::Envelope`].
     pub envelope: Bytes,
     pub body: Bytes,
-    pub traceparent: String,
+    /// What the client says of its trace, until the message is admitted; then the gateway's span.
+    pub trace: Option<TraceContext>,
 }

@@ -117,7 +117,11 @@ impl Session {
             Event::BadFrame(why) => self.protocol_error(why),
             Event::FrameTooLarge(why) => self.frame_too_large(why),
             Event::HalfClosed => self.leave(now),
-            Event::Announced | Event::Redrain => self.want_inbox(),
+            Event::Announced => {
+                self.reader.catch_up_again();
+                self.want_inbox();
+            }
+            Event::Redrain => self.want_inbox(),
             Event::Mail(mail) => self.mail(mail, now),
             Event::Moved(moved) => self.moved(moved, now),
             Event::Drain {
@@ -222,7 +226,7 @@ impl Session {
         (self.id.0 << 32) | u64::from(self.last_reference)
     }
 
-    /// Puts CaughtUp once all is sent that waited when the stream was opened.
+    /// Puts CaughtUp once all is sent that waited when the stream was opened, or announced anew.
     fn greet_if_caught_up(&mut self) {
         if self.reader.just_caught_up() {
             let event = raw::event(server_event::Event::CaughtUp(v1::CaughtUp {}));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tern_proto::v1::{self, SendErrorCode, send_message, send_result, server_event};
 use tern_types::limits::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_SENDS_IN_FLIGHT};
-use tern_types::{ChatId, RequestId, Timestamp, UserId};
+use tern_types::{ChatId, RequestId, Timestamp, TraceContext, UserId};
 
 use super::event::Send;
 use super::gcra::Gcra;
@@ -155,7 +155,7 @@ impl Session {
             request_id,
             envelope: envelope.encode_to_vec().into(),
             body: message.body.clone(),
-            traceparent: envelope.traceparent,
+            trace: TraceContext::parse(&envelope.traceparent),
         })
     }
 }

@@ -107,6 +107,34 @@ impl ShardState {
         }
     }
 
+    /// The user has `from..=seq` now, and a load may have said so already.
+    pub(super) fn delivered(
+        &mut self,
+        id: ChatId,
+        user: UserId,
+        from: Seq,
+        seq: Seq,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        match self.chats.get_mut(&id).filter(|chat| chat.stage == Stage::Ready) {
+            Some(chat) => {
+                if chat.member(user).is_some() && chat.receipts.delivered_since(user, from, seq) {
+                    self.risen.insert(id);
+                }
+            }
+            None => {
+                let event = Event::Delivered {
+                    chat: id,
+                    user,
+                    from,
+                    seq,
+                };
+                self.hold(id, event, now, out);
+            }
+        }
+    }
+
     pub(super) fn read(&mut self, id: ChatId, user: UserId, seq: Seq, now: Timestamp, out: &mut Vec<Effect>) {
         if !self.chats.get(&id).is_some_and(|chat| chat.stage == Stage::Ready) {
             self.hold(id, Event::Read { chat: id, user, seq }, now, out);

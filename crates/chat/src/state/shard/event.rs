@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, UserId};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, TraceContext, UserId};
 
 use crate::state::chat::{Batch, Snapshot};
 use crate::state::entry::{Entry, NewEntry};
@@ -32,6 +32,14 @@ pub enum Event {
         device: DeviceId,
         seq: Seq,
         write: bool,
+    },
+    /// An acknowledgement from `from` to `seq` was written while the chat was not loaded; a load alone does not tell
+    /// that it is news.
+    Delivered {
+        chat: ChatId,
+        user: UserId,
+        from: Seq,
+        seq: Seq,
     },
     Read {
         chat: ChatId,
@@ -123,21 +131,32 @@ pub struct AckWrite {
     pub seq: Seq,
 }
 
+/// An inbox row that an acknowledgement met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AckedRow {
+    /// Where it began.
+    pub was: Seq,
+    /// Where it begins now; `None`: it has ended.
+    pub now: Option<Seq>,
+}
+
 #[derive(Debug, Clone)]
 pub struct SettleChat {
     pub chat: ChatId,
     pub upto: Seq,
     pub acks: Vec<(DeviceId, Seq)>,
+    /// Of a traced entry among those that it settles.
+    pub trace: Option<TraceContext>,
 }
 
 /// What came of a job.
 #[derive(Debug)]
 pub enum JobDone {
     Commit(Vec<(ChatId, Committed)>),
-    /// Which devices still have a row, and from where. `None`: nothing was written.
+    /// The rows that the devices had. `None`: nothing was written.
     Acks {
         acks: Vec<AckWrite>,
-        rows: Option<HashMap<(ChatId, DeviceId), Seq>>,
+        rows: Option<HashMap<(ChatId, DeviceId), AckedRow>>,
     },
     /// Who is missing of each chat; nobody: it is settled. `None`: the store was away.
     Settle {

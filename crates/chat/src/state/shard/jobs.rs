@@ -113,6 +113,7 @@ impl ShardState {
                 chat: id,
                 upto,
                 acks: chat.acks().collect(),
+                trace: chat.settle_trace.take(),
             });
         }
         settle

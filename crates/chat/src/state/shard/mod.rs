@@ -25,7 +25,7 @@ use crate::state::chat::{Batch, Chat, Command, Stage};
 use crate::state::receipts::Watermark;
 use crate::state::{Origin, Outcome};
 
-pub use event::{AckWrite, Committed, Effect, Event, Job, JobDone, LoadError, Pushed, SettleChat};
+pub use event::{AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, LoadError, Pushed, SettleChat};
 
 /// From a chat's first unsettled commit to its settle: a device in reach acknowledges well within it.
 pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
@@ -108,6 +108,12 @@ impl ShardState {
                 };
                 self.ack(ack, write, out);
             }
+            Event::Delivered {
+                chat,
+                user,
+                from,
+                seq,
+            } => self.delivered(chat, user, from, seq, now, out),
             Event::Read { chat, user, seq } => self.read(chat, user, seq, now, out),
             Event::Loaded { chat, result } => self.loaded(chat, result, now, out),
             Event::JobDone(done) => self.job_done(done, now, out),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::commands::not_written;
-use super::event::{AckWrite, Committed, Effect, Event, JobDone, Pushed};
+use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed};
 use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::Stage;
@@ -125,11 +125,11 @@ impl ShardState {
         self.mark_due(id);
     }
 
-    fn ack_written(&mut self, ack: AckWrite, row: Option<Seq>, now: Timestamp, out: &mut Vec<Effect>) {
+    fn ack_written(&mut self, ack: AckWrite, row: Option<AckedRow>, now: Timestamp, out: &mut Vec<Effect>) {
         let outcome = Outcome::AckWritten {
             chat: ack.chat,
             seq: ack.seq,
-            row,
+            row: row.and_then(|row| row.now),
         };
         out.push(Effect::Answer {
             origin: ack.origin,
@@ -141,28 +141,9 @@ impl ShardState {
             .is_some_and(|chat| chat.stage == Stage::Ready)
         {
             self.ack(ack, false, out);
-        } else {
+        } else if let Some(row) = row.filter(|row| row.now != Some(row.was)) {
             // For the senders' delivered ticks.
-            let AckWrite {
-                origin,
-                chat,
-                user,
-                device,
-                seq,
-            } = ack;
-            self.hold(
-                chat,
-                Event::Ack {
-                    origin,
-                    chat,
-                    user,
-                    device,
-                    seq,
-                    write: false,
-                },
-                now,
-                out,
-            );
+            self.delivered(ack.chat, ack.user, row.was, ack.seq, now, out);
         }
     }
 

@@ -89,6 +89,7 @@ impl Shard {
     fn send_to(&mut self, chat: ChatId, bytes: usize) -> Vec<Effect> {
         let request = RequestId::random();
         let entry = NewEntry {
+            trace: None,
             kind: EntryKind::Message,
             sender: self.people[0],
             device: DeviceId::BACK_END,

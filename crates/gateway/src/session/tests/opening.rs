@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tern_proto::v1::server_event::Event as Kind;
+use tern_proto::raw;
+use tern_proto::v1::{self, server_event::Event as Kind};
 use tern_types::ChatId;
 
 use super::{inbox, talk};
-use crate::session::{Effect, Event, Mail};
+use crate::session::{Effect, Event, Inbox, InboxRow, Mail, Window};
 
 #[test]
 fn rule_3_a_session_is_registered_first_and_then_reads_its_inbox() {
@@ -62,4 +63,62 @@ fn presence_being_away_delays_the_inbox_by_two_seconds_only_and_it_is_read_again
         .filter(|effect| matches!(effect, Effect::ReadInbox))
         .count();
     assert_eq!(reads, 2);
+}
+#[test]
+fn a_session_that_presence_has_to_be_told_of_again_is_told_caught_up_again_after_what_waits() {
+    let mut talk = talk().opened().wait(Duration::from_secs(3)).tell(Event::Flushed);
+    talk.said.clear();
+    let chat = ChatId::own(talk.identity.user);
+    // An answer that is older than the announcement does not count.
+    let mut talk = talk.tell(Event::Redrain);
+    assert!(matches!(talk.wants[..], [Effect::ReadInbox]), "{:?}", talk.wants);
+    talk = talk
+        .tell(Event::Announced)
+        .tell(Event::Mail(Mail::Inbox(inbox())));
+    assert!(talk.said.is_empty(), "{:?}", talk.said);
+    talk = talk.wait(Duration::from_secs(1));
+    let row = InboxRow {
+        chat,
+        from: 1,
+        age: Duration::ZERO,
+    };
+    talk = talk.tell(Event::Mail(Mail::Inbox(Inbox {
+        rows: vec![row],
+        ..inbox()
+    })));
+    assert!(talk.said.is_empty(), "{:?}", talk.said);
+    let Some(Effect::Window { reference, .. }) = talk.wants.last() else {
+        panic!("{:?}", talk.wants)
+    };
+    let window = Window {
+        reference: *reference,
+        chat,
+        events: vec![raw::event(Kind::Entry(v1::Entry::default()))],
+        seqs: vec![1],
+        next: 2,
+        done: true,
+    };
+    talk = talk.tell(Event::Mail(Mail::Window(window)));
+    assert!(
+        matches!(talk.said[..], [Kind::Entry(_), Kind::CaughtUp(_)]),
+        "{:?}",
+        talk.said
+    );
+    // Once.
+    talk.said.clear();
+    let talk = talk.tell(Event::Redrain).wait(Duration::from_secs(1));
+    let talk = talk.tell(Event::Mail(Mail::Inbox(inbox())));
+    assert!(talk.said.is_empty(), "{:?}", talk.said);
+}
+
+#[test]
+fn what_is_settled_after_the_inbox_was_read_comes_after_caught_up_by_itself() {
+    let talk = talk().opened();
+    let chat = ChatId::own(talk.identity.user);
+    let talk = talk.tell(Event::Mail(Mail::Wake { chat, from: 1, to: 1 }));
+    assert!(
+        matches!(talk.wants[..], [Effect::Window { from: 1, .. }]),
+        "{:?}",
+        talk.wants
+    );
 }

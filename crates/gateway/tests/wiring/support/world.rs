@@ -195,6 +195,7 @@ impl World {
             event,
             chat_id: chat.to_vec().into(),
             seq,
+            traceparent: String::new(),
         };
         self.chat.live.say(LiveDown { pushes: vec![push] }).await;
     }

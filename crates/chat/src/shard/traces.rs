@@ -1,0 +1,210 @@
+//! The spans of traced messages in a shard: `commit`, from a message's arrival to its answer, `fanout`, from the commit
+//! to the gateways' links, and `settle`. The state knows nothing of them; it carries an opaque [`TraceContext`] along.
+//! While nothing is traced, each of these calls is one look at an empty list. See [`tern_node::trace`].
+
+use std::collections::HashMap;
+
+use tern_node::telemetry::TRACE;
+use tern_node::trace;
+use tern_types::{ChatId, TraceContext};
+use tracing::Span;
+use tracing::field::Empty;
+
+use crate::state::shard::{Event, Job, SettleChat};
+use crate::state::{Entry, Missing, Origin, Outcome};
+
+/// Traced messages under way in one shard; others go untraced. The gateways draw few; a shard that has so many of them
+/// waiting has other things to do.
+const MAX_TRACED: usize = 64;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Traces(Vec<UnderWay>);
+
+#[derive(Debug)]
+struct UnderWay {
+    origin: Origin,
+    /// Of the gateway's span: names this message.
+    from: TraceContext,
+    span: Span,
+    answered: bool,
+}
+
+impl Traces {
+    /// Opens the span of a traced message.
+    pub fn arrived(&mut self, event: &Event) {
+        let Event::Send {
+            origin, chat, entry, ..
+        } = event
+        else {
+            return;
+        };
+        let Some(from) = entry.trace.filter(|_| self.0.len() < MAX_TRACED) else {
+            return;
+        };
+        let span = tracing::info_span!(
+            target: TRACE, parent: None, "commit",
+            otel.kind = "consumer", %chat, request = %entry.request, bytes = entry.content.len(),
+            batch.chats = Empty, batch.entries = Empty, batch.entries_of_chat = Empty, seq = Empty, refused = Empty,
+        );
+        trace::continued(&span, from);
+        self.0.push(UnderWay {
+            origin: *origin,
+            from,
+            span,
+            answered: false,
+        });
+    }
+
+    /// The writer has taken these; a message that is tried again counts with its last batch.
+    pub fn taken(&self, job: &Job) {
+        if self.0.is_empty() {
+            return;
+        }
+        let batches = match job {
+            Job::Commit(batches) => batches.as_slice(),
+            Job::Change(batch) => std::slice::from_ref(batch),
+            _ => return,
+        };
+        let entries: usize = batches.iter().map(|batch| batch.entries.len()).sum();
+        for batch in batches {
+            for span in batch.entries.iter().filter_map(|entry| self.commit(entry)) {
+                span.record("batch.chats", batches.len());
+                span.record("batch.entries", entries);
+                span.record("batch.entries_of_chat", batch.entries.len());
+            }
+        }
+    }
+
+    /// Its answer is on its way.
+    pub fn answered(&mut self, origin: Origin, outcome: &Outcome) {
+        let Some(under_way) = self.0.iter_mut().find(|under_way| under_way.origin == origin) else {
+            return;
+        };
+        under_way.answered = true;
+        match outcome {
+            Outcome::Placed { seq, .. } => under_way.span.record("seq", seq.0),
+            outcome => under_way.span.record("refused", tracing::field::debug(outcome)),
+        };
+    }
+
+    /// The span of an entry's way to the gateways.
+    pub fn fanout(&self, entry: &Entry) -> Option<Span> {
+        let from = entry.new.trace?;
+        let span = tracing::info_span!(
+            target: TRACE, parent: None, "fanout",
+            otel.kind = "producer", chat = %entry.chat, seq = entry.seq.0, gateways = Empty, sessions = Empty,
+        );
+        let parent = self.commit(entry).and_then(trace::context).unwrap_or(from);
+        trace::continued(&span, parent);
+        Some(span)
+    }
+
+    /// Ends the spans of what was answered.
+    pub fn forget_answered(&mut self) {
+        self.0.retain(|under_way| !under_way.answered);
+    }
+
+    fn commit(&self, entry: &Entry) -> Option<&Span> {
+        let from = entry.new.trace?;
+        let under_way = self.0.iter().find(|under_way| under_way.from == from)?;
+        Some(&under_way.span)
+    }
+}
+
+/// Opens the spans of a settle, for the chats in it where a traced message waits for it.
+pub fn settling(chats: &[SettleChat]) -> Vec<(ChatId, Span)> {
+    let traced = chats.iter().filter_map(|settle| Some((settle, settle.trace?)));
+    let spans = traced.map(|(settle, from)| {
+        let span = tracing::info_span!(
+            target: TRACE, parent: None, "settle",
+            chat = %settle.chat, upto = settle.upto.0, batch.chats = chats.len(), missing = Empty,
+        );
+        trace::continued(&span, from);
+        (settle.chat, span)
+    });
+    spans.collect()
+}
+
+/// Ends them; `missing`: who got an inbox row, `None`: the store was away.
+pub fn settled(spans: Vec<(ChatId, Span)>, missing: Option<&HashMap<ChatId, Vec<Missing>>>) {
+    for (chat, span) in spans {
+        if let Some(missing) = missing {
+            span.record("missing", missing.get(&chat).map_or(0, Vec::len));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tern_types::{DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
+
+    use super::*;
+    use crate::state::{EntryKind, NewEntry};
+
+    fn send(number: u8, traced: bool) -> (Event, Entry) {
+        let chat = ChatId(uuid::Uuid::nil());
+        let entry = NewEntry {
+            kind: EntryKind::Message,
+            sender: UserId::random(),
+            device: DeviceId::random(),
+            request: RequestId::random(),
+            fingerprint: [0; 16],
+            counts: true,
+            content: bytes::Bytes::new(),
+            trace: traced.then_some(TraceContext {
+                trace_id: [1; 16],
+                span_id: [number; 8],
+                sampled: true,
+            }),
+        };
+        let placed = Entry {
+            chat,
+            seq: Seq(1),
+            ordinal: 1,
+            sent_at: Timestamp(1),
+            new: Arc::new(entry.clone()),
+        };
+        let event = Event::Send {
+            origin: origin(number),
+            chat,
+            peer: None,
+            entry,
+        };
+        (event, placed)
+    }
+
+    fn origin(number: u8) -> Origin {
+        Origin::Link {
+            link: 1,
+            reference: number.into(),
+            session: SessionId(1),
+            request: RequestId(uuid::Uuid::nil()),
+        }
+    }
+
+    #[test]
+    fn only_traced_messages_are_remembered_until_they_are_answered() {
+        let mut traces = Traces::default();
+        let ((first, placed), (second, untraced)) = (send(1, true), send(2, false));
+        traces.arrived(&first);
+        traces.arrived(&second);
+        assert_eq!(traces.0.len(), 1);
+        traces.answered(origin(2), &Outcome::Unchanged);
+        traces.answered(origin(1), &Outcome::Unchanged);
+        assert!(traces.fanout(&placed).is_some() && traces.fanout(&untraced).is_none());
+        traces.forget_answered();
+        assert!(traces.0.is_empty());
+    }
+
+    #[test]
+    fn those_under_way_are_bounded() {
+        let mut traces = Traces::default();
+        for number in 1..=200 {
+            traces.arrived(&send(number, true).0);
+        }
+        assert_eq!(traces.0.len(), MAX_TRACED);
+    }
+}

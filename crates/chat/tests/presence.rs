@@ -1,0 +1,335 @@
+//! Looking devices up and waking them, against presence nodes and gateways that fail. Fine print 5: a failed look-up is
+//! not "offline", an unconfirmed push is not delivered.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use tern_chat::fanout::{Fanout, Outgoing};
+use tern_chat::gateways::{ControlLink, Gateways};
+use tern_chat::lookup::Lookup;
+use tern_chat::state::Missing;
+use tern_chat::wake::wake;
+use tern_node::links::Peer;
+use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
+use tern_proto::internal::presence_server::{Presence, PresenceServer};
+use tern_proto::internal::{
+    AnnounceReplies, Announcements, DownItem, LiveSession, LookupReplies, LookupReply, LookupRequests, Push,
+    down_item,
+};
+use tern_types::{ChatId, DeviceId, Seq, SessionId, Slot, UserId};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Links are made and made again within it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a presence node does when it is asked.
+#[derive(Debug, Clone)]
+enum Mood {
+    /// These are online.
+    Knows(Vec<LiveSession>),
+    NotOwner,
+    Hangs,
+    /// Ends the stream.
+    Fails,
+}
+
+#[derive(Clone)]
+struct Moody(watch::Receiver<Mood>);
+
+type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Presence for Moody {
+    type AnnounceStream = Out<AnnounceReplies>;
+    type LookupStream = Out<LookupReplies>;
+
+    async fn announce(
+        &self,
+        _: Request<Streaming<Announcements>>,
+    ) -> Result<Response<Self::AnnounceStream>, Status> {
+        Err(Status::unimplemented("no gateway is here"))
+    }
+
+    async fn lookup(
+        &self,
+        request: Request<Streaming<LookupRequests>>,
+    ) -> Result<Response<Self::LookupStream>, Status> {
+        let (mut frames, mood) = (request.into_inner(), self.0.clone());
+        let replies = async_stream::stream! {
+            while let Ok(Some(frame)) = frames.message().await {
+                let mood = mood.borrow().clone();
+                if matches!(mood, Mood::Fails) {
+                    yield Err(Status::unavailable("by the test"));
+                    return;
+                }
+                let replies = frame.requests.into_iter().filter_map(|request| reply(request.r#ref, &mood));
+                yield Ok(LookupReplies { map_version: 1, replies: replies.collect() });
+            }
+        };
+        Ok(Response::new(replies.boxed()))
+    }
+}
+
+fn reply(reference: u64, mood: &Mood) -> Option<LookupReply> {
+    let (sessions, not_owner) = match mood {
+        Mood::Knows(sessions) => (sessions.clone(), false),
+        Mood::NotOwner => (Vec::new(), true),
+        Mood::Hangs | Mood::Fails => return None,
+    };
+    Some(LookupReply {
+        r#ref: reference,
+        sessions,
+        not_owner,
+    })
+}
+
+/// A presence node on command; dropped, it is gone.
+struct PresenceNode {
+    mood: watch::Sender<Mood>,
+    node: Node,
+    server: JoinHandle<()>,
+}
+
+impl PresenceNode {
+    async fn start(name: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let node = Node {
+            name: name.to_owned(),
+            address: listener.local_addr().unwrap().to_string(),
+            incarnation: 1,
+            draining: false,
+        };
+        let (mood, moods) = watch::channel(Mood::Knows(Vec::new()));
+        let serving = Server::builder()
+            .add_service(PresenceServer::new(Moody(moods)))
+            .serve_with_incoming(TcpIncoming::from(listener));
+        let server = tokio::spawn(async move { serving.await.unwrap() });
+        Self { mood, node, server }
+    }
+
+    fn is(&self, mood: Mood) {
+        self.mood.send_replace(mood);
+    }
+}
+
+impl Drop for PresenceNode {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// What a shard uses to reach devices.
+struct Chat {
+    fanout: Fanout,
+    gateways: Gateways,
+    chat: ChatId,
+    map: ClusterMap,
+}
+
+impl Chat {
+    /// With these presence nodes in its map.
+    fn of(presences: impl IntoIterator<Item = Node>) -> Self {
+        let nodes = presences.into_iter().map(|node| (Role::Presence, node));
+        let map = ClusterMap::new(1, nodes);
+        let ctx = NodeContext::alone("chat-0", 1, MapHandle::fixed(map.clone()));
+        Self {
+            fanout: Fanout {
+                lookup: Lookup::start(&ctx),
+            },
+            gateways: Gateways::default(),
+            chat: ChatId(uuid::Uuid::nil()),
+            map,
+        }
+    }
+
+    /// Linked to all of these.
+    async fn linked(presences: &[&PresenceNode]) -> Self {
+        let chat = Self::of(presences.iter().map(|presence| presence.node.clone()));
+        chat.until_linked(presences).await;
+        chat
+    }
+
+    async fn until_linked(&self, presences: &[&PresenceNode]) {
+        let users: Vec<UserId> = presences.iter().map(|presence| self.user_of(presence)).collect();
+        let linked = async {
+            while self.fanout.lookup.sessions(users.clone()).await.failed {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, linked).await.expect("not linked");
+    }
+
+    /// A user of this node's slots.
+    fn user_of(&self, presence: &PresenceNode) -> UserId {
+        let its = |user: &UserId| {
+            self.map
+                .owner(Role::Presence, Slot::of_user(*user))
+                .is_some_and(|owner| owner.name == presence.node.name)
+        };
+        std::iter::repeat_with(UserId::random).find(its).unwrap()
+    }
+
+    async fn wakes(&self, missing: &[Missing]) -> bool {
+        wake(&self.fanout, &self.gateways, self.chat, Seq(9), missing).await
+    }
+
+    fn gateway(&self, name: &str) -> Gateway {
+        let peer = Peer {
+            name: name.to_owned(),
+            incarnation: 1,
+        };
+        let (_link, items) = self.gateways.open_control(peer);
+        Gateway { _link, items }
+    }
+}
+
+/// A gateway's end of its link.
+struct Gateway {
+    _link: ControlLink,
+    items: mpsc::Receiver<DownItem>,
+}
+
+impl Gateway {
+    /// The next wake: its number, its sessions and where it begins.
+    async fn woken(&mut self) -> (u64, Vec<u64>, u64) {
+        match timeout(PATIENCE, self.items.recv()).await.unwrap().unwrap().item {
+            Some(down_item::Item::Wake(wake)) => (wake.wake, wake.sessions, wake.from_seq),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn missing(user: UserId) -> Missing {
+    Missing {
+        user,
+        device: DeviceId::random(),
+        from: Seq(3),
+    }
+}
+
+fn online(missing: &Missing, gateway: &str, session: u64) -> LiveSession {
+    LiveSession {
+        user_id: missing.user.to_vec().into(),
+        device_id: missing.device.to_vec().into(),
+        gateway: gateway.to_owned(),
+        session,
+    }
+}
+
+#[tokio::test]
+async fn fine_print_5_a_failed_look_up_is_not_offline() {
+    let (first, second) = (PresenceNode::start("p0").await, PresenceNode::start("p1").await);
+    let chat = Chat::linked(&[&first, &second]).await;
+    let both = [missing(chat.user_of(&first)), missing(chat.user_of(&second))];
+    assert!(chat.wakes(&both).await, "both are offline: nobody is to be woken");
+
+    for mood in [Mood::Hangs, Mood::NotOwner, Mood::Fails] {
+        second.is(mood.clone());
+        assert!(!chat.wakes(&both).await, "one node {mood:?}");
+        let found = chat.fanout.lookup.sessions(vec![both[1].user]).await;
+        assert!(found.failed && found.sessions.is_empty(), "{mood:?}");
+        assert!(chat.wakes(&both[..1]).await, "the other node's users: {mood:?}");
+        second.is(Mood::Knows(Vec::new()));
+        chat.until_linked(&[&second]).await;
+        assert!(chat.wakes(&both).await, "after {mood:?}");
+    }
+
+    let gone = Node {
+        // Nobody listens there.
+        address: "127.0.0.1:1".to_owned(),
+        ..second.node.clone()
+    };
+    assert!(
+        !Chat::of([gone]).wakes(&both).await,
+        "a node that is gone and still in the map"
+    );
+    assert!(!Chat::of([]).wakes(&both).await, "no presence node at all");
+}
+
+#[tokio::test]
+async fn fine_print_5_an_unconfirmed_push_is_not_delivered() {
+    let presence = PresenceNode::start("p0").await;
+    let chat = Chat::linked(&[&presence]).await;
+    let user = chat.user_of(&presence);
+    let devices = [missing(user), missing(user)];
+    let (one, other) = (online(&devices[0], "g0", 10), online(&devices[1], "g1", 11));
+    presence.is(Mood::Knows(vec![one.clone()]));
+    assert!(!chat.wakes(&devices).await, "no link to its gateway");
+
+    let mut g0 = chat.gateway("g0");
+    let confirmed = async {
+        let (wake, sessions, from) = g0.woken().await;
+        assert_eq!((sessions, from), (vec![10], 3));
+        chat.gateways.wake_done(wake);
+    };
+    assert!(tokio::join!(chat.wakes(&devices), confirmed).0);
+
+    assert!(!chat.wakes(&devices).await, "a gateway that says nothing");
+    g0.woken().await;
+    let breaks = async {
+        g0.woken().await;
+        drop(g0);
+    };
+    assert!(!tokio::join!(chat.wakes(&devices), breaks).0, "its link broke");
+
+    presence.is(Mood::Knows(vec![one, other]));
+    let (mut g0, mut g1) = (chat.gateway("g0"), chat.gateway("g1"));
+    let half = async {
+        g1.woken().await;
+        chat.gateways.wake_done(g0.woken().await.0);
+    };
+    assert!(
+        !tokio::join!(chat.wakes(&devices), half).0,
+        "one of two confirmed"
+    );
+    let whole = async {
+        chat.gateways.wake_done(g1.woken().await.0);
+        chat.gateways.wake_done(g0.woken().await.0);
+    };
+    assert!(tokio::join!(chat.wakes(&devices), whole).0);
+}
+
+#[tokio::test]
+async fn a_receipt_whose_look_up_failed_is_told_later_and_an_entry_is_not() {
+    let presence = PresenceNode::start("p0").await;
+    let chat = Chat::linked(&[&presence]).await;
+    let device = missing(chat.user_of(&presence));
+    let peer = Peer {
+        name: "g0".to_owned(),
+        incarnation: 1,
+    };
+    let (_live, mut pushes) = chat.gateways.open_live(peer);
+    let events = chat.fanout.spawn(chat.gateways.clone());
+    let event = |seq, what: &'static str| Outgoing {
+        chat: chat.chat,
+        seq: Seq(seq),
+        users: vec![device.user],
+        except: Vec::<SessionId>::new(),
+        event: Bytes::from_static(what.as_bytes()),
+        span: None,
+    };
+    presence.is(Mood::NotOwner);
+    for (seq, what) in [(0, "receipt 1"), (7, "entry"), (0, "receipt 2")] {
+        events.send(event(seq, what)).await.unwrap();
+    }
+    let early = timeout(Duration::from_millis(300), pushes.recv()).await;
+    assert!(early.is_err(), "{early:?}");
+    presence.is(Mood::Knows(vec![online(&device, "g0", 10)]));
+    let mut next = async || -> Push { timeout(PATIENCE, pushes.recv()).await.unwrap().unwrap() };
+    for what in ["receipt 1", "receipt 2"] {
+        let push = next().await;
+        assert_eq!((push.event.as_ref(), push.sessions), (what.as_bytes(), vec![10]));
+    }
+    events.send(event(8, "entry 8")).await.unwrap();
+    assert_eq!(next().await.event, "entry 8", "once each");
+}

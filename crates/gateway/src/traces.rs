@@ -1,0 +1,192 @@
+//! Which messages are traced, and their spans in this gateway: `send`, from a message's arrival to its result, and
+//! `deliver`, from the chat node's push to the device's stream. See [`tern_node::trace`].
+
+use std::sync::{Mutex, PoisonError};
+
+use tern_node::telemetry::TRACE;
+use tern_node::trace::{self, SEND};
+use tern_proto::internal::Push;
+use tern_types::{SessionId, Timestamp, TraceContext};
+use tracing::Span;
+use tracing::field::Empty;
+
+use crate::session::gcra::Gcra;
+use crate::session::{Mail, Send};
+
+/// Messages traced a second: clients decide which, so this keeps them from making the platform work on traces.
+const TRACES_PER_SECOND: u32 = 100;
+/// Deliveries of one push that get a span: a group's trace says as much with some of them as with a thousand.
+const MAX_DELIVERIES: usize = 16;
+
+/// Decides which messages are traced.
+#[derive(Debug)]
+pub struct Traces {
+    /// Of messages whose client does not say; `None`: nothing is exported.
+    share: Option<f64>,
+    rate: Mutex<Gcra>,
+}
+
+impl Traces {
+    pub fn new(share: Option<f64>) -> Self {
+        Self {
+            share,
+            rate: Mutex::new(Gcra::new(TRACES_PER_SECOND, TRACES_PER_SECOND)),
+        }
+    }
+
+    /// Whether a message is traced that came with this of its client's trace.
+    fn admits(&self, client: Option<TraceContext>, now: impl FnOnce() -> Timestamp) -> bool {
+        let Some(share) = self.share else { return false };
+        let wanted = match client {
+            Some(client) => client.sampled,
+            None => share > 0.0 && rand::random::<f64>() < share,
+        };
+        let within_rate = || {
+            let mut rate = self.rate.lock().unwrap_or_else(PoisonError::into_inner);
+            rate.take(now()).is_ok()
+        };
+        wanted && within_rate()
+    }
+}
+
+/// Spans of a session's sends that have no result yet. Most sessions never have any, and it then takes no memory.
+/// Bounded by the sends in flight: each gets a result or fails.
+#[derive(Debug, Default)]
+pub struct Sends(Vec<(u64, Span)>);
+
+impl Sends {
+    /// Opens the message's span if it is traced; `send.trace` is what goes along from here.
+    pub fn begin(&mut self, traces: &Traces, reference: u64, send: &mut Send) {
+        let client = send.trace.take();
+        if !traces.admits(client, Timestamp::now) {
+            return;
+        }
+        let span = tracing::info_span!(
+            target: TRACE, parent: None, SEND,
+            otel.kind = "server", chat = %send.chat, request = %send.request_id, bytes = send.body.len(),
+            seq = Empty, failed = Empty,
+        );
+        if let Some(client) = client {
+            trace::continued(&span, client);
+        }
+        send.trace = trace::context(&span);
+        self.0.push((reference, span));
+    }
+
+    /// The span that ends with this mail.
+    pub fn answered(&mut self, mail: &Mail) -> Option<Span> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let (reference, seq) = match mail {
+            Mail::Result {
+                reference, placed, ..
+            } => (*reference, placed.map(|(_, seq)| seq)),
+            Mail::SendFailed { reference } => (*reference, None),
+            _ => return None,
+        };
+        let at = self.0.iter().position(|(of, _)| *of == reference)?;
+        let (_, span) = self.0.swap_remove(at);
+        match seq {
+            Some(seq) => span.record("seq", seq),
+            None => span.record("failed", true),
+        };
+        Some(span)
+    }
+}
+
+/// Opens the spans of one push.
+#[derive(Debug)]
+pub struct Deliveries {
+    trace: Option<TraceContext>,
+    seq: u64,
+    left: usize,
+}
+
+impl Deliveries {
+    pub fn of(push: &Push) -> Self {
+        Self {
+            trace: TraceContext::sampled(&push.traceparent),
+            seq: push.seq,
+            left: MAX_DELIVERIES,
+        }
+    }
+
+    /// The span of the push to the next of its sessions.
+    pub fn next(&mut self, session: SessionId) -> Option<Span> {
+        let trace = self.trace.filter(|_| self.left > 0)?;
+        self.left -= 1;
+        let span = tracing::info_span!(
+            target: TRACE, parent: None, "deliver",
+            otel.kind = "consumer", seq = self.seq, %session, dropped = Empty,
+        );
+        trace::continued(&span, trace);
+        Some(span)
+    }
+}
+
+/// The push found no room: the device is served from its inbox.
+pub fn dropped(span: Option<Span>) {
+    if let Some(span) = span {
+        span.record("dropped", true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(sampled: bool) -> Option<TraceContext> {
+        Some(TraceContext {
+            trace_id: [1; 16],
+            span_id: [2; 8],
+            sampled,
+        })
+    }
+
+    #[test]
+    fn the_client_decides_then_the_share_and_never_more_than_the_rate() {
+        let admitted = |share, client| {
+            let traces = Traces::new(share);
+            (0..1000)
+                .filter(|_| traces.admits(client, || Timestamp(1)))
+                .count()
+        };
+        let most = TRACES_PER_SECOND as usize;
+        assert_eq!(admitted(None, client(true)), 0, "nothing is exported");
+        assert_eq!(admitted(Some(0.0), client(true)), most);
+        assert_eq!(admitted(Some(1.0), client(false)), 0);
+        assert_eq!(admitted(Some(0.0), None), 0);
+        assert_eq!(admitted(Some(1.0), None), most);
+    }
+
+    #[test]
+    fn a_push_to_a_large_group_opens_some_spans_and_an_untraced_one_none() {
+        let opened = |traceparent: &str| {
+            let mut deliveries = Deliveries::of(&Push {
+                traceparent: traceparent.to_owned(),
+                ..Push::default()
+            });
+            (0..1000)
+                .filter(|session| deliveries.next(SessionId(*session)).is_some())
+                .count()
+        };
+        let traced = client(true).map(|trace| trace.to_string()).unwrap_or_default();
+        assert_eq!(opened(&traced), MAX_DELIVERIES);
+        assert_eq!((opened(""), opened("garbage")), (0, 0));
+    }
+
+    #[test]
+    fn a_span_ends_with_its_result_or_failure() {
+        let mut sends = Sends(vec![(1, Span::none()), (2, Span::none())]);
+        assert!(sends.answered(&Mail::InboxFailed).is_none());
+        assert!(sends.answered(&Mail::SendFailed { reference: 3 }).is_none());
+        assert!(sends.answered(&Mail::SendFailed { reference: 1 }).is_some());
+        let result = Mail::Result {
+            reference: 2,
+            event: bytes::Bytes::new(),
+            placed: None,
+        };
+        assert!(sends.answered(&result).is_some() && sends.0.is_empty());
+    }
+}

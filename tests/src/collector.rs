@@ -1,0 +1,135 @@
+//! A collector of traces: takes by OTLP what the nodes export, and keeps it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+use tern_local::until;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+use crate::world::BOUND;
+
+/// Runs until it is dropped.
+pub struct Collector {
+    url: String,
+    spans: Spans,
+    server: JoinHandle<()>,
+}
+
+/// One exported span.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Span {
+    /// Name of the node that exported it.
+    pub node: String,
+    pub name: String,
+    pub trace_id: Vec<u8>,
+    pub span_id: Vec<u8>,
+    /// Empty: it has none.
+    pub parent_id: Vec<u8>,
+    /// What it says of itself.
+    pub fields: HashMap<String, i64>,
+}
+
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<Span>>>);
+
+impl Collector {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let spans = Spans::default();
+        let serving = Server::builder()
+            .add_service(TraceServiceServer::new(spans.clone()))
+            .serve_with_incoming(TcpIncoming::from(listener));
+        let server = tokio::spawn(async move { serving.await.expect("the collector serves") });
+        Self { url, spans, server }
+    }
+
+    /// For `--otlp-endpoint`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The spans of a trace that came so far.
+    pub fn trace(&self, id: [u8; 16]) -> Vec<Span> {
+        self.spans(|span| span.trace_id == id)
+    }
+
+    /// All that came so far and that `which` picks.
+    pub fn spans(&self, which: impl Fn(&Span) -> bool) -> Vec<Span> {
+        let spans = self.spans.0.lock().unwrap_or_else(PoisonError::into_inner);
+        spans.iter().filter(|span| which(span)).cloned().collect()
+    }
+
+    /// The spans of a trace, once there are `count`.
+    pub async fn until(&self, id: [u8; 16], count: usize) -> Vec<Span> {
+        let what = format!("{count} spans");
+        let came = until::holds(&what, BOUND, || async { Ok(self.trace(id).len() >= count) }).await;
+        came.unwrap_or_else(|error| panic!("{error:#}: {:#?}", self.trace(id)));
+        // Nothing more is expected: what would come is on its way with the others.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        self.trace(id)
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Spans {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for resource in request.into_inner().resource_spans {
+            let attributes = resource.resource.map(|it| it.attributes).unwrap_or_default();
+            let node = text(&attributes, "service.instance.id");
+            let exported = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
+            spans.extend(exported.map(|span| Span {
+                node: node.clone(),
+                name: span.name,
+                trace_id: span.trace_id,
+                span_id: span.span_id,
+                parent_id: span.parent_span_id,
+                fields: numbers(&span.attributes),
+            }));
+        }
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
+}
+
+fn text(attributes: &[KeyValue], key: &str) -> String {
+    let of_key = attributes.iter().find(|attribute| attribute.key == key);
+    match of_key.and_then(|attribute| attribute.value.as_ref()?.value.as_ref()) {
+        Some(Value::StringValue(text)) => text.clone(),
+        _ => String::new(),
+    }
+}
+
+fn numbers(attributes: &[KeyValue]) -> HashMap<String, i64> {
+    let number = |attribute: &KeyValue| {
+        let number = match attribute.value.as_ref()?.value.as_ref()? {
+            Value::IntValue(number) => Some(*number),
+            // What has no sign comes as text.
+            Value::StringValue(text) => text.parse().ok(),
+            _ => None,
+        };
+        Some((attribute.key.clone(), number?))
+    };
+    attributes.iter().filter_map(number).collect()
+}
