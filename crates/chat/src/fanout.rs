@@ -62,8 +62,16 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
     if found.failed {
         metrics::lookup_failed("push");
     }
+    group(&found.sessions, outgoing, |gateway, push| {
+        metrics::pushed(push.sessions.len());
+        gateways.push(gateway, push);
+    });
+}
+
+/// One push for each event and gateway that has sessions of its users: pure.
+pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&str, Push)) {
     let mut by_user: HashMap<UserId, Vec<&Found>> = HashMap::new();
-    for session in &found.sessions {
+    for session in sessions {
         by_user.entry(session.user).or_default().push(session);
     }
     for event in outgoing {
@@ -78,9 +86,8 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
             }
         }
         for (gateway, sessions) in by_gateway {
-            metrics::pushed(sessions.len());
             let chat_id = event.chat.to_vec().into();
-            gateways.push(
+            push(
                 gateway,
                 Push {
                     sessions,

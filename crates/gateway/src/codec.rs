@@ -1,7 +1,7 @@
 //! The codec of the device stream: frames come in with their bodies uncopied and their items counted before any is
 //! decoded; frames go out as events that were encoded elsewhere.
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use tern_proto::raw::{event_len_in_frame, put_event};
@@ -57,9 +57,7 @@ impl Encoder for FrameCodec {
 
     fn encode(&mut self, frame: Frame, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
         dst.reserve(frame.events.iter().map(|event| event_len_in_frame(event)).sum());
-        for event in &frame.events {
-            put_event(dst, event);
-        }
+        write_frame(&frame.events, dst);
         Ok(())
     }
 
@@ -79,6 +77,13 @@ impl Decoder for FrameCodec {
 
     fn buffer_settings(&self) -> BufferSettings {
         BufferSettings::new(BUFFERS.0, BUFFERS.1)
+    }
+}
+
+/// Puts events together to one `ServerFrame`.
+pub fn write_frame(events: &[Bytes], out: &mut impl BufMut) {
+    for event in events {
+        put_event(out, event);
     }
 }
 
@@ -116,7 +121,6 @@ fn count_items(mut frame: Bytes) -> Option<usize> {
 mod tests {
     use bytes::BytesMut;
     use proptest::prelude::*;
-    use tern_proto::raw;
 
     use super::*;
 
@@ -139,9 +143,7 @@ mod tests {
             let events: Vec<_> = parts.into_iter().map(|(seq, text)| entry(seq, text)).collect();
             let frame = Frame { events: events.iter().map(|event| event.encode_to_vec().into()).collect() };
             let mut out = BytesMut::new();
-            for event in &frame.events {
-                raw::put_event(&mut out, event);
-            }
+            write_frame(&frame.events, &mut out);
             prop_assert_eq!(out.len(), frame.events.iter().map(|event| event_len_in_frame(event)).sum::<usize>());
             prop_assert_eq!(out.freeze(), Bytes::from(v1::ServerFrame { events }.encode_to_vec()));
         }
