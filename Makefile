@@ -1,7 +1,7 @@
 # What CI runs is what is here: `.ci/run` calls `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run bench test format lints protos licences tests python proto-baseline
+.PHONY: help setup tools build demo run bench test format lints protos dependencies tests instructions python proto-baseline
 
 BUF := $(shell command -v buf || echo .tern/tools/node_modules/.bin/buf)
 # The test runner's own output, for who reads only the end.
@@ -10,8 +10,11 @@ TEST_LOG := .tern/test.log
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## Install what this machine lacks (Debian packages, buf); quick when nothing does
+setup: ## Install what this machine lacks for building and running (Debian packages); quick when nothing does
 	@scripts/setup
+
+tools: ## The same, and what the checks need besides (npm for buf, valgrind)
+	@scripts/setup checks
 
 build: setup ## Build the tern program
 	cargo build --locked --bin tern
@@ -31,10 +34,13 @@ bench: setup ## Measure a platform of its own: messages a second and what they c
 	target/release/tern bench idle --plain
 	target/release/tern bench mixed
 
-test: setup format protos licences lints tests python ## Format, lints and every test
+test: tools format protos dependencies lints tests instructions python ## Format, lints and every test
 	@echo
 	@echo "make test: all passed. The test runner's closing lines:"
 	@tail -n 3 $(TEST_LOG)
+	@if [ ! -x "$$(command -v $(BUF))" ]; then echo "Left out: the protos, for want of buf."; fi
+	@if ! command -v valgrind >/dev/null; then echo "Left out: instruction counts, for want of valgrind."; fi
+	@if ! cargo deny --version >/dev/null 2>&1; then echo "Left out: what only cargo deny knows (yanked and twofold versions)."; fi
 
 format: ## Check the format
 	cargo fmt --all --check
@@ -42,15 +48,14 @@ format: ## Check the format
 lints: ## Check the lints
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-protos: setup ## Check the protos: style, and that nothing breaks clients of the version before
+protos: tools ## Check the protos: style, and that nothing breaks clients of the version before
 	@if [ -x "$$(command -v $(BUF))" ]; then set -x; \
 		$(BUF) lint && $(BUF) format --diff --exit-code && $(BUF) breaking --against proto/baseline.binpb; \
 	else echo "protos: left out, buf is not here (it comes from npm)"; fi
 
-licences: ## Check the licences of all dependencies
-	scripts/check-licenses
-	@if cargo deny --version >/dev/null 2>&1; then set -x; cargo deny --offline check licenses bans sources; \
-	else echo "licences: cargo deny is not here; only the licences were checked"; fi
+dependencies: ## Check licences and origins of all dependencies, and that none is banned
+	scripts/check-dependencies
+	@if cargo deny --version >/dev/null 2>&1; then set -x; cargo deny --offline check licenses bans sources; fi
 
 tests: setup ## Run every Rust test
 	@mkdir -p .tern
@@ -59,8 +64,11 @@ tests: setup ## Run every Rust test
 	   else cargo test --locked --workspace; fi || touch $(TEST_LOG).failed; } 2>&1 | tee $(TEST_LOG)
 	@test ! -e $(TEST_LOG).failed
 
+instructions: tools ## Hold the instruction counts of the hot pure parts to what was recorded (the first time 3 min)
+	scripts/check-instructions
+
 python: build ## Hold a conversation with the Python client, by the README's own commands
 	examples/python/run
 
-proto-baseline: setup ## Take the protos as they are as the version that later ones must not break
+proto-baseline: tools ## Take the protos as they are as the version that later ones must not break
 	$(BUF) build -o proto/baseline.binpb

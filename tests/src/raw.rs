@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 use tower::ServiceExt as _;
 
 /// A call ends at once, with whatever status.
 const BOUND: Duration = Duration::from_secs(15);
+/// Bytes before a message: whether it is compressed, and its length.
+const PREFIX: usize = 5;
 
 /// Frames a message as gRPC does.
 pub fn framed(message: &[u8]) -> Bytes {
@@ -27,40 +29,59 @@ pub async fn call(
     bearer: Option<&str>,
     body: impl Into<Bytes>,
 ) -> (Code, String) {
+    let (status, _) = answer(channel, method, bearer, body.into()).await;
+    (status.code(), status.message().to_owned())
+}
+
+/// The same; returns the answer's bytes, or the status with its details.
+pub async fn unary(
+    channel: Channel,
+    method: &str,
+    bearer: Option<&str>,
+    body: impl Into<Bytes>,
+) -> Result<Bytes, Status> {
+    match answer(channel, method, bearer, body.into()).await {
+        (status, answer) if status.code() == Code::Ok => {
+            assert!(answer.len() >= PREFIX, "{method}: success without an answer");
+            Ok(answer.slice(PREFIX..))
+        }
+        (status, _) => Err(status),
+    }
+}
+
+async fn answer(channel: Channel, method: &str, bearer: Option<&str>, body: Bytes) -> (Status, Bytes) {
     let mut request = http::Request::post(format!("https://localhost/tern.v1.{method}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");
     if let Some(bearer) = bearer {
         request = request.header("authorization", format!("Bearer {bearer}"));
     }
-    let body = tonic::body::Body::new(Full::new(body.into()));
+    let body = tonic::body::Body::new(Full::new(body));
     let answer = channel.oneshot(request.body(body).expect("a request"));
     tokio::time::timeout(BOUND, async {
         let answer = match answer.await {
             Ok(answer) => answer,
-            Err(error) => return (Code::Unknown, format!("the connection failed: {error}")),
+            Err(error) => return (failed(error), Bytes::new()),
         };
         let (head, body) = answer.into_parts();
-        if let Some(status) = status(&head.headers) {
-            return status;
+        if let Some(status) = Status::from_header_map(&head.headers) {
+            return (status, Bytes::new());
         }
         match body.collect().await {
-            Ok(body) => body
-                .trailers()
-                .and_then(status)
-                .unwrap_or((Code::Unknown, "no status".to_owned())),
-            Err(status) => (status.code(), status.message().to_owned()),
+            Ok(body) => {
+                let status = body.trailers().and_then(Status::from_header_map);
+                (
+                    status.unwrap_or_else(|| Status::unknown("no status")),
+                    body.to_bytes(),
+                )
+            }
+            Err(status) => (status, Bytes::new()),
         }
     })
     .await
     .unwrap_or_else(|_| panic!("{method} has not ended within {BOUND:?}"))
 }
 
-fn status(headers: &http::HeaderMap) -> Option<(Code, String)> {
-    let code = headers.get("grpc-status")?.to_str().ok()?.parse::<i32>().ok()?;
-    let message = headers
-        .get("grpc-message")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    Some((Code::from_i32(code), message.to_owned()))
+fn failed(error: tonic::transport::Error) -> Status {
+    Status::unknown(format!("the connection failed: {error}"))
 }

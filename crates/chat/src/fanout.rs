@@ -89,8 +89,17 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
         .iter()
         .filter(|event| found.failed && event.seq == Seq::ZERO);
     let receipts = receipts.cloned().collect();
+    group(&found.sessions, outgoing, |gateway, push| {
+        metrics::pushed(push.sessions.len());
+        gateways.push(gateway, push);
+    });
+    receipts
+}
+
+/// One push for each event and gateway that has sessions of its users: pure.
+pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&str, Push)) {
     let mut by_user: HashMap<UserId, Vec<&Found>> = HashMap::new();
-    for session in &found.sessions {
+    for session in sessions {
         by_user.entry(session.user).or_default().push(session);
     }
     for event in outgoing {
@@ -106,9 +115,8 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
         }
         let traceparent = traceparent(event.span.as_ref(), &by_gateway);
         for (gateway, sessions) in by_gateway {
-            metrics::pushed(sessions.len());
             let chat_id = event.chat.to_vec().into();
-            gateways.push(
+            push(
                 gateway,
                 Push {
                     sessions,
@@ -120,7 +128,6 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
             );
         }
     }
-    receipts
 }
 
 /// What goes along with a traced event; empty for all others.

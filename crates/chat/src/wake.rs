@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tern_types::{ChatId, DeviceId, Seq, SessionId, UserId};
 use tokio::time::timeout;
 
@@ -26,9 +27,10 @@ pub async fn wake(
     users.sort_unstable();
     users.dedup();
     let found = fanout.lookup.sessions(users).await;
+    let mut done = !found.failed;
     if found.failed {
+        // Who was found is woken all the same.
         metrics::lookup_failed("settle");
-        return false;
     }
     let from: HashMap<DeviceId, Seq> = missing
         .iter()
@@ -46,15 +48,15 @@ pub async fn wake(
     let mut confirmations = Vec::with_capacity(by_gateway.len());
     for ((gateway, from), sessions) in by_gateway {
         match gateways.wake(gateway, chat, (from, upto), sessions) {
-            Some(confirmed) => confirmations.push(confirmed),
-            None => return false,
+            Some(confirmed) => confirmations.push(timeout(CONFIRM_TIMEOUT, confirmed)),
+            None => done = false,
         }
     }
-    for confirmed in confirmations {
-        if !matches!(timeout(CONFIRM_TIMEOUT, confirmed).await, Ok(Ok(()))) {
+    for confirmed in join_all(confirmations).await {
+        if !matches!(confirmed, Ok(Ok(()))) {
             metrics::wake_unconfirmed();
-            return false;
+            done = false;
         }
     }
-    true
+    done
 }

@@ -1,7 +1,7 @@
 //! Looking devices up and waking them, against presence nodes and gateways that fail. Fine print 5: a failed look-up is
 //! not "offline", an unconfirmed push is not delivered.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::pin::Pin;
 use std::time::Duration;

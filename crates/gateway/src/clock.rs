@@ -25,7 +25,11 @@ impl Clock {
     }
 
     pub fn now(&self) -> Timestamp {
-        self.began + self.at.elapsed()
+        self.began + self.elapsed()
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.at.elapsed()
     }
 
     /// From now until then.

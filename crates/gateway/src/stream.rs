@@ -138,7 +138,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 let handle = self.registered.as_ref().map(Registered::handle);
                 let device = handle.map(|handle| handle.device);
                 let announced = handle.is_some_and(|handle| handle.is_announced());
-                let open_for = self.clock.at.elapsed();
+                let open_for = self.clock.elapsed();
                 tracing::error!(session = %self.id, ?device, %chat, from, acked, ?age, ?open_for, announced,
                     "the sweep found a lost inbox row");
             }

@@ -182,6 +182,10 @@ pub struct Chat {
     /// The lowest entry that is not settled.
     pub unsettled: Option<Seq>,
     pub settle_at: Option<Timestamp>,
+    /// The head when that was decided: what was committed since gets its own half second.
+    pub settle_upto: Seq,
+    /// Settles that failed since the last that did not.
+    pub settle_tries: u32,
     /// The settle under way covers everything up to here.
     pub settling: Option<Seq>,
     /// Acknowledgements of what is not settled.
@@ -214,6 +218,8 @@ impl Chat {
             tries: 0,
             unsettled: None,
             settle_at: None,
+            settle_upto: Seq::ZERO,
+            settle_tries: 0,
             settling: None,
             acks: HashMap::new(),
             settle_trace: None,
@@ -539,7 +545,7 @@ impl Chat {
 
     /// Everything up to `upto` is settled.
     pub fn settled(&mut self, upto: Seq) {
-        self.settling = None;
+        (self.settling, self.settle_tries) = (None, 0);
         self.unsettled = (self.head > upto).then(|| upto.next());
         self.acks.retain(|_, (_, seq)| *seq > upto);
     }

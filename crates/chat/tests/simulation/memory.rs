@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tern_chat::state::chat::{Batch, ChatKey, ChatKind, Member, Role, Snapshot};
 use tern_chat::state::receipts::Watermark;
 use tern_chat::state::recent::Placed;
-use tern_chat::state::shard::{AckWrite, Committed, Job, JobDone, SettleChat};
+use tern_chat::state::shard::{AckWrite, AckedRow, Committed, Job, JobDone, SettleChat};
 use tern_chat::state::{Entry, Missing};
 use tern_types::{DeviceId, RequestId, Seq, Timestamp, UserId};
 
@@ -166,16 +166,17 @@ impl Memory {
         missing
     }
 
-    fn ack(&mut self, ack: &AckWrite) -> Option<Seq> {
+    fn ack(&mut self, ack: &AckWrite) -> Option<AckedRow> {
         let head = self.head();
-        let from = *self.inbox.get(&ack.device)?;
-        if ack.seq <= head && from <= ack.seq {
+        let was = *self.inbox.get(&ack.device)?;
+        if ack.seq <= head && was <= ack.seq {
             if ack.seq >= head {
                 self.inbox.remove(&ack.device);
-                return None;
+            } else {
+                self.inbox.insert(ack.device, ack.seq.next());
             }
-            self.inbox.insert(ack.device, ack.seq.next());
         }
-        self.inbox.get(&ack.device).copied()
+        let now = self.inbox.get(&ack.device).copied();
+        Some(AckedRow { was, now })
     }
 }

@@ -100,14 +100,14 @@ impl ShardState {
                 continue;
             };
             chat.settle_at = None;
-            if chat.settling.is_some() || chat.unsettled.is_none() {
+            let (None, Some(lowest)) = (chat.settling, chat.unsettled) else {
                 continue;
-            }
-            if chat.stage == Stage::Loading {
+            };
+            let upto = chat.settle_upto;
+            if chat.stage == Stage::Loading || upto < lowest {
                 schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
                 continue;
             }
-            let upto = chat.head();
             chat.settling = Some(upto);
             settle.push(SettleChat {
                 chat: id,

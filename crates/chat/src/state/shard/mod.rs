@@ -183,7 +183,9 @@ impl ShardState {
     }
 }
 
+/// What is committed by now is settled then.
 fn schedule(due: &mut BTreeSet<(Timestamp, ChatId)>, chat: &mut Chat, at: Timestamp) {
+    chat.settle_upto = chat.head();
     if let Some(before) = chat.settle_at.replace(at) {
         due.remove(&(before, chat.id));
     }

@@ -12,8 +12,10 @@ use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::Stage;
 use crate::state::{Missing, Outcome, Refusal};
 
-/// From a settle that failed to the next.
-const SETTLE_RETRY: Duration = Duration::from_secs(2);
+/// From a settle that failed to the next: doubled with each that fails, since a look-up or a confirmation that got lost
+/// is soon made up for, and a presence node that is away is not.
+const SETTLE_RETRY: Duration = Duration::from_millis(250);
+const SETTLE_RETRY_MAX: Duration = Duration::from_secs(4);
 
 impl ShardState {
     pub(super) fn job_done(&mut self, done: JobDone, now: Timestamp, out: &mut Vec<Effect>) {
@@ -187,10 +189,15 @@ impl ShardState {
         if closed {
             chat.settled(upto);
         } else {
-            chat.settling = None;
+            (chat.settling, chat.settle_tries) = (None, chat.settle_tries.saturating_add(1));
         }
         if chat.unsettled.is_some() && chat.settle_at.is_none() {
-            let after = if closed { SETTLE_AFTER } else { SETTLE_RETRY };
+            let after = match chat.settle_tries {
+                0 => SETTLE_AFTER,
+                tries => SETTLE_RETRY
+                    .saturating_mul(1 << (tries - 1).min(8))
+                    .min(SETTLE_RETRY_MAX),
+            };
             schedule(&mut self.settle_due, chat, now + after);
         }
     }

@@ -220,6 +220,57 @@ fn fine_print_5_what_was_not_confirmed_is_settled_again_and_not_closed() {
 }
 
 #[test]
+fn what_was_just_committed_is_not_settled_with_what_is_due() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    shard.now = shard.now + SETTLE_AFTER - Duration::from_millis(1);
+    // Its devices have not had half a second for it.
+    shard.send();
+    shard.committed();
+    shard.now = shard.now + Duration::from_millis(1);
+    let chat = shard.chat;
+    for (upto, next) in [(Seq(1), SETTLE_AFTER), (Seq(2), Duration::ZERO)] {
+        let Some(Job::Settle(settle)) = shard.job() else {
+            panic!("no settle is due")
+        };
+        assert_eq!(settle[0].upto, upto);
+        let (chats, missing) = (vec![(chat, upto)], Some(HashMap::new()));
+        shard.tell(Event::JobDone(JobDone::Settle { chats, missing }));
+        assert!(!matches!(shard.job(), Some(Job::Settle(_))));
+        shard.now = shard.now + next;
+    }
+    assert_eq!(shard.state.unsettled(), 0);
+}
+
+#[test]
+fn a_settle_that_fails_is_tried_again_soon_and_then_ever_later() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    shard.now = shard.now + SETTLE_AFTER;
+    let mut waits = Vec::new();
+    let mut since = shard.now;
+    while waits.len() < 8 {
+        match shard.job() {
+            Some(Job::Settle(settle)) => {
+                waits.push(shard.now.since(since).as_millis());
+                since = shard.now;
+                let chats = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
+                shard.tell(Event::JobDone(JobDone::Settle { chats, missing: None }));
+            }
+            Some(Job::Reads(reads)) => {
+                let written = true;
+                shard.tell(Event::JobDone(JobDone::Reads { reads, written }));
+            }
+            Some(job) => panic!("{job:?}"),
+            None => shard.now = shard.state.next_wake().expect("it is tried again"),
+        }
+    }
+    assert_eq!(waits, [0, 250, 500, 1000, 2000, 4000, 4000, 4000]);
+}
+
+#[test]
 fn rule_8_a_chat_refuses_what_it_cannot_hold() {
     let mut shard = Shard::new();
     for _ in 0..MAX_WAITING_OF_CHAT {

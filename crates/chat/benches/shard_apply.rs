@@ -1,0 +1,155 @@
+//! A shard's state from a send to the pushes of its commit and the other's acknowledgement, alone and in a batch.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tern_chat::state::chat::ChatKey;
+use tern_chat::state::receipts::Watermark;
+use tern_chat::state::shard::{Committed, Effect};
+use tern_chat::state::{
+    ChatKind, EntryKind, Event, Job, JobDone, Member, NewEntry, Origin, Role, ShardState, Snapshot,
+};
+use tern_counts::Operation;
+use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
+use uuid::Uuid;
+
+/// Messages of one commit under load, each of another chat.
+const MANY: u64 = 256;
+
+fn main() {
+    tern_counts::run(vec![
+        messages("shard_apply_1", 1),
+        messages("shard_apply_256", MANY),
+    ]);
+}
+
+fn messages(name: &'static str, chats: u64) -> Operation {
+    let mut shard = Shard::new(chats);
+    Operation::new(name, chats, move || shard.round())
+}
+
+struct Shard {
+    state: ShardState,
+    chats: Vec<(ChatId, [UserId; 2])>,
+    rounds: u64,
+    effects: Vec<Effect>,
+}
+
+impl Shard {
+    /// So many chats of two people each, in memory.
+    fn new(chats: u64) -> Self {
+        let mut shard = Self {
+            state: ShardState::default(),
+            chats: (0..chats).map(chat).collect(),
+            rounds: 0,
+            effects: Vec::new(),
+        };
+        for (chat, people) in shard.chats.clone() {
+            // Any first event has it loaded.
+            shard.tell(Event::Recover {
+                chat,
+                low: Seq(1),
+                high: Seq(1),
+            });
+            shard.tell(Event::Loaded {
+                chat,
+                result: Ok(Some(empty(people))),
+            });
+        }
+        shard
+    }
+
+    /// A message in each chat, one commit for all, and each acknowledged.
+    fn round(&mut self) {
+        self.rounds += 1;
+        for (number, (chat, people)) in self.chats.clone().into_iter().enumerate() {
+            let request = RequestId(Uuid::from_u128((u128::from(self.rounds) << 32) | number as u128));
+            self.tell(Event::Send {
+                origin: Origin::Link {
+                    link: 1,
+                    reference: number as u64,
+                    session: SessionId(number as u64),
+                    request,
+                },
+                chat,
+                peer: None,
+                entry: entry(people[0], request),
+            });
+        }
+        let job = self.state.next_job(self.now(), &mut self.effects);
+        let Some(Job::Commit(batches)) = job else {
+            panic!("no commit: {job:?}")
+        };
+        let moved = batches
+            .iter()
+            .map(|batch| (batch.chat, Committed::Moved))
+            .collect();
+        self.tell(Event::JobDone(JobDone::Commit(moved)));
+        for (chat, people) in self.chats.clone() {
+            self.tell(Event::Ack {
+                origin: Origin::Call(0),
+                chat,
+                user: people[1],
+                device: DeviceId(people[1].0),
+                seq: Seq(self.rounds),
+                write: false,
+            });
+        }
+        self.state.flush_receipts(&mut self.effects);
+        black_box(&self.effects);
+        self.effects.clear();
+    }
+
+    fn tell(&mut self, event: Event) {
+        let now = self.now();
+        self.state.apply(event, now, &mut self.effects);
+    }
+
+    /// Slow enough that no settle is due: that is the store's work.
+    fn now(&self) -> Timestamp {
+        Timestamp(1_000_000) + Duration::from_micros(self.rounds)
+    }
+}
+
+fn chat(number: u64) -> (ChatId, [UserId; 2]) {
+    let user = |side: u128| UserId(Uuid::from_u128((u128::from(number) << 1) | side));
+    (ChatId(Uuid::from_u128(number.into())), [user(0), user(1)])
+}
+
+fn empty(people: [UserId; 2]) -> Snapshot {
+    let member = |user| {
+        let member = Member {
+            role: Role::Member,
+            joined: Seq(1),
+            last_sent: Seq::ZERO,
+        };
+        (user, member, Watermark::default())
+    };
+    Snapshot {
+        kind: ChatKind::Direct,
+        title: String::new(),
+        key: ChatKey(Arc::new([0; 32])),
+        head: Seq::ZERO,
+        ordinal: 0,
+        members: people.map(member).to_vec(),
+        unsettled: None,
+        placed: Vec::new(),
+        looked_up: Vec::new(),
+        last_sent_at: Timestamp(1_000_000),
+    }
+}
+
+fn entry(sender: UserId, request: RequestId) -> NewEntry {
+    NewEntry {
+        kind: EntryKind::Message,
+        sender,
+        device: DeviceId(sender.0),
+        request,
+        fingerprint: [0; 16],
+        counts: true,
+        content: Bytes::from_static(&[7; 200]),
+        trace: None,
+    }
+}

@@ -1,0 +1,191 @@
+//! Unary calls whose bytes are no request, or whose metadata says what is not so.
+
+use tern_proto::error::reason_of;
+use tern_proto::v1::{self, ErrorReason};
+use tern_tests::World;
+use tern_tests::raw::{call, framed};
+use tern_types::RequestId;
+use tonic::Code;
+
+use crate::{SQL, descriptors};
+
+#[tokio::test]
+async fn garbage_to_every_unary_method_is_an_invalid_argument() {
+    let world = World::start().await;
+    let device = world.device(&world.user("alice").await).await;
+    let nested = framed(&[0x0a; 4096]);
+    let bodies: [(&str, &[u8]); 6] = [
+        (
+            "noise",
+            &framed(&[0xde, 0xad, 0xbe, 0xef, 0xff, 0xff, 0xff, 0xff, 0xff]),
+        ),
+        ("bad UTF-8", &framed(&[0x0a, 0x02, 0xff, 0xfe])),
+        ("a field that ends too early", &framed(&[0x0a, 0x7f, 0x01])),
+        ("a truncated frame", &[0, 0, 0, 0, 9, 1]),
+        ("nothing", &[]),
+        ("deep nesting", &nested),
+    ];
+    for method in descriptors::unary_methods() {
+        let method = descriptors::path(&method);
+        for bearer in [world.platform.api_key(), &device.access_token] {
+            for (what, body) in &bodies {
+                let (code, message) = call(
+                    world.channel(0),
+                    &method,
+                    Some(bearer),
+                    bytes::Bytes::copy_from_slice(body),
+                )
+                .await;
+                // Some are not for this caller at all.
+                let clear = matches!(code, Code::InvalidArgument | Code::PermissionDenied);
+                assert!(clear, "{method}, {what}: {code:?} {message}");
+            }
+        }
+        let (code, _) = call(world.channel(0), &method, Some(SQL), framed(&[])).await;
+        assert!(
+            matches!(code, Code::Unauthenticated | Code::InvalidArgument),
+            "{method} with a bad key: {code:?}"
+        );
+    }
+    let (code, _) = call(
+        world.channel(0),
+        "Chats/NoSuchMethod",
+        Some(&device.access_token),
+        framed(&[]),
+    )
+    .await;
+    assert_eq!(code, Code::Unimplemented);
+    // What is between nodes only is not for clients.
+    let (code, _) = call(
+        world.channel(0),
+        "../tern.internal.v1.ChatNode/ReadInbox",
+        None,
+        framed(&[]),
+    )
+    .await;
+    assert!(
+        matches!(code, Code::Unimplemented | Code::Unauthenticated | Code::NotFound),
+        "{code:?}"
+    );
+    world.still_works().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn ids_that_do_not_exist_are_not_found() {
+    let world = World::start().await;
+    let phone = world.phone(&world.user("alice").await).await;
+    let id = || RequestId::random().to_string();
+    let back_end = world.back_end().await;
+    let group = v1::CreateGroupRequest {
+        request_id: id(),
+        member_user_ids: vec![id()],
+        ..Default::default()
+    };
+    for (status, reason) in [
+        (
+            phone
+                .api()
+                .chats()
+                .get_chat(v1::GetChatRequest {
+                    chat_id: id(),
+                    ..Default::default()
+                })
+                .await
+                .unwrap_err(),
+            ErrorReason::ChatNotFound,
+        ),
+        (
+            phone.api().chats().create_group(group).await.unwrap_err(),
+            ErrorReason::UserNotFound,
+        ),
+        (
+            back_end
+                .users()
+                .update_user(v1::UpdateUserRequest {
+                    user_id: id(),
+                    display_name: "x".to_owned(),
+                })
+                .await
+                .unwrap_err(),
+            ErrorReason::UserNotFound,
+        ),
+        (
+            back_end
+                .devices()
+                .link_device(v1::LinkDeviceRequest {
+                    user_id: id(),
+                    request_id: id(),
+                    ..Default::default()
+                })
+                .await
+                .unwrap_err(),
+            ErrorReason::UserNotFound,
+        ),
+        (
+            back_end
+                .devices()
+                .revoke_device(v1::RevokeDeviceRequest { device_id: id() })
+                .await
+                .unwrap_err(),
+            ErrorReason::DeviceNotFound,
+        ),
+    ] {
+        assert_eq!(
+            (status.code(), reason_of(&status)),
+            (Code::NotFound, Some(reason)),
+            "{status:?}"
+        );
+    }
+    let nobody = v1::BatchGetUsersRequest {
+        user_ids: vec![id()],
+        ..Default::default()
+    };
+    assert!(
+        back_end
+            .users()
+            .batch_get_users(nobody)
+            .await
+            .unwrap()
+            .into_inner()
+            .users
+            .is_empty()
+    );
+    world.end().await;
+}
+
+/// What clients say in metadata of the platform's own has no effect.
+#[tokio::test]
+async fn nobody_becomes_somebody_else_by_metadata() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
+    hers.say(bob.id, "hello").await;
+    let mut request = tonic::Request::new(v1::ListDevicesRequest::default());
+    for (key, value) in [
+        ("tern-user", alice.id.to_string()),
+        ("tern-scopes", "admin".to_owned()),
+    ] {
+        request.metadata_mut().insert(key, value.parse().unwrap());
+    }
+    let devices = his
+        .api()
+        .devices()
+        .list_devices(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .devices;
+    assert!(
+        devices.iter().all(|device| device.user_id == bob.id.to_string()),
+        "{devices:?}"
+    );
+    let others = v1::ListDevicesRequest {
+        user_id: alice.id.to_string(),
+    };
+    assert_eq!(
+        his.api().devices().list_devices(others).await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+    world.end().await;
+}

@@ -1,0 +1,134 @@
+//! Who the requests are about, and requests that are in order.
+
+use bytes::Bytes;
+use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
+use tern_proto::v1::{self, Role};
+use tern_tests::{Device, User, World};
+use tern_types::{ChatId, RequestId};
+
+use crate::descriptors;
+
+/// Who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    BackEnd,
+    Device,
+}
+
+/// An owner with two devices, a member who is an owner too, and their group: of one field's test alone, for what is done to them stays.
+pub struct Cast {
+    owner: User,
+    member: User,
+    pub device: Device,
+    spare: Device,
+    group: ChatId,
+}
+
+impl Cast {
+    pub async fn new(world: &World) -> Self {
+        let [owner, member] = world.users(["owner", "member"]).await;
+        let (device, spare) = (world.device(&owner).await, world.device(&owner).await);
+        let group = world.group(&[&owner, &member]).await;
+        let role = v1::SetRoleRequest {
+            chat_id: group.to_string(),
+            request_id: RequestId::random().to_string(),
+            user_id: member.id.to_string(),
+            role: Role::Owner.into(),
+            acting_user_id: owner.id.to_string(),
+        };
+        world
+            .back_end()
+            .await
+            .chats()
+            .set_role(role)
+            .await
+            .expect("a second owner");
+        Self {
+            owner,
+            member,
+            device,
+            spare,
+            group,
+        }
+    }
+
+    /// What the caller shows.
+    pub fn bearer<'a>(&'a self, world: &'a World, caller: Caller) -> &'a str {
+        match caller {
+            Caller::BackEnd => world.platform.api_key(),
+            Caller::Device => &self.device.access_token,
+        }
+    }
+
+    /// A request that is carried out when this caller may make it: what each field needs follows from its name.
+    pub fn request(&self, message: &MessageDescriptor, caller: Caller) -> DynamicMessage {
+        let mut request = DynamicMessage::new(message.clone());
+        for field in message.fields() {
+            if let Some(value) = self.value(message.name(), field.name(), caller) {
+                request.set_field(&field, value);
+            }
+        }
+        request
+    }
+
+    fn value(&self, message: &str, field: &str, caller: Caller) -> Option<Value> {
+        let text = |text: &dyn ToString| Some(Value::String(text.to_string()));
+        match (message, field) {
+            ("ListDevicesRequest", "user_id") => text(&self.owner.id),
+            (_, "user_id") => text(&self.member.id),
+            (_, "user_ids" | "member_user_ids") => {
+                text(&self.member.id).map(|member| Value::List(vec![member]))
+            }
+            (_, "acting_user_id") if caller == Caller::BackEnd => text(&self.owner.id),
+            (_, "chat_id") => text(&self.group),
+            (_, "device_id") => text(&self.spare.id),
+            (_, "refresh_token") => text(&self.spare.refresh_token),
+            (_, "access_token") => text(&self.device.access_token),
+            (_, "request_id" | "external_id") => text(&RequestId::random()),
+            (_, "role") => Some(Value::EnumNumber(Role::Admin.into())),
+            (_, "body") => Some(Value::Bytes(Bytes::from_static(b"hello"))),
+            _ => None,
+        }
+    }
+
+    /// Whether the platform has `value` in a field of this name, as read anew.
+    pub async fn has_stored(
+        &self,
+        world: &World,
+        answer: &DynamicMessage,
+        name: &str,
+        value: &Value,
+    ) -> bool {
+        let back_end = world.back_end().await;
+        let or = |name: &str, id: String| descriptors::text(answer, name).unwrap_or(id);
+        let (owner, chat) = (self.owner.id.to_string(), or("chat_id", self.group.to_string()));
+        let users = v1::BatchGetUsersRequest {
+            user_ids: vec![or("user_id", self.member.id.to_string())],
+            ..Default::default()
+        };
+        let users = back_end.users().batch_get_users(users).await.expect("users");
+        let devices = v1::ListDevicesRequest {
+            user_id: self.member.id.to_string(),
+        };
+        let devices = back_end.devices().list_devices(devices).await.expect("devices");
+        let view = v1::GetChatRequest {
+            chat_id: chat.clone(),
+            acting_user_id: owner.clone(),
+        };
+        let view = back_end.chats().get_chat(view).await.expect("the chat");
+        let log = v1::ListEntriesRequest {
+            chat_id: chat,
+            acting_user_id: owner,
+            ..Default::default()
+        };
+        let log = back_end.chats().list_entries(log).await.expect("the log");
+        [
+            descriptors::dynamic("BatchGetUsersResponse", users.get_ref()),
+            descriptors::dynamic("ListDevicesResponse", devices.get_ref()),
+            descriptors::dynamic("GetChatResponse", view.get_ref()),
+            descriptors::dynamic("ListEntriesResponse", log.get_ref()),
+        ]
+        .iter()
+        .any(|read| descriptors::holds(read, name, value))
+    }
+}

@@ -1,0 +1,296 @@
+//! Every field of every request, and of every item of a stream, one at a time with everything that it should not hold:
+//! it is taken and stored as it is, or refused with a typed error.
+
+use prost::Message as _;
+use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
+use tern_proto::error::reason_of;
+use tern_proto::v1::{self, ErrorReason, SendError, SendErrorCode};
+use tern_proto::v1::{client_item::Item, send_result::Outcome, server_event::Event};
+use tern_tests::World;
+use tern_tests::raw;
+use tern_tests::wire::{self, Wire};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+use crate::cast::{Caller, Cast};
+use crate::descriptors::{self, Leaf, leaves};
+use crate::hostile::{self, Hostile};
+
+/// Fields that only say what is asked for.
+const NOT_STORED: &[&str] = &[
+    "chat_id",
+    "user_id",
+    "user_ids",
+    "acting_user_id",
+    "request_id",
+    "page_token",
+    "external_ids",
+    "client_version",
+];
+
+/// Methods that a cast has use for once: a user has only so many devices, and leaves a group one time.
+const ONCE: &[&str] = &["LinkDevice", "LeaveChat"];
+
+/// How a request or an item ended.
+enum Answer {
+    Taken(DynamicMessage),
+    /// A status, of the call or of the stream.
+    Refused(Status),
+    /// A typed outcome.
+    NotSent(SendError),
+}
+
+#[tokio::test]
+async fn every_field_of_every_call_is_taken_as_it_is_or_refused_with_a_reason() {
+    let world = start().await;
+    for method in descriptors::unary_methods() {
+        let mut permitted = false;
+        for caller in [Caller::BackEnd, Caller::Device] {
+            permitted |= a_call(&world, &method, caller).await;
+        }
+        let path = descriptors::path(&method);
+        assert!(
+            permitted,
+            "{path}: the request that should be in order was refused"
+        );
+    }
+    world.still_works().await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn every_field_of_every_item_is_taken_as_it_is_or_refused_with_a_reason() {
+    let world = start().await;
+    for kind in descriptors::message("ClientItem").fields() {
+        let below = leaves(&descriptors::message("ClientItem")).into_iter();
+        for leaf in below.filter(|leaf| leaf.to_string().starts_with(&format!("{}.", kind.name()))) {
+            an_item(&world, kind.name(), &leaf).await;
+        }
+    }
+    world.still_works().await;
+    world.end().await;
+}
+
+/// Limits that so many calls do not reach.
+async fn start() -> World {
+    World::with(|builder| {
+        builder
+            .env("TERN_GATEWAY_CALL_BURST", "100000")
+            .env("TERN_GATEWAY_KEY_CALLS_PER_SECOND", "100000")
+    })
+    .await
+}
+
+/// Whether this caller may call the method.
+async fn a_call(world: &World, method: &MethodDescriptor, caller: Caller) -> bool {
+    let path = format!("{} by a {caller:?}", descriptors::path(method));
+    let permitted = in_order(world, &Cast::new(world).await, method, caller, &path).await;
+    for leaf in leaves(&method.input()) {
+        let mut cast = Cast::new(world).await;
+        for hostile in hostile::values(&leaf) {
+            if ONCE.contains(&method.name()) {
+                cast = Cast::new(world).await;
+            }
+            let mut request = cast.request(&method.input(), caller);
+            if leaf.name() == "peer_user_id" {
+                request.clear_field_by_name("chat_id");
+            }
+            leaf.put(&mut request, hostile.value.clone());
+            let answer = call(world, &cast, method, caller, &request).await;
+            let what = format!("{path}, {} in {leaf}", hostile.what);
+            judge(world, &cast, &what, &leaf, hostile, answer, permitted).await;
+        }
+        if ONCE.contains(&method.name()) {
+            cast = Cast::new(world).await;
+        }
+        // Nothing before was refused for another reason than what was in the field.
+        let still = in_order(world, &cast, method, caller, &path).await;
+        assert_eq!(still, permitted, "{path}, after {leaf}");
+        if !permitted {
+            break;
+        }
+    }
+    permitted
+}
+
+/// Makes the call as it should be made: whether it is carried out, or not for this caller.
+async fn in_order(world: &World, cast: &Cast, method: &MethodDescriptor, caller: Caller, path: &str) -> bool {
+    let request = cast.request(&method.input(), caller);
+    match call(world, cast, method, caller, &request).await {
+        Answer::Taken(_) => true,
+        Answer::Refused(status) if status.code() == Code::PermissionDenied => false,
+        Answer::Refused(status) => panic!("{path}, in order: {status:?}"),
+        Answer::NotSent(error) => panic!("{path}, in order: {error:?}"),
+    }
+}
+
+async fn call(
+    world: &World,
+    cast: &Cast,
+    method: &MethodDescriptor,
+    caller: Caller,
+    request: &DynamicMessage,
+) -> Answer {
+    let bearer = cast.bearer(world, caller);
+    let path = descriptors::path(method);
+    let body = raw::framed(&request.encode_to_vec());
+    let answer = match raw::unary(world.channel(0), &path, Some(bearer), body).await {
+        Ok(answer) => answer,
+        Err(status) => return Answer::Refused(status),
+    };
+    if let Ok(v1::SendMessageResponse { result: Some(result) }) =
+        v1::SendMessageResponse::decode(answer.clone())
+        && method.name() == "SendMessage"
+        && let Some(Outcome::Error(error)) = result.outcome
+    {
+        return Answer::NotSent(error);
+    }
+    Answer::Taken(DynamicMessage::decode(method.output(), answer).expect("the method's answer"))
+}
+
+async fn an_item(world: &World, kind: &str, leaf: &Leaf) {
+    let cast = Cast::new(world).await;
+    let descriptor = descriptors::message("ClientItem");
+    let field = descriptor.get_field_by_name(kind).expect("the kind");
+    let in_order = || {
+        let message = field.kind().as_message().expect("a message").clone();
+        let mut item = DynamicMessage::new(descriptor.clone());
+        item.set_field(&field, Value::Message(cast.request(&message, Caller::Device)));
+        item
+    };
+    for hostile in hostile::values(leaf) {
+        let mut item = in_order();
+        leaf.put(&mut item, hostile.value.clone());
+        let what = format!("{} in {leaf}", hostile.what);
+        let answer = say(world, &cast, &item).await;
+        judge(world, &cast, &what, leaf, hostile, answer, true).await;
+    }
+    let answer = say(world, &cast, &in_order()).await;
+    assert!(
+        matches!(answer, Answer::Taken(_)),
+        "{kind}, in order, after {leaf}"
+    );
+}
+
+/// Says an item on a stream of its own and hears it out.
+async fn say(world: &World, cast: &Cast, item: &DynamicMessage) -> Answer {
+    const TOKEN: u64 = 7;
+    let said: v1::ClientItem = item.transcode_to().expect("an item");
+    let said = said.item.expect("a kind");
+    let mut wire = Wire::silent(world.channel(0)).await.expect("a stream");
+    if !matches!(said, Item::Open(_)) {
+        wire.say(wire::open(&cast.device.access_token)).await;
+    }
+    let mut waits_for_result = matches!(said, Item::Send(_));
+    wire.frame(vec![said, Item::Heartbeat(v1::Heartbeat { token: TOKEN })])
+        .await;
+    let mut heard = false;
+    while waits_for_result || !heard {
+        match wire.next().await {
+            Ok(Some(Event::HeartbeatAck(ack))) if ack.token == TOKEN => heard = true,
+            Ok(Some(Event::SendResult(result))) => {
+                waits_for_result = false;
+                if let Some(Outcome::Error(error)) = result.outcome {
+                    return Answer::NotSent(error);
+                }
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the stream ended with success: {item:?}"),
+            Err(status) => return Answer::Refused(status),
+        }
+    }
+    Answer::Taken(item.clone())
+}
+
+async fn judge(
+    world: &World,
+    cast: &Cast,
+    what: &str,
+    leaf: &Leaf,
+    hostile: Hostile,
+    answer: Answer,
+    permitted: bool,
+) {
+    let no_id = hostile.no_id && leaf.is_id();
+    match answer {
+        Answer::Taken(answer) => {
+            assert!(!no_id, "{what}: was taken for an id");
+            let text = matches!(hostile.value, Value::String(_) | Value::Bytes(_));
+            let empty = hostile.what == "nothing";
+            if text && !empty && !NOT_STORED.contains(&leaf.name()) {
+                let stored = cast.has_stored(world, &answer, leaf.name(), &hostile.value).await;
+                assert!(stored, "{what}: was taken, but is not to be read again");
+            }
+        }
+        Answer::Refused(status) => {
+            let reason = reason_of(&status);
+            assert!(reason.is_some(), "{what}: has no reason: {status:?}");
+            let clear = matches!(
+                status.code(),
+                Code::InvalidArgument
+                    | Code::NotFound
+                    | Code::AlreadyExists
+                    | Code::PermissionDenied
+                    | Code::Unauthenticated
+                    | Code::FailedPrecondition
+            ) || reason == Some(ErrorReason::TooLarge);
+            assert!(clear, "{what}: {status:?}");
+            if no_id && permitted {
+                named(what, leaf, &status);
+            }
+            if hostile.what == hostile::NOTHING && permitted {
+                assert!(not_found(leaf, reason), "{what}: {status:?}");
+            }
+        }
+        Answer::NotSent(error) => {
+            let clear = !matches!(
+                error.code(),
+                SendErrorCode::Unspecified | SendErrorCode::Unavailable | SendErrorCode::RateLimited
+            );
+            assert!(clear, "{what}: {error:?}");
+            assert!(!error.message.is_empty(), "{what}: does not say what is wrong");
+            if no_id {
+                let code = error.code();
+                assert!(
+                    matches!(code, SendErrorCode::Invalid | SendErrorCode::TooLarge),
+                    "{what}: {error:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Who sends no id is told in which field.
+fn named(what: &str, leaf: &Leaf, status: &Status) {
+    let reason = reason_of(status);
+    if reason == Some(ErrorReason::ProtocolError) {
+        assert!(status.message().contains(leaf.name()), "{what}: {status:?}");
+        return;
+    }
+    assert_eq!(
+        (status.code(), reason),
+        (Code::InvalidArgument, Some(ErrorReason::InvalidField)),
+        "{what}: {status:?}"
+    );
+    let details = status.get_details_bad_request();
+    let fields = details
+        .map(|details| details.field_violations)
+        .unwrap_or_default();
+    assert!(
+        fields.iter().any(|violation| violation.field == leaf.name()),
+        "{what}: names {fields:?}"
+    );
+}
+
+/// Who names what does not exist is told so, or that it would not be theirs.
+fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
+    let Some(reason) = reason else { return false };
+    match leaf.name() {
+        "chat_id" => reason == ErrorReason::ChatNotFound,
+        "device_id" => reason == ErrorReason::DeviceNotFound,
+        "user_id" | "user_ids" | "member_user_ids" => {
+            matches!(reason, ErrorReason::UserNotFound | ErrorReason::NotForDevices)
+        }
+        _ => true,
+    }
+}
