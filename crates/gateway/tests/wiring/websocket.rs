@@ -1,5 +1,7 @@
 //! The device stream over a WebSocket: the same as by gRPC, and what only a WebSocket can get wrong.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tern_proto::internal::{Result as SendOutcome, down_item, up_item};
 use tern_proto::raw;
@@ -8,13 +10,14 @@ use tern_proto::v1::server_event::Event;
 use tern_proto::v1::{self, CloseCode, entry_content};
 use tern_types::{ChatId, DeviceId, UserId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::support::World;
 use crate::support::items::{self, entry, people, send_to, sent};
 use crate::support::socket::Socket;
+use crate::support::{World, soon};
 
 /// Opens the stream; the session that presence hears of.
 async fn open(world: &mut World, user: UserId, device: DeviceId) -> (Socket, u64) {
@@ -198,17 +201,17 @@ async fn a_socket_that_takes_nothing_is_cut_off_and_one_that_only_idles_is_not()
     let (deaf, session) = open_caught_up(&mut world, user, device).await;
     let chat = ChatId::own(user);
     let body = Bytes::from(vec![1; 250 << 10]);
-    let mut seq = 0;
-    let ended = loop {
-        seq += 1;
-        world
-            .push(session, chat, seq, large(chat, seq, body.clone()))
-            .await;
-        let soon = tokio::time::timeout(std::time::Duration::from_millis(20), world.announced());
-        if let Ok(ended) = soon.await {
-            break ended;
+    let ended = soon(async {
+        for seq in 1.. {
+            let event = large(chat, seq, body.clone());
+            world.push(session, chat, seq, event).await;
+            if let Ok(ended) = timeout(Duration::from_millis(20), world.announced()).await {
+                return ended;
+            }
         }
-    };
+        unreachable!("there is always a next one")
+    })
+    .await;
     assert_eq!((ended.session, ended.ended), (session, true));
     drop(deaf);
     idle.say(Item::Heartbeat(v1::Heartbeat { token: 7 })).await;
@@ -222,6 +225,7 @@ async fn a_draining_gateway_asks_its_sockets_to_leave_and_waits_for_them() {
     let (mut stays, _) = open_caught_up(&mut world, user, device).await;
     world.ctx.drain.start();
     assert!(matches!(stays.event().await, Event::Draining(_)));
+    let mut silent = Socket::connect(&world).await;
     let mut late = Socket::connect(&world).await;
     let (user, device) = people();
     late.say(items::open(world.token(user, device))).await;
@@ -231,8 +235,11 @@ async fn a_draining_gateway_asks_its_sockets_to_leave_and_waits_for_them() {
         (CloseCode::Draining, true)
     );
     assert_eq!((code, &reason[..]), (4014, "DRAINING"));
-    assert!(!world.done.is_finished());
     assert!(stays.close().await);
+    // One that has not said Open is no session, and yet has time to leave.
+    let done = timeout(Duration::from_millis(300), &mut world.done).await;
+    assert!(done.is_err(), "the gateway has not waited");
+    assert!(silent.close().await);
     (&mut world.done).await.unwrap();
 }
 

@@ -22,7 +22,7 @@ pub use world::World;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What comes at once.
-async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what)
         .await
         .expect("it comes in time")
