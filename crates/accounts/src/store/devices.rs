@@ -18,52 +18,54 @@ pub struct Device {
 }
 
 /// Linking is one at a time for each user: the number of devices is decided on under this lock.
-const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
+pub const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
 
-const BEFORE: &str = concat!(
+pub const BEFORE: &str = concat!(
     "SELECT device_id, display_name, platform, active, revoked_at IS NOT NULL, ",
     millis!("linked_at"),
     " FROM devices WHERE user_id = $1 AND request_id = $2"
 );
 
 /// $3: pending devices count from then on.
-const OTHERS: &str = "
+pub const OTHERS: &str = "
 SELECT count(*) FROM devices
 WHERE user_id = $1 AND device_id <> $2 AND revoked_at IS NULL
   AND (active OR linked_at > to_timestamp($3::float8 / 1000))";
 
-const INSERT: &str = "
+pub const INSERT: &str = "
 INSERT INTO devices (device_id, user_id, request_id, display_name, platform, linked_at)
 VALUES ($1, $2, $3, $4, $5, to_timestamp($6::float8 / 1000))";
 
-const RESUME: &str = "UPDATE devices SET linked_at = to_timestamp($2::float8 / 1000) WHERE device_id = $1";
+pub const RESUME: &str =
+    "UPDATE devices SET linked_at = to_timestamp($2::float8 / 1000) WHERE device_id = $1";
 
-const SELECT: &str = concat!(
+pub const SELECT: &str = concat!(
     "SELECT device_id, user_id, display_name, platform, ",
     millis!("linked_at"),
     " FROM devices WHERE device_id = $1"
 );
 
-const LIST: &str = concat!(
+pub const LIST: &str = concat!(
     "SELECT device_id, user_id, display_name, platform, ",
     millis!("linked_at"),
     " FROM devices WHERE user_id = $1 AND active ORDER BY linked_at, device_id"
 );
 
-const ACTIVE: &str = "SELECT EXISTS (SELECT FROM devices WHERE device_id = $1 AND user_id = $2 AND active)";
+pub const ACTIVE: &str =
+    "SELECT EXISTS (SELECT FROM devices WHERE device_id = $1 AND user_id = $2 AND active)";
 
 /// Takes effect at once: no token is exchanged any more and no stream opened. The chats follow.
-const REVOKE: &str = "
+pub const REVOKE: &str = "
 UPDATE devices SET active = false, revoked_at = coalesce(revoked_at, to_timestamp($3::float8 / 1000))
 WHERE device_id = $1 AND ($2::uuid IS NULL OR user_id = $2)
 RETURNING user_id, unlinked_at IS NOT NULL";
 
-const UNLINKED: &str = "
+pub const UNLINKED: &str = "
 UPDATE devices SET unlinked_at = to_timestamp($2::float8 / 1000)
 WHERE device_id = $1 AND revoked_at IS NOT NULL AND unlinked_at IS NULL";
 
 /// Revocations begun before $1 and not finished, the oldest first.
-const UNFINISHED: &str = "
+pub const UNFINISHED: &str = "
 SELECT user_id, device_id FROM devices
 WHERE revoked_at IS NOT NULL AND unlinked_at IS NULL AND revoked_at < to_timestamp($1::float8 / 1000)
 ORDER BY revoked_at LIMIT $2";

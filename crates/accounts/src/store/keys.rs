@@ -18,7 +18,7 @@ pub struct KeyInfo {
 
 const INSERT: &str = "INSERT INTO api_keys (key_id, name, secret_hash, scopes) VALUES ($1, $2, $3, $4)";
 
-const LIVE: &str = "SELECT secret_hash, scopes FROM api_keys WHERE key_id = $1 AND revoked_at IS NULL";
+pub const LIVE: &str = "SELECT secret_hash, scopes FROM api_keys WHERE key_id = $1 AND revoked_at IS NULL";
 
 const LIST: &str = concat!(
     "SELECT key_id, name, scopes, ",

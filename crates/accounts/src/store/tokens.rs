@@ -7,13 +7,13 @@ use super::{Result, Store, Tx, millis};
 use crate::domain::refresh::{Stored, TokenHash};
 
 /// One exchange at a time for each device.
-const LOCK: &str = concat!(
+pub const LOCK: &str = concat!(
     "SELECT user_id, active, refresh_rotation, refresh_hash, refresh_previous_hash, ",
     millis!("refresh_issued_at"),
     " FROM devices WHERE device_id = $1 FOR NO KEY UPDATE"
 );
 
-const SAVE: &str = "
+pub const SAVE: &str = "
 UPDATE devices SET refresh_rotation = $2, refresh_hash = $3, refresh_previous_hash = $4,
                    refresh_issued_at = to_timestamp($5::float8 / 1000)
 WHERE device_id = $1";

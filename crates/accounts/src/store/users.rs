@@ -15,26 +15,26 @@ pub struct User {
 }
 
 /// Nothing comes back when the app's id is known already.
-const INSERT: &str = concat!(
+pub const INSERT: &str = concat!(
     "INSERT INTO users (user_id, external_id, display_name) VALUES ($1, $2, $3)
      ON CONFLICT (external_id) DO NOTHING
      RETURNING user_id, external_id, display_name, ",
     millis!("created_at")
 );
 
-const UPDATE: &str = concat!(
+pub const UPDATE: &str = concat!(
     "UPDATE users SET display_name = $2 WHERE user_id = $1
      RETURNING user_id, external_id, display_name, ",
     millis!("created_at")
 );
 
-const SELECT: &str = concat!(
+pub const SELECT: &str = concat!(
     "SELECT user_id, external_id, display_name, ",
     millis!("created_at"),
     " FROM users WHERE user_id = ANY($1) OR external_id = ANY($2)"
 );
 
-const EXISTS: &str = "SELECT EXISTS (SELECT FROM users WHERE user_id = $1)";
+pub const EXISTS: &str = "SELECT EXISTS (SELECT FROM users WHERE user_id = $1)";
 
 impl Store {
     /// `None`: there is a user of this external id.

@@ -2,14 +2,19 @@
 //! and no clock; the driver carries the effects out in the order of the fields of [`Effects`].
 //!
 //! - [`cursor`]: one chat's place in its log
-//! - [`chats`]: all chats: entries applied, acknowledgements, unread counts, look-ups of unknown ones
+//! - [`chats`], [`chat_state`]: all chats and each: entries applied, acknowledgements, unread counts
+//! - [`look_up`]: asking for chats that are not known and for entries that are missing
 //! - [`outbox`], [`sends`]: what was written and has no result yet
 //! - [`receipts`]: who got how far
 //! - [`session`]: opening the stream, heartbeats, tokens, when to come back
 
+pub mod chat_state;
 pub mod chats;
 pub mod cursor;
+pub mod look_up;
 pub mod outbox;
+#[cfg(test)]
+mod properties;
 pub mod receipts;
 pub mod sends;
 pub mod session;
@@ -30,7 +35,7 @@ use crate::model::{
     Chat, Credentials, Entry, Event, ListedChat, Mark, Outgoing, QueuedMessage, SendState, StopReason,
     StoreEpoch,
 };
-use chats::ChatState;
+use chat_state::ChatState;
 use outbox::Outbox;
 use receipts::Receipts;
 use session::Session;
@@ -204,7 +209,7 @@ pub struct Engine {
     epoch: Option<StoreEpoch>,
     session: Session,
     chats: HashMap<ChatId, ChatState>,
-    listing: chats::Listing,
+    listing: look_up::Listing,
     /// Those that wait for a look-up or for missing entries.
     waiting: BTreeSet<ChatId>,
     outbox: Outbox,
@@ -229,7 +234,7 @@ impl Engine {
             epoch: stored.epoch,
             chats: HashMap::new(),
             waiting: BTreeSet::new(),
-            listing: chats::Listing::new(stored.listed),
+            listing: look_up::Listing::new(stored.listed),
             outbox: Outbox::new(settings.sends_per_chat),
             unapplied: HashMap::new(),
             receipts: Receipts::new(stored.receipts),

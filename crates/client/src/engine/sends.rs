@@ -5,7 +5,7 @@ use std::time::Duration;
 use tern_proto::v1::{self, SendErrorCode, client_item::Item, send_message, send_result::Outcome};
 use tern_types::{ChatId, RequestId, Seq, Timestamp};
 
-use super::chats::ChatState;
+use super::chat_state::ChatState;
 use super::{Change, Engine};
 use crate::model::{Entry, Outgoing, QueuedMessage, SendState, To};
 

@@ -1,0 +1,180 @@
+//! Linking devices.
+
+use futures::future::join_all;
+use tern_accounts::accounts::NewDevice;
+use tern_accounts::domain::link::{Asked, REPEATABLE};
+use tern_node::token::Verifier;
+use tern_proto::v1;
+use tern_proto::v1::ErrorReason;
+use tern_types::{RequestId, Timestamp, UserId};
+use tonic_types::StatusExt;
+
+use crate::world::{World, admin, by, link_request, reason};
+use crate::{HOUR, MOMENT, device_id};
+
+#[tokio::test]
+async fn a_linked_device_is_listed_and_its_access_token_says_who_it_is() {
+    let world = World::start().await;
+    let user = world.user("e-1").await;
+    assert_eq!(world.device_ids(user).await, [] as [String; 0]);
+    let linked = world.link(user).await;
+    let shown = linked.device.clone().unwrap();
+    assert_eq!(
+        (shown.display_name.as_str(), shown.platform.as_str()),
+        ("phone", "ios")
+    );
+    assert_eq!(
+        world.device_ids(user).await,
+        std::slice::from_ref(&shown.device_id)
+    );
+
+    let tokens = linked.tokens.unwrap();
+    let verifier = Verifier::from_pems([&world.pem]).unwrap();
+    let token = verifier.verify(&tokens.access_token, Timestamp::now()).unwrap();
+    assert_eq!((token.user, token.device.to_string()), (user, shown.device_id));
+    assert_eq!(token.expires_at, Timestamp(tokens.access_expires_at_ms));
+
+    let nobody = world
+        .devices()
+        .link_device(by(&admin(), link_request(UserId::random())))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&nobody), ErrorReason::UserNotFound);
+    let request = v1::ListDevicesRequest {
+        user_id: UserId::random().to_string(),
+    };
+    let nobody = world
+        .devices()
+        .list_devices(by(&admin(), request))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&nobody), ErrorReason::UserNotFound);
+}
+
+#[tokio::test]
+async fn linking_again_gives_the_same_device_for_a_day_and_new_tokens() {
+    let world = World::start().await;
+    let user = world.user("e-1").await;
+    let now = Timestamp::now();
+    let new = NewDevice {
+        user,
+        request: RequestId::random(),
+        asked: Asked {
+            display_name: "phone".into(),
+            platform: "ios".into(),
+        },
+    };
+    let (first, one) = world
+        .accounts
+        .link_device(&admin(), new.clone(), now)
+        .await
+        .unwrap();
+    let (again, two) = world
+        .accounts
+        .link_device(&admin(), new.clone(), now + HOUR)
+        .await
+        .unwrap();
+    assert_eq!(first, again);
+    assert_ne!(one.refresh, two.refresh);
+    assert_eq!(world.device_ids(user).await.len(), 1);
+    // The first answer may have arrived after all.
+    assert_eq!(
+        world
+            .accounts
+            .refresh(&one.refresh, now + HOUR)
+            .await
+            .unwrap()
+            .refresh,
+        two.refresh
+    );
+
+    let other = NewDevice {
+        asked: Asked {
+            display_name: "tablet".into(),
+            ..new.asked.clone()
+        },
+        ..new.clone()
+    };
+    for (name, new, when) in [
+        ("other content", other, now),
+        ("a day later", new, now + REPEATABLE + MOMENT),
+    ] {
+        let refused = world
+            .accounts
+            .link_device(&admin(), new, when)
+            .await
+            .map(drop)
+            .unwrap_err();
+        assert_eq!(refused.reason, ErrorReason::RequestIdReused, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn linking_that_broke_off_goes_on_with_the_same_device() {
+    let world = World::start().await;
+    let user = world.user("e-1").await;
+    let request = link_request(user);
+    world.chat.fail(usize::MAX);
+    let refused = world
+        .devices()
+        .link_device(by(&admin(), request.clone()))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&refused), ErrorReason::Unavailable);
+    assert!(refused.get_error_details().retry_info().is_some());
+    assert_eq!(
+        world.device_ids(user).await.len(),
+        0,
+        "it is not linked before the chats know it"
+    );
+
+    world.chat.fail(1);
+    let linked = world
+        .devices()
+        .link_device(by(&admin(), request.clone()))
+        .await
+        .unwrap()
+        .into_inner();
+    let again = world
+        .devices()
+        .link_device(by(&admin(), request))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(linked.device, again.device);
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM devices")
+        .fetch_one(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(rows, 1);
+}
+
+#[tokio::test]
+async fn a_user_has_ten_devices_however_many_are_linked_at_once() {
+    let world = World::start().await;
+    let user = world.user("e-1").await;
+    for _ in 0..9 {
+        world.link(user).await;
+    }
+    // Connections that are open already let the requests run beside each other.
+    join_all((0..8).map(|_| world.device_ids(user))).await;
+    let links = join_all((0..8).map(|_| {
+        let mut devices = world.devices();
+        async move { devices.link_device(by(&admin(), link_request(user))).await }
+    }))
+    .await;
+    let refused: Vec<_> = links
+        .iter()
+        .filter_map(|link| link.as_ref().err())
+        .map(reason)
+        .collect();
+    assert_eq!(refused, [ErrorReason::TooManyDevices; 7]);
+    assert_eq!(world.device_ids(user).await.len(), 10);
+
+    let first = links.into_iter().flatten().next().unwrap().into_inner();
+    let revoke = v1::RevokeDeviceRequest {
+        device_id: device_id(&first).to_string(),
+    };
+    world.devices().revoke_device(by(&admin(), revoke)).await.unwrap();
+    world.link(user).await;
+}

@@ -1,0 +1,69 @@
+//! The node: with its store away, serving, draining.
+
+use std::time::Duration;
+
+use sqlx::postgres::PgPoolOptions;
+use tern_node::postgres::PostgresArgs;
+use tern_proto::v1;
+use tern_proto::v1::ErrorReason;
+use tern_proto::v1::users_client::UsersClient;
+use tern_types::UserId;
+use tonic::service::RoutesBuilder;
+
+use crate::HOUR;
+use crate::world::{self, World, admin, by};
+
+#[tokio::test]
+async fn a_store_that_is_away_is_unavailable_and_says_when_to_come_back() {
+    let world = World::start().await;
+    let nowhere = PgPoolOptions::new()
+        .acquire_timeout(Duration::from_millis(200))
+        .connect_lazy("postgres://tern@127.0.0.1:1/tern")
+        .unwrap();
+    let accounts = world::accounts(&nowhere, &world.ctx, &world.pem);
+    let refused = accounts
+        .users(&admin(), &[UserId::random()], &[])
+        .await
+        .unwrap_err();
+    assert_eq!(refused.reason, ErrorReason::Unavailable);
+    assert!(refused.retry_after.is_some());
+}
+
+#[tokio::test]
+async fn a_node_serves_and_drains() {
+    let world = World::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let key_file = dir.path().join("token.pem");
+    std::fs::write(&key_file, &world.pem).unwrap();
+    let config = tern_accounts::Config {
+        postgres: PostgresArgs::from_url(&world.database_url).unwrap(),
+        token_key_file: Some(key_file),
+        accounts_access_token_ttl: HOUR,
+    };
+    let mut routes = RoutesBuilder::default();
+    let running = tern_accounts::server::start(config, world.ctx.clone(), &mut routes)
+        .await
+        .unwrap();
+    let address = world::serve(routes.routes()).await;
+    let mut users = UsersClient::new(world.ctx.channels.get(&address).unwrap());
+    let request = v1::CreateUserRequest {
+        external_id: "e-1".into(),
+        display_name: String::new(),
+    };
+    assert!(
+        users
+            .create_user(by(&admin(), request))
+            .await
+            .unwrap()
+            .into_inner()
+            .created
+    );
+
+    let done = tokio::spawn(running.done);
+    assert!(!done.is_finished());
+    world.ctx.drain.start();
+    tokio::time::timeout(Duration::from_secs(10), done)
+        .await
+        .unwrap()
+        .unwrap();
+}

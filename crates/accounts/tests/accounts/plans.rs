@@ -1,0 +1,83 @@
+//! The plans of the statements that connects, calls and refreshes stand on, on empty and on filled tables: indexes only.
+//! What is planned once, for any parameters, must not keep a sequential scan.
+
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
+use tern_accounts::store::{devices, keys, tokens, users};
+
+use crate::world::World;
+
+const HOT: &[(&str, &str)] = &[
+    ("user by id or external id", users::SELECT),
+    ("user exists", users::EXISTS),
+    ("new user", users::INSERT),
+    ("rename", users::UPDATE),
+    ("lock user", devices::LOCK_USER),
+    ("link before", devices::BEFORE),
+    ("other devices", devices::OTHERS),
+    ("new device", devices::INSERT),
+    ("resume", devices::RESUME),
+    ("device", devices::SELECT),
+    ("devices of a user", devices::LIST),
+    ("device is active", devices::ACTIVE),
+    ("revoke", devices::REVOKE),
+    ("unlinked", devices::UNLINKED),
+    ("unfinished revocations", devices::UNFINISHED),
+    ("refresh token", tokens::LOCK),
+    ("save refresh token", tokens::SAVE),
+    ("API key", keys::LIVE),
+];
+
+/// Users with three devices each, one in fifty of the devices revoked, and as many API keys.
+const FILL: &str = "
+INSERT INTO users (user_id, external_id, display_name)
+SELECT gen_random_uuid(), 'e-' || n, 'somebody' FROM generate_series(1, 3000) n;
+INSERT INTO devices (device_id, user_id, request_id, display_name, platform, active, revoked_at, unlinked_at)
+SELECT gen_random_uuid(), user_id, gen_random_uuid(), 'a phone', 'test', NOT gone,
+       CASE WHEN gone THEN now() END, CASE WHEN gone AND random() < 0.9 THEN now() END
+  FROM users, generate_series(1, 3), LATERAL (SELECT random() < 0.02 AS gone WHERE user_id IS NOT NULL) dice;
+INSERT INTO api_keys (key_id, name, secret_hash, scopes)
+SELECT gen_random_uuid(), 'key', '\\x00', '{admin}' FROM generate_series(1, 3000);
+ANALYZE users, devices, api_keys";
+
+#[tokio::test]
+async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
+    let world = World::start().await;
+    // As the node's own connections are set up.
+    let mut db = world.pool.acquire().await.unwrap();
+    db.execute("SET plan_cache_mode = force_generic_plan")
+        .await
+        .unwrap();
+    assert_plans(&mut db, "empty").await;
+    sqlx::raw_sql(FILL).execute(&mut *db).await.unwrap();
+    assert_plans(&mut db, "filled").await;
+}
+
+async fn assert_plans(db: &mut PgConnection, tables: &str) {
+    for &(name, sql) in HOT {
+        let plan = plan(db, name, sql).await;
+        let bad: Vec<&String> = plan.iter().filter(|line| line.contains("Seq Scan")).collect();
+        assert!(
+            bad.is_empty(),
+            "{name} on {tables} tables: {bad:?}\n{}",
+            plan.join("\n")
+        );
+    }
+}
+
+async fn plan(db: &mut PgConnection, name: &str, sql: &str) -> Vec<String> {
+    let arguments = (1..=9)
+        .rev()
+        .find(|n| sql.contains(&format!("${n}")))
+        .unwrap_or(0);
+    let nulls = vec!["NULL"; arguments].join(", ");
+    db.execute(AssertSqlSafe(format!("PREPARE hot AS {sql}")))
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    let explain = format!("EXPLAIN (COSTS OFF) EXECUTE hot({nulls})");
+    let plan = sqlx::raw_sql(AssertSqlSafe(explain))
+        .fetch_all(&mut *db)
+        .await
+        .unwrap();
+    db.execute("DEALLOCATE hot").await.unwrap();
+    plan.iter().map(|row| row.get(0)).collect()
+}

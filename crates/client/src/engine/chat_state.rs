@@ -1,0 +1,168 @@
+//! One chat of this device: its cursor, what is unread, what its entries say of it.
+
+use std::collections::VecDeque;
+
+use tern_proto::v1::{ChatKind, Role, entry_content::Content};
+use tern_types::{ChatId, Seq, Timestamp, UserId};
+
+use super::ChatRow;
+use super::cursor::Cursor;
+use super::look_up::LookUp;
+use crate::model::{Chat, Entry};
+
+/// Unread seqs remembered a chat; a count beyond it is shown as at least this many.
+const MAX_UNREAD: usize = 10_000;
+
+/// One chat of this device.
+#[derive(Debug)]
+pub struct ChatState {
+    pub(super) row: ChatRow,
+    pub(super) cursor: Cursor,
+    pub(super) gap_since: Option<Timestamp>,
+    pub(super) look_up: LookUp,
+    pub(super) fill: LookUp,
+    pub(super) unread: VecDeque<Seq>,
+}
+
+impl ChatState {
+    pub fn new(row: ChatRow, unread: Vec<Seq>) -> Self {
+        Self {
+            cursor: Cursor::new(row.cursor),
+            row,
+            gap_since: None,
+            look_up: LookUp::Idle,
+            fill: LookUp::Idle,
+            unread: unread.into(),
+        }
+    }
+
+    pub(super) fn unknown(chat: ChatId) -> Self {
+        let chat = Chat {
+            id: chat,
+            kind: ChatKind::Unspecified,
+            title: String::new(),
+            peer: None,
+            member_count: 0,
+            role: Role::Unspecified,
+            head: Seq::ZERO,
+            active_at: Timestamp(0),
+            read: Seq::ZERO,
+            unread: 0,
+            left: false,
+        };
+        let row = ChatRow {
+            chat,
+            cursor: None,
+            known: false,
+            confirmed_read: Seq::ZERO,
+            listed_head: Seq::ZERO,
+            listed_unread: 0,
+            own: Seq::ZERO,
+        };
+        Self::new(row, Vec::new())
+    }
+
+    pub(super) fn direct(&mut self, peer: UserId) {
+        let chat = &mut self.row.chat;
+        (chat.kind, chat.peer, chat.member_count, chat.role) =
+            (ChatKind::Direct, Some(peer), 2, Role::Member);
+        self.row.known = true;
+    }
+
+    /// What an applied entry says of the chat. `me`: whose chat it is.
+    pub(super) fn absorb(&mut self, entry: &Entry, me: UserId) {
+        self.row.chat.head = self.row.chat.head.max(entry.seq);
+        self.row.chat.active_at = self.row.chat.active_at.max(entry.sent_at);
+        if entry.sender == Some(me) && entry.message().is_some() {
+            self.row.own = self.row.own.max(entry.seq);
+            self.row.confirmed_read = self.row.confirmed_read.max(entry.seq);
+            self.read_up_to(entry.seq);
+        }
+        // A listing said already what lies below its head.
+        if entry.seq <= self.row.listed_head {
+            return;
+        }
+        if entry.counts_as_unread() && entry.seq > self.row.chat.read && self.unread.len() < MAX_UNREAD {
+            self.unread.push_back(entry.seq);
+        }
+        self.absorb_content(entry, me);
+    }
+
+    fn absorb_content(&mut self, entry: &Entry, me: UserId) {
+        if !self.row.known
+            && let Some(sender) = entry.sender
+            && sender != me
+            && ChatId::direct(me, sender) == entry.chat
+        {
+            self.direct(sender);
+        }
+        let my_id = me.to_string();
+        let chat = &mut self.row.chat;
+        match &entry.content.content {
+            Some(Content::ChatCreated(created)) => {
+                (chat.kind, chat.title) = (ChatKind::Group, created.title.clone());
+                let sender = entry.sender.map(|sender| sender.to_string());
+                let others = created
+                    .member_user_ids
+                    .iter()
+                    .filter(|id| Some(*id) != sender.as_ref())
+                    .count();
+                chat.member_count = u32::try_from(others + usize::from(sender.is_some())).unwrap_or(u32::MAX);
+                chat.role = if entry.sender == Some(me) {
+                    Role::Owner
+                } else {
+                    Role::Member
+                };
+                self.row.known = true;
+            }
+            Some(Content::ChatUpdated(updated)) => chat.title.clone_from(&updated.title),
+            Some(Content::MembersAdded(added)) => {
+                let count = u32::try_from(added.user_ids.len()).unwrap_or(u32::MAX);
+                chat.member_count = chat.member_count.saturating_add(count);
+                chat.left &= !added.user_ids.contains(&my_id);
+            }
+            Some(Content::MemberRemoved(removed)) => {
+                chat.member_count = chat.member_count.saturating_sub(1);
+                chat.left |= removed.user_id == my_id;
+            }
+            Some(Content::RoleChanged(changed)) if changed.user_id == my_id => chat.role = changed.role(),
+            _ => {}
+        }
+    }
+
+    pub(super) fn read_up_to(&mut self, seq: Seq) {
+        self.row.chat.read = self.row.chat.read.max(seq);
+        while self.unread.front().is_some_and(|first| *first <= seq) {
+            self.unread.pop_front();
+        }
+        if seq >= self.row.listed_head {
+            self.row.listed_unread = 0;
+        }
+    }
+
+    /// For a look-up, or for entries before those that it holds.
+    pub(super) fn waits(&self) -> bool {
+        !self.row.known || self.cursor.first_held().is_some()
+    }
+
+    pub(super) fn cursor(&self) -> Option<Seq> {
+        self.cursor.at()
+    }
+
+    pub(super) fn row(&mut self) -> ChatRow {
+        let new = u32::try_from(self.unread.len()).unwrap_or(u32::MAX);
+        self.row.chat.unread = self.row.listed_unread.saturating_add(new);
+        self.row.cursor = self.cursor.at();
+        self.row.clone()
+    }
+
+    /// A gap begins anew with each entry that closes a part of it.
+    pub(super) fn watch_gap(&mut self, progress: bool, now: Timestamp) {
+        let gap = self.cursor.at().is_some() && self.cursor.first_held().is_some();
+        self.gap_since = if gap {
+            self.gap_since.filter(|_| !progress).or(Some(now))
+        } else {
+            None
+        };
+    }
+}

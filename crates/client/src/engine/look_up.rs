@@ -1,0 +1,215 @@
+//! What this device asks the server for: all chats once, chats that came up without being known, entries that are
+//! missing.
+
+use std::time::Duration;
+
+use tern_proto::v1::ErrorReason;
+use tern_types::{ChatId, Seq, Timestamp};
+
+use super::chat_state::ChatState;
+use super::{Call, Change, Engine};
+use crate::error::CallError;
+use crate::model::{Entry, ListedChat};
+
+/// An entry held for this long is not coming by itself (the server repeats within some seconds): it is read by
+/// ListEntries. Needed where this device acknowledged what its store lost, by a restored backup for example.
+const GAP_TIMEOUT: Duration = Duration::from_secs(15);
+/// A call that failed is made again after this time, or what the server asks.
+const CALL_RETRY: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum LookUp {
+    Idle,
+    Running,
+    Again(Timestamp),
+}
+
+/// Whether all chats were listed once.
+#[derive(Debug)]
+pub struct Listing {
+    pub(super) done: bool,
+    state: LookUp,
+}
+
+impl Listing {
+    pub fn new(done: bool) -> Self {
+        Self {
+            done,
+            state: LookUp::Idle,
+        }
+    }
+}
+
+impl Engine {
+    pub(super) fn list_chats_if_needed(&mut self, _now: Timestamp) {
+        if !self.listing.done && self.listing.state != LookUp::Running {
+            self.listing.state = LookUp::Running;
+            self.effects.calls.push(Call::ListChats);
+        }
+    }
+
+    pub(super) fn listed(&mut self, result: Result<Vec<ListedChat>, CallError>, now: Timestamp) {
+        match result {
+            Ok(chats) => {
+                self.listing = Listing::new(true);
+                for listed in chats {
+                    self.learn(listed, now);
+                }
+                for chat in self.waiting.clone() {
+                    self.begin(chat, now);
+                }
+                self.effects.changes.push(Change::Listed);
+            }
+            Err(error) => self.listing.state = LookUp::Again(again(&error, now)),
+        }
+    }
+
+    /// What the server says of a chat; where its cursor is unknown, it starts at `resume`.
+    fn learn(&mut self, listed: ListedChat, now: Timestamp) {
+        let (mut chat, resume) = (listed.chat, listed.resume);
+        let id = chat.id;
+        let state = self.chats.entry(id).or_insert_with(|| ChatState::unknown(id));
+        state.look_up = LookUp::Idle;
+        let at = state.cursor.at().unwrap_or(resume);
+        // What this device has applied already may be ahead of the answer.
+        if chat.head >= at {
+            let row = &mut state.row;
+            (row.listed_head, row.listed_unread) = (chat.head, chat.unread);
+            row.confirmed_read = row.confirmed_read.max(chat.read);
+            chat.read = chat.read.max(row.chat.read);
+            chat.active_at = chat.active_at.max(row.chat.active_at);
+            row.chat = chat;
+            let read = row.chat.read;
+            state.unread.clear();
+            state.read_up_to(read);
+        }
+        state.row.known = true;
+        if state.cursor.at().is_none() {
+            let entries = state.cursor.start(resume);
+            self.applied(id, entries, now);
+        }
+        self.watch(id);
+        self.dirty.insert(id);
+    }
+
+    pub(super) fn looked_up(&mut self, chat: ChatId, result: Result<ListedChat, CallError>, now: Timestamp) {
+        match result {
+            Ok(listed) => self.learn(listed, now),
+            Err(error) if error.reason == ErrorReason::ChatNotFound => self.not_a_member(chat, now),
+            Err(error) => {
+                if let Some(state) = self.chats.get_mut(&chat) {
+                    state.look_up = LookUp::Again(again(&error, now));
+                }
+            }
+        }
+    }
+
+    /// Not a member any more: what comes of it (the removal at least) is all there will be.
+    fn not_a_member(&mut self, chat: ChatId, now: Timestamp) {
+        let Some(state) = self.chats.get_mut(&chat) else {
+            return;
+        };
+        state.look_up = LookUp::Idle;
+        state.row.known = true;
+        state.row.chat.left = true;
+        let first = state.cursor.first_held().map_or(Seq::ZERO, Seq::previous);
+        let entries = state.cursor.start(first);
+        self.applied(chat, entries, now);
+    }
+
+    /// Asks for chats that came up without being known. While all are being listed, that listing answers.
+    pub(super) fn look_up_unknown(&mut self, now: Timestamp) {
+        if !self.listing.done {
+            return;
+        }
+        for chat in &self.waiting {
+            let Some(state) = self.chats.get_mut(chat) else {
+                continue;
+            };
+            if !state.row.known && state.look_up == LookUp::Idle {
+                state.look_up = LookUp::Running;
+                self.effects.calls.push(Call::GetChat(*chat));
+            }
+            if state.gap_since.is_some_and(|since| since + GAP_TIMEOUT <= now) && state.fill == LookUp::Idle {
+                state.fill = LookUp::Running;
+                let from = state.cursor.at().unwrap_or_default().next();
+                tracing::warn!(%chat, %from, "entries missing, reading them");
+                self.effects.calls.push(Call::Fill { chat: *chat, from });
+            }
+        }
+    }
+
+    pub(super) fn filled(&mut self, chat: ChatId, result: Result<Vec<Entry>, CallError>, now: Timestamp) {
+        let Some(state) = self.chats.get_mut(&chat) else {
+            return;
+        };
+        match result {
+            Ok(entries) => {
+                state.fill = LookUp::Idle;
+                state.gap_since = None;
+                // ListEntries leaves out what this person may not see: the first one given is the next there is.
+                if let Some(first) = entries.first() {
+                    let before = state.cursor.skip(first.seq.previous());
+                    self.applied(chat, before, now);
+                }
+                for entry in entries {
+                    self.offer(entry, now);
+                }
+                if let Some(state) = self.chats.get_mut(&chat) {
+                    state.watch_gap(true, now);
+                }
+                self.watch(chat);
+            }
+            Err(error) => state.fill = LookUp::Again(again(&error, now)),
+        }
+    }
+
+    pub(super) fn nothing_looked_up(&self) -> bool {
+        let begun = |chat| {
+            self.chats
+                .get(chat)
+                .is_none_or(|state| state.row.known || state.cursor.at().is_some())
+        };
+        self.listing.done && self.waiting.iter().all(begun)
+    }
+
+    pub(super) fn tick_chats(&mut self, now: Timestamp) {
+        if matches!(self.listing.state, LookUp::Again(at) if at <= now) {
+            self.list_chats_if_needed(now);
+        }
+        for chat in &self.waiting {
+            let Some(state) = self.chats.get_mut(chat) else {
+                continue;
+            };
+            for look_up in [&mut state.look_up, &mut state.fill] {
+                if matches!(look_up, LookUp::Again(at) if *at <= now) {
+                    *look_up = LookUp::Idle;
+                }
+            }
+        }
+    }
+
+    pub(super) fn chats_wake(&self) -> Option<Timestamp> {
+        let again = |look_up: LookUp| {
+            if let LookUp::Again(at) = look_up {
+                Some(at)
+            } else {
+                None
+            }
+        };
+        let chats = self
+            .waiting
+            .iter()
+            .filter_map(|chat| self.chats.get(chat))
+            .flat_map(|state| {
+                let idle = self.listing.done && state.fill == LookUp::Idle;
+                let gap = state.gap_since.filter(|_| idle).map(|since| since + GAP_TIMEOUT);
+                [again(state.look_up), again(state.fill), gap]
+            });
+        chats.chain([again(self.listing.state)]).flatten().min()
+    }
+}
+
+fn again(error: &CallError, now: Timestamp) -> Timestamp {
+    now + error.retry_after.unwrap_or_default().max(CALL_RETRY)
+}

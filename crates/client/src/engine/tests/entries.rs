@@ -1,0 +1,149 @@
+//! Entries, gaps and where a chat begins.
+
+use std::time::Duration;
+
+use tern_proto::v1::server_event::Event as Wire;
+use tern_proto::v1::{self, ErrorReason};
+use tern_types::Seq;
+
+use super::{acks, chat, connected, feed, refused, told};
+use crate::engine::testing::{NOW, entry, frame, wire};
+use crate::engine::{Call, Input};
+use crate::model::Event;
+
+#[test]
+fn one_acknowledgement_a_chat_stands_for_all_that_came_together() {
+    let mut engine = connected();
+    let frames = (1..=3).map(|seq| Input::Frame(frame(Wire::Entry(wire(&entry(chat(1), seq))))));
+    let effects = engine.apply(frames, NOW);
+    assert_eq!(acks(&effects), [(chat(1).to_string(), 3)]);
+    assert_eq!(told(&effects), [1, 2, 3]);
+}
+
+#[test]
+fn a_repetition_is_acknowledged_again_and_not_told() {
+    let mut engine = connected();
+    feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 1))));
+    let effects = feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 1))));
+    assert_eq!(acks(&effects), [(chat(1).to_string(), 1)]);
+    assert_eq!(told(&effects), [0; 0]);
+    assert_eq!(effects.changes, []);
+}
+
+#[test]
+fn nothing_is_acknowledged_before_the_gap_is_closed() {
+    let mut engine = connected();
+    feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 1))));
+    let ahead = feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 3))));
+    assert_eq!((acks(&ahead), told(&ahead)), (vec![], vec![]));
+    let closed = feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 2))));
+    assert_eq!(told(&closed), [2, 3]);
+    assert_eq!(acks(&closed), [(chat(1).to_string(), 3)]);
+}
+
+#[test]
+fn an_unknown_chat_waits_for_its_resume_seq() {
+    let mut engine = connected();
+    let held = feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 9))));
+    assert_eq!(held.calls, [Call::GetChat(chat(1))]);
+    let result = Err(refused(tonic::Code::NotFound, ErrorReason::ChatNotFound));
+    let effects = engine.apply(
+        [Input::LookedUp {
+            chat: chat(1),
+            result,
+        }],
+        NOW,
+    );
+    assert_eq!(
+        told(&effects),
+        [9],
+        "no member any more: what comes is what there is"
+    );
+}
+
+#[test]
+fn skipped_raises_the_cursor() {
+    let mut engine = connected();
+    let skipped = v1::Skipped {
+        chat_id: chat(1).to_string(),
+        to_seq: 8,
+        ..Default::default()
+    };
+    let effects = feed(&mut engine, Wire::Skipped(skipped));
+    assert_eq!(acks(&effects), [(chat(1).to_string(), 8)]);
+    assert_eq!(
+        told(&feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 9))))),
+        [9]
+    );
+}
+
+#[test]
+fn a_missing_entry_that_does_not_come_is_read() {
+    let mut engine = connected();
+    feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 1))));
+    feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 3))));
+    let effects = engine.apply([Input::Tick], NOW + Duration::from_secs(20));
+    let fill = Call::Fill {
+        chat: chat(1),
+        from: Seq(2),
+    };
+    assert!(effects.calls.contains(&fill), "{:?}", effects.calls);
+    let result = Ok(vec![entry(chat(1), 3)]);
+    let effects = engine.apply(
+        [Input::Filled {
+            chat: chat(1),
+            result,
+        }],
+        NOW,
+    );
+    assert_eq!(told(&effects), [3], "the server has no 2 for this device");
+}
+
+#[test]
+fn caught_up_is_told_when_no_chat_is_being_looked_up() {
+    let mut engine = connected();
+    feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 9))));
+    assert!(
+        !feed(&mut engine, Wire::CaughtUp(v1::CaughtUp {}))
+            .events
+            .contains(&Event::CaughtUp)
+    );
+    let result = Err(refused(tonic::Code::NotFound, ErrorReason::ChatNotFound));
+    let effects = engine.apply(
+        [Input::LookedUp {
+            chat: chat(1),
+            result,
+        }],
+        NOW,
+    );
+    assert!(effects.events.contains(&Event::CaughtUp));
+}
+
+#[test]
+fn garbage_of_the_server_is_ignored() {
+    let mut engine = connected();
+    let no_chat = v1::Entry {
+        chat_id: "'; drop table chats; --".into(),
+        seq: 1,
+        ..Default::default()
+    };
+    let events = [
+        Wire::Entry(no_chat),
+        Wire::SendResult(v1::SendResult::default()),
+        Wire::Receipt(v1::Receipt::default()),
+        Wire::Skipped(v1::Skipped::default()),
+        Wire::Opened(v1::Opened::default()),
+        Wire::HeartbeatAck(v1::HeartbeatAck::default()),
+    ];
+    for event in events {
+        let effects = feed(&mut engine, event.clone());
+        assert!(
+            effects.changes.is_empty() && effects.events.is_empty() && effects.stopped.is_none(),
+            "{event:?}"
+        );
+    }
+    let unknown = v1::ServerFrame {
+        events: vec![v1::ServerEvent { event: None }],
+    };
+    assert!(engine.apply([Input::Frame(unknown)], NOW).items.is_empty());
+}

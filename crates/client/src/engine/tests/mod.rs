@@ -1,0 +1,108 @@
+//! The rules of the protocol one by one.
+
+mod entries;
+mod reading;
+mod sends;
+mod stream;
+mod tokens;
+
+use std::time::Duration;
+
+use tern_proto::v1::client_item::Item;
+use tern_proto::v1::server_event::Event as Wire;
+use tern_proto::v1::{self, CloseCode, ErrorReason};
+use tern_types::ChatId;
+use uuid::Uuid;
+
+use crate::engine::testing::{NOW, engine, frame, opened};
+use crate::engine::{Effects, Engine, Input, Stored, StreamOrder};
+use crate::error::CallError;
+use crate::model::Event;
+
+fn chat(number: u128) -> ChatId {
+    ChatId(Uuid::from_u128(number))
+}
+
+fn connected() -> Engine {
+    let mut engine = engine(Stored {
+        epoch: Some(Uuid::from_u128(1)),
+        listed: true,
+        ..Stored::default()
+    });
+    engine.apply([Input::Start, Input::Frame(frame(opened(1)))], NOW);
+    engine
+}
+
+fn feed(engine: &mut Engine, event: Wire) -> Effects {
+    engine.apply([Input::Frame(frame(event))], NOW)
+}
+
+fn acks(effects: &Effects) -> Vec<(String, u64)> {
+    let ack = |item: &Item| {
+        if let Item::Ack(ack) = item {
+            Some((ack.chat_id.clone(), ack.seq))
+        } else {
+            None
+        }
+    };
+    effects.items.iter().filter_map(ack).collect()
+}
+
+fn sends(effects: &Effects) -> Vec<String> {
+    let send = |item: &Item| {
+        if let Item::Send(send) = item {
+            Some(send.request_id.clone())
+        } else {
+            None
+        }
+    };
+    effects.items.iter().filter_map(send).collect()
+}
+
+fn told(effects: &Effects) -> Vec<u64> {
+    let seq = |event: &Event| {
+        if let Event::Entry(entry) = event {
+            Some(entry.seq.0)
+        } else {
+            None
+        }
+    };
+    effects.events.iter().filter_map(seq).collect()
+}
+
+fn closing(code: CloseCode, may_reconnect: bool) -> Wire {
+    Wire::Closing(v1::Closing {
+        code: code.into(),
+        reason: "because".into(),
+        retry_after_ms: 7000,
+        may_reconnect,
+    })
+}
+
+fn lost() -> Input {
+    Input::StreamLost(CallError::unavailable("gone"))
+}
+
+fn refused(code: tonic::Code, reason: ErrorReason) -> CallError {
+    CallError {
+        code,
+        reason,
+        message: "refused".into(),
+        retry_after: None,
+    }
+}
+
+fn tokens(number: u32) -> v1::TokenPair {
+    v1::TokenPair {
+        access_token: format!("access-{number}"),
+        access_expires_at_ms: (NOW + Duration::from_secs(7200)).0,
+        refresh_token: format!("refresh-{number}"),
+    }
+}
+
+fn opens(effects: &Effects) -> Option<&str> {
+    match &effects.stream {
+        Some(StreamOrder::Open(open)) => Some(&open.access_token),
+        _ => None,
+    }
+}

@@ -1,0 +1,112 @@
+//! Unread counts, read marks and receipts.
+
+use tern_proto::v1;
+use tern_proto::v1::server_event::Event as Wire;
+use tern_types::Seq;
+
+use super::{chat, connected, feed};
+use crate::engine::testing::{NOW, entry, user, wire};
+use crate::engine::{Call, Effects, Input};
+use crate::model::{Event, Mark};
+
+#[test]
+fn unread_counts_follow_messages_and_read_marks() {
+    let mut engine = connected();
+    let unread = |effects: &Effects| {
+        let count = |event: &Event| {
+            if let Event::Chat(chat) = event {
+                Some(chat.unread)
+            } else {
+                None
+            }
+        };
+        effects.events.iter().rev().find_map(count)
+    };
+    for seq in 1..=3 {
+        let effects = feed(&mut engine, Wire::Entry(wire(&entry(chat(1), seq))));
+        assert_eq!(unread(&effects), Some(u32::try_from(seq).unwrap()));
+    }
+    assert_eq!(
+        unread(&engine.apply(
+            [Input::MarkRead {
+                chat: chat(1),
+                seq: Seq(2)
+            }],
+            NOW
+        )),
+        Some(1)
+    );
+    let receipt = v1::Receipt {
+        chat_id: chat(1).to_string(),
+        user_id: user(1).to_string(),
+        read_seq: 3,
+        ..Default::default()
+    };
+    assert_eq!(
+        unread(&feed(&mut engine, Wire::Receipt(receipt))),
+        Some(0),
+        "read on another device"
+    );
+}
+
+#[test]
+fn receipts_only_rise() {
+    let mut engine = connected();
+    let receipt = |delivered_seq, read_seq| {
+        let (chat_id, user_id) = (chat(1).to_string(), user(2).to_string());
+        Wire::Receipt(v1::Receipt {
+            chat_id,
+            user_id,
+            delivered_seq,
+            read_seq,
+        })
+    };
+    let mark = Mark {
+        delivered: Seq(4),
+        read: Seq(2),
+    };
+    let effects = feed(&mut engine, receipt(4, 2));
+    assert_eq!(
+        effects.events,
+        [Event::Receipt {
+            chat: chat(1),
+            user: user(2),
+            mark
+        }]
+    );
+    assert!(feed(&mut engine, receipt(3, 1)).events.is_empty());
+}
+
+#[test]
+fn after_an_absence_it_asks_who_read_what() {
+    let mut engine = connected();
+    for number in 1..=2 {
+        feed(&mut engine, Wire::Entry(wire(&entry(chat(number), 1))));
+    }
+    engine.apply(
+        [Input::MarkRead {
+            chat: chat(2),
+            seq: Seq(1),
+        }],
+        NOW,
+    );
+    let effects = feed(&mut engine, Wire::CaughtUp(v1::CaughtUp {}));
+    assert_eq!(
+        effects.calls,
+        [Call::Receipts(chat(1))],
+        "unread here, perhaps read elsewhere"
+    );
+}
+#[test]
+fn receipts_are_asked_for_again_when_the_server_says_caught_up_again_and_the_app_is_not_told() {
+    let mut engine = connected();
+    for number in 1..=20 {
+        feed(&mut engine, Wire::Entry(wire(&entry(chat(number), 1))));
+    }
+    let first = feed(&mut engine, Wire::CaughtUp(v1::CaughtUp {}));
+    assert!(first.events.contains(&Event::CaughtUp));
+    let again = feed(&mut engine, Wire::CaughtUp(v1::CaughtUp {}));
+    assert!(!again.events.contains(&Event::CaughtUp));
+    assert_eq!((first.calls.len(), again.calls.len()), (20, 8));
+    assert!(again.calls.iter().all(|call| first.calls.contains(call)));
+}
