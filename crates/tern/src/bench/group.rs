@@ -42,6 +42,9 @@ struct Arrivals {
     others: u32,
     /// A permit for each message that may be under way.
     room: Semaphore,
+    /// A permit for each member that has the group's first entry, which says that it was made. Writing begins when all
+    /// have it: what comes before the first is sent again after it.
+    here: Semaphore,
 }
 
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
@@ -54,6 +57,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         counts: (0..MOST_MESSAGES).map(|_| AtomicU32::new(0)).collect(),
         others: args.members - 1,
         room: Semaphore::new(args.window as usize),
+        here: Semaphore::new(0),
     });
     let end = CancellationToken::new();
     let mut members = JoinSet::new();
@@ -131,7 +135,9 @@ async fn member(
             let Heard::Entry { seq, content, .. } = heard else {
                 continue;
             };
-            // The group's first entry is no message.
+            if seq == 1 {
+                arrivals.here.add_permits(1);
+            }
             let Some(age) = meter.clock.age(&content, body).filter(|_| seq > 1) else {
                 continue;
             };
@@ -161,6 +167,7 @@ async fn write(
     let mut heard = Vec::new();
     let mut began = std::collections::HashMap::new();
     let (mut sent, mut last) = (0_usize, 0_u64);
+    everybody_here(&mut line, &arrivals).await?;
     let mut timer = tokio::time::interval(Duration::from_secs_f64(1.0 / rate.unwrap_or(1.0).max(0.001)));
     while !meter.is_stopped() && sent < MOST_MESSAGES / 2 {
         let may_send = tokio::select! {
@@ -211,6 +218,17 @@ async fn write(
             meter.lost.fetch_add(lost + began.len() as u64, Ordering::Relaxed);
         }
     }
+    Ok(())
+}
+
+async fn everybody_here(line: &mut Line, arrivals: &Arrivals) -> anyhow::Result<()> {
+    let (mut heard, mut here) = (Vec::new(), false);
+    while !here {
+        line.hear(&mut heard).await?;
+        here = heard.drain(..).any(|heard| matches!(heard, Heard::Entry { .. }));
+        line.flush().await?;
+    }
+    let _all = arrivals.here.acquire_many(arrivals.others).await?;
     Ok(())
 }
 
