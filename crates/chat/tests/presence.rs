@@ -166,7 +166,7 @@ impl Chat {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(PATIENCE, linked).await.expect("not linked");
+        assert!(timeout(PATIENCE, linked).await.is_ok(), "not linked");
     }
 
     /// A user of this node's slots.

@@ -22,10 +22,19 @@ pub const CHATS: &str = "
 SELECT chat_id FROM members WHERE user_id = $1
 UNION SELECT chat_id FROM inbox WHERE device_id IN ($1, $2)";
 
-/// Fine print 7: the device starts each chat at the head that is locked now.
+/// Fine print 7: the device starts each chat at the head that is locked now, or below it at what is not settled yet, with
+/// a row for that. A settle that has listed its devices already would end the unsettled rows without this one, which may
+/// have been told by its `resume_seq` to wait for what they cover.
 pub const JOIN: &str = "
-UPDATE members SET devices = array_append(devices, $2)
-WHERE user_id = $1 AND left_seq IS NULL AND NOT $2 = ANY(devices)";
+WITH joined AS (
+    UPDATE members SET devices = array_append(devices, $2)
+    WHERE user_id = $1 AND left_seq IS NULL AND NOT $2 = ANY(devices)
+    RETURNING chat_id, joined_seq
+)
+INSERT INTO inbox (chat_id, device_id, user_id, from_seq)
+SELECT j.chat_id, $2, $1, min(greatest(u.from_seq, j.joined_seq))
+FROM joined j JOIN unsettled u ON u.chat_id = j.chat_id GROUP BY j.chat_id
+ON CONFLICT (chat_id, device_id) DO UPDATE SET from_seq = least(inbox.from_seq, excluded.from_seq)";
 
 /// What waited for a user without a device waits for their first one.
 pub const TAKE_OVER: &str = "

@@ -14,7 +14,8 @@ use crate::state::chat::{ChatKind, Role};
 use crate::state::receipts::Watermark;
 
 /// A chat in the eyes of one member. `resume_seq` is the last seq that this device acknowledged or is not owed: read in
-/// one statement, so an unsettled entry is either still unsettled or already in the inbox.
+/// one statement, so an unsettled entry is either still unsettled or already in the inbox. What is owed of an earlier
+/// interval of membership counts: who was removed and added again may not have got the last of it.
 macro_rules! view {
     ($which:literal) => {
         concat!(
@@ -26,8 +27,10 @@ SELECT c.chat_id, c.kind, c.title, c.created_by, ",
     coalesce((SELECT r.ordinal FROM messages r WHERE r.chat_id = c.chat_id AND r.seq = me.read_seq), 0) AS read_ordinal,
     (SELECT count(*) FROM members o WHERE o.chat_id = c.chat_id AND o.left_seq IS NULL) AS member_count,
     least((SELECT i.from_seq FROM inbox i WHERE i.chat_id = c.chat_id AND i.device_id = $2),
-          (SELECT greatest(min(u.from_seq), me.joined_seq) FROM unsettled u WHERE u.chat_id = c.chat_id
-           HAVING min(u.from_seq) IS NOT NULL),
+          (SELECT min(greatest(u.from_seq, mine.joined_seq)) FROM unsettled u
+           JOIN members mine ON mine.chat_id = u.chat_id AND mine.user_id = me.user_id
+               AND coalesce(mine.left_seq, u.from_seq) >= u.from_seq
+           WHERE u.chat_id = c.chat_id),
           h.head_seq + 1) - 1 AS resume_seq,
     l.seq, l.ordinal, l.sender_user, l.sender_device, l.request_id, l.body, ",
             millis!("l.sent_at"),

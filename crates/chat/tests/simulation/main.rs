@@ -1,8 +1,10 @@
-//! Two nodes that may both own the chat, devices that come and go, crashes, lost pushes, lost answers, late statements:
-//! the shard's own state machine against a store in memory, in random orders.
+//! Two nodes that may both own the chat, devices that come and go and are linked, members that are added, removed and
+//! leave, crashes, lost pushes, lost answers, late statements, a store that is away: the shard's own state machine
+//! against a store in memory, in random orders.
 //!
-//! Whatever happened, once everything is quiet again: every acknowledged message is in the log, once, in one order
-//! without gaps (rules 1, 2, 5); every device has everything (rules 3 and 4); nothing is left owed.
+//! Always: nobody gets an entry of a time when they were no member (rule 7), and what is acknowledged is in the log
+//! (rule 1), which has no gaps (rule 2). Once everything is quiet again: every request has one effect at most (rule 5),
+//! every device has everything that it is entitled to, in order (rules 3 and 4), and nothing is left owed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -11,18 +13,25 @@ mod world;
 
 use proptest::prelude::*;
 
-use world::{Step, World};
+use world::{Member, Step, World};
 
 fn step() -> impl Strategy<Value = Step> {
     let node = 0..2usize;
-    let device = 0..world::DEVICES;
+    let device = any::<prop::sample::Index>();
+    let member = prop_oneof![Just(Member::Bob), Just(Member::Carol)];
     prop_oneof![
         6 => (node.clone(), device.clone()).prop_map(|(node, device)| Step::Send { node, device }),
-        2 => (node.clone(), any::<prop::sample::Index>()).prop_map(|(node, which)| Step::SendAgain { node, which }),
+        2 => (node.clone(), any::<prop::sample::Index>()).prop_map(|(node, which)| Step::AskAgain { node, which }),
+        2 => (node.clone(), member.clone()).prop_map(|(node, member)| Step::Add { node, member }),
+        1 => (node.clone(), member.clone()).prop_map(|(node, member)| Step::Remove { node, member }),
+        1 => (node.clone(), member.clone()).prop_map(|(node, member)| Step::Leave { node, member }),
+        1 => member.prop_map(|member| Step::Link { member }),
         8 => node.clone().prop_map(|node| Step::TakeJob { node }),
         8 => node.clone().prop_map(|node| Step::RunJob { node }),
+        1 => (node.clone(), any::<bool>()).prop_map(|(node, landed)| Step::JobAway { node, landed }),
         8 => node.clone().prop_map(|node| Step::FinishJob { node }),
         6 => node.clone().prop_map(|node| Step::FinishLoad { node }),
+        1 => node.clone().prop_map(|node| Step::LoadAway { node }),
         5 => (node.clone(), any::<bool>()).prop_map(|(node, lost)| Step::Push { node, lost }),
         5 => (node.clone(), any::<bool>()).prop_map(|(node, fails)| Step::Wake { node, fails }),
         6 => (node.clone(), device.clone()).prop_map(|(node, device)| Step::Ack { node, device }),

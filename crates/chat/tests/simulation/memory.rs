@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use tern_chat::state::change::Action;
 use tern_chat::state::chat::{Batch, ChatKey, ChatKind, Member, Role, Snapshot};
 use tern_chat::state::receipts::Watermark;
 use tern_chat::state::recent::Placed;
@@ -13,9 +14,28 @@ use tern_types::{DeviceId, RequestId, Seq, Timestamp, UserId};
 /// Requests that come with a load, as in `store/load.rs`.
 const RECENT: u64 = 256;
 
+/// A row of `members`.
+#[derive(Debug, Clone)]
+pub struct Interval {
+    pub user: UserId,
+    pub role: Role,
+    pub joined: Seq,
+    pub left: Option<Seq>,
+    /// As they were at its end, once it has one.
+    pub devices: Vec<DeviceId>,
+}
+
+impl Interval {
+    pub fn covers(&self, seq: Seq) -> bool {
+        seq >= self.joined && self.left.is_none_or(|left| seq <= left)
+    }
+}
+
+#[derive(Default)]
 pub struct Memory {
-    /// User and their devices.
-    pub members: Vec<(UserId, Vec<DeviceId>)>,
+    pub members: Vec<Interval>,
+    /// Active devices.
+    pub devices: Vec<(UserId, DeviceId)>,
     pub log: Vec<Entry>,
     pub unsettled: Vec<Seq>,
     pub inbox: BTreeMap<DeviceId, Seq>,
@@ -26,18 +46,67 @@ impl Memory {
         Seq(self.log.len() as u64)
     }
 
+    /// The user's intervals that cover an entry: at most one.
+    pub fn interval(&self, user: UserId, seq: Seq) -> Option<&Interval> {
+        let mut of_user = self.members.iter().filter(|interval| interval.user == user);
+        of_user.find(|interval| interval.covers(seq))
+    }
+
+    pub fn membership(&self, user: UserId) -> Option<&Interval> {
+        let mut open = self.members.iter().filter(|interval| interval.left.is_none());
+        open.find(|interval| interval.user == user)
+    }
+
+    /// `resume_seq` of `store/listing.rs`; `None`: no member.
+    pub fn resume(&self, user: UserId, device: DeviceId) -> Option<Seq> {
+        self.membership(user)?;
+        let mine = self.members.iter().filter(|interval| interval.user == user);
+        let unsettled = mine.flat_map(|interval| {
+            let reaches = |from: &&Seq| interval.left.is_none_or(|left| left >= **from);
+            self.unsettled
+                .iter()
+                .filter(reaches)
+                .map(|from| interval.joined.max(*from))
+        });
+        let from = unsettled.chain(self.inbox.get(&device).copied()).min();
+        Some(from.map_or(self.head(), |from| from.previous().min(self.head())))
+    }
+
+    /// Links a device; up to where it is not owed anything.
+    pub fn link(&mut self, user: UserId, device: DeviceId) -> Seq {
+        self.devices.push((user, device));
+        let taken_over = self.inbox.remove(&DeviceId::reserved(user));
+        let mut from = taken_over;
+        for interval in &mut self.members {
+            if interval.user == user && interval.left.is_none() {
+                interval.devices.push(device);
+                let unsettled = self.unsettled.iter().min();
+                from = from
+                    .into_iter()
+                    .chain(unsettled.map(|low| interval.joined.max(*low)))
+                    .min();
+            }
+        }
+        self.inbox.extend(from.map(|from| (device, from)));
+        let base = self.head();
+        from.map_or(base, |from| from.previous().min(base))
+    }
+
+    fn active(&self, user: UserId) -> Vec<DeviceId> {
+        let of_user = self.devices.iter().filter(|(of, _)| *of == user);
+        of_user.map(|(_, device)| *device).collect()
+    }
+
     pub fn load(&self, requests: &[(UserId, RequestId)]) -> Snapshot {
-        let member = |user| {
-            (
-                user,
-                Member {
-                    role: Role::Member,
-                    joined: Seq(1),
-                    last_sent: Seq::ZERO,
-                },
-                Watermark::default(),
-            )
-        };
+        let open = self.members.iter().filter(|interval| interval.left.is_none());
+        let members = open.map(|interval| {
+            let member = Member {
+                role: interval.role,
+                joined: interval.joined,
+                last_sent: Seq::ZERO,
+            };
+            (interval.user, member, Watermark::default())
+        });
         let newest = self.head().0.saturating_sub(RECENT);
         let placed = self.log.iter().filter(|entry| {
             entry.seq.0 > newest || requests.contains(&(entry.new.sender, entry.new.request))
@@ -56,7 +125,7 @@ impl Memory {
             key: ChatKey(Arc::new([0; 32])),
             head: self.head(),
             ordinal: 0,
-            members: self.members.iter().map(|(user, _)| member(*user)).collect(),
+            members: members.collect(),
             unsettled: self.unsettled.iter().min().copied(),
             placed: placed.collect(),
             looked_up: requests.to_vec(),
@@ -119,7 +188,55 @@ impl Memory {
         }
         self.unsettled.push(batch.expected.next());
         self.log.extend(batch.entries.iter().cloned());
+        if let Some(action) = &batch.change {
+            self.change(action);
+        }
         Committed::Moved
+    }
+
+    /// As the head's entry says.
+    fn change(&mut self, action: &Action) {
+        let seq = self.head();
+        match action {
+            Action::Add(users) => {
+                for user in users {
+                    let devices = self.active(*user);
+                    self.members.push(Interval {
+                        user: *user,
+                        role: Role::Member,
+                        joined: seq,
+                        left: None,
+                        devices,
+                    });
+                }
+            }
+            Action::Remove(user) => {
+                let open = self.members.iter_mut().filter(|interval| interval.left.is_none());
+                for interval in open.filter(|interval| interval.user == *user) {
+                    interval.left = Some(seq);
+                }
+            }
+            Action::SetRole(..) | Action::SetTitle(_) => {}
+        }
+    }
+
+    /// The devices owed any of `low..=upto`, each with where that begins and ends.
+    fn owed(&self, low: Seq, upto: Seq) -> Vec<(UserId, DeviceId, Seq, Seq)> {
+        let overlapping = self
+            .members
+            .iter()
+            .filter(|interval| interval.joined <= upto && interval.left.unwrap_or(upto) >= low);
+        let owed = overlapping.flat_map(|interval| {
+            let mut devices = interval.devices.clone();
+            if devices.is_empty() {
+                devices.push(DeviceId::reserved(interval.user));
+            }
+            let range = (low.max(interval.joined), interval.left.unwrap_or(upto).min(upto));
+            devices
+                .into_iter()
+                .map(move |device| (interval.user, device, range.0, range.1))
+        });
+        owed.collect()
     }
 
     fn settle(&mut self, settle: &SettleChat) -> Vec<Missing> {
@@ -129,54 +246,80 @@ impl Memory {
             .filter(|from| **from <= settle.upto)
             .min()
             .copied();
-        let Some(low) = low else { return Vec::new() };
-        let mut missing = Vec::new();
-        for (user, devices) in &self.members {
-            for device in devices {
-                let acked = settle
-                    .acks
-                    .iter()
-                    .find(|(acked, _)| acked == device)
-                    .map_or(Seq::ZERO, |(_, seq)| *seq);
-                if acked < settle.upto {
-                    missing.push(Missing {
-                        user: *user,
-                        device: *device,
-                        from: low.max(acked.next()),
-                    });
-                }
+        let mut missing: BTreeMap<DeviceId, Missing> = BTreeMap::new();
+        for (user, device, from, to) in low.map_or(Vec::new(), |low| self.owed(low, settle.upto)) {
+            let acked = settle.acks.iter().find(|(acked, _)| *acked == device);
+            let acked = acked.map_or(Seq::ZERO, |(_, seq)| *seq);
+            if acked >= to {
+                continue;
             }
+            let from = from.max(acked.next());
+            let row = missing.entry(device).or_insert(Missing { user, device, from });
+            row.from = row.from.min(from);
         }
-        let head = self.head();
         for (device, acked) in &settle.acks {
-            let acked = (*acked).min(settle.upto);
-            if self.inbox.get(device).is_some_and(|from| *from <= acked) {
-                self.inbox.insert(*device, acked.next());
-                if head <= acked {
-                    self.inbox.remove(device);
-                }
-            }
+            self.end_or_move(*device, (*acked).min(settle.upto));
         }
-        for row in &missing {
+        for row in missing.values() {
             self.inbox.entry(row.device).or_insert(row.from);
         }
         if missing.is_empty() {
             self.unsettled.retain(|from| *from > settle.upto);
         }
-        missing
+        missing.into_values().collect()
     }
 
     fn ack(&mut self, ack: &AckWrite) -> Option<AckedRow> {
-        let head = self.head();
         let was = *self.inbox.get(&ack.device)?;
-        if ack.seq <= head && was <= ack.seq {
-            if ack.seq >= head {
-                self.inbox.remove(&ack.device);
-            } else {
-                self.inbox.insert(ack.device, ack.seq.next());
-            }
+        if ack.seq <= self.head() {
+            self.end_or_move(ack.device, ack.seq);
         }
         let now = self.inbox.get(&ack.device).copied();
         Some(AckedRow { was, now })
+    }
+
+    /// Fine print 2.
+    fn end_or_move(&mut self, device: DeviceId, acked: Seq) {
+        if self.inbox.get(&device).is_none_or(|from| *from > acked) {
+            return;
+        }
+        let user = self.devices.iter().find(|(_, of)| *of == device);
+        let newest =
+            user.and_then(|(user, _)| self.members.iter().rev().find(|interval| interval.user == *user));
+        let left = newest.and_then(|interval| interval.left);
+        if acked >= left.map_or(self.head(), |left| left.min(self.head())) {
+            self.inbox.remove(&device);
+        } else {
+            self.inbox.insert(device, acked.next());
+        }
+    }
+}
+
+/// What a job comes to when the store is away; whether it is carried out is another matter.
+pub fn away(job: &Job) -> JobDone {
+    match job {
+        Job::Commit(batches) => JobDone::Commit(
+            batches
+                .iter()
+                .map(|batch| (batch.chat, Committed::Away))
+                .collect(),
+        ),
+        Job::Change(batch) => JobDone::Commit(vec![(batch.chat, Committed::Away)]),
+        Job::Acks(acks) => JobDone::Acks {
+            acks: acks.clone(),
+            rows: None,
+        },
+        Job::Settle(chats) => JobDone::Settle {
+            chats: chats.iter().map(|settle| (settle.chat, settle.upto)).collect(),
+            missing: None,
+        },
+        Job::Close(chats) => JobDone::Close {
+            chats: chats.clone(),
+            closed: false,
+        },
+        Job::Reads(reads) => JobDone::Reads {
+            reads: reads.clone(),
+            written: false,
+        },
     }
 }

@@ -1,73 +1,36 @@
-//! Two nodes, a store, devices, and time.
+//! Two nodes, a store, people with their devices, and time.
+//!
+//! - [`step`]: what may happen
+//! - [`device`]: a device and its gateway
+//! - [`checks`]: what must hold
+
+mod checks;
+mod device;
+mod step;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use tern_chat::state::shard::{Effect, Event, Job, JobDone, Pushed, ShardState};
-use tern_chat::state::{Entry, EntryKind, NewEntry, Origin, Outcome, Refusal};
+use tern_chat::state::change::Action;
+use tern_chat::state::chat::Role;
+use tern_chat::state::shard::{Effect, Event, Job, JobDone, LoadError, Pushed, ShardState};
+use tern_chat::state::{Change, Entry, NewEntry, Origin, Outcome, Refusal};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
 use uuid::Uuid;
 
-use crate::memory::Memory;
+use crate::memory::{Interval, Memory, away};
+use device::{Device, message};
+use step::Request;
+pub use step::{Member, Step};
 
-/// Two users with two devices each.
-pub const DEVICES: usize = 4;
+/// Alice and Bob have two devices each at the start, Carol none.
+const DEVICES: usize = 4;
+/// More are not linked.
+const MAX_DEVICES: usize = 8;
 /// Entries in the log at the start, more than a chat remembers the requests of: only the store still knows the first.
 const HISTORY: u64 = 300;
 /// So many of the first are sent again, like later ones.
 const OLD: u64 = 4;
-
-#[derive(Debug, Clone)]
-pub enum Step {
-    Send {
-        node: usize,
-        device: usize,
-    },
-    SendAgain {
-        node: usize,
-        which: proptest::sample::Index,
-    },
-    TakeJob {
-        node: usize,
-    },
-    RunJob {
-        node: usize,
-    },
-    FinishJob {
-        node: usize,
-    },
-    FinishLoad {
-        node: usize,
-    },
-    Push {
-        node: usize,
-        lost: bool,
-    },
-    Wake {
-        node: usize,
-        fails: bool,
-    },
-    Ack {
-        node: usize,
-        device: usize,
-    },
-    Time {
-        ms: u64,
-    },
-    Crash {
-        node: usize,
-    },
-    Recover {
-        node: usize,
-    },
-    Disconnect {
-        device: usize,
-    },
-    Connect {
-        device: usize,
-    },
-}
 
 /// A chat node's memory: all of it goes in a crash. Statements already on their way are executed all the same.
 #[derive(Default)]
@@ -80,15 +43,12 @@ struct Node {
     wakes: VecDeque<(Seq, Vec<tern_chat::state::Missing>)>,
 }
 
-struct Device {
-    user: UserId,
-    id: DeviceId,
-    online: bool,
-    /// Stored without a gap up to here.
-    cursor: Seq,
-    /// Its gateway knows of a row: acknowledgements are written.
-    row: bool,
-    unacked: bool,
+/// A request is asked as often as one likes.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    request: usize,
+    /// An attempt before was answered with a place.
+    placed: bool,
 }
 
 pub struct World {
@@ -98,28 +58,27 @@ pub struct World {
     nodes: [Node; 2],
     late: Vec<Job>,
     devices: Vec<Device>,
-    requests: Vec<NewEntry>,
+    people: [UserId; 3],
+    requests: Vec<Request>,
+    attempts: Vec<Attempt>,
     unanswered: BTreeSet<usize>,
     placed: BTreeMap<usize, Seq>,
 }
 
 impl World {
     pub fn new() -> Self {
-        let users = [UserId::random(), UserId::random()];
-        let devices: Vec<Device> = (0..DEVICES)
-            .map(|n| {
-                let (user, id) = (users[n / 2], DeviceId::random());
-                Device {
-                    user,
-                    id,
-                    online: n != 3,
-                    cursor: Seq(HISTORY),
-                    row: false,
-                    unacked: false,
-                }
-            })
-            .collect();
-        let chat = ChatId(Uuid::new_v4());
+        let people = [UserId::random(), UserId::random(), UserId::random()];
+        let mut store = Memory::default();
+        let mut devices = Vec::new();
+        for n in 0..DEVICES {
+            let (user, id) = (people[n / 2], DeviceId::random());
+            store.link(user, id);
+            devices.push(Device {
+                online: n != 3,
+                cursor: Some(Seq(HISTORY)),
+                ..Device::new(user, id, Seq(HISTORY))
+            });
+        }
         let of = |user| {
             devices
                 .iter()
@@ -127,7 +86,16 @@ impl World {
                 .map(|device| device.id)
                 .collect()
         };
-        let members = users.map(|user| (user, of(user))).to_vec();
+        let roles = [(people[0], Role::Owner), (people[1], Role::Member)];
+        let members = roles.map(|(user, role)| Interval {
+            user,
+            role,
+            joined: Seq(1),
+            left: None,
+            devices: of(user),
+        });
+        store.members = members.to_vec();
+        let chat = ChatId(Uuid::new_v4());
         let requests: Vec<NewEntry> = (0..HISTORY)
             .map(|n| message(&devices[n as usize % DEVICES]))
             .collect();
@@ -138,12 +106,8 @@ impl World {
             sent_at: Timestamp(seq as i64),
             new: Arc::new(new.clone()),
         });
-        let store = Memory {
-            members,
-            log: log.collect(),
-            unsettled: Vec::new(),
-            inbox: BTreeMap::new(),
-        };
+        store.log = log.collect();
+        let old = requests.into_iter().take(OLD as usize);
         Self {
             now: Timestamp(1_000_000),
             chat,
@@ -151,7 +115,9 @@ impl World {
             nodes: Default::default(),
             late: Vec::new(),
             devices,
-            requests: requests.into_iter().take(OLD as usize).collect(),
+            people,
+            requests: old.map(Request::Send).collect(),
+            attempts: Vec::new(),
             unanswered: BTreeSet::new(),
             placed: (0..OLD).map(|n| (n as usize, Seq(n + 1))).collect(),
         }
@@ -160,15 +126,31 @@ impl World {
     pub fn step(&mut self, step: &Step) {
         match step {
             Step::Send { node, device } => {
-                self.requests.push(message(&self.devices[*device]));
-                self.send(*node, self.requests.len() - 1);
+                let from = &self.devices[device.index(self.devices.len())];
+                self.ask_for(*node, Request::Send(message(from)));
             }
-            Step::SendAgain { node, which } if !self.requests.is_empty() => {
-                self.send(*node, which.index(self.requests.len()));
+            Step::AskAgain { node, which } => self.ask(*node, which.index(self.requests.len())),
+            Step::Add { node, member } => {
+                self.change(*node, UserId::SYSTEM, Action::Add(vec![self.user(*member)]))
             }
-            Step::SendAgain { .. } => {}
+            Step::Remove { node, member } => {
+                self.change(*node, UserId::SYSTEM, Action::Remove(self.user(*member)));
+            }
+            Step::Leave { node, member } => {
+                let user = self.user(*member);
+                self.change(*node, user, Action::Remove(user));
+            }
+            Step::Link { member } => self.link(self.user(*member)),
             Step::TakeJob { node } => self.take_job(*node),
             Step::RunJob { node } => self.run_job(*node),
+            Step::JobAway { node, landed } => {
+                if let Some(job) = self.nodes[*node].job.take() {
+                    self.nodes[*node].done = Some(away(&job));
+                    if *landed {
+                        self.store.run(job);
+                    }
+                }
+            }
             Step::FinishJob { node } => {
                 if let Some(done) = self.nodes[*node].done.take() {
                     self.apply(*node, Event::JobDone(done));
@@ -176,14 +158,12 @@ impl World {
             }
             Step::FinishLoad { node } => {
                 if let Some(requests) = self.nodes[*node].loads.pop_front() {
-                    let result = Ok(Some(self.store.load(&requests)));
-                    self.apply(
-                        *node,
-                        Event::Loaded {
-                            chat: self.chat,
-                            result,
-                        },
-                    );
+                    self.loaded(*node, Ok(Some(self.store.load(&requests))));
+                }
+            }
+            Step::LoadAway { node } => {
+                if self.nodes[*node].loads.pop_front().is_some() {
+                    self.loaded(*node, Err(LoadError::Away));
                 }
             }
             Step::Push { node, lost } => {
@@ -194,7 +174,7 @@ impl World {
                 }
             }
             Step::Wake { node, fails } => self.wake(*node, *fails),
-            Step::Ack { node, device } => self.ack(*node, *device),
+            Step::Ack { node, device } => self.ack(*node, device.index(self.devices.len())),
             Step::Time { ms } => {
                 self.now = self.now + std::time::Duration::from_millis(*ms);
                 for node in 0..2 {
@@ -226,11 +206,31 @@ impl World {
                 }
             }
             Step::Disconnect { device } => {
-                let device = &mut self.devices[*device];
-                (device.online, device.row) = (false, false);
+                let n = device.index(self.devices.len());
+                (self.devices[n].online, self.devices[n].row) = (false, false);
             }
-            Step::Connect { device } => self.connect(*device),
+            Step::Connect { device } => self.connect(device.index(self.devices.len())),
         }
+    }
+
+    fn user(&self, member: Member) -> UserId {
+        match member {
+            Member::Bob => self.people[1],
+            Member::Carol => self.people[2],
+        }
+    }
+
+    fn link(&mut self, user: UserId) {
+        if self.devices.len() < MAX_DEVICES {
+            let id = DeviceId::random();
+            let base = self.store.link(user, id);
+            self.devices.push(Device::new(user, id, base));
+        }
+    }
+
+    fn loaded(&mut self, node: usize, result: Result<Option<tern_chat::state::Snapshot>, LoadError>) {
+        let chat = self.chat;
+        self.apply(node, Event::Loaded { chat, result });
     }
 
     fn apply(&mut self, node: usize, event: Event) {
@@ -253,35 +253,58 @@ impl World {
         }
     }
 
-    fn send(&mut self, node: usize, request: usize) {
+    fn change(&mut self, node: usize, actor: UserId, action: Action) {
+        let change = Change {
+            actor,
+            device: DeviceId::BACK_END,
+            request: RequestId::random(),
+            fingerprint: [2; 16],
+            action,
+        };
+        self.ask_for(node, Request::Change(change));
+    }
+
+    fn ask_for(&mut self, node: usize, request: Request) {
+        self.requests.push(request);
+        self.ask(node, self.requests.len() - 1);
+    }
+
+    fn ask(&mut self, node: usize, request: usize) {
         self.unanswered.insert(request);
-        let entry = self.requests[request].clone();
-        let origin = Origin::Call(request as u64);
-        self.apply(
-            node,
-            Event::Send {
+        let (origin, chat) = (Origin::Call(self.attempts.len() as u64), self.chat);
+        let placed = self.placed.contains_key(&request);
+        self.attempts.push(Attempt { request, placed });
+        let event = match self.requests[request].clone() {
+            Request::Send(entry) => Event::Send {
                 origin,
-                chat: self.chat,
+                chat,
                 peer: None,
                 entry,
             },
-        );
+            Request::Change(change) => Event::Change { origin, chat, change },
+        };
+        self.apply(node, event);
     }
 
     fn answer(&mut self, origin: Origin, outcome: Outcome) {
-        let Origin::Call(request) = origin else { return };
+        let Origin::Call(attempt) = origin else { return };
+        let Attempt { request, placed } = self.attempts[attempt as usize];
         match outcome {
             Outcome::Placed { seq, .. } => {
-                self.unanswered.remove(&(request as usize));
-                let before = self.placed.insert(request as usize, seq);
+                let before = self.placed.insert(request, seq);
                 assert!(
                     before.is_none_or(|before| before == seq),
                     "rule 5: the same result, not {before:?} and {seq:?}"
                 );
             }
-            Outcome::Refused(Refusal::Unavailable { .. }) | Outcome::NotOwner => {}
+            Outcome::Refused(Refusal::Unavailable { .. }) | Outcome::NotOwner => return,
+            Outcome::Refused(Refusal::NotAMember) => {
+                assert!(!placed, "rule 5: refused after it was placed");
+            }
+            Outcome::Unchanged if matches!(self.requests[request], Request::Change(_)) => {}
             other => panic!("{other:?}"),
         }
+        self.unanswered.remove(&request);
     }
 
     fn take_job(&mut self, node: usize) {
@@ -301,13 +324,30 @@ impl World {
 
     fn push(&mut self, users: &[UserId], what: &Pushed) {
         let Pushed::Entry(entry) = what else { return };
-        for device in self
-            .devices
-            .iter_mut()
-            .filter(|device| device.online && users.contains(&device.user))
-        {
-            device.take(entry.seq);
+        for n in 0..self.devices.len() {
+            if self.devices[n].online && users.contains(&self.devices[n].user) {
+                self.take(n, entry.seq);
+            }
         }
+    }
+
+    /// A device gets an entry. One that knows nothing of the chat asks where to begin.
+    fn take(&mut self, n: usize, seq: Seq) {
+        let device = &mut self.devices[n];
+        assert!(
+            self.store.interval(device.user, seq).is_some(),
+            "rule 7: {seq:?} is of a time when its reader was no member"
+        );
+        if device.cursor.is_none() {
+            let resume = self.store.resume(device.user, device.id);
+            // Who is a member no longer is told nothing of it: a new device then begins with what comes first.
+            let begins = resume.unwrap_or(seq.previous());
+            if resume.is_none() {
+                device.base = device.base.max(begins);
+            }
+            device.cursor = Some(begins);
+        }
+        device.take(seq);
     }
 
     /// The gateways of the devices that are online take the duty on.
@@ -343,28 +383,33 @@ impl World {
         }
     }
 
+    /// As `store/entries.rs` reads a log for the device.
     fn drain(&mut self, n: usize, from: Seq) {
-        let head = self.store.head();
-        let device = &mut self.devices[n];
-        device.row = true;
-        for seq in from.0..=head.0 {
-            device.take(Seq(seq));
+        self.devices[n].row = true;
+        for seq in (from.0..=self.store.head().0).map(Seq) {
+            let Some(interval) = self.store.interval(self.devices[n].user, seq) else {
+                continue;
+            };
+            if interval.joined == seq {
+                self.devices[n].skip(seq.previous());
+            }
+            self.take(n, seq);
         }
-        device.unacked = true;
+        self.devices[n].unacked = true;
     }
 
     fn ack(&mut self, node: usize, n: usize) {
         let device = &mut self.devices[n];
-        if !device.online || !device.unacked {
+        let Some(cursor) = device.cursor.filter(|_| device.online && device.unacked) else {
             return;
-        }
+        };
         let origin = Origin::Link {
             link: n as u64,
             reference: 0,
             session: SessionId(0),
             request: RequestId(Uuid::nil()),
         };
-        let (user, id, seq, write) = (device.user, device.id, device.cursor, device.row);
+        let (user, id, seq, write) = (device.user, device.id, cursor, device.row);
         // A written acknowledgement is repeated until its row is gone.
         device.unacked = write;
         self.apply(
@@ -388,10 +433,10 @@ impl World {
         for round in 0..60 {
             for request in self.unanswered.clone() {
                 if round % 10 == 0 {
-                    self.send(round / 10 % 2, request);
+                    self.ask(round / 10 % 2, request);
                 }
             }
-            for n in 0..DEVICES {
+            for n in 0..self.devices.len() {
                 // Who is online reads its inbox again only where its gateway knows of a row: nobody sweeps here.
                 if !self.devices[n].online || self.devices[n].row {
                     self.connect(n);
@@ -419,66 +464,5 @@ impl World {
             }
             self.step(&Step::Time { ms: 700 });
         }
-    }
-
-    pub fn check_always(&self) {
-        for (place, entry) in self.store.log.iter().enumerate() {
-            assert_eq!(entry.seq, Seq(place as u64 + 1), "rule 2: no gaps");
-        }
-        for (request, seq) in &self.placed {
-            let entry = &self.store.log[seq.0 as usize - 1];
-            assert_eq!(
-                entry.new.request, self.requests[*request].request,
-                "rule 1: acknowledged is in the log"
-            );
-        }
-    }
-
-    pub fn check_quiet(&self) {
-        self.check_always();
-        assert!(
-            self.unanswered.is_empty(),
-            "everybody got an answer: {:?}",
-            self.unanswered
-        );
-        let requests: BTreeSet<_> = self.store.log.iter().map(|entry| entry.new.request).collect();
-        assert_eq!(requests.len(), self.store.log.len(), "rule 5: nothing twice");
-        assert_eq!(requests.len() as u64, self.requests.len() as u64 + HISTORY - OLD);
-        for device in &self.devices {
-            assert_eq!(device.cursor, self.store.head(), "every device has everything");
-        }
-        assert!(
-            self.store.inbox.is_empty(),
-            "nothing is owed: {:?}",
-            self.store.inbox
-        );
-        assert!(
-            self.store.unsettled.is_empty(),
-            "everything is settled: {:?}",
-            self.store.unsettled
-        );
-    }
-}
-
-fn message(from: &Device) -> NewEntry {
-    NewEntry {
-        trace: None,
-        kind: EntryKind::Message,
-        sender: from.user,
-        device: from.id,
-        request: RequestId::random(),
-        fingerprint: [1; 16],
-        counts: true,
-        content: Bytes::new(),
-    }
-}
-
-impl Device {
-    /// Rule 6: a forward is a hint; applied once, in order. What is ahead is dropped here: the hardest case.
-    fn take(&mut self, seq: Seq) {
-        if seq == self.cursor.next() {
-            self.cursor = seq;
-        }
-        self.unacked = true;
     }
 }

@@ -4,7 +4,7 @@ use tern_chat::state::change::Action;
 use tern_chat::store::{commit, devices, listing};
 use tern_types::{DeviceId, Seq};
 
-use crate::harness::Store;
+use crate::harness::{Store, direct, group};
 
 #[tokio::test]
 async fn the_first_device_takes_over_what_waited_and_the_last_one_hands_it_back() {
@@ -18,6 +18,9 @@ async fn the_first_device_takes_over_what_waited_and_the_last_one_hands_it_back(
 
     let b1 = store.device(b).await;
     assert_eq!(store.inbox(chat.id).await, [(b1, 1)]);
+    tern_chat::store::settle::close(&mut db, &[(chat.id, Seq(1))])
+        .await
+        .unwrap();
     let b2 = store.device(b).await;
     assert_eq!(
         store.inbox(chat.id).await,
@@ -90,11 +93,7 @@ async fn linking_and_being_added_exclude_each_other() {
 
 #[tokio::test]
 async fn an_inbox_tells_which_devices_exist() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, _], [a1, b1], mut chat, mut db) = direct().await;
     store.say(&mut db, &mut chat, a, "x").await;
     store.settle(&mut db, chat.id, Seq(1), &[(a1, 1)]).await;
 
@@ -112,11 +111,7 @@ async fn an_inbox_tells_which_devices_exist() {
 
 #[tokio::test]
 async fn resume_seq_is_what_the_device_is_not_owed() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], [a1, b1], mut chat, mut db) = direct().await;
     let id = chat.id;
     let resume = async |user, device| {
         let view = listing::chat(&store.pool, &store.master, user, Some(device), id)
@@ -135,6 +130,52 @@ async fn resume_seq_is_what_the_device_is_not_owed() {
     assert_eq!((resume(a, a1).await, resume(b, b1).await), (Seq(3), Seq(1)));
     let b2 = store.device(b).await;
     assert_eq!(resume(b, b2).await, Seq(3), "a new device starts at the head");
+}
+
+#[tokio::test]
+async fn a_device_linked_between_a_settle_and_its_wakes_is_owed_what_it_was_told_to_wait_for() {
+    let (store, [a, b], [a1, _], mut chat, mut db) = direct().await;
+    store.say(&mut db, &mut chat, a, "x").await;
+    store.settle(&mut db, chat.id, Seq(1), &[(a1, 1)]).await;
+    let b2 = store.device(b).await;
+    let (pool, master) = (&store.pool, &store.master);
+    let view = listing::chat(pool, master, b, Some(b2), chat.id)
+        .await
+        .unwrap()
+        .unwrap();
+    tern_chat::store::settle::close(&mut db, &[(chat.id, Seq(1))])
+        .await
+        .unwrap();
+    let rows = store.inbox(chat.id).await;
+    assert!(
+        rows.contains(&(b2, view.resume.next().0)),
+        "{rows:?}, told {}",
+        view.resume
+    );
+    // Linked again, which changes nothing, it is not owed it again.
+    assert_eq!(store.ack(&mut db, chat.id, b, b2, 1).await, None);
+    store.say(&mut db, &mut chat, a, "y").await;
+    assert!(devices::link(pool, b, b2).await.unwrap());
+    assert!(store.inbox(chat.id).await.iter().all(|(device, _)| *device != b2));
+}
+
+#[tokio::test]
+async fn resume_seq_does_not_pass_over_what_is_owed_from_before_a_removal() {
+    let (store, [a, b], _, mut chat, mut db) = group().await;
+    store.settle(&mut db, chat.id, chat.head, &[]).await;
+    tern_chat::store::settle::close(&mut db, &[(chat.id, chat.head)])
+        .await
+        .unwrap();
+    let b2 = store.device(b).await;
+    let said = store.say(&mut db, &mut chat, a, "for b2 too").await;
+    store.change(&mut db, &mut chat, a, Action::Remove(b)).await;
+    store.change(&mut db, &mut chat, a, Action::Add(vec![b])).await;
+    let (pool, master) = (&store.pool, &store.master);
+    let view = listing::chat(pool, master, b, Some(b2), chat.id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(view.resume, said.previous());
 }
 
 #[tokio::test]

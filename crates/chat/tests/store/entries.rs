@@ -6,7 +6,7 @@ use tern_chat::store::entries::{self, History, Item, Window};
 use tern_chat::store::listing;
 use tern_types::{Seq, Timestamp, UserId};
 
-use crate::harness::{Known, Store};
+use crate::harness::{Known, Store, direct, group};
 
 async fn window(store: &Store, chat: &Known, user: UserId, from: u64, limit: u32) -> Window {
     entries::window(
@@ -46,10 +46,7 @@ fn shape(window: &Window) -> Vec<String> {
 
 #[tokio::test]
 async fn a_window_goes_on_where_the_last_one_ended() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], _, mut chat, mut db) = direct().await;
     for n in 1..=5 {
         store.say(&mut db, &mut chat, a, &format!("message {n}")).await;
     }
@@ -74,10 +71,7 @@ async fn a_window_goes_on_where_the_last_one_ended() {
 
 #[tokio::test]
 async fn rule_7_and_fine_print_6_intervals_of_membership_limit_what_is_read() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let mut chat = store.group(a, &[b]).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], _, mut chat, mut db) = group().await;
     store.say(&mut db, &mut chat, a, "2").await;
     store.change(&mut db, &mut chat, a, Action::Remove(b)).await; // 3
     store.say(&mut db, &mut chat, a, "4").await;
@@ -119,10 +113,7 @@ async fn rule_7_and_fine_print_6_intervals_of_membership_limit_what_is_read() {
 
 #[tokio::test]
 async fn rule_6_what_was_trimmed_is_skipped() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], _, mut chat, mut db) = direct().await;
     for _ in 0..5 {
         store.say(&mut db, &mut chat, a, "x").await;
     }
@@ -149,10 +140,7 @@ async fn rule_6_what_was_trimmed_is_skipped() {
 
 #[tokio::test]
 async fn a_window_is_bounded_in_bytes_and_never_empty() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], _, mut chat, mut db) = direct().await;
     for _ in 0..4 {
         store.say(&mut db, &mut chat, a, &"x".repeat(100)).await;
     }
@@ -185,10 +173,7 @@ async fn a_page_of_one_has_one_entry() {
 
 #[tokio::test]
 async fn history_is_bounded_in_bytes_and_goes_on_where_it_was_cut() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], _, mut chat, mut db) = direct().await;
     for _ in 0..5 {
         store.say(&mut db, &mut chat, a, &"x".repeat(1000)).await;
     }
@@ -240,10 +225,7 @@ async fn chats_are_listed_by_bytes_and_the_pages_go_on() {
 
 #[tokio::test]
 async fn bodies_are_sealed_in_the_store() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, _], _, mut chat, mut db) = direct().await;
     store.say(&mut db, &mut chat, a, "the secret plan").await;
     let body: Vec<u8> = sqlx::query_scalar("SELECT body FROM messages")
         .fetch_one(&store.pool)

@@ -32,6 +32,29 @@ pub struct Known {
     pub ordinal: u64,
 }
 
+/// Two people with a device each, their chat, and a connection with a shard's settings.
+pub type Two = (Store, [UserId; 2], [DeviceId; 2], Known, PgConnection);
+
+pub async fn direct() -> Two {
+    let (store, [a, b], devices) = two().await;
+    let (chat, db) = (store.direct(a, b).await, store.shard().await);
+    (store, [a, b], devices, chat, db)
+}
+
+/// A group that the first of them owns.
+pub async fn group() -> Two {
+    let (store, [a, b], devices) = two().await;
+    let (chat, db) = (store.group(a, &[b]).await, store.shard().await);
+    (store, [a, b], devices, chat, db)
+}
+
+async fn two() -> (Store, [UserId; 2], [DeviceId; 2]) {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let devices = [store.device(a).await, store.device(b).await];
+    (store, [a, b], devices)
+}
+
 impl Store {
     pub async fn new() -> Self {
         let shared = Shared::get().await.unwrap();

@@ -7,7 +7,7 @@ use tern_chat::state::chat::Role;
 use tern_chat::store::commit;
 use tern_types::{DeviceId, Seq};
 
-use crate::harness::{Store, new_entry};
+use crate::harness::{Store, direct, group, new_entry};
 
 #[tokio::test]
 async fn a_device_that_acknowledges_in_time_costs_no_row() {
@@ -54,11 +54,7 @@ async fn a_device_that_acknowledges_in_time_costs_no_row() {
 
 #[tokio::test]
 async fn a_row_that_an_owner_left_and_died_ends_with_the_next_settle_that_knows_the_acknowledgement() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, _], [a1, b1], mut chat, mut db) = direct().await;
     store.say(&mut db, &mut chat, a, "x").await;
     // The statement of an owner that dies before it has woken anybody.
     store.settle(&mut db, chat.id, Seq(1), &[]).await;
@@ -99,11 +95,7 @@ async fn a_row_that_a_dead_owner_left_to_a_removed_member_ends_with_the_removal(
 
 #[tokio::test]
 async fn a_row_that_a_dead_owner_left_moves_up_by_an_acknowledgement_of_a_part() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, _], [a1, b1], mut chat, mut db) = direct().await;
     for _ in 0..3 {
         store.say(&mut db, &mut chat, a, "x").await;
     }
@@ -115,11 +107,7 @@ async fn a_row_that_a_dead_owner_left_moves_up_by_an_acknowledgement_of_a_part()
 
 #[tokio::test]
 async fn rule_4_and_fine_print_2_an_acknowledgement_ends_a_row_at_the_head_and_moves_it_below() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], [a1, b1], mut chat, mut db) = direct().await;
     for _ in 0..5 {
         store.say(&mut db, &mut chat, a, "x").await;
     }
@@ -144,11 +132,7 @@ async fn rule_4_and_fine_print_2_an_acknowledgement_ends_a_row_at_the_head_and_m
 
 #[tokio::test]
 async fn fine_print_2_a_late_acknowledgement_does_not_end_a_row_that_covers_being_added_again() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.group(a, &[b]).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], [a1, b1], mut chat, mut db) = group().await;
     let removed = store.change(&mut db, &mut chat, a, Action::Remove(b)).await;
     store.settle(&mut db, chat.id, chat.head, &[(a1, 2)]).await;
     assert_eq!(
@@ -165,11 +149,8 @@ async fn fine_print_2_a_late_acknowledgement_does_not_end_a_row_that_covers_bein
 #[tokio::test]
 async fn fine_print_2_an_acknowledgement_that_waits_while_its_user_is_added_again_does_not_decide_on_the_old_interval()
  {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.group(a, &[b]).await;
-    let (mut owner, mut stale, mut other) = (store.shard().await, store.shard().await, store.shard().await);
+    let (store, [a, b], [a1, b1], mut chat, mut owner) = group().await;
+    let (mut stale, mut other) = (store.shard().await, store.shard().await);
     let removed = store.change(&mut owner, &mut chat, a, Action::Remove(b)).await;
     store
         .settle(&mut owner, chat.id, removed, &[(a1, removed.0)])
@@ -198,11 +179,7 @@ async fn fine_print_2_an_acknowledgement_that_waits_while_its_user_is_added_agai
 
 #[tokio::test]
 async fn rule_7_a_removed_member_s_row_ends_with_the_removal() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.group(a, &[b]).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], [a1, b1], mut chat, mut db) = group().await;
     let removed = store.change(&mut db, &mut chat, a, Action::Remove(b)).await;
     let after = store.say(&mut db, &mut chat, a, "they are gone").await;
     let missing = store.settle(&mut db, chat.id, after, &[(a1, after.0)]).await;
@@ -221,11 +198,7 @@ async fn rule_7_a_removed_member_s_row_ends_with_the_removal() {
 
 #[tokio::test]
 async fn fine_print_4_settle_takes_its_lowest_seq_from_the_store_and_says_what_is_missing_again() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], [a1, b1], mut chat, mut db) = direct().await;
     store.say(&mut db, &mut chat, a, "x").await;
     let first = store.settle(&mut db, chat.id, Seq(1), &[(a1, 1)]).await;
     let again = store.settle(&mut db, chat.id, Seq(1), &[(a1, 1)]).await;
@@ -245,11 +218,8 @@ async fn fine_print_4_settle_takes_its_lowest_seq_from_the_store_and_says_what_i
 
 #[tokio::test]
 async fn fine_print_1_settle_and_acknowledge_wait_for_a_commit_under_way() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.direct(a, b).await;
-    let (mut owner, mut stale, mut third) = (store.shard().await, store.shard().await, store.shard().await);
+    let (store, [a, b], [a1, b1], mut chat, mut owner) = direct().await;
+    let (mut stale, mut third) = (store.shard().await, store.shard().await);
     store.say(&mut owner, &mut chat, a, "x").await;
     store.settle(&mut owner, chat.id, Seq(1), &[(a1, 1)]).await;
 
@@ -274,11 +244,8 @@ async fn fine_print_1_settle_and_acknowledge_wait_for_a_commit_under_way() {
 
 #[tokio::test]
 async fn fine_print_7_and_11_a_device_linked_while_a_settle_waits_is_not_missed() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.direct(a, b).await;
-    let (mut db, mut linker) = (store.shard().await, store.shard().await);
+    let (store, [a, b], [a1, b1], mut chat, mut db) = direct().await;
+    let mut linker = store.shard().await;
     store.say(&mut db, &mut chat, a, "x").await;
 
     // Links as devices::link does, and holds the lock.
@@ -321,11 +288,7 @@ async fn a_user_without_a_device_has_one_row_under_the_reserved_device() {
 
 #[tokio::test]
 async fn a_device_that_acknowledged_a_part_is_missing_from_the_rest() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, _], [a1, b1], mut chat, mut db) = direct().await;
     for _ in 0..4 {
         store.say(&mut db, &mut chat, a, "x").await;
     }

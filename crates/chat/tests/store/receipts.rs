@@ -5,7 +5,7 @@ use tern_chat::state::receipts::Watermark;
 use tern_chat::state::shard::{Event, Pushed};
 use tern_types::{ChatId, DeviceId, Seq, UserId};
 
-use crate::harness::{Store, new_entry};
+use crate::harness::{Store, direct, new_entry};
 use crate::owner::Owner;
 
 async fn mark(store: &Store, chat: ChatId, user: UserId) -> Watermark {
@@ -73,11 +73,7 @@ async fn rule_10_delivered_is_loaded_from_the_inbox_and_stands_at_what_is_settle
 
 #[tokio::test]
 async fn rule_10_a_new_owner_tells_no_less_than_the_one_before() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], [a1, b1], mut chat, mut db) = direct().await;
     for _ in 0..3 {
         store.say(&mut db, &mut chat, a, "x").await;
     }
@@ -116,11 +112,7 @@ async fn rule_10_who_sent_before_what_is_remembered_is_told_that_it_was_read() {
 
 #[tokio::test]
 async fn rule_10_an_acknowledgement_of_old_entries_is_no_news_to_a_new_owner() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], [a1, b1], mut chat, mut db) = direct().await;
     for _ in 0..3 {
         store.say(&mut db, &mut chat, a, "x").await;
     }
@@ -221,11 +213,7 @@ async fn rule_10_what_crossed_a_send_is_not_told_as_delivered_by_a_new_owner() {
 
 #[tokio::test]
 async fn rule_10_who_catches_up_after_the_chat_was_forgotten_is_told_of_all_the_same() {
-    let store = Store::new().await;
-    let (a, b) = (store.user().await, store.user().await);
-    let (a1, b1) = (store.device(a).await, store.device(b).await);
-    let mut chat = store.direct(a, b).await;
-    let mut db = store.shard().await;
+    let (store, [a, b], [a1, b1], mut chat, mut db) = direct().await;
     for _ in 0..3 {
         store.say(&mut db, &mut chat, a, "x").await;
     }

@@ -1,0 +1,250 @@
+//! From the queue into a commit, and what came of it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tern_types::{ChatId, Seq, Timestamp, UserId};
+
+use super::command::Command;
+use super::{Chat, ChatKey, Member, Role, Stage};
+use crate::content;
+use crate::state::change::{self, Action, Permitted};
+use crate::state::entry::{Entry, NewEntry};
+use crate::state::recent::{Known, Placed};
+use crate::state::{Origin, Outcome, Refusal};
+
+/// Entries of one chat in one commit: a hot group waits for its turn like everybody.
+pub const MAX_BATCH: usize = 64;
+/// Bytes of them, for the same reason: a quarter of a commit. A single entry always fits.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+/// How often a batch is tried again because the head had moved; more means that another node commits to this chat
+/// all the time, and the map will tell soon which of the two is right.
+const MAX_TRIES: u32 = 8;
+
+/// What one commit does to one chat.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub chat: ChatId,
+    pub key: ChatKey,
+    /// The head that the commit compares with.
+    pub expected: Seq,
+    pub ordinal: u64,
+    pub entries: Vec<Entry>,
+    /// Set for a change of the group: it is the only entry then, and is committed in a transaction of its own.
+    pub change: Option<Action>,
+}
+
+impl Batch {
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.new.content.len()).sum()
+    }
+
+    pub fn head(&self) -> Seq {
+        self.entries.last().map_or(self.expected, |entry| entry.seq)
+    }
+}
+
+/// An entry that may be made, and the change that it stands for.
+type Admitted = (Arc<NewEntry>, Option<Action>);
+
+impl Chat {
+    /// The next batch, numbered, at most about `room` bytes, and the answers to commands that become no entry. What would become none and may be old
+    /// is looked up first: the chat is then [`Stage::Loading`], and the caller has it loaded.
+    pub fn take_batch(&mut self, room: usize, now: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
+        let room = room.min(MAX_BATCH_BYTES);
+        let mut answers = Vec::new();
+        let Some(key) = self.key.clone() else {
+            return (None, answers);
+        };
+        let sent_at = now.max(self.last_sent_at);
+        let most = if self.one_by_one { 1 } else { MAX_BATCH };
+        let mut batch = Batch {
+            chat: self.id,
+            key,
+            expected: self.head,
+            ordinal: self.ordinal,
+            entries: Vec::new(),
+            change: None,
+        };
+        let mut taken = Vec::new();
+        while batch.entries.len() < most && batch.change.is_none() {
+            let Some(front) = self.queue.front() else { break };
+            let alone = matches!(front.command, Command::Change(_));
+            if !batch.entries.is_empty() && (alone || batch.bytes() + front.command.bytes() > room) {
+                break;
+            }
+            let Some(waiting) = self.queue.pop_front() else {
+                break;
+            };
+            let admitted = self.admit(&waiting.command);
+            if !matches!(admitted, Ok(Some(_))) && !waiting.looked_up {
+                self.queue.push_front(waiting);
+                // Behind entries of this batch it has its turn after them.
+                if batch.entries.is_empty() {
+                    self.stage = Stage::Loading;
+                }
+                break;
+            }
+            match admitted {
+                Ok(None) => {
+                    let (sender, request) = waiting.command.request();
+                    let unchanged = Known::Unchanged(waiting.command.fingerprint());
+                    self.recent.insert(sender, request, unchanged);
+                    answers.extend(waiting.origins.iter().map(|origin| (*origin, Outcome::Unchanged)));
+                }
+                Err(refusal) => {
+                    let refused = Outcome::Refused(refusal);
+                    answers.extend(waiting.origins.iter().map(|origin| (*origin, refused.clone())));
+                }
+                Ok(Some((new, change))) => {
+                    batch.ordinal += u64::from(new.counts);
+                    let seq = batch.head().next();
+                    batch.entries.push(Entry {
+                        chat: self.id,
+                        seq,
+                        ordinal: batch.ordinal,
+                        sent_at,
+                        new,
+                    });
+                    batch.change = change;
+                    taken.push(waiting);
+                }
+            }
+        }
+        if batch.entries.is_empty() {
+            return (None, answers);
+        }
+        self.in_flight = Some((batch.clone(), taken));
+        (Some(batch), answers)
+    }
+
+    /// The batch under way is in the store: its entries, each with who waits for it.
+    pub fn committed(&mut self) -> Vec<(Entry, Vec<Origin>)> {
+        let Some((batch, taken)) = self.in_flight.take() else {
+            return Vec::new();
+        };
+        self.tries = 0;
+        if self.queue.is_empty() {
+            self.one_by_one = false;
+        }
+        let first = batch.expected.next();
+        self.unsettled = Some(self.unsettled.map_or(first, |lowest| lowest.min(first)));
+        self.head = batch.head();
+        self.ordinal = batch.ordinal;
+        for entry in &batch.entries {
+            self.last_sent_at = entry.sent_at;
+            self.settle_trace = self.settle_trace.or(entry.new.trace);
+            let placed = Placed {
+                seq: entry.seq,
+                sent_at: entry.sent_at,
+                fingerprint: entry.new.fingerprint,
+            };
+            let (sender, request) = (entry.new.sender, entry.new.request);
+            self.recent.insert(sender, request, Known::Placed(placed));
+            if let Some(member) = self.members.get_mut(&entry.new.sender) {
+                member.last_sent = entry.seq;
+            }
+        }
+        if let Some(action) = batch.change {
+            self.apply_change(action, batch.expected.next());
+        }
+        batch
+            .entries
+            .into_iter()
+            .zip(taken.into_iter().map(|waiting| waiting.origins))
+            .collect()
+    }
+
+    /// The head had moved, or a request is in the log already: back to the queue, to be loaded and tried again.
+    pub fn behind(&mut self) -> Vec<(Origin, Outcome)> {
+        self.stage = Stage::Loading;
+        self.tries += 1;
+        let Some((_, taken)) = self.in_flight.take() else {
+            return Vec::new();
+        };
+        for waiting in taken.into_iter().rev() {
+            self.queue.push_front(waiting);
+        }
+        if self.tries > MAX_TRIES {
+            self.tries = 0;
+            return self.refuse_all(&Refusal::Unavailable {
+                reason: "another node commits to this chat",
+                retry_after: std::time::Duration::from_secs(1),
+            });
+        }
+        Vec::new()
+    }
+
+    /// The store refused the batch for what is in it: its entries are tried one by one, and a single one is refused.
+    pub fn refused(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
+        let Some((batch, taken)) = self.in_flight.take() else {
+            return Vec::new();
+        };
+        if batch.entries.len() > 1 {
+            self.one_by_one = true;
+            for waiting in taken.into_iter().rev() {
+                self.queue.push_front(waiting);
+            }
+            return Vec::new();
+        }
+        let refused = Outcome::Refused(refusal.clone());
+        taken
+            .iter()
+            .flat_map(|waiting| &waiting.origins)
+            .map(|origin| (*origin, refused.clone()))
+            .collect()
+    }
+
+    fn admit(&self, command: &Command) -> Result<Option<Admitted>, Refusal> {
+        match command {
+            Command::Send(entry) => {
+                self.member(entry.sender).ok_or(Refusal::NotAMember)?;
+                Ok(Some((entry.clone(), None)))
+            }
+            Command::Change(change) => match change::permit(self, change)? {
+                Permitted::Nothing => Ok(None),
+                Permitted::Entry(action) => {
+                    let new = NewEntry {
+                        kind: action.kind(),
+                        sender: change.actor,
+                        device: change.device,
+                        request: change.request,
+                        fingerprint: change.fingerprint,
+                        counts: false,
+                        content: content::of_change(change.actor, &action),
+                        trace: None,
+                    };
+                    Ok(Some((Arc::new(new), Some(action))))
+                }
+            },
+        }
+    }
+
+    fn apply_change(&mut self, action: Action, seq: Seq) {
+        match action {
+            Action::Add(users) => {
+                for user in users {
+                    self.members.insert(
+                        user,
+                        Member {
+                            role: Role::Member,
+                            joined: seq,
+                            last_sent: Seq::ZERO,
+                        },
+                    );
+                }
+            }
+            Action::Remove(user) => {
+                self.members.remove(&user);
+                let members: HashSet<UserId> = self.members.keys().copied().collect();
+                self.receipts.retain(&members);
+            }
+            Action::SetRole(user, role) => {
+                if let Some(member) = self.members.get_mut(&user) {
+                    member.role = role;
+                }
+            }
+            Action::SetTitle(title) => self.title = title,
+        }
+    }
+}

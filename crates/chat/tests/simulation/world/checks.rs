@@ -1,0 +1,75 @@
+//! What must hold.
+
+use std::collections::BTreeSet;
+
+use tern_types::{DeviceId, Seq, UserId};
+
+use super::device::Device;
+use super::{HISTORY, OLD, World};
+
+impl World {
+    pub fn check_always(&self) {
+        for (place, entry) in self.store.log.iter().enumerate() {
+            assert_eq!(entry.seq, Seq(place as u64 + 1), "rule 2: no gaps");
+        }
+        for (request, seq) in &self.placed {
+            let entry = &self.store.log[seq.0 as usize - 1];
+            assert_eq!(
+                entry.new.request,
+                self.requests[*request].id(),
+                "rule 1: acknowledged is in the log"
+            );
+        }
+    }
+
+    pub fn check_quiet(&self) {
+        self.check_always();
+        assert!(
+            self.unanswered.is_empty(),
+            "everybody got an answer: {:?}",
+            self.unanswered
+        );
+        let requests: BTreeSet<_> = self.store.log.iter().map(|entry| entry.new.request).collect();
+        assert_eq!(requests.len(), self.store.log.len(), "rule 5: nothing twice");
+        let told = self
+            .placed
+            .values()
+            .map(|seq| self.store.log[seq.0 as usize - 1].new.request);
+        let told: BTreeSet<_> = told.collect();
+        let untold = requests.difference(&told).count() as u64;
+        assert_eq!(untold, HISTORY - OLD, "who has an entry in the log was told so");
+        for device in &self.devices {
+            self.check_complete(device);
+        }
+        let owed = self.store.inbox.iter().filter(|(device, _)| {
+            // Nobody can acknowledge for who has no device.
+            let waits_for_a_device = |user: &UserId| **device == DeviceId::reserved(*user);
+            !self.people.iter().any(waits_for_a_device)
+        });
+        let owed: Vec<_> = owed.collect();
+        assert!(owed.is_empty(), "nothing is owed: {owed:?}");
+        assert!(
+            self.store.unsettled.is_empty(),
+            "everything is settled: {:?}",
+            self.store.unsettled
+        );
+    }
+
+    fn check_complete(&self, device: &Device) {
+        let its = self
+            .store
+            .members
+            .iter()
+            .filter(|interval| interval.user == device.user);
+        for interval in its.filter(|interval| interval.devices.contains(&device.id)) {
+            let from = interval.joined.max(device.base.next());
+            let to = interval.left.unwrap_or(self.store.head());
+            for seq in (from.0..=to.0).map(Seq) {
+                assert!(
+                    device.stored.contains(&seq),
+                    "a device has not got {seq:?} of {interval:?}"
+                );
+            }
+        }
+    }
+}

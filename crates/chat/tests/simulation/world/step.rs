@@ -1,0 +1,103 @@
+//! What may happen.
+
+use proptest::sample::Index;
+use tern_chat::state::{Change, NewEntry};
+use tern_types::RequestId;
+
+/// Who may come and go; Alice owns the group and stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Member {
+    Bob,
+    Carol,
+}
+
+#[derive(Debug, Clone)]
+pub enum Step {
+    Send {
+        node: usize,
+        device: Index,
+    },
+    /// Any request once more, answered or not.
+    AskAgain {
+        node: usize,
+        which: Index,
+    },
+    Add {
+        node: usize,
+        member: Member,
+    },
+    Remove {
+        node: usize,
+        member: Member,
+    },
+    Leave {
+        node: usize,
+        member: Member,
+    },
+    Link {
+        member: Member,
+    },
+    TakeJob {
+        node: usize,
+    },
+    RunJob {
+        node: usize,
+    },
+    /// The store does not answer; the statement may have been carried out.
+    JobAway {
+        node: usize,
+        landed: bool,
+    },
+    FinishJob {
+        node: usize,
+    },
+    FinishLoad {
+        node: usize,
+    },
+    LoadAway {
+        node: usize,
+    },
+    Push {
+        node: usize,
+        lost: bool,
+    },
+    Wake {
+        node: usize,
+        fails: bool,
+    },
+    Ack {
+        node: usize,
+        device: Index,
+    },
+    Time {
+        ms: u64,
+    },
+    Crash {
+        node: usize,
+    },
+    Recover {
+        node: usize,
+    },
+    Disconnect {
+        device: Index,
+    },
+    Connect {
+        device: Index,
+    },
+}
+
+/// What was asked for, under its request_id.
+#[derive(Debug, Clone)]
+pub enum Request {
+    Send(NewEntry),
+    Change(Change),
+}
+
+impl Request {
+    pub fn id(&self) -> RequestId {
+        match self {
+            Self::Send(entry) => entry.request,
+            Self::Change(change) => change.request,
+        }
+    }
+}
