@@ -64,6 +64,8 @@ pub struct World {
     requests: Vec<Request>,
     attempts: Vec<Attempt>,
     unanswered: BTreeSet<usize>,
+    /// Told that they become no entry. An attempt that was under way may make one all the same.
+    declined: BTreeSet<usize>,
     placed: BTreeMap<usize, Seq>,
 }
 
@@ -121,6 +123,7 @@ impl World {
             requests: old.map(Request::Send).collect(),
             attempts: Vec::new(),
             unanswered: BTreeSet::new(),
+            declined: BTreeSet::new(),
             placed: (0..OLD).map(|n| (n as usize, Seq(n + 1))).collect(),
         }
     }
@@ -302,8 +305,11 @@ impl World {
             Outcome::Refused(Refusal::Unavailable { .. }) | Outcome::NotOwner => return,
             Outcome::Refused(Refusal::NotAMember) => {
                 assert!(!placed, "rule 5: refused after it was placed");
+                self.declined.insert(request);
             }
-            Outcome::Unchanged if matches!(self.requests[request], Request::Change(_)) => {}
+            Outcome::Unchanged if matches!(self.requests[request], Request::Change(_)) => {
+                self.declined.insert(request);
+            }
             other => panic!("{other:?}"),
         }
         self.unanswered.remove(&request);
