@@ -2,9 +2,11 @@
 //!
 //! - [`step`]: what may happen
 //! - [`device`]: a device and its gateway
+//! - [`delivery`]: what goes to the devices, and their acknowledgements
 //! - [`checks`]: what must hold
 
 mod checks;
+mod delivery;
 mod device;
 mod step;
 
@@ -15,7 +17,7 @@ use tern_chat::state::change::Action;
 use tern_chat::state::chat::Role;
 use tern_chat::state::shard::{Effect, Event, Job, JobDone, LoadError, Pushed, ShardState};
 use tern_chat::state::{Change, Entry, NewEntry, Origin, Outcome, Refusal};
-use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
 use crate::memory::{Interval, Memory, away};
@@ -62,6 +64,8 @@ pub struct World {
     requests: Vec<Request>,
     attempts: Vec<Attempt>,
     unanswered: BTreeSet<usize>,
+    /// Told that they become no entry. An attempt that was under way may make one all the same.
+    declined: BTreeSet<usize>,
     placed: BTreeMap<usize, Seq>,
 }
 
@@ -119,6 +123,7 @@ impl World {
             requests: old.map(Request::Send).collect(),
             attempts: Vec::new(),
             unanswered: BTreeSet::new(),
+            declined: BTreeSet::new(),
             placed: (0..OLD).map(|n| (n as usize, Seq(n + 1))).collect(),
         }
     }
@@ -300,8 +305,11 @@ impl World {
             Outcome::Refused(Refusal::Unavailable { .. }) | Outcome::NotOwner => return,
             Outcome::Refused(Refusal::NotAMember) => {
                 assert!(!placed, "rule 5: refused after it was placed");
+                self.declined.insert(request);
             }
-            Outcome::Unchanged if matches!(self.requests[request], Request::Change(_)) => {}
+            Outcome::Unchanged if matches!(self.requests[request], Request::Change(_)) => {
+                self.declined.insert(request);
+            }
             other => panic!("{other:?}"),
         }
         self.unanswered.remove(&request);
@@ -320,109 +328,6 @@ impl World {
         if let Some(job) = self.nodes[node].job.take() {
             self.nodes[node].done = Some(self.store.run(job));
         }
-    }
-
-    fn push(&mut self, users: &[UserId], what: &Pushed) {
-        let Pushed::Entry(entry) = what else { return };
-        for n in 0..self.devices.len() {
-            if self.devices[n].online && users.contains(&self.devices[n].user) {
-                self.take(n, entry.seq);
-            }
-        }
-    }
-
-    /// A device gets an entry. One that knows nothing of the chat asks where to begin.
-    fn take(&mut self, n: usize, seq: Seq) {
-        let device = &mut self.devices[n];
-        assert!(
-            self.store.interval(device.user, seq).is_some(),
-            "rule 7: {seq:?} is of a time when its reader was no member"
-        );
-        if device.cursor.is_none() {
-            let resume = self.store.resume(device.user, device.id);
-            // Who is a member no longer is told nothing of it: a new device then begins with what comes first.
-            let begins = resume.unwrap_or(seq.previous());
-            if resume.is_none() {
-                device.base = device.base.max(begins);
-            }
-            device.cursor = Some(begins);
-        }
-        device.take(seq);
-    }
-
-    /// The gateways of the devices that are online take the duty on.
-    fn wake(&mut self, node: usize, fails: bool) {
-        let Some((upto, missing)) = self.nodes[node].wakes.pop_front() else {
-            return;
-        };
-        if !fails {
-            for missing in missing {
-                if let Some(n) = self
-                    .devices
-                    .iter()
-                    .position(|device| device.id == missing.device && device.online)
-                {
-                    self.drain(n, missing.from);
-                }
-            }
-        }
-        self.apply(
-            node,
-            Event::WakesDone {
-                chat: self.chat,
-                upto,
-                ok: !fails,
-            },
-        );
-    }
-
-    fn connect(&mut self, n: usize) {
-        self.devices[n].online = true;
-        if let Some(from) = self.store.inbox.get(&self.devices[n].id).copied() {
-            self.drain(n, from);
-        }
-    }
-
-    /// As `store/entries.rs` reads a log for the device.
-    fn drain(&mut self, n: usize, from: Seq) {
-        self.devices[n].row = true;
-        for seq in (from.0..=self.store.head().0).map(Seq) {
-            let Some(interval) = self.store.interval(self.devices[n].user, seq) else {
-                continue;
-            };
-            if interval.joined == seq {
-                self.devices[n].skip(seq.previous());
-            }
-            self.take(n, seq);
-        }
-        self.devices[n].unacked = true;
-    }
-
-    fn ack(&mut self, node: usize, n: usize) {
-        let device = &mut self.devices[n];
-        let Some(cursor) = device.cursor.filter(|_| device.online && device.unacked) else {
-            return;
-        };
-        let origin = Origin::Link {
-            link: n as u64,
-            reference: 0,
-            session: SessionId(0),
-            request: RequestId(Uuid::nil()),
-        };
-        let (user, id, seq, write) = (device.user, device.id, cursor, device.row);
-        // A written acknowledgement is repeated until its row is gone.
-        device.unacked = write;
-        self.apply(
-            node,
-            Event::Ack {
-                origin,
-                chat: self.chat,
-                user,
-                device: id,
-                seq,
-                write,
-            },
-        );
     }
 
     /// Everybody is online, nothing is lost any more, and time passes.

@@ -31,13 +31,18 @@ impl World {
         );
         let requests: BTreeSet<_> = self.store.log.iter().map(|entry| entry.new.request).collect();
         assert_eq!(requests.len(), self.store.log.len(), "rule 5: nothing twice");
-        let told = self
+        let placed = self
             .placed
             .values()
             .map(|seq| self.store.log[seq.0 as usize - 1].new.request);
-        let told: BTreeSet<_> = told.collect();
+        let declined = self.declined.iter().map(|request| self.requests[*request].id());
+        let told: BTreeSet<_> = placed.chain(declined).collect();
         let untold = requests.difference(&told).count() as u64;
-        assert_eq!(untold, HISTORY - OLD, "who has an entry in the log was told so");
+        assert_eq!(
+            untold,
+            HISTORY - OLD,
+            "who has an entry in the log was told of it"
+        );
         for device in &self.devices {
             self.check_complete(device);
         }
