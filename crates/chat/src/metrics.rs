@@ -2,28 +2,52 @@
 
 use std::time::Instant;
 
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Gauge, counter, gauge, histogram};
 
 use crate::state::shard::{Job, ShardState};
 
-/// Seconds of each kind of job, and how much it carried.
-pub fn job(shard: usize, job: &Job) {
-    let size = match job {
-        Job::Commit(batches) => batches.iter().map(|batch| batch.entries.len()).sum(),
-        Job::Change(_) => 1,
-        Job::Acks(acks) => acks.len(),
-        Job::Settle(chats) => chats.len(),
-        Job::Close(chats) => chats.len(),
-        Job::Reads(reads) => reads.len(),
-    };
-    counter!("tern_chat_job_items_total", "kind" => kind(job), "shard" => shard.to_string())
-        .increment(size as u64);
+/// One shard's own, found once: it counts each turn of its loop.
+pub struct ShardMetrics {
+    loaded: Gauge,
+    waiting: Gauge,
+    items: [Counter; 6],
+}
+
+impl ShardMetrics {
+    pub fn new(shard: usize) -> Self {
+        let shard = shard.to_string();
+        let items = |kind| counter!("tern_chat_job_items_total", "kind" => kind, "shard" => shard.clone());
+        Self {
+            loaded: gauge!("tern_chat_loaded_chats", "shard" => shard.clone()),
+            waiting: gauge!("tern_chat_waiting_commands", "shard" => shard.clone()),
+            items: KINDS.map(items),
+        }
+    }
+
+    /// How much a job carries.
+    pub fn job(&self, job: &Job) {
+        let size = match job {
+            Job::Commit(batches) => batches.iter().map(|batch| batch.entries.len()).sum(),
+            Job::Change(_) => 1,
+            Job::Acks(acks) => acks.len(),
+            Job::Settle(chats) => chats.len(),
+            Job::Close(chats) => chats.len(),
+            Job::Reads(reads) => reads.len(),
+        };
+        self.items[kind(job)].increment(size as u64);
+    }
+
+    /// What the shard holds.
+    pub fn holds(&self, state: &ShardState) {
+        self.loaded.set(state.chats() as f64);
+        self.waiting.set(state.waiting() as f64);
+    }
 }
 
 /// Measures one job.
 pub fn job_timer(job: &Job) -> JobTimer {
     JobTimer {
-        kind: kind(job),
+        kind: KINDS[kind(job)],
         began: Instant::now(),
     }
 }
@@ -40,22 +64,19 @@ impl JobTimer {
     }
 }
 
-fn kind(job: &Job) -> &'static str {
-    match job {
-        Job::Commit(_) => "commit",
-        Job::Change(_) => "change",
-        Job::Acks(_) => "ack",
-        Job::Settle(_) => "settle",
-        Job::Close(_) => "close",
-        Job::Reads(_) => "read",
-    }
-}
+/// Kinds of jobs.
+const KINDS: [&str; 6] = ["commit", "change", "ack", "settle", "close", "read"];
 
-/// What a shard holds.
-pub fn shard(number: usize, state: &ShardState) {
-    let shard = number.to_string();
-    gauge!("tern_chat_loaded_chats", "shard" => shard.clone()).set(state.chats() as f64);
-    gauge!("tern_chat_waiting_commands", "shard" => shard).set(state.waiting() as f64);
+/// Its place among [`KINDS`].
+fn kind(job: &Job) -> usize {
+    match job {
+        Job::Commit(_) => 0,
+        Job::Change(_) => 1,
+        Job::Acks(_) => 2,
+        Job::Settle(_) => 3,
+        Job::Close(_) => 4,
+        Job::Reads(_) => 5,
+    }
 }
 
 /// Gateways with a link to this node.

@@ -103,6 +103,7 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
     let effects = effects.for_shard(results.clone());
     let jobs = writer::spawn(connect, results);
     let mut state = ShardState::default();
+    let figures = metrics::ShardMetrics::new(number);
     let mut traces = Traces::default();
     let mut quiet = Vec::new();
     let (mut taken, mut done, mut out) = (Vec::new(), Vec::new(), Vec::new());
@@ -134,13 +135,13 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         }
         state.flush_receipts(&mut out);
         if let Some(job) = state.next_job(now, &mut out) {
-            metrics::job(number, &job);
+            figures.job(&job);
             traces.taken(&job);
             // The writer takes one job at a time and is asked only when it is free.
             let _ended = jobs.try_send(job);
         }
         effects.perform(&mut out, &mut traces);
-        metrics::shard(number, &state);
+        figures.holds(&state);
         if state.is_quiet() {
             quiet.drain(..).for_each(|answer| {
                 let _gone = answer.send(());
