@@ -195,6 +195,13 @@ impl Chat {
         self.acks.iter().map(|(device, (_, seq))| (*device, *seq))
     }
 
+    /// Up to where a settle that is due goes: to the head where whoever acknowledges at all has everything, else to what has
+    /// had its time. Both are ends of commits: an unsettled row says where a commit began, and goes as a whole.
+    pub fn settles_upto(&self) -> Seq {
+        let all_there = self.acks.values().all(|(_, seq)| *seq >= self.head);
+        if all_there { self.head } else { self.settle_upto }
+    }
+
     /// Everything up to `upto` is settled.
     pub fn settled(&mut self, upto: Seq) {
         (self.settling, self.settle_tries) = (None, 0);

@@ -103,7 +103,7 @@ impl ShardState {
             let (None, Some(lowest)) = (chat.settling, chat.unsettled) else {
                 continue;
             };
-            let upto = chat.settle_upto;
+            let upto = chat.settles_upto();
             if chat.stage == Stage::Loading || upto < lowest {
                 schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
                 continue;

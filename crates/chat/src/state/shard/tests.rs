@@ -127,6 +127,18 @@ impl Shard {
         )])))
     }
 
+    /// The other person's device has it.
+    fn acknowledge(&mut self, seq: Seq) {
+        self.tell(Event::Ack {
+            origin: Origin::Call(1),
+            chat: self.chat,
+            user: self.people[1],
+            device: DeviceId(self.people[1].0),
+            seq,
+            write: false,
+        });
+    }
+
     /// Settles with the other person's device missing.
     fn settled(&mut self) -> Vec<Effect> {
         self.now = self.now + SETTLE_AFTER + Duration::from_secs(2);
@@ -230,6 +242,7 @@ fn what_was_just_committed_is_not_settled_with_what_is_due() {
     shard.committed();
     shard.now = shard.now + Duration::from_millis(1);
     let chat = shard.chat;
+    shard.acknowledge(Seq(1));
     for (upto, next) in [(Seq(1), SETTLE_AFTER), (Seq(2), Duration::ZERO)] {
         let Some(Job::Settle(settle)) = shard.job() else {
             panic!("no settle is due")
@@ -241,6 +254,24 @@ fn what_was_just_committed_is_not_settled_with_what_is_due() {
         shard.now = shard.now + next;
     }
     assert_eq!(shard.state.unsettled(), 0);
+}
+
+#[test]
+fn what_was_acknowledged_in_time_is_settled_all_at_once() {
+    for acknowledged in [None, Some(Seq(2))] {
+        let mut shard = Shard::new();
+        for _ in 0..2 {
+            shard.send();
+            shard.committed();
+            shard.now = shard.now + Duration::from_millis(100);
+        }
+        acknowledged.into_iter().for_each(|seq| shard.acknowledge(seq));
+        shard.now = shard.now + SETTLE_AFTER;
+        let Some(Job::Settle(settle)) = shard.job() else {
+            panic!("no settle is due")
+        };
+        assert_eq!(settle[0].upto, Seq(2), "{acknowledged:?}");
+    }
 }
 
 #[test]
