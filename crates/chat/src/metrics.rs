@@ -79,6 +79,11 @@ fn kind(job: &Job) -> usize {
     }
 }
 
+/// Loads whose turn did not come in time: more chats were asked for than the store can give.
+pub fn load_refused() {
+    counter!("tern_chat_loads_refused_total").increment(1);
+}
+
 /// Gateways with a link to this node.
 pub fn gateway_links(links: usize) {
     gauge!("tern_chat_gateway_links").set(links as f64);

@@ -54,7 +54,7 @@ pub async fn start(
         .context("cannot connect to Postgres")?;
     let ownership = Ownership::new(ctx.clone());
     let effects = Effects {
-        loader: Loader::new(pool.clone(), master.clone(), config.postgres.database_pool_size),
+        loader: Loader::new(pool.clone(), master.clone(), loads_at_a_time(&config)),
         calls: Arc::new(Calls::default()),
         gateways: Gateways::default(),
         fanout: Fanout {
@@ -101,6 +101,12 @@ pub async fn start(
         name: "chat",
         done: Box::pin(drained(ctx, ownership, shards)),
     })
+}
+
+/// However many chats are to be loaded, devices that catch up find connections too.
+fn loads_at_a_time(config: &Config) -> u32 {
+    let connections = config.postgres.database_pool_size;
+    connections.saturating_sub(connections.div_ceil(4)).max(1)
 }
 
 async fn drained(ctx: NodeContext, ownership: Ownership, shards: Shards) {

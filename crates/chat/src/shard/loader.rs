@@ -7,15 +7,19 @@ use std::time::{Duration, Instant};
 use sqlx::PgPool;
 use tern_types::{ChatId, RequestId, UserId};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
+use crate::metrics;
 use crate::state::chat::Snapshot;
 use crate::state::shard::LoadError;
 use crate::store::is_away;
 use crate::store::load::{self, StoreError};
 use crate::store::seal::MasterKey;
 
-/// Loads that hang are given up, those that wait for their turn too: whoever waits is told to come again.
+/// Loads that hang are given up: the store is away.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// So long a load waits for its turn when a node that died leaves thousands of chats to others; the store is not away then.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// From a load that found the store away to the next that tries: clients come again a second later at the earliest.
 const AWAY_FOR: Duration = Duration::from_millis(500);
 
@@ -46,31 +50,23 @@ impl Loader {
         create: Option<(UserId, UserId)>,
         requests: &[(UserId, RequestId)],
     ) -> Result<Option<Snapshot>, LoadError> {
-        match tokio::time::timeout(LOAD_TIMEOUT, self.in_turn(chat, create, requests)).await {
-            Ok(result) => result,
+        self.circuit.admits(Instant::now()).ok_or(LoadError::Away)?;
+        let turn = timeout(TURN_TIMEOUT, self.turns.acquire()).await;
+        let _turn = turn
+            .map_err(|_| LoadError::Overloaded)
+            .inspect_err(|_| metrics::load_refused())?;
+        // While it waited for its turn, others may have found the store away.
+        let attempt = self.circuit.begin(Instant::now()).ok_or(LoadError::Away)?;
+        match timeout(LOAD_TIMEOUT, self.read(chat, create, requests)).await {
+            Ok(Ok(result)) => {
+                attempt.succeeded();
+                result
+            }
             Err(_) => {
                 tracing::warn!(%chat, "loading the chat takes too long");
                 Err(LoadError::Away)
             }
-        }
-    }
-
-    async fn in_turn(
-        &self,
-        chat: ChatId,
-        create: Option<(UserId, UserId)>,
-        requests: &[(UserId, RequestId)],
-    ) -> Result<Option<Snapshot>, LoadError> {
-        self.circuit.admits(Instant::now()).ok_or(LoadError::Away)?;
-        let _turn = self.turns.acquire().await;
-        // While it waited for its turn, others may have found the store away.
-        let attempt = self.circuit.begin(Instant::now()).ok_or(LoadError::Away)?;
-        match self.read(chat, create, requests).await {
-            Ok(result) => {
-                attempt.succeeded();
-                result
-            }
-            Err(error) => {
+            Ok(Err(error)) => {
                 tracing::warn!(%chat, %error, "cannot load the chat");
                 match error {
                     StoreError::Sql(error) if is_away(&error) => drop(attempt),
@@ -210,6 +206,10 @@ mod tests {
             .unwrap();
         let loader = Loader::new(pool, MasterKey::from_hex(&"a7".repeat(32)).unwrap(), 0);
         let result = loader.load(ChatId(Uuid::nil()), None, &[]).await;
-        assert!(matches!(result, Err(LoadError::Away)));
+        assert!(matches!(result, Err(LoadError::Overloaded)));
+        assert!(
+            loader.circuit.admits(Instant::now()).is_some(),
+            "the store is not away"
+        );
     }
 }

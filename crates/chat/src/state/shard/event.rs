@@ -72,6 +72,8 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadError {
     Away,
+    /// Its turn did not come.
+    Overloaded,
     PeerNotFound,
 }
 

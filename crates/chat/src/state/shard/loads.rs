@@ -62,6 +62,7 @@ impl ShardState {
             Ok(None) => Refusal::NotAMember,
             Err(LoadError::PeerNotFound) => Refusal::PeerNotFound,
             Err(LoadError::Away) => Refusal::STORE_AWAY,
+            Err(LoadError::Overloaded) => Refusal::OVERLOADED,
         };
         let answers = chat.refuse_all(&refusal);
         self.answer(answers, out);
