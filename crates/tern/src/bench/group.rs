@@ -28,6 +28,9 @@ pub struct Args {
     /// Members of the group
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..=1024))]
     members: u32,
+    /// Devices of each member
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
+    devices: u32,
     /// Messages under way in all: one that reached everybody makes room for the next
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=128))]
     window: u32,
@@ -36,33 +39,35 @@ pub struct Args {
     rate: Option<f64>,
 }
 
-/// How many members have each entry.
+/// How many devices have each entry.
 struct Arrivals {
     counts: Vec<AtomicU32>,
+    /// All but the writer's.
     others: u32,
     /// A permit for each message that may be under way.
     room: Semaphore,
-    /// A permit for each member that has the group's first entry, which says that it was made. Writing begins when all
+    /// A permit for each device that has the group's first entry, which says that it was made. Writing begins when all
     /// have it: what comes before the first is sent again after it.
     here: Semaphore,
 }
 
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
-    let people = make(&target.back_end, args.members as usize, 1).await?;
+    let people = make(&target.back_end, args.members as usize, args.devices as usize).await?;
     let owner = &people[0];
     let others: Vec<_> = people[1..].iter().map(|person| person.user).collect();
     let chat = target.back_end.create_group(owner.user, "Bench", &others).await?;
     let meter = Arc::new(Meter::new());
     let arrivals = Arc::new(Arrivals {
         counts: (0..MOST_MESSAGES).map(|_| AtomicU32::new(0)).collect(),
-        others: args.members - 1,
+        others: args.members * args.devices - 1,
         room: Semaphore::new(args.window as usize),
         here: Semaphore::new(0),
     });
     let end = CancellationToken::new();
     let mut members = JoinSet::new();
-    for (number, person) in people[1..].iter().enumerate() {
-        let line = Line::open(&target.gateways, number, Person::device(person)?).await?;
+    let devices = people.iter().flat_map(|person| &person.devices);
+    for (number, device) in devices.enumerate().skip(1) {
+        let line = Line::open(&target.gateways, number, device).await?;
         members.spawn(member(
             line,
             meter.clone(),
@@ -93,8 +98,9 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         None => format!("{} in flight", args.window),
     };
     let title = format!(
-        "group: {} members, {load}, {}-byte bodies, {}, {:.0} s",
+        "group: {} members, devices of each: {}, {load}, {}-byte bodies, {}, {:.0} s",
         args.members,
+        args.devices,
         common.body,
         target.transport(),
         spent.seconds
