@@ -1,4 +1,7 @@
 //! Processor time and memory of processes, from /proc.
+//!
+//! `utime` and `stime` of /proc/<pid>/stat add up to what the scheduler measured (as in /proc/<pid>/schedstat), in ticks, and include
+//! threads and children that have ended, which schedstat does not.
 
 use std::collections::BTreeMap;
 use std::fs;
