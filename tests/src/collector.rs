@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
@@ -77,8 +76,6 @@ impl Collector {
         let what = format!("{count} spans");
         let came = until::holds(&what, BOUND, || async { Ok(self.trace(id).len() >= count) }).await;
         came.unwrap_or_else(|error| panic!("{error:#}: {:#?}", self.trace(id)));
-        // Nothing more is expected: what would come is on its way with the others.
-        tokio::time::sleep(Duration::from_millis(500)).await;
         self.trace(id)
     }
 }

@@ -101,6 +101,7 @@ async fn a_sampled_message_is_one_trace_from_gateway_to_gateway_and_no_other_lea
         "her own device, which has acknowledged nothing"
     );
 
+    // They were sent before, and each node exports in order: spans of theirs would have come first.
     let others = collector.spans(|span| span.trace_id != kept.trace_id);
     assert!(others.is_empty(), "{others:#?}");
     world.end().await;

@@ -243,7 +243,7 @@ impl ClientStreamingService<Bytes> for Call {
 
 /// Messages as they are.
 #[derive(Debug, Clone, Copy, Default)]
-struct BytesCodec;
+pub struct BytesCodec;
 
 impl Codec for BytesCodec {
     type Encode = Bytes;

@@ -28,15 +28,7 @@ async fn a_device_that_calls_too_often_is_told_when_to_come_back() {
         call().await.unwrap();
     }
     let refused = call().await.unwrap_err();
-    assert_eq!(
-        (refused.code(), reason_of(&refused)),
-        (Code::ResourceExhausted, Some(ErrorReason::RateLimited))
-    );
-    let wait = refused.get_details_retry_info().and_then(|info| info.retry_delay);
-    assert!(
-        wait.is_some_and(|wait| wait <= Duration::from_secs(1)),
-        "{wait:?}"
-    );
+    assert_rate_limited(&refused);
     let other = world.token(UserId::random(), DeviceId::random());
     get_chat(channel.clone(), &other, ChatId::own(user))
         .await
@@ -115,15 +107,7 @@ async fn an_address_that_asks_for_tokens_too_often_is_told_when_to_come_back_and
         assert_eq!(refresh(world.channel().await).await.code(), PASSED);
     }
     let refused = refresh(world.channel().await).await;
-    assert_eq!(
-        (refused.code(), reason_of(&refused)),
-        (Code::ResourceExhausted, Some(ErrorReason::RateLimited))
-    );
-    let wait = refused.get_details_retry_info().and_then(|info| info.retry_delay);
-    assert!(
-        wait.is_some_and(|wait| wait <= Duration::from_secs(1)),
-        "{wait:?}"
-    );
+    assert_rate_limited(&refused);
     // By another connection and another protocol, whatever it says of itself.
     assert!(!refresh_from(&world, Ipv4Addr::LOCALHOST).await);
     assert!(refresh_from(&world, Ipv4Addr::new(127, 0, 0, 2)).await);
@@ -148,4 +132,17 @@ async fn behind_a_load_balancer_the_limit_of_addresses_is_off() {
     for _ in 0..50 {
         assert_eq!(refresh(channel.clone()).await.code(), PASSED);
     }
+}
+
+/// With the time to wait.
+fn assert_rate_limited(refused: &Status) {
+    assert_eq!(
+        (refused.code(), reason_of(refused)),
+        (Code::ResourceExhausted, Some(ErrorReason::RateLimited))
+    );
+    let wait = refused.get_details_retry_info().and_then(|info| info.retry_delay);
+    assert!(
+        wait.is_some_and(|wait| wait <= Duration::from_secs(1)),
+        "{wait:?}"
+    );
 }
