@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use tern_node::principal::Principal;
 use tern_proto::internal::accounts_node_server::AccountsNode;
-use tern_proto::internal::{AuthenticateKeyRequest, AuthenticateKeyResponse};
+use tern_proto::internal::{
+    AuthenticateKeyRequest, AuthenticateKeyResponse, MayWatchRequest, MayWatchResponse,
+};
 use tern_proto::v1::auth_server::Auth;
 use tern_proto::v1::devices_server::Devices;
 use tern_proto::v1::users_server::Users;
@@ -111,6 +113,55 @@ impl Users for Service {
         })
         .await
     }
+
+    async fn block(
+        &self,
+        _request: Request<v1::BlockRequest>,
+    ) -> Result<Response<v1::BlockResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn unblock(
+        &self,
+        _request: Request<v1::UnblockRequest>,
+    ) -> Result<Response<v1::UnblockResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn list_blocked(
+        &self,
+        _request: Request<v1::ListBlockedRequest>,
+    ) -> Result<Response<v1::ListBlockedResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn set_contacts(
+        &self,
+        _request: Request<v1::SetContactsRequest>,
+    ) -> Result<Response<v1::SetContactsResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn list_contacts(
+        &self,
+        _request: Request<v1::ListContactsRequest>,
+    ) -> Result<Response<v1::ListContactsResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn get_privacy(
+        &self,
+        _request: Request<v1::GetPrivacyRequest>,
+    ) -> Result<Response<v1::GetPrivacyResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn set_privacy(
+        &self,
+        _request: Request<v1::SetPrivacyRequest>,
+    ) -> Result<Response<v1::SetPrivacyResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
 }
 
 #[tonic::async_trait]
@@ -207,6 +258,13 @@ impl AccountsNode for Service {
             })
         })
         .await
+    }
+
+    async fn may_watch(
+        &self,
+        _request: Request<MayWatchRequest>,
+    ) -> Result<Response<MayWatchResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 }
 

@@ -17,8 +17,8 @@ use tern_node::links::Peer;
 use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_proto::internal::presence_server::{Presence, PresenceServer};
 use tern_proto::internal::{
-    AnnounceReplies, Announcements, DownItem, LiveSession, LookupReplies, LookupReply, LookupRequests, Push,
-    down_item,
+    AnnounceReplies, Announcements, DownItem, GetStatesRequest, GetStatesResponse, LiveSession,
+    LookupReplies, LookupReply, LookupRequests, PresenceChanges, Push, WatchRequests, down_item,
 };
 use tern_types::{ChatId, DeviceId, Seq, SessionId, Slot, UserId};
 use tokio::net::TcpListener;
@@ -77,6 +77,19 @@ impl Presence for Moody {
             }
         };
         Ok(Response::new(replies.boxed()))
+    }
+
+    type WatchStream = Out<PresenceChanges>;
+
+    async fn watch(
+        &self,
+        _: Request<Streaming<WatchRequests>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("nobody watches here"))
+    }
+
+    async fn get_states(&self, _: Request<GetStatesRequest>) -> Result<Response<GetStatesResponse>, Status> {
+        Err(Status::unimplemented("nobody watches here"))
     }
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tern_proto::internal::gateway_node_server::GatewayNode;
-use tern_proto::internal::{CloseDevicesRequest, CloseDevicesResponse};
+use tern_proto::internal::{
+    CloseDevicesRequest, CloseDevicesResponse, PrivacyChangedRequest, PrivacyChangedResponse,
+};
 use tern_proto::v1::CloseCode;
 use tern_types::DeviceId;
 use tonic::{Request, Response, Status};
@@ -50,6 +52,13 @@ impl GatewayNode for NodeService {
             "closing streams for another node"
         );
         Ok(Response::new(CloseDevicesResponse { closed }))
+    }
+
+    async fn privacy_changed(
+        &self,
+        _request: Request<PrivacyChangedRequest>,
+    ) -> Result<Response<PrivacyChangedResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 }
 

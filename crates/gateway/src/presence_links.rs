@@ -179,7 +179,7 @@ impl PresenceLinks {
                     items.extend(self.registry.get(id).map(|session| announcement(&session, false)));
                 }
                 if !items.is_empty() {
-                    yield Announcements { map_version: map.version(), items };
+                    yield Announcements { map_version: map.version(), items, activities: Vec::new() };
                 } else if rest.is_empty() {
                     queue.news.notified().await;
                 }
@@ -359,6 +359,8 @@ fn announcement(session: &Handle, ended: bool) -> Announcement {
         device_id: session.device.to_vec().into(),
         since_ms: session.since.0,
         ended,
+        active: false,
+        active_at_ms: 0,
     }
 }
 

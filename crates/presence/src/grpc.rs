@@ -10,8 +10,8 @@ use futures::{FutureExt, Stream};
 use tern_node::links;
 use tern_proto::internal::presence_server::Presence;
 use tern_proto::internal::{
-    AnnounceReplies, AnnounceReply, Announcements, LiveSession, LookupReplies, LookupReply, LookupRequest,
-    LookupRequests,
+    AnnounceReplies, AnnounceReply, Announcements, GetStatesRequest, GetStatesResponse, LiveSession,
+    LookupReplies, LookupReply, LookupRequest, LookupRequests, PresenceChanges, WatchRequests,
 };
 use tern_types::{DeviceId, IdError, SessionId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
@@ -74,6 +74,22 @@ impl Presence for PresenceService {
         tracing::info!(node = %peer.name, incarnation = peer.incarnation, "look-ups linked");
         let stream = lookup(self.hub.clone(), request.into_inner(), self.stop.clone());
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    type WatchStream = Replies<PresenceChanges>;
+
+    async fn watch(
+        &self,
+        _request: Request<Streaming<WatchRequests>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn get_states(
+        &self,
+        _request: Request<GetStatesRequest>,
+    ) -> Result<Response<GetStatesResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 }
 

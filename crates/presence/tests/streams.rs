@@ -118,7 +118,14 @@ struct Gateway {
 
 impl Gateway {
     async fn say(&self, map_version: i64, items: Vec<Announcement>) {
-        self.out.send(Announcements { map_version, items }).await.unwrap();
+        self.out
+            .send(Announcements {
+                map_version,
+                items,
+                activities: Vec::new(),
+            })
+            .await
+            .unwrap();
     }
 
     async fn next(&mut self) -> Option<AnnounceReplies> {
@@ -185,6 +192,8 @@ fn announcement(r#ref: u64, user: UserId, device: DeviceId, session: u64, since_
         device_id: device.to_vec().into(),
         since_ms,
         ended: false,
+        active: false,
+        active_at_ms: 0,
     }
 }
 

@@ -78,11 +78,15 @@ impl ApiError {
             | R::ApiKeyInvalid
             | R::RefreshTokenInvalid
             | R::RefreshTokenReused => Code::Unauthenticated,
-            R::ScopeMissing | R::NotForDevices | R::DevicesOnly | R::RoleTooLow => Code::PermissionDenied,
+            R::ScopeMissing | R::NotForDevices | R::DevicesOnly | R::RoleTooLow | R::NotTheSender => {
+                Code::PermissionDenied
+            }
             R::InvalidField | R::ProtocolError => Code::InvalidArgument,
-            R::ChatNotFound | R::UserNotFound | R::DeviceNotFound => Code::NotFound,
+            R::ChatNotFound | R::UserNotFound | R::DeviceNotFound | R::MessageNotFound => Code::NotFound,
             R::RequestIdReused => Code::AlreadyExists,
-            R::GroupFull | R::TooManyDevices | R::NotAGroup | R::LastOwner => Code::FailedPrecondition,
+            R::GroupFull | R::TooManyDevices | R::NotAGroup | R::LastOwner | R::ListFull => {
+                Code::FailedPrecondition
+            }
             R::TooLarge | R::RateLimited => Code::ResourceExhausted,
             R::SessionReplaced => Code::Aborted,
             R::Unavailable | R::Draining => Code::Unavailable,

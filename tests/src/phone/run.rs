@@ -245,6 +245,7 @@ impl Run {
             Event::Opened(opened) => self
                 .state
                 .send_modify(|state| state.breach(format!("a second {opened:?}"))),
+            Event::Presence(_) | Event::WatchResult(_) | Event::UserTyping(_) => {}
             Event::TokenExpiring(_) | Event::Reauthenticated(_) | Event::HeartbeatAck(_) => {}
         }
     }

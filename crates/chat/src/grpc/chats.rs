@@ -405,6 +405,13 @@ impl Chats for ChatsService {
         Ok(Response::new(v1::GetReceiptsResponse { receipts }))
     }
 
+    async fn get_message_receipts(
+        &self,
+        _request: Request<v1::GetMessageReceiptsRequest>,
+    ) -> Result<Response<v1::GetMessageReceiptsResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
     async fn mark_chat_read(
         &self,
         request: Request<v1::MarkChatReadRequest>,

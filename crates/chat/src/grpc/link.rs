@@ -101,7 +101,7 @@ impl ChatLink for LinkService {
             let (_link, reading) = (link, AbortOnDrop(reading));
             while !reading.0.is_finished() {
                 let Some(items) = gather(&mut items, GATHER).await else { break };
-                yield Ok(ControlDown { map_version: ownership.map_version(), items });
+                yield Ok(ControlDown { map_version: ownership.map_version(), items, shed_level: 0 });
             }
         };
         Ok(Response::new(Box::pin(out)))
@@ -250,7 +250,7 @@ impl Reader {
                     },
                 )
             }
-            up_item::Op::WakeDone(_) => return Ok(()),
+            up_item::Op::Typing(_) | up_item::Op::WakeDone(_) => return Ok(()),
         };
         if self.ownership.check(chat, map_version).is_err() {
             self.answer(origin, &Outcome::NotOwner);

@@ -4,7 +4,8 @@ use sqlx::PgPool;
 use tern_proto::ApiError;
 use tern_proto::internal::chat_node_server::ChatNode;
 use tern_proto::internal::{
-    DeviceInbox, InboxRow, LinkDeviceRequest, LinkDeviceResponse, ReadInboxRequest, ReadInboxResponse,
+    BlocksChangedRequest, BlocksChangedResponse, DeviceInbox, HaveWrittenRequest, HaveWrittenResponse,
+    InboxRow, LinkDeviceRequest, LinkDeviceResponse, ReadInboxRequest, ReadInboxResponse,
     UnlinkDeviceRequest, UnlinkDeviceResponse,
 };
 use tern_proto::v1::ErrorReason;
@@ -53,6 +54,7 @@ impl ChatNode for NodeService {
                 device_id: device.to_vec().into(),
                 active: true,
                 rows: rows.collect(),
+                read_receipts_off: false,
             });
         }
         for gone in asked
@@ -63,12 +65,27 @@ impl ChatNode for NodeService {
                 device_id: gone.to_vec().into(),
                 active: false,
                 rows: Vec::new(),
+                read_receipts_off: false,
             });
         }
         Ok(Response::new(ReadInboxResponse {
             devices,
             store_epoch: epoch.to_string(),
         }))
+    }
+
+    async fn have_written(
+        &self,
+        _request: Request<HaveWrittenRequest>,
+    ) -> Result<Response<HaveWrittenResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn blocks_changed(
+        &self,
+        _request: Request<BlocksChangedRequest>,
+    ) -> Result<Response<BlocksChangedResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
     }
 
     async fn link_device(

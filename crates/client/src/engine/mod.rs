@@ -339,6 +339,7 @@ impl Engine {
                 Some(E::Draining(draining)) => self.session.draining(draining.reconnect_after_ms, now),
                 Some(E::Closing(closing)) => self.session.closing(closing),
                 Some(E::Reauthenticated(_)) => self.session.reauthenticated(),
+                Some(E::Presence(_) | E::WatchResult(_) | E::UserTyping(_)) => {}
                 // A kind that this client does not know is ignored, as the protocol says.
                 None => {}
             }

@@ -306,5 +306,6 @@ chats! {
     list_entries(ListEntriesRequest) -> ListEntriesResponse;
     list_messages(ListMessagesRequest) -> ListMessagesResponse;
     get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
+    get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;
     mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;
 }

@@ -139,7 +139,7 @@ fn is_answered(item: &UpItem) -> bool {
     match &item.op {
         Some(up_item::Op::Send(_)) => true,
         Some(up_item::Op::Ack(ack)) => ack.write,
-        Some(up_item::Op::Read(_) | up_item::Op::WakeDone(_)) | None => false,
+        Some(up_item::Op::Read(_) | up_item::Op::Typing(_) | up_item::Op::WakeDone(_)) | None => false,
     }
 }
 
@@ -157,6 +157,6 @@ pub fn give_back(registry: &Registry, item: &UpItem) {
                 session.mailbox.push(Mail::AckLost { chat });
             }
         }
-        Some(up_item::Op::Read(_) | up_item::Op::WakeDone(_)) | None => {}
+        Some(up_item::Op::Read(_) | up_item::Op::Typing(_) | up_item::Op::WakeDone(_)) | None => {}
     }
 }

@@ -117,6 +117,7 @@ impl ChatLinks {
             request_id: send.request_id.to_vec().into(),
             envelope: send.envelope,
             body: send.body,
+            read_receipts_off: false,
         };
         let item = UpItem {
             traceparent: send.trace.map(|trace| trace.to_string()).unwrap_or_default(),
@@ -149,6 +150,7 @@ impl ChatLinks {
         let op = ReadOp {
             chat_id: chat.to_vec().into(),
             seq,
+            read_receipts_off: false,
         };
         let item = item(from, 0, up_item::Op::Read(op));
         self.route(Slot::of_chat(chat), item)

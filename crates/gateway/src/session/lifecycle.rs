@@ -173,6 +173,7 @@ impl Session {
             limits: Some(self.settings.limits()),
             server_time_ms: now.0,
             token_expires_at_ms: identity.expires_at.0,
+            activity_interval_ms: 0,
         };
         self.put(server_event::Event::Opened(opened), now);
     }

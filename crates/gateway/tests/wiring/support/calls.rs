@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tern_proto::internal::accounts_node_server::AccountsNode;
-use tern_proto::internal::{AuthenticateKeyRequest, AuthenticateKeyResponse};
+use tern_proto::internal::{
+    AuthenticateKeyRequest, AuthenticateKeyResponse, MayWatchRequest, MayWatchResponse,
+};
 use tern_proto::v1;
 use tonic::{Request, Response, Status};
 
@@ -27,6 +29,10 @@ impl AccountsNode for FakeAccounts {
             })),
             _ => Err(tern_proto::ApiError::new(v1::ErrorReason::ApiKeyInvalid, "no such key").into()),
         }
+    }
+
+    async fn may_watch(&self, _: Request<MayWatchRequest>) -> Result<Response<MayWatchResponse>, Status> {
+        Err(Status::unimplemented("nobody watches here"))
     }
 }
 

@@ -9,10 +9,11 @@ use tern_proto::internal::chat_link_server::ChatLink;
 use tern_proto::internal::chat_node_server::ChatNode;
 use tern_proto::internal::presence_server::Presence;
 use tern_proto::internal::{
-    AnnounceReplies, AnnounceReply, Announcement, Announcements, ControlDown, ControlUp, DeviceInbox,
-    InboxRow, LinkDeviceRequest, LinkDeviceResponse, LiveDown, LiveRequest, LookupReplies, LookupRequests,
-    ReadInboxRequest, ReadInboxResponse, UnlinkDeviceRequest, UnlinkDeviceResponse, UpItem, WindowReplies,
-    WindowRequest, WindowRequests,
+    AnnounceReplies, AnnounceReply, Announcement, Announcements, BlocksChangedRequest, BlocksChangedResponse,
+    ControlDown, ControlUp, DeviceInbox, GetStatesRequest, GetStatesResponse, HaveWrittenRequest,
+    HaveWrittenResponse, InboxRow, LinkDeviceRequest, LinkDeviceResponse, LiveDown, LiveRequest,
+    LookupReplies, LookupRequests, PresenceChanges, ReadInboxRequest, ReadInboxResponse, UnlinkDeviceRequest,
+    UnlinkDeviceResponse, UpItem, WatchRequests, WindowReplies, WindowRequest, WindowRequests,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -171,6 +172,7 @@ impl ChatNode for FakeChat {
                 device_id,
                 active: true,
                 rows: rows.clone(),
+                read_receipts_off: false,
             })
             .collect();
         Ok(Response::new(ReadInboxResponse {
@@ -190,6 +192,20 @@ impl ChatNode for FakeChat {
         &self,
         _: Request<UnlinkDeviceRequest>,
     ) -> Result<Response<UnlinkDeviceResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn have_written(
+        &self,
+        _: Request<HaveWrittenRequest>,
+    ) -> Result<Response<HaveWrittenResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn blocks_changed(
+        &self,
+        _: Request<BlocksChangedRequest>,
+    ) -> Result<Response<BlocksChangedResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 }
@@ -232,5 +248,18 @@ impl Presence for FakeChat {
         _: Request<Streaming<LookupRequests>>,
     ) -> Result<Response<Out<LookupReplies>>, Status> {
         Err(Status::unimplemented(""))
+    }
+
+    type WatchStream = Out<PresenceChanges>;
+
+    async fn watch(
+        &self,
+        _: Request<Streaming<WatchRequests>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("nobody watches here"))
+    }
+
+    async fn get_states(&self, _: Request<GetStatesRequest>) -> Result<Response<GetStatesResponse>, Status> {
+        Err(Status::unimplemented("nobody watches here"))
     }
 }

@@ -186,7 +186,14 @@ impl World {
 
     pub async fn down(&self, item: down_item::Item) {
         let (map_version, items) = (1, vec![DownItem { item: Some(item) }]);
-        self.chat.down.say(ControlDown { map_version, items }).await;
+        self.chat
+            .down
+            .say(ControlDown {
+                map_version,
+                items,
+                shed_level: 0,
+            })
+            .await;
     }
 
     pub async fn push(&self, session: u64, chat: ChatId, seq: u64, event: Bytes) {
