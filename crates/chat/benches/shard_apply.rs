@@ -151,5 +151,6 @@ fn entry(sender: UserId, request: RequestId) -> NewEntry {
         counts: true,
         content: Bytes::from_static(&[7; 200]),
         trace: None,
+        arrived: None,
     }
 }

@@ -61,6 +61,7 @@ pub async fn start(
             lookup: Lookup::start(&ctx),
         },
         ownership: ownership.clone(),
+        shedding: ctx.shedding.clone(),
     };
     let shards = Shards::start(vec![hot; usize::from(config.chat_shards)], &effects);
     let recovery = recovery::run(
@@ -81,6 +82,7 @@ pub async fn start(
         shards.clone(),
         effects.gateways.clone(),
         ownership.clone(),
+        ctx.shedding.clone(),
         pool.clone(),
         master.clone(),
     );

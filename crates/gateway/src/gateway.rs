@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tern_node::Drain;
+use tern_node::shedding::{Level, Meter, Shedding};
 use tern_node::token::Verifier;
 use tern_types::{DeviceId, SessionId, Timestamp, UserId};
 
@@ -27,6 +28,9 @@ pub struct Gateway {
     pub watchdog: Arc<Watchdog>,
     pub traces: Traces,
     pub drain: Drain,
+    pub shedding: Shedding,
+    /// How long a stream that waits for mail takes to get it.
+    pub send_queue: Arc<Meter>,
 }
 
 /// A session that is known here and to presence. Dropped, presence is told of its end.
@@ -47,6 +51,10 @@ impl Gateway {
     ) -> Result<Registered, CloseRequest> {
         if self.drain.started() {
             return Err(CloseRequest::Draining);
+        }
+        if self.shedding.level() >= Level::Streams {
+            self.shedding.gave_up(Level::Streams);
+            return Err(CloseRequest::Overloaded);
         }
         if self.registry.len() >= self.max_sessions {
             return Err(CloseRequest::Unavailable);

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tern_types::ChatId;
@@ -31,6 +31,8 @@ struct Inner {
     waiting: Waiting,
     live_bytes: usize,
     waker: Option<Waker>,
+    /// When the stream, which waited, was woken.
+    woken: Option<Instant>,
 }
 
 /// Everything that waits for a session.
@@ -48,6 +50,8 @@ pub struct Waiting {
     pub close: Option<CloseRequest>,
     /// Reconnect after, close after.
     pub drain: Option<(Duration, Duration)>,
+    /// How long ago the stream was woken for it.
+    pub age: Duration,
 }
 
 impl Waiting {
@@ -140,7 +144,10 @@ impl Mailbox {
             return Poll::Pending;
         }
         inner.live_bytes = 0;
-        Poll::Ready(std::mem::take(&mut inner.waiting))
+        let age = inner.woken.take().map(|woken| woken.elapsed());
+        let mut waiting = std::mem::take(&mut inner.waiting);
+        waiting.age = age.unwrap_or_default();
+        Poll::Ready(waiting)
     }
 
     /// Something waits.
@@ -157,6 +164,9 @@ impl Mailbox {
         let mut inner = self.lock();
         let outcome = change(&mut inner);
         let waker = inner.waker.take();
+        if waker.is_some() {
+            inner.woken = Some(Instant::now());
+        }
         drop(inner);
         if let Some(waker) = waker {
             waker.wake();

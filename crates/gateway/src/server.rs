@@ -73,6 +73,8 @@ pub async fn start_bound(
         watchdog: Arc::default(),
         traces: Traces::new(tern_node::telemetry::share()),
         drain: ctx.drain.clone(),
+        shedding: ctx.shedding.clone(),
+        send_queue: ctx.shedding.meter("send_queue"),
     });
     let sweeping = sweep::run(
         registry.clone(),

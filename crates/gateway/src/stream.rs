@@ -60,6 +60,8 @@ pub struct DeviceStream<I> {
     traced: Sends,
     end: End,
     opened: bool,
+    /// It had nothing to do when it was polled last: what woke it has waited for a processor since, not for the client.
+    idle: bool,
 }
 
 enum End {
@@ -98,6 +100,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             traced: Sends::default(),
             end: End::Not,
             opened: false,
+            idle: false,
             gateway,
         }
     }
@@ -205,6 +208,9 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             && let Poll::Ready(waiting) = self.mailbox.poll_take(cx)
         {
             news = true;
+            if self.idle {
+                self.gateway.send_queue.record(waiting.age);
+            }
             self.take_mail(waiting);
         }
         news | self.take_items(cx)
@@ -302,6 +308,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
     /// The next frame, or the status after the last one. The transport asks for it when it has taken the one before.
     pub fn poll_next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ApiError>>> {
         let polled = self.poll_frame(cx);
+        self.idle = polled.is_pending();
         self.watch.polled(polled.is_ready(), self.timer.deadline());
         polled
     }

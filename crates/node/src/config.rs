@@ -21,6 +21,13 @@ pub enum Profile {
     Production,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Switch {
+    #[default]
+    On,
+    Off,
+}
+
 /// Flags that every role has in common, flattened into `tern serve`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct NodeArgs {
@@ -45,6 +52,9 @@ pub struct NodeArgs {
     /// Serve gRPC reflection on the internal listener
     #[arg(long, env = "TERN_REFLECTION")]
     pub reflection: bool,
+    /// Give way under load: typing first, then presence, delivered receipts, new streams; messages never
+    #[arg(long, env = "TERN_SHEDDING", value_enum, default_value_t)]
+    pub shedding: Switch,
     #[command(flatten)]
     pub etcd: EtcdArgs,
     #[command(flatten)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::channels::Channels;
 use crate::drain::Drain;
 use crate::map::MapHandle;
+use crate::shedding::Shedding;
 
 /// This process among the others.
 #[derive(Clone)]
@@ -15,6 +16,7 @@ pub struct NodeContext {
     pub map: MapHandle,
     pub channels: Channels,
     pub drain: Drain,
+    pub shedding: Shedding,
 }
 
 impl NodeContext {
@@ -27,6 +29,7 @@ impl NodeContext {
             map,
             channels: Channels::default(),
             drain,
+            shedding: Shedding::default(),
         }
     }
 }

@@ -14,6 +14,7 @@
 //! - [`channels`], [`links`]: connections between nodes
 //! - [`principal`], [`token`]: who a call is from, and how devices prove it
 //! - [`drain`]: stopping in order
+//! - [`shedding`]: what is given up under load
 //! - [`postgres`]: pools, migrations, durability
 //! - [`serve`], [`admin`]: the internal gRPC server; metrics and probes over HTTP
 //! - [`telemetry`], [`trace`]: logs, traces, metrics; the spans of a message on its way
@@ -31,6 +32,7 @@ pub mod metrics;
 pub mod postgres;
 pub mod principal;
 pub mod serve;
+pub mod shedding;
 pub mod telemetry;
 pub mod token;
 pub mod trace;

@@ -1,8 +1,11 @@
 //! The metrics of this crate.
 
+use std::time::Duration;
+
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 use crate::map::{ClusterMap, Role};
+use crate::shedding::Level;
 
 const LINK_BREAKS: &str = "tern_node_link_breaks_total";
 const MAP_VERSION: &str = "tern_node_map_version";
@@ -12,6 +15,9 @@ const REMOVALS_HELD: &str = "tern_node_map_removals_held";
 const ETCD_UP: &str = "tern_node_etcd_up";
 const LEASES_LOST: &str = "tern_node_leases_lost_total";
 const POSTGRES_SAFE: &str = "tern_node_postgres_setting_safe";
+const SHED_LEVEL: &str = "tern_node_shed_level";
+const SHED_DELAY: &str = "tern_node_shed_delay_seconds";
+const SHED: &str = "tern_node_shed_total";
 const DRAINING: &str = "tern_node_draining";
 
 pub(crate) fn describe() {
@@ -38,6 +44,18 @@ pub(crate) fn describe() {
         POSTGRES_SAFE,
         "1 when a durability setting of Postgres is safe, by setting and value"
     );
+    describe_gauge!(
+        SHED_LEVEL,
+        "What this process gives up under load, 0 to 4, by whose it is: measured by itself, in effect"
+    );
+    describe_gauge!(
+        SHED_DELAY,
+        "Median time that work waited in the last quarter of a second, by signal"
+    );
+    describe_counter!(SHED, "What was dropped or put off under load, by kind");
+    for level in &Level::ALL[1..] {
+        counter!(SHED, "what" => level.name()).absolute(0);
+    }
     describe_gauge!(DRAINING, "1 while this process drains");
 }
 
@@ -67,6 +85,19 @@ pub(crate) fn lease_lost() {
 
 pub(crate) fn postgres_setting(name: &'static str, value: &str, safe: bool) {
     gauge!(POSTGRES_SAFE, "setting" => name, "value" => value.to_owned()).set(f64::from(u8::from(safe)));
+}
+
+pub(crate) fn shed_level(effective: Level, own: Level) {
+    gauge!(SHED_LEVEL, "of" => "effect").set(f64::from(effective.to_wire()));
+    gauge!(SHED_LEVEL, "of" => "own").set(f64::from(own.to_wire()));
+}
+
+pub(crate) fn gave_up(what: Level) {
+    counter!(SHED, "what" => what.name()).increment(1);
+}
+
+pub(crate) fn delay(signal: &'static str, delay: Duration) {
+    gauge!(SHED_DELAY, "signal" => signal).set(delay.as_secs_f64());
 }
 
 pub(crate) fn draining() {

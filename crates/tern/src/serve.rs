@@ -14,11 +14,12 @@ use std::time::Duration;
 use anyhow::Context;
 use tern_node::admin::Readiness;
 use tern_node::channels::Channels;
-use tern_node::config::{NodeArgs, Profile};
+use tern_node::config::{NodeArgs, Profile, Switch};
 use tern_node::etcd::{Cluster, Registration};
 use tern_node::links::BackOff;
 use tern_node::postgres::{Durability, PostgresArgs};
 use tern_node::serve::{Extras, Running};
+use tern_node::shedding::Shedding;
 use tern_node::{Drain, Node, NodeContext, admin, postgres, serve, telemetry};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -136,6 +137,7 @@ async fn start(args: ServeArgs, drain: &Drain, readiness: &Readiness) -> anyhow:
         map: cluster.map(),
         channels: Channels::default(),
         drain: drain.clone(),
+        shedding: Shedding::start(args.node.shedding == Switch::On, drain.clone()),
     };
     let names = args.roles.names();
     let mut routes = RoutesBuilder::default();

@@ -9,7 +9,7 @@ use tern_proto::v1::chats_server::Chats;
 use tern_proto::v1::{self, ErrorReason};
 use tern_proto::{ApiError, parse};
 use tern_types::limits::{MAX_GROUP_MEMBERS, MAX_NAME_BYTES};
-use tern_types::{ChatId, RequestId, Seq, UserId};
+use tern_types::{ChatId, RequestId, Seq, Timestamp, UserId};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -131,6 +131,7 @@ impl Chats for ChatsService {
             &envelope,
             &send.body,
             trace::context(&tracing::Span::current()),
+            Timestamp::now(),
         ) {
             Ok(entry) => {
                 self.writes

@@ -49,6 +49,7 @@ impl Groups {
         let content = content::of_creation(title, &members);
         let new = NewEntry {
             trace: None,
+            arrived: None,
             kind: EntryKind::ChatCreated,
             sender: caller.user,
             device: caller.sender_device(),

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use sqlx::PgPool;
 use tern_node::links::{gather, identity};
+use tern_node::shedding::{self, Level, Shedding, gather_or_level};
 use tern_proto::internal::chat_link_server::ChatLink;
 use tern_proto::internal::{
     ControlDown, ControlUp, LiveDown, LiveRequest, UpItem, WindowReplies, WindowReply, WindowRequest,
@@ -15,7 +16,7 @@ use tern_proto::internal::{
 };
 use tern_proto::{raw, v1};
 use tern_types::limits::CATCH_UP_WINDOW;
-use tern_types::{ChatId, DeviceId, IdError, RequestId, Seq, SessionId, TraceContext, UserId};
+use tern_types::{ChatId, DeviceId, IdError, RequestId, Seq, SessionId, Timestamp, TraceContext, UserId};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -46,6 +47,7 @@ type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub struct LinkService {
     shards: Shards,
     gateways: Gateways,
+    shedding: Shedding,
     windows: Arc<Windows>,
 }
 
@@ -61,6 +63,7 @@ impl LinkService {
         shards: Shards,
         gateways: Gateways,
         ownership: Ownership,
+        shedding: Shedding,
         pool: PgPool,
         master: MasterKey,
     ) -> Self {
@@ -73,6 +76,7 @@ impl LinkService {
         Self {
             shards,
             gateways,
+            shedding,
             windows: Arc::new(windows),
         }
     }
@@ -94,14 +98,16 @@ impl ChatLink for LinkService {
             shards: self.shards.clone(),
             gateways: self.gateways.clone(),
             ownership: self.windows.ownership.clone(),
+            gateway: self.shedding.peer(),
         };
         let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());
-        let ownership = self.windows.ownership.clone();
+        let (ownership, mut own) = (self.windows.ownership.clone(), self.shedding.own());
         let out = async_stream::stream! {
             let (_link, reading) = (link, AbortOnDrop(reading));
             while !reading.0.is_finished() {
-                let Some(items) = gather(&mut items, GATHER).await else { break };
-                yield Ok(ControlDown { map_version: ownership.map_version(), items, shed_level: 0 });
+                let Some(items) = gather_or_level(&mut items, GATHER, &mut own).await else { break };
+                let shed_level = own.borrow().to_wire();
+                yield Ok(ControlDown { map_version: ownership.map_version(), items, shed_level });
             }
         };
         Ok(Response::new(Box::pin(out)))
@@ -158,11 +164,13 @@ struct Reader {
     shards: Shards,
     gateways: Gateways,
     ownership: Ownership,
+    gateway: shedding::Peer,
 }
 
 impl Reader {
     async fn run(self, mut frames: Streaming<ControlUp>) {
         while let Ok(Some(frame)) = frames.message().await {
+            self.gateway.says(Level::from_wire(frame.shed_level));
             for item in frame.items {
                 match self.item(item, frame.map_version).await {
                     Ok(()) => {}
@@ -205,7 +213,15 @@ impl Reader {
                     return Ok(());
                 }
                 let trace = TraceContext::sampled(&item.traceparent);
-                match message::entry(user, device, request, &send.envelope, &send.body, trace) {
+                match message::entry(
+                    user,
+                    device,
+                    request,
+                    &send.envelope,
+                    &send.body,
+                    trace,
+                    Timestamp::now(),
+                ) {
                     Ok(entry) => (
                         chat,
                         origin,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use tern_proto::{raw, v1};
 use tern_types::limits::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_MENTIONS};
-use tern_types::{DeviceId, RequestId, TraceContext, UserId};
+use tern_types::{DeviceId, RequestId, Timestamp, TraceContext, UserId};
 
 use crate::content::fingerprint;
 use crate::state::{EntryKind, NewEntry, Refusal};
@@ -17,6 +17,7 @@ pub fn entry(
     envelope: &Bytes,
     body: &Bytes,
     trace: Option<TraceContext>,
+    arrived: Timestamp,
 ) -> Result<NewEntry, Refusal> {
     if body.len() > MAX_BODY_BYTES {
         return Err(Refusal::TooLarge("body: at most 262,144 bytes"));
@@ -36,6 +37,7 @@ pub fn entry(
         counts: kind == EntryKind::Message && read.counts_as_unread,
         content: raw::message_content(envelope, body),
         trace,
+        arrived: Some(arrived),
     })
 }
 

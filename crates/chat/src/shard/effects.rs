@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use tern_node::shedding::Shedding;
 use tern_proto::{raw, v1};
 use tern_types::{ChatId, DeviceId, RequestId, UserId};
 use tokio::sync::{mpsc, oneshot};
@@ -55,6 +56,7 @@ pub struct Effects {
     pub gateways: Gateways,
     pub fanout: Fanout,
     pub ownership: Ownership,
+    pub shedding: Shedding,
 }
 
 /// One shard's.

@@ -15,13 +15,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tern_node::shedding::Meter;
 use tern_types::{ChatId, Slot, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
 use crate::metrics;
 use crate::state::receipts::Watermark;
-use crate::state::shard::{Event, ShardState};
+use crate::state::shard::{Event, Job, ShardState};
 use effects::Effects;
 use traces::Traces;
 
@@ -100,8 +101,12 @@ impl Shards {
 
 async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::Connect, effects: Effects) {
     let (results, mut results_in) = mpsc::channel(RESULTS);
+    let (queue_time, commit_time) = (
+        effects.shedding.meter("shard_queue"),
+        effects.shedding.meter("commit"),
+    );
     let effects = effects.for_shard(results.clone());
-    let jobs = writer::spawn(connect, results);
+    let jobs = writer::spawn(connect, commit_time, results);
     let mut state = ShardState::default();
     let figures = metrics::ShardMetrics::new(number);
     let mut traces = Traces::default();
@@ -136,6 +141,7 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         state.flush_receipts(&mut out);
         if let Some(job) = state.next_job(now, &mut out) {
             figures.job(&job);
+            waited(&job, now, &queue_time);
             traces.taken(&job);
             // The writer takes one job at a time and is asked only when it is free.
             let _ended = jobs.try_send(job);
@@ -146,6 +152,16 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
             quiet.drain(..).for_each(|answer| {
                 let _gone = answer.send(());
             });
+        }
+    }
+}
+
+/// How long the first message of each chat in a commit waited for it.
+fn waited(job: &Job, now: Timestamp, queue_time: &Meter) {
+    let Job::Commit(batches) = job else { return };
+    for first in batches.iter().filter_map(|batch| batch.entries.first()) {
+        if let Some(arrived) = first.new.arrived {
+            queue_time.record(now.since(arrived));
         }
     }
 }

@@ -154,6 +154,7 @@ mod tests {
             fingerprint: [0; 16],
             counts: true,
             content: bytes::Bytes::new(),
+            arrived: None,
             trace: traced.then_some(TraceContext {
                 trace_id: [1; 16],
                 span_id: [number; 8],

@@ -1,10 +1,12 @@
 //! A shard's connection: it commits, settles and acknowledges, one job at a time, and nothing else uses it.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
+use tern_node::shedding::Meter;
 use tern_types::ChatId;
 use tokio::sync::mpsc;
 use tracing::Instrument;
@@ -31,10 +33,14 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6);
 const REFUSED: Refusal = Refusal::Invalid("the store refused the entry");
 
 /// Starts the writer; each job's result goes to `results`.
-pub fn spawn(connect: Connect, results: mpsc::Sender<Event>) -> mpsc::Sender<Job> {
+pub fn spawn(connect: Connect, commit_time: Arc<Meter>, results: mpsc::Sender<Event>) -> mpsc::Sender<Job> {
     let (jobs, mut queue) = mpsc::channel(1);
     let run = async move {
-        let mut writer = Writer { connect, db: None };
+        let mut writer = Writer {
+            connect,
+            db: None,
+            commit_time,
+        };
         while let Some(job) = queue.recv().await {
             let done = writer.run(job).await;
             if results.send(Event::JobDone(done)).await.is_err() {
@@ -69,6 +75,7 @@ macro_rules! attempt {
 
 struct Writer {
     connect: Connect,
+    commit_time: Arc<Meter>,
     db: Option<PgConnection>,
 }
 
@@ -82,7 +89,12 @@ impl Writer {
 
     async fn run_job(&mut self, job: Job) -> JobDone {
         match job {
-            Job::Commit(batches) => JobDone::Commit(self.commit(&batches).await),
+            Job::Commit(batches) => {
+                let began = Instant::now();
+                let committed = self.commit(&batches).await;
+                self.commit_time.record(began.elapsed());
+                JobDone::Commit(committed)
+            }
             Job::Change(batch) => {
                 let result = match attempt!(self, |db| commit::change(db, &batch)) {
                     Ok(commit::Changed::Moved) => Committed::Moved,

@@ -46,6 +46,8 @@ pub struct NewEntry {
     pub content: Bytes,
     /// Of the span that it comes from, where it is traced. Not stored.
     pub trace: Option<TraceContext>,
+    /// When a message came to this node. Not stored.
+    pub arrived: Option<Timestamp>,
 }
 
 /// An entry with its place.

@@ -305,6 +305,7 @@ impl Known {
 
 pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
     NewEntry {
+        arrived: None,
         trace: None,
         kind,
         sender,

@@ -9,6 +9,7 @@ use tern_chat::state::shard::{Effect, Event, Job, ShardState};
 use tern_chat::state::{Change, NewEntry, Origin, Outcome};
 use tern_chat::store::load;
 use tern_node::postgres::hot_connect_options;
+use tern_node::shedding::Shedding;
 use tern_types::{ChatId, DeviceId, RequestId, Timestamp, UserId};
 use tokio::sync::mpsc;
 
@@ -31,7 +32,11 @@ impl<'a> Owner<'a> {
         Self {
             store,
             state: ShardState::default(),
-            jobs: writer::spawn(hot_connect_options(&store.args), results),
+            jobs: writer::spawn(
+                hot_connect_options(&store.args),
+                Shedding::off().meter("commit"),
+                results,
+            ),
             done,
             answers: Vec::new(),
             pushed: Vec::new(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::Stream;
 use tern_node::links::{MAX_LINK_MESSAGE_BYTES, gather, identify};
+use tern_node::shedding::{self, Level, gather_or_level};
 use tern_node::{MapHandle, Node, NodeContext};
 use tern_proto::internal::chat_link_client::ChatLinkClient;
 use tern_proto::internal::{
@@ -37,7 +38,7 @@ pub async fn run(
     let (link, Queues { control, windows }) =
         Link::new(node.name.clone(), node.incarnation, links.next_generation());
     let control = client
-        .control(identified(control_frames(control, ctx.map.clone()), &ctx))
+        .control(identified(control_frames(control, &ctx), &ctx))
         .await?
         .into_inner();
     let live = client.live(identified(LiveRequest {}, &ctx)).await?.into_inner();
@@ -46,10 +47,10 @@ pub async fn run(
         .await?
         .into_inner();
 
-    let up = Up::new(links, link);
+    let (up, shedding) = (Up::new(links, link), ctx.shedding.peer());
     tracing::info!("linked");
     tokio::select! {
-        ended = up.read_control(control) => ended,
+        ended = up.read_control(control, shedding) => ended,
         ended = up.read_live(live) => ended,
         ended = up.read_windows(windows) => ended,
     }
@@ -61,10 +62,15 @@ fn identified<T>(message: T, ctx: &NodeContext) -> Request<T> {
     request
 }
 
-fn control_frames(mut items: mpsc::Receiver<UpItem>, map: MapHandle) -> impl Stream<Item = ControlUp> {
+fn control_frames(
+    mut items: mpsc::Receiver<UpItem>,
+    ctx: &NodeContext,
+) -> impl Stream<Item = ControlUp> + use<> {
+    let (map, mut own) = (ctx.map.clone(), ctx.shedding.own());
     async_stream::stream! {
-        while let Some(items) = gather(&mut items, GATHER).await {
-            yield ControlUp { map_version: map.current().version(), items };
+        while let Some(items) = gather_or_level(&mut items, GATHER, &mut own).await {
+            let shed_level = own.borrow().to_wire();
+            yield ControlUp { map_version: map.current().version(), items, shed_level };
         }
     }
 }
@@ -96,8 +102,13 @@ impl Up {
         Self { links, link }
     }
 
-    async fn read_control(&self, mut stream: Streaming<ControlDown>) -> Result<(), Status> {
+    async fn read_control(
+        &self,
+        mut stream: Streaming<ControlDown>,
+        shedding: shedding::Peer,
+    ) -> Result<(), Status> {
         while let Some(frame) = stream.message().await? {
+            shedding.says(Level::from_wire(frame.shed_level));
             for item in frame.items {
                 self.control(item);
             }

@@ -117,6 +117,8 @@ pub enum CloseRequest {
     Draining,
     Unauthenticated,
     Unavailable,
+    /// As Unavailable: no new streams for some seconds.
+    Overloaded,
 }
 
 /// Everything that happens to a session.

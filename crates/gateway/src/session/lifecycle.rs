@@ -12,7 +12,7 @@ use super::{CloseRequest, Effect, Identity, NEVER, Session};
 
 /// How long a client waits after an end that was no fault of its own.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long a client waits that sent far too much.
+/// How long a client waits that sent far too much, or that comes while too much is going on, and up to that longer.
 const COOL_DOWN: Duration = Duration::from_secs(10);
 /// Bytes of a client's name and version.
 const MAX_CLIENT_VERSION_BYTES: usize = 128;
@@ -310,7 +310,20 @@ impl Session {
                 CloseCode::Unavailable,
                 error(ErrorReason::Unavailable, "this gateway cannot serve now").retry_after(RETRY_AFTER),
             ),
+            CloseRequest::Overloaded => self.close(
+                CloseCode::Unavailable,
+                error(
+                    ErrorReason::Unavailable,
+                    "no new streams for now: too much is going on",
+                )
+                .retry_after(self.overloaded_for()),
+            ),
         }
+    }
+
+    /// Each session another time, so that those who are refused together do not come back together.
+    fn overloaded_for(&self) -> Duration {
+        COOL_DOWN + Duration::from_millis(self.id.0 % 1000 * 10)
     }
 
     pub(super) fn tick_life(&mut self, now: Timestamp) {

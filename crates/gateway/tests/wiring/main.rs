@@ -8,6 +8,7 @@ mod grpc_web;
 mod limits;
 mod links;
 mod listener;
+mod shedding;
 mod streams;
 mod support;
 mod websocket;

@@ -213,6 +213,7 @@ impl Chat {
                         counts: false,
                         content: content::of_change(change.actor, &action),
                         trace: None,
+                        arrived: None,
                     };
                     Ok(Some((Arc::new(new), Some(action))))
                 }

@@ -90,6 +90,7 @@ impl Shard {
         let request = RequestId::random();
         let entry = NewEntry {
             trace: None,
+            arrived: None,
             kind: EntryKind::Message,
             sender: self.people[0],
             device: DeviceId::BACK_END,

@@ -54,6 +54,7 @@ impl Device {
 pub fn message(from: &Device) -> NewEntry {
     NewEntry {
         trace: None,
+        arrived: None,
         kind: EntryKind::Message,
         sender: from.user,
         device: from.id,

@@ -196,6 +196,15 @@ impl World {
             .await;
     }
 
+    /// The chat node says what it wants to be spared.
+    pub async fn shed(&self, shed_level: u32) {
+        let frame = ControlDown {
+            shed_level,
+            ..Default::default()
+        };
+        self.chat.down.say(frame).await;
+    }
+
     pub async fn push(&self, session: u64, chat: ChatId, seq: u64, event: Bytes) {
         let push = Push {
             sessions: vec![session],

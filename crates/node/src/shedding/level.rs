@@ -1,0 +1,259 @@
+//! When a node begins and stops giving things up. Pure.
+//!
+//! Measured is a delay: how long work waits before it is begun. The highest level begins whose threshold the delay
+//! reached in two windows one after the other. It is left one step at a time, when the delay has stayed below half of
+//! its threshold for as long as [`HOLD`]; a level that comes back soon after it was left is held twice as long each
+//! time, for what was given up is what made room.
+
+use std::time::Duration;
+
+use tern_types::Timestamp;
+
+/// Two of these decide: short against what people notice, long against a batch or a checkpoint.
+pub const WINDOW: Duration = Duration::from_millis(250);
+/// How long a level is held at least.
+pub const HOLD: Duration = Duration::from_secs(5);
+/// How long at most, however often it came back.
+const MAX_HOLD: Duration = Duration::from_secs(80);
+/// A level that comes back within this was left too early.
+const RELAPSE: Duration = Duration::from_secs(20);
+
+/// What is given up: each level includes those before it. Messages never are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Level {
+    #[default]
+    Nothing = 0,
+    /// Typing is dropped.
+    Typing = 1,
+    /// Presence changes are told every 10 s only.
+    Presence = 2,
+    /// Delivered receipts are told late.
+    Receipts = 3,
+    /// New streams are refused.
+    Streams = 4,
+}
+
+impl Level {
+    pub const ALL: [Self; 5] = [
+        Self::Nothing,
+        Self::Typing,
+        Self::Presence,
+        Self::Receipts,
+        Self::Streams,
+    ];
+
+    /// A level that this version does not know counts as the highest that it does.
+    pub fn from_wire(level: u32) -> Self {
+        let index = usize::try_from(level).unwrap_or(usize::MAX);
+        Self::ALL.get(index).copied().unwrap_or(Self::Streams)
+    }
+
+    pub fn to_wire(self) -> u32 {
+        self as u32
+    }
+
+    /// What it gives up, as metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Typing => "typing",
+            Self::Presence => "presence",
+            Self::Receipts => "receipts",
+            Self::Streams => "streams",
+        }
+    }
+
+    /// The delay from which on it begins. A node at leisure begins work within 1 ms, one that is busy all the time
+    /// within 10 to 20.
+    pub fn threshold(self) -> Duration {
+        Duration::from_millis(match self {
+            Self::Nothing => 0,
+            Self::Typing => 40,
+            Self::Presence => 60,
+            Self::Receipts => 100,
+            Self::Streams => 500,
+        })
+    }
+
+    fn reached_by(delay: Duration) -> Self {
+        let reached = Self::ALL.into_iter().rev();
+        let mut reached = reached.filter(|level| delay >= level.threshold());
+        reached.next().unwrap_or_default()
+    }
+
+    fn below(self) -> Self {
+        Self::from_wire(self.to_wire().saturating_sub(1))
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Controller {
+    level: Level,
+    /// What the window before reached.
+    reached: Level,
+    /// Since when the delay is below half of the level's threshold.
+    calm_since: Option<Timestamp>,
+    hold: Duration,
+    left_at: Option<Timestamp>,
+}
+
+impl Default for Controller {
+    fn default() -> Self {
+        Self {
+            level: Level::Nothing,
+            reached: Level::Nothing,
+            calm_since: None,
+            hold: HOLD,
+            left_at: None,
+        }
+    }
+}
+
+impl Controller {
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The delay of the window that has just ended.
+    pub fn window(&mut self, delay: Duration, now: Timestamp) -> Level {
+        let reached = Level::reached_by(delay);
+        let confirmed = reached.min(std::mem::replace(&mut self.reached, reached));
+        if confirmed > self.level {
+            self.raise(confirmed, now);
+        } else if delay * 2 < self.level.threshold() {
+            self.calm(now);
+        } else {
+            self.calm_since = None;
+        }
+        self.level
+    }
+
+    fn raise(&mut self, level: Level, now: Timestamp) {
+        let relapsed = self.left_at.is_some_and(|at| now.since(at) < RELAPSE);
+        if relapsed {
+            self.hold = (self.hold * 2).min(MAX_HOLD);
+        } else if self.level == Level::Nothing {
+            self.hold = HOLD;
+        }
+        self.left_at = None;
+        self.calm_since = None;
+        self.level = level;
+    }
+
+    fn calm(&mut self, now: Timestamp) {
+        let since = *self.calm_since.get_or_insert(now);
+        if now.since(since) >= self.hold {
+            self.level = self.level.below();
+            self.calm_since = None;
+            self.left_at = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Clock {
+        controller: Controller,
+        now: Timestamp,
+    }
+
+    impl Clock {
+        fn new() -> Self {
+            Self {
+                controller: Controller::default(),
+                now: Timestamp(1_000_000),
+            }
+        }
+
+        fn window(&mut self, millis: u64) -> Level {
+            self.now = self.now + WINDOW;
+            self.controller.window(Duration::from_millis(millis), self.now)
+        }
+
+        /// Windows of this delay until the level changes.
+        fn until_change(&mut self, millis: u64) -> Duration {
+            let (began, level) = (self.now, self.controller.level());
+            while self.window(millis) == level {}
+            self.now.since(began)
+        }
+    }
+
+    #[test]
+    fn a_level_begins_after_two_windows_and_one_late_batch_begins_none() {
+        let mut clock = Clock::new();
+        assert_eq!(clock.window(150), Level::Nothing);
+        assert_eq!(clock.window(1), Level::Nothing);
+        assert_eq!(clock.window(150), Level::Nothing);
+        assert_eq!(clock.window(70), Level::Presence, "what both windows reached");
+        assert_eq!(clock.window(900), Level::Presence);
+        assert_eq!(clock.window(900), Level::Streams);
+    }
+
+    #[test]
+    fn it_is_left_one_step_at_a_time_and_held_while_the_delay_is_not_well_below() {
+        let mut clock = Clock::new();
+        clock.window(120);
+        assert_eq!(clock.window(120), Level::Receipts);
+        for _ in 0..200 {
+            assert_eq!(clock.window(60), Level::Receipts, "over half of the threshold");
+        }
+        assert_eq!(clock.until_change(10), HOLD + WINDOW);
+        assert_eq!(clock.controller.level(), Level::Presence);
+        clock.until_change(10);
+        assert_eq!(clock.controller.level(), Level::Typing);
+        clock.until_change(10);
+        assert_eq!(clock.controller.level(), Level::Nothing);
+    }
+
+    #[test]
+    fn a_level_that_comes_back_is_held_longer_each_time_and_anew_after_calm() {
+        let mut clock = Clock::new();
+        clock.until_change(45);
+        assert_eq!(clock.until_change(1), HOLD + WINDOW);
+        clock.until_change(45);
+        assert_eq!(clock.until_change(1), HOLD * 2 + WINDOW);
+        clock.until_change(45);
+        assert_eq!(clock.until_change(1), HOLD * 4 + WINDOW);
+        for _ in 0..100 {
+            clock.window(1);
+        }
+        clock.until_change(45);
+        assert_eq!(clock.until_change(1), HOLD + WINDOW);
+    }
+
+    #[test]
+    fn what_another_version_says_is_a_level() {
+        for level in Level::ALL {
+            assert_eq!(Level::from_wire(level.to_wire()), level);
+        }
+        assert_eq!(Level::from_wire(7), Level::Streams);
+        assert_eq!(Level::from_wire(u32::MAX), Level::Streams);
+    }
+
+    proptest! {
+        #[test]
+        fn a_level_never_rises_above_what_was_measured_and_falls_step_by_step(
+            delays in prop::collection::vec(0u64..1000, 1..400),
+        ) {
+            let (mut clock, mut before) = (Clock::new(), Level::Nothing);
+            for delay in delays {
+                let level = clock.window(delay);
+                if level > before {
+                    prop_assert!(level <= Level::reached_by(Duration::from_millis(delay)));
+                } else {
+                    prop_assert!(level == before || level == before.below());
+                }
+                before = level;
+            }
+            for _ in 0..2_000 {
+                clock.window(0);
+            }
+            prop_assert_eq!(clock.controller.level(), Level::Nothing);
+        }
+    }
+}

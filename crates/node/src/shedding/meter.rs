@@ -1,0 +1,99 @@
+//! Counts delays as they happen, for the price of one addition, and tells their median once a window.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Each bucket reaches four thirds as far as the one before: from half a millisecond to 20 s.
+const BUCKETS: usize = 38;
+const FIRST: Duration = Duration::from_micros(500);
+/// Fewer in a window say nothing: one slow call is no load.
+const FEWEST: u32 = 5;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Meter {
+    signal: &'static str,
+    bounds: [u64; BUCKETS],
+    counts: [AtomicU32; BUCKETS],
+}
+
+impl Meter {
+    pub(super) fn new(signal: &'static str) -> Self {
+        let mut bound = FIRST.as_micros() as u64;
+        let bounds = std::array::from_fn(|_| {
+            let this = bound;
+            bound = bound * 4 / 3;
+            this
+        });
+        Self {
+            signal,
+            bounds,
+            counts: std::array::from_fn(|_| AtomicU32::new(0)),
+        }
+    }
+
+    /// What it measures, as metrics name it.
+    pub fn signal(&self) -> &'static str {
+        self.signal
+    }
+
+    /// One piece of work was begun this long after it came.
+    pub fn record(&self, delay: Duration) {
+        let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+        let bucket = self
+            .bounds
+            .partition_point(|bound| *bound < micros)
+            .min(BUCKETS - 1);
+        self.counts[bucket].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The median since the last call, rounded up by a third at most; zero where too little happened.
+    pub fn take_median(&self) -> Duration {
+        let counts: [u32; BUCKETS] = std::array::from_fn(|i| self.counts[i].swap(0, Ordering::Relaxed));
+        let total: u64 = counts.iter().map(|count| u64::from(*count)).sum();
+        if total < u64::from(FEWEST) {
+            return Duration::ZERO;
+        }
+        let mut below = 0;
+        let median = counts.iter().position(|count| {
+            below += u64::from(*count);
+            below * 2 >= total
+        });
+        median.map_or(Duration::ZERO, |bucket| {
+            Duration::from_micros(self.bounds[bucket])
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_that_of_the_window_and_a_few_say_nothing() {
+        let meter = Meter::new("test");
+        for millis in [1, 100, 100, 100] {
+            meter.record(Duration::from_millis(millis));
+        }
+        assert_eq!(meter.take_median(), Duration::ZERO, "four are too few");
+        for millis in [1, 1, 90, 90, 90, 4000, 90] {
+            meter.record(Duration::from_millis(millis));
+        }
+        let median = meter.take_median();
+        assert!((90..=120).contains(&median.as_millis()), "{median:?}");
+        assert_eq!(meter.take_median(), Duration::ZERO, "the window is over");
+    }
+
+    #[test]
+    fn the_longest_and_the_shortest_have_their_buckets() {
+        let meter = Meter::new("test");
+        for _ in 0..10 {
+            meter.record(Duration::MAX);
+        }
+        assert!(meter.take_median() >= Duration::from_secs(15));
+        for _ in 0..10 {
+            meter.record(Duration::ZERO);
+        }
+        assert_eq!(meter.take_median(), FIRST);
+    }
+}

@@ -1,0 +1,254 @@
+//! Giving way under load: a node measures how long its work waits, and at each [`Level`] gives up something nice so that
+//! what is needed goes on.
+//!
+//! ```text
+//!   meters (queue times) ──every 250 ms──> level (pure) ──> this node's level ──┐
+//!                                  levels that other nodes said on their links ──┴─ the highest ──> each role
+//! ```
+//!
+//! Nodes tell each other only what they measured themselves, never what they heard: levels do not hold each other up.
+
+mod level;
+mod meter;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tern_types::Timestamp;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::Instrument;
+
+use crate::drain::Drain;
+use crate::{links, metrics};
+
+pub use level::{HOLD, Level, WINDOW};
+pub use meter::Meter;
+
+use level::Controller;
+
+/// What a process gives up at present. Clones are of the same.
+#[derive(Clone, Debug)]
+pub struct Shedding(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    on: bool,
+    meters: Mutex<Vec<Arc<Meter>>>,
+    heard: Mutex<Heard>,
+    own: watch::Sender<Level>,
+    level: watch::Sender<Level>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    last: u64,
+    levels: HashMap<u64, Level>,
+}
+
+/// What one other node says of itself, as long as the link to it lives.
+#[derive(Debug)]
+pub struct Peer {
+    shedding: Shedding,
+    number: u64,
+}
+
+impl Default for Shedding {
+    /// Nothing is measured until it is started.
+    fn default() -> Self {
+        Self::new(true)
+    }
+}
+
+impl Shedding {
+    fn new(on: bool) -> Self {
+        Self(Arc::new(Inner {
+            on,
+            meters: Mutex::default(),
+            heard: Mutex::default(),
+            own: watch::Sender::new(Level::Nothing),
+            level: watch::Sender::new(Level::Nothing),
+        }))
+    }
+
+    /// Gives nothing up, whatever happens.
+    pub fn off() -> Self {
+        Self::new(false)
+    }
+
+    /// Measures from now on, until the drain is over.
+    pub fn start(on: bool, drain: Drain) -> Self {
+        let shedding = Self::new(on);
+        if on {
+            let run = shedding.clone().run(drain);
+            tokio::spawn(run.instrument(tracing::info_span!("shedding")));
+        }
+        shedding
+    }
+
+    /// What is given up now.
+    pub fn level(&self) -> Level {
+        *self.0.level.borrow()
+    }
+
+    /// Follows it.
+    pub fn follow(&self) -> watch::Receiver<Level> {
+        self.0.level.subscribe()
+    }
+
+    /// What this node measured itself: what it tells others.
+    pub fn own(&self) -> watch::Receiver<Level> {
+        let mut own = self.0.own.subscribe();
+        if *own.borrow() != Level::Nothing {
+            // Whoever follows it from now on has not heard of it.
+            own.mark_changed();
+        }
+        own
+    }
+
+    /// Something was dropped or put off because of this level.
+    pub fn gave_up(&self, what: Level) {
+        metrics::gave_up(what);
+    }
+
+    /// A signal to be measured: named in metrics and logs.
+    pub fn meter(&self, signal: &'static str) -> Arc<Meter> {
+        let meter = Arc::new(Meter::new(signal));
+        lock(&self.0.meters).push(meter.clone());
+        meter
+    }
+
+    /// A link to another node begins.
+    pub fn peer(&self) -> Peer {
+        let mut heard = lock(&self.0.heard);
+        heard.last += 1;
+        Peer {
+            number: heard.last,
+            shedding: self.clone(),
+        }
+    }
+
+    async fn run(self, drain: Drain) {
+        let mut windows = interval(WINDOW);
+        windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut controller = Controller::default();
+        loop {
+            tokio::select! {
+                _ = windows.tick() => {}
+                () = drain.ended() => return,
+            }
+            self.window(&mut controller, Timestamp::now());
+        }
+    }
+
+    fn window(&self, controller: &mut Controller, now: Timestamp) {
+        let mut worst = ("none", std::time::Duration::ZERO);
+        for meter in lock(&self.0.meters).iter() {
+            let median = meter.take_median();
+            metrics::delay(meter.signal(), median);
+            if median > worst.1 {
+                worst = (meter.signal(), median);
+            }
+        }
+        let (before, level) = (controller.level(), controller.window(worst.1, now));
+        if level != before {
+            tracing::warn!(?level, ?before, signal = worst.0, delay = ?worst.1, "shedding level of this node");
+            self.0.own.send_replace(level);
+            self.combine();
+        }
+    }
+
+    fn combine(&self) {
+        // Held to the end: of two changes at once the later sees both.
+        let heard = lock(&self.0.heard);
+        let level = heard.levels.values().max().copied();
+        let level = level.unwrap_or_default().max(*self.0.own.borrow());
+        let changed = self
+            .0
+            .level
+            .send_if_modified(|now| std::mem::replace(now, level) != level);
+        if changed {
+            metrics::shed_level(level, *self.0.own.borrow());
+            tracing::info!(?level, "shedding");
+        }
+    }
+}
+
+impl Peer {
+    /// What the other node says now.
+    pub fn says(&self, level: Level) {
+        if !self.shedding.0.on {
+            return;
+        }
+        let before = lock(&self.shedding.0.heard).levels.insert(self.number, level);
+        if before.unwrap_or_default() != level {
+            self.shedding.combine();
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let before = lock(&self.shedding.0.heard).levels.remove(&self.number);
+        if before.is_some_and(|level| level != Level::Nothing) {
+            self.shedding.combine();
+        }
+    }
+}
+
+/// As [`links::gather`], and nothing as soon as this node's level has changed: the next frame says so.
+pub async fn gather_or_level<T>(
+    items: &mut mpsc::Receiver<T>,
+    max: usize,
+    own: &mut watch::Receiver<Level>,
+) -> Option<Vec<T>> {
+    tokio::select! {
+        biased;
+        Ok(()) = own.changed() => Some(Vec::new()),
+        items = links::gather(items, max) => items,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn overload(shedding: &Shedding, meter: &Meter, controller: &mut Controller) {
+        for _ in 0..2 {
+            (0..10).for_each(|_| meter.record(Duration::from_millis(70)));
+            shedding.window(controller, Timestamp::now());
+        }
+    }
+
+    #[test]
+    fn the_highest_of_what_was_measured_and_heard_counts_and_only_what_was_measured_is_told() {
+        let shedding = Shedding::default();
+        let (meter, mut controller) = (shedding.meter("queue"), Controller::default());
+        overload(&shedding, &meter, &mut controller);
+        assert_eq!(
+            (shedding.level(), *shedding.own().borrow()),
+            (Level::Presence, Level::Presence)
+        );
+        let peer = shedding.peer();
+        peer.says(Level::Receipts);
+        assert_eq!(
+            (shedding.level(), *shedding.own().borrow()),
+            (Level::Receipts, Level::Presence)
+        );
+        drop(peer);
+        assert_eq!(shedding.level(), Level::Presence);
+    }
+
+    #[test]
+    fn switched_off_it_hears_nothing() {
+        let shedding = Shedding::off();
+        shedding.peer().says(Level::Streams);
+        assert_eq!(shedding.level(), Level::Nothing);
+    }
+}
