@@ -37,6 +37,7 @@ const TICK: Duration = Duration::from_secs(5);
 
 /// What can be asked of a shard.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "next to all of them are events")]
 pub enum Input {
     Event(Event),
     Watermarks(ChatId, oneshot::Sender<Option<Vec<(UserId, Watermark)>>>),

@@ -7,8 +7,11 @@ use bytes::Bytes;
 use tern_client::Credentials;
 use tern_client::connection::Gateways;
 use tern_proto::v1::client_item::Item;
-use tern_proto::v1::{Ack, ClientFrame, ClientItem, Envelope, MarkRead, Open, SendMessage, send_message};
-use tern_types::RequestId;
+use tern_proto::v1::{
+    Ack, ClientFrame, ClientItem, Envelope, MarkRead, Open, SendMessage, SetActive, Typing, WatchPresence,
+    send_message,
+};
+use tern_types::{ChatId, RequestId, UserId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -214,6 +217,24 @@ impl Line {
             body: clock.stamp(body),
         }));
         request
+    }
+
+    /// The person is at the app, or left it.
+    pub fn set_active(&mut self, active: bool) {
+        self.push(Item::SetActive(SetActive { active }));
+    }
+
+    pub fn type_in(&mut self, chat: ChatId) {
+        let chat_id = chat.to_string();
+        self.push(Item::Typing(Typing {
+            chat_id,
+            stopped: false,
+        }));
+    }
+
+    pub fn watch(&mut self, users: impl Iterator<Item = UserId>) {
+        let user_ids = users.map(|user| user.to_string()).collect();
+        self.push(Item::WatchPresence(WatchPresence { user_ids }));
     }
 
     fn push(&mut self, item: Item) {

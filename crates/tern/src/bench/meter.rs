@@ -20,6 +20,10 @@ impl Clock {
         Self(Instant::now())
     }
 
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
@@ -46,7 +50,7 @@ pub struct Latency(Mutex<Histogram<u64>>);
 
 impl Latency {
     #[allow(clippy::expect_used, reason = "the bounds are constants")]
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(Mutex::new(
             Histogram::new_with_bounds(1, LONGEST_US, DIGITS).expect("constant bounds"),
         ))
@@ -54,6 +58,11 @@ impl Latency {
 
     fn lock(&self) -> MutexGuard<'_, Histogram<u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn record(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(LONGEST_US);
+        self.lock().saturating_record(us);
     }
 
     /// Milliseconds at a quantile; `None`: nothing was measured.
@@ -129,8 +138,7 @@ impl Meter {
 
     pub fn time(&self, what: &Latency, took: Duration) {
         if self.counts.load(Ordering::Relaxed) {
-            let us = u64::try_from(took.as_micros()).unwrap_or(LONGEST_US);
-            what.lock().saturating_record(us);
+            what.record(took);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The platform that is measured.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -9,6 +10,7 @@ use sqlx::{Connection as _, PgConnection};
 use tern_client::connection::Gateways;
 use tern_client::{BackEnd, Tls};
 use tern_local::{Platform, Role};
+use tern_node::shedding::Level;
 use tokio::time::sleep;
 
 use super::Common;
@@ -49,6 +51,27 @@ struct Own {
     _dir: Option<tempfile::TempDir>,
 }
 
+/// How much of what was dropped or put off.
+#[derive(Debug, Default)]
+pub struct Shed(BTreeMap<&'static str, f64>);
+
+impl Shed {
+    pub fn total(&self) -> f64 {
+        self.0.values().sum()
+    }
+}
+
+impl fmt::Display for Shed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts: Vec<String> = self
+            .0
+            .iter()
+            .map(|(what, count)| format!("{what} {count}"))
+            .collect();
+        f.write_str(&parts.join(", "))
+    }
+}
+
 /// A moment, for the difference between two.
 pub struct Mark {
     cpu: Snapshot,
@@ -68,7 +91,7 @@ impl Target {
     /// Reaches the running platform, or starts one.
     pub async fn reach(common: &Common) -> anyhow::Result<Self> {
         if common.gateways.is_empty() {
-            return Box::pin(Self::start(common)).await;
+            return Box::pin(Self::start(common, &[])).await;
         }
         let tls = match &common.ca_file {
             Some(file) => Tls::Roots(read(file)?),
@@ -90,7 +113,8 @@ impl Target {
         })
     }
 
-    async fn start(common: &Common) -> anyhow::Result<Self> {
+    /// Starts one, with these settings besides.
+    pub async fn start(common: &Common, env: &[(&str, &str)]) -> anyhow::Result<Self> {
         let temporary = match &common.dir {
             Some(_) => None,
             None => Some(tempfile::Builder::new().prefix("tern-bench-").tempdir()?),
@@ -107,6 +131,9 @@ impl Target {
             .env("TERN_GATEWAY_SENDS_PER_SECOND", SENDS_PER_SECOND)
             .env("TERN_GATEWAY_SEND_BURST", SENDS_PER_SECOND)
             .env("TERN_GATEWAY_KEY_CALLS_PER_SECOND", SENDS_PER_SECOND);
+        for (name, value) in env {
+            builder = builder.env(name, value);
+        }
         if common.plain {
             builder = builder.plain_clients();
         }
@@ -216,6 +243,22 @@ impl Target {
             .platform
             .metric_of(Role::Gateway, "tern_gateway_sweep_found_total", &[]);
         Ok(Some(found.await? as u64))
+    }
+
+    /// What the nodes have given up under load so far.
+    pub async fn shed(&self) -> anyhow::Result<Shed> {
+        let mut shed = Shed::default();
+        let Some(own) = &self.own else { return Ok(shed) };
+        for level in &Level::ALL[1..] {
+            for role in [Role::Gateway, Role::Chat] {
+                let labels = [("what", level.name())];
+                *shed.0.entry(level.name()).or_default() += own
+                    .platform
+                    .metric_of(role, "tern_node_shed_total", &labels)
+                    .await?;
+            }
+        }
+        Ok(shed)
     }
 
     /// Bytes of WAL written so far.

@@ -1,0 +1,362 @@
+//! Twice as much as the platform can do: what giving way is worth.
+//!
+//! A load of everything at once: messages with read marks, typing, people who come and go before others' eyes. First the
+//! highest rate is looked for at which messages arrive in time on a platform that gives nothing up; then twice that is
+//! offered to it, and to one that gives way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tern_proto::v1::send_message::To;
+use tern_types::ChatId;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::Common;
+use super::line::{Heard, Line};
+use super::meter::{Clock, Latency};
+use super::people::{Person, make};
+use super::report::Report;
+use super::target::Target;
+
+/// A rate is sustained when messages arrive within this (p99), none is refused, and next to none is late.
+const IN_TIME_MS: f64 = 100.0;
+/// Of one rate while the highest is looked for.
+const PROBE: Duration = Duration::from_secs(5);
+/// The first rate that is tried, and how often the distance to the highest is halved.
+const FIRST_RATE: f64 = 250.0;
+const HALVINGS: u32 = 3;
+/// After each step, for what is under way to arrive.
+const LAST_WORDS: Duration = Duration::from_secs(60);
+/// Whoever has nothing to do looks again whether there is.
+const IDLE: Duration = Duration::from_millis(200);
+
+/// Twice the sustainable load, with and without giving way: latency of messages
+///
+/// Starts two platforms, one with --shedding off.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// People; each writes to one other
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(4..=8000))]
+    people: u32,
+    /// People whom each watches
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=256))]
+    watched: u32,
+    /// People who come or go, for each message
+    #[arg(long, default_value_t = 1.0)]
+    changes: f64,
+    /// Frames of typing, for each message
+    #[arg(long, default_value_t = 1.0)]
+    typing: f64,
+    /// Messages a second that are doubled, in place of looking for the highest rate that is sustained
+    #[arg(long)]
+    rate: Option<f64>,
+}
+
+pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
+    let rigid = Target::start(common, &[("TERN_SHEDDING", "off")]).await?;
+    let crowd = Crowd::gather(&rigid, common, &args).await?;
+    let sustained = match args.rate {
+        Some(rate) => rate,
+        None => crowd.highest_rate().await?,
+    };
+    let twice = sustained * 2.0;
+    let without = crowd.offer(twice, common.warm_up, common.measure).await?;
+    crowd.leave().await?;
+    rigid.leave().await?;
+
+    let crowd = Crowd::gather(target, common, &args).await?;
+    // Until the platform has found its level.
+    let warm_up = common.warm_up.max(Duration::from_secs(5));
+    let with = crowd.offer(twice, warm_up, common.measure).await?;
+    let shed = target.shed().await?;
+    crowd.leave().await?;
+
+    let title = format!(
+        "overload: {} people who watch {} each; a message with {} changes of presence and {} frames of typing, {}, {:.0} s",
+        args.people,
+        args.watched,
+        args.changes,
+        args.typing,
+        target.transport(),
+        common.measure.as_secs_f64()
+    );
+    let mut report = Report::new(title, target.settings().await?);
+    report.row("sustained: messages a second", sustained, "");
+    report.row("offered: messages a second", twice, "");
+    for (names, outcome) in [(WITHOUT, &without), (WITH, &with)] {
+        report.row(names[0], outcome.delivered_a_second(), "");
+        report.latency([names[1], names[2]], &outcome.to_delivered);
+        report.row(names[3], outcome.refused.load(Ordering::Relaxed) as f64, "");
+    }
+    report.noted("shed with it", shed.total(), "", shed.to_string());
+    if let Some((with, without)) = with.to_delivered.ms(0.99).zip(without.to_delivered.ms(0.99)) {
+        report.noted("p99 with / without", with / without, "", "bar: 0.2".to_owned());
+    }
+    for outcome in [&without, &with] {
+        let lost = outcome.missing();
+        if lost > 0 {
+            report.fault(format!("{lost} messages were lost"));
+        }
+    }
+    if let Some(found @ 1..) = target.sweep_found().await? {
+        report.fault(format!("the sweep found {found} rows"));
+    }
+    Ok(report)
+}
+
+const WITHOUT: [&str; 4] = [
+    "shedding off: delivered a second",
+    "shedding off: delivered p50",
+    "shedding off: delivered p99",
+    "shedding off: refused",
+];
+const WITH: [&str; 4] = [
+    "shedding on: delivered a second",
+    "shedding on: delivered p50",
+    "shedding on: delivered p99",
+    "shedding on: refused",
+];
+
+/// Messages that were sent within some time, however late they arrived.
+struct Step {
+    from: Duration,
+    until: Duration,
+    sent: AtomicU64,
+    refused: AtomicU64,
+    delivered: AtomicU64,
+    to_delivered: Latency,
+}
+
+impl Step {
+    fn new(from: Duration, until: Duration) -> Self {
+        Self {
+            from,
+            until,
+            sent: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            to_delivered: Latency::new(),
+        }
+    }
+
+    fn covers(&self, at: Duration) -> bool {
+        (self.from..self.until).contains(&at)
+    }
+
+    fn missing(&self) -> u64 {
+        let count = |what: &AtomicU64| what.load(Ordering::Relaxed);
+        count(&self.sent).saturating_sub(count(&self.refused) + count(&self.delivered))
+    }
+
+    fn delivered_a_second(&self) -> f64 {
+        self.delivered.load(Ordering::Relaxed) as f64 / (self.until - self.from).as_secs_f64()
+    }
+
+    fn in_time(&self) -> bool {
+        let refused = self.refused.load(Ordering::Relaxed);
+        refused == 0 && self.missing() == 0 && self.to_delivered.ms(0.99).is_some_and(|ms| ms < IN_TIME_MS)
+    }
+}
+
+/// What all devices share.
+struct Load {
+    clock: Clock,
+    body: u32,
+    /// Events a second of one person, as bits of an f64.
+    pace: AtomicU64,
+    /// Of such events, those that are messages and those that are changes; the rest is typing.
+    messages: f64,
+    changes: f64,
+    step: ArcSwap<Step>,
+    end: CancellationToken,
+}
+
+struct Crowd {
+    load: Arc<Load>,
+    people: f64,
+    running: JoinSet<anyhow::Result<()>>,
+}
+
+impl Crowd {
+    async fn gather(target: &Target, common: &Common, args: &Args) -> anyhow::Result<Self> {
+        // In pairs, each writing to the other.
+        let count = args.people as usize / 2 * 2;
+        let people = make(&target.back_end, count, 1).await?;
+        let events = 1.0 + args.changes + args.typing;
+        let load = Arc::new(Load {
+            clock: Clock::start(),
+            body: common.body,
+            pace: AtomicU64::new(0f64.to_bits()),
+            messages: 1.0 / events,
+            changes: args.changes / events,
+            step: ArcSwap::from_pointee(Step::new(Duration::ZERO, Duration::ZERO)),
+            end: CancellationToken::new(),
+        });
+        let mut running = JoinSet::new();
+        for (number, person) in people.iter().enumerate() {
+            let peer = people[number ^ 1].user;
+            let mut line = Line::open(&target.gateways, number, Person::device(person)?)
+                .await?
+                .reading(true);
+            let watched = (1..=args.watched as usize).map(|step| people[(number + step) % count].user);
+            line.watch(watched);
+            line.flush().await?;
+            let member = Member {
+                line,
+                load: load.clone(),
+                to: To::PeerUserId(peer.to_string()),
+                chat: ChatId::direct(person.user, peer),
+                active: true,
+                sent_at: Default::default(),
+            };
+            running.spawn(member.run());
+        }
+        let crowd = Self {
+            load,
+            people: count as f64,
+            running,
+        };
+        // Every chat is there before anything is measured.
+        crowd
+            .offer(crowd.people / 4.0, Duration::ZERO, Duration::from_secs(8))
+            .await?;
+        Ok(crowd)
+    }
+
+    /// Messages a second in all for that long, and what became of those after the warm-up.
+    async fn offer(&self, rate: f64, warm_up: Duration, measure: Duration) -> anyhow::Result<Arc<Step>> {
+        let from = self.load.clock.elapsed() + warm_up;
+        let step = Arc::new(Step::new(from, from + measure));
+        self.load.step.store(step.clone());
+        let pace = rate / self.people / self.load.messages;
+        self.load.pace.store(pace.to_bits(), Ordering::Relaxed);
+        sleep(warm_up + measure).await;
+        self.load.pace.store(0f64.to_bits(), Ordering::Relaxed);
+        let until = Instant::now() + LAST_WORDS;
+        while step.missing() > 0 && Instant::now() < until {
+            sleep(IDLE).await;
+        }
+        // Who is told to come back later, comes back.
+        sleep(IDLE * 2).await;
+        Ok(step)
+    }
+
+    async fn highest_rate(&self) -> anyhow::Result<f64> {
+        let mut low = 0.0;
+        let mut high = FIRST_RATE;
+        while self.sustains(high).await? {
+            (low, high) = (high, high * 2.0);
+        }
+        anyhow::ensure!(low > 0.0, "not even {FIRST_RATE} messages a second are sustained");
+        for _ in 0..HALVINGS {
+            let middle = (low + high) / 2.0;
+            if self.sustains(middle).await? {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    async fn sustains(&self, rate: f64) -> anyhow::Result<bool> {
+        Ok(self.offer(rate, PROBE / 2, PROBE).await?.in_time())
+    }
+
+    async fn leave(mut self) -> anyhow::Result<()> {
+        self.load.end.cancel();
+        while let Some(member) = self.running.join_next().await {
+            member??;
+        }
+        Ok(())
+    }
+}
+
+/// One person.
+struct Member {
+    line: Line,
+    load: Arc<Load>,
+    to: To,
+    chat: ChatId,
+    active: bool,
+    /// Without a result: when they were sent.
+    sent_at: std::collections::HashMap<String, Duration>,
+}
+
+impl Member {
+    async fn run(mut self) -> anyhow::Result<()> {
+        let mut heard = Vec::new();
+        let mut next = Instant::now();
+        loop {
+            tokio::select! {
+                came = self.line.hear(&mut heard) => { came?; self.take(&mut heard); }
+                () = sleep_until(next) => next = self.act(next),
+                () = self.load.end.cancelled() => return Ok(()),
+            }
+            self.line.flush().await?;
+        }
+    }
+
+    /// Does something, and says when the next thing is due.
+    fn act(&mut self, due: Instant) -> Instant {
+        let pace = f64::from_bits(self.load.pace.load(Ordering::Relaxed));
+        if pace <= 0.0 {
+            return Instant::now() + IDLE.mul_f64(0.5 + rand::random::<f64>());
+        }
+        let kind = rand::random::<f64>();
+        if kind < self.load.messages {
+            self.send();
+        } else if kind < self.load.messages + self.load.changes {
+            self.active = !self.active;
+            self.line.set_active(self.active);
+        } else {
+            self.line.type_in(self.chat);
+        }
+        // Poisson; who is behind, because the machine is, catches up a second's worth at most.
+        let wait = -(1.0 - rand::random::<f64>()).ln() / pace;
+        let behind = Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or(due);
+        due.max(behind) + Duration::from_secs_f64(wait.min(60.0))
+    }
+
+    fn send(&mut self) {
+        let at = self.load.clock.elapsed();
+        let request = self.line.say(&self.to, self.load.body, &self.load.clock);
+        self.sent_at.insert(request.to_string(), at);
+        let step = self.load.step.load();
+        if step.covers(at) {
+            step.sent.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn take(&mut self, heard: &mut Vec<Heard>) {
+        let step = self.load.step.load();
+        for heard in heard.drain(..) {
+            match heard {
+                Heard::Entry { content, .. } => {
+                    let Some(age) = self.load.clock.age(&content, self.load.body) else {
+                        continue;
+                    };
+                    if step.covers(self.load.clock.elapsed().saturating_sub(age)) {
+                        step.to_delivered.record(age);
+                        step.delivered.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Heard::Sent { request, .. } => drop(self.answered(&request)),
+                Heard::Refused { request, .. } => {
+                    if self.answered(&request).is_some_and(|at| step.covers(at)) {
+                        step.refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                Heard::Receipt { .. } | Heard::CaughtUp => {}
+            }
+        }
+    }
+
+    fn answered(&mut self, request: &[u8]) -> Option<Duration> {
+        self.sent_at.remove(std::str::from_utf8(request).ok()?)
+    }
+}
