@@ -16,6 +16,7 @@
 //! - [`traces`]: which messages are traced, and their spans here
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
 //! - [`public`], [`listener`], [`tls`]: what clients are served, and on which connections
+//! - [`deadline`]: how long a call may take
 //! - [`origins`], [`cors`]: which web sites' pages are served too
 //! - [`connection`], [`watchdog`]: the end of connections that take nothing
 //! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
@@ -28,6 +29,7 @@ pub mod codec;
 pub mod config;
 pub mod connection;
 pub mod cors;
+pub mod deadline;
 pub mod gateway;
 pub mod inbox_reader;
 pub mod item;

@@ -27,14 +27,12 @@ use crate::call_limits::CallLimits;
 use crate::connection::ClientAddress;
 use crate::methods::{self, Method, Target};
 use crate::nodes::{self, MAP_PATIENCE};
-use crate::{metrics, peek};
+use crate::{deadline, metrics, peek};
 
 /// A request of a client: the largest message fits many times.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// An answer of a node: a page of the largest entries.
 const MAX_RESPONSE_BYTES: usize = tern_node::links::MAX_LINK_MESSAGE_BYTES;
-/// A call that takes longer has lost its way.
-const DEADLINE: Duration = Duration::from_secs(30);
 /// How often a call is routed again.
 const REROUTES: usize = 3;
 /// Between two tries of a node that is behind this gateway's map.
@@ -228,9 +226,11 @@ impl ClientStreamingService<Bytes> for Call {
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
         let (proxy, method) = (self.proxy.clone(), self.method.clone());
         Box::pin(async move {
-            let answer = timeout(DEADLINE, proxy.call(&method, request)).await;
+            let deadline = deadline::of(request.metadata());
+            let answer = timeout(deadline, proxy.call(&method, request)).await;
             let answer = answer.unwrap_or_else(|_| {
-                Err(ApiError::new(ErrorReason::TimedOut, "the call took longer than 30 s").into())
+                let message = format!("the call took longer than {deadline:?}");
+                Err(ApiError::new(ErrorReason::TimedOut, message).into())
             });
             metrics::unary(
                 &method.path,

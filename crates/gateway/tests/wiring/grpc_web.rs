@@ -31,17 +31,19 @@ async fn answer(world: &World, head: &str, body: &[u8]) -> (String, String) {
 
 /// A call of a page of `origin`; of no page where there is none.
 async fn call(world: &World, origin: Option<&str>, credentials: &str, chat: ChatId) -> (String, String) {
+    let origin = origin.map(|origin| format!("origin: {origin}\r\n"));
+    call_with(world, &origin.unwrap_or_default(), credentials, chat).await
+}
+
+async fn call_with(world: &World, headers: &str, credentials: &str, chat: ChatId) -> (String, String) {
     let request = v1::GetChatRequest {
         chat_id: chat.to_string(),
         ..Default::default()
     };
     let message = request.encode_to_vec();
     let body = [&[0, 0, 0, 0, message.len() as u8], &message[..]].concat();
-    let origin = origin
-        .map(|origin| format!("origin: {origin}\r\n"))
-        .unwrap_or_default();
     let head = format!(
-        "POST {GET_CHAT} HTTP/1.1\r\ncontent-type: application/grpc-web+proto\r\n{origin}\
+        "POST {GET_CHAT} HTTP/1.1\r\ncontent-type: application/grpc-web+proto\r\n{headers}\
          authorization: Bearer {credentials}\r\n"
     );
     answer(world, &head, &body).await
@@ -152,4 +154,20 @@ async fn every_site_is_allowed_by_a_star_and_none_by_default() {
     );
     let world = World::start(&[]).await;
     assert!(ask(&world, APP).await.0.starts_with("http/1.1 403"));
+}
+
+#[tokio::test]
+async fn a_call_takes_no_longer_than_its_client_wants() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    world.owner("nobody", 2, true);
+    let (token, chat) = (world.token(user, device), ChatId::own(user));
+    // Without a node for its chat a call waits for one, and then says so.
+    for (headers, status) in [
+        ("grpc-timeout: 50m\r\n", "grpc-status: 4\r\n"),
+        ("", "grpc-status: 14\r\n"),
+    ] {
+        let (head, body) = call_with(&world, headers, &token, chat).await;
+        assert!(head.contains(status), "{headers}: {head}{body}");
+    }
 }
