@@ -50,7 +50,7 @@ impl Roles {
 
     /// Whether any of them keeps something in Postgres.
     pub fn need_postgres(&self) -> bool {
-        self.chat.is_some() || self.accounts.is_some()
+        self.chat.is_some() || self.accounts.is_some() || self.presence.is_some()
     }
 
     /// Starts them: who is asked before who asks.
