@@ -120,6 +120,7 @@ impl Config {
             send_burst: self.gateway_send_burst,
             ack_timeout: self.gateway_ack_timeout,
             sweep_grace: self.gateway_sweep_grace,
+            online_threshold: self.online_threshold,
             ..Settings::default()
         }
     }

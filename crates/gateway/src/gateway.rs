@@ -15,6 +15,7 @@ use crate::registry::{Handle, Registration, Registry};
 use crate::session::{CloseRequest, Settings};
 use crate::traces::Traces;
 use crate::watchdog::Watchdog;
+use crate::watches::Watches;
 
 /// See the module.
 pub struct Gateway {
@@ -23,6 +24,7 @@ pub struct Gateway {
     pub registry: Arc<Registry>,
     pub chats: Arc<ChatLinks>,
     pub presence: Arc<PresenceLinks>,
+    pub watches: Arc<Watches>,
     pub inboxes: InboxReader,
     pub verifier: Arc<Verifier>,
     pub watchdog: Arc<Watchdog>,
@@ -38,6 +40,7 @@ pub struct Registered {
     registration: Registration,
     presence: Arc<PresenceLinks>,
     chats: Arc<ChatLinks>,
+    watches: Arc<Watches>,
 }
 
 impl Gateway {
@@ -75,6 +78,7 @@ impl Gateway {
             registration,
             presence: self.presence.clone(),
             chats: self.chats.clone(),
+            watches: self.watches.clone(),
         })
     }
 }
@@ -91,6 +95,8 @@ impl Drop for Registered {
         if self.registration.end() {
             self.presence.ended(self.registration.handle());
         }
-        self.chats.session_ended(self.registration.handle().id);
+        let id = self.registration.handle().id;
+        self.chats.session_ended(id);
+        self.watches.ended(id);
     }
 }

@@ -15,6 +15,7 @@
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
 //! - [`traces`]: which messages are traced, and their spans here
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
+//! - [`watches`]: the people whom sessions look at
 //! - [`public`], [`listener`], [`tls`]: what clients are served, and on which connections
 //! - [`deadline`]: how long a call may take
 //! - [`origins`], [`cors`]: which web sites' pages are served too
@@ -53,6 +54,7 @@ pub mod sweep;
 pub mod tls;
 pub mod traces;
 pub mod watchdog;
+pub mod watches;
 pub mod websocket;
 
 pub use config::Config;

@@ -22,6 +22,8 @@ const WAKES_DEFERRED: &str = "tern_gateway_wakes_deferred_total";
 const REDRAINS: &str = "tern_gateway_redrains_total";
 const INBOX_READS: &str = "tern_gateway_inbox_reads_total";
 const SWEEP_FOUND: &str = "tern_gateway_sweep_found_total";
+const WATCHES: &str = "tern_gateway_watches";
+const PRESENCE_TOLD: &str = "tern_gateway_presence_told_total";
 const LINK_UP: &str = "tern_gateway_link_up";
 const REFUSED: &str = "tern_gateway_link_refused_total";
 const REROUTED: &str = "tern_gateway_rerouted_total";
@@ -64,6 +66,8 @@ pub(crate) fn describe() {
         SWEEP_FOUND,
         "Inbox rows that only the sweep found: each is a defect"
     );
+    describe_gauge!(WATCHES, "People whom sessions look at, once for each session");
+    describe_counter!(PRESENCE_TOLD, "Sessions that were told what somebody shows");
     describe_gauge!(LINK_UP, "1 while the link to a node is up, by role and node");
     describe_counter!(REFUSED, "Items that found no way to their chat's node, by kind");
     describe_counter!(REROUTED, "Items and calls that a node gave back as not its own");
@@ -126,6 +130,14 @@ pub(crate) fn wake_deferred() {
 
 pub(crate) fn redrained(cause: &'static str, sessions: usize) {
     counter!(REDRAINS, "cause" => cause).increment(sessions as u64);
+}
+
+pub(crate) fn watches(count: usize) {
+    gauge!(WATCHES).set(count as f64);
+}
+
+pub(crate) fn presence_told(sessions: usize) {
+    counter!(PRESENCE_TOLD).increment(sessions as u64);
 }
 
 pub(crate) fn inbox_read(ok: bool) {

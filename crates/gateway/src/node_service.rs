@@ -1,5 +1,6 @@
 //! What other nodes ask of a gateway.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tern_proto::internal::gateway_node_server::GatewayNode;
@@ -7,18 +8,20 @@ use tern_proto::internal::{
     CloseDevicesRequest, CloseDevicesResponse, PrivacyChangedRequest, PrivacyChangedResponse,
 };
 use tern_proto::v1::CloseCode;
-use tern_types::DeviceId;
+use tern_types::{DeviceId, UserId};
 use tonic::{Request, Response, Status};
 
 use crate::auth::Auth;
 use crate::presence_links::PresenceLinks;
 use crate::registry::Registry;
 use crate::session::CloseRequest;
+use crate::watches::Watches;
 
 /// See the module.
 pub struct NodeService {
     pub registry: Arc<Registry>,
     pub presence: Arc<PresenceLinks>,
+    pub watches: Arc<Watches>,
     pub auth: Arc<Auth>,
 }
 
@@ -56,9 +59,14 @@ impl GatewayNode for NodeService {
 
     async fn privacy_changed(
         &self,
-        _request: Request<PrivacyChangedRequest>,
+        request: Request<PrivacyChangedRequest>,
     ) -> Result<Response<PrivacyChangedResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let users = request.into_inner().users;
+        let changed = users.iter().map(|user| UserId::from_slice(&user.user_id));
+        let changed = changed.collect::<Result<HashSet<UserId>, _>>();
+        let changed = changed.map_err(|_| Status::invalid_argument("ids are 16 bytes"))?;
+        self.watches.privacy_changed(&changed);
+        Ok(Response::new(PrivacyChangedResponse {}))
     }
 }
 

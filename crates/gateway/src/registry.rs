@@ -1,7 +1,7 @@
 //! The sessions of this gateway, by id and by device. A registration is a value: dropped, the session is gone.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tern_types::{DeviceId, SessionId, Slot, Timestamp, UserId};
@@ -23,6 +23,8 @@ pub struct Handle {
     pub since: Timestamp,
     pub mailbox: Arc<Mailbox>,
     announced: AtomicBool,
+    /// The person's newest sign on it: milliseconds, negative once they left; 0: none.
+    sign: AtomicI64,
 }
 
 impl Handle {
@@ -34,6 +36,18 @@ impl Handle {
     /// Whether presence has known it.
     pub fn is_announced(&self) -> bool {
         self.announced.load(Ordering::Acquire)
+    }
+
+    /// The person is there since, or left then.
+    pub fn set_sign(&self, active: bool, at: Timestamp) {
+        let sign = if active { at.0 } else { -at.0 };
+        self.sign.store(sign, Ordering::Relaxed);
+    }
+
+    /// Whether the person is there, and when that was said; zero: never.
+    pub fn sign(&self) -> (bool, Timestamp) {
+        let sign = self.sign.load(Ordering::Relaxed);
+        (sign > 0, Timestamp(sign.abs()))
     }
 
     /// Presence knows it. True: for the first time.
@@ -96,6 +110,7 @@ impl Registry {
             since,
             mailbox,
             announced: AtomicBool::new(false),
+            sign: AtomicI64::new(0),
         });
         self.write(id).insert(id, handle.clone());
         metrics::sessions(self.count.fetch_add(1, Ordering::AcqRel) + 1);
@@ -230,7 +245,7 @@ mod tests {
             "over, before its stream knows"
         );
         assert_eq!(newer.handle().id, SessionId(7 << 32 | 2));
-        let waiting = match first.poll_take(&mut Context::from_waker(Waker::noop())) {
+        let waiting = match first.poll_take(&mut Context::from_waker(Waker::noop()), true) {
             Poll::Ready(waiting) => waiting,
             Poll::Pending => panic!("the older session was not told"),
         };

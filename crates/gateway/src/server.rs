@@ -25,6 +25,7 @@ use crate::proxy::Proxy;
 use crate::public::Public;
 use crate::registry::Registry;
 use crate::traces::Traces;
+use crate::watches::Watches;
 use crate::{Config, metrics, sweep};
 
 /// Devices reconnect no faster than this when a gateway drains, one after the other: what the other gateways' TLS
@@ -68,6 +69,7 @@ pub async fn start_bound(
         registry: registry.clone(),
         chats: ChatLinks::start(&ctx, registry.clone()),
         presence: PresenceLinks::start(&ctx, registry.clone(), config.gateway_drain_spread),
+        watches: Watches::start(&ctx, registry.clone()),
         inboxes: InboxReader::start(&ctx, registry.clone()),
         verifier,
         watchdog: Arc::default(),
@@ -91,6 +93,7 @@ pub async fn start_bound(
     routes.add_service(GatewayNodeServer::new(NodeService {
         registry: registry.clone(),
         presence: gateway.presence.clone(),
+        watches: gateway.watches.clone(),
         auth: auth.clone(),
     }));
 

@@ -155,6 +155,15 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         };
         let (handle, chats) = (registered.handle(), &self.gateway.chats);
         let refused = match effect {
+            Effect::Sign { active, at } => {
+                handle.set_sign(active, at);
+                self.gateway.presence.sign(handle);
+                None
+            }
+            Effect::Watch(users) => {
+                self.gateway.watches.watch(handle, users);
+                None
+            }
             Effect::ReadInbox => {
                 self.gateway.inboxes.ask(handle);
                 None
@@ -205,7 +214,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             self.apply(Event::Tick);
         }
         if !self.has_ended()
-            && let Poll::Ready(waiting) = self.mailbox.poll_take(cx)
+            && let Poll::Ready(waiting) = self.mailbox.poll_take(cx, self.out.is_empty())
         {
             news = true;
             if self.idle {
@@ -243,6 +252,9 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         for mail in waiting.mail {
             let _ends_afterwards = self.traced.answered(&mail);
             self.apply(Event::Mail(mail));
+        }
+        for (_, event) in waiting.seen {
+            self.apply(Event::Mail(Mail::Seen(event)));
         }
         if let Some(inbox) = waiting.swept {
             self.apply(Event::Mail(Mail::Swept(*inbox)));

@@ -32,6 +32,7 @@ pub enum Item {
     SetActive {
         active: bool,
     },
+    WatchPresence(Vec<String>),
     /// A kind that this version does not know.
     Unknown,
 }
@@ -80,6 +81,8 @@ pub enum Mail {
     InboxFailed,
     /// As Inbox, read by the sweep.
     Swept(Inbox),
+    /// What a watched person shows, or the answer to a WatchPresence.
+    Seen(Bytes),
 }
 
 /// Entries of a chat from where they were asked for.
@@ -159,6 +162,13 @@ pub enum Effect {
         user: UserId,
         device: DeviceId,
     },
+    /// The person came to the device, is there still, or left it: for presence.
+    Sign {
+        active: bool,
+        at: Timestamp,
+    },
+    /// The people whom the device watches from now on.
+    Watch(Vec<UserId>),
     ReadInbox,
     Send {
         reference: u64,

@@ -36,6 +36,8 @@ pub(super) struct Life {
     phase: Phase,
     identity: Option<Identity>,
     active: bool,
+    /// When presence was told that the person is there.
+    signed: Option<Timestamp>,
     warned: bool,
     heard: Timestamp,
     spoke: Timestamp,
@@ -60,6 +62,7 @@ impl Life {
             },
             identity: None,
             active: false,
+            signed: None,
             warned: false,
             heard: now,
             spoke: now,
@@ -153,6 +156,7 @@ impl Session {
             user: identity.user,
             device: identity.device,
         });
+        self.sign(now);
         self.reader.read_inbox_at(now + self.settings.announce_patience);
         self.wake_at(self.reader.due());
     }
@@ -173,7 +177,7 @@ impl Session {
             limits: Some(self.settings.limits()),
             server_time_ms: now.0,
             token_expires_at_ms: identity.expires_at.0,
-            activity_interval_ms: 0,
+            activity_interval_ms: Settings::millis(self.settings.activity_interval()),
         };
         self.put(server_event::Event::Opened(opened), now);
     }
@@ -223,8 +227,30 @@ impl Session {
     }
 
     pub(super) fn set_active(&mut self, active: bool, now: Timestamp) {
-        self.life.active = active;
-        self.heartbeat(0, now);
+        if active != self.life.active {
+            self.life.active = active;
+            self.life.signed = None;
+            self.heartbeat(0, now);
+            if !active {
+                self.effects.push(Effect::Sign { active, at: now });
+            }
+        }
+        self.sign(now);
+    }
+
+    /// The person is at the device, if it is active: presence is told, not more often than it matters.
+    pub(super) fn sign(&mut self, now: Timestamp) {
+        let told = self
+            .life
+            .signed
+            .is_some_and(|at| now.since(at) < self.settings.sign_every());
+        if self.life.active && !told {
+            self.life.signed = Some(now);
+            self.effects.push(Effect::Sign {
+                active: true,
+                at: now,
+            });
+        }
     }
 
     /// False: the stream has ended for sending far too much.

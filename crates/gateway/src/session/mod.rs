@@ -7,6 +7,7 @@
 //! - [`chats`]: what went to the device and what it acknowledged, chat by chat
 //! - [`duty`]: inbox rows, wakes, acknowledgements: what the device is still owed
 //! - [`catch_up`]: windows of a chat's log, paced by acknowledgements
+//! - [`watching`]: whom the device watches
 //! - [`gcra`], [`ranges`], [`settings`]: its tools
 
 pub mod catch_up;
@@ -18,6 +19,7 @@ pub mod lifecycle;
 pub mod ranges;
 pub mod sends;
 pub mod settings;
+pub mod watching;
 
 #[cfg(test)]
 mod properties;
@@ -38,6 +40,7 @@ pub use settings::Settings;
 
 use catch_up::Reader;
 use chats::Chats;
+use gcra::Gcra;
 use lifecycle::Life;
 use sends::Sends;
 
@@ -50,6 +53,7 @@ pub struct Session {
     sends: Sends,
     chats: Chats,
     reader: Reader,
+    watching: Gcra,
     /// Names of sends and windows: unique within the gateway's incarnation.
     last_reference: u32,
     /// Bytes put that the transport has not taken.
@@ -70,6 +74,7 @@ impl Session {
             sends: Sends::new(&settings),
             chats: Chats::default(),
             reader: Reader::default(),
+            watching: watching::rate(),
             last_reference: 0,
             unflushed: 0,
             effects: Vec::new(),
@@ -157,6 +162,7 @@ impl Session {
             Item::Reauthenticate(token) => self.reauthenticate(token, now),
             Item::Heartbeat { token } => self.heartbeat(token, now),
             Item::SetActive { active } => self.set_active(active, now),
+            Item::WatchPresence(users) => self.watch_presence(&users, now),
             Item::Unknown => {}
         }
     }
@@ -178,6 +184,7 @@ impl Session {
             Mail::Inbox(inbox) => self.inbox_read(inbox, now),
             Mail::InboxFailed => self.inbox_failed(now),
             Mail::Swept(inbox) => self.swept(inbox, now),
+            Mail::Seen(event) => self.put_bytes(event, now),
         }
     }
 

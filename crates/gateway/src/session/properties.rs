@@ -220,7 +220,11 @@ impl World {
             } => self.windows.push((reference, index(chat), from, limit)),
             Effect::SweepFound { .. } => self.swept_found += 1,
             Effect::End(error) => panic!("ended: {error:?}"),
-            Effect::Register { .. } | Effect::Send { .. } | Effect::Read { .. } => {}
+            Effect::Register { .. }
+            | Effect::Sign { .. }
+            | Effect::Watch(_)
+            | Effect::Send { .. }
+            | Effect::Read { .. } => {}
         }
     }
 

@@ -53,6 +53,7 @@ impl Refused {
 impl Session {
     pub(super) fn send(&mut self, message: v1::SendMessage, now: Timestamp) {
         let Some(user) = self.life.user() else { return };
+        self.sign(now);
         match self.checked(user, &message, now) {
             Ok(send) => {
                 let reference = self.next_reference();

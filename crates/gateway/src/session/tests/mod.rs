@@ -5,6 +5,7 @@ mod closing;
 mod duties;
 mod lifecycle;
 mod opening;
+mod presence;
 mod sends;
 
 use std::time::Duration;
