@@ -93,7 +93,11 @@ pub struct Admission {
 /// `day`: those of the last day and since when; of `asked`, the first have precedence.
 pub fn admit(day: &[(UserId, Timestamp)], asked: &[UserId], limit: usize, now: Timestamp) -> Admission {
     let known: HashSet<UserId> = day.iter().map(|(user, _)| *user).collect();
-    let mut new: Vec<UserId> = asked.iter().copied().filter(|user| !known.contains(user)).collect();
+    let mut new: Vec<UserId> = asked
+        .iter()
+        .copied()
+        .filter(|user| !known.contains(user))
+        .collect();
     let room = limit.saturating_sub(day.len());
     let limited = new.split_off(new.len().min(room));
     let oldest = day.iter().map(|(_, since)| *since).min().unwrap_or(now);

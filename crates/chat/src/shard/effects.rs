@@ -171,11 +171,7 @@ impl ShardEffects {
         let (loader, results) = (self.shared.loader.clone(), self.results.clone());
         let work = async move {
             let result = loader.load(chat, create, &requests).await;
-            let loaded = Event::Loaded {
-                chat,
-                number,
-                result,
-            };
+            let loaded = Event::Loaded { chat, number, result };
             let _ended = results.send(loaded).await;
         };
         tokio::spawn(work.in_current_span());

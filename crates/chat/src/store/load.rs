@@ -21,8 +21,16 @@ pub const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 macro_rules! blocked {
     ($one:literal, $other:literal) => {
         concat!(
-            "(EXISTS (SELECT FROM blocks WHERE user_id = ", $one, " AND blocked_id = ", $other, ")
-       OR EXISTS (SELECT FROM blocks WHERE user_id = ", $other, " AND blocked_id = ", $one, "))"
+            "(EXISTS (SELECT FROM blocks WHERE user_id = ",
+            $one,
+            " AND blocked_id = ",
+            $other,
+            ")
+       OR EXISTS (SELECT FROM blocks WHERE user_id = ",
+            $other,
+            " AND blocked_id = ",
+            $one,
+            "))"
         )
     };
 }

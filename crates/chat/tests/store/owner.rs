@@ -113,11 +113,7 @@ impl<'a> Owner<'a> {
                     } => {
                         let (pool, master) = (&self.store.pool, &self.store.master);
                         let result = Ok(load::chat(pool, master, chat, &requests).await.unwrap());
-                        events.push_back(Event::Loaded {
-                            chat,
-                            number,
-                            result,
-                        });
+                        events.push_back(Event::Loaded { chat, number, result });
                     }
                     Effect::Answer { origin, outcome } => self.answers.push((origin, outcome)),
                     Effect::Push { users, what, .. } => self.pushed.push((users, what)),

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tern_types::{ChatId, Seq, Slot, Timestamp, UserId};
 
+use super::commands::MAX_WAITING;
 use super::event::{Effect, Event, LoadError};
 use super::{SETTLE_AFTER, ShardState, schedule};
-use super::commands::MAX_WAITING;
 use crate::state::chat::{Chat, ChatKind, Snapshot, Stage};
 use crate::state::{Origin, Outcome, Refusal};
 

@@ -118,11 +118,7 @@ impl ShardState {
             } => self.delivered(chat, user, from, seq, now, out),
             Event::Read { chat, user, seq } => self.read(chat, user, seq, now, out),
             Event::BlocksChanged { origin, chat } => self.blocks_changed(origin, chat, out),
-            Event::Loaded {
-                chat,
-                number,
-                result,
-            } => self.loaded(chat, number, result, now, out),
+            Event::Loaded { chat, number, result } => self.loaded(chat, number, result, now, out),
             Event::JobDone(done) => self.job_done(done, now, out),
             Event::WakesDone { chat, upto, ok } => self.wakes_done(chat, upto, ok, now),
             Event::Recover { chat, low, high } => self.recover(chat, low, high, now, out),

@@ -48,11 +48,7 @@ impl Shard {
         });
         let number = load_number(&effects);
         let result = Ok(Some(self.snapshot()));
-        self.tell(Event::Loaded {
-            chat,
-            number,
-            result,
-        });
+        self.tell(Event::Loaded { chat, number, result });
     }
 
     /// The two in an empty chat.

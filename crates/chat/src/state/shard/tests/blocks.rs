@@ -25,11 +25,7 @@ impl Shard {
 
     fn ended(&mut self, number: u64, result: Result<Option<Snapshot>, LoadError>) -> Vec<Effect> {
         let chat = self.chat;
-        self.tell(Event::Loaded {
-            chat,
-            number,
-            result,
-        })
+        self.tell(Event::Loaded { chat, number, result })
     }
 
     /// The first of the two writes, also where there is no chat yet.
@@ -82,7 +78,10 @@ fn what_is_sent_after_a_block_is_decided_by_a_load_that_began_after_it() {
     let number = load_number(&shard.blocks_changed());
     let request = RequestId::random();
     shard.say(request);
-    assert!(matches!(shard.next(), (None, effects) if effects.is_empty()), "it waits");
+    assert!(
+        matches!(shard.next(), (None, effects) if effects.is_empty()),
+        "it waits"
+    );
     let effects = shard.load(number, true, &[request]);
     assert_eq!(answers(&effects), [(BLOCKER, &Outcome::Unchanged)]);
     let (job, effects) = shard.next();
@@ -104,7 +103,10 @@ fn a_load_that_began_before_the_block_does_not_count() {
         matches!(&effects[0], Effect::Load { create: Some(_), requests, .. } if requests.len() == 1),
         "it makes the chat too where there is none: {effects:?}"
     );
-    assert!(shard.load(before, false, &[request]).is_empty(), "nobody is told yet");
+    assert!(
+        shard.load(before, false, &[request]).is_empty(),
+        "nobody is told yet"
+    );
     assert!(shard.next().0.is_none());
     shard.load(after, true, &[request]);
     assert_eq!(answers(&shard.next().1), [(Origin::Call(8), &NOT_ACCEPTED)]);
@@ -116,7 +118,10 @@ fn what_is_being_committed_keeps_its_place_and_the_next_is_refused() {
     let (first, second) = (RequestId::random(), RequestId::random());
     shard.say(first);
     assert!(matches!(shard.next().0, Some(Job::Commit(_))));
-    assert!(shard.blocks_changed().is_empty(), "a load now might miss what is being committed");
+    assert!(
+        shard.blocks_changed().is_empty(),
+        "a load now might miss what is being committed"
+    );
     shard.say(second);
     let chat = shard.chat;
     let effects = shard.tell(Event::JobDone(JobDone::Commit(vec![(chat, Committed::Moved)])));
@@ -138,7 +143,10 @@ fn what_is_being_committed_keeps_its_place_and_the_next_is_refused() {
     assert_eq!(answers(&shard.next().1), [(Origin::Call(8), &NOT_ACCEPTED)]);
     // Rule 5.
     let effects = shard.say(first);
-    assert!(matches!(answers(&effects)[..], [(_, Outcome::Placed { .. })]), "{effects:?}");
+    assert!(
+        matches!(answers(&effects)[..], [(_, Outcome::Placed { .. })]),
+        "{effects:?}"
+    );
 }
 
 #[test]
@@ -152,7 +160,10 @@ fn a_refusal_by_what_is_remembered_is_looked_up_first() {
     assert!(job.is_none());
     let number = load_number(&effects);
     assert!(shard.load(number, false, &[request]).is_empty());
-    assert!(matches!(shard.next().0, Some(Job::Commit(_))), "unblocked meanwhile");
+    assert!(
+        matches!(shard.next().0, Some(Job::Commit(_))),
+        "unblocked meanwhile"
+    );
 }
 
 #[test]
@@ -169,8 +180,15 @@ fn whoever_changed_a_block_is_told_when_it_could_not_be_read() {
     let mut shard = Shard::new();
     let number = load_number(&shard.blocks_changed());
     let effects = shard.ended(number, Err(LoadError::Away));
-    assert_eq!(answers(&effects), [(BLOCKER, &Outcome::Refused(Refusal::STORE_AWAY))]);
-    assert_eq!((shard.state.chats(), shard.state.waiting()), (0, 0), "nothing is believed");
+    assert_eq!(
+        answers(&effects),
+        [(BLOCKER, &Outcome::Refused(Refusal::STORE_AWAY))]
+    );
+    assert_eq!(
+        (shard.state.chats(), shard.state.waiting()),
+        (0, 0),
+        "nothing is believed"
+    );
 
     let mut shard = Shard::new();
     shard.blocks_changed();
