@@ -82,7 +82,7 @@ pub enum Refusal {
     #[error("no user has the id {0}")]
     UserNotFound(UserId),
     /// Does not say who blocked whom.
-    #[error("the message is not accepted")]
+    #[error("this chat takes no messages")]
     NotAccepted,
     #[error("the request_id was used for something else")]
     RequestIdReused,
