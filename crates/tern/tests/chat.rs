@@ -180,9 +180,9 @@ async fn people_are_blocked_and_settings_made_by_typing() {
     alice.types("/block bob").await;
     alice.shows("bob is blocked").await;
     alice.types("/blocked").await;
-    alice.shows("blocked: bob").await;
+    alice.shows("blocked: Bob").await;
     bob.types("/chat alice").await;
-    bob.shows("chat with Alice").await;
+    bob.shows("Alice: hello").await;
     bob.types("are you there?").await;
     bob.shows("not accepted").await;
     alice.types("/unblock bob").await;
@@ -191,7 +191,7 @@ async fn people_are_blocked_and_settings_made_by_typing() {
     alice.shows("Bob: and now?").await;
 
     alice.types("/contacts bob").await;
-    alice.shows("contacts: bob").await;
+    alice.shows("contacts: Bob").await;
     alice.types("/forget bob").await;
     alice.shows("bob is no contact").await;
     alice.types("/contacts").await;
