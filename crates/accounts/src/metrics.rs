@@ -7,6 +7,7 @@ const REVOKED: &str = "tern_accounts_devices_revoked_total";
 const REFRESHES: &str = "tern_accounts_refreshes_total";
 const KEY_CHECKS: &str = "tern_accounts_key_checks_total";
 const UNFINISHED: &str = "tern_accounts_revocations_resumed_total";
+const STRANGERS: &str = "tern_accounts_new_strangers_total";
 const PEER_FAILURES: &str = "tern_accounts_peer_failures_total";
 
 /// Names and units for `/metrics`.
@@ -18,6 +19,10 @@ pub fn describe() {
     describe_counter!(
         UNFINISHED,
         "revocations that were finished later than by the call that began them"
+    );
+    describe_counter!(
+        STRANGERS,
+        "strangers that users asked to watch for the first time in a day, by outcome"
     );
     describe_counter!(PEER_FAILURES, "failed calls to other nodes, by call");
 }
@@ -40,6 +45,11 @@ pub(crate) fn key_check(outcome: &'static str) {
 
 pub(crate) fn revocation_resumed() {
     counter!(UNFINISHED).increment(1);
+}
+
+pub(crate) fn strangers(watched: usize, limited: usize) {
+    counter!(STRANGERS, "outcome" => "watched").increment(watched as u64);
+    counter!(STRANGERS, "outcome" => "limited").increment(limited as u64);
 }
 
 pub(crate) fn peer_failure(call: &'static str) {

@@ -1,5 +1,10 @@
-//! Calls to other nodes: any chat node, and all gateways.
+//! Calls to other nodes: any chat node, a chat's owner, and all gateways.
+//!
+//! - devices here; [`people`]: blocks, contacts, settings
 
+mod people;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -13,8 +18,10 @@ use tern_proto::internal::gateway_node_client::GatewayNodeClient;
 use tern_proto::internal::{CloseDevicesRequest, LinkDeviceRequest, UnlinkDeviceRequest};
 use tern_proto::v1::{CloseCode, ErrorReason};
 use tern_types::{DeviceId, UserId};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use crate::metrics;
 
@@ -22,54 +29,80 @@ use crate::metrics;
 const CHAT_CALL: Duration = Duration::from_secs(10);
 /// Attempts before the caller is told to come back: enough to find a node that lives while others restart.
 const CHAT_ATTEMPTS: usize = 4;
-/// One gateway's answer. Best effort: a gateway that does not answer re-checks its devices when they open streams.
+/// One gateway's answer. Best effort: a gateway that does not answer re-checks its devices when they open streams, and
+/// its watches every five minutes.
 const GATEWAY_CALL: Duration = Duration::from_secs(2);
 
 #[derive(Clone)]
 pub struct Peers {
     ctx: NodeContext,
-}
-
-#[derive(Clone, Copy)]
-enum ChatCall {
-    Link,
-    Unlink,
-}
-
-impl ChatCall {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Link => "link_device",
-            Self::Unlink => "unlink_device",
-        }
-    }
+    /// Room for chats whose next owner is waited for.
+    followed: Arc<Semaphore>,
 }
 
 impl Peers {
     pub fn new(ctx: NodeContext) -> Self {
-        Self { ctx }
+        Self {
+            ctx,
+            followed: people::room(),
+        }
     }
 
     /// Makes the device part of all its user's chats, and active. Done when it returns.
     pub async fn link_device(&self, user: UserId, device: DeviceId) -> Result<(), ApiError> {
-        self.chat(ChatCall::Link, user, device).await
+        let request = LinkDeviceRequest {
+            user_id: user.to_vec().into(),
+            device_id: device.to_vec().into(),
+        };
+        let linked = self.any_chat("link_device", CHAT_CALL, |mut client| {
+            let request = request.clone();
+            async move { client.link_device(request).await }
+        });
+        linked.await.map(drop)
     }
 
     /// Takes the device out of its user's chats.
     pub async fn unlink_device(&self, user: UserId, device: DeviceId) -> Result<(), ApiError> {
-        self.chat(ChatCall::Unlink, user, device).await
+        let request = UnlinkDeviceRequest {
+            user_id: user.to_vec().into(),
+            device_id: device.to_vec().into(),
+        };
+        let unlinked = self.any_chat("unlink_device", CHAT_CALL, |mut client| {
+            let request = request.clone();
+            async move { client.unlink_device(request).await }
+        });
+        unlinked.await.map(drop)
     }
 
-    /// Any chat node does; both calls are idempotent, so after a failure the next one is asked.
-    async fn chat(&self, call: ChatCall, user: UserId, device: DeviceId) -> Result<(), ApiError> {
+    /// Any chat node does; the calls are idempotent, so after a failure the next one is asked.
+    async fn any_chat<T, F, Fut>(
+        &self,
+        name: &'static str,
+        patience: Duration,
+        call: F,
+    ) -> Result<T, ApiError>
+    where
+        F: Fn(ChatNodeClient<Channel>) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
         let mut back_off = BackOff::default();
         for _ in 0..CHAT_ATTEMPTS {
-            let status = match self.try_chat(call, user, device).await {
-                Ok(()) => return Ok(()),
+            let attempt = async {
+                let map = self.ctx.map.current();
+                let node = map
+                    .any(Role::Chat)
+                    .ok_or_else(|| Status::unavailable("there is no chat node"))?;
+                let client = ChatNodeClient::new(self.ctx.channels.get(&node.address)?);
+                timeout(patience, call(client))
+                    .await
+                    .unwrap_or_else(|_| Err(late()))
+            };
+            let status = match attempt.await {
+                Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) => status,
             };
-            metrics::peer_failure(call.name());
-            tracing::warn!(call = call.name(), code = ?status.code(), message = status.message(), "chat node failed");
+            metrics::peer_failure(name);
+            tracing::warn!(call = name, code = ?status.code(), message = status.message(), "chat node failed");
             if !passes(&status) {
                 return Err(refusal(&status));
             }
@@ -78,55 +111,53 @@ impl Peers {
         Err(ApiError::unavailable("no chat node answers"))
     }
 
-    async fn try_chat(&self, call: ChatCall, user: UserId, device: DeviceId) -> Result<(), Status> {
-        let map = self.ctx.map.current();
-        let node = map
-            .any(Role::Chat)
-            .ok_or_else(|| Status::unavailable("there is no chat node"))?;
-        let mut client = ChatNodeClient::new(self.ctx.channels.get(&node.address)?);
-        let (user_id, device_id) = (user.to_vec().into(), device.to_vec().into());
-        let answer = async {
-            match call {
-                ChatCall::Link => client
-                    .link_device(LinkDeviceRequest { user_id, device_id })
-                    .await
-                    .map(drop),
-                ChatCall::Unlink => client
-                    .unlink_device(UnlinkDeviceRequest { user_id, device_id })
-                    .await
-                    .map(drop),
-            }
-        };
-        tokio::time::timeout(CHAT_CALL, answer)
-            .await
-            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
-    }
-
     /// Ends the device's streams, wherever they are.
     pub async fn close_device(&self, device: DeviceId, code: CloseCode) {
+        let request = CloseDevicesRequest {
+            device_ids: vec![device.to_vec().into()],
+            code: code.into(),
+        };
+        let told = self.tell_gateways("close_devices", |mut gateway| {
+            let request = request.clone();
+            async move { gateway.close_devices(request).await.map(drop) }
+        });
+        told.await;
+    }
+
+    /// All gateways at once, best effort.
+    async fn tell_gateways<F, Fut>(&self, name: &'static str, call: F)
+    where
+        F: Fn(GatewayNodeClient<Channel>) -> Fut,
+        Fut: Future<Output = Result<(), Status>>,
+    {
         let map = self.ctx.map.current();
-        let calls = map.nodes(Role::Gateway).iter().map(|node| async move {
-            if let Err(status) = self.close_on(node, device, code).await {
-                metrics::peer_failure("close_devices");
-                tracing::warn!(%device, gateway = node.name, code = ?status.code(), message = status.message(),
-                    "gateway could not be told to close a device's streams");
+        let calls = map.nodes(Role::Gateway).iter().map(|node| {
+            let call = &call;
+            async move {
+                if let Err(status) = self.tell_gateway(node, call).await {
+                    metrics::peer_failure(name);
+                    tracing::warn!(call = name, gateway = node.name, code = ?status.code(),
+                        message = status.message(), "gateway could not be told");
+                }
             }
         });
         join_all(calls).await;
     }
 
-    async fn close_on(&self, node: &Node, device: DeviceId, code: CloseCode) -> Result<(), Status> {
-        let mut client: GatewayNodeClient<Channel> =
-            GatewayNodeClient::new(self.ctx.channels.get(&node.address)?);
-        let request = CloseDevicesRequest {
-            device_ids: vec![device.to_vec().into()],
-            code: code.into(),
-        };
-        tokio::time::timeout(GATEWAY_CALL, client.close_devices(request))
+    async fn tell_gateway<F, Fut>(&self, node: &Node, call: &F) -> Result<(), Status>
+    where
+        F: Fn(GatewayNodeClient<Channel>) -> Fut,
+        Fut: Future<Output = Result<(), Status>>,
+    {
+        let client = GatewayNodeClient::new(self.ctx.channels.get(&node.address)?);
+        timeout(GATEWAY_CALL, call(client))
             .await
-            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
-            .map(drop)
+            .unwrap_or_else(|_| Err(late()))
     }
+}
+
+fn late() -> Status {
+    Status::deadline_exceeded("no answer in time")
 }
 
 /// Whether another attempt may succeed. `Unknown` and `Cancelled` are what a broken connection may look like.

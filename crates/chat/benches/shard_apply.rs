@@ -46,7 +46,7 @@ impl Shard {
             rounds: 0,
             effects: Vec::new(),
         };
-        for (chat, people) in shard.chats.clone() {
+        for (number, (chat, people)) in (1..).zip(shard.chats.clone()) {
             // Any first event has it loaded.
             shard.tell(Event::Recover {
                 chat,
@@ -55,6 +55,7 @@ impl Shard {
             });
             shard.tell(Event::Loaded {
                 chat,
+                number,
                 result: Ok(Some(empty(people))),
             });
         }
@@ -137,6 +138,7 @@ fn empty(people: [UserId; 2]) -> Snapshot {
         unsettled: None,
         placed: Vec::new(),
         looked_up: Vec::new(),
+        blocked: false,
         last_sent_at: Timestamp(1_000_000),
     }
 }

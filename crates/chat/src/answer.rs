@@ -73,6 +73,7 @@ fn send_error(refusal: &Refusal) -> v1::SendError {
     let code = match refusal {
         Refusal::NotAMember => SendErrorCode::NotAMember,
         Refusal::PeerNotFound | Refusal::UserNotFound(_) => SendErrorCode::PeerNotFound,
+        Refusal::NotAccepted => SendErrorCode::NotAccepted,
         Refusal::RequestIdReused => SendErrorCode::RequestIdReused,
         Refusal::RoleTooLow => SendErrorCode::NotAllowed,
         Refusal::NotAGroup | Refusal::GroupFull | Refusal::LastOwner | Refusal::Invalid(_) => {
@@ -100,7 +101,8 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
         Refusal::NotAMember => ErrorReason::ChatNotFound,
         Refusal::PeerNotFound | Refusal::UserNotFound(_) => ErrorReason::UserNotFound,
         Refusal::RequestIdReused => ErrorReason::RequestIdReused,
-        Refusal::RoleTooLow => ErrorReason::RoleTooLow,
+        // Only sends get it, whose answers are typed.
+        Refusal::NotAccepted | Refusal::RoleTooLow => ErrorReason::RoleTooLow,
         Refusal::NotAGroup => ErrorReason::NotAGroup,
         Refusal::GroupFull => ErrorReason::GroupFull,
         Refusal::LastOwner => ErrorReason::LastOwner,

@@ -93,10 +93,10 @@ pub async fn start(
         pushes: effects.fanout.spawn(effects.gateways.clone()),
     };
     let chats = ChatsService::new(writes.clone(), groups, pool.clone(), master.clone());
-    let inbox = InboxService::new(writes, pool.clone(), master);
+    let inbox = InboxService::new(writes.clone(), pool.clone(), master);
     routes
         .add_service(ChatLinkServer::new(link).max_decoding_message_size(MAX_LINK_MESSAGE_BYTES))
-        .add_service(ChatNodeServer::new(NodeService::new(pool)))
+        .add_service(ChatNodeServer::new(NodeService::new(writes, pool)))
         .add_service(ChatsServer::new(chats).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(InboxServer::new(inbox).max_decoding_message_size(MAX_REQUEST_BYTES));
     Ok(Running {

@@ -9,6 +9,7 @@
 //! ```
 //!
 //! - [`client`]: start here: [`Client::start`], send, read history, mark as read
+//! - [`privacy`]: blocks, contacts, and who sees the person
 //! - [`model`]: what the app sees: entries, chats, events
 //! - [`engine`]: the protocol as a pure function `apply(input, now) -> effects`
 //! - [`store`]: SQLite, one file a device
@@ -27,6 +28,7 @@ pub(crate) mod driver;
 pub mod engine;
 pub mod error;
 pub mod model;
+pub mod privacy;
 pub mod store;
 
 pub use api::Api;
@@ -37,3 +39,4 @@ pub use error::{CallError, ClientError};
 pub use model::{
     Chat, Credentials, Entry, Event, FailureCode, Mark, Outgoing, QueuedMessage, SendState, StopReason, To,
 };
+pub use privacy::{Audience, Privacy};

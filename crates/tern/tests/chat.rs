@@ -169,6 +169,45 @@ async fn two_people_chat_from_their_first_start_to_the_next() {
 }
 
 #[tokio::test]
+async fn people_are_blocked_and_settings_made_by_typing() {
+    let place = Place::new().await;
+    let mut bob = place.open(&["--user", "bob"]);
+    bob.shows("connected to").await;
+    let mut alice = place.open(&["--user", "alice", "--to", "bob"]);
+    alice.shows("chat with Bob").await;
+    alice.types("hello").await;
+    bob.shows("Alice: hello").await;
+    alice.types("/block bob").await;
+    alice.shows("bob is blocked").await;
+    alice.types("/blocked").await;
+    alice.shows("blocked: Bob").await;
+    bob.types("/chat alice").await;
+    bob.shows("Alice: hello").await;
+    bob.types("are you there?").await;
+    bob.shows("not accepted").await;
+    alice.types("/unblock bob").await;
+    alice.shows("bob is not blocked").await;
+    bob.types("and now?").await;
+    alice.shows("Bob: and now?").await;
+
+    alice.types("/contacts bob").await;
+    alice.shows("contacts: Bob").await;
+    alice.types("/forget bob").await;
+    alice.shows("bob is no contact").await;
+    alice.types("/contacts").await;
+    alice.shows("contacts: nobody").await;
+    alice.types("/privacy").await;
+    alice
+        .shows("seen online by contacts and people you wrote to; read receipts on")
+        .await;
+    alice.types("/privacy nobody receipts off").await;
+    alice.shows("seen online by nobody; read receipts off").await;
+    alice.types("/privacy receipts on").await;
+    alice.shows("seen online by nobody; read receipts on").await;
+    place.end().await;
+}
+
+#[tokio::test]
 async fn what_cannot_work_is_said_in_words() {
     let place = Place::new().await;
     let mut alice = place.open(&["--user", "alice"]);

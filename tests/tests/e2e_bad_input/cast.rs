@@ -74,9 +74,20 @@ impl Cast {
     fn value(&self, message: &str, field: &str, caller: Caller) -> Option<Value> {
         let text = |text: &dyn ToString| Some(Value::String(text.to_string()));
         match (message, field) {
-            ("ListDevicesRequest", "user_id") => text(&self.owner.id),
+            (
+                "ListDevicesRequest"
+                | "BlockRequest"
+                | "UnblockRequest"
+                | "ListBlockedRequest"
+                | "SetContactsRequest"
+                | "ListContactsRequest"
+                | "GetPrivacyRequest"
+                | "SetPrivacyRequest",
+                "user_id",
+            ) => text(&self.owner.id),
+            (_, "blocked_user_id") => text(&self.member.id),
             (_, "user_id") => text(&self.member.id),
-            (_, "user_ids" | "member_user_ids") => {
+            (_, "user_ids" | "member_user_ids" | "add_user_ids" | "remove_user_ids") => {
                 text(&self.member.id).map(|member| Value::List(vec![member]))
             }
             (_, "acting_user_id") if caller == Caller::BackEnd => text(&self.owner.id),

@@ -16,11 +16,13 @@ use crate::cast::{Caller, Cast};
 use crate::descriptors::{self, Leaf, leaves};
 use crate::hostile::{self, Hostile};
 
-/// Fields that only say what is asked for.
+/// Fields that only say what is asked for, or from which who is no user is left out.
 const NOT_STORED: &[&str] = &[
     "chat_id",
     "user_id",
     "user_ids",
+    "add_user_ids",
+    "remove_user_ids",
     "acting_user_id",
     "request_id",
     "page_token",
@@ -288,7 +290,7 @@ fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
     match leaf.name() {
         "chat_id" => reason == ErrorReason::ChatNotFound,
         "device_id" => reason == ErrorReason::DeviceNotFound,
-        "user_id" | "user_ids" | "member_user_ids" => {
+        "user_id" | "user_ids" | "member_user_ids" | "blocked_user_id" => {
             matches!(reason, ErrorReason::UserNotFound | ErrorReason::NotForDevices)
         }
         _ => true,

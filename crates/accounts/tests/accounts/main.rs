@@ -5,11 +5,14 @@
 mod linking;
 mod node;
 mod plans;
+mod privacy;
 mod refreshing;
 mod requests;
 mod revoking;
 mod secrets;
+mod spreading;
 mod users;
+mod watching;
 mod world;
 
 use std::time::Duration;

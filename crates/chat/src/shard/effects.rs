@@ -83,9 +83,10 @@ impl ShardEffects {
             match effect {
                 Effect::Load {
                     chat,
+                    number,
                     create,
                     requests,
-                } => self.load(chat, create, requests),
+                } => self.load(chat, number, create, requests),
                 Effect::Answer { origin, outcome } => {
                     traces.answered(origin, &outcome);
                     self.answer(origin, outcome);
@@ -162,11 +163,18 @@ impl ShardEffects {
         }
     }
 
-    fn load(&self, chat: ChatId, create: Option<(UserId, UserId)>, requests: Vec<(UserId, RequestId)>) {
+    fn load(
+        &self,
+        chat: ChatId,
+        number: u64,
+        create: Option<(UserId, UserId)>,
+        requests: Vec<(UserId, RequestId)>,
+    ) {
         let (loader, results) = (self.shared.loader.clone(), self.results.clone());
         let work = async move {
             let result = loader.load(chat, create, &requests).await;
-            let _ended = results.send(Event::Loaded { chat, result }).await;
+            let loaded = Event::Loaded { chat, number, result };
+            let _ended = results.send(loaded).await;
         };
         tokio::spawn(work.in_current_span());
     }

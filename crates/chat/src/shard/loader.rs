@@ -13,7 +13,7 @@ use crate::metrics;
 use crate::state::chat::Snapshot;
 use crate::state::shard::LoadError;
 use crate::store::is_away;
-use crate::store::load::{self, StoreError};
+use crate::store::load::{self, Direct, StoreError};
 use crate::store::seal::MasterKey;
 
 /// Loads that hang are given up: the store is away.
@@ -88,8 +88,10 @@ impl Loader {
         let (None, Some(people)) = (&snapshot, create) else {
             return Ok(Ok(snapshot));
         };
-        if !load::create_direct(pool, master, chat, people).await? {
-            return Ok(Err(LoadError::PeerNotFound));
+        match load::create_direct(pool, master, chat, people).await? {
+            Direct::There => {}
+            Direct::UserNotFound => return Ok(Err(LoadError::PeerNotFound)),
+            Direct::Blocked => return Ok(Err(LoadError::NotAccepted)),
         }
         load::chat(pool, master, chat, requests).await.map(Ok)
     }

@@ -34,8 +34,15 @@ pub enum Stage {
 pub struct Chat {
     pub id: ChatId,
     pub stage: Stage,
-    /// Loads under way.
-    pub loads: u32,
+    /// Loads under way whose results count, by their numbers.
+    pub loads: Vec<u64>,
+    /// Who make the chat where it does not exist, as one of these loads was told.
+    pub create: Option<(UserId, UserId)>,
+    /// Asked that the chat be loaded anew: by a load that begins after they asked.
+    reloads: Vec<Origin>,
+    /// That load is still to begin: a batch is under way.
+    stale: bool,
+    blocked: bool,
     kind: ChatKind,
     title: String,
     key: Option<ChatKey>,
@@ -73,7 +80,11 @@ impl Chat {
         Self {
             id,
             stage: Stage::Loading,
-            loads: 0,
+            loads: Vec::new(),
+            create: None,
+            reloads: Vec::new(),
+            stale: false,
+            blocked: false,
             kind: ChatKind::Group,
             title: String::new(),
             key: None,
@@ -111,6 +122,11 @@ impl Chat {
         self.head
     }
 
+    /// A direct chat of two people one of whom has blocked the other: it takes no messages.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
     pub fn member(&self, user: UserId) -> Option<&Member> {
         self.members.get(&user)
     }
@@ -140,6 +156,36 @@ impl Chat {
             && self.stage == Stage::Ready
     }
 
+    /// What is known of the chat counts no more, nor do loads that have begun; `origin` waits for the next one. What is
+    /// being committed was decided before.
+    pub fn distrust(&mut self, origin: Origin) {
+        self.reloads.push(origin);
+        self.loads.clear();
+        self.stale = true;
+    }
+
+    /// Whether a load is to begin now because of [`Self::distrust`]; the chat is [`Stage::Loading`] then.
+    pub fn reloads_now(&mut self) -> bool {
+        let now = self.stale && self.in_flight.is_none();
+        if now {
+            self.stage = Stage::Loading;
+        }
+        now
+    }
+
+    /// A load begins: it sees whatever was in the store before.
+    pub fn load_begins(&mut self, number: u64, create: Option<(UserId, UserId)>) {
+        self.stale = false;
+        self.create = create.or(self.create);
+        self.loads.push(number);
+    }
+
+    /// A load has ended. False: it does not count.
+    pub fn load_ended(&mut self, number: u64) -> bool {
+        let counts = self.loads.iter().position(|load| *load == number);
+        counts.map(|place| self.loads.swap_remove(place)).is_some()
+    }
+
     /// The requests that a load should look for.
     pub fn requests(&self) -> Vec<(UserId, RequestId)> {
         self.queue
@@ -148,9 +194,11 @@ impl Chat {
             .collect()
     }
 
-    /// Takes over what the store says; answers what turned out to be placed already.
+    /// Takes over what the store says; answers what turned out to be placed already, and who waited for a reload.
     pub fn load(&mut self, snapshot: Snapshot) -> Vec<(Origin, Outcome)> {
         self.stage = Stage::Ready;
+        self.create = None;
+        self.blocked = snapshot.blocked;
         self.kind = snapshot.kind;
         self.title = snapshot.title;
         self.key = Some(snapshot.key);
@@ -171,10 +219,11 @@ impl Chat {
                 member.last_sent = member.last_sent.max(placed.seq);
             }
         }
-        let answers = self.answer_placed(&snapshot.placed, &snapshot.looked_up);
+        let mut answers = self.answer_placed(&snapshot.placed, &snapshot.looked_up);
         for (user, request, placed) in snapshot.placed {
             self.recent.insert(user, request, Known::Placed(placed));
         }
+        answers.extend(self.reloads.drain(..).map(|origin| (origin, Outcome::Unchanged)));
         answers
     }
 

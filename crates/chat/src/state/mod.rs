@@ -81,6 +81,9 @@ pub enum Refusal {
     PeerNotFound,
     #[error("no user has the id {0}")]
     UserNotFound(UserId),
+    /// Does not say who blocked whom.
+    #[error("this chat takes no messages")]
+    NotAccepted,
     #[error("the request_id was used for something else")]
     RequestIdReused,
     #[error("the member's role does not allow this")]

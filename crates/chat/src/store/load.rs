@@ -17,11 +17,37 @@ use crate::state::recent::Placed;
 
 pub const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-pub const CHAT: &str = "
+/// Whether one of the two has blocked the other, of the columns or parameters that hold them.
+macro_rules! blocked {
+    ($one:literal, $other:literal) => {
+        concat!(
+            "(EXISTS (SELECT FROM blocks WHERE user_id = ",
+            $one,
+            " AND blocked_id = ",
+            $other,
+            ")
+       OR EXISTS (SELECT FROM blocks WHERE user_id = ",
+            $other,
+            " AND blocked_id = ",
+            $one,
+            "))"
+        )
+    };
+}
+
+/// Only direct chats name two people, so no other is blocked.
+pub const CHAT: &str = concat!(
+    "
 SELECT c.kind, c.title, c.wrapped_key, h.head_seq, h.head_ordinal,
-       (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled
+       (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled,
+       ",
+    blocked!("c.user_low", "c.user_high"),
+    " AS blocked
 FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id
-WHERE c.chat_id = $1";
+WHERE c.chat_id = $1"
+);
+
+pub const BLOCKED: &str = concat!("SELECT ", blocked!("$1", "$2"));
 
 /// The newest requests, and those that wait for an answer however old they are (rule 5).
 pub const PLACED: &str = concat!(
@@ -111,20 +137,35 @@ pub async fn chat(
             .unwrap_or_default(),
         placed,
         looked_up: requests.to_vec(),
+        blocked: row.try_get("blocked")?,
     }))
 }
 
-/// Makes the direct chat of two people unless it exists. False: one of them does not.
+/// What came of [`create_direct`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direct {
+    /// It is there now, or was before.
+    There,
+    UserNotFound,
+    /// One of the two has blocked the other: nothing was made.
+    Blocked,
+}
+
+/// Makes the direct chat of two people unless it exists.
 pub async fn create_direct(
     pool: &PgPool,
     master: &MasterKey,
     chat: ChatId,
     people: (UserId, UserId),
-) -> Result<bool, StoreError> {
+) -> Result<Direct, StoreError> {
     let mut tx = pool.begin().await?;
     let users = [people.0.min(people.1), people.0.max(people.1)];
     if share_users(&mut tx, &users).await?.is_some() {
-        return Ok(false);
+        return Ok(Direct::UserNotFound);
+    }
+    let blocked = sqlx::query_scalar(BLOCKED).bind(users[0].0).bind(users[1].0);
+    if blocked.fetch_one(&mut *tx).await? {
+        return Ok(Direct::Blocked);
     }
     let new = NewChat {
         chat,
@@ -137,7 +178,7 @@ pub async fn create_direct(
         add_members(&mut tx, chat, &users, 1, Role::Member).await?;
     }
     tx.commit().await?;
-    Ok(true)
+    Ok(Direct::There)
 }
 
 /// What came of [`create_group`].

@@ -8,6 +8,7 @@
 //! - [`entries`]: windows for devices, history for people
 //! - [`listing`]: chats as their members see them
 //! - [`devices`]: a device joins or leaves its user's chats
+//! - [`written`]: who has written to whom
 //! - [`seal`]: bodies at rest
 
 pub mod ack;
@@ -18,6 +19,7 @@ pub mod listing;
 pub mod load;
 pub mod seal;
 pub mod settle;
+pub mod written;
 
 use sqlx::error::ErrorKind;
 

@@ -109,11 +109,8 @@ impl Store {
 
     pub async fn direct(&self, a: UserId, b: UserId) -> Known {
         let chat = ChatId::direct(a, b);
-        assert!(
-            load::create_direct(&self.pool, &self.master, chat, (a, b))
-                .await
-                .unwrap()
-        );
+        let made = load::create_direct(&self.pool, &self.master, chat, (a, b)).await;
+        assert_eq!(made.unwrap(), load::Direct::There);
         self.load(chat).await
     }
 

@@ -110,10 +110,15 @@ impl<'a> Owner<'a> {
             let job = self.state.next_job(now, &mut out);
             for effect in out.drain(..) {
                 match effect {
-                    Effect::Load { chat, requests, .. } => {
+                    Effect::Load {
+                        chat,
+                        number,
+                        requests,
+                        ..
+                    } => {
                         let (pool, master) = (&self.store.pool, &self.store.master);
                         let result = Ok(load::chat(pool, master, chat, &requests).await.unwrap());
-                        events.push_back(Event::Loaded { chat, result });
+                        events.push_back(Event::Loaded { chat, number, result });
                     }
                     Effect::Answer { origin, outcome } => self.answers.push((origin, outcome)),
                     Effect::Push { users, what, .. } => self.pushed.push((users, what)),

@@ -2,7 +2,7 @@
 //! empty must not keep a sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
-use tern_chat::store::{ack, commit, devices, entries, listing, load, settle};
+use tern_chat::store::{ack, commit, devices, entries, listing, load, settle, written};
 use tern_types::Seq;
 
 use crate::harness::Store;
@@ -20,6 +20,8 @@ const HOT: &[(&str, &str)] = &[
     ("ack", ack::ACK),
     ("reads", ack::READS),
     ("load chat", load::CHAT),
+    ("blocked", load::BLOCKED),
+    ("have written", written::HAVE_WRITTEN),
     ("load placed", load::PLACED),
     ("window", entries::UPWARDS),
     ("history", entries::DOWNWARDS),

@@ -1,5 +1,7 @@
 //! What a typed line means.
 
+use tern_client::Audience;
+
 /// A typed line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -17,11 +19,28 @@ pub enum Command {
     Title(String),
     Who,
     Chats,
+    Block(String),
+    Unblock(String),
+    Blocked,
+    /// Become contacts; nobody: who they are is asked.
+    Contacts(Vec<String>),
+    Forget(String),
+    /// Empty: asks.
+    Privacy(Vec<Setting>),
     Help,
     Quit,
     Nothing,
     /// Not understood: what to say about it.
     Wrong(String),
+}
+
+/// One of the person's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// Who sees them online and last seen.
+    SeenBy(Audience),
+    /// Whether others are told how far they have read.
+    ReadReceipts(bool),
 }
 
 /// What can be typed.
@@ -37,6 +56,18 @@ pub const HELP: &[(&str, &str)] = &[
     ("/leave", "leave this group"),
     ("/who", "who is in this chat"),
     ("/chats", "all chats"),
+    ("/block bob", "no messages between you and bob any more"),
+    ("/unblock bob", "the opposite"),
+    ("/blocked", "whom you have blocked"),
+    (
+        "/contacts bob carol",
+        "let them see you (without names: who they are)",
+    ),
+    ("/forget bob", "bob is no contact any more"),
+    (
+        "/privacy nobody receipts off",
+        "who sees you online: everyone, contacts or nobody; whether others are told what you read (alone: as it is)",
+    ),
     ("/quit", "leave this program"),
     ("//text", "a message that begins with a /"),
 ];
@@ -77,6 +108,12 @@ impl Command {
             "remove" => one(Self::Remove),
             "title" => one(Self::Title),
             "leave" => Self::Leave,
+            "block" => one(Self::Block),
+            "unblock" => one(Self::Unblock),
+            "blocked" => Self::Blocked,
+            "contacts" => Self::Contacts(words),
+            "forget" => one(Self::Forget),
+            "privacy" => settings(&words).map_or_else(|| Self::wrong(word), Self::Privacy),
             "who" => Self::Who,
             "chats" => Self::Chats,
             "help" | "h" | "?" => Self::Help,
@@ -94,6 +131,25 @@ impl Command {
             None => Self::Wrong(format!("there is no /{word}; /help says what there is")),
         }
     }
+}
+
+fn settings(words: &[String]) -> Option<Vec<Setting>> {
+    let mut words = words.iter().map(String::as_str);
+    let mut settings = Vec::new();
+    while let Some(word) = words.next() {
+        settings.push(match word {
+            "everyone" => Setting::SeenBy(Audience::Everyone),
+            "contacts" => Setting::SeenBy(Audience::Contacts),
+            "nobody" => Setting::SeenBy(Audience::Nobody),
+            "receipts" => match words.next() {
+                Some("on") => Setting::ReadReceipts(true),
+                Some("off") => Setting::ReadReceipts(false),
+                _ => return None,
+            },
+            _ => return None,
+        });
+    }
+    Some(settings)
 }
 
 /// Words, those in quotes as one; commas between names may be there or not.
@@ -140,6 +196,23 @@ mod tests {
             ),
             ("/add dave erin", Command::Add(vec!["dave".into(), "erin".into()])),
             ("/title Tea and cake", Command::Title("Tea and cake".into())),
+            ("/block bob", Command::Block("bob".into())),
+            ("/unblock bob", Command::Unblock("bob".into())),
+            ("/blocked", Command::Blocked),
+            ("/contacts", Command::Contacts(vec![])),
+            (
+                "/contacts bob, carol",
+                Command::Contacts(vec!["bob".into(), "carol".into()]),
+            ),
+            ("/forget bob", Command::Forget("bob".into())),
+            ("/privacy", Command::Privacy(vec![])),
+            (
+                "/privacy receipts off everyone",
+                Command::Privacy(vec![
+                    Setting::ReadReceipts(false),
+                    Setting::SeenBy(Audience::Everyone),
+                ]),
+            ),
             ("/q", Command::Quit),
         ];
         for (line, command) in cases {
@@ -149,7 +222,17 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_an_example() {
-        for line in ["/group", "/group lunch", "/chat", "/add", "/nonsense", "/"] {
+        for line in [
+            "/group",
+            "/group lunch",
+            "/chat",
+            "/add",
+            "/block",
+            "/privacy friends",
+            "/privacy receipts",
+            "/nonsense",
+            "/",
+        ] {
             assert!(matches!(Command::parse(line), Command::Wrong(_)), "{line:?}");
         }
         let Command::Wrong(text) = Command::parse("/group lunch") else {

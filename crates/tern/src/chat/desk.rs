@@ -1,5 +1,9 @@
 //! Between keyboard and client: carries out what was typed, keeps the view up to date. Whatever waits for the server
 //! runs beside it, so that typing never does.
+//!
+//! - [`privacy`]: blocks, contacts, settings; the rest here
+
+mod privacy;
 
 use std::collections::HashMap;
 
@@ -259,6 +263,12 @@ impl Desk {
                 };
                 client.api().update_chat(request).await.map(drop)
             }),
+            Command::Block(name) => self.block(name),
+            Command::Unblock(name) => self.unblock(name),
+            Command::Blocked => self.blocked(),
+            Command::Contacts(people) => self.contacts(people),
+            Command::Forget(name) => self.forget(name),
+            Command::Privacy(settings) => self.privacy(settings),
             Command::Who => self.who(),
             Command::Chats => self.list(),
             Command::Help => return Outcome::Help,

@@ -199,6 +199,9 @@ impl Chat {
         match command {
             Command::Send(entry) => {
                 self.member(entry.sender).ok_or(Refusal::NotAMember)?;
+                if self.is_blocked() {
+                    return Err(Refusal::NotAccepted);
+                }
                 Ok(Some((entry.clone(), None)))
             }
             Command::Change(change) => match change::permit(self, change)? {

@@ -15,7 +15,7 @@ use crate::state::{Origin, Outcome, Refusal};
 /// Read marks gather this long before they are written.
 const READ_MARKS_AFTER: Duration = Duration::from_secs(1);
 /// Commands that wait in a shard: some seconds of work. More are refused at once, and clients come again.
-const MAX_WAITING: usize = 16_384;
+pub(super) const MAX_WAITING: usize = 16_384;
 /// Commands that wait for one chat: sixteen batches. A hotter group is slowed down before it slows others.
 pub(super) const MAX_WAITING_OF_CHAT: usize = 1024;
 /// Bytes of the commands that wait in a shard: sixteen commits. A count alone would let 4 GiB wait.
@@ -77,8 +77,8 @@ impl ShardState {
         let answer = chat.enqueue(origin, command, [room, room_of_chat]);
         // After the command is in the queue: the load looks for its request too. A load that is under way may have been
         // asked for by somebody who could not make the chat.
-        if chat.stage == Stage::Loading && (chat.loads == 0 || create.is_some()) {
-            load(chat, create, out);
+        if chat.stage == Stage::Loading && (chat.loads.is_empty() || create.is_some()) {
+            load(&mut self.loads, chat, create, out);
         }
         match answer {
             Some(outcome) => out.push(Effect::Answer { origin, outcome }),

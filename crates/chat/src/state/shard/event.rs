@@ -46,8 +46,15 @@ pub enum Event {
         user: UserId,
         seq: Seq,
     },
+    /// Two people have blocked or unblocked each other: their direct chat is loaded anew, and `origin` told when it is.
+    BlocksChanged {
+        origin: Origin,
+        chat: ChatId,
+    },
+    /// `number`: of the [`Effect::Load`].
     Loaded {
         chat: ChatId,
+        number: u64,
         result: Result<Option<Snapshot>, LoadError>,
     },
     JobDone(JobDone),
@@ -75,6 +82,8 @@ pub enum LoadError {
     /// Its turn did not come.
     Overloaded,
     PeerNotFound,
+    /// The chat does not exist, and one of the two has blocked the other.
+    NotAccepted,
 }
 
 /// What is to be done, at once and in order.
@@ -83,6 +92,8 @@ pub enum Effect {
     /// Read the chat in one snapshot; make it first where `create` names the two people and it does not exist.
     Load {
         chat: ChatId,
+        /// No other load of the shard has it.
+        number: u64,
         create: Option<(UserId, UserId)>,
         requests: Vec<(UserId, RequestId)>,
     },

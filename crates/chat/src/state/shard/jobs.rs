@@ -45,7 +45,7 @@ impl ShardState {
             };
             let (batch, answers) = chat.take_batch(room, now);
             if batch.is_none() && chat.stage == Stage::Loading {
-                load(chat, None, out);
+                load(&mut self.loads, chat, None, out);
             }
             self.answer(answers, out);
             match batch {

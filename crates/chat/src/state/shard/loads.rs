@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tern_types::{ChatId, Seq, Slot, Timestamp, UserId};
 
+use super::commands::MAX_WAITING;
 use super::event::{Effect, Event, LoadError};
 use super::{SETTLE_AFTER, ShardState, schedule};
-use crate::state::chat::{Chat, Snapshot, Stage};
-use crate::state::{Outcome, Refusal};
+use crate::state::chat::{Chat, ChatKind, Snapshot, Stage};
+use crate::state::{Origin, Outcome, Refusal};
 
 /// A chat that nobody used for so long is forgotten.
 const IDLE: Duration = Duration::from_secs(300);
@@ -25,12 +26,16 @@ impl ShardState {
         }
         self.held_count += 1;
         self.held.entry(id).or_default().push(event);
-        self.chats.entry(id).or_insert_with(|| load_new(id, now, out));
+        let loads = &mut self.loads;
+        self.chats
+            .entry(id)
+            .or_insert_with(|| load_new(loads, id, now, out));
     }
 
     pub(super) fn loaded(
         &mut self,
         id: ChatId,
+        number: u64,
         result: Result<Option<Snapshot>, LoadError>,
         now: Timestamp,
         out: &mut Vec<Effect>,
@@ -38,13 +43,12 @@ impl ShardState {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };
-        chat.loads = chat.loads.saturating_sub(1);
-        if chat.stage != Stage::Loading {
+        if !chat.load_ended(number) || chat.stage != Stage::Loading {
             return;
         }
         let refusal = match result {
             // A load that may make the chat is still under way.
-            Ok(None) if chat.loads > 0 => return,
+            Ok(None) if !chat.loads.is_empty() => return,
             Ok(Some(snapshot)) => {
                 let answers = chat.load(snapshot);
                 if chat.unsettled.is_some() && chat.settling.is_none() {
@@ -61,6 +65,7 @@ impl ShardState {
             }
             Ok(None) => Refusal::NotAMember,
             Err(LoadError::PeerNotFound) => Refusal::PeerNotFound,
+            Err(LoadError::NotAccepted) => Refusal::NotAccepted,
             Err(LoadError::Away) => Refusal::STORE_AWAY,
             Err(LoadError::Overloaded) => Refusal::OVERLOADED,
         };
@@ -72,7 +77,7 @@ impl ShardState {
 
     pub(super) fn recover(&mut self, id: ChatId, low: Seq, high: Seq, now: Timestamp, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id) else {
-            self.chats.insert(id, load_new(id, now, out));
+            self.chats.insert(id, load_new(&mut self.loads, id, now, out));
             return;
         };
         if chat.stage == Stage::Loading || chat.settling.is_some() {
@@ -82,9 +87,33 @@ impl ShardState {
         if high > chat.head() && chat.waiting() == 0 {
             // Another owner committed: what is believed of this chat is stale.
             chat.stage = Stage::Loading;
-            load(chat, None, out);
+            load(&mut self.loads, chat, None, out);
         } else if chat.settle_at.is_none() {
             schedule(&mut self.settle_due, chat, now);
+        }
+    }
+
+    /// A chat that is not in memory is loaded on its next use, and so from what the store has now.
+    pub(super) fn blocks_changed(&mut self, origin: Origin, id: ChatId, out: &mut Vec<Effect>) {
+        let outcome = match self.chats.get_mut(&id) {
+            Some(_) if self.waiting >= MAX_WAITING => Outcome::Refused(Refusal::OVERLOADED),
+            Some(chat) if chat.stage == Stage::Loading || chat.kind() == ChatKind::Direct => {
+                self.waiting += 1;
+                chat.distrust(origin);
+                self.reload_if_stale(id, out);
+                return;
+            }
+            Some(_) | None => Outcome::Unchanged,
+        };
+        out.push(Effect::Answer { origin, outcome });
+    }
+
+    /// Begins the load that somebody waits for, unless a batch is under way.
+    pub(super) fn reload_if_stale(&mut self, id: ChatId, out: &mut Vec<Effect>) {
+        if let Some(chat) = self.chats.get_mut(&id)
+            && chat.reloads_now()
+        {
+            load(&mut self.loads, chat, None, out);
         }
     }
 
@@ -123,17 +152,25 @@ impl ShardState {
     }
 }
 
-fn load_new(id: ChatId, now: Timestamp, out: &mut Vec<Effect>) -> Chat {
+fn load_new(loads: &mut u64, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) -> Chat {
     let mut chat = Chat::loading(id, now);
-    load(&mut chat, None, out);
+    load(loads, &mut chat, None, out);
     chat
 }
 
-pub(super) fn load(chat: &mut Chat, create: Option<(UserId, UserId)>, out: &mut Vec<Effect>) {
-    chat.loads += 1;
+/// `loads`: how many the shard has begun.
+pub(super) fn load(
+    loads: &mut u64,
+    chat: &mut Chat,
+    create: Option<(UserId, UserId)>,
+    out: &mut Vec<Effect>,
+) {
+    *loads += 1;
+    chat.load_begins(*loads, create);
     out.push(Effect::Load {
         chat: chat.id,
-        create,
+        number: *loads,
+        create: chat.create,
         requests: chat.requests(),
     });
 }

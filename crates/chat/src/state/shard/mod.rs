@@ -51,6 +51,8 @@ pub struct ShardState {
     busy: bool,
     last_was_commit: bool,
     swept_at: Timestamp,
+    /// Loads begun so far.
+    loads: u64,
 }
 
 impl ShardState {
@@ -115,7 +117,8 @@ impl ShardState {
                 seq,
             } => self.delivered(chat, user, from, seq, now, out),
             Event::Read { chat, user, seq } => self.read(chat, user, seq, now, out),
-            Event::Loaded { chat, result } => self.loaded(chat, result, now, out),
+            Event::BlocksChanged { origin, chat } => self.blocks_changed(origin, chat, out),
+            Event::Loaded { chat, number, result } => self.loaded(chat, number, result, now, out),
             Event::JobDone(done) => self.job_done(done, now, out),
             Event::WakesDone { chat, upto, ok } => self.wakes_done(chat, upto, ok, now),
             Event::Recover { chat, low, high } => self.recover(chat, low, high, now, out),

@@ -63,7 +63,7 @@ impl ShardState {
             }
             Committed::Behind => {
                 let answers = chat.behind();
-                load(chat, None, out);
+                load(&mut self.loads, chat, None, out);
                 answers
             }
             Committed::Refused(refusal) => chat.refused(&refusal),
@@ -76,6 +76,7 @@ impl ShardState {
             }
         };
         self.answer(answers, out);
+        self.reload_if_stale(id, out);
         self.mark_due(id);
     }
 
@@ -124,6 +125,7 @@ impl ShardState {
             }
             self.write_read(id, user, seq, now);
         }
+        self.reload_if_stale(id, out);
         self.mark_due(id);
     }
 

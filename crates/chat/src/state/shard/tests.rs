@@ -1,5 +1,7 @@
 //! Rules that the shard's state keeps by the order of what it does.
 
+mod blocks;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +46,13 @@ impl Shard {
             low: Seq(1),
             high: Seq(1),
         });
-        assert!(matches!(effects.as_slice(), [Effect::Load { .. }]), "{effects:?}");
+        let number = load_number(&effects);
+        let result = Ok(Some(self.snapshot()));
+        self.tell(Event::Loaded { chat, number, result });
+    }
+
+    /// The two in an empty chat.
+    fn snapshot(&self) -> Snapshot {
         let member = |user| {
             (
                 user,
@@ -56,7 +64,7 @@ impl Shard {
                 Watermark::default(),
             )
         };
-        let snapshot = Snapshot {
+        Snapshot {
             kind: ChatKind::Direct,
             title: String::new(),
             key: ChatKey(Arc::new([0; 32])),
@@ -66,12 +74,9 @@ impl Shard {
             unsettled: None,
             placed: Vec::new(),
             looked_up: Vec::new(),
+            blocked: false,
             last_sent_at: START,
-        };
-        self.tell(Event::Loaded {
-            chat,
-            result: Ok(Some(snapshot)),
-        });
+        }
     }
 
     fn tell(&mut self, event: Event) -> Vec<Effect> {
@@ -154,6 +159,14 @@ impl Shard {
         let missing = Some(HashMap::from([(self.chat, vec![missing])]));
         let chats = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
         self.tell(Event::JobDone(JobDone::Settle { chats, missing }))
+    }
+}
+
+/// Of the only effect, a load.
+fn load_number(effects: &[Effect]) -> u64 {
+    match effects {
+        [Effect::Load { number, .. }] => *number,
+        _ => panic!("no load: {effects:?}"),
     }
 }
 
