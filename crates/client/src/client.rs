@@ -137,7 +137,14 @@ impl Client {
         self.apply(Input::MarkRead { chat, seq }).await
     }
 
-    /// The person opened or left the app.
+    /// The people whom the app shows now, at most 256, in place of those before: what they show comes as
+    /// [`Event::Presence`], then [`Event::Watching`], then each change. Asked for anew after a reconnect.
+    pub async fn watch_presence(&self, users: Vec<UserId>) -> Result<()> {
+        self.apply(Input::WatchPresence(users)).await
+    }
+
+    /// The person opened or left the app: what others see as online and last seen. While they are there the client
+    /// says so again and again by itself.
     pub async fn set_active(&self, active: bool) -> Result<()> {
         self.apply(Input::SetActive(active)).await
     }

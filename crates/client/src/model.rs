@@ -201,6 +201,16 @@ impl Mark {
     }
 }
 
+/// What a person shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Nothing, to this person.
+    Hidden,
+    Online,
+    /// Zero: not known.
+    LastSeen(Timestamp),
+}
+
 /// Who a device is, and its tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -237,6 +247,17 @@ pub enum Event {
         chat: ChatId,
         user: UserId,
         mark: Mark,
+    },
+    /// What a person whom the app watches shows; after a reconnect again.
+    Presence {
+        user: UserId,
+        presence: Presence,
+    },
+    /// The answer to the watches, after each person's presence. UNSPECIFIED: all but `limited` are watched.
+    Watching {
+        error: v1::WatchErrorCode,
+        limited: Vec<UserId>,
+        retry_after: Duration,
     },
     /// A chat is new or has changed: title, unread count, membership.
     Chat(Chat),

@@ -5,6 +5,7 @@
 //! - [`chats`], [`chat_state`]: all chats and each: entries applied, acknowledgements, unread counts
 //! - [`look_up`]: asking for chats that are not known and for entries that are missing
 //! - [`outbox`], [`sends`]: what was written and has no result yet
+//! - `presence`: the person here, and those whom the screen shows
 //! - [`receipts`]: who got how far
 //! - [`session`]: opening the stream, heartbeats, tokens, when to come back
 
@@ -13,6 +14,7 @@ pub mod chats;
 pub mod cursor;
 pub mod look_up;
 pub mod outbox;
+mod presence;
 #[cfg(test)]
 mod properties;
 pub mod receipts;
@@ -37,6 +39,7 @@ use crate::model::{
 };
 use chat_state::ChatState;
 use outbox::Outbox;
+use presence::Presences;
 use receipts::Receipts;
 use session::Session;
 
@@ -56,6 +59,8 @@ pub enum Input {
         seq: Seq,
     },
     SetActive(bool),
+    /// The people whom the screen shows.
+    WatchPresence(Vec<UserId>),
     /// A unary call was answered TOKEN_EXPIRED with this access token.
     TokenRejected(String),
     /// Older entries that the app asked for.
@@ -208,6 +213,7 @@ pub struct Engine {
     me: Credentials,
     epoch: Option<StoreEpoch>,
     session: Session,
+    presences: Presences,
     chats: HashMap<ChatId, ChatState>,
     listing: look_up::Listing,
     /// Those that wait for a look-up or for missing entries.
@@ -231,6 +237,7 @@ impl Engine {
     pub fn new(me: Credentials, stored: Stored, settings: Settings) -> Self {
         let mut engine = Self {
             session: Session::new(&settings),
+            presences: Presences::new(settings.active),
             epoch: stored.epoch,
             chats: HashMap::new(),
             waiting: BTreeSet::new(),
@@ -288,10 +295,15 @@ impl Engine {
         } else {
             None
         };
-        [self.session.next_wake(), sends, self.chats_wake()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.session.next_wake(),
+            self.presences.next_wake(),
+            sends,
+            self.chats_wake(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn apply_one(&mut self, input: Input, now: Timestamp) {
@@ -299,12 +311,14 @@ impl Engine {
             Input::Start => self.connect(now),
             Input::Tick => {
                 self.tick_session(now);
+                self.tick_presence(now);
                 self.tick_chats(now);
             }
             Input::Send(message) => self.queue(message, now),
             Input::Discard(request) => self.effects.changes.push(Change::Unqueue(request)),
             Input::MarkRead { chat, seq } => self.mark_read(chat, seq),
-            Input::SetActive(active) => self.set_active(active),
+            Input::SetActive(active) => self.set_active(active, now),
+            Input::WatchPresence(users) => self.watch_presence(users),
             Input::TokenRejected(token) => self.token_rejected(&token),
             Input::History(entries) => self
                 .effects
@@ -339,7 +353,9 @@ impl Engine {
                 Some(E::Draining(draining)) => self.session.draining(draining.reconnect_after_ms, now),
                 Some(E::Closing(closing)) => self.session.closing(closing),
                 Some(E::Reauthenticated(_)) => self.session.reauthenticated(),
-                Some(E::Presence(_) | E::WatchResult(_) | E::UserTyping(_)) => {}
+                Some(E::Presence(presence)) => self.presence_came(&presence),
+                Some(E::WatchResult(result)) => self.watch_result_came(result),
+                Some(E::UserTyping(_)) => {}
                 // A kind that this client does not know is ignored, as the protocol says.
                 None => {}
             }

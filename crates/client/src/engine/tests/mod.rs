@@ -1,6 +1,7 @@
 //! The rules of the protocol one by one.
 
 mod entries;
+mod presence;
 mod reading;
 mod sends;
 mod stream;
