@@ -63,6 +63,8 @@ pub struct Desk {
     updates: mpsc::Sender<Update>,
     update_queue: mpsc::Receiver<Update>,
     names_asked: bool,
+    /// Whose presence the server was asked for.
+    watched: Vec<UserId>,
 }
 
 impl Desk {
@@ -83,6 +85,7 @@ impl Desk {
             updates,
             update_queue,
             names_asked: false,
+            watched: Vec::new(),
         };
         desk.ask_names();
         Ok((desk, events))
@@ -122,6 +125,7 @@ impl Desk {
             Update::Notice(_) => {}
         }
         self.ask_names();
+        self.watch();
     }
 
     /// `watching`: somebody sees the newest line of the open chat.
@@ -139,6 +143,7 @@ impl Desk {
             _ => {}
         }
         self.ask_names();
+        self.watch();
     }
 
     /// Shows a chat: its history, who got how far, who is in it.
@@ -221,6 +226,15 @@ impl Desk {
             .map(|chat| chat.head);
         if let Some(seq) = newest.max(head) {
             self.spawn(move |client, _| async move { Ok(client.mark_read(chat, seq).await?) });
+        }
+    }
+
+    /// Asks for the presence of whoever is on the screen now.
+    fn watch(&mut self) {
+        let watched = self.view.on_screen();
+        if watched != self.watched {
+            self.watched.clone_from(&watched);
+            self.spawn(move |client, _| async move { Ok(client.watch_presence(watched).await?) });
         }
     }
 

@@ -1,8 +1,12 @@
 //! Chats, timelines and ticks as they are to be shown. Pure: events and answers go in, lines come out.
+//!
+//! - `presence`: who is online, and was last seen when; the rest here
+
+mod presence;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tern_client::{Chat, Entry, Event, FailureCode, Mark, QueuedMessage, SendState};
+use tern_client::{Chat, Entry, Event, FailureCode, Mark, Presence, QueuedMessage, SendState};
 use tern_proto::v1::{ChatKind, MessageKind, entry_content::Content};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 
@@ -58,6 +62,7 @@ pub struct View {
     pub nameless: BTreeSet<UserId>,
     pub open: Option<ChatId>,
     pub connection: Connection,
+    presences: HashMap<UserId, Presence>,
 }
 
 /// What the status line says.
@@ -84,6 +89,7 @@ impl View {
             nameless: [me].into(),
             open: None,
             connection: Connection::Connecting,
+            presences: HashMap::new(),
         }
     }
 
@@ -109,13 +115,16 @@ impl View {
             }
             Event::Disconnected { reason, retry_in } => {
                 let until = retry_in.map(|delay| now + delay);
+                // Nobody tells of anybody.
+                self.presences.clear();
                 self.connection = Connection::Waiting {
                     reason: reason.clone(),
                     until,
                 };
             }
+            Event::Presence { user, presence } => drop(self.presences.insert(*user, *presence)),
             Event::Reset => self.rooms.clear(),
-            Event::Skipped { .. } | Event::Stopped(_) => {}
+            Event::Watching { .. } | Event::Skipped { .. } | Event::Stopped(_) => {}
         }
     }
 

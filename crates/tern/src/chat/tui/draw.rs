@@ -74,7 +74,11 @@ fn chats(frame: &mut Frame<'_>, view: &View, area: Rect) {
             };
             let title = cut(&view.title(chat.id), width.saturating_sub(unread.len() + 2));
             let pad = " ".repeat(width.saturating_sub(Span::raw(&title).width() + unread.len() + 2));
-            let sign = if chat.kind == ChatKind::Group { "# " } else { "  " };
+            let sign = match chat.peer {
+                Some(peer) if view.is_online(peer) => "● ",
+                _ if chat.kind == ChatKind::Group => "# ",
+                _ => "  ",
+            };
             let style = match (open, chat.unread > 0, chat.left) {
                 (_, _, true) => Style::new().add_modifier(Modifier::DIM),
                 (true, ..) => Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED),
@@ -94,7 +98,7 @@ fn chats(frame: &mut Frame<'_>, view: &View, area: Rect) {
 fn timeline(frame: &mut Frame<'_>, view: &View, screen: &mut Screen, area: Rect) {
     let title = view
         .open
-        .map_or_else(|| " tern ".to_owned(), |chat| format!(" {} ", header(view, chat)));
+        .map_or_else(|| " tern ".to_owned(), |chat| format!(" {} ", titled(view, chat)));
     let block = Block::new()
         .borders(Borders::BOTTOM)
         .title(Text::from(title).bold());
@@ -115,6 +119,14 @@ fn timeline(frame: &mut Frame<'_>, view: &View, screen: &mut Screen, area: Rect)
     // The newest stands at the bottom.
     let above = vec![Text::raw(""); screen.page.saturating_sub(shown.len())];
     frame.render_widget(Paragraph::new([above, shown.to_vec()].concat()), inner);
+}
+
+/// With who is there.
+fn titled(view: &View, chat: tern_types::ChatId) -> String {
+    match view.presence(chat, Timestamp::now()) {
+        Some(presence) => format!("{} · {presence}", header(view, chat)),
+        None => header(view, chat),
+    }
 }
 
 fn header(view: &View, chat: tern_types::ChatId) -> String {

@@ -5,6 +5,7 @@ use tern_proto::v1;
 use uuid::Uuid;
 
 use super::*;
+use crate::chat::clock;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const CHAT: ChatId = ChatId(Uuid::from_u128(1));
@@ -230,4 +231,50 @@ fn happenings_are_told_by_name() {
     });
     let texts: Vec<String> = view.lines(CHAT).into_iter().map(|line| line.text).collect();
     assert_eq!(texts, ["Bob added Carol, you, …", "Carol left"]);
+}
+
+#[test]
+fn a_direct_chat_shows_online_or_last_seen_and_nothing_of_who_hides_it() {
+    let mut view = view(2);
+    let (peer, now) = (user(2), NOW);
+    view.room(CHAT).chat = Some(Chat {
+        peer: Some(peer),
+        kind: ChatKind::Direct,
+        ..view.rooms[&CHAT].chat.clone().unwrap()
+    });
+    assert_eq!(view.on_screen(), [peer]);
+    let yesterday = now - std::time::Duration::from_secs(24 * 3600);
+    let cases = [
+        (Presence::Online, Some("online".to_owned())),
+        (
+            Presence::LastSeen(now),
+            Some(format!("last seen today {}", clock::time(now))),
+        ),
+        (
+            Presence::LastSeen(yesterday),
+            Some(format!("last seen yesterday {}", clock::time(yesterday))),
+        ),
+        (Presence::LastSeen(Timestamp(0)), None),
+        (Presence::Hidden, None),
+    ];
+    for (presence, expected) in cases {
+        view.apply(&Event::Presence { user: peer, presence }, now);
+        assert_eq!(view.presence(CHAT, now), expected, "{presence:?}");
+    }
+    view.apply(
+        &Event::Presence {
+            user: peer,
+            presence: Presence::Online,
+        },
+        now,
+    );
+    let reason = "gone".to_owned();
+    view.apply(
+        &Event::Disconnected {
+            reason,
+            retry_in: None,
+        },
+        now,
+    );
+    assert!(!view.is_online(peer), "nobody tells of anybody then");
 }
