@@ -4,6 +4,7 @@
 
 mod commit;
 mod devices;
+mod direct;
 mod entries;
 mod harness;
 mod inbox;

@@ -2,7 +2,7 @@
 //! empty must not keep a sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
-use tern_chat::store::{ack, commit, devices, entries, listing, load, settle};
+use tern_chat::store::{ack, commit, devices, direct, entries, listing, load, settle};
 use tern_types::Seq;
 
 use crate::harness::Store;
@@ -21,6 +21,9 @@ const HOT: &[(&str, &str)] = &[
     ("reads", ack::READS),
     ("load chat", load::CHAT),
     ("load placed", load::PLACED),
+    ("existing chats", direct::EXISTING),
+    ("share free users", direct::SHARE_FREE_USERS),
+    ("make direct chats", direct::MAKE),
     ("window", entries::UPWARDS),
     ("history", entries::DOWNWARDS),
     ("last", entries::LAST),
