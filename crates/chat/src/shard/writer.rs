@@ -1,11 +1,10 @@
 //! A shard's connection: it commits, settles and acknowledges, one job at a time, and nothing else uses it.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
-use tern_types::ChatId;
+use tern_types::{ChatId, IdSet};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
@@ -119,7 +118,7 @@ impl Writer {
 
     /// All in one statement; after an error that is not the connection's, chat by chat, so that a bad entry fails alone.
     async fn commit(&mut self, batches: &[Batch]) -> Vec<(ChatId, Committed)> {
-        let outcome = |moved: &HashSet<ChatId>, chat| {
+        let outcome = |moved: &IdSet<ChatId>, chat| {
             if moved.contains(&chat) {
                 Committed::Moved
             } else {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use sqlx::{Connection, PgConnection};
-use tern_types::{ChatId, Slot, UserId};
+use tern_types::{ChatId, IdSet, Slot, UserId};
 use uuid::Uuid;
 
 use super::seal::Sealer;
@@ -61,7 +61,7 @@ pub const SET_TITLE: &str = "UPDATE chats SET title = $2 WHERE chat_id = $1";
 
 /// Commits the batches; the answer names the chats whose batch is in the store. The others are behind.
 /// Locks in ascending order of chat_id.
-pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<HashSet<ChatId>> {
+pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<IdSet<ChatId>> {
     let mut batches: Vec<&Batch> = batches.iter().collect();
     batches.sort_unstable_by_key(|batch| batch.chat);
     let count = batches.iter().map(|batch| batch.entries.len()).sum();

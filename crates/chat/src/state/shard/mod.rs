@@ -15,10 +15,10 @@ mod results;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use tern_types::{ChatId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, IdMap, IdSet, Seq, Timestamp, UserId};
 
 use crate::state::bytes::Held;
 use crate::state::chat::{Batch, Chat, Command, Stage};
@@ -33,8 +33,8 @@ pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
 /// See the module.
 #[derive(Debug, Default)]
 pub struct ShardState {
-    chats: HashMap<ChatId, Chat>,
-    held: HashMap<ChatId, Vec<Event>>,
+    chats: IdMap<ChatId, Chat>,
+    held: IdMap<ChatId, Vec<Event>>,
     held_count: usize,
     waiting: usize,
     /// Bytes of what waits.
@@ -45,9 +45,9 @@ pub struct ShardState {
     settle_due: BTreeSet<(Timestamp, ChatId)>,
     acks: Vec<AckWrite>,
     closes: Vec<(ChatId, Seq)>,
-    reads: HashMap<(ChatId, UserId), Seq>,
+    reads: IdMap<(ChatId, UserId), Seq>,
     reads_due: Option<Timestamp>,
-    risen: HashSet<ChatId>,
+    risen: IdSet<ChatId>,
     busy: bool,
     last_was_commit: bool,
     swept_at: Timestamp,
