@@ -35,7 +35,10 @@ SELECT m.sender_user, m.request_id, m.seq, m.fingerprint, ",
     millis!("m.sent_at"),
     "
 FROM unnest($3::uuid[], $4::uuid[]) AS r(sender_user, request_id)
-JOIN messages m ON m.chat_id = $1 AND m.sender_user = r.sender_user AND m.request_id = r.request_id
+CROSS JOIN LATERAL (
+    SELECT * FROM messages m
+    WHERE m.chat_id = $1 AND m.sender_user = r.sender_user AND m.request_id = r.request_id LIMIT 1
+) AS m
 ORDER BY seq"
 );
 

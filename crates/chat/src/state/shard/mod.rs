@@ -29,6 +29,9 @@ pub use event::{AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, Load
 
 /// From a chat's first unsettled commit to its settle: a device in reach acknowledges well within it.
 pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
+/// Milliseconds. Settles are due at multiples of it, so that those of a calm platform share a statement: one of a single chat costs as
+/// much as one of twenty, several times a commit.
+const SETTLE_TOGETHER: i64 = 100;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -183,8 +186,12 @@ impl ShardState {
     }
 }
 
-/// What is committed by now is settled then.
+/// What is committed by now is settled then, or a little later.
 fn schedule(due: &mut BTreeSet<(Timestamp, ChatId)>, chat: &mut Chat, at: Timestamp) {
+    let rounds =
+        at.0.saturating_add(SETTLE_TOGETHER - 1)
+            .div_euclid(SETTLE_TOGETHER);
+    let at = Timestamp(rounds * SETTLE_TOGETHER);
     chat.settle_upto = chat.head();
     if let Some(before) = chat.settle_at.replace(at) {
         due.remove(&(before, chat.id));
