@@ -1,7 +1,7 @@
 # What CI runs is what is here: `.ci/run` calls `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools build demo run bench test format lints protos dependencies tests instructions python proto-baseline
+.PHONY: help setup tools build demo run bench flamegraph test format lints protos dependencies tests instructions python proto-baseline
 
 BUF := $(shell command -v buf || echo .tern/tools/node_modules/.bin/buf)
 # The test runner's own output, for who reads only the end.
@@ -33,6 +33,9 @@ bench: setup ## Measure a platform of its own: messages a second and what they c
 	target/release/tern bench offline
 	target/release/tern bench idle --plain
 	target/release/tern bench mixed
+
+flamegraph: setup ## Show where a message's processor time goes: target/flamegraphs/*.svg; needs perf and inferno
+	scripts/flamegraph
 
 test: tools format protos dependencies lints tests instructions python ## Format, lints and every test
 	@echo

@@ -4,14 +4,14 @@
 //! once, with the list of its sessions on the link of each gateway concerned. Pushes that find the queue full are dropped.
 //! Entries have the settle behind them; receipts have nothing, so one whose look-up failed is tried again.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tern_node::links::gather;
 use tern_node::trace;
 use tern_proto::internal::Push;
-use tern_types::{ChatId, Seq, SessionId, UserId};
+use tern_types::{ChatId, IdMap, IdSet, Seq, SessionId, UserId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
@@ -98,13 +98,13 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
 
 /// One push for each event and gateway that has sessions of its users: pure.
 pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&str, Push)) {
-    let mut by_user: HashMap<UserId, Vec<&Found>> = HashMap::new();
+    let mut by_user: IdMap<UserId, Vec<&Found>> = IdMap::default();
     for session in sessions {
         by_user.entry(session.user).or_default().push(session);
     }
     for event in outgoing {
-        let except: HashSet<SessionId> = event.except.into_iter().collect();
-        let mut by_gateway: HashMap<&str, Vec<u64>> = HashMap::new();
+        let except: IdSet<SessionId> = event.except.into_iter().collect();
+        let mut by_gateway: IdMap<&str, Vec<u64>> = IdMap::default();
         for session in event.users.iter().filter_map(|user| by_user.get(user)).flatten() {
             if !except.contains(&session.session) {
                 by_gateway
@@ -131,7 +131,7 @@ pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&
 }
 
 /// What goes along with a traced event; empty for all others.
-fn traceparent(span: Option<&Span>, by_gateway: &HashMap<&str, Vec<u64>>) -> String {
+fn traceparent(span: Option<&Span>, by_gateway: &IdMap<&str, Vec<u64>>) -> String {
     let Some(span) = span else {
         return String::new();
     };

@@ -3,13 +3,12 @@
 //! Answers and wakes are never dropped: a link whose queue is full is broken instead, and its gateway starts over. Live
 //! events are a hint: dropped when the gateway does not keep up, not affecting other gateways.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tern_node::links::Peer;
 use tern_proto::internal::{DownItem, Push, Wake, down_item};
-use tern_types::{ChatId, Seq, SessionId};
+use tern_types::{ChatId, IdMap, Seq, SessionId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics;
@@ -25,11 +24,11 @@ pub struct Gateways(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
-    links: HashMap<u64, Link>,
+    links: IdMap<u64, Link>,
     /// The newest link of each gateway, by node name.
-    by_name: HashMap<String, u64>,
-    live: HashMap<String, (u64, mpsc::Sender<Push>)>,
-    wakes: HashMap<u64, (u64, oneshot::Sender<()>)>,
+    by_name: IdMap<String, u64>,
+    live: IdMap<String, (u64, mpsc::Sender<Push>)>,
+    wakes: IdMap<u64, (u64, oneshot::Sender<()>)>,
 }
 
 #[derive(Debug)]

@@ -6,15 +6,18 @@
 //! - [`time`]: milliseconds since the epoch, and where they come from
 //! - [`trace`]: a place in a distributed trace
 //! - [`limits`]: what the platform accepts
+//! - [`map`]: maps and sets by id
 
 pub mod id;
 pub mod limits;
+pub mod map;
 pub mod seq;
 pub mod slot;
 pub mod time;
 pub mod trace;
 
 pub use id::{ChatId, DeviceId, IdError, RequestId, SessionId, UserId};
+pub use map::{IdMap, IdSet};
 pub use seq::Seq;
 pub use slot::{SLOTS, Slot};
 pub use time::Timestamp;

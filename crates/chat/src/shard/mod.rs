@@ -3,12 +3,14 @@
 //!
 //! - [`writer`]: the connection; one job at a time
 //! - [`effects`]: what the loop hands out: loads, answers, pushes, wakes
-//! - [`loader`]: loads of chats, also while the store is away
+//! - [`loader`]: loads of chats; [`directs`]: the making of direct ones; [`turns`]: also while the store is away
 //! - [`traces`]: the spans of messages that are traced
 
+pub mod directs;
 pub mod effects;
 pub mod loader;
 pub mod traces;
+pub mod turns;
 pub mod writer;
 
 use std::collections::HashSet;

@@ -1,13 +1,12 @@
 //! A shard's connection: it commits, settles and acknowledges, one job at a time, and nothing else uses it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 use tern_node::shedding::Meter;
-use tern_types::ChatId;
+use tern_types::{ChatId, IdSet};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
@@ -131,7 +130,7 @@ impl Writer {
 
     /// All in one statement; after an error that is not the connection's, chat by chat, so that a bad entry fails alone.
     async fn commit(&mut self, batches: &[Batch]) -> Vec<(ChatId, Committed)> {
-        let outcome = |moved: &HashSet<ChatId>, chat| {
+        let outcome = |moved: &IdSet<ChatId>, chat| {
             if moved.contains(&chat) {
                 Committed::Moved
             } else {

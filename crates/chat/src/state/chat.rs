@@ -8,9 +8,9 @@ pub mod batch;
 pub mod command;
 pub mod snapshot;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, TraceContext, UserId};
+use tern_types::{ChatId, DeviceId, IdMap, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use super::bytes::Held;
 use super::receipts::Receipts;
@@ -49,7 +49,7 @@ pub struct Chat {
     head: Seq,
     ordinal: u64,
     last_sent_at: Timestamp,
-    members: HashMap<UserId, Member>,
+    members: IdMap<UserId, Member>,
     recent: Recent,
     pub receipts: Receipts,
     queue: VecDeque<Waiting>,
@@ -68,7 +68,7 @@ pub struct Chat {
     /// The settle under way covers everything up to here.
     pub settling: Option<Seq>,
     /// Acknowledgements of what is not settled.
-    acks: HashMap<DeviceId, (UserId, Seq)>,
+    acks: IdMap<DeviceId, (UserId, Seq)>,
     /// Of the first traced entry that waits for its settle.
     pub settle_trace: Option<TraceContext>,
     pub last_used: Timestamp,
@@ -91,7 +91,7 @@ impl Chat {
             head: Seq::ZERO,
             ordinal: 0,
             last_sent_at: Timestamp::default(),
-            members: HashMap::new(),
+            members: IdMap::default(),
             recent: Recent::default(),
             receipts: Receipts::default(),
             queue: VecDeque::new(),
@@ -104,7 +104,7 @@ impl Chat {
             settle_upto: Seq::ZERO,
             settle_tries: 0,
             settling: None,
-            acks: HashMap::new(),
+            acks: IdMap::default(),
             settle_trace: None,
             last_used: now,
         }

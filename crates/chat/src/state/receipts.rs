@@ -1,8 +1,6 @@
 //! Watermarks of one chat: how far each user has got. They only rise, and only the newest is sent.
 
-use std::collections::{HashMap, HashSet};
-
-use tern_types::{Seq, UserId};
+use tern_types::{IdMap, IdSet, Seq, UserId};
 
 /// How far one user has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,9 +32,9 @@ pub struct Risen {
 /// In memory only: delivered is the complement of the inbox, read marks are written by the shard.
 #[derive(Debug, Default)]
 pub struct Receipts {
-    marks: HashMap<UserId, Watermark>,
+    marks: IdMap<UserId, Watermark>,
     /// Users whose mark rose since the last [`Self::take_risen`].
-    risen: HashMap<UserId, Rising>,
+    risen: IdMap<UserId, Rising>,
 }
 
 #[derive(Debug)]
@@ -120,7 +118,7 @@ impl Receipts {
     }
 
     /// Forgets who is a member no longer.
-    pub fn retain(&mut self, members: &HashSet<UserId>) {
+    pub fn retain(&mut self, members: &IdSet<UserId>) {
         self.marks.retain(|user, _| members.contains(user));
     }
 

@@ -1,9 +1,9 @@
 //! What a session remembers of its device's chats.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use tern_types::{ChatId, Timestamp};
+use tern_types::{ChatId, IdMap, Timestamp};
 
 use super::NEVER;
 use super::catch_up::CatchUp;
@@ -90,7 +90,7 @@ impl Chat {
 /// At most [`MAX_CHATS`] chats.
 #[derive(Debug, Default)]
 pub struct Chats {
-    map: HashMap<ChatId, Chat>,
+    map: IdMap<ChatId, Chat>,
     uses: u64,
 }
 

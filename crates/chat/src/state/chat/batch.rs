@@ -1,9 +1,8 @@
 //! From the queue into a commit, and what came of it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use tern_types::{ChatId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, IdSet, Seq, Timestamp, UserId};
 
 use super::command::Command;
 use super::{Chat, ChatKey, Member, Role, Stage};
@@ -240,7 +239,7 @@ impl Chat {
             }
             Action::Remove(user) => {
                 self.members.remove(&user);
-                let members: HashSet<UserId> = self.members.keys().copied().collect();
+                let members: IdSet<UserId> = self.members.keys().copied().collect();
                 self.receipts.retain(&members);
             }
             Action::SetRole(user, role) => {

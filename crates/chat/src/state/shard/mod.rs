@@ -15,10 +15,10 @@ mod results;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use tern_types::{ChatId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, IdMap, IdSet, Seq, Timestamp, UserId};
 
 use crate::state::bytes::Held;
 use crate::state::chat::{Batch, Chat, Command, Stage};
@@ -29,12 +29,15 @@ pub use event::{AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, Load
 
 /// From a chat's first unsettled commit to its settle: a device in reach acknowledges well within it.
 pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
+/// Milliseconds. Settles are due at multiples of it, so that those of a calm platform share a statement: one of a single chat costs as
+/// much as one of twenty, several times a commit.
+const SETTLE_TOGETHER: i64 = 100;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct ShardState {
-    chats: HashMap<ChatId, Chat>,
-    held: HashMap<ChatId, Vec<Event>>,
+    chats: IdMap<ChatId, Chat>,
+    held: IdMap<ChatId, Vec<Event>>,
     held_count: usize,
     waiting: usize,
     /// Bytes of what waits.
@@ -45,9 +48,9 @@ pub struct ShardState {
     settle_due: BTreeSet<(Timestamp, ChatId)>,
     acks: Vec<AckWrite>,
     closes: Vec<(ChatId, Seq)>,
-    reads: HashMap<(ChatId, UserId), Seq>,
+    reads: IdMap<(ChatId, UserId), Seq>,
     reads_due: Option<Timestamp>,
-    risen: HashSet<ChatId>,
+    risen: IdSet<ChatId>,
     busy: bool,
     last_was_commit: bool,
     swept_at: Timestamp,
@@ -186,8 +189,12 @@ impl ShardState {
     }
 }
 
-/// What is committed by now is settled then.
+/// What is committed by now is settled then, or a little later.
 fn schedule(due: &mut BTreeSet<(Timestamp, ChatId)>, chat: &mut Chat, at: Timestamp) {
+    let rounds =
+        at.0.saturating_add(SETTLE_TOGETHER - 1)
+            .div_euclid(SETTLE_TOGETHER);
+    let at = Timestamp(rounds * SETTLE_TOGETHER);
     chat.settle_upto = chat.head();
     if let Some(before) = chat.settle_at.replace(at) {
         due.remove(&(before, chat.id));

@@ -289,6 +289,30 @@ fn what_was_acknowledged_in_time_is_settled_all_at_once() {
 }
 
 #[test]
+fn chats_that_fall_silent_at_about_the_same_time_share_a_settle() {
+    let mut shard = Shard::new();
+    shard.now = START + Duration::from_millis(1);
+    shard.send();
+    shard.committed();
+    shard.now = START + Duration::from_millis(100);
+    shard.chat = ChatId::group(shard.people[0], RequestId::random());
+    shard.open(shard.chat);
+    shard.send();
+    shard.committed();
+    shard.now = START + SETTLE_AFTER + Duration::from_millis(99);
+    assert!(
+        !matches!(shard.job(), Some(Job::Settle(_))),
+        "the second has its time"
+    );
+    shard.now = START + SETTLE_AFTER + Duration::from_millis(100);
+    assert_eq!(shard.state.next_wake(), Some(shard.now));
+    let Some(Job::Settle(settle)) = shard.job() else {
+        panic!("no settle is due")
+    };
+    assert_eq!(settle.len(), 2);
+}
+
+#[test]
 fn a_settle_that_fails_is_tried_again_soon_and_then_ever_later() {
     let mut shard = Shard::new();
     shard.send();
@@ -312,7 +336,7 @@ fn a_settle_that_fails_is_tried_again_soon_and_then_ever_later() {
             None => shard.now = shard.state.next_wake().expect("it is tried again"),
         }
     }
-    assert_eq!(waits, [0, 250, 500, 1000, 2000, 4000, 4000, 4000]);
+    assert_eq!(waits, [0, 300, 500, 1000, 2000, 4000, 4000, 4000]);
 }
 
 #[test]
