@@ -89,6 +89,12 @@ pub(crate) fn describe() {
     for kind in ["item", "call"] {
         counter!(REROUTED, "kind" => kind).absolute(0);
     }
+    for cause in ["announced_again", "presence_moved"] {
+        counter!(REDRAINS, "cause" => cause).absolute(0);
+    }
+    for outcome in ["UPGRADED", "NOT_ASKED_FOR", "BAD_KEY", "ORIGIN_REFUSED"] {
+        counter!(WEBSOCKETS, "outcome" => outcome).absolute(0);
+    }
     for gauge in [gauge!(SESSIONS), gauge!(STREAMS)] {
         gauge.set(0.0);
     }

@@ -62,6 +62,9 @@ pub(crate) fn describe() {
     describe_gauge!(DRAINING, "1 while this process drains");
     // What never happened is to be seen as 0.
     gauge!(DRAINING).set(0.0);
+    for of in ["effect", "own"] {
+        gauge!(SHED_LEVEL, "of" => of).set(0.0);
+    }
     for name in [MAP_LISTS, LEASES_LOST] {
         counter!(name).absolute(0);
     }

@@ -69,7 +69,11 @@ impl Place {
         let tls = Tls::Roots(self.platform.ca_pem().unwrap());
         let gateways = [self.platform.gateway_url(0)];
         let back_end = BackEnd::new(&gateways, &tls, self.platform.api_key()).unwrap();
-        let user = back_end.find_user(external_id).await.unwrap().expect("it was made");
+        let user = back_end
+            .find_user(external_id)
+            .await
+            .unwrap()
+            .expect("it was made");
         let of = v1::ListDevicesRequest {
             user_id: user.to_string(),
         };
@@ -78,7 +82,11 @@ impl Place {
 }
 
 async fn count(admin: SocketAddr, metric: &str, label: (&str, &str)) -> anyhow::Result<f64> {
-    Ok(metric_sum(&http::get(admin, "/metrics").await?.1, metric, &[label]))
+    Ok(metric_sum(
+        &http::get(admin, "/metrics").await?.1,
+        metric,
+        &[label],
+    ))
 }
 
 /// Waits until this counter is above what it was.
@@ -100,7 +108,11 @@ async fn one_message_each_way_and_no_device_is_left_behind() {
     for _ in 0..2 {
         let output = place.once(&["--name", "probe"]).await;
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let complete = |line: &&str| {
             ["accepted after", "delivered after", "receipt after"]
                 .iter()
@@ -108,7 +120,11 @@ async fn one_message_each_way_and_no_device_is_left_behind() {
         };
         assert_eq!(said.lines().filter(complete).count(), 2, "{said}");
     }
-    assert_eq!(place.devices_of("probe-a").await, 1, "the first run's device is revoked");
+    assert_eq!(
+        place.devices_of("probe-a").await,
+        1,
+        "the first run's device is revoked"
+    );
     place.platform.abort().await.unwrap();
 }
 
