@@ -63,6 +63,7 @@ spec:
               mountPath: {{ $path }}
               subPath: s{{ $index }}
             {{- end }}
+      {{- if or .writable (not $root.Values.eval.storage) }}
       volumes:
         {{- if not $root.Values.eval.storage }}
         - name: data
@@ -72,6 +73,7 @@ spec:
         - name: scratch
           emptyDir: {}
         {{- end }}
+      {{- end }}
   {{- if $root.Values.eval.storage }}
   volumeClaimTemplates:
     - metadata:
