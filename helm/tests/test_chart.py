@@ -82,6 +82,10 @@ class Pods(unittest.TestCase):
                 drain = next(int(a.partition("=")[2]) for a in container["args"] if a.startswith("--drain-timeout="))
                 self.assertGreaterEqual(spec["terminationGracePeriodSeconds"], stop + drain + 10)
                 self.assertGreater(stop, 0)
+        longer = rendered(VALUES["least"], "--set", "preStopSeconds=100,drainTimeout=200")
+        for role in ROLES:
+            workload = next(w for w in kinds(longer, *WORKLOADS) if component(w) == role)
+            self.assertEqual(pod(workload)["spec"]["terminationGracePeriodSeconds"], 315)
 
     def test_roles_that_own_slots_keep_their_names(self):
         documents = rendered(VALUES["least"])
