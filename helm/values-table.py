@@ -5,6 +5,8 @@
   helm/values-table.py --check    say whether it is as this would write it, and which value has no comment
 """
 
+from __future__ import annotations
+
 import json
 import pathlib
 import re

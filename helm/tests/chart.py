@@ -33,7 +33,7 @@ gateway:
   priorityClassName: high
 chat: {autoscaling: {enabled: true, cpu: 0, shardBusy: 600m}, antiAffinity: hard}
 presence: {autoscaling: {enabled: true}}
-accounts: {autoscaling: {enabled: true}}
+accounts: {autoscaling: {enabled: true}, egress: [{ports: [{port: 443}], to: [{ipBlock: {cidr: 10.2.0.0/16}}]}]}
 canary: {enabled: true, existingSecret: canary, url: "https://chat.example.com:8443", caSecret: ca, interval: 0.5}
 networkPolicy:
   clients: [{ipBlock: {cidr: 0.0.0.0/0}}]

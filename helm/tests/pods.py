@@ -1,6 +1,8 @@
 """Runs rendered pods as processes: each in a root of its own, with its arguments, variables and secrets as the chart has them, on
 a loopback address of its own in place of a pod's, so that ports stay what they are. A Postgres and an etcd are real."""
 
+from __future__ import annotations
+
 import base64
 import glob
 import os

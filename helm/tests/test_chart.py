@@ -244,6 +244,11 @@ class Network(unittest.TestCase):
             for policy in policies.values():
                 self.assertEqual(policy["spec"]["policyTypes"], ["Ingress", "Egress"])
 
+    def test_a_role_may_be_let_out_further(self):
+        policies = {component(p): p for p in kinds(rendered(VALUES["everything"]), "NetworkPolicy")}
+        let_out = {role for role in ROLES if self.arrows(policies[role], "egress", "to", 443)}
+        self.assertEqual(let_out, {"accounts"})
+
     def test_every_pod_has_a_policy(self):
         for values in VALUES:
             documents = rendered(VALUES[values])

@@ -3,9 +3,10 @@ A role: its workload, headless Service, PodDisruptionBudget and HorizontalPodAut
 
   include "tern.role" (dict "root" $ "role" "chat" "kind" "StatefulSet" "postgres" true)
 
-A role's own file defines "tern.<role>.args", ".ports", ".mounts" and ".volumes" (each may be empty), and ".metrics" for what
-its HPA goes by besides processor time. Roles that own slots are StatefulSets: a pod that comes back under its name gets the
-slots it had. Adding a role: such a file, its block in values.yaml and values.schema.json, its row in networkpolicies.yaml.
+A role's own file defines "tern.<role>.args", ".env", ".ports", ".mounts" and ".volumes" (each may be empty), and ".metrics" for
+what its HPA goes by besides processor time. Roles that own slots are StatefulSets: a pod that comes back under its name gets the
+slots it had. Adding a role: such a file, its block in values.yaml and values.schema.json, its row in networkpolicies.yaml,
+its name in helm/tests/chart.py.
 */}}
 
 {{- define "tern.role" -}}
@@ -141,6 +142,9 @@ spec:
                   fieldPath: status.podIP
             {{- if .postgres }}
             {{- include "tern.databaseEnv" $root | nindent 12 }}
+            {{- end }}
+            {{- with include (printf "tern.%s.env" $role) $root | trim }}
+            {{- . | nindent 12 }}
             {{- end }}
           ports:
             - name: internal
