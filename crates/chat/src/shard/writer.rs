@@ -161,6 +161,7 @@ impl Writer {
     /// Whether the statement is carried out is not known.
     fn hung(&mut self) -> Failure {
         tracing::warn!("the store does not answer");
+        metrics::store_failed("away");
         self.db = None;
         Failure::Away
     }
@@ -174,9 +175,11 @@ impl Writer {
         }
         if is_refusal(error) {
             tracing::error!(%error, "the store refused a statement");
+            metrics::store_failed("refused");
             return Some(Failure::Refused);
         }
         tracing::warn!(%error, "the store is away");
+        metrics::store_failed("away");
         self.db = None;
         Some(Failure::Away)
     }
@@ -188,6 +191,9 @@ impl Writer {
                 Ok(Ok(db)) => self.db = Some(db),
                 Ok(Err(error)) => tracing::warn!(%error, "cannot connect to the store"),
                 Err(_) => tracing::warn!("connecting to the store takes too long"),
+            }
+            if self.db.is_none() {
+                metrics::store_failed("away");
             }
         }
         self.db.as_mut()
