@@ -196,7 +196,7 @@ class Secrets(unittest.TestCase):
                  for w, volumes in of.items()}
         self.assertEqual(items, {"gateway": ["old.pem", "new.pem"], "accounts": ["token-key.pem"]})
         users = {component(w) for w in kinds(documents, *WORKLOADS) if "TERN_DATABASE_URL" in str(w)}
-        self.assertEqual(users, {"chat", "accounts"})
+        self.assertEqual(users, {"chat", "accounts", "presence"})
 
     def test_an_evaluation_makes_its_own_and_uses_no_others(self):
         documents = rendered(VALUES["eval"])
@@ -236,7 +236,7 @@ class Network(unittest.TestCase):
             self.assertEqual(out, self.INTERNAL)
             self.assertEqual(into, self.INTERNAL)
             stores = {role for role in policies if self.arrows(policies[role], "egress", "to", 5432)}
-            self.assertEqual(stores - {"migrate"}, {"chat", "accounts"})
+            self.assertEqual(stores - {"migrate"}, {"chat", "accounts", "presence"})
             maps = {role for role in policies if self.arrows(policies[role], "egress", "to", 2379)}
             self.assertEqual(maps, set(ROLES))
             clients = {role for role in ROLES if self.arrows(policies[role], "ingress", "from", 7443)}
