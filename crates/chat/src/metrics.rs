@@ -4,23 +4,33 @@ use std::time::Instant;
 
 use metrics::{Counter, Gauge, counter, gauge, histogram};
 
-use crate::state::shard::{Job, ShardState};
+use crate::state::shard::{Counts, DropReason, Job, ShardState};
 
 /// One shard's own, found once: it counts each turn of its loop.
 pub struct ShardMetrics {
     loaded: Gauge,
     waiting: Gauge,
     items: [Counter; 6],
+    risen: Counter,
+    receipts: Counter,
+    typing: Counter,
+    typing_dropped: [Counter; DropReason::ALL.len()],
 }
 
 impl ShardMetrics {
     pub fn new(shard: usize) -> Self {
         let shard = shard.to_string();
+        let dropped =
+            |reason: DropReason| counter!("tern_chat_typing_dropped_total", "reason" => reason.name());
         let items = |kind| counter!("tern_chat_job_items_total", "kind" => kind, "shard" => shard.clone());
         Self {
             loaded: gauge!("tern_chat_loaded_chats", "shard" => shard.clone()),
             waiting: gauge!("tern_chat_waiting_commands", "shard" => shard.clone()),
             items: KINDS.map(items),
+            risen: counter!("tern_chat_watermarks_risen_total"),
+            receipts: counter!("tern_chat_receipts_total"),
+            typing: counter!("tern_chat_typing_passed_total"),
+            typing_dropped: DropReason::ALL.map(dropped),
         }
     }
 
@@ -35,6 +45,16 @@ impl ShardMetrics {
             Job::Reads(reads) => reads.len(),
         };
         self.items[kind(job)].increment(size as u64);
+    }
+
+    /// What happened to receipts and typing.
+    pub fn count(&self, counts: &Counts) {
+        self.risen.increment(counts.risen);
+        self.receipts.increment(counts.receipts);
+        self.typing.increment(counts.typing);
+        for (counter, dropped) in self.typing_dropped.iter().zip(counts.typing_dropped) {
+            counter.increment(dropped);
+        }
     }
 
     /// What the shard holds.
@@ -89,9 +109,19 @@ pub fn gateway_links(links: usize) {
     gauge!("tern_chat_gateway_links").set(links as f64);
 }
 
-/// Live events sent, one a session.
-pub fn pushed(sessions: usize) {
-    counter!("tern_chat_pushes_total").increment(sessions as u64);
+/// Live events sent, one a session, by kind.
+pub fn pushed(kind: &'static str, sessions: usize) {
+    counter!("tern_chat_pushes_total", "kind" => kind).increment(sessions as u64);
+}
+
+/// Typing that came from a gateway.
+pub fn typing_in() {
+    counter!("tern_chat_typing_in_total").increment(1);
+}
+
+/// Typing given up, by reason.
+pub fn typing_dropped(reason: &'static str) {
+    counter!("tern_chat_typing_dropped_total", "reason" => reason).increment(1);
 }
 
 /// Live events given up: devices get them when the chat is settled.

@@ -5,6 +5,7 @@
 //! - [`slot`]: which node owns what
 //! - [`time`]: milliseconds since the epoch, and where they come from
 //! - [`trace`]: a place in a distributed trace
+//! - [`typing`]: how often it is said that a person writes
 //! - [`limits`]: what the platform accepts
 
 pub mod id;
@@ -13,6 +14,7 @@ pub mod seq;
 pub mod slot;
 pub mod time;
 pub mod trace;
+pub mod typing;
 
 pub use id::{ChatId, DeviceId, IdError, RequestId, SessionId, UserId};
 pub use seq::Seq;

@@ -306,6 +306,7 @@ impl Known {
 pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
     NewEntry {
         arrived: None,
+        read_receipts_off: false,
         trace: None,
         kind,
         sender,

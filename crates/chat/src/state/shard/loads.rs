@@ -25,7 +25,10 @@ impl ShardState {
         }
         self.held_count += 1;
         self.held.entry(id).or_default().push(event);
-        self.chats.entry(id).or_insert_with(|| load_new(id, now, out));
+        let loads = &mut self.loads;
+        self.chats
+            .entry(id)
+            .or_insert_with(|| load_new(id, now, loads, out));
     }
 
     pub(super) fn loaded(
@@ -35,6 +38,7 @@ impl ShardState {
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
+        self.loads = self.loads.saturating_sub(1);
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };
@@ -66,13 +70,13 @@ impl ShardState {
         };
         let answers = chat.refuse_all(&refusal);
         self.answer(answers, out);
-        self.chats.remove(&id);
+        self.forget(id, out);
         self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
     }
 
     pub(super) fn recover(&mut self, id: ChatId, low: Seq, high: Seq, now: Timestamp, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id) else {
-            self.chats.insert(id, load_new(id, now, out));
+            self.chats.insert(id, load_new(id, now, &mut self.loads, out));
             return;
         };
         if chat.stage == Stage::Loading || chat.settling.is_some() {
@@ -82,7 +86,7 @@ impl ShardState {
         if high > chat.head() && chat.waiting() == 0 {
             // Another owner committed: what is believed of this chat is stale.
             chat.stage = Stage::Loading;
-            load(chat, None, out);
+            load(chat, None, &mut self.loads, out);
         } else if chat.settle_at.is_none() {
             schedule(&mut self.settle_due, chat, now);
         }
@@ -105,9 +109,15 @@ impl ShardState {
             }
             let answers = chat.answer_all(&Outcome::NotOwner);
             self.answer(answers, out);
-            self.chats.remove(&id);
+            self.forget(id, out);
             self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
         }
+    }
+
+    /// The chat leaves memory. What rose in it was not told yet; nobody else would.
+    pub(super) fn forget(&mut self, id: ChatId, out: &mut Vec<Effect>) {
+        self.tell_receipts(id, out);
+        self.chats.remove(&id);
     }
 
     pub(super) fn forget_idle(&mut self, now: Timestamp) {
@@ -123,14 +133,21 @@ impl ShardState {
     }
 }
 
-fn load_new(id: ChatId, now: Timestamp, out: &mut Vec<Effect>) -> Chat {
+fn load_new(id: ChatId, now: Timestamp, loads: &mut usize, out: &mut Vec<Effect>) -> Chat {
     let mut chat = Chat::loading(id, now);
-    load(&mut chat, None, out);
+    load(&mut chat, None, loads, out);
     chat
 }
 
-pub(super) fn load(chat: &mut Chat, create: Option<(UserId, UserId)>, out: &mut Vec<Effect>) {
+/// `loads`: of the shard, under way.
+pub(super) fn load(
+    chat: &mut Chat,
+    create: Option<(UserId, UserId)>,
+    loads: &mut usize,
+    out: &mut Vec<Effect>,
+) {
     chat.loads += 1;
+    *loads += 1;
     out.push(Effect::Load {
         chat: chat.id,
         create,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::commands::not_written;
-use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed};
+use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, ReadMark};
 use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::Stage;
@@ -43,9 +43,9 @@ impl ShardState {
                 }
             }
             JobDone::Reads { reads, written } => {
-                for (chat, user, seq) in reads.into_iter().filter(|_| !written) {
-                    if !self.reads.contains_key(&(chat, user)) {
-                        self.write_read(chat, user, seq, now);
+                for mark in reads.into_iter().filter(|_| !written) {
+                    if !self.reads.contains_key(&(mark.chat, mark.user)) {
+                        self.write_read(mark, now);
                     }
                 }
             }
@@ -63,7 +63,7 @@ impl ShardState {
             }
             Committed::Behind => {
                 let answers = chat.behind();
-                load(chat, None, out);
+                load(chat, None, &mut self.loads, out);
                 answers
             }
             Committed::Refused(refusal) => chat.refused(&refusal),
@@ -71,7 +71,7 @@ impl ShardState {
                 let answers = chat.refuse_all(&Refusal::STORE_AWAY);
                 // What the store has of it is not known: loaded anew on the next use; what was committed is
                 // found unsettled.
-                self.chats.remove(&id);
+                self.forget(id, out);
                 answers
             }
         };
@@ -96,6 +96,7 @@ impl ShardState {
         users.dedup();
         let mut reads = Vec::new();
         for (entry, origins) in placed {
+            let (user, seq, off) = (entry.new.sender, entry.seq, entry.new.read_receipts_off);
             let outcome = Outcome::Placed {
                 chat: id,
                 seq: entry.seq,
@@ -106,8 +107,13 @@ impl ShardState {
                 origin: *origin,
                 outcome: outcome.clone(),
             }));
-            if entry.new.kind.is_message() && chat.member(entry.new.sender).is_some() {
-                reads.push((entry.new.sender, entry.seq));
+            if entry.new.kind.is_message() && chat.member(user).is_some() {
+                reads.push(ReadMark {
+                    chat: id,
+                    user,
+                    seq,
+                    off,
+                });
             }
             out.push(Effect::Push {
                 chat: id,
@@ -116,13 +122,13 @@ impl ShardState {
                 what: Pushed::Entry(entry),
             });
         }
-        for (user, seq) in reads {
+        for mark in reads {
             if let Some(chat) = self.chats.get_mut(&id)
-                && chat.receipts.sent(user, seq)
+                && chat.receipts.sent(mark.user, mark.seq, mark.off)
             {
-                self.risen.insert(id);
+                self.rose(id, now);
             }
-            self.write_read(id, user, seq, now);
+            self.write_read(mark, now);
         }
         self.mark_due(id);
     }
@@ -142,7 +148,7 @@ impl ShardState {
             .get(&ack.chat)
             .is_some_and(|chat| chat.stage == Stage::Ready)
         {
-            self.ack(ack, false, out);
+            self.ack(ack, false, now, out);
         } else if let Some(row) = row.filter(|row| row.now != Some(row.was)) {
             // For the senders' delivered ticks.
             self.delivered(ack.chat, ack.user, row.was, ack.seq, now, out);

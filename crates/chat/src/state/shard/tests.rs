@@ -1,5 +1,8 @@
 //! Rules that the shard's state keeps by the order of what it does.
 
+mod receipts;
+mod typing;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,29 +48,7 @@ impl Shard {
             high: Seq(1),
         });
         assert!(matches!(effects.as_slice(), [Effect::Load { .. }]), "{effects:?}");
-        let member = |user| {
-            (
-                user,
-                Member {
-                    role: Role::Member,
-                    joined: Seq(1),
-                    last_sent: Seq::ZERO,
-                },
-                Watermark::default(),
-            )
-        };
-        let snapshot = Snapshot {
-            kind: ChatKind::Direct,
-            title: String::new(),
-            key: ChatKey(Arc::new([0; 32])),
-            head: Seq::ZERO,
-            ordinal: 0,
-            members: self.people.map(member).to_vec(),
-            unsettled: None,
-            placed: Vec::new(),
-            looked_up: Vec::new(),
-            last_sent_at: START,
-        };
+        let snapshot = snapshot(ChatKind::Direct, &self.people);
         self.tell(Event::Loaded {
             chat,
             result: Ok(Some(snapshot)),
@@ -77,7 +58,7 @@ impl Shard {
     fn tell(&mut self, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.state.apply(event, self.now, &mut effects);
-        self.state.flush_receipts(&mut effects);
+        self.state.flush_receipts(self.now, &mut effects);
         effects
     }
 
@@ -91,6 +72,7 @@ impl Shard {
         let entry = NewEntry {
             trace: None,
             arrived: None,
+            read_receipts_off: false,
             kind: EntryKind::Message,
             sender: self.people[0],
             device: DeviceId::BACK_END,
@@ -154,6 +136,30 @@ impl Shard {
         let missing = Some(HashMap::from([(self.chat, vec![missing])]));
         let chats = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
         self.tell(Event::JobDone(JobDone::Settle { chats, missing }))
+    }
+}
+
+/// An empty chat of these.
+fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
+    let member = |user: &UserId| {
+        let member = Member {
+            role: Role::Member,
+            joined: Seq(1),
+            last_sent: Seq::ZERO,
+        };
+        (*user, member, Watermark::default())
+    };
+    Snapshot {
+        kind,
+        title: String::new(),
+        key: ChatKey(Arc::new([0; 32])),
+        head: Seq::ZERO,
+        ordinal: 0,
+        members: people.iter().map(member).collect(),
+        unsettled: None,
+        placed: Vec::new(),
+        looked_up: Vec::new(),
+        last_sent_at: START,
     }
 }
 
