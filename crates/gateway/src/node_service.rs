@@ -7,7 +7,7 @@ use tern_proto::internal::{
     CloseDevicesRequest, CloseDevicesResponse, PrivacyChangedRequest, PrivacyChangedResponse,
 };
 use tern_proto::v1::CloseCode;
-use tern_types::DeviceId;
+use tern_types::{DeviceId, UserId};
 use tonic::{Request, Response, Status};
 
 use crate::auth::Auth;
@@ -56,9 +56,21 @@ impl GatewayNode for NodeService {
 
     async fn privacy_changed(
         &self,
-        _request: Request<PrivacyChangedRequest>,
+        request: Request<PrivacyChangedRequest>,
     ) -> Result<Response<PrivacyChangedResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        for changed in request.into_inner().users {
+            let user = UserId::from_slice(&changed.user_id)
+                .map_err(|_| Status::invalid_argument("ids are 16 bytes"))?;
+            read_receipts_changed(&self.registry, user, changed.read_receipts_off);
+        }
+        Ok(Response::new(PrivacyChangedResponse {}))
+    }
+}
+
+/// Tells the user's sessions here; their next marks say so.
+fn read_receipts_changed(registry: &Registry, user: UserId, off: bool) {
+    for session in registry.sessions(|session| session.user == user) {
+        session.mailbox.read_receipts(off);
     }
 }
 

@@ -5,7 +5,9 @@ mod closing;
 mod duties;
 mod lifecycle;
 mod opening;
+mod read_receipts;
 mod sends;
+mod typing;
 
 use std::time::Duration;
 
@@ -54,6 +56,7 @@ fn inbox() -> Inbox {
         active: true,
         rows: Vec::new(),
         store_epoch: "epoch".into(),
+        read_receipts_off: false,
     }
 }
 
