@@ -35,5 +35,6 @@ pub use client::{Client, EventStream};
 pub use config::{ClientConfig, StoreLocation, Tls};
 pub use error::{CallError, ClientError};
 pub use model::{
-    Chat, Credentials, Entry, Event, FailureCode, Mark, Outgoing, QueuedMessage, SendState, StopReason, To,
+    Chat, Credentials, Entry, Event, FailureCode, Mark, MessageReceipts, Outgoing, QueuedMessage, SendState,
+    StopReason, To,
 };

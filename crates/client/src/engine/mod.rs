@@ -6,6 +6,7 @@
 //! - [`look_up`]: asking for chats that are not known and for entries that are missing
 //! - [`outbox`], [`sends`]: what was written and has no result yet
 //! - [`receipts`]: who got how far
+//! - [`typing`]: who writes
 //! - [`session`]: opening the stream, heartbeats, tokens, when to come back
 
 pub mod chat_state;
@@ -24,6 +25,7 @@ mod sim;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod typing;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -39,6 +41,7 @@ use chat_state::ChatState;
 use outbox::Outbox;
 use receipts::Receipts;
 use session::Session;
+use typing::Typing;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -56,6 +59,11 @@ pub enum Input {
         seq: Seq,
     },
     SetActive(bool),
+    /// The person writes, or stopped without sending.
+    Typing {
+        chat: ChatId,
+        stopped: bool,
+    },
     /// A unary call was answered TOKEN_EXPIRED with this access token.
     TokenRejected(String),
     /// Older entries that the app asked for.
@@ -216,6 +224,7 @@ pub struct Engine {
     /// Sent, but their entries are not applied yet: something before them is missing.
     unapplied: HashMap<RequestId, Entry>,
     receipts: Receipts,
+    typing: Typing,
     /// Chats to acknowledge, to mark as read and to store at the end of this `apply`.
     acks: BTreeSet<ChatId>,
     reads: BTreeSet<ChatId>,
@@ -238,6 +247,7 @@ impl Engine {
             outbox: Outbox::new(settings.sends_per_chat),
             unapplied: HashMap::new(),
             receipts: Receipts::new(stored.receipts),
+            typing: Typing::default(),
             acks: BTreeSet::new(),
             reads: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -288,7 +298,8 @@ impl Engine {
         } else {
             None
         };
-        [self.session.next_wake(), sends, self.chats_wake()]
+        let typing = self.typing.next_wake();
+        [self.session.next_wake(), sends, self.chats_wake(), typing]
             .into_iter()
             .flatten()
             .min()
@@ -300,11 +311,13 @@ impl Engine {
             Input::Tick => {
                 self.tick_session(now);
                 self.tick_chats(now);
+                self.tick_typing(now);
             }
             Input::Send(message) => self.queue(message, now),
             Input::Discard(request) => self.effects.changes.push(Change::Unqueue(request)),
             Input::MarkRead { chat, seq } => self.mark_read(chat, seq),
             Input::SetActive(active) => self.set_active(active),
+            Input::Typing { chat, stopped } => self.own_typing(chat, stopped, now),
             Input::TokenRejected(token) => self.token_rejected(&token),
             Input::History(entries) => self
                 .effects
@@ -339,7 +352,8 @@ impl Engine {
                 Some(E::Draining(draining)) => self.session.draining(draining.reconnect_after_ms, now),
                 Some(E::Closing(closing)) => self.session.closing(closing),
                 Some(E::Reauthenticated(_)) => self.session.reauthenticated(),
-                Some(E::Presence(_) | E::WatchResult(_) | E::UserTyping(_)) => {}
+                Some(E::UserTyping(typing)) => self.typing_came(&typing, now),
+                Some(E::Presence(_) | E::WatchResult(_)) => {}
                 // A kind that this client does not know is ignored, as the protocol says.
                 None => {}
             }

@@ -5,6 +5,7 @@ mod reading;
 mod sends;
 mod stream;
 mod tokens;
+mod typing;
 
 use std::time::Duration;
 
