@@ -16,6 +16,8 @@ pub enum Command {
     Leave,
     Title(String),
     Who,
+    /// Whom an own message reached: the last one is 1, the one before it 2.
+    Info(usize),
     Chats,
     Help,
     Quit,
@@ -36,6 +38,10 @@ pub const HELP: &[(&str, &str)] = &[
     ("/title new title", "rename this group"),
     ("/leave", "leave this group"),
     ("/who", "who is in this chat"),
+    (
+        "/info",
+        "who read your last message here (/info 2: the one before it)",
+    ),
     ("/chats", "all chats"),
     ("/quit", "leave this program"),
     ("//text", "a message that begins with a /"),
@@ -78,6 +84,11 @@ impl Command {
             "title" => one(Self::Title),
             "leave" => Self::Leave,
             "who" => Self::Who,
+            "info" if rest.is_empty() => Self::Info(1),
+            "info" => match rest.parse() {
+                Ok(nth) if nth > 0 => Self::Info(nth),
+                _ => Self::wrong(word),
+            },
             "chats" => Self::Chats,
             "help" | "h" | "?" => Self::Help,
             "quit" | "q" | "exit" => Self::Quit,
@@ -140,6 +151,8 @@ mod tests {
             ),
             ("/add dave erin", Command::Add(vec!["dave".into(), "erin".into()])),
             ("/title Tea and cake", Command::Title("Tea and cake".into())),
+            ("/info", Command::Info(1)),
+            ("/info 3", Command::Info(3)),
             ("/q", Command::Quit),
         ];
         for (line, command) in cases {
@@ -149,7 +162,16 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_an_example() {
-        for line in ["/group", "/group lunch", "/chat", "/add", "/nonsense", "/"] {
+        for line in [
+            "/group",
+            "/group lunch",
+            "/chat",
+            "/add",
+            "/info 0",
+            "/info x",
+            "/nonsense",
+            "/",
+        ] {
             assert!(matches!(Command::parse(line), Command::Wrong(_)), "{line:?}");
         }
         let Command::Wrong(text) = Command::parse("/group lunch") else {
