@@ -312,6 +312,7 @@ pub fn new_direct(a: UserId, b: UserId) -> NewDirect {
 pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
     NewEntry {
         arrived: None,
+        read_receipts_off: false,
         trace: None,
         kind,
         sender,

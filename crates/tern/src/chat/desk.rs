@@ -9,11 +9,14 @@ use std::collections::HashMap;
 
 use anyhow::Context as _;
 use tern_client::{
-    BackEnd, Chat, Client, Entry, Event, EventStream, Mark, Outgoing, QueuedMessage, SendState,
+    BackEnd, Chat, Client, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, QueuedMessage,
+    SendState,
 };
 use tern_proto::v1::{self, ChatKind};
 use tern_types::{ChatId, RequestId, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
+
+mod seen;
 
 use super::command::{Command, HELP};
 use super::setup::Device;
@@ -41,6 +44,12 @@ pub enum Update {
         members: Vec<UserId>,
     },
     Names(HashMap<UserId, String>),
+    /// Whom an own message reached.
+    Reached {
+        chat: ChatId,
+        seq: Seq,
+        receipts: MessageReceipts,
+    },
     /// To show this chat now.
     Open(ChatId),
     /// Something to tell the person.
@@ -120,6 +129,9 @@ impl Desk {
             Update::Names(names) => {
                 self.names_asked = false;
                 self.view.set_names(names.clone());
+            }
+            Update::Reached { chat, seq, receipts } => {
+                self.notice(self.view.reached(*chat, *seq, receipts));
             }
             Update::Open(chat) => self.open(*chat),
             Update::Notice(_) => {}
@@ -284,6 +296,7 @@ impl Desk {
             Command::Forget(name) => self.forget(name),
             Command::Privacy(settings) => self.privacy(settings),
             Command::Who => self.who(),
+            Command::Info(nth) => self.info(nth),
             Command::Chats => self.list(),
             Command::Help => return Outcome::Help,
             Command::Quit => return Outcome::Quit,
