@@ -212,7 +212,7 @@ impl Heard {
             Event::Connected { gateway, .. } => self.connected = Some((at, gateway)),
             Event::CaughtUp => self.caught_up = Some(at),
             Event::Stopped(reason) => self.stopped = Some(reason),
-            Event::Disconnected { .. } | Event::Skipped { .. } | Event::Reset => {}
+            Event::Disconnected { .. } | Event::Skipped { .. } | Event::Reset | Event::Typing { .. } => {}
         }
     }
 }
