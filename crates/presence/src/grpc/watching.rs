@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt};
 use tern_proto::internal::{
     GetStatesRequest, GetStatesResponse, PresenceChanges, UserPresence, WatchRequests,
 };
-use tern_types::{Timestamp, UserId};
+use tern_types::UserId;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
