@@ -94,6 +94,9 @@ pub async fn foreground(world: &World, gateway: usize, person: &Person) -> Scree
     screen
 }
 
+/// A stream's clock is rounded down to milliseconds where it begins, and where it is read.
+const ROUNDED: i64 = 2;
+
 /// Milliseconds before and after something.
 pub struct Around(pub i64, pub i64);
 
@@ -107,6 +110,6 @@ impl Around {
     /// Between the two, or earlier by `early`.
     pub fn holds(&self, at: i64, early: Duration) -> bool {
         let early = i64::try_from(early.as_millis()).expect("a short time");
-        (self.0 - early..=self.1).contains(&at)
+        (self.0 - early - ROUNDED..=self.1).contains(&at)
     }
 }
