@@ -1,6 +1,6 @@
 //! `tern bench`: drives a platform with real clients over real streams and says what it does and what that costs.
 //!
-//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`overload`]: the kinds of load
+//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`overload`], [`presence`]: the kinds of load
 //! - [`target`]: the platform, started for this or running already
 //! - [`people`]: users and devices; [`line`]: one device's stream; [`slim`]: just so much of the wire as is needed
 //! - [`meter`]: what is counted and timed; [`cost`]: processors and WAL; [`report`]: the table, or JSON
@@ -17,6 +17,7 @@ mod offline;
 mod overload;
 mod people;
 mod prefill;
+mod presence;
 mod report;
 mod slim;
 mod target;
@@ -100,6 +101,7 @@ enum Load {
     Idle(idle::Args),
     Mixed(mixed::Args),
     Overload(overload::Args),
+    Presence(presence::Args),
 }
 
 /// Runs one load to its end, or until Ctrl-C.
@@ -147,6 +149,7 @@ async fn run_once(target: &target::Target, common: &Common, load: Load) -> anyho
         Load::Idle(args) => idle::run(target, common, args).await,
         Load::Mixed(args) => mixed::run(target, common, args).await,
         Load::Overload(args) => overload::run(target, common, args).await,
+        Load::Presence(args) => presence::run(target, common, args).await,
     }
 }
 

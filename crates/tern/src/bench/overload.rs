@@ -351,7 +351,7 @@ impl Member {
                         step.refused.fetch_add(1, Ordering::Relaxed);
                     }
                 }
-                Heard::Receipt { .. } | Heard::CaughtUp => {}
+                Heard::Receipt { .. } | Heard::CaughtUp | Heard::Presence { .. } | Heard::Watched { .. } => {}
             }
         }
     }

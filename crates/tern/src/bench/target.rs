@@ -235,13 +235,13 @@ impl Target {
 
     /// Resident memory of the gateways together, in KiB.
     pub fn gateway_kib(&self) -> u64 {
-        let gateways = self
-            .watched
-            .iter()
-            .filter(|process| process.name == Role::Gateway.as_str());
-        gateways
-            .filter_map(|process| cost::resident_kib(process.pid))
-            .sum()
+        self.resident_kib(Role::Gateway.as_str())
+    }
+
+    /// Resident memory of all processes of this name together, in KiB.
+    pub fn resident_kib(&self, name: &str) -> u64 {
+        let named = self.watched.iter().filter(|process| process.name == name);
+        named.filter_map(|process| cost::resident_kib(process.pid)).sum()
     }
 
     /// Rows that the gateways' sweeps found: defects. `None` where it cannot be asked.
