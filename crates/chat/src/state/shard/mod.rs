@@ -39,8 +39,8 @@ use typing::Typing;
 
 /// From a chat's first unsettled commit to its settle: a device in reach acknowledges well within it.
 pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
-/// Milliseconds. Settles are due at multiples of it, so that those of a calm platform share a statement: one of a single chat costs as
-/// much as one of twenty, several times a commit.
+/// Milliseconds. Settles are due at multiples of it, so that those of a calm platform share a statement: one for twenty chats
+/// costs Postgres twice what one for a single chat costs, and that four times a commit.
 const SETTLE_TOGETHER: i64 = 100;
 
 /// What happened since it was asked last: for metrics.
