@@ -1,6 +1,6 @@
 //! Somebody writes: the others who are online see it, and nothing is left of it.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::time::Duration;
 
