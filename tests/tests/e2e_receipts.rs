@@ -1,5 +1,7 @@
 //! Receipts: gathered in groups, never lost, and kept to oneself.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::time::{Duration, Instant};
 
 use tern_local::until;

@@ -1,5 +1,7 @@
 //! Somebody writes: the others who are online see it, and nothing is left of it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 use std::time::Duration;
 
 use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, StoreLocation, Tls};

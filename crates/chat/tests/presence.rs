@@ -348,6 +348,6 @@ async fn a_receipt_whose_look_up_failed_is_told_later_and_an_entry_is_not() {
         let push = next().await;
         assert_eq!((push.event.as_ref(), push.sessions), (what.as_bytes(), vec![10]));
     }
-    events.send(event(8, "entry 8")).await.unwrap();
+    events.send(event(Kind::Entry(Seq(8)), "entry 8")).await.unwrap();
     assert_eq!(next().await.event, "entry 8", "once each");
 }

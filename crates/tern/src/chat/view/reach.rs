@@ -34,7 +34,7 @@ impl View {
         }
         match delivered.len() {
             0 => {}
-            ..=NAMED => parts.push(format!("delivered to {}", self.names_of(&delivered))),
+            1..=NAMED => parts.push(format!("delivered to {}", self.names_of(&delivered))),
             count => parts.push(format!("delivered to {count} more")),
         }
         (!parts.is_empty()).then(|| (seq, parts.join(" · ")))
