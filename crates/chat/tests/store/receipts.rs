@@ -249,3 +249,72 @@ async fn rule_10_who_catches_up_after_the_chat_was_forgotten_is_told_of_all_the_
         assert_eq!(told(&mut cold, b), [], "once");
     }
 }
+
+#[tokio::test]
+async fn a_new_owner_knows_who_keeps_reading_to_themselves_until_the_next_mark() {
+    let (store, [a, b], [a1, b1], mut chat, mut db) = direct().await;
+    for _ in 0..3 {
+        store.say(&mut db, &mut chat, a, "x").await;
+    }
+    store.settle(&mut db, chat.id, Seq(3), &[(a1, 3), (b1, 3)]).await;
+    let quietly = |seq, off| ReadMark {
+        off,
+        ..read(chat.id, b, seq)
+    };
+    for (mark, kept) in [
+        (quietly(2, true), true),
+        (quietly(1, false), true),
+        (quietly(2, false), false),
+        (quietly(2, true), true),
+    ] {
+        tern_chat::store::ack::mark_read(&mut db, &[mark]).await.unwrap();
+        let stored = self::mark(&store, chat.id, b).await;
+        assert_eq!(
+            (stored.read, stored.read_receipts_off),
+            (Seq(2), kept),
+            "{mark:?}"
+        );
+    }
+    let event = |seq, off| Event::Read {
+        chat: chat.id,
+        user: b,
+        seq: Seq(seq),
+        off,
+    };
+    let mut owner = Owner::new(&store);
+    owner.run(vec![event(1, false)]).await;
+    assert_eq!(told(&mut owner, b), [], "an old mark");
+    owner.run(vec![event(3, false)]).await;
+    let mut both = vec![a, b];
+    both.sort_unstable();
+    assert_eq!(told(&mut owner, b), [(both, watermark(3, 3))]);
+}
+
+#[tokio::test]
+async fn rule_10_a_new_owner_knows_whose_messages_were_read() {
+    let store = Store::new().await;
+    let (a, b, c) = (store.user().await, store.user().await, store.user().await);
+    let chat = store.group(a, &[b, c]).await.id;
+    let mut owner = Owner::new(&store);
+    // a also sent what was not read yet.
+    for sender in [a, b, a] {
+        owner
+            .send(chat, &new_entry(sender, EntryKind::Message, b"x"))
+            .await;
+    }
+    let mut db = store.shard().await;
+    tern_chat::store::ack::mark_read(&mut db, &[read(chat, c, 2)])
+        .await
+        .unwrap();
+    let mut cold = Owner::new(&store);
+    cold.run(vec![Event::Read {
+        chat,
+        user: c,
+        seq: Seq(3),
+        off: false,
+    }])
+    .await;
+    let mut to = vec![b, c];
+    to.sort_unstable();
+    assert_eq!(told(&mut cold, c), [(to, watermark(3, 3))]);
+}
