@@ -1,5 +1,7 @@
 //! Who has blocked whom: no direct messages pass, groups are not touched, whatever happens to the nodes.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
 use std::time::Duration;
 
 use tern_local::until;

@@ -25,6 +25,17 @@ pub fn describe() {
         "strangers that users asked to watch for the first time in a day, by outcome"
     );
     describe_counter!(PEER_FAILURES, "failed calls to other nodes, by call");
+    // What never happened is to be seen as 0.
+    for name in [LINKED, UNFINISHED] {
+        counter!(name).absolute(0);
+    }
+    for outcome in ["valid", "invalid"] {
+        counter!(KEY_CHECKS, "outcome" => outcome).absolute(0);
+    }
+    counter!(REFRESHES, "outcome" => "exchanged").absolute(0);
+    for call in ["link_device", "unlink_device", "close_devices"] {
+        counter!(PEER_FAILURES, "call" => call).absolute(0);
+    }
 }
 
 pub(crate) fn linked() {

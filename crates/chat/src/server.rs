@@ -25,6 +25,7 @@ use crate::grpc::link::LinkService;
 use crate::grpc::node::NodeService;
 use crate::grpc::writes::Writes;
 use crate::lookup::Lookup;
+use crate::metrics;
 use crate::ownership::Ownership;
 use crate::recovery;
 use crate::shard::Shards;
@@ -44,6 +45,7 @@ pub async fn start(
     ctx: NodeContext,
     routes: &mut tonic::service::RoutesBuilder,
 ) -> anyhow::Result<Running> {
+    metrics::describe();
     let master = master_key(&config)?;
     let hot = hot_connect_options(&config.postgres);
     let pool = PgPoolOptions::new()

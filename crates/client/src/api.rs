@@ -76,6 +76,8 @@ calls! {
     /// One page.
     chats_client::ChatsClient.list_messages(ListMessagesRequest) -> ListMessagesResponse;
     chats_client::ChatsClient.get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
+    /// One page.
+    chats_client::ChatsClient.get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;
     chats_client::ChatsClient.mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;
     inbox_client::InboxClient.fetch(FetchRequest) -> FetchResponse;
     inbox_client::InboxClient.ack(AckRequest) -> AckResponse;

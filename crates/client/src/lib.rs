@@ -37,6 +37,7 @@ pub use client::{Client, EventStream};
 pub use config::{ClientConfig, StoreLocation, Tls};
 pub use error::{CallError, ClientError};
 pub use model::{
-    Chat, Credentials, Entry, Event, FailureCode, Mark, Outgoing, QueuedMessage, SendState, StopReason, To,
+    Chat, Credentials, Entry, Event, FailureCode, Mark, MessageReceipts, Outgoing, Presence, QueuedMessage,
+    SendState, StopReason, To,
 };
 pub use privacy::{Audience, Privacy};

@@ -20,7 +20,7 @@
 //! - [`deadline`]: how long a call may take
 //! - [`origins`], [`cors`]: which web sites' pages are served too
 //! - [`connection`], [`watchdog`]: the end of connections that take nothing
-//! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
+//! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`presence_query`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
 
 pub mod auth;
 pub mod call_limits;
@@ -43,6 +43,7 @@ pub mod nodes;
 pub mod origins;
 pub mod peek;
 pub mod presence_links;
+pub mod presence_query;
 pub mod proxy;
 pub mod public;
 pub mod redrain;

@@ -14,6 +14,8 @@ pub enum Target {
     Chat,
     /// Any chat node: field 1 is something else.
     AnyChat,
+    /// This gateway, which asks the presence nodes.
+    Presence,
 }
 
 /// One method.
@@ -55,12 +57,13 @@ pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
 }
 
 /// Names of the services, for routing.
-pub const SERVICES: [&str; 5] = [
+pub const SERVICES: [&str; 6] = [
     "tern.v1.Users",
     "tern.v1.Devices",
     "tern.v1.Auth",
     "tern.v1.Chats",
     "tern.v1.Inbox",
+    "tern.v1.PresenceQuery",
 ];
 
 fn target(service: &str, method: &str) -> Option<Target> {
@@ -68,6 +71,7 @@ fn target(service: &str, method: &str) -> Option<Target> {
         "Users" | "Devices" | "Auth" => Some(Target::Accounts),
         "Chats" if WITHOUT_CHAT.contains(&method) => Some(Target::AnyChat),
         "Chats" | "Inbox" => Some(Target::Chat),
+        "PresenceQuery" => Some(Target::Presence),
         _ => None,
     }
 }

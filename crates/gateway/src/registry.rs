@@ -1,10 +1,9 @@
 //! The sessions of this gateway, by id and by device. A registration is a value: dropped, the session is gone.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use tern_types::{DeviceId, SessionId, Slot, Timestamp, UserId};
+use tern_types::{DeviceId, IdMap, SessionId, Slot, Timestamp, UserId};
 use tokio::sync::Notify;
 
 use crate::mailbox::Mailbox;
@@ -59,8 +58,8 @@ impl Handle {
 /// See the module.
 #[derive(Debug)]
 pub struct Registry {
-    tables: [RwLock<HashMap<SessionId, Arc<Handle>>>; TABLES],
-    devices: Mutex<HashMap<DeviceId, SessionId>>,
+    tables: [RwLock<IdMap<SessionId, Arc<Handle>>>; TABLES],
+    devices: Mutex<IdMap<DeviceId, SessionId>>,
     count: AtomicUsize,
     emptied: Notify,
     incarnation: u64,
@@ -188,17 +187,17 @@ impl Registry {
         true
     }
 
-    fn devices(&self) -> MutexGuard<'_, HashMap<DeviceId, SessionId>> {
+    fn devices(&self) -> MutexGuard<'_, IdMap<DeviceId, SessionId>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, id: SessionId) -> RwLockReadGuard<'_, HashMap<SessionId, Arc<Handle>>> {
+    fn read(&self, id: SessionId) -> RwLockReadGuard<'_, IdMap<SessionId, Arc<Handle>>> {
         self.tables[id.0 as usize % TABLES]
             .read()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, id: SessionId) -> RwLockWriteGuard<'_, HashMap<SessionId, Arc<Handle>>> {
+    fn write(&self, id: SessionId) -> RwLockWriteGuard<'_, IdMap<SessionId, Arc<Handle>>> {
         self.tables[id.0 as usize % TABLES]
             .write()
             .unwrap_or_else(PoisonError::into_inner)

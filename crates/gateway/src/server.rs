@@ -60,6 +60,7 @@ pub async fn start_bound(
     routes: &mut tonic::service::RoutesBuilder,
 ) -> anyhow::Result<(Running, SocketAddr)> {
     metrics::describe();
+    metrics::max_sessions(config.gateway_max_sessions);
     let verifier = Arc::new(verifier(&config.token_verify_files).await?);
     let registry = Arc::new(Registry::new(ctx.incarnation));
     let auth = Arc::new(Auth::new(ctx.clone(), verifier.clone()));

@@ -36,6 +36,20 @@ pub fn describe() {
         "people whose last seen was read or written, by what and outcome"
     );
     describe_counter!(LINKS_ENDED, "announce streams ended by this node, by reason");
+    // What never happened is to be seen as 0.
+    gauge!(SESSIONS).set(0.0);
+    for name in [ANNOUNCEMENTS, LOOKUPS, LOOKED_UP_USERS, REPLACED] {
+        counter!(name).absolute(0);
+    }
+    for call in ["announce", "lookup"] {
+        counter!(NOT_OWNER, "call" => call).absolute(0);
+    }
+    for outcome in ["caught_up", "in_vain"] {
+        counter!(MAP_WAITS, "outcome" => outcome).absolute(0);
+    }
+    for reason in ["superseded_or_left", "slow"] {
+        counter!(LINKS_ENDED, "reason" => reason).absolute(0);
+    }
 }
 
 pub(crate) fn sessions(count: usize) {

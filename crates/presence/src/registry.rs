@@ -15,7 +15,7 @@ mod tests;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use tern_types::{DeviceId, SessionId, Slot, Timestamp, UserId};
+use tern_types::{DeviceId, IdMap, SessionId, Slot, Timestamp, UserId};
 
 pub use event::{Announcement, Effect, Event, Gateway, LinkId, NotOwner};
 pub use slots::SlotSet;
@@ -69,7 +69,7 @@ struct Link {
 
 #[derive(Debug)]
 pub struct Registry {
-    users: HashMap<UserId, Vec<Session>>,
+    users: IdMap<UserId, Vec<Session>>,
     sessions: usize,
     owned: SlotSet,
     in_map: HashSet<Gateway>,
@@ -81,7 +81,7 @@ impl Default for Registry {
     /// Owns nothing until the first map.
     fn default() -> Self {
         Self {
-            users: HashMap::new(),
+            users: IdMap::default(),
             sessions: 0,
             owned: SlotSet::empty(),
             in_map: HashSet::new(),

@@ -5,10 +5,12 @@
 //! - [`chat`]: a terminal client
 //! - [`demo`]: a conversation played on a platform of its own
 //! - [`bench`]: what a platform does a second, and what that costs
+//! - [`canary`]: two synthetic users that exchange messages, watched
 //! - [`migrate`], [`admin`]: for operators
 
 pub mod admin;
 pub mod bench;
+pub mod canary;
 pub mod chat;
 pub mod demo;
 pub mod dev;
@@ -32,6 +34,7 @@ pub enum Command {
     Chat(chat::ChatArgs),
     Demo(demo::DemoArgs),
     Bench(Box<bench::BenchArgs>),
+    Canary(Box<canary::CanaryArgs>),
     Migrate(Box<migrate::MigrateArgs>),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
@@ -46,6 +49,7 @@ impl Cli {
             Command::Chat(args) => Box::pin(chat::run(args)).await,
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Bench(args) => Box::pin(bench::run(*args)).await,
+            Command::Canary(args) => Box::pin(canary::run(*args)).await,
             Command::Migrate(args) => migrate::run(&args).await,
             Command::Admin(command) => admin::run(command).await,
         }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
-use tern_proto::v1::{self, Role};
+use tern_proto::v1::{self, Role, send_result::Outcome};
 use tern_tests::{Device, User, World};
 use tern_types::{ChatId, RequestId};
 
@@ -15,13 +15,15 @@ pub enum Caller {
     Device,
 }
 
-/// An owner with two devices, a member who is an owner too, and their group: of one field's test alone, for what is done to them stays.
+/// An owner with two devices, a member who is an owner too, their group, and a message in it: of one field's test alone, for what is done to them stays.
 pub struct Cast {
     owner: User,
     member: User,
     pub device: Device,
     spare: Device,
     group: ChatId,
+    /// A message of the owner's.
+    message: u64,
 }
 
 impl Cast {
@@ -43,12 +45,24 @@ impl Cast {
             .set_role(role)
             .await
             .expect("a second owner");
+        let message = v1::SendMessageRequest {
+            chat_id: group.to_string(),
+            request_id: RequestId::random().to_string(),
+            acting_user_id: owner.id.to_string(),
+            ..Default::default()
+        };
+        let sent = world.back_end().await.chats().send_message(message).await;
+        let result = sent.expect("an answer").into_inner().result;
+        let Some(Outcome::Sent(sent)) = result.and_then(|result| result.outcome) else {
+            panic!("the message is not sent")
+        };
         Self {
             owner,
             member,
             device,
             spare,
             group,
+            message: sent.seq,
         }
     }
 
@@ -86,6 +100,7 @@ impl Cast {
                 "user_id",
             ) => text(&self.owner.id),
             (_, "blocked_user_id") => text(&self.member.id),
+            ("GetMessageReceiptsRequest", "seq") => Some(Value::U64(self.message)),
             (_, "user_id") => text(&self.member.id),
             (_, "user_ids" | "member_user_ids" | "add_user_ids" | "remove_user_ids") => {
                 text(&self.member.id).map(|member| Value::List(vec![member]))

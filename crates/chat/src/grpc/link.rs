@@ -29,7 +29,7 @@ use crate::metrics;
 use crate::ownership::Ownership;
 use crate::shard::{Ended, Shards};
 use crate::state::shard::Event;
-use crate::state::{Origin, Outcome, Refusal};
+use crate::state::{NewEntry, Origin, Outcome, Refusal};
 use crate::store::entries::{self, Item};
 use crate::store::seal::MasterKey;
 
@@ -99,6 +99,7 @@ impl ChatLink for LinkService {
             gateways: self.gateways.clone(),
             ownership: self.windows.ownership.clone(),
             gateway: self.shedding.peer(),
+            shedding: self.shedding.clone(),
         };
         let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());
         let (ownership, mut own) = (self.windows.ownership.clone(), self.shedding.own());
@@ -165,6 +166,7 @@ struct Reader {
     gateways: Gateways,
     ownership: Ownership,
     gateway: shedding::Peer,
+    shedding: Shedding,
 }
 
 impl Reader {
@@ -213,25 +215,23 @@ impl Reader {
                     return Ok(());
                 }
                 let trace = TraceContext::sampled(&item.traceparent);
-                match message::entry(
-                    user,
-                    device,
-                    request,
-                    &send.envelope,
-                    &send.body,
-                    trace,
-                    Timestamp::now(),
-                ) {
-                    Ok(entry) => (
-                        chat,
-                        origin,
-                        Event::Send {
+                let arrived = Timestamp::now();
+                let entry = message::entry(user, device, request, &send.envelope, &send.body, trace, arrived);
+                match entry {
+                    Ok(entry) => {
+                        let read_receipts_off = send.read_receipts_off;
+                        let entry = NewEntry {
+                            read_receipts_off,
+                            ..entry
+                        };
+                        let event = Event::Send {
                             origin,
                             chat,
                             peer,
                             entry,
-                        },
-                    ),
+                        };
+                        (chat, origin, event)
+                    }
                     Err(refusal) => {
                         self.answer(origin, &Outcome::Refused(refusal));
                         return Ok(());
@@ -263,16 +263,43 @@ impl Reader {
                         chat,
                         user,
                         seq: Seq(read.seq),
+                        off: read.read_receipts_off,
                     },
                 )
             }
-            up_item::Op::Typing(_) | up_item::Op::WakeDone(_) => return Ok(()),
+            up_item::Op::Typing(typing) => {
+                let chat = ChatId::from_slice(&typing.chat_id)?;
+                self.typing(chat, user, typing.stopped, map_version);
+                return Ok(());
+            }
+            up_item::Op::WakeDone(_) => return Ok(()),
         };
         if self.ownership.check(chat, map_version).is_err() {
             self.answer(origin, &Outcome::NotOwner);
             return Ok(());
         }
         Ok(self.shards.send(chat, event).await?)
+    }
+
+    /// Not answered, and dropped rather than kept waiting.
+    fn typing(&self, chat: ChatId, user: UserId, stopped: bool, map_version: i64) {
+        metrics::typing_in();
+        if self.shedding.level() >= Level::Typing {
+            self.shedding.gave_up(Level::Typing);
+            return metrics::typing_dropped("shed");
+        }
+        if self.ownership.check(chat, map_version).is_err() {
+            return metrics::typing_dropped("not_owner");
+        }
+        let event = Event::Typing {
+            chat,
+            user,
+            stopped,
+            at: Timestamp::now(),
+        };
+        if !self.shards.offer(chat, event) {
+            metrics::typing_dropped("shard");
+        }
     }
 
     fn answer(&self, origin: Origin, outcome: &Outcome) {

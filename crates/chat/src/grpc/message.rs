@@ -38,6 +38,7 @@ pub fn entry(
         content: raw::message_content(envelope, body),
         trace,
         arrived: Some(arrived),
+        read_receipts_off: false,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use sqlx::{Connection, PgConnection};
-use tern_types::{ChatId, Slot, UserId};
+use tern_types::{ChatId, IdSet, Slot, UserId};
 use uuid::Uuid;
 
 use super::seal::Sealer;
@@ -13,7 +13,8 @@ use crate::state::chat::{Batch, Role};
 
 /// Rules 1, 2 and 5, fine print 3 and 10: compare-and-set of each chat's head, its entries, its unsettled row; a chat
 /// whose head moved or whose request is in the log already is left out. `IN (…) IS TRUE` keeps the planner at hashed
-/// subplans, where a join would be a nested loop over both lists.
+/// subplans, where a join would be a nested loop over both lists. `LATERAL … LIMIT` keeps it at a probe of the index for each
+/// entry: a join may be turned round, and reads the whole log where the table was empty when it was last analysed.
 pub const COMMIT: &str = "
 WITH c AS (
     SELECT * FROM unnest($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::int2[])
@@ -23,8 +24,10 @@ WITH c AS (
                          $13::bytea[], $14::bytea[], $15::int8[])
         AS e(chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
 ), repeated AS (
-    SELECT e.chat_id FROM e JOIN messages m
-        ON m.chat_id = e.chat_id AND m.sender_user = e.sender_user AND m.request_id = e.request_id
+    SELECT e.chat_id FROM e CROSS JOIN LATERAL (
+        SELECT FROM messages m
+        WHERE m.chat_id = e.chat_id AND m.sender_user = e.sender_user AND m.request_id = e.request_id LIMIT 1
+    ) AS m
 ), moved AS (
     UPDATE chat_heads h SET head_seq = c.head, head_ordinal = c.ordinal FROM c
     WHERE h.chat_id = c.chat_id AND h.head_seq = c.expected
@@ -61,7 +64,7 @@ pub const SET_TITLE: &str = "UPDATE chats SET title = $2 WHERE chat_id = $1";
 
 /// Commits the batches; the answer names the chats whose batch is in the store. The others are behind.
 /// Locks in ascending order of chat_id.
-pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<HashSet<ChatId>> {
+pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<IdSet<ChatId>> {
     let mut batches: Vec<&Batch> = batches.iter().collect();
     batches.sort_unstable_by_key(|batch| batch.chat);
     let count = batches.iter().map(|batch| batch.entries.len()).sum();

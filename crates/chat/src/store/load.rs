@@ -1,4 +1,4 @@
-//! A chat in one snapshot, and the making of chats.
+//! A chat in one snapshot, and the making of groups.
 
 use std::collections::HashSet;
 
@@ -34,6 +34,7 @@ macro_rules! blocked {
         )
     };
 }
+pub(super) use blocked;
 
 /// Only direct chats name two people, so no other is blocked.
 pub const CHAT: &str = concat!(
@@ -47,8 +48,6 @@ FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id
 WHERE c.chat_id = $1"
 );
 
-pub const BLOCKED: &str = concat!("SELECT ", blocked!("$1", "$2"));
-
 /// The newest requests, and those that wait for an answer however old they are (rule 5).
 pub const PLACED: &str = concat!(
     "
@@ -61,15 +60,18 @@ SELECT m.sender_user, m.request_id, m.seq, m.fingerprint, ",
     millis!("m.sent_at"),
     "
 FROM unnest($3::uuid[], $4::uuid[]) AS r(sender_user, request_id)
-JOIN messages m ON m.chat_id = $1 AND m.sender_user = r.sender_user AND m.request_id = r.request_id
+CROSS JOIN LATERAL (
+    SELECT * FROM messages m
+    WHERE m.chat_id = $1 AND m.sender_user = r.sender_user AND m.request_id = r.request_id LIMIT 1
+) AS m
 ORDER BY seq"
 );
 
 pub const NEW_CHAT: &str = "
-INSERT INTO chats (chat_id, kind, title, created_by, user_low, user_high, wrapped_key)
-VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+INSERT INTO chats (chat_id, kind, title, created_by, wrapped_key)
+VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
 
-pub const NEW_HEAD: &str = "INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) VALUES ($1, $2, 0)";
+pub const NEW_HEAD: &str = "INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) VALUES ($1, 1, 0)";
 
 pub const FIRST_ENTRY: &str = "
 INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
@@ -141,46 +143,6 @@ pub async fn chat(
     }))
 }
 
-/// What came of [`create_direct`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direct {
-    /// It is there now, or was before.
-    There,
-    UserNotFound,
-    /// One of the two has blocked the other: nothing was made.
-    Blocked,
-}
-
-/// Makes the direct chat of two people unless it exists.
-pub async fn create_direct(
-    pool: &PgPool,
-    master: &MasterKey,
-    chat: ChatId,
-    people: (UserId, UserId),
-) -> Result<Direct, StoreError> {
-    let mut tx = pool.begin().await?;
-    let users = [people.0.min(people.1), people.0.max(people.1)];
-    if share_users(&mut tx, &users).await?.is_some() {
-        return Ok(Direct::UserNotFound);
-    }
-    let blocked = sqlx::query_scalar(BLOCKED).bind(users[0].0).bind(users[1].0);
-    if blocked.fetch_one(&mut *tx).await? {
-        return Ok(Direct::Blocked);
-    }
-    let new = NewChat {
-        chat,
-        kind: ChatKind::Direct,
-        title: "",
-        creator: people.0,
-        direct: Some(users),
-    };
-    if new.insert(&mut tx, master, Seq::ZERO).await?.is_some() {
-        add_members(&mut tx, chat, &users, 1, Role::Member).await?;
-    }
-    tx.commit().await?;
-    Ok(Direct::There)
-}
-
 /// What came of [`create_group`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Created {
@@ -217,14 +179,7 @@ pub async fn create_group(
     if let Some(unknown) = share_users(&mut tx, &users).await? {
         return Ok(Created::UserNotFound(unknown));
     }
-    let new = NewChat {
-        chat: group.chat,
-        kind: ChatKind::Group,
-        title: group.title,
-        creator: group.owner,
-        direct: None,
-    };
-    let Some(sealer) = new.insert(&mut tx, master, Seq(1)).await? else {
+    let Some(sealer) = group.insert(&mut tx, master).await? else {
         let before: Option<Vec<u8>> = sqlx::query_scalar(CREATED)
             .bind(group.chat.0)
             .fetch_optional(&mut *tx)
@@ -265,41 +220,22 @@ pub async fn create_group(
     Ok(Created::New { sent_at })
 }
 
-struct NewChat<'a> {
-    chat: ChatId,
-    kind: ChatKind,
-    title: &'a str,
-    creator: UserId,
-    direct: Option<[UserId; 2]>,
-}
-
-impl NewChat<'_> {
+impl NewGroup<'_> {
     /// `None`: there is one already.
-    async fn insert(
-        &self,
-        db: &mut PgConnection,
-        master: &MasterKey,
-        head: Seq,
-    ) -> sqlx::Result<Option<Sealer>> {
+    async fn insert(&self, db: &mut PgConnection, master: &MasterKey) -> sqlx::Result<Option<Sealer>> {
         let (key, wrapped) = master.new_chat_key(self.chat);
         let inserted = sqlx::query(NEW_CHAT)
             .bind(self.chat.0)
-            .bind(self.kind as i16)
+            .bind(ChatKind::Group as i16)
             .bind(self.title)
-            .bind(self.creator.0)
-            .bind(self.direct.map(|people| people[0].0))
-            .bind(self.direct.map(|people| people[1].0))
+            .bind(self.owner.0)
             .bind(wrapped)
             .execute(&mut *db)
             .await?;
         if inserted.rows_affected() == 0 {
             return Ok(None);
         }
-        sqlx::query(NEW_HEAD)
-            .bind(self.chat.0)
-            .bind(head.to_i64())
-            .execute(db)
-            .await?;
+        sqlx::query(NEW_HEAD).bind(self.chat.0).execute(db).await?;
         Ok(Some(Sealer::new(&key)))
     }
 }

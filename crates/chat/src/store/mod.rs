@@ -4,7 +4,8 @@
 //!
 //! - [`commit`]: entries and changes of members, by compare-and-set of the head
 //! - [`settle`], [`ack`]: the inbox
-//! - [`load`]: a chat in one snapshot; making a chat
+//! - [`load`]: a chat in one snapshot; making a group
+//! - [`direct`]: making direct chats
 //! - [`entries`]: windows for devices, history for people
 //! - [`listing`]: chats as their members see them
 //! - [`devices`]: a device joins or leaves its user's chats
@@ -14,6 +15,7 @@
 pub mod ack;
 pub mod commit;
 pub mod devices;
+pub mod direct;
 pub mod entries;
 pub mod listing;
 pub mod load;

@@ -1,8 +1,8 @@
 //! Blocks, as a load and the making of a chat see them, and who has written to whom.
 
 use tern_chat::state::EntryKind;
-use tern_chat::store::load::{self, Direct};
-use tern_chat::store::{commit, written};
+use tern_chat::store::direct::{self, Held, Made};
+use tern_chat::store::{commit, load, written};
 use tern_types::{ChatId, UserId};
 
 use crate::harness::{self, Store, new_entry};
@@ -53,19 +53,23 @@ async fn no_direct_chat_is_made_after_a_block() {
     let store = Store::new().await;
     let (a, b) = (store.user().await, store.user().await);
     let chat = ChatId::direct(a, b);
-    let make = async |people| {
-        load::create_direct(&store.pool, &store.master, chat, people)
-            .await
-            .unwrap()
+    let make = async |people: (UserId, UserId)| {
+        // Another pair beside them is not held up.
+        let others = harness::new_direct(store.user().await, store.user().await);
+        let new = [harness::new_direct(people.0, people.1), others];
+        let made = direct::make(&store.pool, &store.master, &new, Held::Wait).await;
+        let [made, beside]: [Made; 2] = made.unwrap().try_into().unwrap();
+        assert!(matches!(beside, Made::New(_)));
+        made
     };
     store.block(a, b).await;
-    assert_eq!(make((a, b)).await, Direct::Blocked);
-    assert_eq!(make((b, a)).await, Direct::Blocked);
+    assert!(matches!(make((a, b)).await, Made::Blocked));
+    assert!(matches!(make((b, a)).await, Made::Blocked));
     let none = load::chat(&store.pool, &store.master, chat, &[]).await.unwrap();
     assert!(none.is_none());
     store.unblock_all().await;
-    assert_eq!(make((b, a)).await, Direct::There);
-    assert_eq!(make((a, UserId::random())).await, Direct::UserNotFound);
+    assert!(matches!(make((b, a)).await, Made::New(_)));
+    assert!(matches!(make((a, UserId::random())).await, Made::NobodyFound));
 }
 
 #[tokio::test]

@@ -9,8 +9,9 @@ use tern_chat::state::change::Action;
 use tern_chat::state::chat::{Batch, ChatKey, Snapshot};
 use tern_chat::state::shard::{AckWrite, SettleChat};
 use tern_chat::state::{Entry, EntryKind, Missing, NewEntry, Origin};
+use tern_chat::store::direct::{Held, Made, NewDirect};
 use tern_chat::store::seal::MasterKey;
-use tern_chat::store::{ack, commit, devices, load, settle};
+use tern_chat::store::{ack, commit, devices, direct, load, settle};
 use tern_local::Shared;
 use tern_node::postgres::{PostgresArgs, hot_connect_options, migrate};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
@@ -108,10 +109,10 @@ impl Store {
     }
 
     pub async fn direct(&self, a: UserId, b: UserId) -> Known {
-        let chat = ChatId::direct(a, b);
-        let made = load::create_direct(&self.pool, &self.master, chat, (a, b)).await;
-        assert_eq!(made.unwrap(), load::Direct::There);
-        self.load(chat).await
+        let new = new_direct(a, b);
+        let made = direct::make(&self.pool, &self.master, &[new], Held::Wait).await;
+        assert!(matches!(made.unwrap()[..], [Made::New(_)]));
+        self.load(new.chat).await
     }
 
     pub async fn group(&self, owner: UserId, members: &[UserId]) -> Known {
@@ -300,9 +301,18 @@ impl Known {
     }
 }
 
+/// To be made by the first of them.
+pub fn new_direct(a: UserId, b: UserId) -> NewDirect {
+    NewDirect {
+        chat: ChatId::direct(a, b),
+        people: (a, b),
+    }
+}
+
 pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
     NewEntry {
         arrived: None,
+        read_receipts_off: false,
         trace: None,
         kind,
         sender,

@@ -5,6 +5,7 @@
 mod blocks;
 mod commit;
 mod devices;
+mod direct;
 mod entries;
 mod harness;
 mod inbox;

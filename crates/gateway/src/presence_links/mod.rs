@@ -132,10 +132,8 @@ impl PresenceLinks {
         let mut request = Request::new(frames);
         identify(&mut request, &ctx);
         let replies = PresenceClient::new(channel).announce(request).await?.into_inner();
-        metrics::link_up("presence", &node.name, true);
-        let ended = self.read(&node.name, replies).await;
-        metrics::link_up("presence", &node.name, false);
-        ended
+        let _up = metrics::LinkUp::new("presence", &node.name);
+        self.read(&node.name, replies).await
     }
 
     /// What the node is told while the link is the newest: single announcements first, then all of its slots where

@@ -26,6 +26,7 @@ use nix::sys::signal::Signal;
 use tern_types::Slot;
 
 pub use builder::Builder;
+pub use metrics::sum as metric_sum;
 pub use node::{NodeProcess, Role};
 
 use crate::secrets::Secrets;

@@ -87,6 +87,14 @@ pub struct Spent {
     pub wal_bytes: Option<i64>,
 }
 
+impl Spent {
+    /// Processor seconds of all servers.
+    pub fn servers(&self) -> f64 {
+        let servers = self.cpu.iter().filter(|(name, _)| *name != GENERATOR);
+        servers.map(|(_, seconds)| seconds).sum()
+    }
+}
+
 impl Target {
     /// Reaches the running platform, or starts one.
     pub async fn reach(common: &Common) -> anyhow::Result<Self> {

@@ -18,6 +18,8 @@ pub enum Command {
     Leave,
     Title(String),
     Who,
+    /// Whom an own message reached: the last one is 1, the one before it 2.
+    Info(usize),
     Chats,
     Block(String),
     Unblock(String),
@@ -55,6 +57,10 @@ pub const HELP: &[(&str, &str)] = &[
     ("/title new title", "rename this group"),
     ("/leave", "leave this group"),
     ("/who", "who is in this chat"),
+    (
+        "/info",
+        "who read your last message here (/info 2: the one before it)",
+    ),
     ("/chats", "all chats"),
     ("/block bob", "no messages between you and bob any more"),
     ("/unblock bob", "the opposite"),
@@ -115,6 +121,11 @@ impl Command {
             "forget" => one(Self::Forget),
             "privacy" => settings(&words).map_or_else(|| Self::wrong(word), Self::Privacy),
             "who" => Self::Who,
+            "info" if rest.is_empty() => Self::Info(1),
+            "info" => match rest.parse() {
+                Ok(nth) if nth > 0 => Self::Info(nth),
+                _ => Self::wrong(word),
+            },
             "chats" => Self::Chats,
             "help" | "h" | "?" => Self::Help,
             "quit" | "q" | "exit" => Self::Quit,
@@ -213,6 +224,8 @@ mod tests {
                     Setting::SeenBy(Audience::Everyone),
                 ]),
             ),
+            ("/info", Command::Info(1)),
+            ("/info 3", Command::Info(3)),
             ("/q", Command::Quit),
         ];
         for (line, command) in cases {
@@ -230,6 +243,8 @@ mod tests {
             "/block",
             "/privacy friends",
             "/privacy receipts",
+            "/info 0",
+            "/info x",
             "/nonsense",
             "/",
         ] {

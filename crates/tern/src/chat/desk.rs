@@ -9,11 +9,14 @@ use std::collections::HashMap;
 
 use anyhow::Context as _;
 use tern_client::{
-    BackEnd, Chat, Client, Entry, Event, EventStream, Mark, Outgoing, QueuedMessage, SendState,
+    BackEnd, Chat, Client, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, QueuedMessage,
+    SendState,
 };
 use tern_proto::v1::{self, ChatKind};
 use tern_types::{ChatId, RequestId, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
+
+mod seen;
 
 use super::command::{Command, HELP};
 use super::setup::Device;
@@ -41,6 +44,12 @@ pub enum Update {
         members: Vec<UserId>,
     },
     Names(HashMap<UserId, String>),
+    /// Whom an own message reached.
+    Reached {
+        chat: ChatId,
+        seq: Seq,
+        receipts: MessageReceipts,
+    },
     /// To show this chat now.
     Open(ChatId),
     /// Something to tell the person.
@@ -63,6 +72,8 @@ pub struct Desk {
     updates: mpsc::Sender<Update>,
     update_queue: mpsc::Receiver<Update>,
     names_asked: bool,
+    /// Whose presence the server was asked for.
+    watched: Vec<UserId>,
 }
 
 impl Desk {
@@ -83,6 +94,7 @@ impl Desk {
             updates,
             update_queue,
             names_asked: false,
+            watched: Vec::new(),
         };
         desk.ask_names();
         Ok((desk, events))
@@ -118,10 +130,14 @@ impl Desk {
                 self.names_asked = false;
                 self.view.set_names(names.clone());
             }
+            Update::Reached { chat, seq, receipts } => {
+                self.notice(self.view.reached(*chat, *seq, receipts));
+            }
             Update::Open(chat) => self.open(*chat),
             Update::Notice(_) => {}
         }
         self.ask_names();
+        self.watch();
     }
 
     /// `watching`: somebody sees the newest line of the open chat.
@@ -139,6 +155,7 @@ impl Desk {
             _ => {}
         }
         self.ask_names();
+        self.watch();
     }
 
     /// Shows a chat: its history, who got how far, who is in it.
@@ -224,6 +241,15 @@ impl Desk {
         }
     }
 
+    /// Asks for the presence of whoever is on the screen now.
+    fn watch(&mut self) {
+        let watched = self.view.on_screen();
+        if watched != self.watched {
+            self.watched.clone_from(&watched);
+            self.spawn(move |client, _| async move { Ok(client.watch_presence(watched).await?) });
+        }
+    }
+
     fn ask_names(&mut self) {
         if self.names_asked || self.view.nameless.is_empty() {
             return;
@@ -270,6 +296,7 @@ impl Desk {
             Command::Forget(name) => self.forget(name),
             Command::Privacy(settings) => self.privacy(settings),
             Command::Who => self.who(),
+            Command::Info(nth) => self.info(nth),
             Command::Chats => self.list(),
             Command::Help => return Outcome::Help,
             Command::Quit => return Outcome::Quit,

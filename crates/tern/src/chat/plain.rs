@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use tern_client::{Entry, Event, EventStream, SendState, StopReason};
-use tern_types::{ChatId, Seq};
+use tern_types::{ChatId, Seq, Timestamp};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
 
 use super::clock;
@@ -91,6 +91,8 @@ struct Screen {
     unnamed: Vec<Entry>,
     history: Option<ChatId>,
     history_shown: Option<ChatId>,
+    /// As it was told last.
+    presence: Option<(ChatId, String)>,
 }
 
 impl Screen {
@@ -103,6 +105,7 @@ impl Screen {
                 ..
             } => say(&format!("! not sent: {}", refusal(*code, message))),
             Event::Connected { .. } | Event::Disconnected { .. } => self.connection(view),
+            Event::Presence { .. } => self.presence(view),
             _ => {}
         }
         self.named(view, false);
@@ -183,6 +186,20 @@ impl Screen {
             };
             say(&format!("  {text}"));
             self.tick = Some((seq, tick));
+        }
+    }
+
+    /// What the other person of the open chat shows, when it is something else than before.
+    fn presence(&mut self, view: &View) {
+        let Some(chat) = view.open else { return };
+        let Some(presence) = view.presence(chat, Timestamp::now()) else {
+            return;
+        };
+        let presence = (chat, presence);
+        if self.presence.as_ref() != Some(&presence) {
+            say(&format!("* {} is {}", view.title(chat), presence.1)
+                .replace(" is last seen", " was last seen"));
+            self.presence = Some(presence);
         }
     }
 

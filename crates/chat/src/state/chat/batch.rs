@@ -1,9 +1,8 @@
 //! From the queue into a commit, and what came of it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use tern_types::{ChatId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, IdSet, Seq, Timestamp, UserId};
 
 use super::command::Command;
 use super::{Chat, ChatKey, Member, Role, Stage};
@@ -141,6 +140,8 @@ impl Chat {
             };
             let (sender, request) = (entry.new.sender, entry.new.request);
             self.recent.insert(sender, request, Known::Placed(placed));
+            self.authors.push(entry.seq, sender);
+            self.typists.wrote(sender, entry.sent_at);
             if let Some(member) = self.members.get_mut(&entry.new.sender) {
                 member.last_sent = entry.seq;
             }
@@ -217,6 +218,7 @@ impl Chat {
                         content: content::of_change(change.actor, &action),
                         trace: None,
                         arrived: None,
+                        read_receipts_off: false,
                     };
                     Ok(Some((Arc::new(new), Some(action))))
                 }
@@ -240,7 +242,7 @@ impl Chat {
             }
             Action::Remove(user) => {
                 self.members.remove(&user);
-                let members: HashSet<UserId> = self.members.keys().copied().collect();
+                let members: IdSet<UserId> = self.members.keys().copied().collect();
                 self.receipts.retain(&members);
             }
             Action::SetRole(user, role) => {

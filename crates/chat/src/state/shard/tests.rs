@@ -1,6 +1,8 @@
 //! Rules that the shard's state keeps by the order of what it does.
 
 mod blocks;
+mod receipts;
+mod typing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,36 +55,13 @@ impl Shard {
 
     /// The two in an empty chat.
     fn snapshot(&self) -> Snapshot {
-        let member = |user| {
-            (
-                user,
-                Member {
-                    role: Role::Member,
-                    joined: Seq(1),
-                    last_sent: Seq::ZERO,
-                },
-                Watermark::default(),
-            )
-        };
-        Snapshot {
-            kind: ChatKind::Direct,
-            title: String::new(),
-            key: ChatKey(Arc::new([0; 32])),
-            head: Seq::ZERO,
-            ordinal: 0,
-            members: self.people.map(member).to_vec(),
-            unsettled: None,
-            placed: Vec::new(),
-            looked_up: Vec::new(),
-            blocked: false,
-            last_sent_at: START,
-        }
+        snapshot(ChatKind::Direct, &self.people)
     }
 
     fn tell(&mut self, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.state.apply(event, self.now, &mut effects);
-        self.state.flush_receipts(&mut effects);
+        self.state.flush_receipts(self.now, &mut effects);
         effects
     }
 
@@ -96,6 +75,7 @@ impl Shard {
         let entry = NewEntry {
             trace: None,
             arrived: None,
+            read_receipts_off: false,
             kind: EntryKind::Message,
             sender: self.people[0],
             device: DeviceId::BACK_END,
@@ -167,6 +147,31 @@ fn load_number(effects: &[Effect]) -> u64 {
     match effects {
         [Effect::Load { number, .. }] => *number,
         _ => panic!("no load: {effects:?}"),
+    }
+}
+
+/// An empty chat of these.
+fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
+    let member = |user: &UserId| {
+        let member = Member {
+            role: Role::Member,
+            joined: Seq(1),
+            last_sent: Seq::ZERO,
+        };
+        (*user, member, Watermark::default())
+    };
+    Snapshot {
+        kind,
+        title: String::new(),
+        key: ChatKey(Arc::new([0; 32])),
+        head: Seq::ZERO,
+        ordinal: 0,
+        members: people.iter().map(member).collect(),
+        unsettled: None,
+        placed: Vec::new(),
+        looked_up: Vec::new(),
+        blocked: false,
+        last_sent_at: START,
     }
 }
 
@@ -289,6 +294,30 @@ fn what_was_acknowledged_in_time_is_settled_all_at_once() {
 }
 
 #[test]
+fn chats_that_fall_silent_at_about_the_same_time_share_a_settle() {
+    let mut shard = Shard::new();
+    shard.now = START + Duration::from_millis(1);
+    shard.send();
+    shard.committed();
+    shard.now = START + Duration::from_millis(100);
+    shard.chat = ChatId::group(shard.people[0], RequestId::random());
+    shard.open(shard.chat);
+    shard.send();
+    shard.committed();
+    shard.now = START + SETTLE_AFTER + Duration::from_millis(99);
+    assert!(
+        !matches!(shard.job(), Some(Job::Settle(_))),
+        "the second has its time"
+    );
+    shard.now = START + SETTLE_AFTER + Duration::from_millis(100);
+    assert_eq!(shard.state.next_wake(), Some(shard.now));
+    let Some(Job::Settle(settle)) = shard.job() else {
+        panic!("no settle is due")
+    };
+    assert_eq!(settle.len(), 2);
+}
+
+#[test]
 fn a_settle_that_fails_is_tried_again_soon_and_then_ever_later() {
     let mut shard = Shard::new();
     shard.send();
@@ -312,7 +341,7 @@ fn a_settle_that_fails_is_tried_again_soon_and_then_ever_later() {
             None => shard.now = shard.state.next_wake().expect("it is tried again"),
         }
     }
-    assert_eq!(waits, [0, 250, 500, 1000, 2000, 4000, 4000, 4000]);
+    assert_eq!(waits, [0, 300, 500, 1000, 2000, 4000, 4000, 4000]);
 }
 
 #[test]

@@ -55,6 +55,7 @@ pub fn message(from: &Device) -> NewEntry {
     NewEntry {
         trace: None,
         arrived: None,
+        read_receipts_off: false,
         kind: EntryKind::Message,
         sender: from.user,
         device: from.id,

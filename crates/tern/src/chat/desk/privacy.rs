@@ -8,7 +8,7 @@ use crate::chat::command::Setting;
 
 impl Desk {
     pub(super) fn block(&self, name: String) {
-        let (back_end, known) = (self.back_end.clone(), self.known(&[name.clone()]));
+        let (back_end, known) = (self.back_end.clone(), self.known(std::slice::from_ref(&name)));
         self.spawn(|client, updates| async move {
             for user in resolve(back_end.as_ref(), known).await? {
                 client.block(user).await?;
@@ -20,7 +20,7 @@ impl Desk {
     }
 
     pub(super) fn unblock(&self, name: String) {
-        let (back_end, known) = (self.back_end.clone(), self.known(&[name.clone()]));
+        let (back_end, known) = (self.back_end.clone(), self.known(std::slice::from_ref(&name)));
         self.spawn(|client, updates| async move {
             for user in resolve(back_end.as_ref(), known).await? {
                 client.unblock(user).await?;
@@ -56,7 +56,7 @@ impl Desk {
     }
 
     pub(super) fn forget(&self, name: String) {
-        let (back_end, known) = (self.back_end.clone(), self.known(&[name.clone()]));
+        let (back_end, known) = (self.back_end.clone(), self.known(std::slice::from_ref(&name)));
         self.spawn(|client, updates| async move {
             let people = resolve(back_end.as_ref(), known).await?;
             client.change_contacts(&[], &people).await?;

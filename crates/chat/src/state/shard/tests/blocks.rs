@@ -51,6 +51,8 @@ impl Shard {
 
 fn entry(sender: UserId, request: RequestId) -> NewEntry {
     NewEntry {
+        read_receipts_off: false,
+        arrived: None,
         trace: None,
         kind: EntryKind::Message,
         sender,
