@@ -156,9 +156,11 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         };
         let (handle, chats) = (registered.handle(), &self.gateway.chats);
         let refused = match effect {
-            Effect::Sign { active, at } => {
+            Effect::Sign { active, at, tell } => {
                 handle.set_sign(active, at);
-                self.gateway.presence.sign(handle);
+                if tell {
+                    self.gateway.presence.sign(handle);
+                }
                 None
             }
             Effect::Watch(users) => {

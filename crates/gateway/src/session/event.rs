@@ -169,10 +169,13 @@ pub enum Effect {
         user: UserId,
         device: DeviceId,
     },
-    /// The person came to the device, is there still, or left it: for presence.
+    /// The person came to the device, is there still, or left it.
     Sign {
         active: bool,
         at: Timestamp,
+        /// Presence is to hear of it now; otherwise the session's next announcement says it, at the latest that of its
+        /// end.
+        tell: bool,
     },
     /// The people whom the device watches from now on.
     Watch(Vec<UserId>),

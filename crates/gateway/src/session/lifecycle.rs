@@ -180,7 +180,6 @@ impl Session {
             user: identity.user,
             device: identity.device,
         });
-        self.sign(now);
         self.reader.read_inbox_at(now + self.settings.announce_patience);
         self.wake_at(self.reader.due());
     }
@@ -204,6 +203,8 @@ impl Session {
             activity_interval_ms: Settings::millis(self.settings.activity_interval()),
         };
         self.put(server_event::Event::Opened(opened), now);
+        // Not before: only now it is known that the device was not revoked.
+        self.sign(now);
     }
 
     /// The store under an open stream is another one now: the device has to notice.
@@ -256,7 +257,11 @@ impl Session {
             self.life.signed = None;
             self.heartbeat(0, now);
             if !active {
-                self.effects.push(Effect::Sign { active, at: now });
+                self.effects.push(Effect::Sign {
+                    active,
+                    at: now,
+                    tell: true,
+                });
             }
         }
         self.sign(now);
@@ -268,13 +273,17 @@ impl Session {
             .life
             .signed
             .is_some_and(|at| now.since(at) < self.settings.sign_every());
-        if self.life.active && !told {
-            self.life.signed = Some(now);
-            self.effects.push(Effect::Sign {
-                active: true,
-                at: now,
-            });
+        if !self.life.active {
+            return;
         }
+        if !told {
+            self.life.signed = Some(now);
+        }
+        self.effects.push(Effect::Sign {
+            active: true,
+            at: now,
+            tell: !told,
+        });
     }
 
     /// False: the stream has ended for sending far too much.

@@ -226,6 +226,12 @@ impl Table {
         let Some(watched) = self.people.get_mut(&user) else {
             return effects;
         };
+        if let (State::Offline(new), Some(State::Offline(known))) = (state, watched.state)
+            && new < known
+        {
+            // A node that has just got the person, and whose store is away or was not written: nobody was seen earlier.
+            return effects;
+        }
         watched.state = Some(state);
         if now >= watched.next_at {
             self.tell(user, slow, now, &mut effects);

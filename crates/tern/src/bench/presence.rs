@@ -86,11 +86,11 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     stage.until.store(stage.now(), Ordering::Relaxed);
     let spent = target.since(&mark).await?;
     stage.stop.cancel();
+    sleep(LAST_WORDS).await;
+    stage.end.cancel();
     while let Some(mover) = moving.join_next().await {
         mover??;
     }
-    sleep(LAST_WORDS).await;
-    stage.end.cancel();
     let stale = stale(watchers, &stage).await?;
 
     let title = format!(

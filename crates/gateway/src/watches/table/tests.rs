@@ -217,3 +217,17 @@ fn an_answer_that_a_newer_one_has_overtaken_changes_nothing_and_is_given_all_the
     table.remove(ONE);
     assert_eq!(table.set(ONE, me, again, START), []);
 }
+
+#[test]
+fn last_seen_never_goes_back() {
+    let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
+    table.set(ONE, me, visible(&[user]), START);
+    table.says(user, offline(5), None, START);
+    for earlier in [offline(0), offline(4)] {
+        assert_eq!(table.says(user, earlier, None, at(1000)), []);
+    }
+    assert_eq!(
+        table.says(user, offline(6), None, at(1000)),
+        [told(user, offline(6), &[ONE])]
+    );
+}
