@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::Common;
 use super::line::{Heard, Line};
 use super::meter::{Clock, Latency};
-use super::people::{Person, make};
+use super::people::{Person, make, share_presence};
 use super::report::Report;
 use super::target::Target;
 
@@ -186,6 +186,7 @@ impl Crowd {
         // In pairs, each writing to the other.
         let count = args.people as usize / 2 * 2;
         let people = make(&target.back_end, count, 1).await?;
+        share_presence(&target.back_end, &people).await?;
         let events = 1.0 + args.changes + args.typing;
         let load = Arc::new(Load {
             clock: Clock::start(),

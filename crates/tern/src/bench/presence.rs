@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
 use tern_local::Role;
-use tern_proto::v1;
 use tern_types::UserId;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -18,12 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::Common;
 use super::line::{Heard, Line};
 use super::meter::{Clock, Latency};
-use super::people::{Person, make};
+use super::people::{Person, make, share_presence};
 use super::report::Report;
 use super::target::Target;
 
-/// Calls at a time.
-const AT_ONCE: usize = 16;
 /// A person who stays says so this often: half of what makes them offline.
 const STILL_HERE: Duration = Duration::from_secs(15);
 /// After streams were opened or people watched, until memory is looked at.
@@ -181,11 +177,7 @@ impl Stage {
         let count = args.people as usize + usize::from(popular);
         let people = make(&target.back_end, count, 1).await?;
         let watchers = make(&target.back_end, args.watchers as usize, 1).await?;
-        let shared = people.iter().map(|person| share(target, person.user));
-        futures::stream::iter(shared)
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<()>()
-            .await?;
+        share_presence(&target.back_end, &people).await?;
         let number = |(number, person): (usize, &Person)| (Bytes::from(person.user.to_string()), number);
         Ok(Arc::new(Self {
             numbers: people.iter().enumerate().map(number).collect(),
@@ -268,19 +260,6 @@ impl Stage {
     fn is_online(&self, number: usize) -> bool {
         self.last[number].load(Ordering::Relaxed) & 1 == 1
     }
-}
-
-async fn share(target: &Target, user: UserId) -> anyhow::Result<()> {
-    let privacy = v1::PrivacySettings {
-        presence_audience: v1::Audience::Everyone.into(),
-        read_receipts_off: false,
-    };
-    let request = v1::SetPrivacyRequest {
-        user_id: user.to_string(),
-        privacy: Some(privacy),
-    };
-    target.back_end.api().set_privacy(request).await?;
-    Ok(())
 }
 
 /// All of them are there at the beginning.
