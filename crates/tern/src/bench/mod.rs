@@ -3,7 +3,7 @@
 //! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`overload`], [`presence`]: the kinds of load
 //! - [`target`]: the platform, started for this or running already
 //! - [`people`]: users and devices; [`line`]: one device's stream; [`slim`]: just so much of the wire as is needed
-//! - [`meter`]: what is counted and timed; [`cost`]: processors and WAL; [`report`]: the table, or JSON
+//! - [`meter`]: what is counted and timed; [`cost`]: processor time and WAL; [`processors`]: who has which; [`report`]: the table, or JSON
 //! - [`prefill`]: a store that is several times larger than its memory
 
 mod cost;
@@ -18,6 +18,7 @@ mod overload;
 mod people;
 mod prefill;
 mod presence;
+mod processors;
 mod report;
 mod slim;
 mod target;

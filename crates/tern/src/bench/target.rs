@@ -211,6 +211,11 @@ impl Target {
         spent
     }
 
+    /// It was started here.
+    pub fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// What devices speak, for titles.
     pub fn transport(&self) -> &'static str {
         if self.tls { "TLS" } else { "plain text" }
@@ -251,6 +256,19 @@ impl Target {
             .platform
             .metric_of(Role::Gateway, "tern_gateway_sweep_found_total", &[]);
         Ok(Some(found.await? as u64))
+    }
+
+    /// The highest level that the nodes are at.
+    pub async fn level(&self) -> anyhow::Result<Level> {
+        let Some(own) = &self.own else {
+            return Ok(Level::Nothing);
+        };
+        let labels = [("of", "effect")];
+        let level = own
+            .platform
+            .metric_of(Role::Gateway, "tern_node_shed_level", &labels)
+            .await?;
+        Ok(Level::from_wire(level as u32))
     }
 
     /// What the nodes have given up under load so far.
