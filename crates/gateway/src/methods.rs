@@ -12,6 +12,8 @@ pub enum Target {
     Accounts,
     /// The owner of the chat in field 1; any chat node where there is none.
     Chat,
+    /// Any media node.
+    Media,
     /// Any chat node: field 1 is something else.
     AnyChat,
 }
@@ -55,17 +57,19 @@ pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
 }
 
 /// Names of the services, for routing.
-pub const SERVICES: [&str; 5] = [
+pub const SERVICES: [&str; 6] = [
     "tern.v1.Users",
     "tern.v1.Devices",
     "tern.v1.Auth",
     "tern.v1.Chats",
     "tern.v1.Inbox",
+    "tern.v1.Media",
 ];
 
 fn target(service: &str, method: &str) -> Option<Target> {
     match service {
         "Users" | "Devices" | "Auth" => Some(Target::Accounts),
+        "Media" => Some(Target::Media),
         "Chats" if WITHOUT_CHAT.contains(&method) => Some(Target::AnyChat),
         "Chats" | "Inbox" => Some(Target::Chat),
         _ => None,
@@ -94,6 +98,10 @@ mod tests {
             Some((Target::AnyChat, true))
         );
         assert_eq!(target("/tern.v1.Inbox/Fetch"), Some((Target::Chat, true)));
+        assert_eq!(
+            target("/tern.v1.Media/GetDownload"),
+            Some((Target::Media, true))
+        );
         assert_eq!(target("/tern.v1.Messaging/Stream"), None);
         assert_eq!(target("/tern.internal.v1.AccountsNode/AuthenticateKey"), None);
         assert!(methods.len() > 20);

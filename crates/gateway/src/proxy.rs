@@ -107,7 +107,7 @@ impl Proxy {
     async fn route(&self, method: &Method, metadata: MetadataMap, message: Bytes) -> Result<Bytes, Status> {
         let mut chat = match method.target {
             Target::Chat => peek::chat_id(&message),
-            Target::Accounts | Target::AnyChat => None,
+            Target::Accounts | Target::Media | Target::AnyChat => None,
         };
         let mut reroutes = 0;
         loop {
@@ -135,6 +135,7 @@ impl Proxy {
     ) -> Result<Bytes, Status> {
         let (node, version) = nodes::find(&self.ctx.map, |map| match (method.target, chat) {
             (Target::Accounts, _) => map.any(Role::Accounts),
+            (Target::Media, _) => map.any(Role::Media),
             (Target::Chat | Target::AnyChat, Some(chat)) => map.owner(Role::Chat, Slot::of_chat(chat)),
             (Target::Chat | Target::AnyChat, None) => map.any(Role::Chat),
         })

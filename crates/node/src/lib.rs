@@ -13,6 +13,7 @@
 //! - [`context`]: what a role is given when it starts
 //! - [`channels`], [`links`]: connections between nodes
 //! - [`principal`], [`token`]: who a call is from, and how devices prove it
+//! - [`ticket`]: the right to attach media to a message
 //! - [`drain`]: stopping in order
 //! - [`postgres`]: pools, migrations, durability
 //! - [`serve`], [`admin`]: the internal gRPC server; metrics and probes over HTTP
@@ -32,6 +33,7 @@ pub mod postgres;
 pub mod principal;
 pub mod serve;
 pub mod telemetry;
+pub mod ticket;
 pub mod token;
 pub mod trace;
 

@@ -32,18 +32,22 @@ pub enum Scope {
     ChatsRead,
     ChatsWrite,
     MessagesSend,
+    MediaRead,
+    MediaWrite,
     /// Implies all others.
     Admin,
 }
 
 impl Scope {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::UsersRead,
         Self::UsersWrite,
         Self::DevicesLink,
         Self::ChatsRead,
         Self::ChatsWrite,
         Self::MessagesSend,
+        Self::MediaRead,
+        Self::MediaWrite,
         Self::Admin,
     ];
 
@@ -55,6 +59,8 @@ impl Scope {
             Self::ChatsRead => "chats:read",
             Self::ChatsWrite => "chats:write",
             Self::MessagesSend => "messages:send",
+            Self::MediaRead => "media:read",
+            Self::MediaWrite => "media:write",
             Self::Admin => "admin",
         }
     }
@@ -69,7 +75,8 @@ impl fmt::Display for Scope {
 /// A word that is no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no such scope: {0} (users:read, users:write, devices:link, chats:read, chats:write, messages:send, admin)"
+    "no such scope: {0} (users:read, users:write, devices:link, chats:read, chats:write, messages:send, media:read, \
+     media:write, admin)"
 )]
 pub struct UnknownScope(String);
 
