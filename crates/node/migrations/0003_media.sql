@@ -32,7 +32,6 @@ CREATE TABLE uploads (
     upload_id    uuid PRIMARY KEY,
     user_id      uuid NOT NULL,
     request_id   uuid NOT NULL,
-    content_id   bytea NOT NULL,
     length       int8 NOT NULL,
     content_type text NOT NULL,
     -- 32 bytes each, in order.

@@ -6,6 +6,7 @@
 //! - [`demo`]: a conversation played on a platform of its own
 //! - [`bench`]: what a platform does a second, and what that costs
 //! - [`migrate`], [`admin`]: for operators
+//! - [`s3`]: the object store of [`dev`]
 
 pub mod admin;
 pub mod bench;
@@ -13,6 +14,7 @@ pub mod chat;
 pub mod demo;
 pub mod dev;
 pub mod migrate;
+pub mod s3;
 pub mod serve;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +37,8 @@ pub enum Command {
     Migrate(Box<migrate::MigrateArgs>),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
+    #[command(hide = true)]
+    S3(s3::S3Args),
 }
 
 impl Cli {
@@ -48,6 +52,7 @@ impl Cli {
             Command::Bench(args) => Box::pin(bench::run(*args)).await,
             Command::Migrate(args) => migrate::run(&args).await,
             Command::Admin(command) => admin::run(command).await,
+            Command::S3(args) => s3::run(&args).await,
         }
     }
 }
