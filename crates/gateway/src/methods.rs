@@ -98,10 +98,7 @@ mod tests {
             Some((Target::AnyChat, true))
         );
         assert_eq!(target("/tern.v1.Inbox/Fetch"), Some((Target::Chat, true)));
-        assert_eq!(
-            target("/tern.v1.Media/GetDownload"),
-            Some((Target::Media, true))
-        );
+        assert_eq!(target("/tern.v1.Media/GetDownload"), Some((Target::Media, true)));
         assert_eq!(target("/tern.v1.Messaging/Stream"), None);
         assert_eq!(target("/tern.internal.v1.AccountsNode/AuthenticateKey"), None);
         assert!(methods.len() > 20);

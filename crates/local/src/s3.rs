@@ -68,7 +68,8 @@ impl S3 {
             };
             match ready {
                 Ok(()) => return Ok(server),
-                Err(_) if server.process.exited().is_some() && server.process.tail(20).contains("in use") => {}
+                Err(_) if server.process.exited().is_some() && server.process.tail(20).contains("in use") => {
+                }
                 Err(error) => return Err(error.context(format!("s3: {}", server.process.tail(10)))),
             }
         }

@@ -32,7 +32,10 @@ pub fn program() -> Option<PathBuf> {
     let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
     let here = std::env::current_dir().unwrap_or_default();
     places.extend(here.ancestors().map(|dir| dir.join(".tern/tools/weed/bin")));
-    places.into_iter().map(|dir| dir.join("weed")).find(|file| file.is_file())
+    places
+        .into_iter()
+        .map(|dir| dir.join("weed"))
+        .find(|file| file.is_file())
 }
 
 impl Weed {
@@ -57,7 +60,12 @@ impl Weed {
         command
             .arg("mini")
             .arg(format!("-dir={}", data.display()))
-            .args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false"])
+            .args([
+                "-ip=127.0.0.1",
+                "-ip.bind=127.0.0.1",
+                "-admin.ui=false",
+                "-webdav=false",
+            ])
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .current_dir(&data)
             .env("HOME", &data)

@@ -56,7 +56,12 @@ pub struct S3Args {
     #[arg(long, env = "TERN_MEDIA_S3_ACCESS_KEY_ID", default_value = "")]
     pub media_s3_access_key_id: String,
     /// Its secret key
-    #[arg(long, env = "TERN_MEDIA_S3_SECRET_ACCESS_KEY", hide_env_values = true, default_value = "")]
+    #[arg(
+        long,
+        env = "TERN_MEDIA_S3_SECRET_ACCESS_KEY",
+        hide_env_values = true,
+        default_value = ""
+    )]
     pub media_s3_secret_access_key: Secret,
     /// Put the bucket into the path, not into the host's name, as servers other than AWS want it
     #[arg(long, env = "TERN_MEDIA_S3_PATH_STYLE")]

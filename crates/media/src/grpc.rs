@@ -45,11 +45,19 @@ impl MediaApi for Service {
             let request = parse::id("request_id", &create.request_id)?;
             let purpose = MediaPurpose::try_from(create.purpose)
                 .map_err(|_| ApiError::invalid("purpose", "is not known to this server"))?;
-            let declared = Declared::parse(create.length, &create.part_sha256s, &create.content_type, purpose)?;
-            let created = self.media.create(user, request, &declared, Timestamp::now()).await?;
+            let declared =
+                Declared::parse(create.length, &create.part_sha256s, &create.content_type, purpose)?;
+            let created = self
+                .media
+                .create(user, request, &declared, Timestamp::now())
+                .await?;
             let outcome = match created {
-                Created::Stored(ticket) => v1::create_upload_response::Outcome::Stored(ticket_message(ticket)),
-                Created::Missing(missing) => v1::create_upload_response::Outcome::Upload(upload_message(missing)),
+                Created::Stored(ticket) => {
+                    v1::create_upload_response::Outcome::Stored(ticket_message(ticket))
+                }
+                Created::Missing(missing) => {
+                    v1::create_upload_response::Outcome::Upload(upload_message(missing))
+                }
             };
             Ok(v1::CreateUploadResponse {
                 outcome: Some(outcome),
@@ -82,7 +90,10 @@ impl MediaApi for Service {
             let (metadata, _, get) = request.into_parts();
             let user = person(&metadata, &get.acting_user_id, Scope::MediaRead)?;
             let (media, through) = door(&get.media_id, &get.chat_id)?;
-            let download = self.media.download(user, media, through, Timestamp::now()).await?;
+            let download = self
+                .media
+                .download(user, media, through, Timestamp::now())
+                .await?;
             Ok(v1::GetDownloadResponse {
                 url: download.url,
                 url_expires_at_ms: download.ends_at.0,
@@ -149,7 +160,9 @@ fn upload_message(missing: Missing) -> v1::Upload {
             offset: part.offset,
             length: part.length,
             url: signed.url,
-            headers: headers.map(|(name, value)| v1::HttpHeader { name, value }).collect(),
+            headers: headers
+                .map(|(name, value)| v1::HttpHeader { name, value })
+                .collect(),
         }
     });
     v1::Upload {

@@ -139,7 +139,9 @@ impl Media {
             // Completed already: nothing is missing but the finalise.
             let there = there.map(|stored| good_parts(&upload.declared, stored));
             for part in upload.declared.parts() {
-                let target = Target::Part { multipart: &multipart };
+                let target = Target::Part {
+                    multipart: &multipart,
+                };
                 let is_there = there
                     .as_ref()
                     .is_none_or(|there| there.iter().any(|stored| stored.number == part.number));
@@ -205,12 +207,20 @@ impl Media {
             Verdict::AsDeclared => {}
             Verdict::Mismatch => return Err(self.refuse(upload).await?),
             Verdict::Unknown => {
-                tracing::error!(key = upload.object_key, "the object store keeps no SHA-256 of what it takes");
-                return Err(ApiError::new(ErrorReason::Internal, "the object store cannot be trusted"));
+                tracing::error!(
+                    key = upload.object_key,
+                    "the object store keeps no SHA-256 of what it takes"
+                );
+                return Err(ApiError::new(
+                    ErrorReason::Internal,
+                    "the object store cannot be trusted",
+                ));
             }
         }
         let Some((media, state)) = self.store.become_media(upload, now).await? else {
-            return Err(upload_not_found());
+            // Given up by the collector, or another call was faster.
+            let ended = self.store.upload(upload.user, upload.id).await?;
+            return ended.and_then(|ended| ended.media).ok_or_else(upload_not_found);
         };
         if state == State::Duplicate {
             metrics::finalized("duplicate");
@@ -310,7 +320,10 @@ fn upload_not_found() -> ApiError {
 }
 
 fn media_not_found() -> ApiError {
-    ApiError::new(ErrorReason::MediaNotFound, "no such media, or it may not be read this way")
+    ApiError::new(
+        ErrorReason::MediaNotFound,
+        "no such media, or it may not be read this way",
+    )
 }
 
 impl From<S3Error> for ApiError {

@@ -20,7 +20,10 @@ pub fn describe() {
     describe_counter!(QUOTA, "uploads beyond a user's quota, by what it is of");
     describe_counter!(S3_FAILURES, "failed calls to the object store, by call");
     describe_counter!(COLLECTED, "what the collector ended, by kind");
-    describe_counter!(COLLECT_FAILURES, "rounds of the collector that did not come to their end");
+    describe_counter!(
+        COLLECT_FAILURES,
+        "rounds of the collector that did not come to their end"
+    );
 }
 
 pub(crate) fn upload(outcome: &'static str) {

@@ -83,7 +83,13 @@ impl S3 {
 
     /// A URL to put one part, or all of an object of one part: bound to length, checksum and type, never over what is
     /// there.
-    pub async fn sign_put(&self, key: &str, target: Target<'_>, part: &Part, now: Timestamp) -> Result<Signed> {
+    pub async fn sign_put(
+        &self,
+        key: &str,
+        target: Target<'_>,
+        part: &Part,
+        now: Timestamp,
+    ) -> Result<Signed> {
         let checksum = BASE64.encode(part.sha256);
         let length = i64::try_from(part.length).unwrap_or(i64::MAX);
         let signed = match target {
@@ -299,7 +305,10 @@ fn signed_request(signed: &PresignedRequest) -> Signed {
 
 fn stored_part(part: &aws_sdk_s3::types::Part) -> StoredPart {
     StoredPart {
-        number: part.part_number().and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        number: part
+            .part_number()
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(0),
         length: part.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
         sha256: part.checksum_sha256().and_then(checksum),
         etag: part.e_tag().unwrap_or_default().to_owned(),
@@ -318,7 +327,9 @@ fn is_missing<E: ProvideErrorMetadata, R: HasStatus>(error: &SdkError<E, R>) -> 
     match code {
         Some("NoSuchKey" | "NotFound" | "NoSuchUpload") => true,
         // HEAD has no body that could say more.
-        None => error.raw_response().is_some_and(|response| response.status_code() == 404),
+        None => error
+            .raw_response()
+            .is_some_and(|response| response.status_code() == 404),
         Some(_) => false,
     }
 }
@@ -348,7 +359,6 @@ impl HasStatus for aws_sdk_s3::config::http::HttpResponse {
         self.status().as_u16()
     }
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -55,7 +55,8 @@ impl std::fmt::Debug for Tickets {
 
 impl Tickets {
     fn from_file(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::from_hex(&text).with_context(|| format!("no ticket keys in {}", path.display()))
     }
 
@@ -136,7 +137,11 @@ mod tests {
             assert_eq!(tickets.verify(&changed, media, user), None, "byte {at}");
         }
         for length in [0, 1, EXPIRY_BYTES, TICKET_BYTES - 1] {
-            assert_eq!(tickets.verify(&ticket[..length], media, user), None, "{length} bytes");
+            assert_eq!(
+                tickets.verify(&ticket[..length], media, user),
+                None,
+                "{length} bytes"
+            );
         }
         let longer = [ticket.as_slice(), b"x"].concat();
         assert_eq!(tickets.verify(&longer, media, user), None);

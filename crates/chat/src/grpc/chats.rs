@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use sqlx::PgPool;
 use tern_node::principal::Scope;
+use tern_node::ticket::Tickets;
 use tern_node::trace;
 use tern_proto::v1::chats_server::Chats;
 use tern_proto::v1::{self, ErrorReason};
@@ -39,15 +40,23 @@ pub struct ChatsService {
     groups: Groups,
     pool: PgPool,
     master: MasterKey,
+    tickets: Option<Tickets>,
 }
 
 impl ChatsService {
-    pub fn new(writes: Writes, groups: Groups, pool: PgPool, master: MasterKey) -> Self {
+    pub fn new(
+        writes: Writes,
+        groups: Groups,
+        pool: PgPool,
+        master: MasterKey,
+        tickets: Option<Tickets>,
+    ) -> Self {
         Self {
             writes,
             groups,
             pool,
             master,
+            tickets,
         }
     }
 
@@ -130,6 +139,7 @@ impl Chats for ChatsService {
             request,
             &envelope,
             &send.body,
+            self.tickets.as_ref(),
             trace::context(&tracing::Span::current()),
         ) {
             Ok(entry) => {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use sqlx::PgPool;
 use tern_node::links::{gather, identity};
+use tern_node::ticket::Tickets;
 use tern_proto::internal::chat_link_server::ChatLink;
 use tern_proto::internal::{
     ControlDown, ControlUp, LiveDown, LiveRequest, UpItem, WindowReplies, WindowReply, WindowRequest,
@@ -47,6 +48,7 @@ pub struct LinkService {
     shards: Shards,
     gateways: Gateways,
     windows: Arc<Windows>,
+    tickets: Option<Tickets>,
 }
 
 struct Windows {
@@ -63,6 +65,7 @@ impl LinkService {
         ownership: Ownership,
         pool: PgPool,
         master: MasterKey,
+        tickets: Option<Tickets>,
     ) -> Self {
         let windows = Windows {
             ownership,
@@ -74,6 +77,7 @@ impl LinkService {
             shards,
             gateways,
             windows: Arc::new(windows),
+            tickets,
         }
     }
 }
@@ -94,6 +98,7 @@ impl ChatLink for LinkService {
             shards: self.shards.clone(),
             gateways: self.gateways.clone(),
             ownership: self.windows.ownership.clone(),
+            tickets: self.tickets.clone(),
         };
         let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());
         let ownership = self.windows.ownership.clone();
@@ -158,6 +163,7 @@ struct Reader {
     shards: Shards,
     gateways: Gateways,
     ownership: Ownership,
+    tickets: Option<Tickets>,
 }
 
 impl Reader {
@@ -205,7 +211,8 @@ impl Reader {
                     return Ok(());
                 }
                 let trace = TraceContext::sampled(&item.traceparent);
-                match message::entry(user, device, request, &send.envelope, &send.body, trace) {
+                let tickets = self.tickets.as_ref();
+                match message::entry(user, device, request, &send.envelope, &send.body, tickets, trace) {
                     Ok(entry) => (
                         chat,
                         origin,

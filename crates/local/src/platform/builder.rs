@@ -10,8 +10,8 @@ use tokio::process::Command;
 
 use super::node::Launcher;
 use super::{Platform, Role, Servers};
-use crate::secrets::{self, Secrets};
 use crate::s3::Access;
+use crate::secrets::{self, Secrets};
 use crate::{Etcd, Postgres, S3, Shared};
 
 /// Short enough for tests and Ctrl-C, long enough to see a drain.

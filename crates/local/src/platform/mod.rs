@@ -28,8 +28,8 @@ use tern_types::Slot;
 pub use builder::Builder;
 pub use node::{NodeProcess, Role};
 
-use crate::secrets::Secrets;
 use crate::s3::Access;
+use crate::secrets::Secrets;
 use crate::{Etcd, Postgres, S3, Shared, postgres, until};
 
 /// From the start of a process until it is ready, on a busy machine.

@@ -43,7 +43,9 @@ impl Checked {
     }
 
     fn file(&self, name: &str) -> S3Result<PathBuf> {
-        let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+        let plain = name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
         if plain && name.len() < 256 {
             Ok(self.checksums.join(name))
         } else {
@@ -83,8 +85,18 @@ impl S3 for Checked {
         self.objects.get_object(request).await
     }
 
-    async fn put_object(&self, request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
-        self.objects.put_object(request).await
+    /// s3s-fs compares what it has written already.
+    async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
+        let differs = Arc::new(AtomicBool::new(false));
+        let input = &mut request.input;
+        input.body = match (input.body.take(), input.checksum_sha256.clone()) {
+            (Some(body), Some(wanted)) => Some(compared(body, wanted, differs.clone())),
+            (body, _) => body,
+        };
+        match self.objects.put_object(request).await {
+            Err(_) if differs.load(Ordering::Relaxed) => Err(s3_error!(BadDigest)),
+            answer => answer,
+        }
     }
 
     async fn head_object(&self, request: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
@@ -185,7 +197,11 @@ impl S3 for Checked {
         if !self.file(&format!("{upload}.key"))?.exists() {
             return Err(s3_error!(NoSuchUpload));
         }
-        let named = request.input.multipart_upload.clone().and_then(|named| named.parts);
+        let named = request
+            .input
+            .multipart_upload
+            .clone()
+            .and_then(|named| named.parts);
         let mut whole = Sha256::new();
         let mut count = 0;
         for part in named.unwrap_or_default() {
@@ -226,7 +242,11 @@ fn compared(body: StreamingBlob, wanted: String, differs: Arc<AtomicBool>) -> St
         .map_err(io::Error::other)
         .inspect_ok(move |bytes| hash.lock().unwrap_or_else(PoisonError::into_inner).update(bytes));
     let end = stream::once(async move {
-        let sum = seen.lock().unwrap_or_else(PoisonError::into_inner).clone().finalize();
+        let sum = seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .finalize();
         if BASE64.encode(sum) == wanted {
             Ok(bytes::Bytes::new())
         } else {

@@ -79,9 +79,7 @@ async fn answer(service: S3Service, request: Request<Incoming>) -> Result<Respon
         }
     };
     for (name, value) in CORS {
-        answer
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
+        answer.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     Ok(answer)
 }

@@ -30,7 +30,10 @@ impl Cdn {
         let mut mac = self.key.clone();
         mac.update(format!("/{object_key}\n{seconds}").as_bytes());
         let signature = hex::encode(mac.finalize().into_bytes());
-        format!("{}/{object_key}?expires={seconds}&signature={signature}", self.base)
+        format!(
+            "{}/{object_key}?expires={seconds}&signature={signature}",
+            self.base
+        )
     }
 }
 
@@ -45,7 +48,10 @@ mod tests {
         let url = cdn.url("k1", Timestamp(1_700_000_000_999));
         // openssl dgst -sha256 -mac HMAC -macopt hexkey:abab…
         let known = "14df03c066500346c0e672d4f47a3a043790d9ae088dfae450ff7f8bbed9aead";
-        assert_eq!(url, format!("https://cdn.example/m/k1?expires=1700000000&signature={known}"));
+        assert_eq!(
+            url,
+            format!("https://cdn.example/m/k1?expires=1700000000&signature={known}")
+        );
         assert!(Cdn::new("https://cdn.example", "short").is_err());
     }
 }

@@ -104,7 +104,10 @@ fn media_type(text: &str) -> Result<String, ApiError> {
         return Ok(CIPHERTEXT.to_owned());
     }
     let token = |word: &str| {
-        !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+        !word.is_empty()
+            && word
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
     };
     let fits = text.len() <= MAX_TYPE_BYTES
         && text
@@ -173,7 +176,17 @@ mod tests {
             assert_eq!(media_type(given).unwrap(), kept);
         }
         let long = format!("image/{}", "x".repeat(MAX_TYPE_BYTES));
-        for bad in ["image", "image/", "/png", "a/b/c", "a/b; c=d", "a/b\r\nx: y", "ä/b", " a/b", &long] {
+        for bad in [
+            "image",
+            "image/",
+            "/png",
+            "a/b/c",
+            "a/b; c=d",
+            "a/b\r\nx: y",
+            "ä/b",
+            " a/b",
+            &long,
+        ] {
             assert_eq!(media_type(bad).unwrap_err().field, Some("content_type"), "{bad}");
         }
     }

@@ -38,7 +38,10 @@ mod tests {
     #[test]
     fn a_day_ends_at_midnight() {
         assert_eq!(rest_of_day(Timestamp(0)), Duration::from_secs(24 * 3600));
-        assert_eq!(rest_of_day(Timestamp(24 * 3600 * 1000 - 1)), Duration::from_millis(1));
+        assert_eq!(
+            rest_of_day(Timestamp(24 * 3600 * 1000 - 1)),
+            Duration::from_millis(1)
+        );
         assert_eq!(
             rest_of_day(Timestamp(36 * 3600 * 1000)),
             Duration::from_secs(12 * 3600)

@@ -69,15 +69,20 @@ pub fn judge(declared: &Declared, stored: &StoredObject) -> Verdict {
     verdict(same, stored.sha256, declared.content_id())
 }
 
-/// The parts that are there, as far as they are as declared; what is not is uploaded again over it.
+/// The parts that are there, with their declared checksums, as far as they are as declared; what is not is uploaded again
+/// over it. A store that lists no checksums has compared each part with the signed one; in the end it is its checksum of
+/// the whole that counts.
 pub fn good_parts(declared: &Declared, stored: Vec<StoredPart>) -> Vec<StoredPart> {
     let mut stored: HashMap<u32, StoredPart> = stored.into_iter().map(|part| (part.number, part)).collect();
     declared
         .parts()
         .filter_map(|part| {
             let found = stored.remove(&part.number)?;
-            let good = verdict(found.length == part.length, found.sha256, part.sha256);
-            (good == Verdict::AsDeclared).then_some(found)
+            let judged = verdict(found.length == part.length, found.sha256, part.sha256);
+            (judged != Verdict::Mismatch).then_some(StoredPart {
+                sha256: Some(part.sha256),
+                ..found
+            })
         })
         .collect()
 }
@@ -115,7 +120,13 @@ mod tests {
         };
         assert_eq!(judge(&declared, &good), Verdict::AsDeclared);
         for (bad, verdict) in [
-            (StoredObject { length: 1, ..good.clone() }, Verdict::Mismatch),
+            (
+                StoredObject {
+                    length: 1,
+                    ..good.clone()
+                },
+                Verdict::Mismatch,
+            ),
             (
                 StoredObject {
                     content_type: "text/html".to_owned(),
@@ -130,7 +141,13 @@ mod tests {
                 },
                 Verdict::Mismatch,
             ),
-            (StoredObject { sha256: None, ..good.clone() }, Verdict::Unknown),
+            (
+                StoredObject {
+                    sha256: None,
+                    ..good.clone()
+                },
+                Verdict::Unknown,
+            ),
             (
                 StoredObject {
                     sha256: None,
@@ -155,9 +172,20 @@ mod tests {
         );
         assert_eq!(count(vec![two.clone()]), 1);
         assert_eq!(count(vec![part(1, 3, 1), two.clone()]), 1, "too short");
-        assert_eq!(count(vec![part(1, MEDIA_PART_BYTES, 2), two.clone()]), 1, "other bytes");
-        let bare = StoredPart { sha256: None, ..one };
-        assert_eq!(count(vec![bare, two]), 1, "no checksum");
+        assert_eq!(
+            count(vec![part(1, MEDIA_PART_BYTES, 2), two.clone()]),
+            1,
+            "other bytes"
+        );
+        let bare = StoredPart {
+            sha256: None,
+            ..one.clone()
+        };
+        assert_eq!(
+            good_parts(&declared, vec![bare, two.clone()]),
+            [one, two],
+            "no checksum listed"
+        );
         assert_eq!(count(vec![part(3, 5, 2)]), 0, "not declared");
     }
 }

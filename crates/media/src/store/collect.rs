@@ -59,7 +59,11 @@ pub const FORGET_DONE: &str = concat!(
     " LIMIT $2)"
 );
 
-pub const FORGET_USAGE: &str = concat!("DELETE FROM media_usage WHERE day < (", at!("$1"), " AT TIME ZONE 'UTC')::date");
+pub const FORGET_USAGE: &str = concat!(
+    "DELETE FROM media_usage WHERE day < (",
+    at!("$1"),
+    " AT TIME ZONE 'UTC')::date"
+);
 
 /// A media that was marked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +77,10 @@ pub struct Condemned {
 impl Store {
     /// How many were marked.
     pub async fn condemn(&self, ticketed_before: Timestamp, now: Timestamp, most: i64) -> Result<u64> {
-        let done = sqlx::query(CONDEMN).bind(ticketed_before.0).bind(now.0).bind(most);
+        let done = sqlx::query(CONDEMN)
+            .bind(ticketed_before.0)
+            .bind(now.0)
+            .bind(most);
         Ok(done.execute(&self.pool).await?.rows_affected())
     }
 
@@ -99,7 +106,10 @@ impl Store {
     }
 
     pub async fn forget_media(&self, media: MediaId) -> Result<()> {
-        sqlx::query(FORGET_MEDIA).bind(media.0).execute(&self.pool).await?;
+        sqlx::query(FORGET_MEDIA)
+            .bind(media.0)
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 
@@ -111,7 +121,10 @@ impl Store {
 
     /// Uploads whose own object is to go, and to whose object nobody can write any more.
     pub async fn to_clean(&self, urls_ended_before: Timestamp, most: i64) -> Result<Vec<Upload>> {
-        let sql = format!("{COLUMNS} state IN (2, 3) AND urls_end_at < {} ORDER BY urls_end_at LIMIT $2", at!("$1"));
+        let sql = format!(
+            "{COLUMNS} state IN (2, 3) AND urls_end_at < {} ORDER BY urls_end_at LIMIT $2",
+            at!("$1")
+        );
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
             .bind(urls_ended_before.0)
             .bind(most)
@@ -136,7 +149,10 @@ impl Store {
     }
 
     pub async fn forget_usage(&self, before: Timestamp) -> Result<()> {
-        sqlx::query(FORGET_USAGE).bind(before.0).execute(&self.pool).await?;
+        sqlx::query(FORGET_USAGE)
+            .bind(before.0)
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 }

@@ -214,7 +214,11 @@ impl Store {
         }
         let own = MediaId::random();
         let media = insert_media(&mut tx, upload, own, now).await?;
-        let state = if media == own { State::Done } else { State::Duplicate };
+        let state = if media == own {
+            State::Done
+        } else {
+            State::Duplicate
+        };
         sqlx::query(ADD_UPLOADER)
             .bind(media.0)
             .bind(upload.user.0)
@@ -263,7 +267,10 @@ pub(super) fn upload(row: &PgRow) -> Result<Upload> {
         declared: Declared {
             length: u64::try_from(row.try_get::<i64, _>("length")?).unwrap_or(0),
             content_type: row.try_get("content_type")?,
-            parts: hashes.chunks_exact(32).filter_map(|hash| Hash::try_from(hash).ok()).collect(),
+            parts: hashes
+                .chunks_exact(32)
+                .filter_map(|hash| Hash::try_from(hash).ok())
+                .collect(),
         },
         object_key: row.try_get("object_key")?,
         multipart: row.try_get("multipart_id")?,

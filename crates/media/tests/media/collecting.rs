@@ -23,9 +23,16 @@ async fn what_nothing_ever_referred_to_goes_when_its_ticket_has_ended() {
     assert_eq!((marked.condemned, marked.deleted), (1, 0), "it is only marked");
     assert!(world.direct.head(&key).await.unwrap().is_some());
     // Marked, there are no more tickets.
-    let forward = world.media.forward(alice, ticket.media, Through::OwnUpload, world.now()).await;
+    let forward = world
+        .media
+        .forward(alice, ticket.media, Through::OwnUpload, world.now())
+        .await;
     assert_eq!(reason(forward), ErrorReason::MediaNotFound);
-    let deleted = world.collector.round(ended + DAY / 24 + CONDEMNED_FOR * 2).await.unwrap();
+    let deleted = world
+        .collector
+        .round(ended + DAY / 24 + CONDEMNED_FOR * 2)
+        .await
+        .unwrap();
     assert_eq!(deleted.deleted, 1);
     assert_eq!(world.direct.head(&key).await.unwrap(), None);
     world.collect_all().await;
@@ -46,7 +53,10 @@ async fn what_a_message_refers_to_stays_until_no_message_does() {
     for (chat, seq) in [(one, 1), (one, 2), (two, 1)] {
         let round = world.collect_all().await;
         assert_eq!((round.condemned, round.deleted), (0, 0));
-        assert_eq!(world.read(bob, media, Through::Chat(chat)).await.unwrap(), file.bytes);
+        assert_eq!(
+            world.read(bob, media, Through::Chat(chat)).await.unwrap(),
+            file.bytes
+        );
         sqlx::query("DELETE FROM media_refs WHERE chat_id = $1 AND seq = $2")
             .bind(chat.0)
             .bind(seq)
@@ -64,7 +74,11 @@ async fn a_ticket_given_anew_keeps_it() {
     let alice = person();
     let media = world.upload(alice, &File::new(1000, 42)).await.media;
     let later = world.now() + DAY;
-    world.media.forward(alice, media, Through::OwnUpload, later).await.unwrap();
+    world
+        .media
+        .forward(alice, media, Through::OwnUpload, later)
+        .await
+        .unwrap();
     assert_eq!(world.collector.round(later + DAY).await.unwrap().condemned, 0);
     assert_eq!(world.collector.round(later + DAY * 2).await.unwrap().condemned, 1);
 }
@@ -80,7 +94,10 @@ async fn a_reference_that_comes_after_the_mark_pardons_it() {
     world.refer(chat, media, 1).await;
     let round = world.collector.round(later + DAY).await.unwrap();
     assert_eq!((round.pardoned, round.deleted), (1, 0));
-    assert_eq!(world.read(bob, media, Through::Chat(chat)).await.unwrap(), file.bytes);
+    assert_eq!(
+        world.read(bob, media, Through::Chat(chat)).await.unwrap(),
+        file.bytes
+    );
     // It is as before: uploads of the same become it.
     let (again, upload) = world.try_upload(alice, RequestId::random(), &file).await.unwrap();
     assert_eq!((again.media, upload), (media, None));
@@ -104,7 +121,10 @@ async fn the_same_uploaded_while_the_old_is_marked_is_a_new_media() {
     let (again, _) = world.try_upload(bob, RequestId::random(), &file).await.unwrap();
     assert_eq!(again.media, new);
     for media in [old, new] {
-        assert_eq!(world.read(bob, media, Through::Chat(chat)).await.unwrap(), file.bytes);
+        assert_eq!(
+            world.read(bob, media, Through::Chat(chat)).await.unwrap(),
+            file.bytes
+        );
     }
 }
 
@@ -119,7 +139,10 @@ async fn uploads_that_nobody_finalises_go_with_their_parts() {
     let parts = world.begin(alice, RequestId::random(), &large).await;
     world.put_all(&large, &parts).await;
     assert!(world.files() > 0);
-    assert_eq!(world.collector.round(world.now() + DAY / 2).await.unwrap(), Collected::default());
+    assert_eq!(
+        world.collector.round(world.now() + DAY / 2).await.unwrap(),
+        Collected::default()
+    );
     let round = world.collector.round(world.now() + DAY * 2).await.unwrap();
     assert_eq!((round.given_up, round.cleaned), (2, 2));
     assert_eq!(world.files(), 0, "not a part is left");
@@ -139,10 +162,19 @@ async fn a_finalise_that_comes_too_late_makes_no_media() {
     let missing = world.begin(alice, RequestId::random(), &file).await;
     world.put_all(&file, &missing).await;
     // The collector comes between the finalise's look at the object and its transaction.
-    let upload = world.media.store.upload(alice, missing.upload).await.unwrap().unwrap();
+    let upload = world
+        .media
+        .store
+        .upload(alice, missing.upload)
+        .await
+        .unwrap()
+        .unwrap();
     let later = world.now() + DAY * 2;
     assert_eq!(world.collector.round(later).await.unwrap().cleaned, 1);
-    assert_eq!(world.media.store.become_media(&upload, later).await.unwrap(), None);
+    assert_eq!(
+        world.media.store.become_media(&upload, later).await.unwrap(),
+        None
+    );
     assert_eq!(world.count("media").await, 0);
 }
 

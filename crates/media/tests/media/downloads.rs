@@ -17,17 +17,28 @@ async fn members_read_what_is_in_their_chat_since_they_joined() {
     let media = world.upload(alice, &file).await.media;
     let chat = world.chat(&[(alice, 1), (bob, 5), (carol, 6)]).await;
     let in_chat = Through::Chat(chat);
-    assert_eq!(world.read(bob, media, in_chat).await, Err(ErrorReason::MediaNotFound));
+    assert_eq!(
+        world.read(bob, media, in_chat).await,
+        Err(ErrorReason::MediaNotFound)
+    );
     world.refer(chat, media, 5).await;
     assert_eq!(world.read(alice, media, in_chat).await.unwrap(), file.bytes);
-    assert_eq!(world.read(bob, media, in_chat).await.unwrap(), file.bytes, "it is the entry he joined with");
+    assert_eq!(
+        world.read(bob, media, in_chat).await.unwrap(),
+        file.bytes,
+        "it is the entry he joined with"
+    );
     for (user, through, what) in [
         (carol, in_chat, "she joined later"),
         (dave, in_chat, "no member"),
         (bob, Through::OwnUpload, "not his upload"),
         (bob, Through::Chat(ChatId(Uuid::new_v4())), "no such chat"),
     ] {
-        assert_eq!(world.read(user, media, through).await, Err(ErrorReason::MediaNotFound), "{what}");
+        assert_eq!(
+            world.read(user, media, through).await,
+            Err(ErrorReason::MediaNotFound),
+            "{what}"
+        );
         let forward = world.media.forward(user, media, through, world.now()).await;
         assert_eq!(reason(forward), ErrorReason::MediaNotFound, "{what}");
     }
@@ -36,13 +47,18 @@ async fn members_read_what_is_in_their_chat_since_they_joined() {
     assert_eq!(world.read(carol, media, in_chat).await.unwrap(), file.bytes);
     // Who has left reads nothing any more; back again, what falls into their times.
     world.leave(chat, bob, 12).await;
-    assert_eq!(world.read(bob, media, in_chat).await, Err(ErrorReason::MediaNotFound));
-    sqlx::query("INSERT INTO members (chat_id, user_id, joined_seq, role, devices) VALUES ($1, $2, 20, 1, '{}')")
-        .bind(chat.0)
-        .bind(bob.0)
-        .execute(&world.pool)
-        .await
-        .unwrap();
+    assert_eq!(
+        world.read(bob, media, in_chat).await,
+        Err(ErrorReason::MediaNotFound)
+    );
+    sqlx::query(
+        "INSERT INTO members (chat_id, user_id, joined_seq, role, devices) VALUES ($1, $2, 20, 1, '{}')",
+    )
+    .bind(chat.0)
+    .bind(bob.0)
+    .execute(&world.pool)
+    .await
+    .unwrap();
     assert_eq!(world.read(bob, media, in_chat).await.unwrap(), file.bytes);
 }
 
@@ -53,7 +69,11 @@ async fn forwarding_gives_a_ticket_of_ones_own_for_the_same_bytes() {
     let media = world.upload(alice, &File::new(3000, 21)).await.media;
     let chat = world.chat(&[(alice, 1), (bob, 1)]).await;
     world.refer(chat, media, 1).await;
-    let ticket = world.media.forward(bob, media, Through::Chat(chat), world.now()).await.unwrap();
+    let ticket = world
+        .media
+        .forward(bob, media, Through::Chat(chat), world.now())
+        .await
+        .unwrap();
     assert_eq!(ticket.media, media);
     assert!(world.media.tickets.verify(&ticket.ticket, media, bob).is_some());
     assert!(world.media.tickets.verify(&ticket.ticket, media, alice).is_none());
@@ -65,13 +85,24 @@ async fn a_download_is_an_attachment_of_the_declared_type() {
     let world = World::start().await;
     let alice = person();
     let media = world.upload(alice, &File::new(3000, 22)).await.media;
-    let download = world.media.download(alice, media, Through::OwnUpload, world.now()).await.unwrap();
-    assert_eq!((download.media.length, download.media.content_type.as_str()), (3000, "image/png"));
+    let download = world
+        .media
+        .download(alice, media, Through::OwnUpload, world.now())
+        .await
+        .unwrap();
+    assert_eq!(
+        (download.media.length, download.media.content_type.as_str()),
+        (3000, "image/png")
+    );
     let answer = get(&download.url).await.unwrap();
     assert_eq!(answer.headers["content-type"], "image/png");
     assert_eq!(answer.headers["content-disposition"], "attachment");
     let old = Timestamp(world.now().0 - 3_600_000);
-    let ended = world.media.download(alice, media, Through::OwnUpload, old).await.unwrap();
+    let ended = world
+        .media
+        .download(alice, media, Through::OwnUpload, old)
+        .await
+        .unwrap();
     assert_eq!(get(&ended.url).await.unwrap().status, 403);
 }
 
@@ -89,6 +120,15 @@ async fn with_a_delivery_network_downloads_go_there() {
         url_ttl: world.media.url_ttl,
     };
     let key = world.object_key(media).await.unwrap();
-    let download = with_cdn.download(alice, media, Through::OwnUpload, world.now()).await.unwrap();
-    assert!(download.url.starts_with(&format!("https://cdn.example/{key}?expires=")), "{}", download.url);
+    let download = with_cdn
+        .download(alice, media, Through::OwnUpload, world.now())
+        .await
+        .unwrap();
+    assert!(
+        download
+            .url
+            .starts_with(&format!("https://cdn.example/{key}?expires=")),
+        "{}",
+        download.url
+    );
 }

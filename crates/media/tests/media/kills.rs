@@ -42,14 +42,24 @@ async fn create_and_finalise_killed_anywhere_come_to_the_same_end() {
             world.put_all(&file, &missing).await;
             let finalize = world.media.finalize(alice, missing.upload, world.now());
             let killed_finalize = killed_at(&world, step, after, finalize).await;
-            let ticket = world.media.finalize(alice, missing.upload, world.now()).await.unwrap();
-            assert_eq!(world.read(alice, ticket.media, Through::OwnUpload).await.unwrap(), file.bytes);
+            let ticket = world
+                .media
+                .finalize(alice, missing.upload, world.now())
+                .await
+                .unwrap();
+            assert_eq!(
+                world.read(alice, ticket.media, Through::OwnUpload).await.unwrap(),
+                file.bytes
+            );
             kills += usize::from(killed_create) + usize::from(killed_finalize);
             if !killed_create && !killed_finalize {
                 break;
             }
         }
-        assert!(kills >= if length > MIB { 8 } else { 4 }, "{kills} kills of {length} bytes");
+        assert!(
+            kills >= if length > MIB { 8 } else { 4 },
+            "{kills} kills of {length} bytes"
+        );
     }
     world.collect_all().await;
     assert_eq!(world.files(), 0, "nothing leaks");
@@ -65,7 +75,9 @@ async fn a_collector_killed_anywhere_is_followed_by_one_that_ends_it() {
         // One to mark and delete, one given up in parts, one that failed, one that was there already.
         let file = File::new(100, 80 + step as u64);
         world.upload(alice, &file).await;
-        let bobs = world.begin(person(), RequestId::random(), &File::new(17 * MIB, 90)).await;
+        let bobs = world
+            .begin(person(), RequestId::random(), &File::new(17 * MIB, 90))
+            .await;
         world.put_all(&File::new(17 * MIB, 90), &bobs).await;
         world.upload(person(), &file).await;
         let mut killed = false;
@@ -75,7 +87,11 @@ async fn a_collector_killed_anywhere_is_followed_by_one_that_ends_it() {
         }
         kills += usize::from(killed);
         world.collect_all().await;
-        assert_eq!(world.files(), 0, "nothing is left after a kill at step {step}, after: {after}");
+        assert_eq!(
+            world.files(),
+            0,
+            "nothing is left after a kill at step {step}, after: {after}"
+        );
         assert_eq!((world.count("media").await, world.count("uploads").await), (0, 0));
         if !killed {
             break;
@@ -107,14 +123,23 @@ async fn a_finalise_dropped_after_any_number_of_polls_can_be_made_again() {
                 left -= 1;
                 std::task::Poll::Pending
             });
-            let ended = tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap();
+            let ended = tokio::time::timeout(Duration::from_secs(20), ended)
+                .await
+                .unwrap();
             if ended.is_some() {
                 break;
             }
         }
         dropped += 1;
-        let ticket = world.media.finalize(alice, missing.upload, world.now()).await.unwrap();
-        assert_eq!(world.read(alice, ticket.media, Through::OwnUpload).await.unwrap(), file.bytes);
+        let ticket = world
+            .media
+            .finalize(alice, missing.upload, world.now())
+            .await
+            .unwrap();
+        assert_eq!(
+            world.read(alice, ticket.media, Through::OwnUpload).await.unwrap(),
+            file.bytes
+        );
     }
     assert!(dropped >= 5, "{dropped} drops");
     world.collect_all().await;

@@ -11,7 +11,10 @@ async fn what_clients_wait_for_goes_by_indexes() {
     let by_request = format!("{} user_id = $1 AND request_id = $2", uploads::COLUMNS);
     let mut db = world.pool.acquire().await.unwrap();
     // A plan made on empty tables must not be taken for one by size.
-    for set in ["SET enable_seqscan = off", "SET plan_cache_mode = force_generic_plan"] {
+    for set in [
+        "SET enable_seqscan = off",
+        "SET plan_cache_mode = force_generic_plan",
+    ] {
         sqlx::query(set).execute(&mut *db).await.unwrap();
     }
     for (name, sql, arguments) in [
@@ -23,11 +26,17 @@ async fn what_clients_wait_for_goes_by_indexes() {
         ("lock_open", uploads::LOCK_OPEN, 1),
         ("end", uploads::END, 3),
     ] {
-        let prepare = format!("PREPARE {name} AS {sql}");
-        sqlx::query(sqlx::AssertSqlSafe(prepare)).execute(&mut *db).await.unwrap();
+        let prepare = format!("PREPARE p_{name} AS {sql}");
+        sqlx::query(sqlx::AssertSqlSafe(prepare))
+            .execute(&mut *db)
+            .await
+            .unwrap();
         let nulls = vec!["NULL"; arguments].join(", ");
-        let explain = format!("EXPLAIN EXECUTE {name}({nulls})");
-        let plan = sqlx::raw_sql(sqlx::AssertSqlSafe(explain)).fetch_all(&mut *db).await.unwrap();
+        let explain = format!("EXPLAIN EXECUTE p_{name}({nulls})");
+        let plan = sqlx::raw_sql(sqlx::AssertSqlSafe(explain))
+            .fetch_all(&mut *db)
+            .await
+            .unwrap();
         let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
         let plan = plan.join("\n");
         assert!(plan.contains("Index"), "{name}:\n{plan}");

@@ -28,7 +28,13 @@ fn limited(world: &World, bytes: u64, uploads: u32) -> Arc<Media> {
     })
 }
 
-async fn create(media: &Media, user: UserId, request: RequestId, file: &File, now: Timestamp) -> Result<(), ApiError> {
+async fn create(
+    media: &Media,
+    user: UserId,
+    request: RequestId,
+    file: &File,
+    now: Timestamp,
+) -> Result<(), ApiError> {
     media.create(user, request, &file.declared, now).await.map(drop)
 }
 
@@ -36,7 +42,12 @@ fn over(result: Result<(), ApiError>) -> String {
     let error = result.unwrap_err();
     assert_eq!(error.reason, ErrorReason::QuotaExceeded);
     assert_eq!(error.retry_after, Some(DAY / 2), "until midnight");
-    error.metadata.into_iter().find(|(key, _)| *key == "quota").unwrap().1
+    error
+        .metadata
+        .into_iter()
+        .find(|(key, _)| *key == "quota")
+        .unwrap()
+        .1
 }
 
 #[tokio::test]
@@ -49,14 +60,31 @@ async fn bytes_and_uploads_of_a_day_are_bounded() {
     create(&media, alice, request, &large, now).await.unwrap();
     // Asking again is the same upload.
     create(&media, alice, request, &large, now).await.unwrap();
-    assert_eq!(over(create(&media, alice, RequestId::random(), &large, now).await), "bytes");
-    create(&media, alice, RequestId::random(), &small, now).await.unwrap();
-    create(&media, alice, RequestId::random(), &File::new(1, 32), now).await.unwrap();
-    assert_eq!(over(create(&media, alice, RequestId::random(), &File::new(1, 33), now).await), "uploads");
+    assert_eq!(
+        over(create(&media, alice, RequestId::random(), &large, now).await),
+        "bytes"
+    );
+    create(&media, alice, RequestId::random(), &small, now)
+        .await
+        .unwrap();
+    create(&media, alice, RequestId::random(), &File::new(1, 32), now)
+        .await
+        .unwrap();
+    assert_eq!(
+        over(create(&media, alice, RequestId::random(), &File::new(1, 33), now).await),
+        "uploads"
+    );
     // Others have theirs, and tomorrow is another day.
-    create(&media, bob, RequestId::random(), &large, now).await.unwrap();
-    create(&media, alice, RequestId::random(), &large, now + DAY).await.unwrap();
-    assert_eq!(over(create(&media, person(), RequestId::random(), &File::new(1001, 34), now).await), "bytes");
+    create(&media, bob, RequestId::random(), &large, now)
+        .await
+        .unwrap();
+    create(&media, alice, RequestId::random(), &large, now + DAY)
+        .await
+        .unwrap();
+    assert_eq!(
+        over(create(&media, person(), RequestId::random(), &File::new(1001, 34), now).await),
+        "bytes"
+    );
     // What was refused left nothing.
     assert_eq!(world.count("uploads").await, 5);
 }
@@ -67,7 +95,9 @@ async fn uploads_begun_at_the_same_time_are_counted_one_by_one() {
     let (alice, now) = (person(), noon());
     let media = limited(&world, 1000, 100);
     let files: Vec<File> = (0..20).map(|seed| File::new(100, 100 + seed)).collect();
-    let creates = files.iter().map(|file| create(&media, alice, RequestId::random(), file, now));
+    let creates = files
+        .iter()
+        .map(|file| create(&media, alice, RequestId::random(), file, now));
     let results = futures::future::join_all(creates).await;
     assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 10);
 }

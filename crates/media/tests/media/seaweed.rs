@@ -8,7 +8,10 @@ use crate::world::{File, World, person};
 use crate::{MIB, urls};
 
 #[tokio::test]
-#[allow(clippy::print_stderr, reason = "who reads the test's output is told what it left out")]
+#[allow(
+    clippy::print_stderr,
+    reason = "who reads the test's output is told what it left out"
+)]
 async fn what_works_with_our_own_server_works_with_seaweedfs() {
     let Some(program) = weed::program() else {
         eprintln!("left out: SeaweedFS is not installed (`make tools`)");
@@ -28,9 +31,19 @@ async fn what_works_with_our_own_server_works_with_seaweedfs() {
         let request = RequestId::random();
         let missing = world.begin(alice, request, &file).await;
         world.put_all(&file, &missing).await;
-        assert!(world.begin(alice, request, &file).await.parts.is_empty(), "all of it is there");
-        let ticket = world.media.finalize(alice, missing.upload, world.now()).await.unwrap();
-        assert_eq!(world.read(alice, ticket.media, Through::OwnUpload).await.unwrap(), file.bytes);
+        assert!(
+            world.begin(alice, request, &file).await.parts.is_empty(),
+            "all of it is there"
+        );
+        let ticket = world
+            .media
+            .finalize(alice, missing.upload, world.now())
+            .await
+            .unwrap();
+        assert_eq!(
+            world.read(alice, ticket.media, Through::OwnUpload).await.unwrap(),
+            file.bytes
+        );
     }
     urls::lets_nothing_else_in(&world, 1000).await;
     urls::lets_nothing_else_in(&world, 16 * MIB + 1000).await;

@@ -16,12 +16,20 @@ async fn a_small_file_is_one_put_and_comes_back_byte_for_byte() {
     let missing = world.begin(alice, RequestId::random(), &file).await;
     assert_eq!((missing.parts.len(), missing.part_count), (1, 1));
     world.put_all(&file, &missing).await;
-    let ticket = world.media.finalize(alice, missing.upload, world.now()).await.unwrap();
+    let ticket = world
+        .media
+        .finalize(alice, missing.upload, world.now())
+        .await
+        .unwrap();
     let expiry = world.media.tickets.verify(&ticket.ticket, ticket.media, alice);
     assert_eq!(expiry, Some(ticket.expires_at));
     let read = world.read(alice, ticket.media, Through::OwnUpload).await.unwrap();
     assert_eq!(read, file.bytes);
-    let again = world.media.finalize(alice, missing.upload, world.now()).await.unwrap();
+    let again = world
+        .media
+        .finalize(alice, missing.upload, world.now())
+        .await
+        .unwrap();
     assert_eq!(again.media, ticket.media);
 }
 
@@ -35,7 +43,11 @@ async fn a_large_file_is_parts_in_any_order_and_one_object() {
         let answer = put(signed, file.part(part.offset, part.length)).await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
-    let ticket = world.media.finalize(alice, missing.upload, world.now()).await.unwrap();
+    let ticket = world
+        .media
+        .finalize(alice, missing.upload, world.now())
+        .await
+        .unwrap();
     let key = world.object_key(ticket.media).await.unwrap();
     let stored = world.direct.head(&key).await.unwrap();
     let expected = StoredObject {
@@ -64,9 +76,18 @@ async fn asking_again_lists_what_is_missing() {
     );
     world.put_all(&file, &again).await;
     assert!(world.begin(alice, request, &file).await.parts.is_empty());
-    let ticket = world.media.finalize(alice, again.upload, world.now()).await.unwrap();
+    let ticket = world
+        .media
+        .finalize(alice, again.upload, world.now())
+        .await
+        .unwrap();
     // And after that it is stored.
-    match world.media.create(alice, request, &file.declared, world.now()).await.unwrap() {
+    match world
+        .media
+        .create(alice, request, &file.declared, world.now())
+        .await
+        .unwrap()
+    {
         Created::Stored(stored) => assert_eq!(stored.media, ticket.media),
         other => panic!("{other:?}"),
     }
@@ -103,16 +124,32 @@ async fn the_same_content_is_stored_once_and_known_only_to_who_has_it() {
     let missing = world.begin(bob, RequestId::random(), &file).await;
     assert_eq!(missing.parts.len(), 1);
     assert_eq!(
-        reason(world.media.forward(bob, hers.media, Through::OwnUpload, world.now()).await),
+        reason(
+            world
+                .media
+                .forward(bob, hers.media, Through::OwnUpload, world.now())
+                .await
+        ),
         ErrorReason::MediaNotFound
     );
     world.put_all(&file, &missing).await;
-    let his = world.media.finalize(bob, missing.upload, world.now()).await.unwrap();
+    let his = world
+        .media
+        .finalize(bob, missing.upload, world.now())
+        .await
+        .unwrap();
     assert_eq!(his.media, hers.media, "one media");
     assert_eq!(world.count("media").await, 1);
     let duplicate = world.upload_keys().await.pop().unwrap().0;
-    assert_eq!(world.direct.head(&duplicate).await.unwrap(), None, "his copy is gone");
-    assert_eq!(world.read(bob, his.media, Through::OwnUpload).await.unwrap(), file.bytes);
+    assert_eq!(
+        world.direct.head(&duplicate).await.unwrap(),
+        None,
+        "his copy is gone"
+    );
+    assert_eq!(
+        world.read(bob, his.media, Through::OwnUpload).await.unwrap(),
+        file.bytes
+    );
 }
 
 #[tokio::test]
@@ -125,7 +162,10 @@ async fn who_may_download_it_need_not_upload_it() {
     let (his, upload) = world.try_upload(bob, RequestId::random(), &file).await.unwrap();
     assert_eq!((his.media, upload), (ticket.media, None));
     // She joined later.
-    assert_eq!(world.begin(carol, RequestId::random(), &file).await.parts.len(), 1);
+    assert_eq!(
+        world.begin(carol, RequestId::random(), &file).await.parts.len(),
+        1
+    );
 }
 
 #[tokio::test]

@@ -41,7 +41,6 @@ pub struct World {
     pub proxy: Proxy,
     /// The store past the proxy.
     pub direct: S3,
-    pub args: S3Args,
     /// Where the objects are, of s3s.
     pub objects: Option<TempDir>,
     _servers: (Shared, Option<AbortOnDropHandle<()>>, Option<tern_local::Process>),
@@ -147,7 +146,6 @@ impl World {
             collector: Collector { store, s3 },
             proxy,
             direct,
-            args,
             objects: None,
             _servers: (servers, None, process),
         }
@@ -159,7 +157,12 @@ impl World {
 
     /// What an upload of this file begins with.
     pub async fn begin(&self, user: UserId, request: RequestId, file: &File) -> Missing {
-        match self.media.create(user, request, &file.declared, self.now()).await.unwrap() {
+        match self
+            .media
+            .create(user, request, &file.declared, self.now())
+            .await
+            .unwrap()
+        {
             Created::Missing(missing) => missing,
             Created::Stored(ticket) => panic!("stored already: {ticket:?}"),
         }
@@ -186,7 +189,11 @@ impl World {
         request: RequestId,
         file: &File,
     ) -> Result<(Ticket, Option<UploadId>), ApiError> {
-        match self.media.create(user, request, &file.declared, self.now()).await? {
+        match self
+            .media
+            .create(user, request, &file.declared, self.now())
+            .await?
+        {
             Created::Stored(ticket) => Ok((ticket, None)),
             Created::Missing(missing) => {
                 self.put_all(file, &missing).await;
@@ -232,13 +239,15 @@ impl World {
     }
 
     pub async fn leave(&self, chat: ChatId, user: UserId, seq: i64) {
-        sqlx::query("UPDATE members SET left_seq = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL")
-            .bind(chat.0)
-            .bind(user.0)
-            .bind(seq)
-            .execute(&self.pool)
-            .await
-            .unwrap();
+        sqlx::query(
+            "UPDATE members SET left_seq = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL",
+        )
+        .bind(chat.0)
+        .bind(user.0)
+        .bind(seq)
+        .execute(&self.pool)
+        .await
+        .unwrap();
     }
 
     pub async fn object_key(&self, media: MediaId) -> Option<String> {
@@ -319,7 +328,12 @@ pub async fn get(url: &str) -> anyhow::Result<Answer> {
     request("GET", url, &[], Bytes::new()).await
 }
 
-pub async fn request(method: &str, url: &str, headers: &[(String, String)], body: Bytes) -> anyhow::Result<Answer> {
+pub async fn request(
+    method: &str,
+    url: &str,
+    headers: &[(String, String)],
+    body: Bytes,
+) -> anyhow::Result<Answer> {
     let uri: http::Uri = url.parse()?;
     let authority = uri.authority().unwrap().to_string();
     let socket = TcpStream::connect(&authority).await?;
