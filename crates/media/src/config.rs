@@ -66,6 +66,9 @@ pub struct S3Args {
     /// Put the bucket into the path, not into the host's name, as servers other than AWS want it
     #[arg(long, env = "TERN_MEDIA_S3_PATH_STYLE")]
     pub media_s3_path_style: bool,
+    /// Make the bucket where it is missing, for development
+    #[arg(long, env = "TERN_MEDIA_S3_CREATE_BUCKET")]
+    pub media_s3_create_bucket: bool,
 }
 
 /// A delivery network in front of the store, for downloads.

@@ -30,7 +30,11 @@ pub async fn start(
 ) -> anyhow::Result<Running> {
     metrics::describe();
     let media = Arc::new(media(&config).await?);
-    if let Err(error) = media.s3.check().await {
+    let mut bucket = media.s3.check().await;
+    if bucket.is_err() && config.s3.media_s3_create_bucket {
+        bucket = media.s3.create_bucket().await;
+    }
+    if let Err(error) = bucket {
         // It may come; until then calls say that it is away.
         tracing::warn!(%error, bucket = config.s3.media_s3_bucket, "the bucket does not answer");
     }

@@ -119,6 +119,7 @@ impl World {
             media_s3_access_key_id: "key".to_owned(),
             media_s3_secret_access_key: Secret("secret".to_owned()),
             media_s3_path_style: true,
+            media_s3_create_bucket: false,
         };
         let s3 = S3::new(&args, TTL);
         let direct = S3::new(
