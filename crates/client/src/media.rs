@@ -20,6 +20,7 @@ mod upload;
 
 use std::path::Path;
 
+use bytes::Bytes;
 use prost::Message as _;
 use tern_proto::v1;
 use tern_types::{ChatId, MediaId, RequestId};
@@ -141,17 +142,28 @@ impl Entry {
     /// sender says of files that the message does not refer to is left out.
     pub fn attached(&self) -> Option<v1::AttachmentBody> {
         let message = self.message()?;
-        let referred_to = &message.envelope.as_ref()?.attachments;
-        if referred_to.is_empty() {
-            return None;
-        }
-        let mut body = v1::AttachmentBody::decode(message.body.clone()).ok()?;
-        body.files.retain(|file| {
-            let known = referred_to.iter().any(|known| known.media_id == file.media_id);
-            known && file.media_id.parse::<MediaId>().is_ok()
-        });
-        Some(body)
+        attached(message.envelope.as_ref()?, &message.body)
     }
+}
+
+impl Outgoing {
+    /// The same of a message on its way.
+    pub fn attached(&self) -> Option<v1::AttachmentBody> {
+        attached(&self.envelope, &self.body)
+    }
+}
+
+fn attached(envelope: &v1::Envelope, body: &Bytes) -> Option<v1::AttachmentBody> {
+    let referred_to = &envelope.attachments;
+    if referred_to.is_empty() {
+        return None;
+    }
+    let mut body = v1::AttachmentBody::decode(body.clone()).ok()?;
+    body.files.retain(|file| {
+        let known = referred_to.iter().any(|known| known.media_id == file.media_id);
+        known && file.media_id.parse::<MediaId>().is_ok()
+    });
+    Some(body)
 }
 
 /// A name from somebody else that is safe to make a file of: no directories, nothing hidden, nothing that a terminal

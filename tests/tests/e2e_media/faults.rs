@@ -160,8 +160,8 @@ async fn a_media_node_that_is_killed_anywhere_is_followed_by_another() {
     let mut studio = Studio::start().await;
     let alice = studio.world.user("alice").await;
     let hers = studio.person(&alice).await;
-    // create: multipart, parts; finalise: parts, complete, head.
-    for (number, after) in [(0, true), (1, false), (4, true), (5, false), (5, true), (6, true)] {
+    // Create asks for a multipart upload and for its parts, finalise for the parts, completes, and looks at the object.
+    for (number, after) in [(0, true), (1, false), (2, true), (3, false), (3, true), (4, true)] {
         let file = studio.file(&format!("{number}-{after}.bin"), 17 * MIB + number);
         let count = std::sync::atomic::AtomicUsize::new(0);
         studio.proxy.rule(move |seen| {

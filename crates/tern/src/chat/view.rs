@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tern_client::{Chat, Entry, Event, FailureCode, Mark, QueuedMessage, SendState};
-use tern_proto::v1::{ChatKind, MessageKind, entry_content::Content};
+use tern_client::media::safe_name;
+use tern_proto::v1::{AttachedFile, AttachmentBody, ChatKind, MessageKind, entry_content::Content};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+
+use super::files::{Transfer, size};
 
 /// Entries of one chat kept for showing; older ones are loaded again when somebody scrolls up.
 const MAX_SHOWN: usize = 2000;
@@ -47,6 +50,13 @@ pub struct Room {
     pub new_from: Option<Seq>,
 }
 
+impl Room {
+    /// An entry that is shown.
+    pub fn entry(&self, seq: Seq) -> Option<&Entry> {
+        self.entries.get(&seq)
+    }
+}
+
 /// Everything that is to be shown.
 #[derive(Debug)]
 pub struct View {
@@ -58,6 +68,8 @@ pub struct View {
     pub nameless: BTreeSet<UserId>,
     pub open: Option<ChatId>,
     pub connection: Connection,
+    /// Files on their way.
+    transfers: BTreeMap<u64, Transfer>,
 }
 
 /// What the status line says.
@@ -84,6 +96,7 @@ impl View {
             nameless: [me].into(),
             open: None,
             connection: Connection::Connecting,
+            transfers: BTreeMap::new(),
         }
     }
 
@@ -283,7 +296,24 @@ impl View {
             }
         }
         let queued = room.queued.iter().map(|queued| self.queued_line(queued));
-        lines.into_values().chain(queued).collect()
+        let moving = self.transfers.values().filter(|moving| moving.chat == chat);
+        let moving = moving.map(|moving| Line {
+            seq: None,
+            at: Timestamp::now(),
+            who: None,
+            text: moving.line(),
+            reactions: Vec::new(),
+            tick: None,
+        });
+        lines.into_values().chain(queued).chain(moving).collect()
+    }
+
+    /// `None`: it is not on its way any more.
+    pub fn set_transfer(&mut self, id: u64, transfer: Option<Transfer>) {
+        match transfer {
+            Some(transfer) => drop(self.transfers.insert(id, transfer)),
+            None => drop(self.transfers.remove(&id)),
+        }
     }
 
     fn line(&self, room: &Room, entry: &Entry) -> Folded {
@@ -300,7 +330,7 @@ impl View {
                 .happening(entry)
                 .map_or(Folded::Nothing, |text| Folded::Line(line(None, text)));
         };
-        let text = clean(&String::from_utf8_lossy(&message.body));
+        let text = said(&message.body, entry.attached(), Some(entry.seq));
         let envelope = message.envelope.clone().unwrap_or_default();
         let target = Seq(envelope.target_seq);
         match MessageKind::try_from(envelope.kind) {
@@ -330,7 +360,7 @@ impl View {
             seq: None,
             at: queued.created_at,
             who: Some(self.me),
-            text: clean(&String::from_utf8_lossy(&queued.message.body)),
+            text: said(&queued.message.body, queued.message.attached(), None),
             reactions: Vec::new(),
             tick: Some(tick),
         }
@@ -407,6 +437,21 @@ impl View {
             Content::Message(_) => return None,
         })
     }
+}
+
+/// Text and files of a message, each with how to save it.
+fn said(body: &[u8], attached: Option<AttachmentBody>, seq: Option<Seq>) -> String {
+    let Some(attached) = attached else {
+        return clean(&String::from_utf8_lossy(body));
+    };
+    let file = |file: &AttachedFile| {
+        let name = safe_name(&file.name);
+        let save = seq.map_or(String::new(), |seq| format!(" · /save {seq}"));
+        format!("[{name} · {}{save}]", size(file.length))
+    };
+    let text = (!attached.text.is_empty()).then(|| clean(&attached.text));
+    let parts: Vec<String> = text.into_iter().chain(attached.files.iter().map(file)).collect();
+    parts.join(" ")
 }
 
 enum Folded {
