@@ -7,7 +7,7 @@ mod checked;
 pub mod server;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -30,6 +30,7 @@ pub const BUCKET: &str = "tern-media";
 pub struct S3 {
     process: Process,
     access: Access,
+    data: PathBuf,
 }
 
 /// How to get at a server.
@@ -80,6 +81,12 @@ impl S3 {
         &self.access
     }
 
+    /// How many objects it has.
+    pub fn objects(&self) -> anyhow::Result<usize> {
+        let bucket = self.data.join("objects").join(BUCKET);
+        Ok(std::fs::read_dir(bucket)?.flatten().count())
+    }
+
     pub fn process(&self) -> &Process {
         &self.process
     }
@@ -107,13 +114,18 @@ fn spawn(tern: &Path, dir: &Path, port: u16) -> anyhow::Result<S3> {
         secret_key: secret(dir)?,
     };
     let mut command = Command::new(tern);
-    command.arg("s3").arg("--dir").arg(dir.join("s3"));
+    let data = dir.join("s3");
+    command.arg("s3").arg("--dir").arg(&data);
     command.args(["--listen", &address.to_string()]);
     command.args(["--access-key", &access.access_key]);
     command.env("TERN_S3_SECRET_KEY", &access.secret_key);
     let process = Process::spawn("s3", command, &dir.join("logs").join("s3.log"))?;
     std::fs::write(dir.join("s3-port"), port.to_string())?;
-    Ok(S3 { process, access })
+    Ok(S3 {
+        process,
+        access,
+        data,
+    })
 }
 
 /// The key in `dir/s3-secret`, made where it is missing.

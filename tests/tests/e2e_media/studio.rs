@@ -24,7 +24,7 @@ const BOUND: Duration = Duration::from_secs(60);
 pub struct Studio {
     pub world: World,
     pub proxy: Proxy,
-    _s3: Option<S3>,
+    s3: Option<S3>,
     pub files: TempDir,
 }
 
@@ -54,7 +54,7 @@ impl Studio {
         Self {
             world,
             proxy,
-            _s3: s3,
+            s3,
             files,
         }
     }
@@ -111,8 +111,7 @@ impl Studio {
 
     /// How many files of objects our own object store has.
     pub fn objects(&self) -> usize {
-        let dir = self.files.path().join("s3/objects").join(tern_local::s3::BUCKET);
-        std::fs::read_dir(dir).unwrap().flatten().count()
+        self.s3.as_ref().expect("our own").objects().unwrap()
     }
 }
 

@@ -121,6 +121,11 @@ impl Platform {
         }
     }
 
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        &self.builder.dir
+    }
+
     /// The platform's own object store, where it has one.
     pub fn s3(&self) -> Option<&S3> {
         self.s3.as_ref()
