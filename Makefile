@@ -33,12 +33,14 @@ bench: setup ## Measure a platform of its own: messages a second and what they c
 	target/release/tern bench offline
 	target/release/tern bench idle --plain
 	target/release/tern bench mixed
+	target/release/tern bench media
 
 test: tools format protos dependencies lints tests instructions python ## Format, lints and every test
 	@echo
 	@echo "make test: all passed. The test runner's closing lines:"
 	@tail -n 3 $(TEST_LOG)
 	@if [ ! -x "$$(command -v $(BUF))" ]; then echo "Left out: the protos, for want of buf."; fi
+	@if [ ! -x .tern/tools/weed/bin/weed ] && ! command -v weed >/dev/null; then echo "Left out: media on SeaweedFS, for want of it."; fi
 	@if ! command -v valgrind >/dev/null; then echo "Left out: instruction counts, for want of valgrind."; fi
 	@if ! cargo deny --version >/dev/null 2>&1; then echo "Left out: what only cargo deny knows (yanked and twofold versions)."; fi
 

@@ -30,13 +30,12 @@ pub async fn start(
 ) -> anyhow::Result<Running> {
     metrics::describe();
     let media = Arc::new(media(&config).await?);
-    let mut bucket = media.s3.check().await;
-    if bucket.is_err() && config.s3.media_s3_create_bucket {
-        bucket = media.s3.create_bucket().await;
-    }
-    if let Err(error) = bucket {
+    if config.s3.media_s3_create_bucket {
+        find_bucket(&media.s3, true).await;
+    } else {
         // It may come; until then calls say that it is away.
-        tracing::warn!(%error, bucket = config.s3.media_s3_bucket, "the bucket does not answer");
+        let s3 = media.s3.clone();
+        tokio::spawn(async move { find_bucket(&s3, false).await }.in_current_span());
     }
     let calls = TaskTracker::new();
     routes.add_service(MediaServer::new(Service::new(media.clone(), calls.clone())));
@@ -65,6 +64,17 @@ pub async fn start(
         name: "media",
         done: Box::pin(done),
     })
+}
+
+/// Says so where the bucket does not answer.
+async fn find_bucket(s3: &S3, create: bool) {
+    let mut found = s3.check().await;
+    if found.is_err() && create {
+        found = s3.create_bucket().await;
+    }
+    if let Err(error) = found {
+        tracing::warn!(%error, "the bucket does not answer");
+    }
 }
 
 /// What a node's calls stand on.

@@ -219,7 +219,10 @@ async fn files_are_sent_saved_and_sent_on() {
     let send = format!("/send {}\n", dir.join("beach.png").display());
     let alice = place.pipe(&["--user", "alice", "--to", "bob"], &send).await;
     let said = text(&alice);
-    assert!(alice.status.success() && said.contains("sending beach.png ▕"), "{said}");
+    assert!(
+        alice.status.success() && said.contains("sending beach.png ▕"),
+        "{said}"
+    );
     assert!(said.contains("100 % of"), "{said}");
 
     bob.shows("(Alice) Alice: [beach.png · 700.0 kB · /save 1]").await;

@@ -82,7 +82,12 @@ impl Cast {
             part_sha256s: vec![Sha256::digest(&bytes).to_vec().into()],
             ..Default::default()
         };
-        let created = api.media().create_upload(create).await.expect("an upload").into_inner();
+        let created = api
+            .media()
+            .create_upload(create)
+            .await
+            .expect("an upload")
+            .into_inner();
         let Some(Outcome::Upload(upload)) = created.outcome else {
             panic!("{created:?}")
         };
@@ -95,7 +100,12 @@ impl Cast {
             upload_id: upload_id.clone(),
             ..Default::default()
         };
-        let ticket = api.media().finalize_upload(finalize).await.expect("media").into_inner();
+        let ticket = api
+            .media()
+            .finalize_upload(finalize)
+            .await
+            .expect("media")
+            .into_inner();
         let ticket = ticket.ticket.expect("a ticket");
         let media_id = ticket.media_id;
         let send = v1::SendMessageRequest {

@@ -19,10 +19,12 @@ async fn an_upload_goes_on_where_it_was_when_the_app_was_killed() {
     let device = studio.world.device(&alice).await;
     let file = studio.file("film.mp4", 40 * MIB);
     // Three parts; one of them never gets through.
-    studio.proxy.rule(|seen| match is("PUT", seen) && seen.query.contains("partNumber=2") {
-        true => Fault::HangBefore,
-        false => Fault::Pass,
-    });
+    studio.proxy.rule(
+        |seen| match is("PUT", seen) && seen.query.contains("partNumber=2") {
+            true => Fault::HangBefore,
+            false => Fault::Pass,
+        },
+    );
     let app = studio.app(&device).await;
     let upload = tokio::spawn({
         let (client, file) = (app.client.clone(), file.clone());
@@ -32,14 +34,21 @@ async fn an_upload_goes_on_where_it_was_when_the_app_was_killed() {
         let puts = studio.proxy.seen().iter().filter(|seen| is("PUT", seen)).count();
         Ok(puts == 3)
     };
-    tern_local::until::holds("three parts are on their way", Duration::from_secs(60), others_are_there)
-        .await
-        .unwrap();
+    tern_local::until::holds(
+        "three parts are on their way",
+        Duration::from_secs(60),
+        others_are_there,
+    )
+    .await
+    .unwrap();
     // The two that pass are small enough to be there soon; the store knows.
     tern_local::until::holds("two parts are there", Duration::from_secs(60), || async {
         let dir = studio.files.path().join("s3/checksums");
         let parts = std::fs::read_dir(dir)?.flatten();
-        Ok(parts.filter(|part| !part.file_name().to_string_lossy().ends_with(".key")).count() == 2)
+        Ok(parts
+            .filter(|part| !part.file_name().to_string_lossy().ends_with(".key"))
+            .count()
+            == 2)
     })
     .await
     .unwrap();
@@ -50,11 +59,19 @@ async fn an_upload_goes_on_where_it_was_when_the_app_was_killed() {
     studio.proxy.heal();
     let app = studio.app(&device).await;
     let uploaded = app.upload(&file).await.unwrap();
-    let puts: Vec<Seen> = studio.proxy.seen().into_iter().filter(|seen| is("PUT", seen)).collect();
+    let puts: Vec<Seen> = studio
+        .proxy
+        .seen()
+        .into_iter()
+        .filter(|seen| is("PUT", seen))
+        .collect();
     assert_eq!(puts.len(), 1, "{puts:?}");
     assert!(puts[0].query.contains("partNumber=2"));
     // And it is what it was.
-    app.client.send_files(alice_peer(&studio).await, "", vec![uploaded]).await.unwrap();
+    app.client
+        .send_files(alice_peer(&studio).await, "", vec![uploaded])
+        .await
+        .unwrap();
     assert_eq!(studio.count("media").await, 1);
     studio.world.end().await;
 }
@@ -86,7 +103,10 @@ async fn lost_answers_errors_and_slow_lines_are_only_a_matter_of_time() {
         1 => Fault::CutBefore,
         _ => Fault::Pass,
     });
-    assert_eq!(his.download(entry.chat, &body.files[0], &to).await.unwrap(), bytes);
+    assert_eq!(
+        his.download(entry.chat, &body.files[0], &to).await.unwrap(),
+        bytes
+    );
     assert_eq!(studio.objects(), 1);
     studio.world.end().await;
 }
@@ -102,14 +122,23 @@ async fn what_is_not_what_was_sent_is_not_kept() {
     let (entry, body) = his.receives().await;
     let to = studio.files.path().join("saved.png");
     let other: &'static str = Box::leak("not what was asked for ".repeat(60).into_boxed_str());
-    studio.proxy.rule(move |seen| if is("GET", seen) { Fault::Instead(200, other) } else { Fault::Pass });
+    studio.proxy.rule(move |seen| {
+        if is("GET", seen) {
+            Fault::Instead(200, other)
+        } else {
+            Fault::Pass
+        }
+    });
     let changed = his.download(entry.chat, &body.files[0], &to).await;
     assert!(matches!(changed, Err(MediaError::Corrupt(_))), "{changed:?}");
     studio.proxy.heal();
     // Said wrongly by the sender: the key, the length, the hash.
     let good = &body.files[0];
     for (what, change) in [
-        ("key", (|file| file.key = vec![1; 32].into()) as fn(&mut tern_proto::v1::AttachedFile)),
+        (
+            "key",
+            (|file| file.key = vec![1; 32].into()) as fn(&mut tern_proto::v1::AttachedFile),
+        ),
         ("no key", |file| file.key = Default::default()),
         ("length", |file| file.length += 1),
         ("hash", |file| file.sha256 = vec![1; 32].into()),
@@ -117,7 +146,10 @@ async fn what_is_not_what_was_sent_is_not_kept() {
         let mut file = good.clone();
         change(&mut file);
         let changed = his.download(entry.chat, &file, &to).await;
-        assert!(matches!(changed, Err(MediaError::Corrupt(_))), "{what}: {changed:?}");
+        assert!(
+            matches!(changed, Err(MediaError::Corrupt(_))),
+            "{what}: {changed:?}"
+        );
     }
     assert!(!to.exists());
     let left: Vec<_> = std::fs::read_dir(studio.files.path())
@@ -137,12 +169,24 @@ async fn a_file_that_changes_meanwhile_is_not_sent() {
     let hers = studio.person(&alice).await;
     let file = studio.file("diary.txt", 100_000);
     // Its first PUT finds nobody; then it is another file.
-    studio.proxy.rule(|seen| if is("PUT", seen) { Fault::HangBefore } else { Fault::Pass });
+    studio.proxy.rule(|seen| {
+        if is("PUT", seen) {
+            Fault::HangBefore
+        } else {
+            Fault::Pass
+        }
+    });
     let upload = hers.upload(&file);
     let change = async {
         studio.proxy.struck().await;
         std::fs::write(&file, "short").unwrap();
-        studio.proxy.rule(|seen| if is("PUT", seen) { Fault::CutBefore } else { Fault::Pass });
+        studio.proxy.rule(|seen| {
+            if is("PUT", seen) {
+                Fault::CutBefore
+            } else {
+                Fault::Pass
+            }
+        });
     };
     // The hanging one has to end for the next to begin.
     let hung = async { tokio::time::timeout(Duration::from_secs(3), upload).await };

@@ -6,7 +6,10 @@ use crate::MIB;
 use crate::studio::Studio;
 
 #[tokio::test]
-#[allow(clippy::print_stderr, reason = "who reads the test's output is told what it left out")]
+#[allow(
+    clippy::print_stderr,
+    reason = "who reads the test's output is told what it left out"
+)]
 async fn files_small_and_large_go_through_seaweedfs() {
     let Some(program) = weed::program() else {
         eprintln!("left out: SeaweedFS is not installed (`make tools`)");

@@ -30,26 +30,44 @@ async fn a_picture_arrives_byte_for_byte_is_forwarded_and_stored_once() {
     let last = told.lock().unwrap().last().copied().unwrap();
     assert_eq!(last.done, last.total);
     assert!(told.lock().unwrap().len() > 10, "it is told of on the way");
-    his.client.send_files(alice.id, "look", vec![uploaded]).await.unwrap();
+    his.client
+        .send_files(alice.id, "look", vec![uploaded])
+        .await
+        .unwrap();
 
     let (entry, body) = hers.receives().await;
     assert_eq!(body.text, "look");
     let file = &body.files[0];
-    assert_eq!((file.name.as_str(), file.length), ("beach.png", bytes.len() as u64));
+    assert_eq!(
+        (file.name.as_str(), file.length),
+        ("beach.png", bytes.len() as u64)
+    );
     let to = studio.files.path().join("saved.png");
     assert_eq!(hers.download(entry.chat, file, &to).await.unwrap(), bytes);
 
     // The same bytes go on, and are not sent again.
     let forwarded = hers.client.forward(entry.chat, file.clone()).await.unwrap();
-    hers.client.send_files(carol.id, "", vec![forwarded]).await.unwrap();
+    hers.client
+        .send_files(carol.id, "", vec![forwarded])
+        .await
+        .unwrap();
     let (entry, body) = carols.receives().await;
     let to = studio.files.path().join("carols.png");
-    assert_eq!(carols.download(entry.chat, &body.files[0], &to).await.unwrap(), bytes);
-    assert_eq!((studio.count("media").await, studio.count("media_refs").await), (1, 2));
+    assert_eq!(
+        carols.download(entry.chat, &body.files[0], &to).await.unwrap(),
+        bytes
+    );
+    assert_eq!(
+        (studio.count("media").await, studio.count("media_refs").await),
+        (1, 2)
+    );
     assert_eq!(studio.objects(), 1);
 
     // Carol is in no chat of Bob's: she comes to it by hers alone.
-    let through_theirs = carols.client.forward(ChatId::direct(alice.id, bob.id), file.clone()).await;
+    let through_theirs = carols
+        .client
+        .forward(ChatId::direct(alice.id, bob.id), file.clone())
+        .await;
     assert_eq!(through_theirs.unwrap_err().reason, ErrorReason::MediaNotFound);
     studio.world.end().await;
 }
@@ -63,7 +81,11 @@ async fn what_is_stored_is_ciphertext_of_no_type() {
     let text = "the launch code is 1234 ".repeat(10_000);
     std::fs::write(&secret, &text).unwrap();
     hers.upload(&secret).await.unwrap();
-    let dir = studio.files.path().join("s3/objects").join(tern_local::s3::BUCKET);
+    let dir = studio
+        .files
+        .path()
+        .join("s3/objects")
+        .join(tern_local::s3::BUCKET);
     let objects: Vec<Vec<u8>> = std::fs::read_dir(dir)
         .unwrap()
         .flatten()
@@ -84,7 +106,10 @@ async fn members_read_it_since_they_joined_and_until_they_leave() {
     let group = studio.world.group(&[&alice, &bob]).await;
     let file = studio.file("plan.pdf", 5000);
     let uploaded = hers.upload(&file).await.unwrap();
-    hers.client.send_files(group, "", vec![uploaded.clone()]).await.unwrap();
+    hers.client
+        .send_files(group, "", vec![uploaded.clone()])
+        .await
+        .unwrap();
     let (_, body) = his.receives().await;
     let to = studio.files.path().join("x.pdf");
     his.download(group, &body.files[0], &to).await.unwrap();
@@ -105,7 +130,10 @@ async fn members_read_it_since_they_joined_and_until_they_leave() {
         ErrorReason::MediaNotFound,
         "it was sent before she joined"
     );
-    hers.client.send_files(group, "again", vec![uploaded]).await.unwrap();
+    hers.client
+        .send_files(group, "again", vec![uploaded])
+        .await
+        .unwrap();
     let (_, again) = carols.receives().await;
     carols.download(group, &again.files[0], &to).await.unwrap();
 
@@ -131,7 +159,10 @@ async fn a_ticket_is_worth_nothing_to_anybody_else() {
     let (hers, his) = (studio.person(&alice).await, studio.person(&bob).await);
     let evil = studio.world.device(&eve).await;
     let uploaded = hers.upload(&studio.file("a.png", 1000)).await.unwrap();
-    hers.client.send_files(bob.id, "", vec![uploaded.clone()]).await.unwrap();
+    hers.client
+        .send_files(bob.id, "", vec![uploaded.clone()])
+        .await
+        .unwrap();
     his.receives().await;
 
     let api = Api::new(studio.world.channel(0), &evil.access_token);
@@ -153,7 +184,12 @@ async fn a_ticket_is_worth_nothing_to_anybody_else() {
         (Bytes::new(), SendErrorCode::MediaTicket),
         (Bytes::from_static(&[0; 40]), SendErrorCode::MediaTicket),
     ] {
-        let answer = api.chats().send_message(attach(media, &ticket)).await.unwrap().into_inner();
+        let answer = api
+            .chats()
+            .send_message(attach(media, &ticket))
+            .await
+            .unwrap()
+            .into_inner();
         match answer.result.unwrap().outcome.unwrap() {
             Outcome::Error(error) => assert_eq!(error.code(), code),
             Outcome::Sent(sent) => panic!("{sent:?}"),
@@ -167,7 +203,10 @@ async fn a_ticket_is_worth_nothing_to_anybody_else() {
             acting_user_id: String::new(),
         };
         let status = api.media().get_download(get).await.unwrap_err();
-        assert_eq!((status.code(), reason_of(&status)), (Code::NotFound, Some(ErrorReason::MediaNotFound)));
+        assert_eq!(
+            (status.code(), reason_of(&status)),
+            (Code::NotFound, Some(ErrorReason::MediaNotFound))
+        );
     }
     assert_eq!(studio.count("media_refs").await, 1);
     studio.world.end().await;
@@ -186,10 +225,22 @@ async fn a_back_end_uploads_in_a_users_name() {
         purpose: v1::MediaPurpose::Attachment.into(),
         acting_user_id: acting,
     };
-    let nobody = api.media().create_upload(create(String::new())).await.unwrap_err();
+    let nobody = api
+        .media()
+        .create_upload(create(String::new()))
+        .await
+        .unwrap_err();
     assert_eq!(reason_of(&nobody), Some(ErrorReason::InvalidField));
-    let outcome = api.media().create_upload(create(alice.id.to_string())).await.unwrap().into_inner().outcome;
-    let Some(v1::create_upload_response::Outcome::Upload(upload)) = outcome else { panic!("{outcome:?}") };
+    let outcome = api
+        .media()
+        .create_upload(create(alice.id.to_string()))
+        .await
+        .unwrap()
+        .into_inner()
+        .outcome;
+    let Some(v1::create_upload_response::Outcome::Upload(upload)) = outcome else {
+        panic!("{outcome:?}")
+    };
     let part = &upload.missing_parts[0];
     let http = tern_client::media::Http::new(&tern_client::Tls::System).unwrap();
     let body = futures::stream::iter([Ok(Bytes::from_static(b"hello"))]);
@@ -198,7 +249,14 @@ async fn a_back_end_uploads_in_a_users_name() {
         upload_id: upload.upload_id,
         acting_user_id: alice.id.to_string(),
     };
-    let ticket = api.media().finalize_upload(finalize).await.unwrap().into_inner().ticket.unwrap();
+    let ticket = api
+        .media()
+        .finalize_upload(finalize)
+        .await
+        .unwrap()
+        .into_inner()
+        .ticket
+        .unwrap();
     let send = v1::SendMessageRequest {
         peer_user_id: bob.id.to_string(),
         request_id: RequestId::random().to_string(),

@@ -65,7 +65,9 @@ impl Studio {
         let mut state = length as u64 | 1;
         let bytes: Vec<u8> = (0..length.div_ceil(8))
             .flat_map(|_| {
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                state = state
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
                 (state ^ (state >> 29)).to_le_bytes()
             })
             .take(length)
@@ -153,10 +155,17 @@ impl Person {
                 }
             }
         };
-        tokio::time::timeout(BOUND, next).await.expect("a message with files")
+        tokio::time::timeout(BOUND, next)
+            .await
+            .expect("a message with files")
     }
 
-    pub async fn download(&self, chat: ChatId, file: &v1::AttachedFile, to: &Path) -> Result<Vec<u8>, MediaError> {
+    pub async fn download(
+        &self,
+        chat: ChatId,
+        file: &v1::AttachedFile,
+        to: &Path,
+    ) -> Result<Vec<u8>, MediaError> {
         self.client.download(chat, file, to, SILENT).await?;
         Ok(std::fs::read(to)?)
     }

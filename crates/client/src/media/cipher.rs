@@ -158,7 +158,9 @@ impl Opener {
             bytes = later;
             if self.waiting.len() == wanted {
                 self.part.update(&self.waiting);
-                let opened = self.cipher.decrypt(&nonce(self.next, last), self.waiting.as_slice());
+                let opened = self
+                    .cipher
+                    .decrypt(&nonce(self.next, last), self.waiting.as_slice());
                 out.extend_from_slice(&opened.map_err(|_| MediaError::Corrupt("a piece does not open"))?);
                 self.waiting.clear();
                 self.next += 1;
@@ -219,15 +221,32 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_and_has_the_declared_length_and_hash() {
         let part = MEDIA_PART_BYTES as usize / SEALED * PLAIN;
-        for length in [0, 1, PLAIN - 1, PLAIN, PLAIN + 1, 3 * PLAIN, part - 1, part, part + 1] {
+        for length in [
+            0,
+            1,
+            PLAIN - 1,
+            PLAIN,
+            PLAIN + 1,
+            3 * PLAIN,
+            part - 1,
+            part,
+            part + 1,
+        ] {
             let file = bytes(length);
             let sealed = seal(&file);
-            assert_eq!(sealed_length(length as u64), Some(sealed.len() as u64), "{length}");
+            assert_eq!(
+                sealed_length(length as u64),
+                Some(sealed.len() as u64),
+                "{length}"
+            );
             let by_part: Vec<Hash> = sealed
                 .chunks(MEDIA_PART_BYTES as usize)
                 .map(|part| Sha256::digest(part).into())
                 .collect();
-            assert_eq!(part_hashes(&mut file.as_slice(), &KEY, length as u64).unwrap(), by_part);
+            assert_eq!(
+                part_hashes(&mut file.as_slice(), &KEY, length as u64).unwrap(),
+                by_part
+            );
             let (opened, hash) = open(&sealed, length, 10_000).unwrap();
             assert_eq!(opened, file, "{length}");
             assert_eq!(hash, content_id(&by_part));
@@ -255,11 +274,20 @@ mod tests {
         let sealed = seal(&bytes(length));
         let (one, rest) = sealed.split_at(SEALED);
         let (two, three) = rest.split_at(SEALED);
-        assert!(open(&[two, one, three].concat(), length, 999).is_err(), "another order");
+        assert!(
+            open(&[two, one, three].concat(), length, 999).is_err(),
+            "another order"
+        );
         assert!(open(&[one, three].concat(), length, 999).is_err(), "one left out");
         assert!(open(&[one, two].concat(), length, 999).is_err(), "cut off");
-        assert!(open(&[one, two].concat(), 2 * PLAIN, 999).is_err(), "cut off, with the length changed");
-        assert!(open(&[&sealed, b"x".as_slice()].concat(), length, 999).is_err(), "longer");
+        assert!(
+            open(&[one, two].concat(), 2 * PLAIN, 999).is_err(),
+            "cut off, with the length changed"
+        );
+        assert!(
+            open(&[&sealed, b"x".as_slice()].concat(), length, 999).is_err(),
+            "longer"
+        );
         assert!(open(&sealed, length, 999).is_ok());
     }
 

@@ -47,7 +47,11 @@ pub async fn download(
         match transfer.attempt(&mut out).await {
             Ok(()) => {}
             Err(MediaError::Store(why)) => {
-                tries = if transfer.opener.came() > before { 1 } else { tries + 1 };
+                tries = if transfer.opener.came() > before {
+                    1
+                } else {
+                    tries + 1
+                };
                 if tries == TRIES {
                     return Err(MediaError::Store(why));
                 }
@@ -117,7 +121,9 @@ struct Partial(PathBuf);
 
 impl Partial {
     fn beside(to: &Path) -> Result<Self, MediaError> {
-        let name = to.file_name().ok_or_else(|| std::io::Error::other("not the name of a file"))?;
+        let name = to
+            .file_name()
+            .ok_or_else(|| std::io::Error::other("not the name of a file"))?;
         let name = format!(".{}.{:08x}.part", name.to_string_lossy(), rand::random::<u32>());
         Ok(Self(to.with_file_name(name)))
     }

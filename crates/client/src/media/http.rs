@@ -142,7 +142,10 @@ async fn success(answer: Response<Incoming>) -> Result<Response<Incoming>, HttpE
     let text = answer.into_body().collect().await;
     let text = text.map(|body| body.to_bytes()).unwrap_or_default();
     let text = text.get(..ERROR_BYTES).unwrap_or(&text);
-    Err(HttpError::Status(status, String::from_utf8_lossy(text).into_owned()))
+    Err(HttpError::Status(
+        status,
+        String::from_utf8_lossy(text).into_owned(),
+    ))
 }
 
 fn broken(error: impl std::error::Error) -> HttpError {

@@ -68,7 +68,9 @@ pub async fn plan(client: &Client, file: &FileId) -> Result<Plan, MediaError> {
     let made = tokio::task::spawn_blocking(move || make(&id, now)).await;
     let plan = made.map_err(std::io::Error::other)??;
     let (id, stored) = (file.clone(), plan.clone());
-    client.read(move |store| store.put_upload_plan(&id, &stored)).await?;
+    client
+        .read(move |store| store.put_upload_plan(&id, &stored))
+        .await?;
     Ok(plan)
 }
 

@@ -93,7 +93,9 @@ pub async fn upload(
                 // The platform has given this one up. The same ciphertext under a new name.
                 plan.request = RequestId::random();
                 let (id, stored) = (file.clone(), plan.clone());
-                client.read(move |store| store.put_upload_plan(&id, &stored)).await?;
+                client
+                    .read(move |store| store.put_upload_plan(&id, &stored))
+                    .await?;
             }
             Err(Failure::Never(why)) => {
                 plan::forget(client, &file).await?;
@@ -103,7 +105,11 @@ pub async fn upload(
         tokio::time::sleep(backoff.next(None)).await;
     };
     plan::forget(client, &file).await?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     Ok(Attachment {
         file: v1::AttachedFile {
             media_id: ticket.media_id.clone(),

@@ -28,7 +28,10 @@ impl Store {
             return Ok(None);
         };
         let damaged = |_| ClientError::Corrupt("an upload is damaged");
-        let parts = parts.chunks(32).map(Hash::try_from).collect::<Result<Vec<_>, _>>();
+        let parts = parts
+            .chunks(32)
+            .map(Hash::try_from)
+            .collect::<Result<Vec<_>, _>>();
         Ok(Some(Plan {
             request,
             key: Key::try_from(key.as_slice()).map_err(damaged)?,

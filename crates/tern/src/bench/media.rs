@@ -42,7 +42,11 @@ pub struct Args {
 
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     let people = make(&target.back_end, args.uploads as usize, 1).await?;
-    let title = format!("media: {} uploads at a time, {}", args.uploads, target.transport());
+    let title = format!(
+        "media: {} uploads at a time, {}",
+        args.uploads,
+        target.transport()
+    );
     let mut report = Report::new(title, target.settings().await?);
     // First: afterwards this process has the memory of the load.
     if args.large > 0 {
@@ -129,7 +133,11 @@ async fn large(target: &Target, length: u64, report: &mut Report) -> anyhow::Res
         "peak memory of a large upload",
         peak as f64 / 1024.0,
         "MiB",
-        format!("resident, this whole process; {} MiB before; file of {} MiB", before / 1024, length / MIB),
+        format!(
+            "resident, this whole process; {} MiB before; file of {} MiB",
+            before / 1024,
+            length / MIB
+        ),
     );
     report.row("large upload", length as f64 / MIB as f64 / took, "MiB/s");
     if peak > MOST_KIB {

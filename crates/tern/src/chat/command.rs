@@ -48,11 +48,11 @@ pub const HELP: &[(&str, &str)] = &[
     ("/title new title", "rename this group"),
     ("/leave", "leave this group"),
     ("/send holiday.jpg", "send a file"),
+    ("/save 12", "save the file of message 12 here (or: /save 12 path)"),
     (
-        "/save 12",
-        "save the file of message 12 here (or: /save 12 path)",
+        "/forward 12 carol",
+        "send the file of message 12 on to another chat",
     ),
-    ("/forward 12 carol", "send the file of message 12 on to another chat"),
     ("/who", "who is in this chat"),
     ("/chats", "all chats"),
     ("/quit", "leave this program"),
@@ -179,7 +179,10 @@ mod tests {
             ),
             ("/add dave erin", Command::Add(vec!["dave".into(), "erin".into()])),
             ("/title Tea and cake", Command::Title("Tea and cake".into())),
-            ("/send ~/My pictures/a.jpg", Command::Send("~/My pictures/a.jpg".into())),
+            (
+                "/send ~/My pictures/a.jpg",
+                Command::Send("~/My pictures/a.jpg".into()),
+            ),
             (
                 "/save 12",
                 Command::Save {
@@ -210,7 +213,18 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_an_example() {
-        for line in ["/group", "/group lunch", "/chat", "/add", "/nonsense", "/", "/send", "/save", "/save x", "/forward 1"] {
+        for line in [
+            "/group",
+            "/group lunch",
+            "/chat",
+            "/add",
+            "/nonsense",
+            "/",
+            "/send",
+            "/save",
+            "/save x",
+            "/forward 1",
+        ] {
             assert!(matches!(Command::parse(line), Command::Wrong(_)), "{line:?}");
         }
         let Command::Wrong(text) = Command::parse("/group lunch") else {

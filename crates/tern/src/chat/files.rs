@@ -240,7 +240,11 @@ fn content_type(path: &Path) -> &'static str {
         ("pdf", "application/pdf"),
         ("txt", "text/plain"),
     ];
-    let end = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    let end = path
+        .extension()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .to_lowercase();
     let known = TYPES.iter().find(|(known, _)| *known == end);
     known.map_or("application/octet-stream", |(_, content_type)| content_type)
 }

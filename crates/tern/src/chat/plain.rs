@@ -30,8 +30,10 @@ pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) ->
     }
     let mut deadline = None;
     loop {
-        let done =
-            input.is_none() && !opening && !desk.transfers() && desk.client.outbox().await.is_ok_and(|outbox| sent(&outbox));
+        let done = input.is_none()
+            && !opening
+            && !desk.transfers()
+            && desk.client.outbox().await.is_ok_and(|outbox| sent(&outbox));
         if done || deadline.is_some_and(|at| tokio::time::Instant::now() >= at) {
             desk.client.stop().await;
             return Ok(StopReason::ByApp);

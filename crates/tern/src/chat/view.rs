@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tern_client::{Chat, Entry, Event, FailureCode, Mark, QueuedMessage, SendState};
 use tern_client::media::safe_name;
+use tern_client::{Chat, Entry, Event, FailureCode, Mark, QueuedMessage, SendState};
 use tern_proto::v1::{AttachedFile, AttachmentBody, ChatKind, MessageKind, entry_content::Content};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 

@@ -33,7 +33,11 @@ impl Stage {
         report.scene("The platform starts");
         let began = Instant::now();
         let tern = std::env::current_exe()?;
-        let platform = Platform::builder(&tern, dir).presences(2).media(1).start().await?;
+        let platform = Platform::builder(&tern, dir)
+            .presences(2)
+            .media(1)
+            .start()
+            .await?;
         for node in platform.nodes() {
             report.note(&format!(
                 "{:<11} {}",

@@ -27,7 +27,10 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
     let began = Instant::now();
     let silent = |_: Progress| {};
     let uploaded = bob.client()?.upload(&original, "image/png", &silent).await?;
-    let line = format!("encrypted and uploaded in two parts in {}", millis(began.elapsed()));
+    let line = format!(
+        "encrypted and uploaded in two parts in {}",
+        millis(began.elapsed())
+    );
     report.note(&format!("{}: {}", report.name("Bob"), report.dim(&line)));
     let entry = send(report, bob, alice, uploaded).await?;
     save(report, alice, &entry, &original, &dir).await?;
@@ -45,12 +48,7 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
 }
 
 /// Sends it; what the other person gets.
-async fn send(
-    report: &mut Report,
-    from: &Phone,
-    to: &Phone,
-    picture: Attachment,
-) -> anyhow::Result<Entry> {
+async fn send(report: &mut Report, from: &Phone, to: &Phone, picture: Attachment) -> anyhow::Result<Entry> {
     let (began, peer): (_, UserId) = (Instant::now(), to.user);
     let request = from.client()?.send_files(peer, "", vec![picture]).await?;
     report.sent();
@@ -63,7 +61,13 @@ async fn send(
 }
 
 /// Reads it and compares.
-async fn save(report: &Report, who: &Phone, entry: &Entry, original: &Path, dir: &Path) -> anyhow::Result<()> {
+async fn save(
+    report: &Report,
+    who: &Phone,
+    entry: &Entry,
+    original: &Path,
+    dir: &Path,
+) -> anyhow::Result<()> {
     let body = entry.attached().context("the message has no file")?;
     let file = body.files.first().context("the message has no file")?;
     let to = dir.join(format!("terns of {}.png", who.name));
