@@ -27,7 +27,7 @@ use tern_types::{ChatId, MediaId, RequestId};
 
 use crate::client::Client;
 use crate::error::{CallError, ClientError};
-use crate::model::{Entry, Outgoing, To};
+use crate::model::{Entry, FailureCode, Outgoing, QueuedMessage, SendState, To};
 
 pub use http::Http;
 
@@ -92,6 +92,33 @@ impl Client {
         files: Vec<Attachment>,
     ) -> Result<RequestId, ClientError> {
         self.send_message(with_files(to, text, files)).await
+    }
+
+    /// Sends a message again whose tickets had expired in the outbox ([`FailureCode::MediaTicket`]), with new ones, under the
+    /// same request_id. For files that this user uploaded; what was to be forwarded is to be forwarded anew.
+    ///
+    /// [`FailureCode::MediaTicket`]: crate::FailureCode
+    pub async fn send_files_again(&self, request: RequestId) -> Result<(), MediaError> {
+        let refused = |queued: &QueuedMessage| {
+            let ticket =
+                matches!(&queued.state, SendState::Failed { code, .. } if *code == FailureCode::MediaTicket);
+            queued.message.request == request && ticket
+        };
+        let Some(queued) = self.outbox().await?.into_iter().find(refused) else {
+            return Ok(());
+        };
+        let mut message = queued.message;
+        for attachment in &mut message.envelope.attachments {
+            let forward = v1::ForwardMediaRequest {
+                media_id: attachment.media_id.clone(),
+                ..Default::default()
+            };
+            let ticket = self.api().forward_media(forward).await?.ticket;
+            attachment.ticket = ticket.unwrap_or_default().ticket;
+        }
+        self.discard(request).await?;
+        self.send_message(message).await?;
+        Ok(())
     }
 
     /// A file of a message in `chat`, into `to`: written beside it first, and put there when all of it has come and is
@@ -191,6 +218,46 @@ pub fn safe_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn file(media: MediaId) -> Attachment {
+        Attachment {
+            file: v1::AttachedFile {
+                media_id: media.to_string(),
+                name: "a.png".to_owned(),
+                ..Default::default()
+            },
+            ticket: v1::MediaTicket {
+                media_id: media.to_string(),
+                ticket: vec![7; 40].into(),
+                expires_at_ms: 0,
+            },
+        }
+    }
+
+    #[test]
+    fn a_message_carries_tickets_outside_and_keys_inside() {
+        let media = MediaId::random();
+        let message = with_files(ChatId(uuid::Uuid::nil()), "look", vec![file(media)]);
+        assert_eq!(message.envelope.attachments.len(), 1);
+        assert_eq!(message.envelope.attachments[0].media_id, media.to_string());
+        let read = message.attached().unwrap();
+        assert_eq!((read.text.as_str(), read.files.len()), ("look", 1));
+        let plain = Outgoing::new(ChatId(uuid::Uuid::nil()), "text");
+        assert_eq!(plain.attached(), None);
+    }
+
+    #[test]
+    fn files_that_a_message_does_not_refer_to_are_left_out() {
+        let mut message = with_files(ChatId(uuid::Uuid::nil()), "", vec![file(MediaId::random())]);
+        let mut body = message.attached().unwrap();
+        body.files.push(file(MediaId::random()).file);
+        body.files.push(v1::AttachedFile::default());
+        message.body = body.encode_to_vec().into();
+        assert_eq!(message.attached().unwrap().files.len(), 1);
+        // A body of another kind is no list of files.
+        message.body = Bytes::from_static(&[0xff; 9]);
+        assert_eq!(message.attached(), None);
+    }
 
     #[test]
     fn names_of_others_stay_in_the_directory() {

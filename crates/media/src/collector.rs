@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tern_proto::ApiError;
+use tern_proto::v1::ErrorReason;
 use tern_types::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -74,8 +75,7 @@ impl Collector {
             ..Default::default()
         };
         for upload in self.store.to_clean(now - URL_GRACE, BATCH).await? {
-            self.clean(&upload).await?;
-            round.cleaned += 1;
+            round.cleaned += ended(self.clean(&upload).await)?;
         }
         // Those marked before, then new ones: each is looked at twice, a minute apart at least.
         for condemned in self.store.condemned(now - CONDEMNED_FOR, BATCH).await? {
@@ -83,8 +83,7 @@ impl Collector {
                 self.store.pardon(condemned.media).await?;
                 round.pardoned += 1;
             } else {
-                self.delete(&condemned).await?;
-                round.deleted += 1;
+                round.deleted += ended(self.delete(&condemned).await)?;
             }
         }
         round.condemned = self.store.condemn(ticketed_before(now), now, BATCH).await?;
@@ -126,6 +125,18 @@ impl Collector {
     async fn delete(&self, condemned: &Condemned) -> Result<(), ApiError> {
         self.s3.delete(&condemned.object_key).await?;
         Ok(self.store.forget_media(condemned.media).await?)
+    }
+}
+
+/// One that the object store refuses to end does not hold up the others; while it is away nothing can be ended.
+fn ended(outcome: Result<(), ApiError>) -> Result<u64, ApiError> {
+    match outcome {
+        Ok(()) => Ok(1),
+        Err(error) if error.reason == ErrorReason::Internal => {
+            metrics::collect_failure();
+            Ok(0)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -22,7 +22,7 @@ pub fn describe() {
     describe_counter!(COLLECTED, "what the collector ended, by kind");
     describe_counter!(
         COLLECT_FAILURES,
-        "rounds of the collector that did not come to their end"
+        "rounds of the collector that did not come to their end, and single objects that the store refused to delete"
     );
 }
 

@@ -289,3 +289,22 @@ fn sha256(bytes: &[u8]) -> Bytes {
     use sha2::Digest as _;
     sha2::Sha256::digest(bytes).to_vec().into()
 }
+
+#[tokio::test]
+async fn a_message_whose_ticket_has_ended_is_sent_again_with_a_new_one() {
+    let studio = Studio::start().await;
+    let [alice, bob] = studio.world.users(["alice", "bob"]).await;
+    let (hers, his) = (studio.person(&alice).await, studio.person(&bob).await);
+    let mut old = hers.upload(&studio.file("a.png", 1000)).await.unwrap();
+    // A day in the outbox does the same.
+    old.ticket.ticket = vec![0; 40].into();
+    let request = hers.client.send_files(bob.id, "late", vec![old]).await.unwrap();
+    hers.refused(request, SendErrorCode::MediaTicket).await;
+    assert_eq!(studio.count("media_refs").await, 0);
+    hers.client.send_files_again(request).await.unwrap();
+    let (entry, body) = his.receives().await;
+    assert_eq!((entry.request, body.text.as_str()), (Some(request), "late"));
+    let to = studio.files.path().join("late.png");
+    his.download(entry.chat, &body.files[0], &to).await.unwrap();
+    studio.world.end().await;
+}

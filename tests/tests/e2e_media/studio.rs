@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tern_client::media::OnProgress;
 use tern_client::{
     Attachment, Client, ClientConfig, Credentials, Entry, Event, EventStream, MediaError, Progress,
-    StoreLocation, Tls,
+    SendState, StoreLocation, Tls,
 };
 use tern_local::fault::Proxy;
 use tern_local::s3::Access;
@@ -15,7 +15,7 @@ use tern_local::{S3, until};
 use tern_proto::v1;
 use tern_tests::world::{open_to_all, tern};
 use tern_tests::{Device, User, World};
-use tern_types::{ChatId, Timestamp};
+use tern_types::{ChatId, RequestId, Timestamp};
 use tokio::sync::Mutex;
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -158,6 +158,26 @@ impl Person {
         tokio::time::timeout(BOUND, next)
             .await
             .expect("a message with files")
+    }
+
+    /// Waits until this send is refused.
+    pub async fn refused(&self, request: RequestId, wanted: v1::SendErrorCode) {
+        let mut events = self.events.lock().await;
+        let next = async {
+            loop {
+                if let Event::Send {
+                    request: of,
+                    state: SendState::Failed { code, .. },
+                    ..
+                } = events.next().await.expect("the client goes on")
+                    && of == request
+                {
+                    return code;
+                }
+            }
+        };
+        let code = tokio::time::timeout(BOUND, next).await.expect("a refusal");
+        assert_eq!(code, wanted);
     }
 
     pub async fn download(

@@ -66,3 +66,60 @@ impl Store {
 fn length(file: &FileId) -> i64 {
     i64::try_from(file.length).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StoreLocation;
+
+    fn file(length: u64, modified: i64) -> FileId {
+        FileId {
+            path: "/home/alice/film.mp4".to_owned(),
+            length,
+            modified,
+        }
+    }
+
+    #[test]
+    fn an_upload_is_remembered_for_this_state_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let location = StoreLocation::File(dir.path().join("device.sqlite"));
+        let plan = Plan {
+            request: RequestId::random(),
+            key: [7; 32],
+            parts: vec![[1; 32], [2; 32]],
+            created_at: Timestamp(5),
+        };
+        {
+            let mut store = Store::open(&location, true).unwrap();
+            store.put_upload_plan(&file(10, 1), &plan).unwrap();
+        }
+        // The app was killed.
+        let mut store = Store::open(&location, true).unwrap();
+        assert_eq!(store.upload_plan(&file(10, 1)).unwrap(), Some(plan.clone()));
+        for other in [file(11, 1), file(10, 2)] {
+            assert_eq!(store.upload_plan(&other).unwrap(), None, "it was changed");
+        }
+        let newer = Plan {
+            request: RequestId::random(),
+            ..plan
+        };
+        store.put_upload_plan(&file(11, 2), &newer).unwrap();
+        assert_eq!(store.upload_plan(&file(10, 1)).unwrap(), None, "one a path");
+        store.forget_upload_plan(&file(11, 2)).unwrap();
+        assert_eq!(store.upload_plan(&file(11, 2)).unwrap(), None);
+    }
+
+    /// A device's file from before there were uploads.
+    #[test]
+    fn an_older_store_gets_the_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let location = StoreLocation::File(dir.path().join("device.sqlite"));
+        {
+            let store = Store::open(&location, true).unwrap();
+            store.connection.execute_batch("DROP TABLE uploads").unwrap();
+        }
+        let store = Store::open(&location, true).unwrap();
+        assert_eq!(store.upload_plan(&file(1, 1)).unwrap(), None);
+    }
+}

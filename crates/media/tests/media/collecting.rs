@@ -1,5 +1,6 @@
 //! What the collector ends, and what it leaves.
 
+use tern_local::fault::Fault;
 use tern_media::collector::Collected;
 use tern_media::domain::lifetimes::{CONDEMNED_FOR, TICKET_GRACE};
 use tern_media::store::access::Through;
@@ -227,4 +228,51 @@ async fn two_collectors_do_everything_once() {
         two.unwrap();
     }
     assert_eq!((world.count("media").await, world.files()), (0, 0));
+}
+
+/// One object that the store refuses to delete does not hold up the others.
+#[tokio::test]
+async fn what_cannot_be_deleted_is_left_and_tried_again() {
+    let world = World::start().await;
+    let alice = person();
+    let (stuck, other) = (File::new(100, 48), File::new(100, 49));
+    let stuck = world.upload(alice, &stuck).await.media;
+    world.upload(alice, &other).await;
+    let key = world.object_key(stuck).await.unwrap();
+    assert_eq!(
+        world
+            .collector
+            .round(world.now() + DAY * 2)
+            .await
+            .unwrap()
+            .condemned,
+        2
+    );
+    world.proxy.rule(move |seen| {
+        if seen.method == hyper::Method::DELETE && seen.path.contains(&key) {
+            Fault::Instead(403, "<Error><Code>AccessDenied</Code></Error>")
+        } else {
+            Fault::Pass
+        }
+    });
+    assert_eq!(
+        world
+            .collector
+            .round(world.now() + DAY * 3)
+            .await
+            .unwrap()
+            .deleted,
+        1
+    );
+    world.proxy.heal();
+    assert_eq!(
+        world
+            .collector
+            .round(world.now() + DAY * 4)
+            .await
+            .unwrap()
+            .deleted,
+        1
+    );
+    assert_eq!(world.files(), 0);
 }
