@@ -201,7 +201,9 @@ pub fn safe_name(name: &str) -> String {
     let plain: String = last
         .chars()
         .map(|c| {
-            if c.is_control() || "<>:\"|?*".contains(c) {
+            // What turns a line round shows another name than the file has.
+            let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            if turns || c.is_control() || "<>:\"|?*".contains(c) {
                 '_'
             } else {
                 c
@@ -270,6 +272,7 @@ mod tests {
             ("", "file"),
             ("a/", "file"),
             ("a\u{1b}[31mb\n.txt", "a_[31mb_.txt"),
+            ("photo\u{202e}gnp.exe", "photo_gnp.exe"),
             ("Grüße aus Köln.png", "Grüße aus Köln.png"),
         ] {
             assert_eq!(safe_name(name), safe, "{name:?}");
