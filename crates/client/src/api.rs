@@ -77,6 +77,10 @@ calls! {
     chats_client::ChatsClient.list_messages(ListMessagesRequest) -> ListMessagesResponse;
     chats_client::ChatsClient.get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
     chats_client::ChatsClient.mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;
+    media_client::MediaClient.create_upload(CreateUploadRequest) -> CreateUploadResponse;
+    media_client::MediaClient.finalize_upload(FinalizeUploadRequest) -> FinalizeUploadResponse;
+    media_client::MediaClient.get_download(GetDownloadRequest) -> GetDownloadResponse;
+    media_client::MediaClient.forward_media(ForwardMediaRequest) -> ForwardMediaResponse;
     inbox_client::InboxClient.fetch(FetchRequest) -> FetchResponse;
     inbox_client::InboxClient.ack(AckRequest) -> AckResponse;
     users_client::UsersClient.create_user(CreateUserRequest) -> CreateUserResponse;

@@ -232,7 +232,12 @@ mod tests {
     #[test]
     fn a_new_key_is_in_the_form_that_other_programs_read() {
         let pem = generate_pem().unwrap();
-        assert_eq!(pem.lines().count(), 3, "48 bytes, no public key: {} lines", pem.lines().count());
+        assert_eq!(
+            pem.lines().count(),
+            3,
+            "48 bytes, no public key: {} lines",
+            pem.lines().count()
+        );
         assert!(Signer::from_pem(&pem).is_ok());
     }
 

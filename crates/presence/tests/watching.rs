@@ -1,6 +1,6 @@
 //! Watching people over real gRPC, with their last seen in a real Postgres.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::HashMap;
 use std::sync::Arc;

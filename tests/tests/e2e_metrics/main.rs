@@ -2,6 +2,8 @@
 //!
 //! `TERN_WRITE_DOCS=1 cargo nextest run -p tern-tests -E 'binary(e2e_metrics)'` writes that list anew.
 
+#![allow(clippy::expect_used, reason = "tests")]
+
 mod page;
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt};
 use sqlx::PgPool;
 use tern_node::links::{gather, identity};
 use tern_node::shedding::{self, Level, Shedding, gather_or_level};
+use tern_node::ticket::Tickets;
 use tern_proto::internal::chat_link_server::ChatLink;
 use tern_proto::internal::{
     ControlDown, ControlUp, LiveDown, LiveRequest, UpItem, WindowReplies, WindowReply, WindowRequest,
@@ -49,6 +50,7 @@ pub struct LinkService {
     gateways: Gateways,
     shedding: Shedding,
     windows: Arc<Windows>,
+    tickets: Option<Tickets>,
 }
 
 struct Windows {
@@ -66,6 +68,7 @@ impl LinkService {
         shedding: Shedding,
         pool: PgPool,
         master: MasterKey,
+        tickets: Option<Tickets>,
     ) -> Self {
         let windows = Windows {
             ownership,
@@ -78,6 +81,7 @@ impl LinkService {
             gateways,
             shedding,
             windows: Arc::new(windows),
+            tickets,
         }
     }
 }
@@ -99,6 +103,7 @@ impl ChatLink for LinkService {
             gateways: self.gateways.clone(),
             ownership: self.windows.ownership.clone(),
             gateway: self.shedding.peer(),
+            tickets: self.tickets.clone(),
         };
         let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());
         let (ownership, mut own) = (self.windows.ownership.clone(), self.shedding.own());
@@ -165,6 +170,7 @@ struct Reader {
     gateways: Gateways,
     ownership: Ownership,
     gateway: shedding::Peer,
+    tickets: Option<Tickets>,
 }
 
 impl Reader {
@@ -212,16 +218,16 @@ impl Reader {
                     );
                     return Ok(());
                 }
-                let trace = TraceContext::sampled(&item.traceparent);
-                match message::entry(
-                    user,
+                let message = message::Message {
+                    sender: user,
                     device,
                     request,
-                    &send.envelope,
-                    &send.body,
-                    trace,
-                    Timestamp::now(),
-                ) {
+                    envelope: &send.envelope,
+                    body: &send.body,
+                    trace: TraceContext::sampled(&item.traceparent),
+                    arrived: Timestamp::now(),
+                };
+                match message::entry(&message, self.tickets.as_ref()) {
                     Ok(entry) => (
                         chat,
                         origin,

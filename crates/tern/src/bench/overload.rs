@@ -57,7 +57,7 @@ pub struct Args {
 }
 
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
-    let rigid = Target::start(common, &[("TERN_SHEDDING", "off")]).await?;
+    let rigid = Target::start(common, false, &[("TERN_SHEDDING", "off")]).await?;
     let crowd = Crowd::gather(&rigid, common, &args).await?;
     let sustained = match args.rate {
         Some(rate) => rate,

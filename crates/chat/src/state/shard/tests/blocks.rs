@@ -51,6 +51,7 @@ impl Shard {
 
 fn entry(sender: UserId, request: RequestId) -> NewEntry {
     NewEntry {
+        media: Vec::new(),
         arrived: None,
         trace: None,
         kind: EntryKind::Message,
