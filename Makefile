@@ -13,7 +13,7 @@ help: ## Say what can be made
 setup: ## Install what this machine lacks for building and running (Debian packages); quick when nothing does
 	@scripts/setup
 
-tools: ## The same, and what the checks need besides (npm for buf and helm, promtool, valgrind)
+tools: ## The same, and what the checks need besides (npm for buf and helm, promtool, valgrind, SeaweedFS)
 	@scripts/setup checks
 
 build: setup ## Build the tern program
@@ -35,6 +35,7 @@ bench: setup ## Measure a platform of its own: messages a second and what they c
 	target/release/tern bench mixed
 	target/release/tern bench presence
 	target/release/tern bench overload
+	target/release/tern bench media
 
 flamegraph: setup ## Show where a message's processor time goes: target/flamegraphs/*.svg; needs perf and inferno
 	scripts/flamegraph
@@ -47,6 +48,7 @@ test: tools format protos dependencies lints tests instructions python helm imag
 	@if [ ! -x .tern/tools/helm/helm ] || [ ! -x .tern/venv/bin/kubernetes-validate ]; then \
 		echo "Left out: the chart's templates, for want of helm or kubernetes-validate."; fi
 	@if ! command -v promtool >/dev/null; then echo "Left out: the alerts, for want of promtool."; fi
+	@if [ ! -x .tern/tools/weed/bin/weed ] && ! command -v weed >/dev/null; then echo "Left out: media on SeaweedFS, for want of it."; fi
 	@if ! command -v valgrind >/dev/null; then echo "Left out: instruction counts, for want of valgrind."; fi
 	@if ! cargo deny --version >/dev/null 2>&1; then echo "Left out: what only cargo deny knows (yanked and twofold versions)."; fi
 

@@ -146,6 +146,7 @@ fn empty(people: [UserId; 2]) -> Snapshot {
 
 fn entry(sender: UserId, request: RequestId) -> NewEntry {
     NewEntry {
+        media: Vec::new(),
         kind: EntryKind::Message,
         sender,
         device: DeviceId(sender.0),

@@ -79,6 +79,7 @@ fn send_error(refusal: &Refusal) -> v1::SendError {
         Refusal::NotAGroup | Refusal::GroupFull | Refusal::LastOwner | Refusal::Invalid(_) => {
             SendErrorCode::Invalid
         }
+        Refusal::MediaTicket => SendErrorCode::MediaTicket,
         Refusal::TooLarge(_) => SendErrorCode::TooLarge,
         Refusal::Unavailable { .. } => SendErrorCode::Unavailable,
     };
@@ -106,7 +107,7 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
         Refusal::NotAGroup => ErrorReason::NotAGroup,
         Refusal::GroupFull => ErrorReason::GroupFull,
         Refusal::LastOwner => ErrorReason::LastOwner,
-        Refusal::Invalid(_) => ErrorReason::InvalidField,
+        Refusal::Invalid(_) | Refusal::MediaTicket => ErrorReason::InvalidField,
         Refusal::TooLarge(_) => ErrorReason::TooLarge,
         Refusal::Unavailable { .. } => ErrorReason::Unavailable,
     };

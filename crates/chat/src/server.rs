@@ -47,6 +47,7 @@ pub async fn start(
 ) -> anyhow::Result<Running> {
     metrics::describe();
     let master = master_key(&config)?;
+    let tickets = config.tickets.load()?;
     let hot = hot_connect_options(&config.postgres);
     let pool = PgPoolOptions::new()
         .max_connections(config.postgres.database_pool_size)
@@ -87,6 +88,7 @@ pub async fn start(
         ctx.shedding.clone(),
         pool.clone(),
         master.clone(),
+        tickets.clone(),
     );
     let groups = Groups {
         pool: pool.clone(),
@@ -94,7 +96,7 @@ pub async fn start(
         shards: shards.clone(),
         pushes: effects.fanout.spawn(effects.gateways.clone()),
     };
-    let chats = ChatsService::new(writes.clone(), groups, pool.clone(), master.clone());
+    let chats = ChatsService::new(writes.clone(), groups, pool.clone(), master.clone(), tickets);
     let inbox = InboxService::new(writes.clone(), pool.clone(), master);
     routes
         .add_service(ChatLinkServer::new(link).max_decoding_message_size(MAX_LINK_MESSAGE_BYTES))

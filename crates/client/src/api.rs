@@ -79,6 +79,10 @@ calls! {
     /// One page.
     chats_client::ChatsClient.get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;
     chats_client::ChatsClient.mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;
+    media_client::MediaClient.create_upload(CreateUploadRequest) -> CreateUploadResponse;
+    media_client::MediaClient.finalize_upload(FinalizeUploadRequest) -> FinalizeUploadResponse;
+    media_client::MediaClient.get_download(GetDownloadRequest) -> GetDownloadResponse;
+    media_client::MediaClient.forward_media(ForwardMediaRequest) -> ForwardMediaResponse;
     inbox_client::InboxClient.fetch(FetchRequest) -> FetchResponse;
     inbox_client::InboxClient.ack(AckRequest) -> AckResponse;
     users_client::UsersClient.create_user(CreateUserRequest) -> CreateUserResponse;

@@ -1,7 +1,7 @@
 //! The handle that an app holds.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tern_proto::v1;
@@ -9,11 +9,12 @@ use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::{Api, Auth};
-use crate::config::{ClientConfig, StoreLocation};
+use crate::config::{ClientConfig, StoreLocation, Tls};
 use crate::connection::Gateways;
 use crate::driver::{Command, Driver, entries, malformed};
 use crate::engine::{Engine, Input, Settings};
 use crate::error::{CallError, ClientError};
+use crate::media::Http;
 use crate::model::{
     Chat, Credentials, Entry, Event, ListedChat, Mark, MessageReceipts, Outgoing, QueuedMessage, To,
 };
@@ -42,6 +43,9 @@ pub struct Client {
 struct Shared {
     commands: mpsc::Sender<Command>,
     api: Api,
+    /// Made with the first transfer: most clients of a load generator make none.
+    http: OnceLock<Http>,
+    tls: Tls,
     user: UserId,
     device: DeviceId,
 }
@@ -81,6 +85,8 @@ impl Client {
         let shared = Shared {
             commands,
             api: api.clone(),
+            http: OnceLock::new(),
+            tls: config.tls.clone(),
             user: me.user,
             device: me.device,
         };
@@ -107,6 +113,15 @@ impl Client {
 
     pub fn device(&self) -> DeviceId {
         self.shared.device
+    }
+
+    /// For requests to the object store.
+    pub(crate) fn http(&self) -> Result<&Http> {
+        if let Some(http) = self.shared.http.get() {
+            return Ok(http);
+        }
+        let made = Http::new(&self.shared.tls)?;
+        Ok(self.shared.http.get_or_init(|| made))
     }
 
     /// Unary calls as this device.
@@ -322,7 +337,7 @@ impl Client {
         answer.await.map_err(|_| ClientError::Stopped)?
     }
 
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
     ) -> Result<T> {

@@ -16,6 +16,7 @@
 //! - [`driver`]: the one task that owns engine, store and stream
 //! - [`connection`]: TLS, gateways in turn; [`backoff`]: when to try again
 //! - [`api`]: unary calls of a device or a back end; [`backend`]: the calls that back ends make
+//! - [`media`]: files: encrypted, uploaded, downloaded
 //! - [`config`], [`error`]
 
 pub mod api;
@@ -27,6 +28,7 @@ pub mod connection;
 pub(crate) mod driver;
 pub mod engine;
 pub mod error;
+pub mod media;
 pub mod model;
 pub mod privacy;
 pub mod store;
@@ -36,6 +38,7 @@ pub use backend::BackEnd;
 pub use client::{Client, EventStream};
 pub use config::{ClientConfig, StoreLocation, Tls};
 pub use error::{CallError, ClientError};
+pub use media::{Attachment, MediaError, Progress};
 pub use model::{
     Chat, Credentials, Entry, Event, FailureCode, Mark, MessageReceipts, Outgoing, Presence, QueuedMessage,
     SendState, StopReason, To,

@@ -34,8 +34,11 @@ impl Entry {
         }
     }
 
-    /// The body as text; None when it is no message.
+    /// The body as text, with attachments the text beside them; None when it is no message.
     pub fn text(&self) -> Option<std::borrow::Cow<'_, str>> {
+        if let Some(body) = self.attached() {
+            return Some(body.text.into());
+        }
         self.message()
             .map(|message| String::from_utf8_lossy(&message.body))
     }

@@ -12,6 +12,8 @@ pub enum Target {
     Accounts,
     /// The owner of the chat in field 1; any chat node where there is none.
     Chat,
+    /// Any media node.
+    Media,
     /// Any chat node: field 1 is something else.
     AnyChat,
     /// This gateway, which asks the presence nodes.
@@ -57,18 +59,20 @@ pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
 }
 
 /// Names of the services, for routing.
-pub const SERVICES: [&str; 6] = [
+pub const SERVICES: [&str; 7] = [
     "tern.v1.Users",
     "tern.v1.Devices",
     "tern.v1.Auth",
     "tern.v1.Chats",
     "tern.v1.Inbox",
     "tern.v1.PresenceQuery",
+    "tern.v1.Media",
 ];
 
 fn target(service: &str, method: &str) -> Option<Target> {
     match service {
         "Users" | "Devices" | "Auth" => Some(Target::Accounts),
+        "Media" => Some(Target::Media),
         "Chats" if WITHOUT_CHAT.contains(&method) => Some(Target::AnyChat),
         "Chats" | "Inbox" => Some(Target::Chat),
         "PresenceQuery" => Some(Target::Presence),
@@ -98,6 +102,7 @@ mod tests {
             Some((Target::AnyChat, true))
         );
         assert_eq!(target("/tern.v1.Inbox/Fetch"), Some((Target::Chat, true)));
+        assert_eq!(target("/tern.v1.Media/GetDownload"), Some((Target::Media, true)));
         assert_eq!(target("/tern.v1.Messaging/Stream"), None);
         assert_eq!(target("/tern.internal.v1.AccountsNode/AuthenticateKey"), None);
         assert!(methods.len() > 20);

@@ -105,7 +105,7 @@ impl Proxy {
     async fn route(&self, method: &Method, metadata: MetadataMap, message: Bytes) -> Result<Bytes, Status> {
         let mut chat = match method.target {
             Target::Chat => peek::chat_id(&message),
-            Target::Accounts | Target::AnyChat | Target::Presence => None,
+            Target::Accounts | Target::Media | Target::AnyChat | Target::Presence => None,
         };
         let mut reroutes = 0;
         loop {
@@ -134,6 +134,7 @@ impl Proxy {
         let (node, version) = nodes::find(&self.ctx.map, |map| match (method.target, chat) {
             (Target::Accounts, _) => map.any(Role::Accounts),
             (Target::Presence, _) => map.any(Role::Presence),
+            (Target::Media, _) => map.any(Role::Media),
             (Target::Chat | Target::AnyChat, Some(chat)) => map.owner(Role::Chat, Slot::of_chat(chat)),
             (Target::Chat | Target::AnyChat, None) => map.any(Role::Chat),
         })

@@ -33,12 +33,14 @@ pub enum Scope {
     ChatsWrite,
     MessagesSend,
     PresenceRead,
+    MediaRead,
+    MediaWrite,
     /// Implies all others.
     Admin,
 }
 
 impl Scope {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::UsersRead,
         Self::UsersWrite,
         Self::DevicesLink,
@@ -46,6 +48,8 @@ impl Scope {
         Self::ChatsWrite,
         Self::MessagesSend,
         Self::PresenceRead,
+        Self::MediaRead,
+        Self::MediaWrite,
         Self::Admin,
     ];
 
@@ -58,6 +62,8 @@ impl Scope {
             Self::ChatsWrite => "chats:write",
             Self::MessagesSend => "messages:send",
             Self::PresenceRead => "presence:read",
+            Self::MediaRead => "media:read",
+            Self::MediaWrite => "media:write",
             Self::Admin => "admin",
         }
     }
@@ -73,7 +79,7 @@ impl fmt::Display for Scope {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no such scope: {0} (users:read, users:write, devices:link, chats:read, chats:write, messages:send, \
-     presence:read, admin)"
+     presence:read, media:read, media:write, admin)"
 )]
 pub struct UnknownScope(String);
 

@@ -7,6 +7,7 @@
 //! - [`bench`]: what a platform does a second, and what that costs
 //! - [`canary`]: two synthetic users that exchange messages, watched
 //! - [`migrate`], [`admin`]: for operators
+//! - [`s3`]: the object store of [`dev`]
 
 pub mod admin;
 pub mod bench;
@@ -15,6 +16,7 @@ pub mod chat;
 pub mod demo;
 pub mod dev;
 pub mod migrate;
+pub mod s3;
 pub mod serve;
 
 use clap::{Parser, Subcommand};
@@ -38,6 +40,8 @@ pub enum Command {
     Migrate(Box<migrate::MigrateArgs>),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
+    #[command(hide = true)]
+    S3(s3::S3Args),
 }
 
 impl Cli {
@@ -52,6 +56,7 @@ impl Cli {
             Command::Canary(args) => Box::pin(canary::run(*args)).await,
             Command::Migrate(args) => migrate::run(&args).await,
             Command::Admin(command) => admin::run(command).await,
+            Command::S3(args) => s3::run(&args).await,
         }
     }
 }

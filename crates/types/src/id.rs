@@ -96,6 +96,14 @@ uuid_id!(
     /// A client's own name for one send or one creation.
     RequestId
 );
+uuid_id!(
+    /// An object of the media store.
+    MediaId
+);
+uuid_id!(
+    /// One upload of media.
+    UploadId
+);
 
 impl UserId {
     /// The sender of what a back end does in nobody's name.
@@ -123,6 +131,19 @@ impl DeviceId {
 impl RequestId {
     pub fn random() -> Self {
         Self(Uuid::new_v4())
+    }
+}
+
+impl MediaId {
+    /// Not to be guessed, though knowing one opens nothing.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl UploadId {
+    pub fn random() -> Self {
+        Self(Uuid::now_v7())
     }
 }
 

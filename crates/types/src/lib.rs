@@ -18,7 +18,7 @@ pub mod time;
 pub mod trace;
 pub mod typing;
 
-pub use id::{ChatId, DeviceId, IdError, RequestId, SessionId, UserId};
+pub use id::{ChatId, DeviceId, IdError, MediaId, RequestId, SessionId, UploadId, UserId};
 pub use map::{IdMap, IdSet};
 pub use seq::Seq;
 pub use slot::{SLOTS, Slot};

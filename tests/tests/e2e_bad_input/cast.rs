@@ -1,9 +1,12 @@
 //! Who the requests are about, and requests that are in order.
 
 use bytes::Bytes;
-use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
-use tern_proto::v1::{self, Role, send_result::Outcome};
-use tern_tests::{Device, User, World};
+use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
+use sha2::{Digest, Sha256};
+use tern_client::Tls;
+use tern_client::media::Http;
+use tern_proto::v1::{self, Role, create_upload_response, send_result::Outcome};
+use tern_tests::{Api, Device, User, World};
 use tern_types::{ChatId, RequestId};
 
 use crate::descriptors;
@@ -24,6 +27,13 @@ pub struct Cast {
     group: ChatId,
     /// A message of the owner's.
     message: u64,
+    media: Option<Media>,
+}
+
+/// An upload of the owner's that has become media, in a message of the group.
+struct Media {
+    upload_id: String,
+    media_id: String,
 }
 
 impl Cast {
@@ -63,7 +73,68 @@ impl Cast {
             spare,
             group,
             message: sent.seq,
+            media: None,
         }
+    }
+
+    /// With what this method needs besides.
+    pub async fn of(world: &World, method: &MethodDescriptor) -> Self {
+        let mut cast = Self::new(world).await;
+        if method.parent_service().name() == "Media" {
+            cast.media = Some(cast.upload(world).await);
+        }
+        cast
+    }
+
+    async fn upload(&self, world: &World) -> Media {
+        let api = Api::new(world.channel(0), &self.device.access_token);
+        let bytes = self.owner.id.to_string();
+        let create = v1::CreateUploadRequest {
+            request_id: RequestId::random().to_string(),
+            length: bytes.len() as u64,
+            part_sha256s: vec![Sha256::digest(&bytes).to_vec().into()],
+            ..Default::default()
+        };
+        let created = api
+            .media()
+            .create_upload(create)
+            .await
+            .expect("an upload")
+            .into_inner();
+        let Some(create_upload_response::Outcome::Upload(upload)) = created.outcome else {
+            panic!("{created:?}")
+        };
+        let part = &upload.missing_parts[0];
+        let http = Http::new(&Tls::System).expect("a client");
+        let body = futures::stream::iter([Ok(Bytes::from(bytes))]);
+        http.put(&part.url, &part.headers, body).await.expect("a PUT");
+        let upload_id = upload.upload_id;
+        let finalize = v1::FinalizeUploadRequest {
+            upload_id: upload_id.clone(),
+            ..Default::default()
+        };
+        let ticket = api
+            .media()
+            .finalize_upload(finalize)
+            .await
+            .expect("media")
+            .into_inner();
+        let ticket = ticket.ticket.expect("a ticket");
+        let media_id = ticket.media_id;
+        let send = v1::SendMessageRequest {
+            chat_id: self.group.to_string(),
+            request_id: RequestId::random().to_string(),
+            envelope: Some(v1::Envelope {
+                attachments: vec![v1::Attachment {
+                    media_id: media_id.clone(),
+                    ticket: ticket.ticket,
+                }],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        api.chats().send_message(send).await.expect("a message");
+        Media { upload_id, media_id }
     }
 
     /// What the caller shows.
@@ -107,6 +178,10 @@ impl Cast {
             }
             (_, "acting_user_id") if caller == Caller::BackEnd => text(&self.owner.id),
             (_, "chat_id") => text(&self.group),
+            (_, "media_id") => text(&self.media.as_ref()?.media_id),
+            (_, "upload_id") => text(&self.media.as_ref()?.upload_id),
+            ("CreateUploadRequest", "length") => Some(Value::U64(5)),
+            (_, "part_sha256s") => Some(Value::List(vec![Value::Bytes(Bytes::from_static(&[7; 32]))])),
             (_, "device_id") => text(&self.spare.id),
             (_, "refresh_token") => text(&self.spare.refresh_token),
             (_, "access_token") => text(&self.device.access_token),

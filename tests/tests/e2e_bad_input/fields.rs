@@ -28,6 +28,8 @@ const NOT_STORED: &[&str] = &[
     "page_token",
     "external_ids",
     "client_version",
+    "media_id",
+    "upload_id",
 ];
 
 /// Methods that a cast has use for once: a user has only so many devices, and leaves a group one time.
@@ -77,6 +79,7 @@ async fn every_field_of_every_item_is_taken_as_it_is_or_refused_with_a_reason() 
 async fn start() -> World {
     World::with(|builder| {
         builder
+            .media(1)
             .env("TERN_GATEWAY_CALL_BURST", "100000")
             .env("TERN_GATEWAY_KEY_CALLS_PER_SECOND", "100000")
     })
@@ -86,9 +89,9 @@ async fn start() -> World {
 /// Whether this caller may call the method.
 async fn a_call(world: &World, method: &MethodDescriptor, caller: Caller) -> bool {
     let path = format!("{} by a {caller:?}", descriptors::path(method));
-    let permitted = in_order(world, &Cast::new(world).await, method, caller, &path).await;
+    let permitted = in_order(world, &Cast::of(world, method).await, method, caller, &path).await;
     for leaf in leaves(&method.input()) {
-        let mut cast = Cast::new(world).await;
+        let mut cast = Cast::of(world, method).await;
         for hostile in hostile::values(&leaf) {
             if ONCE.contains(&method.name()) {
                 cast = Cast::new(world).await;
@@ -295,7 +298,9 @@ fn named(what: &str, leaf: &Leaf, status: &Status) {
 fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
     let Some(reason) = reason else { return false };
     match leaf.name() {
-        "chat_id" => reason == ErrorReason::ChatNotFound,
+        "chat_id" => matches!(reason, ErrorReason::ChatNotFound | ErrorReason::MediaNotFound),
+        "media_id" => reason == ErrorReason::MediaNotFound,
+        "upload_id" => reason == ErrorReason::UploadNotFound,
         "device_id" => reason == ErrorReason::DeviceNotFound,
         "user_id" | "user_ids" | "member_user_ids" | "blocked_user_id" => {
             matches!(reason, ErrorReason::UserNotFound | ErrorReason::NotForDevices)

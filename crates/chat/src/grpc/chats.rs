@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use sqlx::PgPool;
 use tern_node::principal::Scope;
+use tern_node::ticket::Tickets;
 use tern_node::trace;
 use tern_proto::v1::chats_server::Chats;
 use tern_proto::v1::{self, ErrorReason};
@@ -24,7 +25,7 @@ use crate::answer;
 use crate::content::{self, fingerprint};
 use crate::state::change::Action;
 use crate::state::shard::Event;
-use crate::state::{Change, NewEntry, Outcome};
+use crate::state::{Change, Outcome};
 use crate::store::seal::MasterKey;
 use crate::store::{entries, listing};
 
@@ -40,15 +41,23 @@ pub struct ChatsService {
     groups: Groups,
     pool: PgPool,
     master: MasterKey,
+    tickets: Option<Tickets>,
 }
 
 impl ChatsService {
-    pub fn new(writes: Writes, groups: Groups, pool: PgPool, master: MasterKey) -> Self {
+    pub fn new(
+        writes: Writes,
+        groups: Groups,
+        pool: PgPool,
+        master: MasterKey,
+        tickets: Option<Tickets>,
+    ) -> Self {
         Self {
             writes,
             groups,
             pool,
             master,
+            tickets,
         }
     }
 
@@ -140,21 +149,19 @@ impl Chats for ChatsService {
         };
         self.writes.check_owner(chat, &metadata)?;
         let envelope: Bytes = send.envelope.unwrap_or_default().encode_to_vec().into();
-        let outcome = match message::entry(
-            caller.user,
-            caller.sender_device(),
+        let read_receipts_off = listing::read_receipts_off(&self.pool, caller.user).await;
+        let message = message::Message {
+            sender: caller.user,
+            device: caller.sender_device(),
             request,
-            &envelope,
-            &send.body,
-            trace::context(&tracing::Span::current()),
-            Timestamp::now(),
-        ) {
+            envelope: &envelope,
+            body: &send.body,
+            read_receipts_off: read_receipts_off.map_err(store_away)?,
+            trace: trace::context(&tracing::Span::current()),
+            arrived: Timestamp::now(),
+        };
+        let outcome = match message::entry(&message, self.tickets.as_ref()) {
             Ok(entry) => {
-                let off = listing::read_receipts_off(&self.pool, caller.user).await;
-                let entry = NewEntry {
-                    read_receipts_off: off.map_err(store_away)?,
-                    ..entry
-                };
                 self.writes
                     .call(chat, |origin| Event::Send {
                         origin,

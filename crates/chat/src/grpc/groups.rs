@@ -48,6 +48,7 @@ impl Groups {
         }
         let content = content::of_creation(title, &members);
         let new = NewEntry {
+            media: Vec::new(),
             trace: None,
             arrived: None,
             read_receipts_off: false,

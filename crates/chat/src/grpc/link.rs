@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt};
 use sqlx::PgPool;
 use tern_node::links::{gather, identity};
 use tern_node::shedding::{self, Level, Shedding, gather_or_level};
+use tern_node::ticket::Tickets;
 use tern_proto::internal::chat_link_server::ChatLink;
 use tern_proto::internal::{
     ControlDown, ControlUp, LiveDown, LiveRequest, UpItem, WindowReplies, WindowReply, WindowRequest,
@@ -29,7 +30,7 @@ use crate::metrics;
 use crate::ownership::Ownership;
 use crate::shard::{Ended, Shards};
 use crate::state::shard::Event;
-use crate::state::{NewEntry, Origin, Outcome, Refusal};
+use crate::state::{Origin, Outcome, Refusal};
 use crate::store::entries::{self, Item};
 use crate::store::seal::MasterKey;
 
@@ -49,6 +50,7 @@ pub struct LinkService {
     gateways: Gateways,
     shedding: Shedding,
     windows: Arc<Windows>,
+    tickets: Option<Tickets>,
 }
 
 struct Windows {
@@ -66,6 +68,7 @@ impl LinkService {
         shedding: Shedding,
         pool: PgPool,
         master: MasterKey,
+        tickets: Option<Tickets>,
     ) -> Self {
         let windows = Windows {
             ownership,
@@ -78,6 +81,7 @@ impl LinkService {
             gateways,
             shedding,
             windows: Arc::new(windows),
+            tickets,
         }
     }
 }
@@ -100,6 +104,7 @@ impl ChatLink for LinkService {
             ownership: self.windows.ownership.clone(),
             gateway: self.shedding.peer(),
             shedding: self.shedding.clone(),
+            tickets: self.tickets.clone(),
         };
         let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());
         let (ownership, mut own) = (self.windows.ownership.clone(), self.shedding.own());
@@ -167,6 +172,7 @@ struct Reader {
     ownership: Ownership,
     gateway: shedding::Peer,
     shedding: Shedding,
+    tickets: Option<Tickets>,
 }
 
 impl Reader {
@@ -214,16 +220,18 @@ impl Reader {
                     );
                     return Ok(());
                 }
-                let trace = TraceContext::sampled(&item.traceparent);
-                let arrived = Timestamp::now();
-                let entry = message::entry(user, device, request, &send.envelope, &send.body, trace, arrived);
-                match entry {
+                let message = message::Message {
+                    sender: user,
+                    device,
+                    request,
+                    envelope: &send.envelope,
+                    body: &send.body,
+                    read_receipts_off: send.read_receipts_off,
+                    trace: TraceContext::sampled(&item.traceparent),
+                    arrived: Timestamp::now(),
+                };
+                match message::entry(&message, self.tickets.as_ref()) {
                     Ok(entry) => {
-                        let read_receipts_off = send.read_receipts_off;
-                        let entry = NewEntry {
-                            read_receipts_off,
-                            ..entry
-                        };
                         let event = Event::Send {
                             origin,
                             chat,

@@ -147,6 +147,7 @@ mod tests {
     fn send(number: u8, traced: bool) -> (Event, Entry) {
         let chat = ChatId(uuid::Uuid::nil());
         let entry = NewEntry {
+            media: Vec::new(),
             kind: EntryKind::Message,
             sender: UserId::random(),
             device: DeviceId::random(),

@@ -22,7 +22,7 @@ use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId}
 
 pub use change::Change;
 pub use chat::{Chat, ChatKind, Member, Role, Snapshot};
-pub use entry::{Entry, EntryKind, NewEntry};
+pub use entry::{Entry, EntryKind, MediaRef, NewEntry};
 pub use shard::{Effect, Event, Job, JobDone, ShardState};
 
 /// Who waits for an answer. Opaque to the state: what comes in goes out with the answer.
@@ -94,6 +94,8 @@ pub enum Refusal {
     GroupFull,
     #[error("the group would be left without an owner")]
     LastOwner,
+    #[error("a ticket of the attachments has expired, or is not one of this sender for this media")]
+    MediaTicket,
     #[error("{0}")]
     Invalid(&'static str),
     #[error("{0}")]

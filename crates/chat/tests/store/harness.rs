@@ -14,7 +14,7 @@ use tern_chat::store::seal::MasterKey;
 use tern_chat::store::{ack, commit, devices, direct, load, settle};
 use tern_local::Shared;
 use tern_node::postgres::{PostgresArgs, hot_connect_options, migrate};
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
 pub struct Store {
@@ -247,6 +247,19 @@ impl Store {
     }
 
     /// Seqs in the log.
+    /// What entries of a chat refer to: media and seq.
+    pub async fn refs(&self, chat: ChatId) -> Vec<(MediaId, i64)> {
+        let refs = "SELECT media_id, seq FROM media_refs WHERE chat_id = $1 ORDER BY seq, media_id";
+        let rows: Vec<(uuid::Uuid, i64)> = sqlx::query_as(refs)
+            .bind(chat.0)
+            .fetch_all(&self.pool)
+            .await
+            .unwrap();
+        rows.into_iter()
+            .map(|(media, seq)| (MediaId(media), seq))
+            .collect()
+    }
+
     pub async fn log(&self, chat: ChatId) -> Vec<i64> {
         let query = "SELECT seq FROM messages WHERE chat_id = $1 ORDER BY seq";
         sqlx::query_scalar(query)
@@ -313,6 +326,7 @@ pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
     NewEntry {
         arrived: None,
         read_receipts_off: false,
+        media: Vec::new(),
         trace: None,
         kind,
         sender,

@@ -10,6 +10,7 @@ use crate::harness::Store;
 /// On the way of a message, or at every connect, load or page; and what walks through a user's chats.
 const HOT: &[(&str, &str)] = &[
     ("commit", commit::COMMIT),
+    ("commit with media", commit::COMMIT_WITH_MEDIA),
     ("share users", commit::SHARE_USERS),
     ("add members", commit::ADD_MEMBERS),
     ("remove member", commit::REMOVE_MEMBER),

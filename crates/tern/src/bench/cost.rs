@@ -53,6 +53,19 @@ impl Snapshot {
     }
 }
 
+/// Most resident memory of this process since [`forget_peak`], in KiB.
+pub fn peak_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches("kB").trim().parse().ok()
+}
+
+/// What was before does not count.
+pub fn forget_peak() {
+    // Elsewhere than on Linux the peak is that of the whole run.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// Resident memory in KiB; `None`: the process is gone.
 pub fn resident_kib(pid: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

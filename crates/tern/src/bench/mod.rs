@@ -1,6 +1,6 @@
 //! `tern bench`: drives a platform with real clients over real streams and says what it does and what that costs.
 //!
-//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`overload`], [`presence`]: the kinds of load
+//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`presence`], [`overload`], [`media`]: the kinds of load
 //! - [`target`]: the platform, started for this or running already
 //! - [`people`]: users and devices; [`line`]: one device's stream; [`slim`]: just so much of the wire as is needed
 //! - [`meter`]: what is counted and timed; [`cost`]: processor time and WAL; [`processors`]: who has which; [`report`]: the table, or JSON
@@ -11,6 +11,7 @@ mod direct;
 mod group;
 mod idle;
 mod line;
+mod media;
 mod meter;
 mod mixed;
 mod offline;
@@ -103,6 +104,7 @@ enum Load {
     Mixed(mixed::Args),
     Overload(overload::Args),
     Presence(presence::Args),
+    Media(media::Args),
 }
 
 /// Runs one load to its end, or until Ctrl-C.
@@ -119,7 +121,8 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
 
 async fn measured(args: BenchArgs) -> anyhow::Result<()> {
     let common = args.common;
-    let mut target = target::Target::reach(&common).await?;
+    let media = matches!(args.load, Load::Media(_));
+    let mut target = target::Target::reach(&common, media).await?;
     let outcome = runs(&mut target, &common, args.load).await;
     target.leave().await?;
     outcome
@@ -151,6 +154,7 @@ async fn run_once(target: &target::Target, common: &Common, load: Load) -> anyho
         Load::Mixed(args) => mixed::run(target, common, args).await,
         Load::Overload(args) => overload::run(target, common, args).await,
         Load::Presence(args) => presence::run(target, common, args).await,
+        Load::Media(args) => media::run(target, common, args).await,
     }
 }
 

@@ -38,6 +38,8 @@ pub const GENERATOR: &str = "load generator";
 /// See the module.
 pub struct Target {
     pub gateways: Gateways,
+    pub urls: Vec<String>,
+    pub tls_roots: Tls,
     pub back_end: BackEnd,
     pub database_url: Option<String>,
     pub watched: Vec<Watched>,
@@ -97,9 +99,10 @@ impl Spent {
 
 impl Target {
     /// Reaches the running platform, or starts one.
-    pub async fn reach(common: &Common) -> anyhow::Result<Self> {
+    /// `media`: a started one has a media node and an object store too.
+    pub async fn reach(common: &Common, media: bool) -> anyhow::Result<Self> {
         if common.gateways.is_empty() {
-            return Box::pin(Self::start(common, &[])).await;
+            return Box::pin(Self::start(common, media, &[])).await;
         }
         let tls = match &common.ca_file {
             Some(file) => Tls::Roots(read(file)?),
@@ -111,6 +114,8 @@ impl Target {
         Ok(Self {
             gateways: Gateways::new(&common.gateways, &tls)?,
             back_end: BackEnd::new(&common.gateways, &tls, read(key)?.trim())?,
+            urls: common.gateways.clone(),
+            tls_roots: tls,
             database_url: common.database_url.clone(),
             watched,
             tls: common
@@ -121,8 +126,8 @@ impl Target {
         })
     }
 
-    /// Starts one, with these settings besides.
-    pub async fn start(common: &Common, env: &[(&str, &str)]) -> anyhow::Result<Self> {
+    /// Starts one, with these settings besides; `media` as in [`Self::reach`].
+    pub async fn start(common: &Common, media: bool, env: &[(&str, &str)]) -> anyhow::Result<Self> {
         let temporary = match &common.dir {
             Some(_) => None,
             None => Some(tempfile::Builder::new().prefix("tern-bench-").tempdir()?),
@@ -135,6 +140,8 @@ impl Target {
         let mut builder = Platform::builder(&std::env::current_exe()?, &dir)
             .gateways(common.start_gateways)
             .chats(common.start_chats)
+            .media(media.into())
+            .env("TERN_MEDIA_DAILY_UPLOADS", "1000000000")
             .env("TERN_CHAT_SHARDS", &common.shards.to_string())
             .env("TERN_GATEWAY_SENDS_PER_SECOND", SENDS_PER_SECOND)
             .env("TERN_GATEWAY_SEND_BURST", SENDS_PER_SECOND)
@@ -151,6 +158,8 @@ impl Target {
         Ok(Self {
             gateways: Gateways::new(&urls, &tls)?,
             back_end: BackEnd::new(&urls, &tls, platform.api_key())?,
+            urls,
+            tls_roots: tls,
             database_url: Some(platform.database_url().to_owned()),
             watched,
             tls: !common.plain,
@@ -335,6 +344,13 @@ fn processes(platform: &mut Platform) -> Vec<Watched> {
                 family: true,
             }),
         );
+    }
+    if let Some(s3) = platform.s3() {
+        watched.push(Watched {
+            name: "s3".to_owned(),
+            pid: s3.process().pid(),
+            family: false,
+        });
     }
     watched.push(myself());
     watched

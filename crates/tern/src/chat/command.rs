@@ -17,6 +17,18 @@ pub enum Command {
     Remove(String),
     Leave,
     Title(String),
+    /// Sends this file.
+    Send(String),
+    /// Saves the files of the message with this number.
+    Save {
+        message: u64,
+        to: Option<String>,
+    },
+    /// Sends the files of the message with this number on.
+    Forward {
+        message: u64,
+        to: String,
+    },
     Who,
     /// Whom an own message reached: the last one is 1, the one before it 2.
     Info(usize),
@@ -56,6 +68,12 @@ pub const HELP: &[(&str, &str)] = &[
     ("/remove dave", "remove from this group"),
     ("/title new title", "rename this group"),
     ("/leave", "leave this group"),
+    ("/send holiday.jpg", "send a file"),
+    ("/save 12", "save the file of message 12 here (or: /save 12 path)"),
+    (
+        "/forward 12 carol",
+        "send the file of message 12 on to another chat",
+    ),
     ("/who", "who is in this chat"),
     (
         "/info",
@@ -113,6 +131,21 @@ impl Command {
             "add" if !words.is_empty() => Self::Add(words),
             "remove" => one(Self::Remove),
             "title" => one(Self::Title),
+            "send" => one(Self::Send),
+            "save" => match numbered(rest) {
+                Some((message, to)) => Self::Save {
+                    message,
+                    to: (!to.is_empty()).then(|| unquote(to)),
+                },
+                None => Self::wrong("save"),
+            },
+            "forward" => match numbered(rest) {
+                Some((message, to)) if !to.is_empty() => Self::Forward {
+                    message,
+                    to: unquote(to),
+                },
+                _ => Self::wrong("forward"),
+            },
             "leave" => Self::Leave,
             "block" => one(Self::Block),
             "unblock" => one(Self::Unblock),
@@ -161,6 +194,12 @@ fn settings(words: &[String]) -> Option<Vec<Setting>> {
         });
     }
     Some(settings)
+}
+
+/// A message's number, and the rest.
+fn numbered(text: &str) -> Option<(u64, &str)> {
+    let (number, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    Some((number.parse().ok()?, rest.trim()))
 }
 
 /// Words, those in quotes as one; commas between names may be there or not.
@@ -226,6 +265,31 @@ mod tests {
             ),
             ("/info", Command::Info(1)),
             ("/info 3", Command::Info(3)),
+            (
+                "/send ~/My pictures/a.jpg",
+                Command::Send("~/My pictures/a.jpg".into()),
+            ),
+            (
+                "/save 12",
+                Command::Save {
+                    message: 12,
+                    to: None,
+                },
+            ),
+            (
+                "/save 12 \"a b.jpg\"",
+                Command::Save {
+                    message: 12,
+                    to: Some("a b.jpg".into()),
+                },
+            ),
+            (
+                "/forward 3 lunch club",
+                Command::Forward {
+                    message: 3,
+                    to: "lunch club".into(),
+                },
+            ),
             ("/q", Command::Quit),
         ];
         for (line, command) in cases {
@@ -247,6 +311,10 @@ mod tests {
             "/info x",
             "/nonsense",
             "/",
+            "/send",
+            "/save",
+            "/save x",
+            "/forward 1",
         ] {
             assert!(matches!(Command::parse(line), Command::Wrong(_)), "{line:?}");
         }

@@ -5,12 +5,15 @@
 
 mod privacy;
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use anyhow::Context as _;
 use tern_client::{
     BackEnd, Chat, Client, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, QueuedMessage,
-    SendState,
+    SendState, To,
 };
 use tern_proto::v1::{self, ChatKind};
 use tern_types::{ChatId, RequestId, Seq, Timestamp, UserId};
@@ -19,6 +22,7 @@ use tokio::sync::mpsc;
 mod seen;
 
 use super::command::{Command, HELP};
+use super::files::Transfer;
 use super::setup::Device;
 use super::view::View;
 
@@ -52,6 +56,8 @@ pub enum Update {
     },
     /// To show this chat now.
     Open(ChatId),
+    /// A file is further on its way, or is not any more.
+    Transfer(u64, Option<Transfer>),
     /// Something to tell the person.
     Notice(String),
 }
@@ -74,6 +80,9 @@ pub struct Desk {
     names_asked: bool,
     /// Whose presence the server was asked for.
     watched: Vec<UserId>,
+    /// Files on their way.
+    pub(super) running: Arc<AtomicU64>,
+    transfers: Cell<u64>,
 }
 
 impl Desk {
@@ -95,6 +104,8 @@ impl Desk {
             update_queue,
             names_asked: false,
             watched: Vec::new(),
+            running: Arc::default(),
+            transfers: Cell::new(0),
         };
         desk.ask_names();
         Ok((desk, events))
@@ -134,6 +145,7 @@ impl Desk {
                 self.notice(self.view.reached(*chat, *seq, receipts));
             }
             Update::Open(chat) => self.open(*chat),
+            Update::Transfer(id, transfer) => self.view.set_transfer(*id, transfer.clone()),
             Update::Notice(_) => {}
         }
         self.ask_names();
@@ -295,6 +307,9 @@ impl Desk {
             Command::Contacts(people) => self.contacts(people),
             Command::Forget(name) => self.forget(name),
             Command::Privacy(settings) => self.privacy(settings),
+            Command::Send(path) => self.send_file(path),
+            Command::Save { message, to } => self.save_files(message, to),
+            Command::Forward { message, to } => self.forward_files(message, &to),
             Command::Who => self.who(),
             Command::Info(nth) => self.info(nth),
             Command::Chats => self.list(),
@@ -311,11 +326,7 @@ impl Desk {
         let Some(chat) = self.view.open else {
             return self.notice("no chat is open: /chat bob opens one".to_owned());
         };
-        let peer = self.view.room(chat).chat.as_ref().and_then(|chat| chat.peer);
-        let message = match peer {
-            Some(peer) => Outgoing::new(peer, text),
-            None => Outgoing::new(chat, text),
-        };
+        let message = Outgoing::new(self.address(chat), text);
         let queued = QueuedMessage {
             message: message.clone(),
             chat,
@@ -326,6 +337,21 @@ impl Desk {
         if let Err(error) = self.client.send_message(message).await {
             self.notice(error.to_string());
         }
+    }
+
+    /// A direct chat may not be there before the first message: it is named by the other person.
+    pub(super) fn address(&self, chat: ChatId) -> To {
+        let room = self.view.rooms.get(&chat).and_then(|room| room.chat.as_ref());
+        let peer = room.and_then(|chat| chat.peer);
+        peer.map_or(To::Chat(chat), To::Peer)
+    }
+
+    pub(super) fn updates(&self) -> mpsc::Sender<Update> {
+        self.updates.clone()
+    }
+
+    pub(super) fn next_transfer(&self) -> u64 {
+        self.transfers.replace(self.transfers.get() + 1)
     }
 
     /// Opens the chat with this title, number or person.
@@ -486,7 +512,7 @@ impl Desk {
     }
 
     /// Runs beside; what fails is told.
-    fn spawn<F, Fut>(&self, work: F)
+    pub(super) fn spawn<F, Fut>(&self, work: F)
     where
         F: FnOnce(Client, mpsc::Sender<Update>) -> Fut,
         Fut: Future<Output = anyhow::Result<()>> + Send + 'static,

@@ -8,9 +8,12 @@ mod reach;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use tern_client::media::safe_name;
 use tern_client::{Chat, Entry, Event, FailureCode, Mark, Presence, QueuedMessage, SendState};
-use tern_proto::v1::{ChatKind, MessageKind, entry_content::Content};
+use tern_proto::v1::{AttachedFile, AttachmentBody, ChatKind, MessageKind, entry_content::Content};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+
+use super::files::{Transfer, size};
 
 /// Entries of one chat kept for showing; older ones are loaded again when somebody scrolls up.
 const MAX_SHOWN: usize = 2000;
@@ -55,6 +58,13 @@ pub struct Room {
     pub new_from: Option<Seq>,
 }
 
+impl Room {
+    /// An entry that is shown.
+    pub fn entry(&self, seq: Seq) -> Option<&Entry> {
+        self.entries.get(&seq)
+    }
+}
+
 /// Everything that is to be shown.
 #[derive(Debug)]
 pub struct View {
@@ -67,6 +77,8 @@ pub struct View {
     pub open: Option<ChatId>,
     pub connection: Connection,
     presences: HashMap<UserId, Presence>,
+    /// Files on their way.
+    transfers: BTreeMap<u64, Transfer>,
 }
 
 /// What the status line says.
@@ -94,6 +106,7 @@ impl View {
             open: None,
             connection: Connection::Connecting,
             presences: HashMap::new(),
+            transfers: BTreeMap::new(),
         }
     }
 
@@ -305,7 +318,24 @@ impl View {
             }
         }
         let queued = room.queued.iter().map(|queued| self.queued_line(queued));
-        lines.into_values().chain(queued).collect()
+        let moving = self.transfers.values().filter(|moving| moving.chat == chat);
+        let moving = moving.map(|moving| Line {
+            seq: None,
+            at: Timestamp::now(),
+            who: None,
+            text: moving.line(),
+            reactions: Vec::new(),
+            tick: None,
+        });
+        lines.into_values().chain(queued).chain(moving).collect()
+    }
+
+    /// `None`: it is not on its way any more.
+    pub fn set_transfer(&mut self, id: u64, transfer: Option<Transfer>) {
+        match transfer {
+            Some(transfer) => drop(self.transfers.insert(id, transfer)),
+            None => drop(self.transfers.remove(&id)),
+        }
     }
 
     fn line(&self, room: &Room, entry: &Entry) -> Folded {
@@ -322,7 +352,7 @@ impl View {
                 .happening(entry)
                 .map_or(Folded::Nothing, |text| Folded::Line(line(None, text)));
         };
-        let text = clean(&String::from_utf8_lossy(&message.body));
+        let text = said(&message.body, entry.attached(), Some(entry.seq));
         let envelope = message.envelope.clone().unwrap_or_default();
         let target = Seq(envelope.target_seq);
         match MessageKind::try_from(envelope.kind) {
@@ -352,7 +382,7 @@ impl View {
             seq: None,
             at: queued.created_at,
             who: Some(self.me),
-            text: clean(&String::from_utf8_lossy(&queued.message.body)),
+            text: said(&queued.message.body, queued.message.attached(), None),
             reactions: Vec::new(),
             tick: Some(tick),
         }
@@ -400,6 +430,21 @@ impl View {
             Content::Message(_) => return None,
         })
     }
+}
+
+/// Text and files of a message, each with how to save it.
+fn said(body: &[u8], attached: Option<AttachmentBody>, seq: Option<Seq>) -> String {
+    let Some(attached) = attached else {
+        return clean(&String::from_utf8_lossy(body));
+    };
+    let file = |file: &AttachedFile| {
+        let name = safe_name(&file.name);
+        let save = seq.map_or(String::new(), |seq| format!(" · /save {seq}"));
+        format!("[{name} · {}{save}]", size(file.length))
+    };
+    let text = (!attached.text.is_empty()).then(|| clean(&attached.text));
+    let parts: Vec<String> = text.into_iter().chain(attached.files.iter().map(file)).collect();
+    parts.join(" ")
 }
 
 enum Folded {

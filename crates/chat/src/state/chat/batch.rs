@@ -75,7 +75,7 @@ impl Chat {
             let Some(waiting) = self.queue.pop_front() else {
                 break;
             };
-            let admitted = self.admit(&waiting.command);
+            let admitted = self.admit(&waiting.command, now);
             if !matches!(admitted, Ok(Some(_))) && !waiting.looked_up {
                 self.queue.push_front(waiting);
                 // Behind entries of this batch it has its turn after them.
@@ -196,12 +196,16 @@ impl Chat {
             .collect()
     }
 
-    fn admit(&self, command: &Command) -> Result<Option<Admitted>, Refusal> {
+    /// A ticket that has ended is refused here and not before: a repetition is answered whatever its tickets are.
+    fn admit(&self, command: &Command, now: Timestamp) -> Result<Option<Admitted>, Refusal> {
         match command {
             Command::Send(entry) => {
                 self.member(entry.sender).ok_or(Refusal::NotAMember)?;
                 if self.is_blocked() {
                     return Err(Refusal::NotAccepted);
+                }
+                if entry.media.iter().any(|media| media.expires_at <= now) {
+                    return Err(Refusal::MediaTicket);
                 }
                 Ok(Some((entry.clone(), None)))
             }
@@ -209,6 +213,7 @@ impl Chat {
                 Permitted::Nothing => Ok(None),
                 Permitted::Entry(action) => {
                     let new = NewEntry {
+                        media: Vec::new(),
                         kind: action.kind(),
                         sender: change.actor,
                         device: change.device,

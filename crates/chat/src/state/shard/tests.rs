@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tern_types::{DeviceId, RequestId, SessionId};
+use tern_types::{DeviceId, MediaId, RequestId, SessionId};
 
 use super::commands::{MAX_WAITING_ACKS, MAX_WAITING_BYTES, MAX_WAITING_BYTES_OF_CHAT, MAX_WAITING_OF_CHAT};
 use super::jobs::MAX_COMMIT_BYTES;
 use super::*;
 use crate::state::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
-use crate::state::{EntryKind, Missing, NewEntry, Outcome, Refusal};
+use crate::state::{EntryKind, MediaRef, Missing, NewEntry, Outcome, Refusal};
 
 const START: Timestamp = Timestamp(1_000_000);
 
@@ -71,8 +71,18 @@ impl Shard {
 
     /// A message with a body of so many bytes.
     fn send_to(&mut self, chat: ChatId, bytes: usize) -> Vec<Effect> {
-        let request = RequestId::random();
+        self.send_with(chat, bytes, RequestId::random(), Vec::new())
+    }
+
+    fn send_with(
+        &mut self,
+        chat: ChatId,
+        bytes: usize,
+        request: RequestId,
+        media: Vec<MediaRef>,
+    ) -> Vec<Effect> {
         let entry = NewEntry {
+            media,
             trace: None,
             arrived: None,
             read_receipts_off: false,
@@ -462,4 +472,56 @@ fn an_entry_larger_than_a_batch_may_be_is_committed_alone() {
         panic!("nothing is committed")
     };
     assert_eq!(batches[0].entries.len(), 1);
+}
+
+/// The refusal comes only when it is certain that the request has no entry yet.
+#[test]
+fn a_ticket_that_has_ended_is_refused_but_a_repetition_is_answered_whatever_its_ticket() {
+    let mut shard = Shard::new();
+    let media = vec![MediaRef {
+        media: MediaId::random(),
+        expires_at: START + Duration::from_secs(60),
+    }];
+    let (chat, sent) = (shard.chat, RequestId::random());
+    shard.send_with(chat, 1, sent, media.clone());
+    shard.committed();
+    shard.now = START + Duration::from_secs(61);
+    let again = shard.send_with(chat, 1, sent, media.clone());
+    assert!(
+        again.iter().any(|effect| matches!(
+            effect,
+            Effect::Answer {
+                outcome: Outcome::Placed { seq: Seq(1), .. },
+                ..
+            }
+        )),
+        "{again:?}"
+    );
+    shard.settled();
+    let late = RequestId::random();
+    shard.send_with(chat, 1, late, media);
+    let mut effects = Vec::new();
+    let job = shard.state.next_job(shard.now, &mut effects);
+    assert!(job.is_none(), "looked up first: {job:?}");
+    let snapshot = Snapshot {
+        head: Seq(1),
+        looked_up: vec![(shard.people[0], late)],
+        ..shard.snapshot()
+    };
+    let number = load_number(&effects);
+    let result = Ok(Some(snapshot));
+    shard.tell(Event::Loaded { chat, number, result });
+    let mut effects = Vec::new();
+    let job = shard.state.next_job(shard.now, &mut effects);
+    assert!(!matches!(job, Some(Job::Commit(_))), "{job:?}");
+    assert!(
+        effects.iter().any(|effect| matches!(
+            effect,
+            Effect::Answer {
+                outcome: Outcome::Refused(Refusal::MediaTicket),
+                ..
+            }
+        )),
+        "{effects:?}"
+    );
 }

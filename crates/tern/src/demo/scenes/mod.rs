@@ -5,6 +5,7 @@ mod devices;
 mod direct;
 mod group;
 mod offline;
+mod picture;
 mod presence;
 mod twice;
 
@@ -17,6 +18,7 @@ pub async fn all(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     presence::play(stage, report).await?;
     group::play(stage, report).await?;
     devices::play(stage, report).await?;
+    picture::play(stage, report).await?;
     offline::play(stage, report).await?;
     twice::play(stage, report).await?;
     crash::play(stage, report).await

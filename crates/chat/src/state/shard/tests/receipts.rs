@@ -52,6 +52,7 @@ impl Group {
     fn say(&mut self, member: usize) -> Vec<Effect> {
         let request = RequestId::random();
         let entry = NewEntry {
+            media: Vec::new(),
             trace: None,
             arrived: None,
             read_receipts_off: false,
