@@ -13,7 +13,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tern_node::telemetry;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +21,7 @@ use tower::ServiceExt;
 use tracing::Instrument;
 
 use crate::connection::{ClientAddress, Connection, Cuttable};
+use crate::tls::Edge;
 
 /// h2 charges unread small frames against half of the connection's window, and ends the connection when it is used up:
 /// generous, since an idle window costs nothing.
@@ -48,7 +48,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// runs in `tasks`.
 pub async fn serve(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Edge>,
     router: Router,
     tasks: TaskTracker,
     stop: impl Future<Output = ()>,
@@ -84,7 +84,7 @@ pub async fn serve(
 
 struct Server {
     http: auto::Builder<TokioExecutor>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Edge>,
     router: Router,
     stopping: CancellationToken,
 }
@@ -109,7 +109,7 @@ impl Server {
             return Some(Either::Left(socket));
         };
         // The handshake's state is large and soon over: the task is not to keep room for it.
-        let handshake = Box::pin(tls.accept(socket));
+        let handshake = Box::pin(tls.acceptor().accept(socket));
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(io)) => Some(Either::Right(Box::new(io))),
             Ok(Err(error)) => {

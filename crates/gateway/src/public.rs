@@ -9,7 +9,6 @@ use axum::Router;
 use futures::future::{Ready, ready};
 use tern_types::limits::MAX_FRAME_BYTES;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::server::{Grpc, StreamingService};
@@ -28,14 +27,15 @@ use crate::origins::Origins;
 use crate::proxy::Proxy;
 use crate::stream::DeviceStream;
 use crate::websocket::upgrade::{self, WebSockets};
-use crate::{cors, listener, tls};
+use crate::tls::Edge;
+use crate::{cors, listener};
 
 const STREAM_PATH: &str = "/tern.v1.Messaging/Stream";
 
 /// The services of a gateway on one listener.
 pub struct Public {
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Edge>,
     tasks: TaskTracker,
     routes: Routes,
     health: HealthReporter,
@@ -44,7 +44,7 @@ pub struct Public {
 impl Public {
     /// Binds. Refuses plain text on an address that others can reach, unless it is asked for.
     pub async fn bind(config: &Config, gateway: Arc<Gateway>, proxy: Arc<Proxy>) -> anyhow::Result<Self> {
-        let tls = tls::acceptor(config).await?;
+        let tls = Edge::load(config).await?;
         let address = config.gateway_listen;
         anyhow::ensure!(
             tls.is_some() || address.ip().is_loopback() || config.gateway_plaintext,

@@ -7,6 +7,8 @@ use std::time::Duration;
 use tern_proto::ApiError;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::internal_tls::InternalTls;
+
 /// A node that does not answer within it is treated as away; links try again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A dead peer is noticed within the sum of both, below the lease of its registration.
@@ -19,13 +21,22 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// Addresses kept. Nodes that start again on new ports would otherwise pile up; forgetting one costs a reconnect.
 const MAX_CHANNELS: usize = 1024;
 
-/// Lazily connected channels by address. A channel reconnects by itself.
+/// Lazily connected channels by address. A channel reconnects by itself. The default ones speak plain text.
 #[derive(Clone, Default)]
 pub struct Channels {
+    tls: Option<InternalTls>,
     open: Arc<Mutex<HashMap<String, Channel>>>,
 }
 
 impl Channels {
+    /// By mutual TLS where it is given.
+    pub fn new(tls: Option<InternalTls>) -> Self {
+        Self {
+            tls,
+            open: Arc::default(),
+        }
+    }
+
     /// The channel to `address` (host:port).
     pub fn get(&self, address: &str) -> Result<Channel, ApiError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,7 +46,15 @@ impl Channels {
         if open.len() >= MAX_CHANNELS {
             open.clear();
         }
-        let channel = endpoint(address)?.connect_lazy();
+        let endpoint = endpoint(address)?;
+        let channel = match &self.tls {
+            None => endpoint.connect_lazy(),
+            Some(tls) => {
+                let (tls, address) = (tls.clone(), address.to_owned());
+                let connect = move |_: http::Uri| tls.clone().connect(address.clone());
+                endpoint.connect_with_connector_lazy(tower::service_fn(connect))
+            }
+        };
         open.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }

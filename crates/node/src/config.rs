@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use crate::etcd::EtcdArgs;
+use crate::internal_tls::InternalTlsArgs;
 use crate::telemetry::TelemetryArgs;
 
 /// As of a Kubernetes pod.
@@ -55,6 +56,8 @@ pub struct NodeArgs {
     /// Give way under load: typing first, then presence, delivered receipts, new streams; messages never
     #[arg(long, env = "TERN_SHEDDING", value_enum, default_value_t)]
     pub shedding: Switch,
+    #[command(flatten)]
+    pub internal_tls: InternalTlsArgs,
     #[command(flatten)]
     pub etcd: EtcdArgs,
     #[command(flatten)]

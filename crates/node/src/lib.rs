@@ -11,7 +11,8 @@
 //! - [`membership`]: the map from lists and changes, removals held back where too many vanish (pure)
 //! - [`etcd`]: the adapter of both: registration on a lease, list and watch
 //! - [`context`]: what a role is given when it starts
-//! - [`channels`], [`links`]: connections between nodes
+//! - [`channels`], [`links`], [`internal_tls`]: connections between nodes
+//! - [`tls`]: certificates from files, read again when they change
 //! - [`principal`], [`token`]: who a call is from, and how devices prove it
 //! - [`ticket`]: the right to attach media to a message
 //! - [`drain`]: stopping in order
@@ -26,6 +27,7 @@ pub mod config;
 pub mod context;
 pub mod drain;
 pub mod etcd;
+pub mod internal_tls;
 pub mod links;
 pub mod map;
 pub mod membership;
@@ -36,6 +38,7 @@ pub mod serve;
 pub mod shedding;
 pub mod telemetry;
 pub mod ticket;
+pub mod tls;
 pub mod token;
 pub mod trace;
 

@@ -19,6 +19,9 @@ const POSTGRES_SAFE: &str = "tern_node_postgres_setting_safe";
 const SHED_LEVEL: &str = "tern_node_shed_level";
 const SHED_DELAY: &str = "tern_node_shed_delay_seconds";
 const SHED: &str = "tern_node_shed_total";
+const CERTIFICATE_EXPIRES: &str = "tern_node_certificate_expires_timestamp_seconds";
+const CERTIFICATE_READS: &str = "tern_node_certificate_reads_total";
+const HANDSHAKES_FAILED: &str = "tern_node_internal_handshakes_failed_total";
 const DRAINING: &str = "tern_node_draining";
 
 pub(crate) fn describe() {
@@ -58,6 +61,21 @@ pub(crate) fn describe() {
     describe_counter!(SHED, "What was dropped or put off under load, by kind");
     for level in &Level::ALL[1..] {
         counter!(SHED, "what" => level.name()).absolute(0);
+    }
+    describe_gauge!(
+        CERTIFICATE_EXPIRES,
+        "When the certificate in use ends, in seconds since the epoch, by which: edge, internal"
+    );
+    describe_counter!(
+        CERTIFICATE_READS,
+        "Certificates that were renewed in their files, by which and whether they were taken"
+    );
+    describe_counter!(
+        HANDSHAKES_FAILED,
+        "Connections between nodes without TLS that both accept, by direction"
+    );
+    for direction in ["in", "out"] {
+        counter!(HANDSHAKES_FAILED, "direction" => direction).absolute(0);
     }
     describe_gauge!(DRAINING, "1 while this process drains");
     // What never happened is to be seen as 0.
@@ -116,4 +134,19 @@ pub(crate) fn delay(signal: &'static str, delay: Duration) {
 
 pub(crate) fn draining() {
     gauge!(DRAINING).set(1.0);
+}
+
+pub(crate) fn certificate_expires(of: &'static str, at: i64) {
+    gauge!(CERTIFICATE_EXPIRES, "of" => of).set(at as f64);
+    for outcome in ["taken", "refused"] {
+        counter!(CERTIFICATE_READS, "of" => of, "outcome" => outcome).increment(0);
+    }
+}
+
+pub(crate) fn certificate_read(of: &'static str, outcome: &'static str) {
+    counter!(CERTIFICATE_READS, "of" => of, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn internal_handshake_failed(direction: &'static str) {
+    counter!(HANDSHAKES_FAILED, "direction" => direction).increment(1);
 }

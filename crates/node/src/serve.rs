@@ -12,6 +12,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::admin::Readiness;
+use crate::internal_tls::InternalTls;
 use crate::telemetry;
 
 /// As [`crate::channels`]: of a link's stream, and of all streams of a connection.
@@ -47,6 +48,7 @@ pub struct Extras {
 /// is let in after `shutdown`; streams still open then end with the process.
 pub async fn internal(
     listener: TcpListener,
+    tls: Option<InternalTls>,
     routes: Routes,
     extras: Extras,
     readiness: Readiness,
@@ -68,10 +70,18 @@ pub async fn internal(
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .trace_fn(telemetry::call_span)
-        .add_routes(routes)
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        .add_routes(routes);
+    let serve = async {
+        match tls {
+            None => {
+                let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+                server.serve_with_incoming(connections).await
+            }
+            Some(tls) => server.serve_with_incoming(tls.accept(listener)).await,
+        }
+    };
     tokio::select! {
-        served = server => Ok(served?),
+        served = serve => Ok(served?),
         () = report(reporter, readiness) => Ok(()),
         () = shutdown => Ok(()),
     }

@@ -35,6 +35,7 @@ async fn serve(reflection: bool) -> Server {
     let (stop, stopped) = oneshot::channel();
     let serving = internal(
         listener,
+        None,
         Routes::default(),
         Extras { reflection },
         readiness.clone(),

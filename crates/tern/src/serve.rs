@@ -16,6 +16,7 @@ use tern_node::admin::Readiness;
 use tern_node::channels::Channels;
 use tern_node::config::{NodeArgs, Profile, Switch};
 use tern_node::etcd::{Cluster, Registration};
+use tern_node::internal_tls::InternalTls;
 use tern_node::links::BackOff;
 use tern_node::postgres::{Durability, PostgresArgs};
 use tern_node::serve::{Extras, Running};
@@ -128,6 +129,10 @@ async fn start(args: ServeArgs, drain: &Drain, readiness: &Readiness) -> anyhow:
     if args.roles.need_postgres() {
         check_postgres(&args.postgres, args.node.profile).await?;
     }
+    let tls = InternalTls::load(&args.node.internal_tls).await?;
+    if tls.is_none() && args.node.profile == Profile::Production {
+        tracing::warn!("nodes talk in plain text: --internal-tls-cert, unless their network encrypts");
+    }
     let cluster = Cluster::connect(&args.node.etcd).await?;
     let name: Arc<str> = args.node.node_name.as_str().into();
     let incarnation = cluster.incarnation(&name);
@@ -135,7 +140,7 @@ async fn start(args: ServeArgs, drain: &Drain, readiness: &Readiness) -> anyhow:
         name: name.clone(),
         incarnation,
         map: cluster.map(),
-        channels: Channels::default(),
+        channels: Channels::new(tls.clone()),
         drain: drain.clone(),
         shedding: Shedding::start(args.node.shedding == Switch::On, drain.clone()),
     };
@@ -146,7 +151,7 @@ async fn start(args: ServeArgs, drain: &Drain, readiness: &Readiness) -> anyhow:
         reflection: args.node.reflection,
     };
     let ended = drain.clone();
-    let served = serve::internal(listener, routes.routes(), extras, readiness.clone(), async move {
+    let served = serve::internal(listener, tls, routes.routes(), extras, readiness.clone(), async move {
         ended.ended().await;
     });
     let server = AbortOnDropHandle::new(tokio::spawn(served));

@@ -1,0 +1,133 @@
+//! Certificates from files, read again when they change: whoever renews them (cert-manager, an operator) restarts nothing.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::metrics;
+
+/// Between two looks at the files. Short against the time by which a certificate is renewed ahead.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// A file and the flag that names it.
+#[derive(Debug, Clone)]
+pub struct File {
+    pub flag: &'static str,
+    pub path: PathBuf,
+}
+
+impl File {
+    async fn read(&self) -> anyhow::Result<Vec<u8>> {
+        tokio::fs::read(&self.path)
+            .await
+            .with_context(|| format!("{} {}", self.flag, self.path.display()))
+    }
+}
+
+/// What is made of certificates, as their files are now.
+#[derive(Debug)]
+pub struct Renewed<C>(Arc<ArcSwap<C>>);
+
+impl<C> Clone for Renewed<C> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<C: Send + Sync + 'static> Renewed<C> {
+    /// Reads the files, the first of which holds the certificate, and from then on again when one of them changed. Files that do
+    /// not make sense are said once, and what was there before stays.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made of the files as they are at the beginning.
+    pub async fn follow<F>(of: &'static str, files: Vec<File>, make: F) -> anyhow::Result<Self>
+    where
+        F: Fn(&[Vec<u8>]) -> anyhow::Result<C> + Send + Sync + 'static,
+    {
+        let contents = read(&files).await?;
+        let made = make(&contents)?;
+        say_expiry(of, &contents);
+        let renewed = Self(Arc::new(ArcSwap::from_pointee(made)));
+        let current = Arc::downgrade(&renewed.0);
+        tokio::spawn(keep_up(of, files, contents, make, current));
+        Ok(renewed)
+    }
+
+    pub fn current(&self) -> Arc<C> {
+        self.0.load_full()
+    }
+}
+
+async fn keep_up<C, F>(
+    of: &'static str,
+    files: Vec<File>,
+    mut known: Vec<Vec<u8>>,
+    make: F,
+    current: Weak<ArcSwap<C>>,
+) where
+    C: Send + Sync + 'static,
+    F: Fn(&[Vec<u8>]) -> anyhow::Result<C> + Send + Sync + 'static,
+{
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let Some(current) = current.upgrade() else { return };
+        let contents = match read(&files).await {
+            // Not there for a moment, while they are replaced.
+            Err(error) => {
+                tracing::debug!(of, error = format!("{error:#}"), "a certificate cannot be read");
+                continue;
+            }
+            Ok(contents) if contents == known => continue,
+            Ok(contents) => contents,
+        };
+        match make(&contents) {
+            Ok(made) => {
+                current.store(Arc::new(made));
+                say_expiry(of, &contents);
+                metrics::certificate_read(of, "taken");
+                tracing::info!(of, "a renewed certificate is in use for new connections");
+            }
+            Err(error) => {
+                metrics::certificate_read(of, "refused");
+                tracing::warn!(of, error = format!("{error:#}"), "a renewed certificate is of no use: the one before stays");
+            }
+        }
+        known = contents;
+    }
+}
+
+async fn read(files: &[File]) -> anyhow::Result<Vec<Vec<u8>>> {
+    futures::future::try_join_all(files.iter().map(File::read)).await
+}
+
+/// What cannot be parsed is left to TLS, which says it better.
+fn say_expiry(of: &'static str, contents: &[Vec<u8>]) {
+    let chain = contents.first().and_then(|pem| certificates(pem).ok());
+    let Some(leaf) = chain.as_ref().and_then(|chain| chain.first()) else {
+        return;
+    };
+    if let Ok((_, certificate)) = x509_parser::parse_x509_certificate(leaf) {
+        metrics::certificate_expires(of, certificate.validity().not_after.timestamp());
+    }
+}
+
+/// Of a PEM file: a chain, or authorities.
+pub fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
+    anyhow::ensure!(!chain.is_empty(), "no certificate in PEM");
+    Ok(chain)
+}
+
+/// Of a PEM file.
+pub fn private_key(pem: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
+    Ok(PrivateKeyDer::from_pem_slice(pem)?)
+}
