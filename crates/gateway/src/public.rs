@@ -26,8 +26,8 @@ use crate::methods::SERVICES;
 use crate::origins::Origins;
 use crate::proxy::Proxy;
 use crate::stream::DeviceStream;
-use crate::websocket::upgrade::{self, WebSockets};
 use crate::tls::Edge;
+use crate::websocket::upgrade::{self, WebSockets};
 use crate::{cors, listener};
 
 const STREAM_PATH: &str = "/tern.v1.Messaging/Stream";

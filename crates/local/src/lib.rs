@@ -12,11 +12,12 @@
 //! - [`postgres`], [`etcd`]: the servers, found on this machine; [`s3`]: one of our own
 //! - [`shared`]: one of each for all test processes of a run
 //! - [`platform`]: the platform's processes, started until ready; killed, stopped and restarted by name
-//! - [`secrets`]: token keys and a certificate for development
+//! - [`secrets`]: token keys and certificates for development; [`authority`]: who signs those
 //! - [`weed`]: an S3 server of others, for tests
 //! - [`fault`]: an HTTP proxy that fails where a test says so
 //! - [`ports`], [`http`], [`until`]: small things that those need
 
+pub mod authority;
 pub mod etcd;
 pub mod fault;
 pub mod http;

@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{EncodePrivateKey as _, KeypairBytes};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+use crate::authority::Authority;
+
+/// As `--internal-tls-name`.
+pub const INTERNAL_NAME: &str = "tern-internal";
 
 /// Files that the platform's processes read. Made once, then used again.
 #[derive(Debug, Clone)]
@@ -23,6 +27,10 @@ pub struct Secrets {
     /// The gateways' certificate, for localhost, and its key.
     pub tls_cert: PathBuf,
     pub tls_key: PathBuf,
+    /// What nodes trust among themselves, where they talk by TLS: made by [`Secrets::certify_nodes`].
+    pub internal_ca: PathBuf,
+    pub internal_cert: PathBuf,
+    pub internal_key: PathBuf,
 }
 
 impl Secrets {
@@ -36,6 +44,9 @@ impl Secrets {
             ca: dir.join("ca.pem"),
             tls_cert: dir.join("tls-cert.pem"),
             tls_key: dir.join("tls-key.pem"),
+            internal_ca: dir.join("internal-ca.pem"),
+            internal_cert: dir.join("internal-cert.pem"),
+            internal_key: dir.join("internal-key.pem"),
         };
         if !secrets.token_key.exists() {
             let pair = KeypairBytes {
@@ -58,22 +69,19 @@ impl Secrets {
     }
 
     fn certify(&self) -> anyhow::Result<()> {
-        let mut ca = CertificateParams::new(Vec::new())?;
-        ca.distinguished_name
-            .push(DnType::CommonName, "Tern development CA");
-        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let ca_key = KeyPair::generate()?;
-        let ca_cert = ca.self_signed(&ca_key)?;
+        let clients = Authority::new("Tern development CA")?;
+        let gateway = clients.sign(&["localhost", "127.0.0.1", "::1"])?;
+        write(&self.ca, clients.pem())?;
+        write(&self.tls_cert, &gateway.cert)?;
+        write(&self.tls_key, &gateway.key)
+    }
 
-        let mut leaf =
-            CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])?;
-        leaf.distinguished_name.push(DnType::CommonName, "localhost");
-        let leaf_key = KeyPair::generate()?;
-        let leaf_cert = leaf.signed_by(&leaf_key, &Issuer::new(ca, ca_key))?;
-
-        write(&self.ca, &ca_cert.pem())?;
-        write(&self.tls_cert, &leaf_cert.pem())?;
-        write(&self.tls_key, &leaf_key.serialize_pem())
+    /// Another authority for the nodes among themselves, with a certificate of it; replaces those from before.
+    pub fn certify_nodes(&self, authority: &Authority, trusted: &str) -> anyhow::Result<()> {
+        let node = authority.sign(&[INTERNAL_NAME])?;
+        write(&self.internal_ca, trusted)?;
+        write(&self.internal_cert, &node.cert)?;
+        write(&self.internal_key, &node.key)
     }
 }
 

@@ -92,7 +92,10 @@ impl InternalTls {
     }
 
     /// Connections of other nodes, each when its handshake is over, so that nobody waits for a slow one.
-    pub fn accept(self, listener: TcpListener) -> impl Stream<Item = io::Result<server::TlsStream<TcpStream>>> {
+    pub fn accept(
+        self,
+        listener: TcpListener,
+    ) -> impl Stream<Item = io::Result<server::TlsStream<TcpStream>>> {
         let (accepted, connections) = mpsc::channel(ACCEPTED);
         tokio::spawn(async move {
             loop {
@@ -132,7 +135,12 @@ impl InternalTls {
         let acceptor = TlsAcceptor::from(self.configs.current().server.clone());
         timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket))
             .await
-            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")))
+            .unwrap_or_else(|_| {
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the handshake took too long",
+                ))
+            })
     }
 
     /// To another node, at host:port.

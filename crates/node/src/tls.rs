@@ -98,7 +98,11 @@ async fn keep_up<C, F>(
             }
             Err(error) => {
                 metrics::certificate_read(of, "refused");
-                tracing::warn!(of, error = format!("{error:#}"), "a renewed certificate is of no use: the one before stays");
+                tracing::warn!(
+                    of,
+                    error = format!("{error:#}"),
+                    "a renewed certificate is of no use: the one before stays"
+                );
             }
         }
         known = contents;
@@ -130,4 +134,47 @@ pub fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> 
 /// Of a PEM file.
 pub fn private_key(pem: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
     Ok(PrivateKeyDer::from_pem_slice(pem)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_of_no_use_changes_nothing_and_what_comes_after_it_counts() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("cert");
+        let write = |text: &str| std::fs::write(&path, text).expect("written");
+        write("first");
+        let file = File {
+            flag: "--cert",
+            path: path.clone(),
+        };
+        let (seen, mut reads) = mpsc::channel(8);
+        let make = move |contents: &[Vec<u8>]| {
+            let text = String::from_utf8(contents[0].clone())?;
+            seen.try_send(text.clone())?;
+            anyhow::ensure!(text != "useless", "of no use");
+            Ok(text)
+        };
+        let renewed = Renewed::follow("edge", vec![file], make)
+            .await
+            .expect("the first");
+        assert_eq!(reads.recv().await.as_deref(), Some("first"));
+        write("useless");
+        assert_eq!(reads.recv().await.as_deref(), Some("useless"));
+        std::fs::remove_file(&path).expect("removed");
+        tokio::time::sleep(LOOK * 3).await;
+        assert_eq!(*renewed.current(), "first");
+        write("second");
+        assert_eq!(
+            reads.recv().await.as_deref(),
+            Some("second"),
+            "looked at once each"
+        );
+        tokio::time::sleep(LOOK).await;
+        assert_eq!(*renewed.current(), "second");
+    }
 }

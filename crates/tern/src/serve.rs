@@ -151,9 +151,16 @@ async fn start(args: ServeArgs, drain: &Drain, readiness: &Readiness) -> anyhow:
         reflection: args.node.reflection,
     };
     let ended = drain.clone();
-    let served = serve::internal(listener, tls, routes.routes(), extras, readiness.clone(), async move {
-        ended.ended().await;
-    });
+    let served = serve::internal(
+        listener,
+        tls,
+        routes.routes(),
+        extras,
+        readiness.clone(),
+        async move {
+            ended.ended().await;
+        },
+    );
     let server = AbortOnDropHandle::new(tokio::spawn(served));
     let node = Node {
         name: name.to_string(),

@@ -10,6 +10,7 @@ use tokio::process::Command;
 
 use super::node::Launcher;
 use super::{Platform, Role, Servers};
+use crate::authority::Authority;
 use crate::s3::Access;
 use crate::secrets::{self, Secrets};
 use crate::{Etcd, Postgres, S3, Shared};
@@ -32,6 +33,7 @@ pub struct Builder {
     pub(super) drain_timeout: Duration,
     pub(super) fixed_ports: Vec<u16>,
     pub(super) plain_clients: bool,
+    pub(super) internal_tls: bool,
     pub(super) s3: Option<Access>,
     shared: Option<Shared>,
     beside: Option<Beside>,
@@ -63,6 +65,7 @@ impl Builder {
             drain_timeout: DRAIN_TIMEOUT,
             fixed_ports: Vec::new(),
             plain_clients: false,
+            internal_tls: false,
             s3: None,
             shared: None,
             beside: None,
@@ -143,6 +146,13 @@ impl Builder {
         self
     }
 
+    /// Nodes talk by mutual TLS.
+    #[must_use]
+    pub fn internal_tls(mut self) -> Self {
+        self.internal_tls = true;
+        self
+    }
+
     /// Uses the run's servers, with a database and an etcd prefix of its own, in place of private servers.
     #[must_use]
     pub fn on(mut self, shared: &Shared) -> Self {
@@ -183,6 +193,10 @@ impl Builder {
             Some(beside) => beside.secrets.clone(),
             None => Secrets::in_dir(&self.dir)?,
         };
+        if self.internal_tls {
+            let authority = Authority::new("Tern nodes")?;
+            secrets.certify_nodes(&authority, authority.pem())?;
+        }
         let (servers, database_url) = self.servers(beside.as_ref()).await?;
         self.run(&database_url, &secrets, &["migrate"])
             .await

@@ -160,6 +160,12 @@ impl Launcher<'_> {
             .env("TERN_TOKEN_VERIFY_FILES", &self.secrets.token_key)
             .env("TERN_CHAT_MASTER_KEY_FILE", &self.secrets.master_key)
             .env("TERN_MEDIA_TICKET_KEY_FILE", &self.secrets.ticket_key);
+        if self.builder.internal_tls {
+            command
+                .env("TERN_INTERNAL_TLS_CERT", &self.secrets.internal_cert)
+                .env("TERN_INTERNAL_TLS_KEY", &self.secrets.internal_key)
+                .env("TERN_INTERNAL_TLS_CA", &self.secrets.internal_ca);
+        }
         if let (Role::Media, Some(s3)) = (role, self.s3) {
             command.envs(s3.settings());
         }

@@ -1,0 +1,61 @@
+//! An authority that signs certificates, for development and tests only.
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+
+/// See the module.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// In PEM.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    pub cert: String,
+    pub key: String,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> anyhow::Result<Self> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let key = KeyPair::generate()?;
+        let pem = params.self_signed(&key)?.pem();
+        let issuer = Issuer::new(params, key);
+        Ok(Self { issuer, pem })
+    }
+
+    /// Its own certificate, in PEM: what trusts it trusts all that it signs.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// A certificate for these DNS names and addresses.
+    pub fn sign(&self, names: &[&str]) -> anyhow::Result<Certificate> {
+        self.signed(params(names)?)
+    }
+
+    /// One that ended long ago.
+    pub fn sign_ended(&self, names: &[&str]) -> anyhow::Result<Certificate> {
+        let mut params = params(names)?;
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2021, 1, 1);
+        self.signed(params)
+    }
+
+    fn signed(&self, params: CertificateParams) -> anyhow::Result<Certificate> {
+        let key = KeyPair::generate()?;
+        let cert = params.signed_by(&key, &self.issuer)?.pem();
+        let key = key.serialize_pem();
+        Ok(Certificate { cert, key })
+    }
+}
+
+fn params(names: &[&str]) -> anyhow::Result<CertificateParams> {
+    let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
+    if let Some(name) = names.first() {
+        params.distinguished_name.push(DnType::CommonName, *name);
+    }
+    Ok(params)
+}
