@@ -24,6 +24,7 @@ database: {existingSecret: db}
 migration: {mode: initContainer, existingSecret: ddl}
 tokens: {existingSecret: tokens, verifyKeys: [old.pem, new.pem]}
 masterKey: {existingSecret: master}
+internalTls: {enabled: true, certManager: {enabled: true, issuerRef: {name: nodes}}}
 pods: {antiAffinity: none, spreadOver: [], nodeSelector: {disk: ssd}, tolerations: [{operator: Exists}], annotations: {a: b}}
 gateway:
   tls: {certManager: {enabled: true, dnsNames: [chat.example.com], issuerRef: {name: letsencrypt, kind: ClusterIssuer}}}

@@ -204,6 +204,22 @@ class Secrets(unittest.TestCase):
         tickets = {component(w) for w in kinds(documents, *WORKLOADS) if "--media-ticket-key-file" in str(w)}
         self.assertEqual(tickets, {"chat", "media"})
 
+    def test_every_node_shows_and_trusts_the_internal_certificate_where_there_is_one(self):
+        secrets = {"eval": "tern-eval", "production": "tern-internal-tls", "everything": "tern-internal-tls", "least": None}
+        for values, secret in secrets.items():
+            for workload in kinds(rendered(VALUES[values]), "Deployment", "StatefulSet"):
+                if component(workload) in ROLES:
+                    spec = pod(workload)["spec"]
+                    named = [v["secret"]["secretName"] for v in spec.get("volumes", []) if v["name"] == "internal-tls"]
+                    self.assertEqual(named, [secret] if secret else [])
+                    mounted = [m for m in spec["containers"][0].get("volumeMounts", []) if m["name"] == "internal-tls"]
+                    given = [arg for arg in chart.args(workload) if arg.startswith("--internal-tls-")]
+                    self.assertEqual((len(mounted), len(given)), (1, 3) if secret else (0, 0))
+        certificate = find(rendered(VALUES["everything"]), "Certificate", "tern-internal")["spec"]
+        self.assertEqual(certificate["dnsNames"], ["tern-internal"])
+        self.assertLessEqual({"server auth", "client auth"}, set(certificate["usages"]))
+        self.assertIn("internalTls.existingSecret", refusal(VALUES["least"], "--set", "internalTls.enabled=true"))
+
     def test_an_evaluation_makes_its_own_and_uses_no_others(self):
         documents = rendered(VALUES["eval"])
         made = {d["metadata"]["name"]: set(d["data"]) for d in kinds(documents, "Secret")}

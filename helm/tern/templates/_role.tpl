@@ -129,6 +129,9 @@ spec:
             {{- if .postgres }}
             - --database-pool-size={{ $root.Values.database.poolSize }}
             {{- end }}
+            {{- with include "tern.internalTls.args" $root | trim }}
+            {{- . | nindent 12 }}
+            {{- end }}
             {{- include (printf "tern.%s.args" $role) $root | trim | nindent 12 }}
             {{- include "tern.flags" (mergeOverwrite (deepCopy $root.Values.flags) (deepCopy $set.flags)) | trim | nindent 12 }}
           env:
@@ -174,11 +177,11 @@ spec:
             {{- toYaml $set.resources | nindent 12 }}
           securityContext:
             {{- include "tern.containerSecurity" $root | nindent 12 }}
-          {{- with include (printf "tern.%s.mounts" $role) $root | trim }}
+          {{- with printf "%s\n%s" (include (printf "tern.%s.mounts" $role) $root) (include "tern.internalTls.mounts" $root) | trim }}
           volumeMounts:
             {{- . | nindent 12 }}
           {{- end }}
-      {{- with include (printf "tern.%s.volumes" $role) $root | trim }}
+      {{- with printf "%s\n%s" (include (printf "tern.%s.volumes" $role) $root) (include "tern.internalTls.volumes" $root) | trim }}
       volumes:
         {{- . | nindent 8 }}
       {{- end }}
@@ -199,7 +202,7 @@ spec:
     - name: internal
       port: 7070
       targetPort: internal
-      appProtocol: kubernetes.io/h2c
+      appProtocol: {{ ternary "https" "kubernetes.io/h2c" $root.Values.internalTls.enabled }}
     - name: admin
       port: 7071
       targetPort: admin
