@@ -492,13 +492,31 @@ fn a_ticket_that_has_ended_is_refused_but_a_repetition_is_answered_whatever_its_
         )),
         "{again:?}"
     );
-    shard.send_with(chat, 1, RequestId::random(), media);
+    shard.settled();
+    let late = RequestId::random();
+    shard.send_with(chat, 1, late, media);
+    let mut effects = Vec::new();
+    let job = shard.state.next_job(shard.now, &mut effects);
+    assert!(job.is_none(), "looked up first: {job:?}");
+    let snapshot = Snapshot {
+        head: Seq(1),
+        looked_up: vec![(shard.people[0], late)],
+        ..shard.snapshot()
+    };
+    let number = load_number(&effects);
+    let result = Ok(Some(snapshot));
+    shard.tell(Event::Loaded { chat, number, result });
     let mut effects = Vec::new();
     let job = shard.state.next_job(shard.now, &mut effects);
     assert!(!matches!(job, Some(Job::Commit(_))), "{job:?}");
-    // Looked up first.
     assert!(
-        effects.iter().any(|effect| matches!(effect, Effect::Load { .. })),
+        effects.iter().any(|effect| matches!(
+            effect,
+            Effect::Answer {
+                outcome: Outcome::Refused(Refusal::MediaTicket),
+                ..
+            }
+        )),
         "{effects:?}"
     );
 }
