@@ -36,6 +36,10 @@ const TICK: Duration = Duration::from_secs(5);
 
 /// What can be asked of a shard.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every input is an event: a box each would cost more than the room"
+)]
 pub enum Input {
     Event(Event),
     Watermarks(ChatId, oneshot::Sender<Option<Vec<(UserId, Watermark)>>>),
