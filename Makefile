@@ -25,7 +25,7 @@ demo: build ## Start the whole platform and play a conversation on it
 run: build ## Keep the platform up for your own clients, until Ctrl-C
 	target/debug/tern dev
 
-bench: setup ## Measure a platform of its own: messages a second and what they cost (5 min, the first time 10)
+bench: setup ## Measure a platform of its own: messages a second and what they cost (7 min, the first time 12)
 	cargo build --locked --release --bin tern
 	target/release/tern bench direct
 	target/release/tern bench direct --rate 100
@@ -33,6 +33,8 @@ bench: setup ## Measure a platform of its own: messages a second and what they c
 	target/release/tern bench offline
 	target/release/tern bench idle --plain
 	target/release/tern bench mixed
+	target/release/tern bench presence
+	target/release/tern bench overload
 	target/release/tern bench media
 
 flamegraph: setup ## Show where a message's processor time goes: target/flamegraphs/*.svg; needs perf and inferno

@@ -98,7 +98,8 @@ impl Shard {
                 write: false,
             });
         }
-        self.state.flush_receipts(&mut self.effects);
+        let now = self.now();
+        self.state.flush_receipts(now, &mut self.effects);
         black_box(&self.effects);
         self.effects.clear();
     }
@@ -155,5 +156,6 @@ fn entry(sender: UserId, request: RequestId) -> NewEntry {
         content: Bytes::from_static(&[7; 200]),
         trace: None,
         arrived: None,
+        read_receipts_off: false,
     }
 }

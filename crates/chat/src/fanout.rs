@@ -29,12 +29,41 @@ const FAILED: usize = 1024;
 /// From a failed look-up to the next: a presence node that restarts takes longer, one look-up a second costs nothing.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// What an event is: what becomes of it when it finds no way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The settle comes after it.
+    Entry(Seq),
+    /// Nothing comes after it.
+    Receipt,
+    /// It is said again.
+    Typing,
+}
+
+impl Kind {
+    /// Of the entry; 0: it is none.
+    pub fn seq(self) -> Seq {
+        match self {
+            Self::Entry(seq) => seq,
+            Self::Receipt | Self::Typing => Seq::ZERO,
+        }
+    }
+
+    /// As metrics name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Entry(_) => "entry",
+            Self::Receipt => "receipt",
+            Self::Typing => "typing",
+        }
+    }
+}
+
 /// An event for whoever of `users` is online.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     pub chat: ChatId,
-    /// 0: the event is no entry.
-    pub seq: Seq,
+    pub kind: Kind,
     pub users: Vec<UserId>,
     /// Sessions that get an answer instead.
     pub except: Vec<SessionId>,
@@ -87,17 +116,17 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
     }
     let receipts = outgoing
         .iter()
-        .filter(|event| found.failed && event.seq == Seq::ZERO);
+        .filter(|event| found.failed && event.kind == Kind::Receipt);
     let receipts = receipts.cloned().collect();
-    group(&found.sessions, outgoing, |gateway, push| {
-        metrics::pushed(push.sessions.len());
-        gateways.push(gateway, push);
+    group(&found.sessions, outgoing, |gateway, kind, push| {
+        metrics::pushed(kind.name(), push.sessions.len());
+        gateways.push(gateway, kind, push);
     });
     receipts
 }
 
 /// One push for each event and gateway that has sessions of its users: pure.
-pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&str, Push)) {
+pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&str, Kind, Push)) {
     let mut by_user: IdMap<UserId, Vec<&Found>> = IdMap::default();
     for session in sessions {
         by_user.entry(session.user).or_default().push(session);
@@ -118,11 +147,12 @@ pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&
             let chat_id = event.chat.to_vec().into();
             push(
                 gateway,
+                event.kind,
                 Push {
                     sessions,
                     event: event.event.clone(),
                     chat_id,
-                    seq: event.seq.0,
+                    seq: event.kind.seq().0,
                     traceparent: traceparent.clone(),
                 },
             );

@@ -11,6 +11,7 @@ use tern_proto::internal::{DownItem, Push, Wake, down_item};
 use tern_types::{ChatId, IdMap, Seq, SessionId};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::fanout::Kind;
 use crate::metrics;
 
 /// Answers and wakes on their way to one gateway: several seconds of them.
@@ -99,14 +100,14 @@ impl Gateways {
         }
     }
 
-    /// Hints one gateway at a live event.
-    pub fn push(&self, gateway: &str, push: Push) {
-        let sent = self
-            .lock()
-            .live
-            .get(gateway)
-            .map(|(_, live)| live.try_send(push).is_ok());
+    /// Hints one gateway at a live event. Typing goes only where there is room for much more.
+    pub fn push(&self, gateway: &str, kind: Kind, push: Push) {
+        let sent = self.lock().live.get(gateway).map(|(_, live)| {
+            let room = kind != Kind::Typing || live.capacity() > LIVE / 2;
+            room && live.try_send(push).is_ok()
+        });
         match sent {
+            Some(false) if kind == Kind::Typing => metrics::typing_dropped("link"),
             Some(true) => {}
             Some(false) => metrics::push_dropped("link"),
             None => metrics::push_dropped("no_link"),

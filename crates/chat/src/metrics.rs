@@ -6,7 +6,7 @@ use metrics::{
     Counter, Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use crate::state::shard::{Job, ShardState};
+use crate::state::shard::{Counts, DropReason, Job, ShardState};
 
 const LOADED: &str = "tern_chat_loaded_chats";
 const WAITING: &str = "tern_chat_waiting_commands";
@@ -24,6 +24,12 @@ const SLOTS: &str = "tern_chat_slots";
 const MAP_VERSION: &str = "tern_chat_map_version";
 const WINDOW_ENTRIES: &str = "tern_chat_window_entries_total";
 const LINK_UP: &str = "tern_chat_link_up";
+const RISEN: &str = "tern_chat_watermarks_risen_total";
+const RECEIPTS: &str = "tern_chat_receipts_total";
+const DEFERRED: &str = "tern_chat_receipts_deferred_total";
+const TYPING_IN: &str = "tern_chat_typing_in_total";
+const TYPING_PASSED: &str = "tern_chat_typing_passed_total";
+const TYPING_DROPPED: &str = "tern_chat_typing_dropped_total";
 
 /// Names and units for `/metrics`. What counts faults is there at 0 from the start: a counter that appears at 1 has not
 /// risen, for whoever watches.
@@ -47,7 +53,13 @@ pub fn describe() {
         "Loads of chats refused because their turn did not come in time"
     );
     describe_gauge!(GATEWAY_LINKS, "Gateways with a link to this node");
-    describe_counter!(PUSHES, "Live events sent, one a session");
+    describe_counter!(PUSHES, "Live events sent, one a session, by kind");
+    describe_counter!(RISEN, "Watermarks that rose: somebody received or read more");
+    describe_counter!(RECEIPTS, "Receipts told, one for each user who is told");
+    describe_counter!(DEFERRED, "Watermarks of deliveries that were put off for load");
+    describe_counter!(TYPING_IN, "Typing that came from gateways");
+    describe_counter!(TYPING_PASSED, "Typing passed on");
+    describe_counter!(TYPING_DROPPED, "Typing given up, by reason");
     describe_counter!(
         PUSHES_DROPPED,
         "Live events given up, by where; devices get them when the chat is settled"
@@ -72,7 +84,11 @@ pub fn describe() {
         LOADS_REFUSED,
         WAKES_UNCONFIRMED,
         RECOVERED,
-        PUSHES,
+        RISEN,
+        RECEIPTS,
+        DEFERRED,
+        TYPING_IN,
+        TYPING_PASSED,
         WINDOW_ENTRIES,
     ] {
         counter!(name).absolute(0);
@@ -93,16 +109,27 @@ pub struct ShardMetrics {
     loaded: Gauge,
     waiting: Gauge,
     items: [Counter; 6],
+    risen: Counter,
+    receipts: Counter,
+    deferred: Counter,
+    typing: Counter,
+    typing_dropped: [Counter; DropReason::ALL.len()],
 }
 
 impl ShardMetrics {
     pub fn new(shard: usize) -> Self {
         let shard = shard.to_string();
+        let dropped = |reason: DropReason| counter!(TYPING_DROPPED, "reason" => reason.name());
         let items = |kind| counter!(JOB_ITEMS, "kind" => kind, "shard" => shard.clone());
         Self {
             loaded: gauge!(LOADED, "shard" => shard.clone()),
             waiting: gauge!(WAITING, "shard" => shard.clone()),
             items: KINDS.map(items),
+            risen: counter!(RISEN),
+            receipts: counter!(RECEIPTS),
+            deferred: counter!(DEFERRED),
+            typing: counter!(TYPING_PASSED),
+            typing_dropped: DropReason::ALL.map(dropped),
         }
     }
 
@@ -117,6 +144,17 @@ impl ShardMetrics {
             Job::Reads(reads) => reads.len(),
         };
         self.items[kind(job)].increment(size as u64);
+    }
+
+    /// What happened to receipts and typing.
+    pub fn count(&self, counts: &Counts) {
+        self.risen.increment(counts.risen);
+        self.receipts.increment(counts.receipts);
+        self.deferred.increment(counts.deferred);
+        self.typing.increment(counts.typing);
+        for (counter, dropped) in self.typing_dropped.iter().zip(counts.typing_dropped) {
+            counter.increment(dropped);
+        }
     }
 
     /// What the shard holds.
@@ -176,9 +214,19 @@ pub fn gateway_links(links: usize) {
     gauge!(GATEWAY_LINKS).set(links as f64);
 }
 
-/// Live events sent, one a session.
-pub fn pushed(sessions: usize) {
-    counter!(PUSHES).increment(sessions as u64);
+/// Live events sent, one a session, by kind.
+pub fn pushed(kind: &'static str, sessions: usize) {
+    counter!(PUSHES, "kind" => kind).increment(sessions as u64);
+}
+
+/// Typing that came from a gateway.
+pub fn typing_in() {
+    counter!(TYPING_IN).increment(1);
+}
+
+/// Typing given up, by reason.
+pub fn typing_dropped(reason: &'static str) {
+    counter!(TYPING_DROPPED, "reason" => reason).increment(1);
 }
 
 /// Live events given up: devices get them when the chat is settled.

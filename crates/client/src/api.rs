@@ -76,6 +76,8 @@ calls! {
     /// One page.
     chats_client::ChatsClient.list_messages(ListMessagesRequest) -> ListMessagesResponse;
     chats_client::ChatsClient.get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
+    /// One page.
+    chats_client::ChatsClient.get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;
     chats_client::ChatsClient.mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;
     media_client::MediaClient.create_upload(CreateUploadRequest) -> CreateUploadResponse;
     media_client::MediaClient.finalize_upload(FinalizeUploadRequest) -> FinalizeUploadResponse;

@@ -15,7 +15,9 @@ use crate::driver::{Command, Driver, entries, malformed};
 use crate::engine::{Engine, Input, Settings};
 use crate::error::{CallError, ClientError};
 use crate::media::Http;
-use crate::model::{Chat, Credentials, Entry, Event, ListedChat, Mark, Outgoing, QueuedMessage, To};
+use crate::model::{
+    Chat, Credentials, Entry, Event, ListedChat, Mark, MessageReceipts, Outgoing, QueuedMessage, To,
+};
 use crate::store::Store;
 
 /// Commands on their way to the driver: it takes 64 at a time.
@@ -24,6 +26,8 @@ const COMMANDS: usize = 256;
 const EVENTS: usize = 256;
 /// Users of one BatchGetUsers.
 const USERS_PAGE: usize = 256;
+/// Largest page of GetMessageReceipts.
+const RECEIPTS_PAGE: u32 = 1024;
 /// Largest page of ListMessages.
 const MESSAGES_PAGE: usize = 256;
 
@@ -162,6 +166,36 @@ impl Client {
     /// says so again and again by itself.
     pub async fn set_active(&self, active: bool) -> Result<()> {
         self.apply(Input::SetActive(active)).await
+    }
+
+    /// The person writes in a chat. May be called at each key press: others are told once in 3 s, where they are told at
+    /// all (see `Typing` in messaging.proto). Lost while there is no connection.
+    pub async fn typing(&self, chat: ChatId) -> Result<()> {
+        self.apply(Input::Typing { chat, stopped: false }).await
+    }
+
+    /// The person has stopped without sending. A message needs no such word.
+    pub async fn stopped_typing(&self, chat: ChatId) -> Result<()> {
+        self.apply(Input::Typing { chat, stopped: true }).await
+    }
+
+    /// Who of the others received and who read one own message: all pages, readers first.
+    pub async fn message_receipts(&self, chat: ChatId, seq: Seq) -> Result<MessageReceipts> {
+        let (mut receipts, mut page_token) = (MessageReceipts::default(), String::new());
+        loop {
+            let request = v1::GetMessageReceiptsRequest {
+                chat_id: chat.to_string(),
+                seq: seq.0,
+                page_size: RECEIPTS_PAGE,
+                page_token,
+                ..Default::default()
+            };
+            let page = self.api().get_message_receipts(request).await?;
+            page_token = receipts.add(page).map_err(malformed)?;
+            if page_token.is_empty() {
+                return Ok(receipts);
+            }
+        }
     }
 
     /// Asks the server who got how far; what is news comes as [`Event::Receipt`].

@@ -40,7 +40,7 @@ pub use config::{ClientConfig, StoreLocation, Tls};
 pub use error::{CallError, ClientError};
 pub use media::{Attachment, MediaError, Progress};
 pub use model::{
-    Chat, Credentials, Entry, Event, FailureCode, Mark, Outgoing, Presence, QueuedMessage, SendState,
-    StopReason, To,
+    Chat, Credentials, Entry, Event, FailureCode, Mark, MessageReceipts, Outgoing, Presence, QueuedMessage,
+    SendState, StopReason, To,
 };
 pub use privacy::{Audience, Privacy};

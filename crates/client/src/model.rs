@@ -214,6 +214,35 @@ pub enum Presence {
     LastSeen(Timestamp),
 }
 
+/// Whom one message reached, of the others who are members since before it and now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MessageReceipts {
+    pub read: Vec<UserId>,
+    /// And did not read it, as far as they tell.
+    pub delivered: Vec<UserId>,
+    pub waiting: Vec<UserId>,
+}
+
+impl MessageReceipts {
+    /// One page more; returns the token of the next.
+    pub(crate) fn add(&mut self, page: v1::GetMessageReceiptsResponse) -> Result<String, IdError> {
+        for member in page.members {
+            let to = match (member.read, member.delivered) {
+                (true, _) => &mut self.read,
+                (false, true) => &mut self.delivered,
+                (false, false) => &mut self.waiting,
+            };
+            to.push(member.user_id.parse()?);
+        }
+        Ok(page.next_page_token)
+    }
+
+    /// How many they are.
+    pub fn members(&self) -> usize {
+        self.read.len() + self.delivered.len() + self.waiting.len()
+    }
+}
+
 /// Who a device is, and its tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -261,6 +290,13 @@ pub enum Event {
         error: v1::WatchErrorCode,
         limited: Vec<UserId>,
         retry_after: Duration,
+    },
+    /// Somebody writes in a chat, or does so no longer: their message came, they stopped, or nothing was heard of it
+    /// for 6 s.
+    Typing {
+        chat: ChatId,
+        user: UserId,
+        typing: bool,
     },
     /// A chat is new or has changed: title, unread count, membership.
     Chat(Chat),

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use tern_node::Drain;
 use tern_node::shedding::{Level, Meter, Shedding};
 use tern_node::token::Verifier;
-use tern_types::{DeviceId, SessionId, Timestamp, UserId};
+use tern_types::{ChatId, DeviceId, SessionId, Timestamp, UserId};
 
 use crate::chat_links::ChatLinks;
 use crate::inbox_reader::InboxReader;
 use crate::mailbox::Mailbox;
+use crate::metrics;
 use crate::presence_links::PresenceLinks;
 use crate::registry::{Handle, Registration, Registry};
 use crate::session::{CloseRequest, Settings};
@@ -80,6 +81,17 @@ impl Gateway {
             chats: self.chats.clone(),
             watches: self.watches.clone(),
         })
+    }
+
+    /// Passes on that the person writes, unless that costs anything.
+    pub fn typing(&self, from: &Handle, chat: ChatId, stopped: bool) {
+        if self.shedding.level() >= Level::Typing {
+            self.shedding.gave_up(Level::Typing);
+            return metrics::typing_dropped("shed");
+        }
+        if let Err(reason) = self.chats.typing(from, chat, stopped) {
+            metrics::typing_dropped(reason);
+        }
     }
 }
 

@@ -169,6 +169,7 @@ fn parsed(inbox: DeviceInbox, epoch: &str) -> Option<(DeviceId, Inbox)> {
             active: inbox.active,
             rows: rows.collect(),
             store_epoch: epoch.to_owned(),
+            read_receipts_off: inbox.read_receipts_off,
         },
     ))
 }

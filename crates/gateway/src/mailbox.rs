@@ -45,6 +45,8 @@ pub struct Waiting {
     pub redrain: bool,
     /// What the sweep read last.
     pub swept: Option<Box<Inbox>>,
+    /// Whether the user turned read receipts off: what was told last.
+    pub read_receipts_off: Option<bool>,
     /// Owners or links changed.
     pub moved: bool,
     pub close: Option<CloseRequest>,
@@ -59,7 +61,7 @@ pub struct Waiting {
 impl Waiting {
     /// Apart from what is seen of people.
     fn is_empty(&self) -> bool {
-        let flags = self.announced || self.redrain || self.moved;
+        let flags = self.announced || self.redrain || self.moved || self.read_receipts_off.is_some();
         self.mail.is_empty() && self.swept.is_none() && !flags && self.close.is_none() && self.drain.is_none()
     }
 }
@@ -127,6 +129,11 @@ impl Mailbox {
     /// The inbox is to be read again.
     pub fn redrain(&self) {
         self.change(|inner| inner.waiting.redrain = true);
+    }
+
+    /// The user turned read receipts off, or on again.
+    pub fn read_receipts(&self, off: bool) {
+        self.change(|inner| inner.waiting.read_receipts_off = Some(off));
     }
 
     /// Owners or links changed.

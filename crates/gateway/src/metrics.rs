@@ -19,6 +19,7 @@ const FRAMES_OUT: &str = "tern_gateway_frames_out_total";
 const EVENTS_OUT: &str = "tern_gateway_events_out_total";
 const ITEMS_IN: &str = "tern_gateway_items_in_total";
 const LIVE_DROPPED: &str = "tern_gateway_live_dropped_total";
+const TYPING_DROPPED: &str = "tern_gateway_typing_dropped_total";
 const WAKES_DEFERRED: &str = "tern_gateway_wakes_deferred_total";
 const REDRAINS: &str = "tern_gateway_redrains_total";
 const INBOX_READS: &str = "tern_gateway_inbox_reads_total";
@@ -58,6 +59,7 @@ pub(crate) fn describe() {
         LIVE_DROPPED,
         "Live pushes dropped because a session did not keep up"
     );
+    describe_counter!(TYPING_DROPPED, "Typing that was not passed on, by reason");
     describe_counter!(
         WAKES_DEFERRED,
         "Wakes that found a session's mailbox full; its inbox is read instead"
@@ -154,6 +156,10 @@ pub(crate) fn item_in(kind: &'static str) {
 
 pub(crate) fn live_dropped() {
     counter!(LIVE_DROPPED).increment(1);
+}
+
+pub(crate) fn typing_dropped(reason: &'static str) {
+    counter!(TYPING_DROPPED, "reason" => reason).increment(1);
 }
 
 pub(crate) fn wake_deferred() {

@@ -62,11 +62,22 @@ impl GatewayNode for NodeService {
         request: Request<PrivacyChangedRequest>,
     ) -> Result<Response<PrivacyChangedResponse>, Status> {
         let users = request.into_inner().users;
-        let changed = users.iter().map(|user| UserId::from_slice(&user.user_id));
-        let changed = changed.collect::<Result<HashSet<UserId>, _>>();
-        let changed = changed.map_err(|_| Status::invalid_argument("ids are 16 bytes"))?;
+        let mut changed = HashSet::with_capacity(users.len());
+        for user in users {
+            let id = UserId::from_slice(&user.user_id)
+                .map_err(|_| Status::invalid_argument("ids are 16 bytes"))?;
+            read_receipts_changed(&self.registry, id, user.read_receipts_off);
+            changed.insert(id);
+        }
         self.watches.privacy_changed(&changed);
         Ok(Response::new(PrivacyChangedResponse {}))
+    }
+}
+
+/// Tells the user's sessions here; their next marks say so.
+fn read_receipts_changed(registry: &Registry, user: UserId, off: bool) {
+    for session in registry.sessions(|session| session.user == user) {
+        session.mailbox.read_receipts(off);
     }
 }
 

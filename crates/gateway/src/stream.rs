@@ -145,6 +145,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 tracing::error!(session = %self.id, ?device, %chat, from, acked, ?age, ?open_for, announced,
                     "the sweep found a lost inbox row");
             }
+            Effect::TypingThrottled => metrics::typing_dropped("throttled"),
             other => self.pass_on(other),
         }
     }
@@ -155,9 +156,11 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         };
         let (handle, chats) = (registered.handle(), &self.gateway.chats);
         let refused = match effect {
-            Effect::Sign { active, at } => {
+            Effect::Sign { active, at, tell } => {
                 handle.set_sign(active, at);
-                self.gateway.presence.sign(handle);
+                if tell {
+                    self.gateway.presence.sign(handle);
+                }
                 None
             }
             Effect::Watch(users) => {
@@ -183,10 +186,14 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                     .err()
                     .map(|_| Mail::AckLost { chat })
             }
-            Effect::Read { chat, seq } => chats
-                .mark_read(handle, chat, seq)
+            Effect::Read { chat, seq, off } => chats
+                .mark_read(handle, chat, seq, off)
                 .err()
                 .map(|_| Mail::AckLost { chat }),
+            Effect::Typing { chat, stopped } => {
+                self.gateway.typing(handle, chat, stopped);
+                None
+            }
             Effect::Window {
                 reference,
                 chat,
@@ -196,7 +203,11 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 .window(handle, reference, chat, from, limit)
                 .err()
                 .map(|_| Mail::WindowFailed { reference, chat }),
-            Effect::Put(_) | Effect::End(_) | Effect::Register { .. } | Effect::SweepFound { .. } => None,
+            Effect::Put(_)
+            | Effect::End(_)
+            | Effect::Register { .. }
+            | Effect::SweepFound { .. }
+            | Effect::TypingThrottled => None,
         };
         if let Some(mail) = refused {
             self.mailbox.push(mail);
@@ -248,6 +259,9 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             let new = self.gateway.chats.routes();
             let old = std::mem::replace(&mut self.routes, new.clone());
             self.apply(Event::Moved(&|chat| new.moved_since(&old, chat)));
+        }
+        if let Some(off) = waiting.read_receipts_off {
+            self.apply(Event::ReadReceipts { off });
         }
         for mail in waiting.mail {
             let _ends_afterwards = self.traced.answered(&mail);

@@ -14,6 +14,9 @@ use tern_types::{Timestamp, UserId};
 
 /// While a person is online, what a crash may lose.
 pub const WRITE_EVERY: Duration = Duration::from_secs(300);
+/// People to be written while the store is away: some 50 MiB. Of more than that last seen is not written until they are
+/// seen again.
+pub const MAX_UNWRITTEN: usize = 1_000_000;
 
 /// The newest sign of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -218,7 +221,8 @@ impl Person {
     }
 
     fn write_if(&mut self, due: bool, user: UserId, writes: &mut HashMap<UserId, Timestamp>) {
-        if due {
+        let room = writes.len() < MAX_UNWRITTEN || writes.contains_key(&user);
+        if due && room {
             self.written = self.last;
             let newest = writes.entry(user).or_default();
             *newest = self.last.max(*newest);

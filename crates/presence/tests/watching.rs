@@ -343,6 +343,15 @@ async fn while_the_store_is_away_online_is_told_and_last_seen_is_not_known() {
     let mut other = presence.watch(&[UserId::random()]).await;
     let (_, online, at) = other.change().await;
     assert_eq!((online, at), (false, NEVER));
+    // They have been offline for a while: asking a store that is away takes its time.
+    presence.announce(user, true, Timestamp::now()).await;
+    presence.watch(&[user]).await.change().await;
+    let states = presence.states(&[user, UserId::random()]).await.states;
+    let states: Vec<(bool, i64)> = states
+        .iter()
+        .map(|state| (state.online, state.last_seen_ms))
+        .collect();
+    assert_eq!(states, [(true, 0), (false, 0)]);
 }
 
 #[tokio::test]

@@ -30,3 +30,5 @@ pub const MAX_SENDS_IN_FLIGHT: usize = 128;
 pub const MAX_NAME_BYTES: usize = 256;
 /// For how long the same request_id gives the same result.
 pub const DEDUPE_WINDOW_DAYS: u32 = 30;
+/// Members of a group in which typing is told.
+pub const MAX_TYPING_MEMBERS: usize = 64;

@@ -5,8 +5,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
 use sha2::{Digest, Sha256};
 use tern_client::Tls;
 use tern_client::media::Http;
-use tern_proto::v1::create_upload_response::Outcome;
-use tern_proto::v1::{self, Role};
+use tern_proto::v1::{self, Role, create_upload_response, send_result::Outcome};
 use tern_tests::{Api, Device, User, World};
 use tern_types::{ChatId, RequestId};
 
@@ -19,13 +18,15 @@ pub enum Caller {
     Device,
 }
 
-/// An owner with two devices, a member who is an owner too, and their group: of one field's test alone, for what is done to them stays.
+/// An owner with two devices, a member who is an owner too, their group, and a message in it: of one field's test alone, for what is done to them stays.
 pub struct Cast {
     owner: User,
     member: User,
     pub device: Device,
     spare: Device,
     group: ChatId,
+    /// A message of the owner's.
+    message: u64,
     media: Option<Media>,
 }
 
@@ -54,12 +55,24 @@ impl Cast {
             .set_role(role)
             .await
             .expect("a second owner");
+        let message = v1::SendMessageRequest {
+            chat_id: group.to_string(),
+            request_id: RequestId::random().to_string(),
+            acting_user_id: owner.id.to_string(),
+            ..Default::default()
+        };
+        let sent = world.back_end().await.chats().send_message(message).await;
+        let result = sent.expect("an answer").into_inner().result;
+        let Some(Outcome::Sent(sent)) = result.and_then(|result| result.outcome) else {
+            panic!("the message is not sent")
+        };
         Self {
             owner,
             member,
             device,
             spare,
             group,
+            message: sent.seq,
             media: None,
         }
     }
@@ -88,7 +101,7 @@ impl Cast {
             .await
             .expect("an upload")
             .into_inner();
-        let Some(Outcome::Upload(upload)) = created.outcome else {
+        let Some(create_upload_response::Outcome::Upload(upload)) = created.outcome else {
             panic!("{created:?}")
         };
         let part = &upload.missing_parts[0];
@@ -158,6 +171,7 @@ impl Cast {
                 "user_id",
             ) => text(&self.owner.id),
             (_, "blocked_user_id") => text(&self.member.id),
+            ("GetMessageReceiptsRequest", "seq") => Some(Value::U64(self.message)),
             (_, "user_id") => text(&self.member.id),
             (_, "user_ids" | "member_user_ids" | "add_user_ids" | "remove_user_ids") => {
                 text(&self.member.id).map(|member| Value::List(vec![member]))

@@ -199,6 +199,13 @@ async fn say(world: &World, cast: &Cast, item: &DynamicMessage) -> Answer {
                     return Answer::NotSent(error);
                 }
             }
+            Ok(Some(Event::WatchResult(result))) if result.error() == v1::WatchErrorCode::Invalid => {
+                return Answer::NotSent(SendError {
+                    code: v1::SendErrorCode::Invalid.into(),
+                    message: result.message,
+                    ..SendError::default()
+                });
+            }
             Ok(Some(_)) => {}
             Ok(None) => panic!("the stream ended with success: {item:?}"),
             Err(status) => return Answer::Refused(status),

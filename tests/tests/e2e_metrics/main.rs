@@ -2,7 +2,7 @@
 //!
 //! `TERN_WRITE_DOCS=1 cargo nextest run -p tern-tests -E 'binary(e2e_metrics)'` writes that list anew.
 
-#![allow(clippy::expect_used, reason = "tests")]
+#![allow(clippy::expect_used, reason = "what is not there fails the test")]
 
 mod page;
 

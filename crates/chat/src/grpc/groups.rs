@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::caller::Caller;
 use super::store_away;
 use crate::content::{self, fingerprint};
-use crate::fanout::Outgoing;
+use crate::fanout::{Kind, Outgoing};
 use crate::metrics;
 use crate::shard::Shards;
 use crate::shard::effects::entry_event;
@@ -51,6 +51,7 @@ impl Groups {
             media: Vec::new(),
             trace: None,
             arrived: None,
+            read_receipts_off: false,
             kind: EntryKind::ChatCreated,
             sender: caller.user,
             device: caller.sender_device(),
@@ -98,7 +99,7 @@ impl Groups {
         users.push(owner);
         let outgoing = Outgoing {
             chat,
-            seq: Seq(1),
+            kind: Kind::Entry(Seq(1)),
             users,
             except: Vec::new(),
             event,

@@ -103,6 +103,7 @@ impl ChatLink for LinkService {
             gateways: self.gateways.clone(),
             ownership: self.windows.ownership.clone(),
             gateway: self.shedding.peer(),
+            shedding: self.shedding.clone(),
             tickets: self.tickets.clone(),
         };
         let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());
@@ -170,6 +171,7 @@ struct Reader {
     gateways: Gateways,
     ownership: Ownership,
     gateway: shedding::Peer,
+    shedding: Shedding,
     tickets: Option<Tickets>,
 }
 
@@ -224,20 +226,20 @@ impl Reader {
                     request,
                     envelope: &send.envelope,
                     body: &send.body,
+                    read_receipts_off: send.read_receipts_off,
                     trace: TraceContext::sampled(&item.traceparent),
                     arrived: Timestamp::now(),
                 };
                 match message::entry(&message, self.tickets.as_ref()) {
-                    Ok(entry) => (
-                        chat,
-                        origin,
-                        Event::Send {
+                    Ok(entry) => {
+                        let event = Event::Send {
                             origin,
                             chat,
                             peer,
                             entry,
-                        },
-                    ),
+                        };
+                        (chat, origin, event)
+                    }
                     Err(refusal) => {
                         self.answer(origin, &Outcome::Refused(refusal));
                         return Ok(());
@@ -269,16 +271,43 @@ impl Reader {
                         chat,
                         user,
                         seq: Seq(read.seq),
+                        off: read.read_receipts_off,
                     },
                 )
             }
-            up_item::Op::Typing(_) | up_item::Op::WakeDone(_) => return Ok(()),
+            up_item::Op::Typing(typing) => {
+                let chat = ChatId::from_slice(&typing.chat_id)?;
+                self.typing(chat, user, typing.stopped, map_version);
+                return Ok(());
+            }
+            up_item::Op::WakeDone(_) => return Ok(()),
         };
         if self.ownership.check(chat, map_version).is_err() {
             self.answer(origin, &Outcome::NotOwner);
             return Ok(());
         }
         Ok(self.shards.send(chat, event).await?)
+    }
+
+    /// Not answered, and dropped rather than kept waiting.
+    fn typing(&self, chat: ChatId, user: UserId, stopped: bool, map_version: i64) {
+        metrics::typing_in();
+        if self.shedding.level() >= Level::Typing {
+            self.shedding.gave_up(Level::Typing);
+            return metrics::typing_dropped("shed");
+        }
+        if self.ownership.check(chat, map_version).is_err() {
+            return metrics::typing_dropped("not_owner");
+        }
+        let event = Event::Typing {
+            chat,
+            user,
+            stopped,
+            at: Timestamp::now(),
+        };
+        if !self.shards.offer(chat, event) {
+            metrics::typing_dropped("shard");
+        }
     }
 
     fn answer(&self, origin: Origin, outcome: &Outcome) {

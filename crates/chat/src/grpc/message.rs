@@ -18,6 +18,7 @@ pub struct Message<'a> {
     /// Encoded `tern.v1.Envelope`.
     pub envelope: &'a Bytes,
     pub body: &'a Bytes,
+    pub read_receipts_off: bool,
     /// Of the span that it comes from, where it is traced.
     pub trace: Option<TraceContext>,
     pub arrived: Timestamp,
@@ -47,6 +48,7 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
         media,
         trace: message.trace,
         arrived: Some(message.arrived),
+        read_receipts_off: message.read_receipts_off,
     })
 }
 
@@ -135,6 +137,7 @@ mod tests {
             request: RequestId::random(),
             envelope: &envelope.encode_to_vec().into(),
             body: &Bytes::new(),
+            read_receipts_off: false,
             trace: None,
             arrived: Timestamp(0),
         };

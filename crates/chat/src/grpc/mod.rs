@@ -5,7 +5,7 @@
 //! - [`chats`], [`inbox`]: the public unary services, called through a gateway
 //! - [`caller`]: in whose name a call acts; [`groups`]: making one; [`views`]: what callers see
 //! - [`writes`]: commands to the shards, with one answer each
-//! - [`message`]: what a device or back end wants to send, checked
+//! - [`message`]: what a device or back end wants to send, checked; [`message_receipts`]: who read one
 
 pub mod caller;
 pub mod chats;
@@ -13,6 +13,7 @@ pub mod groups;
 pub mod inbox;
 pub mod link;
 pub mod message;
+pub mod message_receipts;
 pub mod node;
 pub mod views;
 pub mod writes;

@@ -62,7 +62,7 @@ impl ChatNode for NodeService {
                 device_id: device.to_vec().into(),
                 active: true,
                 rows: rows.collect(),
-                read_receipts_off: false,
+                read_receipts_off: inbox.read_receipts_off,
             });
         }
         for gone in asked

@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern_node::shedding::Meter;
+use tern_node::shedding::{Level, Meter};
 use tern_types::{ChatId, Slot, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
@@ -73,6 +73,12 @@ impl Shards {
         self.of(chat).send(Input::Event(event)).await.map_err(|_| Ended)
     }
 
+    /// Hands it over where it need not wait, and not before what must: false, it is dropped.
+    pub fn offer(&self, chat: ChatId, event: Event) -> bool {
+        let inputs = self.of(chat);
+        inputs.capacity() > INPUTS / 2 && inputs.try_send(Input::Event(event)).is_ok()
+    }
+
     /// What the owner knows of the chat's watermarks, beyond the store; `None`: nothing.
     pub async fn watermarks(&self, chat: ChatId) -> Option<Vec<(UserId, Watermark)>> {
         let (answer, answered) = oneshot::channel();
@@ -104,6 +110,7 @@ impl Shards {
 
 async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::Connect, effects: Effects) {
     let (results, mut results_in) = mpsc::channel(RESULTS);
+    let shedding = effects.shedding.clone();
     let (queue_time, commit_time) = (
         effects.shedding.meter("shard_queue"),
         effects.shedding.meter("commit"),
@@ -141,7 +148,8 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
                 Input::Quiet(answer) => quiet.push(answer),
             }
         }
-        state.flush_receipts(&mut out);
+        state.defer_delivered(shedding.level() >= Level::Receipts);
+        state.flush_receipts(now, &mut out);
         if let Some(job) = state.next_job(now, &mut out) {
             figures.job(&job);
             waited(&job, now, &queue_time);
@@ -151,6 +159,7 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         }
         effects.perform(&mut out, &mut traces);
         figures.holds(&state);
+        figures.count(&state.take_counts());
         if state.is_quiet() {
             quiet.drain(..).for_each(|answer| {
                 let _gone = answer.send(());

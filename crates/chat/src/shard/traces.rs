@@ -156,6 +156,7 @@ mod tests {
             counts: true,
             content: bytes::Bytes::new(),
             arrived: None,
+            read_receipts_off: false,
             trace: traced.then_some(TraceContext {
                 trace_id: [1; 16],
                 span_id: [number; 8],

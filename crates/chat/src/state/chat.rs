@@ -3,19 +3,26 @@
 //! - [`snapshot`]: what a load brings
 //! - [`command`]: what waits, and its answers
 //! - [`batch`]: from the queue into a commit, and what came of it
+//! - [`authors`]: who sent the newest entries; [`typists`]: who writes
 
+pub mod authors;
 pub mod batch;
 pub mod command;
 pub mod snapshot;
+pub mod typists;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
+use tern_types::limits::MAX_TYPING_MEMBERS;
 use tern_types::{ChatId, DeviceId, IdMap, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use super::bytes::Held;
 use super::receipts::Receipts;
 use super::recent::{Known, Recent};
 use super::{Origin, Outcome};
+
+use authors::Authors;
+use typists::Typists;
 
 pub use batch::{Batch, MAX_BATCH};
 pub use command::{Command, Waiting};
@@ -52,6 +59,10 @@ pub struct Chat {
     members: IdMap<UserId, Member>,
     recent: Recent,
     pub receipts: Receipts,
+    /// What rose is told then.
+    pub receipts_at: Option<Timestamp>,
+    authors: Authors,
+    pub typists: Typists,
     queue: VecDeque<Waiting>,
     /// Bytes of what waits.
     pub held: Held,
@@ -94,6 +105,9 @@ impl Chat {
             members: IdMap::default(),
             recent: Recent::default(),
             receipts: Receipts::default(),
+            receipts_at: None,
+            authors: Authors::default(),
+            typists: Typists::default(),
             queue: VecDeque::new(),
             held: Held::default(),
             in_flight: None,
@@ -153,6 +167,7 @@ impl Chat {
         self.waiting() == 0
             && self.unsettled.is_none()
             && self.settling.is_none()
+            && self.receipts_at.is_none()
             && self.stage == Stage::Ready
     }
 
@@ -214,6 +229,9 @@ impl Chat {
             (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
             (mine, theirs) => mine.or(theirs),
         };
+        let entries = snapshot.placed.iter();
+        self.authors
+            .load(self.head, entries.map(|(user, _, placed)| (placed.seq, *user)));
         for (user, _, placed) in &snapshot.placed {
             if let Some(member) = self.members.get_mut(user) {
                 member.last_sent = member.last_sent.max(placed.seq);
@@ -258,16 +276,29 @@ impl Chat {
         self.acks.retain(|_, (_, seq)| *seq > upto);
     }
 
-    /// Who is told of `user`'s watermark: the senders of what they got, and the user themselves for a mark of
-    /// theirs.
-    pub fn told_of(&self, user: UserId, since: Seq, marked: bool) -> Vec<UserId> {
-        let senders = self
-            .members
-            .iter()
-            .filter(|(other, member)| **other != user && member.last_sent > since);
-        senders
-            .map(|(other, _)| *other)
-            .chain(marked.then_some(user))
-            .collect()
+    /// The members who sent anything of what lies after `since`, up to `upto`; where that is longer ago than what is known,
+    /// all who sent anything since.
+    pub fn senders_of(&self, since: Seq, upto: Seq) -> Vec<UserId> {
+        match self.authors.between(since, upto) {
+            Some(senders) => {
+                let senders: BTreeSet<UserId> = senders.collect();
+                senders
+                    .into_iter()
+                    .filter(|sender| self.members.contains_key(sender))
+                    .collect()
+            }
+            None => {
+                let senders = self.members.iter().filter(|(_, member)| member.last_sent > since);
+                senders.map(|(sender, _)| *sender).collect()
+            }
+        }
+    }
+
+    /// Whether anybody is told that a member writes.
+    pub fn takes_typing(&self) -> bool {
+        match self.kind {
+            ChatKind::Direct => true,
+            ChatKind::Group => self.members.len() <= MAX_TYPING_MEMBERS,
+        }
     }
 }

@@ -58,6 +58,9 @@ pub struct NewEntry {
     pub trace: Option<TraceContext>,
     /// When a message came to this node. Not stored.
     pub arrived: Option<Timestamp>,
+    /// Its sender turned read receipts off: nobody is told that they have read what stands before it. Stored with the
+    /// read mark.
+    pub read_receipts_off: bool,
 }
 
 /// An entry with its place.

@@ -251,7 +251,7 @@ impl World {
         let mut effects = Vec::new();
         let state = &mut self.nodes[node].state;
         state.apply(event, self.now, &mut effects);
-        state.flush_receipts(&mut effects);
+        state.flush_receipts(self.now, &mut effects);
         self.perform(node, effects);
     }
 

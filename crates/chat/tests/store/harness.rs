@@ -325,6 +325,7 @@ pub fn new_direct(a: UserId, b: UserId) -> NewDirect {
 pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
     NewEntry {
         arrived: None,
+        read_receipts_off: false,
         media: Vec::new(),
         trace: None,
         kind,

@@ -38,6 +38,9 @@ const HOT: &[(&str, &str)] = &[
     ("receipts and load members", listing::RECEIPTS),
     ("members", listing::MEMBERS),
     ("is member", listing::IS_MEMBER),
+    ("setting of a member", listing::READ_RECEIPTS_OFF_OF_MEMBER),
+    ("setting of a user", listing::READ_RECEIPTS_OFF),
+    ("sender of a message", listing::MESSAGE),
     ("epoch", listing::EPOCH),
     ("chats of a device", devices::CHATS),
     ("link", devices::JOIN),
@@ -115,6 +118,25 @@ fn assert_probes(plan: &[String], partitions: usize, what: &str) {
     assert_eq!(probes, partitions, "{what}:\n{}", plan.join("\n"));
 }
 
+/// What is about one chat is not looked for among all chats of a user or a device, which may be very many.
+async fn assert_chats_are_looked_up(db: &mut PgConnection) {
+    let chat = format!("'{}'", uuid::Uuid::nil());
+    let of_one_chat = [
+        ("is member", listing::IS_MEMBER, chat.as_str()),
+        ("remove member", commit::REMOVE_MEMBER, &chat),
+        ("settle", settle::SETTLE, "NULL"),
+        ("ack", ack::ACK, "NULL"),
+        ("reads", ack::READS, "NULL"),
+    ];
+    for (name, sql, first) in of_one_chat {
+        let plan = plan(db, name, sql, first).await;
+        let searched = plan
+            .iter()
+            .find(|line| line.contains("user_id_idx") || line.contains("device_id_idx"));
+        assert_eq!(searched, None, "{name}:\n{}", plan.join("\n"));
+    }
+}
+
 #[tokio::test]
 async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
     let store = Store::new().await;
@@ -144,6 +166,15 @@ async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
         FROM generate_series(1, 20000)";
     db.execute("TRUNCATE messages").await.unwrap();
     db.execute(one_message_a_chat).await.unwrap();
+    let one_chat_a_user = "
+        INSERT INTO members (chat_id, user_id, joined_seq, role, devices)
+        SELECT gen_random_uuid(), gen_random_uuid(), 1, 1, '{}' FROM generate_series(1, 20000)";
+    db.execute(one_chat_a_user).await.unwrap();
+    let one_chat_a_device = "
+        INSERT INTO inbox (chat_id, device_id, user_id, from_seq)
+        SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 1 FROM generate_series(1, 20000)";
+    db.execute(one_chat_a_device).await.unwrap();
     db.execute("ANALYZE").await.unwrap();
     assert_plans(&mut db, "young").await;
+    assert_chats_are_looked_up(&mut db).await;
 }

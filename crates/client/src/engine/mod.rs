@@ -7,6 +7,7 @@
 //! - [`outbox`], [`sends`]: what was written and has no result yet
 //! - `presence`: the person here, and those whom the screen shows
 //! - [`receipts`]: who got how far
+//! - [`typing`]: who writes
 //! - [`session`]: opening the stream, heartbeats, tokens, when to come back
 
 pub mod chat_state;
@@ -26,6 +27,7 @@ mod sim;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod typing;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -42,6 +44,7 @@ use outbox::Outbox;
 use presence::Presences;
 use receipts::Receipts;
 use session::Session;
+use typing::Typing;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -61,6 +64,11 @@ pub enum Input {
     SetActive(bool),
     /// The people whom the screen shows.
     WatchPresence(Vec<UserId>),
+    /// The person writes, or stopped without sending.
+    Typing {
+        chat: ChatId,
+        stopped: bool,
+    },
     /// A unary call was answered TOKEN_EXPIRED with this access token.
     TokenRejected(String),
     /// Older entries that the app asked for.
@@ -222,6 +230,7 @@ pub struct Engine {
     /// Sent, but their entries are not applied yet: something before them is missing.
     unapplied: HashMap<RequestId, Entry>,
     receipts: Receipts,
+    typing: Typing,
     /// Chats to acknowledge, to mark as read and to store at the end of this `apply`.
     acks: BTreeSet<ChatId>,
     reads: BTreeSet<ChatId>,
@@ -245,6 +254,7 @@ impl Engine {
             outbox: Outbox::new(settings.sends_per_chat),
             unapplied: HashMap::new(),
             receipts: Receipts::new(stored.receipts),
+            typing: Typing::default(),
             acks: BTreeSet::new(),
             reads: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -300,6 +310,7 @@ impl Engine {
             self.presences.next_wake(),
             sends,
             self.chats_wake(),
+            self.typing.next_wake(),
         ]
         .into_iter()
         .flatten()
@@ -313,12 +324,14 @@ impl Engine {
                 self.tick_session(now);
                 self.tick_presence(now);
                 self.tick_chats(now);
+                self.tick_typing(now);
             }
             Input::Send(message) => self.queue(message, now),
             Input::Discard(request) => self.effects.changes.push(Change::Unqueue(request)),
             Input::MarkRead { chat, seq } => self.mark_read(chat, seq),
             Input::SetActive(active) => self.set_active(active, now),
             Input::WatchPresence(users) => self.watch_presence(users),
+            Input::Typing { chat, stopped } => self.own_typing(chat, stopped, now),
             Input::TokenRejected(token) => self.token_rejected(&token),
             Input::History(entries) => self
                 .effects
@@ -355,7 +368,7 @@ impl Engine {
                 Some(E::Reauthenticated(_)) => self.session.reauthenticated(),
                 Some(E::Presence(presence)) => self.presence_came(&presence),
                 Some(E::WatchResult(result)) => self.watch_result_came(result),
-                Some(E::UserTyping(_)) => {}
+                Some(E::UserTyping(typing)) => self.typing_came(&typing, now),
                 // A kind that this client does not know is ignored, as the protocol says.
                 None => {}
             }

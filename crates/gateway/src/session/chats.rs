@@ -25,6 +25,8 @@ pub struct Chat {
     /// A row came while one was being written: write once more.
     pub write_again: bool,
     pub read: u64,
+    /// Read receipts were off when it was marked.
+    pub read_off: bool,
     pub read_at: Timestamp,
     /// An acknowledgement or read mark found no way to the owner and is sent again then.
     pub resend_at: Option<Timestamp>,

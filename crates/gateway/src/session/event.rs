@@ -33,6 +33,7 @@ pub enum Item {
         active: bool,
     },
     WatchPresence(Vec<String>),
+    Typing(v1::Typing),
     /// A kind that this version does not know.
     Unknown,
 }
@@ -103,6 +104,8 @@ pub struct Inbox {
     pub active: bool,
     pub rows: Vec<InboxRow>,
     pub store_epoch: String,
+    /// The user's setting.
+    pub read_receipts_off: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -139,6 +142,10 @@ pub enum Event<'a> {
     /// A push was dropped: what was missed is in the inbox.
     Redrain,
     Mail(Mail),
+    /// The user turned read receipts off, or on again.
+    ReadReceipts {
+        off: bool,
+    },
     /// Owners or links changed for the chats that the function names.
     Moved(&'a dyn Fn(ChatId) -> bool),
     /// The gateway is about to stop: the device is to reconnect after the first and is cut off after the second.
@@ -162,10 +169,13 @@ pub enum Effect {
         user: UserId,
         device: DeviceId,
     },
-    /// The person came to the device, is there still, or left it: for presence.
+    /// The person came to the device, is there still, or left it.
     Sign {
         active: bool,
         at: Timestamp,
+        /// Presence is to hear of it now; otherwise the session's next announcement says it, at the latest that of its
+        /// end.
+        tell: bool,
     },
     /// The people whom the device watches from now on.
     Watch(Vec<UserId>),
@@ -180,10 +190,19 @@ pub enum Effect {
         seq: u64,
         write: bool,
     },
+    /// `off`: the user turned read receipts off.
     Read {
         chat: ChatId,
         seq: u64,
+        off: bool,
     },
+    /// A hint: dropped where it would have to wait.
+    Typing {
+        chat: ChatId,
+        stopped: bool,
+    },
+    /// The device says too often that the person writes.
+    TypingThrottled,
     Window {
         reference: u64,
         chat: ChatId,
@@ -212,6 +231,8 @@ pub struct Send {
     /// Encoded [`v1::Envelope`].
     pub envelope: Bytes,
     pub body: Bytes,
+    /// The user turned read receipts off.
+    pub read_receipts_off: bool,
     /// What the client says of its trace, until the message is admitted; then the gateway's span.
     pub trace: Option<TraceContext>,
 }

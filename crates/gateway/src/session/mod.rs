@@ -3,7 +3,7 @@
 //!
 //! - [`event`]: what happens to it, what it wants done
 //! - [`lifecycle`]: Open, tokens, heartbeats, draining, the end
-//! - [`sends`]: messages on their way up
+//! - [`sends`]: messages on their way up; [`typing`]: that one is being written
 //! - [`chats`]: what went to the device and what it acknowledged, chat by chat
 //! - [`duty`]: inbox rows, wakes, acknowledgements: what the device is still owed
 //! - [`catch_up`]: windows of a chat's log, paced by acknowledgements
@@ -19,6 +19,7 @@ pub mod lifecycle;
 pub mod ranges;
 pub mod sends;
 pub mod settings;
+pub mod typing;
 pub mod watching;
 
 #[cfg(test)]
@@ -43,6 +44,7 @@ use chats::Chats;
 use gcra::Gcra;
 use lifecycle::Life;
 use sends::Sends;
+use typing::Typing;
 
 /// See the module.
 #[derive(Debug)]
@@ -51,6 +53,7 @@ pub struct Session {
     settings: Settings,
     life: Life,
     sends: Sends,
+    typing: Typing,
     chats: Chats,
     reader: Reader,
     watching: Gcra,
@@ -72,6 +75,7 @@ impl Session {
             due: life.due(&settings),
             life,
             sends: Sends::new(&settings),
+            typing: Typing::default(),
             chats: Chats::default(),
             reader: Reader::default(),
             watching: watching::rate(),
@@ -128,6 +132,7 @@ impl Session {
             }
             Event::Redrain => self.want_inbox(),
             Event::Mail(mail) => self.mail(mail, now),
+            Event::ReadReceipts { off } => self.life.told_read_receipts_off(off, now),
             Event::Moved(moved) => self.moved(moved, now),
             Event::Drain {
                 reconnect_after,
@@ -163,6 +168,10 @@ impl Session {
             Item::Heartbeat { token } => self.heartbeat(token, now),
             Item::SetActive { active } => self.set_active(active, now),
             Item::WatchPresence(users) => self.watch_presence(&users, now),
+            Item::Typing(typing) => match typing.chat_id.parse() {
+                Ok(chat) => self.typing(chat, typing.stopped, now),
+                Err(_) => self.protocol_error("Typing.chat_id must be a UUID in its hyphenated form"),
+            },
             Item::Unknown => {}
         }
     }

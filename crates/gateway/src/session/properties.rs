@@ -224,7 +224,9 @@ impl World {
             | Effect::Sign { .. }
             | Effect::Watch(_)
             | Effect::Send { .. }
-            | Effect::Read { .. } => {}
+            | Effect::Read { .. }
+            | Effect::Typing { .. }
+            | Effect::TypingThrottled => {}
         }
     }
 
@@ -342,6 +344,7 @@ impl World {
             active: true,
             rows: self.logs.iter().enumerate().filter_map(row).collect(),
             store_epoch: "e".into(),
+            read_receipts_off: false,
         }
     }
 

@@ -55,6 +55,7 @@ impl Session {
         match self.checked(user, &message, now) {
             Ok(send) => {
                 let reference = self.next_reference();
+                self.typing.wrote(send.chat, now);
                 self.sends.in_flight.insert(reference, send.request_id);
                 self.effects.push(Effect::Send { reference, send });
             }
@@ -154,6 +155,7 @@ impl Session {
             request_id,
             envelope: envelope.encode_to_vec().into(),
             body: message.body.clone(),
+            read_receipts_off: self.life.read_receipts_off(),
             trace: TraceContext::parse(&envelope.traceparent),
         })
     }

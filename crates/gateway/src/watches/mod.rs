@@ -12,6 +12,7 @@ pub mod links;
 pub mod table;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ use crate::registry::{Handle, Registry};
 use crate::session::Settings;
 use crate::{metrics, nodes};
 use links::Said;
-use table::{Effect, Limited, Seen, State, Table};
+use table::{Asked, Effect, Limited, Seen, State, Table};
 
 /// Questions to accounts at a time: a new screen waits for few others, and accounts are left time for the rest.
 const QUESTIONS: usize = 16;
@@ -67,6 +68,8 @@ pub struct Watches {
     queues: Queues<Said>,
     told: mpsc::Sender<Told>,
     due_sooner: Notify,
+    /// Number of the last WatchPresence.
+    last_asked: AtomicU64,
 }
 
 /// What a session asked for and nobody has looked at.
@@ -75,6 +78,7 @@ struct Wanted {
     people: Vec<UserId>,
     /// WatchPresences to be answered; 0: to be checked anew.
     answers: u32,
+    asked: Asked,
 }
 
 /// An event on its way into mailboxes.
@@ -97,6 +101,7 @@ impl Watches {
             queues: Queues::default(),
             told,
             due_sooner: Notify::new(),
+            last_asked: AtomicU64::new(0),
         });
         let span = tracing::info_span!("watches");
         for task in [
@@ -118,6 +123,7 @@ impl Watches {
             user: session.user,
             people,
             answers: 1,
+            asked: Asked::Device(self.last_asked.fetch_add(1, Ordering::Relaxed) + 1),
         };
         self.want(session.id, wanted);
     }
@@ -138,13 +144,14 @@ impl Watches {
 
     fn check(&self, sessions: &[SessionId]) {
         for session in sessions {
-            let Some((user, people)) = self.table().asked_for(*session) else {
+            let Some((user, people, number)) = self.table().asked_for(*session) else {
                 continue;
             };
             let wanted = Wanted {
                 user,
                 people,
                 answers: 0,
+                asked: Asked::Again(number),
             };
             self.want(*session, wanted);
         }
@@ -199,7 +206,10 @@ impl Watches {
                     return;
                 }
                 self.refuse(session, wanted.answers);
-                Seen::default()
+                Seen {
+                    asked: wanted.asked,
+                    ..Seen::default()
+                }
             }
         };
         let mut table = self.table();
@@ -368,6 +378,7 @@ fn seen(wanted: &Wanted, answer: &MayWatchResponse) -> Seen {
             retry_after: Duration::from_millis(u64::try_from(answer.retry_after_ms).unwrap_or(0)),
         },
         answers: wanted.answers,
+        asked: wanted.asked,
     }
 }
 

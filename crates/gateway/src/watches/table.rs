@@ -4,6 +4,9 @@
 //! told to all their watchers here at once, after a pause that grows with their number: somebody whom 100,000 people
 //! watch costs a bounded share of a processor however often they come and go.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
@@ -61,6 +64,23 @@ pub struct Seen {
     pub limited: Limited,
     /// WatchPresences that it answers; 0: looked at again.
     pub answers: u32,
+    /// Which question it answers.
+    pub asked: Asked,
+}
+
+/// Answers may overtake each other: only that to the newest question counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The device asked; a later one has a higher number.
+    Device(u64),
+    /// Those of that number were looked at again.
+    Again(u64),
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self::Device(0)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +98,8 @@ struct Watched {
 #[derive(Debug)]
 struct Watcher {
     user: UserId,
+    /// Of the device's question.
+    number: u64,
     /// Whom it asked for; true: visible.
     people: HashMap<UserId, bool>,
     awaited: HashSet<UserId>,
@@ -103,9 +125,24 @@ pub struct Table {
 }
 
 impl Table {
-    /// Whom a session sees from now on, in place of before.
+    /// Whom a session sees from now on, in place of before, unless the device has asked for others meanwhile.
     pub fn set(&mut self, session: SessionId, user: UserId, seen: Seen, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
+        let newest = self.sessions.get(&session).map(|watcher| watcher.number);
+        let number = match seen.asked {
+            Asked::Device(number) if newest.is_none_or(|newest| newest <= number) => number,
+            Asked::Again(number) if newest == Some(number) => number,
+            Asked::Device(_) => {
+                // It is answered all the same: each of them is.
+                effects.push(Effect::Complete {
+                    session,
+                    limited: seen.limited,
+                    answers: seen.answers,
+                });
+                return effects;
+            }
+            Asked::Again(_) => return effects,
+        };
         let mut people: HashMap<UserId, bool> = seen.hidden.iter().map(|user| (*user, false)).collect();
         people.extend(seen.visible.iter().map(|user| (*user, true)));
         people.extend(seen.limited.users.iter().map(|user| (*user, false)));
@@ -152,6 +189,7 @@ impl Table {
             .extend(complete.iter().map(|owed| (owed.at, session)));
         let watcher = Watcher {
             user,
+            number,
             people,
             awaited,
             complete,
@@ -188,6 +226,12 @@ impl Table {
         let Some(watched) = self.people.get_mut(&user) else {
             return effects;
         };
+        if let (State::Offline(new), Some(State::Offline(known))) = (state, watched.state)
+            && new < known
+        {
+            // A node that has just got the person, and whose store is away or was not written: nobody was seen earlier.
+            return effects;
+        }
         watched.state = Some(state);
         if now >= watched.next_at {
             self.tell(user, slow, now, &mut effects);
@@ -255,10 +299,11 @@ impl Table {
         self.sessions.keys().copied().collect()
     }
 
-    /// Whom a session asked for.
-    pub fn asked_for(&self, session: SessionId) -> Option<(UserId, Vec<UserId>)> {
+    /// Whom a session asked for, and by which question.
+    pub fn asked_for(&self, session: SessionId) -> Option<(UserId, Vec<UserId>, u64)> {
         let watcher = self.sessions.get(&session)?;
-        Some((watcher.user, watcher.people.keys().copied().collect()))
+        let people = watcher.people.keys().copied().collect();
+        Some((watcher.user, people, watcher.number))
     }
 
     /// Visible people over all sessions.
@@ -272,6 +317,10 @@ impl Table {
             effects.push(Effect::Watch(user));
         }
         self.watches += usize::from(watched.sessions.insert(session));
+        if watched.told != watched.state {
+            // This one is shown what the others are not yet: whatever is told next is news to one of them.
+            watched.told = None;
+        }
         watched.state
     }
 
@@ -332,185 +381,5 @@ impl Table {
                 answers: owed.answers,
             });
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const START: Timestamp = Timestamp(1_000_000);
-    const ONE: SessionId = SessionId(1);
-    const OTHER: SessionId = SessionId(2);
-
-    fn at(millis: u64) -> Timestamp {
-        START + Duration::from_millis(millis)
-    }
-
-    fn visible(users: &[UserId]) -> Seen {
-        Seen {
-            visible: users.to_vec(),
-            answers: 1,
-            ..Seen::default()
-        }
-    }
-
-    fn told(user: UserId, state: State, sessions: &[SessionId]) -> Effect {
-        let sessions = sessions.to_vec();
-        Effect::Tell {
-            user,
-            state,
-            sessions,
-        }
-    }
-
-    fn complete(session: SessionId) -> Effect {
-        let limited = Limited::default();
-        Effect::Complete {
-            session,
-            limited,
-            answers: 1,
-        }
-    }
-
-    fn offline(seconds: i64) -> State {
-        State::Offline(Timestamp(seconds))
-    }
-
-    #[test]
-    fn a_person_is_watched_once_and_the_screen_is_complete_when_all_have_come() {
-        let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
-        assert_eq!(table.set(ONE, me, visible(&[user]), START), [Effect::Watch(user)]);
-        assert_eq!(
-            table.says(user, State::Online, None, START),
-            [told(user, State::Online, &[ONE]), complete(ONE)]
-        );
-        // The next one is told what is known.
-        assert_eq!(
-            table.set(OTHER, me, visible(&[user]), START),
-            [told(user, State::Online, &[OTHER]), complete(OTHER)]
-        );
-        assert_eq!(table.remove(ONE), []);
-        assert_eq!(table.remove(OTHER), [Effect::Unwatch(user)]);
-        assert_eq!(table.says(user, State::Online, None, START), []);
-        assert!(table.next_tick().is_none());
-    }
-
-    #[test]
-    fn who_is_not_found_in_time_does_not_hold_up_the_screen() {
-        let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
-        table.set(ONE, me, visible(&[user]), START);
-        assert_eq!(table.next_tick(), Some(START + COMPLETE_WITHIN));
-        assert_eq!(table.tick(None, START + COMPLETE_WITHIN), [complete(ONE)]);
-        let late = at(9_000);
-        assert_eq!(
-            table.says(user, offline(1), None, late),
-            [told(user, offline(1), &[ONE])]
-        );
-    }
-
-    #[test]
-    fn of_many_changes_the_last_is_told_after_a_pause_and_the_same_not_twice() {
-        let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
-        table.set(ONE, me, visible(&[user]), START);
-        table.says(user, State::Online, None, START);
-        for millis in 1..50 {
-            let state = if millis % 2 == 0 {
-                State::Online
-            } else {
-                offline(7)
-            };
-            assert_eq!(table.says(user, state, None, at(millis)), []);
-        }
-        assert_eq!(table.next_tick(), Some(START + PAUSE));
-        assert_eq!(table.tick(None, at(100)), [told(user, offline(7), &[ONE])]);
-        // There and back within the pause is nothing.
-        table.says(user, State::Online, None, at(110));
-        table.says(user, offline(7), None, at(120));
-        assert_eq!(table.tick(None, at(200)), []);
-    }
-
-    #[test]
-    fn the_pause_grows_with_the_watchers_and_under_load() {
-        let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
-        for session in 0..100_000 {
-            table.set(SessionId(session), me, visible(&[user]), START);
-        }
-        table.says(user, State::Online, None, START);
-        table.says(user, offline(1), None, at(1));
-        assert_eq!(table.next_tick(), Some(at(5_000)), "100,000 x 50 us");
-        let slow = Some(Duration::from_secs(10));
-        table.tick(slow, at(5_000));
-        table.says(user, State::Online, slow, at(5_001));
-        assert_eq!(table.next_tick(), Some(at(15_000)));
-    }
-
-    #[test]
-    fn what_becomes_hidden_or_visible_is_told_and_what_stays_is_not() {
-        let (mut table, me) = (Table::default(), UserId::random());
-        let (stays, hides, shows) = (UserId::random(), UserId::random(), UserId::random());
-        let first = Seen {
-            hidden: vec![shows],
-            ..visible(&[stays, hides])
-        };
-        table.set(ONE, me, first, START);
-        table.says(stays, State::Online, None, START);
-        table.says(hides, State::Online, None, START);
-        let again = Seen {
-            visible: vec![stays, shows],
-            hidden: vec![hides],
-            ..Seen::default()
-        };
-        let effects = table.set(ONE, me, again, at(1));
-        assert_eq!(effects.len(), 3, "{effects:?}");
-        for effect in [
-            Effect::Unwatch(hides),
-            told(hides, State::Hidden, &[ONE]),
-            Effect::Watch(shows),
-        ] {
-            assert!(effects.contains(&effect), "{effect:?}");
-        }
-        assert_eq!(
-            table.says(shows, offline(3), None, at(2)),
-            [told(shows, offline(3), &[ONE])]
-        );
-    }
-
-    #[test]
-    fn a_change_of_privacy_concerns_those_who_see_and_those_who_are_seen() {
-        let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
-        table.set(ONE, me, visible(&[user]), START);
-        table.set(OTHER, user, visible(&[]), START);
-        assert_eq!(table.concerned(&[me].into()), [ONE]);
-        let mut both = table.concerned(&[user].into());
-        both.sort();
-        assert_eq!(both, [ONE, OTHER]);
-        assert!(table.concerned(&[UserId::random()].into()).is_empty());
-        assert_eq!(table.asked_for(ONE), Some((me, vec![user])));
-    }
-
-    #[test]
-    fn a_set_that_is_replaced_before_it_is_complete_is_answered_with_the_next() {
-        let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
-        table.set(ONE, me, visible(&[user]), START);
-        let effects = table.set(ONE, me, visible(&[]), START);
-        let answers = effects.iter().filter_map(|effect| match effect {
-            Effect::Complete { answers, .. } => Some(*answers),
-            _ => None,
-        });
-        assert_eq!(answers.collect::<Vec<_>>(), [2]);
-    }
-
-    #[test]
-    fn an_empty_set_ends_all_and_is_answered() {
-        let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
-        table.set(ONE, me, visible(&[user]), START);
-        table.says(user, State::Online, None, START);
-        assert_eq!(
-            table.set(ONE, me, visible(&[]), START),
-            [Effect::Unwatch(user), complete(ONE)]
-        );
-        assert_eq!(table.watches(), 0);
-        assert!(table.next_tick().is_none());
     }
 }

@@ -2,15 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
 use tern_proto::internal::{
     GetStatesRequest, GetStatesResponse, PresenceChanges, UserPresence, WatchRequests,
 };
-use tern_types::UserId;
+use tern_types::{Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
+use tracing::Instrument;
 
 use super::bad_id;
 use crate::activity::Presence;
@@ -27,6 +29,8 @@ const MAX_ASKED: usize = 256;
 const MAX_READ: usize = 1024;
 /// Queries of one stream at a time; while there are so many it takes no new watches.
 const MAX_READS: usize = 4;
+/// A store that is away is asked again after this: nobody waits for it, and others are asking too.
+const READ_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a watch stream wakes up for.
 enum Wake {
@@ -60,7 +64,7 @@ pub fn watch(
                 Wake::Frame(Ok(Some(frame))) => {
                     let unknown = take_requests(&hub, &guard, frame, &mut patience).await?;
                     for users in unknown.chunks(MAX_READ) {
-                        reads.push(read_for(hub.clone(), store.clone(), users.to_vec()));
+                        reads.push(read_for(hub.clone(), store.clone(), users.to_vec(), stop.clone()));
                     }
                 }
                 Wake::Frame(Ok(None) | Err(_)) | Wake::End => break,
@@ -92,15 +96,30 @@ async fn take_requests(
     Ok(guard.watch(&watch))
 }
 
-/// Where the store is away nothing is known of who is not online.
-async fn read_for(hub: Arc<Hub>, store: LastSeen, users: Vec<UserId>) {
-    let read = store.read(&users).await;
+/// Where the store is away nothing is known of who is not online, until it is back.
+async fn read_for(hub: Arc<Hub>, store: LastSeen, users: Vec<UserId>, stop: CancellationToken) {
+    if let Some(found) = read(&store, &users).await {
+        return hub.stored(&users, &found);
+    }
+    hub.stored(&users, &HashMap::new());
+    // On its own: the stream goes on with other people.
+    let again = async move {
+        loop {
+            tokio::time::sleep(READ_AGAIN).await;
+            if let Some(found) = read(&store, &users).await {
+                return hub.stored(&users, &found);
+            }
+        }
+    };
+    tokio::spawn(async move { stop.run_until_cancelled(again).await }.in_current_span());
+}
+
+/// `None`: the store is away.
+async fn read(store: &LastSeen, users: &[UserId]) -> Option<HashMap<UserId, Timestamp>> {
+    let read = store.read(users).await;
     metrics::last_seen("read", read.is_ok(), users.len());
-    let found = read.unwrap_or_else(|error| {
-        tracing::warn!(%error, people = users.len(), "last seen was not read");
-        HashMap::new()
-    });
-    hub.stored(&users, &found);
+    let warn = |error: &sqlx::Error| tracing::warn!(%error, people = users.len(), "last seen was not read");
+    read.inspect_err(warn).ok()
 }
 
 /// Online from memory; of all others one query, in which those who do not exist are left out.
@@ -136,12 +155,9 @@ pub async fn states(
     let stored = if offline.is_empty() {
         HashMap::new()
     } else {
-        let read = store.read(&offline).await;
-        metrics::last_seen("read", read.is_ok(), offline.len());
-        read.map_err(|error| {
-            tracing::warn!(%error, "last seen was not read");
-            Status::unavailable("the store is away")
-        })?
+        // Without a store nothing is known, not even that they exist.
+        let unknown = || offline.iter().map(|user| (*user, Timestamp(0))).collect();
+        read(store, &offline).await.unwrap_or_else(unknown)
     };
     let states = users.iter().zip(known).filter_map(|(user, known)| {
         let presence = match known {

@@ -73,6 +73,27 @@ pub fn resident_kib(pid: i32) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
+/// All threads of the processes as they are now; what they start later inherits from them.
+pub fn threads(watched: &[Watched]) -> Vec<i32> {
+    let all = processes();
+    let pids = watched.iter().flat_map(|process| match process.family {
+        true => family(&all, process.pid),
+        false => vec![process.pid],
+    });
+    let tasks = pids.flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten());
+    tasks
+        .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+fn family(all: &BTreeMap<i32, Process>, pid: i32) -> Vec<i32> {
+    let children = all
+        .iter()
+        .filter(|(child, process)| process.parent == pid && **child != pid);
+    let descendants = children.flat_map(|(child, _)| family(all, *child));
+    std::iter::once(pid).chain(descendants).collect()
+}
+
 /// Every `tern serve` and every Postgres server of this machine: for a platform that somebody else started.
 pub fn find() -> Vec<Watched> {
     let mut found = Vec::new();
@@ -143,11 +164,12 @@ fn parse(stat: &str) -> Option<Process> {
 }
 
 fn ticks_below(all: &BTreeMap<i32, Process>, pid: i32) -> u64 {
-    let own = all.get(&pid).map_or(0, |process| process.ticks);
-    let children = all
+    let family = family(all, pid);
+    family
         .iter()
-        .filter(|(child, process)| process.parent == pid && **child != pid);
-    own + children.map(|(child, _)| ticks_below(all, *child)).sum::<u64>()
+        .filter_map(|pid| all.get(pid))
+        .map(|process| process.ticks)
+        .sum()
 }
 
 #[cfg(test)]

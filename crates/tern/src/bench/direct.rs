@@ -250,7 +250,7 @@ impl Sender {
                     self.held_back += 1;
                 }
                 Heard::Receipt { delivered, .. } => self.delivered = self.delivered.max(delivered),
-                Heard::Entry { .. } | Heard::CaughtUp => {}
+                Heard::Entry { .. } | Heard::CaughtUp | Heard::Presence { .. } | Heard::Watched { .. } => {}
             }
         }
         while let Some(first) = self

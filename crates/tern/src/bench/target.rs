@@ -220,6 +220,11 @@ impl Target {
         spent
     }
 
+    /// It was started here.
+    pub fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// What devices speak, for titles.
     pub fn transport(&self) -> &'static str {
         if self.tls { "TLS" } else { "plain text" }
@@ -244,13 +249,13 @@ impl Target {
 
     /// Resident memory of the gateways together, in KiB.
     pub fn gateway_kib(&self) -> u64 {
-        let gateways = self
-            .watched
-            .iter()
-            .filter(|process| process.name == Role::Gateway.as_str());
-        gateways
-            .filter_map(|process| cost::resident_kib(process.pid))
-            .sum()
+        self.resident_kib(Role::Gateway.as_str())
+    }
+
+    /// Resident memory of all processes of this name together, in KiB.
+    pub fn resident_kib(&self, name: &str) -> u64 {
+        let named = self.watched.iter().filter(|process| process.name == name);
+        named.filter_map(|process| cost::resident_kib(process.pid)).sum()
     }
 
     /// Rows that the gateways' sweeps found: defects. `None` where it cannot be asked.
@@ -260,6 +265,19 @@ impl Target {
             .platform
             .metric_of(Role::Gateway, "tern_gateway_sweep_found_total", &[]);
         Ok(Some(found.await? as u64))
+    }
+
+    /// The highest level that the nodes are at.
+    pub async fn level(&self) -> anyhow::Result<Level> {
+        let Some(own) = &self.own else {
+            return Ok(Level::Nothing);
+        };
+        let labels = [("of", "effect")];
+        let level = own
+            .platform
+            .metric_of(Role::Gateway, "tern_node_shed_level", &labels)
+            .await?;
+        Ok(Level::from_wire(level as u32))
     }
 
     /// What the nodes have given up under load so far.

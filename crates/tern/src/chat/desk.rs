@@ -12,11 +12,14 @@ use std::sync::atomic::AtomicU64;
 
 use anyhow::Context as _;
 use tern_client::{
-    BackEnd, Chat, Client, Entry, Event, EventStream, Mark, Outgoing, QueuedMessage, SendState, To,
+    BackEnd, Chat, Client, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, QueuedMessage,
+    SendState, To,
 };
 use tern_proto::v1::{self, ChatKind};
 use tern_types::{ChatId, RequestId, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
+
+mod seen;
 
 use super::command::{Command, HELP};
 use super::files::Transfer;
@@ -45,6 +48,12 @@ pub enum Update {
         members: Vec<UserId>,
     },
     Names(HashMap<UserId, String>),
+    /// Whom an own message reached.
+    Reached {
+        chat: ChatId,
+        seq: Seq,
+        receipts: MessageReceipts,
+    },
     /// To show this chat now.
     Open(ChatId),
     /// A file is further on its way, or is not any more.
@@ -131,6 +140,9 @@ impl Desk {
             Update::Names(names) => {
                 self.names_asked = false;
                 self.view.set_names(names.clone());
+            }
+            Update::Reached { chat, seq, receipts } => {
+                self.notice(self.view.reached(*chat, *seq, receipts));
             }
             Update::Open(chat) => self.open(*chat),
             Update::Transfer(id, transfer) => self.view.set_transfer(*id, transfer.clone()),
@@ -299,6 +311,7 @@ impl Desk {
             Command::Save { message, to } => self.save_files(message, to),
             Command::Forward { message, to } => self.forward_files(message, &to),
             Command::Who => self.who(),
+            Command::Info(nth) => self.info(nth),
             Command::Chats => self.list(),
             Command::Help => return Outcome::Help,
             Command::Quit => return Outcome::Quit,

@@ -1,8 +1,10 @@
 //! Chats, timelines and ticks as they are to be shown. Pure: events and answers go in, lines come out.
 //!
-//! - `presence`: who is online, and was last seen when; the rest here
+//! - `presence`: who is online, and was last seen when
+//! - [`reach`]: whom own messages reached, and who writes
 
 mod presence;
+mod reach;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -48,6 +50,8 @@ pub struct Room {
     queued: Vec<QueuedMessage>,
     pub marks: HashMap<UserId, Mark>,
     pub members: BTreeSet<UserId>,
+    /// Who writes at the moment.
+    pub typing: BTreeSet<UserId>,
     /// Nothing older is at the server.
     pub complete: bool,
     /// What was unread when the chat was opened begins here.
@@ -114,6 +118,15 @@ impl View {
             Event::Receipt { chat, user, mark } => {
                 self.see(*user);
                 self.room(*chat).marks.insert(*user, *mark);
+            }
+            Event::Typing { chat, user, typing } => {
+                self.see(*user);
+                let room = self.room(*chat);
+                if *typing {
+                    room.typing.insert(*user);
+                } else {
+                    room.typing.remove(user);
+                }
             }
             Event::Connected { gateway, .. } => {
                 self.connection = Connection::Connected {
@@ -391,35 +404,6 @@ impl View {
         } else {
             Tick::Sent
         }
-    }
-
-    /// Who got and who read the last own message: a line below it, in groups.
-    pub fn details(&self, chat: ChatId) -> Option<(Seq, String)> {
-        let room = self.rooms.get(&chat)?;
-        let group = room
-            .chat
-            .as_ref()
-            .is_some_and(|chat| chat.kind == ChatKind::Group);
-        let own = |entry: &&Entry| entry.sender == Some(self.me) && entry.message().is_some();
-        let seq = room.entries.values().rev().find(own).filter(|_| group)?.seq;
-        let mut read = Vec::new();
-        let mut delivered = Vec::new();
-        for (user, mark) in &room.marks {
-            if mark.read >= seq {
-                read.push(self.name(*user));
-            } else if mark.delivered >= seq {
-                delivered.push(self.name(*user));
-            }
-        }
-        let part = |what: &str, mut names: Vec<String>| {
-            names.sort();
-            (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
-        };
-        let parts: Vec<String> = [part("read by", read), part("delivered to", delivered)]
-            .into_iter()
-            .flatten()
-            .collect();
-        (!parts.is_empty()).then(|| (seq, parts.join(" · ")))
     }
 
     /// What an entry that is no message tells.

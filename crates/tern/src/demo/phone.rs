@@ -22,6 +22,7 @@ pub struct Heard {
     pub sends: HashMap<RequestId, Vec<(Instant, SendState)>>,
     pub receipts: Vec<(Instant, ChatId, UserId, Mark)>,
     pub presences: HashMap<UserId, (Instant, Presence)>,
+    pub typing: HashMap<(ChatId, UserId), (Instant, bool)>,
     pub unread: HashMap<ChatId, (u32, Seq)>,
     pub connected: Option<(Instant, String)>,
     pub caught_up: Option<Instant>,
@@ -231,6 +232,7 @@ impl Heard {
             Event::CaughtUp => self.caught_up = Some(at),
             Event::Stopped(reason) => self.stopped = Some(reason),
             Event::Presence { user, presence } => drop(self.presences.insert(user, (at, presence))),
+            Event::Typing { chat, user, typing } => drop(self.typing.insert((chat, user), (at, typing))),
             Event::Watching { .. } | Event::Disconnected { .. } | Event::Skipped { .. } | Event::Reset => {}
         }
     }

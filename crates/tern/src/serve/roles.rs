@@ -52,9 +52,9 @@ impl Roles {
             .collect()
     }
 
-    /// Whether any of them keeps something in Postgres.
+    /// Whether any of them does nothing without Postgres. Presence goes on while it is away.
     pub fn need_postgres(&self) -> bool {
-        self.chat.is_some() || self.accounts.is_some() || self.media.is_some() || self.presence.is_some()
+        self.chat.is_some() || self.accounts.is_some() || self.media.is_some()
     }
 
     /// Starts them: who is asked before who asks.

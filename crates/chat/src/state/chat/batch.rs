@@ -140,6 +140,8 @@ impl Chat {
             };
             let (sender, request) = (entry.new.sender, entry.new.request);
             self.recent.insert(sender, request, Known::Placed(placed));
+            self.authors.push(entry.seq, sender);
+            self.typists.wrote(sender, entry.sent_at);
             if let Some(member) = self.members.get_mut(&entry.new.sender) {
                 member.last_sent = entry.seq;
             }
@@ -221,6 +223,7 @@ impl Chat {
                         content: content::of_change(change.actor, &action),
                         trace: None,
                         arrived: None,
+                        read_receipts_off: false,
                     };
                     Ok(Some((Arc::new(new), Some(action))))
                 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, TraceContext, UserId};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, Timestamp, TraceContext, UserId};
 
 use crate::state::chat::{Batch, Snapshot};
 use crate::state::entry::{Entry, NewEntry};
@@ -41,10 +41,19 @@ pub enum Event {
         from: Seq,
         seq: Seq,
     },
+    /// `off`: the user turned read receipts off.
     Read {
         chat: ChatId,
         user: UserId,
         seq: Seq,
+        off: bool,
+    },
+    /// Somebody writes, or stopped; dropped where it would have to wait. `at`: when it came.
+    Typing {
+        chat: ChatId,
+        user: UserId,
+        stopped: bool,
+        at: Timestamp,
     },
     /// Two people have blocked or unblocked each other: their direct chat is loaded anew, and `origin` told when it is.
     BlocksChanged {
@@ -120,6 +129,7 @@ pub enum Effect {
 pub enum Pushed {
     Entry(Entry),
     Receipt { user: UserId, mark: Watermark },
+    Typing { user: UserId, stopped: bool },
 }
 
 /// One thing for the writer.
@@ -132,7 +142,17 @@ pub enum Job {
     Settle(Vec<SettleChat>),
     /// Delete the unsettled rows up to each seq.
     Close(Vec<(ChatId, Seq)>),
-    Reads(Vec<(ChatId, UserId, Seq)>),
+    Reads(Vec<ReadMark>),
+}
+
+/// A read mark to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadMark {
+    pub chat: ChatId,
+    pub user: UserId,
+    pub seq: Seq,
+    /// Read receipts were off when it was made.
+    pub off: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -181,7 +201,7 @@ pub enum JobDone {
         closed: bool,
     },
     Reads {
-        reads: Vec<(ChatId, UserId, Seq)>,
+        reads: Vec<ReadMark>,
         written: bool,
     },
 }

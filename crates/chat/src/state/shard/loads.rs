@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tern_types::{ChatId, Seq, Slot, Timestamp, UserId};
 
+use super::Loads;
 use super::commands::MAX_WAITING;
 use super::event::{Effect, Event, LoadError};
 use super::{SETTLE_AFTER, ShardState, schedule};
@@ -40,6 +41,7 @@ impl ShardState {
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
+        self.loads.under_way = self.loads.under_way.saturating_sub(1);
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };
@@ -71,7 +73,7 @@ impl ShardState {
         };
         let answers = chat.refuse_all(&refusal);
         self.answer(answers, out);
-        self.chats.remove(&id);
+        self.forget(id, out);
         self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
     }
 
@@ -134,9 +136,15 @@ impl ShardState {
             }
             let answers = chat.answer_all(&Outcome::NotOwner);
             self.answer(answers, out);
-            self.chats.remove(&id);
+            self.forget(id, out);
             self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
         }
+    }
+
+    /// The chat leaves memory. What rose in it was not told yet; nobody else would.
+    pub(super) fn forget(&mut self, id: ChatId, out: &mut Vec<Effect>) {
+        self.tell_receipts(id, out);
+        self.chats.remove(&id);
     }
 
     pub(super) fn forget_idle(&mut self, now: Timestamp) {
@@ -152,24 +160,24 @@ impl ShardState {
     }
 }
 
-fn load_new(loads: &mut u64, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) -> Chat {
+fn load_new(loads: &mut Loads, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) -> Chat {
     let mut chat = Chat::loading(id, now);
     load(loads, &mut chat, None, out);
     chat
 }
 
-/// `loads`: how many the shard has begun.
 pub(super) fn load(
-    loads: &mut u64,
+    loads: &mut Loads,
     chat: &mut Chat,
     create: Option<(UserId, UserId)>,
     out: &mut Vec<Effect>,
 ) {
-    *loads += 1;
-    chat.load_begins(*loads, create);
+    loads.begun += 1;
+    loads.under_way += 1;
+    chat.load_begins(loads.begun, create);
     out.push(Effect::Load {
         chat: chat.id,
-        number: *loads,
+        number: loads.begun,
         create: chat.create,
         requests: chat.requests(),
     });

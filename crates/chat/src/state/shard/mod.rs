@@ -5,15 +5,19 @@
 //! - [`event`]: events, effects, jobs
 //! - [`commands`]: sends, changes, acknowledgements, read marks
 //! - [`jobs`], [`results`]: what the writer does, and what follows
+//! - [`receipts`]: who is told of watermarks, and when
+//! - [`typing`]: who is told that somebody writes
 //! - [`loads`]: chats come into memory and leave it
 
 mod commands;
 pub mod event;
 mod jobs;
 mod loads;
+mod receipts;
 mod results;
 #[cfg(test)]
 mod tests;
+mod typing;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -25,13 +29,34 @@ use crate::state::chat::{Batch, Chat, Command, Stage};
 use crate::state::receipts::Watermark;
 use crate::state::{Origin, Outcome};
 
-pub use event::{AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, LoadError, Pushed, SettleChat};
+pub use event::{
+    AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, LoadError, Pushed, ReadMark, SettleChat,
+};
+pub use receipts::GATHER_RECEIPTS;
+pub use typing::DropReason;
+
+use typing::Typing;
 
 /// From a chat's first unsettled commit to its settle: a device in reach acknowledges well within it.
 pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
-/// Milliseconds. Settles are due at multiples of it, so that those of a calm platform share a statement: one of a single chat costs as
-/// much as one of twenty, several times a commit.
+/// Milliseconds. Settles are due at multiples of it, so that those of a calm platform share a statement: one for twenty chats
+/// costs Postgres twice what one for a single chat costs, and that four times a commit.
 const SETTLE_TOGETHER: i64 = 100;
+
+/// What happened since it was asked last: for metrics.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Watermarks that rose.
+    pub risen: u64,
+    /// Of those, put off for load.
+    pub deferred: u64,
+    /// Receipts pushed, one for each user that is told.
+    pub receipts: u64,
+    /// Typing passed on.
+    pub typing: u64,
+    /// Typing dropped, by [`DropReason`].
+    pub typing_dropped: [u64; DropReason::ALL.len()],
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -48,14 +73,27 @@ pub struct ShardState {
     settle_due: BTreeSet<(Timestamp, ChatId)>,
     acks: Vec<AckWrite>,
     closes: Vec<(ChatId, Seq)>,
-    reads: IdMap<(ChatId, UserId), Seq>,
+    /// How far each has read, and whether read receipts were off then.
+    reads: IdMap<(ChatId, UserId), (Seq, bool)>,
     reads_due: Option<Timestamp>,
+    /// Direct chats in which a watermark rose.
     risen: IdSet<ChatId>,
+    /// Groups in which one did, and when it is told.
+    receipts_due: BTreeSet<(Timestamp, ChatId)>,
+    /// For load.
+    defers_delivered: bool,
+    counts: Counts,
     busy: bool,
     last_was_commit: bool,
     swept_at: Timestamp,
-    /// Loads begun so far.
-    loads: u64,
+    loads: Loads,
+}
+
+#[derive(Debug, Default)]
+struct Loads {
+    /// So far: each has a number.
+    begun: u64,
+    under_way: usize,
 }
 
 impl ShardState {
@@ -66,6 +104,11 @@ impl ShardState {
     /// Commands without an answer yet.
     pub fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// What happened since the last call.
+    pub fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
     }
 
     /// Nothing is under way that the store or a client waits for.
@@ -111,7 +154,7 @@ impl ShardState {
                     device,
                     seq,
                 };
-                self.ack(ack, write, out);
+                self.ack(ack, write, now, out);
             }
             Event::Delivered {
                 chat,
@@ -119,7 +162,23 @@ impl ShardState {
                 from,
                 seq,
             } => self.delivered(chat, user, from, seq, now, out),
-            Event::Read { chat, user, seq } => self.read(chat, user, seq, now, out),
+            Event::Read { chat, user, seq, off } => {
+                self.read(ReadMark { chat, user, seq, off }, now, out);
+            }
+            Event::Typing {
+                chat,
+                user,
+                stopped,
+                at,
+            } => {
+                let typing = Typing {
+                    chat,
+                    user,
+                    stopped,
+                    at,
+                };
+                self.typing(typing, now, out);
+            }
             Event::BlocksChanged { origin, chat } => self.blocks_changed(origin, chat, out),
             Event::Loaded { chat, number, result } => self.loaded(chat, number, result, now, out),
             Event::JobDone(done) => self.job_done(done, now, out),
@@ -140,37 +199,12 @@ impl ShardState {
         )
     }
 
-    /// Receipts that rose since the last call, each once.
-    pub fn flush_receipts(&mut self, out: &mut Vec<Effect>) {
-        for id in self.risen.drain() {
-            let Some(chat) = self.chats.get_mut(&id) else {
-                continue;
-            };
-            for risen in chat.receipts.take_risen() {
-                let users = chat.told_of(risen.user, risen.since, risen.marked);
-                if !users.is_empty() {
-                    let what = Pushed::Receipt {
-                        user: risen.user,
-                        mark: risen.mark,
-                    };
-                    out.push(Effect::Push {
-                        chat: id,
-                        users,
-                        except: Vec::new(),
-                        what,
-                    });
-                }
-            }
-        }
-    }
-
-    /// When [`Event::Tick`] and [`Self::next_job`] are due although nothing happens.
+    /// When [`Event::Tick`], [`Self::flush_receipts`] and [`Self::next_job`] are due although nothing happens.
     pub fn next_wake(&self) -> Option<Timestamp> {
-        if self.busy {
-            return None;
-        }
+        let receipts = self.receipts_due.first().map(|(at, _)| *at);
         let settle = self.settle_due.first().map(|(at, _)| *at);
-        [settle, self.reads_due].into_iter().flatten().min()
+        let jobs = [settle, self.reads_due].into_iter().flatten();
+        jobs.filter(|_| !self.busy).chain(receipts).min()
     }
 
     fn mark_due(&mut self, id: ChatId) {

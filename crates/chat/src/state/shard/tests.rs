@@ -1,6 +1,8 @@
 //! Rules that the shard's state keeps by the order of what it does.
 
 mod blocks;
+mod receipts;
+mod typing;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,36 +55,13 @@ impl Shard {
 
     /// The two in an empty chat.
     fn snapshot(&self) -> Snapshot {
-        let member = |user| {
-            (
-                user,
-                Member {
-                    role: Role::Member,
-                    joined: Seq(1),
-                    last_sent: Seq::ZERO,
-                },
-                Watermark::default(),
-            )
-        };
-        Snapshot {
-            kind: ChatKind::Direct,
-            title: String::new(),
-            key: ChatKey(Arc::new([0; 32])),
-            head: Seq::ZERO,
-            ordinal: 0,
-            members: self.people.map(member).to_vec(),
-            unsettled: None,
-            placed: Vec::new(),
-            looked_up: Vec::new(),
-            blocked: false,
-            last_sent_at: START,
-        }
+        snapshot(ChatKind::Direct, &self.people)
     }
 
     fn tell(&mut self, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.state.apply(event, self.now, &mut effects);
-        self.state.flush_receipts(&mut effects);
+        self.state.flush_receipts(self.now, &mut effects);
         effects
     }
 
@@ -106,6 +85,7 @@ impl Shard {
             media,
             trace: None,
             arrived: None,
+            read_receipts_off: false,
             kind: EntryKind::Message,
             sender: self.people[0],
             device: DeviceId::BACK_END,
@@ -177,6 +157,31 @@ fn load_number(effects: &[Effect]) -> u64 {
     match effects {
         [Effect::Load { number, .. }] => *number,
         _ => panic!("no load: {effects:?}"),
+    }
+}
+
+/// An empty chat of these.
+fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
+    let member = |user: &UserId| {
+        let member = Member {
+            role: Role::Member,
+            joined: Seq(1),
+            last_sent: Seq::ZERO,
+        };
+        (*user, member, Watermark::default())
+    };
+    Snapshot {
+        kind,
+        title: String::new(),
+        key: ChatKey(Arc::new([0; 32])),
+        head: Seq::ZERO,
+        ordinal: 0,
+        members: people.iter().map(member).collect(),
+        unsettled: None,
+        placed: Vec::new(),
+        looked_up: Vec::new(),
+        blocked: false,
+        last_sent_at: START,
     }
 }
 

@@ -56,6 +56,7 @@ pub fn message(from: &Device) -> NewEntry {
         media: Vec::new(),
         trace: None,
         arrived: None,
+        read_receipts_off: false,
         kind: EntryKind::Message,
         sender: from.user,
         device: from.id,

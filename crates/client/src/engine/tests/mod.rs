@@ -6,6 +6,7 @@ mod reading;
 mod sends;
 mod stream;
 mod tokens;
+mod typing;
 
 use std::time::Duration;
 

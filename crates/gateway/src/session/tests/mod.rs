@@ -6,7 +6,9 @@ mod duties;
 mod lifecycle;
 mod opening;
 mod presence;
+mod read_receipts;
 mod sends;
+mod typing;
 
 use std::time::Duration;
 
@@ -55,6 +57,7 @@ fn inbox() -> Inbox {
         active: true,
         rows: Vec::new(),
         store_epoch: "epoch".into(),
+        read_receipts_off: false,
     }
 }
 

@@ -6,7 +6,7 @@ use tern_proto::v1::{WatchErrorCode, server_event::Event as Kind};
 use tern_types::UserId;
 
 use super::{Talk, ack, live, talk};
-use crate::session::{Effect, Event, Item};
+use crate::session::{Effect, Event, Item, Mail};
 
 fn active(active: bool) -> Item {
     Item::SetActive { active }
@@ -15,7 +15,11 @@ fn active(active: bool) -> Item {
 /// The signs that presence gets, as seconds since the start.
 fn signs(talk: &Talk) -> Vec<(bool, u64)> {
     let signs = talk.wants.iter().filter_map(|effect| match effect {
-        Effect::Sign { active, at } => Some((*active, at.since(super::START).as_secs())),
+        Effect::Sign {
+            active,
+            at,
+            tell: true,
+        } => Some((*active, at.since(super::START).as_secs())),
         _ => None,
     });
     signs.collect()
@@ -37,6 +41,32 @@ fn activity_is_told_at_once_when_it_changes_and_not_more_often_than_it_matters()
         .iter()
         .filter(|kind| matches!(kind, Kind::HeartbeatAck(_)));
     assert_eq!(answers.count(), 2, "changes are answered, repetitions are not");
+}
+
+#[test]
+fn each_sign_is_kept_for_the_sessions_end_and_the_first_waits_for_the_devices_inbox() {
+    let token = Ok(talk().identity);
+    let open = Item::Open {
+        token,
+        client_version: String::new(),
+        active: true,
+    };
+    let mut talk = talk().item(open);
+    let kept = |talk: &Talk| {
+        let signs = talk.wants.iter().filter_map(|effect| match effect {
+            Effect::Sign { at, .. } => Some(at.since(super::START).as_secs()),
+            _ => None,
+        });
+        signs.collect::<Vec<u64>>()
+    };
+    assert!(kept(&talk).is_empty(), "the device may have been revoked");
+    talk = talk
+        .tell(Event::Announced)
+        .tell(Event::Mail(Mail::Inbox(super::inbox())));
+    for _ in 0..3 {
+        talk = talk.wait(Duration::from_secs(1)).item(active(true));
+    }
+    assert_eq!((kept(&talk), signs(&talk)), (vec![0, 1, 2, 3], vec![(true, 0)]));
 }
 
 #[test]

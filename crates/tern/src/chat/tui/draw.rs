@@ -277,6 +277,10 @@ fn input(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) {
     );
     let column = u16::try_from(at).unwrap_or(0).saturating_add(2);
     frame.set_cursor_position(Position::new(line.x.saturating_add(column), line.y));
+    let typing = view.open.and_then(|chat| view.typing(chat));
+    if let (None, Some(text)) = (&screen.notice, &typing) {
+        frame.render_widget(Paragraph::new(Span::raw(text.as_str()).dim().italic()), notice);
+    }
     if let Some((text, _)) = &screen.notice {
         let style = Style::new().fg(Color::Yellow);
         frame.render_widget(

@@ -134,8 +134,60 @@ fn in_a_group_ticks_wait_for_everybody_and_details_say_who() {
     assert_eq!(tick(&view), Some(Tick::Delivered));
     assert_eq!(
         view.details(CHAT),
-        Some((Seq(1), "read by Bob · delivered to Carol".to_owned()))
+        Some((Seq(1), "read by 1 of 2 (Bob) · delivered to Carol".to_owned()))
     );
+}
+
+#[test]
+fn in_a_large_group_readers_are_counted() {
+    let mut view = view(41);
+    view.add(said(1, user(1), "hi"));
+    for reader in 2..14 {
+        receipt(&mut view, reader, 1, 1);
+    }
+    for other in 14..24 {
+        receipt(&mut view, other, 1, 0);
+    }
+    let details = view.details(CHAT);
+    assert_eq!(
+        details,
+        Some((Seq(1), "read by 12 of 40 · delivered to 10 more".to_owned()))
+    );
+}
+
+#[test]
+fn whom_a_message_reached_is_said_name_by_name() {
+    let mut view = view(4);
+    for (seq, sender, text) in [(1, 1, "first"), (2, 2, "theirs"), (3, 1, "second")] {
+        view.add(said(seq, user(sender), text));
+    }
+    assert_eq!(view.own_message(CHAT, 1), Some(Seq(3)));
+    assert_eq!(view.own_message(CHAT, 2), Some(Seq(1)));
+    assert_eq!(
+        (view.own_message(CHAT, 3), view.own_message(CHAT, 0)),
+        (None, None)
+    );
+    let receipts = tern_client::MessageReceipts {
+        read: vec![user(2)],
+        delivered: Vec::new(),
+        waiting: vec![user(3)],
+    };
+    let text = view.reached(CHAT, Seq(1), &receipts);
+    assert_eq!(text, "“first”: read by 1 of 2 · read: Bob · not yet: Carol");
+}
+
+#[test]
+fn who_writes_is_said_until_they_do_no_more() {
+    let mut view = view(4);
+    let mut typing = |number, typing| {
+        let (chat, user) = (CHAT, user(number));
+        view.apply(&Event::Typing { chat, user, typing }, NOW);
+        view.typing(CHAT)
+    };
+    assert_eq!(typing(2, true).as_deref(), Some("Bob is typing …"));
+    assert_eq!(typing(3, true).as_deref(), Some("Bob, Carol are typing …"));
+    assert_eq!(typing(4, true).as_deref(), Some("3 people are typing …"));
+    assert_eq!((typing(4, false), typing(3, false), typing(2, false)).2, None);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use tern_client::Presence;
 use tern_proto::v1::SendErrorCode;
 
-use crate::demo::phone::Phone;
+use crate::demo::phone::{Heard, Phone};
 use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;
 use crate::demo::talk::say;
@@ -34,7 +34,23 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
             report.latency(took)
         ));
     }
-    report.checked("Alice saw Bob come and go, and nothing of Carol");
+    let chat = stage.direct();
+    for (typing, what) in [(true, "is writing …"), (false, "has stopped")] {
+        let began = Instant::now();
+        if typing {
+            bob.client()?.typing(chat).await?;
+        } else {
+            bob.client()?.stopped_typing(chat).await?;
+        }
+        let find = |heard: &Heard| {
+            let newest = heard.typing.get(&(chat, bob.user))?;
+            (newest.1 == typing).then_some(newest.0)
+        };
+        let at = alice.until("is told whether Bob writes", find).await?;
+        let took = at.saturating_duration_since(began);
+        report.note(&format!("{} {what} {}", report.name("Bob"), report.latency(took)));
+    }
+    report.checked("Alice saw Bob come, write and go, and nothing of Carol");
 
     bob.client()?.block(carol.user).await?;
     let request = carol.client()?.send(bob.user, "Bob? It is me, Carol").await?;
@@ -60,7 +76,7 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
 /// When the watcher was told so.
 async fn shows(watcher: &Phone, of: &Phone, what: impl Fn(Presence) -> bool) -> anyhow::Result<Instant> {
     let user = of.user;
-    let find = |heard: &crate::demo::phone::Heard| {
+    let find = |heard: &Heard| {
         let newest = heard.presences.get(&user)?;
         what(newest.1).then_some(newest.0)
     };

@@ -51,6 +51,7 @@ impl Shard {
 
 fn entry(sender: UserId, request: RequestId) -> NewEntry {
     NewEntry {
+        read_receipts_off: false,
         media: Vec::new(),
         arrived: None,
         trace: None,
