@@ -132,6 +132,7 @@ fn empty(people: [UserId; 2]) -> Snapshot {
     Snapshot {
         kind: ChatKind::Direct,
         title: String::new(),
+        picture: None,
         key: ChatKey(Arc::new([0; 32])),
         head: Seq::ZERO,
         ordinal: 0,

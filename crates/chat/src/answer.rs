@@ -107,7 +107,8 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
         Refusal::NotAGroup => ErrorReason::NotAGroup,
         Refusal::GroupFull => ErrorReason::GroupFull,
         Refusal::LastOwner => ErrorReason::LastOwner,
-        Refusal::Invalid(_) | Refusal::MediaTicket => ErrorReason::InvalidField,
+        Refusal::Invalid(_) => ErrorReason::InvalidField,
+        Refusal::MediaTicket => ErrorReason::MediaTicket,
         Refusal::TooLarge(_) => ErrorReason::TooLarge,
         Refusal::Unavailable { .. } => ErrorReason::Unavailable,
     };

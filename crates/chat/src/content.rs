@@ -26,6 +26,9 @@ pub fn of_change(actor: UserId, action: &Action) -> Bytes {
             role: role_to_wire(*role).into(),
         }),
         Action::SetTitle(title) => Content::ChatUpdated(v1::ChatUpdated { title: title.clone() }),
+        Action::SetPicture(picture) => Content::ChatPictureChanged(v1::ChatPictureChanged {
+            media_id: picture.map_or_else(String::new, |picture| picture.media.to_string()),
+        }),
     })
 }
 

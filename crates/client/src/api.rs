@@ -65,6 +65,7 @@ calls! {
     /// One page.
     chats_client::ChatsClient.list_chats(ListChatsRequest) -> ListChatsResponse;
     chats_client::ChatsClient.update_chat(UpdateChatRequest) -> UpdateChatResponse;
+    chats_client::ChatsClient.set_chat_picture(SetChatPictureRequest) -> SetChatPictureResponse;
     chats_client::ChatsClient.add_members(AddMembersRequest) -> AddMembersResponse;
     chats_client::ChatsClient.remove_member(RemoveMemberRequest) -> RemoveMemberResponse;
     chats_client::ChatsClient.leave_chat(LeaveChatRequest) -> LeaveChatResponse;
@@ -83,6 +84,7 @@ calls! {
     media_client::MediaClient.finalize_upload(FinalizeUploadRequest) -> FinalizeUploadResponse;
     media_client::MediaClient.get_download(GetDownloadRequest) -> GetDownloadResponse;
     media_client::MediaClient.forward_media(ForwardMediaRequest) -> ForwardMediaResponse;
+    media_client::MediaClient.set_user_picture(SetUserPictureRequest) -> SetUserPictureResponse;
     inbox_client::InboxClient.fetch(FetchRequest) -> FetchResponse;
     inbox_client::InboxClient.ack(AckRequest) -> AckResponse;
     users_client::UsersClient.create_user(CreateUserRequest) -> CreateUserResponse;

@@ -38,7 +38,7 @@ pub use backend::BackEnd;
 pub use client::{Client, EventStream};
 pub use config::{ClientConfig, StoreLocation, Tls};
 pub use error::{CallError, ClientError};
-pub use media::{Attachment, MediaError, Progress};
+pub use media::{Attachment, MediaError, PictureOf, Progress};
 pub use model::{
     Chat, Credentials, Entry, Event, FailureCode, Mark, MessageReceipts, Outgoing, Presence, QueuedMessage,
     SendState, StopReason, To,

@@ -10,11 +10,13 @@
 //! - [`cipher`]: pieces of AES-256-GCM, the hashes of the parts; pure
 //! - [`plan`]: an upload as the store remembers it
 //! - [`upload`], [`download`]: the transfers
+//! - [`picture`]: of people and groups: small, and not encrypted
 //! - [`http`]: requests to the object store
 
 pub(crate) mod cipher;
 mod download;
 mod http;
+mod picture;
 pub(crate) mod plan;
 mod upload;
 
@@ -30,6 +32,7 @@ use crate::error::{CallError, ClientError};
 use crate::model::{Entry, FailureCode, Outgoing, QueuedMessage, SendState, To};
 
 pub use http::Http;
+pub use picture::PictureOf;
 
 /// How far a transfer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +66,7 @@ pub enum MediaError {
     Store(String),
     #[error("the file was changed while it was uploaded")]
     Changed,
-    #[error("a file of more than 2 GiB cannot be sent")]
+    #[error("too large: a file has at most 2 GiB, a picture 16 MiB")]
     TooLarge,
     /// What came is not what was sent: nothing of it is kept.
     #[error("what came is not the file that was sent: {0}")]

@@ -89,6 +89,9 @@ impl Collector {
             }
         }
         round.condemned = self.store.condemn(ticketed_before(now), now, BATCH).await?;
+        for upload in self.store.done_in_parts(now - UPLOAD_TTL, BATCH).await? {
+            ended(self.tidy(&upload).await)?;
+        }
         self.store.forget_done(now - UPLOAD_TTL, BATCH).await?;
         self.store.forget_usage(now - USAGE_KEPT).await?;
         count(&round);
@@ -97,14 +100,24 @@ impl Collector {
 
     /// Nobody can write to the upload's key any more.
     async fn clean(&self, upload: &Upload) -> Result<(), ApiError> {
-        let key = &upload.object_key;
         if upload.declared.is_multipart() {
-            for multipart in self.multiparts(upload).await? {
-                self.s3.abort(key, &multipart).await?;
-            }
+            self.abort(upload).await?;
         }
-        self.s3.delete(key).await?;
+        self.s3.delete(&upload.object_key).await?;
         Ok(self.store.cleaned(upload.id, upload.state).await?)
+    }
+
+    /// Its object stays; what was begun beside it goes.
+    async fn tidy(&self, upload: &Upload) -> Result<(), ApiError> {
+        self.abort(upload).await?;
+        Ok(self.store.forget_in_parts(upload.id).await?)
+    }
+
+    async fn abort(&self, upload: &Upload) -> Result<(), S3Error> {
+        for multipart in self.multiparts(upload).await? {
+            self.s3.abort(&upload.object_key, &multipart).await?;
+        }
+        Ok(())
     }
 
     /// Those of the key, one that nobody wrote down too. A store that does not list them has the one that was.

@@ -88,7 +88,7 @@ impl MediaApi for Service {
         self.run(async {
             let (metadata, _, get) = request.into_parts();
             let user = person(&metadata, &get.acting_user_id, Scope::MediaRead)?;
-            let (media, through) = door(&get.media_id, &get.chat_id)?;
+            let (media, through) = door(&get.media_id, &get.chat_id, &get.user_id)?;
             let download = self
                 .media
                 .download(user, media, through, Timestamp::now())
@@ -98,6 +98,7 @@ impl MediaApi for Service {
                 url_expires_at_ms: download.ends_at.0,
                 length: download.media.length,
                 content_type: download.media.content_type,
+                sha256: download.media.content_id.into(),
             })
         })
         .await
@@ -110,11 +111,25 @@ impl MediaApi for Service {
         self.run(async {
             let (metadata, _, forward) = request.into_parts();
             let user = person(&metadata, &forward.acting_user_id, Scope::MediaWrite)?;
-            let (media, through) = door(&forward.media_id, &forward.chat_id)?;
+            let (media, through) = door(&forward.media_id, &forward.chat_id, "")?;
             let ticket = self.media.forward(user, media, through, Timestamp::now()).await?;
             Ok(v1::ForwardMediaResponse {
                 ticket: Some(ticket_message(ticket)),
             })
+        })
+        .await
+    }
+
+    async fn set_user_picture(
+        &self,
+        request: Request<v1::SetUserPictureRequest>,
+    ) -> Result<Response<v1::SetUserPictureResponse>, Status> {
+        self.run(async {
+            let (metadata, _, set) = request.into_parts();
+            let user = person(&metadata, &set.acting_user_id, Scope::MediaWrite)?;
+            let media = parse::optional_id("media_id", &set.media_id)?;
+            self.media.set_picture(user, media, Timestamp::now()).await?;
+            Ok(v1::SetUserPictureResponse {})
         })
         .await
     }
@@ -137,10 +152,17 @@ fn person(metadata: &MetadataMap, acting_user_id: &str, scope: Scope) -> Result<
     }
 }
 
-fn door(media_id: &str, chat_id: &str) -> Result<(MediaId, Through), ApiError> {
-    let chat: Option<ChatId> = parse::optional_id("chat_id", chat_id)?;
+fn door(media_id: &str, chat_id: &str, user_id: &str) -> Result<(MediaId, Through), ApiError> {
     let media = parse::id("media_id", media_id)?;
-    Ok((media, chat.map_or(Through::OwnUpload, Through::Chat)))
+    let chat: Option<ChatId> = parse::optional_id("chat_id", chat_id)?;
+    let user: Option<UserId> = parse::optional_id("user_id", user_id)?;
+    let through = match (chat, user) {
+        (Some(chat), None) => Through::Chat(chat),
+        (None, Some(user)) => Through::PictureOf(user),
+        (None, None) => Through::OwnUpload,
+        (Some(_), Some(_)) => return Err(ApiError::invalid("user_id", "or chat_id, not both")),
+    };
+    Ok((media, through))
 }
 
 fn ticket_message(ticket: Ticket) -> v1::MediaTicket {

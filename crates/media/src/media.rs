@@ -4,6 +4,7 @@
 use tern_node::ticket::Tickets;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
+use tern_types::limits::MEDIA_PART_BYTES;
 use tern_types::{MediaId, RequestId, Timestamp, UploadId, UserId};
 use uuid::Uuid;
 
@@ -294,6 +295,30 @@ impl Media {
         let ticket = self.ticket(media.id, user, now).await?;
         metrics::forward();
         ticket.ok_or_else(media_not_found)
+    }
+
+    /// Makes an upload of the user's own their picture; `None`: they have none any more.
+    pub async fn set_picture(
+        &self,
+        user: UserId,
+        media: Option<MediaId>,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let Some(media) = media else {
+            return Ok(self.store.remove_picture(user).await?);
+        };
+        let found = self.store.readable(user, media, Through::OwnUpload).await?;
+        let found = found.ok_or_else(media_not_found)?;
+        if found.length > MEDIA_PART_BYTES || !found.content_type.starts_with("image/") {
+            return Err(ApiError::invalid(
+                "media_id",
+                "must be an image of at most 16 MiB",
+            ));
+        }
+        if !self.store.set_picture(user, media, now).await? {
+            return Err(media_not_found());
+        }
+        Ok(())
     }
 
     /// `None`: the media is being collected.

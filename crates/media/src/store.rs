@@ -4,12 +4,14 @@
 //!
 //! - [`uploads`]: uploads from their beginning to what they became
 //! - [`access`]: who may download and forward
+//! - [`pictures`]: of people
 //! - [`collect`]: what nothing refers to any more
 //! - [`error`]: what a failed statement means for the caller
 
 pub mod access;
 pub mod collect;
 pub mod error;
+pub mod pictures;
 pub mod uploads;
 
 use sqlx::PgPool;
@@ -31,6 +33,8 @@ pub struct Media {
     pub length: u64,
     pub content_type: String,
     pub object_key: String,
+    /// See [`crate::domain::declared::Declared::content_id`].
+    pub content_id: Vec<u8>,
 }
 
 impl Store {

@@ -81,7 +81,7 @@ impl ApiError {
             R::ScopeMissing | R::NotForDevices | R::DevicesOnly | R::RoleTooLow | R::NotTheSender => {
                 Code::PermissionDenied
             }
-            R::InvalidField | R::ProtocolError => Code::InvalidArgument,
+            R::InvalidField | R::ProtocolError | R::MediaTicket => Code::InvalidArgument,
             R::ChatNotFound
             | R::UserNotFound
             | R::DeviceNotFound

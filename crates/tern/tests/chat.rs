@@ -277,9 +277,14 @@ async fn files_are_sent_saved_and_sent_on() {
     bob.types("/chat carol").await;
     bob.shows("chat with Carol").await;
     bob.types("/chat alice").await;
+    bob.types(&format!("/picture {}", dir.join("beach.png").display()))
+        .await;
+    bob.shows("this is your picture now").await;
+    bob.types("/picture nothing-there.png").await;
+    bob.shows("nothing-there.png: No such file").await;
     bob.types("/forward 1 carol").await;
     carol.shows("Bob: [beach.png").await;
-    bob.types("/send nothing-there.png").await;
-    bob.shows("nothing-there.png: No such file").await;
+    bob.types("/send nor-there.png").await;
+    bob.shows("nor-there.png: No such file").await;
     place.end().await;
 }

@@ -200,7 +200,7 @@ async fn a_ticket_is_worth_nothing_to_anybody_else() {
         let get = v1::GetDownloadRequest {
             chat_id: chat_id.clone(),
             media_id: media.to_owned(),
-            acting_user_id: String::new(),
+            ..Default::default()
         };
         let status = api.media().get_download(get).await.unwrap_err();
         assert_eq!(
@@ -277,7 +277,7 @@ async fn a_back_end_uploads_in_a_users_name() {
     let get = v1::GetDownloadRequest {
         chat_id: ChatId::direct(alice.id, bob.id).to_string(),
         media_id: ticket.media_id,
-        acting_user_id: String::new(),
+        ..Default::default()
     };
     let found = his.client.api().get_download(get).await.unwrap();
     assert_eq!((found.length, found.content_type.as_str()), (5, "text/plain"));

@@ -12,7 +12,7 @@ use tern_client::{
 use tern_local::fault::Proxy;
 use tern_local::s3::Access;
 use tern_local::{S3, until};
-use tern_proto::v1;
+use tern_proto::v1::{self, entry_content::Content};
 use tern_tests::world::{open_to_all, tern};
 use tern_tests::{Device, User, World};
 use tern_types::{ChatId, RequestId, Timestamp};
@@ -158,6 +158,22 @@ impl Person {
         tokio::time::timeout(BOUND, next)
             .await
             .expect("a message with files")
+    }
+
+    /// The next entry of this chat that tells of a new picture.
+    pub async fn changed(&self, chat: ChatId) -> Entry {
+        let mut events = self.events.lock().await;
+        let next = async {
+            loop {
+                if let Event::Entry(entry) = events.next().await.expect("the client goes on")
+                    && entry.chat == chat
+                    && matches!(entry.content.content, Some(Content::ChatPictureChanged(_)))
+                {
+                    return entry;
+                }
+            }
+        };
+        tokio::time::timeout(BOUND, next).await.expect("a new picture")
     }
 
     /// Waits until this send is refused.

@@ -284,6 +284,7 @@ fn user_message(user: User) -> v1::User {
         user_id: user.id.to_string(),
         external_id: user.external_id,
         display_name: user.display_name,
+        picture_media_id: user.picture.map(|media| media.to_string()).unwrap_or_default(),
         created_at_ms: user.created_at.0,
     }
 }

@@ -2,7 +2,8 @@
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
-use tern_types::{Timestamp, UserId};
+use tern_types::{MediaId, Timestamp, UserId};
+use uuid::Uuid;
 
 use super::{Result, Store, millis};
 
@@ -12,6 +13,14 @@ pub struct User {
     pub external_id: String,
     pub display_name: String,
     pub created_at: Timestamp,
+    pub picture: Option<MediaId>,
+}
+
+/// Set by media nodes.
+macro_rules! picture {
+    () => {
+        ", (SELECT media_id FROM user_pictures p WHERE p.user_id = users.user_id)"
+    };
 }
 
 /// Nothing comes back when the app's id is known already.
@@ -19,18 +28,21 @@ pub const INSERT: &str = concat!(
     "INSERT INTO users (user_id, external_id, display_name) VALUES ($1, $2, $3)
      ON CONFLICT (external_id) DO NOTHING
      RETURNING user_id, external_id, display_name, ",
-    millis!("created_at")
+    millis!("created_at"),
+    picture!()
 );
 
 pub const UPDATE: &str = concat!(
     "UPDATE users SET display_name = $2 WHERE user_id = $1
      RETURNING user_id, external_id, display_name, ",
-    millis!("created_at")
+    millis!("created_at"),
+    picture!()
 );
 
 pub const SELECT: &str = concat!(
     "SELECT user_id, external_id, display_name, ",
     millis!("created_at"),
+    picture!(),
     " FROM users WHERE user_id = ANY($1) OR external_id = ANY($2)"
 );
 
@@ -89,5 +101,6 @@ fn user(row: &PgRow) -> Result<User> {
         external_id: row.try_get(1)?,
         display_name: row.try_get(2)?,
         created_at: Timestamp(row.try_get(3)?),
+        picture: row.try_get::<Option<Uuid>, _>(4)?.map(MediaId),
     })
 }

@@ -18,6 +18,7 @@ use super::caller::Caller;
 use super::groups::Groups;
 use super::message;
 use super::message_receipts::{self, After};
+use super::parsed::{chat_id, no_chat, page_size, user_ids};
 use super::store_away;
 use super::views::{self, PageToken};
 use super::writes::Writes;
@@ -118,17 +119,6 @@ impl ChatsService {
             _ => Ok(0),
         }
     }
-}
-
-fn no_chat() -> ApiError {
-    ApiError::new(
-        ErrorReason::ChatNotFound,
-        "no such chat, or the caller is no member of it",
-    )
-}
-
-fn chat_id(text: &str) -> Result<ChatId, ApiError> {
-    parse::id("chat_id", text)
 }
 
 #[tonic::async_trait]
@@ -254,6 +244,21 @@ impl Chats for ChatsService {
             )
             .await?;
         Ok(Response::new(v1::UpdateChatResponse { seq }))
+    }
+
+    async fn set_chat_picture(
+        &self,
+        request: Request<v1::SetChatPictureRequest>,
+    ) -> Result<Response<v1::SetChatPictureResponse>, Status> {
+        let (metadata, _, set) = request.into_parts();
+        let caller = Caller::read(&metadata, &set.acting_user_id, Scope::ChatsWrite)?;
+        let picture = message::picture(set.picture.as_ref(), caller.user, self.tickets.as_ref())
+            .map_err(|refusal| answer::to_error(&refusal))?;
+        let (chat, action) = (chat_id(&set.chat_id)?, Action::SetPicture(picture));
+        let seq = self
+            .change(&metadata, caller, chat, &set.request_id, action)
+            .await?;
+        Ok(Response::new(v1::SetChatPictureResponse { seq }))
     }
 
     async fn add_members(
@@ -474,23 +479,5 @@ impl Chats for ChatsService {
         let sent = self.writes.shards.send(chat, event).await;
         sent.map_err(|_| Status::from(ApiError::unavailable("the node is stopping")))?;
         Ok(Response::new(v1::MarkChatReadResponse {}))
-    }
-}
-
-fn user_ids(field: &'static str, ids: &[String]) -> Result<Vec<UserId>, ApiError> {
-    if ids.len() > MAX_GROUP_MEMBERS {
-        return Err(ApiError::new(
-            ErrorReason::GroupFull,
-            "a group has at most 1,024 members",
-        ));
-    }
-    ids.iter().map(|id| parse::id(field, id)).collect()
-}
-
-fn page_size(asked: u32, default: u32, max: u32) -> Result<u32, ApiError> {
-    match asked {
-        0 => Ok(default),
-        size if size <= max => Ok(size),
-        _ => Err(ApiError::invalid("page_size", &format!("must be at most {max}"))),
     }
 }

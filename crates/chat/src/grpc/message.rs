@@ -66,22 +66,38 @@ fn media(
     if attachments.len() > MAX_ATTACHMENTS {
         return Err(Refusal::Invalid("envelope.attachments: at most 32"));
     }
-    let tickets = tickets.ok_or(Refusal::Invalid("envelope.attachments: this server has no media"))?;
     let mut media: Vec<MediaRef> = Vec::with_capacity(attachments.len());
     for attachment in attachments {
-        let wrong = |_| Refusal::Invalid("envelope.attachments.media_id: must be UUIDs");
-        let id: MediaId = attachment.media_id.parse().map_err(wrong)?;
-        let expires_at = tickets
-            .verify(&attachment.ticket, id, sender)
-            .ok_or(Refusal::MediaTicket)?;
-        if media.iter().all(|known| known.media != id) {
-            media.push(MediaRef {
-                media: id,
-                expires_at,
-            });
+        let found = reference(attachment, sender, tickets)?;
+        if media.iter().all(|known| known.media != found.media) {
+            media.push(found);
         }
     }
     Ok(media)
+}
+
+/// What a picture's ticket stands for, likewise.
+pub fn picture(
+    picture: Option<&v1::Attachment>,
+    sender: UserId,
+    tickets: Option<&Tickets>,
+) -> Result<Option<MediaRef>, Refusal> {
+    picture
+        .map(|picture| reference(picture, sender, tickets))
+        .transpose()
+}
+
+fn reference(
+    attachment: &v1::Attachment,
+    sender: UserId,
+    tickets: Option<&Tickets>,
+) -> Result<MediaRef, Refusal> {
+    let tickets = tickets.ok_or(Refusal::Invalid("attachments: this server has no media"))?;
+    let wrong = |_| Refusal::Invalid("attachments: media_id must be UUIDs");
+    let media: MediaId = attachment.media_id.parse().map_err(wrong)?;
+    let expires_at = tickets.verify(&attachment.ticket, media, sender);
+    let expires_at = expires_at.ok_or(Refusal::MediaTicket)?;
+    Ok(MediaRef { media, expires_at })
 }
 
 fn kind(envelope: &v1::Envelope) -> Result<EntryKind, Refusal> {

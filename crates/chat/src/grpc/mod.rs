@@ -3,7 +3,7 @@
 //! - [`link`]: the gateways' three streams
 //! - [`node`]: calls from other nodes
 //! - [`chats`], [`inbox`]: the public unary services, called through a gateway
-//! - [`caller`]: in whose name a call acts; [`groups`]: making one; [`views`]: what callers see
+//! - `parsed`: what their calls have in common; [`caller`]: in whose name a call acts; [`groups`]: making one; [`views`]: what callers see
 //! - [`writes`]: commands to the shards, with one answer each
 //! - [`message`]: what a device or back end wants to send, checked; [`message_receipts`]: who read one
 
@@ -15,6 +15,7 @@ pub mod link;
 pub mod message;
 pub mod message_receipts;
 pub mod node;
+mod parsed;
 pub mod views;
 pub mod writes;
 

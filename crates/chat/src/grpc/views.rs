@@ -32,6 +32,7 @@ pub fn chat(view: ChatView, caller: Caller) -> Result<v1::Chat, ApiError> {
         role: role_to_wire(view.role).into(),
         peer_user_id: view.peer.map(|peer| peer.to_string()).unwrap_or_default(),
         last_entry: view.last_entry.map(entry).transpose()?,
+        picture_media_id: view.picture.map(|media| media.to_string()).unwrap_or_default(),
     })
 }
 

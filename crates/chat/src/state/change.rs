@@ -5,7 +5,7 @@ use tern_types::{RequestId, UserId};
 
 use super::Refusal;
 use super::chat::{Chat, ChatKind, Role};
-use super::entry::{EntryKind, Fingerprint};
+use super::entry::{EntryKind, Fingerprint, MediaRef};
 
 /// A change that somebody asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Action {
     Remove(UserId),
     SetRole(UserId, Role),
     SetTitle(String),
+    /// By a ticket; `None`: no picture any more.
+    SetPicture(Option<MediaRef>),
 }
 
 /// What a permitted change comes to.
@@ -42,7 +44,7 @@ impl Action {
         match self {
             Self::Add(users) => std::mem::size_of_val(users.as_slice()),
             Self::SetTitle(title) => title.len(),
-            Self::Remove(_) | Self::SetRole(..) => 0,
+            Self::Remove(_) | Self::SetRole(..) | Self::SetPicture(_) => 0,
         }
     }
 
@@ -51,7 +53,15 @@ impl Action {
             Self::Add(_) => EntryKind::MembersAdded,
             Self::Remove(_) => EntryKind::MemberRemoved,
             Self::SetRole(..) => EntryKind::RoleChanged,
-            Self::SetTitle(_) => EntryKind::ChatUpdated,
+            Self::SetTitle(_) | Self::SetPicture(_) => EntryKind::ChatUpdated,
+        }
+    }
+
+    /// What its entry refers to.
+    pub fn media(&self) -> Vec<MediaRef> {
+        match self {
+            Self::SetPicture(picture) => picture.iter().copied().collect(),
+            Self::Add(_) | Self::Remove(_) | Self::SetRole(..) | Self::SetTitle(_) => Vec::new(),
         }
     }
 }
@@ -76,13 +86,21 @@ pub fn permit(chat: &Chat, change: &Change) -> Result<Permitted, Refusal> {
         Action::SetRole(user, to) => set_role(chat, role, *user, *to),
         Action::SetTitle(title) => {
             at_least(role, Role::Admin)?;
-            let same = chat.title() == title;
-            Ok(if same {
-                Permitted::Nothing
-            } else {
-                Permitted::Entry(change.action.clone())
-            })
+            Ok(unless(chat.title() == title, change))
         }
+        Action::SetPicture(picture) => {
+            at_least(role, Role::Admin)?;
+            let same = chat.picture() == picture.map(|picture| picture.media);
+            Ok(unless(same, change))
+        }
+    }
+}
+
+fn unless(same: bool, change: &Change) -> Permitted {
+    if same {
+        Permitted::Nothing
+    } else {
+        Permitted::Entry(change.action.clone())
     }
 }
 
@@ -153,7 +171,7 @@ fn is_member(chat: &Chat, user: UserId) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use tern_types::{ChatId, DeviceId, Seq, Timestamp};
+    use tern_types::{ChatId, DeviceId, MediaId, Seq, Timestamp};
     use uuid::Uuid;
 
     use super::*;
@@ -179,6 +197,7 @@ mod tests {
         let answers = chat.load(Snapshot {
             kind,
             title: "old".into(),
+            picture: Some(media(1).media),
             key: ChatKey(Arc::new([0; 32])),
             head: Seq(1),
             ordinal: 0,
@@ -191,6 +210,13 @@ mod tests {
         });
         assert!(answers.is_empty());
         chat
+    }
+
+    fn media(n: u128) -> MediaRef {
+        MediaRef {
+            media: MediaId(Uuid::from_u128(n)),
+            expires_at: Timestamp(n as i64),
+        }
     }
 
     fn asked(chat: &Chat, actor: UserId, action: Action) -> Result<Permitted, Refusal> {
@@ -210,11 +236,16 @@ mod tests {
     #[test]
     fn roles_allow_what_they_say() {
         let title = || Action::SetTitle("new".into());
-        let cases: [(u128, Action, Result<(), Refusal>); 16] = [
+        let picture = || Action::SetPicture(Some(media(2)));
+        let cases: [(u128, Action, Result<(), Refusal>); 20] = [
             (1, title(), Ok(())),
             (2, title(), Ok(())),
             (3, title(), Err(Refusal::RoleTooLow)),
             (9, title(), Err(Refusal::NotAMember)),
+            (2, picture(), Ok(())),
+            (2, Action::SetPicture(None), Ok(())),
+            (3, picture(), Err(Refusal::RoleTooLow)),
+            (9, picture(), Err(Refusal::NotAMember)),
             (2, Action::Add(vec![user(9)]), Ok(())),
             (3, Action::Add(vec![user(9)]), Err(Refusal::RoleTooLow)),
             (2, Action::Remove(user(3)), Ok(())),
@@ -248,6 +279,7 @@ mod tests {
             Action::Remove(user(9)),
             Action::SetRole(user(2), Role::Admin),
             Action::SetTitle("old".into()),
+            Action::SetPicture(Some(media(1))),
         ] {
             assert_eq!(
                 asked(&chat, user(1), action.clone()),

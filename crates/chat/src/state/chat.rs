@@ -14,7 +14,7 @@ pub mod typists;
 use std::collections::{BTreeSet, VecDeque};
 
 use tern_types::limits::MAX_TYPING_MEMBERS;
-use tern_types::{ChatId, DeviceId, IdMap, RequestId, Seq, Timestamp, TraceContext, UserId};
+use tern_types::{ChatId, DeviceId, IdMap, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use super::bytes::Held;
 use super::receipts::Receipts;
@@ -52,6 +52,7 @@ pub struct Chat {
     blocked: bool,
     kind: ChatKind,
     title: String,
+    picture: Option<MediaId>,
     key: Option<ChatKey>,
     head: Seq,
     ordinal: u64,
@@ -98,6 +99,7 @@ impl Chat {
             blocked: false,
             kind: ChatKind::Group,
             title: String::new(),
+            picture: None,
             key: None,
             head: Seq::ZERO,
             ordinal: 0,
@@ -130,6 +132,10 @@ impl Chat {
 
     pub fn title(&self) -> &str {
         &self.title
+    }
+
+    pub fn picture(&self) -> Option<MediaId> {
+        self.picture
     }
 
     pub fn head(&self) -> Seq {
@@ -216,6 +222,7 @@ impl Chat {
         self.blocked = snapshot.blocked;
         self.kind = snapshot.kind;
         self.title = snapshot.title;
+        self.picture = snapshot.picture;
         self.key = Some(snapshot.key);
         self.head = snapshot.head;
         self.ordinal = snapshot.ordinal;

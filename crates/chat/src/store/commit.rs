@@ -82,6 +82,9 @@ pub const SET_ROLE: &str =
 
 pub const SET_TITLE: &str = "UPDATE chats SET title = $2 WHERE chat_id = $1";
 
+/// Who joins later reads it too: the commit's own reference is to the entry, which they do not get.
+pub const SET_PICTURE: &str = "UPDATE chats SET picture = $2 WHERE chat_id = $1";
+
 /// Commits the batches; the answer names the chats whose batch is in the store. The others are behind.
 /// Locks in ascending order of chat_id.
 pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<IdSet<ChatId>> {
@@ -177,6 +180,13 @@ pub async fn change(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<Change
             sqlx::query(SET_TITLE)
                 .bind(chat)
                 .bind(title)
+                .execute(&mut *tx)
+                .await?;
+        }
+        Action::SetPicture(picture) => {
+            sqlx::query(SET_PICTURE)
+                .bind(chat)
+                .bind(picture.map(|picture| picture.media.0))
                 .execute(&mut *tx)
                 .await?;
         }

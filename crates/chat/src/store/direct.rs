@@ -205,6 +205,7 @@ fn snapshot(new: &NewDirect, key: ChatKey) -> Snapshot {
     Snapshot {
         kind: ChatKind::Direct,
         title: String::new(),
+        picture: None,
         key,
         head: Seq::ZERO,
         ordinal: 0,

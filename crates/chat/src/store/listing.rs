@@ -3,7 +3,7 @@
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 use tern_proto::raw;
-use tern_types::{ChatId, DeviceId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, DeviceId, MediaId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
 use super::entries::{budget, entry, more};
@@ -21,7 +21,7 @@ macro_rules! view {
     ($which:literal) => {
         concat!(
             "
-SELECT c.chat_id, c.kind, c.title, c.created_by, ",
+SELECT c.chat_id, c.kind, c.title, c.picture, c.created_by, ",
             millis!("c.created_at"),
             " AS created_at, c.user_low, c.user_high, c.wrapped_key,
     h.head_seq, h.head_ordinal, me.role, me.read_seq,
@@ -120,6 +120,7 @@ pub struct ChatView {
     pub chat: ChatId,
     pub kind: ChatKind,
     pub title: String,
+    pub picture: Option<MediaId>,
     pub created_by: UserId,
     pub created_at: Timestamp,
     pub head: Seq,
@@ -327,6 +328,7 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, Store
         chat,
         kind: kind(row.try_get("kind")?).ok_or(StoreError::Unknown(chat, "a kind of chat"))?,
         title: row.try_get("title")?,
+        picture: row.try_get::<Option<Uuid>, _>("picture")?.map(MediaId),
         created_by: UserId(row.try_get("created_by")?),
         created_at: Timestamp(row.try_get("created_at")?),
         head: Seq::from_i64(row.try_get("head_seq")?),

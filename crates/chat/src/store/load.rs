@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, PgPool, Row};
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, Timestamp, UserId};
+use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Slot, Timestamp, UserId};
+use uuid::Uuid;
 
 use super::commit::{add_members, share_users};
 use super::listing::{RECEIPTS, watermark};
@@ -39,7 +40,7 @@ pub(super) use blocked;
 /// Only direct chats name two people, so no other is blocked.
 pub const CHAT: &str = concat!(
     "
-SELECT c.kind, c.title, c.wrapped_key, h.head_seq, h.head_ordinal,
+SELECT c.kind, c.title, c.picture, c.wrapped_key, h.head_seq, h.head_ordinal,
        (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled,
        ",
     blocked!("c.user_low", "c.user_high"),
@@ -124,6 +125,7 @@ pub async fn chat(
     Ok(Some(Snapshot {
         kind: kind(row.try_get("kind")?).ok_or(StoreError::Unknown(chat, "a kind of chat"))?,
         title: row.try_get("title")?,
+        picture: row.try_get::<Option<Uuid>, _>("picture")?.map(MediaId),
         key: master.unwrap(chat, &wrapped).map_err(|_| StoreError::Key(chat))?,
         head: Seq::from_i64(head),
         ordinal: u64::try_from(row.try_get::<i64, _>("head_ordinal")?).unwrap_or(0),

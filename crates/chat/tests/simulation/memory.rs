@@ -122,6 +122,7 @@ impl Memory {
         Snapshot {
             kind: ChatKind::Group,
             title: String::new(),
+            picture: None,
             key: ChatKey(Arc::new([0; 32])),
             head: self.head(),
             ordinal: 0,
@@ -217,7 +218,7 @@ impl Memory {
                     interval.left = Some(seq);
                 }
             }
-            Action::SetRole(..) | Action::SetTitle(_) => {}
+            Action::SetRole(..) | Action::SetTitle(_) | Action::SetPicture(_) => {}
         }
     }
 

@@ -168,3 +168,64 @@ async fn what_an_entry_refers_to_is_written_with_it_or_not_at_all() {
     assert_eq!(store.refs(one.id).await, [(x, 1), (y, 3)]);
     assert_eq!(store.refs(group.id).await, [(y, 2)]);
 }
+
+#[tokio::test]
+async fn a_groups_picture_is_in_its_entry_and_in_the_chat() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let mut group = store.group(a, &[b]).await;
+    let mut db = store.shard().await;
+    let expires_at = Timestamp(i64::MAX);
+    let (old, new) = (MediaId::random(), MediaId::random());
+    assert_eq!(store.snapshot(group.id).await.picture, None);
+    for media in [old, new] {
+        let set = Action::SetPicture(Some(MediaRef { media, expires_at }));
+        store.change(&mut db, &mut group, a, set).await;
+        assert_eq!(store.snapshot(group.id).await.picture, Some(media));
+    }
+    store
+        .change(&mut db, &mut group, a, Action::SetPicture(None))
+        .await;
+    assert_eq!(store.snapshot(group.id).await.picture, None);
+    // Who goes back in the log sees what it was.
+    assert_eq!(store.refs(group.id).await, [(old, 2), (new, 3)]);
+}
+
+/// Whoever deletes, by whatever statement.
+#[tokio::test]
+async fn what_is_deleted_refers_to_nothing() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let mut chat = store.direct(a, b).await;
+    let mut db = store.shard().await;
+    let media = [(); 3].map(|()| MediaId::random());
+    for media in media {
+        let mut new = new_entry(a, EntryKind::Message, b"a picture");
+        let expires_at = Timestamp(i64::MAX);
+        new.media = vec![MediaRef { media, expires_at }];
+        let batch = chat.batch(vec![new]);
+        commit::commit(&mut db, std::slice::from_ref(&batch))
+            .await
+            .unwrap();
+        chat.head = batch.head();
+    }
+    let all = media.iter().copied().zip(1..).collect::<Vec<_>>();
+    let mut sorted = all.clone();
+    sorted.sort_unstable_by_key(|(_, seq)| *seq);
+    for (statement, left) in [
+        ("UPDATE messages SET body = body WHERE chat_id = $1", &sorted[..]),
+        (
+            "DELETE FROM messages WHERE chat_id = $1 AND seq = 1",
+            &sorted[1..],
+        ),
+        (
+            "UPDATE messages SET body = '' WHERE chat_id = $1 AND seq = 2",
+            &sorted[2..],
+        ),
+        ("DELETE FROM chats WHERE chat_id = $1", &[]),
+    ] {
+        let done = sqlx::query(statement).bind(chat.id.0).execute(&store.pool).await;
+        assert!(done.unwrap().rows_affected() > 0, "{statement}");
+        assert_eq!(store.refs(chat.id).await, left, "{statement}");
+    }
+}

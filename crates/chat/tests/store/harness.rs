@@ -170,7 +170,9 @@ impl Store {
         actor: UserId,
         action: Action,
     ) -> Seq {
-        let mut batch = chat.batch(vec![new_entry(actor, action.kind(), b"change")]);
+        let mut new = new_entry(actor, action.kind(), b"change");
+        new.media = action.media();
+        let mut batch = chat.batch(vec![new]);
         batch.change = Some(action);
         assert_eq!(commit::change(db, &batch).await.unwrap(), commit::Changed::Moved);
         chat.head = batch.head();

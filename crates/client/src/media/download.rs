@@ -85,7 +85,7 @@ impl Transfer<'_> {
         let request = v1::GetDownloadRequest {
             chat_id: self.chat.to_string(),
             media_id: self.file.media_id.clone(),
-            acting_user_id: String::new(),
+            ..Default::default()
         };
         let found = self.client.api().get_download(request).await?;
         if found.length != self.total {

@@ -125,7 +125,7 @@ pub async fn upload(
 }
 
 /// How a round ended that did not come to a ticket.
-enum Failure {
+pub(super) enum Failure {
     /// The same may succeed in a while.
     Again(MediaError),
     /// Under a new request_id it may succeed.
@@ -252,7 +252,12 @@ async fn put_once(
                 meter.add(taken - sent);
                 sent = taken;
             }
-            done = &mut put => return done.map_err(|error| (sent, error)),
+            done = &mut put => {
+                // The last pieces may have been taken since.
+                let taken = *counted.borrow();
+                meter.add(taken - sent);
+                return done.map_err(|error| (taken, error));
+            }
         }
     }
 }

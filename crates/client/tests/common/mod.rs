@@ -298,6 +298,7 @@ chats! {
     create_group(CreateGroupRequest) -> CreateGroupResponse;
     get_chat(GetChatRequest) -> GetChatResponse;
     update_chat(UpdateChatRequest) -> UpdateChatResponse;
+    set_chat_picture(SetChatPictureRequest) -> SetChatPictureResponse;
     add_members(AddMembersRequest) -> AddMembersResponse;
     remove_member(RemoveMemberRequest) -> RemoveMemberResponse;
     leave_chat(LeaveChatRequest) -> LeaveChatResponse;

@@ -16,22 +16,38 @@ pub enum Through {
     Chat(ChatId),
     /// An upload of their own.
     OwnUpload,
+    /// It is the picture of this user.
+    PictureOf(UserId),
 }
 
-/// For who is a member now, of entries that fall into an interval of theirs: rule 7, and nothing from before they joined.
-/// One partition of each table.
+/// For who is a member now, of entries that fall into an interval of theirs: rule 7, and nothing from before they joined;
+/// and of the group's picture. One partition of each table.
 pub const IN_CHAT: &str = "
-SELECT m.media_id, m.length, m.content_type, m.object_key FROM media m
+SELECT m.media_id, m.length, m.content_type, m.object_key, m.content_id FROM media m
 WHERE m.media_id = $2
   AND EXISTS (SELECT FROM members WHERE chat_id = $3 AND user_id = $1 AND left_seq IS NULL)
-  AND EXISTS (SELECT FROM media_refs r JOIN members i ON i.chat_id = r.chat_id AND i.user_id = $1
-              WHERE r.chat_id = $3 AND r.media_id = $2
-                AND r.seq >= i.joined_seq AND (i.left_seq IS NULL OR r.seq <= i.left_seq))";
+  AND (EXISTS (SELECT FROM media_refs r JOIN members i ON i.chat_id = r.chat_id AND i.user_id = $1
+               WHERE r.chat_id = $3 AND r.media_id = $2
+                 AND r.seq >= i.joined_seq AND (i.left_seq IS NULL OR r.seq <= i.left_seq))
+       OR EXISTS (SELECT FROM chats WHERE chat_id = $3 AND picture = $2))";
 
 pub const OWN: &str = "
-SELECT m.media_id, m.length, m.content_type, m.object_key
+SELECT m.media_id, m.length, m.content_type, m.object_key, m.content_id
 FROM media m JOIN media_uploaders u ON u.media_id = m.media_id AND u.user_id = $1
 WHERE m.media_id = $2 AND m.condemned_at IS NULL";
+
+/// For the person themself, and for who is in a chat with them or among their contacts, unless one of the two has
+/// blocked the other.
+pub const PICTURE_OF: &str = "
+SELECT m.media_id, m.length, m.content_type, m.object_key, m.content_id
+FROM media m JOIN user_pictures p ON p.media_id = m.media_id AND p.user_id = $3
+WHERE m.media_id = $2
+  AND ($1 = $3
+       OR NOT EXISTS (SELECT FROM blocks b WHERE b.user_id = $3 AND b.blocked_id = $1)
+          AND NOT EXISTS (SELECT FROM blocks b WHERE b.user_id = $1 AND b.blocked_id = $3)
+          AND (EXISTS (SELECT FROM contacts c WHERE c.user_id = $3 AND c.contact_id = $1)
+               OR EXISTS (SELECT FROM members a JOIN members b ON b.chat_id = a.chat_id
+                          WHERE a.user_id = $1 AND a.left_seq IS NULL AND b.user_id = $3 AND b.left_seq IS NULL)))";
 
 /// The same content, for who uploaded it or may download it by any chat of theirs. A media that the collector has marked
 /// is not `canonical`.
@@ -56,6 +72,7 @@ impl Store {
         let query = match through {
             Through::Chat(chat) => sqlx::query(IN_CHAT).bind(user.0).bind(media.0).bind(chat.0),
             Through::OwnUpload => sqlx::query(OWN).bind(user.0).bind(media.0),
+            Through::PictureOf(owner) => sqlx::query(PICTURE_OF).bind(user.0).bind(media.0).bind(owner.0),
         };
         let row = query.fetch_optional(&self.pool).await?;
         row.map(|row| read(&row)).transpose()
@@ -86,5 +103,6 @@ fn read(row: &PgRow) -> Result<Media> {
         length: u64::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0),
         content_type: row.try_get(2)?,
         object_key: row.try_get(3)?,
+        content_id: row.try_get(4)?,
     })
 }

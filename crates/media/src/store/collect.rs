@@ -8,6 +8,15 @@ use super::uploads::{COLUMNS, Upload, upload};
 use super::{Result, Store, at};
 use crate::domain::upload::State;
 
+/// A message, a person or a group has it.
+macro_rules! referred_to {
+    () => {
+        "(EXISTS (SELECT FROM media_refs r WHERE r.media_id = m.media_id)
+          OR EXISTS (SELECT FROM user_pictures p WHERE p.media_id = m.media_id)
+          OR EXISTS (SELECT FROM chats c WHERE c.picture = m.media_id))"
+    };
+}
+
 /// Marks media without references whose tickets have all ended. The row's own conditions are looked at again when
 /// another transaction has just changed it (a ticket, an upload of the same).
 pub const CONDEMN: &str = concat!(
@@ -17,7 +26,9 @@ pub const CONDEMN: &str = concat!(
      WHERE media_id IN (SELECT m.media_id FROM media m
                         WHERE m.condemned_at IS NULL AND m.ticketed_at < ",
     at!("$1"),
-    " AND NOT EXISTS (SELECT FROM media_refs r WHERE r.media_id = m.media_id)
+    " AND NOT ",
+    referred_to!(),
+    "
                         ORDER BY m.ticketed_at LIMIT $3)
        AND condemned_at IS NULL AND ticketed_at < ",
     at!("$1")
@@ -25,8 +36,9 @@ pub const CONDEMN: &str = concat!(
 
 /// Those marked long enough ago to be looked at again.
 pub const CONDEMNED: &str = concat!(
-    "SELECT media_id, object_key, EXISTS (SELECT FROM media_refs r WHERE r.media_id = m.media_id)
-     FROM media m WHERE condemned_at < ",
+    "SELECT media_id, object_key, ",
+    referred_to!(),
+    " FROM media m WHERE condemned_at < ",
     at!("$1"),
     " ORDER BY condemned_at LIMIT $2"
 );
@@ -53,11 +65,14 @@ pub const CLEANED: &str = "UPDATE uploads SET state = 1 WHERE upload_id = $1 AND
 
 pub const FORGET_UPLOAD: &str = "DELETE FROM uploads WHERE upload_id = $1 AND state = 2";
 
+/// Those of one part, which left nothing behind.
 pub const FORGET_DONE: &str = concat!(
     "DELETE FROM uploads WHERE upload_id IN (SELECT upload_id FROM uploads WHERE state = 1 AND created_at < ",
     at!("$1"),
-    " LIMIT $2)"
+    " AND octet_length(part_sha256s) <= 32 LIMIT $2)"
 );
+
+pub const FORGET_IN_PARTS: &str = "DELETE FROM uploads WHERE upload_id = $1 AND state = 1";
 
 pub const FORGET_USAGE: &str = concat!(
     "DELETE FROM media_usage WHERE day < (",
@@ -140,6 +155,27 @@ impl Store {
             State::Open | State::Done | State::Failed => FORGET_UPLOAD,
         };
         sqlx::query(sql).bind(id.0).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Uploads of several parts that became media: beside the one that was completed, the object store may have a
+    /// multipart upload that nobody wrote down.
+    pub async fn done_in_parts(&self, created_before: Timestamp, most: i64) -> Result<Vec<Upload>> {
+        let sql = format!(
+            "{COLUMNS} state = 1 AND created_at < {} AND octet_length(part_sha256s) > 32 LIMIT $2",
+            at!("$1")
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+            .bind(created_before.0)
+            .bind(most)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(upload).collect()
+    }
+
+    pub async fn forget_in_parts(&self, id: UploadId) -> Result<()> {
+        let forget = sqlx::query(FORGET_IN_PARTS).bind(id.0);
+        forget.execute(&self.pool).await?;
         Ok(())
     }
 

@@ -276,3 +276,24 @@ async fn what_cannot_be_deleted_is_left_and_tried_again() {
     );
     assert_eq!(world.files(), 0);
 }
+
+/// A node was killed after it had begun a multipart upload and before it had written its name down; the next one began
+/// another, which became media.
+#[tokio::test]
+async fn a_multipart_upload_that_nobody_wrote_down_is_aborted() {
+    let world = World::start().await;
+    let (alice, bob, file) = (person(), person(), File::new(17 * MIB, 49));
+    let media = world.upload(alice, &file).await.media;
+    let chat = world.chat(&[(bob, 1)]).await;
+    world.refer(chat, media, 1).await;
+    let key = world.object_key(media).await.unwrap();
+    world.direct.create_multipart(&key, "image/png").await.unwrap();
+    assert_eq!(world.direct.multiparts(&key).await.unwrap().len(), 1);
+    world.collect_all().await;
+    assert!(world.direct.multiparts(&key).await.unwrap().is_empty());
+    assert_eq!(world.count("uploads").await, 0);
+    assert_eq!(
+        world.read(bob, media, Through::Chat(chat)).await.unwrap(),
+        file.bytes
+    );
+}

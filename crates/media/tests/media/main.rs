@@ -7,6 +7,7 @@ mod collecting;
 mod downloads;
 mod faults;
 mod kills;
+mod pictures;
 mod plans;
 mod quotas;
 mod seaweed;

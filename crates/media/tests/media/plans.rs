@@ -1,7 +1,7 @@
 //! No statement that a client waits for reads a whole table.
 
 use sqlx::Row;
-use tern_media::store::{access, uploads};
+use tern_media::store::{access, pictures, uploads};
 
 use crate::world::World;
 
@@ -20,6 +20,8 @@ async fn what_clients_wait_for_goes_by_indexes() {
     for (name, sql, arguments) in [
         ("in_chat", access::IN_CHAT, 3),
         ("own", access::OWN, 2),
+        ("picture_of", access::PICTURE_OF, 3),
+        ("set_picture", pictures::SET, 3),
         ("stored_for", access::STORED_FOR, 4),
         ("ticket", access::TICKET, 2),
         ("by_request", by_request.as_str(), 2),

@@ -17,6 +17,8 @@ pub enum Command {
     Remove(String),
     Leave,
     Title(String),
+    /// Of the open group, or the person's own.
+    Picture(String),
     /// Sends this file.
     Send(String),
     /// Saves the files of the message with this number.
@@ -68,6 +70,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("/remove dave", "remove from this group"),
     ("/title new title", "rename this group"),
     ("/leave", "leave this group"),
+    ("/picture boat.jpg", "this group's picture (no group open: yours)"),
     ("/send holiday.jpg", "send a file"),
     ("/save 12", "save the file of message 12 here (or: /save 12 path)"),
     (
@@ -131,6 +134,7 @@ impl Command {
             "add" if !words.is_empty() => Self::Add(words),
             "remove" => one(Self::Remove),
             "title" => one(Self::Title),
+            "picture" => one(Self::Picture),
             "send" => one(Self::Send),
             "save" => match numbered(rest) {
                 Some((message, to)) => Self::Save {
@@ -246,6 +250,7 @@ mod tests {
             ),
             ("/add dave erin", Command::Add(vec!["dave".into(), "erin".into()])),
             ("/title Tea and cake", Command::Title("Tea and cake".into())),
+            ("/picture boat.jpg", Command::Picture("boat.jpg".into())),
             ("/block bob", Command::Block("bob".into())),
             ("/unblock bob", Command::Unblock("bob".into())),
             ("/blocked", Command::Blocked),

@@ -1,9 +1,11 @@
 //! Between keyboard and client: carries out what was typed, keeps the view up to date. Whatever waits for the server
 //! runs beside it, so that typing never does.
 //!
-//! - [`groups`]: made and changed; [`privacy`]: blocks, contacts, settings; [`seen`]: whom a message reached; the rest here
+//! - [`chats`]: found, made, changed
+//! - [`privacy`]: blocks, contacts, settings
+//! - [`seen`]: whom messages reached; the rest here
 
-mod groups;
+mod chats;
 mod privacy;
 mod seen;
 
@@ -12,12 +14,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use anyhow::Context as _;
 use tern_client::{
-    BackEnd, Chat, Client, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, QueuedMessage,
-    SendState, To,
+    BackEnd, Client, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, QueuedMessage, SendState, To,
 };
-use tern_proto::v1::{self, ChatKind};
+use tern_proto::v1;
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 
@@ -284,23 +284,9 @@ impl Desk {
             Command::Group { title, people } => self.create_group(title, people),
             Command::Add(people) => self.add(people),
             Command::Remove(name) => self.remove(name),
-            Command::Leave => self.in_group(|client, chat_id, request_id| async move {
-                let request = v1::LeaveChatRequest {
-                    chat_id,
-                    request_id,
-                    ..Default::default()
-                };
-                client.api().leave_chat(request).await.map(drop)
-            }),
-            Command::Title(title) => self.in_group(|client, chat_id, request_id| async move {
-                let request = v1::UpdateChatRequest {
-                    chat_id,
-                    request_id,
-                    title,
-                    ..Default::default()
-                };
-                client.api().update_chat(request).await.map(drop)
-            }),
+            Command::Leave => self.leave(),
+            Command::Title(title) => self.title(title),
+            Command::Picture(path) => self.picture(path),
             Command::Block(name) => self.block(name),
             Command::Unblock(name) => self.unblock(name),
             Command::Blocked => self.blocked(),
@@ -354,94 +340,6 @@ impl Desk {
         self.transfers.replace(self.transfers.get() + 1)
     }
 
-    /// Opens the chat with this title, number or person.
-    fn find(&mut self, name: String) {
-        if let Some(chat) = self.view.chat_named(&name) {
-            return self.open(chat);
-        }
-        if let Some(person) = self.view.person(&name) {
-            return self.open_direct(person);
-        }
-        let back_end = self.back_end.clone();
-        self.spawn(|client, updates| async move {
-            let person = person(back_end.as_ref(), &name).await?;
-            let chat = ChatId::direct(client.user(), person);
-            let _ = updates
-                .send(Update::Names([(person, super::setup::capitalised(&name))].into()))
-                .await;
-            let names = client.names([person]).await.unwrap_or_default();
-            let _ = updates.send(Update::Names(names)).await;
-            let _ = updates
-                .send(Update::Members {
-                    chat,
-                    members: vec![person],
-                })
-                .await;
-            let _ = updates.send(Update::Open(chat)).await;
-            Ok(())
-        });
-    }
-
-    /// The direct chat, which is there before anybody wrote in it.
-    pub fn open_direct(&mut self, person: UserId) {
-        let id = ChatId::direct(self.client.user(), person);
-        if self.view.room(id).chat.is_none() {
-            self.view.set_chat(empty_direct(id, person));
-        }
-        self.open(id);
-    }
-
-    /// An update said to open a chat that may be new.
-    pub fn open_new(&mut self, chat: ChatId) {
-        let person = self
-            .view
-            .room(chat)
-            .members
-            .iter()
-            .copied()
-            .find(|user| *user != self.client.user());
-        match (self.view.room(chat).chat.is_some(), person) {
-            (false, Some(person)) => self.open_direct(person),
-            _ => self.open(chat),
-        }
-    }
-
-    fn who(&mut self) {
-        let Some(chat) = self.view.open else {
-            return self.notice("no chat is open".to_owned());
-        };
-        self.load_members(chat);
-        let members: Vec<UserId> = self.view.room(chat).members.iter().copied().collect();
-        let mut names: Vec<String> = members.iter().map(|member| self.view.name(*member)).collect();
-        names.sort();
-        self.notice(format!("in {}: {}", self.view.title(chat), names.join(", ")));
-    }
-
-    fn list(&self) {
-        let line = |(index, chat): (usize, &&Chat)| {
-            let unread = if chat.unread > 0 {
-                format!(" ({} new)", chat.unread)
-            } else {
-                String::new()
-            };
-            format!("{}. {}{unread}", index + 1, self.view.title(chat.id))
-        };
-        let lines: Vec<String> = self.view.chats().iter().enumerate().map(line).collect();
-        self.notice(if lines.is_empty() {
-            "no chats yet: /chat bob begins one".to_owned()
-        } else {
-            lines.join("\n")
-        });
-    }
-
-    /// People by name as far as this device knows them.
-    fn known(&self, names: &[String]) -> Vec<Result<UserId, String>> {
-        names
-            .iter()
-            .map(|name| self.view.person(name).ok_or_else(|| name.clone()))
-            .collect()
-    }
-
     pub fn notice(&self, text: String) {
         // With a full queue the person has more to read than this.
         let _ = self.updates.try_send(Update::Notice(text));
@@ -461,48 +359,6 @@ impl Desk {
             }
         });
     }
-}
-
-fn empty_direct(id: ChatId, peer: UserId) -> Chat {
-    Chat {
-        id,
-        kind: ChatKind::Direct,
-        title: String::new(),
-        peer: Some(peer),
-        member_count: 2,
-        role: v1::Role::Member,
-        head: Seq::ZERO,
-        active_at: Timestamp::now(),
-        read: Seq::ZERO,
-        unread: 0,
-        left: false,
-    }
-}
-
-/// A person by the name they log in with.
-async fn person(back_end: Option<&BackEnd>, name: &str) -> anyhow::Result<UserId> {
-    let back_end = back_end.context("only people of your chats can be found by name without an API key")?;
-    let person = back_end
-        .find_user(name)
-        .await?
-        .or(back_end.find_user(&name.to_lowercase()).await?);
-    person.with_context(|| {
-        format!("nobody is called {name} yet: they are when they run `tern chat --user {name}`")
-    })
-}
-
-async fn resolve(
-    back_end: Option<&BackEnd>,
-    people: Vec<Result<UserId, String>>,
-) -> anyhow::Result<Vec<UserId>> {
-    let mut users = Vec::new();
-    for known in people {
-        users.push(match known {
-            Ok(user) => user,
-            Err(name) => person(back_end, &name).await?,
-        });
-    }
-    Ok(users)
 }
 
 /// `/help` as lines of two columns.

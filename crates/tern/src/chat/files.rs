@@ -114,6 +114,28 @@ impl Desk {
         });
     }
 
+    /// Makes an image the picture of the open group, or the person's own where no group is open.
+    pub(super) fn picture(&mut self, path: String) {
+        let group = self.open_group();
+        let path = expand(&path);
+        // Whoever types and leaves does so when it is there.
+        let told = self.view.open.map(|chat| self.tell(chat, "a picture".to_owned()));
+        self.spawn(move |client, updates| async move {
+            let _told = told;
+            let uploaded = client.upload_picture(&path, content_type(&path)).await;
+            let picture = uploaded.with_context(|| path.display().to_string())?;
+            match group {
+                Some(group) => client.set_chat_picture(group, Some(&picture)).await.map(drop)?,
+                None => {
+                    client.set_picture(Some(&picture)).await?;
+                    let told = "this is your picture now, for the people of your chats".to_owned();
+                    let _ = updates.send(Update::Notice(told)).await;
+                }
+            }
+            Ok(())
+        });
+    }
+
     /// Saves the files of message `seq` of the open chat.
     pub(super) fn save_files(&mut self, seq: u64, to: Option<String>) {
         let Some((chat, files)) = self.files(seq) else {

@@ -427,6 +427,10 @@ impl View {
                 format!("{who} made {} {role}", name(&changed.user_id))
             }
             Content::ChatUpdated(updated) => format!("{who} named the group “{}”", clean(&updated.title)),
+            Content::ChatPictureChanged(changed) if changed.media_id.is_empty() => {
+                format!("{who} removed the group's picture")
+            }
+            Content::ChatPictureChanged(_) => format!("{who} set a new picture of the group"),
             Content::Message(_) => return None,
         })
     }

@@ -8,7 +8,7 @@ use super::command::Command;
 use super::{Chat, ChatKey, Member, Role, Stage};
 use crate::content;
 use crate::state::change::{self, Action, Permitted};
-use crate::state::entry::{Entry, NewEntry};
+use crate::state::entry::{Entry, MediaRef, NewEntry};
 use crate::state::recent::{Known, Placed};
 use crate::state::{Origin, Outcome, Refusal};
 
@@ -204,16 +204,16 @@ impl Chat {
                 if self.is_blocked() {
                     return Err(Refusal::NotAccepted);
                 }
-                if entry.media.iter().any(|media| media.expires_at <= now) {
-                    return Err(Refusal::MediaTicket);
-                }
+                in_time(&entry.media, now)?;
                 Ok(Some((entry.clone(), None)))
             }
             Command::Change(change) => match change::permit(self, change)? {
                 Permitted::Nothing => Ok(None),
                 Permitted::Entry(action) => {
+                    let media = action.media();
+                    in_time(&media, now)?;
                     let new = NewEntry {
-                        media: Vec::new(),
+                        media,
                         kind: action.kind(),
                         sender: change.actor,
                         device: change.device,
@@ -256,6 +256,14 @@ impl Chat {
                 }
             }
             Action::SetTitle(title) => self.title = title,
+            Action::SetPicture(picture) => self.picture = picture.map(|picture| picture.media),
         }
     }
+}
+
+fn in_time(media: &[MediaRef], now: Timestamp) -> Result<(), Refusal> {
+    if media.iter().any(|media| media.expires_at <= now) {
+        return Err(Refusal::MediaTicket);
+    }
+    Ok(())
 }

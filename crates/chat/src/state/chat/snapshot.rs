@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tern_types::{RequestId, Seq, Timestamp, UserId};
+use tern_types::{MediaId, RequestId, Seq, Timestamp, UserId};
 
 use crate::state::receipts::Watermark;
 use crate::state::recent::Placed;
@@ -50,6 +50,7 @@ impl fmt::Debug for ChatKey {
 pub struct Snapshot {
     pub kind: ChatKind,
     pub title: String,
+    pub picture: Option<MediaId>,
     pub key: ChatKey,
     pub head: Seq,
     pub ordinal: u64,

@@ -173,6 +173,7 @@ fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
     Snapshot {
         kind,
         title: String::new(),
+        picture: None,
         key: ChatKey(Arc::new([0; 32])),
         head: Seq::ZERO,
         ordinal: 0,

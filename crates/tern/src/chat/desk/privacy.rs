@@ -3,7 +3,8 @@
 use tern_client::{Audience, Client};
 use tern_types::UserId;
 
-use super::{Desk, Update, resolve};
+use super::chats::resolve;
+use super::{Desk, Update};
 use crate::chat::command::Setting;
 
 impl Desk {

@@ -1,0 +1,35 @@
+//! What the calls of `tern.v1.Chats` have in common.
+
+use tern_proto::v1::ErrorReason;
+use tern_proto::{ApiError, parse};
+use tern_types::limits::MAX_GROUP_MEMBERS;
+use tern_types::{ChatId, UserId};
+
+pub fn no_chat() -> ApiError {
+    ApiError::new(
+        ErrorReason::ChatNotFound,
+        "no such chat, or the caller is no member of it",
+    )
+}
+
+pub fn chat_id(text: &str) -> Result<ChatId, ApiError> {
+    parse::id("chat_id", text)
+}
+
+pub fn user_ids(field: &'static str, ids: &[String]) -> Result<Vec<UserId>, ApiError> {
+    if ids.len() > MAX_GROUP_MEMBERS {
+        return Err(ApiError::new(
+            ErrorReason::GroupFull,
+            "a group has at most 1,024 members",
+        ));
+    }
+    ids.iter().map(|id| parse::id(field, id)).collect()
+}
+
+pub fn page_size(asked: u32, default: u32, max: u32) -> Result<u32, ApiError> {
+    match asked {
+        0 => Ok(default),
+        size if size <= max => Ok(size),
+        _ => Err(ApiError::invalid("page_size", &format!("must be at most {max}"))),
+    }
+}

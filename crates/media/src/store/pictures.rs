@@ -1,0 +1,35 @@
+//! Pictures of people. A group's are its chat's, and set by the owner of the chat.
+
+use tern_types::{MediaId, Timestamp, UserId};
+
+use super::{Result, Store, at};
+
+/// As if a ticket had been given, so that the collector, which may be looking for references at this moment, leaves it
+/// alone. Nothing comes back where the collector was first, or there is no such user.
+pub const SET: &str = concat!(
+    "WITH kept AS (
+         UPDATE media m SET ticketed_at = GREATEST(m.ticketed_at, ",
+    at!("$3"),
+    ") FROM media_uploaders u
+         WHERE m.media_id = $2 AND m.condemned_at IS NULL AND u.media_id = m.media_id AND u.user_id = $1
+         RETURNING m.media_id
+     )
+     INSERT INTO user_pictures (user_id, media_id)
+     SELECT u.user_id, kept.media_id FROM kept JOIN users u ON u.user_id = $1
+     ON CONFLICT (user_id) DO UPDATE SET media_id = excluded.media_id"
+);
+
+pub const REMOVE: &str = "DELETE FROM user_pictures WHERE user_id = $1";
+
+impl Store {
+    /// False: it is not an upload of theirs, is about to be collected, or there is no such user.
+    pub async fn set_picture(&self, user: UserId, media: MediaId, now: Timestamp) -> Result<bool> {
+        let set = sqlx::query(SET).bind(user.0).bind(media.0).bind(now.0);
+        Ok(set.execute(&self.pool).await?.rows_affected() > 0)
+    }
+
+    pub async fn remove_picture(&self, user: UserId) -> Result<()> {
+        sqlx::query(REMOVE).bind(user.0).execute(&self.pool).await?;
+        Ok(())
+    }
+}
