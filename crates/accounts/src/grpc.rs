@@ -1,11 +1,16 @@
 //! The services on the wire: each call is parsed, handed to [`Accounts`], and its outcome put into words.
+//!
+//! - [`admin`]: for operators' tools
+
+mod admin;
 
 use std::sync::Arc;
 
 use tern_node::principal::Principal;
 use tern_proto::internal::accounts_node_server::AccountsNode;
 use tern_proto::internal::{
-    AuthenticateKeyRequest, AuthenticateKeyResponse, MayWatchRequest, MayWatchResponse,
+    AuthenticateKeyRequest, AuthenticateKeyResponse, ListSuspendedRequest, ListSuspendedResponse,
+    MayWatchRequest, MayWatchResponse,
 };
 use tern_proto::v1::auth_server::Auth;
 use tern_proto::v1::devices_server::Devices;
@@ -255,6 +260,19 @@ impl AccountsNode for Service {
             Ok(AuthenticateKeyResponse {
                 key_id: holder.key_id,
                 scopes: holder.scopes,
+            })
+        })
+        .await
+    }
+
+    async fn list_suspended(
+        &self,
+        _request: Request<ListSuspendedRequest>,
+    ) -> Result<Response<ListSuspendedResponse>, Status> {
+        self.run(async {
+            let users = self.accounts.recently_suspended(Timestamp::now()).await?;
+            Ok(ListSuspendedResponse {
+                user_ids: users.iter().map(|user| user.to_vec().into()).collect(),
             })
         })
         .await

@@ -7,6 +7,7 @@ const REVOKED: &str = "tern_accounts_devices_revoked_total";
 const REFRESHES: &str = "tern_accounts_refreshes_total";
 const KEY_CHECKS: &str = "tern_accounts_key_checks_total";
 const UNFINISHED: &str = "tern_accounts_revocations_resumed_total";
+const SUSPENSIONS: &str = "tern_accounts_suspensions_total";
 const PEER_FAILURES: &str = "tern_accounts_peer_failures_total";
 
 /// Names and units for `/metrics`.
@@ -19,6 +20,7 @@ pub fn describe() {
         UNFINISHED,
         "revocations that were finished later than by the call that began them"
     );
+    describe_counter!(SUSPENSIONS, "users suspended and resumed, by which");
     describe_counter!(PEER_FAILURES, "failed calls to other nodes, by call");
 }
 
@@ -28,6 +30,11 @@ pub(crate) fn linked() {
 
 pub(crate) fn revoked(cause: &'static str) {
     counter!(REVOKED, "cause" => cause).increment(1);
+}
+
+pub(crate) fn suspended(suspended: bool) {
+    let what = if suspended { "suspended" } else { "resumed" };
+    counter!(SUSPENSIONS, "what" => what).increment(1);
 }
 
 pub(crate) fn refresh(outcome: &'static str) {

@@ -10,7 +10,9 @@ use tern_proto::ApiError;
 use tern_proto::error::reason_of;
 use tern_proto::internal::chat_node_client::ChatNodeClient;
 use tern_proto::internal::gateway_node_client::GatewayNodeClient;
-use tern_proto::internal::{CloseDevicesRequest, LinkDeviceRequest, UnlinkDeviceRequest};
+use tern_proto::internal::{
+    CloseDevicesRequest, LinkDeviceRequest, SuspensionChangedRequest, UnlinkDeviceRequest,
+};
 use tern_proto::v1::{CloseCode, ErrorReason};
 use tern_types::{DeviceId, UserId};
 use tonic::transport::Channel;
@@ -24,6 +26,15 @@ const CHAT_CALL: Duration = Duration::from_secs(10);
 const CHAT_ATTEMPTS: usize = 4;
 /// One gateway's answer. Best effort: a gateway that does not answer re-checks its devices when they open streams.
 const GATEWAY_CALL: Duration = Duration::from_secs(2);
+
+/// What came of telling every gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Streams ended.
+    pub closed: u32,
+    /// Gateways that did not answer.
+    pub missed: Vec<String>,
+}
 
 #[derive(Clone)]
 pub struct Peers {
@@ -113,6 +124,42 @@ impl Peers {
             }
         });
         join_all(calls).await;
+    }
+
+    /// Tells every gateway that the user is kept out, or let in again.
+    pub async fn suspension_changed(&self, user: UserId, suspended: bool, devices: &[DeviceId]) -> Told {
+        let map = self.ctx.map.current();
+        let request = SuspensionChangedRequest {
+            user_id: user.to_vec().into(),
+            suspended,
+            device_ids: devices.iter().map(|device| device.to_vec().into()).collect(),
+        };
+        let calls = map.nodes(Role::Gateway).iter().map(|node| {
+            let request = request.clone();
+            async move { (node, self.suspension_on(node, request).await) }
+        });
+        let mut told = Told::default();
+        for (node, answer) in join_all(calls).await {
+            match answer {
+                Ok(closed) => told.closed += closed,
+                Err(status) => {
+                    metrics::peer_failure("suspension_changed");
+                    tracing::warn!(%user, gateway = node.name, code = ?status.code(), message = status.message(),
+                        "gateway could not be told of a suspension");
+                    told.missed.push(node.name.clone());
+                }
+            }
+        }
+        told
+    }
+
+    async fn suspension_on(&self, node: &Node, request: SuspensionChangedRequest) -> Result<u32, Status> {
+        let mut client: GatewayNodeClient<Channel> =
+            GatewayNodeClient::new(self.ctx.channels.get(&node.address)?);
+        let answer = tokio::time::timeout(GATEWAY_CALL, client.suspension_changed(request))
+            .await
+            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))?;
+        Ok(answer.into_inner().closed)
     }
 
     async fn close_on(&self, node: &Node, device: DeviceId, code: CloseCode) -> Result<(), Status> {

@@ -2,9 +2,10 @@
 //!
 //! Times are this node's, not the database's: the rules that compare them are given the same clock.
 //!
-//! - [`users`], [`devices`], [`tokens`], [`keys`]: the statements
+//! - [`users`], [`devices`], [`tokens`], [`keys`], [`admin`]: the statements
 //! - [`error`]: what a failed statement means for the caller
 
+pub mod admin;
 pub mod devices;
 pub mod error;
 pub mod keys;

@@ -9,8 +9,10 @@ use tern_node::context::NodeContext;
 use tern_node::links::MAX_LINK_MESSAGE_BYTES;
 use tern_node::postgres::hot_connect_options;
 use tern_node::serve::Running;
+use tern_proto::internal::chat_admin_server::ChatAdminServer;
 use tern_proto::internal::chat_link_server::ChatLinkServer;
 use tern_proto::internal::chat_node_server::ChatNodeServer;
+use tern_proto::internal::chat_shards_server::ChatShardsServer;
 use tern_proto::v1::chats_server::ChatsServer;
 use tern_proto::v1::inbox_server::InboxServer;
 use tracing::Instrument;
@@ -18,6 +20,7 @@ use tracing::Instrument;
 use crate::config::Config;
 use crate::fanout::Fanout;
 use crate::gateways::Gateways;
+use crate::grpc::admin::AdminService;
 use crate::grpc::chats::ChatsService;
 use crate::grpc::groups::Groups;
 use crate::grpc::inbox::InboxService;
@@ -93,10 +96,19 @@ pub async fn start(
         pushes: effects.fanout.spawn(effects.gateways.clone()),
     };
     let chats = ChatsService::new(writes.clone(), groups, pool.clone(), master.clone());
+    let admin = Arc::new(AdminService {
+        ctx: ctx.clone(),
+        writes: writes.clone(),
+        lookup: effects.fanout.lookup.clone(),
+        pool: pool.clone(),
+        master: master.clone(),
+    });
     let inbox = InboxService::new(writes, pool.clone(), master);
     routes
         .add_service(ChatLinkServer::new(link).max_decoding_message_size(MAX_LINK_MESSAGE_BYTES))
         .add_service(ChatNodeServer::new(NodeService::new(pool)))
+        .add_service(ChatAdminServer::from_arc(admin.clone()))
+        .add_service(ChatShardsServer::from_arc(admin))
         .add_service(ChatsServer::new(chats).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(InboxServer::new(inbox).max_decoding_message_size(MAX_REQUEST_BYTES));
     Ok(Running {

@@ -167,6 +167,7 @@ fn parsed(inbox: DeviceInbox, epoch: &str) -> Option<(DeviceId, Inbox)> {
         device,
         Inbox {
             active: inbox.active,
+            suspended: inbox.suspended,
             rows: rows.collect(),
             store_epoch: epoch.to_owned(),
         },

@@ -105,7 +105,7 @@ impl Proxy {
     async fn route(&self, method: &Method, metadata: MetadataMap, message: Bytes) -> Result<Bytes, Status> {
         let mut chat = match method.target {
             Target::Chat => peek::chat_id(&message),
-            Target::Accounts | Target::AnyChat => None,
+            Target::Accounts | Target::AnyChat | Target::Presence => None,
         };
         let mut reroutes = 0;
         loop {
@@ -135,6 +135,10 @@ impl Proxy {
             (Target::Accounts, _) => map.any(Role::Accounts),
             (Target::Chat | Target::AnyChat, Some(chat)) => map.owner(Role::Chat, Slot::of_chat(chat)),
             (Target::Chat | Target::AnyChat, None) => map.any(Role::Chat),
+            (Target::Presence, _) => match peek::user_id(&message) {
+                Some(user) => map.owner(Role::Presence, Slot::of_user(user)),
+                None => map.any(Role::Presence),
+            },
         })
         .await?;
         let channel = self.ctx.channels.get(&node.address)?;
@@ -142,7 +146,7 @@ impl Proxy {
         request
             .metadata_mut()
             .insert(MAP_VERSION, MetadataValue::from(version));
-        let path = PathAndQuery::try_from(method.path.as_str())
+        let path = PathAndQuery::try_from(method.onward.as_str())
             .map_err(|error| Status::internal(error.to_string()))?;
         let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
         client

@@ -12,10 +12,11 @@
 //!
 //! - [`registry`]: what is known and what follows from each event; decides, never waits
 //! - [`hub`]: the one registry, its links, and the map version that it follows
-//! - [`grpc`]: the two streams of `tern.internal.v1.Presence`
+//! - [`grpc`]: the two streams of `tern.internal.v1.Presence`; [`admin`]: what operators ask
 //! - [`server`]: wiring and drain
 //! - [`config`], [`metrics`]
 
+pub mod admin;
 pub mod config;
 pub mod grpc;
 pub mod hub;

@@ -9,6 +9,7 @@ mod refreshing;
 mod requests;
 mod revoking;
 mod secrets;
+mod suspending;
 mod users;
 mod world;
 

@@ -2,7 +2,7 @@
 //! What is planned once, for any parameters, must not keep a sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
-use tern_accounts::store::{devices, keys, tokens, users};
+use tern_accounts::store::{admin, devices, keys, tokens, users};
 
 use crate::world::World;
 
@@ -25,6 +25,11 @@ const HOT: &[(&str, &str)] = &[
     ("refresh token", tokens::LOCK),
     ("save refresh token", tokens::SAVE),
     ("API key", keys::LIVE),
+    ("is suspended", admin::IS_SUSPENDED),
+    ("recently suspended", admin::RECENTLY),
+    ("page of users", admin::PAGE),
+    ("account", admin::ONE),
+    ("all devices of a user", admin::ALL_DEVICES),
 ];
 
 /// Users with three devices each, one in fifty of the devices revoked, and as many API keys.

@@ -14,11 +14,17 @@ use tern_node::postgres::{self, PostgresArgs};
 use tern_node::principal::{Principal, Scope};
 use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_proto::error::reason_of;
+use tern_proto::internal::accounts_admin_client::AccountsAdminClient;
+use tern_proto::internal::accounts_admin_server::AccountsAdminServer;
+use tern_proto::internal::accounts_node_client::AccountsNodeClient;
+use tern_proto::internal::accounts_node_server::AccountsNodeServer;
 use tern_proto::internal::chat_node_server::{ChatNode, ChatNodeServer};
 use tern_proto::internal::gateway_node_server::{GatewayNode, GatewayNodeServer};
 use tern_proto::internal::{
-    CloseDevicesRequest, CloseDevicesResponse, LinkDeviceRequest, LinkDeviceResponse, ReadInboxRequest,
-    ReadInboxResponse, UnlinkDeviceRequest, UnlinkDeviceResponse,
+    BlocksChangedRequest, BlocksChangedResponse, CloseDevicesRequest, CloseDevicesResponse,
+    HaveWrittenRequest, HaveWrittenResponse, LinkDeviceRequest, LinkDeviceResponse, PrivacyChangedRequest,
+    PrivacyChangedResponse, ReadInboxRequest, ReadInboxResponse, SuspensionChangedRequest,
+    SuspensionChangedResponse, UnlinkDeviceRequest, UnlinkDeviceResponse,
 };
 use tern_proto::v1::auth_client::AuthClient;
 use tern_proto::v1::auth_server::AuthServer;
@@ -83,6 +89,8 @@ impl World {
         let mut routes = RoutesBuilder::default();
         routes.add_service(UsersServer::new(service.clone()));
         routes.add_service(DevicesServer::new(service.clone()));
+        routes.add_service(AccountsAdminServer::new(service.clone()));
+        routes.add_service(AccountsNodeServer::new(service.clone()));
         routes.add_service(AuthServer::new(service));
         let channel = ctx.channels.get(&serve(routes.routes()).await).unwrap();
         Self {
@@ -109,6 +117,14 @@ impl World {
 
     pub fn devices(&self) -> DevicesClient<Channel> {
         DevicesClient::new(self.channel.clone())
+    }
+
+    pub fn operator(&self) -> AccountsAdminClient<Channel> {
+        AccountsAdminClient::new(self.channel.clone())
+    }
+
+    pub fn node(&self) -> AccountsNodeClient<Channel> {
+        AccountsNodeClient::new(self.channel.clone())
     }
 
     pub fn auth(&self) -> AuthClient<Channel> {
@@ -217,6 +233,7 @@ fn node(name: &str, address: &str) -> Node {
     Node {
         name: name.into(),
         address: address.into(),
+        admin: String::new(),
         incarnation: 1,
         draining: false,
     }
@@ -269,6 +286,20 @@ impl ChatNode for Chat {
         Err(Status::unimplemented("accounts never asks"))
     }
 
+    async fn have_written(
+        &self,
+        _: Request<HaveWrittenRequest>,
+    ) -> Result<Response<HaveWrittenResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
+    async fn blocks_changed(
+        &self,
+        _: Request<BlocksChangedRequest>,
+    ) -> Result<Response<BlocksChangedResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
+    }
+
     async fn link_device(
         &self,
         request: Request<LinkDeviceRequest>,
@@ -301,13 +332,21 @@ impl ChatNode for Chat {
     }
 }
 
-/// All gateways: which devices were to be closed, once for each gateway that was told.
+/// All gateways: which devices were to be closed and what they were told of suspensions, once for each gateway that was
+/// told.
 #[derive(Clone, Default)]
-pub struct Gateways(Arc<Mutex<Vec<DeviceId>>>);
+pub struct Gateways {
+    closed: Arc<Mutex<Vec<DeviceId>>>,
+    suspensions: Arc<Mutex<Vec<SuspensionChangedRequest>>>,
+}
 
 impl Gateways {
     pub fn told(&self) -> Vec<DeviceId> {
-        self.0.lock().unwrap().clone()
+        self.closed.lock().unwrap().clone()
+    }
+
+    pub fn suspensions(&self) -> Vec<SuspensionChangedRequest> {
+        self.suspensions.lock().unwrap().clone()
     }
 }
 
@@ -323,7 +362,22 @@ impl GatewayNode for Gateways {
             .device_ids
             .iter()
             .map(|id| DeviceId::from_slice(id).unwrap());
-        self.0.lock().unwrap().extend(devices);
+        self.closed.lock().unwrap().extend(devices);
         Ok(Response::new(CloseDevicesResponse { closed: 1 }))
+    }
+
+    async fn suspension_changed(
+        &self,
+        request: Request<SuspensionChangedRequest>,
+    ) -> Result<Response<SuspensionChangedResponse>, Status> {
+        self.suspensions.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(SuspensionChangedResponse { closed: 1 }))
+    }
+
+    async fn privacy_changed(
+        &self,
+        _: Request<PrivacyChangedRequest>,
+    ) -> Result<Response<PrivacyChangedResponse>, Status> {
+        Err(Status::unimplemented("not needed here"))
     }
 }

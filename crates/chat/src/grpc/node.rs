@@ -55,6 +55,7 @@ impl ChatNode for NodeService {
                 active: true,
                 rows: rows.collect(),
                 read_receipts_off: false,
+                suspended: inbox.suspended,
             });
         }
         for gone in asked
@@ -66,6 +67,7 @@ impl ChatNode for NodeService {
                 active: false,
                 rows: Vec::new(),
                 read_receipts_off: false,
+                suspended: false,
             });
         }
         Ok(Response::new(ReadInboxResponse {

@@ -22,7 +22,7 @@ use tracing::Instrument;
 
 use crate::metrics;
 use crate::state::receipts::Watermark;
-use crate::state::shard::{Event, Job, ShardState};
+use crate::state::shard::{Event, Inspected, Job, Load, ShardState};
 use effects::Effects;
 use traces::Traces;
 
@@ -41,6 +41,8 @@ const TICK: Duration = Duration::from_secs(5);
 pub enum Input {
     Event(Event),
     Watermarks(ChatId, oneshot::Sender<Option<Vec<(UserId, Watermark)>>>),
+    Inspect(ChatId, oneshot::Sender<Option<Inspected>>),
+    Load(oneshot::Sender<Load>),
     /// Answered as soon as nothing is under way: a drain waits for it.
     Quiet(oneshot::Sender<()>),
 }
@@ -76,6 +78,25 @@ impl Shards {
         let (answer, answered) = oneshot::channel();
         self.of(chat).send(Input::Watermarks(chat, answer)).await.ok()?;
         answered.await.ok()?
+    }
+
+    /// What the owner knows of the chat beyond the store; `None`: it is not loaded.
+    pub async fn inspect(&self, chat: ChatId) -> Option<Inspected> {
+        let (answer, answered) = oneshot::channel();
+        self.of(chat).send(Input::Inspect(chat, answer)).await.ok()?;
+        answered.await.ok()?
+    }
+
+    /// How much each shard has to do.
+    pub async fn loads(&self) -> Vec<Load> {
+        let mut loads = Vec::with_capacity(self.0.len());
+        for shard in self.0.iter() {
+            let (answer, answered) = oneshot::channel();
+            if shard.send(Input::Load(answer)).await.is_ok() {
+                loads.extend(answered.await);
+            }
+        }
+        loads
     }
 
     /// Tells every shard which slots are this node's.
@@ -135,6 +156,12 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
                 }
                 Input::Watermarks(chat, answer) => {
                     let _gone = answer.send(state.watermarks(chat));
+                }
+                Input::Inspect(chat, answer) => {
+                    let _gone = answer.send(state.inspect(chat));
+                }
+                Input::Load(answer) => {
+                    let _gone = answer.send(state.load());
                 }
                 Input::Quiet(answer) => quiet.push(answer),
             }

@@ -67,9 +67,11 @@ ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat
 
 /// Section 4, step 11: what waits for these devices, and whether they still exist.
 pub const INBOX: &str = "
-SELECT d.device_id, i.chat_id, i.from_seq, (extract(epoch FROM now() - i.since) * 1000)::int8 AS age
+SELECT d.device_id, i.chat_id, i.from_seq, (extract(epoch FROM now() - i.since) * 1000)::int8 AS age,
+       o.suspended_at IS NOT NULL
 FROM unnest($1::uuid[]) AS w(device_id)
 JOIN devices d ON d.device_id = w.device_id AND d.active
+JOIN users o ON o.user_id = d.user_id
 LEFT JOIN inbox i ON i.device_id = d.device_id
 ORDER BY d.device_id, i.since";
 
@@ -174,14 +176,16 @@ pub async fn chats(
     })
 }
 
-/// Device, chat, from_seq, age in milliseconds.
-type InboxRow = (Uuid, Option<Uuid>, Option<i64>, Option<i64>);
+/// Device, chat, from_seq, age in milliseconds, the user is suspended.
+type InboxRow = (Uuid, Option<Uuid>, Option<i64>, Option<i64>, bool);
 
 /// What one device is owed.
 #[derive(Debug, Clone, Default)]
 pub struct Inbox {
     /// Chat, from which seq on, and since how many milliseconds.
     pub rows: Vec<(ChatId, Seq, i64)>,
+    /// The device's user is suspended.
+    pub suspended: bool,
 }
 
 /// The inboxes of those of the devices that are active.
@@ -189,10 +193,11 @@ pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(D
     let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
     let rows: Vec<InboxRow> = sqlx::query_as(INBOX).bind(ids).fetch_all(pool).await?;
     let mut inboxes: Vec<(DeviceId, Inbox)> = Vec::new();
-    for (device, chat, from, age) in rows {
+    for (device, chat, from, age, suspended) in rows {
         let device = DeviceId(device);
         if inboxes.last().is_none_or(|(last, _)| *last != device) {
-            inboxes.push((device, Inbox::default()));
+            let rows = Vec::new();
+            inboxes.push((device, Inbox { rows, suspended }));
         }
         if let (Some(chat), Some(from), Some(age), Some((_, inbox))) = (chat, from, age, inboxes.last_mut()) {
             inbox.rows.push((ChatId(chat), Seq::from_i64(from), age));

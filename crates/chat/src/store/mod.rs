@@ -8,12 +8,14 @@
 //! - [`entries`]: windows for devices, history for people
 //! - [`listing`]: chats as their members see them
 //! - [`devices`]: a device joins or leaves its user's chats
+//! - [`inspect`]: what operators ask
 //! - [`seal`]: bodies at rest
 
 pub mod ack;
 pub mod commit;
 pub mod devices;
 pub mod entries;
+pub mod inspect;
 pub mod listing;
 pub mod load;
 pub mod seal;

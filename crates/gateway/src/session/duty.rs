@@ -54,6 +54,9 @@ impl Session {
         if !inbox.active {
             return self.close_on_request(CloseRequest::Revoked);
         }
+        if inbox.suspended {
+            return self.close_on_request(CloseRequest::Suspended);
+        }
         if self.life.is_opening() {
             self.opened(&inbox.store_epoch, now);
         } else if self.store_changed(&inbox.store_epoch) {
@@ -74,6 +77,9 @@ impl Session {
         }
         if !inbox.active {
             return self.close_on_request(CloseRequest::Revoked);
+        }
+        if inbox.suspended {
+            return self.close_on_request(CloseRequest::Suspended);
         }
         if self.store_changed(&inbox.store_epoch) {
             return;

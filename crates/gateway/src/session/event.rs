@@ -98,6 +98,8 @@ pub struct Window {
 pub struct Inbox {
     /// False: unknown or revoked.
     pub active: bool,
+    /// The user is kept out for now.
+    pub suspended: bool,
     pub rows: Vec<InboxRow>,
     pub store_epoch: String,
 }
@@ -114,6 +116,7 @@ pub struct InboxRow {
 pub enum CloseRequest {
     Replaced,
     Revoked,
+    Suspended,
     Draining,
     Unauthenticated,
     Unavailable,

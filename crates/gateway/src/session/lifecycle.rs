@@ -296,6 +296,10 @@ impl Session {
                     error(ErrorReason::DeviceRevoked, "the device was revoked"),
                 );
             }
+            CloseRequest::Suspended => self.close(
+                CloseCode::UserSuspended,
+                error(ErrorReason::UserSuspended, "the user is suspended"),
+            ),
             CloseRequest::Draining => self.close(
                 CloseCode::Draining,
                 error(ErrorReason::Draining, "this gateway is stopping").retry_after(RETRY_AFTER),

@@ -336,6 +336,7 @@ impl World {
         };
         Inbox {
             active: true,
+            suspended: false,
             rows: self.logs.iter().enumerate().filter_map(row).collect(),
             store_epoch: "e".into(),
         }

@@ -5,10 +5,12 @@
 //! - [`event`]: events, effects, jobs
 //! - [`commands`]: sends, changes, acknowledgements, read marks
 //! - [`jobs`], [`results`]: what the writer does, and what follows
+//! - [`inspect`]: what it tells operators
 //! - [`loads`]: chats come into memory and leave it
 
 mod commands;
 pub mod event;
+mod inspect;
 mod jobs;
 mod loads;
 mod results;
@@ -24,6 +26,8 @@ use crate::state::bytes::Held;
 use crate::state::chat::{Batch, Chat, Command, Stage};
 use crate::state::receipts::Watermark;
 use crate::state::{Origin, Outcome};
+
+pub use inspect::{Inspected, Load};
 
 pub use event::{AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, LoadError, Pushed, SettleChat};
 
