@@ -2,13 +2,178 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tern_local::until;
 use tern_proto::error::reason_of;
-use tern_proto::v1::{self, CloseCode, ErrorReason};
+use tern_proto::v1::{self, CloseCode, ErrorReason, client_item::Item};
 use tern_tests::wire::Wire;
-use tern_tests::{Api, World};
-use tern_types::{ChatId, Slot};
+use tern_tests::world::BOUND;
+use tern_tests::{Api, Device, World};
+use tern_types::{ChatId, RequestId, Slot, TraceContext};
+use tokio::process::Command;
 use tonic::Status;
+
+/// What `tern admin …` prints as JSON.
+async fn tern(world: &World, args: &[&str]) -> Value {
+    let output = command(world, args).arg("--json").output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What it prints for people.
+async fn prints(world: &World, args: &[&str]) -> String {
+    let output = command(world, args).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn command(world: &World, args: &[&str]) -> Command {
+    let mut command = Command::new(tern_tests::world::tern());
+    command
+        .arg("admin")
+        .args(args)
+        .env("TERN_ADMIN_SERVER", world.platform.gateway_url(0))
+        .env("TERN_ADMIN_CA_FILE", &world.platform.secrets().ca)
+        .env("TERN_API_KEY", world.platform.api_key());
+    command
+}
+
+/// The device in a trace.
+fn device<'a>(trace: &'a Value, device: &Device) -> &'a Value {
+    let id = device.id.to_string();
+    let members = trace["members"].as_array().unwrap().iter();
+    let mut devices = members.flat_map(|member| member["devices"].as_array().unwrap());
+    devices
+        .find(|device| device["device_id"] == *id)
+        .unwrap_or_else(|| panic!("{id} is not in {trace}"))
+}
+
+#[tokio::test]
+async fn an_operator_finds_where_a_message_is() {
+    let world = World::start().await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let chat = world.group(&[&bob, &alice, &carol]).await;
+    let (phone, tablet) = (world.phone(&alice).await, world.device(&alice).await);
+    let his = world.phone(&bob).await;
+    let trace = |sent: v1::Sent| {
+        let (world, chat) = (&world, chat.to_string());
+        async move { tern(world, &["trace", "--chat", &chat, "--seq", &sent.seq.to_string()]).await }
+    };
+
+    // Right after its commit a message is not settled: nobody knows of the tablet, the phone's acknowledgement is in the
+    // owner's memory. On a busy machine half a second may be over before it was asked.
+    let seen = tokio::time::timeout(BOUND, async {
+        loop {
+            let sent = his.say(chat, "hello").await;
+            phone.has(chat, sent.seq).await;
+            let trace = trace(sent).await;
+            if trace["settled"] == false && device(&trace, phone.device())["state"] == "acknowledged" {
+                break trace;
+            }
+        }
+    });
+    let unsettled = seen.await.expect("one that was asked for in time");
+    assert!(
+        unsettled["unsettled_since_ms"].as_i64().unwrap() > 0,
+        "{unsettled}"
+    );
+    let state = &device(&unsettled, &tablet)["state"];
+    // The row of an earlier message covers this one too.
+    assert!(state == "pending" || state == "owes", "{unsettled}");
+
+    // Settled: the tablet, which is offline, owes it.
+    let request = his.send(chat, "and you?").await;
+    let sent = his.sent(request).await;
+    phone.has(chat, sent.seq).await;
+    world.settled().await;
+    let settled = trace(sent.clone()).await;
+    assert_eq!(
+        (&settled["settled"], &settled["unsettled_since_ms"]),
+        (&true.into(), &0.into())
+    );
+    assert_eq!(settled["kind"], "message");
+    assert_eq!(settled["sender_user_id"], *bob.id.to_string());
+    assert_eq!(settled["sender_device_id"], *his.device().id.to_string());
+    assert_eq!(settled["owner_node"], *world.owner_of(chat).await);
+    assert_eq!(settled["trace_id"], "");
+    assert!(settled["stored_at_ms"].as_i64().unwrap() > 0);
+    let (on_phone, on_tablet) = (device(&settled, phone.device()), device(&settled, &tablet));
+    assert_eq!(on_phone["state"], "acknowledged");
+    let gateway = on_phone["sessions"][0]["gateway"].as_str().unwrap();
+    assert!(gateway.starts_with("gateway-"), "{settled}");
+    assert_eq!(on_tablet["state"], "owes");
+    assert_eq!(on_tablet["sessions"], serde_json::json!([]));
+    assert!(on_tablet["owes_from_seq"].as_u64().unwrap() <= sent.seq);
+    assert!(on_tablet["owes_since_ms"].as_i64().unwrap() > 0);
+    let carols = settled["members"].as_array().unwrap().iter();
+    let carols = carols
+        .clone()
+        .find(|member| member["user_id"] == *carol.id.to_string())
+        .unwrap();
+    assert_eq!(
+        carols["devices"][0]["state"], "owes",
+        "by the first device that is linked"
+    );
+    assert_eq!(carols["devices"][0]["device_id"], "");
+
+    // The same by what its sender calls it, with and without the chat.
+    let (sender, request, id) = (bob.id.to_string(), request.to_string(), chat.to_string());
+    let named = ["trace", "--sender", &sender, "--request-id", &request];
+    assert_eq!(tern(&world, &named).await["seq"], sent.seq);
+    let named = [&named[..], &["--chat", &id]].concat();
+    assert_eq!(tern(&world, &named).await["seq"], sent.seq);
+
+    // Online again, the tablet has it.
+    let tablet = world.phone_of(&tablet).await;
+    tablet.has(chat, sent.seq).await;
+    until::holds("the tablet has acknowledged", BOUND, || async {
+        Ok(device(&trace(sent.clone()).await, tablet.device())["state"] == "acknowledged")
+    })
+    .await
+    .unwrap();
+    let text = prints(&world, &["trace", "--chat", &id, "--seq", &sent.seq.to_string()]).await;
+    assert!(
+        text.contains("settled     yes") && text.contains("acknowledged; online at gateway-"),
+        "{text}"
+    );
+
+    // What the client traced is known by its trace.
+    let traced = TraceContext {
+        trace_id: [0xa1; 16],
+        span_id: [1; 8],
+        sampled: true,
+    };
+    let other = world.device(&bob).await;
+    let (wire, _) = Wire::open(world.new_channel(1), &other).await.unwrap();
+    let request = RequestId::random();
+    wire.say(Item::Send(v1::SendMessage {
+        request_id: request.to_string(),
+        to: Some(v1::send_message::To::ChatId(chat.to_string())),
+        envelope: Some(v1::Envelope {
+            traceparent: traced.to_string(),
+            ..tern_tests::wire::plain()
+        }),
+        body: "traced".into(),
+    }))
+    .await;
+    let seq = sent.seq + 1;
+    phone.has(chat, seq).await;
+    let known = tern(&world, &["trace", "--chat", &id, "--seq", &seq.to_string()]).await;
+    assert_eq!(known["trace_id"], "a1".repeat(16));
+
+    let output = command(&world, &["trace", "--chat", &id, "--seq", "999"])
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && said.contains("no such message"),
+        "{said}"
+    );
+    world.end().await;
+}
 
 fn reason(status: &Status) -> ErrorReason {
     reason_of(status).unwrap_or_else(|| panic!("{status:?}"))
@@ -179,6 +344,43 @@ async fn an_operator_sees_sessions_chats_nodes_and_queues() {
     assert_eq!(
         (slots("chat"), slots("presence"), slots("gateway")),
         (4096, 4096, 0)
+    );
+
+    // The same by the commands.
+    let id = chat.to_string();
+    assert_eq!(tern(&world, &["chat", &id]).await["owner_node"], shown.owner_node);
+    assert_eq!(
+        tern(&world, &["map", "--chat", &id]).await["owner_node"],
+        shown.owner_node
+    );
+    assert_eq!(tern(&world, &["map"]).await["nodes"].as_array().unwrap().len(), 6);
+    assert_eq!(
+        tern(&world, &["nodes"]).await[0]["answer"]["map_version"],
+        map.map_version
+    );
+    assert_eq!(tern(&world, &["queues"]).await["inbox_rows"], 1);
+    let user = tern(&world, &["users", "show", &alice.external_id]).await;
+    assert_eq!(user["user"]["user_id"], *alice.id.to_string());
+    assert_eq!(
+        tern(&world, &["devices", &alice.external_id]).await[0]["state"],
+        "active"
+    );
+    let sessions = tern(&world, &["sessions", &alice.id.to_string()]).await;
+    assert_eq!(sessions[0]["device_id"], *hers.device().id.to_string());
+    for (args, wanted) in [
+        (vec!["map"], "chat-1"),
+        (vec!["nodes"], "METRICS"),
+        (vec!["queues"], "inbox      1 rows, oldest"),
+        (vec!["chat", &id], "1 devices owe"),
+        (vec!["sessions", &alice.external_id], "GATEWAY"),
+        (vec!["users", "list"], &alice.external_id),
+    ] {
+        let text = prints(&world, &args).await;
+        assert!(text.contains(wanted), "{args:?}: {text}");
+    }
+    assert_eq!(
+        tern(&world, &["users", "list", "--suspended"]).await,
+        serde_json::json!([])
     );
 
     // Who is gone is shown without an answer.
