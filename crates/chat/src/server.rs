@@ -18,6 +18,7 @@ use tern_proto::v1::inbox_server::InboxServer;
 use tracing::Instrument;
 
 use crate::config::Config;
+use crate::epoch::StoreEpoch;
 use crate::fanout::Fanout;
 use crate::gateways::Gateways;
 use crate::grpc::admin::AdminService;
@@ -67,8 +68,10 @@ pub async fn start(
         shedding: ctx.shedding.clone(),
     };
     let shards = Shards::start(vec![hot; usize::from(config.chat_shards)], &effects);
+    let epoch = StoreEpoch::new(pool.clone(), shards.clone());
     let recovery = recovery::run(
         pool.clone(),
+        epoch.clone(),
         ownership.clone(),
         shards.clone(),
         ctx.map.clone(),
@@ -86,6 +89,7 @@ pub async fn start(
         effects.gateways.clone(),
         ownership.clone(),
         ctx.shedding.clone(),
+        epoch.clone(),
         pool.clone(),
         master.clone(),
     );
@@ -106,7 +110,7 @@ pub async fn start(
     let inbox = InboxService::new(writes, pool.clone(), master);
     routes
         .add_service(ChatLinkServer::new(link).max_decoding_message_size(MAX_LINK_MESSAGE_BYTES))
-        .add_service(ChatNodeServer::new(NodeService::new(pool)))
+        .add_service(ChatNodeServer::new(NodeService::new(pool, epoch)))
         .add_service(ChatAdminServer::from_arc(admin.clone()))
         .add_service(ChatShardsServer::from_arc(admin))
         .add_service(ChatsServer::new(chats).max_decoding_message_size(MAX_REQUEST_BYTES))

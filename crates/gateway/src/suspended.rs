@@ -13,6 +13,8 @@ use tern_proto::internal::accounts_node_client::AccountsNodeClient;
 use tern_types::UserId;
 use tonic::Status;
 
+use crate::nodes;
+
 /// A gateway that was not told of a suspension finds out within this.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// An accounts node that does not answer by then is asked again.
@@ -84,10 +86,7 @@ impl Suspended {
 }
 
 async fn ask(ctx: &NodeContext) -> Result<HashSet<UserId>, Status> {
-    let map = ctx.map.current();
-    let node = map
-        .any(Role::Accounts)
-        .ok_or_else(|| Status::unavailable("there is no accounts node"))?;
+    let (node, _) = nodes::find(&ctx.map, |map| map.any(Role::Accounts)).await?;
     let mut client = AccountsNodeClient::new(ctx.channels.get(&node.address)?);
     let answer = tokio::time::timeout(TIMEOUT, client.list_suspended(ListSuspendedRequest {})).await;
     let answer = answer.map_err(|_| Status::deadline_exceeded("no answer in time"))??;

@@ -24,6 +24,7 @@ use tracing::Instrument;
 
 use super::message;
 use crate::answer;
+use crate::epoch::StoreEpoch;
 use crate::gateways::Gateways;
 use crate::metrics;
 use crate::ownership::Ownership;
@@ -48,6 +49,7 @@ pub struct LinkService {
     shards: Shards,
     gateways: Gateways,
     shedding: Shedding,
+    epoch: StoreEpoch,
     windows: Arc<Windows>,
 }
 
@@ -64,6 +66,7 @@ impl LinkService {
         gateways: Gateways,
         ownership: Ownership,
         shedding: Shedding,
+        epoch: StoreEpoch,
         pool: PgPool,
         master: MasterKey,
     ) -> Self {
@@ -77,6 +80,7 @@ impl LinkService {
             shards,
             gateways,
             shedding,
+            epoch,
             windows: Arc::new(windows),
         }
     }
@@ -99,6 +103,7 @@ impl ChatLink for LinkService {
             gateways: self.gateways.clone(),
             ownership: self.windows.ownership.clone(),
             gateway: self.shedding.peer(),
+            epoch: self.epoch.clone(),
         };
         let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());
         let (ownership, mut own) = (self.windows.ownership.clone(), self.shedding.own());
@@ -158,6 +163,11 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// Places in the log of another store say nothing of this one; a send has none yet.
+fn outlives_a_restore(item: &UpItem) -> bool {
+    !matches!(item.op, Some(up_item::Op::Ack(_) | up_item::Op::Read(_)))
+}
+
 /// Reads one control stream.
 struct Reader {
     link: u64,
@@ -165,13 +175,22 @@ struct Reader {
     gateways: Gateways,
     ownership: Ownership,
     gateway: shedding::Peer,
+    epoch: StoreEpoch,
 }
 
 impl Reader {
     async fn run(self, mut frames: Streaming<ControlUp>) {
         while let Ok(Some(frame)) = frames.message().await {
             self.gateway.says(Level::from_wire(frame.shed_level));
-            for item in frame.items {
+            let Ok(same) = self.same_store(frame.store).await else {
+                // The gateway asks again on its next link: answers from memory would be of a store that is gone.
+                return;
+            };
+            for item in frame
+                .items
+                .into_iter()
+                .filter(|item| same || outlives_a_restore(item))
+            {
                 match self.item(item, frame.map_version).await {
                     Ok(()) => {}
                     Err(Failed::Malformed) => tracing::error!("a gateway sent an item without an id"),
@@ -179,6 +198,15 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Whether the gateway's sessions belong to the store that this node's memory belongs to, which is made sure of.
+    async fn same_store(&self, store: u64) -> sqlx::Result<bool> {
+        if store == 0 || self.epoch.is(store) {
+            return Ok(true);
+        }
+        self.epoch.look().await?;
+        Ok(self.epoch.is(store))
     }
 
     async fn item(&self, item: UpItem, map_version: i64) -> Result<(), Failed> {

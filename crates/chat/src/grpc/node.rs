@@ -13,6 +13,7 @@ use tern_types::{DeviceId, UserId};
 use tonic::{Request, Response, Status};
 
 use super::store_away;
+use crate::epoch::StoreEpoch;
 use crate::store::{devices, is_conflict, listing};
 
 /// Devices of one question.
@@ -22,11 +23,12 @@ const TRIES: usize = 5;
 
 pub struct NodeService {
     pool: PgPool,
+    epoch: StoreEpoch,
 }
 
 impl NodeService {
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+    pub fn new(pool: PgPool, epoch: StoreEpoch) -> Self {
+        Self { pool, epoch }
     }
 }
 
@@ -41,7 +43,7 @@ impl ChatNode for NodeService {
             return Err(Status::invalid_argument("at most 64 devices"));
         }
         let asked = asked.iter().map(|id| device(id)).collect::<Result<Vec<_>, _>>()?;
-        let epoch = listing::epoch(&self.pool).await.map_err(store_away)?;
+        let epoch = self.epoch.read().await.map_err(store_away)?;
         let inboxes = listing::inboxes(&self.pool, &asked).await.map_err(store_away)?;
         let mut devices: Vec<DeviceInbox> = Vec::with_capacity(asked.len());
         for (device, inbox) in &inboxes {

@@ -106,6 +106,13 @@ impl Shards {
         }
     }
 
+    /// Has every shard forget its chats: what is sent to it from now on finds them as the store has them.
+    pub async fn restored(&self) {
+        for shard in self.0.iter() {
+            let _ended = shard.send(Input::Event(Event::Restored)).await;
+        }
+    }
+
     /// Returns when every shard has answered whatever waited.
     pub async fn quiet(&self) {
         for shard in self.0.iter() {

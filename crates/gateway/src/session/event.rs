@@ -120,6 +120,8 @@ pub enum CloseRequest {
     Draining,
     Unauthenticated,
     Unavailable,
+    /// The store is another one than the stream was opened on.
+    Restored,
     /// As Unavailable: no new streams for some seconds.
     Overloaded,
 }

@@ -71,9 +71,9 @@ pub fn when(ms: i64, now: Timestamp) -> String {
 pub fn span(ms: i64) -> String {
     match ms {
         ..1000 => format!("{ms} ms"),
-        ..60_000 => format!("{:.1} s", ms as f64 / 1000.0),
-        ..3_600_000 => format!("{} min", ms / 60_000),
-        ..172_800_000 => format!("{} h", ms / 3_600_000),
+        1000..60_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        60_000..3_600_000 => format!("{} min", ms / 60_000),
+        3_600_000..172_800_000 => format!("{} h", ms / 3_600_000),
         _ => format!("{} days", ms / 86_400_000),
     }
 }

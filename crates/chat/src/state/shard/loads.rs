@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tern_types::{ChatId, Seq, Slot, Timestamp, UserId};
 
+use super::commands::not_written;
 use super::event::{Effect, Event, LoadError};
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::{Chat, Snapshot, Stage};
@@ -96,18 +97,36 @@ impl ShardState {
             .filter(|id| !slots.contains(&Slot::of_chat(*id)))
             .collect();
         for id in lost {
-            let Some(chat) = self.chats.get_mut(&id) else {
+            let Some(chat) = self.chats.get(&id) else {
                 continue;
             };
             if chat.stage == Stage::Ready && !chat.is_due() && chat.waiting() > 0 {
                 // Under way at the writer: it ends with its own answer, and the chat goes when it is idle.
                 continue;
             }
-            let answers = chat.answer_all(&Outcome::NotOwner);
-            self.answer(answers, out);
-            self.chats.remove(&id);
-            self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
+            self.forget(id, out);
         }
+    }
+
+    /// Whoever waits is told to come again and finds the chat as the store has it, also for what is under way at the
+    /// writer: whether that is in the log shows when the chat is loaded. What was still to be written is dropped, for it
+    /// was true of another log.
+    pub(super) fn forget_all(&mut self, out: &mut Vec<Effect>) {
+        for id in self.chats.keys().copied().collect::<Vec<_>>() {
+            self.forget(id, out);
+        }
+        not_written(std::mem::take(&mut self.acks), &Refusal::STORE_AWAY, out);
+        self.closes.clear();
+        self.reads.clear();
+        self.risen.clear();
+    }
+
+    fn forget(&mut self, id: ChatId, out: &mut Vec<Effect>) {
+        let Some(mut chat) = self.chats.remove(&id) else {
+            return;
+        };
+        self.answer(chat.answer_all(&Outcome::NotOwner), out);
+        self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
     }
 
     pub(super) fn forget_idle(&mut self, now: Timestamp) {

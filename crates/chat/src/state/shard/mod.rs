@@ -124,6 +124,7 @@ impl ShardState {
             Event::WakesDone { chat, upto, ok } => self.wakes_done(chat, upto, ok, now),
             Event::Recover { chat, low, high } => self.recover(chat, low, high, now, out),
             Event::Owned(slots) => self.keep_only(&slots, out),
+            Event::Restored => self.forget_all(out),
             Event::Tick => self.forget_idle(now),
         }
     }
