@@ -1,5 +1,7 @@
 //! What operators' tools do: users kept out, what is known of chats, nodes and queues.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
 use std::time::Duration;
 
 use serde_json::Value;
@@ -405,5 +407,54 @@ async fn an_operator_sees_sessions_chats_nodes_and_queues() {
     assert_eq!(frozen.answer, None);
     world.platform.thaw(victim).unwrap();
     drop(away);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn top_shows_every_node_and_what_is_wrong() {
+    let world = World::start().await;
+    let top = |world: &World| {
+        let mut command = Command::new(tern_tests::world::tern());
+        command
+            .args(["top", "--once", "--interval", "0.5"])
+            .env("TERN_ADMIN_SERVER", world.platform.gateway_url(0))
+            .env("TERN_ADMIN_CA_FILE", &world.platform.secrets().ca)
+            .env("TERN_API_KEY", world.platform.api_key());
+        async move {
+            let output = command.output().await.unwrap();
+            (output.status.success(), String::from_utf8(output.stdout).unwrap())
+        }
+    };
+    world.still_works().await;
+    world.settled().await;
+    let (well, text) = top(&world).await;
+    assert!(well, "{text}");
+    for node in [
+        "gateway-0",
+        "gateway-1",
+        "chat-0",
+        "chat-1",
+        "presence-0",
+        "accounts-0",
+    ] {
+        let line = text
+            .lines()
+            .find(|line| line.contains(node))
+            .unwrap_or_else(|| panic!("{text}"));
+        assert!(line.contains(" up "), "{line}");
+    }
+    assert!(text.contains("etcd          reached by 6 of 6"), "{text}");
+    assert!(
+        text.contains("postgres      answers") && text.contains("sweep hits    0"),
+        "{text}"
+    );
+    assert!(!text.contains('!'), "{text}");
+
+    world.platform.freeze("presence-0").unwrap();
+    let (well, text) = top(&world).await;
+    world.platform.thaw("presence-0").unwrap();
+    // Later than its lease it is gone, and it was the only one.
+    let said = ["! presence-0 does not answer", "! there is no presence node"];
+    assert!(!well && said.iter().any(|said| text.contains(said)), "{text}");
     world.end().await;
 }

@@ -5,7 +5,7 @@
 //! - [`chat`]: a terminal client
 //! - [`demo`]: a conversation played on a platform of its own
 //! - [`bench`]: what a platform does a second, and what that costs
-//! - [`migrate`], [`admin`]: for operators
+//! - [`migrate`], [`admin`], [`top`]: for operators
 
 pub mod admin;
 pub mod bench;
@@ -14,6 +14,7 @@ pub mod demo;
 pub mod dev;
 pub mod migrate;
 pub mod serve;
+pub mod top;
 
 use clap::{Parser, Subcommand};
 
@@ -35,6 +36,7 @@ pub enum Command {
     Migrate(Box<migrate::MigrateArgs>),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
+    Top(Box<top::TopArgs>),
 }
 
 impl Cli {
@@ -48,6 +50,7 @@ impl Cli {
             Command::Bench(args) => Box::pin(bench::run(*args)).await,
             Command::Migrate(args) => migrate::run(&args).await,
             Command::Admin(command) => admin::run(command).await,
+            Command::Top(args) => Box::pin(top::run(*args)).await,
         }
     }
 }
