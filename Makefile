@@ -1,7 +1,7 @@
 # What CI runs is what is here: `.ci/run` calls `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools build demo run bench test format lints protos dependencies tests schema-n-1 instructions python proto-baseline
+.PHONY: help setup tools build demo run bench flamegraph test format lints protos dependencies tests schema-n-1 instructions python helm image proto-baseline
 
 BUF := $(shell command -v buf || echo .tern/tools/node_modules/.bin/buf)
 # The test runner's own output, for who reads only the end.
@@ -13,7 +13,7 @@ help: ## Say what can be made
 setup: ## Install what this machine lacks for building and running (Debian packages); quick when nothing does
 	@scripts/setup
 
-tools: ## The same, and what the checks need besides (npm for buf, valgrind)
+tools: ## The same, and what the checks need besides (npm for buf and helm, promtool, valgrind, SeaweedFS)
 	@scripts/setup checks
 
 build: setup ## Build the tern program
@@ -25,7 +25,7 @@ demo: build ## Start the whole platform and play a conversation on it
 run: build ## Keep the platform up for your own clients, until Ctrl-C
 	target/debug/tern dev
 
-bench: setup ## Measure a platform of its own: messages a second and what they cost (5 min, the first time 10)
+bench: setup ## Measure a platform of its own: messages a second and what they cost (7 min, the first time 12)
 	cargo build --locked --release --bin tern
 	target/release/tern bench direct
 	target/release/tern bench direct --rate 100
@@ -33,13 +33,23 @@ bench: setup ## Measure a platform of its own: messages a second and what they c
 	target/release/tern bench offline
 	target/release/tern bench idle --plain
 	target/release/tern bench mixed
+	target/release/tern bench presence
+	target/release/tern bench overload
+	target/release/tern bench media
 
-test: tools format protos dependencies lints tests schema-n-1 instructions python ## Format, lints and every test
+flamegraph: setup ## Show where a message's processor time goes: target/flamegraphs/*.svg; needs perf and inferno
+	scripts/flamegraph
+
+test: tools format protos dependencies lints tests schema-n-1 instructions python helm image ## Format, lints and every test
 	@echo
 	@echo "make test: all passed. The test runner's closing lines:"
 	@tail -n 3 $(TEST_LOG)
 	@if [ ! -x "$$(command -v $(BUF))" ]; then echo "Left out: the protos, for want of buf."; fi
 	@if ! git rev-parse --verify --quiet schema-n-1 >/dev/null; then echo "Left out: the version before on this schema, for want of the tag schema-n-1."; fi
+	@if [ ! -x .tern/tools/helm/helm ] || [ ! -x .tern/venv/bin/kubernetes-validate ]; then \
+		echo "Left out: the chart's templates, for want of helm or kubernetes-validate."; fi
+	@if ! command -v promtool >/dev/null; then echo "Left out: the alerts, for want of promtool."; fi
+	@if [ ! -x .tern/tools/weed/bin/weed ] && ! command -v weed >/dev/null; then echo "Left out: media on SeaweedFS, for want of it."; fi
 	@if ! command -v valgrind >/dev/null; then echo "Left out: instruction counts, for want of valgrind."; fi
 	@if ! cargo deny --version >/dev/null 2>&1; then echo "Left out: what only cargo deny knows (yanked and twofold versions)."; fi
 
@@ -73,6 +83,12 @@ instructions: tools ## Hold the instruction counts of the hot pure parts to what
 
 python: build ## Hold a conversation with the Python client, by the README's own commands
 	examples/python/run
+
+helm: tools build ## Check the chart, its alerts and dashboards, and the Containerfile
+	scripts/check-helm
+
+image: build ## Run what an image would contain, in a root of its own
+	scripts/check-image
 
 proto-baseline: tools ## Take the protos as they are as the version that later ones must not break
 	$(BUF) build -o proto/baseline.binpb

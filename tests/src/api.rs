@@ -5,6 +5,7 @@ use tern_proto::v1::auth_client::AuthClient;
 use tern_proto::v1::chats_client::ChatsClient;
 use tern_proto::v1::devices_client::DevicesClient;
 use tern_proto::v1::inbox_client::InboxClient;
+use tern_proto::v1::media_client::MediaClient;
 use tern_proto::v1::users_client::UsersClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -71,6 +72,10 @@ impl Api {
 
     pub fn admin(&self) -> AdminClient<Caller> {
         AdminClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+    }
+
+    pub fn media(&self) -> MediaClient<Caller> {
+        MediaClient::with_interceptor(self.channel.clone(), self.bearer.clone())
     }
 
     pub fn auth(&self) -> AuthClient<Caller> {

@@ -6,6 +6,7 @@
 //! - [`wire`]: one device stream, frame by frame: for what a good client never does
 //! - [`socket`]: the same over a WebSocket
 //! - [`phone`]: a good client: cursor, outbox, acknowledgements, reconnects
+//! - [`screen`]: a client that shows who is online
 //! - [`raw`]: any bytes at all
 //! - [`collector`]: what the nodes export of their traces
 //! - [`checks`]: what must hold of the store and of the nodes after every test
@@ -20,11 +21,13 @@ pub mod checks;
 pub mod collector;
 pub mod phone;
 pub mod raw;
+pub mod screen;
 pub mod socket;
 pub mod wire;
 pub mod world;
 
 pub use api::Api;
 pub use phone::{Phone, To};
+pub use screen::{Screen, Shown};
 pub use wire::Wire;
 pub use world::{Device, User, World};

@@ -22,7 +22,7 @@ pub struct World {
     api: OnceCell<Api>,
     gateways: Vec<Channel>,
     // Removed last.
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 /// A person.
@@ -84,8 +84,13 @@ impl World {
             platform,
             api: OnceCell::new(),
             gateways,
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// Where the platform keeps its files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// A connection of its own to a gateway: unlike [`World::channel`], not shared with others.

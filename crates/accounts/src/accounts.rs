@@ -1,11 +1,13 @@
 //! Each call as one story: who may, what the rules say, what the store keeps, who else is told.
 //!
-//! - [`users`], [`devices`], [`tokens`], [`admin`], and API keys here
+//! - [`users`], [`devices`], [`tokens`], [`privacy`], [`watching`], [`admin`], and API keys here
 
 mod admin;
 mod devices;
+mod privacy;
 mod tokens;
 mod users;
+mod watching;
 
 use tern_node::principal::Principal;
 use tern_proto::ApiError;
@@ -17,12 +19,22 @@ use crate::secrets::ApiKey;
 use crate::store::Store;
 
 pub use devices::NewDevice;
+pub use privacy::ContactChange;
 pub use tokens::{Pair, TokenMaker};
+pub use watching::Watchable;
 
 pub struct Accounts {
     store: Store,
     peers: Peers,
     tokens: TokenMaker,
+    limits: Limits,
+}
+
+/// What an operator may set.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// New strangers that one user may watch a day.
+    pub new_strangers: usize,
 }
 
 /// Who an API key is.
@@ -33,8 +45,13 @@ pub struct KeyHolder {
 }
 
 impl Accounts {
-    pub fn new(store: Store, peers: Peers, tokens: TokenMaker) -> Self {
-        Self { store, peers, tokens }
+    pub fn new(store: Store, peers: Peers, tokens: TokenMaker, limits: Limits) -> Self {
+        Self {
+            store,
+            peers,
+            tokens,
+            limits,
+        }
     }
 
     /// Who an API key is; API_KEY_INVALID for any other text.

@@ -22,6 +22,10 @@ pub struct Config {
     /// Seconds that an access token is valid, at most 3600
     #[arg(long, env = "TERN_ACCOUNTS_ACCESS_TOKEN_TTL", default_value = "3600", value_parser = token_ttl)]
     pub accounts_access_token_ttl: Duration,
+    /// New strangers that one user may watch a day: people who share their presence with everyone, and neither have the
+    /// watcher among their contacts nor have written to them
+    #[arg(long, env = "TERN_MAX_NEW_STRANGERS_A_DAY", default_value = "200", value_parser = clap::value_parser!(u32).range(..=100_000))]
+    pub max_new_strangers_a_day: u32,
 }
 
 fn token_ttl(text: &str) -> Result<Duration, String> {

@@ -1,8 +1,9 @@
 //! The services on the wire: each call is parsed, handed to [`Accounts`], and its outcome put into words.
 //!
-//! - [`admin`]: for operators' tools
+//! - [`users`]: users, their blocks, contacts and settings; [`admin`]: for operators' tools; the others here
 
 mod admin;
+mod users;
 
 use std::sync::Arc;
 
@@ -14,10 +15,8 @@ use tern_proto::internal::{
 };
 use tern_proto::v1::auth_server::Auth;
 use tern_proto::v1::devices_server::Devices;
-use tern_proto::v1::users_server::Users;
 use tern_proto::v1::{self, TokenPair};
 use tern_proto::{ApiError, parse};
-use tern_types::limits::MAX_NAME_BYTES;
 use tern_types::{Timestamp, UserId};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
@@ -25,12 +24,9 @@ use tonic::{Request, Response, Status};
 use crate::accounts::{Accounts, NewDevice, Pair};
 use crate::domain::link::Asked;
 use crate::store::devices::Device;
-use crate::store::users::User;
 
-/// Users of one BatchGetUsers: a page of a contact list.
-const MAX_USERS: usize = 256;
-/// Bytes of the app's own id of a user.
-const MAX_EXTERNAL_ID_BYTES: usize = 256;
+/// People of one MayWatch: as many as a stream watches.
+const MAX_WATCHED: usize = 256;
 const MAX_DEVICE_NAME_BYTES: usize = 128;
 const MAX_PLATFORM_BYTES: usize = 32;
 
@@ -50,122 +46,6 @@ impl Service {
     async fn run<T>(&self, call: impl Future<Output = Result<T, ApiError>>) -> Result<Response<T>, Status> {
         let _under_way = self.calls.token();
         Ok(Response::new(call.await?))
-    }
-}
-
-#[tonic::async_trait]
-impl Users for Service {
-    async fn create_user(
-        &self,
-        request: Request<v1::CreateUserRequest>,
-    ) -> Result<Response<v1::CreateUserResponse>, Status> {
-        self.run(async {
-            let (principal, request) = open(request)?;
-            let external_id = parse::text("external_id", request.external_id, MAX_EXTERNAL_ID_BYTES)?;
-            if external_id.is_empty() {
-                return Err(ApiError::invalid("external_id", "must not be empty"));
-            }
-            let display_name = parse::text("display_name", request.display_name, MAX_NAME_BYTES)?;
-            let (user, created) = self
-                .accounts
-                .create_user(&principal, external_id, display_name)
-                .await?;
-            Ok(v1::CreateUserResponse {
-                user: Some(user_message(user)),
-                created,
-            })
-        })
-        .await
-    }
-
-    async fn update_user(
-        &self,
-        request: Request<v1::UpdateUserRequest>,
-    ) -> Result<Response<v1::UpdateUserResponse>, Status> {
-        self.run(async {
-            let (principal, request) = open(request)?;
-            let user = parse::id("user_id", &request.user_id)?;
-            let display_name = parse::text("display_name", request.display_name, MAX_NAME_BYTES)?;
-            let user = self.accounts.update_user(&principal, user, &display_name).await?;
-            Ok(v1::UpdateUserResponse {
-                user: Some(user_message(user)),
-            })
-        })
-        .await
-    }
-
-    async fn batch_get_users(
-        &self,
-        request: Request<v1::BatchGetUsersRequest>,
-    ) -> Result<Response<v1::BatchGetUsersResponse>, Status> {
-        self.run(async {
-            let (principal, request) = open(request)?;
-            if request.user_ids.len() + request.external_ids.len() > MAX_USERS {
-                return Err(ApiError::invalid(
-                    "user_ids",
-                    "and external_ids are at most 256 together",
-                ));
-            }
-            let ids = request.user_ids.iter().map(|id| parse::id("user_ids", id));
-            let ids = ids.collect::<Result<Vec<UserId>, _>>()?;
-            let external_ids = request.external_ids.into_iter();
-            let external_ids = external_ids.map(|id| parse::text("external_ids", id, MAX_EXTERNAL_ID_BYTES));
-            let external_ids = external_ids.collect::<Result<Vec<_>, _>>()?;
-            let users = self.accounts.users(&principal, &ids, &external_ids).await?;
-            Ok(v1::BatchGetUsersResponse {
-                users: users.into_iter().map(user_message).collect(),
-            })
-        })
-        .await
-    }
-
-    async fn block(
-        &self,
-        _request: Request<v1::BlockRequest>,
-    ) -> Result<Response<v1::BlockResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    async fn unblock(
-        &self,
-        _request: Request<v1::UnblockRequest>,
-    ) -> Result<Response<v1::UnblockResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    async fn list_blocked(
-        &self,
-        _request: Request<v1::ListBlockedRequest>,
-    ) -> Result<Response<v1::ListBlockedResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    async fn set_contacts(
-        &self,
-        _request: Request<v1::SetContactsRequest>,
-    ) -> Result<Response<v1::SetContactsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    async fn list_contacts(
-        &self,
-        _request: Request<v1::ListContactsRequest>,
-    ) -> Result<Response<v1::ListContactsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    async fn get_privacy(
-        &self,
-        _request: Request<v1::GetPrivacyRequest>,
-    ) -> Result<Response<v1::GetPrivacyResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    async fn set_privacy(
-        &self,
-        _request: Request<v1::SetPrivacyRequest>,
-    ) -> Result<Response<v1::SetPrivacyResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
     }
 }
 
@@ -280,24 +160,41 @@ impl AccountsNode for Service {
 
     async fn may_watch(
         &self,
-        _request: Request<MayWatchRequest>,
+        request: Request<MayWatchRequest>,
     ) -> Result<Response<MayWatchResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        self.run(async {
+            let request = request.into_inner();
+            if request.user_ids.len() > MAX_WATCHED {
+                return Err(ApiError::invalid("user_ids", "are at most 256"));
+            }
+            let watcher = node_id("watcher_id", &request.watcher_id)?;
+            let people = request.user_ids.iter().map(|id| node_id("user_ids", id));
+            let people = people.collect::<Result<Vec<_>, _>>()?;
+            let watchable = self
+                .accounts
+                .may_watch(watcher, &people, Timestamp::now())
+                .await?;
+            Ok(MayWatchResponse {
+                visible: node_ids(&watchable.visible),
+                limited: node_ids(&watchable.limited),
+                retry_after_ms: i64::try_from(watchable.retry_after.as_millis()).unwrap_or(i64::MAX),
+            })
+        })
+        .await
     }
+}
+
+fn node_id(field: &'static str, bytes: &[u8]) -> Result<UserId, ApiError> {
+    UserId::from_slice(bytes).map_err(|_| ApiError::invalid(field, "must be 16 bytes"))
+}
+
+fn node_ids<B: From<Vec<u8>>>(users: &[UserId]) -> Vec<B> {
+    users.iter().map(|user| user.to_vec().into()).collect()
 }
 
 fn open<T>(request: Request<T>) -> Result<(Principal, T), ApiError> {
     let principal = Principal::read(request.metadata())?;
     Ok((principal, request.into_inner()))
-}
-
-fn user_message(user: User) -> v1::User {
-    v1::User {
-        user_id: user.id.to_string(),
-        external_id: user.external_id,
-        display_name: user.display_name,
-        created_at_ms: user.created_at.0,
-    }
 }
 
 fn device_message(device: Device) -> v1::Device {

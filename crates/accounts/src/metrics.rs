@@ -7,6 +7,7 @@ const REVOKED: &str = "tern_accounts_devices_revoked_total";
 const REFRESHES: &str = "tern_accounts_refreshes_total";
 const KEY_CHECKS: &str = "tern_accounts_key_checks_total";
 const UNFINISHED: &str = "tern_accounts_revocations_resumed_total";
+const STRANGERS: &str = "tern_accounts_new_strangers_total";
 const SUSPENSIONS: &str = "tern_accounts_suspensions_total";
 const PEER_FAILURES: &str = "tern_accounts_peer_failures_total";
 
@@ -20,8 +21,28 @@ pub fn describe() {
         UNFINISHED,
         "revocations that were finished later than by the call that began them"
     );
+    describe_counter!(
+        STRANGERS,
+        "strangers that users asked to watch for the first time in a day, by outcome"
+    );
     describe_counter!(SUSPENSIONS, "users suspended and resumed, by which");
     describe_counter!(PEER_FAILURES, "failed calls to other nodes, by call");
+    // What never happened is to be seen as 0.
+    for name in [LINKED, UNFINISHED] {
+        counter!(name).absolute(0);
+    }
+    for outcome in ["valid", "invalid"] {
+        counter!(KEY_CHECKS, "outcome" => outcome).absolute(0);
+    }
+    counter!(REFRESHES, "outcome" => "exchanged").absolute(0);
+    for call in [
+        "link_device",
+        "unlink_device",
+        "close_devices",
+        "suspension_changed",
+    ] {
+        counter!(PEER_FAILURES, "call" => call).absolute(0);
+    }
 }
 
 pub(crate) fn linked() {
@@ -47,6 +68,11 @@ pub(crate) fn key_check(outcome: &'static str) {
 
 pub(crate) fn revocation_resumed() {
     counter!(UNFINISHED).increment(1);
+}
+
+pub(crate) fn strangers(watched: usize, limited: usize) {
+    counter!(STRANGERS, "outcome" => "watched").increment(watched as u64);
+    counter!(STRANGERS, "outcome" => "limited").increment(limited as u64);
 }
 
 pub(crate) fn peer_failure(call: &'static str) {

@@ -1,5 +1,10 @@
-//! Calls to other nodes: any chat node, and all gateways.
+//! Calls to other nodes: any chat node, a chat's owner, and all gateways.
+//!
+//! - devices here; [`people`]: blocks, contacts, settings
 
+mod people;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -15,8 +20,10 @@ use tern_proto::internal::{
 };
 use tern_proto::v1::{CloseCode, ErrorReason};
 use tern_types::{DeviceId, UserId};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use crate::metrics;
 
@@ -24,7 +31,8 @@ use crate::metrics;
 const CHAT_CALL: Duration = Duration::from_secs(10);
 /// Attempts before the caller is told to come back: enough to find a node that lives while others restart.
 const CHAT_ATTEMPTS: usize = 4;
-/// One gateway's answer. Best effort: a gateway that does not answer re-checks its devices when they open streams.
+/// One gateway's answer. Best effort: a gateway that does not answer re-checks its devices when they open streams, and
+/// its watches every five minutes.
 const GATEWAY_CALL: Duration = Duration::from_secs(2);
 
 /// What came of telling every gateway.
@@ -39,48 +47,73 @@ pub struct Told {
 #[derive(Clone)]
 pub struct Peers {
     ctx: NodeContext,
-}
-
-#[derive(Clone, Copy)]
-enum ChatCall {
-    Link,
-    Unlink,
-}
-
-impl ChatCall {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Link => "link_device",
-            Self::Unlink => "unlink_device",
-        }
-    }
+    /// Room for chats whose next owner is waited for.
+    followed: Arc<Semaphore>,
 }
 
 impl Peers {
     pub fn new(ctx: NodeContext) -> Self {
-        Self { ctx }
+        Self {
+            ctx,
+            followed: people::room(),
+        }
     }
 
     /// Makes the device part of all its user's chats, and active. Done when it returns.
     pub async fn link_device(&self, user: UserId, device: DeviceId) -> Result<(), ApiError> {
-        self.chat(ChatCall::Link, user, device).await
+        let request = LinkDeviceRequest {
+            user_id: user.to_vec().into(),
+            device_id: device.to_vec().into(),
+        };
+        let linked = self.any_chat("link_device", CHAT_CALL, |mut client| {
+            let request = request.clone();
+            async move { client.link_device(request).await }
+        });
+        linked.await.map(drop)
     }
 
     /// Takes the device out of its user's chats.
     pub async fn unlink_device(&self, user: UserId, device: DeviceId) -> Result<(), ApiError> {
-        self.chat(ChatCall::Unlink, user, device).await
+        let request = UnlinkDeviceRequest {
+            user_id: user.to_vec().into(),
+            device_id: device.to_vec().into(),
+        };
+        let unlinked = self.any_chat("unlink_device", CHAT_CALL, |mut client| {
+            let request = request.clone();
+            async move { client.unlink_device(request).await }
+        });
+        unlinked.await.map(drop)
     }
 
-    /// Any chat node does; both calls are idempotent, so after a failure the next one is asked.
-    async fn chat(&self, call: ChatCall, user: UserId, device: DeviceId) -> Result<(), ApiError> {
+    /// Any chat node does; the calls are idempotent, so after a failure the next one is asked.
+    async fn any_chat<T, F, Fut>(
+        &self,
+        name: &'static str,
+        patience: Duration,
+        call: F,
+    ) -> Result<T, ApiError>
+    where
+        F: Fn(ChatNodeClient<Channel>) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
         let mut back_off = BackOff::default();
         for _ in 0..CHAT_ATTEMPTS {
-            let status = match self.try_chat(call, user, device).await {
-                Ok(()) => return Ok(()),
+            let attempt = async {
+                let map = self.ctx.map.current();
+                let node = map
+                    .any(Role::Chat)
+                    .ok_or_else(|| Status::unavailable("there is no chat node"))?;
+                let client = ChatNodeClient::new(self.ctx.channels.get(&node.address)?);
+                timeout(patience, call(client))
+                    .await
+                    .unwrap_or_else(|_| Err(late()))
+            };
+            let status = match attempt.await {
+                Ok(answer) => return Ok(answer.into_inner()),
                 Err(status) => status,
             };
-            metrics::peer_failure(call.name());
-            tracing::warn!(call = call.name(), code = ?status.code(), message = status.message(), "chat node failed");
+            metrics::peer_failure(name);
+            tracing::warn!(call = name, code = ?status.code(), message = status.message(), "chat node failed");
             if !passes(&status) {
                 return Err(refusal(&status));
             }
@@ -89,91 +122,75 @@ impl Peers {
         Err(ApiError::unavailable("no chat node answers"))
     }
 
-    async fn try_chat(&self, call: ChatCall, user: UserId, device: DeviceId) -> Result<(), Status> {
-        let map = self.ctx.map.current();
-        let node = map
-            .any(Role::Chat)
-            .ok_or_else(|| Status::unavailable("there is no chat node"))?;
-        let mut client = ChatNodeClient::new(self.ctx.channels.get(&node.address)?);
-        let (user_id, device_id) = (user.to_vec().into(), device.to_vec().into());
-        let answer = async {
-            match call {
-                ChatCall::Link => client
-                    .link_device(LinkDeviceRequest { user_id, device_id })
-                    .await
-                    .map(drop),
-                ChatCall::Unlink => client
-                    .unlink_device(UnlinkDeviceRequest { user_id, device_id })
-                    .await
-                    .map(drop),
-            }
-        };
-        tokio::time::timeout(CHAT_CALL, answer)
-            .await
-            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
-    }
-
     /// Ends the device's streams, wherever they are.
     pub async fn close_device(&self, device: DeviceId, code: CloseCode) {
-        let map = self.ctx.map.current();
-        let calls = map.nodes(Role::Gateway).iter().map(|node| async move {
-            if let Err(status) = self.close_on(node, device, code).await {
-                metrics::peer_failure("close_devices");
-                tracing::warn!(%device, gateway = node.name, code = ?status.code(), message = status.message(),
-                    "gateway could not be told to close a device's streams");
-            }
+        let request = CloseDevicesRequest {
+            device_ids: vec![device.to_vec().into()],
+            code: code.into(),
+        };
+        let told = self.tell_gateways("close_devices", |mut gateway| {
+            let request = request.clone();
+            async move { gateway.close_devices(request).await.map(drop) }
         });
-        join_all(calls).await;
+        told.await;
     }
 
     /// Tells every gateway that the user is kept out, or let in again.
     pub async fn suspension_changed(&self, user: UserId, suspended: bool, devices: &[DeviceId]) -> Told {
-        let map = self.ctx.map.current();
         let request = SuspensionChangedRequest {
             user_id: user.to_vec().into(),
             suspended,
             device_ids: devices.iter().map(|device| device.to_vec().into()).collect(),
         };
-        let calls = map.nodes(Role::Gateway).iter().map(|node| {
+        let told = self.tell_gateways("suspension_changed", |mut gateway| {
             let request = request.clone();
-            async move { (node, self.suspension_on(node, request).await) }
+            async move { gateway.suspension_changed(request).await }
         });
-        let mut told = Told::default();
+        let (answers, missed) = told.await;
+        let closed = answers.iter().map(|answer| answer.get_ref().closed).sum();
+        Told { closed, missed }
+    }
+
+    /// All gateways at once, best effort: what was answered, and the names of those that did not answer.
+    async fn tell_gateways<T, F, Fut>(&self, name: &'static str, call: F) -> (Vec<T>, Vec<String>)
+    where
+        F: Fn(GatewayNodeClient<Channel>) -> Fut,
+        Fut: Future<Output = Result<T, Status>>,
+    {
+        let map = self.ctx.map.current();
+        let calls = map.nodes(Role::Gateway).iter().map(|node| {
+            let call = &call;
+            async move { (node, self.tell_gateway(node, call).await) }
+        });
+        let (mut answers, mut missed) = (Vec::new(), Vec::new());
         for (node, answer) in join_all(calls).await {
             match answer {
-                Ok(closed) => told.closed += closed,
+                Ok(answer) => answers.push(answer),
                 Err(status) => {
-                    metrics::peer_failure("suspension_changed");
-                    tracing::warn!(%user, gateway = node.name, code = ?status.code(), message = status.message(),
-                        "gateway could not be told of a suspension");
-                    told.missed.push(node.name.clone());
+                    metrics::peer_failure(name);
+                    tracing::warn!(call = name, gateway = node.name, code = ?status.code(),
+                        message = status.message(), "gateway could not be told");
+                    missed.push(node.name.clone());
                 }
             }
         }
-        told
+        (answers, missed)
     }
 
-    async fn suspension_on(&self, node: &Node, request: SuspensionChangedRequest) -> Result<u32, Status> {
-        let mut client: GatewayNodeClient<Channel> =
-            GatewayNodeClient::new(self.ctx.channels.get(&node.address)?);
-        let answer = tokio::time::timeout(GATEWAY_CALL, client.suspension_changed(request))
+    async fn tell_gateway<T, F, Fut>(&self, node: &Node, call: &F) -> Result<T, Status>
+    where
+        F: Fn(GatewayNodeClient<Channel>) -> Fut,
+        Fut: Future<Output = Result<T, Status>>,
+    {
+        let client = GatewayNodeClient::new(self.ctx.channels.get(&node.address)?);
+        timeout(GATEWAY_CALL, call(client))
             .await
-            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))?;
-        Ok(answer.into_inner().closed)
+            .unwrap_or_else(|_| Err(late()))
     }
+}
 
-    async fn close_on(&self, node: &Node, device: DeviceId, code: CloseCode) -> Result<(), Status> {
-        let mut client: GatewayNodeClient<Channel> =
-            GatewayNodeClient::new(self.ctx.channels.get(&node.address)?);
-        let request = CloseDevicesRequest {
-            device_ids: vec![device.to_vec().into()],
-            code: code.into(),
-        };
-        tokio::time::timeout(GATEWAY_CALL, client.close_devices(request))
-            .await
-            .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))
-            .map(drop)
-    }
+fn late() -> Status {
+    Status::deadline_exceeded("no answer in time")
 }
 
 /// Whether another attempt may succeed. `Unknown` and `Cancelled` are what a broken connection may look like.

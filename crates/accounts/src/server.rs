@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
-use crate::accounts::{Accounts, TokenMaker};
+use crate::accounts::{Accounts, Limits, TokenMaker};
 use crate::grpc::Service;
 use crate::peers::Peers;
 use crate::store::Store;
@@ -42,8 +42,11 @@ pub async fn start(
     let pem = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let tokens = TokenMaker::from_pem(&pem, config.accounts_access_token_ttl)
         .with_context(|| format!("cannot use {}", file.display()))?;
+    let limits = Limits {
+        new_strangers: config.max_new_strangers_a_day as usize,
+    };
     let store = Store::new(postgres::pool(&config.postgres).await?);
-    let accounts = Arc::new(Accounts::new(store, Peers::new(ctx.clone()), tokens));
+    let accounts = Arc::new(Accounts::new(store, Peers::new(ctx.clone()), tokens, limits));
 
     let calls = TaskTracker::new();
     let service = Service::new(accounts.clone(), calls.clone());

@@ -2,13 +2,16 @@
 //!
 //! Times are this node's, not the database's: the rules that compare them are given the same clock.
 //!
-//! - [`users`], [`devices`], [`tokens`], [`keys`], [`admin`]: the statements
+//! - [`users`], [`devices`], [`tokens`], [`keys`], [`blocks`], [`contacts`], [`privacy`], [`admin`]: the statements
 //! - [`error`]: what a failed statement means for the caller
 
 pub mod admin;
+pub mod blocks;
+pub mod contacts;
 pub mod devices;
 pub mod error;
 pub mod keys;
+pub mod privacy;
 pub mod tokens;
 pub mod users;
 

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use bytes::Bytes;
-use tern_chat::fanout::{Outgoing, group};
+use tern_chat::fanout::{Kind, Outgoing, group};
 use tern_chat::lookup::Found;
 use tern_counts::Operation;
 use tern_types::{ChatId, DeviceId, Seq, SessionId, UserId};
@@ -30,8 +30,8 @@ fn grouping(name: &'static str, events: u64, people: u64) -> Operation {
         group(
             black_box(&sessions),
             black_box(outgoing.clone()),
-            |gateway, push| {
-                black_box((gateway, push));
+            |gateway, kind, push| {
+                black_box((gateway, kind, push));
             },
         );
     })
@@ -50,7 +50,7 @@ fn message(event: u64, people: u64) -> Outgoing {
     let users = event * people..(event + 1) * people;
     Outgoing {
         chat: ChatId(Uuid::from_u128(event.into())),
-        seq: Seq(1),
+        kind: Kind::Entry(Seq(1)),
         users: users.map(|user| UserId(Uuid::from_u128(user.into()))).collect(),
         except: vec![SessionId(event * people)],
         event: Bytes::from_static(&[7; 300]),

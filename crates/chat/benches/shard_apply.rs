@@ -46,7 +46,7 @@ impl Shard {
             rounds: 0,
             effects: Vec::new(),
         };
-        for (chat, people) in shard.chats.clone() {
+        for (number, (chat, people)) in (1..).zip(shard.chats.clone()) {
             // Any first event has it loaded.
             shard.tell(Event::Recover {
                 chat,
@@ -55,6 +55,7 @@ impl Shard {
             });
             shard.tell(Event::Loaded {
                 chat,
+                number,
                 result: Ok(Some(empty(people))),
             });
         }
@@ -97,7 +98,8 @@ impl Shard {
                 write: false,
             });
         }
-        self.state.flush_receipts(&mut self.effects);
+        let now = self.now();
+        self.state.flush_receipts(now, &mut self.effects);
         black_box(&self.effects);
         self.effects.clear();
     }
@@ -137,12 +139,14 @@ fn empty(people: [UserId; 2]) -> Snapshot {
         unsettled: None,
         placed: Vec::new(),
         looked_up: Vec::new(),
+        blocked: false,
         last_sent_at: Timestamp(1_000_000),
     }
 }
 
 fn entry(sender: UserId, request: RequestId) -> NewEntry {
     NewEntry {
+        media: Vec::new(),
         kind: EntryKind::Message,
         sender,
         device: DeviceId(sender.0),
@@ -152,5 +156,6 @@ fn entry(sender: UserId, request: RequestId) -> NewEntry {
         content: Bytes::from_static(&[7; 200]),
         trace: None,
         arrived: None,
+        read_receipts_off: false,
     }
 }

@@ -73,11 +73,13 @@ fn send_error(refusal: &Refusal) -> v1::SendError {
     let code = match refusal {
         Refusal::NotAMember => SendErrorCode::NotAMember,
         Refusal::PeerNotFound | Refusal::UserNotFound(_) => SendErrorCode::PeerNotFound,
+        Refusal::NotAccepted => SendErrorCode::NotAccepted,
         Refusal::RequestIdReused => SendErrorCode::RequestIdReused,
         Refusal::RoleTooLow => SendErrorCode::NotAllowed,
         Refusal::NotAGroup | Refusal::GroupFull | Refusal::LastOwner | Refusal::Invalid(_) => {
             SendErrorCode::Invalid
         }
+        Refusal::MediaTicket => SendErrorCode::MediaTicket,
         Refusal::TooLarge(_) => SendErrorCode::TooLarge,
         Refusal::Unavailable { .. } => SendErrorCode::Unavailable,
     };
@@ -100,11 +102,12 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
         Refusal::NotAMember => ErrorReason::ChatNotFound,
         Refusal::PeerNotFound | Refusal::UserNotFound(_) => ErrorReason::UserNotFound,
         Refusal::RequestIdReused => ErrorReason::RequestIdReused,
-        Refusal::RoleTooLow => ErrorReason::RoleTooLow,
+        // Only sends get it, whose answers are typed.
+        Refusal::NotAccepted | Refusal::RoleTooLow => ErrorReason::RoleTooLow,
         Refusal::NotAGroup => ErrorReason::NotAGroup,
         Refusal::GroupFull => ErrorReason::GroupFull,
         Refusal::LastOwner => ErrorReason::LastOwner,
-        Refusal::Invalid(_) => ErrorReason::InvalidField,
+        Refusal::Invalid(_) | Refusal::MediaTicket => ErrorReason::InvalidField,
         Refusal::TooLarge(_) => ErrorReason::TooLarge,
         Refusal::Unavailable { .. } => ErrorReason::Unavailable,
     };

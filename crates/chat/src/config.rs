@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 
 use tern_node::postgres::PostgresArgs;
+use tern_node::ticket::TicketArgs;
 
 /// Settings of a chat node.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
     #[command(flatten)]
     pub postgres: PostgresArgs,
+    /// Without a key, messages with attachments are refused.
+    #[command(flatten)]
+    pub tickets: TicketArgs,
     /// Shards: each is one loop with one database connection. More than the machine's cores gain nothing
     #[arg(long, env = "TERN_CHAT_SHARDS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub chat_shards: u16,

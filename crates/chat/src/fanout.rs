@@ -4,14 +4,14 @@
 //! once, with the list of its sessions on the link of each gateway concerned. Pushes that find the queue full are dropped.
 //! Entries have the settle behind them; receipts have nothing, so one whose look-up failed is tried again.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tern_node::links::gather;
 use tern_node::trace;
 use tern_proto::internal::Push;
-use tern_types::{ChatId, Seq, SessionId, UserId};
+use tern_types::{ChatId, IdMap, IdSet, Seq, SessionId, UserId};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
@@ -29,12 +29,41 @@ const FAILED: usize = 1024;
 /// From a failed look-up to the next: a presence node that restarts takes longer, one look-up a second costs nothing.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// What an event is: what becomes of it when it finds no way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The settle comes after it.
+    Entry(Seq),
+    /// Nothing comes after it.
+    Receipt,
+    /// It is said again.
+    Typing,
+}
+
+impl Kind {
+    /// Of the entry; 0: it is none.
+    pub fn seq(self) -> Seq {
+        match self {
+            Self::Entry(seq) => seq,
+            Self::Receipt | Self::Typing => Seq::ZERO,
+        }
+    }
+
+    /// As metrics name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Entry(_) => "entry",
+            Self::Receipt => "receipt",
+            Self::Typing => "typing",
+        }
+    }
+}
+
 /// An event for whoever of `users` is online.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     pub chat: ChatId,
-    /// 0: the event is no entry.
-    pub seq: Seq,
+    pub kind: Kind,
     pub users: Vec<UserId>,
     /// Sessions that get an answer instead.
     pub except: Vec<SessionId>,
@@ -87,24 +116,24 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
     }
     let receipts = outgoing
         .iter()
-        .filter(|event| found.failed && event.seq == Seq::ZERO);
+        .filter(|event| found.failed && event.kind == Kind::Receipt);
     let receipts = receipts.cloned().collect();
-    group(&found.sessions, outgoing, |gateway, push| {
-        metrics::pushed(push.sessions.len());
-        gateways.push(gateway, push);
+    group(&found.sessions, outgoing, |gateway, kind, push| {
+        metrics::pushed(kind.name(), push.sessions.len());
+        gateways.push(gateway, kind, push);
     });
     receipts
 }
 
 /// One push for each event and gateway that has sessions of its users: pure.
-pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&str, Push)) {
-    let mut by_user: HashMap<UserId, Vec<&Found>> = HashMap::new();
+pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&str, Kind, Push)) {
+    let mut by_user: IdMap<UserId, Vec<&Found>> = IdMap::default();
     for session in sessions {
         by_user.entry(session.user).or_default().push(session);
     }
     for event in outgoing {
-        let except: HashSet<SessionId> = event.except.into_iter().collect();
-        let mut by_gateway: HashMap<&str, Vec<u64>> = HashMap::new();
+        let except: IdSet<SessionId> = event.except.into_iter().collect();
+        let mut by_gateway: IdMap<&str, Vec<u64>> = IdMap::default();
         for session in event.users.iter().filter_map(|user| by_user.get(user)).flatten() {
             if !except.contains(&session.session) {
                 by_gateway
@@ -118,11 +147,12 @@ pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&
             let chat_id = event.chat.to_vec().into();
             push(
                 gateway,
+                event.kind,
                 Push {
                     sessions,
                     event: event.event.clone(),
                     chat_id,
-                    seq: event.seq.0,
+                    seq: event.kind.seq().0,
                     traceparent: traceparent.clone(),
                 },
             );
@@ -131,7 +161,7 @@ pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&
 }
 
 /// What goes along with a traced event; empty for all others.
-fn traceparent(span: Option<&Span>, by_gateway: &HashMap<&str, Vec<u64>>) -> String {
+fn traceparent(span: Option<&Span>, by_gateway: &IdMap<&str, Vec<u64>>) -> String {
     let Some(span) = span else {
         return String::new();
     };

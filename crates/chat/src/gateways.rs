@@ -3,15 +3,15 @@
 //! Answers and wakes are never dropped: a link whose queue is full is broken instead, and its gateway starts over. Live
 //! events are a hint: dropped when the gateway does not keep up, not affecting other gateways.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tern_node::links::Peer;
 use tern_proto::internal::{DownItem, Push, Wake, down_item};
-use tern_types::{ChatId, Seq, SessionId};
+use tern_types::{ChatId, IdMap, Seq, SessionId};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::fanout::Kind;
 use crate::metrics;
 
 /// Answers and wakes on their way to one gateway: several seconds of them.
@@ -25,11 +25,11 @@ pub struct Gateways(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
-    links: HashMap<u64, Link>,
+    links: IdMap<u64, Link>,
     /// The newest link of each gateway, by node name.
-    by_name: HashMap<String, u64>,
-    live: HashMap<String, (u64, mpsc::Sender<Push>)>,
-    wakes: HashMap<u64, (u64, oneshot::Sender<()>)>,
+    by_name: IdMap<String, u64>,
+    live: IdMap<String, (u64, mpsc::Sender<Push>)>,
+    wakes: IdMap<u64, (u64, oneshot::Sender<()>)>,
 }
 
 #[derive(Debug)]
@@ -100,14 +100,14 @@ impl Gateways {
         }
     }
 
-    /// Hints one gateway at a live event.
-    pub fn push(&self, gateway: &str, push: Push) {
-        let sent = self
-            .lock()
-            .live
-            .get(gateway)
-            .map(|(_, live)| live.try_send(push).is_ok());
+    /// Hints one gateway at a live event. Typing goes only where there is room for much more.
+    pub fn push(&self, gateway: &str, kind: Kind, push: Push) {
+        let sent = self.lock().live.get(gateway).map(|(_, live)| {
+            let room = kind != Kind::Typing || live.capacity() > LIVE / 2;
+            room && live.try_send(push).is_ok()
+        });
         match sent {
+            Some(false) if kind == Kind::Typing => metrics::typing_dropped("link"),
             Some(true) => {}
             Some(false) => metrics::push_dropped("link"),
             None => metrics::push_dropped("no_link"),

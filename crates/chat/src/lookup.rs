@@ -11,7 +11,7 @@ use tern_node::links::{self, gather};
 use tern_node::map::{Node, Role};
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{LookupReply, LookupRequest, LookupRequests};
-use tern_types::{DeviceId, SessionId, Slot, UserId};
+use tern_types::{DeviceId, IdMap, SessionId, Slot, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -69,7 +69,7 @@ impl Lookup {
     pub async fn sessions(&self, users: Vec<UserId>) -> Sessions {
         let map = self.ctx_map.current();
         let mut result = Sessions::default();
-        let mut by_node: HashMap<&str, Vec<UserId>> = HashMap::new();
+        let mut by_node: IdMap<&str, Vec<UserId>> = IdMap::default();
         for user in users {
             match map.owner(Role::Presence, Slot::of_user(user)) {
                 Some(node) => by_node.entry(&node.name).or_default().push(user),
@@ -120,7 +120,7 @@ async fn link(
     let mut replies = client.lookup(request).await?.into_inner();
     let (asks, mut queue) = mpsc::channel::<Ask>(QUEUE);
     let _open = Open::new(links, presence.name, asks);
-    let mut waiting: HashMap<u64, oneshot::Sender<LookupReply>> = HashMap::new();
+    let mut waiting: IdMap<u64, oneshot::Sender<LookupReply>> = IdMap::default();
     loop {
         tokio::select! {
             asked = gather(&mut queue, GATHER) => {

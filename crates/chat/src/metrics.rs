@@ -2,25 +2,134 @@
 
 use std::time::Instant;
 
-use metrics::{Counter, Gauge, counter, gauge, histogram};
+use metrics::{
+    Counter, Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
-use crate::state::shard::{Job, ShardState};
+use crate::state::shard::{Counts, DropReason, Job, ShardState};
+
+const LOADED: &str = "tern_chat_loaded_chats";
+const WAITING: &str = "tern_chat_waiting_commands";
+const JOB_ITEMS: &str = "tern_chat_job_items_total";
+const JOB_SECONDS: &str = "tern_chat_job_seconds";
+const STORE_FAILURES: &str = "tern_chat_store_failures_total";
+const LOADS_REFUSED: &str = "tern_chat_loads_refused_total";
+const GATEWAY_LINKS: &str = "tern_chat_gateway_links";
+const PUSHES: &str = "tern_chat_pushes_total";
+const PUSHES_DROPPED: &str = "tern_chat_pushes_dropped_total";
+const LOOKUPS_FAILED: &str = "tern_chat_lookups_failed_total";
+const WAKES_UNCONFIRMED: &str = "tern_chat_wakes_unconfirmed_total";
+const RECOVERED: &str = "tern_chat_recovered_chats_total";
+const SLOTS: &str = "tern_chat_slots";
+const MAP_VERSION: &str = "tern_chat_map_version";
+const WINDOW_ENTRIES: &str = "tern_chat_window_entries_total";
+const LINK_UP: &str = "tern_chat_link_up";
+const RISEN: &str = "tern_chat_watermarks_risen_total";
+const RECEIPTS: &str = "tern_chat_receipts_total";
+const DEFERRED: &str = "tern_chat_receipts_deferred_total";
+const TYPING_IN: &str = "tern_chat_typing_in_total";
+const TYPING_PASSED: &str = "tern_chat_typing_passed_total";
+const TYPING_DROPPED: &str = "tern_chat_typing_dropped_total";
+
+/// Names and units for `/metrics`. What counts faults is there at 0 from the start: a counter that appears at 1 has not
+/// risen, for whoever watches.
+pub fn describe() {
+    describe_gauge!(LOADED, "Chats that a shard holds in memory");
+    describe_gauge!(
+        WAITING,
+        "Commands that wait for their chat to be loaded, by shard"
+    );
+    describe_counter!(
+        JOB_ITEMS,
+        "What jobs of a shard's connection carried, by kind: entries, acknowledgements, chats"
+    );
+    describe_histogram!(JOB_SECONDS, "Time that a job took a shard's connection, by kind");
+    describe_counter!(
+        STORE_FAILURES,
+        "Statements of shards that failed, by what it meant: away, refused"
+    );
+    describe_counter!(
+        LOADS_REFUSED,
+        "Loads of chats refused because their turn did not come in time"
+    );
+    describe_gauge!(GATEWAY_LINKS, "Gateways with a link to this node");
+    describe_counter!(PUSHES, "Live events sent, one a session, by kind");
+    describe_counter!(RISEN, "Watermarks that rose: somebody received or read more");
+    describe_counter!(RECEIPTS, "Receipts told, one for each user who is told");
+    describe_counter!(DEFERRED, "Watermarks of deliveries that were put off for load");
+    describe_counter!(TYPING_IN, "Typing that came from gateways");
+    describe_counter!(TYPING_PASSED, "Typing passed on");
+    describe_counter!(TYPING_DROPPED, "Typing given up, by reason");
+    describe_counter!(
+        PUSHES_DROPPED,
+        "Live events given up, by where; devices get them when the chat is settled"
+    );
+    describe_counter!(
+        LOOKUPS_FAILED,
+        "Look-ups that a presence node did not answer, by purpose"
+    );
+    describe_counter!(
+        WAKES_UNCONFIRMED,
+        "Wakes that a gateway did not confirm; their chats are settled again"
+    );
+    describe_counter!(
+        RECOVERED,
+        "Chats whose unsettled entries an owner that is gone had left"
+    );
+    describe_gauge!(SLOTS, "Slots that the map gives this node");
+    describe_gauge!(MAP_VERSION, "Version of the map that the slots are of");
+    describe_counter!(WINDOW_ENTRIES, "Entries read from logs for devices that catch up");
+    describe_gauge!(LINK_UP, "1 while the link to a node is up, by role and node");
+    for name in [
+        LOADS_REFUSED,
+        WAKES_UNCONFIRMED,
+        RECOVERED,
+        RISEN,
+        RECEIPTS,
+        DEFERRED,
+        TYPING_IN,
+        TYPING_PASSED,
+        WINDOW_ENTRIES,
+    ] {
+        counter!(name).absolute(0);
+    }
+    for what in ["away", "refused"] {
+        counter!(STORE_FAILURES, "what" => what).absolute(0);
+    }
+    for purpose in ["push", "settle"] {
+        counter!(LOOKUPS_FAILED, "for" => purpose).absolute(0);
+    }
+    for at in ["fanout", "link", "no_link"] {
+        counter!(PUSHES_DROPPED, "at" => at).absolute(0);
+    }
+}
 
 /// One shard's own, found once: it counts each turn of its loop.
 pub struct ShardMetrics {
     loaded: Gauge,
     waiting: Gauge,
     items: [Counter; 6],
+    risen: Counter,
+    receipts: Counter,
+    deferred: Counter,
+    typing: Counter,
+    typing_dropped: [Counter; DropReason::ALL.len()],
 }
 
 impl ShardMetrics {
     pub fn new(shard: usize) -> Self {
         let shard = shard.to_string();
-        let items = |kind| counter!("tern_chat_job_items_total", "kind" => kind, "shard" => shard.clone());
+        let dropped = |reason: DropReason| counter!(TYPING_DROPPED, "reason" => reason.name());
+        let items = |kind| counter!(JOB_ITEMS, "kind" => kind, "shard" => shard.clone());
         Self {
-            loaded: gauge!("tern_chat_loaded_chats", "shard" => shard.clone()),
-            waiting: gauge!("tern_chat_waiting_commands", "shard" => shard.clone()),
+            loaded: gauge!(LOADED, "shard" => shard.clone()),
+            waiting: gauge!(WAITING, "shard" => shard.clone()),
             items: KINDS.map(items),
+            risen: counter!(RISEN),
+            receipts: counter!(RECEIPTS),
+            deferred: counter!(DEFERRED),
+            typing: counter!(TYPING_PASSED),
+            typing_dropped: DropReason::ALL.map(dropped),
         }
     }
 
@@ -35,6 +144,17 @@ impl ShardMetrics {
             Job::Reads(reads) => reads.len(),
         };
         self.items[kind(job)].increment(size as u64);
+    }
+
+    /// What happened to receipts and typing.
+    pub fn count(&self, counts: &Counts) {
+        self.risen.increment(counts.risen);
+        self.receipts.increment(counts.receipts);
+        self.deferred.increment(counts.deferred);
+        self.typing.increment(counts.typing);
+        for (counter, dropped) in self.typing_dropped.iter().zip(counts.typing_dropped) {
+            counter.increment(dropped);
+        }
     }
 
     /// What the shard holds.
@@ -60,7 +180,7 @@ pub struct JobTimer {
 
 impl JobTimer {
     pub fn stop(self) {
-        histogram!("tern_chat_job_seconds", "kind" => self.kind).record(self.began.elapsed().as_secs_f64());
+        histogram!(JOB_SECONDS, "kind" => self.kind).record(self.began.elapsed().as_secs_f64());
     }
 }
 
@@ -79,53 +199,68 @@ fn kind(job: &Job) -> usize {
     }
 }
 
+/// A shard's statement that failed: the store is "away", or "refused" it.
+pub fn store_failed(what: &'static str) {
+    counter!(STORE_FAILURES, "what" => what).increment(1);
+}
+
 /// Loads whose turn did not come in time: more chats were asked for than the store can give.
 pub fn load_refused() {
-    counter!("tern_chat_loads_refused_total").increment(1);
+    counter!(LOADS_REFUSED).increment(1);
 }
 
 /// Gateways with a link to this node.
 pub fn gateway_links(links: usize) {
-    gauge!("tern_chat_gateway_links").set(links as f64);
+    gauge!(GATEWAY_LINKS).set(links as f64);
 }
 
-/// Live events sent, one a session.
-pub fn pushed(sessions: usize) {
-    counter!("tern_chat_pushes_total").increment(sessions as u64);
+/// Live events sent, one a session, by kind.
+pub fn pushed(kind: &'static str, sessions: usize) {
+    counter!(PUSHES, "kind" => kind).increment(sessions as u64);
+}
+
+/// Typing that came from a gateway.
+pub fn typing_in() {
+    counter!(TYPING_IN).increment(1);
+}
+
+/// Typing given up, by reason.
+pub fn typing_dropped(reason: &'static str) {
+    counter!(TYPING_DROPPED, "reason" => reason).increment(1);
 }
 
 /// Live events given up: devices get them when the chat is settled.
 pub fn push_dropped(at: &'static str) {
-    counter!("tern_chat_pushes_dropped_total", "at" => at).increment(1);
+    counter!(PUSHES_DROPPED, "at" => at).increment(1);
 }
 
 /// Look-ups that a presence node did not answer.
 pub fn lookup_failed(purpose: &'static str) {
-    counter!("tern_chat_lookups_failed_total", "for" => purpose).increment(1);
+    counter!(LOOKUPS_FAILED, "for" => purpose).increment(1);
 }
 
 /// Wakes that a gateway did not confirm: their chats are settled again.
 pub fn wake_unconfirmed() {
-    counter!("tern_chat_wakes_unconfirmed_total").increment(1);
+    counter!(WAKES_UNCONFIRMED).increment(1);
 }
 
 /// Chats whose unsettled entries were found in the store, left by an owner that is gone.
 pub fn recovered(chats: usize) {
-    counter!("tern_chat_recovered_chats_total").increment(chats as u64);
+    counter!(RECOVERED).increment(chats as u64);
 }
 
 /// Slots that the map gives this node, and the map's version.
 pub fn slots(slots: usize, version: i64) {
-    gauge!("tern_chat_slots").set(slots as f64);
-    gauge!("tern_chat_map_version").set(version as f64);
+    gauge!(SLOTS).set(slots as f64);
+    gauge!(MAP_VERSION).set(version as f64);
 }
 
 /// Windows of logs read for devices that catch up.
 pub fn window(entries: usize) {
-    counter!("tern_chat_window_entries_total").increment(entries as u64);
+    counter!(WINDOW_ENTRIES).increment(entries as u64);
 }
 
 /// Whether a presence node can be asked.
 pub fn presence_link_up(node: &str, up: bool) {
-    gauge!("tern_chat_link_up", "role" => "presence", "node" => node.to_owned()).set(f64::from(u8::from(up)));
+    gauge!(LINK_UP, "role" => "presence", "node" => node.to_owned()).set(f64::from(u8::from(up)));
 }

@@ -25,10 +25,11 @@ use crate::grpc::admin::AdminService;
 use crate::grpc::chats::ChatsService;
 use crate::grpc::groups::Groups;
 use crate::grpc::inbox::InboxService;
-use crate::grpc::link::LinkService;
+use crate::grpc::link::{self, LinkService};
 use crate::grpc::node::NodeService;
 use crate::grpc::writes::Writes;
 use crate::lookup::Lookup;
+use crate::metrics;
 use crate::ownership::Ownership;
 use crate::recovery;
 use crate::shard::Shards;
@@ -48,7 +49,9 @@ pub async fn start(
     ctx: NodeContext,
     routes: &mut tonic::service::RoutesBuilder,
 ) -> anyhow::Result<Running> {
+    metrics::describe();
     let master = master_key(&config)?;
+    let tickets = config.tickets.load()?;
     let hot = hot_connect_options(&config.postgres);
     let pool = PgPoolOptions::new()
         .max_connections(config.postgres.database_pool_size)
@@ -84,22 +87,22 @@ pub async fn start(
         calls: effects.calls.clone(),
         ownership: ownership.clone(),
     };
-    let link = LinkService::new(
-        shards.clone(),
-        effects.gateways.clone(),
-        ownership.clone(),
-        ctx.shedding.clone(),
-        epoch.clone(),
-        pool.clone(),
-        master.clone(),
-    );
+    let parts = link::Parts {
+        shards: shards.clone(),
+        gateways: effects.gateways.clone(),
+        ownership: ownership.clone(),
+        shedding: ctx.shedding.clone(),
+        epoch: epoch.clone(),
+        tickets: tickets.clone(),
+    };
+    let link = LinkService::new(parts, pool.clone(), master.clone());
     let groups = Groups {
         pool: pool.clone(),
         master: master.clone(),
         shards: shards.clone(),
         pushes: effects.fanout.spawn(effects.gateways.clone()),
     };
-    let chats = ChatsService::new(writes.clone(), groups, pool.clone(), master.clone());
+    let chats = ChatsService::new(writes.clone(), groups, pool.clone(), master.clone(), tickets);
     let admin = Arc::new(AdminService {
         ctx: ctx.clone(),
         writes: writes.clone(),
@@ -107,10 +110,10 @@ pub async fn start(
         pool: pool.clone(),
         master: master.clone(),
     });
-    let inbox = InboxService::new(writes, pool.clone(), master);
+    let inbox = InboxService::new(writes.clone(), pool.clone(), master);
     routes
         .add_service(ChatLinkServer::new(link).max_decoding_message_size(MAX_LINK_MESSAGE_BYTES))
-        .add_service(ChatNodeServer::new(NodeService::new(pool, epoch)))
+        .add_service(ChatNodeServer::new(NodeService::new(writes, pool, epoch)))
         .add_service(ChatAdminServer::from_arc(admin.clone()))
         .add_service(ChatShardsServer::from_arc(admin))
         .add_service(ChatsServer::new(chats).max_decoding_message_size(MAX_REQUEST_BYTES))

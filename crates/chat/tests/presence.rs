@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use tern_chat::fanout::{Fanout, Outgoing};
+use tern_chat::fanout::{Fanout, Kind, Outgoing};
 use tern_chat::gateways::{ControlLink, Gateways};
 use tern_chat::lookup::Lookup;
 use tern_chat::state::Missing;
@@ -324,17 +324,22 @@ async fn a_receipt_whose_look_up_failed_is_told_later_and_an_entry_is_not() {
     };
     let (_live, mut pushes) = chat.gateways.open_live(peer);
     let events = chat.fanout.spawn(chat.gateways.clone());
-    let event = |seq, what: &'static str| Outgoing {
+    let event = |kind, what: &'static str| Outgoing {
         chat: chat.chat,
-        seq: Seq(seq),
+        kind,
         users: vec![device.user],
         except: Vec::<SessionId>::new(),
         event: Bytes::from_static(what.as_bytes()),
         span: None,
     };
     presence.is(Mood::NotOwner);
-    for (seq, what) in [(0, "receipt 1"), (7, "entry"), (0, "receipt 2")] {
-        events.send(event(seq, what)).await.unwrap();
+    for (kind, what) in [
+        (Kind::Receipt, "receipt 1"),
+        (Kind::Entry(Seq(7)), "entry"),
+        (Kind::Typing, "typing"),
+        (Kind::Receipt, "receipt 2"),
+    ] {
+        events.send(event(kind, what)).await.unwrap();
     }
     let early = timeout(Duration::from_millis(300), pushes.recv()).await;
     assert!(early.is_err(), "{early:?}");
@@ -344,6 +349,6 @@ async fn a_receipt_whose_look_up_failed_is_told_later_and_an_entry_is_not() {
         let push = next().await;
         assert_eq!((push.event.as_ref(), push.sessions), (what.as_bytes(), vec![10]));
     }
-    events.send(event(8, "entry 8")).await.unwrap();
+    events.send(event(Kind::Entry(Seq(8)), "entry 8")).await.unwrap();
     assert_eq!(next().await.event, "entry 8", "once each");
 }

@@ -76,12 +76,27 @@ calls! {
     /// One page.
     chats_client::ChatsClient.list_messages(ListMessagesRequest) -> ListMessagesResponse;
     chats_client::ChatsClient.get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
+    /// One page.
+    chats_client::ChatsClient.get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;
     chats_client::ChatsClient.mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;
+    media_client::MediaClient.create_upload(CreateUploadRequest) -> CreateUploadResponse;
+    media_client::MediaClient.finalize_upload(FinalizeUploadRequest) -> FinalizeUploadResponse;
+    media_client::MediaClient.get_download(GetDownloadRequest) -> GetDownloadResponse;
+    media_client::MediaClient.forward_media(ForwardMediaRequest) -> ForwardMediaResponse;
     inbox_client::InboxClient.fetch(FetchRequest) -> FetchResponse;
     inbox_client::InboxClient.ack(AckRequest) -> AckResponse;
     users_client::UsersClient.create_user(CreateUserRequest) -> CreateUserResponse;
     users_client::UsersClient.update_user(UpdateUserRequest) -> UpdateUserResponse;
     users_client::UsersClient.batch_get_users(BatchGetUsersRequest) -> BatchGetUsersResponse;
+    users_client::UsersClient.block(BlockRequest) -> BlockResponse;
+    users_client::UsersClient.unblock(UnblockRequest) -> UnblockResponse;
+    /// One page.
+    users_client::UsersClient.list_blocked(ListBlockedRequest) -> ListBlockedResponse;
+    users_client::UsersClient.set_contacts(SetContactsRequest) -> SetContactsResponse;
+    /// One page.
+    users_client::UsersClient.list_contacts(ListContactsRequest) -> ListContactsResponse;
+    users_client::UsersClient.get_privacy(GetPrivacyRequest) -> GetPrivacyResponse;
+    users_client::UsersClient.set_privacy(SetPrivacyRequest) -> SetPrivacyResponse;
     devices_client::DevicesClient.link_device(LinkDeviceRequest) -> LinkDeviceResponse;
     devices_client::DevicesClient.list_devices(ListDevicesRequest) -> ListDevicesResponse;
     devices_client::DevicesClient.revoke_device(RevokeDeviceRequest) -> RevokeDeviceResponse;

@@ -1,7 +1,7 @@
 //! The handle that an app holds.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tern_proto::v1;
@@ -9,12 +9,15 @@ use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::api::{Api, Auth};
-use crate::config::{ClientConfig, StoreLocation};
+use crate::config::{ClientConfig, StoreLocation, Tls};
 use crate::connection::Gateways;
 use crate::driver::{Command, Driver, entries, malformed};
 use crate::engine::{Engine, Input, Settings};
 use crate::error::{CallError, ClientError};
-use crate::model::{Chat, Credentials, Entry, Event, ListedChat, Mark, Outgoing, QueuedMessage, To};
+use crate::media::Http;
+use crate::model::{
+    Chat, Credentials, Entry, Event, ListedChat, Mark, MessageReceipts, Outgoing, QueuedMessage, To,
+};
 use crate::store::Store;
 
 /// Commands on their way to the driver: it takes 64 at a time.
@@ -23,6 +26,8 @@ const COMMANDS: usize = 256;
 const EVENTS: usize = 256;
 /// Users of one BatchGetUsers.
 const USERS_PAGE: usize = 256;
+/// Largest page of GetMessageReceipts.
+const RECEIPTS_PAGE: u32 = 1024;
 /// Largest page of ListMessages.
 const MESSAGES_PAGE: usize = 256;
 
@@ -38,6 +43,9 @@ pub struct Client {
 struct Shared {
     commands: mpsc::Sender<Command>,
     api: Api,
+    /// Made with the first transfer: most clients of a load generator make none.
+    http: OnceLock<Http>,
+    tls: Tls,
     user: UserId,
     device: DeviceId,
 }
@@ -77,6 +85,8 @@ impl Client {
         let shared = Shared {
             commands,
             api: api.clone(),
+            http: OnceLock::new(),
+            tls: config.tls.clone(),
             user: me.user,
             device: me.device,
         };
@@ -103,6 +113,15 @@ impl Client {
 
     pub fn device(&self) -> DeviceId {
         self.shared.device
+    }
+
+    /// For requests to the object store.
+    pub(crate) fn http(&self) -> Result<&Http> {
+        if let Some(http) = self.shared.http.get() {
+            return Ok(http);
+        }
+        let made = Http::new(&self.shared.tls)?;
+        Ok(self.shared.http.get_or_init(|| made))
     }
 
     /// Unary calls as this device.
@@ -137,9 +156,46 @@ impl Client {
         self.apply(Input::MarkRead { chat, seq }).await
     }
 
-    /// The person opened or left the app.
+    /// The people whom the app shows now, at most 256, in place of those before: what they show comes as
+    /// [`Event::Presence`], then [`Event::Watching`], then each change. Asked for anew after a reconnect.
+    pub async fn watch_presence(&self, users: Vec<UserId>) -> Result<()> {
+        self.apply(Input::WatchPresence(users)).await
+    }
+
+    /// The person opened or left the app: what others see as online and last seen. While they are there the client
+    /// says so again and again by itself.
     pub async fn set_active(&self, active: bool) -> Result<()> {
         self.apply(Input::SetActive(active)).await
+    }
+
+    /// The person writes in a chat. May be called at each key press: others are told once in 3 s, where they are told at
+    /// all (see `Typing` in messaging.proto). Lost while there is no connection.
+    pub async fn typing(&self, chat: ChatId) -> Result<()> {
+        self.apply(Input::Typing { chat, stopped: false }).await
+    }
+
+    /// The person has stopped without sending. A message needs no such word.
+    pub async fn stopped_typing(&self, chat: ChatId) -> Result<()> {
+        self.apply(Input::Typing { chat, stopped: true }).await
+    }
+
+    /// Who of the others received and who read one own message: all pages, readers first.
+    pub async fn message_receipts(&self, chat: ChatId, seq: Seq) -> Result<MessageReceipts> {
+        let (mut receipts, mut page_token) = (MessageReceipts::default(), String::new());
+        loop {
+            let request = v1::GetMessageReceiptsRequest {
+                chat_id: chat.to_string(),
+                seq: seq.0,
+                page_size: RECEIPTS_PAGE,
+                page_token,
+                ..Default::default()
+            };
+            let page = self.api().get_message_receipts(request).await?;
+            page_token = receipts.add(page).map_err(malformed)?;
+            if page_token.is_empty() {
+                return Ok(receipts);
+            }
+        }
     }
 
     /// Asks the server who got how far; what is news comes as [`Event::Receipt`].
@@ -281,7 +337,7 @@ impl Client {
         answer.await.map_err(|_| ClientError::Stopped)?
     }
 
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
     ) -> Result<T> {

@@ -9,12 +9,14 @@
 //! ```
 //!
 //! - [`client`]: start here: [`Client::start`], send, read history, mark as read
+//! - [`privacy`]: blocks, contacts, and who sees the person
 //! - [`model`]: what the app sees: entries, chats, events
 //! - [`engine`]: the protocol as a pure function `apply(input, now) -> effects`
 //! - [`store`]: SQLite, one file a device
 //! - [`driver`]: the one task that owns engine, store and stream
 //! - [`connection`]: TLS, gateways in turn; [`backoff`]: when to try again
 //! - [`api`]: unary calls of a device or a back end; [`backend`]: the calls that back ends make
+//! - [`media`]: files: encrypted, uploaded, downloaded
 //! - [`config`], [`error`]
 
 pub mod api;
@@ -26,7 +28,9 @@ pub mod connection;
 pub(crate) mod driver;
 pub mod engine;
 pub mod error;
+pub mod media;
 pub mod model;
+pub mod privacy;
 pub mod store;
 
 pub use api::Api;
@@ -34,6 +38,9 @@ pub use backend::BackEnd;
 pub use client::{Client, EventStream};
 pub use config::{ClientConfig, StoreLocation, Tls};
 pub use error::{CallError, ClientError};
+pub use media::{Attachment, MediaError, Progress};
 pub use model::{
-    Chat, Credentials, Entry, Event, FailureCode, Mark, Outgoing, QueuedMessage, SendState, StopReason, To,
+    Chat, Credentials, Entry, Event, FailureCode, Mark, MessageReceipts, Outgoing, Presence, QueuedMessage,
+    SendState, StopReason, To,
 };
+pub use privacy::{Audience, Privacy};

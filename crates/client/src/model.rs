@@ -34,8 +34,11 @@ impl Entry {
         }
     }
 
-    /// The body as text; None when it is no message.
+    /// The body as text, with attachments the text beside them; None when it is no message.
     pub fn text(&self) -> Option<std::borrow::Cow<'_, str>> {
+        if let Some(body) = self.attached() {
+            return Some(body.text.into());
+        }
         self.message()
             .map(|message| String::from_utf8_lossy(&message.body))
     }
@@ -201,6 +204,45 @@ impl Mark {
     }
 }
 
+/// What a person shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// Nothing, to this person.
+    Hidden,
+    Online,
+    /// Zero: not known.
+    LastSeen(Timestamp),
+}
+
+/// Whom one message reached, of the others who are members since before it and now.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct MessageReceipts {
+    pub read: Vec<UserId>,
+    /// And did not read it, as far as they tell.
+    pub delivered: Vec<UserId>,
+    pub waiting: Vec<UserId>,
+}
+
+impl MessageReceipts {
+    /// One page more; returns the token of the next.
+    pub(crate) fn add(&mut self, page: v1::GetMessageReceiptsResponse) -> Result<String, IdError> {
+        for member in page.members {
+            let to = match (member.read, member.delivered) {
+                (true, _) => &mut self.read,
+                (false, true) => &mut self.delivered,
+                (false, false) => &mut self.waiting,
+            };
+            to.push(member.user_id.parse()?);
+        }
+        Ok(page.next_page_token)
+    }
+
+    /// How many they are.
+    pub fn members(&self) -> usize {
+        self.read.len() + self.delivered.len() + self.waiting.len()
+    }
+}
+
 /// Who a device is, and its tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -237,6 +279,24 @@ pub enum Event {
         chat: ChatId,
         user: UserId,
         mark: Mark,
+    },
+    /// What a person whom the app watches shows; after a reconnect again.
+    Presence {
+        user: UserId,
+        presence: Presence,
+    },
+    /// The answer to the watches, after each person's presence. UNSPECIFIED: all but `limited` are watched.
+    Watching {
+        error: v1::WatchErrorCode,
+        limited: Vec<UserId>,
+        retry_after: Duration,
+    },
+    /// Somebody writes in a chat, or does so no longer: their message came, they stopped, or nothing was heard of it
+    /// for 6 s.
+    Typing {
+        chat: ChatId,
+        user: UserId,
+        typing: bool,
     },
     /// A chat is new or has changed: title, unread count, membership.
     Chat(Chat),

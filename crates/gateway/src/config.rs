@@ -48,6 +48,9 @@ pub struct Config {
     /// Seconds between heartbeats of a device that somebody looks at
     #[arg(long, env = "TERN_GATEWAY_HEARTBEAT_ACTIVE", default_value = "45", value_parser = seconds)]
     pub gateway_heartbeat_active: Duration,
+    /// Seconds that a person counts as online after each sign of activity; the same on gateways and presence nodes
+    #[arg(long, env = "TERN_ONLINE_THRESHOLD", default_value = "30", value_parser = seconds)]
+    pub online_threshold: Duration,
     /// Seconds that the end of an access token is announced ahead
     #[arg(long, env = "TERN_GATEWAY_TOKEN_WARNING", default_value = "300", value_parser = seconds)]
     pub gateway_token_warning: Duration,
@@ -117,6 +120,7 @@ impl Config {
             send_burst: self.gateway_send_burst,
             ack_timeout: self.gateway_ack_timeout,
             sweep_grace: self.gateway_sweep_grace,
+            online_threshold: self.online_threshold,
             ..Settings::default()
         }
     }

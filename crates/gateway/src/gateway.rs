@@ -5,16 +5,18 @@ use std::sync::Arc;
 use tern_node::Drain;
 use tern_node::shedding::{Level, Meter, Shedding};
 use tern_node::token::Verifier;
-use tern_types::{DeviceId, SessionId, Timestamp, UserId};
+use tern_types::{ChatId, DeviceId, SessionId, Timestamp, UserId};
 
 use crate::chat_links::ChatLinks;
 use crate::inbox_reader::InboxReader;
 use crate::mailbox::Mailbox;
+use crate::metrics;
 use crate::presence_links::PresenceLinks;
 use crate::registry::{Handle, Registration, Registry};
 use crate::session::{CloseRequest, Settings};
 use crate::traces::Traces;
 use crate::watchdog::Watchdog;
+use crate::watches::Watches;
 
 /// See the module.
 pub struct Gateway {
@@ -23,6 +25,7 @@ pub struct Gateway {
     pub registry: Arc<Registry>,
     pub chats: Arc<ChatLinks>,
     pub presence: Arc<PresenceLinks>,
+    pub watches: Arc<Watches>,
     pub inboxes: InboxReader,
     pub verifier: Arc<Verifier>,
     pub watchdog: Arc<Watchdog>,
@@ -38,6 +41,7 @@ pub struct Registered {
     registration: Registration,
     presence: Arc<PresenceLinks>,
     chats: Arc<ChatLinks>,
+    watches: Arc<Watches>,
 }
 
 impl Gateway {
@@ -75,7 +79,19 @@ impl Gateway {
             registration,
             presence: self.presence.clone(),
             chats: self.chats.clone(),
+            watches: self.watches.clone(),
         })
+    }
+
+    /// Passes on that the person writes, unless that costs anything.
+    pub fn typing(&self, from: &Handle, chat: ChatId, stopped: bool) {
+        if self.shedding.level() >= Level::Typing {
+            self.shedding.gave_up(Level::Typing);
+            return metrics::typing_dropped("shed");
+        }
+        if let Err(reason) = self.chats.typing(from, chat, stopped) {
+            metrics::typing_dropped(reason);
+        }
     }
 }
 
@@ -91,6 +107,8 @@ impl Drop for Registered {
         if self.registration.end() {
             self.presence.ended(self.registration.handle());
         }
-        self.chats.session_ended(self.registration.handle().id);
+        let id = self.registration.handle().id;
+        self.chats.session_ended(id);
+        self.watches.ended(id);
     }
 }

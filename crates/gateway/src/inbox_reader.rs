@@ -191,6 +191,7 @@ fn parsed(inbox: DeviceInbox, epoch: &str) -> Option<(DeviceId, Inbox)> {
             suspended: inbox.suspended,
             rows: rows.collect(),
             store_epoch: epoch.to_owned(),
+            read_receipts_off: inbox.read_receipts_off,
         },
     ))
 }

@@ -32,8 +32,8 @@ pub fn from_wire(item: v1::ClientItem, verifier: &Verifier, now: Timestamp) -> I
         ),
         Some(Wire::Heartbeat(beat)) => ("heartbeat", Item::Heartbeat { token: beat.token }),
         Some(Wire::SetActive(set)) => ("set_active", Item::SetActive { active: set.active }),
-        Some(Wire::WatchPresence(_)) => ("watch_presence", Item::Unknown),
-        Some(Wire::Typing(_)) => ("typing", Item::Unknown),
+        Some(Wire::WatchPresence(watch)) => ("watch_presence", Item::WatchPresence(watch.user_ids)),
+        Some(Wire::Typing(typing)) => ("typing", Item::Typing(typing)),
         None => ("unknown", Item::Unknown),
     };
     metrics::item_in(kind);

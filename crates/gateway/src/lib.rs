@@ -15,12 +15,13 @@
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
 //! - [`traces`]: which messages are traced, and their spans here
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
+//! - [`watches`]: the people whom sessions look at
 //! - [`public`], [`listener`], [`tls`]: what clients are served, and on which connections
 //! - [`deadline`]: how long a call may take
 //! - [`origins`], [`cors`]: which web sites' pages are served too
 //! - [`connection`], [`watchdog`]: the end of connections that take nothing
 //! - [`suspended`]: users whose access tokens do not count for now
-//! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
+//! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`presence_query`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
 
 pub mod auth;
 pub mod call_limits;
@@ -43,6 +44,7 @@ pub mod nodes;
 pub mod origins;
 pub mod peek;
 pub mod presence_links;
+pub mod presence_query;
 pub mod proxy;
 pub mod public;
 pub mod redrain;
@@ -55,6 +57,7 @@ pub mod sweep;
 pub mod tls;
 pub mod traces;
 pub mod watchdog;
+pub mod watches;
 pub mod websocket;
 
 pub use config::Config;

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tern_types::ChatId;
+use tern_types::{ChatId, UserId};
 use tracing::Span;
 
 use crate::session::{CloseRequest, Inbox, Mail};
@@ -45,18 +45,23 @@ pub struct Waiting {
     pub redrain: bool,
     /// What the sweep read last.
     pub swept: Option<Box<Inbox>>,
+    /// Whether the user turned read receipts off: what was told last.
+    pub read_receipts_off: Option<bool>,
     /// Owners or links changed.
     pub moved: bool,
     pub close: Option<CloseRequest>,
     /// Reconnect after, close after.
     pub drain: Option<(Duration, Duration)>,
+    /// What watched people show, the newest of each, and answers in between.
+    pub seen: Vec<(Option<UserId>, Bytes)>,
     /// How long ago the stream was woken for it.
     pub age: Duration,
 }
 
 impl Waiting {
+    /// Apart from what is seen of people.
     fn is_empty(&self) -> bool {
-        let flags = self.announced || self.redrain || self.moved;
+        let flags = self.announced || self.redrain || self.moved || self.read_receipts_off.is_some();
         self.mail.is_empty() && self.swept.is_none() && !flags && self.close.is_none() && self.drain.is_none()
     }
 }
@@ -90,6 +95,22 @@ impl Mailbox {
         })
     }
 
+    /// What a watched person shows: it takes the place of what still waits of them.
+    pub fn push_seen(&self, user: UserId, event: Bytes) {
+        self.change(|inner| {
+            let seen = &mut inner.waiting.seen;
+            match seen.iter_mut().rev().find(|(of, _)| *of == Some(user)) {
+                Some(older) => older.1 = event,
+                None => seen.push((Some(user), event)),
+            }
+        });
+    }
+
+    /// The answer to one WatchPresence, behind what was seen so far.
+    pub fn push_watched(&self, event: Bytes) {
+        self.change(|inner| inner.waiting.seen.push((None, event)));
+    }
+
     /// An answer to what the session asked for.
     pub fn push(&self, mail: Mail) {
         self.change(|inner| inner.waiting.mail.push_back(mail));
@@ -110,6 +131,11 @@ impl Mailbox {
         self.change(|inner| inner.waiting.redrain = true);
     }
 
+    /// The user turned read receipts off, or on again.
+    pub fn read_receipts(&self, off: bool) {
+        self.change(|inner| inner.waiting.read_receipts_off = Some(off));
+    }
+
     /// Owners or links changed.
     pub fn moved(&self) {
         self.change(|inner| inner.waiting.moved = true);
@@ -127,10 +153,11 @@ impl Mailbox {
         self.change(|inner| inner.waiting.drain = Some((reconnect_after, close_after)));
     }
 
-    /// Everything that waits; pending while nothing does.
-    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Waiting> {
+    /// Everything that waits; pending while nothing does. What is seen of people stays here, where the newest takes the
+    /// place of older ones, unless `seen`: the device has taken what was put before.
+    pub fn poll_take(&self, cx: &mut Context<'_>, seen: bool) -> Poll<Waiting> {
         let mut inner = self.lock();
-        if inner.waiting.is_empty() {
+        if inner.waiting.is_empty() && (!seen || inner.waiting.seen.is_empty()) {
             if !inner
                 .waker
                 .as_ref()
@@ -146,13 +173,17 @@ impl Mailbox {
         inner.live_bytes = 0;
         let age = inner.woken.take().map(|woken| woken.elapsed());
         let mut waiting = std::mem::take(&mut inner.waiting);
+        if !seen {
+            inner.waiting.seen = std::mem::take(&mut waiting.seen);
+        }
         waiting.age = age.unwrap_or_default();
         Poll::Ready(waiting)
     }
 
     /// Something waits.
     pub fn has_mail(&self) -> bool {
-        !self.lock().waiting.is_empty()
+        let inner = self.lock();
+        !inner.waiting.is_empty() || !inner.waiting.seen.is_empty()
     }
 
     /// It waits for the stream to end.
@@ -181,12 +212,10 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
-    use tern_types::UserId;
-
     use super::*;
 
     fn take(mailbox: &Mailbox) -> Option<Waiting> {
-        match mailbox.poll_take(&mut Context::from_waker(Waker::noop())) {
+        match mailbox.poll_take(&mut Context::from_waker(Waker::noop()), true) {
             Poll::Ready(waiting) => Some(waiting),
             Poll::Pending => None,
         }
@@ -231,6 +260,23 @@ mod tests {
         assert!((0..WAKE_ROOM).all(|_| mailbox.push_wake(chat, 1, 2)));
         assert!(!mailbox.push_wake(chat, 3, 4));
         assert!(take(&mailbox).expect("mail").redrain);
+    }
+
+    #[test]
+    fn of_a_watched_person_only_the_newest_waits_and_nothing_while_the_device_is_slow() {
+        let (mailbox, one, other) = (Mailbox::default(), UserId::random(), UserId::random());
+        for number in 0..100u8 {
+            mailbox.push_seen(one, vec![number].into());
+        }
+        mailbox.push_watched(vec![100].into());
+        mailbox.push_seen(other, vec![101].into());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(mailbox.poll_take(&mut cx, false).is_pending());
+        mailbox.redrain();
+        assert!(matches!(mailbox.poll_take(&mut cx, false), Poll::Ready(waiting) if waiting.seen.is_empty()));
+        let seen = take(&mailbox).expect("seen").seen;
+        let events: Vec<u8> = seen.iter().map(|(_, event)| event[0]).collect();
+        assert_eq!(events, [99, 100, 101]);
     }
 
     #[test]

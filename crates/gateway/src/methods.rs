@@ -12,9 +12,13 @@ pub enum Target {
     Accounts,
     /// The owner of the chat in field 1; any chat node where there is none.
     Chat,
+    /// Any media node.
+    Media,
     /// Any chat node: field 1 is something else.
     AnyChat,
     /// The presence node that owns the user in field 1; any where there is none.
+    PresenceOwner,
+    /// This gateway, which asks the presence nodes.
     Presence,
 }
 
@@ -69,24 +73,28 @@ pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
 }
 
 /// Names of the services, for routing.
-pub const SERVICES: [&str; 6] = [
+pub const SERVICES: [&str; 8] = [
     "tern.v1.Users",
     "tern.v1.Devices",
     "tern.v1.Auth",
     "tern.v1.Chats",
     "tern.v1.Inbox",
+    "tern.v1.PresenceQuery",
+    "tern.v1.Media",
     "tern.v1.Admin",
 ];
 
 fn target(service: &str, method: &str) -> Option<Target> {
     match service {
         "Users" | "Devices" | "Auth" => Some(Target::Accounts),
+        "Media" => Some(Target::Media),
         "Chats" if WITHOUT_CHAT.contains(&method) => Some(Target::AnyChat),
         "Chats" | "Inbox" => Some(Target::Chat),
         ADMIN if ACCOUNTS_ADMIN.contains(&method) => Some(Target::Accounts),
         ADMIN if ANY_CHAT_ADMIN.contains(&method) => Some(Target::AnyChat),
-        ADMIN if method == "ListSessions" => Some(Target::Presence),
+        ADMIN if method == "ListSessions" => Some(Target::PresenceOwner),
         ADMIN => Some(Target::Chat),
+        "PresenceQuery" => Some(Target::Presence),
         _ => None,
     }
 }
@@ -95,7 +103,7 @@ fn admin_part(target: Target) -> &'static str {
     match target {
         Target::Accounts => "AccountsAdmin",
         Target::Chat | Target::AnyChat => "ChatAdmin",
-        Target::Presence => "PresenceAdmin",
+        _ => "PresenceAdmin",
     }
 }
 
@@ -121,6 +129,7 @@ mod tests {
             Some((Target::AnyChat, true))
         );
         assert_eq!(target("/tern.v1.Inbox/Fetch"), Some((Target::Chat, true)));
+        assert_eq!(target("/tern.v1.Media/GetDownload"), Some((Target::Media, true)));
         assert_eq!(target("/tern.v1.Messaging/Stream"), None);
         assert_eq!(target("/tern.internal.v1.AccountsNode/AuthenticateKey"), None);
         assert!(methods.len() > 20);

@@ -8,6 +8,7 @@ use tern_proto::error::reason_name;
 use tonic::Code;
 
 const SESSIONS: &str = "tern_gateway_sessions";
+const MAX_SESSIONS: &str = "tern_gateway_max_sessions";
 const STREAMS: &str = "tern_gateway_streams";
 const ENDS: &str = "tern_gateway_stream_ends_total";
 const OPENS: &str = "tern_gateway_opens_total";
@@ -18,10 +19,13 @@ const FRAMES_OUT: &str = "tern_gateway_frames_out_total";
 const EVENTS_OUT: &str = "tern_gateway_events_out_total";
 const ITEMS_IN: &str = "tern_gateway_items_in_total";
 const LIVE_DROPPED: &str = "tern_gateway_live_dropped_total";
+const TYPING_DROPPED: &str = "tern_gateway_typing_dropped_total";
 const WAKES_DEFERRED: &str = "tern_gateway_wakes_deferred_total";
 const REDRAINS: &str = "tern_gateway_redrains_total";
 const INBOX_READS: &str = "tern_gateway_inbox_reads_total";
 const SWEEP_FOUND: &str = "tern_gateway_sweep_found_total";
+const WATCHES: &str = "tern_gateway_watches";
+const PRESENCE_TOLD: &str = "tern_gateway_presence_told_total";
 const LINK_UP: &str = "tern_gateway_link_up";
 const REFUSED: &str = "tern_gateway_link_refused_total";
 const REROUTED: &str = "tern_gateway_rerouted_total";
@@ -29,6 +33,7 @@ const UNARY: &str = "tern_gateway_unary_total";
 
 pub(crate) fn describe() {
     describe_gauge!(SESSIONS, "Registered sessions");
+    describe_gauge!(MAX_SESSIONS, "Sessions that this gateway takes at most");
     describe_gauge!(STREAMS, "Open streams, those that have not sent Open too");
     describe_counter!(ENDS, "Streams that ended, by reason");
     describe_counter!(
@@ -54,6 +59,7 @@ pub(crate) fn describe() {
         LIVE_DROPPED,
         "Live pushes dropped because a session did not keep up"
     );
+    describe_counter!(TYPING_DROPPED, "Typing that was not passed on, by reason");
     describe_counter!(
         WAKES_DEFERRED,
         "Wakes that found a session's mailbox full; its inbox is read instead"
@@ -64,12 +70,44 @@ pub(crate) fn describe() {
         SWEEP_FOUND,
         "Inbox rows that only the sweep found: each is a defect"
     );
+    describe_gauge!(WATCHES, "People whom sessions look at, once for each session");
+    describe_counter!(PRESENCE_TOLD, "Sessions that were told what somebody shows");
     describe_gauge!(LINK_UP, "1 while the link to a node is up, by role and node");
     describe_counter!(REFUSED, "Items that found no way to their chat's node, by kind");
     describe_counter!(REROUTED, "Items and calls that a node gave back as not its own");
     describe_counter!(UNARY, "Unary calls, by method and status code");
-    // A defect that never happened is to be seen as 0.
-    counter!(SWEEP_FOUND).absolute(0);
+    // What never happened is to be seen as 0: a counter that appears at 1 has not risen, for whoever watches.
+    for name in [
+        SWEEP_FOUND,
+        STREAMS_CUT,
+        ORIGINS_REFUSED,
+        LIVE_DROPPED,
+        WAKES_DEFERRED,
+    ] {
+        counter!(name).absolute(0);
+    }
+    for outcome in ["ok", "failed"] {
+        counter!(INBOX_READS, "outcome" => outcome).absolute(0);
+    }
+    for kind in ["send", "ack", "read", "window"] {
+        counter!(REFUSED, "kind" => kind).absolute(0);
+    }
+    for kind in ["item", "call"] {
+        counter!(REROUTED, "kind" => kind).absolute(0);
+    }
+    for cause in ["announced_again", "presence_moved"] {
+        counter!(REDRAINS, "cause" => cause).absolute(0);
+    }
+    for outcome in ["UPGRADED", "NOT_ASKED_FOR", "BAD_KEY", "ORIGIN_REFUSED"] {
+        counter!(WEBSOCKETS, "outcome" => outcome).absolute(0);
+    }
+    for gauge in [gauge!(SESSIONS), gauge!(STREAMS)] {
+        gauge.set(0.0);
+    }
+}
+
+pub(crate) fn max_sessions(count: usize) {
+    gauge!(MAX_SESSIONS).set(count as f64);
 }
 
 pub(crate) fn sessions(count: usize) {
@@ -120,12 +158,24 @@ pub(crate) fn live_dropped() {
     counter!(LIVE_DROPPED).increment(1);
 }
 
+pub(crate) fn typing_dropped(reason: &'static str) {
+    counter!(TYPING_DROPPED, "reason" => reason).increment(1);
+}
+
 pub(crate) fn wake_deferred() {
     counter!(WAKES_DEFERRED).increment(1);
 }
 
 pub(crate) fn redrained(cause: &'static str, sessions: usize) {
     counter!(REDRAINS, "cause" => cause).increment(sessions as u64);
+}
+
+pub(crate) fn watches(count: usize) {
+    gauge!(WATCHES).set(count as f64);
+}
+
+pub(crate) fn presence_told(sessions: usize) {
+    counter!(PRESENCE_TOLD).increment(sessions as u64);
 }
 
 pub(crate) fn inbox_read(ok: bool) {
@@ -138,6 +188,22 @@ pub(crate) fn sweep_found() {
 
 pub(crate) fn link_up(role: &'static str, node: &str, up: bool) {
     gauge!(LINK_UP, "role" => role, "node" => node.to_owned()).set(f64::from(u8::from(up)));
+}
+
+/// A link that is up until this is dropped, whatever ends it.
+pub(crate) struct LinkUp(&'static str, String);
+
+impl LinkUp {
+    pub(crate) fn new(role: &'static str, node: &str) -> Self {
+        link_up(role, node, true);
+        Self(role, node.to_owned())
+    }
+}
+
+impl Drop for LinkUp {
+    fn drop(&mut self) {
+        link_up(self.0, &self.1, false);
+    }
 }
 
 pub(crate) fn refused(kind: &'static str) {

@@ -1,5 +1,6 @@
 //! What other nodes ask of a gateway.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tern_proto::internal::gateway_node_server::GatewayNode;
@@ -15,11 +16,13 @@ use crate::auth::Auth;
 use crate::presence_links::PresenceLinks;
 use crate::registry::Registry;
 use crate::session::CloseRequest;
+use crate::watches::Watches;
 
 /// See the module.
 pub struct NodeService {
     pub registry: Arc<Registry>,
     pub presence: Arc<PresenceLinks>,
+    pub watches: Arc<Watches>,
     pub auth: Arc<Auth>,
 }
 
@@ -77,9 +80,25 @@ impl GatewayNode for NodeService {
 
     async fn privacy_changed(
         &self,
-        _request: Request<PrivacyChangedRequest>,
+        request: Request<PrivacyChangedRequest>,
     ) -> Result<Response<PrivacyChangedResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let users = request.into_inner().users;
+        let mut changed = HashSet::with_capacity(users.len());
+        for user in users {
+            let id = UserId::from_slice(&user.user_id)
+                .map_err(|_| Status::invalid_argument("ids are 16 bytes"))?;
+            read_receipts_changed(&self.registry, id, user.read_receipts_off);
+            changed.insert(id);
+        }
+        self.watches.privacy_changed(&changed);
+        Ok(Response::new(PrivacyChangedResponse {}))
+    }
+}
+
+/// Tells the user's sessions here; their next marks say so.
+fn read_receipts_changed(registry: &Registry, user: UserId, off: bool) {
+    for session in registry.sessions(|session| session.user == user) {
+        session.mailbox.read_receipts(off);
     }
 }
 

@@ -27,7 +27,7 @@ use crate::call_limits::CallLimits;
 use crate::connection::ClientAddress;
 use crate::methods::{self, Method, Target};
 use crate::nodes::{self, MAP_PATIENCE};
-use crate::{deadline, metrics, peek};
+use crate::{deadline, metrics, peek, presence_query};
 
 /// A request of a client: the largest message fits many times.
 const MAX_REQUEST_BYTES: usize = 4 << 20;
@@ -83,6 +83,10 @@ impl Proxy {
         if method.authenticated {
             let caller = self.auth.principal(&metadata).await?;
             self.limits.take(&caller, &method.path).await?;
+            if method.target == Target::Presence {
+                let message = only_message(&mut messages).await?;
+                return presence_query::get_presence(&self.ctx, &caller, message).await;
+            }
             caller.write(&mut onward);
         } else {
             self.limits.take_stranger(ClientAddress::of(&extensions)).await?;
@@ -93,11 +97,7 @@ impl Proxy {
             }
         }
         telemetry::propagate(&mut onward);
-        let message = messages
-            .message()
-            .await
-            .map_err(unreadable)?
-            .ok_or_else(malformed)?;
+        let message = only_message(&mut messages).await?;
         drop(messages);
         self.route(method, onward, message).await
     }
@@ -105,7 +105,9 @@ impl Proxy {
     async fn route(&self, method: &Method, metadata: MetadataMap, message: Bytes) -> Result<Bytes, Status> {
         let mut chat = match method.target {
             Target::Chat => peek::chat_id(&message),
-            Target::Accounts | Target::AnyChat | Target::Presence => None,
+            Target::Accounts | Target::Media | Target::AnyChat | Target::PresenceOwner | Target::Presence => {
+                None
+            }
         };
         let mut reroutes = 0;
         loop {
@@ -133,9 +135,11 @@ impl Proxy {
     ) -> Result<Bytes, Status> {
         let (node, version) = nodes::find(&self.ctx.map, |map| match (method.target, chat) {
             (Target::Accounts, _) => map.any(Role::Accounts),
+            (Target::Presence, _) => map.any(Role::Presence),
+            (Target::Media, _) => map.any(Role::Media),
             (Target::Chat | Target::AnyChat, Some(chat)) => map.owner(Role::Chat, Slot::of_chat(chat)),
             (Target::Chat | Target::AnyChat, None) => map.any(Role::Chat),
-            (Target::Presence, _) => match peek::user_id(&message) {
+            (Target::PresenceOwner, _) => match peek::user_id(&message) {
                 Some(user) => map.owner(Role::Presence, Slot::of_user(user)),
                 None => map.any(Role::Presence),
             },
@@ -170,6 +174,11 @@ impl Proxy {
         // In vain: the next try says what is wrong.
         let _ = timeout(MAP_PATIENCE, caught_up).await;
     }
+}
+
+async fn only_message(messages: &mut Streaming<Bytes>) -> Result<Bytes, Status> {
+    let message = messages.message().await.map_err(unreadable)?;
+    message.ok_or_else(malformed)
 }
 
 /// The map's version and the chat that a node which is not the owner names.
@@ -210,7 +219,8 @@ fn unreadable(status: Status) -> Status {
     }
 }
 
-fn malformed() -> Status {
+/// As for any message that does not decode.
+pub fn malformed() -> Status {
     ApiError::new(
         ErrorReason::ProtocolError,
         "the request is not the method's message",

@@ -1,10 +1,9 @@
 //! The sessions of this gateway, by id and by device. A registration is a value: dropped, the session is gone.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use tern_types::{DeviceId, SessionId, Slot, Timestamp, UserId};
+use tern_types::{DeviceId, IdMap, SessionId, Slot, Timestamp, UserId};
 use tokio::sync::Notify;
 
 use crate::mailbox::Mailbox;
@@ -23,6 +22,8 @@ pub struct Handle {
     pub since: Timestamp,
     pub mailbox: Arc<Mailbox>,
     announced: AtomicBool,
+    /// The person's newest sign on it: milliseconds, negative once they left; 0: none.
+    sign: AtomicI64,
 }
 
 impl Handle {
@@ -34,6 +35,18 @@ impl Handle {
     /// Whether presence has known it.
     pub fn is_announced(&self) -> bool {
         self.announced.load(Ordering::Acquire)
+    }
+
+    /// The person is there since, or left then.
+    pub fn set_sign(&self, active: bool, at: Timestamp) {
+        let sign = if active { at.0 } else { -at.0 };
+        self.sign.store(sign, Ordering::Relaxed);
+    }
+
+    /// Whether the person is there, and when that was said; zero: never.
+    pub fn sign(&self) -> (bool, Timestamp) {
+        let sign = self.sign.load(Ordering::Relaxed);
+        (sign > 0, Timestamp(sign.abs()))
     }
 
     /// Presence knows it. True: for the first time.
@@ -51,8 +64,8 @@ fn mark(epoch: &str) -> u64 {
 /// See the module.
 #[derive(Debug)]
 pub struct Registry {
-    tables: [RwLock<HashMap<SessionId, Arc<Handle>>>; TABLES],
-    devices: Mutex<HashMap<DeviceId, SessionId>>,
+    tables: [RwLock<IdMap<SessionId, Arc<Handle>>>; TABLES],
+    devices: Mutex<IdMap<DeviceId, SessionId>>,
     count: AtomicUsize,
     emptied: Notify,
     incarnation: u64,
@@ -142,6 +155,7 @@ impl Registry {
             since,
             mailbox,
             announced: AtomicBool::new(false),
+            sign: AtomicI64::new(0),
         });
         self.write(id).insert(id, handle.clone());
         metrics::sessions(self.count.fetch_add(1, Ordering::AcqRel) + 1);
@@ -219,17 +233,17 @@ impl Registry {
         true
     }
 
-    fn devices(&self) -> MutexGuard<'_, HashMap<DeviceId, SessionId>> {
+    fn devices(&self) -> MutexGuard<'_, IdMap<DeviceId, SessionId>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, id: SessionId) -> RwLockReadGuard<'_, HashMap<SessionId, Arc<Handle>>> {
+    fn read(&self, id: SessionId) -> RwLockReadGuard<'_, IdMap<SessionId, Arc<Handle>>> {
         self.tables[id.0 as usize % TABLES]
             .read()
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, id: SessionId) -> RwLockWriteGuard<'_, HashMap<SessionId, Arc<Handle>>> {
+    fn write(&self, id: SessionId) -> RwLockWriteGuard<'_, IdMap<SessionId, Arc<Handle>>> {
         self.tables[id.0 as usize % TABLES]
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -276,7 +290,7 @@ mod tests {
             "over, before its stream knows"
         );
         assert_eq!(newer.handle().id, SessionId(7 << 32 | 2));
-        let waiting = match first.poll_take(&mut Context::from_waker(Waker::noop())) {
+        let waiting = match first.poll_take(&mut Context::from_waker(Waker::noop()), true) {
             Poll::Ready(waiting) => waiting,
             Poll::Pending => panic!("the older session was not told"),
         };

@@ -25,6 +25,7 @@ use crate::proxy::Proxy;
 use crate::public::Public;
 use crate::registry::Registry;
 use crate::traces::Traces;
+use crate::watches::Watches;
 use crate::{Config, metrics, sweep};
 
 /// Devices reconnect no faster than this when a gateway drains, one after the other: what the other gateways' TLS
@@ -59,6 +60,7 @@ pub async fn start_bound(
     routes: &mut tonic::service::RoutesBuilder,
 ) -> anyhow::Result<(Running, SocketAddr)> {
     metrics::describe();
+    metrics::max_sessions(config.gateway_max_sessions);
     let verifier = Arc::new(verifier(&config.token_verify_files).await?);
     let registry = Arc::new(Registry::new(ctx.incarnation));
     let auth = Arc::new(Auth::new(ctx.clone(), verifier.clone()));
@@ -68,6 +70,7 @@ pub async fn start_bound(
         registry: registry.clone(),
         chats: ChatLinks::start(&ctx, registry.clone()),
         presence: PresenceLinks::start(&ctx, registry.clone(), config.gateway_drain_spread),
+        watches: Watches::start(&ctx, registry.clone()),
         inboxes: InboxReader::start(&ctx, registry.clone()),
         verifier,
         watchdog: Arc::default(),
@@ -91,6 +94,7 @@ pub async fn start_bound(
     routes.add_service(GatewayNodeServer::new(NodeService {
         registry: registry.clone(),
         presence: gateway.presence.clone(),
+        watches: gateway.watches.clone(),
         auth: auth.clone(),
     }));
 

@@ -145,6 +145,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 tracing::error!(session = %self.id, ?device, %chat, from, acked, ?age, ?open_for, announced,
                     "the sweep found a lost inbox row");
             }
+            Effect::TypingThrottled => metrics::typing_dropped("throttled"),
             other => self.pass_on(other),
         }
     }
@@ -155,6 +156,17 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         };
         let (handle, chats) = (registered.handle(), &self.gateway.chats);
         let refused = match effect {
+            Effect::Sign { active, at, tell } => {
+                handle.set_sign(active, at);
+                if tell {
+                    self.gateway.presence.sign(handle);
+                }
+                None
+            }
+            Effect::Watch(users) => {
+                self.gateway.watches.watch(handle, users);
+                None
+            }
             Effect::ReadInbox => {
                 self.gateway.inboxes.ask(handle);
                 None
@@ -174,10 +186,14 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                     .err()
                     .map(|_| Mail::AckLost { chat })
             }
-            Effect::Read { chat, seq } => chats
-                .mark_read(handle, chat, seq)
+            Effect::Read { chat, seq, off } => chats
+                .mark_read(handle, chat, seq, off)
                 .err()
                 .map(|_| Mail::AckLost { chat }),
+            Effect::Typing { chat, stopped } => {
+                self.gateway.typing(handle, chat, stopped);
+                None
+            }
             Effect::Window {
                 reference,
                 chat,
@@ -187,7 +203,11 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 .window(handle, reference, chat, from, limit)
                 .err()
                 .map(|_| Mail::WindowFailed { reference, chat }),
-            Effect::Put(_) | Effect::End(_) | Effect::Register { .. } | Effect::SweepFound { .. } => None,
+            Effect::Put(_)
+            | Effect::End(_)
+            | Effect::Register { .. }
+            | Effect::SweepFound { .. }
+            | Effect::TypingThrottled => None,
         };
         if let Some(mail) = refused {
             self.mailbox.push(mail);
@@ -205,7 +225,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             self.apply(Event::Tick);
         }
         if !self.has_ended()
-            && let Poll::Ready(waiting) = self.mailbox.poll_take(cx)
+            && let Poll::Ready(waiting) = self.mailbox.poll_take(cx, self.out.is_empty())
         {
             news = true;
             if self.idle {
@@ -240,9 +260,15 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             let old = std::mem::replace(&mut self.routes, new.clone());
             self.apply(Event::Moved(&|chat| new.moved_since(&old, chat)));
         }
+        if let Some(off) = waiting.read_receipts_off {
+            self.apply(Event::ReadReceipts { off });
+        }
         for mail in waiting.mail {
             let _ends_afterwards = self.traced.answered(&mail);
             self.apply(Event::Mail(mail));
+        }
+        for (_, event) in waiting.seen {
+            self.apply(Event::Mail(Mail::Seen(event)));
         }
         if let Some(inbox) = waiting.swept {
             self.apply(Event::Mail(Mail::Swept(*inbox)));

@@ -5,13 +5,12 @@
 //! A stream costs one small entry here, no task and no timer. Where others share the connection (a proxy in front),
 //! one that stalls is put up with for longer: it costs memory, they would all have to reconnect.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tern_node::Drain;
-use tern_types::SessionId;
+use tern_types::{IdMap, SessionId};
 use tokio::time::Instant;
 
 use crate::connection::Connection;
@@ -45,7 +44,7 @@ pub struct Watched {
 #[derive(Debug)]
 pub struct Watchdog {
     started: Instant,
-    tables: [Mutex<HashMap<SessionId, Arc<Watched>>>; TABLES],
+    tables: [Mutex<IdMap<SessionId, Arc<Watched>>>; TABLES],
 }
 
 /// Keeps a stream watched.
@@ -129,11 +128,11 @@ impl Watchdog {
         u64::try_from(at.duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn table(&self, id: SessionId) -> MutexGuard<'_, HashMap<SessionId, Arc<Watched>>> {
+    fn table(&self, id: SessionId) -> MutexGuard<'_, IdMap<SessionId, Arc<Watched>>> {
         self.lock(id.0 as usize % TABLES)
     }
 
-    fn lock(&self, table: usize) -> MutexGuard<'_, HashMap<SessionId, Arc<Watched>>> {
+    fn lock(&self, table: usize) -> MutexGuard<'_, IdMap<SessionId, Arc<Watched>>> {
         self.tables[table].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

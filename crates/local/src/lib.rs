@@ -4,25 +4,31 @@
 //! ```text
 //!   Platform ── Postgres (private, or shared by a test run)
 //!            ── etcd     (private, or shared by a test run)
-//!            ── tern serve gateway | chat | presence | accounts, a process each
+//!            ── S3       (tern s3, where there are media nodes)
+//!            ── tern serve gateway | chat | presence | accounts | media, a process each
 //! ```
 //!
 //! - [`process`]: a child with its own log, ended with its owner
-//! - [`postgres`], [`etcd`]: the servers, found on this machine
+//! - [`postgres`], [`etcd`]: the servers, found on this machine; [`s3`]: one of our own
 //! - [`shared`]: one of each for all test processes of a run
 //! - [`platform`]: the platform's processes, started until ready; killed, stopped and restarted by name
 //! - [`secrets`]: token keys and a certificate for development
+//! - [`weed`]: an S3 server of others, for tests
+//! - [`fault`]: an HTTP proxy that fails where a test says so
 //! - [`ports`], [`http`], [`until`]: small things that those need
 
 pub mod etcd;
+pub mod fault;
 pub mod http;
 pub mod platform;
 pub mod ports;
 pub mod postgres;
 pub mod process;
+pub mod s3;
 pub mod secrets;
 pub mod shared;
 pub mod until;
+pub mod weed;
 
 mod orphan;
 
@@ -30,4 +36,5 @@ pub use etcd::Etcd;
 pub use platform::{Builder, NodeProcess, Platform, Role};
 pub use postgres::Postgres;
 pub use process::Process;
+pub use s3::S3;
 pub use shared::Shared;

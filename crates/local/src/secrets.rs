@@ -16,6 +16,8 @@ pub struct Secrets {
     pub token_key: PathBuf,
     /// 32 random bytes in hex: wraps the chats' data keys.
     pub master_key: PathBuf,
+    /// 32 random bytes in hex: signs the tickets of media.
+    pub ticket_key: PathBuf,
     /// What clients trust.
     pub ca: PathBuf,
     /// The gateways' certificate, for localhost, and its key.
@@ -30,6 +32,7 @@ impl Secrets {
         let secrets = Self {
             token_key: dir.join("token-key.pem"),
             master_key: dir.join("master-key.hex"),
+            ticket_key: dir.join("ticket-key.hex"),
             ca: dir.join("ca.pem"),
             tls_cert: dir.join("tls-cert.pem"),
             tls_key: dir.join("tls-key.pem"),
@@ -41,10 +44,12 @@ impl Secrets {
             };
             write(&secrets.token_key, &pair.to_pkcs8_pem(LineEnding::LF)?)?;
         }
-        if !secrets.master_key.exists() {
-            let key: [u8; 32] = rand::random();
-            let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
-            write(&secrets.master_key, &hex)?;
+        for file in [&secrets.master_key, &secrets.ticket_key] {
+            if !file.exists() {
+                let key: [u8; 32] = rand::random();
+                let hex: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+                write(file, &hex)?;
+            }
         }
         if !secrets.tls_key.exists() {
             secrets.certify().context("make a development certificate")?;

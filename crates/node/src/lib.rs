@@ -13,6 +13,7 @@
 //! - [`context`]: what a role is given when it starts
 //! - [`channels`], [`links`]: connections between nodes
 //! - [`principal`], [`token`]: who a call is from, and how devices prove it
+//! - [`ticket`]: the right to attach media to a message
 //! - [`drain`]: stopping in order
 //! - [`shedding`]: what is given up under load
 //! - [`postgres`]: pools, migrations, durability
@@ -35,6 +36,7 @@ pub mod principal;
 pub mod serve;
 pub mod shedding;
 pub mod telemetry;
+pub mod ticket;
 pub mod token;
 pub mod trace;
 

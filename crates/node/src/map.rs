@@ -18,10 +18,17 @@ pub enum Role {
     Chat,
     Presence,
     Accounts,
+    Media,
 }
 
 impl Role {
-    pub const ALL: [Self; 4] = [Self::Gateway, Self::Chat, Self::Presence, Self::Accounts];
+    pub const ALL: [Self; 5] = [
+        Self::Gateway,
+        Self::Chat,
+        Self::Presence,
+        Self::Accounts,
+        Self::Media,
+    ];
 
     /// The name in flags, in etcd and in metrics.
     pub fn as_str(self) -> &'static str {
@@ -30,6 +37,7 @@ impl Role {
             Self::Chat => "chat",
             Self::Presence => "presence",
             Self::Accounts => "accounts",
+            Self::Media => "media",
         }
     }
 }
@@ -42,7 +50,7 @@ impl fmt::Display for Role {
 
 /// A word that is no role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no such role: {0} (gateway, chat, presence, accounts)")]
+#[error("no such role: {0} (gateway, chat, presence, accounts, media)")]
 pub struct UnknownRole(String);
 
 impl FromStr for Role {

@@ -7,6 +7,7 @@ use metrics::{counter, describe_counter, describe_gauge, gauge};
 use crate::map::{ClusterMap, Role};
 use crate::shedding::Level;
 
+const BUILD: &str = "tern_node_build_info";
 const LINK_BREAKS: &str = "tern_node_link_breaks_total";
 const MAP_VERSION: &str = "tern_node_map_version";
 const MAP_NODES: &str = "tern_node_map_nodes";
@@ -21,6 +22,8 @@ const SHED: &str = "tern_node_shed_total";
 const DRAINING: &str = "tern_node_draining";
 
 pub(crate) fn describe() {
+    describe_gauge!(BUILD, "1, by the version of the program");
+    gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     describe_counter!(
         LINK_BREAKS,
         "Links to other nodes that ended, by the other's role"
@@ -57,6 +60,17 @@ pub(crate) fn describe() {
         counter!(SHED, "what" => level.name()).absolute(0);
     }
     describe_gauge!(DRAINING, "1 while this process drains");
+    // What never happened is to be seen as 0.
+    gauge!(DRAINING).set(0.0);
+    for of in ["effect", "own"] {
+        gauge!(SHED_LEVEL, "of" => of).set(0.0);
+    }
+    for name in [MAP_LISTS, LEASES_LOST] {
+        counter!(name).absolute(0);
+    }
+    for role in Role::ALL {
+        counter!(LINK_BREAKS, "role" => role.as_str()).absolute(0);
+    }
 }
 
 pub(crate) fn link_broke(role: Role) {

@@ -82,6 +82,14 @@ pub async fn pool(args: &PostgresArgs) -> anyhow::Result<PgPool> {
         .with_context(|| format!("cannot connect to Postgres at {:?}", args.database_url))
 }
 
+/// A pool of [`hot_connect_options`] that connects when it is first used: for who goes on without the store.
+pub fn pool_when_needed(args: &PostgresArgs) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(args.database_pool_size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(hot_connect_options(args))
+}
+
 fn connect_options(args: &PostgresArgs) -> PgConnectOptions {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
     args.database_url

@@ -32,18 +32,24 @@ pub enum Scope {
     ChatsRead,
     ChatsWrite,
     MessagesSend,
+    PresenceRead,
+    MediaRead,
+    MediaWrite,
     /// Implies all others.
     Admin,
 }
 
 impl Scope {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::UsersRead,
         Self::UsersWrite,
         Self::DevicesLink,
         Self::ChatsRead,
         Self::ChatsWrite,
         Self::MessagesSend,
+        Self::PresenceRead,
+        Self::MediaRead,
+        Self::MediaWrite,
         Self::Admin,
     ];
 
@@ -55,6 +61,9 @@ impl Scope {
             Self::ChatsRead => "chats:read",
             Self::ChatsWrite => "chats:write",
             Self::MessagesSend => "messages:send",
+            Self::PresenceRead => "presence:read",
+            Self::MediaRead => "media:read",
+            Self::MediaWrite => "media:write",
             Self::Admin => "admin",
         }
     }
@@ -69,7 +78,8 @@ impl fmt::Display for Scope {
 /// A word that is no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no such scope: {0} (users:read, users:write, devices:link, chats:read, chats:write, messages:send, admin)"
+    "no such scope: {0} (users:read, users:write, devices:link, chats:read, chats:write, messages:send, \
+     presence:read, media:read, media:write, admin)"
 )]
 pub struct UnknownScope(String);
 

@@ -154,14 +154,19 @@ fn exporter(endpoint: &str, sample: f64, node: &str) -> anyhow::Result<SdkTracer
         .build())
 }
 
-/// Installs the metrics recorder of this process, once.
+/// Installs the metrics recorder of this process, once, with the metrics that every node has.
 pub fn metrics() -> anyhow::Result<PrometheusHandle> {
-    let handle = PrometheusBuilder::new()
-        .set_buckets(&COUNTS)?
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
-        .install_recorder()?;
+    let handle = recorder()?;
     crate::metrics::describe();
     Ok(handle)
+}
+
+/// The same for a process that is no node.
+pub fn recorder() -> anyhow::Result<PrometheusHandle> {
+    Ok(PrometheusBuilder::new()
+        .set_buckets(&COUNTS)?
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .install_recorder()?)
 }
 
 /// W3C trace context of the current span, for the next node; empty when it is not sampled.

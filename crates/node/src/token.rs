@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
-use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey};
+use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, KeypairBytes};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
@@ -135,9 +135,12 @@ impl Verifier {
     }
 }
 
-/// A new private key in PKCS#8 PEM.
+/// A new private key in PKCS#8 PEM: version 1, without the public key beside it, which OpenSSL 3.0 does not read.
 pub fn generate_pem() -> anyhow::Result<String> {
-    let key = SigningKey::from_bytes(&rand::random());
+    let key = KeypairBytes {
+        secret_key: rand::random(),
+        public_key: None,
+    };
     let pem = key
         .to_pkcs8_pem(LineEnding::LF)
         .context("the key cannot be encoded")?;
@@ -224,6 +227,18 @@ mod tests {
         );
         assert!(verifier.verify(&token, Timestamp(expires_at.0 - 1)).is_ok());
         assert_eq!(reason(&verifier, &token, expires_at), ErrorReason::TokenExpired);
+    }
+
+    #[test]
+    fn a_new_key_is_in_the_form_that_other_programs_read() {
+        let pem = generate_pem().unwrap();
+        assert_eq!(
+            pem.lines().count(),
+            3,
+            "48 bytes, no public key: {} lines",
+            pem.lines().count()
+        );
+        assert!(Signer::from_pem(&pem).is_ok());
     }
 
     #[test]

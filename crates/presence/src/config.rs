@@ -3,11 +3,17 @@
 use std::time::Duration;
 
 use tern_node::config::seconds;
+use tern_node::postgres::PostgresArgs;
 
 /// Settings of a presence node.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
+    #[command(flatten)]
+    pub postgres: PostgresArgs,
     /// Seconds that a call from a node with a newer map waits for that map before it is refused
     #[arg(long, env = "TERN_PRESENCE_MAP_WAIT", default_value = "1", value_parser = seconds)]
     pub presence_map_wait: Duration,
+    /// Seconds that a person counts as online after each sign of activity; the same on gateways and presence nodes
+    #[arg(long, env = "TERN_ONLINE_THRESHOLD", default_value = "30", value_parser = seconds)]
+    pub online_threshold: Duration,
 }

@@ -1,7 +1,9 @@
-//! The two streams of `tern.internal.v1.Presence`. Ids are parsed here.
+//! The streams of `tern.internal.v1.Presence`. Ids are parsed here.
 //!
 //! Each stream is one task that waits in one place. Frames that have arrived already are taken together and answered
 //! in one frame; nothing waits for more.
+
+mod watching;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,14 +12,16 @@ use futures::{FutureExt, Stream};
 use tern_node::links;
 use tern_proto::internal::presence_server::Presence;
 use tern_proto::internal::{
-    AnnounceReplies, AnnounceReply, Announcements, GetStatesRequest, GetStatesResponse, LiveSession,
-    LookupReplies, LookupReply, LookupRequest, LookupRequests, PresenceChanges, WatchRequests,
+    Activity, AnnounceReplies, AnnounceReply, Announcements, GetStatesRequest, GetStatesResponse,
+    LiveSession, LookupReplies, LookupReply, LookupRequest, LookupRequests, PresenceChanges, WatchRequests,
 };
 use tern_types::{DeviceId, IdError, SessionId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::activity::Sign;
 use crate::hub::{Hub, LinkGuard, Patience};
+use crate::last_seen::LastSeen;
 use crate::registry::{Announcement, Event, Gateway};
 
 /// Frames answered together: enough to share a write, few enough that nobody waits for long.
@@ -36,13 +40,14 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Clone)]
 pub struct PresenceService {
     hub: Arc<Hub>,
+    last_seen: LastSeen,
     stop: CancellationToken,
 }
 
 impl PresenceService {
     /// `stop` ends every stream.
-    pub fn new(hub: Arc<Hub>, stop: CancellationToken) -> Self {
-        Self { hub, stop }
+    pub fn new(hub: Arc<Hub>, last_seen: LastSeen, stop: CancellationToken) -> Self {
+        Self { hub, last_seen, stop }
     }
 }
 
@@ -55,11 +60,7 @@ impl Presence for PresenceService {
         &self,
         request: Request<Streaming<Announcements>>,
     ) -> Result<Response<Self::AnnounceStream>, Status> {
-        let peer = links::identity(&request)?;
-        let gateway = Gateway {
-            name: peer.name.into(),
-            incarnation: peer.incarnation,
-        };
+        let gateway = gateway(&request)?;
         tracing::info!(gateway = %gateway.name, incarnation = gateway.incarnation, "gateway linked");
         let link = self.hub.link(gateway);
         let stream = announce(self.hub.clone(), link, request.into_inner(), self.stop.clone());
@@ -80,16 +81,22 @@ impl Presence for PresenceService {
 
     async fn watch(
         &self,
-        _request: Request<Streaming<WatchRequests>>,
+        request: Request<Streaming<WatchRequests>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let gateway = gateway(&request)?;
+        tracing::info!(gateway = %gateway.name, incarnation = gateway.incarnation, "watching gateway linked");
+        let guard = self.hub.open_watch(&gateway);
+        let (hub, store, stop) = (self.hub.clone(), self.last_seen.clone(), self.stop.clone());
+        let stream = watching::watch(hub, store, guard, request.into_inner(), stop);
+        Ok(Response::new(Box::pin(stream)))
     }
 
     async fn get_states(
         &self,
-        _request: Request<GetStatesRequest>,
+        request: Request<GetStatesRequest>,
     ) -> Result<Response<GetStatesResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let response = watching::states(&self.hub, &self.last_seen, request.into_inner()).await?;
+        Ok(Response::new(response))
     }
 }
 
@@ -156,7 +163,13 @@ async fn take_announcements(
             events.push(announce_event(link, user, &item)?);
         }
         hub.catch_up(frame.map_version, users, patience).await;
+        let signs: Vec<Event> = frame
+            .activities
+            .iter()
+            .map(|activity| signed_event(link, activity))
+            .collect::<Result<_, _>>()?;
         let taken = hub.announce(events);
+        hub.announce(signs);
         let reply = |(r#ref, taken): (u64, Result<(), _>)| AnnounceReply {
             r#ref,
             not_owner: taken.is_err(),
@@ -188,11 +201,28 @@ fn announce_event(
         device,
         session,
         since: Timestamp(item.since_ms),
+        sign: Sign {
+            active: item.active,
+            at: Timestamp(item.active_at_ms),
+        },
     };
     Ok(Event::Announced {
         gateway,
         link: link.id,
         announcement,
+    })
+}
+
+fn signed_event(link: &LinkGuard, activity: &Activity) -> Result<Event, Status> {
+    Ok(Event::Signed {
+        gateway: link.gateway.clone(),
+        link: link.id,
+        user: UserId::from_slice(&activity.user_id).map_err(bad_id)?,
+        session: SessionId(activity.session),
+        sign: Sign {
+            active: activity.active,
+            at: Timestamp(activity.at_ms),
+        },
     })
 }
 
@@ -278,6 +308,14 @@ fn with_those_at_hand<T>(first: T, inbound: &mut Streaming<T>) -> Vec<T> {
         frames.push(frame);
     }
     frames
+}
+
+fn gateway<T>(request: &Request<T>) -> Result<Gateway, Status> {
+    let peer = links::identity(request)?;
+    Ok(Gateway {
+        name: peer.name.into(),
+        incarnation: peer.incarnation,
+    })
 }
 
 fn bad_id(_: IdError) -> Status {

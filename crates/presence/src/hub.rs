@@ -9,15 +9,22 @@ use std::time::Duration;
 
 use tern_node::map::{ClusterMap, Role};
 use tern_types::{SessionId, Slot, Timestamp, UserId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
-use crate::registry::{Effect, Event, Gateway, LinkId, NotOwner, Registry, Session, SlotSet};
+use crate::people::People;
+use crate::registry::{Effect, Event, Gateway, LinkId, NotOwner, Session, SlotSet};
+use crate::watches::WatchLink;
 
 /// Replaced sessions that wait for a gateway to be told. More means that it does not read: it loses its link, and
 /// hears of them again when it announces its sessions on the next one.
 const REPLACED_MAILBOX: usize = 4096;
+
+mod watching;
+
+use watching::WatchEnd;
+pub use watching::WatchGuard;
 
 /// See the module.
 pub struct Hub {
@@ -27,12 +34,14 @@ pub struct Hub {
     state: Mutex<State>,
     /// The version of the map that the registry follows.
     version: watch::Sender<i64>,
+    /// Something is due, perhaps sooner than what was.
+    due_sooner: Notify,
 }
 
-#[derive(Default)]
 struct State {
-    registry: Registry,
+    people: People,
     links: HashMap<LinkId, LinkEnd>,
+    watches: HashMap<WatchLink, WatchEnd>,
     last_link: u64,
 }
 
@@ -63,12 +72,14 @@ pub struct Patience {
 
 impl Hub {
     /// For the node `name`; `map_wait` is the longest that a frame waits for this node's map to catch up.
-    pub fn new(name: Arc<str>, incarnation: u64, map_wait: Duration) -> Self {
+    /// A person is online for `threshold` after each sign.
+    pub fn new(name: Arc<str>, incarnation: u64, map_wait: Duration, threshold: Duration) -> Self {
         Self {
             name,
             incarnation,
             map_wait,
-            state: Mutex::default(),
+            state: Mutex::new(State::new(threshold)),
+            due_sooner: Notify::new(),
             version: watch::Sender::new(0),
         }
     }
@@ -97,15 +108,18 @@ impl Hub {
         let mut state = self.lock();
         // Takes no user's event, so it cannot be refused.
         let _ = state.apply(Event::MapChanged { owned, gateways });
-        metrics::sessions(state.registry.sessions());
+        metrics::sessions(state.people.registry().sessions());
         // Under the lock: whoever reads this version finds the registry at least as new.
         self.version.send_replace(map.version());
     }
 
+    /// Time has passed.
     pub fn tick(&self) {
         let mut state = self.lock();
+        let effects = state.people.tick(Timestamp::now());
+        let _ = state.perform(effects);
         let _ = state.apply(Event::Tick);
-        metrics::sessions(state.registry.sessions());
+        metrics::sessions(state.people.registry().sessions());
     }
 
     /// The version of the map that the registry follows.
@@ -116,7 +130,7 @@ impl Hub {
     /// Ends when this node owns no slot.
     pub async fn handed_over(&self) {
         let mut version = self.version();
-        while !self.lock().registry.owns_nothing() {
+        while !self.lock().people.registry().owns_nothing() {
             if version.changed().await.is_err() {
                 return;
             }
@@ -152,9 +166,15 @@ impl Hub {
     /// Applies the events of one frame; for each whether it was taken.
     pub fn announce(&self, events: impl IntoIterator<Item = Event>) -> Vec<Result<(), NotOwner>> {
         let mut state = self.lock();
+        let before = state.people.next_tick();
         let taken: Vec<_> = events.into_iter().map(|event| state.apply(event)).collect();
-        metrics::announcements(taken.len());
-        metrics::sessions(state.registry.sessions());
+        if state.people.next_tick() != before {
+            self.due_sooner.notify_one();
+        }
+        if !taken.is_empty() {
+            metrics::announcements(taken.len());
+        }
+        metrics::sessions(state.people.registry().sessions());
         taken
     }
 
@@ -163,7 +183,8 @@ impl Hub {
         metrics::lookups(1, users.len());
         let state = self.lock();
         state
-            .registry
+            .people
+            .registry()
             .look_up(users)
             .inspect_err(|NotOwner| metrics::not_owner("lookup"))?
             .for_each(found);
@@ -196,7 +217,7 @@ impl Hub {
 
     fn owns_all(&self, users: impl IntoIterator<Item = UserId>) -> bool {
         let state = self.lock();
-        users.into_iter().all(|user| state.registry.owns(user))
+        users.into_iter().all(|user| state.people.registry().owns(user))
     }
 
     fn unlink(&self, gateway: Gateway, link: LinkId) {
@@ -212,8 +233,27 @@ impl Hub {
 }
 
 impl State {
+    fn new(threshold: Duration) -> Self {
+        Self {
+            people: People::new(threshold),
+            links: HashMap::new(),
+            watches: HashMap::new(),
+            last_link: 0,
+        }
+    }
+
+    fn tell(&self, link: WatchLink) {
+        if let Some(end) = self.watches.get(&link) {
+            end.news.notify_one();
+        }
+    }
+
     fn apply(&mut self, event: Event) -> Result<(), NotOwner> {
-        let effects = self.registry.apply(event, Timestamp::now());
+        let effects = self.people.apply(event, Timestamp::now());
+        self.perform(effects)
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) -> Result<(), NotOwner> {
         let mut outcome = Ok(());
         for effect in effects {
             match effect {
@@ -223,6 +263,9 @@ impl State {
                 }
                 Effect::Replaced { gateway, session } => self.tell_replaced(&gateway, session),
                 Effect::EndLink { link, .. } => self.end_link(link, "superseded_or_left"),
+                Effect::Tell(link) => self.tell(link),
+                // What a person's signs come to is decided by then.
+                Effect::Signs(_) => {}
             }
         }
         outcome

@@ -9,6 +9,9 @@ const LOOKED_UP_USERS: &str = "tern_presence_looked_up_users_total";
 const NOT_OWNER: &str = "tern_presence_not_owner_total";
 const REPLACED: &str = "tern_presence_replaced_sessions_total";
 const MAP_WAITS: &str = "tern_presence_map_waits_total";
+const WATCHES: &str = "tern_presence_watches";
+const CHANGES: &str = "tern_presence_changes_total";
+const LAST_SEEN: &str = "tern_presence_last_seen_total";
 const LINKS_ENDED: &str = "tern_presence_links_ended_total";
 
 /// Names and units for `/metrics`.
@@ -26,7 +29,27 @@ pub fn describe() {
         "sessions reported as replaced by a newer one of their device"
     );
     describe_counter!(MAP_WAITS, "frames that waited for this node's map to catch up");
+    describe_gauge!(WATCHES, "people watched, once for each gateway");
+    describe_counter!(CHANGES, "states told to gateways that watch");
+    describe_counter!(
+        LAST_SEEN,
+        "people whose last seen was read or written, by what and outcome"
+    );
     describe_counter!(LINKS_ENDED, "announce streams ended by this node, by reason");
+    // What never happened is to be seen as 0.
+    gauge!(SESSIONS).set(0.0);
+    for name in [ANNOUNCEMENTS, LOOKUPS, LOOKED_UP_USERS, REPLACED] {
+        counter!(name).absolute(0);
+    }
+    for call in ["announce", "lookup"] {
+        counter!(NOT_OWNER, "call" => call).absolute(0);
+    }
+    for outcome in ["caught_up", "in_vain"] {
+        counter!(MAP_WAITS, "outcome" => outcome).absolute(0);
+    }
+    for reason in ["superseded_or_left", "slow"] {
+        counter!(LINKS_ENDED, "reason" => reason).absolute(0);
+    }
 }
 
 pub(crate) fn sessions(count: usize) {
@@ -52,6 +75,19 @@ pub(crate) fn replaced() {
 
 pub(crate) fn map_wait(outcome: &'static str) {
     counter!(MAP_WAITS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn watches(count: usize) {
+    gauge!(WATCHES).set(count as f64);
+}
+
+pub(crate) fn changes(count: usize) {
+    counter!(CHANGES).increment(count as u64);
+}
+
+pub(crate) fn last_seen(what: &'static str, ok: bool, people: usize) {
+    let outcome = if ok { "ok" } else { "failed" };
+    counter!(LAST_SEEN, "what" => what, "outcome" => outcome).increment(people as u64);
 }
 
 pub(crate) fn link_ended(reason: &'static str) {

@@ -7,17 +7,20 @@
 //! - Sessions go when they end, when their gateway's incarnation leaves the map, and when their user's slot goes to
 //!   another node.
 
+mod event;
 mod slots;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use tern_types::{DeviceId, SessionId, Slot, Timestamp, UserId};
+use tern_types::{DeviceId, IdMap, SessionId, Slot, Timestamp, UserId};
 
+pub use event::{Announcement, Effect, Event, Gateway, LinkId, NotOwner};
 pub use slots::SlotSet;
+
+use crate::activity::Sign;
 
 /// Two gateways' clocks may differ by this much: of two sessions that began within it, the one that was heard of
 /// later is the newer. A device cannot tell a clock's error from a newer stream, and does not come back by itself
@@ -32,68 +35,6 @@ pub const STALE_AFTER: Duration = Duration::from_secs(60);
 /// oldest goes.
 pub const MAX_SESSIONS_PER_USER: usize = 128;
 
-/// One run of a gateway process.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Gateway {
-    pub name: Arc<str>,
-    pub incarnation: u64,
-}
-
-/// Names one announce stream of a gateway. Only the newest of a gateway counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LinkId(pub u64);
-
-/// A session as its gateway announces it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Announcement {
-    pub user: UserId,
-    pub device: DeviceId,
-    pub session: SessionId,
-    /// When it began, by the gateway's clock.
-    pub since: Timestamp,
-}
-
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// The gateway opened an announce stream.
-    Linked { gateway: Gateway, link: LinkId },
-    /// It broke. Its sessions stay.
-    Unlinked { gateway: Gateway, link: LinkId },
-    Announced {
-        gateway: Gateway,
-        link: LinkId,
-        announcement: Announcement,
-    },
-    Ended {
-        gateway: Gateway,
-        link: LinkId,
-        user: UserId,
-        session: SessionId,
-    },
-    /// This node follows a newer map.
-    MapChanged {
-        owned: SlotSet,
-        gateways: HashSet<Gateway>,
-    },
-    /// Some seconds have passed.
-    Tick,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// The event was not taken: the user's slot belongs to another node.
-    NotOwner,
-    /// Tell the gateway to end this session: its device has a newer one.
-    Replaced { gateway: Gateway, session: SessionId },
-    /// End this stream: its gateway's incarnation is gone, or was for a while and has to announce all again.
-    EndLink { gateway: Gateway, link: LinkId },
-}
-
-/// The user's slot belongs to another node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not the owner of the user's slot")]
-pub struct NotOwner;
-
 /// A live session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -101,6 +42,7 @@ pub struct Session {
     pub device: DeviceId,
     pub gateway: Gateway,
     pub session: SessionId,
+    pub sign: Sign,
     rank: Rank,
     link: LinkId,
 }
@@ -134,7 +76,7 @@ struct Link {
 
 #[derive(Debug)]
 pub struct Registry {
-    users: HashMap<UserId, Vec<Session>>,
+    users: IdMap<UserId, Vec<Session>>,
     sessions: usize,
     owned: SlotSet,
     in_map: HashSet<Gateway>,
@@ -146,7 +88,7 @@ impl Default for Registry {
     /// Owns nothing until the first map.
     fn default() -> Self {
         Self {
-            users: HashMap::new(),
+            users: IdMap::default(),
             sessions: 0,
             owned: SlotSet::empty(),
             in_map: HashSet::new(),
@@ -172,6 +114,13 @@ impl Registry {
                 user,
                 session,
             } => self.ended(&gateway, link, user, session),
+            Event::Signed {
+                gateway,
+                link,
+                user,
+                session,
+                sign,
+            } => self.signed(&gateway, link, user, session, sign),
             Event::MapChanged { owned, gateways } => self.map_changed(owned, gateways),
             Event::Tick => self.tick(now),
         }
@@ -185,8 +134,23 @@ impl Registry {
         Ok(users.iter().filter_map(|user| self.users.get(user)).flatten())
     }
 
+    /// The newest sign of each of the user's sessions.
+    pub fn signs(&self, user: UserId) -> impl Iterator<Item = Sign> {
+        let sessions = self.users.get(&user).into_iter().flatten();
+        sessions.map(|session| session.sign)
+    }
+
+    pub fn has_sessions(&self, user: UserId) -> bool {
+        self.users.contains_key(&user)
+    }
+
     pub fn owns(&self, user: UserId) -> bool {
         self.owned.contains(Slot::of_user(user))
+    }
+
+    /// Of these slots, those that are new to it.
+    pub fn gained(&self, owned: &SlotSet) -> SlotSet {
+        owned.without(&self.owned)
     }
 
     pub fn owns_nothing(&self) -> bool {
@@ -225,7 +189,7 @@ impl Registry {
         if state.link.as_ref().is_some_and(|current| current.id == link) {
             state.link = None;
             if !state.in_map {
-                self.forget_gateway(gateway);
+                return self.forget_gateway(gateway);
             }
         }
         Vec::new()
@@ -240,9 +204,10 @@ impl Registry {
         }
         let sessions = self.users.entry(announced.user).or_default();
         let same = |session: &Session| session.session == announced.session && session.gateway == *gateway;
-        let mut effects = Vec::new();
+        let mut effects = vec![Effect::Signs(announced.user)];
         let rank = if let Some(known) = sessions.iter_mut().find(|session| same(session)) {
             known.link = link;
+            known.sign = newer(known.sign, announced.sign);
             known.rank
         } else {
             self.arrivals += 1;
@@ -255,6 +220,7 @@ impl Registry {
                 device: announced.device,
                 gateway: gateway.clone(),
                 session: announced.session,
+                sign: announced.sign,
                 rank,
                 link,
             });
@@ -302,7 +268,27 @@ impl Registry {
                 self.users.remove(&user);
             }
         }
-        Vec::new()
+        vec![Effect::Signs(user)]
+    }
+
+    fn signed(
+        &mut self,
+        gateway: &Gateway,
+        link: LinkId,
+        user: UserId,
+        session: SessionId,
+        sign: Sign,
+    ) -> Vec<Effect> {
+        if !self.is_current(gateway, link) {
+            return Vec::new();
+        }
+        let sessions = self.users.get_mut(&user).into_iter().flatten();
+        let mut known = sessions.filter(|known| known.session == session && known.gateway == *gateway);
+        let Some(known) = known.next() else {
+            return Vec::new();
+        };
+        known.sign = newer(known.sign, sign);
+        vec![Effect::Signs(user)]
     }
 
     fn map_changed(&mut self, owned: SlotSet, in_map: HashSet<Gateway>) -> Vec<Effect> {
@@ -320,11 +306,14 @@ impl Registry {
                 }));
             }
         }
-        gone.iter().for_each(|gateway| self.forget_gateway(gateway));
+        for gateway in &gone {
+            effects.extend(self.forget_gateway(gateway));
+        }
         self.in_map = in_map;
         if self.owned != owned {
             self.owned = owned;
             let owned = self.owned.clone();
+            // The users are others' now: what their signs are is nothing to this node any more.
             self.retain(|session| owned.contains(Slot::of_user(session.user)));
         }
         effects
@@ -341,10 +330,11 @@ impl Registry {
                 due.push((gateway.clone(), link.id));
             }
         }
+        let mut effects = Vec::new();
         for (gateway, link) in due {
-            self.retain(|session| session.gateway != gateway || session.link == link);
+            effects.extend(self.retain(|session| session.gateway != gateway || session.link == link));
         }
-        Vec::new()
+        effects
     }
 
     fn is_current(&self, gateway: &Gateway, link: LinkId) -> bool {
@@ -352,18 +342,24 @@ impl Registry {
         current.is_some_and(|current| current.id == link)
     }
 
-    fn forget_gateway(&mut self, gateway: &Gateway) {
+    fn forget_gateway(&mut self, gateway: &Gateway) -> Vec<Effect> {
         self.gateways.remove(gateway);
-        self.retain(|session| session.gateway != *gateway);
+        self.retain(|session| session.gateway != *gateway)
     }
 
     /// Goes through everything: for what happens when nodes come and go, not for each session.
-    fn retain(&mut self, keep: impl Fn(&Session) -> bool) {
-        self.users.retain(|_, sessions| {
+    fn retain(&mut self, keep: impl Fn(&Session) -> bool) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.users.retain(|user, sessions| {
+            let before = sessions.len();
             sessions.retain(&keep);
+            if sessions.len() < before {
+                effects.push(Effect::Signs(*user));
+            }
             !sessions.is_empty()
         });
         self.sessions = self.users.values().map(Vec::len).sum();
+        effects
     }
 }
 
@@ -374,6 +370,11 @@ impl Session {
             session: self.session,
         }
     }
+}
+
+/// Frames of a gateway's older link may be late.
+fn newer(known: Sign, said: Sign) -> Sign {
+    if said.at >= known.at { said } else { known }
 }
 
 /// When a session that was just heard of counts as begun: not before one of its device that it may only seem older

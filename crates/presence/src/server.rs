@@ -1,11 +1,11 @@
 //! Wiring: map to hub, hub to gRPC, and the drain.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tern_node::context::NodeContext;
 use tern_node::links::MAX_LINK_MESSAGE_BYTES;
 use tern_node::map::MapHandle;
+use tern_node::postgres;
 use tern_node::serve::Running;
 use tern_proto::internal::presence_admin_server::PresenceAdminServer;
 use tern_proto::internal::presence_server::PresenceServer;
@@ -15,10 +15,8 @@ use tracing::Instrument;
 use crate::admin::AdminService;
 use crate::grpc::PresenceService;
 use crate::hub::Hub;
-use crate::{Config, metrics};
-
-/// How often stale sessions are looked for: small against the minute after which they are stale.
-const TICK: Duration = Duration::from_secs(10);
+use crate::last_seen::LastSeen;
+use crate::{Config, metrics, writer};
 
 /// Wires the role into this process. The returned future ends when every slot has gone to other nodes and the streams
 /// were told to end.
@@ -32,17 +30,24 @@ pub async fn start(
         ctx.name.clone(),
         ctx.incarnation,
         config.presence_map_wait,
+        config.online_threshold,
     ));
+    let last_seen = LastSeen::new(postgres::pool_when_needed(&config.postgres));
     let stop = CancellationToken::new();
     hub.follow(&ctx.map.current());
     let follower = follow(hub.clone(), ctx.map.clone(), stop.clone());
     tokio::spawn(follower.instrument(tracing::info_span!("presence")));
-    let service = PresenceServer::new(PresenceService::new(hub.clone(), stop.clone()));
+    let service = PresenceServer::new(PresenceService::new(hub.clone(), last_seen.clone(), stop.clone()));
     routes.add_service(service.max_decoding_message_size(MAX_LINK_MESSAGE_BYTES));
     routes.add_service(PresenceAdminServer::new(AdminService::new(
         hub.clone(),
         ctx.name.clone(),
     )));
+    let time = hub.clone();
+    tokio::spawn(async move { time.keep_time().await }.instrument(tracing::info_span!("presence")));
+    let written = CancellationToken::new();
+    let writing = writer::run(hub.clone(), last_seen, written.clone());
+    let writing = tokio::spawn(writing.instrument(tracing::info_span!("last_seen")));
     let done = async move {
         ctx.drain.wait().await;
         if tokio::time::timeout(ctx.drain.deadline(), hub.handed_over())
@@ -51,6 +56,8 @@ pub async fn start(
         {
             tracing::warn!("slots were not handed over in time");
         }
+        written.cancel();
+        let _ended = writing.await;
         stop.cancel();
     };
     Ok(Running {
@@ -59,16 +66,14 @@ pub async fn start(
     })
 }
 
-/// Takes each newer map to the hub, and the time.
+/// Takes each newer map to the hub.
 pub async fn follow(hub: Arc<Hub>, mut map: MapHandle, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(TICK);
     // What changed before this task ran.
     hub.follow(&map.current());
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             map = map.changed() => hub.follow(&map),
-            _ = ticks.tick() => hub.tick(),
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tern_node::postgres::PostgresArgs;
 use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_presence::Config;
 use tern_proto::internal::presence_client::PresenceClient;
@@ -56,7 +57,10 @@ impl Presence {
         let ctx = NodeContext::alone("p1", 1, handle);
         let mut routes = RoutesBuilder::default();
         let config = Config {
+            // Nobody is watched here, so the store is not asked.
+            postgres: PostgresArgs::from_url("postgres://nobody@127.0.0.1:1/none").unwrap(),
             presence_map_wait: Duration::from_millis(300),
+            online_threshold: Duration::from_secs(30),
         };
         let running = tern_presence::server::start(config, ctx.clone(), &mut routes)
             .await

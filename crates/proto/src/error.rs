@@ -83,7 +83,14 @@ impl ApiError {
                 Code::PermissionDenied
             }
             R::InvalidField | R::ProtocolError => Code::InvalidArgument,
-            R::ChatNotFound | R::UserNotFound | R::DeviceNotFound | R::MessageNotFound => Code::NotFound,
+            R::ChatNotFound
+            | R::UserNotFound
+            | R::DeviceNotFound
+            | R::MessageNotFound
+            | R::MediaNotFound
+            | R::UploadNotFound => Code::NotFound,
+            R::UploadIncomplete | R::UploadMismatch => Code::FailedPrecondition,
+            R::QuotaExceeded => Code::ResourceExhausted,
             R::RequestIdReused => Code::AlreadyExists,
             R::GroupFull | R::TooManyDevices | R::NotAGroup | R::LastOwner | R::ListFull => {
                 Code::FailedPrecondition

@@ -31,13 +31,14 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     say(&format!(
-        "starting Postgres, etcd and the platform in {} …",
+        "starting Postgres, etcd, an S3 server and the platform in {} …",
         args.dir.display()
     ));
     let tern = std::env::current_exe()?;
     let start = Platform::builder(&tern, &args.dir)
         .gateways(args.gateways.into())
         .chats(args.chats.into())
+        .media(1)
         .gateway_ports(&GATEWAY_PORTS)
         .env("TERN_GATEWAY_REFLECTION", "true")
         // A page under development is served from anywhere; what it may do, its token says.
@@ -90,7 +91,8 @@ fn announce(dir: &Path, platform: &Platform) -> anyhow::Result<()> {
     let dir = dir.display();
     say(&format!(
         "
-Tern is up: {} gateways and {} chat nodes, presence, accounts, with a Postgres and an etcd of their own.
+Tern is up: {} gateways and {} chat nodes, presence, accounts, media, with a Postgres, an etcd and an S3
+server of their own.
 
   gateways   {}
   trust      {dir}/ca.pem
@@ -131,7 +133,7 @@ fn obituary(platform: &Platform, name: &str, status: ExitStatus) -> String {
         (0, _) => "no other node of its kind is left: restart tern dev".to_owned(),
         (_, Role::Gateway) => "its devices reconnect to the others".to_owned(),
         (_, Role::Chat) => "its chats move to the others when its lease has run out".to_owned(),
-        (_, Role::Presence | Role::Accounts) => "the others take over".to_owned(),
+        (_, Role::Presence | Role::Accounts | Role::Media) => "the others take over".to_owned(),
     };
     let log = node.process.log().display();
     format!(

@@ -5,14 +5,18 @@
 //! - [`chat`]: a terminal client
 //! - [`demo`]: a conversation played on a platform of its own
 //! - [`bench`]: what a platform does a second, and what that costs
+//! - [`canary`]: two synthetic users that exchange messages, watched
 //! - [`migrate`], [`admin`], [`top`]: for operators
+//! - [`s3`]: the object store of [`dev`]
 
 pub mod admin;
 pub mod bench;
+pub mod canary;
 pub mod chat;
 pub mod demo;
 pub mod dev;
 pub mod migrate;
+pub mod s3;
 pub mod serve;
 pub mod top;
 
@@ -33,10 +37,13 @@ pub enum Command {
     Chat(chat::ChatArgs),
     Demo(demo::DemoArgs),
     Bench(Box<bench::BenchArgs>),
+    Canary(Box<canary::CanaryArgs>),
     Migrate(Box<migrate::MigrateArgs>),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
     Top(Box<top::TopArgs>),
+    #[command(hide = true)]
+    S3(s3::S3Args),
 }
 
 impl Cli {
@@ -48,9 +55,11 @@ impl Cli {
             Command::Chat(args) => Box::pin(chat::run(args)).await,
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Bench(args) => Box::pin(bench::run(*args)).await,
+            Command::Canary(args) => Box::pin(canary::run(*args)).await,
             Command::Migrate(args) => migrate::run(&args).await,
             Command::Admin(command) => admin::run(command).await,
             Command::Top(args) => Box::pin(top::run(*args)).await,
+            Command::S3(args) => s3::run(&args).await,
         }
     }
 }

@@ -24,6 +24,7 @@ impl Place {
         let shared = Shared::get().await.unwrap();
         let platform = Platform::builder(tern, &dir.path().join("dev"))
             .on(&shared)
+            .media(1)
             .start()
             .await
             .unwrap();
@@ -169,6 +170,45 @@ async fn two_people_chat_from_their_first_start_to_the_next() {
 }
 
 #[tokio::test]
+async fn people_are_blocked_and_settings_made_by_typing() {
+    let place = Place::new().await;
+    let mut bob = place.open(&["--user", "bob"]);
+    bob.shows("connected to").await;
+    let mut alice = place.open(&["--user", "alice", "--to", "bob"]);
+    alice.shows("chat with Bob").await;
+    alice.types("hello").await;
+    bob.shows("Alice: hello").await;
+    alice.types("/block bob").await;
+    alice.shows("bob is blocked").await;
+    alice.types("/blocked").await;
+    alice.shows("blocked: Bob").await;
+    bob.types("/chat alice").await;
+    bob.shows("Alice: hello").await;
+    bob.types("are you there?").await;
+    bob.shows("not accepted").await;
+    alice.types("/unblock bob").await;
+    alice.shows("bob is not blocked").await;
+    bob.types("and now?").await;
+    alice.shows("Bob: and now?").await;
+
+    alice.types("/contacts bob").await;
+    alice.shows("contacts: Bob").await;
+    alice.types("/forget bob").await;
+    alice.shows("bob is no contact").await;
+    alice.types("/contacts").await;
+    alice.shows("contacts: nobody").await;
+    alice.types("/privacy").await;
+    alice
+        .shows("seen online by contacts and people you wrote to; read receipts on")
+        .await;
+    alice.types("/privacy nobody receipts off").await;
+    alice.shows("seen online by nobody; read receipts off").await;
+    alice.types("/privacy receipts on").await;
+    alice.shows("seen online by nobody; read receipts on").await;
+    place.end().await;
+}
+
+#[tokio::test]
 async fn what_cannot_work_is_said_in_words() {
     let place = Place::new().await;
     let mut alice = place.open(&["--user", "alice"]);
@@ -198,5 +238,48 @@ async fn what_cannot_work_is_said_in_words() {
         "{}",
         text(&strange)
     );
+    place.end().await;
+}
+
+#[tokio::test]
+async fn files_are_sent_saved_and_sent_on() {
+    let place = Place::new().await;
+    let dir = place.dir.path();
+    let picture: Vec<u8> = (0..700_000_u64).map(|at| ((at * at) >> 7) as u8).collect();
+    std::fs::write(dir.join("beach.png"), &picture).unwrap();
+    for name in ["bob", "carol"] {
+        place.pipe(&["--user", name], "").await;
+    }
+    let mut bob = place.open(&["--user", "bob"]);
+    let mut carol = place.open(&["--user", "carol"]);
+    bob.shows("connected to").await;
+    carol.shows("connected to").await;
+    // Its input ends at once: it leaves when the file is sent.
+    let send = format!("/send {}\n", dir.join("beach.png").display());
+    let alice = place.pipe(&["--user", "alice", "--to", "bob"], &send).await;
+    let said = text(&alice);
+    assert!(
+        alice.status.success() && said.contains("sending beach.png ▕"),
+        "{said}"
+    );
+    assert!(said.contains("100 % of"), "{said}");
+
+    bob.shows("(Alice) Alice: [beach.png · 700.0 kB · /save 1]").await;
+    bob.types("/chat alice").await;
+    bob.shows("] Alice: [beach.png").await;
+    bob.types("/save 9").await;
+    bob.shows("message 9 of this chat has no files here").await;
+    let saved = dir.join("saved.png");
+    bob.types(&format!("/save 1 {}", saved.display())).await;
+    bob.shows("saved ").await;
+    assert_eq!(std::fs::read(&saved).unwrap(), picture);
+
+    bob.types("/chat carol").await;
+    bob.shows("chat with Carol").await;
+    bob.types("/chat alice").await;
+    bob.types("/forward 1 carol").await;
+    carol.shows("Bob: [beach.png").await;
+    bob.types("/send nothing-there.png").await;
+    bob.shows("nothing-there.png: No such file").await;
     place.end().await;
 }

@@ -142,13 +142,16 @@ async fn one_process_may_have_several_roles() {
     let cluster = place.cluster().await;
     let mut map = cluster.map();
     let (process, admin) = place.serve(
-        "gateway,chat,presence,accounts",
+        "gateway,chat,presence,accounts,media",
         &[
             ("TERN_DATABASE_URL", &database),
             ("TERN_GATEWAY_LISTEN", "127.0.0.1:0"),
             ("TERN_TOKEN_VERIFY_FILES", secrets.token_key.to_str().unwrap()),
             ("TERN_TOKEN_KEY_FILE", secrets.token_key.to_str().unwrap()),
             ("TERN_CHAT_MASTER_KEY_FILE", secrets.master_key.to_str().unwrap()),
+            ("TERN_MEDIA_TICKET_KEY_FILE", secrets.ticket_key.to_str().unwrap()),
+            // An object store that is away keeps nobody from starting.
+            ("TERN_MEDIA_S3_ENDPOINT", "http://127.0.0.1:1"),
         ],
     );
     ready(admin).await;

@@ -1,6 +1,7 @@
 //! Identifiers. On the public wire they are UUID strings, between nodes 16 bytes, in code these newtypes.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -19,9 +20,17 @@ pub struct IdError;
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub Uuid);
+
+        impl Hash for $name {
+            /// As one number: as bytes, their length would be hashed too.
+            #[inline]
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                state.write_u128(u128::from_ne_bytes(*self.0.as_bytes()));
+            }
+        }
 
         impl $name {
             /// From the 16 bytes of the internal protocols.
@@ -87,6 +96,14 @@ uuid_id!(
     /// A client's own name for one send or one creation.
     RequestId
 );
+uuid_id!(
+    /// An object of the media store.
+    MediaId
+);
+uuid_id!(
+    /// One upload of media.
+    UploadId
+);
 
 impl UserId {
     /// The sender of what a back end does in nobody's name.
@@ -114,6 +131,19 @@ impl DeviceId {
 impl RequestId {
     pub fn random() -> Self {
         Self(Uuid::new_v4())
+    }
+}
+
+impl MediaId {
+    /// Not to be guessed, though knowing one opens nothing.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl UploadId {
+    pub fn random() -> Self {
+        Self(Uuid::now_v7())
     }
 }
 

@@ -5,16 +5,21 @@
 //! - [`slot`]: which node owns what
 //! - [`time`]: milliseconds since the epoch, and where they come from
 //! - [`trace`]: a place in a distributed trace
+//! - [`typing`]: how often it is said that a person writes
 //! - [`limits`]: what the platform accepts
+//! - [`map`]: maps and sets by id
 
 pub mod id;
 pub mod limits;
+pub mod map;
 pub mod seq;
 pub mod slot;
 pub mod time;
 pub mod trace;
+pub mod typing;
 
-pub use id::{ChatId, DeviceId, IdError, RequestId, SessionId, UserId};
+pub use id::{ChatId, DeviceId, IdError, MediaId, RequestId, SessionId, UploadId, UserId};
+pub use map::{IdMap, IdSet};
 pub use seq::Seq;
 pub use slot::{SLOTS, Slot};
 pub use time::Timestamp;

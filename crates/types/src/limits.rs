@@ -6,6 +6,12 @@ pub const MAX_BODY_BYTES: usize = 256 * 1024;
 pub const MAX_ENVELOPE_BYTES: usize = 8 * 1024;
 /// Mentioned users of a message.
 pub const MAX_MENTIONS: usize = 64;
+/// Media attached to a message: their tickets fit into an envelope beside 64 mentions.
+pub const MAX_ATTACHMENTS: usize = 32;
+/// Bytes of a part of an upload; the last one may be shorter. What fits into one part is one PUT.
+pub const MEDIA_PART_BYTES: u64 = 16 << 20;
+/// Bytes of one upload.
+pub const MAX_MEDIA_BYTES: u64 = 2 << 30;
 /// Bytes of one client frame: one largest message and its address, or many small ones.
 pub const MAX_FRAME_BYTES: usize = 512 * 1024;
 /// Items of one client frame.
@@ -24,3 +30,5 @@ pub const MAX_SENDS_IN_FLIGHT: usize = 128;
 pub const MAX_NAME_BYTES: usize = 256;
 /// For how long the same request_id gives the same result.
 pub const DEDUPE_WINDOW_DAYS: u32 = 30;
+/// Members of a group in which typing is told.
+pub const MAX_TYPING_MEMBERS: usize = 64;

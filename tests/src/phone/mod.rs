@@ -49,6 +49,10 @@ enum Command {
         chat: ChatId,
         seq: u64,
     },
+    Typing {
+        chat: ChatId,
+        stopped: bool,
+    },
     /// Whether to be online, and at which gateway.
     Online {
         wanted: bool,
@@ -187,6 +191,11 @@ impl Phone {
     /// Marks a chat read.
     pub async fn read(&self, chat: ChatId, seq: u64) {
         self.command(Command::Read { chat, seq }).await;
+    }
+
+    /// Says that the person writes, or stopped.
+    pub async fn typing(&self, chat: ChatId, stopped: bool) {
+        self.command(Command::Typing { chat, stopped }).await;
     }
 
     /// Makes a group with these others.

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use tern_proto::v1::{
-    CloseCode, GetChatRequest, MarkRead, SendErrorCode, SendResult, client_item::Item, send_result::Outcome,
-    server_event::Event,
+    CloseCode, GetChatRequest, MarkRead, SendErrorCode, SendResult, Typing, client_item::Item,
+    send_result::Outcome, server_event::Event,
 };
 use tern_types::{ChatId, RequestId};
 use tokio::sync::{mpsc, watch};
@@ -108,7 +108,7 @@ impl Run {
     fn offline(&mut self, command: Command) {
         match command {
             Command::Send { request, to, body } => self.outgoing(request, to, body),
-            Command::Retry(_) | Command::Read { .. } => {}
+            Command::Retry(_) | Command::Read { .. } | Command::Typing { .. } => {}
             Command::Online { wanted, gateway } => (self.wanted, self.pinned) = (wanted, gateway),
             Command::Acknowledge(on) => self.acknowledging = on,
         }
@@ -169,6 +169,10 @@ impl Run {
                     seq,
                 }))
                 .await;
+            }
+            Command::Typing { chat, stopped } => {
+                let chat_id = chat.to_string();
+                wire.say(Item::Typing(Typing { chat_id, stopped })).await;
             }
             Command::Acknowledge(on) => {
                 self.acknowledging = on;
@@ -245,7 +249,8 @@ impl Run {
             Event::Opened(opened) => self
                 .state
                 .send_modify(|state| state.breach(format!("a second {opened:?}"))),
-            Event::Presence(_) | Event::WatchResult(_) | Event::UserTyping(_) => {}
+            Event::UserTyping(typing) => self.state.send_modify(|state| state.typing.push(typing)),
+            Event::Presence(_) | Event::WatchResult(_) => {}
             Event::TokenExpiring(_) | Event::Reauthenticated(_) | Event::HeartbeatAck(_) => {}
         }
     }

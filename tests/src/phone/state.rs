@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tern_proto::v1::{
-    Closing, Entry, EntryContent, Message, Receipt, SendError, Sent, Skipped, entry_content::Content,
+    Closing, Entry, EntryContent, Message, Receipt, SendError, Sent, Skipped, UserTyping,
+    entry_content::Content,
 };
 use tern_types::{ChatId, RequestId, UserId};
 use tonic::Code;
@@ -17,6 +18,10 @@ pub struct State {
     pub logs: HashMap<ChatId, Log>,
     /// Delivered and read, the highest seen.
     pub receipts: HashMap<(ChatId, UserId), (u64, u64)>,
+    /// Receipts that came, each.
+    pub receipts_came: HashMap<(ChatId, UserId), u32>,
+    /// What was said of others who write, in order.
+    pub typing: Vec<UserTyping>,
     pub results: HashMap<RequestId, Result<Sent, SendError>>,
     pub online: bool,
     /// The present stream has said CaughtUp.
@@ -60,6 +65,8 @@ impl State {
             me,
             logs: HashMap::new(),
             receipts: HashMap::new(),
+            receipts_came: HashMap::new(),
+            typing: Vec::new(),
             results: HashMap::new(),
             online: false,
             caught_up: false,
@@ -156,6 +163,7 @@ impl State {
         let (Ok(chat), Ok(user)) = (receipt.chat_id.parse(), receipt.user_id.parse()) else {
             return self.breach(format!("a receipt without ids: {receipt:?}"));
         };
+        *self.receipts_came.entry((chat, user)).or_default() += 1;
         let have = self.receipts.entry((chat, user)).or_default();
         *have = (have.0.max(receipt.delivered_seq), have.1.max(receipt.read_seq));
     }

@@ -11,7 +11,7 @@ use crate::{SQL, descriptors};
 
 #[tokio::test]
 async fn garbage_to_every_unary_method_is_an_invalid_argument() {
-    let world = World::start().await;
+    let world = World::with(|builder| builder.media(1)).await;
     let device = world.device(&world.user("alice").await).await;
     let nested = framed(&[0x0a; 4096]);
     let bodies: [(&str, &[u8]); 6] = [

@@ -1,9 +1,12 @@
 //! Who the requests are about, and requests that are in order.
 
 use bytes::Bytes;
-use prost_reflect::{DynamicMessage, MessageDescriptor, Value};
-use tern_proto::v1::{self, Role};
-use tern_tests::{Device, User, World};
+use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
+use sha2::{Digest, Sha256};
+use tern_client::Tls;
+use tern_client::media::Http;
+use tern_proto::v1::{self, Role, create_upload_response, send_result::Outcome};
+use tern_tests::{Api, Device, User, World};
 use tern_types::{ChatId, RequestId};
 
 use crate::descriptors;
@@ -15,13 +18,22 @@ pub enum Caller {
     Device,
 }
 
-/// An owner with two devices, a member who is an owner too, and their group: of one field's test alone, for what is done to them stays.
+/// An owner with two devices, a member who is an owner too, their group, and a message in it: of one field's test alone, for what is done to them stays.
 pub struct Cast {
     owner: User,
     member: User,
     pub device: Device,
     spare: Device,
     group: ChatId,
+    /// A message of the owner's.
+    message: u64,
+    media: Option<Media>,
+}
+
+/// An upload of the owner's that has become media, in a message of the group.
+struct Media {
+    upload_id: String,
+    media_id: String,
 }
 
 impl Cast {
@@ -43,13 +55,86 @@ impl Cast {
             .set_role(role)
             .await
             .expect("a second owner");
+        let message = v1::SendMessageRequest {
+            chat_id: group.to_string(),
+            request_id: RequestId::random().to_string(),
+            acting_user_id: owner.id.to_string(),
+            ..Default::default()
+        };
+        let sent = world.back_end().await.chats().send_message(message).await;
+        let result = sent.expect("an answer").into_inner().result;
+        let Some(Outcome::Sent(sent)) = result.and_then(|result| result.outcome) else {
+            panic!("the message is not sent")
+        };
         Self {
             owner,
             member,
             device,
             spare,
             group,
+            message: sent.seq,
+            media: None,
         }
+    }
+
+    /// With what this method needs besides.
+    pub async fn of(world: &World, method: &MethodDescriptor) -> Self {
+        let mut cast = Self::new(world).await;
+        if method.parent_service().name() == "Media" {
+            cast.media = Some(cast.upload(world).await);
+        }
+        cast
+    }
+
+    async fn upload(&self, world: &World) -> Media {
+        let api = Api::new(world.channel(0), &self.device.access_token);
+        let bytes = self.owner.id.to_string();
+        let create = v1::CreateUploadRequest {
+            request_id: RequestId::random().to_string(),
+            length: bytes.len() as u64,
+            part_sha256s: vec![Sha256::digest(&bytes).to_vec().into()],
+            ..Default::default()
+        };
+        let created = api
+            .media()
+            .create_upload(create)
+            .await
+            .expect("an upload")
+            .into_inner();
+        let Some(create_upload_response::Outcome::Upload(upload)) = created.outcome else {
+            panic!("{created:?}")
+        };
+        let part = &upload.missing_parts[0];
+        let http = Http::new(&Tls::System).expect("a client");
+        let body = futures::stream::iter([Ok(Bytes::from(bytes))]);
+        http.put(&part.url, &part.headers, body).await.expect("a PUT");
+        let upload_id = upload.upload_id;
+        let finalize = v1::FinalizeUploadRequest {
+            upload_id: upload_id.clone(),
+            ..Default::default()
+        };
+        let ticket = api
+            .media()
+            .finalize_upload(finalize)
+            .await
+            .expect("media")
+            .into_inner();
+        let ticket = ticket.ticket.expect("a ticket");
+        let media_id = ticket.media_id;
+        let send = v1::SendMessageRequest {
+            chat_id: self.group.to_string(),
+            request_id: RequestId::random().to_string(),
+            envelope: Some(v1::Envelope {
+                attachments: vec![v1::Attachment {
+                    media_id: media_id.clone(),
+                    ticket: ticket.ticket,
+                }],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        api.chats().send_message(send).await.expect("a message");
+        Media { upload_id, media_id }
     }
 
     /// What the caller shows.
@@ -74,13 +159,29 @@ impl Cast {
     fn value(&self, message: &str, field: &str, caller: Caller) -> Option<Value> {
         let text = |text: &dyn ToString| Some(Value::String(text.to_string()));
         match (message, field) {
-            ("ListDevicesRequest", "user_id") => text(&self.owner.id),
+            (
+                "ListDevicesRequest"
+                | "BlockRequest"
+                | "UnblockRequest"
+                | "ListBlockedRequest"
+                | "SetContactsRequest"
+                | "ListContactsRequest"
+                | "GetPrivacyRequest"
+                | "SetPrivacyRequest",
+                "user_id",
+            ) => text(&self.owner.id),
+            (_, "blocked_user_id") => text(&self.member.id),
+            ("GetMessageReceiptsRequest", "seq") => Some(Value::U64(self.message)),
             (_, "user_id") => text(&self.member.id),
-            (_, "user_ids" | "member_user_ids") => {
+            (_, "user_ids" | "member_user_ids" | "add_user_ids" | "remove_user_ids") => {
                 text(&self.member.id).map(|member| Value::List(vec![member]))
             }
             (_, "acting_user_id") if caller == Caller::BackEnd => text(&self.owner.id),
             (_, "chat_id") => text(&self.group),
+            (_, "media_id") => text(&self.media.as_ref()?.media_id),
+            (_, "upload_id") => text(&self.media.as_ref()?.upload_id),
+            ("CreateUploadRequest", "length") => Some(Value::U64(5)),
+            (_, "part_sha256s") => Some(Value::List(vec![Value::Bytes(Bytes::from_static(&[7; 32]))])),
             (_, "device_id") => text(&self.spare.id),
             (_, "refresh_token") => text(&self.spare.refresh_token),
             (_, "access_token") => text(&self.device.access_token),

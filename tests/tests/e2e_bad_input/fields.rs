@@ -16,16 +16,20 @@ use crate::cast::{Caller, Cast};
 use crate::descriptors::{self, Leaf, leaves};
 use crate::hostile::{self, Hostile};
 
-/// Fields that only say what is asked for.
+/// Fields that only say what is asked for, or from which who is no user is left out.
 const NOT_STORED: &[&str] = &[
     "chat_id",
     "user_id",
     "user_ids",
+    "add_user_ids",
+    "remove_user_ids",
     "acting_user_id",
     "request_id",
     "page_token",
     "external_ids",
     "client_version",
+    "media_id",
+    "upload_id",
 ];
 
 /// Methods that a cast has use for once: a user has only so many devices, and leaves a group one time.
@@ -75,6 +79,7 @@ async fn every_field_of_every_item_is_taken_as_it_is_or_refused_with_a_reason() 
 async fn start() -> World {
     World::with(|builder| {
         builder
+            .media(1)
             .env("TERN_GATEWAY_CALL_BURST", "100000")
             .env("TERN_GATEWAY_KEY_CALLS_PER_SECOND", "100000")
     })
@@ -84,9 +89,9 @@ async fn start() -> World {
 /// Whether this caller may call the method.
 async fn a_call(world: &World, method: &MethodDescriptor, caller: Caller) -> bool {
     let path = format!("{} by a {caller:?}", descriptors::path(method));
-    let permitted = in_order(world, &Cast::new(world).await, method, caller, &path).await;
+    let permitted = in_order(world, &Cast::of(world, method).await, method, caller, &path).await;
     for leaf in leaves(&method.input()) {
-        let mut cast = Cast::new(world).await;
+        let mut cast = Cast::of(world, method).await;
         for hostile in hostile::values(&leaf) {
             if ONCE.contains(&method.name()) {
                 cast = Cast::new(world).await;
@@ -194,6 +199,13 @@ async fn say(world: &World, cast: &Cast, item: &DynamicMessage) -> Answer {
                     return Answer::NotSent(error);
                 }
             }
+            Ok(Some(Event::WatchResult(result))) if result.error() == v1::WatchErrorCode::Invalid => {
+                return Answer::NotSent(SendError {
+                    code: v1::SendErrorCode::Invalid.into(),
+                    message: result.message,
+                    ..SendError::default()
+                });
+            }
             Ok(Some(_)) => {}
             Ok(None) => panic!("the stream ended with success: {item:?}"),
             Err(status) => return Answer::Refused(status),
@@ -286,9 +298,11 @@ fn named(what: &str, leaf: &Leaf, status: &Status) {
 fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
     let Some(reason) = reason else { return false };
     match leaf.name() {
-        "chat_id" => reason == ErrorReason::ChatNotFound,
+        "chat_id" => matches!(reason, ErrorReason::ChatNotFound | ErrorReason::MediaNotFound),
+        "media_id" => reason == ErrorReason::MediaNotFound,
+        "upload_id" => reason == ErrorReason::UploadNotFound,
         "device_id" => reason == ErrorReason::DeviceNotFound,
-        "user_id" | "user_ids" | "member_user_ids" => {
+        "user_id" | "user_ids" | "member_user_ids" | "blocked_user_id" => {
             matches!(reason, ErrorReason::UserNotFound | ErrorReason::NotForDevices)
         }
         _ => true,

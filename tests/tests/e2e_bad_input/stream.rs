@@ -148,7 +148,7 @@ async fn unknown_items_are_ignored_and_known_ones_still_taken() {
 
 /// There is no result in which to say it.
 #[tokio::test]
-async fn an_ack_or_mark_with_no_id_at_all_ends_the_stream() {
+async fn an_ack_a_mark_or_typing_with_no_id_at_all_ends_the_stream() {
     let world = World::start().await;
     let device = world.device(&world.user("alice").await).await;
     for id in ["", "x", SQL] {
@@ -160,6 +160,10 @@ async fn an_ack_or_mark_with_no_id_at_all_ends_the_stream() {
             Item::MarkRead(v1::MarkRead {
                 chat_id: id.to_owned(),
                 seq: 1,
+            }),
+            Item::Typing(v1::Typing {
+                chat_id: id.to_owned(),
+                stopped: false,
             }),
         ] {
             let (mut wire, _) = Wire::open(world.new_channel(0), &device).await.unwrap();

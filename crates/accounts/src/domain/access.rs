@@ -38,13 +38,27 @@ pub fn link_devices(principal: &Principal) -> Result<(), ApiError> {
 
 /// Whose devices are listed: a device's own user, or whom a back end names.
 pub fn list_devices(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
-    principal.require(Scope::UsersRead)?;
+    user(principal, asked, Scope::UsersRead)
+}
+
+/// Whose blocks, contacts and settings are read: likewise.
+pub fn read_privacy(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
+    user(principal, asked, Scope::UsersRead)
+}
+
+/// Whose blocks, contacts and settings are changed: likewise.
+pub fn write_privacy(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
+    user(principal, asked, Scope::UsersWrite)
+}
+
+fn user(principal: &Principal, asked: Option<UserId>, scope: Scope) -> Result<UserId, ApiError> {
+    principal.require(scope)?;
     match (principal, asked) {
         (Principal::Device { user, .. }, None) => Ok(*user),
         (Principal::Device { user, .. }, Some(asked)) if asked == *user => Ok(asked),
         (Principal::Device { .. }, Some(_)) => Err(ApiError::new(
             ErrorReason::NotForDevices,
-            "a device sees its own user's devices only",
+            "a device asks for its own user only",
         )),
         (Principal::Key { .. }, Some(asked)) => Ok(asked),
         (Principal::Key { .. }, None) => Err(ApiError::invalid("user_id", "is needed of back ends")),
@@ -88,12 +102,18 @@ mod tests {
     fn each_call_needs_its_scope_and_admin_has_all() {
         use Scope as S;
         type Rule = fn(&Principal) -> Option<ErrorReason>;
-        let rules: [(&str, S, Rule); 5] = [
+        let rules: [(&str, S, Rule); 7] = [
             ("write users", S::UsersWrite, |who| reason(write_users(who))),
             ("read users", S::UsersRead, |who| reason(read_users(who, true))),
             ("link", S::DevicesLink, |who| reason(link_devices(who))),
             ("list", S::UsersRead, |who| {
                 reason(list_devices(who, Some(UserId::random())))
+            }),
+            ("read privacy", S::UsersRead, |who| {
+                reason(read_privacy(who, Some(UserId::random())))
+            }),
+            ("write privacy", S::UsersWrite, |who| {
+                reason(write_privacy(who, Some(UserId::random())))
             }),
             ("revoke", S::DevicesLink, |who| reason(revoke_devices(who))),
         ];
@@ -116,12 +136,12 @@ mod tests {
             reason(read_users(&device, true)),
             Some(ErrorReason::NotForDevices)
         );
-        assert_eq!(list_devices(&device, None).ok(), Some(own));
-        assert_eq!(list_devices(&device, Some(own)).ok(), Some(own));
-        assert_eq!(
-            reason(list_devices(&device, Some(other))),
-            Some(ErrorReason::NotForDevices)
-        );
+        for rule in [list_devices, read_privacy, write_privacy] {
+            assert_eq!(rule(&device, None).ok(), Some(own));
+            assert_eq!(rule(&device, Some(own)).ok(), Some(own));
+            let others = rule(&device, Some(other));
+            assert_eq!(reason(others), Some(ErrorReason::NotForDevices));
+        }
         assert_eq!(revoke_devices(&device).ok(), Some(Some(own)));
         assert!(!sees_external_ids(&device));
     }
@@ -130,6 +150,7 @@ mod tests {
     fn a_back_end_says_whose_devices_and_may_revoke_anybodys() {
         let key = key(&[Scope::UsersRead, Scope::DevicesLink]);
         assert_eq!(reason(list_devices(&key, None)), Some(ErrorReason::InvalidField));
+        assert_eq!(reason(read_privacy(&key, None)), Some(ErrorReason::InvalidField));
         assert_eq!(revoke_devices(&key).ok(), Some(None));
         assert!(sees_external_ids(&key));
     }

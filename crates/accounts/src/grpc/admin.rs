@@ -6,7 +6,8 @@ use tern_types::{Timestamp, UserId};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{MAX_EXTERNAL_ID_BYTES, Service, open};
+use super::users::MAX_EXTERNAL_ID_BYTES;
+use super::{Service, open};
 use crate::store::admin::{Account, AnyDevice};
 
 /// Users of a page when the caller names no size, and at most.

@@ -5,12 +5,15 @@
 mod linking;
 mod node;
 mod plans;
+mod privacy;
 mod refreshing;
 mod requests;
 mod revoking;
 mod secrets;
+mod spreading;
 mod suspending;
 mod users;
+mod watching;
 mod world;
 
 use std::time::Duration;

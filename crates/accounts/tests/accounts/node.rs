@@ -39,6 +39,7 @@ async fn a_node_serves_and_drains() {
         postgres: PostgresArgs::from_url(&world.database_url).unwrap(),
         token_key_file: Some(key_file),
         accounts_access_token_ttl: HOUR,
+        max_new_strangers_a_day: 200,
     };
     let mut routes = RoutesBuilder::default();
     let running = tern_accounts::server::start(config, world.ctx.clone(), &mut routes)

@@ -2,7 +2,7 @@
 //! What is planned once, for any parameters, must not keep a sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
-use tern_accounts::store::{admin, devices, keys, tokens, users};
+use tern_accounts::store::{admin, blocks, contacts, devices, keys, privacy, tokens, users};
 
 use crate::world::World;
 
@@ -25,6 +25,21 @@ const HOT: &[(&str, &str)] = &[
     ("refresh token", tokens::LOCK),
     ("save refresh token", tokens::SAVE),
     ("API key", keys::LIVE),
+    ("block", blocks::INSERT),
+    ("other blocks", blocks::OTHERS),
+    ("unblock", blocks::DELETE),
+    ("blocked people", blocks::PAGE),
+    ("no contacts", contacts::CLEAR),
+    ("new contacts", contacts::INSERT),
+    ("fewer contacts", contacts::DELETE),
+    ("how many contacts", contacts::COUNT),
+    ("contacts", contacts::PAGE),
+    ("settings", privacy::SELECT),
+    ("new settings", privacy::UPDATE),
+    ("who sees whom", privacy::RELATIONS),
+    ("strangers of before", privacy::FORGET_STRANGERS),
+    ("strangers", privacy::STRANGERS),
+    ("new strangers", privacy::ADD_STRANGERS),
     ("is suspended", admin::IS_SUSPENDED),
     ("recently suspended", admin::RECENTLY),
     ("page of users", admin::PAGE),
@@ -32,7 +47,7 @@ const HOT: &[(&str, &str)] = &[
     ("all devices of a user", admin::ALL_DEVICES),
 ];
 
-/// Users with three devices each, one in fifty of the devices revoked, and as many API keys.
+/// Users with three devices each, one in fifty of the devices revoked, as many API keys, and a few relations each.
 const FILL: &str = "
 INSERT INTO users (user_id, external_id, display_name)
 SELECT gen_random_uuid(), 'e-' || n, 'somebody' FROM generate_series(1, 3000) n;
@@ -42,7 +57,13 @@ SELECT gen_random_uuid(), user_id, gen_random_uuid(), 'a phone', 'test', NOT gon
   FROM users, generate_series(1, 3), LATERAL (SELECT random() < 0.02 AS gone WHERE user_id IS NOT NULL) dice;
 INSERT INTO api_keys (key_id, name, secret_hash, scopes)
 SELECT gen_random_uuid(), 'key', '\\x00', '{admin}' FROM generate_series(1, 3000);
-ANALYZE users, devices, api_keys";
+INSERT INTO blocks (user_id, blocked_id)
+SELECT a.user_id, b.user_id FROM users a, LATERAL (SELECT user_id FROM users WHERE user_id > a.user_id ORDER BY user_id LIMIT 5) b;
+INSERT INTO contacts (user_id, contact_id)
+SELECT a.user_id, b.user_id FROM users a, LATERAL (SELECT user_id FROM users WHERE user_id > a.user_id ORDER BY user_id LIMIT 5) b;
+INSERT INTO watched_strangers (user_id, watched_id)
+SELECT a.user_id, b.user_id FROM users a, LATERAL (SELECT user_id FROM users WHERE user_id > a.user_id ORDER BY user_id LIMIT 5) b;
+ANALYZE users, devices, api_keys, blocks, contacts, watched_strangers";
 
 #[tokio::test]
 async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {

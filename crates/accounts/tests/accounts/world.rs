@@ -1,11 +1,11 @@
 //! An accounts node on a database of its own, with stand-ins for the nodes that it calls.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tern_accounts::accounts::{Accounts, TokenMaker};
+use tern_accounts::accounts::{Accounts, Limits, TokenMaker};
 use tern_accounts::grpc::Service;
 use tern_accounts::peers::Peers;
 use tern_accounts::store::Store;
@@ -33,7 +33,7 @@ use tern_proto::v1::devices_server::DevicesServer;
 use tern_proto::v1::users_client::UsersClient;
 use tern_proto::v1::users_server::UsersServer;
 use tern_proto::v1::{self, ErrorReason};
-use tern_types::{DeviceId, RequestId, UserId};
+use tern_types::{ChatId, DeviceId, RequestId, UserId};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tonic::service::{Routes, RoutesBuilder};
@@ -42,6 +42,8 @@ use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
 pub const TTL: Duration = Duration::from_secs(3600);
+/// That one user may watch a day.
+pub const NEW_STRANGERS: usize = 20;
 
 pub struct World {
     pub pool: PgPool,
@@ -65,11 +67,7 @@ impl World {
             .unwrap();
         postgres::migrate(&pool).await.unwrap();
 
-        let chat = Chat {
-            pool: pool.clone(),
-            failures: Arc::default(),
-            unlinked: Arc::default(),
-        };
+        let chat = Chat::new(&pool);
         let gateways = Gateways::default();
         let mut nodes = vec![(
             Role::Chat,
@@ -90,8 +88,8 @@ impl World {
         routes.add_service(UsersServer::new(service.clone()));
         routes.add_service(DevicesServer::new(service.clone()));
         routes.add_service(AccountsAdminServer::new(service.clone()));
-        routes.add_service(AccountsNodeServer::new(service.clone()));
-        routes.add_service(AuthServer::new(service));
+        routes.add_service(AuthServer::new(service.clone()));
+        routes.add_service(AccountsNodeServer::new(service));
         let channel = ctx.channels.get(&serve(routes.routes()).await).unwrap();
         Self {
             pool,
@@ -187,6 +185,9 @@ pub fn accounts(pool: &PgPool, ctx: &NodeContext, pem: &str) -> Arc<Accounts> {
         Store::new(pool.clone()),
         Peers::new(ctx.clone()),
         tokens,
+        Limits {
+            new_strangers: NEW_STRANGERS,
+        },
     ))
 }
 
@@ -229,7 +230,7 @@ pub fn reason(status: &Status) -> ErrorReason {
     reason_of(status).unwrap_or_else(|| panic!("{status:?}"))
 }
 
-fn node(name: &str, address: &str) -> Node {
+pub fn node(name: &str, address: &str) -> Node {
     Node {
         name: name.into(),
         address: address.into(),
@@ -250,16 +251,45 @@ pub async fn serve(routes: Routes) -> String {
     address
 }
 
-/// A chat node as far as devices are concerned.
+/// A chat node as far as accounts nodes are concerned.
 #[derive(Clone)]
 pub struct Chat {
     pool: PgPool,
     /// Calls that are still to fail.
     failures: Arc<AtomicUsize>,
     unlinked: Arc<Mutex<Vec<DeviceId>>>,
+    /// Who has written to whom.
+    written: Arc<Mutex<Vec<(UserId, UserId)>>>,
+    /// Chats whose blocks changed, each with how many blocks the store had then.
+    blocks: Arc<Mutex<Vec<(ChatId, i64)>>>,
+    /// The version of the map by which it owns nothing; 0: it owns everything.
+    owns_nothing_by: Arc<AtomicI64>,
 }
 
 impl Chat {
+    pub fn new(pool: &PgPool) -> Self {
+        Self {
+            pool: pool.clone(),
+            failures: Arc::default(),
+            unlinked: Arc::default(),
+            written: Arc::default(),
+            blocks: Arc::default(),
+            owns_nothing_by: Arc::default(),
+        }
+    }
+
+    pub fn writes(&self, from: UserId, to: UserId) {
+        self.written.lock().unwrap().push((from, to));
+    }
+
+    pub fn blocks(&self) -> Vec<(ChatId, i64)> {
+        self.blocks.lock().unwrap().clone()
+    }
+
+    pub fn owns_nothing_by(&self, version: i64) {
+        self.owns_nothing_by.store(version, Ordering::SeqCst);
+    }
+
     pub fn fail(&self, calls: usize) {
         self.failures.store(calls, Ordering::SeqCst);
     }
@@ -288,16 +318,39 @@ impl ChatNode for Chat {
 
     async fn have_written(
         &self,
-        _: Request<HaveWrittenRequest>,
+        request: Request<HaveWrittenRequest>,
     ) -> Result<Response<HaveWrittenResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        self.work()?;
+        let request = request.into_inner();
+        let to = UserId::from_slice(&request.to_user_id).unwrap();
+        let written = self.written.lock().unwrap();
+        let has = |id: &[u8]| written.contains(&(UserId::from_slice(id).unwrap(), to));
+        let from_user_ids = request.from_user_ids.into_iter().filter(|id| has(id));
+        Ok(Response::new(HaveWrittenResponse {
+            from_user_ids: from_user_ids.collect(),
+        }))
     }
 
     async fn blocks_changed(
         &self,
-        _: Request<BlocksChangedRequest>,
+        request: Request<BlocksChangedRequest>,
     ) -> Result<Response<BlocksChangedResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
+        self.work()?;
+        assert!(request.metadata().contains_key("tern-map-version"));
+        let chat = ChatId::from_slice(&request.into_inner().chat_id).unwrap();
+        let count = sqlx::query_scalar("SELECT count(*) FROM blocks")
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
+        self.blocks.lock().unwrap().push((chat, count));
+        match self.owns_nothing_by.load(Ordering::SeqCst) {
+            0 => Ok(Response::new(BlocksChangedResponse {})),
+            version => {
+                let mut status = Status::unavailable("the chat belongs to another node");
+                status.metadata_mut().insert("tern-not-owner", version.into());
+                Err(status)
+            }
+        }
     }
 
     async fn link_device(
@@ -332,15 +385,21 @@ impl ChatNode for Chat {
     }
 }
 
-/// All gateways: which devices were to be closed and what they were told of suspensions, once for each gateway that was
-/// told.
+/// All gateways: which devices were to be closed, whose privacy changed (with read receipts off or on) and what they were
+/// told of suspensions, once for each gateway that was told.
 #[derive(Clone, Default)]
 pub struct Gateways {
     closed: Arc<Mutex<Vec<DeviceId>>>,
+    privacy: Arc<Mutex<Vec<(UserId, bool)>>>,
     suspensions: Arc<Mutex<Vec<SuspensionChangedRequest>>>,
 }
 
 impl Gateways {
+    /// And forgets it.
+    pub fn take_privacy(&self) -> Vec<(UserId, bool)> {
+        std::mem::take(&mut self.privacy.lock().unwrap())
+    }
+
     pub fn told(&self) -> Vec<DeviceId> {
         self.closed.lock().unwrap().clone()
     }
@@ -352,6 +411,16 @@ impl Gateways {
 
 #[tonic::async_trait]
 impl GatewayNode for Gateways {
+    async fn privacy_changed(
+        &self,
+        request: Request<PrivacyChangedRequest>,
+    ) -> Result<Response<PrivacyChangedResponse>, Status> {
+        let users = request.into_inner().users.into_iter();
+        let users = users.map(|user| (UserId::from_slice(&user.user_id).unwrap(), user.read_receipts_off));
+        self.privacy.lock().unwrap().extend(users);
+        Ok(Response::new(PrivacyChangedResponse {}))
+    }
+
     async fn close_devices(
         &self,
         request: Request<CloseDevicesRequest>,
@@ -372,12 +441,5 @@ impl GatewayNode for Gateways {
     ) -> Result<Response<SuspensionChangedResponse>, Status> {
         self.suspensions.lock().unwrap().push(request.into_inner());
         Ok(Response::new(SuspensionChangedResponse { closed: 1 }))
-    }
-
-    async fn privacy_changed(
-        &self,
-        _: Request<PrivacyChangedRequest>,
-    ) -> Result<Response<PrivacyChangedResponse>, Status> {
-        Err(Status::unimplemented("not needed here"))
     }
 }

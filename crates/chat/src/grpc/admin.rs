@@ -46,7 +46,8 @@ impl AdminService {
     }
 
     async fn marks(&self, chat: ChatId) -> Result<Vec<(UserId, Watermark)>, ApiError> {
-        listing::receipts(&self.pool, chat).await.map_err(store_away)
+        let marks = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
+        Ok(marks.into_iter().map(|(user, _, mark)| (user, mark)).collect())
     }
 }
 

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use sqlx::PgPool;
 use tern_node::principal::Scope;
+use tern_node::ticket::Tickets;
 use tern_node::trace;
 use tern_proto::v1::chats_server::Chats;
 use tern_proto::v1::{self, ErrorReason};
@@ -16,6 +17,7 @@ use tonic::{Request, Response, Status};
 use super::caller::Caller;
 use super::groups::Groups;
 use super::message;
+use super::message_receipts::{self, After};
 use super::store_away;
 use super::views::{self, PageToken};
 use super::writes::Writes;
@@ -39,15 +41,23 @@ pub struct ChatsService {
     groups: Groups,
     pool: PgPool,
     master: MasterKey,
+    tickets: Option<Tickets>,
 }
 
 impl ChatsService {
-    pub fn new(writes: Writes, groups: Groups, pool: PgPool, master: MasterKey) -> Self {
+    pub fn new(
+        writes: Writes,
+        groups: Groups,
+        pool: PgPool,
+        master: MasterKey,
+        tickets: Option<Tickets>,
+    ) -> Self {
         Self {
             writes,
             groups,
             pool,
             master,
+            tickets,
         }
     }
 
@@ -64,6 +74,21 @@ impl ChatsService {
                 .await
                 .map_err(store_away)?;
         if may { Ok(()) } else { Err(no_chat()) }
+    }
+
+    /// Who sent the message: whoever asks, unless that is a back end.
+    async fn sender(&self, caller: Caller, chat: ChatId, seq: Seq) -> Result<UserId, ApiError> {
+        let sender = listing::sender_of_message(&self.pool, chat, seq).await;
+        let sender = sender
+            .map_err(store_away)?
+            .ok_or_else(|| ApiError::new(ErrorReason::MessageNotFound, "there is no message at this seq"))?;
+        if caller.device.is_some() && caller.user != sender {
+            return Err(ApiError::new(
+                ErrorReason::NotTheSender,
+                "only a message's sender is told who read it",
+            ));
+        }
+        Ok(sender)
     }
 
     async fn change(
@@ -124,15 +149,18 @@ impl Chats for ChatsService {
         };
         self.writes.check_owner(chat, &metadata)?;
         let envelope: Bytes = send.envelope.unwrap_or_default().encode_to_vec().into();
-        let outcome = match message::entry(
-            caller.user,
-            caller.sender_device(),
+        let read_receipts_off = listing::read_receipts_off(&self.pool, caller.user).await;
+        let message = message::Message {
+            sender: caller.user,
+            device: caller.sender_device(),
             request,
-            &envelope,
-            &send.body,
-            trace::context(&tracing::Span::current()),
-            Timestamp::now(),
-        ) {
+            envelope: &envelope,
+            body: &send.body,
+            read_receipts_off: read_receipts_off.map_err(store_away)?,
+            trace: trace::context(&tracing::Span::current()),
+            arrived: Timestamp::now(),
+        };
+        let outcome = match message::entry(&message, self.tickets.as_ref()) {
             Ok(entry) => {
                 self.writes
                     .call(chat, |origin| Event::Send {
@@ -408,9 +436,20 @@ impl Chats for ChatsService {
 
     async fn get_message_receipts(
         &self,
-        _request: Request<v1::GetMessageReceiptsRequest>,
+        request: Request<v1::GetMessageReceiptsRequest>,
     ) -> Result<Response<v1::GetMessageReceiptsResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let (metadata, _, asked) = request.into_parts();
+        let caller = Caller::person(&metadata, &asked.acting_user_id, Scope::ChatsRead)?;
+        let (chat, seq) = (chat_id(&asked.chat_id)?, Seq(asked.seq));
+        let size = page_size(asked.page_size, 100, MAX_GROUP_MEMBERS as u32)?;
+        let after = After::read(&asked.page_token)?;
+        self.writes.check_owner(chat, &metadata)?;
+        self.authorise(caller, chat).await?;
+        let sender = self.sender(caller, chat, seq).await?;
+        let live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
+        let stored = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
+        let page = message_receipts::page((sender, seq), stored, &live, after, size as usize);
+        Ok(Response::new(page))
     }
 
     async fn mark_chat_read(
@@ -424,11 +463,13 @@ impl Chats for ChatsService {
         )?;
         let chat = chat_id(&request.get_ref().chat_id)?;
         self.writes.check_owner(chat, request.metadata())?;
-        self.authorise(caller, chat).await?;
+        let off = listing::read_receipts_off_of_member(&self.pool, chat, caller.user).await;
+        let off = off.map_err(store_away)?.ok_or_else(no_chat)?;
         let event = Event::Read {
             chat,
             user: caller.user,
             seq: Seq(request.get_ref().seq),
+            off,
         };
         let sent = self.writes.shards.send(chat, event).await;
         sent.map_err(|_| Status::from(ApiError::unavailable("the node is stopping")))?;

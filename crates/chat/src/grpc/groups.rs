@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::caller::Caller;
 use super::store_away;
 use crate::content::{self, fingerprint};
-use crate::fanout::Outgoing;
+use crate::fanout::{Kind, Outgoing};
 use crate::metrics;
 use crate::shard::Shards;
 use crate::shard::effects::entry_event;
@@ -48,8 +48,10 @@ impl Groups {
         }
         let content = content::of_creation(title, &members);
         let new = NewEntry {
+            media: Vec::new(),
             trace: None,
             arrived: None,
+            read_receipts_off: false,
             kind: EntryKind::ChatCreated,
             sender: caller.user,
             device: caller.sender_device(),
@@ -97,7 +99,7 @@ impl Groups {
         users.push(owner);
         let outgoing = Outgoing {
             chat,
-            seq: Seq(1),
+            kind: Kind::Entry(Seq(1)),
             users,
             except: Vec::new(),
             event,

@@ -9,6 +9,7 @@ use futures::{Stream, StreamExt};
 use sqlx::PgPool;
 use tern_node::links::{gather, identity};
 use tern_node::shedding::{self, Level, Shedding, gather_or_level};
+use tern_node::ticket::Tickets;
 use tern_proto::internal::chat_link_server::ChatLink;
 use tern_proto::internal::{
     ControlDown, ControlUp, LiveDown, LiveRequest, UpItem, WindowReplies, WindowReply, WindowRequest,
@@ -45,11 +46,19 @@ const WINDOW_BYTES: usize = 2 << 20;
 
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// What the items of a link go to, and what is asked about them.
+#[derive(Clone)]
+pub struct Parts {
+    pub shards: Shards,
+    pub gateways: Gateways,
+    pub ownership: Ownership,
+    pub shedding: Shedding,
+    pub epoch: StoreEpoch,
+    pub tickets: Option<Tickets>,
+}
+
 pub struct LinkService {
-    shards: Shards,
-    gateways: Gateways,
-    shedding: Shedding,
-    epoch: StoreEpoch,
+    parts: Parts,
     windows: Arc<Windows>,
 }
 
@@ -61,26 +70,15 @@ struct Windows {
 }
 
 impl LinkService {
-    pub fn new(
-        shards: Shards,
-        gateways: Gateways,
-        ownership: Ownership,
-        shedding: Shedding,
-        epoch: StoreEpoch,
-        pool: PgPool,
-        master: MasterKey,
-    ) -> Self {
+    pub fn new(parts: Parts, pool: PgPool, master: MasterKey) -> Self {
         let windows = Windows {
-            ownership,
+            ownership: parts.ownership.clone(),
             pool,
             master,
             reads: Semaphore::new(WINDOW_READS),
         };
         Self {
-            shards,
-            gateways,
-            shedding,
-            epoch,
+            parts,
             windows: Arc::new(windows),
         }
     }
@@ -96,17 +94,14 @@ impl ChatLink for LinkService {
         &self,
         request: Request<Streaming<ControlUp>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
-        let (link, mut items) = self.gateways.open_control(identity(&request)?);
+        let (link, mut items) = self.parts.gateways.open_control(identity(&request)?);
         let reader = Reader {
             link: link.number,
-            shards: self.shards.clone(),
-            gateways: self.gateways.clone(),
-            ownership: self.windows.ownership.clone(),
-            gateway: self.shedding.peer(),
-            epoch: self.epoch.clone(),
+            gateway: self.parts.shedding.peer(),
+            parts: self.parts.clone(),
         };
         let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());
-        let (ownership, mut own) = (self.windows.ownership.clone(), self.shedding.own());
+        let (ownership, mut own) = (self.parts.ownership.clone(), self.parts.shedding.own());
         let out = async_stream::stream! {
             let (_link, reading) = (link, AbortOnDrop(reading));
             while !reading.0.is_finished() {
@@ -119,7 +114,7 @@ impl ChatLink for LinkService {
     }
 
     async fn live(&self, request: Request<LiveRequest>) -> Result<Response<Self::LiveStream>, Status> {
-        let (link, mut pushes) = self.gateways.open_live(identity(&request)?);
+        let (link, mut pushes) = self.parts.gateways.open_live(identity(&request)?);
         let out = async_stream::stream! {
             let _link = link;
             while let Some(pushes) = gather(&mut pushes, GATHER).await {
@@ -171,11 +166,8 @@ fn outlives_a_restore(item: &UpItem) -> bool {
 /// Reads one control stream.
 struct Reader {
     link: u64,
-    shards: Shards,
-    gateways: Gateways,
-    ownership: Ownership,
     gateway: shedding::Peer,
-    epoch: StoreEpoch,
+    parts: Parts,
 }
 
 impl Reader {
@@ -202,17 +194,17 @@ impl Reader {
 
     /// Whether the gateway's sessions belong to the store that this node's memory belongs to, which is made sure of.
     async fn same_store(&self, store: u64) -> sqlx::Result<bool> {
-        if store == 0 || self.epoch.is(store) {
+        if store == 0 || self.parts.epoch.is(store) {
             return Ok(true);
         }
-        self.epoch.look().await?;
-        Ok(self.epoch.is(store))
+        self.parts.epoch.look().await?;
+        Ok(self.parts.epoch.is(store))
     }
 
     async fn item(&self, item: UpItem, map_version: i64) -> Result<(), Failed> {
         let Some(op) = item.op else { return Ok(()) };
         if let up_item::Op::WakeDone(done) = op {
-            self.gateways.wake_done(done.wake);
+            self.parts.gateways.wake_done(done.wake);
             return Ok(());
         }
         let (user, device) = (
@@ -240,26 +232,26 @@ impl Reader {
                     );
                     return Ok(());
                 }
-                let trace = TraceContext::sampled(&item.traceparent);
-                match message::entry(
-                    user,
+                let message = message::Message {
+                    sender: user,
                     device,
                     request,
-                    &send.envelope,
-                    &send.body,
-                    trace,
-                    Timestamp::now(),
-                ) {
-                    Ok(entry) => (
-                        chat,
-                        origin,
-                        Event::Send {
+                    envelope: &send.envelope,
+                    body: &send.body,
+                    read_receipts_off: send.read_receipts_off,
+                    trace: TraceContext::sampled(&item.traceparent),
+                    arrived: Timestamp::now(),
+                };
+                match message::entry(&message, self.parts.tickets.as_ref()) {
+                    Ok(entry) => {
+                        let event = Event::Send {
                             origin,
                             chat,
                             peer,
                             entry,
-                        },
-                    ),
+                        };
+                        (chat, origin, event)
+                    }
                     Err(refusal) => {
                         self.answer(origin, &Outcome::Refused(refusal));
                         return Ok(());
@@ -291,16 +283,43 @@ impl Reader {
                         chat,
                         user,
                         seq: Seq(read.seq),
+                        off: read.read_receipts_off,
                     },
                 )
             }
-            up_item::Op::Typing(_) | up_item::Op::WakeDone(_) => return Ok(()),
+            up_item::Op::Typing(typing) => {
+                let chat = ChatId::from_slice(&typing.chat_id)?;
+                self.typing(chat, user, typing.stopped, map_version);
+                return Ok(());
+            }
+            up_item::Op::WakeDone(_) => return Ok(()),
         };
-        if self.ownership.check(chat, map_version).is_err() {
+        if self.parts.ownership.check(chat, map_version).is_err() {
             self.answer(origin, &Outcome::NotOwner);
             return Ok(());
         }
-        Ok(self.shards.send(chat, event).await?)
+        Ok(self.parts.shards.send(chat, event).await?)
+    }
+
+    /// Not answered, and dropped rather than kept waiting.
+    fn typing(&self, chat: ChatId, user: UserId, stopped: bool, map_version: i64) {
+        metrics::typing_in();
+        if self.parts.shedding.level() >= Level::Typing {
+            self.parts.shedding.gave_up(Level::Typing);
+            return metrics::typing_dropped("shed");
+        }
+        if self.parts.ownership.check(chat, map_version).is_err() {
+            return metrics::typing_dropped("not_owner");
+        }
+        let event = Event::Typing {
+            chat,
+            user,
+            stopped,
+            at: Timestamp::now(),
+        };
+        if !self.parts.shards.offer(chat, event) {
+            metrics::typing_dropped("shard");
+        }
     }
 
     fn answer(&self, origin: Origin, outcome: &Outcome) {
@@ -311,8 +330,8 @@ impl Reader {
             request,
         } = origin
         {
-            let version = self.ownership.map_version();
-            self.gateways.answer(
+            let version = self.parts.ownership.map_version();
+            self.parts.gateways.answer(
                 link,
                 answer::to_link(reference, session, request, outcome, version),
             );

@@ -1,24 +1,32 @@
 //! A message on its way in: its envelope understood, its body not.
 
 use bytes::Bytes;
-use prost::Message;
+use prost::Message as _;
+use tern_node::ticket::Tickets;
 use tern_proto::{raw, v1};
-use tern_types::limits::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_MENTIONS};
-use tern_types::{DeviceId, RequestId, Timestamp, TraceContext, UserId};
+use tern_types::limits::{MAX_ATTACHMENTS, MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_MENTIONS};
+use tern_types::{DeviceId, MediaId, RequestId, Timestamp, TraceContext, UserId};
 
 use crate::content::fingerprint;
-use crate::state::{EntryKind, NewEntry, Refusal};
+use crate::state::{EntryKind, MediaRef, NewEntry, Refusal};
 
-/// The entry that a message becomes; `trace`: of the span that it comes from, where it is traced.
-pub fn entry(
-    sender: UserId,
-    device: DeviceId,
-    request: RequestId,
-    envelope: &Bytes,
-    body: &Bytes,
-    trace: Option<TraceContext>,
-    arrived: Timestamp,
-) -> Result<NewEntry, Refusal> {
+/// A message as it came, of a device or of a back end.
+pub struct Message<'a> {
+    pub sender: UserId,
+    pub device: DeviceId,
+    pub request: RequestId,
+    /// Encoded `tern.v1.Envelope`.
+    pub envelope: &'a Bytes,
+    pub body: &'a Bytes,
+    pub read_receipts_off: bool,
+    /// Of the span that it comes from, where it is traced.
+    pub trace: Option<TraceContext>,
+    pub arrived: Timestamp,
+}
+
+/// The entry that a message becomes; `tickets`: `None` where this server has no media.
+pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntry, Refusal> {
+    let (envelope, body) = (message.envelope, message.body);
     if body.len() > MAX_BODY_BYTES {
         return Err(Refusal::TooLarge("body: at most 262,144 bytes"));
     }
@@ -28,17 +36,52 @@ pub fn entry(
     let read =
         v1::Envelope::decode(envelope.clone()).map_err(|_| Refusal::Invalid("envelope: does not decode"))?;
     let kind = kind(&read)?;
+    let media = media(&read, message.sender, tickets)?;
     Ok(NewEntry {
         kind,
-        sender,
-        device,
-        request,
+        sender: message.sender,
+        device: message.device,
+        request: message.request,
         fingerprint: fingerprint([envelope.as_ref(), body.as_ref()]),
         counts: kind == EntryKind::Message && read.counts_as_unread,
         content: raw::message_content(envelope, body),
-        trace,
-        arrived: Some(arrived),
+        media,
+        trace: message.trace,
+        arrived: Some(message.arrived),
+        read_receipts_off: message.read_receipts_off,
     })
+}
+
+/// What the envelope's tickets stand for, without asking anybody. Whether they have ended is decided with the entry's
+/// place.
+fn media(
+    envelope: &v1::Envelope,
+    sender: UserId,
+    tickets: Option<&Tickets>,
+) -> Result<Vec<MediaRef>, Refusal> {
+    let attachments = &envelope.attachments;
+    if attachments.is_empty() {
+        return Ok(Vec::new());
+    }
+    if attachments.len() > MAX_ATTACHMENTS {
+        return Err(Refusal::Invalid("envelope.attachments: at most 32"));
+    }
+    let tickets = tickets.ok_or(Refusal::Invalid("envelope.attachments: this server has no media"))?;
+    let mut media: Vec<MediaRef> = Vec::with_capacity(attachments.len());
+    for attachment in attachments {
+        let wrong = |_| Refusal::Invalid("envelope.attachments.media_id: must be UUIDs");
+        let id: MediaId = attachment.media_id.parse().map_err(wrong)?;
+        let expires_at = tickets
+            .verify(&attachment.ticket, id, sender)
+            .ok_or(Refusal::MediaTicket)?;
+        if media.iter().all(|known| known.media != id) {
+            media.push(MediaRef {
+                media: id,
+                expires_at,
+            });
+        }
+    }
+    Ok(media)
 }
 
 fn kind(envelope: &v1::Envelope) -> Result<EntryKind, Refusal> {
@@ -61,4 +104,89 @@ fn kind(envelope: &v1::Envelope) -> Result<EntryKind, Refusal> {
         return Err(Refusal::Invalid("envelope.target_seq: needed for this kind"));
     }
     Ok(kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    const SENDER: UserId = UserId(Uuid::from_u128(1));
+
+    fn tickets() -> Tickets {
+        Tickets::from_hex(&"ab".repeat(32)).unwrap()
+    }
+
+    fn attachment(media: MediaId, user: UserId) -> v1::Attachment {
+        let (ticket, _) = tickets().sign(media, user, Timestamp(0));
+        v1::Attachment {
+            media_id: media.to_string(),
+            ticket: ticket.into(),
+        }
+    }
+
+    fn refer(attachments: Vec<v1::Attachment>, tickets: Option<&Tickets>) -> Result<Vec<MediaRef>, Refusal> {
+        let envelope = v1::Envelope {
+            attachments,
+            ..Default::default()
+        };
+        let message = Message {
+            sender: SENDER,
+            device: DeviceId::BACK_END,
+            request: RequestId::random(),
+            envelope: &envelope.encode_to_vec().into(),
+            body: &Bytes::new(),
+            read_receipts_off: false,
+            trace: None,
+            arrived: Timestamp(0),
+        };
+        entry(&message, tickets).map(|entry| entry.media)
+    }
+
+    #[test]
+    fn attachments_are_taken_by_their_tickets() {
+        let (tickets, media, other) = (tickets(), MediaId::random(), MediaId::random());
+        let (own, twice) = (attachment(media, SENDER), attachment(other, SENDER));
+        let found = refer(vec![own.clone(), twice.clone(), twice], Some(&tickets)).unwrap();
+        assert_eq!(
+            found.iter().map(|found| found.media).collect::<Vec<_>>(),
+            [media, other]
+        );
+        assert_eq!(refer(vec![], None), Ok(vec![]));
+
+        let stolen = attachment(media, UserId(Uuid::from_u128(2)));
+        assert_eq!(refer(vec![stolen], Some(&tickets)), Err(Refusal::MediaTicket));
+        let swapped = v1::Attachment {
+            media_id: other.to_string(),
+            ..own.clone()
+        };
+        assert_eq!(
+            refer(vec![own.clone(), swapped], Some(&tickets)),
+            Err(Refusal::MediaTicket)
+        );
+        let no_id = v1::Attachment {
+            media_id: "x".to_owned(),
+            ..own.clone()
+        };
+        assert!(matches!(
+            refer(vec![no_id], Some(&tickets)),
+            Err(Refusal::Invalid(_))
+        ));
+        let many = vec![own.clone(); MAX_ATTACHMENTS + 1];
+        assert!(matches!(refer(many, Some(&tickets)), Err(Refusal::Invalid(_))));
+        assert!(matches!(refer(vec![own], None), Err(Refusal::Invalid(_))));
+    }
+
+    #[test]
+    fn as_many_attachments_as_may_be_fit_into_an_envelope() {
+        let attachments = (0..MAX_ATTACHMENTS).map(|_| attachment(MediaId::random(), SENDER));
+        let mentioned_user_ids = (0..MAX_MENTIONS).map(|_| UserId::random().to_string());
+        let envelope = v1::Envelope {
+            attachments: attachments.collect(),
+            mentioned_user_ids: mentioned_user_ids.collect(),
+            ..Default::default()
+        };
+        assert!(envelope.encoded_len() < MAX_ENVELOPE_BYTES - 1024);
+    }
 }

@@ -1,4 +1,5 @@
-//! Calls from gateways and accounts nodes; any chat node answers them.
+//! Calls from gateways and accounts nodes. Any chat node answers them, but for [`ChatNode::blocks_changed`], which is the
+//! owner's.
 
 use sqlx::PgPool;
 use tern_proto::ApiError;
@@ -9,26 +10,33 @@ use tern_proto::internal::{
     UnlinkDeviceRequest, UnlinkDeviceResponse,
 };
 use tern_proto::v1::ErrorReason;
-use tern_types::{DeviceId, UserId};
+use tern_types::{ChatId, DeviceId, UserId};
 use tonic::{Request, Response, Status};
 
 use super::store_away;
+use super::writes::Writes;
+use crate::answer;
 use crate::epoch::StoreEpoch;
-use crate::store::{devices, is_conflict, listing};
+use crate::state::Outcome;
+use crate::state::shard::Event;
+use crate::store::{devices, is_conflict, listing, written};
 
 /// Devices of one question.
 const MAX_DEVICES: usize = 64;
+/// People of one question: as many as a screen shows.
+const MAX_PEOPLE: usize = 256;
 /// Tries after deadlocks.
 const TRIES: usize = 5;
 
 pub struct NodeService {
+    writes: Writes,
     pool: PgPool,
     epoch: StoreEpoch,
 }
 
 impl NodeService {
-    pub fn new(pool: PgPool, epoch: StoreEpoch) -> Self {
-        Self { pool, epoch }
+    pub fn new(writes: Writes, pool: PgPool, epoch: StoreEpoch) -> Self {
+        Self { writes, pool, epoch }
     }
 }
 
@@ -56,7 +64,7 @@ impl ChatNode for NodeService {
                 device_id: device.to_vec().into(),
                 active: true,
                 rows: rows.collect(),
-                read_receipts_off: false,
+                read_receipts_off: inbox.read_receipts_off,
                 suspended: inbox.suspended,
             });
         }
@@ -80,16 +88,34 @@ impl ChatNode for NodeService {
 
     async fn have_written(
         &self,
-        _request: Request<HaveWrittenRequest>,
+        request: Request<HaveWrittenRequest>,
     ) -> Result<Response<HaveWrittenResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let request = request.into_inner();
+        let to = user(&request.to_user_id)?;
+        if request.from_user_ids.len() > MAX_PEOPLE {
+            return Err(Status::invalid_argument("at most 256 users"));
+        }
+        let from = request.from_user_ids.iter().map(|id| user(id));
+        let from = from.collect::<Result<Vec<_>, _>>()?;
+        let written = written::have_written(&self.pool, to, &from).await;
+        let written = written.map_err(store_away)?;
+        Ok(Response::new(HaveWrittenResponse {
+            from_user_ids: written.iter().map(|user| user.to_vec().into()).collect(),
+        }))
     }
 
     async fn blocks_changed(
         &self,
-        _request: Request<BlocksChangedRequest>,
+        request: Request<BlocksChangedRequest>,
     ) -> Result<Response<BlocksChangedResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let chat = ChatId::from_slice(&request.get_ref().chat_id)
+            .map_err(|_| Status::invalid_argument("chat_id"))?;
+        self.writes.check_owner(chat, request.metadata())?;
+        let changed = |origin| Event::BlocksChanged { origin, chat };
+        match self.writes.call(chat, changed).await? {
+            Outcome::Refused(refusal) => Err(answer::to_error(&refusal).into()),
+            _ => Ok(Response::new(BlocksChangedResponse {})),
+        }
     }
 
     async fn link_device(

@@ -61,21 +61,16 @@ pub fn member((user, role, joined): (UserId, Role, Seq)) -> v1::Member {
     }
 }
 
-/// What the store has, raised by what the owner knows beyond it.
 /// How far each member is, as far as the store and the owner know; `caller` sees their own read mark as they set it.
 pub fn receipts(
     chat: ChatId,
     caller: UserId,
-    stored: Vec<(UserId, Watermark)>,
+    stored: Vec<(UserId, Seq, Watermark)>,
     live: &[(UserId, Watermark)],
 ) -> Vec<v1::Receipt> {
     let live: HashMap<UserId, Watermark> = live.iter().copied().collect();
-    let receipts = stored.into_iter().map(|(user, known)| {
-        let mark = live.get(&user).copied().unwrap_or_default();
-        let mark = Watermark {
-            delivered: known.delivered.max(mark.delivered),
-            read: known.read.max(mark.read),
-        };
+    let receipts = stored.into_iter().map(|(user, _, known)| {
+        let mark = merged(known, live.get(&user));
         let shown = if caller == user { mark } else { mark.told() };
         v1::Receipt {
             chat_id: chat.to_string(),
@@ -85,6 +80,11 @@ pub fn receipts(
         }
     });
     receipts.collect()
+}
+
+/// What the store has, raised by what the owner knows beyond it.
+pub fn merged(stored: Watermark, live: Option<&Watermark>) -> Watermark {
+    live.map_or(stored, |live| live.raised_by(stored))
 }
 
 /// Where a page of chats ended: the time of its last chat's last entry, and that chat's id.

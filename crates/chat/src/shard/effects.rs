@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use tern_node::shedding::Shedding;
 use tern_proto::{raw, v1};
-use tern_types::{ChatId, DeviceId, RequestId, UserId};
+use tern_types::{ChatId, DeviceId, RequestId, UserId, typing};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
-use crate::fanout::{Fanout, Outgoing};
+use crate::fanout::{Fanout, Kind, Outgoing};
 use crate::gateways::Gateways;
 use crate::metrics;
 use crate::ownership::Ownership;
 use crate::shard::loader::Loader;
 use crate::shard::traces::Traces;
+use crate::state::receipts::Watermark;
 use crate::state::shard::{Effect, Event, Pushed};
 use crate::state::{Entry, Origin, Outcome};
 use crate::{answer, wake};
@@ -83,9 +84,10 @@ impl ShardEffects {
             match effect {
                 Effect::Load {
                     chat,
+                    number,
                     create,
                     requests,
-                } => self.load(chat, create, requests),
+                } => self.load(chat, number, create, requests),
                 Effect::Answer { origin, outcome } => {
                     traces.answered(origin, &outcome);
                     self.answer(origin, outcome);
@@ -132,26 +134,18 @@ impl ShardEffects {
     }
 
     fn push(&self, chat: ChatId, users: Vec<UserId>, except: &[Origin], what: &Pushed, traces: &Traces) {
-        let (seq, event, span) = match what {
-            Pushed::Entry(entry) => (entry.seq, entry_event(entry), traces.fanout(entry)),
-            Pushed::Receipt { user, mark } => {
-                let receipt = v1::Receipt {
-                    chat_id: chat.to_string(),
-                    user_id: user.to_string(),
-                    delivered_seq: mark.delivered.0,
-                    read_seq: mark.read.0,
-                };
-                (
-                    tern_types::Seq::ZERO,
-                    raw::event(v1::server_event::Event::Receipt(receipt)),
-                    None,
-                )
-            }
+        let (kind, event, span) = match what {
+            Pushed::Entry(entry) => (Kind::Entry(entry.seq), entry_event(entry), traces.fanout(entry)),
+            Pushed::Receipt { user, mark } => (Kind::Receipt, receipt_event(chat, *user, *mark), None),
+            Pushed::Typing { user, stopped } => (Kind::Typing, typing_event(chat, *user, *stopped), None),
         };
+        if kind == Kind::Typing && self.pushes.capacity() < self.pushes.max_capacity() / 2 {
+            return metrics::typing_dropped("fanout");
+        }
         let except = except.iter().filter_map(|origin| origin.session()).collect();
         let outgoing = Outgoing {
             chat,
-            seq,
+            kind,
             users,
             except,
             event,
@@ -162,14 +156,44 @@ impl ShardEffects {
         }
     }
 
-    fn load(&self, chat: ChatId, create: Option<(UserId, UserId)>, requests: Vec<(UserId, RequestId)>) {
+    fn load(
+        &self,
+        chat: ChatId,
+        number: u64,
+        create: Option<(UserId, UserId)>,
+        requests: Vec<(UserId, RequestId)>,
+    ) {
         let (loader, results) = (self.shared.loader.clone(), self.results.clone());
         let work = async move {
             let result = loader.load(chat, create, &requests).await;
-            let _ended = results.send(Event::Loaded { chat, result }).await;
+            let loaded = Event::Loaded { chat, number, result };
+            let _ended = results.send(loaded).await;
         };
         tokio::spawn(work.in_current_span());
     }
+}
+
+fn receipt_event(chat: ChatId, user: UserId, mark: Watermark) -> Bytes {
+    raw::event(v1::server_event::Event::Receipt(v1::Receipt {
+        chat_id: chat.to_string(),
+        user_id: user.to_string(),
+        delivered_seq: mark.delivered.0,
+        read_seq: mark.read.0,
+    }))
+}
+
+fn typing_event(chat: ChatId, user: UserId, stopped: bool) -> Bytes {
+    let expires_in_ms = if stopped {
+        0
+    } else {
+        u32::try_from(typing::EXPIRES.as_millis()).unwrap_or(u32::MAX)
+    };
+    raw::event(v1::server_event::Event::UserTyping(v1::UserTyping {
+        chat_id: chat.to_string(),
+        user_id: user.to_string(),
+        stopped,
+        expires_in_ms,
+    }))
 }
 
 /// The event that every recipient gets, encoded once.

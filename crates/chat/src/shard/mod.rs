@@ -3,19 +3,21 @@
 //!
 //! - [`writer`]: the connection; one job at a time
 //! - [`effects`]: what the loop hands out: loads, answers, pushes, wakes
-//! - [`loader`]: loads of chats, also while the store is away
+//! - [`loader`]: loads of chats; [`directs`]: the making of direct ones; [`turns`]: also while the store is away
 //! - [`traces`]: the spans of messages that are traced
 
+pub mod directs;
 pub mod effects;
 pub mod loader;
 pub mod traces;
+pub mod turns;
 pub mod writer;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern_node::shedding::Meter;
+use tern_node::shedding::{Level, Meter};
 use tern_types::{ChatId, Slot, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
@@ -71,6 +73,12 @@ impl Shards {
     /// Waits for room, and so holds back who brings more than the shard can take.
     pub async fn send(&self, chat: ChatId, event: Event) -> Result<(), Ended> {
         self.of(chat).send(Input::Event(event)).await.map_err(|_| Ended)
+    }
+
+    /// Hands it over where it need not wait, and not before what must: false, it is dropped.
+    pub fn offer(&self, chat: ChatId, event: Event) -> bool {
+        let inputs = self.of(chat);
+        inputs.capacity() > INPUTS / 2 && inputs.try_send(Input::Event(event)).is_ok()
     }
 
     /// What the owner knows of the chat's watermarks, beyond the store; `None`: nothing.
@@ -130,6 +138,7 @@ impl Shards {
 
 async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::Connect, effects: Effects) {
     let (results, mut results_in) = mpsc::channel(RESULTS);
+    let shedding = effects.shedding.clone();
     let (queue_time, commit_time) = (
         effects.shedding.meter("shard_queue"),
         effects.shedding.meter("commit"),
@@ -173,7 +182,8 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
                 Input::Quiet(answer) => quiet.push(answer),
             }
         }
-        state.flush_receipts(&mut out);
+        state.defer_delivered(shedding.level() >= Level::Receipts);
+        state.flush_receipts(now, &mut out);
         if let Some(job) = state.next_job(now, &mut out) {
             figures.job(&job);
             waited(&job, now, &queue_time);
@@ -183,6 +193,7 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         }
         effects.perform(&mut out, &mut traces);
         figures.holds(&state);
+        figures.count(&state.take_counts());
         if state.is_quiet() {
             quiet.drain(..).for_each(|answer| {
                 let _gone = answer.send(());

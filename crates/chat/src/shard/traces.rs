@@ -147,6 +147,7 @@ mod tests {
     fn send(number: u8, traced: bool) -> (Event, Entry) {
         let chat = ChatId(uuid::Uuid::nil());
         let entry = NewEntry {
+            media: Vec::new(),
             kind: EntryKind::Message,
             sender: UserId::random(),
             device: DeviceId::random(),
@@ -155,6 +156,7 @@ mod tests {
             counts: true,
             content: bytes::Bytes::new(),
             arrived: None,
+            read_receipts_off: false,
             trace: traced.then_some(TraceContext {
                 trace_id: [1; 16],
                 span_id: [number; 8],

@@ -1,13 +1,12 @@
 //! A shard's connection: it commits, settles and acknowledges, one job at a time, and nothing else uses it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 use tern_node::shedding::Meter;
-use tern_types::ChatId;
+use tern_types::{ChatId, IdSet};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
@@ -131,7 +130,7 @@ impl Writer {
 
     /// All in one statement; after an error that is not the connection's, chat by chat, so that a bad entry fails alone.
     async fn commit(&mut self, batches: &[Batch]) -> Vec<(ChatId, Committed)> {
-        let outcome = |moved: &HashSet<ChatId>, chat| {
+        let outcome = |moved: &IdSet<ChatId>, chat| {
             if moved.contains(&chat) {
                 Committed::Moved
             } else {
@@ -162,6 +161,7 @@ impl Writer {
     /// Whether the statement is carried out is not known.
     fn hung(&mut self) -> Failure {
         tracing::warn!("the store does not answer");
+        metrics::store_failed("away");
         self.db = None;
         Failure::Away
     }
@@ -175,9 +175,11 @@ impl Writer {
         }
         if is_refusal(error) {
             tracing::error!(%error, "the store refused a statement");
+            metrics::store_failed("refused");
             return Some(Failure::Refused);
         }
         tracing::warn!(%error, "the store is away");
+        metrics::store_failed("away");
         self.db = None;
         Some(Failure::Away)
     }
@@ -189,6 +191,9 @@ impl Writer {
                 Ok(Ok(db)) => self.db = Some(db),
                 Ok(Err(error)) => tracing::warn!(%error, "cannot connect to the store"),
                 Err(_) => tracing::warn!("connecting to the store takes too long"),
+            }
+            if self.db.is_none() {
+                metrics::store_failed("away");
             }
         }
         self.db.as_mut()

@@ -186,6 +186,7 @@ mod tests {
             unsettled: None,
             placed: Vec::new(),
             looked_up: Vec::new(),
+            blocked: false,
             last_sent_at: Timestamp(0),
         });
         assert!(answers.is_empty());

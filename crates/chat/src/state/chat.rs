@@ -3,19 +3,26 @@
 //! - [`snapshot`]: what a load brings
 //! - [`command`]: what waits, and its answers
 //! - [`batch`]: from the queue into a commit, and what came of it
+//! - [`authors`]: who sent the newest entries; [`typists`]: who writes
 
+pub mod authors;
 pub mod batch;
 pub mod command;
 pub mod snapshot;
+pub mod typists;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, TraceContext, UserId};
+use tern_types::limits::MAX_TYPING_MEMBERS;
+use tern_types::{ChatId, DeviceId, IdMap, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use super::bytes::Held;
 use super::receipts::Receipts;
 use super::recent::{Known, Recent};
 use super::{Origin, Outcome};
+
+use authors::Authors;
+use typists::Typists;
 
 pub use batch::{Batch, MAX_BATCH};
 pub use command::{Command, Waiting};
@@ -37,17 +44,28 @@ pub enum Stage {
 pub struct Chat {
     pub id: ChatId,
     pub stage: Stage,
-    /// Loads under way.
-    pub loads: u32,
+    /// Loads under way whose results count, by their numbers.
+    pub loads: Vec<u64>,
+    /// Who make the chat where it does not exist, as one of these loads was told.
+    pub create: Option<(UserId, UserId)>,
+    /// Asked that the chat be loaded anew: by a load that begins after they asked.
+    reloads: Vec<Origin>,
+    /// That load is still to begin: a batch is under way.
+    stale: bool,
+    blocked: bool,
     kind: ChatKind,
     title: String,
     key: Option<ChatKey>,
     head: Seq,
     ordinal: u64,
     last_sent_at: Timestamp,
-    members: HashMap<UserId, Member>,
+    members: IdMap<UserId, Member>,
     recent: Recent,
     pub receipts: Receipts,
+    /// What rose is told then.
+    pub receipts_at: Option<Timestamp>,
+    authors: Authors,
+    pub typists: Typists,
     queue: VecDeque<Waiting>,
     /// Bytes of what waits.
     pub held: Held,
@@ -64,7 +82,7 @@ pub struct Chat {
     /// The settle under way covers everything up to here.
     pub settling: Option<Seq>,
     /// Acknowledgements of what is not settled.
-    acks: HashMap<DeviceId, (UserId, Seq)>,
+    acks: IdMap<DeviceId, (UserId, Seq)>,
     /// Of the first traced entry that waits for its settle.
     pub settle_trace: Option<TraceContext>,
     /// The last traced entries, for who asks where a message is.
@@ -78,16 +96,23 @@ impl Chat {
         Self {
             id,
             stage: Stage::Loading,
-            loads: 0,
+            loads: Vec::new(),
+            create: None,
+            reloads: Vec::new(),
+            stale: false,
+            blocked: false,
             kind: ChatKind::Group,
             title: String::new(),
             key: None,
             head: Seq::ZERO,
             ordinal: 0,
             last_sent_at: Timestamp::default(),
-            members: HashMap::new(),
+            members: IdMap::default(),
             recent: Recent::default(),
             receipts: Receipts::default(),
+            receipts_at: None,
+            authors: Authors::default(),
+            typists: Typists::default(),
             queue: VecDeque::new(),
             held: Held::default(),
             in_flight: None,
@@ -98,7 +123,7 @@ impl Chat {
             settle_upto: Seq::ZERO,
             settle_tries: 0,
             settling: None,
-            acks: HashMap::new(),
+            acks: IdMap::default(),
             settle_trace: None,
             traced: VecDeque::new(),
             last_used: now,
@@ -115,6 +140,11 @@ impl Chat {
 
     pub fn head(&self) -> Seq {
         self.head
+    }
+
+    /// A direct chat of two people one of whom has blocked the other: it takes no messages.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     pub fn member(&self, user: UserId) -> Option<&Member> {
@@ -143,7 +173,38 @@ impl Chat {
         self.waiting() == 0
             && self.unsettled.is_none()
             && self.settling.is_none()
+            && self.receipts_at.is_none()
             && self.stage == Stage::Ready
+    }
+
+    /// What is known of the chat counts no more, nor do loads that have begun; `origin` waits for the next one. What is
+    /// being committed was decided before.
+    pub fn distrust(&mut self, origin: Origin) {
+        self.reloads.push(origin);
+        self.loads.clear();
+        self.stale = true;
+    }
+
+    /// Whether a load is to begin now because of [`Self::distrust`]; the chat is [`Stage::Loading`] then.
+    pub fn reloads_now(&mut self) -> bool {
+        let now = self.stale && self.in_flight.is_none();
+        if now {
+            self.stage = Stage::Loading;
+        }
+        now
+    }
+
+    /// A load begins: it sees whatever was in the store before.
+    pub fn load_begins(&mut self, number: u64, create: Option<(UserId, UserId)>) {
+        self.stale = false;
+        self.create = create.or(self.create);
+        self.loads.push(number);
+    }
+
+    /// A load has ended. False: it does not count.
+    pub fn load_ended(&mut self, number: u64) -> bool {
+        let counts = self.loads.iter().position(|load| *load == number);
+        counts.map(|place| self.loads.swap_remove(place)).is_some()
     }
 
     /// The requests that a load should look for.
@@ -154,9 +215,11 @@ impl Chat {
             .collect()
     }
 
-    /// Takes over what the store says; answers what turned out to be placed already.
+    /// Takes over what the store says; answers what turned out to be placed already, and who waited for a reload.
     pub fn load(&mut self, snapshot: Snapshot) -> Vec<(Origin, Outcome)> {
         self.stage = Stage::Ready;
+        self.create = None;
+        self.blocked = snapshot.blocked;
         self.kind = snapshot.kind;
         self.title = snapshot.title;
         self.key = Some(snapshot.key);
@@ -172,15 +235,19 @@ impl Chat {
             (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
             (mine, theirs) => mine.or(theirs),
         };
+        let entries = snapshot.placed.iter();
+        self.authors
+            .load(self.head, entries.map(|(user, _, placed)| (placed.seq, *user)));
         for (user, _, placed) in &snapshot.placed {
             if let Some(member) = self.members.get_mut(user) {
                 member.last_sent = member.last_sent.max(placed.seq);
             }
         }
-        let answers = self.answer_placed(&snapshot.placed, &snapshot.looked_up);
+        let mut answers = self.answer_placed(&snapshot.placed, &snapshot.looked_up);
         for (user, request, placed) in snapshot.placed {
             self.recent.insert(user, request, Known::Placed(placed));
         }
+        answers.extend(self.reloads.drain(..).map(|origin| (origin, Outcome::Unchanged)));
         answers
     }
 
@@ -222,16 +289,29 @@ impl Chat {
         self.acks.retain(|_, (_, seq)| *seq > upto);
     }
 
-    /// Who is told of `user`'s watermark: the senders of what they got, and the user themselves for a mark of
-    /// theirs.
-    pub fn told_of(&self, user: UserId, since: Seq, marked: bool) -> Vec<UserId> {
-        let senders = self
-            .members
-            .iter()
-            .filter(|(other, member)| **other != user && member.last_sent > since);
-        senders
-            .map(|(other, _)| *other)
-            .chain(marked.then_some(user))
-            .collect()
+    /// The members who sent anything of what lies after `since`, up to `upto`; where that is longer ago than what is known,
+    /// all who sent anything since.
+    pub fn senders_of(&self, since: Seq, upto: Seq) -> Vec<UserId> {
+        match self.authors.between(since, upto) {
+            Some(senders) => {
+                let senders: BTreeSet<UserId> = senders.collect();
+                senders
+                    .into_iter()
+                    .filter(|sender| self.members.contains_key(sender))
+                    .collect()
+            }
+            None => {
+                let senders = self.members.iter().filter(|(_, member)| member.last_sent > since);
+                senders.map(|(sender, _)| *sender).collect()
+            }
+        }
+    }
+
+    /// Whether anybody is told that a member writes.
+    pub fn takes_typing(&self) -> bool {
+        match self.kind {
+            ChatKind::Direct => true,
+            ChatKind::Group => self.members.len() <= MAX_TYPING_MEMBERS,
+        }
     }
 }

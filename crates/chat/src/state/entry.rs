@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, TraceContext, UserId};
+use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 /// Tells two requests under one request_id apart: the first 16 bytes of a SHA-256.
 pub type Fingerprint = [u8; 16];
@@ -32,6 +32,14 @@ impl EntryKind {
     }
 }
 
+/// Media that an entry refers to, by a ticket of its sender's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MediaRef {
+    pub media: MediaId,
+    /// When the ticket ends: from then on the media may be deleted.
+    pub expires_at: Timestamp,
+}
+
 /// An entry without a place yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {
@@ -44,10 +52,15 @@ pub struct NewEntry {
     pub counts: bool,
     /// Encoded `tern.v1.EntryContent`.
     pub content: Bytes,
+    /// Each media once.
+    pub media: Vec<MediaRef>,
     /// Of the span that it comes from, where it is traced. Not stored.
     pub trace: Option<TraceContext>,
     /// When a message came to this node. Not stored.
     pub arrived: Option<Timestamp>,
+    /// Its sender turned read receipts off: nobody is told that they have read what stands before it. Stored with the
+    /// read mark.
+    pub read_receipts_off: bool,
 }
 
 /// An entry with its place.

@@ -22,7 +22,7 @@ use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId}
 
 pub use change::Change;
 pub use chat::{Chat, ChatKind, Member, Role, Snapshot};
-pub use entry::{Entry, EntryKind, NewEntry};
+pub use entry::{Entry, EntryKind, MediaRef, NewEntry};
 pub use shard::{Effect, Event, Job, JobDone, ShardState};
 
 /// Who waits for an answer. Opaque to the state: what comes in goes out with the answer.
@@ -81,6 +81,9 @@ pub enum Refusal {
     PeerNotFound,
     #[error("no user has the id {0}")]
     UserNotFound(UserId),
+    /// Does not say who blocked whom.
+    #[error("this chat takes no messages")]
+    NotAccepted,
     #[error("the request_id was used for something else")]
     RequestIdReused,
     #[error("the member's role does not allow this")]
@@ -91,6 +94,8 @@ pub enum Refusal {
     GroupFull,
     #[error("the group would be left without an owner")]
     LastOwner,
+    #[error("a ticket of the attachments has expired, or is not one of this sender for this media")]
+    MediaTicket,
     #[error("{0}")]
     Invalid(&'static str),
     #[error("{0}")]

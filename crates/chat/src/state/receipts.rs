@@ -1,42 +1,69 @@
 //! Watermarks of one chat: how far each user has got. They only rise, and only the newest is sent.
 
-use std::collections::{HashMap, HashSet};
-
-use tern_types::{Seq, UserId};
+use tern_types::{IdMap, IdSet, Seq, UserId};
 
 /// How far one user has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Watermark {
     pub delivered: Seq,
     pub read: Seq,
+    /// The user had turned read receipts off when they marked it: a property of the mark, not of the user, so that what
+    /// holds is known wherever the mark is.
+    pub read_receipts_off: bool,
 }
 
 impl Watermark {
-    /// As others are told: nobody is said to have read what no device of theirs has.
+    /// As others are told: nobody is said to have read what no device of theirs has, or what they keep to themselves.
     pub fn told(self) -> Self {
+        let read = if self.read_receipts_off {
+            Seq::ZERO
+        } else {
+            self.read
+        };
+        Self { read, ..self }.own()
+    }
+
+    /// As the user's own devices are told.
+    pub fn own(self) -> Self {
         Self {
             delivered: self.delivered,
             read: self.read.min(self.delivered),
+            read_receipts_off: false,
+        }
+    }
+
+    /// Where either of them is the further one; the setting is that of the further read mark, `self`'s when they are equal.
+    #[must_use]
+    pub fn raised_by(self, other: Self) -> Self {
+        Self {
+            delivered: self.delivered.max(other.delivered),
+            read: self.read.max(other.read),
+            read_receipts_off: if other.read > self.read {
+                other.read_receipts_off
+            } else {
+                self.read_receipts_off
+            },
         }
     }
 }
 
-/// A watermark to be told, and to whose messages it applies: those sent after `since`.
+/// A watermark that is news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Risen {
     pub user: UserId,
-    pub mark: Watermark,
-    pub since: Seq,
-    /// The user's own devices are told too: one of them marked it. Of own sends they know by the entry.
-    pub marked: bool,
+    /// What others are told, and whose messages it concerns: those after `since`, up to the mark. `None`: nothing that
+    /// others are told has risen.
+    pub others: Option<(Watermark, Seq)>,
+    /// What the user's own devices are told: one of them marked it. Of own sends they know by the entry.
+    pub own: Option<Watermark>,
 }
 
 /// In memory only: delivered is the complement of the inbox, read marks are written by the shard.
 #[derive(Debug, Default)]
 pub struct Receipts {
-    marks: HashMap<UserId, Watermark>,
+    marks: IdMap<UserId, Watermark>,
     /// Users whose mark rose since the last [`Self::take_risen`].
-    risen: HashMap<UserId, Rising>,
+    risen: IdMap<UserId, Rising>,
 }
 
 #[derive(Debug)]
@@ -53,9 +80,8 @@ impl Receipts {
 
     /// What the store knows, without telling anybody.
     pub fn load(&mut self, user: UserId, stored: Watermark) {
-        let mark = self.marks.entry(user).or_default();
-        mark.read = mark.read.max(stored.read);
-        mark.delivered = mark.delivered.max(stored.delivered);
+        let mark = self.marks.entry(user).or_insert(stored);
+        *mark = mark.raised_by(stored);
     }
 
     /// One of the user's devices has stored everything up to `seq`. True when that is news.
@@ -74,6 +100,7 @@ impl Receipts {
         let before = Watermark {
             delivered: before,
             read: mark.read.min(before),
+            ..mark
         };
         let rising = Rising {
             before,
@@ -83,18 +110,21 @@ impl Receipts {
         true
     }
 
-    /// The user has read everything up to `seq`. True when that is news.
-    pub fn read(&mut self, user: UserId, seq: Seq) -> bool {
+    /// The user has read everything up to `seq`, and had read receipts turned off or not. True when anything is another
+    /// than before. A lower mark than before says nothing, not even about the setting.
+    pub fn read(&mut self, user: UserId, seq: Seq, off: bool) -> bool {
+        let before = self.mark(user);
         self.raise(user, true, |mark| {
-            mark.read = mark.read.max(seq);
+            mark.read_at(seq, off);
             mark.delivered = mark.delivered.max(seq);
-        })
+        });
+        self.mark(user) != before
     }
 
     /// The user's own send: they have read what stands before it, as far as it came to them. A reply is often the only
     /// sign of that. True when it is news; what is on its way to them becomes news when it is delivered.
-    pub fn sent(&mut self, user: UserId, seq: Seq) -> bool {
-        self.raise(user, false, |mark| mark.read = mark.read.max(seq))
+    pub fn sent(&mut self, user: UserId, seq: Seq, off: bool) -> bool {
+        self.raise(user, false, |mark| mark.read_at(seq, off))
     }
 
     /// What has risen since the last call, once for each user.
@@ -103,42 +133,52 @@ impl Receipts {
         self.risen
             .drain()
             .filter_map(|(user, Rising { before, marked })| {
-                let mark = marks.get(&user)?.told();
-                let since = match (mark.delivered > before.delivered, mark.read > before.read) {
-                    (true, true) => before.delivered.min(before.read),
-                    (true, false) => before.delivered,
-                    _ => before.read,
-                };
+                let mark = marks.get(&user)?;
                 Some(Risen {
                     user,
-                    mark,
-                    since,
-                    marked,
+                    others: since(before, mark.told()).map(|since| (mark.told(), since)),
+                    own: marked.then(|| mark.own()),
                 })
             })
             .collect()
     }
 
     /// Forgets who is a member no longer.
-    pub fn retain(&mut self, members: &HashSet<UserId>) {
+    pub fn retain(&mut self, members: &IdSet<UserId>) {
         self.marks.retain(|user, _| members.contains(user));
     }
 
+    /// True when somebody is to be told.
     fn raise(&mut self, user: UserId, marks: bool, change: impl FnOnce(&mut Watermark)) -> bool {
         let mark = self.marks.entry(user).or_default();
         let (before, read) = (mark.told(), mark.read);
         change(mark);
         let marked = marks && mark.read > read;
-        let rose = mark.told() != before;
-        if rose {
+        let news = marked || since(before, mark.told()).is_some();
+        if news {
             let rising = self.risen.entry(user).or_insert(Rising {
                 before,
                 marked: false,
             });
             rising.marked |= marked;
         }
-        rose
+        news
     }
+}
+
+impl Watermark {
+    fn read_at(&mut self, seq: Seq, off: bool) {
+        if seq >= self.read {
+            (self.read, self.read_receipts_off) = (seq, off);
+        }
+    }
+}
+
+/// After which seq `now` says more than `before`; `None`: nowhere.
+fn since(before: Watermark, now: Watermark) -> Option<Seq> {
+    let delivered = (now.delivered > before.delivered).then_some(before.delivered);
+    let read = (now.read > before.read).then_some(before.read);
+    delivered.into_iter().chain(read).min()
 }
 
 #[cfg(test)]
@@ -154,18 +194,14 @@ mod tests {
         for seq in [3, 5, 4] {
             receipts.delivered(user, Seq(seq));
         }
-        receipts.read(user, Seq(2));
-        let mark = Watermark {
-            delivered: Seq(5),
-            read: Seq(2),
-        };
+        receipts.read(user, Seq(2), false);
+        let mark = watermark(5, 2);
         assert_eq!(
             receipts.take_risen(),
             [Risen {
                 user,
-                mark,
-                since: Seq::ZERO,
-                marked: true
+                others: Some((mark, Seq::ZERO)),
+                own: Some(mark),
             }]
         );
         assert!(receipts.take_risen().is_empty());
@@ -176,7 +212,18 @@ mod tests {
         Watermark {
             delivered: Seq(delivered),
             read: Seq(read),
+            read_receipts_off: false,
         }
+    }
+
+    /// What others are told.
+    fn told(receipts: &mut Receipts) -> Vec<Watermark> {
+        let risen = receipts.take_risen();
+        risen
+            .iter()
+            .filter_map(|risen| risen.others)
+            .map(|(mark, _)| mark)
+            .collect()
     }
 
     #[test]
@@ -185,16 +232,15 @@ mod tests {
         let mut receipts = Receipts::default();
         receipts.delivered(user, Seq(6));
         receipts.take_risen();
-        assert!(receipts.sent(user, Seq(7)));
+        assert!(receipts.sent(user, Seq(7), false));
         let risen = Risen {
             user,
-            mark: watermark(6, 6),
-            since: Seq::ZERO,
-            marked: false,
+            others: Some((watermark(6, 6), Seq::ZERO)),
+            own: None,
         };
         assert_eq!(receipts.take_risen(), [risen]);
         assert_eq!(receipts.mark(user).read, Seq(7));
-        assert!(!receipts.read(user, Seq(6)));
+        assert!(!receipts.read(user, Seq(6), false));
     }
 
     #[test]
@@ -202,40 +248,90 @@ mod tests {
         for marked in [false, true] {
             let user = UserId::random();
             let mut receipts = Receipts::default();
-            assert!(!receipts.sent(user, Seq(7)), "nothing had come to them");
+            assert!(!receipts.sent(user, Seq(7), false), "nothing had come to them");
             assert!(receipts.take_risen().is_empty());
             let news = if marked {
-                receipts.read(user, Seq(6))
+                receipts.read(user, Seq(6), false)
             } else {
                 receipts.delivered(user, Seq(6))
             };
             assert!(news);
-            let told: Vec<_> = receipts.take_risen().iter().map(|risen| risen.mark).collect();
-            assert_eq!(told, [watermark(6, 6)]);
+            assert_eq!(told(&mut receipts), [watermark(6, 6)]);
         }
+    }
+
+    #[test]
+    fn who_keeps_reading_to_themselves_is_told_to_others_as_delivered_until_a_mark_says_otherwise() {
+        let user = UserId::random();
+        let mut receipts = Receipts::default();
+        receipts.read(user, Seq(3), false);
+        assert_eq!(told(&mut receipts), [watermark(3, 3)]);
+        receipts.read(user, Seq(5), true);
+        let risen = Risen {
+            user,
+            others: Some((watermark(5, 0), Seq(3))),
+            own: Some(watermark(5, 5)),
+        };
+        assert_eq!(receipts.take_risen(), [risen]);
+        receipts.delivered(user, Seq(6));
+        receipts.take_risen();
+        receipts.sent(user, Seq(7), true);
+        assert_eq!(told(&mut receipts), [], "a reply tells nothing either");
+        assert!(!receipts.read(user, Seq(4), false), "an old mark says nothing");
+        assert!(receipts.read(user, Seq(7), false), "the same again, and told");
+        let risen = receipts.take_risen();
+        assert_eq!(
+            risen[0].others,
+            Some((watermark(7, 7), Seq::ZERO)),
+            "of all before"
+        );
+    }
+
+    #[test]
+    fn a_setting_alone_is_kept_although_nobody_is_told() {
+        let user = UserId::random();
+        let mut receipts = Receipts::default();
+        receipts.read(user, Seq(3), false);
+        receipts.take_risen();
+        assert!(receipts.read(user, Seq(3), true), "to be written");
+        assert!(receipts.take_risen().is_empty());
+        assert_eq!(receipts.mark(user).told(), watermark(3, 0));
+        // A snapshot that was read before that is written.
+        receipts.load(user, watermark(3, 3));
+        assert_eq!(receipts.mark(user).told(), watermark(3, 0));
+        receipts.load(user, watermark(4, 4));
+        assert_eq!(receipts.mark(user).told(), watermark(4, 4));
     }
 
     proptest! {
         #[test]
-        fn rule_10_watermarks_only_rise(seqs in prop::collection::vec((0..3u8, 0..50u64), 1..50)) {
+        fn rule_10_watermarks_only_rise(steps in prop::collection::vec((0..3u8, 0..50u64, any::<bool>()), 1..50)) {
             let user = UserId::random();
-            let (mut receipts, mut told) = (Receipts::default(), Watermark::default());
-            for (what, seq) in seqs {
+            let (mut receipts, mut seen, mut own) = (Receipts::default(), Watermark::default(), Seq::ZERO);
+            for (what, seq, off) in steps {
                 let news = match what {
-                    0 => receipts.read(user, Seq(seq)),
-                    1 => receipts.sent(user, Seq(seq)),
+                    0 => receipts.read(user, Seq(seq), off),
+                    1 => receipts.sent(user, Seq(seq), off),
                     _ => receipts.delivered(user, Seq(seq)),
                 };
                 let known = receipts.mark(user);
                 for risen in receipts.take_risen() {
-                    prop_assert!(risen.mark.delivered >= told.delivered && risen.mark.read >= told.read);
-                    prop_assert!(risen.mark != told);
-                    prop_assert!(risen.mark.read <= risen.mark.delivered);
-                    told = risen.mark;
                     prop_assert!(news);
+                    if let Some((mark, since)) = risen.others {
+                        prop_assert!(mark.delivered > seen.delivered || mark.read > seen.read || since < seen.read);
+                        prop_assert!(mark.read <= mark.delivered);
+                        prop_assert!(mark.read == Seq::ZERO || !known.read_receipts_off);
+                        seen = seen.raised_by(mark);
+                    }
+                    if let Some(mark) = risen.own {
+                        prop_assert!(mark.read > own || what == 0);
+                        own = own.max(mark.read);
+                    }
                 }
-                prop_assert_eq!(told.delivered, known.delivered);
-                prop_assert_eq!(told.read, known.read.min(known.delivered), "nothing is kept from them");
+                prop_assert_eq!(seen.delivered, known.delivered);
+                if !known.read_receipts_off {
+                    prop_assert_eq!(seen.read, known.read.min(known.delivered), "nothing is kept from them");
+                }
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The newest requests of a chat, so that a repetition is answered without asking the store.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use tern_types::{RequestId, Seq, Timestamp, UserId};
+use tern_types::{IdMap, RequestId, Seq, Timestamp, UserId};
 
 use super::entry::Fingerprint;
 
@@ -38,7 +38,7 @@ impl Known {
 /// Bounded by [`REMEMBERED`]; the oldest goes first.
 #[derive(Debug, Default)]
 pub struct Recent {
-    known: HashMap<(UserId, RequestId), Known>,
+    known: IdMap<(UserId, RequestId), Known>,
     order: VecDeque<(UserId, RequestId)>,
 }
 

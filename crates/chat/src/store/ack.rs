@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use sqlx::{Connection, PgConnection};
-use tern_types::{ChatId, DeviceId, Seq, UserId};
+use tern_types::{ChatId, DeviceId, Seq};
 use uuid::Uuid;
 
 use super::settle::lock_heads;
-use crate::state::shard::{AckWrite, AckedRow};
+use crate::state::shard::{AckWrite, AckedRow, ReadMark};
 
 /// Rule 4, fine print 2: the row goes when everything that the device may have is acknowledged, that is up to the head or,
 /// for a member who left, up to the entry that removed them; otherwise it moves up. The heads are locked by a statement
@@ -37,11 +37,12 @@ FROM a
 JOIN inbox i ON i.chat_id = a.chat_id AND i.device_id = a.device_id
 LEFT JOIN x ON x.chat_id = a.chat_id AND x.device_id = a.device_id";
 
-/// Rule 10: read marks only rise.
+/// Rule 10: read marks only rise. The newest one's setting holds; the same mark again may change it.
 pub const READS: &str = "
-UPDATE members m SET read_seq = r.seq
-FROM unnest($1::uuid[], $2::uuid[], $3::int8[]) AS r(chat_id, user_id, seq)
-WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id AND m.left_seq IS NULL AND m.read_seq < r.seq";
+UPDATE members m SET read_seq = r.seq, read_receipts_off = r.off
+FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::bool[]) AS r(chat_id, user_id, seq, off)
+WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id AND m.left_seq IS NULL
+    AND (m.read_seq < r.seq OR m.read_seq = r.seq AND m.read_receipts_off <> r.off)";
 
 /// The rows that there were.
 pub type Rows = HashMap<(ChatId, DeviceId), AckedRow>;
@@ -70,13 +71,14 @@ pub async fn acknowledge(db: &mut PgConnection, acks: &[AckWrite]) -> sqlx::Resu
         .collect())
 }
 
-pub async fn mark_read(db: &mut PgConnection, reads: &[(ChatId, UserId, Seq)]) -> sqlx::Result<()> {
+pub async fn mark_read(db: &mut PgConnection, reads: &[ReadMark]) -> sqlx::Result<()> {
     let mut reads = reads.to_vec();
     reads.sort_unstable();
     sqlx::query(READS)
-        .bind(reads.iter().map(|(chat, ..)| chat.0).collect::<Vec<Uuid>>())
-        .bind(reads.iter().map(|(_, user, _)| user.0).collect::<Vec<Uuid>>())
-        .bind(reads.iter().map(|(.., seq)| seq.to_i64()).collect::<Vec<i64>>())
+        .bind(reads.iter().map(|mark| mark.chat.0).collect::<Vec<Uuid>>())
+        .bind(reads.iter().map(|mark| mark.user.0).collect::<Vec<Uuid>>())
+        .bind(reads.iter().map(|mark| mark.seq.to_i64()).collect::<Vec<i64>>())
+        .bind(reads.iter().map(|mark| mark.off).collect::<Vec<bool>>())
         .execute(db)
         .await?;
     Ok(())

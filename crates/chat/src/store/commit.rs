@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use sqlx::{Connection, PgConnection};
-use tern_types::{ChatId, Slot, UserId};
+use tern_types::{ChatId, IdSet, Slot, UserId};
 use uuid::Uuid;
 
 use super::seal::Sealer;
@@ -11,10 +11,11 @@ use crate::state::Refusal;
 use crate::state::change::Action;
 use crate::state::chat::{Batch, Role};
 
-/// Rules 1, 2 and 5, fine print 3 and 10: compare-and-set of each chat's head, its entries, its unsettled row; a chat
-/// whose head moved or whose request is in the log already is left out. `IN (…) IS TRUE` keeps the planner at hashed
-/// subplans, where a join would be a nested loop over both lists.
-pub const COMMIT: &str = "
+/// The statement of a commit; `$more`: what else it writes.
+macro_rules! commit {
+    ($more:literal) => {
+        concat!(
+            "
 WITH c AS (
     SELECT * FROM unnest($1::uuid[], $2::int8[], $3::int8[], $4::int8[], $5::int2[])
         AS c(chat_id, expected, head, ordinal, slot)
@@ -23,8 +24,10 @@ WITH c AS (
                          $13::bytea[], $14::bytea[], $15::int8[])
         AS e(chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
 ), repeated AS (
-    SELECT e.chat_id FROM e JOIN messages m
-        ON m.chat_id = e.chat_id AND m.sender_user = e.sender_user AND m.request_id = e.request_id
+    SELECT e.chat_id FROM e CROSS JOIN LATERAL (
+        SELECT FROM messages m
+        WHERE m.chat_id = e.chat_id AND m.sender_user = e.sender_user AND m.request_id = e.request_id LIMIT 1
+    ) AS m
 ), moved AS (
     UPDATE chat_heads h SET head_seq = c.head, head_ordinal = c.ordinal FROM c
     WHERE h.chat_id = c.chat_id AND h.head_seq = c.expected
@@ -37,8 +40,28 @@ WITH c AS (
     FROM e WHERE (e.chat_id IN (SELECT chat_id FROM moved)) IS TRUE
 ), open AS (
     INSERT INTO unsettled (chat_id, from_seq, slot) SELECT chat_id, expected + 1, slot FROM moved
-)
-SELECT chat_id FROM moved";
+)",
+            $more,
+            "
+SELECT chat_id FROM moved"
+        )
+    };
+}
+
+/// Rules 1, 2 and 5, fine print 3 and 10: compare-and-set of each chat's head, its entries, its unsettled row; a chat
+/// whose head moved or whose request is in the log already is left out. `IN (…) IS TRUE` keeps the planner at hashed
+/// subplans, where a join would be a nested loop over both lists. `LATERAL … LIMIT` keeps it at a probe of the index for each
+/// entry: a join may be turned round, and reads the whole log where the table was empty when it was last analysed.
+pub const COMMIT: &str = commit!("");
+
+/// The same for batches with attachments: what they refer to, in the same commit. Batches without pay nothing for it.
+pub const COMMIT_WITH_MEDIA: &str = commit!(
+    ", refs AS (
+    INSERT INTO media_refs (chat_id, media_id, seq)
+    SELECT chat_id, media_id, seq FROM unnest($16::uuid[], $17::uuid[], $18::int8[]) AS r(chat_id, media_id, seq)
+    WHERE (r.chat_id IN (SELECT chat_id FROM moved)) IS TRUE
+)"
+);
 
 /// Adding a member and linking a device exclude each other by the user's row, so that neither misses the other.
 pub const SHARE_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR SHARE";
@@ -61,7 +84,7 @@ pub const SET_TITLE: &str = "UPDATE chats SET title = $2 WHERE chat_id = $1";
 
 /// Commits the batches; the answer names the chats whose batch is in the store. The others are behind.
 /// Locks in ascending order of chat_id.
-pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<HashSet<ChatId>> {
+pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<IdSet<ChatId>> {
     let mut batches: Vec<&Batch> = batches.iter().collect();
     batches.sort_unstable_by_key(|batch| batch.chat);
     let count = batches.iter().map(|batch| batch.entries.len()).sum();
@@ -80,7 +103,13 @@ pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<Ha
         .iter()
         .map(|batch| Slot::of_chat(batch.chat).number() as i16)
         .collect();
-    let moved: Vec<Uuid> = sqlx::query_scalar(COMMIT)
+    let refs = rows.refs;
+    let sql = if refs.chat.is_empty() {
+        COMMIT
+    } else {
+        COMMIT_WITH_MEDIA
+    };
+    let mut query = sqlx::query_scalar(sql)
         .bind(chats)
         .bind(expected)
         .bind(heads)
@@ -95,9 +124,11 @@ pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<Ha
         .bind(rows.request)
         .bind(rows.fingerprint)
         .bind(rows.body)
-        .bind(rows.sent_at)
-        .fetch_all(db)
-        .await?;
+        .bind(rows.sent_at);
+    if !refs.chat.is_empty() {
+        query = query.bind(refs.chat).bind(refs.media).bind(refs.seq);
+    }
+    let moved: Vec<Uuid> = query.fetch_all(db).await?;
     Ok(moved.into_iter().map(ChatId).collect())
 }
 
@@ -197,6 +228,15 @@ struct EntryRows {
     fingerprint: Vec<Vec<u8>>,
     body: Vec<Vec<u8>>,
     sent_at: Vec<i64>,
+    refs: RefRows,
+}
+
+/// Columns of what the entries refer to; mostly empty.
+#[derive(Default)]
+struct RefRows {
+    chat: Vec<Uuid>,
+    media: Vec<Uuid>,
+    seq: Vec<i64>,
 }
 
 impl EntryRows {
@@ -212,6 +252,7 @@ impl EntryRows {
             fingerprint: Vec::with_capacity(n),
             body: Vec::with_capacity(n),
             sent_at: Vec::with_capacity(n),
+            refs: RefRows::default(),
         }
     }
 
@@ -230,6 +271,11 @@ impl EntryRows {
             self.body
                 .push(sealer.seal(&new.content, entry.chat, new.sender, new.request));
             self.sent_at.push(entry.sent_at.0);
+            for media in &new.media {
+                self.refs.chat.push(entry.chat.0);
+                self.refs.media.push(media.media.0);
+                self.refs.seq.push(entry.seq.to_i64());
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use super::entries::{budget, entry, more};
 use super::load::{StoreError, kind, role};
 use super::millis;
 use super::seal::{MasterKey, Sealer};
+use crate::state::EntryKind;
 use crate::state::chat::{ChatKind, Role};
 use crate::state::receipts::Watermark;
 
@@ -65,13 +66,13 @@ ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat
 ) w WHERE w.bytes_before < $6 ORDER BY coalesce(w.sent_at, 0) DESC, w.chat_id DESC"
 );
 
-/// Section 4, step 11: what waits for these devices, and whether they still exist.
+/// Section 4, step 11: what waits for these devices, and whether they still exist. With their users' setting.
 pub const INBOX: &str = "
-SELECT d.device_id, i.chat_id, i.from_seq, (extract(epoch FROM now() - i.since) * 1000)::int8 AS age,
-       o.suspended_at IS NOT NULL
+SELECT d.device_id, u.read_receipts_off, u.suspended_at IS NOT NULL, i.chat_id, i.from_seq,
+       (extract(epoch FROM now() - i.since) * 1000)::int8 AS age
 FROM unnest($1::uuid[]) AS w(device_id)
 JOIN devices d ON d.device_id = w.device_id AND d.active
-JOIN users o ON o.user_id = d.user_id
+JOIN users u ON u.user_id = d.user_id
 LEFT JOIN inbox i ON i.device_id = d.device_id
 ORDER BY d.device_id, i.since";
 
@@ -85,7 +86,7 @@ SELECT r.*, r.read_seq > r.delivered
        AND NOT EXISTS (SELECT FROM messages own WHERE own.chat_id = r.chat_id AND own.seq = r.read_seq
                        AND own.sender_user = r.user_id) AS marked
 FROM (
-    SELECT m.chat_id, m.user_id, m.role, m.joined_seq, m.read_seq,
+    SELECT m.chat_id, m.user_id, m.role, m.joined_seq, m.read_seq, m.read_receipts_off,
            least(coalesce((SELECT max(coalesce(i.from_seq - 1, h.head_seq))
                            FROM unnest(CASE WHEN m.devices = '{}' THEN ARRAY[m.user_id] ELSE m.devices END) AS d(device_id)
                            LEFT JOIN inbox i ON i.chat_id = m.chat_id AND i.device_id = d.device_id), 0),
@@ -99,6 +100,16 @@ ORDER BY r.user_id";
 pub const MEMBERS: &str = "
 SELECT user_id, role, joined_seq FROM members
 WHERE chat_id = $1 AND left_seq IS NULL AND user_id > $2 ORDER BY user_id LIMIT $3";
+
+/// A member's setting; no row: they are none.
+pub const READ_RECEIPTS_OFF_OF_MEMBER: &str = "
+SELECT u.read_receipts_off FROM members m JOIN users u ON u.user_id = m.user_id
+WHERE m.chat_id = $1 AND m.user_id = $2 AND m.left_seq IS NULL";
+
+/// A user's setting, where no session knows it.
+pub const READ_RECEIPTS_OFF: &str = "SELECT read_receipts_off FROM users WHERE user_id = $1";
+
+pub const MESSAGE: &str = "SELECT sender_user, kind FROM messages WHERE chat_id = $1 AND seq = $2";
 
 pub const IS_MEMBER: &str =
     "SELECT EXISTS (SELECT FROM members WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL)";
@@ -176,15 +187,17 @@ pub async fn chats(
     })
 }
 
-/// Device, chat, from_seq, age in milliseconds, the user is suspended.
-type InboxRow = (Uuid, Option<Uuid>, Option<i64>, Option<i64>, bool);
+/// Device, whether its user turned read receipts off, whether they are suspended, chat, from_seq, age in milliseconds.
+type InboxRow = (Uuid, bool, bool, Option<Uuid>, Option<i64>, Option<i64>);
 
 /// What one device is owed.
 #[derive(Debug, Clone, Default)]
 pub struct Inbox {
     /// Chat, from which seq on, and since how many milliseconds.
     pub rows: Vec<(ChatId, Seq, i64)>,
-    /// The device's user is suspended.
+    /// The user's setting.
+    pub read_receipts_off: bool,
+    /// The user is suspended.
     pub suspended: bool,
 }
 
@@ -193,11 +206,15 @@ pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(D
     let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
     let rows: Vec<InboxRow> = sqlx::query_as(INBOX).bind(ids).fetch_all(pool).await?;
     let mut inboxes: Vec<(DeviceId, Inbox)> = Vec::new();
-    for (device, chat, from, age, suspended) in rows {
+    for (device, read_receipts_off, suspended, chat, from, age) in rows {
         let device = DeviceId(device);
         if inboxes.last().is_none_or(|(last, _)| *last != device) {
-            let rows = Vec::new();
-            inboxes.push((device, Inbox { rows, suspended }));
+            let inbox = Inbox {
+                read_receipts_off,
+                suspended,
+                ..Inbox::default()
+            };
+            inboxes.push((device, inbox));
         }
         if let (Some(chat), Some(from), Some(age), Some((_, inbox))) = (chat, from, age, inboxes.last_mut()) {
             inbox.rows.push((ChatId(chat), Seq::from_i64(from), age));
@@ -211,12 +228,13 @@ pub async fn epoch(pool: &PgPool) -> sqlx::Result<Uuid> {
     sqlx::query_scalar(EPOCH).fetch_one(pool).await
 }
 
-/// Each member's watermarks.
-pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, Watermark)>> {
+/// Each member, since which seq they are one, and their watermarks.
+pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, Seq, Watermark)>> {
     let rows = sqlx::query(RECEIPTS).bind(chat.0).fetch_all(pool).await?;
-    let receipts = rows
-        .iter()
-        .map(|row| Ok((UserId(row.try_get("user_id")?), watermark(row)?)));
+    let receipts = rows.iter().map(|row| {
+        let joined = Seq::from_i64(row.try_get("joined_seq")?);
+        Ok((UserId(row.try_get("user_id")?), joined, watermark(row)?))
+    });
     receipts.collect()
 }
 
@@ -227,6 +245,7 @@ pub fn watermark(row: &PgRow) -> sqlx::Result<Watermark> {
     Ok(Watermark {
         delivered: Seq::from_i64(if marked { read } else { delivered }),
         read: Seq::from_i64(read),
+        read_receipts_off: row.try_get("read_receipts_off")?,
     })
 }
 
@@ -257,6 +276,39 @@ pub async fn is_member(pool: &PgPool, chat: ChatId, user: UserId) -> sqlx::Resul
         .bind(user.0)
         .fetch_one(pool)
         .await
+}
+
+/// Whether the member turned read receipts off; `None`: they are no member.
+pub async fn read_receipts_off_of_member(
+    pool: &PgPool,
+    chat: ChatId,
+    user: UserId,
+) -> sqlx::Result<Option<bool>> {
+    sqlx::query_scalar(READ_RECEIPTS_OFF_OF_MEMBER)
+        .bind(chat.0)
+        .bind(user.0)
+        .fetch_optional(pool)
+        .await
+}
+
+/// Whether the user turned read receipts off. False where there is no such user.
+pub async fn read_receipts_off(pool: &PgPool, user: UserId) -> sqlx::Result<bool> {
+    let off: Option<bool> = sqlx::query_scalar(READ_RECEIPTS_OFF)
+        .bind(user.0)
+        .fetch_optional(pool)
+        .await?;
+    Ok(off.unwrap_or_default())
+}
+
+/// Who sent the message at `seq`; `None`: there is none, or it is something else.
+pub async fn sender_of_message(pool: &PgPool, chat: ChatId, seq: Seq) -> sqlx::Result<Option<UserId>> {
+    let row: Option<(Uuid, i16)> = sqlx::query_as(MESSAGE)
+        .bind(chat.0)
+        .bind(seq.to_i64())
+        .fetch_optional(pool)
+        .await?;
+    let message = row.filter(|(_, kind)| *kind < EntryKind::ChatCreated.number());
+    Ok(message.map(|(sender, _)| UserId(sender)))
 }
 
 fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, StoreError> {

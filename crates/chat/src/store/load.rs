@@ -1,4 +1,4 @@
-//! A chat in one snapshot, and the making of chats.
+//! A chat in one snapshot, and the making of groups.
 
 use std::collections::HashSet;
 
@@ -17,11 +17,36 @@ use crate::state::recent::Placed;
 
 pub const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-pub const CHAT: &str = "
+/// Whether one of the two has blocked the other, of the columns or parameters that hold them.
+macro_rules! blocked {
+    ($one:literal, $other:literal) => {
+        concat!(
+            "(EXISTS (SELECT FROM blocks WHERE user_id = ",
+            $one,
+            " AND blocked_id = ",
+            $other,
+            ")
+       OR EXISTS (SELECT FROM blocks WHERE user_id = ",
+            $other,
+            " AND blocked_id = ",
+            $one,
+            "))"
+        )
+    };
+}
+pub(super) use blocked;
+
+/// Only direct chats name two people, so no other is blocked.
+pub const CHAT: &str = concat!(
+    "
 SELECT c.kind, c.title, c.wrapped_key, h.head_seq, h.head_ordinal,
-       (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled
+       (SELECT min(u.from_seq) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled,
+       ",
+    blocked!("c.user_low", "c.user_high"),
+    " AS blocked
 FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id
-WHERE c.chat_id = $1";
+WHERE c.chat_id = $1"
+);
 
 /// The newest requests, and those that wait for an answer however old they are (rule 5).
 pub const PLACED: &str = concat!(
@@ -35,15 +60,18 @@ SELECT m.sender_user, m.request_id, m.seq, m.fingerprint, ",
     millis!("m.sent_at"),
     "
 FROM unnest($3::uuid[], $4::uuid[]) AS r(sender_user, request_id)
-JOIN messages m ON m.chat_id = $1 AND m.sender_user = r.sender_user AND m.request_id = r.request_id
+CROSS JOIN LATERAL (
+    SELECT * FROM messages m
+    WHERE m.chat_id = $1 AND m.sender_user = r.sender_user AND m.request_id = r.request_id LIMIT 1
+) AS m
 ORDER BY seq"
 );
 
 pub const NEW_CHAT: &str = "
-INSERT INTO chats (chat_id, kind, title, created_by, user_low, user_high, wrapped_key)
-VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+INSERT INTO chats (chat_id, kind, title, created_by, wrapped_key)
+VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
 
-pub const NEW_HEAD: &str = "INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) VALUES ($1, $2, 0)";
+pub const NEW_HEAD: &str = "INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) VALUES ($1, 1, 0)";
 
 pub const FIRST_ENTRY: &str = "
 INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
@@ -111,33 +139,8 @@ pub async fn chat(
             .unwrap_or_default(),
         placed,
         looked_up: requests.to_vec(),
+        blocked: row.try_get("blocked")?,
     }))
-}
-
-/// Makes the direct chat of two people unless it exists. False: one of them does not.
-pub async fn create_direct(
-    pool: &PgPool,
-    master: &MasterKey,
-    chat: ChatId,
-    people: (UserId, UserId),
-) -> Result<bool, StoreError> {
-    let mut tx = pool.begin().await?;
-    let users = [people.0.min(people.1), people.0.max(people.1)];
-    if share_users(&mut tx, &users).await?.is_some() {
-        return Ok(false);
-    }
-    let new = NewChat {
-        chat,
-        kind: ChatKind::Direct,
-        title: "",
-        creator: people.0,
-        direct: Some(users),
-    };
-    if new.insert(&mut tx, master, Seq::ZERO).await?.is_some() {
-        add_members(&mut tx, chat, &users, 1, Role::Member).await?;
-    }
-    tx.commit().await?;
-    Ok(true)
 }
 
 /// What came of [`create_group`].
@@ -176,14 +179,7 @@ pub async fn create_group(
     if let Some(unknown) = share_users(&mut tx, &users).await? {
         return Ok(Created::UserNotFound(unknown));
     }
-    let new = NewChat {
-        chat: group.chat,
-        kind: ChatKind::Group,
-        title: group.title,
-        creator: group.owner,
-        direct: None,
-    };
-    let Some(sealer) = new.insert(&mut tx, master, Seq(1)).await? else {
+    let Some(sealer) = group.insert(&mut tx, master).await? else {
         let before: Option<Vec<u8>> = sqlx::query_scalar(CREATED)
             .bind(group.chat.0)
             .fetch_optional(&mut *tx)
@@ -224,41 +220,22 @@ pub async fn create_group(
     Ok(Created::New { sent_at })
 }
 
-struct NewChat<'a> {
-    chat: ChatId,
-    kind: ChatKind,
-    title: &'a str,
-    creator: UserId,
-    direct: Option<[UserId; 2]>,
-}
-
-impl NewChat<'_> {
+impl NewGroup<'_> {
     /// `None`: there is one already.
-    async fn insert(
-        &self,
-        db: &mut PgConnection,
-        master: &MasterKey,
-        head: Seq,
-    ) -> sqlx::Result<Option<Sealer>> {
+    async fn insert(&self, db: &mut PgConnection, master: &MasterKey) -> sqlx::Result<Option<Sealer>> {
         let (key, wrapped) = master.new_chat_key(self.chat);
         let inserted = sqlx::query(NEW_CHAT)
             .bind(self.chat.0)
-            .bind(self.kind as i16)
+            .bind(ChatKind::Group as i16)
             .bind(self.title)
-            .bind(self.creator.0)
-            .bind(self.direct.map(|people| people[0].0))
-            .bind(self.direct.map(|people| people[1].0))
+            .bind(self.owner.0)
             .bind(wrapped)
             .execute(&mut *db)
             .await?;
         if inserted.rows_affected() == 0 {
             return Ok(None);
         }
-        sqlx::query(NEW_HEAD)
-            .bind(self.chat.0)
-            .bind(head.to_i64())
-            .execute(db)
-            .await?;
+        sqlx::query(NEW_HEAD).bind(self.chat.0).execute(db).await?;
         Ok(Some(Sealer::new(&key)))
     }
 }

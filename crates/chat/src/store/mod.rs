@@ -4,22 +4,26 @@
 //!
 //! - [`commit`]: entries and changes of members, by compare-and-set of the head
 //! - [`settle`], [`ack`]: the inbox
-//! - [`load`]: a chat in one snapshot; making a chat
+//! - [`load`]: a chat in one snapshot; making a group
+//! - [`direct`]: making direct chats
 //! - [`entries`]: windows for devices, history for people
 //! - [`listing`]: chats as their members see them
 //! - [`devices`]: a device joins or leaves its user's chats
+//! - [`written`]: who has written to whom
 //! - [`inspect`]: what operators ask
 //! - [`seal`]: bodies at rest
 
 pub mod ack;
 pub mod commit;
 pub mod devices;
+pub mod direct;
 pub mod entries;
 pub mod inspect;
 pub mod listing;
 pub mod load;
 pub mod seal;
 pub mod settle;
+pub mod written;
 
 use sqlx::error::ErrorKind;
 

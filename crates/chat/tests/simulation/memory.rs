@@ -130,6 +130,7 @@ impl Memory {
             placed: placed.collect(),
             looked_up: requests.to_vec(),
             last_sent_at: Timestamp::default(),
+            blocked: false,
         }
     }
 

@@ -40,7 +40,7 @@ struct Node {
     state: ShardState,
     job: Option<Job>,
     done: Option<JobDone>,
-    loads: VecDeque<Vec<(UserId, RequestId)>>,
+    loads: VecDeque<(u64, Vec<(UserId, RequestId)>)>,
     pushes: VecDeque<(Vec<UserId>, Pushed)>,
     wakes: VecDeque<(Seq, Vec<tern_chat::state::Missing>)>,
 }
@@ -162,13 +162,13 @@ impl World {
                 }
             }
             Step::FinishLoad { node } => {
-                if let Some(requests) = self.nodes[*node].loads.pop_front() {
-                    self.loaded(*node, Ok(Some(self.store.load(&requests))));
+                if let Some((number, requests)) = self.nodes[*node].loads.pop_front() {
+                    self.loaded(*node, number, Ok(Some(self.store.load(&requests))));
                 }
             }
             Step::LoadAway { node } => {
-                if self.nodes[*node].loads.pop_front().is_some() {
-                    self.loaded(*node, Err(LoadError::Away));
+                if let Some((number, _)) = self.nodes[*node].loads.pop_front() {
+                    self.loaded(*node, number, Err(LoadError::Away));
                 }
             }
             Step::Push { node, lost } => {
@@ -233,16 +233,25 @@ impl World {
         }
     }
 
-    fn loaded(&mut self, node: usize, result: Result<Option<tern_chat::state::Snapshot>, LoadError>) {
-        let chat = self.chat;
-        self.apply(node, Event::Loaded { chat, result });
+    fn loaded(
+        &mut self,
+        node: usize,
+        number: u64,
+        result: Result<Option<tern_chat::state::Snapshot>, LoadError>,
+    ) {
+        let loaded = Event::Loaded {
+            chat: self.chat,
+            number,
+            result,
+        };
+        self.apply(node, loaded);
     }
 
     fn apply(&mut self, node: usize, event: Event) {
         let mut effects = Vec::new();
         let state = &mut self.nodes[node].state;
         state.apply(event, self.now, &mut effects);
-        state.flush_receipts(&mut effects);
+        state.flush_receipts(self.now, &mut effects);
         self.perform(node, effects);
     }
 
@@ -250,7 +259,7 @@ impl World {
         for effect in effects {
             let to = &mut self.nodes[node];
             match effect {
-                Effect::Load { requests, .. } => to.loads.push_back(requests),
+                Effect::Load { number, requests, .. } => to.loads.push_back((number, requests)),
                 Effect::Push { users, what, .. } => to.pushes.push_back((users, what)),
                 Effect::Wake { upto, missing, .. } => to.wakes.push_back((upto, missing)),
                 Effect::Answer { origin, outcome } => self.answer(origin, outcome),

@@ -1,10 +1,10 @@
 //! Rules 2 and 5; fine print 3 and 10.
 
 use sqlx::Connection;
-use tern_chat::state::EntryKind;
 use tern_chat::state::change::Action;
+use tern_chat::state::{EntryKind, MediaRef};
 use tern_chat::store::commit;
-use tern_types::{Seq, UserId};
+use tern_types::{MediaId, Seq, Timestamp, UserId};
 
 use crate::harness::{Store, new_entry};
 
@@ -130,4 +130,41 @@ async fn a_commit_that_is_not_committed_is_nowhere() {
     tx.rollback().await.unwrap();
     assert!(store.log(chat.id).await.is_empty());
     assert!(store.unsettled(chat.id).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_an_entry_refers_to_is_written_with_it_or_not_at_all() {
+    let store = Store::new().await;
+    let (a, b, c) = (store.user().await, store.user().await, store.user().await);
+    let (mut one, two) = (store.direct(a, b).await, store.direct(a, c).await);
+    let mut db = store.shard().await;
+    let with = |media: &[MediaId]| {
+        let mut new = new_entry(a, EntryKind::Message, b"a picture");
+        new.media = media
+            .iter()
+            .map(|media| MediaRef {
+                media: *media,
+                expires_at: Timestamp(i64::MAX),
+            })
+            .collect();
+        new
+    };
+    let (x, y) = (MediaId::random(), MediaId::random());
+    let plain = new_entry(a, EntryKind::Message, b"text");
+    let stale = one.clone();
+    let first = one.batch(vec![with(&[x]), plain, with(&[y])]);
+    let other = two.batch(vec![with(&[x])]);
+    one.head = first.head();
+    assert_eq!(commit::commit(&mut db, &[first, other]).await.unwrap().len(), 2);
+    assert_eq!(store.refs(one.id).await, [(x, 1), (y, 3)]);
+    assert_eq!(store.refs(two.id).await, [(x, 1)]);
+
+    // A chat that is left out leaves no reference; the others of the batch do.
+    let late = stale.batch(vec![with(&[y])]);
+    let group = store.group(a, &[b]).await;
+    let good = group.batch(vec![with(&[y])]);
+    let moved = commit::commit(&mut db, &[late, good]).await.unwrap();
+    assert!(moved.contains(&group.id) && !moved.contains(&one.id));
+    assert_eq!(store.refs(one.id).await, [(x, 1), (y, 3)]);
+    assert_eq!(store.refs(group.id).await, [(y, 2)]);
 }

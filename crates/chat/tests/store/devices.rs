@@ -2,7 +2,7 @@
 
 use tern_chat::state::change::Action;
 use tern_chat::store::{commit, devices, listing};
-use tern_types::{DeviceId, Seq};
+use tern_types::{DeviceId, Seq, UserId};
 
 use crate::harness::{Store, direct, group};
 
@@ -107,6 +107,24 @@ async fn an_inbox_tells_which_devices_exist() {
             .map(|(_, inbox)| inbox.rows.len())
     };
     assert_eq!((rows(a1), rows(b1)), (Some(0), Some(1)));
+}
+
+#[tokio::test]
+async fn an_inbox_tells_the_setting_of_its_user() {
+    let (store, [a, b], [a1, b1], ..) = direct().await;
+    sqlx::query("UPDATE users SET read_receipts_off = true WHERE user_id = $1")
+        .bind(b.0)
+        .execute(&store.pool)
+        .await
+        .unwrap();
+    let inboxes = listing::inboxes(&store.pool, &[a1, b1]).await.unwrap();
+    for (device, off) in [(a1, false), (b1, true)] {
+        let inbox = inboxes.iter().find(|(of, _)| *of == device);
+        assert_eq!(inbox.map(|(_, inbox)| inbox.read_receipts_off), Some(off));
+    }
+    for (user, off) in [(a, false), (b, true), (UserId::random(), false)] {
+        assert_eq!(listing::read_receipts_off(&store.pool, user).await.unwrap(), off);
+    }
 }
 
 #[tokio::test]

@@ -9,11 +9,12 @@ use tern_chat::state::change::Action;
 use tern_chat::state::chat::{Batch, ChatKey, Snapshot};
 use tern_chat::state::shard::{AckWrite, SettleChat};
 use tern_chat::state::{Entry, EntryKind, Missing, NewEntry, Origin};
+use tern_chat::store::direct::{Held, Made, NewDirect};
 use tern_chat::store::seal::MasterKey;
-use tern_chat::store::{ack, commit, devices, load, settle};
+use tern_chat::store::{ack, commit, devices, direct, load, settle};
 use tern_local::Shared;
 use tern_node::postgres::{PostgresArgs, hot_connect_options, migrate};
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
 pub struct Store {
@@ -108,13 +109,10 @@ impl Store {
     }
 
     pub async fn direct(&self, a: UserId, b: UserId) -> Known {
-        let chat = ChatId::direct(a, b);
-        assert!(
-            load::create_direct(&self.pool, &self.master, chat, (a, b))
-                .await
-                .unwrap()
-        );
-        self.load(chat).await
+        let new = new_direct(a, b);
+        let made = direct::make(&self.pool, &self.master, &[new], Held::Wait).await;
+        assert!(matches!(made.unwrap()[..], [Made::New(_)]));
+        self.load(new.chat).await
     }
 
     pub async fn group(&self, owner: UserId, members: &[UserId]) -> Known {
@@ -249,6 +247,19 @@ impl Store {
     }
 
     /// Seqs in the log.
+    /// What entries of a chat refer to: media and seq.
+    pub async fn refs(&self, chat: ChatId) -> Vec<(MediaId, i64)> {
+        let refs = "SELECT media_id, seq FROM media_refs WHERE chat_id = $1 ORDER BY seq, media_id";
+        let rows: Vec<(uuid::Uuid, i64)> = sqlx::query_as(refs)
+            .bind(chat.0)
+            .fetch_all(&self.pool)
+            .await
+            .unwrap();
+        rows.into_iter()
+            .map(|(media, seq)| (MediaId(media), seq))
+            .collect()
+    }
+
     pub async fn log(&self, chat: ChatId) -> Vec<i64> {
         let query = "SELECT seq FROM messages WHERE chat_id = $1 ORDER BY seq";
         sqlx::query_scalar(query)
@@ -303,9 +314,19 @@ impl Known {
     }
 }
 
+/// To be made by the first of them.
+pub fn new_direct(a: UserId, b: UserId) -> NewDirect {
+    NewDirect {
+        chat: ChatId::direct(a, b),
+        people: (a, b),
+    }
+}
+
 pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
     NewEntry {
         arrived: None,
+        read_receipts_off: false,
+        media: Vec::new(),
         trace: None,
         kind,
         sender,

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod blocks;
 mod commit;
 mod devices;
+mod direct;
 mod entries;
 mod harness;
 mod inbox;

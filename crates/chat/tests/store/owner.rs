@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tern_chat::shard::writer;
 use tern_chat::state::change::Action;
-use tern_chat::state::shard::{Effect, Event, Job, ShardState};
+use tern_chat::state::shard::{Effect, Event, GATHER_RECEIPTS, Job, ShardState};
 use tern_chat::state::{Change, NewEntry, Origin, Outcome};
 use tern_chat::store::load;
 use tern_node::postgres::hot_connect_options;
@@ -106,14 +106,20 @@ impl<'a> Owner<'a> {
             while let Some(event) = events.pop_front() {
                 self.state.apply(event, now, &mut out);
             }
-            self.state.flush_receipts(&mut out);
+            // Nobody waits here for what is gathered.
+            self.state.flush_receipts(now + GATHER_RECEIPTS, &mut out);
             let job = self.state.next_job(now, &mut out);
             for effect in out.drain(..) {
                 match effect {
-                    Effect::Load { chat, requests, .. } => {
+                    Effect::Load {
+                        chat,
+                        number,
+                        requests,
+                        ..
+                    } => {
                         let (pool, master) = (&self.store.pool, &self.store.master);
                         let result = Ok(load::chat(pool, master, chat, &requests).await.unwrap());
-                        events.push_back(Event::Loaded { chat, result });
+                        events.push_back(Event::Loaded { chat, number, result });
                     }
                     Effect::Answer { origin, outcome } => self.answers.push((origin, outcome)),
                     Effect::Push { users, what, .. } => self.pushed.push((users, what)),

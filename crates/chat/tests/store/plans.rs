@@ -2,7 +2,7 @@
 //! empty must not keep a sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
-use tern_chat::store::{ack, commit, devices, entries, listing, load, settle};
+use tern_chat::store::{ack, commit, devices, direct, entries, listing, load, settle, written};
 use tern_types::Seq;
 
 use crate::harness::Store;
@@ -10,6 +10,7 @@ use crate::harness::Store;
 /// On the way of a message, or at every connect, load or page; and what walks through a user's chats.
 const HOT: &[(&str, &str)] = &[
     ("commit", commit::COMMIT),
+    ("commit with media", commit::COMMIT_WITH_MEDIA),
     ("share users", commit::SHARE_USERS),
     ("add members", commit::ADD_MEMBERS),
     ("remove member", commit::REMOVE_MEMBER),
@@ -20,7 +21,12 @@ const HOT: &[(&str, &str)] = &[
     ("ack", ack::ACK),
     ("reads", ack::READS),
     ("load chat", load::CHAT),
+    ("blocked", direct::BLOCKED),
+    ("have written", written::HAVE_WRITTEN),
     ("load placed", load::PLACED),
+    ("existing chats", direct::EXISTING),
+    ("share free users", direct::SHARE_FREE_USERS),
+    ("make direct chats", direct::MAKE),
     ("window", entries::UPWARDS),
     ("history", entries::DOWNWARDS),
     ("last", entries::LAST),
@@ -32,6 +38,9 @@ const HOT: &[(&str, &str)] = &[
     ("receipts and load members", listing::RECEIPTS),
     ("members", listing::MEMBERS),
     ("is member", listing::IS_MEMBER),
+    ("setting of a member", listing::READ_RECEIPTS_OFF_OF_MEMBER),
+    ("setting of a user", listing::READ_RECEIPTS_OFF),
+    ("sender of a message", listing::MESSAGE),
     ("epoch", listing::EPOCH),
     ("chats of a device", devices::CHATS),
     ("link", devices::JOIN),
@@ -40,39 +49,91 @@ const HOT: &[(&str, &str)] = &[
     ("forget", devices::FORGET),
 ];
 
-async fn assert_plans(db: &mut PgConnection, tables: &str) {
+/// Its generic plan, line by line. Partitions that `first` is not in are left out of it as it begins; NULL is in none.
+async fn plan(db: &mut PgConnection, name: &str, sql: &'static str, first: &str) -> Vec<String> {
     db.execute("SET plan_cache_mode = force_generic_plan")
         .await
         .unwrap();
+    let arguments = (1..=20)
+        .rev()
+        .find(|n| sql.contains(&format!("${n}")))
+        .unwrap_or(0);
+    let mut values = vec!["NULL"; arguments];
+    if let Some(value) = values.first_mut() {
+        *value = first;
+    }
+    let values = values.join(", ");
+    db.execute(AssertSqlSafe(format!("PREPARE hot AS {sql}")))
+        .await
+        .unwrap_or_else(|e| panic!("{name}: {e}"));
+    let explain = format!(
+        "EXPLAIN (COSTS OFF) EXECUTE hot{}",
+        if arguments > 0 {
+            format!("({values})")
+        } else {
+            String::new()
+        }
+    );
+    let plan = sqlx::raw_sql(AssertSqlSafe(explain))
+        .fetch_all(&mut *db)
+        .await
+        .unwrap();
+    let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+    db.execute("DEALLOCATE hot").await.unwrap();
+    plan
+}
+
+async fn assert_plans(db: &mut PgConnection, tables: &str) {
     for &(name, sql) in HOT {
-        let arguments = (1..=20)
-            .rev()
-            .find(|n| sql.contains(&format!("${n}")))
-            .unwrap_or(0);
-        let nulls = vec!["NULL"; arguments].join(", ");
-        db.execute(AssertSqlSafe(format!("PREPARE hot AS {sql}")))
-            .await
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
-        let explain = format!(
-            "EXPLAIN (COSTS OFF) EXECUTE hot{}",
-            if arguments > 0 {
-                format!("({nulls})")
-            } else {
-                String::new()
-            }
-        );
-        let plan = sqlx::raw_sql(AssertSqlSafe(explain))
-            .fetch_all(&mut *db)
-            .await
-            .unwrap();
-        let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+        let plan = plan(db, name, sql, "NULL").await;
         let bad: Vec<&String> = plan.iter().filter(|line| line.contains("Seq Scan")).collect();
         assert!(
             bad.is_empty(),
             "{name} on {tables} tables: {bad:?}\n{}",
             plan.join("\n")
         );
-        db.execute("DEALLOCATE hot").await.unwrap();
+    }
+    let commit = plan(db, "commit", commit::COMMIT, "NULL").await;
+    assert_probes(&commit, 16, &format!("commit on {tables} tables"));
+    let chat = format!("'{}'", uuid::Uuid::nil());
+    let placed = plan(db, "load placed", load::PLACED, &chat).await;
+    assert_probes(&placed, 1, &format!("load placed on {tables} tables"));
+}
+
+/// A request is looked for by the whole of its key: by less, each commit would read the chat's log.
+fn assert_probes(plan: &[String], partitions: usize, what: &str) {
+    let scans = plan.iter().zip(&plan[1..]).filter(|(scan, _)| {
+        let table = scan.split(" on messages_").nth(1);
+        table.is_some_and(|table| table.contains(" m_"))
+    });
+    let mut probes = 0;
+    for (scan, condition) in scans {
+        let key = ["Index Cond", "chat_id =", "sender_user =", "request_id ="];
+        assert!(
+            key.iter().all(|part| condition.contains(part)),
+            "{what}: {scan}\n{condition}"
+        );
+        probes += 1;
+    }
+    assert_eq!(probes, partitions, "{what}:\n{}", plan.join("\n"));
+}
+
+/// What is about one chat is not looked for among all chats of a user or a device, which may be very many.
+async fn assert_chats_are_looked_up(db: &mut PgConnection) {
+    let chat = format!("'{}'", uuid::Uuid::nil());
+    let of_one_chat = [
+        ("is member", listing::IS_MEMBER, chat.as_str()),
+        ("remove member", commit::REMOVE_MEMBER, &chat),
+        ("settle", settle::SETTLE, "NULL"),
+        ("ack", ack::ACK, "NULL"),
+        ("reads", ack::READS, "NULL"),
+    ];
+    for (name, sql, first) in of_one_chat {
+        let plan = plan(db, name, sql, first).await;
+        let searched = plan
+            .iter()
+            .find(|line| line.contains("user_id_idx") || line.contains("device_id_idx"));
+        assert_eq!(searched, None, "{name}:\n{}", plan.join("\n"));
     }
 }
 
@@ -81,6 +142,8 @@ async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
     let store = Store::new().await;
     let mut db = store.shard().await;
     assert_plans(&mut db, "empty").await;
+    db.execute("ANALYZE").await.unwrap();
+    assert_plans(&mut db, "empty, analysed").await;
 
     let users = [store.user().await, store.user().await, store.user().await];
     for user in users {
@@ -95,4 +158,23 @@ async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
     }
     db.execute("ANALYZE").await.unwrap();
     assert_plans(&mut db, "filled").await;
+
+    // The first days of a platform.
+    let one_message_a_chat = "
+        INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
+        SELECT gen_random_uuid(), 1, 1, 1, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), '', '', now()
+        FROM generate_series(1, 20000)";
+    db.execute("TRUNCATE messages").await.unwrap();
+    db.execute(one_message_a_chat).await.unwrap();
+    let one_chat_a_user = "
+        INSERT INTO members (chat_id, user_id, joined_seq, role, devices)
+        SELECT gen_random_uuid(), gen_random_uuid(), 1, 1, '{}' FROM generate_series(1, 20000)";
+    db.execute(one_chat_a_user).await.unwrap();
+    let one_chat_a_device = "
+        INSERT INTO inbox (chat_id, device_id, user_id, from_seq)
+        SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 1 FROM generate_series(1, 20000)";
+    db.execute(one_chat_a_device).await.unwrap();
+    db.execute("ANALYZE").await.unwrap();
+    assert_plans(&mut db, "young").await;
+    assert_chats_are_looked_up(&mut db).await;
 }

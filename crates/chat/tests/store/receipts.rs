@@ -2,7 +2,7 @@
 
 use tern_chat::state::EntryKind;
 use tern_chat::state::receipts::Watermark;
-use tern_chat::state::shard::{Event, Pushed};
+use tern_chat::state::shard::{Event, Pushed, ReadMark};
 use tern_types::{ChatId, DeviceId, Seq, UserId};
 
 use crate::harness::{Store, direct, new_entry};
@@ -17,6 +17,16 @@ fn watermark(delivered: u64, read: u64) -> Watermark {
     Watermark {
         delivered: Seq(delivered),
         read: Seq(read),
+        read_receipts_off: false,
+    }
+}
+
+fn read(chat: ChatId, user: UserId, seq: u64) -> ReadMark {
+    ReadMark {
+        chat,
+        user,
+        seq: Seq(seq),
+        off: false,
     }
 }
 
@@ -62,7 +72,7 @@ async fn rule_10_delivered_is_loaded_from_the_inbox_and_stands_at_what_is_settle
         "5 is not settled"
     );
 
-    let reads = [(chat.id, b, Seq(3))];
+    let reads = [read(chat.id, b, 3)];
     tern_chat::store::ack::mark_read(&mut db, &reads).await.unwrap();
     assert_eq!(
         mark(&store, chat.id, b).await,
@@ -81,7 +91,8 @@ async fn rule_10_a_new_owner_tells_no_less_than_the_one_before() {
 
     let mut owner = Owner::new(&store);
     let (chat, user, seq) = (chat.id, b, Seq(2));
-    owner.run(vec![Event::Read { chat, user, seq }]).await;
+    let off = false;
+    owner.run(vec![Event::Read { chat, user, seq, off }]).await;
     let mut both = vec![a, b];
     both.sort_unstable();
     assert_eq!(told(&mut owner, b), [(both, watermark(3, 2))]);
@@ -103,6 +114,7 @@ async fn rule_10_who_sent_before_what_is_remembered_is_told_that_it_was_read() {
         chat,
         user: b,
         seq: Seq(302),
+        off: false,
     };
     cold.run(vec![read]).await;
     let told = told(&mut cold, b);
@@ -183,7 +195,7 @@ async fn rule_10_what_crossed_a_send_is_not_told_as_delivered_by_a_new_owner() {
     );
     // As it is written within a second of the send.
     let mut db = store.shard().await;
-    tern_chat::store::ack::mark_read(&mut db, &[(chat, b, Seq(3))])
+    tern_chat::store::ack::mark_read(&mut db, &[read(chat, b, 3)])
         .await
         .unwrap();
 
@@ -205,7 +217,7 @@ async fn rule_10_what_crossed_a_send_is_not_told_as_delivered_by_a_new_owner() {
 
     // A mark that he set himself says more than his devices' acknowledgements.
     next.send(chat, &message(a)).await;
-    tern_chat::store::ack::mark_read(&mut db, &[(chat, b, Seq(4))])
+    tern_chat::store::ack::mark_read(&mut db, &[read(chat, b, 4)])
         .await
         .unwrap();
     assert_eq!(mark(&store, chat, b).await, watermark(4, 4));
@@ -236,4 +248,73 @@ async fn rule_10_who_catches_up_after_the_chat_was_forgotten_is_told_of_all_the_
         cold.run(vec![ack(seq)]).await;
         assert_eq!(told(&mut cold, b), [], "once");
     }
+}
+
+#[tokio::test]
+async fn a_new_owner_knows_who_keeps_reading_to_themselves_until_the_next_mark() {
+    let (store, [a, b], [a1, b1], mut chat, mut db) = direct().await;
+    for _ in 0..3 {
+        store.say(&mut db, &mut chat, a, "x").await;
+    }
+    store.settle(&mut db, chat.id, Seq(3), &[(a1, 3), (b1, 3)]).await;
+    let quietly = |seq, off| ReadMark {
+        off,
+        ..read(chat.id, b, seq)
+    };
+    for (mark, kept) in [
+        (quietly(2, true), true),
+        (quietly(1, false), true),
+        (quietly(2, false), false),
+        (quietly(2, true), true),
+    ] {
+        tern_chat::store::ack::mark_read(&mut db, &[mark]).await.unwrap();
+        let stored = self::mark(&store, chat.id, b).await;
+        assert_eq!(
+            (stored.read, stored.read_receipts_off),
+            (Seq(2), kept),
+            "{mark:?}"
+        );
+    }
+    let event = |seq, off| Event::Read {
+        chat: chat.id,
+        user: b,
+        seq: Seq(seq),
+        off,
+    };
+    let mut owner = Owner::new(&store);
+    owner.run(vec![event(1, false)]).await;
+    assert_eq!(told(&mut owner, b), [], "an old mark");
+    owner.run(vec![event(3, false)]).await;
+    let mut both = vec![a, b];
+    both.sort_unstable();
+    assert_eq!(told(&mut owner, b), [(both, watermark(3, 3))]);
+}
+
+#[tokio::test]
+async fn rule_10_a_new_owner_knows_whose_messages_were_read() {
+    let store = Store::new().await;
+    let (a, b, c) = (store.user().await, store.user().await, store.user().await);
+    let chat = store.group(a, &[b, c]).await.id;
+    let mut owner = Owner::new(&store);
+    // a also sent what was not read yet.
+    for sender in [a, b, a] {
+        owner
+            .send(chat, &new_entry(sender, EntryKind::Message, b"x"))
+            .await;
+    }
+    let mut db = store.shard().await;
+    tern_chat::store::ack::mark_read(&mut db, &[read(chat, c, 2)])
+        .await
+        .unwrap();
+    let mut cold = Owner::new(&store);
+    cold.run(vec![Event::Read {
+        chat,
+        user: c,
+        seq: Seq(3),
+        off: false,
+    }])
+    .await;
+    let mut to = vec![b, c];
+    to.sort_unstable();
+    assert_eq!(told(&mut cold, c), [(to, watermark(3, 3))]);
 }

@@ -5,7 +5,9 @@
 //! - [`chats`], [`chat_state`]: all chats and each: entries applied, acknowledgements, unread counts
 //! - [`look_up`]: asking for chats that are not known and for entries that are missing
 //! - [`outbox`], [`sends`]: what was written and has no result yet
+//! - `presence`: the person here, and those whom the screen shows
 //! - [`receipts`]: who got how far
+//! - [`typing`]: who writes
 //! - [`session`]: opening the stream, heartbeats, tokens, when to come back
 
 pub mod chat_state;
@@ -13,6 +15,7 @@ pub mod chats;
 pub mod cursor;
 pub mod look_up;
 pub mod outbox;
+mod presence;
 #[cfg(test)]
 mod properties;
 pub mod receipts;
@@ -24,6 +27,7 @@ mod sim;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod typing;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -37,8 +41,10 @@ use crate::model::{
 };
 use chat_state::ChatState;
 use outbox::Outbox;
+use presence::Presences;
 use receipts::Receipts;
 use session::Session;
+use typing::Typing;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -56,6 +62,13 @@ pub enum Input {
         seq: Seq,
     },
     SetActive(bool),
+    /// The people whom the screen shows.
+    WatchPresence(Vec<UserId>),
+    /// The person writes, or stopped without sending.
+    Typing {
+        chat: ChatId,
+        stopped: bool,
+    },
     /// A unary call was answered TOKEN_EXPIRED with this access token.
     TokenRejected(String),
     /// Older entries that the app asked for.
@@ -208,6 +221,7 @@ pub struct Engine {
     me: Credentials,
     epoch: Option<StoreEpoch>,
     session: Session,
+    presences: Presences,
     chats: HashMap<ChatId, ChatState>,
     listing: look_up::Listing,
     /// Those that wait for a look-up or for missing entries.
@@ -216,6 +230,7 @@ pub struct Engine {
     /// Sent, but their entries are not applied yet: something before them is missing.
     unapplied: HashMap<RequestId, Entry>,
     receipts: Receipts,
+    typing: Typing,
     /// Chats to acknowledge, to mark as read and to store at the end of this `apply`.
     acks: BTreeSet<ChatId>,
     reads: BTreeSet<ChatId>,
@@ -231,6 +246,7 @@ impl Engine {
     pub fn new(me: Credentials, stored: Stored, settings: Settings) -> Self {
         let mut engine = Self {
             session: Session::new(&settings),
+            presences: Presences::new(settings.active),
             epoch: stored.epoch,
             chats: HashMap::new(),
             waiting: BTreeSet::new(),
@@ -238,6 +254,7 @@ impl Engine {
             outbox: Outbox::new(settings.sends_per_chat),
             unapplied: HashMap::new(),
             receipts: Receipts::new(stored.receipts),
+            typing: Typing::default(),
             acks: BTreeSet::new(),
             reads: BTreeSet::new(),
             dirty: BTreeSet::new(),
@@ -288,10 +305,16 @@ impl Engine {
         } else {
             None
         };
-        [self.session.next_wake(), sends, self.chats_wake()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.session.next_wake(),
+            self.presences.next_wake(),
+            sends,
+            self.chats_wake(),
+            self.typing.next_wake(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     fn apply_one(&mut self, input: Input, now: Timestamp) {
@@ -299,12 +322,16 @@ impl Engine {
             Input::Start => self.connect(now),
             Input::Tick => {
                 self.tick_session(now);
+                self.tick_presence(now);
                 self.tick_chats(now);
+                self.tick_typing(now);
             }
             Input::Send(message) => self.queue(message, now),
             Input::Discard(request) => self.effects.changes.push(Change::Unqueue(request)),
             Input::MarkRead { chat, seq } => self.mark_read(chat, seq),
-            Input::SetActive(active) => self.set_active(active),
+            Input::SetActive(active) => self.set_active(active, now),
+            Input::WatchPresence(users) => self.watch_presence(users),
+            Input::Typing { chat, stopped } => self.own_typing(chat, stopped, now),
             Input::TokenRejected(token) => self.token_rejected(&token),
             Input::History(entries) => self
                 .effects
@@ -339,7 +366,9 @@ impl Engine {
                 Some(E::Draining(draining)) => self.session.draining(draining.reconnect_after_ms, now),
                 Some(E::Closing(closing)) => self.session.closing(closing),
                 Some(E::Reauthenticated(_)) => self.session.reauthenticated(),
-                Some(E::Presence(_) | E::WatchResult(_) | E::UserTyping(_)) => {}
+                Some(E::Presence(presence)) => self.presence_came(&presence),
+                Some(E::WatchResult(result)) => self.watch_result_came(result),
+                Some(E::UserTyping(typing)) => self.typing_came(&typing, now),
                 // A kind that this client does not know is ignored, as the protocol says.
                 None => {}
             }

@@ -26,6 +26,7 @@ impl Engine {
             return;
         }
         let chat = self.chat_of(message.to);
+        self.own_message(chat, now);
         self.send_event(message.request, chat, SendState::Queued);
         self.effects.changes.push(Change::Queue(QueuedMessage {
             message: message.clone(),

@@ -67,7 +67,6 @@ pub struct Session {
     phase: Phase,
     backoff: Backoff,
     client_version: String,
-    active: bool,
     refresh: Refresh,
     /// The token is new: a clock that is wrong must not refresh it again and again.
     fresh_token: bool,
@@ -81,7 +80,6 @@ impl Session {
             phase: Phase::Waiting { until: None },
             backoff: Backoff::new(settings.seed),
             client_version: settings.client_version.clone(),
-            active: settings.active,
             refresh: Refresh::Idle,
             fresh_token: false,
             closing: None,
@@ -220,7 +218,7 @@ impl Engine {
         self.effects.stream = Some(StreamOrder::Open(v1::Open {
             access_token: self.me.access_token.clone(),
             client_version: self.session.client_version.clone(),
-            active: self.session.active,
+            active: self.presences.active(),
         }));
     }
 
@@ -245,6 +243,7 @@ impl Engine {
             session: opened.session_id,
             gateway: String::new(),
         });
+        self.presence_opened(opened.activity_interval_ms, now);
         self.store_epoch(&opened.store_epoch, now);
         self.outbox.restart(self.session.max_in_flight);
         self.list_chats_if_needed(now);
@@ -277,6 +276,7 @@ impl Engine {
             _ => return,
         }
         (self.caught_up, self.caught_up_before) = (false, false);
+        self.presences.lost();
         self.effects.items.clear();
         let closing = self.session.closing.take();
         let reason = closing
@@ -342,13 +342,6 @@ impl Engine {
                 _ => {}
             },
             _ => {}
-        }
-    }
-
-    pub(super) fn set_active(&mut self, active: bool) {
-        self.session.active = active;
-        if self.session.open() {
-            self.effects.items.push(Item::SetActive(v1::SetActive { active }));
         }
     }
 

@@ -26,7 +26,7 @@ pub fn credentials() -> Credentials {
 pub fn settings() -> Settings {
     Settings {
         client_version: "test/1".into(),
-        active: true,
+        active: false,
         sends_per_chat: 1,
         seed: 1,
     }

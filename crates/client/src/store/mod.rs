@@ -8,6 +8,7 @@ mod read;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod write;
 
 use std::path::Path;
@@ -75,6 +76,7 @@ impl Store {
             VERSION => {}
             _ => return Err(ClientError::Corrupt("made by a newer version of this program")),
         }
+        connection.execute_batch(uploads::TABLE)?;
         Ok(Self {
             connection,
             in_memory,

@@ -6,13 +6,13 @@
 //! answer at another link than the one that it would take. Items are handed to a link under their lane's lock, so none
 //! overtakes. Nothing waits for ever: what cannot go within [`PATIENCE`] is given back to its session.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tern_proto::internal::{UpItem, up_item};
-use tern_types::{SessionId, Slot};
+use tern_types::{IdMap, SessionId, Slot};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -44,7 +44,7 @@ pub struct Place {
 /// See the module.
 #[derive(Debug)]
 pub struct Lanes {
-    tables: [Mutex<HashMap<Slot, Lane>>; TABLES],
+    tables: [Mutex<IdMap<Slot, Lane>>; TABLES],
     parked: AtomicUsize,
     parked_bytes: AtomicUsize,
     came: Notify,
@@ -168,7 +168,7 @@ impl Lanes {
 
     fn retry_slot(
         &self,
-        table: &mut HashMap<Slot, Lane>,
+        table: &mut IdMap<Slot, Lane>,
         slot: Slot,
         version: i64,
         link: &impl Fn(Slot) -> Option<Arc<Link>>,
@@ -229,7 +229,7 @@ impl Lanes {
             && self.parked_bytes.load(Ordering::Acquire) + size(item) <= MAX_PARKED_BYTES
     }
 
-    fn insert(&self, table: &mut HashMap<Slot, Lane>, place: Place, item: UpItem, version: i64) {
+    fn insert(&self, table: &mut IdMap<Slot, Lane>, place: Place, item: UpItem, version: i64) {
         let now = Instant::now();
         self.parked.fetch_add(1, Ordering::AcqRel);
         self.parked_bytes.fetch_add(size(&item), Ordering::AcqRel);
@@ -248,11 +248,11 @@ impl Lanes {
         self.came.notify_one();
     }
 
-    fn table(&self, slot: Slot) -> MutexGuard<'_, HashMap<Slot, Lane>> {
+    fn table(&self, slot: Slot) -> MutexGuard<'_, IdMap<Slot, Lane>> {
         self.lock(slot.index() % TABLES)
     }
 
-    fn lock(&self, table: usize) -> MutexGuard<'_, HashMap<Slot, Lane>> {
+    fn lock(&self, table: usize) -> MutexGuard<'_, IdMap<Slot, Lane>> {
         self.tables[table].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -275,12 +275,7 @@ impl Lane {
     }
 }
 
-fn hand_over(
-    table: &mut HashMap<Slot, Lane>,
-    link: &Link,
-    place: Place,
-    item: UpItem,
-) -> Result<(), Refused> {
+fn hand_over(table: &mut IdMap<Slot, Lane>, link: &Link, place: Place, item: UpItem) -> Result<(), Refused> {
     let send = is_send(&item);
     link.give(place, item)?;
     if send {
@@ -294,7 +289,7 @@ fn hand_over(
 }
 
 /// The send is under way no more.
-fn arrived(table: &mut HashMap<Slot, Lane>, place: Place) {
+fn arrived(table: &mut IdMap<Slot, Lane>, place: Place) {
     if let Some(lane) = table.get_mut(&place.slot) {
         lane.under_way.retain_mut(|(_, orders)| {
             orders.remove(&place.order);
@@ -304,7 +299,7 @@ fn arrived(table: &mut HashMap<Slot, Lane>, place: Place) {
     forget_if_empty(table, place.slot);
 }
 
-fn forget_if_empty(table: &mut HashMap<Slot, Lane>, slot: Slot) {
+fn forget_if_empty(table: &mut IdMap<Slot, Lane>, slot: Slot) {
     if table.get(&slot).is_some_and(Lane::is_empty) {
         table.remove(&slot);
     }

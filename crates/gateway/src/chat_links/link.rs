@@ -15,6 +15,8 @@ use crate::session::Mail;
 /// Items on their way to one node: a second of them. A full queue gives sends back with UNAVAILABLE. Their bytes are
 /// bounded by those of what is pending: every item of more than some dozen bytes is owed an answer.
 const CONTROL_QUEUE: usize = 16_384;
+/// Typing goes up only while no more than this waits: a sixteenth of the queue, some 60 ms.
+const HINT_BELOW: usize = CONTROL_QUEUE / 16;
 /// Window requests on their way to one node; sessions ask again when it is full.
 const WINDOW_QUEUE: usize = 4_096;
 
@@ -70,6 +72,15 @@ impl Link {
         let item = Box::new(item);
         pending.insert(item.r#ref, Waiting::Item { place, item });
         Ok(())
+    }
+
+    /// Queues an item that is dropped where it would have to wait.
+    pub fn hint(&self, item: UpItem) -> Result<(), Refused> {
+        let waiting = self.control.max_capacity() - self.control.capacity();
+        if waiting >= HINT_BELOW {
+            return Err(Refused);
+        }
+        self.control.try_send(item).map_err(|_| Refused)
     }
 
     /// Queues a request for a window.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tern_node::{ClusterMap, NodeContext, Role, links};
-use tern_proto::internal::{AckOp, ReadOp, SendOp, UpItem, WindowRequest, up_item};
+use tern_proto::internal::{AckOp, ReadOp, SendOp, TypingOp, UpItem, WindowRequest, up_item};
 use tern_types::{ChatId, SessionId, Slot};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -117,7 +117,7 @@ impl ChatLinks {
             request_id: send.request_id.to_vec().into(),
             envelope: send.envelope,
             body: send.body,
-            read_receipts_off: false,
+            read_receipts_off: send.read_receipts_off,
         };
         let item = UpItem {
             traceparent: send.trace.map(|trace| trace.to_string()).unwrap_or_default(),
@@ -146,15 +146,27 @@ impl ChatLinks {
             .inspect_err(|_| metrics::refused("ack"))
     }
 
-    pub fn mark_read(&self, from: &Handle, chat: ChatId, seq: u64) -> Result<(), Refused> {
+    pub fn mark_read(&self, from: &Handle, chat: ChatId, seq: u64, off: bool) -> Result<(), Refused> {
         let op = ReadOp {
             chat_id: chat.to_vec().into(),
             seq,
-            read_receipts_off: false,
+            read_receipts_off: off,
         };
         let item = item(from, 0, up_item::Op::Read(op));
         self.route(Slot::of_chat(chat), item)
             .inspect_err(|_| metrics::refused("read"))
+    }
+
+    /// Goes by what is parked, and is dropped where it would wait: with the reason.
+    pub fn typing(&self, from: &Handle, chat: ChatId, stopped: bool) -> Result<(), &'static str> {
+        let op = TypingOp {
+            chat_id: chat.to_vec().into(),
+            stopped,
+        };
+        let routes = self.routes.load();
+        let link = routes.link(Slot::of_chat(chat)).ok_or("no_link")?;
+        let item = item(from, 0, up_item::Op::Typing(op));
+        link.hint(item).map_err(|_| "link")
     }
 
     pub fn window(

@@ -2,10 +2,10 @@
 //! acknowledgement may never be (its node says nothing when it could not write it), so there is one of a session and
 //! chat at most, and none of a session that is gone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use tern_proto::internal::{UpItem, up_item};
-use tern_types::{ChatId, SessionId};
+use tern_types::{ChatId, IdMap, SessionId};
 
 use super::Refused;
 use super::lanes::Place;
@@ -73,7 +73,7 @@ impl Waiting {
 #[derive(Debug, Default)]
 pub struct Pending {
     closed: bool,
-    waiting: HashMap<u64, Waiting>,
+    waiting: IdMap<u64, Waiting>,
     bytes: usize,
     /// Which of them are acknowledgements.
     acks: BTreeMap<(SessionId, ChatId), u64>,

@@ -1,9 +1,9 @@
 //! What a session remembers of its device's chats.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use tern_types::{ChatId, Timestamp};
+use tern_types::{ChatId, IdMap, Timestamp};
 
 use super::NEVER;
 use super::catch_up::CatchUp;
@@ -25,6 +25,8 @@ pub struct Chat {
     /// A row came while one was being written: write once more.
     pub write_again: bool,
     pub read: u64,
+    /// Read receipts were off when it was marked.
+    pub read_off: bool,
     pub read_at: Timestamp,
     /// An acknowledgement or read mark found no way to the owner and is sent again then.
     pub resend_at: Option<Timestamp>,
@@ -90,7 +92,7 @@ impl Chat {
 /// At most [`MAX_CHATS`] chats.
 #[derive(Debug, Default)]
 pub struct Chats {
-    map: HashMap<ChatId, Chat>,
+    map: IdMap<ChatId, Chat>,
     uses: u64,
 }
 

@@ -57,6 +57,7 @@ impl Session {
         if inbox.suspended {
             return self.close_on_request(CloseRequest::Suspended);
         }
+        self.life.read_receipts_off_read(inbox.read_receipts_off, now);
         if self.life.is_opening() {
             self.opened(&inbox.store_epoch, now);
         } else if self.store_changed(&inbox.store_epoch) {
@@ -84,6 +85,7 @@ impl Session {
         if self.store_changed(&inbox.store_epoch) {
             return;
         }
+        self.life.read_receipts_off_read(inbox.read_receipts_off, now);
         let others_look = self.reader.inbox_is_pending();
         let grace = self.settings.sweep_grace;
         for row in inbox.rows.into_iter().filter(|row| row.age >= grace) {
@@ -160,10 +162,11 @@ impl Session {
     }
 
     pub(super) fn mark_read(&mut self, id: ChatId, seq: u64, now: Timestamp) {
+        let off = self.life.read_receipts_off();
         if let Some(chat) = self.chats.remember(id) {
-            (chat.read, chat.read_at) = (seq, now);
+            (chat.read, chat.read_off, chat.read_at) = (seq, off, now);
         }
-        self.effects.push(Effect::Read { chat: id, seq });
+        self.effects.push(Effect::Read { chat: id, seq, off });
     }
 
     pub(super) fn ack_written(&mut self, id: ChatId, seq: u64, row_from: u64, now: Timestamp) {
@@ -235,6 +238,7 @@ impl Session {
                 self.effects.push(Effect::Read {
                     chat: id,
                     seq: chat.read,
+                    off: chat.read_off,
                 });
             }
             if let Some(catch_up) = &mut chat.catch_up {
@@ -349,6 +353,7 @@ impl Session {
             self.effects.push(Effect::Read {
                 chat: id,
                 seq: chat.read,
+                off: chat.read_off,
             });
         }
     }

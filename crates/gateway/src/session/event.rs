@@ -32,6 +32,8 @@ pub enum Item {
     SetActive {
         active: bool,
     },
+    WatchPresence(Vec<String>),
+    Typing(v1::Typing),
     /// A kind that this version does not know.
     Unknown,
 }
@@ -80,6 +82,8 @@ pub enum Mail {
     InboxFailed,
     /// As Inbox, read by the sweep.
     Swept(Inbox),
+    /// What a watched person shows, or the answer to a WatchPresence.
+    Seen(Bytes),
 }
 
 /// Entries of a chat from where they were asked for.
@@ -102,6 +106,8 @@ pub struct Inbox {
     pub suspended: bool,
     pub rows: Vec<InboxRow>,
     pub store_epoch: String,
+    /// The user's setting.
+    pub read_receipts_off: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -141,6 +147,10 @@ pub enum Event<'a> {
     /// A push was dropped: what was missed is in the inbox.
     Redrain,
     Mail(Mail),
+    /// The user turned read receipts off, or on again.
+    ReadReceipts {
+        off: bool,
+    },
     /// Owners or links changed for the chats that the function names.
     Moved(&'a dyn Fn(ChatId) -> bool),
     /// The gateway is about to stop: the device is to reconnect after the first and is cut off after the second.
@@ -164,6 +174,16 @@ pub enum Effect {
         user: UserId,
         device: DeviceId,
     },
+    /// The person came to the device, is there still, or left it.
+    Sign {
+        active: bool,
+        at: Timestamp,
+        /// Presence is to hear of it now; otherwise the session's next announcement says it, at the latest that of its
+        /// end.
+        tell: bool,
+    },
+    /// The people whom the device watches from now on.
+    Watch(Vec<UserId>),
     ReadInbox,
     Send {
         reference: u64,
@@ -175,10 +195,19 @@ pub enum Effect {
         seq: u64,
         write: bool,
     },
+    /// `off`: the user turned read receipts off.
     Read {
         chat: ChatId,
         seq: u64,
+        off: bool,
     },
+    /// A hint: dropped where it would have to wait.
+    Typing {
+        chat: ChatId,
+        stopped: bool,
+    },
+    /// The device says too often that the person writes.
+    TypingThrottled,
     Window {
         reference: u64,
         chat: ChatId,
@@ -207,6 +236,8 @@ pub struct Send {
     /// Encoded [`v1::Envelope`].
     pub envelope: Bytes,
     pub body: Bytes,
+    /// The user turned read receipts off.
+    pub read_receipts_off: bool,
     /// What the client says of its trace, until the message is admitted; then the gateway's span.
     pub trace: Option<TraceContext>,
 }

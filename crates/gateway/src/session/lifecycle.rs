@@ -14,6 +14,8 @@ use super::{CloseRequest, Effect, Identity, NEVER, Session};
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a client waits that sent far too much, or that comes while too much is going on, and up to that longer.
 const COOL_DOWN: Duration = Duration::from_secs(10);
+/// Readings of the inbox take no longer: what was told of the user's setting is newer than they are.
+const SETTING_TOLD: Duration = Duration::from_secs(10);
 /// Bytes of a client's name and version.
 const MAX_CLIENT_VERSION_BYTES: usize = 128;
 
@@ -36,6 +38,8 @@ pub(super) struct Life {
     phase: Phase,
     identity: Option<Identity>,
     active: bool,
+    /// When presence was told that the person is there.
+    signed: Option<Timestamp>,
     warned: bool,
     heard: Timestamp,
     spoke: Timestamp,
@@ -43,6 +47,9 @@ pub(super) struct Life {
     /// Draining, or left by the client: it ends here at the latest.
     ends: Option<(Timestamp, Ending)>,
     store_epoch: String,
+    read_receipts_off: bool,
+    /// When a change of it was told: an inbox that was being read then may know it as it was before.
+    told_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,13 +67,33 @@ impl Life {
             },
             identity: None,
             active: false,
+            signed: None,
             warned: false,
             heard: now,
             spoke: now,
             items: Gcra::new(rate, rate.saturating_mul(20)),
             ends: None,
             store_epoch: String::new(),
+            read_receipts_off: false,
+            told_at: None,
         }
+    }
+
+    /// The user's setting.
+    pub(super) fn read_receipts_off(&self) -> bool {
+        self.read_receipts_off
+    }
+
+    /// As the store has it.
+    pub(super) fn read_receipts_off_read(&mut self, off: bool, now: Timestamp) {
+        if self.told_at.is_none_or(|told| now >= told + SETTING_TOLD) {
+            self.read_receipts_off = off;
+        }
+    }
+
+    /// It was changed.
+    pub(super) fn told_read_receipts_off(&mut self, off: bool, now: Timestamp) {
+        (self.read_receipts_off, self.told_at) = (off, Some(now));
     }
 
     pub(super) fn user(&self) -> Option<UserId> {
@@ -173,9 +200,11 @@ impl Session {
             limits: Some(self.settings.limits()),
             server_time_ms: now.0,
             token_expires_at_ms: identity.expires_at.0,
-            activity_interval_ms: 0,
+            activity_interval_ms: Settings::millis(self.settings.activity_interval()),
         };
         self.put(server_event::Event::Opened(opened), now);
+        // Not before: only now it is known that the device was not revoked.
+        self.sign(now);
     }
 
     /// The store under an open stream is another one now: the device has to notice.
@@ -220,8 +249,38 @@ impl Session {
     }
 
     pub(super) fn set_active(&mut self, active: bool, now: Timestamp) {
-        self.life.active = active;
-        self.heartbeat(0, now);
+        if active != self.life.active {
+            self.life.active = active;
+            self.life.signed = None;
+            self.heartbeat(0, now);
+            if !active {
+                self.effects.push(Effect::Sign {
+                    active,
+                    at: now,
+                    tell: true,
+                });
+            }
+        }
+        self.sign(now);
+    }
+
+    /// The person is at the device, if it is active: presence is told, not more often than it matters.
+    pub(super) fn sign(&mut self, now: Timestamp) {
+        let told = self
+            .life
+            .signed
+            .is_some_and(|at| now.since(at) < self.settings.sign_every());
+        if !self.life.active {
+            return;
+        }
+        if !told {
+            self.life.signed = Some(now);
+        }
+        self.effects.push(Effect::Sign {
+            active: true,
+            at: now,
+            tell: !told,
+        });
     }
 
     /// False: the stream has ended for sending far too much.

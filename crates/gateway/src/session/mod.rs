@@ -3,10 +3,11 @@
 //!
 //! - [`event`]: what happens to it, what it wants done
 //! - [`lifecycle`]: Open, tokens, heartbeats, draining, the end
-//! - [`sends`]: messages on their way up
+//! - [`sends`]: messages on their way up; [`typing`]: that one is being written
 //! - [`chats`]: what went to the device and what it acknowledged, chat by chat
 //! - [`duty`]: inbox rows, wakes, acknowledgements: what the device is still owed
 //! - [`catch_up`]: windows of a chat's log, paced by acknowledgements
+//! - [`watching`]: whom the device watches
 //! - [`gcra`], [`ranges`], [`settings`]: its tools
 
 pub mod catch_up;
@@ -18,6 +19,8 @@ pub mod lifecycle;
 pub mod ranges;
 pub mod sends;
 pub mod settings;
+pub mod typing;
+pub mod watching;
 
 #[cfg(test)]
 mod properties;
@@ -38,8 +41,10 @@ pub use settings::Settings;
 
 use catch_up::Reader;
 use chats::Chats;
+use gcra::Gcra;
 use lifecycle::Life;
 use sends::Sends;
+use typing::Typing;
 
 /// See the module.
 #[derive(Debug)]
@@ -48,8 +53,10 @@ pub struct Session {
     settings: Settings,
     life: Life,
     sends: Sends,
+    typing: Typing,
     chats: Chats,
     reader: Reader,
+    watching: Gcra,
     /// Names of sends and windows: unique within the gateway's incarnation.
     last_reference: u32,
     /// Bytes put that the transport has not taken.
@@ -68,8 +75,10 @@ impl Session {
             due: life.due(&settings),
             life,
             sends: Sends::new(&settings),
+            typing: Typing::default(),
             chats: Chats::default(),
             reader: Reader::default(),
+            watching: watching::rate(),
             last_reference: 0,
             unflushed: 0,
             effects: Vec::new(),
@@ -123,6 +132,7 @@ impl Session {
             }
             Event::Redrain => self.want_inbox(),
             Event::Mail(mail) => self.mail(mail, now),
+            Event::ReadReceipts { off } => self.life.told_read_receipts_off(off, now),
             Event::Moved(moved) => self.moved(moved, now),
             Event::Drain {
                 reconnect_after,
@@ -157,6 +167,11 @@ impl Session {
             Item::Reauthenticate(token) => self.reauthenticate(token, now),
             Item::Heartbeat { token } => self.heartbeat(token, now),
             Item::SetActive { active } => self.set_active(active, now),
+            Item::WatchPresence(users) => self.watch_presence(&users, now),
+            Item::Typing(typing) => match typing.chat_id.parse() {
+                Ok(chat) => self.typing(chat, typing.stopped, now),
+                Err(_) => self.protocol_error("Typing.chat_id must be a UUID in its hyphenated form"),
+            },
             Item::Unknown => {}
         }
     }
@@ -178,6 +193,7 @@ impl Session {
             Mail::Inbox(inbox) => self.inbox_read(inbox, now),
             Mail::InboxFailed => self.inbox_failed(now),
             Mail::Swept(inbox) => self.swept(inbox, now),
+            Mail::Seen(event) => self.put_bytes(event, now),
         }
     }
 

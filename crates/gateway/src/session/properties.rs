@@ -220,7 +220,13 @@ impl World {
             } => self.windows.push((reference, index(chat), from, limit)),
             Effect::SweepFound { .. } => self.swept_found += 1,
             Effect::End(error) => panic!("ended: {error:?}"),
-            Effect::Register { .. } | Effect::Send { .. } | Effect::Read { .. } => {}
+            Effect::Register { .. }
+            | Effect::Sign { .. }
+            | Effect::Watch(_)
+            | Effect::Send { .. }
+            | Effect::Read { .. }
+            | Effect::Typing { .. }
+            | Effect::TypingThrottled => {}
         }
     }
 
@@ -339,6 +345,7 @@ impl World {
             suspended: false,
             rows: self.logs.iter().enumerate().filter_map(row).collect(),
             store_epoch: "e".into(),
+            read_receipts_off: false,
         }
     }
 

@@ -1,12 +1,10 @@
 //! Messages on their way up: checked here for size and rate only, given to the chat's owner, answered by it.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use prost::Message;
 use tern_proto::v1::{self, SendErrorCode, send_message, send_result, server_event};
 use tern_types::limits::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_SENDS_IN_FLIGHT};
-use tern_types::{ChatId, RequestId, Timestamp, TraceContext, UserId};
+use tern_types::{ChatId, IdMap, RequestId, Timestamp, TraceContext, UserId};
 
 use super::event::Send;
 use super::gcra::Gcra;
@@ -17,14 +15,14 @@ use super::{Effect, Session};
 pub(super) struct Sends {
     rate: Gcra,
     /// Without a result yet.
-    in_flight: HashMap<u64, RequestId>,
+    in_flight: IdMap<u64, RequestId>,
 }
 
 impl Sends {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             rate: Gcra::new(settings.sends_per_second, settings.send_burst),
-            in_flight: HashMap::new(),
+            in_flight: IdMap::default(),
         }
     }
 
@@ -53,9 +51,11 @@ impl Refused {
 impl Session {
     pub(super) fn send(&mut self, message: v1::SendMessage, now: Timestamp) {
         let Some(user) = self.life.user() else { return };
+        self.sign(now);
         match self.checked(user, &message, now) {
             Ok(send) => {
                 let reference = self.next_reference();
+                self.typing.wrote(send.chat, now);
                 self.sends.in_flight.insert(reference, send.request_id);
                 self.effects.push(Effect::Send { reference, send });
             }
@@ -155,6 +155,7 @@ impl Session {
             request_id,
             envelope: envelope.encode_to_vec().into(),
             body: message.body.clone(),
+            read_receipts_off: self.life.read_receipts_off(),
             trace: TraceContext::parse(&envelope.traceparent),
         })
     }

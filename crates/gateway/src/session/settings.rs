@@ -63,6 +63,8 @@ pub struct Settings {
     pub window: u32,
     /// A row that the sweep finds counts as a defect from this age on.
     pub sweep_grace: Duration,
+    /// A person counts as online for this long after each sign.
+    pub online_threshold: Duration,
 }
 
 impl Default for Settings {
@@ -78,6 +80,7 @@ impl Default for Settings {
             ack_timeout: Duration::from_secs(5),
             window: CATCH_UP_WINDOW,
             sweep_grace: Duration::from_secs(10),
+            online_threshold: Duration::from_secs(30),
         }
     }
 }
@@ -94,6 +97,16 @@ impl Settings {
     /// Items of any kind a second: an order above the sends, so that acknowledgements never meet it.
     pub fn items_per_second(&self) -> u32 {
         self.sends_per_second.saturating_mul(50).max(1000)
+    }
+
+    /// How often a client says that the person is still there: a sign may be late, or lost with a connection.
+    pub fn activity_interval(&self) -> Duration {
+        self.online_threshold / 2
+    }
+
+    /// How often presence is told so. A little below the interval, which clients keep to within a second or so.
+    pub fn sign_every(&self) -> Duration {
+        self.online_threshold / 3
     }
 
     pub fn limits(&self) -> v1::Limits {

@@ -1,5 +1,6 @@
 //! What goes up and what comes down: sends, results, live pushes, wakes, windows, inboxes.
 
+use tern_node::shedding::Level;
 use tern_proto::internal::{AckWritten, Result as SendOutcome, Wake, WindowReply, down_item, up_item};
 use tern_proto::v1;
 use tern_proto::v1::client_item::Item;
@@ -7,8 +8,8 @@ use tern_proto::v1::server_event::Event;
 use tern_types::{ChatId, UserId};
 
 use crate::links::send;
-use crate::support::World;
 use crate::support::items::{entry, people, send_to, sent};
+use crate::support::{World, soon};
 
 #[tokio::test]
 async fn a_message_goes_up_its_result_and_live_pushes_come_down() {
@@ -141,4 +142,38 @@ async fn fine_print_9_inboxes_are_read_again_when_presence_moves_and_once_more_w
         (window.from_seq, &window.chat_id[..]),
         (8, &chats[1].as_bytes()[..])
     );
+}
+
+#[tokio::test]
+async fn typing_goes_up_without_an_answer_and_not_at_all_under_load() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let mut phone = world.open(user, device).await;
+    assert!(matches!(phone.event().await, Event::CaughtUp(_)));
+    let typing = |chat: ChatId| {
+        let chat_id = chat.to_string();
+        Item::Typing(v1::Typing {
+            chat_id,
+            stopped: false,
+        })
+    };
+    let chat = ChatId::direct(user, UserId::random());
+    // The link is up from here on.
+    send(&mut world, &mut phone, send_to(chat).1).await;
+    phone.say(typing(chat)).await;
+    let up = world.item().await;
+    let Some(up_item::Op::Typing(op)) = up.op else {
+        panic!("{up:?}")
+    };
+    assert_eq!((&op.chat_id[..], op.stopped), (&chat.as_bytes()[..], false));
+
+    let mut level = world.ctx.shedding.follow();
+    world.shed(Level::Typing.to_wire()).await;
+    soon(level.wait_for(|level| *level == Level::Typing))
+        .await
+        .unwrap();
+    phone.say(typing(ChatId::direct(user, UserId::random()))).await;
+    phone.say(send_to(chat).1).await;
+    let up = world.item().await;
+    assert!(matches!(up.op, Some(up_item::Op::Send(_))), "{up:?}");
 }

@@ -11,4 +11,5 @@ mod listener;
 mod shedding;
 mod streams;
 mod support;
+mod watching;
 mod websocket;

@@ -10,15 +10,17 @@ use tokio::process::Command;
 
 use super::node::Launcher;
 use super::{Platform, Role, Servers};
+use crate::s3::Access;
 use crate::secrets::{self, Secrets};
-use crate::{Etcd, Postgres, Shared};
+use crate::{Etcd, Postgres, S3, Shared};
 
 /// Short enough for tests and Ctrl-C, long enough to see a drain.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// The schema is small.
 const MIGRATES_WITHIN: Duration = Duration::from_secs(60);
 
-/// A platform to be: two gateways, two chat nodes, a presence and an accounts node unless told otherwise.
+/// A platform to be: two gateways, two chat nodes, a presence and an accounts node unless told otherwise. With a media
+/// node it also has an object store.
 #[derive(Debug, Clone)]
 pub struct Builder {
     pub(super) tern: PathBuf,
@@ -31,6 +33,7 @@ pub struct Builder {
     pub(super) drain_timeout: Duration,
     pub(super) fixed_ports: Vec<u16>,
     pub(super) plain_clients: bool,
+    pub(super) s3: Option<Access>,
     shared: Option<Shared>,
     beside: Option<Beside>,
 }
@@ -62,6 +65,7 @@ impl Builder {
             drain_timeout: DRAIN_TIMEOUT,
             fixed_ports: Vec::new(),
             plain_clients: false,
+            s3: None,
             shared: None,
             beside: None,
         }
@@ -85,6 +89,18 @@ impl Builder {
     #[must_use]
     pub fn accounts(self, count: usize) -> Self {
         self.count(Role::Accounts, count)
+    }
+
+    #[must_use]
+    pub fn media(self, count: usize) -> Self {
+        self.count(Role::Media, count)
+    }
+
+    /// The media nodes use this object store in place of one of the platform's own.
+    #[must_use]
+    pub fn s3(mut self, access: Access) -> Self {
+        self.s3 = Some(access);
+        self
     }
 
     fn count(mut self, role: Role, count: usize) -> Self {
@@ -184,9 +200,16 @@ impl Builder {
             Some(beside) => beside.api_key,
             None => self.api_key(&database_url, &secrets).await?,
         };
+        let wants_s3 = self.s3.is_none() && self.counts.get(&Role::Media).is_some_and(|count| *count > 0);
+        let s3 = if wants_s3 {
+            Some(S3::start(&self.tern, &self.dir).await?)
+        } else {
+            None
+        };
         let mut platform = Platform {
             nodes: BTreeMap::new(),
             servers,
+            s3,
             secrets,
             api_key,
             database_url,

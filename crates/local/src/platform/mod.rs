@@ -26,10 +26,12 @@ use nix::sys::signal::Signal;
 use tern_types::Slot;
 
 pub use builder::Builder;
+pub use metrics::sum as metric_sum;
 pub use node::{NodeProcess, Role};
 
+use crate::s3::Access;
 use crate::secrets::Secrets;
-use crate::{Etcd, Postgres, Shared, postgres, until};
+use crate::{Etcd, Postgres, S3, Shared, postgres, until};
 
 /// From the start of a process until it is ready, on a busy machine.
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -47,6 +49,7 @@ pub struct Platform {
     nodes: BTreeMap<String, NodeProcess>,
     builder: Builder,
     servers: Servers,
+    s3: Option<S3>,
     secrets: Secrets,
     api_key: String,
     database_url: String,
@@ -117,6 +120,22 @@ impl Platform {
             Servers::Private { postgres, etcd } => Some((postgres, etcd)),
             Servers::Shared { .. } => None,
         }
+    }
+
+    /// Where its files are.
+    pub fn dir(&self) -> &Path {
+        &self.builder.dir
+    }
+
+    /// The platform's own object store, where it has one.
+    pub fn s3(&self) -> Option<&S3> {
+        self.s3.as_ref()
+    }
+
+    /// Where the media nodes find theirs.
+    fn s3_access(&self) -> Option<&Access> {
+        let own = self.s3.as_ref().map(S3::access);
+        self.builder.s3.as_ref().or(own)
     }
 
     /// A TERN_… setting that every node was given.
@@ -198,6 +217,7 @@ impl Platform {
             secrets: &self.secrets,
             database_url: &self.database_url,
             etcd: self.servers.etcd(),
+            s3: self.s3_access(),
         }
     }
 
@@ -214,7 +234,7 @@ impl Platform {
             let (metric, roles): (_, &[Role]) = match node.role {
                 Role::Gateway => ("tern_gateway_link_up", &[Role::Chat, Role::Presence]),
                 Role::Chat => ("tern_chat_link_up", &[Role::Presence]),
-                Role::Presence | Role::Accounts => continue,
+                Role::Presence | Role::Accounts | Role::Media => continue,
             };
             let what = format!("{} is linked", node.name);
             until::holds(&what, MAP_WITHIN, || async {
@@ -333,6 +353,9 @@ impl Platform {
     }
 
     async fn stop_servers(self) -> anyhow::Result<()> {
+        if let Some(s3) = &self.s3 {
+            s3.stop().await?;
+        }
         match &self.servers {
             Servers::Shared {
                 owns_database: true, ..

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use tokio::process::Command;
 
 use super::{Builder, READY_WITHIN};
+use crate::s3::Access;
 use crate::secrets::Secrets;
 use crate::{Process, http, ports, until};
 
@@ -18,6 +19,7 @@ pub enum Role {
     Chat,
     Presence,
     Accounts,
+    Media,
 }
 
 impl Role {
@@ -28,6 +30,7 @@ impl Role {
             Self::Chat => "chat",
             Self::Presence => "presence",
             Self::Accounts => "accounts",
+            Self::Media => "media",
         }
     }
 
@@ -67,6 +70,7 @@ pub(super) struct Launcher<'a> {
     pub secrets: &'a Secrets,
     pub database_url: &'a str,
     pub etcd: &'a str,
+    pub s3: Option<&'a Access>,
 }
 
 struct Addresses {
@@ -152,7 +156,11 @@ impl Launcher<'_> {
             )
             .env("TERN_TOKEN_KEY_FILE", &self.secrets.token_key)
             .env("TERN_TOKEN_VERIFY_FILES", &self.secrets.token_key)
-            .env("TERN_CHAT_MASTER_KEY_FILE", &self.secrets.master_key);
+            .env("TERN_CHAT_MASTER_KEY_FILE", &self.secrets.master_key)
+            .env("TERN_MEDIA_TICKET_KEY_FILE", &self.secrets.ticket_key);
+        if let (Role::Media, Some(s3)) = (role, self.s3) {
+            command.envs(s3.settings());
+        }
         if let Some(clients) = addresses.clients {
             command.env("TERN_GATEWAY_LISTEN", clients.to_string());
             if !self.builder.plain_clients {

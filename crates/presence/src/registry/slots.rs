@@ -27,6 +27,19 @@ impl SlotSet {
         self.0[slot.index() / 64] |= 1 << (slot.index() % 64);
     }
 
+    /// Those that are not in `other`.
+    pub fn without(&self, other: &Self) -> Self {
+        Self(Box::new(std::array::from_fn(|word| {
+            self.0[word] & !other.0[word]
+        })))
+    }
+
+    pub fn extend(&mut self, other: &Self) {
+        for (word, more) in self.0.iter_mut().zip(other.0.iter()) {
+            *word |= more;
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }

@@ -42,7 +42,9 @@ impl Fixture {
     }
 
     fn apply(&mut self, event: Event) -> Vec<Effect> {
-        self.registry.apply(event, self.now)
+        let mut effects = self.registry.apply(event, self.now);
+        effects.retain(|effect| !matches!(effect, Effect::Signs(_)));
+        effects
     }
 
     fn map(&mut self, owned: SlotSet, gateways: &[&str]) -> Vec<Effect> {
@@ -63,6 +65,7 @@ impl Fixture {
             device: device(1),
             session: SessionId(session),
             since: Timestamp(NOW.0 + since_ms),
+            sign: Sign::default(),
         };
         self.apply(Event::Announced {
             gateway: gateway(name, 1),
@@ -164,6 +167,7 @@ fn two_devices_do_not_replace_each_other() {
         device: device(2),
         session: SessionId(20),
         since: Timestamp(NOW.0 + 5_000),
+        sign: Sign::default(),
     };
     let event = Event::Announced {
         gateway: gateway("g2", 1),
@@ -348,6 +352,7 @@ proptest! {
                 Step::Announce { gateway: g, user: u, device: d, session, since } => {
                     let announcement = Announcement {
                         user: user(u), device: device(d), session: SessionId(session), since: Timestamp(since),
+                        sign: Sign::default(),
                     };
                     let event = Event::Announced { gateway: gateway(names[g], 1), link: LinkId(links[g]), announcement };
                     let known = model.contains(&(g, u, session));

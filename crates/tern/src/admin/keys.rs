@@ -38,7 +38,7 @@ pub struct CreateArgs {
     #[arg(long, value_parser = name)]
     pub name: String,
     /// What it may do, comma separated: users:read, users:write, devices:link, chats:read, chats:write,
-    /// messages:send, admin (everything)
+    /// messages:send, presence:read, admin (everything)
     #[arg(long, required = true, value_delimiter = ',')]
     pub scopes: Vec<Scope>,
     #[command(flatten)]

@@ -53,11 +53,45 @@ impl Snapshot {
     }
 }
 
+/// Most resident memory of this process since [`forget_peak`], in KiB.
+pub fn peak_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches("kB").trim().parse().ok()
+}
+
+/// What was before does not count.
+pub fn forget_peak() {
+    // Elsewhere than on Linux the peak is that of the whole run.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// Resident memory in KiB; `None`: the process is gone.
 pub fn resident_kib(pid: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse().ok()
+}
+
+/// All threads of the processes as they are now; what they start later inherits from them.
+pub fn threads(watched: &[Watched]) -> Vec<i32> {
+    let all = processes();
+    let pids = watched.iter().flat_map(|process| match process.family {
+        true => family(&all, process.pid),
+        false => vec![process.pid],
+    });
+    let tasks = pids.flat_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten());
+    tasks
+        .filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+fn family(all: &BTreeMap<i32, Process>, pid: i32) -> Vec<i32> {
+    let children = all
+        .iter()
+        .filter(|(child, process)| process.parent == pid && **child != pid);
+    let descendants = children.flat_map(|(child, _)| family(all, *child));
+    std::iter::once(pid).chain(descendants).collect()
 }
 
 /// Every `tern serve` and every Postgres server of this machine: for a platform that somebody else started.
@@ -130,11 +164,12 @@ fn parse(stat: &str) -> Option<Process> {
 }
 
 fn ticks_below(all: &BTreeMap<i32, Process>, pid: i32) -> u64 {
-    let own = all.get(&pid).map_or(0, |process| process.ticks);
-    let children = all
+    let family = family(all, pid);
+    family
         .iter()
-        .filter(|(child, process)| process.parent == pid && **child != pid);
-    own + children.map(|(child, _)| ticks_below(all, *child)).sum::<u64>()
+        .filter_map(|pid| all.get(pid))
+        .map(|process| process.ticks)
+        .sum()
 }
 
 #[cfg(test)]

@@ -23,7 +23,8 @@ const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// Pairs online: messages a second, latencies, cost
 ///
-/// A message counts when the recipient got it and the sender has its result and the delivered receipt.
+/// A message counts when the recipient got it and the sender has its result and the delivered receipt. All pairs' first
+/// messages, which make the chats, come at once before the load and are counted for themselves.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Pairs of people
@@ -78,7 +79,14 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         waiting.push(sender);
     }
     // Nobody writes before everybody is there.
-    for sender in waiting {
+    let mark = target.mark().await?;
+    let mut making: JoinSet<_> = waiting.into_iter().map(Sender::first).collect();
+    let mut ready = Vec::new();
+    while let Some(sender) = making.join_next().await {
+        ready.push(sender??);
+    }
+    let made = target.since(&mark).await?;
+    for sender in ready {
         senders.spawn(sender.run(pace));
     }
     let spent = target.measure(common, &meter).await?;
@@ -112,6 +120,15 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     );
     report.latency(["send to receipt p50", "send to receipt p99"], &meter.to_receipt);
     report.spent(&spent, messages);
+    report.noted(
+        "new chats a second, at once",
+        f64::from(args.pairs) / made.seconds,
+        "",
+        format!(
+            "{:.3} CPU s of servers a 1,000",
+            made.servers() * 1000.0 / f64::from(args.pairs)
+        ),
+    );
     report.check(&meter, target.sweep_found().await?);
     Ok(report)
 }
@@ -162,6 +179,23 @@ struct Sender {
 }
 
 impl Sender {
+    /// The message that makes the chat, complete.
+    async fn first(mut self) -> anyhow::Result<Self> {
+        let mut heard = Vec::new();
+        let mut again = interval(REFUSED_PAUSE);
+        self.send();
+        loop {
+            self.line.flush().await?;
+            tokio::select! {
+                came = self.line.hear(&mut heard) => came?,
+                _ = again.tick() => (0..std::mem::take(&mut self.held_back)).for_each(|_| self.send()),
+            }
+            if self.take(&mut heard) > 0 {
+                return Ok(self);
+            }
+        }
+    }
+
     async fn run(mut self, pace: Pace) -> anyhow::Result<()> {
         let mut heard = Vec::new();
         let mut next = Instant::now();
@@ -216,7 +250,7 @@ impl Sender {
                     self.held_back += 1;
                 }
                 Heard::Receipt { delivered, .. } => self.delivered = self.delivered.max(delivered),
-                Heard::Entry { .. } | Heard::CaughtUp => {}
+                Heard::Entry { .. } | Heard::CaughtUp | Heard::Presence { .. } | Heard::Watched { .. } => {}
             }
         }
         while let Some(first) = self

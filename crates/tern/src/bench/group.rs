@@ -261,7 +261,11 @@ fn take(
                 }
                 meter.refused(why);
             }
-            Heard::Entry { .. } | Heard::Receipt { .. } | Heard::CaughtUp => {}
+            Heard::Entry { .. }
+            | Heard::Receipt { .. }
+            | Heard::CaughtUp
+            | Heard::Presence { .. }
+            | Heard::Watched { .. } => {}
         }
     }
 }

@@ -8,8 +8,8 @@ use tern_client::Credentials;
 use tern_client::connection::Gateways;
 use tern_proto::v1::client_item::Item;
 use tern_proto::v1::{
-    Ack, ClientFrame, ClientItem, Envelope, MarkRead, Open, SendMessage, SetActive, Typing, WatchPresence,
-    send_message,
+    Ack, ClientFrame, ClientItem, Envelope, MarkRead, Open, PresenceState, SendMessage, SetActive, Typing,
+    WatchErrorCode, WatchPresence, send_message,
 };
 use tern_types::{ChatId, RequestId, UserId};
 use tokio::sync::mpsc;
@@ -66,6 +66,17 @@ pub enum Heard {
         delivered: u64,
     },
     CaughtUp,
+    Presence {
+        /// As text.
+        user: Bytes,
+        online: bool,
+    },
+    /// The answer to a WatchPresence.
+    Watched {
+        /// Some were strangers too many.
+        limited: bool,
+        error: bool,
+    },
 }
 
 impl Line {
@@ -157,6 +168,14 @@ impl Line {
                 self.touched.push(skipped.chat_id);
             }
             Event::CaughtUp(_) => heard.push(Heard::CaughtUp),
+            Event::Presence(presence) => heard.push(Heard::Presence {
+                online: presence.state() == PresenceState::Online,
+                user: presence.user_id,
+            }),
+            Event::WatchResult(result) => heard.push(Heard::Watched {
+                limited: !result.limited_user_ids.is_empty(),
+                error: result.error() != WatchErrorCode::Unspecified,
+            }),
             Event::Closing(closing) => anyhow::bail!("the server closed a stream: {}", closing.reason),
             Event::Opened(_) | Event::Draining(_) => {}
         }

@@ -316,7 +316,7 @@ impl Device {
                     *caught_up = true;
                     meter.time(&meter.to_last, began.elapsed());
                 }
-                Heard::Receipt { .. } => {}
+                Heard::Receipt { .. } | Heard::Presence { .. } | Heard::Watched { .. } => {}
             }
         }
     }

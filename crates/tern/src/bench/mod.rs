@@ -1,9 +1,9 @@
 //! `tern bench`: drives a platform with real clients over real streams and says what it does and what that costs.
 //!
-//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`overload`]: the kinds of load
+//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`presence`], [`overload`], [`media`]: the kinds of load
 //! - [`target`]: the platform, started for this or running already
 //! - [`people`]: users and devices; [`line`]: one device's stream; [`slim`]: just so much of the wire as is needed
-//! - [`meter`]: what is counted and timed; [`cost`]: processors and WAL; [`report`]: the table, or JSON
+//! - [`meter`]: what is counted and timed; [`cost`]: processor time and WAL; [`processors`]: who has which; [`report`]: the table, or JSON
 //! - [`prefill`]: a store that is several times larger than its memory
 
 mod cost;
@@ -11,12 +11,15 @@ mod direct;
 mod group;
 mod idle;
 mod line;
+mod media;
 mod meter;
 mod mixed;
 mod offline;
 mod overload;
 mod people;
 mod prefill;
+mod presence;
+mod processors;
 mod report;
 mod slim;
 mod target;
@@ -100,6 +103,8 @@ enum Load {
     Idle(idle::Args),
     Mixed(mixed::Args),
     Overload(overload::Args),
+    Presence(presence::Args),
+    Media(media::Args),
 }
 
 /// Runs one load to its end, or until Ctrl-C.
@@ -116,7 +121,8 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
 
 async fn measured(args: BenchArgs) -> anyhow::Result<()> {
     let common = args.common;
-    let mut target = target::Target::reach(&common).await?;
+    let media = matches!(args.load, Load::Media(_));
+    let mut target = target::Target::reach(&common, media).await?;
     let outcome = runs(&mut target, &common, args.load).await;
     target.leave().await?;
     outcome
@@ -147,6 +153,8 @@ async fn run_once(target: &target::Target, common: &Common, load: Load) -> anyho
         Load::Idle(args) => idle::run(target, common, args).await,
         Load::Mixed(args) => mixed::run(target, common, args).await,
         Load::Overload(args) => overload::run(target, common, args).await,
+        Load::Presence(args) => presence::run(target, common, args).await,
+        Load::Media(args) => media::run(target, common, args).await,
     }
 }
 

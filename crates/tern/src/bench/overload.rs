@@ -2,7 +2,8 @@
 //!
 //! A load of everything at once: messages with read marks, typing, people who come and go before others' eyes. First the
 //! highest rate is looked for at which messages arrive in time on a platform that gives nothing up; then twice that is
-//! offered to it, and to one that gives way.
+//! offered to it, and to one that gives way. The platform has processors of its own, and so has the load generator, which
+//! offers twice that also when the platform has nothing left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +16,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::Common;
 use super::line::{Heard, Line};
 use super::meter::{Clock, Latency};
-use super::people::{Person, make};
+use super::people::{Person, make, share_presence};
 use super::report::Report;
 use super::target::Target;
+use super::{Common, processors};
 
 /// A rate is sustained when messages arrive within this (p99), none is refused, and next to none is late.
 const IN_TIME_MS: f64 = 100.0;
@@ -36,7 +37,8 @@ const IDLE: Duration = Duration::from_millis(200);
 
 /// Twice the sustainable load, with and without giving way: latency of messages
 ///
-/// Starts two platforms, one with --shedding off.
+/// Starts two platforms, one with --shedding off, and confines them to half of the processors; the load generator has the
+/// other half.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// People; each writes to one other
@@ -57,7 +59,13 @@ pub struct Args {
 }
 
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
-    let rigid = Target::start(common, &[("TERN_SHEDDING", "off")]).await?;
+    anyhow::ensure!(
+        target.is_own(),
+        "overload is for a platform that was started for it"
+    );
+    let rigid = Target::start(common, false, &[("TERN_SHEDDING", "off")]).await?;
+    let servers = target.watched.iter().chain(&rigid.watched);
+    let parted = processors::part(&servers.cloned().collect::<Vec<_>>())?;
     let crowd = Crowd::gather(&rigid, common, &args).await?;
     let sustained = match args.rate {
         Some(rate) => rate,
@@ -72,11 +80,12 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     // Until the platform has found its level.
     let warm_up = common.warm_up.max(Duration::from_secs(5));
     let with = crowd.offer(twice, warm_up, common.measure).await?;
-    let shed = target.shed().await?;
+    let (level, shed) = (target.level().await?, target.shed().await?);
     crowd.leave().await?;
 
     let title = format!(
-        "overload: {} people who watch {} each; a message with {} changes of presence and {} frames of typing, {}, {:.0} s",
+        "overload: {} people who watch {} each; a message with {} changes of presence and {} frames of typing, {}, {:.0} s; \
+         {parted}",
         args.people,
         args.watched,
         args.changes,
@@ -92,6 +101,12 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         report.latency([names[1], names[2]], &outcome.to_delivered);
         report.row(names[3], outcome.refused.load(Ordering::Relaxed) as f64, "");
     }
+    report.noted(
+        "level with it",
+        f64::from(level.to_wire()),
+        "",
+        level.name().to_owned(),
+    );
     report.noted("shed with it", shed.total(), "", shed.to_string());
     if let Some((with, without)) = with.to_delivered.ms(0.99).zip(without.to_delivered.ms(0.99)) {
         report.noted("p99 with / without", with / without, "", "bar: 0.2".to_owned());
@@ -186,6 +201,7 @@ impl Crowd {
         // In pairs, each writing to the other.
         let count = args.people as usize / 2 * 2;
         let people = make(&target.back_end, count, 1).await?;
+        share_presence(&target.back_end, &people).await?;
         let events = 1.0 + args.changes + args.typing;
         let load = Arc::new(Load {
             clock: Clock::start(),
@@ -351,7 +367,7 @@ impl Member {
                         step.refused.fetch_add(1, Ordering::Relaxed);
                     }
                 }
-                Heard::Receipt { .. } | Heard::CaughtUp => {}
+                Heard::Receipt { .. } | Heard::CaughtUp | Heard::Presence { .. } | Heard::Watched { .. } => {}
             }
         }
     }

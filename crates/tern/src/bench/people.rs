@@ -2,6 +2,7 @@
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use tern_client::{BackEnd, Credentials};
+use tern_proto::v1;
 use tern_types::{RequestId, UserId};
 
 /// Calls at a time.
@@ -44,6 +45,26 @@ pub async fn make(back_end: &BackEnd, count: usize, devices: usize) -> anyhow::R
     });
     futures::stream::iter(people)
         .buffered(AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// Lets everyone see when these people are online: strangers watch them.
+pub async fn share_presence(back_end: &BackEnd, people: &[Person]) -> anyhow::Result<()> {
+    let shared = people.iter().map(|person| async move {
+        let privacy = v1::PrivacySettings {
+            presence_audience: v1::Audience::Everyone.into(),
+            read_receipts_off: false,
+        };
+        let request = v1::SetPrivacyRequest {
+            user_id: person.user.to_string(),
+            privacy: Some(privacy),
+        };
+        back_end.api().set_privacy(request).await?;
+        anyhow::Ok(())
+    });
+    futures::stream::iter(shared)
+        .buffer_unordered(AT_ONCE)
         .try_collect()
         .await
 }

@@ -76,7 +76,7 @@ impl Report {
         }
         let each = |seconds: f64| seconds / thousands;
         let servers = spent.cpu.iter().filter(|(name, _)| *name != GENERATOR);
-        let total: f64 = servers.clone().map(|(_, seconds)| *seconds).sum();
+        let total = spent.servers();
         let mut parts: Vec<(&String, f64)> = servers.map(|(name, seconds)| (name, each(*seconds))).collect();
         parts.sort_by(|one, other| other.1.total_cmp(&one.1));
         let parts: Vec<String> = parts

@@ -11,7 +11,7 @@ pub struct ServerFrame {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ServerEvent {
-    #[prost(oneof = "Event", tags = "1, 2, 3, 4, 5, 6, 10, 11")]
+    #[prost(oneof = "Event", tags = "1, 2, 3, 4, 5, 6, 10, 11, 20, 21")]
     pub event: Option<Event>,
 }
 
@@ -34,6 +34,10 @@ pub enum Event {
     Draining(v1::Draining),
     #[prost(message, tag = "11")]
     Closing(v1::Closing),
+    #[prost(message, tag = "20")]
+    Presence(Presence),
+    #[prost(message, tag = "21")]
+    WatchResult(v1::WatchResult),
 }
 
 /// [`v1::Entry`].
@@ -82,6 +86,15 @@ pub struct Skipped {
     pub chat_id: Bytes,
     #[prost(uint64, tag = "2")]
     pub to_seq: u64,
+}
+
+/// [`v1::Presence`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Presence {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub user_id: Bytes,
+    #[prost(enumeration = "v1::PresenceState", tag = "2")]
+    pub state: i32,
 }
 
 #[cfg(test)]

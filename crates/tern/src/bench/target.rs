@@ -38,6 +38,8 @@ pub const GENERATOR: &str = "load generator";
 /// See the module.
 pub struct Target {
     pub gateways: Gateways,
+    pub urls: Vec<String>,
+    pub tls_roots: Tls,
     pub back_end: BackEnd,
     pub database_url: Option<String>,
     pub watched: Vec<Watched>,
@@ -87,11 +89,20 @@ pub struct Spent {
     pub wal_bytes: Option<i64>,
 }
 
+impl Spent {
+    /// Processor seconds of all servers.
+    pub fn servers(&self) -> f64 {
+        let servers = self.cpu.iter().filter(|(name, _)| *name != GENERATOR);
+        servers.map(|(_, seconds)| seconds).sum()
+    }
+}
+
 impl Target {
     /// Reaches the running platform, or starts one.
-    pub async fn reach(common: &Common) -> anyhow::Result<Self> {
+    /// `media`: a started one has a media node and an object store too.
+    pub async fn reach(common: &Common, media: bool) -> anyhow::Result<Self> {
         if common.gateways.is_empty() {
-            return Box::pin(Self::start(common, &[])).await;
+            return Box::pin(Self::start(common, media, &[])).await;
         }
         let tls = match &common.ca_file {
             Some(file) => Tls::Roots(read(file)?),
@@ -103,6 +114,8 @@ impl Target {
         Ok(Self {
             gateways: Gateways::new(&common.gateways, &tls)?,
             back_end: BackEnd::new(&common.gateways, &tls, read(key)?.trim())?,
+            urls: common.gateways.clone(),
+            tls_roots: tls,
             database_url: common.database_url.clone(),
             watched,
             tls: common
@@ -113,8 +126,8 @@ impl Target {
         })
     }
 
-    /// Starts one, with these settings besides.
-    pub async fn start(common: &Common, env: &[(&str, &str)]) -> anyhow::Result<Self> {
+    /// Starts one, with these settings besides; `media` as in [`Self::reach`].
+    pub async fn start(common: &Common, media: bool, env: &[(&str, &str)]) -> anyhow::Result<Self> {
         let temporary = match &common.dir {
             Some(_) => None,
             None => Some(tempfile::Builder::new().prefix("tern-bench-").tempdir()?),
@@ -127,6 +140,8 @@ impl Target {
         let mut builder = Platform::builder(&std::env::current_exe()?, &dir)
             .gateways(common.start_gateways)
             .chats(common.start_chats)
+            .media(media.into())
+            .env("TERN_MEDIA_DAILY_UPLOADS", "1000000000")
             .env("TERN_CHAT_SHARDS", &common.shards.to_string())
             .env("TERN_GATEWAY_SENDS_PER_SECOND", SENDS_PER_SECOND)
             .env("TERN_GATEWAY_SEND_BURST", SENDS_PER_SECOND)
@@ -143,6 +158,8 @@ impl Target {
         Ok(Self {
             gateways: Gateways::new(&urls, &tls)?,
             back_end: BackEnd::new(&urls, &tls, platform.api_key())?,
+            urls,
+            tls_roots: tls,
             database_url: Some(platform.database_url().to_owned()),
             watched,
             tls: !common.plain,
@@ -203,6 +220,11 @@ impl Target {
         spent
     }
 
+    /// It was started here.
+    pub fn is_own(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// What devices speak, for titles.
     pub fn transport(&self) -> &'static str {
         if self.tls { "TLS" } else { "plain text" }
@@ -227,13 +249,13 @@ impl Target {
 
     /// Resident memory of the gateways together, in KiB.
     pub fn gateway_kib(&self) -> u64 {
-        let gateways = self
-            .watched
-            .iter()
-            .filter(|process| process.name == Role::Gateway.as_str());
-        gateways
-            .filter_map(|process| cost::resident_kib(process.pid))
-            .sum()
+        self.resident_kib(Role::Gateway.as_str())
+    }
+
+    /// Resident memory of all processes of this name together, in KiB.
+    pub fn resident_kib(&self, name: &str) -> u64 {
+        let named = self.watched.iter().filter(|process| process.name == name);
+        named.filter_map(|process| cost::resident_kib(process.pid)).sum()
     }
 
     /// Rows that the gateways' sweeps found: defects. `None` where it cannot be asked.
@@ -243,6 +265,19 @@ impl Target {
             .platform
             .metric_of(Role::Gateway, "tern_gateway_sweep_found_total", &[]);
         Ok(Some(found.await? as u64))
+    }
+
+    /// The highest level that the nodes are at.
+    pub async fn level(&self) -> anyhow::Result<Level> {
+        let Some(own) = &self.own else {
+            return Ok(Level::Nothing);
+        };
+        let labels = [("of", "effect")];
+        let level = own
+            .platform
+            .metric_of(Role::Gateway, "tern_node_shed_level", &labels)
+            .await?;
+        Ok(Level::from_wire(level as u32))
     }
 
     /// What the nodes have given up under load so far.
@@ -309,6 +344,13 @@ fn processes(platform: &mut Platform) -> Vec<Watched> {
                 family: true,
             }),
         );
+    }
+    if let Some(s3) = platform.s3() {
+        watched.push(Watched {
+            name: "s3".to_owned(),
+            pid: s3.process().pid(),
+            family: false,
+        });
     }
     watched.push(myself());
     watched

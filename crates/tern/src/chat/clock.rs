@@ -1,5 +1,7 @@
 //! Times as a person reads them.
 
+use std::time::Duration;
+
 use jiff::Timestamp as Instant;
 use jiff::tz::TimeZone;
 use tern_types::Timestamp;
@@ -12,6 +14,20 @@ pub fn time(at: Timestamp) -> String {
 /// `Monday, 3 March 2025`.
 pub fn day(at: Timestamp) -> String {
     format(at, "%A, %-d %B %Y")
+}
+
+/// `today 14:05`, `yesterday 9:30`, `3 March`, `3 March 2025`.
+pub fn ago(at: Timestamp, now: Timestamp) -> String {
+    let date = |at| format(at, "%F");
+    if date(at) == date(now) {
+        format(at, "today %H:%M")
+    } else if date(at) == date(now - Duration::from_secs(24 * 3600)) {
+        format(at, "yesterday %H:%M")
+    } else if format(at, "%Y") == format(now, "%Y") {
+        format(at, "%-d %B")
+    } else {
+        format(at, "%-d %B %Y")
+    }
 }
 
 fn format(at: Timestamp, pattern: &str) -> String {

@@ -1,5 +1,7 @@
 //! What a typed line means.
 
+use tern_client::Audience;
+
 /// A typed line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -15,13 +17,44 @@ pub enum Command {
     Remove(String),
     Leave,
     Title(String),
+    /// Sends this file.
+    Send(String),
+    /// Saves the files of the message with this number.
+    Save {
+        message: u64,
+        to: Option<String>,
+    },
+    /// Sends the files of the message with this number on.
+    Forward {
+        message: u64,
+        to: String,
+    },
     Who,
+    /// Whom an own message reached: the last one is 1, the one before it 2.
+    Info(usize),
     Chats,
+    Block(String),
+    Unblock(String),
+    Blocked,
+    /// Become contacts; nobody: who they are is asked.
+    Contacts(Vec<String>),
+    Forget(String),
+    /// Empty: asks.
+    Privacy(Vec<Setting>),
     Help,
     Quit,
     Nothing,
     /// Not understood: what to say about it.
     Wrong(String),
+}
+
+/// One of the person's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// Who sees them online and last seen.
+    SeenBy(Audience),
+    /// Whether others are told how far they have read.
+    ReadReceipts(bool),
 }
 
 /// What can be typed.
@@ -35,8 +68,30 @@ pub const HELP: &[(&str, &str)] = &[
     ("/remove dave", "remove from this group"),
     ("/title new title", "rename this group"),
     ("/leave", "leave this group"),
+    ("/send holiday.jpg", "send a file"),
+    ("/save 12", "save the file of message 12 here (or: /save 12 path)"),
+    (
+        "/forward 12 carol",
+        "send the file of message 12 on to another chat",
+    ),
     ("/who", "who is in this chat"),
+    (
+        "/info",
+        "who read your last message here (/info 2: the one before it)",
+    ),
     ("/chats", "all chats"),
+    ("/block bob", "no messages between you and bob any more"),
+    ("/unblock bob", "the opposite"),
+    ("/blocked", "whom you have blocked"),
+    (
+        "/contacts bob carol",
+        "let them see you (without names: who they are)",
+    ),
+    ("/forget bob", "bob is no contact any more"),
+    (
+        "/privacy nobody receipts off",
+        "who sees you online: everyone, contacts or nobody; whether others are told what you read (alone: as it is)",
+    ),
     ("/quit", "leave this program"),
     ("//text", "a message that begins with a /"),
 ];
@@ -76,8 +131,34 @@ impl Command {
             "add" if !words.is_empty() => Self::Add(words),
             "remove" => one(Self::Remove),
             "title" => one(Self::Title),
+            "send" => one(Self::Send),
+            "save" => match numbered(rest) {
+                Some((message, to)) => Self::Save {
+                    message,
+                    to: (!to.is_empty()).then(|| unquote(to)),
+                },
+                None => Self::wrong("save"),
+            },
+            "forward" => match numbered(rest) {
+                Some((message, to)) if !to.is_empty() => Self::Forward {
+                    message,
+                    to: unquote(to),
+                },
+                _ => Self::wrong("forward"),
+            },
             "leave" => Self::Leave,
+            "block" => one(Self::Block),
+            "unblock" => one(Self::Unblock),
+            "blocked" => Self::Blocked,
+            "contacts" => Self::Contacts(words),
+            "forget" => one(Self::Forget),
+            "privacy" => settings(&words).map_or_else(|| Self::wrong(word), Self::Privacy),
             "who" => Self::Who,
+            "info" if rest.is_empty() => Self::Info(1),
+            "info" => match rest.parse() {
+                Ok(nth) if nth > 0 => Self::Info(nth),
+                _ => Self::wrong(word),
+            },
             "chats" => Self::Chats,
             "help" | "h" | "?" => Self::Help,
             "quit" | "q" | "exit" => Self::Quit,
@@ -94,6 +175,31 @@ impl Command {
             None => Self::Wrong(format!("there is no /{word}; /help says what there is")),
         }
     }
+}
+
+fn settings(words: &[String]) -> Option<Vec<Setting>> {
+    let mut words = words.iter().map(String::as_str);
+    let mut settings = Vec::new();
+    while let Some(word) = words.next() {
+        settings.push(match word {
+            "everyone" => Setting::SeenBy(Audience::Everyone),
+            "contacts" => Setting::SeenBy(Audience::Contacts),
+            "nobody" => Setting::SeenBy(Audience::Nobody),
+            "receipts" => match words.next() {
+                Some("on") => Setting::ReadReceipts(true),
+                Some("off") => Setting::ReadReceipts(false),
+                _ => return None,
+            },
+            _ => return None,
+        });
+    }
+    Some(settings)
+}
+
+/// A message's number, and the rest.
+fn numbered(text: &str) -> Option<(u64, &str)> {
+    let (number, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    Some((number.parse().ok()?, rest.trim()))
 }
 
 /// Words, those in quotes as one; commas between names may be there or not.
@@ -140,6 +246,50 @@ mod tests {
             ),
             ("/add dave erin", Command::Add(vec!["dave".into(), "erin".into()])),
             ("/title Tea and cake", Command::Title("Tea and cake".into())),
+            ("/block bob", Command::Block("bob".into())),
+            ("/unblock bob", Command::Unblock("bob".into())),
+            ("/blocked", Command::Blocked),
+            ("/contacts", Command::Contacts(vec![])),
+            (
+                "/contacts bob, carol",
+                Command::Contacts(vec!["bob".into(), "carol".into()]),
+            ),
+            ("/forget bob", Command::Forget("bob".into())),
+            ("/privacy", Command::Privacy(vec![])),
+            (
+                "/privacy receipts off everyone",
+                Command::Privacy(vec![
+                    Setting::ReadReceipts(false),
+                    Setting::SeenBy(Audience::Everyone),
+                ]),
+            ),
+            ("/info", Command::Info(1)),
+            ("/info 3", Command::Info(3)),
+            (
+                "/send ~/My pictures/a.jpg",
+                Command::Send("~/My pictures/a.jpg".into()),
+            ),
+            (
+                "/save 12",
+                Command::Save {
+                    message: 12,
+                    to: None,
+                },
+            ),
+            (
+                "/save 12 \"a b.jpg\"",
+                Command::Save {
+                    message: 12,
+                    to: Some("a b.jpg".into()),
+                },
+            ),
+            (
+                "/forward 3 lunch club",
+                Command::Forward {
+                    message: 3,
+                    to: "lunch club".into(),
+                },
+            ),
             ("/q", Command::Quit),
         ];
         for (line, command) in cases {
@@ -149,7 +299,23 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_an_example() {
-        for line in ["/group", "/group lunch", "/chat", "/add", "/nonsense", "/"] {
+        for line in [
+            "/group",
+            "/group lunch",
+            "/chat",
+            "/add",
+            "/block",
+            "/privacy friends",
+            "/privacy receipts",
+            "/info 0",
+            "/info x",
+            "/nonsense",
+            "/",
+            "/send",
+            "/save",
+            "/save x",
+            "/forward 1",
+        ] {
             assert!(matches!(Command::parse(line), Command::Wrong(_)), "{line:?}");
         }
         let Command::Wrong(text) = Command::parse("/group lunch") else {

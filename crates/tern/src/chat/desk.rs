@@ -1,17 +1,28 @@
 //! Between keyboard and client: carries out what was typed, keeps the view up to date. Whatever waits for the server
 //! runs beside it, so that typing never does.
+//!
+//! - [`privacy`]: blocks, contacts, settings; the rest here
 
+mod privacy;
+
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use anyhow::Context as _;
 use tern_client::{
-    BackEnd, Chat, Client, Entry, Event, EventStream, Mark, Outgoing, QueuedMessage, SendState,
+    BackEnd, Chat, Client, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, QueuedMessage,
+    SendState, To,
 };
 use tern_proto::v1::{self, ChatKind};
 use tern_types::{ChatId, RequestId, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 
+mod seen;
+
 use super::command::{Command, HELP};
+use super::files::Transfer;
 use super::setup::Device;
 use super::view::View;
 
@@ -37,8 +48,16 @@ pub enum Update {
         members: Vec<UserId>,
     },
     Names(HashMap<UserId, String>),
+    /// Whom an own message reached.
+    Reached {
+        chat: ChatId,
+        seq: Seq,
+        receipts: MessageReceipts,
+    },
     /// To show this chat now.
     Open(ChatId),
+    /// A file is further on its way, or is not any more.
+    Transfer(u64, Option<Transfer>),
     /// Something to tell the person.
     Notice(String),
 }
@@ -59,6 +78,11 @@ pub struct Desk {
     updates: mpsc::Sender<Update>,
     update_queue: mpsc::Receiver<Update>,
     names_asked: bool,
+    /// Whose presence the server was asked for.
+    watched: Vec<UserId>,
+    /// Files on their way.
+    pub(super) running: Arc<AtomicU64>,
+    transfers: Cell<u64>,
 }
 
 impl Desk {
@@ -79,6 +103,9 @@ impl Desk {
             updates,
             update_queue,
             names_asked: false,
+            watched: Vec::new(),
+            running: Arc::default(),
+            transfers: Cell::new(0),
         };
         desk.ask_names();
         Ok((desk, events))
@@ -114,10 +141,15 @@ impl Desk {
                 self.names_asked = false;
                 self.view.set_names(names.clone());
             }
+            Update::Reached { chat, seq, receipts } => {
+                self.notice(self.view.reached(*chat, *seq, receipts));
+            }
             Update::Open(chat) => self.open(*chat),
+            Update::Transfer(id, transfer) => self.view.set_transfer(*id, transfer.clone()),
             Update::Notice(_) => {}
         }
         self.ask_names();
+        self.watch();
     }
 
     /// `watching`: somebody sees the newest line of the open chat.
@@ -135,6 +167,7 @@ impl Desk {
             _ => {}
         }
         self.ask_names();
+        self.watch();
     }
 
     /// Shows a chat: its history, who got how far, who is in it.
@@ -220,6 +253,15 @@ impl Desk {
         }
     }
 
+    /// Asks for the presence of whoever is on the screen now.
+    fn watch(&mut self) {
+        let watched = self.view.on_screen();
+        if watched != self.watched {
+            self.watched.clone_from(&watched);
+            self.spawn(move |client, _| async move { Ok(client.watch_presence(watched).await?) });
+        }
+    }
+
     fn ask_names(&mut self) {
         if self.names_asked || self.view.nameless.is_empty() {
             return;
@@ -259,7 +301,17 @@ impl Desk {
                 };
                 client.api().update_chat(request).await.map(drop)
             }),
+            Command::Block(name) => self.block(name),
+            Command::Unblock(name) => self.unblock(name),
+            Command::Blocked => self.blocked(),
+            Command::Contacts(people) => self.contacts(people),
+            Command::Forget(name) => self.forget(name),
+            Command::Privacy(settings) => self.privacy(settings),
+            Command::Send(path) => self.send_file(path),
+            Command::Save { message, to } => self.save_files(message, to),
+            Command::Forward { message, to } => self.forward_files(message, &to),
             Command::Who => self.who(),
+            Command::Info(nth) => self.info(nth),
             Command::Chats => self.list(),
             Command::Help => return Outcome::Help,
             Command::Quit => return Outcome::Quit,
@@ -274,11 +326,7 @@ impl Desk {
         let Some(chat) = self.view.open else {
             return self.notice("no chat is open: /chat bob opens one".to_owned());
         };
-        let peer = self.view.room(chat).chat.as_ref().and_then(|chat| chat.peer);
-        let message = match peer {
-            Some(peer) => Outgoing::new(peer, text),
-            None => Outgoing::new(chat, text),
-        };
+        let message = Outgoing::new(self.address(chat), text);
         let queued = QueuedMessage {
             message: message.clone(),
             chat,
@@ -289,6 +337,21 @@ impl Desk {
         if let Err(error) = self.client.send_message(message).await {
             self.notice(error.to_string());
         }
+    }
+
+    /// A direct chat may not be there before the first message: it is named by the other person.
+    pub(super) fn address(&self, chat: ChatId) -> To {
+        let room = self.view.rooms.get(&chat).and_then(|room| room.chat.as_ref());
+        let peer = room.and_then(|chat| chat.peer);
+        peer.map_or(To::Chat(chat), To::Peer)
+    }
+
+    pub(super) fn updates(&self) -> mpsc::Sender<Update> {
+        self.updates.clone()
+    }
+
+    pub(super) fn next_transfer(&self) -> u64 {
+        self.transfers.replace(self.transfers.get() + 1)
     }
 
     /// Opens the chat with this title, number or person.
@@ -449,7 +512,7 @@ impl Desk {
     }
 
     /// Runs beside; what fails is told.
-    fn spawn<F, Fut>(&self, work: F)
+    pub(super) fn spawn<F, Fut>(&self, work: F)
     where
         F: FnOnce(Client, mpsc::Sender<Update>) -> Fut,
         Fut: Future<Output = anyhow::Result<()>> + Send + 'static,

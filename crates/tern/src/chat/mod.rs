@@ -6,6 +6,7 @@
 //!                    └─── view ◀─┘ (events, answers)
 //! ```
 //!
+//! - [`files`]: sent and saved beside the conversation
 //! - [`setup`]: which server, which user, which device
 //! - [`command`]: what a line that somebody types means
 //! - [`desk`]: carries it out, and keeps the view up to date
@@ -15,6 +16,7 @@
 mod clock;
 mod command;
 mod desk;
+mod files;
 mod plain;
 mod setup;
 mod tui;

@@ -1,11 +1,12 @@
 //! Lines in, lines out. A script that pipes its lines in may end its input at once: this leaves when everything is
 //! sent.
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::time::Duration;
 
 use tern_client::{Entry, Event, EventStream, SendState, StopReason};
-use tern_types::{ChatId, Seq};
+use tern_types::{ChatId, Seq, Timestamp};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
 
 use super::clock;
@@ -29,8 +30,10 @@ pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) ->
     }
     let mut deadline = None;
     loop {
-        let done =
-            input.is_none() && !opening && desk.client.outbox().await.is_ok_and(|outbox| sent(&outbox));
+        let done = input.is_none()
+            && !opening
+            && !desk.transfers()
+            && desk.client.outbox().await.is_ok_and(|outbox| sent(&outbox));
         if done || deadline.is_some_and(|at| tokio::time::Instant::now() >= at) {
             desk.client.stop().await;
             return Ok(StopReason::ByApp);
@@ -65,6 +68,10 @@ pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) ->
                 None => input = None,
             },
             () = tokio::time::sleep(Duration::from_millis(100)), if input.is_none() => {
+                if desk.transfers() {
+                    deadline = None;
+                    continue;
+                }
                 deadline.get_or_insert_with(|| tokio::time::Instant::now() + LAST_SENDS);
             }
         }
@@ -91,6 +98,10 @@ struct Screen {
     unnamed: Vec<Entry>,
     history: Option<ChatId>,
     history_shown: Option<ChatId>,
+    /// As it was told last.
+    presence: Option<(ChatId, String)>,
+    /// Quarters of files on their way that were told.
+    quarters: HashMap<u64, u64>,
 }
 
 impl Screen {
@@ -103,6 +114,7 @@ impl Screen {
                 ..
             } => say(&format!("! not sent: {}", refusal(*code, message))),
             Event::Connected { .. } | Event::Disconnected { .. } => self.connection(view),
+            Event::Presence { .. } => self.presence(view),
             _ => {}
         }
         self.named(view, false);
@@ -111,6 +123,13 @@ impl Screen {
     fn update(&mut self, view: &View, update: &Update) {
         match update {
             Update::Notice(text) => text.lines().for_each(|line| say(&format!("* {line}"))),
+            Update::Transfer(id, Some(transfer)) => {
+                let quarter = transfer.percent() / 25;
+                if self.quarters.insert(*id, quarter) != Some(quarter) {
+                    say(&format!("  {}", transfer.line()));
+                }
+            }
+            Update::Transfer(id, None) => drop(self.quarters.remove(id)),
             Update::Open(chat) => say(&format!("* chat with {}", view.title(*chat))),
             Update::History { chat, .. } if self.history_shown != Some(*chat) => {
                 self.history = Some(*chat);
@@ -183,6 +202,20 @@ impl Screen {
             };
             say(&format!("  {text}"));
             self.tick = Some((seq, tick));
+        }
+    }
+
+    /// What the other person of the open chat shows, when it is something else than before.
+    fn presence(&mut self, view: &View) {
+        let Some(chat) = view.open else { return };
+        let Some(presence) = view.presence(chat, Timestamp::now()) else {
+            return;
+        };
+        let presence = (chat, presence);
+        if self.presence.as_ref() != Some(&presence) {
+            say(&format!("* {} is {}", view.title(chat), presence.1)
+                .replace(" is last seen", " was last seen"));
+            self.presence = Some(presence);
         }
     }
 

@@ -1,10 +1,19 @@
 //! Chats, timelines and ticks as they are to be shown. Pure: events and answers go in, lines come out.
+//!
+//! - `presence`: who is online, and was last seen when
+//! - [`reach`]: whom own messages reached, and who writes
+
+mod presence;
+mod reach;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tern_client::{Chat, Entry, Event, FailureCode, Mark, QueuedMessage, SendState};
-use tern_proto::v1::{ChatKind, MessageKind, entry_content::Content};
+use tern_client::media::safe_name;
+use tern_client::{Chat, Entry, Event, FailureCode, Mark, Presence, QueuedMessage, SendState};
+use tern_proto::v1::{AttachedFile, AttachmentBody, ChatKind, MessageKind, entry_content::Content};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+
+use super::files::{Transfer, size};
 
 /// Entries of one chat kept for showing; older ones are loaded again when somebody scrolls up.
 const MAX_SHOWN: usize = 2000;
@@ -41,10 +50,19 @@ pub struct Room {
     queued: Vec<QueuedMessage>,
     pub marks: HashMap<UserId, Mark>,
     pub members: BTreeSet<UserId>,
+    /// Who writes at the moment.
+    pub typing: BTreeSet<UserId>,
     /// Nothing older is at the server.
     pub complete: bool,
     /// What was unread when the chat was opened begins here.
     pub new_from: Option<Seq>,
+}
+
+impl Room {
+    /// An entry that is shown.
+    pub fn entry(&self, seq: Seq) -> Option<&Entry> {
+        self.entries.get(&seq)
+    }
 }
 
 /// Everything that is to be shown.
@@ -58,6 +76,9 @@ pub struct View {
     pub nameless: BTreeSet<UserId>,
     pub open: Option<ChatId>,
     pub connection: Connection,
+    presences: HashMap<UserId, Presence>,
+    /// Files on their way.
+    transfers: BTreeMap<u64, Transfer>,
 }
 
 /// What the status line says.
@@ -84,6 +105,8 @@ impl View {
             nameless: [me].into(),
             open: None,
             connection: Connection::Connecting,
+            presences: HashMap::new(),
+            transfers: BTreeMap::new(),
         }
     }
 
@@ -95,6 +118,15 @@ impl View {
             Event::Receipt { chat, user, mark } => {
                 self.see(*user);
                 self.room(*chat).marks.insert(*user, *mark);
+            }
+            Event::Typing { chat, user, typing } => {
+                self.see(*user);
+                let room = self.room(*chat);
+                if *typing {
+                    room.typing.insert(*user);
+                } else {
+                    room.typing.remove(user);
+                }
             }
             Event::Connected { gateway, .. } => {
                 self.connection = Connection::Connected {
@@ -109,13 +141,16 @@ impl View {
             }
             Event::Disconnected { reason, retry_in } => {
                 let until = retry_in.map(|delay| now + delay);
+                // Nobody tells of anybody.
+                self.presences.clear();
                 self.connection = Connection::Waiting {
                     reason: reason.clone(),
                     until,
                 };
             }
+            Event::Presence { user, presence } => drop(self.presences.insert(*user, *presence)),
             Event::Reset => self.rooms.clear(),
-            Event::Skipped { .. } | Event::Stopped(_) => {}
+            Event::Watching { .. } | Event::Skipped { .. } | Event::Stopped(_) => {}
         }
     }
 
@@ -283,7 +318,24 @@ impl View {
             }
         }
         let queued = room.queued.iter().map(|queued| self.queued_line(queued));
-        lines.into_values().chain(queued).collect()
+        let moving = self.transfers.values().filter(|moving| moving.chat == chat);
+        let moving = moving.map(|moving| Line {
+            seq: None,
+            at: Timestamp::now(),
+            who: None,
+            text: moving.line(),
+            reactions: Vec::new(),
+            tick: None,
+        });
+        lines.into_values().chain(queued).chain(moving).collect()
+    }
+
+    /// `None`: it is not on its way any more.
+    pub fn set_transfer(&mut self, id: u64, transfer: Option<Transfer>) {
+        match transfer {
+            Some(transfer) => drop(self.transfers.insert(id, transfer)),
+            None => drop(self.transfers.remove(&id)),
+        }
     }
 
     fn line(&self, room: &Room, entry: &Entry) -> Folded {
@@ -300,7 +352,7 @@ impl View {
                 .happening(entry)
                 .map_or(Folded::Nothing, |text| Folded::Line(line(None, text)));
         };
-        let text = clean(&String::from_utf8_lossy(&message.body));
+        let text = said(&message.body, entry.attached(), Some(entry.seq));
         let envelope = message.envelope.clone().unwrap_or_default();
         let target = Seq(envelope.target_seq);
         match MessageKind::try_from(envelope.kind) {
@@ -330,7 +382,7 @@ impl View {
             seq: None,
             at: queued.created_at,
             who: Some(self.me),
-            text: clean(&String::from_utf8_lossy(&queued.message.body)),
+            text: said(&queued.message.body, queued.message.attached(), None),
             reactions: Vec::new(),
             tick: Some(tick),
         }
@@ -352,35 +404,6 @@ impl View {
         } else {
             Tick::Sent
         }
-    }
-
-    /// Who got and who read the last own message: a line below it, in groups.
-    pub fn details(&self, chat: ChatId) -> Option<(Seq, String)> {
-        let room = self.rooms.get(&chat)?;
-        let group = room
-            .chat
-            .as_ref()
-            .is_some_and(|chat| chat.kind == ChatKind::Group);
-        let own = |entry: &&Entry| entry.sender == Some(self.me) && entry.message().is_some();
-        let seq = room.entries.values().rev().find(own).filter(|_| group)?.seq;
-        let mut read = Vec::new();
-        let mut delivered = Vec::new();
-        for (user, mark) in &room.marks {
-            if mark.read >= seq {
-                read.push(self.name(*user));
-            } else if mark.delivered >= seq {
-                delivered.push(self.name(*user));
-            }
-        }
-        let part = |what: &str, mut names: Vec<String>| {
-            names.sort();
-            (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
-        };
-        let parts: Vec<String> = [part("read by", read), part("delivered to", delivered)]
-            .into_iter()
-            .flatten()
-            .collect();
-        (!parts.is_empty()).then(|| (seq, parts.join(" · ")))
     }
 
     /// What an entry that is no message tells.
@@ -407,6 +430,21 @@ impl View {
             Content::Message(_) => return None,
         })
     }
+}
+
+/// Text and files of a message, each with how to save it.
+fn said(body: &[u8], attached: Option<AttachmentBody>, seq: Option<Seq>) -> String {
+    let Some(attached) = attached else {
+        return clean(&String::from_utf8_lossy(body));
+    };
+    let file = |file: &AttachedFile| {
+        let name = safe_name(&file.name);
+        let save = seq.map_or(String::new(), |seq| format!(" · /save {seq}"));
+        format!("[{name} · {}{save}]", size(file.length))
+    };
+    let text = (!attached.text.is_empty()).then(|| clean(&attached.text));
+    let parts: Vec<String> = text.into_iter().chain(attached.files.iter().map(file)).collect();
+    parts.join(" ")
 }
 
 enum Folded {

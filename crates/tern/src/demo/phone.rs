@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tern_client::{Client, ClientConfig, Entry, Event, EventStream, Mark, SendState, StopReason};
+use tern_client::{
+    Client, ClientConfig, Entry, Event, EventStream, FailureCode, Mark, Presence, SendState, StopReason,
+};
 use tern_types::{ChatId, RequestId, Seq, UserId};
 use tokio::sync::watch;
 
@@ -19,6 +21,8 @@ pub struct Heard {
     pub entries: Vec<(Instant, Entry)>,
     pub sends: HashMap<RequestId, Vec<(Instant, SendState)>>,
     pub receipts: Vec<(Instant, ChatId, UserId, Mark)>,
+    pub presences: HashMap<UserId, (Instant, Presence)>,
+    pub typing: HashMap<(ChatId, UserId), (Instant, bool)>,
     pub unread: HashMap<ChatId, (u32, Seq)>,
     pub connected: Option<(Instant, String)>,
     pub caught_up: Option<Instant>,
@@ -145,6 +149,21 @@ impl Phone {
             .map_err(|why| anyhow::anyhow!("{}: the server refused the message: {why}", self.name))
     }
 
+    /// Why the server refused the message.
+    pub async fn refused(&self, request: RequestId) -> anyhow::Result<FailureCode> {
+        let find = |heard: &Heard| {
+            heard
+                .sends
+                .get(&request)?
+                .iter()
+                .find_map(|(_, state)| match state {
+                    SendState::Failed { code, .. } => Some(*code),
+                    _ => None,
+                })
+        };
+        self.until("is told that its message was refused", find).await
+    }
+
     /// When all of these people had got as far as `reached` says.
     pub async fn receipts(
         &self,
@@ -212,7 +231,9 @@ impl Heard {
             Event::Connected { gateway, .. } => self.connected = Some((at, gateway)),
             Event::CaughtUp => self.caught_up = Some(at),
             Event::Stopped(reason) => self.stopped = Some(reason),
-            Event::Disconnected { .. } | Event::Skipped { .. } | Event::Reset => {}
+            Event::Presence { user, presence } => drop(self.presences.insert(user, (at, presence))),
+            Event::Typing { chat, user, typing } => drop(self.typing.insert((chat, user), (at, typing))),
+            Event::Watching { .. } | Event::Disconnected { .. } | Event::Skipped { .. } | Event::Reset => {}
         }
     }
 }

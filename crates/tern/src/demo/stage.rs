@@ -27,13 +27,17 @@ impl Stage {
     /// Starts the platform, makes the people and links their devices; nobody is connected yet.
     pub async fn start(dir: &Path, report: &mut Report) -> anyhow::Result<Self> {
         report.title(&[
-            "Tern: a conversation on a platform of its own. Two gateways and two chat nodes, presence and accounts,",
-            "Postgres and etcd, a process each. Every line below happened, or this ends with an error.",
+            "Tern: a conversation on a platform of its own. Two gateways and two chat nodes, presence, accounts and media,",
+            "Postgres, etcd and S3, a process each. Every line below happened, or this ends with an error.",
         ]);
         report.scene("The platform starts");
         let began = Instant::now();
         let tern = std::env::current_exe()?;
-        let platform = Platform::builder(&tern, dir).presences(2).start().await?;
+        let platform = Platform::builder(&tern, dir)
+            .presences(2)
+            .media(1)
+            .start()
+            .await?;
         for node in platform.nodes() {
             report.note(&format!(
                 "{:<11} {}",

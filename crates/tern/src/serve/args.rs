@@ -26,7 +26,7 @@ impl Args for ServeArgs {
             .required(true)
             .value_delimiter(',')
             .value_parser(clap::value_parser!(Role))
-            .help("What the node does, comma separated: gateway, chat, presence, accounts");
+            .help("What the node does, comma separated: gateway, chat, presence, accounts, media");
         let command = command.about("Run a node with one or several roles").arg(roles);
         let command = add::<NodeArgs>(command, "Node", true);
         Roles::augment(add::<PostgresArgs>(command, "Postgres", true))

@@ -14,6 +14,7 @@ pub struct Roles {
     presence: Option<tern_presence::Config>,
     chat: Option<tern_chat::Config>,
     accounts: Option<tern_accounts::Config>,
+    media: Option<tern_media::Config>,
     gateway: Option<tern_gateway::Config>,
 }
 
@@ -22,6 +23,7 @@ impl Roles {
         let command = add::<tern_presence::Config>(command, "Presence", false);
         let command = add::<tern_chat::Config>(command, "Chat", false);
         let command = add::<tern_accounts::Config>(command, "Accounts", false);
+        let command = add::<tern_media::Config>(command, "Media", false);
         add::<tern_gateway::Config>(command, "Gateway", false)
     }
 
@@ -30,6 +32,7 @@ impl Roles {
             presence: config(Role::Presence, names, matches)?,
             chat: config(Role::Chat, names, matches)?,
             accounts: config(Role::Accounts, names, matches)?,
+            media: config(Role::Media, names, matches)?,
             gateway: config(Role::Gateway, names, matches)?,
         })
     }
@@ -39,6 +42,7 @@ impl Roles {
             (Role::Presence, self.presence.is_some()),
             (Role::Chat, self.chat.is_some()),
             (Role::Accounts, self.accounts.is_some()),
+            (Role::Media, self.media.is_some()),
             (Role::Gateway, self.gateway.is_some()),
         ];
         roles
@@ -48,9 +52,9 @@ impl Roles {
             .collect()
     }
 
-    /// Whether any of them keeps something in Postgres.
+    /// Whether any of them does nothing without Postgres. Presence goes on while it is away.
     pub fn need_postgres(&self) -> bool {
-        self.chat.is_some() || self.accounts.is_some()
+        self.chat.is_some() || self.accounts.is_some() || self.media.is_some()
     }
 
     /// Starts them: who is asked before who asks.
@@ -68,6 +72,9 @@ impl Roles {
         }
         if let Some(config) = self.accounts {
             running.push(tern_accounts::server::start(config, ctx.clone(), routes).await?);
+        }
+        if let Some(config) = self.media {
+            running.push(tern_media::server::start(config, ctx.clone(), routes).await?);
         }
         if let Some(config) = self.gateway {
             running.push(tern_gateway::server::start(config, ctx.clone(), routes).await?);

@@ -1,9 +1,8 @@
 //! From the queue into a commit, and what came of it.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use tern_types::{ChatId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, IdSet, Seq, Timestamp, UserId};
 
 use super::command::Command;
 use super::{Chat, ChatKey, Member, Role, Stage};
@@ -76,7 +75,7 @@ impl Chat {
             let Some(waiting) = self.queue.pop_front() else {
                 break;
             };
-            let admitted = self.admit(&waiting.command);
+            let admitted = self.admit(&waiting.command, now);
             if !matches!(admitted, Ok(Some(_))) && !waiting.looked_up {
                 self.queue.push_front(waiting);
                 // Behind entries of this batch it has its turn after them.
@@ -144,6 +143,8 @@ impl Chat {
             };
             let (sender, request) = (entry.new.sender, entry.new.request);
             self.recent.insert(sender, request, Known::Placed(placed));
+            self.authors.push(entry.seq, sender);
+            self.typists.wrote(sender, entry.sent_at);
             if let Some(member) = self.members.get_mut(&entry.new.sender) {
                 member.last_sent = entry.seq;
             }
@@ -198,16 +199,24 @@ impl Chat {
             .collect()
     }
 
-    fn admit(&self, command: &Command) -> Result<Option<Admitted>, Refusal> {
+    /// A ticket that has ended is refused here and not before: a repetition is answered whatever its tickets are.
+    fn admit(&self, command: &Command, now: Timestamp) -> Result<Option<Admitted>, Refusal> {
         match command {
             Command::Send(entry) => {
                 self.member(entry.sender).ok_or(Refusal::NotAMember)?;
+                if self.is_blocked() {
+                    return Err(Refusal::NotAccepted);
+                }
+                if entry.media.iter().any(|media| media.expires_at <= now) {
+                    return Err(Refusal::MediaTicket);
+                }
                 Ok(Some((entry.clone(), None)))
             }
             Command::Change(change) => match change::permit(self, change)? {
                 Permitted::Nothing => Ok(None),
                 Permitted::Entry(action) => {
                     let new = NewEntry {
+                        media: Vec::new(),
                         kind: action.kind(),
                         sender: change.actor,
                         device: change.device,
@@ -217,6 +226,7 @@ impl Chat {
                         content: content::of_change(change.actor, &action),
                         trace: None,
                         arrived: None,
+                        read_receipts_off: false,
                     };
                     Ok(Some((Arc::new(new), Some(action))))
                 }
@@ -240,7 +250,7 @@ impl Chat {
             }
             Action::Remove(user) => {
                 self.members.remove(&user);
-                let members: HashSet<UserId> = self.members.keys().copied().collect();
+                let members: IdSet<UserId> = self.members.keys().copied().collect();
                 self.receipts.retain(&members);
             }
             Action::SetRole(user, role) => {

@@ -128,6 +128,7 @@ impl Chat {
         let waiting = in_flight.into_iter().chain(self.queue.drain(..));
         waiting
             .flat_map(|waiting| waiting.origins)
+            .chain(self.reloads.drain(..))
             .map(|origin| (origin, outcome.clone()))
             .collect()
     }

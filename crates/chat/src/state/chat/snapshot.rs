@@ -61,4 +61,6 @@ pub struct Snapshot {
     /// What was asked for: such a request that is not in `placed` has no place in the log.
     pub looked_up: Vec<(UserId, RequestId)>,
     pub last_sent_at: Timestamp,
+    /// Direct chats: one of the two has blocked the other.
+    pub blocked: bool,
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::ShardState;
-use super::event::{AckWrite, Effect, Event};
+use super::event::{AckWrite, Effect, Event, ReadMark};
 use super::loads::load;
+use super::receipts::Rose;
 use crate::state::chat::{Chat, Command, Stage};
 use crate::state::entry::NewEntry;
 use crate::state::{Origin, Outcome, Refusal};
@@ -15,7 +16,7 @@ use crate::state::{Origin, Outcome, Refusal};
 /// Read marks gather this long before they are written.
 const READ_MARKS_AFTER: Duration = Duration::from_secs(1);
 /// Commands that wait in a shard: some seconds of work. More are refused at once, and clients come again.
-const MAX_WAITING: usize = 16_384;
+pub(super) const MAX_WAITING: usize = 16_384;
 /// Commands that wait for one chat: sixteen batches. A hotter group is slowed down before it slows others.
 pub(super) const MAX_WAITING_OF_CHAT: usize = 1024;
 /// Bytes of the commands that wait in a shard: sixteen commits. A count alone would let 4 GiB wait.
@@ -77,8 +78,8 @@ impl ShardState {
         let answer = chat.enqueue(origin, command, [room, room_of_chat]);
         // After the command is in the queue: the load looks for its request too. A load that is under way may have been
         // asked for by somebody who could not make the chat.
-        if chat.stage == Stage::Loading && (chat.loads == 0 || create.is_some()) {
-            load(chat, create, out);
+        if chat.stage == Stage::Loading && (chat.loads.is_empty() || create.is_some()) {
+            load(&mut self.loads, chat, create, out);
         }
         match answer {
             Some(outcome) => out.push(Effect::Answer { origin, outcome }),
@@ -89,7 +90,7 @@ impl ShardState {
         }
     }
 
-    pub(super) fn ack(&mut self, ack: AckWrite, write: bool, out: &mut Vec<Effect>) {
+    pub(super) fn ack(&mut self, ack: AckWrite, write: bool, now: Timestamp, out: &mut Vec<Effect>) {
         if write {
             if self.acks.len() < MAX_WAITING_ACKS {
                 self.acks.push(ack);
@@ -103,7 +104,7 @@ impl ShardState {
             && chat.stage == Stage::Ready
             && chat.acknowledge(ack.user, ack.device, ack.seq)
         {
-            self.risen.insert(ack.chat);
+            self.rose(ack.chat, Rose::Delivered, now);
         }
     }
 
@@ -120,7 +121,7 @@ impl ShardState {
         match self.chats.get_mut(&id).filter(|chat| chat.stage == Stage::Ready) {
             Some(chat) => {
                 if chat.member(user).is_some() && chat.receipts.delivered_since(user, from, seq) {
-                    self.risen.insert(id);
+                    self.rose(id, Rose::Delivered, now);
                 }
             }
             None => {
@@ -135,25 +136,27 @@ impl ShardState {
         }
     }
 
-    pub(super) fn read(&mut self, id: ChatId, user: UserId, seq: Seq, now: Timestamp, out: &mut Vec<Effect>) {
-        if !self.chats.get(&id).is_some_and(|chat| chat.stage == Stage::Ready) {
-            self.hold(id, Event::Read { chat: id, user, seq }, now, out);
-            return;
-        }
-        let Some(chat) = self.chats.get_mut(&id) else {
-            return;
+    pub(super) fn read(&mut self, mark: ReadMark, now: Timestamp, out: &mut Vec<Effect>) {
+        let ReadMark { chat, user, seq, off } = mark;
+        let Some(known) = self
+            .chats
+            .get_mut(&chat)
+            .filter(|chat| chat.stage == Stage::Ready)
+        else {
+            return self.hold(chat, Event::Read { chat, user, seq, off }, now, out);
         };
-        if chat.member(user).is_none() || !chat.receipts.read(user, seq.min(chat.head())) {
+        if known.member(user).is_none() || !known.receipts.read(user, seq.min(known.head()), off) {
             return;
         }
-        chat.last_used = now;
-        let read = chat.receipts.mark(user).read;
-        self.risen.insert(id);
-        self.write_read(id, user, read, now);
+        known.last_used = now;
+        let mark = known.receipts.mark(user);
+        self.rose(chat, Rose::Read, now);
+        let (seq, off) = (mark.read, mark.read_receipts_off);
+        self.write_read(ReadMark { chat, user, seq, off }, now);
     }
 
-    pub(super) fn write_read(&mut self, id: ChatId, user: UserId, seq: Seq, now: Timestamp) {
-        self.reads.insert((id, user), seq);
+    pub(super) fn write_read(&mut self, mark: ReadMark, now: Timestamp) {
+        self.reads.insert((mark.chat, mark.user), (mark.seq, mark.off));
         self.reads_due.get_or_insert(now + READ_MARKS_AFTER);
     }
 }

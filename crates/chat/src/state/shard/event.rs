@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, TraceContext, UserId};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, Timestamp, TraceContext, UserId};
 
 use crate::state::chat::{Batch, Snapshot};
 use crate::state::entry::{Entry, NewEntry};
@@ -41,13 +41,29 @@ pub enum Event {
         from: Seq,
         seq: Seq,
     },
+    /// `off`: the user turned read receipts off.
     Read {
         chat: ChatId,
         user: UserId,
         seq: Seq,
+        off: bool,
     },
+    /// Somebody writes, or stopped; dropped where it would have to wait. `at`: when it came.
+    Typing {
+        chat: ChatId,
+        user: UserId,
+        stopped: bool,
+        at: Timestamp,
+    },
+    /// Two people have blocked or unblocked each other: their direct chat is loaded anew, and `origin` told when it is.
+    BlocksChanged {
+        origin: Origin,
+        chat: ChatId,
+    },
+    /// `number`: of the [`Effect::Load`].
     Loaded {
         chat: ChatId,
+        number: u64,
         result: Result<Option<Snapshot>, LoadError>,
     },
     JobDone(JobDone),
@@ -77,6 +93,8 @@ pub enum LoadError {
     /// Its turn did not come.
     Overloaded,
     PeerNotFound,
+    /// The chat does not exist, and one of the two has blocked the other.
+    NotAccepted,
 }
 
 /// What is to be done, at once and in order.
@@ -85,6 +103,8 @@ pub enum Effect {
     /// Read the chat in one snapshot; make it first where `create` names the two people and it does not exist.
     Load {
         chat: ChatId,
+        /// No other load of the shard has it.
+        number: u64,
         create: Option<(UserId, UserId)>,
         requests: Vec<(UserId, RequestId)>,
     },
@@ -111,6 +131,7 @@ pub enum Effect {
 pub enum Pushed {
     Entry(Entry),
     Receipt { user: UserId, mark: Watermark },
+    Typing { user: UserId, stopped: bool },
 }
 
 /// One thing for the writer.
@@ -123,7 +144,17 @@ pub enum Job {
     Settle(Vec<SettleChat>),
     /// Delete the unsettled rows up to each seq.
     Close(Vec<(ChatId, Seq)>),
-    Reads(Vec<(ChatId, UserId, Seq)>),
+    Reads(Vec<ReadMark>),
+}
+
+/// A read mark to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadMark {
+    pub chat: ChatId,
+    pub user: UserId,
+    pub seq: Seq,
+    /// Read receipts were off when it was made.
+    pub off: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -172,7 +203,7 @@ pub enum JobDone {
         closed: bool,
     },
     Reads {
-        reads: Vec<(ChatId, UserId, Seq)>,
+        reads: Vec<ReadMark>,
         written: bool,
     },
 }

@@ -2,7 +2,7 @@
 
 use tern_types::Timestamp;
 
-use super::event::{Effect, Job, SettleChat};
+use super::event::{Effect, Job, ReadMark, SettleChat};
 use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::Stage;
@@ -45,7 +45,7 @@ impl ShardState {
             };
             let (batch, answers) = chat.take_batch(room, now);
             if batch.is_none() && chat.stage == Stage::Loading {
-                load(chat, None, out);
+                load(&mut self.loads, chat, None, out);
             }
             self.answer(answers, out);
             match batch {
@@ -82,7 +82,7 @@ impl ShardState {
             return Some(Job::Reads(
                 reads
                     .into_iter()
-                    .map(|((chat, user), seq)| (chat, user, seq))
+                    .map(|((chat, user), (seq, off))| ReadMark { chat, user, seq, off })
                     .collect(),
             ));
         }

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tern_types::{ChatId, Seq, Slot, Timestamp, UserId};
 
-use super::commands::not_written;
+use super::Loads;
+use super::commands::{MAX_WAITING, not_written};
 use super::event::{Effect, Event, LoadError};
 use super::{SETTLE_AFTER, ShardState, schedule};
-use crate::state::chat::{Chat, Snapshot, Stage};
-use crate::state::{Outcome, Refusal};
+use crate::state::chat::{Chat, ChatKind, Snapshot, Stage};
+use crate::state::{Origin, Outcome, Refusal};
 
 /// A chat that nobody used for so long is forgotten.
 const IDLE: Duration = Duration::from_secs(300);
@@ -26,26 +27,30 @@ impl ShardState {
         }
         self.held_count += 1;
         self.held.entry(id).or_default().push(event);
-        self.chats.entry(id).or_insert_with(|| load_new(id, now, out));
+        let loads = &mut self.loads;
+        self.chats
+            .entry(id)
+            .or_insert_with(|| load_new(loads, id, now, out));
     }
 
     pub(super) fn loaded(
         &mut self,
         id: ChatId,
+        number: u64,
         result: Result<Option<Snapshot>, LoadError>,
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
+        self.loads.under_way = self.loads.under_way.saturating_sub(1);
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };
-        chat.loads = chat.loads.saturating_sub(1);
-        if chat.stage != Stage::Loading {
+        if !chat.load_ended(number) || chat.stage != Stage::Loading {
             return;
         }
         let refusal = match result {
             // A load that may make the chat is still under way.
-            Ok(None) if chat.loads > 0 => return,
+            Ok(None) if !chat.loads.is_empty() => return,
             Ok(Some(snapshot)) => {
                 let answers = chat.load(snapshot);
                 if chat.unsettled.is_some() && chat.settling.is_none() {
@@ -62,18 +67,19 @@ impl ShardState {
             }
             Ok(None) => Refusal::NotAMember,
             Err(LoadError::PeerNotFound) => Refusal::PeerNotFound,
+            Err(LoadError::NotAccepted) => Refusal::NotAccepted,
             Err(LoadError::Away) => Refusal::STORE_AWAY,
             Err(LoadError::Overloaded) => Refusal::OVERLOADED,
         };
         let answers = chat.refuse_all(&refusal);
         self.answer(answers, out);
-        self.chats.remove(&id);
+        self.forget(id, out);
         self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
     }
 
     pub(super) fn recover(&mut self, id: ChatId, low: Seq, high: Seq, now: Timestamp, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id) else {
-            self.chats.insert(id, load_new(id, now, out));
+            self.chats.insert(id, load_new(&mut self.loads, id, now, out));
             return;
         };
         if chat.stage == Stage::Loading || chat.settling.is_some() {
@@ -83,9 +89,33 @@ impl ShardState {
         if high > chat.head() && chat.waiting() == 0 {
             // Another owner committed: what is believed of this chat is stale.
             chat.stage = Stage::Loading;
-            load(chat, None, out);
+            load(&mut self.loads, chat, None, out);
         } else if chat.settle_at.is_none() {
             schedule(&mut self.settle_due, chat, now);
+        }
+    }
+
+    /// A chat that is not in memory is loaded on its next use, and so from what the store has now.
+    pub(super) fn blocks_changed(&mut self, origin: Origin, id: ChatId, out: &mut Vec<Effect>) {
+        let outcome = match self.chats.get_mut(&id) {
+            Some(_) if self.waiting >= MAX_WAITING => Outcome::Refused(Refusal::OVERLOADED),
+            Some(chat) if chat.stage == Stage::Loading || chat.kind() == ChatKind::Direct => {
+                self.waiting += 1;
+                chat.distrust(origin);
+                self.reload_if_stale(id, out);
+                return;
+            }
+            Some(_) | None => Outcome::Unchanged,
+        };
+        out.push(Effect::Answer { origin, outcome });
+    }
+
+    /// Begins the load that somebody waits for, unless a batch is under way.
+    pub(super) fn reload_if_stale(&mut self, id: ChatId, out: &mut Vec<Effect>) {
+        if let Some(chat) = self.chats.get_mut(&id)
+            && chat.reloads_now()
+        {
+            load(&mut self.loads, chat, None, out);
         }
     }
 
@@ -104,29 +134,38 @@ impl ShardState {
                 // Under way at the writer: it ends with its own answer, and the chat goes when it is idle.
                 continue;
             }
+            self.turn_away(id, out);
             self.forget(id, out);
         }
     }
 
     /// Whoever waits is told to come again and finds the chat as the store has it, also for what is under way at the
-    /// writer: whether that is in the log shows when the chat is loaded. What was still to be written is dropped, for it
-    /// was true of another log.
+    /// writer: whether that is in the log shows when the chat is loaded. What was still to be written or told is dropped,
+    /// for it was true of another log.
     pub(super) fn forget_all(&mut self, out: &mut Vec<Effect>) {
         for id in self.chats.keys().copied().collect::<Vec<_>>() {
-            self.forget(id, out);
+            self.turn_away(id, out);
         }
+        self.chats.clear();
         not_written(std::mem::take(&mut self.acks), &Refusal::STORE_AWAY, out);
         self.closes.clear();
         self.reads.clear();
         self.risen.clear();
+        self.receipts_due.clear();
     }
 
-    fn forget(&mut self, id: ChatId, out: &mut Vec<Effect>) {
-        let Some(mut chat) = self.chats.remove(&id) else {
-            return;
-        };
-        self.answer(chat.answer_all(&Outcome::NotOwner), out);
+    fn turn_away(&mut self, id: ChatId, out: &mut Vec<Effect>) {
+        if let Some(chat) = self.chats.get_mut(&id) {
+            let answers = chat.answer_all(&Outcome::NotOwner);
+            self.answer(answers, out);
+        }
         self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
+    }
+
+    /// The chat leaves memory. What rose in it was not told yet; nobody else would.
+    pub(super) fn forget(&mut self, id: ChatId, out: &mut Vec<Effect>) {
+        self.tell_receipts(id, out);
+        self.chats.remove(&id);
     }
 
     pub(super) fn forget_idle(&mut self, now: Timestamp) {
@@ -142,17 +181,25 @@ impl ShardState {
     }
 }
 
-fn load_new(id: ChatId, now: Timestamp, out: &mut Vec<Effect>) -> Chat {
+fn load_new(loads: &mut Loads, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) -> Chat {
     let mut chat = Chat::loading(id, now);
-    load(&mut chat, None, out);
+    load(loads, &mut chat, None, out);
     chat
 }
 
-pub(super) fn load(chat: &mut Chat, create: Option<(UserId, UserId)>, out: &mut Vec<Effect>) {
-    chat.loads += 1;
+pub(super) fn load(
+    loads: &mut Loads,
+    chat: &mut Chat,
+    create: Option<(UserId, UserId)>,
+    out: &mut Vec<Effect>,
+) {
+    loads.begun += 1;
+    loads.under_way += 1;
+    chat.load_begins(loads.begun, create);
     out.push(Effect::Load {
         chat: chat.id,
-        create,
+        number: loads.begun,
+        create: chat.create,
         requests: chat.requests(),
     });
 }

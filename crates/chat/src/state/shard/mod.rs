@@ -5,6 +5,8 @@
 //! - [`event`]: events, effects, jobs
 //! - [`commands`]: sends, changes, acknowledgements, read marks
 //! - [`jobs`], [`results`]: what the writer does, and what follows
+//! - [`receipts`]: who is told of watermarks, and when
+//! - [`typing`]: who is told that somebody writes
 //! - [`inspect`]: what it tells operators
 //! - [`loads`]: chats come into memory and leave it
 
@@ -13,32 +15,57 @@ pub mod event;
 mod inspect;
 mod jobs;
 mod loads;
+mod receipts;
 mod results;
 #[cfg(test)]
 mod tests;
+mod typing;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use tern_types::{ChatId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, IdMap, IdSet, Seq, Timestamp, UserId};
 
 use crate::state::bytes::Held;
 use crate::state::chat::{Batch, Chat, Command, Stage};
 use crate::state::receipts::Watermark;
 use crate::state::{Origin, Outcome};
 
+pub use event::{
+    AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, LoadError, Pushed, ReadMark, SettleChat,
+};
 pub use inspect::{Inspected, Load};
+pub use receipts::GATHER_RECEIPTS;
+pub use typing::DropReason;
 
-pub use event::{AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, LoadError, Pushed, SettleChat};
+use typing::Typing;
 
 /// From a chat's first unsettled commit to its settle: a device in reach acknowledges well within it.
 pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
+/// Milliseconds. Settles are due at multiples of it, so that those of a calm platform share a statement: one for twenty chats
+/// costs Postgres twice what one for a single chat costs, and that four times a commit.
+const SETTLE_TOGETHER: i64 = 100;
+
+/// What happened since it was asked last: for metrics.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Watermarks that rose.
+    pub risen: u64,
+    /// Of those, put off for load.
+    pub deferred: u64,
+    /// Receipts pushed, one for each user that is told.
+    pub receipts: u64,
+    /// Typing passed on.
+    pub typing: u64,
+    /// Typing dropped, by [`DropReason`].
+    pub typing_dropped: [u64; DropReason::ALL.len()],
+}
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct ShardState {
-    chats: HashMap<ChatId, Chat>,
-    held: HashMap<ChatId, Vec<Event>>,
+    chats: IdMap<ChatId, Chat>,
+    held: IdMap<ChatId, Vec<Event>>,
     held_count: usize,
     waiting: usize,
     /// Bytes of what waits.
@@ -49,12 +76,27 @@ pub struct ShardState {
     settle_due: BTreeSet<(Timestamp, ChatId)>,
     acks: Vec<AckWrite>,
     closes: Vec<(ChatId, Seq)>,
-    reads: HashMap<(ChatId, UserId), Seq>,
+    /// How far each has read, and whether read receipts were off then.
+    reads: IdMap<(ChatId, UserId), (Seq, bool)>,
     reads_due: Option<Timestamp>,
-    risen: HashSet<ChatId>,
+    /// Direct chats in which a watermark rose.
+    risen: IdSet<ChatId>,
+    /// Groups in which one did, and when it is told.
+    receipts_due: BTreeSet<(Timestamp, ChatId)>,
+    /// For load.
+    defers_delivered: bool,
+    counts: Counts,
     busy: bool,
     last_was_commit: bool,
     swept_at: Timestamp,
+    loads: Loads,
+}
+
+#[derive(Debug, Default)]
+struct Loads {
+    /// So far: each has a number.
+    begun: u64,
+    under_way: usize,
 }
 
 impl ShardState {
@@ -65,6 +107,11 @@ impl ShardState {
     /// Commands without an answer yet.
     pub fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// What happened since the last call.
+    pub fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
     }
 
     /// Nothing is under way that the store or a client waits for.
@@ -110,7 +157,7 @@ impl ShardState {
                     device,
                     seq,
                 };
-                self.ack(ack, write, out);
+                self.ack(ack, write, now, out);
             }
             Event::Delivered {
                 chat,
@@ -118,8 +165,25 @@ impl ShardState {
                 from,
                 seq,
             } => self.delivered(chat, user, from, seq, now, out),
-            Event::Read { chat, user, seq } => self.read(chat, user, seq, now, out),
-            Event::Loaded { chat, result } => self.loaded(chat, result, now, out),
+            Event::Read { chat, user, seq, off } => {
+                self.read(ReadMark { chat, user, seq, off }, now, out);
+            }
+            Event::Typing {
+                chat,
+                user,
+                stopped,
+                at,
+            } => {
+                let typing = Typing {
+                    chat,
+                    user,
+                    stopped,
+                    at,
+                };
+                self.typing(typing, now, out);
+            }
+            Event::BlocksChanged { origin, chat } => self.blocks_changed(origin, chat, out),
+            Event::Loaded { chat, number, result } => self.loaded(chat, number, result, now, out),
             Event::JobDone(done) => self.job_done(done, now, out),
             Event::WakesDone { chat, upto, ok } => self.wakes_done(chat, upto, ok, now),
             Event::Recover { chat, low, high } => self.recover(chat, low, high, now, out),
@@ -139,37 +203,12 @@ impl ShardState {
         )
     }
 
-    /// Receipts that rose since the last call, each once.
-    pub fn flush_receipts(&mut self, out: &mut Vec<Effect>) {
-        for id in self.risen.drain() {
-            let Some(chat) = self.chats.get_mut(&id) else {
-                continue;
-            };
-            for risen in chat.receipts.take_risen() {
-                let users = chat.told_of(risen.user, risen.since, risen.marked);
-                if !users.is_empty() {
-                    let what = Pushed::Receipt {
-                        user: risen.user,
-                        mark: risen.mark,
-                    };
-                    out.push(Effect::Push {
-                        chat: id,
-                        users,
-                        except: Vec::new(),
-                        what,
-                    });
-                }
-            }
-        }
-    }
-
-    /// When [`Event::Tick`] and [`Self::next_job`] are due although nothing happens.
+    /// When [`Event::Tick`], [`Self::flush_receipts`] and [`Self::next_job`] are due although nothing happens.
     pub fn next_wake(&self) -> Option<Timestamp> {
-        if self.busy {
-            return None;
-        }
+        let receipts = self.receipts_due.first().map(|(at, _)| *at);
         let settle = self.settle_due.first().map(|(at, _)| *at);
-        [settle, self.reads_due].into_iter().flatten().min()
+        let jobs = [settle, self.reads_due].into_iter().flatten();
+        jobs.filter(|_| !self.busy).chain(receipts).min()
     }
 
     fn mark_due(&mut self, id: ChatId) {
@@ -188,8 +227,12 @@ impl ShardState {
     }
 }
 
-/// What is committed by now is settled then.
+/// What is committed by now is settled then, or a little later.
 fn schedule(due: &mut BTreeSet<(Timestamp, ChatId)>, chat: &mut Chat, at: Timestamp) {
+    let rounds =
+        at.0.saturating_add(SETTLE_TOGETHER - 1)
+            .div_euclid(SETTLE_TOGETHER);
+    let at = Timestamp(rounds * SETTLE_TOGETHER);
     chat.settle_upto = chat.head();
     if let Some(before) = chat.settle_at.replace(at) {
         due.remove(&(before, chat.id));

@@ -6,8 +6,9 @@ use std::time::Duration;
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::commands::not_written;
-use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed};
+use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, ReadMark};
 use super::loads::load;
+use super::receipts::Rose;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::Stage;
 use crate::state::{Missing, Outcome, Refusal};
@@ -43,9 +44,9 @@ impl ShardState {
                 }
             }
             JobDone::Reads { reads, written } => {
-                for (chat, user, seq) in reads.into_iter().filter(|_| !written) {
-                    if !self.reads.contains_key(&(chat, user)) {
-                        self.write_read(chat, user, seq, now);
+                for mark in reads.into_iter().filter(|_| !written) {
+                    if !self.reads.contains_key(&(mark.chat, mark.user)) {
+                        self.write_read(mark, now);
                     }
                 }
             }
@@ -63,7 +64,7 @@ impl ShardState {
             }
             Committed::Behind => {
                 let answers = chat.behind();
-                load(chat, None, out);
+                load(&mut self.loads, chat, None, out);
                 answers
             }
             Committed::Refused(refusal) => chat.refused(&refusal),
@@ -71,11 +72,12 @@ impl ShardState {
                 let answers = chat.refuse_all(&Refusal::STORE_AWAY);
                 // What the store has of it is not known: loaded anew on the next use; what was committed is
                 // found unsettled.
-                self.chats.remove(&id);
+                self.forget(id, out);
                 answers
             }
         };
         self.answer(answers, out);
+        self.reload_if_stale(id, out);
         self.mark_due(id);
     }
 
@@ -96,6 +98,7 @@ impl ShardState {
         users.dedup();
         let mut reads = Vec::new();
         for (entry, origins) in placed {
+            let (user, seq, off) = (entry.new.sender, entry.seq, entry.new.read_receipts_off);
             let outcome = Outcome::Placed {
                 chat: id,
                 seq: entry.seq,
@@ -106,8 +109,13 @@ impl ShardState {
                 origin: *origin,
                 outcome: outcome.clone(),
             }));
-            if entry.new.kind.is_message() && chat.member(entry.new.sender).is_some() {
-                reads.push((entry.new.sender, entry.seq));
+            if entry.new.kind.is_message() && chat.member(user).is_some() {
+                reads.push(ReadMark {
+                    chat: id,
+                    user,
+                    seq,
+                    off,
+                });
             }
             out.push(Effect::Push {
                 chat: id,
@@ -116,14 +124,15 @@ impl ShardState {
                 what: Pushed::Entry(entry),
             });
         }
-        for (user, seq) in reads {
+        for mark in reads {
             if let Some(chat) = self.chats.get_mut(&id)
-                && chat.receipts.sent(user, seq)
+                && chat.receipts.sent(mark.user, mark.seq, mark.off)
             {
-                self.risen.insert(id);
+                self.rose(id, Rose::Read, now);
             }
-            self.write_read(id, user, seq, now);
+            self.write_read(mark, now);
         }
+        self.reload_if_stale(id, out);
         self.mark_due(id);
     }
 
@@ -142,7 +151,7 @@ impl ShardState {
             .get(&ack.chat)
             .is_some_and(|chat| chat.stage == Stage::Ready)
         {
-            self.ack(ack, false, out);
+            self.ack(ack, false, now, out);
         } else if let Some(row) = row.filter(|row| row.now != Some(row.was)) {
             // For the senders' delivered ticks.
             self.delivered(ack.chat, ack.user, row.was, ack.seq, now, out);

@@ -1,17 +1,21 @@
 //! Rules that the shard's state keeps by the order of what it does.
 
+mod blocks;
+mod receipts;
+mod typing;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tern_types::{DeviceId, RequestId, SessionId};
+use tern_types::{DeviceId, MediaId, RequestId, SessionId};
 
 use super::commands::{MAX_WAITING_ACKS, MAX_WAITING_BYTES, MAX_WAITING_BYTES_OF_CHAT, MAX_WAITING_OF_CHAT};
 use super::jobs::MAX_COMMIT_BYTES;
 use super::*;
 use crate::state::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
-use crate::state::{EntryKind, Missing, NewEntry, Outcome, Refusal};
+use crate::state::{EntryKind, MediaRef, Missing, NewEntry, Outcome, Refusal};
 
 const START: Timestamp = Timestamp(1_000_000);
 
@@ -44,40 +48,20 @@ impl Shard {
             low: Seq(1),
             high: Seq(1),
         });
-        assert!(matches!(effects.as_slice(), [Effect::Load { .. }]), "{effects:?}");
-        let member = |user| {
-            (
-                user,
-                Member {
-                    role: Role::Member,
-                    joined: Seq(1),
-                    last_sent: Seq::ZERO,
-                },
-                Watermark::default(),
-            )
-        };
-        let snapshot = Snapshot {
-            kind: ChatKind::Direct,
-            title: String::new(),
-            key: ChatKey(Arc::new([0; 32])),
-            head: Seq::ZERO,
-            ordinal: 0,
-            members: self.people.map(member).to_vec(),
-            unsettled: None,
-            placed: Vec::new(),
-            looked_up: Vec::new(),
-            last_sent_at: START,
-        };
-        self.tell(Event::Loaded {
-            chat,
-            result: Ok(Some(snapshot)),
-        });
+        let number = load_number(&effects);
+        let result = Ok(Some(self.snapshot()));
+        self.tell(Event::Loaded { chat, number, result });
+    }
+
+    /// The two in an empty chat.
+    fn snapshot(&self) -> Snapshot {
+        snapshot(ChatKind::Direct, &self.people)
     }
 
     fn tell(&mut self, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.state.apply(event, self.now, &mut effects);
-        self.state.flush_receipts(&mut effects);
+        self.state.flush_receipts(self.now, &mut effects);
         effects
     }
 
@@ -87,10 +71,21 @@ impl Shard {
 
     /// A message with a body of so many bytes.
     fn send_to(&mut self, chat: ChatId, bytes: usize) -> Vec<Effect> {
-        let request = RequestId::random();
+        self.send_with(chat, bytes, RequestId::random(), Vec::new())
+    }
+
+    fn send_with(
+        &mut self,
+        chat: ChatId,
+        bytes: usize,
+        request: RequestId,
+        media: Vec<MediaRef>,
+    ) -> Vec<Effect> {
         let entry = NewEntry {
+            media,
             trace: None,
             arrived: None,
+            read_receipts_off: false,
             kind: EntryKind::Message,
             sender: self.people[0],
             device: DeviceId::BACK_END,
@@ -190,6 +185,39 @@ fn after_a_restore_a_repeated_request_is_not_answered_from_memory() {
     assert!(effects.is_empty(), "{effects:?}");
     let effects = shard.send();
     assert!(matches!(effects.as_slice(), [Effect::Load { .. }]), "{effects:?}");
+}
+
+/// Of the only effect, a load.
+fn load_number(effects: &[Effect]) -> u64 {
+    match effects {
+        [Effect::Load { number, .. }] => *number,
+        _ => panic!("no load: {effects:?}"),
+    }
+}
+
+/// An empty chat of these.
+fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
+    let member = |user: &UserId| {
+        let member = Member {
+            role: Role::Member,
+            joined: Seq(1),
+            last_sent: Seq::ZERO,
+        };
+        (*user, member, Watermark::default())
+    };
+    Snapshot {
+        kind,
+        title: String::new(),
+        key: ChatKey(Arc::new([0; 32])),
+        head: Seq::ZERO,
+        ordinal: 0,
+        members: people.iter().map(member).collect(),
+        unsettled: None,
+        placed: Vec::new(),
+        looked_up: Vec::new(),
+        blocked: false,
+        last_sent_at: START,
+    }
 }
 
 #[test]
@@ -311,6 +339,30 @@ fn what_was_acknowledged_in_time_is_settled_all_at_once() {
 }
 
 #[test]
+fn chats_that_fall_silent_at_about_the_same_time_share_a_settle() {
+    let mut shard = Shard::new();
+    shard.now = START + Duration::from_millis(1);
+    shard.send();
+    shard.committed();
+    shard.now = START + Duration::from_millis(100);
+    shard.chat = ChatId::group(shard.people[0], RequestId::random());
+    shard.open(shard.chat);
+    shard.send();
+    shard.committed();
+    shard.now = START + SETTLE_AFTER + Duration::from_millis(99);
+    assert!(
+        !matches!(shard.job(), Some(Job::Settle(_))),
+        "the second has its time"
+    );
+    shard.now = START + SETTLE_AFTER + Duration::from_millis(100);
+    assert_eq!(shard.state.next_wake(), Some(shard.now));
+    let Some(Job::Settle(settle)) = shard.job() else {
+        panic!("no settle is due")
+    };
+    assert_eq!(settle.len(), 2);
+}
+
+#[test]
 fn a_settle_that_fails_is_tried_again_soon_and_then_ever_later() {
     let mut shard = Shard::new();
     shard.send();
@@ -334,7 +386,7 @@ fn a_settle_that_fails_is_tried_again_soon_and_then_ever_later() {
             None => shard.now = shard.state.next_wake().expect("it is tried again"),
         }
     }
-    assert_eq!(waits, [0, 250, 500, 1000, 2000, 4000, 4000, 4000]);
+    assert_eq!(waits, [0, 300, 500, 1000, 2000, 4000, 4000, 4000]);
 }
 
 #[test]
@@ -455,4 +507,56 @@ fn an_entry_larger_than_a_batch_may_be_is_committed_alone() {
         panic!("nothing is committed")
     };
     assert_eq!(batches[0].entries.len(), 1);
+}
+
+/// The refusal comes only when it is certain that the request has no entry yet.
+#[test]
+fn a_ticket_that_has_ended_is_refused_but_a_repetition_is_answered_whatever_its_ticket() {
+    let mut shard = Shard::new();
+    let media = vec![MediaRef {
+        media: MediaId::random(),
+        expires_at: START + Duration::from_secs(60),
+    }];
+    let (chat, sent) = (shard.chat, RequestId::random());
+    shard.send_with(chat, 1, sent, media.clone());
+    shard.committed();
+    shard.now = START + Duration::from_secs(61);
+    let again = shard.send_with(chat, 1, sent, media.clone());
+    assert!(
+        again.iter().any(|effect| matches!(
+            effect,
+            Effect::Answer {
+                outcome: Outcome::Placed { seq: Seq(1), .. },
+                ..
+            }
+        )),
+        "{again:?}"
+    );
+    shard.settled();
+    let late = RequestId::random();
+    shard.send_with(chat, 1, late, media);
+    let mut effects = Vec::new();
+    let job = shard.state.next_job(shard.now, &mut effects);
+    assert!(job.is_none(), "looked up first: {job:?}");
+    let snapshot = Snapshot {
+        head: Seq(1),
+        looked_up: vec![(shard.people[0], late)],
+        ..shard.snapshot()
+    };
+    let number = load_number(&effects);
+    let result = Ok(Some(snapshot));
+    shard.tell(Event::Loaded { chat, number, result });
+    let mut effects = Vec::new();
+    let job = shard.state.next_job(shard.now, &mut effects);
+    assert!(!matches!(job, Some(Job::Commit(_))), "{job:?}");
+    assert!(
+        effects.iter().any(|effect| matches!(
+            effect,
+            Effect::Answer {
+                outcome: Outcome::Refused(Refusal::MediaTicket),
+                ..
+            }
+        )),
+        "{effects:?}"
+    );
 }

@@ -53,8 +53,10 @@ impl Device {
 /// A message of this device's.
 pub fn message(from: &Device) -> NewEntry {
     NewEntry {
+        media: Vec::new(),
         trace: None,
         arrived: None,
+        read_receipts_off: false,
         kind: EntryKind::Message,
         sender: from.user,
         device: from.id,

@@ -1,10 +1,12 @@
 //! The rules of the protocol one by one.
 
 mod entries;
+mod presence;
 mod reading;
 mod sends;
 mod stream;
 mod tokens;
+mod typing;
 
 use std::time::Duration;
 

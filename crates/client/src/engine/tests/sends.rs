@@ -60,16 +60,21 @@ fn a_refused_send_fails_and_one_that_the_server_cannot_take_now_waits() {
             outcome: Some(Outcome::Error(error)),
         })
     };
-    let failed = feed(&mut engine, failure(requests[0], SendErrorCode::NotAMember));
-    let state = SendState::Failed {
-        code: SendErrorCode::NotAMember,
-        message: "no".into(),
-    };
-    assert!(failed.events.contains(&Event::Send {
-        request: requests[0],
-        chat: chat(1),
-        state
-    }));
+    for code in [SendErrorCode::NotAMember, SendErrorCode::NotAccepted] {
+        let message = Outgoing::new(chat(3), "c");
+        let request = message.request;
+        engine.apply([Input::Send(message)], NOW);
+        let failed = feed(&mut engine, failure(request, code));
+        let message = "no".into();
+        let event = Event::Send {
+            request,
+            chat: chat(3),
+            state: SendState::Failed { code, message },
+        };
+        assert!(failed.events.contains(&event), "{code:?}");
+        let later = engine.apply([Input::Tick], NOW + Duration::from_secs(60));
+        assert!(!sends(&later).contains(&request.to_string()), "{code:?} is final");
+    }
     let paused = feed(&mut engine, failure(requests[1], SendErrorCode::Unavailable));
     assert_eq!((sends(&paused), paused.events.len()), (vec![], 0));
     let again = engine.apply([Input::Tick], NOW + Duration::from_millis(300));

@@ -5,7 +5,10 @@ mod closing;
 mod duties;
 mod lifecycle;
 mod opening;
+mod presence;
+mod read_receipts;
 mod sends;
+mod typing;
 
 use std::time::Duration;
 
@@ -55,6 +58,7 @@ fn inbox() -> Inbox {
         suspended: false,
         rows: Vec::new(),
         store_epoch: "epoch".into(),
+        read_receipts_off: false,
     }
 }
 

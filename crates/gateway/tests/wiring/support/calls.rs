@@ -1,7 +1,6 @@
 //! Fake answers to unary calls.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use tern_proto::internal::accounts_node_server::AccountsNode;
 use tern_proto::internal::{
@@ -14,7 +13,7 @@ use tonic::{Request, Response, Status};
 use super::nodes::FakeChat;
 
 /// API key "tern_good" has chats:read. Counts what it is asked.
-pub struct FakeAccounts(pub Arc<AtomicUsize>);
+pub struct FakeAccounts(pub FakeChat);
 
 #[tonic::async_trait]
 impl AccountsNode for FakeAccounts {
@@ -22,7 +21,7 @@ impl AccountsNode for FakeAccounts {
         &self,
         request: Request<AuthenticateKeyRequest>,
     ) -> Result<Response<AuthenticateKeyResponse>, Status> {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.0.key_lookups.fetch_add(1, Ordering::Relaxed);
         match request.into_inner().api_key.as_str() {
             "tern_good" => Ok(Response::new(AuthenticateKeyResponse {
                 key_id: "k1".into(),
@@ -39,8 +38,17 @@ impl AccountsNode for FakeAccounts {
         Ok(Response::new(ListSuspendedResponse::default()))
     }
 
-    async fn may_watch(&self, _: Request<MayWatchRequest>) -> Result<Response<MayWatchResponse>, Status> {
-        Err(Status::unimplemented("nobody watches here"))
+    async fn may_watch(
+        &self,
+        request: Request<MayWatchRequest>,
+    ) -> Result<Response<MayWatchResponse>, Status> {
+        let visible = self.0.visible.lock().unwrap().clone();
+        let mut asked = request.into_inner().user_ids;
+        asked.retain(|id| visible.iter().any(|user| user.as_bytes()[..] == id[..]));
+        Ok(Response::new(MayWatchResponse {
+            visible: asked,
+            ..Default::default()
+        }))
     }
 }
 

@@ -15,6 +15,7 @@ use tern_proto::internal::{
     LookupReplies, LookupRequests, PresenceChanges, ReadInboxRequest, ReadInboxResponse, UnlinkDeviceRequest,
     UnlinkDeviceResponse, UpItem, WatchRequests, WindowReplies, WindowRequest, WindowRequests,
 };
+use tern_types::UserId;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -85,6 +86,10 @@ pub struct FakeChat {
     pub items: mpsc::Sender<UpItem>,
     pub windows: mpsc::Sender<WindowRequest>,
     pub announced: mpsc::Sender<Announcement>,
+    pub watched: mpsc::Sender<WatchRequests>,
+    pub shown: Downward<PresenceChanges>,
+    /// Whom everybody may watch.
+    pub visible: Arc<Mutex<Vec<UserId>>>,
     pub down: Downward<ControlDown>,
     pub live: Downward<LiveDown>,
     pub replies: Downward<WindowReplies>,
@@ -103,8 +108,12 @@ impl FakeChat {
         items: mpsc::Sender<UpItem>,
         windows: mpsc::Sender<WindowRequest>,
         announced: mpsc::Sender<Announcement>,
+        watched: mpsc::Sender<WatchRequests>,
     ) -> Self {
         Self {
+            watched,
+            shown: Downward::default(),
+            visible: Arc::default(),
             items,
             windows,
             announced,
@@ -255,9 +264,10 @@ impl Presence for FakeChat {
 
     async fn watch(
         &self,
-        _: Request<Streaming<WatchRequests>>,
+        request: Request<Streaming<WatchRequests>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("nobody watches here"))
+        note(request, self.watched.clone(), |frame| vec![frame]);
+        Ok(self.shown.open())
     }
 
     async fn get_states(&self, _: Request<GetStatesRequest>) -> Result<Response<GetStatesResponse>, Status> {

@@ -13,8 +13,8 @@ use tern_proto::internal::chat_link_server::ChatLinkServer;
 use tern_proto::internal::chat_node_server::ChatNodeServer;
 use tern_proto::internal::presence_server::PresenceServer;
 use tern_proto::internal::{
-    AnnounceReplies, AnnounceReply, Announcement, ControlDown, DownItem, InboxRow, LiveDown, Push, UpItem,
-    WindowReplies, WindowReply, WindowRequest, down_item,
+    AnnounceReplies, AnnounceReply, Announcement, ControlDown, DownItem, InboxRow, LiveDown, PresenceChanges,
+    Push, UpItem, UserPresence, WatchRequests, WindowReplies, WindowReply, WindowRequest, down_item,
 };
 use tern_proto::v1::server_event::Event;
 use tern_types::{ChatId, DeviceId, Timestamp, UserId};
@@ -45,6 +45,7 @@ pub struct World {
     pub items: mpsc::Receiver<UpItem>,
     pub windows: mpsc::Receiver<WindowRequest>,
     pub announced: mpsc::Receiver<Announcement>,
+    pub watched: mpsc::Receiver<WatchRequests>,
     pub internal: String,
     pub chat: FakeChat,
     pub nodes: Vec<(Role, Node)>,
@@ -69,7 +70,8 @@ impl World {
         let (items_in, items) = mpsc::channel(NOTES);
         let (windows_in, windows) = mpsc::channel(NOTES);
         let (announced_in, announced) = mpsc::channel(NOTES);
-        let chat = FakeChat::new("chat-0", items_in, windows_in, announced_in);
+        let (watched_in, watched) = mpsc::channel(NOTES);
+        let chat = FakeChat::new("chat-0", items_in, windows_in, announced_in, watched_in);
         let other = chat.beside("chat-1");
         let (address, server) = serve(&chat).await;
         let (other_address, _) = serve(&other).await;
@@ -115,6 +117,7 @@ impl World {
             items,
             windows,
             announced,
+            watched,
             internal: internal_url,
             chat,
             nodes,
@@ -183,6 +186,26 @@ impl World {
 
     pub async fn announced(&mut self) -> Announcement {
         soon(self.announced.recv()).await.expect("news")
+    }
+
+    /// The next people whom the presence node is to tell of, or need not any more.
+    pub async fn watched(&mut self) -> WatchRequests {
+        soon(self.watched.recv()).await.expect("a request")
+    }
+
+    /// The presence node tells of somebody.
+    pub async fn shows(&self, user: UserId, online: bool, last_seen_ms: i64) {
+        let state = UserPresence {
+            user_id: user.to_vec().into(),
+            online,
+            last_seen_ms,
+        };
+        let changes = PresenceChanges {
+            map_version: 1,
+            changes: vec![state],
+            not_owner: Vec::new(),
+        };
+        self.chat.shown.say(changes).await;
     }
 
     pub async fn down(&self, item: down_item::Item) {
@@ -305,7 +328,7 @@ async fn serve(chat: &FakeChat) -> (String, tokio::task::JoinHandle<()>) {
         .add_service(ChatLinkServer::new(chat.clone()))
         .add_service(ChatNodeServer::new(chat.clone()))
         .add_service(PresenceServer::new(chat.clone()))
-        .add_service(AccountsNodeServer::new(FakeAccounts(chat.key_lookups.clone())))
+        .add_service(AccountsNodeServer::new(FakeAccounts(chat.clone())))
         .add_service(FakeChats(chat.clone()))
         .serve_with_incoming(TcpIncoming::from(listener));
     (address, tokio::spawn(async move { server.await.unwrap() }))

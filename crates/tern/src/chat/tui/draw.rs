@@ -74,7 +74,11 @@ fn chats(frame: &mut Frame<'_>, view: &View, area: Rect) {
             };
             let title = cut(&view.title(chat.id), width.saturating_sub(unread.len() + 2));
             let pad = " ".repeat(width.saturating_sub(Span::raw(&title).width() + unread.len() + 2));
-            let sign = if chat.kind == ChatKind::Group { "# " } else { "  " };
+            let sign = match chat.peer {
+                Some(peer) if view.is_online(peer) => "● ",
+                _ if chat.kind == ChatKind::Group => "# ",
+                _ => "  ",
+            };
             let style = match (open, chat.unread > 0, chat.left) {
                 (_, _, true) => Style::new().add_modifier(Modifier::DIM),
                 (true, ..) => Style::new().add_modifier(Modifier::BOLD | Modifier::REVERSED),
@@ -94,7 +98,7 @@ fn chats(frame: &mut Frame<'_>, view: &View, area: Rect) {
 fn timeline(frame: &mut Frame<'_>, view: &View, screen: &mut Screen, area: Rect) {
     let title = view
         .open
-        .map_or_else(|| " tern ".to_owned(), |chat| format!(" {} ", header(view, chat)));
+        .map_or_else(|| " tern ".to_owned(), |chat| format!(" {} ", titled(view, chat)));
     let block = Block::new()
         .borders(Borders::BOTTOM)
         .title(Text::from(title).bold());
@@ -115,6 +119,14 @@ fn timeline(frame: &mut Frame<'_>, view: &View, screen: &mut Screen, area: Rect)
     // The newest stands at the bottom.
     let above = vec![Text::raw(""); screen.page.saturating_sub(shown.len())];
     frame.render_widget(Paragraph::new([above, shown.to_vec()].concat()), inner);
+}
+
+/// With who is there.
+fn titled(view: &View, chat: tern_types::ChatId) -> String {
+    match view.presence(chat, Timestamp::now()) {
+        Some(presence) => format!("{} · {presence}", header(view, chat)),
+        None => header(view, chat),
+    }
 }
 
 fn header(view: &View, chat: tern_types::ChatId) -> String {
@@ -265,6 +277,10 @@ fn input(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) {
     );
     let column = u16::try_from(at).unwrap_or(0).saturating_add(2);
     frame.set_cursor_position(Position::new(line.x.saturating_add(column), line.y));
+    let typing = view.open.and_then(|chat| view.typing(chat));
+    if let (None, Some(text)) = (&screen.notice, &typing) {
+        frame.render_widget(Paragraph::new(Span::raw(text.as_str()).dim().italic()), notice);
+    }
     if let Some((text, _)) = &screen.notice {
         let style = Style::new().fg(Color::Yellow);
         frame.render_widget(

@@ -18,6 +18,11 @@ impl Input {
         self.text.is_empty()
     }
 
+    /// Neither empty nor a command.
+    pub fn is_message(&self) -> bool {
+        !matches!(self.text.as_slice(), [] | ['/'] | ['/', 'a'..='z' | 'A'..='Z' | '?', ..])
+    }
+
     pub fn take(&mut self) -> String {
         self.at = 0;
         std::mem::take(&mut self.text).into_iter().collect()

@@ -150,7 +150,10 @@ fn open(chat: ChatId, desk: &mut Desk, screen: &mut Screen) {
 /// True: the person leaves.
 async fn take_key(event: TerminalEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     match event {
-        TerminalEvent::Paste(text) => screen.input.insert(&text.replace(['\r', '\n'], " ")),
+        TerminalEvent::Paste(text) => {
+            screen.input.insert(&text.replace(['\r', '\n'], " "));
+            desk.typed(screen.input.is_message()).await;
+        }
         TerminalEvent::Key(key) if key.kind != KeyEventKind::Release => {
             return press(key, desk, screen).await;
         }
@@ -187,7 +190,14 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
                 desk.mark_read(chat);
             }
         }
-        _ => screen.input.key(key.code, control),
+        _ => {
+            let before = screen.input.is_message();
+            screen.input.key(key.code, control);
+            // A command in the making is nobody's business.
+            if before || screen.input.is_message() {
+                desk.typed(screen.input.is_message()).await;
+            }
+        }
     }
     false
 }

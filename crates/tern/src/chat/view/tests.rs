@@ -5,6 +5,7 @@ use tern_proto::v1;
 use uuid::Uuid;
 
 use super::*;
+use crate::chat::clock;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const CHAT: ChatId = ChatId(Uuid::from_u128(1));
@@ -133,8 +134,60 @@ fn in_a_group_ticks_wait_for_everybody_and_details_say_who() {
     assert_eq!(tick(&view), Some(Tick::Delivered));
     assert_eq!(
         view.details(CHAT),
-        Some((Seq(1), "read by Bob · delivered to Carol".to_owned()))
+        Some((Seq(1), "read by 1 of 2 (Bob) · delivered to Carol".to_owned()))
     );
+}
+
+#[test]
+fn in_a_large_group_readers_are_counted() {
+    let mut view = view(41);
+    view.add(said(1, user(1), "hi"));
+    for reader in 2..14 {
+        receipt(&mut view, reader, 1, 1);
+    }
+    for other in 14..24 {
+        receipt(&mut view, other, 1, 0);
+    }
+    let details = view.details(CHAT);
+    assert_eq!(
+        details,
+        Some((Seq(1), "read by 12 of 40 · delivered to 10 more".to_owned()))
+    );
+}
+
+#[test]
+fn whom_a_message_reached_is_said_name_by_name() {
+    let mut view = view(4);
+    for (seq, sender, text) in [(1, 1, "first"), (2, 2, "theirs"), (3, 1, "second")] {
+        view.add(said(seq, user(sender), text));
+    }
+    assert_eq!(view.own_message(CHAT, 1), Some(Seq(3)));
+    assert_eq!(view.own_message(CHAT, 2), Some(Seq(1)));
+    assert_eq!(
+        (view.own_message(CHAT, 3), view.own_message(CHAT, 0)),
+        (None, None)
+    );
+    let receipts = tern_client::MessageReceipts {
+        read: vec![user(2)],
+        delivered: Vec::new(),
+        waiting: vec![user(3)],
+    };
+    let text = view.reached(CHAT, Seq(1), &receipts);
+    assert_eq!(text, "“first”: read by 1 of 2 · read: Bob · not yet: Carol");
+}
+
+#[test]
+fn who_writes_is_said_until_they_do_no_more() {
+    let mut view = view(4);
+    let mut typing = |number, typing| {
+        let (chat, user) = (CHAT, user(number));
+        view.apply(&Event::Typing { chat, user, typing }, NOW);
+        view.typing(CHAT)
+    };
+    assert_eq!(typing(2, true).as_deref(), Some("Bob is typing …"));
+    assert_eq!(typing(3, true).as_deref(), Some("Bob, Carol are typing …"));
+    assert_eq!(typing(4, true).as_deref(), Some("3 people are typing …"));
+    assert_eq!((typing(4, false), typing(3, false), typing(2, false)).2, None);
 }
 
 #[test]
@@ -230,4 +283,50 @@ fn happenings_are_told_by_name() {
     });
     let texts: Vec<String> = view.lines(CHAT).into_iter().map(|line| line.text).collect();
     assert_eq!(texts, ["Bob added Carol, you, …", "Carol left"]);
+}
+
+#[test]
+fn a_direct_chat_shows_online_or_last_seen_and_nothing_of_who_hides_it() {
+    let mut view = view(2);
+    let (peer, now) = (user(2), NOW);
+    view.room(CHAT).chat = Some(Chat {
+        peer: Some(peer),
+        kind: ChatKind::Direct,
+        ..view.rooms[&CHAT].chat.clone().unwrap()
+    });
+    assert_eq!(view.on_screen(), [peer]);
+    let yesterday = now - std::time::Duration::from_secs(24 * 3600);
+    let cases = [
+        (Presence::Online, Some("online".to_owned())),
+        (
+            Presence::LastSeen(now),
+            Some(format!("last seen today {}", clock::time(now))),
+        ),
+        (
+            Presence::LastSeen(yesterday),
+            Some(format!("last seen yesterday {}", clock::time(yesterday))),
+        ),
+        (Presence::LastSeen(Timestamp(0)), None),
+        (Presence::Hidden, None),
+    ];
+    for (presence, expected) in cases {
+        view.apply(&Event::Presence { user: peer, presence }, now);
+        assert_eq!(view.presence(CHAT, now), expected, "{presence:?}");
+    }
+    view.apply(
+        &Event::Presence {
+            user: peer,
+            presence: Presence::Online,
+        },
+        now,
+    );
+    let reason = "gone".to_owned();
+    view.apply(
+        &Event::Disconnected {
+            reason,
+            retry_in: None,
+        },
+        now,
+    );
+    assert!(!view.is_online(peer), "nobody tells of anybody then");
 }

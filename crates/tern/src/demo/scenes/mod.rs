@@ -5,6 +5,8 @@ mod devices;
 mod direct;
 mod group;
 mod offline;
+mod picture;
+mod presence;
 mod twice;
 
 use super::report::Report;
@@ -13,8 +15,10 @@ use super::stage::Stage;
 /// Plays everything.
 pub async fn all(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     direct::play(stage, report).await?;
+    presence::play(stage, report).await?;
     group::play(stage, report).await?;
     devices::play(stage, report).await?;
+    picture::play(stage, report).await?;
     offline::play(stage, report).await?;
     twice::play(stage, report).await?;
     crash::play(stage, report).await

@@ -5,6 +5,8 @@
 //! inboxes once more after the confirmation; they do so yet again when the slots' old node has confirmed the new map or
 //! is gone (fine print 9), for until then a chat node may have asked the old one.
 
+pub mod queues;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,13 +15,14 @@ use futures::Stream;
 use tern_node::links::identify;
 use tern_node::{ClusterMap, Node, NodeContext, Role, links};
 use tern_proto::internal::presence_client::PresenceClient;
-use tern_proto::internal::{AnnounceReplies, Announcement, Announcements};
+use tern_proto::internal::{Activity, AnnounceReplies, Announcement, Announcements};
 use tern_types::{SessionId, Slot};
 use tokio::sync::Notify;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 use tracing::Instrument;
 
+use self::queues::{Queue, Queues};
 use crate::metrics;
 use crate::redrain::redrain;
 use crate::registry::{Handle, Registry};
@@ -27,9 +30,6 @@ use crate::session::CloseRequest;
 
 /// Announcements of one frame.
 const GATHER: usize = 256;
-/// Announcements that wait for one node while it is away. Beyond it ends are forgotten; the node finds out by itself
-/// that such a session was not announced again.
-const MAX_WAITING: usize = 65_536;
 /// An announcement that a node refused is made again after this, if the map does not change before.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
@@ -38,34 +38,17 @@ pub struct PresenceLinks {
     ctx: NodeContext,
     registry: Arc<Registry>,
     spread: Duration,
-    /// By node name; they outlive the links.
-    queues: Mutex<HashMap<String, Arc<Queue>>>,
+    queues: Queues<Said>,
     /// Slots that left a node which has not confirmed it.
     leaving: Mutex<Vec<Leaving>>,
     refused: Mutex<Vec<SessionId>>,
     some_refused: Notify,
 }
 
-#[derive(Default)]
-struct Queue {
-    waiting: Mutex<Waiting>,
-    news: Notify,
-}
-
-#[derive(Default)]
-struct Waiting {
-    items: VecDeque<Announcement>,
-    /// Everything of the node's slots is to be announced.
-    all: bool,
-    /// The newest link: only that one takes from here.
-    link: u64,
-    linked: bool,
-}
-
-/// One life of a link, to its queue.
-struct Taker {
-    queue: Arc<Queue>,
-    link: u64,
+/// What a node is told.
+enum Said {
+    Session(Announcement),
+    Sign(Activity),
 }
 
 struct Leaving {
@@ -95,7 +78,7 @@ impl PresenceLinks {
             ctx: ctx.clone(),
             registry,
             spread,
-            queues: Mutex::default(),
+            queues: Queues::default(),
             leaving: Mutex::default(),
             refused: Mutex::default(),
             some_refused: Notify::new(),
@@ -122,46 +105,42 @@ impl PresenceLinks {
     fn tell(&self, session: &Handle, ended: bool) {
         // Without an owner now: when there is one, its link announces everything.
         if let Some(node) = self.ctx.map.current().owner(Role::Presence, session.slot()) {
-            self.queue(&node.name).push(announcement(session, ended));
+            let said = Said::Session(announcement(session, ended));
+            self.queues.of(&node.name).push(said);
         }
     }
 
-    fn queue(&self, node: &str) -> Arc<Queue> {
-        let mut queues = lock(&self.queues);
-        if let Some(queue) = queues.get(node) {
-            return queue.clone();
+    /// The person's newest sign on the session. A session that is announced later carries it along.
+    pub fn sign(&self, session: &Handle) {
+        if let Some(node) = self.ctx.map.current().owner(Role::Presence, session.slot()) {
+            let (active, at) = session.sign();
+            let activity = Activity {
+                session: session.id.0,
+                user_id: session.user.to_vec().into(),
+                active,
+                at_ms: at.0,
+            };
+            self.queues.of(&node.name).push_if_linked(Said::Sign(activity));
         }
-        queues.entry(node.to_owned()).or_default().clone()
-    }
-
-    /// A link begins, by which everything is announced. An older one takes nothing more.
-    fn begin(&self, node: &str) -> Taker {
-        let mut queues = lock(&self.queues);
-        let queue = queues.entry(node.to_owned()).or_default().clone();
-        // Under the lock of the queues: from here on this one is not forgotten.
-        let link = queue.begin();
-        Taker { queue, link }
     }
 
     async fn run(self: Arc<Self>, ctx: NodeContext, node: Node, channel: Channel) -> Result<(), Status> {
-        let taker = self.begin(&node.name);
+        let taker = self.queues.begin(&node.name);
         let frames = self
             .clone()
             .frames(taker.queue.clone(), taker.link, node.name.clone());
         let mut request = Request::new(frames);
         identify(&mut request, &ctx);
         let replies = PresenceClient::new(channel).announce(request).await?.into_inner();
-        metrics::link_up("presence", &node.name, true);
-        let ended = self.read(&node.name, replies).await;
-        metrics::link_up("presence", &node.name, false);
-        ended
+        let _up = metrics::LinkUp::new("presence", &node.name);
+        self.read(&node.name, replies).await
     }
 
     /// What the node is told while the link is the newest: single announcements first, then all of its slots where
     /// that is due.
     fn frames(
         self: Arc<Self>,
-        queue: Arc<Queue>,
+        queue: Arc<Queue<Said>>,
         link: u64,
         node: String,
     ) -> impl Stream<Item = Announcements> {
@@ -169,7 +148,14 @@ impl PresenceLinks {
             let mut rest: VecDeque<SessionId> = VecDeque::new();
             loop {
                 let map = self.ctx.map.current();
-                let Some((mut items, all)) = queue.take(link, GATHER) else { return };
+                let Some((said, all)) = queue.take(link, GATHER) else { return };
+                let (mut items, mut activities) = (Vec::new(), Vec::new());
+                for said in said {
+                    match said {
+                        Said::Session(announcement) => items.push(announcement),
+                        Said::Sign(activity) => activities.push(activity),
+                    }
+                }
                 if all {
                     let of_node = |session: &Handle| owned_by(&map, session.slot(), &node);
                     rest = self.registry.sessions(of_node).iter().map(|session| session.id).collect();
@@ -178,8 +164,8 @@ impl PresenceLinks {
                     // Looked up now: an end that was announced meanwhile must not be followed by its beginning.
                     items.extend(self.registry.get(id).map(|session| announcement(&session, false)));
                 }
-                if !items.is_empty() {
-                    yield Announcements { map_version: map.version(), items, activities: Vec::new() };
+                if !items.is_empty() || !activities.is_empty() {
+                    yield Announcements { map_version: map.version(), items, activities };
                 } else if rest.is_empty() {
                     queue.news.notified().await;
                 }
@@ -244,7 +230,7 @@ impl PresenceLinks {
             }
         }
         for node in gained {
-            self.queue(node).announce_all();
+            self.queues.of(node).say_all();
         }
         let leaving = left.into_iter().map(|((node, incarnation), slots)| Leaving {
             node: node.to_owned(),
@@ -262,9 +248,7 @@ impl PresenceLinks {
                 .is_some_and(|node| node.incarnation == incarnation)
         };
         self.drain_left(|leaving| !there(&leaving.node, leaving.incarnation));
-        // A link that was made by a newer map than this one keeps its queue.
-        lock(&self.queues)
-            .retain(|node, queue| map.node(Role::Presence, node).is_some() || lock(&queue.waiting).linked);
+        self.queues.keep(|node| map.node(Role::Presence, node).is_some());
     }
 
     /// The node answers by this map from now on.
@@ -302,56 +286,8 @@ impl PresenceLinks {
     }
 }
 
-impl Queue {
-    fn begin(&self) -> u64 {
-        let mut waiting = lock(&self.waiting);
-        waiting.link += 1;
-        (waiting.linked, waiting.all) = (true, true);
-        self.news.notify_one();
-        waiting.link
-    }
-
-    fn push(&self, item: Announcement) {
-        let mut waiting = lock(&self.waiting);
-        if waiting.items.len() < MAX_WAITING {
-            waiting.items.push_back(item);
-        } else {
-            waiting.all = true;
-        }
-        drop(waiting);
-        self.news.notify_one();
-    }
-
-    fn announce_all(&self) {
-        lock(&self.waiting).all = true;
-        self.news.notify_one();
-    }
-
-    /// At most `max` that wait, and whether all is to be announced. `None`: there is a newer link.
-    fn take(&self, link: u64, max: usize) -> Option<(Vec<Announcement>, bool)> {
-        let mut waiting = lock(&self.waiting);
-        if waiting.link != link {
-            drop(waiting);
-            // The news was for the newer one.
-            self.news.notify_one();
-            return None;
-        }
-        let count = waiting.items.len().min(max);
-        let items = waiting.items.drain(..count).collect();
-        Some((items, std::mem::take(&mut waiting.all)))
-    }
-}
-
-impl Drop for Taker {
-    fn drop(&mut self) {
-        let mut waiting = lock(&self.queue.waiting);
-        if waiting.link == self.link {
-            waiting.linked = false;
-        }
-    }
-}
-
 fn announcement(session: &Handle, ended: bool) -> Announcement {
+    let (active, active_at) = session.sign();
     Announcement {
         r#ref: session.id.0,
         session: session.id.0,
@@ -359,8 +295,8 @@ fn announcement(session: &Handle, ended: bool) -> Announcement {
         device_id: session.device.to_vec().into(),
         since_ms: session.since.0,
         ended,
-        active: false,
-        active_at_ms: 0,
+        active,
+        active_at_ms: active_at.0,
     }
 }
 
@@ -371,49 +307,4 @@ fn owned_by(map: &ClusterMap, slot: Slot, node: &str) -> bool {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use tern_node::MapHandle;
-
-    use super::*;
-
-    fn links() -> PresenceLinks {
-        let ctx = NodeContext::alone("gateway-0", 1, MapHandle::fixed(ClusterMap::default()));
-        PresenceLinks::new(&ctx, Arc::new(Registry::new(1)), Duration::ZERO)
-    }
-
-    #[test]
-    fn a_map_that_is_behind_its_links_takes_no_queue_from_them() {
-        let (links, behind) = (links(), ClusterMap::default());
-        let taker = links.begin("presence-0");
-        links.forget_gone(&behind);
-        assert!(Arc::ptr_eq(&links.queue("presence-0"), &taker.queue));
-        drop(taker);
-        links.forget_gone(&behind);
-        assert!(
-            lock(&links.queues).is_empty(),
-            "the node is gone, and so is its link"
-        );
-    }
-
-    #[test]
-    fn what_waits_is_for_the_newest_link_and_each_begins_with_everything() {
-        let links = links();
-        let older = links.begin("presence-0");
-        let newer = links.begin("presence-0");
-        older.queue.push(Announcement::default());
-        assert!(older.queue.take(older.link, 9).is_none());
-        drop(older);
-        let taken = newer.queue.take(newer.link, 9);
-        assert_eq!(taken.map(|(items, all)| (items.len(), all)), Some((1, true)));
-        let taken = newer.queue.take(newer.link, 9);
-        assert_eq!(taken.map(|(items, all)| (items.len(), all)), Some((0, false)));
-        links.forget_gone(&ClusterMap::default());
-        assert!(
-            Arc::ptr_eq(&links.queue("presence-0"), &newer.queue),
-            "the older link's end is not its"
-        );
-    }
 }

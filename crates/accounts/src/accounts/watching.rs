@@ -1,0 +1,110 @@
+//! Whose presence somebody may see.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tern_proto::ApiError;
+use tern_types::{Timestamp, UserId};
+
+use super::Accounts;
+use crate::domain::privacy::{self, Relation, STRANGER_FOR, Sight};
+use crate::metrics;
+
+/// Of the people that somebody wants to watch; the others are hidden.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watchable {
+    pub visible: Vec<UserId>,
+    /// Strangers beyond the day's limit.
+    pub limited: Vec<UserId>,
+    /// With `limited`: until one more stranger may be watched.
+    pub retry_after: Duration,
+}
+
+impl Accounts {
+    /// `people`: 256 at most. Two statements; where somebody's writing decides, a question to a chat node; where new
+    /// strangers are among them, a transaction that counts them.
+    pub async fn may_watch(
+        &self,
+        watcher: UserId,
+        people: &[UserId],
+        now: Timestamp,
+    ) -> Result<Watchable, ApiError> {
+        let people = distinct(people);
+        let mut asked = people.clone();
+        asked.push(watcher);
+        let mut relations = self.store.relations(watcher, &asked, now - STRANGER_FOR).await?;
+        let Some(own) = relations.iter().find(|(user, _)| *user == watcher) else {
+            return Ok(Watchable::default());
+        };
+        let own = own.1.audience;
+        relations.retain(|(user, _)| *user != watcher);
+        let unknown = relations
+            .iter()
+            .filter(|(_, relation)| privacy::sight(own, *relation) == Sight::Unknown);
+        let unknown: Vec<UserId> = unknown.map(|(user, _)| *user).collect();
+        if !unknown.is_empty() {
+            let written = self.peers.have_written(watcher, &unknown).await?;
+            note_written(&mut relations, &written);
+        }
+        let seen = |wanted: Sight| -> Vec<UserId> {
+            let seen = relations
+                .iter()
+                .filter(|(_, relation)| privacy::sight(own, *relation) == wanted);
+            seen.map(|(user, _)| *user).collect()
+        };
+        let mut visible = seen(Sight::Visible);
+        visible.extend(people.contains(&watcher).then_some(watcher));
+        let strangers: HashSet<UserId> = seen(Sight::Stranger).into_iter().collect();
+        // In the order in which they were asked for: the first have precedence.
+        let strangers: Vec<UserId> = people
+            .into_iter()
+            .filter(|user| strangers.contains(user))
+            .collect();
+        let mut watchable = Watchable {
+            visible,
+            ..Default::default()
+        };
+        if !strangers.is_empty() {
+            self.admit_strangers(watcher, &strangers, now, &mut watchable)
+                .await?;
+        }
+        Ok(watchable)
+    }
+
+    /// One at a time for each watcher, so that the limit holds for however many screens.
+    async fn admit_strangers(
+        &self,
+        watcher: UserId,
+        strangers: &[UserId],
+        now: Timestamp,
+        watchable: &mut Watchable,
+    ) -> Result<(), ApiError> {
+        let mut tx = self.store.begin().await?;
+        self.store.lock_user(&mut tx, watcher).await?;
+        let day = self.store.strangers(&mut tx, watcher, now - STRANGER_FOR).await?;
+        let admission = privacy::admit(&day, strangers, self.limits.new_strangers, now);
+        self.store
+            .add_strangers(&mut tx, watcher, &admission.new, now)
+            .await?;
+        self.store.commit(tx).await?;
+        metrics::strangers(admission.new.len(), admission.limited.len());
+        let limited: HashSet<&UserId> = admission.limited.iter().collect();
+        let admitted = strangers.iter().filter(|user| !limited.contains(user));
+        watchable.visible.extend(admitted.copied());
+        watchable.limited = admission.limited;
+        watchable.retry_after = admission.retry_after;
+        Ok(())
+    }
+}
+
+fn note_written(relations: &mut [(UserId, Relation)], written: &[UserId]) {
+    let written: HashSet<&UserId> = written.iter().collect();
+    for (user, relation) in relations {
+        relation.written = Some(written.contains(user));
+    }
+}
+
+fn distinct(users: &[UserId]) -> Vec<UserId> {
+    let mut seen = HashSet::new();
+    users.iter().copied().filter(|user| seen.insert(*user)).collect()
+}

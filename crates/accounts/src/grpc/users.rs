@@ -1,0 +1,289 @@
+//! `tern.v1.Users`.
+
+use tern_proto::v1::users_server::Users;
+use tern_proto::{ApiError, parse, v1};
+use tern_types::limits::MAX_NAME_BYTES;
+use tern_types::{Timestamp, UserId};
+use tonic::{Request, Response, Status};
+
+use super::{Service, open};
+use crate::accounts::ContactChange;
+use crate::domain::privacy::{Audience, Privacy};
+use crate::store::blocks::Place;
+use crate::store::users::User;
+
+/// Users of one BatchGetUsers: a page of a contact list.
+const MAX_USERS: usize = 256;
+/// Bytes of the app's own id of a user.
+pub(super) const MAX_EXTERNAL_ID_BYTES: usize = 256;
+/// People of a page, each a UUID.
+const MAX_PAGE: u32 = 1000;
+const DEFAULT_PAGE: u32 = 100;
+/// Contacts that one call adds or removes: a statement of some milliseconds.
+const MAX_CONTACTS_A_CALL: usize = 1000;
+/// The year 9999.
+const LATEST_MS: i64 = 253_402_300_799_999;
+
+#[tonic::async_trait]
+impl Users for Service {
+    async fn create_user(
+        &self,
+        request: Request<v1::CreateUserRequest>,
+    ) -> Result<Response<v1::CreateUserResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            let external_id = parse::text("external_id", request.external_id, MAX_EXTERNAL_ID_BYTES)?;
+            if external_id.is_empty() {
+                return Err(ApiError::invalid("external_id", "must not be empty"));
+            }
+            let display_name = parse::text("display_name", request.display_name, MAX_NAME_BYTES)?;
+            let (user, created) = self
+                .accounts
+                .create_user(&principal, external_id, display_name)
+                .await?;
+            Ok(v1::CreateUserResponse {
+                user: Some(user_message(user)),
+                created,
+            })
+        })
+        .await
+    }
+
+    async fn update_user(
+        &self,
+        request: Request<v1::UpdateUserRequest>,
+    ) -> Result<Response<v1::UpdateUserResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            let user = parse::id("user_id", &request.user_id)?;
+            let display_name = parse::text("display_name", request.display_name, MAX_NAME_BYTES)?;
+            let user = self.accounts.update_user(&principal, user, &display_name).await?;
+            Ok(v1::UpdateUserResponse {
+                user: Some(user_message(user)),
+            })
+        })
+        .await
+    }
+
+    async fn batch_get_users(
+        &self,
+        request: Request<v1::BatchGetUsersRequest>,
+    ) -> Result<Response<v1::BatchGetUsersResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            if request.user_ids.len() + request.external_ids.len() > MAX_USERS {
+                return Err(ApiError::invalid(
+                    "user_ids",
+                    "and external_ids are at most 256 together",
+                ));
+            }
+            let ids = request.user_ids.iter().map(|id| parse::id("user_ids", id));
+            let ids = ids.collect::<Result<Vec<UserId>, _>>()?;
+            let external_ids = request.external_ids.into_iter();
+            let external_ids = external_ids.map(|id| parse::text("external_ids", id, MAX_EXTERNAL_ID_BYTES));
+            let external_ids = external_ids.collect::<Result<Vec<_>, _>>()?;
+            let users = self.accounts.users(&principal, &ids, &external_ids).await?;
+            Ok(v1::BatchGetUsersResponse {
+                users: users.into_iter().map(user_message).collect(),
+            })
+        })
+        .await
+    }
+
+    async fn block(&self, request: Request<v1::BlockRequest>) -> Result<Response<v1::BlockResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            let user = parse::optional_id("user_id", &request.user_id)?;
+            let blocked = parse::id("blocked_user_id", &request.blocked_user_id)?;
+            self.accounts
+                .block(&principal, user, blocked, Timestamp::now())
+                .await?;
+            Ok(v1::BlockResponse {})
+        })
+        .await
+    }
+
+    async fn unblock(
+        &self,
+        request: Request<v1::UnblockRequest>,
+    ) -> Result<Response<v1::UnblockResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            let user = parse::optional_id("user_id", &request.user_id)?;
+            let blocked = parse::id("blocked_user_id", &request.blocked_user_id)?;
+            self.accounts.unblock(&principal, user, blocked).await?;
+            Ok(v1::UnblockResponse {})
+        })
+        .await
+    }
+
+    async fn list_blocked(
+        &self,
+        request: Request<v1::ListBlockedRequest>,
+    ) -> Result<Response<v1::ListBlockedResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            let user = parse::optional_id("user_id", &request.user_id)?;
+            let size = page_size(request.page_size)?;
+            let after = BlockedPage::read(&request.page_token)?;
+            let blocked = self.accounts.blocked(&principal, user, after, size).await?;
+            Ok(v1::ListBlockedResponse {
+                next_page_token: BlockedPage::after(full(&blocked, size)),
+                user_ids: blocked.iter().map(|(_, id)| id.to_string()).collect(),
+            })
+        })
+        .await
+    }
+
+    async fn set_contacts(
+        &self,
+        request: Request<v1::SetContactsRequest>,
+    ) -> Result<Response<v1::SetContactsResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            let user = parse::optional_id("user_id", &request.user_id)?;
+            let change = ContactChange {
+                add: contact_ids("add_user_ids", &request.add_user_ids)?,
+                remove: contact_ids("remove_user_ids", &request.remove_user_ids)?,
+                replace: request.replace,
+            };
+            let count = self.accounts.set_contacts(&principal, user, change).await?;
+            Ok(v1::SetContactsResponse {
+                contact_count: u32::try_from(count).unwrap_or(u32::MAX),
+            })
+        })
+        .await
+    }
+
+    async fn list_contacts(
+        &self,
+        request: Request<v1::ListContactsRequest>,
+    ) -> Result<Response<v1::ListContactsResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            let user = parse::optional_id("user_id", &request.user_id)?;
+            let size = page_size(request.page_size)?;
+            let after = parse::optional_id("page_token", &request.page_token)?;
+            let contacts = self.accounts.contacts(&principal, user, after, size).await?;
+            let next = full(&contacts, size).map(ToString::to_string);
+            Ok(v1::ListContactsResponse {
+                user_ids: contacts.iter().map(ToString::to_string).collect(),
+                next_page_token: next.unwrap_or_default(),
+            })
+        })
+        .await
+    }
+
+    async fn get_privacy(
+        &self,
+        request: Request<v1::GetPrivacyRequest>,
+    ) -> Result<Response<v1::GetPrivacyResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            let user = parse::optional_id("user_id", &request.user_id)?;
+            let privacy = self.accounts.privacy(&principal, user).await?;
+            Ok(v1::GetPrivacyResponse {
+                privacy: Some(settings(privacy)),
+            })
+        })
+        .await
+    }
+
+    async fn set_privacy(
+        &self,
+        request: Request<v1::SetPrivacyRequest>,
+    ) -> Result<Response<v1::SetPrivacyResponse>, Status> {
+        self.run(async {
+            let (principal, request) = open(request)?;
+            let user = parse::optional_id("user_id", &request.user_id)?;
+            let privacy = privacy(request.privacy.unwrap_or_default())?;
+            self.accounts.set_privacy(&principal, user, privacy).await?;
+            Ok(v1::SetPrivacyResponse {
+                privacy: Some(settings(privacy)),
+            })
+        })
+        .await
+    }
+}
+
+/// Where a page of blocked people ended: since when its last one is blocked, and who that is.
+struct BlockedPage;
+
+impl BlockedPage {
+    fn after(last: Option<&Place>) -> String {
+        last.map_or_else(String::new, |(at, user)| format!("{}.{user}", at.0))
+    }
+
+    fn read(token: &str) -> Result<Option<Place>, ApiError> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let bad = || ApiError::invalid("page_token", "is none that this server gave");
+        let (at, user) = token.split_once('.').ok_or_else(bad)?;
+        let at: i64 = at.parse().map_err(|_| bad())?;
+        // Times that Postgres has none of were never given.
+        if !(0..=LATEST_MS).contains(&at) {
+            return Err(bad());
+        }
+        Ok(Some((Timestamp(at), parse::id("page_token", user)?)))
+    }
+}
+
+/// The last of a page that may have a next one.
+fn full<T>(page: &[T], size: u32) -> Option<&T> {
+    page.last().filter(|_| page.len() == size as usize)
+}
+
+fn page_size(asked: u32) -> Result<u32, ApiError> {
+    match asked {
+        0 => Ok(DEFAULT_PAGE),
+        size if size <= MAX_PAGE => Ok(size),
+        _ => Err(ApiError::invalid("page_size", "must be at most 1,000")),
+    }
+}
+
+fn contact_ids(field: &'static str, ids: &[String]) -> Result<Vec<UserId>, ApiError> {
+    if ids.len() > MAX_CONTACTS_A_CALL {
+        return Err(ApiError::invalid(field, "are at most 1,000 a call"));
+    }
+    ids.iter().map(|id| parse::id(field, id)).collect()
+}
+
+fn privacy(settings: v1::PrivacySettings) -> Result<Privacy, ApiError> {
+    let audience = match v1::Audience::try_from(settings.presence_audience) {
+        Ok(v1::Audience::Unspecified | v1::Audience::Contacts) => Audience::Contacts,
+        Ok(v1::Audience::Everyone) => Audience::Everyone,
+        Ok(v1::Audience::Nobody) => Audience::Nobody,
+        Err(_) => {
+            return Err(ApiError::invalid(
+                "privacy.presence_audience",
+                "is none that this server knows",
+            ));
+        }
+    };
+    Ok(Privacy {
+        audience,
+        read_receipts_off: settings.read_receipts_off,
+    })
+}
+
+fn settings(privacy: Privacy) -> v1::PrivacySettings {
+    let audience = match privacy.audience {
+        Audience::Everyone => v1::Audience::Everyone,
+        Audience::Contacts => v1::Audience::Contacts,
+        Audience::Nobody => v1::Audience::Nobody,
+    };
+    v1::PrivacySettings {
+        presence_audience: audience.into(),
+        read_receipts_off: privacy.read_receipts_off,
+    }
+}
+
+fn user_message(user: User) -> v1::User {
+    v1::User {
+        user_id: user.id.to_string(),
+        external_id: user.external_id,
+        display_name: user.display_name,
+        created_at_ms: user.created_at.0,
+    }
+}

@@ -1,0 +1,70 @@
+//! Who has blocked whom.
+
+use sqlx::Row;
+use tern_types::{Timestamp, UserId};
+
+use super::{Result, Store, Tx, millis};
+
+/// Does nothing where it is so already.
+pub const INSERT: &str = "
+INSERT INTO blocks (user_id, blocked_id, blocked_at) VALUES ($1, $2, to_timestamp($3::float8 / 1000))
+ON CONFLICT DO NOTHING";
+
+pub const OTHERS: &str = "SELECT count(*) FROM blocks WHERE user_id = $1 AND blocked_id <> $2";
+
+pub const DELETE: &str = "DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2";
+
+/// The newest first, those of one moment by their ids; $2, $3: where the page before ended.
+pub const PAGE: &str = concat!(
+    "SELECT blocked_id, ",
+    millis!("blocked_at"),
+    " FROM blocks
+WHERE user_id = $1
+  AND ($2::int8 IS NULL OR (blocked_at, blocked_id) < (to_timestamp($2::float8 / 1000), $3))
+ORDER BY blocked_at DESC, blocked_id DESC LIMIT $4"
+);
+
+/// Where a page of a list ended.
+pub type Place = (Timestamp, UserId);
+
+impl Store {
+    /// How many the user has blocked beside `blocked`.
+    pub async fn count_other_blocks(&self, tx: &mut Tx, user: UserId, blocked: UserId) -> Result<usize> {
+        let count = sqlx::query_scalar(OTHERS).bind(user.0).bind(blocked.0);
+        let count: i64 = count.fetch_one(&mut **tx).await?;
+        Ok(usize::try_from(count).unwrap_or_default())
+    }
+
+    /// Both exist.
+    pub async fn insert_block(
+        &self,
+        tx: &mut Tx,
+        user: UserId,
+        blocked: UserId,
+        now: Timestamp,
+    ) -> Result<()> {
+        let insert = sqlx::query(INSERT).bind(user.0).bind(blocked.0).bind(now.0);
+        insert.execute(&mut **tx).await?;
+        Ok(())
+    }
+
+    pub async fn delete_block(&self, user: UserId, blocked: UserId) -> Result<()> {
+        let delete = sqlx::query(DELETE).bind(user.0).bind(blocked.0);
+        delete.execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// At most `limit` after `after`, the newest first.
+    pub async fn blocks(&self, user: UserId, after: Option<Place>, limit: u32) -> Result<Vec<Place>> {
+        let rows = sqlx::query(PAGE)
+            .bind(user.0)
+            .bind(after.map(|(at, _)| at.0))
+            .bind(after.map(|(_, id)| id.0))
+            .bind(i64::from(limit))
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter()
+            .map(|row| Ok((Timestamp(row.try_get(1)?), UserId(row.try_get(0)?))))
+            .collect()
+    }
+}

@@ -1,0 +1,127 @@
+//! Settings, and what they are decided on: who may see whom, and which strangers somebody watched.
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use tern_types::{Timestamp, UserId};
+
+use super::contacts::ids;
+use super::{Result, Store, Tx, millis};
+use crate::domain::privacy::{Audience, Privacy, Relation};
+
+pub const SELECT: &str = "SELECT presence_audience, read_receipts_off FROM users WHERE user_id = $1";
+
+pub const UPDATE: &str = "
+UPDATE users SET presence_audience = $2, read_receipts_off = $3 WHERE user_id = $1 RETURNING user_id";
+
+/// Everything about the watcher $1 and these people $2 but what they wrote; strangers watched since $3. Each column is
+/// a probe of a primary key.
+pub const RELATIONS: &str = "
+SELECT u.user_id, u.presence_audience,
+       EXISTS (SELECT FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $1)
+       OR EXISTS (SELECT FROM blocks b WHERE b.user_id = $1 AND b.blocked_id = u.user_id),
+       EXISTS (SELECT FROM contacts c WHERE c.user_id = u.user_id AND c.contact_id = $1),
+       EXISTS (SELECT FROM watched_strangers w
+               WHERE w.user_id = $1 AND w.watched_id = u.user_id
+                 AND w.watched_at > to_timestamp($3::float8 / 1000))
+FROM users u WHERE u.user_id = ANY($2)";
+
+/// Strangers of before $2 count no more.
+pub const FORGET_STRANGERS: &str = "
+DELETE FROM watched_strangers WHERE user_id = $1 AND watched_at <= to_timestamp($2::float8 / 1000)";
+
+pub const STRANGERS: &str = concat!(
+    "SELECT watched_id, ",
+    millis!("watched_at"),
+    " FROM watched_strangers WHERE user_id = $1"
+);
+
+pub const ADD_STRANGERS: &str = "
+INSERT INTO watched_strangers (user_id, watched_id, watched_at)
+SELECT $1, w, to_timestamp($3::float8 / 1000) FROM unnest($2::uuid[]) w ORDER BY w";
+
+impl Store {
+    /// `None`: there is no such user.
+    pub async fn privacy(&self, user: UserId) -> Result<Option<Privacy>> {
+        let row = sqlx::query(SELECT)
+            .bind(user.0)
+            .fetch_optional(&self.pool)
+            .await?;
+        row.map(|row| {
+            Ok(Privacy {
+                audience: Audience::from_stored(row.try_get(0)?),
+                read_receipts_off: row.try_get(1)?,
+            })
+        })
+        .transpose()
+    }
+
+    /// False: there is no such user.
+    pub async fn set_privacy(&self, user: UserId, privacy: Privacy) -> Result<bool> {
+        let row = sqlx::query(UPDATE)
+            .bind(user.0)
+            .bind(privacy.audience as i16)
+            .bind(privacy.read_receipts_off);
+        Ok(row.fetch_optional(&self.pool).await?.is_some())
+    }
+
+    /// Those of `people` that exist, each once, in no order; strangers count as watched since `since`.
+    pub async fn relations(
+        &self,
+        watcher: UserId,
+        people: &[UserId],
+        since: Timestamp,
+    ) -> Result<Vec<(UserId, Relation)>> {
+        let rows = sqlx::query(RELATIONS)
+            .bind(watcher.0)
+            .bind(ids(people))
+            .bind(since.0)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(relation).collect()
+    }
+
+    /// The strangers that the watcher, whose row is locked, watched since `since`; older ones are forgotten.
+    pub async fn strangers(
+        &self,
+        tx: &mut Tx,
+        watcher: UserId,
+        since: Timestamp,
+    ) -> Result<Vec<(UserId, Timestamp)>> {
+        let forget = sqlx::query(FORGET_STRANGERS).bind(watcher.0).bind(since.0);
+        forget.execute(&mut **tx).await?;
+        let rows = sqlx::query(STRANGERS)
+            .bind(watcher.0)
+            .fetch_all(&mut **tx)
+            .await?;
+        rows.iter()
+            .map(|row| Ok((UserId(row.try_get(0)?), Timestamp(row.try_get(1)?))))
+            .collect()
+    }
+
+    /// None of them is among those of the day.
+    pub async fn add_strangers(
+        &self,
+        tx: &mut Tx,
+        watcher: UserId,
+        strangers: &[UserId],
+        now: Timestamp,
+    ) -> Result<()> {
+        let insert = sqlx::query(ADD_STRANGERS)
+            .bind(watcher.0)
+            .bind(ids(strangers))
+            .bind(now.0);
+        insert.execute(&mut **tx).await?;
+        Ok(())
+    }
+}
+
+fn relation(row: &PgRow) -> Result<(UserId, Relation)> {
+    let relation = Relation {
+        audience: Audience::from_stored(row.try_get(1)?),
+        blocked: row.try_get(2)?,
+        contact: row.try_get(3)?,
+        watched: row.try_get(4)?,
+        written: None,
+    };
+    Ok((UserId(row.try_get(0)?), relation))
+}

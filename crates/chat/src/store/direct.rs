@@ -1,0 +1,218 @@
+//! The making of direct chats, as many as wait at a time, in one transaction.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::{PgConnection, PgPool};
+use tern_types::{ChatId, Seq, Timestamp, UserId};
+use uuid::Uuid;
+
+use super::load::blocked;
+use super::seal::MasterKey;
+use crate::state::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
+use crate::state::receipts::Watermark;
+
+/// A retry finds its chat here, and locks nobody.
+pub const EXISTING: &str =
+    "SELECT c.chat_id FROM unnest($1::uuid[]) AS n(chat_id) JOIN chats c ON c.chat_id = n.chat_id";
+
+/// As `commit::SHARE_USERS`, without those whom somebody holds at this moment: one user whose device is being linked to
+/// thousands of chats must not hold up who wants to make other chats.
+pub const SHARE_FREE_USERS: &str =
+    "SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR SHARE SKIP LOCKED";
+
+/// Of chats to be made, those of two people one of whom has blocked the other.
+pub const BLOCKED: &str = concat!(
+    "SELECT n.chat_id FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS n(chat_id, user_low, user_high) WHERE ",
+    blocked!("n.user_low", "n.user_high"),
+);
+
+/// The people must be locked by a statement before it (fine print 11): a device that was linked meanwhile is seen, and one
+/// that is linked from now on waits, and then finds the chat. In ascending order of chat_id, so that two nodes that make
+/// the same chats wait for each other in one direction. A chat that is there, or comes to be there meanwhile, stays as it
+/// is: only the answer's keys are those in the store.
+pub const MAKE: &str = "
+WITH new AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bytea[])
+        AS new(chat_id, creator, user_low, user_high, wrapped_key)
+), made AS (
+    INSERT INTO chats (chat_id, kind, created_by, user_low, user_high, wrapped_key)
+    SELECT chat_id, $6, creator, user_low, user_high, wrapped_key FROM new ORDER BY chat_id
+    ON CONFLICT DO NOTHING
+    RETURNING chat_id, user_low, user_high, wrapped_key
+), heads AS (
+    INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) SELECT chat_id, 0, 0 FROM made
+), people AS (
+    INSERT INTO members (chat_id, user_id, joined_seq, role, read_seq, devices)
+    SELECT made.chat_id, person.user_id, 1, $7, 0,
+           ARRAY(SELECT d.device_id FROM devices d WHERE d.user_id = person.user_id AND d.active ORDER BY d.device_id)
+    FROM made CROSS JOIN LATERAL (VALUES (made.user_low), (made.user_high)) AS person(user_id)
+)
+SELECT chat_id, wrapped_key FROM made";
+
+/// A direct chat to be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewDirect {
+    pub chat: ChatId,
+    /// The one who makes it first.
+    pub people: (UserId, UserId),
+}
+
+/// What to do about people whom somebody else holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    Wait,
+    /// Their chats are [`Made::NobodyFound`].
+    LeaveOut,
+}
+
+/// What came of one of them.
+#[derive(Debug)]
+pub enum Made {
+    /// As the store has it with the end of the transaction: nobody has written to it yet.
+    New(Snapshot),
+    /// It is there already, or became so meanwhile.
+    Before,
+    /// One of the people does not exist, or is held by somebody.
+    NobodyFound,
+    /// One of the two has blocked the other: nothing was made.
+    Blocked,
+}
+
+/// Makes those that do not exist; the answers in the order of `new`.
+pub async fn make(
+    pool: &PgPool,
+    master: &MasterKey,
+    new: &[NewDirect],
+    held: Held,
+) -> sqlx::Result<Vec<Made>> {
+    let mut tx = pool.begin().await?;
+    let ids: Vec<Uuid> = new.iter().map(|new| new.chat.0).collect();
+    let existing: Vec<Uuid> = sqlx::query_scalar(EXISTING).bind(ids).fetch_all(&mut *tx).await?;
+    let existing: HashSet<Uuid> = existing.into_iter().collect();
+    let wanted = new.iter().filter(|new| !existing.contains(&new.chat.0));
+    let people: HashSet<UserId> = wanted.flat_map(|new| [new.people.0, new.people.1]).collect();
+    let there = if people.is_empty() {
+        HashSet::new()
+    } else {
+        share(&mut tx, people, held).await?
+    };
+    let possible = |new: &&NewDirect| {
+        let people = [new.people.0, new.people.1];
+        !existing.contains(&new.chat.0) && people.iter().all(|person| there.contains(person))
+    };
+    let blocked = blocked(&mut tx, new.iter().filter(possible)).await?;
+    let taken = |new: &&NewDirect| possible(new) && !blocked.contains(&new.chat.0);
+    let mut made = insert(&mut tx, master, new.iter().filter(taken)).await?;
+    tx.commit().await?;
+    let outcome = |new: &NewDirect| match made.remove(&new.chat) {
+        Some(key) => Made::New(snapshot(new, key)),
+        None if blocked.contains(&new.chat.0) => Made::Blocked,
+        None if existing.contains(&new.chat.0) || possible(&new) => Made::Before,
+        None => Made::NobodyFound,
+    };
+    Ok(new.iter().map(outcome).collect())
+}
+
+/// Locks against linking; who of them is there.
+async fn share(db: &mut PgConnection, people: HashSet<UserId>, held: Held) -> sqlx::Result<HashSet<UserId>> {
+    let ids: Vec<Uuid> = people.into_iter().map(|person| person.0).collect();
+    let found: Vec<Uuid> = match held {
+        Held::Wait => sqlx::query_scalar(super::commit::SHARE_USERS),
+        Held::LeaveOut => sqlx::query_scalar(SHARE_FREE_USERS),
+    }
+    .bind(ids)
+    .fetch_all(db)
+    .await?;
+    Ok(found.into_iter().map(UserId).collect())
+}
+
+/// After their people are locked.
+async fn blocked(
+    db: &mut PgConnection,
+    new: impl Iterator<Item = &NewDirect>,
+) -> sqlx::Result<HashSet<Uuid>> {
+    let (mut ids, mut lows, mut highs) = (vec![], vec![], vec![]);
+    for new in new {
+        let [low, high] = new.ordered();
+        ids.push(new.chat.0);
+        lows.push(low.0);
+        highs.push(high.0);
+    }
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let blocked = sqlx::query_scalar(BLOCKED).bind(ids).bind(lows).bind(highs);
+    Ok(blocked.fetch_all(db).await?.into_iter().collect())
+}
+
+/// The keys of those that were made: of two attempts at one chat, one's key is in the store.
+async fn insert(
+    db: &mut PgConnection,
+    master: &MasterKey,
+    new: impl Iterator<Item = &NewDirect>,
+) -> sqlx::Result<HashMap<ChatId, ChatKey>> {
+    let mut keys: HashMap<ChatId, (ChatKey, Vec<u8>)> = HashMap::new();
+    let (mut ids, mut creators, mut lows, mut highs, mut wrapped) = (vec![], vec![], vec![], vec![], vec![]);
+    for new in new {
+        if keys.contains_key(&new.chat) {
+            continue;
+        }
+        let key = master.new_chat_key(new.chat);
+        let [low, high] = new.ordered();
+        ids.push(new.chat.0);
+        creators.push(new.people.0.0);
+        lows.push(low.0);
+        highs.push(high.0);
+        wrapped.push(key.1.clone());
+        keys.insert(new.chat, key);
+    }
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(MAKE)
+        .bind(ids)
+        .bind(creators)
+        .bind(lows)
+        .bind(highs)
+        .bind(wrapped)
+        .bind(ChatKind::Direct as i16)
+        .bind(Role::Member as i16)
+        .fetch_all(db)
+        .await?;
+    let made = rows.into_iter().filter_map(|(chat, stored)| {
+        let (key, wrapped) = keys.remove(&ChatId(chat))?;
+        (wrapped == stored).then_some((ChatId(chat), key))
+    });
+    Ok(made.collect())
+}
+
+impl NewDirect {
+    fn ordered(&self) -> [UserId; 2] {
+        [self.people.0.min(self.people.1), self.people.0.max(self.people.1)]
+    }
+}
+
+/// What a load of it would bring: an empty log.
+fn snapshot(new: &NewDirect, key: ChatKey) -> Snapshot {
+    let member = |user| {
+        let member = Member {
+            role: Role::Member,
+            joined: Seq(1),
+            last_sent: Seq::ZERO,
+        };
+        (user, member, Watermark::default())
+    };
+    Snapshot {
+        kind: ChatKind::Direct,
+        title: String::new(),
+        key,
+        head: Seq::ZERO,
+        ordinal: 0,
+        members: new.ordered().map(member).to_vec(),
+        unsettled: None,
+        placed: Vec::new(),
+        looked_up: Vec::new(),
+        last_sent_at: Timestamp::default(),
+        blocked: false,
+    }
+}

@@ -1,0 +1,235 @@
+//! The making of direct chats: two nodes at once, retries, devices linked meanwhile.
+
+use sqlx::{Connection, PgConnection};
+use tern_chat::shard::loader::Loader;
+use tern_chat::state::shard::LoadError;
+use tern_chat::store::devices;
+use tern_chat::store::direct::{self, Held, Made, NewDirect};
+use tern_chat::store::load;
+use tern_types::{ChatId, DeviceId, RequestId, UserId};
+
+use crate::harness::{Store, new_direct};
+
+/// Wait for nobody: the test fails instead of hanging.
+const AT_ONCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+async fn make(store: &Store, new: &[NewDirect], held: Held) -> Vec<Made> {
+    direct::make(&store.pool, &store.master, new, held).await.unwrap()
+}
+
+/// The devices that a member of the chat is known to have.
+async fn known(store: &Store, chat: ChatId, user: UserId) -> Vec<DeviceId> {
+    let query = "SELECT unnest(devices) FROM members WHERE chat_id = $1 AND user_id = $2";
+    let devices: Vec<uuid::Uuid> = sqlx::query_scalar(query)
+        .bind(chat.0)
+        .bind(user.0)
+        .fetch_all(&store.pool)
+        .await
+        .unwrap();
+    devices.into_iter().map(DeviceId).collect()
+}
+
+/// Linking as far as its lock, and the device that becomes active.
+async fn hold(db: &mut PgConnection, user: UserId, device: DeviceId) {
+    sqlx::query(devices::LOCK_USER)
+        .bind(user.0)
+        .execute(&mut *db)
+        .await
+        .unwrap();
+    sqlx::query(devices::ACTIVATE)
+        .bind(device.0)
+        .bind(user.0)
+        .execute(db)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_chat_just_made_is_known_as_a_load_would_bring_it() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let device = store.device(b).await;
+    for new in [new_direct(a, b), new_direct(b, store.user().await)] {
+        let made = make(&store, &[new], Held::Wait).await.pop();
+        let Some(Made::New(made)) = made else {
+            panic!("{made:?}")
+        };
+        let loaded = store.snapshot(new.chat).await;
+        assert_eq!(made.key, loaded.key);
+        assert_eq!(format!("{made:?}"), format!("{loaded:?}"));
+        assert_eq!(known(&store, new.chat, b).await, [device]);
+    }
+}
+
+#[tokio::test]
+async fn two_nodes_that_make_the_same_chats_agree_on_them_whatever_the_order() {
+    let store = Store::new().await;
+    for _ in 0..10 {
+        let mut new = Vec::new();
+        let me = store.user().await;
+        for _ in 0..8 {
+            new.push(new_direct(me, store.user().await));
+        }
+        let backwards: Vec<NewDirect> = new.iter().rev().copied().collect();
+        let (one, other) = tokio::join!(
+            make(&store, &new, Held::LeaveOut),
+            make(&store, &backwards, Held::LeaveOut)
+        );
+        for (new, answers) in new.iter().zip(one.iter().zip(other.iter().rev())) {
+            let stored = store.snapshot(new.chat).await;
+            match answers {
+                (Made::New(made), Made::Before) | (Made::Before, Made::New(made)) => {
+                    assert_eq!(made.key, stored.key);
+                }
+                answers => panic!("{answers:?}"),
+            }
+            assert_eq!(stored.members.len(), 2);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_chat_that_another_node_is_making_is_waited_for_and_left_as_it_is() {
+    let store = Store::new().await;
+    let (a, b, c) = (store.user().await, store.user().await, store.user().await);
+    let (theirs, mine) = (new_direct(a, b), new_direct(a, c));
+    let mut other = store.shard().await;
+    let mut tx = other.begin().await.unwrap();
+    let key = store.master.new_chat_key(theirs.chat);
+    sqlx::query("INSERT INTO chats (chat_id, kind, created_by, wrapped_key) VALUES ($1, 1, $2, $3)")
+        .bind(theirs.chat.0)
+        .bind(b.0)
+        .bind(key.1)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let pair = [theirs, mine];
+    let end = async {
+        store.somebody_waits().await;
+        tx.commit().await.unwrap();
+    };
+    let (made, ()) = tokio::join!(make(&store, &pair, Held::LeaveOut), end);
+    assert!(matches!(made[..], [Made::Before, Made::New(_)]), "{made:?}");
+    let heads: i64 = sqlx::query_scalar("SELECT count(*) FROM chat_heads WHERE chat_id = $1")
+        .bind(theirs.chat.0)
+        .fetch_one(&store.pool)
+        .await
+        .unwrap();
+    assert_eq!(heads, 0, "what belongs to it is the other node's to insert");
+}
+
+#[tokio::test]
+async fn the_same_chat_twice_is_made_once_under_the_key_that_is_stored() {
+    let store = Store::new().await;
+    let new = new_direct(store.user().await, store.user().await);
+    let made = make(&store, &[new, new], Held::Wait).await;
+    let [Made::New(made), Made::Before] = &made[..] else {
+        panic!("{made:?}")
+    };
+    assert_eq!(made.key, store.snapshot(new.chat).await.key);
+}
+
+#[tokio::test]
+async fn who_does_not_exist_or_is_being_linked_holds_up_no_other_chat() {
+    let store = Store::new().await;
+    let (a, b, linking) = (store.user().await, store.user().await, store.user().await);
+    let device = store.unlinked_device(linking).await;
+    let old = new_direct(a, linking);
+    make(&store, &[old], Held::Wait).await;
+    let mut other = store.shard().await;
+    let mut tx = other.begin().await.unwrap();
+    hold(&mut tx, linking, device).await;
+
+    let new = [
+        new_direct(b, linking),
+        new_direct(a, b),
+        new_direct(a, UserId::random()),
+        old,
+    ];
+    let made = tokio::time::timeout(AT_ONCE, make(&store, &new, Held::LeaveOut)).await;
+    let made = made.expect("it waits for the lock");
+    assert!(
+        matches!(
+            made[..],
+            [Made::NobodyFound, Made::New(_), Made::NobodyFound, Made::Before]
+        ),
+        "{made:?}"
+    );
+    // A retry locks nobody.
+    let retry = tokio::time::timeout(AT_ONCE, make(&store, &[old], Held::Wait)).await;
+    assert!(matches!(retry.expect("it waits")[..], [Made::Before]));
+}
+
+#[tokio::test]
+async fn fine_print_11_a_device_linked_while_the_chat_is_made_belongs_to_it() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let (new, device) = (new_direct(a, b), store.unlinked_device(b).await);
+    let mut other = store.shard().await;
+    let mut tx = other.begin().await.unwrap();
+    hold(&mut tx, b, device).await;
+    let alone = [new];
+    let end = async {
+        store.somebody_waits().await;
+        tx.commit().await.unwrap();
+    };
+    let (made, ()) = tokio::join!(make(&store, &alone, Held::Wait), end);
+    assert!(matches!(made[..], [Made::New(_)]), "{made:?}");
+    assert_eq!(known(&store, new.chat, b).await, [device]);
+}
+
+#[tokio::test]
+async fn linking_and_the_making_of_a_chat_exclude_each_other() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let loader = Loader::new(store.pool.clone(), store.master.clone(), 2);
+    for _ in 0..20 {
+        let peer = store.user().await;
+        let (new, device) = (new_direct(a, peer), store.unlinked_device(peer).await);
+        let other = new_direct(b, peer);
+        let (linked, one, two) = tokio::join!(
+            devices::link(&store.pool, peer, device),
+            loader.load(new.chat, Some(new.people), &[]),
+            loader.load(other.chat, Some(other.people), &[]),
+        );
+        assert!(linked.unwrap());
+        for (made, chat) in [(one, new.chat), (two, other.chat)] {
+            assert!(made.unwrap().is_some());
+            assert_eq!(known(&store, chat, peer).await, [device]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_at_once_are_made_and_each_gets_its_own_answer() {
+    let store = Store::new().await;
+    let loader = Loader::new(store.pool.clone(), store.master.clone(), 2);
+    let me = store.user().await;
+    let before = new_direct(me, store.user().await);
+    make(&store, &[before], Held::Wait).await;
+    let nobody = new_direct(me, UserId::random());
+    let mut wanted = vec![before, nobody];
+    for _ in 0..40 {
+        wanted.push(new_direct(me, store.user().await));
+    }
+    let request = (me, RequestId::random());
+    let loads = wanted
+        .iter()
+        .map(|new| async { loader.load(new.chat, Some(new.people), &[request]).await });
+    let results = futures::future::join_all(loads).await;
+    for (new, result) in wanted.iter().zip(results) {
+        if *new == nobody {
+            assert!(matches!(result, Err(LoadError::PeerNotFound)), "{result:?}");
+            assert!(
+                load::chat(&store.pool, &store.master, new.chat, &[])
+                    .await
+                    .unwrap()
+                    .is_none()
+            );
+            continue;
+        }
+        let snapshot = result.unwrap().unwrap();
+        assert_eq!(snapshot.looked_up, [request]);
+        assert_eq!(snapshot.key, store.snapshot(new.chat).await.key);
+    }
+}

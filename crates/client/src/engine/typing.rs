@@ -1,0 +1,99 @@
+//! Who writes: told to others once in 3 s however often the app says so, and shown of others until it expires.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tern_proto::v1::{self, client_item::Item};
+use tern_types::typing::{EXPIRES, Typist};
+use tern_types::{ChatId, Timestamp, UserId};
+
+use super::Engine;
+use crate::model::{Entry, Event};
+
+/// Chats in which the person is remembered to write: they write in one.
+const MAX_OWN: usize = 8;
+/// People who are remembered to write: a screen shows fewer. More are not shown.
+const MAX_SHOWN: usize = 256;
+
+/// Nothing of it is stored.
+#[derive(Debug, Default)]
+pub struct Typing {
+    own: Vec<(ChatId, Typist)>,
+    /// Others, each until then.
+    others: BTreeMap<(ChatId, UserId), Timestamp>,
+}
+
+impl Typing {
+    /// When the next of the others expires.
+    pub fn next_wake(&self) -> Option<Timestamp> {
+        self.others.values().min().copied()
+    }
+
+    /// Whether the server is to be told.
+    fn own(&mut self, chat: ChatId, stopped: bool, now: Timestamp) -> bool {
+        self.own.retain(|(_, typist)| !typist.is_over(now));
+        if !self.own.iter().any(|(of, _)| *of == chat) && self.own.len() < MAX_OWN {
+            self.own.push((chat, Typist::default()));
+        }
+        let own = self.own.iter_mut().find(|(of, _)| *of == chat);
+        own.is_some_and(|(_, typist)| typist.take(stopped, Duration::ZERO, now))
+    }
+}
+
+impl Engine {
+    pub(super) fn own_typing(&mut self, chat: ChatId, stopped: bool, now: Timestamp) {
+        if self.session.open() && self.typing.own(chat, stopped, now) {
+            let chat_id = chat.to_string();
+            self.effects
+                .items
+                .push(Item::Typing(v1::Typing { chat_id, stopped }));
+        }
+    }
+
+    /// The message itself ends it.
+    pub(super) fn own_message(&mut self, chat: ChatId, now: Timestamp) {
+        if let Some((_, typist)) = self.typing.own.iter_mut().find(|(of, _)| *of == chat) {
+            typist.wrote(now);
+        }
+    }
+
+    pub(super) fn typing_came(&mut self, typing: &v1::UserTyping, now: Timestamp) {
+        let (Ok(chat), Ok(user)) = (typing.chat_id.parse(), typing.user_id.parse()) else {
+            return;
+        };
+        if typing.stopped {
+            return self.no_longer_typing(chat, user);
+        }
+        let until = now + Duration::from_millis(typing.expires_in_ms.into()).min(EXPIRES);
+        let known = self.typing.others.contains_key(&(chat, user));
+        if known || self.typing.others.len() < MAX_SHOWN {
+            self.typing.others.insert((chat, user), until);
+        }
+        if !known && self.typing.others.contains_key(&(chat, user)) {
+            let typing = true;
+            self.effects.events.push(Event::Typing { chat, user, typing });
+        }
+    }
+
+    /// What somebody wrote has come.
+    pub(super) fn typing_ends(&mut self, entry: &Entry) {
+        if let Some(sender) = entry.sender.filter(|_| entry.message().is_some()) {
+            self.no_longer_typing(entry.chat, sender);
+        }
+    }
+
+    pub(super) fn tick_typing(&mut self, now: Timestamp) {
+        let expired = self.typing.others.iter().filter(|(_, until)| **until <= now);
+        let expired: Vec<(ChatId, UserId)> = expired.map(|(who, _)| *who).collect();
+        for (chat, user) in expired {
+            self.no_longer_typing(chat, user);
+        }
+    }
+
+    fn no_longer_typing(&mut self, chat: ChatId, user: UserId) {
+        if self.typing.others.remove(&(chat, user)).is_some() {
+            let typing = false;
+            self.effects.events.push(Event::Typing { chat, user, typing });
+        }
+    }
+}

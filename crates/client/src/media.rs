@@ -1,0 +1,282 @@
+//! Files: encrypted here, uploaded to the object store by URLs that the platform signs, and back.
+//!
+//! ```text
+//!  file ─▶ cipher ─▶ hashes ─▶ CreateUpload ─▶ PUT each missing part, some at a time ─▶ FinalizeUpload ─▶ ticket
+//!  message{body: AttachmentBody, attachments} ─▶ GetDownload ─▶ GET ─▶ cipher, hash ─▶ file
+//! ```
+//!
+//! Nothing of a file's size is ever in memory: it is read, sealed, sent and written piece by piece.
+//!
+//! - [`cipher`]: pieces of AES-256-GCM, the hashes of the parts; pure
+//! - [`plan`]: an upload as the store remembers it
+//! - [`upload`], [`download`]: the transfers
+//! - [`http`]: requests to the object store
+
+pub(crate) mod cipher;
+mod download;
+mod http;
+pub(crate) mod plan;
+mod upload;
+
+use std::path::Path;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tern_proto::v1;
+use tern_types::{ChatId, MediaId, RequestId};
+
+use crate::client::Client;
+use crate::error::{CallError, ClientError};
+use crate::model::{Entry, FailureCode, Outgoing, QueuedMessage, SendState, To};
+
+pub use http::Http;
+
+/// How far a transfer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of ciphertext.
+    pub done: u64,
+    pub total: u64,
+}
+
+/// Is told how far a transfer is; from any thread, many times a second.
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+
+/// A file that is uploaded, or may be sent on: for [`Client::send_files`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attachment {
+    pub file: v1::AttachedFile,
+    pub ticket: v1::MediaTicket,
+}
+
+/// Why a transfer came to no good end.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaError {
+    #[error("{0}")]
+    File(#[from] std::io::Error),
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The object store did not take or give it, again and again.
+    #[error("the object store: {0}")]
+    Store(String),
+    #[error("the file was changed while it was uploaded")]
+    Changed,
+    #[error("a file of more than 2 GiB cannot be sent")]
+    TooLarge,
+    /// What came is not what was sent: nothing of it is kept.
+    #[error("what came is not the file that was sent: {0}")]
+    Corrupt(&'static str),
+}
+
+impl Client {
+    /// Encrypts a file under a new key and uploads it. The same file again, after this was interrupted or the app killed,
+    /// goes on where it was, for a day.
+    ///
+    /// `content_type`: of the file, for its readers; the object store is told nothing.
+    pub async fn upload(
+        &self,
+        path: &Path,
+        content_type: &str,
+        progress: OnProgress<'_>,
+    ) -> Result<Attachment, MediaError> {
+        upload::upload(self, path, content_type, progress).await
+    }
+
+    /// Sends a message with these files. Returns when it is in the outbox, as [`Client::send`] does.
+    pub async fn send_files(
+        &self,
+        to: impl Into<To>,
+        text: &str,
+        files: Vec<Attachment>,
+    ) -> Result<RequestId, ClientError> {
+        self.send_message(with_files(to, text, files)).await
+    }
+
+    /// Sends a message again whose tickets had expired in the outbox ([`FailureCode::MediaTicket`]), with new ones, under the
+    /// same request_id. For files that this user uploaded; what was to be forwarded is to be forwarded anew.
+    ///
+    /// [`FailureCode::MediaTicket`]: crate::FailureCode
+    pub async fn send_files_again(&self, request: RequestId) -> Result<(), MediaError> {
+        let refused = |queued: &QueuedMessage| {
+            let ticket =
+                matches!(&queued.state, SendState::Failed { code, .. } if *code == FailureCode::MediaTicket);
+            queued.message.request == request && ticket
+        };
+        let Some(queued) = self.outbox().await?.into_iter().find(refused) else {
+            return Ok(());
+        };
+        let mut message = queued.message;
+        for attachment in &mut message.envelope.attachments {
+            let forward = v1::ForwardMediaRequest {
+                media_id: attachment.media_id.clone(),
+                ..Default::default()
+            };
+            let ticket = self.api().forward_media(forward).await?.ticket;
+            attachment.ticket = ticket.unwrap_or_default().ticket;
+        }
+        self.discard(request).await?;
+        self.send_message(message).await?;
+        Ok(())
+    }
+
+    /// A file of a message in `chat`, into `to`: written beside it first, and put there when all of it has come and is
+    /// what was sent. A file that is there is replaced.
+    pub async fn download(
+        &self,
+        chat: ChatId,
+        file: &v1::AttachedFile,
+        to: &Path,
+        progress: OnProgress<'_>,
+    ) -> Result<(), MediaError> {
+        download::download(self, chat, file, to, progress).await
+    }
+
+    /// A file of a message in `chat`, to be sent on: the same bytes, which are not uploaded again.
+    pub async fn forward(&self, chat: ChatId, file: v1::AttachedFile) -> Result<Attachment, CallError> {
+        let request = v1::ForwardMediaRequest {
+            chat_id: chat.to_string(),
+            media_id: file.media_id.clone(),
+            acting_user_id: String::new(),
+        };
+        let ticket = self.api().forward_media(request).await?.ticket;
+        Ok(Attachment {
+            file,
+            ticket: ticket.unwrap_or_default(),
+        })
+    }
+}
+
+/// A message with these files.
+pub fn with_files(to: impl Into<To>, text: &str, files: Vec<Attachment>) -> Outgoing {
+    let attachments = files.iter().map(|file| v1::Attachment {
+        media_id: file.ticket.media_id.clone(),
+        ticket: file.ticket.ticket.clone(),
+    });
+    let attachments = attachments.collect();
+    let body = v1::AttachmentBody {
+        text: text.to_owned(),
+        files: files.into_iter().map(|file| file.file).collect(),
+    };
+    let mut message = Outgoing::new(to, body.encode_to_vec());
+    message.envelope.attachments = attachments;
+    message
+}
+
+impl Entry {
+    /// Text and files of a message with attachments; `None`: it has none, or none that this client can read. What the
+    /// sender says of files that the message does not refer to is left out.
+    pub fn attached(&self) -> Option<v1::AttachmentBody> {
+        let message = self.message()?;
+        attached(message.envelope.as_ref()?, &message.body)
+    }
+}
+
+impl Outgoing {
+    /// The same of a message on its way.
+    pub fn attached(&self) -> Option<v1::AttachmentBody> {
+        attached(&self.envelope, &self.body)
+    }
+}
+
+fn attached(envelope: &v1::Envelope, body: &Bytes) -> Option<v1::AttachmentBody> {
+    let referred_to = &envelope.attachments;
+    if referred_to.is_empty() {
+        return None;
+    }
+    let mut body = v1::AttachmentBody::decode(body.clone()).ok()?;
+    body.files.retain(|file| {
+        let known = referred_to.iter().any(|known| known.media_id == file.media_id);
+        known && file.media_id.parse::<MediaId>().is_ok()
+    });
+    Some(body)
+}
+
+/// A name from somebody else that is safe to make a file of: no directories, nothing hidden, nothing that a terminal
+/// would take for more than letters.
+pub fn safe_name(name: &str) -> String {
+    const MAX_BYTES: usize = 120;
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let plain: String = last
+        .chars()
+        .map(|c| {
+            // What turns a line round shows another name than the file has.
+            let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+            if turns || c.is_control() || "<>:\"|?*".contains(c) {
+                '_'
+            } else {
+                c
+            }
+        })
+        .collect();
+    let mut name = plain.trim_matches(['.', ' ']).to_owned();
+    while name.len() > MAX_BYTES {
+        name.pop();
+    }
+    if name.is_empty() { "file".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(media: MediaId) -> Attachment {
+        Attachment {
+            file: v1::AttachedFile {
+                media_id: media.to_string(),
+                name: "a.png".to_owned(),
+                ..Default::default()
+            },
+            ticket: v1::MediaTicket {
+                media_id: media.to_string(),
+                ticket: vec![7; 40].into(),
+                expires_at_ms: 0,
+            },
+        }
+    }
+
+    #[test]
+    fn a_message_carries_tickets_outside_and_keys_inside() {
+        let media = MediaId::random();
+        let message = with_files(ChatId(uuid::Uuid::nil()), "look", vec![file(media)]);
+        assert_eq!(message.envelope.attachments.len(), 1);
+        assert_eq!(message.envelope.attachments[0].media_id, media.to_string());
+        let read = message.attached().unwrap();
+        assert_eq!((read.text.as_str(), read.files.len()), ("look", 1));
+        let plain = Outgoing::new(ChatId(uuid::Uuid::nil()), "text");
+        assert_eq!(plain.attached(), None);
+    }
+
+    #[test]
+    fn files_that_a_message_does_not_refer_to_are_left_out() {
+        let mut message = with_files(ChatId(uuid::Uuid::nil()), "", vec![file(MediaId::random())]);
+        let mut body = message.attached().unwrap();
+        body.files.push(file(MediaId::random()).file);
+        body.files.push(v1::AttachedFile::default());
+        message.body = body.encode_to_vec().into();
+        assert_eq!(message.attached().unwrap().files.len(), 1);
+        // A body of another kind is no list of files.
+        message.body = Bytes::from_static(&[0xff; 9]);
+        assert_eq!(message.attached(), None);
+    }
+
+    #[test]
+    fn names_of_others_stay_in_the_directory() {
+        for (name, safe) in [
+            ("holiday.jpg", "holiday.jpg"),
+            ("../../etc/passwd", "passwd"),
+            ("C:\\Windows\\x.exe", "x.exe"),
+            (".ssh", "ssh"),
+            ("..", "file"),
+            ("", "file"),
+            ("a/", "file"),
+            ("a\u{1b}[31mb\n.txt", "a_[31mb_.txt"),
+            ("photo\u{202e}gnp.exe", "photo_gnp.exe"),
+            ("Grüße aus Köln.png", "Grüße aus Köln.png"),
+        ] {
+            assert_eq!(safe_name(name), safe, "{name:?}");
+        }
+        assert!(safe_name(&"ü".repeat(500)).len() <= 120);
+    }
+}

@@ -1,0 +1,137 @@
+//! One download, from the message to the file.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use tern_proto::v1;
+use tern_types::ChatId;
+use tokio::fs::File;
+use tokio::io::AsyncWriteExt as _;
+
+use super::cipher::{self, Key, Opener};
+use super::http::HttpError;
+use super::{MediaError, OnProgress, Progress};
+use crate::backoff::Backoff;
+use crate::client::Client;
+
+/// Tries without a single byte in between: with the delays some minutes without a network.
+const TRIES: u32 = 8;
+/// A line on which nothing comes is a dead one.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// See [`Client::download`].
+pub async fn download(
+    client: &Client,
+    chat: ChatId,
+    file: &v1::AttachedFile,
+    to: &Path,
+    progress: OnProgress<'_>,
+) -> Result<(), MediaError> {
+    let partial = Partial::beside(to)?;
+    let mut out = File::create(&partial.0).await?;
+    let key = Key::try_from(file.key.as_ref()).map_err(|_| MediaError::Corrupt("it has no key"))?;
+    let total = cipher::sealed_length(file.length).ok_or(MediaError::TooLarge)?;
+    let mut transfer = Transfer {
+        client,
+        chat,
+        file,
+        opener: Opener::new(&key, file.length),
+        total,
+        progress,
+    };
+    let mut backoff = Backoff::new(rand::random());
+    let mut tries = 0;
+    while !transfer.opener.is_complete() {
+        let before = transfer.opener.came();
+        match transfer.attempt(&mut out).await {
+            Ok(()) => {}
+            Err(MediaError::Store(why)) => {
+                tries = if transfer.opener.came() > before {
+                    1
+                } else {
+                    tries + 1
+                };
+                if tries == TRIES {
+                    return Err(MediaError::Store(why));
+                }
+                tokio::time::sleep(backoff.next(None)).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if transfer.opener.finish()? != *file.sha256 {
+        return Err(MediaError::Corrupt("its hash is another"));
+    }
+    out.flush().await?;
+    out.sync_all().await?;
+    drop(out);
+    tokio::fs::rename(&partial.0, to).await?;
+    Ok(())
+}
+
+struct Transfer<'a> {
+    client: &'a Client,
+    chat: ChatId,
+    file: &'a v1::AttachedFile,
+    opener: Opener,
+    total: u64,
+    progress: OnProgress<'a>,
+}
+
+impl Transfer<'_> {
+    /// Goes on where the transfer is, until it ends or breaks ([`MediaError::Store`]).
+    async fn attempt(&mut self, out: &mut File) -> Result<(), MediaError> {
+        let request = v1::GetDownloadRequest {
+            chat_id: self.chat.to_string(),
+            media_id: self.file.media_id.clone(),
+            acting_user_id: String::new(),
+        };
+        let found = self.client.api().get_download(request).await?;
+        if found.length != self.total {
+            return Err(MediaError::Corrupt("it has another length"));
+        }
+        let store = |error: HttpError| MediaError::Store(error.to_string());
+        let broken = |why: &str| MediaError::Store(why.to_owned());
+        let answer = self.client.http()?.get(&found.url, self.opener.came()).await;
+        let mut body = answer.map_err(store)?.into_body();
+        let mut plain = Vec::with_capacity(2 * cipher::SEALED);
+        while !self.opener.is_complete() {
+            let frame = tokio::time::timeout(SILENCE, body.frame()).await;
+            let frame = frame.map_err(|_| broken("nothing comes"))?;
+            let Some(frame) = frame else {
+                return Err(broken("it ends too early"));
+            };
+            let frame = frame.map_err(|error| broken(&error.to_string()))?;
+            let Ok(bytes) = frame.into_data() else { continue };
+            self.opener.push(&bytes, &mut plain)?;
+            out.write_all(&plain).await?;
+            plain.clear();
+            (self.progress)(Progress {
+                done: self.opener.came(),
+                total: self.total,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The file until it is whole; removed when it does not become that.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn beside(to: &Path) -> Result<Self, MediaError> {
+        let name = to
+            .file_name()
+            .ok_or_else(|| std::io::Error::other("not the name of a file"))?;
+        let name = format!(".{}.{:08x}.part", name.to_string_lossy(), rand::random::<u32>());
+        Ok(Self(to.with_file_name(name)))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Renamed, it is not there any more.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,159 @@
+//! Requests to the object store: PUT of a stream, GET of one. HTTP/1.1, with TLS where the URL says so.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::header::{HeaderName, HeaderValue, RANGE};
+use hyper::{Method, Request, Response, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use tern_proto::v1;
+
+use crate::config::Tls;
+use crate::error::ClientError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A whole PUT: the largest part over a slow phone's line, and less than its URL lives.
+const PUT_TIMEOUT: Duration = Duration::from_secs(600);
+/// The answer to a GET begins by then.
+const GET_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of an error's text, for the message.
+const ERROR_BYTES: usize = 2048;
+
+type Body = BoxBody<Bytes, std::io::Error>;
+
+/// A client of object stores. Clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Http {
+    client: Client<HttpsConnector<HttpConnector>, Body>,
+}
+
+/// What came of a request that did not succeed.
+#[derive(Debug)]
+pub enum HttpError {
+    /// There was no answer.
+    Broken(String),
+    /// The store's, and what it says.
+    Status(u16, String),
+}
+
+impl std::fmt::Display for HttpError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Broken(why) => f.write_str(why),
+            Self::Status(status, text) => write!(f, "status {status}: {text}"),
+        }
+    }
+}
+
+impl Http {
+    /// Trusts what this machine trusts, and the authorities of `tls`.
+    pub fn new(tls: &Tls) -> Result<Self, ClientError> {
+        let bad = |error: &dyn std::fmt::Display| ClientError::Config(format!("tls: {error}"));
+        let mut roots = rustls::RootCertStore::empty();
+        // A machine without any is told so when it meets a certificate.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if let Tls::Roots(pem) = tls {
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                let certificate = certificate.map_err(|error| bad(&error))?;
+                roots.add(certificate).map_err(|error| bad(&error))?;
+            }
+        }
+        let provider = rustls::crypto::ring::default_provider();
+        let config = rustls::ClientConfig::builder_with_provider(provider.into())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| bad(&error))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_nodelay(true);
+        connector.enforce_http(false);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(config)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector);
+        Ok(Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+        })
+    }
+
+    /// Puts one part: with the headers that were signed, its length among them.
+    pub async fn put(
+        &self,
+        url: &str,
+        headers: &[v1::HttpHeader],
+        body: impl Stream<Item = Result<Bytes, std::io::Error>> + Send + Sync + 'static,
+    ) -> Result<(), HttpError> {
+        let body = StreamBody::new(body.map(|bytes| bytes.map(Frame::data)));
+        let mut request = self.request(Method::PUT, url, BodyExt::boxed(body))?;
+        for header in headers {
+            let name = HeaderName::try_from(&header.name).map_err(broken)?;
+            let value = HeaderValue::try_from(&header.value).map_err(broken)?;
+            request.headers_mut().insert(name, value);
+        }
+        let answer = async { success(self.client.request(request).await.map_err(broken)?).await };
+        let answer = tokio::time::timeout(PUT_TIMEOUT, answer).await;
+        // Read to its end, so that the connection can be used again.
+        let answer = answer.map_err(|_| HttpError::Broken("no answer in time".into()))??;
+        let _ = answer.into_body().collect().await;
+        Ok(())
+    }
+
+    /// An object's bytes from `from` on.
+    pub async fn get(&self, url: &str, from: u64) -> Result<Response<Incoming>, HttpError> {
+        let none = Empty::new().map_err(|never: Infallible| match never {});
+        let mut request = self.request(Method::GET, url, BodyExt::boxed(none))?;
+        if from > 0 {
+            let range = HeaderValue::try_from(format!("bytes={from}-")).map_err(broken)?;
+            request.headers_mut().insert(RANGE, range);
+        }
+        let answer = tokio::time::timeout(GET_TIMEOUT, self.client.request(request)).await;
+        let answer = answer.map_err(|_| HttpError::Broken("no answer in time".into()))?;
+        let answer = success(answer.map_err(broken)?).await?;
+        if from > 0 && answer.status() != 206 {
+            return Err(HttpError::Broken("the store gives no ranges".into()));
+        }
+        Ok(answer)
+    }
+
+    fn request(&self, method: Method, url: &str, body: Body) -> Result<Request<Body>, HttpError> {
+        let uri: Uri = url.parse().map_err(broken)?;
+        let request = Request::builder().method(method).uri(uri);
+        request.body(body).map_err(broken)
+    }
+}
+
+async fn success(answer: Response<Incoming>) -> Result<Response<Incoming>, HttpError> {
+    if answer.status().is_success() {
+        return Ok(answer);
+    }
+    let status = answer.status().as_u16();
+    let text = answer.into_body().collect().await;
+    let text = text.map(|body| body.to_bytes()).unwrap_or_default();
+    let text = text.get(..ERROR_BYTES).unwrap_or(&text);
+    Err(HttpError::Status(
+        status,
+        String::from_utf8_lossy(text).into_owned(),
+    ))
+}
+
+fn broken(error: impl std::error::Error) -> HttpError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    HttpError::Broken(text)
+}

@@ -1,0 +1,103 @@
+//! An upload as the store remembers it: what it takes to go on after the app was killed.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use tern_types::{RequestId, Timestamp};
+
+use super::MediaError;
+use super::cipher::{self, Hash, Key};
+use crate::client::Client;
+
+/// The platform gives an upload up after a day: a younger one is gone on with.
+const KEPT: std::time::Duration = std::time::Duration::from_secs(23 * 3600);
+/// Read at once while hashing.
+const READ: usize = 256 * 1024;
+
+/// Which state of a file: changed, it is another upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileId {
+    pub path: String,
+    pub length: u64,
+    /// Nanoseconds since the epoch.
+    pub modified: i64,
+}
+
+/// Everything that the upload's calls are made of.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub request: RequestId,
+    pub key: Key,
+    pub parts: Vec<Hash>,
+    pub created_at: Timestamp,
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plan({}, {} parts)", self.request, self.parts.len())
+    }
+}
+
+impl FileId {
+    pub fn of(path: &Path) -> Result<Self, MediaError> {
+        let path = path.canonicalize()?;
+        let about = path.metadata()?;
+        if !about.is_file() {
+            return Err(std::io::Error::other("not a file").into());
+        }
+        let modified = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            path: path.to_string_lossy().into_owned(),
+            length: about.len(),
+            modified: i64::try_from(modified.as_nanos()).unwrap_or(0),
+        })
+    }
+}
+
+/// The plan of before, or a new one, which is stored.
+pub async fn plan(client: &Client, file: &FileId) -> Result<Plan, MediaError> {
+    cipher::sealed_length(file.length).ok_or(MediaError::TooLarge)?;
+    let (id, now) = (file.clone(), Timestamp::now());
+    let known = client.read(move |store| store.upload_plan(&id)).await?;
+    if let Some(plan) = known.filter(|plan| now.since(plan.created_at) < KEPT) {
+        return Ok(plan);
+    }
+    let id = file.clone();
+    let made = tokio::task::spawn_blocking(move || make(&id, now)).await;
+    let plan = made.map_err(std::io::Error::other)??;
+    let (id, stored) = (file.clone(), plan.clone());
+    client
+        .read(move |store| store.put_upload_plan(&id, &stored))
+        .await?;
+    Ok(plan)
+}
+
+/// Reads the whole file once.
+fn make(file: &FileId, now: Timestamp) -> Result<Plan, MediaError> {
+    let key: Key = rand::random();
+    let mut open = BufReader::with_capacity(READ, File::open(&file.path)?);
+    let parts = cipher::part_hashes(&mut open, &key, file.length).map_err(changed)?;
+    Ok(Plan {
+        request: RequestId::random(),
+        key,
+        parts,
+        created_at: now,
+    })
+}
+
+/// A file that ends too early was cut off meanwhile.
+pub fn changed(error: std::io::Error) -> MediaError {
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        MediaError::Changed
+    } else {
+        MediaError::File(error)
+    }
+}
+
+/// The upload has ended, well or not.
+pub async fn forget(client: &Client, file: &FileId) -> Result<(), MediaError> {
+    let id = file.clone();
+    Ok(client.read(move |store| store.forget_upload_plan(&id)).await?)
+}

@@ -1,0 +1,277 @@
+//! One upload, from the file to the ticket.
+
+use std::fs::File;
+use std::io::{BufReader, Seek as _, SeekFrom};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tern_proto::v1::create_upload_response::Outcome;
+use tern_proto::v1::{self, ErrorReason};
+use tern_types::RequestId;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::cipher::{self, PartSealer};
+use super::http::HttpError;
+use super::plan::{self, FileId, Plan};
+use super::{Attachment, MediaError, OnProgress, Progress};
+use crate::backoff::Backoff;
+use crate::client::Client;
+use crate::driver::malformed;
+
+/// Parts on their way at the same time: enough to fill a line with long round trips.
+const PARALLEL: usize = 3;
+/// Sealed pieces between the reader and the line, of each part.
+const PIECES_AHEAD: usize = 4;
+/// Tries of a part with the same URL.
+const TRIES: u32 = 4;
+/// Rounds of CreateUpload, parts, FinalizeUpload: with the delays in between some minutes without a network.
+const ROUNDS: u32 = 8;
+/// Read at once.
+const READ: usize = 256 * 1024;
+/// What the object store is told of the type: nothing.
+const CIPHERTEXT: &str = "application/octet-stream";
+
+/// Counts what is there of one upload.
+struct Meter<'a> {
+    done: AtomicU64,
+    total: u64,
+    tell: OnProgress<'a>,
+}
+
+impl Meter<'_> {
+    fn add(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.say(done);
+    }
+
+    /// What was sent in vain comes again.
+    fn take_back(&self, bytes: u64) {
+        self.done.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn set(&self, bytes: u64) {
+        self.done.store(bytes, Ordering::Relaxed);
+        self.say(bytes);
+    }
+
+    fn say(&self, done: u64) {
+        (self.tell)(Progress {
+            done: done.min(self.total),
+            total: self.total,
+        });
+    }
+}
+
+/// See [`Client::upload`].
+pub async fn upload(
+    client: &Client,
+    path: &Path,
+    content_type: &str,
+    progress: OnProgress<'_>,
+) -> Result<Attachment, MediaError> {
+    let file = FileId::of(path)?;
+    let mut plan = plan::plan(client, &file).await?;
+    let total = cipher::sealed_length(file.length).ok_or(MediaError::TooLarge)?;
+    let mut backoff = Backoff::new(rand::random());
+    let mut round = 0;
+    let ticket = loop {
+        round += 1;
+        let meter = Meter {
+            done: AtomicU64::new(0),
+            total,
+            tell: progress,
+        };
+        match one_round(client, &file, &plan, &meter).await {
+            Ok(ticket) => break ticket,
+            Err(Failure::Again(why)) if round == ROUNDS => return Err(why),
+            Err(Failure::Again(why)) => tracing::debug!(%why, round, "an upload goes on later"),
+            Err(Failure::Anew(why)) if round == ROUNDS => return Err(why),
+            Err(Failure::Anew(_)) => {
+                // The platform has given this one up. The same ciphertext under a new name.
+                plan.request = RequestId::random();
+                let (id, stored) = (file.clone(), plan.clone());
+                client
+                    .read(move |store| store.put_upload_plan(&id, &stored))
+                    .await?;
+            }
+            Err(Failure::Never(why)) => {
+                plan::forget(client, &file).await?;
+                return Err(why);
+            }
+        }
+        tokio::time::sleep(backoff.next(None)).await;
+    };
+    plan::forget(client, &file).await?;
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    Ok(Attachment {
+        file: v1::AttachedFile {
+            media_id: ticket.media_id.clone(),
+            name,
+            content_type: content_type.to_owned(),
+            length: file.length,
+            key: plan.key.to_vec().into(),
+            sha256: cipher::content_id(&plan.parts).to_vec().into(),
+            thumbnail: Bytes::new(),
+        },
+        ticket,
+    })
+}
+
+/// How a round ended that did not come to a ticket.
+enum Failure {
+    /// The same may succeed in a while.
+    Again(MediaError),
+    /// Under a new request_id it may succeed.
+    Anew(MediaError),
+    /// It never will.
+    Never(MediaError),
+}
+
+impl From<crate::error::CallError> for Failure {
+    fn from(error: crate::error::CallError) -> Self {
+        match error.reason {
+            ErrorReason::UploadNotFound | ErrorReason::UploadMismatch => Self::Anew(error.into()),
+            ErrorReason::UploadIncomplete => Self::Again(error.into()),
+            // The call was repeated already: who is offline goes on later, with what is stored.
+            _ if error.is_transient() => Self::Again(error.into()),
+            _ => Self::Never(error.into()),
+        }
+    }
+}
+
+async fn one_round(
+    client: &Client,
+    file: &FileId,
+    plan: &Plan,
+    meter: &Meter<'_>,
+) -> Result<v1::MediaTicket, Failure> {
+    let request = v1::CreateUploadRequest {
+        request_id: plan.request.to_string(),
+        length: meter.total,
+        part_sha256s: plan.parts.iter().map(|hash| hash.to_vec().into()).collect(),
+        content_type: CIPHERTEXT.to_owned(),
+        purpose: v1::MediaPurpose::Attachment.into(),
+        acting_user_id: String::new(),
+    };
+    let upload = match client.api().create_upload(request).await?.outcome {
+        Some(Outcome::Stored(ticket)) => {
+            meter.set(meter.total);
+            return Ok(ticket);
+        }
+        Some(Outcome::Upload(upload)) => upload,
+        None => return Err(malformed("no outcome").into()),
+    };
+    let missing: u64 = upload.missing_parts.iter().map(|part| part.length).sum();
+    meter.set(meter.total.saturating_sub(missing));
+    let puts = upload.missing_parts.into_iter();
+    let puts = puts.map(|part| put(client, file, plan, part, meter));
+    stream::iter(puts)
+        .buffer_unordered(PARALLEL)
+        .try_collect::<()>()
+        .await?;
+    let request = v1::FinalizeUploadRequest {
+        upload_id: upload.upload_id,
+        acting_user_id: String::new(),
+    };
+    let finalized = client.api().finalize_upload(request).await?;
+    finalized.ticket.ok_or_else(|| malformed("no ticket").into())
+}
+
+/// One part, tried a few times.
+async fn put(
+    client: &Client,
+    file: &FileId,
+    plan: &Plan,
+    part: v1::UploadPart,
+    meter: &Meter<'_>,
+) -> Result<(), Failure> {
+    let mut backoff = Backoff::new(rand::random());
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let (sent, error) = match put_once(client, file, plan, &part, meter).await {
+            Ok(()) => return Ok(()),
+            Err(failed) => failed,
+        };
+        meter.take_back(sent);
+        if FileId::of(Path::new(&file.path)).ok().as_ref() != Some(file) {
+            return Err(Failure::Never(MediaError::Changed));
+        }
+        let store = MediaError::Store(error.to_string());
+        match error {
+            // It is there: the answer to the PUT before was lost.
+            HttpError::Status(412, _) => {
+                meter.add(part.length);
+                return Ok(());
+            }
+            // The URL has ended, or the upload has: CreateUpload knows which.
+            HttpError::Status(400..=499, _) => return Err(Failure::Again(store)),
+            _ if tries == TRIES => return Err(Failure::Again(store)),
+            _ => tokio::time::sleep(backoff.next(None)).await,
+        }
+    }
+}
+
+/// With the error: how many bytes were counted.
+async fn put_once(
+    client: &Client,
+    file: &FileId,
+    plan: &Plan,
+    part: &v1::UploadPart,
+    meter: &Meter<'_>,
+) -> Result<(), (u64, HttpError)> {
+    let (pieces, queue) = mpsc::channel(PIECES_AHEAD);
+    let (taken, mut counted) = watch::channel(0_u64);
+    let (path, key, length) = (file.path.clone(), plan.key, file.length);
+    let number = u64::from(part.number.saturating_sub(1));
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = seal(&path, &key, length, number, &pieces) {
+            // Nobody to tell: the transfer has ended.
+            let _ = pieces.blocking_send(Err(error));
+        }
+    });
+    let body = ReceiverStream::new(queue).inspect_ok(move |piece: &Bytes| {
+        taken.send_modify(|taken| *taken += piece.len() as u64);
+    });
+    let broken = |error: crate::error::ClientError| (0, HttpError::Broken(error.to_string()));
+    let http = client.http().map_err(broken)?;
+    let mut put = std::pin::pin!(http.put(&part.url, &part.headers, body));
+    let mut sent = 0;
+    loop {
+        tokio::select! {
+            biased;
+            Ok(()) = counted.changed() => {
+                let taken = *counted.borrow_and_update();
+                meter.add(taken - sent);
+                sent = taken;
+            }
+            done = &mut put => return done.map_err(|error| (sent, error)),
+        }
+    }
+}
+
+/// Reads and seals one part, as fast as it is taken.
+fn seal(
+    path: &str,
+    key: &cipher::Key,
+    length: u64,
+    part: u64,
+    pieces: &mpsc::Sender<std::io::Result<Bytes>>,
+) -> std::io::Result<()> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(cipher::offset(part)))?;
+    let mut sealer = PartSealer::new(BufReader::with_capacity(READ, file), key, length, part);
+    while let Some(piece) = sealer.piece()? {
+        if pieces.blocking_send(Ok(piece.into())).is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

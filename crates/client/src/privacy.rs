@@ -1,0 +1,134 @@
+//! Blocks, contacts, and who sees the person: unary calls, in the name of the device's own user.
+
+use tern_proto::v1;
+use tern_types::UserId;
+
+use crate::client::Client;
+use crate::driver::malformed;
+use crate::error::ClientError;
+
+/// Largest page, and most contacts that one call changes.
+const PAGE: usize = 1000;
+
+type Result<T, E = ClientError> = std::result::Result<T, E>;
+
+/// Who sees the person online, last seen and typing.
+pub type Audience = v1::Audience;
+
+/// The person's settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Privacy {
+    pub audience: Audience,
+    /// Others are not told how far the person has read.
+    pub read_receipts_off: bool,
+}
+
+impl Client {
+    /// No direct messages pass between the two any more, and neither sees the other online. Done when it returns; again
+    /// changes nothing.
+    pub async fn block(&self, user: UserId) -> Result<()> {
+        let request = v1::BlockRequest {
+            user_id: String::new(),
+            blocked_user_id: user.to_string(),
+        };
+        self.api().block(request).await?;
+        Ok(())
+    }
+
+    /// The opposite; what was refused meanwhile stays refused.
+    pub async fn unblock(&self, user: UserId) -> Result<()> {
+        let request = v1::UnblockRequest {
+            user_id: String::new(),
+            blocked_user_id: user.to_string(),
+        };
+        self.api().unblock(request).await?;
+        Ok(())
+    }
+
+    /// Everybody whom the person has blocked, the newest first.
+    pub async fn list_blocked(&self) -> Result<Vec<UserId>> {
+        let (mut users, mut request) = (Vec::new(), v1::ListBlockedRequest::default());
+        request.page_size = PAGE as u32;
+        loop {
+            let page = self.api().list_blocked(request.clone()).await?;
+            users.extend(parsed(&page.user_ids)?);
+            if page.next_page_token.is_empty() {
+                return Ok(users);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Makes `contacts` the person's contacts, and says how many they are: who is no user is left out. More than 1,000 take
+    /// several calls; where one fails, the list is incomplete until this is called again.
+    pub async fn set_contacts(&self, contacts: &[UserId]) -> Result<u32> {
+        let (first, rest) = contacts.split_at(contacts.len().min(PAGE));
+        let mut count = self.contact_call(first, &[], true).await?;
+        for add in rest.chunks(PAGE) {
+            count = self.contact_call(add, &[], false).await?;
+        }
+        Ok(count)
+    }
+
+    /// Adds and removes contacts, each 1,000 at most, and says how many there are now. Who is in both is removed.
+    pub async fn change_contacts(&self, add: &[UserId], remove: &[UserId]) -> Result<u32> {
+        self.contact_call(add, remove, false).await
+    }
+
+    async fn contact_call(&self, add: &[UserId], remove: &[UserId], replace: bool) -> Result<u32> {
+        let texts = |ids: &[UserId]| ids.iter().map(ToString::to_string).collect();
+        let request = v1::SetContactsRequest {
+            user_id: String::new(),
+            add_user_ids: texts(add),
+            remove_user_ids: texts(remove),
+            replace,
+        };
+        Ok(self.api().set_contacts(request).await?.contact_count)
+    }
+
+    /// All of the person's contacts, in the order of their ids.
+    pub async fn list_contacts(&self) -> Result<Vec<UserId>> {
+        let (mut users, mut request) = (Vec::new(), v1::ListContactsRequest::default());
+        request.page_size = PAGE as u32;
+        loop {
+            let page = self.api().list_contacts(request.clone()).await?;
+            users.extend(parsed(&page.user_ids)?);
+            if page.next_page_token.is_empty() {
+                return Ok(users);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// The person's settings.
+    pub async fn privacy(&self) -> Result<Privacy> {
+        let answer = self.api().get_privacy(v1::GetPrivacyRequest::default()).await?;
+        settings(answer.privacy)
+    }
+
+    /// Sets all of them.
+    pub async fn set_privacy(&self, privacy: Privacy) -> Result<Privacy> {
+        let settings_wanted = v1::PrivacySettings {
+            presence_audience: privacy.audience.into(),
+            read_receipts_off: privacy.read_receipts_off,
+        };
+        let request = v1::SetPrivacyRequest {
+            user_id: String::new(),
+            privacy: Some(settings_wanted),
+        };
+        settings(self.api().set_privacy(request).await?.privacy)
+    }
+}
+
+fn parsed(ids: &[String]) -> Result<Vec<UserId>> {
+    let users = ids.iter().map(|id| id.parse().map_err(malformed));
+    Ok(users.collect::<Result<_, _>>()?)
+}
+
+fn settings(settings: Option<v1::PrivacySettings>) -> Result<Privacy> {
+    let settings = settings.ok_or_else(|| malformed("no settings"))?;
+    Ok(Privacy {
+        audience: settings.presence_audience(),
+        read_receipts_off: settings.read_receipts_off,
+    })
+}

@@ -1,0 +1,125 @@
+//! Uploads that have not ended.
+
+use rusqlite::{OptionalExtension, params};
+use tern_types::{RequestId, Timestamp};
+
+use super::{Store, rows};
+use crate::error::ClientError;
+use crate::media::cipher::{Hash, Key};
+use crate::media::plan::{FileId, Plan};
+
+/// Beside the schema: added to it later.
+pub(super) const TABLE: &str = include_str!("uploads.sql");
+
+type Result<T, E = ClientError> = std::result::Result<T, E>;
+
+impl Store {
+    /// The upload of this state of the file.
+    pub fn upload_plan(&self, file: &FileId) -> Result<Option<Plan>> {
+        let find = "SELECT request, key, parts, created_at FROM uploads \
+             WHERE path = ?1 AND length = ?2 AND modified = ?3";
+        let mut statement = self.connection.prepare_cached(find)?;
+        let of = params![file.path, length(file), file.modified];
+        let found = statement.query_row(of, |row| {
+            let (key, parts): (Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(2)?);
+            Ok((RequestId(rows::id(row, 0)?), key, parts, Timestamp(row.get(3)?)))
+        });
+        let Some((request, key, parts, created_at)) = found.optional()? else {
+            return Ok(None);
+        };
+        let damaged = |_| ClientError::Corrupt("an upload is damaged");
+        let parts = parts
+            .chunks(32)
+            .map(Hash::try_from)
+            .collect::<Result<Vec<_>, _>>();
+        Ok(Some(Plan {
+            request,
+            key: Key::try_from(key.as_slice()).map_err(damaged)?,
+            parts: parts.map_err(damaged)?,
+            created_at,
+        }))
+    }
+
+    /// In place of any other of the path.
+    pub fn put_upload_plan(&mut self, file: &FileId, plan: &Plan) -> Result<()> {
+        let put = "INSERT OR REPLACE INTO uploads (path, length, modified, request, key, parts, created_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+        self.connection.prepare_cached(put)?.execute(params![
+            file.path,
+            length(file),
+            file.modified,
+            plan.request.as_bytes(),
+            plan.key,
+            plan.parts.concat(),
+            plan.created_at.0,
+        ])?;
+        Ok(())
+    }
+
+    pub fn forget_upload_plan(&mut self, file: &FileId) -> Result<()> {
+        let forget = "DELETE FROM uploads WHERE path = ?1";
+        self.connection.prepare_cached(forget)?.execute([&file.path])?;
+        Ok(())
+    }
+}
+
+fn length(file: &FileId) -> i64 {
+    i64::try_from(file.length).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StoreLocation;
+
+    fn file(length: u64, modified: i64) -> FileId {
+        FileId {
+            path: "/home/alice/film.mp4".to_owned(),
+            length,
+            modified,
+        }
+    }
+
+    #[test]
+    fn an_upload_is_remembered_for_this_state_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let location = StoreLocation::File(dir.path().join("device.sqlite"));
+        let plan = Plan {
+            request: RequestId::random(),
+            key: [7; 32],
+            parts: vec![[1; 32], [2; 32]],
+            created_at: Timestamp(5),
+        };
+        {
+            let mut store = Store::open(&location, true).unwrap();
+            store.put_upload_plan(&file(10, 1), &plan).unwrap();
+        }
+        // The app was killed.
+        let mut store = Store::open(&location, true).unwrap();
+        assert_eq!(store.upload_plan(&file(10, 1)).unwrap(), Some(plan.clone()));
+        for other in [file(11, 1), file(10, 2)] {
+            assert_eq!(store.upload_plan(&other).unwrap(), None, "it was changed");
+        }
+        let newer = Plan {
+            request: RequestId::random(),
+            ..plan
+        };
+        store.put_upload_plan(&file(11, 2), &newer).unwrap();
+        assert_eq!(store.upload_plan(&file(10, 1)).unwrap(), None, "one a path");
+        store.forget_upload_plan(&file(11, 2)).unwrap();
+        assert_eq!(store.upload_plan(&file(11, 2)).unwrap(), None);
+    }
+
+    /// A device's file from before there were uploads.
+    #[test]
+    fn an_older_store_gets_the_table() {
+        let dir = tempfile::tempdir().unwrap();
+        let location = StoreLocation::File(dir.path().join("device.sqlite"));
+        {
+            let store = Store::open(&location, true).unwrap();
+            store.connection.execute_batch("DROP TABLE uploads").unwrap();
+        }
+        let store = Store::open(&location, true).unwrap();
+        assert_eq!(store.upload_plan(&file(1, 1)).unwrap(), None);
+    }
+}

@@ -1,0 +1,177 @@
+//! What waits for each node, while its link is up and while it is not.
+//!
+//! Queues outlive their links. Each link begins with everything, said anew; only the newest takes from a queue.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+/// Items that wait for one node while it is away. Beyond it they are forgotten, and everything is said anew.
+const MAX_WAITING: usize = 65_536;
+
+/// By node name.
+pub struct Queues<T>(Mutex<HashMap<String, Arc<Queue<T>>>>);
+
+pub struct Queue<T> {
+    waiting: Mutex<Waiting<T>>,
+    pub news: Notify,
+}
+
+struct Waiting<T> {
+    items: VecDeque<T>,
+    /// Everything of the node's slots is to be said.
+    all: bool,
+    /// The newest link: only that one takes from here.
+    link: u64,
+    linked: bool,
+}
+
+/// One life of a link, to its queue.
+pub struct Taker<T> {
+    pub queue: Arc<Queue<T>>,
+    pub link: u64,
+}
+
+impl<T> Default for Queues<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        let waiting = Waiting {
+            items: VecDeque::new(),
+            all: false,
+            link: 0,
+            linked: false,
+        };
+        Self {
+            waiting: Mutex::new(waiting),
+            news: Notify::new(),
+        }
+    }
+}
+
+impl<T> Queues<T> {
+    pub fn of(&self, node: &str) -> Arc<Queue<T>> {
+        let mut queues = lock(&self.0);
+        if let Some(queue) = queues.get(node) {
+            return queue.clone();
+        }
+        queues.entry(node.to_owned()).or_default().clone()
+    }
+
+    /// A link begins, by which everything is said. An older one takes nothing more.
+    pub fn begin(&self, node: &str) -> Taker<T> {
+        let mut queues = lock(&self.0);
+        let queue = queues.entry(node.to_owned()).or_default().clone();
+        // Under the lock of the queues: from here on this one is not forgotten.
+        let link = queue.begin();
+        Taker { queue, link }
+    }
+
+    /// Forgets the queues of nodes that are gone. A link that was made by a newer map than this one keeps its queue.
+    pub fn keep(&self, there: impl Fn(&str) -> bool) {
+        lock(&self.0).retain(|node, queue| there(node) || lock(&queue.waiting).linked);
+    }
+}
+
+impl<T> Queue<T> {
+    fn begin(&self) -> u64 {
+        let mut waiting = lock(&self.waiting);
+        waiting.link += 1;
+        (waiting.linked, waiting.all) = (true, true);
+        self.news.notify_one();
+        waiting.link
+    }
+
+    pub fn push(&self, item: T) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.items.len() < MAX_WAITING {
+            waiting.items.push_back(item);
+        } else {
+            waiting.all = true;
+        }
+        drop(waiting);
+        self.news.notify_one();
+    }
+
+    /// The same for what a new link says anyhow: while there is none it need not wait.
+    pub fn push_if_linked(&self, item: T) {
+        if lock(&self.waiting).linked {
+            self.push(item);
+        }
+    }
+
+    pub fn say_all(&self) {
+        lock(&self.waiting).all = true;
+        self.news.notify_one();
+    }
+
+    /// At most `max` that wait, and whether all is to be said. `None`: there is a newer link.
+    pub fn take(&self, link: u64, max: usize) -> Option<(Vec<T>, bool)> {
+        let mut waiting = lock(&self.waiting);
+        if waiting.link != link {
+            drop(waiting);
+            // The news was for the newer one.
+            self.news.notify_one();
+            return None;
+        }
+        let count = waiting.items.len().min(max);
+        let items = waiting.items.drain(..count).collect();
+        Some((items, std::mem::take(&mut waiting.all)))
+    }
+}
+
+impl<T> Drop for Taker<T> {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.queue.waiting);
+        if waiting.link == self.link {
+            waiting.linked = false;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_that_is_behind_its_links_takes_no_queue_from_them() {
+        let queues = Queues::<u8>::default();
+        let taker = queues.begin("presence-0");
+        queues.keep(|_| false);
+        assert!(Arc::ptr_eq(&queues.of("presence-0"), &taker.queue));
+        drop(taker);
+        queues.keep(|_| false);
+        assert!(lock(&queues.0).is_empty(), "the node is gone, and so is its link");
+    }
+
+    #[test]
+    fn what_waits_is_for_the_newest_link_and_each_begins_with_everything() {
+        let queues = Queues::default();
+        let older = queues.begin("presence-0");
+        let newer = queues.begin("presence-0");
+        older.queue.push(7);
+        assert!(older.queue.take(older.link, 9).is_none());
+        drop(older);
+        assert_eq!(newer.queue.take(newer.link, 9), Some((vec![7], true)));
+        assert_eq!(newer.queue.take(newer.link, 9), Some((vec![], false)));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_made_up_for_by_saying_everything() {
+        let queues = Queues::default();
+        let taker = queues.begin("presence-0");
+        taker.queue.take(taker.link, 0);
+        (0..=MAX_WAITING).for_each(|item| taker.queue.push(item));
+        let (items, all) = taker.queue.take(taker.link, usize::MAX).expect("the newest");
+        assert_eq!((items.len(), all), (MAX_WAITING, true));
+    }
+}

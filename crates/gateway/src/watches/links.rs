@@ -1,0 +1,190 @@
+//! The links to the presence nodes by which people are watched.
+//!
+//! Each new link names all people of the node's slots anew, and so does a change of the map that gives the node slots.
+//! What a node says counts only while it owns the person by this gateway's map: an old owner may be late.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use tern_node::links::{self, identify};
+use tern_node::{ClusterMap, Node, Role};
+use tern_proto::internal::presence_client::PresenceClient;
+use tern_proto::internal::{PresenceChanges, WatchRequests};
+use tern_types::{Slot, Timestamp, UserId};
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
+
+use super::Watches;
+use super::table::State;
+use crate::metrics;
+use crate::presence_links::queues::Queue;
+
+/// People of one frame.
+const GATHER: usize = 1024;
+/// A person whom the node does not have, by its map, is named again after this.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+
+/// What a node is told.
+pub enum Said {
+    Watch(UserId),
+    Unwatch(UserId),
+}
+
+impl Watches {
+    pub(super) fn maintain(self: Arc<Self>) {
+        let ctx = self.ctx.clone();
+        links::maintain(&ctx, Role::Presence, move |node, channel| {
+            self.clone().run(node, channel)
+        });
+    }
+
+    /// The table's lock is held: what is said of a person goes in order.
+    pub(super) fn tell_owner(&self, user: UserId, watch: bool) {
+        if let Some(node) = self.ctx.map.current().owner(Role::Presence, Slot::of_user(user)) {
+            let said = if watch {
+                Said::Watch(user)
+            } else {
+                Said::Unwatch(user)
+            };
+            self.queues.of(&node.name).push_if_linked(said);
+        }
+    }
+
+    async fn run(self: Arc<Self>, node: Node, channel: Channel) -> Result<(), Status> {
+        let taker = self.queues.begin(&node.name);
+        let frames = self
+            .clone()
+            .frames(taker.queue.clone(), taker.link, node.name.clone());
+        let mut request = Request::new(frames);
+        identify(&mut request, &self.ctx);
+        let changes = PresenceClient::new(channel).watch(request).await?.into_inner();
+        metrics::link_up("presence_watch", &node.name, true);
+        let ended = self.read(&node.name, &taker.queue, changes).await;
+        metrics::link_up("presence_watch", &node.name, false);
+        ended
+    }
+
+    fn frames(
+        self: Arc<Self>,
+        queue: Arc<Queue<Said>>,
+        link: u64,
+        node: String,
+    ) -> impl Stream<Item = WatchRequests> {
+        async_stream::stream! {
+            let mut rest: Vec<UserId> = Vec::new();
+            loop {
+                let map = self.ctx.map.current();
+                let Some((said, all)) = queue.take(link, GATHER) else { return };
+                if all {
+                    rest = self.table().people().filter(|user| owned_by(&map, *user, &node)).collect();
+                }
+                let (mut watch, mut unwatch) = (Vec::new(), Vec::new());
+                for said in said {
+                    match said {
+                        Said::Watch(user) => watch.push(user),
+                        Said::Unwatch(user) => unwatch.push(user),
+                    }
+                }
+                while watch.len() < GATHER && let Some(user) = rest.pop() {
+                    watch.push(user);
+                }
+                if watch.is_empty() && unwatch.is_empty() {
+                    queue.news.notified().await;
+                    continue;
+                }
+                // Of one frame the last word counts: whoever is watched now.
+                let now: Vec<UserId> = watch.into_iter().filter(|user| self.table().is_watched(*user)).collect();
+                unwatch.retain(|user| !self.table().is_watched(*user));
+                let ids = |users: Vec<UserId>| users.into_iter().map(|user| user.to_vec().into()).collect();
+                yield WatchRequests { map_version: map.version(), watch: ids(now), unwatch: ids(unwatch) };
+            }
+        }
+    }
+
+    async fn read(
+        self: &Arc<Self>,
+        node: &str,
+        queue: &Arc<Queue<Said>>,
+        mut changes: Streaming<PresenceChanges>,
+    ) -> Result<(), Status> {
+        while let Some(frame) = changes.message().await? {
+            let map = self.ctx.map.current();
+            let (slow, now) = (self.slow(), Timestamp::now());
+            for change in frame.changes {
+                let Ok(user) = UserId::from_slice(&change.user_id) else {
+                    tracing::error!(node, "a presence node told of somebody without an id");
+                    continue;
+                };
+                if !owned_by(&map, user, node) {
+                    continue;
+                }
+                let state = if change.online {
+                    State::Online
+                } else {
+                    State::Offline(Timestamp(change.last_seen_ms))
+                };
+                let mut table = self.table();
+                let effects = table.says(user, state, slow, now);
+                if effects.is_empty() && slow.is_some() {
+                    self.ctx.shedding.gave_up(tern_node::shedding::Level::Presence);
+                }
+                self.perform(&mut table, effects);
+            }
+            let refused = frame
+                .not_owner
+                .iter()
+                .filter_map(|user| UserId::from_slice(user).ok());
+            let refused: Vec<UserId> = refused.filter(|user| owned_by(&map, *user, node)).collect();
+            if !refused.is_empty() {
+                tokio::spawn(again(self.clone(), queue.clone(), refused));
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows the map: whoever got slots is told of their people.
+    pub(super) async fn follow(self: Arc<Self>) {
+        let mut map = self.ctx.map.clone();
+        let mut old = map.current();
+        loop {
+            let new = tokio::select! {
+                new = map.changed() => new,
+                () = self.ctx.drain.ended() => return,
+            };
+            let gained: HashSet<&str> = Slot::all()
+                .filter_map(|slot| {
+                    let now = new.owner(Role::Presence, slot)?;
+                    let before = old.owner(Role::Presence, slot);
+                    let same = before.is_some_and(|before| {
+                        (&before.name, before.incarnation) == (&now.name, now.incarnation)
+                    });
+                    (!same).then_some(now.name.as_str())
+                })
+                .collect();
+            for node in gained {
+                self.queues.of(node).say_all();
+            }
+            self.queues.keep(|node| new.node(Role::Presence, node).is_some());
+            old = new;
+        }
+    }
+}
+
+/// Its map or this gateway's is behind: one of them catches up.
+async fn again(watches: Arc<Watches>, queue: Arc<Queue<Said>>, users: Vec<UserId>) {
+    let mut map = watches.ctx.map.clone();
+    tokio::select! {
+        () = tokio::time::sleep(REFUSED_PAUSE) => {}
+        _ = map.changed() => {}
+    }
+    for user in users {
+        queue.push_if_linked(Said::Watch(user));
+    }
+}
+
+fn owned_by(map: &ClusterMap, user: UserId, node: &str) -> bool {
+    map.owner(Role::Presence, Slot::of_user(user))
+        .is_some_and(|owner| owner.name == node)
+}

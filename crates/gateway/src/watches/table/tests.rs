@@ -1,0 +1,233 @@
+use super::*;
+
+const START: Timestamp = Timestamp(1_000_000);
+const ONE: SessionId = SessionId(1);
+const OTHER: SessionId = SessionId(2);
+
+fn at(millis: u64) -> Timestamp {
+    START + Duration::from_millis(millis)
+}
+
+fn visible(users: &[UserId]) -> Seen {
+    Seen {
+        visible: users.to_vec(),
+        answers: 1,
+        ..Seen::default()
+    }
+}
+
+fn told(user: UserId, state: State, sessions: &[SessionId]) -> Effect {
+    let sessions = sessions.to_vec();
+    Effect::Tell {
+        user,
+        state,
+        sessions,
+    }
+}
+
+fn complete(session: SessionId) -> Effect {
+    let limited = Limited::default();
+    Effect::Complete {
+        session,
+        limited,
+        answers: 1,
+    }
+}
+
+fn offline(seconds: i64) -> State {
+    State::Offline(Timestamp(seconds))
+}
+
+#[test]
+fn a_person_is_watched_once_and_the_screen_is_complete_when_all_have_come() {
+    let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
+    assert_eq!(table.set(ONE, me, visible(&[user]), START), [Effect::Watch(user)]);
+    assert_eq!(
+        table.says(user, State::Online, None, START),
+        [told(user, State::Online, &[ONE]), complete(ONE)]
+    );
+    // The next one is told what is known.
+    assert_eq!(
+        table.set(OTHER, me, visible(&[user]), START),
+        [told(user, State::Online, &[OTHER]), complete(OTHER)]
+    );
+    assert_eq!(table.remove(ONE), []);
+    assert_eq!(table.remove(OTHER), [Effect::Unwatch(user)]);
+    assert_eq!(table.says(user, State::Online, None, START), []);
+    assert!(table.next_tick().is_none());
+}
+
+#[test]
+fn who_is_not_found_in_time_does_not_hold_up_the_screen() {
+    let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
+    table.set(ONE, me, visible(&[user]), START);
+    assert_eq!(table.next_tick(), Some(START + COMPLETE_WITHIN));
+    assert_eq!(table.tick(None, START + COMPLETE_WITHIN), [complete(ONE)]);
+    let late = at(9_000);
+    assert_eq!(
+        table.says(user, offline(1), None, late),
+        [told(user, offline(1), &[ONE])]
+    );
+}
+
+#[test]
+fn of_many_changes_the_last_is_told_after_a_pause_and_the_same_not_twice() {
+    let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
+    table.set(ONE, me, visible(&[user]), START);
+    table.says(user, State::Online, None, START);
+    for millis in 1..50 {
+        let state = if millis % 2 == 0 {
+            State::Online
+        } else {
+            offline(7)
+        };
+        assert_eq!(table.says(user, state, None, at(millis)), []);
+    }
+    assert_eq!(table.next_tick(), Some(START + PAUSE));
+    assert_eq!(table.tick(None, at(100)), [told(user, offline(7), &[ONE])]);
+    // There and back within the pause is nothing.
+    table.says(user, State::Online, None, at(110));
+    table.says(user, offline(7), None, at(120));
+    assert_eq!(table.tick(None, at(200)), []);
+}
+
+#[test]
+fn the_pause_grows_with_the_watchers_and_under_load() {
+    let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
+    for session in 0..100_000 {
+        table.set(SessionId(session), me, visible(&[user]), START);
+    }
+    table.says(user, State::Online, None, START);
+    table.says(user, offline(1), None, at(1));
+    assert_eq!(table.next_tick(), Some(at(5_000)), "100,000 x 50 us");
+    let slow = Some(Duration::from_secs(10));
+    table.tick(slow, at(5_000));
+    table.says(user, State::Online, slow, at(5_001));
+    assert_eq!(table.next_tick(), Some(at(15_000)));
+}
+
+#[test]
+fn what_becomes_hidden_or_visible_is_told_and_what_stays_is_not() {
+    let (mut table, me) = (Table::default(), UserId::random());
+    let (stays, hides, shows) = (UserId::random(), UserId::random(), UserId::random());
+    let first = Seen {
+        hidden: vec![shows],
+        ..visible(&[stays, hides])
+    };
+    table.set(ONE, me, first, START);
+    table.says(stays, State::Online, None, START);
+    table.says(hides, State::Online, None, START);
+    let again = Seen {
+        visible: vec![stays, shows],
+        hidden: vec![hides],
+        ..Seen::default()
+    };
+    let effects = table.set(ONE, me, again, at(1));
+    assert_eq!(effects.len(), 3, "{effects:?}");
+    for effect in [
+        Effect::Unwatch(hides),
+        told(hides, State::Hidden, &[ONE]),
+        Effect::Watch(shows),
+    ] {
+        assert!(effects.contains(&effect), "{effect:?}");
+    }
+    assert_eq!(
+        table.says(shows, offline(3), None, at(2)),
+        [told(shows, offline(3), &[ONE])]
+    );
+}
+
+#[test]
+fn a_change_of_privacy_concerns_those_who_see_and_those_who_are_seen() {
+    let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
+    table.set(ONE, me, visible(&[user]), START);
+    table.set(OTHER, user, visible(&[]), START);
+    assert_eq!(table.concerned(&[me].into()), [ONE]);
+    let mut both = table.concerned(&[user].into());
+    both.sort();
+    assert_eq!(both, [ONE, OTHER]);
+    assert!(table.concerned(&[UserId::random()].into()).is_empty());
+    assert!(matches!(table.asked_for(ONE), Some((of, people, _)) if of == me && people == [user]));
+}
+
+#[test]
+fn a_set_that_is_replaced_before_it_is_complete_is_answered_with_the_next() {
+    let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
+    table.set(ONE, me, visible(&[user]), START);
+    let effects = table.set(ONE, me, visible(&[]), START);
+    let answers = effects.iter().filter_map(|effect| match effect {
+        Effect::Complete { answers, .. } => Some(*answers),
+        _ => None,
+    });
+    assert_eq!(answers.collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn an_empty_set_ends_all_and_is_answered() {
+    let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
+    table.set(ONE, me, visible(&[user]), START);
+    table.says(user, State::Online, None, START);
+    assert_eq!(
+        table.set(ONE, me, visible(&[]), START),
+        [Effect::Unwatch(user), complete(ONE)]
+    );
+    assert_eq!(table.watches(), 0);
+    assert!(table.next_tick().is_none());
+}
+
+#[test]
+fn who_joins_within_the_pause_is_not_left_with_what_is_over_when_it_ends() {
+    let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
+    table.set(ONE, me, visible(&[user]), START);
+    table.says(user, offline(1), None, START);
+    table.says(user, State::Online, None, at(10));
+    assert_eq!(
+        table.set(OTHER, me, visible(&[user]), at(20)),
+        [told(user, State::Online, &[OTHER]), complete(OTHER)]
+    );
+    table.says(user, offline(1), None, at(30));
+    let effects = table.tick(None, at(100));
+    let [Effect::Tell { state, sessions, .. }] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert!(*state == offline(1) && sessions.contains(&OTHER), "{effects:?}");
+}
+
+#[test]
+fn an_answer_that_a_newer_one_has_overtaken_changes_nothing_and_is_given_all_the_same() {
+    let (mut table, me) = (Table::default(), UserId::random());
+    let (older, newer) = (UserId::random(), UserId::random());
+    let answer = |user, asked| Seen {
+        asked,
+        ..visible(&[user])
+    };
+    table.set(ONE, me, answer(newer, Asked::Device(2)), START);
+    assert_eq!(
+        table.set(ONE, me, answer(older, Asked::Device(1)), START),
+        [complete(ONE)]
+    );
+    // The older set was looked at again, or is: the newer one has come since.
+    let again = Seen {
+        answers: 0,
+        ..answer(older, Asked::Again(1))
+    };
+    assert_eq!(table.set(ONE, me, again.clone(), START), []);
+    assert!(table.is_watched(newer) && !table.is_watched(older));
+    // Nobody looks any more.
+    table.remove(ONE);
+    assert_eq!(table.set(ONE, me, again, START), []);
+}
+
+#[test]
+fn last_seen_never_goes_back() {
+    let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
+    table.set(ONE, me, visible(&[user]), START);
+    table.says(user, offline(5), None, START);
+    for earlier in [offline(0), offline(4)] {
+        assert_eq!(table.says(user, earlier, None, at(1000)), []);
+    }
+    assert_eq!(
+        table.says(user, offline(6), None, at(1000)),
+        [told(user, offline(6), &[ONE])]
+    );
+}

@@ -1,0 +1,193 @@
+//! An HTTP proxy that fails where a test says so: between clients or media nodes and the object store.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use futures::future::pending;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+/// A request that passes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// From 0, since the rule was set.
+    pub number: usize,
+    pub method: Method,
+    pub path: String,
+    pub query: String,
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing happens to it.
+    Pass,
+    /// The store never hears of it, the connection ends.
+    CutBefore,
+    /// The store has done it, the answer is lost.
+    CutAfter,
+    /// The store never hears of it, and the client hears nothing.
+    HangBefore,
+    /// The store has done it, and the client hears nothing.
+    HangAfter,
+    /// It passes after a while.
+    Slow(Duration),
+    /// The store never hears of it; this is the answer.
+    Instead(u16, &'static str),
+    /// The store has done it; this is the answer all the same.
+    Lie(u16, &'static str),
+}
+
+type Rule = Box<dyn Fn(&Seen) -> Fault + Send>;
+
+/// A running proxy; ends when dropped.
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _task: AbortOnDropHandle<()>,
+}
+
+struct Shared {
+    upstream: SocketAddr,
+    rule: Mutex<(Rule, Vec<Seen>)>,
+    /// Requests that were cut or hang.
+    struck: watch::Sender<usize>,
+}
+
+type Answer = Response<BoxBody<Bytes, hyper::Error>>;
+
+impl Proxy {
+    /// Before the server at `upstream` (`http://host:port`); everything passes.
+    pub async fn start(upstream: &str) -> anyhow::Result<Self> {
+        let upstream = upstream.trim_start_matches("http://").trim_end_matches('/');
+        let shared = Arc::new(Shared {
+            upstream: upstream.parse().context("an address")?,
+            rule: Mutex::new((Box::new(|_| Fault::Pass), Vec::new())),
+            struck: watch::Sender::new(0),
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let task = tokio::spawn(accept(listener, shared.clone()));
+        Ok(Self {
+            address,
+            shared,
+            _task: AbortOnDropHandle::new(task),
+        })
+    }
+
+    /// `http://127.0.0.1:…`
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// From now on requests fare as `rule` says; they are counted anew.
+    pub fn rule(&self, rule: impl Fn(&Seen) -> Fault + Send + 'static) {
+        *self.shared.lock() = (Box::new(rule), Vec::new());
+        self.shared.struck.send_replace(0);
+    }
+
+    /// Everything passes.
+    pub fn heal(&self) {
+        self.rule(|_| Fault::Pass);
+    }
+
+    /// What has passed since the rule was set.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.lock().1.clone()
+    }
+
+    /// Waits until a request was cut, hangs, or was answered in the store's place.
+    pub async fn struck(&self) {
+        let mut struck = self.shared.struck.subscribe();
+        // The sender lives as long as this proxy.
+        let _ = struck.wait_for(|count| *count > 0).await;
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Rule, Vec<Seen>)> {
+        self.rule.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn judge(&self, request: &Request<Incoming>) -> Fault {
+        let (rule, seen) = &mut *self.lock();
+        let new = Seen {
+            number: seen.len(),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            query: request.uri().query().unwrap_or_default().to_owned(),
+        };
+        let fault = rule(&new);
+        seen.push(new);
+        fault
+    }
+
+    fn strike(&self) {
+        self.struck.send_modify(|count| *count += 1);
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    loop {
+        let Ok((socket, _)) = listener.accept().await else {
+            continue;
+        };
+        let _ = socket.set_nodelay(true);
+        let shared = shared.clone();
+        tokio::spawn(async move {
+            let answer = service_fn(move |request| answer(shared.clone(), request));
+            // An error is how a connection is cut.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(socket), answer)
+                .await;
+        });
+    }
+}
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> anyhow::Result<Answer> {
+    let fault = shared.judge(&request);
+    match fault {
+        Fault::Pass => return pass(&shared, request).await,
+        Fault::Slow(time) => {
+            tokio::time::sleep(time).await;
+            return pass(&shared, request).await;
+        }
+        Fault::CutAfter | Fault::HangAfter | Fault::Lie(..) => {
+            let answer = pass(&shared, request).await?;
+            answer.into_body().collect().await?;
+        }
+        Fault::CutBefore | Fault::HangBefore | Fault::Instead(..) => {}
+    }
+    shared.strike();
+    match fault {
+        Fault::HangBefore | Fault::HangAfter => pending().await,
+        Fault::Instead(status, body) | Fault::Lie(status, body) => said(status, body),
+        _ => anyhow::bail!("cut"),
+    }
+}
+
+fn said(status: u16, body: &'static str) -> anyhow::Result<Answer> {
+    let body = Full::new(Bytes::from_static(body.as_bytes())).map_err(|never| match never {});
+    let mut answer = Response::new(body.boxed());
+    *answer.status_mut() = StatusCode::from_u16(status)?;
+    Ok(answer)
+}
+
+async fn pass(shared: &Shared, request: Request<Incoming>) -> anyhow::Result<Answer> {
+    let socket = TcpStream::connect(shared.upstream).await?;
+    socket.set_nodelay(true)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+    tokio::spawn(connection);
+    let answer = sender.send_request(request).await?;
+    Ok(answer.map(|body| body.boxed()))
+}

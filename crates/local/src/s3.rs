@@ -1,0 +1,140 @@
+//! An S3 server of our own, on 127.0.0.1, for development and tests: a process of the `tern` program.
+//!
+//! - [`server`]: the process: s3s verifies signatures, s3s-fs keeps objects as files
+//! - [`checked`]: what s3s-fs lacks of checksums and of multipart uploads
+
+mod checked;
+pub mod server;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::signal::Signal;
+use tokio::process::Command;
+
+use crate::{Process, ports, until};
+
+/// From start to the first answer.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const STOPS_WITHIN: Duration = Duration::from_secs(5);
+/// Another process may take a port between choosing and listening.
+const PORT_TRIES: usize = 5;
+
+/// The only bucket.
+pub const BUCKET: &str = "tern-media";
+
+/// A running server, killed when dropped.
+#[derive(Debug)]
+pub struct S3 {
+    process: Process,
+    access: Access,
+    data: PathBuf,
+}
+
+/// How to get at a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// `http://127.0.0.1:…`
+    pub endpoint: String,
+    pub access_key: String,
+    pub secret_key: String,
+}
+
+impl Access {
+    /// TERN_… settings of a media node.
+    pub fn settings(&self) -> [(&'static str, &str); 5] {
+        [
+            ("TERN_MEDIA_S3_ENDPOINT", &self.endpoint),
+            ("TERN_MEDIA_S3_BUCKET", BUCKET),
+            ("TERN_MEDIA_S3_ACCESS_KEY_ID", &self.access_key),
+            ("TERN_MEDIA_S3_SECRET_ACCESS_KEY", &self.secret_key),
+            ("TERN_MEDIA_S3_PATH_STYLE", "true"),
+        ]
+    }
+}
+
+impl S3 {
+    /// Starts a server on the data below `dir`, by the `tern` program.
+    pub async fn start(tern: &Path, dir: &Path) -> anyhow::Result<Self> {
+        // A page under development has been told the address: the same again where it is free.
+        let remembered = std::fs::read_to_string(dir.join("s3-port"));
+        let mut port = remembered.ok().and_then(|port| port.trim().parse().ok());
+        for _ in 0..PORT_TRIES {
+            let server = spawn(tern, dir, port.take().map_or_else(ports::free, Ok)?)?;
+            let ready = tokio::select! {
+                ready = server.ready() => ready,
+                status = server.process.wait() => Err(anyhow::anyhow!("it ended: {status}")),
+            };
+            match ready {
+                Ok(()) => return Ok(server),
+                Err(_) if server.process.exited().is_some() && server.process.tail(20).contains("in use") => {
+                }
+                Err(error) => return Err(error.context(format!("s3: {}", server.process.tail(10)))),
+            }
+        }
+        anyhow::bail!("the S3 server found no free port")
+    }
+
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// How many objects it has.
+    pub fn objects(&self) -> anyhow::Result<usize> {
+        let bucket = self.data.join("objects").join(BUCKET);
+        Ok(std::fs::read_dir(bucket)?.flatten().count())
+    }
+
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    pub async fn stop(&self) -> anyhow::Result<()> {
+        self.process.end(Signal::SIGTERM, STOPS_WITHIN).await?;
+        Ok(())
+    }
+
+    async fn ready(&self) -> anyhow::Result<()> {
+        let address: SocketAddr = self.access.endpoint.trim_start_matches("http://").parse()?;
+        until::some("the S3 server answers", READY_WITHIN, || async {
+            tokio::net::TcpStream::connect(address).await?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn spawn(tern: &Path, dir: &Path, port: u16) -> anyhow::Result<S3> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let access = Access {
+        endpoint: format!("http://{address}"),
+        access_key: "development".to_owned(),
+        secret_key: secret(dir)?,
+    };
+    let mut command = Command::new(tern);
+    let data = dir.join("s3");
+    command.arg("s3").arg("--dir").arg(&data);
+    command.args(["--listen", &address.to_string()]);
+    command.args(["--access-key", &access.access_key]);
+    command.env("TERN_S3_SECRET_KEY", &access.secret_key);
+    let process = Process::spawn("s3", command, &dir.join("logs").join("s3.log"))?;
+    std::fs::write(dir.join("s3-port"), port.to_string())?;
+    Ok(S3 {
+        process,
+        access,
+        data,
+    })
+}
+
+/// The key in `dir/s3-secret`, made where it is missing.
+fn secret(dir: &Path) -> anyhow::Result<String> {
+    let file = dir.join("s3-secret");
+    if let Ok(secret) = std::fs::read_to_string(&file) {
+        return Ok(secret.trim().to_owned());
+    }
+    let secret = format!("{:032x}", rand::random::<u128>());
+    crate::secrets::write(&file, &secret).context("s3-secret")?;
+    Ok(secret)
+}

@@ -1,0 +1,191 @@
+//! The states of an upload, and whether what the store has is what was declared.
+
+use std::collections::HashMap;
+
+use super::declared::{Declared, Hash};
+
+/// Where an upload stands; the number is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i16)]
+pub enum State {
+    /// Parts are coming.
+    Open = 0,
+    /// It became a media, its object is the media's.
+    Done = 1,
+    /// Given up or refused: what there is of it is to be deleted once nobody can write any more.
+    Failed = 2,
+    /// It became a media that was there already: its own object is to be deleted likewise.
+    Duplicate = 3,
+}
+
+impl State {
+    pub fn from_number(number: i16) -> Option<Self> {
+        [Self::Open, Self::Done, Self::Failed, Self::Duplicate]
+            .into_iter()
+            .find(|state| *state as i16 == number)
+    }
+}
+
+/// A part as the store lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPart {
+    pub number: u32,
+    pub length: u64,
+    /// `None`: the store keeps none.
+    pub sha256: Option<Hash>,
+    pub etag: String,
+}
+
+/// An object as the store describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredObject {
+    pub length: u64,
+    pub content_type: String,
+    /// Of one part its SHA-256, of several the SHA-256 of those. `None`: the store keeps none.
+    pub sha256: Option<Hash>,
+}
+
+/// Whether something of the store is what was declared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    AsDeclared,
+    Mismatch,
+    /// The store has no checksum of it: nothing that Tern vouches for.
+    Unknown,
+}
+
+fn verdict(same: bool, stored: Option<Hash>, declared: Hash) -> Verdict {
+    match stored {
+        _ if !same => Verdict::Mismatch,
+        None => Verdict::Unknown,
+        Some(hash) if hash == declared => Verdict::AsDeclared,
+        Some(_) => Verdict::Mismatch,
+    }
+}
+
+/// Whether the object may become media.
+pub fn judge(declared: &Declared, stored: &StoredObject) -> Verdict {
+    let same = stored.length == declared.length && stored.content_type == declared.content_type;
+    verdict(same, stored.sha256, declared.content_id())
+}
+
+/// The parts that are there, with their declared checksums, as far as they are as declared; what is not is uploaded again
+/// over it. A store that lists no checksums has compared each part with the signed one; in the end it is its checksum of
+/// the whole that counts.
+pub fn good_parts(declared: &Declared, stored: Vec<StoredPart>) -> Vec<StoredPart> {
+    let mut stored: HashMap<u32, StoredPart> = stored.into_iter().map(|part| (part.number, part)).collect();
+    declared
+        .parts()
+        .filter_map(|part| {
+            let found = stored.remove(&part.number)?;
+            let judged = verdict(found.length == part.length, found.sha256, part.sha256);
+            (judged != Verdict::Mismatch).then_some(StoredPart {
+                sha256: Some(part.sha256),
+                ..found
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_types::limits::MEDIA_PART_BYTES;
+
+    use super::*;
+
+    fn declared() -> Declared {
+        Declared {
+            length: MEDIA_PART_BYTES + 5,
+            content_type: "image/png".to_owned(),
+            parts: vec![[1; 32], [2; 32]],
+        }
+    }
+
+    fn part(number: u32, length: u64, hash: u8) -> StoredPart {
+        StoredPart {
+            number,
+            length,
+            sha256: Some([hash; 32]),
+            etag: format!("e{number}"),
+        }
+    }
+
+    #[test]
+    fn an_object_is_media_only_when_everything_is_as_declared() {
+        let declared = declared();
+        let good = StoredObject {
+            length: declared.length,
+            content_type: declared.content_type.clone(),
+            sha256: Some(declared.content_id()),
+        };
+        assert_eq!(judge(&declared, &good), Verdict::AsDeclared);
+        for (bad, verdict) in [
+            (
+                StoredObject {
+                    length: 1,
+                    ..good.clone()
+                },
+                Verdict::Mismatch,
+            ),
+            (
+                StoredObject {
+                    content_type: "text/html".to_owned(),
+                    ..good.clone()
+                },
+                Verdict::Mismatch,
+            ),
+            (
+                StoredObject {
+                    sha256: Some([9; 32]),
+                    ..good.clone()
+                },
+                Verdict::Mismatch,
+            ),
+            (
+                StoredObject {
+                    sha256: None,
+                    ..good.clone()
+                },
+                Verdict::Unknown,
+            ),
+            (
+                StoredObject {
+                    sha256: None,
+                    length: 1,
+                    ..good
+                },
+                Verdict::Mismatch,
+            ),
+        ] {
+            assert_eq!(judge(&declared, &bad), verdict, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn only_parts_as_declared_count() {
+        let declared = declared();
+        let (one, two) = (part(1, MEDIA_PART_BYTES, 1), part(2, 5, 2));
+        let count = |stored: Vec<StoredPart>| good_parts(&declared, stored).len();
+        assert_eq!(
+            good_parts(&declared, vec![two.clone(), one.clone()]),
+            [one.clone(), two.clone()]
+        );
+        assert_eq!(count(vec![two.clone()]), 1);
+        assert_eq!(count(vec![part(1, 3, 1), two.clone()]), 1, "too short");
+        assert_eq!(
+            count(vec![part(1, MEDIA_PART_BYTES, 2), two.clone()]),
+            1,
+            "other bytes"
+        );
+        let bare = StoredPart {
+            sha256: None,
+            ..one.clone()
+        };
+        assert_eq!(
+            good_parts(&declared, vec![bare, two.clone()]),
+            [one, two],
+            "no checksum listed"
+        );
+        assert_eq!(count(vec![part(3, 5, 2)]), 0, "not declared");
+    }
+}

@@ -1,0 +1,174 @@
+//! The service on the wire: each call is parsed, handed to [`Media`], and its outcome put into words.
+
+use std::sync::Arc;
+
+use tern_node::principal::{Principal, Scope};
+use tern_proto::v1::media_server::Media as MediaApi;
+use tern_proto::v1::{self, ErrorReason, MediaPurpose};
+use tern_proto::{ApiError, parse};
+use tern_types::{ChatId, MediaId, Timestamp, UserId};
+use tokio_util::task::TaskTracker;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use crate::domain::declared::Declared;
+use crate::media::{Created, Media, Missing, Ticket};
+use crate::store::access::Through;
+
+#[derive(Clone)]
+pub struct Service {
+    media: Arc<Media>,
+    calls: TaskTracker,
+}
+
+impl Service {
+    /// `calls` counts those under way.
+    pub fn new(media: Arc<Media>, calls: TaskTracker) -> Self {
+        Self { media, calls }
+    }
+
+    async fn run<T>(&self, call: impl Future<Output = Result<T, ApiError>>) -> Result<Response<T>, Status> {
+        let _under_way = self.calls.token();
+        Ok(Response::new(call.await?))
+    }
+}
+
+#[tonic::async_trait]
+impl MediaApi for Service {
+    async fn create_upload(
+        &self,
+        request: Request<v1::CreateUploadRequest>,
+    ) -> Result<Response<v1::CreateUploadResponse>, Status> {
+        self.run(async {
+            let (metadata, _, create) = request.into_parts();
+            let user = person(&metadata, &create.acting_user_id, Scope::MediaWrite)?;
+            let request = parse::id("request_id", &create.request_id)?;
+            let purpose = MediaPurpose::try_from(create.purpose)
+                .map_err(|_| ApiError::invalid("purpose", "is not known to this server"))?;
+            let declared =
+                Declared::parse(create.length, &create.part_sha256s, &create.content_type, purpose)?;
+            let creating = self.media.create(user, request, &declared, Timestamp::now());
+            // With the store's client in it, too large for the stack.
+            let created = Box::pin(creating).await?;
+            let outcome = match created {
+                Created::Stored(ticket) => {
+                    v1::create_upload_response::Outcome::Stored(ticket_message(ticket))
+                }
+                Created::Missing(missing) => {
+                    v1::create_upload_response::Outcome::Upload(upload_message(missing))
+                }
+            };
+            Ok(v1::CreateUploadResponse {
+                outcome: Some(outcome),
+            })
+        })
+        .await
+    }
+
+    async fn finalize_upload(
+        &self,
+        request: Request<v1::FinalizeUploadRequest>,
+    ) -> Result<Response<v1::FinalizeUploadResponse>, Status> {
+        self.run(async {
+            let (metadata, _, finalize) = request.into_parts();
+            let user = person(&metadata, &finalize.acting_user_id, Scope::MediaWrite)?;
+            let upload = parse::id("upload_id", &finalize.upload_id)?;
+            let ticket = self.media.finalize(user, upload, Timestamp::now()).await?;
+            Ok(v1::FinalizeUploadResponse {
+                ticket: Some(ticket_message(ticket)),
+            })
+        })
+        .await
+    }
+
+    async fn get_download(
+        &self,
+        request: Request<v1::GetDownloadRequest>,
+    ) -> Result<Response<v1::GetDownloadResponse>, Status> {
+        self.run(async {
+            let (metadata, _, get) = request.into_parts();
+            let user = person(&metadata, &get.acting_user_id, Scope::MediaRead)?;
+            let (media, through) = door(&get.media_id, &get.chat_id)?;
+            let download = self
+                .media
+                .download(user, media, through, Timestamp::now())
+                .await?;
+            Ok(v1::GetDownloadResponse {
+                url: download.url,
+                url_expires_at_ms: download.ends_at.0,
+                length: download.media.length,
+                content_type: download.media.content_type,
+            })
+        })
+        .await
+    }
+
+    async fn forward_media(
+        &self,
+        request: Request<v1::ForwardMediaRequest>,
+    ) -> Result<Response<v1::ForwardMediaResponse>, Status> {
+        self.run(async {
+            let (metadata, _, forward) = request.into_parts();
+            let user = person(&metadata, &forward.acting_user_id, Scope::MediaWrite)?;
+            let (media, through) = door(&forward.media_id, &forward.chat_id)?;
+            let ticket = self.media.forward(user, media, through, Timestamp::now()).await?;
+            Ok(v1::ForwardMediaResponse {
+                ticket: Some(ticket_message(ticket)),
+            })
+        })
+        .await
+    }
+}
+
+/// In whose name a call acts: a device in its user's, a back end with `scope` in that of the user it names.
+fn person(metadata: &MetadataMap, acting_user_id: &str, scope: Scope) -> Result<UserId, ApiError> {
+    let acting = parse::optional_id("acting_user_id", acting_user_id)?;
+    match (Principal::read(metadata)?, acting) {
+        (Principal::Device { .. }, Some(_)) => Err(ApiError::new(
+            ErrorReason::NotForDevices,
+            "a device acts as its own user only",
+        )),
+        (Principal::Device { user, .. }, None) => Ok(user),
+        (key @ Principal::Key { .. }, acting) => {
+            key.require(scope)?;
+            let named = acting.filter(|user| *user != UserId::SYSTEM);
+            named.ok_or_else(|| ApiError::invalid("acting_user_id", "is needed from back ends"))
+        }
+    }
+}
+
+fn door(media_id: &str, chat_id: &str) -> Result<(MediaId, Through), ApiError> {
+    let chat: Option<ChatId> = parse::optional_id("chat_id", chat_id)?;
+    let media = parse::id("media_id", media_id)?;
+    Ok((media, chat.map_or(Through::OwnUpload, Through::Chat)))
+}
+
+fn ticket_message(ticket: Ticket) -> v1::MediaTicket {
+    v1::MediaTicket {
+        media_id: ticket.media.to_string(),
+        ticket: ticket.ticket.into(),
+        expires_at_ms: ticket.expires_at.0,
+    }
+}
+
+fn upload_message(missing: Missing) -> v1::Upload {
+    let parts = missing.parts.into_iter().map(|(part, signed)| {
+        let headers = signed.headers.into_iter();
+        v1::UploadPart {
+            number: part.number,
+            offset: part.offset,
+            length: part.length,
+            url: signed.url,
+            headers: headers
+                .map(|(name, value)| v1::HttpHeader { name, value })
+                .collect(),
+        }
+    });
+    v1::Upload {
+        upload_id: missing.upload.to_string(),
+        missing_parts: parts.collect(),
+        part_count: u32::try_from(missing.part_count).unwrap_or(u32::MAX),
+        urls_expire_at_ms: missing.urls_end_at.0,
+        expires_at_ms: missing.ends_at.0,
+    }
+}

@@ -1,0 +1,59 @@
+//! What a media node counts.
+
+use metrics::{counter, describe_counter};
+
+const UPLOADS: &str = "tern_media_uploads_total";
+const FINALIZED: &str = "tern_media_finalized_total";
+const DOWNLOADS: &str = "tern_media_downloads_total";
+const FORWARDS: &str = "tern_media_forwards_total";
+const QUOTA: &str = "tern_media_quota_exceeded_total";
+const S3_FAILURES: &str = "tern_media_s3_failures_total";
+const COLLECTED: &str = "tern_media_collected_total";
+const COLLECT_FAILURES: &str = "tern_media_collect_failures_total";
+
+/// Names and units for `/metrics`.
+pub fn describe() {
+    describe_counter!(UPLOADS, "uploads asked for, by outcome");
+    describe_counter!(FINALIZED, "uploads to be finalised, by outcome");
+    describe_counter!(DOWNLOADS, "URLs to read that were given");
+    describe_counter!(FORWARDS, "tickets to forward that were given");
+    describe_counter!(QUOTA, "uploads beyond a user's quota, by what it is of");
+    describe_counter!(S3_FAILURES, "failed calls to the object store, by call");
+    describe_counter!(COLLECTED, "what the collector ended, by kind");
+    describe_counter!(
+        COLLECT_FAILURES,
+        "rounds of the collector that did not come to their end, and single objects that the store refused to delete"
+    );
+}
+
+pub(crate) fn upload(outcome: &'static str) {
+    counter!(UPLOADS, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn finalized(outcome: &'static str) {
+    counter!(FINALIZED, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn download() {
+    counter!(DOWNLOADS).increment(1);
+}
+
+pub(crate) fn forward() {
+    counter!(FORWARDS).increment(1);
+}
+
+pub(crate) fn quota_exceeded(quota: &'static str) {
+    counter!(QUOTA, "quota" => quota).increment(1);
+}
+
+pub(crate) fn s3_failure(call: &'static str) {
+    counter!(S3_FAILURES, "call" => call).increment(1);
+}
+
+pub(crate) fn collected(kind: &'static str, count: u64) {
+    counter!(COLLECTED, "kind" => kind).increment(count);
+}
+
+pub(crate) fn collect_failure() {
+    counter!(COLLECT_FAILURES).increment(1);
+}

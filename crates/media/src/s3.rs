@@ -1,0 +1,377 @@
+//! The object store. The only place that knows aws-sdk-s3.
+//!
+//! Two clients: one for the calls that a media node makes itself, one that only signs, with the address that clients
+//! use. Bytes of media go through neither.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::config::{
+    BehaviorVersion, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+};
+use aws_sdk_s3::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, CompletedMultipartUpload, CompletedPart};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use tern_types::Timestamp;
+
+use crate::config::S3Args;
+use crate::domain::declared::{Hash, Part};
+use crate::domain::upload::{StoredObject, StoredPart};
+use crate::metrics;
+
+/// One attempt of a call. None of them carries bytes; completing a large upload is the slowest.
+const ATTEMPT: Duration = Duration::from_secs(8);
+/// All attempts of a call: the client's own deadline is 30 s.
+const CALL: Duration = Duration::from_secs(20);
+const CONNECT: Duration = Duration::from_secs(2);
+const ATTEMPTS: u32 = 3;
+
+/// What came of a call that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum S3Error {
+    /// It may succeed later.
+    #[error("the object store is away: {0}")]
+    Away(String),
+    /// The store says no, and will again.
+    #[error("the object store refused: {0}")]
+    Refused(String),
+}
+
+type Result<T> = std::result::Result<T, S3Error>;
+
+/// A request that a client makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    pub url: String,
+    /// To be sent as they are.
+    pub headers: Vec<(String, String)>,
+}
+
+/// What a PUT is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Target<'a> {
+    /// The whole object, of this type.
+    Object { content_type: &'a str },
+    /// One part of this multipart upload.
+    Part { multipart: &'a str },
+}
+
+#[derive(Clone)]
+pub struct S3 {
+    calls: Client,
+    signs: Client,
+    bucket: String,
+    url_ttl: Duration,
+}
+
+impl S3 {
+    /// Connects to nothing yet.
+    pub fn new(args: &S3Args, url_ttl: Duration) -> Self {
+        let public = args.media_s3_public_endpoint.as_ref();
+        Self {
+            calls: client(args, args.media_s3_endpoint.as_ref()),
+            signs: client(args, public.or(args.media_s3_endpoint.as_ref())),
+            bucket: args.media_s3_bucket.clone(),
+            url_ttl,
+        }
+    }
+
+    /// A URL to put one part, or all of an object of one part: bound to length, checksum and type, never over what is
+    /// there.
+    pub async fn sign_put(
+        &self,
+        key: &str,
+        target: Target<'_>,
+        part: &Part,
+        now: Timestamp,
+    ) -> Result<Signed> {
+        let checksum = BASE64.encode(part.sha256);
+        let length = i64::try_from(part.length).unwrap_or(i64::MAX);
+        let signed = match target {
+            Target::Object { content_type } => {
+                let put = self.signs.put_object().bucket(&self.bucket).key(key);
+                put.content_length(length)
+                    .content_type(content_type)
+                    .checksum_sha256(checksum)
+                    .if_none_match("*")
+                    .presigned(self.presigning(now)?)
+                    .await
+                    .map_err(|error| failed("sign_put", &error))?
+            }
+            Target::Part { multipart } => {
+                let put = self.signs.upload_part().bucket(&self.bucket).key(key);
+                put.upload_id(multipart)
+                    .part_number(number(part.number))
+                    .content_length(length)
+                    .checksum_sha256(checksum)
+                    .presigned(self.presigning(now)?)
+                    .await
+                    .map_err(|error| failed("sign_put", &error))?
+            }
+        };
+        Ok(signed_request(&signed))
+    }
+
+    /// A URL to read an object.
+    pub async fn sign_get(&self, key: &str, now: Timestamp) -> Result<Signed> {
+        let get = self.signs.get_object().bucket(&self.bucket).key(key);
+        let signed = get
+            // A page of the store's own origin must never come of it.
+            .response_content_disposition("attachment")
+            .presigned(self.presigning(now)?)
+            .await
+            .map_err(|error| failed("sign_get", &error))?;
+        Ok(signed_request(&signed))
+    }
+
+    fn presigning(&self, now: Timestamp) -> Result<PresigningConfig> {
+        let millis = u64::try_from(now.0).unwrap_or(0);
+        PresigningConfig::builder()
+            .start_time(UNIX_EPOCH + Duration::from_millis(millis))
+            .expires_in(self.url_ttl)
+            .build()
+            .map_err(|error| S3Error::Refused(error.to_string()))
+    }
+
+    /// What is there under a key; `None`: nothing.
+    pub async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
+        let head = self.calls.head_object().bucket(&self.bucket).key(key);
+        let found = match head.checksum_mode(ChecksumMode::Enabled).send().await {
+            Ok(found) => found,
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(failed("head", &error)),
+        };
+        Ok(Some(StoredObject {
+            length: u64::try_from(found.content_length().unwrap_or(0)).unwrap_or(0),
+            content_type: found.content_type().unwrap_or_default().to_owned(),
+            sha256: found.checksum_sha256().and_then(checksum),
+        }))
+    }
+
+    /// Nothing is there afterwards; also when nothing was.
+    pub async fn delete(&self, key: &str) -> Result<()> {
+        let delete = self.calls.delete_object().bucket(&self.bucket).key(key);
+        match delete.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(failed("delete", &error)),
+        }
+    }
+
+    /// The store's name of a new multipart upload.
+    pub async fn create_multipart(&self, key: &str, content_type: &str) -> Result<String> {
+        let create = self.calls.create_multipart_upload().bucket(&self.bucket).key(key);
+        let created = create
+            .content_type(content_type)
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .send()
+            .await
+            .map_err(|error| failed("create_multipart", &error))?;
+        let id = created.upload_id().map(ToOwned::to_owned);
+        id.ok_or_else(|| S3Error::Refused("it names no upload".to_owned()))
+    }
+
+    /// The parts that are there; `None`: no such upload, it was completed or aborted.
+    pub async fn parts(&self, key: &str, multipart: &str) -> Result<Option<Vec<StoredPart>>> {
+        let mut parts = Vec::new();
+        let mut after = None;
+        loop {
+            let list = self.calls.list_parts().bucket(&self.bucket).key(key);
+            let page = match list
+                .upload_id(multipart)
+                .set_part_number_marker(after.take())
+                .send()
+                .await
+            {
+                Ok(page) => page,
+                Err(error) if is_missing(&error) => return Ok(None),
+                Err(error) => return Err(failed("parts", &error)),
+            };
+            parts.extend(page.parts().iter().map(stored_part));
+            after = page.next_part_number_marker().map(ToOwned::to_owned);
+            if page.is_truncated() != Some(true) || after.is_none() {
+                return Ok(Some(parts));
+            }
+        }
+    }
+
+    /// Makes the parts one object. Whatever the answer says, [`S3::head`] knows what came of it: the store may say 200
+    /// and then that it failed, or no such upload because it has completed it before.
+    pub async fn complete(&self, key: &str, multipart: &str, parts: &[StoredPart]) -> Result<()> {
+        let parts = parts.iter().map(|part| {
+            CompletedPart::builder()
+                .part_number(number(part.number))
+                .e_tag(&part.etag)
+                .set_checksum_sha256(part.sha256.map(|hash| BASE64.encode(hash)))
+                .build()
+        });
+        let parts = CompletedMultipartUpload::builder()
+            .set_parts(Some(parts.collect()))
+            .build();
+        let complete = self.calls.complete_multipart_upload().bucket(&self.bucket);
+        let complete = complete.key(key).upload_id(multipart).multipart_upload(parts);
+        match complete.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(failed("complete", &error)),
+        }
+    }
+
+    /// The parts are gone afterwards; also when there were none.
+    pub async fn abort(&self, key: &str, multipart: &str) -> Result<()> {
+        let abort = self.calls.abort_multipart_upload().bucket(&self.bucket);
+        match abort.key(key).upload_id(multipart).send().await {
+            Ok(_) => Ok(()),
+            Err(error) if is_missing(&error) => Ok(()),
+            Err(error) => Err(failed("abort", &error)),
+        }
+    }
+
+    /// The multipart uploads under this key: one whose name was never written down is among them.
+    pub async fn multiparts(&self, key: &str) -> Result<Vec<String>> {
+        let list = self.calls.list_multipart_uploads().bucket(&self.bucket);
+        let page = list
+            .prefix(key)
+            .send()
+            .await
+            .map_err(|error| failed("multiparts", &error))?;
+        let ids = page.uploads().iter().filter(|upload| upload.key() == Some(key));
+        Ok(ids
+            .filter_map(|upload| upload.upload_id().map(ToOwned::to_owned))
+            .collect())
+    }
+
+    /// Whether the bucket answers.
+    pub async fn check(&self) -> Result<()> {
+        let head = self.calls.head_bucket().bucket(&self.bucket).send().await;
+        head.map(drop).map_err(|error| failed("check", &error))
+    }
+
+    /// Makes the bucket: for development.
+    pub async fn create_bucket(&self) -> Result<()> {
+        let create = self.calls.create_bucket().bucket(&self.bucket).send().await;
+        create.map(drop).map_err(|error| failed("create_bucket", &error))
+    }
+}
+
+fn client(args: &S3Args, endpoint: Option<&String>) -> Client {
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .operation_attempt_timeout(ATTEMPT)
+        .operation_timeout(CALL)
+        .build();
+    let secret = args.media_s3_secret_access_key.0.as_str();
+    let credentials = Credentials::new(&args.media_s3_access_key_id, secret, None, None, "tern");
+    let mut config = aws_sdk_s3::Config::builder();
+    config.set_endpoint_url(endpoint.cloned());
+    let config = config
+        .behavior_version(BehaviorVersion::v2026_01_12())
+        .region(Region::new(args.media_s3_region.clone()))
+        .credentials_provider(credentials)
+        .force_path_style(args.media_s3_path_style)
+        .http_client(http)
+        .timeout_config(timeouts)
+        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        // Only what is asked for: any other header would have to be sent by the client too.
+        .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+        .build();
+    Client::from_conf(config)
+}
+
+fn number(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn signed_request(signed: &PresignedRequest) -> Signed {
+    let own = |name: &str| !name.eq_ignore_ascii_case("host");
+    Signed {
+        url: signed.uri().to_owned(),
+        headers: signed
+            .headers()
+            .filter(|(name, _)| own(name))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect(),
+    }
+}
+
+fn stored_part(part: &aws_sdk_s3::types::Part) -> StoredPart {
+    StoredPart {
+        number: part
+            .part_number()
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(0),
+        length: part.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
+        sha256: part.checksum_sha256().and_then(checksum),
+        etag: part.e_tag().unwrap_or_default().to_owned(),
+    }
+}
+
+/// Base64 of a SHA-256; of an object of several parts with their number behind a hyphen.
+fn checksum(text: &str) -> Option<Hash> {
+    let text = text.split_once('-').map_or(text, |(hash, _)| hash);
+    BASE64.decode(text).ok()?.try_into().ok()
+}
+
+/// What was asked for is not there.
+fn is_missing<E: ProvideErrorMetadata, R: HasStatus>(error: &SdkError<E, R>) -> bool {
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
+    match code {
+        Some("NoSuchKey" | "NotFound" | "NoSuchUpload") => true,
+        // HEAD has no body that could say more.
+        None => error
+            .raw_response()
+            .is_some_and(|response| response.status_code() == 404),
+        Some(_) => false,
+    }
+}
+
+fn failed<E, R>(call: &'static str, error: &SdkError<E, R>) -> S3Error
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+    R: std::fmt::Debug + HasStatus,
+{
+    metrics::s3_failure(call);
+    let words = format!("{call}: {}", DisplayErrorContext(error));
+    let status = error.raw_response().map_or(0, HasStatus::status_code);
+    if matches!(error, SdkError::ServiceError(_)) && (400..500).contains(&status) && status != 429 {
+        S3Error::Refused(words)
+    } else {
+        S3Error::Away(words)
+    }
+}
+
+/// The HTTP status of an answer.
+trait HasStatus {
+    fn status_code(&self) -> u16;
+}
+
+impl HasStatus for aws_sdk_s3::config::http::HttpResponse {
+    fn status_code(&self) -> u16 {
+        self.status().as_u16()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_are_read_with_and_without_a_number_of_parts() {
+        let hash = [7; 32];
+        let text = BASE64.encode(hash);
+        assert_eq!(checksum(&text), Some(hash));
+        assert_eq!(checksum(&format!("{text}-3")), Some(hash));
+        for bad in ["", "x", "AAAA", &text[1..]] {
+            assert_eq!(checksum(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Wiring, and the drain.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tern_node::NodeContext;
+use tern_node::map::Role;
+use tern_node::postgres;
+use tern_node::serve::Running;
+use tern_proto::v1::media_server::MediaServer;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use crate::collector::Collector;
+use crate::domain::cdn::Cdn;
+use crate::grpc::Service;
+use crate::media::Media;
+use crate::s3::S3;
+use crate::store::Store;
+use crate::store::uploads::Quota;
+use crate::{Config, metrics};
+
+/// Wires the role into this process. The returned future ends when a drain has begun, the other nodes know of it, and
+/// no call is under way.
+pub async fn start(
+    config: Config,
+    ctx: NodeContext,
+    routes: &mut tonic::service::RoutesBuilder,
+) -> anyhow::Result<Running> {
+    metrics::describe();
+    let media = Arc::new(media(&config).await?);
+    if config.s3.media_s3_create_bucket {
+        find_bucket(&media.s3, true).await;
+    } else {
+        // It may come; until then calls say that it is away.
+        let s3 = media.s3.clone();
+        tokio::spawn(async move { find_bucket(&s3, false).await }.in_current_span());
+    }
+    let calls = TaskTracker::new();
+    routes.add_service(MediaServer::new(Service::new(media.clone(), calls.clone())));
+
+    let stop = CancellationToken::new();
+    let collector = Arc::new(Collector {
+        store: media.store.clone(),
+        s3: media.s3.clone(),
+    });
+    let collect = collector.run(config.media_collect_interval, stop.clone());
+    tokio::spawn(collect.instrument(tracing::info_span!("collector")));
+    let done = async move {
+        ctx.drain.wait().await;
+        stop.cancel();
+        let idle = async {
+            no_new_calls(&ctx).await;
+            calls.close();
+            calls.wait().await;
+        };
+        if tokio::time::timeout(ctx.drain.deadline(), idle).await.is_err() {
+            let calls = calls.len();
+            tracing::warn!(calls, "calls were still under way at the end of the drain");
+        }
+    };
+    Ok(Running {
+        name: "media",
+        done: Box::pin(done),
+    })
+}
+
+/// Says so where the bucket does not answer.
+async fn find_bucket(s3: &S3, create: bool) {
+    let mut found = s3.check().await;
+    if found.is_err() && create {
+        found = s3.create_bucket().await;
+    }
+    if let Err(error) = found {
+        tracing::warn!(%error, "the bucket does not answer");
+    }
+}
+
+/// What a node's calls stand on.
+pub async fn media(config: &Config) -> anyhow::Result<Media> {
+    let tickets = config.tickets.load()?;
+    Ok(Media {
+        store: Store::new(postgres::pool(&config.postgres).await?),
+        s3: S3::new(&config.s3, config.media_url_ttl),
+        tickets: tickets.context("--media-ticket-key-file is needed by the role media")?,
+        cdn: cdn(config)?,
+        quota: Quota {
+            bytes: config.media_daily_bytes,
+            uploads: config.media_daily_uploads,
+        },
+        url_ttl: config.media_url_ttl,
+    })
+}
+
+fn cdn(config: &Config) -> anyhow::Result<Option<Cdn>> {
+    let Some(base) = &config.cdn.media_cdn_url else {
+        return Ok(None);
+    };
+    let file = config.cdn.media_cdn_key_file.as_ref();
+    let file = file.context("--media-cdn-key-file is needed with --media-cdn-url")?;
+    let key = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    Cdn::new(base, &key)
+        .map(Some)
+        .with_context(|| format!("cannot use {}", file.display()))
+}
+
+/// Until the map says that this node takes no new work, which is when gateways stop calling it.
+async fn no_new_calls(ctx: &NodeContext) {
+    let mut changes = ctx.map.clone();
+    let mut map = ctx.map.current();
+    while map
+        .node(Role::Media, &ctx.name)
+        .is_some_and(|node| node.incarnation == ctx.incarnation && !node.draining)
+    {
+        map = changes.changed().await;
+    }
+}

@@ -1,0 +1,90 @@
+//! Who may download and forward.
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use tern_types::{ChatId, MediaId, Timestamp, UserId};
+use uuid::Uuid;
+
+use super::uploads::bytes;
+use super::{Media, Result, Store, at};
+use crate::domain::declared::Declared;
+
+/// Through which door somebody comes to a media.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Through {
+    /// A chat that refers to it.
+    Chat(ChatId),
+    /// An upload of their own.
+    OwnUpload,
+}
+
+/// For who is a member now, of entries that fall into an interval of theirs: rule 7, and nothing from before they joined.
+/// One partition of each table.
+pub const IN_CHAT: &str = "
+SELECT m.media_id, m.length, m.content_type, m.object_key FROM media m
+WHERE m.media_id = $2
+  AND EXISTS (SELECT FROM members WHERE chat_id = $3 AND user_id = $1 AND left_seq IS NULL)
+  AND EXISTS (SELECT FROM media_refs r JOIN members i ON i.chat_id = r.chat_id AND i.user_id = $1
+              WHERE r.chat_id = $3 AND r.media_id = $2
+                AND r.seq >= i.joined_seq AND (i.left_seq IS NULL OR r.seq <= i.left_seq))";
+
+pub const OWN: &str = "
+SELECT m.media_id, m.length, m.content_type, m.object_key
+FROM media m JOIN media_uploaders u ON u.media_id = m.media_id AND u.user_id = $1
+WHERE m.media_id = $2 AND m.condemned_at IS NULL";
+
+/// The same content, for who uploaded it or may download it by any chat of theirs. A media that the collector has marked
+/// is not `canonical`.
+pub const STORED_FOR: &str = "
+SELECT m.media_id FROM media m
+WHERE m.content_id = $2 AND m.length = $3 AND m.content_type = $4 AND m.canonical
+  AND (EXISTS (SELECT FROM media_uploaders u WHERE u.media_id = m.media_id AND u.user_id = $1)
+       OR EXISTS (SELECT FROM members n JOIN media_refs r ON r.chat_id = n.chat_id AND r.media_id = m.media_id
+                  WHERE n.user_id = $1 AND n.left_seq IS NULL AND r.seq >= n.joined_seq))";
+
+/// Before a ticket is given: the collector leaves the media alone until that ticket has ended. Nothing comes back where
+/// the collector was first.
+pub const TICKET: &str = concat!(
+    "UPDATE media SET ticketed_at = GREATEST(ticketed_at, ",
+    at!("$2"),
+    ") WHERE media_id = $1 AND condemned_at IS NULL"
+);
+
+impl Store {
+    /// The media, if this user may read it this way.
+    pub async fn readable(&self, user: UserId, media: MediaId, through: Through) -> Result<Option<Media>> {
+        let query = match through {
+            Through::Chat(chat) => sqlx::query(IN_CHAT).bind(user.0).bind(media.0).bind(chat.0),
+            Through::OwnUpload => sqlx::query(OWN).bind(user.0).bind(media.0),
+        };
+        let row = query.fetch_optional(&self.pool).await?;
+        row.map(|row| read(&row)).transpose()
+    }
+
+    /// The media of this content that the user has uploaded before or may download.
+    pub async fn stored_for(&self, user: UserId, declared: &Declared) -> Result<Option<MediaId>> {
+        let id: Option<Uuid> = sqlx::query_scalar(STORED_FOR)
+            .bind(user.0)
+            .bind(declared.content_id().to_vec())
+            .bind(bytes(declared.length))
+            .bind(&declared.content_type)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(id.map(MediaId))
+    }
+
+    /// False: it is about to be collected, or was.
+    pub async fn ticket(&self, media: MediaId, now: Timestamp) -> Result<bool> {
+        let done = sqlx::query(TICKET).bind(media.0).bind(now.0);
+        Ok(done.execute(&self.pool).await?.rows_affected() > 0)
+    }
+}
+
+fn read(row: &PgRow) -> Result<Media> {
+    Ok(Media {
+        id: MediaId(row.try_get(0)?),
+        length: u64::try_from(row.try_get::<i64, _>(1)?).unwrap_or(0),
+        content_type: row.try_get(2)?,
+        object_key: row.try_get(3)?,
+    })
+}

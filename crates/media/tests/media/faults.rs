@@ -1,0 +1,201 @@
+//! An object store that is away, slow, or lies.
+
+use std::time::Duration;
+
+use hyper::Method;
+use tern_local::fault::Fault;
+use tern_media::store::access::Through;
+use tern_proto::v1::ErrorReason;
+use tern_types::RequestId;
+
+use crate::MIB;
+use crate::world::{File, World, person, reason};
+
+#[tokio::test]
+async fn a_store_that_is_away_is_unavailable_and_comes_back() {
+    let world = World::start().await;
+    let (alice, file, request) = (person(), File::new(17 * MIB, 50), RequestId::random());
+    for fault in [
+        Fault::CutBefore,
+        Fault::Instead(503, "<Error><Code>SlowDown</Code></Error>"),
+        Fault::Instead(500, ""),
+    ] {
+        world.proxy.rule({
+            let fault = fault.clone();
+            move |_| fault.clone()
+        });
+        let created = world
+            .media
+            .create(alice, request, &file.declared, world.now())
+            .await;
+        assert_eq!(reason(created), ErrorReason::Unavailable, "{fault:?}");
+    }
+    world.proxy.heal();
+    let missing = world.begin(alice, request, &file).await;
+    world.put_all(&file, &missing).await;
+    world.proxy.rule(|_| Fault::CutBefore);
+    let finalized = world.media.finalize(alice, missing.upload, world.now()).await;
+    assert_eq!(reason(finalized), ErrorReason::Unavailable);
+    world.proxy.heal();
+    world
+        .media
+        .finalize(alice, missing.upload, world.now())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_slow_store_is_waited_for_but_not_for_ever() {
+    let world = World::start().await;
+    let (alice, file) = (person(), File::new(1000, 51));
+    world.proxy.rule(|_| Fault::Slow(Duration::from_millis(300)));
+    let ticket = world.upload(alice, &file).await;
+    assert_eq!(
+        world.read(alice, ticket.media, Through::OwnUpload).await.unwrap(),
+        file.bytes
+    );
+    world.proxy.rule(|_| Fault::HangBefore);
+    let other = File::new(1001, 51);
+    let created = world
+        .media
+        .create(alice, RequestId::random(), &other.declared, world.now());
+    let created = tokio::time::timeout(Duration::from_secs(25), created)
+        .await
+        .expect("within the client's deadline");
+    assert_eq!(reason(created), ErrorReason::Unavailable);
+}
+
+/// Completing a multipart upload answers 200 at once, and may say in its body that it failed.
+#[tokio::test]
+async fn a_200_with_an_error_in_it_is_an_error() {
+    let world = World::start().await;
+    const FAILED: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+        <Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>";
+    let (alice, file) = (person(), File::new(17 * MIB, 52));
+    let missing = world.begin(alice, RequestId::random(), &file).await;
+    world.put_all(&file, &missing).await;
+    world.proxy.rule(|seen| {
+        if seen.method == Method::POST {
+            Fault::Instead(200, FAILED)
+        } else {
+            Fault::Pass
+        }
+    });
+    let finalized = world.media.finalize(alice, missing.upload, world.now()).await;
+    assert!(
+        matches!(
+            reason(finalized),
+            ErrorReason::Unavailable | ErrorReason::UploadIncomplete
+        ),
+        "no ticket"
+    );
+    assert_eq!(world.count("media").await, 0);
+    // It says that it failed, and has done it.
+    world.proxy.rule(|seen| {
+        if seen.method == Method::POST {
+            Fault::Lie(200, FAILED)
+        } else {
+            Fault::Pass
+        }
+    });
+    let _ = world.media.finalize(alice, missing.upload, world.now()).await;
+    world.proxy.heal();
+    let ticket = world
+        .media
+        .finalize(alice, missing.upload, world.now())
+        .await
+        .unwrap();
+    assert_eq!(
+        world.read(alice, ticket.media, Through::OwnUpload).await.unwrap(),
+        file.bytes
+    );
+}
+
+/// It says that all is well, and has done nothing.
+#[tokio::test]
+async fn what_a_store_says_of_completing_is_not_believed() {
+    let world = World::start().await;
+    let (alice, file) = (person(), File::new(17 * MIB, 53));
+    let missing = world.begin(alice, RequestId::random(), &file).await;
+    world.put_all(&file, &missing).await;
+    world.proxy.rule(|seen| {
+        if seen.method == Method::POST {
+            Fault::Instead(200, "<CompleteMultipartUploadResult/>")
+        } else {
+            Fault::Pass
+        }
+    });
+    let finalized = world.media.finalize(alice, missing.upload, world.now()).await;
+    assert_eq!(reason(finalized), ErrorReason::UploadIncomplete);
+    world.proxy.heal();
+    world
+        .media
+        .finalize(alice, missing.upload, world.now())
+        .await
+        .unwrap();
+}
+
+/// The object is not what was declared, whoever put it there.
+#[tokio::test]
+async fn other_bytes_another_length_another_type_are_deleted() {
+    let world = World::start().await;
+    let alice = person();
+    let wanted = File::new(1000, 54);
+    for (what, other, content_type) in [
+        ("bytes", File::new(1000, 55), "image/png"),
+        ("length", File::new(999, 55), "image/png"),
+        ("type", wanted.clone(), "text/html"),
+    ] {
+        let missing = world.begin(alice, RequestId::random(), &wanted).await;
+        let (key, _) = world.upload_keys().await.pop().unwrap();
+        let part = other.declared.parts().next().unwrap();
+        let target = tern_media::s3::Target::Object { content_type };
+        let signed = world
+            .direct
+            .sign_put(&key, target, &part, world.now())
+            .await
+            .unwrap();
+        assert_eq!(
+            crate::world::put(&signed, other.bytes.clone())
+                .await
+                .unwrap()
+                .status,
+            200,
+            "{what}"
+        );
+        let finalized = world.media.finalize(alice, missing.upload, world.now()).await;
+        assert_eq!(reason(finalized), ErrorReason::UploadMismatch, "{what}");
+        assert_eq!(
+            world.direct.head(&key).await.unwrap(),
+            None,
+            "{what}: it is deleted"
+        );
+        let again = world.media.finalize(alice, missing.upload, world.now()).await;
+        assert_eq!(reason(again), ErrorReason::UploadNotFound, "{what}: it has ended");
+    }
+    assert_eq!(world.count("media").await, 0);
+}
+
+/// A store that keeps no checksums gives no proof: nothing becomes media.
+#[tokio::test]
+async fn without_a_checksum_of_the_store_nothing_becomes_media() {
+    let world = World::start().await;
+    let (alice, file) = (person(), File::new(1000, 56));
+    let missing = world.begin(alice, RequestId::random(), &file).await;
+    let (key, _) = world.upload_keys().await.pop().unwrap();
+    let dir = world.objects.as_ref().unwrap().path().join("objects");
+    world.put_all(&file, &missing).await;
+    // s3s keeps what it knows of an object in a file beside it.
+    let mut removed = 0;
+    for entry in std::fs::read_dir(&dir).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.contains("internal") {
+            std::fs::remove_file(entry.path()).unwrap();
+            removed += 1;
+        }
+    }
+    assert_eq!(removed, 1, "{key}");
+    let finalized = world.media.finalize(alice, missing.upload, world.now()).await;
+    assert_eq!(reason(finalized), ErrorReason::Internal);
+    assert_eq!(world.count("media").await, 0);
+}

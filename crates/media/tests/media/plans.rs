@@ -1,0 +1,45 @@
+//! No statement that a client waits for reads a whole table.
+
+use sqlx::Row;
+use tern_media::store::{access, uploads};
+
+use crate::world::World;
+
+#[tokio::test]
+async fn what_clients_wait_for_goes_by_indexes() {
+    let world = World::start().await;
+    let by_request = format!("{} user_id = $1 AND request_id = $2", uploads::COLUMNS);
+    let mut db = world.pool.acquire().await.unwrap();
+    // A plan made on empty tables must not be taken for one by size.
+    for set in [
+        "SET enable_seqscan = off",
+        "SET plan_cache_mode = force_generic_plan",
+    ] {
+        sqlx::query(set).execute(&mut *db).await.unwrap();
+    }
+    for (name, sql, arguments) in [
+        ("in_chat", access::IN_CHAT, 3),
+        ("own", access::OWN, 2),
+        ("stored_for", access::STORED_FOR, 4),
+        ("ticket", access::TICKET, 2),
+        ("by_request", by_request.as_str(), 2),
+        ("lock_open", uploads::LOCK_OPEN, 1),
+        ("end", uploads::END, 3),
+    ] {
+        let prepare = format!("PREPARE p_{name} AS {sql}");
+        sqlx::query(sqlx::AssertSqlSafe(prepare))
+            .execute(&mut *db)
+            .await
+            .unwrap();
+        let nulls = vec!["NULL"; arguments].join(", ");
+        let explain = format!("EXPLAIN EXECUTE p_{name}({nulls})");
+        let plan = sqlx::raw_sql(sqlx::AssertSqlSafe(explain))
+            .fetch_all(&mut *db)
+            .await
+            .unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+        let plan = plan.join("\n");
+        assert!(plan.contains("Index"), "{name}:\n{plan}");
+        assert!(!plan.contains("Seq Scan"), "{name}:\n{plan}");
+    }
+}

@@ -1,0 +1,382 @@
+//! Who is online and when people were last active. Pure: time comes in.
+//!
+//! A sign is a gateway's word that a person is at a device, or has left it. The newest over all of a person's devices
+//! counts: online while one is active whose sign is younger than the threshold, last seen at the newest sign otherwise.
+//! Times are the gateways'; none counts as later than now.
+//!
+//! Last seen is to be written when a person goes offline, and every five minutes while they are online: a crash loses
+//! no more than that. Nothing is written for coming online.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use tern_types::{Timestamp, UserId};
+
+/// While a person is online, what a crash may lose.
+pub const WRITE_EVERY: Duration = Duration::from_secs(300);
+/// People to be written while the store is away: some 50 MiB. Of more than that last seen is not written until they are
+/// seen again.
+pub const MAX_UNWRITTEN: usize = 1_000_000;
+
+/// The newest sign of one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Sign {
+    /// The person is at the device.
+    pub active: bool,
+    /// When it was said; zero: never.
+    pub at: Timestamp,
+}
+
+/// What a person shows to whoever may see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Online,
+    /// Zero: not known.
+    LastSeen(Timestamp),
+}
+
+#[derive(Debug, Default)]
+struct Person {
+    last: Timestamp,
+    /// Online until then; zero: offline.
+    until: Timestamp,
+    /// What the store has is known too.
+    read: bool,
+    written: Timestamp,
+    write_at: Timestamp,
+    /// Has a place among the expiries.
+    queued: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Activity {
+    threshold: Duration,
+    people: HashMap<UserId, Person>,
+    /// When to look again whether somebody is still online: each person once, perhaps too early, never too late.
+    expiries: BTreeSet<(Timestamp, UserId)>,
+    /// To be written: the newest of each.
+    writes: HashMap<UserId, Timestamp>,
+}
+
+impl Activity {
+    pub fn new(threshold: Duration) -> Self {
+        Self {
+            threshold,
+            people: HashMap::new(),
+            expiries: BTreeSet::new(),
+            writes: HashMap::new(),
+        }
+    }
+
+    /// The signs of all sessions of a person, after one of them changed. True: they show something else now.
+    pub fn signs(&mut self, user: UserId, signs: impl Iterator<Item = Sign>, now: Timestamp) -> bool {
+        let (mut last, mut until) = (Timestamp(0), Timestamp(0));
+        for sign in signs.filter(|sign| sign.at > Timestamp(0)) {
+            let at = sign.at.min(now);
+            last = last.max(at);
+            if sign.active {
+                until = until.max(at + self.threshold);
+            }
+        }
+        if last == Timestamp(0) && !self.people.contains_key(&user) {
+            return false;
+        }
+        let person = self.people.entry(user).or_default();
+        let before = person.presence();
+        person.last = person.last.max(last);
+        person.until = if until > now { until } else { Timestamp(0) };
+        if person.until == Timestamp(0) {
+            person.write_if(person.last > person.written, user, &mut self.writes);
+        } else if before != Presence::Online {
+            person.write_at = now + WRITE_EVERY;
+        } else if now >= person.write_at {
+            person.write_at = now + WRITE_EVERY;
+            person.write_if(true, user, &mut self.writes);
+        }
+        if person.until > Timestamp(0) && !person.queued {
+            person.queued = self.expiries.insert((person.until, user));
+        }
+        person.presence() != before
+    }
+
+    /// What the store knows of a person; `None`: nothing, or it cannot be asked. True: they show something else now.
+    pub fn stored(&mut self, user: UserId, at: Option<Timestamp>) -> bool {
+        let person = self.people.entry(user).or_default();
+        let before = (person.read, person.presence());
+        person.read = true;
+        if let Some(at) = at {
+            person.last = person.last.max(at);
+            person.written = person.written.max(at);
+        }
+        (true, person.presence()) != before
+    }
+
+    /// The store was asked.
+    pub fn was_read(&self, user: UserId) -> bool {
+        self.people.get(&user).is_some_and(|person| person.read)
+    }
+
+    /// `None`: the store has to be asked first.
+    pub fn presence(&self, user: UserId) -> Option<Presence> {
+        let person = self.people.get(&user)?;
+        let presence = person.presence();
+        (person.read || presence == Presence::Online).then_some(presence)
+    }
+
+    /// Those who are online no longer because nothing was heard of them.
+    pub fn expire(&mut self, now: Timestamp) -> Vec<UserId> {
+        let mut gone = Vec::new();
+        while let Some((at, user)) = self.expiries.first().copied().filter(|(at, _)| *at <= now) {
+            self.expiries.remove(&(at, user));
+            let Some(person) = self.people.get_mut(&user) else {
+                continue;
+            };
+            person.queued = person.until > now && self.expiries.insert((person.until, user));
+            if !person.queued && person.until > Timestamp(0) {
+                person.until = Timestamp(0);
+                person.write_if(person.last > person.written, user, &mut self.writes);
+                gone.push(user);
+            }
+        }
+        gone
+    }
+
+    pub fn next_expiry(&self) -> Option<Timestamp> {
+        self.expiries.first().map(|(at, _)| *at)
+    }
+
+    /// Nobody watches the person and no session is left: forgets who is offline. What is to be written still is.
+    pub fn release(&mut self, user: UserId) {
+        if self
+            .people
+            .get(&user)
+            .is_some_and(|person| person.until == Timestamp(0))
+        {
+            self.remove(user);
+        }
+    }
+
+    /// Keeps those of this node's slots. The others' last seen is written.
+    pub fn keep(&mut self, owned: impl Fn(UserId) -> bool) {
+        let lost: Vec<UserId> = self.people.keys().copied().filter(|user| !owned(*user)).collect();
+        for user in lost {
+            self.remove(user);
+        }
+    }
+
+    /// Has everything written that is not: the node is about to stop.
+    pub fn write_all(&mut self) {
+        for (user, person) in &mut self.people {
+            person.write_if(person.last > person.written, *user, &mut self.writes);
+        }
+    }
+
+    /// At most `max` to be written now, in the order of their ids: two nodes may write the same people.
+    pub fn take_writes(&mut self, max: usize) -> Vec<(UserId, Timestamp)> {
+        let mut users: Vec<UserId> = self.writes.keys().copied().take(max).collect();
+        users.sort_unstable();
+        users
+            .into_iter()
+            .filter_map(|user| Some((user, self.writes.remove(&user)?)))
+            .collect()
+    }
+
+    /// They could not be written.
+    pub fn put_back(&mut self, writes: Vec<(UserId, Timestamp)>) {
+        for (user, at) in writes {
+            let newest = self.writes.entry(user).or_default();
+            *newest = at.max(*newest);
+        }
+    }
+
+    /// People to be written.
+    pub fn unwritten(&self) -> usize {
+        self.writes.len()
+    }
+
+    /// People that something is known of.
+    pub fn len(&self) -> usize {
+        self.people.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.people.is_empty()
+    }
+
+    fn remove(&mut self, user: UserId) {
+        if let Some(mut person) = self.people.remove(&user) {
+            person.write_if(person.last > person.written, user, &mut self.writes);
+        }
+    }
+}
+
+impl Person {
+    fn presence(&self) -> Presence {
+        if self.until > Timestamp(0) {
+            Presence::Online
+        } else {
+            Presence::LastSeen(self.last)
+        }
+    }
+
+    fn write_if(&mut self, due: bool, user: UserId, writes: &mut HashMap<UserId, Timestamp>) {
+        let room = writes.len() < MAX_UNWRITTEN || writes.contains_key(&user);
+        if due && room {
+            self.written = self.last;
+            let newest = writes.entry(user).or_default();
+            *newest = self.last.max(*newest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const THRESHOLD: Duration = Duration::from_secs(30);
+    const START: Timestamp = Timestamp(1_000_000);
+
+    fn at(seconds: u64) -> Timestamp {
+        START + Duration::from_secs(seconds)
+    }
+
+    fn sign(active: bool, seconds: u64) -> Sign {
+        Sign {
+            active,
+            at: at(seconds),
+        }
+    }
+
+    /// One person whose store is known to have nothing.
+    struct One {
+        activity: Activity,
+        user: UserId,
+    }
+
+    impl One {
+        fn new() -> Self {
+            let (mut activity, user) = (Activity::new(THRESHOLD), UserId::random());
+            activity.stored(user, None);
+            Self { activity, user }
+        }
+
+        fn signs(&mut self, signs: &[Sign], now: u64) -> bool {
+            self.activity.signs(self.user, signs.iter().copied(), at(now))
+        }
+
+        fn presence(&self) -> Option<Presence> {
+            self.activity.presence(self.user)
+        }
+
+        fn writes(&mut self) -> Vec<Timestamp> {
+            let writes = self.activity.take_writes(10);
+            writes.into_iter().map(|(_, at)| at).collect()
+        }
+    }
+
+    #[test]
+    fn a_person_is_online_for_the_threshold_after_each_sign_and_last_seen_at_the_newest() {
+        let mut one = One::new();
+        assert!(one.signs(&[sign(true, 0)], 0));
+        assert_eq!(one.presence(), Some(Presence::Online));
+        assert!(!one.signs(&[sign(true, 20)], 20), "nothing else is shown");
+        assert!(one.activity.expire(at(31)).is_empty());
+        assert_eq!(one.activity.expire(at(50)), [one.user]);
+        assert_eq!(one.presence(), Some(Presence::LastSeen(at(20))));
+        assert!(one.activity.expire(at(99)).is_empty());
+    }
+
+    #[test]
+    fn who_leaves_is_offline_at_once_unless_another_device_is_active() {
+        let mut one = One::new();
+        one.signs(&[sign(true, 0), sign(true, 5)], 5);
+        assert!(!one.signs(&[sign(true, 0), sign(false, 9)], 9));
+        assert!(one.signs(&[sign(false, 10), sign(false, 9)], 10));
+        assert_eq!(one.presence(), Some(Presence::LastSeen(at(10))));
+        assert!(!one.signs(&[], 11), "sessions that end move nothing");
+        assert_eq!(one.presence(), Some(Presence::LastSeen(at(10))));
+    }
+
+    #[test]
+    fn a_gateway_whose_clock_is_ahead_makes_nobody_active_in_the_future() {
+        let mut one = One::new();
+        one.signs(&[sign(true, 500)], 10);
+        assert_eq!(one.activity.expire(at(40)), [one.user]);
+        assert_eq!(one.presence(), Some(Presence::LastSeen(at(10))));
+    }
+
+    #[test]
+    fn last_seen_is_written_on_leaving_and_every_five_minutes_and_not_on_coming() {
+        let mut one = One::new();
+        for second in (0..1000).step_by(10) {
+            one.signs(&[sign(true, second)], second);
+            let expected = if second > 0 && second % 300 == 0 {
+                vec![at(second)]
+            } else {
+                Vec::new()
+            };
+            assert_eq!(one.writes(), expected, "after {second} s");
+        }
+        one.signs(&[sign(false, 995)], 995);
+        assert_eq!(one.writes(), [at(995)]);
+        one.signs(&[], 996);
+        one.activity.release(one.user);
+        assert!(one.writes().is_empty(), "it is written already");
+    }
+
+    #[test]
+    fn what_is_not_written_is_when_the_node_stops_or_loses_the_slot_and_again_when_it_failed() {
+        let mut one = One::new();
+        one.signs(&[sign(true, 7)], 7);
+        one.activity.write_all();
+        let writes = one.activity.take_writes(10);
+        assert_eq!(writes, [(one.user, at(7))]);
+        one.activity.put_back(writes);
+        one.signs(&[sign(true, 8)], 8);
+        one.activity.keep(|_| false);
+        assert!(one.activity.is_empty());
+        assert_eq!(one.writes(), [at(8)], "the newest only");
+    }
+
+    #[test]
+    fn before_the_store_was_asked_only_online_is_known() {
+        let (mut activity, user) = (Activity::new(THRESHOLD), UserId::random());
+        assert_eq!(activity.presence(user), None);
+        activity.signs(user, [sign(true, 1)].into_iter(), at(1));
+        assert_eq!(activity.presence(user), Some(Presence::Online));
+        activity.signs(user, [sign(false, 2)].into_iter(), at(2));
+        assert_eq!(activity.presence(user), None, "the store may know of later");
+        assert!(activity.stored(user, Some(at(3))));
+        assert_eq!(activity.presence(user), Some(Presence::LastSeen(at(3))));
+        assert!(!activity.stored(user, Some(at(1))));
+    }
+
+    proptest! {
+        /// Against the definition: online iff some active session's sign is younger than the threshold.
+        #[test]
+        fn whatever_happens_the_newest_sign_over_all_devices_counts(
+            steps in prop::collection::vec((0usize..3, any::<bool>(), 0u64..20, any::<bool>()), 1..80),
+        ) {
+            let mut one = One::new();
+            let (mut sessions, mut now, mut newest) = ([Sign::default(); 3], 0, Timestamp(0));
+            for (device, active, pause, ends) in steps {
+                now += pause;
+                let gone = one.activity.expire(at(now));
+                prop_assert!(gone.is_empty() || one.presence() != Some(Presence::Online));
+                sessions[device] = if ends { Sign::default() } else { sign(active, now) };
+                newest = newest.max(sessions[device].at);
+                one.signs(&sessions, now);
+                let online = sessions
+                    .iter()
+                    .any(|sign| sign.active && sign.at > Timestamp(0) && sign.at + THRESHOLD > at(now));
+                let expected = if online { Presence::Online } else { Presence::LastSeen(newest) };
+                prop_assert_eq!(one.presence(), Some(expected));
+                let waits = one.activity.next_expiry();
+                prop_assert_eq!(online && waits.is_none(), false, "who is online will be looked at");
+            }
+        }
+    }
+}

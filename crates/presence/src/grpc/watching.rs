@@ -1,0 +1,208 @@
+//! Watch streams, and states for whoever asks once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::FuturesUnordered;
+use futures::{Stream, StreamExt};
+use tern_proto::internal::{
+    GetStatesRequest, GetStatesResponse, PresenceChanges, UserPresence, WatchRequests,
+};
+use tern_types::{Timestamp, UserId};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use tracing::Instrument;
+
+use super::bad_id;
+use crate::activity::Presence;
+use crate::hub::{Hub, Patience, WatchGuard};
+use crate::last_seen::LastSeen;
+use crate::metrics;
+use crate::people::News;
+
+/// States of one frame: some 30 KiB.
+const MAX_STATES: usize = 1024;
+/// Users of one question: as many as a screen may watch.
+const MAX_ASKED: usize = 256;
+/// Users of one query.
+const MAX_READ: usize = 1024;
+/// Queries of one stream at a time; while there are so many it takes no new watches.
+const MAX_READS: usize = 4;
+/// A store that is away is asked again after this: nobody waits for it, and others are asking too.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+
+/// What a watch stream wakes up for.
+enum Wake {
+    Frame(Result<Option<WatchRequests>, Status>),
+    News,
+    End,
+}
+
+pub fn watch(
+    hub: Arc<Hub>,
+    store: LastSeen,
+    guard: WatchGuard,
+    mut inbound: Streaming<WatchRequests>,
+    stop: CancellationToken,
+) -> impl Stream<Item = Result<PresenceChanges, Status>> + Send {
+    async_stream::try_stream! {
+        let version = hub.version();
+        let mut patience = Patience::default();
+        let mut reads = FuturesUnordered::new();
+        loop {
+            let wake = tokio::select! {
+                biased;
+                () = stop.cancelled() => Wake::End,
+                () = guard.ended.cancelled() => Wake::End,
+                // What is known goes out while the store is asked for the rest.
+                () = guard.news.notified() => Wake::News,
+                Some(()) = reads.next() => continue,
+                frame = inbound.message(), if reads.len() < MAX_READS => Wake::Frame(frame),
+            };
+            match wake {
+                Wake::Frame(Ok(Some(frame))) => {
+                    let unknown = take_requests(&hub, &guard, frame, &mut patience).await?;
+                    for users in unknown.chunks(MAX_READ) {
+                        reads.push(read_for(hub.clone(), store.clone(), users.to_vec(), stop.clone()));
+                    }
+                }
+                Wake::Frame(Ok(None) | Err(_)) | Wake::End => break,
+                Wake::News => loop {
+                    let news = guard.take(MAX_STATES);
+                    if news.is_empty() {
+                        break;
+                    }
+                    metrics::changes(news.states.len());
+                    let map_version = *version.borrow();
+                    yield changes(map_version, news);
+                },
+            }
+        }
+    }
+}
+
+/// Those of whom the store has to be asked.
+async fn take_requests(
+    hub: &Hub,
+    guard: &WatchGuard,
+    frame: WatchRequests,
+    patience: &mut Patience,
+) -> Result<Vec<UserId>, Status> {
+    let (watch, unwatch) = (ids(&frame.watch)?, ids(&frame.unwatch)?);
+    guard.unwatch(&unwatch);
+    hub.catch_up(frame.map_version, watch.iter().copied(), patience)
+        .await;
+    Ok(guard.watch(&watch))
+}
+
+/// Where the store is away nothing is known of who is not online, until it is back.
+async fn read_for(hub: Arc<Hub>, store: LastSeen, users: Vec<UserId>, stop: CancellationToken) {
+    if let Some(found) = read(&store, &users).await {
+        return hub.stored(&users, &found);
+    }
+    hub.stored(&users, &HashMap::new());
+    // On its own: the stream goes on with other people.
+    let again = async move {
+        loop {
+            tokio::time::sleep(READ_AGAIN).await;
+            if let Some(found) = read(&store, &users).await {
+                return hub.stored(&users, &found);
+            }
+        }
+    };
+    tokio::spawn(async move { stop.run_until_cancelled(again).await }.in_current_span());
+}
+
+/// `None`: the store is away.
+async fn read(store: &LastSeen, users: &[UserId]) -> Option<HashMap<UserId, Timestamp>> {
+    let read = store.read(users).await;
+    metrics::last_seen("read", read.is_ok(), users.len());
+    let warn = |error: &sqlx::Error| tracing::warn!(%error, people = users.len(), "last seen was not read");
+    read.inspect_err(warn).ok()
+}
+
+/// Online from memory; of all others one query, in which those who do not exist are left out.
+pub async fn states(
+    hub: &Hub,
+    store: &LastSeen,
+    request: GetStatesRequest,
+) -> Result<GetStatesResponse, Status> {
+    let users = ids(&request.user_ids)?;
+    if users.len() > MAX_ASKED {
+        return Err(Status::invalid_argument("at most 256 users"));
+    }
+    hub.catch_up(
+        request.map_version,
+        users.iter().copied(),
+        &mut Patience::default(),
+    )
+    .await;
+    let map_version = *hub.version().borrow();
+    let Ok(known) = hub.presences(&users).await else {
+        return Ok(GetStatesResponse {
+            map_version,
+            states: Vec::new(),
+            not_owner: true,
+        });
+    };
+    let offline: Vec<UserId> = users
+        .iter()
+        .zip(&known)
+        .filter(|(_, presence)| **presence != Some(Presence::Online))
+        .map(|(user, _)| *user)
+        .collect();
+    let stored = if offline.is_empty() {
+        HashMap::new()
+    } else {
+        // Without a store nothing is known, not even that they exist.
+        let unknown = || offline.iter().map(|user| (*user, Timestamp(0))).collect();
+        read(store, &offline).await.unwrap_or_else(unknown)
+    };
+    let states = users.iter().zip(known).filter_map(|(user, known)| {
+        let presence = match known {
+            Some(Presence::Online) => Presence::Online,
+            known => {
+                let at = *stored.get(user)?;
+                match known {
+                    Some(Presence::LastSeen(newer)) => Presence::LastSeen(newer.max(at)),
+                    _ => Presence::LastSeen(at),
+                }
+            }
+        };
+        Some(state(*user, presence))
+    });
+    Ok(GetStatesResponse {
+        map_version,
+        states: states.collect(),
+        not_owner: false,
+    })
+}
+
+fn ids(ids: &[bytes::Bytes]) -> Result<Vec<UserId>, Status> {
+    ids.iter()
+        .map(|id| UserId::from_slice(id).map_err(bad_id))
+        .collect()
+}
+
+fn changes(map_version: i64, news: News) -> PresenceChanges {
+    let states = news.states.into_iter();
+    let foreign = news.foreign.into_iter();
+    PresenceChanges {
+        map_version,
+        changes: states.map(|(user, presence)| state(user, presence)).collect(),
+        not_owner: foreign.map(|user| user.to_vec().into()).collect(),
+    }
+}
+
+fn state(user: UserId, presence: Presence) -> UserPresence {
+    let (online, last_seen_ms) = match presence {
+        Presence::Online => (true, 0),
+        Presence::LastSeen(at) => (false, at.0),
+    };
+    UserPresence {
+        user_id: user.to_vec().into(),
+        online,
+        last_seen_ms,
+    }
+}

@@ -1,0 +1,142 @@
+//! The hub's side of watch streams, and of last seen.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tern_types::{Timestamp, UserId};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::Hub;
+use crate::activity::Presence;
+use crate::metrics;
+use crate::people::News;
+use crate::registry::{Gateway, NotOwner};
+use crate::watches::WatchLink;
+
+/// Nothing is due: looks again after this.
+const IDLE: Duration = Duration::from_secs(10);
+/// Between two looks: many people's time is over in each of them.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The hub's end of a watch stream.
+pub(super) struct WatchEnd {
+    gateway: Arc<str>,
+    pub(super) news: Arc<Notify>,
+    ended: CancellationToken,
+}
+
+/// The stream's end. Dropping it ends its watches.
+pub struct WatchGuard {
+    hub: Arc<Hub>,
+    id: WatchLink,
+    /// There may be something to take.
+    pub news: Arc<Notify>,
+    /// A newer stream of the gateway took over.
+    pub ended: CancellationToken,
+}
+
+impl Hub {
+    pub fn open_watch(self: &Arc<Self>, gateway: &Gateway) -> WatchGuard {
+        let (news, ended) = (Arc::new(Notify::new()), CancellationToken::new());
+        let mut state = self.lock();
+        for older in state.watches.values().filter(|end| end.gateway == gateway.name) {
+            older.ended.cancel();
+        }
+        state.last_link += 1;
+        let id = WatchLink(state.last_link);
+        state.people.open_watch(id);
+        let end = WatchEnd {
+            gateway: gateway.name.clone(),
+            news: news.clone(),
+            ended: ended.clone(),
+        };
+        state.watches.insert(id, end);
+        WatchGuard {
+            hub: self.clone(),
+            id,
+            news,
+            ended,
+        }
+    }
+
+    /// What the store said of users whom it was asked for.
+    pub fn stored(&self, asked: &[UserId], found: &HashMap<UserId, Timestamp>) {
+        let mut state = self.lock();
+        let effects = state.people.stored(asked, found);
+        let _ = state.perform(effects);
+    }
+
+    /// Of each what is known in memory, once this node has heard of all sessions of its slots.
+    pub async fn presences(&self, users: &[UserId]) -> Result<Vec<Option<Presence>>, NotOwner> {
+        let unsettled = self.lock().people.unsettled_for(users, Timestamp::now());
+        tokio::time::sleep(unsettled).await;
+        self.lock().people.presences(users)
+    }
+
+    /// Ticks whenever something is due.
+    pub async fn keep_time(&self) {
+        loop {
+            let next = self.lock().people.next_tick();
+            let wait = next.map_or(IDLE, |at| at.since(Timestamp::now()).clamp(PAUSE, IDLE));
+            let _sooner = timeout(wait, self.due_sooner.notified()).await;
+            self.tick();
+        }
+    }
+
+    pub fn take_writes(&self, max: usize) -> Vec<(UserId, Timestamp)> {
+        self.lock().people.activity().take_writes(max)
+    }
+
+    pub fn put_back(&self, writes: Vec<(UserId, Timestamp)>) {
+        self.lock().people.activity().put_back(writes);
+    }
+
+    pub fn write_all(&self) {
+        self.lock().people.activity().write_all();
+    }
+
+    pub fn unwritten(&self) -> usize {
+        self.lock().people.activity().unwritten()
+    }
+}
+
+impl WatchGuard {
+    /// Begins watches. Those of whom the store has to be asked.
+    pub fn watch(&self, users: &[UserId]) -> Vec<UserId> {
+        let mut state = self.hub.lock();
+        let unknown = state.people.watch(self.id, users);
+        metrics::watches(state.people.watches());
+        drop(state);
+        self.news.notify_one();
+        unknown
+    }
+
+    pub fn unwatch(&self, users: &[UserId]) {
+        let mut state = self.hub.lock();
+        state.people.unwatch(self.id, users);
+        metrics::watches(state.people.watches());
+    }
+
+    /// What there is to tell, at most `max` states.
+    pub fn take(&self, max: usize) -> News {
+        let mut state = self.hub.lock();
+        let before = state.people.next_tick();
+        let news = state.people.take(self.id, max, Timestamp::now());
+        if state.people.next_tick() != before {
+            self.hub.due_sooner.notify_one();
+        }
+        news
+    }
+}
+
+impl Drop for WatchGuard {
+    fn drop(&mut self) {
+        let mut state = self.hub.lock();
+        state.watches.remove(&self.id);
+        state.people.close_watch(self.id);
+        metrics::watches(state.people.watches());
+    }
+}

@@ -1,0 +1,393 @@
+//! The people of this node's slots: their sessions, what they show, and who is told. Pure.
+//!
+//! ```text
+//!   gateways' announcements, signs ──> registry ──> activity ──> watches ──> the gateways that watch
+//! ```
+//!
+//! A node that has just got a slot knows of its people's sessions a moment later, when their gateways have announced
+//! them: for [`HOLD_OFFLINE`] it calls nobody of such a slot offline, so that nobody seems to leave and come back.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tern_types::{Slot, Timestamp, UserId};
+
+use crate::activity::{Activity, Presence};
+use crate::registry::{Effect, Event, NotOwner, Registry, SlotSet};
+use crate::watches::{WatchLink, Watches};
+
+/// A gateway announces all its sessions as soon as it follows the new map: within a second even when it has many.
+pub const HOLD_OFFLINE: Duration = Duration::from_secs(2);
+
+/// See the module.
+#[derive(Debug)]
+pub struct People {
+    registry: Registry,
+    activity: Activity,
+    watches: Watches,
+    held: Held,
+}
+
+/// Slots that this node has just got.
+#[derive(Debug)]
+struct Held {
+    slots: SlotSet,
+    until: Timestamp,
+    /// Whose state somebody waits for.
+    users: HashSet<UserId>,
+}
+
+/// For one watch stream.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct News {
+    pub states: Vec<(UserId, Presence)>,
+    /// Of other nodes by this node's map.
+    pub foreign: Vec<UserId>,
+}
+
+impl News {
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty() && self.foreign.is_empty()
+    }
+}
+
+impl People {
+    /// A person is online for `threshold` after each sign.
+    pub fn new(threshold: Duration) -> Self {
+        Self {
+            registry: Registry::default(),
+            activity: Activity::new(threshold),
+            watches: Watches::default(),
+            held: Held {
+                slots: SlotSet::empty(),
+                until: Timestamp(0),
+                users: HashSet::new(),
+            },
+        }
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub fn activity(&mut self) -> &mut Activity {
+        &mut self.activity
+    }
+
+    /// Watches over all streams.
+    pub fn watches(&self) -> usize {
+        self.watches.len()
+    }
+
+    /// The effects for whoever has the streams.
+    pub fn apply(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
+        let gained = match &event {
+            Event::MapChanged { owned, .. } => Some(self.registry.gained(owned)),
+            _ => None,
+        };
+        let mut effects = Vec::new();
+        for effect in self.registry.apply(event, now) {
+            match effect {
+                Effect::Signs(user) => self.signs(user, now, &mut effects),
+                other => effects.push(other),
+            }
+        }
+        if let Some(gained) = gained {
+            self.moved(&gained, now, &mut effects);
+        }
+        effects
+    }
+
+    fn signs(&mut self, user: UserId, now: Timestamp, effects: &mut Vec<Effect>) {
+        if self.activity.signs(user, self.registry.signs(user), now) {
+            self.tell(user, effects);
+        }
+        self.release(user);
+    }
+
+    fn moved(&mut self, gained: &SlotSet, now: Timestamp, effects: &mut Vec<Effect>) {
+        let registry = &self.registry;
+        self.activity.keep(|user| registry.owns(user));
+        let told = self.watches.keep(|user| registry.owns(user));
+        effects.extend(told.into_iter().map(Effect::Tell));
+        if !gained.is_empty() {
+            if now >= self.held.until {
+                self.held.slots = SlotSet::empty();
+            }
+            self.held.slots.extend(gained);
+            self.held.until = now + HOLD_OFFLINE;
+        }
+    }
+
+    /// What follows from nothing having been heard until now.
+    pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for user in self.activity.expire(now) {
+            self.tell(user, &mut effects);
+            self.release(user);
+        }
+        if now >= self.held.until {
+            for user in std::mem::take(&mut self.held.users) {
+                self.tell(user, &mut effects);
+            }
+        }
+        effects
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn next_tick(&self) -> Option<Timestamp> {
+        let held = (!self.held.users.is_empty()).then_some(self.held.until);
+        [self.activity.next_expiry(), held].into_iter().flatten().min()
+    }
+
+    pub fn open_watch(&mut self, link: WatchLink) {
+        self.watches.open(link);
+    }
+
+    pub fn close_watch(&mut self, link: WatchLink) {
+        for user in self.watches.close(link) {
+            self.release(user);
+        }
+    }
+
+    /// Begins watches. Those of whom the store has to be asked.
+    pub fn watch(&mut self, link: WatchLink, users: &[UserId]) -> Vec<UserId> {
+        let mut unknown = Vec::new();
+        for user in users {
+            if !self.registry.owns(*user) {
+                self.watches.refuse(link, *user);
+                continue;
+            }
+            self.watches.watch(link, *user);
+            // Also of who is online: they will not be for ever.
+            if !self.activity.was_read(*user) {
+                unknown.push(*user);
+            }
+        }
+        unknown
+    }
+
+    pub fn unwatch(&mut self, link: WatchLink, users: &[UserId]) {
+        for user in users {
+            if self.watches.unwatch(link, *user) {
+                self.release(*user);
+            }
+        }
+    }
+
+    /// What the store said of users that it was asked for. Who is not in `found` was never seen.
+    pub fn stored(&mut self, asked: &[UserId], found: &HashMap<UserId, Timestamp>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for user in asked {
+            if !self.watches.is_watched(*user) {
+                continue;
+            }
+            if self.activity.stored(*user, found.get(user).copied()) {
+                self.tell(*user, &mut effects);
+            }
+        }
+        effects
+    }
+
+    /// At most `max` states for the stream.
+    pub fn take(&mut self, link: WatchLink, max: usize, now: Timestamp) -> News {
+        let (users, foreign) = self.watches.take(link, max);
+        let mut states = Vec::with_capacity(users.len());
+        for user in users {
+            // Who is not known yet is changed when the store has answered, or the time is over.
+            if let Some(presence) = self.presence(user, now) {
+                states.push((user, presence));
+            }
+        }
+        News { states, foreign }
+    }
+
+    /// Of each: online or not, as far as it is known in memory. `None`: the store has to be asked.
+    ///
+    /// # Errors
+    ///
+    /// When one of them is not this node's.
+    pub fn presences(&self, users: &[UserId]) -> Result<Vec<Option<Presence>>, NotOwner> {
+        if users.iter().any(|user| !self.registry.owns(*user)) {
+            return Err(NotOwner);
+        }
+        Ok(users.iter().map(|user| self.activity.presence(*user)).collect())
+    }
+
+    /// How long states of these users may be wrong still.
+    pub fn unsettled_for(&self, users: &[UserId], now: Timestamp) -> Duration {
+        let held = |user: &UserId| self.held.slots.contains(Slot::of_user(*user));
+        if users.iter().any(held) {
+            self.held.until.since(now)
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    fn presence(&mut self, user: UserId, now: Timestamp) -> Option<Presence> {
+        let presence = self.activity.presence(user)?;
+        let held = now < self.held.until && self.held.slots.contains(Slot::of_user(user));
+        if held && presence != Presence::Online {
+            self.held.users.insert(user);
+            return None;
+        }
+        Some(presence)
+    }
+
+    fn tell(&mut self, user: UserId, effects: &mut Vec<Effect>) {
+        effects.extend(self.watches.changed(user).iter().map(|link| Effect::Tell(*link)));
+    }
+
+    /// Forgets who has neither sessions nor watchers.
+    fn release(&mut self, user: UserId) {
+        if !self.registry.has_sessions(user) && !self.watches.is_watched(user) {
+            self.activity.release(user);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_types::{DeviceId, SessionId};
+
+    use super::*;
+    use crate::activity::Sign;
+    use crate::registry::{Announcement, Gateway, LinkId};
+
+    const THRESHOLD: Duration = Duration::from_secs(30);
+    const START: Timestamp = Timestamp(1_000_000);
+    const LINK: WatchLink = WatchLink(1);
+
+    fn at(seconds: u64) -> Timestamp {
+        START + Duration::from_secs(seconds)
+    }
+
+    fn gateway() -> Gateway {
+        Gateway {
+            name: "g1".into(),
+            incarnation: 1,
+        }
+    }
+
+    /// A node with one gateway that announces, and watches on [`LINK`].
+    struct Node(People);
+
+    impl Node {
+        /// It got all slots at the start.
+        fn new() -> Self {
+            let mut people = People::new(THRESHOLD);
+            people.open_watch(LINK);
+            let mut node = Self(people);
+            node.map(SlotSet::all(), 0);
+            let (gateway, link) = (gateway(), LinkId(1));
+            node.0.apply(Event::Linked { gateway, link }, START);
+            node
+        }
+
+        fn map(&mut self, owned: SlotSet, now: u64) -> Vec<Effect> {
+            let gateways = [gateway()].into();
+            self.0.apply(Event::MapChanged { owned, gateways }, at(now))
+        }
+
+        fn announce(&mut self, user: UserId, active: bool, now: u64) -> Vec<Effect> {
+            let announcement = Announcement {
+                user,
+                device: DeviceId(user.0),
+                session: SessionId(7),
+                since: START,
+                sign: Sign { active, at: at(now) },
+            };
+            let event = Event::Announced {
+                gateway: gateway(),
+                link: LinkId(1),
+                announcement,
+            };
+            self.0.apply(event, at(now))
+        }
+
+        fn watch(&mut self, user: UserId) {
+            for user in self.0.watch(LINK, &[user]) {
+                self.0.stored(&[user], &HashMap::new());
+            }
+        }
+
+        fn news(&mut self, now: u64) -> Vec<Presence> {
+            let news = self.0.take(LINK, 99, at(now));
+            news.states.into_iter().map(|(_, presence)| presence).collect()
+        }
+    }
+
+    #[test]
+    fn a_watcher_gets_the_state_and_each_change() {
+        let (mut node, user) = (Node::new(), UserId::random());
+        node.watch(user);
+        assert_eq!(node.news(10), [Presence::LastSeen(Timestamp(0))]);
+        assert_eq!(node.announce(user, true, 11), [Effect::Tell(LINK)]);
+        assert_eq!(node.news(11), [Presence::Online]);
+        assert_eq!(node.announce(user, true, 12), [], "nothing that shows");
+        assert_eq!(node.0.tick(at(42)), [Effect::Tell(LINK)]);
+        assert_eq!(node.news(42), [Presence::LastSeen(at(12))]);
+    }
+
+    #[test]
+    fn whoever_has_just_got_a_slot_calls_nobody_offline_before_the_gateways_had_their_say() {
+        let (mut node, comes, gone) = (Node::new(), UserId::random(), UserId::random());
+        node.watch(comes);
+        node.watch(gone);
+        assert_eq!(node.news(1), []);
+        assert_eq!(node.announce(comes, true, 1), [Effect::Tell(LINK)]);
+        assert_eq!(node.news(1), [Presence::Online]);
+        assert_eq!(node.0.next_tick(), Some(at(2)));
+        assert!(node.0.unsettled_for(&[gone], at(1)) == Duration::from_secs(1));
+        node.0.tick(at(2));
+        let news = node.news(2);
+        assert!(news.contains(&Presence::LastSeen(Timestamp(0))), "{news:?}");
+        assert_eq!(node.0.unsettled_for(&[gone], at(2)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_gateway_that_dies_takes_its_people_offline_as_last_seen_at_their_last_sign() {
+        let (mut node, user) = (Node::new(), UserId::random());
+        node.announce(user, true, 5);
+        node.watch(user);
+        assert_eq!(node.news(10), [Presence::Online]);
+        let owned = SlotSet::all();
+        let effects = node.0.apply(
+            Event::MapChanged {
+                owned,
+                gateways: HashSet::new(),
+            },
+            at(11),
+        );
+        assert!(effects.contains(&Effect::Tell(LINK)));
+        assert_eq!(node.news(11), [Presence::LastSeen(at(5))]);
+    }
+
+    #[test]
+    fn people_of_slots_that_left_are_given_back_and_their_last_seen_is_written() {
+        let (mut node, user) = (Node::new(), UserId::random());
+        node.announce(user, true, 5);
+        node.watch(user);
+        node.news(10);
+        assert_eq!(node.map(SlotSet::empty(), 11), [Effect::Tell(LINK)]);
+        let news = node.0.take(LINK, 99, at(11));
+        assert_eq!((news.states, news.foreign), (vec![], vec![user]));
+        assert_eq!(node.0.activity().take_writes(9), [(user, at(5))]);
+        assert!(node.0.activity().is_empty());
+        assert_eq!(node.0.watch(LINK, &[user]), []);
+        assert_eq!(node.0.take(LINK, 99, at(11)).foreign, [user]);
+        assert_eq!(node.0.presences(&[user]), Err(NotOwner));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_people_whom_nobody_watches_and_who_are_away() {
+        let (mut node, user) = (Node::new(), UserId::random());
+        node.watch(user);
+        assert_eq!(node.0.activity().len(), 1);
+        node.0.unwatch(LINK, &[user]);
+        assert!(node.0.activity().is_empty());
+        node.watch(user);
+        node.0.close_watch(LINK);
+        assert!(node.0.activity().is_empty() && node.0.watches() == 0);
+    }
+}

@@ -1,0 +1,390 @@
+//! People who come and go before others' eyes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use tern_local::Role;
+use tern_types::UserId;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::Common;
+use super::line::{Heard, Line};
+use super::meter::{Clock, Latency};
+use super::people::{Person, make, share_presence};
+use super::report::Report;
+use super::target::Target;
+
+/// A person who stays says so this often: half of what makes them offline.
+const STILL_HERE: Duration = Duration::from_secs(15);
+/// After streams were opened or people watched, until memory is looked at.
+const SETTLES: Duration = Duration::from_secs(3);
+/// After the last change, until every watcher has to have seen it.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// People who come and go, and those who watch them: latency, cost, memory
+///
+/// A change counts for each watcher who is shown it. Everybody shares with everyone; the watched are strangers.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// People who come and go
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    people: u32,
+    /// People who watch them
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    watchers: u32,
+    /// People whom each watches: below the strangers that one may watch a day
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=199))]
+    watched: u32,
+    /// Comings and goings a second, in all
+    #[arg(long, default_value_t = 500.0)]
+    changes: f64,
+    /// One more person, whom all watch, comes and goes so often a second
+    #[arg(long, default_value_t = 0.0)]
+    popular: f64,
+}
+
+pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
+    anyhow::ensure!(args.watched <= args.people, "--watched: there are only --people");
+    anyhow::ensure!(args.changes > 0.0, "--changes: above 0");
+    let memory = || [Role::Gateway, Role::Presence].map(|role| target.resident_kib(role.as_str()));
+    let stage = Stage::set(target, &args).await?;
+    sleep(SETTLES).await;
+    let before = memory();
+    let movers = open_movers(target, &stage).await?;
+    sleep(SETTLES).await;
+    let with_people = memory();
+    let lines = open_watchers(target, &stage).await?;
+    sleep(SETTLES).await;
+    let with_watchers = memory();
+    let watchers = watch(lines, &stage, args.watched as usize).await?;
+    sleep(SETTLES).await;
+    let with_watches = memory();
+
+    let mut moving = JoinSet::new();
+    for (number, line) in movers.into_iter().enumerate() {
+        moving.spawn(come_and_go(
+            line,
+            stage.clone(),
+            number,
+            stage.period(number, &args),
+        ));
+    }
+    sleep(common.warm_up).await;
+    let mark = target.mark().await?;
+    stage.from.store(stage.now(), Ordering::Relaxed);
+    sleep(common.measure).await;
+    stage.until.store(stage.now(), Ordering::Relaxed);
+    let spent = target.since(&mark).await?;
+    stage.stop.cancel();
+    sleep(LAST_WORDS).await;
+    stage.end.cancel();
+    while let Some(mover) = moving.join_next().await {
+        mover??;
+    }
+    let stale = stale(watchers, &stage).await?;
+
+    let title = format!(
+        "presence: {} people, {} changes a second, {} watchers of {} each{}, {}, {:.0} s",
+        args.people,
+        args.changes,
+        args.watchers,
+        args.watched,
+        match args.popular > 0.0 {
+            true => format!(" and of one who changes {} times a second", args.popular),
+            false => String::new(),
+        },
+        target.transport(),
+        spent.seconds
+    );
+    let mut report = Report::new(title, target.settings().await?);
+    let (changes, told) = (
+        stage.changes.load(Ordering::Relaxed),
+        stage.told.load(Ordering::Relaxed),
+    );
+    report.row("changes a second", changes as f64 / spent.seconds, "");
+    let overtaken = stage.overtaken.load(Ordering::Relaxed);
+    report.noted(
+        "told to watchers a second",
+        told as f64 / spent.seconds,
+        "",
+        format!("{overtaken} besides that a newer change had overtaken"),
+    );
+    report.latency(["change to watcher p50", "change to watcher p99"], &stage.latency);
+    if args.popular > 0.0 {
+        report.latency(["popular one's p50", "popular one's p99"], &stage.popular);
+    }
+    report.spent(&spent, changes);
+    let each = |from: [u64; 2], to: [u64; 2], role: usize, count: f64| {
+        to[role].saturating_sub(from[role]) as f64 * 1024.0 / count
+    };
+    let people = stage.people.len() as f64;
+    let watches = f64::from(args.watchers) * f64::from(args.watched);
+    let watched_once = stage.watched_once(args.watched as usize) as f64;
+    report.row(
+        "presence memory a person",
+        each(before, with_people, 1, people),
+        "bytes",
+    );
+    report.row(
+        "gateway memory a watch",
+        each(with_watchers, with_watches, 0, watches),
+        "bytes",
+    );
+    report.noted(
+        "presence memory a watch",
+        each(with_watchers, with_watches, 1, watched_once),
+        "bytes",
+        format!("{watched_once} people, each once for all {watches} watches of a gateway"),
+    );
+    if stale > 0 {
+        report.fault(format!("{stale} watchers were left with what is no longer so"));
+    }
+    Ok(report)
+}
+
+/// What all streams share.
+struct Stage {
+    people: Vec<Person>,
+    watchers: Vec<Person>,
+    numbers: HashMap<Bytes, usize>,
+    /// Of each person, when they last came or went: nanoseconds, the lowest bit says which.
+    last: Vec<AtomicU64>,
+    /// The last of the people, watched by everybody.
+    popular_one: Option<usize>,
+    clock: Clock,
+    /// What is measured lies between the two, in nanoseconds.
+    from: AtomicU64,
+    until: AtomicU64,
+    changes: AtomicU64,
+    told: AtomicU64,
+    overtaken: AtomicU64,
+    latency: Latency,
+    popular: Latency,
+    /// Nobody comes or goes any more.
+    stop: CancellationToken,
+    end: CancellationToken,
+}
+
+impl Stage {
+    async fn set(target: &Target, args: &Args) -> anyhow::Result<Arc<Self>> {
+        let popular = args.popular > 0.0;
+        let count = args.people as usize + usize::from(popular);
+        let people = make(&target.back_end, count, 1).await?;
+        let watchers = make(&target.back_end, args.watchers as usize, 1).await?;
+        share_presence(&target.back_end, &people).await?;
+        let number = |(number, person): (usize, &Person)| (Bytes::from(person.user.to_string()), number);
+        Ok(Arc::new(Self {
+            numbers: people.iter().enumerate().map(number).collect(),
+            last: people.iter().map(|_| AtomicU64::new(1)).collect(),
+            popular_one: popular.then_some(count - 1),
+            people,
+            watchers,
+            clock: Clock::start(),
+            from: AtomicU64::new(u64::MAX),
+            until: AtomicU64::new(u64::MAX),
+            changes: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            overtaken: AtomicU64::new(0),
+            latency: Latency::new(),
+            popular: Latency::new(),
+            stop: CancellationToken::new(),
+            end: CancellationToken::new(),
+        }))
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn is_measured(&self, at: u64) -> bool {
+        (self.from.load(Ordering::Relaxed)..self.until.load(Ordering::Relaxed)).contains(&at)
+    }
+
+    /// Between two changes of a person.
+    fn period(&self, number: usize, args: &Args) -> Duration {
+        let a_second = match self.popular_one == Some(number) {
+            true => args.popular,
+            false => args.changes / f64::from(args.people),
+        };
+        Duration::from_secs_f64((1.0 / a_second).min(86_400.0))
+    }
+
+    /// Whom a watcher looks at.
+    fn of_watcher(&self, watcher: usize, watched: usize) -> impl Iterator<Item = UserId> {
+        let ordinary = self.people.len() - usize::from(self.popular_one.is_some());
+        let some = (0..watched).map(move |step| (watcher * watched + step) % ordinary);
+        some.chain(self.popular_one)
+            .map(|number| self.people[number].user)
+    }
+
+    /// People whom anybody watches.
+    fn watched_once(&self, watched: usize) -> usize {
+        let ordinary = self.people.len() - usize::from(self.popular_one.is_some());
+        ordinary.min(self.watchers.len() * watched) + usize::from(self.popular_one.is_some())
+    }
+
+    fn changed(&self, number: usize, online: bool) {
+        let now = self.now();
+        self.last[number].store(now << 1 | u64::from(online), Ordering::Relaxed);
+        if self.is_measured(now) {
+            self.changes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A watcher is shown somebody.
+    fn shown(&self, number: usize, online: bool) {
+        let last = self.last[number].load(Ordering::Relaxed);
+        let at = last >> 1;
+        if !self.is_measured(at) {
+            return;
+        }
+        if (last & 1 == 1) != online {
+            self.overtaken.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let latency = if self.popular_one == Some(number) {
+            &self.popular
+        } else {
+            &self.latency
+        };
+        latency.record(Duration::from_nanos(self.now().saturating_sub(at)));
+        self.told.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_online(&self, number: usize) -> bool {
+        self.last[number].load(Ordering::Relaxed) & 1 == 1
+    }
+}
+
+/// All of them are there at the beginning.
+async fn open_movers(target: &Target, stage: &Stage) -> anyhow::Result<Vec<Line>> {
+    let mut lines = Vec::with_capacity(stage.people.len());
+    for (number, person) in stage.people.iter().enumerate() {
+        lines.push(Line::open(&target.gateways, number, Person::device(person)?).await?);
+    }
+    Ok(lines)
+}
+
+async fn open_watchers(target: &Target, stage: &Stage) -> anyhow::Result<Vec<Line>> {
+    let mut lines = Vec::with_capacity(stage.watchers.len());
+    for (number, person) in stage.watchers.iter().enumerate() {
+        lines.push(Line::open(&target.gateways, number, Person::device(person)?).await?);
+    }
+    Ok(lines)
+}
+
+/// What a watcher was last shown of each.
+type Shown = HashMap<usize, bool>;
+
+/// Each watcher looks at its people; returns when all of them do.
+async fn watch(
+    lines: Vec<Line>,
+    stage: &Arc<Stage>,
+    watched: usize,
+) -> anyhow::Result<JoinSet<anyhow::Result<Shown>>> {
+    let mut beginning = JoinSet::new();
+    for (number, mut line) in lines.into_iter().enumerate() {
+        let stage = stage.clone();
+        beginning.spawn(async move {
+            line.watch(stage.of_watcher(number, watched));
+            line.flush().await?;
+            let (mut shown, mut heard) = (Shown::new(), Vec::new());
+            loop {
+                line.hear(&mut heard).await?;
+                let mut watches = false;
+                for heard in heard.drain(..) {
+                    if let Heard::Watched { limited, error } = heard {
+                        anyhow::ensure!(
+                            !limited && !error,
+                            "a watcher was not let watch all of its people"
+                        );
+                        watches = true;
+                    } else {
+                        take(&stage, heard, &mut shown);
+                    }
+                }
+                if watches {
+                    return anyhow::Ok((line, shown));
+                }
+            }
+        });
+    }
+    let mut watching = JoinSet::new();
+    while let Some(begun) = beginning.join_next().await {
+        let (line, shown) = begun??;
+        watching.spawn(look(line, stage.clone(), shown));
+    }
+    Ok(watching)
+}
+
+async fn look(mut line: Line, stage: Arc<Stage>, mut shown: Shown) -> anyhow::Result<Shown> {
+    let mut heard = Vec::new();
+    loop {
+        tokio::select! {
+            came = line.hear(&mut heard) => came?,
+            () = stage.end.cancelled() => return Ok(shown),
+        }
+        for heard in heard.drain(..) {
+            take(&stage, heard, &mut shown);
+        }
+    }
+}
+
+fn take(stage: &Stage, heard: Heard, shown: &mut Shown) {
+    if let Heard::Presence { user, online } = heard
+        && let Some(number) = stage.numbers.get(&user)
+    {
+        stage.shown(*number, online);
+        shown.insert(*number, online);
+    }
+}
+
+/// One person, who came when the stream was opened.
+async fn come_and_go(
+    mut line: Line,
+    stage: Arc<Stage>,
+    number: usize,
+    period: Duration,
+) -> anyhow::Result<()> {
+    let mut online = true;
+    let mut heard = Vec::new();
+    let mut next = Instant::now() + period.mul_f64(rand::random());
+    let mut repeat = Instant::now() + STILL_HERE;
+    loop {
+        tokio::select! {
+            came = line.hear(&mut heard) => { came?; heard.clear(); continue }
+            () = sleep_until(next) => {
+                online = !online;
+                next += period;
+                stage.changed(number, online);
+            }
+            () = sleep_until(repeat), if online => {}
+            () = stage.stop.cancelled() => break,
+        }
+        repeat = Instant::now() + STILL_HERE;
+        line.set_active(online);
+        line.flush().await?;
+    }
+    // The stream is held: that it ends would be one more change.
+    stage.end.cancelled().await;
+    Ok(())
+}
+
+/// Watchers who were not shown the last of everybody whom they watch.
+async fn stale(mut watchers: JoinSet<anyhow::Result<Shown>>, stage: &Stage) -> anyhow::Result<usize> {
+    let mut stale = 0;
+    while let Some(watcher) = watchers.join_next().await {
+        let shown = watcher?.context("a watcher")?;
+        let wrong = shown
+            .iter()
+            .any(|(number, online)| *online != stage.is_online(*number));
+        stale += usize::from(wrong);
+    }
+    Ok(stale)
+}

@@ -1,0 +1,43 @@
+//! What the canary exports.
+
+use std::time::Duration;
+
+use metrics::{counter, describe_counter, describe_histogram, histogram};
+
+use super::round::Step;
+
+const MESSAGES: &str = "tern_canary_messages_total";
+const FAILURES: &str = "tern_canary_failures_total";
+const SECONDS: &str = "tern_canary_message_seconds";
+
+/// Names and units for `/metrics`; every series is there from the start.
+pub fn describe() {
+    describe_counter!(
+        MESSAGES,
+        "Messages of the canary, by outcome: ok when the sender had the receipt in time"
+    );
+    describe_counter!(
+        FAILURES,
+        "Messages of the canary that failed, by the step that did not come"
+    );
+    describe_histogram!(SECONDS, "Time from the send of a message to each step");
+    for outcome in ["ok", "failed"] {
+        counter!(MESSAGES, "outcome" => outcome).absolute(0);
+    }
+    for step in Step::ALL {
+        counter!(FAILURES, "step" => step.as_str()).absolute(0);
+    }
+}
+
+pub fn took(step: Step, time: Duration) {
+    histogram!(SECONDS, "step" => step.as_str()).record(time.as_secs_f64());
+}
+
+pub fn ok() {
+    counter!(MESSAGES, "outcome" => "ok").increment(1);
+}
+
+pub fn failed(step: Step) {
+    counter!(MESSAGES, "outcome" => "failed").increment(1);
+    counter!(FAILURES, "step" => step.as_str()).increment(1);
+}

@@ -1,0 +1,183 @@
+//! Round after round, through everything that may happen to either stream.
+
+use std::time::Duration;
+
+use tern_client::{Event, StopReason};
+use tern_node::admin::Readiness;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::metrics;
+use super::people::{People, Person};
+use super::round::{Round, Step};
+
+/// What the messages say.
+const BODY: &str = "tweet";
+
+/// Why a message did not make it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {why}", step.as_str())]
+pub struct Failure {
+    step: Step,
+    why: String,
+    /// The devices are of no more use.
+    over: bool,
+}
+
+impl Failure {
+    fn new(step: Step, why: impl Into<String>) -> Self {
+        Self {
+            step,
+            why: why.into(),
+            over: false,
+        }
+    }
+
+    fn stopped(step: Step, reason: &StopReason) -> Self {
+        Self {
+            over: true,
+            ..Self::new(step, format!("a device was stopped: {reason:?}"))
+        }
+    }
+}
+
+/// Two devices that are online.
+struct Pair {
+    /// The first one sends next.
+    people: [Person; 2],
+}
+
+/// For ever.
+pub async fn run(people: &People, every: Duration, within: Duration, readiness: &Readiness) {
+    let mut ticks = interval(every);
+    // After a round that took long, one waits for the next tick: there is nothing to make up for.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut pair = None;
+    loop {
+        match &mut pair {
+            Some(pair) => Pair::idle_until(pair, &mut ticks).await,
+            None => drop(ticks.tick().await),
+        }
+        let outcome = round(&mut pair, people, within).await;
+        readiness.set(outcome.is_ok());
+        if let Err(failure) = outcome {
+            tracing::warn!(step = failure.step.as_str(), why = failure.why, "message failed");
+            metrics::failed(failure.step);
+            if failure.over {
+                pair = None;
+            }
+        }
+    }
+}
+
+async fn round(pair: &mut Option<Pair>, people: &People, within: Duration) -> Result<(), Failure> {
+    let pair = match pair {
+        Some(pair) => pair,
+        None => pair.insert(Pair::new(people, within).await?),
+    };
+    let round = pair.exchange(within).await?;
+    for (step, time) in round.times() {
+        metrics::took(step, time);
+    }
+    metrics::ok();
+    Ok(())
+}
+
+/// One message each way.
+///
+/// # Errors
+///
+/// Which step did not come.
+#[allow(clippy::print_stdout, reason = "a command speaks by standard output")]
+pub async fn once(people: &People, within: Duration) -> anyhow::Result<()> {
+    let mut pair = Pair::new(people, within).await?;
+    for _ in 0..2 {
+        let round = pair.exchange(within).await?;
+        let steps: Vec<String> = round
+            .times()
+            .map(|(step, time)| format!("{} after {time:.1?}", step.as_str()))
+            .collect();
+        println!("message: {}", steps.join(", "));
+    }
+    Ok(())
+}
+
+impl Pair {
+    /// Links two devices and waits until both have caught up, each within this time.
+    async fn new(people: &People, within: Duration) -> Result<Self, Failure> {
+        let linked = timeout(within, people.pair()).await;
+        let people = linked
+            .map_err(|_| Failure::new(Step::Linked, format!("not within {within:?}")))?
+            .map_err(|error| Failure::new(Step::Linked, format!("{error:#}")))?;
+        let mut pair = Self { people };
+        let end = Instant::now() + within;
+        let mut caught_up = [false; 2];
+        while caught_up != [true; 2] {
+            let (side, event) = pair.event_before(end, Step::Connected).await?;
+            caught_up[side] |= matches!(event, Event::CaughtUp);
+        }
+        Ok(pair)
+    }
+
+    /// The first of the two sends, and becomes the second.
+    async fn exchange(&mut self, within: Duration) -> Result<Round, Failure> {
+        self.people.swap(0, 1);
+        let [from, to] = &self.people;
+        let (from, to) = (from, to.user);
+        let (began, end) = (std::time::Instant::now(), Instant::now() + within);
+        let request = from.client.send(to, BODY).await;
+        // Stopped, or an outbox full of what never went out: new devices begin anew.
+        let request = request.map_err(|error| Failure {
+            over: true,
+            ..Failure::new(Step::Accepted, format!("{error:#}"))
+        })?;
+        let mut round = Round::new(request, from.user, to, began);
+        while let Some(step) = round.missing() {
+            let (side, event) = self.event_before(end, step).await?;
+            let now = std::time::Instant::now();
+            match side {
+                0 => round.sender_hears(&event, now),
+                _ => round.recipient_hears(&event, now),
+            }
+            if let Some(why) = round.refused() {
+                return Err(Failure::new(step, why));
+            }
+        }
+        Ok(round)
+    }
+
+    /// The next thing that either hears; the failure of `step` where nothing comes in time, or nothing can come.
+    async fn event_before(&mut self, end: Instant, step: Step) -> Result<(usize, Event), Failure> {
+        let next = tokio::time::timeout_at(end, self.event()).await;
+        match next.map_err(|_| Failure::new(step, "not in time"))? {
+            (_, Some(Event::Stopped(reason))) => Err(Failure::stopped(step, &reason)),
+            (side, Some(event)) => Ok((side, event)),
+            (_, None) => Err(Failure::stopped(step, &StopReason::ByApp)),
+        }
+    }
+
+    async fn event(&mut self) -> (usize, Option<Event>) {
+        let [first, second] = &mut self.people;
+        tokio::select! {
+            event = first.events.next() => (0, event),
+            event = second.events.next() => (1, event),
+        }
+    }
+
+    /// Takes what is heard between rounds: a client whose events nobody takes disconnects.
+    async fn idle_until(&mut self, ticks: &mut tokio::time::Interval) {
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => return,
+                (side, event) = self.event() => match event {
+                    Some(Event::Disconnected { reason, .. }) => tracing::info!(side, reason, "disconnected"),
+                    Some(_) => {}
+                    // The next round finds that out, and says so.
+                    None => {
+                        ticks.tick().await;
+                        return;
+                    }
+                },
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Whom own messages reached, and who writes.
+
+use tern_client::{Entry, MessageReceipts};
+use tern_proto::v1::ChatKind;
+use tern_types::{ChatId, Seq, UserId};
+
+use super::View;
+
+/// People who are named; more are counted.
+const NAMED: usize = 5;
+
+impl View {
+    /// Who got and who read the last own message: a line below it, in groups.
+    pub fn details(&self, chat: ChatId) -> Option<(Seq, String)> {
+        let room = self.rooms.get(&chat)?;
+        let known = room.chat.as_ref().filter(|chat| chat.kind == ChatKind::Group)?;
+        let others = usize::try_from(known.member_count).unwrap_or(0).saturating_sub(1);
+        let seq = self.own_message(chat, 1)?;
+        let (mut read, mut delivered) = (Vec::new(), Vec::new());
+        for (user, mark) in room.marks.iter().filter(|(user, _)| **user != self.me) {
+            if mark.read >= seq {
+                read.push(*user);
+            } else if mark.delivered >= seq {
+                delivered.push(*user);
+            }
+        }
+        let mut parts = Vec::new();
+        if !read.is_empty() {
+            let names = match read.len() {
+                ..=NAMED => format!(" ({})", self.names_of(&read)),
+                _ => String::new(),
+            };
+            parts.push(format!("read by {} of {others}{names}", read.len()));
+        }
+        match delivered.len() {
+            0 => {}
+            1..=NAMED => parts.push(format!("delivered to {}", self.names_of(&delivered))),
+            count => parts.push(format!("delivered to {count} more")),
+        }
+        (!parts.is_empty()).then(|| (seq, parts.join(" · ")))
+    }
+
+    /// The own message that is the `nth` from the end, counted from 1.
+    pub fn own_message(&self, chat: ChatId, nth: usize) -> Option<Seq> {
+        let own = |entry: &&Entry| entry.sender == Some(self.me) && entry.message().is_some();
+        let entries = self.rooms.get(&chat)?.entries.values().rev();
+        Some(entries.filter(own).nth(nth.checked_sub(1)?)?.seq)
+    }
+
+    /// Everybody whom a message reached and did not reach, in words.
+    pub fn reached(&self, chat: ChatId, seq: Seq, receipts: &MessageReceipts) -> String {
+        let text = self.rooms.get(&chat).and_then(|room| room.entries.get(&seq));
+        let text = text.and_then(Entry::text).unwrap_or_default();
+        let mut parts = vec![format!(
+            "“{}”: read by {} of {}",
+            super::clean(&text),
+            receipts.read.len(),
+            receipts.members()
+        )];
+        let kinds = [
+            ("read", &receipts.read),
+            ("delivered", &receipts.delivered),
+            ("not yet", &receipts.waiting),
+        ];
+        for (what, users) in kinds.into_iter().filter(|(_, users)| !users.is_empty()) {
+            parts.push(format!("{what}: {}", self.names_of(users)));
+        }
+        parts.join(" · ")
+    }
+
+    /// "Alice is typing …"; `None`: nobody is.
+    pub fn typing(&self, chat: ChatId) -> Option<String> {
+        let typing: Vec<UserId> = self.rooms.get(&chat)?.typing.iter().copied().collect();
+        match typing.as_slice() {
+            [] => None,
+            [one] => Some(format!("{} is typing …", self.name(*one))),
+            [_, _] => Some(format!("{} are typing …", self.names_of(&typing))),
+            more => Some(format!("{} people are typing …", more.len())),
+        }
+    }
+
+    fn names_of(&self, users: &[UserId]) -> String {
+        let mut names: Vec<String> = users.iter().map(|user| self.name(*user)).collect();
+        names.sort();
+        names.join(", ")
+    }
+}

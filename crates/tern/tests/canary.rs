@@ -1,0 +1,161 @@
+//! `tern canary` against a platform of real processes: what works, and what does not.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tern_client::{BackEnd, Tls};
+use tern_local::platform::metric_sum;
+use tern_local::{Platform, Process, Shared, http, ports, until};
+use tern_proto::v1;
+use tokio::process::Command;
+
+/// A gateway that is started again and clients that come back to it, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Place {
+    platform: Platform,
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let tern = Path::new(env!("CARGO_BIN_EXE_tern"));
+        let shared = Shared::get().await.unwrap();
+        let platform = Platform::builder(tern, dir.path())
+            .on(&shared)
+            .gateways(1)
+            .chats(1)
+            .start()
+            .await
+            .unwrap();
+        Self { platform, dir }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tern"));
+        command
+            .args(["canary", "--gateway", &self.platform.gateway_url(0)])
+            .arg("--ca-file")
+            .arg(&self.platform.secrets().ca)
+            .args(args)
+            .env("TERN_API_KEY", self.platform.api_key())
+            .env("RUST_BACKTRACE", "0")
+            .kill_on_drop(true);
+        command
+    }
+
+    async fn once(&self, args: &[&str]) -> Output {
+        let run = self.command(&["--once"]).args(args).output();
+        let run = async { run.await.unwrap() };
+        tokio::time::timeout(PATIENCE, run).await.expect("it ends")
+    }
+
+    /// One that goes on, and where its metrics are.
+    fn start(&self) -> (Process, SocketAddr) {
+        let admin = SocketAddr::from(([127, 0, 0, 1], ports::free().unwrap()));
+        let listen = format!("--admin-listen={admin}");
+        let command = self.command(&["--interval=0.2", "--timeout=2", &listen]);
+        let log = self.dir.path().join("canary.log");
+        (Process::spawn("canary", command, &log).unwrap(), admin)
+    }
+
+    async fn devices_of(&self, external_id: &str) -> usize {
+        let tls = Tls::Roots(self.platform.ca_pem().unwrap());
+        let gateways = [self.platform.gateway_url(0)];
+        let back_end = BackEnd::new(&gateways, &tls, self.platform.api_key()).unwrap();
+        let user = back_end
+            .find_user(external_id)
+            .await
+            .unwrap()
+            .expect("it was made");
+        let of = v1::ListDevicesRequest {
+            user_id: user.to_string(),
+        };
+        back_end.api().list_devices(of).await.unwrap().devices.len()
+    }
+}
+
+async fn count(admin: SocketAddr, metric: &str, label: (&str, &str)) -> anyhow::Result<f64> {
+    Ok(metric_sum(
+        &http::get(admin, "/metrics").await?.1,
+        metric,
+        &[label],
+    ))
+}
+
+/// Waits until this counter is above what it was.
+async fn rises(admin: SocketAddr, metric: &str, label: (&str, &str)) {
+    let before = count(admin, metric, label).await.unwrap_or(0.0);
+    until::holds(&format!("{metric} {label:?} rises"), PATIENCE, || async {
+        Ok(count(admin, metric, label).await? > before)
+    })
+    .await
+    .unwrap();
+}
+
+const OK: (&str, (&str, &str)) = ("tern_canary_messages_total", ("outcome", "ok"));
+const FAILED: (&str, (&str, &str)) = ("tern_canary_messages_total", ("outcome", "failed"));
+
+#[tokio::test]
+async fn one_message_each_way_and_no_device_is_left_behind() {
+    let place = Place::new().await;
+    for _ in 0..2 {
+        let output = place.once(&["--name", "probe"]).await;
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let complete = |line: &&str| {
+            ["accepted after", "delivered after", "receipt after"]
+                .iter()
+                .all(|step| line.contains(step))
+        };
+        assert_eq!(said.lines().filter(complete).count(), 2, "{said}");
+    }
+    assert_eq!(
+        place.devices_of("probe-a").await,
+        1,
+        "the first run's device is revoked"
+    );
+    place.platform.abort().await.unwrap();
+}
+
+#[tokio::test]
+async fn failures_count_up_while_the_gateway_is_gone_and_end_when_it_is_back() {
+    let mut place = Place::new().await;
+    let (canary, admin) = place.start();
+    rises(admin, OK.0, OK.1).await;
+    let delivered = count(admin, "tern_canary_message_seconds_count", ("step", "delivered")).await;
+    assert!(delivered.unwrap() >= 1.0);
+    assert_eq!(count(admin, FAILED.0, FAILED.1).await.unwrap(), 0.0);
+    assert_eq!(http::get(admin, "/readyz").await.unwrap().0, 200);
+
+    place.platform.kill("gateway-0").await.unwrap();
+    rises(admin, "tern_canary_failures_total", ("step", "accepted")).await;
+    assert!(count(admin, FAILED.0, FAILED.1).await.unwrap() >= 1.0);
+    assert_eq!(http::get(admin, "/readyz").await.unwrap().0, 503);
+
+    place.platform.restart("gateway-0").await.unwrap();
+    rises(admin, OK.0, OK.1).await;
+    canary.signal(Signal::SIGTERM).unwrap();
+    assert!(canary.wait().await.success(), "{}", canary.tail(20));
+    place.platform.abort().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_platform_that_does_not_answer_is_an_error_and_says_which_step() {
+    let place = Place::new().await;
+    place.platform.kill("gateway-0").await.unwrap();
+    let output = place.once(&["--timeout", "2"]).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("linked: "), "{said}");
+    place.platform.abort().await.unwrap();
+}

@@ -1,0 +1,108 @@
+//! How often it is said that a person writes: by the client, by its gateway, and by the chat's owner, each for itself.
+
+use std::time::Duration;
+
+use crate::Timestamp;
+
+/// Passed on once in this time.
+pub const EVERY: Duration = Duration::from_secs(3);
+/// Shown for this long after it was said last.
+pub const EXPIRES: Duration = Duration::from_secs(6);
+
+/// One person who writes in one chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Typist {
+    /// The next may be passed on then.
+    next: Timestamp,
+    /// Others show it until then.
+    shown_until: Timestamp,
+}
+
+impl Typist {
+    /// Whether it is passed on. That they stopped passes at once where others show it; either begins the time anew.
+    /// `leeway`: what is sent every 3 s comes a little sooner or later after the one before. Over a longer time it is one
+    /// in 3 s all the same.
+    pub fn take(&mut self, stopped: bool, leeway: Duration, now: Timestamp) -> bool {
+        let passes = if stopped {
+            self.is_shown(now)
+        } else {
+            now >= self.next - leeway
+        };
+        if passes {
+            let since = if stopped { now } else { self.next.max(now) };
+            self.next = since + EVERY;
+            self.shown_until = if stopped { now } else { now + EXPIRES };
+        }
+        passes
+    }
+
+    /// A message of theirs ends it.
+    pub fn wrote(&mut self, now: Timestamp) {
+        self.shown_until = self.shown_until.min(now);
+    }
+
+    pub fn is_shown(&self, now: Timestamp) -> bool {
+        now < self.shown_until
+    }
+
+    /// Nothing hangs on it any more.
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        now >= self.next && !self.is_shown(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEEWAY: Duration = Duration::from_millis(500);
+
+    #[test]
+    fn stopping_passes_at_once_where_it_is_shown_and_begins_the_three_seconds_anew() {
+        let mut typist = Typist::default();
+        let cases = [
+            (10_000, true, false),
+            (10_001, false, true),
+            (11_000, false, false),
+            (11_500, true, true),
+            (11_600, true, false),
+            (13_900, false, false),
+            (14_500, false, true),
+            (17_300, false, true),
+            (19_900, false, false),
+            (20_000, false, true),
+            (26_000, true, false),
+        ];
+        for (at, stopped, expected) in cases {
+            assert_eq!(typist.take(stopped, LEEWAY, Timestamp(at)), expected, "at {at}");
+        }
+        assert!(typist.is_over(Timestamp(26_000)));
+    }
+
+    #[test]
+    fn a_message_ends_it_so_that_stopping_says_nothing() {
+        let mut typist = Typist::default();
+        assert!(typist.take(false, LEEWAY, Timestamp(10_000)));
+        typist.wrote(Timestamp(11_000));
+        assert!(!typist.take(true, LEEWAY, Timestamp(11_001)));
+        assert!(!typist.is_over(Timestamp(11_001)), "the 3 s go on");
+    }
+
+    #[test]
+    fn over_any_time_it_is_one_in_three_seconds_however_often_it_is_said() {
+        for every in (1..4000).step_by(37) {
+            let (mut typist, mut passed, start) = (Typist::default(), 0, 1_000_000);
+            for press in 0..200 {
+                let now = start + press * every;
+                passed += i64::from(typist.take(false, LEEWAY, Timestamp(now)));
+                assert!((passed - 1) * 3000 <= now - start + 500, "each {every} ms");
+            }
+            let time = 199 * every;
+            let most = time / every.max(3000);
+            assert!(
+                passed >= most.min(time / 3000 / 2),
+                "it does pass: {passed} of {most}"
+            );
+        }
+    }
+}

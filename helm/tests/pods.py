@@ -1,0 +1,162 @@
+"""Runs rendered pods as processes: each in a root of its own, with its arguments, variables and secrets as the chart has them, on
+a loopback address of its own in place of a pod's, so that ports stay what they are. A Postgres and an etcd are real."""
+
+from __future__ import annotations
+
+import base64
+import glob
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import scratch_root
+from chart import component, find, pod
+
+# From the start of a process until it is ready, on a busy machine.
+PATIENCE = 60
+
+
+def status(url: str) -> int | None:
+    try:
+        with urllib.request.urlopen(url, timeout=3) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+class Place:
+    """A directory, a network of loopback addresses, and the processes that run there. Ends them with itself."""
+
+    def __init__(self, directory: pathlib.Path, documents: list[dict]):
+        self.directory, self.documents = directory, documents
+        self.target, self.user = scratch_root.containerfile()
+        self.network = f"127.{random.randint(10, 250)}.{random.randint(1, 250)}"
+        self.names: dict[str, str] = {}
+        self.processes: dict[str, subprocess.Popen] = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes.values():
+            process.kill()
+            process.wait()
+
+    def address(self, name: str) -> str:
+        """Of a Service, and of the one pod behind it."""
+        return self.names.setdefault(name, f"{self.network}.{len(self.names) + 1}")
+
+    def secret(self, name: str, key: str) -> bytes:
+        return base64.b64decode(find(self.documents, "Secret", name)["data"][key])
+
+    def start(self, name: str, command: list, **more) -> subprocess.Popen:
+        with open(self.directory / f"{name}.log", "wb") as log:
+            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, **more)
+        return self.processes[name]
+
+    def log(self, name: str) -> str:
+        return (self.directory / f"{name}.log").read_text(encoding="utf-8")[-3000:]
+
+    def etcd(self, name: str) -> None:
+        clients, peers = f"http://{self.address(name)}:2379", f"http://{self.address(name)}:2380"
+        self.start(name, [
+            "etcd", "--data-dir", self.directory / "etcd", "--listen-client-urls", clients, "--advertise-client-urls", clients,
+            "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}",
+        ])
+
+    def postgres(self, name: str, password: bytes) -> None:
+        """Refuses root: runs as the user `postgres`."""
+        programs = pathlib.Path(max(glob.glob("/usr/lib/postgresql/*/bin")))
+        home = self.directory / "postgres"
+        home.mkdir()
+        (home / "password").write_bytes(password)
+        shutil.chown(home, "postgres", "postgres")
+        shutil.chown(home / "password", "postgres", "postgres")
+        low = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        init = [programs / "initdb", "-D", home / "data", "-U", "tern", "--auth=scram-sha-256", f"--pwfile={home}/password"]
+        subprocess.run([*low, *init], check=True, capture_output=True)
+        alone = [*low, programs / "postgres", "--single", "-D", home / "data", "postgres"]
+        subprocess.run(alone, input=b"CREATE DATABASE tern", check=True, capture_output=True)
+        self.start(name, [*low, programs / "postgres", "-D", home / "data", "-h", self.address(name), "-p", "5432", "-k", home])
+
+    def root_of(self, workload: dict, container: dict) -> pathlib.Path:
+        """The image's, with the secrets that are mounted, and the names of all Services."""
+        spec = pod(workload)["spec"]
+        root = self.directory / f"{component(workload)}-{container['name']}"
+        scratch_root.furnish(root, self.target)
+        volumes = {volume["name"]: volume["secret"] for volume in spec.get("volumes", [])}
+        for mount in container.get("volumeMounts", []):
+            secret = volumes[mount["name"]]
+            for item in secret["items"]:
+                file = root / mount["mountPath"].lstrip("/") / item["path"]
+                scratch_root.secret_file(file, self.secret(secret["secretName"], item["key"]), self.user)
+        (root / "etc").mkdir(exist_ok=True)
+        hosts = "".join(f"{address} {name}\n" for name, address in self.names.items())
+        (root / "etc/hosts").write_text(hosts, encoding="utf-8")
+        return root
+
+    def environment(self, workload: dict, container: dict) -> dict[str, str]:
+        fields = {"metadata.name": f"{workload['metadata']['name']}-0", "status.podIP": self.address(workload["metadata"]["name"])}
+        environment = {}
+        for variable in container.get("env", []):
+            source = variable["valueFrom"]
+            if "fieldRef" in source:
+                environment[variable["name"]] = fields[source["fieldRef"]["fieldPath"]]
+            else:
+                secret = source["secretKeyRef"]
+                environment[variable["name"]] = self.secret(secret["name"], secret["key"]).decode()
+        return environment
+
+    def command(self, workload: dict, container: dict, *args: str) -> tuple[list[str], dict[str, str]]:
+        """The container's command line, or another one in its place, and its environment."""
+        environment = self.environment(workload, container)
+        command = scratch_root.inside(self.root_of(workload, container), self.target, self.user)
+        for arg in args or container["args"]:
+            for name, value in environment.items():
+                arg = arg.replace(f"$({name})", value)
+            # All pods share this machine's addresses; a Service's port is the pod's here.
+            own = self.address(workload["metadata"]["name"])
+            command.append(arg.replace("0.0.0.0:", f"{own}:").replace("//tern-gateway:443", "//tern-gateway:7443"))
+        return command, environment
+
+    def run(self, workload: dict, container: dict, *args: str) -> str:
+        """To its end; what it says."""
+        command, environment = self.command(workload, container, *args)
+        said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        if said.returncode != 0:
+            raise AssertionError(f"{container['name']} of {component(workload)}: {said.stderr}")
+        return said.stdout
+
+    def probe(self, workload: dict, kind: str) -> int | None:
+        """What a probe of the pod is answered."""
+        container = pod(workload)["spec"]["containers"][0]
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        get = container[kind]["httpGet"]
+        return status(f"http://{self.address(workload['metadata']['name'])}:{ports[get['port']]}{get['path']}")
+
+    def until_ready(self, workload: dict) -> None:
+        name = workload["metadata"]["name"]
+        end = time.monotonic() + PATIENCE
+        while self.probe(workload, "readinessProbe") != 200:
+            if self.processes[name].poll() is not None or time.monotonic() > end:
+                raise AssertionError(f"{name} does not become ready: {self.log(name)}")
+            time.sleep(0.1)
+
+
+def until(what: str, holds) -> None:
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        if time.monotonic() > end:
+            raise AssertionError(what)
+        time.sleep(0.1)
+
+
+def open_to_postgres(directory: pathlib.Path) -> None:
+    os.chmod(directory, 0o755)

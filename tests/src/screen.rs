@@ -1,0 +1,246 @@
+//! A client that shows who is online: it says whether somebody is at it, watches people, and remembers what it was told,
+//! in order. It never reconnects: a stream that ends is something to be seen. Of messages it only says that they came.
+
+use std::time::Duration;
+
+use tern_proto::v1::{
+    Heartbeat, Open, Presence, PresenceState, SetActive, WatchPresence, WatchResult, client_item::Item,
+    server_event::Event,
+};
+use tern_types::UserId;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use crate::world::BOUND;
+use crate::{Device, Wire, wire};
+
+/// Commands not yet taken up: no test says so much at once.
+const COMMANDS: usize = 1024;
+
+/// What a person was shown as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    Hidden,
+    Online,
+    /// Milliseconds; 0: not known.
+    LastSeen(i64),
+}
+
+/// What the server has said so far.
+#[derive(Debug, Clone, Default)]
+pub struct Said {
+    pub presences: Vec<(UserId, Shown)>,
+    pub results: Vec<WatchResult>,
+    /// Tokens of answered heartbeats.
+    pub heartbeats: Vec<u64>,
+    /// How the stream ended.
+    pub end: Option<String>,
+}
+
+impl Said {
+    /// What a person was last shown as.
+    pub fn of(&self, user: UserId) -> Option<Shown> {
+        let mut newest = self.presences.iter().rev();
+        newest.find(|(of, _)| *of == user).map(|(_, shown)| *shown)
+    }
+
+    /// All that a person was shown as.
+    pub fn all_of(&self, user: UserId) -> Vec<Shown> {
+        let all = self.presences.iter().filter(|(of, _)| *of == user);
+        all.map(|(_, shown)| *shown).collect()
+    }
+}
+
+#[derive(Debug)]
+enum Command {
+    Say(Item),
+    /// Whether somebody is there; while they are, it is said again as often as the server wants.
+    Active(bool),
+}
+
+/// See the module. Dropped, its stream breaks.
+pub struct Screen {
+    pub user: UserId,
+    pub activity_interval: Duration,
+    commands: mpsc::Sender<Command>,
+    said: watch::Receiver<Said>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Screen {
+    /// Opens a stream, with somebody there or nobody.
+    pub async fn open(channel: Channel, device: &Device, active: bool) -> Self {
+        let mut wire = Wire::silent(channel).await.expect("a stream");
+        wire.say(Item::Open(Open {
+            access_token: device.access_token.clone(),
+            client_version: "tern-tests/1".to_owned(),
+            active,
+        }))
+        .await;
+        let opened = match wire.next().await {
+            Ok(Some(Event::Opened(opened))) => opened,
+            other => panic!("the first event is Opened, not {other:?}"),
+        };
+        let activity_interval = Duration::from_millis(opened.activity_interval_ms.into());
+        assert!(activity_interval > Duration::ZERO, "{opened:?}");
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        let (writer, said) = watch::channel(Said::default());
+        let task = tokio::spawn(run(wire, inbox, writer, activity_interval));
+        Self {
+            user: device.user,
+            activity_interval,
+            commands,
+            said,
+            task,
+        }
+    }
+
+    /// Says one thing, once.
+    pub async fn say(&self, item: Item) {
+        self.command(Command::Say(item)).await;
+    }
+
+    /// Somebody came, and stays until said otherwise; or left.
+    pub async fn active(&self, active: bool) {
+        self.command(Command::Active(active)).await;
+    }
+
+    /// Everything said before was taken by the server when this returns.
+    pub async fn settled(&self, token: u64) {
+        self.say(Item::Heartbeat(Heartbeat { token })).await;
+        self.until("the answer to a heartbeat", |said| {
+            said.heartbeats.contains(&token)
+        })
+        .await;
+    }
+
+    /// Watches these people; what the server answers.
+    pub async fn watch(&self, users: &[UserId]) -> WatchResult {
+        self.watch_ids(users.iter().map(ToString::to_string).collect())
+            .await
+    }
+
+    pub async fn watch_ids(&self, user_ids: Vec<String>) -> WatchResult {
+        let before = self.said.borrow().results.len();
+        self.say(Item::WatchPresence(WatchPresence { user_ids })).await;
+        let said = self
+            .until("a WatchResult", |said| said.results.len() > before)
+            .await;
+        said.results[before].clone()
+    }
+
+    /// What the server has said so far.
+    pub fn said(&self) -> Said {
+        self.said.borrow().clone()
+    }
+
+    /// Waits until a person is shown like this.
+    pub async fn sees(&self, user: UserId, wanted: impl Fn(Shown) -> bool) -> Shown {
+        let what = format!("another state of {user}");
+        let said = self.until(&what, |said| said.of(user).is_some_and(&wanted)).await;
+        said.of(user).expect("a state")
+    }
+
+    pub async fn sees_online(&self, user: UserId) {
+        self.sees(user, |shown| shown == Shown::Online).await;
+    }
+
+    /// Waits until a person is shown as offline; when they were last seen.
+    pub async fn sees_offline(&self, user: UserId) -> i64 {
+        match self.sees(user, |shown| matches!(shown, Shown::LastSeen(_))).await {
+            Shown::LastSeen(at) => at,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn until(&self, what: &str, mut holds: impl FnMut(&Said) -> bool) -> Said {
+        let mut said = self.said.clone();
+        let found =
+            tokio::time::timeout(BOUND, said.wait_for(|said| holds(said) || said.end.is_some())).await;
+        let found = match found {
+            Ok(found) => found.expect("the screen's task runs").clone(),
+            Err(_) => panic!(
+                "not within {BOUND:?}: {what}; it was told {:?}",
+                self.said.borrow()
+            ),
+        };
+        assert!(holds(&found), "the stream ended before {what}: {found:?}");
+        found
+    }
+
+    async fn command(&self, command: Command) {
+        // A stream that has ended takes nothing; whoever waits for an answer finds that out.
+        let _ = self.commands.send(command).await;
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn run(
+    mut stream: Wire,
+    mut commands: mpsc::Receiver<Command>,
+    said: watch::Sender<Said>,
+    activity_interval: Duration,
+) {
+    let mut repeat_at: Option<Instant> = None;
+    loop {
+        let repeat = async {
+            match repeat_at {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            event = stream.event() => match event {
+                Ok(Some(Event::Entry(entry))) => {
+                    let chat = entry.chat_id.parse().expect("an id");
+                    stream.say(wire::ack(chat, entry.seq)).await;
+                }
+                Ok(Some(event)) => said.send_modify(|said| note(said, event)),
+                ended => {
+                    said.send_modify(|said| said.end = Some(format!("{ended:?}")));
+                    return;
+                }
+            },
+            command = commands.recv() => match command {
+                Some(Command::Say(item)) => stream.say(item).await,
+                Some(Command::Active(active)) => {
+                    stream.say(Item::SetActive(SetActive { active })).await;
+                    repeat_at = active.then(|| Instant::now() + activity_interval);
+                }
+                None => return,
+            },
+            () = repeat => {
+                stream.say(Item::SetActive(SetActive { active: true })).await;
+                repeat_at = Some(Instant::now() + activity_interval);
+            }
+        }
+    }
+}
+
+fn note(said: &mut Said, event: Event) {
+    match event {
+        Event::Presence(presence) => {
+            let user = presence.user_id.parse().expect("an id");
+            said.presences.push((user, shown(&presence)));
+        }
+        Event::WatchResult(result) => said.results.push(result),
+        Event::HeartbeatAck(ack) => said.heartbeats.push(ack.token),
+        Event::Closing(closing) => said.end = Some(format!("{closing:?}")),
+        _ => {}
+    }
+}
+
+fn shown(presence: &Presence) -> Shown {
+    match presence.state() {
+        PresenceState::Hidden => Shown::Hidden,
+        PresenceState::Online => Shown::Online,
+        PresenceState::Offline => Shown::LastSeen(presence.last_seen_ms),
+        PresenceState::Unspecified => panic!("no state: {presence:?}"),
+    }
+}

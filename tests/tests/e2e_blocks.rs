@@ -1,0 +1,306 @@
+//! Who has blocked whom: no direct messages pass, groups are not touched, whatever happens to the nodes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::time::Duration;
+
+use tern_local::until;
+use tern_proto::error::reason_of;
+use tern_proto::v1::server_event::Event;
+use tern_proto::v1::{self, ErrorReason, SendErrorCode, Sent, send_result::Outcome};
+use tern_tests::wire::{self, Wire};
+use tern_tests::world::FAILOVER_GRACE;
+use tern_tests::{Phone, User, World};
+use tern_types::{ChatId, RequestId, UserId};
+use tonic::Code;
+
+/// Two people with a phone each, and their chat.
+struct Two {
+    users: [User; 2],
+    phones: [Phone; 2],
+    chat: ChatId,
+}
+
+impl Two {
+    async fn new(world: &World) -> Self {
+        let users = world.users(["alice", "bob"]).await;
+        let phones = [world.phone(&users[0]).await, world.phone(&users[1]).await];
+        let chat = ChatId::direct(users[0].id, users[1].id);
+        Self { users, phones, chat }
+    }
+
+    /// The first blocks the second.
+    async fn block(&self) {
+        self.try_block().await.expect("a block");
+    }
+
+    async fn try_block(&self) -> Result<(), tonic::Status> {
+        let request = v1::BlockRequest {
+            user_id: String::new(),
+            blocked_user_id: self.users[1].id.to_string(),
+        };
+        self.phones[0].api().users().block(request).await.map(drop)
+    }
+
+    async fn unblock(&self) {
+        let request = v1::UnblockRequest {
+            user_id: String::new(),
+            blocked_user_id: self.users[1].id.to_string(),
+        };
+        let unblocked = self.phones[0].api().users().unblock(request).await;
+        unblocked.expect("the opposite of a block");
+    }
+
+    /// Neither gets a message through: on the stream, by the chat or the person, nor by a call.
+    async fn refused(&self) {
+        for (phone, peer) in [
+            (&self.phones[0], &self.users[1]),
+            (&self.phones[1], &self.users[0]),
+        ] {
+            let requests = [phone.send(self.chat, "no").await, phone.send(peer.id, "no").await];
+            for request in requests {
+                let error = phone.refused(request).await;
+                assert_eq!(error.code(), SendErrorCode::NotAccepted, "{error:?}");
+                assert_eq!(error.retry_after_ms, 0, "it is final: {error:?}");
+            }
+            let by_call = call(phone, RequestId::random(), peer.id, "no").await;
+            assert_eq!(by_call.unwrap_err(), SendErrorCode::NotAccepted);
+        }
+    }
+
+    /// Both do.
+    async fn talk(&self, text: &str) {
+        for (phone, other) in [(0, 1), (1, 0)] {
+            let text = format!("{text} of {phone}");
+            let sent = self.phones[phone]
+                .say(self.users[other].id, text.as_bytes())
+                .await;
+            self.phones[other].has(self.chat, sent.seq).await;
+        }
+    }
+
+    /// The log has these messages, and nothing else; both have it.
+    async fn log_is(&self, texts: &[&str]) {
+        for phone in &self.phones {
+            let log = phone.has(self.chat, texts.len() as u64).await;
+            assert_eq!(log.texts(), texts);
+        }
+    }
+}
+
+/// `Chats/SendMessage`.
+async fn call(phone: &Phone, request: RequestId, peer: UserId, text: &str) -> Result<Sent, SendErrorCode> {
+    let request = v1::SendMessageRequest {
+        request_id: request.to_string(),
+        peer_user_id: peer.to_string(),
+        envelope: Some(v1::Envelope::default()),
+        body: text.as_bytes().to_vec().into(),
+        ..Default::default()
+    };
+    let answer = phone
+        .api()
+        .chats()
+        .send_message(request)
+        .await
+        .expect("an answer");
+    match answer.into_inner().result.and_then(|result| result.outcome) {
+        Some(Outcome::Sent(sent)) => Ok(sent),
+        Some(Outcome::Error(error)) => Err(error.code()),
+        None => panic!("no outcome"),
+    }
+}
+
+#[tokio::test]
+async fn no_direct_messages_pass_between_two_of_whom_one_has_blocked_the_other() {
+    let world = World::start().await;
+    let two = Two::new(&world).await;
+    let [alice, bob] = &two.users;
+    let group = two.phones[0].create_group(&[bob]).await;
+    two.talk("before").await;
+    let request = RequestId::random();
+    let placed = call(&two.phones[1], request, alice.id, "by a call")
+        .await
+        .expect("a place");
+
+    two.block().await;
+    two.refused().await;
+    let again = call(&two.phones[1], request, alice.id, "by a call").await;
+    assert_eq!(again, Ok(placed), "rule 5: what has its place keeps it");
+    let other = call(&two.phones[1], request, alice.id, "something else").await;
+    assert_eq!(other, Err(SendErrorCode::RequestIdReused));
+    for (from, to) in [(0, 1), (1, 0)] {
+        let sent = two.phones[from].say(group, "in the group").await;
+        two.phones[to].has(group, sent.seq).await;
+    }
+    // The blocked person is told of nothing, and the mark of what was sent before is still passed on.
+    two.phones[0].read(two.chat, 3).await;
+    two.phones[1].receipt(two.chat, alice.id, 3, 3).await;
+
+    two.unblock().await;
+    two.talk("after").await;
+    two.log_is(&[
+        "before of 0",
+        "before of 1",
+        "by a call",
+        "after of 0",
+        "after of 1",
+    ])
+    .await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_first_message_to_somebody_who_blocked_makes_no_chat() {
+    let world = World::start().await;
+    let two = Two::new(&world).await;
+    two.block().await;
+    two.refused().await;
+    for phone in &two.phones {
+        let request = v1::GetChatRequest {
+            chat_id: two.chat.to_string(),
+            ..Default::default()
+        };
+        let missing = phone.api().chats().get_chat(request).await.unwrap_err();
+        assert_eq!(reason_of(&missing), Some(ErrorReason::ChatNotFound));
+        let listed = phone
+            .api()
+            .chats()
+            .list_chats(v1::ListChatsRequest::default())
+            .await;
+        assert_eq!(listed.unwrap().into_inner().chats, []);
+    }
+    two.unblock().await;
+    two.talk("hello").await;
+    world.end().await;
+}
+
+/// Whichever accounts node takes the call.
+#[tokio::test]
+async fn a_send_after_a_block_returned_is_refused_and_after_its_end_it_passes() {
+    let world = World::with(|builder| builder.accounts(2)).await;
+    let two = Two::new(&world).await;
+    let mut texts = Vec::new();
+    for round in 0..12 {
+        // On its way while the block begins: either outcome is right, if the log says the same.
+        let text = format!("{round} meanwhile");
+        let meanwhile = two.phones[1].send(two.users[0].id, text.as_bytes()).await;
+        two.block().await;
+        let late = two.phones[1].send(two.chat, "late").await;
+        let answer = two.phones[1]
+            .until("both results", |state| {
+                state.results.contains_key(&meanwhile) && state.results.contains_key(&late)
+            })
+            .await;
+        match &answer.results[&meanwhile] {
+            Ok(_) => texts.push(text),
+            Err(error) => assert_eq!(error.code(), SendErrorCode::NotAccepted, "round {round}"),
+        }
+        let error = answer.results[&late]
+            .as_ref()
+            .expect_err("it came after the block");
+        assert_eq!(error.code(), SendErrorCode::NotAccepted, "round {round}");
+        two.unblock().await;
+        let text = format!("{round} afterwards");
+        two.phones[1].say(two.chat, text.as_bytes()).await;
+        texts.push(text);
+    }
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    two.log_is(&texts).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_block_outlives_the_chats_owner_and_the_chats_move() {
+    let mut world = World::with(|builder| builder.env(FAILOVER_GRACE.0, FAILOVER_GRACE.1)).await;
+    let two = Two::new(&world).await;
+    two.talk("before").await;
+    two.block().await;
+    let owner = world.owner_of(two.chat).await;
+    world.platform.kill(&owner).await.unwrap();
+    two_are_refused_by_the_next_owner(&two).await;
+    world.platform.restart(&owner).await.unwrap();
+
+    let owner = world.owner_of(two.chat).await;
+    world.platform.drain(&owner).unwrap();
+    world.platform.drained(&owner).await.unwrap();
+    assert_ne!(world.owner_of(two.chat).await, owner);
+    two.refused().await;
+
+    // While its owner is dead and still has its lease, nobody can promise that the block is over, or has begun.
+    world.platform.restart(&owner).await.unwrap();
+    two.unblock().await;
+    two.talk("after").await;
+    let owner = world.owner_of(two.chat).await;
+    world.platform.kill(&owner).await.unwrap();
+    until::holds("the block", Duration::from_secs(60), || async {
+        match two.try_block().await {
+            Ok(()) => Ok(true),
+            Err(status) if status.code() == Code::Unavailable => Ok(false),
+            Err(status) => anyhow::bail!("{status:?}"),
+        }
+    })
+    .await
+    .unwrap();
+    two_are_refused_by_the_next_owner(&two).await;
+    two.unblock().await;
+    two.talk("at last").await;
+    two.log_is(&[
+        "before of 0",
+        "before of 1",
+        "after of 0",
+        "after of 1",
+        "at last of 0",
+        "at last of 1",
+    ])
+    .await;
+    world.end().await;
+}
+
+/// Calls fail until the map names it; messages wait.
+async fn two_are_refused_by_the_next_owner(two: &Two) {
+    let request = two.phones[1].send(two.chat, "no").await;
+    let error = two.phones[1].refused(request).await;
+    assert_eq!(error.code(), SendErrorCode::NotAccepted, "{error:?}");
+    two.refused().await;
+}
+
+/// A phone that lost its stream before it had the result.
+#[tokio::test]
+async fn what_was_placed_before_the_block_has_its_result_on_the_next_stream_too() {
+    let world = World::start().await;
+    let two = Two::new(&world).await;
+    let tablet = world.device(&two.users[1]).await;
+    let (mut first, _) = Wire::open(world.new_channel(0), &tablet).await.unwrap();
+    let request = RequestId::random();
+    first
+        .say(wire::message_to(request, two.users[0].id, "placed"))
+        .await;
+    let placed = result_of(&mut first, request).await.expect("a place");
+    drop(first);
+    two.block().await;
+    let (mut second, _) = Wire::open(world.new_channel(1), &tablet).await.unwrap();
+    second
+        .say(wire::message_to(request, two.users[0].id, "placed"))
+        .await;
+    assert_eq!(result_of(&mut second, request).await, Ok(placed));
+    let late = RequestId::random();
+    second.say(wire::message_to(late, two.users[0].id, "late")).await;
+    assert_eq!(
+        result_of(&mut second, late).await,
+        Err(SendErrorCode::NotAccepted)
+    );
+    drop(second);
+    world.revoke(&tablet).await;
+    world.end().await;
+}
+
+async fn result_of(wire: &mut Wire, request: RequestId) -> Result<Sent, SendErrorCode> {
+    wire.until(|event| match event {
+        Event::SendResult(result) if result.request_id == request.to_string() => match result.outcome? {
+            Outcome::Sent(sent) => Some(Ok(sent)),
+            Outcome::Error(error) => Some(Err(error.code())),
+        },
+        _ => None,
+    })
+    .await
+}

@@ -1,0 +1,14 @@
+//! Files, from one app to another: real processes, a real object store, faults between them.
+//!
+//! - [`sharing`]: sent, read, forwarded; who may not
+//! - [`faults`]: an object store that is away, slow or lies; apps and nodes that are killed
+//! - [`servers`]: the same on another S3 server
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+mod faults;
+mod servers;
+mod sharing;
+mod studio;
+
+const MIB: usize = 1 << 20;

@@ -1,0 +1,233 @@
+//! Receipts: gathered in groups, never lost, and kept to oneself.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::{Duration, Instant};
+
+use tern_local::until;
+use tern_proto::error::reason_of;
+use tern_proto::v1::{self, ErrorReason};
+use tern_tests::world::FAILOVER_GRACE;
+use tern_tests::{Phone, User, World};
+use tern_types::{ChatId, RequestId, UserId};
+use tonic::Code;
+
+/// As the SDK does after CaughtUp.
+async fn asked(phone: &Phone, chat: ChatId, of: UserId) -> anyhow::Result<(u64, u64)> {
+    let request = v1::GetReceiptsRequest {
+        chat_id: chat.to_string(),
+        ..Default::default()
+    };
+    let receipts = phone.api().chats().get_receipts(request).await?.into_inner();
+    let found = receipts
+        .receipts
+        .into_iter()
+        .find(|receipt| receipt.user_id == of.to_string());
+    Ok(found.map_or((0, 0), |receipt| (receipt.delivered_seq, receipt.read_seq)))
+}
+
+async fn reached(
+    phone: &Phone,
+    chat: ChatId,
+    seq: u64,
+    page_size: u32,
+    page_token: &str,
+) -> Result<v1::GetMessageReceiptsResponse, tonic::Status> {
+    let request = v1::GetMessageReceiptsRequest {
+        chat_id: chat.to_string(),
+        seq,
+        page_size,
+        page_token: page_token.to_owned(),
+        acting_user_id: String::new(),
+    };
+    let reply = phone.api().chats().get_message_receipts(request).await?;
+    Ok(reply.into_inner())
+}
+
+#[tokio::test]
+async fn in_a_group_of_100_a_sender_is_told_of_each_member_four_times_a_second_at_most() {
+    const MESSAGES: usize = 20;
+    let world = World::start().await;
+    let people: Vec<User> = futures::future::join_all((0..100).map(|_| world.user("member"))).await;
+    let group = world.group(&people.iter().collect::<Vec<_>>()).await;
+    let phones = futures::future::join_all(people.iter().map(|person| world.phone(person))).await;
+    let (hers, others) = phones.split_first().unwrap();
+    let began = Instant::now();
+    let mut last = 0;
+    for number in 0..MESSAGES {
+        last = hers.say(group, format!("{number}")).await.seq;
+    }
+    for other in others {
+        hers.receipt(group, other.user(), last, 0).await;
+    }
+    let spans = began.elapsed().as_millis() / 250 + 2;
+    for (_, came) in hers.state().receipts_came {
+        assert!(u128::from(came) <= spans, "{came} of one member in {spans} spans");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_its_owner_had_gathered_is_there_after_a_failover() {
+    let mut world = World::with(|builder| builder.env(FAILOVER_GRACE.0, FAILOVER_GRACE.1)).await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let [hers, his, carols] = [
+        world.phone(&alice).await,
+        world.phone(&bob).await,
+        world.phone(&carol).await,
+    ];
+    let group = hers.create_group(&[&bob, &carol]).await;
+    let sent = hers.say(group, "who has this?").await;
+    for phone in [&his, &carols] {
+        phone.has(group, sent.seq).await;
+    }
+    his.read(group, sent.seq).await;
+    let owner = world.owner_of(group).await;
+    world.platform.kill(&owner).await.unwrap();
+    until::holds("the receipts", Duration::from_secs(60), || async {
+        let (of_bob, of_carol) = (
+            asked(&hers, group, bob.id).await?,
+            asked(&hers, group, carol.id).await?,
+        );
+        let all = of_bob == (sent.seq, sent.seq) && of_carol.0 >= sent.seq;
+        anyhow::ensure!(all, "bob {of_bob:?}, carol {of_carol:?}");
+        Ok(true)
+    })
+    .await
+    .unwrap();
+    world.platform.restart(&owner).await.unwrap();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn who_read_one_message_is_told_to_its_sender() {
+    let world = World::start().await;
+    let [alice, bob, carol, dan] = world.users(["alice", "bob", "carol", "dan"]).await;
+    let [hers, his] = [world.phone(&alice).await, world.phone(&bob).await];
+    let group = hers.create_group(&[&bob, &carol]).await;
+    let sent = hers.say(group, "who has this?").await;
+    let addition = v1::AddMembersRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_ids: vec![dan.id.to_string()],
+        ..Default::default()
+    };
+    hers.api().chats().add_members(addition).await.unwrap();
+    his.has(group, sent.seq).await;
+    his.read(group, sent.seq).await;
+    hers.receipt(group, bob.id, sent.seq, sent.seq).await;
+
+    let first = reached(&hers, group, sent.seq, 1, "").await.unwrap();
+    assert_eq!(
+        (first.member_count, first.delivered_count, first.read_count),
+        (2, 1, 1),
+        "dan came later: {first:?}"
+    );
+    let second = reached(&hers, group, sent.seq, 1, &first.next_page_token)
+        .await
+        .unwrap();
+    let members: Vec<_> = [first, second]
+        .into_iter()
+        .flat_map(|page| page.members)
+        .map(|member| (member.user_id, member.delivered, member.read))
+        .collect();
+    assert_eq!(
+        members,
+        [
+            (bob.id.to_string(), true, true),
+            (carol.id.to_string(), false, false)
+        ]
+    );
+
+    let cases = [
+        (&his, sent.seq, Code::PermissionDenied, ErrorReason::NotTheSender),
+        (&hers, 1, Code::NotFound, ErrorReason::MessageNotFound),
+        (&hers, 99, Code::NotFound, ErrorReason::MessageNotFound),
+    ];
+    for (phone, seq, code, reason) in cases {
+        let status = reached(phone, group, seq, 0, "").await.unwrap_err();
+        assert_eq!(
+            (status.code(), reason_of(&status)),
+            (code, Some(reason)),
+            "{status:?}"
+        );
+    }
+    let stranger = world.phone(&world.user("stranger").await).await;
+    let status = reached(&stranger, group, sent.seq, 0, "").await.unwrap_err();
+    assert_eq!(reason_of(&status), Some(ErrorReason::ChatNotFound));
+    let as_bob = v1::GetMessageReceiptsRequest {
+        chat_id: group.to_string(),
+        seq: sent.seq,
+        acting_user_id: bob.id.to_string(),
+        ..Default::default()
+    };
+    let back_end = world.back_end().await;
+    let reply = back_end.chats().get_message_receipts(as_bob).await.unwrap();
+    assert_eq!(
+        reply.into_inner().read_count,
+        1,
+        "a back end sees it in anybody's eyes"
+    );
+    world.end().await;
+}
+
+/// As the settings of a user say.
+async fn turn_off(world: &World, user: &User, off: bool) {
+    let store = world.store().await;
+    sqlx::query("UPDATE users SET read_receipts_off = $2 WHERE user_id = $1")
+        .bind(user.id.0)
+        .bind(off)
+        .execute(&store)
+        .await
+        .unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn who_turned_read_receipts_off_is_not_said_to_have_read_until_the_next_mark_after_turning_them_on() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let hers = world.phone(&alice).await;
+    let chat = ChatId::direct(alice.id, bob.id);
+    turn_off(&world, &bob, true).await;
+    let [his, tablet] = [world.phone(&bob).await, world.phone(&bob).await];
+    let sent = hers.say(bob.id, "read this").await;
+    his.has(chat, sent.seq).await;
+    his.read(chat, sent.seq).await;
+    tablet.receipt(chat, bob.id, 0, sent.seq).await;
+    hers.receipt(chat, bob.id, sent.seq, 0).await;
+    // His answer tells nothing either, nor does a mark by a call.
+    let answer = his.say(chat, "an answer").await;
+    hers.has(chat, answer.seq).await;
+    let second = hers.say(bob.id, "and this").await;
+    his.has(chat, second.seq).await;
+    let mark = v1::MarkChatReadRequest {
+        chat_id: chat.to_string(),
+        seq: second.seq,
+        ..Default::default()
+    };
+    his.api().chats().mark_chat_read(mark).await.unwrap();
+    tablet.receipt(chat, bob.id, 0, second.seq).await;
+    hers.receipt(chat, bob.id, second.seq, 0).await;
+    let third = hers.say(bob.id, "a mark").await;
+    hers.receipt(chat, bob.id, third.seq, 0).await;
+    assert_eq!(hers.state().receipts[&(chat, bob.id)].1, 0);
+    assert_eq!(asked(&hers, chat, bob.id).await.unwrap().1, 0);
+    assert_eq!(asked(&his, chat, bob.id).await.unwrap().1, second.seq, "his own");
+    let message = reached(&hers, chat, sent.seq, 0, "").await.unwrap();
+    assert_eq!((message.delivered_count, message.read_count), (1, 0));
+
+    turn_off(&world, &bob, false).await;
+    his.disconnect().await;
+    his.connect().await;
+    assert_eq!(
+        asked(&hers, chat, bob.id).await.unwrap().1,
+        0,
+        "not before the next mark"
+    );
+    his.read(chat, third.seq).await;
+    hers.receipt(chat, bob.id, third.seq, third.seq).await;
+    let message = reached(&hers, chat, sent.seq, 0, "").await.unwrap();
+    assert_eq!(message.read_count, 1);
+    world.end().await;
+}

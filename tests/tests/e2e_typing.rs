@@ -1,0 +1,147 @@
+//! Somebody writes: the others who are online see it, and nothing is left of it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use std::time::Duration;
+
+use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, StoreLocation, Tls};
+use tern_proto::v1;
+use tern_tests::{Device, Phone, User, World};
+use tern_types::{ChatId, RequestId, Timestamp};
+
+/// On a machine that has other things to do the nodes would give typing up: see `Shedding`.
+async fn world() -> World {
+    World::with(|builder| builder.env("TERN_SHEDDING", "off")).await
+}
+
+/// Whether each that came says that they stopped.
+fn typing(phone: &Phone) -> Vec<bool> {
+    phone.state().typing.iter().map(|typing| typing.stopped).collect()
+}
+
+#[tokio::test]
+async fn the_other_members_who_are_online_see_it_once_in_three_seconds() {
+    let world = world().await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let [hers, tablet, his] = [
+        world.phone(&alice).await,
+        world.phone(&alice).await,
+        world.phone(&bob).await,
+    ];
+    let carols = Phone::new(&world, &world.device(&carol).await);
+    let group = hers.create_group(&[&bob, &carol]).await;
+    hers.say(group, "hello").await;
+
+    for stopped in [false, false, false, true, true, false] {
+        hers.typing(group, stopped).await;
+    }
+    let state = his.until("typing", |state| state.typing.len() >= 2).await;
+    let first = &state.typing[0];
+    assert_eq!(
+        (
+            first.chat_id.as_str(),
+            first.user_id.as_str(),
+            first.expires_in_ms
+        ),
+        (group.to_string().as_str(), alice.id.to_string().as_str(), 6000)
+    );
+    // From her other device within the same 3 s: a message of it comes after it, by the same way.
+    tablet.typing(group, false).await;
+    tablet.say(group, "a mark").await;
+    his.has_text(group, "a mark").await;
+    hers.has_text(group, "a mark").await;
+    assert_eq!(typing(&his), [false, true]);
+    assert_eq!(
+        (typing(&hers), typing(&tablet)),
+        (vec![], vec![]),
+        "not to her own"
+    );
+
+    carols.connect().await;
+    carols.has_text(group, "a mark").await;
+    let after = hers.say(group, "another mark").await;
+    carols.has(group, after.seq).await;
+    assert_eq!(typing(&carols), [] as [bool; 0], "it is not kept for her");
+    let store = world.store().await;
+    let entries: i64 = sqlx::query_scalar("SELECT count(*) FROM messages WHERE chat_id = $1")
+        .bind(group.0)
+        .fetch_one(&store)
+        .await
+        .unwrap();
+    store.close().await;
+    assert_eq!(
+        entries as u64, after.seq,
+        "the log has the messages alone: {entries}"
+    );
+    assert_eq!(after.seq, 4);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn nobody_sees_it_in_a_group_of_more_than_64() {
+    let world = world().await;
+    let people: Vec<User> = futures::future::join_all((0..64).map(|_| world.user("member"))).await;
+    let (hers, his) = (world.phone(&people[0]).await, world.phone(&people[1]).await);
+    let group = world.group(&people.iter().collect::<Vec<_>>()).await;
+    hers.say(group, "hello").await;
+    hers.typing(group, false).await;
+    his.until("typing", |state| !state.typing.is_empty()).await;
+
+    let addition = v1::AddMembersRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_ids: vec![world.user("one more").await.id.to_string()],
+        ..Default::default()
+    };
+    hers.api().chats().add_members(addition).await.unwrap();
+    // His own first: he is not held to her 3 s.
+    his.typing(group, false).await;
+    his.say(group, "a mark").await;
+    hers.has_text(group, "a mark").await;
+    assert_eq!(typing(&hers), [] as [bool; 0]);
+    world.end().await;
+}
+
+async fn start(world: &World, device: &Device) -> (Client, EventStream) {
+    let credentials = Credentials {
+        user: device.user,
+        device: device.id,
+        access_token: device.access_token.clone(),
+        access_expires_at: Timestamp::now() + Duration::from_secs(3000),
+        refresh_token: device.refresh_token.clone(),
+    };
+    let config = ClientConfig::new(world.platform.gateway_urls(), StoreLocation::Memory)
+        .tls(Tls::Roots(world.platform.ca_pem().unwrap()))
+        .credentials(credentials);
+    Client::start(config).await.unwrap()
+}
+
+/// The next of somebody who writes.
+async fn next_typing(events: &mut EventStream) -> bool {
+    let next = async {
+        loop {
+            if let Event::Typing { typing, .. } = events.next().await.expect("the client goes on") {
+                return typing;
+            }
+        }
+    };
+    let bound = Duration::from_secs(30);
+    tokio::time::timeout(bound, next).await.expect("nothing of it")
+}
+
+#[tokio::test]
+async fn an_app_is_told_when_it_begins_and_when_it_expires() {
+    let world = world().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let hers = world.phone(&alice).await;
+    let (_client, mut events) = start(&world, &world.device(&bob).await).await;
+    let chat = ChatId::direct(alice.id, bob.id);
+    let sent = hers.say(bob.id, "hello").await;
+    hers.receipt(chat, bob.id, sent.seq, 0).await;
+    hers.typing(chat, false).await;
+    assert!(next_typing(&mut events).await);
+    let began = tokio::time::Instant::now();
+    assert!(!next_typing(&mut events).await);
+    assert!(began.elapsed() > Duration::from_secs(5), "{:?}", began.elapsed());
+    world.end().await;
+}
