@@ -152,6 +152,39 @@ impl Shard {
     }
 }
 
+/// Of the only effect, a load.
+fn load_number(effects: &[Effect]) -> u64 {
+    match effects {
+        [Effect::Load { number, .. }] => *number,
+        _ => panic!("no load: {effects:?}"),
+    }
+}
+
+/// An empty chat of these.
+fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
+    let member = |user: &UserId| {
+        let member = Member {
+            role: Role::Member,
+            joined: Seq(1),
+            last_sent: Seq::ZERO,
+        };
+        (*user, member, Watermark::default())
+    };
+    Snapshot {
+        kind,
+        title: String::new(),
+        key: ChatKey(Arc::new([0; 32])),
+        head: Seq::ZERO,
+        ordinal: 0,
+        members: people.iter().map(member).collect(),
+        unsettled: None,
+        placed: Vec::new(),
+        looked_up: Vec::new(),
+        blocked: false,
+        last_sent_at: START,
+    }
+}
+
 /// What is in memory was true of another log.
 #[test]
 fn after_a_restore_a_repeated_request_is_not_answered_from_memory() {
@@ -185,39 +218,6 @@ fn after_a_restore_a_repeated_request_is_not_answered_from_memory() {
     assert!(effects.is_empty(), "{effects:?}");
     let effects = shard.send();
     assert!(matches!(effects.as_slice(), [Effect::Load { .. }]), "{effects:?}");
-}
-
-/// Of the only effect, a load.
-fn load_number(effects: &[Effect]) -> u64 {
-    match effects {
-        [Effect::Load { number, .. }] => *number,
-        _ => panic!("no load: {effects:?}"),
-    }
-}
-
-/// An empty chat of these.
-fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
-    let member = |user: &UserId| {
-        let member = Member {
-            role: Role::Member,
-            joined: Seq(1),
-            last_sent: Seq::ZERO,
-        };
-        (*user, member, Watermark::default())
-    };
-    Snapshot {
-        kind,
-        title: String::new(),
-        key: ChatKey(Arc::new([0; 32])),
-        head: Seq::ZERO,
-        ordinal: 0,
-        members: people.iter().map(member).collect(),
-        unsettled: None,
-        placed: Vec::new(),
-        looked_up: Vec::new(),
-        blocked: false,
-        last_sent_at: START,
-    }
 }
 
 #[test]
