@@ -139,6 +139,16 @@ DASHBOARDS = {
          {"{{outcome}}": rate("tern_accounts_key_checks_total", by="outcome")}),
         ("Accounts: devices", "cps", "Linked, and calls to other nodes that failed",
          {"linked": rate("tern_accounts_devices_linked_total"), "failed: {{call}}": rate("tern_accounts_peer_failures_total", by="call")}),
+        ("Media: uploads", "cps", "Asked for and finalised, by outcome",
+         {"asked for: {{outcome}}": rate("tern_media_uploads_total", by="outcome"),
+          "finalised: {{outcome}}": rate("tern_media_finalized_total", by="outcome")}),
+        ("Media: downloads", "cps", "URLs given, tickets to forward, quotas exceeded",
+         {"downloads": rate("tern_media_downloads_total"), "forwards": rate("tern_media_forwards_total"),
+          "over quota: {{quota}}": rate("tern_media_quota_exceeded_total", by="quota")}),
+        ("Media: the object store", "cps", "Calls of media nodes that failed",
+         {"{{call}}": rate("tern_media_s3_failures_total", by="call")}),
+        ("Media: the collector", "cps", "What it ended, and what it could not",
+         {"{{kind}}": rate("tern_media_collected_total", by="kind"), "failed": rate("tern_media_collect_failures_total")}),
     ]),
 }
 

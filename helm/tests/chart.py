@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 CHART = ROOT / "helm" / "tern"
 HELM = ROOT / ".tern" / "tools" / "helm" / "helm"
 TERN = ROOT / "target" / "debug" / "tern"
-ROLES = ["gateway", "chat", "presence", "accounts"]
+ROLES = ["gateway", "chat", "presence", "accounts", "media"]
 WORKLOADS = ["Deployment", "StatefulSet", "Job", "Pod"]
 
 # Everything that can be switched on, the other way round wherever there are two.
@@ -34,11 +34,17 @@ gateway:
 chat: {autoscaling: {enabled: true, cpu: 0, shardBusy: 600m}, antiAffinity: hard}
 presence: {autoscaling: {enabled: true}}
 accounts: {autoscaling: {enabled: true}, egress: [{ports: [{port: 443}], to: [{ipBlock: {cidr: 10.2.0.0/16}}]}]}
+media:
+  autoscaling: {enabled: true}
+  tickets: {existingSecret: tickets, key: keys}
+  objectStore: {endpoint: "http://minio:9000", publicEndpoint: "https://media.example.com", pathStyle: true, existingSecret: s3}
+  cdn: {url: "https://cdn.example.com/media", existingSecret: cdn}
 canary: {enabled: true, existingSecret: canary, url: "https://chat.example.com:8443", caSecret: ca, interval: 0.5}
 networkPolicy:
   clients: [{ipBlock: {cidr: 0.0.0.0/0}}]
   postgres: [{ipBlock: {cidr: 10.1.0.0/16}}]
   etcd: [{podSelector: {matchLabels: {app: etcd}}}]
+  objectStore: [{podSelector: {matchLabels: {app: minio}}}]
   frontDoor: [{ipBlock: {cidr: 0.0.0.0/0}}]
 monitoring: {podMonitor: {enabled: true}, prometheusRule: {enabled: true, runbook: "https://wiki/runbook"}, dashboards: {enabled: true}}
 """ % ("0" * 64)
@@ -50,6 +56,7 @@ database: {existingSecret: db}
 tokens: {existingSecret: tokens}
 masterKey: {existingSecret: master}
 gateway: {tls: {existingSecret: tls}}
+media: {tickets: {existingSecret: tickets}, objectStore: {existingSecret: s3}}
 """
 
 VALUES = {

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 
+import chart
 import scratch_root
 from chart import component, find, pod
 
@@ -85,6 +86,22 @@ class Place:
         alone = [*low, programs / "postgres", "--single", "-D", home / "data", "postgres"]
         subprocess.run(alone, input=b"CREATE DATABASE tern", check=True, capture_output=True)
         self.start(name, [*low, programs / "postgres", "-D", home / "data", "-h", self.address(name), "-p", "5432", "-k", home])
+
+    def objects(self, name: str, secret: bytes) -> bool:
+        """False: the program is not here."""
+        program = shutil.which("weed", path=f"{os.environ['PATH']}:{chart.ROOT}/.tern/tools/weed/bin")
+        address = self.address(name)
+        if program is None:
+            return False
+        home = self.directory / "objects"
+        home.mkdir()
+        server = find(self.documents, "StatefulSet", name)
+        command = [program, *pod(server)["spec"]["containers"][0]["command"][1:]]
+        command = [arg.replace("-dir=/data", f"-dir={home}") for arg in command]
+        alone = [f"-ip={address}", f"-ip.bind={address}", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        keys = {"AWS_ACCESS_KEY_ID": "tern", "AWS_SECRET_ACCESS_KEY": secret.decode(), "HOME": str(home)}
+        self.start(name, [*command, *alone], env=keys, cwd=home)
+        return True
 
     def root_of(self, workload: dict, container: dict) -> pathlib.Path:
         """The image's, with the secrets that are mounted, and the names of all Services."""

@@ -90,7 +90,7 @@ class Pods(unittest.TestCase):
     def test_roles_that_own_slots_keep_their_names(self):
         documents = rendered(VALUES["least"])
         kind = {component(w): w["kind"] for w in kinds(documents, *WORKLOADS)}
-        self.assertEqual([kind[role] for role in ROLES], ["Deployment", "StatefulSet", "StatefulSet", "Deployment"])
+        self.assertEqual([kind[role] for role in ROLES], ["Deployment", "StatefulSet", "StatefulSet", "Deployment", "Deployment"])
         for role in ROLES:
             self.assertEqual(find(documents, "PodDisruptionBudget", f"tern-{role}")["spec"]["maxUnavailable"], 1)
             service = f"tern-{role}" + ("-internal" if role == "gateway" else "")
@@ -184,7 +184,7 @@ class Secrets(unittest.TestCase):
         for values in ["production", "everything", "least"]:
             self.assertEqual(kinds(rendered(VALUES[values]), "Secret"), [])
         for value in ["database.existingSecret", "tokens.existingSecret", "masterKey.existingSecret",
-                      "gateway.tls.existingSecret"]:
+                      "gateway.tls.existingSecret", "media.tickets.existingSecret", "media.objectStore.existingSecret"]:
             self.assertIn(value, refusal(VALUES["least"], "--set", f"{value}="))
         self.assertIn("etcd.endpoints", refusal(VALUES["least"], "--set", "etcd.endpoints=null"))
         self.assertIn("canary.existingSecret", refusal(VALUES["least"], "--set", "canary.enabled=true,canary.url=http://x"))
@@ -196,7 +196,11 @@ class Secrets(unittest.TestCase):
                  for w, volumes in of.items()}
         self.assertEqual(items, {"gateway": ["old.pem", "new.pem"], "accounts": ["token-key.pem"]})
         users = {component(w) for w in kinds(documents, *WORKLOADS) if "TERN_DATABASE_URL" in str(w)}
-        self.assertEqual(users, {"chat", "accounts", "presence"})
+        self.assertEqual(users, {"chat", "accounts", "presence", "media"})
+        buckets = {component(w) for w in kinds(documents, *WORKLOADS) if "TERN_MEDIA_S3_SECRET_ACCESS_KEY" in str(w)}
+        self.assertEqual(buckets, {"media"})
+        tickets = {component(w) for w in kinds(documents, *WORKLOADS) if "--media-ticket-key-file" in str(w)}
+        self.assertEqual(tickets, {"chat", "media"})
 
     def test_an_evaluation_makes_its_own_and_uses_no_others(self):
         documents = rendered(VALUES["eval"])
@@ -214,8 +218,8 @@ class Secrets(unittest.TestCase):
 
 
 class Network(unittest.TestCase):
-    INTERNAL = {("gateway", "chat"), ("gateway", "presence"), ("gateway", "accounts"), ("chat", "presence"),
-                ("accounts", "chat"), ("accounts", "gateway")}
+    INTERNAL = {("gateway", "chat"), ("gateway", "presence"), ("gateway", "accounts"), ("gateway", "media"),
+                ("chat", "presence"), ("accounts", "chat"), ("accounts", "gateway")}
 
     @staticmethod
     def arrows(policy: dict, way: str, peers: str, port: int) -> set[str]:
@@ -236,7 +240,7 @@ class Network(unittest.TestCase):
             self.assertEqual(out, self.INTERNAL)
             self.assertEqual(into, self.INTERNAL)
             stores = {role for role in policies if self.arrows(policies[role], "egress", "to", 5432)}
-            self.assertEqual(stores - {"migrate"}, {"chat", "accounts", "presence"})
+            self.assertEqual(stores - {"migrate"}, {"chat", "accounts", "presence", "media"})
             maps = {role for role in policies if self.arrows(policies[role], "egress", "to", 2379)}
             self.assertEqual(maps, set(ROLES))
             clients = {role for role in ROLES if self.arrows(policies[role], "ingress", "from", 7443)}
@@ -249,6 +253,18 @@ class Network(unittest.TestCase):
         let_out = {role for role in ROLES if self.arrows(policies[role], "egress", "to", 443)}
         self.assertEqual(let_out, {"accounts"})
 
+    def test_media_nodes_alone_reach_the_object_store_wherever_it_listens(self):
+        ports = {"eval": 8333, "production": 443, "everything": 9000, "least": 443}
+        for values, port in ports.items():
+            policies = {component(p): p for p in kinds(rendered(VALUES[values]), "NetworkPolicy")}
+            reach = {role for role in ["gateway", "chat", "presence", "media"] if self.arrows(policies[role], "egress", "to", port)}
+            self.assertEqual(reach, {"media"}, values)
+
+    def test_without_media_nothing_of_it_is_there(self):
+        documents = rendered(VALUES["least"], "--set", "media.enabled=false,media.tickets.existingSecret=")
+        self.assertNotIn("media", {component(w) for w in kinds(documents, *WORKLOADS, "NetworkPolicy")})
+        self.assertNotIn("--media-ticket-key-file", str(chart.args(find(documents, "StatefulSet", "tern-chat"))))
+
     def test_every_pod_has_a_policy(self):
         for values in VALUES:
             documents = rendered(VALUES[values])
@@ -257,7 +273,9 @@ class Network(unittest.TestCase):
 
     def test_the_evaluations_servers_are_reached_by_who_needs_them_only(self):
         policies = {component(p): p for p in kinds(rendered(VALUES["eval"]), "NetworkPolicy")}
-        self.assertEqual(self.arrows(policies["eval-postgres"], "ingress", "from", 5432), {"chat", "accounts", "migrate"})
+        stores = {"chat", "presence", "accounts", "media", "migrate"}
+        self.assertEqual(self.arrows(policies["eval-postgres"], "ingress", "from", 5432), stores)
+        self.assertEqual(self.arrows(policies["eval-objects"], "ingress", "from", 8333), {"media"})
         self.assertEqual(self.arrows(policies["eval-etcd"], "ingress", "from", 2379), set(ROLES))
         self.assertEqual(self.arrows(policies["chat"], "egress", "to", 5432), {"eval-postgres"})
 

@@ -52,6 +52,9 @@ class Evaluation(unittest.TestCase):
         place.etcd("tern-eval-etcd")
         place.postgres("tern-eval-postgres", place.secret("tern-eval", "password"))
         pods.until("Postgres answers", lambda: answers(place.address("tern-eval-postgres"), 5432))
+        # Without SeaweedFS here, media nodes go on asking for their bucket.
+        if place.objects("tern-eval-objects", place.secret("tern-eval", "secret-access-key")):
+            pods.until("SeaweedFS answers", lambda: answers(place.address("tern-eval-objects"), 8333))
 
     @staticmethod
     def begin(place: pods.Place, workload: dict) -> None:

@@ -42,7 +42,7 @@ pub enum S3Error {
     Refused(String),
 }
 
-type Result<T> = std::result::Result<T, S3Error>;
+pub(crate) type Result<T> = std::result::Result<T, S3Error>;
 
 /// A request that a client makes.
 #[derive(Debug, Clone, PartialEq, Eq)]

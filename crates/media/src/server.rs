@@ -1,13 +1,16 @@
 //! Wiring, and the drain.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tern_node::NodeContext;
+use tern_node::drain::Drain;
 use tern_node::map::Role;
 use tern_node::postgres;
 use tern_node::serve::Running;
 use tern_proto::v1::media_server::MediaServer;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -19,7 +22,10 @@ use crate::media::Media;
 use crate::s3::S3;
 use crate::store::Store;
 use crate::store::uploads::Quota;
-use crate::{Config, metrics};
+use crate::{Config, metrics, s3};
+
+/// Between two questions for a bucket that does not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Wires the role into this process. The returned future ends when a drain has begun, the other nodes know of it, and
 /// no call is under way.
@@ -30,12 +36,11 @@ pub async fn start(
 ) -> anyhow::Result<Running> {
     metrics::describe();
     let media = Arc::new(media(&config).await?);
-    if config.s3.media_s3_create_bucket {
-        find_bucket(&media.s3, true).await;
-    } else {
+    let create = config.s3.media_s3_create_bucket;
+    if !create || find_bucket(&media.s3, create).await.is_err() {
         // It may come; until then calls say that it is away.
-        let s3 = media.s3.clone();
-        tokio::spawn(async move { find_bucket(&s3, false).await }.in_current_span());
+        let (s3, drain) = (media.s3.clone(), ctx.drain.clone());
+        tokio::spawn(async move { until_bucket(&s3, create, &drain).await }.in_current_span());
     }
     let calls = TaskTracker::new();
     routes.add_service(MediaServer::new(Service::new(media.clone(), calls.clone())));
@@ -66,14 +71,21 @@ pub async fn start(
     })
 }
 
-/// Says so where the bucket does not answer.
-async fn find_bucket(s3: &S3, create: bool) {
-    let mut found = s3.check().await;
-    if found.is_err() && create {
-        found = s3.create_bucket().await;
-    }
-    if let Err(error) = found {
+/// Asks for the bucket until it answers or the node drains.
+async fn until_bucket(s3: &S3, create: bool, drain: &Drain) {
+    while let Err(error) = find_bucket(s3, create).await {
         tracing::warn!(%error, "the bucket does not answer");
+        tokio::select! {
+            () = sleep(ASK_AGAIN) => {}
+            () = drain.wait() => return,
+        }
+    }
+}
+
+async fn find_bucket(s3: &S3, create: bool) -> s3::Result<()> {
+    match s3.check().await {
+        Err(_) if create => s3.create_bucket().await,
+        found => found,
     }
 }
 

@@ -51,7 +51,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- define "tern.ownFlags" -}}
 node-name internal-listen internal-advertise admin-listen drain-timeout profile etcd-endpoints etcd-prefix database-url
 database-pool-size token-key-file token-verify-files chat-master-key-file chat-shards gateway-listen gateway-tls-cert
-gateway-tls-key gateway-plaintext
+gateway-tls-key gateway-plaintext media-ticket-key-file media-s3-endpoint media-s3-public-endpoint media-s3-region
+media-s3-bucket media-s3-path-style media-s3-access-key-id media-s3-secret-access-key media-cdn-url media-cdn-key-file
 {{- end -}}
 
 {{/* Arguments from a dict of flags. */}}

@@ -533,6 +533,11 @@ fn a_ticket_that_has_ended_is_refused_but_a_repetition_is_answered_whatever_its_
         "{again:?}"
     );
     shard.settled();
+    let Some(Job::Reads(reads)) = shard.job() else {
+        panic!("the sender's own mark is not written")
+    };
+    let written = true;
+    shard.tell(Event::JobDone(JobDone::Reads { reads, written }));
     let late = RequestId::random();
     shard.send_with(chat, 1, late, media);
     let mut effects = Vec::new();
