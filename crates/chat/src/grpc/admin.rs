@@ -34,15 +34,20 @@ impl AdminService {
     /// The entry that the request names.
     async fn named(&self, request: &v1::TraceMessageRequest) -> Result<(ChatId, Seq), ApiError> {
         let chat: Option<ChatId> = parse::optional_id("chat_id", &request.chat_id)?;
-        match (chat, request.seq) {
-            (Some(chat), seq) if seq > 0 => return Ok((chat, Seq(seq))),
-            (None, seq) if seq > 0 => return Err(ApiError::invalid("chat_id", "is needed with seq")),
-            _ => {}
+        let sender: Option<UserId> = parse::optional_id("sender_user_id", &request.sender_user_id)?;
+        let sent: Option<RequestId> = parse::optional_id("request_id", &request.request_id)?;
+        match (chat, request.seq, sender, sent) {
+            (Some(chat), 1.., None, None) => Ok((chat, Seq(request.seq))),
+            (None, 1.., ..) => Err(ApiError::invalid("chat_id", "is needed with seq")),
+            (chat, 0, Some(sender), Some(sent)) => {
+                let found = inspect::placed(&self.pool, chat, sender, sent).await;
+                found.map_err(store_away)?.ok_or_else(no_message)
+            }
+            _ => Err(ApiError::invalid(
+                "seq",
+                "is needed with chat_id, or sender_user_id and request_id, and not both",
+            )),
         }
-        let sender: UserId = parse::id("sender_user_id", &request.sender_user_id)?;
-        let sent: RequestId = parse::id("request_id", &request.request_id)?;
-        let found = inspect::placed(&self.pool, chat, sender, sent).await;
-        found.map_err(store_away)?.ok_or_else(no_message)
     }
 
     async fn marks(&self, chat: ChatId) -> Result<Vec<(UserId, Watermark)>, ApiError> {
