@@ -11,6 +11,8 @@ ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = ROOT / "target" / "debug" / "tern"
 # In gcr.io/distroless/cc-debian12: glibc and libgcc; the loader comes with glibc.
 IN_THE_BASE = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "libpthread.so.0", "libdl.so.2", "librt.so.1"}
+# There too: the authorities that everybody trusts.
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 LOADER = re.compile(r"^ld-linux.*\.so\.\d$")
 
 
@@ -55,7 +57,8 @@ def furnish(root: pathlib.Path, target: pathlib.PurePosixPath) -> None:
     strange = {name for name in linked if not LOADER.match(name)} - IN_THE_BASE
     if strange:
         raise Fault(f"not in the base image: {', '.join(sorted(strange))}")
-    for source, place in [*((path, path) for path in linked.values()), (PROGRAM, target)]:
+    files = [*linked.values(), *filter(os.path.exists, [AUTHORITIES])]
+    for source, place in [*((path, path) for path in files), (PROGRAM, target)]:
         there = root / str(place).lstrip("/")
         there.parent.mkdir(parents=True, exist_ok=True)
         if not there.exists():

@@ -164,7 +164,9 @@ class Flags(unittest.TestCase):
                 if component(workload) in ROLES:
                     filled |= {arg.partition("=")[0][2:] for arg in chart.args(workload)[2:]}
         filled -= set(yaml.safe_load(VALUES["everything"])["flags"]) | {"log-format"}
-        filled -= set(yaml.safe_load(VALUES["everything"])["gateway"]["flags"])
+        for values in ["everything", "eval"]:
+            for role in ["gateway", "media"]:
+                filled -= set(yaml.safe_load(VALUES[values])[role].get("flags", []))
         self.assertLessEqual(filled, set(own))
         said = refusal(VALUES["least"], "--set", "chat.flags.chat-shards=3")
         self.assertIn("--chat-shards is filled in by the chart", said)

@@ -45,6 +45,8 @@ pub struct Collected {
 impl Collector {
     /// Until `stop`: a round each `interval`.
     pub async fn run(self: Arc<Self>, interval: Duration, stop: CancellationToken) {
+        // What never happened is to be seen as 0.
+        count(&Collected::default());
         let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -24,6 +24,20 @@ pub fn describe() {
         COLLECT_FAILURES,
         "rounds of the collector that did not come to their end, and single objects that the store refused to delete"
     );
+    // What never happened is to be seen as 0.
+    for name in [DOWNLOADS, FORWARDS, COLLECT_FAILURES] {
+        counter!(name).absolute(0);
+    }
+    for outcome in ["new", "open", "stored"] {
+        counter!(UPLOADS, "outcome" => outcome).absolute(0);
+    }
+    for outcome in ["new", "duplicate", "incomplete", "mismatch"] {
+        counter!(FINALIZED, "outcome" => outcome).absolute(0);
+    }
+    for quota in ["bytes", "uploads"] {
+        counter!(QUOTA, "quota" => quota).absolute(0);
+    }
+    counter!(S3_FAILURES, "call" => "head").absolute(0);
 }
 
 pub(crate) fn upload(outcome: &'static str) {

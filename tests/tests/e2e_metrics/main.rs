@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const DOCS: &str = "docs/metrics.md";
 /// Where the list begins in [`DOCS`].
 const BEGIN: &str = "<!-- written by the test e2e_metrics -->\n";
+/// Roles of nodes.
+const EVERY_NODE: usize = 5;
 /// Labels that the scrape adds.
 const OF_THE_SCRAPE: [&str; 3] = ["namespace", "pod", "component"];
 
@@ -93,7 +95,7 @@ fn table(metrics: &Metrics) -> String {
         let list = |names: &std::collections::BTreeSet<String>| {
             names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
         };
-        let of = if metric.of.len() > 3 {
+        let of = if metric.of.len() >= EVERY_NODE {
             "every node".to_owned()
         } else {
             list(&metric.of)
@@ -130,7 +132,7 @@ fn files_with_queries() -> Vec<String> {
 
 #[tokio::test]
 async fn what_is_watched_is_exported_and_what_is_exported_is_written_down() {
-    let world = World::with(|builder| builder.env("TERN_GATEWAY_ALLOWED_ORIGINS", "*")).await;
+    let world = World::with(|builder| builder.media(1).env("TERN_GATEWAY_ALLOWED_ORIGINS", "*")).await;
     let dir = tempfile::tempdir().expect("a directory");
     let (canary, admin) = canary(&world, dir.path());
     day(&world).await;

@@ -144,6 +144,8 @@ impl Launcher<'_> {
             }
         }
         command
+            // The last lines of a log are to say why a node ended.
+            .env("RUST_LIB_BACKTRACE", "0")
             .env("TERN_NODE_NAME", name)
             .env("TERN_INTERNAL_LISTEN", addresses.internal.to_string())
             .env("TERN_ADMIN_LISTEN", addresses.admin.to_string())
