@@ -35,6 +35,9 @@ pub fn describe() {
         counter!(KEY_CHECKS, "outcome" => outcome).absolute(0);
     }
     counter!(REFRESHES, "outcome" => "exchanged").absolute(0);
+    for what in ["suspended", "resumed"] {
+        counter!(SUSPENSIONS, "what" => what).absolute(0);
+    }
     for call in [
         "link_device",
         "unlink_device",
