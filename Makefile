@@ -1,7 +1,7 @@
 # What CI runs is what is here: `.ci/run` calls `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools build demo run bench flamegraph test format lints protos dependencies tests instructions python helm image proto-baseline
+.PHONY: help setup tools build demo run bench flamegraph test format lints protos dependencies tests schema-n-1 instructions python helm image proto-baseline
 
 BUF := $(shell command -v buf || echo .tern/tools/node_modules/.bin/buf)
 # The test runner's own output, for who reads only the end.
@@ -40,11 +40,12 @@ bench: setup ## Measure a platform of its own: messages a second and what they c
 flamegraph: setup ## Show where a message's processor time goes: target/flamegraphs/*.svg; needs perf and inferno
 	scripts/flamegraph
 
-test: tools format protos dependencies lints tests instructions python helm image ## Format, lints and every test
+test: tools format protos dependencies lints tests schema-n-1 instructions python helm image ## Format, lints and every test
 	@echo
 	@echo "make test: all passed. The test runner's closing lines:"
 	@tail -n 3 $(TEST_LOG)
 	@if [ ! -x "$$(command -v $(BUF))" ]; then echo "Left out: the protos, for want of buf."; fi
+	@if ! git rev-parse --verify --quiet schema-n-1 >/dev/null; then echo "Left out: the version before on this schema, for want of the tag schema-n-1."; fi
 	@if [ ! -x .tern/tools/helm/helm ] || [ ! -x .tern/venv/bin/kubernetes-validate ]; then \
 		echo "Left out: the chart's templates, for want of helm or kubernetes-validate."; fi
 	@if ! command -v promtool >/dev/null; then echo "Left out: the alerts, for want of promtool."; fi
@@ -73,6 +74,9 @@ tests: setup ## Run every Rust test
 	@{ if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked --workspace; \
 	   else cargo test --locked --workspace; fi || touch $(TEST_LOG).failed; } 2>&1 | tee $(TEST_LOG)
 	@test ! -e $(TEST_LOG).failed
+
+schema-n-1: setup ## Run the version before (the tag schema-n-1) on the schema of now; builds it where migrations changed
+	scripts/check-schema-n-1
 
 instructions: tools ## Hold the instruction counts of the hot pure parts to what was recorded (the first time 3 min)
 	scripts/check-instructions

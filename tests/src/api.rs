@@ -1,5 +1,6 @@
 //! The unary services, called as a back end (API key) or a device (access token).
 
+use tern_proto::v1::admin_client::AdminClient;
 use tern_proto::v1::auth_client::AuthClient;
 use tern_proto::v1::chats_client::ChatsClient;
 use tern_proto::v1::devices_client::DevicesClient;
@@ -67,6 +68,10 @@ impl Api {
 
     pub fn inbox(&self) -> InboxClient<Caller> {
         InboxClient::with_interceptor(self.channel.clone(), self.bearer.clone())
+    }
+
+    pub fn admin(&self) -> AdminClient<Caller> {
+        AdminClient::with_interceptor(self.channel.clone(), self.bearer.clone())
     }
 
     pub fn media(&self) -> MediaClient<Caller> {

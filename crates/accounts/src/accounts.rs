@@ -1,7 +1,8 @@
 //! Each call as one story: who may, what the rules say, what the store keeps, who else is told.
 //!
-//! - [`users`], [`devices`], [`tokens`], [`privacy`], [`watching`], and API keys here
+//! - [`users`], [`devices`], [`tokens`], [`privacy`], [`watching`], [`admin`], and API keys here
 
+mod admin;
 mod devices;
 mod privacy;
 mod tokens;
@@ -72,7 +73,7 @@ impl Accounts {
         })
     }
 
-    /// A device's access token outlives its revocation; here it does not count any more.
+    /// A device's access token outlives its revocation, and its user's suspension; here it does not count any more.
     async fn check_device(&self, principal: &Principal) -> Result<(), ApiError> {
         if let Principal::Device { user, device } = principal
             && !self.store.is_active(*user, *device).await?

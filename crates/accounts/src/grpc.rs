@@ -1,7 +1,8 @@
 //! The services on the wire: each call is parsed, handed to [`Accounts`], and its outcome put into words.
 //!
-//! - [`users`]: users, their blocks, contacts and settings; the others here
+//! - [`users`]: users, their blocks, contacts and settings; [`admin`]: for operators' tools; the others here
 
+mod admin;
 mod users;
 
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use tern_node::principal::Principal;
 use tern_proto::internal::accounts_node_server::AccountsNode;
 use tern_proto::internal::{
-    AuthenticateKeyRequest, AuthenticateKeyResponse, MayWatchRequest, MayWatchResponse,
+    AuthenticateKeyRequest, AuthenticateKeyResponse, ListSuspendedRequest, ListSuspendedResponse,
+    MayWatchRequest, MayWatchResponse,
 };
 use tern_proto::v1::auth_server::Auth;
 use tern_proto::v1::devices_server::Devices;
@@ -138,6 +140,19 @@ impl AccountsNode for Service {
             Ok(AuthenticateKeyResponse {
                 key_id: holder.key_id,
                 scopes: holder.scopes,
+            })
+        })
+        .await
+    }
+
+    async fn list_suspended(
+        &self,
+        _request: Request<ListSuspendedRequest>,
+    ) -> Result<Response<ListSuspendedResponse>, Status> {
+        self.run(async {
+            let users = self.accounts.recently_suspended(Timestamp::now()).await?;
+            Ok(ListSuspendedResponse {
+                user_ids: users.iter().map(|user| user.to_vec().into()).collect(),
             })
         })
         .await

@@ -8,6 +8,7 @@ const REFRESHES: &str = "tern_accounts_refreshes_total";
 const KEY_CHECKS: &str = "tern_accounts_key_checks_total";
 const UNFINISHED: &str = "tern_accounts_revocations_resumed_total";
 const STRANGERS: &str = "tern_accounts_new_strangers_total";
+const SUSPENSIONS: &str = "tern_accounts_suspensions_total";
 const PEER_FAILURES: &str = "tern_accounts_peer_failures_total";
 
 /// Names and units for `/metrics`.
@@ -24,6 +25,7 @@ pub fn describe() {
         STRANGERS,
         "strangers that users asked to watch for the first time in a day, by outcome"
     );
+    describe_counter!(SUSPENSIONS, "users suspended and resumed, by which");
     describe_counter!(PEER_FAILURES, "failed calls to other nodes, by call");
     // What never happened is to be seen as 0.
     for name in [LINKED, UNFINISHED] {
@@ -33,7 +35,15 @@ pub fn describe() {
         counter!(KEY_CHECKS, "outcome" => outcome).absolute(0);
     }
     counter!(REFRESHES, "outcome" => "exchanged").absolute(0);
-    for call in ["link_device", "unlink_device", "close_devices"] {
+    for what in ["suspended", "resumed"] {
+        counter!(SUSPENSIONS, "what" => what).absolute(0);
+    }
+    for call in [
+        "link_device",
+        "unlink_device",
+        "close_devices",
+        "suspension_changed",
+    ] {
         counter!(PEER_FAILURES, "call" => call).absolute(0);
     }
 }
@@ -44,6 +54,11 @@ pub(crate) fn linked() {
 
 pub(crate) fn revoked(cause: &'static str) {
     counter!(REVOKED, "cause" => cause).increment(1);
+}
+
+pub(crate) fn suspended(suspended: bool) {
+    let what = if suspended { "suspended" } else { "resumed" };
+    counter!(SUSPENSIONS, "what" => what).increment(1);
 }
 
 pub(crate) fn refresh(outcome: &'static str) {

@@ -15,7 +15,9 @@ use tern_proto::ApiError;
 use tern_proto::error::reason_of;
 use tern_proto::internal::chat_node_client::ChatNodeClient;
 use tern_proto::internal::gateway_node_client::GatewayNodeClient;
-use tern_proto::internal::{CloseDevicesRequest, LinkDeviceRequest, UnlinkDeviceRequest};
+use tern_proto::internal::{
+    CloseDevicesRequest, LinkDeviceRequest, SuspensionChangedRequest, UnlinkDeviceRequest,
+};
 use tern_proto::v1::{CloseCode, ErrorReason};
 use tern_types::{DeviceId, UserId};
 use tokio::sync::Semaphore;
@@ -32,6 +34,15 @@ const CHAT_ATTEMPTS: usize = 4;
 /// One gateway's answer. Best effort: a gateway that does not answer re-checks its devices when they open streams, and
 /// its watches every five minutes.
 const GATEWAY_CALL: Duration = Duration::from_secs(2);
+
+/// What came of telling every gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Streams ended.
+    pub closed: u32,
+    /// Gateways that did not answer.
+    pub missed: Vec<String>,
+}
 
 #[derive(Clone)]
 pub struct Peers {
@@ -124,30 +135,52 @@ impl Peers {
         told.await;
     }
 
-    /// All gateways at once, best effort.
-    async fn tell_gateways<F, Fut>(&self, name: &'static str, call: F)
+    /// Tells every gateway that the user is kept out, or let in again.
+    pub async fn suspension_changed(&self, user: UserId, suspended: bool, devices: &[DeviceId]) -> Told {
+        let request = SuspensionChangedRequest {
+            user_id: user.to_vec().into(),
+            suspended,
+            device_ids: devices.iter().map(|device| device.to_vec().into()).collect(),
+        };
+        let told = self.tell_gateways("suspension_changed", |mut gateway| {
+            let request = request.clone();
+            async move { gateway.suspension_changed(request).await }
+        });
+        let (answers, missed) = told.await;
+        let closed = answers.iter().map(|answer| answer.get_ref().closed).sum();
+        Told { closed, missed }
+    }
+
+    /// All gateways at once, best effort: what was answered, and the names of those that did not answer.
+    async fn tell_gateways<T, F, Fut>(&self, name: &'static str, call: F) -> (Vec<T>, Vec<String>)
     where
         F: Fn(GatewayNodeClient<Channel>) -> Fut,
-        Fut: Future<Output = Result<(), Status>>,
+        Fut: Future<Output = Result<T, Status>>,
     {
         let map = self.ctx.map.current();
         let calls = map.nodes(Role::Gateway).iter().map(|node| {
             let call = &call;
-            async move {
-                if let Err(status) = self.tell_gateway(node, call).await {
+            async move { (node, self.tell_gateway(node, call).await) }
+        });
+        let (mut answers, mut missed) = (Vec::new(), Vec::new());
+        for (node, answer) in join_all(calls).await {
+            match answer {
+                Ok(answer) => answers.push(answer),
+                Err(status) => {
                     metrics::peer_failure(name);
                     tracing::warn!(call = name, gateway = node.name, code = ?status.code(),
                         message = status.message(), "gateway could not be told");
+                    missed.push(node.name.clone());
                 }
             }
-        });
-        join_all(calls).await;
+        }
+        (answers, missed)
     }
 
-    async fn tell_gateway<F, Fut>(&self, node: &Node, call: &F) -> Result<(), Status>
+    async fn tell_gateway<T, F, Fut>(&self, node: &Node, call: &F) -> Result<T, Status>
     where
         F: Fn(GatewayNodeClient<Channel>) -> Fut,
-        Fut: Future<Output = Result<(), Status>>,
+        Fut: Future<Output = Result<T, Status>>,
     {
         let client = GatewayNodeClient::new(self.ctx.channels.get(&node.address)?);
         timeout(GATEWAY_CALL, call(client))

@@ -8,6 +8,7 @@ use tern_node::NodeContext;
 use tern_node::map::Role;
 use tern_node::postgres;
 use tern_node::serve::Running;
+use tern_proto::internal::accounts_admin_server::AccountsAdminServer;
 use tern_proto::internal::accounts_node_server::AccountsNodeServer;
 use tern_proto::v1::auth_server::AuthServer;
 use tern_proto::v1::devices_server::DevicesServer;
@@ -52,6 +53,7 @@ pub async fn start(
     routes.add_service(UsersServer::new(service.clone()));
     routes.add_service(DevicesServer::new(service.clone()));
     routes.add_service(AuthServer::new(service.clone()));
+    routes.add_service(AccountsAdminServer::new(service.clone()));
     routes.add_service(AccountsNodeServer::new(service));
 
     let stop = CancellationToken::new();

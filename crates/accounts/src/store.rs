@@ -2,9 +2,10 @@
 //!
 //! Times are this node's, not the database's: the rules that compare them are given the same clock.
 //!
-//! - [`users`], [`devices`], [`tokens`], [`keys`], [`blocks`], [`contacts`], [`privacy`]: the statements
+//! - [`users`], [`devices`], [`tokens`], [`keys`], [`blocks`], [`contacts`], [`privacy`], [`admin`]: the statements
 //! - [`error`]: what a failed statement means for the caller
 
+pub mod admin;
 pub mod blocks;
 pub mod contacts;
 pub mod devices;

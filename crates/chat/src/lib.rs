@@ -18,6 +18,7 @@
 pub mod answer;
 pub mod config;
 pub mod content;
+pub mod epoch;
 pub mod fanout;
 pub mod gateways;
 pub mod grpc;

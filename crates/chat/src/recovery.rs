@@ -1,5 +1,5 @@
 //! Section 4, step 10: unsettled entries that no owner in memory knows of, after a crash or a move, or because a commit of
-//! the owner before landed late.
+//! the owner before landed late. And whether the store is still the same one.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use tern_node::drain::Drain;
 use tern_node::map::MapHandle;
 use tern_types::Slot;
 
+use crate::epoch::StoreEpoch;
 use crate::metrics;
 use crate::ownership::Ownership;
 use crate::shard::Shards;
@@ -23,7 +24,14 @@ const AGE_S: f64 = 5.0;
 
 /// Follows the map, tells the shards what they own, and looks for what was left behind: at once in slots that are new,
 /// and again and again in all.
-pub async fn run(pool: PgPool, ownership: Ownership, shards: Shards, mut map: MapHandle, drain: Drain) {
+pub async fn run(
+    pool: PgPool,
+    epoch: StoreEpoch,
+    ownership: Ownership,
+    shards: Shards,
+    mut map: MapHandle,
+    drain: Drain,
+) {
     let mut owned: Arc<HashSet<Slot>> = Arc::default();
     let mut ticks = tokio::time::interval(INTERVAL);
     let mut current = map.current();
@@ -48,6 +56,9 @@ pub async fn run(pool: PgPool, ownership: Ownership, shards: Shards, mut map: Ma
         tokio::select! {
             newer = map.changed() => current = newer,
             _ = ticks.tick() => {
+                if let Err(error) = epoch.look().await {
+                    tracing::warn!(%error, "cannot read the store's epoch");
+                }
                 let all = owned.iter().map(|slot| slot.number() as i16).collect();
                 recover(&pool, &shards, all, AGE_S).await;
             }

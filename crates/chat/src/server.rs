@@ -9,19 +9,23 @@ use tern_node::context::NodeContext;
 use tern_node::links::MAX_LINK_MESSAGE_BYTES;
 use tern_node::postgres::hot_connect_options;
 use tern_node::serve::Running;
+use tern_proto::internal::chat_admin_server::ChatAdminServer;
 use tern_proto::internal::chat_link_server::ChatLinkServer;
 use tern_proto::internal::chat_node_server::ChatNodeServer;
+use tern_proto::internal::chat_shards_server::ChatShardsServer;
 use tern_proto::v1::chats_server::ChatsServer;
 use tern_proto::v1::inbox_server::InboxServer;
 use tracing::Instrument;
 
 use crate::config::Config;
+use crate::epoch::StoreEpoch;
 use crate::fanout::Fanout;
 use crate::gateways::Gateways;
+use crate::grpc::admin::AdminService;
 use crate::grpc::chats::ChatsService;
 use crate::grpc::groups::Groups;
 use crate::grpc::inbox::InboxService;
-use crate::grpc::link::LinkService;
+use crate::grpc::link::{self, LinkService};
 use crate::grpc::node::NodeService;
 use crate::grpc::writes::Writes;
 use crate::lookup::Lookup;
@@ -67,8 +71,10 @@ pub async fn start(
         shedding: ctx.shedding.clone(),
     };
     let shards = Shards::start(vec![hot; usize::from(config.chat_shards)], &effects);
+    let epoch = StoreEpoch::new(pool.clone(), shards.clone());
     let recovery = recovery::run(
         pool.clone(),
+        epoch.clone(),
         ownership.clone(),
         shards.clone(),
         ctx.map.clone(),
@@ -81,15 +87,15 @@ pub async fn start(
         calls: effects.calls.clone(),
         ownership: ownership.clone(),
     };
-    let link = LinkService::new(
-        shards.clone(),
-        effects.gateways.clone(),
-        ownership.clone(),
-        ctx.shedding.clone(),
-        pool.clone(),
-        master.clone(),
-        tickets.clone(),
-    );
+    let parts = link::Parts {
+        shards: shards.clone(),
+        gateways: effects.gateways.clone(),
+        ownership: ownership.clone(),
+        shedding: ctx.shedding.clone(),
+        epoch: epoch.clone(),
+        tickets: tickets.clone(),
+    };
+    let link = LinkService::new(parts, pool.clone(), master.clone());
     let groups = Groups {
         pool: pool.clone(),
         master: master.clone(),
@@ -97,10 +103,19 @@ pub async fn start(
         pushes: effects.fanout.spawn(effects.gateways.clone()),
     };
     let chats = ChatsService::new(writes.clone(), groups, pool.clone(), master.clone(), tickets);
+    let admin = Arc::new(AdminService {
+        ctx: ctx.clone(),
+        writes: writes.clone(),
+        lookup: effects.fanout.lookup.clone(),
+        pool: pool.clone(),
+        master: master.clone(),
+    });
     let inbox = InboxService::new(writes.clone(), pool.clone(), master);
     routes
         .add_service(ChatLinkServer::new(link).max_decoding_message_size(MAX_LINK_MESSAGE_BYTES))
-        .add_service(ChatNodeServer::new(NodeService::new(writes, pool)))
+        .add_service(ChatNodeServer::new(NodeService::new(writes, pool, epoch)))
+        .add_service(ChatAdminServer::from_arc(admin.clone()))
+        .add_service(ChatShardsServer::from_arc(admin))
         .add_service(ChatsServer::new(chats).max_decoding_message_size(MAX_REQUEST_BYTES))
         .add_service(InboxServer::new(inbox).max_decoding_message_size(MAX_REQUEST_BYTES));
     Ok(Running {

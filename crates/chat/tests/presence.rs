@@ -119,6 +119,7 @@ impl PresenceNode {
         let node = Node {
             name: name.to_owned(),
             address: listener.local_addr().unwrap().to_string(),
+            admin: String::new(),
             incarnation: 1,
             draining: false,
         };

@@ -102,6 +102,17 @@ calls! {
     devices_client::DevicesClient.link_device(LinkDeviceRequest) -> LinkDeviceResponse;
     devices_client::DevicesClient.list_devices(ListDevicesRequest) -> ListDevicesResponse;
     devices_client::DevicesClient.revoke_device(RevokeDeviceRequest) -> RevokeDeviceResponse;
+    /// One page.
+    admin_client::AdminClient.list_users(ListUsersRequest) -> ListUsersResponse;
+    admin_client::AdminClient.get_user(GetUserRequest) -> GetUserResponse;
+    admin_client::AdminClient.suspend_user(SuspendUserRequest) -> SuspendUserResponse;
+    admin_client::AdminClient.resume_user(ResumeUserRequest) -> ResumeUserResponse;
+    admin_client::AdminClient.list_sessions(ListSessionsRequest) -> ListSessionsResponse;
+    /// As an operator sees it.
+    admin_client::AdminClient.inspect_chat(InspectChatRequest) -> InspectChatResponse;
+    admin_client::AdminClient.trace_message(TraceMessageRequest) -> TraceMessageResponse;
+    admin_client::AdminClient.get_queues(GetQueuesRequest) -> GetQueuesResponse;
+    admin_client::AdminClient.get_cluster_map(GetClusterMapRequest) -> GetClusterMapResponse;
     auth_client::AuthClient.refresh_token(RefreshTokenRequest) -> RefreshTokenResponse;
 }
 

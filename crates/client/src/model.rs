@@ -331,6 +331,8 @@ pub enum StopReason {
     Replaced,
     /// The device was revoked: its data is to be erased.
     Revoked,
+    /// The operator keeps the user out for now: data stay, the next start tries again.
+    Suspended,
     /// The refresh token ended: link the device anew.
     SignedOut,
     /// The server takes this client no more, and gives no way to come back: it broke the protocol, a defect.

@@ -19,6 +19,7 @@ use tonic::{Code, Status};
 use crate::call_limits::{limited, since};
 use crate::nodes;
 use crate::session::gcra::Gcra;
+use crate::suspended::Suspended;
 
 /// For how long a key's scopes are believed: a revoked key is refused after it.
 const KEY_TTL: Duration = Duration::from_secs(10);
@@ -50,6 +51,7 @@ pub struct Auth {
     strangers: Mutex<Gcra>,
     started: Instant,
     revoked: Cache<DeviceId, ()>,
+    pub suspended: Arc<Suspended>,
 }
 
 impl Auth {
@@ -75,6 +77,7 @@ impl Auth {
                 .max_capacity(MAX_REVOKED)
                 .time_to_live(REVOKED_TTL)
                 .build(),
+            suspended: Arc::default(),
         }
     }
 
@@ -97,6 +100,9 @@ impl Auth {
         let token = self.verifier.verify(credentials, Timestamp::now())?;
         if self.revoked.contains_key(&token.device) {
             return Err(ApiError::new(ErrorReason::DeviceRevoked, "the device was revoked").into());
+        }
+        if self.suspended.contains(token.user) {
+            return Err(ApiError::new(ErrorReason::UserSuspended, "the user is suspended").into());
         }
         Ok(Arc::new(Principal::Device {
             user: token.user,

@@ -8,7 +8,7 @@ use tern_node::links::{BackOff, gather};
 use tern_node::{MapHandle, NodeContext, Role};
 use tern_proto::ApiError;
 use tern_proto::internal::chat_node_client::ChatNodeClient;
-use tern_proto::internal::{DeviceInbox, ReadInboxRequest};
+use tern_proto::internal::{DeviceInbox, ReadInboxRequest, ReadInboxResponse};
 use tern_types::{ChatId, DeviceId, SessionId};
 use tokio::sync::{Mutex, mpsc};
 use tonic::Status;
@@ -41,6 +41,7 @@ pub struct InboxReader {
 struct Source {
     map: MapHandle,
     ctx: NodeContext,
+    registry: Arc<Registry>,
 }
 
 impl std::fmt::Debug for Source {
@@ -59,6 +60,7 @@ impl InboxReader {
         let source = Source {
             map: ctx.map.clone(),
             ctx: ctx.clone(),
+            registry: registry.clone(),
         };
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..QUERIES {
@@ -133,23 +135,42 @@ impl Source {
     }
 
     async fn query(&self, devices: &[DeviceId]) -> Result<Inboxes, Status> {
+        let answer = self.answer(devices).await?;
+        let epoch = answer.store_epoch;
+        self.make_sure_of(&epoch).await?;
+        Ok(answer
+            .devices
+            .into_iter()
+            .filter_map(|inbox| parsed(inbox, &epoch))
+            .collect())
+    }
+
+    /// An answer with another epoch may be the older one: what a question says that is asked after it counts. When this
+    /// returns the links know it too, before any session is opened with it.
+    async fn make_sure_of(&self, epoch: &str) -> Result<(), Status> {
+        if self.registry.knows_store(epoch) {
+            return Ok(());
+        }
+        if self.answer(&[]).await?.store_epoch != epoch {
+            return Err(Status::unavailable("the store is being changed"));
+        }
+        self.registry.store_is(epoch);
+        Ok(())
+    }
+
+    async fn answer(&self, devices: &[DeviceId]) -> Result<ReadInboxResponse, Status> {
         let map = self.map.current();
         let node = map
             .any(Role::Chat)
             .ok_or_else(|| ApiError::unavailable("no chat node is there"))?;
         let channel = self.ctx.channels.get(&node.address)?;
         let device_ids = devices.iter().map(|device| device.to_vec().into()).collect();
-        let answer = ChatNodeClient::new(channel)
-            .max_decoding_message_size(tern_node::links::MAX_LINK_MESSAGE_BYTES)
+        let mut client =
+            ChatNodeClient::new(channel).max_decoding_message_size(tern_node::links::MAX_LINK_MESSAGE_BYTES);
+        Ok(client
             .read_inbox(ReadInboxRequest { device_ids })
             .await?
-            .into_inner();
-        let epoch = answer.store_epoch;
-        Ok(answer
-            .devices
-            .into_iter()
-            .filter_map(|inbox| parsed(inbox, &epoch))
-            .collect())
+            .into_inner())
     }
 }
 
@@ -167,6 +188,7 @@ fn parsed(inbox: DeviceInbox, epoch: &str) -> Option<(DeviceId, Inbox)> {
         device,
         Inbox {
             active: inbox.active,
+            suspended: inbox.suspended,
             rows: rows.collect(),
             store_epoch: epoch.to_owned(),
             read_receipts_off: inbox.read_receipts_off,

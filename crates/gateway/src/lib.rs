@@ -20,6 +20,7 @@
 //! - [`deadline`]: how long a call may take
 //! - [`origins`], [`cors`]: which web sites' pages are served too
 //! - [`connection`], [`watchdog`]: the end of connections that take nothing
+//! - [`suspended`]: users whose access tokens do not count for now
 //! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`presence_query`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
 
 pub mod auth;
@@ -51,6 +52,7 @@ pub mod registry;
 pub mod server;
 pub mod session;
 pub mod stream;
+pub mod suspended;
 pub mod sweep;
 pub mod tls;
 pub mod traces;

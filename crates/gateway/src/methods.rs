@@ -16,6 +16,8 @@ pub enum Target {
     Media,
     /// Any chat node: field 1 is something else.
     AnyChat,
+    /// The presence node that owns the user in field 1; any where there is none.
+    PresenceOwner,
     /// This gateway, which asks the presence nodes.
     Presence,
 }
@@ -24,14 +26,21 @@ pub enum Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Method {
     pub path: String,
+    /// Its path at the node that answers it.
+    pub onward: String,
     pub target: Target,
     /// False: it needs no credentials, what it carries speaks for itself.
     pub authenticated: bool,
 }
 
 const PACKAGE: &str = "tern.v1";
+const INTERNAL: &str = "tern.internal.v1";
 /// Chats' methods without a chat_id in field 1.
 const WITHOUT_CHAT: [&str; 2] = ["CreateGroup", "ListChats"];
+/// The parts of Admin, each of which a role serves under a name of its own.
+const ADMIN: &str = "Admin";
+const ACCOUNTS_ADMIN: [&str; 4] = ["ListUsers", "GetUser", "SuspendUser", "ResumeUser"];
+const ANY_CHAT_ADMIN: [&str; 2] = ["GetQueues", "GetClusterMap"];
 
 /// Every method by its path, from the protos.
 pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
@@ -45,10 +54,15 @@ pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
             let target = target(service.name(), method.name())?;
             let path = format!("/{PACKAGE}.{}/{}", service.name(), method.name());
             let authenticated = service.name() != "Auth";
+            let onward = match service.name() {
+                ADMIN => format!("/{INTERNAL}.{}/{}", admin_part(target), method.name()),
+                _ => path.clone(),
+            };
             Some((
                 path.clone(),
                 Method {
                     path,
+                    onward,
                     target,
                     authenticated,
                 },
@@ -59,7 +73,7 @@ pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
 }
 
 /// Names of the services, for routing.
-pub const SERVICES: [&str; 7] = [
+pub const SERVICES: [&str; 8] = [
     "tern.v1.Users",
     "tern.v1.Devices",
     "tern.v1.Auth",
@@ -67,6 +81,7 @@ pub const SERVICES: [&str; 7] = [
     "tern.v1.Inbox",
     "tern.v1.PresenceQuery",
     "tern.v1.Media",
+    "tern.v1.Admin",
 ];
 
 fn target(service: &str, method: &str) -> Option<Target> {
@@ -75,8 +90,20 @@ fn target(service: &str, method: &str) -> Option<Target> {
         "Media" => Some(Target::Media),
         "Chats" if WITHOUT_CHAT.contains(&method) => Some(Target::AnyChat),
         "Chats" | "Inbox" => Some(Target::Chat),
+        ADMIN if ACCOUNTS_ADMIN.contains(&method) => Some(Target::Accounts),
+        ADMIN if ANY_CHAT_ADMIN.contains(&method) => Some(Target::AnyChat),
+        ADMIN if method == "ListSessions" => Some(Target::PresenceOwner),
+        ADMIN => Some(Target::Chat),
         "PresenceQuery" => Some(Target::Presence),
         _ => None,
+    }
+}
+
+fn admin_part(target: Target) -> &'static str {
+    match target {
+        Target::Accounts => "AccountsAdmin",
+        Target::Chat | Target::AnyChat => "ChatAdmin",
+        _ => "PresenceAdmin",
     }
 }
 
@@ -106,6 +133,29 @@ mod tests {
         assert_eq!(target("/tern.v1.Messaging/Stream"), None);
         assert_eq!(target("/tern.internal.v1.AccountsNode/AuthenticateKey"), None);
         assert!(methods.len() > 20);
+        let internal: Vec<_> = FileDescriptorSet::decode(tern_proto::DESCRIPTORS)
+            .expect("descriptors")
+            .file
+            .iter()
+            .filter(|file| file.package() == INTERNAL)
+            .flat_map(|file| file.service.clone())
+            .flat_map(|service| {
+                let name = service.name().to_owned();
+                let path = move |method: &str| format!("/{INTERNAL}.{name}/{method}");
+                service.method.into_iter().map(move |method| path(method.name()))
+            })
+            .collect();
+        for method in methods.values() {
+            let known = method.onward == method.path || internal.contains(&method.onward);
+            assert!(known, "{} does not exist", method.onward);
+        }
+        let onward = |method: &str| methods[&format!("/tern.v1.Admin/{method}")].onward.clone();
+        assert_eq!(onward("GetUser"), "/tern.internal.v1.AccountsAdmin/GetUser");
+        assert_eq!(onward("GetQueues"), "/tern.internal.v1.ChatAdmin/GetQueues");
+        assert_eq!(
+            onward("ListSessions"),
+            "/tern.internal.v1.PresenceAdmin/ListSessions"
+        );
         for path in methods.keys() {
             assert!(
                 SERVICES

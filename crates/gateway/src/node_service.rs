@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tern_proto::internal::gateway_node_server::GatewayNode;
 use tern_proto::internal::{
     CloseDevicesRequest, CloseDevicesResponse, PrivacyChangedRequest, PrivacyChangedResponse,
+    SuspensionChangedRequest, SuspensionChangedResponse,
 };
 use tern_proto::v1::CloseCode;
 use tern_types::{DeviceId, UserId};
@@ -57,6 +58,26 @@ impl GatewayNode for NodeService {
         Ok(Response::new(CloseDevicesResponse { closed }))
     }
 
+    async fn suspension_changed(
+        &self,
+        request: Request<SuspensionChangedRequest>,
+    ) -> Result<Response<SuspensionChangedResponse>, Status> {
+        let request = request.into_inner();
+        let malformed = |_| Status::invalid_argument("ids are 16 bytes");
+        let user = UserId::from_slice(&request.user_id).map_err(malformed)?;
+        self.auth.suspended.tell(user, request.suspended);
+        let mut closed = 0;
+        for device in request.device_ids.iter().filter(|_| request.suspended) {
+            let device = DeviceId::from_slice(device).map_err(malformed)?;
+            if let Some(session) = self.registry.of_device(device) {
+                self.presence.end(&session, CloseRequest::Suspended);
+                closed += 1;
+            }
+        }
+        tracing::info!(%user, suspended = request.suspended, closed, "suspension changed");
+        Ok(Response::new(SuspensionChangedResponse { closed }))
+    }
+
     async fn privacy_changed(
         &self,
         request: Request<PrivacyChangedRequest>,
@@ -85,6 +106,7 @@ fn why(code: CloseCode) -> CloseRequest {
     match code {
         CloseCode::SessionReplaced => CloseRequest::Replaced,
         CloseCode::DeviceRevoked => CloseRequest::Revoked,
+        CloseCode::UserSuspended => CloseRequest::Suspended,
         CloseCode::Draining => CloseRequest::Draining,
         CloseCode::Unauthenticated => CloseRequest::Unauthenticated,
         _ => CloseRequest::Unavailable,

@@ -44,6 +44,7 @@ mod tests {
         let node = Node {
             name: "a".into(),
             address: "h:1".into(),
+            admin: String::new(),
             incarnation: 1,
             draining: false,
         };

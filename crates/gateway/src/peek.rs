@@ -1,14 +1,25 @@
-//! Finds the chat that a unary request is about without knowing its type: field 1 of every chat-scoped request is its
-//! chat_id.
+//! Finds the chat, or the user, that a unary request is about without knowing its type: field 1 of every chat-scoped
+//! request is its chat_id, of every user-scoped one its user_id.
 
-use tern_types::ChatId;
+use std::str::FromStr;
+
+use tern_types::{ChatId, UserId};
 
 /// Field 1 as a length-delimited field.
-const CHAT_ID_KEY: u64 = 1 << 3 | 2;
+const FIRST_KEY: u64 = 1 << 3 | 2;
 
 /// The chat in field 1: the last one where it is there several times, as protobuf has it. `None` where there is none, or
 /// the bytes are no message; whoever decodes it in full says what is wrong.
-pub fn chat_id(mut message: &[u8]) -> Option<ChatId> {
+pub fn chat_id(message: &[u8]) -> Option<ChatId> {
+    first(message)
+}
+
+/// The same for the user in field 1.
+pub fn user_id(message: &[u8]) -> Option<UserId> {
+    first(message)
+}
+
+fn first<T: FromStr>(mut message: &[u8]) -> Option<T> {
     let mut found = None;
     while !message.is_empty() {
         let key = varint(&mut message)?;
@@ -25,7 +36,7 @@ pub fn chat_id(mut message: &[u8]) -> Option<ChatId> {
             5 => take(&mut message, 4)?,
             _ => return None,
         };
-        if key == CHAT_ID_KEY {
+        if key == FIRST_KEY {
             found = std::str::from_utf8(field).ok().and_then(|text| text.parse().ok());
         }
     }

@@ -105,7 +105,9 @@ impl Proxy {
     async fn route(&self, method: &Method, metadata: MetadataMap, message: Bytes) -> Result<Bytes, Status> {
         let mut chat = match method.target {
             Target::Chat => peek::chat_id(&message),
-            Target::Accounts | Target::Media | Target::AnyChat | Target::Presence => None,
+            Target::Accounts | Target::Media | Target::AnyChat | Target::PresenceOwner | Target::Presence => {
+                None
+            }
         };
         let mut reroutes = 0;
         loop {
@@ -137,6 +139,10 @@ impl Proxy {
             (Target::Media, _) => map.any(Role::Media),
             (Target::Chat | Target::AnyChat, Some(chat)) => map.owner(Role::Chat, Slot::of_chat(chat)),
             (Target::Chat | Target::AnyChat, None) => map.any(Role::Chat),
+            (Target::PresenceOwner, _) => match peek::user_id(&message) {
+                Some(user) => map.owner(Role::Presence, Slot::of_user(user)),
+                None => map.any(Role::Presence),
+            },
         })
         .await?;
         let channel = self.ctx.channels.get(&node.address)?;
@@ -144,7 +150,7 @@ impl Proxy {
         request
             .metadata_mut()
             .insert(MAP_VERSION, MetadataValue::from(version));
-        let path = PathAndQuery::try_from(method.path.as_str())
+        let path = PathAndQuery::try_from(method.onward.as_str())
             .map_err(|error| Status::internal(error.to_string()))?;
         let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
         client

@@ -1,6 +1,6 @@
 //! The sessions of this gateway, by id and by device. A registration is a value: dropped, the session is gone.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tern_types::{DeviceId, IdMap, SessionId, Slot, Timestamp, UserId};
@@ -55,6 +55,12 @@ impl Handle {
     }
 }
 
+/// What is no UUID comes from a test.
+fn mark(epoch: &str) -> u64 {
+    let epoch = uuid::Uuid::try_parse(epoch).unwrap_or_default();
+    epoch.as_u64_pair().0.max(1)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Registry {
@@ -64,6 +70,16 @@ pub struct Registry {
     emptied: Notify,
     incarnation: u64,
     last: AtomicU32,
+    store: Store,
+}
+
+/// The store that the sessions belong to.
+#[derive(Debug, Default)]
+struct Store {
+    /// See `tern.v1.Opened.store_epoch`; empty: not known yet.
+    epoch: Mutex<String>,
+    /// As on the links: see `tern.internal.v1.ControlUp.store`.
+    mark: AtomicU64,
 }
 
 /// Keeps a session registered.
@@ -83,7 +99,37 @@ impl Registry {
             emptied: Notify::new(),
             incarnation,
             last: AtomicU32::new(0),
+            store: Store::default(),
         }
+    }
+
+    /// Whether this is the store that is known.
+    pub fn knows_store(&self, epoch: &str) -> bool {
+        *self.epoch() == epoch
+    }
+
+    /// For the links; 0: not known yet.
+    pub fn store_mark(&self) -> u64 {
+        self.store.mark.load(Ordering::Acquire)
+    }
+
+    /// From now on the sessions belong to this store. Those that belong to another one end: their places in the chats'
+    /// logs mean nothing here.
+    pub fn store_is(&self, epoch: &str) {
+        let before = std::mem::replace(&mut *self.epoch(), epoch.to_owned());
+        self.store.mark.store(mark(epoch), Ordering::Release);
+        if before.is_empty() || before == epoch {
+            return;
+        }
+        let sessions = self.sessions(|_| true);
+        tracing::warn!(epoch, sessions = sessions.len(), "another store: all streams end");
+        for session in sessions {
+            session.mailbox.close(CloseRequest::Restored);
+        }
+    }
+
+    fn epoch(&self) -> MutexGuard<'_, String> {
+        self.store.epoch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A name for a new session.
@@ -256,5 +302,21 @@ mod tests {
         );
         drop(newer);
         assert!(registry.of_device(device).is_none() && registry.is_empty());
+    }
+
+    #[test]
+    fn on_another_store_every_session_ends() {
+        let registry = Arc::new(Registry::new(1));
+        let mailbox = Arc::new(Mailbox::default());
+        let (user, device) = (UserId::random(), DeviceId::random());
+        let (one, other) = (uuid::Uuid::from_u128(1 << 64), uuid::Uuid::from_u128(2 << 64));
+        assert_eq!(registry.store_mark(), 0, "not known yet");
+        registry.store_is(&one.to_string());
+        let (_open, _) = registry.register(registry.next_id(), user, device, Timestamp(1), mailbox.clone());
+        registry.store_is(&one.to_string());
+        assert!(!mailbox.is_closing() && registry.knows_store(&one.to_string()));
+        registry.store_is(&other.to_string());
+        assert!(mailbox.is_closing() && !registry.knows_store(&one.to_string()));
+        assert_eq!(registry.store_mark(), 2);
     }
 }

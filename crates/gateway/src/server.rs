@@ -98,6 +98,9 @@ pub async fn start_bound(
         auth: auth.clone(),
     }));
 
+    let suspended = auth.suspended.clone().run(ctx.clone());
+    tokio::spawn(suspended.instrument(tracing::info_span!("suspended")));
+
     let proxy = Arc::new(Proxy::new(ctx.clone(), auth, CallLimits::new(config.rates()))?);
     let public = Public::bind(&config, gateway, proxy).await?;
     let address = public.address()?;

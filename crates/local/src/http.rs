@@ -1,23 +1,23 @@
 //! One HTTP GET of an admin page.
 
-use std::net::SocketAddr;
+use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 
 /// An admin page answers in milliseconds; a stopped process never does.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Status code and body.
-pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    tokio::time::timeout(PATIENCE, request(address, path))
+pub async fn get(address: impl ToSocketAddrs + Display, path: &str) -> anyhow::Result<(u16, String)> {
+    tokio::time::timeout(PATIENCE, request(&address, path))
         .await
         .with_context(|| format!("{address}{path}: no answer"))?
 }
 
-async fn request(address: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+async fn request(address: &(impl ToSocketAddrs + Display), path: &str) -> anyhow::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
     // HTTP/1.0: the server closes, and sends no chunks.
     stream

@@ -123,6 +123,19 @@ impl Postgres {
         self.ready().await
     }
 
+    /// Copies the data to `backup`, which must not exist; the server is shut down.
+    pub async fn copy_to(&self, backup: &Path) -> anyhow::Result<()> {
+        anyhow::ensure!(self.process.exited().is_some(), "postgres is running");
+        copy(&self.data, backup).await
+    }
+
+    /// Puts such a copy in the place of the data; the server is shut down.
+    pub async fn restore(&self, backup: &Path) -> anyhow::Result<()> {
+        anyhow::ensure!(self.process.exited().is_some(), "postgres is running");
+        fs::remove_dir_all(&self.data).with_context(|| format!("remove {}", self.data.display()))?;
+        copy(backup, &self.data).await
+    }
+
     /// A fast shutdown for good; data stay.
     pub async fn stop(self) -> anyhow::Result<()> {
         if let Err(error) = self.shut_down().await {
@@ -140,6 +153,14 @@ impl Drop for Postgres {
             self.process.leave();
         }
     }
+}
+
+/// With owners and modes: Postgres insists on both.
+async fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let output = Command::new("cp").arg("-a").arg(from).arg(to).output().await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "copy {}: {said}", from.display());
+    Ok(())
 }
 
 /// Makes a database on the server of `url` (which names another one), if it is not there; returns its URL.

@@ -18,7 +18,7 @@
 //! - [`drain`]: stopping in order
 //! - [`shedding`]: what is given up under load
 //! - [`postgres`]: pools, migrations, durability
-//! - [`serve`], [`admin`]: the internal gRPC server; metrics and probes over HTTP
+//! - [`serve`], [`admin`], [`info`]: the internal gRPC server; metrics and probes over HTTP; what a node says of itself
 //! - [`telemetry`], [`trace`]: logs, traces, metrics; the spans of a message on its way
 
 pub mod admin;
@@ -27,6 +27,7 @@ pub mod config;
 pub mod context;
 pub mod drain;
 pub mod etcd;
+pub mod info;
 pub mod internal_tls;
 pub mod links;
 pub mod map;

@@ -187,6 +187,7 @@ mod tests {
         Node {
             name: name.to_owned(),
             address: "127.0.0.1:1".to_owned(),
+            admin: String::new(),
             incarnation,
             draining: false,
         }

@@ -72,6 +72,9 @@ pub struct Node {
     pub name: String,
     /// host:port of its internal gRPC.
     pub address: String,
+    /// host:port of its metrics and probes. Empty: not known, as of a node of an older version.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub admin: String,
     /// Rises with each start of the process.
     pub incarnation: u64,
     /// It is stopping: owns no slots and takes no new work.
@@ -212,6 +215,7 @@ mod tests {
         Node {
             name: name.to_owned(),
             address: "127.0.0.1:1".to_owned(),
+            admin: String::new(),
             incarnation: 1,
             draining: false,
         }

@@ -142,6 +142,7 @@ mod tests {
         Node {
             name: name.to_owned(),
             address: format!("{name}:1"),
+            admin: String::new(),
             incarnation: 1,
             draining: false,
         }

@@ -19,6 +19,7 @@ fn node(name: &str, incarnation: u64) -> Node {
     Node {
         name: name.to_owned(),
         address: "127.0.0.1:7000".to_owned(),
+        admin: String::new(),
         incarnation,
         draining: false,
     }

@@ -16,11 +16,12 @@
 //!   - [`watches`]: the gateways that are to be told of whom
 //! - [`last_seen`], [`writer`]: what of it lasts, in Postgres
 //! - [`hub`]: the one registry, its links, and the map version that it follows
-//! - [`grpc`]: the streams of `tern.internal.v1.Presence`
+//! - [`grpc`]: the streams of `tern.internal.v1.Presence`; [`admin`]: what operators ask
 //! - [`server`]: wiring and drain
 //! - [`config`], [`metrics`]
 
 pub mod activity;
+pub mod admin;
 pub mod config;
 pub mod grpc;
 pub mod hub;

@@ -47,6 +47,13 @@ pub struct Session {
     link: LinkId,
 }
 
+impl Session {
+    /// When it began, by its gateway's clock.
+    pub fn since(&self) -> Timestamp {
+        self.rank.since
+    }
+}
+
 /// Orders the sessions of a device: when they began, then when they were heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {

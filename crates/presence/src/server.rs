@@ -7,10 +7,12 @@ use tern_node::links::MAX_LINK_MESSAGE_BYTES;
 use tern_node::map::MapHandle;
 use tern_node::postgres;
 use tern_node::serve::Running;
+use tern_proto::internal::presence_admin_server::PresenceAdminServer;
 use tern_proto::internal::presence_server::PresenceServer;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use crate::admin::AdminService;
 use crate::grpc::PresenceService;
 use crate::hub::Hub;
 use crate::last_seen::LastSeen;
@@ -37,6 +39,10 @@ pub async fn start(
     tokio::spawn(follower.instrument(tracing::info_span!("presence")));
     let service = PresenceServer::new(PresenceService::new(hub.clone(), last_seen.clone(), stop.clone()));
     routes.add_service(service.max_decoding_message_size(MAX_LINK_MESSAGE_BYTES));
+    routes.add_service(PresenceAdminServer::new(AdminService::new(
+        hub.clone(),
+        ctx.name.clone(),
+    )));
     let time = hub.clone();
     tokio::spawn(async move { time.keep_time().await }.instrument(tracing::info_span!("presence")));
     let written = CancellationToken::new();

@@ -31,6 +31,7 @@ fn node(name: &str) -> Node {
     Node {
         name: name.into(),
         address: String::new(),
+        admin: String::new(),
         incarnation: 1,
         draining: false,
     }

@@ -77,7 +77,8 @@ impl ApiError {
             | R::DeviceRevoked
             | R::ApiKeyInvalid
             | R::RefreshTokenInvalid
-            | R::RefreshTokenReused => Code::Unauthenticated,
+            | R::RefreshTokenReused
+            | R::UserSuspended => Code::Unauthenticated,
             R::ScopeMissing | R::NotForDevices | R::DevicesOnly | R::RoleTooLow | R::NotTheSender => {
                 Code::PermissionDenied
             }

@@ -13,7 +13,11 @@ pub mod v1 {
 
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
 pub mod internal {
-    tonic::include_proto!("tern.internal.v1");
+    /// Where generated code looks for `tern.v1` from here.
+    pub mod v1 {
+        tonic::include_proto!("tern.internal.v1");
+    }
+    pub use v1::*;
 }
 
 pub mod codec;

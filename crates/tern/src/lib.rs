@@ -6,7 +6,7 @@
 //! - [`demo`]: a conversation played on a platform of its own
 //! - [`bench`]: what a platform does a second, and what that costs
 //! - [`canary`]: two synthetic users that exchange messages, watched
-//! - [`migrate`], [`admin`]: for operators
+//! - [`migrate`], [`admin`], [`top`]: for operators
 //! - [`s3`]: the object store of [`dev`]
 
 pub mod admin;
@@ -18,6 +18,7 @@ pub mod dev;
 pub mod migrate;
 pub mod s3;
 pub mod serve;
+pub mod top;
 
 use clap::{Parser, Subcommand};
 
@@ -40,6 +41,7 @@ pub enum Command {
     Migrate(Box<migrate::MigrateArgs>),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
+    Top(Box<top::TopArgs>),
     #[command(hide = true)]
     S3(s3::S3Args),
 }
@@ -56,6 +58,7 @@ impl Cli {
             Command::Canary(args) => Box::pin(canary::run(*args)).await,
             Command::Migrate(args) => migrate::run(&args).await,
             Command::Admin(command) => admin::run(command).await,
+            Command::Top(args) => Box::pin(top::run(*args)).await,
             Command::S3(args) => s3::run(&args).await,
         }
     }

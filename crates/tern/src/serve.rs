@@ -16,6 +16,7 @@ use tern_node::admin::Readiness;
 use tern_node::channels::Channels;
 use tern_node::config::{NodeArgs, Profile, Switch};
 use tern_node::etcd::{Cluster, Registration};
+use tern_node::info::Info;
 use tern_node::internal_tls::InternalTls;
 use tern_node::links::BackOff;
 use tern_node::postgres::{Durability, PostgresArgs};
@@ -48,10 +49,11 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     drain.on_signals()?;
     let readiness = Readiness::default();
     let listener = listen(args.node.admin_listen, "--admin-listen").await?;
+    let admin = listener.local_addr()?;
     let probes = AbortOnDropHandle::new(tokio::spawn(admin::serve(listener, metrics, readiness.clone())));
     let span = tracing::info_span!("node", name = args.node.node_name);
     let outcome = tokio::select! {
-        outcome = node(args, drain.clone(), readiness).instrument(span) => outcome,
+        outcome = node(args, admin, drain.clone(), readiness).instrument(span) => outcome,
         () = overdue(&drain) => Err(anyhow::anyhow!("the drain was not over in time")),
     };
     drop(probes);
@@ -63,9 +65,9 @@ async fn overdue(drain: &Drain) {
     tokio::time::sleep(drain.deadline() + LAST_WORDS).await;
 }
 
-async fn node(args: ServeArgs, drain: Drain, readiness: Readiness) -> anyhow::Result<()> {
+async fn node(args: ServeArgs, admin: SocketAddr, drain: Drain, readiness: Readiness) -> anyhow::Result<()> {
     let mut started = tokio::select! {
-        started = start(args, &drain, &readiness) => started?,
+        started = start(args, admin, &drain, &readiness) => started?,
         () = drain.wait() => return Ok(()),
     };
     readiness.set(true);
@@ -123,7 +125,12 @@ impl Started {
     }
 }
 
-async fn start(args: ServeArgs, drain: &Drain, readiness: &Readiness) -> anyhow::Result<Started> {
+async fn start(
+    args: ServeArgs,
+    admin: SocketAddr,
+    drain: &Drain,
+    readiness: &Readiness,
+) -> anyhow::Result<Started> {
     let listener = listen(args.node.internal_listen, "--internal-listen").await?;
     let address = advertised(&args.node, listener.local_addr()?)?;
     if args.roles.need_postgres() {
@@ -147,6 +154,7 @@ async fn start(args: ServeArgs, drain: &Drain, readiness: &Readiness) -> anyhow:
     let names = args.roles.names();
     let mut routes = RoutesBuilder::default();
     let running = args.roles.start(&ctx, &mut routes).await?;
+    routes.add_service(Info::service(ctx.clone(), env!("CARGO_PKG_VERSION")));
     let extras = Extras {
         reflection: args.node.reflection,
     };
@@ -165,6 +173,7 @@ async fn start(args: ServeArgs, drain: &Drain, readiness: &Readiness) -> anyhow:
     let node = Node {
         name: name.to_string(),
         address: address.clone(),
+        admin: admin_address(admin, &address),
         incarnation,
         draining: false,
     };
@@ -212,6 +221,14 @@ fn advertised(args: &NodeArgs, listening: SocketAddr) -> anyhow::Result<String> 
     Ok(listening.to_string())
 }
 
+/// Where the metrics are for others: on the host that they are told for gRPC, where it listens on every address.
+fn admin_address(listening: SocketAddr, advertised: &str) -> String {
+    match advertised.rsplit_once(':') {
+        Some((host, _)) if listening.ip().is_unspecified() => format!("{host}:{}", listening.port()),
+        _ => listening.to_string(),
+    }
+}
+
 /// Waits for Postgres, however long that takes, then makes sure that it is fit.
 async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result<()> {
     let mut back_off = BackOff::default();
@@ -226,4 +243,17 @@ async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result
     postgres::require_schema(&pool).await?;
     pool.close().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_metrics_are_where_the_node_is() {
+        let address = |listening: &str, advertised| admin_address(listening.parse().unwrap(), advertised);
+        assert_eq!(address("127.0.0.1:9090", "10.0.0.1:7000"), "127.0.0.1:9090");
+        assert_eq!(address("0.0.0.0:9090", "chat-0.chat:7000"), "chat-0.chat:9090");
+        assert_eq!(address("[::]:9090", "[fd00::1]:7000"), "[fd00::1]:9090");
+    }
 }

@@ -26,6 +26,8 @@ async fn garbage_to_every_unary_method_is_an_invalid_argument() {
         ("deep nesting", &nested),
     ];
     for method in descriptors::unary_methods() {
+        // To a request without fields, well-formed fields are unknown ones of a newer version.
+        let takes_any = method.input().fields().len() == 0;
         let method = descriptors::path(&method);
         for bearer in [world.platform.api_key(), &device.access_token] {
             for (what, body) in &bodies {
@@ -37,7 +39,8 @@ async fn garbage_to_every_unary_method_is_an_invalid_argument() {
                 )
                 .await;
                 // Some are not for this caller at all.
-                let clear = matches!(code, Code::InvalidArgument | Code::PermissionDenied);
+                let clear = matches!(code, Code::InvalidArgument | Code::PermissionDenied)
+                    || (takes_any && code == Code::Ok);
                 assert!(clear, "{method}, {what}: {code:?} {message}");
             }
         }

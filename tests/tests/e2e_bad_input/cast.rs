@@ -171,7 +171,9 @@ impl Cast {
                 "user_id",
             ) => text(&self.owner.id),
             (_, "blocked_user_id") => text(&self.member.id),
-            ("GetMessageReceiptsRequest", "seq") => Some(Value::U64(self.message)),
+            // Named by its place, not by its sender; the user by their id.
+            ("TraceMessageRequest", "request_id") | ("GetUserRequest", "external_id") => None,
+            ("GetMessageReceiptsRequest" | "TraceMessageRequest", "seq") => Some(Value::U64(self.message)),
             (_, "user_id") => text(&self.member.id),
             (_, "user_ids" | "member_user_ids" | "add_user_ids" | "remove_user_ids") => {
                 text(&self.member.id).map(|member| Value::List(vec![member]))

@@ -298,7 +298,10 @@ fn named(what: &str, leaf: &Leaf, status: &Status) {
 fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
     let Some(reason) = reason else { return false };
     match leaf.name() {
-        "chat_id" => matches!(reason, ErrorReason::ChatNotFound | ErrorReason::MediaNotFound),
+        "chat_id" => matches!(
+            reason,
+            ErrorReason::ChatNotFound | ErrorReason::MediaNotFound | ErrorReason::MessageNotFound
+        ),
         "media_id" => reason == ErrorReason::MediaNotFound,
         "upload_id" => reason == ErrorReason::UploadNotFound,
         "device_id" => reason == ErrorReason::DeviceNotFound,

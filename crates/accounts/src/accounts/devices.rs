@@ -54,6 +54,7 @@ impl Accounts {
         if !self.store.lock_user(&mut tx, new.user).await? {
             return Err(no_such_user());
         }
+        self.check_suspended(&mut tx, new.user).await?;
         let before = self.store.link_before(&mut tx, new.user, new.request).await?;
         let known = before.as_ref().map(|before| before.device);
         let others = self

@@ -104,6 +104,9 @@ impl Accounts {
         if !found.active && verdict != Verdict::Unknown {
             return Err(revoked());
         }
+        if verdict != Verdict::Unknown && verdict != Verdict::Reused {
+            self.check_suspended(&mut tx, found.user).await?;
+        }
         let next = match verdict {
             Verdict::Rotate { next } => {
                 let next = self.tokens.mint.token(device, next);

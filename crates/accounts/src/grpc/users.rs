@@ -15,7 +15,7 @@ use crate::store::users::User;
 /// Users of one BatchGetUsers: a page of a contact list.
 const MAX_USERS: usize = 256;
 /// Bytes of the app's own id of a user.
-const MAX_EXTERNAL_ID_BYTES: usize = 256;
+pub(super) const MAX_EXTERNAL_ID_BYTES: usize = 256;
 /// People of a page, each a UUID.
 const MAX_PAGE: u32 = 1000;
 const DEFAULT_PAGE: u32 = 100;

@@ -22,6 +22,7 @@ macro_rules! picture {
         ", (SELECT media_id FROM user_pictures p WHERE p.user_id = users.user_id)"
     };
 }
+pub(super) use picture;
 
 /// Nothing comes back when the app's id is known already.
 pub const INSERT: &str = concat!(
@@ -95,7 +96,8 @@ impl Store {
     }
 }
 
-fn user(row: &PgRow) -> Result<User> {
+/// From a row that begins with its five columns.
+pub(super) fn user(row: &PgRow) -> Result<User> {
     Ok(User {
         id: UserId(row.try_get(0)?),
         external_id: row.try_get(1)?,

@@ -11,6 +11,7 @@ mod requests;
 mod revoking;
 mod secrets;
 mod spreading;
+mod suspending;
 mod users;
 mod watching;
 mod world;

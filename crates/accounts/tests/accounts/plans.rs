@@ -2,7 +2,7 @@
 //! What is planned once, for any parameters, must not keep a sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
-use tern_accounts::store::{blocks, contacts, devices, keys, privacy, tokens, users};
+use tern_accounts::store::{admin, blocks, contacts, devices, keys, privacy, tokens, users};
 
 use crate::world::World;
 
@@ -40,6 +40,11 @@ const HOT: &[(&str, &str)] = &[
     ("strangers of before", privacy::FORGET_STRANGERS),
     ("strangers", privacy::STRANGERS),
     ("new strangers", privacy::ADD_STRANGERS),
+    ("is suspended", admin::IS_SUSPENDED),
+    ("recently suspended", admin::RECENTLY),
+    ("page of users", admin::PAGE),
+    ("account", admin::ONE),
+    ("all devices of a user", admin::ALL_DEVICES),
 ];
 
 /// Users with three devices each, one in fifty of the devices revoked, as many API keys, and a few relations each.

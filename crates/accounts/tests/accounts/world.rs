@@ -14,13 +14,17 @@ use tern_node::postgres::{self, PostgresArgs};
 use tern_node::principal::{Principal, Scope};
 use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_proto::error::reason_of;
+use tern_proto::internal::accounts_admin_client::AccountsAdminClient;
+use tern_proto::internal::accounts_admin_server::AccountsAdminServer;
+use tern_proto::internal::accounts_node_client::AccountsNodeClient;
 use tern_proto::internal::accounts_node_server::AccountsNodeServer;
 use tern_proto::internal::chat_node_server::{ChatNode, ChatNodeServer};
 use tern_proto::internal::gateway_node_server::{GatewayNode, GatewayNodeServer};
 use tern_proto::internal::{
     BlocksChangedRequest, BlocksChangedResponse, CloseDevicesRequest, CloseDevicesResponse,
     HaveWrittenRequest, HaveWrittenResponse, LinkDeviceRequest, LinkDeviceResponse, PrivacyChangedRequest,
-    PrivacyChangedResponse, ReadInboxRequest, ReadInboxResponse, UnlinkDeviceRequest, UnlinkDeviceResponse,
+    PrivacyChangedResponse, ReadInboxRequest, ReadInboxResponse, SuspensionChangedRequest,
+    SuspensionChangedResponse, UnlinkDeviceRequest, UnlinkDeviceResponse,
 };
 use tern_proto::v1::auth_client::AuthClient;
 use tern_proto::v1::auth_server::AuthServer;
@@ -83,6 +87,7 @@ impl World {
         let mut routes = RoutesBuilder::default();
         routes.add_service(UsersServer::new(service.clone()));
         routes.add_service(DevicesServer::new(service.clone()));
+        routes.add_service(AccountsAdminServer::new(service.clone()));
         routes.add_service(AuthServer::new(service.clone()));
         routes.add_service(AccountsNodeServer::new(service));
         let channel = ctx.channels.get(&serve(routes.routes()).await).unwrap();
@@ -110,6 +115,14 @@ impl World {
 
     pub fn devices(&self) -> DevicesClient<Channel> {
         DevicesClient::new(self.channel.clone())
+    }
+
+    pub fn operator(&self) -> AccountsAdminClient<Channel> {
+        AccountsAdminClient::new(self.channel.clone())
+    }
+
+    pub fn node(&self) -> AccountsNodeClient<Channel> {
+        AccountsNodeClient::new(self.channel.clone())
     }
 
     pub fn auth(&self) -> AuthClient<Channel> {
@@ -221,6 +234,7 @@ pub fn node(name: &str, address: &str) -> Node {
     Node {
         name: name.into(),
         address: address.into(),
+        admin: String::new(),
         incarnation: 1,
         draining: false,
     }
@@ -371,19 +385,27 @@ impl ChatNode for Chat {
     }
 }
 
-/// All gateways: which devices were to be closed, and whose privacy changed (with read receipts off or on), once for each
-/// gateway that was told.
+/// All gateways: which devices were to be closed, whose privacy changed (with read receipts off or on) and what they were
+/// told of suspensions, once for each gateway that was told.
 #[derive(Clone, Default)]
-pub struct Gateways(Arc<Mutex<Vec<DeviceId>>>, Arc<Mutex<Vec<(UserId, bool)>>>);
+pub struct Gateways {
+    closed: Arc<Mutex<Vec<DeviceId>>>,
+    privacy: Arc<Mutex<Vec<(UserId, bool)>>>,
+    suspensions: Arc<Mutex<Vec<SuspensionChangedRequest>>>,
+}
 
 impl Gateways {
     /// And forgets it.
     pub fn take_privacy(&self) -> Vec<(UserId, bool)> {
-        std::mem::take(&mut self.1.lock().unwrap())
+        std::mem::take(&mut self.privacy.lock().unwrap())
     }
 
     pub fn told(&self) -> Vec<DeviceId> {
-        self.0.lock().unwrap().clone()
+        self.closed.lock().unwrap().clone()
+    }
+
+    pub fn suspensions(&self) -> Vec<SuspensionChangedRequest> {
+        self.suspensions.lock().unwrap().clone()
     }
 }
 
@@ -395,7 +417,7 @@ impl GatewayNode for Gateways {
     ) -> Result<Response<PrivacyChangedResponse>, Status> {
         let users = request.into_inner().users.into_iter();
         let users = users.map(|user| (UserId::from_slice(&user.user_id).unwrap(), user.read_receipts_off));
-        self.1.lock().unwrap().extend(users);
+        self.privacy.lock().unwrap().extend(users);
         Ok(Response::new(PrivacyChangedResponse {}))
     }
 
@@ -409,7 +431,15 @@ impl GatewayNode for Gateways {
             .device_ids
             .iter()
             .map(|id| DeviceId::from_slice(id).unwrap());
-        self.0.lock().unwrap().extend(devices);
+        self.closed.lock().unwrap().extend(devices);
         Ok(Response::new(CloseDevicesResponse { closed: 1 }))
+    }
+
+    async fn suspension_changed(
+        &self,
+        request: Request<SuspensionChangedRequest>,
+    ) -> Result<Response<SuspensionChangedResponse>, Status> {
+        self.suspensions.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(SuspensionChangedResponse { closed: 1 }))
     }
 }

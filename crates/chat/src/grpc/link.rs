@@ -25,6 +25,7 @@ use tracing::Instrument;
 
 use super::message;
 use crate::answer;
+use crate::epoch::StoreEpoch;
 use crate::gateways::Gateways;
 use crate::metrics;
 use crate::ownership::Ownership;
@@ -45,12 +46,20 @@ const WINDOW_BYTES: usize = 2 << 20;
 
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// What the items of a link go to, and what is asked about them.
+#[derive(Clone)]
+pub struct Parts {
+    pub shards: Shards,
+    pub gateways: Gateways,
+    pub ownership: Ownership,
+    pub shedding: Shedding,
+    pub epoch: StoreEpoch,
+    pub tickets: Option<Tickets>,
+}
+
 pub struct LinkService {
-    shards: Shards,
-    gateways: Gateways,
-    shedding: Shedding,
+    parts: Parts,
     windows: Arc<Windows>,
-    tickets: Option<Tickets>,
 }
 
 struct Windows {
@@ -61,27 +70,16 @@ struct Windows {
 }
 
 impl LinkService {
-    pub fn new(
-        shards: Shards,
-        gateways: Gateways,
-        ownership: Ownership,
-        shedding: Shedding,
-        pool: PgPool,
-        master: MasterKey,
-        tickets: Option<Tickets>,
-    ) -> Self {
+    pub fn new(parts: Parts, pool: PgPool, master: MasterKey) -> Self {
         let windows = Windows {
-            ownership,
+            ownership: parts.ownership.clone(),
             pool,
             master,
             reads: Semaphore::new(WINDOW_READS),
         };
         Self {
-            shards,
-            gateways,
-            shedding,
+            parts,
             windows: Arc::new(windows),
-            tickets,
         }
     }
 }
@@ -96,18 +94,14 @@ impl ChatLink for LinkService {
         &self,
         request: Request<Streaming<ControlUp>>,
     ) -> Result<Response<Self::ControlStream>, Status> {
-        let (link, mut items) = self.gateways.open_control(identity(&request)?);
+        let (link, mut items) = self.parts.gateways.open_control(identity(&request)?);
         let reader = Reader {
             link: link.number,
-            shards: self.shards.clone(),
-            gateways: self.gateways.clone(),
-            ownership: self.windows.ownership.clone(),
-            gateway: self.shedding.peer(),
-            shedding: self.shedding.clone(),
-            tickets: self.tickets.clone(),
+            gateway: self.parts.shedding.peer(),
+            parts: self.parts.clone(),
         };
         let reading = tokio::spawn(reader.run(request.into_inner()).in_current_span());
-        let (ownership, mut own) = (self.windows.ownership.clone(), self.shedding.own());
+        let (ownership, mut own) = (self.parts.ownership.clone(), self.parts.shedding.own());
         let out = async_stream::stream! {
             let (_link, reading) = (link, AbortOnDrop(reading));
             while !reading.0.is_finished() {
@@ -120,7 +114,7 @@ impl ChatLink for LinkService {
     }
 
     async fn live(&self, request: Request<LiveRequest>) -> Result<Response<Self::LiveStream>, Status> {
-        let (link, mut pushes) = self.gateways.open_live(identity(&request)?);
+        let (link, mut pushes) = self.parts.gateways.open_live(identity(&request)?);
         let out = async_stream::stream! {
             let _link = link;
             while let Some(pushes) = gather(&mut pushes, GATHER).await {
@@ -164,22 +158,31 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// Places in the log of another store say nothing of this one; a send has none yet.
+fn outlives_a_restore(item: &UpItem) -> bool {
+    !matches!(item.op, Some(up_item::Op::Ack(_) | up_item::Op::Read(_)))
+}
+
 /// Reads one control stream.
 struct Reader {
     link: u64,
-    shards: Shards,
-    gateways: Gateways,
-    ownership: Ownership,
     gateway: shedding::Peer,
-    shedding: Shedding,
-    tickets: Option<Tickets>,
+    parts: Parts,
 }
 
 impl Reader {
     async fn run(self, mut frames: Streaming<ControlUp>) {
         while let Ok(Some(frame)) = frames.message().await {
             self.gateway.says(Level::from_wire(frame.shed_level));
-            for item in frame.items {
+            let Ok(same) = self.same_store(frame.store).await else {
+                // The gateway asks again on its next link: answers from memory would be of a store that is gone.
+                return;
+            };
+            for item in frame
+                .items
+                .into_iter()
+                .filter(|item| same || outlives_a_restore(item))
+            {
                 match self.item(item, frame.map_version).await {
                     Ok(()) => {}
                     Err(Failed::Malformed) => tracing::error!("a gateway sent an item without an id"),
@@ -189,10 +192,19 @@ impl Reader {
         }
     }
 
+    /// Whether the gateway's sessions belong to the store that this node's memory belongs to, which is made sure of.
+    async fn same_store(&self, store: u64) -> sqlx::Result<bool> {
+        if store == 0 || self.parts.epoch.is(store) {
+            return Ok(true);
+        }
+        self.parts.epoch.look().await?;
+        Ok(self.parts.epoch.is(store))
+    }
+
     async fn item(&self, item: UpItem, map_version: i64) -> Result<(), Failed> {
         let Some(op) = item.op else { return Ok(()) };
         if let up_item::Op::WakeDone(done) = op {
-            self.gateways.wake_done(done.wake);
+            self.parts.gateways.wake_done(done.wake);
             return Ok(());
         }
         let (user, device) = (
@@ -230,7 +242,7 @@ impl Reader {
                     trace: TraceContext::sampled(&item.traceparent),
                     arrived: Timestamp::now(),
                 };
-                match message::entry(&message, self.tickets.as_ref()) {
+                match message::entry(&message, self.parts.tickets.as_ref()) {
                     Ok(entry) => {
                         let event = Event::Send {
                             origin,
@@ -282,21 +294,21 @@ impl Reader {
             }
             up_item::Op::WakeDone(_) => return Ok(()),
         };
-        if self.ownership.check(chat, map_version).is_err() {
+        if self.parts.ownership.check(chat, map_version).is_err() {
             self.answer(origin, &Outcome::NotOwner);
             return Ok(());
         }
-        Ok(self.shards.send(chat, event).await?)
+        Ok(self.parts.shards.send(chat, event).await?)
     }
 
     /// Not answered, and dropped rather than kept waiting.
     fn typing(&self, chat: ChatId, user: UserId, stopped: bool, map_version: i64) {
         metrics::typing_in();
-        if self.shedding.level() >= Level::Typing {
-            self.shedding.gave_up(Level::Typing);
+        if self.parts.shedding.level() >= Level::Typing {
+            self.parts.shedding.gave_up(Level::Typing);
             return metrics::typing_dropped("shed");
         }
-        if self.ownership.check(chat, map_version).is_err() {
+        if self.parts.ownership.check(chat, map_version).is_err() {
             return metrics::typing_dropped("not_owner");
         }
         let event = Event::Typing {
@@ -305,7 +317,7 @@ impl Reader {
             stopped,
             at: Timestamp::now(),
         };
-        if !self.shards.offer(chat, event) {
+        if !self.parts.shards.offer(chat, event) {
             metrics::typing_dropped("shard");
         }
     }
@@ -318,8 +330,8 @@ impl Reader {
             request,
         } = origin
         {
-            let version = self.ownership.map_version();
-            self.gateways.answer(
+            let version = self.parts.ownership.map_version();
+            self.parts.gateways.answer(
                 link,
                 answer::to_link(reference, session, request, outcome, version),
             );

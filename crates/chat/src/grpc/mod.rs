@@ -5,15 +5,19 @@
 //! - [`chats`], [`inbox`]: the public unary services, called through a gateway
 //! - `parsed`: what their calls have in common; [`caller`]: in whose name a call acts; [`groups`]: making one; [`views`]: what callers see
 //! - [`writes`]: commands to the shards, with one answer each
+//! - [`admin`]: for operators' tools; [`message_trace`]: where one message is; [`cluster`]: the other nodes, asked
 //! - [`message`]: what a device or back end wants to send, checked; [`message_receipts`]: who read one
 
+pub mod admin;
 pub mod caller;
 pub mod chats;
+pub mod cluster;
 pub mod groups;
 pub mod inbox;
 pub mod link;
 pub mod message;
 pub mod message_receipts;
+pub mod message_trace;
 pub mod node;
 mod parsed;
 pub mod views;

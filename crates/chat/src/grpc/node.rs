@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::store_away;
 use super::writes::Writes;
 use crate::answer;
+use crate::epoch::StoreEpoch;
 use crate::state::Outcome;
 use crate::state::shard::Event;
 use crate::store::{devices, is_conflict, listing, written};
@@ -30,11 +31,12 @@ const TRIES: usize = 5;
 pub struct NodeService {
     writes: Writes,
     pool: PgPool,
+    epoch: StoreEpoch,
 }
 
 impl NodeService {
-    pub fn new(writes: Writes, pool: PgPool) -> Self {
-        Self { writes, pool }
+    pub fn new(writes: Writes, pool: PgPool, epoch: StoreEpoch) -> Self {
+        Self { writes, pool, epoch }
     }
 }
 
@@ -49,7 +51,7 @@ impl ChatNode for NodeService {
             return Err(Status::invalid_argument("at most 64 devices"));
         }
         let asked = asked.iter().map(|id| device(id)).collect::<Result<Vec<_>, _>>()?;
-        let epoch = listing::epoch(&self.pool).await.map_err(store_away)?;
+        let epoch = self.epoch.read().await.map_err(store_away)?;
         let inboxes = listing::inboxes(&self.pool, &asked).await.map_err(store_away)?;
         let mut devices: Vec<DeviceInbox> = Vec::with_capacity(asked.len());
         for (device, inbox) in &inboxes {
@@ -63,6 +65,7 @@ impl ChatNode for NodeService {
                 active: true,
                 rows: rows.collect(),
                 read_receipts_off: inbox.read_receipts_off,
+                suspended: inbox.suspended,
             });
         }
         for gone in asked
@@ -74,6 +77,7 @@ impl ChatNode for NodeService {
                 active: false,
                 rows: Vec::new(),
                 read_receipts_off: false,
+                suspended: false,
             });
         }
         Ok(Response::new(ReadInboxResponse {

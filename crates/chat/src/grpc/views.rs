@@ -13,13 +13,9 @@ use crate::state::receipts::Watermark;
 use crate::store::listing::ChatView;
 
 pub fn chat(view: ChatView, caller: Caller) -> Result<v1::Chat, ApiError> {
-    let kind = match view.kind {
-        ChatKind::Direct => v1::ChatKind::Direct,
-        ChatKind::Group => v1::ChatKind::Group,
-    };
     Ok(v1::Chat {
         chat_id: view.chat.to_string(),
-        kind: kind.into(),
+        kind: kind(view.kind).into(),
         title: view.title,
         created_by_user_id: view.created_by.to_string(),
         created_at_ms: view.created_at.0,
@@ -34,6 +30,13 @@ pub fn chat(view: ChatView, caller: Caller) -> Result<v1::Chat, ApiError> {
         last_entry: view.last_entry.map(entry).transpose()?,
         picture_media_id: view.picture.map(|media| media.to_string()).unwrap_or_default(),
     })
+}
+
+pub fn kind(kind: ChatKind) -> v1::ChatKind {
+    match kind {
+        ChatKind::Direct => v1::ChatKind::Direct,
+        ChatKind::Group => v1::ChatKind::Group,
+    }
 }
 
 pub fn entry(entry: raw::Entry) -> Result<v1::Entry, ApiError> {

@@ -24,7 +24,7 @@ use tracing::Instrument;
 
 use crate::metrics;
 use crate::state::receipts::Watermark;
-use crate::state::shard::{Event, Job, ShardState};
+use crate::state::shard::{Event, Inspected, Job, Load, ShardState};
 use effects::Effects;
 use traces::Traces;
 
@@ -43,6 +43,8 @@ const TICK: Duration = Duration::from_secs(5);
 pub enum Input {
     Event(Event),
     Watermarks(ChatId, oneshot::Sender<Option<Vec<(UserId, Watermark)>>>),
+    Inspect(ChatId, oneshot::Sender<Option<Inspected>>),
+    Load(oneshot::Sender<Load>),
     /// Answered as soon as nothing is under way: a drain waits for it.
     Quiet(oneshot::Sender<()>),
 }
@@ -86,10 +88,36 @@ impl Shards {
         answered.await.ok()?
     }
 
+    /// What the owner knows of the chat beyond the store; `None`: it is not loaded.
+    pub async fn inspect(&self, chat: ChatId) -> Option<Inspected> {
+        let (answer, answered) = oneshot::channel();
+        self.of(chat).send(Input::Inspect(chat, answer)).await.ok()?;
+        answered.await.ok()?
+    }
+
+    /// How much each shard has to do.
+    pub async fn loads(&self) -> Vec<Load> {
+        let mut loads = Vec::with_capacity(self.0.len());
+        for shard in self.0.iter() {
+            let (answer, answered) = oneshot::channel();
+            if shard.send(Input::Load(answer)).await.is_ok() {
+                loads.extend(answered.await);
+            }
+        }
+        loads
+    }
+
     /// Tells every shard which slots are this node's.
     pub async fn owned(&self, slots: &Arc<HashSet<Slot>>) {
         for shard in self.0.iter() {
             let _ended = shard.send(Input::Event(Event::Owned(slots.clone()))).await;
+        }
+    }
+
+    /// Has every shard forget its chats: what is sent to it from now on finds them as the store has them.
+    pub async fn restored(&self) {
+        for shard in self.0.iter() {
+            let _ended = shard.send(Input::Event(Event::Restored)).await;
         }
     }
 
@@ -144,6 +172,12 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
                 }
                 Input::Watermarks(chat, answer) => {
                     let _gone = answer.send(state.watermarks(chat));
+                }
+                Input::Inspect(chat, answer) => {
+                    let _gone = answer.send(state.inspect(chat));
+                }
+                Input::Load(answer) => {
+                    let _gone = answer.send(state.load());
                 }
                 Input::Quiet(answer) => quiet.push(answer),
             }

@@ -28,6 +28,9 @@ pub use batch::{Batch, MAX_BATCH};
 pub use command::{Command, Waiting};
 pub use snapshot::{ChatKey, ChatKind, Member, Role, Snapshot};
 
+/// Traced entries remembered: a trace is looked at soon, and few messages have one.
+const MAX_TRACED: usize = 16;
+
 /// Where a chat stands between memory and the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -83,6 +86,8 @@ pub struct Chat {
     acks: IdMap<DeviceId, (UserId, Seq)>,
     /// Of the first traced entry that waits for its settle.
     pub settle_trace: Option<TraceContext>,
+    /// The last traced entries, for who asks where a message is.
+    pub traced: VecDeque<(Seq, TraceContext)>,
     pub last_used: Timestamp,
 }
 
@@ -122,6 +127,7 @@ impl Chat {
             settling: None,
             acks: IdMap::default(),
             settle_trace: None,
+            traced: VecDeque::new(),
             last_used: now,
         }
     }
@@ -262,6 +268,13 @@ impl Chat {
             mark.1 = mark.1.max(seq);
         }
         self.members.contains_key(&user) && self.receipts.delivered(user, seq)
+    }
+
+    fn remember_trace(&mut self, seq: Seq, trace: TraceContext) {
+        if self.traced.len() == MAX_TRACED {
+            self.traced.pop_front();
+        }
+        self.traced.push_back((seq, trace));
     }
 
     /// The acknowledgements that the settle takes into account.

@@ -68,7 +68,7 @@ ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat
 
 /// Section 4, step 11: what waits for these devices, and whether they still exist. With their users' setting.
 pub const INBOX: &str = "
-SELECT d.device_id, u.read_receipts_off, i.chat_id, i.from_seq,
+SELECT d.device_id, u.read_receipts_off, u.suspended_at IS NOT NULL, i.chat_id, i.from_seq,
        (extract(epoch FROM now() - i.since) * 1000)::int8 AS age
 FROM unnest($1::uuid[]) AS w(device_id)
 JOIN devices d ON d.device_id = w.device_id AND d.active
@@ -188,8 +188,8 @@ pub async fn chats(
     })
 }
 
-/// Device, whether its user turned read receipts off, chat, from_seq, age in milliseconds.
-type InboxRow = (Uuid, bool, Option<Uuid>, Option<i64>, Option<i64>);
+/// Device, whether its user turned read receipts off, whether they are suspended, chat, from_seq, age in milliseconds.
+type InboxRow = (Uuid, bool, bool, Option<Uuid>, Option<i64>, Option<i64>);
 
 /// What one device is owed.
 #[derive(Debug, Clone, Default)]
@@ -198,6 +198,8 @@ pub struct Inbox {
     pub rows: Vec<(ChatId, Seq, i64)>,
     /// The user's setting.
     pub read_receipts_off: bool,
+    /// The user is suspended.
+    pub suspended: bool,
 }
 
 /// The inboxes of those of the devices that are active.
@@ -205,11 +207,12 @@ pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(D
     let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
     let rows: Vec<InboxRow> = sqlx::query_as(INBOX).bind(ids).fetch_all(pool).await?;
     let mut inboxes: Vec<(DeviceId, Inbox)> = Vec::new();
-    for (device, read_receipts_off, chat, from, age) in rows {
+    for (device, read_receipts_off, suspended, chat, from, age) in rows {
         let device = DeviceId(device);
         if inboxes.last().is_none_or(|(last, _)| *last != device) {
             let inbox = Inbox {
                 read_receipts_off,
+                suspended,
                 ..Inbox::default()
             };
             inboxes.push((device, inbox));

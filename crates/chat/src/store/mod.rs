@@ -10,6 +10,7 @@
 //! - [`listing`]: chats as their members see them
 //! - [`devices`]: a device joins or leaves its user's chats
 //! - [`written`]: who has written to whom
+//! - [`inspect`]: what operators ask
 //! - [`seal`]: bodies at rest
 
 pub mod ack;
@@ -17,6 +18,7 @@ pub mod commit;
 pub mod devices;
 pub mod direct;
 pub mod entries;
+pub mod inspect;
 pub mod listing;
 pub mod load;
 pub mod seal;

@@ -184,6 +184,7 @@ fn verdict(closing: Option<&v1::Closing>, error: &CallError) -> Verdict {
         match closing.code() {
             CloseCode::SessionReplaced => return Verdict::Stop(StopReason::Replaced),
             CloseCode::DeviceRevoked => return Verdict::Stop(StopReason::Revoked),
+            CloseCode::UserSuspended => return Verdict::Stop(StopReason::Suspended),
             CloseCode::Unauthenticated => return Verdict::NewToken,
             // The same again would lead to the same end.
             _ if !closing.may_reconnect => {
@@ -194,6 +195,7 @@ fn verdict(closing: Option<&v1::Closing>, error: &CallError) -> Verdict {
     }
     match (error.code, error.reason) {
         (_, ErrorReason::DeviceRevoked) => Verdict::Stop(StopReason::Revoked),
+        (_, ErrorReason::UserSuspended) => Verdict::Stop(StopReason::Suspended),
         (_, ErrorReason::SessionReplaced) => Verdict::Stop(StopReason::Replaced),
         (_, ErrorReason::ProtocolError | ErrorReason::TooLarge) => {
             Verdict::Stop(StopReason::Refused(error.message.clone()))
@@ -365,6 +367,7 @@ impl Engine {
             Ok(pair) => self.new_tokens(pair, now),
             Err(error) => match error.reason {
                 ErrorReason::RefreshTokenInvalid => self.stop(StopReason::SignedOut),
+                ErrorReason::UserSuspended => self.stop(StopReason::Suspended),
                 ErrorReason::RefreshTokenReused | ErrorReason::DeviceRevoked => {
                     self.stop(StopReason::Revoked)
                 }

@@ -19,6 +19,7 @@ use tonic::{Request, Status, Streaming};
 use super::link::{Link, Queues, give_back};
 use super::pending::Waiting;
 use super::{ChatLinks, metrics};
+use crate::registry::Registry;
 use crate::session::{Mail, Window};
 use crate::traces::{self, Deliveries};
 
@@ -38,7 +39,10 @@ pub async fn run(
     let (link, Queues { control, windows }) =
         Link::new(node.name.clone(), node.incarnation, links.next_generation());
     let control = client
-        .control(identified(control_frames(control, &ctx), &ctx))
+        .control(identified(
+            control_frames(control, &ctx, links.registry.clone()),
+            &ctx,
+        ))
         .await?
         .into_inner();
     let live = client.live(identified(LiveRequest {}, &ctx)).await?.into_inner();
@@ -65,12 +69,14 @@ fn identified<T>(message: T, ctx: &NodeContext) -> Request<T> {
 fn control_frames(
     mut items: mpsc::Receiver<UpItem>,
     ctx: &NodeContext,
+    registry: Arc<Registry>,
 ) -> impl Stream<Item = ControlUp> + use<> {
     let (map, mut own) = (ctx.map.clone(), ctx.shedding.own());
     async_stream::stream! {
         while let Some(items) = gather_or_level(&mut items, GATHER, &mut own).await {
             let shed_level = own.borrow().to_wire();
-            yield ControlUp { map_version: map.current().version(), items, shed_level };
+            let store = registry.store_mark();
+            yield ControlUp { map_version: map.current().version(), items, shed_level, store };
         }
     }
 }

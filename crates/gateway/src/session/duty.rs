@@ -54,6 +54,9 @@ impl Session {
         if !inbox.active {
             return self.close_on_request(CloseRequest::Revoked);
         }
+        if inbox.suspended {
+            return self.close_on_request(CloseRequest::Suspended);
+        }
         self.life.read_receipts_off_read(inbox.read_receipts_off, now);
         if self.life.is_opening() {
             self.opened(&inbox.store_epoch, now);
@@ -75,6 +78,9 @@ impl Session {
         }
         if !inbox.active {
             return self.close_on_request(CloseRequest::Revoked);
+        }
+        if inbox.suspended {
+            return self.close_on_request(CloseRequest::Suspended);
         }
         if self.store_changed(&inbox.store_epoch) {
             return;

@@ -102,6 +102,8 @@ pub struct Window {
 pub struct Inbox {
     /// False: unknown or revoked.
     pub active: bool,
+    /// The user is kept out for now.
+    pub suspended: bool,
     pub rows: Vec<InboxRow>,
     pub store_epoch: String,
     /// The user's setting.
@@ -120,9 +122,12 @@ pub struct InboxRow {
 pub enum CloseRequest {
     Replaced,
     Revoked,
+    Suspended,
     Draining,
     Unauthenticated,
     Unavailable,
+    /// The store is another one than the stream was opened on.
+    Restored,
     /// As Unavailable: no new streams for some seconds.
     Overloaded,
 }

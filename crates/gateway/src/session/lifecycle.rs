@@ -211,10 +211,7 @@ impl Session {
     pub(super) fn store_changed(&mut self, store_epoch: &str) -> bool {
         let changed = self.life.is_open() && self.life.store_epoch != store_epoch;
         if changed {
-            self.close(
-                CloseCode::Unavailable,
-                ApiError::unavailable("the store was restored; open a new stream"),
-            );
+            self.close_on_request(CloseRequest::Restored);
         }
         changed
     }
@@ -355,6 +352,10 @@ impl Session {
                     error(ErrorReason::DeviceRevoked, "the device was revoked"),
                 );
             }
+            CloseRequest::Suspended => self.close(
+                CloseCode::UserSuspended,
+                error(ErrorReason::UserSuspended, "the user is suspended"),
+            ),
             CloseRequest::Draining => self.close(
                 CloseCode::Draining,
                 error(ErrorReason::Draining, "this gateway is stopping").retry_after(RETRY_AFTER),
@@ -368,6 +369,10 @@ impl Session {
             CloseRequest::Unavailable => self.close(
                 CloseCode::Unavailable,
                 error(ErrorReason::Unavailable, "this gateway cannot serve now").retry_after(RETRY_AFTER),
+            ),
+            CloseRequest::Restored => self.close(
+                CloseCode::Unavailable,
+                ApiError::unavailable("the store was restored; open a new stream"),
             ),
             CloseRequest::Overloaded => self.close(
                 CloseCode::Unavailable,

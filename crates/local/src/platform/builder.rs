@@ -29,6 +29,7 @@ pub struct Builder {
     pub(super) counts: BTreeMap<Role, usize>,
     pub(super) env: Vec<(String, String)>,
     pub(super) node_env: BTreeMap<String, Vec<(String, String)>>,
+    pub(super) programs: BTreeMap<Role, PathBuf>,
     pub(super) etcd_prefix: String,
     pub(super) drain_timeout: Duration,
     pub(super) fixed_ports: Vec<u16>,
@@ -61,6 +62,7 @@ impl Builder {
             .into(),
             env: Vec::new(),
             node_env: BTreeMap::new(),
+            programs: BTreeMap::new(),
             etcd_prefix: "/tern/v1".to_owned(),
             drain_timeout: DRAIN_TIMEOUT,
             fixed_ports: Vec::new(),
@@ -123,6 +125,13 @@ impl Builder {
             .entry(node.to_owned())
             .or_default()
             .push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Another program for the nodes of a role, such as one of another version; migrations and keys stay this one's.
+    #[must_use]
+    pub fn program(mut self, role: Role, tern: &Path) -> Self {
+        self.programs.insert(role, tern.to_owned());
         self
     }
 

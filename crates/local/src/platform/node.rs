@@ -132,7 +132,7 @@ impl Launcher<'_> {
     }
 
     fn spawn(&self, role: Role, name: &str, addresses: Addresses) -> anyhow::Result<NodeProcess> {
-        let mut command = Command::new(&self.builder.tern);
+        let mut command = Command::new(self.builder.programs.get(&role).unwrap_or(&self.builder.tern));
         command.args(["serve", role.as_str()]);
         // Settings of the caller's own shell are none of ours, what to log apart.
         for (variable, _) in std::env::vars_os() {

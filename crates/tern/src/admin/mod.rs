@@ -1,13 +1,29 @@
 //! `tern admin`: what operators do by hand. Results go to standard output, remarks to standard error.
+//!
+//! - [`keys`], [`epoch`]: on the database
+//! - [`users`], [`chat`], [`trace`], [`cluster`]: by `tern.v1.Admin`, through a gateway
+//! - [`remote`], [`output`]: which platform; tables and JSON
 
+mod chat;
+mod cluster;
+mod epoch;
 mod keys;
+pub(crate) mod output;
+pub(crate) mod remote;
+mod trace;
+mod users;
 
 use std::io::Write;
 
 use clap::Subcommand;
 use tern_node::token;
 
+pub use chat::ChatArgs;
+pub use cluster::{ClusterArgs, MapArgs};
+pub use epoch::EpochCommand;
 pub use keys::KeysCommand;
+pub use trace::TraceArgs;
+pub use users::{OneArgs, UsersCommand};
 
 /// What operators do by hand
 #[derive(Subcommand, Clone, Debug)]
@@ -15,6 +31,23 @@ pub enum AdminCommand {
     /// API keys of back ends
     #[command(subcommand)]
     Keys(Box<KeysCommand>),
+    #[command(subcommand)]
+    Epoch(Box<EpochCommand>),
+    #[command(subcommand)]
+    Users(Box<UsersCommand>),
+    /// Print the devices of a user, revoked ones too
+    Devices(Box<OneArgs>),
+    /// Print the live sessions of a user
+    Sessions(Box<OneArgs>),
+    /// Print a chat with its members, head and owner
+    Chat(Box<ChatArgs>),
+    Trace(Box<TraceArgs>),
+    /// Print who owns how many slots, and which version of the map each node follows
+    Map(Box<MapArgs>),
+    /// Print every node with its version, addresses, and what it sheds
+    Nodes(Box<ClusterArgs>),
+    /// Print what waits: unsettled commits, inboxes, shards
+    Queues(Box<ClusterArgs>),
     /// Print a new key for access tokens: Ed25519, PKCS#8 PEM
     TokenKey,
 }
@@ -23,6 +56,15 @@ pub enum AdminCommand {
 pub async fn run(command: AdminCommand) -> anyhow::Result<()> {
     match command {
         AdminCommand::Keys(command) => keys::run(*command).await,
+        AdminCommand::Epoch(command) => epoch::run(*command).await,
+        AdminCommand::Users(command) => users::run(*command).await,
+        AdminCommand::Devices(args) => users::devices(*args).await,
+        AdminCommand::Sessions(args) => users::sessions(*args).await,
+        AdminCommand::Chat(args) => chat::run(*args).await,
+        AdminCommand::Trace(args) => trace::run(*args).await,
+        AdminCommand::Map(args) => cluster::map(*args).await,
+        AdminCommand::Nodes(args) => cluster::nodes(*args).await,
+        AdminCommand::Queues(args) => cluster::queues(*args).await,
         AdminCommand::TokenKey => print(&token::generate_pem()?),
     }
 }

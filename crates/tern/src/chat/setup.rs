@@ -62,6 +62,9 @@ pub fn farewell(reason: &StopReason, store: &Path) -> anyhow::Result<()> {
             remove(store)?;
             anyhow::bail!("this device was revoked; its messages here are erased")
         }
+        StopReason::Suspended => {
+            anyhow::bail!("the operator keeps this user out for now; its messages are kept")
+        }
         StopReason::SignedOut => {
             anyhow::bail!("the server does not know this device any more; --relink links it anew")
         }

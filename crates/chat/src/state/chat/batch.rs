@@ -133,6 +133,9 @@ impl Chat {
         for entry in &batch.entries {
             self.last_sent_at = entry.sent_at;
             self.settle_trace = self.settle_trace.or(entry.new.trace);
+            if let Some(trace) = entry.new.trace {
+                self.remember_trace(entry.seq, trace);
+            }
             let placed = Placed {
                 seq: entry.seq,
                 sent_at: entry.sent_at,

@@ -81,6 +81,8 @@ pub enum Event {
     },
     /// This node owns these slots now, and no others.
     Owned(Arc<HashSet<Slot>>),
+    /// The store is another one: a backup, or a standby that lacked commits. Nothing in memory is true any more.
+    Restored,
     /// Time has passed.
     Tick,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tern_types::{ChatId, Seq, Slot, Timestamp, UserId};
 
 use super::Loads;
-use super::commands::MAX_WAITING;
+use super::commands::{MAX_WAITING, not_written};
 use super::event::{Effect, Event, LoadError};
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::{Chat, ChatKind, Snapshot, Stage};
@@ -127,18 +127,39 @@ impl ShardState {
             .filter(|id| !slots.contains(&Slot::of_chat(*id)))
             .collect();
         for id in lost {
-            let Some(chat) = self.chats.get_mut(&id) else {
+            let Some(chat) = self.chats.get(&id) else {
                 continue;
             };
             if chat.stage == Stage::Ready && !chat.is_due() && chat.waiting() > 0 {
                 // Under way at the writer: it ends with its own answer, and the chat goes when it is idle.
                 continue;
             }
+            self.turn_away(id, out);
+            self.forget(id, out);
+        }
+    }
+
+    /// Whoever waits is told to come again and finds the chat as the store has it, also for what is under way at the
+    /// writer: whether that is in the log shows when the chat is loaded. What was still to be written or told is dropped,
+    /// for it was true of another log.
+    pub(super) fn forget_all(&mut self, out: &mut Vec<Effect>) {
+        for id in self.chats.keys().copied().collect::<Vec<_>>() {
+            self.turn_away(id, out);
+        }
+        self.chats.clear();
+        not_written(std::mem::take(&mut self.acks), &Refusal::STORE_AWAY, out);
+        self.closes.clear();
+        self.reads.clear();
+        self.risen.clear();
+        self.receipts_due.clear();
+    }
+
+    fn turn_away(&mut self, id: ChatId, out: &mut Vec<Effect>) {
+        if let Some(chat) = self.chats.get_mut(&id) {
             let answers = chat.answer_all(&Outcome::NotOwner);
             self.answer(answers, out);
-            self.forget(id, out);
-            self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
         }
+        self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
     }
 
     /// The chat leaves memory. What rose in it was not told yet; nobody else would.

@@ -7,10 +7,12 @@
 //! - [`jobs`], [`results`]: what the writer does, and what follows
 //! - [`receipts`]: who is told of watermarks, and when
 //! - [`typing`]: who is told that somebody writes
+//! - [`inspect`]: what it tells operators
 //! - [`loads`]: chats come into memory and leave it
 
 mod commands;
 pub mod event;
+mod inspect;
 mod jobs;
 mod loads;
 mod receipts;
@@ -32,6 +34,7 @@ use crate::state::{Origin, Outcome};
 pub use event::{
     AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, LoadError, Pushed, ReadMark, SettleChat,
 };
+pub use inspect::{Inspected, Load};
 pub use receipts::GATHER_RECEIPTS;
 pub use typing::DropReason;
 
@@ -185,6 +188,7 @@ impl ShardState {
             Event::WakesDone { chat, upto, ok } => self.wakes_done(chat, upto, ok, now),
             Event::Recover { chat, low, high } => self.recover(chat, low, high, now, out),
             Event::Owned(slots) => self.keep_only(&slots, out),
+            Event::Restored => self.forget_all(out),
             Event::Tick => self.forget_idle(now),
         }
     }

@@ -186,6 +186,41 @@ fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
     }
 }
 
+/// What is in memory was true of another log.
+#[test]
+fn after_a_restore_a_repeated_request_is_not_answered_from_memory() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    shard.send();
+    assert!(matches!(shard.job(), Some(Job::Commit(_))));
+    shard.send();
+    let answers = shard.tell(Event::Restored);
+    let again = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Answer {
+                outcome: Outcome::NotOwner,
+                ..
+            }
+        )
+    };
+    assert_eq!(
+        answers.iter().filter(|effect| again(effect)).count(),
+        2,
+        "{answers:?}"
+    );
+    assert_eq!((shard.state.chats(), shard.state.waiting()), (0, 0));
+    // The commit that was under way says nothing of the chat as it is loaded now.
+    let effects = shard.tell(Event::JobDone(JobDone::Commit(vec![(
+        shard.chat,
+        Committed::Moved,
+    )])));
+    assert!(effects.is_empty(), "{effects:?}");
+    let effects = shard.send();
+    assert!(matches!(effects.as_slice(), [Effect::Load { .. }]), "{effects:?}");
+}
+
 #[test]
 fn rule_1_nobody_is_told_anything_before_the_commit() {
     let mut shard = Shard::new();

@@ -18,7 +18,7 @@ fn each_way_to_break_the_protocol_ends_the_stream_with_its_code() {
         device: DeviceId::random(),
         ..talk.identity
     };
-    let cases: [(&str, Talk, (C, R, bool)); 20] = [
+    let cases: [(&str, Talk, (C, R, bool)); 23] = [
         (
             "item before Open",
             talk().item(Item::Heartbeat { token: 1 }),
@@ -138,6 +138,30 @@ fn each_way_to_break_the_protocol_ends_the_stream_with_its_code() {
             "far too many items",
             (0..40_000).fold(talk().opened(), |talk, _| talk.item(Item::Unknown)),
             (C::ResourceExhausted, R::RateLimited, true),
+        ),
+        (
+            "suspended",
+            talk().opened().tell(Event::Close(CloseRequest::Suspended)),
+            (C::UserSuspended, R::UserSuspended, false),
+        ),
+        (
+            "found suspended when it was to be opened",
+            talk()
+                .open()
+                .tell(Event::Announced)
+                .tell(Event::Mail(Mail::Inbox(Inbox {
+                    suspended: true,
+                    ..inbox()
+                }))),
+            (C::UserSuspended, R::UserSuspended, false),
+        ),
+        (
+            "found suspended by the sweep",
+            talk().opened().tell(Event::Mail(Mail::Swept(Inbox {
+                suspended: true,
+                ..inbox()
+            }))),
+            (C::UserSuspended, R::UserSuspended, false),
         ),
         (
             "another store",

@@ -55,6 +55,7 @@ fn talk() -> Talk {
 fn inbox() -> Inbox {
     Inbox {
         active: true,
+        suspended: false,
         rows: Vec::new(),
         store_epoch: "epoch".into(),
         read_receipts_off: false,

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use tern_proto::internal::accounts_node_server::AccountsNode;
 use tern_proto::internal::{
-    AuthenticateKeyRequest, AuthenticateKeyResponse, MayWatchRequest, MayWatchResponse,
+    AuthenticateKeyRequest, AuthenticateKeyResponse, ListSuspendedRequest, ListSuspendedResponse,
+    MayWatchRequest, MayWatchResponse,
 };
 use tern_proto::v1;
 use tonic::{Request, Response, Status};
@@ -28,6 +29,13 @@ impl AccountsNode for FakeAccounts {
             })),
             _ => Err(tern_proto::ApiError::new(v1::ErrorReason::ApiKeyInvalid, "no such key").into()),
         }
+    }
+
+    async fn list_suspended(
+        &self,
+        _: Request<ListSuspendedRequest>,
+    ) -> Result<Response<ListSuspendedResponse>, Status> {
+        Ok(Response::new(ListSuspendedResponse::default()))
     }
 
     async fn may_watch(

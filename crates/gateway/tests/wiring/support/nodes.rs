@@ -182,6 +182,7 @@ impl ChatNode for FakeChat {
                 active: true,
                 rows: rows.clone(),
                 read_receipts_off: false,
+                suspended: false,
             })
             .collect();
         Ok(Response::new(ReadInboxResponse {

@@ -59,6 +59,7 @@ pub fn node(name: &str, address: &str) -> Node {
     Node {
         name: name.into(),
         address: address.into(),
+        admin: String::new(),
         incarnation: 1,
         draining: false,
     }

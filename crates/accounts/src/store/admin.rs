@@ -1,0 +1,153 @@
+//! Users and devices as operators see them, and suspensions.
+
+use sqlx::Row;
+use sqlx::postgres::PgRow;
+use tern_types::{DeviceId, Timestamp, UserId};
+
+use super::devices::Device;
+use super::users::{User, picture, user};
+use super::{Result, Store, Tx, millis};
+
+/// A user, and since when they are suspended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    pub user: User,
+    pub suspended_at: Option<Timestamp>,
+}
+
+/// A device in any state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnyDevice {
+    pub device: Device,
+    pub active: bool,
+    pub revoked_at: Option<Timestamp>,
+    pub tokens_issued_at: Option<Timestamp>,
+}
+
+macro_rules! account {
+    ($rest:literal) => {
+        concat!(
+            "SELECT user_id, external_id, display_name, ",
+            millis!("created_at"),
+            picture!(),
+            ", ",
+            millis!("suspended_at"),
+            " FROM users ",
+            $rest
+        )
+    };
+}
+
+pub const PAGE: &str = account!("WHERE user_id > $1 ORDER BY user_id LIMIT $2");
+
+/// The suspended are few: their own index, then a sort.
+pub const SUSPENDED_PAGE: &str =
+    account!("WHERE suspended_at IS NOT NULL AND user_id > $1 ORDER BY user_id LIMIT $2");
+
+pub const ONE: &str = account!("WHERE user_id = $1 OR external_id = $2");
+
+pub const ALL_DEVICES: &str = concat!(
+    "SELECT device_id, user_id, display_name, platform, ",
+    millis!("linked_at"),
+    ", active, ",
+    millis!("revoked_at"),
+    ", ",
+    millis!("refresh_issued_at"),
+    " FROM devices WHERE user_id = $1 ORDER BY linked_at DESC, device_id"
+);
+
+/// The first suspension's time stays. Waits for a link that is being decided on; what comes after sees it.
+pub const SUSPEND: &str = "
+UPDATE users SET suspended_at = coalesce(suspended_at, to_timestamp($2::float8 / 1000)) WHERE user_id = $1";
+
+pub const RESUME: &str = "UPDATE users SET suspended_at = NULL WHERE user_id = $1";
+
+pub const IS_SUSPENDED: &str = "SELECT suspended_at IS NOT NULL FROM users WHERE user_id = $1";
+
+/// Suspended after $1, the newest first.
+pub const RECENTLY: &str = "
+SELECT user_id FROM users WHERE suspended_at IS NOT NULL AND suspended_at > to_timestamp($1::float8 / 1000)
+ORDER BY suspended_at DESC LIMIT $2";
+
+/// More than an operator suspends in an hour; every gateway keeps them.
+const MAX_RECENT: i64 = 10_000;
+
+impl Store {
+    /// At most `limit` users after `after`, by id.
+    pub async fn accounts(&self, after: UserId, limit: u32, suspended_only: bool) -> Result<Vec<Account>> {
+        let page = if suspended_only { SUSPENDED_PAGE } else { PAGE };
+        let rows = sqlx::query(page).bind(after.0).bind(i64::from(limit));
+        let rows = rows.fetch_all(&self.pool).await?;
+        rows.iter().map(account).collect()
+    }
+
+    pub async fn account(&self, user: Option<UserId>, external_id: Option<&str>) -> Result<Option<Account>> {
+        let row = sqlx::query(ONE).bind(user.map(|user| user.0)).bind(external_id);
+        let row = row.fetch_optional(&self.pool).await?;
+        row.map(|row| account(&row)).transpose()
+    }
+
+    /// The newest first, revoked ones too.
+    pub async fn all_devices(&self, user: UserId) -> Result<Vec<AnyDevice>> {
+        let rows = sqlx::query(ALL_DEVICES)
+            .bind(user.0)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(any_device).collect()
+    }
+
+    /// False: there is no such user.
+    pub async fn suspend(&self, user: UserId, now: Timestamp) -> Result<bool> {
+        let done = sqlx::query(SUSPEND)
+            .bind(user.0)
+            .bind(now.0)
+            .execute(&self.pool)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// False: there is no such user.
+    pub async fn resume(&self, user: UserId) -> Result<bool> {
+        let done = sqlx::query(RESUME).bind(user.0).execute(&self.pool).await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    pub async fn is_suspended(&self, tx: &mut Tx, user: UserId) -> Result<bool> {
+        let row: Option<bool> = sqlx::query_scalar(IS_SUSPENDED)
+            .bind(user.0)
+            .fetch_optional(&mut **tx)
+            .await?;
+        Ok(row.unwrap_or(false))
+    }
+
+    pub async fn suspended_since(&self, since: Timestamp) -> Result<Vec<UserId>> {
+        let rows = sqlx::query(RECENTLY)
+            .bind(since.0)
+            .bind(MAX_RECENT)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| Ok(UserId(row.try_get(0)?))).collect()
+    }
+}
+
+fn account(row: &PgRow) -> Result<Account> {
+    Ok(Account {
+        user: user(row)?,
+        suspended_at: row.try_get::<Option<i64>, _>(5)?.map(Timestamp),
+    })
+}
+
+fn any_device(row: &PgRow) -> Result<AnyDevice> {
+    Ok(AnyDevice {
+        device: Device {
+            id: DeviceId(row.try_get(0)?),
+            user: UserId(row.try_get(1)?),
+            display_name: row.try_get(2)?,
+            platform: row.try_get(3)?,
+            linked_at: Timestamp(row.try_get(4)?),
+        },
+        active: row.try_get(5)?,
+        revoked_at: row.try_get::<Option<i64>, _>(6)?.map(Timestamp),
+        tokens_issued_at: row.try_get::<Option<i64>, _>(7)?.map(Timestamp),
+    })
+}

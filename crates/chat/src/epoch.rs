@@ -1,0 +1,72 @@
+//! Which store this node's memory belongs to.
+//!
+//! After a restore, or a failover that lost commits, an operator changes the store's epoch. What a node remembers of chats
+//! then speaks of entries that are gone: a repeated request would be answered with a place that it does not have any
+//! more. So a node that sees another epoch forgets all its chats, before it does anything for whoever knows the new one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sqlx::PgPool;
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+use crate::shard::Shards;
+use crate::store::listing;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct StoreEpoch {
+    pool: PgPool,
+    shards: Shards,
+    /// Its mark, as on the links; 0: not known yet.
+    current: Arc<AtomicU64>,
+    /// One look at a time: a late answer never brings an older epoch back.
+    look: Arc<Mutex<()>>,
+}
+
+impl StoreEpoch {
+    pub fn new(pool: PgPool, shards: Shards) -> Self {
+        Self {
+            pool,
+            shards,
+            current: Arc::default(),
+            look: Arc::default(),
+        }
+    }
+
+    /// Whether this node's memory belongs to the store with this mark.
+    pub fn is(&self, mark: u64) -> bool {
+        self.current.load(Ordering::Acquire) == mark
+    }
+
+    /// Reads it; where it is another one, the shards forget their chats before this returns.
+    pub async fn look(&self) -> sqlx::Result<Uuid> {
+        let _one = self.look.lock().await;
+        let epoch = listing::epoch(&self.pool).await?;
+        let (mark, before) = (mark(epoch), self.current.load(Ordering::Acquire));
+        if mark != before {
+            if before != 0 {
+                tracing::warn!(%epoch, "another store: every chat is forgotten");
+                self.shards.restored().await;
+            }
+            self.current.store(mark, Ordering::Release);
+        }
+        Ok(epoch)
+    }
+
+    /// The store's epoch, known to this node when it returns.
+    pub async fn read(&self) -> sqlx::Result<Uuid> {
+        let epoch = listing::epoch(&self.pool).await?;
+        if self.is(mark(epoch)) {
+            Ok(epoch)
+        } else {
+            self.look().await
+        }
+    }
+}
+
+/// The first 8 bytes, never 0.
+fn mark(epoch: Uuid) -> u64 {
+    epoch.as_u64_pair().0.max(1)
+}

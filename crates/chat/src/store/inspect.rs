@@ -1,0 +1,304 @@
+//! What operators ask: one chat, one message, what waits. Off the message path; each question in one snapshot.
+
+use sqlx::{PgPool, PgTransaction, Row};
+use tern_proto::raw;
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+use uuid::Uuid;
+
+use super::entries::entry;
+use super::load::StoreError;
+use super::millis;
+use super::seal::{MasterKey, Sealer};
+
+/// Slots of one line of [`unsettled`].
+pub const SLOTS_A_RANGE: u16 = 256;
+/// An inbox up to this size is counted, which takes some tens of milliseconds; beyond it Postgres's estimate serves.
+const COUNTED_BYTES: i64 = 64 << 20;
+
+pub const CHAT: &str = concat!(
+    "SELECT c.kind, c.title, c.created_by, ",
+    millis!("c.created_at"),
+    " AS created_at, h.head_seq,
+    (SELECT ",
+    millis!("m.sent_at"),
+    " FROM messages m WHERE m.chat_id = c.chat_id AND m.seq = h.head_seq) AS last_at,
+    (SELECT count(*) FROM unsettled u WHERE u.chat_id = c.chat_id) AS unsettled,
+    (SELECT count(*) FROM inbox i WHERE i.chat_id = c.chat_id) AS inbox_rows
+FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id WHERE c.chat_id = $1"
+);
+
+pub const MEMBERS: &str = "
+SELECT user_id, role, joined_seq, cardinality(devices) AS devices FROM members
+WHERE chat_id = $1 AND left_seq IS NULL ORDER BY user_id";
+
+/// Where a request became an entry, in a known chat.
+pub const PLACED: &str = "
+SELECT chat_id, seq FROM messages WHERE chat_id = $1 AND sender_user = $2 AND request_id = $3";
+
+/// The same in whichever of the sender's chats: an index probe in each.
+pub const PLACED_ANYWHERE: &str = "
+SELECT r.chat_id, r.seq FROM (SELECT DISTINCT m.chat_id FROM members m WHERE m.user_id = $1) mine
+JOIN messages r ON r.chat_id = mine.chat_id AND r.sender_user = $1 AND r.request_id = $2 LIMIT 1";
+
+pub const MESSAGE: &str = concat!(
+    "SELECT m.seq, m.ordinal, m.kind, m.sender_user, m.sender_device, m.request_id, m.body, ",
+    millis!("m.sent_at"),
+    " AS sent_at, c.wrapped_key, h.head_seq
+FROM messages m JOIN chats c ON c.chat_id = m.chat_id JOIN chat_heads h ON h.chat_id = m.chat_id
+WHERE m.chat_id = $1 AND m.seq = $2"
+);
+
+/// The commit that an entry was part of, while it is not settled. Settling deletes rows from below, so one below the
+/// entry means that the entry's own is there too.
+pub const UNSETTLED_SINCE: &str = concat!(
+    "SELECT ",
+    millis!("u.committed_at"),
+    " FROM unsettled u WHERE u.chat_id = $1 AND u.from_seq <= $2 ORDER BY u.from_seq DESC LIMIT 1"
+);
+
+/// Whoever is entitled to the entry, a row a device; one without a device for who has none.
+pub const RECIPIENTS: &str = concat!(
+    "SELECT m.user_id, m.left_seq IS NOT NULL AS left_since, d.device_id, dev.display_name,
+    coalesce(dev.active, false) AS active, coalesce(",
+    millis!("dev.linked_at"),
+    ", 0) AS linked_at, i.from_seq, ",
+    millis!("i.since"),
+    " AS since, ",
+    millis!("i.notified_at"),
+    " AS notified_at, coalesce(p.suspended_at IS NOT NULL, false) AS suspended
+FROM members m
+LEFT JOIN LATERAL unnest(m.devices) AS d(device_id) ON true
+LEFT JOIN devices dev ON dev.device_id = d.device_id
+LEFT JOIN inbox i ON i.chat_id = m.chat_id AND i.device_id = coalesce(d.device_id, m.user_id)
+LEFT JOIN users p ON p.user_id = m.user_id
+WHERE m.chat_id = $1 AND m.joined_seq <= $2 AND coalesce(m.left_seq, $2) >= $2
+ORDER BY m.user_id, dev.linked_at, d.device_id"
+);
+
+pub const UNSETTLED: &str = "
+SELECT (slot / $1)::int4 AS range, count(*) AS commits,
+       (extract(epoch FROM now() - min(committed_at)) * 1000)::int8 AS age
+FROM unsettled GROUP BY 1 ORDER BY 1";
+
+pub const INBOX_SIZE: &str = "
+SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::int8, coalesce(sum(greatest(c.reltuples, 0)), 0)::int8
+FROM pg_inherits p JOIN pg_class c ON c.oid = p.inhrelid WHERE p.inhparent = 'inbox'::regclass";
+
+pub const INBOX_COUNTED: &str = "
+SELECT count(*), coalesce((extract(epoch FROM now() - min(since)) * 1000)::int8, 0) FROM inbox";
+
+/// One page in a hundred.
+pub const INBOX_SAMPLED: &str = "
+SELECT coalesce((extract(epoch FROM now() - min(since)) * 1000)::int8, 0) FROM inbox TABLESAMPLE SYSTEM (1)";
+
+/// A chat as a whole.
+#[derive(Debug, Clone)]
+pub struct ChatFacts {
+    /// As stored: see [`super::load::kind`].
+    pub kind: i16,
+    pub title: String,
+    pub created_by: UserId,
+    pub created_at: Timestamp,
+    pub head: Seq,
+    pub last_at: Option<Timestamp>,
+    pub unsettled: u32,
+    pub inbox_rows: u32,
+    pub members: Vec<MemberFacts>,
+}
+
+#[derive(Debug, Clone)]
+pub struct MemberFacts {
+    pub user: UserId,
+    /// As stored.
+    pub role: i16,
+    pub joined: Seq,
+    pub devices: u32,
+}
+
+/// One entry and what is owed of it.
+#[derive(Debug, Clone)]
+pub struct MessageFacts {
+    pub entry: raw::Entry,
+    /// As stored: see [`crate::state::entry::EntryKind`].
+    pub kind: i16,
+    pub head: Seq,
+    /// Since when its commit waits to be settled; `None`: it is settled.
+    pub unsettled_since: Option<Timestamp>,
+    pub recipients: Vec<Recipient>,
+}
+
+/// A device that is entitled to the entry.
+#[derive(Debug, Clone)]
+pub struct Recipient {
+    pub user: UserId,
+    pub left: bool,
+    pub suspended: bool,
+    /// `None`: the user has no device.
+    pub device: Option<DeviceId>,
+    pub name: String,
+    pub active: bool,
+    pub linked_at: Timestamp,
+    pub owes: Option<Owes>,
+}
+
+/// An inbox row.
+#[derive(Debug, Clone, Copy)]
+pub struct Owes {
+    pub from: Seq,
+    pub since: Timestamp,
+    pub notified_at: Option<Timestamp>,
+}
+
+/// Commits of some slots that are not settled.
+#[derive(Debug, Clone, Copy)]
+pub struct Unsettled {
+    /// Times [`SLOTS_A_RANGE`]: the first slot.
+    pub range: u32,
+    pub commits: u64,
+    pub oldest_age_ms: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct InboxSize {
+    pub rows: u64,
+    pub oldest_age_ms: i64,
+    pub estimated: bool,
+}
+
+/// `None`: there is no such chat.
+pub async fn chat(pool: &PgPool, chat: ChatId) -> sqlx::Result<Option<ChatFacts>> {
+    let mut tx = snapshot(pool).await?;
+    let Some(row) = sqlx::query(CHAT).bind(chat.0).fetch_optional(&mut *tx).await? else {
+        return Ok(None);
+    };
+    let members = sqlx::query(MEMBERS).bind(chat.0).fetch_all(&mut *tx).await?;
+    let member = |row: &sqlx::postgres::PgRow| {
+        Ok(MemberFacts {
+            user: UserId(row.try_get("user_id")?),
+            role: row.try_get("role")?,
+            joined: Seq::from_i64(row.try_get("joined_seq")?),
+            devices: count(i64::from(row.try_get::<i32, _>("devices")?)),
+        })
+    };
+    Ok(Some(ChatFacts {
+        kind: row.try_get("kind")?,
+        title: row.try_get("title")?,
+        created_by: UserId(row.try_get("created_by")?),
+        created_at: Timestamp(row.try_get("created_at")?),
+        head: Seq::from_i64(row.try_get("head_seq")?),
+        last_at: row.try_get::<Option<i64>, _>("last_at")?.map(Timestamp),
+        unsettled: count(row.try_get("unsettled")?),
+        inbox_rows: count(row.try_get("inbox_rows")?),
+        members: members.iter().map(member).collect::<sqlx::Result<_>>()?,
+    }))
+}
+
+/// Where the request of this sender became an entry.
+pub async fn placed(
+    pool: &PgPool,
+    chat: Option<ChatId>,
+    sender: UserId,
+    request: RequestId,
+) -> sqlx::Result<Option<(ChatId, Seq)>> {
+    let query = match chat {
+        Some(chat) => sqlx::query_as(PLACED).bind(chat.0),
+        None => sqlx::query_as(PLACED_ANYWHERE),
+    };
+    let found: Option<(Uuid, i64)> = query.bind(sender.0).bind(request.0).fetch_optional(pool).await?;
+    Ok(found.map(|(chat, seq)| (ChatId(chat), Seq::from_i64(seq))))
+}
+
+/// `None`: there is no such entry.
+pub async fn message(
+    pool: &PgPool,
+    master: &MasterKey,
+    chat: ChatId,
+    seq: Seq,
+) -> Result<Option<MessageFacts>, StoreError> {
+    let mut tx = snapshot(pool).await?;
+    let row = sqlx::query(MESSAGE).bind(chat.0).bind(seq.to_i64());
+    let Some(row) = row.fetch_optional(&mut *tx).await? else {
+        return Ok(None);
+    };
+    let since: Option<i64> = sqlx::query_scalar(UNSETTLED_SINCE)
+        .bind(chat.0)
+        .bind(seq.to_i64())
+        .fetch_optional(&mut *tx)
+        .await?;
+    let recipients = sqlx::query(RECIPIENTS)
+        .bind(chat.0)
+        .bind(seq.to_i64())
+        .fetch_all(&mut *tx)
+        .await?;
+    let wrapped: Vec<u8> = row.try_get("wrapped_key")?;
+    let key = master.unwrap(chat, &wrapped).map_err(|_| StoreError::Key(chat))?;
+    Ok(Some(MessageFacts {
+        entry: entry(&row, chat, &Sealer::new(&key))?,
+        kind: row.try_get("kind")?,
+        head: Seq::from_i64(row.try_get("head_seq")?),
+        unsettled_since: since.map(Timestamp),
+        recipients: recipients.iter().map(recipient).collect::<sqlx::Result<_>>()?,
+    }))
+}
+
+/// What is not settled, by ranges of slots.
+pub async fn unsettled(pool: &PgPool) -> sqlx::Result<Vec<Unsettled>> {
+    let rows: Vec<(i32, i64, i64)> = sqlx::query_as(UNSETTLED)
+        .bind(i32::from(SLOTS_A_RANGE))
+        .fetch_all(pool)
+        .await?;
+    let ranges = rows.into_iter().map(|(range, commits, age)| Unsettled {
+        range: u32::try_from(range).unwrap_or(0),
+        commits: u64::try_from(commits).unwrap_or(0),
+        oldest_age_ms: age,
+    });
+    Ok(ranges.collect())
+}
+
+/// How many inbox rows there are, and how old the oldest is.
+pub async fn inbox_size(pool: &PgPool) -> sqlx::Result<InboxSize> {
+    let (bytes, estimate): (i64, i64) = sqlx::query_as(INBOX_SIZE).fetch_one(pool).await?;
+    let estimated = bytes > COUNTED_BYTES;
+    let (rows, oldest_age_ms): (i64, i64) = if estimated {
+        (estimate, sqlx::query_scalar(INBOX_SAMPLED).fetch_one(pool).await?)
+    } else {
+        sqlx::query_as(INBOX_COUNTED).fetch_one(pool).await?
+    };
+    Ok(InboxSize {
+        rows: u64::try_from(rows).unwrap_or(0),
+        oldest_age_ms,
+        estimated,
+    })
+}
+
+/// A transaction whose statements see one moment.
+async fn snapshot(pool: &PgPool) -> sqlx::Result<PgTransaction<'static>> {
+    pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .await
+}
+
+fn recipient(row: &sqlx::postgres::PgRow) -> sqlx::Result<Recipient> {
+    let owes = row.try_get::<Option<i64>, _>("from_seq")?;
+    let since = Timestamp(row.try_get::<Option<i64>, _>("since")?.unwrap_or_default());
+    let notified_at = row.try_get::<Option<i64>, _>("notified_at")?.map(Timestamp);
+    Ok(Recipient {
+        user: UserId(row.try_get("user_id")?),
+        left: row.try_get("left_since")?,
+        suspended: row.try_get("suspended")?,
+        device: row.try_get::<Option<Uuid>, _>("device_id")?.map(DeviceId),
+        name: row
+            .try_get::<Option<String>, _>("display_name")?
+            .unwrap_or_default(),
+        active: row.try_get("active")?,
+        linked_at: Timestamp(row.try_get("linked_at")?),
+        owes: owes.map(|from| Owes {
+            from: Seq::from_i64(from),
+            since,
+            notified_at,
+        }),
+    })
+}
+
+fn count(rows: i64) -> u32 {
+    u32::try_from(rows).unwrap_or(u32::MAX)
+}

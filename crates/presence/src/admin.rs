@@ -1,0 +1,65 @@
+//! `tern.v1.Admin`, as far as it is about sessions.
+
+use std::sync::Arc;
+
+use tern_node::principal::{Principal, Scope};
+use tern_proto::internal::presence_admin_server::PresenceAdmin;
+use tern_proto::{ApiError, parse, v1};
+use tern_types::UserId;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status};
+
+use crate::hub::Hub;
+use crate::registry::Session;
+
+/// Told by a node that is not the owner, with its version of the map: the gateway routes again.
+const NOT_OWNER: &str = "tern-not-owner";
+
+/// See the module.
+pub struct AdminService {
+    hub: Arc<Hub>,
+    /// Of this node.
+    name: Arc<str>,
+}
+
+impl AdminService {
+    pub fn new(hub: Arc<Hub>, name: Arc<str>) -> Self {
+        Self { hub, name }
+    }
+}
+
+#[tonic::async_trait]
+impl PresenceAdmin for AdminService {
+    async fn list_sessions(
+        &self,
+        request: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        Principal::read(request.metadata())?.key(Scope::Admin)?;
+        let user: UserId = parse::id("user_id", &request.get_ref().user_id)?;
+        let mut sessions = Vec::new();
+        let found = self
+            .hub
+            .look_up(&[user], |session| sessions.push(message(session)));
+        if found.is_err() {
+            let mut status = Status::from(ApiError::unavailable("the user belongs to another node"));
+            let version = *self.hub.version().borrow();
+            status
+                .metadata_mut()
+                .insert(NOT_OWNER, MetadataValue::from(version));
+            return Err(status);
+        }
+        Ok(Response::new(v1::ListSessionsResponse {
+            sessions,
+            node: self.name.to_string(),
+        }))
+    }
+}
+
+fn message(session: &Session) -> v1::AdminSession {
+    v1::AdminSession {
+        device_id: session.device.to_string(),
+        session_id: session.session.to_string(),
+        gateway: session.gateway.name.to_string(),
+        since_ms: session.since().0,
+    }
+}

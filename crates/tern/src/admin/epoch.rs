@@ -1,0 +1,43 @@
+//! The store's epoch: changed after a restore or a failover that lost commits, so that clients read everything anew.
+
+use clap::{Args, Subcommand};
+use tern_node::postgres::{self, PostgresArgs};
+use uuid::Uuid;
+
+use super::{print, remark};
+
+const SHOW: &str = "SELECT epoch FROM store WHERE single";
+const BUMP: &str = "UPDATE store SET epoch = gen_random_uuid() WHERE single RETURNING epoch";
+
+/// The store's epoch, which clients' places in their chats belong to
+#[derive(Subcommand, Clone, Debug)]
+pub enum EpochCommand {
+    /// Print it
+    Show(EpochArgs),
+    /// Change it, after a restore or a failover that lost commits: every client reads its chats anew and sends what it
+    /// sent lately again
+    Bump(EpochArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct EpochArgs {
+    #[command(flatten)]
+    postgres: PostgresArgs,
+}
+
+/// Runs the command to its end.
+pub async fn run(command: EpochCommand) -> anyhow::Result<()> {
+    let (sql, args, bump) = match &command {
+        EpochCommand::Show(args) => (SHOW, args, false),
+        EpochCommand::Bump(args) => (BUMP, args, true),
+    };
+    let pool = postgres::pool(&args.postgres).await?;
+    let epoch: Uuid = sqlx::query_scalar(sql).fetch_one(&pool).await?;
+    print(&epoch.to_string())?;
+    if bump {
+        remark(
+            "chat nodes notice within 10 s, gateways then end all streams; clients come back by themselves",
+        )?;
+    }
+    Ok(())
+}

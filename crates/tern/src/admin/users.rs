@@ -1,0 +1,279 @@
+//! Users, their devices and sessions; keeping them out.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use tern_client::api::Api;
+use tern_proto::v1;
+use tern_types::{Timestamp, UserId};
+
+use super::output::{facts, show, table, when};
+use super::remark;
+use super::remote::Remote;
+
+/// Users: list, show, keep out, let in again
+#[derive(Subcommand, Clone, Debug)]
+pub enum UsersCommand {
+    /// Print users, by id
+    List(ListArgs),
+    /// Print one user with all devices
+    Show(OneArgs),
+    /// Keep a user out until `resume`: streams end at once, messages to them are kept
+    Suspend(OneArgs),
+    /// Let a suspended user in again
+    Resume(OneArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ListArgs {
+    /// Only those who are kept out
+    #[arg(long)]
+    suspended: bool,
+    /// Users at most
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct OneArgs {
+    /// A user's id, or the app's own id of them
+    user: String,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+#[derive(Serialize)]
+struct User {
+    user_id: String,
+    external_id: String,
+    display_name: String,
+    created_at_ms: i64,
+    /// 0: not suspended.
+    suspended_at_ms: i64,
+}
+
+#[derive(Serialize)]
+struct Device {
+    device_id: String,
+    display_name: String,
+    platform: String,
+    state: &'static str,
+    linked_at_ms: i64,
+    revoked_at_ms: i64,
+    tokens_issued_at_ms: i64,
+}
+
+#[derive(Serialize)]
+struct UserWithDevices {
+    user: User,
+    devices: Vec<Device>,
+}
+
+#[derive(Serialize)]
+pub struct Session {
+    pub device_id: String,
+    pub session_id: String,
+    pub gateway: String,
+    pub since_ms: i64,
+}
+
+#[derive(Serialize)]
+struct Change {
+    user: User,
+    closed: u32,
+    gateways_missed: Vec<String>,
+}
+
+/// Runs the command to its end.
+pub async fn run(command: UsersCommand) -> anyhow::Result<()> {
+    match command {
+        UsersCommand::List(args) => list(args).await,
+        UsersCommand::Show(args) => {
+            let (user, devices) = find(&args.remote.api()?, &args.user).await?;
+            let both = UserWithDevices { user, devices };
+            show(args.remote.json, &both, |both| {
+                format!("{}\n{}", user_text(&both.user), devices_text(&both.devices))
+            })
+        }
+        UsersCommand::Suspend(args) => {
+            let api = args.remote.api()?;
+            let user_id = find(&api, &args.user).await?.0.user_id;
+            let done = api.suspend_user(v1::SuspendUserRequest { user_id }).await?;
+            changed(&args.remote, done.user, done.closed, done.gateways_missed)
+        }
+        UsersCommand::Resume(args) => {
+            let api = args.remote.api()?;
+            let user_id = find(&api, &args.user).await?.0.user_id;
+            let done = api.resume_user(v1::ResumeUserRequest { user_id }).await?;
+            changed(&args.remote, done.user, 0, done.gateways_missed)
+        }
+    }
+}
+
+/// `tern admin devices`.
+pub async fn devices(args: OneArgs) -> anyhow::Result<()> {
+    let (_, devices) = find(&args.remote.api()?, &args.user).await?;
+    show(args.remote.json, &devices, |devices| devices_text(devices))
+}
+
+/// `tern admin sessions`.
+pub async fn sessions(args: OneArgs) -> anyhow::Result<()> {
+    let api = args.remote.api()?;
+    let user_id = find(&api, &args.user).await?.0.user_id;
+    let answer = api.list_sessions(v1::ListSessionsRequest { user_id }).await?;
+    let sessions: Vec<Session> = answer.sessions.into_iter().map(session).collect();
+    let now = Timestamp::now();
+    show(args.remote.json, &sessions, |sessions| {
+        let row = |session: &Session| {
+            [
+                session.device_id.clone(),
+                session.gateway.clone(),
+                when(session.since_ms, now),
+                session.session_id.clone(),
+            ]
+        };
+        table(
+            ["DEVICE", "GATEWAY", "SINCE", "SESSION"],
+            sessions.iter().map(row),
+        )
+    })
+}
+
+async fn list(args: ListArgs) -> anyhow::Result<()> {
+    let api = args.remote.api()?;
+    let mut users = Vec::new();
+    let mut request = v1::ListUsersRequest {
+        suspended_only: args.suspended,
+        ..Default::default()
+    };
+    loop {
+        request.page_size = u32::try_from(args.limit - users.len())
+            .unwrap_or(u32::MAX)
+            .clamp(1, 1000);
+        let page = api.list_users(request.clone()).await?;
+        users.extend(page.users.into_iter().map(user).take(args.limit - users.len()));
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() || users.len() >= args.limit {
+            break;
+        }
+    }
+    if !request.page_token.is_empty() {
+        remark("there are more: raise --limit")?;
+    }
+    let now = Timestamp::now();
+    show(args.remote.json, &users, |users| {
+        let row = |user: &User| {
+            [
+                user.user_id.clone(),
+                user.external_id.clone(),
+                user.display_name.clone(),
+                when(user.created_at_ms, now),
+                when(user.suspended_at_ms, now),
+            ]
+        };
+        table(
+            ["USER", "EXTERNAL ID", "NAME", "CREATED", "SUSPENDED"],
+            users.iter().map(row),
+        )
+    })
+}
+
+/// By the user's id, or by the app's own.
+async fn find(api: &Api, text: &str) -> anyhow::Result<(User, Vec<Device>)> {
+    let id = text.parse::<UserId>().map(|id| id.to_string()).ok();
+    let request = v1::GetUserRequest {
+        external_id: if id.is_none() {
+            text.to_owned()
+        } else {
+            String::new()
+        },
+        user_id: id.unwrap_or_default(),
+    };
+    let found = api.get_user(request).await?;
+    let devices = found.devices.into_iter().map(device).collect();
+    Ok((user(found.user.unwrap_or_default()), devices))
+}
+
+fn changed(
+    remote: &Remote,
+    changed: Option<v1::AdminUser>,
+    closed: u32,
+    gateways_missed: Vec<String>,
+) -> anyhow::Result<()> {
+    let change = Change {
+        user: user(changed.unwrap_or_default()),
+        closed,
+        gateways_missed,
+    };
+    if !change.gateways_missed.is_empty() {
+        let missed = change.gateways_missed.join(", ");
+        remark(&format!("did not answer, and find out within 30 s: {missed}"))?;
+    }
+    show(remote.json, &change, |change| {
+        format!("{}streams ended  {}\n", user_text(&change.user), change.closed)
+    })
+}
+
+fn user_text(user: &User) -> String {
+    let now = Timestamp::now();
+    facts(&[
+        ("user", user.user_id.clone()),
+        ("external id", user.external_id.clone()),
+        ("name", user.display_name.clone()),
+        ("created", when(user.created_at_ms, now)),
+        ("suspended", when(user.suspended_at_ms, now)),
+    ])
+}
+
+fn devices_text(devices: &[Device]) -> String {
+    let now = Timestamp::now();
+    let row = |device: &Device| {
+        [
+            device.device_id.clone(),
+            device.display_name.clone(),
+            device.platform.clone(),
+            device.state.to_owned(),
+            when(device.linked_at_ms, now),
+            when(device.tokens_issued_at_ms, now),
+        ]
+    };
+    let head = ["DEVICE", "NAME", "PLATFORM", "STATE", "LINKED", "TOKENS RENEWED"];
+    table(head, devices.iter().map(row))
+}
+
+fn user(user: v1::AdminUser) -> User {
+    User {
+        user_id: user.user_id,
+        external_id: user.external_id,
+        display_name: user.display_name,
+        created_at_ms: user.created_at_ms,
+        suspended_at_ms: user.suspended_at_ms,
+    }
+}
+
+fn device(device: v1::AdminDevice) -> Device {
+    let state = match (device.active, device.revoked_at_ms) {
+        (true, _) => "active",
+        (false, 0) => "being linked",
+        (false, _) => "revoked",
+    };
+    Device {
+        device_id: device.device_id,
+        display_name: device.display_name,
+        platform: device.platform,
+        state,
+        linked_at_ms: device.linked_at_ms,
+        revoked_at_ms: device.revoked_at_ms,
+        tokens_issued_at_ms: device.tokens_issued_at_ms,
+    }
+}
+
+pub fn session(session: v1::AdminSession) -> Session {
+    Session {
+        device_id: session.device_id,
+        session_id: session.session_id,
+        gateway: session.gateway,
+        since_ms: session.since_ms,
+    }
+}

@@ -1,0 +1,203 @@
+//! `tern top`: the cluster as an on-call engineer wants to see it.
+//!
+//! ```text
+//!   Admin service (map, queues) ─┐
+//!   /metrics of each node ───────┴─▶ Moment ─┬─▶ view (pure) ─▶ draw, or text
+//!                          the Moment before ─┘
+//! ```
+//!
+//! - [`page`]: a page of metrics, read; [`view`]: what is shown, from two moments; [`draw`]: on the screen
+
+mod draw;
+mod page;
+mod view;
+
+use std::collections::HashMap;
+use std::io::Write as _;
+use std::time::Duration;
+
+use futures::future::join_all;
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use tern_client::api::Api;
+use tern_node::config::seconds;
+use tern_proto::v1;
+use tern_types::Timestamp;
+use tokio::sync::mpsc;
+
+use crate::admin::remote::Remote;
+use page::Page;
+use view::{Moment, View};
+
+/// How long the keyboard is listened to before looking whether this program ends.
+const KEY_POLL: Duration = Duration::from_millis(200);
+/// Keys typed ahead while the platform is asked.
+const KEYS: usize = 16;
+/// A question to the platform that takes longer is shown as unanswered: the next one may fare better.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Watch the cluster: nodes, rates, latencies, queues, and what is wrong, in red
+///
+/// Asks the Admin service through a gateway, and reads the metrics of each node where the node says they are: run it where
+/// both can be reached. q ends it.
+#[derive(clap::Args, Clone, Debug)]
+pub struct TopArgs {
+    /// Print one snapshot and end; fails when something is badly wrong
+    #[arg(long)]
+    once: bool,
+    /// Seconds between two looks, which rates are of
+    #[arg(long, default_value = "2", value_parser = interval)]
+    interval: Duration,
+    /// Where the metrics of a node are, `NAME=host:port`, instead of where it says (a port that is forwarded)
+    #[arg(long = "metrics", value_delimiter = ',', value_parser = override_of)]
+    overrides: Vec<(String, String)>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// Runs until the person leaves, or once.
+pub async fn run(args: TopArgs) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !args.remote.json,
+        "top prints no JSON: `tern admin nodes` and `tern admin queues` do"
+    );
+    let eyes = Eyes {
+        api: args.remote.api()?,
+        overrides: args.overrides.iter().cloned().collect(),
+    };
+    if args.once {
+        return once(&eyes, args.interval).await;
+    }
+    let mut terminal = ratatui::try_init()?;
+    let result = watch(&mut terminal, &eyes, args.interval).await;
+    ratatui::restore();
+    result
+}
+
+async fn once(eyes: &Eyes, interval: Duration) -> anyhow::Result<()> {
+    let before = eyes.look().await;
+    tokio::time::sleep(interval).await;
+    let view = View::of(&before, &eyes.look().await);
+    std::io::stdout().lock().write_all(view.text().as_bytes())?;
+    let bad = view
+        .alarms
+        .iter()
+        .filter(|alarm| alarm.mood == view::Mood::Bad)
+        .count();
+    anyhow::ensure!(bad == 0, "{bad} things are badly wrong");
+    Ok(())
+}
+
+async fn watch(terminal: &mut DefaultTerminal, eyes: &Eyes, interval: Duration) -> anyhow::Result<()> {
+    let mut keys = keyboard();
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut before, mut view) = (None, View::default());
+    loop {
+        let look = async {
+            ticks.tick().await;
+            eyes.look().await
+        };
+        tokio::pin!(look);
+        let moment = loop {
+            terminal.draw(|frame| draw::screen(frame, &view))?;
+            tokio::select! {
+                moment = &mut look => break moment,
+                key = keys.recv() => match key {
+                    Some(event) if !leaves(&event) => {}
+                    _ => return Ok(()),
+                },
+            }
+        };
+        view = View::of(before.as_ref().unwrap_or(&moment), &moment);
+        before = Some(moment);
+    }
+}
+
+/// What looks at the platform.
+struct Eyes {
+    api: Api,
+    overrides: HashMap<String, String>,
+}
+
+impl Eyes {
+    async fn look(&self) -> Moment {
+        let map = answered(self.api.get_cluster_map(v1::GetClusterMapRequest {}));
+        let queues = answered(self.api.get_queues(v1::GetQueuesRequest {}));
+        let (map, queues) = tokio::join!(map, queues);
+        let pages = match &map {
+            Ok(map) => self.pages(map).await,
+            Err(_) => HashMap::new(),
+        };
+        Moment {
+            at_ms: Timestamp::now().0,
+            map,
+            queues,
+            pages,
+        }
+    }
+
+    /// Each process once, whatever its roles. Who does not give its page is left out.
+    async fn pages(&self, map: &v1::GetClusterMapResponse) -> HashMap<String, Page> {
+        let mut addresses: HashMap<&str, &str> = HashMap::new();
+        for node in &map.nodes {
+            let other = self.overrides.get(&node.name);
+            let address = other.map_or(node.admin_address.as_str(), String::as_str);
+            if !address.is_empty() {
+                addresses.insert(&node.name, address);
+            }
+        }
+        let asked = addresses.into_iter().map(|(name, address)| async move {
+            match tern_local::http::get(address, "/metrics").await {
+                Ok((200, page)) => Some((name.to_owned(), Page::read(&page))),
+                _ => None,
+            }
+        });
+        join_all(asked).await.into_iter().flatten().collect()
+    }
+}
+
+async fn answered<T>(call: impl Future<Output = Result<T, tern_client::CallError>>) -> Result<T, String> {
+    match tokio::time::timeout(PATIENCE, call).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("not within {PATIENCE:?}")),
+    }
+}
+
+fn leaves(event: &Event) -> bool {
+    let Event::Key(key) = event else { return false };
+    let interrupt = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+    key.kind == KeyEventKind::Press && (interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
+}
+
+fn keyboard() -> mpsc::Receiver<Event> {
+    let (keys, queue) = mpsc::channel(KEYS);
+    std::thread::spawn(move || {
+        while !keys.is_closed() {
+            match event::poll(KEY_POLL) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let Ok(event) = event::read() else { break };
+                    if keys.blocking_send(event).is_err() {
+                        break;
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+    });
+    queue
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = seconds(text)?;
+    if interval < Duration::from_millis(500) {
+        return Err("must be half a second at least: every look reads each node's metrics".to_owned());
+    }
+    Ok(interval)
+}
+
+fn override_of(text: &str) -> Result<(String, String), String> {
+    let (name, address) = text.split_once('=').ok_or("must be NAME=host:port")?;
+    Ok((name.to_owned(), address.to_owned()))
+}

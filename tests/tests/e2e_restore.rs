@@ -1,0 +1,191 @@
+//! The store is put back to a backup: what was sent since is offered again by who sent it, and nobody skips anything.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, StoreLocation, Tls};
+use tern_local::until;
+use tern_tests::{Device, World};
+use tern_types::{ChatId, Timestamp};
+use tokio::process::Command;
+
+/// Leases, reconnects and a sweep, on a busy machine.
+const BOUND: Duration = Duration::from_secs(90);
+
+struct App {
+    client: Client,
+    events: EventStream,
+    device: Device,
+    store: tempfile::TempDir,
+}
+
+impl App {
+    async fn start(world: &World, device: Device) -> Self {
+        let store = tempfile::tempdir().unwrap();
+        let (client, events) = open(world, &device, store.path()).await;
+        Self {
+            client,
+            events,
+            device,
+            store,
+        }
+    }
+
+    async fn restart(self, world: &World) -> Self {
+        let (client, events) = open(world, &self.device, self.store.path()).await;
+        Self {
+            client,
+            events,
+            ..self
+        }
+    }
+
+    /// Its messages in the chat by seq, older ones from the server.
+    async fn log(&self, chat: ChatId) -> anyhow::Result<BTreeMap<u64, String>> {
+        let history = self.client.load_history(chat, None, 100).await?;
+        let text = |entry: &tern_client::Entry| Some((entry.seq.0, entry.text()?.into_owned()));
+        Ok(history.iter().filter_map(text).collect())
+    }
+
+    /// Waits until it has exactly these, in some order.
+    async fn has(&self, chat: ChatId, texts: &[String]) -> BTreeMap<u64, String> {
+        let mut wanted = texts.to_vec();
+        wanted.sort();
+        let what = format!("{:?} has {} messages", self.device.id, wanted.len());
+        until::some(&what, BOUND, || async {
+            let log = self.log(chat).await?;
+            let mut have: Vec<String> = log.values().cloned().collect();
+            have.sort();
+            anyhow::ensure!(have == wanted, "it has {log:?}");
+            Ok(log)
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Waits until it was told to read everything anew.
+    async fn is_reset(&mut self) {
+        let reset = async { while !matches!(self.events.next().await.expect("it goes on"), Event::Reset) {} };
+        tokio::time::timeout(BOUND, reset).await.expect("a reset");
+    }
+}
+
+async fn open(world: &World, device: &Device, store: &Path) -> (Client, EventStream) {
+    let credentials = Credentials {
+        user: device.user,
+        device: device.id,
+        access_token: device.access_token.clone(),
+        access_expires_at: Timestamp::now() + Duration::from_secs(3000),
+        refresh_token: device.refresh_token.clone(),
+    };
+    let file = StoreLocation::File(store.join("device.sqlite"));
+    let config = ClientConfig::new(world.platform.gateway_urls(), file)
+        .tls(Tls::Roots(world.platform.ca_pem().unwrap()))
+        .credentials(credentials);
+    Client::start(config).await.unwrap()
+}
+
+async fn bump(world: &World) -> String {
+    let output = Command::new(tern_tests::world::tern())
+        .args(["admin", "epoch", "bump"])
+        .env("TERN_DATABASE_URL", world.platform.database_url())
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn after_a_restore_clients_read_anew_and_offer_what_they_sent_again() {
+    let mut world = World::with_own_servers(|builder| builder).await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let chat = world.group(&[&alice, &bob, &carol]).await;
+    let devices = [
+        world.device(&alice).await,
+        world.device(&bob).await,
+        world.device(&carol).await,
+    ];
+    let [alice, bob, carol] = devices;
+    let (mut hers, mut his) = (App::start(&world, alice).await, App::start(&world, bob).await);
+    let carols = App::start(&world, carol).await;
+    let mut texts = Vec::new();
+    let mut say = async |app: &App, text: String| {
+        app.client.send(chat, text.clone()).await.unwrap();
+        texts.push(text);
+        texts.clone()
+    };
+
+    let mut all = Vec::new();
+    for number in 0..5 {
+        all = say(&hers, format!("kept {number}")).await;
+    }
+    for app in [&hers, &his, &carols] {
+        app.has(chat, &all).await;
+    }
+    world.settled().await;
+
+    // The backup; all of the platform goes on meanwhile.
+    let dir = tempfile::tempdir().unwrap();
+    let backup = dir.path().join("backup");
+    let (postgres, _) = world.platform.private_servers().unwrap();
+    postgres.shut_down().await.unwrap();
+    postgres.copy_to(&backup).await.unwrap();
+    postgres.restart().await.unwrap();
+
+    // What the backup lacks. The three logs agree about it, and so do the nodes' memories.
+    for number in 0..4 {
+        all = say(&hers, format!("hers {number}")).await;
+        his.has(chat, &all).await;
+        all = say(&his, format!("his {number}")).await;
+        hers.has(chat, &all).await;
+    }
+    let before = carols.has(chat, &all).await;
+    let head_before = *before.last_key_value().unwrap().0;
+    carols.client.stop().await;
+    world.settled().await;
+
+    let (postgres, _) = world.platform.private_servers().unwrap();
+    postgres.shut_down().await.unwrap();
+    postgres.restore(&backup).await.unwrap();
+    postgres.restart().await.unwrap();
+    let epoch = bump(&world).await;
+
+    hers.is_reset().await;
+    his.is_reset().await;
+    let (on_hers, on_his) = (hers.has(chat, &all).await, his.has(chat, &all).await);
+    assert_eq!(on_hers, on_his, "one log");
+    // Somebody whose place was further than the restored log, and who was away during all of it.
+    let mut carols = carols.restart(&world).await;
+    carols.is_reset().await;
+    assert_eq!(carols.has(chat, &all).await, on_hers);
+    assert_eq!(
+        *on_hers.last_key_value().unwrap().0,
+        head_before,
+        "each once, without gaps"
+    );
+
+    // And it goes on.
+    all = say(&carols, "after it".to_owned()).await;
+    for app in [&hers, &his, &carols] {
+        app.has(chat, &all).await;
+    }
+    let store = world.store().await;
+    let stored: String = sqlx::query_scalar("SELECT epoch::text FROM store")
+        .fetch_one(&store)
+        .await
+        .unwrap();
+    assert_eq!(stored, epoch);
+    store.close().await;
+    for app in [hers, his, carols] {
+        app.client.stop().await;
+    }
+    world.end().await;
+}
