@@ -69,8 +69,9 @@ pub fn send_result(request: RequestId, outcome: &Outcome) -> v1::SendResult {
     }
 }
 
-fn send_error(refusal: &Refusal) -> v1::SendError {
-    let code = match refusal {
+/// Why a send was refused, for devices and metrics.
+pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
+    match refusal {
         Refusal::NotAMember => SendErrorCode::NotAMember,
         Refusal::PeerNotFound | Refusal::UserNotFound(_) => SendErrorCode::PeerNotFound,
         Refusal::NotAccepted => SendErrorCode::NotAccepted,
@@ -82,7 +83,11 @@ fn send_error(refusal: &Refusal) -> v1::SendError {
         Refusal::MediaTicket => SendErrorCode::MediaTicket,
         Refusal::TooLarge(_) => SendErrorCode::TooLarge,
         Refusal::Unavailable { .. } => SendErrorCode::Unavailable,
-    };
+    }
+}
+
+fn send_error(refusal: &Refusal) -> v1::SendError {
+    let code = send_error_code(refusal);
     let retry_after = match refusal {
         Refusal::Unavailable { retry_after, .. } => {
             u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX)

@@ -12,10 +12,12 @@
 //! - [`store`]: Postgres, statement by statement
 //! - [`fanout`], [`wake`], [`lookup`]: who is online gets it
 //! - [`recovery`]: what other owners left behind
+//! - [`backlog`]: what devices are owed in all, for metrics
 //! - [`gateways`], [`grpc`], [`answer`], [`content`]: from and to the wire
 //! - [`ownership`], [`server`], [`config`], [`metrics`]
 
 pub mod answer;
+pub mod backlog;
 pub mod config;
 pub mod content;
 pub mod epoch;

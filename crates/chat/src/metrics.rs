@@ -1,17 +1,29 @@
 //! What a chat node exports.
 
-use std::time::Instant;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use metrics::{
-    Counter, Gauge, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
 };
 
+use tern_node::exemplars;
+use tern_proto::v1::SendErrorCode;
+use tern_types::Timestamp;
+
+use crate::state::NewEntry;
 use crate::state::shard::{Counts, DropReason, Job, ShardState};
 
 const LOADED: &str = "tern_chat_loaded_chats";
 const WAITING: &str = "tern_chat_waiting_commands";
 const JOB_ITEMS: &str = "tern_chat_job_items_total";
 const JOB_SECONDS: &str = "tern_chat_job_seconds";
+const SEND_SECONDS: &str = "tern_chat_send_seconds";
+const SENDS_REFUSED: &str = "tern_chat_sends_refused_total";
+const INBOX_ROWS: &str = "tern_chat_inbox_rows";
+const INBOX_OLDEST: &str = "tern_chat_inbox_oldest_seconds";
+const WAL_BYTES: &str = "tern_chat_postgres_wal_bytes";
 const STORE_FAILURES: &str = "tern_chat_store_failures_total";
 const LOADS_REFUSED: &str = "tern_chat_loads_refused_total";
 const GATEWAY_LINKS: &str = "tern_chat_gateway_links";
@@ -44,6 +56,26 @@ pub fn describe() {
         "What jobs of a shard's connection carried, by kind: entries, acknowledgements, chats"
     );
     describe_histogram!(JOB_SECONDS, "Time that a job took a shard's connection, by kind");
+    describe_histogram!(
+        SEND_SECONDS,
+        "Time of messages from their arrival at this node to their commit"
+    );
+    describe_counter!(
+        SENDS_REFUSED,
+        "Messages that were refused, by the code that their device is told"
+    );
+    describe_gauge!(
+        INBOX_ROWS,
+        "Inbox rows: chats with something that a device lacks, one each; asked by the owner of slot 0, 0 elsewhere"
+    );
+    describe_gauge!(
+        INBOX_OLDEST,
+        "Age of the oldest inbox row; asked by the owner of slot 0, 0 elsewhere"
+    );
+    describe_gauge!(
+        WAL_BYTES,
+        "Position of Postgres' WAL, in bytes; asked by the owner of slot 0, 0 elsewhere"
+    );
     describe_counter!(
         STORE_FAILURES,
         "Statements of shards that failed, by what it meant: away, refused"
@@ -93,6 +125,10 @@ pub fn describe() {
     ] {
         counter!(name).absolute(0);
     }
+    for code in [SendErrorCode::NotAMember, SendErrorCode::Unavailable] {
+        counter!(SENDS_REFUSED, "code" => code_name(code)).absolute(0);
+    }
+    backlog(&Backlog::default());
     for what in ["away", "refused"] {
         counter!(STORE_FAILURES, "what" => what).absolute(0);
     }
@@ -101,6 +137,44 @@ pub fn describe() {
     }
     for at in ["fanout", "link", "no_link"] {
         counter!(PUSHES_DROPPED, "at" => at).absolute(0);
+    }
+}
+
+/// What devices are owed by the whole store, and how much was written to it.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Backlog {
+    pub inbox_rows: u64,
+    pub inbox_oldest: Duration,
+    pub wal_bytes: i64,
+}
+
+pub(crate) fn backlog(backlog: &Backlog) {
+    gauge!(INBOX_ROWS).set(backlog.inbox_rows as f64);
+    gauge!(INBOX_OLDEST).set(backlog.inbox_oldest.as_secs_f64());
+    gauge!(WAL_BYTES).set(backlog.wal_bytes as f64);
+}
+
+pub(crate) fn send_refused(code: SendErrorCode) {
+    counter!(SENDS_REFUSED, "code" => code_name(code)).increment(1);
+}
+
+/// As the field's enums are named, without what is the same in all.
+fn code_name(code: SendErrorCode) -> &'static str {
+    let name = code.as_str_name();
+    name.strip_prefix("SEND_ERROR_CODE_").unwrap_or(name)
+}
+
+/// Messages that are in the log now.
+pub fn sent<'a>(entries: impl Iterator<Item = &'a NewEntry>) {
+    static SECONDS: LazyLock<Histogram> = LazyLock::new(|| histogram!(SEND_SECONDS));
+    let now = Timestamp::now();
+    for entry in entries {
+        let Some(arrived) = entry.arrived else { continue };
+        let seconds = now.since(arrived).as_secs_f64();
+        SECONDS.record(seconds);
+        if let Some(trace) = entry.trace {
+            exemplars::note(SEND_SECONDS, None, seconds, trace);
+        }
     }
 }
 

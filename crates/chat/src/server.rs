@@ -31,11 +31,11 @@ use crate::grpc::writes::Writes;
 use crate::lookup::Lookup;
 use crate::metrics;
 use crate::ownership::Ownership;
-use crate::recovery;
 use crate::shard::Shards;
 use crate::shard::effects::{Calls, Effects};
 use crate::shard::loader::Loader;
 use crate::store::seal::MasterKey;
+use crate::{backlog, recovery};
 
 /// Largest public request: a body, its envelope, and room for the rest.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
@@ -81,6 +81,13 @@ pub async fn start(
         ctx.drain.clone(),
     );
     tokio::spawn(recovery.instrument(tracing::info_span!("recovery")));
+    let backlog = backlog::run(
+        pool.clone(),
+        ownership.clone(),
+        ctx.map.clone(),
+        ctx.drain.clone(),
+    );
+    tokio::spawn(backlog.instrument(tracing::info_span!("backlog")));
 
     let writes = Writes {
         shards: shards.clone(),

@@ -1,8 +1,10 @@
 //! The metrics of a gateway.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
-use metrics::{Counter, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use tern_node::{exemplars, trace};
 use tern_proto::ApiError;
 use tern_proto::error::reason_name;
 use tonic::Code;
@@ -30,6 +32,7 @@ const LINK_UP: &str = "tern_gateway_link_up";
 const REFUSED: &str = "tern_gateway_link_refused_total";
 const REROUTED: &str = "tern_gateway_rerouted_total";
 const UNARY: &str = "tern_gateway_unary_total";
+const UNARY_SECONDS: &str = "tern_gateway_unary_seconds";
 
 pub(crate) fn describe() {
     describe_gauge!(SESSIONS, "Registered sessions");
@@ -52,6 +55,7 @@ pub(crate) fn describe() {
         ORIGINS_REFUSED,
         "Requests of pages whose origin is not allowed, to the unary APIs"
     );
+    describe_histogram!(UNARY_SECONDS, "Time of unary calls, by method");
     describe_counter!(FRAMES_OUT, "Frames written to devices");
     describe_counter!(EVENTS_OUT, "Events written to devices");
     describe_counter!(ITEMS_IN, "Items that devices sent, by kind");
@@ -214,6 +218,11 @@ pub(crate) fn rerouted(kind: &'static str) {
     counter!(REROUTED, "kind" => kind).increment(1);
 }
 
-pub(crate) fn unary(path: &str, code: Code) {
+pub(crate) fn unary(path: &str, code: Code, took: Duration) {
     counter!(UNARY, "method" => path.to_owned(), "code" => format!("{code:?}")).increment(1);
+    let seconds = took.as_secs_f64();
+    histogram!(UNARY_SECONDS, "method" => path.to_owned()).record(seconds);
+    if let Some(trace) = trace::context(&tracing::Span::current()) {
+        exemplars::note(UNARY_SECONDS, Some(("method", path)), seconds, trace);
+    }
 }

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes};
 use futures::future::BoxFuture;
@@ -240,6 +240,7 @@ impl ClientStreamingService<Bytes> for Call {
     fn call(&mut self, request: Request<Streaming<Bytes>>) -> Self::Future {
         let (proxy, method) = (self.proxy.clone(), self.method.clone());
         Box::pin(async move {
+            let began = Instant::now();
             let deadline = deadline::of(request.metadata());
             let answer = timeout(deadline, proxy.call(&method, request)).await;
             let answer = answer.unwrap_or_else(|_| {
@@ -249,6 +250,7 @@ impl ClientStreamingService<Bytes> for Call {
             metrics::unary(
                 &method.path,
                 answer.as_ref().map_or_else(Status::code, |_| Code::Ok),
+                began.elapsed(),
             );
             answer.map(Response::new)
         })

@@ -1,16 +1,18 @@
-//! HTTP for operators: `/metrics` in Prometheus' text format, `/healthz` (the process runs), `/readyz` (it takes
+//! HTTP for operators: `/metrics` in Prometheus' text format or as OpenMetrics with exemplars, `/healthz` (the process runs), `/readyz` (it takes
 //! work: registered, not draining).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+
+use crate::exemplars;
 
 /// Histograms are folded this often, also when nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -70,11 +72,19 @@ pub async fn serve(
 }
 
 fn router(metrics: PrometheusHandle, readiness: Readiness) -> Router {
-    let scrape = move || async move {
-        (
-            [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
-            metrics.render(),
-        )
+    let scrape = move |headers: HeaderMap| async move {
+        let accepted = headers
+            .get(header::ACCEPT)
+            .and_then(|accept| accept.to_str().ok());
+        let text = metrics.render();
+        if accepted.is_some_and(|accepted| accepted.contains(exemplars::MEDIA_TYPE)) {
+            (
+                [(header::CONTENT_TYPE, exemplars::CONTENT_TYPE)],
+                exemplars::open_metrics(&text),
+            )
+        } else {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+        }
     };
     let ready = move || async move {
         if readiness.is_ready() {

@@ -19,7 +19,7 @@
 //! - [`shedding`]: what is given up under load
 //! - [`postgres`]: pools, migrations, durability
 //! - [`serve`], [`admin`], [`info`]: the internal gRPC server; metrics and probes over HTTP; what a node says of itself
-//! - [`telemetry`], [`trace`]: logs, traces, metrics; the spans of a message on its way
+//! - [`telemetry`], [`trace`], [`exemplars`]: logs, traces, metrics; the spans of a message on its way; traces of slow calls
 
 pub mod admin;
 pub mod channels;
@@ -27,6 +27,7 @@ pub mod config;
 pub mod context;
 pub mod drain;
 pub mod etcd;
+pub mod exemplars;
 pub mod info;
 pub mod internal_tls;
 pub mod links;

@@ -129,6 +129,9 @@ impl ShardEffects {
                     self.shared.ownership.map_version(),
                 );
                 self.shared.gateways.answer(link, item);
+                if let Outcome::Refused(refusal) = &outcome {
+                    metrics::send_refused(answer::send_error_code(refusal));
+                }
             }
         }
     }

@@ -92,6 +92,9 @@ impl Writer {
                 let began = Instant::now();
                 let committed = self.commit(&batches).await;
                 self.commit_time.record(began.elapsed());
+                let moved = batches.iter().zip(&committed);
+                let moved = moved.filter(|(_, (_, committed))| matches!(committed, Committed::Moved));
+                metrics::sent(moved.flat_map(|(batch, _)| batch.entries.iter().map(|entry| &*entry.new)));
                 JobDone::Commit(committed)
             }
             Job::Change(batch) => {

@@ -80,6 +80,10 @@ SELECT (slot / $1)::int4 AS range, count(*) AS commits,
        (extract(epoch FROM now() - min(committed_at)) * 1000)::int8 AS age
 FROM unsettled GROUP BY 1 ORDER BY 1";
 
+pub const WAL_BYTES: &str = "
+SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END
+        - '0/0'::pg_lsn)::int8";
+
 pub const INBOX_SIZE: &str = "
 SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::int8, coalesce(sum(greatest(c.reltuples, 0)), 0)::int8
 FROM pg_inherits p JOIN pg_class c ON c.oid = p.inhrelid WHERE p.inhparent = 'inbox'::regclass";
@@ -253,6 +257,11 @@ pub async fn unsettled(pool: &PgPool) -> sqlx::Result<Vec<Unsettled>> {
         oldest_age_ms: age,
     });
     Ok(ranges.collect())
+}
+
+/// Bytes of WAL written since the cluster was made; on a standby, of those replayed.
+pub async fn wal_bytes(pool: &PgPool) -> sqlx::Result<i64> {
+    sqlx::query_scalar(WAL_BYTES).fetch_one(pool).await
 }
 
 /// How many inbox rows there are, and how old the oldest is.

@@ -1,0 +1,45 @@
+//! What devices are owed in the whole store, for metrics: asked by one chat node for all, the owner of slot 0.
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tern_node::drain::Drain;
+use tern_node::map::MapHandle;
+
+use crate::metrics::{self, Backlog};
+use crate::ownership::Ownership;
+use crate::store::inspect;
+
+/// Between two looks: an operator's minute, not a phone's moment.
+const INTERVAL: Duration = Duration::from_secs(15);
+
+/// Until the drain.
+pub async fn run(pool: PgPool, ownership: Ownership, map: MapHandle, drain: Drain) {
+    let mut looks = tokio::time::interval(INTERVAL);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = drain.wait() => return metrics::backlog(&Backlog::default()),
+        }
+        let asks = ownership
+            .slots(&map.current())
+            .iter()
+            .any(|slot| slot.number() == 0);
+        match look(&pool, asks).await {
+            Ok(backlog) => metrics::backlog(&backlog),
+            Err(error) => tracing::debug!(%error, "cannot look at the inboxes"),
+        }
+    }
+}
+
+async fn look(pool: &PgPool, asks: bool) -> sqlx::Result<Backlog> {
+    if !asks {
+        return Ok(Backlog::default());
+    }
+    let inbox = inspect::inbox_size(pool).await?;
+    Ok(Backlog {
+        inbox_rows: inbox.rows,
+        inbox_oldest: Duration::from_millis(u64::try_from(inbox.oldest_age_ms).unwrap_or(0)),
+        wal_bytes: inspect::wal_bytes(pool).await?,
+    })
+}
