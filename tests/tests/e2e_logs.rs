@@ -1,0 +1,201 @@
+//! Logs of a busy day: JSON, by which a call is found on every node that it passed, and nothing in them that is nobody's business.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::path::Path;
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tern_proto::v1;
+use tern_tests::{Api, Phone, World};
+use tern_types::{ChatId, RequestId};
+
+const BODY: &str = "what-they-said-to-each-other";
+const TITLE: &str = "the-name-of-their-group";
+/// Everything of ours, and what others say of what they do for us.
+const LOG: &str = "info,tern=debug,tern_accounts=debug,tern_chat=debug,tern_client=debug,tern_gateway=debug,tern_media=debug,\
+                   tern_node=debug,tern_presence=debug,sqlx=debug,tonic=debug,tower=debug,aws_sdk_s3=debug";
+
+fn logs(dir: &Path) -> Vec<(String, String)> {
+    let files = std::fs::read_dir(dir.join("logs")).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    let nodes = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    nodes
+        .map(|path| {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            (name, std::fs::read_to_string(path).unwrap())
+        })
+        .filter(|(name, _)| {
+            ["gateway", "chat", "presence", "accounts", "media"]
+                .iter()
+                .any(|role| name.starts_with(role))
+        })
+        .collect()
+}
+
+/// A picture is uploaded and read; its URLs open it to whoever has them.
+async fn picture(api: &Api, chat: ChatId) -> Vec<String> {
+    let bytes = Bytes::from_static(b"a picture");
+    let create = v1::CreateUploadRequest {
+        request_id: RequestId::random().to_string(),
+        length: bytes.len() as u64,
+        part_sha256s: vec![Sha256::digest(&bytes).to_vec().into()],
+        ..Default::default()
+    };
+    let created = api.media().create_upload(create).await.unwrap().into_inner();
+    let Some(v1::create_upload_response::Outcome::Upload(upload)) = created.outcome else {
+        panic!("{created:?}")
+    };
+    let part = upload.missing_parts[0].clone();
+    let http = tern_client::media::Http::new(&tern_client::Tls::System).unwrap();
+    let body = futures::stream::iter([Ok(bytes)]);
+    http.put(&part.url, &part.headers, body).await.unwrap();
+    let finalize = v1::FinalizeUploadRequest {
+        upload_id: upload.upload_id,
+        ..Default::default()
+    };
+    let finalized = api.media().finalize_upload(finalize).await.unwrap().into_inner();
+    let ticket = finalized.ticket.unwrap();
+    let attachment = v1::Attachment {
+        media_id: ticket.media_id.clone(),
+        ticket: ticket.ticket,
+    };
+    let send = v1::SendMessageRequest {
+        chat_id: chat.to_string(),
+        request_id: RequestId::random().to_string(),
+        envelope: Some(v1::Envelope {
+            attachments: vec![attachment],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    api.chats().send_message(send).await.unwrap();
+    let download = v1::GetDownloadRequest {
+        chat_id: chat.to_string(),
+        media_id: ticket.media_id,
+        ..Default::default()
+    };
+    let download = api.media().get_download(download).await.unwrap().into_inner();
+    let signature = |url: &str| url.split_once("X-Amz-Signature=").unwrap().1.to_owned();
+    vec![signature(&part.url), signature(&download.url)]
+}
+
+#[tokio::test]
+async fn logs_hold_no_message_no_token_no_key_and_no_password() {
+    let world = World::with(|builder| {
+        builder
+            .media(1)
+            .env("TERN_LOG", LOG)
+            .env("TERN_LOG_FORMAT", "json")
+    })
+    .await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (world.device(&alice).await, world.device(&bob).await);
+    let (phone, other) = (Phone::new(&world, &hers), Phone::new(&world, &his));
+    phone.connect().await;
+    other.connect().await;
+    let sent = phone.say(bob.id, BODY).await;
+    let chat = ChatId::direct(alice.id, bob.id);
+    other.has(chat, sent.seq).await;
+    other.read(chat, sent.seq).await;
+    let api = Api::new(world.channel(0), &hers.access_token);
+    let group = v1::CreateGroupRequest {
+        request_id: RequestId::random().to_string(),
+        title: TITLE.to_owned(),
+        member_user_ids: vec![bob.id.to_string()],
+        ..Default::default()
+    };
+    api.chats().create_group(group).await.unwrap();
+    let mut secrets = picture(&api, chat).await;
+    let refresh = v1::RefreshTokenRequest {
+        refresh_token: his.refresh_token.clone(),
+    };
+    let renewed = api.auth().refresh_token(refresh).await.unwrap().into_inner();
+    // What is wrong is logged more readily than what is right.
+    let forged = format!("{}x", hers.access_token);
+    let mut refused = Api::new(world.channel(1), &forged).chats();
+    refused
+        .list_chats(v1::ListChatsRequest::default())
+        .await
+        .unwrap_err();
+    let spent = v1::RefreshTokenRequest {
+        refresh_token: format!("{}x", his.refresh_token),
+    };
+    api.auth().refresh_token(spent).await.unwrap_err();
+    // A call is found by its name where something was done about it.
+    let mut revoke = tonic::Request::new(v1::RevokeDeviceRequest {
+        device_id: his.id.to_string(),
+    });
+    let name = "console-4711";
+    revoke
+        .metadata_mut()
+        .insert("x-request-id", name.parse().unwrap());
+    let answer = world
+        .back_end()
+        .await
+        .devices()
+        .revoke_device(revoke)
+        .await
+        .unwrap();
+    assert_eq!(answer.metadata().get("x-request-id").unwrap(), name);
+
+    let files = world.platform.secrets().clone();
+    let line = |file: &Path| {
+        let text = std::fs::read_to_string(file).unwrap();
+        let line = text.lines().find(|line| !line.starts_with("-----")).unwrap();
+        line.to_owned()
+    };
+    secrets.extend(
+        [
+            &files.token_key,
+            &files.master_key,
+            &files.ticket_key,
+            &files.tls_key,
+        ]
+        .map(|file| line(file)),
+    );
+    secrets.extend([BODY, TITLE, world.platform.api_key(), &forged].map(str::to_owned));
+    secrets.extend([&hers, &his].map(|device| device.access_token.clone()));
+    secrets.extend([&hers, &his].map(|device| device.refresh_token.clone()));
+    let renewed = renewed.tokens.unwrap();
+    secrets.extend([renewed.access_token, renewed.refresh_token]);
+    let s3 = world.platform.s3().unwrap().access().secret_key.clone();
+    secrets.push(s3);
+    secrets.push(world.platform.database_url().to_owned());
+    assert!(secrets.iter().all(|secret| secret.len() > 5), "{secrets:?}");
+
+    let logs = logs(world.dir());
+    assert_eq!(
+        logs.len(),
+        7,
+        "two gateways, two chat nodes and one of each other role"
+    );
+    let mut lines = 0;
+    for (node, text) in &logs {
+        for secret in &secrets {
+            // A token is its signature too.
+            let tail = secret.rsplit('.').next().unwrap();
+            let found = text
+                .lines()
+                .find(|line| line.contains(secret) || (tail.len() > 20 && line.contains(tail)));
+            assert!(found.is_none(), "{node} logs {secret}: {found:?}");
+        }
+        for line in text.lines() {
+            let parsed: serde_json::Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{node}: {error}: {line}"));
+            assert!(
+                parsed["timestamp"].is_string() && parsed["level"].is_string(),
+                "{line}"
+            );
+            lines += 1;
+        }
+    }
+    assert!(lines > 50, "{lines}");
+    let (_, accounts) = logs.iter().find(|(node, _)| node == "accounts-0").unwrap();
+    let revoked = accounts
+        .lines()
+        .find(|line| line.contains("device revoked"))
+        .unwrap();
+    assert!(revoked.contains(name), "{revoked}");
+    world.end().await;
+}
