@@ -252,8 +252,7 @@ impl Chats for ChatsService {
     ) -> Result<Response<v1::SetChatPictureResponse>, Status> {
         let (metadata, _, set) = request.into_parts();
         let caller = Caller::read(&metadata, &set.acting_user_id, Scope::ChatsWrite)?;
-        let picture = message::picture(set.picture.as_ref(), caller.user, self.tickets.as_ref())
-            .map_err(|refusal| answer::to_error(&refusal))?;
+        let picture = message::picture(set.picture.as_ref(), caller.user, self.tickets.as_ref())?;
         let (chat, action) = (chat_id(&set.chat_id)?, Action::SetPicture(picture));
         let seq = self
             .change(&metadata, caller, chat, &set.request_id, action)

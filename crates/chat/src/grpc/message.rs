@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use prost::Message as _;
 use tern_node::ticket::Tickets;
-use tern_proto::{raw, v1};
+use tern_proto::{ApiError, parse, raw, v1};
 use tern_types::limits::{MAX_ATTACHMENTS, MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_MENTIONS};
 use tern_types::{DeviceId, MediaId, RequestId, Timestamp, TraceContext, UserId};
 
+use crate::answer;
 use crate::content::fingerprint;
 use crate::state::{EntryKind, MediaRef, NewEntry, Refusal};
 
@@ -81,10 +82,11 @@ pub fn picture(
     picture: Option<&v1::Attachment>,
     sender: UserId,
     tickets: Option<&Tickets>,
-) -> Result<Option<MediaRef>, Refusal> {
-    picture
-        .map(|picture| reference(picture, sender, tickets))
-        .transpose()
+) -> Result<Option<MediaRef>, ApiError> {
+    let Some(picture) = picture else { return Ok(None) };
+    let _: MediaId = parse::id("media_id", &picture.media_id)?;
+    let reference = reference(picture, sender, tickets);
+    reference.map(Some).map_err(|refusal| answer::to_error(&refusal))
 }
 
 fn reference(
