@@ -101,7 +101,7 @@ impl Collector {
     /// Nobody can write to the upload's key any more.
     async fn clean(&self, upload: &Upload) -> Result<(), ApiError> {
         if upload.declared.is_multipart() {
-            self.abort(upload).await?;
+            self.abort(&upload.object_key, upload.multipart.clone()).await?;
         }
         self.s3.delete(&upload.object_key).await?;
         Ok(self.store.cleaned(upload.id, upload.state).await?)
@@ -109,21 +109,20 @@ impl Collector {
 
     /// Its object stays; what was begun beside it goes.
     async fn tidy(&self, upload: &Upload) -> Result<(), ApiError> {
-        self.abort(upload).await?;
+        self.abort(&upload.object_key, upload.multipart.clone()).await?;
         Ok(self.store.forget_in_parts(upload.id).await?)
     }
 
-    async fn abort(&self, upload: &Upload) -> Result<(), S3Error> {
-        for multipart in self.multiparts(upload).await? {
-            self.s3.abort(&upload.object_key, &multipart).await?;
+    async fn abort(&self, key: &str, known: Option<String>) -> Result<(), S3Error> {
+        for multipart in self.multiparts(key, known).await? {
+            self.s3.abort(key, &multipart).await?;
         }
         Ok(())
     }
 
     /// Those of the key, one that nobody wrote down too. A store that does not list them has the one that was.
-    async fn multiparts(&self, upload: &Upload) -> Result<Vec<String>, S3Error> {
-        let known = upload.multipart.clone();
-        match self.s3.multiparts(&upload.object_key).await {
+    async fn multiparts(&self, key: &str, known: Option<String>) -> Result<Vec<String>, S3Error> {
+        match self.s3.multiparts(key).await {
             Ok(mut listed) => {
                 listed.extend(known.filter(|known| !listed.contains(known)));
                 Ok(listed)
@@ -136,8 +135,10 @@ impl Collector {
         }
     }
 
-    /// The object first: a row without an object is taken up again, an object without a row never.
+    /// The object first: a row without an object is taken up again, an object without a row never. The row of its upload goes
+    /// with it, so what was begun beside it goes now.
     async fn delete(&self, condemned: &Condemned) -> Result<(), ApiError> {
+        self.abort(&condemned.object_key, None).await?;
         self.s3.delete(&condemned.object_key).await?;
         Ok(self.store.forget_media(condemned.media).await?)
     }
