@@ -45,7 +45,7 @@ test: tools format protos dependencies lints tests schema-n-1 instructions pytho
 	@echo "make test: all passed. The test runner's closing lines:"
 	@tail -n 3 $(TEST_LOG)
 	@if [ ! -x "$$(command -v $(BUF))" ]; then echo "Left out: the protos, for want of buf."; fi
-	@if ! git rev-parse --verify --quiet schema-n-1 >/dev/null; then echo "Left out: the version before on this schema, for want of the tag schema-n-1."; fi
+	@if ! git rev-parse --verify --quiet "$$(cat .ci/schema-n-1)^{commit}" >/dev/null; then echo "Left out: the version before on this schema, for want of its commit."; fi
 	@if [ ! -x .tern/tools/helm/helm ] || [ ! -x .tern/venv/bin/kubernetes-validate ]; then \
 		echo "Left out: the chart's templates, for want of helm or kubernetes-validate."; fi
 	@if ! command -v promtool >/dev/null; then echo "Left out: the alerts, for want of promtool."; fi
