@@ -43,8 +43,7 @@ def quantiles(metric: str, labels: str = "") -> dict:
 
 COMMIT = 'kind="commit"'
 SHARD_BUSY = (
-    f"sum by (pod) (rate(tern_chat_job_seconds_sum{{{HERE}}}[$__rate_interval]))"
-    f" / on (pod) count by (pod) (tern_chat_loaded_chats{{{HERE}}})"
+    f"sum by (pod, shard) (rate(tern_chat_job_seconds_sum{{{HERE}}}[$__rate_interval]))"
 )
 
 DASHBOARDS = {
@@ -95,7 +94,7 @@ DASHBOARDS = {
     ]),
     "chat": ("Tern: chat nodes and Postgres", [
         ("Shards busy", "percentunit", "Share of its time that a shard's connection works: what limits a chat node",
-         {"{{pod}}": SHARD_BUSY}),
+         {"{{pod}} {{shard}}": SHARD_BUSY}),
         ("Jobs", "cps", "Statements of shards by kind",
          {"{{kind}}": rate("tern_chat_job_seconds_count", by="kind")}),
         ("Time of a job, p99", "s", "By kind", {"{{kind}}": quantile(0.99, "tern_chat_job_seconds", by="kind")}),

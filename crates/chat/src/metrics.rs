@@ -55,7 +55,10 @@ pub fn describe() {
         JOB_ITEMS,
         "What jobs of a shard's connection carried, by kind: entries, acknowledgements, chats"
     );
-    describe_histogram!(JOB_SECONDS, "Time that a job took a shard's connection, by kind");
+    describe_histogram!(
+        JOB_SECONDS,
+        "Time that a job took a shard's connection, by kind: the sum's rate is how busy the shard is"
+    );
     describe_histogram!(
         SEND_SECONDS,
         "Time of messages from their arrival at this node to their commit"
@@ -238,23 +241,32 @@ impl ShardMetrics {
     }
 }
 
-/// Measures one job.
-pub fn job_timer(job: &Job) -> JobTimer {
-    JobTimer {
-        kind: KINDS[kind(job)],
-        began: Instant::now(),
+/// How long one shard's jobs take, by kind.
+pub struct JobTimes([Histogram; 6]);
+
+impl JobTimes {
+    pub fn new(shard: usize) -> Self {
+        let shard = shard.to_string();
+        Self(KINDS.map(|kind| histogram!(JOB_SECONDS, "kind" => kind, "shard" => shard.clone())))
+    }
+
+    /// Measures one job.
+    pub fn begin(&self, job: &Job) -> JobTimer {
+        JobTimer {
+            times: self.0[kind(job)].clone(),
+            began: Instant::now(),
+        }
     }
 }
 
-#[derive(Debug)]
 pub struct JobTimer {
-    kind: &'static str,
+    times: Histogram,
     began: Instant,
 }
 
 impl JobTimer {
     pub fn stop(self) {
-        histogram!(JOB_SECONDS, "kind" => self.kind).record(self.began.elapsed().as_secs_f64());
+        self.times.record(self.began.elapsed().as_secs_f64());
     }
 }
 

@@ -144,7 +144,7 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         effects.shedding.meter("commit"),
     );
     let effects = effects.for_shard(results.clone());
-    let jobs = writer::spawn(connect, commit_time, results);
+    let jobs = writer::spawn(connect, commit_time, metrics::JobTimes::new(number), results);
     let mut state = ShardState::default();
     let figures = metrics::ShardMetrics::new(number);
     let mut traces = Traces::default();

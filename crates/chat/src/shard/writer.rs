@@ -10,7 +10,7 @@ use tern_types::{ChatId, IdSet};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
-use crate::metrics;
+use crate::metrics::{self, JobTimes};
 use crate::shard::traces;
 use crate::state::Refusal;
 use crate::state::chat::Batch;
@@ -32,13 +32,19 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6);
 const REFUSED: Refusal = Refusal::Invalid("the store refused the entry");
 
 /// Starts the writer; each job's result goes to `results`.
-pub fn spawn(connect: Connect, commit_time: Arc<Meter>, results: mpsc::Sender<Event>) -> mpsc::Sender<Job> {
+pub fn spawn(
+    connect: Connect,
+    commit_time: Arc<Meter>,
+    times: JobTimes,
+    results: mpsc::Sender<Event>,
+) -> mpsc::Sender<Job> {
     let (jobs, mut queue) = mpsc::channel(1);
     let run = async move {
         let mut writer = Writer {
             connect,
             db: None,
             commit_time,
+            times,
         };
         while let Some(job) = queue.recv().await {
             let done = writer.run(job).await;
@@ -75,12 +81,13 @@ macro_rules! attempt {
 struct Writer {
     connect: Connect,
     commit_time: Arc<Meter>,
+    times: JobTimes,
     db: Option<PgConnection>,
 }
 
 impl Writer {
     async fn run(&mut self, job: Job) -> JobDone {
-        let timer = metrics::job_timer(&job);
+        let timer = self.times.begin(&job);
         let done = self.run_job(job).await;
         timer.stop();
         done

@@ -64,6 +64,15 @@ impl Chat {
         self.write_again |= self.writing.is_some();
     }
 
+    /// Whether this row is being dealt with. One that begins before what is known, with entries that the device has not
+    /// acknowledged, is another: an owner whose wake did not come here has settled them.
+    pub fn knows_of(&self, from: u64) -> bool {
+        match self.row {
+            Some(known) => known.from <= from || self.acked >= from,
+            None => self.catch_up.is_some(),
+        }
+    }
+
     /// Sees to it that the chat is looked at again, later with each try in vain.
     pub fn look_again(&mut self, timeout: Duration, now: Timestamp) {
         let owed = self.row.is_some() || !self.unacked.is_empty();

@@ -90,7 +90,7 @@ impl Session {
         let grace = self.settings.sweep_grace;
         for row in inbox.rows.into_iter().filter(|row| row.age >= grace) {
             let chat = self.chats.get(row.chat);
-            if chat.is_some_and(|chat| chat.row.is_some() || chat.catch_up.is_some()) {
+            if chat.is_some_and(|chat| chat.knows_of(row.from)) {
                 continue;
             }
             let ended = chat.is_some_and(|chat| chat.may_have_ended(row.from, grace, now));

@@ -59,6 +59,39 @@ fn a_row_that_only_the_sweep_found_is_a_defect() {
     assert_eq!(talk.wants.len(), 2, "now it is known");
 }
 
+/// Two owners that do not know of each other settle one chat: the wake of the one names what the row of the other has not.
+#[test]
+fn a_row_that_begins_before_what_its_session_knows_is_found_too() {
+    let chat = ChatId::direct(UserId::random(), UserId::random());
+    let swept = |from| {
+        let row = InboxRow {
+            chat,
+            from,
+            age: Duration::from_secs(11),
+        };
+        Event::Mail(Mail::Swept(Inbox {
+            rows: vec![row],
+            ..inbox()
+        }))
+    };
+    let wake = Event::Mail(Mail::Wake {
+        chat,
+        from: 12,
+        to: 14,
+    });
+    let talk = talk().opened().tell(wake);
+    assert!(matches!(talk.wants[..], [Effect::Window { from: 12, .. }]));
+    let talk = talk.tell(swept(12)).tell(swept(13));
+    assert_eq!(talk.wants.len(), 1, "it is known");
+    let talk = talk.tell(swept(4));
+    assert!(
+        matches!(talk.wants[..], [_, Effect::SweepFound { from: 4, .. }]),
+        "{:?}",
+        talk.wants
+    );
+    assert_eq!(talk.tell(swept(4)).wants.len(), 2, "now it is known");
+}
+
 #[test]
 fn rule_8_a_slow_device_loses_live_pushes_and_reads_its_inbox_instead() {
     let chat = ChatId::direct(UserId::random(), UserId::random());
