@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tern_chat::metrics::JobTimes;
 use tern_chat::shard::writer;
 use tern_chat::state::change::Action;
 use tern_chat::state::shard::{Effect, Event, GATHER_RECEIPTS, Job, ShardState};
@@ -35,6 +36,7 @@ impl<'a> Owner<'a> {
             jobs: writer::spawn(
                 hot_connect_options(&store.args),
                 Shedding::off().meter("commit"),
+                JobTimes::new(0),
                 results,
             ),
             done,
