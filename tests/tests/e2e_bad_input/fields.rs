@@ -302,7 +302,8 @@ fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
             reason,
             ErrorReason::ChatNotFound | ErrorReason::MediaNotFound | ErrorReason::MessageNotFound
         ),
-        "media_id" => reason == ErrorReason::MediaNotFound,
+        // With a ticket, which is for other media.
+        "media_id" => matches!(reason, ErrorReason::MediaNotFound | ErrorReason::MediaTicket),
         "upload_id" => reason == ErrorReason::UploadNotFound,
         "device_id" => reason == ErrorReason::DeviceNotFound,
         "user_id" | "user_ids" | "member_user_ids" | "blocked_user_id" => {

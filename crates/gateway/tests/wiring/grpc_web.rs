@@ -109,7 +109,8 @@ fn may_be_read(head: &str) {
         head.contains("access-control-allow-origin: https://app.example.com\r\n"),
         "{head}"
     );
-    let exposed = "access-control-expose-headers: grpc-status, grpc-message, grpc-status-details-bin\r\n";
+    let exposed =
+        "access-control-expose-headers: grpc-status, grpc-message, grpc-status-details-bin, x-request-id\r\n";
     assert!(head.contains(exposed), "{head}");
     assert!(!head.contains("access-control-allow-credentials"), "{head}");
 }
