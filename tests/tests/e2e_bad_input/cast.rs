@@ -92,6 +92,7 @@ impl Cast {
         let create = v1::CreateUploadRequest {
             request_id: RequestId::random().to_string(),
             length: bytes.len() as u64,
+            content_type: "image/png".to_owned(),
             part_sha256s: vec![Sha256::digest(&bytes).to_vec().into()],
             ..Default::default()
         };
@@ -173,6 +174,8 @@ impl Cast {
             (_, "blocked_user_id") => text(&self.member.id),
             // Named by its place, not by its sender; the user by their id.
             ("TraceMessageRequest", "request_id") | ("GetUserRequest", "external_id") => None,
+            // A file of a chat, not somebody's picture.
+            ("GetDownloadRequest", "user_id") => None,
             ("GetMessageReceiptsRequest" | "TraceMessageRequest", "seq") => Some(Value::U64(self.message)),
             (_, "user_id") => text(&self.member.id),
             (_, "user_ids" | "member_user_ids" | "add_user_ids" | "remove_user_ids") => {

@@ -69,6 +69,11 @@ impl Leaf {
         self.field().name()
     }
 
+    /// The message that it is a field of.
+    pub fn message(&self) -> String {
+        self.field().parent_message().name().to_owned()
+    }
+
     pub fn kind(&self) -> Kind {
         self.field().kind()
     }

@@ -306,6 +306,8 @@ fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
         "media_id" => matches!(reason, ErrorReason::MediaNotFound | ErrorReason::MediaTicket),
         "upload_id" => reason == ErrorReason::UploadNotFound,
         "device_id" => reason == ErrorReason::DeviceNotFound,
+        // Not beside chat_id.
+        "user_id" if leaf.message() == "GetDownloadRequest" => reason == ErrorReason::InvalidField,
         "user_id" | "user_ids" | "member_user_ids" | "blocked_user_id" => {
             matches!(reason, ErrorReason::UserNotFound | ErrorReason::NotForDevices)
         }
