@@ -16,6 +16,7 @@ pub mod tokens;
 pub mod users;
 
 use sqlx::{PgPool, PgTransaction};
+use tern_node::postgres;
 
 pub use error::StoreError;
 
@@ -35,7 +36,7 @@ impl Store {
     }
 
     pub async fn begin(&self) -> Result<Tx> {
-        Ok(self.pool.begin().await?)
+        Ok(postgres::begin(&self.pool).await?)
     }
 
     pub async fn commit(&self, tx: Tx) -> Result<()> {

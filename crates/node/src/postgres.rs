@@ -5,8 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
-use sqlx::Connection;
-use sqlx::PgPool;
+use sqlx::{Connection, PgPool, Postgres, Transaction};
 
 use crate::config::Profile;
 use crate::metrics;
@@ -16,6 +15,8 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A caller waits this long for a connection before it is told to come back later.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// No transaction of ours waits for anything but Postgres. One that nobody goes on with gives its locks back then.
+const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 const UNDEFINED_TABLE: &str = "42P01";
 
@@ -92,12 +93,13 @@ pub fn pool_when_needed(args: &PostgresArgs) -> PgPool {
 
 fn connect_options(args: &PostgresArgs) -> PgConnectOptions {
     let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
-    args.database_url
-        .0
-        .clone()
-        .application_name("tern")
+    let idle = IDLE_TRANSACTION_TIMEOUT.as_millis().to_string();
+    args.database_url.0.clone().application_name("tern").options([
+        ("statement_timeout", timeout.as_str()),
+        ("idle_in_transaction_session_timeout", idle.as_str()),
         // Compiling a statement takes 200 ms; none of ours runs that long.
-        .options([("statement_timeout", timeout.as_str()), ("jit", "off")])
+        ("jit", "off"),
+    ])
 }
 
 /// For connections whose statements are prepared while tables may still be empty: such a plan must not keep the
@@ -110,6 +112,23 @@ pub fn hot_connect_options(args: &PostgresArgs) -> PgConnectOptions {
         // Planning over 16 partitions takes milliseconds, and the plan is always the same.
         ("plan_cache_mode", "force_generic_plan"),
     ])
+}
+
+/// Begins a transaction on a connection of the pool. It is rolled back when the value is dropped, and also when the
+/// caller is dropped while it waits for this function.
+///
+/// `Pool::begin` is banned (clippy.toml) because it does not keep the second promise: when its future is dropped after
+/// BEGIN was sent, sqlx 0.9 puts the connection back into the pool with the transaction still open. What others write
+/// on that connection afterwards is confirmed to them and never committed. Here BEGIN is sent by a task of its own,
+/// which always comes to its end.
+pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let pool = pool.clone();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the task is not dropped with the caller"
+    )]
+    let begun = tokio::spawn(async move { pool.begin().await });
+    begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
 /// Brings the schema up to date. Safe beside nodes of the version before, and beside itself.

@@ -1,6 +1,7 @@
 //! A device joins its user's chats, or leaves them.
 
 use sqlx::PgPool;
+use tern_node::postgres;
 use tern_types::{ChatId, DeviceId, UserId};
 use uuid::Uuid;
 
@@ -49,7 +50,7 @@ pub const FORGET: &str = "DELETE FROM inbox WHERE device_id = $1";
 
 /// Links the device. False: there is no such device of this user, or it was revoked.
 pub async fn link(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result<bool> {
-    let mut tx = pool.begin().await?;
+    let mut tx = postgres::begin(pool).await?;
     sqlx::query(LOCK_USER).bind(user.0).execute(&mut *tx).await?;
     let active = sqlx::query(ACTIVATE)
         .bind(device.0)
@@ -78,7 +79,7 @@ pub async fn link(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result
 
 /// Revokes the device. What waits for it is forgotten, or, where it was the user's last one, waits for the next.
 pub async fn unlink(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result<()> {
-    let mut tx = pool.begin().await?;
+    let mut tx = postgres::begin(pool).await?;
     sqlx::query(LOCK_USER).bind(user.0).execute(&mut *tx).await?;
     sqlx::query(DEACTIVATE)
         .bind(device.0)

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use sqlx::{PgConnection, PgPool};
+use tern_node::postgres;
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -85,7 +86,7 @@ pub async fn make(
     new: &[NewDirect],
     held: Held,
 ) -> sqlx::Result<Vec<Made>> {
-    let mut tx = pool.begin().await?;
+    let mut tx = postgres::begin(pool).await?;
     let ids: Vec<Uuid> = new.iter().map(|new| new.chat.0).collect();
     let existing: Vec<Uuid> = sqlx::query_scalar(EXISTING).bind(ids).fetch_all(&mut *tx).await?;
     let existing: HashSet<Uuid> = existing.into_iter().collect();

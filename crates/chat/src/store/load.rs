@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, PgPool, Row};
+use tern_node::postgres;
 use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Slot, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -174,7 +175,7 @@ pub async fn create_group(
     master: &MasterKey,
     group: &NewGroup<'_>,
 ) -> Result<Created, StoreError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = postgres::begin(pool).await?;
     let users: Vec<UserId> = std::iter::once(group.owner)
         .chain(group.members.iter().copied())
         .collect();

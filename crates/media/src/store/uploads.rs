@@ -2,6 +2,7 @@
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
+use tern_node::postgres;
 use tern_types::{MediaId, RequestId, Timestamp, UploadId, UserId};
 use uuid::Uuid;
 
@@ -125,7 +126,7 @@ impl Store {
     pub async fn begin(&self, new: &NewUpload<'_>, quota: Quota) -> Result<Begun> {
         let (length, most) = (bytes(new.declared.length), bytes(quota.bytes));
         let uploads = i32::try_from(quota.uploads).unwrap_or(i32::MAX);
-        let mut tx = self.pool.begin().await?;
+        let mut tx = postgres::begin(&self.pool).await?;
         let inserted = sqlx::query(BEGIN)
             .bind(new.id.0)
             .bind(new.user.0)
@@ -204,7 +205,7 @@ impl Store {
     /// The upload's object, which is as declared, becomes media, unless the same content is there already. `None`: the
     /// upload was given up meanwhile, and its object is about to be deleted.
     pub async fn become_media(&self, upload: &Upload, now: Timestamp) -> Result<Option<(MediaId, State)>> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = postgres::begin(&self.pool).await?;
         let open = sqlx::query(LOCK_OPEN)
             .bind(upload.id.0)
             .fetch_optional(&mut *tx)
