@@ -56,6 +56,7 @@ etcd: {endpoints: ["http://etcd:2379"]}
 database: {existingSecret: db}
 tokens: {existingSecret: tokens}
 masterKey: {existingSecret: master}
+internalTls: {plaintext: true}
 gateway: {tls: {existingSecret: tls}}
 media: {tickets: {existingSecret: tickets}, objectStore: {existingSecret: s3}}
 """

@@ -215,10 +215,16 @@ class Secrets(unittest.TestCase):
                     mounted = [m for m in spec["containers"][0].get("volumeMounts", []) if m["name"] == "internal-tls"]
                     given = [arg for arg in chart.args(workload) if arg.startswith("--internal-tls-")]
                     self.assertEqual((len(mounted), len(given)), (1, 3) if secret else (0, 0))
+                    self.assertEqual("--internal-plaintext" in chart.args(workload), not secret)
         certificate = find(rendered(VALUES["everything"]), "Certificate", "tern-internal")["spec"]
         self.assertEqual(certificate["dnsNames"], ["tern-internal"])
         self.assertLessEqual({"server auth", "client auth"}, set(certificate["usages"]))
         self.assertIn("internalTls.existingSecret", refusal(VALUES["least"], "--set", "internalTls.enabled=true"))
+
+    def test_production_does_not_talk_in_plain_text_unsaid(self):
+        self.assertIn("internalTls.plaintext", refusal(VALUES["least"], "--set", "internalTls.plaintext=false"))
+        unsaid = rendered(VALUES["least"], "--set", "internalTls.plaintext=false", "--set", "profile=development")
+        self.assertNotIn("--internal-plaintext", chart.args(find(unsaid, "StatefulSet", "tern-chat")))
 
     def test_an_evaluation_makes_its_own_and_uses_no_others(self):
         documents = rendered(VALUES["eval"])

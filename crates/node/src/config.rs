@@ -41,6 +41,10 @@ pub struct NodeArgs {
     /// host:port that other nodes are told; left out: the listening address
     #[arg(long, env = "TERN_INTERNAL_ADVERTISE")]
     pub internal_advertise: Option<String>,
+    /// Serve other nodes in plain text on an address that is not loopback, under --profile production too: only on a network
+    /// that encrypts and lets in nobody but nodes, since whoever reaches this listener is believed to be one
+    #[arg(long, env = "TERN_INTERNAL_PLAINTEXT")]
+    pub internal_plaintext: bool,
     /// Where /metrics, /healthz and /readyz are served by HTTP
     #[arg(long, env = "TERN_ADMIN_LISTEN", default_value = "127.0.0.1:0")]
     pub admin_listen: SocketAddr,
@@ -64,6 +68,32 @@ pub struct NodeArgs {
     pub telemetry: TelemetryArgs,
 }
 
+impl NodeArgs {
+    /// Who can reach the internal listener is believed whatever it says of a caller's scopes. So beyond loopback either its
+    /// clients prove that they are nodes, or an operator says that the network lets in nobody else.
+    ///
+    /// # Errors
+    ///
+    /// Where production would be open to whoever reaches the listener.
+    pub fn check_internal_listener(&self) -> anyhow::Result<()> {
+        let reachable = !self.internal_listen.ip().to_canonical().is_loopback();
+        let open = reachable && self.internal_tls.internal_tls_cert.is_none() && !self.internal_plaintext;
+        anyhow::ensure!(
+            !open || self.profile == Profile::Development,
+            "refused under --profile production: --internal-listen {} is plain text beyond loopback, and whoever reaches it is \
+             believed to be a node. Give --internal-tls-cert, --internal-tls-key and --internal-tls-ca, or --internal-plaintext \
+             where the network encrypts and lets in nobody but nodes",
+            self.internal_listen
+        );
+        if open {
+            tracing::warn!(
+                "nodes talk in plain text, to whoever reaches --internal-listen: --profile production refuses it"
+            );
+        }
+        Ok(())
+    }
+}
+
 /// A number of seconds, with a fraction or without.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text
@@ -83,7 +113,48 @@ fn node_name(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        node: NodeArgs,
+    }
+
+    #[test]
+    fn production_serves_nodes_in_plain_text_beyond_loopback_only_where_that_is_said() {
+        let check = |flags: &str| {
+            let flags = flags.split_whitespace();
+            let args = ["node", "--node-name", "a"].into_iter().chain(flags);
+            Flags::try_parse_from(args)
+                .expect("flags")
+                .node
+                .check_internal_listener()
+        };
+        let tls = "--internal-tls-cert c --internal-tls-key k --internal-tls-ca a";
+        for listen in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
+            let production = format!("--profile production --internal-listen {listen}");
+            let error = check(&production).expect_err("refused").to_string();
+            assert!(
+                error.contains("--internal-plaintext") && error.contains(listen),
+                "{error}"
+            );
+            assert!(check(&format!("{production} {tls}")).is_ok(), "{listen}");
+            assert!(
+                check(&format!("{production} --internal-plaintext")).is_ok(),
+                "{listen}"
+            );
+            assert!(check(&format!("--internal-listen {listen}")).is_ok(), "{listen}");
+        }
+        for listen in ["127.0.0.1:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(
+                check(&format!("--profile production --internal-listen {listen}")).is_ok(),
+                "{listen}"
+            );
+        }
+    }
 
     #[test]
     fn node_names_are_as_pods_are_called() {

@@ -131,15 +131,13 @@ async fn start(
     drain: &Drain,
     readiness: &Readiness,
 ) -> anyhow::Result<Started> {
+    args.node.check_internal_listener()?;
     let listener = listen(args.node.internal_listen, "--internal-listen").await?;
     let address = advertised(&args.node, listener.local_addr()?)?;
     if args.roles.need_postgres() {
         check_postgres(&args.postgres, args.node.profile).await?;
     }
     let tls = InternalTls::load(&args.node.internal_tls).await?;
-    if tls.is_none() && args.node.profile == Profile::Production {
-        tracing::warn!("nodes talk in plain text: --internal-tls-cert, unless their network encrypts");
-    }
     let cluster = Cluster::connect(&args.node.etcd).await?;
     let name: Arc<str> = args.node.node_name.as_str().into();
     let incarnation = cluster.incarnation(&name);

@@ -175,7 +175,7 @@ async fn a_chat_node_refuses_a_database_that_was_never_migrated() {
 
 #[tokio::test]
 async fn wrong_flags_are_refused_with_words() {
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 6] = [
         (&["serve", "router", "--node-name", "a"], "no such role: router"),
         (&["serve", "presence", "--node-name", "a/b"], "a-z, 0-9"),
         (&["serve", "presence"], "--node-name"),
@@ -193,6 +193,21 @@ async fn wrong_flags_are_refused_with_words() {
                 "0.0.0.0:0",
             ],
             "--internal-advertise",
+        ),
+        (
+            &[
+                "serve",
+                "presence",
+                "--node-name",
+                "a",
+                "--profile",
+                "production",
+                "--internal-listen",
+                "0.0.0.0:0",
+                "--internal-advertise",
+                "h:1",
+            ],
+            "--internal-plaintext",
         ),
     ];
     for (args, word) in cases {
