@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tern_local::until;
+use tern_local::{Role, until};
 use tern_node::token::Signer;
 use tern_proto::error::reason_of;
 use tern_proto::v1::{self, CloseCode, ErrorReason, client_item::Item, server_event::Event};
 use tern_tests::phone::agree;
 use tern_tests::wire::{self, Wire};
 use tern_tests::{Api, Device, Phone, World};
-use tern_types::{ChatId, Timestamp};
+use tern_types::{ChatId, RequestId, Timestamp};
 use tonic::Code;
 
 #[tokio::test]
@@ -226,6 +226,42 @@ async fn a_revoked_device_is_out_at_once_and_for_good() {
         .unwrap()
         .into_inner();
     assert_eq!(listed.devices.len(), 1);
+    world.end().await;
+}
+
+/// Revocations outlive the memory of the gateways that were told of them: its access token is good for most of an hour yet.
+#[tokio::test]
+async fn a_revoked_device_is_out_on_a_gateway_that_starts_afterwards() {
+    let mut world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let hers = world.phone(&alice).await;
+    let (lost, kept) = (world.device(&bob).await, world.device(&bob).await);
+    let sent = hers.say(bob.id, "a secret").await;
+    world.revoke(&lost).await;
+
+    world.platform.add(Role::Gateway).await.unwrap();
+    let added = world.gateways();
+    let api = |device: &Device| Api::new(world.new_channel(added), &device.access_token);
+    let list = v1::ListMessagesRequest {
+        chat_id: sent.chat_id.clone(),
+        ..Default::default()
+    };
+    let send = v1::SendMessageRequest {
+        chat_id: sent.chat_id.clone(),
+        request_id: RequestId::random().to_string(),
+        body: "not his".into(),
+        ..Default::default()
+    };
+    let read = api(&lost).chats().list_messages(list.clone()).await.unwrap_err();
+    let wrote = api(&lost).chats().send_message(send).await.unwrap_err();
+    let streamed = Wire::open(world.new_channel(added), &lost).await.err().unwrap();
+    for refused in [read, wrote, streamed] {
+        assert_eq!(
+            (refused.code(), reason_of(&refused)),
+            (Code::Unauthenticated, Some(ErrorReason::DeviceRevoked))
+        );
+    }
+    api(&kept).chats().list_messages(list).await.unwrap();
     world.end().await;
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tern_node::principal::Principal;
 use tern_proto::internal::accounts_node_server::AccountsNode;
 use tern_proto::internal::{
-    AuthenticateKeyRequest, AuthenticateKeyResponse, ListSuspendedRequest, ListSuspendedResponse,
-    MayWatchRequest, MayWatchResponse,
+    AuthenticateKeyRequest, AuthenticateKeyResponse, ListBarredRequest, ListBarredResponse, MayWatchRequest,
+    MayWatchResponse,
 };
 use tern_proto::v1::auth_server::Auth;
 use tern_proto::v1::devices_server::Devices;
@@ -145,14 +145,15 @@ impl AccountsNode for Service {
         .await
     }
 
-    async fn list_suspended(
+    async fn list_barred(
         &self,
-        _request: Request<ListSuspendedRequest>,
-    ) -> Result<Response<ListSuspendedResponse>, Status> {
+        _request: Request<ListBarredRequest>,
+    ) -> Result<Response<ListBarredResponse>, Status> {
         self.run(async {
-            let users = self.accounts.recently_suspended(Timestamp::now()).await?;
-            Ok(ListSuspendedResponse {
-                user_ids: users.iter().map(|user| user.to_vec().into()).collect(),
+            let (users, devices) = self.accounts.recently_barred(Timestamp::now()).await?;
+            Ok(ListBarredResponse {
+                user_ids: node_ids(&users),
+                device_ids: devices.iter().map(|device| device.to_vec().into()).collect(),
             })
         })
         .await

@@ -31,8 +31,8 @@ use crate::metrics;
 const CHAT_CALL: Duration = Duration::from_secs(10);
 /// Attempts before the caller is told to come back: enough to find a node that lives while others restart.
 const CHAT_ATTEMPTS: usize = 4;
-/// One gateway's answer. Best effort: a gateway that does not answer re-checks its devices when they open streams, and
-/// its watches every five minutes.
+/// One gateway's answer. Best effort: a gateway that does not answer asks every 30 s who was suspended or revoked, and checks its
+/// watches every five minutes.
 const GATEWAY_CALL: Duration = Duration::from_secs(2);
 
 /// What came of telling every gateway.

@@ -11,15 +11,15 @@ use tern_proto::ApiError;
 use tern_proto::internal::AuthenticateKeyRequest;
 use tern_proto::internal::accounts_node_client::AccountsNodeClient;
 use tern_proto::v1::ErrorReason;
-use tern_types::{DeviceId, Timestamp};
+use tern_types::Timestamp;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
+use crate::barred::Barred;
 use crate::call_limits::{limited, since};
 use crate::nodes;
 use crate::session::gcra::Gcra;
-use crate::suspended::Suspended;
 
 /// For how long a key's scopes are believed: a revoked key is refused after it.
 const KEY_TTL: Duration = Duration::from_secs(10);
@@ -32,10 +32,6 @@ const KNOWN_TTL: Duration = Duration::from_secs(3600);
 /// Look-ups of keys that were never good here, a second and at once: a guesser gets no more of accounts' time, an
 /// operator's back ends that come all at once do not meet it.
 const STRANGERS: (u32, u32) = (50, 500);
-/// A revoked device's access token is refused until it would have ended by itself.
-const REVOKED_TTL: Duration = Duration::from_secs(3600);
-/// Revoked devices remembered: an hour of them. Streams do not depend on it, they ask the store.
-const MAX_REVOKED: u64 = 100_000;
 /// API keys begin with it; access tokens do not.
 const KEY_PREFIX: &str = "tern_";
 /// Longer ones are not worth asking for.
@@ -50,12 +46,11 @@ pub struct Auth {
     known: Cache<String, ()>,
     strangers: Mutex<Gcra>,
     started: Instant,
-    revoked: Cache<DeviceId, ()>,
-    pub suspended: Arc<Suspended>,
+    barred: Arc<Barred>,
 }
 
 impl Auth {
-    pub fn new(ctx: NodeContext, verifier: Arc<Verifier>) -> Self {
+    pub fn new(ctx: NodeContext, verifier: Arc<Verifier>, barred: Arc<Barred>) -> Self {
         Self {
             ctx,
             verifier,
@@ -73,11 +68,7 @@ impl Auth {
                 .build(),
             strangers: Mutex::new(Gcra::new(STRANGERS.0, STRANGERS.1)),
             started: Instant::now(),
-            revoked: Cache::builder()
-                .max_capacity(MAX_REVOKED)
-                .time_to_live(REVOKED_TTL)
-                .build(),
-            suspended: Arc::default(),
+            barred,
         }
     }
 
@@ -98,21 +89,20 @@ impl Auth {
             return self.key(credentials).await;
         }
         let token = self.verifier.verify(credentials, Timestamp::now())?;
-        if self.revoked.contains_key(&token.device) {
+        self.barred
+            .listed()
+            .await
+            .map_err(|_| ApiError::unavailable("it is not known yet whose access tokens count"))?;
+        if self.barred.device(token.device) {
             return Err(ApiError::new(ErrorReason::DeviceRevoked, "the device was revoked").into());
         }
-        if self.suspended.contains(token.user) {
+        if self.barred.user(token.user) {
             return Err(ApiError::new(ErrorReason::UserSuspended, "the user is suspended").into());
         }
         Ok(Arc::new(Principal::Device {
             user: token.user,
             device: token.device,
         }))
-    }
-
-    /// The device's access token is good for nothing any more.
-    pub async fn revoke(&self, device: DeviceId) {
-        self.revoked.insert(device, ()).await;
     }
 
     async fn key(&self, key: &str) -> Result<Arc<Principal>, Status> {

@@ -20,10 +20,11 @@
 //! - [`deadline`]: how long a call may take
 //! - [`origins`], [`cors`]: which web sites' pages are served too
 //! - [`connection`], [`watchdog`]: the end of connections that take nothing
-//! - [`suspended`]: users whose access tokens do not count for now
+//! - [`barred`]: users and devices whose access tokens do not count
 //! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`presence_query`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
 
 pub mod auth;
+pub mod barred;
 pub mod call_limits;
 pub mod chat_links;
 pub mod clock;
@@ -52,7 +53,6 @@ pub mod registry;
 pub mod server;
 pub mod session;
 pub mod stream;
-pub mod suspended;
 pub mod sweep;
 pub mod tls;
 pub mod traces;

@@ -12,7 +12,7 @@ use tern_proto::v1::CloseCode;
 use tern_types::{DeviceId, UserId};
 use tonic::{Request, Response, Status};
 
-use crate::auth::Auth;
+use crate::barred::Barred;
 use crate::presence_links::PresenceLinks;
 use crate::registry::Registry;
 use crate::session::CloseRequest;
@@ -23,7 +23,7 @@ pub struct NodeService {
     pub registry: Arc<Registry>,
     pub presence: Arc<PresenceLinks>,
     pub watches: Arc<Watches>,
-    pub auth: Arc<Auth>,
+    pub barred: Arc<Barred>,
 }
 
 #[tonic::async_trait]
@@ -39,7 +39,7 @@ impl GatewayNode for NodeService {
             let device =
                 DeviceId::from_slice(device).map_err(|_| Status::invalid_argument("ids are 16 bytes"))?;
             if why == CloseRequest::Revoked {
-                self.auth.revoke(device).await;
+                self.barred.revoked(device).await;
             }
             if let Some(session) = self.registry.of_device(device) {
                 match why {
@@ -65,7 +65,7 @@ impl GatewayNode for NodeService {
         let request = request.into_inner();
         let malformed = |_| Status::invalid_argument("ids are 16 bytes");
         let user = UserId::from_slice(&request.user_id).map_err(malformed)?;
-        self.auth.suspended.tell(user, request.suspended);
+        self.barred.suspended(user, request.suspended);
         let mut closed = 0;
         for device in request.device_ids.iter().filter(|_| request.suspended) {
             let device = DeviceId::from_slice(device).map_err(malformed)?;

@@ -15,6 +15,7 @@ use tonic_health::ServingStatus;
 use tracing::Instrument;
 
 use crate::auth::Auth;
+use crate::barred::{Barred, Streams};
 use crate::call_limits::CallLimits;
 use crate::chat_links::ChatLinks;
 use crate::gateway::Gateway;
@@ -63,7 +64,8 @@ pub async fn start_bound(
     metrics::max_sessions(config.gateway_max_sessions);
     let verifier = Arc::new(verifier(&config.token_verify_files).await?);
     let registry = Arc::new(Registry::new(ctx.incarnation));
-    let auth = Arc::new(Auth::new(ctx.clone(), verifier.clone()));
+    let barred = Arc::<Barred>::default();
+    let auth = Arc::new(Auth::new(ctx.clone(), verifier.clone(), barred.clone()));
     let gateway = Arc::new(Gateway {
         settings: config.settings(),
         max_sessions: config.gateway_max_sessions,
@@ -95,11 +97,15 @@ pub async fn start_bound(
         registry: registry.clone(),
         presence: gateway.presence.clone(),
         watches: gateway.watches.clone(),
-        auth: auth.clone(),
+        barred: barred.clone(),
     }));
 
-    let suspended = auth.suspended.clone().run(ctx.clone());
-    tokio::spawn(suspended.instrument(tracing::info_span!("suspended")));
+    let streams = Streams {
+        registry: registry.clone(),
+        presence: gateway.presence.clone(),
+    };
+    let listing = barred.run(ctx.clone(), streams, ctx.readiness.hold());
+    tokio::spawn(listing.instrument(tracing::info_span!("barred")));
 
     let proxy = Arc::new(Proxy::new(ctx.clone(), auth, CallLimits::new(config.rates()))?);
     let public = Public::bind(&config, gateway, proxy).await?;

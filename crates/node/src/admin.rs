@@ -17,18 +17,28 @@ use crate::exemplars;
 /// Histograms are folded this often, also when nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Whether the process takes work. Not at first.
+/// Whether the process takes work. Not at first, and not while anybody holds it back.
 #[derive(Debug, Clone)]
 pub struct Readiness {
-    ready: Arc<watch::Sender<bool>>,
-    seen: watch::Receiver<bool>,
+    state: Arc<watch::Sender<State>>,
+    seen: watch::Receiver<State>,
 }
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct State {
+    set: bool,
+    holds: usize,
+}
+
+/// Holds the process back until it is dropped: what it is for is not there yet.
+#[derive(Debug)]
+pub struct Hold(Arc<watch::Sender<State>>);
 
 impl Default for Readiness {
     fn default() -> Self {
-        let (ready, seen) = watch::channel(false);
+        let (state, seen) = watch::channel(State::default());
         Self {
-            ready: Arc::new(ready),
+            state: Arc::new(state),
             seen,
         }
     }
@@ -36,17 +46,30 @@ impl Default for Readiness {
 
 impl Readiness {
     pub fn set(&self, ready: bool) {
-        self.ready.send_replace(ready);
+        self.state.send_modify(|state| state.set = ready);
+    }
+
+    /// Whatever is set, the process is not ready while what is returned lives.
+    pub fn hold(&self) -> Hold {
+        self.state.send_modify(|state| state.holds += 1);
+        Hold(self.state.clone())
     }
 
     pub fn is_ready(&self) -> bool {
-        *self.seen.borrow()
+        let State { set, holds } = *self.seen.borrow();
+        set && holds == 0
     }
 
-    /// Waits until it was set since this handle looked last.
+    /// Waits until it changed since this handle looked last.
     pub async fn changed(&mut self) {
         // The sender lives in self.
         let _ = self.seen.changed().await;
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.send_modify(|state| state.holds -= 1);
     }
 }
 
@@ -97,4 +120,24 @@ fn router(metrics: PrometheusHandle, readiness: Readiness) -> Router {
         .route("/metrics", get(scrape))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_ready_when_it_is_said_and_nobody_holds_it_back() {
+        let readiness = Readiness::default();
+        assert!(!readiness.is_ready());
+        let (one, other) = (readiness.hold(), readiness.clone().hold());
+        readiness.set(true);
+        assert!(!readiness.is_ready());
+        drop(one);
+        assert!(!readiness.is_ready());
+        drop(other);
+        assert!(readiness.is_ready());
+        readiness.set(false);
+        assert!(!readiness.is_ready());
+    }
 }

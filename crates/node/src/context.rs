@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::admin::Readiness;
 use crate::channels::Channels;
 use crate::drain::Drain;
 use crate::map::MapHandle;
@@ -17,6 +18,8 @@ pub struct NodeContext {
     pub channels: Channels,
     pub drain: Drain,
     pub shedding: Shedding,
+    /// Whether this process takes work: a role that cannot yet holds it back.
+    pub readiness: Readiness,
 }
 
 impl NodeContext {
@@ -30,6 +33,7 @@ impl NodeContext {
             channels: Channels::default(),
             drain,
             shedding: Shedding::default(),
+            readiness: Readiness::default(),
         }
     }
 }

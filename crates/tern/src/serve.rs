@@ -148,6 +148,7 @@ async fn start(
         channels: Channels::new(tls.clone()),
         drain: drain.clone(),
         shedding: Shedding::start(args.node.shedding == Switch::On, drain.clone()),
+        readiness: readiness.clone(),
     };
     let names = args.roles.names();
     let mut routes = RoutesBuilder::default();

@@ -5,18 +5,19 @@ use std::time::Duration;
 use tern_node::principal::Principal;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
-use tern_types::{Timestamp, UserId};
+use tern_types::{DeviceId, Timestamp, UserId};
 
 use super::Accounts;
 use super::users::no_such_user;
+use crate::config::MAX_ACCESS_TOKEN_TTL;
 use crate::domain::access;
 use crate::metrics;
 use crate::peers::Told;
 use crate::store::Tx;
 use crate::store::admin::{Account, AnyDevice};
 
-/// Who was suspended longer ago has no good access token any more: they live an hour at most, and clocks differ a little.
-const TOKENS_LIVE: Duration = Duration::from_secs(3600 + 300);
+/// Who was suspended or revoked longer ago has no good access token any more: they live an hour at most, and clocks differ a little.
+const TOKENS_LIVE: Duration = MAX_ACCESS_TOKEN_TTL.saturating_add(Duration::from_secs(300));
 
 impl Accounts {
     /// A page of users, by id.
@@ -86,9 +87,12 @@ impl Accounts {
         Ok((account, told))
     }
 
-    /// Whose access tokens from before may still be good.
-    pub async fn recently_suspended(&self, now: Timestamp) -> Result<Vec<UserId>, ApiError> {
-        Ok(self.store.suspended_since(now - TOKENS_LIVE).await?)
+    /// Who is kept out and may have a good access token from before: suspended users and revoked devices.
+    pub async fn recently_barred(&self, now: Timestamp) -> Result<(Vec<UserId>, Vec<DeviceId>), ApiError> {
+        let since = now - TOKENS_LIVE;
+        let (users, devices) =
+            tokio::try_join!(self.store.suspended_since(since), self.store.revoked_since(since))?;
+        Ok((users, devices))
     }
 
     /// USER_SUSPENDED for who is.

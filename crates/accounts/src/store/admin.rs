@@ -65,7 +65,7 @@ pub const RESUME: &str = "UPDATE users SET suspended_at = NULL WHERE user_id = $
 pub const IS_SUSPENDED: &str = "SELECT suspended_at IS NOT NULL FROM users WHERE user_id = $1";
 
 /// Suspended after $1, the newest first.
-pub const RECENTLY: &str = "
+pub const RECENTLY_SUSPENDED: &str = "
 SELECT user_id FROM users WHERE suspended_at IS NOT NULL AND suspended_at > to_timestamp($1::float8 / 1000)
 ORDER BY suspended_at DESC LIMIT $2";
 
@@ -121,7 +121,7 @@ impl Store {
     }
 
     pub async fn suspended_since(&self, since: Timestamp) -> Result<Vec<UserId>> {
-        let rows = sqlx::query(RECENTLY)
+        let rows = sqlx::query(RECENTLY_SUSPENDED)
             .bind(since.0)
             .bind(MAX_RECENT)
             .fetch_all(&self.pool)

@@ -70,6 +70,14 @@ SELECT user_id, device_id FROM devices
 WHERE revoked_at IS NOT NULL AND unlinked_at IS NULL AND revoked_at < to_timestamp($1::float8 / 1000)
 ORDER BY revoked_at LIMIT $2";
 
+/// Revoked after $1, the newest first.
+pub const RECENTLY_REVOKED: &str = "
+SELECT device_id FROM devices WHERE revoked_at IS NOT NULL AND revoked_at > to_timestamp($1::float8 / 1000)
+ORDER BY revoked_at DESC LIMIT $2";
+
+/// More than are revoked in an hour by ten million users; every gateway keeps them, and asks for them in one answer (1.8 MB).
+const MAX_RECENTLY_REVOKED: i64 = 100_000;
+
 /// A device that was revoked just now or before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revoked {
@@ -199,6 +207,15 @@ impl Store {
             .execute(&self.pool)
             .await?;
         Ok(())
+    }
+
+    pub async fn revoked_since(&self, since: Timestamp) -> Result<Vec<DeviceId>> {
+        let rows = sqlx::query(RECENTLY_REVOKED)
+            .bind(since.0)
+            .bind(MAX_RECENTLY_REVOKED)
+            .fetch_all(&self.pool)
+            .await?;
+        rows.iter().map(|row| Ok(DeviceId(row.try_get(0)?))).collect()
     }
 
     /// At most `limit` revocations from before `before` that the users' chats do not know of.

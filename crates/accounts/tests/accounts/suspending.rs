@@ -1,9 +1,9 @@
 //! Keeping users out, and what operators see of them.
 
 use tern_node::principal::Scope;
-use tern_proto::internal::ListSuspendedRequest;
+use tern_proto::internal::{ListBarredRequest, ListBarredResponse};
 use tern_proto::v1::{self, ErrorReason};
-use tern_types::UserId;
+use tern_types::{DeviceId, UserId};
 
 use crate::world::{World, admin, by, device, key, link_request, reason};
 use crate::{device_id, refresh_token};
@@ -20,14 +20,19 @@ async fn resume(world: &World, user: UserId) -> v1::ResumeUserResponse {
     world.operator().resume_user(request).await.unwrap().into_inner()
 }
 
+async fn barred(world: &World) -> ListBarredResponse {
+    let list = world.node().list_barred(ListBarredRequest {}).await;
+    list.unwrap().into_inner()
+}
+
 async fn suspended(world: &World) -> Vec<UserId> {
-    let list = world
-        .node()
-        .list_suspended(ListSuspendedRequest {})
-        .await
-        .unwrap();
-    let ids = list.into_inner().user_ids;
+    let ids = barred(world).await.user_ids;
     ids.iter().map(|id| UserId::from_slice(id).unwrap()).collect()
+}
+
+async fn revoked(world: &World) -> Vec<DeviceId> {
+    let ids = barred(world).await.device_ids;
+    ids.iter().map(|id| DeviceId::from_slice(id).unwrap()).collect()
 }
 
 #[tokio::test]
@@ -72,6 +77,25 @@ async fn who_was_suspended_long_ago_has_no_good_token_and_is_not_listed() {
         .await
         .unwrap();
     assert_eq!(suspended(&world).await, []);
+}
+
+#[tokio::test]
+async fn devices_are_listed_as_revoked_while_they_may_have_a_good_token() {
+    let world = World::start().await;
+    let user = world.user("e-1").await;
+    let (kept, lost) = (world.link(user).await, world.link(user).await);
+    assert_eq!(revoked(&world).await, []);
+    let revoke = v1::RevokeDeviceRequest {
+        device_id: device_id(&lost).to_string(),
+    };
+    world.devices().revoke_device(by(&admin(), revoke)).await.unwrap();
+    assert_eq!(revoked(&world).await, [device_id(&lost)]);
+    assert_eq!(world.device_ids(user).await, [device_id(&kept).to_string()]);
+    sqlx::query("UPDATE devices SET revoked_at = now() - interval '2 hours' WHERE revoked_at IS NOT NULL")
+        .execute(&world.pool)
+        .await
+        .unwrap();
+    assert_eq!(revoked(&world).await, []);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod barred;
 mod calls;
 mod delivery;
 mod grpc_web;

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use tern_proto::internal::accounts_node_server::AccountsNode;
 use tern_proto::internal::{
-    AuthenticateKeyRequest, AuthenticateKeyResponse, ListSuspendedRequest, ListSuspendedResponse,
-    MayWatchRequest, MayWatchResponse,
+    AuthenticateKeyRequest, AuthenticateKeyResponse, ListBarredRequest, ListBarredResponse, MayWatchRequest,
+    MayWatchResponse,
 };
 use tern_proto::v1;
 use tonic::{Request, Response, Status};
@@ -31,11 +31,13 @@ impl AccountsNode for FakeAccounts {
         }
     }
 
-    async fn list_suspended(
+    async fn list_barred(
         &self,
-        _: Request<ListSuspendedRequest>,
-    ) -> Result<Response<ListSuspendedResponse>, Status> {
-        Ok(Response::new(ListSuspendedResponse::default()))
+        _: Request<ListBarredRequest>,
+    ) -> Result<Response<ListBarredResponse>, Status> {
+        let barred = self.0.barred.lock().unwrap().clone();
+        let barred = barred.ok_or_else(|| Status::unavailable("the store is away"))?;
+        Ok(Response::new(barred))
     }
 
     async fn may_watch(

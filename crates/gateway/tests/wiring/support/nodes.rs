@@ -11,9 +11,10 @@ use tern_proto::internal::presence_server::Presence;
 use tern_proto::internal::{
     AnnounceReplies, AnnounceReply, Announcement, Announcements, BlocksChangedRequest, BlocksChangedResponse,
     ControlDown, ControlUp, DeviceInbox, GetStatesRequest, GetStatesResponse, HaveWrittenRequest,
-    HaveWrittenResponse, InboxRow, LinkDeviceRequest, LinkDeviceResponse, LiveDown, LiveRequest,
-    LookupReplies, LookupRequests, PresenceChanges, ReadInboxRequest, ReadInboxResponse, UnlinkDeviceRequest,
-    UnlinkDeviceResponse, UpItem, WatchRequests, WindowReplies, WindowRequest, WindowRequests,
+    HaveWrittenResponse, InboxRow, LinkDeviceRequest, LinkDeviceResponse, ListBarredResponse, LiveDown,
+    LiveRequest, LookupReplies, LookupRequests, PresenceChanges, ReadInboxRequest, ReadInboxResponse,
+    UnlinkDeviceRequest, UnlinkDeviceResponse, UpItem, WatchRequests, WindowReplies, WindowRequest,
+    WindowRequests,
 };
 use tern_types::UserId;
 use tokio::sync::mpsc;
@@ -98,6 +99,8 @@ pub struct FakeChat {
     /// Owner of everything in Chats, by node name; others answer not-owner.
     pub owner: Arc<Mutex<String>>,
     pub name: String,
+    /// What an accounts node says of who is barred; `None`: it fails.
+    pub barred: Arc<Mutex<Option<ListBarredResponse>>>,
     /// Keys that accounts were asked for.
     pub key_lookups: Arc<AtomicUsize>,
 }
@@ -124,6 +127,7 @@ impl FakeChat {
             inbox: Arc::default(),
             owner: Arc::new(Mutex::new(name.into())),
             name: name.into(),
+            barred: Arc::new(Mutex::new(Some(ListBarredResponse::default()))),
             key_lookups: Arc::default(),
         }
     }

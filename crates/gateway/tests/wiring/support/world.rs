@@ -13,8 +13,9 @@ use tern_proto::internal::chat_link_server::ChatLinkServer;
 use tern_proto::internal::chat_node_server::ChatNodeServer;
 use tern_proto::internal::presence_server::PresenceServer;
 use tern_proto::internal::{
-    AnnounceReplies, AnnounceReply, Announcement, ControlDown, DownItem, InboxRow, LiveDown, PresenceChanges,
-    Push, UpItem, UserPresence, WatchRequests, WindowReplies, WindowReply, WindowRequest, down_item,
+    AnnounceReplies, AnnounceReply, Announcement, ControlDown, DownItem, InboxRow, ListBarredResponse,
+    LiveDown, PresenceChanges, Push, UpItem, UserPresence, WatchRequests, WindowReplies, WindowReply,
+    WindowRequest, down_item,
 };
 use tern_proto::v1::server_event::Event;
 use tern_types::{ChatId, DeviceId, Timestamp, UserId};
@@ -67,11 +68,17 @@ pub fn node(name: &str, address: &str) -> Node {
 
 impl World {
     pub async fn start(flags: &[&str]) -> Self {
+        Self::barring(flags, Some(ListBarredResponse::default())).await
+    }
+
+    /// The same, with what the accounts node says of who is barred; `None`: it fails.
+    pub async fn barring(flags: &[&str], barred: Option<ListBarredResponse>) -> Self {
         let (items_in, items) = mpsc::channel(NOTES);
         let (windows_in, windows) = mpsc::channel(NOTES);
         let (announced_in, announced) = mpsc::channel(NOTES);
         let (watched_in, watched) = mpsc::channel(NOTES);
         let chat = FakeChat::new("chat-0", items_in, windows_in, announced_in, watched_in);
+        *chat.barred.lock().unwrap() = barred;
         let other = chat.beside("chat-1");
         let (address, server) = serve(&chat).await;
         let (other_address, _) = serve(&other).await;

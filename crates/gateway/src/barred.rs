@@ -1,0 +1,271 @@
+//! Whom this gateway takes no calls of: users who were suspended and devices that were revoked lately. An access token says
+//! nothing of either, so whoever was barred within a token's lifetime has to be known here. Opening a stream asks the store.
+//!
+//! Accounts nodes tell every gateway at once. A gateway that was not told, since it did not answer or was not there yet, learns it
+//! from the list: it asks for that before it takes calls of devices, when the others know it, and every [`INTERVAL`].
+
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use moka::future::Cache;
+use tern_node::admin::Hold;
+use tern_node::links::BackOff;
+use tern_node::{NodeContext, Role};
+use tern_proto::internal::ListBarredRequest;
+use tern_proto::internal::accounts_node_client::AccountsNodeClient;
+use tern_types::{DeviceId, UserId};
+use tokio::sync::watch;
+use tonic::Status;
+
+use crate::nodes;
+use crate::presence_links::PresenceLinks;
+use crate::registry::Registry;
+use crate::session::CloseRequest;
+
+/// A gateway that was not told finds out within this.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// An accounts node that does not answer by then is asked again.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// When this gateway's own map has it, the accounts nodes' maps do within this, and tell it from then on.
+const MAPS_AGREE: Duration = Duration::from_secs(2);
+/// A call that comes before the list waits this long for it: accounts nodes may be about to come.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// What was told of a device counts until the list has it, however long no accounts node answers: until the device's last access
+/// token has ended.
+const TOLD_TTL: Duration = Duration::from_secs(3600);
+/// Devices of which it was told: more than are revoked in an hour. The list has them within [`INTERVAL`].
+const MAX_TOLD: u64 = 100_000;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Barred {
+    known: RwLock<Known>,
+    /// Revoked devices that were told of. A revocation is never taken back, so nothing that comes later contradicts it.
+    told: Cache<DeviceId, ()>,
+    listed: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    users: HashSet<UserId>,
+    /// As the last list had them.
+    devices: HashSet<DeviceId>,
+    /// Counts what was told of users: their part of a list that was asked for before is not believed.
+    told: u64,
+}
+
+/// Who is barred, as the store had it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct List {
+    users: HashSet<UserId>,
+    devices: HashSet<DeviceId>,
+}
+
+/// The list has not been had yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotListed;
+
+impl Default for Barred {
+    fn default() -> Self {
+        Self {
+            known: RwLock::default(),
+            told: Cache::builder()
+                .max_capacity(MAX_TOLD)
+                .time_to_live(TOLD_TTL)
+                .build(),
+            listed: watch::channel(false).0,
+        }
+    }
+}
+
+impl Barred {
+    /// Waits until it is known who is barred, for a while.
+    pub async fn listed(&self) -> Result<(), NotListed> {
+        if *self.listed.borrow() {
+            return Ok(());
+        }
+        let mut listed = self.listed.subscribe();
+        match tokio::time::timeout(PATIENCE, listed.wait_for(|listed| *listed)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(NotListed),
+        }
+    }
+
+    pub fn user(&self, user: UserId) -> bool {
+        self.read(|known| known.users.contains(&user))
+    }
+
+    pub fn device(&self, device: DeviceId) -> bool {
+        self.told.contains_key(&device) || self.read(|known| known.devices.contains(&device))
+    }
+
+    /// A user was suspended or resumed just now.
+    pub fn suspended(&self, user: UserId, suspended: bool) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.told += 1;
+        if suspended {
+            known.users.insert(user);
+        } else {
+            known.users.remove(&user);
+        }
+    }
+
+    /// A device was revoked just now.
+    pub async fn revoked(&self, device: DeviceId) {
+        self.told.insert(device, ()).await;
+    }
+
+    /// Keeps the list up to date until the drain has ended. The first one lets go of `hold`.
+    pub async fn run(self: Arc<Self>, ctx: NodeContext, streams: Streams, hold: Hold) {
+        let (mut back_off, mut hold) = (BackOff::default(), Some(hold));
+        let mut known_to_others = std::pin::pin!(known_to_others(&ctx));
+        let mut is_known = false;
+        loop {
+            let told = self.read(|known| known.told);
+            let wait = match ask(&ctx).await {
+                Ok(list) => {
+                    back_off.reset();
+                    let (news, all) = self.take(list, told);
+                    streams.end(&news);
+                    hold.take();
+                    if all { INTERVAL } else { Duration::ZERO }
+                }
+                Err(status) => {
+                    tracing::warn!(code = ?status.code(), message = status.message(), "cannot ask who is barred");
+                    back_off.next(Duration::ZERO)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = &mut known_to_others, if !is_known => is_known = true,
+                () = ctx.drain.ended() => return,
+            }
+        }
+    }
+
+    /// Takes a list that was asked for when `told` things had been told of users: who is new on it, and whether all of it was taken.
+    fn take(&self, mut list: List, told: u64) -> (List, bool) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let all = known.told == told;
+        if !all {
+            // It may be older than what was told.
+            list.users = known.users.clone();
+        }
+        let new_users = list.users.difference(&known.users).copied();
+        let new_devices = list.devices.difference(&known.devices).copied();
+        let news = List {
+            users: new_users.collect(),
+            devices: new_devices.collect(),
+        };
+        (known.users, known.devices) = (list.users, list.devices);
+        drop(known);
+        self.listed
+            .send_if_modified(|listed| !std::mem::replace(listed, true));
+        (news, all)
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Known) -> T) -> T {
+        read(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The streams of this gateway.
+pub struct Streams {
+    pub registry: Arc<Registry>,
+    pub presence: Arc<PresenceLinks>,
+}
+
+impl Streams {
+    /// Ends those of who is barred, as when it is told.
+    fn end(&self, barred: &List) {
+        for device in &barred.devices {
+            if let Some(session) = self.registry.of_device(*device) {
+                self.presence.end(&session, CloseRequest::Revoked);
+            }
+        }
+        if barred.users.is_empty() {
+            return;
+        }
+        for session in self
+            .registry
+            .sessions(|session| barred.users.contains(&session.user))
+        {
+            self.presence.end(&session, CloseRequest::Suspended);
+        }
+    }
+}
+
+/// Until the others tell this gateway what they tell every gateway.
+async fn known_to_others(ctx: &NodeContext) {
+    let mut changes = ctx.map.clone();
+    let mut map = changes.current();
+    while map
+        .node(Role::Gateway, &ctx.name)
+        .is_none_or(|node| node.incarnation != ctx.incarnation)
+    {
+        map = changes.changed().await;
+    }
+    tokio::time::sleep(MAPS_AGREE).await;
+}
+
+async fn ask(ctx: &NodeContext) -> Result<List, Status> {
+    let (node, _) = nodes::find(&ctx.map, |map| map.any(Role::Accounts)).await?;
+    let mut client = AccountsNodeClient::new(ctx.channels.get(&node.address)?);
+    let answer = tokio::time::timeout(TIMEOUT, client.list_barred(ListBarredRequest {})).await;
+    let answer = answer.map_err(|_| Status::deadline_exceeded("no answer in time"))??;
+    let answer = answer.into_inner();
+    let malformed = |_| Status::internal("ids are 16 bytes");
+    let users = answer.user_ids.iter().map(|id| UserId::from_slice(id));
+    let devices = answer.device_ids.iter().map(|id| DeviceId::from_slice(id));
+    Ok(List {
+        users: users.collect::<Result<_, _>>().map_err(malformed)?,
+        devices: devices.collect::<Result<_, _>>().map_err(malformed)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(users: &[UserId], devices: &[DeviceId]) -> List {
+        List {
+            users: users.iter().copied().collect(),
+            devices: devices.iter().copied().collect(),
+        }
+    }
+
+    #[test]
+    fn a_list_that_was_asked_for_before_a_suspension_does_not_undo_it() {
+        let (barred, [alice, bob]) = (Barred::default(), [UserId::random(), UserId::random()]);
+        let phone = DeviceId::random();
+        barred.suspended(alice, true);
+        let (news, all) = barred.take(list(&[bob], &[phone]), 0);
+        assert_eq!((news, all), (list(&[], &[phone]), false));
+        assert!(barred.user(alice) && !barred.user(bob));
+        assert!(barred.device(phone), "nothing contradicts a revocation");
+        assert_eq!(barred.take(list(&[bob], &[phone]), 1), (list(&[bob], &[]), true));
+        assert!(!barred.user(alice) && barred.user(bob));
+        barred.suspended(bob, false);
+        assert!(!barred.user(bob));
+    }
+
+    #[tokio::test]
+    async fn a_list_that_was_asked_for_before_a_revocation_does_not_undo_it() {
+        let (barred, [one, other]) = (Barred::default(), [DeviceId::random(), DeviceId::random()]);
+        barred.revoked(one).await;
+        barred.take(list(&[], &[other]), 0);
+        assert!(barred.device(one) && barred.device(other));
+        assert!(!barred.device(DeviceId::random()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_before_the_first_list_waits_for_it_but_not_for_ever() {
+        let barred = Barred::default();
+        assert_eq!(barred.listed().await, Err(NotListed));
+        let comes = async { barred.take(List::default(), 0) };
+        let (listed, _) = tokio::join!(barred.listed(), comes);
+        assert_eq!(listed, Ok(()));
+        assert_eq!(barred.listed().await, Ok(()));
+    }
+}
