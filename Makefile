@@ -59,7 +59,8 @@ format: ## Check the format
 lints: ## Check the lints
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-protos: tools ## Check the protos: style, and that nothing breaks clients of the version before
+protos: tools ## Check the protos: what languages make of them, style, and that nothing breaks clients of the version before
+	scripts/check-generated
 	@if [ -x "$$(command -v $(BUF))" ]; then set -x; \
 		$(BUF) lint && $(BUF) format --diff --exit-code && $(BUF) breaking --against proto/baseline.binpb; \
 	else echo "protos: left out, buf is not here (it comes from npm)"; fi

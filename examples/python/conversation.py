@@ -78,8 +78,7 @@ class Device:
     async def send(self, text: str, **to) -> messaging_pb2.Sent:
         """Sends a message; returns when it is durable."""
         request_id = str(uuid.uuid4())
-        envelope = entry_pb2.Envelope(counts_as_unread=True)
-        message = messaging_pb2.SendMessage(request_id=request_id, envelope=envelope, body=text.encode(), **to)
+        message = messaging_pb2.SendMessage(request_id=request_id, body=text.encode(), **to)
         await self.say(send=message)
         result = await self.expect("send_result", lambda result: result.request_id == request_id)
         assert result.WhichOneof("outcome") == "sent", f"{self.name}: {result.error}"

@@ -178,8 +178,5 @@ fn item(request: RequestId, to: send_message::To, body: Vec<u8>) -> Item {
 
 /// The envelope of an ordinary message.
 pub fn plain() -> Envelope {
-    Envelope {
-        counts_as_unread: true,
-        ..Envelope::default()
-    }
+    Envelope::default()
 }

@@ -207,6 +207,60 @@ fn sent_seq(event: Event) -> Option<u64> {
     }
 }
 
+/// A back end that says nothing of counting raises the badge.
+#[tokio::test]
+async fn each_message_raises_the_badge_unless_it_says_otherwise() {
+    const MESSAGES: u64 = 120;
+    let world = World::start().await;
+    let [shop, bob] = world.users(["shop", "bob"]).await;
+    let his = world.phone(&bob).await;
+    let mut chats = world.back_end().await.chats();
+    let mut send = async |envelope: Option<v1::Envelope>| {
+        let request = v1::SendMessageRequest {
+            peer_user_id: bob.id.to_string(),
+            request_id: RequestId::random().to_string(),
+            envelope,
+            body: "your parcel has moved".into(),
+            acting_user_id: shop.id.to_string(),
+            ..Default::default()
+        };
+        let reply = chats.send_message(request).await.unwrap().into_inner();
+        match reply.result.unwrap().outcome.unwrap() {
+            Outcome::Sent(sent) => sent.seq,
+            Outcome::Error(error) => panic!("{error:?}"),
+        }
+    };
+    for number in 0..MESSAGES {
+        send((number % 2 == 0).then(v1::Envelope::default)).await;
+    }
+    let beside = v1::Envelope {
+        uncounted: true,
+        ..Default::default()
+    };
+    send(Some(beside)).await;
+    let reaction = v1::Envelope {
+        kind: v1::MessageKind::Reaction.into(),
+        target_seq: 1,
+        ..Default::default()
+    };
+    let head = send(Some(reaction)).await;
+
+    let badge = async || {
+        let request = v1::GetChatRequest {
+            chat_id: ChatId::direct(shop.id, bob.id).to_string(),
+            ..Default::default()
+        };
+        let reply = his.api().chats().get_chat(request).await.unwrap().into_inner();
+        reply.chat.unwrap().unread_count
+    };
+    assert_eq!(badge().await, MESSAGES);
+    let chat = ChatId::direct(shop.id, bob.id);
+    let log = his.has(chat, head).await;
+    assert_eq!(log.entries[&MESSAGES].ordinal, MESSAGES);
+    assert_eq!(log.entries[&head].ordinal, MESSAGES, "nothing after it counts");
+    world.end().await;
+}
+
 #[tokio::test]
 async fn a_back_end_writes_in_a_users_name() {
     let world = World::start().await;

@@ -46,10 +46,13 @@ impl Entry {
     /// Whether the chat's unread count rises by it.
     pub fn counts_as_unread(&self) -> bool {
         use v1::MessageKind as Kind;
-        let envelope = self.message().and_then(|message| message.envelope.as_ref());
-        envelope.is_some_and(|envelope| {
-            let kind = Kind::try_from(envelope.kind);
-            envelope.counts_as_unread && matches!(kind, Ok(Kind::Unspecified | Kind::Message))
+        // Without an envelope it is an ordinary message.
+        self.message().is_some_and(|message| {
+            let (kind, uncounted) = message
+                .envelope
+                .as_ref()
+                .map_or((0, false), |envelope| (envelope.kind, envelope.uncounted));
+            !uncounted && matches!(Kind::try_from(kind), Ok(Kind::Unspecified | Kind::Message))
         })
     }
 }
@@ -139,7 +142,6 @@ impl Outgoing {
             to: to.into(),
             envelope: v1::Envelope {
                 kind: v1::MessageKind::Message.into(),
-                counts_as_unread: true,
                 ..Default::default()
             },
             body: body.into(),

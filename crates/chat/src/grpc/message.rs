@@ -44,7 +44,7 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
         device: message.device,
         request: message.request,
         fingerprint: fingerprint([envelope.as_ref(), body.as_ref()]),
-        counts: kind == EntryKind::Message && read.counts_as_unread,
+        counts: kind == EntryKind::Message && !read.uncounted,
         content: raw::message_content(envelope, body),
         media,
         trace: message.trace,

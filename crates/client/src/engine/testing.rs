@@ -51,12 +51,8 @@ pub fn entry(chat: ChatId, seq: u64) -> Entry {
 }
 
 pub fn message_content(body: &str) -> v1::EntryContent {
-    let envelope = v1::Envelope {
-        counts_as_unread: true,
-        ..Default::default()
-    };
     let message = v1::Message {
-        envelope: Some(envelope),
+        envelope: Some(v1::Envelope::default()),
         body: body.as_bytes().to_vec().into(),
     };
     v1::EntryContent {

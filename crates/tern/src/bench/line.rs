@@ -229,10 +229,7 @@ impl Line {
         self.push(Item::Send(SendMessage {
             request_id: request.to_string(),
             to: Some(to.clone()),
-            envelope: Some(Envelope {
-                counts_as_unread: true,
-                ..Envelope::default()
-            }),
+            envelope: Some(Envelope::default()),
             body: clock.stamp(body),
         }));
         request

@@ -1,11 +1,12 @@
 //! Unread counts, read marks and receipts.
 
 use tern_proto::v1;
+use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::server_event::Event as Wire;
 use tern_types::Seq;
 
 use super::{chat, connected, feed};
-use crate::engine::testing::{NOW, entry, user, wire};
+use crate::engine::testing::{NOW, entry, message_content, user, wire};
 use crate::engine::{Call, Effects, Input};
 use crate::model::{Event, Mark};
 
@@ -47,6 +48,38 @@ fn unread_counts_follow_messages_and_read_marks() {
         Some(0),
         "read on another device"
     );
+}
+
+#[test]
+fn every_message_counts_but_what_says_that_it_does_not() {
+    let envelope = |kind: v1::MessageKind, uncounted| v1::Envelope {
+        kind: kind.into(),
+        uncounted,
+        ..Default::default()
+    };
+    let cases = [
+        ("no envelope", None, true),
+        ("an empty one", Some(v1::Envelope::default()), true),
+        ("a message", Some(envelope(v1::MessageKind::Message, false)), true),
+        (
+            "one beside",
+            Some(envelope(v1::MessageKind::Message, true)),
+            false,
+        ),
+        (
+            "a reaction",
+            Some(envelope(v1::MessageKind::Reaction, false)),
+            false,
+        ),
+    ];
+    for (what, envelope, counts) in cases {
+        let mut arrived = entry(chat(1), 1);
+        arrived.content = message_content("hello");
+        if let Some(Content::Message(message)) = &mut arrived.content.content {
+            message.envelope = envelope;
+        }
+        assert_eq!(arrived.counts_as_unread(), counts, "{what}");
+    }
 }
 
 #[test]
