@@ -9,7 +9,7 @@ use tern_proto::v1::{self, CloseCode, ErrorReason, client_item::Item, server_eve
 use tern_tests::phone::agree;
 use tern_tests::wire::{self, Wire};
 use tern_tests::{Api, Device, Phone, World};
-use tern_types::{ChatId, RequestId, Timestamp};
+use tern_types::{ChatId, Clock, RequestId};
 use tonic::Code;
 
 #[tokio::test]
@@ -304,8 +304,8 @@ async fn a_token_that_is_not_good_opens_nothing() {
     let other = Signer::from_pem(&std::fs::read_to_string(other).unwrap()).unwrap();
     let hour = Duration::from_secs(3600);
     let sign = |signer: &Signer, at| signer.sign(device.user, device.id, at, hour).unwrap();
-    let expired = sign(&ours, Timestamp::now() - 2 * hour);
-    let forged = sign(&other, Timestamp::now());
+    let expired = sign(&ours, Clock::wall() - 2 * hour);
+    let forged = sign(&other, Clock::wall());
     let mut tampered = device.access_token.clone();
     let flipped = if tampered.ends_with('A') { "B" } else { "A" };
     tampered.replace_range(tampered.len() - 1.., flipped);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, StoreLocation, Tls};
 use tern_local::until;
 use tern_tests::{Device, World};
-use tern_types::{ChatId, Timestamp};
+use tern_types::{ChatId, Clock};
 use tokio::process::Command;
 
 /// Leases, reconnects and a sweep, on a busy machine.
@@ -78,7 +78,7 @@ async fn open(world: &World, device: &Device, store: &Path) -> (Client, EventStr
         user: device.user,
         device: device.id,
         access_token: device.access_token.clone(),
-        access_expires_at: Timestamp::now() + Duration::from_secs(3000),
+        access_expires_at: Clock::wall() + Duration::from_secs(3000),
         refresh_token: device.refresh_token.clone(),
     };
     let file = StoreLocation::File(store.join("device.sqlite"));

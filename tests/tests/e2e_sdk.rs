@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, StoreLocation, Tls};
 use tern_tests::{Device, World};
-use tern_types::{ChatId, Timestamp};
+use tern_types::{ChatId, Clock};
 
 const BOUND: Duration = Duration::from_secs(30);
 
@@ -16,7 +16,7 @@ async fn start(world: &World, device: &Device, store: &Path) -> (Client, EventSt
         user: device.user,
         device: device.id,
         access_token: device.access_token.clone(),
-        access_expires_at: Timestamp::now() + Duration::from_secs(3000),
+        access_expires_at: Clock::wall() + Duration::from_secs(3000),
         refresh_token: device.refresh_token.clone(),
     };
     let config = ClientConfig::new(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, StoreLocation, Tls};
 use tern_proto::v1;
 use tern_tests::{Device, Phone, User, World};
-use tern_types::{ChatId, RequestId, Timestamp};
+use tern_types::{ChatId, Clock, RequestId};
 
 /// On a machine that has other things to do the nodes would give typing up: see `Shedding`.
 async fn world() -> World {
@@ -107,7 +107,7 @@ async fn start(world: &World, device: &Device) -> (Client, EventStream) {
         user: device.user,
         device: device.id,
         access_token: device.access_token.clone(),
-        access_expires_at: Timestamp::now() + Duration::from_secs(3000),
+        access_expires_at: Clock::wall() + Duration::from_secs(3000),
         refresh_token: device.refresh_token.clone(),
     };
     let config = ClientConfig::new(world.platform.gateway_urls(), StoreLocation::Memory)

@@ -17,7 +17,7 @@ use tern_proto::v1::auth_server::Auth;
 use tern_proto::v1::devices_server::Devices;
 use tern_proto::v1::{self, TokenPair};
 use tern_proto::{ApiError, parse};
-use tern_types::{Timestamp, UserId};
+use tern_types::{Clock, UserId};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
@@ -66,10 +66,7 @@ impl Devices for Service {
                 request: parse::id("request_id", &request.request_id)?,
                 asked,
             };
-            let (device, tokens) = self
-                .accounts
-                .link_device(&principal, new, Timestamp::now())
-                .await?;
+            let (device, tokens) = self.accounts.link_device(&principal, new, Clock::wall()).await?;
             Ok(v1::LinkDeviceResponse {
                 device: Some(device_message(device)),
                 tokens: Some(pair_message(tokens)),
@@ -101,7 +98,7 @@ impl Devices for Service {
             let (principal, request) = open(request)?;
             let device = parse::id("device_id", &request.device_id)?;
             self.accounts
-                .revoke_device(&principal, device, Timestamp::now())
+                .revoke_device(&principal, device, Clock::wall())
                 .await?;
             Ok(v1::RevokeDeviceResponse {})
         })
@@ -117,7 +114,7 @@ impl Auth for Service {
     ) -> Result<Response<v1::RefreshTokenResponse>, Status> {
         self.run(async {
             let token = request.into_inner().refresh_token;
-            let pair = self.accounts.refresh(&token, Timestamp::now()).await?;
+            let pair = self.accounts.refresh(&token, Clock::wall()).await?;
             Ok(v1::RefreshTokenResponse {
                 tokens: Some(pair_message(pair)),
             })
@@ -150,7 +147,7 @@ impl AccountsNode for Service {
         _request: Request<ListBarredRequest>,
     ) -> Result<Response<ListBarredResponse>, Status> {
         self.run(async {
-            let (users, devices) = self.accounts.recently_barred(Timestamp::now()).await?;
+            let (users, devices) = self.accounts.recently_barred(Clock::wall()).await?;
             Ok(ListBarredResponse {
                 user_ids: node_ids(&users),
                 device_ids: devices.iter().map(|device| device.to_vec().into()).collect(),
@@ -171,10 +168,7 @@ impl AccountsNode for Service {
             let watcher = node_id("watcher_id", &request.watcher_id)?;
             let people = request.user_ids.iter().map(|id| node_id("user_ids", id));
             let people = people.collect::<Result<Vec<_>, _>>()?;
-            let watchable = self
-                .accounts
-                .may_watch(watcher, &people, Timestamp::now())
-                .await?;
+            let watchable = self.accounts.may_watch(watcher, &people, Clock::wall()).await?;
             Ok(MayWatchResponse {
                 visible: node_ids(&watchable.visible),
                 limited: node_ids(&watchable.limited),

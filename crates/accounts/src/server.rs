@@ -13,7 +13,7 @@ use tern_proto::internal::accounts_node_server::AccountsNodeServer;
 use tern_proto::v1::auth_server::AuthServer;
 use tern_proto::v1::devices_server::DevicesServer;
 use tern_proto::v1::users_server::UsersServer;
-use tern_types::Timestamp;
+use tern_types::Clock;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -100,7 +100,7 @@ async fn resume_revocations(accounts: Arc<Accounts>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        if let Err(error) = accounts.resume_revocations(Timestamp::now()).await {
+        if let Err(error) = accounts.resume_revocations(Clock::wall()).await {
             tracing::warn!(%error, "revocations are not finished yet");
         }
     }

@@ -79,7 +79,7 @@ impl Shard {
                 entry: entry(people[0], request),
             });
         }
-        let job = self.state.next_job(self.now(), &mut self.effects);
+        let job = self.state.next_job(self.now(), self.now(), &mut self.effects);
         let Some(Job::Commit(batches)) = job else {
             panic!("no commit: {job:?}")
         };

@@ -10,7 +10,7 @@ use metrics::{
 
 use tern_node::exemplars;
 use tern_proto::v1::SendErrorCode;
-use tern_types::Timestamp;
+use tern_types::Clock;
 
 use crate::state::NewEntry;
 use crate::state::shard::{Counts, DropReason, Job, ShardState};
@@ -170,7 +170,7 @@ fn code_name(code: SendErrorCode) -> &'static str {
 /// Messages that are in the log now.
 pub fn sent<'a>(entries: impl Iterator<Item = &'a NewEntry>) {
     static SECONDS: LazyLock<Histogram> = LazyLock::new(|| histogram!(SEND_SECONDS));
-    let now = Timestamp::now();
+    let now = Clock::monotonic();
     for entry in entries {
         let Some(arrived) = entry.arrived else { continue };
         let seconds = now.since(arrived).as_secs_f64();

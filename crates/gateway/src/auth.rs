@@ -11,7 +11,7 @@ use tern_proto::ApiError;
 use tern_proto::internal::AuthenticateKeyRequest;
 use tern_proto::internal::accounts_node_client::AccountsNodeClient;
 use tern_proto::v1::ErrorReason;
-use tern_types::Timestamp;
+use tern_types::Clock;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
@@ -88,7 +88,7 @@ impl Auth {
         if credentials.starts_with(KEY_PREFIX) {
             return self.key(credentials).await;
         }
-        let token = self.verifier.verify(credentials, Timestamp::now())?;
+        let token = self.verifier.verify(credentials, Clock::wall())?;
         self.barred
             .listed()
             .await

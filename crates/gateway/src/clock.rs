@@ -2,24 +2,24 @@
 
 use std::time::Duration;
 
-use tern_types::Timestamp;
+use tern_types::{Clock, Timestamp};
 use tokio::time::Instant;
 
 /// A timer is set no further ahead than this.
 const MAX_SLEEP: Duration = Duration::from_secs(3600);
 
-/// The wall clock's when it began, and what has passed since. A step of the wall clock neither ends
-/// streams nor keeps them from ending.
+/// The process's monotonic time when it began, and what has passed since by tokio's clock, which tests may stop. A step of
+/// the wall clock neither ends streams nor keeps them from ending.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub struct StreamClock {
     began: Timestamp,
     at: Instant,
 }
 
-impl Clock {
+impl StreamClock {
     pub fn start() -> Self {
         Self {
-            began: Timestamp::now(),
+            began: Clock::monotonic(),
             at: Instant::now(),
         }
     }
@@ -44,7 +44,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_streams_time_is_what_has_passed_whatever_the_wall_clock_says() {
-        let clock = Clock::start();
+        let clock = StreamClock::start();
         let hour = Duration::from_secs(3600);
         let due = clock.now() + hour;
         tokio::time::advance(hour).await;

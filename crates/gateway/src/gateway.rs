@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tern_node::Drain;
 use tern_node::shedding::{Level, Meter, Shedding};
 use tern_node::token::Verifier;
-use tern_types::{ChatId, DeviceId, SessionId, Timestamp, UserId};
+use tern_types::{ChatId, Clock, DeviceId, SessionId, UserId};
 
 use crate::chat_links::ChatLinks;
 use crate::inbox_reader::InboxReader;
@@ -63,9 +63,7 @@ impl Gateway {
         if self.registry.len() >= self.max_sessions {
             return Err(CloseRequest::Unavailable);
         }
-        let (registration, replaced) = self
-            .registry
-            .register(id, user, device, Timestamp::now(), mailbox);
+        let (registration, replaced) = self.registry.register(id, user, device, Clock::wall(), mailbox);
         // In this order: the device is never away in between.
         self.presence.announce(registration.handle());
         if let Some(replaced) = replaced {

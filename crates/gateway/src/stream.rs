@@ -15,12 +15,12 @@ use futures::Stream;
 use tern_proto::raw::event_len_in_frame;
 use tern_proto::{ApiError, v1};
 use tern_types::limits::MAX_FRAME_EVENTS;
-use tern_types::{SessionId, Timestamp};
+use tern_types::{Clock, SessionId, Timestamp};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
 
 use crate::chat_links::Routes;
-use crate::clock::Clock;
+use crate::clock::StreamClock;
 use crate::codec::{Frame, Incoming};
 use crate::connection::Connection;
 use crate::gateway::{Gateway, Registered};
@@ -54,7 +54,7 @@ pub struct DeviceStream<I> {
     unflushed: bool,
     timer: Pin<Box<Sleep>>,
     timer_at: Timestamp,
-    clock: Clock,
+    clock: StreamClock,
     watch: Watch,
     last_reference: u32,
     traced: Sends,
@@ -76,7 +76,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
     pub fn new(gateway: Arc<Gateway>, inbound: I, connection: Option<Arc<Connection>>) -> Self {
         metrics::stream_began();
         let id = gateway.registry.next_id();
-        let clock = Clock::start();
+        let clock = StreamClock::start();
         let session = Session::new(id, gateway.settings, clock.now());
         let timer_at = session.due();
         let mailbox = Arc::<Mailbox>::default();
@@ -296,7 +296,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         let mut news = false;
         while !self.has_ended() && self.session.takes_items() {
             if let Some(item) = self.items.pop_front() {
-                let item = item::from_wire(item, &self.gateway.verifier, Timestamp::now());
+                let item = item::from_wire(item, &self.gateway.verifier, Clock::wall());
                 self.apply(Event::Item(item));
                 news = true;
                 continue;
@@ -346,6 +346,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ApiError>>> {
         let mut news = true;
+        self.session.wall_is(Clock::wall(), self.clock.now());
         for _ in 0..ROUNDS {
             if self.has_ended() || self.out.len() >= MAX_FRAME_EVENTS {
                 break;

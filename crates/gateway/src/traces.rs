@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use tern_node::telemetry::TRACE;
 use tern_node::trace::{self, SEND};
 use tern_proto::internal::Push;
-use tern_types::{SessionId, Timestamp, TraceContext};
+use tern_types::{Clock, SessionId, Timestamp, TraceContext};
 use tracing::Span;
 use tracing::field::Empty;
 
@@ -58,7 +58,7 @@ impl Sends {
     /// Opens the message's span if it is traced; `send.trace` is what goes along from here.
     pub fn begin(&mut self, traces: &Traces, reference: u64, send: &mut Send) {
         let client = send.trace.take();
-        if !traces.admits(client, Timestamp::now) {
+        if !traces.admits(client, Clock::monotonic) {
             return;
         }
         let span = tracing::info_span!(

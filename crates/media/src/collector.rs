@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
-use tern_types::Timestamp;
+use tern_types::{Clock, Timestamp};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::lifetimes::{CONDEMNED_FOR, UPLOAD_TTL, URL_GRACE, USAGE_KEPT, ticketed_before};
@@ -54,7 +54,7 @@ impl Collector {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            let round = self.round(Timestamp::now());
+            let round = self.round(Clock::wall());
             let round = tokio::select! {
                 () = stop.cancelled() => return,
                 round = round => round,

@@ -6,7 +6,7 @@ use tern_node::principal::{Principal, Scope};
 use tern_proto::v1::media_server::Media as MediaApi;
 use tern_proto::v1::{self, ErrorReason, MediaPurpose};
 use tern_proto::{ApiError, parse};
-use tern_types::{ChatId, MediaId, Timestamp, UserId};
+use tern_types::{ChatId, Clock, MediaId, UserId};
 use tokio_util::task::TaskTracker;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -47,7 +47,7 @@ impl MediaApi for Service {
                 .map_err(|_| ApiError::invalid("purpose", "is not known to this server"))?;
             let declared =
                 Declared::parse(create.length, &create.part_sha256s, &create.content_type, purpose)?;
-            let creating = self.media.create(user, request, &declared, Timestamp::now());
+            let creating = self.media.create(user, request, &declared, Clock::wall());
             // With the store's client in it, too large for the stack.
             let created = Box::pin(creating).await?;
             let outcome = match created {
@@ -73,7 +73,7 @@ impl MediaApi for Service {
             let (metadata, _, finalize) = request.into_parts();
             let user = person(&metadata, &finalize.acting_user_id, Scope::MediaWrite)?;
             let upload = parse::id("upload_id", &finalize.upload_id)?;
-            let ticket = self.media.finalize(user, upload, Timestamp::now()).await?;
+            let ticket = self.media.finalize(user, upload, Clock::wall()).await?;
             Ok(v1::FinalizeUploadResponse {
                 ticket: Some(ticket_message(ticket)),
             })
@@ -89,10 +89,7 @@ impl MediaApi for Service {
             let (metadata, _, get) = request.into_parts();
             let user = person(&metadata, &get.acting_user_id, Scope::MediaRead)?;
             let (media, through) = door(&get.media_id, &get.chat_id, &get.user_id)?;
-            let download = self
-                .media
-                .download(user, media, through, Timestamp::now())
-                .await?;
+            let download = self.media.download(user, media, through, Clock::wall()).await?;
             Ok(v1::GetDownloadResponse {
                 url: download.url,
                 url_expires_at_ms: download.ends_at.0,
@@ -112,7 +109,7 @@ impl MediaApi for Service {
             let (metadata, _, forward) = request.into_parts();
             let user = person(&metadata, &forward.acting_user_id, Scope::MediaWrite)?;
             let (media, through) = door(&forward.media_id, &forward.chat_id, "")?;
-            let ticket = self.media.forward(user, media, through, Timestamp::now()).await?;
+            let ticket = self.media.forward(user, media, through, Clock::wall()).await?;
             Ok(v1::ForwardMediaResponse {
                 ticket: Some(ticket_message(ticket)),
             })
@@ -128,7 +125,7 @@ impl MediaApi for Service {
             let (metadata, _, set) = request.into_parts();
             let user = person(&metadata, &set.acting_user_id, Scope::MediaWrite)?;
             let media = parse::optional_id("media_id", &set.media_id)?;
-            self.media.set_picture(user, media, Timestamp::now()).await?;
+            self.media.set_picture(user, media, Clock::wall()).await?;
             Ok(v1::SetUserPictureResponse {})
         })
         .await

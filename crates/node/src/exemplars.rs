@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use tern_types::{Timestamp, TraceContext};
+use tern_types::{Clock, Timestamp, TraceContext};
 
 /// What a scraper names that wants OpenMetrics, and what it is answered.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text";
@@ -39,7 +39,7 @@ pub fn note(histogram: &'static str, label: Option<(&'static str, &str)>, value:
     let exemplar = Exemplar {
         trace_id: u128::from_be_bytes(trace.trace_id),
         value,
-        at: Timestamp::now(),
+        at: Clock::wall(),
     };
     lock().note(histogram, label, exemplar);
 }

@@ -3,7 +3,7 @@
 use tern_proto::internal::node_info_server::{NodeInfo, NodeInfoServer};
 use tern_proto::internal::{GetNodeInfoRequest, GetNodeInfoResponse};
 use tern_proto::v1::NodeAnswer;
-use tern_types::Timestamp;
+use tern_types::{Clock, Timestamp};
 use tonic::{Request, Response, Status};
 
 use crate::NodeContext;
@@ -21,7 +21,7 @@ impl Info {
         NodeInfoServer::new(Self {
             ctx,
             version,
-            started_at: Timestamp::now(),
+            started_at: Clock::wall(),
         })
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tern_node::map::{ClusterMap, Role};
-use tern_types::{SessionId, Slot, Timestamp, UserId};
+use tern_types::{Clock, SessionId, Slot, UserId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -116,7 +116,7 @@ impl Hub {
     /// Time has passed.
     pub fn tick(&self) {
         let mut state = self.lock();
-        let effects = state.people.tick(Timestamp::now());
+        let effects = state.people.tick(Clock::monotonic());
         let _ = state.perform(effects);
         let _ = state.apply(Event::Tick);
         metrics::sessions(state.people.registry().sessions());
@@ -249,7 +249,7 @@ impl State {
     }
 
     fn apply(&mut self, event: Event) -> Result<(), NotOwner> {
-        let effects = self.people.apply(event, Timestamp::now());
+        let effects = self.people.apply(event, Clock::monotonic());
         self.perform(effects)
     }
 

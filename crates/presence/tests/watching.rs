@@ -17,7 +17,7 @@ use tern_proto::internal::{
     Activity, Announcement, Announcements, GetStatesRequest, GetStatesResponse, PresenceChanges,
     UserPresence, WatchRequests,
 };
-use tern_types::{DeviceId, Timestamp, UserId};
+use tern_types::{Clock, DeviceId, Timestamp, UserId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
@@ -238,7 +238,7 @@ async fn a_gateway_that_watches_gets_the_state_and_each_change_and_nothing_after
     let (user, other) = (store.user().await, store.user().await);
     let mut watch = presence.watch(&[user]).await;
     assert_eq!(watch.change().await, (user, false, NEVER));
-    let now = Timestamp::now();
+    let now = Clock::wall();
     presence.announce(user, true, now).await;
     assert_eq!(watch.change().await, (user, true, NEVER));
     presence.sign(user, false, now + Duration::from_millis(5)).await;
@@ -252,7 +252,7 @@ async fn a_gateway_that_watches_gets_the_state_and_each_change_and_nothing_after
     };
     watch.requests.send(stop).await.unwrap();
     assert_eq!(watch.change().await, (other, false, NEVER));
-    presence.sign(user, true, Timestamp::now()).await;
+    presence.sign(user, true, Clock::wall()).await;
     let session_of_other = Announcement {
         r#ref: 2,
         session: 2,
@@ -261,7 +261,7 @@ async fn a_gateway_that_watches_gets_the_state_and_each_change_and_nothing_after
         since_ms: 1,
         ended: false,
         active: true,
-        active_at_ms: Timestamp::now().0,
+        active_at_ms: Clock::wall().0,
     };
     presence.say(vec![session_of_other], Vec::new()).await;
     assert_eq!(
@@ -278,13 +278,13 @@ async fn who_is_not_heard_of_for_the_threshold_is_offline_and_a_session_that_mov
     let user = store.user().await;
     let mut watch = presence.watch(&[user]).await;
     watch.change().await;
-    let at = Timestamp::now();
+    let at = Clock::wall();
     presence.announce(user, true, at).await;
     assert_eq!(watch.change().await, (user, true, NEVER));
     // Announced again as it is: the sign is the old one.
     presence.announce(user, true, at).await;
     assert_eq!(watch.change().await, (user, false, at));
-    assert!(Timestamp::now().since(at) >= THRESHOLD);
+    assert!(Clock::wall().since(at) >= THRESHOLD);
 }
 
 #[tokio::test]
@@ -292,7 +292,7 @@ async fn last_seen_outlives_the_node_after_a_drain() {
     let store = Store::start().await;
     let presence = Presence::start(&store.url).await;
     let (stays, leaves, never) = (store.user().await, store.user().await, store.user().await);
-    let at = Timestamp::now();
+    let at = Clock::wall();
     presence.announce(stays, true, at).await;
     let mut watch = presence.watch(&[stays]).await;
     assert_eq!(watch.change().await, (stays, true, NEVER));
@@ -338,14 +338,14 @@ async fn an_older_time_is_never_written_over_a_newer_one_and_the_statements_use_
 async fn while_the_store_is_away_online_is_told_and_last_seen_is_not_known() {
     let presence = Presence::start("postgres://nobody@127.0.0.1:1/none").await;
     let user = UserId::random();
-    presence.announce(user, true, Timestamp::now()).await;
+    presence.announce(user, true, Clock::wall()).await;
     let mut watch = presence.watch(&[user]).await;
     assert_eq!(watch.change().await, (user, true, NEVER));
     let mut other = presence.watch(&[UserId::random()]).await;
     let (_, online, at) = other.change().await;
     assert_eq!((online, at), (false, NEVER));
     // They have been offline for a while: asking a store that is away takes its time.
-    presence.announce(user, true, Timestamp::now()).await;
+    presence.announce(user, true, Clock::wall()).await;
     presence.watch(&[user]).await.change().await;
     let states = presence.states(&[user, UserId::random()]).await.states;
     let states: Vec<(bool, i64)> = states

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 use tern_local::Shared;
 use tern_node::token::{Signer, Verifier};
-use tern_types::{DeviceId, Timestamp, UserId};
+use tern_types::{Clock, DeviceId, UserId};
 use tokio::process::Command;
 use uuid::Uuid;
 
@@ -154,7 +154,7 @@ async fn wrong_keys_are_refused_with_words() {
 async fn a_token_key_signs_tokens_that_it_verifies() {
     let operator = Operator::new().await;
     let pem = operator.prints(&["admin", "token-key"]).await;
-    let (user, device, now) = (UserId::random(), DeviceId::random(), Timestamp::now());
+    let (user, device, now) = (UserId::random(), DeviceId::random(), Clock::wall());
     let token = Signer::from_pem(&pem)
         .unwrap()
         .sign(user, device, now, std::time::Duration::from_secs(60))

@@ -3,7 +3,7 @@
 //! - [`id`]: users, devices, chats, sessions, requests
 //! - [`seq`]: a place in a chat's log
 //! - [`slot`]: which node owns what
-//! - [`time`]: milliseconds since the epoch, and where they come from
+//! - [`time`]: milliseconds since the epoch, and the two clocks that they come from
 //! - [`trace`]: a place in a distributed trace
 //! - [`typing`]: how often it is said that a person writes
 //! - [`limits`]: what the platform accepts
@@ -22,5 +22,5 @@ pub use id::{ChatId, DeviceId, IdError, MediaId, RequestId, SessionId, UploadId,
 pub use map::{IdMap, IdSet};
 pub use seq::Seq;
 pub use slot::{SLOTS, Slot};
-pub use time::Timestamp;
+pub use time::{Clock, Timestamp};
 pub use trace::TraceContext;

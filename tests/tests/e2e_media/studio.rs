@@ -15,7 +15,7 @@ use tern_local::{S3, until};
 use tern_proto::v1::{self, entry_content::Content};
 use tern_tests::world::{open_to_all, tern};
 use tern_tests::{Device, User, World};
-use tern_types::{ChatId, RequestId, Timestamp};
+use tern_types::{ChatId, Clock, RequestId};
 use tokio::sync::Mutex;
 
 const BOUND: Duration = Duration::from_secs(60);
@@ -88,7 +88,7 @@ impl Studio {
             user: device.user,
             device: device.id,
             access_token: device.access_token.clone(),
-            access_expires_at: Timestamp::now() + Duration::from_secs(3000),
+            access_expires_at: Clock::wall() + Duration::from_secs(3000),
             refresh_token: device.refresh_token.clone(),
         };
         let config = ClientConfig::new(self.world.platform.gateway_urls(), StoreLocation::File(store))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tern_local::Role;
 use tern_proto::v1::{PrivacySettings, SetContactsRequest, SetPrivacyRequest};
 use tern_tests::{Device, Screen, User, World};
-use tern_types::{Slot, Timestamp, UserId};
+use tern_types::{Clock, Slot, UserId};
 
 /// After the map has changed, everybody's state is right within this.
 pub const RIGHT_WITHIN: Duration = Duration::from_secs(5);
@@ -102,9 +102,9 @@ pub struct Around(pub i64, pub i64);
 
 impl Around {
     pub async fn the(what: impl Future<Output = ()>) -> Self {
-        let before = Timestamp::now().0;
+        let before = Clock::wall().0;
         what.await;
-        Self(before, Timestamp::now().0)
+        Self(before, Clock::wall().0)
     }
 
     /// Between the two, or earlier by `early`.

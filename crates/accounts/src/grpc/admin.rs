@@ -2,7 +2,7 @@
 
 use tern_proto::internal::accounts_admin_server::AccountsAdmin;
 use tern_proto::{ApiError, parse, v1};
-use tern_types::{Timestamp, UserId};
+use tern_types::{Clock, UserId};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
@@ -76,7 +76,7 @@ impl AccountsAdmin for Service {
         self.run(async {
             let (principal, request) = open(request)?;
             let user = parse::id("user_id", &request.user_id)?;
-            let (account, told) = self.accounts.suspend(&principal, user, Timestamp::now()).await?;
+            let (account, told) = self.accounts.suspend(&principal, user, Clock::wall()).await?;
             Ok(v1::SuspendUserResponse {
                 user: Some(account_message(account)),
                 closed: told.closed,

@@ -3,7 +3,7 @@
 use tern_proto::v1::users_server::Users;
 use tern_proto::{ApiError, parse, v1};
 use tern_types::limits::MAX_NAME_BYTES;
-use tern_types::{Timestamp, UserId};
+use tern_types::{Clock, Timestamp, UserId};
 use tonic::{Request, Response, Status};
 
 use super::{Service, open};
@@ -96,7 +96,7 @@ impl Users for Service {
             let user = parse::optional_id("user_id", &request.user_id)?;
             let blocked = parse::id("blocked_user_id", &request.blocked_user_id)?;
             self.accounts
-                .block(&principal, user, blocked, Timestamp::now())
+                .block(&principal, user, blocked, Clock::wall())
                 .await?;
             Ok(v1::BlockResponse {})
         })

@@ -6,7 +6,7 @@ use tern_accounts::domain::link::{Asked, REPEATABLE};
 use tern_node::token::Verifier;
 use tern_proto::v1;
 use tern_proto::v1::ErrorReason;
-use tern_types::{RequestId, Timestamp, UserId};
+use tern_types::{Clock, RequestId, Timestamp, UserId};
 use tonic_types::StatusExt;
 
 use crate::world::{World, admin, by, link_request, reason};
@@ -30,7 +30,7 @@ async fn a_linked_device_is_listed_and_its_access_token_says_who_it_is() {
 
     let tokens = linked.tokens.unwrap();
     let verifier = Verifier::from_pems([&world.pem]).unwrap();
-    let token = verifier.verify(&tokens.access_token, Timestamp::now()).unwrap();
+    let token = verifier.verify(&tokens.access_token, Clock::wall()).unwrap();
     assert_eq!((token.user, token.device.to_string()), (user, shown.device_id));
     assert_eq!(token.expires_at, Timestamp(tokens.access_expires_at_ms));
 
@@ -55,7 +55,7 @@ async fn a_linked_device_is_listed_and_its_access_token_says_who_it_is() {
 async fn linking_again_gives_the_same_device_for_a_day_and_new_tokens() {
     let world = World::start().await;
     let user = world.user("e-1").await;
-    let now = Timestamp::now();
+    let now = Clock::wall();
     let new = NewDevice {
         user,
         request: RequestId::random(),

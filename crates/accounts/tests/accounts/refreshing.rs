@@ -3,7 +3,7 @@
 use futures::future::join_all;
 use tern_accounts::domain::refresh::{SAME_PAIR_AGAIN, UNUSED_ENDS};
 use tern_proto::v1::ErrorReason;
-use tern_types::{DeviceId, Timestamp};
+use tern_types::{Clock, DeviceId};
 
 use crate::world::World;
 use crate::{HOUR, device_id, refresh_token};
@@ -78,7 +78,7 @@ async fn a_guessed_refresh_token_revokes_nobody() {
 async fn refresh_tokens_have_their_times() {
     let world = World::start().await;
     let user = world.user("e-1").await;
-    let now = Timestamp::now();
+    let now = Clock::wall();
     let accounts = &world.accounts;
     let outcome = |token: String, when| async move {
         accounts
@@ -110,7 +110,7 @@ async fn refresh_tokens_have_their_times() {
 #[tokio::test]
 async fn refresh_tokens_outlive_a_change_of_the_signing_key() {
     let world = World::start().await;
-    let now = Timestamp::now();
+    let now = Clock::wall();
     let first = refresh_token(&world.link(world.user("e-1").await).await);
     let second = world.accounts.refresh(&first, now).await.unwrap().refresh;
     let changed = world.with_new_signing_key();

@@ -2,7 +2,7 @@
 
 use tern_proto::v1;
 use tern_proto::v1::ErrorReason;
-use tern_types::{DeviceId, Timestamp};
+use tern_types::{Clock, DeviceId};
 
 use crate::world::{World, admin, by, device, reason};
 use crate::{HOUR, device_id, refresh_token};
@@ -113,7 +113,7 @@ async fn a_revocation_that_stopped_half_way_is_finished_later() {
     );
 
     world.chat.fail(0);
-    world.accounts.resume_revocations(Timestamp::now()).await.unwrap();
+    world.accounts.resume_revocations(Clock::wall()).await.unwrap();
     assert_eq!(
         world.chat.unlinked(),
         [],
@@ -122,7 +122,7 @@ async fn a_revocation_that_stopped_half_way_is_finished_later() {
     for _ in 0..2 {
         world
             .accounts
-            .resume_revocations(Timestamp::now() + HOUR)
+            .resume_revocations(Clock::wall() + HOUR)
             .await
             .unwrap();
         assert_eq!(world.chat.unlinked(), [device_id], "once is enough");

@@ -6,7 +6,7 @@ use futures::future::join_all;
 use tern_proto::internal::MayWatchRequest;
 use tern_proto::internal::accounts_node_client::AccountsNodeClient;
 use tern_proto::v1::{self, Audience, ErrorReason};
-use tern_types::{Timestamp, UserId};
+use tern_types::{Clock, UserId};
 
 use crate::HOUR;
 use crate::world::{NEW_STRANGERS, World, admin, reason};
@@ -25,7 +25,7 @@ impl World {
     async fn seen(&self, watcher: UserId, people: &[UserId]) -> BTreeSet<UserId> {
         let watchable = self
             .accounts
-            .may_watch(watcher, people, Timestamp::now())
+            .may_watch(watcher, people, Clock::wall())
             .await
             .unwrap();
         assert_eq!(watchable.limited, []);
@@ -104,7 +104,7 @@ async fn a_chat_node_is_asked_only_where_writing_decides() {
     );
     let refused = world
         .accounts
-        .may_watch(watcher, &[contact, other], Timestamp::now())
+        .may_watch(watcher, &[contact, other], Clock::wall())
         .await;
     assert_eq!(refused.unwrap_err().reason, ErrorReason::Unavailable);
 }
@@ -116,7 +116,7 @@ async fn new_strangers_a_day_are_limited_and_those_of_the_day_are_free() {
     let crowd = world.crowd(NEW_STRANGERS as i32 + 10).await;
     let open = "UPDATE users SET presence_audience = 1 WHERE display_name = ''";
     sqlx::query(open).execute(&world.pool).await.unwrap();
-    let start = Timestamp::now();
+    let start = Clock::wall();
     let watch = async |people: &[UserId], now| world.accounts.may_watch(watcher, people, now).await.unwrap();
 
     let first = watch(&crowd[..5], start).await;
@@ -159,7 +159,7 @@ async fn the_limit_holds_for_however_many_screens_at_once() {
     sqlx::query(open).execute(&world.pool).await.unwrap();
     let screens = crowd
         .chunks(NEW_STRANGERS / 2)
-        .map(|people| world.accounts.may_watch(watcher, people, Timestamp::now()));
+        .map(|people| world.accounts.may_watch(watcher, people, Clock::wall()));
     let seen: usize = join_all(screens)
         .await
         .into_iter()

@@ -10,7 +10,7 @@ use tern_proto::v1::chats_server::Chats;
 use tern_proto::v1::{self, ErrorReason};
 use tern_proto::{ApiError, parse};
 use tern_types::limits::{MAX_GROUP_MEMBERS, MAX_NAME_BYTES};
-use tern_types::{ChatId, RequestId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
@@ -148,7 +148,7 @@ impl Chats for ChatsService {
             body: &send.body,
             read_receipts_off: read_receipts_off.map_err(store_away)?,
             trace: trace::context(&tracing::Span::current()),
-            arrived: Timestamp::now(),
+            arrived: Clock::monotonic(),
         };
         let outcome = match message::entry(&message, self.tickets.as_ref()) {
             Ok(entry) => {

@@ -17,7 +17,7 @@ use tern_proto::internal::{
 };
 use tern_proto::{raw, v1};
 use tern_types::limits::CATCH_UP_WINDOW;
-use tern_types::{ChatId, DeviceId, IdError, RequestId, Seq, SessionId, Timestamp, TraceContext, UserId};
+use tern_types::{ChatId, Clock, DeviceId, IdError, RequestId, Seq, SessionId, TraceContext, UserId};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -240,7 +240,7 @@ impl Reader {
                     body: &send.body,
                     read_receipts_off: send.read_receipts_off,
                     trace: TraceContext::sampled(&item.traceparent),
-                    arrived: Timestamp::now(),
+                    arrived: Clock::monotonic(),
                 };
                 match message::entry(&message, self.parts.tickets.as_ref()) {
                     Ok(entry) => {
@@ -315,7 +315,7 @@ impl Reader {
             chat,
             user,
             stopped,
-            at: Timestamp::now(),
+            at: Clock::monotonic(),
         };
         if !self.parts.shards.offer(chat, event) {
             metrics::typing_dropped("shard");

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tern_node::shedding::{Level, Meter};
-use tern_types::{ChatId, Slot, Timestamp, UserId};
+use tern_types::{ChatId, Clock, Slot, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
@@ -153,14 +153,14 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
     loop {
         let until = state
             .next_wake()
-            .map_or(TICK, |at| at.since(Timestamp::now()).min(TICK));
+            .map_or(TICK, |at| at.since(Clock::monotonic()).min(TICK));
         tokio::select! {
             biased;
             _ = results_in.recv_many(&mut done, GATHER) => {}
             count = inputs.recv_many(&mut taken, GATHER) => if count == 0 { return },
             () = tokio::time::sleep(until) => done.push(Event::Tick),
         }
-        let now = Timestamp::now();
+        let now = Clock::monotonic();
         for event in done.drain(..) {
             state.apply(event, now, &mut out);
         }
@@ -184,7 +184,7 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         }
         state.defer_delivered(shedding.level() >= Level::Receipts);
         state.flush_receipts(now, &mut out);
-        if let Some(job) = state.next_job(now, &mut out) {
+        if let Some(job) = state.next_job(now, Clock::wall(), &mut out) {
             figures.job(&job);
             waited(&job, now, &queue_time);
             traces.taken(&job);

@@ -66,10 +66,11 @@ ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat
 ) w WHERE w.bytes_before < $6 ORDER BY coalesce(w.sent_at, 0) DESC, w.chat_id DESC"
 );
 
-/// Section 4, step 11: what waits for these devices, and whether they still exist. With their users' setting.
+/// Section 4, step 11: what waits for these devices, and whether they still exist. With their users' setting. A row from the
+/// future is of before the store's clock was set back: it counts as old, not as young for as long as the clock lags.
 pub const INBOX: &str = "
 SELECT d.device_id, u.read_receipts_off, u.suspended_at IS NOT NULL, i.chat_id, i.from_seq,
-       (extract(epoch FROM now() - i.since) * 1000)::int8 AS age
+       abs(extract(epoch FROM now() - i.since) * 1000)::int8 AS age
 FROM unnest($1::uuid[]) AS w(device_id)
 JOIN devices d ON d.device_id = w.device_id AND d.active
 JOIN users u ON u.user_id = d.user_id

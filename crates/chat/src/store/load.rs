@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, PgPool, Row};
 use tern_node::postgres;
-use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Slot, Timestamp, UserId};
+use tern_types::{ChatId, Clock, DeviceId, MediaId, RequestId, Seq, Slot, Timestamp, UserId};
 use uuid::Uuid;
 
 use super::commit::{add_members, share_users};
@@ -201,7 +201,7 @@ pub async fn create_group(
         .bind(Role::Owner as i16)
         .execute(&mut *tx)
         .await?;
-    let (entry, sent_at) = (group.entry, Timestamp::now());
+    let (entry, sent_at) = (group.entry, Clock::wall());
     sqlx::query(FIRST_ENTRY)
         .bind(group.chat.0)
         .bind(entry.kind.number())

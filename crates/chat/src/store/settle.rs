@@ -71,10 +71,12 @@ pub const CLOSE: &str = "
 DELETE FROM unsettled u USING unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
 WHERE u.chat_id = s.chat_id AND u.from_seq <= s.upto";
 
-/// Step 10: what owners that are gone left behind, and commits of theirs that landed late.
+/// Step 10: what owners that are gone left behind, and commits of theirs that landed late. A row from the future is of before
+/// the store's clock was set back: it is old too.
 pub const UNSETTLED: &str = "
 SELECT chat_id, min(from_seq) AS low, max(from_seq) AS high FROM unsettled
-WHERE slot = ANY($1) AND committed_at < now() - make_interval(secs => $2)
+WHERE slot = ANY($1)
+    AND (committed_at < now() - make_interval(secs => $2) OR committed_at > now() + make_interval(secs => $2))
 GROUP BY chat_id LIMIT 10000";
 
 /// Writes what is missing of each chat and says it; a chat without an entry in the answer is settled up to `upto`.

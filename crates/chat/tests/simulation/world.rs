@@ -329,7 +329,7 @@ impl World {
             return;
         }
         let mut effects = Vec::new();
-        self.nodes[node].job = self.nodes[node].state.next_job(self.now, &mut effects);
+        self.nodes[node].job = self.nodes[node].state.next_job(self.now, self.now, &mut effects);
         self.perform(node, effects);
     }
 

@@ -14,7 +14,7 @@ use tern_chat::store::seal::MasterKey;
 use tern_chat::store::{ack, commit, devices, direct, load, settle};
 use tern_local::Shared;
 use tern_node::postgres::{PostgresArgs, hot_connect_options, migrate};
-use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, Clock, DeviceId, MediaId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
 pub struct Store {
@@ -300,7 +300,7 @@ impl Known {
                 chat: self.id,
                 seq,
                 ordinal,
-                sent_at: Timestamp::now(),
+                sent_at: Clock::wall(),
                 new: Arc::new(new),
             }
         });

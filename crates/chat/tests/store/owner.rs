@@ -11,7 +11,7 @@ use tern_chat::state::{Change, NewEntry, Origin, Outcome};
 use tern_chat::store::load;
 use tern_node::postgres::hot_connect_options;
 use tern_node::shedding::Shedding;
-use tern_types::{ChatId, DeviceId, RequestId, Timestamp, UserId};
+use tern_types::{ChatId, Clock, DeviceId, RequestId, UserId};
 use tokio::sync::mpsc;
 
 use crate::harness::Store;
@@ -104,13 +104,13 @@ impl<'a> Owner<'a> {
     pub async fn run(&mut self, events: Vec<Event>) {
         let (mut events, mut out) = (VecDeque::from(events), Vec::new());
         loop {
-            let now = Timestamp::now();
+            let now = Clock::monotonic();
             while let Some(event) = events.pop_front() {
                 self.state.apply(event, now, &mut out);
             }
             // Nobody waits here for what is gathered.
             self.state.flush_receipts(now + GATHER_RECEIPTS, &mut out);
-            let job = self.state.next_job(now, &mut out);
+            let job = self.state.next_job(now, Clock::wall(), &mut out);
             for effect in out.drain(..) {
                 match effect {
                     Effect::Load {

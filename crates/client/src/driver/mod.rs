@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures::FutureExt;
-use tern_types::Timestamp;
+use tern_types::{Clock, Timestamp};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -108,7 +108,7 @@ impl Driver {
             api,
             token,
             renewals: Vec::new(),
-            started: (Timestamp::now(), Instant::now()),
+            started: (Clock::wall(), Instant::now()),
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use tern_types::{RequestId, Timestamp};
+use tern_types::{Clock, RequestId, Timestamp};
 
 use super::MediaError;
 use super::cipher::{self, Hash, Key};
@@ -59,7 +59,7 @@ impl FileId {
 /// The plan of before, or a new one, which is stored.
 pub async fn plan(client: &Client, file: &FileId) -> Result<Plan, MediaError> {
     cipher::sealed_length(file.length).ok_or(MediaError::TooLarge)?;
-    let (id, now) = (file.clone(), Timestamp::now());
+    let (id, now) = (file.clone(), Clock::wall());
     let known = client.read(move |store| store.upload_plan(&id)).await?;
     if let Some(plan) = known.filter(|plan| now.since(plan.created_at) < KEPT) {
         return Ok(plan);

@@ -12,7 +12,7 @@ use tern_proto::v1::client_item::Item;
 use tern_proto::v1::messaging_server::{Messaging, MessagingServer};
 use tern_proto::v1::server_event::Event;
 use tern_proto::v1::{self, ErrorReason, send_result::Outcome};
-use tern_types::{ChatId, DeviceId, Timestamp, UserId};
+use tern_types::{ChatId, Clock, DeviceId, UserId};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -123,7 +123,7 @@ pub fn config(gateways: &[&Gateway]) -> ClientConfig {
         user: UserId(Uuid::from_u128(10)),
         device: DeviceId(Uuid::from_u128(11)),
         access_token: "access-0".into(),
-        access_expires_at: Timestamp::now() + std::time::Duration::from_secs(3000),
+        access_expires_at: Clock::wall() + std::time::Duration::from_secs(3000),
         refresh_token: "refresh-0".into(),
     };
     let gateways = gateways.iter().map(|gateway| gateway.url.clone()).collect();
@@ -258,7 +258,7 @@ impl Auth for World {
         state.token += 1;
         let tokens = v1::TokenPair {
             access_token: format!("access-{}", state.token),
-            access_expires_at_ms: Timestamp::now().0 + 3_000_000,
+            access_expires_at_ms: Clock::wall().0 + 3_000_000,
             refresh_token: format!("refresh-{}", state.token),
         };
         Ok(Response::new(v1::RefreshTokenResponse { tokens: Some(tokens) }))

@@ -37,6 +37,10 @@ enum Phase {
 pub(super) struct Life {
     phase: Phase,
     identity: Option<Identity>,
+    /// When the token expires, in the stream's time.
+    token_ends: Timestamp,
+    /// What the wall clock shows beyond the stream's time. Milliseconds.
+    wall_lead: i64,
     active: bool,
     /// When presence was told that the person is there.
     signed: Option<Timestamp>,
@@ -66,6 +70,8 @@ impl Life {
                 until: now + settings.open_timeout,
             },
             identity: None,
+            token_ends: NEVER,
+            wall_lead: 0,
             active: false,
             signed: None,
             warned: false,
@@ -77,6 +83,22 @@ impl Life {
             read_receipts_off: false,
             told_at: None,
         }
+    }
+
+    /// The wall clock shows this now.
+    pub(super) fn wall_is(&mut self, wall: Timestamp, now: Timestamp) {
+        self.wall_lead = wall.0 - now.0;
+    }
+
+    /// What the wall clock shows at this moment of the stream's time.
+    fn wall(&self, now: Timestamp) -> Timestamp {
+        Timestamp(now.0.saturating_add(self.wall_lead))
+    }
+
+    /// From here on the stream ends by the stream's own time: a step of the wall clock neither ends it nor prolongs it.
+    fn identify(&mut self, identity: Identity) {
+        self.identity = Some(identity);
+        self.token_ends = Timestamp(identity.expires_at.0.saturating_sub(self.wall_lead));
     }
 
     /// The user's setting.
@@ -142,13 +164,13 @@ impl Life {
     }
 
     fn token_due(&self, settings: &Settings) -> Timestamp {
-        let Some(identity) = self.identity else {
+        if self.identity.is_none() {
             return NEVER;
-        };
+        }
         if self.warned {
-            identity.expires_at + TOKEN_GRACE
+            self.token_ends + TOKEN_GRACE
         } else {
-            identity.expires_at - settings.token_warning
+            self.token_ends - settings.token_warning
         }
     }
 }
@@ -171,7 +193,7 @@ impl Session {
             Ok(identity) => identity,
             Err(error) => return self.close(CloseCode::Unauthenticated, error),
         };
-        self.life.identity = Some(identity);
+        self.life.identify(identity);
         self.life.active = active;
         self.life.phase = Phase::Opening {
             until: now + self.settings.open_timeout,
@@ -198,7 +220,7 @@ impl Session {
             heartbeat_interval_ms: Settings::millis(self.settings.heartbeat(self.life.active)),
             window: self.settings.window,
             limits: Some(self.settings.limits()),
-            server_time_ms: now.0,
+            server_time_ms: self.life.wall(now).0,
             token_expires_at_ms: identity.expires_at.0,
             activity_interval_ms: Settings::millis(self.settings.activity_interval()),
         };
@@ -224,7 +246,7 @@ impl Session {
         };
         match token {
             Ok(identity) if same(&identity) => {
-                self.life.identity = Some(identity);
+                self.life.identify(identity);
                 self.life.warned = false;
                 let renewed = v1::Reauthenticated {
                     token_expires_at_ms: identity.expires_at.0,
@@ -242,7 +264,7 @@ impl Session {
     pub(super) fn heartbeat(&mut self, token: u64, now: Timestamp) {
         let ack = v1::HeartbeatAck {
             token,
-            server_time_ms: now.0,
+            server_time_ms: self.life.wall(now).0,
             heartbeat_interval_ms: Settings::millis(self.settings.heartbeat(self.life.active)),
         };
         self.put(server_event::Event::HeartbeatAck(ack), now);
@@ -427,10 +449,10 @@ impl Session {
         let Some(identity) = self.life.identity else {
             return;
         };
-        if now >= identity.expires_at + TOKEN_GRACE {
+        if now >= self.life.token_ends + TOKEN_GRACE {
             let error = ApiError::new(ErrorReason::TokenExpired, "the access token has expired");
             self.close(CloseCode::Unauthenticated, error);
-        } else if !self.life.warned && now >= identity.expires_at - self.settings.token_warning {
+        } else if !self.life.warned && now >= self.life.token_ends - self.settings.token_warning {
             self.life.warned = true;
             let expiring = v1::TokenExpiring {
                 expires_at_ms: identity.expires_at.0,

@@ -85,6 +85,12 @@ impl Session {
         }
     }
 
+    /// The wall clock shows this now. It is what devices are told, and what the ends of tokens are given in; all that
+    /// waits goes by the times of [`Self::apply`].
+    pub fn wall_is(&mut self, wall: Timestamp, now: Timestamp) {
+        self.life.wall_is(wall, now);
+    }
+
     /// Takes one event. The effects are to be carried out in their order; after [`Effect::End`] there are none.
     pub fn apply(&mut self, event: Event<'_>, now: Timestamp) -> Vec<Effect> {
         if self.life.has_ended() {

@@ -12,7 +12,7 @@ use tern_node::links::{self, identify};
 use tern_node::{ClusterMap, Node, Role};
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{PresenceChanges, WatchRequests};
-use tern_types::{Slot, Timestamp, UserId};
+use tern_types::{Clock, Slot, Timestamp, UserId};
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
@@ -111,7 +111,7 @@ impl Watches {
     ) -> Result<(), Status> {
         while let Some(frame) = changes.message().await? {
             let map = self.ctx.map.current();
-            let (slow, now) = (self.slow(), Timestamp::now());
+            let (slow, now) = (self.slow(), Clock::monotonic());
             for change in frame.changes {
                 let Ok(user) = UserId::from_slice(&change.user_id) else {
                     tracing::error!(node, "a presence node told of somebody without an id");

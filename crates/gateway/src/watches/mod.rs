@@ -24,7 +24,7 @@ use tern_proto::internal::accounts_node_client::AccountsNodeClient;
 use tern_proto::internal::{MayWatchRequest, MayWatchResponse};
 use tern_proto::v1::{self, PresenceState, WatchErrorCode, WatchResult, server_event};
 use tern_proto::{ApiError, raw};
-use tern_types::{SessionId, Timestamp, UserId};
+use tern_types::{Clock, SessionId, UserId};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::timeout;
 use tonic::Status;
@@ -215,7 +215,7 @@ impl Watches {
         let mut table = self.table();
         // Under the lock: who ends the session afterwards finds it here.
         if self.registry.get(session).is_some() {
-            let effects = table.set(session, wanted.user, seen, Timestamp::now());
+            let effects = table.set(session, wanted.user, seen, Clock::monotonic());
             self.perform(&mut table, effects);
         }
     }
@@ -279,7 +279,7 @@ impl Watches {
                     sessions,
                 } => {
                     if !self.tell(user, state, sessions) {
-                        table.again(user, Timestamp::now() + TELL_AGAIN);
+                        table.again(user, Clock::monotonic() + TELL_AGAIN);
                     }
                 }
                 Effect::Complete {
@@ -331,14 +331,14 @@ impl Watches {
     async fn keep_time(self: Arc<Self>) {
         loop {
             let next = self.table().next_tick();
-            let wait = next.map_or(IDLE, |at| at.since(Timestamp::now()).min(IDLE));
+            let wait = next.map_or(IDLE, |at| at.since(Clock::monotonic()).min(IDLE));
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.due_sooner.notified() => continue,
                 () = self.ctx.drain.ended() => return,
             }
             let mut table = self.table();
-            let effects = table.tick(self.slow(), Timestamp::now());
+            let effects = table.tick(self.slow(), Clock::monotonic());
             self.perform(&mut table, effects);
         }
     }

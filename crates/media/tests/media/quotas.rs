@@ -6,7 +6,7 @@ use tern_media::media::Media;
 use tern_media::store::uploads::Quota;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
-use tern_types::{RequestId, Timestamp, UserId};
+use tern_types::{Clock, RequestId, Timestamp, UserId};
 
 use crate::DAY;
 use crate::world::{File, World, person};
@@ -14,7 +14,7 @@ use crate::world::{File, World, person};
 /// Noon of a day, so that an hour changes nothing.
 fn noon() -> Timestamp {
     let day = 24 * 3600 * 1000;
-    Timestamp(Timestamp::now().0 / day * day + day / 2)
+    Timestamp(Clock::wall().0 / day * day + day / 2)
 }
 
 fn limited(world: &World, bytes: u64, uploads: u32) -> Arc<Media> {

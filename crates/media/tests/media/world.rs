@@ -24,7 +24,7 @@ use tern_node::ticket::Tickets;
 use tern_proto::ApiError;
 use tern_proto::v1::{ErrorReason, MediaPurpose};
 use tern_types::limits::MEDIA_PART_BYTES;
-use tern_types::{ChatId, MediaId, RequestId, Timestamp, UploadId, UserId};
+use tern_types::{ChatId, Clock, MediaId, RequestId, Timestamp, UploadId, UserId};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
@@ -153,7 +153,7 @@ impl World {
     }
 
     pub fn now(&self) -> Timestamp {
-        Timestamp::now()
+        Clock::wall()
     }
 
     /// What an upload of this file begins with.

@@ -13,7 +13,7 @@ mod register;
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue};
-use tern_types::Timestamp;
+use tern_types::Clock;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -103,7 +103,7 @@ impl Cluster {
             .filter_map(|role| map.node(*role, name))
             .map(|node| node.incarnation)
             .max();
-        let now = u64::try_from(Timestamp::now().0).unwrap_or(0);
+        let now = u64::try_from(Clock::wall().0).unwrap_or(0);
         known.map_or(now, |known| now.max(known + 1))
     }
 

@@ -14,7 +14,7 @@ mod meter;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tern_types::Timestamp;
+use tern_types::{Clock, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::Instrument;
@@ -137,7 +137,7 @@ impl Shedding {
                 _ = windows.tick() => {}
                 () = drain.ended() => return,
             }
-            self.window(&mut controller, Timestamp::now());
+            self.window(&mut controller, Clock::monotonic());
         }
     }
 
@@ -222,7 +222,7 @@ mod tests {
     fn overload(shedding: &Shedding, meter: &Meter, controller: &mut Controller) {
         for _ in 0..2 {
             (0..10).for_each(|_| meter.record(Duration::from_millis(70)));
-            shedding.window(controller, Timestamp::now());
+            shedding.window(controller, Clock::monotonic());
         }
     }
 

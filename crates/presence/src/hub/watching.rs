@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern_types::{Timestamp, UserId};
+use tern_types::{Clock, Timestamp, UserId};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -71,7 +71,7 @@ impl Hub {
 
     /// Of each what is known in memory, once this node has heard of all sessions of its slots.
     pub async fn presences(&self, users: &[UserId]) -> Result<Vec<Option<Presence>>, NotOwner> {
-        let unsettled = self.lock().people.unsettled_for(users, Timestamp::now());
+        let unsettled = self.lock().people.unsettled_for(users, Clock::monotonic());
         tokio::time::sleep(unsettled).await;
         self.lock().people.presences(users)
     }
@@ -80,7 +80,7 @@ impl Hub {
     pub async fn keep_time(&self) {
         loop {
             let next = self.lock().people.next_tick();
-            let wait = next.map_or(IDLE, |at| at.since(Timestamp::now()).clamp(PAUSE, IDLE));
+            let wait = next.map_or(IDLE, |at| at.since(Clock::monotonic()).clamp(PAUSE, IDLE));
             let _sooner = timeout(wait, self.due_sooner.notified()).await;
             self.tick();
         }
@@ -124,7 +124,7 @@ impl WatchGuard {
     pub fn take(&self, max: usize) -> News {
         let mut state = self.hub.lock();
         let before = state.people.next_tick();
-        let news = state.people.take(self.id, max, Timestamp::now());
+        let news = state.people.take(self.id, max, Clock::monotonic());
         if state.people.next_tick() != before {
             self.hub.due_sooner.notify_one();
         }

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 use tern_proto::v1;
-use tern_types::{ChatId, Timestamp};
+use tern_types::{ChatId, Clock};
 
 use super::output::{facts, show, table, when};
 use super::remote::Remote;
@@ -52,7 +52,7 @@ pub async fn run(args: ChatArgs) -> anyhow::Result<()> {
 }
 
 fn text(chat: &Chat) -> String {
-    let now = Timestamp::now();
+    let now = Clock::wall();
     let row = |member: &Member| {
         [
             member.user_id.clone(),

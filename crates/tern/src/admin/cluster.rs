@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use tern_node::{ClusterMap, Node, Role};
 use tern_proto::v1;
-use tern_types::{ChatId, Slot, Timestamp, UserId};
+use tern_types::{ChatId, Clock, Slot, UserId};
 
 use super::output::{facts, show, span, table, when};
 use super::remark;
@@ -141,7 +141,7 @@ pub async fn map(args: MapArgs) -> anyhow::Result<()> {
 /// `tern admin nodes`: each node's own word.
 pub async fn nodes(args: ClusterArgs) -> anyhow::Result<()> {
     let nodes = ask(&args.remote).await?.nodes;
-    let now = Timestamp::now();
+    let now = Clock::wall();
     show(args.remote.json, &nodes, |nodes| {
         let row = |node: &ListedNode| {
             let answer =

@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 use tern_proto::v1;
-use tern_types::{ChatId, RequestId, Timestamp, UserId};
+use tern_types::{ChatId, Clock, RequestId, Timestamp, UserId};
 
 use super::output::{facts, show, span, time, when};
 use super::remark;
@@ -89,7 +89,7 @@ pub async fn run(args: TraceArgs) -> anyhow::Result<()> {
     if trace.sessions_incomplete {
         remark("a presence node did not answer: sessions may be missing")?;
     }
-    show(args.remote.json, &trace, |trace| text(trace, Timestamp::now()))
+    show(args.remote.json, &trace, |trace| text(trace, Clock::wall()))
 }
 
 fn text(trace: &Trace, now: Timestamp) -> String {

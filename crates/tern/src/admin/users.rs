@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use tern_client::api::Api;
 use tern_proto::v1;
-use tern_types::{Timestamp, UserId};
+use tern_types::{Clock, UserId};
 
 use super::output::{facts, show, table, when};
 use super::remark;
@@ -123,7 +123,7 @@ pub async fn sessions(args: OneArgs) -> anyhow::Result<()> {
     let user_id = find(&api, &args.user).await?.0.user_id;
     let answer = api.list_sessions(v1::ListSessionsRequest { user_id }).await?;
     let sessions: Vec<Session> = answer.sessions.into_iter().map(session).collect();
-    let now = Timestamp::now();
+    let now = Clock::wall();
     show(args.remote.json, &sessions, |sessions| {
         let row = |session: &Session| {
             [
@@ -161,7 +161,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     if !request.page_token.is_empty() {
         remark("there are more: raise --limit")?;
     }
-    let now = Timestamp::now();
+    let now = Clock::wall();
     show(args.remote.json, &users, |users| {
         let row = |user: &User| {
             [
@@ -216,7 +216,7 @@ fn changed(
 }
 
 fn user_text(user: &User) -> String {
-    let now = Timestamp::now();
+    let now = Clock::wall();
     facts(&[
         ("user", user.user_id.clone()),
         ("external id", user.external_id.clone()),
@@ -227,7 +227,7 @@ fn user_text(user: &User) -> String {
 }
 
 fn devices_text(devices: &[Device]) -> String {
-    let now = Timestamp::now();
+    let now = Clock::wall();
     let row = |device: &Device| {
         [
             device.device_id.clone(),

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use sqlx::{Connection as _, Executor as _, PgConnection};
-use tern_types::Timestamp;
+use tern_types::Clock;
 
 use super::target::Target;
 
@@ -37,7 +37,7 @@ pub async fn fill(target: &Target, messages: u64, body: u32) -> anyhow::Result<(
         .database_url
         .as_ref()
         .context("--prefill needs --database-url")?;
-    let began = Timestamp::now();
+    let began = Clock::monotonic();
     let mut db = PgConnection::connect(url).await?;
     let chats = messages.div_ceil(MESSAGES_OF_A_CHAT);
     let mut left = chats;
@@ -60,7 +60,7 @@ pub async fn fill(target: &Target, messages: u64, body: u32) -> anyhow::Result<(
     eprintln!(
         "filled with {} messages in {chats} chats, {size}, in {:.0} s",
         chats * MESSAGES_OF_A_CHAT,
-        Timestamp::now().since(began).as_secs_f64()
+        Clock::monotonic().since(began).as_secs_f64()
     );
     Ok(())
 }

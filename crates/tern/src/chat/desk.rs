@@ -18,7 +18,7 @@ use tern_client::{
     BackEnd, Client, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, QueuedMessage, SendState, To,
 };
 use tern_proto::v1;
-use tern_types::{ChatId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, Clock, Seq, UserId};
 use tokio::sync::mpsc;
 
 use super::command::{Command, HELP};
@@ -154,7 +154,7 @@ impl Desk {
 
     /// `watching`: somebody sees the newest line of the open chat.
     pub fn apply_event(&mut self, event: &Event, watching: bool) {
-        self.view.apply(event, Timestamp::now());
+        self.view.apply(event, Clock::monotonic());
         match event {
             Event::Entry(entry) if watching && self.view.open == Some(entry.chat) => {
                 self.mark_read(entry.chat)
@@ -316,7 +316,7 @@ impl Desk {
         let queued = QueuedMessage {
             message: message.clone(),
             chat,
-            created_at: Timestamp::now(),
+            created_at: Clock::wall(),
             state: SendState::Queued,
         };
         self.view.queue(queued);

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use tern_client::{Entry, Event, EventStream, SendState, StopReason};
-use tern_types::{ChatId, Seq, Timestamp};
+use tern_types::{ChatId, Clock, Seq};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
 
 use super::clock;
@@ -208,7 +208,7 @@ impl Screen {
     /// What the other person of the open chat shows, when it is something else than before.
     fn presence(&mut self, view: &View) {
         let Some(chat) = view.open else { return };
-        let Some(presence) = view.presence(chat, Timestamp::now()) else {
+        let Some(presence) = view.presence(chat, Clock::wall()) else {
             return;
         };
         let presence = (chat, presence);

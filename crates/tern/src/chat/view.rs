@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tern_client::media::safe_name;
 use tern_client::{Chat, Entry, Event, FailureCode, Mark, Presence, QueuedMessage, SendState};
 use tern_proto::v1::{AttachedFile, AttachmentBody, ChatKind, MessageKind, entry_content::Content};
-use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, Clock, DeviceId, RequestId, Seq, Timestamp, UserId};
 
 use super::files::{Transfer, size};
 
@@ -321,7 +321,7 @@ impl View {
         let moving = self.transfers.values().filter(|moving| moving.chat == chat);
         let moving = moving.map(|moving| Line {
             seq: None,
-            at: Timestamp::now(),
+            at: Clock::wall(),
             who: None,
             text: moving.line(),
             reactions: Vec::new(),

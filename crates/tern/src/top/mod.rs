@@ -22,7 +22,7 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers
 use tern_client::api::Api;
 use tern_node::config::seconds;
 use tern_proto::v1;
-use tern_types::Timestamp;
+use tern_types::Clock;
 use tokio::sync::mpsc;
 
 use crate::admin::remote::Remote;
@@ -130,7 +130,7 @@ impl Eyes {
             Err(_) => HashMap::new(),
         };
         Moment {
-            at_ms: Timestamp::now().0,
+            at_ms: Clock::wall().0,
             map,
             queues,
             pages,

@@ -49,13 +49,13 @@ type Admitted = (Arc<NewEntry>, Option<Action>);
 impl Chat {
     /// The next batch, numbered, at most about `room` bytes, and the answers to commands that become no entry. What would become none and may be old
     /// is looked up first: the chat is then [`Stage::Loading`], and the caller has it loaded.
-    pub fn take_batch(&mut self, room: usize, now: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
+    pub fn take_batch(&mut self, room: usize, wall: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
         let room = room.min(MAX_BATCH_BYTES);
         let mut answers = Vec::new();
         let Some(key) = self.key.clone() else {
             return (None, answers);
         };
-        let sent_at = now.max(self.last_sent_at);
+        let sent_at = wall.max(self.last_sent_at);
         let most = if self.one_by_one { 1 } else { MAX_BATCH };
         let mut batch = Batch {
             chat: self.id,
@@ -75,7 +75,7 @@ impl Chat {
             let Some(waiting) = self.queue.pop_front() else {
                 break;
             };
-            let admitted = self.admit(&waiting.command, now);
+            let admitted = self.admit(&waiting.command, wall);
             if !matches!(admitted, Ok(Some(_))) && !waiting.looked_up {
                 self.queue.push_front(waiting);
                 // Behind entries of this batch it has its turn after them.
@@ -118,7 +118,7 @@ impl Chat {
     }
 
     /// The batch under way is in the store: its entries, each with who waits for it.
-    pub fn committed(&mut self) -> Vec<(Entry, Vec<Origin>)> {
+    pub fn committed(&mut self, now: Timestamp) -> Vec<(Entry, Vec<Origin>)> {
         let Some((batch, taken)) = self.in_flight.take() else {
             return Vec::new();
         };
@@ -144,7 +144,7 @@ impl Chat {
             let (sender, request) = (entry.new.sender, entry.new.request);
             self.recent.insert(sender, request, Known::Placed(placed));
             self.authors.push(entry.seq, sender);
-            self.typists.wrote(sender, entry.sent_at);
+            self.typists.wrote(sender, now);
             if let Some(member) = self.members.get_mut(&entry.new.sender) {
                 member.last_sent = entry.seq;
             }
@@ -200,21 +200,21 @@ impl Chat {
     }
 
     /// A ticket that has ended is refused here and not before: a repetition is answered whatever its tickets are.
-    fn admit(&self, command: &Command, now: Timestamp) -> Result<Option<Admitted>, Refusal> {
+    fn admit(&self, command: &Command, wall: Timestamp) -> Result<Option<Admitted>, Refusal> {
         match command {
             Command::Send(entry) => {
                 self.member(entry.sender).ok_or(Refusal::NotAMember)?;
                 if self.is_blocked() {
                     return Err(Refusal::NotAccepted);
                 }
-                in_time(&entry.media, now)?;
+                in_time(&entry.media, wall)?;
                 Ok(Some((entry.clone(), None)))
             }
             Command::Change(change) => match change::permit(self, change)? {
                 Permitted::Nothing => Ok(None),
                 Permitted::Entry(action) => {
                     let media = action.media();
-                    in_time(&media, now)?;
+                    in_time(&media, wall)?;
                     let new = NewEntry {
                         media,
                         kind: action.kind(),
@@ -264,8 +264,8 @@ impl Chat {
     }
 }
 
-fn in_time(media: &[MediaRef], now: Timestamp) -> Result<(), Refusal> {
-    if media.iter().any(|media| media.expires_at <= now) {
+fn in_time(media: &[MediaRef], wall: Timestamp) -> Result<(), Refusal> {
+    if media.iter().any(|media| media.expires_at <= wall) {
         return Err(Refusal::MediaTicket);
     }
     Ok(())

@@ -17,22 +17,23 @@ const MAX_SETTLE: usize = 256;
 const MAX_ACKS: usize = 1024;
 
 impl ShardState {
-    /// What the writer does next; `None` while it is busy or there is nothing. Commits take turns with the rest.
-    pub fn next_job(&mut self, now: Timestamp, out: &mut Vec<Effect>) -> Option<Job> {
+    /// What the writer does next; `None` while it is busy or there is nothing. Commits take turns with the rest. `wall` is
+    /// what the wall clock shows: entries are stored with it, and tickets end by it.
+    pub fn next_job(&mut self, now: Timestamp, wall: Timestamp, out: &mut Vec<Effect>) -> Option<Job> {
         if self.busy {
             return None;
         }
         let job = if self.last_was_commit {
-            self.upkeep_job(now).or_else(|| self.commit_job(now, out))
+            self.upkeep_job(now).or_else(|| self.commit_job(wall, out))
         } else {
-            self.commit_job(now, out).or_else(|| self.upkeep_job(now))
+            self.commit_job(wall, out).or_else(|| self.upkeep_job(now))
         };
         self.last_was_commit = matches!(job, Some(Job::Commit(_) | Job::Change(_)));
         self.busy = job.is_some();
         job
     }
 
-    fn commit_job(&mut self, now: Timestamp, out: &mut Vec<Effect>) -> Option<Job> {
+    fn commit_job(&mut self, wall: Timestamp, out: &mut Vec<Effect>) -> Option<Job> {
         if let Some(batch) = self.change.take() {
             return Some(Job::Change(batch));
         }
@@ -43,7 +44,7 @@ impl ShardState {
             let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.is_due()) else {
                 continue;
             };
-            let (batch, answers) = chat.take_batch(room, now);
+            let (batch, answers) = chat.take_batch(room, wall);
             if batch.is_none() && chat.stage == Stage::Loading {
                 load(&mut self.loads, chat, None, out);
             }

@@ -86,7 +86,7 @@ impl ShardState {
             return;
         };
         let before: Vec<UserId> = chat.members().map(|(user, _)| user).collect();
-        let placed = chat.committed();
+        let placed = chat.committed(now);
         if chat.settling.is_none() && chat.settle_at.is_none() {
             schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
         }

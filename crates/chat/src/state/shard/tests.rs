@@ -1,6 +1,7 @@
 //! Rules that the shard's state keeps by the order of what it does.
 
 mod blocks;
+mod clocks;
 mod receipts;
 mod typing;
 
@@ -110,7 +111,7 @@ impl Shard {
 
     fn job(&mut self) -> Option<Job> {
         let mut effects = Vec::new();
-        let job = self.state.next_job(self.now, &mut effects);
+        let job = self.state.next_job(self.now, self.now, &mut effects);
         assert!(effects.is_empty(), "{effects:?}");
         job
     }
@@ -542,7 +543,7 @@ fn a_ticket_that_has_ended_is_refused_but_a_repetition_is_answered_whatever_its_
     let late = RequestId::random();
     shard.send_with(chat, 1, late, media);
     let mut effects = Vec::new();
-    let job = shard.state.next_job(shard.now, &mut effects);
+    let job = shard.state.next_job(shard.now, shard.now, &mut effects);
     assert!(job.is_none(), "looked up first: {job:?}");
     let snapshot = Snapshot {
         head: Seq(1),
@@ -553,7 +554,7 @@ fn a_ticket_that_has_ended_is_refused_but_a_repetition_is_answered_whatever_its_
     let result = Ok(Some(snapshot));
     shard.tell(Event::Loaded { chat, number, result });
     let mut effects = Vec::new();
-    let job = shard.state.next_job(shard.now, &mut effects);
+    let job = shard.state.next_job(shard.now, shard.now, &mut effects);
     assert!(!matches!(job, Some(Job::Commit(_))), "{job:?}");
     assert!(
         effects.iter().any(|effect| matches!(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tern_proto::raw;
 use tern_proto::v1::{self, CloseCode, ErrorReason, server_event::Event as Kind};
+use tern_types::Timestamp;
 
 use super::{HOUR, Talk, talk};
 use crate::session::{Effect, Event, Identity, Item, Mail};
@@ -123,4 +124,40 @@ fn a_client_that_leaves_is_answered_first() {
     }));
     assert!(matches!(talk.said[..], [Kind::SendResult(_)]));
     assert!(matches!(talk.ended, Some(None)), "it ends well, without Closing");
+}
+
+#[test]
+fn a_step_of_the_wall_clock_neither_ends_a_stream_nor_prolongs_its_token() {
+    for step in [-3_600_000, 3_600_000] {
+        let mut talk = talk().opened();
+        let wall = Timestamp(talk.now.0 + step);
+        talk.session.wall_is(wall, talk.now);
+        talk = talk.item(Item::Heartbeat { token: 1 });
+        let Some(Kind::HeartbeatAck(ack)) = talk.said.last() else {
+            panic!("{:?}", talk.said)
+        };
+        assert_eq!(
+            ack.server_time_ms, wall.0,
+            "devices are told what the wall clock shows"
+        );
+        talk = keep_alive(talk, HOUR - Duration::from_secs(400));
+        assert!(
+            talk.ended.is_none()
+                && !talk
+                    .said
+                    .iter()
+                    .any(|kind| matches!(kind, Kind::TokenExpiring(_)))
+        );
+
+        // The next token ends by the clock as it is set now.
+        let token = Ok(Identity {
+            expires_at: Timestamp(talk.now.0 + step) + HOUR,
+            ..talk.identity
+        });
+        talk = talk.item(Item::Reauthenticate(token));
+        talk = keep_alive(talk, HOUR - Duration::from_secs(10));
+        assert!(talk.ended.is_none(), "{step}: {:?}", talk.said);
+        talk = keep_alive(talk, Duration::from_secs(80));
+        assert_eq!(talk.end().1, Some(ErrorReason::TokenExpired), "{step}");
+    }
 }

@@ -18,7 +18,7 @@ use tern_proto::internal::{
     WindowRequest, down_item,
 };
 use tern_proto::v1::server_event::Event;
-use tern_types::{ChatId, DeviceId, Timestamp, UserId};
+use tern_types::{ChatId, Clock, DeviceId, UserId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tonic::transport::server::TcpIncoming;
@@ -178,7 +178,7 @@ impl World {
 
     pub fn token(&self, user: UserId, device: DeviceId) -> String {
         self.signer
-            .sign(user, device, Timestamp::now(), Duration::from_secs(3600))
+            .sign(user, device, Clock::wall(), Duration::from_secs(3600))
             .unwrap()
     }
 

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use tern_client::{BackEnd, Chat, Client};
 use tern_proto::v1::{self, ChatKind};
-use tern_types::{ChatId, RequestId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
 
 use super::{Desk, Update};
 use crate::chat::setup::capitalised;
@@ -193,7 +193,7 @@ fn empty_direct(id: ChatId, peer: UserId) -> Chat {
         member_count: 2,
         role: v1::Role::Member,
         head: Seq::ZERO,
-        active_at: Timestamp::now(),
+        active_at: Clock::wall(),
         read: Seq::ZERO,
         unread: 0,
         left: false,

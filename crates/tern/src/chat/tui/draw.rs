@@ -15,7 +15,7 @@ use ratatui::style::{Color, Modifier, Style, Stylize as _};
 use ratatui::text::{Line as Text, Span};
 use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
 use tern_proto::v1::ChatKind;
-use tern_types::{Timestamp, UserId};
+use tern_types::{Clock, UserId};
 
 use super::Screen;
 use super::wrap::wrap;
@@ -123,7 +123,7 @@ fn timeline(frame: &mut Frame<'_>, view: &View, screen: &mut Screen, area: Rect)
 
 /// With who is there.
 fn titled(view: &View, chat: tern_types::ChatId) -> String {
-    match view.presence(chat, Timestamp::now()) {
+    match view.presence(chat, Clock::wall()) {
         Some(presence) => format!("{} · {presence}", header(view, chat)),
         None => header(view, chat),
     }
@@ -300,7 +300,7 @@ fn status_line(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) 
             format!("{gateway}{}", if *caught_up { "" } else { " · catching up …" }),
         ),
         Connection::Waiting { reason, until } => {
-            let left = until.map(|until| until.since(Timestamp::now()).as_secs() + 1);
+            let left = until.map(|until| until.since(Clock::monotonic()).as_secs() + 1);
             let again = left
                 .map(|seconds| format!(" · again in {seconds} s"))
                 .unwrap_or_default();

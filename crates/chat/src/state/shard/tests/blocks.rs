@@ -44,7 +44,7 @@ impl Shard {
     /// What the writer would do, and what else is wanted.
     fn next(&mut self) -> (Option<Job>, Vec<Effect>) {
         let mut effects = Vec::new();
-        let job = self.state.next_job(self.now, &mut effects);
+        let job = self.state.next_job(self.now, self.now, &mut effects);
         (job, effects)
     }
 }

@@ -78,7 +78,7 @@ impl Group {
     fn commit(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         loop {
-            let done = match self.state.next_job(self.now, &mut Vec::new()) {
+            let done = match self.state.next_job(self.now, self.now, &mut Vec::new()) {
                 Some(Job::Commit(_)) => {
                     let done = JobDone::Commit(vec![(self.chat, Committed::Moved)]);
                     effects.extend(self.tell(Event::JobDone(done)));
@@ -196,7 +196,10 @@ fn what_was_gathered_is_told_in_time_also_while_the_writer_is_busy_and_when_the_
     let due = group.now + GATHER_RECEIPTS;
     group.now = group.now + SETTLE_AFTER;
     assert!(
-        group.state.next_job(group.now, &mut Vec::new()).is_some(),
+        group
+            .state
+            .next_job(group.now, group.now, &mut Vec::new())
+            .is_some(),
         "a settle"
     );
     assert_eq!(group.state.next_wake(), Some(due));
@@ -231,7 +234,7 @@ fn who_turned_read_receipts_off_is_told_to_their_own_devices_only() {
     assert_eq!(told, [(user, vec![sender], mark(1, 1))]);
     group.now = group.now + Duration::from_secs(2);
     let reads = std::iter::from_fn(|| {
-        let job = group.state.next_job(group.now, &mut Vec::new())?;
+        let job = group.state.next_job(group.now, group.now, &mut Vec::new())?;
         let (chats, missing) = (Vec::new(), None);
         let event = Event::JobDone(JobDone::Settle { chats, missing });
         group.state.apply(event, group.now, &mut Vec::new());

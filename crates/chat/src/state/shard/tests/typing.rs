@@ -96,7 +96,7 @@ fn the_other_members_are_told_once_in_three_seconds() {
     assert_eq!((counts.typing, counts.typing_dropped), (4, [0, 0, 0, 2]));
     assert!(
         chat.state
-            .next_job(chat.now + SETTLE_AFTER, &mut Vec::new())
+            .next_job(chat.now + SETTLE_AFTER, chat.now, &mut Vec::new())
             .is_none(),
         "nothing is written"
     );
