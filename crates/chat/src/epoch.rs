@@ -55,13 +55,18 @@ impl StoreEpoch {
         Ok(epoch)
     }
 
-    /// The store's epoch, known to this node when it returns.
-    pub async fn read(&self) -> sqlx::Result<Uuid> {
-        let epoch = listing::epoch(&self.pool).await?;
-        if self.is(mark(epoch)) {
-            Ok(epoch)
+    /// The store's epoch, known to this node when it returns; with `opens` a number for the streams that it opens.
+    pub async fn read(&self, opens: bool) -> sqlx::Result<(Uuid, Option<u64>)> {
+        let (epoch, number) = if opens {
+            let (epoch, number) = listing::opening(&self.pool).await?;
+            (epoch, Some(number))
         } else {
-            self.look().await
+            (listing::epoch(&self.pool).await?, None)
+        };
+        if self.is(mark(epoch)) {
+            Ok((epoch, number))
+        } else {
+            Ok((self.look().await?, number))
         }
     }
 }

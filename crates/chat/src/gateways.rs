@@ -6,8 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tern_node::links::Peer;
-use tern_proto::internal::{DownItem, Push, Wake, down_item};
+use tern_proto::internal::{DownItem, FindSessions, FoundSession, Push, Wake, down_item};
 use tern_types::{ChatId, IdMap, Seq, SessionId};
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +31,8 @@ struct Table {
     by_name: IdMap<String, u64>,
     live: IdMap<String, (u64, mpsc::Sender<Push>)>,
     wakes: IdMap<u64, (u64, oneshot::Sender<()>)>,
+    /// Who waits for which gateway's sessions: as many as there are [`Question`]s.
+    questions: IdMap<u64, (u64, oneshot::Sender<Vec<FoundSession>>)>,
 }
 
 #[derive(Debug)]
@@ -53,6 +56,27 @@ pub struct LiveLink {
     number: u64,
     name: String,
     gateways: Gateways,
+}
+
+/// A gateway was asked for its sessions of some users; dropped, nobody waits for the answer any more.
+#[derive(Debug)]
+pub struct Question {
+    number: u64,
+    answer: oneshot::Receiver<Vec<FoundSession>>,
+    gateways: Gateways,
+}
+
+impl Question {
+    /// `None`: the link broke.
+    pub async fn answered(mut self) -> Option<Vec<FoundSession>> {
+        (&mut self.answer).await.ok()
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.gateways.lock().questions.remove(&self.number);
+    }
 }
 
 impl Gateways {
@@ -149,6 +173,41 @@ impl Gateways {
         }
     }
 
+    /// The gateways that are linked, each once.
+    pub fn linked(&self) -> Vec<Peer> {
+        let table = self.lock();
+        let newest = table
+            .by_name
+            .values()
+            .filter_map(|number| table.links.get(number));
+        newest.map(|link| link.peer.clone()).collect()
+    }
+
+    /// Asks a gateway which sessions of these users it has; `None`: it is not linked, or takes nothing.
+    pub fn find_sessions(&self, gateway: &Peer, user_ids: Vec<Bytes>) -> Option<Question> {
+        let mut table = self.lock();
+        let number = *table.by_name.get(&gateway.name)?;
+        let link = table.links.get(&number).filter(|link| link.peer == *gateway)?;
+        let question = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let item = down_item::Item::FindSessions(FindSessions { question, user_ids });
+        link.control.try_send(DownItem { item: Some(item) }).ok()?;
+        let (found, answer) = oneshot::channel();
+        table.questions.insert(question, (number, found));
+        Some(Question {
+            number: question,
+            answer,
+            gateways: self.clone(),
+        })
+    }
+
+    /// The answer to a question.
+    pub fn sessions_found(&self, question: u64, sessions: Vec<FoundSession>) {
+        let asked = self.lock().questions.remove(&question);
+        if let Some((_, found)) = asked {
+            let _gone = found.send(sessions);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,6 +222,7 @@ impl Drop for ControlLink {
             table.by_name.remove(&link.peer.name);
         }
         table.wakes.retain(|_, (link, _)| *link != self.number);
+        table.questions.retain(|_, (link, _)| *link != self.number);
         metrics::gateway_links(table.links.len());
     }
 }

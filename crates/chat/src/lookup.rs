@@ -1,30 +1,47 @@
-//! Who is online: a link to each presence node, asked after something was written (rule 3).
+//! Who is online, asked after something was written (rule 3): the presence nodes, over a link to each. Where one of them
+//! cannot be asked, the gateways are, over their own links.
+//!
+//! - A gateway registers a session in its own registry before it reads the device's inbox. So the answers of all gateways
+//!   in the map together are a look-up, as good as presence's; one that does not answer makes it a failed one.
+//! - A node that does not answer is waited for once and then only probed ([`silent`]).
+
+mod silent;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::join_all;
 use tern_node::context::NodeContext;
-use tern_node::links::{self, gather};
-use tern_node::map::{Node, Role};
+use tern_node::links::{self, Peer, gather};
+use tern_node::map::{MapHandle, Node, Role};
 use tern_proto::internal::presence_client::PresenceClient;
-use tern_proto::internal::{LookupReply, LookupRequest, LookupRequests};
+use tern_proto::internal::{FoundSession, LookupReply, LookupRequest, LookupRequests};
 use tern_types::{DeviceId, IdMap, SessionId, Slot, UserId};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
+use tracing::Instrument;
 
+use crate::gateways::{Gateways, Question};
 use crate::metrics;
+use silent::{Ask, Silent};
 
-/// Look-ups on their way to one presence node. A full queue fails the look-up: a settle tries again.
+/// Look-ups on their way to one presence node. A full queue sends the look-up to the gateways.
 const QUEUE: usize = 1024;
 /// Look-ups in one frame.
 const GATHER: usize = 64;
-/// A presence node answers from memory; one that does not answer by then has failed.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// A presence node answers from memory, within milliseconds. After this the gateways are asked, so that a message is late
+/// by no more than it when the network is cut.
+pub const PATIENCE: Duration = Duration::from_millis(300);
+/// A gateway answers from memory too, behind what is before it on its link. One that does not has failed the look-up.
+pub const GATEWAY_PATIENCE: Duration = Duration::from_secs(1);
+/// An answer that comes as late as this still shows that the node answers.
+const LATE: Duration = Duration::from_secs(2);
 
 /// A live session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +52,8 @@ pub struct Found {
     pub session: SessionId,
 }
 
-/// What the presence nodes know. Where one of them failed, `failed` is set: missing is then not offline (fine print 5).
+/// What is known of sessions. Where somebody who had to be asked did not answer, `failed` is set: missing is then not
+/// offline (fine print 5).
 #[derive(Debug, Default)]
 pub struct Sessions {
     pub sessions: Vec<Found>,
@@ -45,18 +63,24 @@ pub struct Sessions {
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lookup {
-    ctx_map: tern_node::map::MapHandle,
-    links: Arc<Mutex<HashMap<String, mpsc::Sender<Ask>>>>,
+    map: MapHandle,
+    links: Links,
+    gateways: Gateways,
+    silent: Arc<Mutex<Silent>>,
 }
 
-type Ask = (Vec<UserId>, oneshot::Sender<LookupReply>);
+type Links = Arc<Mutex<HashMap<String, mpsc::Sender<ToPresence>>>>;
+
+type ToPresence = (Vec<UserId>, oneshot::Sender<LookupReply>);
 
 impl Lookup {
     /// Keeps a link to each presence node up.
-    pub fn start(ctx: &NodeContext) -> Self {
+    pub fn start(ctx: &NodeContext, gateways: Gateways) -> Self {
         let lookup = Self {
-            ctx_map: ctx.map.clone(),
+            map: ctx.map.clone(),
             links: Arc::default(),
+            gateways,
+            silent: Arc::default(),
         };
         let (links, node) = (lookup.links.clone(), ctx.clone());
         links::maintain(ctx, Role::Presence, move |presence: Node, channel| {
@@ -67,58 +91,203 @@ impl Lookup {
 
     /// The live sessions of these users.
     pub async fn sessions(&self, users: Vec<UserId>) -> Sessions {
-        let map = self.ctx_map.current();
-        let mut result = Sessions::default();
-        let mut by_node: IdMap<&str, Vec<UserId>> = IdMap::default();
+        let map = self.map.current();
+        let mut sessions = Vec::new();
+        let mut elsewhere = Vec::new();
+        let mut by_node: IdMap<&str, (Peer, Vec<UserId>)> = IdMap::default();
         for user in users {
             match map.owner(Role::Presence, Slot::of_user(user)) {
-                Some(node) => by_node.entry(&node.name).or_default().push(user),
-                None => result.failed = true,
+                Some(node) => {
+                    let of_node = by_node
+                        .entry(&node.name)
+                        .or_insert_with(|| (peer(node), Vec::new()));
+                    of_node.1.push(user);
+                }
+                None => elsewhere.push(user),
             }
         }
-        let asked = by_node.into_iter().map(|(node, users)| self.ask(node, users));
-        for reply in join_all(asked).await {
-            match reply {
-                Some(reply) if !reply.not_owner => {
-                    result
-                        .sessions
-                        .extend(reply.sessions.into_iter().filter_map(|session| {
-                            Some(Found {
-                                user: UserId::from_slice(&session.user_id).ok()?,
-                                device: DeviceId::from_slice(&session.device_id).ok()?,
-                                gateway: session.gateway,
-                                session: SessionId(session.session),
-                            })
-                        }));
-                }
-                _ => result.failed = true,
+        let asked = by_node
+            .into_values()
+            .map(|(node, users)| self.of_owner(node, users));
+        for answer in join_all(asked).await {
+            match answer {
+                Ok(found) => sessions.extend(found),
+                Err(users) => elsewhere.extend(users),
             }
+        }
+        if elsewhere.is_empty() {
+            return Sessions {
+                sessions,
+                failed: false,
+            };
+        }
+        let at_gateways = self.at_gateways(&elsewhere).await;
+        metrics::looked_up_at_gateways(!at_gateways.failed);
+        sessions.extend(at_gateways.sessions);
+        Sessions {
+            sessions,
+            failed: at_gateways.failed,
+        }
+    }
+
+    /// What their presence node knows; the users again where it does not say.
+    async fn of_owner(&self, node: Peer, users: Vec<UserId>) -> Result<Vec<Found>, Vec<UserId>> {
+        let ask = self.silent().ask(&node, Instant::now());
+        if ask == Ask::Skip {
+            return Err(users);
+        }
+        let Some(mut answer) = self.ask(&node.name, users.clone()) else {
+            return Err(users);
+        };
+        if ask == Ask::Probe {
+            self.listen(node, async move { answer.await.is_ok() });
+            return Err(users);
+        }
+        match timeout(PATIENCE, &mut answer).await {
+            Ok(Ok(reply)) if !reply.not_owner => Ok(reply
+                .sessions
+                .into_iter()
+                .filter_map(|session| {
+                    found(
+                        &session.user_id,
+                        &session.device_id,
+                        &session.gateway,
+                        session.session,
+                    )
+                })
+                .collect()),
+            // Its map or this node's is behind, or the link broke.
+            Ok(_) => Err(users),
+            Err(_) => {
+                tracing::warn!(
+                    presence = node.name,
+                    "no answer to a look-up: asking the gateways"
+                );
+                self.silent().fell_silent(node.clone(), Instant::now());
+                self.listen(node, async move { answer.await.is_ok() });
+                Err(users)
+            }
+        }
+    }
+
+    fn ask(&self, node: &str, users: Vec<UserId>) -> Option<oneshot::Receiver<LookupReply>> {
+        let link = lock(&self.links).get(node).cloned()?;
+        let (answer, answered) = oneshot::channel();
+        link.try_send((users, answer)).ok()?;
+        Some(answered)
+    }
+
+    /// Notes it when the node answers after all.
+    fn listen(&self, node: Peer, answer: impl Future<Output = bool> + Send + 'static) {
+        let lookup = self.clone();
+        let listen = async move {
+            if timeout(LATE, answer).await.unwrap_or(false) && lookup.silent().answered(&node) {
+                tracing::info!(node = node.name, "answers look-ups again");
+            }
+        };
+        tokio::spawn(listen.in_current_span());
+    }
+
+    /// What the gateways have: all that are linked are asked, and all that are in the map have to answer, one at least.
+    async fn at_gateways(&self, users: &[UserId]) -> Sessions {
+        let map = self.map.current();
+        let mut gateways: HashMap<Peer, bool> = self
+            .gateways
+            .linked()
+            .into_iter()
+            .map(|gateway| (gateway, false))
+            .collect();
+        gateways.extend(map.nodes(Role::Gateway).iter().map(|node| (peer(node), true)));
+        let user_ids: Vec<Bytes> = users.iter().map(|user| user.to_vec().into()).collect();
+        let asked = gateways
+            .into_iter()
+            .map(|(gateway, counts)| self.at_gateway(gateway, counts, user_ids.clone()));
+        let mut result = Sessions {
+            sessions: Vec::new(),
+            failed: map.nodes(Role::Gateway).is_empty(),
+        };
+        for (gateway, counts, answer) in join_all(asked).await {
+            let sessions = answer.iter().flatten().filter_map(|session| {
+                found(
+                    &session.user_id,
+                    &session.device_id,
+                    &gateway.name,
+                    session.session,
+                )
+            });
+            result.sessions.extend(sessions);
+            result.failed |= counts && answer.is_none();
         }
         result
     }
 
-    async fn ask(&self, node: &str, users: Vec<UserId>) -> Option<LookupReply> {
-        let link = lock(&self.links).get(node).cloned()?;
-        let (answer, answered) = oneshot::channel();
-        link.try_send((users, answer)).ok()?;
-        tokio::time::timeout(TIMEOUT, answered).await.ok()?.ok()
+    async fn at_gateway(
+        &self,
+        gateway: Peer,
+        counts: bool,
+        user_ids: Vec<Bytes>,
+    ) -> (Peer, bool, Option<Vec<FoundSession>>) {
+        let ask = self.silent().ask(&gateway, Instant::now());
+        let question = match ask {
+            Ask::Skip => None,
+            Ask::Wait | Ask::Probe => self.gateways.find_sessions(&gateway, user_ids),
+        };
+        let answer = match question {
+            Some(question) if ask == Ask::Wait => self.within_patience(&gateway, question).await,
+            Some(question) => {
+                self.listen(
+                    gateway.clone(),
+                    async move { question.answered().await.is_some() },
+                );
+                None
+            }
+            None => None,
+        };
+        (gateway, counts, answer)
+    }
+
+    async fn within_patience(&self, gateway: &Peer, question: Question) -> Option<Vec<FoundSession>> {
+        match timeout(GATEWAY_PATIENCE, question.answered()).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                tracing::warn!(gateway = gateway.name, "no answer to a look-up");
+                self.silent().fell_silent(gateway.clone(), Instant::now());
+                None
+            }
+        }
+    }
+
+    fn silent(&self) -> MutexGuard<'_, Silent> {
+        lock(&self.silent)
     }
 }
 
+fn peer(node: &Node) -> Peer {
+    Peer {
+        name: node.name.clone(),
+        incarnation: node.incarnation,
+    }
+}
+
+/// `None`: its ids are none.
+fn found(user: &[u8], device: &[u8], gateway: &str, session: u64) -> Option<Found> {
+    Some(Found {
+        user: UserId::from_slice(user).ok()?,
+        device: DeviceId::from_slice(device).ok()?,
+        gateway: gateway.to_owned(),
+        session: SessionId(session),
+    })
+}
+
 /// One life of a link to a presence node.
-async fn link(
-    ctx: NodeContext,
-    links: Arc<Mutex<HashMap<String, mpsc::Sender<Ask>>>>,
-    presence: Node,
-    channel: Channel,
-) -> Result<(), Status> {
+async fn link(ctx: NodeContext, links: Links, presence: Node, channel: Channel) -> Result<(), Status> {
     static REFERENCE: AtomicU64 = AtomicU64::new(1);
     let (frames, frames_out) = mpsc::channel::<LookupRequests>(4);
     let mut request = Request::new(ReceiverStream::new(frames_out));
     links::identify(&mut request, &ctx);
     let mut client = PresenceClient::new(channel).max_decoding_message_size(links::MAX_LINK_MESSAGE_BYTES);
     let mut replies = client.lookup(request).await?.into_inner();
-    let (asks, mut queue) = mpsc::channel::<Ask>(QUEUE);
+    let (asks, mut queue) = mpsc::channel::<ToPresence>(QUEUE);
     let _open = Open::new(links, presence.name, asks);
     let mut waiting: IdMap<u64, oneshot::Sender<LookupReply>> = IdMap::default();
     loop {
@@ -152,17 +321,13 @@ async fn link(
 
 /// The link takes questions while this lives.
 struct Open {
-    links: Arc<Mutex<HashMap<String, mpsc::Sender<Ask>>>>,
+    links: Links,
     name: String,
-    asks: mpsc::Sender<Ask>,
+    asks: mpsc::Sender<ToPresence>,
 }
 
 impl Open {
-    fn new(
-        links: Arc<Mutex<HashMap<String, mpsc::Sender<Ask>>>>,
-        name: String,
-        asks: mpsc::Sender<Ask>,
-    ) -> Self {
+    fn new(links: Links, name: String, asks: mpsc::Sender<ToPresence>) -> Self {
         lock(&links).insert(name.clone(), asks.clone());
         metrics::presence_link_up(&name, true);
         Self { links, name, asks }

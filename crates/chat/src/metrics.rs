@@ -30,6 +30,7 @@ const GATEWAY_LINKS: &str = "tern_chat_gateway_links";
 const PUSHES: &str = "tern_chat_pushes_total";
 const PUSHES_DROPPED: &str = "tern_chat_pushes_dropped_total";
 const LOOKUPS_FAILED: &str = "tern_chat_lookups_failed_total";
+const LOOKUPS_AT_GATEWAYS: &str = "tern_chat_lookups_at_gateways_total";
 const WAKES_UNCONFIRMED: &str = "tern_chat_wakes_unconfirmed_total";
 const RECOVERED: &str = "tern_chat_recovered_chats_total";
 const SLOTS: &str = "tern_chat_slots";
@@ -101,7 +102,11 @@ pub fn describe() {
     );
     describe_counter!(
         LOOKUPS_FAILED,
-        "Look-ups that a presence node did not answer, by purpose"
+        "Look-ups that neither presence nor the gateways answered in full, by purpose"
+    );
+    describe_counter!(
+        LOOKUPS_AT_GATEWAYS,
+        "Look-ups for which the gateways were asked because a presence node did not answer, by outcome: found, failed"
     );
     describe_counter!(
         WAKES_UNCONFIRMED,
@@ -137,6 +142,9 @@ pub fn describe() {
     }
     for purpose in ["push", "settle"] {
         counter!(LOOKUPS_FAILED, "for" => purpose).absolute(0);
+    }
+    for outcome in ["found", "failed"] {
+        counter!(LOOKUPS_AT_GATEWAYS, "outcome" => outcome).absolute(0);
     }
     for at in ["fanout", "link", "no_link"] {
         counter!(PUSHES_DROPPED, "at" => at).absolute(0);
@@ -320,7 +328,13 @@ pub fn push_dropped(at: &'static str) {
     counter!(PUSHES_DROPPED, "at" => at).increment(1);
 }
 
-/// Look-ups that a presence node did not answer.
+/// The gateways were asked in place of a presence node; whether all of them answered.
+pub fn looked_up_at_gateways(answered: bool) {
+    let outcome = if answered { "found" } else { "failed" };
+    counter!(LOOKUPS_AT_GATEWAYS, "outcome" => outcome).increment(1);
+}
+
+/// Look-ups that neither presence nor the gateways answered in full.
 pub fn lookup_failed(purpose: &'static str) {
     counter!(LOOKUPS_FAILED, "for" => purpose).increment(1);
 }

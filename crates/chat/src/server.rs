@@ -60,12 +60,13 @@ pub async fn start(
         .await
         .context("cannot connect to Postgres")?;
     let ownership = Ownership::new(ctx.clone());
+    let gateways = Gateways::default();
     let effects = Effects {
         loader: Loader::new(pool.clone(), master.clone(), loads_at_a_time(&config)),
         calls: Arc::new(Calls::default()),
-        gateways: Gateways::default(),
+        gateways: gateways.clone(),
         fanout: Fanout {
-            lookup: Lookup::start(&ctx),
+            lookup: Lookup::start(&ctx, gateways),
         },
         ownership: ownership.clone(),
         shedding: ctx.shedding.clone(),

@@ -4,27 +4,29 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use tern_chat::fanout::{Fanout, Kind, Outgoing};
 use tern_chat::gateways::{ControlLink, Gateways};
-use tern_chat::lookup::Lookup;
+use tern_chat::lookup::{Lookup, Sessions};
 use tern_chat::state::Missing;
 use tern_chat::wake::wake;
 use tern_node::links::Peer;
 use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_proto::internal::presence_server::{Presence, PresenceServer};
 use tern_proto::internal::{
-    AnnounceReplies, Announcements, DownItem, GetStatesRequest, GetStatesResponse, LiveSession,
+    AnnounceReplies, Announcements, DownItem, FoundSession, GetStatesRequest, GetStatesResponse, LiveSession,
     LookupReplies, LookupReply, LookupRequests, PresenceChanges, Push, WatchRequests, down_item,
 };
 use tern_types::{ChatId, DeviceId, Seq, SessionId, Slot, UserId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
@@ -44,7 +46,11 @@ enum Mood {
 }
 
 #[derive(Clone)]
-struct Moody(watch::Receiver<Mood>);
+struct Moody {
+    mood: watch::Receiver<Mood>,
+    /// Look-ups that reached it.
+    asked: Arc<AtomicUsize>,
+}
 
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -64,9 +70,11 @@ impl Presence for Moody {
         &self,
         request: Request<Streaming<LookupRequests>>,
     ) -> Result<Response<Self::LookupStream>, Status> {
-        let (mut frames, mood) = (request.into_inner(), self.0.clone());
+        let (mut frames, mood) = (request.into_inner(), self.mood.clone());
+        let asked = self.asked.clone();
         let replies = async_stream::stream! {
             while let Ok(Some(frame)) = frames.message().await {
+                asked.fetch_add(frame.requests.len(), Ordering::Relaxed);
                 let mood = mood.borrow().clone();
                 if matches!(mood, Mood::Fails) {
                     yield Err(Status::unavailable("by the test"));
@@ -106,29 +114,43 @@ fn reply(reference: u64, mood: &Mood) -> Option<LookupReply> {
     })
 }
 
+fn node(name: &str, address: &str) -> Node {
+    Node {
+        name: name.to_owned(),
+        address: address.to_owned(),
+        admin: String::new(),
+        incarnation: 1,
+        draining: false,
+    }
+}
+
 /// A presence node on command; dropped, it is gone.
 struct PresenceNode {
     mood: watch::Sender<Mood>,
     node: Node,
+    asked: Arc<AtomicUsize>,
     server: JoinHandle<()>,
 }
 
 impl PresenceNode {
     async fn start(name: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let node = Node {
-            name: name.to_owned(),
-            address: listener.local_addr().unwrap().to_string(),
-            admin: String::new(),
-            incarnation: 1,
-            draining: false,
-        };
+        let node = node(name, &listener.local_addr().unwrap().to_string());
+        let asked = Arc::<AtomicUsize>::default();
         let (mood, moods) = watch::channel(Mood::Knows(Vec::new()));
         let serving = Server::builder()
-            .add_service(PresenceServer::new(Moody(moods)))
+            .add_service(PresenceServer::new(Moody {
+                mood: moods,
+                asked: asked.clone(),
+            }))
             .serve_with_incoming(TcpIncoming::from(listener));
         let server = tokio::spawn(async move { serving.await.unwrap() });
-        Self { mood, node, server }
+        Self {
+            mood,
+            node,
+            asked,
+            server,
+        }
     }
 
     fn is(&self, mood: Mood) {
@@ -153,14 +175,21 @@ struct Chat {
 impl Chat {
     /// With these presence nodes in its map.
     fn of(presences: impl IntoIterator<Item = Node>) -> Self {
-        let nodes = presences.into_iter().map(|node| (Role::Presence, node));
-        let map = ClusterMap::new(1, nodes);
+        Self::with_gateways(presences, &[])
+    }
+
+    /// The same, with these gateways in its map.
+    fn with_gateways(presences: impl IntoIterator<Item = Node>, names: &[&str]) -> Self {
+        let presences = presences.into_iter().map(|node| (Role::Presence, node));
+        let in_map = names.iter().map(|name| (Role::Gateway, node(name, "")));
+        let map = ClusterMap::new(1, presences.chain(in_map));
+        let gateways = Gateways::default();
         let ctx = NodeContext::alone("chat-0", 1, MapHandle::fixed(map.clone()));
         Self {
             fanout: Fanout {
-                lookup: Lookup::start(&ctx),
+                lookup: Lookup::start(&ctx, gateways.clone()),
             },
-            gateways: Gateways::default(),
+            gateways,
             chat: ChatId(uuid::Uuid::nil()),
             map,
         }
@@ -311,6 +340,127 @@ async fn fine_print_5_an_unconfirmed_push_is_not_delivered() {
         chat.gateways.wake_done(g0.woken().await.0);
     };
     assert!(tokio::join!(chat.wakes(&devices), whole).0);
+}
+
+impl Gateway {
+    /// From now on it says that these are there, and confirms every wake.
+    fn answers(self, chat: &Chat, sessions: Vec<FoundSession>) -> JoinHandle<()> {
+        let Self { _link, mut items } = self;
+        let gateways = chat.gateways.clone();
+        let answer = async move {
+            let _link = _link;
+            while let Some(item) = items.recv().await {
+                match item.item {
+                    Some(down_item::Item::FindSessions(asked)) => {
+                        let asked_for = |found: &&FoundSession| asked.user_ids.contains(&found.user_id);
+                        let found = sessions.iter().filter(asked_for).cloned().collect();
+                        gateways.sessions_found(asked.question, found);
+                    }
+                    Some(down_item::Item::Wake(wake)) => gateways.wake_done(wake.wake),
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        tokio::spawn(answer)
+    }
+}
+
+fn here(missing: &Missing, session: u64) -> FoundSession {
+    FoundSession {
+        user_id: missing.user.to_vec().into(),
+        device_id: missing.device.to_vec().into(),
+        session,
+    }
+}
+
+/// Rule 3 holds with the gateways' registries too.
+#[tokio::test]
+async fn where_presence_cannot_be_asked_all_gateways_together_are_and_each_has_to_answer() {
+    let presence = PresenceNode::start("p0").await;
+    let devices = [missing(UserId::random()), missing(UserId::random())];
+    for mood in [Mood::Hangs, Mood::NotOwner, Mood::Fails] {
+        presence.is(mood.clone());
+        let chat = Chat::with_gateways([presence.node.clone()], &["g0", "g1"]);
+        let users = || devices.iter().map(|device| device.user).collect::<Vec<_>>();
+        let sessions = || chat.fanout.lookup.sessions(users());
+        let _g0 = chat.gateway("g0").answers(&chat, vec![here(&devices[0], 10)]);
+        // One that this node's map does not have yet.
+        let _new = chat.gateway("g2").answers(&chat, vec![here(&devices[1], 12)]);
+        let half = sessions().await;
+        let found = |sessions: &Sessions| {
+            let mut found: Vec<_> = sessions.sessions.iter().map(|found| found.session.0).collect();
+            found.sort_unstable();
+            found
+        };
+        assert_eq!(
+            (half.failed, found(&half)),
+            (true, vec![10, 12]),
+            "g1 is not linked: {mood:?}"
+        );
+        assert!(!chat.wakes(&devices).await, "{mood:?}");
+
+        let g1 = chat.gateway("g1");
+        let silent = sessions().await;
+        assert!(silent.failed, "g1 says nothing: {mood:?}");
+        let _g1 = g1.answers(&chat, vec![here(&devices[1], 11)]);
+        // Silent for a moment still, until a probe was answered.
+        let whole = async {
+            loop {
+                let whole = sessions().await;
+                if !whole.failed {
+                    break whole;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let whole = timeout(PATIENCE, whole).await.expect("g1 is asked again");
+        assert_eq!(found(&whole), [10, 11, 12], "{mood:?}");
+        assert!(chat.wakes(&devices).await, "{mood:?}");
+    }
+    let chat = Chat::with_gateways([], &["g0"]);
+    let _g0 = chat.gateway("g0").answers(&chat, vec![here(&devices[0], 10)]);
+    let found = chat.fanout.lookup.sessions(vec![devices[0].user]).await;
+    assert_eq!(
+        (found.failed, found.sessions.len()),
+        (false, 1),
+        "no presence node at all"
+    );
+}
+
+#[tokio::test]
+async fn a_silent_presence_node_is_only_probed_until_it_answers_again() {
+    let presence = PresenceNode::start("p0").await;
+    let chat = Chat::with_gateways([presence.node.clone()], &["g0"]);
+    let device = missing(UserId::random());
+    let _g0 = chat.gateway("g0").answers(&chat, vec![here(&device, 10)]);
+    let session = async || {
+        let found = chat.fanout.lookup.sessions(vec![device.user]).await;
+        assert!(!found.failed);
+        found.sessions.first().map(|found| found.session.0)
+    };
+    let until = async |expected: Option<u64>| {
+        let comes = async {
+            while session().await != expected {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, comes).await.expect("what it knows now");
+    };
+    // It knows of nobody, so what is found is the gateway's.
+    until(None).await;
+    presence.is(Mood::Hangs);
+    let (asked, began) = (presence.asked.load(Ordering::Relaxed), Instant::now());
+    for _ in 0..200 {
+        assert_eq!(session().await, Some(10));
+    }
+    let asked = presence.asked.load(Ordering::Relaxed) - asked;
+    assert!(
+        asked as u64 <= 2 + began.elapsed().as_secs(),
+        "{asked} in {:?}",
+        began.elapsed()
+    );
+    presence.is(Mood::Knows(Vec::new()));
+    until(None).await;
 }
 
 #[tokio::test]

@@ -53,6 +53,13 @@ impl std::fmt::Debug for Source {
 /// Answers of one query, by device.
 pub type Inboxes = HashMap<DeviceId, Inbox>;
 
+/// One query's answer.
+struct Read {
+    inboxes: Inboxes,
+    /// For the streams that it opens; 0: there are none.
+    number: u64,
+}
+
 impl InboxReader {
     /// Reads from now on, until the drain has ended.
     pub fn start(ctx: &NodeContext, registry: Arc<Registry>) -> Self {
@@ -79,7 +86,7 @@ impl InboxReader {
 
     /// One query for at most [`DEVICES`] devices, at once.
     pub async fn read(&self, devices: &[DeviceId]) -> Result<Inboxes, Status> {
-        self.source.read(devices).await
+        Ok(self.source.read(devices, false).await?.inboxes)
     }
 }
 
@@ -98,12 +105,20 @@ async fn work(
         };
         let Some(batch) = batch else { return };
         let devices: Vec<DeviceId> = batch.iter().map(|(_, device)| *device).collect();
-        let inboxes = source.read_patiently(&devices).await;
+        let opens = |(session, _): &(SessionId, DeviceId)| {
+            registry
+                .get(*session)
+                .is_some_and(|session| session.number().is_none())
+        };
+        let read = source.read_patiently(&devices, batch.iter().any(opens)).await;
         for (session, device) in batch {
             let Some(session) = registry.get(session) else {
                 continue;
             };
-            let inbox = inboxes.as_ref().and_then(|inboxes| inboxes.get(&device));
+            let inbox = read.as_ref().and_then(|read| read.inboxes.get(&device));
+            if let (Some(read), Some(_)) = (&read, inbox) {
+                session.set_number(read.number);
+            }
             session
                 .mailbox
                 .push(inbox.map_or(Mail::InboxFailed, |inbox| Mail::Inbox(inbox.clone())));
@@ -112,11 +127,11 @@ async fn work(
 }
 
 impl Source {
-    async fn read_patiently(&self, devices: &[DeviceId]) -> Option<Inboxes> {
+    async fn read_patiently(&self, devices: &[DeviceId], opens: bool) -> Option<Read> {
         let mut back_off = BackOff::default();
         for _ in 0..TRIES {
-            match self.read(devices).await {
-                Ok(inboxes) => return Some(inboxes),
+            match self.read(devices, opens).await {
+                Ok(read) => return Some(read),
                 Err(status) => {
                     tracing::warn!(code = ?status.code(), message = status.message(), "inboxes cannot be read");
                 }
@@ -126,23 +141,23 @@ impl Source {
         None
     }
 
-    async fn read(&self, devices: &[DeviceId]) -> Result<Inboxes, Status> {
-        let answer = tokio::time::timeout(TIMEOUT, self.query(devices)).await;
+    async fn read(&self, devices: &[DeviceId], opens: bool) -> Result<Read, Status> {
+        let answer = tokio::time::timeout(TIMEOUT, self.query(devices, opens)).await;
         let answer =
             answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("the chat node did not answer")));
         metrics::inbox_read(answer.is_ok());
         answer
     }
 
-    async fn query(&self, devices: &[DeviceId]) -> Result<Inboxes, Status> {
-        let answer = self.answer(devices).await?;
+    async fn query(&self, devices: &[DeviceId], opens: bool) -> Result<Read, Status> {
+        let answer = self.answer(devices, opens).await?;
         let epoch = answer.store_epoch;
         self.make_sure_of(&epoch).await?;
-        Ok(answer
-            .devices
-            .into_iter()
-            .filter_map(|inbox| parsed(inbox, &epoch))
-            .collect())
+        let inboxes = answer.devices.into_iter();
+        Ok(Read {
+            inboxes: inboxes.filter_map(|inbox| parsed(inbox, &epoch)).collect(),
+            number: answer.stream_number,
+        })
     }
 
     /// An answer with another epoch may be the older one: what a question says that is asked after it counts. When this
@@ -151,14 +166,14 @@ impl Source {
         if self.registry.knows_store(epoch) {
             return Ok(());
         }
-        if self.answer(&[]).await?.store_epoch != epoch {
+        if self.answer(&[], false).await?.store_epoch != epoch {
             return Err(Status::unavailable("the store is being changed"));
         }
         self.registry.store_is(epoch);
         Ok(())
     }
 
-    async fn answer(&self, devices: &[DeviceId]) -> Result<ReadInboxResponse, Status> {
+    async fn answer(&self, devices: &[DeviceId], opens: bool) -> Result<ReadInboxResponse, Status> {
         let map = self.map.current();
         let node = map
             .any(Role::Chat)
@@ -168,7 +183,7 @@ impl Source {
         let mut client =
             ChatNodeClient::new(channel).max_decoding_message_size(tern_node::links::MAX_LINK_MESSAGE_BYTES);
         Ok(client
-            .read_inbox(ReadInboxRequest { device_ids })
+            .read_inbox(ReadInboxRequest { device_ids, opens })
             .await?
             .into_inner())
     }

@@ -97,7 +97,7 @@ impl GatewayNode for NodeService {
 
 /// Tells the user's sessions here; their next marks say so.
 fn read_receipts_changed(registry: &Registry, user: UserId, off: bool) {
-    for session in registry.sessions(|session| session.user == user) {
+    for session in registry.of_user(user) {
         session.mailbox.read_receipts(off);
     }
 }

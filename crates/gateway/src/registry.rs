@@ -1,5 +1,7 @@
 //! The sessions of this gateway, by id and by device. A registration is a value: dropped, the session is gone.
 
+use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -19,9 +21,12 @@ pub struct Handle {
     pub id: SessionId,
     pub user: UserId,
     pub device: DeviceId,
+    /// When it began, by the wall clock: for operators.
     pub since: Timestamp,
     pub mailbox: Arc<Mailbox>,
     announced: AtomicBool,
+    /// Its place among the device's streams on all gateways; 0: it is not open yet.
+    number: AtomicU64,
     /// The person's newest sign on it: milliseconds, negative once they left; 0: none.
     sign: AtomicI64,
 }
@@ -49,6 +54,18 @@ impl Handle {
         (sign > 0, Timestamp(sign.abs()))
     }
 
+    /// The number that its stream drew from the store when it was opened.
+    pub fn number(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.number.load(Ordering::Acquire))
+    }
+
+    /// The first one counts.
+    pub fn set_number(&self, number: u64) {
+        let _kept = self
+            .number
+            .compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire);
+    }
+
     /// Presence knows it. True: for the first time.
     pub fn first_announced(&self) -> bool {
         !self.announced.swap(true, Ordering::AcqRel)
@@ -66,6 +83,8 @@ fn mark(epoch: &str) -> u64 {
 pub struct Registry {
     tables: [RwLock<IdMap<SessionId, Arc<Handle>>>; TABLES],
     devices: Mutex<IdMap<DeviceId, SessionId>>,
+    /// Small and in order: found by user without an allocation for each.
+    users: Mutex<BTreeSet<(UserId, SessionId)>>,
     count: AtomicUsize,
     emptied: Notify,
     incarnation: u64,
@@ -95,6 +114,7 @@ impl Registry {
         Self {
             tables: Default::default(),
             devices: Mutex::default(),
+            users: Mutex::default(),
             count: AtomicUsize::new(0),
             emptied: Notify::new(),
             incarnation,
@@ -155,9 +175,11 @@ impl Registry {
             since,
             mailbox,
             announced: AtomicBool::new(false),
+            number: AtomicU64::new(0),
             sign: AtomicI64::new(0),
         });
         self.write(id).insert(id, handle.clone());
+        self.users().insert((user, id));
         metrics::sessions(self.count.fetch_add(1, Ordering::AcqRel) + 1);
         let older = self
             .devices()
@@ -185,6 +207,16 @@ impl Registry {
     pub fn of_device(&self, device: DeviceId) -> Option<Arc<Handle>> {
         let id = self.devices().get(&device).copied()?;
         self.get(id)
+    }
+
+    /// All sessions of the user here: those too that are being opened, and those of a device that has a newer one.
+    pub fn of_user(&self, user: UserId) -> Vec<Arc<Handle>> {
+        let ids: Vec<SessionId> = {
+            let users = self.users();
+            let of_user = users.range((user, SessionId(0))..=(user, SessionId(u64::MAX)));
+            of_user.map(|(_, id)| *id).collect()
+        };
+        ids.into_iter().filter_map(|id| self.get(id)).collect()
     }
 
     pub fn len(&self) -> usize {
@@ -221,6 +253,7 @@ impl Registry {
         if self.write(handle.id).remove(&handle.id).is_none() {
             return false;
         }
+        self.users().remove(&(handle.user, handle.id));
         let left = self.count.fetch_sub(1, Ordering::AcqRel) - 1;
         metrics::sessions(left);
         if left == 0 {
@@ -235,6 +268,10 @@ impl Registry {
 
     fn devices(&self) -> MutexGuard<'_, IdMap<DeviceId, SessionId>> {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn users(&self) -> MutexGuard<'_, BTreeSet<(UserId, SessionId)>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self, id: SessionId) -> RwLockReadGuard<'_, IdMap<SessionId, Arc<Handle>>> {
@@ -302,6 +339,34 @@ mod tests {
         );
         drop(newer);
         assert!(registry.of_device(device).is_none() && registry.is_empty());
+    }
+
+    #[test]
+    fn the_sessions_of_a_user_are_found_while_they_are_registered() {
+        let registry = Arc::new(Registry::new(1));
+        let [alice, bob] = [UserId::random(), UserId::random()];
+        let register = |user| {
+            let mailbox = Arc::new(Mailbox::default());
+            registry
+                .register(
+                    registry.next_id(),
+                    user,
+                    DeviceId::random(),
+                    Timestamp(1),
+                    mailbox,
+                )
+                .0
+        };
+        let (phone, laptop, his) = (register(alice), register(alice), register(bob));
+        let found = |user| -> Vec<SessionId> {
+            let sessions = registry.of_user(user);
+            sessions.iter().map(|session| session.id).collect()
+        };
+        assert_eq!(found(alice), [phone.handle().id, laptop.handle().id]);
+        assert_eq!(found(bob), [his.handle().id]);
+        drop(phone);
+        assert_eq!(found(alice), [laptop.handle().id]);
+        assert!(found(UserId::random()).is_empty());
     }
 
     #[test]

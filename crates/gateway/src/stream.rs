@@ -288,6 +288,9 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         if !self.opened && self.session.is_open() {
             self.opened = true;
             metrics::opened();
+            if let Some(registered) = &self.registered {
+                self.gateway.presence.opened(registered.handle());
+            }
         }
     }
 

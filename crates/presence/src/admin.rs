@@ -60,6 +60,6 @@ fn message(session: &Session) -> v1::AdminSession {
         device_id: session.device.to_string(),
         session_id: session.session.to_string(),
         gateway: session.gateway.name.to_string(),
-        since_ms: session.since().0,
+        since_ms: session.since.0,
     }
 }

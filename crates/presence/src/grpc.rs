@@ -5,6 +5,7 @@
 
 mod watching;
 
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -13,7 +14,8 @@ use tern_node::links;
 use tern_proto::internal::presence_server::Presence;
 use tern_proto::internal::{
     Activity, AnnounceReplies, AnnounceReply, Announcements, GetStatesRequest, GetStatesResponse,
-    LiveSession, LookupReplies, LookupReply, LookupRequest, LookupRequests, PresenceChanges, WatchRequests,
+    LiveSession, LookupReplies, LookupReply, LookupRequest, LookupRequests, OpenedStream, PresenceChanges,
+    WatchRequests,
 };
 use tern_types::{DeviceId, IdError, SessionId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
@@ -168,8 +170,14 @@ async fn take_announcements(
             .iter()
             .map(|activity| signed_event(link, activity))
             .collect::<Result<_, _>>()?;
+        let opened: Vec<Event> = frame
+            .opened
+            .iter()
+            .filter_map(|stream| opened_event(link, stream).transpose())
+            .collect::<Result<_, _>>()?;
         let taken = hub.announce(events);
         hub.announce(signs);
+        hub.announce(opened);
         let reply = |(r#ref, taken): (u64, Result<(), _>)| AnnounceReply {
             r#ref,
             not_owner: taken.is_err(),
@@ -201,6 +209,7 @@ fn announce_event(
         device,
         session,
         since: Timestamp(item.since_ms),
+        number: NonZeroU64::new(item.stream_number),
         sign: Sign {
             active: item.active,
             at: Timestamp(item.active_at_ms),
@@ -224,6 +233,18 @@ fn signed_event(link: &LinkGuard, activity: &Activity) -> Result<Event, Status> 
             at: Timestamp(activity.at_ms),
         },
     })
+}
+
+/// Nothing for a stream without a number.
+fn opened_event(link: &LinkGuard, stream: &OpenedStream) -> Result<Option<Event>, Status> {
+    let user = UserId::from_slice(&stream.user_id).map_err(bad_id)?;
+    Ok(NonZeroU64::new(stream.stream_number).map(|number| Event::Opened {
+        gateway: link.gateway.clone(),
+        link: link.id,
+        user,
+        session: SessionId(stream.session),
+        number,
+    }))
 }
 
 fn replaced_reply(session: SessionId) -> AnnounceReply {

@@ -295,6 +295,7 @@ mod tests {
                 device: DeviceId(user.0),
                 session: SessionId(7),
                 since: START,
+                number: None,
                 sign: Sign { active, at: at(now) },
             };
             let event = Event::Announced {

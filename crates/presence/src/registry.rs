@@ -2,8 +2,10 @@
 //!
 //! - A session is named by its gateway and its id. Announcing touches that session only, ending too: a late "ended" of
 //!   an old session never removes a newer one.
-//! - A newer session of a device replaces the older one: the older one's gateway is told to end it. Until it is
-//!   unregistered it stays in look-ups; "the newest wins" never filters them.
+//! - A newer stream of a device replaces the older one: the older one's gateway is told to end it. Until it is
+//!   unregistered it stays in look-ups; "the newest wins" never filters them. Which is newer is said by the numbers that
+//!   streams draw from the store when they are opened, never by a clock, and not by who was heard of first: after a node
+//!   restarted or a slot moved, sessions are announced in any order.
 //! - Sessions go when they end, when their gateway's incarnation leaves the map, and when their user's slot goes to
 //!   another node.
 
@@ -13,6 +15,7 @@ mod slots;
 mod tests;
 
 use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tern_types::{DeviceId, IdMap, SessionId, Slot, Timestamp, UserId};
@@ -21,11 +24,6 @@ pub use event::{Announcement, Effect, Event, Gateway, LinkId, NotOwner};
 pub use slots::SlotSet;
 
 use crate::activity::Sign;
-
-/// Two gateways' clocks may differ by this much: of two sessions that began within it, the one that was heard of
-/// later is the newer. A device cannot tell a clock's error from a newer stream, and does not come back by itself
-/// after it was told "replaced".
-pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 
 /// A gateway announces everything again on a new link, spread over some seconds. What it has not announced after this
 /// time ended while the link was down.
@@ -43,22 +41,13 @@ pub struct Session {
     pub gateway: Gateway,
     pub session: SessionId,
     pub sign: Sign,
-    rank: Rank,
-    link: LinkId,
-}
-
-impl Session {
     /// When it began, by its gateway's clock.
-    pub fn since(&self) -> Timestamp {
-        self.rank.since
-    }
-}
-
-/// Orders the sessions of a device: when they began, then when they were heard of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
-    since: Timestamp,
+    pub since: Timestamp,
+    /// `None`: its stream is not open yet.
+    number: Option<NonZeroU64>,
+    /// The how manieth it was to be heard of by this node.
     arrival: u64,
+    link: LinkId,
 }
 
 #[derive(Debug)]
@@ -121,6 +110,13 @@ impl Registry {
                 session,
                 sign,
             } => self.signed(&gateway, link, user, session, sign),
+            Event::Opened {
+                gateway,
+                link,
+                user,
+                session,
+                number,
+            } => self.opened(&gateway, link, user, session, number),
             Event::MapChanged { owned, gateways } => self.map_changed(owned, gateways),
             Event::Tick => self.tick(now),
         }
@@ -205,47 +201,30 @@ impl Registry {
         let sessions = self.users.entry(announced.user).or_default();
         let same = |session: &Session| session.session == announced.session && session.gateway == *gateway;
         let mut effects = vec![Effect::Signs(announced.user)];
-        let rank = if let Some(known) = sessions.iter_mut().find(|session| same(session)) {
+        if let Some(known) = sessions.iter_mut().find(|session| same(session)) {
             known.link = link;
             known.sign = newer(known.sign, announced.sign);
-            known.rank
+            known.number = known.number.or(announced.number);
         } else {
             self.arrivals += 1;
-            let rank = Rank {
-                since: effective_since(sessions, &announced),
-                arrival: self.arrivals,
-            };
             sessions.push(Session {
                 user: announced.user,
                 device: announced.device,
                 gateway: gateway.clone(),
                 session: announced.session,
                 sign: announced.sign,
-                rank,
+                since: announced.since,
+                number: announced.number,
+                arrival: self.arrivals,
                 link,
             });
             self.sessions += 1;
-            rank
-        };
-        let of_device = || {
-            sessions
-                .iter()
-                .filter(|session| session.device == announced.device)
-        };
-        if of_device().any(|other| other.rank > rank) {
-            effects.push(Effect::Replaced {
-                gateway: gateway.clone(),
-                session: announced.session,
-            });
-        } else {
-            effects.extend(
-                of_device()
-                    .filter(|other| other.rank < rank)
-                    .map(Session::replaced),
-            );
+        }
+        if let Some(session) = sessions.iter().find(|session| same(session)) {
+            effects.extend(replaced(sessions, session));
         }
         if sessions.len() > MAX_SESSIONS_PER_USER
-            && let Some(oldest) = (0..sessions.len()).min_by_key(|index| sessions[*index].rank)
+            && let Some(oldest) = (0..sessions.len()).min_by_key(|index| sessions[*index].age())
         {
             effects.push(sessions.swap_remove(oldest).replaced());
             self.sessions -= 1;
@@ -289,6 +268,28 @@ impl Registry {
         };
         known.sign = newer(known.sign, sign);
         vec![Effect::Signs(user)]
+    }
+
+    fn opened(
+        &mut self,
+        gateway: &Gateway,
+        link: LinkId,
+        user: UserId,
+        opened: SessionId,
+        number: NonZeroU64,
+    ) -> Vec<Effect> {
+        if !self.is_current(gateway, link) {
+            return Vec::new();
+        }
+        let Some(sessions) = self.users.get_mut(&user) else {
+            return Vec::new();
+        };
+        let same = |session: &Session| session.session == opened && session.gateway == *gateway;
+        let Some(index) = sessions.iter().position(same) else {
+            return Vec::new();
+        };
+        sessions[index].number = sessions[index].number.or(Some(number));
+        replaced(sessions, &sessions[index])
     }
 
     fn map_changed(&mut self, owned: SlotSet, in_map: HashSet<Gateway>) -> Vec<Effect> {
@@ -364,6 +365,18 @@ impl Registry {
 }
 
 impl Session {
+    /// Its place among its device's streams; `None`: it is not open yet. One query numbers several streams of one gateway,
+    /// whose ids are in the order of their beginnings.
+    fn rank(&self) -> Option<(NonZeroU64, SessionId)> {
+        Some((self.number?, self.session))
+    }
+
+    /// Orders the sessions of a user for want of room: those go first whose streams were opened first, and last those
+    /// that are being opened.
+    fn age(&self) -> (bool, Option<NonZeroU64>, u64) {
+        (self.number.is_none(), self.number, self.arrival)
+    }
+
     fn replaced(&self) -> Effect {
         Effect::Replaced {
             gateway: self.gateway.clone(),
@@ -377,15 +390,20 @@ fn newer(known: Sign, said: Sign) -> Sign {
     if said.at >= known.at { said } else { known }
 }
 
-/// When a session that was just heard of counts as begun: not before one of its device that it may only seem older
-/// than by a clock's error.
-fn effective_since(sessions: &[Session], announced: &Announcement) -> Timestamp {
-    let limit = announced.since + CLOCK_TOLERANCE;
-    let of_device = sessions
-        .iter()
-        .filter(|session| session.device == announced.device);
-    let newest = of_device.map(|session| session.rank.since).max();
-    newest
-        .filter(|newest| (announced.since..=limit).contains(newest))
-        .unwrap_or(announced.since)
+/// What follows for the streams of a session's device from what is known of the session now.
+fn replaced(sessions: &[Session], session: &Session) -> Vec<Effect> {
+    let Some(rank) = session.rank() else {
+        return Vec::new();
+    };
+    let of_device = || {
+        let others = sessions.iter().filter(|other| other.device == session.device);
+        others.filter_map(|other| Some((other, other.rank()?)))
+    };
+    if of_device().any(|(_, other)| other > rank) {
+        return vec![session.replaced()];
+    }
+    of_device()
+        .filter(|(_, other)| *other < rank)
+        .map(|(other, _)| other.replaced())
+        .collect()
 }

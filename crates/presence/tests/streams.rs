@@ -128,6 +128,7 @@ impl Gateway {
                 map_version,
                 items,
                 activities: Vec::new(),
+                opened: Vec::new(),
             })
             .await
             .unwrap();
@@ -189,13 +190,14 @@ impl Chat {
     }
 }
 
-fn announcement(r#ref: u64, user: UserId, device: DeviceId, session: u64, since_ms: i64) -> Announcement {
+fn announcement(r#ref: u64, user: UserId, device: DeviceId, session: u64, number: u64) -> Announcement {
     Announcement {
         r#ref,
         session,
         user_id: user.to_vec().into(),
         device_id: device.to_vec().into(),
-        since_ms,
+        since_ms: 0,
+        stream_number: number,
         ended: false,
         active: false,
         active_at_ms: 0,
@@ -236,7 +238,7 @@ async fn a_session_is_found_from_its_announcement_to_its_end() {
     );
     assert_eq!(chat.sessions(3, user).await, []);
 
-    gateway.say(3, vec![announcement(1, user, device, 10, 0)]).await;
+    gateway.say(3, vec![announcement(1, user, device, 10, 1)]).await;
     assert_eq!(gateway.next_item().await, (3, taken(1)));
     assert_eq!(chat.sessions(3, user).await, [("g1".into(), 10)]);
 
@@ -245,7 +247,7 @@ async fn a_session_is_found_from_its_announcement_to_its_end() {
             3,
             vec![Announcement {
                 ended: true,
-                ..announcement(2, user, device, 10, 0)
+                ..announcement(2, user, device, 10, 1)
             }],
         )
         .await;
@@ -258,11 +260,9 @@ async fn the_gateway_of_a_replaced_session_is_told() {
     let presence = Presence::start(map(3, &["p1"], &["g1", "g2"])).await;
     let (mut first, mut second) = (presence.gateway("g1").await, presence.gateway("g2").await);
     let (user, device) = (UserId::random(), DeviceId::random());
-    first.say(3, vec![announcement(1, user, device, 10, 0)]).await;
+    first.say(3, vec![announcement(1, user, device, 10, 1)]).await;
     assert_eq!(first.next_item().await, (3, taken(1)));
-    second
-        .say(3, vec![announcement(1, user, device, 20, 60_000)])
-        .await;
+    second.say(3, vec![announcement(1, user, device, 20, 2)]).await;
     assert_eq!(second.next_item().await, (3, taken(1)));
     let replaced = AnnounceReply {
         r#ref: 0,

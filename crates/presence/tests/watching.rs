@@ -149,6 +149,7 @@ impl Presence {
             user_id: user.to_vec().into(),
             device_id: DeviceId(user.0).to_vec().into(),
             since_ms: 1,
+            stream_number: 1,
             ended: false,
             active,
             active_at_ms: at.0,
@@ -171,6 +172,7 @@ impl Presence {
             map_version: 1,
             items,
             activities,
+            opened: Vec::new(),
         };
         self.announce.send(frame).await.unwrap();
     }
@@ -259,6 +261,7 @@ async fn a_gateway_that_watches_gets_the_state_and_each_change_and_nothing_after
         user_id: other.to_vec().into(),
         device_id: DeviceId(other.0).to_vec().into(),
         since_ms: 1,
+        stream_number: 1,
         ended: false,
         active: true,
         active_at_ms: Clock::wall().0,

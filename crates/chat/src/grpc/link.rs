@@ -202,11 +202,18 @@ impl Reader {
     }
 
     async fn item(&self, item: UpItem, map_version: i64) -> Result<(), Failed> {
-        let Some(op) = item.op else { return Ok(()) };
-        if let up_item::Op::WakeDone(done) = op {
-            self.parts.gateways.wake_done(done.wake);
-            return Ok(());
-        }
+        let op = match item.op {
+            None => return Ok(()),
+            Some(up_item::Op::WakeDone(done)) => {
+                self.parts.gateways.wake_done(done.wake);
+                return Ok(());
+            }
+            Some(up_item::Op::SessionsFound(found)) => {
+                self.parts.gateways.sessions_found(found.question, found.sessions);
+                return Ok(());
+            }
+            Some(op) => op,
+        };
         let (user, device) = (
             UserId::from_slice(&item.user_id)?,
             DeviceId::from_slice(&item.device_id)?,
@@ -292,7 +299,7 @@ impl Reader {
                 self.typing(chat, user, typing.stopped, map_version);
                 return Ok(());
             }
-            up_item::Op::WakeDone(_) => return Ok(()),
+            up_item::Op::WakeDone(_) | up_item::Op::SessionsFound(_) => return Ok(()),
         };
         if self.parts.ownership.check(chat, map_version).is_err() {
             self.answer(origin, &Outcome::NotOwner);

@@ -46,12 +46,15 @@ impl ChatNode for NodeService {
         &self,
         request: Request<ReadInboxRequest>,
     ) -> Result<Response<ReadInboxResponse>, Status> {
-        let asked = request.into_inner().device_ids;
+        let ReadInboxRequest {
+            device_ids: asked,
+            opens,
+        } = request.into_inner();
         if asked.len() > MAX_DEVICES {
             return Err(Status::invalid_argument("at most 64 devices"));
         }
         let asked = asked.iter().map(|id| device(id)).collect::<Result<Vec<_>, _>>()?;
-        let epoch = self.epoch.read().await.map_err(store_away)?;
+        let (epoch, number) = self.epoch.read(opens).await.map_err(store_away)?;
         let inboxes = listing::inboxes(&self.pool, &asked).await.map_err(store_away)?;
         let mut devices: Vec<DeviceInbox> = Vec::with_capacity(asked.len());
         for (device, inbox) in &inboxes {
@@ -83,6 +86,7 @@ impl ChatNode for NodeService {
         Ok(Response::new(ReadInboxResponse {
             devices,
             store_epoch: epoch.to_string(),
+            stream_number: number.unwrap_or(0),
         }))
     }
 

@@ -79,6 +79,9 @@ ORDER BY d.device_id, i.since";
 
 pub const EPOCH: &str = "SELECT epoch FROM store WHERE single";
 
+/// The same, and a number for the streams that are being opened.
+pub const OPENING: &str = "SELECT epoch, nextval('stream_numbers') FROM store WHERE single";
+
 /// Present members, and how far each one's devices are: delivered is the complement of the inbox, and nothing unsettled
 /// counts. A user without a device has what waits under the reserved id. A read mark above that shows that it was
 /// delivered all the same, unless it is the member's own entry: what crossed their send was on its way to them.
@@ -228,6 +231,13 @@ pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(D
 /// See `tern.v1.Opened.store_epoch`.
 pub async fn epoch(pool: &PgPool) -> sqlx::Result<Uuid> {
     sqlx::query_scalar(EPOCH).fetch_one(pool).await
+}
+
+/// The epoch, and a number that is higher than all that were drawn before. A stream is numbered in the order in which the
+/// store is asked, not by any node's clock.
+pub async fn opening(pool: &PgPool) -> sqlx::Result<(Uuid, u64)> {
+    let (epoch, number): (Uuid, i64) = sqlx::query_as(OPENING).fetch_one(pool).await?;
+    Ok((epoch, number.unsigned_abs()))
 }
 
 /// Each member, since which seq they are one, and their watermarks.

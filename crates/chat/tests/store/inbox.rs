@@ -4,8 +4,8 @@ use sqlx::Connection;
 use tern_chat::state::EntryKind;
 use tern_chat::state::change::Action;
 use tern_chat::state::chat::Role;
-use tern_chat::store::commit;
-use tern_types::{DeviceId, Seq};
+use tern_chat::store::{commit, listing, settle};
+use tern_types::{DeviceId, Seq, Slot};
 
 use crate::harness::{Store, direct, group, new_entry};
 
@@ -296,5 +296,38 @@ async fn a_device_that_acknowledged_a_part_is_missing_from_the_rest() {
     assert_eq!(
         missing.iter().map(|m| (m.device, m.from)).collect::<Vec<_>>(),
         [(b1, Seq(4))]
+    );
+}
+
+/// Ages are taken in the store, whose clock may be set back too.
+#[tokio::test]
+async fn what_was_written_before_the_stores_clock_was_set_back_counts_as_old() {
+    let (store, [a, _], [a1, b1], mut chat, mut db) = direct().await;
+    store.say(&mut db, &mut chat, a, "x").await;
+    store.settle(&mut db, chat.id, Seq(1), &[(a1, 1)]).await;
+    let slots = vec![Slot::of_chat(chat.id).number() as i16];
+    let young = settle::unsettled(&store.pool, slots.clone(), 3000.0).await;
+    assert!(young.unwrap().is_empty());
+
+    for ahead in [
+        "UPDATE unsettled SET committed_at = committed_at + interval '1 hour' WHERE chat_id = $1",
+        "UPDATE inbox SET since = since + interval '1 hour' WHERE chat_id = $1",
+    ] {
+        let updated = sqlx::query(ahead).bind(chat.id.0).execute(&store.pool).await;
+        assert_eq!(updated.unwrap().rows_affected(), 1);
+    }
+    for age_s in [0.0, 5.0] {
+        let old = settle::unsettled(&store.pool, slots.clone(), age_s).await;
+        assert_eq!(
+            old.unwrap(),
+            [(chat.id, Seq(1), Seq(1))],
+            "a dead owner's, found after {age_s} s"
+        );
+    }
+    let inboxes = listing::inboxes(&store.pool, &[b1]).await.unwrap();
+    let ages: Vec<i64> = inboxes[0].1.rows.iter().map(|(_, _, age_ms)| *age_ms).collect();
+    assert!(
+        ages.len() == 1 && ages[0] > 3_500_000,
+        "the sweep looks at it: {ages:?}"
     );
 }

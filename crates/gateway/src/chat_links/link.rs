@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tern_proto::internal::{UpItem, WakeDone, WindowRequest, up_item};
+use tern_proto::internal::{SessionsFound, UpItem, WakeDone, WindowRequest, up_item};
 use tern_types::{ChatId, SessionId};
 use tokio::sync::mpsc;
 
@@ -109,6 +109,15 @@ impl Link {
         });
     }
 
+    /// Answers a question for sessions. Should the queue be full, the chat node's look-up fails, and it asks again.
+    pub fn sessions_found(&self, found: SessionsFound) {
+        let op = up_item::Op::SessionsFound(found);
+        let _ = self.control.try_send(UpItem {
+            op: Some(op),
+            ..UpItem::default()
+        });
+    }
+
     /// The answer to `reference` came.
     pub fn answered(&self, reference: u64) -> Option<Waiting> {
         self.pending().answered(reference)
@@ -150,7 +159,13 @@ fn is_answered(item: &UpItem) -> bool {
     match &item.op {
         Some(up_item::Op::Send(_)) => true,
         Some(up_item::Op::Ack(ack)) => ack.write,
-        Some(up_item::Op::Read(_) | up_item::Op::Typing(_) | up_item::Op::WakeDone(_)) | None => false,
+        Some(
+            up_item::Op::Read(_)
+            | up_item::Op::Typing(_)
+            | up_item::Op::WakeDone(_)
+            | up_item::Op::SessionsFound(_),
+        )
+        | None => false,
     }
 }
 
@@ -168,6 +183,12 @@ pub fn give_back(registry: &Registry, item: &UpItem) {
                 session.mailbox.push(Mail::AckLost { chat });
             }
         }
-        Some(up_item::Op::Read(_) | up_item::Op::Typing(_) | up_item::Op::WakeDone(_)) | None => {}
+        Some(
+            up_item::Op::Read(_)
+            | up_item::Op::Typing(_)
+            | up_item::Op::WakeDone(_)
+            | up_item::Op::SessionsFound(_),
+        )
+        | None => {}
     }
 }

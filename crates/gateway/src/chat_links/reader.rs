@@ -8,10 +8,10 @@ use tern_node::shedding::{self, Level, gather_or_level};
 use tern_node::{MapHandle, Node, NodeContext};
 use tern_proto::internal::chat_link_client::ChatLinkClient;
 use tern_proto::internal::{
-    ControlDown, ControlUp, DownItem, LiveDown, LiveRequest, NotOwner, Push, UpItem, Wake, WindowReplies,
-    WindowReply, WindowRequest, WindowRequests, down_item,
+    ControlDown, ControlUp, DownItem, FindSessions, FoundSession, LiveDown, LiveRequest, NotOwner, Push,
+    SessionsFound, UpItem, Wake, WindowReplies, WindowReply, WindowRequest, WindowRequests, down_item,
 };
-use tern_types::{ChatId, SessionId};
+use tern_types::{ChatId, SessionId, UserId};
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
@@ -174,6 +174,9 @@ impl Up {
             }
             Some(down_item::Item::NotOwner(not_owner)) => self.not_owner(&not_owner),
             Some(down_item::Item::Wake(wake)) => self.wake(&wake),
+            Some(down_item::Item::FindSessions(asked)) => {
+                self.link.sessions_found(found(&self.links.registry, &asked));
+            }
             None => {}
         }
     }
@@ -261,6 +264,25 @@ impl Up {
         if let Some(session) = self.links.registry.get(SessionId(session)) {
             session.mailbox.push(mail);
         }
+    }
+}
+
+/// The sessions here of the users that a chat node asks for: rule 3 without presence. Whoever is registered after this reads
+/// their inbox after it too.
+fn found(registry: &Registry, asked: &FindSessions) -> SessionsFound {
+    let users = asked
+        .user_ids
+        .iter()
+        .filter_map(|user| UserId::from_slice(user).ok());
+    let sessions = users.flat_map(|user| registry.of_user(user));
+    let sessions = sessions.map(|session| FoundSession {
+        user_id: session.user.to_vec().into(),
+        device_id: session.device.to_vec().into(),
+        session: session.id.0,
+    });
+    SessionsFound {
+        question: asked.question,
+        sessions: sessions.collect(),
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod queues;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use futures::Stream;
 use tern_node::links::identify;
 use tern_node::{ClusterMap, Node, NodeContext, Role, links};
 use tern_proto::internal::presence_client::PresenceClient;
-use tern_proto::internal::{Activity, AnnounceReplies, Announcement, Announcements};
+use tern_proto::internal::{Activity, AnnounceReplies, Announcement, Announcements, OpenedStream};
 use tern_types::{SessionId, Slot};
 use tokio::sync::Notify;
 use tonic::transport::Channel;
@@ -49,6 +50,7 @@ pub struct PresenceLinks {
 enum Said {
     Session(Announcement),
     Sign(Activity),
+    Opened(OpenedStream),
 }
 
 struct Leaving {
@@ -124,6 +126,27 @@ impl PresenceLinks {
         }
     }
 
+    /// The session's stream is open, and has its number: older ones of the device on other gateways are replaced. A session
+    /// that is announced later carries it along.
+    pub fn opened(&self, session: &Handle) {
+        let (Some(number), Some(node)) = (
+            session.number(),
+            self.ctx
+                .map
+                .current()
+                .owner(Role::Presence, session.slot())
+                .cloned(),
+        ) else {
+            return;
+        };
+        let opened = OpenedStream {
+            session: session.id.0,
+            user_id: session.user.to_vec().into(),
+            stream_number: number.get(),
+        };
+        self.queues.of(&node.name).push_if_linked(Said::Opened(opened));
+    }
+
     async fn run(self: Arc<Self>, ctx: NodeContext, node: Node, channel: Channel) -> Result<(), Status> {
         let taker = self.queues.begin(&node.name);
         let frames = self
@@ -149,11 +172,12 @@ impl PresenceLinks {
             loop {
                 let map = self.ctx.map.current();
                 let Some((said, all)) = queue.take(link, GATHER) else { return };
-                let (mut items, mut activities) = (Vec::new(), Vec::new());
+                let (mut items, mut activities, mut opened) = (Vec::new(), Vec::new(), Vec::new());
                 for said in said {
                     match said {
                         Said::Session(announcement) => items.push(announcement),
                         Said::Sign(activity) => activities.push(activity),
+                        Said::Opened(stream) => opened.push(stream),
                     }
                 }
                 if all {
@@ -164,8 +188,8 @@ impl PresenceLinks {
                     // Looked up now: an end that was announced meanwhile must not be followed by its beginning.
                     items.extend(self.registry.get(id).map(|session| announcement(&session, false)));
                 }
-                if !items.is_empty() || !activities.is_empty() {
-                    yield Announcements { map_version: map.version(), items, activities };
+                if !items.is_empty() || !activities.is_empty() || !opened.is_empty() {
+                    yield Announcements { map_version: map.version(), items, activities, opened };
                 } else if rest.is_empty() {
                     queue.news.notified().await;
                 }
@@ -297,6 +321,7 @@ fn announcement(session: &Handle, ended: bool) -> Announcement {
         ended,
         active,
         active_at_ms: active_at.0,
+        stream_number: session.number().map_or(0, NonZeroU64::get),
     }
 }
 

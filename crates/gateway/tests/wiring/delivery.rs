@@ -1,7 +1,9 @@
 //! What goes up and what comes down: sends, results, live pushes, wakes, windows, inboxes.
 
 use tern_node::shedding::Level;
-use tern_proto::internal::{AckWritten, Result as SendOutcome, Wake, WindowReply, down_item, up_item};
+use tern_proto::internal::{
+    AckWritten, OpenedStream, Result as SendOutcome, Wake, WindowReply, down_item, up_item,
+};
 use tern_proto::v1;
 use tern_proto::v1::client_item::Item;
 use tern_proto::v1::server_event::Event;
@@ -130,6 +132,10 @@ async fn fine_print_9_inboxes_are_read_again_when_presence_moves_and_once_more_w
     world.presence(2, &[("presence-0", true), ("presence-1", false)]);
     let announced = world.announced().await;
     assert_eq!((announced.session, announced.ended), (phone.session, false));
+    assert_eq!(
+        announced.stream_number, 1,
+        "the new node learns which stream is the newest"
+    );
     let window = world.window().await;
     assert_eq!(
         (window.from_seq, &window.chat_id[..]),
@@ -176,4 +182,29 @@ async fn typing_goes_up_without_an_answer_and_not_at_all_under_load() {
     phone.say(send_to(chat).1).await;
     let up = world.item().await;
     assert!(matches!(up.op, Some(up_item::Op::Send(_))), "{up:?}");
+}
+
+/// Of the streams of a device on several gateways the one with the highest number is the newest.
+#[tokio::test]
+async fn a_stream_draws_its_number_from_the_store_and_says_it_once_it_is_open() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let mut opened = world.chat.opened.subscribe();
+    let mut phones = Vec::new();
+    for number in 1..=2 {
+        phones.push(world.open(user, device).await);
+        let said = opened.wait_for(|opened| opened.len() == number);
+        let said = soon(said).await.unwrap().last().cloned().unwrap();
+        let expected = OpenedStream {
+            session: phones[number - 1].session,
+            user_id: user.to_vec().into(),
+            stream_number: number as u64,
+        };
+        assert_eq!(said, expected);
+        if number == 1 {
+            continue;
+        }
+        let ended = world.announced().await;
+        assert_eq!((ended.session, ended.ended), (phones[0].session, true));
+    }
 }

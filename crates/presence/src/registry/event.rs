@@ -1,6 +1,7 @@
 //! What happens to the registry, and what follows.
 
 use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use tern_types::{DeviceId, SessionId, Timestamp, UserId};
@@ -28,6 +29,8 @@ pub struct Announcement {
     pub session: SessionId,
     /// When it began, by the gateway's clock.
     pub since: Timestamp,
+    /// What its stream drew from the store when it was opened; `None`: it is not open yet.
+    pub number: Option<NonZeroU64>,
     pub sign: Sign,
 }
 
@@ -56,6 +59,14 @@ pub enum Event {
         user: UserId,
         session: SessionId,
         sign: Sign,
+    },
+    /// The session's stream is open. Of a session that is not known it says nothing: the session's announcement will.
+    Opened {
+        gateway: Gateway,
+        link: LinkId,
+        user: UserId,
+        session: SessionId,
+        number: NonZeroU64,
     },
     /// This node follows a newer map.
     MapChanged {

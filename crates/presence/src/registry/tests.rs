@@ -23,6 +23,17 @@ fn device(number: u128) -> DeviceId {
     DeviceId(Uuid::from_u128(number))
 }
 
+fn announcement(session: u64, number: u64) -> Announcement {
+    Announcement {
+        user: user(1),
+        device: device(1),
+        session: SessionId(session),
+        since: NOW,
+        number: NonZeroU64::new(number),
+        sign: Sign::default(),
+    }
+}
+
 /// A registry that owns everything, with gateways g1 and g2 in the map, each on link 1 and 2.
 struct Fixture {
     registry: Registry,
@@ -59,14 +70,8 @@ impl Fixture {
         })
     }
 
-    fn announce_on(&mut self, name: &str, link: u64, session: u64, since_ms: i64) -> Vec<Effect> {
-        let announcement = Announcement {
-            user: user(1),
-            device: device(1),
-            session: SessionId(session),
-            since: Timestamp(NOW.0 + since_ms),
-            sign: Sign::default(),
-        };
+    fn announce_on(&mut self, name: &str, link: u64, session: u64, number: u64) -> Vec<Effect> {
+        let announcement = announcement(session, number);
         self.apply(Event::Announced {
             gateway: gateway(name, 1),
             link: LinkId(link),
@@ -74,9 +79,21 @@ impl Fixture {
         })
     }
 
-    /// A session of user 1's device 1 on g1 or g2.
-    fn announce(&mut self, name: &str, session: u64, since_ms: i64) -> Vec<Effect> {
-        self.announce_on(name, if name == "g1" { 1 } else { 2 }, session, since_ms)
+    /// A session of user 1's device 1 on g1 or g2, whose stream has this number; 0: it is not open yet.
+    fn announce(&mut self, name: &str, session: u64, number: u64) -> Vec<Effect> {
+        self.announce_on(name, if name == "g1" { 1 } else { 2 }, session, number)
+    }
+
+    /// Its stream is open now.
+    fn open(&mut self, name: &str, session: u64, number: u64) -> Vec<Effect> {
+        let link = LinkId(if name == "g1" { 1 } else { 2 });
+        self.apply(Event::Opened {
+            gateway: gateway(name, 1),
+            link,
+            user: user(1),
+            session: SessionId(session),
+            number: NonZeroU64::new(number).unwrap(),
+        })
     }
 
     fn end(&mut self, name: &str, session: u64) -> Vec<Effect> {
@@ -114,16 +131,16 @@ fn replaced(name: &str, session: u64) -> Effect {
 #[test]
 fn announcing_again_changes_nothing() {
     let mut it = Fixture::new();
-    assert_eq!(it.announce("g1", 10, 0), []);
-    assert_eq!(it.announce("g1", 10, 0), []);
+    assert_eq!(it.announce("g1", 10, 1), []);
+    assert_eq!(it.announce("g1", 10, 1), []);
     assert_eq!(it.found(), [10]);
 }
 
 #[test]
 fn fine_print_8_a_newer_session_replaces_the_older_which_is_found_until_it_is_unregistered() {
     let mut it = Fixture::new();
-    it.announce("g1", 10, 0);
-    assert_eq!(it.announce("g2", 20, 5_000), [replaced("g1", 10)]);
+    it.announce("g1", 10, 1);
+    assert_eq!(it.announce("g2", 20, 5), [replaced("g1", 10)]);
     assert_eq!(it.found(), [10, 20]);
     it.end("g1", 10);
     assert_eq!(it.found(), [20]);
@@ -132,26 +149,95 @@ fn fine_print_8_a_newer_session_replaces_the_older_which_is_found_until_it_is_un
 #[test]
 fn an_older_session_that_is_announced_late_is_the_one_replaced() {
     let mut it = Fixture::new();
-    it.announce("g2", 20, 5_000);
-    assert_eq!(it.announce("g1", 10, 0), [replaced("g1", 10)]);
+    it.announce("g2", 20, 5);
+    assert_eq!(it.announce("g1", 10, 1), [replaced("g1", 10)]);
     assert_eq!(it.found(), [10, 20]);
 }
 
+/// A gateway whose clock is ahead or behind by whatever: clocks say nothing of the order.
 #[test]
-fn of_sessions_within_the_clocks_error_the_later_announced_is_the_newer() {
+fn which_stream_is_newer_is_said_by_no_clock() {
+    for ahead_ms in [-10_000, 0, 10_000, 3_600_000] {
+        let mut it = Fixture::new();
+        let mut announce = |name: &str, announcement| {
+            it.apply(Event::Announced {
+                gateway: gateway(name, 1),
+                link: LinkId(if name == "g1" { 1 } else { 2 }),
+                announcement,
+            })
+        };
+        let ahead = Announcement {
+            since: Timestamp(NOW.0 + ahead_ms),
+            ..announcement(10, 1)
+        };
+        assert_eq!(announce("g1", ahead), []);
+        assert_eq!(
+            announce("g2", announcement(20, 2)),
+            [replaced("g1", 10)],
+            "{ahead_ms}"
+        );
+        // Told again, in the other order too, it stays so.
+        assert_eq!(announce("g1", ahead), [replaced("g1", 10)], "{ahead_ms}");
+        assert_eq!(
+            announce("g2", announcement(20, 2)),
+            [replaced("g1", 10)],
+            "{ahead_ms}"
+        );
+    }
+}
+
+#[test]
+fn a_stream_that_is_not_open_yet_replaces_none_and_is_not_replaced() {
     let mut it = Fixture::new();
-    it.announce("g1", 10, 1_900);
-    assert_eq!(it.announce("g2", 20, 0), [replaced("g1", 10)]);
-    // Announced again in the other order it stays so.
-    assert_eq!(it.announce("g1", 10, 1_900), [replaced("g1", 10)]);
+    assert_eq!(it.announce("g1", 10, 1), []);
+    assert_eq!(it.announce("g2", 20, 0), []);
+    assert_eq!(it.announce("g1", 10, 1), []);
+    assert_eq!(it.found(), [10, 20], "both are told of messages meanwhile");
+    assert_eq!(it.open("g2", 20, 2), [replaced("g1", 10)]);
+    it.end("g1", 10);
+    assert_eq!(it.announce("g1", 11, 0), []);
+    it.end("g1", 11);
+    assert_eq!(it.found(), [20], "it was refused, and nobody was cut off for it");
+    assert_eq!(
+        it.open("g1", 12, 3),
+        [],
+        "not known here: its announcement says it"
+    );
+    assert_eq!(it.announce("g1", 12, 3), [replaced("g2", 20)]);
+}
+
+/// What a node that has just started, or has just got the slot, hears in any order.
+#[test]
+fn after_all_was_announced_anew_the_newest_stays_whoever_comes_first() {
+    for order in [[10, 20, 30], [30, 20, 10], [20, 30, 10]] {
+        let mut it = Fixture::new();
+        let mut told = BTreeSet::new();
+        for session in order {
+            let name = if session == 20 { "g2" } else { "g1" };
+            for effect in it.announce(name, session, session / 10) {
+                let Effect::Replaced { session, .. } = effect else {
+                    panic!("{effect:?}")
+                };
+                told.insert(session.0);
+            }
+        }
+        assert_eq!(told, BTreeSet::from([10, 20]), "{order:?}");
+    }
+}
+
+#[test]
+fn of_streams_that_one_query_numbered_the_one_that_began_later_is_newer() {
+    let mut it = Fixture::new();
+    it.announce("g1", 11, 7);
+    assert_eq!(it.announce("g1", 10, 7), [replaced("g1", 10)]);
 }
 
 #[test]
 fn fine_print_8_the_end_of_an_old_session_never_removes_a_newer_one() {
     let mut it = Fixture::new();
-    it.announce("g1", 10, 0);
-    it.announce("g1", 11, 5_000);
-    it.announce("g2", 10, 9_000);
+    it.announce("g1", 10, 1);
+    it.announce("g1", 11, 5);
+    it.announce("g2", 10, 9);
     it.end("g1", 10);
     assert_eq!(it.found(), [10, 11]);
     it.end("g1", 10);
@@ -161,13 +247,10 @@ fn fine_print_8_the_end_of_an_old_session_never_removes_a_newer_one() {
 #[test]
 fn two_devices_do_not_replace_each_other() {
     let mut it = Fixture::new();
-    it.announce("g1", 10, 0);
+    it.announce("g1", 10, 1);
     let other = Announcement {
-        user: user(1),
         device: device(2),
-        session: SessionId(20),
-        since: Timestamp(NOW.0 + 5_000),
-        sign: Sign::default(),
+        ..announcement(20, 5)
     };
     let event = Event::Announced {
         gateway: gateway("g2", 1),
@@ -181,8 +264,8 @@ fn two_devices_do_not_replace_each_other() {
 #[test]
 fn the_sessions_of_a_gateway_go_when_it_leaves_the_map() {
     let mut it = Fixture::new();
-    it.announce("g1", 10, 0);
-    it.announce("g2", 20, 5_000);
+    it.announce("g1", 10, 1);
+    it.announce("g2", 20, 5);
     let ended = Effect::EndLink {
         gateway: gateway("g1", 1),
         link: LinkId(1),
@@ -194,7 +277,7 @@ fn the_sessions_of_a_gateway_go_when_it_leaves_the_map() {
 #[test]
 fn the_sessions_of_a_gateway_stay_when_its_link_breaks_and_it_is_in_the_map() {
     let mut it = Fixture::new();
-    it.announce("g1", 10, 0);
+    it.announce("g1", 10, 1);
     it.apply(Event::Unlinked {
         gateway: gateway("g1", 1),
         link: LinkId(1),
@@ -208,7 +291,7 @@ fn the_sessions_of_a_gateway_stay_when_its_link_breaks_and_it_is_in_the_map() {
 fn a_gateway_that_is_not_in_the_map_yet_is_known_as_long_as_its_link_lives() {
     let mut it = Fixture::new();
     it.link("g3", 3);
-    it.announce_on("g3", 3, 30, 0);
+    it.announce_on("g3", 3, 30, 1);
     assert_eq!(it.map(SlotSet::all(), &["g1", "g2"]), []);
     assert_eq!(it.found(), [30]);
     it.apply(Event::Unlinked {
@@ -221,7 +304,7 @@ fn a_gateway_that_is_not_in_the_map_yet_is_known_as_long_as_its_link_lives() {
 #[test]
 fn a_new_incarnation_of_a_gateway_takes_the_sessions_of_the_old_one_away() {
     let mut it = Fixture::new();
-    it.announce("g1", 10, 0);
+    it.announce("g1", 10, 1);
     let gateways = HashSet::from([gateway("g1", 2), gateway("g2", 1)]);
     it.apply(Event::MapChanged {
         owned: SlotSet::all(),
@@ -233,7 +316,7 @@ fn a_new_incarnation_of_a_gateway_takes_the_sessions_of_the_old_one_away() {
 #[test]
 fn users_of_a_slot_that_moved_away_are_forgotten() {
     let mut it = Fixture::new();
-    it.announce("g1", 10, 0);
+    it.announce("g1", 10, 1);
     let mut others: SlotSet = SlotSet::all();
     others = Slot::all()
         .filter(|slot| *slot != Slot::of_user(user(1)) && others.contains(*slot))
@@ -244,7 +327,7 @@ fn users_of_a_slot_that_moved_away_are_forgotten() {
     assert_ne!(Slot::of_user(both[0]), Slot::of_user(both[1]));
     assert!(it.registry.look_up(&both[1..]).is_ok());
     assert!(it.registry.look_up(&both).is_err(), "a look-up fails as a whole");
-    assert_eq!(it.announce("g1", 10, 0), [Effect::NotOwner]);
+    assert_eq!(it.announce("g1", 10, 1), [Effect::NotOwner]);
     assert_eq!(it.end("g1", 10), [Effect::NotOwner]);
 
     it.map(SlotSet::all(), &["g1", "g2"]);
@@ -261,27 +344,27 @@ fn what_a_superseded_link_still_says_is_ignored() {
             link: LinkId(1)
         }]
     );
-    it.announce_on("g1", 1, 10, 0);
+    it.announce_on("g1", 1, 10, 1);
     assert_eq!(it.found(), NONE);
-    it.announce_on("g1", 7, 11, 0);
+    it.announce_on("g1", 7, 11, 1);
     it.end("g1", 11);
     assert_eq!(it.found(), [11]);
     it.apply(Event::Unlinked {
         gateway: gateway("g1", 1),
         link: LinkId(1),
     });
-    it.announce_on("g1", 7, 12, 0);
+    it.announce_on("g1", 7, 12, 1);
     assert_eq!(it.found(), [11, 12]);
 }
 
 #[test]
 fn what_is_not_announced_again_on_a_new_link_ended_while_the_old_one_was_broken() {
     let mut it = Fixture::new();
-    it.announce("g1", 10, 0);
-    it.announce("g1", 11, 5_000);
-    it.announce("g2", 20, 9_000);
+    it.announce("g1", 10, 1);
+    it.announce("g1", 11, 5);
+    it.announce("g2", 20, 9);
     it.link("g1", 7);
-    it.announce_on("g1", 7, 11, 5_000);
+    it.announce_on("g1", 7, 11, 5);
     it.apply(Event::Tick);
     assert_eq!(it.found(), [10, 11, 20]);
     it.now = it.now + STALE_AFTER;
@@ -293,9 +376,9 @@ fn what_is_not_announced_again_on_a_new_link_ended_while_the_old_one_was_broken(
 fn the_sessions_of_one_user_are_bounded() {
     let mut it = Fixture::new();
     for session in 0..MAX_SESSIONS_PER_USER as u64 {
-        it.announce("g1", session, session as i64 * 10_000);
+        it.announce("g1", session, session + 1);
     }
-    let effects = it.announce("g1", 999, 10_000_000);
+    let effects = it.announce("g1", 999, 10_000);
     assert!(effects.contains(&replaced("g1", 0)));
     assert_eq!(it.found().len(), MAX_SESSIONS_PER_USER);
     assert!(!it.found().contains(&0));
@@ -309,7 +392,7 @@ enum Step {
         user: u128,
         device: u128,
         session: u64,
-        since: i64,
+        number: u64,
     },
     End {
         gateway: usize,
@@ -326,9 +409,9 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => (0..2usize, 1..4u128, 0..2u128, 0..6u64, 0..100_000i64).prop_map(
-            |(gateway, user, device, session, since)| Step::Announce {
-                gateway, user, device: user * 10 + device, session: session + user as u64 * 100, since
+        6 => (0..2usize, 1..4u128, 0..2u128, 0..6u64, 0..100u64).prop_map(
+            |(gateway, user, device, session, number)| Step::Announce {
+                gateway, user, device: user * 10 + device, session: session + user as u64 * 100, number
             }
         ),
         3 => (0..2usize, 1..4u128, 0..6u64)
@@ -349,10 +432,9 @@ proptest! {
         let mut model: BTreeSet<(usize, u128, u64)> = BTreeSet::new();
         for step in steps {
             match step {
-                Step::Announce { gateway: g, user: u, device: d, session, since } => {
+                Step::Announce { gateway: g, user: u, device: d, session, number } => {
                     let announcement = Announcement {
-                        user: user(u), device: device(d), session: SessionId(session), since: Timestamp(since),
-                        sign: Sign::default(),
+                        user: user(u), device: device(d), ..announcement(session, number)
                     };
                     let event = Event::Announced { gateway: gateway(names[g], 1), link: LinkId(links[g]), announcement };
                     let known = model.contains(&(g, u, session));
@@ -403,8 +485,7 @@ proptest! {
         let mut it = Fixture::new();
         let mut told = BTreeSet::new();
         for session in order {
-            // Ten seconds apart: no clock is that wrong.
-            for effect in it.announce("g1", session, session as i64 * 10_000) {
+            for effect in it.announce("g1", session, session + 1) {
                 let Effect::Replaced { session, .. } = effect else { panic!("{effect:?}") };
                 told.insert(session.0);
             }

@@ -7,7 +7,10 @@ use uuid::Uuid;
 use super::{print, remark};
 
 const SHOW: &str = "SELECT epoch FROM store WHERE single";
-const BUMP: &str = "UPDATE store SET epoch = gen_random_uuid() WHERE single RETURNING epoch";
+/// The numbers of streams go on above all that may have been drawn since the backup: 2^40 of them.
+const BUMP: &str = "
+UPDATE store SET epoch = gen_random_uuid() WHERE single
+RETURNING epoch, setval('stream_numbers', nextval('stream_numbers') + 1099511627776)";
 
 /// The store's epoch, which clients' places in their chats belong to
 #[derive(Subcommand, Clone, Debug)]

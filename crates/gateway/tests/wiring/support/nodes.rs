@@ -1,7 +1,7 @@
 //! Fake nodes: they note what they are told and say what the test says.
 
 use std::pin::Pin;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::Stream;
@@ -12,12 +12,12 @@ use tern_proto::internal::{
     AnnounceReplies, AnnounceReply, Announcement, Announcements, BlocksChangedRequest, BlocksChangedResponse,
     ControlDown, ControlUp, DeviceInbox, GetStatesRequest, GetStatesResponse, HaveWrittenRequest,
     HaveWrittenResponse, InboxRow, LinkDeviceRequest, LinkDeviceResponse, ListBarredResponse, LiveDown,
-    LiveRequest, LookupReplies, LookupRequests, PresenceChanges, ReadInboxRequest, ReadInboxResponse,
-    UnlinkDeviceRequest, UnlinkDeviceResponse, UpItem, WatchRequests, WindowReplies, WindowRequest,
-    WindowRequests,
+    LiveRequest, LookupReplies, LookupRequests, OpenedStream, PresenceChanges, ReadInboxRequest,
+    ReadInboxResponse, UnlinkDeviceRequest, UnlinkDeviceResponse, UpItem, WatchRequests, WindowReplies,
+    WindowRequest, WindowRequests,
 };
 use tern_types::UserId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -103,6 +103,10 @@ pub struct FakeChat {
     pub barred: Arc<Mutex<Option<ListBarredResponse>>>,
     /// Keys that accounts were asked for.
     pub key_lookups: Arc<AtomicUsize>,
+    /// Numbers that streams drew.
+    pub stream_numbers: Arc<AtomicU64>,
+    /// Streams that presence heard of as opened.
+    pub opened: Arc<watch::Sender<Vec<OpenedStream>>>,
 }
 
 impl FakeChat {
@@ -129,6 +133,8 @@ impl FakeChat {
             name: name.into(),
             barred: Arc::new(Mutex::new(Some(ListBarredResponse::default()))),
             key_lookups: Arc::default(),
+            stream_numbers: Arc::default(),
+            opened: Arc::new(watch::Sender::new(Vec::new())),
         }
     }
 
@@ -179,7 +185,13 @@ impl ChatNode for FakeChat {
         request: Request<ReadInboxRequest>,
     ) -> Result<Response<ReadInboxResponse>, Status> {
         let rows = self.inbox.lock().unwrap().clone();
-        let devices = request.into_inner().device_ids.into_iter();
+        let request = request.into_inner();
+        let number = if request.opens {
+            self.stream_numbers.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            0
+        };
+        let devices = request.device_ids.into_iter();
         let devices = devices
             .map(|device_id| DeviceInbox {
                 device_id,
@@ -192,6 +204,7 @@ impl ChatNode for FakeChat {
         Ok(Response::new(ReadInboxResponse {
             devices,
             store_epoch: "epoch".into(),
+            stream_number: number,
         }))
     }
 
@@ -236,8 +249,10 @@ impl Presence for FakeChat {
         let (tx, rx) = mpsc::channel(ROOM);
         self.announce_streams.lock().unwrap().push(tx.clone());
         let (announced, mut frames) = (self.announced.clone(), request.into_inner());
+        let opened = self.opened.clone();
         tokio::spawn(async move {
             while let Ok(Some(frame)) = frames.message().await {
+                opened.send_modify(|opened| opened.extend(frame.opened.iter().cloned()));
                 let reply = |item: &Announcement| AnnounceReply {
                     r#ref: item.r#ref,
                     ..Default::default()

@@ -4,7 +4,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use tern_client::{Chat, Event, Mark, Outgoing, QueuedMessage, SendState};
 use tern_proto::v1::Role;
-use tern_types::{ChatId, DeviceId, Seq};
+use tern_types::{ChatId, DeviceId, Seq, Timestamp};
 use uuid::Uuid;
 
 use super::*;

@@ -1,0 +1,103 @@
+//! Which nodes do not answer at present, so that nobody waits for them again and again. Pure: time comes in.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tern_node::links::Peer;
+use tokio::time::Instant;
+
+/// A silent node is asked again this often, by one question that nobody waits for: it is found within a second of being back.
+pub const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// Nodes that nobody asked for so long have left the map.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+
+/// How a node is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// It is expected to answer.
+    Wait,
+    /// Whether it answers again is to be found out, and its answer is not waited for.
+    Probe,
+    /// It was asked a moment ago.
+    Skip,
+}
+
+/// When each of them is asked next.
+#[derive(Debug, Default)]
+pub struct Silent(HashMap<Peer, Instant>);
+
+impl Silent {
+    /// How to ask the node now. After `Probe` come `Skip`s until the next is due.
+    pub fn ask(&mut self, node: &Peer, now: Instant) -> Ask {
+        match self.0.get_mut(node) {
+            None => Ask::Wait,
+            Some(next) if *next <= now => {
+                *next = now + PROBE_EVERY;
+                Ask::Probe
+            }
+            Some(_) => Ask::Skip,
+        }
+    }
+
+    /// It has not answered in time.
+    pub fn fell_silent(&mut self, node: Peer, now: Instant) {
+        self.0.retain(|_, next| now < *next + FORGET_AFTER);
+        self.0.entry(node).or_insert(now + PROBE_EVERY);
+    }
+
+    /// It has answered, in time or not. True: it was silent before.
+    pub fn answered(&mut self, node: &Peer) -> bool {
+        self.0.remove(node).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, incarnation: u64) -> Peer {
+        Peer {
+            name: name.to_owned(),
+            incarnation,
+        }
+    }
+
+    #[test]
+    fn a_silent_node_is_waited_for_once_and_then_probed_each_second_until_it_answers() {
+        let (mut silent, start) = (Silent::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        let (deaf, other, again) = (node("p0", 1), node("p1", 1), node("p0", 2));
+        assert_eq!(silent.ask(&deaf, at(0)), Ask::Wait);
+        silent.fell_silent(deaf.clone(), at(300));
+        let asked = [301, 1299, 1300, 1301, 2299, 2300].map(|ms| silent.ask(&deaf, at(ms)));
+        assert_eq!(
+            asked,
+            [Ask::Skip, Ask::Skip, Ask::Probe, Ask::Skip, Ask::Skip, Ask::Probe]
+        );
+        // Questions that were under way when it fell silent put nothing off.
+        silent.fell_silent(deaf.clone(), at(2301));
+        assert_eq!(silent.ask(&deaf, at(3300)), Ask::Probe);
+        assert_eq!(
+            silent.ask(&other, at(301)),
+            Ask::Wait,
+            "others are asked as before"
+        );
+        assert_eq!(
+            silent.ask(&again, at(301)),
+            Ask::Wait,
+            "started again, it is another"
+        );
+        assert!(silent.answered(&deaf) && !silent.answered(&deaf));
+        assert_eq!(silent.ask(&deaf, at(3301)), Ask::Wait);
+    }
+
+    #[test]
+    fn what_left_the_map_is_forgotten() {
+        let (mut silent, start) = (Silent::default(), Instant::now());
+        for number in 0..100 {
+            let later = start + 2 * FORGET_AFTER * number;
+            silent.fell_silent(node("p0", number.into()), later);
+        }
+        assert_eq!(silent.0.len(), 1);
+    }
+}
