@@ -1,7 +1,7 @@
 # What CI runs is what is here: `.ci/run` calls `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools build demo run bench flamegraph test format lints protos dependencies tests schema-n-1 instructions python helm image proto-baseline
+.PHONY: help setup tools build demo run bench flamegraph test format lints protos dependencies tests schema-n-1 instructions python browser helm image proto-baseline
 
 BUF := $(shell command -v buf || echo .tern/tools/node_modules/.bin/buf)
 # The test runner's own output, for who reads only the end.
@@ -40,11 +40,12 @@ bench: setup ## Measure a platform of its own: messages a second and what they c
 flamegraph: setup ## Show where a message's processor time goes: target/flamegraphs/*.svg; needs perf and inferno
 	scripts/flamegraph
 
-test: tools format protos dependencies lints tests schema-n-1 instructions python helm image ## Format, lints and every test
+test: tools format protos dependencies lints tests schema-n-1 instructions python browser helm image ## Format, lints and every test
 	@echo
 	@echo "make test: all passed. The test runner's closing lines:"
 	@tail -n 3 $(TEST_LOG)
 	@if [ ! -x "$$(command -v $(BUF))" ]; then echo "Left out: the protos, for want of buf."; fi
+	@if ! command -v npm >/dev/null; then echo "Left out: the code of docs/browser.md, for want of npm."; fi
 	@if ! git rev-parse --verify --quiet "$$(cat .ci/schema-n-1)^{commit}" >/dev/null; then echo "Left out: the version before on this schema, for want of its commit."; fi
 	@if [ ! -x .tern/tools/helm/helm ] || [ ! -x .tern/venv/bin/kubernetes-validate ]; then \
 		echo "Left out: the chart's templates, for want of helm or kubernetes-validate."; fi
@@ -82,8 +83,11 @@ schema-n-1: setup ## Run the version before (the tag schema-n-1) on the schema o
 instructions: tools ## Hold the instruction counts of the hot pure parts to what was recorded (the first time 3 min)
 	scripts/check-instructions
 
-python: build ## Hold a conversation with the Python client, by the README's own commands
+python: build ## Hold a conversation with the Python client by the README's own commands, then one with gaps
 	examples/python/run
+
+browser: tools ## Run the code of docs/browser.md, as it stands there, against a server that sends with gaps
+	@if command -v npm >/dev/null; then examples/browser/run; else echo "browser: left out, npm is not here"; fi
 
 helm: tools build ## Check the chart, its alerts and dashboards, and the Containerfile
 	scripts/check-helm

@@ -8,6 +8,7 @@ expected does not happen.
 """
 
 import asyncio
+import collections
 import os
 import pathlib
 import sys
@@ -16,11 +17,21 @@ import uuid
 import grpc
 
 HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE / "generated"))
+sys.path[:0] = [str(HERE), str(HERE / "generated")]
 
-from tern.v1 import accounts_pb2, accounts_pb2_grpc, entry_pb2, messaging_pb2, messaging_pb2_grpc  # noqa: E402
+from cursors import Cursor  # noqa: E402
+from tern.v1 import (  # noqa: E402
+    accounts_pb2,
+    accounts_pb2_grpc,
+    chats_pb2,
+    chats_pb2_grpc,
+    entry_pb2,
+    messaging_pb2,
+    messaging_pb2_grpc,
+)
 
-TIMEOUT_S = 15
+TIMEOUT_S = 60
+RETRY = (messaging_pb2.SEND_ERROR_CODE_RATE_LIMITED, messaging_pb2.SEND_ERROR_CODE_UNAVAILABLE)
 
 
 class BackEnd:
@@ -31,67 +42,156 @@ class BackEnd:
         self.devices = accounts_pb2_grpc.DevicesStub(channel)
         self.metadata = [("authorization", f"Bearer {api_key}")]
 
-    async def new_device(self, name: str) -> tuple[str, str]:
-        """Makes a user with one device; returns the user's id and the device's access token."""
+    async def new_device(self, name: str) -> accounts_pb2.LinkDeviceResponse:
+        """Makes a user with one device; returns the device and its tokens."""
         user = accounts_pb2.CreateUserRequest(external_id=f"{name}-{uuid.uuid4()}", display_name=name)
         user = (await self.users.CreateUser(user, metadata=self.metadata)).user
         link = accounts_pb2.LinkDeviceRequest(user_id=user.user_id, request_id=str(uuid.uuid4()), platform="python")
-        link = await self.devices.LinkDevice(link, metadata=self.metadata)
-        return user.user_id, link.tokens.access_token
+        return await self.devices.LinkDevice(link, metadata=self.metadata)
 
 
 class Device:
-    """A device on its stream."""
+    """A device on its stream. It follows rules 4 to 6 at Messaging.Stream; an app has besides a database for logs, cursors
+    and outbox, and a new stream when this one ends."""
 
-    def __init__(self, name: str, channel: grpc.aio.Channel, access_token: str):
+    def __init__(self, name: str, channel: grpc.aio.Channel, linked: accounts_pb2.LinkDeviceResponse):
         self.name = name
+        self.user_id = linked.device.user_id
+        self.device_id = linked.device.device_id
+        self.access_token = linked.tokens.access_token
+        self.chats = chats_pb2_grpc.ChatsStub(channel)
         self.call = messaging_pb2_grpc.MessagingStub(channel).Stream()
         self.events = self.read()
-        self.access_token = access_token
+        self.heartbeats = None
+        # By chat: how far it is stored, and what is.
+        self.cursors = {}
+        self.logs = collections.defaultdict(list)
+        # By request_id: what has no result yet.
+        self.outbox = {}
+        # Stored and not looked at yet.
+        self.news = collections.deque()
 
     async def say(self, **item) -> None:
         """Writes one item in a frame of its own."""
         await self.call.write(messaging_pb2.ClientFrame(items=[messaging_pb2.ClientItem(**item)]))
 
     async def read(self):
+        """The stream's events, each when its chat is as far as it brings it."""
         async for frame in self.call:
             for event in frame.events:
+                kind = event.WhichOneof("event")
+                if kind == "entry":
+                    await self.place(event.entry.chat_id, event.entry.seq, event.entry)
+                elif kind == "skipped":
+                    await self.place(event.skipped.chat_id, event.skipped.to_seq)
+                elif kind == "send_result" and event.send_result.WhichOneof("outcome") == "sent":
+                    entry = self.own_entry(event.send_result)
+                    await self.place(entry.chat_id, entry.seq, entry)
                 yield event
+
+    async def place(self, chat_id: str, seq: int, entry=None) -> None:
+        """Takes an entry, or what stands for one, or without any a Skipped."""
+        cursor = await self.cursor(chat_id, seq)
+        before = cursor.seq
+        ready = cursor.entry(entry) if entry else cursor.skipped(seq)
+        # An app stores these and the cursor in one transaction. Then, and only then, it acknowledges.
+        self.logs[chat_id] += ready
+        if cursor.seq > before or seq <= before:
+            await self.say(ack=messaging_pb2.Ack(chat_id=chat_id, seq=cursor.seq))
+        for entry in ready:
+            if entry.sender_device_id == self.device_id:
+                # Also when its result was lost.
+                self.outbox.pop(entry.request_id, None)
+            else:
+                self.news.append(entry)
+
+    async def cursor(self, chat_id: str, seq: int) -> Cursor:
+        """A chat that is new to this device begins with its first entry, or where the server says."""
+        if chat_id not in self.cursors:
+            self.cursors[chat_id] = Cursor(0 if seq == 1 else await self.resume_seq(chat_id, seq))
+        return self.cursors[chat_id]
+
+    async def resume_seq(self, chat_id: str, seq: int) -> int:
+        metadata = [("authorization", f"Bearer {self.access_token}")]
+        try:
+            return (await self.chats.GetChat(chats_pb2.GetChatRequest(chat_id=chat_id), metadata=metadata)).chat.resume_seq
+        except grpc.aio.AioRpcError as error:
+            if error.code() != grpc.StatusCode.NOT_FOUND:
+                raise
+            # No member any more: what comes (the removal at least) is all.
+            return seq - 1
+
+    def own_entry(self, result: messaging_pb2.SendResult) -> entry_pb2.Entry:
+        """The entry that an own message became."""
+        message = self.outbox.get(result.request_id, messaging_pb2.SendMessage())
+        content = entry_pb2.Message(envelope=message.envelope, body=message.body)
+        return entry_pb2.Entry(
+            chat_id=result.sent.chat_id,
+            seq=result.sent.seq,
+            sent_at_ms=result.sent.sent_at_ms,
+            sender_device_id=self.device_id,
+            request_id=result.request_id,
+            content=entry_pb2.EntryContent(message=content),
+        )
+
+    async def until(self, what: str, found):
+        """Takes events until `found` makes something of one."""
+
+        async def take():
+            async for event in self.events:
+                if value := found(event):
+                    return value
+            raise AssertionError(f"{self.name}: the stream ended before {what}")
+
+        return await asyncio.wait_for(take(), TIMEOUT_S)
 
     async def expect(self, kind: str, wanted=lambda event: True):
         """Passes over events until one of this kind comes that is wanted."""
 
-        async def find():
-            async for event in self.events:
-                if event.WhichOneof("event") == kind and wanted(getattr(event, kind)):
-                    return getattr(event, kind)
-            raise AssertionError(f"{self.name}: the stream ended before {kind}")
+        def found(event):
+            value = getattr(event, kind)
+            return value if event.WhichOneof("event") == kind and wanted(value) else None
 
-        return await asyncio.wait_for(find(), TIMEOUT_S)
+        return await self.until(kind, found)
 
     async def open(self) -> None:
         await self.say(open=messaging_pb2.Open(access_token=self.access_token, client_version="python-example/1"))
         opened = await self.expect("opened")
+        self.heartbeats = asyncio.create_task(self.beat(opened.heartbeat_interval_ms / 1000))
         await self.expect("caught_up")
         print(f"{self.name:>6} is online, session {opened.session_id}")
 
+    async def beat(self, interval_s: float) -> None:
+        while True:
+            await asyncio.sleep(interval_s)
+            await self.say(heartbeat=messaging_pb2.Heartbeat())
+
+    async def close(self) -> None:
+        self.heartbeats.cancel()
+        await self.call.done_writing()
+
     async def send(self, text: str, **to) -> messaging_pb2.Sent:
         """Sends a message; returns when it is durable."""
-        request_id = str(uuid.uuid4())
-        message = messaging_pb2.SendMessage(request_id=request_id, body=text.encode(), **to)
-        await self.say(send=message)
-        result = await self.expect("send_result", lambda result: result.request_id == request_id)
-        assert result.WhichOneof("outcome") == "sent", f"{self.name}: {result.error}"
-        print(f"{self.name:>6} > {text}   (sent, no. {result.sent.seq})")
-        return result.sent
+        message = messaging_pb2.SendMessage(request_id=str(uuid.uuid4()), body=text.encode(), **to)
+        self.outbox[message.request_id] = message
+        while True:
+            await self.say(send=message)
+            result = await self.expect("send_result", lambda result: result.request_id == message.request_id)
+            if result.WhichOneof("outcome") == "sent":
+                print(f"{self.name:>6} > {text}   (sent, no. {result.sent.seq})")
+                return result.sent
+            # Sent again as often as one likes: one request_id makes one message.
+            assert result.error.code in RETRY, f"{self.name}: {result.error}"
+            await asyncio.sleep(result.error.retry_after_ms / 1000)
 
     async def receive(self, text: str) -> entry_pb2.Entry:
-        """Waits for a message, stores it (here: prints it), then acknowledges it."""
-        entry = await self.expect("entry")
+        """Waits for a message, which is stored and acknowledged then."""
+        if not self.news:
+            await self.until("a message", lambda event: self.news)
+        entry = self.news.popleft()
         body = entry.content.message.body.decode()
         assert body == text, f"{self.name}: expected {text!r}, got {body!r}"
         print(f"{self.name:>6} < {body}   (no. {entry.seq})")
-        await self.say(ack=messaging_pb2.Ack(chat_id=entry.chat_id, seq=entry.seq))
         return entry
 
 
@@ -107,25 +207,41 @@ async def converse(directory: pathlib.Path) -> None:
     # The two are on different gateways.
     async with channel(0) as first, channel(1) as second:
         back_end = BackEnd(first, api_key)
-        alice_id, alice_token = await back_end.new_device("Alice")
-        bob_id, bob_token = await back_end.new_device("Bob")
-        alice, bob = Device("Alice", first, alice_token), Device("Bob", second, bob_token)
+        alice = Device("Alice", first, await back_end.new_device("Alice"))
+        bob = Device("Bob", second, await back_end.new_device("Bob"))
         await alice.open()
         await bob.open()
 
         # The first message to a person needs no chat: the result names it.
-        sent = await alice.send("Hello Bob, this is Python.", peer_user_id=bob_id)
+        sent = await alice.send("Hello Bob, this is Python.", peer_user_id=bob.user_id)
         await bob.receive("Hello Bob, this is Python.")
-        await alice.expect("receipt", lambda receipt: receipt.user_id == bob_id and receipt.delivered_seq >= sent.seq)
+        await alice.expect("receipt", lambda receipt: receipt.user_id == bob.user_id and receipt.delivered_seq >= sent.seq)
         print("        … delivered")
         await bob.say(mark_read=messaging_pb2.MarkRead(chat_id=sent.chat_id, seq=sent.seq))
-        await alice.expect("receipt", lambda receipt: receipt.user_id == bob_id and receipt.read_seq >= sent.seq)
+        await alice.expect("receipt", lambda receipt: receipt.user_id == bob.user_id and receipt.read_seq >= sent.seq)
         print("        … read")
         await bob.send("Hello Alice, I can read you.", chat_id=sent.chat_id)
         await alice.receive("Hello Alice, I can read you.")
+        await alice.close()
+        await bob.close()
+
+
+def main() -> int:
+    default = os.environ.get("TERN_DEV_DIR", ".tern/dev")
+    directory = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else default)
+    if not (directory / "gateways").exists():
+        print(f"There is no platform in {directory}. Start one with `make run`, and run this again beside it.", file=sys.stderr)
+        return 1
+    try:
+        asyncio.run(converse(directory))
+    except grpc.aio.AioRpcError as error:
+        if error.code() != grpc.StatusCode.UNAVAILABLE:
+            raise
+        print(f"The platform of {directory} does not answer ({error.details()}). Is `make run` still up?", file=sys.stderr)
+        return 1
+    print("A conversation was held.")
+    return 0
 
 
 if __name__ == "__main__":
-    default = os.environ.get("TERN_DEV_DIR", ".tern/dev")
-    asyncio.run(converse(pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else default)))
-    print("A conversation was held.")
+    sys.exit(main())
