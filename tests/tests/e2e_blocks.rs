@@ -64,7 +64,7 @@ impl Two {
                 assert_eq!(error.retry_after_ms, 0, "it is final: {error:?}");
             }
             let by_call = call(phone, RequestId::random(), peer.id, "no").await;
-            assert_eq!(by_call.unwrap_err(), SendErrorCode::NotAccepted);
+            assert_eq!(by_call, Err(ErrorReason::NotAccepted));
         }
     }
 
@@ -89,7 +89,7 @@ impl Two {
 }
 
 /// `Chats/SendMessage`.
-async fn call(phone: &Phone, request: RequestId, peer: UserId, text: &str) -> Result<Sent, SendErrorCode> {
+async fn call(phone: &Phone, request: RequestId, peer: UserId, text: &str) -> Result<Sent, ErrorReason> {
     let request = v1::SendMessageRequest {
         request_id: request.to_string(),
         peer_user_id: peer.to_string(),
@@ -97,17 +97,9 @@ async fn call(phone: &Phone, request: RequestId, peer: UserId, text: &str) -> Re
         body: text.as_bytes().to_vec().into(),
         ..Default::default()
     };
-    let answer = phone
-        .api()
-        .chats()
-        .send_message(request)
-        .await
-        .expect("an answer");
-    match answer.into_inner().result.and_then(|result| result.outcome) {
-        Some(Outcome::Sent(sent)) => Ok(sent),
-        Some(Outcome::Error(error)) => Err(error.code()),
-        None => panic!("no outcome"),
-    }
+    let answer = phone.api().chats().send_message(request).await;
+    let answer = answer.map_err(|status| reason_of(&status).unwrap_or_default())?;
+    Ok(answer.into_inner().sent.expect("a place in the log"))
 }
 
 #[tokio::test]
@@ -127,7 +119,7 @@ async fn no_direct_messages_pass_between_two_of_whom_one_has_blocked_the_other()
     let again = call(&two.phones[1], request, alice.id, "by a call").await;
     assert_eq!(again, Ok(placed), "rule 5: what has its place keeps it");
     let other = call(&two.phones[1], request, alice.id, "something else").await;
-    assert_eq!(other, Err(SendErrorCode::RequestIdReused));
+    assert_eq!(other, Err(ErrorReason::RequestIdReused));
     for (from, to) in [(0, 1), (1, 0)] {
         let sent = two.phones[from].say(group, "in the group").await;
         two.phones[to].has(group, sent.seq).await;

@@ -3,9 +3,15 @@
 use tern_proto::internal::{self, down_item::Item};
 use tern_proto::v1::{self, ErrorReason, SendErrorCode, send_result};
 use tern_proto::{ApiError, raw};
-use tern_types::{RequestId, SessionId};
+use tern_types::{ChatId, RequestId, Seq, SessionId, Timestamp};
 
 use crate::state::{Outcome, Refusal};
+
+/// Answered where a command met no owner.
+const MOVING: Refusal = Refusal::Unavailable {
+    reason: "the chat is moving to another node",
+    retry_after: tern_proto::error::DEFAULT_RETRY,
+};
 
 /// The answer to an item of a link.
 pub fn to_link(
@@ -47,25 +53,35 @@ pub fn to_link(
     internal::DownItem { item: Some(item) }
 }
 
-/// The answer to a send.
-pub fn send_result(request: RequestId, outcome: &Outcome) -> v1::SendResult {
+/// The answer to a send on a stream.
+fn send_result(request: RequestId, outcome: &Outcome) -> v1::SendResult {
     let outcome = match outcome {
-        Outcome::Placed { chat, seq, sent_at } => send_result::Outcome::Sent(v1::Sent {
-            chat_id: chat.to_string(),
-            seq: seq.0,
-            sent_at_ms: sent_at.0,
-        }),
+        Outcome::Placed { chat, seq, sent_at } => send_result::Outcome::Sent(placed(*chat, *seq, *sent_at)),
         Outcome::Refused(refusal) => send_result::Outcome::Error(send_error(refusal)),
         Outcome::NotOwner | Outcome::Unchanged | Outcome::AckWritten { .. } => {
-            send_result::Outcome::Error(send_error(&Refusal::Unavailable {
-                reason: "the chat is moving to another node",
-                retry_after: tern_proto::error::DEFAULT_RETRY,
-            }))
+            send_result::Outcome::Error(send_error(&MOVING))
         }
     };
     v1::SendResult {
         request_id: request.to_string(),
         outcome: Some(outcome),
+    }
+}
+
+/// The answer to a send by a unary call.
+pub fn sent(outcome: &Outcome) -> Result<v1::Sent, ApiError> {
+    match outcome {
+        Outcome::Placed { chat, seq, sent_at } => Ok(placed(*chat, *seq, *sent_at)),
+        Outcome::Refused(refusal) => Err(to_error(refusal)),
+        Outcome::NotOwner | Outcome::Unchanged | Outcome::AckWritten { .. } => Err(to_error(&MOVING)),
+    }
+}
+
+fn placed(chat: ChatId, seq: Seq, sent_at: Timestamp) -> v1::Sent {
+    v1::Sent {
+        chat_id: chat.to_string(),
+        seq: seq.0,
+        sent_at_ms: sent_at.0,
     }
 }
 
@@ -77,7 +93,7 @@ pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
         Refusal::NotAccepted => SendErrorCode::NotAccepted,
         Refusal::RequestIdReused => SendErrorCode::RequestIdReused,
         Refusal::RoleTooLow => SendErrorCode::NotAllowed,
-        Refusal::NotAGroup | Refusal::GroupFull | Refusal::LastOwner | Refusal::Invalid(_) => {
+        Refusal::NotAGroup | Refusal::GroupFull | Refusal::LastOwner | Refusal::Invalid(..) => {
             SendErrorCode::Invalid
         }
         Refusal::MediaTicket => SendErrorCode::MediaTicket,
@@ -107,12 +123,12 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
         Refusal::NotAMember => ErrorReason::ChatNotFound,
         Refusal::PeerNotFound | Refusal::UserNotFound(_) => ErrorReason::UserNotFound,
         Refusal::RequestIdReused => ErrorReason::RequestIdReused,
-        // Only sends get it, whose answers are typed.
-        Refusal::NotAccepted | Refusal::RoleTooLow => ErrorReason::RoleTooLow,
+        Refusal::NotAccepted => ErrorReason::NotAccepted,
+        Refusal::RoleTooLow => ErrorReason::RoleTooLow,
         Refusal::NotAGroup => ErrorReason::NotAGroup,
         Refusal::GroupFull => ErrorReason::GroupFull,
         Refusal::LastOwner => ErrorReason::LastOwner,
-        Refusal::Invalid(_) => ErrorReason::InvalidField,
+        Refusal::Invalid(field, problem) => return ApiError::invalid(field, problem),
         Refusal::MediaTicket => ErrorReason::MediaTicket,
         Refusal::TooLarge(_) => ErrorReason::TooLarge,
         Refusal::Unavailable { .. } => ErrorReason::Unavailable,
@@ -121,5 +137,98 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
     match refusal {
         Refusal::Unavailable { retry_after, .. } => error.retry_after(*retry_after),
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_types::UserId;
+    use tonic::Code;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// The table at `Chats.SendMessage`.
+    #[test]
+    fn what_a_stream_answers_as_an_error_is_a_status_of_its_reason_in_a_unary_call() {
+        use ErrorReason as R;
+        use SendErrorCode as E;
+        let nobody = UserId(Uuid::nil());
+        let cases = [
+            (
+                Refusal::NotAMember,
+                E::NotAMember,
+                Code::NotFound,
+                R::ChatNotFound,
+            ),
+            (
+                Refusal::PeerNotFound,
+                E::PeerNotFound,
+                Code::NotFound,
+                R::UserNotFound,
+            ),
+            (
+                Refusal::UserNotFound(nobody),
+                E::PeerNotFound,
+                Code::NotFound,
+                R::UserNotFound,
+            ),
+            (
+                Refusal::NotAccepted,
+                E::NotAccepted,
+                Code::PermissionDenied,
+                R::NotAccepted,
+            ),
+            (
+                Refusal::RequestIdReused,
+                E::RequestIdReused,
+                Code::AlreadyExists,
+                R::RequestIdReused,
+            ),
+            (
+                Refusal::RoleTooLow,
+                E::NotAllowed,
+                Code::PermissionDenied,
+                R::RoleTooLow,
+            ),
+            (
+                Refusal::MediaTicket,
+                E::MediaTicket,
+                Code::InvalidArgument,
+                R::MediaTicket,
+            ),
+            (
+                Refusal::Invalid("body", "is bad"),
+                E::Invalid,
+                Code::InvalidArgument,
+                R::InvalidField,
+            ),
+            (
+                Refusal::TooLarge("too large"),
+                E::TooLarge,
+                Code::ResourceExhausted,
+                R::TooLarge,
+            ),
+            (
+                Refusal::STORE_AWAY,
+                E::Unavailable,
+                Code::Unavailable,
+                R::Unavailable,
+            ),
+        ];
+        for (refusal, on_a_stream, code, reason) in cases {
+            assert_eq!(send_error_code(&refusal), on_a_stream, "{refusal:?}");
+            let error = sent(&Outcome::Refused(refusal.clone())).expect_err("it was refused");
+            assert_eq!((error.code(), error.reason), (code, reason), "{refusal:?}");
+            let transient = code == Code::Unavailable;
+            assert_eq!(error.retry_after.is_some(), transient, "{refusal:?}");
+            let field = matches!(refusal, Refusal::Invalid(..)).then_some("body");
+            assert_eq!(error.field, field, "{refusal:?}");
+        }
+        let moving = sent(&Outcome::NotOwner).expect_err("nobody took it");
+        assert_eq!(
+            (moving.code(), moving.retry_after.is_some()),
+            (Code::Unavailable, true)
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! What a back end does with its API key: users, devices, groups, messages in a user's name.
 
 use bytes::Bytes;
-use tern_proto::v1::{self, send_result::Outcome};
+use tern_proto::v1;
 use tern_types::{ChatId, RequestId, Timestamp, UserId};
 
 use crate::api::{Api, Auth};
@@ -98,9 +98,15 @@ impl BackEnd {
         let response = self.api.send_message(unary(message, user.to_string())).await?;
         Ok(sent(response)?)
     }
+
+    /// A message of the system: its entry has no sender. The API key needs the scope messages:system.
+    pub async fn send_as_system(&self, chat: ChatId, body: impl Into<Bytes>) -> Result<v1::Sent> {
+        let message = unary(Outgoing::new(chat, body), String::new());
+        Ok(sent(self.api.send_message(message).await?)?)
+    }
 }
 
-/// A message as the unary call takes it. `acting_user`: empty from a device.
+/// A message as the unary call takes it. `acting_user_id`: empty from a device, and for a message of the system.
 pub fn unary(message: Outgoing, acting_user_id: String) -> v1::SendMessageRequest {
     let (chat_id, peer_user_id) = match message.to {
         To::Chat(chat) => (chat.to_string(), String::new()),
@@ -116,18 +122,9 @@ pub fn unary(message: Outgoing, acting_user_id: String) -> v1::SendMessageReques
     }
 }
 
-/// The place in the log, or the refusal as an error.
+/// The place in the log.
 pub fn sent(response: v1::SendMessageResponse) -> Result<v1::Sent, CallError> {
-    match response.result.and_then(|result| result.outcome) {
-        Some(Outcome::Sent(sent)) => Ok(sent),
-        Some(Outcome::Error(error)) => Err(CallError {
-            code: tonic::Code::FailedPrecondition,
-            reason: v1::ErrorReason::Unspecified,
-            message: format!("{}: {}", error.code().as_str_name(), error.message),
-            retry_after: None,
-        }),
-        None => Err(malformed("no outcome")),
-    }
+    response.sent.ok_or_else(|| malformed("no place in the log"))
 }
 
 fn user_id(user: Option<v1::User>) -> Result<UserId> {

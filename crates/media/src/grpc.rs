@@ -31,6 +31,35 @@ impl Service {
         let _under_way = self.calls.token();
         Ok(Response::new(call.await?))
     }
+
+    /// In whose name a call acts: a device in its user's, a back end with `scope` in that of the user it names, who is
+    /// there.
+    async fn person(
+        &self,
+        metadata: &MetadataMap,
+        acting_user_id: &str,
+        scope: Scope,
+    ) -> Result<UserId, ApiError> {
+        let acting = parse::optional_id("acting_user_id", acting_user_id)?;
+        match (Principal::read(metadata)?, acting) {
+            (Principal::Device { .. }, Some(_)) => Err(ApiError::new(
+                ErrorReason::NotForDevices,
+                "a device acts as its own user only",
+            )),
+            (Principal::Device { user, .. }, None) => Ok(user),
+            (key @ Principal::Key { .. }, acting) => {
+                key.require(scope)?;
+                let named = acting.filter(|user| *user != UserId::SYSTEM);
+                let user =
+                    named.ok_or_else(|| ApiError::invalid("acting_user_id", "is needed from back ends"))?;
+                if !self.media.store.has_user(user).await? {
+                    let message = format!("no user has the id {user}");
+                    return Err(ApiError::new(ErrorReason::ActingUserNotFound, message));
+                }
+                Ok(user)
+            }
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -41,7 +70,9 @@ impl MediaApi for Service {
     ) -> Result<Response<v1::CreateUploadResponse>, Status> {
         self.run(async {
             let (metadata, _, create) = request.into_parts();
-            let user = person(&metadata, &create.acting_user_id, Scope::MediaWrite)?;
+            let user = self
+                .person(&metadata, &create.acting_user_id, Scope::MediaWrite)
+                .await?;
             let request = parse::id("request_id", &create.request_id)?;
             let purpose = MediaPurpose::try_from(create.purpose)
                 .map_err(|_| ApiError::invalid("purpose", "is not known to this server"))?;
@@ -71,7 +102,9 @@ impl MediaApi for Service {
     ) -> Result<Response<v1::FinalizeUploadResponse>, Status> {
         self.run(async {
             let (metadata, _, finalize) = request.into_parts();
-            let user = person(&metadata, &finalize.acting_user_id, Scope::MediaWrite)?;
+            let user = self
+                .person(&metadata, &finalize.acting_user_id, Scope::MediaWrite)
+                .await?;
             let upload = parse::id("upload_id", &finalize.upload_id)?;
             let ticket = self.media.finalize(user, upload, Clock::wall()).await?;
             Ok(v1::FinalizeUploadResponse {
@@ -87,7 +120,9 @@ impl MediaApi for Service {
     ) -> Result<Response<v1::GetDownloadResponse>, Status> {
         self.run(async {
             let (metadata, _, get) = request.into_parts();
-            let user = person(&metadata, &get.acting_user_id, Scope::MediaRead)?;
+            let user = self
+                .person(&metadata, &get.acting_user_id, Scope::MediaRead)
+                .await?;
             let (media, through) = door(&get.media_id, &get.chat_id, &get.user_id)?;
             let download = self.media.download(user, media, through, Clock::wall()).await?;
             Ok(v1::GetDownloadResponse {
@@ -107,7 +142,9 @@ impl MediaApi for Service {
     ) -> Result<Response<v1::ForwardMediaResponse>, Status> {
         self.run(async {
             let (metadata, _, forward) = request.into_parts();
-            let user = person(&metadata, &forward.acting_user_id, Scope::MediaWrite)?;
+            let user = self
+                .person(&metadata, &forward.acting_user_id, Scope::MediaWrite)
+                .await?;
             let (media, through) = door(&forward.media_id, &forward.chat_id, "")?;
             let ticket = self.media.forward(user, media, through, Clock::wall()).await?;
             Ok(v1::ForwardMediaResponse {
@@ -123,29 +160,14 @@ impl MediaApi for Service {
     ) -> Result<Response<v1::SetUserPictureResponse>, Status> {
         self.run(async {
             let (metadata, _, set) = request.into_parts();
-            let user = person(&metadata, &set.acting_user_id, Scope::MediaWrite)?;
+            let user = self
+                .person(&metadata, &set.acting_user_id, Scope::MediaWrite)
+                .await?;
             let media = parse::optional_id("media_id", &set.media_id)?;
             self.media.set_picture(user, media, Clock::wall()).await?;
             Ok(v1::SetUserPictureResponse {})
         })
         .await
-    }
-}
-
-/// In whose name a call acts: a device in its user's, a back end with `scope` in that of the user it names.
-fn person(metadata: &MetadataMap, acting_user_id: &str, scope: Scope) -> Result<UserId, ApiError> {
-    let acting = parse::optional_id("acting_user_id", acting_user_id)?;
-    match (Principal::read(metadata)?, acting) {
-        (Principal::Device { .. }, Some(_)) => Err(ApiError::new(
-            ErrorReason::NotForDevices,
-            "a device acts as its own user only",
-        )),
-        (Principal::Device { user, .. }, None) => Ok(user),
-        (key @ Principal::Key { .. }, acting) => {
-            key.require(scope)?;
-            let named = acting.filter(|user| *user != UserId::SYSTEM);
-            named.ok_or_else(|| ApiError::invalid("acting_user_id", "is needed from back ends"))
-        }
     }
 }
 

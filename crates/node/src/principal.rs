@@ -32,6 +32,8 @@ pub enum Scope {
     ChatsRead,
     ChatsWrite,
     MessagesSend,
+    /// Messages that come from nobody.
+    MessagesSystem,
     PresenceRead,
     MediaRead,
     MediaWrite,
@@ -40,13 +42,14 @@ pub enum Scope {
 }
 
 impl Scope {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::UsersRead,
         Self::UsersWrite,
         Self::DevicesLink,
         Self::ChatsRead,
         Self::ChatsWrite,
         Self::MessagesSend,
+        Self::MessagesSystem,
         Self::PresenceRead,
         Self::MediaRead,
         Self::MediaWrite,
@@ -61,11 +64,17 @@ impl Scope {
             Self::ChatsRead => "chats:read",
             Self::ChatsWrite => "chats:write",
             Self::MessagesSend => "messages:send",
+            Self::MessagesSystem => "messages:system",
             Self::PresenceRead => "presence:read",
             Self::MediaRead => "media:read",
             Self::MediaWrite => "media:write",
             Self::Admin => "admin",
         }
+    }
+
+    /// All of them, for a person to choose from.
+    pub fn list() -> String {
+        Self::ALL.map(Self::as_str).join(", ")
     }
 }
 
@@ -77,10 +86,7 @@ impl fmt::Display for Scope {
 
 /// A word that is no scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no such scope: {0} (users:read, users:write, devices:link, chats:read, chats:write, messages:send, \
-     presence:read, media:read, media:write, admin)"
-)]
+#[error("no such scope: {0} ({scopes})", scopes = Scope::list())]
 pub struct UnknownScope(String);
 
 impl FromStr for Scope {

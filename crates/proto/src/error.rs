@@ -79,12 +79,16 @@ impl ApiError {
             | R::RefreshTokenInvalid
             | R::RefreshTokenReused
             | R::UserSuspended => Code::Unauthenticated,
-            R::ScopeMissing | R::NotForDevices | R::DevicesOnly | R::RoleTooLow | R::NotTheSender => {
-                Code::PermissionDenied
-            }
+            R::ScopeMissing
+            | R::NotForDevices
+            | R::DevicesOnly
+            | R::RoleTooLow
+            | R::NotTheSender
+            | R::NotAccepted => Code::PermissionDenied,
             R::InvalidField | R::ProtocolError | R::MediaTicket => Code::InvalidArgument,
             R::ChatNotFound
             | R::UserNotFound
+            | R::ActingUserNotFound
             | R::DeviceNotFound
             | R::MessageNotFound
             | R::MediaNotFound

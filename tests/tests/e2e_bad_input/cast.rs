@@ -5,7 +5,7 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
 use sha2::{Digest, Sha256};
 use tern_client::Tls;
 use tern_client::media::Http;
-use tern_proto::v1::{self, Role, create_upload_response, send_result::Outcome};
+use tern_proto::v1::{self, Role, create_upload_response};
 use tern_tests::{Api, Device, User, World};
 use tern_types::{ChatId, RequestId};
 
@@ -59,13 +59,12 @@ impl Cast {
             chat_id: group.to_string(),
             request_id: RequestId::random().to_string(),
             acting_user_id: owner.id.to_string(),
+            body: "hello".into(),
             ..Default::default()
         };
         let sent = world.back_end().await.chats().send_message(message).await;
-        let result = sent.expect("an answer").into_inner().result;
-        let Some(Outcome::Sent(sent)) = result.and_then(|result| result.outcome) else {
-            panic!("the message is not sent")
-        };
+        let sent = sent.expect("an answer").into_inner().sent;
+        let sent = sent.expect("a place in the log");
         Self {
             owner,
             member,

@@ -1,10 +1,14 @@
 //! In whose name a unary call acts.
 
+use sqlx::PgPool;
 use tern_node::principal::{Principal, Scope};
 use tern_proto::v1::ErrorReason;
 use tern_proto::{ApiError, parse};
 use tern_types::{DeviceId, UserId};
 use tonic::metadata::MetadataMap;
+
+use super::store_away;
+use crate::store::listing;
 
 /// The user that a call acts as, and the device it comes from, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +20,7 @@ pub struct Caller {
 impl Caller {
     /// A device acts as its user; a back end with `scope` as the user it names, or, where that is left empty, as
     /// [`UserId::SYSTEM`].
-    pub fn read(metadata: &MetadataMap, acting_user_id: &str, scope: Scope) -> Result<Self, ApiError> {
+    fn read(metadata: &MetadataMap, acting_user_id: &str, scope: Scope) -> Result<Self, ApiError> {
         let acting = parse::optional_id("acting_user_id", acting_user_id)?;
         match Principal::read(metadata)? {
             Principal::Device { .. } if acting.is_some() => Err(ApiError::new(
@@ -29,21 +33,15 @@ impl Caller {
             }),
             principal @ Principal::Key { .. } => {
                 principal.require(scope)?;
+                if acting == Some(UserId::SYSTEM) {
+                    return Err(ApiError::invalid("acting_user_id", "is the id of nobody"));
+                }
                 Ok(Self {
                     user: acting.unwrap_or(UserId::SYSTEM),
                     device: None,
                 })
             }
         }
-    }
-
-    /// The same, where a back end has to name the user.
-    pub fn person(metadata: &MetadataMap, acting_user_id: &str, scope: Scope) -> Result<Self, ApiError> {
-        let caller = Self::read(metadata, acting_user_id, scope)?;
-        if caller.is_nobody() {
-            return Err(ApiError::invalid("acting_user_id", "is needed from back ends"));
-        }
-        Ok(caller)
     }
 
     /// A back end in nobody's name: sees every chat, is a member of none.
@@ -54,5 +52,100 @@ impl Caller {
     /// The sending device of an entry.
     pub fn sender_device(self) -> DeviceId {
         self.device.unwrap_or(DeviceId::BACK_END)
+    }
+}
+
+/// Reads who calls. A user whom a back end names is looked up; that a device's user is there is known.
+#[derive(Clone)]
+pub struct Callers {
+    pool: PgPool,
+}
+
+impl Callers {
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// A device in its user's name; a back end with `scope` in that of the user it names, or in nobody's.
+    pub async fn read(
+        &self,
+        metadata: &MetadataMap,
+        acting_user_id: &str,
+        scope: Scope,
+    ) -> Result<Caller, ApiError> {
+        let caller = Caller::read(metadata, acting_user_id, scope)?;
+        if caller.device.is_none() && !caller.is_nobody() {
+            self.read_receipts_off(caller).await?;
+        }
+        Ok(caller)
+    }
+
+    /// The same, where a back end has to name the user.
+    pub async fn person(
+        &self,
+        metadata: &MetadataMap,
+        acting_user_id: &str,
+        scope: Scope,
+    ) -> Result<Caller, ApiError> {
+        let caller = self.read(metadata, acting_user_id, scope).await?;
+        if caller.is_nobody() {
+            return Err(ApiError::invalid("acting_user_id", "is needed from back ends"));
+        }
+        Ok(caller)
+    }
+
+    /// Who sends a message, and whether they turned read receipts off. What comes from nobody takes a scope of its own.
+    pub async fn sender(
+        &self,
+        metadata: &MetadataMap,
+        acting_user_id: &str,
+    ) -> Result<(Caller, bool), ApiError> {
+        let scope = if acting_user_id.is_empty() {
+            Scope::MessagesSystem
+        } else {
+            Scope::MessagesSend
+        };
+        let caller = Caller::read(metadata, acting_user_id, scope)?;
+        let off = !caller.is_nobody() && self.read_receipts_off(caller).await?;
+        Ok((caller, off))
+    }
+
+    async fn read_receipts_off(&self, caller: Caller) -> Result<bool, ApiError> {
+        let off = listing::read_receipts_off(&self.pool, caller.user).await;
+        off.map_err(store_away)?.ok_or_else(|| {
+            ApiError::new(
+                ErrorReason::ActingUserNotFound,
+                format!("no user has the id {}", caller.user),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(scope: Scope) -> MetadataMap {
+        let mut metadata = MetadataMap::new();
+        Principal::Key {
+            key_id: "k".to_owned(),
+            scopes: vec![scope],
+        }
+        .write(&mut metadata);
+        metadata
+    }
+
+    #[test]
+    fn nobody_is_meant_by_leaving_the_field_empty_only() {
+        let metadata = key(Scope::ChatsWrite);
+        let read = |acting: &str| Caller::read(&metadata, acting, Scope::ChatsWrite);
+        assert!(read("").unwrap().is_nobody());
+        let nil = read(&UserId::SYSTEM.to_string()).unwrap_err();
+        assert_eq!(
+            (nil.reason, nil.field),
+            (ErrorReason::InvalidField, Some("acting_user_id"))
+        );
+        let user = UserId::random();
+        assert_eq!(read(&user.to_string()).unwrap().user, user);
     }
 }

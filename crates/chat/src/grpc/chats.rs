@@ -1,24 +1,22 @@
 //! `tern.v1.Chats`: each handler parses, makes one call, converts.
 
-use bytes::Bytes;
-use prost::Message;
 use sqlx::PgPool;
 use tern_node::principal::Scope;
 use tern_node::ticket::Tickets;
-use tern_node::trace;
 use tern_proto::v1::chats_server::Chats;
 use tern_proto::v1::{self, ErrorReason};
 use tern_proto::{ApiError, parse};
 use tern_types::limits::{MAX_GROUP_MEMBERS, MAX_NAME_BYTES};
-use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
+use tern_types::{ChatId, RequestId, Seq, UserId};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::caller::Caller;
+use super::caller::{Caller, Callers};
 use super::groups::Groups;
 use super::message;
 use super::message_receipts::{self, After};
 use super::parsed::{chat_id, no_chat, page_size, user_ids};
+use super::sends::Sends;
 use super::store_away;
 use super::views::{self, PageToken};
 use super::writes::Writes;
@@ -39,6 +37,8 @@ const MAX_LIST_BYTES: usize = 2 << 20;
 
 pub struct ChatsService {
     writes: Writes,
+    callers: Callers,
+    sends: Sends,
     groups: Groups,
     pool: PgPool,
     master: MasterKey,
@@ -53,8 +53,16 @@ impl ChatsService {
         master: MasterKey,
         tickets: Option<Tickets>,
     ) -> Self {
+        let callers = Callers::new(pool.clone());
+        let sends = Sends {
+            writes: writes.clone(),
+            callers: callers.clone(),
+            tickets: tickets.clone(),
+        };
         Self {
             writes,
+            callers,
+            sends,
             groups,
             pool,
             master,
@@ -127,44 +135,8 @@ impl Chats for ChatsService {
         &self,
         request: Request<v1::SendMessageRequest>,
     ) -> Result<Response<v1::SendMessageResponse>, Status> {
-        let (metadata, _, send) = request.into_parts();
-        let caller = Caller::person(&metadata, &send.acting_user_id, Scope::MessagesSend)?;
-        let request: RequestId = parse::id("request_id", &send.request_id)?;
-        let peer: Option<UserId> = parse::optional_id("peer_user_id", &send.peer_user_id)?;
-        let chat = match (parse::optional_id("chat_id", &send.chat_id)?, peer) {
-            (Some(chat), None) => chat,
-            (None, Some(peer)) if peer != caller.user => ChatId::direct(caller.user, peer),
-            (None, Some(_)) => return Err(ApiError::invalid("peer_user_id", "is the sender").into()),
-            _ => return Err(ApiError::invalid("chat_id", "or peer_user_id is needed, and only one").into()),
-        };
-        self.writes.check_owner(chat, &metadata)?;
-        let envelope: Bytes = send.envelope.unwrap_or_default().encode_to_vec().into();
-        let read_receipts_off = listing::read_receipts_off(&self.pool, caller.user).await;
-        let message = message::Message {
-            sender: caller.user,
-            device: caller.sender_device(),
-            request,
-            envelope: &envelope,
-            body: &send.body,
-            read_receipts_off: read_receipts_off.map_err(store_away)?,
-            trace: trace::context(&tracing::Span::current()),
-            arrived: Clock::monotonic(),
-        };
-        let outcome = match message::entry(&message, self.tickets.as_ref()) {
-            Ok(entry) => {
-                self.writes
-                    .call(chat, |origin| Event::Send {
-                        origin,
-                        chat,
-                        peer,
-                        entry,
-                    })
-                    .await?
-            }
-            Err(refusal) => Outcome::Refused(refusal),
-        };
-        let result = Some(answer::send_result(request, &outcome));
-        Ok(Response::new(v1::SendMessageResponse { result }))
+        let sent = Some(self.sends.send(request).await?);
+        Ok(Response::new(v1::SendMessageResponse { sent }))
     }
 
     async fn create_group(
@@ -172,7 +144,10 @@ impl Chats for ChatsService {
         request: Request<v1::CreateGroupRequest>,
     ) -> Result<Response<v1::CreateGroupResponse>, Status> {
         let (metadata, _, group) = request.into_parts();
-        let caller = Caller::person(&metadata, &group.acting_user_id, Scope::ChatsWrite)?;
+        let caller = self
+            .callers
+            .person(&metadata, &group.acting_user_id, Scope::ChatsWrite)
+            .await?;
         let request: RequestId = parse::id("request_id", &group.request_id)?;
         let chat = ChatId::group(caller.user, request);
         let title = parse::text("title", group.title, MAX_NAME_BYTES)?;
@@ -188,11 +163,8 @@ impl Chats for ChatsService {
         &self,
         request: Request<v1::GetChatRequest>,
     ) -> Result<Response<v1::GetChatResponse>, Status> {
-        let caller = Caller::person(
-            request.metadata(),
-            &request.get_ref().acting_user_id,
-            Scope::ChatsRead,
-        )?;
+        let (metadata, acting) = (request.metadata(), &request.get_ref().acting_user_id);
+        let caller = self.callers.person(metadata, acting, Scope::ChatsRead).await?;
         let chat = self.view(caller, chat_id(&request.get_ref().chat_id)?).await?;
         Ok(Response::new(v1::GetChatResponse { chat: Some(chat) }))
     }
@@ -201,11 +173,8 @@ impl Chats for ChatsService {
         &self,
         request: Request<v1::ListChatsRequest>,
     ) -> Result<Response<v1::ListChatsResponse>, Status> {
-        let caller = Caller::person(
-            request.metadata(),
-            &request.get_ref().acting_user_id,
-            Scope::ChatsRead,
-        )?;
+        let (metadata, acting) = (request.metadata(), &request.get_ref().acting_user_id);
+        let caller = self.callers.person(metadata, acting, Scope::ChatsRead).await?;
         let request = request.into_inner();
         let size = page_size(request.page_size, 50, 200)?;
         let after = PageToken::read(&request.page_token)?;
@@ -231,7 +200,10 @@ impl Chats for ChatsService {
         request: Request<v1::UpdateChatRequest>,
     ) -> Result<Response<v1::UpdateChatResponse>, Status> {
         let (metadata, _, update) = request.into_parts();
-        let caller = Caller::read(&metadata, &update.acting_user_id, Scope::ChatsWrite)?;
+        let caller = self
+            .callers
+            .read(&metadata, &update.acting_user_id, Scope::ChatsWrite)
+            .await?;
         let title = parse::text("title", update.title, MAX_NAME_BYTES)?;
         let chat = chat_id(&update.chat_id)?;
         let seq = self
@@ -251,7 +223,10 @@ impl Chats for ChatsService {
         request: Request<v1::SetChatPictureRequest>,
     ) -> Result<Response<v1::SetChatPictureResponse>, Status> {
         let (metadata, _, set) = request.into_parts();
-        let caller = Caller::read(&metadata, &set.acting_user_id, Scope::ChatsWrite)?;
+        let caller = self
+            .callers
+            .read(&metadata, &set.acting_user_id, Scope::ChatsWrite)
+            .await?;
         let picture = message::picture(set.picture.as_ref(), caller.user, self.tickets.as_ref())?;
         let (chat, action) = (chat_id(&set.chat_id)?, Action::SetPicture(picture));
         let seq = self
@@ -265,7 +240,10 @@ impl Chats for ChatsService {
         request: Request<v1::AddMembersRequest>,
     ) -> Result<Response<v1::AddMembersResponse>, Status> {
         let (metadata, _, add) = request.into_parts();
-        let caller = Caller::read(&metadata, &add.acting_user_id, Scope::ChatsWrite)?;
+        let caller = self
+            .callers
+            .read(&metadata, &add.acting_user_id, Scope::ChatsWrite)
+            .await?;
         let users = user_ids("user_ids", &add.user_ids)?;
         let chat = chat_id(&add.chat_id)?;
         let seq = self
@@ -279,7 +257,10 @@ impl Chats for ChatsService {
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
         let (metadata, _, remove) = request.into_parts();
-        let caller = Caller::read(&metadata, &remove.acting_user_id, Scope::ChatsWrite)?;
+        let caller = self
+            .callers
+            .read(&metadata, &remove.acting_user_id, Scope::ChatsWrite)
+            .await?;
         let user = parse::id("user_id", &remove.user_id)?;
         let chat = chat_id(&remove.chat_id)?;
         let seq = self
@@ -293,7 +274,10 @@ impl Chats for ChatsService {
         request: Request<v1::LeaveChatRequest>,
     ) -> Result<Response<v1::LeaveChatResponse>, Status> {
         let (metadata, _, leave) = request.into_parts();
-        let caller = Caller::person(&metadata, &leave.acting_user_id, Scope::ChatsWrite)?;
+        let caller = self
+            .callers
+            .person(&metadata, &leave.acting_user_id, Scope::ChatsWrite)
+            .await?;
         let chat = chat_id(&leave.chat_id)?;
         let seq = self
             .change(
@@ -312,7 +296,10 @@ impl Chats for ChatsService {
         request: Request<v1::SetRoleRequest>,
     ) -> Result<Response<v1::SetRoleResponse>, Status> {
         let (metadata, _, set) = request.into_parts();
-        let caller = Caller::read(&metadata, &set.acting_user_id, Scope::ChatsWrite)?;
+        let caller = self
+            .callers
+            .read(&metadata, &set.acting_user_id, Scope::ChatsWrite)
+            .await?;
         let user = parse::id("user_id", &set.user_id)?;
         let role =
             content::role_from_wire(set.role()).ok_or_else(|| ApiError::invalid("role", "is needed"))?;
@@ -333,11 +320,8 @@ impl Chats for ChatsService {
         &self,
         request: Request<v1::ListMembersRequest>,
     ) -> Result<Response<v1::ListMembersResponse>, Status> {
-        let caller = Caller::read(
-            request.metadata(),
-            &request.get_ref().acting_user_id,
-            Scope::ChatsRead,
-        )?;
+        let (metadata, acting) = (request.metadata(), &request.get_ref().acting_user_id);
+        let caller = self.callers.read(metadata, acting, Scope::ChatsRead).await?;
         let request = request.into_inner();
         let chat = chat_id(&request.chat_id)?;
         let size = page_size(request.page_size, 100, MAX_GROUP_MEMBERS as u32)?;
@@ -359,11 +343,8 @@ impl Chats for ChatsService {
         &self,
         request: Request<v1::ListEntriesRequest>,
     ) -> Result<Response<v1::ListEntriesResponse>, Status> {
-        let caller = Caller::person(
-            request.metadata(),
-            &request.get_ref().acting_user_id,
-            Scope::ChatsRead,
-        )?;
+        let (metadata, acting) = (request.metadata(), &request.get_ref().acting_user_id);
+        let caller = self.callers.person(metadata, acting, Scope::ChatsRead).await?;
         let request = request.into_inner();
         let chat = chat_id(&request.chat_id)?;
         let size = page_size(request.page_size, 100, MAX_ENTRIES)?;
@@ -388,11 +369,8 @@ impl Chats for ChatsService {
         &self,
         request: Request<v1::ListMessagesRequest>,
     ) -> Result<Response<v1::ListMessagesResponse>, Status> {
-        let caller = Caller::person(
-            request.metadata(),
-            &request.get_ref().acting_user_id,
-            Scope::ChatsRead,
-        )?;
+        let (metadata, acting) = (request.metadata(), &request.get_ref().acting_user_id);
+        let caller = self.callers.person(metadata, acting, Scope::ChatsRead).await?;
         let request = request.into_inner();
         let chat = chat_id(&request.chat_id)?;
         let size = page_size(request.page_size, 50, MAX_ENTRIES)?;
@@ -423,11 +401,8 @@ impl Chats for ChatsService {
         &self,
         request: Request<v1::GetReceiptsRequest>,
     ) -> Result<Response<v1::GetReceiptsResponse>, Status> {
-        let caller = Caller::read(
-            request.metadata(),
-            &request.get_ref().acting_user_id,
-            Scope::ChatsRead,
-        )?;
+        let (metadata, acting) = (request.metadata(), &request.get_ref().acting_user_id);
+        let caller = self.callers.read(metadata, acting, Scope::ChatsRead).await?;
         let chat = chat_id(&request.get_ref().chat_id)?;
         self.authorise(caller, chat).await?;
         // The owner knows more than the store: what was acknowledged and is not settled yet.
@@ -443,7 +418,10 @@ impl Chats for ChatsService {
         request: Request<v1::GetMessageReceiptsRequest>,
     ) -> Result<Response<v1::GetMessageReceiptsResponse>, Status> {
         let (metadata, _, asked) = request.into_parts();
-        let caller = Caller::person(&metadata, &asked.acting_user_id, Scope::ChatsRead)?;
+        let caller = self
+            .callers
+            .person(&metadata, &asked.acting_user_id, Scope::ChatsRead)
+            .await?;
         let (chat, seq) = (chat_id(&asked.chat_id)?, Seq(asked.seq));
         let size = page_size(asked.page_size, 100, MAX_GROUP_MEMBERS as u32)?;
         let after = After::read(&asked.page_token)?;
@@ -460,11 +438,8 @@ impl Chats for ChatsService {
         &self,
         request: Request<v1::MarkChatReadRequest>,
     ) -> Result<Response<v1::MarkChatReadResponse>, Status> {
-        let caller = Caller::person(
-            request.metadata(),
-            &request.get_ref().acting_user_id,
-            Scope::ChatsWrite,
-        )?;
+        let (metadata, acting) = (request.metadata(), &request.get_ref().acting_user_id);
+        let caller = self.callers.person(metadata, acting, Scope::ChatsWrite).await?;
         let chat = chat_id(&request.get_ref().chat_id)?;
         self.writes.check_owner(chat, request.metadata())?;
         let off = listing::read_receipts_off_of_member(&self.pool, chat, caller.user).await;

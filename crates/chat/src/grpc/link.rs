@@ -185,7 +185,9 @@ impl Reader {
             {
                 match self.item(item, frame.map_version).await {
                     Ok(()) => {}
-                    Err(Failed::Malformed) => tracing::error!("a gateway sent an item without an id"),
+                    Err(Failed::Malformed) => {
+                        tracing::error!("a gateway sent an item without an id, or with that of nobody")
+                    }
                     Err(Failed::Ended) => return,
                 }
             }
@@ -218,6 +220,9 @@ impl Reader {
             UserId::from_slice(&item.user_id)?,
             DeviceId::from_slice(&item.device_id)?,
         );
+        if user == UserId::SYSTEM {
+            return Err(Failed::Malformed);
+        }
         let origin = |request| Origin::Link {
             link: self.link,
             reference: item.r#ref,
@@ -235,7 +240,7 @@ impl Reader {
                 if peer == Some(user) {
                     self.answer(
                         origin,
-                        &Outcome::Refused(Refusal::Invalid("peer_user_id: is the sender")),
+                        &Outcome::Refused(Refusal::Invalid("peer_user_id", "is the sender")),
                     );
                     return Ok(());
                 }

@@ -34,10 +34,16 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
     if envelope.len() > MAX_ENVELOPE_BYTES {
         return Err(Refusal::TooLarge("envelope: at most 8,192 bytes"));
     }
-    let read =
-        v1::Envelope::decode(envelope.clone()).map_err(|_| Refusal::Invalid("envelope: does not decode"))?;
+    let read = v1::Envelope::decode(envelope.clone())
+        .map_err(|_| Refusal::Invalid("envelope", "does not decode"))?;
     let kind = kind(&read)?;
     let media = media(&read, message.sender, tickets)?;
+    if body.is_empty() && media.is_empty() {
+        return Err(Refusal::Invalid(
+            "body",
+            "is needed where there are no attachments",
+        ));
+    }
     Ok(NewEntry {
         kind,
         sender: message.sender,
@@ -65,11 +71,19 @@ fn media(
         return Ok(Vec::new());
     }
     if attachments.len() > MAX_ATTACHMENTS {
-        return Err(Refusal::Invalid("envelope.attachments: at most 32"));
+        return Err(Refusal::Invalid("envelope.attachments", "must be at most 32"));
     }
     let mut media: Vec<MediaRef> = Vec::with_capacity(attachments.len());
     for attachment in attachments {
-        let found = reference(attachment, sender, tickets)?;
+        let no_id = |_| Refusal::Invalid("envelope.attachments.media_id", "must be UUIDs");
+        let media_id = attachment.media_id.parse().map_err(no_id)?;
+        let found = reference(
+            "envelope.attachments",
+            media_id,
+            &attachment.ticket,
+            sender,
+            tickets,
+        )?;
         if media.iter().all(|known| known.media != found.media) {
             media.push(found);
         }
@@ -84,42 +98,45 @@ pub fn picture(
     tickets: Option<&Tickets>,
 ) -> Result<Option<MediaRef>, ApiError> {
     let Some(picture) = picture else { return Ok(None) };
-    let _: MediaId = parse::id("media_id", &picture.media_id)?;
-    let reference = reference(picture, sender, tickets);
+    let media = parse::id("picture.media_id", &picture.media_id)?;
+    let reference = reference("picture", media, &picture.ticket, sender, tickets);
     reference.map(Some).map_err(|refusal| answer::to_error(&refusal))
 }
 
 fn reference(
-    attachment: &v1::Attachment,
+    field: &'static str,
+    media: MediaId,
+    ticket: &[u8],
     sender: UserId,
     tickets: Option<&Tickets>,
 ) -> Result<MediaRef, Refusal> {
-    let tickets = tickets.ok_or(Refusal::Invalid("attachments: this server has no media"))?;
-    let wrong = |_| Refusal::Invalid("attachments: media_id must be UUIDs");
-    let media: MediaId = attachment.media_id.parse().map_err(wrong)?;
-    let expires_at = tickets.verify(&attachment.ticket, media, sender);
+    let tickets = tickets.ok_or(Refusal::Invalid(field, "cannot be set: this server has no media"))?;
+    let expires_at = tickets.verify(ticket, media, sender);
     let expires_at = expires_at.ok_or(Refusal::MediaTicket)?;
     Ok(MediaRef { media, expires_at })
 }
 
 fn kind(envelope: &v1::Envelope) -> Result<EntryKind, Refusal> {
     if envelope.mentioned_user_ids.len() > MAX_MENTIONS {
-        return Err(Refusal::Invalid("envelope.mentioned_user_ids: at most 64"));
+        return Err(Refusal::Invalid(
+            "envelope.mentioned_user_ids",
+            "must be at most 64",
+        ));
     }
     if envelope
         .mentioned_user_ids
         .iter()
         .any(|id| id.parse::<UserId>().is_err())
     {
-        return Err(Refusal::Invalid("envelope.mentioned_user_ids: must be UUIDs"));
+        return Err(Refusal::Invalid("envelope.mentioned_user_ids", "must be UUIDs"));
     }
     let kind = match v1::MessageKind::try_from(envelope.kind) {
         Ok(v1::MessageKind::Unspecified | v1::MessageKind::Message) => EntryKind::Message,
         Ok(v1::MessageKind::Reaction) => EntryKind::Reaction,
-        Err(_) => return Err(Refusal::Invalid("envelope.kind: not known to this server")),
+        Err(_) => return Err(Refusal::Invalid("envelope.kind", "is not known to this server")),
     };
     if kind == EntryKind::Reaction && envelope.target_seq == 0 {
-        return Err(Refusal::Invalid("envelope.target_seq: needed for this kind"));
+        return Err(Refusal::Invalid("envelope.target_seq", "is needed for this kind"));
     }
     Ok(kind)
 }
@@ -149,17 +166,44 @@ mod tests {
             attachments,
             ..Default::default()
         };
-        let message = Message {
+        let envelope = envelope.encode_to_vec().into();
+        entry(&message(&envelope), tickets).map(|entry| entry.media)
+    }
+
+    fn message(envelope: &Bytes) -> Message<'_> {
+        static BODY: Bytes = Bytes::from_static(b"hello");
+        Message {
             sender: SENDER,
             device: DeviceId::BACK_END,
             request: RequestId::random(),
-            envelope: &envelope.encode_to_vec().into(),
-            body: &Bytes::new(),
+            envelope,
+            body: &BODY,
             read_receipts_off: false,
             trace: None,
             arrived: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn a_message_has_a_body_or_attachments() {
+        let (tickets, media) = (tickets(), MediaId::random());
+        let of = |body: &'static [u8], attachments: Vec<v1::Attachment>| {
+            let envelope = v1::Envelope {
+                attachments,
+                ..Default::default()
+            };
+            let (envelope, body) = (envelope.encode_to_vec().into(), Bytes::from_static(body));
+            let message = Message {
+                body: &body,
+                ..message(&envelope)
+            };
+            entry(&message, Some(&tickets)).map(drop)
         };
-        entry(&message, tickets).map(|entry| entry.media)
+        let file = attachment(media, SENDER);
+        assert!(matches!(of(b"", vec![]), Err(Refusal::Invalid("body", _))));
+        assert_eq!(of(b"", vec![file.clone()]), Ok(()));
+        assert_eq!(of(b"hello", vec![]), Ok(()));
+        assert_eq!(of(b"hello", vec![file]), Ok(()));
     }
 
     #[test]
@@ -189,11 +233,11 @@ mod tests {
         };
         assert!(matches!(
             refer(vec![no_id], Some(&tickets)),
-            Err(Refusal::Invalid(_))
+            Err(Refusal::Invalid(..))
         ));
         let many = vec![own.clone(); MAX_ATTACHMENTS + 1];
-        assert!(matches!(refer(many, Some(&tickets)), Err(Refusal::Invalid(_))));
-        assert!(matches!(refer(vec![own], None), Err(Refusal::Invalid(_))));
+        assert!(matches!(refer(many, Some(&tickets)), Err(Refusal::Invalid(..))));
+        assert!(matches!(refer(vec![own], None), Err(Refusal::Invalid(..))));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! - [`link`]: the gateways' three streams
 //! - [`node`]: calls from other nodes
 //! - [`chats`], [`inbox`]: the public unary services, called through a gateway
-//! - `parsed`: what their calls have in common; [`caller`]: in whose name a call acts; [`groups`]: making one; [`views`]: what callers see
+//! - `parsed`: what their calls have in common; [`caller`]: in whose name a call acts; [`groups`]: making one; [`sends`]: a message;
+//!   [`views`]: what callers see
 //! - [`writes`]: commands to the shards, with one answer each
 //! - [`admin`]: for operators' tools; [`message_trace`]: where one message is; [`cluster`]: the other nodes, asked
 //! - [`message`]: what a device or back end wants to send, checked; [`message_receipts`]: who read one
@@ -20,6 +21,7 @@ pub mod message_receipts;
 pub mod message_trace;
 pub mod node;
 mod parsed;
+pub mod sends;
 pub mod views;
 pub mod writes;
 

@@ -29,7 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// What entries the store refuses: nothing that an app can mend.
-const REFUSED: Refusal = Refusal::Invalid("the store refused the entry");
+const REFUSED: Refusal = Refusal::Invalid("body", "was refused by the store");
 
 /// Starts the writer; each job's result goes to `results`.
 pub fn spawn(

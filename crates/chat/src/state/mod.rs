@@ -96,8 +96,9 @@ pub enum Refusal {
     LastOwner,
     #[error("a ticket of the attachments has expired, or is not one of this sender for this media")]
     MediaTicket,
-    #[error("{0}")]
-    Invalid(&'static str),
+    /// The field, and what is wrong with it.
+    #[error("{0} {1}")]
+    Invalid(&'static str, &'static str),
     #[error("{0}")]
     TooLarge(&'static str),
     /// Try the same again later.

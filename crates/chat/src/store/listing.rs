@@ -303,13 +303,12 @@ pub async fn read_receipts_off_of_member(
         .await
 }
 
-/// Whether the user turned read receipts off. False where there is no such user.
-pub async fn read_receipts_off(pool: &PgPool, user: UserId) -> sqlx::Result<bool> {
-    let off: Option<bool> = sqlx::query_scalar(READ_RECEIPTS_OFF)
+/// Whether the user turned read receipts off; `None`: there is no such user.
+pub async fn read_receipts_off(pool: &PgPool, user: UserId) -> sqlx::Result<Option<bool>> {
+    sqlx::query_scalar(READ_RECEIPTS_OFF)
         .bind(user.0)
         .fetch_optional(pool)
-        .await?;
-    Ok(off.unwrap_or_default())
+        .await
 }
 
 /// Who sent the message at `seq`; `None`: there is none, or it is something else.

@@ -122,7 +122,7 @@ async fn an_inbox_tells_the_setting_of_its_user() {
         let inbox = inboxes.iter().find(|(of, _)| *of == device);
         assert_eq!(inbox.map(|(_, inbox)| inbox.read_receipts_off), Some(off));
     }
-    for (user, off) in [(a, false), (b, true), (UserId::random(), false)] {
+    for (user, off) in [(a, Some(false)), (b, Some(true)), (UserId::random(), None)] {
         assert_eq!(listing::read_receipts_off(&store.pool, user).await.unwrap(), off);
     }
 }

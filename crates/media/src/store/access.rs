@@ -20,6 +20,8 @@ pub enum Through {
     PictureOf(UserId),
 }
 
+pub const HAS_USER: &str = "SELECT EXISTS (SELECT FROM users WHERE user_id = $1)";
+
 /// For who is a member now, of entries that fall into an interval of theirs: rule 7, and nothing from before they joined;
 /// and of the group's picture. One partition of each table.
 pub const IN_CHAT: &str = "
@@ -67,6 +69,11 @@ pub const TICKET: &str = concat!(
 );
 
 impl Store {
+    pub async fn has_user(&self, user: UserId) -> Result<bool> {
+        let found = sqlx::query_scalar(HAS_USER).bind(user.0);
+        Ok(found.fetch_one(&self.pool).await?)
+    }
+
     /// The media, if this user may read it this way.
     pub async fn readable(&self, user: UserId, media: MediaId, through: Through) -> Result<Option<Media>> {
         let query = match through {

@@ -18,6 +18,7 @@ async fn what_clients_wait_for_goes_by_indexes() {
         sqlx::query(set).execute(&mut *db).await.unwrap();
     }
     for (name, sql, arguments) in [
+        ("has_user", access::HAS_USER, 1),
         ("in_chat", access::IN_CHAT, 3),
         ("own", access::OWN, 2),
         ("picture_of", access::PICTURE_OF, 3),

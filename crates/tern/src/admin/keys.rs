@@ -37,9 +37,7 @@ pub struct CreateArgs {
     /// What or whom it is for
     #[arg(long, value_parser = name)]
     pub name: String,
-    /// What it may do, comma separated: users:read, users:write, devices:link, chats:read, chats:write,
-    /// messages:send, presence:read, admin (everything)
-    #[arg(long, required = true, value_delimiter = ',')]
+    #[arg(long, required = true, value_delimiter = ',', help = scopes_help())]
     pub scopes: Vec<Scope>,
     #[command(flatten)]
     pub postgres: PostgresArgs,
@@ -91,6 +89,13 @@ async fn revoke(pool: &PgPool, id: Uuid) -> anyhow::Result<()> {
     let revoked = sqlx::query(REVOKE).bind(id).execute(pool).await?.rows_affected();
     anyhow::ensure!(revoked == 1, "there is no key {id}");
     remark("revoked; gateways may let it pass for 10 s more")
+}
+
+fn scopes_help() -> String {
+    format!(
+        "What it may do, comma separated; admin is everything: {}",
+        Scope::list()
+    )
 }
 
 fn name(text: &str) -> Result<String, String> {

@@ -1,8 +1,9 @@
 //! Chats, timelines and ticks as they are to be shown. Pure: events and answers go in, lines come out.
 //!
-//! - `presence`: who is online, and was last seen when
+//! - `author`: whose an entry is; `presence`: who is online, and was last seen when
 //! - [`reach`]: whom own messages reached, and who writes
 
+mod author;
 mod presence;
 mod reach;
 
@@ -357,11 +358,12 @@ impl View {
         let target = Seq(envelope.target_seq);
         match MessageKind::try_from(envelope.kind) {
             Ok(MessageKind::Reaction) => {
-                let who = entry.sender.map_or(String::new(), |sender| self.name(sender));
+                let who = self.author(entry);
                 Folded::Into(target, format!("{text} {who}"))
             }
             Ok(MessageKind::Message | MessageKind::Unspecified) => {
                 let tick = (entry.sender == Some(self.me)).then(|| self.tick(room, entry.seq));
+                let text = author::signed(entry, text);
                 Folded::Line(Line {
                     tick,
                     ..line(entry.sender, text)
@@ -408,9 +410,7 @@ impl View {
 
     /// What an entry that is no message tells.
     fn happening(&self, entry: &Entry) -> Option<String> {
-        let who = entry
-            .sender
-            .map_or_else(|| "somebody".to_owned(), |sender| self.name(sender));
+        let who = self.author(entry);
         let name = |id: &String| id.parse().map_or_else(|_| "…".to_owned(), |id| self.name(id));
         let names = |ids: &[String]| ids.iter().map(name).collect::<Vec<_>>().join(", ");
         Some(match entry.content.content.as_ref()? {

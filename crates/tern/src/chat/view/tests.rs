@@ -330,3 +330,20 @@ fn a_direct_chat_shows_online_or_last_seen_and_nothing_of_who_hides_it() {
     );
     assert!(!view.is_online(peer), "nobody tells of anybody then");
 }
+
+#[test]
+fn a_message_of_the_system_is_shown_as_such() {
+    let mut view = view(2);
+    let notice = Entry {
+        sender: None,
+        device: None,
+        ..entry(1, user(2), MessageKind::Message, 0, "closed on Monday")
+    };
+    view.apply(&Event::Entry(notice), NOW);
+    let lines = view.lines(CHAT);
+    assert_eq!(
+        (lines[0].who, lines[0].text.as_str()),
+        (None, "the system: closed on Monday")
+    );
+    assert_eq!(lines[0].tick, None);
+}

@@ -1,0 +1,80 @@
+//! A message by a unary call: of a device, of a back end in a user's name, or of the system.
+
+use bytes::Bytes;
+use prost::Message as _;
+use tern_node::ticket::Tickets;
+use tern_node::trace;
+use tern_proto::{ApiError, parse, v1};
+use tern_types::{ChatId, Clock, RequestId, UserId};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
+
+use super::caller::{Caller, Callers};
+use super::message;
+use super::writes::Writes;
+use crate::answer;
+use crate::state::shard::Event;
+
+pub struct Sends {
+    pub writes: Writes,
+    pub callers: Callers,
+    pub tickets: Option<Tickets>,
+}
+
+impl Sends {
+    pub async fn send(&self, request: Request<v1::SendMessageRequest>) -> Result<v1::Sent, Status> {
+        let (metadata, _, send) = request.into_parts();
+        let (caller, read_receipts_off) = self.callers.sender(&metadata, &send.acting_user_id).await?;
+        let request: RequestId = parse::id("request_id", &send.request_id)?;
+        let (chat, peer) = address(caller, &send)?;
+        let envelope: Bytes = send.envelope.unwrap_or_default().encode_to_vec().into();
+        let message = message::Message {
+            sender: caller.user,
+            device: caller.sender_device(),
+            request,
+            envelope: &envelope,
+            body: &send.body,
+            read_receipts_off,
+            trace: trace::context(&tracing::Span::current()),
+            arrived: Clock::monotonic(),
+        };
+        self.place(&metadata, chat, peer, &message).await
+    }
+
+    async fn place(
+        &self,
+        metadata: &MetadataMap,
+        chat: ChatId,
+        peer: Option<UserId>,
+        message: &message::Message<'_>,
+    ) -> Result<v1::Sent, Status> {
+        self.writes.check_owner(chat, metadata)?;
+        let entry = message::entry(message, self.tickets.as_ref());
+        let entry = entry.map_err(|refusal| answer::to_error(&refusal))?;
+        let event = |origin| Event::Send {
+            origin,
+            chat,
+            peer,
+            entry,
+        };
+        let outcome = self.writes.call(chat, event).await?;
+        Ok(answer::sent(&outcome)?)
+    }
+}
+
+/// The chat, and the person where that is how it is named. What comes from nobody goes to a chat that is there.
+fn address(caller: Caller, send: &v1::SendMessageRequest) -> Result<(ChatId, Option<UserId>), ApiError> {
+    let chat = parse::optional_id("chat_id", &send.chat_id)?;
+    match (chat, parse::optional_id("peer_user_id", &send.peer_user_id)?) {
+        (Some(chat), None) => Ok((chat, None)),
+        (None, Some(_)) if caller.is_nobody() => {
+            Err(ApiError::invalid("peer_user_id", "needs an acting_user_id"))
+        }
+        (None, Some(peer)) if peer == caller.user => Err(ApiError::invalid("peer_user_id", "is the sender")),
+        (None, Some(peer)) => Ok((ChatId::direct(caller.user, peer), Some(peer))),
+        _ => Err(ApiError::invalid(
+            "chat_id",
+            "or peer_user_id is needed, and only one",
+        )),
+    }
+}

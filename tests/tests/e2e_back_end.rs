@@ -1,0 +1,350 @@
+//! What a back end sends: in a user's name, or for nobody; and how it is told what was not taken.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::needless_update,
+    reason = "tests, and some requests have no other fields"
+)]
+
+use tern_proto::error::reason_of;
+use tern_proto::v1::{self, ErrorReason};
+use tern_tests::world::tern;
+use tern_tests::{Api, World, wire};
+use tern_types::{ChatId, RequestId};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// A message to a chat, of the system unless somebody is named.
+fn message(chat: ChatId, body: &'static str) -> v1::SendMessageRequest {
+    v1::SendMessageRequest {
+        chat_id: chat.to_string(),
+        request_id: RequestId::random().to_string(),
+        envelope: Some(wire::plain()),
+        body: body.into(),
+        ..Default::default()
+    }
+}
+
+async fn send(api: &Api, message: &v1::SendMessageRequest) -> Result<v1::Sent, Status> {
+    let answer = api.chats().send_message(message.clone()).await?;
+    Ok(answer.into_inner().sent.expect("a place in the log"))
+}
+
+fn why(status: &Status) -> (Code, Option<ErrorReason>) {
+    (status.code(), reason_of(status))
+}
+
+/// A back end with a key of these scopes alone.
+async fn with_scopes(world: &World, scopes: &str) -> Api {
+    let made = tokio::process::Command::new(tern())
+        .args(["admin", "keys", "create", "--name", "scoped", "--scopes", scopes])
+        .args(["--database-url", world.platform.database_url()])
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&made.stderr);
+    assert!(made.status.success(), "{said}");
+    let key = String::from_utf8(made.stdout).unwrap();
+    Api::new(world.channel(0), key.trim())
+}
+
+#[tokio::test]
+async fn a_back_end_writes_in_a_users_name() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
+    let back_end = world.back_end().await;
+    let request = v1::SendMessageRequest {
+        chat_id: String::new(),
+        peer_user_id: bob.id.to_string(),
+        acting_user_id: alice.id.to_string(),
+        ..message(ChatId::direct(alice.id, bob.id), "your parcel is here")
+    };
+    let first = send(back_end, &request).await.unwrap();
+    assert_eq!(send(back_end, &request).await.unwrap(), first);
+    let chat = ChatId::direct(alice.id, bob.id);
+    for phone in [&hers, &his] {
+        let log = phone.has_text(chat, "your parcel is here").await;
+        let entry = &log.entries[&first.seq];
+        assert_eq!(entry.sender_user_id, alice.id.to_string());
+        assert_eq!(entry.sender_device_id, "", "it came from no device");
+    }
+    // A device speaks for its own user only.
+    let status = send(&hers.api(), &request).await.unwrap_err();
+    assert_eq!(
+        why(&status),
+        (Code::PermissionDenied, Some(ErrorReason::NotForDevices))
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_message_of_the_system_has_no_sender_and_reaches_the_members_of_any_chat() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
+    let direct: ChatId = hers.say(bob.id, "hello").await.chat_id.parse().unwrap();
+    let group = world.group(&[&alice, &bob]).await;
+    let block = v1::BlockRequest {
+        user_id: String::new(),
+        blocked_user_id: bob.id.to_string(),
+    };
+    hers.api().users().block(block).await.unwrap();
+    let system = with_scopes(&world, "messages:system").await;
+    for chat in [direct, group] {
+        let notice = message(chat, "we are closed on Monday");
+        let sent = send(&system, &notice).await.unwrap();
+        assert_eq!(send(&system, &notice).await.unwrap(), sent, "rule 5");
+        let other = v1::SendMessageRequest {
+            body: "something else".into(),
+            ..notice
+        };
+        let reused = send(&system, &other).await.unwrap_err();
+        assert_eq!(
+            why(&reused),
+            (Code::AlreadyExists, Some(ErrorReason::RequestIdReused))
+        );
+        for phone in [&hers, &his] {
+            let log = phone.has_text(chat, "we are closed on Monday").await;
+            let entry = &log.entries[&sent.seq];
+            assert_eq!((&*entry.sender_user_id, &*entry.sender_device_id), ("", ""));
+            assert_eq!(entry.request_id, log.entries[&sent.seq].request_id);
+            let view = v1::GetChatRequest {
+                chat_id: chat.to_string(),
+                ..Default::default()
+            };
+            let view = phone.api().chats().get_chat(view).await.unwrap().into_inner();
+            let view = view.chat.unwrap();
+            assert!(view.unread_count >= 1, "it counts, for both: {view:?}");
+            assert_eq!(view.last_entry.unwrap().sender_user_id, "", "as it is stored");
+        }
+        // Only back ends are told who read it: it is nobody's.
+        let asked = v1::GetMessageReceiptsRequest {
+            chat_id: chat.to_string(),
+            seq: sent.seq,
+            ..Default::default()
+        };
+        let receipts = hers.api().chats().get_message_receipts(asked).await;
+        assert_eq!(reason_of(&receipts.unwrap_err()), Some(ErrorReason::NotTheSender));
+        let asked = v1::GetMessageReceiptsRequest {
+            chat_id: chat.to_string(),
+            seq: sent.seq,
+            acting_user_id: alice.id.to_string(),
+            ..Default::default()
+        };
+        let receipts = world.back_end().await.chats().get_message_receipts(asked).await;
+        assert_eq!(receipts.unwrap().into_inner().member_count, 2);
+    }
+    let texts = his.texts(direct);
+    assert_eq!(texts, ["hello", "we are closed on Monday"], "each once");
+
+    // Who may send in users' names may not speak for the system, nor the other way round.
+    let notice = message(group, "no");
+    let in_a_name = v1::SendMessageRequest {
+        acting_user_id: alice.id.to_string(),
+        ..notice.clone()
+    };
+    let sender = with_scopes(&world, "messages:send").await;
+    for (api, message, scope) in [
+        (&sender, &notice, "messages:system"),
+        (&system, &in_a_name, "messages:send"),
+    ] {
+        let status = send(api, message).await.unwrap_err();
+        assert_eq!(
+            why(&status),
+            (Code::PermissionDenied, Some(ErrorReason::ScopeMissing))
+        );
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(info.metadata.get("scope").map(String::as_str), Some(scope));
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
+    let world = World::start().await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let hers = world.phone(&alice).await;
+    let group = world.group(&[&alice, &bob]).await;
+    let block = v1::BlockRequest {
+        user_id: carol.id.to_string(),
+        blocked_user_id: alice.id.to_string(),
+    };
+    world.back_end().await.users().block(block).await.unwrap();
+    let good = v1::SendMessageRequest {
+        acting_user_id: alice.id.to_string(),
+        ..message(group, "hello")
+    };
+    let to = |user: String| v1::SendMessageRequest {
+        chat_id: String::new(),
+        peer_user_id: user,
+        ..good.clone()
+    };
+    let with = |change: &dyn Fn(&mut v1::SendMessageRequest)| {
+        let mut message = good.clone();
+        change(&mut message);
+        message
+    };
+    let unknown = || RequestId::random().to_string();
+    use ErrorReason as R;
+    let cases = [
+        (
+            "a chat of others",
+            with(&|m| m.acting_user_id = carol.id.to_string()),
+            R::ChatNotFound,
+            None,
+        ),
+        (
+            "no such chat",
+            with(&|m| m.chat_id = unknown()),
+            R::ChatNotFound,
+            None,
+        ),
+        ("no such person", to(unknown()), R::UserNotFound, None),
+        (
+            "nobody there to send it",
+            with(&|m| m.acting_user_id = unknown()),
+            R::ActingUserNotFound,
+            None,
+        ),
+        (
+            "nor to a person",
+            v1::SendMessageRequest {
+                acting_user_id: unknown(),
+                ..to(bob.id.to_string())
+            },
+            R::ActingUserNotFound,
+            None,
+        ),
+        (
+            "somebody who blocked the sender",
+            to(carol.id.to_string()),
+            R::NotAccepted,
+            None,
+        ),
+        (
+            "an empty body",
+            with(&|m| m.body.clear()),
+            R::InvalidField,
+            Some("body"),
+        ),
+        (
+            "an empty reaction",
+            with(&|m| {
+                m.body.clear();
+                m.envelope = Some(v1::Envelope {
+                    kind: v1::MessageKind::Reaction.into(),
+                    target_seq: 1,
+                    ..wire::plain()
+                })
+            }),
+            R::InvalidField,
+            Some("body"),
+        ),
+        (
+            "a kind of the future",
+            with(&|m| {
+                m.envelope = Some(v1::Envelope {
+                    kind: 99,
+                    ..wire::plain()
+                })
+            }),
+            R::InvalidField,
+            Some("envelope.kind"),
+        ),
+        (
+            "a body that is too large",
+            with(&|m| m.body = vec![0; 262_145].into()),
+            R::TooLarge,
+            None,
+        ),
+        (
+            "an attachment of nobody",
+            with(&|m| {
+                m.envelope = Some(v1::Envelope {
+                    attachments: vec![v1::Attachment::default()],
+                    ..wire::plain()
+                })
+            }),
+            R::InvalidField,
+            Some("envelope.attachments.media_id"),
+        ),
+        (
+            "the system to a person",
+            v1::SendMessageRequest {
+                acting_user_id: String::new(),
+                ..to(bob.id.to_string())
+            },
+            R::InvalidField,
+            Some("peer_user_id"),
+        ),
+        (
+            "the id of nobody",
+            with(&|m| m.acting_user_id = uuid::Uuid::nil().to_string()),
+            R::InvalidField,
+            Some("acting_user_id"),
+        ),
+    ];
+    for (what, message, reason, field) in cases {
+        let status = send(world.back_end().await, &message).await.expect_err(what);
+        assert_eq!(reason_of(&status), Some(reason), "{what}: {status:?}");
+        let violations = status.get_details_bad_request().map(|bad| bad.field_violations);
+        let named = violations.and_then(|violations| Some(violations.first()?.field.clone()));
+        assert_eq!(named.as_deref(), field, "{what}: {status:?}");
+        assert!(!status.message().is_empty(), "{what}");
+    }
+    // The same of a device, on its stream.
+    let request = hers.send(group, "").await;
+    let error = hers.refused(request).await;
+    assert_eq!(error.code(), v1::SendErrorCode::Invalid, "{error:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_acting_user_who_is_not_there_is_named_as_such_by_every_call() {
+    let world = World::start().await;
+    let alice = world.user("alice").await;
+    let group = world.group(&[&alice]).await.to_string();
+    let (nobody, id) = (RequestId::random().to_string(), || {
+        RequestId::random().to_string()
+    });
+    let mut chats = world.back_end().await.chats();
+    let mut statuses = Vec::new();
+    macro_rules! refused {
+        ($($method:ident($request:ident { $($field:ident: $value:expr),* });)*) => {
+            $(
+                let request = v1::$request {
+                    acting_user_id: nobody.clone(),
+                    $($field: $value,)*
+                    ..Default::default()
+                };
+                let status = chats.$method(request).await.expect_err(stringify!($method));
+                statuses.push((stringify!($method), status));
+            )*
+        };
+    }
+    refused! {
+        send_message(SendMessageRequest { chat_id: group.clone(), request_id: id(), body: "x".into() });
+        create_group(CreateGroupRequest { request_id: id() });
+        get_chat(GetChatRequest { chat_id: group.clone() });
+        list_chats(ListChatsRequest {});
+        update_chat(UpdateChatRequest { chat_id: group.clone(), request_id: id(), title: "x".to_owned() });
+        set_chat_picture(SetChatPictureRequest { chat_id: group.clone(), request_id: id() });
+        add_members(AddMembersRequest { chat_id: group.clone(), request_id: id() });
+        remove_member(RemoveMemberRequest { chat_id: group.clone(), request_id: id(), user_id: alice.id.to_string() });
+        leave_chat(LeaveChatRequest { chat_id: group.clone(), request_id: id() });
+        set_role(SetRoleRequest { chat_id: group.clone(), request_id: id(), user_id: alice.id.to_string(), role: 2 });
+        list_members(ListMembersRequest { chat_id: group.clone() });
+        list_entries(ListEntriesRequest { chat_id: group.clone() });
+        list_messages(ListMessagesRequest { chat_id: group.clone() });
+        get_receipts(GetReceiptsRequest { chat_id: group.clone() });
+        get_message_receipts(GetMessageReceiptsRequest { chat_id: group.clone(), seq: 1 });
+        mark_chat_read(MarkChatReadRequest { chat_id: group.clone(), seq: 1 });
+    }
+    for (method, status) in statuses {
+        let expected = (Code::NotFound, Some(ErrorReason::ActingUserNotFound));
+        assert_eq!(why(&status), expected, "{method}: {status:?}");
+    }
+    world.end().await;
+}
