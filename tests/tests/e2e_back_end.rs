@@ -20,7 +20,7 @@ fn message(chat: ChatId, body: &'static str) -> v1::SendMessageRequest {
     v1::SendMessageRequest {
         chat_id: chat.to_string(),
         request_id: RequestId::random().to_string(),
-        envelope: Some(wire::plain()),
+        envelope: wire::plain().encoded(),
         body: body.into(),
         ..Default::default()
     }
@@ -233,11 +233,12 @@ async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
             "an empty reaction",
             with(&|m| {
                 m.body.clear();
-                m.envelope = Some(v1::Envelope {
+                m.envelope = v1::Envelope {
                     kind: v1::MessageKind::Reaction.into(),
                     target_seq: 1,
                     ..wire::plain()
-                })
+                }
+                .encoded()
             }),
             R::InvalidField,
             Some("body"),
@@ -245,10 +246,11 @@ async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
         (
             "a kind of the future",
             with(&|m| {
-                m.envelope = Some(v1::Envelope {
+                m.envelope = v1::Envelope {
                     kind: 99,
                     ..wire::plain()
-                })
+                }
+                .encoded()
             }),
             R::InvalidField,
             Some("envelope.kind"),
@@ -260,12 +262,20 @@ async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
             None,
         ),
         (
+            "an envelope that is too large by what the server does not know",
+            // Field 1000, 9,000 bytes.
+            with(&|m| m.envelope = [&[0xc2, 0x3e, 0xa8, 0x46][..], &[7; 9000]].concat().into()),
+            R::TooLarge,
+            None,
+        ),
+        (
             "an attachment of nobody",
             with(&|m| {
-                m.envelope = Some(v1::Envelope {
+                m.envelope = v1::Envelope {
                     attachments: vec![v1::Attachment::default()],
                     ..wire::plain()
-                })
+                }
+                .encoded()
             }),
             R::InvalidField,
             Some("envelope.attachments.media_id"),

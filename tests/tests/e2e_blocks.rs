@@ -93,7 +93,7 @@ async fn call(phone: &Phone, request: RequestId, peer: UserId, text: &str) -> Re
     let request = v1::SendMessageRequest {
         request_id: request.to_string(),
         peer_user_id: peer.to_string(),
-        envelope: Some(v1::Envelope::default()),
+        envelope: v1::Envelope::default().encoded(),
         body: text.as_bytes().to_vec().into(),
         ..Default::default()
     };

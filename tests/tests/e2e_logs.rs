@@ -63,10 +63,11 @@ async fn picture(api: &Api, chat: ChatId) -> Vec<String> {
     let send = v1::SendMessageRequest {
         chat_id: chat.to_string(),
         request_id: RequestId::random().to_string(),
-        envelope: Some(v1::Envelope {
+        envelope: v1::Envelope {
             attachments: vec![attachment],
             ..Default::default()
-        }),
+        }
+        .encoded(),
         ..Default::default()
     };
     api.chats().send_message(send).await.unwrap();

@@ -163,7 +163,7 @@ async fn the_same_request_id_gives_the_same_result() {
     let unary = v1::SendMessageRequest {
         peer_user_id: bob.id.to_string(),
         request_id: request.to_string(),
-        envelope: Some(wire::plain()),
+        envelope: wire::plain().encoded(),
         body: "once".into(),
         ..Default::default()
     };
@@ -216,7 +216,7 @@ async fn each_message_raises_the_badge_unless_it_says_otherwise() {
         let request = v1::SendMessageRequest {
             peer_user_id: bob.id.to_string(),
             request_id: RequestId::random().to_string(),
-            envelope,
+            envelope: envelope.unwrap_or_default().encoded(),
             body: "your parcel has moved".into(),
             acting_user_id: shop.id.to_string(),
             ..Default::default()

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use tern_node::config::seconds;
 use tern_node::postgres::PostgresArgs;
-
-/// An access token is verified without asking anybody: this is for how long gateways have to know whose do not count any more.
-pub const MAX_ACCESS_TOKEN_TTL: Duration = Duration::from_secs(3600);
+pub use tern_node::token::MAX_ACCESS_TOKEN_TTL;
 
 /// Settings of an accounts node.
 #[derive(clap::Args, Clone, Debug)]

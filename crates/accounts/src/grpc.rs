@@ -58,8 +58,8 @@ impl Devices for Service {
         self.run(async {
             let (principal, request) = open(request)?;
             let asked = Asked {
-                display_name: parse::text("display_name", request.display_name, MAX_DEVICE_NAME_BYTES)?,
-                platform: parse::text("platform", request.platform, MAX_PLATFORM_BYTES)?,
+                display_name: parse::name("display_name", request.display_name, MAX_DEVICE_NAME_BYTES)?,
+                platform: parse::name("platform", request.platform, MAX_PLATFORM_BYTES)?,
             };
             let new = NewDevice {
                 user: parse::id("user_id", &request.user_id)?,

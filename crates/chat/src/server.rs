@@ -15,6 +15,7 @@ use tern_proto::internal::chat_node_server::ChatNodeServer;
 use tern_proto::internal::chat_shards_server::ChatShardsServer;
 use tern_proto::v1::chats_server::ChatsServer;
 use tern_proto::v1::inbox_server::InboxServer;
+use tern_types::limits::MAX_REQUEST_BYTES;
 use tracing::Instrument;
 
 use crate::config::Config;
@@ -37,8 +38,6 @@ use crate::shard::loader::Loader;
 use crate::store::seal::MasterKey;
 use crate::{backlog, recovery};
 
-/// Largest public request: a body, its envelope, and room for the rest.
-const MAX_REQUEST_BYTES: usize = 1 << 20;
 /// A read that finds no connection of the pool by then is told to come again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 

@@ -116,7 +116,7 @@ pub fn unary(message: Outgoing, acting_user_id: String) -> v1::SendMessageReques
         chat_id,
         peer_user_id,
         request_id: message.request.to_string(),
-        envelope: Some(message.envelope),
+        envelope: message.envelope.encoded(),
         body: message.body,
         acting_user_id,
     }

@@ -9,7 +9,7 @@ use tern_node::{MapHandle, NodeContext, Role};
 use tern_proto::ApiError;
 use tern_proto::internal::chat_node_client::ChatNodeClient;
 use tern_proto::internal::{DeviceInbox, ReadInboxRequest, ReadInboxResponse};
-use tern_types::{ChatId, DeviceId, SessionId};
+use tern_types::{ChatId, DeviceId, SessionId, UserId};
 use tokio::sync::{Mutex, mpsc};
 use tonic::Status;
 use tracing::Instrument;
@@ -204,6 +204,7 @@ fn parsed(inbox: DeviceInbox, epoch: &str) -> Option<(DeviceId, Inbox)> {
         Inbox {
             active: inbox.active,
             suspended: inbox.suspended,
+            user: UserId::from_slice(&inbox.user_id).ok(),
             rows: rows.collect(),
             store_epoch: epoch.to_owned(),
             read_receipts_off: inbox.read_receipts_off,

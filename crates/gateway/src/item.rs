@@ -2,14 +2,15 @@
 
 use tern_node::token::Verifier;
 use tern_proto::ApiError;
-use tern_proto::v1::{self, ErrorReason, client_item};
+use tern_proto::raw::{self, client_item};
+use tern_proto::v1::ErrorReason;
 use tern_types::Timestamp;
 
 use crate::metrics;
 use crate::session::{Identity, Item};
 
 /// Converts one item.
-pub fn from_wire(item: v1::ClientItem, verifier: &Verifier, now: Timestamp) -> Item {
+pub fn from_wire(item: raw::ClientItem, verifier: &Verifier, now: Timestamp) -> Item {
     use client_item::Item as Wire;
     let (kind, item) = match item.item {
         Some(Wire::Open(open)) => {

@@ -15,6 +15,7 @@ use tern_node::request_id::REQUEST_ID;
 use tern_node::{NodeContext, Role, telemetry};
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
+use tern_types::limits::MAX_REQUEST_BYTES;
 use tern_types::{ChatId, Slot};
 use tokio::time::timeout;
 use tonic::body::Body;
@@ -30,8 +31,6 @@ use crate::methods::{self, Method, Target};
 use crate::nodes::{self, MAP_PATIENCE};
 use crate::{deadline, metrics, peek, presence_query};
 
-/// A request of a client: the largest message fits many times.
-const MAX_REQUEST_BYTES: usize = 4 << 20;
 /// An answer of a node: a page of the largest entries.
 const MAX_RESPONSE_BYTES: usize = tern_node::links::MAX_LINK_MESSAGE_BYTES;
 /// How often a call is routed again.
@@ -199,6 +198,10 @@ pub fn told(status: Status) -> Status {
     if status.code() == Code::Internal && status.message().starts_with(UNDECODABLE) {
         return malformed();
     }
+    // What a node's decoder, or this one for the answer, says of a message over its limit.
+    if status.code() == Code::OutOfRange {
+        return too_large();
+    }
     Status::with_details(
         status.code(),
         status.message(),
@@ -209,15 +212,16 @@ pub fn told(status: Status) -> Status {
 /// The request cannot be read here.
 fn unreadable(status: Status) -> Status {
     match status.code() {
-        Code::OutOfRange => ApiError::new(
-            ErrorReason::TooLarge,
-            format!("a request has at most {MAX_REQUEST_BYTES} bytes"),
-        )
-        .into(),
+        Code::OutOfRange => too_large(),
         // Tonic's word for a frame that is cut off or none at all.
         Code::Internal => malformed(),
         _ => status,
     }
+}
+
+fn too_large() -> Status {
+    let message = format!("a request has at most {MAX_REQUEST_BYTES} bytes");
+    ApiError::new(ErrorReason::TooLarge, message).into()
 }
 
 /// As for any message that does not decode.

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::Stream;
 use tern_proto::raw::event_len_in_frame;
-use tern_proto::{ApiError, v1};
+use tern_proto::{ApiError, raw};
 use tern_types::limits::MAX_FRAME_EVENTS;
 use tern_types::{Clock, SessionId, Timestamp};
 use tokio::time::{Instant, Sleep};
@@ -44,7 +44,7 @@ pub struct DeviceStream<I> {
     /// `None` once the client's side is done.
     inbound: Option<I>,
     /// Of the client's last frame.
-    items: VecDeque<v1::ClientItem>,
+    items: VecDeque<raw::ClientItem>,
     mailbox: Arc<Mailbox>,
     registered: Option<Registered>,
     /// As the session was last told of them.

@@ -1,4 +1,6 @@
-//! A Postgres server of our own: a data directory made by initdb, listening on 127.0.0.1 and trusting who connects.
+//! A Postgres server of our own: a data directory made by initdb, listening on 127.0.0.1. Other users of the machine reach that
+//! address too, so it takes a password, which is in a file beside the data that only we may read. It crosses the loopback
+//! as it is: who can listen there can read the file.
 //!
 //! Postgres refuses to run as root. Started by root, it runs as the user `postgres`, in a data directory that this user
 //! can reach: below the one asked for, or else below /var/tmp.
@@ -6,7 +8,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use nix::unistd::{Gid, Uid, User};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::process::Command;
 
-use crate::{Process, ports, until};
+use crate::{Process, ports, secrets, until};
 
 /// From start to the first connection: 1 s on an idle machine; recovery after a crash takes longer.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -33,6 +35,7 @@ pub struct Postgres {
     process: Process,
     port: u16,
     data: PathBuf,
+    password: String,
     dies_with_us: bool,
 }
 
@@ -50,9 +53,19 @@ impl Postgres {
     async fn launch(dir: &Path, dies_with_us: bool) -> anyhow::Result<Self> {
         let account = Account::find()?;
         let data = account.place(dir)?;
+        let password_file = dir.join("postgres-password");
         if !data.join("PG_VERSION").exists() {
-            init(&account, &data).await?;
+            let password = format!("{:032x}", rand::random::<u128>());
+            init(&account, &data, &password).await?;
+            secrets::write(&password_file, &password)?;
         }
+        let password = fs::read_to_string(&password_file).with_context(|| {
+            let file = password_file.display();
+            format!(
+                "read {file}: without it the data in {} cannot be used, remove them",
+                data.display()
+            )
+        })?;
         let log = dir.join("postgres.log");
         for _ in 0..PORT_TRIES {
             let port = ports::free()?;
@@ -61,6 +74,7 @@ impl Postgres {
                 process,
                 port,
                 data: data.clone(),
+                password: password.clone(),
                 dies_with_us,
             };
             match server.ready().await {
@@ -86,7 +100,10 @@ impl Postgres {
 
     /// `postgres://…` of a database.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://tern@127.0.0.1:{}/{database}", self.port)
+        format!(
+            "postgres://tern:{}@127.0.0.1:{}/{database}",
+            self.password, self.port
+        )
     }
 
     pub fn process(&self) -> &Process {
@@ -201,11 +218,18 @@ pub async fn drop_database(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn init(account: &Account, data: &Path) -> anyhow::Result<()> {
+async fn init(account: &Account, data: &Path, password: &str) -> anyhow::Result<()> {
     let mut command = account.command(&binary("initdb")?);
+    // Removed when it is dropped.
+    let file = tempfile::NamedTempFile::new().context("a file for the password")?;
+    secrets::write(file.path(), password)?;
+    if let Account::Other(uid, gid) = account {
+        chown(file.path(), Some(uid.as_raw()), Some(gid.as_raw()))?;
+    }
+    command.arg("--pwfile").arg(file.path());
     command.arg("-D").arg(data).args([
         "--username=tern",
-        "--auth=trust",
+        "--auth=password",
         "--encoding=UTF8",
         "--locale=C",
         "--no-instructions",
@@ -353,7 +377,13 @@ impl Account {
             dir.hash(&mut hasher);
             PathBuf::from(format!("/var/tmp/tern-postgres-{:016x}", hasher.finish()))
         };
-        fs::create_dir_all(&data).with_context(|| format!("create {}", data.display()))?;
+        if let Ok(there) = fs::symlink_metadata(&data) {
+            let ours = there.is_dir() && [*uid, Uid::effective()].contains(&Uid::from_raw(there.uid()));
+            anyhow::ensure!(ours, "{} belongs to somebody else", data.display());
+        } else {
+            let made = fs::DirBuilder::new().mode(0o700).create(&data);
+            made.with_context(|| format!("create {}", data.display()))?;
+        }
         chown(&data, Some(uid.as_raw()), Some(gid.as_raw()))?;
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
         Ok(data)
@@ -394,6 +424,24 @@ mod tests {
         assert_eq!(number, 7);
         drop_database(&server.url("once")).await.unwrap();
         assert!(PgConnection::connect(&server.url("once")).await.is_err());
+        server.stop().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn nobody_else_on_this_machine_gets_in() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let server = Postgres::start(dir.path()).await.unwrap();
+        let port = server.port;
+        for stranger in ["tern", "tern:guessed", "postgres"] {
+            let url = format!("postgres://{stranger}@127.0.0.1:{port}/postgres");
+            assert!(PgConnection::connect(&url).await.is_err(), "{stranger}");
+        }
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(server.data()), 0o700);
+        for file in ["postgres-password", "postgres.log"] {
+            assert_eq!(mode(&dir.path().join(file)), 0o600, "{file}");
+        }
         server.stop().await.unwrap();
     }
 

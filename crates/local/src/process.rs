@@ -2,6 +2,7 @@
 //! when dropped and when its owner dies.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -51,6 +52,7 @@ impl Process {
         let out = OpenOptions::new()
             .create(true)
             .append(true)
+            .mode(0o600)
             .open(log)
             .with_context(|| format!("open {}", log.display()))?;
         command

@@ -1,7 +1,7 @@
 //! Keys and a certificate, for development and tests only.
 
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -36,7 +36,7 @@ pub struct Secrets {
 impl Secrets {
     /// Those in `dir`, made where they are missing.
     pub fn in_dir(dir: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(dir)?;
+        private_dir(dir)?;
         let secrets = Self {
             token_key: dir.join("token-key.pem"),
             master_key: dir.join("master-key.hex"),
@@ -85,6 +85,13 @@ impl Secrets {
     }
 }
 
+/// Makes a directory, and those above it, where they are missing: for us alone. One that is there stays as it is.
+pub fn private_dir(dir: &Path) -> anyhow::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(dir);
+    made.with_context(|| format!("create {}", dir.display()))
+}
+
 /// Writes a file that only we may read.
 pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
@@ -95,6 +102,8 @@ pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
         .mode(0o600)
         .open(path)
         .with_context(|| format!("write {}", path.display()))?;
+    // One that was there before may have been open to others.
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())?;
     Ok(())
 }

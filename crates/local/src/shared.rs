@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{Connection as _, PgConnection};
 use tokio::process::Command;
 
-use crate::{Etcd, Postgres, Process, postgres};
+use crate::{Etcd, Postgres, Process, postgres, secrets};
 
 const KEEPER: &str = include_str!("keeper.sh");
 
@@ -151,7 +151,7 @@ async fn launch(dir: &Path) -> anyhow::Result<Servers> {
         postgres: postgres.url("postgres"),
         etcd: etcd.endpoint().to_owned(),
     };
-    fs::write(dir.join("servers.json"), serde_json::to_vec(&servers)?)?;
+    secrets::write(&dir.join("servers.json"), &serde_json::to_string(&servers)?)?;
     Ok(servers)
 }
 

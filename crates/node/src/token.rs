@@ -17,6 +17,11 @@ use tern_types::{DeviceId, Timestamp, UserId};
 
 const ISSUER: &str = "tern";
 const AUDIENCE: &str = "tern";
+/// The longest that a token lives. It is verified without asking anybody: this is for how long gateways have to know whose do
+/// not count any more.
+pub const MAX_ACCESS_TOKEN_TTL: Duration = Duration::from_secs(3600);
+/// How far the clock of the node that signed a token may be ahead of the one that verifies it.
+const LEEWAY: Duration = Duration::from_secs(60);
 /// Ours have some 400 bytes; anything far longer is not worth parsing.
 const MAX_TOKEN_BYTES: usize = 4096;
 /// Bytes of a public key's hash that name it.
@@ -29,8 +34,21 @@ struct Claims {
     /// Seconds since the epoch, as all times of a JWT.
     iat: i64,
     exp: i64,
+    /// Not before. Ours have none: they are good from the beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
     iss: String,
     aud: String,
+}
+
+impl Claims {
+    /// Whether these are times of a token of ours: it lives no longer than it may, and has begun by `now`.
+    fn times_are_ours(&self, now: Timestamp) -> bool {
+        let lives = self.exp.saturating_sub(self.iat);
+        let longest = i64::try_from(MAX_ACCESS_TOKEN_TTL.as_secs()).unwrap_or(i64::MAX);
+        let latest = seconds(now + LEEWAY);
+        (1..=longest).contains(&lives) && self.iat <= latest && self.nbf.is_none_or(|nbf| nbf <= latest)
+    }
 }
 
 /// Signs tokens with one key.
@@ -67,6 +85,7 @@ impl Signer {
             did: device,
             iat: seconds(now),
             exp: seconds(now + ttl),
+            nbf: None,
             iss: ISSUER.to_owned(),
             aud: AUDIENCE.to_owned(),
         };
@@ -103,12 +122,16 @@ impl Verifier {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         // By `now` of the caller, below.
         validation.validate_exp = false;
+        validation.validate_nbf = false;
         Ok(Self { keys, validation })
     }
 
     /// Fails with TOKEN_EXPIRED for what was a valid token, TOKEN_INVALID for anything else.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<AccessToken, ApiError> {
         let claims = self.claims(token).ok_or_else(invalid)?;
+        if claims.sub == UserId::SYSTEM || !claims.times_are_ours(now) {
+            return Err(invalid());
+        }
         let expires_at = Timestamp(claims.exp.saturating_mul(1000));
         if now >= expires_at {
             return Err(ApiError::new(
@@ -299,6 +322,7 @@ mod tests {
             did: device,
             iat: seconds(NOW),
             exp: seconds(NOW + HOUR),
+            nbf: None,
             iss: ISSUER.to_owned(),
             aud: AUDIENCE.to_owned(),
         };
@@ -322,14 +346,60 @@ mod tests {
             let claims = Claims {
                 sub: user,
                 did: device,
-                iat: 0,
-                exp: i64::MAX / 2,
+                iat: seconds(NOW),
+                exp: seconds(NOW + HOUR),
+                nbf: None,
                 iss,
                 aud,
             };
             let token = jsonwebtoken::encode(&signer.header, &claims, &signer.key).unwrap();
             assert_eq!(reason(&verifier, &token, NOW), ErrorReason::TokenInvalid);
         }
+    }
+
+    #[test]
+    fn a_token_with_times_that_ours_do_not_have_is_invalid() {
+        let Issued {
+            pem, user, device, ..
+        } = issue();
+        let verifier = Verifier::from_pems([&pem]).unwrap();
+        let signer = Signer::from_pem(&pem).unwrap();
+        let now = seconds(NOW);
+        let token = |iat, exp, nbf| {
+            let claims = Claims {
+                sub: user,
+                did: device,
+                iat,
+                exp,
+                nbf,
+                iss: ISSUER.to_owned(),
+                aud: AUDIENCE.to_owned(),
+            };
+            jsonwebtoken::encode(&signer.header, &claims, &signer.key).unwrap()
+        };
+        for (iat, exp, nbf) in [
+            (now, now + 3600, None),
+            (now + 60, now + 60 + 3600, None),
+            (now, now + 1, Some(now + 60)),
+            (now - 3599, now + 1, Some(0)),
+        ] {
+            let verified = verifier.verify(&token(iat, exp, nbf), NOW);
+            assert!(verified.is_ok(), "{iat} {exp} {nbf:?}: {verified:?}");
+        }
+        for (what, iat, exp, nbf) in [
+            ("lives longer than an hour", now, now + 3601, None),
+            ("was signed long ago for long", 0, now + 60, None),
+            ("lives for ever", now, i64::MAX, None),
+            ("begins before there was time", i64::MIN, now + 60, None),
+            ("was signed in the future", now + 61, now + 120, None),
+            ("is not good yet", now, now + 60, Some(now + 61)),
+            ("ended before it began", now, now - 1, None),
+        ] {
+            let reason = reason(&verifier, &token(iat, exp, nbf), NOW);
+            assert_eq!(reason, ErrorReason::TokenInvalid, "{what}");
+        }
+        let nobodys = signer.sign(UserId::SYSTEM, device, NOW, HOUR).unwrap();
+        assert_eq!(reason(&verifier, &nobodys, NOW), ErrorReason::TokenInvalid);
     }
 
     #[test]

@@ -24,6 +24,28 @@ pub fn optional_id<T: FromStr<Err = IdError>>(
     }
 }
 
+/// Items of a page. AIP-158: 0 is the default, and more than `max` is taken for `max`.
+pub fn page_size(asked: u32, default: u32, max: u32) -> u32 {
+    if asked == 0 { default } else { asked.min(max) }
+}
+
+/// A name that people read, on one line: of a person, a group, a device, a platform. Refused rather than trimmed: what is
+/// stored is what was sent.
+pub fn name(field: &'static str, name: String, max: usize) -> Result<String, ApiError> {
+    if name.contains(breaks_a_line) {
+        return Err(ApiError::invalid(
+            field,
+            "must be one line without control characters",
+        ));
+    }
+    text(field, name, max)
+}
+
+/// Control characters, and Unicode's own ends of lines and paragraphs.
+fn breaks_a_line(char: char) -> bool {
+    char.is_control() || matches!(char, '\u{2028}' | '\u{2029}')
+}
+
 /// A string of at most `max` bytes.
 pub fn text(field: &'static str, text: String, max: usize) -> Result<String, ApiError> {
     if text.len() > max {
@@ -36,4 +58,38 @@ pub fn text(field: &'static str, text: String, max: usize) -> Result<String, Api
         return Err(ApiError::invalid(field, "must not contain NUL"));
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_has_what_was_asked_for_up_to_the_most() {
+        let size = |asked| page_size(asked, 100, 256);
+        assert_eq!([0, 1, 256, 257, u32::MAX].map(size), [100, 1, 256, 256, 256]);
+    }
+
+    #[test]
+    fn a_name_is_one_line() {
+        let name = |text: &str| name("title", text.to_owned(), 20);
+        for good in ["", "Lunch", "Åse 🦆 نيلز", "\u{202e}odd\u{feff}"] {
+            assert_eq!(name(good).unwrap(), good);
+        }
+        for bad in [
+            "a\nb",
+            "a\rb",
+            "a\tb",
+            "\u{1b}[31mred",
+            "a\0b",
+            "\u{7f}",
+            "\u{85}",
+            "a\u{2028}b",
+            "a\u{2029}b",
+        ] {
+            let error = name(bad).unwrap_err();
+            assert_eq!(error.field, Some("title"), "{bad:?}: {error}");
+        }
+        assert!(name(&"x".repeat(21)).is_err());
+    }
 }

@@ -38,6 +38,97 @@ pub struct RawMessage {
     pub body: Bytes,
 }
 
+/// [`v1::ClientFrame`] with the envelopes of its sends as they came.
+#[derive(Clone, PartialEq, Message)]
+pub struct ClientFrame {
+    #[prost(message, repeated, tag = "1")]
+    pub items: Vec<ClientItem>,
+}
+
+/// [`v1::ClientItem`], likewise. The gateway's tests of its codec compare the two.
+#[derive(Clone, PartialEq, Message)]
+pub struct ClientItem {
+    #[prost(oneof = "client_item::Item", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21")]
+    pub item: Option<client_item::Item>,
+}
+
+pub mod client_item {
+    use crate::v1;
+
+    /// [`v1::client_item::Item`], likewise.
+    #[derive(Clone, PartialEq, prost::Oneof)]
+    pub enum Item {
+        #[prost(message, tag = "1")]
+        Open(v1::Open),
+        #[prost(message, tag = "2")]
+        Send(super::SendMessage),
+        #[prost(message, tag = "3")]
+        Ack(v1::Ack),
+        #[prost(message, tag = "4")]
+        MarkRead(v1::MarkRead),
+        #[prost(message, tag = "5")]
+        Reauthenticate(v1::Reauthenticate),
+        #[prost(message, tag = "6")]
+        Heartbeat(v1::Heartbeat),
+        #[prost(message, tag = "7")]
+        SetActive(v1::SetActive),
+        #[prost(message, tag = "20")]
+        WatchPresence(v1::WatchPresence),
+        #[prost(message, tag = "21")]
+        Typing(v1::Typing),
+    }
+}
+
+/// [`v1::SendMessage`] with its envelope as it came.
+#[derive(Clone, PartialEq, Message)]
+pub struct SendMessage {
+    #[prost(string, tag = "1")]
+    pub request_id: String,
+    #[prost(oneof = "v1::send_message::To", tags = "2, 3")]
+    pub to: Option<v1::send_message::To>,
+    /// Encoded [`v1::Envelope`].
+    #[prost(bytes = "bytes", tag = "4")]
+    pub envelope: Bytes,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub body: Bytes,
+}
+
+impl From<v1::SendMessage> for SendMessage {
+    fn from(message: v1::SendMessage) -> Self {
+        let v1::SendMessage {
+            request_id,
+            to,
+            envelope,
+            body,
+        } = message;
+        Self {
+            request_id,
+            to,
+            envelope: envelope.map_or_else(Bytes::new, |envelope| envelope.encoded()),
+            body,
+        }
+    }
+}
+
+impl v1::Envelope {
+    /// As a `SendMessageRequest` has it.
+    pub fn encoded(&self) -> Bytes {
+        self.encode_to_vec().into()
+    }
+}
+
+/// Of an encoded [`v1::Envelope`], the trace: all that a gateway looks at. Empty where there is none, or it does not
+/// decode, which is for the chat node to say.
+pub fn traceparent(envelope: &Bytes) -> String {
+    Traced::decode(envelope.clone()).unwrap_or_default().traceparent
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Traced {
+    #[prost(string, tag = "9")]
+    traceparent: String,
+}
+
 /// Tag of `EntryContent.message`.
 const CONTENT_MESSAGE: u32 = 1;
 /// Tag of `ServerEvent.entry`.
@@ -89,6 +180,44 @@ fn nested(tag: u32, message: &impl Message) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_envelope_keeps_what_this_version_does_not_know() {
+        let known = v1::Envelope {
+            traceparent: "00-x".to_owned(),
+            ..Default::default()
+        };
+        let mut envelope = known.encode_to_vec();
+        encoding::encode_key(1000, WireType::LengthDelimited, &mut envelope);
+        encoding::encode_varint(3, &mut envelope);
+        envelope.extend(b"new");
+        let envelope = Bytes::from(envelope);
+        let item = client_item::Item::Send(SendMessage {
+            request_id: "r".to_owned(),
+            to: Some(v1::send_message::To::ChatId("c".to_owned())),
+            envelope: envelope.clone(),
+            body: Bytes::from_static(b"hello"),
+        });
+        let frame = ClientFrame {
+            items: vec![ClientItem { item: Some(item) }],
+        };
+        let bytes = frame.encode_to_vec();
+        assert_eq!(ClientFrame::decode(bytes.as_slice()), Ok(frame));
+        let public = v1::ClientFrame::decode(bytes.as_slice()).unwrap();
+        let Some(v1::client_item::Item::Send(send)) = public.items[0].item.clone() else {
+            panic!("{public:?}")
+        };
+        assert_eq!(send.envelope, Some(known.clone()));
+        assert_eq!(SendMessage::from(send).envelope, known.encoded());
+        assert_eq!(traceparent(&envelope), "00-x");
+        assert_eq!(traceparent(&Bytes::from_static(b"\xff")), "");
+        let request = v1::SendMessageRequest {
+            envelope: envelope.clone(),
+            ..Default::default()
+        };
+        let request = v1::SendMessageRequest::decode(request.encode_to_vec().as_slice()).unwrap();
+        assert_eq!(request.envelope, envelope);
+    }
 
     #[test]
     fn a_raw_entry_reads_as_a_public_one() {

@@ -4,8 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use anyhow::Context as _;
-use tern_local::{Platform, Role};
+use tern_local::{Platform, Role, secrets};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Where the gateways listen when nobody else does: what examples and one's own clients name.
@@ -67,7 +66,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
 
 /// Two platforms on the same data would spoil them.
 fn alone(dir: &Path) -> anyhow::Result<File> {
-    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    secrets::private_dir(dir)?;
     let file = File::create(dir.join("lock"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -80,7 +79,11 @@ fn alone(dir: &Path) -> anyhow::Result<File> {
 fn announce(dir: &Path, platform: &Platform) -> anyhow::Result<()> {
     let gateways = platform.gateway_urls();
     fs::write(dir.join("gateways"), gateways.join("\n") + "\n")?;
-    fs::write(dir.join("database-url"), format!("{}\n", platform.database_url()))?;
+    // With the password in it.
+    secrets::write(
+        &dir.join("database-url"),
+        &format!("{}\n", platform.database_url()),
+    )?;
     let count = |role: Role| platform.nodes().filter(|node| node.role == role).count();
     let tern = std::env::args().next().unwrap_or_else(|| "tern".to_owned());
     let dir_arg = if dir == Path::new(".tern/dev") {

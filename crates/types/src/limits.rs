@@ -12,6 +12,9 @@ pub const MAX_ATTACHMENTS: usize = 32;
 pub const MEDIA_PART_BYTES: u64 = 16 << 20;
 /// Bytes of one upload.
 pub const MAX_MEDIA_BYTES: u64 = 2 << 30;
+/// Bytes of one unary request: a body, its envelope and its address, or the ids of the largest list (1,000 contacts), many
+/// times over. A gateway refuses more, so that no node's decoder meets it.
+pub const MAX_REQUEST_BYTES: usize = 1 << 20;
 /// Bytes of one client frame: one largest message and its address, or many small ones.
 pub const MAX_FRAME_BYTES: usize = 512 * 1024;
 /// Items of one client frame.

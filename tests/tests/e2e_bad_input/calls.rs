@@ -1,10 +1,12 @@
 //! Unary calls whose bytes are no request, or whose metadata says what is not so.
 
+use prost::Message as _;
 use tern_proto::error::reason_of;
 use tern_proto::v1::{self, ErrorReason};
 use tern_tests::World;
 use tern_tests::raw::{call, framed};
 use tern_types::RequestId;
+use tern_types::limits::MAX_REQUEST_BYTES;
 use tonic::Code;
 
 use crate::{SQL, descriptors};
@@ -70,6 +72,43 @@ async fn garbage_to_every_unary_method_is_an_invalid_argument() {
         matches!(code, Code::Unimplemented | Code::Unauthenticated | Code::NotFound),
         "{code:?}"
     );
+    world.still_works().await;
+    world.end().await;
+}
+
+/// Whatever it is that does not decode it, a gateway or a node with a limit of its own.
+#[tokio::test]
+async fn a_request_over_the_limit_is_too_large_for_every_method() {
+    let world = World::with(|builder| builder.media(1)).await;
+    let ids = |count| v1::CreateGroupRequest {
+        request_id: RequestId::random().to_string(),
+        member_user_ids: vec![RequestId::random().to_string(); count],
+        ..Default::default()
+    };
+    let phone = world.phone(&world.user("alice").await).await;
+    for (count, reason) in [
+        (1025, ErrorReason::GroupFull),
+        (20_000, ErrorReason::GroupFull),
+        (90_000, ErrorReason::TooLarge),
+        (200_000, ErrorReason::TooLarge),
+    ] {
+        let refused = phone.api().chats().create_group(ids(count)).await.unwrap_err();
+        assert_eq!(reason_of(&refused), Some(reason), "{count} ids: {refused:?}");
+    }
+    // Field 1000, which nobody knows.
+    for bytes in [MAX_REQUEST_BYTES, 3 << 20] {
+        let body = v1::FetchRequest {
+            chat_id: "x".repeat(bytes),
+            ..Default::default()
+        };
+        let body = framed(&[&[0xc2, 0x3e][..], &body.encode_to_vec()[1..]].concat());
+        for method in descriptors::unary_methods() {
+            let path = descriptors::path(&method);
+            let bearer = Some(world.platform.api_key());
+            let (code, message) = call(world.channel(0), &path, bearer, body.clone()).await;
+            assert_eq!(code, Code::ResourceExhausted, "{path}, {bytes} bytes: {message}");
+        }
+    }
     world.still_works().await;
     world.end().await;
 }

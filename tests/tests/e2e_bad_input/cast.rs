@@ -124,13 +124,14 @@ impl Cast {
         let send = v1::SendMessageRequest {
             chat_id: self.group.to_string(),
             request_id: RequestId::random().to_string(),
-            envelope: Some(v1::Envelope {
+            envelope: v1::Envelope {
                 attachments: vec![v1::Attachment {
                     media_id: media_id.clone(),
                     ticket: ticket.ticket,
                 }],
                 ..Default::default()
-            }),
+            }
+            .encoded(),
             ..Default::default()
         };
         api.chats().send_message(send).await.expect("a message");

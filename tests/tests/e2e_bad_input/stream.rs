@@ -3,7 +3,7 @@
 use prost::Message as _;
 use tern_proto::error::reason_of;
 use tern_proto::v1::{self, ClientFrame, ClientItem, CloseCode, ErrorReason};
-use tern_proto::v1::{client_item::Item, server_event::Event};
+use tern_proto::v1::{client_item::Item, send_result::Outcome, server_event::Event};
 use tern_tests::World;
 use tern_tests::raw::{call, framed};
 use tern_tests::wire::{self, Wire};
@@ -146,12 +146,15 @@ async fn unknown_items_are_ignored_and_known_ones_still_taken() {
     world.end().await;
 }
 
-/// There is no result in which to say it.
+/// What concerns one item only never ends the stream: there is no result in which to say it, so it is ignored.
 #[tokio::test]
-async fn an_ack_a_mark_or_typing_with_no_id_at_all_ends_the_stream() {
+async fn an_ack_a_mark_or_typing_with_no_id_at_all_is_ignored() {
     let world = World::start().await;
-    let device = world.device(&world.user("alice").await).await;
-    for id in ["", "x", SQL] {
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let device = world.device(&alice).await;
+    let his = world.phone(&bob).await;
+    let (mut wire, _) = Wire::open(world.new_channel(0), &device).await.unwrap();
+    for id in ["", "nope", SQL] {
         for item in [
             Item::Ack(v1::Ack {
                 chat_id: id.to_owned(),
@@ -166,14 +169,24 @@ async fn an_ack_a_mark_or_typing_with_no_id_at_all_ends_the_stream() {
                 stopped: false,
             }),
         ] {
-            let (mut wire, _) = Wire::open(world.new_channel(0), &device).await.unwrap();
-            wire.say(item.clone()).await;
-            let (last, status) = wire.end().await;
-            assert_eq!(closing(last), Some(CloseCode::ProtocolError), "{item:?}");
-            assert_eq!(status.code(), Code::InvalidArgument, "{item:?}");
-            assert!(status.message().contains("chat_id"), "{status:?}");
+            wire.say(item).await;
         }
     }
+    let request = RequestId::random();
+    wire.say(wire::message_to(request, bob.id, "after all that"))
+        .await;
+    let chat = ChatId::direct(alice.id, bob.id);
+    his.has_text(chat, "after all that").await;
+    let seq = wire
+        .until(|event| match event {
+            Event::SendResult(result) if result.request_id == request.to_string() => match result.outcome? {
+                Outcome::Sent(sent) => Some(sent.seq),
+                Outcome::Error(error) => panic!("{error:?}"),
+            },
+            _ => None,
+        })
+        .await;
+    wire.say(wire::ack(chat, seq)).await;
     world.end().await;
 }
 

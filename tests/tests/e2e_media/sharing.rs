@@ -169,13 +169,14 @@ async fn a_ticket_is_worth_nothing_to_anybody_else() {
     let attach = |media_id: &str, ticket: &Bytes| v1::SendMessageRequest {
         peer_user_id: bob.id.to_string(),
         request_id: RequestId::random().to_string(),
-        envelope: Some(v1::Envelope {
+        envelope: v1::Envelope {
             attachments: vec![v1::Attachment {
                 media_id: media_id.to_owned(),
                 ticket: ticket.clone(),
             }],
             ..Default::default()
-        }),
+        }
+        .encoded(),
         ..Default::default()
     };
     let media = uploaded.ticket.media_id.as_str();
@@ -256,13 +257,14 @@ async fn a_back_end_uploads_in_a_users_name() {
     let send = v1::SendMessageRequest {
         peer_user_id: bob.id.to_string(),
         request_id: RequestId::random().to_string(),
-        envelope: Some(v1::Envelope {
+        envelope: v1::Envelope {
             attachments: vec![v1::Attachment {
                 media_id: ticket.media_id.clone(),
                 ticket: ticket.ticket,
             }],
             ..Default::default()
-        }),
+        }
+        .encoded(),
         acting_user_id: alice.id.to_string(),
         ..Default::default()
     };

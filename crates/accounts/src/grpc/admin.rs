@@ -23,10 +23,7 @@ impl AccountsAdmin for Service {
         self.run(async {
             let (principal, request) = open(request)?;
             let after: Option<UserId> = parse::optional_id("page_token", &request.page_token)?;
-            let limit = match request.page_size {
-                0 => PAGE,
-                size => size.min(MAX_PAGE),
-            };
+            let limit = parse::page_size(request.page_size, PAGE, MAX_PAGE);
             let after = after.unwrap_or(UserId(Uuid::nil()));
             let users = self
                 .accounts

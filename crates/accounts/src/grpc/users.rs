@@ -36,7 +36,7 @@ impl Users for Service {
             if external_id.is_empty() {
                 return Err(ApiError::invalid("external_id", "must not be empty"));
             }
-            let display_name = parse::text("display_name", request.display_name, MAX_NAME_BYTES)?;
+            let display_name = parse::name("display_name", request.display_name, MAX_NAME_BYTES)?;
             let (user, created) = self
                 .accounts
                 .create_user(&principal, external_id, display_name)
@@ -56,7 +56,7 @@ impl Users for Service {
         self.run(async {
             let (principal, request) = open(request)?;
             let user = parse::id("user_id", &request.user_id)?;
-            let display_name = parse::text("display_name", request.display_name, MAX_NAME_BYTES)?;
+            let display_name = parse::name("display_name", request.display_name, MAX_NAME_BYTES)?;
             let user = self.accounts.update_user(&principal, user, &display_name).await?;
             Ok(v1::UpdateUserResponse {
                 user: Some(user_message(user)),
@@ -124,7 +124,7 @@ impl Users for Service {
         self.run(async {
             let (principal, request) = open(request)?;
             let user = parse::optional_id("user_id", &request.user_id)?;
-            let size = page_size(request.page_size)?;
+            let size = parse::page_size(request.page_size, DEFAULT_PAGE, MAX_PAGE);
             let after = BlockedPage::read(&request.page_token)?;
             let blocked = self.accounts.blocked(&principal, user, after, size).await?;
             Ok(v1::ListBlockedResponse {
@@ -162,7 +162,7 @@ impl Users for Service {
         self.run(async {
             let (principal, request) = open(request)?;
             let user = parse::optional_id("user_id", &request.user_id)?;
-            let size = page_size(request.page_size)?;
+            let size = parse::page_size(request.page_size, DEFAULT_PAGE, MAX_PAGE);
             let after = parse::optional_id("page_token", &request.page_token)?;
             let contacts = self.accounts.contacts(&principal, user, after, size).await?;
             let next = full(&contacts, size).map(ToString::to_string);
@@ -232,14 +232,6 @@ impl BlockedPage {
 /// The last of a page that may have a next one.
 fn full<T>(page: &[T], size: u32) -> Option<&T> {
     page.last().filter(|_| page.len() == size as usize)
-}
-
-fn page_size(asked: u32) -> Result<u32, ApiError> {
-    match asked {
-        0 => Ok(DEFAULT_PAGE),
-        size if size <= MAX_PAGE => Ok(size),
-        _ => Err(ApiError::invalid("page_size", "must be at most 1,000")),
-    }
 }
 
 fn contact_ids(field: &'static str, ids: &[String]) -> Result<Vec<UserId>, ApiError> {

@@ -15,7 +15,7 @@ use super::caller::{Caller, Callers};
 use super::groups::Groups;
 use super::message;
 use super::message_receipts::{self, After};
-use super::parsed::{chat_id, no_chat, page_size, user_ids};
+use super::parsed::{chat_id, no_chat, user_ids};
 use super::sends::Sends;
 use super::store_away;
 use super::views::{self, PageToken};
@@ -150,7 +150,7 @@ impl Chats for ChatsService {
             .await?;
         let request: RequestId = parse::id("request_id", &group.request_id)?;
         let chat = ChatId::group(caller.user, request);
-        let title = parse::text("title", group.title, MAX_NAME_BYTES)?;
+        let title = parse::name("title", group.title, MAX_NAME_BYTES)?;
         let members = user_ids("member_user_ids", &group.member_user_ids)?;
         self.writes.check_owner(chat, &metadata)?;
         self.groups.create(caller, chat, request, &title, members).await?;
@@ -176,7 +176,7 @@ impl Chats for ChatsService {
         let (metadata, acting) = (request.metadata(), &request.get_ref().acting_user_id);
         let caller = self.callers.person(metadata, acting, Scope::ChatsRead).await?;
         let request = request.into_inner();
-        let size = page_size(request.page_size, 50, 200)?;
+        let size = parse::page_size(request.page_size, 50, 200);
         let after = PageToken::read(&request.page_token)?;
         let (pool, master, user, device) = (&self.pool, &self.master, caller.user, caller.device);
         let page = listing::chats(pool, master, user, device, after, size, MAX_LIST_BYTES)
@@ -204,7 +204,7 @@ impl Chats for ChatsService {
             .callers
             .read(&metadata, &update.acting_user_id, Scope::ChatsWrite)
             .await?;
-        let title = parse::text("title", update.title, MAX_NAME_BYTES)?;
+        let title = parse::name("title", update.title, MAX_NAME_BYTES)?;
         let chat = chat_id(&update.chat_id)?;
         let seq = self
             .change(
@@ -324,7 +324,7 @@ impl Chats for ChatsService {
         let caller = self.callers.read(metadata, acting, Scope::ChatsRead).await?;
         let request = request.into_inner();
         let chat = chat_id(&request.chat_id)?;
-        let size = page_size(request.page_size, 100, MAX_GROUP_MEMBERS as u32)?;
+        let size = parse::page_size(request.page_size, 100, MAX_GROUP_MEMBERS as u32);
         let after = parse::optional_id("page_token", &request.page_token)?.unwrap_or(UserId::SYSTEM);
         self.authorise(caller, chat).await?;
         let members = listing::members(&self.pool, chat, after, size)
@@ -347,7 +347,7 @@ impl Chats for ChatsService {
         let caller = self.callers.person(metadata, acting, Scope::ChatsRead).await?;
         let request = request.into_inner();
         let chat = chat_id(&request.chat_id)?;
-        let size = page_size(request.page_size, 100, MAX_ENTRIES)?;
+        let size = parse::page_size(request.page_size, 100, MAX_ENTRIES);
         self.authorise(caller, chat).await?;
         let (pool, master, from) = (&self.pool, &self.master, Seq(request.from_seq));
         let window = entries::window(pool, master, chat, caller.user, from, size, MAX_PAGE_BYTES)
@@ -373,7 +373,7 @@ impl Chats for ChatsService {
         let caller = self.callers.person(metadata, acting, Scope::ChatsRead).await?;
         let request = request.into_inner();
         let chat = chat_id(&request.chat_id)?;
-        let size = page_size(request.page_size, 50, MAX_ENTRIES)?;
+        let size = parse::page_size(request.page_size, 50, MAX_ENTRIES);
         self.authorise(caller, chat).await?;
         let before = if request.before_seq == 0 {
             Seq(i64::MAX as u64)
@@ -423,7 +423,7 @@ impl Chats for ChatsService {
             .person(&metadata, &asked.acting_user_id, Scope::ChatsRead)
             .await?;
         let (chat, seq) = (chat_id(&asked.chat_id)?, Seq(asked.seq));
-        let size = page_size(asked.page_size, 100, MAX_GROUP_MEMBERS as u32)?;
+        let size = parse::page_size(asked.page_size, 100, MAX_GROUP_MEMBERS as u32);
         let after = After::read(&asked.page_token)?;
         self.writes.check_owner(chat, &metadata)?;
         self.authorise(caller, chat).await?;

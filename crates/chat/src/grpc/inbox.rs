@@ -33,7 +33,11 @@ impl InboxService {
         Self { writes, pool, master }
     }
 
-    async fn rows(&self, device: DeviceId, chat: Option<ChatId>) -> Result<Vec<(ChatId, Seq)>, ApiError> {
+    async fn rows(
+        &self,
+        (user, device): (UserId, DeviceId),
+        chat: Option<ChatId>,
+    ) -> Result<Vec<(ChatId, Seq)>, ApiError> {
         let inboxes = listing::inboxes(&self.pool, &[device])
             .await
             .map_err(store_away)?;
@@ -43,6 +47,12 @@ impl InboxService {
                 "the device was revoked",
             ));
         };
+        if inbox.user != user {
+            return Err(ApiError::new(
+                v1::ErrorReason::TokenInvalid,
+                "the device is another user's",
+            ));
+        }
         let rows = inbox.rows.into_iter().map(|(chat, from, _)| (chat, from));
         Ok(rows
             .filter(|(row, _)| chat.is_none_or(|chat| chat == *row))
@@ -87,13 +97,9 @@ impl Inbox for InboxService {
         let (user, device) = Principal::read(request.metadata())?.device()?;
         let request = request.into_inner();
         let chat = parse::optional_id("chat_id", &request.chat_id)?;
-        let size = if request.page_size == 0 {
-            PAGE
-        } else {
-            request.page_size.min(MAX_PAGE)
-        };
+        let size = parse::page_size(request.page_size, PAGE, MAX_PAGE);
         let epoch = listing::epoch(&self.pool).await.map_err(store_away)?;
-        let rows = self.rows(device, chat).await?;
+        let rows = self.rows((user, device), chat).await?;
         let (events, more) = self.page(user, &rows, size).await?;
         Ok(Response::new(v1::FetchResponse {
             events,

@@ -69,6 +69,7 @@ impl ChatNode for NodeService {
                 rows: rows.collect(),
                 read_receipts_off: inbox.read_receipts_off,
                 suspended: inbox.suspended,
+                user_id: inbox.user.to_vec().into(),
             });
         }
         for gone in asked
@@ -78,9 +79,7 @@ impl ChatNode for NodeService {
             devices.push(DeviceInbox {
                 device_id: gone.to_vec().into(),
                 active: false,
-                rows: Vec::new(),
-                read_receipts_off: false,
-                suspended: false,
+                ..DeviceInbox::default()
             });
         }
         Ok(Response::new(ReadInboxResponse {

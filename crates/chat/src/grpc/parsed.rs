@@ -25,11 +25,3 @@ pub fn user_ids(field: &'static str, ids: &[String]) -> Result<Vec<UserId>, ApiE
     }
     ids.iter().map(|id| parse::id(field, id)).collect()
 }
-
-pub fn page_size(asked: u32, default: u32, max: u32) -> Result<u32, ApiError> {
-    match asked {
-        0 => Ok(default),
-        size if size <= max => Ok(size),
-        _ => Err(ApiError::invalid("page_size", &format!("must be at most {max}"))),
-    }
-}

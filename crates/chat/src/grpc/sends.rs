@@ -1,7 +1,5 @@
 //! A message by a unary call: of a device, of a back end in a user's name, or of the system.
 
-use bytes::Bytes;
-use prost::Message as _;
 use tern_node::ticket::Tickets;
 use tern_node::trace;
 use tern_proto::{ApiError, parse, v1};
@@ -27,12 +25,11 @@ impl Sends {
         let (caller, read_receipts_off) = self.callers.sender(&metadata, &send.acting_user_id).await?;
         let request: RequestId = parse::id("request_id", &send.request_id)?;
         let (chat, peer) = address(caller, &send)?;
-        let envelope: Bytes = send.envelope.unwrap_or_default().encode_to_vec().into();
         let message = message::Message {
             sender: caller.user,
             device: caller.sender_device(),
             request,
-            envelope: &envelope,
+            envelope: &send.envelope,
             body: &send.body,
             read_receipts_off,
             trace: trace::context(&tracing::Span::current()),

@@ -124,11 +124,13 @@ fn add(chat: &Chat, role: Role, users: &[UserId]) -> Result<Permitted, Refusal> 
 }
 
 fn remove(chat: &Chat, role: Role, actor: UserId, user: UserId) -> Result<Permitted, Refusal> {
+    if actor != user {
+        at_least(role, Role::Admin)?;
+    }
     let Some(member) = chat.member(user) else {
         return Ok(Permitted::Nothing);
     };
     if actor != user {
-        at_least(role, Role::Admin)?;
         at_least(role, member.role)?;
     }
     if member.role == Role::Owner && owners(chat) == 1 && chat.member_count() > 1 {
@@ -237,7 +239,7 @@ mod tests {
     fn roles_allow_what_they_say() {
         let title = || Action::SetTitle("new".into());
         let picture = || Action::SetPicture(Some(media(2)));
-        let cases: [(u128, Action, Result<(), Refusal>); 20] = [
+        let cases: [(u128, Action, Result<(), Refusal>); 21] = [
             (1, title(), Ok(())),
             (2, title(), Ok(())),
             (3, title(), Err(Refusal::RoleTooLow)),
@@ -251,6 +253,7 @@ mod tests {
             (2, Action::Remove(user(3)), Ok(())),
             (2, Action::Remove(user(1)), Err(Refusal::RoleTooLow)),
             (3, Action::Remove(user(4)), Err(Refusal::RoleTooLow)),
+            (3, Action::Remove(user(9)), Err(Refusal::RoleTooLow)),
             (3, Action::Remove(user(3)), Ok(())),
             (1, Action::Remove(user(1)), Err(Refusal::LastOwner)),
             (1, Action::SetRole(user(3), Role::Owner), Ok(())),

@@ -69,7 +69,7 @@ ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat
 /// Section 4, step 11: what waits for these devices, and whether they still exist. With their users' setting. A row from the
 /// future is of before the store's clock was set back: it counts as old, not as young for as long as the clock lags.
 pub const INBOX: &str = "
-SELECT d.device_id, u.read_receipts_off, u.suspended_at IS NOT NULL, i.chat_id, i.from_seq,
+SELECT d.device_id, d.user_id, u.read_receipts_off, u.suspended_at IS NOT NULL, i.chat_id, i.from_seq,
        abs(extract(epoch FROM now() - i.since) * 1000)::int8 AS age
 FROM unnest($1::uuid[]) AS w(device_id)
 JOIN devices d ON d.device_id = w.device_id AND d.active
@@ -192,12 +192,14 @@ pub async fn chats(
     })
 }
 
-/// Device, whether its user turned read receipts off, whether they are suspended, chat, from_seq, age in milliseconds.
-type InboxRow = (Uuid, bool, bool, Option<Uuid>, Option<i64>, Option<i64>);
+/// Device, its user, whether they turned read receipts off, whether they are suspended, chat, from_seq, age in milliseconds.
+type InboxRow = (Uuid, Uuid, bool, bool, Option<Uuid>, Option<i64>, Option<i64>);
 
 /// What one device is owed.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Inbox {
+    /// Whose device it is.
+    pub user: UserId,
     /// Chat, from which seq on, and since how many milliseconds.
     pub rows: Vec<(ChatId, Seq, i64)>,
     /// The user's setting.
@@ -211,13 +213,14 @@ pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(D
     let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
     let rows: Vec<InboxRow> = sqlx::query_as(INBOX).bind(ids).fetch_all(pool).await?;
     let mut inboxes: Vec<(DeviceId, Inbox)> = Vec::new();
-    for (device, read_receipts_off, suspended, chat, from, age) in rows {
+    for (device, user, read_receipts_off, suspended, chat, from, age) in rows {
         let device = DeviceId(device);
         if inboxes.last().is_none_or(|(last, _)| *last != device) {
             let inbox = Inbox {
+                user: UserId(user),
+                rows: Vec::new(),
                 read_receipts_off,
                 suspended,
-                ..Inbox::default()
             };
             inboxes.push((device, inbox));
         }

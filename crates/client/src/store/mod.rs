@@ -4,6 +4,7 @@
 //! to the server only what was committed, and a send counts as taken only then. Calls block; the driver runs those of
 //! a file on a blocking thread.
 
+mod private;
 mod read;
 mod rows;
 #[cfg(test)]
@@ -55,9 +56,11 @@ impl Store {
 
     fn file(path: &Path, keep_history: bool) -> Result<Self, ClientError> {
         if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory)
+            private::make_directory(directory)
                 .map_err(|error| ClientError::Config(format!("{}: {error}", directory.display())))?;
         }
+        private::make_file(path)
+            .map_err(|error| ClientError::Config(format!("{}: {error}", path.display())))?;
         let connection = Connection::open(path)?;
         connection.busy_timeout(LOCK_TIMEOUT)?;
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;

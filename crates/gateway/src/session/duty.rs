@@ -9,7 +9,7 @@ use tern_types::{ChatId, Timestamp};
 use super::catch_up::{CatchUp, State};
 use super::chats::Row;
 use super::settings::{LIVE_BELOW_BYTES, MAX_BACK_OFF, RESEND_WITHIN, RETRY};
-use super::{CloseRequest, Effect, Inbox, Session};
+use super::{Effect, Inbox, Session};
 
 impl Session {
     /// Passes a live push on, unless the chat is being caught up (then it only says how far), the device is slow, or it
@@ -51,11 +51,8 @@ impl Session {
 
     pub(super) fn inbox_read(&mut self, inbox: Inbox, now: Timestamp) {
         self.reader.inbox_was_read();
-        if !inbox.active {
-            return self.close_on_request(CloseRequest::Revoked);
-        }
-        if inbox.suspended {
-            return self.close_on_request(CloseRequest::Suspended);
+        if self.turned_away(&inbox) {
+            return;
         }
         self.life.read_receipts_off_read(inbox.read_receipts_off, now);
         if self.life.is_opening() {
@@ -76,11 +73,8 @@ impl Session {
         if !self.life.is_open() {
             return;
         }
-        if !inbox.active {
-            return self.close_on_request(CloseRequest::Revoked);
-        }
-        if inbox.suspended {
-            return self.close_on_request(CloseRequest::Suspended);
+        if self.turned_away(&inbox) {
+            return;
         }
         if self.store_changed(&inbox.store_epoch) {
             return;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tern_proto::{ApiError, v1};
+use tern_proto::{ApiError, raw, v1};
 use tern_types::{ChatId, DeviceId, RequestId, Timestamp, TraceContext, UserId};
 
 /// Whose token it is and until when.
@@ -22,7 +22,7 @@ pub enum Item {
         client_version: String,
         active: bool,
     },
-    Send(v1::SendMessage),
+    Send(raw::SendMessage),
     Ack(v1::Ack),
     MarkRead(v1::MarkRead),
     Reauthenticate(Result<Identity, ApiError>),
@@ -102,6 +102,8 @@ pub struct Window {
 pub struct Inbox {
     /// False: unknown or revoked.
     pub active: bool,
+    /// Whose device it is; `None`: not said.
+    pub user: Option<UserId>,
     /// The user is kept out for now.
     pub suspended: bool,
     pub rows: Vec<InboxRow>,

@@ -162,22 +162,27 @@ impl Session {
             } => self.open(token, &client_version, active, now),
             _ if !self.life.is_open() => self.protocol_error("the first item of a stream must be Open"),
             Item::Send(send) => self.send(send, now),
-            Item::Ack(ack) => match ack.chat_id.parse() {
-                Ok(chat) => self.acknowledged(chat, ack.seq, now),
-                Err(_) => self.protocol_error("Ack.chat_id must be a UUID in its hyphenated form"),
-            },
-            Item::MarkRead(mark) => match mark.chat_id.parse() {
-                Ok(chat) => self.mark_read(chat, mark.seq, now),
-                Err(_) => self.protocol_error("MarkRead.chat_id must be a UUID in its hyphenated form"),
-            },
+            // An item about a chat that has no answer: where its id is none, it is about no chat, and ignored as for a
+            // chat that the user is not in.
+            Item::Ack(ack) => {
+                if let Ok(chat) = ack.chat_id.parse() {
+                    self.acknowledged(chat, ack.seq, now);
+                }
+            }
+            Item::MarkRead(mark) => {
+                if let Ok(chat) = mark.chat_id.parse() {
+                    self.mark_read(chat, mark.seq, now);
+                }
+            }
             Item::Reauthenticate(token) => self.reauthenticate(token, now),
             Item::Heartbeat { token } => self.heartbeat(token, now),
             Item::SetActive { active } => self.set_active(active, now),
             Item::WatchPresence(users) => self.watch_presence(&users, now),
-            Item::Typing(typing) => match typing.chat_id.parse() {
-                Ok(chat) => self.typing(chat, typing.stopped, now),
-                Err(_) => self.protocol_error("Typing.chat_id must be a UUID in its hyphenated form"),
-            },
+            Item::Typing(typing) => {
+                if let Ok(chat) = typing.chat_id.parse() {
+                    self.typing(chat, typing.stopped, now);
+                }
+            }
             Item::Unknown => {}
         }
     }

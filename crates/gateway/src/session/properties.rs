@@ -342,6 +342,7 @@ impl World {
         };
         Inbox {
             active: true,
+            user: None,
             suspended: false,
             rows: self.logs.iter().enumerate().filter_map(row).collect(),
             store_epoch: "e".into(),

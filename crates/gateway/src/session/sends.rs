@@ -1,7 +1,7 @@
 //! Messages on their way up: checked here for size and rate only, given to the chat's owner, answered by it.
 
 use bytes::Bytes;
-use prost::Message;
+use tern_proto::raw;
 use tern_proto::v1::{self, SendErrorCode, send_message, send_result, server_event};
 use tern_types::limits::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_SENDS_IN_FLIGHT};
 use tern_types::{ChatId, IdMap, RequestId, Timestamp, TraceContext, UserId};
@@ -49,7 +49,7 @@ impl Refused {
 }
 
 impl Session {
-    pub(super) fn send(&mut self, message: v1::SendMessage, now: Timestamp) {
+    pub(super) fn send(&mut self, message: raw::SendMessage, now: Timestamp) {
         let Some(user) = self.life.user() else { return };
         self.sign(now);
         match self.checked(user, &message, now) {
@@ -93,13 +93,13 @@ impl Session {
             message: "the chat's node is away",
             retry_after_ms: Settings::millis(RETRY * 2),
         };
-        let event = tern_proto::raw::event(refusal(request.to_string(), refused));
+        let event = raw::event(refusal(request.to_string(), refused));
         self.unflushed += event.len();
         self.effects.push(Effect::Put(event));
         self.leave_when_answered();
     }
 
-    fn checked(&mut self, user: UserId, message: &v1::SendMessage, now: Timestamp) -> Result<Send, Refused> {
+    fn checked(&mut self, user: UserId, message: &raw::SendMessage, now: Timestamp) -> Result<Send, Refused> {
         let invalid = |message| Refused::for_good(SendErrorCode::Invalid, message);
         let request_id = message
             .request_id
@@ -125,8 +125,7 @@ impl Session {
                 "the body has more than 262,144 bytes",
             ));
         }
-        let envelope = message.envelope.clone().unwrap_or_default();
-        if envelope.encoded_len() > MAX_ENVELOPE_BYTES {
+        if message.envelope.len() > MAX_ENVELOPE_BYTES {
             return Err(Refused::for_good(
                 SendErrorCode::TooLarge,
                 "the envelope has more than 8,192 bytes",
@@ -153,10 +152,10 @@ impl Session {
             chat,
             peer,
             request_id,
-            envelope: envelope.encode_to_vec().into(),
+            envelope: message.envelope.clone(),
             body: message.body.clone(),
             read_receipts_off: self.life.read_receipts_off(),
-            trace: TraceContext::parse(&envelope.traceparent),
+            trace: TraceContext::parse(&raw::traceparent(&message.envelope)),
         })
     }
 }

@@ -195,7 +195,7 @@ impl Builder {
     }
 
     async fn start_all(mut self) -> anyhow::Result<Platform> {
-        fs::create_dir_all(&self.dir).with_context(|| format!("create {}", self.dir.display()))?;
+        secrets::private_dir(&self.dir)?;
         self.dir = self.dir.canonicalize()?;
         let beside = self.beside.take();
         let secrets = match &beside {

@@ -55,6 +55,7 @@ fn talk() -> Talk {
 fn inbox() -> Inbox {
     Inbox {
         active: true,
+        user: None,
         suspended: false,
         rows: Vec::new(),
         store_epoch: "epoch".into(),
@@ -134,7 +135,7 @@ impl Talk {
             ..Default::default()
         };
         change(&mut send);
-        self.item(Item::Send(send))
+        self.item(Item::Send(send.into()))
     }
 
     /// The code of the last event, which must be Closing, and the status' reason.

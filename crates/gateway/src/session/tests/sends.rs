@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use tern_proto::raw;
 use tern_proto::v1::{self, SendErrorCode, send_message};
 use tern_types::limits::{MAX_BODY_BYTES, MAX_SENDS_IN_FLIGHT};
-use tern_types::{ChatId, UserId};
+use tern_types::{ChatId, RequestId, UserId};
 
 use super::talk;
-use crate::session::{Effect, Event, Mail};
+use crate::session::{Effect, Event, Item, Mail};
 
 #[test]
 fn what_is_wrong_with_one_send_is_its_result_and_nothing_else() {
@@ -56,6 +57,16 @@ fn what_is_wrong_with_one_send_is_its_result_and_nothing_else() {
         assert_eq!(talk.refusal(), code, "{name}");
         assert!(talk.wants.is_empty() && talk.ended.is_none(), "{name}");
     }
+    // Field 1000, which this version does not know, 9,000 bytes.
+    let unknown = [&[0xc2, 0x3e, 0xa8, 0x46][..], &[7; 9000]].concat();
+    let large = raw::SendMessage {
+        request_id: RequestId::random().to_string(),
+        to: Some(send_message::To::ChatId(RequestId::random().to_string())),
+        envelope: unknown.into(),
+        body: "x".into(),
+    };
+    let refused = talk().opened().item(Item::Send(large));
+    assert_eq!(refused.refusal(), SendErrorCode::TooLarge, "every byte counts");
     let talk = talk()
         .opened()
         .send(|send| send.body = vec![0; MAX_BODY_BYTES].into());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tern_proto::v1::{self, CloseCode, ErrorReason, send_message};
+use tern_proto::v1::{self, send_message};
 use tern_types::{ChatId, UserId};
 
 use super::{Talk, talk};
@@ -79,15 +79,35 @@ fn a_client_that_names_ever_others_is_held_to_a_few_chats() {
     assert_eq!(talk.went_up(), [Some(false)]);
 }
 
+/// What concerns one item only never ends the stream.
 #[test]
-fn an_id_that_is_none_ends_the_stream() {
-    let typing = v1::Typing {
-        chat_id: "nonsense".into(),
-        stopped: false,
-    };
-    let talk = talk().opened().item(Item::Typing(typing));
-    assert_eq!(
-        talk.end(),
-        (CloseCode::ProtocolError, Some(ErrorReason::ProtocolError), false)
-    );
+fn an_item_whose_chat_is_none_is_ignored() {
+    for chat_id in ["", "nonsense", "'; DROP TABLE inbox; --"] {
+        let chat_id = || chat_id.to_owned();
+        let items = [
+            Item::Ack(v1::Ack {
+                chat_id: chat_id(),
+                seq: 1,
+            }),
+            Item::MarkRead(v1::MarkRead {
+                chat_id: chat_id(),
+                seq: 1,
+            }),
+            Item::Typing(v1::Typing {
+                chat_id: chat_id(),
+                stopped: false,
+            }),
+        ];
+        for item in items {
+            let mut talk = talk().opened();
+            talk.wants.clear();
+            talk = talk.item(item.clone());
+            assert!(talk.session.is_open(), "{item:?}");
+            assert!(
+                talk.said.is_empty() && talk.wants.is_empty(),
+                "{item:?}: {:?}",
+                talk.wants
+            );
+        }
+    }
 }

@@ -197,8 +197,7 @@ impl ChatNode for FakeChat {
                 device_id,
                 active: true,
                 rows: rows.clone(),
-                read_receipts_off: false,
-                suspended: false,
+                ..DeviceInbox::default()
             })
             .collect();
         Ok(Response::new(ReadInboxResponse {
