@@ -282,13 +282,14 @@ impl World {
 }
 
 /// Settings of every test's nodes: the net below live delivery is looked at often, and nobody is held up for writing
-/// fast.
+/// fast, or to many.
 const SETTINGS: &[(&str, &str)] = &[
     ("TERN_LOG", "info"),
     ("TERN_GATEWAY_SWEEP_INTERVAL", "2"),
     SWEEP_GRACE,
     ("TERN_GATEWAY_SENDS_PER_SECOND", "2000"),
     ("TERN_GATEWAY_SEND_BURST", "20000"),
+    ("TERN_CHAT_NEW_STRANGERS_A_DAY", "100000"),
 ];
 
 /// An inbox row this old that no session knows of was forgotten: on a machine with too much to do, looking up and

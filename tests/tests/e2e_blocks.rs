@@ -296,3 +296,75 @@ async fn result_of(wire: &mut Wire, request: RequestId) -> Result<Sent, SendErro
     })
     .await
 }
+
+/// Groups do not get round a block, and the answer does not tell whom it left out.
+#[tokio::test]
+async fn who_has_blocked_somebody_is_added_to_no_group_by_them() {
+    let world = World::start().await;
+    let [eve, alice, bob] = world.users(["eve", "alice", "bob"]).await;
+    let (evil, hers) = (world.phone(&eve).await, world.phone(&alice).await);
+    let block = v1::BlockRequest {
+        user_id: String::new(),
+        blocked_user_id: eve.id.to_string(),
+    };
+    hers.api().users().block(block).await.unwrap();
+
+    let everybody = [&alice, &bob].map(|user| user.id.to_string());
+    let create = v1::CreateGroupRequest {
+        request_id: RequestId::random().to_string(),
+        title: "come in".to_owned(),
+        member_user_ids: everybody.to_vec(),
+        ..Default::default()
+    };
+    let mut chats = evil.api().chats();
+    let made = chats.create_group(create.clone()).await.unwrap().into_inner();
+    let made = made.chat.unwrap();
+    assert_eq!(made.member_count, 2, "eve and bob: {made:?}");
+    let group: ChatId = made.chat_id.parse().unwrap();
+    let log = evil.has(group, 1).await;
+    assert!(!format!("{:?}", log.entries[&1].content).contains(&everybody[0]));
+
+    let add = v1::AddMembersRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_ids: everybody.to_vec(),
+        ..Default::default()
+    };
+    let added = chats.add_members(add.clone()).await.unwrap().into_inner();
+    assert_eq!(added.seq, 0, "nobody was added");
+    // In her name a back end may no more than she.
+    let in_her_name = v1::AddMembersRequest {
+        request_id: RequestId::random().to_string(),
+        acting_user_id: eve.id.to_string(),
+        ..add.clone()
+    };
+    let added = world.back_end().await.chats().add_members(in_her_name).await;
+    assert_eq!(added.unwrap().into_inner().seq, 0);
+    evil.say(group, "hello?").await;
+
+    // The same request makes the same group after the block too.
+    let unblock = v1::UnblockRequest {
+        user_id: String::new(),
+        blocked_user_id: eve.id.to_string(),
+    };
+    hers.api().users().unblock(unblock).await.unwrap();
+    let again = chats
+        .create_group(create)
+        .await
+        .unwrap()
+        .into_inner()
+        .chat
+        .unwrap();
+    assert_eq!((again.chat_id, again.member_count), (made.chat_id, 2));
+    let later = v1::AddMembersRequest {
+        request_id: RequestId::random().to_string(),
+        ..add
+    };
+    let seq = chats.add_members(later).await.unwrap().into_inner().seq;
+    let log = hers.has(group, seq).await;
+    assert!(
+        log.entries.keys().all(|known| *known >= seq),
+        "nothing from before"
+    );
+    world.end().await;
+}

@@ -91,6 +91,7 @@ pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
         Refusal::NotAMember => SendErrorCode::NotAMember,
         Refusal::PeerNotFound | Refusal::UserNotFound(_) => SendErrorCode::PeerNotFound,
         Refusal::NotAccepted => SendErrorCode::NotAccepted,
+        Refusal::StrangersLimited { .. } => SendErrorCode::StrangersLimited,
         Refusal::RequestIdReused => SendErrorCode::RequestIdReused,
         Refusal::RoleTooLow => SendErrorCode::NotAllowed,
         Refusal::NotAGroup | Refusal::GroupFull | Refusal::LastOwner | Refusal::Invalid(..) => {
@@ -105,7 +106,7 @@ pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
 fn send_error(refusal: &Refusal) -> v1::SendError {
     let code = send_error_code(refusal);
     let retry_after = match refusal {
-        Refusal::Unavailable { retry_after, .. } => {
+        Refusal::Unavailable { retry_after, .. } | Refusal::StrangersLimited { retry_after } => {
             u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX)
         }
         _ => 0,
@@ -124,6 +125,7 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
         Refusal::PeerNotFound | Refusal::UserNotFound(_) => ErrorReason::UserNotFound,
         Refusal::RequestIdReused => ErrorReason::RequestIdReused,
         Refusal::NotAccepted => ErrorReason::NotAccepted,
+        Refusal::StrangersLimited { .. } => ErrorReason::StrangersLimited,
         Refusal::RoleTooLow => ErrorReason::RoleTooLow,
         Refusal::NotAGroup => ErrorReason::NotAGroup,
         Refusal::GroupFull => ErrorReason::GroupFull,
@@ -135,7 +137,9 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
     };
     let error = ApiError::new(reason, refusal.to_string());
     match refusal {
-        Refusal::Unavailable { retry_after, .. } => error.retry_after(*retry_after),
+        Refusal::Unavailable { retry_after, .. } | Refusal::StrangersLimited { retry_after } => {
+            error.retry_after(*retry_after)
+        }
         _ => error,
     }
 }

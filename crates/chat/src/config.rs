@@ -19,4 +19,8 @@ pub struct Config {
     /// File with the master key that wraps the chats' data keys: 64 hexadecimal digits. The same on every chat node
     #[arg(long, env = "TERN_CHAT_MASTER_KEY_FILE")]
     pub chat_master_key_file: Option<PathBuf>,
+    /// New strangers that one user may write to, or add to groups, a day from their devices: people who neither have them
+    /// among their contacts nor have written to them
+    #[arg(long, env = "TERN_CHAT_NEW_STRANGERS_A_DAY", default_value = "200", value_parser = clap::value_parser!(u32).range(..=100_000))]
+    pub chat_new_strangers_a_day: u32,
 }

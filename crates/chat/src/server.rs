@@ -60,8 +60,14 @@ pub async fn start(
         .context("cannot connect to Postgres")?;
     let ownership = Ownership::new(ctx.clone());
     let gateways = Gateways::default();
+    let new_strangers = config.chat_new_strangers_a_day as usize;
     let effects = Effects {
-        loader: Loader::new(pool.clone(), master.clone(), loads_at_a_time(&config)),
+        loader: Loader::new(
+            pool.clone(),
+            master.clone(),
+            loads_at_a_time(&config),
+            new_strangers,
+        ),
         calls: Arc::new(Calls::default()),
         gateways: gateways.clone(),
         fanout: Fanout {
@@ -108,6 +114,7 @@ pub async fn start(
         master: master.clone(),
         shards: shards.clone(),
         pushes: effects.fanout.spawn(effects.gateways.clone()),
+        new_strangers,
     };
     let chats = ChatsService::new(writes.clone(), groups, pool.clone(), master.clone(), tickets);
     let admin = Arc::new(AdminService {

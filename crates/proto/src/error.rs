@@ -99,7 +99,7 @@ impl ApiError {
             R::GroupFull | R::TooManyDevices | R::NotAGroup | R::LastOwner | R::ListFull => {
                 Code::FailedPrecondition
             }
-            R::TooLarge | R::RateLimited => Code::ResourceExhausted,
+            R::TooLarge | R::RateLimited | R::StrangersLimited => Code::ResourceExhausted,
             R::SessionReplaced => Code::Aborted,
             R::Unavailable | R::Draining => Code::Unavailable,
             R::TimedOut => Code::DeadlineExceeded,

@@ -5,6 +5,7 @@
 //! - [`slot`]: which node owns what
 //! - [`time`]: milliseconds since the epoch, and the two clocks that they come from
 //! - [`trace`]: a place in a distributed trace
+//! - [`strangers`]: how many new ones a person meets a day
 //! - [`typing`]: how often it is said that a person writes
 //! - [`limits`]: what the platform accepts
 //! - [`map`]: maps and sets by id
@@ -14,6 +15,7 @@ pub mod limits;
 pub mod map;
 pub mod seq;
 pub mod slot;
+pub mod strangers;
 pub mod time;
 pub mod trace;
 pub mod typing;

@@ -1,16 +1,11 @@
 //! Whose presence somebody may see.
 
-use std::collections::HashSet;
-use std::time::Duration;
-
-use tern_types::{Timestamp, UserId};
+pub use tern_types::strangers::{STRANGER_FOR, admit};
 
 /// People that one user may block: more than anybody meets, and still counted in a moment.
 pub const MAX_BLOCKED: usize = 10_000;
 /// Contacts of one user: a large address book.
 pub const MAX_CONTACTS: usize = 10_000;
-/// A stranger watched once is no new one for so long.
-pub const STRANGER_FOR: Duration = Duration::from_secs(24 * 3600);
 
 /// `tern.v1.Audience`; the number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,39 +74,8 @@ pub fn sight(own: Audience, them: Relation) -> Sight {
     }
 }
 
-/// Which strangers are watched from now on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Admission {
-    /// New ones, to be remembered.
-    pub new: Vec<UserId>,
-    /// Too many.
-    pub limited: Vec<UserId>,
-    /// With `limited`: until one more may be watched.
-    pub retry_after: Duration,
-}
-
-/// `day`: those of the last day and since when; of `asked`, the first have precedence.
-pub fn admit(day: &[(UserId, Timestamp)], asked: &[UserId], limit: usize, now: Timestamp) -> Admission {
-    let known: HashSet<UserId> = day.iter().map(|(user, _)| *user).collect();
-    let mut new: Vec<UserId> = asked
-        .iter()
-        .copied()
-        .filter(|user| !known.contains(user))
-        .collect();
-    let room = limit.saturating_sub(day.len());
-    let limited = new.split_off(new.len().min(room));
-    let oldest = day.iter().map(|(_, since)| *since).min().unwrap_or(now);
-    Admission {
-        new,
-        limited,
-        retry_after: (oldest + STRANGER_FOR).since(now),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
     fn relation(audience: Audience, facts: &str) -> Relation {
@@ -162,28 +126,5 @@ mod tests {
             assert_eq!(Audience::from_stored(audience as i16), audience);
         }
         assert_eq!(Audience::from_stored(4), Audience::Nobody);
-    }
-
-    #[test]
-    fn the_first_strangers_of_a_day_are_watched_and_the_rest_told_when() {
-        let user = |n: u128| UserId(Uuid::from_u128(n));
-        let now = Timestamp(1_000_000_000);
-        let hours = |hours: u64| Duration::from_secs(hours * 3600);
-        let day = [(user(1), now - hours(20)), (user(2), now - hours(1))];
-        let asked = [user(5), user(2), user(4), user(3)];
-        let admitted = |limit| admit(&day, &asked, limit, now);
-        assert_eq!(
-            admitted(4),
-            Admission {
-                new: vec![user(5), user(4)],
-                limited: vec![user(3)],
-                retry_after: hours(4)
-            }
-        );
-        assert_eq!(admitted(5).limited, []);
-        // A limit that was lowered since.
-        assert_eq!((admitted(1).new, admitted(1).limited.len()), (vec![], 3));
-        let none = admit(&[], &asked, 0, now);
-        assert_eq!((none.limited.len(), none.retry_after), (4, STRANGER_FOR));
     }
 }

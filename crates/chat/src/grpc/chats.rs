@@ -108,15 +108,12 @@ impl ChatsService {
         request_id: &str,
         action: Action,
     ) -> Result<u64, Status> {
-        let request: RequestId = parse::id("request_id", request_id)?;
+        let change = asked(caller, request_id, action)?;
         self.writes.check_owner(chat, metadata)?;
-        let change = Change {
-            actor: caller.user,
-            device: caller.sender_device(),
-            request,
-            fingerprint: fingerprint([content::of_change(caller.user, &action).as_ref()]),
-            action,
-        };
+        self.apply(chat, change).await
+    }
+
+    async fn apply(&self, chat: ChatId, change: Change) -> Result<u64, Status> {
         match self
             .writes
             .call(chat, |origin| Event::Change { origin, chat, change })
@@ -127,6 +124,17 @@ impl ChatsService {
             _ => Ok(0),
         }
     }
+}
+
+/// A change as it was asked for: its fingerprint stays that, whatever is left out of it.
+fn asked(caller: Caller, request_id: &str, action: Action) -> Result<Change, ApiError> {
+    Ok(Change {
+        actor: caller.user,
+        device: caller.sender_device(),
+        request: parse::id("request_id", request_id)?,
+        fingerprint: fingerprint([content::of_change(caller.user, &action).as_ref()]),
+        action,
+    })
 }
 
 #[tonic::async_trait]
@@ -246,9 +254,11 @@ impl Chats for ChatsService {
             .await?;
         let users = user_ids("user_ids", &add.user_ids)?;
         let chat = chat_id(&add.chat_id)?;
-        let seq = self
-            .change(&metadata, caller, chat, &add.request_id, Action::Add(users))
-            .await?;
+        let mut change = asked(caller, &add.request_id, Action::Add(users.clone()))?;
+        self.writes.check_owner(chat, &metadata)?;
+        let addable = self.groups.addable(caller, chat, change.request, &users).await?;
+        change.action = Action::Add(addable);
+        let seq = self.apply(chat, change).await?;
         Ok(Response::new(v1::AddMembersResponse { seq }))
     }
 

@@ -1,35 +1,88 @@
 //! Making a group: written at once by the chat's owner, then live to its members, then settled like every entry.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::PgPool;
+use tern_node::postgres;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::limits::MAX_GROUP_MEMBERS;
-use tern_types::{ChatId, RequestId, Seq, UserId};
+use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
 use tokio::sync::mpsc;
 
 use super::caller::Caller;
 use super::store_away;
+use crate::answer;
 use crate::content::{self, fingerprint};
 use crate::fanout::{Kind, Outgoing};
 use crate::metrics;
 use crate::shard::Shards;
 use crate::shard::effects::entry_event;
 use crate::state::shard::Event;
-use crate::state::{Entry, EntryKind, NewEntry};
+use crate::state::{Entry, EntryKind, NewEntry, Refusal};
 use crate::store::load::{self, Created, NewGroup};
 use crate::store::seal::MasterKey;
+use crate::store::{joining, strangers};
 
 pub struct Groups {
     pub pool: PgPool,
     pub master: MasterKey,
     pub shards: Shards,
     pub pushes: mpsc::Sender<Outgoing>,
+    /// How many strangers one user's devices may add to groups, or write to first, within a day.
+    pub new_strangers: usize,
 }
 
 impl Groups {
+    /// Those of `asked` whom the caller may add to the group. Who is left out is not told. A device's strangers count from now on,
+    /// whatever becomes of the change: the same again counts none of them twice.
+    pub async fn addable(
+        &self,
+        caller: Caller,
+        chat: ChatId,
+        request: RequestId,
+        asked: &[UserId],
+    ) -> Result<Vec<UserId>, ApiError> {
+        if caller.is_nobody() {
+            return Ok(asked.to_vec());
+        }
+        match self
+            .may_add(caller, chat, request, asked)
+            .await
+            .map_err(store_away)?
+        {
+            Ok(addable) => Ok(addable),
+            Err(retry_after) => Err(answer::to_error(&Refusal::StrangersLimited { retry_after })),
+        }
+    }
+
+    async fn may_add(
+        &self,
+        caller: Caller,
+        chat: ChatId,
+        request: RequestId,
+        asked: &[UserId],
+    ) -> sqlx::Result<Result<Vec<UserId>, Duration>> {
+        let mut tx = postgres::begin(&self.pool).await?;
+        if joining::is_placed(&mut tx, chat, caller.user, request).await? {
+            return Ok(Ok(asked.to_vec()));
+        }
+        let addable = joining::addable(&mut tx, chat, caller.user, asked).await?;
+        let new = addable.iter().filter(|(_, is_member)| !is_member);
+        let new: Vec<UserId> = new.map(|(user, _)| *user).collect();
+        if caller.device.is_some() && !new.is_empty() {
+            let (limit, now) = (self.new_strangers, Clock::wall());
+            strangers::lock(&mut tx, &HashSet::from([caller.user])).await?;
+            if let Err(after) = strangers::meet_all(&mut tx, caller.user, &new, limit, now).await? {
+                return Ok(Err(after));
+            }
+        }
+        tx.commit().await?;
+        Ok(Ok(addable.into_iter().map(|(user, _)| user).collect()))
+    }
+
     /// Idempotent on the request.
     pub async fn create(
         &self,
@@ -66,6 +119,7 @@ impl Groups {
             owner: caller.user,
             members: &members,
             entry: &new,
+            strangers: caller.device.map(|_| self.new_strangers),
         };
         match load::create_group(&self.pool, &self.master, &group)
             .await
@@ -80,13 +134,20 @@ impl Groups {
                 ErrorReason::UserNotFound,
                 format!("no user has the id {user}"),
             )),
-            Created::New { sent_at } => {
+            Created::Limited(retry_after) => {
+                Err(answer::to_error(&Refusal::StrangersLimited { retry_after }))
+            }
+            Created::New {
+                members,
+                entry,
+                sent_at,
+            } => {
                 let entry = Entry {
                     chat,
                     seq: Seq(1),
                     ordinal: 0,
                     sent_at,
-                    new: Arc::new(new),
+                    new: entry,
                 };
                 self.announce(chat, entry_event(&entry), caller.user, members)
                     .await;

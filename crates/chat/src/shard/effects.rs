@@ -19,7 +19,7 @@ use crate::shard::loader::Loader;
 use crate::shard::traces::Traces;
 use crate::state::receipts::Watermark;
 use crate::state::shard::{Effect, Event, Pushed};
-use crate::state::{Entry, Origin, Outcome};
+use crate::state::{Entry, Making, Origin, Outcome};
 use crate::{answer, wake};
 
 /// Unary calls waiting for their answer, by the number in [`Origin::Call`].
@@ -159,13 +159,7 @@ impl ShardEffects {
         }
     }
 
-    fn load(
-        &self,
-        chat: ChatId,
-        number: u64,
-        create: Option<(UserId, UserId)>,
-        requests: Vec<(UserId, RequestId)>,
-    ) {
+    fn load(&self, chat: ChatId, number: u64, create: Option<Making>, requests: Vec<(UserId, RequestId)>) {
         let (loader, results) = (self.shared.loader.clone(), self.results.clone());
         let work = async move {
             let result = loader.load(chat, create, &requests).await;

@@ -6,6 +6,7 @@ use tern_types::{ChatId, RequestId, UserId};
 
 use super::directs::Directs;
 use super::turns::Turns;
+use crate::state::Making;
 use crate::state::chat::Snapshot;
 use crate::state::shard::LoadError;
 use crate::store::direct::{self, Held, Made, NewDirect};
@@ -19,17 +20,28 @@ pub struct Loader {
     master: MasterKey,
     turns: Turns,
     directs: Directs,
+    new_strangers: usize,
 }
 
 impl Loader {
-    /// At most `at_a_time`: a load holds a connection of the pool.
-    pub fn new(pool: PgPool, master: MasterKey, at_a_time: u32) -> Self {
+    /// At most `at_a_time`: a load holds a connection of the pool. `new_strangers`: whom one user's devices may write to
+    /// first within a day.
+    pub fn new(pool: PgPool, master: MasterKey, at_a_time: u32, new_strangers: usize) -> Self {
         let turns = Turns::new(at_a_time);
         Self {
             directs: Directs::start(pool.clone(), master.clone(), turns.clone()),
             pool,
             master,
             turns,
+            new_strangers,
+        }
+    }
+
+    fn new_direct(&self, chat: ChatId, making: Making) -> NewDirect {
+        NewDirect {
+            chat,
+            people: making.people,
+            strangers: making.by_device.then_some(self.new_strangers),
         }
     }
 
@@ -37,13 +49,14 @@ impl Loader {
     pub async fn load(
         &self,
         chat: ChatId,
-        create: Option<(UserId, UserId)>,
+        create: Option<Making>,
         requests: &[(UserId, RequestId)],
     ) -> Result<Option<Snapshot>, LoadError> {
-        if let Some(people) = create {
-            match self.directs.make(NewDirect { chat, people }).await? {
+        if let Some(making) = create {
+            match self.directs.make(self.new_direct(chat, making)).await? {
                 Made::New(snapshot) => return Ok(Some(new(snapshot, requests))),
                 Made::Blocked => return Err(LoadError::NotAccepted),
+                Made::Limited(retry_after) => return Err(LoadError::StrangersLimited { retry_after }),
                 Made::Before | Made::NobodyFound => {}
             }
         }
@@ -53,20 +66,21 @@ impl Loader {
     async fn read(
         &self,
         chat: ChatId,
-        create: Option<(UserId, UserId)>,
+        create: Option<Making>,
         requests: &[(UserId, RequestId)],
     ) -> Result<Result<Option<Snapshot>, LoadError>, StoreError> {
         let (pool, master) = (&self.pool, &self.master);
         let snapshot = load::chat(pool, master, chat, requests).await?;
-        let (None, Some(people)) = (&snapshot, create) else {
+        let (None, Some(making)) = (&snapshot, create) else {
             return Ok(Ok(snapshot));
         };
         // One of them does not exist, or was held by somebody when many chats were made at once.
-        let alone = [NewDirect { chat, people }];
+        let alone = [self.new_direct(chat, making)];
         match direct::make(pool, master, &alone, Held::Wait).await?.pop() {
             Some(Made::New(snapshot)) => Ok(Ok(Some(new(snapshot, requests)))),
             Some(Made::Before) => load::chat(pool, master, chat, requests).await.map(Ok),
             Some(Made::Blocked) => Ok(Err(LoadError::NotAccepted)),
+            Some(Made::Limited(retry_after)) => Ok(Err(LoadError::StrangersLimited { retry_after })),
             Some(Made::NobodyFound) | None => Ok(Err(LoadError::PeerNotFound)),
         }
     }
@@ -98,11 +112,14 @@ mod tests {
             .acquire_timeout(Duration::from_millis(200))
             .connect_lazy(nobody_listens)
             .unwrap();
-        let loader = Loader::new(pool, MasterKey::from_hex(&"a7".repeat(32)).unwrap(), 4);
+        let loader = Loader::new(pool, MasterKey::from_hex(&"a7".repeat(32)).unwrap(), 4, 100);
         let start = Instant::now();
         let chats = (0..1000).map(|n| ChatId(Uuid::from_u128(n)));
-        let people = (UserId::random(), UserId::random());
-        let loads = chats.map(|chat| loader.load(chat, (chat.0.as_u128() % 2 == 0).then_some(people), &[]));
+        let making = Making {
+            people: (UserId::random(), UserId::random()),
+            by_device: true,
+        };
+        let loads = chats.map(|chat| loader.load(chat, (chat.0.as_u128() % 2 == 0).then_some(making), &[]));
         let results = join_all(loads).await;
         assert!(
             results

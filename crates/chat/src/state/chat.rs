@@ -19,7 +19,7 @@ use tern_types::{ChatId, DeviceId, IdMap, MediaId, RequestId, Seq, Timestamp, Tr
 use super::bytes::Held;
 use super::receipts::Receipts;
 use super::recent::{Known, Recent};
-use super::{Origin, Outcome};
+use super::{Making, Origin, Outcome};
 
 use authors::Authors;
 use typists::Typists;
@@ -47,7 +47,7 @@ pub struct Chat {
     /// Loads under way whose results count, by their numbers.
     pub loads: Vec<u64>,
     /// Who make the chat where it does not exist, as one of these loads was told.
-    pub create: Option<(UserId, UserId)>,
+    pub create: Option<Making>,
     /// Asked that the chat be loaded anew: by a load that begins after they asked.
     reloads: Vec<Origin>,
     /// That load is still to begin: a batch is under way.
@@ -201,7 +201,7 @@ impl Chat {
     }
 
     /// A load begins: it sees whatever was in the store before.
-    pub fn load_begins(&mut self, number: u64, create: Option<(UserId, UserId)>) {
+    pub fn load_begins(&mut self, number: u64, create: Option<Making>) {
         self.stale = false;
         self.create = create.or(self.create);
         self.loads.push(number);

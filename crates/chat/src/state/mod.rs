@@ -49,6 +49,15 @@ impl Origin {
     }
 }
 
+/// A direct chat is made where it does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Making {
+    /// The one who makes it first.
+    pub people: (UserId, UserId),
+    /// From a device: the other one may be one new stranger too many for a day.
+    pub by_device: bool,
+}
+
 /// The answer to one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -84,6 +93,8 @@ pub enum Refusal {
     /// Does not say who blocked whom.
     #[error("this chat takes no messages")]
     NotAccepted,
+    #[error("too many people that the sender had nothing to do with before, for one day")]
+    StrangersLimited { retry_after: Duration },
     #[error("the request_id was used for something else")]
     RequestIdReused,
     #[error("the member's role does not allow this")]

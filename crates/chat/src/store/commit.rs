@@ -1,11 +1,13 @@
 //! The commit: one statement for the entries of many chats, all or nothing for each chat.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
 use tern_types::{ChatId, IdSet, Slot, UserId};
 use uuid::Uuid;
 
+use super::joining;
 use super::seal::Sealer;
 use crate::state::Refusal;
 use crate::state::change::Action;
@@ -135,6 +137,12 @@ pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<Id
     Ok(moved.into_iter().map(ChatId).collect())
 }
 
+/// The same again finds out who may be added now.
+const REFUSED_MEANWHILE: Refusal = Refusal::Unavailable {
+    reason: "who may be added has changed meanwhile",
+    retry_after: Duration::ZERO,
+};
+
 /// What came of a change of members.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Changed {
@@ -153,6 +161,9 @@ pub async fn change(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<Change
         && let Some(unknown) = share_users(&mut tx, users).await?
     {
         return Ok(Changed::Refused(Refusal::UserNotFound(unknown)));
+    }
+    if !all_addable(&mut tx, batch).await? {
+        return Ok(Changed::Refused(REFUSED_MEANWHILE));
     }
     if commit(&mut tx, std::slice::from_ref(batch)).await?.is_empty() {
         return Ok(Changed::Behind);
@@ -193,6 +204,19 @@ pub async fn change(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<Change
     }
     tx.commit().await?;
     Ok(Changed::Moved)
+}
+
+/// Whom a change adds may have blocked the one who adds them, or have left, since that was looked at. What blocks somebody
+/// locks the row of who does; theirs are locked here by now.
+async fn all_addable(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<bool> {
+    let actor = batch.entries.first().map(|entry| entry.new.sender);
+    match (&batch.change, actor.filter(|actor| *actor != UserId::SYSTEM)) {
+        (Some(Action::Add(users)), Some(actor)) => {
+            let addable = joining::addable(db, batch.chat, actor, users).await?;
+            Ok(addable.len() == users.len())
+        }
+        _ => Ok(true),
+    }
 }
 
 /// Locks the users against linking; `Some` is one that does not exist.

@@ -1,14 +1,16 @@
 //! The making of direct chats, as many as wait at a time, in one transaction.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
 use tern_node::postgres;
-use tern_types::{ChatId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, Clock, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
 use super::load::blocked;
 use super::seal::MasterKey;
+use super::strangers;
 use crate::state::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
 use crate::state::receipts::Watermark;
 
@@ -56,6 +58,8 @@ pub struct NewDirect {
     pub chat: ChatId,
     /// The one who makes it first.
     pub people: (UserId, UserId),
+    /// How many new strangers that one may meet within a day; `None`: any number.
+    pub strangers: Option<usize>,
 }
 
 /// What to do about people whom somebody else holds.
@@ -77,6 +81,8 @@ pub enum Made {
     NobodyFound,
     /// One of the two has blocked the other: nothing was made.
     Blocked,
+    /// The other one is one new stranger too many, for so long: nothing was made.
+    Limited(Duration),
 }
 
 /// Makes those that do not exist; the answers in the order of `new`.
@@ -90,7 +96,9 @@ pub async fn make(
     let ids: Vec<Uuid> = new.iter().map(|new| new.chat.0).collect();
     let existing: Vec<Uuid> = sqlx::query_scalar(EXISTING).bind(ids).fetch_all(&mut *tx).await?;
     let existing: HashSet<Uuid> = existing.into_iter().collect();
+    let uncounted = count_strangers(&mut tx, new, &existing, held).await?;
     let wanted = new.iter().filter(|new| !existing.contains(&new.chat.0));
+    let wanted = wanted.filter(|new| !uncounted.contains(&new.people.0));
     let people: HashSet<UserId> = wanted.flat_map(|new| [new.people.0, new.people.1]).collect();
     let there = if people.is_empty() {
         HashSet::new()
@@ -99,19 +107,68 @@ pub async fn make(
     };
     let possible = |new: &&NewDirect| {
         let people = [new.people.0, new.people.1];
-        !existing.contains(&new.chat.0) && people.iter().all(|person| there.contains(person))
+        !existing.contains(&new.chat.0)
+            && !uncounted.contains(&new.people.0)
+            && people.iter().all(|person| there.contains(person))
     };
     let blocked = blocked(&mut tx, new.iter().filter(possible)).await?;
-    let taken = |new: &&NewDirect| possible(new) && !blocked.contains(&new.chat.0);
+    let welcome = |new: &&NewDirect| possible(new) && !blocked.contains(&new.chat.0);
+    let limited = meet_strangers(&mut tx, new.iter().filter(welcome)).await?;
+    let taken = |new: &&NewDirect| welcome(new) && !limited.contains_key(&new.people);
     let mut made = insert(&mut tx, master, new.iter().filter(taken)).await?;
     tx.commit().await?;
-    let outcome = |new: &NewDirect| match made.remove(&new.chat) {
-        Some(key) => Made::New(snapshot(new, key)),
-        None if blocked.contains(&new.chat.0) => Made::Blocked,
-        None if existing.contains(&new.chat.0) || possible(&new) => Made::Before,
-        None => Made::NobodyFound,
+    let outcome = |new: &NewDirect| match (made.remove(&new.chat), limited.get(&new.people)) {
+        (Some(key), _) => Made::New(snapshot(new, key)),
+        (None, _) if blocked.contains(&new.chat.0) => Made::Blocked,
+        (None, Some(after)) => Made::Limited(*after),
+        (None, None) if existing.contains(&new.chat.0) || possible(&new) => Made::Before,
+        (None, None) => Made::NobodyFound,
     };
     Ok(new.iter().map(outcome).collect())
+}
+
+/// Locks the counts of those who are to be limited, before anybody's row is locked. Those whose count somebody else has, and
+/// is not waited for.
+async fn count_strangers(
+    db: &mut PgConnection,
+    new: &[NewDirect],
+    existing: &HashSet<Uuid>,
+    held: Held,
+) -> sqlx::Result<HashSet<UserId>> {
+    let wanted = new.iter().filter(|new| !existing.contains(&new.chat.0));
+    let limited = wanted.filter(|new| new.strangers.is_some());
+    let makers: HashSet<UserId> = limited.map(|new| new.people.0).collect();
+    if makers.is_empty() {
+        return Ok(makers);
+    }
+    match held {
+        Held::Wait => {
+            strangers::lock(db, &makers).await?;
+            Ok(HashSet::new())
+        }
+        Held::LeaveOut => {
+            let locked = strangers::try_lock(db, &makers).await?;
+            Ok(makers.difference(&locked).copied().collect())
+        }
+    }
+}
+
+/// Those of the chats' people who are one stranger too many, and for how long.
+async fn meet_strangers(
+    db: &mut PgConnection,
+    new: impl Iterator<Item = &NewDirect>,
+) -> sqlx::Result<HashMap<(UserId, UserId), Duration>> {
+    let mut pairs: HashMap<usize, Vec<(UserId, UserId)>> = HashMap::new();
+    for new in new {
+        if let Some(limit) = new.strangers {
+            pairs.entry(limit).or_default().push(new.people);
+        }
+    }
+    let mut limited = HashMap::new();
+    for (limit, pairs) in pairs {
+        limited.extend(strangers::meet(db, &pairs, limit, Clock::wall()).await?);
+    }
+    Ok(limited)
 }
 
 /// Locks against linking; who of them is there.

@@ -1,6 +1,8 @@
 //! A chat in one snapshot, and the making of groups.
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, PgPool, Row};
@@ -10,8 +12,9 @@ use uuid::Uuid;
 
 use super::commit::{add_members, share_users};
 use super::listing::{RECEIPTS, watermark};
-use super::millis;
 use super::seal::{MasterKey, Sealer};
+use super::{joining, millis, strangers};
+use crate::content;
 use crate::state::chat::{ChatKind, Member, Role, Snapshot};
 use crate::state::entry::{Fingerprint, NewEntry};
 use crate::state::receipts::Watermark;
@@ -149,13 +152,18 @@ pub async fn chat(
 /// What came of [`create_group`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Created {
+    /// With these members besides the owner, and this first entry.
     New {
+        members: Vec<UserId>,
+        entry: Arc<NewEntry>,
         sent_at: Timestamp,
     },
     /// The same request made it before.
     Before,
     RequestIdReused,
     UserNotFound(UserId),
+    /// The members are too many new strangers to the owner, for so long.
+    Limited(Duration),
 }
 
 /// A group to be made.
@@ -163,10 +171,12 @@ pub struct NewGroup<'a> {
     pub chat: ChatId,
     pub title: &'a str,
     pub owner: UserId,
-    /// The others, without repetitions and without the owner.
+    /// The others who are asked for, without repetitions and without the owner. Who has blocked the owner is left out.
     pub members: &'a [UserId],
-    /// `ChatCreated`.
+    /// `ChatCreated` with all of them.
     pub entry: &'a NewEntry,
+    /// How many new strangers the owner may meet within a day; `None`: any number.
+    pub strangers: Option<usize>,
 }
 
 /// Makes a group with its first entry, which is unsettled like every entry.
@@ -176,32 +186,39 @@ pub async fn create_group(
     group: &NewGroup<'_>,
 ) -> Result<Created, StoreError> {
     let mut tx = postgres::begin(pool).await?;
-    let users: Vec<UserId> = std::iter::once(group.owner)
-        .chain(group.members.iter().copied())
-        .collect();
-    if let Some(unknown) = share_users(&mut tx, &users).await? {
+    // A retry finds its group whoever may be added by now.
+    if let Some(before) = group.before(&mut tx).await? {
+        return Ok(before);
+    }
+    if group.strangers.is_some() {
+        strangers::lock(&mut tx, &HashSet::from([group.owner])).await?;
+    }
+    let with_owner = |members: &[UserId]| -> Vec<UserId> {
+        std::iter::once(group.owner)
+            .chain(members.iter().copied())
+            .collect()
+    };
+    if let Some(unknown) = share_users(&mut tx, &with_owner(group.members)).await? {
         return Ok(Created::UserNotFound(unknown));
     }
+    let (members, entry) = group.without_blockers(&mut tx).await?;
+    if let Some(limit) = group.strangers
+        && let Err(after) = strangers::meet_all(&mut tx, group.owner, &members, limit, Clock::wall()).await?
+    {
+        return Ok(Created::Limited(after));
+    }
     let Some(sealer) = group.insert(&mut tx, master).await? else {
-        let before: Option<Vec<u8>> = sqlx::query_scalar(CREATED)
-            .bind(group.chat.0)
-            .fetch_optional(&mut *tx)
-            .await?;
-        let same = before.is_some_and(|fingerprint| fingerprint == group.entry.fingerprint);
-        return Ok(if same {
-            Created::Before
-        } else {
-            Created::RequestIdReused
-        });
+        // The same request at this moment.
+        return Ok(group.before(&mut tx).await?.unwrap_or(Created::RequestIdReused));
     };
-    add_members(&mut tx, group.chat, &users, 1, Role::Member).await?;
+    add_members(&mut tx, group.chat, &with_owner(&members), 1, Role::Member).await?;
     sqlx::query(SET_OWNER)
         .bind(group.chat.0)
         .bind(group.owner.0)
         .bind(Role::Owner as i16)
         .execute(&mut *tx)
         .await?;
-    let (entry, sent_at) = (group.entry, Clock::wall());
+    let sent_at = Clock::wall();
     sqlx::query(FIRST_ENTRY)
         .bind(group.chat.0)
         .bind(entry.kind.number())
@@ -220,10 +237,41 @@ pub async fn create_group(
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
-    Ok(Created::New { sent_at })
+    Ok(Created::New {
+        members,
+        entry: Arc::new(entry),
+        sent_at,
+    })
 }
 
 impl NewGroup<'_> {
+    /// What to answer where there is one already.
+    async fn before(&self, db: &mut PgConnection) -> sqlx::Result<Option<Created>> {
+        let before: Option<Vec<u8>> = sqlx::query_scalar(CREATED)
+            .bind(self.chat.0)
+            .fetch_optional(db)
+            .await?;
+        Ok(before.map(|fingerprint| {
+            if fingerprint == self.entry.fingerprint {
+                Created::Before
+            } else {
+                Created::RequestIdReused
+            }
+        }))
+    }
+
+    /// The members, and the entry that names them. The request's fingerprint stays that of whom it asked for.
+    async fn without_blockers(&self, db: &mut PgConnection) -> sqlx::Result<(Vec<UserId>, NewEntry)> {
+        let blockers = joining::blockers(db, self.owner, self.members).await?;
+        let welcome = self.members.iter().copied();
+        let members: Vec<UserId> = welcome.filter(|user| !blockers.contains(user)).collect();
+        let mut entry = self.entry.clone();
+        if !blockers.is_empty() {
+            entry.content = content::of_creation(self.title, &members);
+        }
+        Ok((members, entry))
+    }
+
     /// `None`: there is one already.
     async fn insert(&self, db: &mut PgConnection, master: &MasterKey) -> sqlx::Result<Option<Sealer>> {
         let (key, wrapped) = master.new_chat_key(self.chat);

@@ -5,7 +5,7 @@
 //! - [`commit`]: entries and changes of members, by compare-and-set of the head
 //! - [`settle`], [`ack`]: the inbox
 //! - [`load`]: a chat in one snapshot; making a group
-//! - [`direct`]: making direct chats
+//! - [`direct`]: making direct chats; [`joining`]: who may be added to a group; [`strangers`]: how many one meets
 //! - [`entries`]: windows for devices, history for people
 //! - [`listing`]: chats as their members see them
 //! - [`devices`]: a device joins or leaves its user's chats
@@ -19,10 +19,12 @@ pub mod devices;
 pub mod direct;
 pub mod entries;
 pub mod inspect;
+pub mod joining;
 pub mod listing;
 pub mod load;
 pub mod seal;
 pub mod settle;
+pub mod strangers;
 pub mod written;
 
 use sqlx::error::ErrorKind;

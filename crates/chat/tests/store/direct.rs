@@ -8,7 +8,7 @@ use tern_chat::store::direct::{self, Held, Made, NewDirect};
 use tern_chat::store::load;
 use tern_types::{ChatId, DeviceId, RequestId, UserId};
 
-use crate::harness::{Store, new_direct};
+use crate::harness::{Store, making, new_direct};
 
 /// Wait for nobody: the test fails instead of hanging.
 const AT_ONCE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -182,15 +182,15 @@ async fn fine_print_11_a_device_linked_while_the_chat_is_made_belongs_to_it() {
 async fn linking_and_the_making_of_a_chat_exclude_each_other() {
     let store = Store::new().await;
     let (a, b) = (store.user().await, store.user().await);
-    let loader = Loader::new(store.pool.clone(), store.master.clone(), 2);
+    let loader = Loader::new(store.pool.clone(), store.master.clone(), 2, 100);
     for _ in 0..20 {
         let peer = store.user().await;
         let (new, device) = (new_direct(a, peer), store.unlinked_device(peer).await);
         let other = new_direct(b, peer);
         let (linked, one, two) = tokio::join!(
             devices::link(&store.pool, peer, device),
-            loader.load(new.chat, Some(new.people), &[]),
-            loader.load(other.chat, Some(other.people), &[]),
+            loader.load(new.chat, making(new), &[]),
+            loader.load(other.chat, making(other), &[]),
         );
         assert!(linked.unwrap());
         for (made, chat) in [(one, new.chat), (two, other.chat)] {
@@ -203,7 +203,7 @@ async fn linking_and_the_making_of_a_chat_exclude_each_other() {
 #[tokio::test]
 async fn many_at_once_are_made_and_each_gets_its_own_answer() {
     let store = Store::new().await;
-    let loader = Loader::new(store.pool.clone(), store.master.clone(), 2);
+    let loader = Loader::new(store.pool.clone(), store.master.clone(), 2, 100);
     let me = store.user().await;
     let before = new_direct(me, store.user().await);
     make(&store, &[before], Held::Wait).await;
@@ -215,7 +215,7 @@ async fn many_at_once_are_made_and_each_gets_its_own_answer() {
     let request = (me, RequestId::random());
     let loads = wanted
         .iter()
-        .map(|new| async { loader.load(new.chat, Some(new.people), &[request]).await });
+        .map(|new| async { loader.load(new.chat, making(*new), &[request]).await });
     let results = futures::future::join_all(loads).await;
     for (new, result) in wanted.iter().zip(results) {
         if *new == nobody {

@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions, PgConnection, PgPool, Row};
 use tern_chat::state::change::Action;
 use tern_chat::state::chat::{Batch, ChatKey, Snapshot};
 use tern_chat::state::shard::{AckWrite, SettleChat};
-use tern_chat::state::{Entry, EntryKind, Missing, NewEntry, Origin};
+use tern_chat::state::{Entry, EntryKind, Making, Missing, NewEntry, Origin};
 use tern_chat::store::direct::{Held, Made, NewDirect};
 use tern_chat::store::seal::MasterKey;
 use tern_chat::store::{ack, commit, devices, direct, load, settle};
@@ -124,6 +124,7 @@ impl Store {
             owner,
             members,
             entry: &entry,
+            strangers: None,
         };
         let created = load::create_group(&self.pool, &self.master, &group)
             .await
@@ -321,7 +322,16 @@ pub fn new_direct(a: UserId, b: UserId) -> NewDirect {
     NewDirect {
         chat: ChatId::direct(a, b),
         people: (a, b),
+        strangers: None,
     }
+}
+
+/// The same as somebody's wish, from a device.
+pub fn making(new: NewDirect) -> Option<Making> {
+    Some(Making {
+        people: new.people,
+        by_device: true,
+    })
 }
 
 pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {

@@ -13,3 +13,4 @@ mod owner;
 mod plans;
 mod receipts;
 mod requests;
+mod strangers;

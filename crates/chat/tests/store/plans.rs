@@ -2,7 +2,9 @@
 //! empty must not keep a sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
-use tern_chat::store::{ack, commit, devices, direct, entries, listing, load, settle, written};
+use tern_chat::store::{
+    ack, commit, devices, direct, entries, joining, listing, load, settle, strangers, written,
+};
 use tern_types::Seq;
 
 use crate::harness::Store;
@@ -23,6 +25,12 @@ const HOT: &[(&str, &str)] = &[
     ("load chat", load::CHAT),
     ("blocked", direct::BLOCKED),
     ("have written", written::HAVE_WRITTEN),
+    ("blockers", joining::BLOCKERS),
+    ("addable", joining::ADDABLE),
+    ("is placed", joining::IS_PLACED),
+    ("strangers", strangers::STRANGERS),
+    ("strangers of a day", strangers::DAY),
+    ("meet strangers", strangers::MEET),
     ("load placed", load::PLACED),
     ("existing chats", direct::EXISTING),
     ("share free users", direct::SHARE_FREE_USERS),

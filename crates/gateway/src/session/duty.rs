@@ -4,12 +4,14 @@
 //! `due`, until the row is gone from the store.
 
 use bytes::Bytes;
+use tern_proto::ApiError;
+use tern_proto::v1::{CloseCode, ErrorReason};
 use tern_types::{ChatId, Timestamp};
 
 use super::catch_up::{CatchUp, State};
 use super::chats::Row;
 use super::settings::{LIVE_BELOW_BYTES, MAX_BACK_OFF, RESEND_WITHIN, RETRY};
-use super::{Effect, Inbox, Session};
+use super::{CloseRequest, Effect, Inbox, Session};
 
 impl Session {
     /// Passes a live push on, unless the chat is being caught up (then it only says how far), the device is slow, or it
@@ -66,6 +68,22 @@ impl Session {
                 self.reader.count_initial(chat);
             }
         }
+    }
+
+    /// What the store says of the device ends its stream: it was revoked, its user is kept out, or it is not this user's.
+    fn turned_away(&mut self, inbox: &Inbox) -> bool {
+        let mine = self.life.user();
+        if !inbox.active {
+            self.close_on_request(CloseRequest::Revoked);
+        } else if inbox.suspended {
+            self.close_on_request(CloseRequest::Suspended);
+        } else if inbox.user.is_some() && inbox.user != mine {
+            let error = ApiError::new(ErrorReason::TokenInvalid, "the device is another user's");
+            self.close(CloseCode::Unauthenticated, error);
+        } else {
+            return false;
+        }
+        true
     }
 
     /// The net below all of this: a row that is old and of which nothing was known is a defect somewhere.

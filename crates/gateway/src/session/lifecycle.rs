@@ -8,7 +8,7 @@ use tern_types::{Timestamp, UserId};
 
 use super::gcra::Gcra;
 use super::settings::{LEAVE_WITHIN, MISSED_HEARTBEATS, SPEAK_AFTER, Settings, TOKEN_GRACE};
-use super::{CloseRequest, Effect, Identity, Inbox, NEVER, Session};
+use super::{CloseRequest, Effect, Identity, NEVER, Session};
 
 /// How long a client waits after an end that was no fault of its own.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -227,22 +227,6 @@ impl Session {
         self.put(server_event::Event::Opened(opened), now);
         // Not before: only now it is known that the device was not revoked.
         self.sign(now);
-    }
-
-    /// What the store says of the device ends its stream: it was revoked, its user is kept out, or it is not this user's.
-    pub(super) fn turned_away(&mut self, inbox: &Inbox) -> bool {
-        let mine = self.life.user();
-        if !inbox.active {
-            self.close_on_request(CloseRequest::Revoked);
-        } else if inbox.suspended {
-            self.close_on_request(CloseRequest::Suspended);
-        } else if inbox.user.is_some() && inbox.user != mine {
-            let error = ApiError::new(ErrorReason::TokenInvalid, "the device is another user's");
-            self.close(CloseCode::Unauthenticated, error);
-        } else {
-            return false;
-        }
-        true
     }
 
     /// The store under an open stream is another one now: the device has to notice.
@@ -478,7 +462,7 @@ impl Session {
     }
 
     /// Announces the end to the device, then ends the stream with the error's status.
-    fn close(&mut self, code: CloseCode, error: ApiError) {
+    pub(super) fn close(&mut self, code: CloseCode, error: ApiError) {
         let may_reconnect = match code {
             CloseCode::TimedOut | CloseCode::Draining | CloseCode::Unavailable => true,
             CloseCode::ResourceExhausted => error.reason == ErrorReason::RateLimited,

@@ -143,6 +143,7 @@ impl Target {
             .media(media.into())
             .env("TERN_MEDIA_DAILY_UPLOADS", "1000000000")
             .env("TERN_CHAT_SHARDS", &common.shards.to_string())
+            .env("TERN_CHAT_NEW_STRANGERS_A_DAY", "100000")
             .env("TERN_GATEWAY_SENDS_PER_SECOND", SENDS_PER_SECOND)
             .env("TERN_GATEWAY_SEND_BURST", SENDS_PER_SECOND)
             .env("TERN_GATEWAY_KEY_CALLS_PER_SECOND", SENDS_PER_SECOND);

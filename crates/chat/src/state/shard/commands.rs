@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern_types::{ChatId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, DeviceId, Seq, Timestamp, UserId};
 
 use super::ShardState;
 use super::event::{AckWrite, Effect, Event, ReadMark};
@@ -11,7 +11,7 @@ use super::loads::load;
 use super::receipts::Rose;
 use crate::state::chat::{Chat, Command, Stage};
 use crate::state::entry::NewEntry;
-use crate::state::{Origin, Outcome, Refusal};
+use crate::state::{Making, Origin, Outcome, Refusal};
 
 /// Read marks gather this long before they are written.
 const READ_MARKS_AFTER: Duration = Duration::from_secs(1);
@@ -36,7 +36,10 @@ impl ShardState {
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
-        let create = peer.map(|peer| (entry.sender, peer));
+        let create = peer.map(|peer| Making {
+            people: (entry.sender, peer),
+            by_device: entry.device != DeviceId::BACK_END,
+        });
         self.enqueue_with(origin, chat, create, Command::Send(Arc::new(entry)), now, out);
     }
 
@@ -55,7 +58,7 @@ impl ShardState {
         &mut self,
         origin: Origin,
         id: ChatId,
-        create: Option<(UserId, UserId)>,
+        create: Option<Making>,
         command: Command,
         now: Timestamp,
         out: &mut Vec<Effect>,

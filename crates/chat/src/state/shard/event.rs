@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, Timestamp, TraceContext, UserId};
 
 use crate::state::chat::{Batch, Snapshot};
 use crate::state::entry::{Entry, NewEntry};
 use crate::state::receipts::Watermark;
-use crate::state::{Change, Missing, Origin, Outcome, Refusal};
+use crate::state::{Change, Making, Missing, Origin, Outcome, Refusal};
 
 /// What happens to a shard.
 #[derive(Debug)]
@@ -95,6 +96,10 @@ pub enum LoadError {
     PeerNotFound,
     /// The chat does not exist, and one of the two has blocked the other.
     NotAccepted,
+    /// The chat does not exist, and its maker has met too many strangers within the last day.
+    StrangersLimited {
+        retry_after: Duration,
+    },
 }
 
 /// What is to be done, at once and in order.
@@ -105,7 +110,7 @@ pub enum Effect {
         chat: ChatId,
         /// No other load of the shard has it.
         number: u64,
-        create: Option<(UserId, UserId)>,
+        create: Option<Making>,
         requests: Vec<(UserId, RequestId)>,
     },
     Answer {

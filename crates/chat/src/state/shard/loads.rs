@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use tern_types::{ChatId, Seq, Slot, Timestamp, UserId};
+use tern_types::{ChatId, Seq, Slot, Timestamp};
 
 use super::Loads;
 use super::commands::{MAX_WAITING, not_written};
 use super::event::{Effect, Event, LoadError};
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::{Chat, ChatKind, Snapshot, Stage};
-use crate::state::{Origin, Outcome, Refusal};
+use crate::state::{Making, Origin, Outcome, Refusal};
 
 /// A chat that nobody used for so long is forgotten.
 const IDLE: Duration = Duration::from_secs(300);
@@ -50,7 +50,7 @@ impl ShardState {
         }
         let refusal = match result {
             // A load that may make the chat is still under way.
-            Ok(None) if !chat.loads.is_empty() => return,
+            Ok(None) | Err(LoadError::StrangersLimited { .. }) if !chat.loads.is_empty() => return,
             Ok(Some(snapshot)) => {
                 let answers = chat.load(snapshot);
                 if chat.unsettled.is_some() && chat.settling.is_none() {
@@ -68,6 +68,7 @@ impl ShardState {
             Ok(None) => Refusal::NotAMember,
             Err(LoadError::PeerNotFound) => Refusal::PeerNotFound,
             Err(LoadError::NotAccepted) => Refusal::NotAccepted,
+            Err(LoadError::StrangersLimited { retry_after }) => Refusal::StrangersLimited { retry_after },
             Err(LoadError::Away) => Refusal::STORE_AWAY,
             Err(LoadError::Overloaded) => Refusal::OVERLOADED,
         };
@@ -187,12 +188,7 @@ fn load_new(loads: &mut Loads, id: ChatId, now: Timestamp, out: &mut Vec<Effect>
     chat
 }
 
-pub(super) fn load(
-    loads: &mut Loads,
-    chat: &mut Chat,
-    create: Option<(UserId, UserId)>,
-    out: &mut Vec<Effect>,
-) {
+pub(super) fn load(loads: &mut Loads, chat: &mut Chat, create: Option<Making>, out: &mut Vec<Effect>) {
     loads.begun += 1;
     loads.under_way += 1;
     chat.load_begins(loads.begun, create);

@@ -1,0 +1,76 @@
+//! Whom a person may add to a group.
+
+use std::collections::HashSet;
+
+use sqlx::{PgConnection, Row};
+use tern_types::{ChatId, RequestId, UserId};
+use uuid::Uuid;
+
+/// Of these people $2, those who have blocked $1.
+pub const BLOCKERS: &str = "SELECT user_id FROM blocks WHERE user_id = ANY($2) AND blocked_id = $1";
+
+/// Of these people $3, those who may be added to the group $1 by $2, and whether they are members already. Who has blocked
+/// that person may not, nor who left by themselves: the entry that ended their newest interval is their own.
+pub const ADDABLE: &str = "
+SELECT a.user_id, EXISTS (SELECT FROM members m WHERE m.chat_id = $1 AND m.user_id = a.user_id AND m.left_seq IS NULL)
+FROM unnest($3::uuid[]) AS a(user_id)
+WHERE NOT EXISTS (SELECT FROM blocks b WHERE b.user_id = a.user_id AND b.blocked_id = $2)
+  AND NOT EXISTS (
+    SELECT FROM (
+        SELECT m.left_seq FROM members m
+        WHERE m.chat_id = $1 AND m.user_id = a.user_id ORDER BY m.joined_seq DESC LIMIT 1
+    ) AS newest
+    CROSS JOIN LATERAL (
+        SELECT e.sender_user FROM messages e WHERE e.chat_id = $1 AND e.seq = newest.left_seq LIMIT 1
+    ) AS ended
+    WHERE ended.sender_user = a.user_id)";
+
+/// Whether a request of $2's has its place in the log: what it asked for was decided then.
+pub const IS_PLACED: &str =
+    "SELECT EXISTS (SELECT FROM messages WHERE chat_id = $1 AND sender_user = $2 AND request_id = $3)";
+
+pub async fn is_placed(
+    db: &mut PgConnection,
+    chat: ChatId,
+    user: UserId,
+    request: RequestId,
+) -> sqlx::Result<bool> {
+    let placed = sqlx::query_scalar(IS_PLACED)
+        .bind(chat.0)
+        .bind(user.0)
+        .bind(request.0);
+    placed.fetch_one(db).await
+}
+
+/// Those of `people` who have blocked `user`.
+pub async fn blockers(
+    db: &mut PgConnection,
+    user: UserId,
+    people: &[UserId],
+) -> sqlx::Result<HashSet<UserId>> {
+    let blockers = sqlx::query_scalar(BLOCKERS).bind(user.0).bind(ids(people));
+    let blockers: Vec<Uuid> = blockers.fetch_all(db).await?;
+    Ok(blockers.into_iter().map(UserId).collect())
+}
+
+/// Those of `people` whom `user` may add to the group, with whether they are members already.
+pub async fn addable(
+    db: &mut PgConnection,
+    chat: ChatId,
+    user: UserId,
+    people: &[UserId],
+) -> sqlx::Result<Vec<(UserId, bool)>> {
+    let rows = sqlx::query(ADDABLE)
+        .bind(chat.0)
+        .bind(user.0)
+        .bind(ids(people))
+        .fetch_all(db)
+        .await?;
+    rows.iter()
+        .map(|row| Ok((UserId(row.try_get(0)?), row.try_get(1)?)))
+        .collect()
+}
+
+fn ids(people: &[UserId]) -> Vec<Uuid> {
+    people.iter().map(|user| user.0).collect()
+}

@@ -1,0 +1,176 @@
+//! Strangers that somebody writes to for the first time, or adds to a group: how many in a day is limited, over all of their
+//! devices. Nothing of it is on the way of a message to a chat that is there.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use sqlx::{PgConnection, Row};
+use tern_types::strangers::{STRANGER_FOR, admit, until_room};
+use tern_types::{ChatId, Timestamp, UserId};
+
+use super::millis;
+use crate::state::EntryKind;
+
+/// Nobody else counts the strangers of these people until the transaction ends. Those that somebody else counts at this
+/// moment are left out: a transaction for many waits for nobody. Before any row is locked.
+pub const TRY_LOCK: &str = "SELECT k FROM unnest($1::int8[]) AS k WHERE pg_try_advisory_xact_lock(k)";
+
+/// The same for one person, whom it waits for.
+pub const LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
+
+/// Of pairs of people, those of whom the second is a stranger to the first: somebody who neither has them among their
+/// contacts nor has written to them in their direct chat. $4 is the kind of messages.
+pub const STRANGERS: &str = "
+SELECT a.user_id, a.other_id FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS a(user_id, other_id, chat_id)
+WHERE EXISTS (SELECT FROM users u WHERE u.user_id = a.other_id)
+  AND NOT EXISTS (SELECT FROM contacts c WHERE c.user_id = a.other_id AND c.contact_id = a.user_id)
+  AND NOT EXISTS (SELECT FROM messages m
+                  WHERE m.chat_id = a.chat_id AND m.sender_user = a.other_id AND m.kind = $4)";
+
+/// Those of before $2 are forgotten.
+pub const DAY: &str = concat!(
+    "
+WITH gone AS (
+    DELETE FROM met_strangers WHERE user_id = ANY($1) AND met_at <= to_timestamp($2::int8 / 1000.0)
+)
+SELECT user_id, met_id, ",
+    millis!("met_at"),
+    " FROM met_strangers WHERE user_id = ANY($1) AND met_at > to_timestamp($2::int8 / 1000.0)"
+);
+
+pub const MEET: &str = "
+INSERT INTO met_strangers (user_id, met_id, met_at)
+SELECT user_id, met_id, to_timestamp($3::int8 / 1000.0) FROM unnest($1::uuid[], $2::uuid[]) AS m(user_id, met_id)
+ORDER BY user_id, met_id ON CONFLICT DO NOTHING";
+
+/// Locks the counts of these people; the answer names those that could be locked.
+pub async fn try_lock(db: &mut PgConnection, people: &HashSet<UserId>) -> sqlx::Result<HashSet<UserId>> {
+    let keys: Vec<i64> = people.iter().map(|user| key(*user)).collect();
+    let locked: Vec<i64> = sqlx::query_scalar(TRY_LOCK).bind(keys).fetch_all(db).await?;
+    let locked: HashSet<i64> = locked.into_iter().collect();
+    let locked = people.iter().copied().filter(|user| locked.contains(&key(*user)));
+    Ok(locked.collect())
+}
+
+/// Waits for the count of each, in one order.
+pub async fn lock(db: &mut PgConnection, people: &HashSet<UserId>) -> sqlx::Result<()> {
+    let mut keys: Vec<i64> = people.iter().map(|user| key(*user)).collect();
+    keys.sort_unstable();
+    for key in keys {
+        sqlx::query(LOCK).bind(key).execute(&mut *db).await?;
+    }
+    Ok(())
+}
+
+/// Of pairs of who writes and to whom, whose counts are locked: those that are one stranger too many, and for how long. The
+/// others count from now on.
+pub async fn meet(
+    db: &mut PgConnection,
+    pairs: &[(UserId, UserId)],
+    limit: usize,
+    now: Timestamp,
+) -> sqlx::Result<HashMap<(UserId, UserId), Duration>> {
+    let strangers = strangers(db, pairs).await?;
+    let mut refused = HashMap::new();
+    if strangers.is_empty() {
+        return Ok(refused);
+    }
+    let mut asked: HashMap<UserId, Vec<UserId>> = HashMap::new();
+    for (user, other) in strangers {
+        asked.entry(user).or_default().push(other);
+    }
+    let day = day(db, asked.keys().copied(), now).await?;
+    let mut new = Vec::new();
+    for (user, others) in asked {
+        let day = day.get(&user).map(Vec::as_slice).unwrap_or_default();
+        let admission = admit(day, &others, limit, now);
+        new.extend(admission.new.into_iter().map(|other| (user, other)));
+        let limited = admission.limited.into_iter();
+        refused.extend(limited.map(|other| ((user, other), admission.retry_after)));
+    }
+    note(db, &new, now).await?;
+    Ok(refused)
+}
+
+/// The same for several people whom one adds, all or none: how long until they may, where it is too many.
+pub async fn meet_all(
+    db: &mut PgConnection,
+    user: UserId,
+    others: &[UserId],
+    limit: usize,
+    now: Timestamp,
+) -> sqlx::Result<Result<(), Duration>> {
+    let pairs: Vec<_> = others.iter().map(|other| (user, *other)).collect();
+    let strangers = strangers(db, &pairs).await?;
+    if strangers.is_empty() {
+        return Ok(Ok(()));
+    }
+    let day = day(db, [user], now).await?.remove(&user).unwrap_or_default();
+    let asked: Vec<UserId> = strangers.iter().map(|(_, other)| *other).collect();
+    let admission = admit(&day, &asked, limit, now);
+    if !admission.limited.is_empty() {
+        let more = admission.new.len() + admission.limited.len();
+        return Ok(Err(until_room(&day, more, limit, now)));
+    }
+    let new: Vec<_> = admission.new.into_iter().map(|other| (user, other)).collect();
+    note(db, &new, now).await?;
+    Ok(Ok(()))
+}
+
+/// In the order of `pairs`, each once.
+async fn strangers(db: &mut PgConnection, pairs: &[(UserId, UserId)]) -> sqlx::Result<Vec<(UserId, UserId)>> {
+    let (mut users, mut others, mut chats) = (vec![], vec![], vec![]);
+    for (user, other) in pairs {
+        users.push(user.0);
+        others.push(other.0);
+        chats.push(ChatId::direct(*user, *other).0);
+    }
+    let rows = sqlx::query(STRANGERS)
+        .bind(users)
+        .bind(others)
+        .bind(chats)
+        .bind(EntryKind::Message.number())
+        .fetch_all(db)
+        .await?;
+    let found = rows
+        .iter()
+        .map(|row| Ok((UserId(row.try_get(0)?), UserId(row.try_get(1)?))));
+    let mut found = found.collect::<sqlx::Result<HashSet<_>>>()?;
+    Ok(pairs.iter().copied().filter(|pair| found.remove(pair)).collect())
+}
+
+/// Whom each of these people met within the last day, and when.
+async fn day(
+    db: &mut PgConnection,
+    people: impl IntoIterator<Item = UserId>,
+    now: Timestamp,
+) -> sqlx::Result<HashMap<UserId, Vec<(UserId, Timestamp)>>> {
+    let people: Vec<_> = people.into_iter().map(|user| user.0).collect();
+    let rows = sqlx::query(DAY)
+        .bind(people)
+        .bind((now - STRANGER_FOR).0)
+        .fetch_all(db)
+        .await?;
+    let mut day: HashMap<UserId, Vec<_>> = HashMap::new();
+    for row in rows {
+        let met = (UserId(row.try_get(1)?), Timestamp(row.try_get(2)?));
+        day.entry(UserId(row.try_get(0)?)).or_default().push(met);
+    }
+    Ok(day)
+}
+
+async fn note(db: &mut PgConnection, new: &[(UserId, UserId)], now: Timestamp) -> sqlx::Result<()> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let (users, met): (Vec<_>, Vec<_>) = new.iter().map(|(user, met)| (user.0, met.0)).unzip();
+    let insert = sqlx::query(MEET).bind(users).bind(met).bind(now.0);
+    insert.execute(db).await?;
+    Ok(())
+}
+
+/// Of the lock. Ids are random, so two people seldom share one; then they wait for each other.
+fn key(user: UserId) -> i64 {
+    let (high, low) = user.0.as_u64_pair();
+    (high ^ low).cast_signed()
+}

@@ -1,0 +1,163 @@
+//! Who may be added to a group, and how many strangers somebody meets in a day.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use tern_proto::error::reason_of;
+use tern_proto::v1::{self, ErrorReason, SendErrorCode};
+use tern_tests::{User, World};
+use tern_types::{ChatId, RequestId};
+use tonic::Code;
+use tonic_types::StatusExt as _;
+
+/// Who left comes back by their own wish: a member does not add them again, the app's back end does.
+#[tokio::test]
+async fn who_left_is_added_again_by_nobody_but_the_back_end() {
+    let world = World::start().await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
+    let group = hers.create_group(&[&bob, &carol]).await;
+    his.has(group, 1).await;
+    let leave = v1::LeaveChatRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        ..Default::default()
+    };
+    let left = his
+        .api()
+        .chats()
+        .leave_chat(leave)
+        .await
+        .unwrap()
+        .into_inner()
+        .seq;
+    his.has(group, left).await;
+    let add = |users: &[&User], acting: &str| v1::AddMembersRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_ids: users.iter().map(|user| user.id.to_string()).collect(),
+        acting_user_id: acting.to_owned(),
+    };
+    let back_end = world.back_end().await;
+    let by_her = hers.api().chats().add_members(add(&[&bob, &carol], "")).await;
+    assert_eq!(by_her.unwrap().into_inner().seq, 0, "she is not told why");
+    let in_her_name = back_end
+        .chats()
+        .add_members(add(&[&bob], &alice.id.to_string()))
+        .await;
+    assert_eq!(in_her_name.unwrap().into_inner().seq, 0);
+    let for_nobody = back_end.chats().add_members(add(&[&bob], "")).await;
+    let back = for_nobody.unwrap().into_inner().seq;
+    assert_eq!(back, left + 1);
+    his.has(group, back).await;
+
+    // Who was removed may be added again, whoever they are.
+    let remove = v1::RemoveMemberRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_id: bob.id.to_string(),
+        ..Default::default()
+    };
+    let removed = hers
+        .api()
+        .chats()
+        .remove_member(remove)
+        .await
+        .unwrap()
+        .into_inner()
+        .seq;
+    let again = hers.api().chats().add_members(add(&[&bob], "")).await;
+    assert_eq!(again.unwrap().into_inner().seq, removed + 1);
+    his.has(group, removed + 1).await;
+
+    // A plain member removes nobody, not even who is none.
+    let stranger = world.user("stranger").await;
+    for user in [&stranger, &carol] {
+        let remove = v1::RemoveMemberRequest {
+            chat_id: group.to_string(),
+            request_id: RequestId::random().to_string(),
+            user_id: user.id.to_string(),
+            ..Default::default()
+        };
+        let refused = his.api().chats().remove_member(remove).await.unwrap_err();
+        assert_eq!(reason_of(&refused), Some(ErrorReason::RoleTooLow), "{refused:?}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn new_strangers_written_to_or_added_a_day_are_limited() {
+    let world = World::with(|builder| builder.env("TERN_CHAT_NEW_STRANGERS_A_DAY", "3")).await;
+    let [alice, a, b, c, d] = world.users(["alice", "a", "b", "c", "d"]).await;
+    let (hers, tablet) = (world.phone(&alice).await, world.phone(&alice).await);
+    let his = world.phone(&c).await;
+    hers.say(a.id, "hello").await;
+    let group = tablet.create_group(&[&a, &b]).await;
+    // He writes first, so he is no stranger.
+    let chat: ChatId = his.say(alice.id, "hello").await.chat_id.parse().unwrap();
+    hers.has(chat, 1).await;
+    hers.say(c.id, "hello, c").await;
+    hers.say(d.id, "the third").await;
+
+    let stranger = world.user("stranger").await;
+    let request = tablet.send(stranger.id, "one too many").await;
+    let error = tablet.refused(request).await;
+    assert_eq!(error.code(), SendErrorCode::StrangersLimited, "{error:?}");
+    assert!(error.retry_after_ms > 3_600_000, "{error:?}");
+    let create = v1::CreateGroupRequest {
+        request_id: RequestId::random().to_string(),
+        member_user_ids: vec![a.id.to_string(), stranger.id.to_string()],
+        ..Default::default()
+    };
+    let add = v1::AddMembersRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_ids: vec![stranger.id.to_string()],
+        ..Default::default()
+    };
+    let send = v1::SendMessageRequest {
+        peer_user_id: stranger.id.to_string(),
+        request_id: RequestId::random().to_string(),
+        body: "one too many".into(),
+        ..Default::default()
+    };
+    let mut chats = hers.api().chats();
+    for refused in [
+        chats.create_group(create.clone()).await.unwrap_err(),
+        chats.add_members(add.clone()).await.unwrap_err(),
+        chats.send_message(send.clone()).await.unwrap_err(),
+    ] {
+        assert_eq!(
+            (refused.code(), reason_of(&refused)),
+            (Code::ResourceExhausted, Some(ErrorReason::StrangersLimited))
+        );
+        let wait = refused.get_details_retry_info().and_then(|info| info.retry_delay);
+        assert!(wait > Some(Duration::from_secs(3600)), "{refused:?}");
+    }
+    // What is there goes on, and back ends are not limited.
+    hers.say(group, "to the group").await;
+    hers.say(a.id, "to somebody known").await;
+    let acting = alice.id.to_string();
+    let add = v1::AddMembersRequest {
+        acting_user_id: acting.clone(),
+        ..add
+    };
+    let send = v1::SendMessageRequest {
+        acting_user_id: acting,
+        ..send
+    };
+    let mut back_end = world.back_end().await.chats();
+    assert!(back_end.add_members(add).await.unwrap().into_inner().seq > 0);
+    assert!(
+        back_end
+            .send_message(send)
+            .await
+            .unwrap()
+            .into_inner()
+            .sent
+            .is_some()
+    );
+    hers.say(stranger.id, "the chat is there now").await;
+    world.end().await;
+}
