@@ -17,6 +17,7 @@ use futures::future::join_all;
 use tern_node::context::NodeContext;
 use tern_node::links::{self, Peer, gather};
 use tern_node::map::{MapHandle, Node, Role};
+use tern_node::standing::Standing;
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{FoundSession, LookupReply, LookupRequest, LookupRequests};
 use tern_types::{DeviceId, IdMap, SessionId, Slot, UserId};
@@ -52,18 +53,22 @@ pub struct Found {
     pub session: SessionId,
 }
 
-/// What is known of sessions. Where somebody who had to be asked did not answer, `failed` is set: missing is then not
-/// offline (fine print 5).
+/// What is known of sessions. Who is missing is offline only if neither `failed` nor `unsure` is set (fine print 5).
 #[derive(Debug, Default)]
 pub struct Sessions {
     pub sessions: Vec<Found>,
+    /// Somebody who had to be asked did not answer.
     pub failed: bool,
+    /// This node, or a presence node that was asked, may go by a map that others have left behind: gateways may have announced sessions
+    /// to a presence node that was not asked.
+    pub unsure: bool,
 }
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lookup {
     map: MapHandle,
+    standing: Standing,
     links: Links,
     gateways: Gateways,
     silent: Arc<Mutex<Silent>>,
@@ -78,6 +83,7 @@ impl Lookup {
     pub fn start(ctx: &NodeContext, gateways: Gateways) -> Self {
         let lookup = Self {
             map: ctx.map.clone(),
+            standing: ctx.standing.clone(),
             links: Arc::default(),
             gateways,
             silent: Arc::default(),
@@ -109,29 +115,32 @@ impl Lookup {
         let asked = by_node
             .into_values()
             .map(|(node, users)| self.of_owner(node, users));
+        let (mut failed, mut unsure) = (false, false);
         for answer in join_all(asked).await {
             match answer {
-                Ok(found) => sessions.extend(found),
+                Ok((found, owner_unsure)) => {
+                    sessions.extend(found);
+                    unsure |= owner_unsure;
+                }
                 Err(users) => elsewhere.extend(users),
             }
         }
-        if elsewhere.is_empty() {
-            return Sessions {
-                sessions,
-                failed: false,
-            };
+        if !elsewhere.is_empty() {
+            let at_gateways = self.at_gateways(&elsewhere).await;
+            metrics::looked_up_at_gateways(!at_gateways.failed);
+            sessions.extend(at_gateways.sessions);
+            failed = at_gateways.failed;
         }
-        let at_gateways = self.at_gateways(&elsewhere).await;
-        metrics::looked_up_at_gateways(!at_gateways.failed);
-        sessions.extend(at_gateways.sessions);
         Sessions {
             sessions,
-            failed: at_gateways.failed,
+            failed,
+            // Asked last: a lease that is alive now was alive when the map was read.
+            unsure: unsure || !self.standing.is_held(),
         }
     }
 
-    /// What their presence node knows; the users again where it does not say.
-    async fn of_owner(&self, node: Peer, users: Vec<UserId>) -> Result<Vec<Found>, Vec<UserId>> {
+    /// What their presence node knows, and whether there may be more; the users again where it does not say.
+    async fn of_owner(&self, node: Peer, users: Vec<UserId>) -> Result<(Vec<Found>, bool), Vec<UserId>> {
         let ask = self.silent().ask(&node, Instant::now());
         if ask == Ask::Skip {
             return Err(users);
@@ -144,18 +153,17 @@ impl Lookup {
             return Err(users);
         }
         match timeout(PATIENCE, &mut answer).await {
-            Ok(Ok(reply)) if !reply.not_owner => Ok(reply
-                .sessions
-                .into_iter()
-                .filter_map(|session| {
+            Ok(Ok(reply)) if !reply.not_owner => {
+                let sessions = reply.sessions.into_iter().filter_map(|session| {
                     found(
                         &session.user_id,
                         &session.device_id,
                         &session.gateway,
                         session.session,
                     )
-                })
-                .collect()),
+                });
+                Ok((sessions.collect(), reply.unsure))
+            }
             // Its map or this node's is behind, or the link broke.
             Ok(_) => Err(users),
             Err(_) => {
@@ -205,6 +213,7 @@ impl Lookup {
         let mut result = Sessions {
             sessions: Vec::new(),
             failed: map.nodes(Role::Gateway).is_empty(),
+            unsure: false,
         };
         for (gateway, counts, answer) in join_all(asked).await {
             let sessions = answer.iter().flatten().filter_map(|session| {
@@ -289,28 +298,33 @@ async fn link(ctx: NodeContext, links: Links, presence: Node, channel: Channel) 
     let mut replies = client.lookup(request).await?.into_inner();
     let (asks, mut queue) = mpsc::channel::<ToPresence>(QUEUE);
     let _open = Open::new(links, presence.name, asks);
-    let mut waiting: IdMap<u64, oneshot::Sender<LookupReply>> = IdMap::default();
+    // With the version of the map that the question went by.
+    let mut waiting: IdMap<u64, (i64, oneshot::Sender<LookupReply>)> = IdMap::default();
     loop {
         tokio::select! {
             asked = gather(&mut queue, GATHER) => {
                 let Some(asked) = asked else { return Ok(()) };
-                waiting.retain(|_, answer| !answer.is_closed());
+                waiting.retain(|_, (_, answer)| !answer.is_closed());
+                let map_version = ctx.map.current().version();
                 let requests = asked.into_iter().map(|(users, answer)| {
                     let reference = REFERENCE.fetch_add(1, Ordering::Relaxed);
-                    waiting.insert(reference, answer);
+                    waiting.insert(reference, (map_version, answer));
                     let user_ids = users.into_iter().map(|user| user.to_vec().into()).collect();
                     LookupRequest { r#ref: reference, user_ids }
                 });
                 let requests = requests.collect();
-                let frame = LookupRequests { map_version: ctx.map.current().version(), requests };
+                let frame = LookupRequests { map_version, requests };
                 if frames.send(frame).await.is_err() {
                     return Ok(());
                 }
             }
             reply = replies.message() => {
                 let Some(reply) = reply? else { return Ok(()) };
-                for reply in reply.replies {
-                    if let Some(answer) = waiting.remove(&reply.r#ref) {
+                let by = reply.map_version;
+                for mut reply in reply.replies {
+                    if let Some((asked_by, answer)) = waiting.remove(&reply.r#ref) {
+                        // By an older map it may still own what another one has been told of since.
+                        reply.unsure |= by < asked_by;
                         let _gone = answer.send(reply);
                     }
                 }

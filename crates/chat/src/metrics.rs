@@ -29,6 +29,7 @@ const LOADS_REFUSED: &str = "tern_chat_loads_refused_total";
 const GATEWAY_LINKS: &str = "tern_chat_gateway_links";
 const PUSHES: &str = "tern_chat_pushes_total";
 const PUSHES_DROPPED: &str = "tern_chat_pushes_dropped_total";
+const LOOKUPS_UNSURE: &str = "tern_chat_lookups_unsure_total";
 const LOOKUPS_FAILED: &str = "tern_chat_lookups_failed_total";
 const LOOKUPS_AT_GATEWAYS: &str = "tern_chat_lookups_at_gateways_total";
 const WAKES_UNCONFIRMED: &str = "tern_chat_wakes_unconfirmed_total";
@@ -107,6 +108,10 @@ pub fn describe() {
     describe_counter!(
         LOOKUPS_AT_GATEWAYS,
         "Look-ups for which the gateways were asked because a presence node did not answer, by outcome: found, failed"
+    );
+    describe_counter!(
+        LOOKUPS_UNSURE,
+        "Look-ups after which a missing device may not be offline, since etcd is out of sight; their chats are settled again"
     );
     describe_counter!(
         WAKES_UNCONFIRMED,
@@ -337,6 +342,11 @@ pub fn looked_up_at_gateways(answered: bool) {
 /// Look-ups that neither presence nor the gateways answered in full.
 pub fn lookup_failed(purpose: &'static str) {
     counter!(LOOKUPS_FAILED, "for" => purpose).increment(1);
+}
+
+/// Look-ups whose "nobody" does not count.
+pub fn lookup_unsure() {
+    counter!(LOOKUPS_UNSURE).increment(1);
 }
 
 /// Wakes that a gateway did not confirm: their chats are settled again.

@@ -2,13 +2,15 @@
 //! the owner before landed late. And whether the store is still the same one.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgPool;
 use tern_node::drain::Drain;
 use tern_node::map::MapHandle;
 use tern_types::Slot;
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::epoch::StoreEpoch;
 use crate::metrics;
@@ -22,26 +24,49 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// Younger rows are the business of the shard that committed them. Seconds.
 const AGE_S: f64 = 5.0;
 
+/// Between two tries to look at slots that this node has gained: a store that hiccups is back as soon as this.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// The slots of this node.
+#[derive(Default)]
+struct Owned {
+    all: Arc<HashSet<Slot>>,
+    /// Gained, and not looked at since.
+    gained: HashSet<Slot>,
+}
+
 /// Follows the map, tells the shards what they own, and looks for what was left behind: at once in slots that are new,
-/// and again and again in all.
+/// however often the store fails, and again and again in all.
 pub async fn run(
     pool: PgPool,
     epoch: StoreEpoch,
     ownership: Ownership,
     shards: Shards,
-    mut map: MapHandle,
+    map: MapHandle,
     drain: Drain,
 ) {
-    let mut owned: Arc<HashSet<Slot>> = Arc::default();
-    let mut ticks = tokio::time::interval(INTERVAL);
+    let (owned, news) = (Mutex::new(Owned::default()), Notify::new());
+    // Apart: a look at a store that hangs takes seconds, in which the map may change.
+    tokio::select! {
+        () = follow(&ownership, &shards, map, &owned, &news) => {}
+        () = look(&pool, &epoch, &shards, &owned, &news) => {}
+        () = drain.ended() => {}
+    }
+}
+
+async fn follow(
+    ownership: &Ownership,
+    shards: &Shards,
+    mut map: MapHandle,
+    owned: &Mutex<Owned>,
+    news: &Notify,
+) {
     let mut current = map.current();
     loop {
         let slots = ownership.slots(&current);
-        if slots != owned {
-            let gained: Vec<i16> = slots
-                .difference(&owned)
-                .map(|slot| slot.number() as i16)
-                .collect();
+        let before = lock(owned).all.clone();
+        if slots != before {
+            let gained: Vec<Slot> = slots.difference(&before).copied().collect();
             tracing::info!(
                 slots = slots.len(),
                 gained = gained.len(),
@@ -49,35 +74,72 @@ pub async fn run(
                 "slots"
             );
             metrics::slots(slots.len(), current.version());
-            owned = slots;
-            shards.owned(&owned).await;
-            recover(&pool, &shards, gained, 0.0).await;
+            shards.owned(&slots).await;
+            let mut owned = lock(owned);
+            owned.gained.retain(|slot| slots.contains(slot));
+            owned.gained.extend(gained);
+            owned.all = slots;
+            news.notify_one();
+        }
+        current = map.changed().await;
+    }
+}
+
+async fn look(pool: &PgPool, epoch: &StoreEpoch, shards: &Shards, owned: &Mutex<Owned>, news: &Notify) {
+    let mut ticks = interval(INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut missed = false;
+    loop {
+        let gained = std::mem::take(&mut lock(owned).gained);
+        let done = recover(pool, shards, &gained, 0.0).await;
+        if !done {
+            let mut owned = lock(owned);
+            let all = owned.all.clone();
+            let still = gained.into_iter().filter(|slot| all.contains(slot));
+            owned.gained.extend(still);
         }
         tokio::select! {
-            newer = map.changed() => current = newer,
-            _ = ticks.tick() => {
-                if let Err(error) = epoch.look().await {
-                    tracing::warn!(%error, "cannot read the store's epoch");
+            () = news.notified() => {}
+            () = sleep(RETRY), if !done || missed => {
+                if missed {
+                    missed = !look_at_all(pool, epoch, shards, owned).await;
                 }
-                let all = owned.iter().map(|slot| slot.number() as i16).collect();
-                recover(&pool, &shards, all, AGE_S).await;
             }
-            () = drain.ended() => return,
+            _ = ticks.tick() => missed = !look_at_all(pool, epoch, shards, owned).await,
         }
     }
 }
 
-async fn recover(pool: &PgPool, shards: &Shards, slots: Vec<i16>, age_s: f64) {
-    if slots.is_empty() {
-        return;
+async fn look_at_all(pool: &PgPool, epoch: &StoreEpoch, shards: &Shards, owned: &Mutex<Owned>) -> bool {
+    if let Err(error) = epoch.look().await {
+        tracing::warn!(%error, "cannot read the store's epoch");
+        return false;
     }
+    let all = lock(owned).all.clone();
+    recover(pool, shards, &all, AGE_S).await
+}
+
+/// Whether the store answered.
+async fn recover(pool: &PgPool, shards: &Shards, slots: &HashSet<Slot>, age_s: f64) -> bool {
+    if slots.is_empty() {
+        return true;
+    }
+    let slots = slots.iter().map(|slot| slot.number() as i16).collect();
     match settle::unsettled(pool, slots, age_s).await {
         Ok(chats) => {
             metrics::recovered(chats.len());
             for (chat, low, high) in chats {
                 let _ended = shards.send(chat, Event::Recover { chat, low, high }).await;
             }
+            true
         }
-        Err(error) => tracing::warn!(%error, "cannot look for unsettled entries"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot look for unsettled entries");
+            false
+        }
     }
+}
+
+fn lock(owned: &Mutex<Owned>) -> MutexGuard<'_, Owned> {
+    owned.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use sqlx::postgres::PgPoolOptions;
 use tern_node::context::NodeContext;
 use tern_node::links::MAX_LINK_MESSAGE_BYTES;
+use tern_node::map::Role;
 use tern_node::postgres::hot_connect_options;
 use tern_node::serve::Running;
 use tern_proto::internal::chat_admin_server::ChatAdminServer;
@@ -76,6 +77,10 @@ pub async fn start(
         ownership: ownership.clone(),
         shedding: ctx.shedding.clone(),
     };
+    let linked = effects.gateways.clone();
+    ctx.reached.links(Role::Chat, move || {
+        u32::try_from(linked.linked().len()).unwrap_or(u32::MAX)
+    });
     let shards = Shards::start(vec![hot; usize::from(config.chat_shards)], &effects);
     let epoch = StoreEpoch::new(pool.clone(), shards.clone());
     let recovery = recovery::run(

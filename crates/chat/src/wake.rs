@@ -11,26 +11,30 @@ use crate::fanout::Fanout;
 use crate::gateways::Gateways;
 use crate::metrics;
 use crate::state::Missing;
+use crate::state::shard::Woken;
 
 /// A gateway confirms at once; one that does not is tried again with the next settle.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Fine print 5: true only when the look-up succeeded and every gateway concerned has confirmed.
+/// Fine print 5: all are woken only when the look-up succeeded, by a map that nobody can have left behind, and every
+/// gateway concerned has confirmed.
 pub async fn wake(
     fanout: &Fanout,
     gateways: &Gateways,
     chat: ChatId,
     upto: Seq,
     missing: &[Missing],
-) -> bool {
+) -> Woken {
     let mut users: Vec<UserId> = missing.iter().map(|missing| missing.user).collect();
     users.sort_unstable();
     users.dedup();
     let found = fanout.lookup.sessions(users).await;
     let mut done = !found.failed;
+    // Who was found is woken all the same.
     if found.failed {
-        // Who was found is woken all the same.
         metrics::lookup_failed("settle");
+    } else if found.unsure {
+        metrics::lookup_unsure();
     }
     let from: HashMap<DeviceId, Seq> = missing
         .iter()
@@ -58,5 +62,9 @@ pub async fn wake(
             done = false;
         }
     }
-    done
+    match (done, found.unsure) {
+        (false, _) => Woken::NotAll,
+        (true, true) => Woken::Unsure,
+        (true, false) => Woken::All,
+    }
 }

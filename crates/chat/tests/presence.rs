@@ -14,6 +14,7 @@ use tern_chat::fanout::{Fanout, Kind, Outgoing};
 use tern_chat::gateways::{ControlLink, Gateways};
 use tern_chat::lookup::{Lookup, Sessions};
 use tern_chat::state::Missing;
+use tern_chat::state::shard::Woken;
 use tern_chat::wake::wake;
 use tern_node::links::Peer;
 use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
@@ -39,6 +40,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 enum Mood {
     /// These are online.
     Knows(Vec<LiveSession>),
+    /// These are, and perhaps others.
+    Unsure(Vec<LiveSession>),
+    /// By an older map than that of whoever asks.
+    Behind,
     NotOwner,
     Hangs,
     /// Ends the stream.
@@ -81,7 +86,8 @@ impl Presence for Moody {
                     return;
                 }
                 let replies = frame.requests.into_iter().filter_map(|request| reply(request.r#ref, &mood));
-                yield Ok(LookupReplies { map_version: 1, replies: replies.collect() });
+                let map_version = i64::from(!matches!(mood, Mood::Behind));
+                yield Ok(LookupReplies { map_version, replies: replies.collect() });
             }
         };
         Ok(Response::new(replies.boxed()))
@@ -103,7 +109,8 @@ impl Presence for Moody {
 
 fn reply(reference: u64, mood: &Mood) -> Option<LookupReply> {
     let (sessions, not_owner) = match mood {
-        Mood::Knows(sessions) => (sessions.clone(), false),
+        Mood::Knows(sessions) | Mood::Unsure(sessions) => (sessions.clone(), false),
+        Mood::Behind => (Vec::new(), false),
         Mood::NotOwner => (Vec::new(), true),
         Mood::Hangs | Mood::Fails => return None,
     };
@@ -111,6 +118,7 @@ fn reply(reference: u64, mood: &Mood) -> Option<LookupReply> {
         r#ref: reference,
         sessions,
         not_owner,
+        unsure: matches!(mood, Mood::Unsure(_)),
     })
 }
 
@@ -120,7 +128,7 @@ fn node(name: &str, address: &str) -> Node {
         address: address.to_owned(),
         admin: String::new(),
         incarnation: 1,
-        draining: false,
+        ..Node::default()
     }
 }
 
@@ -223,6 +231,10 @@ impl Chat {
     }
 
     async fn wakes(&self, missing: &[Missing]) -> bool {
+        self.woken(missing).await == Woken::All
+    }
+
+    async fn woken(&self, missing: &[Missing]) -> Woken {
         wake(&self.fanout, &self.gateways, self.chat, Seq(9), missing).await
     }
 
@@ -297,6 +309,30 @@ async fn fine_print_5_a_failed_look_up_is_not_offline() {
         "a node that is gone and still in the map"
     );
     assert!(!Chat::of([]).wakes(&both).await, "no presence node at all");
+}
+
+/// Whoever may have lost its slots without knowing it says who is there, but never that nobody is: neither the presence
+/// node that is asked, nor one that is behind the map of whoever asks.
+#[tokio::test]
+async fn nobody_counts_only_from_an_owner_that_is_certain_of_it() {
+    let presence = PresenceNode::start("p0").await;
+    let chat = Chat::linked(&[&presence]).await;
+    let device = missing(chat.user_of(&presence));
+    for (mood, woken) in [
+        (Mood::Unsure(Vec::new()), Woken::Unsure),
+        (Mood::Behind, Woken::Unsure),
+        (Mood::Knows(Vec::new()), Woken::All),
+        // The link to its gateway is missing: that is to be tried again soon.
+        (Mood::Unsure(vec![online(&device, "g0", 10)]), Woken::NotAll),
+    ] {
+        presence.is(mood.clone());
+        assert_eq!(chat.woken(&[device]).await, woken, "{mood:?}");
+    }
+    let mut g0 = chat.gateway("g0");
+    let confirmed = async { chat.gateways.wake_done(g0.woken().await.0) };
+    let devices = [device];
+    let (woken, ()) = tokio::join!(chat.woken(&devices), confirmed);
+    assert_eq!(woken, Woken::Unsure, "who was found is woken all the same");
 }
 
 #[tokio::test]

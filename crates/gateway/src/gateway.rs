@@ -8,6 +8,7 @@ use tern_node::token::Verifier;
 use tern_types::{ChatId, Clock, DeviceId, SessionId, UserId};
 
 use crate::chat_links::ChatLinks;
+use crate::door::Door;
 use crate::inbox_reader::InboxReader;
 use crate::mailbox::Mailbox;
 use crate::metrics;
@@ -31,6 +32,7 @@ pub struct Gateway {
     pub watchdog: Arc<Watchdog>,
     pub traces: Traces,
     pub drain: Drain,
+    pub door: Door,
     pub shedding: Shedding,
     /// How long a stream that waits for mail takes to get it.
     pub send_queue: Arc<Meter>,
@@ -55,6 +57,9 @@ impl Gateway {
     ) -> Result<Registered, CloseRequest> {
         if self.drain.started() {
             return Err(CloseRequest::Draining);
+        }
+        if self.door.is_shut() {
+            return Err(CloseRequest::Unavailable);
         }
         if self.shedding.level() >= Level::Streams {
             self.shedding.gave_up(Level::Streams);

@@ -15,6 +15,7 @@
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
 //! - [`traces`]: which messages are traced, and their spans here
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
+//! - [`door`]: whether new streams are taken
 //! - [`watches`]: the people whom sessions look at
 //! - [`public`], [`listener`], [`tls`]: what clients are served, and on which connections
 //! - [`deadline`]: how long a call may take
@@ -33,6 +34,7 @@ pub mod config;
 pub mod connection;
 pub mod cors;
 pub mod deadline;
+pub mod door;
 pub mod gateway;
 pub mod inbox_reader;
 pub mod item;

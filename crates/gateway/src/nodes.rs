@@ -46,7 +46,7 @@ mod tests {
             address: "h:1".into(),
             admin: String::new(),
             incarnation: 1,
-            draining: false,
+            ..Node::default()
         };
         let comes = async {
             sender.send_replace(Arc::new(ClusterMap::new(7, [(Role::Accounts, node.clone())])));

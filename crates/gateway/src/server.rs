@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tern_node::serve::Running;
 use tern_node::token::Verifier;
-use tern_node::{Drain, NodeContext};
+use tern_node::{Drain, NodeContext, Role};
 use tern_proto::internal::gateway_node_server::GatewayNodeServer;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
@@ -18,6 +18,7 @@ use crate::auth::Auth;
 use crate::barred::{Barred, Streams};
 use crate::call_limits::CallLimits;
 use crate::chat_links::ChatLinks;
+use crate::door::Door;
 use crate::gateway::Gateway;
 use crate::inbox_reader::InboxReader;
 use crate::node_service::NodeService;
@@ -27,7 +28,7 @@ use crate::public::Public;
 use crate::registry::Registry;
 use crate::traces::Traces;
 use crate::watches::Watches;
-use crate::{Config, metrics, sweep};
+use crate::{Config, door, metrics, sweep};
 
 /// Devices reconnect no faster than this when a gateway drains, one after the other: what the other gateways' TLS
 /// handshakes and inbox queries take easily.
@@ -78,6 +79,7 @@ pub async fn start_bound(
         watchdog: Arc::default(),
         traces: Traces::new(tern_node::telemetry::share()),
         drain: ctx.drain.clone(),
+        door: Door::default(),
         shedding: ctx.shedding.clone(),
         send_queue: ctx.shedding.meter("send_queue"),
     });
@@ -107,9 +109,16 @@ pub async fn start_bound(
     let listing = barred.run(ctx.clone(), streams, ctx.readiness.hold());
     tokio::spawn(listing.instrument(tracing::info_span!("barred")));
 
+    let linked = gateway.chats.clone();
+    ctx.reached.links(Role::Gateway, move || linked.linked());
+    let (door, chats) = (gateway.door.clone(), gateway.chats.clone());
     let proxy = Arc::new(Proxy::new(ctx.clone(), auth, CallLimits::new(config.rates()))?);
     let public = Public::bind(&config, gateway, proxy).await?;
     let address = public.address()?;
+    let keeping = door::keep(door, ctx.clone(), chats, registry.clone(), public.health());
+    tokio::spawn(keeping.instrument(tracing::info_span!("door")));
+    let leaving = send_elsewhere(ctx.clone(), registry.clone());
+    tokio::spawn(leaving.instrument(tracing::info_span!("door")));
     let done = run(public, registry, ctx.drain.clone()).instrument(tracing::info_span!("gateway"));
     Ok((
         Running {
@@ -118,6 +127,21 @@ pub async fn start_bound(
         },
         address,
     ))
+}
+
+/// Whenever other gateways reach much more than this one, its devices are asked to go there.
+async fn send_elsewhere(ctx: NodeContext, registry: Arc<Registry>) {
+    loop {
+        tokio::select! {
+            () = ctx.reached.unwell(Role::Gateway) => {}
+            () = ctx.drain.wait() => return,
+        }
+        ask_to_reconnect(&registry, ctx.drain.deadline());
+        tokio::select! {
+            () = ctx.reached.well(Role::Gateway) => {}
+            () = ctx.drain.wait() => return,
+        }
+    }
 }
 
 async fn verifier(files: &[PathBuf]) -> anyhow::Result<Verifier> {
@@ -148,6 +172,19 @@ async fn run(public: Public, registry: Arc<Registry>, drain: Drain) {
 
 /// Asks every device to reconnect, spread over the drain's time, and waits until all have gone or were cut off.
 async fn drain_sessions(registry: &Registry, deadline: Duration) {
+    ask_to_reconnect(registry, deadline);
+    if tokio::time::timeout(deadline.mul_f64(CLOSE_PART + 0.1), registry.until_empty())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            sessions = registry.len(),
+            "streams were still open at the deadline"
+        );
+    }
+}
+
+fn ask_to_reconnect(registry: &Registry, deadline: Duration) {
     let sessions = registry.sessions(|_| true);
     let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);
     let spread = deadline.mul_f64(RECONNECT_PART).min(RECONNECT_PACE * count);
@@ -157,15 +194,5 @@ async fn drain_sessions(registry: &Registry, deadline: Duration) {
         let reconnect_after = spread.mul_f64(number as f64 / f64::from(count));
         let close_after = (reconnect_after + RECONNECT_GRACE).min(last.max(reconnect_after));
         session.mailbox.drain(reconnect_after, close_after);
-    }
-    drop(sessions);
-    if tokio::time::timeout(deadline.mul_f64(CLOSE_PART + 0.1), registry.until_empty())
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            sessions = registry.len(),
-            "streams were still open at the deadline"
-        );
     }
 }

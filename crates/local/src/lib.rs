@@ -14,10 +14,12 @@
 //! - [`platform`]: the platform's processes, started until ready; killed, stopped and restarted by name
 //! - [`secrets`]: token keys and certificates for development; [`authority`]: who signs those
 //! - [`weed`]: an S3 server of others, for tests
+//! - [`cable`]: a TCP proxy that a test can cut
 //! - [`fault`]: an HTTP proxy that fails where a test says so
 //! - [`ports`], [`http`], [`until`]: small things that those need
 
 pub mod authority;
+pub mod cable;
 pub mod etcd;
 pub mod fault;
 pub mod http;
@@ -33,6 +35,7 @@ pub mod weed;
 
 mod orphan;
 
+pub use cable::Cable;
 pub use etcd::Etcd;
 pub use platform::{Builder, NodeProcess, Platform, Role};
 pub use postgres::Postgres;

@@ -1,6 +1,7 @@
 //! HTTP for operators: `/metrics` in Prometheus' text format or as OpenMetrics with exemplars, `/healthz` (the process runs), `/readyz` (it takes
 //! work: registered, not draining).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +25,12 @@ pub struct Readiness {
     seen: watch::Receiver<State>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct State {
     set: bool,
     holds: usize,
+    /// Why a role takes no work, by its name.
+    held_back: BTreeMap<&'static str, &'static str>,
 }
 
 /// Holds the process back until it is dropped: what it is for is not there yet.
@@ -55,9 +58,31 @@ impl Readiness {
         Hold(self.state.clone())
     }
 
+    /// The role takes no work at present, and why; or does again (`None`).
+    pub fn hold_back(&self, role: &'static str, why: Option<&'static str>) {
+        self.state.send_if_modified(|state| {
+            let before = match why {
+                Some(why) => state.held_back.insert(role, why),
+                None => state.held_back.remove(role),
+            };
+            before != why
+        });
+    }
+
     pub fn is_ready(&self) -> bool {
-        let State { set, holds } = *self.seen.borrow();
-        set && holds == 0
+        self.why_not().is_none()
+    }
+
+    /// Why it takes no work; `None`: it does.
+    pub fn why_not(&self) -> Option<&'static str> {
+        let state = self.seen.borrow();
+        if !state.set {
+            Some("it is starting or stopping")
+        } else if state.holds > 0 {
+            Some("a role is not there yet")
+        } else {
+            state.held_back.values().next().copied()
+        }
     }
 
     /// Waits until it changed since this handle looked last.
@@ -110,10 +135,9 @@ fn router(metrics: PrometheusHandle, readiness: Readiness) -> Router {
         }
     };
     let ready = move || async move {
-        if readiness.is_ready() {
-            (StatusCode::OK, "ready\n").into_response()
-        } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+        match readiness.why_not() {
+            None => (StatusCode::OK, "ready\n".to_owned()).into_response(),
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
         }
     };
     Router::new()

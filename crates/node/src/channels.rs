@@ -10,9 +10,9 @@ use tonic::transport::{Channel, Endpoint};
 use crate::internal_tls::InternalTls;
 
 /// A node that does not answer within it is treated as away; links try again.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// A dead peer is noticed within the sum of both, below the lease of its registration.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A link's stream may have this much under way before its reader has to catch up.
 const STREAM_WINDOW: u32 = 2 << 20;

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use crate::admin::Readiness;
 use crate::channels::Channels;
 use crate::drain::Drain;
+use crate::etcd::Obituaries;
 use crate::map::MapHandle;
 use crate::shedding::Shedding;
+use crate::standing::Standing;
+use crate::wellness::Reached;
 
 /// This process among the others.
 #[derive(Clone)]
@@ -18,6 +21,12 @@ pub struct NodeContext {
     pub channels: Channels,
     pub drain: Drain,
     pub shedding: Shedding,
+    /// Whether the node's place in the map is certain.
+    pub standing: Standing,
+    /// What its roles reach.
+    pub reached: Reached,
+    /// Where to say of a node that its process may be dead.
+    pub obituaries: Obituaries,
     /// Whether this process takes work: a role that cannot yet holds it back.
     pub readiness: Readiness,
 }
@@ -33,6 +42,9 @@ impl NodeContext {
             channels: Channels::default(),
             drain,
             shedding: Shedding::default(),
+            standing: Standing::certain(),
+            reached: Reached::default(),
+            obituaries: Obituaries::none(),
             readiness: Readiness::default(),
         }
     }

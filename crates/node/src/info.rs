@@ -1,25 +1,32 @@
 //! `tern.internal.v1.NodeInfo`: what a node says of itself, on every node.
 
 use tern_proto::internal::node_info_server::{NodeInfo, NodeInfoServer};
-use tern_proto::internal::{GetNodeInfoRequest, GetNodeInfoResponse};
+use tern_proto::internal::{
+    GetNodeInfoRequest, GetNodeInfoResponse, GetReachRequest, GetReachResponse, GetRecordsRequest,
+    GetRecordsResponse, NodeRecord,
+};
 use tern_proto::v1::NodeAnswer;
 use tern_types::{Clock, Timestamp};
 use tonic::{Request, Response, Status};
 
 use crate::NodeContext;
+use crate::etcd::Records;
+use crate::map::UnknownRole;
 
 /// See the module.
 pub struct Info {
     ctx: NodeContext,
+    records: Records,
     version: &'static str,
     started_at: Timestamp,
 }
 
 impl Info {
     /// `version`: of the program.
-    pub fn service(ctx: NodeContext, version: &'static str) -> NodeInfoServer<Self> {
+    pub fn service(ctx: NodeContext, records: Records, version: &'static str) -> NodeInfoServer<Self> {
         NodeInfoServer::new(Self {
             ctx,
+            records,
             version,
             started_at: Clock::wall(),
         })
@@ -43,6 +50,37 @@ impl NodeInfo for Info {
         Ok(Response::new(GetNodeInfoResponse {
             name: self.ctx.name.to_string(),
             answer: Some(answer),
+        }))
+    }
+
+    async fn get_records(
+        &self,
+        request: Request<GetRecordsRequest>,
+    ) -> Result<Response<GetRecordsResponse>, Status> {
+        let current = self.records.current();
+        let (revision, nodes) = &*current;
+        let news = *revision > request.get_ref().known_revision;
+        let records = nodes.iter().filter(|_| news).map(|(role, node)| NodeRecord {
+            role: role.as_str().to_owned(),
+            name: node.name.clone(),
+            value: serde_json::to_vec(node).unwrap_or_default().into(),
+        });
+        Ok(Response::new(GetRecordsResponse {
+            revision: *revision,
+            records: records.collect(),
+        }))
+    }
+
+    async fn get_reach(
+        &self,
+        request: Request<GetReachRequest>,
+    ) -> Result<Response<GetReachResponse>, Status> {
+        let role = request.get_ref().role.parse();
+        let role = role.map_err(|error: UnknownRole| Status::invalid_argument(error.to_string()))?;
+        let reach = self.ctx.reached.of(role);
+        Ok(Response::new(GetReachResponse {
+            store: reach.store,
+            links: reach.links,
         }))
     }
 }

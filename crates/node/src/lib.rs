@@ -10,6 +10,8 @@
 //! - [`map`]: which nodes exist, who owns a slot (pure)
 //! - [`membership`]: the map from lists and changes, removals held back where too many vanish (pure)
 //! - [`etcd`]: the adapter of both: registration on a lease, list and watch
+//! - [`standing`]: whether this node's place in the map is certain
+//! - [`wellness`]: whether it is cut off from what others of its role reach
 //! - [`context`]: what a role is given when it starts
 //! - [`channels`], [`links`], [`internal_tls`]: connections between nodes
 //! - [`tls`]: certificates from files, read again when they change
@@ -40,11 +42,13 @@ pub mod principal;
 pub mod request_id;
 pub mod serve;
 pub mod shedding;
+pub mod standing;
 pub mod telemetry;
 pub mod ticket;
 pub mod tls;
 pub mod token;
 pub mod trace;
+pub mod wellness;
 
 pub use context::NodeContext;
 pub use drain::Drain;

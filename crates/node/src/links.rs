@@ -21,8 +21,9 @@ use crate::metrics;
 
 /// First wait before a link is made again; a restarted process listens again in about this time.
 pub const BACK_OFF_BASE: Duration = Duration::from_millis(50);
-/// Longest wait: well below a lease, so that a node that is back is found before it is given up.
-pub const BACK_OFF_MAX: Duration = Duration::from_secs(2);
+/// Longest wait: whatever was away is found again within half a second of its return. A try that is refused costs next
+/// to nothing, one that nobody answers has a timeout of its own.
+pub const BACK_OFF_MAX: Duration = Duration::from_millis(500);
 /// A link that lived this long was healthy: the next wait is the first again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
@@ -110,6 +111,7 @@ where
         };
         let wait = back_off.next(began.elapsed());
         metrics::link_broke(role);
+        ctx.obituaries.suspect(role, &node);
         match outcome {
             Ok(Ok(())) => tracing::debug!(?wait, "link ended"),
             Ok(Err(status)) => {
@@ -189,7 +191,7 @@ mod tests {
             address: "127.0.0.1:1".to_owned(),
             admin: String::new(),
             incarnation,
-            draining: false,
+            ..Node::default()
         }
     }
 

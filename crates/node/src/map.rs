@@ -65,7 +65,7 @@ impl FromStr for Role {
 }
 
 /// One process in one role.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Unique within a role; stays the same when the process starts again.
     #[serde(skip)]
@@ -80,6 +80,22 @@ pub struct Node {
     /// It is stopping: owns no slots and takes no new work.
     #[serde(default)]
     pub draining: bool,
+    /// It lives and is cut off from what its work needs, while others of its role are not ([`crate::wellness`]): it
+    /// owns no slots as long as one of them may.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unwell: bool,
+    /// Another node found its process dead ([`crate::etcd::Obituaries`]): it is in the map no more. Its own process,
+    /// should there be one after all, writes the record anew.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub gone: bool,
+    /// It was said to be gone and was not: nobody is to say so of this incarnation again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub insists: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// The nodes of every role at one version, with the owner of each slot.
@@ -134,7 +150,8 @@ impl ClusterMap {
             .map(|index| &nodes[index])
     }
 
-    /// Who owns the slot; `None` when every node of the role is draining or gone.
+    /// Who owns the slot; `None` when every node of the role is draining or gone. Unwell nodes own slots only where
+    /// all are unwell: what they miss is away for everybody then.
     pub fn owner(&self, role: Role, slot: Slot) -> Option<&Node> {
         let map = &self.roles[role as usize];
         map.owners
@@ -142,23 +159,23 @@ impl ClusterMap {
             .map(|index| &map.nodes[usize::from(*index)])
     }
 
-    /// A random node of the role that is not draining.
+    /// A random node of the role that is not draining, and well if there is such a one.
     pub fn any(&self, role: Role) -> Option<&Node> {
-        self.nodes(role)
-            .iter()
-            .filter(|node| !node.draining)
-            .choose(&mut rand::rng())
+        able(self.nodes(role)).choose(&mut rand::rng())
     }
+}
+
+/// Those that take work: of the nodes that are not draining the well ones, or all if none is well.
+fn able(nodes: &[Node]) -> impl Iterator<Item = &Node> {
+    let any_well = nodes.iter().any(|node| !node.draining && !node.unwell);
+    nodes
+        .iter()
+        .filter(move |node| !node.draining && (!any_well || !node.unwell))
 }
 
 impl RoleMap {
     fn new(nodes: Vec<Node>) -> Self {
-        let able = || {
-            nodes
-                .iter()
-                .filter(|node| !node.draining)
-                .map(|node| node.name.as_str())
-        };
+        let able = || able(&nodes).map(|node| node.name.as_str());
         let mut owners = Vec::new();
         if able().next().is_some() {
             owners.reserve_exact(usize::from(SLOTS));
@@ -217,7 +234,7 @@ mod tests {
             address: "127.0.0.1:1".to_owned(),
             admin: String::new(),
             incarnation: 1,
-            draining: false,
+            ..Node::default()
         }
     }
 
@@ -255,6 +272,41 @@ mod tests {
         let alone = ClusterMap::new(2, [(Role::Chat, draining)]);
         assert!(Slot::all().all(|slot| owner(&alone, slot).is_none()));
         assert_eq!(alone.any(Role::Chat), None);
+    }
+
+    #[test]
+    fn an_unwell_node_owns_nothing_unless_all_are_unwell() {
+        let unwell = |name| Node {
+            unwell: true,
+            ..node(name)
+        };
+        let one = ClusterMap::new(1, [(Role::Chat, node("a")), (Role::Chat, unwell("b"))]);
+        assert!(Slot::all().all(|slot| owner(&one, slot) == Some("a")));
+        assert!((0..64).all(|_| one.any(Role::Chat).is_some_and(|node| node.name == "a")));
+
+        let well = ClusterMap::new(1, ["a", "b"].map(|name| (Role::Chat, node(name))));
+        let both = ClusterMap::new(1, ["a", "b"].map(|name| (Role::Chat, unwell(name))));
+        assert!(Slot::all().all(|slot| owner(&both, slot) == owner(&well, slot)));
+        assert!(both.any(Role::Chat).is_some());
+
+        // The last well one leaves: better an unwell owner than none.
+        let leaving = Node {
+            draining: true,
+            ..node("a")
+        };
+        let left = ClusterMap::new(2, [(Role::Chat, leaving), (Role::Chat, unwell("b"))]);
+        assert!(Slot::all().all(|slot| owner(&left, slot) == Some("b")));
+    }
+
+    #[test]
+    fn a_record_says_only_what_is_so_and_flags_of_later_versions_are_passed_over() {
+        let written = serde_json::to_string(&node("a")).unwrap();
+        assert!(
+            !written.contains("unwell") && !written.contains("gone"),
+            "{written}"
+        );
+        let read: Node = serde_json::from_str(r#"{"address":"h:1","incarnation":3,"zone":"eu"}"#).unwrap();
+        assert!(!read.unwell && !read.gone && !read.insists);
     }
 
     #[test]

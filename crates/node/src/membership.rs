@@ -1,6 +1,7 @@
 //! From what etcd tells to the map in use. Pure: time comes in.
 //!
-//! Nodes that leave in order (they were draining) go at once, and so do a few that vanish. When over 30 % of a role
+//! Nodes that leave in order (they were draining) go at once, and so do those that others found dead (their record says
+//! so), and a few that vanish. When over 30 % of a role
 //! vanish within one lease, that is more likely etcd's trouble than theirs: those above the share are kept for one
 //! lease longer, in which they can register again. After etcd was out of sight none may vanish for one lease: a store
 //! that was away that long ends everybody's lease when it is back.
@@ -12,8 +13,9 @@ use tokio::time::Instant;
 
 use crate::map::{ClusterMap, Node, Role};
 
-/// Time to live of a registration. Long enough for a pause of the process, short enough to wait out after a crash.
-pub const LEASE: Duration = Duration::from_secs(6);
+/// Time to live of a registration. Long enough for a pause of the process, for an election of etcd's members and for
+/// several tries to renew it; short enough to wait out when a machine is gone that nobody can prove dead.
+pub const LEASE: Duration = Duration::from_secs(4);
 /// Of a role's nodes as many percent may vanish within one lease; a single one always may.
 const VANISH_PERCENT: usize = 30;
 
@@ -31,6 +33,8 @@ pub enum Change {
 #[derive(Debug, Default)]
 pub struct Membership {
     revision: i64,
+    /// What etcd has, as far as it is known: for nodes that cannot ask it themselves.
+    records: BTreeMap<Key, Node>,
     /// Held ones too.
     nodes: BTreeMap<Key, Node>,
     /// Gone from etcd, kept until then.
@@ -48,6 +52,20 @@ impl Membership {
         if self.revision > 0 {
             self.cautious_until = Some(now + LEASE);
         }
+        self.replace(revision, nodes, now);
+    }
+
+    /// The whole list, from a node that sees etcd while this one does not; whether it was news. Whoever told it had etcd
+    /// in sight, so what vanished is gone, not etcd's trouble.
+    pub fn told(&mut self, revision: i64, nodes: Vec<(Role, Node)>, now: Instant) -> bool {
+        let news = revision > self.revision;
+        if news {
+            self.replace(revision, nodes, now);
+        }
+        news
+    }
+
+    fn replace(&mut self, revision: i64, nodes: Vec<(Role, Node)>, now: Instant) {
         let listed: BTreeMap<Key, Node> = nodes
             .into_iter()
             .map(|(role, node)| ((role, node.name.clone()), node))
@@ -58,6 +76,7 @@ impl Membership {
             .filter(|key| !listed.contains_key(key) && !self.held.contains_key(key))
             .cloned()
             .collect();
+        self.records.clear();
         let puts = listed
             .into_iter()
             .map(|((role, _), node)| Change::Put(role, node));
@@ -72,10 +91,18 @@ impl Membership {
             match change {
                 Change::Put(role, node) => {
                     let key = (role, node.name.clone());
+                    self.records.insert(key.clone(), node.clone());
                     self.held.remove(&key);
-                    self.nodes.insert(key, node);
+                    if node.gone {
+                        self.nodes.remove(&key);
+                    } else {
+                        self.nodes.insert(key, node);
+                    }
                 }
-                Change::Delete(key) => self.remove(key, now),
+                Change::Delete(key) => {
+                    self.records.remove(&key);
+                    self.remove(key, now);
+                }
             }
         }
     }
@@ -100,6 +127,13 @@ impl Membership {
     /// Nodes kept though they are gone from etcd.
     pub fn held(&self) -> usize {
         self.held.len()
+    }
+
+    /// What etcd has at the revision, with it.
+    pub fn records(&self) -> (i64, Vec<(Role, Node)>) {
+        let records = self.records.iter();
+        let records = records.map(|((role, _), node)| (*role, node.clone()));
+        (self.revision, records.collect())
     }
 
     pub fn map(&self) -> ClusterMap {
@@ -144,7 +178,7 @@ mod tests {
             address: format!("{name}:1"),
             admin: String::new(),
             incarnation: 1,
-            draining: false,
+            ..Node::default()
         }
     }
 
@@ -222,6 +256,64 @@ mod tests {
         membership.change(2, all.map(drain), now);
         membership.change(3, all.map(delete), now);
         assert!(names(&membership).is_empty());
+    }
+
+    /// Two killed chat nodes of two: their chats stood still for a lease more, since half of a role was held back.
+    #[test]
+    fn nodes_that_were_found_dead_go_at_once_however_many_they_are() {
+        let now = Instant::now();
+        let mut membership = members(3, now);
+        let gone = |name| {
+            Change::Put(
+                Role::Chat,
+                Node {
+                    gone: true,
+                    ..node(name)
+                },
+            )
+        };
+        membership.change(2, ["chat-0", "chat-1"].map(gone), now);
+        assert_eq!(
+            (names(&membership), membership.held()),
+            (vec!["chat-2".to_owned()], 0)
+        );
+        assert_eq!(membership.map().version(), 2);
+        // Their leases end later; that takes nothing of what may vanish.
+        membership.change(3, ["chat-0", "chat-1"].map(delete), now + LEASE);
+        membership.change(4, [delete("chat-2")], now + LEASE);
+        assert!(names(&membership).is_empty());
+        // One of them lives after all.
+        membership.change(5, [Change::Put(Role::Chat, node("chat-0"))], now + LEASE);
+        assert_eq!(names(&membership), ["chat-0"]);
+    }
+
+    #[test]
+    fn who_does_not_see_etcd_believes_newer_news_of_others_and_older_news_never() {
+        let now = Instant::now();
+        let mut membership = members(2, now);
+        membership.list(
+            5,
+            vec![(Role::Chat, node("chat-0")), (Role::Chat, node("chat-1"))],
+            now,
+        );
+        assert!(!membership.told(5, vec![], now) && !membership.told(4, vec![], now));
+        let later = now + LEASE;
+        assert!(membership.told(9, vec![(Role::Chat, node("chat-1"))], later));
+        assert_eq!(
+            (names(&membership), membership.held()),
+            (vec!["chat-1".to_owned()], 0)
+        );
+        assert_eq!(membership.records(), (9, vec![(Role::Chat, node("chat-1"))]));
+        assert_eq!(membership.map().version(), 9);
+    }
+
+    #[test]
+    fn what_is_held_back_here_is_not_told_to_others() {
+        let now = Instant::now();
+        let mut membership = members(2, now);
+        membership.change(2, [delete("chat-0"), delete("chat-1")], now);
+        assert_eq!(membership.held(), 1);
+        assert_eq!(membership.records(), (2, vec![]));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 use crate::map::{ClusterMap, Role};
 use crate::shedding::Level;
+use crate::standing::Place;
 
 const BUILD: &str = "tern_node_build_info";
 const LINK_BREAKS: &str = "tern_node_link_breaks_total";
@@ -22,6 +23,10 @@ const SHED: &str = "tern_node_shed_total";
 const CERTIFICATE_EXPIRES: &str = "tern_node_certificate_expires_timestamp_seconds";
 const CERTIFICATE_READS: &str = "tern_node_certificate_reads_total";
 const HANDSHAKES_FAILED: &str = "tern_node_internal_handshakes_failed_total";
+const MAP_TOLD: &str = "tern_node_map_told_total";
+const FOUND_DEAD: &str = "tern_node_found_dead_total";
+const PLACE: &str = "tern_node_place";
+const UNWELL: &str = "tern_node_unwell";
 const DRAINING: &str = "tern_node_draining";
 
 pub(crate) fn describe() {
@@ -77,13 +82,29 @@ pub(crate) fn describe() {
     for direction in ["in", "out"] {
         counter!(HANDSHAKES_FAILED, "direction" => direction).absolute(0);
     }
+    describe_counter!(
+        MAP_TOLD,
+        "Times a newer map came from another node, since etcd was out of this one's sight"
+    );
+    describe_counter!(
+        FOUND_DEAD,
+        "Records of others that this node marked as gone, since nothing listens at their address"
+    );
+    describe_gauge!(
+        PLACE,
+        "1 for what is so of this node's place in the map: held; frozen (etcd is away for all), lost, cut_off"
+    );
+    describe_gauge!(
+        UNWELL,
+        "1 while this node has given its slots up since it is cut off from what others reach, by role"
+    );
     describe_gauge!(DRAINING, "1 while this process drains");
     // What never happened is to be seen as 0.
     gauge!(DRAINING).set(0.0);
     for of in ["effect", "own"] {
         gauge!(SHED_LEVEL, "of" => of).set(0.0);
     }
-    for name in [MAP_LISTS, LEASES_LOST] {
+    for name in [MAP_LISTS, LEASES_LOST, MAP_TOLD, FOUND_DEAD] {
         counter!(name).absolute(0);
     }
     for role in Role::ALL {
@@ -105,6 +126,25 @@ pub(crate) fn map(map: &ClusterMap, held: usize) {
 
 pub(crate) fn map_listed() {
     counter!(MAP_LISTS).increment(1);
+}
+
+pub(crate) fn map_told() {
+    counter!(MAP_TOLD).increment(1);
+}
+
+pub(crate) fn found_dead() {
+    counter!(FOUND_DEAD).increment(1);
+}
+
+/// Said at each renewal, or try of one.
+pub(crate) fn place(place: Place) {
+    for of in Place::ALL {
+        gauge!(PLACE, "of" => of.as_str()).set(f64::from(u8::from(of == place)));
+    }
+}
+
+pub(crate) fn unwell(role: Role, unwell: bool) {
+    gauge!(UNWELL, "role" => role.as_str()).set(f64::from(u8::from(unwell)));
 }
 
 pub(crate) fn etcd_up(up: bool) {

@@ -5,10 +5,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
-use sqlx::{Connection, PgPool, Postgres, Transaction};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
+use tokio::time::{sleep, timeout};
 
 use crate::config::Profile;
 use crate::metrics;
+use crate::wellness::Reached;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 /// No statement of ours takes long; one that hangs would hold a shard up.
@@ -17,6 +19,11 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// No transaction of ours waits for anything but Postgres. One that nobody goes on with gives its locks back then.
 const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two looks whether Postgres is there: it costs less than one message.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Much longer than an answer or a new connection takes; a store that is slower serves nobody.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 const UNDEFINED_TABLE: &str = "42P01";
 
@@ -89,6 +96,35 @@ pub fn pool_when_needed(args: &PostgresArgs) -> PgPool {
         .max_connections(args.database_pool_size)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(hot_connect_options(args))
+}
+
+/// Asks Postgres for a sign of life again and again, by a connection of its own, and tells `reached`. Runs until it is
+/// dropped.
+pub async fn probe(args: PostgresArgs, reached: Reached) {
+    let options = connect_options(&args);
+    let mut connection = None;
+    loop {
+        let answers = timeout(PROBE_TIMEOUT, sign_of_life(&options, &mut connection)).await;
+        let answers = matches!(answers, Ok(Ok(())));
+        if !answers {
+            connection = None;
+        }
+        reached.store(answers);
+        sleep(PROBE_INTERVAL).await;
+    }
+}
+
+async fn sign_of_life(
+    options: &PgConnectOptions,
+    connection: &mut Option<PgConnection>,
+) -> Result<(), sqlx::Error> {
+    match connection {
+        Some(connection) => connection.ping().await,
+        None => {
+            *connection = Some(options.connect().await?);
+            Ok(())
+        }
+    }
 }
 
 fn connect_options(args: &PostgresArgs) -> PgConnectOptions {

@@ -10,10 +10,15 @@ use std::time::Duration;
 use etcd_client::CompactionOptions;
 use futures::FutureExt;
 use support::{Etcd, PATIENCE};
+use tern_node::channels::Channels;
 use tern_node::drain::DEFAULT_TIMEOUT;
-use tern_node::etcd::{Cluster, Registration};
+use tern_node::etcd::{Cluster, Peers, Registration};
+use tern_node::info::Info;
 use tern_node::membership::LEASE;
-use tern_node::{ClusterMap, Drain, MapHandle, Node, Role};
+use tern_node::standing::{Place, Standing};
+use tern_node::{ClusterMap, Drain, MapHandle, Node, NodeContext, Role};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 fn node(name: &str, incarnation: u64) -> Node {
     Node {
@@ -21,7 +26,7 @@ fn node(name: &str, incarnation: u64) -> Node {
         address: "127.0.0.1:7000".to_owned(),
         admin: String::new(),
         incarnation,
-        draining: false,
+        ..Node::default()
     }
 }
 
@@ -260,4 +265,197 @@ async fn a_watch_that_was_compacted_away_starts_from_a_new_list() {
     // And the watch lives on.
     let (_c, _) = register(&ahead, "c", 1).await;
     until(&mut map, "c", has("c")).await;
+}
+
+/// A process that is dead: its machine refuses connections. Nobody waits for its lease, also where so many are dead that
+/// the map would hold them back.
+#[tokio::test]
+async fn nodes_whose_process_is_dead_are_gone_at_once() {
+    let etcd = Etcd::start().await;
+    let (here, there) = (etcd.cluster("/t").await, etcd.cluster("/t").await);
+    let mut map = there.map();
+    let (a, _) = register_dead(&here, "a").await;
+    let (b, _) = register_dead(&here, "b").await;
+    let both = until(&mut map, "both", |map| has("a")(map) && has("b")(map)).await;
+    // The leases of processes that die live on for a while; these are given back by nobody.
+    drop((a, b));
+    for name in ["a", "b"] {
+        there
+            .obituaries()
+            .suspect(Role::Chat, both.node(Role::Chat, name).unwrap());
+    }
+    let mut client = etcd.client().await;
+    for name in ["a", "b"] {
+        until(&mut map, "no dead node", |map| {
+            map.node(Role::Chat, name).is_none()
+        })
+        .await;
+    }
+    // Said to be gone, where the machine was not too slow to see it before the lease ended.
+    for name in ["a", "b"] {
+        let record = client.get(format!("/t/nodes/chat/{name}"), None).await.unwrap();
+        for record in record.kvs() {
+            assert!(
+                record.value_str().unwrap().contains("\"gone\":true"),
+                "{record:?}"
+            );
+            assert_ne!(record.lease(), 0, "it goes with its lease");
+        }
+    }
+}
+
+/// Nothing listens there.
+async fn register_dead(cluster: &Cluster, name: &str) -> (Registration, Drain) {
+    let dead = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let drain = Drain::new(DEFAULT_TIMEOUT);
+    let node = Node {
+        address: dead.to_string(),
+        ..node(name, 1)
+    };
+    let registration = cluster.register(vec![(Role::Chat, node)], drain.clone()).await;
+    (registration, drain)
+}
+
+/// Whoever was wrong about it, a firewall say, is told so once and for all.
+#[tokio::test]
+async fn a_node_that_was_said_to_be_gone_and_lives_insists() {
+    let etcd = Etcd::start().await;
+    let (here, there) = (etcd.cluster("/t").await, etcd.cluster("/t").await);
+    let mut map = there.map();
+    let (_lives, drain) = register_dead(&here, "a").await;
+    let seen = until(&mut map, "a", has("a")).await;
+    there
+        .obituaries()
+        .suspect(Role::Chat, seen.node(Role::Chat, "a").unwrap());
+    let insists = |map: &ClusterMap| map.node(Role::Chat, "a").is_some_and(|node| node.insists);
+    let again = until(&mut map, "a that insists", insists).await;
+    assert!(again.version() > seen.version() + 1, "it was gone in between");
+    wait_for(|| here.standing().place() == Place::Held).await;
+    let version = again.version();
+    there
+        .obituaries()
+        .suspect(Role::Chat, again.node(Role::Chat, "a").unwrap());
+    let gone_again = tokio::time::timeout(Duration::from_secs(2), until(&mut map, "no a", lacks("a"))).await;
+    assert!(gone_again.is_err(), "after version {version}");
+    assert!(!drain.started());
+}
+
+#[tokio::test]
+async fn a_process_that_lives_is_not_said_to_be_gone() {
+    let etcd = Etcd::start().await;
+    let (here, there) = (etcd.cluster("/t").await, etcd.cluster("/t").await);
+    let listens = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let alive = Node {
+        address: listens.local_addr().unwrap().to_string(),
+        ..node("a", 1)
+    };
+    let _registration = here
+        .register(vec![(Role::Chat, alive.clone())], Drain::new(DEFAULT_TIMEOUT))
+        .await;
+    let mut map = there.map();
+    until(&mut map, "a", has("a")).await;
+    there.obituaries().suspect(Role::Chat, &alive);
+    tokio::time::timeout(PATIENCE, listens.accept())
+        .await
+        .expect("it is asked")
+        .unwrap();
+    let gone = tokio::time::timeout(Duration::from_secs(2), until(&mut map, "no a", lacks("a"))).await;
+    assert!(gone.is_err());
+}
+
+/// Serves what `cluster` knows, as every node does.
+async fn serve(cluster: &Cluster, name: &str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let info = Info::service(
+        NodeContext::alone(name, 1, cluster.map()),
+        cluster.records(),
+        "test",
+    );
+    let serving = Server::builder()
+        .add_service(info)
+        .serve_with_incoming(TcpIncoming::from(listener));
+    tokio::spawn(serving);
+    address
+}
+
+async fn wait_for(holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("in time");
+}
+
+fn place(standing: &Standing, place: Place) -> impl Fn() -> bool {
+    let standing = standing.clone();
+    move || standing.place() == place
+}
+
+/// Two sides with different maps: a node cut off from etcd alone went by the old map for as long as that lasted.
+#[tokio::test]
+async fn a_node_that_does_not_see_etcd_hears_from_others_that_it_has_lost_its_place() {
+    let etcd = Etcd::start().await;
+    let proxy = support::Proxy::start(&etcd.url).await;
+    let mut args = etcd.args("/t");
+    args.etcd_endpoints = vec![proxy.url.clone()];
+    let sees = etcd.cluster("/t").await;
+    let address = serve(&sees, "b").await;
+    let other = Node {
+        address,
+        ..node("b", 1)
+    };
+    let _b = sees
+        .register(vec![(Role::Chat, other)], Drain::new(DEFAULT_TIMEOUT))
+        .await;
+
+    let peers = Peers::new(Channels::default(), "127.0.0.1:7000");
+    let cut = Cluster::connect_among(&args, Some(peers)).await.unwrap();
+    let (_a, drain) = register(&cut, "a", 1).await;
+    let (standing, mut map) = (cut.standing(), cut.map());
+    wait_for(place(&standing, Place::Held)).await;
+
+    proxy.cut();
+    until(&mut map, "b alone", |map| lacks("a")(map) && has("b")(map)).await;
+    assert_eq!(standing.place(), Place::Lost);
+    assert!(!drain.started());
+    proxy.mend();
+    until(&mut map, "both", |map| has("a")(map) && has("b")(map)).await;
+    wait_for(place(&standing, Place::Held)).await;
+}
+
+/// Rule 9: the map stands still, and who asks the others knows that it does for all.
+#[tokio::test]
+async fn while_etcd_is_away_for_all_nobody_has_lost_its_place() {
+    let etcd = Etcd::start().await;
+    let one = etcd.cluster("/t").await;
+    let address = serve(&one, "b").await;
+    let other = Node {
+        address,
+        ..node("b", 1)
+    };
+    let _b = one
+        .register(vec![(Role::Chat, other)], Drain::new(DEFAULT_TIMEOUT))
+        .await;
+    let peers = Peers::new(Channels::default(), "127.0.0.1:7000");
+    let asks = Cluster::connect_among(&etcd.args("/t"), Some(peers))
+        .await
+        .unwrap();
+    let alone = etcd.cluster("/t").await;
+    let (_a, _) = register(&asks, "a", 1).await;
+    let (_c, _) = register(&alone, "c", 1).await;
+    let (asks, alone) = (asks.standing(), alone.standing());
+    wait_for(place(&asks, Place::Held)).await;
+    wait_for(place(&alone, Place::Held)).await;
+    etcd.stop();
+    wait_for(place(&asks, Place::Frozen)).await;
+    wait_for(place(&alone, Place::CutOff)).await;
+    assert!(!asks.is_held());
+    etcd.go_on();
+    wait_for(place(&asks, Place::Held)).await;
+    wait_for(place(&alone, Place::Held)).await;
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt, Stream};
 use tern_node::links;
+use tern_node::standing::Standing;
 use tern_proto::internal::presence_server::Presence;
 use tern_proto::internal::{
     Activity, AnnounceReplies, AnnounceReply, Announcements, GetStatesRequest, GetStatesResponse,
@@ -44,12 +45,24 @@ pub struct PresenceService {
     hub: Arc<Hub>,
     last_seen: LastSeen,
     stop: CancellationToken,
+    standing: Standing,
 }
 
 impl PresenceService {
     /// `stop` ends every stream.
     pub fn new(hub: Arc<Hub>, last_seen: LastSeen, stop: CancellationToken) -> Self {
-        Self { hub, last_seen, stop }
+        Self {
+            hub,
+            last_seen,
+            stop,
+            standing: Standing::certain(),
+        }
+    }
+
+    /// While its place in the map is not certain, the node says so in its answers.
+    #[must_use]
+    pub fn standing(self, standing: Standing) -> Self {
+        Self { standing, ..self }
     }
 }
 
@@ -75,7 +88,8 @@ impl Presence for PresenceService {
     ) -> Result<Response<Self::LookupStream>, Status> {
         let peer = links::identity(&request)?;
         tracing::info!(node = %peer.name, incarnation = peer.incarnation, "look-ups linked");
-        let stream = lookup(self.hub.clone(), request.into_inner(), self.stop.clone());
+        let (hub, standing) = (self.hub.clone(), self.standing.clone());
+        let stream = lookup(hub, standing, request.into_inner(), self.stop.clone());
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -257,6 +271,7 @@ fn replaced_reply(session: SessionId) -> AnnounceReply {
 
 fn lookup(
     hub: Arc<Hub>,
+    standing: Standing,
     mut inbound: Streaming<LookupRequests>,
     stop: CancellationToken,
 ) -> impl Stream<Item = Result<LookupReplies, Status>> + Send {
@@ -274,7 +289,7 @@ fn lookup(
             let mut sessions = 0;
             for frame in with_those_at_hand(frame, &mut inbound) {
                 for request in frame.requests {
-                    let reply = answer(&hub, frame.map_version, request, &mut patience).await?;
+                    let reply = answer(&hub, &standing, frame.map_version, request, &mut patience).await?;
                     if !replies.is_empty() && sessions + reply.sessions.len() > MAX_SESSIONS_IN_FRAME {
                         let map_version = *version.borrow();
                         yield LookupReplies { map_version, replies: std::mem::take(&mut replies) };
@@ -292,6 +307,7 @@ fn lookup(
 
 async fn answer(
     hub: &Hub,
+    standing: &Standing,
     sender_version: i64,
     request: LookupRequest,
     patience: &mut Patience,
@@ -317,6 +333,8 @@ async fn answer(
         r#ref: request.r#ref,
         sessions,
         not_owner: found.is_err(),
+        // Asked last: what was found before is as old as that.
+        unsure: !standing.is_held(),
     })
 }
 

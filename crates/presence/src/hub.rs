@@ -113,6 +113,14 @@ impl Hub {
         self.version.send_replace(map.version());
     }
 
+    /// Gateways with a link to this node.
+    pub fn gateways(&self) -> u32 {
+        let state = self.lock();
+        let live = state.links.values().filter(|end| !end.ended.is_cancelled());
+        let names: HashSet<&str> = live.map(|end| &*end.gateway.name).collect();
+        u32::try_from(names.len()).unwrap_or(u32::MAX)
+    }
+
     /// Time has passed.
     pub fn tick(&self) {
         let mut state = self.lock();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tern_node::context::NodeContext;
 use tern_node::links::MAX_LINK_MESSAGE_BYTES;
-use tern_node::map::MapHandle;
+use tern_node::map::{MapHandle, Role};
 use tern_node::postgres;
 use tern_node::serve::Running;
 use tern_proto::internal::presence_admin_server::PresenceAdminServer;
@@ -37,7 +37,10 @@ pub async fn start(
     hub.follow(&ctx.map.current());
     let follower = follow(hub.clone(), ctx.map.clone(), stop.clone());
     tokio::spawn(follower.instrument(tracing::info_span!("presence")));
-    let service = PresenceServer::new(PresenceService::new(hub.clone(), last_seen.clone(), stop.clone()));
+    let service = PresenceService::new(hub.clone(), last_seen.clone(), stop.clone());
+    let service = PresenceServer::new(service.standing(ctx.standing.clone()));
+    let linked = hub.clone();
+    ctx.reached.links(Role::Presence, move || linked.gateways());
     routes.add_service(service.max_decoding_message_size(MAX_LINK_MESSAGE_BYTES));
     routes.add_service(PresenceAdminServer::new(AdminService::new(
         hub.clone(),

@@ -70,7 +70,7 @@ fn node(name: &str) -> Node {
         address: String::new(),
         admin: String::new(),
         incarnation: 1,
-        draining: false,
+        ..Node::default()
     }
 }
 

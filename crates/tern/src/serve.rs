@@ -15,13 +15,14 @@ use anyhow::Context;
 use tern_node::admin::Readiness;
 use tern_node::channels::Channels;
 use tern_node::config::{NodeArgs, Profile, Switch};
-use tern_node::etcd::{Cluster, Registration};
+use tern_node::etcd::{Cluster, Peers, Registration};
 use tern_node::info::Info;
 use tern_node::internal_tls::InternalTls;
 use tern_node::links::BackOff;
 use tern_node::postgres::{Durability, PostgresArgs};
 use tern_node::serve::{Extras, Running};
 use tern_node::shedding::Shedding;
+use tern_node::wellness::{self, Reached};
 use tern_node::{Drain, Node, NodeContext, admin, postgres, serve, telemetry};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -79,6 +80,7 @@ async fn node(args: ServeArgs, admin: SocketAddr, drain: Drain, readiness: Readi
         mut roles,
         server,
         cluster,
+        watching,
     } = started;
     if tokio::time::timeout(FLAG_TIMEOUT, registration.drain())
         .await
@@ -91,19 +93,21 @@ async fn node(args: ServeArgs, admin: SocketAddr, drain: Drain, readiness: Readi
     }
     registration.leave().await;
     drain.end();
-    drop((server, cluster));
+    drop((server, cluster, watching));
     tracing::info!("node has drained");
     failure.map_or(Ok(()), Err)
 }
 
 /// A node that takes work. Dropped, it ends at once.
 struct Started {
-    registration: Registration,
+    registration: Arc<Registration>,
     /// Each ends with its name when the role has drained.
     roles: JoinSet<&'static str>,
     server: AbortOnDropHandle<anyhow::Result<()>>,
     /// Keeps the map up to date.
     cluster: Cluster,
+    /// Looks whether it reaches what it needs.
+    watching: JoinSet<()>,
 }
 
 impl Started {
@@ -138,22 +142,36 @@ async fn start(
         check_postgres(&args.postgres, args.node.profile).await?;
     }
     let tls = InternalTls::load(&args.node.internal_tls).await?;
-    let cluster = Cluster::connect(&args.node.etcd).await?;
+    let channels = Channels::new(tls.clone());
+    let peers = Peers::new(channels.clone(), &address);
+    let cluster = Cluster::connect_among(&args.node.etcd, Some(peers)).await?;
     let name: Arc<str> = args.node.node_name.as_str().into();
     let incarnation = cluster.incarnation(&name);
     let ctx = NodeContext {
         name: name.clone(),
         incarnation,
         map: cluster.map(),
-        channels: Channels::new(tls.clone()),
+        channels,
         drain: drain.clone(),
         shedding: Shedding::start(args.node.shedding == Switch::On, drain.clone()),
+        standing: cluster.standing(),
+        reached: Reached::default(),
+        obituaries: cluster.obituaries(),
         readiness: readiness.clone(),
     };
+    let mut watching = JoinSet::new();
+    if args.roles.need_postgres() {
+        let probing = postgres::probe(args.postgres.clone(), ctx.reached.clone());
+        watching.spawn(probing.in_current_span());
+    }
     let names = args.roles.names();
     let mut routes = RoutesBuilder::default();
     let running = args.roles.start(&ctx, &mut routes).await?;
-    routes.add_service(Info::service(ctx.clone(), env!("CARGO_PKG_VERSION")));
+    routes.add_service(Info::service(
+        ctx.clone(),
+        cluster.records(),
+        env!("CARGO_PKG_VERSION"),
+    ));
     let extras = Extras {
         reflection: args.node.reflection,
     };
@@ -174,16 +192,18 @@ async fn start(
         address: address.clone(),
         admin: admin_address(admin, &address),
         incarnation,
-        draining: false,
+        ..Node::default()
     };
     let nodes = names.iter().map(|role| (*role, node.clone())).collect();
-    let registration = cluster.register(nodes, drain.clone()).await;
+    let registration = Arc::new(cluster.register(nodes, drain.clone()).await);
+    watching.spawn(wellness::watch(ctx, names.clone(), registration.clone()).in_current_span());
     tracing::info!(roles = ?names, address, incarnation, "node is up");
     Ok(Started {
         registration,
         roles: spawn(running),
         server,
         cluster,
+        watching,
     })
 }
 

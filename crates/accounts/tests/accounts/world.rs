@@ -236,7 +236,7 @@ pub fn node(name: &str, address: &str) -> Node {
         address: address.into(),
         admin: String::new(),
         incarnation: 1,
-        draining: false,
+        ..Node::default()
     }
 }
 

@@ -36,6 +36,7 @@ pub async fn nodes(ctx: &NodeContext, map: &ClusterMap) -> Vec<v1::ClusterNode> 
         admin_address: node.admin.clone(),
         incarnation: node.incarnation,
         draining: node.draining,
+        unwell: node.unwell,
         slots: slots.get(&(role, node.name.as_str())).copied().unwrap_or(0),
         answer: answers.get(node.address.as_str()).cloned().flatten(),
     };

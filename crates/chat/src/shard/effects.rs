@@ -102,8 +102,8 @@ impl ShardEffects {
                     let (gateways, fanout) = (self.shared.gateways.clone(), self.shared.fanout.clone());
                     let results = self.results.clone();
                     let work = async move {
-                        let ok = wake::wake(&fanout, &gateways, chat, upto, &missing).await;
-                        let _ended = results.send(Event::WakesDone { chat, upto, ok }).await;
+                        let woken = wake::wake(&fanout, &gateways, chat, upto, &missing).await;
+                        let _ended = results.send(Event::WakesDone { chat, upto, woken }).await;
                     };
                     tokio::spawn(work.in_current_span());
                 }

@@ -104,6 +104,11 @@ impl ChatLinks {
         })
     }
 
+    /// Chat nodes that are linked.
+    pub fn linked(&self) -> u32 {
+        u32::try_from(self.routes.load().links.len()).unwrap_or(u32::MAX)
+    }
+
     /// The routes at present.
     pub fn routes(&self) -> Arc<Routes> {
         self.routes.load_full()

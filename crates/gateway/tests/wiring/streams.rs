@@ -1,6 +1,7 @@
 //! How streams end: replaced, revoked, broken, deaf, drained.
 
 use bytes::Bytes;
+use tern_node::Role;
 use tern_proto::error::reason_of;
 use tern_proto::internal::CloseDevicesRequest;
 use tern_proto::internal::gateway_node_client::GatewayNodeClient;
@@ -13,7 +14,7 @@ use tonic::Code;
 use crate::calls::get_chat;
 use crate::support::items::{self, people};
 use crate::support::raw::raw_stream;
-use crate::support::{Phone, World};
+use crate::support::{Phone, World, until};
 
 #[tokio::test]
 async fn the_newest_stream_of_a_device_wins() {
@@ -162,4 +163,65 @@ async fn a_draining_gateway_asks_its_devices_to_leave_and_takes_no_new_ones() {
     stays.hang_up();
     assert_eq!(stays.end().await.1.map(|status| status.code()), None);
     (&mut world.done).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_gateway_that_is_worse_off_than_others_sends_its_devices_there() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let mut stays = world.open(user, device).await;
+    assert!(matches!(stays.event().await, Event::CaughtUp(_)));
+    world.ctx.reached.said(Role::Gateway, true);
+    assert!(matches!(stays.event().await, Event::Draining(_)));
+    until("the door is shut", || {
+        world.ctx.readiness.why_not() == Some("other gateways reach more")
+    })
+    .await;
+    let mut late = Phone::connect(world.channel().await).await;
+    let (user, device) = people();
+    late.say(items::open(world.token(user, device))).await;
+    let (closing, status) = late.end().await;
+    assert_eq!(
+        (closing.code(), closing.may_reconnect),
+        (CloseCode::Unavailable, true)
+    );
+    assert!(closing.retry_after_ms > 0);
+    assert_eq!(status.map(|status| status.code()), Some(Code::Unavailable));
+    // It is well again, and takes whoever comes.
+    world.ctx.reached.said(Role::Gateway, false);
+    until("it is ready", || world.ctx.readiness.is_ready()).await;
+    let (user, device) = people();
+    let mut comes = world.open(user, device).await;
+    assert!(matches!(comes.event().await, Event::CaughtUp(_)));
+}
+
+#[tokio::test]
+async fn a_gateway_without_a_chat_node_is_not_ready_and_takes_no_new_streams() {
+    let mut world = World::start(&[]).await;
+    let (user, device) = people();
+    let mut stays = world.open(user, device).await;
+    assert!(matches!(stays.event().await, Event::CaughtUp(_)));
+    until("it is ready", || world.ctx.readiness.is_ready()).await;
+    let nodes = world.nodes.clone();
+    world.nodes.retain(|(role, _)| *role != Role::Chat);
+    world.follow(2);
+    until("it is not ready", || {
+        world.ctx.readiness.why_not() == Some("no chat node is linked")
+    })
+    .await;
+    let mut late = Phone::connect(world.channel().await).await;
+    let (late_user, late_device) = people();
+    late.say(items::open(world.token(late_user, late_device))).await;
+    assert_eq!(late.end().await.0.code(), CloseCode::Unavailable);
+    world.nodes = nodes;
+    world.follow(3);
+    until("it is ready again", || world.ctx.readiness.is_ready()).await;
+    // The stream that was open has stayed.
+    stays.say(Item::Heartbeat(v1::Heartbeat { token: 3 })).await;
+    loop {
+        if let Event::HeartbeatAck(ack) = stays.event().await {
+            assert_eq!(ack.token, 3);
+            break;
+        }
+    }
 }

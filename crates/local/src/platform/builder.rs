@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::process::Command;
 
-use super::node::Launcher;
+use super::node::{Cables, Launcher};
 use super::{Platform, Role, Servers};
 use crate::authority::Authority;
 use crate::s3::Access;
@@ -36,6 +36,7 @@ pub struct Builder {
     pub(super) plain_clients: bool,
     pub(super) internal_tls: bool,
     pub(super) s3: Option<Access>,
+    cuttable: Vec<String>,
     shared: Option<Shared>,
     beside: Option<Beside>,
 }
@@ -69,6 +70,7 @@ impl Builder {
             plain_clients: false,
             internal_tls: false,
             s3: None,
+            cuttable: Vec::new(),
             shared: None,
             beside: None,
         }
@@ -148,6 +150,13 @@ impl Builder {
         self
     }
 
+    /// These nodes can be cut off from etcd, Postgres and the other nodes: see [`Platform::cables`].
+    #[must_use]
+    pub fn cuttable<const N: usize>(mut self, nodes: [&str; N]) -> Self {
+        self.cuttable.extend(nodes.map(str::to_owned));
+        self
+    }
+
     /// Clients connect to the gateways in plain text.
     #[must_use]
     pub fn plain_clients(mut self) -> Self {
@@ -220,8 +229,13 @@ impl Builder {
         } else {
             None
         };
+        let mut cables = BTreeMap::new();
+        for node in &self.cuttable {
+            cables.insert(node.clone(), Cables::start(servers.etcd(), &database_url).await?);
+        }
         let mut platform = Platform {
             nodes: BTreeMap::new(),
+            cables,
             servers,
             s3,
             secrets,

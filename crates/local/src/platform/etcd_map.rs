@@ -6,8 +6,8 @@ use tern_types::{Slot, slot};
 use super::Role;
 
 pub struct EtcdMap {
-    /// Role and name of every node that is not draining.
-    nodes: Vec<(String, String)>,
+    /// Role and name of every node that is neither draining nor gone, and whether it is well.
+    nodes: Vec<(String, String, bool)>,
 }
 
 /// Asks etcd.
@@ -20,14 +20,17 @@ pub async fn read(endpoint: &str, prefix: &str) -> anyhow::Result<EtcdMap> {
     let mut nodes = Vec::new();
     for pair in found.kvs() {
         let value: serde_json::Value = serde_json::from_slice(pair.value())?;
-        let draining = value
-            .get("draining")
-            .and_then(serde_json::Value::as_bool)
-            .unwrap_or(false);
+        let says = |flag| {
+            value
+                .get(flag)
+                .and_then(serde_json::Value::as_bool)
+                .unwrap_or(false)
+        };
         if let Some((role, name)) = pair.key_str()?.trim_start_matches(&prefix).split_once('/')
-            && !draining
+            && !says("draining")
+            && !says("gone")
         {
-            nodes.push((role.to_owned(), name.to_owned()));
+            nodes.push((role.to_owned(), name.to_owned(), !says("unwell")));
         }
     }
     Ok(EtcdMap { nodes })
@@ -39,13 +42,24 @@ impl EtcdMap {
     }
 
     pub fn owner(&self, role: Role, slot: Slot) -> Option<String> {
-        slot::rendezvous(slot, self.of(role)).map(str::to_owned)
+        let well = slot::rendezvous(slot, self.that_are(role, true));
+        well.or_else(|| slot::rendezvous(slot, self.of(role)))
+            .map(str::to_owned)
+    }
+
+    /// Whether the node says that it is cut off from what others reach.
+    pub fn is_unwell(&self, role: Role, name: &str) -> bool {
+        self.that_are(role, false).any(|node| node == name)
     }
 
     fn of(&self, role: Role) -> impl Iterator<Item = &str> {
+        self.that_are(role, true).chain(self.that_are(role, false))
+    }
+
+    fn that_are(&self, role: Role, well: bool) -> impl Iterator<Item = &str> {
         self.nodes
             .iter()
-            .filter(move |(of, _)| of == role.as_str())
-            .map(|(_, name)| name.as_str())
+            .filter(move |(of, _, is_well)| of == role.as_str() && *is_well == well)
+            .map(|(_, name, _)| name.as_str())
     }
 }

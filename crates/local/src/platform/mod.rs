@@ -27,7 +27,7 @@ use tern_types::Slot;
 
 pub use builder::Builder;
 pub use metrics::sum as metric_sum;
-pub use node::{NodeProcess, Role};
+pub use node::{Cables, NodeProcess, Role};
 
 use crate::s3::Access;
 use crate::secrets::Secrets;
@@ -47,6 +47,7 @@ const TAIL: usize = 15;
 pub struct Platform {
     // Nodes first: fields are dropped in this order.
     nodes: BTreeMap<String, NodeProcess>,
+    cables: BTreeMap<String, Cables>,
     builder: Builder,
     servers: Servers,
     s3: Option<S3>,
@@ -160,7 +161,8 @@ impl Platform {
             .with_context(|| format!("there is no node {name}"))
     }
 
-    /// SIGKILL; returns when the process is gone. The map forgets it when its lease has run out.
+    /// SIGKILL; returns when the process is gone. The map forgets it when others have found it dead, or its lease has run
+    /// out.
     pub async fn kill(&self, name: &str) -> anyhow::Result<()> {
         self.node(name)?.process.kill().await
     }
@@ -218,6 +220,7 @@ impl Platform {
             database_url: &self.database_url,
             etcd: self.servers.etcd(),
             s3: self.s3_access(),
+            cables: &self.cables,
         }
     }
 
@@ -253,7 +256,33 @@ impl Platform {
         Ok(())
     }
 
-    /// Waits until the map no longer shows a node, or shows it draining.
+    /// The ways of a node that can be cut, of those named by [`Builder::cuttable`].
+    pub fn cables(&self, name: &str) -> anyhow::Result<&Cables> {
+        self.cables
+            .get(name)
+            .with_context(|| format!("{name} cannot be cut off"))
+    }
+
+    /// Waits until the record of a node says that it is unwell, or no longer.
+    pub async fn unwell(&self, name: &str, unwell: bool) -> anyhow::Result<()> {
+        let role = self.node(name)?.role;
+        self.map_until(&format!("{name} is unwell: {unwell}"), |map| {
+            map.has(role, name) && map.is_unwell(role, name) == unwell
+        })
+        .await
+    }
+
+    /// Waits until the map shows a node that was out of it.
+    pub async fn back(&self, name: &str) -> anyhow::Result<()> {
+        self.in_map(name).await
+    }
+
+    /// Whether a node says that it takes work.
+    pub async fn is_ready(&self, name: &str) -> anyhow::Result<bool> {
+        Ok(crate::http::get(self.node(name)?.admin, "/readyz").await?.0 == 200)
+    }
+
+    /// Waits until the map no longer shows a node, or shows it draining or gone.
     pub async fn out_of_map(&self, name: &str) -> anyhow::Result<()> {
         let role = self.node(name)?.role;
         self.map_until(&format!("the map no longer shows {name}"), |map| {

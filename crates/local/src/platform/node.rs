@@ -1,13 +1,15 @@
 //! One `tern serve` process.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
+use anyhow::Context as _;
 use tokio::process::Command;
 
 use super::{Builder, READY_WITHIN};
 use crate::s3::Access;
 use crate::secrets::Secrets;
-use crate::{Process, http, ports, until};
+use crate::{Cable, Process, http, ports, until};
 
 /// Another process may take a port between choosing and listening.
 const PORT_TRIES: usize = 5;
@@ -71,6 +73,52 @@ pub(super) struct Launcher<'a> {
     pub database_url: &'a str,
     pub etcd: &'a str,
     pub s3: Option<&'a Access>,
+    /// Of nodes that a test may cut off.
+    pub cables: &'a BTreeMap<String, Cables>,
+}
+
+/// The ways of one node that can be cut.
+#[derive(Debug)]
+pub struct Cables {
+    /// From it to etcd.
+    pub etcd: Cable,
+    /// From it to Postgres.
+    pub store: Cable,
+    /// From other nodes to it.
+    pub internal: Cable,
+}
+
+impl Cables {
+    pub(super) async fn start(etcd: &str, database_url: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            etcd: Cable::to(etcd.trim_start_matches("http://")).await?,
+            store: Cable::to(authority(database_url)?).await?,
+            internal: Cable::start().await?,
+        })
+    }
+
+    /// The settings of a node that listens at `internal`.
+    fn settings(
+        &self,
+        internal: SocketAddr,
+        database_url: &str,
+    ) -> anyhow::Result<[(&'static str, String); 3]> {
+        self.internal.leads_to(internal);
+        let store = self.store.address().to_string();
+        let database_url = database_url.replace(authority(database_url)?, &store);
+        Ok([
+            ("TERN_ETCD_ENDPOINTS", format!("http://{}", self.etcd.address())),
+            ("TERN_DATABASE_URL", database_url),
+            ("TERN_INTERNAL_ADVERTISE", self.internal.address().to_string()),
+        ])
+    }
+}
+
+/// host:port of a URL.
+fn authority(url: &str) -> anyhow::Result<&str> {
+    let rest = url.split_once("://").context("a URL")?.1;
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    Ok(rest[..end].rsplit('@').next().unwrap_or_default())
 }
 
 struct Addresses {
@@ -176,6 +224,9 @@ impl Launcher<'_> {
                     .env("TERN_GATEWAY_TLS_CERT", &self.secrets.tls_cert)
                     .env("TERN_GATEWAY_TLS_KEY", &self.secrets.tls_key);
             }
+        }
+        if let Some(cables) = self.cables.get(name) {
+            command.envs(cables.settings(addresses.internal, self.database_url)?);
         }
         command.envs(self.builder.env.iter().cloned());
         command.envs(self.builder.node_env.get(name).into_iter().flatten().cloned());

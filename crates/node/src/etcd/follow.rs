@@ -1,39 +1,43 @@
-//! Keeps the map: a list, then a watch from there; a list again whenever the watch broke or was compacted away.
+//! Keeps the map: a list, then a watch from there; a list again whenever the watch broke or was compacted away. While etcd
+//! does not answer, what other nodes know of it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::{EtcdError, Store, publish, timely};
+use super::{EtcdError, Out, Peers, Store, timely};
 use crate::links::BackOff;
-use crate::map::ClusterMap;
 use crate::membership::{Change, Membership};
 use crate::metrics;
+use crate::standing::Standing;
 
 /// The watch is asked for a sign of life this often.
-const PROBE_INTERVAL: Duration = Duration::from_secs(2);
-/// Without any for this long it counts as broken, though its connection may look well.
-const SILENCE: Duration = Duration::from_secs(6);
-
-type Sender = watch::Sender<Arc<ClusterMap>>;
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Without any for this long it counts as broken, though its connection may look well: before a lease is over.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// Runs until it is dropped. `revision` is that of the list in `membership`.
-pub(super) async fn follow(store: Store, mut membership: Membership, mut revision: i64, tx: Sender) {
+pub(super) async fn follow(
+    store: Store,
+    mut membership: Membership,
+    mut revision: i64,
+    out: Out,
+    others: Option<(Peers, Standing)>,
+) {
     let mut back_off = BackOff::default();
     loop {
         let began = Instant::now();
-        publish(&tx, &membership);
-        if let Err(error) = watch_from(&store, revision, &mut membership, &tx).await {
+        out.publish(&membership);
+        if let Err(error) = watch_from(&store, revision, &mut membership, &out).await {
             tracing::info!(%error, "cluster map frozen until etcd answers again");
         }
         let mut lived = began.elapsed();
         revision = loop {
             tokio::time::sleep(back_off.next(lived)).await;
             lived = Duration::ZERO;
-            match store.list().await {
+            let (listed, ()) = tokio::join!(store.list(), hear(&others, &mut membership, &out));
+            match listed {
                 Ok(listed) => {
                     metrics::map_listed();
                     membership.list(listed.revision, listed.nodes, Instant::now());
@@ -46,12 +50,29 @@ pub(super) async fn follow(store: Store, mut membership: Membership, mut revisio
     }
 }
 
+/// Goes by what others know of etcd, if that is newer.
+async fn hear(others: &Option<(Peers, Standing)>, membership: &mut Membership, out: &Out) {
+    let news = match others {
+        Some((peers, standing)) => peers.ask(&membership.map(), standing).await,
+        None => None,
+    };
+    let now = Instant::now();
+    if let Some(news) = news
+        && membership.told(news.revision, news.nodes, now)
+    {
+        metrics::map_told();
+        tracing::info!(revision = news.revision, "cluster map heard of from another node");
+    }
+    membership.expire(now);
+    out.publish(membership);
+}
+
 /// Applies changes after `revision` until the watch breaks.
 async fn watch_from(
     store: &Store,
     revision: i64,
     membership: &mut Membership,
-    tx: &Sender,
+    out: &Out,
 ) -> Result<(), EtcdError> {
     let options = WatchOptions::new()
         .with_prefix()
@@ -76,7 +97,7 @@ async fn watch_from(
             _ = probe.tick() => probe_watch(&mut stream, heard).await?,
             () = sleep_until(expiry.unwrap_or(heard)), if expiry.is_some() => membership.expire(Instant::now()),
         }
-        publish(tx, membership);
+        out.publish(membership);
     }
 }
 

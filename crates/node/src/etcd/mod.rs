@@ -2,14 +2,19 @@
 //!
 //! - [`Cluster`]: the client, and the map that it keeps by a list and a watch ([`follow`])
 //! - [`Registration`]: this node's own keys, kept there by a lease ([`register`])
+//! - [`Obituaries`]: the keys of others whose process is dead
+//! - [`Peers`]: what others know of it while it is out of sight
 //!
-//! While etcd is away both try again and again, and the last good map stays in use: nobody is told of an outage but
-//! the log and `tern_node_etcd_up`. Versions are etcd revisions, so etcd is best left to Tern alone: a key that
+//! While etcd is away all try again and again, and the last good map stays in use, unless others have a newer one. How
+//! far this node's own place in it is certain says [`crate::standing`]. Versions are etcd revisions, so etcd is best left to Tern alone: a key that
 //! somebody else writes may make the versions of two nodes differ, though not their maps, until the next change.
 
 mod follow;
+mod obituaries;
+mod peers;
 mod register;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use etcd_client::{Client, ConnectOptions, GetOptions, KeyValue};
@@ -19,13 +24,16 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::drain::Drain;
 use crate::links::BackOff;
-use crate::map::{MapHandle, Node, Role};
+use crate::map::{ClusterMap, MapHandle, Node, Role};
 use crate::membership::{Key, Membership};
+use crate::standing::Standing;
 
+pub use obituaries::Obituaries;
+pub use peers::Peers;
 pub use register::Registration;
 
-/// A call that takes longer is tried again, perhaps on another member: several tries fit into a lease.
-const CALL_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A call that takes longer is tried again, perhaps on another member: three tries fit into a lease.
+const CALL_TIMEOUT: Duration = Duration::from_millis(1200);
 /// etcd ends connections that ping more often than every 5 s.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -63,12 +71,19 @@ pub(crate) enum EtcdError {
 pub struct Cluster {
     store: Store,
     map: MapHandle,
+    records: Records,
+    standing: Standing,
     _follower: AbortOnDropHandle<()>,
 }
 
 impl Cluster {
     /// Reads the map, however long etcd takes to answer, and follows it from then on.
     pub async fn connect(args: &EtcdArgs) -> anyhow::Result<Self> {
+        Self::connect_among(args, None).await
+    }
+
+    /// The same; what etcd does not tell this node it learns from `peers`.
+    pub async fn connect_among(args: &EtcdArgs, peers: Option<Peers>) -> anyhow::Result<Self> {
         let store = Store::connect(args).await?;
         let mut back_off = BackOff::default();
         let listed = loop {
@@ -82,17 +97,42 @@ impl Cluster {
         };
         let mut membership = Membership::default();
         membership.list(listed.revision, listed.nodes, tokio::time::Instant::now());
-        let (tx, map) = MapHandle::channel(membership.map());
-        let follower = tokio::spawn(follow::follow(store.clone(), membership, listed.revision, tx));
+        let (map_tx, map) = MapHandle::channel(membership.map());
+        let (records_tx, records) = watch::channel(Arc::new(membership.records()));
+        let standing = Standing::new(map.clone());
+        let out = Out {
+            map: map_tx,
+            records: records_tx,
+        };
+        let others = peers.map(|peers| (peers, standing.clone()));
+        let follower = follow::follow(store.clone(), membership, listed.revision, out, others);
+        let follower = tokio::spawn(follower);
         Ok(Self {
             store,
             map,
+            records: Records(records),
+            standing,
             _follower: AbortOnDropHandle::new(follower),
         })
     }
 
     pub fn map(&self) -> MapHandle {
         self.map.clone()
+    }
+
+    /// What etcd has, for others that do not see it.
+    pub fn records(&self) -> Records {
+        self.records.clone()
+    }
+
+    /// Whether this node is in the map, once it is registered.
+    pub fn standing(&self) -> Standing {
+        self.standing.clone()
+    }
+
+    /// Where to say of a node that its process is dead.
+    pub fn obituaries(&self) -> Obituaries {
+        Obituaries::new(self.store.clone(), self.map())
     }
 
     /// An incarnation for a process that starts now under this name: above all that are still about.
@@ -110,7 +150,7 @@ impl Cluster {
     /// Registers this process in its roles; done when etcd has it. Starts the drain when a newer incarnation takes
     /// the name over.
     pub async fn register(&self, nodes: Vec<(Role, Node)>, drain: Drain) -> Registration {
-        Registration::start(self.store.clone(), self.map(), nodes, drain).await
+        Registration::start(self.store.clone(), self.map(), nodes, drain, self.standing()).await
     }
 }
 
@@ -180,15 +220,40 @@ async fn timely<T>(call: impl Future<Output = Result<T, etcd_client::Error>>) ->
     }
 }
 
-/// Sends `membership`'s map if it is another than the present one.
-fn publish(tx: &watch::Sender<std::sync::Arc<crate::map::ClusterMap>>, membership: &Membership) {
-    let map = membership.map();
-    crate::metrics::map(&map, membership.held());
-    tx.send_if_modified(|current| {
-        let differs = **current != map;
-        if differs {
-            *current = std::sync::Arc::new(map);
+/// A revision of etcd, and the records at it.
+pub type Recorded = (i64, Vec<(Role, Node)>);
+
+/// The records of etcd as they are followed.
+#[derive(Debug, Clone)]
+pub struct Records(watch::Receiver<Arc<Recorded>>);
+
+impl Records {
+    pub fn current(&self) -> Arc<Recorded> {
+        self.0.borrow().clone()
+    }
+}
+
+/// Where what is followed goes.
+struct Out {
+    map: watch::Sender<Arc<ClusterMap>>,
+    records: watch::Sender<Arc<Recorded>>,
+}
+
+impl Out {
+    /// Sends `membership`'s map and records if they are others than the present ones.
+    fn publish(&self, membership: &Membership) {
+        let map = membership.map();
+        crate::metrics::map(&map, membership.held());
+        // The records first: who goes by a map can tell others what it is made of.
+        if self.records.borrow().0 != map.version() {
+            self.records.send_replace(Arc::new(membership.records()));
         }
-        differs
-    });
+        self.map.send_if_modified(|current| {
+            let differs = **current != map;
+            if differs {
+                *current = Arc::new(map);
+            }
+            differs
+        });
+    }
 }

@@ -1,9 +1,10 @@
-//! This node's keys, kept in etcd by a lease. A lease that was lost is granted anew and the keys are written again.
+//! This node's keys, kept in etcd by a lease. A lease that was lost is granted anew and the keys are written again, and
+//! so is a key that another node marked as gone: who writes lives.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use etcd_client::{Compare, CompareOp, PutOptions, Txn, TxnOp};
+use etcd_client::{Compare, CompareOp, PutOptions, ResponseHeader, Txn, TxnOp};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
@@ -11,19 +12,22 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{EtcdError, Store, timely};
 use crate::drain::Drain;
 use crate::links::BackOff;
-use crate::map::{MapHandle, Node, Role};
+use crate::map::{ClusterMap, MapHandle, Node, Role};
 use crate::membership::{Key, LEASE};
 use crate::metrics;
+use crate::standing::Standing;
 
-/// Three tries fit into a lease.
-const RENEW_INTERVAL: Duration = Duration::from_secs(2);
-/// Commands under way: start, drain, leave.
-const COMMANDS: usize = 4;
+/// Renewals in a lease: one may be late, and one may fail.
+const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+/// Commands under way: start, drain, leave, and each role's word of how well it is.
+const COMMANDS: usize = 4 + Role::ALL.len();
 
 enum Command {
     /// Answered when etcd has every key.
     Settle,
     Drain,
+    /// Answered when etcd has every key.
+    Unwell(Role, bool),
     /// Answered when the keys are gone, or etcd did not answer in time.
     Leave,
 }
@@ -35,16 +39,26 @@ pub struct Registration {
 }
 
 impl Registration {
-    pub(super) async fn start(store: Store, map: MapHandle, nodes: Vec<(Role, Node)>, drain: Drain) -> Self {
+    pub(super) async fn start(
+        store: Store,
+        map: MapHandle,
+        nodes: Vec<(Role, Node)>,
+        drain: Drain,
+        standing: Standing,
+    ) -> Self {
         let (commands, rx) = mpsc::channel(COMMANDS);
+        let incarnation = nodes.first().map_or(0, |(_, node)| node.incarnation);
+        let keys = nodes.iter().map(|(role, node)| (*role, node.name.clone()));
+        standing.is(keys.collect(), incarnation);
         let wanted = nodes
             .into_iter()
-            .map(|(role, node)| ((role, node.name.clone()), Wanted { node, written: false }))
+            .map(|(role, node)| ((role, node.name.clone()), Wanted::new(node)))
             .collect();
         let registrar = Registrar {
             store,
             map,
             drain,
+            standing,
             wanted,
             lease: None,
             waiting: Vec::new(),
@@ -62,8 +76,13 @@ impl Registration {
         self.command(Command::Drain).await;
     }
 
+    /// Says of the node in one role whether it is unwell; done when etcd has it.
+    pub async fn unwell(&self, role: Role, unwell: bool) {
+        self.command(Command::Unwell(role, unwell)).await;
+    }
+
     /// Gives the lease back: the node is gone from the map at once.
-    pub async fn leave(self) {
+    pub async fn leave(&self) {
         self.command(Command::Leave).await;
     }
 
@@ -78,14 +97,27 @@ impl Registration {
 
 struct Wanted {
     node: Node,
-    /// Under the present lease.
+    /// As it is, under the present lease.
     written: bool,
+    /// Of the newest write; 0: none under the present lease.
+    revision: i64,
+}
+
+impl Wanted {
+    fn new(node: Node) -> Self {
+        Self {
+            node,
+            written: false,
+            revision: 0,
+        }
+    }
 }
 
 struct Registrar {
     store: Store,
     map: MapHandle,
     drain: Drain,
+    standing: Standing,
     wanted: BTreeMap<Key, Wanted>,
     lease: Option<i64>,
     /// Told when every key is written.
@@ -96,6 +128,7 @@ impl Registrar {
     async fn run(mut self, mut commands: mpsc::Receiver<(Command, oneshot::Sender<()>)>) {
         let mut back_off = BackOff::default();
         let mut next = Instant::now();
+        let mut map = self.map.clone();
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
@@ -106,15 +139,26 @@ impl Registrar {
                         self.waiting.push(done);
                         next = Instant::now();
                     }
+                    Some((Command::Unwell(role, unwell), done)) => {
+                        self.mark_unwell(role, unwell);
+                        self.waiting.push(done);
+                        next = Instant::now();
+                    }
                     Some((Command::Leave, done)) => {
                         self.revoke().await;
                         let _ = done.send(());
                         return;
                     }
                 },
+                newer = map.changed() => {
+                    if self.missed_by(&newer) {
+                        next = Instant::now();
+                    }
+                }
                 () = sleep_until(next) => {
                     let outcome = self.renew().await;
                     metrics::etcd_up(outcome.is_ok());
+                    metrics::place(self.standing.place());
                     let wait = match outcome {
                         Ok(()) => {
                             back_off.reset();
@@ -153,14 +197,21 @@ impl Registrar {
 
     async fn keep_alive(&mut self) -> Result<(), EtcdError> {
         let Some(lease) = self.lease else { return Ok(()) };
+        let asked = Instant::now();
         match timely(self.store.client.lease_client().keep_alive(lease)).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.standing.renewed(asked);
+                Ok(())
+            }
             // What the client says of an unknown lease.
             Err(EtcdError::Client(etcd_client::Error::LeaseKeepAliveError(reason))) => {
                 tracing::warn!(reason, "lease lost");
                 metrics::lease_lost();
                 self.lease = None;
-                self.wanted.values_mut().for_each(|wanted| wanted.written = false);
+                self.standing.ended();
+                for wanted in self.wanted.values_mut() {
+                    (wanted.written, wanted.revision) = (false, 0);
+                }
                 Ok(())
             }
             Err(error) => Err(error),
@@ -172,8 +223,10 @@ impl Registrar {
             return Ok(lease);
         }
         let ttl = i64::try_from(LEASE.as_secs()).unwrap_or(i64::MAX);
+        let asked = Instant::now();
         let granted = timely(self.store.client.lease_client().grant(ttl, None)).await?;
         self.lease = Some(granted.id());
+        self.standing.renewed(asked);
         Ok(granted.id())
     }
 
@@ -186,12 +239,16 @@ impl Registrar {
         let mut kv = self.store.client.kv_client();
         let present = timely(kv.get(path.clone(), None)).await?;
         let present = present.kvs().first();
-        let newer = present
-            .and_then(|kv| serde_json::from_slice::<Node>(kv.value()).ok())
-            .is_some_and(|node| node.incarnation > wanted.node.incarnation);
-        if newer {
+        let known = present.and_then(|kv| serde_json::from_slice::<Node>(kv.value()).ok());
+        let own = wanted.node.incarnation;
+        if known.as_ref().is_some_and(|known| known.incarnation > own) {
             self.give_way(&key);
             return Ok(());
+        }
+        let gone = known.is_some_and(|known| known.incarnation == own && known.gone);
+        if gone {
+            tracing::warn!(name = wanted.node.name, "was said to be gone, and is not");
+            wanted.node.insists = true;
         }
         let revision = present.map_or(0, etcd_client::KeyValue::mod_revision);
         let value = serde_json::to_vec(&wanted.node).unwrap_or_default();
@@ -199,10 +256,18 @@ impl Registrar {
         let txn = Txn::new()
             .when([Compare::mod_revision(path, CompareOp::Equal, revision)])
             .and_then([put]);
-        if !timely(kv.txn(txn)).await?.succeeded() {
+        let written = timely(kv.txn(txn)).await?;
+        if !written.succeeded() {
             return Err(EtcdError::Raced);
         }
+        let first = std::mem::replace(
+            &mut wanted.revision,
+            written.header().map_or(0, ResponseHeader::revision),
+        ) == 0;
         wanted.written = true;
+        if first || gone {
+            self.standing.registered(wanted.revision);
+        }
         Ok(())
     }
 
@@ -211,6 +276,26 @@ impl Registrar {
             wanted.node.draining = true;
             wanted.written = false;
         }
+    }
+
+    fn mark_unwell(&mut self, role: Role, unwell: bool) {
+        let of_role = self.wanted.iter_mut().filter(|((of, _), _)| *of == role);
+        for (_, wanted) in of_role.filter(|(_, wanted)| wanted.node.unwell != unwell) {
+            wanted.node.unwell = unwell;
+            wanted.written = false;
+        }
+    }
+
+    /// Whether a map from after its last write lacks one of its keys, which is then to be written again.
+    fn missed_by(&mut self, map: &ClusterMap) -> bool {
+        let mut missed = false;
+        for ((role, name), wanted) in &mut self.wanted {
+            let shown = map.node(*role, name).is_some();
+            if wanted.written && !shown && map.version() > wanted.revision {
+                (wanted.written, missed) = (false, true);
+            }
+        }
+        missed
     }
 
     /// The map may show a newer incarnation before this one writes again.
@@ -239,6 +324,7 @@ impl Registrar {
 
     async fn revoke(&mut self) {
         let Some(lease) = self.lease.take() else { return };
+        self.standing.ended();
         if let Err(error) = timely(self.store.client.lease_client().revoke(lease)).await {
             tracing::warn!(%error, "lease not revoked: it ends by itself");
         }

@@ -45,6 +45,7 @@ struct ListedNode {
     admin_address: String,
     incarnation: u64,
     draining: bool,
+    unwell: bool,
     slots: u32,
     /// Absent: the node did not answer.
     answer: Option<Answer>,
@@ -201,6 +202,8 @@ fn owner(map: &Map, role: Role, slot: Slot) -> Option<String> {
                 admin: node.admin_address.clone(),
                 incarnation: node.incarnation,
                 draining: node.draining,
+                unwell: node.unwell,
+                ..Node::default()
             };
             (role, node)
         });
@@ -213,6 +216,7 @@ fn state(node: &ListedNode) -> &'static str {
         None => "NO ANSWER",
         Some(answer) if answer.incarnation != node.incarnation => "RESTARTED",
         Some(answer) if node.draining || answer.draining => "draining",
+        Some(_) if node.unwell => "UNWELL",
         Some(_) => "up",
     }
 }
@@ -289,6 +293,7 @@ fn listed(node: v1::ClusterNode) -> ListedNode {
         admin_address: node.admin_address,
         incarnation: node.incarnation,
         draining: node.draining,
+        unwell: node.unwell,
         slots: node.slots,
         answer: node.answer.map(|answer| Answer {
             map_version: answer.map_version,

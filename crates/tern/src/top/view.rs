@@ -113,10 +113,13 @@ impl View {
         let (state, mood) = match &node.answer {
             None => ("NO ANSWER", Mood::Bad),
             Some(answer) if node.draining || answer.draining => ("draining", Mood::Warn),
+            Some(_) if node.unwell => ("UNWELL", Mood::Bad),
             Some(_) => ("up", Mood::Plain),
         };
-        if mood == Mood::Bad {
+        if node.answer.is_none() {
             self.alarm(Mood::Bad, format!("{name} does not answer"));
+        } else if node.unwell {
+            self.alarm(Mood::Bad, format!("{name} is cut off from what others reach"));
         } else if !line.scraped {
             self.alarm(
                 Mood::Warn,

@@ -68,11 +68,11 @@ pub enum Event {
         result: Result<Option<Snapshot>, LoadError>,
     },
     JobDone(JobDone),
-    /// Every session of a [`Effect::Wake`] has its duty or is gone; `ok` false: not known.
+    /// What came of a [`Effect::Wake`].
     WakesDone {
         chat: ChatId,
         upto: Seq,
-        ok: bool,
+        woken: Woken,
     },
     /// The store has unsettled entries of this chat up to `high`.
     Recover {
@@ -100,6 +100,17 @@ pub enum LoadError {
     StrangersLimited {
         retry_after: Duration,
     },
+}
+
+/// Whether the devices that were missing are accounted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// Every session of theirs has its duty, or is gone; who has none is offline.
+    All,
+    /// A look-up failed, or a gateway did not confirm.
+    NotAll,
+    /// Those found have their duty; whether there are others cannot be known while etcd is out of sight.
+    Unsure,
 }
 
 /// What is to be done, at once and in order.

@@ -33,6 +33,7 @@ use crate::state::{Origin, Outcome};
 
 pub use event::{
     AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, LoadError, Pushed, ReadMark, SettleChat,
+    Woken,
 };
 pub use inspect::{Inspected, Load};
 pub use receipts::GATHER_RECEIPTS;
@@ -185,7 +186,7 @@ impl ShardState {
             Event::BlocksChanged { origin, chat } => self.blocks_changed(origin, chat, out),
             Event::Loaded { chat, number, result } => self.loaded(chat, number, result, now, out),
             Event::JobDone(done) => self.job_done(done, now, out),
-            Event::WakesDone { chat, upto, ok } => self.wakes_done(chat, upto, ok, now),
+            Event::WakesDone { chat, upto, woken } => self.wakes_done(chat, upto, woken, now),
             Event::Recover { chat, low, high } => self.recover(chat, low, high, now, out),
             Event::Owned(slots) => self.keep_only(&slots, out),
             Event::Restored => self.forget_all(out),

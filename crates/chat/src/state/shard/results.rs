@@ -6,7 +6,7 @@ use std::time::Duration;
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::commands::not_written;
-use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, ReadMark};
+use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, ReadMark, Woken};
 use super::loads::load;
 use super::receipts::Rose;
 use super::{SETTLE_AFTER, ShardState, schedule};
@@ -17,6 +17,9 @@ use crate::state::{Missing, Outcome, Refusal};
 /// is soon made up for, and a presence node that is away is not.
 const SETTLE_RETRY: Duration = Duration::from_millis(250);
 const SETTLE_RETRY_MAX: Duration = Duration::from_secs(4);
+/// The same where the answer was "not known": it stays so until etcd is in sight again, which may take an hour, and every
+/// chat with a device that is offline comes again and again.
+const SETTLE_UNSURE_MAX: Duration = Duration::from_secs(30);
 
 impl ShardState {
     pub(super) fn job_done(&mut self, done: JobDone, now: Timestamp, out: &mut Vec<Effect>) {
@@ -183,30 +186,34 @@ impl ShardState {
         }
     }
 
-    pub(super) fn wakes_done(&mut self, id: ChatId, upto: Seq, ok: bool, now: Timestamp) {
-        if ok {
-            self.closes.push((id, upto));
-        } else {
-            self.close_done(id, upto, false, now);
+    pub(super) fn wakes_done(&mut self, id: ChatId, upto: Seq, woken: Woken, now: Timestamp) {
+        match woken {
+            Woken::All => self.closes.push((id, upto)),
+            Woken::NotAll => self.close_done(id, upto, false, now),
+            Woken::Unsure => self.settles_again(id, SETTLE_UNSURE_MAX, now),
         }
     }
 
     pub(super) fn close_done(&mut self, id: ChatId, upto: Seq, closed: bool, now: Timestamp) {
+        if closed && let Some(chat) = self.chats.get_mut(&id) {
+            chat.settled(upto);
+            if chat.unsettled.is_some() && chat.settle_at.is_none() {
+                schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
+            }
+        } else if !closed {
+            self.settles_again(id, SETTLE_RETRY_MAX, now);
+        }
+    }
+
+    /// The settle came to nothing: the next one comes after twice the time, within `max`.
+    fn settles_again(&mut self, id: ChatId, max: Duration, now: Timestamp) {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };
-        if closed {
-            chat.settled(upto);
-        } else {
-            (chat.settling, chat.settle_tries) = (None, chat.settle_tries.saturating_add(1));
-        }
+        let tries = chat.settle_tries;
+        (chat.settling, chat.settle_tries) = (None, tries.saturating_add(1));
         if chat.unsettled.is_some() && chat.settle_at.is_none() {
-            let after = match chat.settle_tries {
-                0 => SETTLE_AFTER,
-                tries => SETTLE_RETRY
-                    .saturating_mul(1 << (tries - 1).min(8))
-                    .min(SETTLE_RETRY_MAX),
-            };
+            let after = SETTLE_RETRY.saturating_mul(1 << tries.min(8)).min(max);
             schedule(&mut self.settle_due, chat, now + after);
         }
     }

@@ -281,7 +281,7 @@ fn fine_print_5_what_was_not_confirmed_is_settled_again_and_not_closed() {
     shard.tell(Event::WakesDone {
         chat,
         upto,
-        ok: false,
+        woken: Woken::NotAll,
     });
     assert!(!matches!(shard.job(), Some(Job::Close(_))));
     // Read marks may come in between; then the settle comes again.
@@ -290,7 +290,11 @@ fn fine_print_5_what_was_not_confirmed_is_settled_again_and_not_closed() {
         written: true,
     }));
     shard.settled();
-    shard.tell(Event::WakesDone { chat, upto, ok: true });
+    shard.tell(Event::WakesDone {
+        chat,
+        upto,
+        woken: Woken::All,
+    });
     let Some(Job::Close(closes)) = shard.job() else {
         panic!("nothing is closed")
     };
@@ -389,6 +393,54 @@ fn a_settle_that_fails_is_tried_again_soon_and_then_ever_later() {
         }
     }
     assert_eq!(waits, [0, 300, 500, 1000, 2000, 4000, 4000, 4000]);
+}
+
+/// Rule 9: etcd is away for an hour, and so is a device. Its row is there, and nothing is closed before somebody can know.
+#[test]
+fn a_settle_that_nobody_can_be_sure_of_is_not_closed_and_comes_ever_more_seldom() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    let (chat, upto) = (shard.chat, Seq(1));
+    let missing = vec![Missing {
+        user: shard.people[1],
+        device: DeviceId::random(),
+        from: Seq(1),
+    }];
+    let mut waits = Vec::new();
+    let mut since = shard.now;
+    while waits.len() < 10 {
+        match shard.job() {
+            Some(Job::Settle(settle)) => {
+                waits.push(shard.now.since(since).as_secs());
+                since = shard.now;
+                let chats = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
+                let missing = Some(HashMap::from([(chat, missing.clone())]));
+                shard.tell(Event::JobDone(JobDone::Settle { chats, missing }));
+                shard.tell(Event::WakesDone {
+                    chat,
+                    upto,
+                    woken: Woken::Unsure,
+                });
+            }
+            Some(Job::Reads(reads)) => {
+                let written = true;
+                shard.tell(Event::JobDone(JobDone::Reads { reads, written }));
+            }
+            Some(job) => panic!("{job:?}"),
+            None => shard.now = shard.state.next_wake().expect("it is tried again"),
+        }
+    }
+    assert_eq!(waits[waits.len() - 2..], [30, 30], "{waits:?}");
+    assert_eq!(shard.state.unsettled(), 1);
+    shard.now = shard.now + Duration::from_secs(30);
+    shard.settled();
+    shard.tell(Event::WakesDone {
+        chat,
+        upto,
+        woken: Woken::All,
+    });
+    assert!(matches!(shard.job(), Some(Job::Close(_))));
 }
 
 #[test]

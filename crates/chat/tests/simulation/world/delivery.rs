@@ -1,7 +1,7 @@
 //! What goes to the devices, and what they acknowledge.
 
 use tern_chat::state::Origin;
-use tern_chat::state::shard::{Event, Pushed};
+use tern_chat::state::shard::{Event, Pushed, Woken};
 use tern_types::{RequestId, Seq, SessionId, UserId};
 use uuid::Uuid;
 
@@ -57,7 +57,7 @@ impl World {
             Event::WakesDone {
                 chat: self.chat,
                 upto,
-                ok: !fails,
+                woken: if fails { Woken::NotAll } else { Woken::All },
             },
         );
     }

@@ -27,3 +27,16 @@ pub async fn soon<T>(what: impl Future<Output = T>) -> T {
         .await
         .expect("it comes in time")
 }
+
+/// Waits for what the gateway finds out by itself.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    let wait = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(PATIENCE, wait).await.is_ok(),
+        "{what}: not in time"
+    );
+}

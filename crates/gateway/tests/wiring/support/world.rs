@@ -62,7 +62,7 @@ pub fn node(name: &str, address: &str) -> Node {
         address: address.into(),
         admin: String::new(),
         incarnation: 1,
-        draining: false,
+        ..Node::default()
     }
 }
 
@@ -94,6 +94,7 @@ impl World {
         ];
         let (map, handle) = MapHandle::channel(ClusterMap::new(1, nodes.clone()));
         let ctx = NodeContext::alone("gateway-0", 1, handle);
+        ctx.readiness.set(true);
 
         let dir = tempfile::tempdir().unwrap();
         let (key, pem) = (dir.path().join("key.pem"), generate_pem().unwrap());
@@ -310,7 +311,8 @@ impl World {
         self.follow(version);
     }
 
-    fn follow(&self, version: i64) {
+    /// A map of the nodes as they are now.
+    pub fn follow(&self, version: i64) {
         let map = ClusterMap::new(version, self.nodes.clone());
         self.map.send_replace(Arc::new(map));
     }

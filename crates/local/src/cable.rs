@@ -1,0 +1,141 @@
+//! A TCP connection's way that a test can cut: between a node and etcd, Postgres, or the other nodes.
+//!
+//! Cut, it swallows whatever is sent, as a network does: connections stay open and nobody hears anything. New ones are
+//! accepted and hear nothing either. Mended, they go on where they were; so nothing that was sent before the cut is lost,
+//! and nothing is told of it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+/// A running proxy; ends with all its connections when dropped.
+#[derive(Debug)]
+pub struct Cable {
+    address: SocketAddr,
+    upstream: Arc<Mutex<Option<SocketAddr>>>,
+    whole: watch::Sender<bool>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Cable {
+    /// To an address that [`Self::leads_to`] says.
+    pub async fn start() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let upstream = Arc::new(Mutex::new(None));
+        let (whole, state) = watch::channel(true);
+        let task = tokio::spawn(accept(listener, upstream.clone(), state));
+        Ok(Self {
+            address,
+            upstream,
+            whole,
+            _task: AbortOnDropHandle::new(task),
+        })
+    }
+
+    /// To `upstream`.
+    pub async fn to(upstream: &str) -> anyhow::Result<Self> {
+        let cable = Self::start().await?;
+        cable.leads_to(upstream.parse().context("an address")?);
+        Ok(cable)
+    }
+
+    /// Where connections go that are made from now on.
+    pub fn leads_to(&self, upstream: SocketAddr) {
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
+    }
+
+    /// The end that clients connect to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn cut(&self) {
+        self.whole.send_replace(false);
+    }
+
+    pub fn mend(&self) {
+        self.whole.send_replace(true);
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    upstream: Arc<Mutex<Option<SocketAddr>>>,
+    whole: watch::Receiver<bool>,
+) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((near, _)) = accepted else { continue };
+                let upstream = *upstream.lock().unwrap_or_else(PoisonError::into_inner);
+                connections.spawn(carry(near, upstream, whole.clone()));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn carry(near: TcpStream, upstream: Option<SocketAddr>, mut whole: watch::Receiver<bool>) {
+    let Some(upstream) = upstream else { return };
+    if whole.wait_for(|whole| *whole).await.is_err() {
+        return;
+    }
+    // Refused there is refused here, as well as a proxy can: the connection ends.
+    let Ok(far) = TcpStream::connect(upstream).await else {
+        return;
+    };
+    let _ = near.set_nodelay(true);
+    let _ = far.set_nodelay(true);
+    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+    // One direction that ends ends the other: nothing here uses half-closed connections.
+    tokio::select! {
+        () = pass(near_in, far_out, whole.clone()) => {}
+        () = pass(far_in, near_out, whole) => {}
+    }
+}
+
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut whole: watch::Receiver<bool>) {
+    let mut buffer = vec![0; 16 << 10];
+    loop {
+        let count = match from.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(count) => count,
+        };
+        if whole.wait_for(|whole| *whole).await.is_err() || to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_cut_hears_nothing_until_it_is_mended() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let cable = Cable::to(&server.local_addr().unwrap().to_string())
+            .await
+            .unwrap();
+        let mut near = TcpStream::connect(cable.address()).await.unwrap();
+        let (mut far, _) = server.accept().await.unwrap();
+        near.write_all(b"a").await.unwrap();
+        assert_eq!(far.read_u8().await.unwrap(), b'a');
+        cable.cut();
+        far.write_all(b"b").await.unwrap();
+        let heard = tokio::time::timeout(Duration::from_millis(200), near.read_u8()).await;
+        assert!(heard.is_err(), "{heard:?}");
+        cable.mend();
+        assert_eq!(near.read_u8().await.unwrap(), b'b');
+    }
+}

@@ -1,0 +1,105 @@
+//! While etcd is out of sight: whether others see it, and what it says.
+//!
+//! A node that is cut off from etcd alone would go by the map of before for as long as the cut lasts, beside others that
+//! go by a newer one: two owners of each slot that moved. So it asks other nodes for their records. If they have newer
+//! ones it goes by those, and learns that it is in the map no more. If most of those asked answer and none has, etcd is
+//! away for all.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use rand::seq::IteratorRandom;
+use tern_proto::internal::node_info_client::NodeInfoClient;
+use tern_proto::internal::{GetRecordsRequest, GetRecordsResponse};
+use tokio::time::{Instant, timeout};
+use tonic::Status;
+
+use crate::channels::Channels;
+use crate::map::{ClusterMap, Node, Role};
+use crate::standing::Standing;
+
+/// Nodes asked in a round: enough that some are on the other side of a cut, few enough for a platform of hundreds.
+const ASKED: usize = 8;
+/// They answer from memory.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The other nodes, as a node without etcd reaches them.
+#[derive(Clone)]
+pub struct Peers {
+    channels: Channels,
+    /// This node's own address, as others are told.
+    own: String,
+}
+
+/// A newer state of etcd's records.
+pub(super) struct News {
+    pub revision: i64,
+    pub nodes: Vec<(Role, Node)>,
+}
+
+impl Peers {
+    pub fn new(channels: Channels, own: &str) -> Self {
+        Self {
+            channels,
+            own: own.to_owned(),
+        }
+    }
+
+    /// The newest records that some of the others have, if they are newer than `map`; tells `standing` where most of them
+    /// agree that there are none.
+    pub(super) async fn ask(&self, map: &ClusterMap, standing: &Standing) -> Option<News> {
+        let mut addresses: Vec<&str> = Role::ALL
+            .into_iter()
+            .flat_map(|role| map.nodes(role))
+            .map(|node| node.address.as_str())
+            .filter(|address| *address != self.own)
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let some = addresses.into_iter().choose_multiple(&mut rand::rng(), ASKED);
+        let asked = some.len();
+        let answers = join_all(
+            some.into_iter()
+                .map(|address| self.records(address, map.version())),
+        )
+        .await;
+        let answers: Vec<_> = answers.into_iter().filter_map(Result::ok).collect();
+        let answered = answers.len();
+        let newest = answers
+            .into_iter()
+            .filter(|answer| answer.revision > map.version())
+            .max_by_key(|answer| answer.revision);
+        match newest {
+            Some(newest) => Some(parse(newest)),
+            None => {
+                if answered * 2 > asked || asked == 0 {
+                    standing.agreed(Instant::now());
+                }
+                None
+            }
+        }
+    }
+
+    async fn records(&self, address: &str, known_revision: i64) -> Result<GetRecordsResponse, Status> {
+        let mut client = NodeInfoClient::new(self.channels.get(address)?);
+        let answer = timeout(TIMEOUT, client.get_records(GetRecordsRequest { known_revision })).await;
+        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))?;
+        Ok(answer.into_inner())
+    }
+}
+
+/// Without what this version does not understand.
+fn parse(answer: GetRecordsResponse) -> News {
+    let records = answer.records.into_iter().filter_map(|record| {
+        let node: Node = serde_json::from_slice(&record.value).ok()?;
+        let node = Node {
+            name: record.name,
+            ..node
+        };
+        Some((record.role.parse().ok()?, node))
+    });
+    News {
+        revision: answer.revision,
+        nodes: records.collect(),
+    }
+}

@@ -1,0 +1,214 @@
+//! Whether this node is in the map that the others go by, as far as it can know.
+//!
+//! A node keeps its place by a lease. While it does not reach etcd the lease may end, others then own its slots, and
+//! nobody tells it. So it counts the lease's time from before it asked for it, by its own monotonic clock: as long as
+//! that is not over, etcd has not ended it. Afterwards the node cannot know, and what it does not know of is no proof
+//! of anything: a presence node's "nobody" may be wrong, for the gateways may have told another node.
+//!
+//! When etcd is away for everybody the map stands still, and everybody's work goes on by it. A node tells the two apart
+//! by asking others for a newer map ([`crate::etcd`]): most of them answer, and none has one.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::map::{ClusterMap, MapHandle};
+use crate::membership::{Key, LEASE};
+
+/// An answer of the others counts for so long: several rounds of asking.
+const AGREED_FOR: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The lease is alive and the map shows this node.
+    Held,
+    /// The lease may be over, and so may everybody's: the others know of no newer map than this one.
+    Frozen,
+    /// The newest map that this node knows of does not show it, or it has never been there.
+    Lost,
+    /// The lease may be over, and most others are out of reach: they may have a newer map.
+    CutOff,
+}
+
+impl Place {
+    /// As metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Frozen => "frozen",
+            Self::Lost => "lost",
+            Self::CutOff => "cut_off",
+        }
+    }
+
+    pub const ALL: [Self; 4] = [Self::Held, Self::Frozen, Self::Lost, Self::CutOff];
+}
+
+/// Cheap to clone. Told by the registration and by whoever follows the map.
+#[derive(Debug, Clone)]
+pub struct Standing(Option<Arc<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    map: MapHandle,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    keys: Vec<Key>,
+    incarnation: u64,
+    /// etcd keeps the lease until then, or longer.
+    until: Option<Instant>,
+    /// Of the write that brought this node into the map under its lease.
+    revision: i64,
+    /// When most of the others said that they know of no newer map.
+    agreed: Option<Instant>,
+}
+
+impl Standing {
+    /// Of a node whose registration will tell.
+    pub fn new(map: MapHandle) -> Self {
+        Self(Some(Arc::new(Inner {
+            map,
+            state: Mutex::default(),
+        })))
+    }
+
+    /// Of a node without etcd, for tests: it is always in the map.
+    pub fn certain() -> Self {
+        Self(None)
+    }
+
+    /// Whether this node is certainly in the map of everybody.
+    pub fn is_held(&self) -> bool {
+        self.place() == Place::Held
+    }
+
+    pub fn place(&self) -> Place {
+        match &self.0 {
+            None => Place::Held,
+            Some(inner) => inner.lock().place(&inner.map.current(), Instant::now()),
+        }
+    }
+
+    /// What this process is registered as.
+    pub(crate) fn is(&self, keys: Vec<Key>, incarnation: u64) {
+        self.change(|state| (state.keys, state.incarnation) = (keys, incarnation));
+    }
+
+    /// etcd granted or renewed the lease; it was asked at `asked`.
+    pub(crate) fn renewed(&self, asked: Instant) {
+        self.change(|state| state.until = Some(asked + LEASE));
+    }
+
+    /// The records are there under a new lease, or again; maps before this revision may lack them.
+    pub(crate) fn registered(&self, revision: i64) {
+        self.change(|state| state.revision = state.revision.max(revision));
+    }
+
+    /// The lease is over, or given back.
+    pub(crate) fn ended(&self) {
+        self.change(|state| state.until = None);
+    }
+
+    /// Most of the others have no newer map.
+    pub(crate) fn agreed(&self, now: Instant) {
+        self.change(|state| state.agreed = Some(now));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        if let Some(inner) = &self.0 {
+            change(&mut inner.lock());
+        }
+    }
+}
+
+impl Inner {
+    /// Plain data that every change leaves whole.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn place(&self, map: &ClusterMap, now: Instant) -> Place {
+        let shows = |(role, name): &Key| {
+            map.node(*role, name)
+                .is_some_and(|node| node.incarnation == self.incarnation)
+        };
+        let shown = !self.keys.is_empty() && self.keys.iter().all(shows);
+        if shown && map.version() >= self.revision && self.until.is_some_and(|until| now < until) {
+            Place::Held
+        } else if !shown {
+            Place::Lost
+        } else if self.agreed.is_some_and(|at| now.duration_since(at) < AGREED_FOR) {
+            Place::Frozen
+        } else {
+            Place::CutOff
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::map::{Node, Role};
+
+    fn map(version: i64, incarnations: &[u64]) -> Arc<ClusterMap> {
+        let node = |incarnation: &u64| Node {
+            name: "a".to_owned(),
+            incarnation: *incarnation,
+            ..Node::default()
+        };
+        let nodes = incarnations
+            .iter()
+            .map(|incarnation| (Role::Chat, node(incarnation)));
+        Arc::new(ClusterMap::new(version, nodes))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_certain_only_while_the_lease_is_and_the_map_shows_it() {
+        let (tx, handle) = MapHandle::channel(ClusterMap::default());
+        let standing = Standing::new(handle);
+        assert_eq!(standing.place(), Place::Lost, "not registered yet");
+        standing.is(vec![(Role::Chat, "a".to_owned())], 7);
+        standing.renewed(Instant::now());
+        standing.registered(5);
+        assert_eq!(standing.place(), Place::Lost, "the map does not show it yet");
+        tx.send_replace(map(5, &[7]));
+        assert_eq!(standing.place(), Place::Held);
+
+        tokio::time::advance(LEASE).await;
+        assert_eq!(standing.place(), Place::CutOff, "nobody renewed the lease");
+        standing.agreed(Instant::now());
+        assert_eq!(standing.place(), Place::Frozen, "nor that of others");
+        tokio::time::advance(AGREED_FOR).await;
+        assert_eq!(standing.place(), Place::CutOff, "that was a while ago");
+        tx.send_replace(map(9, &[]));
+        assert_eq!(standing.place(), Place::Lost, "others have let go of it");
+        tx.send_replace(map(9, &[8]));
+        assert_eq!(standing.place(), Place::Lost, "another process has the name");
+    }
+
+    /// A process that was frozen: the map that it has still shows it, though others have gone on without it.
+    #[tokio::test(start_paused = true)]
+    async fn after_a_lease_was_lost_the_map_of_before_counts_no_more() {
+        let (tx, handle) = MapHandle::channel(ClusterMap::default());
+        tx.send_replace(map(5, &[7]));
+        let standing = Standing::new(handle);
+        standing.is(vec![(Role::Chat, "a".to_owned())], 7);
+        standing.renewed(Instant::now());
+        standing.registered(5);
+        assert!(standing.is_held());
+        standing.ended();
+        assert!(!standing.is_held());
+        standing.renewed(Instant::now());
+        standing.registered(8);
+        assert!(!standing.is_held(), "its map is of before");
+        tx.send_replace(map(8, &[7]));
+        assert!(standing.is_held());
+    }
+}
