@@ -32,6 +32,9 @@ const NOT_STORED: &[&str] = &[
     "upload_id",
 ];
 
+/// Items that have no answer: one whose id is none is ignored, and the stream goes on.
+const WITHOUT_ANSWER: &[&str] = &["ack", "mark_read", "typing"];
+
 /// Methods that a cast has use for once: a user has only so many devices, and leaves a group one time.
 const ONCE: &[&str] = &["LinkDevice", "LeaveChat"];
 
@@ -161,6 +164,10 @@ async fn an_item(world: &World, kind: &str, leaf: &Leaf) {
         leaf.put(&mut item, hostile.value.clone());
         let what = format!("{} in {leaf}", hostile.what);
         let answer = say(world, &cast, &item).await;
+        let hostile = Hostile {
+            no_id: hostile.no_id && !WITHOUT_ANSWER.contains(&kind),
+            ..hostile
+        };
         judge(world, &cast, &what, leaf, hostile, answer, true).await;
     }
     let answer = say(world, &cast, &in_order()).await;
