@@ -113,6 +113,7 @@ async fn no_direct_messages_pass_between_two_of_whom_one_has_blocked_the_other()
     let placed = call(&two.phones[1], request, alice.id, "by a call")
         .await
         .expect("a place");
+    two.phones[1].receipt(two.chat, alice.id, placed.seq, 1).await;
 
     two.block().await;
     two.refused().await;
@@ -124,11 +125,41 @@ async fn no_direct_messages_pass_between_two_of_whom_one_has_blocked_the_other()
         let sent = two.phones[from].say(group, "in the group").await;
         two.phones[to].has(group, sent.seq).await;
     }
-    // The blocked person is told of nothing, and the mark of what was sent before is still passed on.
+    // The blocked person is told of nothing: not that what they sent before is read, neither at once nor when they ask.
+    let before = two.phones[1].state().receipts[&(two.chat, alice.id)];
     two.phones[0].read(two.chat, 3).await;
-    two.phones[1].receipt(two.chat, alice.id, 3, 3).await;
+    two.phones[0].receipt(two.chat, alice.id, 0, 3).await;
+    let mark = v1::GetReceiptsRequest {
+        chat_id: two.chat.to_string(),
+        ..Default::default()
+    };
+    let asked = two.phones[1].api().chats().get_receipts(mark).await.unwrap();
+    let hers = asked
+        .into_inner()
+        .receipts
+        .into_iter()
+        .find(|receipt| receipt.user_id == alice.id.to_string());
+    assert_eq!(
+        hers.map_or((0, 0), |hers| (hers.delivered_seq, hers.read_seq)),
+        (0, 0)
+    );
+    let reached = v1::GetMessageReceiptsRequest {
+        chat_id: two.chat.to_string(),
+        seq: 3,
+        ..Default::default()
+    };
+    let reached = two.phones[1]
+        .api()
+        .chats()
+        .get_message_receipts(reached)
+        .await
+        .unwrap();
+    assert_eq!(reached.into_inner().delivered_count, 0);
+    assert_eq!(two.phones[1].state().receipts[&(two.chat, alice.id)], before);
 
+    // Afterwards it is told by itself.
     two.unblock().await;
+    two.phones[1].receipt(two.chat, alice.id, 3, 3).await;
     two.talk("after").await;
     two.log_is(&[
         "before of 0",

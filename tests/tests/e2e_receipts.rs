@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use tern_local::until;
 use tern_proto::error::reason_of;
+use tern_proto::v1::server_event::Event;
 use tern_proto::v1::{self, ErrorReason};
+use tern_tests::wire::{self, Wire};
 use tern_tests::world::FAILOVER_GRACE;
-use tern_tests::{Phone, User, World};
+use tern_tests::{Api, Phone, User, World};
 use tern_types::{ChatId, RequestId, UserId};
 use tonic::Code;
 
@@ -228,5 +230,107 @@ async fn who_turned_read_receipts_off_is_not_said_to_have_read_until_the_next_ma
     hers.receipt(chat, bob.id, third.seq, third.seq).await;
     let message = reached(&hers, chat, sent.seq, 0, "").await.unwrap();
     assert_eq!(message.read_count, 1);
+    world.end().await;
+}
+
+/// How far the caller has read the chat, and how many messages are unread.
+async fn unread(api: &Api, chat: ChatId, acting: Option<UserId>) -> anyhow::Result<(u64, u64)> {
+    let request = v1::GetChatRequest {
+        chat_id: chat.to_string(),
+        acting_user_id: acting.map(|user| user.to_string()).unwrap_or_default(),
+    };
+    let chat = api
+        .chats()
+        .get_chat(request)
+        .await?
+        .into_inner()
+        .chat
+        .unwrap_or_default();
+    Ok((chat.read_seq, chat.unread_count))
+}
+
+/// Marks are written within a second.
+async fn until_unread(api: &Api, chat: ChatId, acting: Option<UserId>, expected: (u64, u64)) {
+    until::holds("read and unread", Duration::from_secs(30), || async {
+        let found = unread(api, chat, acting).await?;
+        anyhow::ensure!(found == expected, "{found:?}, not {expected:?}");
+        Ok(true)
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_stays_unread_when_the_app_sends_its_outbox_first_or_a_back_end_answers() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let hers = world.phone(&alice).await;
+    let device = world.device(&bob).await;
+    let chat = ChatId::direct(alice.id, bob.id);
+    for number in 1..=10 {
+        hers.say(bob.id, format!("{number}")).await;
+    }
+    let request = RequestId::random();
+    let automatic = v1::SendMessageRequest {
+        request_id: request.to_string(),
+        acting_user_id: bob.id.to_string(),
+        peer_user_id: alice.id.to_string(),
+        body: b"I am away".to_vec().into(),
+        ..Default::default()
+    };
+    let back_end = world.back_end().await;
+    back_end.chats().send_message(automatic).await.unwrap();
+    until_unread(back_end, chat, Some(bob.id), (0, 10)).await;
+
+    let (mut wire, _) = Wire::open(world.channel(0), &device).await.unwrap();
+    let request = RequestId::random();
+    wire.say(wire::message_to(request, alice.id, "from the outbox"))
+        .await;
+    wire.until(|event| matches!(event, Event::SendResult(_)).then_some(()))
+        .await;
+    until_unread(back_end, chat, Some(bob.id), (0, 10)).await;
+
+    // What the device has is read by what it sends then, and it is told so.
+    wire.say(wire::ack(chat, 7)).await;
+    wire.say(wire::message(RequestId::random(), chat, "to the seventh"))
+        .await;
+    let own = wire.until(|event| match event {
+        Event::Receipt(receipt) if receipt.user_id == bob.id.to_string() => Some(receipt.read_seq),
+        _ => None,
+    });
+    assert_eq!(own.await, 7);
+    until_unread(back_end, chat, Some(bob.id), (7, 3)).await;
+    hers.receipt(chat, bob.id, 7, 7).await;
+    wire.say(wire::ack(chat, 13)).await;
+    wire.say(wire::message(RequestId::random(), chat, "to the last"))
+        .await;
+    until_unread(back_end, chat, Some(bob.id), (14, 0)).await;
+    drop(wire);
+    world.revoke(&device).await;
+    world.end().await;
+}
+
+/// What it had not told yet nobody repeats: devices are told to ask.
+#[tokio::test]
+async fn when_a_chat_node_is_lost_for_good_devices_are_told_caught_up_again() {
+    let mut world = World::with(|builder| builder.env(FAILOVER_GRACE.0, FAILOVER_GRACE.1)).await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let [hers, his] = [world.phone(&alice).await, world.phone(&bob).await];
+    let chat = ChatId::direct(alice.id, bob.id);
+    let sent = hers.say(bob.id, "who has this?").await;
+    his.has(chat, sent.seq).await;
+    assert_eq!((hers.state().caught_ups, his.state().caught_ups), (1, 1));
+    let owner = world.owner_of(chat).await;
+    world.platform.kill(&owner).await.unwrap();
+    for phone in [&hers, &his] {
+        phone
+            .until("caught up again", |state| {
+                state.caught_ups >= 2 && state.sessions == 1
+            })
+            .await;
+    }
+    // Who asks then is answered by the next owner.
+    assert!(asked(&hers, chat, bob.id).await.is_ok());
+    world.platform.restart(&owner).await.unwrap();
     world.end().await;
 }

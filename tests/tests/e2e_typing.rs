@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, StoreLocation, Tls};
+use tern_local::until;
 use tern_proto::v1;
 use tern_tests::{Device, Phone, User, World};
 use tern_types::{ChatId, Clock, RequestId};
@@ -12,6 +13,32 @@ use tern_types::{ChatId, Clock, RequestId};
 /// On a machine that has other things to do the nodes would give typing up: see `Shedding`.
 async fn world() -> World {
     World::with(|builder| builder.env("TERN_SHEDDING", "off")).await
+}
+
+/// Strangers see when they are there, and so when they write.
+async fn show_to_all(world: &World, users: &[&User]) {
+    for user in users {
+        let privacy = v1::PrivacySettings {
+            presence_audience: v1::Audience::Everyone.into(),
+            ..Default::default()
+        };
+        let request = v1::SetPrivacyRequest {
+            user_id: user.id.to_string(),
+            privacy: Some(privacy),
+        };
+        world.back_end().await.users().set_privacy(request).await.unwrap();
+    }
+}
+
+/// Says it until the other phone has seen it `times` times: it is told once in 3 s, and dropped on a machine that has too
+/// much to do.
+async fn typing_until(from: &Phone, chat: ChatId, to: &Phone, times: usize) {
+    until::holds("typing", Duration::from_secs(60), || async {
+        from.typing(chat, false).await;
+        Ok(to.state().typing.len() >= times)
+    })
+    .await
+    .unwrap();
 }
 
 /// Whether each that came says that they stopped.
@@ -29,10 +56,13 @@ async fn the_other_members_who_are_online_see_it_once_in_three_seconds() {
         world.phone(&bob).await,
     ];
     let carols = Phone::new(&world, &world.device(&carol).await);
+    show_to_all(&world, &[&alice]).await;
     let group = hers.create_group(&[&bob, &carol]).await;
     hers.say(group, "hello").await;
 
-    for stopped in [false, false, false, true, true, false] {
+    hers.typing(group, false).await;
+    his.until("typing", |state| !state.typing.is_empty()).await;
+    for stopped in [false, false, true, true, false] {
         hers.typing(group, stopped).await;
     }
     let state = his.until("typing", |state| state.typing.len() >= 2).await;
@@ -81,6 +111,7 @@ async fn the_other_members_who_are_online_see_it_once_in_three_seconds() {
 async fn nobody_sees_it_in_a_group_of_more_than_64() {
     let world = world().await;
     let people: Vec<User> = futures::future::join_all((0..64).map(|_| world.user("member"))).await;
+    show_to_all(&world, &[&people[0], &people[1]]).await;
     let (hers, his) = (world.phone(&people[0]).await, world.phone(&people[1]).await);
     let group = world.group(&people.iter().collect::<Vec<_>>()).await;
     hers.say(group, "hello").await;
@@ -99,6 +130,51 @@ async fn nobody_sees_it_in_a_group_of_more_than_64() {
     his.say(group, "a mark").await;
     hers.has_text(group, "a mark").await;
     assert_eq!(typing(&hers), [] as [bool; 0]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn it_reaches_only_who_may_see_the_writers_presence() {
+    let world = world().await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let [hers, his, carols] = [
+        world.phone(&alice).await,
+        world.phone(&bob).await,
+        world.phone(&carol).await,
+    ];
+    show_to_all(&world, &[&alice, &bob]).await;
+    let group = hers.create_group(&[&bob, &carol]).await;
+    hers.say(group, "hello").await;
+    for phone in [&his, &carols] {
+        phone.has_text(group, "hello").await;
+    }
+    typing_until(&hers, group, &carols, 1).await;
+    his.until("typing", |state| !state.typing.is_empty()).await;
+
+    let block = v1::BlockRequest {
+        user_id: String::new(),
+        blocked_user_id: alice.id.to_string(),
+    };
+    his.api().users().block(block).await.unwrap();
+    let before = his.state().typing.len();
+    typing_until(&hers, group, &carols, carols.state().typing.len() + 1).await;
+    hers.say(group, "a mark").await;
+    his.has_text(group, "a mark").await;
+    assert_eq!(his.state().typing.len(), before, "a block counts in groups, too");
+    // Nor the other way.
+    typing_until(&his, group, &carols, carols.state().typing.len() + 1).await;
+    his.say(group, "another mark").await;
+    hers.has_text(group, "another mark").await;
+    assert_eq!(typing(&hers), [] as [bool; 0]);
+
+    // Carol shares with her contacts, who are none.
+    carols.typing(group, false).await;
+    carols.say(group, "a third mark").await;
+    for phone in [&hers, &his] {
+        phone.has_text(group, "a third mark").await;
+        let carols = |typing: &v1::UserTyping| typing.user_id == carol.id.to_string();
+        assert!(!phone.state().typing.iter().any(carols));
+    }
     world.end().await;
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tern_node::principal::Principal;
 use tern_proto::internal::accounts_node_server::AccountsNode;
 use tern_proto::internal::{
-    AuthenticateKeyRequest, AuthenticateKeyResponse, ListBarredRequest, ListBarredResponse, MayWatchRequest,
-    MayWatchResponse,
+    AuthenticateKeyRequest, AuthenticateKeyResponse, ListBarredRequest, ListBarredResponse, MaySeeRequest,
+    MaySeeResponse, MayWatchRequest, MayWatchResponse,
 };
 use tern_proto::v1::auth_server::Auth;
 use tern_proto::v1::devices_server::Devices;
@@ -151,6 +151,23 @@ impl AccountsNode for Service {
             Ok(ListBarredResponse {
                 user_ids: node_ids(&users),
                 device_ids: devices.iter().map(|device| device.to_vec().into()).collect(),
+            })
+        })
+        .await
+    }
+
+    async fn may_see(&self, request: Request<MaySeeRequest>) -> Result<Response<MaySeeResponse>, Status> {
+        self.run(async {
+            let request = request.into_inner();
+            if request.watcher_ids.len() > MAX_WATCHED {
+                return Err(ApiError::invalid("watcher_ids", "are at most 256"));
+            }
+            let person = node_id("user_id", &request.user_id)?;
+            let watchers = request.watcher_ids.iter().map(|id| node_id("watcher_ids", id));
+            let watchers = watchers.collect::<Result<Vec<_>, _>>()?;
+            let seeing = self.accounts.may_see(person, &watchers).await?;
+            Ok(MaySeeResponse {
+                watcher_ids: node_ids(&seeing),
             })
         })
         .await

@@ -126,6 +126,7 @@ fn empty(people: [UserId; 2]) -> Snapshot {
             role: Role::Member,
             joined: Seq(1),
             last_sent: Seq::ZERO,
+            own_unread: 0,
         };
         (user, member, Watermark::default())
     };
@@ -158,5 +159,6 @@ fn entry(sender: UserId, request: RequestId) -> NewEntry {
         trace: None,
         arrived: None,
         read_receipts_off: false,
+        acked: Seq::ZERO,
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! One task a shard gathers what its commits left meanwhile, asks each presence node once, and puts each event, encoded
 //! once, with the list of its sessions on the link of each gateway concerned. Pushes that find the queue full are dropped.
-//! Entries have the settle behind them; receipts have nothing, so one whose look-up failed is tried again.
+//! Entries have the settle behind them; receipts have nothing, so one whose look-up failed is tried again, and whoever misses
+//! one is noted, looked up later, and told by their gateway to ask.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use tern_node::trace;
 use tern_proto::internal::Push;
 use tern_types::{ChatId, IdMap, IdSet, Seq, SessionId, UserId};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
 
@@ -26,6 +29,8 @@ const QUEUE: usize = 4096;
 const GATHER: usize = 1024;
 /// Receipts whose look-up failed; beyond it the oldest are given up. They are small, and the newer ones say more.
 const FAILED: usize = 1024;
+/// People who missed receipts and are still to be looked up; with more, anybody may have.
+const MISSED: usize = 16_384;
 /// From a failed look-up to the next: a presence node that restarts takes longer, one look-up a second costs nothing.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -77,17 +82,94 @@ pub struct Fanout {
     pub lookup: Lookup,
 }
 
+/// Where one shard's events go.
+#[derive(Debug, Clone)]
+pub struct Pushes {
+    queue: mpsc::Sender<Outgoing>,
+    missed: Missed,
+    gateways: Gateways,
+}
+
+impl Pushes {
+    /// Hands the event over. Receipts and typing only where there is room for much more, so that they push no entry out.
+    pub fn push(&self, outgoing: Outgoing) {
+        let room = matches!(outgoing.kind, Kind::Entry(_)) || self.queue.capacity() >= QUEUE / 2;
+        let lost = if room {
+            self.queue.try_send(outgoing).err().map(TrySendError::into_inner)
+        } else {
+            Some(outgoing)
+        };
+        let Some(lost) = lost else { return };
+        match lost.kind {
+            Kind::Typing => return metrics::typing_dropped("fanout"),
+            Kind::Entry(_) => {}
+            Kind::Receipt => self.missed.note(&self.gateways, lost.users),
+        }
+        metrics::push_dropped("fanout");
+    }
+
+    /// Receipts were lost before they came here, for whom is not known.
+    pub fn receipts_lost(&self) {
+        self.gateways.missed_any();
+    }
+}
+
+/// People who missed receipts, until their sessions are found.
+#[derive(Debug, Clone, Default)]
+struct Missed(Arc<Mutex<IdSet<UserId>>>);
+
+impl Missed {
+    fn note(&self, gateways: &Gateways, users: impl IntoIterator<Item = UserId>) {
+        let mut missed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if missed.len() < MISSED {
+            missed.extend(users);
+        } else {
+            drop(missed);
+            gateways.missed_any();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    fn take(&self) -> Vec<UserId> {
+        let mut missed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        missed.drain().collect()
+    }
+
+    /// Tells the gateways of whoever is online.
+    async fn tell(&self, lookup: &Lookup, gateways: &Gateways) {
+        let users = self.take();
+        let found = lookup.sessions(users.clone()).await;
+        for session in &found.sessions {
+            gateways.missed(&session.gateway, &[session.session.0]);
+        }
+        if found.failed {
+            self.note(gateways, users);
+        }
+    }
+}
+
 impl Fanout {
     /// A task for one shard; its events keep their order.
-    pub fn spawn(&self, gateways: Gateways) -> mpsc::Sender<Outgoing> {
+    pub fn spawn(&self, gateways: Gateways) -> Pushes {
         let (pushes, mut queue) = mpsc::channel(QUEUE);
-        let lookup = self.lookup.clone();
+        let (lookup, missed) = (self.lookup.clone(), Missed::default());
+        let handle = Pushes {
+            queue: pushes,
+            missed: missed.clone(),
+            gateways: gateways.clone(),
+        };
         let run = async move {
             let (mut failed, mut again_at) = (VecDeque::new(), Instant::now());
             loop {
                 let outgoing = tokio::select! {
                     outgoing = gather(&mut queue, GATHER) => outgoing,
-                    () = sleep_until(again_at), if !failed.is_empty() => Some(failed.drain(..).collect()),
+                    () = sleep_until(again_at), if !failed.is_empty() || !missed.is_empty() => {
+                        missed.tell(&lookup, &gateways).await;
+                        Some(failed.drain(..).collect())
+                    }
                 };
                 let Some(outgoing) = outgoing else { return };
                 let receipts = deliver(&lookup, &gateways, outgoing).await;
@@ -95,11 +177,12 @@ impl Fanout {
                     again_at = Instant::now() + AGAIN_AFTER;
                 }
                 failed.extend(receipts);
-                failed.drain(..failed.len().saturating_sub(FAILED));
+                let given_up = failed.drain(..failed.len().saturating_sub(FAILED));
+                missed.note(&gateways, given_up.flat_map(|receipt: Outgoing| receipt.users));
             }
         };
         tokio::spawn(run.in_current_span());
-        pushes
+        handle
     }
 }
 

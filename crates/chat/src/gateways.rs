@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tern_node::links::Peer;
 use tern_proto::internal::{DownItem, FindSessions, FoundSession, Push, Wake, down_item};
-use tern_types::{ChatId, IdMap, Seq, SessionId};
+use tern_types::{ChatId, IdMap, IdSet, Seq, SessionId};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::fanout::Kind;
@@ -19,6 +20,10 @@ use crate::metrics;
 const CONTROL: usize = 65_536;
 /// Live events on their way to one gateway: a tenth of a second of them; older ones are no hint any more.
 const LIVE: usize = 8_192;
+/// Sessions of one gateway that are known to have missed receipts; with more, all of its sessions may have. Half a queue.
+const MISSED: usize = 4_096;
+/// Gateways without a link for which that is known: more than there are.
+const MISSED_GATEWAYS: usize = 1_024;
 
 /// Shared by the shards and the link service.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +35,10 @@ struct Table {
     /// The newest link of each gateway, by node name.
     by_name: IdMap<String, u64>,
     live: IdMap<String, (u64, mpsc::Sender<Push>)>,
+    /// By gateway: who missed receipts since it was told last.
+    missed: IdMap<String, Missed>,
+    /// No live events any more: the node has handed over its chats.
+    live_ended: bool,
     wakes: IdMap<u64, (u64, oneshot::Sender<()>)>,
     /// Who waits for which gateway's sessions: as many as there are [`Question`]s.
     questions: IdMap<u64, (u64, oneshot::Sender<Vec<FoundSession>>)>,
@@ -39,6 +48,14 @@ struct Table {
 struct Link {
     peer: Peer,
     control: mpsc::Sender<DownItem>,
+}
+
+/// Sessions for which receipts found no way.
+#[derive(Debug, Default)]
+pub struct Missed {
+    pub sessions: IdSet<u64>,
+    /// Beside them any of the gateway's.
+    pub any: bool,
 }
 
 static NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -99,7 +116,11 @@ impl Gateways {
     pub fn open_live(&self, peer: Peer) -> (LiveLink, mpsc::Receiver<Push>) {
         let (live, pushes) = mpsc::channel(LIVE);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        self.lock().live.insert(peer.name.clone(), (number, live));
+        let mut table = self.lock();
+        if !table.live_ended {
+            table.live.insert(peer.name.clone(), (number, live));
+        }
+        drop(table);
         (
             LiveLink {
                 number,
@@ -124,18 +145,57 @@ impl Gateways {
         }
     }
 
-    /// Hints one gateway at a live event. Typing goes only where there is room for much more.
+    /// Hints one gateway at a live event. Receipts and typing go only where there is room for much more, so that they push
+    /// no entry out; the gateway is told for whom there was no receipt.
     pub fn push(&self, gateway: &str, kind: Kind, push: Push) {
-        let sent = self.lock().live.get(gateway).map(|(_, live)| {
-            let room = kind != Kind::Typing || live.capacity() > LIVE / 2;
-            room && live.try_send(push).is_ok()
-        });
-        match sent {
-            Some(false) if kind == Kind::Typing => metrics::typing_dropped("link"),
-            Some(true) => {}
-            Some(false) => metrics::push_dropped("link"),
-            None => metrics::push_dropped("no_link"),
+        let mut table = self.lock();
+        let Some((_, live)) = table.live.get(gateway) else {
+            metrics::push_dropped("no_link");
+            return table.receipt_missed(gateway, kind, &push.sessions);
+        };
+        let room = matches!(kind, Kind::Entry(_)) || live.capacity() > LIVE / 2;
+        let lost = if room {
+            live.try_send(push).err().map(TrySendError::into_inner)
+        } else {
+            Some(push)
+        };
+        let Some(push) = lost else { return };
+        match kind {
+            Kind::Typing => metrics::typing_dropped("link"),
+            Kind::Entry(_) | Kind::Receipt => metrics::push_dropped("link"),
         }
+        table.receipt_missed(gateway, kind, &push.sessions);
+    }
+
+    /// Receipts for these sessions of a gateway found no way.
+    pub fn missed(&self, gateway: &str, sessions: &[u64]) {
+        let mut table = self.lock();
+        table.receipt_missed(gateway, Kind::Receipt, sessions);
+        if let Some((_, live)) = table.live.get(gateway) {
+            nudge(live);
+        }
+    }
+
+    /// Receipts were lost, for whom is not known.
+    pub fn missed_any(&self) {
+        let table = &mut *self.lock();
+        for (gateway, (_, live)) in &table.live {
+            table.missed.entry(gateway.clone()).or_default().any = true;
+            nudge(live);
+        }
+    }
+
+    /// Who missed receipts since this was asked last; the gateway is told.
+    pub fn take_missed(&self, gateway: &str) -> Missed {
+        self.lock().missed.remove(gateway).unwrap_or_default()
+    }
+
+    /// This node owns no chats any more: the live streams end when all is sent that waits, so that gateways know that they
+    /// have missed nothing.
+    pub fn end_live(&self) {
+        let mut table = self.lock();
+        table.live_ended = true;
+        table.live.clear();
     }
 
     /// Asks a gateway to make these sessions responsible; the receiver gets its confirmation, or fails with the link.
@@ -213,6 +273,26 @@ impl Gateways {
     }
 }
 
+/// A frame goes out, also when there is nothing to push. In a queue that is full one does anyway.
+fn nudge(live: &mpsc::Sender<Push>) {
+    let _full = live.try_send(Push::default());
+}
+
+impl Table {
+    /// Entries have the settle behind them, and typing is said again.
+    fn receipt_missed(&mut self, gateway: &str, kind: Kind, sessions: &[u64]) {
+        if kind != Kind::Receipt || self.missed.len() >= MISSED_GATEWAYS {
+            return;
+        }
+        let missed = self.missed.entry(gateway.to_owned()).or_default();
+        if missed.sessions.len() < MISSED {
+            missed.sessions.extend(sessions);
+        } else {
+            missed.any = true;
+        }
+    }
+}
+
 impl Drop for ControlLink {
     fn drop(&mut self) {
         let mut table = self.gateways.lock();
@@ -237,5 +317,65 @@ impl Drop for LiveLink {
         {
             table.live.remove(&self.name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn push(session: u64) -> Push {
+        Push {
+            sessions: vec![session],
+            ..Push::default()
+        }
+    }
+
+    fn peer() -> Peer {
+        Peer {
+            name: "gateway-1".to_owned(),
+            incarnation: 1,
+        }
+    }
+
+    #[test]
+    fn receipts_push_no_entry_out_and_whom_they_missed_is_known() {
+        let gateways = Gateways::default();
+        gateways.push("gateway-1", Kind::Receipt, push(7));
+        let (_link, mut pushes) = gateways.open_live(peer());
+        assert_eq!(gateways.take_missed("gateway-1").sessions, IdSet::from_iter([7]));
+        for session in 0..LIVE as u64 {
+            gateways.push("gateway-1", Kind::Receipt, push(session));
+        }
+        for seq in 1..=LIVE as u64 / 2 {
+            gateways.push("gateway-1", Kind::Entry(Seq(seq)), push(1));
+        }
+        assert_eq!(pushes.len(), LIVE, "each entry found room");
+        gateways.push("gateway-1", Kind::Entry(Seq(9)), push(10));
+        gateways.push("gateway-1", Kind::Typing, push(10));
+        let missed = gateways.take_missed("gateway-1");
+        assert_eq!(missed.sessions.len(), LIVE / 2);
+        assert!(!missed.any || LIVE / 2 > MISSED);
+        assert!(
+            !missed.sessions.contains(&10),
+            "entries are settled, typing is said again"
+        );
+        assert!(gateways.take_missed("gateway-1").sessions.is_empty(), "once");
+        while pushes.try_recv().is_ok() {}
+        gateways.missed_any();
+        assert!(gateways.take_missed("gateway-1").any);
+        assert!(pushes.try_recv().is_ok(), "a frame goes out");
+    }
+
+    #[test]
+    fn when_the_node_has_handed_over_live_streams_end_after_what_waits() {
+        let gateways = Gateways::default();
+        let (_link, mut pushes) = gateways.open_live(peer());
+        gateways.push("gateway-1", Kind::Entry(Seq(1)), push(1));
+        gateways.end_live();
+        assert!(pushes.try_recv().is_ok());
+        assert_eq!(pushes.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
+        let (_again, mut pushes) = gateways.open_live(peer());
+        assert_eq!(pushes.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
     }
 }

@@ -139,7 +139,7 @@ pub async fn start(
         .add_service(InboxServer::new(inbox).max_decoding_message_size(MAX_REQUEST_BYTES));
     Ok(Running {
         name: "chat",
-        done: Box::pin(drained(ctx, ownership, shards)),
+        done: Box::pin(drained(ctx, ownership, shards, effects.gateways)),
     })
 }
 
@@ -149,7 +149,7 @@ fn loads_at_a_time(config: &Config) -> u32 {
     connections.saturating_sub(connections.div_ceil(4)).max(1)
 }
 
-async fn drained(ctx: NodeContext, ownership: Ownership, shards: Shards) {
+async fn drained(ctx: NodeContext, ownership: Ownership, shards: Shards, gateways: Gateways) {
     ctx.drain.wait().await;
     let mut map = ctx.map.clone();
     let handed_over = async {
@@ -159,6 +159,7 @@ async fn drained(ctx: NodeContext, ownership: Ownership, shards: Shards) {
             current = map.changed().await;
         }
         shards.quiet().await;
+        gateways.end_live();
     };
     if tokio::time::timeout(ctx.drain.deadline(), handed_over)
         .await

@@ -525,7 +525,7 @@ async fn a_receipt_whose_look_up_failed_is_told_later_and_an_entry_is_not() {
         (Kind::Typing, "typing"),
         (Kind::Receipt, "receipt 2"),
     ] {
-        events.send(event(kind, what)).await.unwrap();
+        events.push(event(kind, what));
     }
     let early = timeout(Duration::from_millis(300), pushes.recv()).await;
     assert!(early.is_err(), "{early:?}");
@@ -535,6 +535,6 @@ async fn a_receipt_whose_look_up_failed_is_told_later_and_an_entry_is_not() {
         let push = next().await;
         assert_eq!((push.event.as_ref(), push.sessions), (what.as_bytes(), vec![10]));
     }
-    events.send(event(Kind::Entry(Seq(8)), "entry 8")).await.unwrap();
+    events.push(event(Kind::Entry(Seq(8)), "entry 8"));
     assert_eq!(next().await.event, "entry 8", "once each");
 }

@@ -10,13 +10,13 @@
 //!
 //! - [`config`], [`server`], [`metrics`]: settings, wiring, figures
 //! - [`session`]: one stream as a pure state machine
-//! - [`stream`], [`item`], [`mailbox`], [`clock`]: its adapter to the clients and to the other tasks
+//! - [`stream`], [`item`], [`mailbox`], [`hints`], [`clock`]: its adapter to the clients and to the other tasks
 //! - [`codec`], [`websocket`]: what carries it, gRPC or a WebSocket
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
 //! - [`traces`]: which messages are traced, and their spans here
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
 //! - [`door`]: whether new streams are taken
-//! - [`watches`]: the people whom sessions look at
+//! - [`watches`]: the people whom sessions look at; [`audience`]: who sees that somebody writes
 //! - [`public`], [`listener`], [`tls`]: what clients are served, and on which connections
 //! - [`deadline`]: how long a call may take
 //! - [`origins`], [`cors`]: which web sites' pages are served too
@@ -24,6 +24,7 @@
 //! - [`barred`]: users and devices whose access tokens do not count
 //! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`presence_query`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
 
+pub mod audience;
 pub mod auth;
 pub mod barred;
 pub mod call_limits;
@@ -36,6 +37,7 @@ pub mod cors;
 pub mod deadline;
 pub mod door;
 pub mod gateway;
+pub mod hints;
 pub mod inbox_reader;
 pub mod item;
 pub mod listener;

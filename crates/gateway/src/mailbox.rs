@@ -1,6 +1,7 @@
 //! What other tasks leave for a session. Bounded: live pushes find room only while few wait, and are dropped otherwise,
 //! not affecting other sessions; wakes find a little more room; both then leave a sticky wish to read the inbox again,
 //! which takes no room. Results, windows and the like always fit: a session is owed no more of them than it asked for.
+//! Receipts and typing have room of their own ([`crate::hints`]).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use tern_types::{ChatId, UserId};
 use tracing::Span;
 
+use crate::hints::{Hints, Mark};
 use crate::session::{CloseRequest, Inbox, Mail};
 
 /// Pushes that wait: two frames of them. A session that is further behind is read to from its inbox.
@@ -29,6 +31,7 @@ pub struct Mailbox(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     waiting: Waiting,
+    hints: Hints,
     live_bytes: usize,
     waker: Option<Waker>,
     /// When the stream, which waited, was woken.
@@ -43,6 +46,8 @@ pub struct Waiting {
     pub spans: Vec<Span>,
     pub announced: bool,
     pub redrain: bool,
+    /// Receipts may have been lost on their way.
+    pub receipts_lost: bool,
     /// What the sweep read last.
     pub swept: Option<Box<Inbox>>,
     /// Whether the user turned read receipts off: what was told last.
@@ -54,6 +59,8 @@ pub struct Waiting {
     pub drain: Option<(Duration, Duration)>,
     /// What watched people show, the newest of each, and answers in between.
     pub seen: Vec<(Option<UserId>, Bytes)>,
+    /// Receipts and typing: some of what waits.
+    pub hints: Vec<Bytes>,
     /// How long ago the stream was woken for it.
     pub age: Duration,
 }
@@ -61,13 +68,17 @@ pub struct Waiting {
 impl Waiting {
     /// Apart from what is seen of people.
     fn is_empty(&self) -> bool {
-        let flags = self.announced || self.redrain || self.moved || self.read_receipts_off.is_some();
+        let flags = self.announced
+            || self.redrain
+            || self.receipts_lost
+            || self.moved
+            || self.read_receipts_off.is_some();
         self.mail.is_empty() && self.swept.is_none() && !flags && self.close.is_none() && self.drain.is_none()
     }
 }
 
 impl Mailbox {
-    /// A live push, or with seq 0 a receipt; `span` where it is traced. False: dropped.
+    /// A live entry; `span` where it is traced. False: dropped.
     pub fn push_live(&self, chat: ChatId, seq: u64, event: Bytes, span: Option<Span>) -> bool {
         self.change(|inner| {
             let room = inner.waiting.mail.len() < LIVE_ROOM && inner.live_bytes < LIVE_BYTES;
@@ -76,10 +87,30 @@ impl Mailbox {
                 inner.waiting.mail.push_back(Mail::Live { chat, seq, event });
                 inner.waiting.spans.extend(span);
             } else {
-                inner.waiting.redrain |= seq > 0;
+                inner.waiting.redrain = true;
             }
+            inner.hints.entry(chat);
             room
         })
+    }
+
+    /// How far somebody has got. False: dropped, and CaughtUp makes up for it.
+    pub fn push_receipt(&self, chat: ChatId, user: UserId, mark: Mark, event: Bytes) -> bool {
+        self.change(|inner| {
+            let room = inner.hints.receipt(chat, user, mark, event);
+            inner.waiting.receipts_lost |= !room;
+            room
+        })
+    }
+
+    /// Somebody writes, or stopped. False: dropped.
+    pub fn push_typing(&self, chat: ChatId, user: UserId, event: Bytes) -> bool {
+        self.change(|inner| inner.hints.typing(chat, user, event))
+    }
+
+    /// Receipts may have been lost before they came here.
+    pub fn receipts_lost(&self) {
+        self.change(|inner| inner.waiting.receipts_lost = true);
     }
 
     /// A wake. False: the inbox will be read instead; the session has the duty all the same.
@@ -153,11 +184,12 @@ impl Mailbox {
         self.change(|inner| inner.waiting.drain = Some((reconnect_after, close_after)));
     }
 
-    /// Everything that waits; pending while nothing does. What is seen of people stays here, where the newest takes the
-    /// place of older ones, unless `seen`: the device has taken what was put before.
+    /// Everything that waits; pending while nothing does. What is seen of people, receipts and typing stay here, where the
+    /// newest takes the place of older ones, unless `seen`: the device has taken what was put before.
     pub fn poll_take(&self, cx: &mut Context<'_>, seen: bool) -> Poll<Waiting> {
         let mut inner = self.lock();
-        if inner.waiting.is_empty() && (!seen || inner.waiting.seen.is_empty()) {
+        let none_seen = inner.waiting.seen.is_empty() && inner.hints.is_empty();
+        if inner.waiting.is_empty() && (!seen || none_seen) {
             if !inner
                 .waker
                 .as_ref()
@@ -173,7 +205,9 @@ impl Mailbox {
         inner.live_bytes = 0;
         let age = inner.woken.take().map(|woken| woken.elapsed());
         let mut waiting = std::mem::take(&mut inner.waiting);
-        if !seen {
+        if seen {
+            waiting.hints = inner.hints.take();
+        } else {
             inner.waiting.seen = std::mem::take(&mut waiting.seen);
         }
         waiting.age = age.unwrap_or_default();
@@ -183,7 +217,7 @@ impl Mailbox {
     /// Something waits.
     pub fn has_mail(&self) -> bool {
         let inner = self.lock();
-        !inner.waiting.is_empty() || !inner.waiting.seen.is_empty()
+        !inner.waiting.is_empty() || !inner.waiting.seen.is_empty() || !inner.hints.is_empty()
     }
 
     /// It waits for the stream to end.
@@ -225,18 +259,34 @@ mod tests {
     fn live_pushes_are_dropped_first_then_wakes_and_answers_never() {
         let (mailbox, chat) = (Mailbox::default(), ChatId::own(UserId::random()));
         assert!((0..LIVE_ROOM).all(|seq| mailbox.push_live(chat, seq as u64 + 1, Bytes::new(), None)));
-        assert!(!mailbox.push_live(chat, 0, Bytes::new(), None));
         assert!((0..WAKE_ROOM - LIVE_ROOM).all(|_| mailbox.push_wake(chat, 1, 2)));
-        assert!(
-            !mailbox.lock().waiting.redrain,
-            "a lost receipt is no reason to read the inbox"
-        );
         assert!(!mailbox.push_live(chat, 1, Bytes::new(), None));
         mailbox.push(Mail::SendFailed { reference: 1 });
         let waiting = take(&mailbox).expect("mail");
         assert_eq!((waiting.mail.len(), waiting.redrain), (WAKE_ROOM + 1, true));
         assert!(take(&mailbox).is_none());
         assert!(mailbox.push_wake(chat, 1, 2));
+    }
+
+    /// Everybody in a group acknowledges while the device is slow.
+    #[test]
+    fn however_many_receipts_wait_an_entry_finds_room_and_what_is_lost_of_them_is_known() {
+        let (mailbox, chat) = (Mailbox::default(), ChatId::own(UserId::random()));
+        let mark = Mark::default();
+        let kept = (0..5000).filter(|_| mailbox.push_receipt(chat, UserId::random(), mark, Bytes::new()));
+        assert_eq!(kept.count(), tern_types::limits::MAX_GROUP_MEMBERS);
+        assert!((1..=LIVE_ROOM as u64).all(|seq| mailbox.push_live(chat, seq, Bytes::new(), None)));
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(waiting) = mailbox.poll_take(&mut cx, false) else {
+            panic!("the entries")
+        };
+        assert_eq!((waiting.mail.len(), waiting.hints.len()), (LIVE_ROOM, 0));
+        assert!(
+            waiting.receipts_lost && !waiting.redrain,
+            "no reason to read the inbox"
+        );
+        assert!(mailbox.poll_take(&mut cx, false).is_pending());
+        assert!(!take(&mailbox).expect("receipts").hints.is_empty());
     }
 
     #[test]

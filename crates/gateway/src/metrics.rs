@@ -21,6 +21,7 @@ const FRAMES_OUT: &str = "tern_gateway_frames_out_total";
 const EVENTS_OUT: &str = "tern_gateway_events_out_total";
 const ITEMS_IN: &str = "tern_gateway_items_in_total";
 const LIVE_DROPPED: &str = "tern_gateway_live_dropped_total";
+const RECEIPTS_DROPPED: &str = "tern_gateway_receipts_dropped_total";
 const TYPING_DROPPED: &str = "tern_gateway_typing_dropped_total";
 const WAKES_DEFERRED: &str = "tern_gateway_wakes_deferred_total";
 const REDRAINS: &str = "tern_gateway_redrains_total";
@@ -63,6 +64,10 @@ pub(crate) fn describe() {
         LIVE_DROPPED,
         "Live pushes dropped because a session did not keep up"
     );
+    describe_counter!(
+        RECEIPTS_DROPPED,
+        "Receipts that found no room at a session, whose device then asks for them"
+    );
     describe_counter!(TYPING_DROPPED, "Typing that was not passed on, by reason");
     describe_counter!(
         WAKES_DEFERRED,
@@ -86,6 +91,7 @@ pub(crate) fn describe() {
         STREAMS_CUT,
         ORIGINS_REFUSED,
         LIVE_DROPPED,
+        RECEIPTS_DROPPED,
         WAKES_DEFERRED,
     ] {
         counter!(name).absolute(0);
@@ -160,6 +166,10 @@ pub(crate) fn item_in(kind: &'static str) {
 
 pub(crate) fn live_dropped() {
     counter!(LIVE_DROPPED).increment(1);
+}
+
+pub(crate) fn receipt_dropped() {
+    counter!(RECEIPTS_DROPPED).increment(1);
 }
 
 pub(crate) fn typing_dropped(reason: &'static str) {

@@ -12,6 +12,7 @@ use tern_proto::v1::CloseCode;
 use tern_types::{DeviceId, UserId};
 use tonic::{Request, Response, Status};
 
+use crate::audience::Audience;
 use crate::barred::Barred;
 use crate::presence_links::PresenceLinks;
 use crate::registry::Registry;
@@ -23,6 +24,7 @@ pub struct NodeService {
     pub registry: Arc<Registry>,
     pub presence: Arc<PresenceLinks>,
     pub watches: Arc<Watches>,
+    pub audience: Arc<Audience>,
     pub barred: Arc<Barred>,
 }
 
@@ -90,6 +92,7 @@ impl GatewayNode for NodeService {
             read_receipts_changed(&self.registry, id, user.read_receipts_off);
             changed.insert(id);
         }
+        self.audience.privacy_changed(&changed);
         self.watches.privacy_changed(&changed);
         Ok(Response::new(PrivacyChangedResponse {}))
     }

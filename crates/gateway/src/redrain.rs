@@ -1,4 +1,5 @@
-//! Has many sessions read their inboxes again, spread over time, so that the store does not meet them all at once.
+//! Has many sessions look again at what they may have missed, spread over time, so that the store does not meet them all
+//! at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,24 +13,36 @@ use crate::registry::Handle;
 /// Between two queries' worth of sessions, when that keeps within the spread: 50 queries a second.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Tells the sessions to read their inboxes again: the first ones at once, all of them within `spread`.
+/// Presence may not have known these sessions for a while: they read their inboxes again, and then say CaughtUp again, for
+/// receipts went past them. The first ones at once, all of them within `spread`.
 pub fn redrain(sessions: Vec<Arc<Handle>>, spread: Duration, cause: &'static str) {
+    let telling = each(sessions, spread, cause, |session| session.mailbox.announced());
+    tokio::spawn(telling.in_current_span());
+}
+
+/// A chat node, or the way to it, was lost with receipts for whoever is here: the devices ask for them anew.
+/// Returns when all are told.
+pub async fn receipts_lost(sessions: Vec<Arc<Handle>>, spread: Duration) {
+    each(sessions, spread, "receipts_lost", |session| {
+        session.mailbox.receipts_lost();
+    })
+    .await;
+}
+
+async fn each(sessions: Vec<Arc<Handle>>, spread: Duration, cause: &'static str, tell: fn(&Handle)) {
     if sessions.is_empty() {
         return;
     }
     metrics::redrained(cause, sessions.len());
-    tracing::debug!(sessions = sessions.len(), cause, "reading inboxes again");
-    let tell = async move {
-        let queries = sessions.len().div_ceil(DEVICES) as u32;
-        let pause = PAUSE.min(spread / queries);
-        for some in sessions.chunks(DEVICES) {
-            for session in some {
-                session.mailbox.redrain();
-            }
-            if queries > 1 {
-                tokio::time::sleep(pause).await;
-            }
+    tracing::debug!(sessions = sessions.len(), cause, "telling sessions to look again");
+    let queries = sessions.len().div_ceil(DEVICES) as u32;
+    let pause = PAUSE.min(spread / queries);
+    for some in sessions.chunks(DEVICES) {
+        for session in some {
+            tell(session);
         }
-    };
-    tokio::spawn(tell.in_current_span());
+        if queries > 1 {
+            tokio::time::sleep(pause).await;
+        }
+    }
 }

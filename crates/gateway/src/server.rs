@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tracing::Instrument;
 
+use crate::audience::Audience;
 use crate::auth::Auth;
 use crate::barred::{Barred, Streams};
 use crate::call_limits::CallLimits;
@@ -67,12 +68,14 @@ pub async fn start_bound(
     let registry = Arc::new(Registry::new(ctx.incarnation));
     let barred = Arc::<Barred>::default();
     let auth = Arc::new(Auth::new(ctx.clone(), verifier.clone(), barred.clone()));
+    let audience = Audience::new(ctx.clone(), registry.clone());
+    let spread = config.gateway_drain_spread;
     let gateway = Arc::new(Gateway {
         settings: config.settings(),
         max_sessions: config.gateway_max_sessions,
         registry: registry.clone(),
-        chats: ChatLinks::start(&ctx, registry.clone()),
-        presence: PresenceLinks::start(&ctx, registry.clone(), config.gateway_drain_spread),
+        chats: ChatLinks::start(&ctx, registry.clone(), audience.clone(), spread),
+        presence: PresenceLinks::start(&ctx, registry.clone(), spread),
         watches: Watches::start(&ctx, registry.clone()),
         inboxes: InboxReader::start(&ctx, registry.clone()),
         verifier,
@@ -99,6 +102,7 @@ pub async fn start_bound(
         registry: registry.clone(),
         presence: gateway.presence.clone(),
         watches: gateway.watches.clone(),
+        audience,
         barred: barred.clone(),
     }));
 

@@ -267,8 +267,15 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             let _ends_afterwards = self.traced.answered(&mail);
             self.apply(Event::Mail(mail));
         }
-        for (_, event) in waiting.seen {
+        for event in waiting
+            .hints
+            .into_iter()
+            .chain(waiting.seen.into_iter().map(|(_, event)| event))
+        {
             self.apply(Event::Mail(Mail::Seen(event)));
+        }
+        if waiting.receipts_lost {
+            self.apply(Event::ReceiptsLost);
         }
         if let Some(inbox) = waiting.swept {
             self.apply(Event::Mail(Mail::Swept(*inbox)));

@@ -232,7 +232,10 @@ impl Run {
                 self.write_out(wire).await;
             }
             Event::Receipt(receipt) => self.state.send_modify(|state| state.receipt(&receipt)),
-            Event::CaughtUp(_) => self.state.send_modify(|state| state.caught_up = true),
+            Event::CaughtUp(_) => self.state.send_modify(|state| {
+                state.caught_up = true;
+                state.caught_ups += 1;
+            }),
             Event::Draining(_) => {
                 self.state.send_modify(|state| state.drainings += 1);
             }

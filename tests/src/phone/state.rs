@@ -26,6 +26,8 @@ pub struct State {
     pub online: bool,
     /// The present stream has said CaughtUp.
     pub caught_up: bool,
+    /// How often any stream has.
+    pub caught_ups: u32,
     /// Streams opened so far.
     pub sessions: u32,
     /// Streams ended by the server: how.
@@ -70,6 +72,7 @@ impl State {
             results: HashMap::new(),
             online: false,
             caught_up: false,
+            caught_ups: 0,
             sessions: 0,
             closings: Vec::new(),
             ends: Vec::new(),

@@ -7,7 +7,7 @@ use tern_proto::ApiError;
 use tern_types::{Timestamp, UserId};
 
 use super::Accounts;
-use crate::domain::privacy::{self, Relation, STRANGER_FOR, Sight};
+use crate::domain::privacy::{self, Observer, Relation, STRANGER_FOR, Sight};
 use crate::metrics;
 
 /// Of the people that somebody wants to watch; the others are hidden.
@@ -69,6 +69,29 @@ impl Accounts {
                 .await?;
         }
         Ok(watchable)
+    }
+
+    /// Those of `watchers`, 256 at most, who may see that the person is there. A statement, and where the person's writing
+    /// decides, a question to a chat node.
+    pub async fn may_see(&self, person: UserId, watchers: &[UserId]) -> Result<Vec<UserId>, ApiError> {
+        let Some(privacy) = self.store.privacy(person).await? else {
+            return Ok(Vec::new());
+        };
+        let observers = self.store.observers(person, watchers).await?;
+        let sight = |observer: &Observer, written| privacy::is_seen_by(privacy.audience, *observer, written);
+        let unknown = observers
+            .iter()
+            .filter(|(_, observer)| sight(observer, None) == Sight::Unknown);
+        let unknown: Vec<UserId> = unknown.map(|(watcher, _)| *watcher).collect();
+        let written = match unknown.is_empty() {
+            true => Vec::new(),
+            false => self.peers.has_written_to(person, &unknown).await?,
+        };
+        let seen = observers.into_iter().filter(|(watcher, observer)| {
+            let written = written.contains(watcher);
+            *watcher == person || sight(observer, Some(written)) == Sight::Visible
+        });
+        Ok(seen.map(|(watcher, _)| watcher).collect())
     }
 
     /// One at a time for each watcher, so that the limit holds for however many screens.

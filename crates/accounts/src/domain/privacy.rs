@@ -47,6 +47,17 @@ pub struct Relation {
     pub written: Option<bool>,
 }
 
+/// What a watcher has to do with the person who may be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observer {
+    /// Of the watcher.
+    pub audience: Audience,
+    /// One of the two has blocked the other.
+    pub blocked: bool,
+    /// The watcher is among the person's contacts.
+    pub contact: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
     Visible,
@@ -72,6 +83,20 @@ pub fn sight(own: Audience, them: Relation) -> Sight {
         Some(false) if everyone => Sight::Stranger,
         Some(false) => Sight::Hidden,
     }
+}
+
+/// Whether a watcher sees a person who shares with `audience`: the same rule from the other side. Nobody is counted, so a
+/// stranger sees whoever shares with everyone. `written`: whether the person has written to the watcher, where that was
+/// asked.
+pub fn is_seen_by(audience: Audience, observer: Observer, written: Option<bool>) -> Sight {
+    let relation = Relation {
+        audience,
+        blocked: observer.blocked,
+        contact: observer.contact,
+        watched: true,
+        written,
+    };
+    sight(observer.audience, relation)
 }
 
 #[cfg(test)]
@@ -117,6 +142,33 @@ mod tests {
         for (own, theirs, facts, expected) in cases {
             let actual = sight(own, relation(theirs, facts));
             assert_eq!(actual, expected, "{own:?} watches {theirs:?}, {facts}");
+        }
+    }
+
+    #[test]
+    fn who_is_seen_by_whom() {
+        use Audience::{Contacts, Everyone, Nobody};
+        use Sight::{Hidden, Unknown, Visible};
+        let cases = [
+            (Everyone, Contacts, "", Visible),
+            (Everyone, Contacts, "blocked", Hidden),
+            (Everyone, Nobody, "contact written", Hidden),
+            (Contacts, Contacts, "unasked", Unknown),
+            (Contacts, Contacts, "", Hidden),
+            (Contacts, Contacts, "written", Visible),
+            (Contacts, Everyone, "contact unasked", Visible),
+            (Contacts, Contacts, "blocked contact written", Hidden),
+            (Nobody, Everyone, "contact written", Hidden),
+        ];
+        for (own, theirs, facts, expected) in cases {
+            let observer = Observer {
+                audience: theirs,
+                blocked: facts.contains("blocked"),
+                contact: facts.contains("contact"),
+            };
+            let written = (!facts.contains("unasked")).then(|| facts.contains("written"));
+            let actual = is_seen_by(own, observer, written);
+            assert_eq!(actual, expected, "{own:?} by {theirs:?}, {facts}");
         }
     }
 

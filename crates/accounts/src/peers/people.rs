@@ -53,9 +53,19 @@ impl Peers {
 
     /// Those of `from` who have written to `to`. Any chat node knows.
     pub async fn have_written(&self, to: UserId, from: &[UserId]) -> Result<Vec<UserId>, ApiError> {
+        self.written(to, from, false).await
+    }
+
+    /// Those of `to` to whom `from` has written. Any chat node knows.
+    pub async fn has_written_to(&self, from: UserId, to: &[UserId]) -> Result<Vec<UserId>, ApiError> {
+        self.written(from, to, true).await
+    }
+
+    async fn written(&self, to: UserId, from: &[UserId], reversed: bool) -> Result<Vec<UserId>, ApiError> {
         let request = HaveWrittenRequest {
             to_user_id: to.to_vec().into(),
             from_user_ids: from.iter().map(|user| user.to_vec().into()).collect(),
+            reversed,
         };
         let answer = self
             .any_chat("have_written", WRITTEN_CALL, |mut client| {

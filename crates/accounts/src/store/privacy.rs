@@ -6,7 +6,7 @@ use tern_types::{Timestamp, UserId};
 
 use super::contacts::ids;
 use super::{Result, Store, Tx, millis};
-use crate::domain::privacy::{Audience, Privacy, Relation};
+use crate::domain::privacy::{Audience, Observer, Privacy, Relation};
 
 pub const SELECT: &str = "SELECT presence_audience, read_receipts_off FROM users WHERE user_id = $1";
 
@@ -23,6 +23,15 @@ SELECT u.user_id, u.presence_audience,
        EXISTS (SELECT FROM watched_strangers w
                WHERE w.user_id = $1 AND w.watched_id = u.user_id
                  AND w.watched_at > to_timestamp($3::float8 / 1000))
+FROM users u WHERE u.user_id = ANY($2)";
+
+/// Everything about a person $1 and these watchers $2 but what the person wrote to them: likewise. Each watcher's own
+/// audience.
+pub const OBSERVERS: &str = "
+SELECT u.user_id, u.presence_audience,
+       EXISTS (SELECT FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $1)
+       OR EXISTS (SELECT FROM blocks b WHERE b.user_id = $1 AND b.blocked_id = u.user_id),
+       EXISTS (SELECT FROM contacts c WHERE c.user_id = $1 AND c.contact_id = u.user_id)
 FROM users u WHERE u.user_id = ANY($2)";
 
 /// Strangers of before $2 count no more.
@@ -78,6 +87,24 @@ impl Store {
             .fetch_all(&self.pool)
             .await?;
         rows.iter().map(relation).collect()
+    }
+
+    /// What the watchers are to the person, in no order: those who exist, each once.
+    pub async fn observers(&self, person: UserId, watchers: &[UserId]) -> Result<Vec<(UserId, Observer)>> {
+        let rows = sqlx::query(OBSERVERS)
+            .bind(person.0)
+            .bind(ids(watchers))
+            .fetch_all(&self.pool)
+            .await?;
+        let observers = rows.iter().map(|row| {
+            let observer = Observer {
+                audience: Audience::from_stored(row.try_get(1)?),
+                blocked: row.try_get(2)?,
+                contact: row.try_get(3)?,
+            };
+            Ok((UserId(row.try_get(0)?), observer))
+        });
+        observers.collect()
     }
 
     /// The strangers that the watcher, whose row is locked, watched since `since`; older ones are forgotten.

@@ -37,6 +37,7 @@ const HOT: &[(&str, &str)] = &[
     ("settings", privacy::SELECT),
     ("new settings", privacy::UPDATE),
     ("who sees whom", privacy::RELATIONS),
+    ("who is seen by whom", privacy::OBSERVERS),
     ("strangers of before", privacy::FORGET_STRANGERS),
     ("strangers", privacy::STRANGERS),
     ("new strangers", privacy::ADD_STRANGERS),

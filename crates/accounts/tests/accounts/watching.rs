@@ -197,3 +197,44 @@ async fn a_question_of_a_gateway_is_checked() {
 fn bytes(user: UserId) -> Vec<u8> {
     user.to_vec()
 }
+
+#[tokio::test]
+async fn who_may_see_somebody_is_the_same_rule_from_the_other_side() {
+    let world = World::start().await;
+    let people = world.crowd(6).await;
+    let [person, contact, written_to, hidden, blocked, stranger]: [UserId; 6] =
+        people[..].try_into().unwrap();
+    world
+        .set_contacts(person, &[contact, hidden, blocked], &[], false)
+        .await
+        .unwrap();
+    world.shares_with(hidden, Audience::Nobody).await;
+    world.chat.writes(person, written_to);
+    // What they do gives them no right.
+    world.chat.writes(stranger, person);
+    let text = |user: UserId| user.to_string();
+    world
+        .block(&admin(), &text(blocked), &text(person))
+        .await
+        .unwrap();
+    let seeing = async || {
+        let asked = [&people[..], &[UserId::random()]].concat();
+        let seeing = world.accounts.may_see(person, &asked).await.unwrap();
+        let seeing: BTreeSet<UserId> = seeing.into_iter().collect();
+        // Whoever is not counted may watch, too, and nobody else.
+        for watcher in people.iter().filter(|watcher| **watcher != stranger) {
+            assert_eq!(
+                seeing.contains(watcher),
+                world.seen(*watcher, &[person]).await.contains(&person)
+            );
+        }
+        seeing
+    };
+    assert_eq!(seeing().await, set([person, contact, written_to]));
+    world.shares_with(person, Audience::Everyone).await;
+    assert_eq!(seeing().await, set([person, contact, written_to, stranger]));
+    world.shares_with(person, Audience::Nobody).await;
+    assert_eq!(seeing().await, set([person]));
+    let nobody = world.accounts.may_see(UserId::random(), &people).await.unwrap();
+    assert_eq!(nobody, []);
+}

@@ -324,7 +324,15 @@ impl ChatNode for Chat {
         let request = request.into_inner();
         let to = UserId::from_slice(&request.to_user_id).unwrap();
         let written = self.written.lock().unwrap();
-        let has = |id: &[u8]| written.contains(&(UserId::from_slice(id).unwrap(), to));
+        let has = |id: &[u8]| {
+            let other = UserId::from_slice(id).unwrap();
+            let pair = if request.reversed {
+                (to, other)
+            } else {
+                (other, to)
+            };
+            written.contains(&pair)
+        };
         let from_user_ids = request.from_user_ids.into_iter().filter(|id| has(id));
         Ok(Response::new(HaveWrittenResponse {
             from_user_ids: from_user_ids.collect(),

@@ -23,10 +23,11 @@ use super::writes::Writes;
 use crate::answer;
 use crate::content::{self, fingerprint};
 use crate::state::change::Action;
+use crate::state::receipts::Watermark;
 use crate::state::shard::Event;
 use crate::state::{Change, Outcome};
 use crate::store::seal::MasterKey;
-use crate::store::{entries, listing};
+use crate::store::{entries, listing, load};
 
 /// Entries or messages of a page at most.
 const MAX_ENTRIES: u32 = 256;
@@ -34,6 +35,11 @@ const MAX_ENTRIES: u32 = 256;
 const MAX_PAGE_BYTES: usize = 1 << 20;
 /// Bytes of the last entries of a page of chats, likewise. Twice as many, so that a list seldom takes a second call.
 const MAX_LIST_BYTES: usize = 2 << 20;
+
+/// Each member, since which seq they are one, and how far they have got by the store.
+type Stored = Vec<(UserId, Seq, Watermark)>;
+/// By what the owner knows beyond it.
+type Live = Vec<(UserId, Watermark)>;
 
 pub struct ChatsService {
     writes: Writes,
@@ -98,6 +104,22 @@ impl ChatsService {
             ));
         }
         Ok(sender)
+    }
+
+    /// How far each member has got, by the store and by the owner. What the caller is not told has not risen.
+    async fn receipts(&self, caller: Caller, chat: ChatId) -> Result<(Stored, Live), ApiError> {
+        let mut live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
+        let mut stored = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
+        // After the marks were read: a block that came meanwhile hides what came after it.
+        if !caller.is_nobody() && load::is_blocked(&self.pool, chat).await.map_err(store_away)? {
+            live.retain(|(user, _)| *user == caller.user);
+            for (user, _, mark) in &mut stored {
+                if *user != caller.user {
+                    *mark = Watermark::default();
+                }
+            }
+        }
+        Ok((stored, live))
     }
 
     async fn change(
@@ -417,8 +439,7 @@ impl Chats for ChatsService {
         self.authorise(caller, chat).await?;
         // The owner knows more than the store: what was acknowledged and is not settled yet.
         self.writes.check_owner(chat, request.metadata())?;
-        let live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
-        let stored = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
+        let (stored, live) = self.receipts(caller, chat).await?;
         let receipts = views::receipts(chat, caller.user, stored, &live);
         Ok(Response::new(v1::GetReceiptsResponse { receipts }))
     }
@@ -438,8 +459,7 @@ impl Chats for ChatsService {
         self.writes.check_owner(chat, &metadata)?;
         self.authorise(caller, chat).await?;
         let sender = self.sender(caller, chat, seq).await?;
-        let live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
-        let stored = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
+        let (stored, live) = self.receipts(caller, chat).await?;
         let page = message_receipts::page((sender, seq), stored, &live, after, size as usize);
         Ok(Response::new(page))
     }

@@ -10,14 +10,12 @@ use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
-use tokio::sync::mpsc;
 
 use super::caller::Caller;
 use super::store_away;
 use crate::answer;
 use crate::content::{self, fingerprint};
-use crate::fanout::{Kind, Outgoing};
-use crate::metrics;
+use crate::fanout::{Kind, Outgoing, Pushes};
 use crate::shard::Shards;
 use crate::shard::effects::entry_event;
 use crate::state::shard::Event;
@@ -30,7 +28,7 @@ pub struct Groups {
     pub pool: PgPool,
     pub master: MasterKey,
     pub shards: Shards,
-    pub pushes: mpsc::Sender<Outgoing>,
+    pub pushes: Pushes,
     /// How many strangers one user's devices may add to groups, or write to first, within a day.
     pub new_strangers: usize,
 }
@@ -105,6 +103,7 @@ impl Groups {
             trace: None,
             arrived: None,
             read_receipts_off: false,
+            acked: Seq::ZERO,
             kind: EntryKind::ChatCreated,
             sender: caller.user,
             device: caller.sender_device(),
@@ -166,9 +165,7 @@ impl Groups {
             event,
             span: None,
         };
-        if self.pushes.try_send(outgoing).is_err() {
-            metrics::push_dropped("fanout");
-        }
+        self.pushes.push(outgoing);
         // Loaded by its shard, which finds it unsettled.
         let _ended = self
             .shards

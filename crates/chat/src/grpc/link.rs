@@ -114,11 +114,23 @@ impl ChatLink for LinkService {
     }
 
     async fn live(&self, request: Request<LiveRequest>) -> Result<Response<Self::LiveStream>, Status> {
-        let (link, mut pushes) = self.parts.gateways.open_live(identity(&request)?);
+        let gateway = identity(&request)?;
+        let (gateways, name) = (self.parts.gateways.clone(), gateway.name.clone());
+        let frame = move |pushes| {
+            let missed = gateways.take_missed(&name);
+            LiveDown {
+                pushes,
+                missed_sessions: missed.sessions.into_iter().collect(),
+                missed_any: missed.any,
+            }
+        };
+        let (link, mut pushes) = self.parts.gateways.open_live(gateway);
         let out = async_stream::stream! {
             let _link = link;
+            // What it missed while it had no link.
+            yield Ok(frame(Vec::new()));
             while let Some(pushes) = gather(&mut pushes, GATHER).await {
-                yield Ok(LiveDown { pushes });
+                yield Ok(frame(pushes));
             }
         };
         Ok(Response::new(Box::pin(out)))
@@ -251,6 +263,7 @@ impl Reader {
                     envelope: &send.envelope,
                     body: &send.body,
                     read_receipts_off: send.read_receipts_off,
+                    acked: Seq(send.acked_seq),
                     trace: TraceContext::sampled(&item.traceparent),
                     arrived: Clock::monotonic(),
                 };

@@ -5,7 +5,7 @@ use prost::Message as _;
 use tern_node::ticket::Tickets;
 use tern_proto::{ApiError, parse, raw, v1};
 use tern_types::limits::{MAX_ATTACHMENTS, MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_MENTIONS};
-use tern_types::{DeviceId, MediaId, RequestId, Timestamp, TraceContext, UserId};
+use tern_types::{DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use crate::answer;
 use crate::content::fingerprint;
@@ -20,6 +20,8 @@ pub struct Message<'a> {
     pub envelope: &'a Bytes,
     pub body: &'a Bytes,
     pub read_receipts_off: bool,
+    /// What the sending device has acknowledged of the chat.
+    pub acked: Seq,
     /// Of the span that it comes from, where it is traced.
     pub trace: Option<TraceContext>,
     pub arrived: Timestamp,
@@ -56,6 +58,7 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
         trace: message.trace,
         arrived: Some(message.arrived),
         read_receipts_off: message.read_receipts_off,
+        acked: message.acked,
     })
 }
 
@@ -179,6 +182,7 @@ mod tests {
             envelope,
             body: &BODY,
             read_receipts_off: false,
+            acked: Seq::ZERO,
             trace: None,
             arrived: Timestamp(0),
         }

@@ -100,7 +100,10 @@ impl ChatNode for NodeService {
         }
         let from = request.from_user_ids.iter().map(|id| user(id));
         let from = from.collect::<Result<Vec<_>, _>>()?;
-        let written = written::have_written(&self.pool, to, &from).await;
+        let written = match request.reversed {
+            false => written::have_written(&self.pool, to, &from).await,
+            true => written::has_written_to(&self.pool, to, &from).await,
+        };
         let written = written.map_err(store_away)?;
         Ok(Response::new(HaveWrittenResponse {
             from_user_ids: written.iter().map(|user| user.to_vec().into()).collect(),

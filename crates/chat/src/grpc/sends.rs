@@ -3,7 +3,7 @@
 use tern_node::ticket::Tickets;
 use tern_node::trace;
 use tern_proto::{ApiError, parse, v1};
-use tern_types::{ChatId, Clock, RequestId, UserId};
+use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
@@ -32,6 +32,7 @@ impl Sends {
             envelope: &send.envelope,
             body: &send.body,
             read_receipts_off,
+            acked: Seq::ZERO,
             trace: trace::context(&tracing::Span::current()),
             arrived: Clock::monotonic(),
         };

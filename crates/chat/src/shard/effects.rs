@@ -11,7 +11,7 @@ use tern_types::{ChatId, DeviceId, RequestId, UserId, typing};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
-use crate::fanout::{Fanout, Kind, Outgoing};
+use crate::fanout::{Fanout, Kind, Outgoing, Pushes};
 use crate::gateways::Gateways;
 use crate::metrics;
 use crate::ownership::Ownership;
@@ -63,7 +63,7 @@ pub struct Effects {
 /// One shard's.
 pub struct ShardEffects {
     shared: Effects,
-    pushes: mpsc::Sender<Outgoing>,
+    pushes: Pushes,
     results: mpsc::Sender<Event>,
 }
 
@@ -142,21 +142,20 @@ impl ShardEffects {
             Pushed::Receipt { user, mark } => (Kind::Receipt, receipt_event(chat, *user, *mark), None),
             Pushed::Typing { user, stopped } => (Kind::Typing, typing_event(chat, *user, *stopped), None),
         };
-        if kind == Kind::Typing && self.pushes.capacity() < self.pushes.max_capacity() / 2 {
-            return metrics::typing_dropped("fanout");
-        }
         let except = except.iter().filter_map(|origin| origin.session()).collect();
-        let outgoing = Outgoing {
+        self.pushes.push(Outgoing {
             chat,
             kind,
             users,
             except,
             event,
             span,
-        };
-        if self.pushes.try_send(outgoing).is_err() {
-            metrics::push_dropped("fanout");
-        }
+        });
+    }
+
+    /// The shard gave receipts up before it knew whom they concern.
+    pub fn receipts_lost(&self) {
+        self.pushes.receipts_lost();
     }
 
     fn load(&self, chat: ChatId, number: u64, create: Option<Making>, requests: Vec<(UserId, RequestId)>) {

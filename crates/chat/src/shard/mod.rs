@@ -193,7 +193,11 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         }
         effects.perform(&mut out, &mut traces);
         figures.holds(&state);
-        figures.count(&state.take_counts());
+        let counts = state.take_counts();
+        if counts.receipts_lost > 0 {
+            effects.receipts_lost();
+        }
+        figures.count(&counts);
         if state.is_quiet() {
             quiet.drain(..).for_each(|answer| {
                 let _gone = answer.send(());

@@ -157,6 +157,7 @@ mod tests {
             content: bytes::Bytes::new(),
             arrived: None,
             read_receipts_off: false,
+            acked: Seq::ZERO,
             trace: traced.then_some(TraceContext {
                 trace_id: [1; 16],
                 span_id: [number; 8],

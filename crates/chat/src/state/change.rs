@@ -192,6 +192,7 @@ mod tests {
                 role,
                 joined: Seq(1),
                 last_sent: Seq::ZERO,
+                own_unread: 0,
             };
             (user(n), member, Watermark::default())
         });

@@ -4,12 +4,14 @@
 //! - [`command`]: what waits, and its answers
 //! - [`batch`]: from the queue into a commit, and what came of it
 //! - [`authors`]: who sent the newest entries; [`typists`]: who writes
+//! - [`unread`]: what a send says of what its sender has read
 
 pub mod authors;
 pub mod batch;
 pub mod command;
 pub mod snapshot;
 pub mod typists;
+pub mod unread;
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -243,8 +245,11 @@ impl Chat {
             (mine, theirs) => mine.or(theirs),
         };
         let entries = snapshot.placed.iter();
-        self.authors
-            .load(self.head, entries.map(|(user, _, placed)| (placed.seq, *user)));
+        self.authors.load(
+            self.head,
+            entries.map(|(user, _, placed)| (placed.seq, *user, placed.ordinal)),
+        );
+        self.count_own_unread();
         for (user, _, placed) in &snapshot.placed {
             if let Some(member) = self.members.get_mut(user) {
                 member.last_sent = member.last_sent.max(placed.seq);

@@ -61,6 +61,15 @@ pub struct NewEntry {
     /// Its sender turned read receipts off: nobody is told that they have read what stands before it. Stored with the
     /// read mark.
     pub read_receipts_off: bool,
+    /// What the sending device had of the chat when it sent this, as it said. Not stored.
+    pub acked: Seq,
+}
+
+impl NewEntry {
+    /// Sent by a back end, in the sender's name.
+    pub fn is_of_back_end(&self) -> bool {
+        self.device == DeviceId::BACK_END
+    }
 }
 
 /// An entry with its place.

@@ -54,7 +54,7 @@ pub struct Risen {
     /// What others are told, and whose messages it concerns: those after `since`, up to the mark. `None`: nothing that
     /// others are told has risen.
     pub others: Option<(Watermark, Seq)>,
-    /// What the user's own devices are told: one of them marked it. Of own sends they know by the entry.
+    /// What the user's own devices are told: one of them marked it, or sent something behind what others had sent.
     pub own: Option<Watermark>,
 }
 
@@ -121,10 +121,27 @@ impl Receipts {
         self.mark(user) != before
     }
 
-    /// The user's own send: they have read what stands before it, as far as it came to them. A reply is often the only
-    /// sign of that. True when it is news; what is on its way to them becomes news when it is delivered.
-    pub fn sent(&mut self, user: UserId, seq: Seq, off: bool) -> bool {
-        self.raise(user, false, |mark| mark.read_at(seq, off))
+    /// The user's own send: they have read up to `seq`, which had come to them before, or which they sent. A reply is often
+    /// the only sign of that. `tell_own`: their devices are told as of a mark. True when it is news.
+    pub fn sent(&mut self, user: UserId, seq: Seq, off: bool, tell_own: bool) -> bool {
+        if seq <= self.mark(user).read {
+            return false;
+        }
+        self.raise(user, tell_own, |mark| {
+            mark.read_at(seq, off);
+            mark.delivered = mark.delivered.max(seq);
+        })
+    }
+
+    /// Everybody is told anew how far the others have got.
+    pub fn tell_all(&mut self) {
+        for user in self.marks.keys() {
+            let rising = Rising {
+                before: Watermark::default(),
+                marked: false,
+            };
+            self.risen.insert(*user, rising);
+        }
     }
 
     /// What has risen since the last call, once for each user.
@@ -232,32 +249,20 @@ mod tests {
         let mut receipts = Receipts::default();
         receipts.delivered(user, Seq(6));
         receipts.take_risen();
-        assert!(receipts.sent(user, Seq(7), false));
+        assert!(receipts.sent(user, Seq(7), false, true));
+        let mark = watermark(7, 7);
         let risen = Risen {
             user,
-            others: Some((watermark(6, 6), Seq::ZERO)),
-            own: None,
+            others: Some((mark, Seq::ZERO)),
+            own: Some(mark),
         };
         assert_eq!(receipts.take_risen(), [risen]);
-        assert_eq!(receipts.mark(user).read, Seq(7));
         assert!(!receipts.read(user, Seq(6), false));
-    }
-
-    #[test]
-    fn what_crosses_a_send_is_read_when_it_is_delivered_or_marked() {
-        for marked in [false, true] {
-            let user = UserId::random();
-            let mut receipts = Receipts::default();
-            assert!(!receipts.sent(user, Seq(7), false), "nothing had come to them");
-            assert!(receipts.take_risen().is_empty());
-            let news = if marked {
-                receipts.read(user, Seq(6), false)
-            } else {
-                receipts.delivered(user, Seq(6))
-            };
-            assert!(news);
-            assert_eq!(told(&mut receipts), [watermark(6, 6)]);
-        }
+        assert!(
+            receipts.sent(user, Seq(8), false, false),
+            "their devices know by the entry"
+        );
+        assert_eq!(receipts.take_risen()[0].own, None);
     }
 
     #[test]
@@ -275,8 +280,8 @@ mod tests {
         assert_eq!(receipts.take_risen(), [risen]);
         receipts.delivered(user, Seq(6));
         receipts.take_risen();
-        receipts.sent(user, Seq(7), true);
-        assert_eq!(told(&mut receipts), [], "a reply tells nothing either");
+        receipts.sent(user, Seq(7), true, false);
+        assert_eq!(told(&mut receipts), [watermark(7, 0)], "a reply tells no more");
         assert!(!receipts.read(user, Seq(4), false), "an old mark says nothing");
         assert!(receipts.read(user, Seq(7), false), "the same again, and told");
         let risen = receipts.take_risen();
@@ -311,7 +316,7 @@ mod tests {
             for (what, seq, off) in steps {
                 let news = match what {
                     0 => receipts.read(user, Seq(seq), off),
-                    1 => receipts.sent(user, Seq(seq), off),
+                    1 => receipts.sent(user, Seq(seq), off, seq % 2 == 0),
                     _ => receipts.delivered(user, Seq(seq)),
                 };
                 let known = receipts.mark(user);
@@ -325,6 +330,7 @@ mod tests {
                     }
                     if let Some(mark) = risen.own {
                         prop_assert!(mark.read > own || what == 0);
+                        prop_assert!(what == 0 || seq % 2 == 0);
                         own = own.max(mark.read);
                     }
                 }

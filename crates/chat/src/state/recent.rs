@@ -14,6 +14,8 @@ const REMEMBERED: usize = 256;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
     pub seq: Seq,
+    /// See `tern.v1.Entry.ordinal`.
+    pub ordinal: u64,
     pub sent_at: Timestamp,
     pub fingerprint: Fingerprint,
 }

@@ -37,12 +37,15 @@ FROM a
 JOIN inbox i ON i.chat_id = a.chat_id AND i.device_id = a.device_id
 LEFT JOIN x ON x.chat_id = a.chat_id AND x.device_id = a.device_id";
 
-/// Rule 10: read marks only rise. The newest one's setting holds; the same mark again may change it.
+/// Rule 10: read marks only rise. The newest one's setting holds, and what its user sent after it; the same mark again may
+/// change both.
 pub const READS: &str = "
-UPDATE members m SET read_seq = r.seq, read_receipts_off = r.off
-FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::bool[]) AS r(chat_id, user_id, seq, off)
+UPDATE members m SET read_seq = r.seq, read_receipts_off = r.off, own_unread = r.own_unread
+FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::bool[], $5::int4[])
+    AS r(chat_id, user_id, seq, off, own_unread)
 WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id AND m.left_seq IS NULL
-    AND (m.read_seq < r.seq OR m.read_seq = r.seq AND m.read_receipts_off <> r.off)";
+    AND (m.read_seq < r.seq
+         OR m.read_seq = r.seq AND (m.read_receipts_off, m.own_unread) <> (r.off, r.own_unread))";
 
 /// The rows that there were.
 pub type Rows = HashMap<(ChatId, DeviceId), AckedRow>;
@@ -79,6 +82,12 @@ pub async fn mark_read(db: &mut PgConnection, reads: &[ReadMark]) -> sqlx::Resul
         .bind(reads.iter().map(|mark| mark.user.0).collect::<Vec<Uuid>>())
         .bind(reads.iter().map(|mark| mark.seq.to_i64()).collect::<Vec<i64>>())
         .bind(reads.iter().map(|mark| mark.off).collect::<Vec<bool>>())
+        .bind(
+            reads
+                .iter()
+                .map(|mark| i32::try_from(mark.own_unread).unwrap_or(i32::MAX))
+                .collect::<Vec<i32>>(),
+        )
         .execute(db)
         .await?;
     Ok(())

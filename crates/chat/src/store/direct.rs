@@ -257,6 +257,7 @@ fn snapshot(new: &NewDirect, key: ChatKey) -> Snapshot {
             role: Role::Member,
             joined: Seq(1),
             last_sent: Seq::ZERO,
+            own_unread: 0,
         };
         (user, member, Watermark::default())
     };

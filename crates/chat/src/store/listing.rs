@@ -24,7 +24,7 @@ macro_rules! view {
 SELECT c.chat_id, c.kind, c.title, c.picture, c.created_by, ",
             millis!("c.created_at"),
             " AS created_at, c.user_low, c.user_high, c.wrapped_key,
-    h.head_seq, h.head_ordinal, me.role, me.read_seq,
+    h.head_seq, h.head_ordinal, me.role, me.read_seq, me.own_unread,
     coalesce((SELECT r.ordinal FROM messages r WHERE r.chat_id = c.chat_id AND r.seq = me.read_seq), 0) AS read_ordinal,
     (SELECT count(*) FROM members o WHERE o.chat_id = c.chat_id AND o.left_seq IS NULL) AS member_count,
     least((SELECT i.from_seq FROM inbox i WHERE i.chat_id = c.chat_id AND i.device_id = $2),
@@ -84,22 +84,17 @@ pub const OPENING: &str = "SELECT epoch, nextval('stream_numbers') FROM store WH
 
 /// Present members, and how far each one's devices are: delivered is the complement of the inbox, and nothing unsettled
 /// counts. A user without a device has what waits under the reserved id. A read mark above that shows that it was
-/// delivered all the same, unless it is the member's own entry: what crossed their send was on its way to them.
+/// delivered all the same: none goes further than what was delivered and what its user sent.
 pub const RECEIPTS: &str = "
-SELECT r.*, r.read_seq > r.delivered
-       AND NOT EXISTS (SELECT FROM messages own WHERE own.chat_id = r.chat_id AND own.seq = r.read_seq
-                       AND own.sender_user = r.user_id) AS marked
-FROM (
-    SELECT m.chat_id, m.user_id, m.role, m.joined_seq, m.read_seq, m.read_receipts_off,
-           least(coalesce((SELECT max(coalesce(i.from_seq - 1, h.head_seq))
-                           FROM unnest(CASE WHEN m.devices = '{}' THEN ARRAY[m.user_id] ELSE m.devices END) AS d(device_id)
-                           LEFT JOIN inbox i ON i.chat_id = m.chat_id AND i.device_id = d.device_id), 0),
-                 coalesce((SELECT min(u.from_seq) - 1 FROM unsettled u WHERE u.chat_id = m.chat_id), h.head_seq))
-               AS delivered
-    FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
-    WHERE m.chat_id = $1 AND m.left_seq IS NULL
-) r
-ORDER BY r.user_id";
+SELECT m.user_id, m.role, m.joined_seq, m.read_seq, m.read_receipts_off, m.own_unread,
+       least(coalesce((SELECT max(coalesce(i.from_seq - 1, h.head_seq))
+                       FROM unnest(CASE WHEN m.devices = '{}' THEN ARRAY[m.user_id] ELSE m.devices END) AS d(device_id)
+                       LEFT JOIN inbox i ON i.chat_id = m.chat_id AND i.device_id = d.device_id), 0),
+             coalesce((SELECT min(u.from_seq) - 1 FROM unsettled u WHERE u.chat_id = m.chat_id), h.head_seq))
+           AS delivered
+FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
+WHERE m.chat_id = $1 AND m.left_seq IS NULL
+ORDER BY m.user_id";
 
 pub const MEMBERS: &str = "
 SELECT user_id, role, joined_seq FROM members
@@ -256,9 +251,9 @@ pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, 
 /// From a row of [`RECEIPTS`].
 pub fn watermark(row: &PgRow) -> sqlx::Result<Watermark> {
     let read: i64 = row.try_get("read_seq")?;
-    let (delivered, marked): (i64, bool) = (row.try_get("delivered")?, row.try_get("marked")?);
+    let delivered: i64 = row.try_get("delivered")?;
     Ok(Watermark {
-        delivered: Seq::from_i64(if marked { read } else { delivered }),
+        delivered: Seq::from_i64(delivered.max(read)),
         read: Seq::from_i64(read),
         read_receipts_off: row.try_get("read_receipts_off")?,
     })
@@ -335,7 +330,7 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, Store
         None
     };
     let head_ordinal: i64 = row.try_get("head_ordinal")?;
-    let read_ordinal: i64 = row.try_get("read_ordinal")?;
+    let (read_ordinal, own_unread): (i64, i32) = (row.try_get("read_ordinal")?, row.try_get("own_unread")?);
     let people = [
         row.try_get::<Option<Uuid>, _>("user_low")?,
         row.try_get("user_high")?,
@@ -351,7 +346,7 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, Store
         head_ordinal: u64::try_from(head_ordinal).unwrap_or(0),
         resume: Seq::from_i64(row.try_get("resume_seq")?),
         read: Seq::from_i64(row.try_get("read_seq")?),
-        unread: u64::try_from(head_ordinal - read_ordinal).unwrap_or(0),
+        unread: u64::try_from(head_ordinal - read_ordinal - i64::from(own_unread)).unwrap_or(0),
         member_count: u32::try_from(row.try_get::<i64, _>("member_count")?).unwrap_or(0),
         role: role(row.try_get("role")?).ok_or(StoreError::Unknown(chat, "a role"))?,
         peer: people

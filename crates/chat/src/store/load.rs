@@ -53,15 +53,22 @@ FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id
 WHERE c.chat_id = $1"
 );
 
+/// Whether the chat is a direct one and one of the two has blocked the other.
+pub const IS_BLOCKED: &str = concat!(
+    "SELECT ",
+    blocked!("c.user_low", "c.user_high"),
+    " FROM chats c WHERE c.chat_id = $1"
+);
+
 /// The newest requests, and those that wait for an answer however old they are (rule 5).
 pub const PLACED: &str = concat!(
     "
-SELECT sender_user, request_id, seq, fingerprint, ",
+SELECT sender_user, request_id, seq, ordinal, fingerprint, ",
     millis!("sent_at"),
     " AS sent_at
 FROM messages WHERE chat_id = $1 AND seq > $2
 UNION
-SELECT m.sender_user, m.request_id, m.seq, m.fingerprint, ",
+SELECT m.sender_user, m.request_id, m.seq, m.ordinal, m.fingerprint, ",
     millis!("m.sent_at"),
     "
 FROM unnest($3::uuid[], $4::uuid[]) AS r(sender_user, request_id)
@@ -147,6 +154,15 @@ pub async fn chat(
         looked_up: requests.to_vec(),
         blocked: row.try_get("blocked")?,
     }))
+}
+
+/// See [`IS_BLOCKED`].
+pub async fn is_blocked(pool: &PgPool, chat: ChatId) -> sqlx::Result<bool> {
+    let blocked: Option<bool> = sqlx::query_scalar(IS_BLOCKED)
+        .bind(chat.0)
+        .fetch_optional(pool)
+        .await?;
+    Ok(blocked.unwrap_or_default())
 }
 
 /// What came of [`create_group`].
@@ -315,6 +331,7 @@ fn member_row(row: &PgRow, unknown: i64) -> sqlx::Result<Option<(UserId, Member,
         role,
         joined,
         last_sent: if joined <= unknown { unknown } else { Seq::ZERO },
+        own_unread: u32::try_from(row.try_get::<i32, _>("own_unread")?).unwrap_or(0),
     };
     Ok(Some((UserId(row.try_get("user_id")?), member, watermark(row)?)))
 }
@@ -328,6 +345,7 @@ fn placed_row(row: &PgRow) -> sqlx::Result<(UserId, RequestId, Placed)> {
     let sent_at = Timestamp(row.try_get("sent_at")?);
     let placed = Placed {
         seq: Seq::from_i64(row.try_get("seq")?),
+        ordinal: u64::try_from(row.try_get::<i64, _>("ordinal")?).unwrap_or(0),
         sent_at,
         fingerprint,
     };

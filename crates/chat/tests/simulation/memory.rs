@@ -104,6 +104,7 @@ impl Memory {
                 role: interval.role,
                 joined: interval.joined,
                 last_sent: Seq::ZERO,
+                own_unread: 0,
             };
             (interval.user, member, Watermark::default())
         });
@@ -114,6 +115,7 @@ impl Memory {
         let placed = placed.map(|entry| {
             let placed = Placed {
                 seq: entry.seq,
+                ordinal: entry.ordinal,
                 sent_at: entry.sent_at,
                 fingerprint: entry.new.fingerprint,
             };

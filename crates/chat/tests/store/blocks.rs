@@ -99,6 +99,8 @@ async fn who_has_written_is_who_sent_a_message_in_the_direct_chat() {
     store.say(&mut db, &mut chat, b, "hello").await;
     assert_eq!(written(a).await, [b]);
     assert_eq!(written(b).await, [], "the other way is another matter");
+    let to = async |from| written::has_written_to(&store.pool, from, &asked).await.unwrap();
+    assert_eq!((to(b).await, to(a).await), (vec![a], vec![]));
     store.say(&mut db, &mut others, c, "hello").await;
     let mut both = [b, c];
     both.sort_unstable();

@@ -338,11 +338,12 @@ pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
     NewEntry {
         arrived: None,
         read_receipts_off: false,
+        acked: Seq::ZERO,
         media: Vec::new(),
         trace: None,
         kind,
         sender,
-        device: DeviceId::BACK_END,
+        device: DeviceId(sender.0),
         request: RequestId::random(),
         fingerprint: [7; 16],
         counts: kind == EntryKind::Message,

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tern_chat::metrics::JobTimes;
 use tern_chat::shard::writer;
@@ -101,10 +102,19 @@ impl<'a> Owner<'a> {
         self.answers.swap_remove(place.expect("no answer")).1
     }
 
+    /// What is due within a second is done.
+    pub async fn upkeep(&mut self) {
+        self.run_at(Vec::new(), Duration::from_secs(1)).await;
+    }
+
     pub async fn run(&mut self, events: Vec<Event>) {
+        self.run_at(events, Duration::ZERO).await;
+    }
+
+    async fn run_at(&mut self, events: Vec<Event>, ahead: Duration) {
         let (mut events, mut out) = (VecDeque::from(events), Vec::new());
         loop {
-            let now = Clock::monotonic();
+            let now = Clock::monotonic() + ahead;
             while let Some(event) = events.pop_front() {
                 self.state.apply(event, now, &mut out);
             }

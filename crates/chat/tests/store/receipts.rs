@@ -3,6 +3,7 @@
 use tern_chat::state::EntryKind;
 use tern_chat::state::receipts::Watermark;
 use tern_chat::state::shard::{Event, Pushed, ReadMark};
+use tern_chat::store::listing;
 use tern_types::{ChatId, DeviceId, Seq, UserId};
 
 use crate::harness::{Store, direct, new_entry};
@@ -27,6 +28,7 @@ fn read(chat: ChatId, user: UserId, seq: u64) -> ReadMark {
         user,
         seq: Seq(seq),
         off: false,
+        own_unread: 0,
     }
 }
 
@@ -165,12 +167,22 @@ async fn rule_10_a_reply_before_the_read_mark_tells_that_it_was_read() {
     owner
         .send(chat, &new_entry(b, EntryKind::Message, b"answer"))
         .await;
-    assert_eq!(told(&mut owner, b), [(vec![a], watermark(1, 1))]);
+    let mut both = vec![a, b];
+    both.sort_unstable();
+    assert_eq!(told(&mut owner, b), [(both, watermark(2, 2))]);
+}
+
+/// What is unread to the member, as a listing says it.
+async fn unread(store: &Store, chat: ChatId, user: UserId) -> u64 {
+    let view = listing::chat(&store.pool, &store.master, user, None, chat)
+        .await
+        .unwrap();
+    view.unwrap().unread
 }
 
 /// Bob answers 1 while 2 is on its way to him.
 #[tokio::test]
-async fn rule_10_what_crossed_a_send_is_not_told_as_delivered_by_a_new_owner() {
+async fn rule_10_what_crossed_a_send_is_neither_read_nor_delivered_to_a_new_owner() {
     let store = Store::new().await;
     let (a, b) = (store.user().await, store.user().await);
     let b1 = store.device(b).await;
@@ -195,25 +207,41 @@ async fn rule_10_what_crossed_a_send_is_not_told_as_delivered_by_a_new_owner() {
     );
     // As it is written within a second of the send.
     let mut db = store.shard().await;
-    tern_chat::store::ack::mark_read(&mut db, &[read(chat, b, 3)])
+    let own_unread = 1;
+    let written = ReadMark {
+        own_unread,
+        ..read(chat, b, 1)
+    };
+    tern_chat::store::ack::mark_read(&mut db, &[written])
         .await
         .unwrap();
+    assert_eq!(unread(&store, chat, b).await, 1, "2, and not his own");
 
-    // Nothing is settled: a new owner knows of no acknowledgement.
-    assert_eq!(mark(&store, chat, b).await, watermark(0, 3));
+    // Nothing is settled: a new owner knows of no other acknowledgement.
+    assert_eq!(mark(&store, chat, b).await, watermark(1, 1));
+    assert_eq!(
+        store
+            .snapshot(chat)
+            .await
+            .members
+            .iter()
+            .map(|(_, member, _)| member.own_unread)
+            .max(),
+        Some(1)
+    );
     store.settle(&mut db, chat, Seq(3), &[(b1, 1)]).await;
     tern_chat::store::settle::close(&mut db, &[(chat, Seq(3))])
         .await
         .unwrap();
     assert_eq!(
         mark(&store, chat, b).await,
-        watermark(1, 3),
+        watermark(1, 1),
         "2 is still on its way"
     );
 
     let mut next = Owner::new(&store);
     next.run(vec![ack(2, true)]).await;
-    assert_eq!(told(&mut next, b), [(vec![a], watermark(2, 2))]);
+    assert_eq!(told(&mut next, b), [(vec![a], watermark(2, 1))]);
 
     // A mark that he set himself says more than his devices' acknowledgements.
     next.send(chat, &message(a)).await;
@@ -221,6 +249,31 @@ async fn rule_10_what_crossed_a_send_is_not_told_as_delivered_by_a_new_owner() {
         .await
         .unwrap();
     assert_eq!(mark(&store, chat, b).await, watermark(4, 4));
+    assert_eq!(unread(&store, chat, b).await, 0);
+}
+
+/// Whatever the store says, which a crash may have kept from learning of the newest.
+#[tokio::test]
+async fn a_new_owner_counts_what_a_member_sent_behind_their_read_mark() {
+    let store = Store::new().await;
+    let (a, b) = (store.user().await, store.user().await);
+    let chat = store.direct(a, b).await.id;
+    let mut owner = Owner::new(&store);
+    for sender in [a, b, a, b, b] {
+        owner
+            .send(chat, &new_entry(sender, EntryKind::Message, b"x"))
+            .await;
+    }
+    let mut cold = Owner::new(&store);
+    let event = |seq| Event::Read {
+        chat,
+        user: b,
+        seq: Seq(seq),
+        off: false,
+    };
+    cold.run(vec![event(3)]).await;
+    cold.upkeep().await;
+    assert_eq!(unread(&store, chat, b).await, 0, "4 and 5 are his");
 }
 
 #[tokio::test]

@@ -73,16 +73,20 @@ impl ChatState {
     pub(super) fn absorb(&mut self, entry: &Entry, me: UserId) {
         self.row.chat.head = self.row.chat.head.max(entry.seq);
         self.row.chat.active_at = self.row.chat.active_at.max(entry.sent_at);
-        if entry.sender == Some(me) && entry.message().is_some() {
+        let own = entry.sender == Some(me);
+        if own && entry.message().is_some() {
             self.row.own = self.row.own.max(entry.seq);
-            self.row.confirmed_read = self.row.confirmed_read.max(entry.seq);
-            self.read_up_to(entry.seq);
+            self.read_own(entry.seq);
         }
         // A listing said already what lies below its head.
         if entry.seq <= self.row.listed_head {
             return;
         }
-        if entry.counts_as_unread() && entry.seq > self.row.chat.read && self.unread.len() < MAX_UNREAD {
+        if !own
+            && entry.counts_as_unread()
+            && entry.seq > self.row.chat.read
+            && self.unread.len() < MAX_UNREAD
+        {
             self.unread.push_back(entry.seq);
         }
         self.absorb_content(entry, me);
@@ -128,6 +132,18 @@ impl ChatState {
             Some(Content::RoleChanged(changed)) if changed.user_id == my_id => chat.role = changed.role(),
             _ => {}
         }
+    }
+
+    /// Own messages are never unread: where nothing is before this one, the mark goes on over it, here as on the server. What
+    /// else a send says to have been read, the server tells by a receipt.
+    fn read_own(&mut self, seq: Seq) {
+        if !self.unread.is_empty() || self.row.listed_unread > 0 {
+            return;
+        }
+        if self.row.confirmed_read >= self.row.chat.read {
+            self.row.confirmed_read = self.row.confirmed_read.max(seq);
+        }
+        self.read_up_to(seq);
     }
 
     pub(super) fn read_up_to(&mut self, seq: Seq) {

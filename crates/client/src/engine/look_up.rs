@@ -210,6 +210,6 @@ impl Engine {
     }
 }
 
-fn again(error: &CallError, now: Timestamp) -> Timestamp {
+pub(super) fn again(error: &CallError, now: Timestamp) -> Timestamp {
     now + error.retry_after.unwrap_or_default().max(CALL_RETRY)
 }

@@ -310,6 +310,7 @@ impl Engine {
             self.presences.next_wake(),
             sends,
             self.chats_wake(),
+            self.receipts_wake(),
             self.typing.next_wake(),
         ]
         .into_iter()
@@ -324,6 +325,7 @@ impl Engine {
                 self.tick_session(now);
                 self.tick_presence(now);
                 self.tick_chats(now);
+                self.tick_receipts(now);
                 self.tick_typing(now);
             }
             Input::Send(message) => self.queue(message, now),
@@ -344,7 +346,7 @@ impl Engine {
             Input::Listed(result) => self.listed(result, now),
             Input::LookedUp { chat, result } => self.looked_up(chat, result, now),
             Input::Filled { chat, result } => self.filled(chat, result, now),
-            Input::ReceiptsRead { chat, result } => self.receipts_read(chat, result),
+            Input::ReceiptsRead { chat, result } => self.receipts_read(chat, result, now),
             Input::Refreshed(result) => self.refreshed(result, now),
             Input::Outbox(messages) => self.load_outbox(messages),
         }

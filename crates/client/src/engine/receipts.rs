@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tern_proto::v1;
-use tern_types::{ChatId, Seq, UserId};
+use tern_types::{ChatId, Seq, Timestamp, UserId};
 
+use super::look_up::again;
 use super::{Call, Change, Engine};
 use crate::error::CallError;
 use crate::model::{Event, Mark};
@@ -19,6 +20,8 @@ const MAX_READ_AGAIN_ONLINE: usize = 8;
 #[derive(Debug, Default)]
 pub struct Receipts {
     marks: HashMap<ChatId, BTreeMap<UserId, Mark>>,
+    /// Calls that failed: to be made again then.
+    again: BTreeMap<ChatId, Timestamp>,
 }
 
 impl Receipts {
@@ -48,6 +51,7 @@ impl Receipts {
 
     pub fn clear(&mut self) {
         self.marks.clear();
+        self.again.clear();
     }
 }
 
@@ -84,14 +88,35 @@ impl Engine {
             .extend(chats.into_iter().take(most).map(Call::Receipts));
     }
 
-    pub(super) fn receipts_read(&mut self, chat: ChatId, result: Result<Vec<v1::Receipt>, CallError>) {
+    pub(super) fn receipts_read(
+        &mut self,
+        chat: ChatId,
+        result: Result<Vec<v1::Receipt>, CallError>,
+        now: Timestamp,
+    ) {
         match result {
             Ok(receipts) => receipts
                 .into_iter()
                 .for_each(|receipt| self.receipt_came(receipt)),
-            // They come by themselves as they rise; the next connection asks again.
-            Err(error) => tracing::debug!(%chat, %error, "receipts not read"),
+            // What was lost does not come by itself.
+            Err(error) => {
+                tracing::debug!(%chat, %error, "receipts not read");
+                if error.is_transient() {
+                    self.receipts.again.insert(chat, again(&error, now));
+                }
+            }
         }
+    }
+
+    pub(super) fn tick_receipts(&mut self, now: Timestamp) {
+        let due = self.receipts.again.extract_if(.., |_, at| *at <= now);
+        self.effects
+            .calls
+            .extend(due.map(|(chat, _)| Call::Receipts(chat)));
+    }
+
+    pub(super) fn receipts_wake(&self) -> Option<Timestamp> {
+        self.receipts.again.values().min().copied()
     }
 }
 

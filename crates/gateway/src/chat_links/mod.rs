@@ -7,10 +7,12 @@
 //! - [`link`]: one node's queues
 //! - [`pending`]: what is not answered yet
 //! - [`reader`]: the three streams of a link
+//! - [`lost`]: nodes that went away with receipts
 //! - [`lanes`]: the order of a slot's items, those included that nodes gave back
 
 pub mod lanes;
 pub mod link;
+pub mod lost;
 pub mod pending;
 pub mod reader;
 
@@ -29,9 +31,11 @@ use tracing::Instrument;
 
 use self::lanes::Lanes;
 use self::link::Link;
-use crate::metrics;
+use self::lost::Lost;
+use crate::audience::Audience;
 use crate::registry::{Handle, Registry};
 use crate::session::Send;
+use crate::{metrics, redrain};
 
 /// Sessions that are told of a change at once; the next ones a little later, so that tens of thousands do not wake in
 /// the same moment.
@@ -67,7 +71,9 @@ impl Routes {
 pub struct ChatLinks {
     routes: ArcSwap<Routes>,
     registry: Arc<Registry>,
+    audience: Arc<Audience>,
     lanes: Lanes,
+    lost: Lost,
     generation: AtomicU64,
     changed: Notify,
 }
@@ -77,8 +83,14 @@ pub struct ChatLinks {
 pub struct Refused;
 
 impl ChatLinks {
-    /// Keeps links to every chat node up from now on.
-    pub fn start(ctx: &NodeContext, registry: Arc<Registry>) -> Arc<Self> {
+    /// Keeps links to every chat node up from now on. `spread`: over this time the sessions are told that receipts may be
+    /// lost.
+    pub fn start(
+        ctx: &NodeContext,
+        registry: Arc<Registry>,
+        audience: Arc<Audience>,
+        spread: Duration,
+    ) -> Arc<Self> {
         let routes = Routes {
             map: ctx.map.current(),
             links: HashMap::new(),
@@ -86,13 +98,16 @@ impl ChatLinks {
         let links = Arc::new(Self {
             routes: ArcSwap::from_pointee(routes),
             registry,
+            audience,
             lanes: Lanes::default(),
+            lost: Lost::default(),
             generation: AtomicU64::new(1),
             changed: Notify::new(),
         });
         let span = tracing::info_span!("chat_links");
         tokio::spawn(links.clone().follow(ctx.clone()).instrument(span.clone()));
-        tokio::spawn(links.clone().tell_sessions().instrument(span));
+        tokio::spawn(links.clone().tell_sessions().instrument(span.clone()));
+        tokio::spawn(links.clone().tell_of_loss(spread).instrument(span));
         links.clone().maintain(ctx);
         links
     }
@@ -123,6 +138,7 @@ impl ChatLinks {
             envelope: send.envelope,
             body: send.body,
             read_receipts_off: send.read_receipts_off,
+            acked_seq: send.acked,
         };
         let item = UpItem {
             traceparent: send.trace.map(|trace| trace.to_string()).unwrap_or_default(),
@@ -219,7 +235,10 @@ impl ChatLinks {
         self.change(|routes| routes.map = ctx.map.current());
         loop {
             tokio::select! {
-                next = map.changed() => self.change(|routes| routes.map = next.clone()),
+                next = map.changed() => {
+                    self.change(|routes| routes.map = next.clone());
+                    self.lost.map_is(&next);
+                }
                 () = self.lanes.due() => {}
                 () = ctx.drain.ended() => return,
             }
@@ -247,6 +266,15 @@ impl ChatLinks {
 
     fn next_generation(&self) -> u64 {
         self.generation.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Has all devices ask for receipts when some may have been lost; what is lost meanwhile is told after that.
+    async fn tell_of_loss(self: Arc<Self>, spread: Duration) {
+        loop {
+            self.lost.due().await;
+            tokio::time::sleep(lost::AFTER).await;
+            redrain::receipts_lost(self.registry.sessions(|_| true), spread).await;
+        }
     }
 
     /// Tells every session of each change, some at a time.

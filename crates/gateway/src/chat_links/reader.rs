@@ -1,6 +1,7 @@
 //! The three streams of a link to one chat node, from making it until it breaks.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::Stream;
 use tern_node::links::{MAX_LINK_MESSAGE_BYTES, gather, identify};
@@ -19,6 +20,7 @@ use tonic::{Request, Status, Streaming};
 use super::link::{Link, Queues, give_back};
 use super::pending::Waiting;
 use super::{ChatLinks, metrics};
+use crate::hints::Hint;
 use crate::registry::Registry;
 use crate::session::{Mail, Window};
 use crate::traces::{self, Deliveries};
@@ -96,6 +98,8 @@ fn window_frames(
 struct Up {
     links: Arc<ChatLinks>,
     link: Arc<Link>,
+    /// The node ended the live stream, and so has sent all that it had.
+    all_came: AtomicBool,
 }
 
 impl Up {
@@ -105,7 +109,12 @@ impl Up {
             routes.links.insert(link.node.clone(), link.clone());
         });
         metrics::link_up("chat", &link.node, true);
-        Self { links, link }
+        links.lost.linked(&link.node, link.incarnation);
+        Self {
+            links,
+            link,
+            all_came: AtomicBool::new(false),
+        }
     }
 
     async fn read_control(
@@ -127,7 +136,9 @@ impl Up {
             for push in frame.pushes {
                 self.push(push);
             }
+            self.missed(&frame.missed_sessions, frame.missed_any);
         }
+        self.all_came.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -213,6 +224,9 @@ impl Up {
         let Ok(chat) = ChatId::from_slice(&push.chat_id) else {
             return;
         };
+        if push.seq == 0 {
+            return self.hint(chat, &push);
+        }
         let mut deliveries = Deliveries::of(&push);
         for session in &push.sessions {
             let Some(session) = self.links.registry.get(SessionId(*session)) else {
@@ -226,6 +240,39 @@ impl Up {
                 metrics::live_dropped();
                 traces::dropped(span);
             }
+        }
+    }
+
+    /// No entry: a receipt, or that somebody writes.
+    fn hint(&self, chat: ChatId, push: &Push) {
+        match Hint::of(&push.event) {
+            Some(Hint::Receipt { user, mark }) => {
+                for session in &push.sessions {
+                    let session = self.links.registry.get(SessionId(*session));
+                    if session.is_some_and(|session| {
+                        !session.mailbox.push_receipt(chat, user, mark, push.event.clone())
+                    }) {
+                        metrics::receipt_dropped();
+                    }
+                }
+            }
+            Some(Hint::Typing { user }) => {
+                let (audience, event) = (&self.links.audience, push.event.clone());
+                audience.tell(chat, user, event, &push.sessions);
+            }
+            None => tracing::error!(node = self.link.node, "a push that says nothing"),
+        }
+    }
+
+    /// The node could not push receipts for these sessions, or does not know for whom.
+    fn missed(&self, sessions: &[u64], any: bool) {
+        for session in sessions {
+            if let Some(session) = self.links.registry.get(SessionId(*session)) {
+                session.mailbox.receipts_lost();
+            }
+        }
+        if any {
+            self.links.lost.receipts();
         }
     }
 
@@ -299,5 +346,9 @@ impl Drop for Up {
         });
         self.link.close(&self.links.registry, &self.links.lanes);
         metrics::link_up("chat", &self.link.node, false);
+        if !self.all_came.load(Ordering::Relaxed) {
+            let map = self.links.routes().map.clone();
+            self.links.lost.link(&self.link.node, self.link.incarnation, &map);
+        }
     }
 }

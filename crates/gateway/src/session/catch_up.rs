@@ -7,8 +7,8 @@ use tern_types::{ChatId, Timestamp};
 
 use super::chats::Chat;
 use super::settings::{
-    INBOX_PAUSE, LARGE_WINDOW_BYTES, MAX_CHATS, MAX_READING, MIN_WINDOW_STEP, READ_BELOW_BYTES, RETRY,
-    RETRY_MAX, WINDOW_STEP,
+    CAUGHT_UP_PAUSE, INBOX_PAUSE, LARGE_WINDOW_BYTES, MAX_CHATS, MAX_READING, MIN_WINDOW_STEP,
+    READ_BELOW_BYTES, RETRY, RETRY_MAX, WINDOW_STEP,
 };
 use super::{Effect, NEVER, Session, Window};
 
@@ -113,6 +113,10 @@ pub(super) struct Reader {
     caught_up: bool,
     /// CaughtUp was said before.
     greeted: bool,
+    /// When it is said again although nothing waits, for receipts that were lost.
+    says_again: Option<Timestamp>,
+    /// Not before then: a device asks for receipts each time.
+    not_again_before: Timestamp,
 }
 
 impl Default for Reader {
@@ -132,6 +136,8 @@ impl Default for Reader {
             initial: 0,
             caught_up: false,
             greeted: false,
+            says_again: None,
+            not_again_before: Timestamp(0),
         }
     }
 }
@@ -153,6 +159,20 @@ impl Reader {
     pub(super) fn catch_up_again(&mut self) {
         if self.caught_up {
             (self.caught_up, self.was_read) = (false, false);
+        }
+    }
+
+    /// When CaughtUp is due for receipts that were lost.
+    pub(super) fn says_again(&self) -> Timestamp {
+        self.says_again.unwrap_or(NEVER)
+    }
+
+    pub(super) fn tick(&mut self, now: Timestamp) {
+        if self.says_again.is_some_and(|at| at <= now) {
+            self.says_again = None;
+            // Where the inbox is being read anyway, it comes after that.
+            self.caught_up = false;
+            self.not_again_before = now + CAUGHT_UP_PAUSE;
         }
     }
 
@@ -216,6 +236,15 @@ impl Reader {
 }
 
 impl Session {
+    /// CaughtUp is said again, for the device to ask for receipts. While it is still to come, it does.
+    pub(super) fn receipts_lost(&mut self, now: Timestamp) {
+        if self.reader.caught_up && self.reader.says_again.is_none() {
+            let at = self.reader.not_again_before.max(now);
+            self.reader.says_again = Some(at);
+            self.wake_at(at);
+        }
+    }
+
     pub(super) fn want_inbox(&mut self) {
         self.reader.wanted = true;
     }

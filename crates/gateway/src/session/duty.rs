@@ -17,13 +17,6 @@ impl Session {
     /// Passes a live push on, unless the chat is being caught up (then it only says how far), the device is slow, or it
     /// had it already.
     pub(super) fn live(&mut self, id: ChatId, seq: u64, event: Bytes, now: Timestamp) {
-        if seq == 0 {
-            // Receipts: the newest counts, the present state can be asked for.
-            if self.life.is_open() && self.unflushed < LIVE_BELOW_BYTES {
-                self.put_bytes(event, now);
-            }
-            return;
-        }
         if !self.life.is_open() {
             // Opened comes first. What was pushed meanwhile is read after it.
             if self.life.is_opening() {

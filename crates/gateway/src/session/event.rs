@@ -41,7 +41,7 @@ pub enum Item {
 /// What other parts of the gateway leave for a session.
 #[derive(Debug, Clone)]
 pub enum Mail {
-    /// An event just committed (or, with seq 0, a receipt).
+    /// An entry just committed.
     Live {
         chat: ChatId,
         seq: u64,
@@ -82,7 +82,7 @@ pub enum Mail {
     InboxFailed,
     /// As Inbox, read by the sweep.
     Swept(Inbox),
-    /// What a watched person shows, or the answer to a WatchPresence.
+    /// What a watched person shows, or the answer to a WatchPresence; a receipt, or that somebody writes.
     Seen(Bytes),
 }
 
@@ -148,6 +148,8 @@ pub enum Event<'a> {
     Announced,
     /// A push was dropped: what was missed is in the inbox.
     Redrain,
+    /// Receipts for the device may have been lost on their way: it is to ask for them.
+    ReceiptsLost,
     Mail(Mail),
     /// The user turned read receipts off, or on again.
     ReadReceipts {
@@ -240,6 +242,8 @@ pub struct Send {
     pub body: Bytes,
     /// The user turned read receipts off.
     pub read_receipts_off: bool,
+    /// What the device has acknowledged of the chat on this stream.
+    pub acked: u64,
     /// What the client says of its trace, until the message is admitted; then the gateway's span.
     pub trace: Option<TraceContext>,
 }

@@ -137,6 +137,7 @@ impl Session {
                 self.want_inbox();
             }
             Event::Redrain => self.want_inbox(),
+            Event::ReceiptsLost => self.receipts_lost(now),
             Event::Mail(mail) => self.mail(mail, now),
             Event::ReadReceipts { off } => self.life.told_read_receipts_off(off, now),
             Event::Moved(moved) => self.moved(moved, now),
@@ -204,7 +205,7 @@ impl Session {
             Mail::Inbox(inbox) => self.inbox_read(inbox, now),
             Mail::InboxFailed => self.inbox_failed(now),
             Mail::Swept(inbox) => self.swept(inbox, now),
-            Mail::Seen(event) => self.put_bytes(event, now),
+            Mail::Seen(event) => self.seen(event, now),
         }
     }
 
@@ -215,13 +216,19 @@ impl Session {
             return;
         }
         self.tick_chats(now);
+        self.reader.tick(now);
         // While the device is slow, Flushed is what the reader waits for.
         let reader = if self.keeps_up() {
             self.reader.due().max(now + TICK)
         } else {
             NEVER
         };
-        self.due = self.life.due(&self.settings).min(reader).min(self.chats.due());
+        self.due = self
+            .life
+            .due(&self.settings)
+            .min(reader)
+            .min(self.chats.due())
+            .min(self.reader.says_again());
     }
 
     /// Goes on with whatever the last event made room for.
@@ -251,6 +258,13 @@ impl Session {
     fn next_reference(&mut self) -> u64 {
         self.last_reference = (self.last_reference + 1) & OWN_REFERENCES;
         (self.id.0 << 32) | u64::from(self.last_reference)
+    }
+
+    /// Receipts, typing and presence before Opened say nothing: the device asks for them after CaughtUp.
+    fn seen(&mut self, event: Bytes, now: Timestamp) {
+        if self.life.is_open() {
+            self.put_bytes(event, now);
+        }
     }
 
     /// Puts CaughtUp once all is sent that waited when the stream was opened, or announced anew.

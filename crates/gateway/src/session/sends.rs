@@ -155,6 +155,7 @@ impl Session {
             envelope: message.envelope.clone(),
             body: message.body.clone(),
             read_receipts_off: self.life.read_receipts_off(),
+            acked: self.chats.get(chat).map_or(0, |chat| chat.acked),
             trace: TraceContext::parse(&raw::traceparent(&message.envelope)),
         })
     }

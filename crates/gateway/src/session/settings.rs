@@ -33,6 +33,8 @@ pub const RETRY: Duration = Duration::from_millis(250);
 pub const RETRY_MAX: Duration = Duration::from_secs(5);
 /// At least this much lies between two readings of the inbox: dropped pushes come in bursts.
 pub const INBOX_PAUSE: Duration = Duration::from_millis(250);
+/// Between two CaughtUp for receipts that were lost: each has a device ask for the receipts of some chats.
+pub const CAUGHT_UP_PAUSE: Duration = Duration::from_secs(10);
 /// A stream lives on for this long after its token's end.
 pub const TOKEN_GRACE: Duration = Duration::from_secs(60);
 /// Heartbeat intervals without a sign of life that end a stream.

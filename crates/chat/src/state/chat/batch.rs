@@ -138,15 +138,17 @@ impl Chat {
             }
             let placed = Placed {
                 seq: entry.seq,
+                ordinal: entry.ordinal,
                 sent_at: entry.sent_at,
                 fingerprint: entry.new.fingerprint,
             };
             let (sender, request) = (entry.new.sender, entry.new.request);
             self.recent.insert(sender, request, Known::Placed(placed));
-            self.authors.push(entry.seq, sender);
+            self.authors.push(entry.seq, sender, entry.new.counts);
             self.typists.wrote(sender, now);
             if let Some(member) = self.members.get_mut(&entry.new.sender) {
                 member.last_sent = entry.seq;
+                member.own_unread = member.own_unread.saturating_add(entry.new.counts.into());
             }
         }
         if let Some(action) = batch.change {
@@ -224,6 +226,7 @@ impl Chat {
                         trace: None,
                         arrived: None,
                         read_receipts_off: false,
+                        acked: Seq::ZERO,
                     };
                     Ok(Some((Arc::new(new), Some(action))))
                 }
@@ -253,6 +256,7 @@ impl Chat {
                             role: Role::Member,
                             joined: seq,
                             last_sent: Seq::ZERO,
+                            own_unread: 0,
                         },
                     );
                 }

@@ -33,6 +33,8 @@ pub struct Member {
     /// No entry of theirs is above this one; 0: they never sent any. Too high, they are told of receipts that do not
     /// concern them; too low, they would miss some.
     pub last_sent: Seq,
+    /// Messages of theirs after their own read mark that count as unread: for others, not for them.
+    pub own_unread: u32,
 }
 
 /// The chat's data key; opened by the store's adapter, only carried here.

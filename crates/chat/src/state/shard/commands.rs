@@ -139,8 +139,16 @@ impl ShardState {
         }
     }
 
-    pub(super) fn read(&mut self, mark: ReadMark, now: Timestamp, out: &mut Vec<Effect>) {
-        let ReadMark { chat, user, seq, off } = mark;
+    /// `read`: how far, and whether read receipts are off.
+    pub(super) fn read(
+        &mut self,
+        chat: ChatId,
+        user: UserId,
+        read: (Seq, bool),
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let (seq, off) = read;
         let Some(known) = self
             .chats
             .get_mut(&chat)
@@ -152,14 +160,44 @@ impl ShardState {
             return;
         }
         known.last_used = now;
-        let mark = known.receipts.mark(user);
+        known.recount_own_unread(user);
         self.rose(chat, Rose::Read, now);
-        let (seq, off) = (mark.read, mark.read_receipts_off);
-        self.write_read(ReadMark { chat, user, seq, off }, now);
+        self.write_mark_of(chat, user, now);
+    }
+
+    /// The user's message has its place: it is a read mark too, as far as what lies before it was delivered.
+    pub(super) fn read_by_sending(&mut self, id: ChatId, entry: &NewEntry, seq: Seq, now: Timestamp) {
+        let (user, off) = (entry.sender, entry.read_receipts_off);
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
+        if let Some(read) = chat.read_by_sending(entry, seq) {
+            let news = chat.receipts.sent(user, read.upto, off, read.passes_others);
+            chat.recount_own_unread(user);
+            if news {
+                self.rose(id, Rose::Read, now);
+            }
+        }
+        self.write_mark_of(id, user, now);
+    }
+
+    fn write_mark_of(&mut self, id: ChatId, user: UserId, now: Timestamp) {
+        let Some(chat) = self.chats.get(&id) else {
+            return;
+        };
+        let mark = chat.receipts.mark(user);
+        let mark = ReadMark {
+            chat: id,
+            user,
+            seq: mark.read,
+            off: mark.read_receipts_off,
+            own_unread: chat.own_unread(user),
+        };
+        self.write_read(mark, now);
     }
 
     pub(super) fn write_read(&mut self, mark: ReadMark, now: Timestamp) {
-        self.reads.insert((mark.chat, mark.user), (mark.seq, mark.off));
+        self.reads.insert((mark.chat, mark.user), mark);
         self.reads_due.get_or_insert(now + READ_MARKS_AFTER);
     }
 }

@@ -171,6 +171,8 @@ pub struct ReadMark {
     pub seq: Seq,
     /// Read receipts were off when it was made.
     pub off: bool,
+    /// Messages that the user sent and that lie after it: not unread to them.
+    pub own_unread: u32,
 }
 
 #[derive(Debug, Clone)]

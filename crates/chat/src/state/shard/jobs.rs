@@ -2,7 +2,7 @@
 
 use tern_types::Timestamp;
 
-use super::event::{Effect, Job, ReadMark, SettleChat};
+use super::event::{Effect, Job, SettleChat};
 use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::Stage;
@@ -80,12 +80,7 @@ impl ShardState {
         if self.reads_due.is_some_and(|due| due <= now) {
             self.reads_due = None;
             let reads = std::mem::take(&mut self.reads);
-            return Some(Job::Reads(
-                reads
-                    .into_iter()
-                    .map(|((chat, user), (seq, off))| ReadMark { chat, user, seq, off })
-                    .collect(),
-            ));
+            return Some(Job::Reads(reads.into_values().collect()));
         }
         None
     }

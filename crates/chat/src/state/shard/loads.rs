@@ -23,7 +23,7 @@ impl ShardState {
     /// Keeps `event` until the chat is loaded, and has it loaded.
     pub(super) fn hold(&mut self, id: ChatId, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
         if self.held_count >= MAX_HELD {
-            return;
+            return self.given_up(&[event]);
         }
         self.held_count += 1;
         self.held.entry(id).or_default().push(event);
@@ -52,7 +52,12 @@ impl ShardState {
             // A load that may make the chat is still under way.
             Ok(None) | Err(LoadError::StrangersLimited { .. }) if !chat.loads.is_empty() => return,
             Ok(Some(snapshot)) => {
+                let was_blocked = chat.is_blocked();
                 let answers = chat.load(snapshot);
+                if was_blocked && !chat.is_blocked() {
+                    chat.receipts.tell_all();
+                    self.risen.insert(id);
+                }
                 if chat.unsettled.is_some() && chat.settling.is_none() {
                     schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
                 }
@@ -75,7 +80,21 @@ impl ShardState {
         let answers = chat.refuse_all(&refusal);
         self.answer(answers, out);
         self.forget(id, out);
-        self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
+        self.give_up_held(id);
+    }
+
+    /// The chat's held events will find no chat.
+    fn give_up_held(&mut self, id: ChatId) {
+        let held = self.held.remove(&id).unwrap_or_default();
+        self.held_count -= held.len();
+        self.given_up(&held);
+    }
+
+    /// What marks say is said again by who sent them, or asked for by who wants to know; of what was delivered somebody has
+    /// to be told.
+    fn given_up(&mut self, events: &[Event]) {
+        let delivered = |event: &&Event| matches!(event, Event::Delivered { .. });
+        self.counts.receipts_lost += events.iter().filter(delivered).count() as u64;
     }
 
     pub(super) fn recover(&mut self, id: ChatId, low: Seq, high: Seq, now: Timestamp, out: &mut Vec<Effect>) {
@@ -160,7 +179,7 @@ impl ShardState {
             let answers = chat.answer_all(&Outcome::NotOwner);
             self.answer(answers, out);
         }
-        self.held_count -= self.held.remove(&id).map_or(0, |held| held.len());
+        self.give_up_held(id);
     }
 
     /// The chat leaves memory. What rose in it was not told yet; nobody else would.

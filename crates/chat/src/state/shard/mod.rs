@@ -56,6 +56,8 @@ pub struct Counts {
     pub deferred: u64,
     /// Receipts pushed, one for each user that is told.
     pub receipts: u64,
+    /// What was delivered and could not be told, for its chat could not be loaded: whom it concerns is not known.
+    pub receipts_lost: u64,
     /// Typing passed on.
     pub typing: u64,
     /// Typing dropped, by [`DropReason`].
@@ -77,8 +79,8 @@ pub struct ShardState {
     settle_due: BTreeSet<(Timestamp, ChatId)>,
     acks: Vec<AckWrite>,
     closes: Vec<(ChatId, Seq)>,
-    /// How far each has read, and whether read receipts were off then.
-    reads: IdMap<(ChatId, UserId), (Seq, bool)>,
+    /// Read marks to be written, the newest of each.
+    reads: IdMap<(ChatId, UserId), ReadMark>,
     reads_due: Option<Timestamp>,
     /// Direct chats in which a watermark rose.
     risen: IdSet<ChatId>,
@@ -167,7 +169,7 @@ impl ShardState {
                 seq,
             } => self.delivered(chat, user, from, seq, now, out),
             Event::Read { chat, user, seq, off } => {
-                self.read(ReadMark { chat, user, seq, off }, now, out);
+                self.read(chat, user, (seq, off), now, out);
             }
             Event::Typing {
                 chat,

@@ -79,9 +79,11 @@ impl ShardState {
         }
         // Most members acknowledge the same.
         let mut senders: HashMap<(Seq, Seq), Vec<UserId>> = HashMap::new();
+        // Nothing crosses a block but what was said before it.
+        let blocked = chat.is_blocked();
         for risen in chat.receipts.take_risen() {
             let user = risen.user;
-            let concerned = risen.others.map(|(mark, since)| {
+            let concerned = risen.others.filter(|_| !blocked).map(|(mark, since)| {
                 let range = (since, mark.delivered);
                 let senders = senders
                     .entry(range)

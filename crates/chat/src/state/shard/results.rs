@@ -6,9 +6,8 @@ use std::time::Duration;
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::commands::not_written;
-use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, ReadMark, Woken};
+use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, Woken};
 use super::loads::load;
-use super::receipts::Rose;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::Stage;
 use crate::state::{Missing, Outcome, Refusal};
@@ -101,7 +100,6 @@ impl ShardState {
         users.dedup();
         let mut reads = Vec::new();
         for (entry, origins) in placed {
-            let (user, seq, off) = (entry.new.sender, entry.seq, entry.new.read_receipts_off);
             let outcome = Outcome::Placed {
                 chat: id,
                 seq: entry.seq,
@@ -112,13 +110,8 @@ impl ShardState {
                 origin: *origin,
                 outcome: outcome.clone(),
             }));
-            if entry.new.kind.is_message() && chat.member(user).is_some() {
-                reads.push(ReadMark {
-                    chat: id,
-                    user,
-                    seq,
-                    off,
-                });
+            if entry.new.kind.is_message() && chat.member(entry.new.sender).is_some() {
+                reads.push((entry.new.clone(), entry.seq));
             }
             out.push(Effect::Push {
                 chat: id,
@@ -127,13 +120,8 @@ impl ShardState {
                 what: Pushed::Entry(entry),
             });
         }
-        for mark in reads {
-            if let Some(chat) = self.chats.get_mut(&id)
-                && chat.receipts.sent(mark.user, mark.seq, mark.off)
-            {
-                self.rose(id, Rose::Read, now);
-            }
-            self.write_read(mark, now);
+        for (entry, seq) in reads {
+            self.read_by_sending(id, &entry, seq, now);
         }
         self.reload_if_stale(id, out);
         self.mark_due(id);

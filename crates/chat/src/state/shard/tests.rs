@@ -87,6 +87,7 @@ impl Shard {
             trace: None,
             arrived: None,
             read_receipts_off: false,
+            acked: Seq::ZERO,
             kind: EntryKind::Message,
             sender: self.people[0],
             device: DeviceId::BACK_END,
@@ -168,6 +169,7 @@ fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
             role: Role::Member,
             joined: Seq(1),
             last_sent: Seq::ZERO,
+            own_unread: 0,
         };
         (*user, member, Watermark::default())
     };

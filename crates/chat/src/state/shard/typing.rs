@@ -88,7 +88,7 @@ impl ShardState {
             self.hold(id, again, now, out);
             return Ok(None);
         };
-        if chat.member(user).is_none() || !chat.takes_typing() {
+        if chat.member(user).is_none() || chat.is_blocked() || !chat.takes_typing() {
             return Err(DropReason::NotTaken);
         }
         if !chat.typists.take(user, stopped, now) {

@@ -57,6 +57,7 @@ pub fn message(from: &Device) -> NewEntry {
         trace: None,
         arrived: None,
         read_receipts_off: false,
+        acked: Seq::ZERO,
         kind: EntryKind::Message,
         sender: from.user,
         device: from.id,

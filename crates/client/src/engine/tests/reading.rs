@@ -1,5 +1,7 @@
 //! Unread counts, read marks and receipts.
 
+use std::time::Duration;
+
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
 use tern_proto::v1::server_event::Event as Wire;
@@ -8,6 +10,7 @@ use tern_types::Seq;
 use super::{chat, connected, feed};
 use crate::engine::testing::{NOW, entry, message_content, user, wire};
 use crate::engine::{Call, Effects, Input};
+use crate::error::CallError;
 use crate::model::{Event, Mark};
 
 #[test]
@@ -142,4 +145,52 @@ fn receipts_are_asked_for_again_when_the_server_says_caught_up_again_and_the_app
     assert!(!again.events.contains(&Event::CaughtUp));
     assert_eq!((first.calls.len(), again.calls.len()), (20, 8));
     assert!(again.calls.iter().all(|call| first.calls.contains(call)));
+}
+
+#[test]
+fn receipts_that_could_not_be_asked_for_are_asked_for_again() {
+    let mut engine = connected();
+    feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 1))));
+    let asked = feed(&mut engine, Wire::CaughtUp(v1::CaughtUp {}));
+    assert_eq!(asked.calls, [Call::Receipts(chat(1))]);
+    let failed = Input::ReceiptsRead {
+        chat: chat(1),
+        result: Err(CallError::unavailable("the node is away")),
+    };
+    assert_eq!(engine.apply([failed], NOW).calls, []);
+    let later = NOW + Duration::from_secs(60);
+    let again = engine.apply([Input::Tick], later);
+    assert!(
+        again.calls.contains(&Call::Receipts(chat(1))),
+        "{:?}",
+        again.calls
+    );
+}
+
+/// What waits is unread whatever this person sends, and what they send is never.
+#[test]
+fn own_messages_read_nothing_that_was_unread_and_are_not_unread_themselves() {
+    let mut engine = connected();
+    let unread = |effects: &Effects| {
+        let chats = effects.events.iter().filter_map(|event| match event {
+            Event::Chat(chat) => Some(chat.unread),
+            _ => None,
+        });
+        chats.last()
+    };
+    feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 1))));
+    let own = |seq| {
+        let mut own = entry(chat(1), seq);
+        own.sender = Some(user(1));
+        Wire::Entry(wire(&own))
+    };
+    assert_eq!(unread(&feed(&mut engine, own(2))).unwrap_or(1), 1);
+    let receipt = v1::Receipt {
+        chat_id: chat(1).to_string(),
+        user_id: user(1).to_string(),
+        delivered_seq: 1,
+        read_seq: 1,
+    };
+    assert_eq!(unread(&feed(&mut engine, Wire::Receipt(receipt))), Some(0));
+    assert_eq!(unread(&feed(&mut engine, own(3))).unwrap_or(0), 0);
 }

@@ -8,6 +8,7 @@ use tern_proto::v1::{self, server_event::Event as Kind};
 use tern_types::ChatId;
 
 use super::{inbox, talk};
+use crate::session::settings::CAUGHT_UP_PAUSE;
 use crate::session::{Effect, Event, Inbox, InboxRow, Mail, Window};
 
 #[test]
@@ -109,6 +110,24 @@ fn a_session_that_presence_has_to_be_told_of_again_is_told_caught_up_again_after
     let talk = talk.tell(Event::Redrain).wait(Duration::from_secs(1));
     let talk = talk.tell(Event::Mail(Mail::Inbox(inbox())));
     assert!(talk.said.is_empty(), "{:?}", talk.said);
+}
+
+#[test]
+fn a_session_whose_receipts_were_lost_is_told_caught_up_again_but_not_all_the_time() {
+    let mut talk = talk().opened().tell(Event::Flushed);
+    for _ in 0..2 {
+        talk.said.clear();
+        talk = talk.tell(Event::ReceiptsLost);
+        assert!(matches!(talk.said[..], [Kind::CaughtUp(_)]), "{:?}", talk.said);
+        for _ in 0..3 {
+            talk = talk.tell(Event::ReceiptsLost).wait(CAUGHT_UP_PAUSE / 4);
+        }
+        assert_eq!(talk.said.len(), 1, "{:?}", talk.said);
+        talk = talk.wait(CAUGHT_UP_PAUSE / 4);
+        assert!(matches!(talk.said[..], [_, Kind::CaughtUp(_)]), "{:?}", talk.said);
+        talk = talk.wait(CAUGHT_UP_PAUSE);
+        assert_eq!(talk.said.len(), 2, "once for all of them");
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use tern_proto::internal::accounts_node_server::AccountsNode;
 use tern_proto::internal::{
-    AuthenticateKeyRequest, AuthenticateKeyResponse, ListBarredRequest, ListBarredResponse, MayWatchRequest,
-    MayWatchResponse,
+    AuthenticateKeyRequest, AuthenticateKeyResponse, ListBarredRequest, ListBarredResponse, MaySeeRequest,
+    MaySeeResponse, MayWatchRequest, MayWatchResponse,
 };
 use tern_proto::v1;
 use tonic::{Request, Response, Status};
@@ -38,6 +38,17 @@ impl AccountsNode for FakeAccounts {
         let barred = self.0.barred.lock().unwrap().clone();
         let barred = barred.ok_or_else(|| Status::unavailable("the store is away"))?;
         Ok(Response::new(barred))
+    }
+
+    async fn may_see(&self, request: Request<MaySeeRequest>) -> Result<Response<MaySeeResponse>, Status> {
+        let visible = self.0.visible.lock().unwrap().clone();
+        let request = request.into_inner();
+        let shows = visible
+            .iter()
+            .any(|user| user.as_bytes()[..] == request.user_id[..]);
+        Ok(Response::new(MaySeeResponse {
+            watcher_ids: if shows { request.watcher_ids } else { Vec::new() },
+        }))
     }
 
     async fn may_watch(

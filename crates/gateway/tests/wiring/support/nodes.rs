@@ -56,7 +56,7 @@ impl<T: Send + 'static> Downward<T> {
         assert!(said.is_ok(), "the link has gone");
     }
 
-    /// Ends it as when the node is gone.
+    /// Ends it as when the node has sent all that it had.
     pub fn end(&self) {
         self.0.lock().unwrap().take();
     }

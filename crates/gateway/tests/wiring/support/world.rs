@@ -245,7 +245,11 @@ impl World {
             seq,
             traceparent: String::new(),
         };
-        self.chat.live.say(LiveDown { pushes: vec![push] }).await;
+        let frame = LiveDown {
+            pushes: vec![push],
+            ..LiveDown::default()
+        };
+        self.chat.live.say(frame).await;
     }
 
     pub async fn reply(&self, reply: WindowReply) {

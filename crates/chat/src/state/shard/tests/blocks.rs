@@ -52,6 +52,7 @@ impl Shard {
 fn entry(sender: UserId, request: RequestId) -> NewEntry {
     NewEntry {
         read_receipts_off: false,
+        acked: Seq::ZERO,
         media: Vec::new(),
         arrived: None,
         trace: None,

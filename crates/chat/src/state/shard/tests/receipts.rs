@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::state::recent::Placed;
 
 /// A shard with one group in memory.
 struct Group {
@@ -50,15 +51,22 @@ impl Group {
 
     /// This member's message is committed.
     fn say(&mut self, member: usize) -> Vec<Effect> {
+        let device = DeviceId(self.people[member].0);
+        self.say_from(member, device, 0)
+    }
+
+    /// From this device, which has acknowledged so much.
+    fn say_from(&mut self, member: usize, device: DeviceId, acked: u64) -> Vec<Effect> {
         let request = RequestId::random();
         let entry = NewEntry {
             media: Vec::new(),
             trace: None,
             arrived: None,
             read_receipts_off: false,
+            acked: Seq(acked),
             kind: EntryKind::Message,
             sender: self.people[member],
-            device: DeviceId::BACK_END,
+            device,
             request,
             fingerprint: [0; 16],
             counts: true,
@@ -111,6 +119,43 @@ impl Group {
         self.now = self.now + time;
         self.flush(Vec::new())
     }
+
+    /// Somebody blocked, or ended that: the chat is loaded anew, with the one message that it has.
+    fn blocks(&mut self, blocked: bool) -> Vec<Effect> {
+        let (chat, sender) = (self.chat, self.people[0]);
+        let origin = Origin::Call(2);
+        let number = load_number(&self.tell(Event::BlocksChanged { origin, chat }));
+        let placed = Placed {
+            seq: Seq(1),
+            ordinal: 1,
+            sent_at: START,
+            fingerprint: [0; 16],
+        };
+        let result = Ok(Some(Snapshot {
+            head: Seq(1),
+            ordinal: 1,
+            placed: vec![(sender, RequestId::random(), placed)],
+            blocked,
+            ..snapshot(ChatKind::Direct, &self.people)
+        }));
+        self.tell(Event::Loaded { chat, number, result })
+    }
+
+    /// The member's marks that are written now.
+    fn written(&mut self, member: usize) -> Vec<ReadMark> {
+        self.now = self.now + Duration::from_secs(2);
+        let user = self.people[member];
+        let mut written = Vec::new();
+        while let Some(job) = self.state.next_job(self.now, self.now, &mut Vec::new()) {
+            if let Job::Reads(reads) = job {
+                written.extend(reads.into_iter().filter(|mark| mark.user == user));
+            }
+            let (chats, missing) = (Vec::new(), None);
+            let event = Event::JobDone(JobDone::Settle { chats, missing });
+            self.state.apply(event, self.now, &mut Vec::new());
+        }
+        written
+    }
 }
 
 /// Of whom, to whom, and how far: of the receipts among effects.
@@ -149,8 +194,8 @@ fn rule_10_in_a_group_of_200_a_sender_is_told_of_a_member_once_in_250_ms() {
         }
     }
     assert!(receipts(&group.wait(GATHER_RECEIPTS)).is_empty(), "all is told");
-    // Each member to both senders, a sender to the other one.
-    let pairs = 2 * 198 + 2;
+    // Each member to both senders, a sender to the other one, and to their own devices, since they read by sending.
+    let pairs = 2 * 198 + 2 + 2;
     assert_eq!(last.len(), pairs);
     assert!(last.values().all(|(_, seq)| *seq == Seq(100)));
     // Told at once, each acknowledgement would be one receipt or two.
@@ -232,26 +277,14 @@ fn who_turned_read_receipts_off_is_told_to_their_own_devices_only() {
     assert_eq!(receipts(&group.tell(read(true))), []);
     let told = receipts(&group.tell(read(false)));
     assert_eq!(told, [(user, vec![sender], mark(1, 1))]);
-    group.now = group.now + Duration::from_secs(2);
-    let reads = std::iter::from_fn(|| {
-        let job = group.state.next_job(group.now, group.now, &mut Vec::new())?;
-        let (chats, missing) = (Vec::new(), None);
-        let event = Event::JobDone(JobDone::Settle { chats, missing });
-        group.state.apply(event, group.now, &mut Vec::new());
-        Some(job)
-    });
-    let reads = reads.filter_map(|job| match job {
-        Job::Reads(reads) => Some(reads),
-        _ => None,
-    });
-    let of_user: Vec<ReadMark> = reads.flatten().filter(|mark| mark.user == user).collect();
     let written = ReadMark {
         chat,
         user,
         seq: Seq(1),
         off: false,
+        own_unread: 0,
     };
-    assert_eq!(of_user, [written]);
+    assert_eq!(group.written(1), [written]);
 }
 
 #[test]
@@ -288,4 +321,133 @@ fn under_load_what_was_delivered_is_told_late_and_with_what_was_read_at_once() {
             "{kind:?}: once"
         );
     }
+}
+
+/// How far the member's newest written mark goes, and how many of their own messages lie after it.
+fn mark_written(group: &mut Group, member: usize) -> (u64, u32) {
+    let written = group.written(member);
+    let [mark] = written[..] else {
+        panic!("{written:?}")
+    };
+    (mark.seq.0, mark.own_unread)
+}
+
+#[test]
+fn a_send_reads_what_was_delivered_and_no_more() {
+    let mut group = Group::new(ChatKind::Direct, 2);
+    for _ in 0..10 {
+        group.say(0);
+    }
+    let effects = group.say(1);
+    assert_eq!(receipts(&effects), [], "nothing had come to them");
+    assert_eq!(
+        mark_written(&mut group, 1),
+        (0, 1),
+        "theirs is not unread to them"
+    );
+    group.acknowledge(1, 4);
+    group.say(1);
+    assert_eq!(mark_written(&mut group, 1), (4, 2));
+    // What comes to them later is not read by what they sent before.
+    let told = receipts(&group.acknowledge(1, 12));
+    assert_eq!((told[0].2.delivered, told[0].2.read), (Seq(12), Seq(4)));
+    // A mark between passes one of them.
+    let (chat, user) = (group.chat, group.people[1]);
+    group.tell(Event::Read {
+        chat,
+        user,
+        seq: Seq(11),
+        off: false,
+    });
+    assert_eq!(mark_written(&mut group, 1), (11, 1));
+    group.say(1);
+    assert_eq!(mark_written(&mut group, 1), (13, 0));
+    // Right behind one another they are read to the last, although none is acknowledged.
+    group.say(1);
+    group.say(1);
+    assert_eq!(mark_written(&mut group, 1), (15, 0));
+}
+
+#[test]
+fn a_send_reads_what_its_device_says_to_have_acknowledged_and_its_other_devices_are_told() {
+    let mut group = Group::new(ChatKind::Direct, 2);
+    for _ in 0..3 {
+        group.say(0);
+    }
+    let (sender, user) = (group.people[0], group.people[1]);
+    let mark = |delivered, read| Watermark {
+        delivered: Seq(delivered),
+        read: Seq(read),
+        read_receipts_off: false,
+    };
+    // The owner has not heard of the acknowledgement, which is being written.
+    let told = receipts(&group.say_from(1, DeviceId(user.0), 2));
+    assert_eq!(told, [(user, vec![sender, user], mark(2, 2))]);
+    let told = receipts(&group.say_from(1, DeviceId(user.0), 99));
+    assert_eq!(told, [(user, vec![sender, user], mark(5, 5))]);
+    let told = receipts(&group.say(1));
+    assert_eq!(told, [], "nobody has anything to learn by it: {told:?}");
+}
+
+#[test]
+fn what_a_back_end_sends_in_somebodys_name_reads_nothing() {
+    let mut group = Group::new(ChatKind::Direct, 2);
+    group.say(0);
+    group.acknowledge(1, 1);
+    let effects = group.say_from(1, DeviceId::BACK_END, 0);
+    assert_eq!(receipts(&effects), []);
+    assert_eq!(mark_written(&mut group, 1), (0, 1));
+    group.say(1);
+    assert_eq!(mark_written(&mut group, 1), (3, 0));
+}
+
+#[test]
+fn in_a_direct_chat_nothing_crosses_a_block_and_afterwards_all_is_told() {
+    let mut group = Group::new(ChatKind::Direct, 2);
+    group.say(0);
+    let (chat, sender, user) = (group.chat, group.people[0], group.people[1]);
+    assert_eq!(receipts(&group.blocks(true)), []);
+    assert_eq!(receipts(&group.acknowledge(1, 1)), []);
+    let told = receipts(&group.tell(Event::Read {
+        chat,
+        user,
+        seq: Seq(1),
+        off: false,
+    }));
+    let mark = Watermark {
+        delivered: Seq(1),
+        read: Seq(1),
+        read_receipts_off: false,
+    };
+    assert_eq!(told, [(user, vec![user], mark)], "their own devices");
+    let typing = Event::Typing {
+        chat,
+        user,
+        stopped: false,
+        at: group.now,
+    };
+    assert!(group.tell(typing).is_empty());
+    assert_eq!(receipts(&group.blocks(false)), [(user, vec![sender], mark)]);
+}
+
+/// Nobody else knows that it was news.
+#[test]
+fn what_was_delivered_and_cannot_be_told_is_counted() {
+    let mut state = ShardState::default();
+    let (chat, user) = (ChatId(uuid::Uuid::from_u128(1)), UserId(uuid::Uuid::from_u128(2)));
+    let delivered = Event::Delivered {
+        chat,
+        user,
+        from: Seq(1),
+        seq: Seq(1),
+    };
+    let mut effects = Vec::new();
+    state.apply(delivered, START, &mut effects);
+    let failed = Event::Loaded {
+        chat,
+        number: load_number(&effects),
+        result: Err(LoadError::Away),
+    };
+    state.apply(failed, START, &mut Vec::new());
+    assert_eq!(state.take_counts().receipts_lost, 1);
 }

@@ -1,0 +1,296 @@
+//! Who may see that somebody writes, as far as it is known: pure. An answer holds for [`HOLDS`], or until a change of
+//! privacy names one of the two. What nobody knows is asked once for each writer, and what they write meanwhile is held,
+//! the newest of each chat.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tern_types::limits::MAX_TYPING_MEMBERS;
+use tern_types::{ChatId, IdMap, SessionId, UserId};
+
+/// A change of privacy that did not reach this gateway is noticed after this at the latest.
+pub const HOLDS: Duration = Duration::from_secs(10);
+/// Writers of whom answers are kept: more than write at a time. Each has at most the members of some chats.
+const WRITERS: usize = 2048;
+/// Questions at a time. What finds no room is said again in 3 s.
+const QUESTIONS: usize = 64;
+/// Sessions of one gateway that are told of one writer: ten devices of each member.
+const MAX_SESSIONS: usize = MAX_TYPING_MEMBERS * 10;
+/// Chats in which somebody writes while they are asked for: a person writes in one.
+const HELD: usize = 2;
+
+/// A session, and whose it is.
+pub type Recipient = (SessionId, UserId);
+
+/// Somebody writes, or stopped, and these are to be told where they may see it.
+#[derive(Debug, Clone)]
+pub struct Said {
+    pub chat: ChatId,
+    pub writer: UserId,
+    pub event: Bytes,
+    pub to: Vec<Recipient>,
+}
+
+/// What is to be done at once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Sorted {
+    pub tell: Vec<SessionId>,
+    /// Of whom is to be asked whether they may see the writer; then [`Table::answered`].
+    pub ask: Vec<UserId>,
+    /// Not told: they may not see it, or it is not known and cannot be asked now.
+    pub hidden: usize,
+    pub unknown: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Table {
+    /// By writer: whether each of these may see them, and until when that holds.
+    known: IdMap<UserId, IdMap<UserId, (bool, Instant)>>,
+    asking: IdMap<UserId, Asking>,
+}
+
+#[derive(Debug)]
+struct Asking {
+    watchers: Vec<UserId>,
+    /// Privacy changed since: the answer may be older.
+    void: bool,
+    held: Vec<Said>,
+}
+
+impl Asking {
+    /// False: of somebody else is to be asked first, or there is no room.
+    fn hold(&mut self, said: Said) -> bool {
+        let asked = said.to.iter().all(|(_, user)| self.watchers.contains(user));
+        let room = self.held.len() < HELD;
+        let older = self.held.iter_mut().find(|held| held.chat == said.chat);
+        match older {
+            Some(older) if asked => *older = said,
+            None if asked && room => self.held.push(said),
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl Table {
+    pub fn sort(&mut self, said: Said, now: Instant) -> Sorted {
+        let mut sorted = Sorted::default();
+        let mut unknown = Vec::new();
+        let known = self.known.get(&said.writer);
+        for (session, user) in said.to {
+            let answer = known.and_then(|known| known.get(&user));
+            match answer.filter(|(_, until)| now < *until) {
+                _ if user == said.writer => sorted.tell.push(session),
+                Some((true, _)) => sorted.tell.push(session),
+                Some((false, _)) => sorted.hidden += 1,
+                None => unknown.push((session, user)),
+            }
+        }
+        if !unknown.is_empty() {
+            let to = unknown;
+            self.hold(Said { to, ..said }, &mut sorted);
+        }
+        sorted
+    }
+
+    fn hold(&mut self, said: Said, sorted: &mut Sorted) {
+        let count = said.to.len();
+        if let Some(asking) = self.asking.get_mut(&said.writer) {
+            if !asking.hold(said) {
+                sorted.unknown += count;
+            }
+            return;
+        }
+        if self.asking.len() >= QUESTIONS || count > MAX_SESSIONS {
+            sorted.unknown += count;
+            return;
+        }
+        let watchers: HashSet<UserId> = said.to.iter().map(|(_, user)| *user).collect();
+        sorted.ask = watchers.into_iter().collect();
+        let writer = said.writer;
+        let asking = Asking {
+            watchers: sorted.ask.clone(),
+            void: false,
+            held: vec![said],
+        };
+        self.asking.insert(writer, asking);
+    }
+
+    /// Those of whom was asked who may see the writer; `None`: it cannot be found out. Whom to tell what was held.
+    pub fn answered(
+        &mut self,
+        writer: UserId,
+        visible: Option<&HashSet<UserId>>,
+        now: Instant,
+    ) -> Vec<(Said, Sorted)> {
+        let Some(asking) = self.asking.remove(&writer) else {
+            return Vec::new();
+        };
+        let held = asking.held.into_iter();
+        let Some(visible) = visible.filter(|_| !asking.void) else {
+            let lost = |said: &Said| Sorted {
+                unknown: said.to.len(),
+                ..Sorted::default()
+            };
+            return held.map(|said| (said.clone(), lost(&said))).collect();
+        };
+        self.make_room(now);
+        let known = self.known.entry(writer).or_default();
+        known.retain(|_, (_, until)| now < *until);
+        for watcher in asking.watchers {
+            known.insert(watcher, (visible.contains(&watcher), now + HOLDS));
+        }
+        held.map(|said| (said.clone(), self.sort(said, now))).collect()
+    }
+
+    /// Settings, contacts or blocks of these have changed.
+    pub fn privacy_changed(&mut self, users: &HashSet<UserId>) {
+        self.known.retain(|writer, known| {
+            known.retain(|watcher, _| !users.contains(watcher));
+            !users.contains(writer)
+        });
+        for (writer, asking) in &mut self.asking {
+            asking.void |=
+                users.contains(writer) || asking.watchers.iter().any(|watcher| users.contains(watcher));
+        }
+    }
+
+    fn make_room(&mut self, now: Instant) {
+        if self.known.len() >= WRITERS {
+            self.known
+                .retain(|_, known| known.values().any(|(_, until)| now < *until));
+        }
+        if self.known.len() >= WRITERS {
+            self.known.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Two {
+        table: Table,
+        writer: UserId,
+        watcher: UserId,
+        chat: ChatId,
+        now: Instant,
+    }
+
+    impl Two {
+        fn new() -> Self {
+            Self {
+                table: Table::default(),
+                writer: UserId::random(),
+                watcher: UserId::random(),
+                chat: ChatId::own(UserId::random()),
+                now: Instant::now(),
+            }
+        }
+
+        fn said(&self, event: &'static str) -> Said {
+            Said {
+                chat: self.chat,
+                writer: self.writer,
+                event: Bytes::from_static(event.as_bytes()),
+                to: vec![(SessionId(1), self.watcher)],
+            }
+        }
+
+        fn say(&mut self, event: &'static str) -> Sorted {
+            let said = self.said(event);
+            self.table.sort(said, self.now)
+        }
+
+        fn answer(&mut self, visible: Option<bool>) -> Vec<(Bytes, Sorted)> {
+            let watcher = self.watcher;
+            let visible = visible.map(|yes| HashSet::from_iter(yes.then_some(watcher)));
+            let answered = self.table.answered(self.writer, visible.as_ref(), self.now);
+            answered
+                .into_iter()
+                .map(|(said, sorted)| (said.event, sorted))
+                .collect()
+        }
+    }
+
+    fn told() -> Sorted {
+        Sorted {
+            tell: vec![SessionId(1)],
+            ..Sorted::default()
+        }
+    }
+
+    fn hidden() -> Sorted {
+        Sorted {
+            hidden: 1,
+            ..Sorted::default()
+        }
+    }
+
+    fn unknown() -> Sorted {
+        Sorted {
+            unknown: 1,
+            ..Sorted::default()
+        }
+    }
+
+    #[test]
+    fn it_is_asked_once_and_the_newest_waits_for_the_answer_which_holds_for_a_while() {
+        for (visible, expected) in [(true, told()), (false, hidden())] {
+            let mut two = Two::new();
+            assert_eq!(two.say("writes").ask, [two.watcher]);
+            assert_eq!(two.say("stopped"), Sorted::default(), "held, and not asked again");
+            let answered = two.answer(Some(visible));
+            assert_eq!(answered.len(), 1);
+            assert_eq!((&answered[0].0[..], &answered[0].1), (&b"stopped"[..], &expected));
+            assert_eq!(two.say("writes"), expected);
+            two.now += HOLDS;
+            assert_eq!(two.say("writes").ask, [two.watcher]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_found_out_is_not_told() {
+        let mut two = Two::new();
+        two.say("writes");
+        assert_eq!(two.answer(None)[0].1, unknown());
+        assert_eq!(two.say("writes").ask, [two.watcher]);
+    }
+
+    #[test]
+    fn a_change_of_either_ends_what_was_known_and_voids_what_is_being_asked() {
+        for of_writer in [true, false] {
+            let mut two = Two::new();
+            let changed = HashSet::from([if of_writer { two.writer } else { two.watcher }]);
+            two.say("writes");
+            two.answer(Some(true));
+            assert_eq!(two.say("writes"), told());
+            two.table.privacy_changed(&HashSet::from([UserId::random()]));
+            assert_eq!(two.say("writes"), told(), "of others");
+            two.table.privacy_changed(&changed);
+            assert_eq!(two.say("writes").ask, [two.watcher]);
+            two.table.privacy_changed(&changed);
+            assert_eq!(two.answer(Some(true))[0].1, unknown(), "it may be of before");
+        }
+    }
+
+    #[test]
+    fn there_are_only_so_many_questions_and_answers() {
+        let mut two = Two::new();
+        let asked = (0..QUESTIONS * 2).filter(|_| {
+            two.writer = UserId::random();
+            !two.say("writes").ask.is_empty()
+        });
+        assert_eq!(asked.count(), QUESTIONS);
+        let mut two = Two::new();
+        for _ in 0..WRITERS * 2 {
+            two.writer = UserId::random();
+            two.say("writes");
+            two.answer(Some(true));
+        }
+        assert!(two.table.known.len() <= WRITERS);
+    }
+}

@@ -1,0 +1,217 @@
+//! What waits for a session beside entries: how far others have got, and who writes. Of a person and chat only the newest
+//! waits, in room of its own, so that a group of a thousand who acknowledge pushes no entry out. It goes out when the
+//! device has taken what was put before. A receipt that finds no room is made up for by CaughtUp, after which clients ask
+//! for receipts; typing is said again.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use prost::Message as _;
+use tern_proto::v1::server_event::Event;
+use tern_proto::{raw, v1};
+use tern_types::limits::MAX_GROUP_MEMBERS;
+use tern_types::{ChatId, IdMap, UserId};
+
+/// People and chats whose receipts wait: all members of the largest group.
+const RECEIPTS: usize = MAX_GROUP_MEMBERS;
+/// People and chats whose typing waits: more than a screen shows.
+const TYPING: usize = 16;
+/// Taken at a time: half a frame, so that entries which come meanwhile wait for no more than that.
+const TAKEN: usize = 32;
+
+/// How far somebody has got in a chat, as `tern.v1.Receipt` says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
+    pub delivered: u64,
+    pub read: u64,
+}
+
+/// What a push says that carries no entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    Receipt { user: UserId, mark: Mark },
+    Typing { user: UserId },
+}
+
+impl Hint {
+    /// From an encoded `tern.v1.ServerEvent`.
+    pub fn of(event: &Bytes) -> Option<Self> {
+        match v1::ServerEvent::decode(event.clone()).ok()?.event? {
+            Event::Receipt(receipt) => Some(Self::Receipt {
+                user: receipt.user_id.parse().ok()?,
+                mark: Mark {
+                    delivered: receipt.delivered_seq,
+                    read: receipt.read_seq,
+                },
+            }),
+            Event::UserTyping(typing) => Some(Self::Typing {
+                user: typing.user_id.parse().ok()?,
+            }),
+            _ => None,
+        }
+    }
+}
+
+type Key = (ChatId, UserId);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Hints {
+    /// In the order in which they came, each once.
+    order: VecDeque<Key>,
+    receipts: IdMap<Key, (Mark, Bytes)>,
+    typing: Vec<(Key, Bytes)>,
+}
+
+impl Hints {
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty() && self.typing.is_empty()
+    }
+
+    /// Keeps the receipt, which `event` says, or raises the one that waits. False: there is no room.
+    pub fn receipt(&mut self, chat: ChatId, user: UserId, mark: Mark, event: Bytes) -> bool {
+        let key = (chat, user);
+        if let Some((waiting, encoded)) = self.receipts.get_mut(&key) {
+            // Not always the later one: another owner may have sent it, or the user has turned read receipts off.
+            let raised = Mark {
+                delivered: waiting.delivered.max(mark.delivered),
+                read: waiting.read.max(mark.read),
+            };
+            if raised == mark {
+                *encoded = event;
+            } else if raised != *waiting {
+                *encoded = receipt_event(key, raised);
+            }
+            *waiting = raised;
+            return true;
+        }
+        let room = self.order.len() < RECEIPTS;
+        if room {
+            self.order.push_back(key);
+            self.receipts.insert(key, (mark, event));
+        }
+        room
+    }
+
+    /// Keeps that the user writes, or stopped, in the place of what waits. False: there is no room.
+    pub fn typing(&mut self, chat: ChatId, user: UserId, event: Bytes) -> bool {
+        let key = (chat, user);
+        if let Some((_, waiting)) = self.typing.iter_mut().find(|(of, _)| *of == key) {
+            *waiting = event;
+            return true;
+        }
+        let room = self.typing.len() < TYPING;
+        if room {
+            self.typing.push((key, event));
+        }
+        room
+    }
+
+    /// An entry of the chat goes out: it may be the message that ends the typing before it.
+    pub fn entry(&mut self, chat: ChatId) {
+        if !self.typing.is_empty() {
+            self.typing.retain(|((of, _), _)| *of != chat);
+        }
+    }
+
+    /// Some of what waits, the oldest first.
+    pub fn take(&mut self) -> Vec<Bytes> {
+        let mut taken: Vec<Bytes> = self.typing.drain(..).map(|(_, event)| event).collect();
+        while taken.len() < TAKEN
+            && let Some(key) = self.order.pop_front()
+        {
+            taken.extend(self.receipts.remove(&key).map(|(_, event)| event));
+        }
+        if self.order.is_empty() {
+            // Most sessions wait for nothing most of the time.
+            *self = Self::default();
+        }
+        taken
+    }
+}
+
+fn receipt_event((chat, user): Key, mark: Mark) -> Bytes {
+    raw::event(Event::Receipt(v1::Receipt {
+        chat_id: chat.to_string(),
+        user_id: user.to_string(),
+        delivered_seq: mark.delivered,
+        read_seq: mark.read,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(delivered: u64, read: u64) -> Mark {
+        Mark { delivered, read }
+    }
+
+    fn say(hints: &mut Hints, key: Key, mark: Mark) -> bool {
+        hints.receipt(key.0, key.1, mark, receipt_event(key, mark))
+    }
+
+    fn taken(hints: &mut Hints) -> Vec<Option<Hint>> {
+        hints.take().iter().map(Hint::of).collect()
+    }
+
+    #[test]
+    fn rule_10_of_a_person_in_a_chat_one_receipt_waits_with_the_most_that_was_said() {
+        let (mut hints, chat, user) = (Hints::default(), ChatId::own(UserId::random()), UserId::random());
+        let cases = [
+            (mark(1, 0), mark(3, 2), mark(3, 2)),
+            (mark(3, 2), mark(1, 0), mark(3, 2)),
+            // Read receipts were turned off in between.
+            (mark(3, 3), mark(5, 0), mark(5, 3)),
+        ];
+        for (first, second, expected) in cases {
+            assert!(say(&mut hints, (chat, user), first) && say(&mut hints, (chat, user), second));
+            assert_eq!(taken(&mut hints), [Some(Hint::Receipt { user, mark: expected })]);
+            assert!(hints.is_empty());
+        }
+    }
+
+    #[test]
+    fn each_member_of_the_largest_group_finds_room_and_some_are_taken_at_a_time_the_oldest_first() {
+        let (mut hints, chat) = (Hints::default(), ChatId::own(UserId::random()));
+        let users: Vec<UserId> = (0..RECEIPTS).map(|_| UserId::random()).collect();
+        assert!(
+            users
+                .iter()
+                .all(|user| say(&mut hints, (chat, *user), mark(1, 0)))
+        );
+        assert!(!say(&mut hints, (chat, UserId::random()), mark(1, 0)));
+        assert!(
+            say(&mut hints, (chat, users[0]), mark(2, 0)),
+            "its place is there"
+        );
+        let mut came = Vec::new();
+        while !hints.is_empty() {
+            let some = taken(&mut hints);
+            assert!(some.len() <= TAKEN);
+            came.extend(some.into_iter().filter_map(|hint| match hint? {
+                Hint::Receipt { user, .. } => Some(user),
+                Hint::Typing { .. } => None,
+            }));
+        }
+        assert_eq!(came, users);
+    }
+
+    #[test]
+    fn the_newest_typing_waits_until_an_entry_of_its_chat_comes() {
+        let mut hints = Hints::default();
+        let (chat, other, user) = (
+            ChatId::own(UserId::random()),
+            ChatId::own(UserId::random()),
+            UserId::random(),
+        );
+        for event in [&b"writes"[..], b"stopped"] {
+            assert!(hints.typing(chat, user, Bytes::from_static(event)));
+        }
+        assert!(hints.typing(other, user, Bytes::from_static(b"there too")));
+        hints.entry(other);
+        assert_eq!(hints.take(), [Bytes::from_static(b"stopped")]);
+        let room = (0..100).filter(|_| hints.typing(chat, UserId::random(), Bytes::new()));
+        assert_eq!(room.count(), TYPING);
+    }
+}
