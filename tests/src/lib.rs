@@ -9,6 +9,7 @@
 //! - [`screen`]: a client that shows who is online
 //! - [`raw`]: any bytes at all
 //! - [`collector`]: what the nodes export of their traces
+//! - [`clock`]: the wall clocks of nodes, set by a test
 //! - [`checks`]: what must hold of the store and of the nodes after every test
 
 #![allow(
@@ -18,6 +19,7 @@
 
 pub mod api;
 pub mod checks;
+pub mod clock;
 pub mod collector;
 pub mod phone;
 pub mod raw;
@@ -27,6 +29,7 @@ pub mod wire;
 pub mod world;
 
 pub use api::Api;
+pub use clock::WallClock;
 pub use phone::{Phone, To};
 pub use screen::{Screen, Shown};
 pub use wire::Wire;

@@ -16,6 +16,7 @@
 //! - [`weed`]: an S3 server of others, for tests
 //! - [`cable`]: a TCP proxy that a test can cut
 //! - [`fault`]: an HTTP proxy that fails where a test says so
+//! - [`wire`]: the network before a node, which a test may cut for some of those who connect to it
 //! - [`ports`], [`http`], [`until`]: small things that those need
 
 pub mod authority;
@@ -32,6 +33,7 @@ pub mod secrets;
 pub mod shared;
 pub mod until;
 pub mod weed;
+pub mod wire;
 
 mod orphan;
 
@@ -42,3 +44,4 @@ pub use postgres::Postgres;
 pub use process::Process;
 pub use s3::S3;
 pub use shared::Shared;
+pub use wire::Wire;

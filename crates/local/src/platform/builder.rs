@@ -35,6 +35,7 @@ pub struct Builder {
     pub(super) fixed_ports: Vec<u16>,
     pub(super) plain_clients: bool,
     pub(super) internal_tls: bool,
+    pub(super) wired: BTreeSet<Role>,
     pub(super) s3: Option<Access>,
     cuttable: Vec<String>,
     shared: Option<Shared>,
@@ -69,6 +70,7 @@ impl Builder {
             fixed_ports: Vec::new(),
             plain_clients: false,
             internal_tls: false,
+            wired: BTreeSet::new(),
             s3: None,
             cuttable: Vec::new(),
             shared: None,
@@ -168,6 +170,13 @@ impl Builder {
     #[must_use]
     pub fn internal_tls(mut self) -> Self {
         self.internal_tls = true;
+        self
+    }
+
+    /// Other nodes reach the nodes of this role over a network that a test may cut: [`Platform::wire`].
+    #[must_use]
+    pub fn wired(mut self, role: Role) -> Self {
+        self.wired.insert(role);
         self
     }
 

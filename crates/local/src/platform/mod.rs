@@ -31,7 +31,7 @@ pub use node::{Cables, NodeProcess, Role};
 
 use crate::s3::Access;
 use crate::secrets::Secrets;
-use crate::{Etcd, Postgres, S3, Shared, postgres, until};
+use crate::{Etcd, Postgres, S3, Shared, Wire, postgres, until};
 
 /// From the start of a process until it is ready, on a busy machine.
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -159,6 +159,12 @@ impl Platform {
         self.nodes
             .get(name)
             .with_context(|| format!("there is no node {name}"))
+    }
+
+    /// The network before a node of a role that was [`Builder::wired`].
+    pub fn wire(&self, name: &str) -> anyhow::Result<&Wire> {
+        let wire = self.node(name)?.wire.as_deref();
+        wire.with_context(|| format!("{name} is reached directly"))
     }
 
     /// SIGKILL; returns when the process is gone. The map forgets it when others have found it dead, or its lease has run

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::process::Command;
@@ -9,7 +10,7 @@ use tokio::process::Command;
 use super::{Builder, READY_WITHIN};
 use crate::s3::Access;
 use crate::secrets::Secrets;
-use crate::{Cable, Process, http, ports, until};
+use crate::{Cable, Process, Wire, http, ports, until};
 
 /// Another process may take a port between choosing and listening.
 const PORT_TRIES: usize = 5;
@@ -50,8 +51,10 @@ pub struct NodeProcess {
     pub process: Process,
     /// /metrics, /healthz, /readyz.
     pub admin: SocketAddr,
-    /// Where other nodes reach it.
+    /// Where it listens for other nodes.
     pub internal: SocketAddr,
+    /// What they reach it over, where that may be cut.
+    pub wire: Option<Arc<Wire>>,
     /// Where clients reach it: gateways only.
     pub clients: Option<SocketAddr>,
     /// Whether they speak TLS.
@@ -125,6 +128,7 @@ struct Addresses {
     admin: SocketAddr,
     internal: SocketAddr,
     clients: Option<SocketAddr>,
+    wire: Option<Arc<Wire>>,
 }
 
 impl Launcher<'_> {
@@ -132,7 +136,7 @@ impl Launcher<'_> {
     pub async fn launch(&self, role: Role, name: &str) -> anyhow::Result<NodeProcess> {
         let mut tries = 1;
         loop {
-            let node = self.spawn(role, name, self.addresses(role, name, tries)?)?;
+            let node = self.spawn(role, name, self.addresses(role, name, tries).await?)?;
             match self.ready(&node).await {
                 Ok(()) => return Ok(node),
                 Err(_)
@@ -151,6 +155,7 @@ impl Launcher<'_> {
             admin: old.admin,
             internal: old.internal,
             clients: old.clients,
+            wire: old.wire.clone(),
         };
         let node = self.spawn(old.role, &old.name, addresses)?;
         match self.ready(&node).await {
@@ -159,16 +164,23 @@ impl Launcher<'_> {
         }
     }
 
-    fn addresses(&self, role: Role, name: &str, tries: usize) -> anyhow::Result<Addresses> {
+    async fn addresses(&self, role: Role, name: &str, tries: usize) -> anyhow::Result<Addresses> {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let clients = match role {
             Role::Gateway => Some(local(self.wished_port(name, tries).map_or_else(ports::free, Ok)?)),
             _ => None,
         };
+        let internal = local(ports::free()?);
+        let wire = if self.builder.wired.contains(&role) {
+            Some(Arc::new(Wire::start(internal).await?))
+        } else {
+            None
+        };
         Ok(Addresses {
             admin: local(ports::free()?),
-            internal: local(ports::free()?),
+            internal,
             clients,
+            wire,
         })
     }
 
@@ -217,6 +229,9 @@ impl Launcher<'_> {
         if let (Role::Media, Some(s3)) = (role, self.s3) {
             command.envs(s3.settings());
         }
+        if let Some(wire) = &addresses.wire {
+            command.env("TERN_INTERNAL_ADVERTISE", wire.address().to_string());
+        }
         if let Some(clients) = addresses.clients {
             command.env("TERN_GATEWAY_LISTEN", clients.to_string());
             if !self.builder.plain_clients {
@@ -236,6 +251,7 @@ impl Launcher<'_> {
             admin,
             internal,
             clients,
+            wire,
         } = addresses;
         Ok(NodeProcess {
             name: name.to_owned(),
@@ -243,6 +259,7 @@ impl Launcher<'_> {
             process,
             admin,
             internal,
+            wire,
             clients,
             tls: !self.builder.plain_clients,
         })

@@ -1,0 +1,197 @@
+//! The network before a node, which a test may cut for some of the nodes that connect to it.
+//!
+//! It passes TCP on. While it is cut for a node, nothing passes between the two in either direction, and nobody is told:
+//! connections hang as by a network that drops packets, and new ones are accepted and hang too. What was on its way
+//! goes on when the cut is over.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Bytes passed on at once.
+const CHUNK: usize = 64 << 10;
+
+/// Whether the node with this name is cut off.
+type Rule = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// A running one; ends when dropped.
+pub struct Wire {
+    address: SocketAddr,
+    rule: watch::Sender<Rule>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Wire {
+    /// Before the node at `upstream`; everything passes.
+    pub async fn start(upstream: SocketAddr) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let nothing: Rule = Arc::new(|_| false);
+        let (rule, rules) = watch::channel(nothing);
+        let task = tokio::spawn(accept(listener, upstream, rules));
+        Ok(Self {
+            address,
+            rule,
+            _task: AbortOnDropHandle::new(task),
+        })
+    }
+
+    /// Where others connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on it is cut for the nodes that `which` names, and for no others.
+    pub fn cut(&self, which: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        self.rule.send_replace(Arc::new(which));
+    }
+}
+
+async fn accept(listener: TcpListener, upstream: SocketAddr, rules: watch::Receiver<Rule>) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((socket, from)) = accepted else { continue };
+                connections.spawn(pass(socket, from, upstream, rules.clone()));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn pass(socket: TcpStream, from: SocketAddr, upstream: SocketAddr, rules: watch::Receiver<Rule>) {
+    let node: Arc<str> = node_at(from).unwrap_or_default().into();
+    until_open(&node, &mut rules.clone()).await;
+    let Ok(node_behind) = TcpStream::connect(upstream).await else {
+        return;
+    };
+    let _small_packets = (socket.set_nodelay(true), node_behind.set_nodelay(true));
+    let (from_node, to_node) = socket.into_split();
+    let (from_behind, to_behind) = node_behind.into_split();
+    tokio::join!(
+        copy(from_node, to_behind, &node, rules.clone()),
+        copy(from_behind, to_node, &node, rules.clone()),
+    );
+}
+
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    node: &str,
+    mut rules: watch::Receiver<Rule>,
+) {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let read = from.read(&mut chunk).await;
+        until_open(node, &mut rules).await;
+        match read {
+            Ok(count) if count > 0 && to.write_all(&chunk[..count]).await.is_ok() => {}
+            _ => break,
+        }
+    }
+    let _closed = to.shutdown().await;
+}
+
+async fn until_open(node: &str, rules: &mut watch::Receiver<Rule>) {
+    let _gone = rules.wait_for(|cut| !cut(node)).await;
+}
+
+/// The name of the node whose process has this end of a connection on this machine.
+fn node_at(address: SocketAddr) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let inode = inode_of(address, &table)?;
+    let link = format!("socket:[{inode}]");
+    let processes = std::fs::read_dir("/proc").ok()?.flatten();
+    let process = processes
+        .map(|entry| entry.path())
+        .find(|process| has(process, &link))?;
+    let environment = std::fs::read(process.join("environ")).ok()?;
+    let name = environment
+        .split(|byte| *byte == 0)
+        .find_map(|variable| variable.strip_prefix(b"TERN_NODE_NAME="))?;
+    Some(String::from_utf8_lossy(name).into_owned())
+}
+
+fn has(process: &Path, link: &str) -> bool {
+    let files = std::fs::read_dir(process.join("fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    files
+        .filter_map(|file| std::fs::read_link(file.path()).ok())
+        .any(|target| target.as_os_str() == link)
+}
+
+/// From the kernel's table of connections: the local address in its second column, the inode in its tenth.
+fn inode_of(address: SocketAddr, table: &str) -> Option<&str> {
+    let SocketAddr::V4(address) = address else {
+        return None;
+    };
+    let ip = u32::from_ne_bytes(address.ip().octets());
+    let local = format!("{ip:08X}:{:04X}", address.port());
+    table.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        (columns.get(1) == Some(&&*local)).then(|| columns.get(9).copied())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_table_names_the_socket_at_an_address() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0
+   1: 0100007F:C350 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0 20 4 30 10 -1";
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(inode_of(at(50_000), table), Some("4712"));
+        assert_eq!(inode_of(at(50_001), table), None);
+    }
+
+    #[tokio::test]
+    async fn while_it_is_cut_nothing_passes_and_afterwards_everything_does() {
+        let behind = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let wire = Wire::start(behind.local_addr().unwrap()).await.unwrap();
+        let mut client = TcpStream::connect(wire.address()).await.unwrap();
+        let (mut server, _) = behind.accept().await.unwrap();
+        client.write_all(b"one").await.unwrap();
+        let mut word = [0; 3];
+        server.read_exact(&mut word).await.unwrap();
+        wire.cut(|_| true);
+        client.write_all(b"two").await.unwrap();
+        server.write_all(b"too").await.unwrap();
+        let mut new = TcpStream::connect(wire.address()).await.unwrap();
+        new.write_all(b"new").await.unwrap();
+        let mut answer = [0; 3];
+        let passes = tokio::select! {
+            read = server.read_exact(&mut word) => format!("{read:?}"),
+            read = client.read_exact(&mut answer) => format!("{read:?}"),
+            accepted = behind.accept() => format!("{accepted:?}"),
+            () = tokio::time::sleep(std::time::Duration::from_millis(300)) => String::new(),
+        };
+        assert_eq!(passes, "");
+        wire.cut(|_| false);
+        server.read_exact(&mut word).await.unwrap();
+        assert_eq!(&word, b"two");
+        client.read_exact(&mut word).await.unwrap();
+        assert_eq!(&word, b"too");
+        let (mut server, _) = behind.accept().await.unwrap();
+        server.read_exact(&mut word).await.unwrap();
+        assert_eq!(&word, b"new");
+    }
+}

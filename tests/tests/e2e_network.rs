@@ -1,0 +1,61 @@
+//! The network between some nodes is cut, and nobody is told: messages go on, at once.
+
+use std::time::Duration;
+
+use tern_local::Role;
+use tern_tests::World;
+use tern_types::ChatId;
+use tokio::time::Instant;
+
+const NODES: [&str; 2] = ["presence-0", "presence-1"];
+/// Longer than the test: what arrives was not found by the sweep.
+const SWEEP: (&str, &str) = ("TERN_GATEWAY_SWEEP_INTERVAL", "3600");
+
+/// Presence nodes hold their leases and are out of the chat nodes' reach: the gateways say who is online.
+#[tokio::test]
+async fn messages_go_on_where_presence_is_out_of_the_chat_nodes_reach() {
+    let world = World::with(|builder| builder.presences(2).wired(Role::Presence).env(SWEEP.0, SWEEP.1)).await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
+    let chat = ChatId::direct(alice.id, bob.id);
+    hers.say(bob.id, "before").await;
+    his.has_text(chat, "before").await;
+
+    for node in NODES {
+        world
+            .platform
+            .wire(node)
+            .unwrap()
+            .cut(|from| from.starts_with("chat"));
+    }
+    let mut slowest = Duration::ZERO;
+    for round in 0..5 {
+        for (from, to) in [(&hers, &his), (&his, &hers)] {
+            let text = format!("round {round} of {}", from.user());
+            let began = Instant::now();
+            let sent = from.say(chat, text.as_bytes()).await;
+            to.has_text(chat, &text).await;
+            slowest = slowest.max(began.elapsed());
+            from.receipt(chat, to.user(), sent.seq, 0).await;
+        }
+    }
+    println!("slowest of ten: {slowest:?}");
+    // Who is offline is settled too, and gets it on connecting; who comes meanwhile is found.
+    let device = world.device(&carol).await;
+    let waits = ChatId::direct(alice.id, carol.id);
+    hers.say(carol.id, "while away").await;
+    world.settled().await;
+    let theirs = world.phone_of(&device).await;
+    theirs.has_text(waits, "while away").await;
+    hers.say(carol.id, "while here").await;
+    theirs.has_text(waits, "while here").await;
+    world.settled().await;
+
+    for node in NODES {
+        world.platform.wire(node).unwrap().cut(|_| false);
+    }
+    hers.say(bob.id, "after").await;
+    his.has_text(chat, "after").await;
+    world.still_works().await;
+    world.end().await;
+}
