@@ -17,6 +17,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let descriptors = protox::compile(&files, [&root])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    // Paths of the methods that are streams, either way.
+    let services = descriptors
+        .file
+        .iter()
+        .flat_map(|file| file.service.iter().map(move |service| (file.package(), service)));
+    let streaming: Vec<String> = services
+        .flat_map(|(package, service)| {
+            let streams = service.method.iter();
+            let streams = streams.filter(|method| method.client_streaming() || method.server_streaming());
+            streams.map(move |method| format!("/{package}.{}/{}", service.name(), method.name()))
+        })
+        .collect();
+    std::fs::write(out.join("streaming.rs"), format!("&{streaming:?}"))?;
     std::fs::write(out.join("descriptors.bin"), prost_bytes(&descriptors))?;
     // A message goes into the log as it came, with what this version does not know: of a unary request too, the envelope stays
     // bytes. On the wire that is the same. (Of a stream's frames, `raw::ClientFrame` does it.)

@@ -7,7 +7,7 @@
 //! - [`socket`]: the same over a WebSocket
 //! - [`phone`]: a good client: cursor, outbox, acknowledgements, reconnects
 //! - [`screen`]: a client that shows who is online
-//! - [`raw`]: any bytes at all
+//! - [`raw`], [`h2`]: any bytes at all, as a call or as frames of HTTP/2
 //! - [`collector`]: what the nodes export of their traces
 //! - [`clock`]: the wall clocks of nodes, set by a test
 //! - [`checks`]: what must hold of the store and of the nodes after every test
@@ -21,6 +21,7 @@ pub mod api;
 pub mod checks;
 pub mod clock;
 pub mod collector;
+pub mod h2;
 pub mod phone;
 pub mod raw;
 pub mod screen;

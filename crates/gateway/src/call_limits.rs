@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::future::Cache;
+use tern_node::connections::ClientAddress;
 use tern_node::principal::Principal;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::{DeviceId, Timestamp};
 use tokio::time::Instant;
 
-use crate::connection::ClientAddress;
 use crate::session::gcra::Gcra;
 
 /// Callers remembered: more than call within [`IDLE`]. One that is forgotten begins with a full burst.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tern_node::config::seconds;
+use tern_node::connections::Bounds;
+use tern_node::descriptors;
 
 use crate::call_limits::{Rate, Rates};
 use crate::origins::Origins;
@@ -38,6 +40,24 @@ pub struct Config {
     /// Streams that this gateway holds at most; more are told to come back later
     #[arg(long, env = "TERN_GATEWAY_MAX_SESSIONS", default_value_t = 100_000)]
     pub gateway_max_sessions: usize,
+    /// Connections that this gateway holds at most. 0: as many as its file descriptors allow. When there are no more, one without
+    /// credentials goes for each that comes, the oldest that does nothing first; one with an authenticated stream never
+    #[arg(long, env = "TERN_GATEWAY_MAX_CONNECTIONS", default_value_t = 0)]
+    pub gateway_max_connections: usize,
+    /// Connections without credentials that one address may have at once; its oldest goes for each more. 0: no limit, for gateways
+    /// behind a load balancer that ends connections, where all clients have its address
+    #[arg(long, env = "TERN_GATEWAY_MAX_STRANGERS_PER_ADDRESS", default_value_t = 0)]
+    pub gateway_max_strangers_per_address: usize,
+    /// Seconds from accepting a connection to its first request; the same from each request to the next where none has credentials
+    #[arg(long, env = "TERN_GATEWAY_FIRST_REQUEST_WITHIN", default_value = "30", value_parser = bound)]
+    pub gateway_first_request_within: Duration,
+    /// Seconds that a connection whose calls had good credentials may be without a call or a stream
+    #[arg(long, env = "TERN_GATEWAY_IDLE_AFTER", default_value = "600", value_parser = bound)]
+    pub gateway_idle_after: Duration,
+    /// Seconds that a unary call may take until its answer is taken; ten times as many where other calls or streams share the
+    /// connection
+    #[arg(long, env = "TERN_GATEWAY_ANSWER_TAKEN_WITHIN", default_value = "300", value_parser = bound)]
+    pub gateway_answer_taken_within: Duration,
     /// Seconds after which a stream that takes nothing of what is to be written is cut off with its connection; ten
     /// times as many where other streams share the connection
     #[arg(long, env = "TERN_GATEWAY_STALLED_AFTER", default_value = "60", value_parser = seconds)]
@@ -90,7 +110,41 @@ pub struct Config {
     pub gateway_drain_spread: Duration,
 }
 
+/// Shorter ones would end connections that were just made.
+const SHORTEST_BOUND: Duration = Duration::from_millis(100);
+
+fn bound(text: &str) -> Result<Duration, String> {
+    let bound = seconds(text)?;
+    if bound < SHORTEST_BOUND {
+        return Err("must be 0.1 seconds or more".to_owned());
+    }
+    Ok(bound)
+}
+
 impl Config {
+    /// What clients' connections are held to.
+    pub fn bounds(&self) -> Bounds {
+        let room = descriptors::shares().clients;
+        let wanted = match self.gateway_max_connections {
+            0 => room,
+            wanted => wanted,
+        };
+        if room < wanted.max(self.gateway_max_sessions) {
+            tracing::info!(
+                room,
+                "the limit of file descriptors leaves room for fewer connections than \
+                 --gateway-max-connections and --gateway-max-sessions say"
+            );
+        }
+        Bounds {
+            connections: wanted.min(room),
+            strangers_of_address: Some(self.gateway_max_strangers_per_address).filter(|most| *most > 0),
+            first_request: self.gateway_first_request_within,
+            idle: self.gateway_idle_after,
+            call: self.gateway_answer_taken_within,
+        }
+    }
+
     /// What callers of unary methods are held to.
     pub fn rates(&self) -> Rates {
         Rates {
@@ -112,7 +166,10 @@ impl Config {
 
     /// What sessions are held to.
     pub fn settings(&self) -> Settings {
+        let standard = Settings::default();
         Settings {
+            // A stream that was not opened is a connection without credentials.
+            open_timeout: standard.open_timeout.min(self.gateway_first_request_within),
             heartbeat_background: self.gateway_heartbeat_background,
             heartbeat_active: self.gateway_heartbeat_active,
             token_warning: self.gateway_token_warning,
@@ -121,7 +178,7 @@ impl Config {
             ack_timeout: self.gateway_ack_timeout,
             sweep_grace: self.gateway_sweep_grace,
             online_threshold: self.online_threshold,
-            ..Settings::default()
+            ..standard
         }
     }
 }

@@ -17,10 +17,10 @@
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
 //! - [`door`]: whether new streams are taken
 //! - [`watches`]: the people whom sessions look at; [`audience`]: who sees that somebody writes
-//! - [`public`], [`listener`], [`tls`]: what clients are served, and on which connections
+//! - [`public`], [`tls`]: what clients are served, and on which connections
 //! - [`deadline`]: how long a call may take
 //! - [`origins`], [`cors`]: which web sites' pages are served too
-//! - [`connection`], [`watchdog`]: the end of connections that take nothing
+//! - [`watchdog`]: the end of streams that take nothing
 //! - [`barred`]: users and devices whose access tokens do not count
 //! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`presence_query`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
 
@@ -32,7 +32,6 @@ pub mod chat_links;
 pub mod clock;
 pub mod codec;
 pub mod config;
-pub mod connection;
 pub mod cors;
 pub mod deadline;
 pub mod door;
@@ -40,7 +39,6 @@ pub mod gateway;
 pub mod hints;
 pub mod inbox_reader;
 pub mod item;
-pub mod listener;
 pub mod mailbox;
 pub mod methods;
 pub mod metrics;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BufMut, Bytes};
 use futures::future::BoxFuture;
 use http::uri::PathAndQuery;
+use tern_node::connections::{ClientAddress, Connection};
 use tern_node::request_id::REQUEST_ID;
 use tern_node::{NodeContext, Role, telemetry};
 use tern_proto::ApiError;
@@ -26,7 +27,6 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::auth::Auth;
 use crate::call_limits::CallLimits;
-use crate::connection::ClientAddress;
 use crate::methods::{self, Method, Target};
 use crate::nodes::{self, MAP_PATIENCE};
 use crate::{deadline, metrics, peek, presence_query};
@@ -83,6 +83,9 @@ impl Proxy {
         if method.authenticated {
             let caller = self.auth.principal(&metadata).await?;
             self.limits.take(&caller, &method.path).await?;
+            if let Some(connection) = Connection::of(&extensions) {
+                connection.known();
+            }
             if method.target == Target::Presence {
                 let message = only_message(&mut messages).await?;
                 return presence_query::get_presence(&self.ctx, &caller, message).await;

@@ -3,10 +3,15 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
 use futures::future::{Ready, ready};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto;
+use tern_node::connections::{Bounds, Connection};
+use tern_node::listener::{Server, Settings, Tls};
 use tern_types::limits::MAX_FRAME_BYTES;
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -20,7 +25,7 @@ use tower::{Layer, service_fn};
 
 use crate::Config;
 use crate::codec::{Frame, FrameCodec, GrpcFrames, Incoming};
-use crate::connection::Connection;
+use crate::cors;
 use crate::gateway::Gateway;
 use crate::methods::SERVICES;
 use crate::origins::Origins;
@@ -28,14 +33,28 @@ use crate::proxy::Proxy;
 use crate::stream::DeviceStream;
 use crate::tls::Edge;
 use crate::websocket::upgrade::{self, WebSockets};
-use crate::{cors, listener};
 
 const STREAM_PATH: &str = "/tern.v1.Messaging/Stream";
+/// h2 charges unread small frames against half of the connection's window, and ends the connection when it is used up:
+/// generous, since an idle window costs nothing.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+const STREAM_WINDOW: u32 = 1 << 20;
+/// A device needs one and some unary calls; a proxy in front carries those of many devices on one connection.
+const MAX_STREAMS: u32 = 1000;
+/// Longer than the longest heartbeat interval: a device that speaks is never woken by a ping.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(240);
+/// A phone on a bad network may take this long to answer one.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Header fields of a request: an access token and little else.
+const MAX_HEADER_BYTES: u32 = 16 << 10;
+/// HTTP/1.1: what is read or written at once; a request's header fields have to fit.
+const HTTP1_BUFFER: usize = 16 << 10;
 
 /// The services of a gateway on one listener.
 pub struct Public {
     listener: TcpListener,
     tls: Option<Edge>,
+    bounds: Bounds,
     tasks: TaskTracker,
     routes: Routes,
     health: HealthReporter,
@@ -68,6 +87,7 @@ impl Public {
         Ok(Self {
             listener,
             tls,
+            bounds: config.bounds(),
             tasks,
             routes,
             health,
@@ -86,9 +106,44 @@ impl Public {
 
     /// Serves until `shutdown`, then until the calls and sockets under way are done.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+        let settings = Settings {
+            name: "clients",
+            bounds: self.bounds,
+            http: http(self.bounds.first_request),
+            tls: self.tls.map(shake_hands),
+            calls: true,
+            known_by_request: false,
+        };
         let router = self.routes.prepare().into_axum_router();
-        listener::serve(self.listener, self.tls, router, self.tasks, shutdown).await;
+        Server::new(settings, router, self.tasks)
+            .serve(self.listener, shutdown)
+            .await;
     }
+}
+
+fn shake_hands(edge: Edge) -> Tls {
+    Tls {
+        acceptor: Box::new(move || edge.acceptor()),
+        refused: |peer, error| tracing::debug!(%peer, %error, "no TLS handshake"),
+    }
+}
+
+/// `headers_within`: HTTP/1.1, from one request to the next one's last header field.
+fn http(headers_within: Duration) -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(headers_within)
+        .max_buf_size(HTTP1_BUFFER);
+    http.http2()
+        .timer(TokioTimer::new())
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .max_header_list_size(MAX_HEADER_BYTES);
+    http
 }
 
 fn router(sockets: WebSockets, gateway: Arc<Gateway>, proxy: Arc<Proxy>, origins: Arc<Origins>) -> Router {

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::Stream;
+use tern_node::connections::{Connection, Held};
 use tern_proto::raw::event_len_in_frame;
 use tern_proto::{ApiError, raw};
 use tern_types::limits::MAX_FRAME_EVENTS;
@@ -22,7 +23,6 @@ use tonic::Status;
 use crate::chat_links::Routes;
 use crate::clock::StreamClock;
 use crate::codec::{Frame, Incoming};
-use crate::connection::Connection;
 use crate::gateway::{Gateway, Registered};
 use crate::item;
 use crate::mailbox::{Mailbox, Waiting};
@@ -47,6 +47,8 @@ pub struct DeviceStream<I> {
     items: VecDeque<raw::ClientItem>,
     mailbox: Arc<Mailbox>,
     registered: Option<Registered>,
+    /// Its connection, as long as it is registered.
+    held: Option<Held>,
     /// As the session was last told of them.
     routes: Arc<Routes>,
     out: VecDeque<Bytes>,
@@ -89,6 +91,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
             items: VecDeque::new(),
             mailbox,
             registered: None,
+            held: None,
             routes: gateway.chats.routes(),
             out: VecDeque::new(),
             unflushed: false,
@@ -123,11 +126,13 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 metrics::stream_ended(error.as_ref(), self.opened);
                 tracing::debug!(session = %self.id, reason = ?error.as_ref().map(|error| error.reason), "stream ends");
                 self.end = End::With(error);
-                self.registered = None;
+                (self.registered, self.held) = (None, None);
             }
             Effect::Register { user, device } => {
                 match self.gateway.register(self.id, user, device, self.mailbox.clone()) {
-                    Ok(registered) => self.registered = Some(registered),
+                    Ok(registered) => {
+                        (self.registered, self.held) = (Some(registered), self.watch.hold());
+                    }
                     Err(why) => self.mailbox.close(why),
                 }
             }

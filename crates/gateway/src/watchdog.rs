@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tern_node::Drain;
+use tern_node::connections::{Connection, Held};
 use tern_types::{IdMap, SessionId};
 use tokio::time::Instant;
 
-use crate::connection::Connection;
 use crate::mailbox::Mailbox;
 use crate::metrics;
 
@@ -169,6 +169,11 @@ impl Watched {
 }
 
 impl Watch {
+    /// The stream is authenticated from now on: its connection is ended neither for being idle nor for others.
+    pub fn hold(&self) -> Option<Held> {
+        self.watched.connection.as_ref().map(Connection::hold)
+    }
+
     /// The stream was polled: it has something to write or not, and its next timer is due at `due`.
     pub fn polled(&self, writing: bool, due: Instant) {
         self.watched

@@ -9,14 +9,26 @@ use axum::Router;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
-use crate::exemplars;
+use crate::connections::Bounds;
+use crate::listener::{Server, Settings};
+use crate::{descriptors, exemplars};
 
 /// Histograms are folded this often, also when nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Who scrapes or probes asks at once.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// Longer than between two scrapes: Prometheus keeps its connections.
+const IDLE: Duration = Duration::from_secs(120);
+/// The longest page is taken in less.
+const CALL: Duration = Duration::from_secs(30);
 
 /// Whether the process takes work. Not at first, and not while anybody holds it back.
 #[derive(Debug, Clone)]
@@ -112,11 +124,32 @@ pub async fn serve(
             upkeep.run_upkeep();
         }
     };
-    let app = router(metrics, readiness);
+    let settings = Settings {
+        name: "admin",
+        bounds: Bounds {
+            connections: descriptors::shares().admin,
+            strangers_of_address: None,
+            first_request: FIRST_REQUEST,
+            idle: IDLE,
+            call: CALL,
+        },
+        http: http(),
+        tls: None,
+        calls: false,
+        known_by_request: true,
+    };
+    let server = Server::new(settings, router(metrics, readiness), TaskTracker::new());
     tokio::select! {
-        served = async { axum::serve(listener, app).await } => Ok(served?),
-        () = tidy => Ok(()),
+        () = server.accept(&listener) => {}
+        () = tidy => {}
     }
+    Ok(())
+}
+
+fn http() -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
+    http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
+    http
 }
 
 fn router(metrics: PrometheusHandle, readiness: Readiness) -> Router {

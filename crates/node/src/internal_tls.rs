@@ -7,30 +7,21 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
-use futures::Stream;
 use hyper_util::rt::TokioIo;
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 
+use crate::listener::Tls;
 use crate::metrics;
 use crate::tls::{self, File, Renewed};
 
 const HTTP2: &[u8] = b"h2";
-/// A handshake that takes longer is given up.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that have shaken hands and wait for the server.
-const ACCEPTED: usize = 16;
-/// Without a file descriptor to spare, accepting fails at once every time.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Flags of every node; all three files or none.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -91,56 +82,15 @@ impl InternalTls {
         Ok(Some(Self { configs, name }))
     }
 
-    /// Connections of other nodes, each when its handshake is over, so that nobody waits for a slow one.
-    pub fn accept(
-        self,
-        listener: TcpListener,
-    ) -> impl Stream<Item = io::Result<server::TlsStream<TcpStream>>> {
-        let (accepted, connections) = mpsc::channel(ACCEPTED);
-        tokio::spawn(async move {
-            loop {
-                let incoming = tokio::select! {
-                    () = accepted.closed() => return,
-                    incoming = listener.accept() => incoming,
-                };
-                match incoming {
-                    Ok((socket, peer)) => {
-                        let (tls, accepted) = (self.clone(), accepted.clone());
-                        tokio::spawn(async move {
-                            match tls.welcome(socket).await {
-                                // The server may have ended meanwhile.
-                                Ok(connection) => drop(accepted.send(connection).await),
-                                Err(error) => {
-                                    metrics::internal_handshake_failed("in");
-                                    tracing::warn!(%peer, %error, "refused a connection to the internal listener");
-                                }
-                            }
-                        });
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept a connection");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                }
-            }
-        });
-        futures::stream::unfold(connections, |mut connections| async move {
-            let connection = connections.recv().await?;
-            Some((Ok(connection), connections))
-        })
-    }
-
-    async fn welcome(&self, socket: TcpStream) -> io::Result<server::TlsStream<TcpStream>> {
-        socket.set_nodelay(true)?;
-        let acceptor = TlsAcceptor::from(self.configs.current().server.clone());
-        timeout(HANDSHAKE_TIMEOUT, acceptor.accept(socket))
-            .await
-            .unwrap_or_else(|_| {
-                Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    "the handshake took too long",
-                ))
-            })
+    /// The side of who is called.
+    pub fn server(self) -> Tls {
+        Tls {
+            acceptor: Box::new(move || TlsAcceptor::from(self.configs.current().server.clone())),
+            refused: |peer, error| {
+                metrics::internal_handshake_failed("in");
+                tracing::warn!(%peer, %error, "refused a connection to the internal listener");
+            },
+        }
     }
 
     /// To another node, at host:port.

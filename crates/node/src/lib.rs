@@ -14,6 +14,7 @@
 //! - [`wellness`]: whether it is cut off from what others of its role reach
 //! - [`context`]: what a role is given when it starts
 //! - [`channels`], [`links`], [`internal_tls`]: connections between nodes
+//! - [`listener`], [`connections`], [`descriptors`]: connections that others make to this process, how many and for how long
 //! - [`tls`]: certificates from files, read again when they change
 //! - [`principal`], [`token`]: who a call is from, and how devices prove it
 //! - [`ticket`]: the right to attach media to a message
@@ -27,13 +28,16 @@
 pub mod admin;
 pub mod channels;
 pub mod config;
+pub mod connections;
 pub mod context;
+pub mod descriptors;
 pub mod drain;
 pub mod etcd;
 pub mod exemplars;
 pub mod info;
 pub mod internal_tls;
 pub mod links;
+pub mod listener;
 pub mod map;
 pub mod membership;
 pub mod metrics;

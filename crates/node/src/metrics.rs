@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
+use crate::connections::table::Why;
 use crate::map::{ClusterMap, Role};
 use crate::shedding::Level;
 use crate::standing::Place;
@@ -27,6 +28,8 @@ const MAP_TOLD: &str = "tern_node_map_told_total";
 const FOUND_DEAD: &str = "tern_node_found_dead_total";
 const PLACE: &str = "tern_node_place";
 const UNWELL: &str = "tern_node_unwell";
+const CONNECTIONS: &str = "tern_node_connections";
+const CONNECTIONS_ENDED: &str = "tern_node_connections_ended_total";
 const DRAINING: &str = "tern_node_draining";
 
 pub(crate) fn describe() {
@@ -97,6 +100,15 @@ pub(crate) fn describe() {
     describe_gauge!(
         UNWELL,
         "1 while this node has given its slots up since it is cut off from what others reach, by role"
+    );
+    describe_gauge!(
+        CONNECTIONS,
+        "Connections that others made to this process, by listener: clients, internal, admin"
+    );
+    describe_counter!(
+        CONNECTIONS_ENDED,
+        "Connections that were ended for what they did not do, by listener and why: silent (no request), idle, call (an answer \
+         not taken), room (for another one), refused (no room)"
     );
     describe_gauge!(DRAINING, "1 while this process drains");
     // What never happened is to be seen as 0.
@@ -185,6 +197,32 @@ pub(crate) fn certificate_expires(of: &'static str, at: i64) {
 
 pub(crate) fn certificate_read(of: &'static str, outcome: &'static str) {
     counter!(CERTIFICATE_READS, "of" => of, "outcome" => outcome).increment(1);
+}
+
+/// A listener that serves.
+pub(crate) fn listener(name: &'static str) {
+    gauge!(CONNECTIONS, "listener" => name).increment(0.0);
+    for why in ["silent", "idle", "call", "room", "refused"] {
+        counter!(CONNECTIONS_ENDED, "listener" => name, "why" => why).increment(0);
+    }
+}
+
+pub(crate) fn connections(listener: &'static str, more: f64) {
+    gauge!(CONNECTIONS, "listener" => listener).increment(more);
+}
+
+pub(crate) fn connection_ended(listener: &'static str, why: Why) {
+    let why = match why {
+        Why::Silent => "silent",
+        Why::Idle => "idle",
+        Why::Call => "call",
+        Why::Room => "room",
+    };
+    counter!(CONNECTIONS_ENDED, "listener" => listener, "why" => why).increment(1);
+}
+
+pub(crate) fn connection_refused(listener: &'static str) {
+    counter!(CONNECTIONS_ENDED, "listener" => listener, "why" => "refused").increment(1);
 }
 
 pub(crate) fn internal_handshake_failed(direction: &'static str) {

@@ -4,16 +4,19 @@ use std::fmt;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::admin::Readiness;
+use crate::connections::Bounds;
+use crate::descriptors;
 use crate::internal_tls::InternalTls;
-use crate::telemetry;
+use crate::listener::{Server, Settings};
 
 /// As [`crate::channels`]: of a link's stream, and of all streams of a connection.
 const STREAM_WINDOW: u32 = 2 << 20;
@@ -21,6 +24,12 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// A peer that is gone is noticed within their sum.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Nodes connect when they have something to ask.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// Links never end; what is asked now and then connects anew.
+const IDLE: Duration = Duration::from_secs(600);
+/// No unary call between nodes takes as long. What the protos call a stream ends with its link's keep-alive.
+const CALL: Duration = Duration::from_secs(300);
 
 /// A role that runs in this process.
 pub struct Running {
@@ -38,10 +47,28 @@ impl fmt::Debug for Running {
 }
 
 /// What every internal server has beside the roles' services.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Extras {
     /// gRPC reflection, for development.
     pub reflection: bool,
+    /// Of other nodes' connections.
+    pub bounds: Bounds,
+}
+
+impl Default for Extras {
+    fn default() -> Self {
+        let bounds = Bounds {
+            connections: descriptors::shares().internal,
+            strangers_of_address: None,
+            first_request: FIRST_REQUEST,
+            idle: IDLE,
+            call: CALL,
+        };
+        Self {
+            reflection: false,
+            bounds,
+        }
+    }
 }
 
 /// Serves the roles' services, gRPC health (the process as a whole, under "") and what else is asked for. Nobody new
@@ -64,27 +91,35 @@ pub async fn internal(
                 .build_v1()?,
         );
     }
-    let server = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .trace_fn(telemetry::call_span)
-        .add_routes(routes);
-    let serve = async {
-        match tls {
-            None => {
-                let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
-                server.serve_with_incoming(connections).await
-            }
-            Some(tls) => server.serve_with_incoming(tls.accept(listener)).await,
-        }
+    let settings = Settings {
+        name: "internal",
+        bounds: extras.bounds,
+        http: http(),
+        tls: tls.map(InternalTls::server),
+        calls: true,
+        // Whoever reaches this listener is believed to be a node: by its certificate, or by the network.
+        known_by_request: true,
     };
+    let router = routes.prepare().into_axum_router();
+    let server = Server::new(settings, router, TaskTracker::new());
     tokio::select! {
-        served = serve => Ok(served?),
+        () = server.accept(&listener) => Ok(()),
         () = report(reporter, readiness) => Ok(()),
         () = shutdown => Ok(()),
     }
+}
+
+fn http() -> auto::Builder<TokioExecutor> {
+    let mut http = auto::Builder::new(TokioExecutor::new()).http2_only();
+    http.http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        // Another node's calls share a connection: they are limited where they come from.
+        .max_concurrent_streams(None)
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+    http
 }
 
 /// gRPC health follows readiness.

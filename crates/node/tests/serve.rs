@@ -37,7 +37,10 @@ async fn serve(reflection: bool) -> Server {
         listener,
         None,
         Routes::default(),
-        Extras { reflection },
+        Extras {
+            reflection,
+            ..Extras::default()
+        },
         readiness.clone(),
         async move {
             let _ = stopped.await;

@@ -28,4 +28,7 @@ pub mod raw;
 /// Descriptors of every proto file, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// Paths of the methods that are streams, either way.
+pub const STREAMING: &[&str] = include!(concat!(env!("OUT_DIR"), "/streaming.rs"));
+
 pub use error::ApiError;

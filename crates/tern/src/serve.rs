@@ -23,7 +23,7 @@ use tern_node::postgres::{Durability, PostgresArgs};
 use tern_node::serve::{Extras, Running};
 use tern_node::shedding::Shedding;
 use tern_node::wellness::{self, Reached};
-use tern_node::{Drain, Node, NodeContext, admin, postgres, serve, telemetry};
+use tern_node::{Drain, Node, NodeContext, admin, descriptors, postgres, serve, telemetry};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -46,6 +46,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let _telemetry = telemetry::init(&args.node.telemetry, &args.node.node_name)?;
     let metrics = telemetry::metrics()?;
+    descriptors::raise();
     let drain = Drain::new(args.node.drain_timeout);
     drain.on_signals()?;
     let readiness = Readiness::default();
@@ -174,6 +175,7 @@ async fn start(
     ));
     let extras = Extras {
         reflection: args.node.reflection,
+        ..Extras::default()
     };
     let ended = drain.clone();
     let served = serve::internal(

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures::stream::SplitSink;
 use futures::{SinkExt, StreamExt};
+use tern_node::connections::Connection;
 use tern_proto::ApiError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::WebSocketStream;
@@ -22,7 +23,6 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use self::messages::Messages;
-use crate::connection::Connection;
 use crate::gateway::Gateway;
 use crate::stream::DeviceStream;
 

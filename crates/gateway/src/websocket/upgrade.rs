@@ -9,12 +9,12 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tern_node::connections::Connection;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tracing::Instrument;
 
-use crate::connection::Connection;
 use crate::gateway::Gateway;
 use crate::metrics;
 use crate::origins::{Origins, Refused};

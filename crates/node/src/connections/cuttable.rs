@@ -1,4 +1,4 @@
-//! A client's connection as the listener took it, with a handle by which it can be cut off from outside.
+//! A client's connection as the listener took it, with a handle by which it can be asked to leave, and be cut off, from outside.
 //!
 //! HTTP/2 gives no other way to end a stream whose peer grants no room to write: its body is not polled, and only the
 //! connection's own task can reset it.
@@ -13,26 +13,82 @@ use std::task::{Context, Poll};
 use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What all streams of a connection share.
+use super::Connections;
+
+/// What all requests of a connection share.
 #[derive(Debug, Default)]
 pub struct Connection {
     cut: AtomicBool,
+    leaves: AtomicBool,
     /// Of the one task that reads and writes.
     task: AtomicWaker,
     /// Device streams on it: more than one where a proxy carries them.
     pub streams: AtomicUsize,
+    /// The listener that took it, and its number there. `None`: nobody looks after it.
+    listener: Option<(Arc<Connections>, u64)>,
 }
 
 impl Connection {
+    pub(super) fn of_listener(listener: Arc<Connections>, id: u64) -> Self {
+        Self {
+            listener: Some((listener, id)),
+            ..Self::default()
+        }
+    }
+
     /// Ends it, and all its streams.
     pub fn cut(&self) {
         self.cut.store(true, Ordering::Release);
         self.task.wake();
     }
 
+    /// Asks who serves it to end it as soon as nothing is under way.
+    pub(super) fn leave(&self) {
+        self.leaves.store(true, Ordering::Release);
+        self.task.wake();
+    }
+
+    /// Whether it was asked to leave. Of the task that reads and writes.
+    pub fn poll_leaves(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.task.register(cx.waker());
+        if self.leaves.load(Ordering::Acquire) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
     /// The one that a request came by, with TLS or without.
     pub fn of(extensions: &http::Extensions) -> Option<Arc<Self>> {
         extensions.get::<Arc<Self>>().cloned()
+    }
+
+    /// A call begins; `bounded`: it ends, and its answer is taken, within the listener's bound.
+    pub fn begin(self: &Arc<Self>, bounded: bool) -> Call {
+        let number = self
+            .listener
+            .as_ref()
+            .map_or(0, |(of, id)| of.table().call_began(*id, bounded, of.now()));
+        Call {
+            connection: self.clone(),
+            number,
+        }
+    }
+
+    /// Somebody with good credentials is on it.
+    pub fn known(&self) {
+        if let Some((of, id)) = &self.listener {
+            of.table().known(*id, of.now());
+        }
+    }
+
+    /// Somebody with good credentials has a stream on it: as long as what is returned lives, it is ended neither for being idle
+    /// nor for others.
+    pub fn hold(self: &Arc<Self>) -> Held {
+        if let Some((of, id)) = &self.listener {
+            of.table().stream_began(*id, of.now());
+        }
+        Held(self.clone())
     }
 
     /// Whatever the task waits for, a cut wakes it.
@@ -42,6 +98,33 @@ impl Connection {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "cut off"));
         }
         Ok(())
+    }
+}
+
+/// A call under way on a connection, until it is dropped.
+#[derive(Debug)]
+pub struct Call {
+    connection: Arc<Connection>,
+    number: u64,
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some((of, id)) = &self.connection.listener {
+            of.table().call_ended(*id, self.number, of.now());
+        }
+    }
+}
+
+/// An authenticated stream on a connection, until it is dropped.
+#[derive(Debug)]
+pub struct Held(Arc<Connection>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some((of, id)) = &self.0.listener {
+            of.table().stream_ended(*id, of.now());
+        }
     }
 }
 
@@ -64,24 +147,35 @@ impl ClientAddress {
     }
 }
 
-/// See the module.
+/// See the module. Dropped, its listener forgets it.
 #[derive(Debug)]
 pub struct Cuttable<T> {
     io: T,
-    connection: Arc<Connection>,
+    registered: Registered,
+}
+
+#[derive(Debug)]
+struct Registered(Arc<Connection>);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if let Some((of, id)) = &self.0.listener {
+            of.gone(*id);
+        }
+    }
 }
 
 impl<T> Cuttable<T> {
-    pub fn new(io: T) -> Self {
+    pub fn new(io: T, connection: Arc<Connection>) -> Self {
         Self {
             io,
-            connection: Arc::default(),
+            registered: Registered(connection),
         }
     }
 
     /// What requests that come by it are to know: see [`Connection::of`].
-    pub fn connection(&self) -> Arc<Connection> {
-        self.connection.clone()
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.registered.0
     }
 }
 
@@ -91,19 +185,19 @@ impl<T: AsyncRead + Unpin> AsyncRead for Cuttable<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.connection.check(cx)?;
+        self.connection().check(cx)?;
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Cuttable<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.connection.check(cx)?;
+        self.connection().check(cx)?;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.connection.check(cx)?;
+        self.connection().check(cx)?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -116,7 +210,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cuttable<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.connection.check(cx)?;
+        self.connection().check(cx)?;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 
@@ -146,8 +240,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_is_cut_wakes_its_reader_with_an_error_and_writes_no_more() {
         let (here, _there) = tokio::io::duplex(64);
-        let mut io = Cuttable::new(here);
-        let connection = io.connection();
+        let mut io = Cuttable::new(here, Arc::default());
+        let connection = io.connection().clone();
         io.write_all(b"words").await.expect("written");
         let read = async { io.read_u8().await.map_err(|error| error.kind()) };
         let cut = async { connection.cut() };

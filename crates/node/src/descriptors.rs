@@ -1,0 +1,72 @@
+//! File descriptors: how many this process may have open, and what they are for. Each connection takes one, and a process that
+//! has none to spare reaches neither its database nor the other nodes.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// What is assumed where the limit cannot be read: the usual one.
+const USUAL: u64 = 1024;
+/// Kept for what the node opens itself: etcd, Postgres, links to other nodes, files, the runtime.
+const OWN: usize = 64;
+/// And for that many descriptors another one, up to this many: larger nodes have more links.
+const OWN_PART: usize = 32;
+const MOST_OWN: usize = 1024;
+
+/// How the descriptors are shared out among the listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// Connections of clients.
+    pub clients: usize,
+    /// Connections of other nodes.
+    pub internal: usize,
+    /// Connections of who looks at metrics and asks whether the node is ready.
+    pub admin: usize,
+}
+
+/// Raises the limit as far as this process may, as a server should: the lower one is for programs that use `select`.
+pub fn raise() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "cannot raise the limit of file descriptors");
+    }
+}
+
+/// By the limit as it is now.
+pub fn shares() -> Shares {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(USUAL, |(limit, _)| limit);
+    share(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+fn share(limit: usize) -> Shares {
+    let admin = (limit / 16).clamp(8, 64);
+    let internal = (limit / 8).clamp(16, 4096);
+    let own = OWN + (limit / OWN_PART).min(MOST_OWN);
+    Shares {
+        clients: limit.saturating_sub(own + internal + admin).max(1),
+        internal,
+        admin,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_get_what_the_node_can_spare() {
+        for (limit, clients, internal, admin) in [
+            (300, 172, 37, 18),
+            (1024, 736, 128, 64),
+            (65_536, 60_288, 4096, 64),
+            (1 << 20, 1_043_328, 4096, 64),
+            (100, 9, 16, 8),
+        ] {
+            let shares = Shares {
+                clients,
+                internal,
+                admin,
+            };
+            assert_eq!(share(limit), shares, "{limit}");
+        }
+    }
+}

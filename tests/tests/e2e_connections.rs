@@ -1,0 +1,266 @@
+//! Connections of clients who do not do what a client does: each ends, whatever state it is in, and together they shut nobody out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use futures::future::join_all;
+use prost::Message as _;
+use tern_local::{Role, http};
+use tern_proto::v1;
+use tern_tests::raw::framed;
+use tern_tests::{Device, World, h2, socket, wire, world};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Each bound of the test's gateway and its grace are seconds; a machine that is busy may take much longer to act on them.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Short enough for a test, long enough for a handshake on a busy machine.
+const BOUNDS: [(&str, &str); 5] = [
+    ("TERN_GATEWAY_FIRST_REQUEST_WITHIN", "5"),
+    ("TERN_GATEWAY_IDLE_AFTER", "6"),
+    ("TERN_GATEWAY_ANSWER_TAKEN_WITHIN", "7"),
+    ("TERN_GATEWAY_STALLED_AFTER", "3"),
+    // Nothing is said to devices meanwhile.
+    ("TERN_GATEWAY_HEARTBEAT_BACKGROUND", "300"),
+];
+
+const H2: &[&[u8]] = &[b"h2"];
+const HTTP1: &[&[u8]] = &[b"http/1.1"];
+const NEITHER: &[&[u8]] = &[];
+
+/// How far a client gets before it says no more.
+enum State {
+    /// These bytes, without TLS.
+    Tcp(&'static [u8]),
+    /// The same to another listener of the gateway's.
+    To(SocketAddr, &'static [u8]),
+    /// TLS with this offered by ALPN, and these bytes.
+    Tls(&'static [&'static [u8]], Vec<u8>),
+}
+
+/// Every state that a connection can be in, as docs/connections.md lists them.
+fn states(device: &Device) -> Vec<(&'static str, State)> {
+    let bearer = format!("Bearer {}", device.access_token);
+    let open = v1::ClientFrame {
+        items: vec![v1::ClientItem {
+            item: Some(wire::open(&device.access_token)),
+        }],
+    };
+    let open = framed(&open.encode_to_vec());
+    let empty = framed(&[]);
+    const STREAM: &str = "/tern.v1.Messaging/Stream";
+    const REFRESH: &str = "/tern.v1.Auth/RefreshToken";
+    const CHATS: &str = "/tern.v1.Chats/ListChats";
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+    const WATCH: &str = "/grpc.health.v1.Health/Watch";
+    let h2 = |parts: &[Vec<u8>]| State::Tls(H2, parts.concat());
+    let http1 = |text: &str| State::Tls(HTTP1, text.as_bytes().to_vec());
+    let greeting = || [h2::PREFACE.to_vec(), h2::settings(&[])].concat();
+    let deaf = || {
+        [
+            h2::PREFACE.to_vec(),
+            h2::settings(&[(h2::INITIAL_WINDOW_SIZE, 0)]),
+        ]
+        .concat()
+    };
+    let call = |path: &str, bearer: &str| h2::headers(1, &h2::call(path, bearer), h2::END_HEADERS);
+    vec![
+        ("connected", State::Tcp(b"")),
+        ("half a client hello", State::Tcp(&[0x16, 3, 1, 2, 0, 1])),
+        ("no TLS but text", State::Tcp(b"GET / HTTP/1.1\r\n")),
+        ("TLS for HTTP/2", State::Tls(H2, vec![])),
+        ("TLS for HTTP/1.1", State::Tls(HTTP1, vec![])),
+        ("TLS for nothing", State::Tls(NEITHER, vec![])),
+        ("half the preface", h2(&[b"PRI * HT".to_vec()])),
+        (
+            "half the preface without ALPN",
+            State::Tls(NEITHER, b"PRI * HT".to_vec()),
+        ),
+        ("the preface", h2(&[h2::PREFACE.to_vec()])),
+        ("preface and settings", h2(&[greeting()])),
+        (
+            "header fields that do not end",
+            h2(&[greeting(), h2::headers(1, &h2::call(REFRESH, ""), 0)]),
+        ),
+        ("a call without its message", h2(&[greeting(), call(REFRESH, "")])),
+        (
+            "a call of a device without its message",
+            h2(&[greeting(), call(CHATS, &bearer)]),
+        ),
+        (
+            "half a message",
+            h2(&[greeting(), call(REFRESH, ""), h2::data(1, &empty[..3], 0)]),
+        ),
+        (
+            "a call without credentials that was answered",
+            h2(&[greeting(), call(REFRESH, ""), h2::data(1, &empty, h2::END_STREAM)]),
+        ),
+        (
+            "a call of a device that was answered",
+            h2(&[
+                greeting(),
+                call(CHATS, &bearer),
+                h2::data(1, &empty, h2::END_STREAM),
+            ]),
+        ),
+        (
+            "an answer that is not taken",
+            h2(&[deaf(), call(CHECK, ""), h2::data(1, &empty, h2::END_STREAM)]),
+        ),
+        (
+            "an answer that never ends",
+            h2(&[greeting(), call(WATCH, ""), h2::data(1, &empty, h2::END_STREAM)]),
+        ),
+        ("a stream without Open", h2(&[greeting(), call(STREAM, "")])),
+        (
+            "a stream that takes nothing",
+            h2(&[deaf(), call(STREAM, ""), h2::data(1, &open, 0)]),
+        ),
+        ("half a header field", http1("GET / HTTP/1.1\r\nhost: loc")),
+        (
+            "an answer, then silence",
+            http1("GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"),
+        ),
+        (
+            "a body that does not come",
+            http1(
+                "POST /tern.v1.Auth/RefreshToken HTTP/1.1\r\nhost: localhost\r\n\
+                 content-type: application/grpc-web+proto\r\ncontent-length: 100\r\n\r\n",
+            ),
+        ),
+        ("a WebSocket without Open", http1(UPGRADE)),
+        (
+            "a WebSocket with half a message",
+            State::Tls(HTTP1, [UPGRADE.as_bytes(), &[0x82, 0xfe, 0x10]].concat()),
+        ),
+    ]
+}
+
+const UPGRADE: &str = "GET /v1/stream HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                       sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Says its part, then hears the server out until that ends the connection.
+async fn ends(name: &str, state: State, world: &World) -> Result<(), String> {
+    let ended = async {
+        match state {
+            State::Tcp(bytes) => {
+                let url = world.platform.gateway_url(0);
+                let tcp = TcpStream::connect(url.trim_start_matches("https://")).await;
+                say_and_hear(tcp.expect("a gateway"), bytes).await;
+            }
+            State::To(address, bytes) => {
+                let tcp = TcpStream::connect(address).await.expect("a listener");
+                say_and_hear(tcp, bytes).await;
+            }
+            State::Tls(offered, bytes) => {
+                let (tls, _) = socket::connect(world, 0, offered).await;
+                say_and_hear(tls, &bytes).await;
+            }
+        }
+    };
+    timeout(PATIENCE, ended)
+        .await
+        .map_err(|_| format!("{name}: still there"))
+}
+
+async fn say_and_hear(mut io: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) {
+    // Where the server has ended it already, it did what is waited for.
+    if io.write_all(bytes).await.is_ok() && io.flush().await.is_ok() {
+        let mut heard = [0; 4096];
+        while let Ok(1..) = io.read(&mut heard).await {}
+    }
+}
+
+/// Connections of clients that the gateway ended for this.
+async fn counted(world: &World, why: &str) -> f64 {
+    let labels = [("listener", "clients"), ("why", why)];
+    let name = "tern_node_connections_ended_total";
+    world.platform.metric("gateway-0", name, &labels).await.unwrap()
+}
+
+#[tokio::test]
+async fn every_state_that_a_connection_can_be_in_ends() {
+    let world = World::with(|builder| {
+        let builder = builder.gateways(1);
+        BOUNDS
+            .iter()
+            .fold(builder, |builder, (name, value)| builder.env(name, value))
+    })
+    .await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let phone = world.phone(&alice).await;
+    // Each of its own: a device has one stream.
+    let mut states = states(&world.device(&bob).await);
+    let node = world.platform.node("gateway-0").unwrap();
+    states.extend([
+        ("connected as a node", State::To(node.internal, b"")),
+        (
+            "half the preface of a node",
+            State::To(node.internal, b"PRI * HT"),
+        ),
+        ("the preface of a node", State::To(node.internal, h2::PREFACE)),
+        ("connected for metrics", State::To(node.admin, b"")),
+        (
+            "half a scrape",
+            State::To(node.admin, b"GET /metrics HTTP/1.1\r\nho"),
+        ),
+    ]);
+    let ended = join_all(states.into_iter().map(|(name, state)| ends(name, state, &world))).await;
+    let left: Vec<String> = ended.into_iter().filter_map(Result::err).collect();
+    assert!(left.is_empty(), "{left:#?}");
+    for why in ["silent", "idle", "call"] {
+        assert!(counted(&world, why).await >= 1.0, "{why}");
+    }
+    // A stream that says nothing has outlived all of them.
+    let state = phone.state();
+    assert!(state.online && state.closings.is_empty() && state.ends.is_empty());
+    world.end().await;
+}
+
+/// Descriptors of the gateway below, and silent connections to it.
+const DESCRIPTORS: usize = 300;
+const SILENT: usize = 281;
+
+#[tokio::test]
+async fn silent_connections_shut_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("tern");
+    let tern = world::tern();
+    let script = format!(
+        "#!/bin/sh\nulimit -n {DESCRIPTORS}\nexec {} \"$@\"\n",
+        tern.display()
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let world = World::with(|builder| builder.gateways(1).program(Role::Gateway, &program)).await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let hers = world.phone(&alice).await;
+
+    let mut silent = Vec::new();
+    for _ in 0..SILENT {
+        silent.push(socket::connect(&world, 0, H2).await.0);
+    }
+    // By connections of their own, while the silent ones are there.
+    let bobs = world.device(&bob).await;
+    let his = world.phone_of(&bobs).await;
+    let sent = hers.say(bob.id, "are you there?").await;
+    his.has(sent.chat_id.parse().unwrap(), sent.seq).await;
+    let admin = world.platform.node("gateway-0").unwrap().admin;
+    assert_eq!(http::get(admin, "/readyz").await.unwrap().0, 200);
+    assert!(counted(&world, "room").await >= 1.0);
+    for state in [hers.state(), his.state()] {
+        assert!(state.online && state.ends.is_empty(), "a stream went for them");
+    }
+    // The oldest went, the newest did not.
+    let mut byte = [0];
+    let oldest = timeout(PATIENCE, silent[0].read(&mut byte))
+        .await
+        .expect("it ends");
+    assert!(!matches!(oldest, Ok(1..)), "{oldest:?}");
+    drop(silent);
+    world.end().await;
+}
