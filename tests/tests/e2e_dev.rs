@@ -87,12 +87,22 @@ async fn tern_dev_keeps_what_was_written_and_leaves_nothing_running() {
     assert!(!second.wait().await.success());
     second.line("another tern dev is running", BOUND).await.unwrap();
 
-    // A node that dies is spoken of; the others go on.
+    // A node that dies is spoken of and started again; the others go on.
     let pid = first.line("chat-0", BOUND).await.unwrap();
     let pid: i32 = pid.split_whitespace().nth(2).unwrap().parse().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     first.line("has died", BOUND).await.unwrap();
     assert_eq!(make_user(dir.path()).await, (alice.clone(), false));
+    let again = first.line("chat-0 is up again", BOUND).await.unwrap();
+    let again = again.trim_end_matches(')').rsplit(' ').next().unwrap();
+    assert_ne!(again.parse::<i32>().unwrap(), pid);
+    assert!(
+        processes(dir.path())
+            .iter()
+            .any(|process| process.contains("serve chat")),
+        "{:?}",
+        processes(dir.path())
+    );
 
     assert!(
         first.end(Signal::SIGINT, BOUND).await.unwrap(),

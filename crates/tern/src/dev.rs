@@ -1,11 +1,15 @@
-//! `tern dev`: the whole platform on this machine, a process a node, kept up until Ctrl-C.
+//! `tern dev`: the whole platform on this machine, a process a node, kept up until Ctrl-C. A node that dies is started again.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use tern_local::{Platform, Role, secrets};
+use tern_node::links::BackOff;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 /// Where the gateways listen when nobody else does: what examples and one's own clients name.
 const GATEWAY_PORTS: [u16; 2] = [7443, 7444];
@@ -49,12 +53,10 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         _ = terminate.recv() => return Ok(()),
     };
     announce(&args.dir, &platform)?;
-    loop {
-        tokio::select! {
-            (name, status) = platform.next_exit() => say(&obituary(&platform, &name, status)),
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-        }
+    tokio::select! {
+        () = keep_up(&mut platform) => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
     say("\nstopping (Ctrl-C again: at once) …");
     tokio::select! {
@@ -62,6 +64,32 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+/// Starts each node again that dies, for ever: at once the first time, later and later where it does not stay up.
+async fn keep_up(platform: &mut Platform) {
+    let mut pauses: BTreeMap<String, (BackOff, Instant)> = BTreeMap::new();
+    let began = Instant::now();
+    loop {
+        let (name, status) = platform.next_exit().await;
+        say(&obituary(platform, &name, status));
+        let (back_off, up_since) = pauses
+            .entry(name.clone())
+            .or_insert_with(|| (BackOff::default(), began));
+        let mut lived = up_since.elapsed();
+        loop {
+            tokio::time::sleep(back_off.next(lived)).await;
+            match platform.restart(&name).await {
+                Ok(()) => break,
+                Err(error) => say(&format!("{name} does not start: {error:#}")),
+            }
+            lived = Duration::ZERO;
+        }
+        *up_since = Instant::now();
+        if let Ok(node) = platform.node(&name) {
+            say(&format!("{name} is up again (pid {})", node.process.pid()));
+        }
+    }
 }
 
 /// Two platforms on the same data would spoil them.
@@ -118,7 +146,7 @@ Two people, in two more terminals:
   {tern} chat --user alice{dir_arg}
   {tern} chat --user bob{dir_arg}
 
-Or kill a node and watch the conversation go on. Ctrl-C stops everything and keeps what was written.
+Or kill a node and watch the conversation go on: it is started again. Ctrl-C stops everything and keeps what was written.
 "
     ));
     Ok(())
@@ -133,14 +161,16 @@ fn obituary(platform: &Platform, name: &str, status: ExitStatus) -> String {
         .filter(|other| other.role == node.role && other.process.exited().is_none())
         .count();
     let next = match (alive, node.role) {
-        (0, _) => "no other node of its kind is left: restart tern dev".to_owned(),
+        (0, _) => "no other node of its kind is left until it is up again".to_owned(),
         (_, Role::Gateway) => "its devices reconnect to the others".to_owned(),
-        (_, Role::Chat) => "its chats move to the others when its lease has run out".to_owned(),
+        (_, Role::Chat) => {
+            "its chats wait for it, or move to the others when its lease has run out".to_owned()
+        }
         (_, Role::Presence | Role::Accounts | Role::Media) => "the others take over".to_owned(),
     };
     let log = node.process.log().display();
     format!(
-        "{name} (pid {}) has died: {status}; {next}. Its log: {log}",
+        "{name} (pid {}) has died: {status}; {next}. Starting it again … Its log: {log}",
         node.process.pid()
     )
 }

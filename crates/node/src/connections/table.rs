@@ -129,11 +129,6 @@ impl<C: Clone> Table<C> {
         }
     }
 
-    /// Connections that are there, those that were cut and are not gone yet too.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
     /// Whether those that were cut are so many that they have to go first.
     pub fn is_behind(&self) -> bool {
         self.dying >= DYING
