@@ -124,7 +124,7 @@ impl Refusal {
     /// The store did not answer; whether the entry is in the log is known when the request comes again.
     pub const STORE_AWAY: Self = Self::Unavailable {
         reason: "the store is away",
-        retry_after: Duration::from_secs(1),
+        retry_after: Duration::from_millis(500),
     };
     /// More waits than is good; see the queue's bound.
     pub const OVERLOADED: Self = Self::Unavailable {

@@ -28,9 +28,10 @@ pub const LIVE_BELOW_BYTES: usize = 1 << 20;
 pub const RESEND_WITHIN: Duration = Duration::from_secs(30);
 /// Doublings of `ack_timeout` for a device that does not acknowledge: up to about 80 s with the default.
 pub const MAX_BACK_OFF: u32 = 4;
-/// A read or window that failed is tried again after this, doubling up to `RETRY_MAX`.
+/// A read or window that failed is tried again after this, doubling up to `RETRY_MAX`: nobody waits for longer than that
+/// when what was away is back, and the reader shares questions, so many who ask cost it little.
 pub const RETRY: Duration = Duration::from_millis(250);
-pub const RETRY_MAX: Duration = Duration::from_secs(5);
+pub const RETRY_MAX: Duration = Duration::from_secs(1);
 /// At least this much lies between two readings of the inbox: dropped pushes come in bursts.
 pub const INBOX_PAUSE: Duration = Duration::from_millis(250);
 /// Between two CaughtUp for receipts that were lost: each has a device ask for the receipts of some chats.
