@@ -150,11 +150,11 @@ async fn of_several_devices_the_newest_counts() {
     world.end().await;
 }
 
-/// Short enough to be waited for, long enough for a machine that has other things to do.
-const THRESHOLD: Duration = Duration::from_secs(6);
+/// Somebody online goes offline only after this, however slow the machine is: so nothing below has to happen in time.
+const THRESHOLD: Duration = Duration::from_secs(3);
 
 #[tokio::test]
-async fn a_person_who_says_nothing_more_is_offline_after_the_threshold_and_one_who_writes_is_not() {
+async fn a_person_who_says_nothing_more_is_offline_after_the_threshold_and_online_again_when_they_write() {
     let threshold = THRESHOLD.as_secs().to_string();
     let world = World::with(|builder| builder.env("TERN_ONLINE_THRESHOLD", &threshold)).await;
     let alice = person(&world, "alice").await;
@@ -165,27 +165,26 @@ async fn a_person_who_says_nothing_more_is_offline_after_the_threshold_and_one_w
 
     let his = background(&world, 0, &bob).await;
     assert_eq!(his.activity_interval, THRESHOLD / 2);
-    let said = |active| Item::SetActive(SetActive { active });
-    his.say(said(true)).await;
+    let opened = Around::the(async {
+        his.active(true).await;
+        his.settled(1).await;
+    })
+    .await;
     hers.sees_online(bob.id()).await;
-    let mut last = Around(0, 0);
-    let end = tokio::time::Instant::now() + THRESHOLD * 2;
-    let mut pace = tokio::time::interval(Duration::from_millis(500));
-    while tokio::time::Instant::now() < end {
-        pace.tick().await;
-        last = Around::the(his.say(wire::message_to(RequestId::random(), alice.id(), "still here"))).await;
-    }
-    assert_eq!(
-        hers.said().all_of(bob.id()).len(),
-        2,
-        "writing kept him online: {:?}",
-        hers.said()
-    );
-    // From here on heartbeats only.
-    his.settled(1).await;
+    // His app goes on, with heartbeats only.
     let seen = hers.sees_offline(bob.id()).await;
-    // Presence hears of a writer once in a third of the threshold.
-    assert!(last.holds(seen, THRESHOLD / 3), "{seen}");
+    assert!(opened.holds(seen, Duration::ZERO), "{seen}");
+    his.settled(2).await;
+
+    let wrote = Around::the(async {
+        his.say(wire::message_to(RequestId::random(), alice.id(), "still here"))
+            .await;
+        his.settled(3).await;
+    })
+    .await;
+    hers.sees_online(bob.id()).await;
+    let seen = hers.sees_offline(bob.id()).await;
+    assert!(wrote.holds(seen, Duration::ZERO), "{seen}");
     world.end().await;
 }
 

@@ -20,6 +20,7 @@ use tern_client::{
 use tern_proto::v1;
 use tern_types::{ChatId, Clock, Seq, UserId};
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use super::command::{Command, HELP};
 use super::files::Transfer;
@@ -77,6 +78,8 @@ pub struct Desk {
     back_end: Option<BackEnd>,
     updates: mpsc::Sender<Update>,
     update_queue: mpsc::Receiver<Update>,
+    /// What waits for the server.
+    work: TaskTracker,
     names_asked: bool,
     /// Whose presence the server was asked for.
     watched: Vec<UserId>,
@@ -102,6 +105,7 @@ impl Desk {
             back_end: device.back_end,
             updates,
             update_queue,
+            work: TaskTracker::new(),
             names_asked: false,
             watched: Vec::new(),
             running: Arc::default(),
@@ -114,6 +118,11 @@ impl Desk {
     /// The next answer to something asked.
     pub async fn update(&mut self) -> Option<Update> {
         self.update_queue.recv().await
+    }
+
+    /// Whether something that was asked for has no answer yet, or one that [`Self::update`] has not given out.
+    pub fn is_busy(&self) -> bool {
+        !self.work.is_empty() || !self.update_queue.is_empty()
     }
 
     pub fn apply_update(&mut self, update: &Update) {
@@ -353,7 +362,7 @@ impl Desk {
     {
         let updates = self.updates.clone();
         let work = work(self.client.clone(), updates.clone());
-        tokio::spawn(async move {
+        self.work.spawn(async move {
             if let Err(error) = work.await {
                 let _ = updates.send(Update::Notice(format!("{error:#}"))).await;
             }

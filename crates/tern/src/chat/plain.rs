@@ -1,5 +1,5 @@
 //! Lines in, lines out. A script that pipes its lines in may end its input at once: this leaves when everything is
-//! sent.
+//! sent and every answer is printed.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -13,8 +13,8 @@ use super::clock;
 use super::desk::{Desk, Outcome, Update, help};
 use super::view::{Connection, Line, Tick, View, refusal};
 
-/// After the end of input: for what is on its way.
-const LAST_SENDS: Duration = Duration::from_secs(10);
+/// After the end of input what is on its way is given up when nothing has happened for this long.
+const LAST_NEWS: Duration = Duration::from_secs(10);
 /// Lines of history shown when a chat is opened.
 const HISTORY: usize = 20;
 
@@ -33,6 +33,7 @@ pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) ->
         let done = input.is_none()
             && !opening
             && !desk.transfers()
+            && !desk.is_busy()
             && desk.client.outbox().await.is_ok_and(|outbox| sent(&outbox));
         if done || deadline.is_some_and(|at| tokio::time::Instant::now() >= at) {
             desk.client.stop().await;
@@ -42,12 +43,14 @@ pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) ->
             event = events.next() => match event {
                 Some(Event::Stopped(reason)) => return Ok(reason),
                 Some(event) => {
+                    deadline = None;
                     desk.apply_event(&event, true);
                     screen.event(&desk.view, &event);
                 }
                 None => return Ok(StopReason::ByApp),
             },
             Some(update) = desk.update() => {
+                deadline = None;
                 if let Update::Open(chat) = update {
                     desk.open_new(chat);
                     opening = false;
@@ -72,7 +75,7 @@ pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) ->
                     deadline = None;
                     continue;
                 }
-                deadline.get_or_insert_with(|| tokio::time::Instant::now() + LAST_SENDS);
+                deadline.get_or_insert_with(|| tokio::time::Instant::now() + LAST_NEWS);
             }
         }
     }
