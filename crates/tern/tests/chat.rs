@@ -80,6 +80,18 @@ impl Place {
         }
     }
 
+    /// An operator's `tern admin`.
+    async fn admin(&self, args: &[&str]) {
+        let output = Command::new(env!("CARGO_BIN_EXE_tern"))
+            .arg("admin")
+            .args(args)
+            .env("TERN_DEV_DIR", self.dir.path().join("dev"))
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+
     async fn end(self) {
         self.platform.abort().await.unwrap();
     }
@@ -185,7 +197,7 @@ async fn people_are_blocked_and_settings_made_by_typing() {
     bob.types("/chat alice").await;
     bob.shows("Alice: hello").await;
     bob.types("are you there?").await;
-    bob.shows("not accepted").await;
+    bob.shows("no messages pass between the two of you").await;
     alice.types("/unblock bob").await;
     alice.shows("bob is not blocked").await;
     bob.types("and now?").await;
@@ -288,3 +300,198 @@ async fn files_are_sent_saved_and_sent_on() {
     bob.shows("nor-there.png: No such file").await;
     place.end().await;
 }
+
+#[tokio::test]
+async fn owners_hand_over_and_leave_and_who_is_out_is_told_so() {
+    let place = Place::new().await;
+    let mut bob = place.open(&["--user", "bob"]);
+    let mut carol = place.open(&["--user", "carol"]);
+    bob.shows("connected to").await;
+    carol.shows("connected to").await;
+    let mut alice = place.open(&["--user", "alice", "--to", "bob"]);
+    alice.shows("chat with Bob").await;
+    alice.types("/group lunch bob carol").await;
+    alice.shows("chat with lunch").await;
+    bob.shows("made the group “lunch”").await;
+    alice.types("/role bob admin").await;
+    bob.shows("made you admin").await;
+    alice.types("/leave").await;
+    alice.shows("you are its only owner: /leave bob").await;
+    alice.types("/leave bob").await;
+    bob.shows("made you owner").await;
+    bob.shows("Alice left").await;
+    alice.shows("you left").await;
+    alice.types("still there?").await;
+    alice.shows("you are not in this group any more").await;
+
+    carol.types("/chat lunch").await;
+    carol.shows("chat with lunch").await;
+    carol.types("/role bob member").await;
+    let refused = carol.shows("your role here does not allow it").await;
+    assert!(!refused.contains("Role"), "{refused}");
+    place.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_message_is_sent_again_or_deleted() {
+    let place = Place::new().await;
+    let mut bob = place.open(&["--user", "bob"]);
+    bob.shows("connected to").await;
+    let mut alice = place.open(&["--user", "alice", "--to", "bob"]);
+    alice.shows("chat with Bob").await;
+    alice.types("hello").await;
+    bob.shows("Alice: hello").await;
+    bob.types("/block alice").await;
+    bob.shows("alice is blocked").await;
+    alice.types("first").await;
+    alice
+        .shows("! not sent: no messages pass between the two of you")
+        .await;
+    alice.types("second").await;
+    alice.shows("! not sent").await;
+    bob.types("/unblock alice").await;
+    bob.shows("alice is not blocked").await;
+    alice.types("/delete").await;
+    alice.types("/retry").await;
+    bob.shows("Alice: first").await;
+    alice.types("/retry").await;
+    alice.shows("no such message of yours was refused here").await;
+    assert!(
+        !bob.seen.iter().any(|line| line.contains("second")),
+        "{:?}",
+        bob.seen
+    );
+    place.end().await;
+}
+
+#[tokio::test]
+async fn files_go_to_the_downloads_and_the_path_is_said() {
+    let place = Place::new().await;
+    let dir = place.dir.path();
+    std::fs::write(dir.join("note.txt"), "hello").unwrap();
+    place.pipe(&["--user", "bob"], "").await;
+    let send = format!("/send {}\n", dir.join("note.txt").display());
+    let alice = place.pipe(&["--user", "alice", "--to", "bob"], &send).await;
+    assert!(alice.status.success(), "{}", text(&alice));
+    let downloads = dir.join("Downloads");
+    let mut bob = place.open(&["--user", "bob", "--downloads", downloads.to_str().unwrap()]);
+    bob.shows("Alice: [note.txt").await;
+    bob.types("/chat alice").await;
+    bob.shows("] Alice: [note.txt").await;
+    for name in ["note.txt", "note (1).txt"] {
+        bob.types("/save 1").await;
+        let path = downloads.join(name);
+        bob.shows(&format!("saved {}", path.display())).await;
+        assert_eq!(std::fs::read(&path).unwrap(), b"hello");
+    }
+    place.end().await;
+}
+
+/// Bob shares his presence with people he wrote to: asked for before that, it is hidden.
+#[tokio::test]
+async fn presence_shows_once_two_people_are_acquainted() {
+    let place = Place::new().await;
+    let mut bob = place.open(&["--user", "bob"]);
+    bob.shows("connected to").await;
+    let mut alice = place.open(&["--user", "alice", "--to", "bob"]);
+    alice.shows("chat with Bob").await;
+    bob.types("/chat alice").await;
+    bob.shows("chat with Alice").await;
+    bob.types("hello").await;
+    alice.shows("Bob: hello").await;
+    alice.types("hello yourself").await;
+    alice.shows("Bob is online").await;
+    place.end().await;
+}
+
+/// Whoever is kept out stays at the program, and goes on there.
+#[tokio::test]
+async fn suspension_is_a_state_and_not_the_end() {
+    let place = Place::new().await;
+    let mut bob = place.open(&["--user", "bob"]);
+    bob.shows("connected to").await;
+    let mut alice = place.open(&["--user", "alice", "--to", "bob"]);
+    alice.shows("chat with Bob").await;
+    alice.types("hello").await;
+    bob.shows("Alice: hello").await;
+    place.admin(&["users", "suspend", "alice"]).await;
+    alice
+        .shows("the operator keeps you out for now; /connect tries again")
+        .await;
+    alice.types("kept?").await;
+    alice.shows("there is no connection: /connect begins anew").await;
+    alice.types("/connect").await;
+    alice
+        .shows("the operator keeps you out for now; /connect tries again")
+        .await;
+    place.admin(&["users", "resume", "alice"]).await;
+    alice.types("/connect").await;
+    alice.shows("connected to").await;
+    alice.types("here I am").await;
+    bob.shows("Alice: here I am").await;
+    place.end().await;
+}
+
+/// On a terminal that `script` plays: told to end, it gives the screen back, and Ctrl-C's meaning with it.
+#[tokio::test]
+async fn the_terminal_is_given_back_when_the_program_is_told_to_end() {
+    let place = Place::new().await;
+    place.pipe(&["--user", "alice"], "").await;
+    let dir = place.dir.path();
+    let command = format!(
+        "stty rows 30 cols 120; echo PID $$; exec {} chat --user alice --dir {} --data-dir {}",
+        env!("CARGO_BIN_EXE_tern"),
+        dir.join("dev").display(),
+        place.data().display(),
+    );
+    let mut terminal = Command::new("script")
+        .args(["--quiet", "--return", "--flush", "--command"])
+        .arg(format!("sh -c '{command}'; echo; stty -a"))
+        .arg("/dev/null")
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("script, of util-linux");
+    let mut output = terminal.stdout.take().unwrap();
+    let mut seen = Vec::new();
+    let mut told = false;
+    tokio::time::timeout(BOUND, async {
+        let mut part = [0; 4096];
+        loop {
+            let read = tokio::io::AsyncReadExt::read(&mut output, &mut part)
+                .await
+                .unwrap();
+            if read == 0 {
+                break;
+            }
+            seen.extend_from_slice(&part[..read]);
+            let text = String::from_utf8_lossy(&seen);
+            if !told && text.contains(OPEN_SCREEN) && text.contains("Ctrl-C: leave") {
+                let pid = text
+                    .split("PID ")
+                    .nth(1)
+                    .and_then(|rest| rest.split_whitespace().next());
+                let pid = nix::unistd::Pid::from_raw(pid.unwrap().parse().unwrap());
+                nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+                told = true;
+            }
+        }
+    })
+    .await
+    .unwrap_or_else(|_| panic!("it goes on: {told}"));
+    let text = String::from_utf8_lossy(&seen).into_owned();
+    assert!(told, "{text}");
+    let (before, after) = text.rsplit_once(CLOSE_SCREEN).expect("the screen is given back");
+    assert!(
+        before.contains("\u{1b}[?2004h") && before.contains("\u{1b}[?2004l"),
+        "{text}"
+    );
+    let mode = |text: &str| text.contains(" icanon") && text.contains(" echo ");
+    assert!(mode(after), "lines and echo as before: {after}");
+    place.end().await;
+}
+
+const OPEN_SCREEN: &str = "\u{1b}[?1049h";
+const CLOSE_SCREEN: &str = "\u{1b}[?1049l";

@@ -1,6 +1,7 @@
 //! What a typed line means.
 
 use tern_client::Audience;
+use tern_proto::v1::Role;
 
 /// A typed line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +16,12 @@ pub enum Command {
     },
     Add(Vec<String>),
     Remove(String),
-    Leave,
+    Role {
+        who: String,
+        role: Role,
+    },
+    /// An owner may leave the group to somebody.
+    Leave(Option<String>),
     Title(String),
     /// Of the open group, or the person's own.
     Picture(String),
@@ -31,6 +37,12 @@ pub enum Command {
         message: u64,
         to: String,
     },
+    /// Sends a refused message again: the last one is 1, the one before it 2.
+    Retry(usize),
+    /// Forgets one.
+    Delete(usize),
+    /// After the server has ended it.
+    Connect,
     Who,
     /// Whom an own message reached: the last one is 1, the one before it 2.
     Info(usize),
@@ -69,14 +81,27 @@ pub const HELP: &[(&str, &str)] = &[
     ("/add dave", "add to this group"),
     ("/remove dave", "remove from this group"),
     ("/title new title", "rename this group"),
-    ("/leave", "leave this group"),
+    (
+        "/role bob admin",
+        "make bob an owner, an admin or a member of this group",
+    ),
+    ("/leave", "leave this group (/leave bob: bob owns it then)"),
     ("/picture boat.jpg", "this group's picture (no group open: yours)"),
     ("/send holiday.jpg", "send a file"),
-    ("/save 12", "save the file of message 12 here (or: /save 12 path)"),
+    (
+        "/save 12",
+        "save the file of message 12 to your downloads (or: /save 12 path)",
+    ),
     (
         "/forward 12 carol",
         "send the file of message 12 on to another chat",
     ),
+    (
+        "/retry",
+        "send your last refused message again (/retry 2: the one before it)",
+    ),
+    ("/delete", "delete it instead (/delete 2: the one before it)"),
+    ("/connect", "try again after the server has ended the connection"),
     ("/who", "who is in this chat"),
     (
         "/info",
@@ -100,8 +125,12 @@ pub const HELP: &[(&str, &str)] = &[
 ];
 
 impl Command {
+    /// Several lines, which only pasting brings, are a message whatever they begin with.
     pub fn parse(line: &str) -> Self {
         let line = line.trim_end();
+        if line.contains('\n') {
+            return Self::Say(line.to_owned());
+        }
         let Some(rest) = line.strip_prefix('/') else {
             return if line.trim().is_empty() {
                 Self::Nothing
@@ -150,7 +179,20 @@ impl Command {
                 },
                 _ => Self::wrong("forward"),
             },
-            "leave" => Self::Leave,
+            "role" => match words.as_slice() {
+                [who, role] => role_named(role).map_or_else(
+                    || Self::wrong(word),
+                    |role| Self::Role {
+                        who: who.clone(),
+                        role,
+                    },
+                ),
+                _ => Self::wrong(word),
+            },
+            "leave" => Self::Leave((!rest.is_empty()).then(|| unquote(rest))),
+            "retry" => nth(rest).map_or_else(|| Self::wrong(word), Self::Retry),
+            "delete" => nth(rest).map_or_else(|| Self::wrong(word), Self::Delete),
+            "connect" => Self::Connect,
             "block" => one(Self::Block),
             "unblock" => one(Self::Unblock),
             "blocked" => Self::Blocked,
@@ -158,11 +200,7 @@ impl Command {
             "forget" => one(Self::Forget),
             "privacy" => settings(&words).map_or_else(|| Self::wrong(word), Self::Privacy),
             "who" => Self::Who,
-            "info" if rest.is_empty() => Self::Info(1),
-            "info" => match rest.parse() {
-                Ok(nth) if nth > 0 => Self::Info(nth),
-                _ => Self::wrong(word),
-            },
+            "info" => nth(rest).map_or_else(|| Self::wrong(word), Self::Info),
             "chats" => Self::Chats,
             "help" | "h" | "?" => Self::Help,
             "quit" | "q" | "exit" => Self::Quit,
@@ -198,6 +236,23 @@ fn settings(words: &[String]) -> Option<Vec<Setting>> {
         });
     }
     Some(settings)
+}
+
+fn role_named(word: &str) -> Option<Role> {
+    match word {
+        "owner" => Some(Role::Owner),
+        "admin" => Some(Role::Admin),
+        "member" => Some(Role::Member),
+        _ => None,
+    }
+}
+
+/// Counted from the last one, which needs no number.
+fn nth(rest: &str) -> Option<usize> {
+    if rest.is_empty() {
+        return Some(1);
+    }
+    rest.parse().ok().filter(|nth| *nth > 0)
 }
 
 /// A message's number, and the rest.
@@ -251,6 +306,22 @@ mod tests {
             ("/add dave erin", Command::Add(vec!["dave".into(), "erin".into()])),
             ("/title Tea and cake", Command::Title("Tea and cake".into())),
             ("/picture boat.jpg", Command::Picture("boat.jpg".into())),
+            (
+                "/role bob owner",
+                Command::Role {
+                    who: "bob".into(),
+                    role: Role::Owner,
+                },
+            ),
+            ("/leave", Command::Leave(None)),
+            ("/leave bob", Command::Leave(Some("bob".into()))),
+            ("/retry", Command::Retry(1)),
+            ("/delete 2", Command::Delete(2)),
+            ("/connect", Command::Connect),
+            (
+                "/etc/passwd\nis a file",
+                Command::Say("/etc/passwd\nis a file".into()),
+            ),
             ("/block bob", Command::Block("bob".into())),
             ("/unblock bob", Command::Unblock("bob".into())),
             ("/blocked", Command::Blocked),
@@ -313,6 +384,9 @@ mod tests {
             "/privacy friends",
             "/privacy receipts",
             "/info 0",
+            "/role bob",
+            "/role bob king",
+            "/retry 0",
             "/info x",
             "/nonsense",
             "/",

@@ -3,22 +3,25 @@
 //!
 //! - [`chats`]: found, made, changed
 //! - [`privacy`]: blocks, contacts, settings
-//! - [`seen`]: whom messages reached; the rest here
+//! - [`outbox`]: what was refused; a connection that has ended
+//! - [`seen`]: whom messages reached; who is to be seen online; the rest here
 
 mod chats;
+mod outbox;
 mod privacy;
 mod seen;
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use tern_client::{
-    BackEnd, Client, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, QueuedMessage, SendState, To,
+    BackEnd, Client, ClientConfig, Entry, Event, EventStream, Mark, MessageReceipts, Outgoing, To,
 };
 use tern_proto::v1;
-use tern_types::{ChatId, Clock, Seq, UserId};
+use tern_types::{ChatId, Clock, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +29,7 @@ use super::command::{Command, HELP};
 use super::files::Transfer;
 use super::setup::Device;
 use super::view::View;
+use super::words;
 
 /// Answers on their way to the view: as many as a person can ask for at once.
 const UPDATES: usize = 64;
@@ -59,6 +63,8 @@ pub enum Update {
     Open(ChatId),
     /// A file is further on its way, or is not any more.
     Transfer(u64, Option<Transfer>),
+    /// Other people may be seen now than when presence was asked for.
+    Watch,
     /// Something to tell the person.
     Notice(String),
 }
@@ -69,6 +75,8 @@ pub enum Outcome {
     Done,
     Help,
     Quit,
+    /// The client was started anew: these are its events.
+    Connected,
 }
 
 /// Client and view of one device.
@@ -83,6 +91,15 @@ pub struct Desk {
     names_asked: bool,
     /// Whose presence the server was asked for.
     watched: Vec<UserId>,
+    /// When it is to be asked for again.
+    watch_at: Option<Timestamp>,
+    /// Hidden people who, and to whom the person, has written since the connection: each made a new look worth it once.
+    wrote: HashSet<(UserId, bool)>,
+    config: ClientConfig,
+    /// Of a client that was started anew, until the screen takes them.
+    new_events: Option<EventStream>,
+    /// Where files are saved.
+    pub(super) downloads: PathBuf,
     /// Files on their way.
     pub(super) running: Arc<AtomicU64>,
     transfers: Cell<u64>,
@@ -90,7 +107,7 @@ pub struct Desk {
 
 impl Desk {
     pub async fn start(device: Device) -> anyhow::Result<(Self, EventStream)> {
-        let (client, events) = Client::start(device.config).await?;
+        let (client, events) = Client::start(device.config.clone()).await?;
         let mut view = View::new(client.user(), client.device());
         let (updates, update_queue) = mpsc::channel(UPDATES);
         client
@@ -108,6 +125,11 @@ impl Desk {
             work: TaskTracker::new(),
             names_asked: false,
             watched: Vec::new(),
+            watch_at: None,
+            wrote: HashSet::new(),
+            config: device.config,
+            new_events: None,
+            downloads: device.downloads,
             running: Arc::default(),
             transfers: Cell::new(0),
         };
@@ -155,6 +177,7 @@ impl Desk {
             }
             Update::Open(chat) => self.open(*chat),
             Update::Transfer(id, transfer) => self.view.set_transfer(*id, transfer.clone()),
+            Update::Watch => self.watch_again(),
             Update::Notice(_) => {}
         }
         self.ask_names();
@@ -164,6 +187,7 @@ impl Desk {
     /// `watching`: somebody sees the newest line of the open chat.
     pub fn apply_event(&mut self, event: &Event, watching: bool) {
         self.view.apply(event, Clock::monotonic());
+        self.may_be_seen(event);
         match event {
             Event::Entry(entry) if watching && self.view.open == Some(entry.chat) => {
                 self.mark_read(entry.chat)
@@ -196,6 +220,10 @@ impl Desk {
         });
         self.load_members(chat);
         self.mark_read(chat);
+        let peer = self.view.room(chat).chat.as_ref().and_then(|chat| chat.peer);
+        if peer.is_some_and(|peer| self.view.is_hidden(peer)) {
+            self.watch_again();
+        }
     }
 
     fn load_members(&self, chat: ChatId) {
@@ -262,15 +290,6 @@ impl Desk {
         }
     }
 
-    /// Asks for the presence of whoever is on the screen now.
-    fn watch(&mut self) {
-        let watched = self.view.on_screen();
-        if watched != self.watched {
-            self.watched.clone_from(&watched);
-            self.spawn(move |client, _| async move { Ok(client.watch_presence(watched).await?) });
-        }
-    }
-
     fn ask_names(&mut self) {
         if self.names_asked || self.view.nameless.is_empty() {
             return;
@@ -293,7 +312,8 @@ impl Desk {
             Command::Group { title, people } => self.create_group(title, people),
             Command::Add(people) => self.add(people),
             Command::Remove(name) => self.remove(name),
-            Command::Leave => self.leave(),
+            Command::Role { who, role } => self.set_role(who, role),
+            Command::Leave(heir) => self.leave(heir),
             Command::Title(title) => self.title(title),
             Command::Picture(path) => self.picture(path),
             Command::Block(name) => self.block(name),
@@ -305,6 +325,16 @@ impl Desk {
             Command::Send(path) => self.send_file(path),
             Command::Save { message, to } => self.save_files(message, to),
             Command::Forward { message, to } => self.forward_files(message, &to),
+            Command::Retry(nth) => self.retry(nth).await,
+            Command::Delete(nth) => self.delete(nth).await,
+            Command::Connect => match self.connect().await {
+                Ok(None) => {}
+                Ok(events) => {
+                    self.new_events = events;
+                    return Outcome::Connected;
+                }
+                Err(error) => self.fault(&error),
+            },
             Command::Who => self.who(),
             Command::Info(nth) => self.info(nth),
             Command::Chats => self.list(),
@@ -318,20 +348,23 @@ impl Desk {
 
     /// Returns when it is in the outbox, so that lines keep their order; that takes this machine only.
     async fn say(&mut self, text: String) {
-        let Some(chat) = self.view.open else {
-            return self.notice("no chat is open: /chat bob opens one".to_owned());
-        };
-        let message = Outgoing::new(self.address(chat), text);
-        let queued = QueuedMessage {
-            message: message.clone(),
-            chat,
-            created_at: Clock::wall(),
-            state: SendState::Queued,
-        };
-        self.view.queue(queued);
-        if let Err(error) = self.client.send_message(message).await {
-            self.notice(error.to_string());
+        if let Some(chat) = self.writable() {
+            let message = Outgoing::new(self.address(chat), text);
+            self.put(chat, message).await;
         }
+    }
+
+    /// The open chat; where nothing can be written the person is told.
+    pub(super) fn writable(&self) -> Option<ChatId> {
+        let Some(chat) = self.view.open else {
+            self.notice("no chat is open: /chat bob opens one".to_owned());
+            return None;
+        };
+        if let Some(why) = self.view.closed(chat) {
+            self.notice(why.to_owned());
+            return None;
+        }
+        Some(chat)
     }
 
     /// A direct chat may not be there before the first message: it is named by the other person.
@@ -354,6 +387,15 @@ impl Desk {
         let _ = self.updates.try_send(Update::Notice(text));
     }
 
+    pub(super) fn fault(&self, error: &anyhow::Error) {
+        self.notice(words::fault(error));
+    }
+
+    /// After [`Outcome::Connected`].
+    pub fn new_events(&mut self) -> Option<EventStream> {
+        self.new_events.take()
+    }
+
     /// Runs beside; what fails is told.
     pub(super) fn spawn<F, Fut>(&self, work: F)
     where
@@ -364,7 +406,7 @@ impl Desk {
         let work = work(self.client.clone(), updates.clone());
         self.work.spawn(async move {
             if let Err(error) = work.await {
-                let _ = updates.send(Update::Notice(format!("{error:#}"))).await;
+                let _ = updates.send(Update::Notice(words::fault(&error))).await;
             }
         });
     }

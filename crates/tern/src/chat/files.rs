@@ -99,9 +99,7 @@ impl Desk {
 
     /// Uploads a file and sends it to the open chat.
     pub(super) fn send_file(&mut self, path: String) {
-        let Some(chat) = self.view.open else {
-            return self.notice("no chat is open: /chat bob opens one".to_owned());
-        };
+        let Some(chat) = self.writable() else { return };
         let to = self.address(chat);
         let path = expand(&path);
         let told = self.tell(chat, format!("sending {}", name_of(&path)));
@@ -143,7 +141,7 @@ impl Desk {
         };
         for file in files {
             let name = safe_name(&file.name);
-            let to = destination(to.as_deref(), &name);
+            let to = destination(to.as_deref(), &self.downloads, &name);
             let told = self.tell(chat, format!("saving {name}"));
             let updates = self.updates();
             self.spawn(|client, _| async move {
@@ -207,14 +205,40 @@ fn expand(path: &str) -> PathBuf {
     }
 }
 
-/// Where to save: the file that was named, in the directory that was named, or here; never over what is there, unless a
-/// file was named.
-fn destination(named: Option<&str>, name: &str) -> anyhow::Result<PathBuf> {
+/// Where this machine's person finds what was saved: as the desktop says, or as it is called mostly.
+pub fn downloads() -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let said = home.as_ref().and_then(|home| {
+        let settings = std::fs::read_to_string(home.join(".config/user-dirs.dirs")).ok()?;
+        named_downloads(&settings, home)
+    });
+    said.or_else(|| Some(home?.join("Downloads")))
+        .unwrap_or_else(|| PathBuf::from("."))
+}
+
+/// `XDG_DOWNLOAD_DIR="$HOME/Downloads"` of a desktop's settings.
+fn named_downloads(settings: &str, home: &Path) -> Option<PathBuf> {
+    let line = settings
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("XDG_DOWNLOAD_DIR="))?;
+    let path = line.trim_matches('"');
+    match path.strip_prefix("$HOME") {
+        Some(rest) => Some(home.join(rest.trim_start_matches('/'))),
+        None => Some(PathBuf::from(path)).filter(|path| path.is_absolute()),
+    }
+}
+
+/// Where to save: the file that was named, in the directory that was named, or among the downloads; never over what is
+/// there, unless a file was named.
+fn destination(named: Option<&str>, downloads: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let named = named.map(expand);
     let directory = match named {
         Some(path) if path.is_dir() => path,
         Some(path) => return Ok(path),
-        None => std::env::current_dir()?,
+        None => {
+            std::fs::create_dir_all(downloads).with_context(|| downloads.display().to_string())?;
+            std::path::absolute(downloads)?
+        }
     };
     let (stem, extension) = match name.rsplit_once('.') {
         Some((stem, extension)) if !stem.is_empty() => (stem, format!(".{extension}")),
@@ -303,11 +327,35 @@ mod tests {
     fn a_file_is_saved_beside_one_of_the_same_name() {
         let dir = tempfile::tempdir().unwrap();
         let here = dir.path().to_str();
-        let save = |name: &str| destination(here, name).unwrap();
+        let downloads = dir.path().join("made/when needed");
+        let save = |name: &str| destination(here, &downloads, name).unwrap();
         assert_eq!(save("a.png"), dir.path().join("a.png"));
         std::fs::write(dir.path().join("a.png"), "x").unwrap();
         assert_eq!(save("a.png"), dir.path().join("a (1).png"));
         let named = dir.path().join("a.png");
-        assert_eq!(destination(named.to_str(), "b.png").unwrap(), named, "said so");
+        let said = destination(named.to_str(), &downloads, "b.png").unwrap();
+        assert_eq!(said, named, "said so");
+        assert!(!downloads.exists());
+        let saved = destination(None, &downloads, "b.png").unwrap();
+        assert_eq!(saved, downloads.join("b.png"));
+        assert!(downloads.is_dir(), "it can be written now");
+    }
+
+    #[test]
+    fn downloads_are_where_the_desktop_says() {
+        let home = Path::new("/home/alice");
+        let cases = [
+            ("XDG_DOWNLOAD_DIR=\"$HOME/Loaded\"\n", Some("/home/alice/Loaded")),
+            ("# none\n  XDG_DOWNLOAD_DIR=\"/data/in\"", Some("/data/in")),
+            ("XDG_DOWNLOAD_DIR=\"relative\"", None),
+            ("XDG_MUSIC_DIR=\"$HOME/Music\"", None),
+        ];
+        for (settings, found) in cases {
+            assert_eq!(
+                named_downloads(settings, home),
+                found.map(PathBuf::from),
+                "{settings}"
+            );
+        }
     }
 }

@@ -11,6 +11,7 @@
 //! - [`command`]: what a line that somebody types means
 //! - [`desk`]: carries it out, and keeps the view up to date
 //! - [`view`]: chats, timelines and ticks as they are to be shown; pure
+//! - [`words`]: what went wrong, as a person reads it
 //! - [`tui`]: the full screen; [`plain`]: lines in, lines out
 
 mod clock;
@@ -21,6 +22,7 @@ mod plain;
 mod setup;
 mod tui;
 mod view;
+mod words;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -53,9 +55,12 @@ pub struct ChatArgs {
     /// Where `tern dev` keeps its files
     #[arg(long, env = "TERN_DEV_DIR", default_value = ".tern/dev")]
     pub dir: PathBuf,
-    /// Where this program keeps messages and tokens
-    #[arg(long, env = "TERN_CHAT_DATA_DIR", default_value = ".tern/chat")]
-    pub data_dir: PathBuf,
+    /// Where this program keeps messages and tokens [default: beside --dir, `-chat` after its name]
+    #[arg(long, env = "TERN_CHAT_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Where files are saved [default: this machine's downloads]
+    #[arg(long, env = "TERN_CHAT_DOWNLOADS")]
+    pub downloads: Option<PathBuf>,
     /// Open the chat with this person
     #[arg(long)]
     pub to: Option<String>,
@@ -69,7 +74,8 @@ pub struct ChatArgs {
 
 /// Chats until the person leaves.
 pub async fn run(args: ChatArgs) -> anyhow::Result<()> {
-    let device = setup::device(&args).await?;
+    let device = setup::device(&args).await;
+    let device = device.map_err(|error| anyhow::anyhow!(words::fault(&error)))?;
     let store = device.store.clone();
     let (desk, events) = Desk::start(device).await?;
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();

@@ -11,16 +11,21 @@ use tokio::io::{AsyncBufReadExt as _, BufReader, Lines, Stdin};
 
 use super::clock;
 use super::desk::{Desk, Outcome, Update, help};
-use super::view::{Connection, Line, Tick, View, refusal};
+use super::view::{Connection, Line, Tick, View};
+use super::words::refusal;
 
 /// After the end of input what is on its way is given up when nothing has happened for this long.
 const LAST_NEWS: Duration = Duration::from_secs(10);
+/// For what is due by itself.
+const CLOCK: Duration = Duration::from_secs(1);
 /// Lines of history shown when a chat is opened.
 const HISTORY: usize = 20;
 
 /// Runs until `/quit`, the end of input, or the end of the client.
-pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) -> anyhow::Result<StopReason> {
+pub async fn run(mut desk: Desk, events: EventStream, to: Option<String>) -> anyhow::Result<StopReason> {
     let mut screen = Screen::default();
+    let mut clock = tokio::time::interval(CLOCK);
+    let mut events: Result<EventStream, StopReason> = Ok(events);
     let mut input = Some(BufReader::new(tokio::io::stdin()).lines());
     // Typed lines wait until the chat that --to names is open.
     let mut opening = to.is_some();
@@ -30,6 +35,10 @@ pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) ->
     }
     let mut deadline = None;
     loop {
+        // Nobody is there who could begin anew.
+        if let (Err(reason), None) = (&events, &input) {
+            return Ok(reason.clone());
+        }
         let done = input.is_none()
             && !opening
             && !desk.transfers()
@@ -40,8 +49,16 @@ pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) ->
             return Ok(StopReason::ByApp);
         }
         tokio::select! {
-            event = events.next() => match event {
-                Some(Event::Stopped(reason)) => return Ok(reason),
+            event = next_event(&mut events) => match event {
+                Some(Event::Stopped(reason)) => {
+                    if let Some(reason) = desk.ended(reason.clone()) {
+                        return Ok(reason);
+                    }
+                    if let Connection::Ended(why) = &desk.view.connection {
+                        say(&format!("* not connected: {why}"));
+                    }
+                    events = Err(reason);
+                }
                 Some(event) => {
                     deadline = None;
                     desk.apply_event(&event, true);
@@ -67,9 +84,11 @@ pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) ->
                     Outcome::Done => {}
                     Outcome::Help => help().iter().for_each(|line| say(line)),
                     Outcome::Quit => input = None,
+                    Outcome::Connected => events = desk.new_events().map_or(events, Ok),
                 },
                 None => input = None,
             },
+            _ = clock.tick() => desk.tick(),
             () = tokio::time::sleep(Duration::from_millis(100)), if input.is_none() => {
                 if desk.transfers() {
                     deadline = None;
@@ -83,6 +102,14 @@ pub async fn run(mut desk: Desk, mut events: EventStream, to: Option<String>) ->
 
 fn sent(outbox: &[tern_client::QueuedMessage]) -> bool {
     !outbox.iter().any(|queued| queued.state == SendState::Queued)
+}
+
+/// `events`: why there are none any more.
+async fn next_event(events: &mut Result<EventStream, StopReason>) -> Option<Event> {
+    match events {
+        Ok(events) => events.next().await,
+        Err(_) => std::future::pending().await,
+    }
 }
 
 async fn next_line(input: &mut Option<Lines<BufReader<Stdin>>>) -> Option<String> {
@@ -115,7 +142,10 @@ impl Screen {
             Event::Send {
                 state: SendState::Failed { code, message },
                 ..
-            } => say(&format!("! not sent: {}", refusal(*code, message))),
+            } => say(&format!(
+                "! not sent: {} (/retry sends it again, /delete forgets it)",
+                refusal(*code, message)
+            )),
             Event::Connected { .. } | Event::Disconnected { .. } => self.connection(view),
             Event::Presence { .. } => self.presence(view),
             _ => {}
@@ -169,7 +199,9 @@ impl Screen {
         let who = line
             .who
             .map_or("*".to_owned(), |who| format!("{}:", view.name(who)));
-        say(&format!("[{}] {place}{who} {}", clock::time(line.at), line.text));
+        // Further lines of a message are set in: they must not look like somebody else's.
+        let text = line.text.replace('\n', "\n        ");
+        say(&format!("[{}] {place}{who} {text}", clock::time(line.at)));
     }
 
     fn entry(&mut self, view: &View, entry: &Entry) {
@@ -228,11 +260,13 @@ impl Screen {
             return;
         }
         match &view.connection {
+            // Without another try the reason is told with the end.
+            Connection::Waiting { until: None, .. } => {}
             Connection::Waiting { reason, .. } => {
                 say(&format!("* not connected ({reason}); what you write is kept"))
             }
             Connection::Connected { gateway, .. } => say(&format!("* connected to {gateway}")),
-            Connection::Connecting => {}
+            Connection::Connecting | Connection::Ended(_) => {}
         }
     }
 }

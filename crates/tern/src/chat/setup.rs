@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tern_client::client::stored_credentials;
 use tern_client::{BackEnd, ClientConfig, Credentials, StopReason, StoreLocation, Tls};
 
-use super::ChatArgs;
+use super::{ChatArgs, files};
 
 /// A device that can start.
 pub struct Device {
@@ -14,6 +14,8 @@ pub struct Device {
     /// Finds and makes people by name, where there is an API key.
     pub back_end: Option<BackEnd>,
     pub store: PathBuf,
+    /// Where files are saved.
+    pub downloads: PathBuf,
 }
 
 /// The device of these flags; on first use the user is made and the device linked.
@@ -39,6 +41,7 @@ pub async fn device(args: &ChatArgs) -> anyhow::Result<Device> {
         config,
         back_end,
         store,
+        downloads: args.downloads.clone().unwrap_or_else(files::downloads),
     })
 }
 
@@ -131,14 +134,22 @@ fn api_key(args: &ChatArgs) -> Option<String> {
     Some(key.trim().to_owned())
 }
 
+/// Beside what `tern dev` keeps, so that devices of one platform never meet another's.
+fn data_dir(args: &ChatArgs) -> PathBuf {
+    args.data_dir.clone().unwrap_or_else(|| {
+        let mut beside = args.dir.components().as_path().as_os_str().to_owned();
+        beside.push("-chat");
+        beside.into()
+    })
+}
+
 fn store_file(args: &ChatArgs) -> PathBuf {
     let device = args
         .device
         .as_ref()
         .map(|device| format!("-{}", file_name(device)))
         .unwrap_or_default();
-    args.data_dir
-        .join(format!("{}{device}.db", file_name(&args.user)))
+    data_dir(args).join(format!("{}{device}.db", file_name(&args.user)))
 }
 
 /// A name as part of a file's.
@@ -168,6 +179,27 @@ pub fn capitalised(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        chat: ChatArgs,
+    }
+
+    #[test]
+    fn devices_are_kept_beside_the_platform_that_they_are_of() {
+        let cases: [(&[&str], &str); 4] = [
+            (&["--dir", "a/dev"], "a/dev-chat/bob.db"),
+            (&["--dir", "/srv/tern/"], "/srv/tern-chat/bob.db"),
+            (&["--dir", "a/dev", "--device", "tv"], "a/dev-chat/bob-tv.db"),
+            (&["--dir", "a/dev", "--data-dir", "b"], "b/bob.db"),
+        ];
+        for (flags, file) in cases {
+            let line = ["chat", "--user", "bob"].into_iter().chain(flags.iter().copied());
+            let line = <Line as clap::Parser>::try_parse_from(line).unwrap();
+            assert_eq!(store_file(&line.chat), PathBuf::from(file), "{flags:?}");
+        }
+    }
 
     #[test]
     fn names_become_files_and_never_paths() {

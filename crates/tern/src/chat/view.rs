@@ -1,20 +1,23 @@
 //! Chats, timelines and ticks as they are to be shown. Pure: events and answers go in, lines come out.
 //!
-//! - `author`: whose an entry is; `presence`: who is online, and was last seen when
+//! - `author`: whose an entry is; `members`: who is in a chat, and what follows from it
+//! - `presence`: who is online, and was last seen when
 //! - [`reach`]: whom own messages reached, and who writes
 
 mod author;
+mod members;
 mod presence;
 mod reach;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tern_client::media::safe_name;
-use tern_client::{Chat, Entry, Event, FailureCode, Mark, Presence, QueuedMessage, SendState};
+use tern_client::{Chat, Entry, Event, Mark, Presence, QueuedMessage, SendState};
 use tern_proto::v1::{AttachedFile, AttachmentBody, ChatKind, MessageKind, entry_content::Content};
 use tern_types::{ChatId, Clock, DeviceId, RequestId, Seq, Timestamp, UserId};
 
 use super::files::{Transfer, size};
+use super::words::{self, refusal};
 
 /// Entries of one chat kept for showing; older ones are loaded again when somebody scrolls up.
 const MAX_SHOWN: usize = 2000;
@@ -94,6 +97,8 @@ pub enum Connection {
         reason: String,
         until: Option<Timestamp>,
     },
+    /// The server has ended it, and only the person begins anew.
+    Ended(&'static str),
 }
 
 impl View {
@@ -113,7 +118,10 @@ impl View {
 
     pub fn apply(&mut self, event: &Event, now: Timestamp) {
         match event {
-            Event::Entry(entry) => self.add(entry.clone()),
+            Event::Entry(entry) => {
+                self.room(entry.chat).members_changed(entry);
+                self.add(entry.clone());
+            }
             Event::Chat(chat) => self.set_chat(chat.clone()),
             Event::Send { request, chat, state } => self.sent(*request, *chat, state),
             Event::Receipt { chat, user, mark } => {
@@ -145,7 +153,7 @@ impl View {
                 // Nobody tells of anybody.
                 self.presences.clear();
                 self.connection = Connection::Waiting {
-                    reason: reason.clone(),
+                    reason: words::lost(reason),
                     until,
                 };
             }
@@ -392,13 +400,12 @@ impl View {
 
     /// Delivered and read mean: by everybody else.
     fn tick(&self, room: &Room, seq: Seq) -> Tick {
-        let members = room.chat.as_ref().map_or(2, |chat| chat.member_count);
-        let others = usize::try_from(members)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(1)
-            .max(1);
-        let count =
-            |reached: fn(&Mark) -> Seq| room.marks.values().filter(|mark| reached(mark) >= seq).count();
+        // A message that nobody else can get is sent, and no more.
+        let others = room.others().max(1);
+        let count = |reached: fn(&Mark) -> Seq| {
+            let marks = room.marks_of_others(self.me);
+            marks.filter(|(_, mark)| reached(mark) >= seq).count()
+        };
         if count(|mark| mark.read) >= others {
             Tick::Read
         } else if count(|mark| mark.delivered) >= others {
@@ -419,12 +426,11 @@ impl View {
             Content::MemberRemoved(removed) if removed.left => format!("{} left", name(&removed.user_id)),
             Content::MemberRemoved(removed) => format!("{who} removed {}", name(&removed.user_id)),
             Content::RoleChanged(changed) => {
-                let role = changed
-                    .role()
-                    .as_str_name()
-                    .trim_start_matches("ROLE_")
-                    .to_lowercase();
-                format!("{who} made {} {role}", name(&changed.user_id))
+                format!(
+                    "{who} made {} {}",
+                    name(&changed.user_id),
+                    words::role(changed.role())
+                )
             }
             Content::ChatUpdated(updated) => format!("{who} named the group “{}”", clean(&updated.title)),
             Content::ChatPictureChanged(changed) if changed.media_id.is_empty() => {
@@ -466,13 +472,6 @@ fn people_in(entry: &Entry) -> Vec<UserId> {
         _ => &[],
     };
     ids.iter().filter_map(|id| id.parse().ok()).collect()
-}
-
-/// Why a message was refused, in words.
-pub fn refusal(code: FailureCode, message: &str) -> String {
-    let code = code.as_str_name().trim_start_matches("SEND_ERROR_CODE_");
-    let code = code.to_lowercase().replace('_', " ");
-    format!("{code} ({})", clean(message))
 }
 
 /// What others wrote must not steer this terminal.

@@ -7,6 +7,7 @@ use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
 
 use super::{Desk, Update};
 use crate::chat::setup::capitalised;
+use crate::chat::words;
 
 impl Desk {
     /// Opens the chat with this title, number or person.
@@ -103,8 +104,26 @@ impl Desk {
         });
     }
 
-    pub(super) fn leave(&mut self) {
-        self.in_group(|client, chat_id, request_id| async move {
+    pub(super) fn set_role(&mut self, who: String, role: v1::Role) {
+        let (back_end, known) = (self.back_end.clone(), self.known(&[who]));
+        self.in_group(move |client, chat_id, _| async move {
+            for user in resolve(back_end.as_ref(), known).await.map_err(failed)? {
+                appoint(&client, &chat_id, user, role).await?;
+            }
+            Ok(())
+        });
+    }
+
+    /// `heir`: owns the group afterwards.
+    pub(super) fn leave(&mut self, heir: Option<String>) {
+        let (back_end, heirs) = (self.back_end.clone(), heir.map(|heir| self.known(&[heir])));
+        self.in_group(move |client, chat_id, request_id| async move {
+            for user in resolve(back_end.as_ref(), heirs.unwrap_or_default())
+                .await
+                .map_err(failed)?
+            {
+                appoint(&client, &chat_id, user, v1::Role::Owner).await?;
+            }
             let request = v1::LeaveChatRequest {
                 chat_id,
                 request_id,
@@ -184,6 +203,22 @@ impl Desk {
     }
 }
 
+async fn appoint(
+    client: &Client,
+    chat_id: &str,
+    user: UserId,
+    role: v1::Role,
+) -> Result<(), tern_client::CallError> {
+    let request = v1::SetRoleRequest {
+        chat_id: chat_id.to_owned(),
+        request_id: RequestId::random().to_string(),
+        user_id: user.to_string(),
+        role: role.into(),
+        ..Default::default()
+    };
+    client.api().set_role(request).await.map(drop)
+}
+
 fn empty_direct(id: ChatId, peer: UserId) -> Chat {
     Chat {
         id,
@@ -230,7 +265,7 @@ fn failed(error: anyhow::Error) -> tern_client::CallError {
     tern_client::CallError {
         code: tonic::Code::NotFound,
         reason: v1::ErrorReason::Unspecified,
-        message: format!("{error:#}"),
+        message: words::fault(&error),
         retry_after: None,
     }
 }

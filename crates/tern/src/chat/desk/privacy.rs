@@ -14,6 +14,7 @@ impl Desk {
             for user in resolve(back_end.as_ref(), known).await? {
                 client.block(user).await?;
             }
+            let _ = updates.send(Update::Watch).await;
             let notice = format!("{name} is blocked: no messages pass between you");
             let _ = updates.send(Update::Notice(notice)).await;
             Ok(())
@@ -26,6 +27,7 @@ impl Desk {
             for user in resolve(back_end.as_ref(), known).await? {
                 client.unblock(user).await?;
             }
+            let _ = updates.send(Update::Watch).await;
             let notice = format!("{name} is not blocked");
             let _ = updates.send(Update::Notice(notice)).await;
             Ok(())
@@ -48,6 +50,7 @@ impl Desk {
             let people = resolve(back_end.as_ref(), known).await?;
             if !people.is_empty() {
                 client.change_contacts(&people, &[]).await?;
+                let _ = updates.send(Update::Watch).await;
             }
             let contacts = client.list_contacts().await?;
             let notice = format!("contacts: {}", named(&client, contacts).await);
@@ -61,6 +64,7 @@ impl Desk {
         self.spawn(|client, updates| async move {
             let people = resolve(back_end.as_ref(), known).await?;
             client.change_contacts(&[], &people).await?;
+            let _ = updates.send(Update::Watch).await;
             let notice = format!("{name} is no contact");
             let _ = updates.send(Update::Notice(notice)).await;
             Ok(())
@@ -79,6 +83,7 @@ impl Desk {
             }
             if !settings.is_empty() {
                 privacy = client.set_privacy(privacy).await?;
+                let _ = updates.send(Update::Watch).await;
             }
             let seen_by = match privacy.audience {
                 Audience::Everyone => "everyone",

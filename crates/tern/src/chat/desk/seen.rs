@@ -1,11 +1,84 @@
-//! Who read what was written here, and that something is being written.
+//! Who read what was written here, and that something is being written; who is to be seen online.
 
-use tern_client::ClientError;
-use tern_types::{ChatId, Seq};
+use std::time::Duration;
+
+use tern_client::{ClientError, Event, SendState};
+use tern_proto::v1::WatchErrorCode;
+use tern_types::{ChatId, Clock, Seq, UserId};
 
 use super::{Desk, Update};
 
+/// Between two askings for the same people's presence: as often as a gateway takes it from one device.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
+
 impl Desk {
+    /// Asks for the presence of whoever is on the screen now.
+    pub(super) fn watch(&mut self) {
+        let now = Clock::monotonic();
+        let watched = self.view.on_screen();
+        let due = self.watch_at.is_some_and(|at| at <= now);
+        if watched == self.watched && !due {
+            return;
+        }
+        self.watch_at = None;
+        self.watched.clone_from(&watched);
+        self.spawn(move |client, _| async move { Ok(client.watch_presence(watched).await?) });
+    }
+
+    /// The clock of whoever shows this: about once a second.
+    pub fn tick(&mut self) {
+        if self.watch_at.is_some() {
+            self.watch();
+        }
+    }
+
+    /// Who may see whom is found out when it is asked for: after a change of that it is asked for again, soon.
+    pub(super) fn watch_again(&mut self) {
+        self.watch_after(WATCH_PAUSE);
+    }
+
+    fn watch_after(&mut self, pause: Duration) {
+        self.watch_at.get_or_insert(Clock::monotonic() + pause);
+    }
+
+    /// Notices what may have made a hidden person visible.
+    pub(super) fn may_be_seen(&mut self, event: &Event) {
+        match event {
+            // The first message either way makes the two acquainted.
+            Event::Entry(entry) if entry.message().is_some() => {
+                let own = entry.sender == Some(self.view.me);
+                let peer = self.peer(entry.chat);
+                let other = if own { peer } else { entry.sender };
+                self.wrote(other, own);
+            }
+            Event::Send {
+                chat,
+                state: SendState::Sent { .. },
+                ..
+            } => self.wrote(self.peer(*chat), true),
+            Event::Connected { .. } => self.wrote.clear(),
+            Event::Watching {
+                error, retry_after, ..
+            } if !retry_after.is_zero() && *error != WatchErrorCode::Invalid => {
+                self.watch_after(*retry_after)
+            }
+            _ => {}
+        }
+    }
+
+    fn peer(&self, chat: ChatId) -> Option<UserId> {
+        self.view.rooms.get(&chat)?.chat.as_ref()?.peer
+    }
+
+    fn wrote(&mut self, other: Option<UserId>, own: bool) {
+        let hidden = other.filter(|user| self.view.is_hidden(*user));
+        if let Some(user) = hidden
+            && self.wrote.insert((user, own))
+        {
+            self.watch_again();
+        }
+    }
+
     /// A key was pressed: `writes`, and the line is a message in the making, or it is none any more.
     pub async fn typed(&self, writes: bool) {
         let Some(chat) = self.view.open else { return };

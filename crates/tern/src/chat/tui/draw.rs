@@ -13,14 +13,13 @@ use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize as _};
 use ratatui::text::{Line as Text, Span};
-use ratatui::widgets::{Block, Borders, Clear, Paragraph, Wrap};
+use ratatui::widgets::{Block, Borders, Paragraph, Wrap};
 use tern_proto::v1::ChatKind;
 use tern_types::{Clock, UserId};
 
-use super::Screen;
 use super::wrap::wrap;
+use super::{Screen, help};
 use crate::chat::clock;
-use crate::chat::desk::help;
 use crate::chat::view::{Connection, Line, Tick, View};
 
 /// Columns of the list of chats; left out on a narrow screen.
@@ -55,8 +54,8 @@ pub fn screen(frame: &mut Frame<'_>, view: &View, screen: &mut Screen) {
     timeline(frame, view, screen, timeline_area);
     input(frame, view, screen, input_area);
     status_line(frame, view, screen, status);
-    if screen.help {
-        help_box(frame, timeline_area);
+    if let Some(from) = screen.help {
+        screen.help = Some(help::draw(frame, body, from));
     }
 }
 
@@ -139,7 +138,7 @@ fn header(view: &View, chat: tern_types::ChatId) -> String {
         .and_then(|room| room.chat.as_ref())
         .is_some_and(|chat| chat.left);
     match (group, left) {
-        (_, true) => format!("{} · you left", view.title(chat)),
+        (_, true) => format!("{} · you are no member any more", view.title(chat)),
         (true, _) if members > 0 => {
             let mut names: Vec<String> = room
                 .into_iter()
@@ -229,7 +228,7 @@ fn message(view: &View, line: Line, width: usize) -> Vec<Text<'static>> {
     }
     if let Some(Tick::Failed(why)) = &line.tick {
         out.push(Text::from(Span::styled(
-            format!("{}not sent: {why}", " ".repeat(indent)),
+            format!("{}not sent: {why} · /retry or /delete", " ".repeat(indent)),
             Style::new().fg(Color::Red),
         )));
     }
@@ -266,7 +265,9 @@ fn input(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) {
     let prompt = "› ";
     let width = usize::from(line.width).saturating_sub(3);
     let (text, at) = screen.input.window(width);
+    let closed = view.open.and_then(|chat| view.closed(chat));
     let shown = match (screen.input.is_empty(), view.open) {
+        (true, Some(_)) if closed.is_some() => Span::raw(closed.unwrap_or_default()).dim(),
         (true, Some(chat)) => Span::raw(format!("message to {}", view.title(chat))).dim(),
         (true, None) => Span::raw("/chat bob, or /help").dim(),
         (false, _) => Span::raw(text),
@@ -276,7 +277,10 @@ fn input(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) {
         line,
     );
     let column = u16::try_from(at).unwrap_or(0).saturating_add(2);
-    frame.set_cursor_position(Position::new(line.x.saturating_add(column), line.y));
+    // Without a cursor nothing asks to be written.
+    if closed.is_none() || !screen.input.is_empty() {
+        frame.set_cursor_position(Position::new(line.x.saturating_add(column), line.y));
+    }
     let typing = view.open.and_then(|chat| view.typing(chat));
     if let (None, Some(text)) = (&screen.notice, &typing) {
         frame.render_widget(Paragraph::new(Span::raw(text.as_str()).dim().italic()), notice);
@@ -306,6 +310,7 @@ fn status_line(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) 
                 .unwrap_or_default();
             ("●".red(), format!("not connected: {reason}{again}"))
         }
+        Connection::Ended(why) => ("●".red(), format!("not connected: {why}")),
     };
     let scrolled = if screen.scrolled > 0 {
         " · Esc: newest"
@@ -320,32 +325,6 @@ fn status_line(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) 
         Span::raw(keys).dim(),
     ]);
     frame.render_widget(Paragraph::new(line), area);
-}
-
-fn help_box(frame: &mut Frame<'_>, area: Rect) {
-    let mut lines: Vec<Text<'_>> = help().into_iter().map(Text::from).collect();
-    lines.push(Text::raw(""));
-    lines.push(
-        Text::from(
-            "◷ waits   ✓ sent   ✓✓ delivered   ".to_owned() + "✓✓ in colour: read        Esc closes this",
-        )
-        .dim(),
-    );
-    let height = u16::try_from(lines.len() + 2)
-        .unwrap_or(u16::MAX)
-        .min(area.height);
-    let width = 86.min(area.width);
-    let place = Rect {
-        x: area.x,
-        y: area.y + (area.height - height) / 2,
-        width,
-        height,
-    };
-    frame.render_widget(Clear, place);
-    frame.render_widget(
-        Paragraph::new(lines).block(Block::bordered().title(" help ".bold())),
-        place,
-    );
 }
 
 /// At most so many columns.

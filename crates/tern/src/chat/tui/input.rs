@@ -20,7 +20,8 @@ impl Input {
 
     /// Neither empty nor a command.
     pub fn is_message(&self) -> bool {
-        !matches!(self.text.as_slice(), [] | ['/'] | ['/', 'a'..='z' | 'A'..='Z' | '?', ..])
+        self.text.contains(&'\n')
+            || !matches!(self.text.as_slice(), [] | ['/'] | ['/', 'a'..='z' | 'A'..='Z' | '?', ..])
     }
 
     pub fn take(&mut self) -> String {
@@ -28,8 +29,13 @@ impl Input {
         std::mem::take(&mut self.text).into_iter().collect()
     }
 
+    /// Lines stay lines, whichever way they end.
     pub fn insert(&mut self, text: &str) {
-        for c in text.chars().filter(|c| !c.is_control()) {
+        let text = text
+            .replace("\r\n", "\n")
+            .replace('\r', "\n")
+            .replace('\t', "    ");
+        for c in text.chars().filter(|c| !c.is_control() || *c == '\n') {
             if self.text.len() < MAX {
                 self.text.insert(self.at, c);
                 self.at += 1;
@@ -80,15 +86,17 @@ impl Input {
         while to < self.text.len() && columns(&self.text[from..=to]) <= width {
             to += 1;
         }
-        (
-            self.text[from..to].iter().collect(),
-            columns(&self.text[from..self.at]),
-        )
+        (shown(&self.text[from..to]), columns(&self.text[from..self.at]))
     }
 }
 
+/// On one line.
+fn shown(text: &[char]) -> String {
+    text.iter().map(|c| if *c == '\n' { '⏎' } else { *c }).collect()
+}
+
 fn columns(text: &[char]) -> usize {
-    Line::raw(text.iter().collect::<String>()).width()
+    Line::raw(shown(text)).width()
 }
 
 #[cfg(test)]
@@ -125,6 +133,15 @@ mod tests {
         input.key(KeyCode::Home, false);
         assert_eq!(input.window(4), ("0123".to_owned(), 0));
         assert_eq!(typed("日本語").window(4), ("語".to_owned(), 2));
+    }
+
+    #[test]
+    fn pasted_lines_stay_lines_and_are_a_message() {
+        let mut input = typed("/first\r\nsecond\rthird\n\tfourth");
+        assert!(input.is_message());
+        assert_eq!(input.window(40).0, "/first⏎second⏎third⏎    fourth");
+        assert_eq!(input.take(), "/first\nsecond\nthird\n    fourth");
+        assert!(!typed("/first").is_message());
     }
 
     #[test]

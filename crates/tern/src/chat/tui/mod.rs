@@ -1,26 +1,27 @@
 //! The full screen. The terminal is given back as it was, however this ends.
 //!
 //! - [`input`]: the line that is being typed; [`wrap`]: text to lines of a width
-//! - [`draw`]: the view on the screen
+//! - [`draw`]: the view on the screen; [`help`]: what can be typed
+//! - [`terminal`]: taken and given back
 
 mod draw;
+mod help;
 mod input;
+mod terminal;
 mod wrap;
 
 use std::time::Duration;
 
-use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{
-    self, DisableBracketedPaste, EnableBracketedPaste, Event as TerminalEvent, KeyCode, KeyEvent,
-    KeyEventKind, KeyModifiers,
+    self, Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
 };
-use ratatui::crossterm::execute;
 use tern_client::{Event, EventStream, StopReason};
 use tern_types::ChatId;
 use tokio::sync::mpsc;
 
 use super::desk::{Desk, Outcome, Update};
 use input::Input;
+use terminal::{FullScreen, Signals};
 
 /// Keys typed ahead while the screen is drawn.
 const KEYS: usize = 256;
@@ -37,7 +38,8 @@ const FIRST_PAGE: usize = 10;
 pub struct Screen {
     pub input: Input,
     pub notice: Option<(String, tokio::time::Instant)>,
-    pub help: bool,
+    /// The line from which the help is shown, if it is.
+    pub help: Option<usize>,
     /// Lines scrolled up from the newest.
     pub scrolled: usize,
     /// What fits and what there is, as drawn last.
@@ -45,32 +47,13 @@ pub struct Screen {
     pub lines: usize,
 }
 
-/// Runs until the person leaves or the client ends.
-pub async fn run(desk: Desk, events: EventStream, to: Option<String>) -> anyhow::Result<StopReason> {
-    let mut terminal = ratatui::try_init()?;
-    let paste = execute!(std::io::stdout(), EnableBracketedPaste);
-    let result = match paste {
-        Ok(()) => chat(&mut terminal, desk, events, to).await,
-        Err(error) => Err(error.into()),
-    };
-    // The terminal may be gone already.
-    let _ = execute!(std::io::stdout(), DisableBracketedPaste);
-    ratatui::restore();
-    result
-}
-
-async fn chat(
-    terminal: &mut DefaultTerminal,
-    mut desk: Desk,
-    mut events: EventStream,
-    to: Option<String>,
-) -> anyhow::Result<StopReason> {
-    let mut keys = keyboard();
-    let mut clock = tokio::time::interval(CLOCK);
+/// Runs until the person leaves, this program is told to end, or the client ends for good.
+pub async fn run(mut desk: Desk, events: EventStream, to: Option<String>) -> anyhow::Result<StopReason> {
+    let mut terminal = FullScreen::open()?;
     let mut screen = Screen {
         input: Input::default(),
         notice: None,
-        help: false,
+        help: None,
         scrolled: 0,
         page: FIRST_PAGE,
         lines: 0,
@@ -81,44 +64,74 @@ async fn chat(
             desk.submit(&format!("/chat {name}")).await;
         }
         (None, Some(chat)) => desk.open(chat),
-        (None, None) => screen.help = true,
+        (None, None) => screen.help = Some(0),
     }
+    chat(&mut terminal, desk, events, screen).await
+}
+
+async fn chat(
+    terminal: &mut FullScreen,
+    mut desk: Desk,
+    events: EventStream,
+    mut screen: Screen,
+) -> anyhow::Result<StopReason> {
+    let mut keys = keyboard();
+    let mut clock = tokio::time::interval(CLOCK);
+    let mut signals = Signals::new()?;
+    // None: the client has ended, and the person may begin anew.
+    let mut events = Some(events);
     loop {
         terminal.draw(|frame| draw::screen(frame, &desk.view, &mut screen))?;
-        tokio::select! {
-            event = events.next() => match event {
-                Some(Event::Stopped(reason)) => return Ok(reason),
-                Some(event) => {
-                    if let Some(reason) = take_events(event, &mut events, &mut desk, &screen) {
+        let leave = tokio::select! {
+            event = next(&mut events) => {
+                let Some(event) = event else { return Ok(StopReason::ByApp) };
+                if let Some(reason) = take_events(event, &mut events, &mut desk, &screen) {
+                    if let Some(reason) = desk.ended(reason) {
                         return Ok(reason);
                     }
+                    events = None;
                 }
-                None => return Ok(StopReason::ByApp),
-            },
-            Some(update) = desk.update() => take_update(update, &mut desk, &mut screen),
-            key = keys.recv() => {
-                let leave = match key {
-                    Some(key) => take_key(key, &mut desk, &mut screen).await,
-                    None => true,
-                };
-                if leave {
-                    desk.client.stop().await;
-                    return Ok(StopReason::ByApp);
-                }
+                false
             }
+            Some(update) = desk.update() => {
+                take_update(update, &mut desk, &mut screen);
+                false
+            }
+            key = keys.recv() => match key {
+                Some(key) => {
+                    let leave = take_key(key, &mut desk, &mut screen).await;
+                    events = desk.new_events().or(events);
+                    leave
+                }
+                None => true,
+            },
+            () = signals.end() => true,
             _ = clock.tick() => {
+                desk.tick();
                 if screen.notice.as_ref().is_some_and(|(_, since)| since.elapsed() >= NOTICE) {
                     screen.notice = None;
                 }
+                false
             }
+        };
+        if leave {
+            desk.client.stop().await;
+            return Ok(StopReason::ByApp);
         }
+    }
+}
+
+async fn next(events: &mut Option<EventStream>) -> Option<Event> {
+    match events {
+        Some(events) => events.next().await,
+        None => std::future::pending().await,
     }
 }
 
 /// All events at hand before the next drawing.
 fn take_events(
     first: Event,
-    events: &mut EventStream,
+    events: &mut Option<EventStream>,
     desk: &mut Desk,
     screen: &Screen,
 ) -> Option<StopReason> {
@@ -128,7 +141,7 @@ fn take_events(
         if let Event::Stopped(reason) = event {
             return Some(reason);
         }
-        next = events.try_next();
+        next = events.as_mut().and_then(EventStream::try_next);
     }
     None
 }
@@ -143,7 +156,7 @@ fn take_update(update: Update, desk: &mut Desk, screen: &mut Screen) {
 
 fn open(chat: ChatId, desk: &mut Desk, screen: &mut Screen) {
     screen.scrolled = 0;
-    screen.help = false;
+    screen.help = None;
     desk.open_new(chat);
 }
 
@@ -151,8 +164,10 @@ fn open(chat: ChatId, desk: &mut Desk, screen: &mut Screen) {
 async fn take_key(event: TerminalEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     match event {
         TerminalEvent::Paste(text) => {
-            screen.input.insert(&text.replace(['\r', '\n'], " "));
-            desk.typed(screen.input.is_message()).await;
+            if takes(text.starts_with('/'), desk, screen) {
+                screen.input.insert(&text);
+                desk.typed(screen.input.is_message()).await;
+            }
         }
         TerminalEvent::Key(key) if key.kind != KeyEventKind::Release => {
             return press(key, desk, screen).await;
@@ -167,11 +182,15 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     match key.code {
         KeyCode::Char('c' | 'q') if control => return true,
         KeyCode::Char('d') if control && screen.input.is_empty() => return true,
+        KeyCode::Enter if key.modifiers.contains(KeyModifiers::ALT) => screen.input.insert("\n"),
         KeyCode::Enter => return enter(desk, screen).await,
         KeyCode::Esc => {
-            screen.help = false;
+            screen.help = None;
             screen.notice = None;
             screen.scrolled = 0;
+        }
+        KeyCode::Down | KeyCode::Up | KeyCode::PageDown | KeyCode::PageUp if screen.help.is_some() => {
+            scroll_help(key.code, screen);
         }
         KeyCode::Tab | KeyCode::Down => step(1, desk, screen),
         KeyCode::BackTab | KeyCode::Up => step(-1, desk, screen),
@@ -190,6 +209,7 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
                 desk.mark_read(chat);
             }
         }
+        KeyCode::Char(c) if !control && !takes(c == '/', desk, screen) => {}
         _ => {
             let before = screen.input.is_message();
             screen.input.key(key.code, control);
@@ -202,14 +222,32 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     false
 }
 
+/// Whether the composer takes it: where nothing can be written only commands are begun.
+fn takes(command: bool, desk: &Desk, screen: &Screen) -> bool {
+    let closed = desk.view.open.and_then(|chat| desk.view.closed(chat));
+    closed.is_none() || command || !screen.input.is_empty()
+}
+
+/// The end is found when it is drawn.
+fn scroll_help(key: KeyCode, screen: &mut Screen) {
+    let page = screen.page.max(2) - 1;
+    screen.help = screen.help.map(|from| match key {
+        KeyCode::Down => from + 1,
+        KeyCode::Up => from.saturating_sub(1),
+        KeyCode::PageDown => from + page,
+        _ => from.saturating_sub(page),
+    });
+}
+
 async fn enter(desk: &mut Desk, screen: &mut Screen) -> bool {
     let line = screen.input.take();
     screen.notice = None;
     screen.scrolled = 0;
     let before = desk.view.open;
     match desk.submit(&line).await {
-        Outcome::Done => screen.help &= desk.view.open == before,
-        Outcome::Help => screen.help = true,
+        Outcome::Done if desk.view.open != before => screen.help = None,
+        Outcome::Done | Outcome::Connected => {}
+        Outcome::Help => screen.help = Some(0),
         Outcome::Quit => return true,
     }
     false

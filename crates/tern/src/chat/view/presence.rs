@@ -31,6 +31,11 @@ impl View {
         self.presences.get(&user) == Some(&Presence::Online)
     }
 
+    /// The server was asked, and shows nothing of them.
+    pub fn is_hidden(&self, user: UserId) -> bool {
+        self.presences.get(&user) == Some(&Presence::Hidden)
+    }
+
     /// "online", "last seen today 14:02", or of a group "3 online".
     pub fn presence(&self, chat: ChatId, now: Timestamp) -> Option<String> {
         let room = self.rooms.get(&chat)?;

@@ -13,15 +13,15 @@ impl View {
     /// Who got and who read the last own message: a line below it, in groups.
     pub fn details(&self, chat: ChatId) -> Option<(Seq, String)> {
         let room = self.rooms.get(&chat)?;
-        let known = room.chat.as_ref().filter(|chat| chat.kind == ChatKind::Group)?;
-        let others = usize::try_from(known.member_count).unwrap_or(0).saturating_sub(1);
+        room.chat.as_ref().filter(|chat| chat.kind == ChatKind::Group)?;
+        let others = room.others();
         let seq = self.own_message(chat, 1)?;
         let (mut read, mut delivered) = (Vec::new(), Vec::new());
-        for (user, mark) in room.marks.iter().filter(|(user, _)| **user != self.me) {
+        for (user, mark) in room.marks_of_others(self.me) {
             if mark.read >= seq {
-                read.push(*user);
+                read.push(user);
             } else if mark.delivered >= seq {
-                delivered.push(*user);
+                delivered.push(user);
             }
         }
         let mut parts = Vec::new();

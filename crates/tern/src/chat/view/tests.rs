@@ -242,7 +242,10 @@ fn a_refused_message_says_why() {
         },
         NOW,
     );
-    assert_eq!(tick(&view), Some(Tick::Failed("not a member (gone)".to_owned())));
+    assert_eq!(
+        tick(&view),
+        Some(Tick::Failed("you are not in this chat any more".to_owned()))
+    );
 }
 
 #[test]
@@ -346,4 +349,65 @@ fn a_message_of_the_system_is_shown_as_such() {
         (None, "the system: closed on Monday")
     );
     assert_eq!(lines[0].tick, None);
+}
+
+fn removed(seq: u64, number: u128) -> Entry {
+    let removed = v1::MemberRemoved {
+        user_id: user(number).to_string(),
+        left: false,
+    };
+    Entry {
+        content: v1::EntryContent {
+            content: Some(Content::MemberRemoved(removed)),
+        },
+        ..said(seq, user(1), "")
+    }
+}
+
+#[test]
+fn who_was_removed_counts_among_nobodys_readers() {
+    let mut view = view(3);
+    view.room(CHAT).members = [1, 2, 3].map(user).into();
+    view.apply(&Event::Entry(said(1, user(1), "hi")), NOW);
+    receipt(&mut view, 2, 1, 1);
+    receipt(&mut view, 3, 1, 0);
+    let details = |view: &View| view.details(CHAT).map(|(_, text)| text);
+    assert_eq!(
+        details(&view).as_deref(),
+        Some("read by 1 of 2 (Bob) · delivered to Carol")
+    );
+    view.apply(&Event::Entry(removed(2, 3)), NOW);
+    // A receipt that was on its way.
+    receipt(&mut view, 3, 1, 1);
+    assert_eq!(details(&view).as_deref(), Some("read by 1 of 1 (Bob)"));
+    let ticks = |view: &View| view.lines(CHAT).first().and_then(|line| line.tick.clone());
+    assert_eq!(ticks(&view), Some(Tick::Read));
+    view.apply(&Event::Entry(removed(3, 2)), NOW);
+    assert_eq!((details(&view), ticks(&view)), (None, Some(Tick::Sent)));
+}
+
+#[test]
+fn a_refused_message_can_be_found_and_forgotten() {
+    let mut view = view(2);
+    let requests: Vec<RequestId> = ["one", "two"]
+        .into_iter()
+        .map(|text| {
+            let message = Outgoing::new(CHAT, text);
+            let request = message.request;
+            let (code, why) = (v1::SendErrorCode::TooLarge, String::new());
+            view.queue(QueuedMessage {
+                message,
+                chat: CHAT,
+                created_at: NOW,
+                state: SendState::Failed { code, message: why },
+            });
+            request
+        })
+        .collect();
+    let failed = |view: &View, nth| view.failed(CHAT, nth).map(|queued| queued.message.request);
+    assert_eq!(failed(&view, 1), Some(requests[1]));
+    assert_eq!(failed(&view, 2), Some(requests[0]));
+    assert_eq!((failed(&view, 0), failed(&view, 3)), (None, None));
+    view.forget(CHAT, requests[1]);
+    assert_eq!((failed(&view, 1), view.lines(CHAT).len()), (Some(requests[0]), 1));
 }

@@ -73,7 +73,7 @@ fn view() -> View {
     view
 }
 
-fn drawn(view: &View, width: u16, height: u16, help: bool) -> String {
+fn drawn(view: &View, width: u16, height: u16, help: Option<usize>) -> String {
     let mut screen = Screen {
         input: Input::default(),
         notice: None,
@@ -93,7 +93,7 @@ fn drawn(view: &View, width: u16, height: u16, help: bool) -> String {
 
 #[test]
 fn chats_messages_and_the_connection_are_shown() {
-    let shown = drawn(&view(), 80, 14, false);
+    let shown = drawn(&view(), 80, 14, None);
     for text in [
         "Bob",
         "Carol",
@@ -110,7 +110,7 @@ fn chats_messages_and_the_connection_are_shown() {
 
 #[test]
 fn help_covers_the_timeline() {
-    assert!(drawn(&view(), 100, 24, true).contains("/group \"lunch club\" bob carol"));
+    assert!(drawn(&view(), 100, 24, Some(0)).contains("/group \"lunch club\" bob carol"));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn no_size_of_a_terminal_is_too_small_or_too_large() {
         (70, 4),
         (500, 200),
     ] {
-        for help in [false, true] {
+        for help in [None, Some(0), Some(1000)] {
             drawn(&view, width, height, help);
         }
     }
@@ -141,4 +141,52 @@ fn a_long_title_is_cut_to_what_fits() {
     ] {
         assert_eq!(cut(text, width), cut_text);
     }
+}
+
+#[test]
+fn who_was_removed_has_no_open_composer() {
+    let mut view = view();
+    let mut group = direct(2, 0);
+    (group.kind, group.peer, group.left) = (ChatKind::Group, None, true);
+    group.title = "lunch".to_owned();
+    view.set_chat(group);
+    let shown = drawn(&view, 80, 14, None);
+    assert!(shown.contains("you are not in this group any more"), "{shown}");
+    assert!(shown.contains("you are no member any more"), "{shown}");
+    assert!(!shown.contains("message to"), "{shown}");
+}
+
+#[test]
+fn an_ended_connection_is_a_state_and_says_how_to_go_on() {
+    let mut view = view();
+    view.connection = Connection::Ended("the operator keeps you out for now; /connect tries again");
+    let shown = drawn(&view, 100, 14, None);
+    assert!(
+        shown.contains("not connected: the operator keeps you out for now; /connect tries again"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("you        a message that is so long"),
+        "all stays on the screen\n{shown}"
+    );
+}
+
+#[test]
+fn a_refused_message_says_what_can_be_done() {
+    let mut view = view();
+    let chat = view.open.unwrap();
+    assert!(view.failed(chat, 1).is_none());
+    let message = Outgoing::new(chat, "too much");
+    let (code, text) = (tern_proto::v1::SendErrorCode::NotAccepted, "x".to_owned());
+    view.queue(QueuedMessage {
+        message,
+        chat,
+        created_at: NOW,
+        state: SendState::Failed { code, message: text },
+    });
+    let shown = drawn(&view, 120, 14, None);
+    assert!(
+        shown.contains("not sent: no messages pass between the two of you · /retry or /delete"),
+        "{shown}"
+    );
 }

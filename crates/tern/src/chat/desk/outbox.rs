@@ -1,0 +1,101 @@
+//! What was not sent: sent again, or deleted. And a connection that has ended, begun anew.
+
+use anyhow::Context as _;
+use tern_client::{Client, EventStream, Outgoing, QueuedMessage, SendState, StopReason};
+use tern_types::{ChatId, Clock};
+
+use super::Desk;
+use crate::chat::view::Connection;
+
+impl Desk {
+    /// A refused message once more, as a new one: nothing of the first is at the server.
+    pub(super) async fn retry(&mut self, nth: usize) {
+        let Some(refused) = self.refused(nth) else { return };
+        if !self.discard(&refused).await {
+            return;
+        }
+        let Outgoing {
+            to, envelope, body, ..
+        } = refused.message;
+        let message = Outgoing {
+            envelope,
+            ..Outgoing::new(to, body)
+        };
+        self.put(refused.chat, message).await;
+    }
+
+    pub(super) async fn delete(&mut self, nth: usize) {
+        if let Some(refused) = self.refused(nth) {
+            self.discard(&refused).await;
+        }
+    }
+
+    fn refused(&self, nth: usize) -> Option<QueuedMessage> {
+        let Some(chat) = self.view.open else {
+            self.notice("no chat is open: /chat bob opens one".to_owned());
+            return None;
+        };
+        let refused = self.view.failed(chat, nth).cloned();
+        if refused.is_none() {
+            self.notice("no such message of yours was refused here".to_owned());
+        }
+        refused
+    }
+
+    async fn discard(&mut self, refused: &QueuedMessage) -> bool {
+        let request = refused.message.request;
+        match self.client.discard(request).await {
+            Ok(()) => {
+                self.view.forget(refused.chat, request);
+                true
+            }
+            Err(error) => {
+                self.fault(&error.into());
+                false
+            }
+        }
+    }
+
+    /// Shows a message and puts it into the outbox.
+    pub(super) async fn put(&mut self, chat: ChatId, message: Outgoing) {
+        let request = message.request;
+        let queued = QueuedMessage {
+            message: message.clone(),
+            chat,
+            created_at: Clock::wall(),
+            state: SendState::Queued,
+        };
+        self.view.queue(queued);
+        if let Err(error) = self.client.send_message(message).await {
+            self.view.forget(chat, request);
+            self.fault(&error.into());
+        }
+    }
+
+    /// The client has ended. Where the person can begin anew that is a state like being without a connection; otherwise
+    /// the reason to leave.
+    pub fn ended(&mut self, reason: StopReason) -> Option<StopReason> {
+        let why = match reason {
+            StopReason::Suspended => "the operator keeps you out for now; /connect tries again",
+            StopReason::Replaced => "this device was opened elsewhere; /connect brings it back here",
+            _ => return Some(reason),
+        };
+        self.view.connection = Connection::Ended(why);
+        None
+    }
+
+    /// Begins anew after [`Self::ended`]; `None`: there was nothing to begin.
+    pub async fn connect(&mut self) -> anyhow::Result<Option<EventStream>> {
+        if !matches!(self.view.connection, Connection::Ended(_)) {
+            self.notice("it is connected, or tries by itself".to_owned());
+            return Ok(None);
+        }
+        let (client, events) = Client::start(self.config.clone())
+            .await
+            .context("this device does not open again")?;
+        self.client = client;
+        self.view.connection = Connection::Connecting;
+        self.watch_again();
+        Ok(Some(events))
+    }
+}
