@@ -1,12 +1,16 @@
 //! Nodes die, hang, come back and disagree: no message is lost, doubled or out of order.
 
+#![allow(clippy::expect_used, reason = "tests")]
+
+use std::collections::HashMap;
 use std::time::Duration;
 
+use sqlx::{Connection, PgConnection};
 use tern_local::{Builder, Role, until};
 use tern_proto::v1::{SendErrorCode, send_result::Outcome, server_event::Event};
 use tern_tests::phone::agree;
 use tern_tests::wire::{self, Wire};
-use tern_tests::world::FAILOVER_GRACE;
+use tern_tests::world::{BOUND, FAILOVER_GRACE};
 use tern_tests::{Phone, World};
 use tern_types::{ChatId, RequestId, Slot};
 
@@ -327,4 +331,112 @@ async fn a_thousand_reconnects_racing_deliveries_lose_nothing() {
     agree(&all, group, head, &texts).await;
     assert!(texts.len() > 100, "only {} messages raced", texts.len());
     world.end().await;
+}
+
+/// People whose chats are spread over all shards of all nodes, several in each.
+const CROWD: usize = 12;
+
+/// Sends this message to these chats, in one frame; what becomes of each.
+async fn answers(wire: &mut Wire, sends: &[(RequestId, ChatId)]) -> Vec<Outcome> {
+    let items = sends
+        .iter()
+        .map(|(request, chat)| wire::message(*request, *chat, "x"));
+    wire.frame(items.collect()).await;
+    let mut found = HashMap::new();
+    while found.len() < sends.len() {
+        let result = wire.until(|event| match event {
+            Event::SendResult(result) => Some(result),
+            _ => None,
+        });
+        let result = result.await;
+        found.insert(result.request_id, result.outcome.expect("an outcome"));
+    }
+    let of = |(request, _): &(RequestId, ChatId)| found.remove(&request.to_string()).expect("its result");
+    sends.iter().map(of).collect()
+}
+
+/// A connection that is none of the platform's, and may hold what it locks for as long as it likes.
+async fn somebody_else(world: &World) -> PgConnection {
+    PgConnection::connect(world.platform.database_url())
+        .await
+        .expect("the store")
+}
+
+/// An operator's statement, a migration, a backup: somebody else holds a row for longer than any send may wait.
+#[tokio::test]
+async fn a_chat_that_is_held_in_the_store_holds_up_no_other() {
+    let world = World::start().await;
+    let alice = world.user("alice").await;
+    let device = world.device(&alice).await;
+    let (mut wire, _) = Wire::open(world.new_channel(0), &device).await.unwrap();
+    let mut chats = Vec::new();
+    for _ in 0..CROWD {
+        let peer = world.user("peer").await.id;
+        wire.say(wire::message_to(RequestId::random(), peer, "first"))
+            .await;
+        chats.push(ChatId::direct(alice.id, peer));
+    }
+    for _ in 0..CROWD {
+        wire.until(|event| matches!(event, Event::SendResult(_)).then_some(()))
+            .await;
+    }
+    let mut other = somebody_else(&world).await;
+    let mut tx = other.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM chat_heads WHERE chat_id = $1 FOR UPDATE")
+        .bind(chats[0].0)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let sends: Vec<_> = chats.iter().map(|chat| (RequestId::random(), *chat)).collect();
+        for ((request, chat), outcome) in sends.iter().zip(answers(&mut wire, &sends).await) {
+            match outcome {
+                Outcome::Sent(_) if *chat != chats[0] => {}
+                Outcome::Error(error) if *chat == chats[0] => {
+                    assert_eq!(error.code(), SendErrorCode::Unavailable);
+                    assert!(error.retry_after_ms > 0);
+                    held.push((*request, *chat));
+                }
+                outcome => panic!("{outcome:?}, held: {}", *chat == chats[0]),
+            }
+        }
+    }
+    tx.rollback().await.unwrap();
+    for _ in 0..2 {
+        let seqs = answers(&mut wire, &held).await;
+        let seqs = seqs.iter().map(|outcome| match outcome {
+            Outcome::Sent(sent) => sent.seq,
+            Outcome::Error(error) => panic!("{error:?}"),
+        });
+        assert_eq!(seqs.collect::<Vec<_>>(), [2, 3], "each has its place once");
+    }
+    world.end_swept().await;
+}
+
+/// What devices are owed waits; what they are told and send does not.
+#[tokio::test]
+async fn a_lock_on_the_inbox_holds_up_no_message() {
+    let world = World::start().await;
+    let [alice, bob] = world.users(["alice", "bob"]).await;
+    let (hers, his) = (world.phone(&alice).await, world.device(&bob).await);
+    let first = hers.say(bob.id, "first").await;
+    let chat: ChatId = first.chat_id.parse().unwrap();
+    let mut other = somebody_else(&world).await;
+    let mut tx = other.begin().await.unwrap();
+    sqlx::query("LOCK TABLE inbox").execute(&mut *tx).await.unwrap();
+    let sends = async {
+        for number in 0..50 {
+            hers.say(chat, format!("{number}")).await;
+        }
+    };
+    // Each would have to wait for a settle that gives up after seconds.
+    tokio::time::timeout(BOUND, sends)
+        .await
+        .expect("messages wait for the inbox");
+    tx.rollback().await.unwrap();
+    let his = world.phone_of(&his).await;
+    his.has(chat, 51).await;
+    hers.receipt(chat, bob.id, 51, 0).await;
+    world.end_swept().await;
 }

@@ -334,3 +334,59 @@ async fn when_a_chat_node_is_lost_for_good_devices_are_told_caught_up_again() {
     world.platform.restart(&owner).await.unwrap();
     world.end().await;
 }
+
+/// What a list shows of a chat: how far it is read, and what is unread.
+async fn shown(phone: &Phone, chat: ChatId) -> (u64, u64) {
+    let get = v1::GetChatRequest {
+        chat_id: chat.to_string(),
+        ..Default::default()
+    };
+    let one = phone.api().chats().get_chat(get).await.unwrap().into_inner();
+    let all = v1::ListChatsRequest::default();
+    let all = phone.api().chats().list_chats(all).await.unwrap().into_inner();
+    let listed = all
+        .chats
+        .into_iter()
+        .find(|view| view.chat_id == chat.to_string());
+    let [one, listed] = [one.chat, listed].map(|view| view.map(|view| (view.read_seq, view.unread_count)));
+    assert_eq!(one, listed, "one and the list");
+    one.unwrap()
+}
+
+/// A mark is written up to a second later; whoever asks for the chat is answered by who knows it.
+#[tokio::test]
+async fn callers_read_their_own_marks_and_sends_at_once() {
+    let world = World::start().await;
+    let alice = world.user("alice").await;
+    let hers = world.phone(&alice).await;
+    // The owners of some of the chats are other nodes than the one that lists them.
+    for _ in 0..6 {
+        let bob = world.user("bob").await;
+        let his = world.phone(&bob).await;
+        let chat = ChatId::direct(alice.id, bob.id);
+        for text in ["one", "two", "three"] {
+            his.say(alice.id, text).await;
+        }
+        hers.has(chat, 3).await;
+        assert_eq!(shown(&hers, chat).await, (0, 3));
+
+        let mark = v1::MarkChatReadRequest {
+            chat_id: chat.to_string(),
+            seq: 1,
+            ..Default::default()
+        };
+        hers.api().chats().mark_chat_read(mark).await.unwrap();
+        assert_eq!(shown(&hers, chat).await, (1, 2), "after MarkChatRead");
+
+        hers.read(chat, 2).await;
+        hers.receipt(chat, alice.id, 2, 2).await;
+        assert_eq!(shown(&hers, chat).await, (2, 1), "after the own receipt");
+
+        // All of it was acknowledged when his tick came.
+        his.receipt(chat, alice.id, 3, 2).await;
+        hers.say(chat, "four").await;
+        assert_eq!(shown(&hers, chat).await.1, 0, "after an own send");
+        assert_eq!(shown(&his, chat).await.1, 1, "and his own before");
+    }
+    world.end().await;
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tern_chat::state::chat::ChatKey;
 use tern_chat::state::receipts::Watermark;
-use tern_chat::state::shard::{Committed, Effect};
+use tern_chat::state::shard::{Committed, Effect, Lane};
 use tern_chat::state::{
     ChatKind, EntryKind, Event, Job, JobDone, Member, NewEntry, Origin, Role, ShardState, Snapshot,
 };
@@ -79,7 +79,9 @@ impl Shard {
                 entry: entry(people[0], request),
             });
         }
-        let job = self.state.next_job(self.now(), self.now(), &mut self.effects);
+        let job = self
+            .state
+            .next_job(Lane::Commit, self.now(), self.now(), &mut self.effects);
         let Some(Job::Commit(batches)) = job else {
             panic!("no commit: {job:?}")
         };
@@ -100,6 +102,7 @@ impl Shard {
         }
         let now = self.now();
         self.state.flush_receipts(now, &mut self.effects);
+        self.state.keep_patience(now, &mut self.effects);
         black_box(&self.effects);
         self.effects.clear();
     }

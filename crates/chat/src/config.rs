@@ -13,7 +13,7 @@ pub struct Config {
     /// Without a key, messages with attachments are refused.
     #[command(flatten)]
     pub tickets: TicketArgs,
-    /// Shards: each is one loop with one database connection. More than the machine's cores gain nothing
+    /// Shards: each is one loop with two database connections. More than the machine's cores gain nothing
     #[arg(long, env = "TERN_CHAT_SHARDS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub chat_shards: u16,
     /// File with the master key that wraps the chats' data keys: 64 hexadecimal digits. The same on every chat node

@@ -55,11 +55,11 @@ pub fn describe() {
     );
     describe_counter!(
         JOB_ITEMS,
-        "What jobs of a shard's connection carried, by kind: entries, acknowledgements, chats"
+        "What jobs of a shard's connections carried, by kind: entries, acknowledgements, chats"
     );
     describe_histogram!(
         JOB_SECONDS,
-        "Time that a job took a shard's connection, by kind: the sum's rate is how busy the shard is"
+        "Time that a job took a shard's connection, by kind: the sum's rate over commit and change is how busy the one that commits is, over the others the one for upkeep"
     );
     describe_histogram!(
         SEND_SECONDS,
@@ -83,7 +83,7 @@ pub fn describe() {
     );
     describe_counter!(
         STORE_FAILURES,
-        "Statements of shards that failed, by what it meant: away, refused"
+        "Statements of shards that failed, by what it meant: away, refused, held"
     );
     describe_counter!(
         LOADS_REFUSED,
@@ -142,7 +142,7 @@ pub fn describe() {
         counter!(SENDS_REFUSED, "code" => code_name(code)).absolute(0);
     }
     backlog(&Backlog::default());
-    for what in ["away", "refused"] {
+    for what in ["away", "refused", "held"] {
         counter!(STORE_FAILURES, "what" => what).absolute(0);
     }
     for purpose in ["push", "settle"] {
@@ -298,7 +298,7 @@ fn kind(job: &Job) -> usize {
     }
 }
 
-/// A shard's statement that failed: the store is "away", or "refused" it.
+/// A shard's statement that failed: the store is "away", or "refused" it, or somebody else "held" a lock.
 pub fn store_failed(what: &'static str) {
     counter!(STORE_FAILURES, "what" => what).increment(1);
 }

@@ -29,6 +29,7 @@ use crate::grpc::groups::Groups;
 use crate::grpc::inbox::InboxService;
 use crate::grpc::link::{self, LinkService};
 use crate::grpc::node::NodeService;
+use crate::grpc::read_marks::ReadMarks;
 use crate::grpc::writes::Writes;
 use crate::lookup::Lookup;
 use crate::metrics;
@@ -121,7 +122,19 @@ pub async fn start(
         pushes: effects.fanout.spawn(effects.gateways.clone()),
         new_strangers,
     };
-    let chats = ChatsService::new(writes.clone(), groups, pool.clone(), master.clone(), tickets);
+    let read_marks = ReadMarks {
+        ctx: ctx.clone(),
+        shards: shards.clone(),
+        pool: pool.clone(),
+    };
+    let chats = ChatsService::new(
+        writes.clone(),
+        groups,
+        read_marks,
+        pool.clone(),
+        master.clone(),
+        tickets,
+    );
     let admin = Arc::new(AdminService {
         ctx: ctx.clone(),
         writes: writes.clone(),

@@ -15,6 +15,9 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 /// No statement of ours takes long; one that hangs would hold a shard up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a statement of a hot connection waits for a lock that somebody else holds: most are held for milliseconds, and
+/// whoever waits keeps its connection from others. Shards have shorter ones.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 /// A caller waits this long for a connection before it is told to come back later.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// No transaction of ours waits for anything but Postgres. One that nobody goes on with gives its locks back then.
@@ -141,7 +144,9 @@ fn connect_options(args: &PostgresArgs) -> PgConnectOptions {
 /// For connections whose statements are prepared while tables may still be empty: such a plan must not keep the
 /// sequential scans that an empty table suggests.
 pub fn hot_connect_options(args: &PostgresArgs) -> PgConnectOptions {
+    let lock_timeout = LOCK_TIMEOUT.as_millis().to_string();
     connect_options(args).options([
+        ("lock_timeout", lock_timeout.as_str()),
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),

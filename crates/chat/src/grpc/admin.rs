@@ -4,7 +4,7 @@ use tern_node::NodeContext;
 use tern_node::principal::{Principal, Scope};
 use tern_proto::internal::chat_admin_server::ChatAdmin;
 use tern_proto::internal::chat_shards_server::ChatShards;
-use tern_proto::internal::{GetShardsRequest, GetShardsResponse};
+use tern_proto::internal::{GetReadMarksRequest, GetReadMarksResponse, GetShardsRequest, GetShardsResponse};
 use tern_proto::v1::{self, ErrorReason};
 use tern_proto::{ApiError, parse};
 use tern_types::{ChatId, RequestId, Seq, UserId};
@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::cluster;
 use super::message_trace;
+use super::read_marks;
 use super::store_away;
 use super::writes::Writes;
 use crate::content::role_to_wire;
@@ -150,6 +151,13 @@ impl ChatAdmin for AdminService {
 
 #[tonic::async_trait]
 impl ChatShards for AdminService {
+    async fn get_read_marks(
+        &self,
+        request: Request<GetReadMarksRequest>,
+    ) -> Result<Response<GetReadMarksResponse>, Status> {
+        read_marks::answer(&self.writes.shards, request).await
+    }
+
     async fn get_shards(
         &self,
         _request: Request<GetShardsRequest>,

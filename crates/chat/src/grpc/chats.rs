@@ -16,6 +16,7 @@ use super::groups::Groups;
 use super::message;
 use super::message_receipts::{self, After};
 use super::parsed::{chat_id, no_chat, user_ids};
+use super::read_marks::ReadMarks;
 use super::sends::Sends;
 use super::store_away;
 use super::views::{self, PageToken};
@@ -46,6 +47,7 @@ pub struct ChatsService {
     callers: Callers,
     sends: Sends,
     groups: Groups,
+    read_marks: ReadMarks,
     pool: PgPool,
     master: MasterKey,
     tickets: Option<Tickets>,
@@ -55,6 +57,7 @@ impl ChatsService {
     pub fn new(
         writes: Writes,
         groups: Groups,
+        read_marks: ReadMarks,
         pool: PgPool,
         master: MasterKey,
         tickets: Option<Tickets>,
@@ -70,6 +73,7 @@ impl ChatsService {
             callers,
             sends,
             groups,
+            read_marks,
             pool,
             master,
             tickets,
@@ -78,7 +82,10 @@ impl ChatsService {
 
     async fn view(&self, caller: Caller, chat: ChatId) -> Result<v1::Chat, ApiError> {
         let view = listing::chat(&self.pool, &self.master, caller.user, caller.device, chat).await;
-        let view = view.map_err(store_away)?.ok_or_else(no_chat)?;
+        let mut view = [view.map_err(store_away)?.ok_or_else(no_chat)?];
+        let marks = self.writes.shards.read_marks(caller.user, [chat]).await;
+        self.read_marks.show(&mut view, marks).await?;
+        let [view] = view;
         views::chat(view, caller)
     }
 
@@ -195,7 +202,10 @@ impl Chats for ChatsService {
     ) -> Result<Response<v1::GetChatResponse>, Status> {
         let (metadata, acting) = (request.metadata(), &request.get_ref().acting_user_id);
         let caller = self.callers.person(metadata, acting, Scope::ChatsRead).await?;
-        let chat = self.view(caller, chat_id(&request.get_ref().chat_id)?).await?;
+        let chat = chat_id(&request.get_ref().chat_id)?;
+        // The owner knows of read marks before the store does.
+        self.writes.check_owner(chat, request.metadata())?;
+        let chat = self.view(caller, chat).await?;
         Ok(Response::new(v1::GetChatResponse { chat: Some(chat) }))
     }
 
@@ -209,9 +219,14 @@ impl Chats for ChatsService {
         let size = parse::page_size(request.page_size, 50, 200);
         let after = PageToken::read(&request.page_token)?;
         let (pool, master, user, device) = (&self.pool, &self.master, caller.user, caller.device);
-        let page = listing::chats(pool, master, user, device, after, size, MAX_LIST_BYTES)
+        let mut page = listing::chats(pool, master, user, device, after, size, MAX_LIST_BYTES)
             .await
             .map_err(store_away)?;
+        let marks = self
+            .read_marks
+            .of(user, page.chats.iter().map(|view| view.chat))
+            .await;
+        self.read_marks.show(&mut page.chats, marks).await?;
         let last = page.chats.last().filter(|_| page.more);
         let next_page_token = PageToken::after(last);
         let chats = page
@@ -474,14 +489,17 @@ impl Chats for ChatsService {
         self.writes.check_owner(chat, request.metadata())?;
         let off = listing::read_receipts_off_of_member(&self.pool, chat, caller.user).await;
         let off = off.map_err(store_away)?.ok_or_else(no_chat)?;
-        let event = Event::Read {
+        let (user, seq) = (caller.user, Seq(request.get_ref().seq));
+        let mark = |origin| Event::MarkRead {
+            origin,
             chat,
-            user: caller.user,
-            seq: Seq(request.get_ref().seq),
+            user,
+            seq,
             off,
         };
-        let sent = self.writes.shards.send(chat, event).await;
-        sent.map_err(|_| Status::from(ApiError::unavailable("the node is stopping")))?;
-        Ok(Response::new(v1::MarkChatReadResponse {}))
+        match self.writes.call(chat, mark).await? {
+            Outcome::Refused(refusal) => Err(answer::to_error(&refusal).into()),
+            _ => Ok(Response::new(v1::MarkChatReadResponse {})),
+        }
     }
 }

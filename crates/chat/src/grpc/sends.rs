@@ -4,14 +4,16 @@ use tern_node::ticket::Tickets;
 use tern_node::trace;
 use tern_proto::{ApiError, parse, v1};
 use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
+use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use super::caller::{Caller, Callers};
 use super::message;
+use super::too_late;
 use super::writes::Writes;
 use crate::answer;
-use crate::state::shard::Event;
+use crate::state::shard::{ANSWER_WITHIN, Event};
 
 pub struct Sends {
     pub writes: Writes,
@@ -21,8 +23,11 @@ pub struct Sends {
 
 impl Sends {
     pub async fn send(&self, request: Request<v1::SendMessageRequest>) -> Result<v1::Sent, Status> {
+        let arrived = Clock::monotonic();
         let (metadata, _, send) = request.into_parts();
-        let (caller, read_receipts_off) = self.callers.sender(&metadata, &send.acting_user_id).await?;
+        let sender = self.callers.sender(&metadata, &send.acting_user_id);
+        let sender = timeout(ANSWER_WITHIN, sender).await;
+        let (caller, read_receipts_off) = sender.map_err(|_| too_late())??;
         let request: RequestId = parse::id("request_id", &send.request_id)?;
         let (chat, peer) = address(caller, &send)?;
         let message = message::Message {
@@ -34,7 +39,7 @@ impl Sends {
             read_receipts_off,
             acked: Seq::ZERO,
             trace: trace::context(&tracing::Span::current()),
-            arrived: Clock::monotonic(),
+            arrived,
         };
         self.place(&metadata, chat, peer, &message).await
     }

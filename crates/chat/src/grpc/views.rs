@@ -13,6 +13,7 @@ use crate::state::receipts::Watermark;
 use crate::store::listing::ChatView;
 
 pub fn chat(view: ChatView, caller: Caller) -> Result<v1::Chat, ApiError> {
+    let unread = view.unread();
     Ok(v1::Chat {
         chat_id: view.chat.to_string(),
         kind: kind(view.kind).into(),
@@ -23,7 +24,7 @@ pub fn chat(view: ChatView, caller: Caller) -> Result<v1::Chat, ApiError> {
         head_ordinal: view.head_ordinal,
         resume_seq: if caller.device.is_some() { view.resume.0 } else { 0 },
         read_seq: view.read.0,
-        unread_count: view.unread,
+        unread_count: unread,
         member_count: view.member_count,
         role: role_to_wire(view.role).into(),
         peer_user_id: view.peer.map(|peer| peer.to_string()).unwrap_or_default(),

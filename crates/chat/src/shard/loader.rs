@@ -9,8 +9,8 @@ use super::turns::Turns;
 use crate::state::Making;
 use crate::state::chat::Snapshot;
 use crate::state::shard::LoadError;
-use crate::store::direct::{self, Held, Made, NewDirect};
-use crate::store::load::{self, StoreError};
+use crate::store::direct::{Made, NewDirect};
+use crate::store::load;
 use crate::store::seal::MasterKey;
 
 /// Cheap to clone; all shards of a node share one.
@@ -57,32 +57,13 @@ impl Loader {
                 Made::New(snapshot) => return Ok(Some(new(snapshot, requests))),
                 Made::Blocked => return Err(LoadError::NotAccepted),
                 Made::Limited(retry_after) => return Err(LoadError::StrangersLimited { retry_after }),
-                Made::Before | Made::NobodyFound => {}
+                Made::NobodyFound => return Err(LoadError::PeerNotFound),
+                Made::Held => return Err(LoadError::Held),
+                Made::Before => {}
             }
         }
-        self.turns.take(chat, self.read(chat, create, requests)).await?
-    }
-
-    async fn read(
-        &self,
-        chat: ChatId,
-        create: Option<Making>,
-        requests: &[(UserId, RequestId)],
-    ) -> Result<Result<Option<Snapshot>, LoadError>, StoreError> {
-        let (pool, master) = (&self.pool, &self.master);
-        let snapshot = load::chat(pool, master, chat, requests).await?;
-        let (None, Some(making)) = (&snapshot, create) else {
-            return Ok(Ok(snapshot));
-        };
-        // One of them does not exist, or was held by somebody when many chats were made at once.
-        let alone = [self.new_direct(chat, making)];
-        match direct::make(pool, master, &alone, Held::Wait).await?.pop() {
-            Some(Made::New(snapshot)) => Ok(Ok(Some(new(snapshot, requests)))),
-            Some(Made::Before) => load::chat(pool, master, chat, requests).await.map(Ok),
-            Some(Made::Blocked) => Ok(Err(LoadError::NotAccepted)),
-            Some(Made::Limited(retry_after)) => Ok(Err(LoadError::StrangersLimited { retry_after })),
-            Some(Made::NobodyFound) | None => Ok(Err(LoadError::PeerNotFound)),
-        }
+        let read = load::chat(&self.pool, &self.master, chat, requests);
+        self.turns.take(chat, read).await
     }
 }
 

@@ -1,7 +1,7 @@
 //! A shard: one loop that waits in one place, decides in [`ShardState`], and hands what is to be done to others. It owns a
-//! slice of the slots and, through its [`writer`], one Postgres connection.
+//! slice of the slots and, through its [`writer`]s, two Postgres connections.
 //!
-//! - [`writer`]: the connection; one job at a time
+//! - [`writer`]: a connection; one job at a time
 //! - [`effects`]: what the loop hands out: loads, answers, pushes, wakes
 //! - [`loader`]: loads of chats; [`directs`]: the making of direct ones; [`turns`]: also while the store is away
 //! - [`traces`]: the spans of messages that are traced
@@ -17,14 +17,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use tern_node::shedding::{Level, Meter};
-use tern_types::{ChatId, Clock, Slot, Timestamp, UserId};
+use tern_types::{ChatId, Clock, Seq, Slot, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
 use crate::metrics;
 use crate::state::receipts::Watermark;
-use crate::state::shard::{Event, Inspected, Job, Load, ShardState};
+use crate::state::shard::{Event, Inspected, Job, Lane, Load, ShardState};
 use effects::Effects;
 use traces::Traces;
 
@@ -43,6 +44,8 @@ const TICK: Duration = Duration::from_secs(5);
 pub enum Input {
     Event(Event),
     Watermarks(ChatId, oneshot::Sender<Option<Vec<(UserId, Watermark)>>>),
+    /// Those of these chats that have a read mark of the user in memory, with it and how many own messages lie after it.
+    ReadMarks(UserId, Vec<ChatId>, oneshot::Sender<Vec<(ChatId, Seq, u32)>>),
     Inspect(ChatId, oneshot::Sender<Option<Inspected>>),
     Load(oneshot::Sender<Load>),
     /// Answered as soon as nothing is under way: a drain waits for it.
@@ -59,9 +62,9 @@ pub struct Shards(Arc<[mpsc::Sender<Input>]>);
 pub struct Ended;
 
 impl Shards {
-    /// Starts one loop for each writer.
-    pub fn start(writers: Vec<writer::Connect>, effects: &Effects) -> Self {
-        let shards = writers.into_iter().enumerate().map(|(number, connect)| {
+    /// Starts one loop for each of these.
+    pub fn start(shards: Vec<writer::Connect>, effects: &Effects) -> Self {
+        let shards = shards.into_iter().enumerate().map(|(number, connect)| {
             let (inputs, receiver) = mpsc::channel(INPUTS);
             let span = tracing::info_span!("shard", number);
             tokio::spawn(run(number, receiver, connect, effects.clone()).instrument(span));
@@ -86,6 +89,27 @@ impl Shards {
         let (answer, answered) = oneshot::channel();
         self.of(chat).send(Input::Watermarks(chat, answer)).await.ok()?;
         answered.await.ok()?
+    }
+
+    /// How far the user has read these chats, where that is known in memory: also what was handed to the shards just
+    /// before.
+    pub async fn read_marks(
+        &self,
+        user: UserId,
+        chats: impl IntoIterator<Item = ChatId>,
+    ) -> Vec<(ChatId, Seq, u32)> {
+        let mut by_shard: Vec<Vec<ChatId>> = vec![Vec::new(); self.0.len()];
+        for chat in chats {
+            by_shard[self.number(chat)].push(chat);
+        }
+        let asked = by_shard.into_iter().zip(self.0.iter());
+        let asked = asked.filter(|(chats, _)| !chats.is_empty());
+        let answers = asked.map(|(chats, shard)| async move {
+            let (answer, answered) = oneshot::channel();
+            shard.send(Input::ReadMarks(user, chats, answer)).await.ok()?;
+            answered.await.ok()
+        });
+        join_all(answers).await.into_iter().flatten().flatten().collect()
     }
 
     /// What the owner knows of the chat beyond the store; `None`: it is not loaded.
@@ -132,7 +156,11 @@ impl Shards {
     }
 
     fn of(&self, chat: ChatId) -> &mpsc::Sender<Input> {
-        &self.0[Slot::of_chat(chat).index() % self.0.len()]
+        &self.0[self.number(chat)]
+    }
+
+    fn number(&self, chat: ChatId) -> usize {
+        Slot::of_chat(chat).index() % self.0.len()
     }
 }
 
@@ -144,7 +172,11 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         effects.shedding.meter("commit"),
     );
     let effects = effects.for_shard(results.clone());
-    let jobs = writer::spawn(connect, commit_time, metrics::JobTimes::new(number), results);
+    let writer = |lane| {
+        let times = metrics::JobTimes::new(number);
+        writer::spawn(connect.clone(), lane, commit_time.clone(), times, results.clone())
+    };
+    let writers = Lane::ALL.map(|lane| (lane, writer(lane)));
     let mut state = ShardState::default();
     let figures = metrics::ShardMetrics::new(number);
     let mut traces = Traces::default();
@@ -173,6 +205,13 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
                 Input::Watermarks(chat, answer) => {
                     let _gone = answer.send(state.watermarks(chat));
                 }
+                Input::ReadMarks(user, chats, answer) => {
+                    let mark = |chat| {
+                        let (seq, own_unread) = state.read_mark(chat, user)?;
+                        Some((chat, seq, own_unread))
+                    };
+                    let _gone = answer.send(chats.into_iter().filter_map(mark).collect());
+                }
                 Input::Inspect(chat, answer) => {
                     let _gone = answer.send(state.inspect(chat));
                 }
@@ -184,11 +223,15 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         }
         state.defer_delivered(shedding.level() >= Level::Receipts);
         state.flush_receipts(now, &mut out);
-        if let Some(job) = state.next_job(now, Clock::wall(), &mut out) {
+        state.keep_patience(now, &mut out);
+        for (lane, jobs) in &writers {
+            let Some(job) = state.next_job(*lane, now, Clock::wall(), &mut out) else {
+                continue;
+            };
             figures.job(&job);
             waited(&job, now, &queue_time);
             traces.taken(&job);
-            // The writer takes one job at a time and is asked only when it is free.
+            // A writer takes one job at a time and is asked only when it is free.
             let _ended = jobs.try_send(job);
         }
         effects.perform(&mut out, &mut traces);

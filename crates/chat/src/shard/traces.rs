@@ -126,10 +126,14 @@ pub fn settling(chats: &[SettleChat]) -> Vec<(ChatId, Span)> {
     spans.collect()
 }
 
-/// Ends them; `missing`: who got an inbox row, `None`: the store was away.
-pub fn settled(spans: Vec<(ChatId, Span)>, missing: Option<&HashMap<ChatId, Vec<Missing>>>) {
+/// Ends them; `missing`: who got an inbox row. Nothing is known of chats whose settle failed.
+pub fn settled(
+    spans: Vec<(ChatId, Span)>,
+    missing: &HashMap<ChatId, Vec<Missing>>,
+    failed: impl Fn(ChatId) -> bool,
+) {
     for (chat, span) in spans {
-        if let Some(missing) = missing {
+        if !failed(chat) {
             span.record("missing", missing.get(&chat).map_or(0, Vec::len));
         }
     }

@@ -10,8 +10,8 @@ use tokio::time::timeout;
 
 use crate::metrics;
 use crate::state::shard::LoadError;
-use crate::store::is_away;
 use crate::store::load::StoreError;
+use crate::store::{is_away, is_held};
 
 /// Work that hangs is given up: the store is away.
 const WORK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,6 +63,10 @@ impl Turns {
                 tracing::warn!(%of, %error, "cannot load");
                 match error {
                     StoreError::Sql(error) if is_away(&error) => drop(attempt),
+                    StoreError::Sql(error) if is_held(&error) => {
+                        attempt.succeeded();
+                        return Err(LoadError::Held);
+                    }
                     _ => attempt.succeeded(),
                 }
                 Err(LoadError::Away)

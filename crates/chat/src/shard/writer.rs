@@ -1,4 +1,8 @@
-//! A shard's connection: it commits, settles and acknowledges, one job at a time, and nothing else uses it.
+//! A shard's connections: one commits, the other does the upkeep, each one job at a time, and nothing else uses them.
+//!
+//! What somebody else holds in the store is waited for only shortly, and holds up its own chat alone: a statement for many
+//! chats that met such a lock is done again without those whose heads are held, and where that is in vain chat by chat.
+//! For a while after that the connection waits for no head at all.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,7 +10,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 use tern_node::shedding::Meter;
-use tern_types::{ChatId, IdSet};
+use tern_types::{ChatId, IdMap};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
@@ -14,8 +18,10 @@ use crate::metrics::{self, JobTimes};
 use crate::shard::traces;
 use crate::state::Refusal;
 use crate::state::chat::Batch;
-use crate::state::shard::{Committed, Event, Job, JobDone};
-use crate::store::{ack, commit, is_conflict, is_refusal, settle};
+use crate::state::shard::{Committed, Event, Job, JobDone, Lane, SettleChat};
+use crate::store::by_chat::ByChat;
+use crate::store::heads::Heads;
+use crate::store::{commit, is_conflict, is_held, is_refusal, settle};
 
 /// How to reach the database; see `tern_node::postgres::hot_connect_options`.
 pub type Connect = PgConnectOptions;
@@ -28,23 +34,44 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longer than the server's own statement_timeout: a server that does not even say that is gone or frozen.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6);
 
+/// How long a commit waits for somebody else's lock: all chats of the statement wait with it. Longer than our own upkeep
+/// of the same chats takes.
+const COMMIT_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+/// The same for the upkeep, which may hold the heads of other chats meanwhile: shorter, so that their commits outlast it.
+const UPKEEP_LOCK_TIMEOUT: Duration = Duration::from_millis(250);
+/// For so long after a lock was in the way no head is waited for: what is held is tried again in a moment, and would hold
+/// up everybody else each time.
+const WARY_FOR: Duration = Duration::from_secs(5);
+/// How long a change of members waits for a lock in that time.
+const WARY_LOCK_TIMEOUT: Duration = Duration::from_millis(20);
+/// Chats are tried one by one for so long; the others come with the next job.
+const ONE_BY_ONE_FOR: Duration = Duration::from_secs(2);
+
 /// What entries the store refuses: nothing that an app can mend.
 const REFUSED: Refusal = Refusal::Invalid("body", "was refused by the store");
 
-/// Starts the writer; each job's result goes to `results`.
+/// Starts the writer of a lane; each job's result goes to `results`.
 pub fn spawn(
     connect: Connect,
+    lane: Lane,
     commit_time: Arc<Meter>,
     times: JobTimes,
     results: mpsc::Sender<Event>,
 ) -> mpsc::Sender<Job> {
     let (jobs, mut queue) = mpsc::channel(1);
+    let lock_timeout = match lane {
+        Lane::Commit => COMMIT_LOCK_TIMEOUT,
+        Lane::Upkeep => UPKEEP_LOCK_TIMEOUT,
+    };
+    let lock_timeout = lock_timeout.as_millis().to_string();
+    let connect = connect.options([("lock_timeout", lock_timeout.as_str())]);
     let run = async move {
         let mut writer = Writer {
             connect,
             db: None,
             commit_time,
             times,
+            wary_until: None,
         };
         while let Some(job) = queue.recv().await {
             let done = writer.run(job).await;
@@ -83,6 +110,7 @@ struct Writer {
     commit_time: Arc<Meter>,
     times: JobTimes,
     db: Option<PgConnection>,
+    wary_until: Option<Instant>,
 }
 
 impl Writer {
@@ -99,13 +127,20 @@ impl Writer {
                 let began = Instant::now();
                 let committed = self.commit(&batches).await;
                 self.commit_time.record(began.elapsed());
-                let moved = batches.iter().zip(&committed);
-                let moved = moved.filter(|(_, (_, committed))| matches!(committed, Committed::Moved));
+                let moved = committed
+                    .iter()
+                    .filter(|(_, committed)| *committed == Committed::Moved);
                 metrics::sent(moved.flat_map(|(batch, _)| batch.entries.iter().map(|entry| &*entry.new)));
-                JobDone::Commit(committed)
+                let committed = committed.into_iter();
+                JobDone::Commit(
+                    committed
+                        .map(|(batch, committed)| (batch.chat, committed))
+                        .collect(),
+                )
             }
             Job::Change(batch) => {
-                let result = match attempt!(self, |db| commit::change(db, &batch)) {
+                let patience = self.is_wary().then_some(WARY_LOCK_TIMEOUT);
+                let result = match attempt!(self, |db| commit::change(db, &batch, patience)) {
                     Ok(commit::Changed::Moved) => Committed::Moved,
                     Ok(commit::Changed::Behind) => Committed::Behind,
                     Ok(commit::Changed::Refused(refusal)) => Committed::Refused(refusal),
@@ -113,59 +148,112 @@ impl Writer {
                 };
                 JobDone::Commit(vec![(batch.chat, result)])
             }
-            Job::Acks(acks) => {
-                let rows = attempt!(self, |db| ack::acknowledge(db, &acks)).ok();
-                JobDone::Acks { acks, rows }
+            Job::Acks(mut acks) => {
+                let (rows, failed) = self.each(&mut acks).await;
+                let (unwritten, acks) = acks.into_iter().partition(|ack| failed.contains_key(&ack.chat));
+                JobDone::Acks {
+                    acks,
+                    rows,
+                    unwritten,
+                }
             }
-            Job::Settle(chats) => {
-                let spans = traces::settling(&chats);
-                let missing = attempt!(self, |db| settle::settle(db, &chats)).ok();
-                traces::settled(spans, missing.as_ref());
-                let chats = chats
-                    .into_iter()
-                    .map(|settle| (settle.chat, settle.upto))
-                    .collect();
-                JobDone::Settle { chats, missing }
-            }
+            Job::Settle(chats) => self.settle(chats).await,
             Job::Close(chats) => {
                 let closed = attempt!(self, |db| settle::close(db, &chats)).is_ok();
                 JobDone::Close { chats, closed }
             }
-            Job::Reads(reads) => {
-                let written = attempt!(self, |db| ack::mark_read(db, &reads)).is_ok();
-                JobDone::Reads { reads, written }
+            Job::Reads(mut reads) => {
+                let ((), failed) = self.each(&mut reads).await;
+                reads.retain(|mark| failed.contains_key(&mark.chat));
+                JobDone::Reads { unwritten: reads }
             }
         }
     }
 
-    /// All in one statement; after an error that is not the connection's, chat by chat, so that a bad entry fails alone.
-    async fn commit(&mut self, batches: &[Batch]) -> Vec<(ChatId, Committed)> {
-        let outcome = |moved: &IdSet<ChatId>, chat| {
-            if moved.contains(&chat) {
-                Committed::Moved
-            } else {
-                Committed::Behind
-            }
+    async fn commit<'a>(&mut self, batches: &'a [Batch]) -> Vec<(&'a Batch, Committed)> {
+        let mut batches: Vec<&Batch> = batches.iter().collect();
+        let (moved, failed) = self.each(&mut batches).await;
+        let outcome = |batch: &Batch| match failed.get(&batch.chat) {
+            Some(failure) => (*failure).into(),
+            None if moved.contains(&batch.chat) => Committed::Moved,
+            None => Committed::Behind,
         };
-        match attempt!(self, |db| commit::commit(db, batches)) {
-            Ok(moved) => batches
-                .iter()
-                .map(|batch| (batch.chat, outcome(&moved, batch.chat)))
-                .collect(),
-            Err(Failure::Refused) if batches.len() > 1 => {
-                let mut results = Vec::with_capacity(batches.len());
-                for batch in batches {
-                    let alone = std::slice::from_ref(batch);
-                    let result = match attempt!(self, |db| commit::commit(db, alone)) {
-                        Ok(moved) => outcome(&moved, batch.chat),
-                        Err(failure) => failure.into(),
-                    };
-                    results.push((batch.chat, result));
-                }
-                results
-            }
-            Err(failure) => batches.iter().map(|batch| (batch.chat, failure.into())).collect(),
+        batches.into_iter().map(|batch| (batch, outcome(batch))).collect()
+    }
+
+    async fn settle(&mut self, mut chats: Vec<SettleChat>) -> JobDone {
+        let spans = traces::settling(&chats);
+        let (missing, failures) = self.each(&mut chats).await;
+        traces::settled(spans, &missing, |chat| failures.contains_key(&chat));
+        let chats = chats.into_iter().map(|settle| (settle.chat, settle.upto));
+        let (failed, chats) = chats.partition(|(chat, _)| failures.contains_key(chat));
+        JobDone::Settle {
+            chats,
+            missing,
+            failed,
         }
+    }
+
+    /// Does the work of many chats: all at once, as long as nothing is in the way of any. Says which chats failed; `parts` are
+    /// in the order of their chats afterwards.
+    async fn each<T: ByChat>(&mut self, parts: &mut [T]) -> (T::Found, IdMap<ChatId, Failure>) {
+        parts.sort_by_key(ByChat::chat);
+        let mut heads = if self.is_wary() {
+            Heads::LeaveOut
+        } else {
+            Heads::Wait
+        };
+        let mut done = attempt!(self, |db| T::run(db, parts, heads));
+        if heads == Heads::Wait && matches!(done, Err(Failure::Held)) {
+            heads = Heads::LeaveOut;
+            done = attempt!(self, |db| T::run(db, parts, heads));
+        }
+        let chats = parts.chunk_by(same_chat).take(2).count();
+        match done {
+            Ok((found, held)) => {
+                if !held.is_empty() {
+                    self.is_held_up();
+                }
+                (
+                    found,
+                    held.into_iter().map(|chat| (chat, Failure::Held)).collect(),
+                )
+            }
+            Err(Failure::Held | Failure::Refused) if chats > 1 => self.one_by_one(parts).await,
+            Err(failure) => (T::Found::default(), all(parts, failure)),
+        }
+    }
+
+    /// For a while; the chats after that count as held.
+    async fn one_by_one<T: ByChat>(&mut self, parts: &[T]) -> (T::Found, IdMap<ChatId, Failure>) {
+        let began = Instant::now();
+        let (mut found, mut failed) = (T::Found::default(), IdMap::default());
+        for part in parts.chunk_by(same_chat) {
+            if began.elapsed() > ONE_BY_ONE_FOR {
+                failed.extend(all(part, Failure::Held));
+                continue;
+            }
+            match attempt!(self, |db| T::run(db, part, Heads::LeaveOut)) {
+                Ok((more, held)) => {
+                    T::join(&mut found, more);
+                    failed.extend(held.into_iter().map(|chat| (chat, Failure::Held)));
+                }
+                Err(failure) => failed.extend(all(part, failure)),
+            }
+        }
+        (found, failed)
+    }
+
+    /// Somebody held a lock a moment ago, and may hold it still.
+    fn is_wary(&self) -> bool {
+        self.wary_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn is_held_up(&mut self) {
+        if !self.is_wary() {
+            tracing::warn!("somebody holds a lock in the store: its chats wait");
+        }
+        self.wary_until = Some(Instant::now() + WARY_FOR);
     }
 
     /// Whether the statement is carried out is not known.
@@ -182,6 +270,11 @@ impl Writer {
         if is_conflict(error) && *tries < CONFLICT_TRIES {
             tracing::debug!(%error, "conflict, trying again");
             return None;
+        }
+        if is_held(error) {
+            metrics::store_failed("held");
+            self.is_held_up();
+            return Some(Failure::Held);
         }
         if is_refusal(error) {
             tracing::error!(%error, "the store refused a statement");
@@ -213,13 +306,24 @@ impl Writer {
 #[derive(Debug, Clone, Copy)]
 enum Failure {
     Refused,
+    /// Nothing was written.
+    Held,
     Away,
+}
+
+fn same_chat<T: ByChat>(one: &T, other: &T) -> bool {
+    one.chat() == other.chat()
+}
+
+fn all<T: ByChat>(parts: &[T], failure: Failure) -> IdMap<ChatId, Failure> {
+    parts.iter().map(|part| (part.chat(), failure)).collect()
 }
 
 impl From<Failure> for Committed {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Refused => Self::Refused(REFUSED),
+            Failure::Held => Self::Held,
             Failure::Away => Self::Away,
         }
     }

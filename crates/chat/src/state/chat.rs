@@ -75,6 +75,12 @@ pub struct Chat {
     in_flight: Option<(Batch, Vec<Waiting>)>,
     one_by_one: bool,
     tries: u32,
+    /// Nothing is committed before: somebody holds the chat in the store.
+    pub parked_until: Option<Timestamp>,
+    /// Batches that found it held since the last that did not.
+    held_tries: u32,
+    /// When those who wait are looked at for whether they waited too long.
+    pub answer_by: Option<Timestamp>,
     /// The lowest entry that is not settled.
     pub unsettled: Option<Seq>,
     pub settle_at: Option<Timestamp>,
@@ -122,6 +128,9 @@ impl Chat {
             in_flight: None,
             one_by_one: false,
             tries: 0,
+            parked_until: None,
+            held_tries: 0,
+            answer_by: None,
             unsettled: None,
             settle_at: None,
             settle_upto: Seq::ZERO,
@@ -173,7 +182,15 @@ impl Chat {
 
     /// Whether a batch can be taken now.
     pub fn is_due(&self) -> bool {
-        self.stage == Stage::Ready && self.in_flight.is_none() && !self.queue.is_empty()
+        self.stage == Stage::Ready
+            && self.in_flight.is_none()
+            && self.parked_until.is_none()
+            && !self.queue.is_empty()
+    }
+
+    /// Whether a batch is under way at the writer.
+    pub fn is_committing(&self) -> bool {
+        self.in_flight.is_some()
     }
 
     /// Whether forgetting this chat loses nothing that is not in the store.

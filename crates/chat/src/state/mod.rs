@@ -126,6 +126,17 @@ impl Refusal {
         reason: "the store is away",
         retry_after: Duration::from_millis(500),
     };
+    /// Somebody else holds the chat, or one of its people, in the store.
+    pub const HELD: Self = Self::Unavailable {
+        reason: "the chat is held in the store",
+        retry_after: Duration::from_secs(1),
+    };
+    /// It waited for as long as a caller is kept waiting. What of it was under way may have its place all the same, which
+    /// shows when the request comes again.
+    pub const TOO_LATE: Self = Self::Unavailable {
+        reason: "the store takes too long",
+        retry_after: Duration::from_secs(1),
+    };
     /// More waits than is good; see the queue's bound.
     pub const OVERLOADED: Self = Self::Unavailable {
         reason: "the chat's node has too much to do",

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use sqlx::{Connection, PgConnection};
-use tern_types::{ChatId, DeviceId, Seq};
+use tern_types::{ChatId, DeviceId, IdSet, Seq};
 use uuid::Uuid;
 
-use super::settle::lock_heads;
+use super::heads::{Heads, lock_heads};
 use crate::state::shard::{AckWrite, AckedRow, ReadMark};
 
 /// Rule 4, fine print 2: the row goes when everything that the device may have is acknowledged, that is up to the head or,
@@ -47,13 +47,29 @@ WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id AND m.left_seq IS NULL
     AND (m.read_seq < r.seq
          OR m.read_seq = r.seq AND (m.read_receipts_off, m.own_unread) <> (r.off, r.own_unread))";
 
+/// Of members who are to be marked, those whose rows somebody else holds. The others are locked.
+pub const HELD_MEMBERS: &str = "
+WITH r AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[]) AS r(chat_id, user_id)
+), free AS (
+    SELECT m.chat_id, m.user_id FROM r JOIN members m ON m.chat_id = r.chat_id AND m.user_id = r.user_id
+    WHERE m.left_seq IS NULL ORDER BY m.chat_id, m.user_id FOR NO KEY UPDATE OF m SKIP LOCKED
+)
+SELECT r.chat_id FROM r JOIN members m ON m.chat_id = r.chat_id AND m.user_id = r.user_id
+WHERE m.left_seq IS NULL AND ((r.chat_id, r.user_id) IN (SELECT chat_id, user_id FROM free)) IS NOT TRUE";
+
 /// The rows that there were.
 pub type Rows = HashMap<(ChatId, DeviceId), AckedRow>;
 
-/// Writes the acknowledgements; says what they did to the devices' rows.
-pub async fn acknowledge(db: &mut PgConnection, acks: &[AckWrite]) -> sqlx::Result<Rows> {
+/// Writes the acknowledgements; says what they did to the devices' rows, and which chats were left out.
+pub async fn acknowledge(
+    db: &mut PgConnection,
+    acks: &[AckWrite],
+    heads: Heads,
+) -> sqlx::Result<(Rows, IdSet<ChatId>)> {
     let mut tx = db.begin().await?;
-    lock_heads(&mut tx, acks.iter().map(|ack| ack.chat)).await?;
+    let held = lock_heads(&mut tx, acks.iter().map(|ack| ack.chat), heads).await?;
+    let acks: Vec<&AckWrite> = acks.iter().filter(|ack| !held.contains(&ack.chat)).collect();
     let rows: Vec<(Uuid, Uuid, i64, Option<i64>)> = sqlx::query_as(ACK)
         .bind(acks.iter().map(|ack| ack.chat.0).collect::<Vec<_>>())
         .bind(acks.iter().map(|ack| ack.device.0).collect::<Vec<_>>())
@@ -62,21 +78,47 @@ pub async fn acknowledge(db: &mut PgConnection, acks: &[AckWrite]) -> sqlx::Resu
         .fetch_all(&mut *tx)
         .await?;
     tx.commit().await?;
-    let rows = rows.into_iter();
-    Ok(rows
-        .map(|(chat, device, was, now)| {
-            let row = AckedRow {
-                was: Seq::from_i64(was),
-                now: now.map(Seq::from_i64),
-            };
-            ((ChatId(chat), DeviceId(device)), row)
-        })
-        .collect())
+    let rows = rows.into_iter().map(|(chat, device, was, now)| {
+        let row = AckedRow {
+            was: Seq::from_i64(was),
+            now: now.map(Seq::from_i64),
+        };
+        ((ChatId(chat), DeviceId(device)), row)
+    });
+    Ok((rows.collect(), held))
 }
 
-pub async fn mark_read(db: &mut PgConnection, reads: &[ReadMark]) -> sqlx::Result<()> {
+/// Writes the marks; the answer names the chats that were left out.
+pub async fn mark_read(
+    db: &mut PgConnection,
+    reads: &[ReadMark],
+    heads: Heads,
+) -> sqlx::Result<IdSet<ChatId>> {
     let mut reads = reads.to_vec();
     reads.sort_unstable();
+    match heads {
+        Heads::Wait => {
+            update_marks(db, &reads).await?;
+            Ok(IdSet::default())
+        }
+        Heads::LeaveOut => {
+            let mut tx = db.begin().await?;
+            let held: Vec<Uuid> = sqlx::query_scalar(HELD_MEMBERS)
+                .bind(reads.iter().map(|mark| mark.chat.0).collect::<Vec<Uuid>>())
+                .bind(reads.iter().map(|mark| mark.user.0).collect::<Vec<Uuid>>())
+                .fetch_all(&mut *tx)
+                .await?;
+            let held: IdSet<ChatId> = held.into_iter().map(ChatId).collect();
+            reads.retain(|mark| !held.contains(&mark.chat));
+            update_marks(&mut tx, &reads).await?;
+            tx.commit().await?;
+            Ok(held)
+        }
+    }
+}
+
+/// In this order, so that two nodes that write the same marks wait in one direction.
+async fn update_marks(db: &mut PgConnection, reads: &[ReadMark]) -> sqlx::Result<()> {
     sqlx::query(READS)
         .bind(reads.iter().map(|mark| mark.chat.0).collect::<Vec<Uuid>>())
         .bind(reads.iter().map(|mark| mark.user.0).collect::<Vec<Uuid>>())

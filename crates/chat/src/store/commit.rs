@@ -7,8 +7,9 @@ use sqlx::{Connection, PgConnection};
 use tern_types::{ChatId, IdSet, Slot, UserId};
 use uuid::Uuid;
 
+use super::heads::lock_free_to_commit;
 use super::joining;
-use super::seal::Sealer;
+use super::seal::{Sealer, Turn};
 use crate::state::Refusal;
 use crate::state::change::Action;
 use crate::state::chat::{Batch, Role};
@@ -82,6 +83,9 @@ pub const REMOVE_MEMBER: &str =
 pub const SET_ROLE: &str =
     "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
 
+/// Until the transaction ends.
+pub const LOCK_TIMEOUT: &str = "SELECT set_config('lock_timeout', $1, true)";
+
 pub const SET_TITLE: &str = "UPDATE chats SET title = $2 WHERE chat_id = $1";
 
 /// Who joins later reads it too: the commit's own reference is to the entry, which they do not get.
@@ -89,13 +93,17 @@ pub const SET_PICTURE: &str = "UPDATE chats SET picture = $2 WHERE chat_id = $1"
 
 /// Commits the batches; the answer names the chats whose batch is in the store. The others are behind.
 /// Locks in ascending order of chat_id.
-pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<IdSet<ChatId>> {
-    let mut batches: Vec<&Batch> = batches.iter().collect();
+pub async fn commit(
+    db: &mut PgConnection,
+    batches: impl IntoIterator<Item = &Batch>,
+) -> sqlx::Result<IdSet<ChatId>> {
+    let mut batches: Vec<&Batch> = batches.into_iter().collect();
     batches.sort_unstable_by_key(|batch| batch.chat);
     let count = batches.iter().map(|batch| batch.entries.len()).sum();
     let mut rows = EntryRows::with_capacity(count);
+    let mut turn = Turn::default();
     for batch in &batches {
-        rows.push(batch);
+        rows.push(batch, &mut turn).await;
     }
     let chats: Vec<Uuid> = batches.iter().map(|batch| batch.chat.0).collect();
     let expected: Vec<i64> = batches.iter().map(|batch| batch.expected.to_i64()).collect();
@@ -137,6 +145,22 @@ pub async fn commit(db: &mut PgConnection, batches: &[Batch]) -> sqlx::Result<Id
     Ok(moved.into_iter().map(ChatId).collect())
 }
 
+/// The same without the chats whose heads somebody else holds, which the second answer names: it waits for none of them.
+pub async fn commit_free(
+    db: &mut PgConnection,
+    batches: &[&Batch],
+) -> sqlx::Result<(IdSet<ChatId>, IdSet<ChatId>)> {
+    let mut tx = db.begin().await?;
+    let held = lock_free_to_commit(&mut tx, batches.iter().map(|batch| batch.chat)).await?;
+    let free = batches
+        .iter()
+        .copied()
+        .filter(|batch| !held.contains(&batch.chat));
+    let moved = commit(&mut tx, free).await?;
+    tx.commit().await?;
+    Ok((moved, held))
+}
+
 /// The same again finds out who may be added now.
 const REFUSED_MEANWHILE: Refusal = Refusal::Unavailable {
     reason: "who may be added has changed meanwhile",
@@ -151,12 +175,21 @@ pub enum Changed {
     Refused(Refusal),
 }
 
-/// Commits a batch that changes members, and changes them, in one transaction.
-pub async fn change(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<Changed> {
+/// Commits a batch that changes members, and changes them, in one transaction. `patience`: how long it waits for a lock, if
+/// not as long as the connection does otherwise.
+pub async fn change(
+    db: &mut PgConnection,
+    batch: &Batch,
+    patience: Option<Duration>,
+) -> sqlx::Result<Changed> {
     let Some(action) = &batch.change else {
         return Ok(Changed::Behind);
     };
     let mut tx = db.begin().await?;
+    if let Some(patience) = patience {
+        let millis = patience.as_millis().to_string();
+        sqlx::query(LOCK_TIMEOUT).bind(millis).execute(&mut *tx).await?;
+    }
     if let Action::Add(users) = action
         && let Some(unknown) = share_users(&mut tx, users).await?
     {
@@ -290,7 +323,8 @@ impl EntryRows {
         }
     }
 
-    fn push(&mut self, batch: &Batch) {
+    /// Other tasks have their turn between large ones.
+    async fn push(&mut self, batch: &Batch, turn: &mut Turn) {
         let sealer = Sealer::new(&batch.key);
         for entry in &batch.entries {
             let new = &entry.new;
@@ -305,6 +339,7 @@ impl EntryRows {
             self.body
                 .push(sealer.seal(&new.content, entry.chat, new.sender, new.request));
             self.sent_at.push(entry.sent_at.0);
+            turn.worked(new.content.len()).await;
             for media in &new.media {
                 self.refs.chat.push(entry.chat.0);
                 self.refs.media.push(media.media.0);

@@ -5,7 +5,7 @@ use tern_node::postgres;
 use tern_types::{ChatId, DeviceId, UserId};
 use uuid::Uuid;
 
-use super::settle::lock_heads;
+use super::heads::{Heads, lock_heads};
 
 /// Excludes whoever adds the user to a chat at the same time: see `commit::share_users`.
 pub const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
@@ -65,7 +65,7 @@ pub async fn link(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result
         .bind(device.0)
         .fetch_all(&mut *tx)
         .await?;
-    lock_heads(&mut tx, chats.into_iter().map(ChatId)).await?;
+    lock_heads(&mut tx, chats.into_iter().map(ChatId), Heads::Wait).await?;
     sqlx::query(JOIN)
         .bind(user.0)
         .bind(device.0)
@@ -91,7 +91,7 @@ pub async fn unlink(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Resu
         .bind(device.0)
         .fetch_all(&mut *tx)
         .await?;
-    lock_heads(&mut tx, chats.into_iter().map(ChatId)).await?;
+    lock_heads(&mut tx, chats.into_iter().map(ChatId), Heads::Wait).await?;
     sqlx::query(LEAVE)
         .bind(user.0)
         .bind(device.0)

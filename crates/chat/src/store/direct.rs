@@ -14,6 +14,9 @@ use super::strangers;
 use crate::state::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
 use crate::state::receipts::Watermark;
 
+/// Who of some people exists, held or not.
+pub const EXISTING_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY($1)";
+
 /// A retry finds its chat here, and locks nobody.
 pub const EXISTING: &str =
     "SELECT c.chat_id FROM unnest($1::uuid[]) AS n(chat_id) JOIN chats c ON c.chat_id = n.chat_id";
@@ -62,14 +65,6 @@ pub struct NewDirect {
     pub strangers: Option<usize>,
 }
 
-/// What to do about people whom somebody else holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
-    Wait,
-    /// Their chats are [`Made::NobodyFound`].
-    LeaveOut,
-}
-
 /// What came of one of them.
 #[derive(Debug)]
 pub enum Made {
@@ -77,8 +72,10 @@ pub enum Made {
     New(Snapshot),
     /// It is there already, or became so meanwhile.
     Before,
-    /// One of the people does not exist, or is held by somebody.
+    /// One of the people does not exist.
     NobodyFound,
+    /// Somebody else holds one of the people, or counts the maker's strangers, at this moment.
+    Held,
     /// One of the two has blocked the other: nothing was made.
     Blocked,
     /// The other one is one new stranger too many, for so long: nothing was made.
@@ -86,30 +83,30 @@ pub enum Made {
 }
 
 /// Makes those that do not exist; the answers in the order of `new`.
-pub async fn make(
-    pool: &PgPool,
-    master: &MasterKey,
-    new: &[NewDirect],
-    held: Held,
-) -> sqlx::Result<Vec<Made>> {
+pub async fn make(pool: &PgPool, master: &MasterKey, new: &[NewDirect]) -> sqlx::Result<Vec<Made>> {
     let mut tx = postgres::begin(pool).await?;
     let ids: Vec<Uuid> = new.iter().map(|new| new.chat.0).collect();
     let existing: Vec<Uuid> = sqlx::query_scalar(EXISTING).bind(ids).fetch_all(&mut *tx).await?;
     let existing: HashSet<Uuid> = existing.into_iter().collect();
-    let uncounted = count_strangers(&mut tx, new, &existing, held).await?;
+    let uncounted = count_strangers(&mut tx, new, &existing).await?;
     let wanted = new.iter().filter(|new| !existing.contains(&new.chat.0));
     let wanted = wanted.filter(|new| !uncounted.contains(&new.people.0));
     let people: HashSet<UserId> = wanted.flat_map(|new| [new.people.0, new.people.1]).collect();
-    let there = if people.is_empty() {
-        HashSet::new()
+    let (free, held) = if people.is_empty() {
+        Default::default()
     } else {
-        share(&mut tx, people, held).await?
+        share(&mut tx, people).await?
     };
     let possible = |new: &&NewDirect| {
         let people = [new.people.0, new.people.1];
         !existing.contains(&new.chat.0)
             && !uncounted.contains(&new.people.0)
-            && people.iter().all(|person| there.contains(person))
+            && people.iter().all(|person| free.contains(person))
+    };
+    let is_held = |new: &NewDirect| {
+        let people = [new.people.0, new.people.1];
+        let there = |person: &UserId| free.contains(person) || held.contains(person);
+        uncounted.contains(&new.people.0) || people.iter().all(there)
     };
     let blocked = blocked(&mut tx, new.iter().filter(possible)).await?;
     let welcome = |new: &&NewDirect| possible(new) && !blocked.contains(&new.chat.0);
@@ -122,6 +119,7 @@ pub async fn make(
         (None, _) if blocked.contains(&new.chat.0) => Made::Blocked,
         (None, Some(after)) => Made::Limited(*after),
         (None, None) if existing.contains(&new.chat.0) || possible(&new) => Made::Before,
+        (None, None) if is_held(new) => Made::Held,
         (None, None) => Made::NobodyFound,
     };
     Ok(new.iter().map(outcome).collect())
@@ -133,7 +131,6 @@ async fn count_strangers(
     db: &mut PgConnection,
     new: &[NewDirect],
     existing: &HashSet<Uuid>,
-    held: Held,
 ) -> sqlx::Result<HashSet<UserId>> {
     let wanted = new.iter().filter(|new| !existing.contains(&new.chat.0));
     let limited = wanted.filter(|new| new.strangers.is_some());
@@ -141,16 +138,8 @@ async fn count_strangers(
     if makers.is_empty() {
         return Ok(makers);
     }
-    match held {
-        Held::Wait => {
-            strangers::lock(db, &makers).await?;
-            Ok(HashSet::new())
-        }
-        Held::LeaveOut => {
-            let locked = strangers::try_lock(db, &makers).await?;
-            Ok(makers.difference(&locked).copied().collect())
-        }
-    }
+    let locked = strangers::try_lock(db, &makers).await?;
+    Ok(makers.difference(&locked).copied().collect())
 }
 
 /// Those of the chats' people who are one stranger too many, and for how long.
@@ -171,17 +160,23 @@ async fn meet_strangers(
     Ok(limited)
 }
 
-/// Locks against linking; who of them is there.
-async fn share(db: &mut PgConnection, people: HashSet<UserId>, held: Held) -> sqlx::Result<HashSet<UserId>> {
-    let ids: Vec<Uuid> = people.into_iter().map(|person| person.0).collect();
-    let found: Vec<Uuid> = match held {
-        Held::Wait => sqlx::query_scalar(super::commit::SHARE_USERS),
-        Held::LeaveOut => sqlx::query_scalar(SHARE_FREE_USERS),
+/// Locks against linking whom nobody holds; the second answer: who of the others is there.
+async fn share(
+    db: &mut PgConnection,
+    people: HashSet<UserId>,
+) -> sqlx::Result<(HashSet<UserId>, HashSet<UserId>)> {
+    let mut ids: Vec<Uuid> = people.into_iter().map(|person| person.0).collect();
+    let free: Vec<Uuid> = sqlx::query_scalar(SHARE_FREE_USERS)
+        .bind(&ids)
+        .fetch_all(&mut *db)
+        .await?;
+    let free: HashSet<UserId> = free.into_iter().map(UserId).collect();
+    ids.retain(|id| !free.contains(&UserId(*id)));
+    if ids.is_empty() {
+        return Ok((free, HashSet::new()));
     }
-    .bind(ids)
-    .fetch_all(db)
-    .await?;
-    Ok(found.into_iter().map(UserId).collect())
+    let held: Vec<Uuid> = sqlx::query_scalar(EXISTING_USERS).bind(ids).fetch_all(db).await?;
+    Ok((free, held.into_iter().map(UserId).collect()))
 }
 
 /// After their people are locked.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::load::StoreError;
 use super::millis;
-use super::seal::{MasterKey, Sealer};
+use super::seal::{MasterKey, Sealer, Turn};
 
 /// Fine print 6: the intervals of membership limit what is read, in the statement that reads. Ascending from $3.
 /// `joins`: the entry that begins an interval above the log's start. Bodies beyond $5 bytes are left where they are;
@@ -132,10 +132,9 @@ pub async fn window(
         }
         return Ok(window);
     }
-    let sealer = sealer(pool, master, chat).await?;
+    let entries = open(&rows, chat, &sealer(pool, master, chat).await?).await?;
     let mut bytes = 0;
-    for row in &rows {
-        let entry = entry(row, chat, &sealer)?;
+    for (row, entry) in rows.iter().zip(entries) {
         bytes += entry.content.len();
         let seq = Seq(entry.seq);
         let skips = seq > window.next || row.try_get("joins")?;
@@ -182,10 +181,9 @@ pub async fn history(
     if rows.is_empty() {
         return Ok(History::default());
     }
-    let sealer = sealer(pool, master, chat).await?;
-    let messages = rows.iter().map(|row| entry(row, chat, &sealer));
+    let messages = open(&rows, chat, &sealer(pool, master, chat).await?).await?;
     Ok(History {
-        messages: messages.collect::<Result<_, _>>()?,
+        messages,
         more: more(&rows, limit)?,
     })
 }
@@ -219,6 +217,17 @@ async fn sealer(pool: &PgPool, master: &MasterKey, chat: ChatId) -> Result<Seale
     let wrapped: Vec<u8> = sqlx::query_scalar(KEY).bind(chat.0).fetch_one(pool).await?;
     let key = master.unwrap(chat, &wrapped).map_err(|_| StoreError::Key(chat))?;
     Ok(Sealer::new(&key))
+}
+
+/// Entries as they go out, from rows with the columns of [`UPWARDS`]. Other tasks have their turn between large ones.
+pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<raw::Entry>, StoreError> {
+    let (mut entries, mut turn) = (Vec::with_capacity(rows.len()), Turn::default());
+    for row in rows {
+        let entry = entry(row, chat, sealer)?;
+        turn.worked(entry.content.len()).await;
+        entries.push(entry);
+    }
+    Ok(entries)
 }
 
 /// An entry as it goes out, from a row with the columns of [`UPWARDS`].

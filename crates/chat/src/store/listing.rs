@@ -1,5 +1,7 @@
 //! Chats as their members see them, inboxes, members, receipts.
 
+use std::collections::HashMap;
+
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 use tern_proto::raw;
@@ -9,14 +11,15 @@ use uuid::Uuid;
 use super::entries::{budget, entry, more};
 use super::load::{StoreError, kind, role};
 use super::millis;
-use super::seal::{MasterKey, Sealer};
+use super::seal::{MasterKey, Sealer, Turn};
 use crate::state::EntryKind;
 use crate::state::chat::{ChatKind, Role};
 use crate::state::receipts::Watermark;
 
 /// A chat in the eyes of one member. `resume_seq` is the last seq that this device acknowledged or is not owed: read in
 /// one statement, so an unsettled entry is either still unsettled or already in the inbox. What is owed of an earlier
-/// interval of membership counts: who was removed and added again may not have got the last of it.
+/// interval of membership counts: who was removed and added again may not have got the last of it. A direct chat begins with
+/// its first message: one that was made for a message which was refused then, or never came again, is none yet.
 macro_rules! view {
     ($which:literal) => {
         concat!(
@@ -40,7 +43,7 @@ FROM members me
 JOIN chats c ON c.chat_id = me.chat_id
 JOIN chat_heads h ON h.chat_id = me.chat_id
 LEFT JOIN messages l ON l.chat_id = me.chat_id AND l.seq = h.head_seq
-WHERE me.user_id = $1 AND me.left_seq IS NULL ",
+WHERE me.user_id = $1 AND me.left_seq IS NULL AND h.head_seq > 0 ",
             $which
         )
     };
@@ -48,7 +51,7 @@ WHERE me.user_id = $1 AND me.left_seq IS NULL ",
 
 pub const ONE: &str = view!("AND me.chat_id = $3");
 
-/// Pages by the time of the last entry, then by id. A chat without entries comes last. At most $5 chats, and no further
+/// Pages by the time of the last entry, then by id. At most $5 chats, and no further
 /// than their last entries have $6 bytes; `found` counts the others of the page too.
 pub const PAGE: &str = concat!(
     "
@@ -65,6 +68,11 @@ ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat
     ) v
 ) w WHERE w.bytes_before < $6 ORDER BY coalesce(w.sent_at, 0) DESC, w.chat_id DESC"
 );
+
+/// The ordinals of some entries.
+pub const ORDINALS: &str = "
+SELECT r.chat_id, m.ordinal FROM unnest($1::uuid[], $2::int8[]) AS r(chat_id, seq)
+CROSS JOIN LATERAL (SELECT m.ordinal FROM messages m WHERE m.chat_id = r.chat_id AND m.seq = r.seq LIMIT 1) AS m";
 
 /// Section 4, step 11: what waits for these devices, and whether they still exist. With their users' setting. A row from the
 /// future is of before the store's clock was set back: it counts as old, not as young for as long as the clock lags.
@@ -126,11 +134,22 @@ pub struct ChatView {
     pub head_ordinal: u64,
     pub resume: Seq,
     pub read: Seq,
-    pub unread: u64,
+    /// Of the entry there.
+    pub read_ordinal: u64,
+    /// Messages of the reader's own after it: not unread to them.
+    pub own_unread: u32,
     pub member_count: u32,
     pub role: Role,
     pub peer: Option<UserId>,
     pub last_entry: Option<raw::Entry>,
+}
+
+impl ChatView {
+    /// Messages of others after the read mark.
+    pub fn unread(&self) -> u64 {
+        let own = self.read_ordinal.saturating_add(self.own_unread.into());
+        self.head_ordinal.saturating_sub(own)
+    }
 }
 
 /// One chat of the user's; `None`: they are no member.
@@ -180,11 +199,56 @@ pub async fn chats(
         .bind(budget(max_bytes))
         .fetch_all(pool)
         .await?;
-    let chats = rows.iter().map(|row| view(row, master, user));
+    let (mut chats, mut turn) = (Vec::with_capacity(rows.len()), Turn::default());
+    for row in &rows {
+        let view = view(row, master, user)?;
+        let opened = view.last_entry.as_ref().map_or(0, |entry| entry.content.len());
+        turn.worked(opened).await;
+        chats.push(view);
+    }
     Ok(Page {
-        chats: chats.collect::<Result<_, _>>()?,
+        chats,
         more: more(&rows, limit)?,
     })
+}
+
+/// Shows the owners' read marks where they are as new as those in the store, as far as the views go: where a mark stands,
+/// and how many messages of the reader's own lie after it.
+pub async fn show_marks(
+    pool: &PgPool,
+    views: &mut [ChatView],
+    marks: impl IntoIterator<Item = (ChatId, Seq, u32)>,
+) -> sqlx::Result<()> {
+    let mut known: HashMap<ChatId, (Seq, u32)> = HashMap::new();
+    for (chat, seq, own_unread) in marks {
+        let mark = known.entry(chat).or_default();
+        *mark = (seq, own_unread).max(*mark);
+    }
+    let newer = |view: &ChatView| {
+        let mark = known.get(&view.chat)?.0.min(view.head);
+        (mark > view.read).then_some(mark)
+    };
+    let (chats, seqs): (Vec<Uuid>, Vec<i64>) = views
+        .iter()
+        .filter_map(|view| Some((view.chat.0, newer(view)?.to_i64())))
+        .unzip();
+    let mut ordinals: HashMap<Uuid, i64> = HashMap::new();
+    if !chats.is_empty() {
+        let rows = sqlx::query_as(ORDINALS).bind(chats).bind(seqs).fetch_all(pool);
+        let rows: Vec<(Uuid, i64)> = rows.await?;
+        ordinals.extend(rows);
+    }
+    for view in views {
+        let Some((seq, own_unread)) = known.get(&view.chat).filter(|(seq, _)| *seq >= view.read) else {
+            continue;
+        };
+        if let Some(ordinal) = ordinals.get(&view.chat.0) {
+            view.read = (*seq).min(view.head);
+            view.read_ordinal = u64::try_from(*ordinal).unwrap_or(0);
+        }
+        view.own_unread = *own_unread;
+    }
+    Ok(())
 }
 
 /// Device, its user, whether they turned read receipts off, whether they are suspended, chat, from_seq, age in milliseconds.
@@ -346,7 +410,8 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, Store
         head_ordinal: u64::try_from(head_ordinal).unwrap_or(0),
         resume: Seq::from_i64(row.try_get("resume_seq")?),
         read: Seq::from_i64(row.try_get("read_seq")?),
-        unread: u64::try_from(head_ordinal - read_ordinal - i64::from(own_unread)).unwrap_or(0),
+        read_ordinal: u64::try_from(read_ordinal).unwrap_or(0),
+        own_unread: u32::try_from(own_unread).unwrap_or(0),
         member_count: u32::try_from(row.try_get::<i64, _>("member_count")?).unwrap_or(0),
         role: role(row.try_get("role")?).ok_or(StoreError::Unknown(chat, "a role"))?,
         peer: people

@@ -3,6 +3,7 @@
 //! sees what the other transaction did.
 //!
 //! - [`commit`]: entries and changes of members, by compare-and-set of the head
+//! - [`heads`]: the locks of chats; [`by_chat`]: work that can leave out those that somebody holds
 //! - [`settle`], [`ack`]: the inbox
 //! - [`load`]: a chat in one snapshot; making a group
 //! - [`direct`]: making direct chats; [`joining`]: who may be added to a group; [`strangers`]: how many one meets
@@ -14,10 +15,12 @@
 //! - [`seal`]: bodies at rest
 
 pub mod ack;
+pub mod by_chat;
 pub mod commit;
 pub mod devices;
 pub mod direct;
 pub mod entries;
+pub mod heads;
 pub mod inspect;
 pub mod joining;
 pub mod listing;
@@ -54,6 +57,14 @@ pub fn is_away(error: &sqlx::Error) -> bool {
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
         _ => false,
     }
+}
+
+/// A lock was waited for as long as the connection's `lock_timeout` says: somebody else holds it.
+pub fn is_held(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else {
+        return false;
+    };
+    error.code().is_some_and(|code| code == "55P03")
 }
 
 /// Deadlock or serialisation failure: the same statement again.

@@ -3,15 +3,12 @@
 use std::collections::HashMap;
 
 use sqlx::{Connection, PgConnection, Row};
-use tern_types::{ChatId, DeviceId, Seq, UserId};
+use tern_types::{ChatId, DeviceId, IdSet, Seq, UserId};
 use uuid::Uuid;
 
+use super::heads::{Heads, lock_heads};
 use crate::state::Missing;
 use crate::state::shard::SettleChat;
-
-/// Fine print 1: the lock that everything that writes `inbox` takes first, in ascending order.
-pub const LOCK_HEADS: &str =
-    "SELECT chat_id FROM chat_heads WHERE chat_id = ANY($1) ORDER BY chat_id FOR NO KEY UPDATE";
 
 /// Section 4, step 8 (a); fine print 3 and 4: the lowest seq comes from the unsettled rows, the devices from every
 /// interval of membership that overlaps, and what was missing is told whether or not it had a row before. Devices that
@@ -79,15 +76,21 @@ WHERE slot = ANY($1)
     AND (committed_at < now() - make_interval(secs => $2) OR committed_at > now() + make_interval(secs => $2))
 GROUP BY chat_id LIMIT 10000";
 
-/// Writes what is missing of each chat and says it; a chat without an entry in the answer is settled up to `upto`.
+/// Writes what is missing of each chat and says it; a chat without an entry in the answer is settled up to `upto`. The
+/// second answer: chats that were left out.
 pub async fn settle(
     db: &mut PgConnection,
     chats: &[SettleChat],
-) -> sqlx::Result<HashMap<ChatId, Vec<Missing>>> {
+    heads: Heads,
+) -> sqlx::Result<(HashMap<ChatId, Vec<Missing>>, IdSet<ChatId>)> {
     let mut tx = db.begin().await?;
-    lock_heads(&mut tx, chats.iter().map(|settle| settle.chat)).await?;
+    let held = lock_heads(&mut tx, chats.iter().map(|settle| settle.chat), heads).await?;
+    let chats: Vec<&SettleChat> = chats
+        .iter()
+        .filter(|settle| !held.contains(&settle.chat))
+        .collect();
     let (mut full, mut part) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new(), Vec::new()));
-    for settle in chats {
+    for settle in &chats {
         for (device, seq) in &settle.acks {
             if *seq >= settle.upto {
                 full.0.push(settle.chat.0);
@@ -126,7 +129,7 @@ pub async fn settle(
                 from: Seq::from_i64(row.try_get("from_seq")?),
             });
     }
-    Ok(missing)
+    Ok((missing, held))
 }
 
 /// The looked-up devices are served: the commits up to each seq are accounted for.
@@ -152,13 +155,4 @@ pub async fn unsettled(
         .into_iter()
         .map(|(chat, low, high)| (ChatId(chat), Seq::from_i64(low), Seq::from_i64(high)))
         .collect())
-}
-
-/// Locks the heads of these chats in ascending order until the transaction ends.
-pub async fn lock_heads(db: &mut PgConnection, chats: impl Iterator<Item = ChatId>) -> sqlx::Result<()> {
-    let mut ids: Vec<Uuid> = chats.map(|chat| chat.0).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    sqlx::query(LOCK_HEADS).bind(ids).execute(db).await?;
-    Ok(())
 }

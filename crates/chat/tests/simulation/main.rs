@@ -13,11 +13,14 @@ mod world;
 
 use proptest::prelude::*;
 
+use tern_chat::state::shard::Lane;
 use world::{Member, Step, World};
 
 fn step() -> impl Strategy<Value = Step> {
     let node = 0..2usize;
     let device = any::<prop::sample::Index>();
+    let lane = prop::sample::select(Lane::ALL.to_vec());
+    let at = (node.clone(), lane.clone());
     let member = prop_oneof![Just(Member::Bob), Just(Member::Carol)];
     prop_oneof![
         6 => (node.clone(), device.clone()).prop_map(|(node, device)| Step::Send { node, device }),
@@ -26,10 +29,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (node.clone(), member.clone()).prop_map(|(node, member)| Step::Remove { node, member }),
         1 => (node.clone(), member.clone()).prop_map(|(node, member)| Step::Leave { node, member }),
         1 => member.prop_map(|member| Step::Link { member }),
-        8 => node.clone().prop_map(|node| Step::TakeJob { node }),
-        8 => node.clone().prop_map(|node| Step::RunJob { node }),
-        1 => (node.clone(), any::<bool>()).prop_map(|(node, landed)| Step::JobAway { node, landed }),
-        8 => node.clone().prop_map(|node| Step::FinishJob { node }),
+        12 => at.clone().prop_map(|(node, lane)| Step::TakeJob { node, lane }),
+        12 => at.clone().prop_map(|(node, lane)| Step::RunJob { node, lane }),
+        1 => (at.clone(), any::<bool>()).prop_map(|((node, lane), landed)| Step::JobAway { node, lane, landed }),
+        1 => at.clone().prop_map(|(node, lane)| Step::JobHeld { node, lane }),
+        12 => at.prop_map(|(node, lane)| Step::FinishJob { node, lane }),
         6 => node.clone().prop_map(|node| Step::FinishLoad { node }),
         1 => node.clone().prop_map(|node| Step::LoadAway { node }),
         5 => (node.clone(), any::<bool>()).prop_map(|(node, lost)| Step::Push { node, lost }),

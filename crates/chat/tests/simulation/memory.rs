@@ -153,7 +153,8 @@ impl Memory {
                     .collect();
                 JobDone::Acks {
                     acks,
-                    rows: Some(rows),
+                    rows,
+                    unwritten: Vec::new(),
                 }
             }
             Job::Settle(chats) => {
@@ -167,7 +168,8 @@ impl Memory {
                     .collect();
                 JobDone::Settle {
                     chats,
-                    missing: Some(missing),
+                    missing,
+                    failed: Vec::new(),
                 }
             }
             Job::Close(chats) => {
@@ -176,7 +178,9 @@ impl Memory {
                 }
                 JobDone::Close { chats, closed: true }
             }
-            Job::Reads(reads) => JobDone::Reads { reads, written: true },
+            Job::Reads(_) => JobDone::Reads {
+                unwritten: Vec::new(),
+            },
         }
     }
 
@@ -301,29 +305,39 @@ impl Memory {
 
 /// What a job comes to when the store is away; whether it is carried out is another matter.
 pub fn away(job: &Job) -> JobDone {
+    fails(job, &Committed::Away)
+}
+
+/// What a job comes to when somebody else holds the chat.
+pub fn held(job: &Job) -> JobDone {
+    fails(job, &Committed::Held)
+}
+
+fn fails(job: &Job, committed: &Committed) -> JobDone {
     match job {
         Job::Commit(batches) => JobDone::Commit(
             batches
                 .iter()
-                .map(|batch| (batch.chat, Committed::Away))
+                .map(|batch| (batch.chat, committed.clone()))
                 .collect(),
         ),
-        Job::Change(batch) => JobDone::Commit(vec![(batch.chat, Committed::Away)]),
+        Job::Change(batch) => JobDone::Commit(vec![(batch.chat, committed.clone())]),
         Job::Acks(acks) => JobDone::Acks {
-            acks: acks.clone(),
-            rows: None,
+            acks: Vec::new(),
+            rows: HashMap::new(),
+            unwritten: acks.clone(),
         },
         Job::Settle(chats) => JobDone::Settle {
-            chats: chats.iter().map(|settle| (settle.chat, settle.upto)).collect(),
-            missing: None,
+            chats: Vec::new(),
+            missing: HashMap::new(),
+            failed: chats.iter().map(|settle| (settle.chat, settle.upto)).collect(),
         },
         Job::Close(chats) => JobDone::Close {
             chats: chats.clone(),
             closed: false,
         },
         Job::Reads(reads) => JobDone::Reads {
-            reads: reads.clone(),
-            written: false,
+            unwritten: reads.clone(),
         },
     }
 }

@@ -15,12 +15,12 @@ use std::sync::Arc;
 
 use tern_chat::state::change::Action;
 use tern_chat::state::chat::Role;
-use tern_chat::state::shard::{Effect, Event, Job, JobDone, LoadError, Pushed, ShardState};
+use tern_chat::state::shard::{Effect, Event, Job, JobDone, Lane, LoadError, Pushed, ShardState};
 use tern_chat::state::{Change, Entry, NewEntry, Origin, Outcome, Refusal};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
-use crate::memory::{Interval, Memory, away};
+use crate::memory::{Interval, Memory, away, held};
 use device::{Device, message};
 use step::Request;
 pub use step::{Member, Step};
@@ -38,8 +38,9 @@ const OLD: u64 = 4;
 #[derive(Default)]
 struct Node {
     state: ShardState,
-    job: Option<Job>,
-    done: Option<JobDone>,
+    /// Of each lane.
+    jobs: [Option<Job>; 2],
+    done: [Option<JobDone>; 2],
     loads: VecDeque<(u64, Vec<(UserId, RequestId)>)>,
     pushes: VecDeque<(Vec<UserId>, Pushed)>,
     wakes: VecDeque<(Seq, Vec<tern_chat::state::Missing>)>,
@@ -146,18 +147,25 @@ impl World {
                 self.change(*node, user, Action::Remove(user));
             }
             Step::Link { member } => self.link(self.user(*member)),
-            Step::TakeJob { node } => self.take_job(*node),
-            Step::RunJob { node } => self.run_job(*node),
-            Step::JobAway { node, landed } => {
-                if let Some(job) = self.nodes[*node].job.take() {
-                    self.nodes[*node].done = Some(away(&job));
+            Step::TakeJob { node, lane } => self.take_job(*node, *lane),
+            Step::RunJob { node, lane } => self.run_job(*node, *lane),
+            Step::JobHeld { node, lane } => {
+                let node = &mut self.nodes[*node];
+                if let Some(job) = node.jobs[*lane as usize].take() {
+                    node.done[*lane as usize] = Some(held(&job));
+                }
+            }
+            Step::JobAway { node, lane, landed } => {
+                let lane = *lane as usize;
+                if let Some(job) = self.nodes[*node].jobs[lane].take() {
+                    self.nodes[*node].done[lane] = Some(away(&job));
                     if *landed {
                         self.store.run(job);
                     }
                 }
             }
-            Step::FinishJob { node } => {
-                if let Some(done) = self.nodes[*node].done.take() {
+            Step::FinishJob { node, lane } => {
+                if let Some(done) = self.nodes[*node].done[*lane as usize].take() {
                     self.apply(*node, Event::JobDone(done));
                 }
             }
@@ -188,7 +196,7 @@ impl World {
             }
             Step::Crash { node } => {
                 let crashed = std::mem::take(&mut self.nodes[*node]);
-                self.late.extend(crashed.job);
+                self.late.extend(crashed.jobs.into_iter().flatten());
             }
             Step::Recover { node } => {
                 // A dead node's statement lands late.
@@ -252,6 +260,7 @@ impl World {
         let state = &mut self.nodes[node].state;
         state.apply(event, self.now, &mut effects);
         state.flush_receipts(self.now, &mut effects);
+        state.keep_patience(self.now, &mut effects);
         self.perform(node, effects);
     }
 
@@ -324,18 +333,20 @@ impl World {
         self.unanswered.remove(&request);
     }
 
-    fn take_job(&mut self, node: usize) {
-        if self.nodes[node].job.is_some() || self.nodes[node].done.is_some() {
+    fn take_job(&mut self, node: usize, lane: Lane) {
+        let to = &mut self.nodes[node];
+        if to.jobs[lane as usize].is_some() || to.done[lane as usize].is_some() {
             return;
         }
         let mut effects = Vec::new();
-        self.nodes[node].job = self.nodes[node].state.next_job(self.now, self.now, &mut effects);
+        to.jobs[lane as usize] = to.state.next_job(lane, self.now, self.now, &mut effects);
         self.perform(node, effects);
     }
 
-    fn run_job(&mut self, node: usize) {
-        if let Some(job) = self.nodes[node].job.take() {
-            self.nodes[node].done = Some(self.store.run(job));
+    fn run_job(&mut self, node: usize, lane: Lane) {
+        let lane = lane as usize;
+        if let Some(job) = self.nodes[node].jobs[lane].take() {
+            self.nodes[node].done[lane] = Some(self.store.run(job));
         }
     }
 
@@ -364,15 +375,14 @@ impl World {
             }
             for node in 0..2 {
                 for _ in 0..20 {
-                    let steps = [
-                        Step::FinishLoad { node },
-                        Step::TakeJob { node },
-                        Step::RunJob { node },
-                        Step::FinishJob { node },
-                        Step::Push { node, lost: false },
-                        Step::Wake { node, fails: false },
-                    ];
-                    steps.iter().for_each(|step| self.step(step));
+                    self.step(&Step::FinishLoad { node });
+                    for lane in Lane::ALL {
+                        self.step(&Step::TakeJob { node, lane });
+                        self.step(&Step::RunJob { node, lane });
+                        self.step(&Step::FinishJob { node, lane });
+                    }
+                    self.step(&Step::Push { node, lost: false });
+                    self.step(&Step::Wake { node, fails: false });
                 }
                 self.step(&Step::Recover { node });
             }

@@ -1,7 +1,7 @@
 //! Blocks, as a load and the making of a chat see them, and who has written to whom.
 
 use tern_chat::state::EntryKind;
-use tern_chat::store::direct::{self, Held, Made};
+use tern_chat::store::direct::{self, Made};
 use tern_chat::store::{commit, load, written};
 use tern_types::{ChatId, UserId};
 
@@ -57,7 +57,7 @@ async fn no_direct_chat_is_made_after_a_block() {
         // Another pair beside them is not held up.
         let others = harness::new_direct(store.user().await, store.user().await);
         let new = [harness::new_direct(people.0, people.1), others];
-        let made = direct::make(&store.pool, &store.master, &new, Held::Wait).await;
+        let made = direct::make(&store.pool, &store.master, &new).await;
         let [made, beside]: [Made; 2] = made.unwrap().try_into().unwrap();
         assert!(matches!(beside, Made::New(_)));
         made

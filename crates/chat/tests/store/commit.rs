@@ -112,7 +112,7 @@ async fn a_member_who_does_not_exist_is_not_added() {
     let mut db = store.shard().await;
     let refused = tern_chat::state::Refusal::UserNotFound(nobody);
     assert_eq!(
-        commit::change(&mut db, &batch).await.unwrap(),
+        commit::change(&mut db, &batch, None).await.unwrap(),
         commit::Changed::Refused(refused)
     );
     assert_eq!(store.log(chat.id).await, [1]);

@@ -4,7 +4,7 @@ use sqlx::{Connection, PgConnection};
 use tern_chat::shard::loader::Loader;
 use tern_chat::state::shard::LoadError;
 use tern_chat::store::devices;
-use tern_chat::store::direct::{self, Held, Made, NewDirect};
+use tern_chat::store::direct::{self, Made, NewDirect};
 use tern_chat::store::load;
 use tern_types::{ChatId, DeviceId, RequestId, UserId};
 
@@ -13,8 +13,8 @@ use crate::harness::{Store, making, new_direct};
 /// Wait for nobody: the test fails instead of hanging.
 const AT_ONCE: std::time::Duration = std::time::Duration::from_secs(5);
 
-async fn make(store: &Store, new: &[NewDirect], held: Held) -> Vec<Made> {
-    direct::make(&store.pool, &store.master, new, held).await.unwrap()
+async fn make(store: &Store, new: &[NewDirect]) -> Vec<Made> {
+    direct::make(&store.pool, &store.master, new).await.unwrap()
 }
 
 /// The devices that a member of the chat is known to have.
@@ -50,7 +50,7 @@ async fn a_chat_just_made_is_known_as_a_load_would_bring_it() {
     let (a, b) = (store.user().await, store.user().await);
     let device = store.device(b).await;
     for new in [new_direct(a, b), new_direct(b, store.user().await)] {
-        let made = make(&store, &[new], Held::Wait).await.pop();
+        let made = make(&store, &[new]).await.pop();
         let Some(Made::New(made)) = made else {
             panic!("{made:?}")
         };
@@ -71,10 +71,7 @@ async fn two_nodes_that_make_the_same_chats_agree_on_them_whatever_the_order() {
             new.push(new_direct(me, store.user().await));
         }
         let backwards: Vec<NewDirect> = new.iter().rev().copied().collect();
-        let (one, other) = tokio::join!(
-            make(&store, &new, Held::LeaveOut),
-            make(&store, &backwards, Held::LeaveOut)
-        );
+        let (one, other) = tokio::join!(make(&store, &new), make(&store, &backwards));
         for (new, answers) in new.iter().zip(one.iter().zip(other.iter().rev())) {
             let stored = store.snapshot(new.chat).await;
             match answers {
@@ -108,7 +105,7 @@ async fn a_chat_that_another_node_is_making_is_waited_for_and_left_as_it_is() {
         store.somebody_waits().await;
         tx.commit().await.unwrap();
     };
-    let (made, ()) = tokio::join!(make(&store, &pair, Held::LeaveOut), end);
+    let (made, ()) = tokio::join!(make(&store, &pair), end);
     assert!(matches!(made[..], [Made::Before, Made::New(_)]), "{made:?}");
     let heads: i64 = sqlx::query_scalar("SELECT count(*) FROM chat_heads WHERE chat_id = $1")
         .bind(theirs.chat.0)
@@ -122,7 +119,7 @@ async fn a_chat_that_another_node_is_making_is_waited_for_and_left_as_it_is() {
 async fn the_same_chat_twice_is_made_once_under_the_key_that_is_stored() {
     let store = Store::new().await;
     let new = new_direct(store.user().await, store.user().await);
-    let made = make(&store, &[new, new], Held::Wait).await;
+    let made = make(&store, &[new, new]).await;
     let [Made::New(made), Made::Before] = &made[..] else {
         panic!("{made:?}")
     };
@@ -135,7 +132,7 @@ async fn who_does_not_exist_or_is_being_linked_holds_up_no_other_chat() {
     let (a, b, linking) = (store.user().await, store.user().await, store.user().await);
     let device = store.unlinked_device(linking).await;
     let old = new_direct(a, linking);
-    make(&store, &[old], Held::Wait).await;
+    make(&store, &[old]).await;
     let mut other = store.shard().await;
     let mut tx = other.begin().await.unwrap();
     hold(&mut tx, linking, device).await;
@@ -146,17 +143,17 @@ async fn who_does_not_exist_or_is_being_linked_holds_up_no_other_chat() {
         new_direct(a, UserId::random()),
         old,
     ];
-    let made = tokio::time::timeout(AT_ONCE, make(&store, &new, Held::LeaveOut)).await;
+    let made = tokio::time::timeout(AT_ONCE, make(&store, &new)).await;
     let made = made.expect("it waits for the lock");
     assert!(
         matches!(
             made[..],
-            [Made::NobodyFound, Made::New(_), Made::NobodyFound, Made::Before]
+            [Made::Held, Made::New(_), Made::NobodyFound, Made::Before]
         ),
         "{made:?}"
     );
     // A retry locks nobody.
-    let retry = tokio::time::timeout(AT_ONCE, make(&store, &[old], Held::Wait)).await;
+    let retry = tokio::time::timeout(AT_ONCE, make(&store, &[old])).await;
     assert!(matches!(retry.expect("it waits")[..], [Made::Before]));
 }
 
@@ -168,13 +165,13 @@ async fn fine_print_11_a_device_linked_while_the_chat_is_made_belongs_to_it() {
     let mut other = store.shard().await;
     let mut tx = other.begin().await.unwrap();
     hold(&mut tx, b, device).await;
-    let alone = [new];
-    let end = async {
-        store.somebody_waits().await;
-        tx.commit().await.unwrap();
-    };
-    let (made, ()) = tokio::join!(make(&store, &alone, Held::Wait), end);
-    assert!(matches!(made[..], [Made::New(_)]), "{made:?}");
+    let loader = Loader::new(store.pool.clone(), store.master.clone(), 2, 100);
+    let made = make(&store, &[new]).await;
+    assert!(matches!(made[..], [Made::Held]), "{made:?}");
+    let load = loader.load(new.chat, making(new), &[]);
+    let end = async { tx.commit().await.unwrap() };
+    let (made, ()) = tokio::join!(load, end);
+    assert!(made.unwrap().is_some());
     assert_eq!(known(&store, new.chat, b).await, [device]);
 }
 
@@ -206,7 +203,7 @@ async fn many_at_once_are_made_and_each_gets_its_own_answer() {
     let loader = Loader::new(store.pool.clone(), store.master.clone(), 2, 100);
     let me = store.user().await;
     let before = new_direct(me, store.user().await);
-    make(&store, &[before], Held::Wait).await;
+    make(&store, &[before]).await;
     let nobody = new_direct(me, UserId::random());
     let mut wanted = vec![before, nobody];
     for _ in 0..40 {

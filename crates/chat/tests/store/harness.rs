@@ -9,7 +9,8 @@ use tern_chat::state::change::Action;
 use tern_chat::state::chat::{Batch, ChatKey, Snapshot};
 use tern_chat::state::shard::{AckWrite, SettleChat};
 use tern_chat::state::{Entry, EntryKind, Making, Missing, NewEntry, Origin};
-use tern_chat::store::direct::{Held, Made, NewDirect};
+use tern_chat::store::direct::{Made, NewDirect};
+use tern_chat::store::heads::Heads;
 use tern_chat::store::seal::MasterKey;
 use tern_chat::store::{ack, commit, devices, direct, load, settle};
 use tern_local::Shared;
@@ -77,6 +78,11 @@ impl Store {
         hot_connect_options(&self.args).connect().await.unwrap()
     }
 
+    /// A connection of somebody who is none of ours, and may hold what it locks for as long as it likes.
+    pub async fn stranger(&self) -> PgConnection {
+        self.args.database_url.0.connect().await.unwrap()
+    }
+
     pub async fn user(&self) -> UserId {
         let user = UserId::random();
         let insert = "INSERT INTO users (user_id, external_id, display_name) VALUES ($1, $1::text, 'x')";
@@ -110,7 +116,7 @@ impl Store {
 
     pub async fn direct(&self, a: UserId, b: UserId) -> Known {
         let new = new_direct(a, b);
-        let made = direct::make(&self.pool, &self.master, &[new], Held::Wait).await;
+        let made = direct::make(&self.pool, &self.master, &[new]).await;
         assert!(matches!(made.unwrap()[..], [Made::New(_)]));
         self.load(new.chat).await
     }
@@ -175,7 +181,10 @@ impl Store {
         new.media = action.media();
         let mut batch = chat.batch(vec![new]);
         batch.change = Some(action);
-        assert_eq!(commit::change(db, &batch).await.unwrap(), commit::Changed::Moved);
+        assert_eq!(
+            commit::change(db, &batch, None).await.unwrap(),
+            commit::Changed::Moved
+        );
         chat.head = batch.head();
         chat.head
     }
@@ -197,9 +206,11 @@ impl Store {
                 acks,
                 trace: None,
             }],
+            Heads::Wait,
         )
         .await
-        .unwrap();
+        .unwrap()
+        .0;
         let mut missing = missing.remove(&chat).unwrap_or_default();
         missing.sort_unstable_by_key(|missing| missing.device);
         missing
@@ -221,9 +232,10 @@ impl Store {
             device,
             seq: Seq(seq),
         };
-        ack::acknowledge(db, &[ack])
+        ack::acknowledge(db, &[ack], Heads::Wait)
             .await
             .unwrap()
+            .0
             .get(&(chat, device))
             .and_then(|row| row.now)
     }

@@ -4,6 +4,7 @@ use sqlx::Connection;
 use tern_chat::state::EntryKind;
 use tern_chat::state::change::Action;
 use tern_chat::state::chat::Role;
+use tern_chat::store::heads::Heads;
 use tern_chat::store::{commit, listing, settle};
 use tern_types::{DeviceId, Seq, Slot};
 
@@ -251,7 +252,7 @@ async fn fine_print_7_and_11_a_device_linked_while_a_settle_waits_is_not_missed(
     // Links as devices::link does, and holds the lock.
     let b2 = store.unlinked_device(b).await;
     let mut tx = linker.begin().await.unwrap();
-    tern_chat::store::settle::lock_heads(&mut tx, [chat.id].into_iter())
+    tern_chat::store::heads::lock_heads(&mut tx, [chat.id].into_iter(), Heads::Wait)
         .await
         .unwrap();
     sqlx::query(tern_chat::store::devices::JOIN)

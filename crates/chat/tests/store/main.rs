@@ -9,6 +9,8 @@ mod direct;
 mod entries;
 mod harness;
 mod inbox;
+mod listing;
+mod locks;
 mod owner;
 mod plans;
 mod receipts;

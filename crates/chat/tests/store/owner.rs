@@ -1,4 +1,4 @@
-//! A shard's state and its writer on the real store, without links and presence: what an owner answers.
+//! A shard's state and its writers on the real store, without links and presence: what an owner answers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tern_chat::metrics::JobTimes;
 use tern_chat::shard::writer;
 use tern_chat::state::change::Action;
-use tern_chat::state::shard::{Effect, Event, GATHER_RECEIPTS, Job, ShardState};
+use tern_chat::state::shard::{Effect, Event, GATHER_RECEIPTS, Job, JobDone, Lane, ShardState};
 use tern_chat::state::{Change, NewEntry, Origin, Outcome};
 use tern_chat::store::load;
 use tern_node::postgres::hot_connect_options;
@@ -17,12 +17,21 @@ use tokio::sync::mpsc;
 
 use crate::harness::Store;
 
+/// Between two looks at the clock where nothing is due.
+const TICK: Duration = Duration::from_secs(1);
+
 /// Everything asked of it is done before it answers.
 pub struct Owner<'a> {
     store: &'a Store,
     state: ShardState,
-    jobs: mpsc::Sender<Job>,
+    writers: [(Lane, mpsc::Sender<Job>); 2],
     done: mpsc::Receiver<Event>,
+    /// Jobs under way.
+    busy: usize,
+    /// What was begun by [`Self::begin_upkeep`] is waited for no more.
+    hung: bool,
+    /// Its clock is ahead by so much.
+    pub ahead: Duration,
     answers: Vec<(Origin, Outcome)>,
     pub pushed: Vec<(Vec<UserId>, tern_chat::state::shard::Pushed)>,
 }
@@ -34,13 +43,11 @@ impl<'a> Owner<'a> {
         Self {
             store,
             state: ShardState::default(),
-            jobs: writer::spawn(
-                hot_connect_options(&store.args),
-                Shedding::off().meter("commit"),
-                JobTimes::new(0),
-                results,
-            ),
+            writers: Lane::ALL.map(|lane| (lane, writer(store, lane, results.clone()))),
             done,
+            busy: 0,
+            hung: false,
+            ahead: Duration::ZERO,
             answers: Vec::new(),
             pushed: Vec::new(),
         }
@@ -59,19 +66,35 @@ impl<'a> Owner<'a> {
 
     /// Both at once; the answers in this order.
     pub async fn send_both(&mut self, chat: ChatId, entries: [&NewEntry; 2]) -> [Outcome; 2] {
-        let [first, second] = entries.map(|entry| {
-            let origin = origin();
-            let entry = entry.clone();
+        self.send_all(entries.map(|entry| (chat, entry)))
+            .await
+            .map(|(_, outcome)| outcome)
+    }
+
+    /// All at once; the answers in this order, each with how many of the others came before it.
+    pub async fn send_all<const N: usize>(
+        &mut self,
+        entries: [(ChatId, &NewEntry); N],
+    ) -> [(usize, Outcome); N] {
+        let sends = entries.map(|(chat, entry)| {
+            let (origin, entry, peer) = (origin(), entry.clone(), None);
             let event = Event::Send {
                 origin,
                 chat,
-                peer: None,
+                peer,
                 entry,
             };
             (origin, event)
         });
-        self.run(vec![first.1, second.1]).await;
-        [self.answer(first.0), self.answer(second.0)]
+        let origins = sends.each_ref().map(|(origin, _)| *origin);
+        self.run(sends.into_iter().map(|(_, event)| event).collect())
+            .await;
+        let answers = std::mem::take(&mut self.answers);
+        origins.map(|origin| {
+            let mut answers = answers.iter().enumerate();
+            let (place, (_, outcome)) = answers.find(|(_, (to, _))| *to == origin).expect("no answer");
+            (place, outcome.clone())
+        })
     }
 
     pub async fn change(
@@ -107,6 +130,23 @@ impl<'a> Owner<'a> {
         self.run_at(Vec::new(), Duration::from_secs(1)).await;
     }
 
+    /// Hands the upkeep what is due, and waits neither now nor later until it is done.
+    pub async fn begin_upkeep(&mut self) -> &'static str {
+        let now = Clock::monotonic() + self.ahead;
+        let job = self
+            .state
+            .next_job(Lane::Upkeep, now, Clock::wall(), &mut Vec::new());
+        let job = job.expect("nothing is due");
+        let name = match &job {
+            Job::Acks(_) => "acknowledgements",
+            Job::Settle(_) => "settle",
+            _ => "something else",
+        };
+        self.hung = true;
+        self.writers[Lane::Upkeep as usize].1.send(job).await.unwrap();
+        name
+    }
+
     pub async fn run(&mut self, events: Vec<Event>) {
         self.run_at(events, Duration::ZERO).await;
     }
@@ -114,13 +154,19 @@ impl<'a> Owner<'a> {
     async fn run_at(&mut self, events: Vec<Event>, ahead: Duration) {
         let (mut events, mut out) = (VecDeque::from(events), Vec::new());
         loop {
-            let now = Clock::monotonic() + ahead;
+            let now = Clock::monotonic() + self.ahead + ahead;
             while let Some(event) = events.pop_front() {
                 self.state.apply(event, now, &mut out);
             }
             // Nobody waits here for what is gathered.
             self.state.flush_receipts(now + GATHER_RECEIPTS, &mut out);
-            let job = self.state.next_job(now, Clock::wall(), &mut out);
+            self.state.keep_patience(now, &mut out);
+            for (lane, jobs) in &self.writers {
+                if let Some(job) = self.state.next_job(*lane, now, Clock::wall(), &mut out) {
+                    self.busy += 1;
+                    jobs.send(job).await.unwrap();
+                }
+            }
             for effect in out.drain(..) {
                 match effect {
                     Effect::Load {
@@ -138,15 +184,45 @@ impl<'a> Owner<'a> {
                     Effect::Wake { .. } => {}
                 }
             }
-            match job {
-                Some(job) => {
-                    self.jobs.send(job).await.unwrap();
-                    events.push_back(self.done.recv().await.unwrap());
+            if !events.is_empty() {
+                continue;
+            }
+            if self.busy == 0 && self.state.waiting() == 0 {
+                return;
+            }
+            let now = Clock::monotonic() + self.ahead;
+            let until = self.state.next_wake().map_or(TICK, |at| at.since(now));
+            tokio::select! {
+                done = self.done.recv() => {
+                    let done = done.unwrap();
+                    let hung = matches!(&done, Event::JobDone(done) if self.hung && done.lane() == Lane::Upkeep);
+                    if hung {
+                        self.hung = false;
+                    } else {
+                        self.busy -= 1;
+                    }
+                    events.push_back(done);
                 }
-                None if events.is_empty() => return,
-                None => {}
+                () = tokio::time::sleep(until.min(TICK)) => {}
             }
         }
+    }
+}
+
+/// One of a shard's two.
+pub fn writer(store: &Store, lane: Lane, results: mpsc::Sender<Event>) -> mpsc::Sender<Job> {
+    let (meter, times) = (Shedding::off().meter("commit"), JobTimes::new(0));
+    writer::spawn(hot_connect_options(&store.args), lane, meter, times, results)
+}
+
+/// What a writer makes of one job.
+pub async fn run_job(store: &Store, job: Job) -> JobDone {
+    let (results, mut done) = mpsc::channel(1);
+    let jobs = writer(store, job.lane(), results);
+    jobs.send(job).await.unwrap();
+    match done.recv().await.unwrap() {
+        Event::JobDone(done) => done,
+        event => panic!("{event:?}"),
     }
 }
 

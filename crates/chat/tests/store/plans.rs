@@ -3,7 +3,7 @@
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
-    ack, commit, devices, direct, entries, joining, listing, load, settle, strangers, written,
+    ack, commit, devices, direct, entries, heads, joining, listing, load, settle, strangers, written,
 };
 use tern_types::Seq;
 
@@ -17,7 +17,11 @@ const HOT: &[(&str, &str)] = &[
     ("add members", commit::ADD_MEMBERS),
     ("remove member", commit::REMOVE_MEMBER),
     ("settle", settle::SETTLE),
-    ("lock heads", settle::LOCK_HEADS),
+    ("lock heads", heads::LOCK_HEADS),
+    ("lock free heads", heads::LOCK_FREE_HEADS),
+    ("lock free heads to commit", heads::LOCK_FREE_HEADS_TO_COMMIT),
+    ("held members", ack::HELD_MEMBERS),
+    ("existing users", direct::EXISTING_USERS),
     ("close", settle::CLOSE),
     ("unsettled", settle::UNSETTLED),
     ("ack", ack::ACK),
@@ -43,6 +47,7 @@ const HOT: &[(&str, &str)] = &[
     ("inbox", listing::INBOX),
     ("chats", listing::PAGE),
     ("one chat", listing::ONE),
+    ("ordinals", listing::ORDINALS),
     ("receipts and load members", listing::RECEIPTS),
     ("members", listing::MEMBERS),
     ("is member", listing::IS_MEMBER),

@@ -3,6 +3,7 @@
 use tern_chat::state::EntryKind;
 use tern_chat::state::receipts::Watermark;
 use tern_chat::state::shard::{Event, Pushed, ReadMark};
+use tern_chat::store::heads::Heads;
 use tern_chat::store::listing;
 use tern_types::{ChatId, DeviceId, Seq, UserId};
 
@@ -75,7 +76,9 @@ async fn rule_10_delivered_is_loaded_from_the_inbox_and_stands_at_what_is_settle
     );
 
     let reads = [read(chat.id, b, 3)];
-    tern_chat::store::ack::mark_read(&mut db, &reads).await.unwrap();
+    tern_chat::store::ack::mark_read(&mut db, &reads, Heads::Wait)
+        .await
+        .unwrap();
     assert_eq!(
         mark(&store, chat.id, b).await,
         watermark(3, 3),
@@ -177,7 +180,7 @@ async fn unread(store: &Store, chat: ChatId, user: UserId) -> u64 {
     let view = listing::chat(&store.pool, &store.master, user, None, chat)
         .await
         .unwrap();
-    view.unwrap().unread
+    view.unwrap().unread()
 }
 
 /// Bob answers 1 while 2 is on its way to him.
@@ -212,7 +215,7 @@ async fn rule_10_what_crossed_a_send_is_neither_read_nor_delivered_to_a_new_owne
         own_unread,
         ..read(chat, b, 1)
     };
-    tern_chat::store::ack::mark_read(&mut db, &[written])
+    tern_chat::store::ack::mark_read(&mut db, &[written], Heads::Wait)
         .await
         .unwrap();
     assert_eq!(unread(&store, chat, b).await, 1, "2, and not his own");
@@ -245,7 +248,7 @@ async fn rule_10_what_crossed_a_send_is_neither_read_nor_delivered_to_a_new_owne
 
     // A mark that he set himself says more than his devices' acknowledgements.
     next.send(chat, &message(a)).await;
-    tern_chat::store::ack::mark_read(&mut db, &[read(chat, b, 4)])
+    tern_chat::store::ack::mark_read(&mut db, &[read(chat, b, 4)], Heads::Wait)
         .await
         .unwrap();
     assert_eq!(mark(&store, chat, b).await, watermark(4, 4));
@@ -320,7 +323,9 @@ async fn a_new_owner_knows_who_keeps_reading_to_themselves_until_the_next_mark()
         (quietly(2, false), false),
         (quietly(2, true), true),
     ] {
-        tern_chat::store::ack::mark_read(&mut db, &[mark]).await.unwrap();
+        tern_chat::store::ack::mark_read(&mut db, &[mark], Heads::Wait)
+            .await
+            .unwrap();
         let stored = self::mark(&store, chat.id, b).await;
         assert_eq!(
             (stored.read, stored.read_receipts_off),
@@ -356,7 +361,7 @@ async fn rule_10_a_new_owner_knows_whose_messages_were_read() {
             .await;
     }
     let mut db = store.shard().await;
-    tern_chat::store::ack::mark_read(&mut db, &[read(chat, c, 2)])
+    tern_chat::store::ack::mark_read(&mut db, &[read(chat, c, 2)], Heads::Wait)
         .await
         .unwrap();
     let mut cold = Owner::new(&store);

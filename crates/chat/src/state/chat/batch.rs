@@ -122,7 +122,7 @@ impl Chat {
         let Some((batch, taken)) = self.in_flight.take() else {
             return Vec::new();
         };
-        self.tries = 0;
+        (self.tries, self.held_tries) = (0, 0);
         if self.queue.is_empty() {
             self.one_by_one = false;
         }
@@ -179,6 +179,18 @@ impl Chat {
             });
         }
         Vec::new()
+    }
+
+    /// Somebody else holds what the batch needs: back to the queue, as nothing of it was written. How often it was so before.
+    pub fn held_back(&mut self) -> u32 {
+        if let Some((_, taken)) = self.in_flight.take() {
+            for waiting in taken.into_iter().rev() {
+                self.queue.push_front(waiting);
+            }
+        }
+        let before = self.held_tries;
+        self.held_tries = before.saturating_add(1);
+        before
     }
 
     /// The store refused the batch for what is in it: its entries are tried one by one, and a single one is refused.

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tern_types::{RequestId, UserId};
+use tern_types::{RequestId, Timestamp, UserId};
 
 use super::Chat;
 use crate::state::bytes::Share;
@@ -18,7 +18,10 @@ const COMMAND_BYTES: usize = 256;
 #[derive(Debug)]
 pub struct Waiting {
     /// One, or more where the same request came again meanwhile.
+    /// None where all were told to come again while it was under way.
     pub origins: Vec<Origin>,
+    /// Since when the first of them waits.
+    pub since: Timestamp,
     pub command: Command,
     /// The snapshot that the chat stands on was asked for this request: it is new. Otherwise it may be older than
     /// what is remembered, and only the store knows its answer (rule 5).
@@ -43,6 +46,14 @@ impl Command {
         COMMAND_BYTES + content
     }
 
+    /// Since when its answer is waited for. A call may have been delayed before it came here.
+    pub fn since(&self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Send(entry) => entry.arrived.map_or(now, |arrived| arrived.min(now)),
+            Self::Change(_) => now,
+        }
+    }
+
     pub(super) fn request(&self) -> (UserId, RequestId) {
         match self {
             Self::Send(entry) => (entry.sender, entry.request),
@@ -60,7 +71,13 @@ impl Command {
 
 impl Chat {
     /// Takes a command; `Some` is its answer where there is one at once. `room`: held while it waits.
-    pub fn enqueue(&mut self, origin: Origin, command: Command, room: [Share; 2]) -> Option<Outcome> {
+    pub fn enqueue(
+        &mut self,
+        origin: Origin,
+        command: Command,
+        room: [Share; 2],
+        since: Timestamp,
+    ) -> Option<Outcome> {
         if let Some(outcome) = self.repetition(&command) {
             return Some(outcome);
         }
@@ -76,11 +93,15 @@ impl Chat {
             if same.command.fingerprint() != command.fingerprint() {
                 return Some(Outcome::Refused(Refusal::RequestIdReused));
             }
+            if same.origins.is_empty() {
+                same.since = since;
+            }
             same.origins.push(origin);
             return None;
         }
         self.queue.push_back(Waiting {
             origins: vec![origin],
+            since,
             command,
             looked_up: false,
             _room: room,
@@ -115,6 +136,30 @@ impl Chat {
             }
         }
         answers
+    }
+
+    /// Since when somebody waits for the place of a command.
+    pub fn waits_since(&self) -> Option<Timestamp> {
+        let in_flight = self.in_flight.iter().flat_map(|(_, waiting)| waiting);
+        let waited_for = in_flight
+            .chain(&self.queue)
+            .filter(|waiting| !waiting.origins.is_empty());
+        waited_for.map(|waiting| waiting.since).min()
+    }
+
+    /// Everybody who waits for a place is told `refusal`. What is under way stays there, with nobody waiting for it: it
+    /// cannot be taken back, and the same request finds it.
+    pub fn give_up(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
+        let under_way = self.in_flight.iter_mut().flat_map(|(_, waiting)| waiting);
+        let mut origins: Vec<Origin> = under_way
+            .flat_map(|waiting| std::mem::take(&mut waiting.origins))
+            .collect();
+        origins.extend(self.queue.drain(..).flat_map(|waiting| waiting.origins));
+        let refused = Outcome::Refused(refusal.clone());
+        origins
+            .into_iter()
+            .map(|origin| (origin, refused.clone()))
+            .collect()
     }
 
     /// Everybody who waits is told `refusal`.

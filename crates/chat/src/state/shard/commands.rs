@@ -78,7 +78,8 @@ impl ShardState {
         let Some(room_of_chat) = room_of_chat.filter(|_| chat.waiting() < MAX_WAITING_OF_CHAT) else {
             return out.push(overloaded);
         };
-        let answer = chat.enqueue(origin, command, [room, room_of_chat]);
+        let since = command.since(now);
+        let answer = chat.enqueue(origin, command, [room, room_of_chat], since);
         // After the command is in the queue: the load looks for its request too. A load that is under way may have been
         // asked for by somebody who could not make the chat.
         if chat.stage == Stage::Loading && (chat.loads.is_empty() || create.is_some()) {
@@ -88,6 +89,7 @@ impl ShardState {
             Some(outcome) => out.push(Effect::Answer { origin, outcome }),
             None => {
                 self.waiting += 1;
+                self.answer_in_time(id, since);
                 self.mark_due(id);
             }
         }
@@ -194,6 +196,36 @@ impl ShardState {
             own_unread: chat.own_unread(user),
         };
         self.write_read(mark, now);
+    }
+
+    /// The same by a call.
+    pub(super) fn mark_read(
+        &mut self,
+        origin: Origin,
+        (chat, user): (ChatId, UserId),
+        (seq, off): (Seq, bool),
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let ready = self.chats.get(&chat).filter(|chat| chat.stage == Stage::Ready);
+        let outcome = match ready.map(|chat| chat.member(user).is_some()) {
+            None => {
+                let event = Event::MarkRead {
+                    origin,
+                    chat,
+                    user,
+                    seq,
+                    off,
+                };
+                return self.hold(chat, event, now, out);
+            }
+            Some(false) => Outcome::Refused(Refusal::NotAMember),
+            Some(true) => {
+                self.read(chat, user, (seq, off), now, out);
+                Outcome::Unchanged
+            }
+        };
+        out.push(Effect::Answer { origin, outcome });
     }
 
     pub(super) fn write_read(&mut self, mark: ReadMark, now: Timestamp) {

@@ -49,6 +49,14 @@ pub enum Event {
         seq: Seq,
         off: bool,
     },
+    /// The same by a call, which is answered when the mark is known here.
+    MarkRead {
+        origin: Origin,
+        chat: ChatId,
+        user: UserId,
+        seq: Seq,
+        off: bool,
+    },
     /// Somebody writes, or stopped; dropped where it would have to wait. `at`: when it came.
     Typing {
         chat: ChatId,
@@ -100,6 +108,8 @@ pub enum LoadError {
     StrangersLimited {
         retry_after: Duration,
     },
+    /// Somebody else holds a lock that is needed.
+    Held,
 }
 
 /// Whether the devices that were missing are accounted for.
@@ -150,7 +160,20 @@ pub enum Pushed {
     Typing { user: UserId, stopped: bool },
 }
 
-/// One thing for the writer.
+/// The two connections of a shard. What one of them waits for holds nothing up on the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// What somebody waits for: entries and changes.
+    Commit,
+    /// Inbox rows and read marks.
+    Upkeep,
+}
+
+impl Lane {
+    pub const ALL: [Self; 2] = [Self::Commit, Self::Upkeep];
+}
+
+/// One thing for a writer.
 #[derive(Debug)]
 pub enum Job {
     Commit(Vec<Batch>),
@@ -161,6 +184,16 @@ pub enum Job {
     /// Delete the unsettled rows up to each seq.
     Close(Vec<(ChatId, Seq)>),
     Reads(Vec<ReadMark>),
+}
+
+impl Job {
+    /// Whose job it is.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Commit(_) | Self::Change(_) => Lane::Commit,
+            Self::Acks(_) | Self::Settle(_) | Self::Close(_) | Self::Reads(_) => Lane::Upkeep,
+        }
+    }
 }
 
 /// A read mark to be written.
@@ -206,24 +239,36 @@ pub struct SettleChat {
 #[derive(Debug)]
 pub enum JobDone {
     Commit(Vec<(ChatId, Committed)>),
-    /// The rows that the devices had. `None`: nothing was written.
+    /// Those that are written, and the rows that the devices had. Of `unwritten` it is not known.
     Acks {
         acks: Vec<AckWrite>,
-        rows: Option<HashMap<(ChatId, DeviceId), AckedRow>>,
+        rows: HashMap<(ChatId, DeviceId), AckedRow>,
+        unwritten: Vec<AckWrite>,
     },
-    /// Who is missing of each chat; nobody: it is settled. `None`: the store was away.
+    /// Who is missing of each chat; nobody: it is settled. Of `failed` nothing is known.
     Settle {
         chats: Vec<(ChatId, Seq)>,
-        missing: Option<HashMap<ChatId, Vec<Missing>>>,
+        missing: HashMap<ChatId, Vec<Missing>>,
+        failed: Vec<(ChatId, Seq)>,
     },
     Close {
         chats: Vec<(ChatId, Seq)>,
         closed: bool,
     },
+    /// All but these are written.
     Reads {
-        reads: Vec<ReadMark>,
-        written: bool,
+        unwritten: Vec<ReadMark>,
     },
+}
+
+impl JobDone {
+    /// Which writer is free again.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Commit(_) => Lane::Commit,
+            Self::Acks { .. } | Self::Settle { .. } | Self::Close { .. } | Self::Reads { .. } => Lane::Upkeep,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,6 +278,8 @@ pub enum Committed {
     Behind,
     /// The store refused the batch for what is in it.
     Refused(Refusal),
+    /// Somebody else holds a lock that the batch needs: nothing of it was written.
+    Held,
     /// Not known.
     Away,
 }

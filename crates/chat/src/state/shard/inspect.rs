@@ -43,7 +43,7 @@ impl ShardState {
 
     pub fn load(&self) -> Load {
         Load {
-            busy: self.busy,
+            busy: self.busy != [false; 2],
             waiting: self.waiting(),
             chats: self.chats(),
             unsettled: self.unsettled(),

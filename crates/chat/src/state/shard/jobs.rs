@@ -1,8 +1,8 @@
-//! What the writer does next: commits and upkeep take turns.
+//! What the writers do next.
 
 use tern_types::Timestamp;
 
-use super::event::{Effect, Job, SettleChat};
+use super::event::{Effect, Job, Lane, SettleChat};
 use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::Stage;
@@ -17,19 +17,23 @@ const MAX_SETTLE: usize = 256;
 const MAX_ACKS: usize = 1024;
 
 impl ShardState {
-    /// What the writer does next; `None` while it is busy or there is nothing. Commits take turns with the rest. `wall` is
-    /// what the wall clock shows: entries are stored with it, and tickets end by it.
-    pub fn next_job(&mut self, now: Timestamp, wall: Timestamp, out: &mut Vec<Effect>) -> Option<Job> {
-        if self.busy {
+    /// What this writer does next; `None` while it is busy or there is nothing. `wall` is what the wall clock shows: entries
+    /// are stored with it, and tickets end by it.
+    pub fn next_job(
+        &mut self,
+        lane: Lane,
+        now: Timestamp,
+        wall: Timestamp,
+        out: &mut Vec<Effect>,
+    ) -> Option<Job> {
+        if self.is_busy(lane) {
             return None;
         }
-        let job = if self.last_was_commit {
-            self.upkeep_job(now).or_else(|| self.commit_job(wall, out))
-        } else {
-            self.commit_job(wall, out).or_else(|| self.upkeep_job(now))
+        let job = match lane {
+            Lane::Commit => self.commit_job(wall, out),
+            Lane::Upkeep => self.upkeep_job(now),
         };
-        self.last_was_commit = matches!(job, Some(Job::Commit(_) | Job::Change(_)));
-        self.busy = job.is_some();
+        self.busy[lane as usize] = job.is_some();
         job
     }
 

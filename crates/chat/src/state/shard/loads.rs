@@ -23,7 +23,7 @@ impl ShardState {
     /// Keeps `event` until the chat is loaded, and has it loaded.
     pub(super) fn hold(&mut self, id: ChatId, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
         if self.held_count >= MAX_HELD {
-            return self.given_up(&[event]);
+            return self.given_up(vec![event], &Outcome::Refused(Refusal::OVERLOADED), out);
         }
         self.held_count += 1;
         self.held.entry(id).or_default().push(event);
@@ -75,26 +75,35 @@ impl ShardState {
             Err(LoadError::NotAccepted) => Refusal::NotAccepted,
             Err(LoadError::StrangersLimited { retry_after }) => Refusal::StrangersLimited { retry_after },
             Err(LoadError::Away) => Refusal::STORE_AWAY,
+            Err(LoadError::Held) => Refusal::HELD,
             Err(LoadError::Overloaded) => Refusal::OVERLOADED,
         };
         let answers = chat.refuse_all(&refusal);
         self.answer(answers, out);
         self.forget(id, out);
-        self.give_up_held(id);
+        self.drop_held(id, &Outcome::Refused(refusal), out);
     }
 
-    /// The chat's held events will find no chat.
-    fn give_up_held(&mut self, id: ChatId) {
+    /// What waited for the chat to be loaded waits in vain.
+    fn drop_held(&mut self, id: ChatId, outcome: &Outcome, out: &mut Vec<Effect>) {
         let held = self.held.remove(&id).unwrap_or_default();
         self.held_count -= held.len();
-        self.given_up(&held);
+        self.given_up(held, outcome, out);
     }
 
     /// What marks say is said again by who sent them, or asked for by who wants to know; of what was delivered somebody has
-    /// to be told.
-    fn given_up(&mut self, events: &[Event]) {
-        let delivered = |event: &&Event| matches!(event, Event::Delivered { .. });
-        self.counts.receipts_lost += events.iter().filter(delivered).count() as u64;
+    /// to be told, and calls wait for an answer.
+    fn given_up(&mut self, events: Vec<Event>, outcome: &Outcome, out: &mut Vec<Effect>) {
+        for event in events {
+            match event {
+                Event::Delivered { .. } => self.counts.receipts_lost += 1,
+                Event::MarkRead { origin, .. } => out.push(Effect::Answer {
+                    origin,
+                    outcome: outcome.clone(),
+                }),
+                _ => {}
+            }
+        }
     }
 
     pub(super) fn recover(&mut self, id: ChatId, low: Seq, high: Seq, now: Timestamp, out: &mut Vec<Effect>) {
@@ -150,8 +159,8 @@ impl ShardState {
             let Some(chat) = self.chats.get(&id) else {
                 continue;
             };
-            if chat.stage == Stage::Ready && !chat.is_due() && chat.waiting() > 0 {
-                // Under way at the writer: it ends with its own answer, and the chat goes when it is idle.
+            if chat.is_committing() {
+                // It ends with its own answer, and the chat goes when it is idle.
                 continue;
             }
             self.turn_away(id, out);
@@ -172,6 +181,8 @@ impl ShardState {
         self.reads.clear();
         self.risen.clear();
         self.receipts_due.clear();
+        self.parked.clear();
+        self.answer_by.clear();
     }
 
     fn turn_away(&mut self, id: ChatId, out: &mut Vec<Effect>) {
@@ -179,7 +190,7 @@ impl ShardState {
             let answers = chat.answer_all(&Outcome::NotOwner);
             self.answer(answers, out);
         }
-        self.give_up_held(id);
+        self.drop_held(id, &Outcome::NotOwner, out);
     }
 
     /// The chat leaves memory. What rose in it was not told yet; nobody else would.

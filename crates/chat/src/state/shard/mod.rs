@@ -1,10 +1,15 @@
-//! Many chats and one writer: what comes in changes chats and asks for effects; whenever the writer is free,
+//! Many chats and two writers: what comes in changes chats and asks for effects; whenever a writer is free,
 //! [`ShardState::next_job`] says what it does next. Whatever arrived while it was busy makes the next batch, so
 //! batches grow under load and an idle shard commits at once.
 //!
+//! One writer commits, the other does the upkeep (settles, acknowledgements, read marks), so that a lock that the upkeep
+//! waits for holds no message up. Both may be at work on one chat, as two owners may: each statement decides by what it
+//! finds under the lock of the chat's head.
+//!
 //! - [`event`]: events, effects, jobs
 //! - [`commands`]: sends, changes, acknowledgements, read marks
-//! - [`jobs`], [`results`]: what the writer does, and what follows
+//! - [`jobs`], [`results`]: what the writers do, and what follows
+//! - [`patience`]: chats that somebody holds in the store, and callers who have waited long enough
 //! - [`receipts`]: who is told of watermarks, and when
 //! - [`typing`]: who is told that somebody writes
 //! - [`inspect`]: what it tells operators
@@ -15,6 +20,7 @@ pub mod event;
 mod inspect;
 mod jobs;
 mod loads;
+mod patience;
 mod receipts;
 mod results;
 #[cfg(test)]
@@ -32,10 +38,11 @@ use crate::state::receipts::Watermark;
 use crate::state::{Origin, Outcome};
 
 pub use event::{
-    AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, LoadError, Pushed, ReadMark, SettleChat,
-    Woken,
+    AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, Lane, LoadError, Pushed, ReadMark,
+    SettleChat, Woken,
 };
 pub use inspect::{Inspected, Load};
+pub use patience::ANSWER_WITHIN;
 pub use receipts::GATHER_RECEIPTS;
 pub use typing::DropReason;
 
@@ -89,8 +96,12 @@ pub struct ShardState {
     /// For load.
     defers_delivered: bool,
     counts: Counts,
-    busy: bool,
-    last_was_commit: bool,
+    /// Chats that are tried again then, because somebody held them.
+    parked: BTreeSet<(Timestamp, ChatId)>,
+    /// Chats where somebody waits, and when whoever waited first is to be answered.
+    answer_by: BTreeSet<(Timestamp, ChatId)>,
+    /// Whether each [`Lane`]'s writer has a job.
+    busy: [bool; 2],
     swept_at: Timestamp,
     loads: Loads,
 }
@@ -119,7 +130,7 @@ impl ShardState {
 
     /// Nothing is under way that the store or a client waits for.
     pub fn is_quiet(&self) -> bool {
-        !self.busy
+        self.busy == [false; 2]
             && self.waiting == 0
             && self.acks.is_empty()
             && self.closes.is_empty()
@@ -171,6 +182,13 @@ impl ShardState {
             Event::Read { chat, user, seq, off } => {
                 self.read(chat, user, (seq, off), now, out);
             }
+            Event::MarkRead {
+                origin,
+                chat,
+                user,
+                seq,
+                off,
+            } => self.mark_read(origin, (chat, user), (seq, off), now, out),
             Event::Typing {
                 chat,
                 user,
@@ -206,12 +224,43 @@ impl ShardState {
         )
     }
 
-    /// When [`Event::Tick`], [`Self::flush_receipts`] and [`Self::next_job`] are due although nothing happens.
+    /// How far the user has read the chat, written or not, and how many messages of their own lie after it; `None`: the
+    /// store knows it as well.
+    pub fn read_mark(&self, id: ChatId, user: UserId) -> Option<(Seq, u32)> {
+        let chat = self.chats.get(&id).filter(|chat| chat.stage == Stage::Ready);
+        if let Some(chat) = chat {
+            return Some((chat.receipts.mark(user).read, chat.own_unread(user)));
+        }
+        let unwritten = self
+            .reads
+            .get(&(id, user))
+            .map(|mark| (mark.seq, mark.own_unread));
+        let held = self.held.get(&id).into_iter().flatten();
+        let held = held.filter_map(|event| match event {
+            Event::Read { user: of, seq, .. } | Event::MarkRead { user: of, seq, .. } if *of == user => {
+                Some((*seq, 0))
+            }
+            _ => None,
+        });
+        held.chain(unwritten).max()
+    }
+
+    /// When [`Event::Tick`], [`Self::flush_receipts`], [`Self::keep_patience`] and [`Self::next_job`] are due although
+    /// nothing happens.
     pub fn next_wake(&self) -> Option<Timestamp> {
-        let receipts = self.receipts_due.first().map(|(at, _)| *at);
-        let settle = self.settle_due.first().map(|(at, _)| *at);
-        let jobs = [settle, self.reads_due].into_iter().flatten();
-        jobs.filter(|_| !self.busy).chain(receipts).min()
+        let first = |due: &BTreeSet<(Timestamp, ChatId)>| due.first().map(|(at, _)| *at);
+        let upkeep = [first(&self.settle_due), self.reads_due];
+        let upkeep = upkeep
+            .into_iter()
+            .flatten()
+            .filter(|_| !self.is_busy(Lane::Upkeep));
+        let answers = first(&self.answer_by).filter(|_| self.waiting > 0);
+        let others = [first(&self.receipts_due), first(&self.parked), answers];
+        upkeep.chain(others.into_iter().flatten()).min()
+    }
+
+    fn is_busy(&self, lane: Lane) -> bool {
+        self.busy[lane as usize]
     }
 
     fn mark_due(&mut self, id: ChatId) {

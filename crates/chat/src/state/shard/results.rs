@@ -1,4 +1,4 @@
-//! What came of the writer's jobs, and what follows from it.
+//! What came of the writers' jobs, and what follows from it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -22,7 +22,7 @@ const SETTLE_UNSURE_MAX: Duration = Duration::from_secs(30);
 
 impl ShardState {
     pub(super) fn job_done(&mut self, done: JobDone, now: Timestamp, out: &mut Vec<Effect>) {
-        self.busy = false;
+        self.busy[done.lane() as usize] = false;
         match done {
             JobDone::Commit(results) => {
                 for (id, result) in results {
@@ -31,22 +31,32 @@ impl ShardState {
             }
             JobDone::Acks {
                 acks,
-                rows: Some(rows),
+                rows,
+                unwritten,
             } => {
                 for ack in acks {
                     let row = rows.get(&(ack.chat, ack.device)).copied();
                     self.ack_written(ack, row, now, out);
                 }
+                not_written(unwritten, &Refusal::STORE_AWAY, out);
             }
-            JobDone::Acks { acks, rows: None } => not_written(acks, &Refusal::STORE_AWAY, out),
-            JobDone::Settle { chats, missing } => self.settled(chats, missing, now, out),
+            JobDone::Settle {
+                chats,
+                missing,
+                failed,
+            } => {
+                self.settled(chats, missing, now, out);
+                for (id, upto) in failed {
+                    self.close_done(id, upto, false, now);
+                }
+            }
             JobDone::Close { chats, closed } => {
                 for (id, upto) in chats {
                     self.close_done(id, upto, closed, now);
                 }
             }
-            JobDone::Reads { reads, written } => {
-                for mark in reads.into_iter().filter(|_| !written) {
+            JobDone::Reads { unwritten } => {
+                for mark in unwritten {
                     if !self.reads.contains_key(&(mark.chat, mark.user)) {
                         self.write_read(mark, now);
                     }
@@ -70,6 +80,10 @@ impl ShardState {
                 answers
             }
             Committed::Refused(refusal) => chat.refused(&refusal),
+            Committed::Held => {
+                self.park(id, now);
+                Vec::new()
+            }
             Committed::Away => {
                 let answers = chat.refuse_all(&Refusal::STORE_AWAY);
                 // What the store has of it is not known: loaded anew on the next use; what was committed is
@@ -152,16 +166,10 @@ impl ShardState {
     fn settled(
         &mut self,
         chats: Vec<(ChatId, Seq)>,
-        missing: Option<HashMap<ChatId, Vec<Missing>>>,
+        mut missing: HashMap<ChatId, Vec<Missing>>,
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
-        let Some(mut missing) = missing else {
-            for (id, upto) in chats {
-                self.close_done(id, upto, false, now);
-            }
-            return;
-        };
         for (id, upto) in chats {
             match missing.remove(&id).filter(|missing| !missing.is_empty()) {
                 Some(missing) => out.push(Effect::Wake {

@@ -2,6 +2,8 @@
 
 mod blocks;
 mod clocks;
+mod marks;
+mod patience;
 mod receipts;
 mod typing;
 
@@ -112,7 +114,7 @@ impl Shard {
 
     fn job(&mut self) -> Option<Job> {
         let mut effects = Vec::new();
-        let job = self.state.next_job(self.now, self.now, &mut effects);
+        let job = any_job(&mut self.state, self.now, &mut effects);
         assert!(effects.is_empty(), "{effects:?}");
         job
     }
@@ -148,10 +150,29 @@ impl Shard {
             device: DeviceId::random(),
             from: Seq(1),
         };
-        let missing = Some(HashMap::from([(self.chat, vec![missing])]));
+        let missing = HashMap::from([(self.chat, vec![missing])]);
         let chats = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
-        self.tell(Event::JobDone(JobDone::Settle { chats, missing }))
+        self.tell(settle_done(chats, missing))
     }
+}
+
+/// What either writer does next, commits first.
+fn any_job(state: &mut ShardState, now: Timestamp, out: &mut Vec<Effect>) -> Option<Job> {
+    let mut jobs = Lane::ALL.into_iter();
+    jobs.find_map(|lane| state.next_job(lane, now, now, out))
+}
+
+fn settle_done(chats: Vec<(ChatId, Seq)>, missing: HashMap<ChatId, Vec<Missing>>) -> Event {
+    Event::JobDone(JobDone::Settle {
+        chats,
+        missing,
+        failed: Vec::new(),
+    })
+}
+
+fn reads_done() -> Event {
+    let unwritten = Vec::new();
+    Event::JobDone(JobDone::Reads { unwritten })
 }
 
 /// Of the only effect, a load.
@@ -287,10 +308,7 @@ fn fine_print_5_what_was_not_confirmed_is_settled_again_and_not_closed() {
     });
     assert!(!matches!(shard.job(), Some(Job::Close(_))));
     // Read marks may come in between; then the settle comes again.
-    shard.tell(Event::JobDone(JobDone::Reads {
-        reads: Vec::new(),
-        written: true,
-    }));
+    shard.tell(reads_done());
     shard.settled();
     shard.tell(Event::WakesDone {
         chat,
@@ -320,8 +338,7 @@ fn what_was_just_committed_is_not_settled_with_what_is_due() {
             panic!("no settle is due")
         };
         assert_eq!(settle[0].upto, upto);
-        let (chats, missing) = (vec![(chat, upto)], Some(HashMap::new()));
-        shard.tell(Event::JobDone(JobDone::Settle { chats, missing }));
+        shard.tell(settle_done(vec![(chat, upto)], HashMap::new()));
         assert!(!matches!(shard.job(), Some(Job::Settle(_))));
         shard.now = shard.now + next;
     }
@@ -383,12 +400,15 @@ fn a_settle_that_fails_is_tried_again_soon_and_then_ever_later() {
             Some(Job::Settle(settle)) => {
                 waits.push(shard.now.since(since).as_millis());
                 since = shard.now;
-                let chats = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
-                shard.tell(Event::JobDone(JobDone::Settle { chats, missing: None }));
+                let failed = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
+                shard.tell(Event::JobDone(JobDone::Settle {
+                    chats: Vec::new(),
+                    missing: HashMap::new(),
+                    failed,
+                }));
             }
-            Some(Job::Reads(reads)) => {
-                let written = true;
-                shard.tell(Event::JobDone(JobDone::Reads { reads, written }));
+            Some(Job::Reads(_)) => {
+                shard.tell(reads_done());
             }
             Some(job) => panic!("{job:?}"),
             None => shard.now = shard.state.next_wake().expect("it is tried again"),
@@ -417,17 +437,16 @@ fn a_settle_that_nobody_can_be_sure_of_is_not_closed_and_comes_ever_more_seldom(
                 waits.push(shard.now.since(since).as_secs());
                 since = shard.now;
                 let chats = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
-                let missing = Some(HashMap::from([(chat, missing.clone())]));
-                shard.tell(Event::JobDone(JobDone::Settle { chats, missing }));
+                let missing = HashMap::from([(chat, missing.clone())]);
+                shard.tell(settle_done(chats, missing));
                 shard.tell(Event::WakesDone {
                     chat,
                     upto,
                     woken: Woken::Unsure,
                 });
             }
-            Some(Job::Reads(reads)) => {
-                let written = true;
-                shard.tell(Event::JobDone(JobDone::Reads { reads, written }));
+            Some(Job::Reads(_)) => {
+                shard.tell(reads_done());
             }
             Some(job) => panic!("{job:?}"),
             None => shard.now = shard.state.next_wake().expect("it is tried again"),
@@ -589,15 +608,15 @@ fn a_ticket_that_has_ended_is_refused_but_a_repetition_is_answered_whatever_its_
         "{again:?}"
     );
     shard.settled();
-    let Some(Job::Reads(reads)) = shard.job() else {
-        panic!("the sender's own mark is not written")
-    };
-    let written = true;
-    shard.tell(Event::JobDone(JobDone::Reads { reads, written }));
+    assert!(
+        matches!(shard.job(), Some(Job::Reads(_))),
+        "the sender's own mark is not written"
+    );
+    shard.tell(reads_done());
     let late = RequestId::random();
     shard.send_with(chat, 1, late, media);
     let mut effects = Vec::new();
-    let job = shard.state.next_job(shard.now, shard.now, &mut effects);
+    let job = any_job(&mut shard.state, shard.now, &mut effects);
     assert!(job.is_none(), "looked up first: {job:?}");
     let snapshot = Snapshot {
         head: Seq(1),
@@ -608,7 +627,7 @@ fn a_ticket_that_has_ended_is_refused_but_a_repetition_is_answered_whatever_its_
     let result = Ok(Some(snapshot));
     shard.tell(Event::Loaded { chat, number, result });
     let mut effects = Vec::new();
-    let job = shard.state.next_job(shard.now, shard.now, &mut effects);
+    let job = any_job(&mut shard.state, shard.now, &mut effects);
     assert!(!matches!(job, Some(Job::Commit(_))), "{job:?}");
     assert!(
         effects.iter().any(|effect| matches!(

@@ -1,6 +1,7 @@
 //! What may happen.
 
 use proptest::sample::Index;
+use tern_chat::state::shard::Lane;
 use tern_chat::state::{Change, NewEntry};
 use tern_types::RequestId;
 
@@ -39,17 +40,26 @@ pub enum Step {
     },
     TakeJob {
         node: usize,
+        lane: Lane,
     },
     RunJob {
         node: usize,
+        lane: Lane,
     },
     /// The store does not answer; the statement may have been carried out.
     JobAway {
         node: usize,
+        lane: Lane,
         landed: bool,
+    },
+    /// Somebody else holds the chat.
+    JobHeld {
+        node: usize,
+        lane: Lane,
     },
     FinishJob {
         node: usize,
+        lane: Lane,
     },
     FinishLoad {
         node: usize,

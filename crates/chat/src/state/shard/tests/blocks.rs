@@ -41,10 +41,12 @@ impl Shard {
         })
     }
 
-    /// What the writer would do, and what else is wanted.
+    /// What would be committed, and what else is wanted.
     fn next(&mut self) -> (Option<Job>, Vec<Effect>) {
         let mut effects = Vec::new();
-        let job = self.state.next_job(self.now, self.now, &mut effects);
+        let job = self
+            .state
+            .next_job(Lane::Commit, self.now, self.now, &mut effects);
         (job, effects)
     }
 }
@@ -139,10 +141,6 @@ fn what_is_being_committed_keeps_its_place_and_the_next_is_refused() {
         panic!("one load: {effects:?}")
     };
     assert!(!matches!(shard.next().0, Some(Job::Commit(_))));
-    shard.tell(Event::JobDone(JobDone::Close {
-        chats: Vec::new(),
-        closed: true,
-    }));
     shard.load(number, true, &[second]);
     assert_eq!(answers(&shard.next().1), [(Origin::Call(8), &NOT_ACCEPTED)]);
     // Rule 5.

@@ -7,7 +7,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 impl Shard {
     /// The next job while the wall clock shows something else than the time that has passed.
     fn job_at(&mut self, wall: Timestamp) -> Option<Job> {
-        self.state.next_job(self.now, wall, &mut Vec::new())
+        let mut jobs = Lane::ALL.into_iter();
+        jobs.find_map(|lane| self.state.next_job(lane, self.now, wall, &mut Vec::new()))
     }
 }
 
@@ -22,8 +23,7 @@ fn a_wall_clock_that_is_set_back_by_an_hour_holds_up_no_settle_and_turns_no_entr
         panic!("no settle: {settle:?}")
     };
     let chats = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
-    let missing = Some(HashMap::new());
-    shard.tell(Event::JobDone(JobDone::Settle { chats, missing }));
+    shard.tell(settle_done(chats, HashMap::new()));
     shard.send();
     let Some(Job::Commit(batches)) = shard.job_at(START - HOUR) else {
         panic!("nothing is committed")

@@ -86,21 +86,27 @@ impl Group {
     fn commit(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         loop {
-            let done = match self.state.next_job(self.now, self.now, &mut Vec::new()) {
-                Some(Job::Commit(_)) => {
-                    let done = JobDone::Commit(vec![(self.chat, Committed::Moved)]);
-                    effects.extend(self.tell(Event::JobDone(done)));
-                    return effects;
+            let upkeep = self
+                .state
+                .next_job(Lane::Upkeep, self.now, self.now, &mut Vec::new());
+            let done = match upkeep {
+                Some(Job::Settle(settle)) => {
+                    let chats = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
+                    settle_done(chats, HashMap::new())
                 }
-                Some(Job::Settle(settle)) => JobDone::Settle {
-                    chats: settle.iter().map(|settle| (settle.chat, settle.upto)).collect(),
-                    missing: Some(HashMap::new()),
-                },
-                Some(Job::Reads(reads)) => JobDone::Reads { reads, written: true },
+                Some(Job::Reads(_)) => reads_done(),
+                None => break,
                 job => panic!("{job:?}"),
             };
-            effects.extend(self.tell(Event::JobDone(done)));
+            effects.extend(self.tell(done));
         }
+        let commit = self
+            .state
+            .next_job(Lane::Commit, self.now, self.now, &mut Vec::new());
+        assert!(matches!(commit, Some(Job::Commit(_))), "{commit:?}");
+        let done = JobDone::Commit(vec![(self.chat, Committed::Moved)]);
+        effects.extend(self.tell(Event::JobDone(done)));
+        effects
     }
 
     fn acknowledge(&mut self, member: usize, seq: u64) -> Vec<Effect> {
@@ -146,12 +152,14 @@ impl Group {
         self.now = self.now + Duration::from_secs(2);
         let user = self.people[member];
         let mut written = Vec::new();
-        while let Some(job) = self.state.next_job(self.now, self.now, &mut Vec::new()) {
+        while let Some(job) = self
+            .state
+            .next_job(Lane::Upkeep, self.now, self.now, &mut Vec::new())
+        {
             if let Job::Reads(reads) = job {
                 written.extend(reads.into_iter().filter(|mark| mark.user == user));
             }
-            let (chats, missing) = (Vec::new(), None);
-            let event = Event::JobDone(JobDone::Settle { chats, missing });
+            let event = settle_done(Vec::new(), HashMap::new());
             self.state.apply(event, self.now, &mut Vec::new());
         }
         written
@@ -240,13 +248,10 @@ fn what_was_gathered_is_told_in_time_also_while_the_writer_is_busy_and_when_the_
     group.acknowledge(1, 1);
     let due = group.now + GATHER_RECEIPTS;
     group.now = group.now + SETTLE_AFTER;
-    assert!(
-        group
-            .state
-            .next_job(group.now, group.now, &mut Vec::new())
-            .is_some(),
-        "a settle"
-    );
+    let settle = group
+        .state
+        .next_job(Lane::Upkeep, group.now, group.now, &mut Vec::new());
+    assert!(matches!(settle, Some(Job::Settle(_))), "{settle:?}");
     assert_eq!(group.state.next_wake(), Some(due));
     let told = group.tell(Event::Owned(Arc::new(HashSet::new())));
     assert_eq!(receipts(&told).len(), 1, "{told:?}");

@@ -1,0 +1,114 @@
+//! Callers read what they wrote: a read mark, and a send, which is one, is in the store only up to a second later, but in
+//! its owner's memory before anybody is told of it. So whoever shows a chat asks its owner too.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use sqlx::PgPool;
+use tern_node::{Node, NodeContext, Role};
+use tern_proto::ApiError;
+use tern_proto::internal::chat_shards_client::ChatShardsClient;
+use tern_proto::internal::{GetReadMarksRequest, GetReadMarksResponse, ReadMark};
+use tern_types::{ChatId, Seq, Slot, UserId};
+use tokio::time::timeout;
+use tonic::{Request, Response, Status};
+
+use super::store_away;
+use crate::shard::Shards;
+use crate::store::listing::{self, ChatView};
+
+/// A node that does not answer by then has no say: its marks are in the store a second after they were made, or gone with
+/// it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Chats of one question: a page of them.
+pub const MAX_CHATS: usize = 200;
+
+/// The owners' marks. Cheap to clone.
+#[derive(Clone)]
+pub struct ReadMarks {
+    pub ctx: NodeContext,
+    pub shards: Shards,
+    pub pool: PgPool,
+}
+
+impl ReadMarks {
+    /// How far the user has read these chats, as far as their owners know it better than the store.
+    pub async fn of(&self, user: UserId, chats: impl Iterator<Item = ChatId>) -> Vec<(ChatId, Seq, u32)> {
+        let map = self.ctx.map.current();
+        let mut own = Vec::new();
+        let mut others: HashMap<&str, (&Node, Vec<ChatId>)> = HashMap::new();
+        for chat in chats {
+            match map.owner(Role::Chat, Slot::of_chat(chat)) {
+                Some(node) if *node.name != *self.ctx.name => {
+                    let asked = others.entry(&node.name).or_insert((node, Vec::new()));
+                    asked.1.push(chat);
+                }
+                _ => own.push(chat),
+            }
+        }
+        let own = self.shards.read_marks(user, own);
+        let others = others
+            .into_values()
+            .map(|(node, chats)| self.ask(node, user, chats));
+        let (mut marks, others) = tokio::join!(own, join_all(others));
+        marks.extend(others.into_iter().flatten());
+        marks
+    }
+
+    /// Shows them where they are newer than what was read from the store.
+    pub async fn show(&self, views: &mut [ChatView], marks: Vec<(ChatId, Seq, u32)>) -> Result<(), ApiError> {
+        let shown = listing::show_marks(&self.pool, views, marks).await;
+        shown.map_err(store_away)
+    }
+
+    async fn ask(&self, node: &Node, user: UserId, chats: Vec<ChatId>) -> Vec<(ChatId, Seq, u32)> {
+        let request = GetReadMarksRequest {
+            user_id: user.to_vec().into(),
+            chat_ids: chats.iter().map(|chat| chat.to_vec().into()).collect(),
+        };
+        let call = async {
+            let mut client = ChatShardsClient::new(self.ctx.channels.get(&node.address)?);
+            client.get_read_marks(request).await
+        };
+        let answer = match timeout(PATIENCE, call).await {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => {
+                tracing::info!(node = node.name, %status, "no read marks from an owner");
+                return Vec::new();
+            }
+            Err(_) => {
+                tracing::info!(node = node.name, "no read marks from an owner in time");
+                return Vec::new();
+            }
+        };
+        let mark = |mark: ReadMark| {
+            let chat = ChatId::from_slice(&mark.chat_id).ok()?;
+            Some((chat, Seq(mark.seq), mark.own_unread))
+        };
+        answer.marks.into_iter().filter_map(mark).collect()
+    }
+}
+
+/// What another node asks.
+pub async fn answer(
+    shards: &Shards,
+    request: Request<GetReadMarksRequest>,
+) -> Result<Response<GetReadMarksResponse>, Status> {
+    let request = request.into_inner();
+    if request.chat_ids.len() > MAX_CHATS {
+        return Err(Status::invalid_argument("at most 200 chats"));
+    }
+    let malformed = |_| Status::invalid_argument("an id");
+    let user = UserId::from_slice(&request.user_id).map_err(malformed)?;
+    let chats = request.chat_ids.iter().map(|chat| ChatId::from_slice(chat));
+    let chats = chats.collect::<Result<Vec<_>, _>>().map_err(malformed)?;
+    let marks = shards.read_marks(user, chats).await;
+    let mark = |(chat, seq, own_unread): (ChatId, Seq, u32)| ReadMark {
+        chat_id: chat.to_vec().into(),
+        seq: seq.0,
+        own_unread,
+    };
+    let marks = marks.into_iter().map(mark).collect();
+    Ok(Response::new(GetReadMarksResponse { marks }))
+}

@@ -1,0 +1,78 @@
+//! Read marks by calls: who asks next reads what was written, and no call is left without an answer.
+
+use super::*;
+
+const CALL: Origin = Origin::Call(7);
+
+impl Shard {
+    fn mark_read(&mut self, chat: ChatId, user: UserId, seq: u64) -> Vec<Effect> {
+        self.tell(Event::MarkRead {
+            origin: CALL,
+            chat,
+            user,
+            seq: Seq(seq),
+            off: false,
+        })
+    }
+}
+
+/// The call's answer among the effects.
+fn answer(effects: &[Effect]) -> Option<&Outcome> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Answer {
+            origin: CALL,
+            outcome,
+        } => Some(outcome),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_mark_is_known_when_its_call_is_answered_although_it_is_written_later() {
+    let mut shard = Shard::new();
+    shard.send();
+    shard.committed();
+    let (chat, user) = (shard.chat, shard.people[1]);
+    assert_eq!(answer(&shard.mark_read(chat, user, 1)), Some(&Outcome::Unchanged));
+    assert_eq!(shard.state.read_mark(chat, user), Some((Seq(1), 0)));
+    let sender = shard.people[0];
+    assert!(shard.state.read_mark(chat, sender).is_some(), "a send is a mark");
+    let stranger = UserId::random();
+    let refused = Outcome::Refused(Refusal::NotAMember);
+    assert_eq!(answer(&shard.mark_read(chat, stranger, 1)), Some(&refused));
+}
+
+#[test]
+fn a_mark_that_waits_for_its_chat_to_be_loaded_is_known_and_answered_with_it() {
+    let mut shard = Shard::new();
+    let (chat, user) = (ChatId(uuid::Uuid::from_u128(7)), shard.people[1]);
+    let effects = shard.mark_read(chat, user, 1);
+    assert_eq!(answer(&effects), None);
+    assert_eq!(shard.state.read_mark(chat, user), Some((Seq(1), 0)));
+    let number = load_number(&effects);
+    let snapshot = Snapshot {
+        head: Seq(2),
+        ..shard.snapshot()
+    };
+    let result = Ok(Some(snapshot));
+    let effects = shard.tell(Event::Loaded { chat, number, result });
+    assert_eq!(answer(&effects), Some(&Outcome::Unchanged));
+    assert_eq!(shard.state.read_mark(chat, user), Some((Seq(1), 0)));
+}
+
+#[test]
+fn a_mark_that_is_lost_with_a_load_is_no_success() {
+    let chat = ChatId(uuid::Uuid::from_u128(7));
+    let mut shard = Shard::new();
+    let user = shard.people[1];
+    let number = load_number(&shard.mark_read(chat, user, 1));
+    let result = Err(LoadError::Away);
+    let effects = shard.tell(Event::Loaded { chat, number, result });
+    let away = Outcome::Refused(Refusal::STORE_AWAY);
+    assert_eq!(answer(&effects), Some(&away));
+    assert_eq!(shard.state.read_mark(chat, user), None);
+
+    shard.mark_read(chat, user, 1);
+    let effects = shard.tell(Event::Owned(Arc::default()));
+    assert_eq!(answer(&effects), Some(&Outcome::NotOwner));
+}
