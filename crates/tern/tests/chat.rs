@@ -325,7 +325,7 @@ async fn owners_hand_over_and_leave_and_who_is_out_is_told_so() {
     alice.shows("you are not in this group any more").await;
 
     carol.types("/chat lunch").await;
-    carol.shows("chat with lunch").await;
+    carol.shows("] * Alice left").await;
     carol.types("/role bob member").await;
     let refused = carol.shows("your role here does not allow it").await;
     assert!(!refused.contains("Role"), "{refused}");
