@@ -163,11 +163,9 @@ fn open(chat: ChatId, desk: &mut Desk, screen: &mut Screen) {
 /// True: the person leaves.
 async fn take_key(event: TerminalEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     match event {
-        TerminalEvent::Paste(text) => {
-            if takes(text.starts_with('/'), desk, screen) {
-                screen.input.insert(&text);
-                desk.typed(screen.input.is_message()).await;
-            }
+        TerminalEvent::Paste(text) if takes(text.starts_with('/'), desk, screen) => {
+            screen.input.insert(&text);
+            desk.typed(screen.input.is_message()).await;
         }
         TerminalEvent::Key(key) if key.kind != KeyEventKind::Release => {
             return press(key, desk, screen).await;
