@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tern_types::{DeviceId, IdMap, SessionId, Slot, Timestamp, UserId};
@@ -27,8 +27,18 @@ pub struct Handle {
     announced: AtomicBool,
     /// Its place among the device's streams on all gateways; 0: it is not open yet.
     number: AtomicU64,
-    /// The person's newest sign on it: milliseconds, negative once they left; 0: none.
-    sign: AtomicI64,
+    /// The person's newest one on it.
+    sign: Mutex<Sign>,
+}
+
+/// The person is at the device, or has left it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sign {
+    pub active: bool,
+    /// By the wall clock: shown as last seen. Zero: there was none.
+    pub at: Timestamp,
+    /// The same moment in monotonic time.
+    pub said: Timestamp,
 }
 
 impl Handle {
@@ -42,16 +52,13 @@ impl Handle {
         self.announced.load(Ordering::Acquire)
     }
 
-    /// The person is there since, or left then.
-    pub fn set_sign(&self, active: bool, at: Timestamp) {
-        let sign = if active { at.0 } else { -at.0 };
-        self.sign.store(sign, Ordering::Relaxed);
+    pub fn set_sign(&self, sign: Sign) {
+        *self.sign.lock().unwrap_or_else(PoisonError::into_inner) = sign;
     }
 
-    /// Whether the person is there, and when that was said; zero: never.
-    pub fn sign(&self) -> (bool, Timestamp) {
-        let sign = self.sign.load(Ordering::Relaxed);
-        (sign > 0, Timestamp(sign.abs()))
+    /// The newest.
+    pub fn sign(&self) -> Sign {
+        *self.sign.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number that its stream drew from the store when it was opened.
@@ -176,7 +183,7 @@ impl Registry {
             mailbox,
             announced: AtomicBool::new(false),
             number: AtomicU64::new(0),
-            sign: AtomicI64::new(0),
+            sign: Mutex::default(),
         });
         self.write(id).insert(id, handle.clone());
         self.users().insert((user, id));

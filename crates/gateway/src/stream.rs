@@ -27,6 +27,7 @@ use crate::gateway::{Gateway, Registered};
 use crate::item;
 use crate::mailbox::{Mailbox, Waiting};
 use crate::metrics;
+use crate::registry::Sign;
 use crate::session::{self, Effect, Event, Mail, Session};
 use crate::traces::Sends;
 use crate::watchdog::Watch;
@@ -162,7 +163,11 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         let (handle, chats) = (registered.handle(), &self.gateway.chats);
         let refused = match effect {
             Effect::Sign { active, at, tell } => {
-                handle.set_sign(active, at);
+                handle.set_sign(Sign {
+                    active,
+                    at: Clock::wall(),
+                    said: at,
+                });
                 if tell {
                     self.gateway.presence.sign(handle);
                 }

@@ -2,7 +2,8 @@
 //!
 //! A sign is a gateway's word that a person is at a device, or has left it. The newest over all of a person's devices
 //! counts: online while one is active whose sign is younger than the threshold, last seen at the newest sign otherwise.
-//! Times are the gateways'; none counts as later than now.
+//! How old a sign is goes by clocks that are never set, the gateway's up to its frame and this node's from there on. What last
+//! seen shows is the gateway's wall clock, as far as it is not ahead of this node's.
 //!
 //! Last seen is to be written when a person goes offline, and every five minutes while they are online: a crash loses
 //! no more than that. Nothing is written for coming online.
@@ -23,8 +24,34 @@ pub const MAX_UNWRITTEN: usize = 1_000_000;
 pub struct Sign {
     /// The person is at the device.
     pub active: bool,
-    /// When it was said; zero: never.
+    /// When it was said by the wall clock; zero: never.
     pub at: Timestamp,
+    /// When it was said in this node's monotonic time.
+    pub heard: Timestamp,
+    /// When it was said by its gateway's own clock: orders the signs of a session, and nothing else.
+    pub said: Timestamp,
+}
+
+/// The clocks as a frame of a gateway arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// The gateway's own, as it made the frame.
+    pub gateway: Timestamp,
+    /// This node's: monotonic, and on the wall.
+    pub now: Timestamp,
+    pub wall: Timestamp,
+}
+
+impl Arrival {
+    /// A sign in the frame: `at` by the gateway's wall clock, `said` by its own.
+    pub fn sign(&self, active: bool, at: Timestamp, said: Timestamp) -> Sign {
+        Sign {
+            active,
+            at: at.min(self.wall),
+            heard: self.now - self.gateway.since(said),
+            said,
+        }
+    }
 }
 
 /// What a person shows to whoever may see it.
@@ -37,6 +64,7 @@ pub enum Presence {
 
 #[derive(Debug, Default)]
 struct Person {
+    /// By the wall clock, as what is written.
     last: Timestamp,
     /// Online until then; zero: offline.
     until: Timestamp,
@@ -73,10 +101,9 @@ impl Activity {
     pub fn signs(&mut self, user: UserId, signs: impl Iterator<Item = Sign>, now: Timestamp) -> bool {
         let (mut last, mut until) = (Timestamp(0), Timestamp(0));
         for sign in signs.filter(|sign| sign.at > Timestamp(0)) {
-            let at = sign.at.min(now);
-            last = last.max(at);
+            last = last.max(sign.at);
             if sign.active {
-                until = until.max(at + self.threshold);
+                until = until.max(sign.heard + self.threshold);
             }
         }
         if last == Timestamp(0) && !self.people.contains_key(&user) {
@@ -244,9 +271,16 @@ mod tests {
     }
 
     fn sign(active: bool, seconds: u64) -> Sign {
-        Sign {
-            active,
-            at: at(seconds),
+        arrival(seconds).sign(active, at(seconds), at(seconds))
+    }
+
+    /// All clocks are right.
+    fn arrival(seconds: u64) -> Arrival {
+        let now = at(seconds);
+        Arrival {
+            gateway: now,
+            now,
+            wall: now,
         }
     }
 
@@ -300,12 +334,44 @@ mod tests {
         assert_eq!(one.presence(), Some(Presence::LastSeen(at(10))));
     }
 
+    /// A sign of 10 s by a gateway whose wall clock shows something else, announced again 5 s later.
     #[test]
-    fn a_gateway_whose_clock_is_ahead_makes_nobody_active_in_the_future() {
+    fn whatever_a_gateways_clock_shows_people_are_online_for_the_threshold() {
+        for (gateway_wall, last_seen) in [
+            (at(10), at(10)),
+            (at(500), at(10)),
+            (START - THRESHOLD * 9, START - THRESHOLD * 9),
+        ] {
+            let mut one = One::new();
+            // The gateway's own clock has begun somewhere else, and this node's wall clock is right.
+            let own = |seconds| Timestamp(7_000) + Duration::from_secs(seconds);
+            let announced = |now| Arrival {
+                gateway: own(now),
+                ..arrival(now)
+            };
+            let first = announced(10).sign(true, gateway_wall, own(10));
+            assert!(one.signs(&[first], 10));
+            let again = announced(15).sign(true, first.at, own(10));
+            assert_eq!(
+                again.heard, first.heard,
+                "the time on the way counts, nothing else"
+            );
+            one.signs(&[again], 15);
+            assert!(one.activity.expire(at(39)).is_empty());
+            assert_eq!(one.activity.expire(at(40)), [one.user]);
+            assert_eq!(one.presence(), Some(Presence::LastSeen(last_seen)));
+        }
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_back_here_keeps_nobody_online() {
         let mut one = One::new();
-        one.signs(&[sign(true, 500)], 10);
-        assert_eq!(one.activity.expire(at(40)), [one.user]);
-        assert_eq!(one.presence(), Some(Presence::LastSeen(at(10))));
+        let set_back = Arrival {
+            wall: START - THRESHOLD * 99,
+            ..arrival(5)
+        };
+        assert!(one.signs(&[set_back.sign(true, at(5), at(5))], 5));
+        assert_eq!(one.activity.expire(at(35)), [one.user]);
     }
 
     #[test]

@@ -18,11 +18,11 @@ use tern_proto::internal::{
     LiveSession, LookupReplies, LookupReply, LookupRequest, LookupRequests, OpenedStream, PresenceChanges,
     WatchRequests,
 };
-use tern_types::{DeviceId, IdError, SessionId, Timestamp, UserId};
+use tern_types::{Clock, DeviceId, IdError, SessionId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::activity::Sign;
+use crate::activity::Arrival;
 use crate::hub::{Hub, LinkGuard, Patience};
 use crate::last_seen::LastSeen;
 use crate::registry::{Announcement, Event, Gateway};
@@ -169,6 +169,11 @@ async fn take_announcements(
 ) -> Result<Vec<AnnounceReply>, Status> {
     let mut replies = Vec::new();
     for frame in frames {
+        let arrival = Arrival {
+            gateway: Timestamp(frame.now_ms),
+            now: Clock::monotonic(),
+            wall: Clock::wall(),
+        };
         let mut refs = Vec::with_capacity(frame.items.len());
         let mut events = Vec::with_capacity(frame.items.len());
         let mut users = Vec::with_capacity(frame.items.len());
@@ -176,13 +181,13 @@ async fn take_announcements(
             let user = UserId::from_slice(&item.user_id).map_err(bad_id)?;
             refs.push(item.r#ref);
             users.push(user);
-            events.push(announce_event(link, user, &item)?);
+            events.push(announce_event(link, user, &item, arrival)?);
         }
         hub.catch_up(frame.map_version, users, patience).await;
         let signs: Vec<Event> = frame
             .activities
             .iter()
-            .map(|activity| signed_event(link, activity))
+            .map(|activity| signed_event(link, activity, arrival))
             .collect::<Result<_, _>>()?;
         let opened: Vec<Event> = frame
             .opened
@@ -206,6 +211,7 @@ fn announce_event(
     link: &LinkGuard,
     user: UserId,
     item: &tern_proto::internal::Announcement,
+    arrival: Arrival,
 ) -> Result<Event, Status> {
     let gateway = link.gateway.clone();
     let session = SessionId(item.session);
@@ -224,10 +230,11 @@ fn announce_event(
         session,
         since: Timestamp(item.since_ms),
         number: NonZeroU64::new(item.stream_number),
-        sign: Sign {
-            active: item.active,
-            at: Timestamp(item.active_at_ms),
-        },
+        sign: arrival.sign(
+            item.active,
+            Timestamp(item.active_at_ms),
+            Timestamp(item.active_said_ms),
+        ),
     };
     Ok(Event::Announced {
         gateway,
@@ -236,16 +243,17 @@ fn announce_event(
     })
 }
 
-fn signed_event(link: &LinkGuard, activity: &Activity) -> Result<Event, Status> {
+fn signed_event(link: &LinkGuard, activity: &Activity, arrival: Arrival) -> Result<Event, Status> {
     Ok(Event::Signed {
         gateway: link.gateway.clone(),
         link: link.id,
         user: UserId::from_slice(&activity.user_id).map_err(bad_id)?,
         session: SessionId(activity.session),
-        sign: Sign {
-            active: activity.active,
-            at: Timestamp(activity.at_ms),
-        },
+        sign: arrival.sign(
+            activity.active,
+            Timestamp(activity.at_ms),
+            Timestamp(activity.said_ms),
+        ),
     })
 }
 

@@ -296,7 +296,12 @@ mod tests {
                 session: SessionId(7),
                 since: START,
                 number: None,
-                sign: Sign { active, at: at(now) },
+                sign: Sign {
+                    active,
+                    at: at(now),
+                    heard: at(now),
+                    said: at(now),
+                },
             };
             let event = Event::Announced {
                 gateway: gateway(),

@@ -385,9 +385,9 @@ impl Session {
     }
 }
 
-/// Frames of a gateway's older link may be late.
-fn newer(known: Sign, said: Sign) -> Sign {
-    if said.at >= known.at { said } else { known }
+/// An announcement of everything may come before an older sign that waited.
+fn newer(known: Sign, told: Sign) -> Sign {
+    if told.said >= known.said { told } else { known }
 }
 
 /// What follows for the streams of a session's device from what is known of the session now.

@@ -129,6 +129,7 @@ impl Gateway {
                 items,
                 activities: Vec::new(),
                 opened: Vec::new(),
+                now_ms: 0,
             })
             .await
             .unwrap();
@@ -201,6 +202,7 @@ fn announcement(r#ref: u64, user: UserId, device: DeviceId, session: u64, number
         ended: false,
         active: false,
         active_at_ms: 0,
+        active_said_ms: 0,
     }
 }
 

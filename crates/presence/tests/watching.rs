@@ -153,6 +153,7 @@ impl Presence {
             ended: false,
             active,
             active_at_ms: at.0,
+            active_said_ms: at.0,
         };
         self.say(vec![announcement], Vec::new()).await;
     }
@@ -163,6 +164,7 @@ impl Presence {
             user_id: user.to_vec().into(),
             active,
             at_ms: at.0,
+            said_ms: at.0,
         };
         self.say(Vec::new(), vec![activity]).await;
     }
@@ -173,6 +175,7 @@ impl Presence {
             items,
             activities,
             opened: Vec::new(),
+            now_ms: Clock::wall().0,
         };
         self.announce.send(frame).await.unwrap();
     }
@@ -265,6 +268,7 @@ async fn a_gateway_that_watches_gets_the_state_and_each_change_and_nothing_after
         ended: false,
         active: true,
         active_at_ms: Clock::wall().0,
+        active_said_ms: Clock::wall().0,
     };
     presence.say(vec![session_of_other], Vec::new()).await;
     assert_eq!(

@@ -17,7 +17,7 @@ use tern_node::links::identify;
 use tern_node::{ClusterMap, Node, NodeContext, Role, links};
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{Activity, AnnounceReplies, Announcement, Announcements, OpenedStream};
-use tern_types::{SessionId, Slot};
+use tern_types::{Clock, SessionId, Slot};
 use tokio::sync::Notify;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
@@ -115,12 +115,13 @@ impl PresenceLinks {
     /// The person's newest sign on the session. A session that is announced later carries it along.
     pub fn sign(&self, session: &Handle) {
         if let Some(node) = self.ctx.map.current().owner(Role::Presence, session.slot()) {
-            let (active, at) = session.sign();
+            let sign = session.sign();
             let activity = Activity {
                 session: session.id.0,
                 user_id: session.user.to_vec().into(),
-                active,
-                at_ms: at.0,
+                active: sign.active,
+                at_ms: sign.at.0,
+                said_ms: sign.said.0,
             };
             self.queues.of(&node.name).push_if_linked(Said::Sign(activity));
         }
@@ -189,7 +190,8 @@ impl PresenceLinks {
                     items.extend(self.registry.get(id).map(|session| announcement(&session, false)));
                 }
                 if !items.is_empty() || !activities.is_empty() || !opened.is_empty() {
-                    yield Announcements { map_version: map.version(), items, activities, opened };
+                    let (map_version, now_ms) = (map.version(), Clock::monotonic().0);
+                    yield Announcements { map_version, items, activities, opened, now_ms };
                 } else if rest.is_empty() {
                     queue.news.notified().await;
                 }
@@ -311,7 +313,7 @@ impl PresenceLinks {
 }
 
 fn announcement(session: &Handle, ended: bool) -> Announcement {
-    let (active, active_at) = session.sign();
+    let sign = session.sign();
     Announcement {
         r#ref: session.id.0,
         session: session.id.0,
@@ -319,8 +321,9 @@ fn announcement(session: &Handle, ended: bool) -> Announcement {
         device_id: session.device.to_vec().into(),
         since_ms: session.since.0,
         ended,
-        active,
-        active_at_ms: active_at.0,
+        active: sign.active,
+        active_at_ms: sign.at.0,
+        active_said_ms: sign.said.0,
         stream_number: session.number().map_or(0, NonZeroU64::get),
     }
 }

@@ -169,7 +169,7 @@ async fn presence_is_told_of_the_person_with_the_session_and_whenever_it_is_anno
         let announced = world.announced().await;
         assert_eq!(announced.device_id, device.to_vec());
         if announced.active {
-            assert!(announced.active_at_ms > 0);
+            assert!(announced.active_at_ms > 0 && announced.active_said_ms > 0);
             break;
         }
     }
