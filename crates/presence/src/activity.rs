@@ -367,7 +367,7 @@ mod tests {
     fn a_wall_clock_that_is_set_back_here_keeps_nobody_online() {
         let mut one = One::new();
         let set_back = Arrival {
-            wall: START - THRESHOLD * 99,
+            wall: START - THRESHOLD * 9,
             ..arrival(5)
         };
         assert!(one.signs(&[set_back.sign(true, at(5), at(5))], 5));
