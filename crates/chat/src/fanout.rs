@@ -72,6 +72,7 @@ pub struct Outgoing {
     pub users: Vec<UserId>,
     /// Sessions that get an answer instead.
     pub except: Vec<SessionId>,
+    /// Empty: the entry is not passed on but read (see `Push.event` of link.proto).
     pub event: Bytes,
     /// Where it is traced: ends when the event is on the links.
     pub span: Option<Span>,

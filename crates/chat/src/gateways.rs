@@ -39,9 +39,31 @@ struct Table {
     missed: IdMap<String, Missed>,
     /// No live events any more: the node has handed over its chats.
     live_ended: bool,
+    /// Each is there for as long as its [`Confirmation`] waits.
     wakes: IdMap<u64, (u64, oneshot::Sender<()>)>,
     /// Who waits for which gateway's sessions: as many as there are [`Question`]s.
     questions: IdMap<u64, (u64, oneshot::Sender<Vec<FoundSession>>)>,
+}
+
+/// A wake that its gateway has not confirmed yet. Dropped, nobody waits for it any more.
+#[derive(Debug)]
+pub struct Confirmation {
+    wake: u64,
+    confirmed: oneshot::Receiver<()>,
+    gateways: Gateways,
+}
+
+impl Confirmation {
+    /// False: the link has ended before.
+    pub async fn came(&mut self) -> bool {
+        (&mut self.confirmed).await.is_ok()
+    }
+}
+
+impl Drop for Confirmation {
+    fn drop(&mut self) {
+        self.gateways.lock().wakes.remove(&self.wake);
+    }
 }
 
 #[derive(Debug)]
@@ -198,14 +220,14 @@ impl Gateways {
         table.live.clear();
     }
 
-    /// Asks a gateway to make these sessions responsible; the receiver gets its confirmation, or fails with the link.
+    /// Asks a gateway to make these sessions responsible. `None`: it has no link, or does not take what is put on it.
     pub fn wake(
         &self,
         gateway: &str,
         chat: ChatId,
         range: (Seq, Seq),
         sessions: Vec<SessionId>,
-    ) -> Option<oneshot::Receiver<()>> {
+    ) -> Option<Confirmation> {
         let mut table = self.lock();
         let link = *table.by_name.get(gateway)?;
         let wake = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -224,7 +246,11 @@ impl Gateways {
             .ok()?;
         let (confirm, confirmed) = oneshot::channel();
         table.wakes.insert(wake, (link, confirm));
-        Some(confirmed)
+        Some(Confirmation {
+            wake,
+            confirmed,
+            gateways: self.clone(),
+        })
     }
 
     pub fn wake_done(&self, wake: u64) {
@@ -322,6 +348,11 @@ impl Drop for LiveLink {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tern_types::UserId;
+    use tokio::time::timeout;
+
     use super::*;
 
     fn push(session: u64) -> Push {
@@ -377,5 +408,24 @@ mod tests {
         assert_eq!(pushes.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
         let (_again, mut pushes) = gateways.open_live(peer());
         assert_eq!(pushes.try_recv(), Err(mpsc::error::TryRecvError::Disconnected));
+    }
+
+    #[tokio::test]
+    async fn a_wake_that_nobody_waits_for_is_forgotten() {
+        let gateways = Gateways::default();
+        let (_link, _items) = gateways.open_control(peer());
+        let wake = || {
+            let chat = ChatId::own(UserId::random());
+            gateways.wake("gateway-1", chat, (Seq(1), Seq(2)), vec![SessionId(1)])
+        };
+        let mut silent = wake().expect("a link");
+        assert_eq!(gateways.lock().wakes.len(), 1);
+        assert!(timeout(Duration::ZERO, silent.came()).await.is_err());
+        drop(silent);
+        assert!(gateways.lock().wakes.is_empty(), "it was given up");
+
+        let mut confirmed = wake().expect("a link");
+        gateways.wake_done(confirmed.wake);
+        assert!(confirmed.came().await);
     }
 }

@@ -52,12 +52,15 @@ pub async fn wake(
     let mut confirmations = Vec::with_capacity(by_gateway.len());
     for ((gateway, from), sessions) in by_gateway {
         match gateways.wake(gateway, chat, (from, upto), sessions) {
-            Some(confirmed) => confirmations.push(timeout(CONFIRM_TIMEOUT, confirmed)),
+            Some(mut confirmation) => confirmations.push(async move {
+                let came = timeout(CONFIRM_TIMEOUT, confirmation.came()).await;
+                came.unwrap_or(false)
+            }),
             None => done = false,
         }
     }
     for confirmed in join_all(confirmations).await {
-        if !matches!(confirmed, Ok(Ok(()))) {
+        if !confirmed {
             metrics::wake_unconfirmed();
             done = false;
         }

@@ -78,13 +78,18 @@ impl Waiting {
 }
 
 impl Mailbox {
-    /// A live entry; `span` where it is traced. False: dropped.
+    /// A live entry; `span` where it is traced. Without an event the session reads it from the log (see `Push.event` of
+    /// link.proto). False: dropped.
     pub fn push_live(&self, chat: ChatId, seq: u64, event: Bytes, span: Option<Span>) -> bool {
         self.change(|inner| {
             let room = inner.waiting.mail.len() < LIVE_ROOM && inner.live_bytes < LIVE_BYTES;
             if room {
                 inner.live_bytes += event.len();
-                inner.waiting.mail.push_back(Mail::Live { chat, seq, event });
+                inner.waiting.mail.push_back(if event.is_empty() {
+                    Mail::Added { chat, seq }
+                } else {
+                    Mail::Live { chat, seq, event }
+                });
                 inner.waiting.spans.extend(span);
             } else {
                 inner.waiting.redrain = true;

@@ -199,6 +199,20 @@ mod tests {
         assert_ne!(ChatId::direct(a, a), ChatId::own(a));
     }
 
+    /// The example of messaging.proto: clients may compute it, so it never changes.
+    #[test]
+    fn the_id_of_a_direct_chat_is_what_the_protos_say() {
+        let [low, high] = [
+            "0d9c7f3e-8a52-4b1d-9c46-2f1e5a7b3c10",
+            "c3a1e5d2-47b9-4e08-8f6a-91d0b2c4e6f7",
+        ];
+        let (low, high) = (low.parse().unwrap(), high.parse().unwrap());
+        assert_eq!(
+            ChatId::direct(high, low).to_string(),
+            "23359432-3d44-534a-8b32-86be14b3c387"
+        );
+    }
+
     #[test]
     fn only_the_hyphenated_form_is_an_id() {
         let id = UserId::random();

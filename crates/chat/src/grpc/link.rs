@@ -33,6 +33,7 @@ use crate::shard::{Ended, Shards};
 use crate::state::shard::Event;
 use crate::state::{Origin, Outcome, Refusal};
 use crate::store::entries::{self, Item};
+use crate::store::load::StoreError;
 use crate::store::seal::MasterKey;
 
 /// Items of one frame to a gateway.
@@ -409,16 +410,31 @@ impl Windows {
     async fn read(&self, request: &WindowRequest, map_version: i64) -> Option<(ChatId, entries::Window)> {
         let chat = ChatId::from_slice(&request.chat_id).ok()?;
         let user = UserId::from_slice(&request.user_id).ok()?;
+        let device = DeviceId::from_slice(&request.device_id).ok()?;
         self.ownership.check(chat, map_version).ok()?;
         let _permit = self.reads.acquire().await.ok()?;
-        let (from, limit) = (Seq(request.from_seq), request.limit.clamp(1, CATCH_UP_WINDOW));
-        match entries::window(&self.pool, &self.master, chat, user, from, limit, WINDOW_BYTES).await {
+        match self.window(request, chat, user, device).await {
             Ok(window) => Some((chat, window)),
             Err(error) => {
                 tracing::warn!(%chat, %error, "cannot read a window");
                 None
             }
         }
+    }
+
+    async fn window(
+        &self,
+        request: &WindowRequest,
+        chat: ChatId,
+        user: UserId,
+        device: DeviceId,
+    ) -> Result<entries::Window, StoreError> {
+        let from = match Seq(request.from_seq) {
+            Seq::ZERO => entries::place(&self.pool, chat, user, device).await?,
+            from => Some(from),
+        };
+        let (from, limit) = (from.unwrap_or(Seq(1)), request.limit.clamp(1, CATCH_UP_WINDOW));
+        entries::window(&self.pool, &self.master, chat, user, from, limit, WINDOW_BYTES).await
     }
 }
 

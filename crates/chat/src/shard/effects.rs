@@ -139,6 +139,7 @@ impl ShardEffects {
     fn push(&self, chat: ChatId, users: Vec<UserId>, except: &[Origin], what: &Pushed, traces: &Traces) {
         let (kind, event, span) = match what {
             Pushed::Entry(entry) => (Kind::Entry(entry.seq), entry_event(entry), traces.fanout(entry)),
+            Pushed::Added(seq) => (Kind::Entry(*seq), Bytes::new(), None),
             Pushed::Receipt { user, mark } => (Kind::Receipt, receipt_event(chat, *user, *mark), None),
             Pushed::Typing { user, stopped } => (Kind::Typing, typing_event(chat, *user, *stopped), None),
         };

@@ -3,7 +3,7 @@
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
 use tern_proto::raw;
-use tern_types::{ChatId, RequestId, Seq, UserId};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
 use super::load::StoreError;
@@ -56,6 +56,18 @@ SELECT * FROM (
 pub const LAST: &str = "
 SELECT max(coalesce(m.left_seq, h.head_seq)) FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
 WHERE m.chat_id = $1 AND m.user_id = $2";
+
+/// Where a device ($3) of a user stands: it acknowledged everything below, or is not owed it. Read in one statement, as
+/// `resume_seq` of `listing.rs`: an unsettled entry is either still unsettled or in the inbox. What only the owner's memory
+/// knows to be acknowledged counts as not acknowledged.
+pub const PLACE: &str = "
+SELECT least((SELECT i.from_seq FROM inbox i WHERE i.chat_id = $1 AND i.device_id = $3),
+             (SELECT min(greatest(u.from_seq, m.joined_seq)) FROM unsettled u
+              JOIN members m ON m.chat_id = u.chat_id AND m.user_id = $2
+                  AND coalesce(m.left_seq, u.from_seq) >= u.from_seq
+              WHERE u.chat_id = $1),
+             h.head_seq + 1)
+FROM chat_heads h WHERE h.chat_id = $1";
 
 pub const KEY: &str = "SELECT wrapped_key FROM chats WHERE chat_id = $1";
 
@@ -150,6 +162,17 @@ pub async fn window(
         window.next = seq.next();
     }
     Ok(window)
+}
+
+/// Where the device stands, as far as the store knows; `None`: there is no such chat. See [`PLACE`].
+pub async fn place(pool: &PgPool, chat: ChatId, user: UserId, device: DeviceId) -> sqlx::Result<Option<Seq>> {
+    let place: Option<i64> = sqlx::query_scalar(PLACE)
+        .bind(chat.0)
+        .bind(user.0)
+        .bind(device.0)
+        .fetch_optional(pool)
+        .await?;
+    Ok(place.map(Seq::from_i64))
 }
 
 /// A page of messages, newest first.

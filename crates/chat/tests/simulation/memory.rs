@@ -57,9 +57,8 @@ impl Memory {
         open.find(|interval| interval.user == user)
     }
 
-    /// `resume_seq` of `store/listing.rs`; `None`: no member.
-    pub fn resume(&self, user: UserId, device: DeviceId) -> Option<Seq> {
-        self.membership(user)?;
+    /// `PLACE` of `store/entries.rs`: the device acknowledged everything below, or is not owed it.
+    pub fn place(&self, user: UserId, device: DeviceId) -> Seq {
         let mine = self.members.iter().filter(|interval| interval.user == user);
         let unsettled = mine.flat_map(|interval| {
             let reaches = |from: &&Seq| interval.left.is_none_or(|left| left >= **from);
@@ -68,8 +67,14 @@ impl Memory {
                 .filter(reaches)
                 .map(|from| interval.joined.max(*from))
         });
-        let from = unsettled.chain(self.inbox.get(&device).copied()).min();
-        Some(from.map_or(self.head(), |from| from.previous().min(self.head())))
+        let owed = unsettled.chain(self.inbox.get(&device).copied());
+        owed.chain([self.head().next()]).min().unwrap_or_default()
+    }
+
+    /// `resume_seq` of `store/listing.rs`; `None`: no member.
+    pub fn resume(&self, user: UserId, device: DeviceId) -> Option<Seq> {
+        self.membership(user)?;
+        Some(self.place(user, device).previous())
     }
 
     /// Links a device; up to where it is not owed anything.

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use prost::Message;
 use tern_chat::state::change::Action;
 use tern_chat::store::entries::{self, History, Item, Window};
-use tern_chat::store::listing;
 use tern_chat::store::seal::Sealer;
-use tern_types::{Seq, Timestamp, UserId};
+use tern_chat::store::{listing, settle};
+use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use crate::harness::{Known, Store, direct, group};
 
@@ -270,4 +270,38 @@ async fn other_tasks_have_their_turn_while_large_bodies_are_opened() {
     let had = turns.load(Ordering::Relaxed) - before;
     assert!(had >= LARGE - 1, "only {had}");
     other.abort();
+}
+
+/// Where a device stands: a window from there brings all that it has not got, and nothing is skipped that it has not got.
+#[tokio::test]
+async fn a_device_stands_where_its_row_begins_or_what_is_unsettled() {
+    let (store, [a, b], [hers, his], mut chat, mut db) = group().await;
+    let id = chat.id;
+    let place = async || {
+        let place = entries::place(&store.pool, id, b, his).await.unwrap();
+        place.map(|place| place.0)
+    };
+    store.say(&mut db, &mut chat, a, "2").await;
+    store.settle(&mut db, id, Seq(2), &[(hers, 2), (his, 2)]).await;
+    assert_eq!(place().await, Some(3), "nothing is owed");
+    store.say(&mut db, &mut chat, a, "3").await;
+    assert_eq!(place().await, Some(3), "unsettled");
+    store.settle(&mut db, id, Seq(3), &[(hers, 3)]).await;
+    settle::close(&mut db, &[(id, Seq(3))]).await.unwrap();
+    store.say(&mut db, &mut chat, a, "4").await;
+    assert_eq!(place().await, Some(3), "its row begins below");
+    store.ack(&mut db, id, b, his, 3).await;
+    store.change(&mut db, &mut chat, a, Action::Remove(b)).await; // 5
+    store.say(&mut db, &mut chat, a, "6").await;
+    assert_eq!(place().await, Some(4), "the removal is owed");
+    store.ack(&mut db, id, b, his, 5).await;
+    store.settle(&mut db, id, Seq(6), &[(hers, 6), (his, 5)]).await;
+    assert_eq!(place().await, Some(7), "nothing after the removal is");
+    store.change(&mut db, &mut chat, a, Action::Add(vec![b])).await; // 7
+    store.say(&mut db, &mut chat, a, "8").await;
+    assert_eq!(place().await, Some(7));
+    let window = window(&store, &chat, b, 7, 10).await;
+    assert_eq!(shape(&window), ["skip to 6", "7", "8"]);
+    let nowhere = ChatId(uuid::Uuid::nil());
+    assert_eq!(entries::place(&store.pool, nowhere, b, his).await.unwrap(), None);
 }

@@ -42,6 +42,7 @@ const HOT: &[(&str, &str)] = &[
     ("window", entries::UPWARDS),
     ("history", entries::DOWNWARDS),
     ("last", entries::LAST),
+    ("place", entries::PLACE),
     ("between", entries::BETWEEN),
     ("key", entries::KEY),
     ("inbox", listing::INBOX),

@@ -15,12 +15,14 @@ use super::{Effect, NEVER, Session, Window};
 /// How far one chat is caught up.
 #[derive(Debug)]
 pub struct CatchUp {
-    /// Everything from here to `next` was sent.
+    /// Everything from here to `next` was sent. 0: where the store has the device.
     pub start: u64,
     /// Asked for next, or just now.
     pub next: u64,
     /// The highest seq that is known to be wanted.
-    pub target: u64,
+    target: u64,
+    /// More is wanted since the window under way was asked for, which may have been read before that was there.
+    news: bool,
     pub state: State,
     /// After the window under way, go back to here.
     back_to: Option<u64>,
@@ -40,23 +42,50 @@ impl CatchUp {
             start: from,
             next: from,
             target,
+            news: false,
             state: State::Queued,
             back_to: None,
             failures: 0,
         }
     }
 
-    /// More is wanted.
-    pub fn extend(&mut self, from: u64, target: u64) {
+    /// Everything up to here is wanted.
+    pub fn wants(&mut self, target: u64) {
         self.target = self.target.max(target);
-        if from < self.start {
+        self.news |= self.state == State::Reading;
+    }
+
+    /// More is wanted. `from` 0: whatever lies below `target` and is not the device's yet.
+    pub fn extend(&mut self, from: u64, target: u64) {
+        self.wants(target);
+        let reading = self.state == State::Reading;
+        if from == 0 || (self.start == 0 && reading) {
+            return;
+        }
+        if self.start == 0 || from < self.start {
             self.start = from;
-            if self.state == State::Reading {
+            if reading {
                 self.back_to = Some(from);
             } else {
                 self.next = from;
             }
         }
+    }
+
+    /// The device has everything up to `seq`.
+    pub fn has(&mut self, seq: u64) {
+        if self.state != State::Reading {
+            self.next = self.next.max(seq.saturating_add(1));
+            if self.start == 0 {
+                self.start = self.next;
+            }
+        }
+    }
+
+    /// What was sent is sent again from `from` on; not while a window is under way.
+    pub fn go_back(&mut self, from: u64) {
+        self.start = self.start.min(from);
+        self.next = self.next.min(from);
     }
 
     pub fn retry_at(&self) -> Option<Timestamp> {
@@ -304,7 +333,7 @@ impl Session {
             else {
                 continue;
             };
-            catch_up.state = State::Reading;
+            (catch_up.state, catch_up.news) = (State::Reading, false);
             let from = catch_up.next;
             let reference = self.next_reference();
             self.reader.asked.push(Asked {
@@ -332,20 +361,25 @@ impl Session {
         let Some(catch_up) = chat.catch_up.as_mut() else {
             return;
         };
-        let progress = window.next > asked.from;
+        let progress = !window.events.is_empty();
         if window.events.len() != window.seqs.len()
             || window.events.len() > asked.limit as usize
-            || window.next < asked.from
+            || window.next < asked.from.max(1)
             || !(window.done || progress)
         {
             catch_up.failed(now);
             return self.watch(asked.chat);
         }
+        let first = window.seqs.first().copied().unwrap_or(window.next);
+        if catch_up.start == 0 {
+            catch_up.start = first;
+        }
         catch_up.failures = 0;
         catch_up.next = catch_up.back_to.take().unwrap_or(window.next);
-        let more = catch_up.next < window.next || (catch_up.target >= window.next && progress);
+        let wanted = catch_up.target >= window.next && (progress || catch_up.news);
+        let more = catch_up.next < window.next || wanted;
         catch_up.state = State::Queued;
-        chat.forwarded.insert(asked.from, window.next - 1);
+        chat.place.went_from(asked.from, first, window.next);
         chat.unacked.extend(&window.seqs);
         if let (Some(row), Some(last)) = (&mut chat.row, window.seqs.last()) {
             row.upto = row.upto.max(*last);

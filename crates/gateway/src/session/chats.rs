@@ -7,14 +7,14 @@ use tern_types::{ChatId, IdMap, Timestamp};
 
 use super::NEVER;
 use super::catch_up::CatchUp;
-use super::ranges::Ranges;
+use super::place::Place;
 use super::settings::MAX_CHATS;
 
 /// One chat as this session has seen it.
 #[derive(Debug, Default)]
 pub struct Chat {
-    /// What went to the device on this stream.
-    pub forwarded: Ranges,
+    /// Where the device stands by what went to it on this stream.
+    pub place: Place,
     /// The device's last acknowledgement on this stream; it may be nonsense, so nothing is withheld because of it alone.
     pub acked: u64,
     pub acked_at: Timestamp,

@@ -10,32 +10,52 @@ use tern_types::{ChatId, Timestamp};
 
 use super::catch_up::{CatchUp, State};
 use super::chats::Row;
+use super::place::Turn;
 use super::settings::{LIVE_BELOW_BYTES, MAX_BACK_OFF, RESEND_WITHIN, RETRY};
 use super::{CloseRequest, Effect, Inbox, Session};
 
 impl Session {
-    /// Passes a live push on, unless the chat is being caught up (then it only says how far), the device is slow, or it
-    /// had it already.
+    /// Passes a live push on when it is next for the device. With a hole below it the log is read from the hole on, and while
+    /// that is done (or the device is slow) live pushes only say how far.
     pub(super) fn live(&mut self, id: ChatId, seq: u64, event: Bytes, now: Timestamp) {
         if !self.life.is_open() {
             // Opened comes first. What was pushed meanwhile is read after it.
-            if self.life.is_opening() {
-                self.read_from(id, seq, seq, now);
-            }
-            return;
+            return self.added(id, seq, now);
         }
+        let own = &self.sends;
         let Some(chat) = self.chats.remember(id) else {
             return self.put_bytes(event, now);
         };
         if let Some(catch_up) = &mut chat.catch_up {
-            catch_up.target = catch_up.target.max(seq);
-        } else if chat.forwarded.contains(seq) {
-            // Pushed twice.
-        } else if self.unflushed >= LIVE_BELOW_BYTES {
-            self.want_inbox();
-        } else {
-            chat.forwarded.insert(seq, seq);
-            self.put_bytes(event, now);
+            return catch_up.wants(seq);
+        }
+        match chat.place.turn(seq) {
+            Turn::Again => return,
+            // The results of own sends are on another way; an entry may be faster.
+            Turn::Hole(missing) if missing > own.in_flight_to(id) => {
+                let start = chat.place.start();
+                return self.read_from(id, start, seq, now);
+            }
+            Turn::Next | Turn::Past | Turn::Hole(_) => {}
+        }
+        if self.unflushed >= LIVE_BELOW_BYTES {
+            return self.want_inbox();
+        }
+        chat.place.went(seq);
+        self.put_bytes(event, now);
+    }
+
+    /// The device is owed this entry, and what lies between is to be read, where it may be skipped.
+    pub(super) fn added(&mut self, id: ChatId, seq: u64, now: Timestamp) {
+        if !self.life.is_open() && !self.life.is_opening() {
+            return;
+        }
+        let Some(chat) = self.chats.remember(id) else {
+            return;
+        };
+        if chat.catch_up.is_some() || chat.place.turn(seq) != Turn::Again {
+            let start = chat.place.start();
+            self.read_from(id, start, seq, now);
         }
     }
 
@@ -111,7 +131,8 @@ impl Session {
         }
     }
 
-    /// The device's row of the chat covers `from..=to` (`None`: as far as the log goes).
+    /// The device's row of the chat covers `from..=to` (`None`: as far as the log goes). A row that was read begins where the
+    /// device stands; one that a wake tells of may begin above that, for another owner may have written a lower one.
     fn owe(&mut self, id: ChatId, from: u64, to: Option<u64>, now: Timestamp) {
         let timeout = self.settings.ack_timeout;
         let Some(chat) = self.chats.remember(id) else {
@@ -120,17 +141,18 @@ impl Session {
         };
         chat.has_row(from, to.unwrap_or(from));
         let acked = chat.acked;
-        let start = chat.forwarded.first_missing(from.max(acked.saturating_add(1)));
-        let upto = to.unwrap_or(start);
-        let all_sent = start > upto || acked >= upto;
-        match &mut chat.catch_up {
-            Some(catch_up) => catch_up.extend(start, upto),
-            None if all_sent => {
-                if chat.due.is_none() {
-                    chat.look_again(timeout, now);
-                }
+        let all_sent =
+            to.is_some_and(|to| acked >= to || chat.place.covers(from.max(acked.saturating_add(1)), to));
+        if all_sent && chat.catch_up.is_none() {
+            if chat.due.is_none() {
+                chat.look_again(timeout, now);
             }
-            None => self.read_from(id, start, upto, now),
+        } else {
+            let start = match (chat.place.start(), to) {
+                (0, None) => from,
+                (start, _) => start,
+            };
+            self.read_from(id, start, to.unwrap_or(start), now);
         }
         if acked >= from {
             self.send_ack(id);
@@ -138,7 +160,8 @@ impl Session {
         self.watch(id);
     }
 
-    /// The device has everything of the chat up to `seq`, it says.
+    /// The device has everything of the chat up to `seq`, it says. Only progress puts off what is to be sent again: a device
+    /// that repeats where it stands waits for something.
     pub(super) fn acknowledged(&mut self, id: ChatId, seq: u64, now: Timestamp) {
         if seq == 0 {
             return;
@@ -152,15 +175,25 @@ impl Session {
             });
             return;
         };
+        let before = chat.acked;
         (chat.acked, chat.acked_at) = (seq, now);
-        chat.forwarded.forget_to(seq);
+        let last = chat.place.last();
+        let dropped = chat.place.acknowledged(seq, before);
         self.reader.release(chat, |unacked| unacked <= seq);
-        chat.tries = 0;
-        chat.look_again(timeout, now);
-        if let Some(catch_up) = &mut chat.catch_up
-            && catch_up.state != State::Reading
-        {
-            catch_up.next = catch_up.next.max(seq.saturating_add(1));
+        let progress = seq > before;
+        if progress {
+            chat.tries = 0;
+        }
+        if progress || chat.due.is_none() {
+            chat.look_again(timeout, now);
+        }
+        match &mut chat.catch_up {
+            Some(catch_up) => catch_up.has(seq),
+            None => {
+                if let Some(from) = dropped {
+                    self.read_from(id, from, last, now);
+                }
+            }
         }
         self.send_ack(id);
         self.watch(id);
@@ -193,7 +226,7 @@ impl Session {
             });
             if chat.acked == seq {
                 chat.acked = row_from - 1;
-                chat.forwarded.forget_from(row_from);
+                chat.place.back_to(row_from);
             }
             self.owe(id, row_from, None, now);
             return;
@@ -294,19 +327,17 @@ impl Session {
             return chat.look_again(timeout, now);
         }
         let in_vain = chat.tries;
+        // What it said may be nonsense: after one try in vain only the store is believed.
+        let from = match chat.row {
+            Some(row) if in_vain > 0 => row.from.min(chat.place.base()),
+            _ => chat.place.base(),
+        };
         if let Some(catch_up) = &mut chat.catch_up {
             // Waiting for room in the window, which may be what it did not acknowledge itself.
-            if let Some(first) = chat.unacked.front().copied() {
-                // What was pushed before the catch-up began may be what is missing.
-                let owed = chat.row.map_or(first, |row| match in_vain {
-                    0 => row.from.max(chat.acked.saturating_add(1)),
-                    _ => row.from,
-                });
-                let first = first.min(owed);
-                catch_up.next = first.min(catch_up.next);
-                catch_up.start = catch_up.start.min(first);
+            if !chat.unacked.is_empty() {
+                catch_up.go_back(from);
+                chat.place.back_to(from);
                 chat.tries = (chat.tries + 1).min(MAX_BACK_OFF);
-                chat.forwarded.forget_from(first);
                 self.reader.release(chat, |_| true);
             }
             return chat.look_again(timeout, now);
@@ -319,12 +350,7 @@ impl Session {
         chat.writing = None;
         let acked = chat.acked;
         if acked < row.upto || in_vain > 0 {
-            let from = if in_vain > 0 {
-                row.from
-            } else {
-                row.from.max(acked.saturating_add(1))
-            };
-            chat.forwarded.forget_from(from);
+            chat.place.back_to(from);
             self.read_from(id, from, row.upto, now);
         }
         if acked >= row.from {

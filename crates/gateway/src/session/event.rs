@@ -47,6 +47,11 @@ pub enum Mail {
         seq: u64,
         event: Bytes,
     },
+    /// The user is a member since this entry, just committed: what lies below it may not be theirs, so it is read.
+    Added {
+        chat: ChatId,
+        seq: u64,
+    },
     /// The device has an inbox row for `from..=to` of the chat.
     Wake {
         chat: ChatId,
@@ -212,6 +217,7 @@ pub enum Effect {
     },
     /// The device says too often that the person writes.
     TypingThrottled,
+    /// `from` 0: from where the store has the device.
     Window {
         reference: u64,
         chat: ChatId,

@@ -4,7 +4,7 @@
 //! - [`event`]: what happens to it, what it wants done
 //! - [`lifecycle`]: Open, tokens, heartbeats, draining, the end
 //! - [`sends`]: messages on their way up; [`typing`]: that one is being written
-//! - [`chats`]: what went to the device and what it acknowledged, chat by chat
+//! - [`chats`]: what went to the device and what it acknowledged, chat by chat; [`place`]: where it stands by that
 //! - [`duty`]: inbox rows, wakes, acknowledgements: what the device is still owed
 //! - [`catch_up`]: windows of a chat's log, paced by acknowledgements
 //! - [`watching`]: whom the device watches
@@ -16,6 +16,7 @@ pub mod duty;
 pub mod event;
 pub mod gcra;
 pub mod lifecycle;
+pub mod place;
 pub mod ranges;
 pub mod sends;
 pub mod settings;
@@ -191,6 +192,7 @@ impl Session {
     fn mail(&mut self, mail: Mail, now: Timestamp) {
         match mail {
             Mail::Live { chat, seq, event } => self.live(chat, seq, event, now),
+            Mail::Added { chat, seq } => self.added(chat, seq, now),
             Mail::Wake { chat, from, to } => self.woken(chat, from, to, now),
             Mail::Result {
                 reference,

@@ -15,7 +15,7 @@ use super::{Effect, Session};
 pub(super) struct Sends {
     rate: Gcra,
     /// Without a result yet.
-    in_flight: IdMap<u64, RequestId>,
+    in_flight: IdMap<u64, (RequestId, ChatId)>,
 }
 
 impl Sends {
@@ -28,6 +28,11 @@ impl Sends {
 
     pub(super) fn none_in_flight(&self) -> bool {
         self.in_flight.is_empty()
+    }
+
+    /// Sends to this chat whose results are still to come.
+    pub(super) fn in_flight_to(&self, chat: ChatId) -> u64 {
+        self.in_flight.values().filter(|(_, to)| *to == chat).count() as u64
     }
 }
 
@@ -56,7 +61,9 @@ impl Session {
             Ok(send) => {
                 let reference = self.next_reference();
                 self.typing.wrote(send.chat, now);
-                self.sends.in_flight.insert(reference, send.request_id);
+                self.sends
+                    .in_flight
+                    .insert(reference, (send.request_id, send.chat));
                 self.effects.push(Effect::Send { reference, send });
             }
             Err(refused) => {
@@ -66,7 +73,7 @@ impl Session {
         }
     }
 
-    /// The result goes to the device whatever else is going on: it is never dropped.
+    /// The result goes to the device whatever else is going on: it is never dropped, and may overtake what lies below it.
     pub(super) fn send_result(
         &mut self,
         reference: u64,
@@ -79,13 +86,16 @@ impl Session {
         if let Some((chat, seq)) = placed
             && let Some(chat) = self.chats.remember(chat)
         {
-            chat.forwarded.insert(seq, seq);
+            match chat.catch_up {
+                Some(_) => chat.place.went_early(seq),
+                None => chat.place.went(seq),
+            }
         }
         self.leave_when_answered();
     }
 
     pub(super) fn send_failed(&mut self, reference: u64) {
-        let Some(request) = self.sends.in_flight.remove(&reference) else {
+        let Some((request, _)) = self.sends.in_flight.remove(&reference) else {
             return;
         };
         let refused = Refused {

@@ -156,8 +156,17 @@ pub enum Effect {
 #[derive(Debug)]
 pub enum Pushed {
     Entry(Entry),
-    Receipt { user: UserId, mark: Watermark },
-    Typing { user: UserId, stopped: bool },
+    /// They are members since this entry. What lies below it may not be theirs, so their sessions read it from the log, with
+    /// the Skipped that comes first.
+    Added(Seq),
+    Receipt {
+        user: UserId,
+        mark: Watermark,
+    },
+    Typing {
+        user: UserId,
+        stopped: bool,
+    },
 }
 
 /// The two connections of a shard. What one of them waits for holds nothing up on the other.

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tern_types::{ChatId, Seq, Timestamp, UserId};
+use tern_types::{ChatId, IdSet, Seq, Timestamp, UserId};
 
 use super::commands::not_written;
 use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, Woken};
 use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, schedule};
-use crate::state::chat::Stage;
-use crate::state::{Missing, Outcome, Refusal};
+use crate::state::chat::{Chat, Stage};
+use crate::state::{EntryKind, Missing, Outcome, Refusal};
 
 /// From a settle that failed to the next: doubled with each that fails, since a look-up or a confirmation that got lost
 /// is soon made up for, and a presence node that is away is not.
@@ -19,6 +19,15 @@ const SETTLE_RETRY_MAX: Duration = Duration::from_secs(4);
 /// The same where the answer was "not known": it stays so until etcd is in sight again, which may take an hour, and every
 /// chat with a device that is offline comes again and again.
 const SETTLE_UNSURE_MAX: Duration = Duration::from_secs(30);
+
+/// The present members who were none before, in order.
+fn newcomers(before: &[UserId], chat: &Chat) -> Vec<UserId> {
+    let before: IdSet<UserId> = before.iter().copied().collect();
+    let now = chat.members().map(|(user, _)| user);
+    let mut added: Vec<UserId> = now.filter(|user| !before.contains(user)).collect();
+    added.sort_unstable();
+    added
+}
 
 impl ShardState {
     pub(super) fn job_done(&mut self, done: JobDone, now: Timestamp, out: &mut Vec<Effect>) {
@@ -107,11 +116,18 @@ impl ShardState {
             schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
         }
         let chat = &*chat;
-        // Who was removed still gets the entry that says so; who was added gets the entry that added them.
+        // Who was removed still gets the entry that says so.
         let mut users = before;
+        let adds = placed
+            .iter()
+            .any(|(entry, _)| entry.new.kind == EntryKind::MembersAdded);
+        let added = if adds { newcomers(&users, chat) } else { Vec::new() };
         users.extend(chat.members().map(|(user, _)| user));
         users.sort_unstable();
         users.dedup();
+        if adds {
+            users.retain(|user| added.binary_search(user).is_err());
+        }
         let mut reads = Vec::new();
         for (entry, origins) in placed {
             let outcome = Outcome::Placed {
@@ -126,6 +142,14 @@ impl ShardState {
             }));
             if entry.new.kind.is_message() && chat.member(entry.new.sender).is_some() {
                 reads.push((entry.new.clone(), entry.seq));
+            }
+            if adds {
+                out.push(Effect::Push {
+                    chat: id,
+                    users: added.clone(),
+                    except: Vec::new(),
+                    what: Pushed::Added(entry.seq),
+                });
             }
             out.push(Effect::Push {
                 chat: id,

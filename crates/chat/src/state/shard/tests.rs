@@ -3,6 +3,7 @@
 mod blocks;
 mod clocks;
 mod marks;
+mod members;
 mod patience;
 mod receipts;
 mod typing;

@@ -9,10 +9,14 @@ use super::World;
 
 impl World {
     pub(super) fn push(&mut self, users: &[UserId], what: &Pushed) {
-        let Pushed::Entry(entry) = what else { return };
         for n in 0..self.devices.len() {
-            if self.devices[n].online && users.contains(&self.devices[n].user) {
-                self.take(n, entry.seq);
+            if !self.devices[n].online || !users.contains(&self.devices[n].user) {
+                continue;
+            }
+            match what {
+                Pushed::Entry(entry) => self.take(n, entry.seq),
+                Pushed::Added(_) => self.read(n),
+                Pushed::Receipt { .. } | Pushed::Typing { .. } => {}
             }
         }
     }
@@ -48,7 +52,7 @@ impl World {
                     .iter()
                     .position(|device| device.id == missing.device && device.online)
                 {
-                    self.drain(n, missing.from);
+                    self.drain(n);
                 }
             }
         }
@@ -64,14 +68,21 @@ impl World {
 
     pub(super) fn connect(&mut self, n: usize) {
         self.devices[n].online = true;
-        if let Some(from) = self.store.inbox.get(&self.devices[n].id).copied() {
-            self.drain(n, from);
+        if self.store.inbox.contains_key(&self.devices[n].id) {
+            self.drain(n);
         }
     }
 
-    /// As `store/entries.rs` reads a log for the device.
-    pub(super) fn drain(&mut self, n: usize, from: Seq) {
+    /// The device has an inbox row: what it is owed is read.
+    fn drain(&mut self, n: usize) {
         self.devices[n].row = true;
+        self.read(n);
+    }
+
+    /// As `store/entries.rs` reads a log for the device, from where it stands. A wake may name a place above that: another
+    /// owner may have written a lower row.
+    fn read(&mut self, n: usize) {
+        let from = self.store.place(self.devices[n].user, self.devices[n].id);
         for seq in (from.0..=self.store.head().0).map(Seq) {
             let Some(interval) = self.store.interval(self.devices[n].user, seq) else {
                 continue;

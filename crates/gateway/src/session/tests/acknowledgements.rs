@@ -1,11 +1,13 @@
 //! What the device acknowledged: written where there is a row, repeated where it may be lost.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use tern_proto::v1;
 use tern_types::{ChatId, UserId};
 
 use super::{ack, live, talk};
-use crate::session::{Effect, Event, Item, Mail};
+use crate::session::{Effect, Event, Item, Mail, Window};
 
 #[test]
 fn an_acknowledgement_is_written_only_where_there_is_a_row() {
@@ -153,6 +155,51 @@ fn fine_print_12_the_last_acknowledgement_is_sent_again_when_the_slot_moves() {
     let talk = talk.tell(Event::Moved(&|moved| moved == chat));
     assert!(
         matches!(talk.wants[before..], [Effect::Ack { seq: 1, .. }]),
+        "{:?}",
+        talk.wants
+    );
+}
+
+/// Issued by clients that say where they stand with each entry that they cannot use yet.
+#[test]
+fn an_acknowledgement_without_progress_does_not_put_off_what_is_sent_again() {
+    let chat = ChatId::direct(UserId::random(), UserId::random());
+    let wake = Event::Mail(Mail::Wake { chat, from: 2, to: 2 });
+    let mut talk = talk().opened().tell(live(chat, 1)).item(ack(chat, 1));
+    talk = talk.tell(live(chat, 2)).tell(wake).tell(Event::Flushed);
+    talk.wants.clear();
+    for _ in 0..4 {
+        talk = talk.wait(Duration::from_secs(1)).item(ack(chat, 1));
+    }
+    assert!(
+        !talk
+            .wants
+            .iter()
+            .any(|want| matches!(want, Effect::Window { .. }))
+    );
+    let mut talk = talk.wait(Duration::from_secs(1));
+    assert!(
+        matches!(talk.wants.last(), Some(Effect::Window { from: 2, .. })),
+        "{:?}",
+        talk.wants
+    );
+    // Nor does it count as an answer to the first try: the next one comes later.
+    let reference = talk.window_reference();
+    talk = talk.tell(Event::Mail(Mail::Window(Window {
+        reference,
+        chat,
+        events: vec![Bytes::new()],
+        seqs: vec![2],
+        next: 3,
+        done: true,
+    })));
+    talk = talk.tell(Event::Flushed).item(ack(chat, 1));
+    talk.wants.clear();
+    let talk = talk.wait(Duration::from_secs(9));
+    assert!(talk.wants.is_empty(), "{:?}", talk.wants);
+    let talk = talk.wait(Duration::from_secs(1));
+    assert!(
+        matches!(talk.wants[..], [Effect::Window { from: 2, .. }]),
         "{:?}",
         talk.wants
     );

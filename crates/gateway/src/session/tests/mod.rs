@@ -3,6 +3,7 @@
 mod acknowledgements;
 mod closing;
 mod duties;
+mod holes;
 mod lifecycle;
 mod opening;
 mod presence;
@@ -12,12 +13,11 @@ mod typing;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message;
-use tern_proto::ApiError;
 use tern_proto::v1::{
     self, CloseCode, ErrorReason, SendErrorCode, send_message, send_result, server_event::Event as Kind,
 };
+use tern_proto::{ApiError, raw};
 use tern_types::{ChatId, DeviceId, RequestId, SessionId, Timestamp, UserId};
 
 use super::*;
@@ -68,7 +68,11 @@ fn live(chat: ChatId, seq: u64) -> Event<'static> {
     Event::Mail(Mail::Live {
         chat,
         seq,
-        event: Bytes::new(),
+        event: raw::event(Kind::Entry(v1::Entry {
+            chat_id: chat.to_string(),
+            seq,
+            ..Default::default()
+        })),
     })
 }
 
@@ -136,6 +140,30 @@ impl Talk {
         };
         change(&mut send);
         self.item(Item::Send(send.into()))
+    }
+
+    /// Of the window asked for last.
+    fn window_reference(&self) -> u64 {
+        let reference = |effect: &Effect| match effect {
+            Effect::Window { reference, .. } => Some(*reference),
+            _ => None,
+        };
+        let asked = self.wants.iter().rev().find_map(reference);
+        asked.unwrap_or_else(|| panic!("no window: {:?}", self.wants))
+    }
+
+    /// Seqs of the entries said, and of Skipped and Sent with a sign before them.
+    fn places(&self) -> Vec<String> {
+        let place = |event: &Kind| match event {
+            Kind::Entry(entry) => Some(format!("{}", entry.seq)),
+            Kind::Skipped(skipped) => Some(format!("skip {}", skipped.to_seq)),
+            Kind::SendResult(v1::SendResult {
+                outcome: Some(send_result::Outcome::Sent(sent)),
+                ..
+            }) => Some(format!("sent {}", sent.seq)),
+            _ => None,
+        };
+        self.said.iter().filter_map(place).collect()
     }
 
     /// The code of the last event, which must be Closing, and the status' reason.

@@ -1,0 +1,271 @@
+//! Where a device stands in a chat, as far as what went out on one stream tells.
+//!
+//! The measure is a client that takes rules 4 and 5 of messaging.proto literally and drops whatever is above its
+//! cursor + 1. Three rules follow, and [`crate::session::duty`] keeps them:
+//!
+//! - A live entry goes out when it is next. With a hole below it the log is read from the hole on instead.
+//! - The log is read from a place up to which the device is known to have taken everything, or is owed nothing: from
+//!   [`Place::start`], or where that is 0 from the place that the store knows. `Skipped` comes from reading alone, so it
+//!   never spans what the device had to drop.
+//! - A result of an own send may overtake what lies below it. Whoever holds it is ahead, whoever drops it shows that by
+//!   acknowledging what lies just below it.
+
+use super::ranges::Ranges;
+
+/// See the module.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// `first..next` went out, ascending and without a hole. Both are 0 while nothing is known.
+    first: u64,
+    next: u64,
+    /// The device has taken everything below `first`, or is not owed it.
+    sure: bool,
+    /// What went out before its turn and is not acknowledged: above `next`, or below it where the rest came since.
+    early: Ranges,
+}
+
+/// What a live entry is to this place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It may go out.
+    Next,
+    /// It went out.
+    Again,
+    /// Acknowledged before, it says: sending it again costs nothing, should that not be true.
+    Past,
+    /// So many entries below it did not go out.
+    Hole(u64),
+}
+
+impl Place {
+    pub fn turn(&self, seq: u64) -> Turn {
+        if self.next == 0 || seq == self.next {
+            Turn::Next
+        } else if seq > self.next {
+            match self.early.contains(seq) {
+                true => Turn::Again,
+                false => Turn::Hole(seq - self.next),
+            }
+        } else if seq >= self.first {
+            Turn::Again
+        } else if self.sure {
+            Turn::Past
+        } else {
+            // What went out first on this stream was not what the device waits for.
+            Turn::Hole(u64::MAX)
+        }
+    }
+
+    /// An entry went out, or the result that stands for it.
+    pub fn went(&mut self, seq: u64) {
+        if self.next == 0 {
+            (self.first, self.next, self.sure) = (seq, seq, seq <= 1);
+        }
+        if seq == self.next {
+            self.next = seq.saturating_add(1);
+            self.catch_up_with_early();
+        } else {
+            self.went_early(seq);
+        }
+    }
+
+    /// It went out although what lies below it did not, or perhaps not.
+    pub fn went_early(&mut self, seq: u64) {
+        if seq >= self.next {
+            self.early.insert(seq, seq);
+        } else if !self.sure && seq.saturating_add(1) == self.first {
+            // What went out first overtook this.
+            self.early.insert(self.first, self.next - 1);
+            self.first = seq;
+        } else if self.early.contains(seq) {
+            // Now it may be taken by who dropped it, with all that came after it.
+            self.early.insert(seq, self.next - 1);
+        }
+    }
+
+    /// A part of the log went out, up to below `next` and nothing of it left out. It was asked for from `from` (0: from the
+    /// store's place, which turned out to be `first`).
+    pub fn went_from(&mut self, from: u64, first: u64, next: u64) {
+        let joins = self.sure && from <= self.upto();
+        self.early.forget_to(next.saturating_sub(1));
+        if joins {
+            self.next = self.next.max(next);
+        } else {
+            (self.first, self.next, self.sure) = (first, next, true);
+        }
+        self.catch_up_with_early();
+    }
+
+    /// The device has everything up to `seq`, it says; `before` is what it said before. The answer names where the log is
+    /// to be read from at once, when this shows that the device dropped what went out.
+    pub fn acknowledged(&mut self, seq: u64, before: u64) -> Option<u64> {
+        let next = seq.saturating_add(1);
+        self.early.forget_to(seq);
+        if seq < before || self.next <= next {
+            // What it said before was not true, or it has all that went out.
+            (self.first, self.next, self.sure) = (next, next, true);
+            self.catch_up_with_early();
+            return None;
+        }
+        if next < self.first {
+            // What went out first on this stream was not next for the device. Where the store's word was taken, what is in
+            // between is not owed.
+            let dropped = !self.sure;
+            if dropped {
+                self.back_to(next);
+            }
+            return dropped.then_some(next);
+        }
+        (self.first, self.sure) = (next, true);
+        let dropped = self.early.contains(next);
+        if dropped {
+            self.next = next;
+            self.early.forget_to(next);
+        }
+        dropped.then_some(next)
+    }
+
+    /// Everything from `from` on is to go out again; the device has what lies below, or is not owed it. 0: nothing is known.
+    pub fn back_to(&mut self, from: u64) {
+        *self = Self {
+            first: from,
+            next: from,
+            sure: from > 0,
+            early: Ranges::default(),
+        };
+    }
+
+    /// From where on the log is to be read for what did not go out. 0: from the store's place.
+    pub fn start(&self) -> u64 {
+        if self.sure { self.upto() } else { 0 }
+    }
+
+    /// From where on the log is to be read for what went out and was not acknowledged. 0: from the store's place.
+    pub fn base(&self) -> u64 {
+        if self.sure { self.first } else { 0 }
+    }
+
+    /// Whether `from..=to` went out in order.
+    pub fn covers(&self, from: u64, to: u64) -> bool {
+        self.first <= from && to < self.upto()
+    }
+
+    /// The last that went out in its turn. 0: none.
+    pub fn last(&self) -> u64 {
+        self.next.saturating_sub(1)
+    }
+
+    /// Everything from `first` to below this went out in order.
+    fn upto(&self) -> u64 {
+        let doubted = self.early.first().filter(|seq| *seq < self.next);
+        doubted.unwrap_or(self.next)
+    }
+
+    fn catch_up_with_early(&mut self) {
+        self.next = self.early.first_missing(self.next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn went(seqs: &[u64]) -> Place {
+        let mut place = Place::default();
+        seqs.iter().for_each(|seq| place.went(*seq));
+        place
+    }
+
+    #[test]
+    fn where_the_device_stands_is_not_known_before_it_said_so() {
+        let place = went(&[7, 8]);
+        assert_eq!((place.turn(9), place.turn(8)), (Turn::Next, Turn::Again));
+        assert_eq!(
+            (place.turn(11), place.turn(3)),
+            (Turn::Hole(2), Turn::Hole(u64::MAX))
+        );
+        assert_eq!((place.start(), place.base()), (0, 0));
+        let first = went(&[1, 2]);
+        assert_eq!(
+            (first.turn(5), first.start(), first.base()),
+            (Turn::Hole(2), 3, 1)
+        );
+    }
+
+    #[test]
+    fn an_acknowledgement_shows_whether_the_device_took_what_went_out_first() {
+        let mut took = went(&[7, 8]);
+        assert_eq!(took.acknowledged(7, 0), None);
+        assert_eq!((took.start(), took.base(), took.turn(11)), (9, 8, Turn::Hole(2)));
+        let mut dropped = went(&[7, 8]);
+        assert_eq!(dropped.acknowledged(4, 0), Some(5));
+        assert_eq!(dropped.acknowledged(4, 4), None, "it is being read");
+        assert_eq!((dropped.start(), dropped.turn(9)), (5, Turn::Hole(4)));
+    }
+
+    #[test]
+    fn who_holds_an_early_result_goes_on_and_who_drops_it_gets_the_entry() {
+        // The result of 5 overtakes the entry 4.
+        let early = went(&[1, 2, 3, 5, 4, 6]);
+        assert_eq!((early.turn(7), early.turn(5)), (Turn::Next, Turn::Again));
+        assert_eq!(early.start(), 5, "what is read is read from the doubted one on");
+        let mut holds = early.clone();
+        assert_eq!(holds.acknowledged(6, 0), None);
+        assert_eq!(holds.start(), 7);
+        let mut drops = early;
+        assert_eq!(drops.acknowledged(3, 0), None, "it was under way");
+        assert_eq!(drops.acknowledged(4, 3), Some(5));
+        assert_eq!(drops.turn(7), Turn::Hole(2));
+    }
+
+    #[test]
+    fn an_entry_that_overtook_the_result_below_it_is_doubted() {
+        let mut place = went(&[8, 7, 9]);
+        assert_eq!(place.acknowledged(7, 0), Some(8));
+        let mut holds = went(&[8, 7, 9]);
+        assert_eq!(holds.acknowledged(9, 0), None);
+        assert_eq!(holds.start(), 10);
+    }
+
+    proptest! {
+        /// What is said to have been taken was taken by a client that drops everything above its cursor + 1.
+        #[test]
+        fn the_start_is_never_above_what_a_literal_client_took(
+            stands in 0u64..12, steps in prop::collection::vec((0u8..5, 1u64..20), 0..60),
+        ) {
+            let (mut place, mut cursor, mut said) = (Place::default(), stands, 0);
+            for (kind, seq) in steps {
+                match kind {
+                    0 if matches!(place.turn(seq), Turn::Next | Turn::Past) => {
+                        place.went(seq);
+                        cursor += u64::from(seq == cursor + 1);
+                    }
+                    0 if place.turn(seq) == Turn::Again => {}
+                    0 => {
+                        let from = if place.start() > 0 { place.start() } else { stands + 1 };
+                        let next = from.max(seq) + 1;
+                        prop_assert!(from <= cursor + 1, "{} was left out: {:?}", cursor + 1, place);
+                        place.went_from(place.start(), from, next);
+                        cursor = cursor.max(next - 1);
+                    }
+                    1 | 2 => {
+                        place.went(seq);
+                        cursor += u64::from(seq == cursor + 1);
+                    }
+                    3 => {
+                        place.went_early(seq);
+                        cursor += u64::from(seq == cursor + 1);
+                    }
+                    _ if cursor > 0 => {
+                        prop_assert!(place.acknowledged(cursor, said).is_none_or(|from| from == cursor + 1));
+                        said = cursor;
+                    }
+                    _ => {}
+                }
+                prop_assert!(place.start() <= cursor + 1, "{:?} of one that stands at {}", place, cursor);
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A chat as its owners and the store have it, and one member of it who comes and goes.
+
+use tern_types::ChatId;
+use uuid::Uuid;
+
+pub fn chat_id(n: usize) -> ChatId {
+    ChatId(Uuid::from_u128(n as u128 + 1))
+}
+
+pub fn index(chat: ChatId) -> usize {
+    chat.0.as_u128() as usize - 1
+}
+
+/// How things are when the stream is opened: the device has the first `stored` entries and `missed` are in its inbox. With
+/// `away` its user was removed by the first of these and added again by the last.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct History {
+    pub stored: u64,
+    pub missed: u64,
+    pub away: bool,
+}
+
+/// What the log brings at one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Entry(u64),
+    Skipped(u64),
+}
+
+impl Place {
+    pub fn seq(self) -> u64 {
+        match self {
+            Self::Entry(seq) | Self::Skipped(seq) => seq,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Log {
+    pub head: u64,
+    /// Times of membership: the entries that added and removed the user.
+    times: Vec<(u64, Option<u64>)>,
+    /// The lowest entry that is not settled.
+    pub unsettled: Option<u64>,
+    /// What the owner's memory knows to be acknowledged.
+    pub remembered_ack: u64,
+    /// Where the device's inbox row begins.
+    pub row: Option<u64>,
+}
+
+impl Log {
+    pub fn new(history: History) -> Self {
+        let head = history.stored + history.missed;
+        let away = history.away && history.missed > 2;
+        Self {
+            head,
+            times: match away {
+                true => vec![(1, Some(history.stored + 1)), (head, None)],
+                false => vec![(1, None)],
+            },
+            unsettled: None,
+            remembered_ack: history.stored,
+            row: (history.missed > 0).then_some(history.stored + 1),
+        }
+    }
+
+    pub fn is_member(&self) -> bool {
+        self.times.last().is_some_and(|(_, left)| left.is_none())
+    }
+
+    /// Whether the user may have the entry.
+    pub fn is_theirs(&self, seq: u64) -> bool {
+        let covers =
+            |(joined, left): &(u64, Option<u64>)| (*joined..=left.unwrap_or(self.head)).contains(&seq);
+        self.times.iter().any(covers)
+    }
+
+    /// The last entry that the user may have.
+    pub fn last(&self) -> u64 {
+        let newest = self.times.last();
+        newest.map_or(0, |(_, left)| left.unwrap_or(self.head).min(self.head))
+    }
+
+    /// One more entry. Its seq.
+    pub fn commit(&mut self) -> u64 {
+        self.head += 1;
+        self.unsettled.get_or_insert(self.head);
+        self.head
+    }
+
+    pub fn add(&mut self) -> Option<u64> {
+        (!self.is_member()).then(|| {
+            let seq = self.commit();
+            self.times.push((seq, None));
+            seq
+        })
+    }
+
+    pub fn remove(&mut self) -> Option<u64> {
+        self.is_member().then(|| {
+            let seq = self.commit();
+            if let Some(newest) = self.times.last_mut() {
+                newest.1 = Some(seq);
+            }
+            seq
+        })
+    }
+
+    /// What is the device's and unsettled begins there.
+    fn owed(&self, acked: u64) -> Option<u64> {
+        let low = self.unsettled?;
+        let reach = |(joined, left): &(u64, Option<u64>)| {
+            let to = left.unwrap_or(self.head);
+            (to >= low && acked < to).then_some(low.max(*joined).max(acked + 1))
+        };
+        self.times.iter().filter_map(reach).min()
+    }
+
+    /// The wake that a settle comes to. Like that of an owner that knows nothing of a lower row, it may begin above it.
+    pub fn settle(&mut self) -> Option<(u64, u64)> {
+        let missing = self.owed(self.remembered_ack);
+        self.unsettled = None;
+        self.end_or_move(self.remembered_ack);
+        let from = missing?;
+        self.row.get_or_insert(from);
+        Some((from, self.head))
+    }
+
+    /// An acknowledgement reaches the owner; where the row begins then.
+    pub fn acknowledge(&mut self, seq: u64, write: bool) -> u64 {
+        if seq <= self.head {
+            self.remembered_ack = self.remembered_ack.max(seq);
+            if write {
+                self.end_or_move(seq);
+            }
+        }
+        self.row.unwrap_or(0)
+    }
+
+    fn end_or_move(&mut self, acked: u64) {
+        if self.row.is_some_and(|from| from <= acked) {
+            self.row = (acked < self.last()).then_some(acked + 1);
+        }
+    }
+
+    /// Where the store has the device.
+    fn place(&self) -> u64 {
+        let owed = self.owed(0);
+        self.row.into_iter().chain(owed).min().unwrap_or(self.head + 1)
+    }
+
+    /// What lies from `from` on (0: from the store's place), at most `limit`, and where it goes on.
+    pub fn window(&self, from: u64, limit: usize) -> (Vec<Place>, u64) {
+        let mut next = if from == 0 { self.place() } else { from };
+        let mut places = Vec::new();
+        for seq in (next..=self.head).filter(|seq| self.is_theirs(*seq)) {
+            let joins = seq > 1 && self.times.iter().any(|(joined, _)| *joined == seq);
+            let skips = seq > next || joins;
+            if !places.is_empty() && places.len() + usize::from(skips) >= limit {
+                break;
+            }
+            if skips {
+                places.push(Place::Skipped(seq - 1));
+            }
+            places.push(Place::Entry(seq));
+            next = seq + 1;
+        }
+        (places, next)
+    }
+}
