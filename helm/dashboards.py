@@ -43,7 +43,7 @@ def quantiles(metric: str, labels: str = "") -> dict:
 
 COMMIT = 'kind="commit"'
 SHARD_BUSY = (
-    f"sum by (pod, shard) (rate(tern_chat_job_seconds_sum{{{HERE}}}[$__rate_interval]))"
+    f'sum by (pod, shard) (rate(tern_chat_job_seconds_sum{{{HERE},kind=~"commit|change"}}[$__rate_interval]))'
 )
 
 DASHBOARDS = {
@@ -93,7 +93,7 @@ DASHBOARDS = {
          {"refused": rate("tern_gateway_origins_refused_total")}),
     ]),
     "chat": ("Tern: chat nodes and Postgres", [
-        ("Shards busy", "percentunit", "Share of its time that a shard's connection works: what limits a chat node",
+        ("Shards busy", "percentunit", "Share of its time that a shard's committing connection works: what limits a chat node",
          {"{{pod}} {{shard}}": SHARD_BUSY}),
         ("Jobs", "cps", "Statements of shards by kind",
          {"{{kind}}": rate("tern_chat_job_seconds_count", by="kind")}),
