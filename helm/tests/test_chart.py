@@ -243,7 +243,7 @@ class Secrets(unittest.TestCase):
 
 class Network(unittest.TestCase):
     INTERNAL = {("gateway", "chat"), ("gateway", "presence"), ("gateway", "accounts"), ("gateway", "media"),
-                ("chat", "presence"), ("accounts", "chat"), ("accounts", "gateway")}
+                ("chat", "chat"), ("chat", "presence"), ("accounts", "chat"), ("accounts", "gateway")}
 
     @staticmethod
     def arrows(policy: dict, way: str, peers: str, port: int) -> set[str]:
