@@ -166,7 +166,8 @@ async fn a_person_who_says_nothing_more_is_offline_after_the_threshold_and_onlin
     let his = background(&world, 0, &bob).await;
     assert_eq!(his.activity_interval, THRESHOLD / 2);
     let opened = Around::the(async {
-        his.active(true).await;
+        // Once: a screen that is active says so again and again.
+        his.say(Item::SetActive(SetActive { active: true })).await;
         his.settled(1).await;
     })
     .await;
