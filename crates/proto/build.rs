@@ -1,12 +1,13 @@
-//! Compiles `proto/` without protoc.
+//! Compiles the protos in `proto/` without protoc.
 
 use std::path::PathBuf;
 
-/// `FieldDescriptorProto.TYPE_BYTES`.
+/// The number of `FieldDescriptorProto.TYPE_BYTES`.
 const TYPE_BYTES: i32 = 12;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // Asked for when it runs: a build script that was copied with a target directory compiles the protos beside it.
+    // The directory is looked up when the script runs, because a build script that was copied with a target directory
+    // has to compile the protos beside the copy.
     let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     println!("cargo:rerun-if-changed={}", root.display());
     let files: Vec<PathBuf> = ["tern/v1", "tern/internal/v1"]
@@ -17,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let descriptors = protox::compile(&files, [&root])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    // Paths of the methods that are streams, either way.
+    // The paths of all methods that stream in either direction.
     let services = descriptors
         .file
         .iter()
@@ -31,8 +32,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     std::fs::write(out.join("streaming.rs"), format!("&{streaming:?}"))?;
     std::fs::write(out.join("descriptors.bin"), prost_bytes(&descriptors))?;
-    // A message goes into the log as it came, with what this version does not know: of a unary request too, the envelope stays
-    // bytes. On the wire that is the same. (Of a stream's frames, `raw::ClientFrame` does it.)
+    // A message is logged as it came, with fields that this version does not know. So in a unary request too, the
+    // envelope stays bytes, which makes no difference on the wire. (`raw::ClientFrame` does the same for the frames
+    // of a stream.)
     let mut code = descriptors;
     let messages = code.file.iter_mut().flat_map(|file| &mut file.message_type);
     let sends = messages.filter(|message| message.name() == "SendMessageRequest");

@@ -20,7 +20,7 @@ pub struct Api {
     bearer: Bearer,
 }
 
-/// Puts the credentials into each call.
+/// Adds the credentials to each call.
 #[derive(Clone)]
 pub struct Bearer(Option<MetadataValue<Ascii>>);
 
@@ -33,9 +33,11 @@ impl Interceptor for Bearer {
     }
 }
 
+/// The channel of a service client, with credentials.
 pub type Caller = InterceptedService<Channel, Bearer>;
 
 impl Api {
+    /// Makes a caller with an API key or an access token.
     pub fn new(channel: Channel, credential: &str) -> Self {
         let value = format!("Bearer {credential}")
             .parse()
@@ -46,7 +48,7 @@ impl Api {
         }
     }
 
-    /// Without credentials.
+    /// Makes a caller without credentials.
     pub fn anonymous(channel: Channel) -> Self {
         Self {
             channel,

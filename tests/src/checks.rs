@@ -1,4 +1,4 @@
-//! What must hold after every test.
+//! Checks of what must hold after every test.
 
 use std::time::Duration;
 
@@ -9,69 +9,83 @@ use tern_local::{Role, until};
 use crate::World;
 use crate::world::SWEEP_GRACE;
 
-/// Settling takes half a second and the looking for forgotten rows ten; a killed owner's lease has to end first.
+/// Settling takes half a second, and finding forgotten rows takes ten. Before that, a killed owner's lease has to
+/// end.
 const SETTLES_WITHIN: Duration = Duration::from_secs(40);
 
-/// Two sweeps: a row that is older by so much than the grace has been looked at.
+/// Two sweeps. Each row that is this much older than the grace has been looked at.
 const SWEEPS: Duration = Duration::from_secs(4);
-/// Beyond that, for new rows of what is still going on.
+/// Additional time, in case new rows are still written.
 const SWEPT_WITHIN: Duration = Duration::from_secs(25);
-/// What a gateway logs of each row that its sweep found: also those that did not live to the end speak by their logs.
+/// What a gateway logs for each row that its sweep found. The logs also tell it of gateways that were killed
+/// meanwhile.
 const FOUND: &str = "the sweep found a lost inbox row";
 
-/// What the nodes said and what they have stored.
-pub async fn store_and_logs(world: &World) -> anyhow::Result<()> {
-    no_log_says(world, "panicked at")?;
-    // Nobody is left to settle when the test has ended them.
-    let able = world
-        .platform
-        .nodes()
-        .any(|node| node.role == Role::Chat && node.process.exited().is_none());
-    let store = world.store().await;
-    logs_without_gaps(&store).await?;
-    if able {
-        settled(&store).await?;
+impl World {
+    /// Waits until every commit so far is settled.
+    pub async fn settled(&self) {
+        let store = self.store().await;
+        all_settled(&store)
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        store.close().await;
     }
-    store.close().await;
-    Ok(())
-}
 
-/// The net below the protocol: what it catches, the protocol has lost.
-pub async fn nothing_swept(world: &World) -> anyhow::Result<()> {
-    // What is left in the inbox belongs to devices that are away, or was forgotten: then the sweep finds it.
-    let store = world.store().await;
-    let grace = world.platform.setting(SWEEP_GRACE.0).unwrap_or(SWEEP_GRACE.1);
-    let seen_at = Duration::from_secs(grace.parse()?) + SWEEPS;
-    until::holds("the sweep has seen every row", seen_at + SWEPT_WITHIN, || async {
-        let young: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM inbox WHERE since > now() - make_interval(secs => $1)")
-                .bind(seen_at.as_secs_f64())
-                .fetch_one(&store)
-                .await?;
-        Ok(young == 0)
-    })
-    .await?;
-    store.close().await;
-    let found = world
-        .platform
-        .metric_of(Role::Gateway, "tern_gateway_sweep_found_total", &[])
-        .await?;
-    anyhow::ensure!(
-        found == 0.0,
-        "the sweep found {found} rows: something was lost on the way"
-    );
-    no_log_says(world, FOUND)
-}
-
-fn no_log_says(world: &World, what: &str) -> anyhow::Result<()> {
-    for node in world.platform.nodes() {
-        let log = std::fs::read(node.process.log()).unwrap_or_default();
-        let log = String::from_utf8_lossy(&log);
-        if let Some(line) = log.lines().find(|line| line.contains(what)) {
-            anyhow::bail!("{} says: {line}", node.name);
+    /// Checks that no node has panicked, that logs have no gaps, and that every commit is settled.
+    pub async fn store_and_logs(&self) -> anyhow::Result<()> {
+        self.no_log_says("panicked at")?;
+        // If the test has ended all chat nodes, nobody can settle.
+        let able = self
+            .platform
+            .nodes()
+            .any(|node| node.role == Role::Chat && node.process.exited().is_none());
+        let store = self.store().await;
+        logs_without_gaps(&store).await?;
+        if able {
+            all_settled(&store).await?;
         }
+        store.close().await;
+        Ok(())
     }
-    Ok(())
+
+    /// Checks that the sweep found nothing. It is the net below the protocol: what it catches, the protocol has lost.
+    pub async fn nothing_swept(&self) -> anyhow::Result<()> {
+        // A row in the inbox belongs to a device that is away, or was forgotten. In that case the sweep finds it.
+        let store = self.store().await;
+        let grace = self.platform.setting(SWEEP_GRACE.0).unwrap_or(SWEEP_GRACE.1);
+        let seen_at = Duration::from_secs(grace.parse()?) + SWEEPS;
+        until::holds("the sweep has seen every row", seen_at + SWEPT_WITHIN, || async {
+            let young: i64 = sqlx::query_scalar(
+                "SELECT count(*) FROM inbox WHERE since > now() - make_interval(secs => $1)",
+            )
+            .bind(seen_at.as_secs_f64())
+            .fetch_one(&store)
+            .await?;
+            Ok(young == 0)
+        })
+        .await?;
+        store.close().await;
+        let found = self
+            .platform
+            .metric_of(Role::Gateway, "tern_gateway_sweep_found_total", &[])
+            .await?;
+        anyhow::ensure!(
+            found == 0.0,
+            "the sweep found {found} rows: something was lost on the way"
+        );
+        self.no_log_says(FOUND)
+    }
+
+    fn no_log_says(&self, what: &str) -> anyhow::Result<()> {
+        for node in self.platform.nodes() {
+            let log = std::fs::read(node.process.log()).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            if let Some(line) = log.lines().find(|line| line.contains(what)) {
+                anyhow::bail!("{} says: {line}", node.name);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Rule 2: one log, one order, no gaps.
@@ -92,8 +106,8 @@ async fn logs_without_gaps(store: &PgPool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every commit is accounted for in the end.
-pub async fn settled(store: &PgPool) -> anyhow::Result<()> {
+/// Waits until every commit is settled.
+async fn all_settled(store: &PgPool) -> anyhow::Result<()> {
     until::holds("every commit is settled", SETTLES_WITHIN, || async {
         let open: i64 = sqlx::query_scalar("SELECT count(*) FROM unsettled")
             .fetch_one(store)

@@ -1,4 +1,4 @@
-//! The wall clock of a node, which a test may set.
+//! The wall clock of a node, which a test can set.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -6,21 +6,21 @@ use std::process::Command;
 use tempfile::TempDir;
 use tern_local::Builder;
 
-/// Compiled when it is needed: a library that a node's process loads before all others.
+/// The source of a library that a node's process loads before all others. It is compiled when it is needed.
 const SOURCE: &str = include_str!("clock.c");
 
-/// Wall clocks of some nodes; monotonic time goes on as it does.
+/// The wall clock of some nodes. Their monotonic clock is not changed.
 #[derive(Debug)]
 pub struct WallClock {
     dir: TempDir,
 }
 
 impl WallClock {
-    /// Shows the true time so far.
+    /// Makes a clock that shows the true time.
     ///
     /// # Panics
     ///
-    /// When there is no C compiler, which the build of Tern needs too.
+    /// If there is no C compiler, which the build of Tern needs too.
     pub fn new() -> Self {
         let clock = Self {
             dir: tempfile::tempdir().expect("a temporary directory"),
@@ -37,7 +37,7 @@ impl WallClock {
         clock
     }
 
-    /// These nodes go by it.
+    /// Makes these nodes use the clock.
     pub fn of(&self, builder: Builder, nodes: &[&str]) -> Builder {
         let (library, ahead) = (self.library(), self.ahead());
         nodes.iter().fold(builder, |builder, node| {
@@ -47,11 +47,11 @@ impl WallClock {
         })
     }
 
-    /// From now on it is ahead of the true time by so many seconds.
+    /// Sets the clock ahead of the true time by `ahead_s` seconds, which may be negative.
     pub fn set(&self, ahead_s: i64) {
         let new = self.dir.path().join("new");
         std::fs::write(&new, ahead_s.to_string()).expect("the clock");
-        // At once: nobody reads half of it.
+        // A rename is atomic: nobody reads half of the new value.
         std::fs::rename(new, self.ahead()).expect("the clock");
     }
 

@@ -1,4 +1,4 @@
-//! A collector of traces: takes by OTLP what the nodes export, and keeps it.
+//! A trace collector, which takes what nodes export by OTLP and keeps it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use crate::world::BOUND;
 
-/// Runs until it is dropped.
+/// A running collector, which ends when dropped.
 pub struct Collector {
     url: String,
     spans: Spans,
@@ -29,14 +29,14 @@ pub struct Collector {
 /// One exported span.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Span {
-    /// Name of the node that exported it.
+    /// The name of the node that exported it.
     pub node: String,
     pub name: String,
     pub trace_id: Vec<u8>,
     pub span_id: Vec<u8>,
-    /// Empty: it has none.
+    /// The parent's span id; empty if there is none.
     pub parent_id: Vec<u8>,
-    /// What it says of itself.
+    /// Its numeric attributes.
     pub fields: HashMap<String, i64>,
 }
 
@@ -44,6 +44,7 @@ pub struct Span {
 struct Spans(Arc<Mutex<Vec<Span>>>);
 
 impl Collector {
+    /// Starts a collector on a free port.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -55,23 +56,23 @@ impl Collector {
         Self { url, spans, server }
     }
 
-    /// For `--otlp-endpoint`.
+    /// The URL for `--otlp-endpoint`.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The spans of a trace that came so far.
+    /// Returns the spans of a trace that have arrived so far.
     pub fn trace(&self, id: [u8; 16]) -> Vec<Span> {
         self.spans(|span| span.trace_id == id)
     }
 
-    /// All that came so far and that `which` picks.
+    /// Returns the spans that have arrived so far and that `which` accepts.
     pub fn spans(&self, which: impl Fn(&Span) -> bool) -> Vec<Span> {
         let spans = self.spans.0.lock().unwrap_or_else(PoisonError::into_inner);
         spans.iter().filter(|span| which(span)).cloned().collect()
     }
 
-    /// The spans of a trace, once there are `count`.
+    /// Waits until a trace has `count` spans, and returns them.
     pub async fn until(&self, id: [u8; 16], count: usize) -> Vec<Span> {
         let what = format!("{count} spans");
         let came = until::holds(&what, BOUND, || async { Ok(self.trace(id).len() >= count) }).await;
@@ -122,7 +123,7 @@ fn numbers(attributes: &[KeyValue]) -> HashMap<String, i64> {
     let number = |attribute: &KeyValue| {
         let number = match attribute.value.as_ref()?.value.as_ref()? {
             Value::IntValue(number) => Some(*number),
-            // What has no sign comes as text.
+            // Unsigned numbers are exported as text.
             Value::StringValue(text) => text.parse().ok(),
             _ => None,
         };

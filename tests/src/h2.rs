@@ -1,18 +1,19 @@
-//! HTTP/2 frames by hand (RFC 9113), for connections that stop half way.
+//! HTTP/2 frames made by hand (RFC 9113), for connections that stop half way.
 
-/// What a client begins with.
+/// The first bytes that a client sends.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Flags.
+/// The flag of a stream's last frame.
 pub const END_STREAM: u8 = 0x1;
+/// The flag of the last frame with header fields.
 pub const END_HEADERS: u8 = 0x4;
-/// A setting: how much of a stream the client takes before it says more.
+/// The setting for the bytes of a stream that the client takes before it allows more.
 pub const INITIAL_WINDOW_SIZE: u16 = 0x4;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
 
-/// The client's settings.
+/// A frame with the client's settings.
 pub fn settings(settings: &[(u16, u32)]) -> Vec<u8> {
     let pairs = settings
         .iter()
@@ -20,7 +21,7 @@ pub fn settings(settings: &[(u16, u32)]) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &pairs.collect::<Vec<u8>>())
 }
 
-/// Header fields that begin a stream.
+/// A frame with the header fields that begin a stream.
 pub fn headers(stream: u32, fields: &[(String, String)], flags: u8) -> Vec<u8> {
     let block: Vec<u8> = fields
         .iter()
@@ -29,11 +30,12 @@ pub fn headers(stream: u32, fields: &[(String, String)], flags: u8) -> Vec<u8> {
     frame(HEADERS, flags, stream, &block)
 }
 
+/// A frame with bytes of a stream.
 pub fn data(stream: u32, bytes: &[u8], flags: u8) -> Vec<u8> {
     frame(DATA, flags, stream, bytes)
 }
 
-/// The fields of a gRPC call; `authorization`: none where it is empty.
+/// The header fields of a gRPC call. An empty `authorization` is left out.
 pub fn call(path: &str, authorization: &str) -> Vec<(String, String)> {
     let fields = [
         (":method", "POST"),
@@ -66,7 +68,7 @@ fn field(name: &str, value: &str) -> Vec<u8> {
     field
 }
 
-/// An integer with a prefix of 7 bits (section 5.1).
+/// Appends an integer with a prefix of 7 bits (section 5.1).
 fn length(out: &mut Vec<u8>, length: usize) {
     const PREFIX: usize = 0x7f;
     if length < PREFIX {

@@ -1,16 +1,16 @@
-//! What the end-to-end tests stand on: the whole platform as real processes, on a real Postgres and etcd, and clients
-//! written from the protos alone.
+//! The harness of the end-to-end tests: the whole platform as real processes, on a real Postgres and etcd, and
+//! clients that were written from the protos alone.
 //!
-//! - [`world`]: a platform for one test, its users and devices; checked for defects at the end
-//! - [`api`]: the unary services as a back end or a device
-//! - [`wire`]: one device stream, frame by frame: for what a good client never does
+//! - [`world`]: a platform for one test, with its users and devices; checked for defects at the end
+//! - [`api`]: the unary services, called as a back end or a device
+//! - [`wire`]: one device stream, frame by frame, for what a good client never does
 //! - [`socket`]: the same over a WebSocket
 //! - [`phone`]: a good client: cursor, outbox, acknowledgements, reconnects
 //! - [`screen`]: a client that shows who is online
-//! - [`raw`], [`h2`]: any bytes at all, as a call or as frames of HTTP/2
-//! - [`collector`]: what the nodes export of their traces
+//! - [`raw`], [`h2`]: arbitrary bytes, as a call or as HTTP/2 frames
+//! - [`collector`]: collects the traces that nodes export
 //! - [`clock`]: the wall clocks of nodes, set by a test
-//! - [`checks`]: what must hold of the store and of the nodes after every test
+//! - [`checks`]: checks of the store and the nodes after every test
 
 #![allow(
     clippy::expect_used,

@@ -1,6 +1,4 @@
-//! gRPC calls with any bytes at all for a body: for what no generated client would send.
-
-use std::time::Duration;
+//! gRPC calls with arbitrary bytes as their body, which no generated client would send.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
@@ -8,9 +6,9 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::ServiceExt as _;
 
-/// A call ends at once, with whatever status.
-const BOUND: Duration = Duration::from_secs(15);
-/// Bytes before a message: whether it is compressed, and its length.
+use crate::world::BOUND;
+
+/// Bytes before a message: a flag for compression, and the length.
 const PREFIX: usize = 5;
 
 /// Frames a message as gRPC does.
@@ -22,7 +20,7 @@ pub fn framed(message: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// Calls `/tern.v1.Service/Method` with `body` as it is; returns the status and its message.
+/// Calls `/tern.v1.Service/Method` with `body` unchanged. Returns the status and its message.
 pub async fn call(
     channel: Channel,
     method: &str,
@@ -33,7 +31,7 @@ pub async fn call(
     (status.code(), status.message().to_owned())
 }
 
-/// The same; returns the answer's bytes, or the status with its details.
+/// Like [`call`]. Returns the answer's bytes, or the status with its details.
 pub async fn unary(
     channel: Channel,
     method: &str,

@@ -1,11 +1,12 @@
-//! A client that shows who is online: it says whether somebody is at it, watches people, and remembers what it was told,
-//! in order. It never reconnects: a stream that ends is something to be seen. Of messages it only says that they came.
+//! A client that shows who is online. It says whether a person is at it, watches people, and remembers in order what
+//! it was told. It never reconnects, so that a test sees when its stream ends. It acknowledges messages without
+//! keeping them.
 
 use std::time::Duration;
 
 use tern_proto::v1::{
-    Heartbeat, Open, Presence, PresenceState, SetActive, WatchPresence, WatchResult, client_item::Item,
-    server_event::Event,
+    Heartbeat, Open, Presence, PresenceState, SetActive, WatchErrorCode, WatchPresence, WatchResult,
+    client_item::Item, server_event::Event,
 };
 use tern_types::UserId;
 use tokio::sync::{mpsc, watch};
@@ -15,37 +16,37 @@ use tonic::transport::Channel;
 use crate::world::BOUND;
 use crate::{Device, Wire, wire};
 
-/// Commands not yet taken up: no test says so much at once.
+/// Commands that may wait: more than any test gives at once.
 const COMMANDS: usize = 1024;
 
-/// What a person was shown as.
+/// The presence of a person, as a screen showed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shown {
     Hidden,
     Online,
-    /// Milliseconds; 0: not known.
+    /// Milliseconds since the epoch; 0: not known.
     LastSeen(i64),
 }
 
-/// What the server has said so far.
+/// Everything that the server has said so far.
 #[derive(Debug, Clone, Default)]
 pub struct Said {
     pub presences: Vec<(UserId, Shown)>,
     pub results: Vec<WatchResult>,
-    /// Tokens of answered heartbeats.
+    /// The tokens of the heartbeats that were answered.
     pub heartbeats: Vec<u64>,
-    /// How the stream ended.
+    /// How the stream ended; `None`: it is open.
     pub end: Option<String>,
 }
 
 impl Said {
-    /// What a person was last shown as.
+    /// The last presence that was shown of a person.
     pub fn of(&self, user: UserId) -> Option<Shown> {
         let mut newest = self.presences.iter().rev();
         newest.find(|(of, _)| *of == user).map(|(_, shown)| *shown)
     }
 
-    /// All that a person was shown as.
+    /// Every presence that was shown of a person, in order.
     pub fn all_of(&self, user: UserId) -> Vec<Shown> {
         let all = self.presences.iter().filter(|(of, _)| *of == user);
         all.map(|(_, shown)| *shown).collect()
@@ -55,11 +56,11 @@ impl Said {
 #[derive(Debug)]
 enum Command {
     Say(Item),
-    /// Whether somebody is there; while they are, it is said again as often as the server wants.
+    /// Whether a person is at the screen. While one is, it repeats that as often as the server asks for.
     Active(bool),
 }
 
-/// See the module. Dropped, its stream breaks.
+/// The client. Dropping it breaks its stream.
 pub struct Screen {
     pub user: UserId,
     pub activity_interval: Duration,
@@ -69,7 +70,7 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Opens a stream, with somebody there or nobody.
+    /// Opens a stream, with a person at the screen or none.
     pub async fn open(channel: Channel, device: &Device, active: bool) -> Self {
         let mut wire = Wire::silent(channel).await.expect("a stream");
         wire.say(Item::Open(Open {
@@ -96,17 +97,17 @@ impl Screen {
         }
     }
 
-    /// Says one thing, once.
+    /// Sends one item, once.
     pub async fn say(&self, item: Item) {
         self.command(Command::Say(item)).await;
     }
 
-    /// Somebody came, and stays until said otherwise; or left.
+    /// Says that a person came and stays, or that they left.
     pub async fn active(&self, active: bool) {
         self.command(Command::Active(active)).await;
     }
 
-    /// Everything said before was taken by the server when this returns.
+    /// Returns when the server has taken every item sent before. `token` has to be a new one.
     pub async fn settled(&self, token: u64) {
         self.say(Item::Heartbeat(Heartbeat { token })).await;
         self.until("the answer to a heartbeat", |said| {
@@ -115,12 +116,21 @@ impl Screen {
         .await;
     }
 
-    /// Watches these people; what the server answers.
+    /// Watches these people, and returns the server's answer. Asks again while the server cannot find out who may be
+    /// seen.
     pub async fn watch(&self, users: &[UserId]) -> WatchResult {
-        self.watch_ids(users.iter().map(ToString::to_string).collect())
-            .await
+        let end = Instant::now() + BOUND;
+        loop {
+            let user_ids = users.iter().map(ToString::to_string).collect();
+            let result = self.watch_ids(user_ids).await;
+            if result.error() != WatchErrorCode::Unavailable || Instant::now() > end {
+                return result;
+            }
+            tokio::time::sleep(Duration::from_millis(result.retry_after_ms.into())).await;
+        }
     }
 
+    /// Watches these ids, and returns the server's answer.
     pub async fn watch_ids(&self, user_ids: Vec<String>) -> WatchResult {
         let before = self.said.borrow().results.len();
         self.say(Item::WatchPresence(WatchPresence { user_ids })).await;
@@ -130,23 +140,24 @@ impl Screen {
         said.results[before].clone()
     }
 
-    /// What the server has said so far.
+    /// Everything that the server has said so far.
     pub fn said(&self) -> Said {
         self.said.borrow().clone()
     }
 
-    /// Waits until a person is shown like this.
+    /// Waits until a person is shown as `wanted` says.
     pub async fn sees(&self, user: UserId, wanted: impl Fn(Shown) -> bool) -> Shown {
         let what = format!("another state of {user}");
         let said = self.until(&what, |said| said.of(user).is_some_and(&wanted)).await;
         said.of(user).expect("a state")
     }
 
+    /// Waits until a person is shown as online.
     pub async fn sees_online(&self, user: UserId) {
         self.sees(user, |shown| shown == Shown::Online).await;
     }
 
-    /// Waits until a person is shown as offline; when they were last seen.
+    /// Waits until a person is shown as offline, and returns when they were last seen, in milliseconds.
     pub async fn sees_offline(&self, user: UserId) -> i64 {
         match self.sees(user, |shown| matches!(shown, Shown::LastSeen(_))).await {
             Shown::LastSeen(at) => at,
@@ -154,6 +165,7 @@ impl Screen {
         }
     }
 
+    /// Waits until what the server has said is as wanted. Panics if the stream ends before.
     pub async fn until(&self, what: &str, mut holds: impl FnMut(&Said) -> bool) -> Said {
         let mut said = self.said.clone();
         let found =
@@ -170,7 +182,7 @@ impl Screen {
     }
 
     async fn command(&self, command: Command) {
-        // A stream that has ended takes nothing; whoever waits for an answer finds that out.
+        // A stream that has ended takes no commands. The test finds that out when it waits for an answer.
         let _ = self.commands.send(command).await;
     }
 }

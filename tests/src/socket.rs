@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
@@ -19,14 +18,13 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use crate::world::BOUND;
 use crate::{Device, World, wire};
 
-/// For what the server says at once.
-const BOUND: Duration = Duration::from_secs(15);
-/// What browsers offer when they open a WebSocket.
+/// The protocols that a browser offers for a WebSocket.
 const HTTP1: &[&[u8]] = &[b"http/1.1"];
 
-/// See the module.
+/// A device stream over a WebSocket.
 pub struct Socket {
     socket: WebSocketStream<TlsStream<TcpStream>>,
     waiting: VecDeque<Event>,
@@ -35,18 +33,29 @@ pub struct Socket {
 /// How the server ended a stream.
 #[derive(Debug)]
 pub struct End {
+    /// The last event before the end.
     pub last: Option<Event>,
-    /// Of the close frame.
+    /// The code of the close frame.
     pub code: u16,
     pub reason: String,
 }
 
-/// A connection to a gateway with TLS, for which these protocols were offered; and the one that was chosen.
+/// Connects to a gateway with TLS, and offers these protocols by ALPN. Returns the connection and the protocol that
+/// was chosen.
 pub async fn connect(
     world: &World,
     gateway: usize,
     offered: &[&[u8]],
 ) -> (TlsStream<TcpStream>, Option<Vec<u8>>) {
+    try_connect(world, gateway, offered).await.expect("TLS")
+}
+
+/// Like [`connect`], for tests in which the gateway may end the connection before there is TLS.
+pub async fn try_connect(
+    world: &World,
+    gateway: usize,
+    offered: &[&[u8]],
+) -> std::io::Result<(TlsStream<TcpStream>, Option<Vec<u8>>)> {
     let mut roots = RootCertStore::empty();
     let ca = world.platform.ca_pem().expect("a CA");
     roots
@@ -61,16 +70,13 @@ pub async fn connect(
     let tcp = TcpStream::connect(address).await.expect("a gateway");
     let name = address.split(':').next().expect("a name").to_owned();
     let name = ServerName::try_from(name).expect("a name");
-    let tls = TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
-        .expect("TLS");
+    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await?;
     let chosen = tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
-    (tls, chosen)
+    Ok((tls, chosen))
 }
 
 impl Socket {
-    /// One on which nothing was said yet, opened by a page of `origin` or by no browser.
+    /// Opens a socket without sending anything. `origin` is the page that opens it; `None`: it is no browser.
     pub async fn silent(world: &World, gateway: usize, origin: Option<&str>) -> Result<Self, Error> {
         let (tls, _) = connect(world, gateway, HTTP1).await;
         let url = world.platform.gateway_url(gateway).replacen("https", "wss", 1);
@@ -84,7 +90,7 @@ impl Socket {
         Ok(Self { socket, waiting })
     }
 
-    /// One with `Open` said and `Opened` heard.
+    /// Opens a socket, sends `Open`, and waits for `Opened`.
     pub async fn open(world: &World, gateway: usize, device: &Device) -> (Self, Opened) {
         let mut socket = Self::silent(world, gateway, None).await.expect("a WebSocket");
         socket.say(wire::open(&device.access_token)).await;
@@ -94,19 +100,19 @@ impl Socket {
         }
     }
 
-    /// Sends one item in a frame of its own.
+    /// Sends one item in its own frame.
     pub async fn say(&mut self, item: Item) {
         let items = vec![ClientItem { item: Some(item) }];
         self.message(Message::binary(ClientFrame { items }.encode_to_vec()))
             .await;
     }
 
-    /// Sends a message as it is. What cannot be sent any more is dropped: the end is heard from the other side.
+    /// Sends a message unchanged. If the socket has ended, it is dropped: the test sees the end in what it receives.
     pub async fn message(&mut self, message: Message) {
         let _ = self.socket.send(message).await;
     }
 
-    /// The next event, or how the stream ended.
+    /// Waits for the next event, or returns how the stream ended.
     pub async fn next(&mut self) -> Result<Event, End> {
         loop {
             if let Some(event) = self.waiting.pop_front() {
@@ -131,7 +137,7 @@ impl Socket {
         }
     }
 
-    /// Passes over events until `pick` takes one.
+    /// Skips events until `pick` takes one.
     pub async fn until<T>(&mut self, mut pick: impl FnMut(Event) -> Option<T>) -> T {
         loop {
             match self.next().await {
@@ -145,7 +151,7 @@ impl Socket {
         }
     }
 
-    /// Passes over events until the stream ends.
+    /// Skips events until the stream ends.
     pub async fn end(&mut self) -> End {
         let mut last = None;
         loop {
@@ -156,7 +162,7 @@ impl Socket {
         }
     }
 
-    /// Closes it as a page does; the server closes it too.
+    /// Closes the socket as a page does, and checks that the server closes it too.
     pub async fn close(mut self) {
         let code = CloseCode::Normal;
         let reason = "".into();

@@ -15,13 +15,12 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::Device;
+use crate::world::BOUND;
 
-/// For what the server says at once.
-const BOUND: Duration = Duration::from_secs(15);
-/// Frames not yet taken by the connection: more than any test writes ahead.
+/// Frames that may wait for the connection: more than any test writes ahead.
 const FRAMES: usize = 1024;
 
-/// A stream that says exactly what it is told to.
+/// A stream that sends exactly what a test tells it to.
 pub struct Wire {
     up: Option<mpsc::Sender<ClientFrame>>,
     down: Streaming<ServerFrame>,
@@ -29,7 +28,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// A stream on which nothing was said yet.
+    /// Opens a stream without sending anything.
     pub async fn silent(channel: Channel) -> Result<Self, Status> {
         let (up, frames) = mpsc::channel(FRAMES);
         let down = MessagingClient::new(channel)
@@ -43,13 +42,13 @@ impl Wire {
         })
     }
 
-    /// A stream with `Open` said and `Opened` heard.
+    /// Opens a stream, sends `Open`, and waits for `Opened`.
     pub async fn open(channel: Channel, device: &Device) -> Result<(Self, Opened), Status> {
         let mut wire = Self::silent(channel).await?;
         wire.say(open(&device.access_token)).await;
         match wire.next().await? {
             Some(Event::Opened(opened)) => Ok((wire, opened)),
-            // It is announced, then the status follows.
+            // `Closing` announces the end; the status follows.
             Some(Event::Closing(_)) => Err(wire.end().await.1),
             other => Err(Status::internal(format!(
                 "the first event is Opened, not {other:?}"
@@ -57,12 +56,13 @@ impl Wire {
         }
     }
 
-    /// Sends one item in a frame of its own.
+    /// Sends one item in its own frame.
     pub async fn say(&self, item: Item) {
         self.frame(vec![item]).await;
     }
 
-    /// Sends items in one frame. What cannot be sent any more is dropped: the end is heard from the other side.
+    /// Sends items in one frame. If the stream has ended, the frame is dropped: the test sees the end in what it
+    /// receives.
     pub async fn frame(&self, items: Vec<Item>) {
         let items = items
             .into_iter()
@@ -73,29 +73,29 @@ impl Wire {
         }
     }
 
-    /// Ends our side of the stream.
+    /// Closes this side of the stream.
     pub fn finish(&mut self) {
         self.up = None;
     }
 
-    /// The next event; `None`: the server has ended the stream with success.
+    /// Waits for the next event. `None`: the server has ended the stream with success.
     pub async fn next(&mut self) -> Result<Option<Event>, Status> {
         tokio::time::timeout(BOUND, self.event())
             .await
             .unwrap_or_else(|_| panic!("nothing came within {BOUND:?}"))
     }
 
-    /// The next event within `bound`, or nothing.
+    /// Waits for the next event, at most `bound`.
     pub async fn next_within(&mut self, bound: Duration) -> Option<Result<Option<Event>, Status>> {
         tokio::time::timeout(bound, self.event()).await.ok()
     }
 
-    /// Whether all that came in one frame has been taken.
+    /// Whether all events of the last frame have been taken.
     pub fn drained(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// The next event, without a bound.
+    /// Waits for the next event, without a bound.
     pub async fn event(&mut self) -> Result<Option<Event>, Status> {
         loop {
             if let Some(event) = self.waiting.pop_front() {
@@ -110,7 +110,7 @@ impl Wire {
         }
     }
 
-    /// Passes over events until `pick` takes one.
+    /// Skips events until `pick` takes one.
     pub async fn until<T>(&mut self, mut pick: impl FnMut(Event) -> Option<T>) -> T {
         loop {
             match self.next().await {
@@ -125,7 +125,7 @@ impl Wire {
         }
     }
 
-    /// Passes over events until the stream ends: the last event and the status.
+    /// Skips events until the stream ends. Returns the last event and the status.
     pub async fn end(&mut self) -> (Option<Event>, Status) {
         let mut last = None;
         loop {
@@ -138,6 +138,7 @@ impl Wire {
     }
 }
 
+/// The item that opens a stream.
 pub fn open(access_token: &str) -> Item {
     Item::Open(Open {
         access_token: access_token.to_owned(),
@@ -146,6 +147,7 @@ pub fn open(access_token: &str) -> Item {
     })
 }
 
+/// An acknowledgement of a chat up to `seq`.
 pub fn ack(chat: ChatId, seq: u64) -> Item {
     Item::Ack(Ack {
         chat_id: chat.to_string(),

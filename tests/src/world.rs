@@ -1,4 +1,4 @@
-//! A platform for one test.
+//! The platform of one test, with its users and devices.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,15 +8,22 @@ use tern_local::{Builder, Platform, Role, Shared};
 use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Slot, UserId};
 use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Response, Status};
 
-use crate::{Api, Phone, checks};
+use crate::{Api, Phone};
 
-/// What a test waits for comes within milliseconds, over a failover within the lease; much later on a machine that has
-/// other things to do.
+/// How long a test waits for anything. It comes within milliseconds, over a failover within the lease, and much later
+/// on a busy machine.
 pub const BOUND: Duration = Duration::from_secs(60);
+/// A draining node ends as soon as it is done, and fails if that takes longer than this. Streams are cut off 5 s
+/// after their devices were asked to reconnect, whatever this time is.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two attempts of a call.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// A running platform and the keys to it. [`World::end`] checks and ends it.
+/// A running platform, and the keys to it. [`World::end`] checks and ends it.
 pub struct World {
     pub platform: Platform,
     api: OnceCell<Api>,
@@ -25,14 +32,14 @@ pub struct World {
     dir: TempDir,
 }
 
-/// A person.
+/// A user of the platform.
 #[derive(Debug, Clone)]
 pub struct User {
     pub id: UserId,
     pub external_id: String,
 }
 
-/// An installation of the app, with its tokens.
+/// A device of a user, with its tokens.
 #[derive(Debug, Clone)]
 pub struct Device {
     pub id: DeviceId,
@@ -42,12 +49,13 @@ pub struct Device {
 }
 
 impl World {
-    /// Two gateways, two chat nodes, a presence and an accounts node.
+    /// Starts a platform with two gateways, two chat nodes, one presence node and one accounts node, on the run's
+    /// servers.
     pub async fn start() -> Self {
         Self::with(|builder| builder).await
     }
 
-    /// Something else than that, on the run's servers.
+    /// Like [`World::start`], with a changed configuration.
     pub async fn with(change: impl FnOnce(Builder) -> Builder) -> Self {
         let shared = Shared::get()
             .await
@@ -55,13 +63,13 @@ impl World {
         Self::build(|builder| change(builder.on(&shared))).await
     }
 
-    /// With a Postgres and an etcd of its own, for tests that stop them.
+    /// Starts a platform with its own Postgres and etcd, for tests that stop these.
     pub async fn with_own_servers(change: impl FnOnce(Builder) -> Builder) -> Self {
         Self::build(change).await
     }
 
-    /// A second platform on the same database that knows nothing of this one's nodes: every chat has two owners then.
-    /// End it first.
+    /// Starts a second platform on the same database. It does not know this one's nodes, so every chat has two
+    /// owners. It has to end before this one.
     pub async fn beside(&self) -> Self {
         Self::build(|builder| builder.beside(&self.platform)).await
     }
@@ -69,7 +77,7 @@ impl World {
     async fn build(change: impl FnOnce(Builder) -> Builder) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         open_to_all(dir.path());
-        let builder = Platform::builder(&tern(), dir.path());
+        let builder = Platform::builder(&tern(), dir.path()).drain_timeout(DRAIN_TIMEOUT);
         let builder = SETTINGS
             .iter()
             .fold(builder, |builder, (name, value)| builder.env(name, value));
@@ -88,12 +96,12 @@ impl World {
         }
     }
 
-    /// Where the platform keeps its files.
+    /// The directory with the platform's files.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// A connection of its own to a gateway: unlike [`World::channel`], not shared with others.
+    /// Opens a new connection to a gateway, shared with nobody, unlike [`World::channel`].
     pub fn new_channel(&self, gateway: usize) -> Channel {
         channel(&self.platform, &self.platform.gateway_url(gateway))
     }
@@ -103,12 +111,12 @@ impl World {
         self.gateways[gateway].clone()
     }
 
-    /// How many gateways there were at the start.
+    /// The number of gateways at the start.
     pub fn gateways(&self) -> usize {
         self.gateways.len()
     }
 
-    /// The back end, with every scope, through the first gateway.
+    /// The API as a back end with every scope, through the first gateway.
     pub async fn back_end(&self) -> &Api {
         let key = self.platform.api_key();
         self.api
@@ -116,28 +124,27 @@ impl World {
             .await
     }
 
-    /// A new person with a unique external id.
+    /// Creates a user with a unique external id.
     pub async fn user(&self, name: &str) -> User {
         let external_id = format!("{name}-{}", RequestId::random());
         let request = v1::CreateUserRequest {
             external_id: external_id.clone(),
             display_name: name.to_owned(),
         };
-        let reply = self
-            .back_end()
-            .await
-            .users()
-            .create_user(request)
-            .await
-            .expect("a user");
-        let user = reply.into_inner().user.expect("a user in the reply");
+        let api = self.back_end().await;
+        let reply = patiently("a user", || {
+            let (api, request) = (api.clone(), request.clone());
+            async move { api.users().create_user(request).await }
+        })
+        .await;
+        let user = reply.user.expect("a user in the reply");
         User {
             id: user.user_id.parse().expect("an id"),
             external_id,
         }
     }
 
-    /// Several new people.
+    /// Creates several users.
     pub async fn users<const N: usize>(&self, names: [&str; N]) -> [User; N] {
         let users = futures::future::join_all(names.map(|name| self.user(name))).await;
         users
@@ -147,30 +154,20 @@ impl World {
 
     /// Links one more device to a user.
     pub async fn device(&self, user: &User) -> Device {
-        self.try_device(user).await.expect("a device")
+        let (api, request) = (self.back_end().await, link(user));
+        let reply = patiently("a device", || {
+            let (api, request) = (api.clone(), request.clone());
+            async move { api.devices().link_device(request).await }
+        })
+        .await;
+        linked(user, reply)
     }
 
-    pub async fn try_device(&self, user: &User) -> Result<Device, tonic::Status> {
-        let request = v1::LinkDeviceRequest {
-            user_id: user.id.to_string(),
-            request_id: RequestId::random().to_string(),
-            display_name: "a phone".to_owned(),
-            platform: "test".to_owned(),
-        };
-        let reply = self
-            .back_end()
-            .await
-            .devices()
-            .link_device(request)
-            .await?
-            .into_inner();
-        let (device, tokens) = (reply.device.expect("a device"), reply.tokens.expect("tokens"));
-        Ok(Device {
-            id: device.device_id.parse().expect("an id"),
-            user: user.id,
-            access_token: tokens.access_token,
-            refresh_token: tokens.refresh_token,
-        })
+    /// Like [`World::device`], in one attempt.
+    pub async fn try_device(&self, user: &User) -> Result<Device, Status> {
+        let mut devices = self.back_end().await.devices();
+        let reply = devices.link_device(link(user)).await?;
+        Ok(linked(user, reply.into_inner()))
     }
 
     /// Revokes a device as the back end.
@@ -178,28 +175,28 @@ impl World {
         let request = v1::RevokeDeviceRequest {
             device_id: device.id.to_string(),
         };
-        self.back_end()
-            .await
-            .devices()
-            .revoke_device(request)
-            .await
-            .expect("a revocation");
+        let api = self.back_end().await;
+        patiently("a revocation", || {
+            let (api, request) = (api.clone(), request.clone());
+            async move { api.devices().revoke_device(request).await }
+        })
+        .await;
     }
 
-    /// A device with a phone that is online.
+    /// Links a device, and returns its phone, online.
     pub async fn phone(&self, user: &User) -> Phone {
         let device = self.device(user).await;
         self.phone_of(&device).await
     }
 
-    /// A phone for this device, online.
+    /// Returns a phone for this device, online.
     pub async fn phone_of(&self, device: &Device) -> Phone {
         let phone = Phone::new(self, device);
         phone.connect().await;
         phone
     }
 
-    /// A group made by the back end, owned by the first of these.
+    /// Creates a group by the back end. The first member owns it.
     pub async fn group(&self, members: &[&User]) -> ChatId {
         let (owner, others) = members.split_first().expect("an owner");
         let request = v1::CreateGroupRequest {
@@ -208,30 +205,24 @@ impl World {
             member_user_ids: others.iter().map(|user| user.id.to_string()).collect(),
             acting_user_id: owner.id.to_string(),
         };
-        let reply = self
-            .back_end()
-            .await
-            .chats()
-            .create_group(request)
-            .await
-            .expect("a group");
-        reply
-            .into_inner()
-            .chat
-            .expect("a chat")
-            .chat_id
-            .parse()
-            .expect("an id")
+        let api = self.back_end().await;
+        let reply = patiently("a group", || {
+            let (api, request) = (api.clone(), request.clone());
+            async move { api.chats().create_group(request).await }
+        })
+        .await;
+        reply.chat.expect("a chat").chat_id.parse().expect("an id")
     }
 
-    /// Carries a message from one new person to another.
+    /// Checks that a message still goes from one new user to another.
     pub async fn still_works(&self) {
         let [alice, bob] = self.users(["alice", "bob"]).await;
         let (hers, his) = (self.phone(&alice).await, self.phone(&bob).await);
         let sent = hers.say(bob.id, "still here").await;
         let chat = sent.chat_id.parse().expect("an id");
         his.has(chat, sent.seq).await;
-        // With the tick: a phone that is dropped before its acknowledgement is on the way leaves a row behind.
+        // It waits for the receipt too: a phone that is dropped before its acknowledgement is sent leaves an inbox
+        // row.
         hers.receipt(chat, bob.id, sent.seq, 0).await;
     }
 
@@ -243,16 +234,7 @@ impl World {
             .expect("an owner")
     }
 
-    /// Waits until every commit so far is settled.
-    pub async fn settled(&self) {
-        let store = self.store().await;
-        checks::settled(&store)
-            .await
-            .unwrap_or_else(|error| panic!("{error:#}"));
-        store.close().await;
-    }
-
-    /// A connection to the store, for looking at what tests cannot see from outside.
+    /// Connects to the store, for tests that look at what cannot be seen from outside.
     pub async fn store(&self) -> sqlx::PgPool {
         sqlx::PgPool::connect(self.platform.database_url())
             .await
@@ -262,27 +244,62 @@ impl World {
     /// Checks what must hold after every test, then ends the platform.
     pub async fn end(self) {
         self.check().await;
-        checks::nothing_swept(&self)
+        self.nothing_swept()
             .await
             .unwrap_or_else(|error| panic!("after the test: {error:#}"));
         self.platform.abort().await.expect("the platform ends");
     }
 
-    /// The same where the sweep has to find something: nodes that know nothing of each other.
+    /// Like [`World::end`], for tests in which the sweep has to find rows because nodes do not know of each other.
     pub async fn end_swept(self) {
         self.check().await;
         self.platform.abort().await.expect("the platform ends");
     }
 
     async fn check(&self) {
-        checks::store_and_logs(self)
+        self.store_and_logs()
             .await
             .unwrap_or_else(|error| panic!("after the test: {error:#}"));
     }
 }
 
-/// Settings of every test's nodes: the net below live delivery is looked at often, and nobody is held up for writing
-/// fast, or to many.
+/// Repeats a call while the platform answers UNAVAILABLE: on a busy machine a node may not get a connection to the
+/// store in time.
+async fn patiently<T, Call>(what: &str, call: impl Fn() -> Call) -> T
+where
+    Call: Future<Output = Result<Response<T>, Status>>,
+{
+    let end = Instant::now() + BOUND;
+    loop {
+        match call().await {
+            Ok(reply) => return reply.into_inner(),
+            Err(status) if status.code() == Code::Unavailable && Instant::now() < end => sleep(PAUSE).await,
+            Err(status) => panic!("{what}: {status:?}"),
+        }
+    }
+}
+
+fn link(user: &User) -> v1::LinkDeviceRequest {
+    v1::LinkDeviceRequest {
+        user_id: user.id.to_string(),
+        request_id: RequestId::random().to_string(),
+        display_name: "a phone".to_owned(),
+        platform: "test".to_owned(),
+    }
+}
+
+fn linked(user: &User, reply: v1::LinkDeviceResponse) -> Device {
+    let (device, tokens) = (reply.device.expect("a device"), reply.tokens.expect("tokens"));
+    Device {
+        id: device.device_id.parse().expect("an id"),
+        user: user.id,
+        access_token: tokens.access_token,
+        refresh_token: tokens.refresh_token,
+    }
+}
+
+/// Settings of every test's nodes: the sweep runs often, nobody is slowed down for sending fast or to many strangers,
+/// and nothing is refused because the machine is busy.
 const SETTINGS: &[(&str, &str)] = &[
     ("TERN_LOG", "info"),
     ("TERN_GATEWAY_SWEEP_INTERVAL", "2"),
@@ -290,24 +307,25 @@ const SETTINGS: &[(&str, &str)] = &[
     ("TERN_GATEWAY_SENDS_PER_SECOND", "2000"),
     ("TERN_GATEWAY_SEND_BURST", "20000"),
     ("TERN_CHAT_NEW_STRANGERS_A_DAY", "100000"),
+    ("TERN_SHEDDING", "off"),
 ];
 
-/// An inbox row this old that no session knows of was forgotten: on a machine with too much to do, looking up and
-/// waking take longer than the milliseconds that they need.
+/// The age in seconds at which an inbox row that no session knows of counts as forgotten. On a busy machine, look-ups
+/// and wakes take longer than the milliseconds that they need.
 pub const SWEEP_GRACE: (&str, &str) = ("TERN_GATEWAY_SWEEP_GRACE", "5");
 
-/// The same where nodes are killed: their leases have to end, and others to find what they left, before a row counts
-/// as forgotten.
+/// The same setting for tests that kill nodes. Before a row counts as forgotten, the leases of killed nodes have to
+/// end, and other nodes have to find what they left.
 pub const FAILOVER_GRACE: (&str, &str) = (SWEEP_GRACE.0, "25");
 
-/// The `tern` program as it was built with these tests.
+/// The path of the `tern` program that was built with these tests.
 pub fn tern() -> PathBuf {
     let exe = std::env::current_exe().expect("the path of this test");
     let build = exe.ancestors().nth(2).expect("target/<profile>/deps/<test>");
     build.join("tern-under-test")
 }
 
-/// Lets the user `postgres` through to its data.
+/// Lets the user `postgres` pass through a directory.
 pub fn open_to_all(dir: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).expect("permissions");
@@ -322,7 +340,8 @@ fn endpoint(platform: &Platform, url: &str) -> anyhow::Result<Endpoint> {
     Ok(Endpoint::from_shared(url.to_owned())?
         .tls_config(tls)?
         .tcp_nodelay(true)
-        .connect_timeout(Duration::from_secs(5))
-        .http2_keep_alive_interval(Duration::from_secs(5))
-        .keep_alive_timeout(Duration::from_secs(5)))
+        // No test stops a gateway without killing it, and the connection to a killed one breaks at once.
+        .connect_timeout(BOUND)
+        .http2_keep_alive_interval(BOUND)
+        .keep_alive_timeout(BOUND))
 }

@@ -1,4 +1,4 @@
-//! What a back end sends: in a user's name, or for nobody; and how it is told what was not taken.
+//! Messages that a back end sends in a user's name or for the system, and the errors that it gets.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +15,7 @@ use tern_types::{ChatId, RequestId};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// A message to a chat, of the system unless somebody is named.
+/// A message to a chat, from the system unless `acting_user_id` is set.
 fn message(chat: ChatId, body: &'static str) -> v1::SendMessageRequest {
     v1::SendMessageRequest {
         chat_id: chat.to_string(),
@@ -35,7 +35,7 @@ fn why(status: &Status) -> (Code, Option<ErrorReason>) {
     (status.code(), reason_of(status))
 }
 
-/// A back end with a key of these scopes alone.
+/// Returns a back end whose key has only these scopes.
 async fn with_scopes(world: &World, scopes: &str) -> Api {
     let made = tokio::process::Command::new(tern())
         .args(["admin", "keys", "create", "--name", "scoped", "--scopes", scopes])
@@ -70,7 +70,7 @@ async fn a_back_end_writes_in_a_users_name() {
         assert_eq!(entry.sender_user_id, alice.id.to_string());
         assert_eq!(entry.sender_device_id, "", "it came from no device");
     }
-    // A device speaks for its own user only.
+    // A device can send for its own user only.
     let status = send(&hers.api(), &request).await.unwrap_err();
     assert_eq!(
         why(&status),
@@ -98,7 +98,7 @@ async fn a_message_of_the_system_has_no_sender_and_reaches_the_members_of_any_ch
         assert_eq!(send(&system, &notice).await.unwrap(), sent, "rule 5");
         let other = v1::SendMessageRequest {
             body: "something else".into(),
-            ..notice
+            ..notice.clone()
         };
         let reused = send(&system, &other).await.unwrap_err();
         assert_eq!(
@@ -109,7 +109,7 @@ async fn a_message_of_the_system_has_no_sender_and_reaches_the_members_of_any_ch
             let log = phone.has_text(chat, "we are closed on Monday").await;
             let entry = &log.entries[&sent.seq];
             assert_eq!((&*entry.sender_user_id, &*entry.sender_device_id), ("", ""));
-            assert_eq!(entry.request_id, log.entries[&sent.seq].request_id);
+            assert_eq!(entry.request_id, notice.request_id);
             let view = v1::GetChatRequest {
                 chat_id: chat.to_string(),
                 ..Default::default()
@@ -119,7 +119,7 @@ async fn a_message_of_the_system_has_no_sender_and_reaches_the_members_of_any_ch
             assert!(view.unread_count >= 1, "it counts, for both: {view:?}");
             assert_eq!(view.last_entry.unwrap().sender_user_id, "", "as it is stored");
         }
-        // Only back ends are told who read it: it is nobody's.
+        // The message has no sender, so only back ends may ask who read it.
         let asked = v1::GetMessageReceiptsRequest {
             chat_id: chat.to_string(),
             seq: sent.seq,
@@ -139,7 +139,7 @@ async fn a_message_of_the_system_has_no_sender_and_reaches_the_members_of_any_ch
     let texts = his.texts(direct);
     assert_eq!(texts, ["hello", "we are closed on Monday"], "each once");
 
-    // Who may send in users' names may not speak for the system, nor the other way round.
+    // A key that may send in users' names may not send for the system, and the other way round.
     let notice = message(group, "no");
     let in_a_name = v1::SendMessageRequest {
         acting_user_id: alice.id.to_string(),
@@ -263,7 +263,7 @@ async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
         ),
         (
             "an envelope that is too large by what the server does not know",
-            // Field 1000, 9,000 bytes.
+            // Field 1000, with 9,000 bytes.
             with(&|m| m.envelope = [&[0xc2, 0x3e, 0xa8, 0x46][..], &[7; 9000]].concat().into()),
             R::TooLarge,
             None,
@@ -304,7 +304,7 @@ async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
         assert_eq!(named.as_deref(), field, "{what}: {status:?}");
         assert!(!status.message().is_empty(), "{what}");
     }
-    // The same of a device, on its stream.
+    // A device gets the same error on its stream.
     let request = hers.send(group, "").await;
     let error = hers.refused(request).await;
     assert_eq!(error.code(), v1::SendErrorCode::Invalid, "{error:?}");

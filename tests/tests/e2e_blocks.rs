@@ -1,4 +1,4 @@
-//! Who has blocked whom: no direct messages pass, groups are not touched, whatever happens to the nodes.
+//! Blocks: no direct messages pass between the two, groups are not affected, and a block survives the loss of nodes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -14,7 +14,7 @@ use tern_tests::{Phone, User, World};
 use tern_types::{ChatId, RequestId, UserId};
 use tonic::Code;
 
-/// Two people with a phone each, and their chat.
+/// Two people with a phone each, and their direct chat.
 struct Two {
     users: [User; 2],
     phones: [Phone; 2],
@@ -51,7 +51,7 @@ impl Two {
         unblocked.expect("the opposite of a block");
     }
 
-    /// Neither gets a message through: on the stream, by the chat or the person, nor by a call.
+    /// Checks that neither gets a message through: on the stream by chat or by person, or by a call.
     async fn refused(&self) {
         for (phone, peer) in [
             (&self.phones[0], &self.users[1]),
@@ -68,7 +68,7 @@ impl Two {
         }
     }
 
-    /// Both do.
+    /// Checks that each gets a message through.
     async fn talk(&self, text: &str) {
         for (phone, other) in [(0, 1), (1, 0)] {
             let text = format!("{text} of {phone}");
@@ -79,7 +79,7 @@ impl Two {
         }
     }
 
-    /// The log has these messages, and nothing else; both have it.
+    /// Checks that both have exactly these messages.
     async fn log_is(&self, texts: &[&str]) {
         for phone in &self.phones {
             let log = phone.has(self.chat, texts.len() as u64).await;
@@ -88,7 +88,7 @@ impl Two {
     }
 }
 
-/// `Chats/SendMessage`.
+/// Sends by a unary `Chats/SendMessage`.
 async fn call(phone: &Phone, request: RequestId, peer: UserId, text: &str) -> Result<Sent, ErrorReason> {
     let request = v1::SendMessageRequest {
         request_id: request.to_string(),
@@ -125,7 +125,8 @@ async fn no_direct_messages_pass_between_two_of_whom_one_has_blocked_the_other()
         let sent = two.phones[from].say(group, "in the group").await;
         two.phones[to].has(group, sent.seq).await;
     }
-    // The blocked person is told of nothing: not that what they sent before is read, neither at once nor when they ask.
+    // The blocked person learns nothing. They are not told that their earlier messages were read, and cannot ask for
+    // it.
     let before = two.phones[1].state().receipts[&(two.chat, alice.id)];
     two.phones[0].read(two.chat, 3).await;
     two.phones[0].receipt(two.chat, alice.id, 0, 3).await;
@@ -157,7 +158,7 @@ async fn no_direct_messages_pass_between_two_of_whom_one_has_blocked_the_other()
     assert_eq!(reached.into_inner().delivered_count, 0);
     assert_eq!(two.phones[1].state().receipts[&(two.chat, alice.id)], before);
 
-    // Afterwards it is told by itself.
+    // After the unblock the mark is told without asking.
     two.unblock().await;
     two.phones[1].receipt(two.chat, alice.id, 3, 3).await;
     two.talk("after").await;
@@ -197,14 +198,14 @@ async fn the_first_message_to_somebody_who_blocked_makes_no_chat() {
     world.end().await;
 }
 
-/// Whichever accounts node takes the call.
+/// Each call may be taken by another accounts node.
 #[tokio::test]
 async fn a_send_after_a_block_returned_is_refused_and_after_its_end_it_passes() {
     let world = World::with(|builder| builder.accounts(2)).await;
     let two = Two::new(&world).await;
     let mut texts = Vec::new();
     for round in 0..12 {
-        // On its way while the block begins: either outcome is right, if the log says the same.
+        // This message is on its way while the block begins. It may be sent or refused; the log has to agree.
         let text = format!("{round} meanwhile");
         let meanwhile = two.phones[1].send(two.users[0].id, text.as_bytes()).await;
         two.block().await;
@@ -249,7 +250,7 @@ async fn a_block_outlives_the_chats_owner_and_the_chats_move() {
     assert_ne!(world.owner_of(two.chat).await, owner);
     two.refused().await;
 
-    // While its owner is dead and still has its lease, nobody can promise that the block is over, or has begun.
+    // While the chat's owner is dead and still has its lease, nobody can guarantee that a block has begun or ended.
     world.platform.restart(&owner).await.unwrap();
     two.unblock().await;
     two.talk("after").await;
@@ -279,7 +280,7 @@ async fn a_block_outlives_the_chats_owner_and_the_chats_move() {
     world.end().await;
 }
 
-/// Calls fail until the map names it; messages wait.
+/// Calls fail until the map names the next owner; messages on the stream wait.
 async fn two_are_refused_by_the_next_owner(two: &Two) {
     let request = two.phones[1].send(two.chat, "no").await;
     let error = two.phones[1].refused(request).await;
@@ -287,7 +288,7 @@ async fn two_are_refused_by_the_next_owner(two: &Two) {
     two.refused().await;
 }
 
-/// A phone that lost its stream before it had the result.
+/// The phone lost its stream before it got the result.
 #[tokio::test]
 async fn what_was_placed_before_the_block_has_its_result_on_the_next_stream_too() {
     let world = World::start().await;
@@ -328,7 +329,7 @@ async fn result_of(wire: &mut Wire, request: RequestId) -> Result<Sent, SendErro
     .await
 }
 
-/// Groups do not get round a block, and the answer does not tell whom it left out.
+/// A block keeps people out of groups, and the answer does not tell who was left out.
 #[tokio::test]
 async fn who_has_blocked_somebody_is_added_to_no_group_by_them() {
     let world = World::start().await;
@@ -363,7 +364,7 @@ async fn who_has_blocked_somebody_is_added_to_no_group_by_them() {
     };
     let added = chats.add_members(add.clone()).await.unwrap().into_inner();
     assert_eq!(added.seq, 0, "nobody was added");
-    // In her name a back end may no more than she.
+    // In her name, a back end may do no more than she may.
     let in_her_name = v1::AddMembersRequest {
         request_id: RequestId::random().to_string(),
         acting_user_id: eve.id.to_string(),
@@ -373,7 +374,7 @@ async fn who_has_blocked_somebody_is_added_to_no_group_by_them() {
     assert_eq!(added.unwrap().into_inner().seq, 0);
     evil.say(group, "hello?").await;
 
-    // The same request makes the same group after the block too.
+    // Repeated after the unblock, the same request still returns the same group.
     let unblock = v1::UnblockRequest {
         user_id: String::new(),
         blocked_user_id: eve.id.to_string(),

@@ -1,6 +1,6 @@
-//! The tests' own eyes: what the checks after each test look for, they find.
+//! Tests of the checks that run after each test: they find what they look for.
 
-use tern_tests::{World, checks};
+use tern_tests::World;
 use tern_types::ChatId;
 
 #[tokio::test]
@@ -11,31 +11,31 @@ async fn a_gap_in_a_log_is_found() {
     for text in ["one", "two", "three"] {
         hers.say(bob.id, text).await;
     }
-    checks::store_and_logs(&world).await.unwrap();
+    world.store_and_logs().await.unwrap();
     let store = world.store().await;
     sqlx::query("DELETE FROM messages WHERE seq = 2")
         .execute(&store)
         .await
         .unwrap();
-    let error = checks::store_and_logs(&world).await.unwrap_err();
+    let error = world.store_and_logs().await.unwrap_err();
     assert!(error.to_string().contains("gaps"), "{error}");
     world.platform.abort().await.unwrap();
 }
 
-/// A message comes by a platform that knows nothing of the device's session: nobody tells the device, the sweep does, and
-/// the test fails by it.
+/// The message comes from a platform that does not know the device's session. Nobody tells the device of it until the
+/// sweep does, and the check reports that.
 #[tokio::test]
 async fn a_row_that_nobody_told_of_is_swept_and_fails_the_test() {
     let world = World::start().await;
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let his = world.phone(&bob).await;
-    checks::nothing_swept(&world).await.unwrap();
+    world.nothing_swept().await.unwrap();
 
     let other = world.beside().await;
     let hers = other.phone(&alice).await;
     let chat: ChatId = hers.say(bob.id, "hello").await.chat_id.parse().unwrap();
     his.has(chat, 1).await;
-    let error = checks::nothing_swept(&world).await.unwrap_err();
+    let error = world.nothing_swept().await.unwrap_err();
     assert!(error.to_string().contains("sweep found 1"), "{error}");
     drop(hers);
     other.end_swept().await;

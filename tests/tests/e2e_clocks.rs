@@ -1,4 +1,4 @@
-//! Clocks of machines are wrong and are set: nothing waits for them, and nothing is ordered by them.
+//! The clocks of machines are wrong, and are set. Nothing waits for them, and nothing is ordered by them.
 
 use tern_proto::v1::{CloseCode, server_event::Event};
 use tern_tests::wire::{self, Wire};
@@ -33,7 +33,7 @@ async fn wall_clocks_of_chat_nodes_that_are_set_by_an_hour_hold_up_nothing() {
         }
         his.has_text(chat, &text).await;
         hers.receipt(chat, bob.id, sent.seq, 0).await;
-        // Nobody is online there: only the settle writes what waits.
+        // Nobody is online in this chat, so only the settle writes what waits.
         hers.say(carol.id, text.as_bytes()).await;
         world.settled().await;
         texts.push(text);
@@ -48,7 +48,7 @@ async fn wall_clocks_of_chat_nodes_that_are_set_by_an_hour_hold_up_nothing() {
 #[tokio::test]
 async fn the_newer_stream_of_a_device_stays_whatever_the_clocks_of_the_gateways_show() {
     let clock = WallClock::new();
-    // The gateway of the older stream is ahead by more than it takes to open both.
+    // The clock of the older stream's gateway is ahead by more than the time it takes to open both streams.
     clock.set(600);
     let world = World::with(|builder| clock.of(builder, &["gateway-0"])).await;
     let [alice, bob] = world.users(["alice", "bob"]).await;

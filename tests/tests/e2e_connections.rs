@@ -1,4 +1,4 @@
-//! Connections of clients who do not do what a client does: each ends, whatever state it is in, and together they shut nobody out.
+//! Connections that stop in the middle: each one ends, in whatever state it is, and together they keep nobody out.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Each bound of the test's gateway and its grace are seconds; a machine that is busy may take much longer to act on them.
+/// The bounds and the grace of the test's gateway are seconds. A busy machine may take much longer to act on them.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Short enough for a test, long enough for a handshake on a busy machine.
 const BOUNDS: [(&str, &str); 5] = [
@@ -24,7 +24,7 @@ const BOUNDS: [(&str, &str); 5] = [
     ("TERN_GATEWAY_IDLE_AFTER", "6"),
     ("TERN_GATEWAY_ANSWER_TAKEN_WITHIN", "7"),
     ("TERN_GATEWAY_STALLED_AFTER", "3"),
-    // Nothing is said to devices meanwhile.
+    // Devices are sent nothing in the meantime.
     ("TERN_GATEWAY_HEARTBEAT_BACKGROUND", "300"),
 ];
 
@@ -32,17 +32,17 @@ const H2: &[&[u8]] = &[b"h2"];
 const HTTP1: &[&[u8]] = &[b"http/1.1"];
 const NEITHER: &[&[u8]] = &[];
 
-/// How far a client gets before it says no more.
+/// How far a client goes before it falls silent.
 enum State {
-    /// These bytes, without TLS.
+    /// It sends these bytes without TLS.
     Tcp(&'static [u8]),
-    /// The same to another listener of the gateway's.
+    /// It sends these bytes to another listener of the gateway.
     To(SocketAddr, &'static [u8]),
-    /// TLS with this offered by ALPN, and these bytes.
+    /// It offers these protocols by ALPN, and sends these bytes over TLS.
     Tls(&'static [&'static [u8]], Vec<u8>),
 }
 
-/// Every state that a connection can be in, as docs/connections.md lists them.
+/// Returns every state that a connection can be in, as docs/connections.md lists them.
 fn states(device: &Device) -> Vec<(&'static str, State)> {
     let bearer = format!("Bearer {}", device.access_token);
     let open = v1::ClientFrame {
@@ -143,7 +143,7 @@ fn states(device: &Device) -> Vec<(&'static str, State)> {
 const UPGRADE: &str = "GET /v1/stream HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// Says its part, then hears the server out until that ends the connection.
+/// Brings a connection into a state, and reads until the server ends it. An error if it does not end.
 async fn ends(name: &str, state: State, world: &World) -> Result<(), String> {
     let ended = async {
         match state {
@@ -157,7 +157,13 @@ async fn ends(name: &str, state: State, world: &World) -> Result<(), String> {
                 say_and_hear(tcp, bytes).await;
             }
             State::Tls(offered, bytes) => {
-                let (tls, _) = socket::connect(world, 0, offered).await;
+                // A handshake on a busy machine may exceed the bound too. That connection ends in another state, so
+                // another one is tried.
+                let tls = loop {
+                    if let Ok((tls, _)) = socket::try_connect(world, 0, offered).await {
+                        break tls;
+                    }
+                };
                 say_and_hear(tls, &bytes).await;
             }
         }
@@ -168,14 +174,14 @@ async fn ends(name: &str, state: State, world: &World) -> Result<(), String> {
 }
 
 async fn say_and_hear(mut io: impl AsyncRead + AsyncWrite + Unpin, bytes: &[u8]) {
-    // Where the server has ended it already, it did what is waited for.
+    // If the server has ended the connection already, the test has what it waits for.
     if io.write_all(bytes).await.is_ok() && io.flush().await.is_ok() {
         let mut heard = [0; 4096];
         while let Ok(1..) = io.read(&mut heard).await {}
     }
 }
 
-/// Connections of clients that the gateway ended for this.
+/// Returns how many client connections the gateway has ended for this reason.
 async fn counted(world: &World, why: &str) -> f64 {
     let labels = [("listener", "clients"), ("why", why)];
     let name = "tern_node_connections_ended_total";
@@ -193,7 +199,8 @@ async fn every_state_that_a_connection_can_be_in_ends() {
     .await;
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let phone = world.phone(&alice).await;
-    // Each of its own: a device has one stream.
+    let began = phone.state().sessions;
+    // Each state has its own device, since a device has one stream.
     let mut states = states(&world.device(&bob).await);
     let node = world.platform.node("gateway-0").unwrap();
     states.extend([
@@ -215,14 +222,15 @@ async fn every_state_that_a_connection_can_be_in_ends() {
     for why in ["silent", "idle", "call"] {
         assert!(counted(&world, why).await >= 1.0, "{why}");
     }
-    // A stream that says nothing has outlived all of them.
+    // The stream of the idle phone has outlived all of them.
     let state = phone.state();
-    assert!(state.online && state.closings.is_empty() && state.ends.is_empty());
+    assert!(state.online && state.sessions == began, "{state:?}");
     world.end().await;
 }
 
-/// Descriptors of the gateway below, and silent connections to it.
+/// File descriptors of the gateway in the test below.
 const DESCRIPTORS: usize = 300;
+/// Silent connections to that gateway.
 const SILENT: usize = 281;
 
 #[tokio::test]
@@ -236,7 +244,12 @@ async fn silent_connections_shut_nobody_out() {
     );
     std::fs::write(&program, script).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let world = World::with(|builder| builder.gateways(1).program(Role::Gateway, &program)).await;
+    let world = World::with(|builder| {
+        let builder = builder.gateways(1).program(Role::Gateway, &program);
+        // A connection ends only for lack of room, however long it takes to open them all.
+        builder.env("TERN_GATEWAY_FIRST_REQUEST_WITHIN", "600")
+    })
+    .await;
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let hers = world.phone(&alice).await;
 
@@ -244,18 +257,18 @@ async fn silent_connections_shut_nobody_out() {
     for _ in 0..SILENT {
         silent.push(socket::connect(&world, 0, H2).await.0);
     }
-    // By connections of their own, while the silent ones are there.
+    // These use new connections while the silent ones are open.
     let bobs = world.device(&bob).await;
     let his = world.phone_of(&bobs).await;
     let sent = hers.say(bob.id, "are you there?").await;
     his.has(sent.chat_id.parse().unwrap(), sent.seq).await;
     let admin = world.platform.node("gateway-0").unwrap().admin;
-    assert_eq!(http::get(admin, "/readyz").await.unwrap().0, 200);
+    assert_eq!(http::get_patiently(admin, "/readyz").await.unwrap().0, 200);
     assert!(counted(&world, "room").await >= 1.0);
     for state in [hers.state(), his.state()] {
         assert!(state.online && state.ends.is_empty(), "a stream went for them");
     }
-    // The oldest went, the newest did not.
+    // The oldest silent connection was ended, the phones' streams were not.
     let mut byte = [0];
     let oldest = timeout(PATIENCE, silent[0].read(&mut byte))
         .await

@@ -1,5 +1,5 @@
-//! Nodes that live and are cut off from something: etcd, Postgres, the other nodes. Whoever else could do their work does
-//! it, and nobody takes "I do not know" for "nobody is there".
+//! Nodes that live and are cut off from something: etcd, Postgres, or the other nodes. Other nodes that can do their
+//! work take it over, and no node mistakes "I do not know" for "nobody is there".
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use tern_tests::world::{BOUND, FAILOVER_GRACE};
 use tern_tests::{Phone, World};
 use tern_types::ChatId;
 
-/// Between two messages of each conversation.
+/// Time between two messages of a conversation.
 const PACE: Duration = Duration::from_millis(50);
-/// Longer than a lease, several times.
+/// Several times as long as a lease.
 const CUT_FOR: Duration = Duration::from_secs(15);
 
 fn patient(builder: Builder) -> Builder {
@@ -45,7 +45,7 @@ impl Pair {
         }
     }
 
-    /// One message of each.
+    /// Each person sends one message.
     async fn write(&mut self) {
         for (number, phone) in self.phones.iter().enumerate() {
             let text = format!("{} of {number}", self.texts.len());
@@ -54,7 +54,7 @@ impl Pair {
         }
     }
 
-    /// Both have everything, once and in one order.
+    /// Checks that both have every message once, in the same order.
     async fn end(&self) {
         let head = self.texts.len() as u64;
         agree(&[&self.phones[0], &self.phones[1]], self.chat, head, &self.texts).await;
@@ -86,8 +86,9 @@ async fn all_end(pairs: &[Pair]) {
     }
 }
 
-/// One of each role does not see etcd any more, the others do: two sides with different maps, and everybody online. 46 to 51
-/// rows were found by the sweep, since a presence node without its lease said "nobody".
+/// One node of each role is cut off from etcd and the others are not, so there are two sides with different maps,
+/// while everybody is online. The test guards against a presence node that answers "nobody" without its lease: the
+/// sweep then finds rows, about 50 in this test.
 #[tokio::test]
 async fn nobody_who_is_online_is_missed_when_one_node_of_each_role_is_cut_off_from_etcd() {
     let cut = ["chat-0", "gateway-0", "presence-0"];
@@ -98,7 +99,8 @@ async fn nobody_who_is_online_is_missed_when_one_node_of_each_role_is_cut_off_fr
         world.platform.cables(node).unwrap().etcd.cut();
     }
     write_for(&mut pairs, CUT_FOR).await;
-    // They know it: the gateway takes no new devices, and those that it has miss nothing.
+    // The nodes notice that they are cut off: the gateway takes no new devices, and the devices that it has miss
+    // nothing.
     until::holds("gateway-0 is not ready", BOUND, || async {
         Ok(!world.platform.is_ready("gateway-0").await?)
     })
@@ -128,7 +130,7 @@ async fn a_chat_node_that_is_cut_off_from_postgres_gives_its_chats_up_and_takes_
     world.platform.cables("chat-0").unwrap().store.cut();
     write_for(&mut pairs, Duration::from_secs(1)).await;
     world.platform.unwell("chat-0", true).await.unwrap();
-    // While the cut lasts.
+    // This holds while the cut lasts.
     all_end(&pairs).await;
     write_for(&mut pairs, Duration::from_secs(1)).await;
     all_end(&pairs).await;
@@ -154,7 +156,7 @@ async fn a_chat_node_that_no_gateway_reaches_gives_its_chats_up_and_takes_them_b
     world.end().await;
 }
 
-/// Nobody could do better, so nobody gives anything up; the gateways say that they are of no use at present.
+/// No node could do better, so no node gives up its slots. The gateways report that they are not ready.
 #[tokio::test]
 async fn when_no_gateway_reaches_any_chat_node_slots_stay_where_they_are_and_gateways_are_not_ready() {
     let nodes = ["chat-0", "chat-1"];

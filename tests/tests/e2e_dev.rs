@@ -1,4 +1,4 @@
-//! `tern dev`, as a program.
+//! `tern dev`, run as a program.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -22,7 +22,7 @@ fn dev(dir: &Path) -> Process {
     Process::spawn("tern dev", command, &dir.join("dev.log")).unwrap()
 }
 
-/// Makes a user as a back end would, by what `tern dev` leaves in its directory.
+/// Creates a user as a back end would, with the files that `tern dev` leaves in its directory.
 async fn make_user(dir: &Path) -> (User, bool) {
     let read = |name| fs::read_to_string(dir.join(name)).unwrap();
     let gateway = read("gateways").lines().next().unwrap().to_owned();
@@ -47,7 +47,7 @@ async fn make_user(dir: &Path) -> (User, bool) {
     (reply.user.unwrap(), reply.created)
 }
 
-/// Processes that work in this directory, by their environment and arguments.
+/// Returns the processes that work in this directory, found by their environment and arguments.
 fn processes(dir: &Path) -> BTreeSet<String> {
     let dir = dir.to_str().unwrap();
     let mut found = BTreeSet::new();
@@ -82,12 +82,12 @@ async fn tern_dev_keeps_what_was_written_and_leaves_nothing_running() {
     let (alice, created) = make_user(dir.path()).await;
     assert!(created);
 
-    // Two on the same data would spoil them.
+    // Two instances on the same data would damage them.
     let second = dev(dir.path());
     assert!(!second.wait().await.success());
     second.line("another tern dev is running", BOUND).await.unwrap();
 
-    // A node that dies is spoken of and started again; the others go on.
+    // A node that dies is reported and started again. The others go on.
     let pid = first.line("chat-0", BOUND).await.unwrap();
     let pid: i32 = pid.split_whitespace().nth(2).unwrap().parse().unwrap();
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
@@ -122,7 +122,7 @@ async fn tern_dev_keeps_what_was_written_and_leaves_nothing_running() {
     .unwrap();
     assert_eq!(make_user(dir.path()).await, (alice, false));
 
-    // Killed without a word, it takes everything with it all the same.
+    // When it is killed, all its processes end as well.
     again.kill().await.unwrap();
     all_gone(dir.path()).await;
 }

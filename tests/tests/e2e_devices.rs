@@ -1,4 +1,4 @@
-//! Devices: several of one user, linked late, revoked, replaced; and their tokens.
+//! Devices: several of one user, linked late, revoked, replaced. Also their tokens.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ async fn ten_devices_of_one_user_have_the_same() {
     all.push(&his);
     agree(&all, chat, head, &texts).await;
 
-    // What is read on one is read on all.
+    // What is read on one device is read on all.
     hers[3].read(chat, head).await;
     for phone in &hers {
         phone.receipt(chat, alice.id, 0, head).await;
@@ -56,7 +56,7 @@ async fn ten_devices_of_one_user_have_the_same() {
     world.end().await;
 }
 
-/// Fine print 7: a device starts at the head it was linked at.
+/// Fine print 7: a device starts at the head at which it was linked.
 #[tokio::test]
 async fn a_new_device_starts_where_it_was_linked_and_reads_the_rest_as_history() {
     let world = World::start().await;
@@ -67,7 +67,7 @@ async fn a_new_device_starts_where_it_was_linked_and_reads_the_rest_as_history()
         let seq = hers.say(bob.id, format!("old {number}")).await.seq;
         first.has(chat, seq).await;
     }
-    // While they are not settled, the device would be owed them as well.
+    // Until they are settled, the new device would be owed them as well.
     world.settled().await;
     let second = world.phone(&bob).await;
     let new = hers.say(bob.id, "new").await;
@@ -96,7 +96,7 @@ async fn who_has_no_device_yet_finds_everything_on_the_first_one() {
     let sent = hers.say(bob.id, "welcome").await;
     let chat: ChatId = sent.chat_id.parse().unwrap();
     let store = world.store().await;
-    // The row under his reserved device.
+    // His inbox row is stored for the reserved device of a user without devices.
     until::holds("his inbox row", Duration::from_secs(20), || async {
         let row: Option<i64> = sqlx::query_scalar("SELECT from_seq FROM inbox WHERE user_id = $1")
             .bind(bob.id.0)
@@ -113,7 +113,7 @@ async fn who_has_no_device_yet_finds_everything_on_the_first_one() {
     world.end().await;
 }
 
-/// The first device is linked while that is being settled: at a different moment in each round.
+/// The first device is linked while the message is being settled, at a different moment in each round.
 #[tokio::test]
 async fn a_first_device_linked_while_a_message_settles_misses_nothing() {
     let world = World::start().await;
@@ -123,7 +123,7 @@ async fn a_first_device_linked_while_a_message_settles_misses_nothing() {
         let bob = world.user("bob").await;
         let send = hers.say(bob.id, format!("welcome {round}"));
         let link = async {
-            // From before the commit to after the settling, which comes after half a second.
+            // The moments range from before the commit to after the settle, which follows half a second later.
             tokio::time::sleep(Duration::from_millis(round * 35)).await;
             world.device(&bob).await
         };
@@ -135,7 +135,7 @@ async fn a_first_device_linked_while_a_message_settles_misses_nothing() {
     world.end().await;
 }
 
-/// A further device is linked between a commit and its settling: what comes after the link is the new device's too.
+/// A further device is linked between a commit and its settle. Everything after the link is for the new device too.
 #[tokio::test]
 async fn a_device_linked_between_commit_and_settle_has_all_from_its_base_on() {
     let world = World::start().await;
@@ -144,7 +144,7 @@ async fn a_device_linked_between_commit_and_settle_has_all_from_its_base_on() {
     let first = world.phone(&bob).await;
     let chat = ChatId::direct(alice.id, bob.id);
     hers.say(bob.id, "the first").await;
-    // Not acknowledged by anybody, so that it has to be settled.
+    // Nobody acknowledges the messages, so that they have to be settled.
     first.acknowledge(false).await;
     for round in 0..8_u64 {
         let before = hers.say(chat, format!("before {round}")).await.seq;
@@ -178,7 +178,7 @@ async fn a_revoked_device_is_out_at_once_and_for_good() {
     let before = hers.say(bob.id, "before").await;
     lost.has(chat, before.seq).await;
 
-    // By another device of the same user.
+    // Another device of the same user revokes it.
     let request = v1::RevokeDeviceRequest {
         device_id: lost.device().id.to_string(),
     };
@@ -207,9 +207,9 @@ async fn a_revoked_device_is_out_at_once_and_for_good() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated);
-    // Once more changes nothing.
+    // Revoking it again changes nothing.
     kept.api().devices().revoke_device(request).await.unwrap();
-    // Somebody else's cannot be revoked.
+    // Another user's device cannot be revoked.
     let request = v1::RevokeDeviceRequest {
         device_id: hers.device().id.to_string(),
     };
@@ -229,7 +229,8 @@ async fn a_revoked_device_is_out_at_once_and_for_good() {
     world.end().await;
 }
 
-/// Revocations outlive the memory of the gateways that were told of them: its access token is good for most of an hour yet.
+/// A revocation is known longer than in the memory of the gateways that were told. The device's access token is still
+/// valid for most of an hour.
 #[tokio::test]
 async fn a_revoked_device_is_out_on_a_gateway_that_starts_afterwards() {
     let mut world = World::start().await;
@@ -271,7 +272,7 @@ async fn the_newest_stream_of_a_device_wins() {
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let his = world.phone(&bob).await;
     let device = world.device(&alice).await;
-    // On the same gateway and on the other one.
+    // The older stream is on the same gateway, or on the other one.
     for (older, newer) in [(0, 0), (0, 1), (1, 0)] {
         let (mut old, _) = Wire::open(world.new_channel(older), &device).await.unwrap();
         let (mut new, _) = Wire::open(world.new_channel(newer), &device).await.unwrap();
@@ -345,7 +346,7 @@ async fn a_token_that_is_not_good_opens_nothing() {
         .await;
     let status = chats.unwrap_err();
     assert_eq!(reason_of(&status), Some(ErrorReason::CredentialsMissing));
-    // The good one still does.
+    // The right token still opens a stream.
     Wire::open(world.new_channel(0), &device).await.unwrap();
     world.end().await;
 }
@@ -380,7 +381,7 @@ async fn a_token_is_renewed_on_the_running_stream() {
         .into_inner()
         .tokens
         .unwrap();
-    // The answer may have been lost: the same again gives the same.
+    // The answer may have been lost, so the same request returns the same tokens.
     let again = auth
         .auth()
         .refresh_token(refresh)
@@ -402,7 +403,7 @@ async fn a_token_is_renewed_on_the_running_stream() {
         .await;
     assert!(renewed > expires);
 
-    // Another device's token, or none at all, ends it.
+    // A token of another device ends the stream.
     let other = world.device(&world.user("mallory").await).await;
     wire.say(Item::Reauthenticate(v1::Reauthenticate {
         access_token: other.access_token,
@@ -432,7 +433,7 @@ async fn a_refresh_token_that_was_copied_revokes_the_device() {
         .into_inner()
         .tokens
         .unwrap();
-    // The new pair is used: the old token is over.
+    // The new pair is used. From now on the old token is spent.
     auth.auth()
         .refresh_token(refresh(&second.refresh_token))
         .await

@@ -1,40 +1,73 @@
-//! SIGTERM: a node hands over what it has and ends, and nobody loses anything by it.
+//! SIGTERM: a node hands over its work and ends, and nobody loses anything.
+
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::time::Duration;
 
 use tern_local::Role;
 use tern_proto::v1::CloseCode;
-use tern_tests::phone::agree;
+use tern_tests::phone::{State, agree};
 use tern_tests::{Phone, World};
 use tern_types::ChatId;
 
+/// How often the test tries. A gateway cuts streams off 5 s after the announcement: a busy machine may sometimes take
+/// longer for a message, but not each time.
+const DRAINS: usize = 5;
+
 #[tokio::test]
 async fn a_draining_gateway_sends_its_devices_away_and_ends() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let (hers, his) = (
         Phone::new(&world, &world.device(&alice).await),
         world.phone(&bob).await,
     );
     hers.connect_at(0).await;
-    let chat = ChatId::direct(alice.id, bob.id);
     his.say(alice.id, "before").await;
+    let mut served = serves_until_the_end(&world, &hers, &his).await;
+    for _ in 1..DRAINS {
+        if served {
+            break;
+        }
+        world.platform.restart("gateway-0").await.unwrap();
+        hers.connect_at(0).await;
+        served = serves_until_the_end(&world, &hers, &his).await;
+    }
+    assert!(
+        served,
+        "each of {DRAINS} streams ended before it brought a message"
+    );
+    world.end().await;
+}
+
+/// Drains the first gateway, which sends her away, and checks that she loses nothing. Returns whether her stream
+/// there still brought a message that was sent after the announcement.
+async fn serves_until_the_end(world: &World, hers: &Phone, his: &Phone) -> bool {
+    let before = hers.state();
     world.platform.drain("gateway-0").unwrap();
-    hers.until("the announcement", |state| state.drainings > 0).await;
-    // The old stream serves until then.
-    let during = his.say(chat, "during").await;
-    hers.has(chat, during.seq).await;
-    let state = hers
-        .until("the end of the stream", |state| !state.closings.is_empty())
+    hers.until("the announcement", |state| state.drainings > before.drainings)
         .await;
-    assert_eq!(state.closings[0].code(), CloseCode::Draining);
-    assert!(state.closings[0].may_reconnect);
+    let chat = ChatId::direct(hers.user(), his.user());
+    let during = his.say(chat, "during").await;
+    let closed = |state: &State| state.closings.len() > before.closings.len();
+    let came = |state: &State| state.cursor(chat) >= during.seq;
+    let state = hers
+        .until("a message, or the end of the stream", |state| {
+            came(state) || closed(state)
+        })
+        .await;
+    let served = came(&state);
+    let state = hers.until("the end of the stream", closed).await;
+    let closing = &state.closings[before.closings.len()];
+    assert_eq!(closing.code(), CloseCode::Draining);
+    assert!(closing.may_reconnect);
     world.platform.drained("gateway-0").await.unwrap();
     hers.disconnect().await;
     hers.connect_at(1).await;
+    hers.has(chat, during.seq).await;
     let after = his.say(chat, "after").await;
     hers.has(chat, after.seq).await;
-    world.end().await;
+    served
 }
 
 #[tokio::test]
@@ -67,16 +100,10 @@ async fn a_draining_chat_node_hands_its_chats_over() {
     world.end().await;
 }
 
-/// As an upgrade does it: every node, one after the other, while a conversation goes on.
+/// As in an upgrade: every node restarts, one after the other, while a conversation goes on.
 #[tokio::test]
 async fn a_rolling_restart_of_every_node_loses_nothing() {
-    let mut world = World::with(|builder| {
-        builder
-            .presences(2)
-            .accounts(2)
-            .drain_timeout(Duration::from_secs(3))
-    })
-    .await;
+    let mut world = World::with(|builder| builder.presences(2).accounts(2)).await;
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
     let chat = ChatId::direct(alice.id, bob.id);

@@ -1,4 +1,4 @@
-//! Nodes die, hang, come back and disagree: no message is lost, doubled or out of order.
+//! Nodes die, hang, come back and disagree. No message is lost, doubled or out of order.
 
 #![allow(clippy::expect_used, reason = "tests")]
 
@@ -14,7 +14,7 @@ use tern_tests::world::{BOUND, FAILOVER_GRACE};
 use tern_tests::{Phone, World};
 use tern_types::{ChatId, RequestId, Slot};
 
-/// Two phones write to each other, one message each every `PACE`, while something else happens.
+/// The pace at which two phones write to each other, one message each, while something else happens.
 const PACE: Duration = Duration::from_millis(20);
 
 fn patient(builder: Builder) -> Builder {
@@ -43,7 +43,7 @@ impl Conversation {
         }
     }
 
-    /// Puts `count` messages of each into the outboxes, at the pace of two quick writers.
+    /// Puts `count` messages of each person into the outboxes, at the pace of two quick writers.
     async fn write(&mut self, count: usize) {
         let mut pace = tokio::time::interval(PACE);
         for _ in 0..count {
@@ -57,7 +57,7 @@ impl Conversation {
         }
     }
 
-    /// Everything was sent once and both have all of it, in one order.
+    /// Checks that each message was sent once, and that both have all of them in one order.
     async fn end(&self) {
         let mut head = 0;
         for (phone, request) in &self.requests {
@@ -128,7 +128,7 @@ async fn the_only_presence_node_forgets_everything_and_nothing_is_lost() {
     world.end().await;
 }
 
-/// Nobody writes in the chat again: only looking for what a dead owner left finds it.
+/// Nobody writes in the chat again, so only the search for what a dead owner left finds the message.
 #[tokio::test]
 async fn what_a_killed_owner_had_not_settled_is_settled_by_the_next() {
     let world = World::with(patient).await;
@@ -139,7 +139,7 @@ async fn what_a_killed_owner_had_not_settled_is_settled_by_the_next() {
     let sent = hers.say(bob.id, "the last word").await;
     let chat: ChatId = sent.chat_id.parse().unwrap();
     forgetful.has(chat, sent.seq).await;
-    // Settling waits for half a second.
+    // The settle waits for half a second.
     world.platform.kill(&world.owner_of(chat).await).await.unwrap();
     forgetful.disconnect().await;
     let his = world.phone_of(&device).await;
@@ -148,15 +148,15 @@ async fn what_a_killed_owner_had_not_settled_is_settled_by_the_next() {
     world.end().await;
 }
 
-/// A stale owner: it hangs until its lease is over and another one has taken its chats, then wakes up with commands,
-/// acknowledgements and settling still to do.
+/// A stale owner: it hangs until its lease is over and another node has taken its chats. Then it wakes up and still
+/// has commands, acknowledgements and settles to do.
 #[tokio::test]
 async fn an_owner_that_hangs_and_wakes_up_too_late_changes_nothing() {
     let world = World::with(patient).await;
     let mut conversation = Conversation::begin(&world).await;
     for _ in 0..2 {
         let owner = world.owner_of(conversation.chat).await;
-        // Some are on their way into it when it stops.
+        // Some messages are on their way into it when it stops.
         conversation.write(10).await;
         world.platform.freeze(&owner).unwrap();
         conversation.write(10).await;
@@ -176,8 +176,8 @@ async fn an_owner_that_hangs_and_wakes_up_too_late_changes_nothing() {
     world.end().await;
 }
 
-/// Rule 2. Two platforms on one database that know nothing of each other: each of the two chat nodes is sure that it
-/// owns every chat, and neither ever hears of the other's commits but by the compare-and-set.
+/// Rule 2. Two platforms on one database do not know of each other. Each of the two chat nodes is sure that it owns
+/// every chat, and learns of the other's commits only by the compare-and-set.
 #[tokio::test]
 async fn two_owners_of_one_chat_at_once_keep_one_log() {
     let world = World::with(patient).await;
@@ -196,7 +196,7 @@ async fn two_owners_of_one_chat_at_once_keep_one_log() {
             texts.push(text);
         }
         if number % 10 == 9 {
-            // Neither gets far ahead of the other.
+            // Neither phone gets far ahead of the other.
             for (phone, request) in &requests[requests.len() - 2..] {
                 phone.sent(*request).await;
             }
@@ -207,7 +207,7 @@ async fn two_owners_of_one_chat_at_once_keep_one_log() {
         head = head.max(phone.sent(*request).await.seq);
     }
     assert_eq!(head, 601, "every message has a place, and there are no others");
-    // Live delivery does not cross; reconnecting does.
+    // Live delivery does not cross between the platforms; reconnecting does.
     for phone in &phones {
         phone.disconnect().await;
         phone.connect().await;
@@ -218,7 +218,7 @@ async fn two_owners_of_one_chat_at_once_keep_one_log() {
     world.end_swept().await;
 }
 
-/// Rule 9, first half.
+/// The first half of rule 9.
 #[tokio::test]
 async fn rule_9_messages_flow_on_while_etcd_is_away() {
     let mut world = World::with_own_servers(patient).await;
@@ -231,12 +231,12 @@ async fn rule_9_messages_flow_on_while_etcd_is_away() {
     // Longer than every lease.
     conversation.write(500).await;
     conversation.end().await;
-    // Also for who comes only now.
+    // Messages also flow for people who come only now.
     world.still_works().await;
     freeze(&mut world, nix::sys::signal::Signal::SIGCONT);
     conversation.write(100).await;
     conversation.end().await;
-    // And membership works again.
+    // Membership works again too.
     let owner = world.owner_of(conversation.chat).await;
     world.platform.kill(&owner).await.unwrap();
     conversation.write(20).await;
@@ -244,7 +244,7 @@ async fn rule_9_messages_flow_on_while_etcd_is_away() {
     world.end().await;
 }
 
-/// Rules 1 and 9, second half.
+/// Rule 1, and the second half of rule 9.
 #[tokio::test]
 async fn rule_9_while_postgres_is_away_sends_are_unavailable_and_nothing_acknowledged_is_lost() {
     let mut world = World::with_own_servers(patient).await;
@@ -255,7 +255,7 @@ async fn rule_9_while_postgres_is_away_sends_are_unavailable_and_nothing_acknowl
     for _ in 0..2 {
         conversation.write(20).await;
         world.platform.private_servers().unwrap().0.crash().await.unwrap();
-        // Somebody asks in between, and is told to come back.
+        // A send in the meantime is answered with the request to come back.
         wire.say(wire::message_to(
             RequestId::random(),
             conversation.phones[0].user(),
@@ -287,7 +287,7 @@ async fn rule_9_while_postgres_is_away_sends_are_unavailable_and_nothing_acknowl
     world.end().await;
 }
 
-/// Rule 3: whoever comes second sees the other.
+/// Rule 3: a session and a delivery race, and the one that comes second sees the other.
 #[tokio::test]
 async fn a_thousand_reconnects_racing_deliveries_lose_nothing() {
     let world = World::start().await;
@@ -333,10 +333,10 @@ async fn a_thousand_reconnects_racing_deliveries_lose_nothing() {
     world.end().await;
 }
 
-/// People whose chats are spread over all shards of all nodes, several in each.
+/// The number of people whose chats are spread over all shards of all nodes, several in each shard.
 const CROWD: usize = 12;
 
-/// Sends this message to these chats, in one frame; what becomes of each.
+/// Sends a message to each of these chats in one frame, and returns their outcomes.
 async fn answers(wire: &mut Wire, sends: &[(RequestId, ChatId)]) -> Vec<Outcome> {
     let items = sends
         .iter()
@@ -355,14 +355,14 @@ async fn answers(wire: &mut Wire, sends: &[(RequestId, ChatId)]) -> Vec<Outcome>
     sends.iter().map(of).collect()
 }
 
-/// A connection that is none of the platform's, and may hold what it locks for as long as it likes.
+/// A connection that is not the platform's, and may hold its locks as long as it likes.
 async fn somebody_else(world: &World) -> PgConnection {
     PgConnection::connect(world.platform.database_url())
         .await
         .expect("the store")
 }
 
-/// An operator's statement, a migration, a backup: somebody else holds a row for longer than any send may wait.
+/// An operator's statement, a migration or a backup holds a row for longer than any send may wait.
 #[tokio::test]
 async fn a_chat_that_is_held_in_the_store_holds_up_no_other() {
     let world = World::start().await;
@@ -414,7 +414,7 @@ async fn a_chat_that_is_held_in_the_store_holds_up_no_other() {
     world.end_swept().await;
 }
 
-/// What devices are owed waits; what they are told and send does not.
+/// Only the writing of the inbox waits. Deliveries and sends do not.
 #[tokio::test]
 async fn a_lock_on_the_inbox_holds_up_no_message() {
     let world = World::start().await;
@@ -430,7 +430,7 @@ async fn a_lock_on_the_inbox_holds_up_no_message() {
             hers.say(chat, format!("{number}")).await;
         }
     };
-    // Each would have to wait for a settle that gives up after seconds.
+    // Each message would have to wait for a settle that gives up after seconds.
     tokio::time::timeout(BOUND, sends)
         .await
         .expect("messages wait for the inbox");

@@ -1,11 +1,10 @@
-//! Groups: members come and go, everybody gets what is theirs.
-
-use std::time::Duration;
+//! Groups: members come and go, and each gets exactly what is theirs.
 
 use tern_local::until;
 use tern_proto::error::reason_of;
 use tern_proto::v1::{self, ErrorReason, SendErrorCode, SkipReason, entry_content::Content};
 use tern_tests::phone::agree;
+use tern_tests::world::BOUND;
 use tern_tests::{Phone, User, World};
 use tern_types::{ChatId, RequestId};
 use tonic::Code;
@@ -35,7 +34,7 @@ async fn in_a_group_each_sees_who_received_and_who_read() {
     his.read(group, sent.seq).await;
     hers.receipt(group, bob.id, sent.seq, sent.seq).await;
 
-    until::holds("the receipts as they are", Duration::from_secs(10), || async {
+    until::holds("the receipts as they are", BOUND, || async {
         let request = v1::GetReceiptsRequest {
             chat_id: group.to_string(),
             ..Default::default()
@@ -103,7 +102,7 @@ async fn who_is_removed_gets_that_entry_and_nothing_after() {
         "{last:?}"
     );
 
-    // Neither by sending nor by asking is there anything more for him.
+    // He gets nothing more, neither by sending nor by asking.
     let request = his.send(group, "may I?").await;
     assert_eq!(his.refused(request).await.code(), SendErrorCode::NotAMember);
     let peek = v1::ListEntriesRequest {
@@ -120,14 +119,14 @@ async fn who_is_removed_gets_that_entry_and_nothing_after() {
                 .all(|entry| entry.seq <= removed)
         );
     }
-    // On a new stream nothing comes either; a message of another chat marks the time.
+    // On a new stream nothing comes either. A message in another chat marks the time.
     his.disconnect().await;
     his.connect().await;
     let mark: ChatId = hers.say(bob.id, "mark").await.chat_id.parse().unwrap();
     his.has_text(mark, "mark").await;
     assert_eq!(his.state().cursor(group), removed);
 
-    // Added again, he is told that he does not get what was in between.
+    // When he is added again, he is told that he does not get the entries in between.
     let addition = v1::AddMembersRequest {
         chat_id: group.to_string(),
         request_id: RequestId::random().to_string(),
@@ -218,7 +217,7 @@ async fn roles_allow_what_they_say() {
         ..Default::default()
     };
 
-    // A member changes nothing.
+    // A member can change nothing.
     for status in [
         his.api().chats().update_chat(update("mine")).await.unwrap_err(),
         his.api().chats().add_members(add(&dave)).await.unwrap_err(),
@@ -233,7 +232,7 @@ async fn roles_allow_what_they_say() {
             (Code::PermissionDenied, Some(ErrorReason::RoleTooLow))
         );
     }
-    // An admin changes members and title, no roles.
+    // An admin can change members and the title, but no roles.
     hers.api()
         .chats()
         .set_role(set(&bob, v1::Role::Admin))
@@ -316,7 +315,7 @@ async fn roles_allow_what_they_say() {
         (chat.title.as_str(), chat.member_count, chat.role()),
         ("ours", 3, v1::Role::Owner)
     );
-    // A direct chat has none of this.
+    // A direct chat has no title.
     let direct: ChatId = his.say(carol.id, "hello").await.chat_id.parse().unwrap();
     let direct = v1::UpdateChatRequest {
         chat_id: direct.to_string(),
@@ -379,7 +378,7 @@ async fn a_group_of_1024_gets_every_message() {
         members.extend(futures::future::join_all(more).await);
     }
     let group = world.group(&members.iter().collect::<Vec<_>>()).await;
-    // One more does not fit.
+    // One more member does not fit.
     let extra = world.user("extra").await;
     let addition = v1::AddMembersRequest {
         chat_id: group.to_string(),
@@ -396,7 +395,7 @@ async fn a_group_of_1024_gets_every_message() {
         .unwrap_err();
     assert_eq!(reason_of(&status), Some(ErrorReason::GroupFull));
 
-    // 40 of them are online, 40 come later, the others have no device yet.
+    // 40 members are online, 40 come later, and the others have no device yet.
     let online: Vec<Phone> =
         futures::future::join_all(members[..40].iter().map(|user| world.phone(user))).await;
     let late = futures::future::join_all(members[40..80].iter().map(|user| world.device(user))).await;
@@ -413,7 +412,7 @@ async fn a_group_of_1024_gets_every_message() {
     agree(&online.iter().collect::<Vec<_>>(), group, head, &texts).await;
     let late = futures::future::join_all(late.iter().map(|device| world.phone_of(device))).await;
     agree(&late.iter().collect::<Vec<_>>(), group, head, &texts).await;
-    // Who had no device at all finds everything on the first one.
+    // A member who had no device finds everything on the first one.
     let newcomer = world.phone(&members[1000]).await;
     agree(&[&newcomer], group, head, &texts).await;
     world.end().await;

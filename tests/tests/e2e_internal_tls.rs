@@ -1,4 +1,4 @@
-//! A platform whose nodes talk by mutual TLS.
+//! A platform whose nodes talk to each other by mutual TLS.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,10 +12,10 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-/// Files are looked at every 5 s.
+/// Nodes look at the files every 5 s.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// All nodes have taken so many renewals.
+/// Waits until all nodes have taken so many renewals of the certificate files.
 async fn taken(world: &World, count: f64) {
     for node in world.platform.nodes() {
         until::holds("the renewed certificate is in use", PATIENCE, || async {
@@ -37,7 +37,7 @@ async fn both_write(chat: ChatId, hers: &Phone, his: &Phone) {
     hers.has(chat, answer.seq).await;
 }
 
-/// New connections everywhere, to it and from it.
+/// Restarts a node, which makes new connections to it and from it.
 async fn restart(world: &mut World, node: &str) {
     world.platform.drain(node).unwrap();
     world.platform.drained(node).await.unwrap();
@@ -64,7 +64,7 @@ async fn an_authority_is_replaced_under_a_conversation_that_loses_nothing() {
 
     files.certify_nodes(&authority, &both).unwrap();
     taken(&world, 2.0).await;
-    // Who starts now shows the new certificate to nodes whose connections know the old one.
+    // The restarted node shows the new certificate to nodes whose connections were made with the old one.
     restart(&mut world, "chat-0").await;
     both_write(chat, &hers, &his).await;
 

@@ -1,4 +1,4 @@
-//! Who may be added to a group, and how many strangers somebody meets in a day.
+//! Who may be added to a group, and how many strangers a user may write to or add in a day.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -11,7 +11,7 @@ use tern_types::{ChatId, RequestId};
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-/// Who left comes back by their own wish: a member does not add them again, the app's back end does.
+/// Only a user who has left decides to come back: other members cannot add them again, but the app's back end can.
 #[tokio::test]
 async fn who_left_is_added_again_by_nobody_but_the_back_end() {
     let world = World::start().await;
@@ -52,7 +52,7 @@ async fn who_left_is_added_again_by_nobody_but_the_back_end() {
     assert_eq!(back, left + 1);
     his.has(group, back).await;
 
-    // Who was removed may be added again, whoever they are.
+    // A member who was removed may be added again by anybody who may add members.
     let remove = v1::RemoveMemberRequest {
         chat_id: group.to_string(),
         request_id: RequestId::random().to_string(),
@@ -71,7 +71,7 @@ async fn who_left_is_added_again_by_nobody_but_the_back_end() {
     assert_eq!(again.unwrap().into_inner().seq, removed + 1);
     his.has(group, removed + 1).await;
 
-    // A plain member removes nobody, not even who is none.
+    // A plain member can remove nobody, not even somebody who is no member.
     let stranger = world.user("stranger").await;
     for user in [&stranger, &carol] {
         let remove = v1::RemoveMemberRequest {
@@ -135,7 +135,7 @@ async fn new_strangers_written_to_or_added_a_day_are_limited() {
         let wait = refused.get_details_retry_info().and_then(|info| info.retry_delay);
         assert!(wait > Some(Duration::from_secs(3600)), "{refused:?}");
     }
-    // What is there goes on, and back ends are not limited.
+    // Existing chats go on, and back ends are not limited.
     hers.say(group, "to the group").await;
     hers.say(a.id, "to somebody known").await;
     let acting = alice.id.to_string();

@@ -1,5 +1,6 @@
-//! A client that takes rules 4 and 5 of messaging.proto literally and drops whatever is above its cursor + 1 gets all
-//! that is its own, at once and in order, also when its user is removed and added again while it is online.
+//! A client that follows rules 4 and 5 of messaging.proto literally, and drops each entry above its cursor + 1. It
+//! still gets everything that is its own, at once and in order, also when its user is removed and added again while
+//! it is online.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -12,9 +13,9 @@ use tern_types::{ChatId, RequestId};
 #[derive(Debug, Default)]
 struct Log {
     cursor: u64,
-    /// Entries by number, `skip n` for each Skipped that raised the cursor.
+    /// The seqs of stored entries, and `skip n` for each Skipped that raised the cursor.
     stored: Vec<String>,
-    /// Above the cursor + 1 when it came.
+    /// Entries that came above the cursor + 1.
     dropped: Vec<u64>,
 }
 
@@ -66,6 +67,14 @@ impl Client {
         }
     }
 
+    /// A client that has stored and acknowledged the group's first entry.
+    async fn joined(world: &World, device: &Device, group: ChatId) -> Self {
+        let mut client = Self::open(world, device, group, 0).await;
+        client.reaches(1).await;
+        client.acknowledge().await;
+        client
+    }
+
     async fn reaches(&mut self, cursor: u64) {
         while self.log.cursor < cursor {
             self.next().await;
@@ -77,7 +86,7 @@ impl Client {
     }
 }
 
-/// A group of two, and what its owner does by the back end.
+/// A group of two, and what its owner does through the back end.
 struct Group<'a> {
     world: &'a World,
     id: ChatId,
@@ -130,7 +139,8 @@ impl<'a> Group<'a> {
         back_end.chats().add_members(request).await.unwrap();
     }
 
-    /// Entries 2 to 11: removed, away for one, back for three, removed, away for one, back for one.
+    /// Makes entries 2 to 11: the member is removed, misses one entry, is added again and gets three, is removed,
+    /// misses one, is added again and gets one.
     async fn comes_and_goes(&self) {
         for times in [3, 1] {
             self.remove().await;
@@ -152,10 +162,8 @@ async fn who_is_removed_and_added_again_while_online_is_told_what_is_skipped_bef
     let device = world.device(&bob).await;
     let group = Group::of(&world, &alice, &bob).await;
 
-    // Once on a stream that knows where the device stands, once on one that knows nothing of the chat yet.
-    let mut client = Client::open(&world, &device, group.id, 0).await;
-    client.reaches(1).await;
-    client.acknowledge().await;
+    // First on a stream that knows where the device stands, then on one that knows nothing of the chat yet.
+    let mut client = Client::joined(&world, &device, group.id).await;
     group.comes_and_goes().await;
     client.reaches(11).await;
     assert_eq!(client.log.stored[1..], COMES_AND_GOES);
@@ -168,10 +176,8 @@ async fn who_is_removed_and_added_again_while_online_is_told_what_is_skipped_bef
     drop(client);
 
     let other = Group::of(&world, &alice, &bob).await;
-    let mut client = Client::open(&world, &device, other.id, 0).await;
-    client.reaches(1).await;
-    client.acknowledge().await;
-    // Written by the time that the next stream begins.
+    let client = Client::joined(&world, &device, other.id).await;
+    // This acknowledgement is stored when the next stream begins.
     let inbox = v1::AckRequest {
         chat_id: other.id.to_string(),
         seq: 1,
@@ -186,16 +192,14 @@ async fn who_is_removed_and_added_again_while_online_is_told_what_is_skipped_bef
     world.end().await;
 }
 
-/// Its results overtake what others write: it drops them, and gets the entries.
+/// Own results overtake entries of others. The client drops them, and gets the entries later.
 #[tokio::test]
 async fn who_drops_what_comes_early_gets_it_again() {
     let world = World::start().await;
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let device = world.device(&bob).await;
     let group = Group::of(&world, &alice, &bob).await;
-    let mut client = Client::open(&world, &device, group.id, 0).await;
-    client.reaches(1).await;
-    client.acknowledge().await;
+    let mut client = Client::joined(&world, &device, group.id).await;
     let each = 40;
     for number in 0..each {
         let own = message(RequestId::random(), group.id, format!("mine {number}"));

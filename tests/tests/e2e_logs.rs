@@ -1,4 +1,4 @@
-//! Logs of a busy day: JSON, by which a call is found on every node that it passed, and nothing in them that is nobody's business.
+//! The logs of a busy day: they are JSON, a call is found on every node that it passed, and they hold nothing secret.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,7 +12,7 @@ use tern_types::{ChatId, RequestId};
 
 const BODY: &str = "what-they-said-to-each-other";
 const TITLE: &str = "the-name-of-their-group";
-/// Everything of ours, and what others say of what they do for us.
+/// Everything of the platform at level debug, and of libraries what they say about the platform's requests.
 const LOG: &str = "info,tern=debug,tern_accounts=debug,tern_chat=debug,tern_client=debug,tern_gateway=debug,tern_media=debug,\
                    tern_node=debug,tern_presence=debug,sqlx=debug,tonic=debug,tower=debug,aws_sdk_s3=debug";
 
@@ -33,7 +33,7 @@ fn logs(dir: &Path) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A picture is uploaded and read; its URLs open it to whoever has them.
+/// Uploads a picture, sends it, and asks for its download. Returns the signatures of its URLs, which are secret.
 async fn picture(api: &Api, chat: ChatId) -> Vec<String> {
     let bytes = Bytes::from_static(b"a picture");
     let create = v1::CreateUploadRequest {
@@ -112,7 +112,7 @@ async fn logs_hold_no_message_no_token_no_key_and_no_password() {
         refresh_token: his.refresh_token.clone(),
     };
     let renewed = api.auth().refresh_token(refresh).await.unwrap().into_inner();
-    // What is wrong is logged more readily than what is right.
+    // Errors are logged more readily than successes.
     let forged = format!("{}x", hers.access_token);
     let mut refused = Api::new(world.channel(1), &forged).chats();
     refused
@@ -123,7 +123,7 @@ async fn logs_hold_no_message_no_token_no_key_and_no_password() {
         refresh_token: format!("{}x", his.refresh_token),
     };
     api.auth().refresh_token(spent).await.unwrap_err();
-    // A call is found by its name where something was done about it.
+    // A call is found by its request id in the log of the node that did the work.
     let mut revoke = tonic::Request::new(v1::RevokeDeviceRequest {
         device_id: his.id.to_string(),
     });
@@ -174,7 +174,7 @@ async fn logs_hold_no_message_no_token_no_key_and_no_password() {
     let mut lines = 0;
     for (node, text) in &logs {
         for secret in &secrets {
-            // A token is its signature too.
+            // The signature of a token is secret too.
             let tail = secret.rsplit('.').next().unwrap();
             let found = text
                 .lines()

@@ -1,4 +1,4 @@
-//! The network between some nodes is cut, and nobody is told: messages go on, at once.
+//! The network between some nodes is cut without notice. Messages still go on at once.
 
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use tern_types::ChatId;
 use tokio::time::Instant;
 
 const NODES: [&str; 2] = ["presence-0", "presence-1"];
-/// Longer than the test: what arrives was not found by the sweep.
+/// The sweep runs less often than this test lasts, so it is not the sweep that delivers.
 const SWEEP: (&str, &str) = ("TERN_GATEWAY_SWEEP_INTERVAL", "3600");
 
-/// Presence nodes hold their leases and are out of the chat nodes' reach: the gateways say who is online.
+/// Presence nodes keep their leases, but chat nodes cannot reach them. The chat nodes learn from the gateways who is
+/// online.
 #[tokio::test]
 async fn messages_go_on_where_presence_is_out_of_the_chat_nodes_reach() {
     let world = World::with(|builder| builder.presences(2).wired(Role::Presence).env(SWEEP.0, SWEEP.1)).await;
@@ -40,7 +41,8 @@ async fn messages_go_on_where_presence_is_out_of_the_chat_nodes_reach() {
         }
     }
     println!("slowest of ten: {slowest:?}");
-    // Who is offline is settled too, and gets it on connecting; who comes meanwhile is found.
+    // Messages for an offline device are settled too, and it gets them when it connects. A device that connects
+    // meanwhile is found.
     let device = world.device(&carol).await;
     let waits = ChatId::direct(alice.id, carol.id);
     hers.say(carol.id, "while away").await;

@@ -1,4 +1,4 @@
-//! Receipts: gathered in groups, never lost, and kept to oneself.
+//! Receipts: they are gathered in groups, never lost, and can be kept private.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -9,12 +9,13 @@ use tern_proto::error::reason_of;
 use tern_proto::v1::server_event::Event;
 use tern_proto::v1::{self, ErrorReason};
 use tern_tests::wire::{self, Wire};
-use tern_tests::world::FAILOVER_GRACE;
+use tern_tests::world::{BOUND, FAILOVER_GRACE};
 use tern_tests::{Api, Phone, User, World};
 use tern_types::{ChatId, RequestId, UserId};
+use tokio::time::timeout;
 use tonic::Code;
 
-/// As the SDK does after CaughtUp.
+/// Asks for a person's receipt, as the SDK does after CaughtUp.
 async fn asked(phone: &Phone, chat: ChatId, of: UserId) -> anyhow::Result<(u64, u64)> {
     let request = v1::GetReceiptsRequest {
         chat_id: chat.to_string(),
@@ -86,7 +87,7 @@ async fn what_its_owner_had_gathered_is_there_after_a_failover() {
     his.read(group, sent.seq).await;
     let owner = world.owner_of(group).await;
     world.platform.kill(&owner).await.unwrap();
-    until::holds("the receipts", Duration::from_secs(60), || async {
+    until::holds("the receipts", BOUND, || async {
         let (of_bob, of_carol) = (
             asked(&hers, group, bob.id).await?,
             asked(&hers, group, carol.id).await?,
@@ -182,7 +183,13 @@ async fn turn_off(world: &World, user: &User, off: bool) {
         user_id: user.id.to_string(),
         privacy: Some(privacy),
     };
-    world.back_end().await.users().set_privacy(request).await.unwrap();
+    until::holds("a setting", BOUND, || async {
+        let mut users = world.back_end().await.users();
+        users.set_privacy(request.clone()).await?;
+        Ok(true)
+    })
+    .await
+    .unwrap();
 }
 
 #[tokio::test]
@@ -198,7 +205,7 @@ async fn who_turned_read_receipts_off_is_not_said_to_have_read_until_the_next_ma
     his.read(chat, sent.seq).await;
     tablet.receipt(chat, bob.id, 0, sent.seq).await;
     hers.receipt(chat, bob.id, sent.seq, 0).await;
-    // His answer tells nothing either, nor does a mark by a call.
+    // Neither his answer nor a mark by a call tells her that he has read.
     let answer = his.say(chat, "an answer").await;
     hers.has(chat, answer.seq).await;
     let second = hers.say(bob.id, "and this").await;
@@ -219,21 +226,29 @@ async fn who_turned_read_receipts_off_is_not_said_to_have_read_until_the_next_ma
     let message = reached(&hers, chat, sent.seq, 0, "").await.unwrap();
     assert_eq!((message.delivered_count, message.read_count), (1, 0));
 
-    // His open streams hear of it too.
+    // His open streams learn of the setting too.
     turn_off(&world, &bob, false).await;
     assert_eq!(
         asked(&hers, chat, bob.id).await.unwrap().1,
         0,
         "not before the next mark"
     );
-    his.read(chat, third.seq).await;
-    hers.receipt(chat, bob.id, third.seq, third.seq).await;
+    // A gateway that did not answer in time was not told of the setting. A mark counts with the setting that held
+    // when it was made.
+    until::holds("a mark that she is told of", BOUND, || async {
+        turn_off(&world, &bob, false).await;
+        his.read(chat, third.seq).await;
+        let told = hers.receipt(chat, bob.id, third.seq, third.seq);
+        Ok(timeout(Duration::from_secs(2), told).await.is_ok())
+    })
+    .await
+    .unwrap();
     let message = reached(&hers, chat, sent.seq, 0, "").await.unwrap();
     assert_eq!(message.read_count, 1);
     world.end().await;
 }
 
-/// How far the caller has read the chat, and how many messages are unread.
+/// Returns how far the caller has read the chat, and how many messages are unread.
 async fn unread(api: &Api, chat: ChatId, acting: Option<UserId>) -> anyhow::Result<(u64, u64)> {
     let request = v1::GetChatRequest {
         chat_id: chat.to_string(),
@@ -249,9 +264,9 @@ async fn unread(api: &Api, chat: ChatId, acting: Option<UserId>) -> anyhow::Resu
     Ok((chat.read_seq, chat.unread_count))
 }
 
-/// Marks are written within a second.
+/// Waits for these values; marks are written within a second.
 async fn until_unread(api: &Api, chat: ChatId, acting: Option<UserId>, expected: (u64, u64)) {
-    until::holds("read and unread", Duration::from_secs(30), || async {
+    until::holds("read and unread", BOUND, || async {
         let found = unread(api, chat, acting).await?;
         anyhow::ensure!(found == expected, "{found:?}, not {expected:?}");
         Ok(true)
@@ -290,7 +305,7 @@ async fn what_waits_stays_unread_when_the_app_sends_its_outbox_first_or_a_back_e
         .await;
     until_unread(back_end, chat, Some(bob.id), (0, 10)).await;
 
-    // What the device has is read by what it sends then, and it is told so.
+    // A message of a device marks as read what the device had acknowledged by then, and a receipt tells the device.
     wire.say(wire::ack(chat, 7)).await;
     wire.say(wire::message(RequestId::random(), chat, "to the seventh"))
         .await;
@@ -310,7 +325,7 @@ async fn what_waits_stays_unread_when_the_app_sends_its_outbox_first_or_a_back_e
     world.end().await;
 }
 
-/// What it had not told yet nobody repeats: devices are told to ask.
+/// Receipts that a lost node had not sent yet are not sent again. Devices are told to ask for them.
 #[tokio::test]
 async fn when_a_chat_node_is_lost_for_good_devices_are_told_caught_up_again() {
     let mut world = World::with(|builder| builder.env(FAILOVER_GRACE.0, FAILOVER_GRACE.1)).await;
@@ -329,13 +344,14 @@ async fn when_a_chat_node_is_lost_for_good_devices_are_told_caught_up_again() {
             })
             .await;
     }
-    // Who asks then is answered by the next owner.
+    // The next owner answers the calls.
     assert!(asked(&hers, chat, bob.id).await.is_ok());
     world.platform.restart(&owner).await.unwrap();
     world.end().await;
 }
 
-/// What a list shows of a chat: how far it is read, and what is unread.
+/// Returns how far the chat is read and how many messages are unread, and checks that the call for one chat and the
+/// list agree.
 async fn shown(phone: &Phone, chat: ChatId) -> (u64, u64) {
     let get = v1::GetChatRequest {
         chat_id: chat.to_string(),
@@ -353,13 +369,13 @@ async fn shown(phone: &Phone, chat: ChatId) -> (u64, u64) {
     one.unwrap()
 }
 
-/// A mark is written up to a second later; whoever asks for the chat is answered by who knows it.
+/// A mark is written up to a second later. Until then, a call for the chat is answered by the node that knows it.
 #[tokio::test]
 async fn callers_read_their_own_marks_and_sends_at_once() {
     let world = World::start().await;
     let alice = world.user("alice").await;
     let hers = world.phone(&alice).await;
-    // The owners of some of the chats are other nodes than the one that lists them.
+    // Some of the chats have owners other than the node that lists the chats.
     for _ in 0..6 {
         let bob = world.user("bob").await;
         let his = world.phone(&bob).await;
@@ -382,7 +398,7 @@ async fn callers_read_their_own_marks_and_sends_at_once() {
         hers.receipt(chat, alice.id, 2, 2).await;
         assert_eq!(shown(&hers, chat).await, (2, 1), "after the own receipt");
 
-        // All of it was acknowledged when his tick came.
+        // Everything was acknowledged when his receipt came.
         his.receipt(chat, alice.id, 3, 2).await;
         hers.say(chat, "four").await;
         assert_eq!(shown(&hers, chat).await.1, 0, "after an own send");

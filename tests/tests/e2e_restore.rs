@@ -1,4 +1,4 @@
-//! The store is put back to a backup: what was sent since is offered again by who sent it, and nobody skips anything.
+//! The store is restored from a backup. Senders send again what it lacks, and no device skips anything.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -12,7 +12,7 @@ use tern_tests::{Device, World};
 use tern_types::{ChatId, Clock};
 use tokio::process::Command;
 
-/// Leases, reconnects and a sweep, on a busy machine.
+/// For leases, reconnects and a sweep, on a busy machine.
 const BOUND: Duration = Duration::from_secs(90);
 
 struct App {
@@ -43,14 +43,14 @@ impl App {
         }
     }
 
-    /// Its messages in the chat by seq, older ones from the server.
+    /// Returns the app's messages in the chat by seq; older ones are read from the server.
     async fn log(&self, chat: ChatId) -> anyhow::Result<BTreeMap<u64, String>> {
         let history = self.client.load_history(chat, None, 100).await?;
         let text = |entry: &tern_client::Entry| Some((entry.seq.0, entry.text()?.into_owned()));
         Ok(history.iter().filter_map(text).collect())
     }
 
-    /// Waits until it has exactly these, in some order.
+    /// Waits until the app has exactly these messages, in some order.
     async fn has(&self, chat: ChatId, texts: &[String]) -> BTreeMap<u64, String> {
         let mut wanted = texts.to_vec();
         wanted.sort();
@@ -66,7 +66,7 @@ impl App {
         .unwrap()
     }
 
-    /// Waits until it was told to read everything anew.
+    /// Waits until the app was told to read everything anew.
     async fn is_reset(&mut self) {
         let reset = async { while !matches!(self.events.next().await.expect("it goes on"), Event::Reset) {} };
         tokio::time::timeout(BOUND, reset).await.expect("a reset");
@@ -132,7 +132,7 @@ async fn after_a_restore_clients_read_anew_and_offer_what_they_sent_again() {
     }
     world.settled().await;
 
-    // The backup; all of the platform goes on meanwhile.
+    // The backup is made while the rest of the platform goes on.
     let dir = tempfile::tempdir().unwrap();
     let backup = dir.path().join("backup");
     let (postgres, _) = world.platform.private_servers().unwrap();
@@ -140,7 +140,7 @@ async fn after_a_restore_clients_read_anew_and_offer_what_they_sent_again() {
     postgres.copy_to(&backup).await.unwrap();
     postgres.restart().await.unwrap();
 
-    // What the backup lacks. The three logs agree about it, and so do the nodes' memories.
+    // The backup lacks these messages. The three logs agree about them, and so do the nodes' memories.
     for number in 0..4 {
         all = say(&hers, format!("hers {number}")).await;
         his.has(chat, &all).await;
@@ -162,7 +162,7 @@ async fn after_a_restore_clients_read_anew_and_offer_what_they_sent_again() {
     his.is_reset().await;
     let (on_hers, on_his) = (hers.has(chat, &all).await, his.has(chat, &all).await);
     assert_eq!(on_hers, on_his, "one log");
-    // Somebody whose place was further than the restored log, and who was away during all of it.
+    // Her cursor was beyond the restored log, and she was away the whole time.
     let mut carols = carols.restart(&world).await;
     carols.is_reset().await;
     assert_eq!(carols.has(chat, &all).await, on_hers);
@@ -172,7 +172,7 @@ async fn after_a_restore_clients_read_anew_and_offer_what_they_sent_again() {
         "each once, without gaps"
     );
 
-    // And it goes on.
+    // The chat goes on.
     all = say(&carols, "after it".to_owned()).await;
     for app in [&hers, &his, &carols] {
         app.has(chat, &all).await;

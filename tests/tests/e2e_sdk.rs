@@ -1,4 +1,4 @@
-//! The Rust client against the platform.
+//! The Rust SDK against the platform.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -28,7 +28,7 @@ async fn start(world: &World, device: &Device, store: &Path) -> (Client, EventSt
     Client::start(config).await.unwrap()
 }
 
-/// Takes events until one is as wanted; the texts of entries on the way are added to `texts`.
+/// Takes events until one is as wanted. The texts of entries on the way are added to `texts`.
 async fn until(events: &mut EventStream, texts: &mut Vec<String>, mut wanted: impl FnMut(&Event) -> bool) {
     let found = tokio::time::timeout(BOUND, async {
         loop {
@@ -70,7 +70,7 @@ async fn an_app_keeps_its_outbox_and_its_place_over_restarts() {
     )
     .await;
 
-    // What is written without any gateway is kept, also over the app's own end.
+    // Messages written while there is no gateway are kept, even when the app itself ends.
     world.platform.kill("gateway-0").await.unwrap();
     world.platform.kill("gateway-1").await.unwrap();
     for number in 0..5 {
@@ -93,7 +93,7 @@ async fn an_app_keeps_its_outbox_and_its_place_over_restarts() {
     his.has_text(chat, "offline 4").await;
     assert_eq!(his.texts(chat), expected, "in the order of writing");
 
-    // What came while the app was not running comes once.
+    // Messages that came while the app was not running come once.
     hers.stop().await;
     for number in 0..10 {
         let text = format!("his {number}");

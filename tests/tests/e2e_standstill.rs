@@ -1,5 +1,6 @@
-//! How long conversations stand still when something dies: measured on real processes, printed, and bounded only against
-//! hanging, for machines differ. `cargo nextest run -p tern-tests --test e2e_standstill --no-capture` prints them.
+//! How long conversations stand still when something dies. The times are measured on real processes and printed. The
+//! only bound is one against hanging, because machines differ. `cargo nextest run -p tern-tests --test e2e_standstill
+//! --no-capture` prints them.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,11 @@ use tern_tests::{Phone, World};
 use tern_types::ChatId;
 use tokio::sync::watch;
 
-/// Conversations: every chat node and every presence node has some of them.
+/// Conversations. With so many, every chat node and every presence node has some.
 const PAIRS: usize = 16;
-/// Before and after what is measured.
+/// Time before and after the event that is measured.
 const CALM: Duration = Duration::from_secs(2);
-/// A failover that needs a lease and everything after it, on a machine with much else to do.
+/// Longer than a failover that waits for a lease, on a busy machine.
 const NEVER: Duration = Duration::from_secs(60);
 
 fn patient(builder: Builder) -> Builder {
@@ -41,7 +42,8 @@ async fn pairs(world: &World) -> Vec<Pair> {
 }
 
 impl Pair {
-    /// Says one thing after the other, each when the one before has arrived; the longest that one took.
+    /// Sends one message after the other, each when the one before has arrived. Returns the longest time that one
+    /// took.
     async fn talk(&self, stop: &watch::Receiver<bool>) -> Duration {
         let mut longest = Duration::ZERO;
         for number in 0.. {
@@ -63,7 +65,7 @@ fn say(figure: &str) {
     eprintln!("{figure}");
 }
 
-/// The longest that a message took while `happens` did, over all conversations.
+/// Returns the longest time that a message took over all conversations, while `happens` ran.
 async fn standstill(what: &str, pairs: &[Pair], happens: impl Future<Output = ()>) -> Duration {
     let (stop, stopped) = watch::channel(false);
     let talking = join_all(pairs.iter().map(|pair| pair.talk(&stopped)));
@@ -124,7 +126,7 @@ async fn people_of_killed_presence_nodes() {
             platform.restart(node).await.unwrap();
         }
     };
-    // A large future, awaited once.
+    // The future is large and awaited once, so it is boxed.
     Box::pin(standstill(
         "both presence nodes killed and started again",
         &pairs,

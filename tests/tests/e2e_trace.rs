@@ -1,11 +1,10 @@
-//! A message that its sender traces is one trace across the nodes; others leave no span.
-
-use std::time::Duration;
+//! A message that its sender traces is one trace across the nodes. Other messages leave no span.
 
 use tern_local::http;
 use tern_proto::v1::{Envelope, SendMessage, client_item::Item, send_message, server_event::Event};
 use tern_tests::collector::{Collector, Span};
 use tern_tests::wire::{self, Wire};
+use tern_tests::world::BOUND;
 use tern_tests::{Phone, World};
 use tern_types::{ChatId, RequestId, TraceContext, UserId};
 
@@ -19,7 +18,7 @@ async fn world(collector: &Collector, share: &str) -> World {
     .await
 }
 
-/// A client's own span.
+/// The client's own span.
 fn client(number: u8, sampled: bool) -> TraceContext {
     TraceContext {
         trace_id: [number; 16],
@@ -97,12 +96,10 @@ async fn a_sampled_message_is_one_trace_from_gateway_to_gateway_and_no_other_lea
     );
     let settle = one(&spans, "settle");
     assert_eq!((&settle.node, &settle.parent_id), (&owner, &send.span_id));
-    assert_eq!(
-        settle.fields["missing"], 1,
-        "her own device, which has acknowledged nothing"
-    );
+    // Her own device has not acknowledged the message. His has not either if that takes more than half a second.
+    assert!((1..=2).contains(&settle.fields["missing"]), "{settle:?}");
 
-    // From a bucket of a histogram one gets to the trace.
+    // A bucket of the histogram leads to the trace.
     let node = world.platform.node(&owner).unwrap();
     let accept = "application/openmetrics-text; version=1.0.0";
     let (_, page) = http::get_as(node.admin, "/metrics", accept).await.unwrap();
@@ -116,7 +113,7 @@ async fn a_sampled_message_is_one_trace_from_gateway_to_gateway_and_no_other_lea
     );
     assert!(page.ends_with("# EOF\n"));
 
-    // They were sent before, and each node exports in order: spans of theirs would have come first.
+    // The other messages were sent before, and each node exports in order, so their spans would have come first.
     let others = collector.spans(|span| span.trace_id != kept.trace_id);
     assert!(others.is_empty(), "{others:#?}");
     world.end().await;
@@ -131,7 +128,7 @@ async fn a_gateway_draws_messages_of_clients_that_do_not_trace_and_back_ends_tra
     let drawn = hers.say(bob.id, "hello").await;
     let chat: ChatId = drawn.chat_id.parse().unwrap();
     his.has(chat, drawn.seq).await;
-    let root = tern_local::until::some("the message's root", Duration::from_secs(20), || async {
+    let root = tern_local::until::some("the message's root", BOUND, || async {
         let root = collector.spans(|span| span.name == "send").pop();
         root.ok_or_else(|| anyhow::anyhow!("none"))
     });

@@ -1,4 +1,4 @@
-//! The device stream over a WebSocket with TLS, as browsers open it, beside streams by gRPC.
+//! The device stream over a WebSocket with TLS, as browsers open it, beside gRPC streams.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -43,7 +43,7 @@ async fn a_browser_sends_and_receives_beside_phones() {
     let chat: ChatId = sent.chat_id.parse().unwrap();
     his.has(chat, sent.seq).await;
 
-    // The other way round: it is pushed, acknowledged, and the sender gets the tick.
+    // The other direction: the entry is pushed and acknowledged, and its sender gets the receipt.
     let answer = his.say(alice.id, "from a phone").await;
     let body = socket
         .until(|event| match event {
@@ -56,7 +56,7 @@ async fn a_browser_sends_and_receives_beside_phones() {
     his.receipt(chat, alice.id, answer.seq, 0).await;
     socket.close().await;
 
-    // What came while the page was closed is there when it is opened again, on the other gateway.
+    // An entry that came while the page was closed is there when it is opened again, on the other gateway.
     let missed = his.say(alice.id, "while you were away").await;
     let (mut again, _) = Socket::open(&world, 1, &hers).await;
     again
@@ -72,7 +72,7 @@ async fn a_browser_sends_and_receives_beside_phones() {
 async fn the_newest_session_of_a_device_wins_between_grpc_and_websocket() {
     let world = World::start().await;
     let device = world.device(&world.user("alice").await).await;
-    // On two gateways, and by two transports: presence decides.
+    // The two streams use two gateways and two transports. Presence decides between them.
     let (mut socket, _) = Socket::open(&world, 0, &device).await;
     let (mut wire, _) = Wire::open(world.new_channel(1), &device).await.unwrap();
     let end = socket.end().await;
@@ -112,7 +112,7 @@ async fn what_is_no_frame_ends_the_socket_with_a_typed_error() {
         socket.message(message).await;
         told(socket.end().await, expected, what);
     }
-    // The same once it is open.
+    // The same happens after `Opened`.
     for (what, message, expected) in [
         ("garbage", Message::binary(vec![0xff; 100]), protocol),
         ("text", Message::text("hello"), protocol),
@@ -125,7 +125,7 @@ async fn what_is_no_frame_ends_the_socket_with_a_typed_error() {
     let mut forged = Socket::silent(&world, 0, None).await.unwrap();
     forged.say(wire::open("no.such.token")).await;
     told(forged.end().await, (4016, "TOKEN_INVALID"), "a forged token");
-    // Who says nothing at all is not waited for for ever.
+    // A socket on which nothing is sent ends after a time.
     let mut silent = Socket::silent(&world, 0, None).await.unwrap();
     told(silent.end().await, (4004, "TIMED_OUT"), "no Open");
     world.still_works().await;
@@ -142,7 +142,7 @@ async fn only_pages_of_allowed_sites_open_a_socket() {
         .err();
     assert!(matches!(refused, Some(Error::Http(answer)) if answer.status() == 403));
 
-    // Browsers offer HTTP/1.1 alone for a WebSocket, both otherwise.
+    // Browsers offer only HTTP/1.1 for a WebSocket, and both protocols otherwise.
     for (offered, expected) in [
         (&[&b"http/1.1"[..]][..], &b"http/1.1"[..]),
         (&[b"h2", b"http/1.1"], b"h2"),

@@ -1,5 +1,5 @@
-//! The version before runs on the schema of now, alone and beside this one: what an upgrade goes through, migration first,
-//! then node by node. `scripts/check-schema-n-1` builds that version and runs this.
+//! The previous version runs on the present schema, alone and beside this version. An upgrade goes through both:
+//! first the migration, then node by node. `scripts/check-schema-n-1` builds that version and runs this test.
 
 #![allow(clippy::expect_used, reason = "test code")]
 
@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use tern_local::Role;
 use tern_tests::World;
 
-/// The version before, as the script built it.
+/// The program of the previous version, which the script has built.
 fn before() -> PathBuf {
     let path = std::env::var_os("TERN_N_1").expect("TERN_N_1 names the program of the version before");
     PathBuf::from(path)
 }
 
-/// Sends and receives, in a direct chat and in a group, with somebody who was away.
+/// Sends and receives messages in a direct chat and in a group, also with a person who was away.
 async fn carries_messages(world: World) {
     world.still_works().await;
     let [alice, bob] = world.users(["alice", "bob"]).await;

@@ -1,6 +1,7 @@
-//! Each call as one story: who may, what the rules say, what the store keeps, who else is told.
+//! Each call from beginning to end: who may make it, what the rules say, what the store keeps, which other nodes are
+//! told.
 //!
-//! - [`users`], [`devices`], [`tokens`], [`privacy`], [`watching`], [`admin`], and API keys here
+//! - [`users`], [`devices`], [`tokens`], [`privacy`], [`watching`] and [`admin`]; API keys are here
 
 mod admin;
 mod devices;
@@ -23,6 +24,7 @@ pub use privacy::ContactChange;
 pub use tokens::{Pair, TokenMaker};
 pub use watching::Watchable;
 
+/// The calls of the accounts role.
 pub struct Accounts {
     store: Store,
     peers: Peers,
@@ -30,21 +32,23 @@ pub struct Accounts {
     limits: Limits,
 }
 
-/// What an operator may set.
+/// The limits that an operator may set.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// New strangers that one user may watch a day.
+    /// How many new strangers one user may watch in a day.
     pub new_strangers: usize,
 }
 
-/// Who an API key is.
+/// The owner of an API key: the key's id, and the scopes it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyHolder {
     pub key_id: String,
+    /// The names of the scopes.
     pub scopes: Vec<String>,
 }
 
 impl Accounts {
+    /// Puts together what the calls need.
     pub fn new(store: Store, peers: Peers, tokens: TokenMaker, limits: Limits) -> Self {
         Self {
             store,
@@ -54,7 +58,8 @@ impl Accounts {
         }
     }
 
-    /// Who an API key is; API_KEY_INVALID for any other text.
+    /// Returns the owner of the API key `text`. `Err` with API_KEY_INVALID if it is not a key, or is unknown or
+    /// revoked.
     pub async fn authenticate_key(&self, text: &str) -> Result<KeyHolder, ApiError> {
         let holder = match ApiKey::parse(text) {
             Some(key) => {
@@ -73,7 +78,8 @@ impl Accounts {
         })
     }
 
-    /// A device's access token outlives its revocation, and its user's suspension; here it does not count any more.
+    /// Checks that a calling device is still active. Its access token outlives its revocation, and the suspension of
+    /// its user, so the token alone does not suffice here. `Err` with DEVICE_REVOKED.
     async fn check_device(&self, principal: &Principal) -> Result<(), ApiError> {
         if let Principal::Device { user, device } = principal
             && !self.store.is_active(*user, *device).await?

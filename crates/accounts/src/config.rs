@@ -1,4 +1,4 @@
-//! Flags of the role.
+//! The flags of the accounts role.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use tern_node::config::seconds;
 use tern_node::postgres::PostgresArgs;
 pub use tern_node::token::MAX_ACCESS_TOKEN_TTL;
 
-/// Settings of an accounts node.
+/// The settings of an accounts node.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
     #[command(flatten)]
@@ -19,8 +19,8 @@ pub struct Config {
     /// Seconds that an access token is valid, at most 3600
     #[arg(long, env = "TERN_ACCOUNTS_ACCESS_TOKEN_TTL", default_value = "3600", value_parser = token_ttl)]
     pub accounts_access_token_ttl: Duration,
-    /// New strangers that one user may watch a day: people who share their presence with everyone, and neither have the
-    /// watcher among their contacts nor have written to them
+    /// New strangers that one user may watch a day: people who share their presence with everyone, and neither have
+    /// the watcher among their contacts nor have written to them
     #[arg(long, env = "TERN_MAX_NEW_STRANGERS_A_DAY", default_value = "200", value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub max_new_strangers_a_day: u32,
 }

@@ -1,7 +1,7 @@
-//! The rules, without any I/O.
+//! The rules of the role, without any I/O.
 //!
 //! - [`access`]: who may do what
-//! - [`link`]: what a request to link a device comes to
+//! - [`link`]: what a request to link a device leads to
 //! - [`privacy`]: whose presence somebody may see
 //! - [`refresh`]: what a presented refresh token stands for
 

@@ -1,6 +1,6 @@
-//! The services on the wire: each call is parsed, handed to [`Accounts`], and its outcome put into words.
+//! The gRPC services: each call is parsed, handed to [`Accounts`], and its result turned into a message.
 //!
-//! - [`users`]: users, their blocks, contacts and settings; [`admin`]: for operators' tools; the others here
+//! - [`users`] has users, blocks, contacts and settings, [`admin`] the calls of operators' tools; the others are here
 
 mod admin;
 mod users;
@@ -25,9 +25,11 @@ use crate::accounts::{Accounts, NewDevice, Pair};
 use crate::domain::link::Asked;
 use crate::store::devices::Device;
 
-/// People of one MayWatch: as many as a stream watches.
+/// The most people in one MayWatch or MaySee: as many as a stream watches.
 const MAX_WATCHED: usize = 256;
+/// The longest name of a device in UTF-8 bytes.
 const MAX_DEVICE_NAME_BYTES: usize = 128;
+/// The longest name of a platform in UTF-8 bytes.
 const MAX_PLATFORM_BYTES: usize = 32;
 
 /// All services of the role.
@@ -38,7 +40,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// `calls` counts those under way.
+    /// Makes the services. `calls` counts the calls under way.
     pub fn new(accounts: Arc<Accounts>, calls: TaskTracker) -> Self {
         Self { accounts, calls }
     }

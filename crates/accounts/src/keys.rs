@@ -1,4 +1,4 @@
-//! API keys, for the operator's tool: `tern admin keys`.
+//! API keys, for the operator's tool `tern admin keys`.
 
 use anyhow::Context;
 use sqlx::PgPool;
@@ -10,7 +10,8 @@ use crate::secrets::ApiKey;
 use crate::store::Store;
 pub use crate::store::keys::KeyInfo;
 
-/// Makes a key. [`ApiKey::reveal`] shows it, this once.
+/// Makes and stores a new key. [`ApiKey::reveal`] of the returned value is the only chance to show it. `Err` if the
+/// name does not have 1 to 256 bytes, there is no scope, or the store is away.
 pub async fn create(pool: &PgPool, name: &str, scopes: &[Scope]) -> anyhow::Result<ApiKey> {
     let named = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.contains('\0');
     anyhow::ensure!(named, "a key's name has 1 to {MAX_NAME_BYTES} bytes");
@@ -27,7 +28,7 @@ pub async fn create(pool: &PgPool, name: &str, scopes: &[Scope]) -> anyhow::Resu
     Ok(key)
 }
 
-/// All keys, the oldest first, revoked ones too.
+/// Returns all keys, including revoked ones, the oldest first. `Err` if the store is away.
 pub async fn list(pool: &PgPool) -> anyhow::Result<Vec<KeyInfo>> {
     Store::new(pool.clone())
         .keys()
@@ -35,7 +36,8 @@ pub async fn list(pool: &PgPool) -> anyhow::Result<Vec<KeyInfo>> {
         .context("cannot read the keys")
 }
 
-/// Gateways keep what they know of a key for 10 s; then it is refused.
+/// Revokes a key. Gateways remember what they know of a key for 10 s, so it may be accepted for that long. `Err` if
+/// there is no such key, or the store is away.
 pub async fn revoke(pool: &PgPool, key_id: Uuid) -> anyhow::Result<()> {
     let known = Store::new(pool.clone())
         .revoke_key(key_id)

@@ -1,21 +1,23 @@
-//! Users, devices and what they prove themselves with.
+//! The accounts role: users, their devices, and the tokens and keys with which devices and back ends prove who they
+//! are.
 //!
 //! ```text
 //! gateway --unary--> grpc --> accounts --> domain (pure: who may, which token)
 //!                                     \--> store  (Postgres)
-//!                                      \-> peers  (chat nodes: a device joins its chats, blocks; gateways: close streams, privacy)
+//!                                      \-> peers  (chat nodes: a device joins its chats, blocks;
+//!                                                 gateways: close streams, privacy)
 //! ```
 //!
-//! A node keeps nothing: any node answers any call.
+//! An accounts node keeps nothing in memory, so any node can answer any call.
 //!
 //! - [`domain`]: who may do what, when a device is linked, what a refresh token stands for, who sees whom; pure
-//! - [`secrets`]: API keys and refresh tokens, how they look and what is stored of them
+//! - [`secrets`]: the form of API keys and refresh tokens, and what is stored of them
 //! - [`store`]: users, devices, keys, blocks, contacts in Postgres
 //! - [`peers`]: calls to chat nodes and gateways
-//! - [`accounts`]: each call as one story of these four
+//! - [`accounts`]: each call from beginning to end, with the help of these four
 //! - [`keys`]: API keys, for the operator's tool
 //! - [`grpc`]: the services on the wire
-//! - [`server`]: wiring, drain and the revocations that nobody waits for
+//! - [`server`]: wiring, drain, and finishing revocations whose call was cut short
 //! - [`config`], [`metrics`]
 
 pub mod accounts;

@@ -1,4 +1,4 @@
-//! What an accounts node counts.
+//! The metrics of an accounts node.
 
 use metrics::{counter, describe_counter};
 
@@ -11,7 +11,7 @@ const STRANGERS: &str = "tern_accounts_new_strangers_total";
 const SUSPENSIONS: &str = "tern_accounts_suspensions_total";
 const PEER_FAILURES: &str = "tern_accounts_peer_failures_total";
 
-/// Names and units for `/metrics`.
+/// Registers the names and units of the metrics for `/metrics`.
 pub fn describe() {
     describe_counter!(LINKED, "devices linked, repeated requests too");
     describe_counter!(REVOKED, "devices revoked, by cause");
@@ -27,7 +27,7 @@ pub fn describe() {
     );
     describe_counter!(SUSPENSIONS, "users suspended and resumed, by which");
     describe_counter!(PEER_FAILURES, "failed calls to other nodes, by call");
-    // What never happened is to be seen as 0.
+    // Counters start at 0, so that what has not happened yet can be seen.
     for name in [LINKED, UNFINISHED] {
         counter!(name).absolute(0);
     }
@@ -43,6 +43,9 @@ pub fn describe() {
         "unlink_device",
         "close_devices",
         "suspension_changed",
+        "privacy_changed",
+        "blocks_changed",
+        "have_written",
     ] {
         counter!(PEER_FAILURES, "call" => call).absolute(0);
     }

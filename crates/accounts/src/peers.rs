@@ -1,6 +1,6 @@
-//! Calls to other nodes: any chat node, a chat's owner, and all gateways.
+//! Calls to other nodes: to any chat node, to a chat's owner, and to all gateways.
 //!
-//! - devices here; [`people`]: blocks, contacts, settings
+//! - calls about devices are here; [`people`] has those about blocks, contacts and settings
 
 mod people;
 
@@ -27,27 +27,30 @@ use tonic::{Code, Response, Status};
 
 use crate::metrics;
 
-/// One attempt at a chat node: a transaction over all chats of a user. Its statements end after 5 s each.
+/// How long one attempt at a chat node may take. It is a transaction over all chats of a user, whose statements end
+/// after 5 s each.
 const CHAT_CALL: Duration = Duration::from_secs(10);
-/// Attempts before the caller is told to come back: enough to find a node that lives while others restart.
+/// How many attempts are made before the caller is told to come back: enough to find a node that is alive while
+/// others restart.
 const CHAT_ATTEMPTS: usize = 4;
-/// One gateway's answer. Best effort: a gateway that does not answer asks every 30 s who was suspended or revoked, and checks its
-/// watches every five minutes.
+/// How long a gateway may take to answer. Telling gateways is best effort: a gateway asks every 30 s who was
+/// suspended or revoked, and checks its watches every five minutes.
 const GATEWAY_CALL: Duration = Duration::from_secs(2);
 
-/// What came of telling every gateway.
+/// The result of telling every gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// Streams ended.
+    /// How many streams were ended.
     pub closed: u32,
-    /// Gateways that did not answer.
+    /// The names of the gateways that did not answer.
     pub missed: Vec<String>,
 }
 
+/// Calls other nodes. Clones share one state.
 #[derive(Clone)]
 pub struct Peers {
     ctx: NodeContext,
-    /// Room for chats whose next owner is waited for.
+    /// Permits for chats whose next owner is waited for.
     followed: Arc<Semaphore>,
 }
 
@@ -59,7 +62,7 @@ impl Peers {
         }
     }
 
-    /// Makes the device part of all its user's chats, and active. Done when it returns.
+    /// Adds the device to all of its user's chats, and makes it active. `Err` if no chat node has done it.
     pub async fn link_device(&self, user: UserId, device: DeviceId) -> Result<(), ApiError> {
         let request = LinkDeviceRequest {
             user_id: user.to_vec().into(),
@@ -72,7 +75,7 @@ impl Peers {
         linked.await.map(drop)
     }
 
-    /// Takes the device out of its user's chats.
+    /// Removes the device from its user's chats. `Err` if no chat node has done it.
     pub async fn unlink_device(&self, user: UserId, device: DeviceId) -> Result<(), ApiError> {
         let request = UnlinkDeviceRequest {
             user_id: user.to_vec().into(),
@@ -85,7 +88,7 @@ impl Peers {
         unlinked.await.map(drop)
     }
 
-    /// Any chat node does; the calls are idempotent, so after a failure the next one is asked.
+    /// Calls any chat node. The calls are idempotent, so after a failure another attempt may go to another node.
     async fn any_chat<T, F, Fut>(
         &self,
         name: &'static str,
@@ -122,7 +125,7 @@ impl Peers {
         Err(ApiError::unavailable("no chat node answers"))
     }
 
-    /// Ends the device's streams, wherever they are.
+    /// Tells every gateway to end the device's streams.
     pub async fn close_device(&self, device: DeviceId, code: CloseCode) {
         let request = CloseDevicesRequest {
             device_ids: vec![device.to_vec().into()],
@@ -135,7 +138,7 @@ impl Peers {
         told.await;
     }
 
-    /// Tells every gateway that the user is kept out, or let in again.
+    /// Tells every gateway that the user is suspended, or no longer suspended.
     pub async fn suspension_changed(&self, user: UserId, suspended: bool, devices: &[DeviceId]) -> Told {
         let request = SuspensionChangedRequest {
             user_id: user.to_vec().into(),
@@ -151,7 +154,8 @@ impl Peers {
         Told { closed, missed }
     }
 
-    /// All gateways at once, best effort: what was answered, and the names of those that did not answer.
+    /// Calls all gateways at once, best effort. Returns the answers, and the names of the gateways that did not
+    /// answer.
     async fn tell_gateways<T, F, Fut>(&self, name: &'static str, call: F) -> (Vec<T>, Vec<String>)
     where
         F: Fn(GatewayNodeClient<Channel>) -> Fut,
@@ -193,7 +197,7 @@ fn late() -> Status {
     Status::deadline_exceeded("no answer in time")
 }
 
-/// Whether another attempt may succeed. `Unknown` and `Cancelled` are what a broken connection may look like.
+/// Whether another attempt may succeed. A broken connection may look like `Unknown` or `Cancelled`.
 fn passes(status: &Status) -> bool {
     matches!(
         status.code(),

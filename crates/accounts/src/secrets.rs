@@ -1,10 +1,10 @@
-//! API keys and refresh tokens: how they look, and what is stored of them. Neither is ever stored itself.
+//! API keys and refresh tokens: their form, and what is stored of them. The secrets themselves are never stored.
 //!
-//! - API key: `tern_<key id>_<secret>`; stored is the SHA-256 of the secret.
-//! - Refresh token: `ternr_<device id>_<rotation>_<secret>`; stored is the SHA-256 of the secret. The secret is an
-//!   HMAC of device and rotation, so that the same token can be given again without being kept.
+//! - An API key is `tern_<key id>_<secret>`; the SHA-256 of the secret is stored.
+//! - A refresh token is `ternr_<device id>_<rotation>_<secret>`; the SHA-256 of the secret is stored. The secret is
+//!   an HMAC of device and rotation, so the same token can be made again without being stored.
 //!
-//! Secrets have 256 bits: a plain hash of them cannot be searched.
+//! Secrets have 256 bits, so a plain hash of them cannot be reversed by search.
 
 use std::fmt;
 
@@ -21,10 +21,11 @@ use crate::domain::refresh::{Presented, TokenHash};
 
 const API_KEY_PREFIX: &str = "tern_";
 const REFRESH_PREFIX: &str = "ternr_";
-/// Makes the HMAC key from the signing key. Changing it ends "the same pair again" for tokens made before.
+/// Separates the HMAC key of refresh tokens from the signing key from which it is derived. If it changes, the same
+/// pair can no longer be made again for tokens made before.
 const REFRESH_CONTEXT: &[u8] = b"tern refresh tokens v1";
 
-/// 256 random or derived bits.
+/// 256 bits, random or derived.
 #[derive(Clone, Copy)]
 struct Secret([u8; 32]);
 
@@ -42,7 +43,7 @@ impl Secret {
     }
 }
 
-/// An API key.
+/// An API key with its secret.
 #[derive(Clone, Copy)]
 pub struct ApiKey {
     pub key_id: Uuid,
@@ -50,6 +51,7 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
+    /// Makes a new key with a random id and secret.
     pub fn generate() -> Self {
         Self {
             key_id: Uuid::new_v4(),
@@ -57,6 +59,7 @@ impl ApiKey {
         }
     }
 
+    /// Reads a key from its text. `None` if the text does not have the form of a key.
     pub fn parse(text: &str) -> Option<Self> {
         let (key_id, secret) = text.strip_prefix(API_KEY_PREFIX)?.split_once('_')?;
         Some(Self {
@@ -65,17 +68,17 @@ impl ApiKey {
         })
     }
 
-    /// What is stored.
+    /// The hash of the secret, which is stored.
     pub fn hash(&self) -> [u8; 32] {
         self.secret.hash()
     }
 
-    /// Whether this is the key whose hash is stored. In constant time.
+    /// Whether the hash `stored` is this key's. Compares in constant time.
     pub fn matches(&self, stored: &[u8]) -> bool {
         self.hash().ct_eq(stored).into()
     }
 
-    /// The key itself, to be shown once.
+    /// The text of the key, which is shown once.
     pub fn reveal(&self) -> String {
         format!(
             "{API_KEY_PREFIX}{}_{}",
@@ -91,16 +94,17 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// A refresh token.
+/// A refresh token with its secret.
 #[derive(Clone, Copy)]
 pub struct RefreshToken {
     pub device: DeviceId,
-    /// 1 for the first of the device.
+    /// The number of the token: 1 for the device's first token.
     pub rotation: u64,
     secret: Secret,
 }
 
 impl RefreshToken {
+    /// Reads a token from its text. `None` if the text does not have the form of a token.
     pub fn parse(text: &str) -> Option<Self> {
         let (device, rest) = text.strip_prefix(REFRESH_PREFIX)?.split_once('_')?;
         let (rotation, secret) = rest.split_once('_')?;
@@ -112,12 +116,12 @@ impl RefreshToken {
         })
     }
 
-    /// What is stored.
+    /// The hash of the secret, which is stored.
     pub fn hash(&self) -> TokenHash {
         TokenHash(self.secret.hash())
     }
 
-    /// The token itself, for its device.
+    /// The text of the token, for its device.
     pub fn reveal(&self) -> String {
         let device = self.device.0.simple();
         format!(
@@ -139,12 +143,12 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-/// Makes refresh tokens.
+/// Makes refresh tokens, under a key derived from the signing key of access tokens.
 #[derive(Clone)]
 pub struct RefreshMint(Hmac<Sha256>);
 
 impl RefreshMint {
-    /// From the key that signs access tokens: an Ed25519 private key in PKCS#8 PEM.
+    /// Derives the key from an Ed25519 private key in PKCS#8 PEM. `Err` if it is not one.
     pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
         let signing = SigningKey::from_pkcs8_pem(pem).context("not an Ed25519 private key in PKCS#8 PEM")?;
         let mut derive = Self::keyed(signing.as_bytes())?;
@@ -156,7 +160,7 @@ impl RefreshMint {
         Hmac::new_from_slice(key).context("an HMAC takes keys of any length")
     }
 
-    /// The device's token of this number; always the same.
+    /// The device's token with this number. It is always the same.
     pub fn token(&self, device: DeviceId, rotation: u64) -> RefreshToken {
         let mut mac = self.0.clone();
         mac.update(device.as_bytes());
@@ -168,7 +172,7 @@ impl RefreshMint {
         }
     }
 
-    /// The token as the refresh policy sees it.
+    /// Returns the token in the form that [`crate::domain::refresh::judge`] takes.
     pub fn inspect(&self, token: &RefreshToken) -> Presented {
         let own = self.token(token.device, token.rotation);
         let genuine = own.secret.0.ct_eq(&token.secret.0).into();
@@ -180,7 +184,7 @@ impl RefreshMint {
     }
 }
 
-/// 32 hex digits in lower case: one way to write each id.
+/// Reads an id of 32 hex digits in lower case; other forms of a UUID are refused, so that each id has one form.
 fn simple_id(text: &str) -> Option<Uuid> {
     let id = Uuid::try_parse(text).ok()?;
     (id.simple().to_string() == text).then_some(id)

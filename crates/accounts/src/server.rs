@@ -1,4 +1,4 @@
-//! Wiring, the drain, and the revocations that nobody waits for.
+//! Wiring, the drain, and finishing revocations whose call was cut short.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +24,12 @@ use crate::peers::Peers;
 use crate::store::Store;
 use crate::{Config, metrics};
 
-/// How often unfinished revocations are looked for: a revoked device has no streams and no tokens by then, only its
-/// place in the chats' lists of devices.
+/// How often unfinished revocations are looked for. There is no hurry: such a device has no streams and no tokens any
+/// more, only its place in the chats' lists of devices.
 const RESUME_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Wires the role into this process. The returned future ends when a drain has begun, the other nodes know of it, and
-/// no call is under way.
+/// Starts the role in this process, and adds its services to `routes`. The returned role is done when a drain has
+/// begun, the other nodes know of it, and no call is under way. `Err` if the token key or the store cannot be used.
 pub async fn start(
     config: Config,
     ctx: NodeContext,
@@ -80,7 +80,7 @@ pub async fn start(
     })
 }
 
-/// Until the map says that this node takes no new work, which is when gateways stop calling it.
+/// Waits until the map says that this node takes no new work. From then on gateways do not call it.
 async fn no_new_calls(ctx: &NodeContext) {
     let mut changes = ctx.map.clone();
     let mut map = ctx.map.current();

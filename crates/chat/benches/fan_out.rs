@@ -1,16 +1,17 @@
-//! Who gets an event, and through which gateway: for messages between two, and for one to a large group.
+//! Measures how events are grouped by gateway and session: messages between two people, and one to a large group.
 
 use std::hint::black_box;
 
 use bytes::Bytes;
-use tern_chat::fanout::{Kind, Outgoing, group};
+use tern_chat::fanout::{Outgoing, group};
+use tern_chat::gateways::Kind;
 use tern_chat::lookup::Found;
 use tern_counts::Operation;
 use tern_types::{ChatId, DeviceId, Seq, SessionId, UserId};
 use uuid::Uuid;
 
 const GATEWAYS: u64 = 4;
-/// Events that a busy shard leaves to one look-up.
+/// Events of one look-up under load.
 const EVENTS: u64 = 256;
 const MEMBERS: u64 = 200;
 
@@ -22,7 +23,7 @@ fn main() {
     ]);
 }
 
-/// Events, each to as many people of its own, every one with a session. An item is an event for one session.
+/// Groups events, each for `people` other users, each of whom has one session. One item is one event for one session.
 fn grouping(name: &'static str, events: u64, people: u64) -> Operation {
     let sessions: Vec<Found> = (0..events * people).map(session).collect();
     let outgoing: Vec<Outgoing> = (0..events).map(|event| message(event, people)).collect();

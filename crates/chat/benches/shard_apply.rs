@@ -1,4 +1,5 @@
-//! A shard's state from a send to the pushes of its commit and the other's acknowledgement, alone and in a batch.
+//! Measures a shard's state from a send to the pushes of its commit and the other person's acknowledgement, for one
+//! message and for a batch.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use tern_counts::Operation;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
 use uuid::Uuid;
 
-/// Messages of one commit under load, each of another chat.
+/// Messages of one commit under load, each in another chat.
 const MANY: u64 = 256;
 
 fn main() {
@@ -38,7 +39,7 @@ struct Shard {
 }
 
 impl Shard {
-    /// So many chats of two people each, in memory.
+    /// A shard with this many chats of two people each, in memory.
     fn new(chats: u64) -> Self {
         let mut shard = Self {
             state: ShardState::default(),
@@ -47,7 +48,7 @@ impl Shard {
             effects: Vec::new(),
         };
         for (number, (chat, people)) in (1..).zip(shard.chats.clone()) {
-            // Any first event has it loaded.
+            // The first event of a chat begins its load.
             shard.tell(Event::Recover {
                 chat,
                 low: Seq(1),
@@ -62,7 +63,7 @@ impl Shard {
         shard
     }
 
-    /// A message in each chat, one commit for all, and each acknowledged.
+    /// Sends a message in each chat, commits all in one job, and acknowledges each.
     fn round(&mut self) {
         self.rounds += 1;
         for (number, (chat, people)) in self.chats.clone().into_iter().enumerate() {
@@ -112,7 +113,7 @@ impl Shard {
         self.state.apply(event, now, &mut self.effects);
     }
 
-    /// Slow enough that no settle is due: that is the store's work.
+    /// The time, which passes so slowly that no settle is due: settles are the store's work.
     fn now(&self) -> Timestamp {
         Timestamp(1_000_000) + Duration::from_micros(self.rounds)
     }

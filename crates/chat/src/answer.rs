@@ -1,4 +1,4 @@
-//! Outcomes as the two kinds of callers get them: an item of a link, or a status.
+//! Converts outcomes for the two kinds of callers: an item for a gateway's link, a status for a unary call.
 
 use tern_proto::internal::{self, down_item::Item};
 use tern_proto::v1::{self, ErrorReason, SendErrorCode, send_result};
@@ -7,13 +7,14 @@ use tern_types::{ChatId, RequestId, Seq, SessionId, Timestamp};
 
 use crate::state::{Outcome, Refusal};
 
-/// Answered where a command met no owner.
+/// The answer to a command that met no owner.
 const MOVING: Refusal = Refusal::Unavailable {
     reason: "the chat is moving to another node",
     retry_after: tern_proto::error::DEFAULT_RETRY,
 };
 
-/// The answer to an item of a link.
+/// The answer to an item of a gateway's link. `map_version` is this node's, by which the gateway finds the owner if
+/// this node is not.
 pub fn to_link(
     reference: u64,
     session: SessionId,
@@ -68,7 +69,7 @@ fn send_result(request: RequestId, outcome: &Outcome) -> v1::SendResult {
     }
 }
 
-/// The answer to a send by a unary call.
+/// The answer to a send by a unary call. `Err` if it was refused or met no owner.
 pub fn sent(outcome: &Outcome) -> Result<v1::Sent, ApiError> {
     match outcome {
         Outcome::Placed { chat, seq, sent_at } => Ok(placed(*chat, *seq, *sent_at)),
@@ -85,7 +86,7 @@ fn placed(chat: ChatId, seq: Seq, sent_at: Timestamp) -> v1::Sent {
     }
 }
 
-/// Why a send was refused, for devices and metrics.
+/// The code of a refusal, for devices and metrics.
 pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
     match refusal {
         Refusal::NotAMember => SendErrorCode::NotAMember,
@@ -118,7 +119,7 @@ fn send_error(refusal: &Refusal) -> v1::SendError {
     }
 }
 
-/// The status of a unary call that was refused.
+/// The error of a unary call that was refused.
 pub fn to_error(refusal: &Refusal) -> ApiError {
     let reason = match refusal {
         Refusal::NotAMember => ErrorReason::ChatNotFound,
@@ -152,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// The table at `Chats.SendMessage`.
+    /// Compares with the table at `Chats.SendMessage`.
     #[test]
     fn what_a_stream_answers_as_an_error_is_a_status_of_its_reason_in_a_unary_call() {
         use ErrorReason as R;

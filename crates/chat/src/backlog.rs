@@ -1,4 +1,5 @@
-//! What devices are owed in the whole store, for metrics: asked by one chat node for all, the owner of slot 0.
+//! The size of all inboxes in the store, for metrics. One chat node asks for it on behalf of all: the owner of slot
+//! 0.
 
 use std::time::Duration;
 
@@ -10,10 +11,10 @@ use crate::metrics::{self, Backlog};
 use crate::ownership::Ownership;
 use crate::store::inspect;
 
-/// Between two looks: an operator's minute, not a phone's moment.
+/// The time between two looks. Operators look at these figures by the minute.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Until the drain.
+/// Sets the metrics again and again, until the drain begins.
 pub async fn run(pool: PgPool, ownership: Ownership, map: MapHandle, drain: Drain) {
     let mut looks = tokio::time::interval(INTERVAL);
     loop {

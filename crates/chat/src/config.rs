@@ -1,4 +1,4 @@
-//! Flags of the role.
+//! The flags of the role.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use tern_node::ticket::TicketArgs;
 pub struct Config {
     #[command(flatten)]
     pub postgres: PostgresArgs,
-    /// Without a key, messages with attachments are refused.
+    /// The key of media tickets. Without it, messages with attachments are refused.
     #[command(flatten)]
     pub tickets: TicketArgs,
     /// Shards: each is one loop with two database connections. More than the machine's cores gain nothing
@@ -19,8 +19,8 @@ pub struct Config {
     /// File with the master key that wraps the chats' data keys: 64 hexadecimal digits. The same on every chat node
     #[arg(long, env = "TERN_CHAT_MASTER_KEY_FILE")]
     pub chat_master_key_file: Option<PathBuf>,
-    /// New strangers that one user may write to, or add to groups, a day from their devices: people who neither have them
-    /// among their contacts nor have written to them
+    /// New strangers that one user's devices may write to, or add to groups, in a day: people who neither have the
+    /// user among their contacts nor have written to them
     #[arg(long, env = "TERN_CHAT_NEW_STRANGERS_A_DAY", default_value = "200", value_parser = clap::value_parser!(u32).range(..=100_000))]
     pub chat_new_strangers_a_day: u32,
 }

@@ -1,4 +1,4 @@
-//! `tern.v1.EntryContent`: what an entry says, encoded once when it is made.
+//! The content of entries (`tern.v1.EntryContent`), which is encoded once when the entry is made.
 
 use bytes::Bytes;
 use prost::Message;
@@ -11,7 +11,7 @@ use crate::state::Role;
 use crate::state::change::Action;
 use crate::state::entry::Fingerprint;
 
-/// The content of the entry that a change becomes.
+/// The encoded content of the entry that a change becomes.
 pub fn of_change(actor: UserId, action: &Action) -> Bytes {
     encode(match action {
         Action::Add(users) => Content::MembersAdded(v1::MembersAdded {
@@ -32,7 +32,7 @@ pub fn of_change(actor: UserId, action: &Action) -> Bytes {
     })
 }
 
-/// The content of a group's first entry.
+/// The encoded content of a group's first entry.
 pub fn of_creation(title: &str, members: &[UserId]) -> Bytes {
     let member_user_ids = members.iter().map(ToString::to_string).collect();
     encode(Content::ChatCreated(v1::ChatCreated {
@@ -41,7 +41,7 @@ pub fn of_creation(title: &str, members: &[UserId]) -> Bytes {
     }))
 }
 
-/// Tells requests under one request_id apart.
+/// The fingerprint of a request that consists of these parts: the first 16 bytes of a SHA-256.
 pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Fingerprint {
     let mut hash = Sha256::new();
     for part in parts {
@@ -53,6 +53,7 @@ pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Fingerprint
     short
 }
 
+/// The role as the public API has it.
 pub fn role_to_wire(role: Role) -> v1::Role {
     match role {
         Role::Member => v1::Role::Member,
@@ -61,6 +62,7 @@ pub fn role_to_wire(role: Role) -> v1::Role {
     }
 }
 
+/// The role from the public API; `None` if it is unspecified.
 pub fn role_from_wire(role: v1::Role) -> Option<Role> {
     match role {
         v1::Role::Unspecified => None,

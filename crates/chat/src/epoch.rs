@@ -1,8 +1,9 @@
-//! Which store this node's memory belongs to.
+//! The store that this node's memory belongs to.
 //!
-//! After a restore, or a failover that lost commits, an operator changes the store's epoch. What a node remembers of chats
-//! then speaks of entries that are gone: a repeated request would be answered with a place that it does not have any
-//! more. So a node that sees another epoch forgets all its chats, before it does anything for whoever knows the new one.
+//! After a restore, or a failover that lost commits, an operator changes the store's epoch. What a node remembers of
+//! chats then speaks of entries that are gone: for example, it would answer a repeated request with a seq that the
+//! entry no longer has. So a node that sees another epoch forgets all its chats, before it does anything for a caller
+//! that knows the new epoch.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,18 +15,19 @@ use uuid::Uuid;
 use crate::shard::Shards;
 use crate::store::listing;
 
-/// Cheap to clone.
+/// Follows the store's epoch. It is cheap to clone.
 #[derive(Clone)]
 pub struct StoreEpoch {
     pool: PgPool,
     shards: Shards,
-    /// Its mark, as on the links; 0: not known yet.
+    /// The mark of the epoch that is known, as on the links; 0: none is known yet.
     current: Arc<AtomicU64>,
-    /// One look at a time: a late answer never brings an older epoch back.
+    /// Only one look runs at a time, so that a late answer never brings an older epoch back.
     look: Arc<Mutex<()>>,
 }
 
 impl StoreEpoch {
+    /// Knows no epoch yet.
     pub fn new(pool: PgPool, shards: Shards) -> Self {
         Self {
             pool,
@@ -40,7 +42,7 @@ impl StoreEpoch {
         self.current.load(Ordering::Acquire) == mark
     }
 
-    /// Reads it; where it is another one, the shards forget their chats before this returns.
+    /// Reads the epoch. If it is another one than before, the shards forget their chats before this returns.
     pub async fn look(&self) -> sqlx::Result<Uuid> {
         let _one = self.look.lock().await;
         let epoch = listing::epoch(&self.pool).await?;
@@ -55,7 +57,8 @@ impl StoreEpoch {
         Ok(epoch)
     }
 
-    /// The store's epoch, known to this node when it returns; with `opens` a number for the streams that it opens.
+    /// Reads the epoch; this node follows it when this returns. With `opens` it also draws a number for the streams
+    /// that are being opened.
     pub async fn read(&self, opens: bool) -> sqlx::Result<(Uuid, Option<u64>)> {
         let (epoch, number) = if opens {
             let (epoch, number) = listing::opening(&self.pool).await?;
@@ -71,7 +74,7 @@ impl StoreEpoch {
     }
 }
 
-/// The first 8 bytes, never 0.
+/// The mark of an epoch: its first 8 bytes, and never 0.
 fn mark(epoch: Uuid) -> u64 {
     epoch.as_u64_pair().0.max(1)
 }

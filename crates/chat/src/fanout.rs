@@ -1,9 +1,11 @@
-//! Live delivery: who of the recipients is online, and on which gateway. A hint: the settle is what guarantees.
+//! Live delivery: pushes events to the recipients that are online. It is a hint; the settle guarantees delivery.
 //!
-//! One task a shard gathers what its commits left meanwhile, asks each presence node once, and puts each event, encoded
-//! once, with the list of its sessions on the link of each gateway concerned. Pushes that find the queue full are dropped.
-//! Entries have the settle behind them; receipts have nothing, so one whose look-up failed is tried again, and whoever misses
-//! one is noted, looked up later, and told by their gateway to ask.
+//! One task for each shard takes the events that gathered meanwhile, asks each presence node once, and puts each
+//! event, encoded once, with the list of its sessions on the link of each gateway concerned.
+//!
+//! Pushes that find the queue full are dropped, and affect no other recipient. An entry is made up for by its settle.
+//! A receipt has no settle: one whose look-up failed is tried again, and users who missed one are noted, looked up
+//! later, and told by their gateways to ask for receipts.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,77 +15,50 @@ use bytes::Bytes;
 use tern_node::links::gather;
 use tern_node::trace;
 use tern_proto::internal::Push;
-use tern_types::{ChatId, IdMap, IdSet, Seq, SessionId, UserId};
+use tern_types::{ChatId, IdMap, IdSet, SessionId, UserId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
 
-use crate::gateways::Gateways;
+use crate::gateways::{Gateways, Kind};
 use crate::lookup::{Found, Lookup};
 use crate::metrics;
 
-/// Events that wait for their look-up: a busy shard's commit twice over.
+/// Events that wait for their look-up: twice as many as a commit of a busy shard leaves.
 const QUEUE: usize = 4096;
-/// Events looked up together.
+/// Events that are looked up together.
 const GATHER: usize = 1024;
-/// Receipts whose look-up failed; beyond it the oldest are given up. They are small, and the newer ones say more.
+/// Receipts whose look-up failed. If there are more, the oldest are given up: receipts are small, and newer ones say
+/// more.
 const FAILED: usize = 1024;
-/// People who missed receipts and are still to be looked up; with more, anybody may have.
+/// Users who missed receipts and are still to be looked up. If there are more, every session may have missed some.
 const MISSED: usize = 16_384;
-/// From a failed look-up to the next: a presence node that restarts takes longer, one look-up a second costs nothing.
+/// The time from a failed look-up to the next. A presence node that restarts takes longer, and one look-up a second
+/// costs nothing.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// What an event is: what becomes of it when it finds no way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The settle comes after it.
-    Entry(Seq),
-    /// Nothing comes after it.
-    Receipt,
-    /// It is said again.
-    Typing,
-}
-
-impl Kind {
-    /// Of the entry; 0: it is none.
-    pub fn seq(self) -> Seq {
-        match self {
-            Self::Entry(seq) => seq,
-            Self::Receipt | Self::Typing => Seq::ZERO,
-        }
-    }
-
-    /// As metrics name it.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Entry(_) => "entry",
-            Self::Receipt => "receipt",
-            Self::Typing => "typing",
-        }
-    }
-}
-
-/// An event for whoever of `users` is online.
+/// An event for those of `users` who are online.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     pub chat: ChatId,
     pub kind: Kind,
     pub users: Vec<UserId>,
-    /// Sessions that get an answer instead.
+    /// Sessions that are left out, because they get an answer instead.
     pub except: Vec<SessionId>,
-    /// Empty: the entry is not passed on but read (see `Push.event` of link.proto).
+    /// The encoded event. Empty: the entry is not passed on, but read from the log (see `Push.event` of link.proto).
     pub event: Bytes,
-    /// Where it is traced: ends when the event is on the links.
+    /// The `fanout` span of a traced entry. It ends when the event is on the links.
     pub span: Option<Span>,
 }
 
+/// Starts the fan-out tasks.
 #[derive(Debug, Clone)]
 pub struct Fanout {
     pub lookup: Lookup,
 }
 
-/// Where one shard's events go.
+/// A handle of one shard's fan-out task.
 #[derive(Debug, Clone)]
 pub struct Pushes {
     queue: mpsc::Sender<Outgoing>,
@@ -92,7 +67,8 @@ pub struct Pushes {
 }
 
 impl Pushes {
-    /// Hands the event over. Receipts and typing only where there is room for much more, so that they push no entry out.
+    /// Hands an event to the task. It never waits: an event that finds no room is dropped, and counted. Receipts and
+    /// typing may use half of the queue only, so that they displace no entry.
     pub fn push(&self, outgoing: Outgoing) {
         let room = matches!(outgoing.kind, Kind::Entry(_)) || self.queue.capacity() >= QUEUE / 2;
         let lost = if room {
@@ -109,13 +85,13 @@ impl Pushes {
         metrics::push_dropped("fanout");
     }
 
-    /// Receipts were lost before they came here, for whom is not known.
+    /// Notes that receipts were lost before they came here, nobody knows for whom. Every gateway is told.
     pub fn receipts_lost(&self) {
         self.gateways.missed_any();
     }
 }
 
-/// People who missed receipts, until their sessions are found.
+/// Users who missed receipts, until their sessions are found.
 #[derive(Debug, Clone, Default)]
 struct Missed(Arc<Mutex<IdSet<UserId>>>);
 
@@ -139,7 +115,7 @@ impl Missed {
         missed.drain().collect()
     }
 
-    /// Tells the gateways of whoever is online.
+    /// Looks the users up, and tells the gateways of their sessions. Users whose look-up failed are noted again.
     async fn tell(&self, lookup: &Lookup, gateways: &Gateways) {
         let users = self.take();
         let found = lookup.sessions(users.clone()).await;
@@ -153,7 +129,7 @@ impl Missed {
 }
 
 impl Fanout {
-    /// A task for one shard; its events keep their order.
+    /// Starts the task of one shard. Its events keep their order. The task ends when its handles are dropped.
     pub fn spawn(&self, gateways: Gateways) -> Pushes {
         let (pushes, mut queue) = mpsc::channel(QUEUE);
         let (lookup, missed) = (self.lookup.clone(), Missed::default());
@@ -187,8 +163,8 @@ impl Fanout {
     }
 }
 
-/// Puts each event on the links concerned. The receipts that may not have found everybody are returned: told twice, a
-/// watermark is no news.
+/// Looks up the recipients and puts each event on the links concerned. Returns the receipts that may not have reached
+/// everybody, to be pushed again: a watermark that comes twice does no harm.
 async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) -> Vec<Outgoing> {
     let users: BTreeSet<UserId> = outgoing
         .iter()
@@ -209,7 +185,7 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
     receipts
 }
 
-/// One push for each event and gateway that has sessions of its users: pure.
+/// Makes one push for each event and each gateway that has sessions of its users. Pure.
 pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&str, Kind, Push)) {
     let mut by_user: IdMap<UserId, Vec<&Found>> = IdMap::default();
     for session in sessions {
@@ -244,7 +220,7 @@ pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&
     }
 }
 
-/// What goes along with a traced event; empty for all others.
+/// The trace context of a traced event as text; empty for all others.
 fn traceparent(span: Option<&Span>, by_gateway: &IdMap<&str, Vec<u64>>) -> String {
     let Some(span) = span else {
         return String::new();

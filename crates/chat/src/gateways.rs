@@ -1,7 +1,8 @@
-//! The gateways' links to this node: where answers, wakes and live events go.
+//! The gateways' links to this node, on which answers, wakes and live events go out.
 //!
-//! Answers and wakes are never dropped: a link whose queue is full is broken instead, and its gateway starts over. Live
-//! events are a hint: dropped when the gateway does not keep up, not affecting other gateways.
+//! Answers are never dropped: a link whose queue is full is broken instead, and its gateway starts over. A wake that
+//! finds the queue full is not sent and counts as unconfirmed, so that its chat is settled again. Live events are a
+//! hint: they are dropped if a gateway does not keep up, not affecting other gateways.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,19 +14,49 @@ use tern_types::{ChatId, IdMap, IdSet, Seq, SessionId};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::fanout::Kind;
 use crate::metrics;
 
-/// Answers and wakes on their way to one gateway: several seconds of them.
+/// Answers and wakes that wait for one gateway: several seconds of them.
 const CONTROL: usize = 65_536;
-/// Live events on their way to one gateway: a tenth of a second of them; older ones are no hint any more.
+/// Live events that wait for one gateway: a tenth of a second of them. Older ones are of no use as a hint.
 const LIVE: usize = 8_192;
-/// Sessions of one gateway that are known to have missed receipts; with more, all of its sessions may have. Half a queue.
+/// Sessions of one gateway that are noted to have missed receipts: half a queue. If there are more, all of its
+/// sessions may have missed some.
 const MISSED: usize = 4_096;
-/// Gateways without a link for which that is known: more than there are.
+/// Gateways whose sessions are noted to have missed receipts: more than there are.
 const MISSED_GATEWAYS: usize = 1_024;
 
-/// Shared by the shards and the link service.
+/// The kind of an event, which decides what happens when it cannot be pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// An entry with this seq. Its settle delivers it all the same.
+    Entry(Seq),
+    /// A receipt. Nothing repeats it.
+    Receipt,
+    /// Typing. It is said again every 3 s.
+    Typing,
+}
+
+impl Kind {
+    /// The seq of the entry; 0 if the event is none.
+    pub fn seq(self) -> Seq {
+        match self {
+            Self::Entry(seq) => seq,
+            Self::Receipt | Self::Typing => Seq::ZERO,
+        }
+    }
+
+    /// The kind as metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Entry(_) => "entry",
+            Self::Receipt => "receipt",
+            Self::Typing => "typing",
+        }
+    }
+}
+
+/// The table of the links. It is shared by the shards and the link service, and cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Gateways(Arc<Mutex<Table>>);
 
@@ -34,18 +65,19 @@ struct Table {
     links: IdMap<u64, Link>,
     /// The newest link of each gateway, by node name.
     by_name: IdMap<String, u64>,
+    /// The newest live stream of each gateway.
     live: IdMap<String, (u64, mpsc::Sender<Push>)>,
-    /// By gateway: who missed receipts since it was told last.
+    /// The sessions that missed receipts since their gateway was told last, by gateway.
     missed: IdMap<String, Missed>,
-    /// No live events any more: the node has handed over its chats.
+    /// The node has handed over its chats, and opens no live streams any more.
     live_ended: bool,
-    /// Each is there for as long as its [`Confirmation`] waits.
+    /// The wakes that are not confirmed, each for as long as its [`Confirmation`] exists.
     wakes: IdMap<u64, (u64, oneshot::Sender<()>)>,
-    /// Who waits for which gateway's sessions: as many as there are [`Question`]s.
+    /// The questions that are not answered, each for as long as its [`Question`] exists.
     questions: IdMap<u64, (u64, oneshot::Sender<Vec<FoundSession>>)>,
 }
 
-/// A wake that its gateway has not confirmed yet. Dropped, nobody waits for it any more.
+/// A wake that its gateway has not confirmed yet. Dropping it forgets the wake.
 #[derive(Debug)]
 pub struct Confirmation {
     wake: u64,
@@ -54,7 +86,7 @@ pub struct Confirmation {
 }
 
 impl Confirmation {
-    /// False: the link has ended before.
+    /// Waits for the confirmation. Returns false if the link ended before.
     pub async fn came(&mut self) -> bool {
         (&mut self.confirmed).await.is_ok()
     }
@@ -72,24 +104,24 @@ struct Link {
     control: mpsc::Sender<DownItem>,
 }
 
-/// Sessions for which receipts found no way.
+/// Sessions that missed receipts.
 #[derive(Debug, Default)]
 pub struct Missed {
     pub sessions: IdSet<u64>,
-    /// Beside them any of the gateway's.
+    /// Any session of the gateway may have missed some.
     pub any: bool,
 }
 
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
-/// A gateway's control stream is open; dropped, it is gone.
+/// The registration of a gateway's open control stream. Dropping it removes the link.
 #[derive(Debug)]
 pub struct ControlLink {
     pub number: u64,
     gateways: Gateways,
 }
 
-/// A gateway's live stream is open; dropped, it is gone.
+/// The registration of a gateway's open live stream. Dropping it removes the stream.
 #[derive(Debug)]
 pub struct LiveLink {
     number: u64,
@@ -97,7 +129,7 @@ pub struct LiveLink {
     gateways: Gateways,
 }
 
-/// A gateway was asked for its sessions of some users; dropped, nobody waits for the answer any more.
+/// A question to a gateway: which sessions of some users it has. Dropping it forgets the question.
 #[derive(Debug)]
 pub struct Question {
     number: u64,
@@ -106,7 +138,7 @@ pub struct Question {
 }
 
 impl Question {
-    /// `None`: the link broke.
+    /// Waits for the answer; `None` if the link broke.
     pub async fn answered(mut self) -> Option<Vec<FoundSession>> {
         (&mut self.answer).await.ok()
     }
@@ -119,6 +151,8 @@ impl Drop for Question {
 }
 
 impl Gateways {
+    /// Registers a control stream, which from now on is the gateway's newest. Returns the items that are to go out on
+    /// it.
     pub fn open_control(&self, peer: Peer) -> (ControlLink, mpsc::Receiver<DownItem>) {
         let (control, items) = mpsc::channel(CONTROL);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -135,6 +169,8 @@ impl Gateways {
         )
     }
 
+    /// Registers a live stream, which from now on is the gateway's newest. Returns the pushes that are to go out on
+    /// it.
     pub fn open_live(&self, peer: Peer) -> (LiveLink, mpsc::Receiver<Push>) {
         let (live, pushes) = mpsc::channel(LIVE);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -153,8 +189,8 @@ impl Gateways {
         )
     }
 
-    /// Puts an answer on its way; an answer for a link that is gone is dropped, as its gateway has told the device to
-    /// come again.
+    /// Sends an answer on a link. If the link is gone the answer is dropped, because its gateway has told the device
+    /// to send again. If the link's queue is full the link is broken.
     pub fn answer(&self, link: u64, item: DownItem) {
         let mut table = self.lock();
         let full = table
@@ -167,8 +203,8 @@ impl Gateways {
         }
     }
 
-    /// Hints one gateway at a live event. Receipts and typing go only where there is room for much more, so that they push
-    /// no entry out; the gateway is told for whom there was no receipt.
+    /// Sends a live event to a gateway, if there is room. Receipts and typing may use half of the queue only, so that
+    /// they displace no entry. The sessions of a receipt that is dropped are noted, and the gateway is told of them.
     pub fn push(&self, gateway: &str, kind: Kind, push: Push) {
         let mut table = self.lock();
         let Some((_, live)) = table.live.get(gateway) else {
@@ -189,7 +225,7 @@ impl Gateways {
         table.receipt_missed(gateway, kind, &push.sessions);
     }
 
-    /// Receipts for these sessions of a gateway found no way.
+    /// Notes that these sessions of a gateway missed receipts.
     pub fn missed(&self, gateway: &str, sessions: &[u64]) {
         let mut table = self.lock();
         table.receipt_missed(gateway, Kind::Receipt, sessions);
@@ -198,7 +234,7 @@ impl Gateways {
         }
     }
 
-    /// Receipts were lost, for whom is not known.
+    /// Notes that any session of any gateway may have missed receipts.
     pub fn missed_any(&self) {
         let table = &mut *self.lock();
         for (gateway, (_, live)) in &table.live {
@@ -207,20 +243,21 @@ impl Gateways {
         }
     }
 
-    /// Who missed receipts since this was asked last; the gateway is told.
+    /// Takes the sessions of the gateway that missed receipts since the last call, so that the gateway can be told.
     pub fn take_missed(&self, gateway: &str) -> Missed {
         self.lock().missed.remove(gateway).unwrap_or_default()
     }
 
-    /// This node owns no chats any more: the live streams end when all is sent that waits, so that gateways know that they
-    /// have missed nothing.
+    /// Ends the live streams once all that waits on them is sent, because this node owns no chats any more. Gateways
+    /// thereby know that they have missed nothing.
     pub fn end_live(&self) {
         let mut table = self.lock();
         table.live_ended = true;
         table.live.clear();
     }
 
-    /// Asks a gateway to make these sessions responsible. `None`: it has no link, or does not take what is put on it.
+    /// Asks a gateway to make these sessions responsible for a range of the chat (first and last seq). `None` if it
+    /// has no link, or the link's queue is full.
     pub fn wake(
         &self,
         gateway: &str,
@@ -253,6 +290,7 @@ impl Gateways {
         })
     }
 
+    /// Notes that a gateway has confirmed a wake.
     pub fn wake_done(&self, wake: u64) {
         if let Some((_, confirm)) = self.lock().wakes.remove(&wake) {
             let _gone = confirm.send(());
@@ -269,7 +307,7 @@ impl Gateways {
         newest.map(|link| link.peer.clone()).collect()
     }
 
-    /// Asks a gateway which sessions of these users it has; `None`: it is not linked, or takes nothing.
+    /// Asks a gateway which sessions of these users it has. `None` if it has no link, or the link's queue is full.
     pub fn find_sessions(&self, gateway: &Peer, user_ids: Vec<Bytes>) -> Option<Question> {
         let mut table = self.lock();
         let number = *table.by_name.get(&gateway.name)?;
@@ -286,7 +324,7 @@ impl Gateways {
         })
     }
 
-    /// The answer to a question.
+    /// Notes a gateway's answer to a question.
     pub fn sessions_found(&self, question: u64, sessions: Vec<FoundSession>) {
         let asked = self.lock().questions.remove(&question);
         if let Some((_, found)) = asked {
@@ -299,13 +337,14 @@ impl Gateways {
     }
 }
 
-/// A frame goes out, also when there is nothing to push. In a queue that is full one does anyway.
+/// Makes a frame go out although there is nothing to push. If the queue is full, frames go out anyway.
 fn nudge(live: &mpsc::Sender<Push>) {
     let _full = live.try_send(Push::default());
 }
 
 impl Table {
-    /// Entries have the settle behind them, and typing is said again.
+    /// Notes that these sessions missed a receipt. Nothing is noted for entries, which are settled, or typing, which
+    /// is said again.
     fn receipt_missed(&mut self, gateway: &str, kind: Kind, sessions: &[u64]) {
         if kind != Kind::Receipt || self.missed.len() >= MISSED_GATEWAYS {
             return;

@@ -1,4 +1,5 @@
-//! The chat node: owns chats by hash slot, orders and commits what is sent to them, fans it out, and settles it.
+//! The chat node. It owns chats by hash slot, orders and commits what is sent to them, pushes it to devices that are
+//! online, and settles it for those that are not.
 //!
 //! ```text
 //! gateway --Control--> grpc::link --> shard --(state decides)--> writer --> Postgres
@@ -7,12 +8,13 @@
 //! gateway --CatchUp--> grpc::link --> store::entries
 //! ```
 //!
-//! - [`state`]: what is decided, pure
-//! - [`shard`]: the loops round it, each with one connection
+//! - [`state`]: what is decided, as pure functions
+//! - [`shard`]: the loops around it, each with two connections
 //! - [`store`]: Postgres, statement by statement
-//! - [`fanout`], [`wake`], [`lookup`]: who is online gets it
-//! - [`recovery`]: what other owners left behind
-//! - [`backlog`]: what devices are owed in all, for metrics
+//! - [`fanout`], [`wake`], [`lookup`]: delivery to devices that are online
+//! - [`recovery`]: settles what other owners left behind
+//! - [`epoch`]: which store the memory of this node belongs to
+//! - [`backlog`]: the size of all inboxes, for metrics
 //! - [`gateways`], [`grpc`], [`answer`], [`content`]: from and to the wire
 //! - [`ownership`], [`server`], [`config`], [`metrics`]
 

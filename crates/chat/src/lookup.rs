@@ -1,9 +1,10 @@
-//! Who is online, asked after something was written (rule 3): the presence nodes, over a link to each. Where one of them
-//! cannot be asked, the gateways are, over their own links.
+//! Looks up which devices are online, after something was written (rule 3). It asks the presence nodes, over a link
+//! to each. For users whose presence node cannot be asked, it asks the gateways over their own links.
 //!
-//! - A gateway registers a session in its own registry before it reads the device's inbox. So the answers of all gateways
-//!   in the map together are a look-up, as good as presence's; one that does not answer makes it a failed one.
-//! - A node that does not answer is waited for once and then only probed ([`silent`]).
+//! - A gateway registers a session in its own registry before it reads the device's inbox. So the answers of all
+//!   gateways in the map together are as good as the answer of presence. If one of them does not answer, the look-up
+//!   has failed.
+//! - A node that does not answer is waited for once, and then only probed ([`silent`]).
 
 mod silent;
 
@@ -32,16 +33,31 @@ use crate::gateways::{Gateways, Question};
 use crate::metrics;
 use silent::{Ask, Silent};
 
-/// Look-ups on their way to one presence node. A full queue sends the look-up to the gateways.
+/// Look-ups that wait for one presence node. If its queue is full, the gateways are asked.
 const QUEUE: usize = 1024;
 /// Look-ups in one frame.
 const GATHER: usize = 64;
-/// A presence node answers from memory, within milliseconds. After this the gateways are asked, so that a message is late
-/// by no more than it when the network is cut.
-pub const PATIENCE: Duration = Duration::from_millis(300);
-/// A gateway answers from memory too, behind what is before it on its link. One that does not has failed the look-up.
-pub const GATEWAY_PATIENCE: Duration = Duration::from_secs(1);
-/// An answer that comes as late as this still shows that the node answers.
+/// How long an answer to a look-up is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// How long a presence node's answer is waited for. It answers from memory, within milliseconds. After this the
+    /// gateways are asked, so that a message is late by no more than this when the network is cut.
+    pub presence: Duration,
+    /// How long a gateway's answer is waited for. It answers from memory too, after what is before the question on
+    /// its link. If it does not, the look-up has failed.
+    pub gateway: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            presence: Duration::from_millis(300),
+            gateway: Duration::from_secs(1),
+        }
+    }
+}
+
+/// How long a late answer is listened for. It still shows that the node answers.
 const LATE: Duration = Duration::from_secs(2);
 
 /// A live session.
@@ -53,18 +69,19 @@ pub struct Found {
     pub session: SessionId,
 }
 
-/// What is known of sessions. Who is missing is offline only if neither `failed` nor `unsure` is set (fine print 5).
+/// The result of a look-up. A user without a session here is offline only if neither `failed` nor `unsure` is set
+/// (fine print 5).
 #[derive(Debug, Default)]
 pub struct Sessions {
     pub sessions: Vec<Found>,
-    /// Somebody who had to be asked did not answer.
+    /// A node that had to be asked did not answer.
     pub failed: bool,
-    /// This node, or a presence node that was asked, may go by a map that others have left behind: gateways may have announced sessions
-    /// to a presence node that was not asked.
+    /// This node, or a presence node that was asked, may use a map that others no longer use. Gateways may have
+    /// announced sessions to a presence node that was not asked.
     pub unsure: bool,
 }
 
-/// Cheap to clone.
+/// Looks sessions up. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lookup {
     map: MapHandle,
@@ -72,6 +89,7 @@ pub struct Lookup {
     links: Links,
     gateways: Gateways,
     silent: Arc<Mutex<Silent>>,
+    patience: Patience,
 }
 
 type Links = Arc<Mutex<HashMap<String, mpsc::Sender<ToPresence>>>>;
@@ -79,14 +97,15 @@ type Links = Arc<Mutex<HashMap<String, mpsc::Sender<ToPresence>>>>;
 type ToPresence = (Vec<UserId>, oneshot::Sender<LookupReply>);
 
 impl Lookup {
-    /// Keeps a link to each presence node up.
-    pub fn start(ctx: &NodeContext, gateways: Gateways) -> Self {
+    /// Starts the links: one to each presence node, which is made again when it breaks.
+    pub fn start(ctx: &NodeContext, gateways: Gateways, patience: Patience) -> Self {
         let lookup = Self {
             map: ctx.map.clone(),
             standing: ctx.standing.clone(),
             links: Arc::default(),
             gateways,
             silent: Arc::default(),
+            patience,
         };
         let (links, node) = (lookup.links.clone(), ctx.clone());
         links::maintain(ctx, Role::Presence, move |presence: Node, channel| {
@@ -95,7 +114,7 @@ impl Lookup {
         lookup
     }
 
-    /// The live sessions of these users.
+    /// Looks up the live sessions of these users. It answers within the two times of [`Patience`].
     pub async fn sessions(&self, users: Vec<UserId>) -> Sessions {
         let map = self.map.current();
         let mut sessions = Vec::new();
@@ -134,12 +153,13 @@ impl Lookup {
         Sessions {
             sessions,
             failed,
-            // Asked last: a lease that is alive now was alive when the map was read.
+            // The lease is checked last: if it is alive now, it was alive when the map was read.
             unsure: unsure || !self.standing.is_held(),
         }
     }
 
-    /// What their presence node knows, and whether there may be more; the users again where it does not say.
+    /// The sessions that the users' presence node knows, and whether it is unsure. `Err` has the users again if the
+    /// node did not answer, or does not own them.
     async fn of_owner(&self, node: Peer, users: Vec<UserId>) -> Result<(Vec<Found>, bool), Vec<UserId>> {
         let ask = self.silent().ask(&node, Instant::now());
         if ask == Ask::Skip {
@@ -152,7 +172,7 @@ impl Lookup {
             self.listen(node, async move { answer.await.is_ok() });
             return Err(users);
         }
-        match timeout(PATIENCE, &mut answer).await {
+        match timeout(self.patience.presence, &mut answer).await {
             Ok(Ok(reply)) if !reply.not_owner => {
                 let sessions = reply.sessions.into_iter().filter_map(|session| {
                     found(
@@ -164,7 +184,7 @@ impl Lookup {
                 });
                 Ok((sessions.collect(), reply.unsure))
             }
-            // Its map or this node's is behind, or the link broke.
+            // Its map or this node's is out of date, or the link broke.
             Ok(_) => Err(users),
             Err(_) => {
                 tracing::warn!(
@@ -185,7 +205,7 @@ impl Lookup {
         Some(answered)
     }
 
-    /// Notes it when the node answers after all.
+    /// Notes that the node answers again, if it does within [`LATE`].
     fn listen(&self, node: Peer, answer: impl Future<Output = bool> + Send + 'static) {
         let lookup = self.clone();
         let listen = async move {
@@ -196,7 +216,8 @@ impl Lookup {
         tokio::spawn(listen.in_current_span());
     }
 
-    /// What the gateways have: all that are linked are asked, and all that are in the map have to answer, one at least.
+    /// The sessions that the gateways have. All that are linked or in the map are asked. All that are in the map have
+    /// to answer, and there must be at least one.
     async fn at_gateways(&self, users: &[UserId]) -> Sessions {
         let map = self.map.current();
         let mut gateways: HashMap<Peer, bool> = self
@@ -256,7 +277,7 @@ impl Lookup {
     }
 
     async fn within_patience(&self, gateway: &Peer, question: Question) -> Option<Vec<FoundSession>> {
-        match timeout(GATEWAY_PATIENCE, question.answered()).await {
+        match timeout(self.patience.gateway, question.answered()).await {
             Ok(answer) => answer,
             Err(_) => {
                 tracing::warn!(gateway = gateway.name, "no answer to a look-up");
@@ -278,7 +299,7 @@ fn peer(node: &Node) -> Peer {
     }
 }
 
-/// `None`: its ids are none.
+/// The session; `None` if its ids are malformed.
 fn found(user: &[u8], device: &[u8], gateway: &str, session: u64) -> Option<Found> {
     Some(Found {
         user: UserId::from_slice(user).ok()?,
@@ -288,7 +309,7 @@ fn found(user: &[u8], device: &[u8], gateway: &str, session: u64) -> Option<Foun
     })
 }
 
-/// One life of a link to a presence node.
+/// Runs a link to a presence node until it breaks.
 async fn link(ctx: NodeContext, links: Links, presence: Node, channel: Channel) -> Result<(), Status> {
     static REFERENCE: AtomicU64 = AtomicU64::new(1);
     let (frames, frames_out) = mpsc::channel::<LookupRequests>(4);
@@ -298,7 +319,7 @@ async fn link(ctx: NodeContext, links: Links, presence: Node, channel: Channel) 
     let mut replies = client.lookup(request).await?.into_inner();
     let (asks, mut queue) = mpsc::channel::<ToPresence>(QUEUE);
     let _open = Open::new(links, presence.name, asks);
-    // With the version of the map that the question went by.
+    // The questions without an answer, each with the version of the map that it was asked by.
     let mut waiting: IdMap<u64, (i64, oneshot::Sender<LookupReply>)> = IdMap::default();
     loop {
         tokio::select! {
@@ -323,7 +344,8 @@ async fn link(ctx: NodeContext, links: Links, presence: Node, channel: Channel) 
                 let by = reply.map_version;
                 for mut reply in reply.replies {
                     if let Some((asked_by, answer)) = waiting.remove(&reply.r#ref) {
-                        // By an older map it may still own what another one has been told of since.
+                        // A node with an older map may believe in slots whose new owner has been told of sessions
+                        // since.
                         reply.unsure |= by < asked_by;
                         let _gone = answer.send(reply);
                     }
@@ -333,7 +355,7 @@ async fn link(ctx: NodeContext, links: Links, presence: Node, channel: Channel) 
     }
 }
 
-/// The link takes questions while this lives.
+/// The registration of an open link. The link takes questions until this is dropped.
 struct Open {
     links: Links,
     name: String,

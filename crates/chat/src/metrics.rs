@@ -1,4 +1,4 @@
-//! What a chat node exports.
+//! The metrics of a chat node.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -45,8 +45,8 @@ const TYPING_IN: &str = "tern_chat_typing_in_total";
 const TYPING_PASSED: &str = "tern_chat_typing_passed_total";
 const TYPING_DROPPED: &str = "tern_chat_typing_dropped_total";
 
-/// Names and units for `/metrics`. What counts faults is there at 0 from the start: a counter that appears at 1 has not
-/// risen, for whoever watches.
+/// Describes the metrics for `/metrics`, and sets the counters of faults to 0: a counter that first appears at 1 has
+/// not risen, as a query of its rate sees it.
 pub fn describe() {
     describe_gauge!(LOADED, "Chats that a shard holds in memory");
     describe_gauge!(
@@ -156,11 +156,13 @@ pub fn describe() {
     }
 }
 
-/// What devices are owed by the whole store, and how much was written to it.
+/// The size of all inboxes in the store, and how much was written to it.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Backlog {
     pub inbox_rows: u64,
+    /// The age of the oldest inbox row.
     pub inbox_oldest: Duration,
+    /// The position in Postgres's WAL, in bytes.
     pub wal_bytes: i64,
 }
 
@@ -174,13 +176,13 @@ pub(crate) fn send_refused(code: SendErrorCode) {
     counter!(SENDS_REFUSED, "code" => code_name(code)).increment(1);
 }
 
-/// As the field's enums are named, without what is the same in all.
+/// The name of the code in the protos, without the prefix that all have.
 fn code_name(code: SendErrorCode) -> &'static str {
     let name = code.as_str_name();
     name.strip_prefix("SEND_ERROR_CODE_").unwrap_or(name)
 }
 
-/// Messages that are in the log now.
+/// Records the time of messages from their arrival at this node to their commit, which is now.
 pub fn sent<'a>(entries: impl Iterator<Item = &'a NewEntry>) {
     static SECONDS: LazyLock<Histogram> = LazyLock::new(|| histogram!(SEND_SECONDS));
     let now = Clock::monotonic();
@@ -194,7 +196,7 @@ pub fn sent<'a>(entries: impl Iterator<Item = &'a NewEntry>) {
     }
 }
 
-/// One shard's own, found once: it counts each turn of its loop.
+/// The metrics of one shard. They are looked up once, because the shard updates them at each turn of its loop.
 pub struct ShardMetrics {
     loaded: Gauge,
     waiting: Gauge,
@@ -207,6 +209,7 @@ pub struct ShardMetrics {
 }
 
 impl ShardMetrics {
+    /// The metrics of the shard with this number.
     pub fn new(shard: usize) -> Self {
         let shard = shard.to_string();
         let dropped = |reason: DropReason| counter!(TYPING_DROPPED, "reason" => reason.name());
@@ -223,7 +226,7 @@ impl ShardMetrics {
         }
     }
 
-    /// How much a job carries.
+    /// Counts the items of a job.
     pub fn job(&self, job: &Job) {
         let size = match job {
             Job::Commit(batches) => batches.iter().map(|batch| batch.entries.len()).sum(),
@@ -236,7 +239,7 @@ impl ShardMetrics {
         self.items[kind(job)].increment(size as u64);
     }
 
-    /// What happened to receipts and typing.
+    /// Counts receipts and typing.
     pub fn count(&self, counts: &Counts) {
         self.risen.increment(counts.risen);
         self.receipts.increment(counts.receipts);
@@ -247,23 +250,24 @@ impl ShardMetrics {
         }
     }
 
-    /// What the shard holds.
+    /// Sets how many chats and commands the shard holds.
     pub fn holds(&self, state: &ShardState) {
         self.loaded.set(state.chats() as f64);
         self.waiting.set(state.waiting() as f64);
     }
 }
 
-/// How long one shard's jobs take, by kind.
+/// The times that one shard's jobs take, by kind.
 pub struct JobTimes([Histogram; 6]);
 
 impl JobTimes {
+    /// The times of the shard with this number.
     pub fn new(shard: usize) -> Self {
         let shard = shard.to_string();
         Self(KINDS.map(|kind| histogram!(JOB_SECONDS, "kind" => kind, "shard" => shard.clone())))
     }
 
-    /// Measures one job.
+    /// Begins to measure a job.
     pub fn begin(&self, job: &Job) -> JobTimer {
         JobTimer {
             times: self.0[kind(job)].clone(),
@@ -272,21 +276,23 @@ impl JobTimes {
     }
 }
 
+/// Measures a job until it is stopped.
 pub struct JobTimer {
     times: Histogram,
     began: Instant,
 }
 
 impl JobTimer {
+    /// Records the time since it began.
     pub fn stop(self) {
         self.times.record(self.began.elapsed().as_secs_f64());
     }
 }
 
-/// Kinds of jobs.
+/// The kinds of jobs.
 const KINDS: [&str; 6] = ["commit", "change", "ack", "settle", "close", "read"];
 
-/// Its place among [`KINDS`].
+/// The index of the job's kind among [`KINDS`].
 fn kind(job: &Job) -> usize {
     match job {
         Job::Commit(_) => 0,
@@ -298,79 +304,80 @@ fn kind(job: &Job) -> usize {
     }
 }
 
-/// A shard's statement that failed: the store is "away", or "refused" it, or somebody else "held" a lock.
+/// Counts a shard's statement that failed: the store is "away", it "refused" the statement, or another transaction
+/// "held" a lock.
 pub fn store_failed(what: &'static str) {
     counter!(STORE_FAILURES, "what" => what).increment(1);
 }
 
-/// Loads whose turn did not come in time: more chats were asked for than the store can give.
+/// Counts a load whose turn did not come in time, because more chats were asked for than the store can give.
 pub fn load_refused() {
     counter!(LOADS_REFUSED).increment(1);
 }
 
-/// Gateways with a link to this node.
+/// Sets the number of gateways with a link to this node.
 pub fn gateway_links(links: usize) {
     gauge!(GATEWAY_LINKS).set(links as f64);
 }
 
-/// Live events sent, one a session, by kind.
+/// Counts live events that were sent, one for each session, by kind.
 pub fn pushed(kind: &'static str, sessions: usize) {
     counter!(PUSHES, "kind" => kind).increment(sessions as u64);
 }
 
-/// Typing that came from a gateway.
+/// Counts a sign of typing that came from a gateway.
 pub fn typing_in() {
     counter!(TYPING_IN).increment(1);
 }
 
-/// Typing given up, by reason.
+/// Counts a sign of typing that was given up, by reason.
 pub fn typing_dropped(reason: &'static str) {
     counter!(TYPING_DROPPED, "reason" => reason).increment(1);
 }
 
-/// Live events given up: devices get them when the chat is settled.
+/// Counts a live event that was given up, by place. Devices get it when the chat is settled.
 pub fn push_dropped(at: &'static str) {
     counter!(PUSHES_DROPPED, "at" => at).increment(1);
 }
 
-/// The gateways were asked in place of a presence node; whether all of them answered.
+/// Counts a look-up for which the gateways were asked in place of a presence node, and whether all of them answered.
 pub fn looked_up_at_gateways(answered: bool) {
     let outcome = if answered { "found" } else { "failed" };
     counter!(LOOKUPS_AT_GATEWAYS, "outcome" => outcome).increment(1);
 }
 
-/// Look-ups that neither presence nor the gateways answered in full.
+/// Counts a look-up that neither presence nor the gateways answered in full.
 pub fn lookup_failed(purpose: &'static str) {
     counter!(LOOKUPS_FAILED, "for" => purpose).increment(1);
 }
 
-/// Look-ups whose "nobody" does not count.
+/// Counts a look-up that was unsure, so that a user without a session may not be offline.
 pub fn lookup_unsure() {
     counter!(LOOKUPS_UNSURE).increment(1);
 }
 
-/// Wakes that a gateway did not confirm: their chats are settled again.
+/// Counts a wake that a gateway did not confirm. Its chat is settled again.
 pub fn wake_unconfirmed() {
     counter!(WAKES_UNCONFIRMED).increment(1);
 }
 
-/// Chats whose unsettled entries were found in the store, left by an owner that is gone.
+/// Counts chats whose unsettled entries were found in the store, left by an owner that is gone.
 pub fn recovered(chats: usize) {
     counter!(RECOVERED).increment(chats as u64);
 }
 
-/// Slots that the map gives this node, and the map's version.
+/// Sets the number of slots that the map gives this node, and the map's version.
 pub fn slots(slots: usize, version: i64) {
     gauge!(SLOTS).set(slots as f64);
     gauge!(MAP_VERSION).set(version as f64);
 }
 
-/// Windows of logs read for devices that catch up.
+/// Counts the entries of a window that was read for a device that catches up.
 pub fn window(entries: usize) {
     counter!(WINDOW_ENTRIES).increment(entries as u64);
 }
 
-/// Whether a presence node can be asked.
+/// Sets whether the link to a presence node is up.
 pub fn presence_link_up(node: &str, up: bool) {
     gauge!(LINK_UP, "role" => "presence", "node" => node.to_owned()).set(f64::from(u8::from(up)));
 }

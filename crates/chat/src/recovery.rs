@@ -1,5 +1,5 @@
-//! Section 4, step 10: unsettled entries that no owner in memory knows of, after a crash or a move, or because a commit of
-//! the owner before landed late. And whether the store is still the same one.
+//! Recovery (docs/delivery.md, step 10): finds unsettled entries that no owner in memory knows of, after a crash or a move,
+//! or because a commit of the previous owner landed late. It also checks whether the store is still the same one.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,24 +19,25 @@ use crate::shard::Shards;
 use crate::state::shard::Event;
 use crate::store::settle;
 
-/// Between two looks at all slots.
+/// The time between two looks at all slots.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Younger rows are the business of the shard that committed them. Seconds.
+/// Seconds. Younger rows are left to the shard that committed them.
 const AGE_S: f64 = 5.0;
 
-/// Between two tries to look at slots that this node has gained: a store that hiccups is back as soon as this.
+/// The time between two tries to look at slots that this node has gained. It is short, because a store that fails for
+/// a moment is soon back.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// The slots of this node.
 #[derive(Default)]
 struct Owned {
     all: Arc<HashSet<Slot>>,
-    /// Gained, and not looked at since.
+    /// The slots that were gained and not looked at since.
     gained: HashSet<Slot>,
 }
 
-/// Follows the map, tells the shards what they own, and looks for what was left behind: at once in slots that are new,
-/// however often the store fails, and again and again in all.
+/// Follows the map, tells the shards what they own, and looks for unsettled entries: at once in slots that were
+/// gained, and again until the store has answered; every [`INTERVAL`] in all slots. It ends with the drain.
 pub async fn run(
     pool: PgPool,
     epoch: StoreEpoch,
@@ -46,7 +47,7 @@ pub async fn run(
     drain: Drain,
 ) {
     let (owned, news) = (Mutex::new(Owned::default()), Notify::new());
-    // Apart: a look at a store that hangs takes seconds, in which the map may change.
+    // They run side by side: a look at a store that hangs takes seconds, in which the map may change.
     tokio::select! {
         () = follow(&ownership, &shards, map, &owned, &news) => {}
         () = look(&pool, &epoch, &shards, &owned, &news) => {}
@@ -119,7 +120,8 @@ async fn look_at_all(pool: &PgPool, epoch: &StoreEpoch, shards: &Shards, owned: 
     recover(pool, shards, &all, AGE_S).await
 }
 
-/// Whether the store answered.
+/// Tells the shards of unsettled entries in these slots that are older than `age_s` seconds. Returns whether the
+/// store answered.
 async fn recover(pool: &PgPool, shards: &Shards, slots: &HashSet<Slot>, age_s: f64) -> bool {
     if slots.is_empty() {
         return true;

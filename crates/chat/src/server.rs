@@ -1,4 +1,4 @@
-//! Wiring: the store, the shards, the links, the services.
+//! The wiring of the role: the store, the shards, the links, the services.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use crate::grpc::link::{self, LinkService};
 use crate::grpc::node::NodeService;
 use crate::grpc::read_marks::ReadMarks;
 use crate::grpc::writes::Writes;
-use crate::lookup::Lookup;
+use crate::lookup::{Lookup, Patience};
 use crate::metrics;
 use crate::ownership::Ownership;
 use crate::shard::Shards;
@@ -40,11 +40,15 @@ use crate::shard::loader::Loader;
 use crate::store::seal::MasterKey;
 use crate::{backlog, recovery};
 
-/// A read that finds no connection of the pool by then is told to come again.
+/// How long a read waits for a connection of the pool. Then its caller is told to come again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Wires the role into this process. The returned future ends when, after the drain began, the slots are gone and
-/// everything that was under way is answered.
+/// Starts the role in this process. The returned future ends when, after the drain began, this node owns no slots any
+/// more and has answered all that was under way.
+///
+/// # Errors
+///
+/// Fails if the master key or the ticket key cannot be read, or Postgres cannot be reached.
 pub async fn start(
     config: Config,
     ctx: NodeContext,
@@ -73,7 +77,7 @@ pub async fn start(
         calls: Arc::new(Calls::default()),
         gateways: gateways.clone(),
         fanout: Fanout {
-            lookup: Lookup::start(&ctx, gateways),
+            lookup: Lookup::start(&ctx, gateways, Patience::default()),
         },
         ownership: ownership.clone(),
         shedding: ctx.shedding.clone(),
@@ -156,7 +160,8 @@ pub async fn start(
     })
 }
 
-/// However many chats are to be loaded, devices that catch up find connections too.
+/// How many chats are loaded at a time: three quarters of the pool's connections, so that devices that catch up find
+/// some too.
 fn loads_at_a_time(config: &Config) -> u32 {
     let connections = config.postgres.database_pool_size;
     connections.saturating_sub(connections.div_ceil(4)).max(1)
@@ -167,7 +172,7 @@ async fn drained(ctx: NodeContext, ownership: Ownership, shards: Shards, gateway
     let mut map = ctx.map.clone();
     let handed_over = async {
         let mut current = map.current();
-        // The last node of its role keeps its slots to the end: there is nobody to hand them to.
+        // The last node of its role keeps its slots to the end, because there is nobody to take them over.
         while !ownership.slots(&current).is_empty() {
             current = map.changed().await;
         }

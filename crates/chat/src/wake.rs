@@ -1,4 +1,5 @@
-//! Section 4, step 8 (b): devices that were missing have an inbox row now; those online are made responsible for it.
+//! Waking (docs/delivery.md, step 8 (b)): the devices that a settle found missing have inbox rows now; the sessions of those
+//! that are online are made responsible for delivering them.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,11 +14,12 @@ use crate::metrics;
 use crate::state::Missing;
 use crate::state::shard::Woken;
 
-/// A gateway confirms at once; one that does not is tried again with the next settle.
+/// How long a confirmation is waited for. A gateway confirms at once; one that does not is tried again with the next
+/// settle.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Fine print 5: all are woken only when the look-up succeeded, by a map that nobody can have left behind, and every
-/// gateway concerned has confirmed.
+/// Looks the missing devices up and wakes their sessions. All count as woken only if the look-up succeeded by a map
+/// that others cannot have left behind, and every gateway concerned has confirmed (fine print 5).
 pub async fn wake(
     fanout: &Fanout,
     gateways: &Gateways,
@@ -30,7 +32,7 @@ pub async fn wake(
     users.dedup();
     let found = fanout.lookup.sessions(users).await;
     let mut done = !found.failed;
-    // Who was found is woken all the same.
+    // The sessions that were found are woken in any case.
     if found.failed {
         metrics::lookup_failed("settle");
     } else if found.unsure {

@@ -1,5 +1,5 @@
-//! Looking devices up and waking them, against presence nodes and gateways that fail. Fine print 5: a failed look-up is
-//! not "offline", an unconfirmed push is not delivered.
+//! Tests of looking devices up and waking them, against presence nodes and gateways that fail. Fine print 5: a failed
+//! look-up is not "offline", an unconfirmed push is not delivered.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use tern_chat::fanout::{Fanout, Kind, Outgoing};
+use tern_chat::fanout::{Fanout, Outgoing};
+use tern_chat::gateways::Kind;
 use tern_chat::gateways::{ControlLink, Gateways};
-use tern_chat::lookup::{Lookup, Sessions};
+use tern_chat::lookup::{Lookup, Patience, Sessions};
 use tern_chat::state::Missing;
 use tern_chat::state::shard::Woken;
 use tern_chat::wake::wake;
@@ -32,28 +33,35 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Links are made and made again within it.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest time in which a link is made, or made again.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A node that hangs is waited for as long as this. A node that answers does so within it on every machine.
+const LOOK_UP_PATIENCE: Patience = Patience {
+    presence: Duration::from_secs(2),
+    gateway: Duration::from_secs(3),
+};
 
 /// What a presence node does when it is asked.
 #[derive(Debug, Clone)]
 enum Mood {
-    /// These are online.
+    /// It answers that these sessions are online.
     Knows(Vec<LiveSession>),
-    /// These are, and perhaps others.
+    /// It answers that these are online, and perhaps others.
     Unsure(Vec<LiveSession>),
-    /// By an older map than that of whoever asks.
+    /// It answers that nobody is online, by an older map than the asker's.
     Behind,
+    /// It answers that it does not own the users.
     NotOwner,
+    /// It does not answer.
     Hangs,
-    /// Ends the stream.
+    /// It ends the stream.
     Fails,
 }
 
 #[derive(Clone)]
 struct Moody {
     mood: watch::Receiver<Mood>,
-    /// Look-ups that reached it.
+    /// The number of look-ups that reached it.
     asked: Arc<AtomicUsize>,
 }
 
@@ -132,7 +140,7 @@ fn node(name: &str, address: &str) -> Node {
     }
 }
 
-/// A presence node on command; dropped, it is gone.
+/// A presence node that does as it is told. Dropping it ends it.
 struct PresenceNode {
     mood: watch::Sender<Mood>,
     node: Node,
@@ -181,12 +189,12 @@ struct Chat {
 }
 
 impl Chat {
-    /// With these presence nodes in its map.
+    /// A chat node with these presence nodes in its map.
     fn of(presences: impl IntoIterator<Item = Node>) -> Self {
         Self::with_gateways(presences, &[])
     }
 
-    /// The same, with these gateways in its map.
+    /// A chat node with these presence nodes and gateways in its map.
     fn with_gateways(presences: impl IntoIterator<Item = Node>, names: &[&str]) -> Self {
         let presences = presences.into_iter().map(|node| (Role::Presence, node));
         let in_map = names.iter().map(|name| (Role::Gateway, node(name, "")));
@@ -195,7 +203,7 @@ impl Chat {
         let ctx = NodeContext::alone("chat-0", 1, MapHandle::fixed(map.clone()));
         Self {
             fanout: Fanout {
-                lookup: Lookup::start(&ctx, gateways.clone()),
+                lookup: Lookup::start(&ctx, gateways.clone(), LOOK_UP_PATIENCE),
             },
             gateways,
             chat: ChatId(uuid::Uuid::nil()),
@@ -203,7 +211,7 @@ impl Chat {
         }
     }
 
-    /// Linked to all of these.
+    /// A chat node that is linked to all of these presence nodes.
     async fn linked(presences: &[&PresenceNode]) -> Self {
         let chat = Self::of(presences.iter().map(|presence| presence.node.clone()));
         chat.until_linked(presences).await;
@@ -220,7 +228,7 @@ impl Chat {
         assert!(timeout(PATIENCE, linked).await.is_ok(), "not linked");
     }
 
-    /// A user of this node's slots.
+    /// A user whose slot this presence node owns.
     fn user_of(&self, presence: &PresenceNode) -> UserId {
         let its = |user: &UserId| {
             self.map
@@ -255,7 +263,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    /// The next wake: its number, its sessions and where it begins.
+    /// The next wake: its number, its sessions, and the seq from which it begins.
     async fn woken(&mut self) -> (u64, Vec<u64>, u64) {
         match timeout(PATIENCE, self.items.recv()).await.unwrap().unwrap().item {
             Some(down_item::Item::Wake(wake)) => (wake.wake, wake.sessions, wake.from_seq),
@@ -300,7 +308,7 @@ async fn fine_print_5_a_failed_look_up_is_not_offline() {
     }
 
     let gone = Node {
-        // Nobody listens there.
+        // Nothing listens at this address.
         address: "127.0.0.1:1".to_owned(),
         ..second.node.clone()
     };
@@ -311,8 +319,8 @@ async fn fine_print_5_a_failed_look_up_is_not_offline() {
     assert!(!Chat::of([]).wakes(&both).await, "no presence node at all");
 }
 
-/// Whoever may have lost its slots without knowing it says who is there, but never that nobody is: neither the presence
-/// node that is asked, nor one that is behind the map of whoever asks.
+/// A node that may have lost its slots without knowing it says who is online, but never that nobody is. This holds
+/// for a presence node that is unsure of its slots, and for one whose map is older than the asker's.
 #[tokio::test]
 async fn nobody_counts_only_from_an_owner_that_is_certain_of_it() {
     let presence = PresenceNode::start("p0").await;
@@ -322,7 +330,7 @@ async fn nobody_counts_only_from_an_owner_that_is_certain_of_it() {
         (Mood::Unsure(Vec::new()), Woken::Unsure),
         (Mood::Behind, Woken::Unsure),
         (Mood::Knows(Vec::new()), Woken::All),
-        // The link to its gateway is missing: that is to be tried again soon.
+        // There is no link to the session's gateway, which is to be tried again soon.
         (Mood::Unsure(vec![online(&device, "g0", 10)]), Woken::NotAll),
     ] {
         presence.is(mood.clone());
@@ -379,7 +387,7 @@ async fn fine_print_5_an_unconfirmed_push_is_not_delivered() {
 }
 
 impl Gateway {
-    /// From now on it says that these are there, and confirms every wake.
+    /// Lets the gateway answer from now on that it has these sessions, and confirm every wake.
     fn answers(self, chat: &Chat, sessions: Vec<FoundSession>) -> JoinHandle<()> {
         let Self { _link, mut items } = self;
         let gateways = chat.gateways.clone();
@@ -409,7 +417,7 @@ fn here(missing: &Missing, session: u64) -> FoundSession {
     }
 }
 
-/// Rule 3 holds with the gateways' registries too.
+/// Rule 3 holds with the gateways' registries in place of presence.
 #[tokio::test]
 async fn where_presence_cannot_be_asked_all_gateways_together_are_and_each_has_to_answer() {
     let presence = PresenceNode::start("p0").await;
@@ -420,7 +428,7 @@ async fn where_presence_cannot_be_asked_all_gateways_together_are_and_each_has_t
         let users = || devices.iter().map(|device| device.user).collect::<Vec<_>>();
         let sessions = || chat.fanout.lookup.sessions(users());
         let _g0 = chat.gateway("g0").answers(&chat, vec![here(&devices[0], 10)]);
-        // One that this node's map does not have yet.
+        // A gateway that is linked but not in this node's map yet.
         let _new = chat.gateway("g2").answers(&chat, vec![here(&devices[1], 12)]);
         let half = sessions().await;
         let found = |sessions: &Sessions| {
@@ -439,7 +447,7 @@ async fn where_presence_cannot_be_asked_all_gateways_together_are_and_each_has_t
         let silent = sessions().await;
         assert!(silent.failed, "g1 says nothing: {mood:?}");
         let _g1 = g1.answers(&chat, vec![here(&devices[1], 11)]);
-        // Silent for a moment still, until a probe was answered.
+        // The gateway counts as silent until it has answered a probe.
         let whole = async {
             loop {
                 let whole = sessions().await;
@@ -482,7 +490,7 @@ async fn a_silent_presence_node_is_only_probed_until_it_answers_again() {
         };
         timeout(PATIENCE, comes).await.expect("what it knows now");
     };
-    // It knows of nobody, so what is found is the gateway's.
+    // Presence knows no session, so a session that is found is the gateway's.
     until(None).await;
     presence.is(Mood::Hangs);
     let (asked, began) = (presence.asked.load(Ordering::Relaxed), Instant::now());

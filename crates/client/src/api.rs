@@ -1,6 +1,6 @@
 //! Unary calls: authorised, repeated where that helps, with typed errors.
 //!
-//! Every call may be repeated: it reads, or it is idempotent by its request_id or by its nature.
+//! Every call may be repeated: it only reads, or it is idempotent by its request_id or by its nature.
 
 use std::time::Duration;
 
@@ -12,17 +12,20 @@ use tonic::{Request, Response, Status};
 
 use crate::backoff::Backoff;
 use crate::connection::Gateways;
-use crate::driver::Command;
+use crate::driver::command::Command;
 use crate::error::CallError;
 
-/// One attempt.
+/// For one attempt.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Attempts in all; with the delays between them some ten seconds, the time a node takes to be replaced.
+/// Attempts of one call in all. With the delays between them they last some ten seconds, the time in which a node is
+/// replaced.
 const ATTEMPTS: u32 = 7;
 /// Largest answer: a page of entries.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
-/// The unary services, as a device or as a back end.
+/// The unary services, called as a device or as a back end. Each method makes the RPC of the same name; the files in
+/// `proto/tern/v1` document the request, the response and the errors. A call that fails for a passing reason is tried
+/// up to 7 times.
 #[derive(Debug, Clone)]
 pub struct Api {
     gateways: Gateways,
@@ -32,12 +35,12 @@ pub struct Api {
 #[derive(Debug, Clone)]
 pub(crate) enum Auth {
     Key(AsciiMetadataValue),
-    /// The driver renews the token; the last client that is dropped ends the driver, so this is no strong hold on it.
+    /// The driver renews the token. The driver ends when the last client is dropped, so this must not keep it alive.
     Device {
         token: watch::Receiver<String>,
         driver: mpsc::WeakSender<Command>,
     },
-    /// RefreshToken only.
+    /// For RefreshToken only, which needs no credentials.
     None,
 }
 
@@ -108,7 +111,7 @@ calls! {
     admin_client::AdminClient.suspend_user(SuspendUserRequest) -> SuspendUserResponse;
     admin_client::AdminClient.resume_user(ResumeUserRequest) -> ResumeUserResponse;
     admin_client::AdminClient.list_sessions(ListSessionsRequest) -> ListSessionsResponse;
-    /// As an operator sees it.
+    /// The chat as an operator sees it.
     admin_client::AdminClient.inspect_chat(InspectChatRequest) -> InspectChatResponse;
     admin_client::AdminClient.trace_message(TraceMessageRequest) -> TraceMessageResponse;
     admin_client::AdminClient.get_queues(GetQueuesRequest) -> GetQueuesResponse;
@@ -121,7 +124,7 @@ impl Api {
         Self { gateways, auth }
     }
 
-    /// The same gateways without credentials.
+    /// Returns the same gateways without credentials.
     pub(crate) fn anonymous(&self) -> Self {
         Self {
             gateways: self.gateways.clone(),
@@ -129,7 +132,7 @@ impl Api {
         }
     }
 
-    /// The same answers, whichever attempt brings them.
+    /// Makes a call until an attempt succeeds or fails for good. A token that has expired is renewed once.
     async fn run<T, R, F, Fut>(&self, message: T, call: F) -> Result<R, CallError>
     where
         T: Clone,
@@ -176,7 +179,7 @@ impl Api {
 }
 
 impl Auth {
-    /// As a back end.
+    /// The credentials of a back end.
     pub(crate) fn key(key: &str) -> Result<Self, CallError> {
         bearer(key).map(Self::Key)
     }

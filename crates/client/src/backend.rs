@@ -1,4 +1,4 @@
-//! What a back end does with its API key: users, devices, groups, messages in a user's name.
+//! Shortcuts for a back end, which calls with an API key: users, devices, groups, messages in a user's name.
 
 use bytes::Bytes;
 use tern_proto::v1;
@@ -13,26 +13,31 @@ use crate::model::{Credentials, Outgoing, To};
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
-/// A back end. Clones share its connections.
+/// A back end of the operator. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct BackEnd {
     api: Api,
 }
 
 impl BackEnd {
-    /// Connects with the first call.
+    /// Makes a back end that connects with its first call.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Config`] for bad addresses or certificates, [`ClientError::Call`] for a key that no header can
+    /// carry.
     pub fn new(gateways: &[String], tls: &Tls, api_key: &str) -> Result<Self> {
         Ok(Self {
             api: Api::new(Gateways::new(gateways, tls)?, Auth::key(api_key)?),
         })
     }
 
-    /// Every call of the public API.
+    /// Every unary call of the public API, authorised by the API key.
     pub fn api(&self) -> &Api {
         &self.api
     }
 
-    /// The user with this external id, made if there is none.
+    /// Returns the user with this external id, and creates the user if there is none.
     pub async fn create_user(&self, external_id: &str, display_name: &str) -> Result<UserId> {
         let request = v1::CreateUserRequest {
             external_id: external_id.to_owned(),
@@ -41,7 +46,7 @@ impl BackEnd {
         user_id(self.api.create_user(request).await?.user)
     }
 
-    /// The user with this external id, if there is one.
+    /// Returns the user with this external id, or `None`.
     pub async fn find_user(&self, external_id: &str) -> Result<Option<UserId>> {
         let request = v1::BatchGetUsersRequest {
             external_ids: vec![external_id.to_owned()],
@@ -51,7 +56,7 @@ impl BackEnd {
         user.map(|user| user_id(Some(user))).transpose()
     }
 
-    /// A new device of the user.
+    /// Links a new device to the user, and returns its credentials.
     pub async fn link_device(&self, user: UserId, name: &str, platform: &str) -> Result<Credentials> {
         let request = v1::LinkDeviceRequest {
             user_id: user.to_string(),
@@ -71,7 +76,7 @@ impl BackEnd {
         })
     }
 
-    /// A group that `owner` owns.
+    /// Creates a group of `owner` and the others, and returns its id.
     pub async fn create_group(&self, owner: UserId, title: &str, others: &[UserId]) -> Result<ChatId> {
         let request = v1::CreateGroupRequest {
             request_id: RequestId::random().to_string(),
@@ -88,25 +93,26 @@ impl BackEnd {
         Ok(chat.chat_id.parse().map_err(malformed)?)
     }
 
-    /// Sends a plain message in the user's name.
+    /// Sends a plain message in the user's name. Returns its place in the log.
     pub async fn send_as(&self, user: UserId, to: impl Into<To>, body: impl Into<Bytes>) -> Result<v1::Sent> {
         self.send_message_as(user, Outgoing::new(to, body)).await
     }
 
-    /// The same for any kind of message. The same request_id again gives the same answer.
+    /// Like [`BackEnd::send_as`], for any kind of message. The same request_id again gives the same answer.
     pub async fn send_message_as(&self, user: UserId, message: Outgoing) -> Result<v1::Sent> {
         let response = self.api.send_message(unary(message, user.to_string())).await?;
         Ok(sent(response)?)
     }
 
-    /// A message of the system: its entry has no sender. The API key needs the scope messages:system.
+    /// Sends a message of the system: its entry has no sender. The API key needs the scope messages:system.
     pub async fn send_as_system(&self, chat: ChatId, body: impl Into<Bytes>) -> Result<v1::Sent> {
         let message = unary(Outgoing::new(chat, body), String::new());
         Ok(sent(self.api.send_message(message).await?)?)
     }
 }
 
-/// A message as the unary call takes it. `acting_user_id`: empty from a device, and for a message of the system.
+/// Builds the request of the unary SendMessage. `acting_user_id` names the user for whom a back end sends; it is
+/// empty in a device's own call and for a message of the system.
 pub fn unary(message: Outgoing, acting_user_id: String) -> v1::SendMessageRequest {
     let (chat_id, peer_user_id) = match message.to {
         To::Chat(chat) => (chat.to_string(), String::new()),
@@ -122,7 +128,7 @@ pub fn unary(message: Outgoing, acting_user_id: String) -> v1::SendMessageReques
     }
 }
 
-/// The place in the log.
+/// Returns the message's place in the log, or an error if the answer has none.
 pub fn sent(response: v1::SendMessageResponse) -> Result<v1::Sent, CallError> {
     response.sent.ok_or_else(|| malformed("no place in the log"))
 }

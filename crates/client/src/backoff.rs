@@ -1,24 +1,26 @@
-//! When to try again: exponential with full jitter, never before the server's own word.
+//! Delays between attempts: exponential with full jitter, and never shorter than the server asks.
 
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-/// The first delay lies below this: a gateway that restarts is back in about a second.
+/// Ceiling of the first delay: a gateway that restarts is back in about a second.
 pub const BASE: Duration = Duration::from_millis(500);
-/// No delay lies above this (but for what the server asks): somebody who looks at the app waits that long at most.
+/// Ceiling of every delay, not counting the time that the server asks for. A person who looks at the app waits at
+/// most this long.
 pub const CAP: Duration = Duration::from_secs(30);
-/// Doublings until the cap is passed for certain; keeps the shift in range.
+/// After this many doublings the ceiling is above the cap for certain. The bound keeps the shift in range.
 const MAX_DOUBLINGS: u32 = 16;
 
-/// Delays of one thing that is tried again and again.
+/// The state of one thing that is tried again and again.
 #[derive(Debug)]
 pub struct Backoff {
     failures: u32,
     rng: SmallRng,
 }
 
+/// Starts without failures. `seed` feeds the jitter.
 impl Backoff {
     pub fn new(seed: u64) -> Self {
         Self {
@@ -27,13 +29,13 @@ impl Backoff {
         }
     }
 
-    /// It worked: the next delay is a first one.
+    /// Notes a success: the next delay is a first one again.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// The delay after one more failure. `asked`: what the server said; jitter comes on top of it, so that those
-    /// who were told the same do not come back together.
+    /// Notes a failure, and returns the delay before the next attempt. `asked` is the time that the server asked for;
+    /// jitter is added to it, so that clients that were told the same time do not come back together.
     pub fn next(&mut self, asked: Option<Duration>) -> Duration {
         let ceiling = BASE
             .saturating_mul(1 << self.failures.min(MAX_DOUBLINGS))

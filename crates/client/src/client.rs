@@ -11,20 +11,21 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::api::{Api, Auth};
 use crate::config::{ClientConfig, StoreLocation, Tls};
 use crate::connection::Gateways;
-use crate::driver::{Command, Driver, entries, malformed};
+use crate::driver::command::Command;
+use crate::driver::{Driver, entries, malformed};
 use crate::engine::{Engine, Input, Settings};
 use crate::error::{CallError, ClientError};
-use crate::media::Http;
+use crate::media::http::Http;
 use crate::model::{
     Chat, Credentials, Entry, Event, ListedChat, Mark, MessageReceipts, Outgoing, QueuedMessage, To,
 };
 use crate::store::Store;
 
-/// Commands on their way to the driver: it takes 64 at a time.
+/// Commands that may wait for the driver, which takes up to 64 at a time.
 const COMMANDS: usize = 256;
-/// Events between two looks of the app; more wait in the driver.
+/// Events that the channel to the app holds; further events wait in the driver.
 const EVENTS: usize = 256;
-/// Users of one BatchGetUsers.
+/// User ids in one BatchGetUsers call.
 const USERS_PAGE: usize = 256;
 /// Largest page of GetMessageReceipts.
 const RECEIPTS_PAGE: u32 = 1024;
@@ -33,7 +34,7 @@ const MESSAGES_PAGE: usize = 256;
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
-/// One device. Clones share it; when the last is dropped the device disconnects.
+/// One device. Clones share it. When the last clone is dropped, the device disconnects.
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -43,34 +44,43 @@ pub struct Client {
 struct Shared {
     commands: mpsc::Sender<Command>,
     api: Api,
-    /// Made with the first transfer: most clients of a load generator make none.
+    /// Made with the first transfer: most clients of a load generator never transfer a file.
     http: OnceLock<Http>,
     tls: Tls,
     user: UserId,
     device: DeviceId,
 }
 
-/// What happens, in order. Where nobody takes them, events wait in bounded number, then the device disconnects until
-/// there is room; no message is lost by that. Dropping the stream of events drops the events only.
+/// The events of one client, in the order in which they happened.
+///
+/// Slow consumer: while the app takes no events, up to about 4,000 wait in memory and the client then stops reading
+/// the stream. After 10 s it disconnects until the app has caught up. No message is lost: the server sends again what
+/// was not acknowledged. Dropping the `EventStream` drops the events only; the client goes on.
 #[derive(Debug)]
 pub struct EventStream {
     events: mpsc::Receiver<Event>,
 }
 
 impl EventStream {
-    /// None after [`Event::Stopped`].
+    /// Waits for the next event. Returns `None` after [`Event::Stopped`].
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
     }
 
-    /// What is at hand now.
+    /// Returns an event that is ready, or `None` if there is none now.
     pub fn try_next(&mut self) -> Option<Event> {
         self.events.try_recv().ok()
     }
 }
 
 impl Client {
-    /// Opens the store and begins to connect; returns before there is a connection.
+    /// Opens the store and begins to connect. Returns before there is a connection; [`Event::Connected`] follows.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Config`] for a bad address, bad certificates, missing credentials, or credentials of another
+    /// device than the store's; [`ClientError::InUse`] if another program has the store open; [`ClientError::Store`]
+    /// and [`ClientError::Corrupt`] if the store cannot be read.
     pub async fn start(config: ClientConfig) -> Result<(Self, EventStream)> {
         let gateways = Gateways::new(&config.gateways, &config.tls)?;
         let (store, me, stored) = open_store(&config).await?;
@@ -107,15 +117,17 @@ impl Client {
         ))
     }
 
+    /// The user whose device this is.
     pub fn user(&self) -> UserId {
         self.shared.user
     }
 
+    /// The id of this device.
     pub fn device(&self) -> DeviceId {
         self.shared.device
     }
 
-    /// For requests to the object store.
+    /// The HTTP client for the object store.
     pub(crate) fn http(&self) -> Result<&Http> {
         if let Some(http) = self.shared.http.get() {
             return Ok(http);
@@ -124,62 +136,67 @@ impl Client {
         Ok(self.shared.http.get_or_init(|| made))
     }
 
-    /// Unary calls as this device.
+    /// The unary calls, authorised as this device.
     pub fn api(&self) -> &Api {
         &self.shared.api
     }
 
-    /// Sends a plain message. Returns when it is durable in the outbox; what becomes of it comes as
-    /// [`Event::Send`].
+    /// Sends a plain message. Returns when the message is durable in the outbox; [`Event::Send`] then tells each new
+    /// state of the send.
     ///
     /// # Errors
     ///
-    /// [`ClientError::TooLarge`] for what no server would take, [`ClientError::OutboxFull`].
+    /// [`ClientError::TooLarge`] if the body is over the limit of every server (262,144 bytes),
+    /// [`ClientError::OutboxFull`], [`ClientError::Stopped`].
     pub async fn send(&self, to: impl Into<To>, body: impl Into<Bytes>) -> Result<RequestId> {
         self.send_message(Outgoing::new(to, body)).await
     }
 
-    /// The same for any kind of message. The same request_id again is the same send.
+    /// Like [`Client::send`], for any kind of message. A second call with the same request_id does not send a second
+    /// message.
     pub async fn send_message(&self, message: Outgoing) -> Result<RequestId> {
         let request = message.request;
         self.apply(Input::Send(message)).await?;
         Ok(request)
     }
 
-    /// Forgets a message that was refused.
+    /// Deletes a refused message from the outbox. A message that is still queued or on its way stays.
     pub async fn discard(&self, request: RequestId) -> Result<()> {
         self.apply(Input::Discard(request)).await
     }
 
-    /// The person has read everything of the chat up to here.
+    /// Marks everything in the chat up to `seq` as read. A lower `seq` than before changes nothing; one above the
+    /// chat's last known entry counts as that entry.
     pub async fn mark_read(&self, chat: ChatId, seq: Seq) -> Result<()> {
         self.apply(Input::MarkRead { chat, seq }).await
     }
 
-    /// The people whom the app shows now, at most 256, in place of those before: what they show comes as
-    /// [`Event::Presence`], then [`Event::Watching`], then each change. Asked for anew after a reconnect.
+    /// Watches the presence of these people, at most 256, in place of the people watched before. [`Event::Presence`]
+    /// tells the present state of each, then [`Event::Watching`] says that the watch has begun, then
+    /// [`Event::Presence`] tells each change. After a reconnect the client renews the watch by itself.
     pub async fn watch_presence(&self, users: Vec<UserId>) -> Result<()> {
         self.apply(Input::WatchPresence(users)).await
     }
 
-    /// The person opened or left the app: what others see as online and last seen. While they are there the client
-    /// says so again and again by itself.
+    /// Says that the person opened (`true`) or left (`false`) the app, which others see as online and last seen.
+    /// While the app is open the client repeats the sign to the server by itself.
     pub async fn set_active(&self, active: bool) -> Result<()> {
         self.apply(Input::SetActive(active)).await
     }
 
-    /// The person writes in a chat. May be called at each key press: others are told once in 3 s, where they are told at
-    /// all (see `Typing` in messaging.proto). Lost while there is no connection.
+    /// Says that the person is typing in a chat. An app may call this at each key press: the client tells the server at
+    /// most once in 3 s. The server passes the sign on to those members who may see the person's presence (see `Typing`
+    /// in messaging.proto). Without a connection the sign is dropped.
     pub async fn typing(&self, chat: ChatId) -> Result<()> {
         self.apply(Input::Typing { chat, stopped: false }).await
     }
 
-    /// The person has stopped without sending. A message needs no such word.
+    /// Says that the person stopped typing without sending. Sending a message needs no such call.
     pub async fn stopped_typing(&self, chat: ChatId) -> Result<()> {
         self.apply(Input::Typing { chat, stopped: true }).await
     }
 
-    /// Who of the others received and who read one own message: all pages, readers first.
+    /// Lists which other members received and read one own message. Reads all pages from the server.
     pub async fn message_receipts(&self, chat: ChatId, seq: Seq) -> Result<MessageReceipts> {
         let (mut receipts, mut page_token) = (MessageReceipts::default(), String::new());
         loop {
@@ -198,29 +215,32 @@ impl Client {
         }
     }
 
-    /// Asks the server who got how far; what is news comes as [`Event::Receipt`].
+    /// Asks the server how far the other members have received and read the chat. [`Event::Receipt`] tells what is
+    /// new.
     pub async fn ask_for_receipts(&self, chat: ChatId) -> Result<()> {
         self.apply(Input::ReceiptsWanted(chat)).await
     }
 
-    /// Disconnects and ends. The outbox keeps what has no result yet.
+    /// Disconnects and ends the client. Messages without a result stay in the outbox for the next start.
     pub async fn stop(&self) {
-        // An error says that it has ended already.
+        // An error means that the client has ended already.
         let _ = self.apply(Input::Stop).await;
         self.shared.commands.closed().await;
     }
 
-    /// All chats, most recently active first.
+    /// Returns all chats, the most recently active first.
     pub async fn chats(&self) -> Result<Vec<Chat>> {
         self.read(|store| store.chats()).await
     }
 
-    /// What this device has of a chat: at most `limit` entries below `before` (None: the newest), ascending.
+    /// Returns the entries of a chat that this device has: at most `limit` below `before` (`None`: the newest),
+    /// ascending.
     pub async fn history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {
         self.read(move |store| store.history(chat, before, limit)).await
     }
 
-    /// The same; where this device has less, older messages are read from the server and kept.
+    /// Like [`Client::history`]; where this device has fewer than `limit`, it reads up to 256 older messages from the
+    /// server and stores them.
     pub async fn load_history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {
         let known = self.history(chat, before, limit).await?;
         let oldest = known.first().map(|entry| entry.seq).or(before);
@@ -242,17 +262,18 @@ impl Client {
         self.history(chat, before, limit).await
     }
 
-    /// What was written here and is not in the log yet, refused messages too.
+    /// Returns the messages written on this device that are not in the log yet, including refused ones.
     pub async fn outbox(&self) -> Result<Vec<QueuedMessage>> {
         self.read(|store| store.outbox()).await
     }
 
-    /// How far the others of a chat have got, as far as this device knows.
+    /// Returns how far the other members of a chat have received and read it, as far as this device knows.
     pub async fn receipts(&self, chat: ChatId) -> Result<HashMap<UserId, Mark>> {
         self.read(move |store| store.receipts(chat)).await
     }
 
-    /// Display names; those that this device does not know are asked for and kept.
+    /// Returns display names. Names that this device does not know are read from the server and stored; a user whom
+    /// the server does not know is missing in the result.
     pub async fn names(&self, users: impl IntoIterator<Item = UserId>) -> Result<HashMap<UserId, String>> {
         let wanted: BTreeSet<UserId> = users.into_iter().collect();
         let mut names = self.read(|store| store.names()).await?;
@@ -282,7 +303,7 @@ impl Client {
         Ok(names)
     }
 
-    /// Makes a group of this person and these others.
+    /// Creates a group of this person, who owns it, and the given members.
     pub async fn create_group(&self, title: &str, members: &[UserId]) -> Result<Chat> {
         let request = v1::CreateGroupRequest {
             request_id: RequestId::random().to_string(),
@@ -299,7 +320,7 @@ impl Client {
         self.learn(chat).await
     }
 
-    /// A chat as the server has it now.
+    /// Reads a chat from the server and stores what it says.
     pub async fn fetch_chat(&self, chat: ChatId) -> Result<Chat> {
         let request = v1::GetChatRequest {
             chat_id: chat.to_string(),
@@ -325,7 +346,7 @@ impl Client {
         Ok(chat)
     }
 
-    /// Returns when what follows from the input is durable.
+    /// Hands an input to the driver, and returns when the changes that follow from it are durable.
     async fn apply(&self, input: Input) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Apply { input, reply };
@@ -354,7 +375,7 @@ impl Client {
     }
 }
 
-/// Who a store's device is, without starting a client. None: it was never linked.
+/// Returns the credentials in a store, without starting a client. `None`: the store has never had a device.
 pub async fn stored_credentials(location: StoreLocation) -> Result<Option<Credentials>> {
     blocking(move || Store::open(&location, true)?.credentials()).await
 }
@@ -374,7 +395,8 @@ async fn open_store(config: &ClientConfig) -> Result<(Store, Credentials, crate:
     }
 }
 
-/// The store's, which are newer, unless it has none. A store belongs to one device.
+/// Returns the store's credentials, which are newer than the given ones, or the given ones if the store is new. A
+/// store belongs to one device.
 fn credentials(store: &mut Store, given: Option<Credentials>) -> Result<Credentials> {
     match (store.credentials()?, given) {
         (Some(stored), Some(given)) if stored.device != given.device => Err(ClientError::Config(format!(

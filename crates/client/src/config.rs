@@ -1,14 +1,14 @@
-//! How a client is set up.
+//! The settings of a client.
 
 use std::path::PathBuf;
 
 use crate::model::Credentials;
 
-/// Sends without a result that one chat may have: with one, the order of writing is the order of the log,
-/// whatever fails in between.
+/// How many sends of one chat may be without a result at a time. With one, messages enter the log in the order in
+/// which they were written, whatever fails in between.
 pub const SENDS_PER_CHAT: usize = 1;
 
-/// Whom to trust.
+/// The certificate authorities that the client trusts.
 #[derive(Debug, Clone, Default)]
 pub enum Tls {
     /// Certificates signed by one of these authorities (PEM).
@@ -21,32 +21,33 @@ pub enum Tls {
 /// Where the device keeps its state.
 #[derive(Debug, Clone)]
 pub enum StoreLocation {
-    /// One SQLite file a device; nobody else may have it open.
+    /// One SQLite file per device. Only one program at a time may have it open.
     File(PathBuf),
-    /// Forgotten with the client: for load generation and tests.
+    /// The state is lost with the client: for load generators and tests.
     Memory,
 }
 
-/// What [`crate::Client::start`] needs.
+/// The settings that [`crate::Client::start`] takes.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
-    /// `https://host:port` or `http://host:port`, tried in turn from the first one on.
+    /// Addresses, `https://host:port` or `http://host:port`. The client tries them in this order, round and round.
     pub gateways: Vec<String>,
     pub tls: Tls,
     pub store: StoreLocation,
-    /// From linking the device. Needed for the first start only; later the store has newer ones.
+    /// The credentials from linking the device. Only the first start needs them; later the store has newer ones.
     pub credentials: Option<Credentials>,
     /// Name and version for the operators' statistics: "acme-cli/4.2".
     pub client_version: String,
-    /// True when a person looks at the app from the start.
+    /// Whether a person looks at the app from the start.
     pub active: bool,
     /// Whether entries are kept, so that history survives a restart.
     pub keep_history: bool,
-    /// See [`SENDS_PER_CHAT`]. More are faster, and may be reordered when a node fails.
+    /// See [`SENDS_PER_CHAT`]. With more, sending is faster, and messages may change places when a node fails.
     pub sends_per_chat: usize,
 }
 
 impl ClientConfig {
+    /// Default settings: system certificates, active, history kept, no credentials.
     pub fn new(gateways: Vec<String>, store: StoreLocation) -> Self {
         Self {
             gateways,
@@ -60,12 +61,14 @@ impl ClientConfig {
         }
     }
 
+    /// Sets the trusted certificate authorities.
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = tls;
         self
     }
 
+    /// Sets the credentials for the first start.
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = Some(credentials);

@@ -1,4 +1,4 @@
-//! Channels to the gateways, and the stream on one of them.
+//! Channels to the gateways, and the stream that runs on one of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,15 +15,15 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use crate::config::Tls;
 use crate::error::{CallError, ClientError};
 
-/// TCP and TLS together; a phone on a bad network needs some seconds.
+/// For TCP and TLS together; a phone on a bad network needs some seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// What waits unread for the app, for all streams of a connection: frames are small, and a full window would stall
-/// unary calls beside the stream.
+/// Received bytes that may wait unread, over all streams of a connection. Frames are small, and a full window would
+/// stall the unary calls beside the stream.
 const WINDOW_BYTES: u32 = 1024 * 1024;
-/// Frames handed over to HTTP/2 and not yet written: two in the writing, more only waste memory.
+/// Frames that may wait in HTTP/2's write queue. Two keep the writing busy; more only use memory.
 const WRITE_QUEUE: usize = 4;
 
-/// The gateways of a configuration, in turn.
+/// The gateways of a configuration. Unary calls stay on one gateway until it fails, then use the next.
 #[derive(Debug, Clone)]
 pub struct Gateways {
     endpoints: Arc<[Endpoint]>,
@@ -32,7 +32,11 @@ pub struct Gateways {
 }
 
 impl Gateways {
-    /// Connects to none yet.
+    /// Builds the channels without connecting.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Config`] if there is no address, or if an address or a certificate is invalid.
     pub fn new(addresses: &[String], tls: &Tls) -> Result<Self, ClientError> {
         if addresses.is_empty() {
             return Err(ClientError::Config("no gateway given".into()));
@@ -49,21 +53,21 @@ impl Gateways {
         })
     }
 
-    /// The channel for unary calls, with its turn.
+    /// Returns the channel for the next unary call, and its turn, for [`Gateways::advance`].
     pub fn channel(&self) -> (Channel, usize) {
         let turn = self.current.load(Ordering::Relaxed);
         (self.channels[turn % self.channels.len()].clone(), turn)
     }
 
-    /// The gateway of this turn does not answer: the next one.
+    /// Says that the gateway of this turn does not answer: later calls use the next one.
     pub fn advance(&self, turn: usize) {
-        // Lost only when somebody else advanced meanwhile, which is as good.
+        // The exchange fails only if another call has advanced meanwhile, which does the same.
         let _ = self
             .current
             .compare_exchange(turn, turn + 1, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// The endpoint of an attempt to open a stream.
+    /// Returns the endpoint for the given attempt to open a stream; each attempt uses the next gateway.
     pub fn endpoint(&self, attempt: usize) -> Endpoint {
         self.endpoints[attempt % self.endpoints.len()].clone()
     }
@@ -92,14 +96,14 @@ fn endpoint(address: &str, tls: &Tls) -> Result<Endpoint, ClientError> {
     endpoint.tls_config(config).map_err(invalid)
 }
 
-/// An open stream: frames out, frames in.
+/// An open stream: a sender for the client's frames and a reader of the server's.
 #[derive(Debug)]
 pub struct Stream {
     pub writer: mpsc::Sender<ClientFrame>,
     pub frames: Streaming<ServerFrame>,
 }
 
-/// Connects anew (a stream never shares the connection of one that ended) and sends `open`.
+/// Connects and sends `open`. Each stream gets a new connection: the old one may be broken.
 pub async fn open_stream(endpoint: Endpoint, open: Open) -> Result<Stream, CallError> {
     let (writer, queue) = mpsc::channel(WRITE_QUEUE);
     let first = ClientFrame {
@@ -107,7 +111,7 @@ pub async fn open_stream(endpoint: Endpoint, open: Open) -> Result<Stream, CallE
             item: Some(Item::Open(open)),
         }],
     };
-    // There is room: the queue is new.
+    // There is room, since the queue is new.
     let _ = writer.try_send(first);
     let channel = endpoint
         .connect()
@@ -118,7 +122,7 @@ pub async fn open_stream(endpoint: Endpoint, open: Open) -> Result<Stream, CallE
     Ok(Stream { writer, frames })
 }
 
-/// An error with its causes.
+/// Formats an error with all its causes.
 fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

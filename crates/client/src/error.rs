@@ -1,4 +1,4 @@
-//! What can go wrong, for the app.
+//! The errors that the SDK returns to the app.
 
 use std::time::Duration;
 
@@ -8,20 +8,21 @@ use tern_proto::v1::ErrorReason;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-/// A unary call or a stream that failed.
+/// The failure of a unary call or of a stream.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message} ({code:?}, {reason:?})")]
 pub struct CallError {
     pub code: Code,
-    /// UNSPECIFIED: the failure is not of the server's making (no connection, a proxy …).
+    /// UNSPECIFIED: the failure does not come from the server (no connection, a proxy …).
     pub reason: ErrorReason,
     /// For a developer to read.
     pub message: String,
-    /// The server asks not to be tried again before.
+    /// The server asks not to try again before this time has passed.
     pub retry_after: Option<Duration>,
 }
 
 impl CallError {
+    /// An UNAVAILABLE that the client itself found.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self {
             code: Code::Unavailable,
@@ -31,7 +32,7 @@ impl CallError {
         }
     }
 
-    /// The same call may succeed later.
+    /// Whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(
             self.code,
@@ -82,7 +83,7 @@ pub enum ClientError {
     Config(String),
     #[error(transparent)]
     Call(#[from] CallError),
-    /// Nothing of it was stored: it can never be sent.
+    /// The message is over the limits of every server. Nothing of it was stored.
     #[error("{0}")]
     TooLarge(String),
     #[error("the outbox is full")]

@@ -1,4 +1,4 @@
-//! The Rust SDK: everything that `proto/tern/v1/messaging.proto` asks of a client.
+//! The Rust SDK: a complete client of the protocol in `proto/tern/v1/messaging.proto`.
 //!
 //! ```text
 //!  app ── Client ──commands──▶ driver ──Input──▶ engine (pure)
@@ -8,14 +8,14 @@
 //!                                └─ 3. items  ──▶ connection (tonic)  acknowledged and sent
 //! ```
 //!
-//! - [`client`]: start here: [`Client::start`], send, read history, mark as read
-//! - [`privacy`]: blocks, contacts, and who sees the person
-//! - [`model`]: what the app sees: entries, chats, events
-//! - [`engine`]: the protocol as a pure function `apply(input, now) -> effects`
-//! - [`store`]: SQLite, one file a device
+//! - [`client`]: the handle that an app holds; start here: [`Client::start`], send, read history, mark as read
+//! - [`privacy`]: blocks, contacts, and the audience of the person's presence
+//! - [`model`]: the types that the app sees: entries, chats, events
+//! - [`engine`]: the protocol as a pure function `apply(inputs, now) -> effects`
+//! - [`store`]: SQLite, one file per device
 //! - [`driver`]: the one task that owns engine, store and stream
-//! - [`connection`]: TLS, gateways in turn; [`backoff`]: when to try again
-//! - [`api`]: unary calls of a device or a back end; [`backend`]: the calls that back ends make
+//! - [`connection`]: TLS, and the list of gateways; [`backoff`]: the delays between attempts
+//! - [`api`]: the unary calls of a device or a back end; [`backend`]: shortcuts for back ends
 //! - [`media`]: files: encrypted, uploaded, downloaded
 //! - [`config`], [`error`]
 

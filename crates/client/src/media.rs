@@ -1,21 +1,22 @@
-//! Files: encrypted here, uploaded to the object store by URLs that the platform signs, and back.
+//! Files: encrypted on this device and uploaded to the object store with URLs that the platform signs, and the way
+//! back.
 //!
 //! ```text
 //!  file ─▶ cipher ─▶ hashes ─▶ CreateUpload ─▶ PUT each missing part, some at a time ─▶ FinalizeUpload ─▶ ticket
 //!  message{body: AttachmentBody, attachments} ─▶ GetDownload ─▶ GET ─▶ cipher, hash ─▶ file
 //! ```
 //!
-//! Nothing of a file's size is ever in memory: it is read, sealed, sent and written piece by piece.
+//! A file is never in memory as a whole: it is read, sealed, sent and written piece by piece.
 //!
 //! - [`cipher`]: pieces of AES-256-GCM, the hashes of the parts; pure
 //! - [`plan`]: an upload as the store remembers it
 //! - [`upload`], [`download`]: the transfers
-//! - [`picture`]: of people and groups: small, and not encrypted
+//! - [`picture`]: pictures of people and groups, which are small and not encrypted
 //! - [`http`]: requests to the object store
 
 pub(crate) mod cipher;
 mod download;
-mod http;
+pub(crate) mod http;
 mod picture;
 pub(crate) mod plan;
 mod upload;
@@ -34,25 +35,26 @@ use crate::model::{Entry, FailureCode, Outgoing, QueuedMessage, SendState, To};
 pub use http::Http;
 pub use picture::PictureOf;
 
-/// How far a transfer is.
+/// The progress of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes of ciphertext.
     pub done: u64,
+    /// Bytes of ciphertext in all.
     pub total: u64,
 }
 
-/// Is told how far a transfer is; from any thread, many times a second.
+/// A callback for the progress of a transfer. It is called from any thread, many times a second.
 pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
-/// A file that is uploaded, or may be sent on: for [`Client::send_files`].
+/// An uploaded file, or one to be forwarded: the input of [`Client::send_files`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attachment {
     pub file: v1::AttachedFile,
     pub ticket: v1::MediaTicket,
 }
 
-/// Why a transfer came to no good end.
+/// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
     #[error("{0}")]
@@ -61,23 +63,28 @@ pub enum MediaError {
     Call(#[from] CallError),
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The object store did not take or give it, again and again.
+    /// The object store failed in each of several attempts. The text is for a developer to read.
     #[error("the object store: {0}")]
     Store(String),
     #[error("the file was changed while it was uploaded")]
     Changed,
     #[error("too large: a file has at most 2 GiB, a picture 16 MiB")]
     TooLarge,
-    /// What came is not what was sent: nothing of it is kept.
+    /// The content is not what was sent. Nothing of it is kept.
     #[error("what came is not the file that was sent: {0}")]
     Corrupt(&'static str),
 }
 
 impl Client {
-    /// Encrypts a file under a new key and uploads it. The same file again, after this was interrupted or the app killed,
-    /// goes on where it was, for a day.
+    /// Encrypts a file under a new key and uploads it. If the upload is interrupted or the app killed, the same call
+    /// goes on where it was, for up to 23 hours.
     ///
-    /// `content_type`: of the file, for its readers; the object store is told nothing.
+    /// `content_type` is for the readers of the file; the object store does not learn it.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::Changed`] if the file changes meanwhile, [`MediaError::TooLarge`], [`MediaError::Store`] after
+    /// several attempts over some minutes.
     pub async fn upload(
         &self,
         path: &Path,
@@ -87,7 +94,7 @@ impl Client {
         upload::upload(self, path, content_type, progress).await
     }
 
-    /// Sends a message with these files. Returns when it is in the outbox, as [`Client::send`] does.
+    /// Sends a message with these files. Returns when the message is durable in the outbox, as [`Client::send`] does.
     pub async fn send_files(
         &self,
         to: impl Into<To>,
@@ -97,8 +104,9 @@ impl Client {
         self.send_message(with_files(to, text, files)).await
     }
 
-    /// Sends a message again whose tickets had expired in the outbox ([`FailureCode::MediaTicket`]), with new ones, under the
-    /// same request_id. For files that this user uploaded; what was to be forwarded is to be forwarded anew.
+    /// Sends a refused message again whose media tickets had expired in the outbox ([`FailureCode::MediaTicket`]):
+    /// with new tickets and the same request_id. Does nothing if there is no such message. It gets tickets only for
+    /// files that this user uploaded; a forwarded file has to be forwarded anew.
     ///
     /// [`FailureCode::MediaTicket`]: crate::FailureCode
     pub async fn send_files_again(&self, request: RequestId) -> Result<(), MediaError> {
@@ -124,8 +132,8 @@ impl Client {
         Ok(())
     }
 
-    /// A file of a message in `chat`, into `to`: written beside it first, and put there when all of it has come and is
-    /// what was sent. A file that is there is replaced.
+    /// Downloads a file of a message in `chat` to the path `to`. The content is written to a temporary file beside
+    /// it, which takes the place of `to` when all of it has come and its hash is right. An existing file is replaced.
     pub async fn download(
         &self,
         chat: ChatId,
@@ -136,7 +144,7 @@ impl Client {
         download::download(self, chat, file, to, progress).await
     }
 
-    /// A file of a message in `chat`, to be sent on: the same bytes, which are not uploaded again.
+    /// Prepares a file of a message in `chat` for another message. Its bytes are not uploaded again.
     pub async fn forward(&self, chat: ChatId, file: v1::AttachedFile) -> Result<Attachment, CallError> {
         let request = v1::ForwardMediaRequest {
             chat_id: chat.to_string(),
@@ -151,7 +159,7 @@ impl Client {
     }
 }
 
-/// A message with these files.
+/// Builds a message with these files.
 pub fn with_files(to: impl Into<To>, text: &str, files: Vec<Attachment>) -> Outgoing {
     let attachments = files.iter().map(|file| v1::Attachment {
         media_id: file.ticket.media_id.clone(),
@@ -168,8 +176,8 @@ pub fn with_files(to: impl Into<To>, text: &str, files: Vec<Attachment>) -> Outg
 }
 
 impl Entry {
-    /// Text and files of a message with attachments; `None`: it has none, or none that this client can read. What the
-    /// sender says of files that the message does not refer to is left out.
+    /// Returns the text and the files of a message with attachments. `None`: it has no attachments, or this client
+    /// cannot read its body. Files in the body to which the envelope does not refer are left out.
     pub fn attached(&self) -> Option<v1::AttachmentBody> {
         let message = self.message()?;
         attached(message.envelope.as_ref()?, &message.body)
@@ -177,7 +185,7 @@ impl Entry {
 }
 
 impl Outgoing {
-    /// The same of a message on its way.
+    /// Like [`Entry::attached`], for a message that is not in the log yet.
     pub fn attached(&self) -> Option<v1::AttachmentBody> {
         attached(&self.envelope, &self.body)
     }
@@ -196,15 +204,15 @@ fn attached(envelope: &v1::Envelope, body: &Bytes) -> Option<v1::AttachmentBody>
     Some(body)
 }
 
-/// A name from somebody else that is safe to make a file of: no directories, nothing hidden, nothing that a terminal
-/// would take for more than letters.
+/// Turns a name that somebody else chose into a safe file name: no directories, no leading dots, no control
+/// characters, at most 120 bytes of UTF-8.
 pub fn safe_name(name: &str) -> String {
     const MAX_BYTES: usize = 120;
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
     let plain: String = last
         .chars()
         .map(|c| {
-            // What turns a line round shows another name than the file has.
+            // These characters reverse the direction of text, so that the name would look like another one.
             let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
             if turns || c.is_control() || "<>:\"|?*".contains(c) {
                 '_'
@@ -259,7 +267,7 @@ mod tests {
         body.files.push(v1::AttachedFile::default());
         message.body = body.encode_to_vec().into();
         assert_eq!(message.attached().unwrap().files.len(), 1);
-        // A body of another kind is no list of files.
+        // A body of another kind is not a list of files.
         message.body = Bytes::from_static(&[0xff; 9]);
         assert_eq!(message.attached(), None);
     }

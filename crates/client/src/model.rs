@@ -1,4 +1,4 @@
-//! What the app sees.
+//! The types that the app sees: entries, chats, messages to send, events.
 
 use std::time::Duration;
 
@@ -15,18 +15,20 @@ pub struct Entry {
     pub chat: ChatId,
     pub seq: Seq,
     pub sent_at: Timestamp,
-    /// None: the operator's back end, for nobody.
+    /// `None`: a message of the system, which the operator's back end sent in nobody's name.
     pub sender: Option<UserId>,
-    /// None: a back end.
+    /// `None`: a back end sent it.
     pub device: Option<DeviceId>,
+    /// The sender's own id for the send.
     pub request: Option<RequestId>,
-    /// 0 in what this device sent itself: a send's result does not tell it.
+    /// Counts the chat's entries that count as unread, up to this one. 0 in an entry made from the result of an own
+    /// send, which does not say it.
     pub ordinal: u64,
     pub content: v1::EntryContent,
 }
 
 impl Entry {
-    /// The message that it is, if it is one.
+    /// Returns the message, or `None` if the entry is something else (a member was added, a title was changed …).
     pub fn message(&self) -> Option<&v1::Message> {
         match &self.content.content {
             Some(v1::entry_content::Content::Message(message)) => Some(message),
@@ -34,7 +36,8 @@ impl Entry {
         }
     }
 
-    /// The body as text, with attachments the text beside them; None when it is no message.
+    /// Returns the message's text: the body, or the text beside the attachments. Bytes that are no UTF-8 are
+    /// replaced. `None`: the entry is no message.
     pub fn text(&self) -> Option<std::borrow::Cow<'_, str>> {
         if let Some(body) = self.attached() {
             return Some(body.text.into());
@@ -43,10 +46,10 @@ impl Entry {
             .map(|message| String::from_utf8_lossy(&message.body))
     }
 
-    /// Whether the chat's unread count rises by it.
+    /// Whether the entry raises the chat's unread count.
     pub fn counts_as_unread(&self) -> bool {
         use v1::MessageKind as Kind;
-        // Without an envelope it is an ordinary message.
+        // A message without an envelope is an ordinary one.
         self.message().is_some_and(|message| {
             let (kind, uncounted) = message
                 .envelope
@@ -74,7 +77,7 @@ impl TryFrom<v1::Entry> for Entry {
     }
 }
 
-/// An id that may be missing.
+/// Parses an id from the wire, where an empty text means that there is none.
 pub(crate) fn optional<T: std::str::FromStr<Err = IdError>>(text: &str) -> Result<Option<T>, IdError> {
     if text.is_empty() {
         Ok(None)
@@ -88,28 +91,29 @@ pub(crate) fn optional<T: std::str::FromStr<Err = IdError>>(text: &str) -> Resul
 pub struct Chat {
     pub id: ChatId,
     pub kind: v1::ChatKind,
-    /// Groups only.
+    /// Empty for a direct chat.
     pub title: String,
-    /// Direct chats: the other person.
+    /// The other person of a direct chat.
     pub peer: Option<UserId>,
     pub member_count: u32,
     pub role: v1::Role,
-    /// Last entry known.
+    /// The last entry that this device knows of.
     pub head: Seq,
-    /// When it was last active.
+    /// When its last entry was sent; the time of its creation if it has none.
     pub active_at: Timestamp,
-    /// The person has read up to here.
+    /// The person has read everything up to here.
     pub read: Seq,
     pub unread: u32,
-    /// The person is no member any more.
+    /// The person is not a member any more.
     pub left: bool,
 }
 
 /// Where a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum To {
+    /// A chat that the sender is a member of.
     Chat(ChatId),
-    /// The direct chat with this person, which needs no creation.
+    /// The direct chat with this person. It comes into being with its first message.
     Peer(UserId),
 }
 
@@ -128,6 +132,7 @@ impl From<UserId> for To {
 /// A message to send.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outgoing {
+    /// Names the send: the same id never makes two entries.
     pub request: RequestId,
     pub to: To,
     pub envelope: v1::Envelope,
@@ -135,7 +140,7 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// A plain message, under a new request_id.
+    /// Makes a plain message with a new request_id.
     pub fn new(to: impl Into<To>, body: impl Into<Bytes>) -> Self {
         Self {
             request: RequestId::random(),
@@ -148,11 +153,11 @@ impl Outgoing {
         }
     }
 
-    /// What of it is larger than any server takes.
+    /// Checks the sizes against the limits of every server.
     ///
     /// # Errors
     ///
-    /// For a developer to read.
+    /// Says for a developer which of body and envelope is too large, and by how much.
     pub fn check_size(&self) -> Result<(), String> {
         let fits = |what: &str, bytes: usize, max: usize| {
             let error = || format!("the {what} has {bytes} bytes, at most {max} are taken");
@@ -163,39 +168,41 @@ impl Outgoing {
     }
 }
 
-/// A message of the outbox: not in the log yet, or refused.
+/// A message in the outbox: it is not in the log yet, or it was refused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueuedMessage {
     pub message: Outgoing,
-    /// The chat that it will be in.
+    /// The chat whose log it will enter.
     pub chat: ChatId,
     pub created_at: Timestamp,
     pub state: SendState,
 }
 
-/// What became of a send.
+/// The state of a send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SendState {
-    /// Durable on this device, not yet at the server.
+    /// Durable on this device; the server has not confirmed it yet.
     Queued,
-    /// Durable at the server, at this place of the log.
+    /// Durable at the server, at this place of the chat's log.
     Sent { seq: Seq, sent_at: Timestamp },
-    /// Refused for good.
+    /// Refused for good. `message` is for a developer to read.
     Failed { code: FailureCode, message: String },
 }
 
 /// Why a send was refused.
 pub type FailureCode = v1::SendErrorCode;
 
-/// How far one person has got in a chat. Only ever rises.
+/// How far one person has got in a chat. Both seqs only ever rise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mark {
+    /// One of the person's devices has stored everything up to here.
     pub delivered: Seq,
+    /// The person has read everything up to here.
     pub read: Seq,
 }
 
 impl Mark {
-    /// Raises to `other` where that is higher. What was read was delivered.
+    /// Returns the higher of both marks, each seq for itself. What was read counts as delivered.
     #[must_use]
     pub fn raise(self, other: Self) -> Self {
         let read = self.read.max(other.read);
@@ -206,27 +213,27 @@ impl Mark {
     }
 }
 
-/// What a person shows.
+/// A person's presence, as this person may see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// Nothing, to this person.
+    /// The person shows nothing to this one.
     Hidden,
     Online,
-    /// Zero: not known.
+    /// When the person was last active; zero if that is not known.
     LastSeen(Timestamp),
 }
 
-/// Whom one message reached, of the others who are members since before it and now.
+/// How one message fared with the other people who were members when it was sent and still are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MessageReceipts {
     pub read: Vec<UserId>,
-    /// And did not read it, as far as they tell.
+    /// Those who received it and, as far as they tell, did not read it.
     pub delivered: Vec<UserId>,
     pub waiting: Vec<UserId>,
 }
 
 impl MessageReceipts {
-    /// One page more; returns the token of the next.
+    /// Adds one page of the answer, and returns the token of the next page (empty: this was the last).
     pub(crate) fn add(&mut self, page: v1::GetMessageReceiptsResponse) -> Result<String, IdError> {
         for member in page.members {
             let to = match (member.read, member.delivered) {
@@ -239,13 +246,13 @@ impl MessageReceipts {
         Ok(page.next_page_token)
     }
 
-    /// How many they are.
+    /// How many people the message concerns.
     pub fn members(&self) -> usize {
         self.read.len() + self.delivered.len() + self.waiting.len()
     }
 }
 
-/// Who a device is, and its tokens.
+/// The identity of a device, and its tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub user: UserId,
@@ -264,37 +271,31 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// What the client tells the app. Everything told is in the store already; what happened while the app was not
-/// running is there too, and is not told again.
+/// What the client tells the app. Everything in an event is in the store already. What happened while the app was not
+/// running is in the store too, and is not told again.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// One entry of a chat, each exactly once and in the chat's order; own messages too.
+    /// An entry of a chat. Each entry comes exactly once and in the chat's order, including own messages.
     Entry(Entry),
-    /// What became of a send of this device.
+    /// The new state of a send of this device.
     Send {
         request: RequestId,
         chat: ChatId,
         state: SendState,
     },
-    /// Somebody got further in a chat.
-    Receipt {
-        chat: ChatId,
-        user: UserId,
-        mark: Mark,
-    },
-    /// What a person whom the app watches shows; after a reconnect again.
-    Presence {
-        user: UserId,
-        presence: Presence,
-    },
-    /// The answer to the watches, after each person's presence. UNSPECIFIED: all but `limited` are watched.
+    /// Somebody received or read more of a chat.
+    Receipt { chat: ChatId, user: UserId, mark: Mark },
+    /// The presence of a person whom the app watches. It comes again after a reconnect.
+    Presence { user: UserId, presence: Presence },
+    /// The answer to a watch, after the presence of each person. UNSPECIFIED: everybody is watched except `limited`,
+    /// who may be asked for again after `retry_after`.
     Watching {
         error: v1::WatchErrorCode,
         limited: Vec<UserId>,
         retry_after: Duration,
     },
-    /// Somebody writes in a chat, or does so no longer: their message came, they stopped, or nothing was heard of it
-    /// for 6 s.
+    /// Somebody began or stopped typing in a chat. Typing ends with their message, when they stop, or when nothing
+    /// was heard of it for 6 s.
     Typing {
         chat: ChatId,
         user: UserId,
@@ -302,52 +303,48 @@ pub enum Event {
     },
     /// A chat is new or has changed: title, unread count, membership.
     Chat(Chat),
-    /// Entries up to `to` will not come: before the person joined, or trimmed.
-    Skipped {
-        chat: ChatId,
-        to: Seq,
-    },
-    /// What waited when the stream was opened has been told; once a stream.
+    /// Entries up to `to` will not come: they are from before the person joined, or were trimmed.
+    Skipped { chat: ChatId, to: Seq },
+    /// Everything that waited at the server when the stream was opened has been told. Comes once per stream.
     CaughtUp,
-    Connected {
-        session: String,
-        gateway: String,
-    },
-    /// `retry_in` None: it stays disconnected.
+    /// A stream is open. `session` names it in the server's logs.
+    Connected { session: String, gateway: String },
+    /// There is no stream. The client tries again after `retry_in`; `None`: it does not try again by itself.
     Disconnected {
         reason: String,
         retry_in: Option<Duration>,
     },
-    /// The server's store is another one: everything shown is to be read anew from the store.
+    /// The server's store was replaced by another one, such as a restored backup. The local store was emptied and
+    /// fills again from the server: the app has to read anew everything that it shows.
     Reset,
-    /// The last event.
+    /// The client has ended. This is the last event.
     Stopped(StopReason),
 }
 
-/// Why a client ended.
+/// Why a client has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StopReason {
     /// The app stopped it.
     ByApp,
     /// Another client opened a stream of this device.
     Replaced,
-    /// The device was revoked: its data is to be erased.
+    /// The device was revoked: the app should erase its data.
     Revoked,
-    /// The operator keeps the user out for now: data stay, the next start tries again.
+    /// The operator has suspended the user. The data stay; the next start tries again.
     Suspended,
-    /// The refresh token ended: link the device anew.
+    /// The refresh token has ended: the device has to be linked anew.
     SignedOut,
-    /// The server takes this client no more, and gives no way to come back: it broke the protocol, a defect.
+    /// The server refuses this client for good because it broke the protocol, which is a defect of the client.
     Refused(String),
-    /// The local store failed: nothing can be promised any more.
+    /// The local store failed, so the client can guarantee nothing any more.
     StoreFailed(String),
 }
 
-/// A `Chat` of the wire, with what only the engine needs.
+/// A `Chat` of the wire, with a field that only the engine needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedChat {
     pub chat: Chat,
-    /// Where a cursor starts.
+    /// The seq at which the cursor of a new device starts.
     pub resume: Seq,
 }
 
@@ -378,5 +375,5 @@ impl TryFrom<v1::Chat> for ListedChat {
     }
 }
 
-/// One UUID a server store.
+/// Names a server's store. It changes when the operator restores the store from a backup.
 pub type StoreEpoch = Uuid;

@@ -1,4 +1,4 @@
-//! Blocks, contacts, and who sees the person: unary calls, in the name of the device's own user.
+//! Blocks, contacts and privacy settings of the person. All are unary calls in the name of the device's own user.
 
 use tern_proto::v1;
 use tern_types::UserId;
@@ -7,25 +7,25 @@ use crate::client::Client;
 use crate::driver::malformed;
 use crate::error::ClientError;
 
-/// Largest page, and most contacts that one call changes.
+/// Largest page of a list, and the most contacts that one call may change.
 const PAGE: usize = 1000;
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
-/// Who sees the person online, last seen and typing.
+/// The people who may see the person online, last seen and typing.
 pub type Audience = v1::Audience;
 
 /// The person's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Privacy {
     pub audience: Audience,
-    /// Others are not told how far the person has read.
+    /// If set, others do not learn how far the person has read.
     pub read_receipts_off: bool,
 }
 
 impl Client {
-    /// No direct messages pass between the two any more, and neither sees the other online. Done when it returns; again
-    /// changes nothing.
+    /// Blocks a user: no direct messages pass between the two any more, and neither sees the other online. The block
+    /// holds when this returns. Blocking twice changes nothing.
     pub async fn block(&self, user: UserId) -> Result<()> {
         let request = v1::BlockRequest {
             user_id: String::new(),
@@ -35,7 +35,7 @@ impl Client {
         Ok(())
     }
 
-    /// The opposite; what was refused meanwhile stays refused.
+    /// Ends a block. Messages that were refused while it held stay refused.
     pub async fn unblock(&self, user: UserId) -> Result<()> {
         let request = v1::UnblockRequest {
             user_id: String::new(),
@@ -45,7 +45,7 @@ impl Client {
         Ok(())
     }
 
-    /// Everybody whom the person has blocked, the newest first.
+    /// Lists everybody whom the person has blocked, the most recent block first.
     pub async fn list_blocked(&self) -> Result<Vec<UserId>> {
         let (mut users, mut request) = (Vec::new(), v1::ListBlockedRequest::default());
         request.page_size = PAGE as u32;
@@ -59,8 +59,9 @@ impl Client {
         }
     }
 
-    /// Makes `contacts` the person's contacts, and says how many they are: who is no user is left out. More than 1,000 take
-    /// several calls; where one fails, the list is incomplete until this is called again.
+    /// Replaces the person's contacts by `contacts`, and returns how many contacts there are; ids without a user are
+    /// left out. More than 1,000 contacts take several calls; if one of them fails, the list is incomplete until this
+    /// is called again.
     pub async fn set_contacts(&self, contacts: &[UserId]) -> Result<u32> {
         let (first, rest) = contacts.split_at(contacts.len().min(PAGE));
         let mut count = self.contact_call(first, &[], true).await?;
@@ -70,7 +71,8 @@ impl Client {
         Ok(count)
     }
 
-    /// Adds and removes contacts, each 1,000 at most, and says how many there are now. Who is in both is removed.
+    /// Adds and removes contacts, at most 1,000 each, and returns how many there are now. A user in both lists is
+    /// removed.
     pub async fn change_contacts(&self, add: &[UserId], remove: &[UserId]) -> Result<u32> {
         self.contact_call(add, remove, false).await
     }
@@ -86,7 +88,7 @@ impl Client {
         Ok(self.api().set_contacts(request).await?.contact_count)
     }
 
-    /// All of the person's contacts, in the order of their ids.
+    /// Lists all of the person's contacts, ordered by id.
     pub async fn list_contacts(&self) -> Result<Vec<UserId>> {
         let (mut users, mut request) = (Vec::new(), v1::ListContactsRequest::default());
         request.page_size = PAGE as u32;
@@ -100,13 +102,13 @@ impl Client {
         }
     }
 
-    /// The person's settings.
+    /// Reads the person's settings.
     pub async fn privacy(&self) -> Result<Privacy> {
         let answer = self.api().get_privacy(v1::GetPrivacyRequest::default()).await?;
         settings(answer.privacy)
     }
 
-    /// Sets all of them.
+    /// Replaces all of the person's settings, and returns them as the server has them.
     pub async fn set_privacy(&self, privacy: Privacy) -> Result<Privacy> {
         let settings_wanted = v1::PrivacySettings {
             presence_audience: privacy.audience.into(),

@@ -1,4 +1,4 @@
-//! The client on real connections, against a gateway in this process.
+//! The client on real connections, against a small gateway in this process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -72,7 +72,7 @@ async fn what_no_server_would_take_is_refused_at_once_and_the_next_message_goes(
     let refused = client.send(CHAT, vec![0; 256 * 1024 + 1]).await;
     assert!(matches!(refused, Err(ClientError::TooLarge(_))), "{refused:?}");
     client.send(CHAT, "hello").await.unwrap();
-    // The message leaves the outbox when it stands in the history.
+    // The message leaves the outbox when its entry is in the history.
     let entry = |event| matches!(event, Event::Entry(entry) if entry.seq.0 == 1).then_some(());
     until(&mut events, entry).await;
     assert_eq!(client.outbox().await.unwrap(), []);

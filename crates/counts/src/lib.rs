@@ -1,16 +1,18 @@
-//! Benchmarks of pure parts, that measure time by criterion and can be held to a count of instructions.
+//! Runs benchmarks of pure code in two ways: timed by criterion, or repeated so that their instructions can be
+//! counted.
 //!
-//! A benchmark is a list of [`Operation`]s handed to [`run`]. By `cargo bench` each is timed. With [`REPEAT`] set to
-//! `<operation> <times>` that one is repeated so often and nothing else is done: `scripts/check-instructions` does this
-//! twice under valgrind and takes the difference, which leaves only the operation. With [`REPEAT`] empty the names and
-//! items are listed.
+//! A benchmark is a list of [`Operation`]s handed to [`run`]. Under `cargo bench` each one is timed. When the
+//! environment variable [`REPEAT`] is `<operation> <times>`, [`run`] repeats that one operation that many times and
+//! does nothing else: `scripts/check-instructions` does this under valgrind with two different counts, and the
+//! difference between them is the operation alone. When [`REPEAT`] is empty, [`run`] prints the name and the number
+//! of items of each operation.
 
 use criterion::{Criterion, Throughput};
 
-/// The environment variable that says what to repeat.
+/// The name of the environment variable that says which operation is repeated, and how often.
 pub const REPEAT: &str = "TERN_REPEAT";
 
-/// Something that is done over and over, each time with the same effort.
+/// A named piece of work that takes the same effort each time it is done.
 pub struct Operation {
     name: &'static str,
     items: u64,
@@ -18,7 +20,7 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// `run` deals with so many items each time.
+    /// Names `run`, which processes `items` items each time it is called.
     pub fn new(name: &'static str, items: u64, run: impl FnMut() + 'static) -> Self {
         Self {
             name,
@@ -28,11 +30,11 @@ impl Operation {
     }
 }
 
-/// The whole of a benchmark's `main`.
+/// Does everything that a benchmark's `main` has to do: times, lists or repeats `operations`, as [`REPEAT`] says.
 ///
 /// # Panics
 ///
-/// When [`REPEAT`] is set to something else than it should be.
+/// Panics when [`REPEAT`] is set and names no operation, or has no number after the name.
 pub fn run(operations: Vec<Operation>) {
     match std::env::var(REPEAT) {
         Err(_) => time(operations),

@@ -1,4 +1,4 @@
-//! Frames in and out, of one thing and of many: what a gateway does most.
+//! Decoding and encoding frames of one item and of many: what a gateway does most.
 
 use std::hint::black_box;
 
@@ -10,9 +10,9 @@ use tern_proto::v1::{self, client_item::Item, send_message::To, server_event::Ev
 use tern_types::{ChatId, RequestId};
 use uuid::Uuid;
 
-/// Bytes of a short message, sealed.
+/// The bytes of a short message's sealed body.
 const BODY: usize = 200;
-/// As many as a server's frame has at most.
+/// The most events that a server frame has.
 const MANY: u64 = 64;
 
 fn main() {

@@ -1,4 +1,4 @@
-//! Who a unary call is from: a device's access token is verified here, a back end's API key is asked from accounts.
+//! Authenticates unary calls: a device's access token is verified here, a back end's API key by an accounts node.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,28 +21,31 @@ use crate::call_limits::{limited, since};
 use crate::nodes;
 use crate::session::gcra::Gcra;
 
-/// For how long a key's scopes are believed: a revoked key is refused after it.
+/// How long the answer to an API key is kept. A key that was revoked is refused after that.
 const KEY_TTL: Duration = Duration::from_secs(10);
-/// Keys remembered: more than any operator has.
+/// The most keys that are remembered: more than any operator has.
 const MAX_KEYS: u64 = 10_000;
-/// For how long a key that was refused is refused without asking again: one that was just made works after it.
+/// How long a key is refused without asking again. A key that is made after it was tried works then.
 const REFUSED_TTL: Duration = Duration::from_secs(5);
-/// Keys that were good within this time are asked for whatever strangers do.
+/// How long a key counts as known after it was good. A known key is looked up however much strangers ask.
 const KNOWN_TTL: Duration = Duration::from_secs(3600);
-/// Look-ups of keys that were never good here, a second and at once: a guesser gets no more of accounts' time, an
-/// operator's back ends that come all at once do not meet it.
+/// Look-ups a second, and at once, of keys that are not known. Someone who guesses keys gets no more of accounts'
+/// time; an operator's back ends that all start at once stay below it.
 const STRANGERS: (u32, u32) = (50, 500);
-/// API keys begin with it; access tokens do not.
+/// The prefix of API keys, which no access token has.
 const KEY_PREFIX: &str = "tern_";
-/// Longer ones are not worth asking for.
+/// The longest key that is looked up, in bytes.
 const MAX_KEY_BYTES: usize = 256;
 
-/// See the module.
+/// Authenticates the callers of unary methods.
 pub struct Auth {
     ctx: NodeContext,
     verifier: Arc<Verifier>,
+    /// Keys that accounts have found good, with their scopes.
     keys: Cache<String, Arc<Principal>>,
+    /// Keys that accounts have refused.
     refused: Cache<String, ()>,
+    /// Keys that were good within [`KNOWN_TTL`].
     known: Cache<String, ()>,
     strangers: Mutex<Gcra>,
     started: Instant,
@@ -50,6 +53,7 @@ pub struct Auth {
 }
 
 impl Auth {
+    /// An authenticator that knows no API key yet.
     pub fn new(ctx: NodeContext, verifier: Arc<Verifier>, barred: Arc<Barred>) -> Self {
         Self {
             ctx,
@@ -72,7 +76,9 @@ impl Auth {
         }
     }
 
-    /// The caller by the metadata `authorization`.
+    /// The caller by the metadata `authorization`. `Err` is the status for the client: credentials that are missing
+    /// or no good, a revoked device, a suspended user, too many keys that are not known, or UNAVAILABLE where the
+    /// caller cannot be found out now.
     pub async fn principal(&self, metadata: &MetadataMap) -> Result<Arc<Principal>, Status> {
         let credentials = metadata
             .get("authorization")
@@ -140,7 +146,7 @@ impl Auth {
                 api_key: key.to_owned(),
             })
             .await
-            .map_err(crate::proxy::told)?
+            .map_err(crate::refused::told)?
             .into_inner();
         let scopes = known
             .scopes

@@ -1,8 +1,10 @@
-//! Whom this gateway takes no calls of: users who were suspended and devices that were revoked lately. An access token says
-//! nothing of either, so whoever was barred within a token's lifetime has to be known here. Opening a stream asks the store.
+//! The users and devices that are barred: users who were suspended and devices that were revoked lately. The gateway
+//! takes no calls of them. An access token shows neither, so everyone who was barred within a token's lifetime has to
+//! be known here. Streams need no such list, since opening one asks the store.
 //!
-//! Accounts nodes tell every gateway at once. A gateway that was not told, since it did not answer or was not there yet, learns it
-//! from the list: it asks for that before it takes calls of devices, when the others know it, and every [`INTERVAL`].
+//! Accounts nodes tell every gateway at once of a suspension or revocation. A gateway that was not told, since it did
+//! not answer or had not started yet, learns it from accounts' list. It asks for the list before it takes calls of
+//! devices, once more when the accounts nodes know of this gateway, and every [`INTERVAL`].
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,6 +13,7 @@ use std::time::Duration;
 use moka::future::Cache;
 use tern_node::admin::Hold;
 use tern_node::links::BackOff;
+use tern_node::token::ACCEPTED_FOR;
 use tern_node::{NodeContext, Role};
 use tern_proto::internal::ListBarredRequest;
 use tern_proto::internal::accounts_node_client::AccountsNodeClient;
@@ -23,46 +26,51 @@ use crate::presence_links::PresenceLinks;
 use crate::registry::Registry;
 use crate::session::CloseRequest;
 
-/// A gateway that was not told finds out within this.
+/// The time between two requests for the list.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// An accounts node that does not answer by then is asked again.
+/// How long an accounts node may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// When this gateway's own map has it, the accounts nodes' maps do within this, and tell it from then on.
+/// How long after this gateway's own map shows it the maps of the accounts nodes do, so that they tell it from then
+/// on.
 const MAPS_AGREE: Duration = Duration::from_secs(2);
-/// A call that comes before the list waits this long for it: accounts nodes may be about to come.
+/// How long a call waits for the first list: an accounts node may be about to start.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// What was told of a device counts until the list has it, however long no accounts node answers: until the device's last access
-/// token has ended.
-const TOLD_TTL: Duration = Duration::from_secs(3600);
-/// Devices of which it was told: more than are revoked in an hour. The list has them within [`INTERVAL`].
+/// How long the gateway remembers a revocation that it was told of: until the device's last access token has expired,
+/// even where no accounts node answers all that time.
+const TOLD_TTL: Duration = ACCEPTED_FOR;
+/// How many told revocations are remembered: more than there are in an hour. The list has them within [`INTERVAL`].
 const MAX_TOLD: u64 = 100_000;
 
-/// See the module.
+/// The users and devices that are barred, as far as this gateway knows.
 #[derive(Debug)]
 pub struct Barred {
     known: RwLock<Known>,
-    /// Revoked devices that were told of. A revocation is never taken back, so nothing that comes later contradicts it.
+    /// Devices of whose revocation the gateway was told. A revocation is never taken back, so a list that lacks one
+    /// is only older.
     told: Cache<DeviceId, ()>,
+    /// Whether a list has come.
     listed: watch::Sender<bool>,
 }
 
+/// Users and devices by the last list, and users by what was told since.
 #[derive(Debug, Default)]
 struct Known {
     users: HashSet<UserId>,
-    /// As the last list had them.
+    /// The devices of the last list.
     devices: HashSet<DeviceId>,
-    /// Counts what was told of users: their part of a list that was asked for before is not believed.
+    /// Counts what was told of users. A list that was asked for before the last of it may be older, so its users are
+    /// not taken.
     told: u64,
 }
 
-/// Who is barred, as the store had it.
+/// Everyone who is barred, by one answer of an accounts node.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct List {
     users: HashSet<UserId>,
     devices: HashSet<DeviceId>,
 }
 
-/// The list has not been had yet.
+/// The first list has not come yet, so it is not known who is barred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotListed;
 
@@ -80,7 +88,7 @@ impl Default for Barred {
 }
 
 impl Barred {
-    /// Waits until it is known who is barred, for a while.
+    /// Waits for the first list, at most [`PATIENCE`]. `Err` when it has not come by then.
     pub async fn listed(&self) -> Result<(), NotListed> {
         if *self.listed.borrow() {
             return Ok(());
@@ -92,15 +100,17 @@ impl Barred {
         }
     }
 
+    /// Whether the user is suspended, as far as is known.
     pub fn user(&self, user: UserId) -> bool {
         self.read(|known| known.users.contains(&user))
     }
 
+    /// Whether the device is revoked, as far as is known.
     pub fn device(&self, device: DeviceId) -> bool {
         self.told.contains_key(&device) || self.read(|known| known.devices.contains(&device))
     }
 
-    /// A user was suspended or resumed just now.
+    /// Takes note that a user was suspended or resumed just now.
     pub fn suspended(&self, user: UserId, suspended: bool) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.told += 1;
@@ -111,12 +121,13 @@ impl Barred {
         }
     }
 
-    /// A device was revoked just now.
+    /// Takes note that a device was revoked just now.
     pub async fn revoked(&self, device: DeviceId) {
         self.told.insert(device, ()).await;
     }
 
-    /// Keeps the list up to date until the drain has ended. The first one lets go of `hold`.
+    /// Asks for the list again and again until the drain has ended. The first list lets go of `hold`, so that the
+    /// node can become ready.
     pub async fn run(self: Arc<Self>, ctx: NodeContext, streams: Streams, hold: Hold) {
         let (mut back_off, mut hold) = (BackOff::default(), Some(hold));
         let mut known_to_others = std::pin::pin!(known_to_others(&ctx));
@@ -144,12 +155,13 @@ impl Barred {
         }
     }
 
-    /// Takes a list that was asked for when `told` things had been told of users: who is new on it, and whether all of it was taken.
+    /// Takes a list; `told` is the value of [`Known::told`] when it was asked for. Returns what is new on it, and
+    /// whether its users were taken too.
     fn take(&self, mut list: List, told: u64) -> (List, bool) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let all = known.told == told;
         if !all {
-            // It may be older than what was told.
+            // The list may be older than what was told of users.
             list.users = known.users.clone();
         }
         let new_users = list.users.difference(&known.users).copied();
@@ -170,14 +182,14 @@ impl Barred {
     }
 }
 
-/// The streams of this gateway.
+/// What it takes to end streams of this gateway.
 pub struct Streams {
     pub registry: Arc<Registry>,
     pub presence: Arc<PresenceLinks>,
 }
 
 impl Streams {
-    /// Ends those of who is barred, as when it is told.
+    /// Ends the streams of everyone on the list.
     fn end(&self, barred: &List) {
         for device in &barred.devices {
             if let Some(session) = self.registry.of_device(*device) {
@@ -196,7 +208,7 @@ impl Streams {
     }
 }
 
-/// Until the others tell this gateway what they tell every gateway.
+/// Returns when this gateway is told of everything that accounts nodes tell all gateways.
 async fn known_to_others(ctx: &NodeContext) {
     let mut changes = ctx.map.clone();
     let mut map = changes.current();
@@ -209,6 +221,7 @@ async fn known_to_others(ctx: &NodeContext) {
     tokio::time::sleep(MAPS_AGREE).await;
 }
 
+/// Asks an accounts node for the list.
 async fn ask(ctx: &NodeContext) -> Result<List, Status> {
     let (node, _) = nodes::find(&ctx.map, |map| map.any(Role::Accounts)).await?;
     let mut client = AccountsNodeClient::new(ctx.channels.get(&node.address)?);

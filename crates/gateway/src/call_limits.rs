@@ -1,6 +1,6 @@
-//! How many unary calls a caller may make: a device few, a back end many. Sending has the stream's own limit, so that a
-//! device gains nothing by sending in calls. Calls without credentials are counted by the address that they come from.
-//! Each gateway counts for itself.
+//! Rate limits of unary calls: a device may make few calls, a back end many. SendMessage has the limit of the
+//! stream's sends besides, so that a device gains nothing by sending in calls. Calls without credentials are counted
+//! by the address that they come from. Each gateway counts for itself.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,15 +16,17 @@ use tokio::time::Instant;
 
 use crate::session::gcra::Gcra;
 
-/// Callers remembered: more than call within [`IDLE`]. One that is forgotten begins with a full burst.
+/// The most callers that are remembered: more than call within [`IDLE`]. A forgotten one begins with a full burst.
 const MAX_CALLERS: u64 = 200_000;
-/// A caller that is silent for so long may be forgotten: its burst is full again long before, with the defaults.
+/// A caller that has made no call for this long may be forgotten. With the default rates its burst is full again long
+/// before.
 const IDLE: Duration = Duration::from_secs(60);
-/// Seconds of its rate that a back end may call at once.
+/// The burst of an API key, in seconds of its rate.
 const KEY_BURST_SECONDS: u32 = 2;
-/// Addresses remembered, apart from callers: a stranger with many of them displaces only other strangers.
+/// The most addresses that are remembered. They have a cache of their own, so that strangers with many addresses
+/// displace only other strangers.
 const MAX_ADDRESSES: u64 = 100_000;
-/// The method that has the sends' limit besides.
+/// The method that has the limit of sends besides.
 const SEND: &str = "/tern.v1.Chats/SendMessage";
 
 /// A sustained rate with bursts.
@@ -34,16 +36,17 @@ pub struct Rate {
     pub burst: u32,
 }
 
-/// What callers are held to.
+/// The rate limits of all kinds of callers.
 #[derive(Debug, Clone, Copy)]
 pub struct Rates {
     pub device_calls: Rate,
     pub device_sends: Rate,
     pub key_calls_per_second: u32,
-    /// Without credentials, of one address. `None`: no limit.
+    /// Calls without credentials from one address. `None`: no limit.
     pub stranger_calls: Option<Rate>,
 }
 
+/// What one limiter counts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Counted {
     Calls(DeviceId),
@@ -51,7 +54,7 @@ enum Counted {
     Key(String),
 }
 
-/// See the module.
+/// Counts the unary calls of each caller.
 #[derive(Debug)]
 pub struct CallLimits {
     rates: Rates,
@@ -61,6 +64,7 @@ pub struct CallLimits {
 }
 
 impl CallLimits {
+    /// Limits for callers that have made no call yet.
     pub fn new(rates: Rates) -> Self {
         Self {
             rates,
@@ -100,7 +104,7 @@ impl CallLimits {
         }
     }
 
-    /// Counts one call without credentials. Where the address is not known it is let through.
+    /// Counts one call without credentials. A call whose address is not known passes.
     ///
     /// # Errors
     ///
@@ -132,11 +136,12 @@ impl CallLimits {
     }
 }
 
-/// Time that no step of the wall clock touches.
+/// The time since `start`, as a limiter takes it: no step of the wall clock touches it.
 pub fn since(start: Instant) -> Timestamp {
     Timestamp(0) + start.elapsed()
 }
 
+/// The error of a call that is over its limit and would pass after `wait`.
 pub fn limited(wait: Duration) -> ApiError {
     ApiError::new(ErrorReason::RateLimited, "too many calls").retry_after(wait)
 }

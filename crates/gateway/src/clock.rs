@@ -1,15 +1,15 @@
-//! A stream's time.
+//! The time of one stream.
 
 use std::time::Duration;
 
 use tern_types::{Clock, Timestamp};
 use tokio::time::Instant;
 
-/// A timer is set no further ahead than this.
+/// The longest sleep of a stream's timer.
 const MAX_SLEEP: Duration = Duration::from_secs(3600);
 
-/// The process's monotonic time when it began, and what has passed since by tokio's clock, which tests may stop. A step of
-/// the wall clock neither ends streams nor keeps them from ending.
+/// A stream's monotonic time: the process's monotonic time when the stream began, and what has passed since by
+/// tokio's clock, which tests can pause. A step of the wall clock neither ends streams nor keeps them from ending.
 #[derive(Debug, Clone, Copy)]
 pub struct StreamClock {
     began: Timestamp,
@@ -17,6 +17,7 @@ pub struct StreamClock {
 }
 
 impl StreamClock {
+    /// A clock that starts now.
     pub fn start() -> Self {
         Self {
             began: Clock::monotonic(),
@@ -24,15 +25,17 @@ impl StreamClock {
         }
     }
 
+    /// The stream's time now.
     pub fn now(&self) -> Timestamp {
         self.began + self.elapsed()
     }
 
+    /// How long the stream has existed.
     pub fn elapsed(&self) -> Duration {
         self.at.elapsed()
     }
 
-    /// From now until then.
+    /// The time from now until `due`, at most an hour; zero when it has passed.
     pub fn until(&self, due: Timestamp) -> Duration {
         due.since(self.now()).min(MAX_SLEEP)
     }

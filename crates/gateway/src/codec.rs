@@ -1,5 +1,5 @@
-//! The codec of the device stream: frames come in with their bodies uncopied and their items counted before any is
-//! decoded; frames go out as events that were encoded elsewhere.
+//! The codec of the device stream. Frames come in with the bodies uncopied, and their items are counted before any is
+//! decoded. Frames go out as events that were encoded elsewhere.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -14,25 +14,25 @@ use tern_types::limits::MAX_FRAME_ITEMS;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status, Streaming};
 
-/// A stream's buffers begin this small (most streams are idle) and a write is handed on at this size. Measured: 23 KiB
-/// a stream instead of 40.
+/// The first size of a stream's buffers, and the size at which a write is handed on, in bytes. Small, since most
+/// streams are idle. Measured: 23 KiB a stream instead of 40.
 const BUFFERS: (usize, usize) = (256, 32 << 10);
-/// Tag of `ClientFrame.items`.
+/// The tag of `ClientFrame.items`.
 const ITEMS: u32 = 1;
 
-/// A frame on its way out: encoded `ServerEvent`s.
+/// A frame that goes out: encoded `ServerEvent`s.
 #[derive(Debug, Default, Clone)]
 pub struct Frame {
     pub events: Vec<Bytes>,
 }
 
 impl Frame {
-    /// Bytes of the encoded `ServerFrame`.
+    /// The length of the encoded `ServerFrame` in bytes.
     pub fn encoded_len(&self) -> usize {
         self.events.iter().map(|event| event_len_in_frame(event)).sum()
     }
 
-    /// The encoded `ServerFrame`.
+    /// Writes the encoded `ServerFrame` to `dst`.
     pub fn encode(&self, dst: &mut impl BufMut) {
         for event in &self.events {
             put_event(dst, event);
@@ -40,26 +40,27 @@ impl Frame {
     }
 }
 
-/// A frame that came in, or what is wrong with it. A frame that cannot be read is no error of the codec: the stream
-/// still has to say so in its last event.
+/// A frame that came in, or what is wrong with it. A frame that cannot be read is not an error of the codec, since
+/// the stream still has to send a last event.
 #[derive(Debug)]
 pub enum Incoming {
+    /// The items of a frame, in their order.
     Frame(Vec<raw::ClientItem>),
-    /// It breaks the protocol, and how.
+    /// The frame breaks the protocol; the text says how.
     Malformed(&'static str),
-    /// It goes beyond a limit, and which.
+    /// The frame is beyond a limit; the text says which.
     TooLarge(&'static str),
-    /// The connection is gone: nobody hears a last word.
+    /// The connection is gone, so a last event reaches nobody.
     Gone,
 }
 
 const NO_FRAME: Incoming = Incoming::Malformed("a frame is no ClientFrame");
 const TOO_MANY_ITEMS: Incoming = Incoming::TooLarge("a frame has more items than Limits.max_frame_items");
-/// What every transport says of a frame that it does not even read.
+/// What each transport makes of a frame that is too large to be read.
 pub(crate) const TOO_MANY_BYTES: Incoming =
     Incoming::TooLarge("a frame has more bytes than Limits.max_frame_bytes");
 
-/// See the module.
+/// The codec of the device stream for tonic.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FrameCodec;
 
@@ -107,7 +108,7 @@ impl Decoder for FrameCodec {
     }
 }
 
-/// The frames of a gRPC stream.
+/// The client's frames of a gRPC stream.
 pub struct GrpcFrames(pub Streaming<Incoming>);
 
 impl Stream for GrpcFrames {
@@ -120,6 +121,7 @@ impl Stream for GrpcFrames {
     }
 }
 
+/// What is wrong with a frame, by the status with which reading it failed.
 fn unreadable(status: &Status) -> Incoming {
     if status.code() == Code::OutOfRange {
         TOO_MANY_BYTES
@@ -130,7 +132,7 @@ fn unreadable(status: &Status) -> Incoming {
     }
 }
 
-/// Decodes one `ClientFrame`, never more than [`MAX_FRAME_ITEMS`] items of it.
+/// Decodes one `ClientFrame`. One with more than [`MAX_FRAME_ITEMS`] items is refused before any is decoded.
 pub fn read_frame(frame: Bytes) -> Incoming {
     match count_items(frame.clone()) {
         Some(count) if count > MAX_FRAME_ITEMS => TOO_MANY_ITEMS,
@@ -139,7 +141,7 @@ pub fn read_frame(frame: Bytes) -> Incoming {
     }
 }
 
-/// Items of an encoded frame, without looking into them. `None`: no frame.
+/// Counts the items of an encoded frame without decoding them. `None`: it is no frame.
 fn count_items(mut frame: Bytes) -> Option<usize> {
     let mut count = 0;
     while frame.has_remaining() {
@@ -203,7 +205,7 @@ mod tests {
         }
     }
 
-    /// What is added to the protos has to be added to the raw frame too.
+    /// A field that is added to the protos has to be added to the raw frame too.
     #[test]
     fn a_raw_frame_knows_every_item_and_every_field_of_a_send() {
         let files = prost_types::FileDescriptorSet::decode(tern_proto::DESCRIPTORS).unwrap();
@@ -213,7 +215,7 @@ mod tests {
             message.field.clone()
         };
         for field in fields("ClientItem") {
-            // An empty message of this kind.
+            // An empty item of this kind.
             let mut item = Vec::new();
             encode_key(
                 field.number().unsigned_abs(),

@@ -1,5 +1,5 @@
-//! Cross-origin requests: what a browser wants to hear before a page of another site may call the unary APIs by gRPC-Web,
-//! and read the answer. Nothing that is no browser sends an `Origin`, and nothing changes for it.
+//! Cross-origin requests (CORS): what a browser has to be told before a page of another site may call the unary APIs
+//! by gRPC-Web and read the answers. Only browsers send an `Origin`; nothing changes for other clients.
 
 use std::convert::Infallible;
 
@@ -14,20 +14,20 @@ use tower::{Service, ServiceExt};
 use crate::metrics;
 use crate::origins::{Origins, Refused};
 
-/// Calls are POST.
+/// The methods that pages may use. Calls are POST.
 const METHODS: HeaderValue = HeaderValue::from_static("POST");
-/// What clients of gRPC-Web send: credentials, the form of the message, a deadline, the trace.
+/// The header fields that clients of gRPC-Web send: credentials, the form of the message, a deadline, the trace.
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, grpc-timeout, traceparent, tracestate, x-grpc-web, x-request-id, x-user-agent",
 );
-/// A failure without a message has its status here. Pages read no others unless they are named.
+/// The header fields that pages may read. The status of a failure without a message is in them.
 const EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin, x-request-id");
-/// For how long a browser need not ask again: two hours, the most that any believes. Seconds.
+/// How long a browser may remember the answer to a preflight, in seconds: two hours, the most that any browser
+/// accepts.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
-/// Answers a browser's question whether a page may call, and has every other request answered by `calls`, where its
-/// page may.
+/// Answers a preflight request, and has `calls` answer every other request, if its page may use this gateway.
 pub async fn answer<S, B>(origins: &Origins, calls: S, request: Request<B>) -> Response<Body>
 where
     S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
@@ -61,6 +61,7 @@ where
     }
 }
 
+/// The answer to a preflight request.
 fn preflight() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -71,7 +72,8 @@ fn preflight() -> Response<Body> {
     response
 }
 
-/// No credentials are allowed: there are none but those that the page itself puts into `authorization`.
+/// Allows the page to read the response. `Access-Control-Allow-Credentials` is not sent: a page puts its credentials
+/// into `authorization` itself.
 fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.append(VARY, HeaderValue::from_static("origin"));

@@ -1,4 +1,4 @@
-//! How long a unary call may take: what its client says by `grpc-timeout`, and never longer than [`LONGEST`].
+//! The deadline of a unary call: the time that its client gives in `grpc-timeout`, and never longer than [`LONGEST`].
 //!
 //! Source: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Timeout".
 
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 
-/// A call that takes longer has lost its way.
+/// The longest time that a call may take. One that takes longer will not succeed any more.
 pub const LONGEST: Duration = Duration::from_secs(30);
 
 const TIMEOUT: &str = "grpc-timeout";
-/// "TimeoutValue → {positive integer as ASCII string of at most 8 digits}".
+/// The most digits of a timeout: "TimeoutValue → {positive integer as ASCII string of at most 8 digits}".
 const MAX_DIGITS: usize = 8;
 
-/// Of a call with this metadata. What is no timeout counts as none.
+/// The time that a call with this metadata may take. A malformed timeout counts as none.
 pub fn of(metadata: &MetadataMap) -> Duration {
     let asked = metadata.get(TIMEOUT).and_then(|value| value.to_str().ok());
     asked.and_then(parse).map_or(LONGEST, |asked| asked.min(LONGEST))

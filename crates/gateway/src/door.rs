@@ -1,9 +1,10 @@
-//! Whether this gateway takes new streams.
+//! Decides whether this gateway takes new streams.
 //!
-//! It does not while it is of no use to them: no chat node is linked, others of its role reach much more than it does, or its
-//! place in the map is lost, so that messages for its devices may go past it. Readiness and gRPC health say the same to
-//! load balancers. Streams that are open go on: they lose nothing, and what goes past them is read from their inboxes
-//! again and again. Only a gateway that is worse off than others sends its devices there.
+//! It does not while they would be of no use: no chat node is linked; or other gateways reach much more of the
+//! cluster than it does; or it has lost its place in the map, so that chat nodes may deliver messages without asking
+//! it. Readiness and gRPC health say the same to load balancers. Streams that are open go on and lose nothing: what
+//! is not delivered to them live is read from their inboxes again and again. Only a gateway that is worse off than
+//! others asks its devices to reconnect to those.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,14 +20,16 @@ use crate::chat_links::ChatLinks;
 use crate::redrain::redrain;
 use crate::registry::Registry;
 
-/// Between two looks.
+/// The time between two looks.
 const LOOK: Duration = Duration::from_millis(250);
-/// A link that broke is made again sooner, and a map that moved is heard of sooner.
+/// How long something has to last before it counts. A broken link is made again sooner, and a new map is heard of
+/// sooner.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two readings of all inboxes while messages may go past this gateway: 64 devices a query.
+/// The time between two readings of all inboxes while messages may be delivered without this gateway, 64 devices a
+/// query.
 const READ_AGAIN: Duration = Duration::from_secs(10);
 
-/// See the module. Cheap to clone.
+/// Whether new streams are turned away; kept up to date by [`keep`]. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Door(Arc<AtomicBool>);
 
@@ -37,31 +40,36 @@ impl Door {
     }
 }
 
-/// What a look finds.
+/// What one look finds.
 #[derive(Debug, Clone, Copy)]
 struct Found {
+    /// This node's place in the map.
     place: Place,
-    /// Chat nodes.
+    /// How many chat nodes are linked.
     linked: u32,
+    /// Other gateways reach much more of the cluster.
     unwell: bool,
 }
 
-/// Decides. Pure: time comes in.
+/// Decides what follows from the looks. Pure: time comes in.
 #[derive(Debug)]
 struct Keeper {
     /// No chat node has ever been linked.
     fresh: bool,
+    /// Since when no chat node has been linked.
     unlinked_since: Option<Instant>,
+    /// Since when this node has been cut off.
     cut_off_since: Option<Instant>,
 }
 
+/// What follows from one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Verdict {
-    /// Why probes are told that it takes no work; `None`: it does.
+    /// Why readiness and health say no; `None`: they say yes.
     not_ready: Option<&'static str>,
     /// New streams are turned away.
     shut: bool,
-    /// Others may deliver without knowing of this gateway's sessions.
+    /// Messages may be delivered without this gateway, since others may not know it.
     passed_by: bool,
 }
 
@@ -74,6 +82,7 @@ impl Keeper {
         }
     }
 
+    /// Takes what a look finds at `now`.
     fn look(&mut self, found: Found, now: Instant) -> Verdict {
         let since = |since: Option<Instant>, holds: bool| holds.then(|| since.unwrap_or(now));
         self.fresh &= found.linked == 0;
@@ -99,7 +108,7 @@ impl Keeper {
     }
 }
 
-/// Opens and shuts the door until the drain begins.
+/// Opens and shuts the door, until the drain begins.
 pub async fn keep(
     door: Door,
     ctx: NodeContext,
@@ -163,13 +172,13 @@ mod tests {
         let unlinked = Found { linked: 0, ..FINE };
         let of = |place| Found { place, ..FINE };
         let unwell = Found { unwell: true, ..FINE };
-        // What is found, whether it is ready and the door is shut at once, and after a while.
+        // What is found; then whether the gateway is ready and the door shut, at once and after a while.
         for (found, at_once, later) in [
             (FINE, (true, false), (true, false)),
             (unlinked, (true, false), (false, true)),
             (of(Place::CutOff), (true, false), (false, true)),
             (of(Place::Lost), (false, true), (false, true)),
-            // Rule 9: etcd is away for all.
+            // Rule 9: etcd is away for everybody.
             (of(Place::Frozen), (true, false), (true, false)),
             (unwell, (false, true), (false, true)),
         ] {

@@ -1,4 +1,4 @@
-//! What all streams of this gateway share.
+//! The parts of this gateway that all streams share, and how a session is made known to them.
 
 use std::sync::Arc;
 
@@ -19,9 +19,10 @@ use crate::traces::Traces;
 use crate::watchdog::Watchdog;
 use crate::watches::Watches;
 
-/// See the module.
+/// The parts of this gateway that all streams share.
 pub struct Gateway {
     pub settings: Settings,
+    /// The most sessions that may be registered.
     pub max_sessions: usize,
     pub registry: Arc<Registry>,
     pub chats: Arc<ChatLinks>,
@@ -34,11 +35,11 @@ pub struct Gateway {
     pub drain: Drain,
     pub door: Door,
     pub shedding: Shedding,
-    /// How long a stream that waits for mail takes to get it.
+    /// Measures how long a woken stream takes to take its mail.
     pub send_queue: Arc<Meter>,
 }
 
-/// A session that is known here and to presence. Dropped, presence is told of its end.
+/// A session that is registered here and announced to presence. Dropping it ends the session everywhere.
 pub struct Registered {
     registration: Registration,
     presence: Arc<PresenceLinks>,
@@ -47,7 +48,7 @@ pub struct Registered {
 }
 
 impl Gateway {
-    /// Makes the session known; says why not where that cannot be.
+    /// Registers a session and announces it to presence. `Err` says why the gateway takes no more sessions now.
     pub fn register(
         &self,
         id: SessionId,
@@ -69,13 +70,13 @@ impl Gateway {
             return Err(CloseRequest::Unavailable);
         }
         let (registration, replaced) = self.registry.register(id, user, device, Clock::wall(), mailbox);
-        // In this order: the device is never away in between.
+        // In this order, so that presence always knows a session of the device.
         self.presence.announce(registration.handle());
         if let Some(replaced) = replaced {
             self.presence.ended(&replaced);
         }
         if self.registry.get(id).is_none() {
-            // Ended by others meanwhile, and presence may have heard of that first.
+            // The session was ended by another task meanwhile, whose announcement of the end may have come first.
             self.presence.ended(registration.handle());
         }
         Ok(Registered {
@@ -86,7 +87,7 @@ impl Gateway {
         })
     }
 
-    /// Passes on that the person writes, unless that costs anything.
+    /// Passes on that the user writes or stopped. The notice is dropped under load, or where it would have to wait.
     pub fn typing(&self, from: &Handle, chat: ChatId, stopped: bool) {
         if self.shedding.level() >= Level::Typing {
             self.shedding.gave_up(Level::Typing);
@@ -99,6 +100,7 @@ impl Gateway {
 }
 
 impl Registered {
+    /// The registered session.
     pub fn handle(&self) -> &Arc<Handle> {
         self.registration.handle()
     }
@@ -106,7 +108,7 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        // In this order: an announcement of everything never names a session whose end is on its way already.
+        // In this order: announcing all sessions again never names a session whose end was announced already.
         if self.registration.end() {
             self.presence.ended(self.registration.handle());
         }

@@ -1,7 +1,9 @@
-//! What waits for a session beside entries: how far others have got, and who writes. Of a person and chat only the newest
-//! waits, in room of its own, so that a group of a thousand who acknowledge pushes no entry out. It goes out when the
-//! device has taken what was put before. A receipt that finds no room is made up for by CaughtUp, after which clients ask
-//! for receipts; typing is said again.
+//! Receipts and typing notices that wait for a session. They have room of their own, so that a group of a thousand
+//! who acknowledge pushes no entry out. For each user and chat only the newest waits. They go out when the device has
+//! taken what was put before.
+//!
+//! A receipt that finds no room is dropped; the device is told CaughtUp, after which clients ask for receipts. A
+//! typing notice that finds no room is dropped too: it comes again.
 
 use std::collections::VecDeque;
 
@@ -12,21 +14,21 @@ use tern_proto::{raw, v1};
 use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{ChatId, IdMap, UserId};
 
-/// People and chats whose receipts wait: all members of the largest group.
+/// The most pairs of a user and a chat whose receipts wait: one for each member of the largest group.
 const RECEIPTS: usize = MAX_GROUP_MEMBERS;
-/// People and chats whose typing waits: more than a screen shows.
+/// The most pairs of a user and a chat whose typing notices wait: more than a screen shows.
 const TYPING: usize = 16;
-/// Taken at a time: half a frame, so that entries which come meanwhile wait for no more than that.
+/// The most that are taken at once: half a frame, so that entries which come meanwhile wait for no more than that.
 const TAKEN: usize = 32;
 
-/// How far somebody has got in a chat, as `tern.v1.Receipt` says it.
+/// How far a user has got in a chat, as `tern.v1.Receipt` says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mark {
     pub delivered: u64,
     pub read: u64,
 }
 
-/// What a push says that carries no entry.
+/// What a push carries that has no entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {
     Receipt { user: UserId, mark: Mark },
@@ -34,7 +36,7 @@ pub enum Hint {
 }
 
 impl Hint {
-    /// From an encoded `tern.v1.ServerEvent`.
+    /// Decodes an encoded `tern.v1.ServerEvent`; `None` when it is neither a receipt nor a typing notice.
     pub fn of(event: &Bytes) -> Option<Self> {
         match v1::ServerEvent::decode(event.clone()).ok()?.event? {
             Event::Receipt(receipt) => Some(Self::Receipt {
@@ -54,25 +56,27 @@ impl Hint {
 
 type Key = (ChatId, UserId);
 
-/// See the module.
+/// The receipts and typing notices that wait for one session.
 #[derive(Debug, Default)]
 pub struct Hints {
-    /// In the order in which they came, each once.
+    /// The keys of `receipts`, in the order in which they came.
     order: VecDeque<Key>,
     receipts: IdMap<Key, (Mark, Bytes)>,
     typing: Vec<(Key, Bytes)>,
 }
 
 impl Hints {
+    /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty() && self.typing.is_empty()
     }
 
-    /// Keeps the receipt, which `event` says, or raises the one that waits. False: there is no room.
+    /// Keeps the receipt, or raises the one that waits. `event` is the encoded receipt. Returns false when there is
+    /// no room.
     pub fn receipt(&mut self, chat: ChatId, user: UserId, mark: Mark, event: Bytes) -> bool {
         let key = (chat, user);
         if let Some((waiting, encoded)) = self.receipts.get_mut(&key) {
-            // Not always the later one: another owner may have sent it, or the user has turned read receipts off.
+            // The later receipt may say less: it comes from another owner, or the user has turned read receipts off.
             let raised = Mark {
                 delivered: waiting.delivered.max(mark.delivered),
                 read: waiting.read.max(mark.read),
@@ -93,7 +97,7 @@ impl Hints {
         room
     }
 
-    /// Keeps that the user writes, or stopped, in the place of what waits. False: there is no room.
+    /// Keeps a typing notice, in place of an older one. Returns false when there is no room.
     pub fn typing(&mut self, chat: ChatId, user: UserId, event: Bytes) -> bool {
         let key = (chat, user);
         if let Some((_, waiting)) = self.typing.iter_mut().find(|(of, _)| *of == key) {
@@ -107,14 +111,14 @@ impl Hints {
         room
     }
 
-    /// An entry of the chat goes out: it may be the message that ends the typing before it.
+    /// Drops the typing notices of a chat of which an entry goes out, which may be the message that ends the typing.
     pub fn entry(&mut self, chat: ChatId) {
         if !self.typing.is_empty() {
             self.typing.retain(|((of, _), _)| *of != chat);
         }
     }
 
-    /// Some of what waits, the oldest first.
+    /// Takes the typing notices and the oldest receipts, at most [`TAKEN`] in all.
     pub fn take(&mut self) -> Vec<Bytes> {
         let mut taken: Vec<Bytes> = self.typing.drain(..).map(|(_, event)| event).collect();
         while taken.len() < TAKEN
@@ -123,7 +127,7 @@ impl Hints {
             taken.extend(self.receipts.remove(&key).map(|(_, event)| event));
         }
         if self.order.is_empty() {
-            // Most sessions wait for nothing most of the time.
+            // An empty one keeps no memory: most sessions wait for nothing most of the time.
             *self = Self::default();
         }
         taken
@@ -161,7 +165,7 @@ mod tests {
         let cases = [
             (mark(1, 0), mark(3, 2), mark(3, 2)),
             (mark(3, 2), mark(1, 0), mark(3, 2)),
-            // Read receipts were turned off in between.
+            // The user has turned read receipts off in between.
             (mark(3, 3), mark(5, 0), mark(5, 3)),
         ];
         for (first, second, expected) in cases {

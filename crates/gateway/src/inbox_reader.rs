@@ -1,4 +1,4 @@
-//! Reads inboxes for sessions that ask: what was asked meanwhile shares a query.
+//! Reads the inboxes of devices from the chat nodes. Sessions that ask at about the same time share a query.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,25 +18,27 @@ use crate::metrics;
 use crate::registry::{Handle, Registry};
 use crate::session::{Inbox, InboxRow, Mail};
 
-/// Devices of one query: one index scan each, well below a millisecond all together.
+/// The most devices of one query: one index scan each, well below a millisecond for all together.
 pub const DEVICES: usize = 64;
-/// Queries under way: enough to hide the way to the node, few enough to leave the store to the messages.
+/// The most queries under way: enough to hide the round trip to the node, few enough to leave the store to the
+/// messages.
 const QUERIES: usize = 4;
-/// Sessions that wait to be read for: a whole gateway that reconnects at once. More ask again themselves.
+/// The most sessions that wait to be read for: a whole gateway that reconnects at once. A session that finds no room
+/// asks again.
 const QUEUE: usize = 65_536;
 /// A query that takes longer is given up; its sessions ask again.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Queries that fail one after the other before their sessions are told; they ask again later.
+/// How often a failing query is tried before its sessions are told. They ask again later.
 const TRIES: usize = 3;
 
-/// See the module.
+/// The queue of sessions whose inboxes are to be read. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct InboxReader {
     asked: mpsc::Sender<(SessionId, DeviceId)>,
     source: Source,
 }
 
-/// Asks the chat nodes.
+/// Reads inboxes from the chat nodes.
 #[derive(Clone)]
 struct Source {
     map: MapHandle,
@@ -50,18 +52,18 @@ impl std::fmt::Debug for Source {
     }
 }
 
-/// Answers of one query, by device.
+/// The inboxes that one query read, by device.
 pub type Inboxes = HashMap<DeviceId, Inbox>;
 
-/// One query's answer.
+/// The answer to one query.
 struct Read {
     inboxes: Inboxes,
-    /// For the streams that it opens; 0: there are none.
+    /// The number for the streams that this answer opens; 0: it opens none.
     number: u64,
 }
 
 impl InboxReader {
-    /// Reads from now on, until the drain has ended.
+    /// Reads inboxes from now on, until the drain has ended.
     pub fn start(ctx: &NodeContext, registry: Arc<Registry>) -> Self {
         let (asked, queue) = mpsc::channel(QUEUE);
         let source = Source {
@@ -77,19 +79,21 @@ impl InboxReader {
         Self { asked, source }
     }
 
-    /// Asks for the session's inbox; it comes as mail, sooner or later.
+    /// Asks for the session's inbox. The session gets [`Mail::Inbox`] or [`Mail::InboxFailed`].
     pub fn ask(&self, session: &Handle) {
         if self.asked.try_send((session.id, session.device)).is_err() {
             session.mailbox.push(Mail::InboxFailed);
         }
     }
 
-    /// One query for at most [`DEVICES`] devices, at once.
+    /// Reads the inboxes of at most [`DEVICES`] devices at once, in a query of their own. Devices that the answer
+    /// does not name are missing. `Err` when the query fails, or takes longer than [`TIMEOUT`].
     pub async fn read(&self, devices: &[DeviceId]) -> Result<Inboxes, Status> {
         Ok(self.source.read(devices, false).await?.inboxes)
     }
 }
 
+/// Reads the inboxes of the sessions in the queue, query by query.
 async fn work(
     queue: Arc<Mutex<mpsc::Receiver<(SessionId, DeviceId)>>>,
     source: Source,
@@ -160,8 +164,9 @@ impl Source {
         })
     }
 
-    /// An answer with another epoch may be the older one: what a question says that is asked after it counts. When this
-    /// returns the links know it too, before any session is opened with it.
+    /// Makes the store of this epoch the one that sessions belong to. If another one is known, the answer at hand may
+    /// be out of date, so the chat node is asked once more. When this returns, the links name the new store too,
+    /// before a session is opened on it.
     async fn make_sure_of(&self, epoch: &str) -> Result<(), Status> {
         if self.registry.knows_store(epoch) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Items of the wire as the session takes them; tokens are verified here.
+//! Converts the items of a client frame into those of the session, and verifies their tokens.
 
 use tern_node::token::Verifier;
 use tern_proto::ApiError;
@@ -9,7 +9,7 @@ use tern_types::Timestamp;
 use crate::metrics;
 use crate::session::{Identity, Item};
 
-/// Converts one item.
+/// Converts one item and counts it. `now` is by the wall clock, for tokens.
 pub fn from_wire(item: raw::ClientItem, verifier: &Verifier, now: Timestamp) -> Item {
     use client_item::Item as Wire;
     let (kind, item) = match item.item {

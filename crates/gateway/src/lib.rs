@@ -1,28 +1,29 @@
-//! The edge of the platform: holds the devices' streams, authenticates, limits, and passes on. It never parses a
-//! message's body and keeps nothing that must last.
+//! The gateway: the edge of the platform. It holds the devices' streams, authenticates and limits clients, and passes
+//! on what they send. It never parses a message's body and keeps nothing that must last.
 //!
 //! ```text
 //!   device ── stream ── session (pure) ──┬── chat_links ────── chat nodes: sends, acks, live, windows
 //!                │                       ├── presence_links ── presence nodes: who is online here
-//!             registry                   └── inbox_reader ──── any chat node: what waits
+//!             registry                   └── inbox_reader ──── any chat node: inboxes
 //!   app, back end ── proxy (auth, peek) ──── accounts nodes, chat nodes
 //! ```
 //!
-//! - [`config`], [`server`], [`metrics`]: settings, wiring, figures
+//! - [`config`], [`server`], [`metrics`]: flags, start and drain, metrics
 //! - [`session`]: one stream as a pure state machine
 //! - [`stream`], [`item`], [`mailbox`], [`hints`], [`clock`]: its adapter to the clients and to the other tasks
-//! - [`codec`], [`websocket`]: what carries it, gRPC or a WebSocket
+//! - [`codec`], [`websocket`]: the two transports of a stream, gRPC and WebSocket
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
 //! - [`traces`]: which messages are traced, and their spans here
 //! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
 //! - [`door`]: whether new streams are taken
-//! - [`watches`]: the people whom sessions look at; [`audience`]: who sees that somebody writes
-//! - [`public`], [`tls`]: what clients are served, and on which connections
+//! - [`watches`]: whose presence sessions watch; [`audience`]: who is told that somebody writes
+//! - [`public`], [`tls`]: the listener for clients
 //! - [`deadline`]: how long a call may take
-//! - [`origins`], [`cors`]: which web sites' pages are served too
-//! - [`watchdog`]: the end of streams that take nothing
+//! - [`origins`], [`cors`]: the web sites whose pages are served too
+//! - [`watchdog`]: the end of streams whose clients take nothing
 //! - [`barred`]: users and devices whose access tokens do not count
-//! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`presence_query`], [`nodes`], [`node_service`]: unary calls, from clients and from nodes
+//! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`presence_query`], [`nodes`]: unary calls of
+//!   clients; [`node_service`]: those of other nodes
 
 pub mod audience;
 pub mod auth;
@@ -51,6 +52,7 @@ pub mod presence_query;
 pub mod proxy;
 pub mod public;
 pub mod redrain;
+pub mod refused;
 pub mod registry;
 pub mod server;
 pub mod session;

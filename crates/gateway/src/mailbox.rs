@@ -1,7 +1,10 @@
-//! What other tasks leave for a session. Bounded: live pushes find room only while few wait, and are dropped otherwise,
-//! not affecting other sessions; wakes find a little more room; both then leave a sticky wish to read the inbox again,
-//! which takes no room. Results, windows and the like always fit: a session is owed no more of them than it asked for.
-//! Receipts and typing have room of their own ([`crate::hints`]).
+//! A session's mailbox: what other tasks leave for it. Putting something into it never waits, and a session that does
+//! not take its mail affects no other.
+//!
+//! It is bounded. A live push finds room while few wait, and is dropped otherwise; a wake finds a little more room.
+//! Where one is dropped, a flag makes the session read its inbox again. Results, windows and other answers always
+//! fit: there are no more of them than the session has asked for. Receipts and typing notices have room of their own
+//! ([`crate::hints`]).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,16 +18,18 @@ use tracing::Span;
 use crate::hints::{Hints, Mark};
 use crate::session::{CloseRequest, Inbox, Mail};
 
-/// Pushes that wait: two frames of them. A session that is further behind is read to from its inbox.
+/// The most mail with which a live push still finds room: two frames. A session that is further behind reads its
+/// inbox.
 const LIVE_ROOM: usize = 128;
-/// Their bytes.
+/// The bytes of waiting live pushes from which on one more is dropped.
 const LIVE_BYTES: usize = 1 << 20;
-/// Wakes find room up to here, so that one burst of live pushes does not displace them.
+/// The most mail with which a wake still finds room: more than for live pushes, so that a burst of those leaves room
+/// for wakes.
 const WAKE_ROOM: usize = 256;
-/// A mailbox that grew in a burst gives its memory back when it is larger than this.
+/// An empty mailbox with room for more mail than this gives its memory back: it grew in a burst.
 const KEEP_CAPACITY: usize = 16;
 
-/// See the module.
+/// The mailbox of one session. The session's stream takes from it; every other task only puts into it.
 #[derive(Debug, Default)]
 pub struct Mailbox(Mutex<Inner>);
 
@@ -34,39 +39,42 @@ struct Inner {
     hints: Hints,
     live_bytes: usize,
     waker: Option<Waker>,
-    /// When the stream, which waited, was woken.
+    /// When the waiting stream was woken; `None`: it did not wait.
     woken: Option<Instant>,
 }
 
-/// Everything that waits for a session.
+/// Everything that was put into a mailbox since the stream took from it.
 #[derive(Debug, Default)]
 pub struct Waiting {
     pub mail: VecDeque<Mail>,
-    /// Of the traced among the live pushes: each ends when the session has taken the mail.
+    /// The spans of those live pushes that are traced. Dropping one ends it, after the session has taken the mail.
     pub spans: Vec<Span>,
+    /// Presence has taken an announcement of the session.
     pub announced: bool,
+    /// A push was dropped: the inbox is to be read.
     pub redrain: bool,
-    /// Receipts may have been lost on their way.
+    /// Receipts for the device may have been lost.
     pub receipts_lost: bool,
-    /// What the sweep read last.
+    /// The inbox that the sweep read last.
     pub swept: Option<Box<Inbox>>,
-    /// Whether the user turned read receipts off: what was told last.
+    /// The user's setting that was told last.
     pub read_receipts_off: Option<bool>,
-    /// Owners or links changed.
+    /// Owners of chats, or links to them, have changed.
     pub moved: bool,
+    /// The stream is to end, for this reason.
     pub close: Option<CloseRequest>,
-    /// Reconnect after, close after.
+    /// The gateway stops: the times until the device is to reconnect, and until it is cut off.
     pub drain: Option<(Duration, Duration)>,
-    /// What watched people show, the newest of each, and answers in between.
+    /// Presence of watched users, the newest of each, and answers to WatchPresence (`None`) in between.
     pub seen: Vec<(Option<UserId>, Bytes)>,
-    /// Receipts and typing: some of what waits.
+    /// Encoded receipts and typing notices: some of those that wait.
     pub hints: Vec<Bytes>,
-    /// How long ago the stream was woken for it.
+    /// The time from when the stream was woken for this to when it took it.
     pub age: Duration,
 }
 
 impl Waiting {
-    /// Apart from what is seen of people.
+    /// Whether there is nothing apart from `seen` and `hints`.
     fn is_empty(&self) -> bool {
         let flags = self.announced
             || self.redrain
@@ -78,8 +86,9 @@ impl Waiting {
 }
 
 impl Mailbox {
-    /// A live entry; `span` where it is traced. Without an event the session reads it from the log (see `Push.event` of
-    /// link.proto). False: dropped.
+    /// Puts a live entry, with its span if it is traced. An empty `event` makes the session read the entry from the
+    /// log (see `Push.event` of link.proto). Returns false when there is no room: the entry is dropped, and the inbox
+    /// read.
     pub fn push_live(&self, chat: ChatId, seq: u64, event: Bytes, span: Option<Span>) -> bool {
         self.change(|inner| {
             let room = inner.waiting.mail.len() < LIVE_ROOM && inner.live_bytes < LIVE_BYTES;
@@ -99,7 +108,8 @@ impl Mailbox {
         })
     }
 
-    /// How far somebody has got. False: dropped, and CaughtUp makes up for it.
+    /// Puts a receipt: how far a user has got. Returns false when there is no room: it is dropped, and CaughtUp makes
+    /// the device ask for receipts.
     pub fn push_receipt(&self, chat: ChatId, user: UserId, mark: Mark, event: Bytes) -> bool {
         self.change(|inner| {
             let room = inner.hints.receipt(chat, user, mark, event);
@@ -108,17 +118,18 @@ impl Mailbox {
         })
     }
 
-    /// Somebody writes, or stopped. False: dropped.
+    /// Puts a typing notice. Returns false when there is no room: it is dropped.
     pub fn push_typing(&self, chat: ChatId, user: UserId, event: Bytes) -> bool {
         self.change(|inner| inner.hints.typing(chat, user, event))
     }
 
-    /// Receipts may have been lost before they came here.
+    /// Says that receipts for the device may have been lost on their way here.
     pub fn receipts_lost(&self) {
         self.change(|inner| inner.waiting.receipts_lost = true);
     }
 
-    /// A wake. False: the inbox will be read instead; the session has the duty all the same.
+    /// Puts a wake. Returns false when there is no room: the inbox is read instead. The session is responsible either
+    /// way.
     pub fn push_wake(&self, chat: ChatId, from: u64, to: u64) -> bool {
         self.change(|inner| {
             let room = inner.waiting.mail.len() < WAKE_ROOM;
@@ -131,7 +142,7 @@ impl Mailbox {
         })
     }
 
-    /// What a watched person shows: it takes the place of what still waits of them.
+    /// Puts the presence of a watched user, in place of an older one that still waits.
     pub fn push_seen(&self, user: UserId, event: Bytes) {
         self.change(|inner| {
             let seen = &mut inner.waiting.seen;
@@ -142,55 +153,58 @@ impl Mailbox {
         });
     }
 
-    /// The answer to one WatchPresence, behind what was seen so far.
+    /// Puts the answer to one WatchPresence, behind the presence that was put so far.
     pub fn push_watched(&self, event: Bytes) {
         self.change(|inner| inner.waiting.seen.push((None, event)));
     }
 
-    /// An answer to what the session asked for.
+    /// Puts an answer that the session has asked for. It always fits.
     pub fn push(&self, mail: Mail) {
         self.change(|inner| inner.waiting.mail.push_back(mail));
     }
 
-    /// The sweep read the inbox. Only the newest counts: a stream that is not polled for hours gathers none.
+    /// Puts the inbox that the sweep read, in place of an older one: so a stream that is not polled for hours gathers
+    /// only one.
     pub fn swept(&self, inbox: Inbox) {
         self.change(|inner| inner.waiting.swept = Some(Box::new(inbox)));
     }
 
-    /// Presence knows the session.
+    /// Says that presence has taken an announcement of the session.
     pub fn announced(&self) {
         self.change(|inner| inner.waiting.announced = true);
     }
 
-    /// The inbox is to be read again.
+    /// Has the inbox read again.
     pub fn redrain(&self) {
         self.change(|inner| inner.waiting.redrain = true);
     }
 
-    /// The user turned read receipts off, or on again.
+    /// Says that the user has turned read receipts off, or on again.
     pub fn read_receipts(&self, off: bool) {
         self.change(|inner| inner.waiting.read_receipts_off = Some(off));
     }
 
-    /// Owners or links changed.
+    /// Says that owners of chats, or links to them, have changed.
     pub fn moved(&self) {
         self.change(|inner| inner.waiting.moved = true);
     }
 
-    /// The stream is to end. The first reason counts.
+    /// Has the stream end. Of several reasons the first counts.
     pub fn close(&self, request: CloseRequest) {
         self.change(|inner| {
             inner.waiting.close.get_or_insert(request);
         });
     }
 
-    /// The gateway is about to stop.
+    /// Says that the gateway is about to stop: the device is to reconnect after the first time and is cut off after
+    /// the second.
     pub fn drain(&self, reconnect_after: Duration, close_after: Duration) {
         self.change(|inner| inner.waiting.drain = Some((reconnect_after, close_after)));
     }
 
-    /// Everything that waits; pending while nothing does. What is seen of people, receipts and typing stay here, where the
-    /// newest takes the place of older ones, unless `seen`: the device has taken what was put before.
+    /// Takes everything; pending while there is nothing. Presence, receipts and typing are taken only with `seen`,
+    /// which says that the device has taken everything that was put before. Until then they stay here, where a newer
+    /// one takes the place of an older one.
     pub fn poll_take(&self, cx: &mut Context<'_>, seen: bool) -> Poll<Waiting> {
         let mut inner = self.lock();
         let none_seen = inner.waiting.seen.is_empty() && inner.hints.is_empty();
@@ -219,17 +233,18 @@ impl Mailbox {
         Poll::Ready(waiting)
     }
 
-    /// Something waits.
+    /// Whether the stream has something to take.
     pub fn has_mail(&self) -> bool {
         let inner = self.lock();
         !inner.waiting.is_empty() || !inner.waiting.seen.is_empty() || !inner.hints.is_empty()
     }
 
-    /// It waits for the stream to end.
+    /// Whether the stream was told to end.
     pub fn is_closing(&self) -> bool {
         self.lock().waiting.close.is_some()
     }
 
+    /// Changes the mailbox and wakes the stream.
     fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         let mut inner = self.lock();
         let outcome = change(&mut inner);
@@ -273,7 +288,7 @@ mod tests {
         assert!(mailbox.push_wake(chat, 1, 2));
     }
 
-    /// Everybody in a group acknowledges while the device is slow.
+    /// All members of a group acknowledge while the device is slow.
     #[test]
     fn however_many_receipts_wait_an_entry_finds_room_and_what_is_lost_of_them_is_known() {
         let (mailbox, chat) = (Mailbox::default(), ChatId::own(UserId::random()));

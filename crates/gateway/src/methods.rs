@@ -1,11 +1,11 @@
-//! The unary methods that clients may call, and which node answers them.
+//! The unary methods that clients may call, and the kind of node that answers each.
 
 use std::collections::HashMap;
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-/// Where a call goes.
+/// The node that answers a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// Any accounts node.
@@ -14,35 +14,36 @@ pub enum Target {
     Chat,
     /// Any media node.
     Media,
-    /// Any chat node: field 1 is something else.
+    /// Any chat node: field 1 of the request is not a chat.
     AnyChat,
-    /// The presence node that owns the user in field 1; any where there is none.
+    /// The presence node that owns the user in field 1; any presence node where there is none.
     PresenceOwner,
     /// This gateway, which asks the presence nodes.
     Presence,
 }
 
-/// One method.
+/// One unary method.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Method {
+    /// The path that clients call, such as `/tern.v1.Chats/SendMessage`.
     pub path: String,
-    /// Its path at the node that answers it.
+    /// The path at the node that answers it.
     pub onward: String,
     pub target: Target,
-    /// False: it needs no credentials, what it carries speaks for itself.
+    /// Whether a call needs credentials. If not, the request itself carries what proves the caller.
     pub authenticated: bool,
 }
 
 const PACKAGE: &str = "tern.v1";
 const INTERNAL: &str = "tern.internal.v1";
-/// Chats' methods without a chat_id in field 1.
+/// The methods of Chats without a chat_id in field 1.
 const WITHOUT_CHAT: [&str; 2] = ["CreateGroup", "ListChats"];
-/// The parts of Admin, each of which a role serves under a name of its own.
+/// The service whose methods several roles share, each under an internal service name of its own.
 const ADMIN: &str = "Admin";
 const ACCOUNTS_ADMIN: [&str; 4] = ["ListUsers", "GetUser", "SuspendUser", "ResumeUser"];
 const ANY_CHAT_ADMIN: [&str; 2] = ["GetQueues", "GetClusterMap"];
 
-/// Every method by its path, from the protos.
+/// All methods of the protos by path. `Err` when the descriptors do not decode.
 pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
     let files = FileDescriptorSet::decode(tern_proto::DESCRIPTORS)?.file;
     let services = files
@@ -72,7 +73,7 @@ pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
     Ok(methods.collect())
 }
 
-/// Names of the services, for routing.
+/// The names of the services whose methods clients may call.
 pub const SERVICES: [&str; 8] = [
     "tern.v1.Users",
     "tern.v1.Devices",
@@ -84,6 +85,7 @@ pub const SERVICES: [&str; 8] = [
     "tern.v1.Admin",
 ];
 
+/// The node that answers a method; `None`: clients may not call it as a unary method.
 fn target(service: &str, method: &str) -> Option<Target> {
     match service {
         "Users" | "Devices" | "Auth" => Some(Target::Accounts),
@@ -99,6 +101,7 @@ fn target(service: &str, method: &str) -> Option<Target> {
     }
 }
 
+/// The internal service that serves an Admin method with this target.
 fn admin_part(target: Target) -> &'static str {
     match target {
         Target::Accounts => "AccountsAdmin",
@@ -166,7 +169,7 @@ mod tests {
         }
     }
 
-    /// The only thing that a gateway assumes of requests: see [`crate::peek`].
+    /// A gateway assumes nothing else of requests: see [`crate::peek`].
     #[test]
     fn field_1_of_every_chat_scoped_request_is_chat_id() {
         let files = FileDescriptorSet::decode(tern_proto::DESCRIPTORS)

@@ -85,7 +85,7 @@ pub(crate) fn describe() {
     describe_counter!(REFUSED, "Items that found no way to their chat's node, by kind");
     describe_counter!(REROUTED, "Items and calls that a node gave back as not its own");
     describe_counter!(UNARY, "Unary calls, by method and status code");
-    // What never happened is to be seen as 0: a counter that appears at 1 has not risen, for whoever watches.
+    // Counters begin at 0. One that first appears at 1 would not have risen in the eyes of an alert.
     for name in [
         SWEEP_FOUND,
         STREAMS_CUT,
@@ -105,7 +105,7 @@ pub(crate) fn describe() {
     for kind in ["item", "call"] {
         counter!(REROUTED, "kind" => kind).absolute(0);
     }
-    for cause in ["announced_again", "presence_moved"] {
+    for cause in ["announced_again", "presence_moved", "receipts_lost", "passed_by"] {
         counter!(REDRAINS, "cause" => cause).absolute(0);
     }
     for outcome in ["UPGRADED", "NOT_ASKED_FOR", "BAD_KEY", "ORIGIN_REFUSED"] {
@@ -154,7 +154,7 @@ pub(crate) fn opened() {
 }
 
 pub(crate) fn frame_out(events: usize) {
-    // Found once: these count all that goes out.
+    // Looked up once, since every frame counts.
     static OUT: LazyLock<[Counter; 2]> = LazyLock::new(|| [counter!(FRAMES_OUT), counter!(EVENTS_OUT)]);
     OUT[0].increment(1);
     OUT[1].increment(events as u64);
@@ -204,7 +204,7 @@ pub(crate) fn link_up(role: &'static str, node: &str, up: bool) {
     gauge!(LINK_UP, "role" => role, "node" => node.to_owned()).set(f64::from(u8::from(up)));
 }
 
-/// A link that is up until this is dropped, whatever ends it.
+/// Reports a link as up until this is dropped, whatever ends the link.
 pub(crate) struct LinkUp(&'static str, String);
 
 impl LinkUp {

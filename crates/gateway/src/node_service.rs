@@ -1,4 +1,4 @@
-//! What other nodes ask of a gateway.
+//! The internal service of a gateway: what other nodes tell it about devices and users.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::registry::Registry;
 use crate::session::CloseRequest;
 use crate::watches::Watches;
 
-/// See the module.
+/// Implements `tern.internal.v1.GatewayNode`.
 pub struct NodeService {
     pub registry: Arc<Registry>,
     pub presence: Arc<PresenceLinks>,
@@ -98,13 +98,14 @@ impl GatewayNode for NodeService {
     }
 }
 
-/// Tells the user's sessions here; their next marks say so.
+/// Tells the user's sessions here of the setting, which goes up with their next marks.
 fn read_receipts_changed(registry: &Registry, user: UserId, off: bool) {
     for session in registry.of_user(user) {
         session.mailbox.read_receipts(off);
     }
 }
 
+/// The reason for the session to end, by the code that another node gives.
 fn why(code: CloseCode) -> CloseRequest {
     match code {
         CloseCode::SessionReplaced => CloseRequest::Replaced,

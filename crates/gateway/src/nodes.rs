@@ -1,4 +1,4 @@
-//! Finding the node for a unary call.
+//! Finds the node that answers a unary call.
 
 use std::time::Duration;
 
@@ -6,10 +6,11 @@ use tern_node::{ClusterMap, MapHandle, Node};
 use tern_proto::ApiError;
 use tokio::time::{Instant, timeout_at};
 
-/// How long a call waits for the map: longer than a node needs to see a change in etcd.
+/// How long a call waits for the map: a node needs less to see a change in etcd.
 pub const MAP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The node that `pick` takes from the map, and the map's version. Where there is none, one may be about to come.
+/// The node that `pick` takes from the map, and the map's version. Where `pick` takes none, a node may be about to
+/// start: waits for it. `Err` (UNAVAILABLE) when there is none after [`MAP_PATIENCE`].
 pub async fn find(
     map: &MapHandle,
     pick: impl for<'a> Fn(&'a ClusterMap) -> Option<&'a Node>,

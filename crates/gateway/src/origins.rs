@@ -1,22 +1,23 @@
-//! Which web sites' pages may use this gateway. A browser says in `Origin` whose page a request is from; everything that
-//! is no browser leaves it out, and is not meant here.
+//! The web sites whose pages may use this gateway. A browser says in `Origin` which site's page makes a request.
+//! Other clients send none, and are not restricted here.
 
 use http::HeaderMap;
 use http::header::{HeaderValue, ORIGIN};
 
-/// The flag `--gateway-allowed-origins`.
+/// The value of the flag `--gateway-allowed-origins`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Origins {
-    /// Pages of no site.
+    /// Pages of no site may use it.
     #[default]
     None,
-    /// Pages of every site.
+    /// Pages of every site may use it.
     Any,
-    /// Of these: scheme, host and port where it is not the scheme's own, as browsers write them.
+    /// Pages of these origins may use it. An origin is a scheme, a host, and the port unless it is the scheme's own,
+    /// as browsers write them.
     These(Vec<String>),
 }
 
-/// Why a flag is no list of origins.
+/// An entry of the flag that is no origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no origin: write https://app.example.com, with a port where it is not the scheme's own, or * for all"
@@ -26,7 +27,7 @@ pub struct NotAnOrigin(String);
 impl std::str::FromStr for Origins {
     type Err = NotAnOrigin;
 
-    /// Origins, comma separated; `*` for all; empty for none.
+    /// Parses origins, comma separated; `*` for all; an empty text for none.
     fn from_str(text: &str) -> Result<Self, NotAnOrigin> {
         let parts: Vec<&str> = text
             .split(',')
@@ -45,7 +46,7 @@ impl std::str::FromStr for Origins {
     }
 }
 
-/// Browsers write scheme and host in lower case and leave out the scheme's own port.
+/// Parses one origin and writes it as browsers do: in lower case, without the scheme's own port.
 fn origin(text: &str) -> Result<String, NotAnOrigin> {
     let wrong = || NotAnOrigin(text.to_owned());
     let origin = text.to_ascii_lowercase();
@@ -67,7 +68,8 @@ fn origin(text: &str) -> Result<String, NotAnOrigin> {
 }
 
 impl Origins {
-    /// The origin of a browser's request, where its page may use this gateway. `Err`: it may not.
+    /// The origin of a request whose page may use this gateway; `None`: the request has none. `Err`: the page may
+    /// not.
     pub fn check<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a HeaderValue>, Refused> {
         let Some(origin) = headers.get(ORIGIN) else {
             return Ok(None);
@@ -81,7 +83,7 @@ impl Origins {
     }
 }
 
-/// The page is from another site.
+/// The page's origin is not allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("pages of this origin may not use this gateway: see --gateway-allowed-origins")]
 pub struct Refused;

@@ -1,24 +1,25 @@
-//! Finds the chat, or the user, that a unary request is about without knowing its type: field 1 of every chat-scoped
-//! request is its chat_id, of every user-scoped one its user_id.
+//! Finds the chat or the user that a unary request is about, without knowing the request's type. Field 1 of every
+//! request about a chat is its chat_id, and of every request about a user its user_id.
 
 use std::str::FromStr;
 
 use tern_types::{ChatId, UserId};
 
-/// Field 1 as a length-delimited field.
+/// The key of field 1 with a length-delimited value.
 const FIRST_KEY: u64 = 1 << 3 | 2;
 
-/// The chat in field 1: the last one where it is there several times, as protobuf has it. `None` where there is none, or
-/// the bytes are no message; whoever decodes it in full says what is wrong.
+/// The chat in field 1; the last one where the field occurs several times, as protobuf has it. `None` where there is
+/// none, or the bytes are no message: the node that decodes the message says what is wrong.
 pub fn chat_id(message: &[u8]) -> Option<ChatId> {
     first(message)
 }
 
-/// The same for the user in field 1.
+/// The user in field 1, by the same rules as [`chat_id`].
 pub fn user_id(message: &[u8]) -> Option<UserId> {
     first(message)
 }
 
+/// The last field 1 of an encoded message, parsed.
 fn first<T: FromStr>(mut message: &[u8]) -> Option<T> {
     let mut found = None;
     while !message.is_empty() {
@@ -69,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    /// What prost sees, for what it takes.
+    /// The chat as prost decodes it; `None` for bytes that prost refuses.
     fn by_prost(bytes: &[u8]) -> Option<Option<ChatId>> {
         SendMessageRequest::decode(bytes)
             .ok()

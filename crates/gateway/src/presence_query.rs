@@ -1,4 +1,4 @@
-//! `PresenceQuery`: answered by the gateway itself, which asks the presence nodes that own the people.
+//! `PresenceQuery`, which the gateway answers itself: it asks the presence nodes that own the users.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,18 +15,21 @@ use tern_proto::{ApiError, parse};
 use tern_types::{Slot, UserId};
 use tonic::Status;
 
-use crate::{nodes, proxy};
+use crate::{nodes, refused};
 
-/// People of one question.
+/// The most users of one call.
 const MAX_USERS: usize = 256;
-/// Rounds over nodes whose map, or this gateway's, is behind.
+/// How often nodes are asked whose map, or this gateway's, is behind.
 const ROUNDS: usize = 4;
+/// The pause after the first round; each further one is longer by as much.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers GetPresence.
+/// Answers GetPresence. Users who do not exist are shown as hidden. `Err` when the caller is no API key with the
+/// scope `presence:read`, when the request is malformed or names too many users, or when a presence node cannot be
+/// asked.
 pub async fn get_presence(ctx: &NodeContext, caller: &Principal, request: Bytes) -> Result<Bytes, Status> {
     caller.key(Scope::PresenceRead)?;
-    let request = GetPresenceRequest::decode(request).map_err(|_| proxy::malformed())?;
+    let request = GetPresenceRequest::decode(request).map_err(|_| refused::malformed())?;
     if request.user_ids.len() > MAX_USERS {
         return Err(ApiError::invalid("user_ids", "at most 256").into());
     }
@@ -46,7 +49,7 @@ pub async fn get_presence(ctx: &NodeContext, caller: &Principal, request: Bytes)
     Ok(response.encode_to_vec().into())
 }
 
-/// Of those who exist.
+/// The presence of those users who exist.
 async fn states(ctx: &NodeContext, users: &[UserId]) -> Result<HashMap<UserId, Presence>, Status> {
     let mut known = HashMap::new();
     let mut missing: Vec<UserId> = users.to_vec();
@@ -76,9 +79,10 @@ async fn states(ctx: &NodeContext, users: &[UserId]) -> Result<HashMap<UserId, P
     Err(ApiError::unavailable("the presence nodes change").into())
 }
 
+/// The users that a node was asked for, and its answer; `None`: some of them belong to another node.
 type Asked = (Vec<UserId>, Option<Vec<(UserId, Presence)>>);
 
-/// `None`: some of them are another node's.
+/// Asks the presence node at `address`.
 async fn ask(
     ctx: &NodeContext,
     address: String,
@@ -93,7 +97,7 @@ async fn ask(
     let answer = client
         .get_states(request)
         .await
-        .map_err(proxy::told)?
+        .map_err(refused::told)?
         .into_inner();
     if answer.not_owner {
         return Ok((users, None));

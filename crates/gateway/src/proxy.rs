@@ -1,10 +1,10 @@
-//! Unary calls of clients, passed on as bytes to the node that answers them.
+//! Unary calls of clients, which are passed on as bytes to the node that answers them.
 //!
-//! A chat node that is not the owner says so in the metadata of its answer: the call is routed again when this gateway's
-//! map has caught up, a few times. Requests carry request_ids where doing them twice would matter.
+//! A chat node that does not own the chat says so in the metadata of its answer. The call is then routed again, a few
+//! times, each time after this gateway's map has caught up. Where doing a request twice would matter it carries a
+//! request_id.
 
 use std::collections::HashMap;
-use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,26 +29,26 @@ use crate::auth::Auth;
 use crate::call_limits::CallLimits;
 use crate::methods::{self, Method, Target};
 use crate::nodes::{self, MAP_PATIENCE};
+use crate::refused::{malformed, told, unreadable};
 use crate::{deadline, metrics, peek, presence_query};
 
-/// An answer of a node: a page of the largest entries.
+/// The most bytes of a node's answer: a page of the largest entries.
 const MAX_RESPONSE_BYTES: usize = tern_node::links::MAX_LINK_MESSAGE_BYTES;
-/// How often a call is routed again.
+/// How often a call is routed again at most.
 const REROUTES: usize = 3;
-/// Between two tries of a node that is behind this gateway's map.
+/// The pause before a node is asked again whose map is behind this gateway's.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Sent along: this gateway's version of the map.
+/// Metadata of the call to the node: this gateway's version of the map.
 const MAP_VERSION: &str = "tern-map-version";
-/// In the answer of a node that is not the owner: its version of the map, and the chat.
+/// Metadata in the answer of a node that does not own the chat: its version of the map, and the chat.
 const NOT_OWNER: &str = "tern-not-owner";
 const CHAT: &str = "tern-chat";
-/// How a node's tonic begins its INTERNAL for bytes that do not decode: it is the caller's fault.
-const UNDECODABLE: &str = "failed to decode Protobuf message";
-/// What of a client's metadata goes on: the trace, and the call's name. Credentials and anything `tern-*` stay here.
+/// The metadata of a client that is passed on: its trace context and the call's name. Credentials and anything
+/// `tern-*` are not.
 const PASSED_ON: [&str; 3] = ["traceparent", "tracestate", REQUEST_ID];
 
-/// See the module.
+/// Authenticates, limits and passes on the unary calls of clients.
 pub struct Proxy {
     ctx: NodeContext,
     auth: Arc<Auth>,
@@ -57,6 +57,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// A proxy for all methods of the protos. `Err` when the descriptors do not decode.
     pub fn new(ctx: NodeContext, auth: Arc<Auth>, limits: CallLimits) -> anyhow::Result<Self> {
         Ok(Self {
             ctx,
@@ -66,7 +67,7 @@ impl Proxy {
         })
     }
 
-    /// One HTTP request to a unary method.
+    /// Answers one HTTP request to a unary method.
     pub async fn serve(self: Arc<Self>, request: http::Request<Body>) -> http::Response<Body> {
         let Some(method) = self.methods.get(request.uri().path()).cloned() else {
             return Status::unimplemented("there is no such method").into_http();
@@ -105,6 +106,7 @@ impl Proxy {
         self.route(method, onward, message).await
     }
 
+    /// Asks the node that the call belongs to, and the next one where that node does not own the chat.
     async fn route(&self, method: &Method, metadata: MetadataMap, message: Bytes) -> Result<Bytes, Status> {
         let mut chat = match method.target {
             Target::Chat => peek::chat_id(&message),
@@ -129,6 +131,7 @@ impl Proxy {
         }
     }
 
+    /// Asks one node, found by the map as it is now. Waits for a while where there is none.
     async fn ask(
         &self,
         method: &Method,
@@ -166,7 +169,8 @@ impl Proxy {
             .map(Response::into_inner)
     }
 
-    /// Waits until the map is at least of `version`; when it is already, a little, for the node may be behind.
+    /// Waits until the map is at least of `version`, for a while. If it is already, waits a little: the node may be
+    /// behind.
     async fn catch_up(&self, version: i64) {
         let mut map = self.ctx.map.clone();
         if map.current().version() >= version {
@@ -174,68 +178,25 @@ impl Proxy {
             return;
         }
         let caught_up = async { while map.changed().await.version() < version {} };
-        // In vain: the next try says what is wrong.
+        // If the wait was in vain, the next try says what is wrong.
         let _ = timeout(MAP_PATIENCE, caught_up).await;
     }
 }
 
+/// The call's one message.
 async fn only_message(messages: &mut Streaming<Bytes>) -> Result<Bytes, Status> {
     let message = messages.message().await.map_err(unreadable)?;
     message.ok_or_else(malformed)
 }
 
-/// The map's version and the chat that a node which is not the owner names.
+/// The map's version and the chat in the answer of a node that does not own the chat; `None` for any other status.
 fn not_owner(status: &Status) -> Option<(i64, Option<ChatId>)> {
     let text = |key| status.metadata().get(key).and_then(|value| value.to_str().ok());
     let version = text(NOT_OWNER)?.parse().ok()?;
     Some((version, text(CHAT).and_then(|chat| chat.parse().ok())))
 }
 
-/// A node's status as a client is told of it: code, message and details as they are, none of the metadata. A node that
-/// did not answer becomes UNAVAILABLE with RetryInfo, a request that it could not decode INVALID_ARGUMENT.
-pub fn told(status: Status) -> Status {
-    if status.source().is_some() {
-        tracing::info!(code = ?status.code(), message = status.message(), "a node did not answer");
-        return ApiError::unavailable("the node did not answer").into();
-    }
-    if status.code() == Code::Internal && status.message().starts_with(UNDECODABLE) {
-        return malformed();
-    }
-    // What a node's decoder, or this one for the answer, says of a message over its limit.
-    if status.code() == Code::OutOfRange {
-        return too_large();
-    }
-    Status::with_details(
-        status.code(),
-        status.message(),
-        Bytes::copy_from_slice(status.details()),
-    )
-}
-
-/// The request cannot be read here.
-fn unreadable(status: Status) -> Status {
-    match status.code() {
-        Code::OutOfRange => too_large(),
-        // Tonic's word for a frame that is cut off or none at all.
-        Code::Internal => malformed(),
-        _ => status,
-    }
-}
-
-fn too_large() -> Status {
-    let message = format!("a request has at most {MAX_REQUEST_BYTES} bytes");
-    ApiError::new(ErrorReason::TooLarge, message).into()
-}
-
-/// As for any message that does not decode.
-pub fn malformed() -> Status {
-    ApiError::new(
-        ErrorReason::ProtocolError,
-        "the request is not the method's message",
-    )
-    .into()
-}
-
+/// One call of a method, as tonic's service.
 struct Call {
     proxy: Arc<Proxy>,
     method: Method,
@@ -265,7 +226,7 @@ impl ClientStreamingService<Bytes> for Call {
     }
 }
 
-/// Messages as they are.
+/// A codec that passes messages on as bytes, without decoding them.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BytesCodec;
 

@@ -1,5 +1,5 @@
-//! What clients are served: the device stream by gRPC and by WebSocket, the unary APIs (also as gRPC-Web), health, and
-//! reflection where wanted.
+//! The listener for clients. It serves the device stream by gRPC and by WebSocket, the unary APIs (also as gRPC-Web),
+//! health, and reflection if that is turned on.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -35,22 +35,25 @@ use crate::tls::Edge;
 use crate::websocket::upgrade::{self, WebSockets};
 
 const STREAM_PATH: &str = "/tern.v1.Messaging/Stream";
-/// h2 charges unread small frames against half of the connection's window, and ends the connection when it is used up:
-/// generous, since an idle window costs nothing.
+/// HTTP/2's window of a connection in bytes. h2 charges small frames that were not read yet against half of it, and
+/// ends the connection when that is used up. So it is generous: an idle window costs nothing.
 const CONNECTION_WINDOW: u32 = 1 << 20;
+/// HTTP/2's window of a stream in bytes.
 const STREAM_WINDOW: u32 = 1 << 20;
-/// A device needs one and some unary calls; a proxy in front carries those of many devices on one connection.
+/// The most streams of a connection. A device needs one stream and some unary calls; a proxy in front of the gateway
+/// carries those of many devices on one connection.
 const MAX_STREAMS: u32 = 1000;
-/// Longer than the longest heartbeat interval: a device that speaks is never woken by a ping.
+/// The interval of HTTP/2's pings on a silent connection: longer than the longest heartbeat interval, so that no ping
+/// wakes a device that sends its heartbeats.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(240);
-/// A phone on a bad network may take this long to answer one.
+/// How long a client may take to answer a ping: a phone on a bad network may need that.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Header fields of a request: an access token and little else.
+/// The most bytes of a request's header fields: an access token and little else.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
-/// HTTP/1.1: what is read or written at once; a request's header fields have to fit.
+/// The size of HTTP/1.1's buffers in bytes. A request's header fields have to fit into one.
 const HTTP1_BUFFER: usize = 16 << 10;
 
-/// The services of a gateway on one listener.
+/// The listener for clients, bound and not yet serving.
 pub struct Public {
     listener: TcpListener,
     tls: Option<Edge>,
@@ -61,7 +64,8 @@ pub struct Public {
 }
 
 impl Public {
-    /// Binds. Refuses plain text on an address that others can reach, unless it is asked for.
+    /// Binds the listener. `Err` when the address cannot be bound, when the certificate cannot be used, or when
+    /// others could reach the address in plain text and that was not asked for.
     pub async fn bind(config: &Config, gateway: Arc<Gateway>, proxy: Arc<Proxy>) -> anyhow::Result<Self> {
         let tls = Edge::load(config).await?;
         let address = config.gateway_listen;
@@ -94,17 +98,17 @@ impl Public {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn address(&self) -> anyhow::Result<std::net::SocketAddr> {
         Ok(self.listener.local_addr()?)
     }
 
-    /// Tells load balancers by gRPC health whether to send clients here.
+    /// Sets what gRPC health tells load balancers: whether to send clients here.
     pub fn health(&self) -> HealthReporter {
         self.health.clone()
     }
 
-    /// Serves until `shutdown`, then until the calls and sockets under way are done.
+    /// Serves until `shutdown` resolves, then until the calls and sockets under way are done.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let settings = Settings {
             name: "clients",
@@ -128,7 +132,8 @@ fn shake_hands(edge: Edge) -> Tls {
     }
 }
 
-/// `headers_within`: HTTP/1.1, from one request to the next one's last header field.
+/// The settings of HTTP. `headers_within` is the time that HTTP/1.1 has from one request to the last header field of
+/// the next.
 fn http(headers_within: Duration) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
@@ -184,7 +189,7 @@ async fn stream(gateway: Arc<Gateway>, request: http::Request<Body>) -> http::Re
         .await
 }
 
-/// Makes the response stream of each request.
+/// Makes the response stream of each call of Messaging/Stream.
 struct Streams(Arc<Gateway>);
 
 impl StreamingService<Incoming> for Streams {

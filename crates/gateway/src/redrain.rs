@@ -1,5 +1,5 @@
-//! Has many sessions look again at what they may have missed, spread over time, so that the store does not meet them all
-//! at once.
+//! Makes many sessions look again for what they may have missed. They are told one after the other, so that the store
+//! is not asked for all of them at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,18 +10,20 @@ use crate::inbox_reader::DEVICES;
 use crate::metrics;
 use crate::registry::Handle;
 
-/// Between two queries' worth of sessions, when that keeps within the spread: 50 queries a second.
+/// The longest pause between two groups of [`DEVICES`] sessions, each of which makes a query: 50 queries a second. It
+/// is shorter where the spread requires it.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Presence may not have known these sessions for a while: they read their inboxes again, and then say CaughtUp again, for
-/// receipts went past them. The first ones at once, all of them within `spread`.
+/// Has these sessions read their inboxes again and send CaughtUp after that: presence may not have known them for a
+/// while, so receipts may have passed them by. A task tells them, the first ones at once and all of them within
+/// `spread`.
 pub fn redrain(sessions: Vec<Arc<Handle>>, spread: Duration, cause: &'static str) {
     let telling = each(sessions, spread, cause, |session| session.mailbox.announced());
     tokio::spawn(telling.in_current_span());
 }
 
-/// A chat node, or the way to it, was lost with receipts for whoever is here: the devices ask for them anew.
-/// Returns when all are told.
+/// Has these sessions send CaughtUp, so that their devices ask for receipts: a chat node, or the link to it, was
+/// lost, and receipts with it. Returns when all sessions were told, within `spread`.
 pub async fn receipts_lost(sessions: Vec<Arc<Handle>>, spread: Duration) {
     each(sessions, spread, "receipts_lost", |session| {
         session.mailbox.receipts_lost();

@@ -1,4 +1,5 @@
-//! The sessions of this gateway, by id and by device. A registration is a value: dropped, the session is gone.
+//! The sessions of this gateway, by id, by device and by user. A session is registered as long as its
+//! [`Registration`] lives, unless it is ended before.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU64;
@@ -12,85 +13,87 @@ use crate::mailbox::Mailbox;
 use crate::metrics;
 use crate::session::CloseRequest;
 
-/// Sessions are spread over as many tables, so that links and streams seldom wait for each other.
+/// Sessions are spread over this many tables, each with a lock, so that links and streams seldom wait for each other.
 const TABLES: usize = 16;
 
-/// One registered session, as the rest of the gateway sees it.
+/// One session, as the rest of the gateway sees it. It may have ended: then the registry does not have it any more.
 #[derive(Debug)]
 pub struct Handle {
     pub id: SessionId,
     pub user: UserId,
     pub device: DeviceId,
-    /// When it began, by the wall clock: for operators.
+    /// When the session began, by the wall clock: for operators.
     pub since: Timestamp,
     pub mailbox: Arc<Mailbox>,
+    /// Presence has taken an announcement of the session.
     announced: AtomicBool,
-    /// Its place among the device's streams on all gateways; 0: it is not open yet.
+    /// The stream's number, which orders the device's streams on all gateways; 0: the stream is not open yet.
     number: AtomicU64,
-    /// The person's newest one on it.
+    /// The newest sign of the user's activity on this session.
     sign: Mutex<Sign>,
 }
 
-/// The person is at the device, or has left it.
+/// A sign of a user's activity on a session: the user is at the device, or has left it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sign {
     pub active: bool,
-    /// By the wall clock: shown as last seen. Zero: there was none.
+    /// When it came, by the wall clock: shown as last seen. Zero: there was none.
     pub at: Timestamp,
-    /// The same moment in monotonic time.
+    /// When it came, in monotonic time.
     pub said: Timestamp,
 }
 
 impl Handle {
-    /// The slot that says which presence node knows it.
+    /// The slot of the user, which says which presence node is told of the session.
     pub fn slot(&self) -> Slot {
         Slot::of_user(self.user)
     }
 
-    /// Whether presence has known it.
+    /// Whether presence has ever taken an announcement of the session.
     pub fn is_announced(&self) -> bool {
         self.announced.load(Ordering::Acquire)
     }
 
+    /// Replaces the newest sign.
     pub fn set_sign(&self, sign: Sign) {
         *self.sign.lock().unwrap_or_else(PoisonError::into_inner) = sign;
     }
 
-    /// The newest.
+    /// The newest sign.
     pub fn sign(&self) -> Sign {
         *self.sign.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number that its stream drew from the store when it was opened.
+    /// The stream's number, drawn from the store when the stream was opened; `None`: it is not open yet.
     pub fn number(&self) -> Option<NonZeroU64> {
         NonZeroU64::new(self.number.load(Ordering::Acquire))
     }
 
-    /// The first one counts.
+    /// Sets the stream's number, unless it has one.
     pub fn set_number(&self, number: u64) {
         let _kept = self
             .number
             .compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// Presence knows it. True: for the first time.
+    /// Notes that presence has taken an announcement. Returns whether it is the first one.
     pub fn first_announced(&self) -> bool {
         !self.announced.swap(true, Ordering::AcqRel)
     }
 }
 
-/// What is no UUID comes from a test.
+/// The mark of a store: the first 8 bytes of its epoch, 1 for 0. An epoch that is no UUID comes from a test.
 fn mark(epoch: &str) -> u64 {
     let epoch = uuid::Uuid::try_parse(epoch).unwrap_or_default();
     epoch.as_u64_pair().0.max(1)
 }
 
-/// See the module.
+/// The sessions of one gateway, and the store that they belong to.
 #[derive(Debug)]
 pub struct Registry {
     tables: [RwLock<IdMap<SessionId, Arc<Handle>>>; TABLES],
     devices: Mutex<IdMap<DeviceId, SessionId>>,
-    /// Small and in order: found by user without an allocation for each.
+    /// Every session by its user. Small and in order, so that the sessions of a user take no allocation of their own.
     users: Mutex<BTreeSet<(UserId, SessionId)>>,
     count: AtomicUsize,
     emptied: Notify,
@@ -99,16 +102,16 @@ pub struct Registry {
     store: Store,
 }
 
-/// The store that the sessions belong to.
+/// The store that the sessions belong to, as far as it is known.
 #[derive(Debug, Default)]
 struct Store {
-    /// See `tern.v1.Opened.store_epoch`; empty: not known yet.
+    /// See `tern.v1.Opened.store_epoch`; empty while it is not known.
     epoch: Mutex<String>,
-    /// As on the links: see `tern.internal.v1.ControlUp.store`.
+    /// See `tern.internal.v1.ControlUp.store`; 0 while it is not known.
     mark: AtomicU64,
 }
 
-/// Keeps a session registered.
+/// Keeps a session registered. Dropping it ends the session.
 #[derive(Debug)]
 pub struct Registration {
     registry: Arc<Registry>,
@@ -116,7 +119,8 @@ pub struct Registration {
 }
 
 impl Registry {
-    /// For a gateway of this incarnation: session ids begin with it and are never used twice.
+    /// An empty registry of a gateway of this incarnation. Session ids begin with its lower 32 bits, so that none is
+    /// used twice.
     pub fn new(incarnation: u64) -> Self {
         Self {
             tables: Default::default(),
@@ -130,18 +134,18 @@ impl Registry {
         }
     }
 
-    /// Whether this is the store that is known.
+    /// Whether the sessions belong to the store of this epoch.
     pub fn knows_store(&self, epoch: &str) -> bool {
         *self.epoch() == epoch
     }
 
-    /// For the links; 0: not known yet.
+    /// The mark of the store, as the links carry it; 0: it is not known yet.
     pub fn store_mark(&self) -> u64 {
         self.store.mark.load(Ordering::Acquire)
     }
 
-    /// From now on the sessions belong to this store. Those that belong to another one end: their places in the chats'
-    /// logs mean nothing here.
+    /// Makes the store of this epoch the one that sessions belong to. If they belonged to another one they are all
+    /// told to end: what they know of the chats' logs is not true there.
     pub fn store_is(&self, epoch: &str) {
         let before = std::mem::replace(&mut *self.epoch(), epoch.to_owned());
         self.store.mark.store(mark(epoch), Ordering::Release);
@@ -159,14 +163,14 @@ impl Registry {
         self.store.epoch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A name for a new session.
+    /// An id for a new session.
     pub fn next_id(&self) -> SessionId {
         let number = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         SessionId(self.incarnation << 32 | u64::from(number))
     }
 
-    /// Makes the session known. An older one of the device on this gateway is told that it was replaced, is unregistered
-    /// at once, and returned.
+    /// Registers a session. An older session of the device on this gateway is told that it was replaced, is
+    /// unregistered at once, and returned.
     pub fn register(
         self: &Arc<Self>,
         id: SessionId,
@@ -200,23 +204,26 @@ impl Registry {
         (registration, older)
     }
 
-    /// The session is over, whatever its stream does, which may hear of it late or never. False: it was over before.
+    /// Unregisters the session and tells its stream to end, which may take long or never happen. Returns false when
+    /// it was not registered any more.
     pub fn end(&self, handle: &Handle, why: CloseRequest) -> bool {
         handle.mailbox.close(why);
         self.unregister(handle)
     }
 
+    /// The session with this id, while it is registered.
     pub fn get(&self, id: SessionId) -> Option<Arc<Handle>> {
         self.read(id).get(&id).cloned()
     }
 
-    /// The newest session of the device here.
+    /// The newest session of the device on this gateway.
     pub fn of_device(&self, device: DeviceId) -> Option<Arc<Handle>> {
         let id = self.devices().get(&device).copied()?;
         self.get(id)
     }
 
-    /// All sessions of the user here: those too that are being opened, and those of a device that has a newer one.
+    /// All sessions of the user on this gateway, also those that are not open yet, and those of a device that has a
+    /// newer one.
     pub fn of_user(&self, user: UserId) -> Vec<Arc<Handle>> {
         let ids: Vec<SessionId> = {
             let users = self.users();
@@ -226,15 +233,17 @@ impl Registry {
         ids.into_iter().filter_map(|id| self.get(id)).collect()
     }
 
+    /// How many sessions are registered.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
 
+    /// Whether no session is registered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Until no session is left.
+    /// Returns when no session is registered.
     pub async fn until_empty(&self) {
         loop {
             let emptied = self.emptied.notified();
@@ -255,7 +264,7 @@ impl Registry {
         sessions
     }
 
-    /// False: it was not there.
+    /// Takes the session out. Returns false when it was not there.
     fn unregister(&self, handle: &Handle) -> bool {
         if self.write(handle.id).remove(&handle.id).is_none() {
             return false;
@@ -295,11 +304,12 @@ impl Registry {
 }
 
 impl Registration {
+    /// The registered session.
     pub fn handle(&self) -> &Arc<Handle> {
         &self.handle
     }
 
-    /// Ends it. False: it was ended by somebody else.
+    /// Unregisters the session. Returns false when that had happened before.
     pub fn end(&self) -> bool {
         self.registry.unregister(&self.handle)
     }

@@ -1,4 +1,4 @@
-//! Wiring: links, registry, the listener for clients, the service for nodes, and the drain.
+//! Starts the role: links, registry, the listener for clients, the service for nodes, and the drain.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,23 +31,25 @@ use crate::traces::Traces;
 use crate::watches::Watches;
 use crate::{Config, door, metrics, sweep};
 
-/// Devices reconnect no faster than this when a gateway drains, one after the other: what the other gateways' TLS
-/// handshakes and inbox queries take easily.
+/// The time between two devices that are asked to reconnect, when a gateway drains: the other gateways' TLS
+/// handshakes and inbox queries keep up with that easily. It is shorter only where the drain's time would not do for
+/// all devices.
 const RECONNECT_PACE: Duration = Duration::from_millis(2);
-/// Of the drain's time: until the last device is asked to reconnect, until the last stream is cut off.
+/// The shares of the drain's time after which the last device is asked to reconnect, and the last stream is cut off.
 const RECONNECT_PART: f64 = 0.6;
 const CLOSE_PART: f64 = 0.8;
-/// A device that was asked to reconnect has this long before its old stream is cut off.
+/// How long after it was asked to reconnect a device's old stream is cut off.
 const RECONNECT_GRACE: Duration = Duration::from_secs(5);
-/// Calls under way and last words may take this long after the last stream.
+/// How long calls under way and last events may take after the last stream has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// Wires the role into this process: adds its internal service to `routes`, spawns its tasks. The returned future ends
-/// when the role has drained.
+/// Starts a gateway in this process: adds its internal service to `routes` and spawns its tasks. The returned future
+/// ends when the gateway has drained.
 ///
 /// # Errors
 ///
-/// When the address cannot be had or must not be served without TLS, or a file cannot be used.
+/// When the address cannot be bound or must not be served without TLS, or a file cannot be read or holds no usable
+/// key.
 pub async fn start(
     config: Config,
     ctx: NodeContext,
@@ -56,7 +58,7 @@ pub async fn start(
     start_bound(config, ctx, routes).await.map(|(running, _)| running)
 }
 
-/// The same, and says where clients are served: for a listener on port 0.
+/// As [`start`], and returns the address where clients are served too, for a listener on port 0.
 pub async fn start_bound(
     config: Config,
     ctx: NodeContext,
@@ -133,7 +135,8 @@ pub async fn start_bound(
     ))
 }
 
-/// Whenever other gateways reach much more than this one, its devices are asked to go there.
+/// Asks all devices to reconnect elsewhere, each time that other gateways reach much more of the cluster than this
+/// one.
 async fn send_elsewhere(ctx: NodeContext, registry: Arc<Registry>) {
     loop {
         tokio::select! {
@@ -148,6 +151,7 @@ async fn send_elsewhere(ctx: NodeContext, registry: Arc<Registry>) {
     }
 }
 
+/// The verifier of access tokens, with the keys in these PEM files.
 async fn verifier(files: &[PathBuf]) -> anyhow::Result<Verifier> {
     let mut pems = Vec::with_capacity(files.len());
     for file in files {
@@ -157,7 +161,7 @@ async fn verifier(files: &[PathBuf]) -> anyhow::Result<Verifier> {
     Verifier::from_pems(pems)
 }
 
-/// Serves until the drain is over, or the listener fails.
+/// Serves clients until the drain is over, or the listener fails.
 async fn run(public: Public, registry: Arc<Registry>, drain: Drain) {
     let (stop, health) = (CancellationToken::new(), public.health());
     let stopped = stop.clone().cancelled_owned();
@@ -174,7 +178,8 @@ async fn run(public: Public, registry: Arc<Registry>, drain: Drain) {
     }
 }
 
-/// Asks every device to reconnect, spread over the drain's time, and waits until all have gone or were cut off.
+/// Asks every device to reconnect, spread over the drain's time, and waits until all streams have ended or were cut
+/// off.
 async fn drain_sessions(registry: &Registry, deadline: Duration) {
     ask_to_reconnect(registry, deadline);
     if tokio::time::timeout(deadline.mul_f64(CLOSE_PART + 0.1), registry.until_empty())
@@ -188,6 +193,7 @@ async fn drain_sessions(registry: &Registry, deadline: Duration) {
     }
 }
 
+/// Asks every device to reconnect, one after the other, and to be cut off some time after that.
 fn ask_to_reconnect(registry: &Registry, deadline: Duration) {
     let sessions = registry.sessions(|_| true);
     let count = u32::try_from(sessions.len()).unwrap_or(u32::MAX);

@@ -1,9 +1,10 @@
-//! A device's stream, whatever carries it: gRPC ([`crate::codec`]) and WebSockets ([`crate::websocket`]) each give it the
-//! client's frames and write what it yields. The stream itself polls those frames, the mailbox and the timer, and feeds
-//! the session; no task is spawned for it. Whatever waits goes out as one frame.
+//! The stream of one device, over gRPC ([`crate::codec`]) or a WebSocket ([`crate::websocket`]). The transport gives
+//! it the client's frames and writes the frames that it yields. The stream polls those frames, the mailbox and a
+//! timer, feeds the session, and carries out its effects; no task is spawned for it. All events that are ready go out
+//! as one frame.
 //!
-//! Its slow-consumer rule: nobody waits for a device. While its transport takes nothing, the stream is not polled; the
-//! mailbox fills to its bounds, and the device is served from its inbox afterwards.
+//! Slow-consumer rule: nothing waits for a device. While the transport takes nothing the stream is not polled; its
+//! mailbox fills to its bounds, and the device gets the rest from its inbox later.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -32,50 +33,59 @@ use crate::session::{self, Effect, Event, Mail, Session};
 use crate::traces::Sends;
 use crate::watchdog::Watch;
 
-/// Bytes of one frame; one event always fits.
+/// The most bytes of one frame; a single larger event still goes out.
 const MAX_FRAME_BYTES: usize = 512 << 10;
-/// Rounds over the sources before others get their turn. Each takes all mail, one frame of the client.
+/// How often one poll looks at all sources before other tasks get their turn. Each look takes all mail and one frame
+/// of the client.
 const ROUNDS: usize = 4;
 
-/// See the module.
+/// One device's stream: the adapter between a transport that carries `I`, the client's frames, and the [`Session`].
 pub struct DeviceStream<I> {
     gateway: Arc<Gateway>,
     id: SessionId,
     session: Session,
-    /// `None` once the client's side is done.
+    /// The client's frames; `None` once its side has ended.
     inbound: Option<I>,
-    /// Of the client's last frame.
+    /// Items of the client's last frame that the session has not taken yet.
     items: VecDeque<raw::ClientItem>,
     mailbox: Arc<Mailbox>,
     registered: Option<Registered>,
-    /// Its connection, as long as it is registered.
+    /// Keeps the connection from being ended for another one, as long as the session is registered.
     held: Option<Held>,
-    /// As the session was last told of them.
+    /// The routes that the session was last told of.
     routes: Arc<Routes>,
+    /// Encoded ServerEvents that have not gone out.
     out: VecDeque<Bytes>,
-    /// Something was put since the transport had taken all.
+    /// Something was put since the transport had taken everything.
     unflushed: bool,
     timer: Pin<Box<Sleep>>,
+    /// The time of the session for which `timer` is set.
     timer_at: Timestamp,
     clock: StreamClock,
     watch: Watch,
+    /// The last number given to an acknowledgement; the numbers lie above [`session::OWN_REFERENCES`].
     last_reference: u32,
     traced: Sends,
     end: End,
+    /// The session was open before.
     opened: bool,
-    /// It had nothing to do when it was polled last: what woke it has waited for a processor since, not for the client.
+    /// There was nothing to do at the last poll. So what woke the stream since has waited for a processor only, not
+    /// for the client.
     idle: bool,
 }
 
+/// How far the end of the stream is.
 enum End {
     /// The stream goes on.
     Not,
-    /// After what waits to go out: the status.
+    /// It ends with this status (`None`: OK), after the frames that are left.
     With(Option<ApiError>),
+    /// The status was given.
     Over,
 }
 
 impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
+    /// A stream that waits for Open. `connection` is the one that carries it, where it is known.
     pub fn new(gateway: Arc<Gateway>, inbound: I, connection: Option<Arc<Connection>>) -> Self {
         metrics::stream_began();
         let id = gateway.registry.next_id();
@@ -116,7 +126,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         }
     }
 
-    /// What cannot be done comes back as mail.
+    /// Carries out one effect. What fails is put into the mailbox.
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Put(event) => {
@@ -156,6 +166,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         }
     }
 
+    /// Passes an effect on to other parts of the gateway, for a session that is registered.
     fn pass_on(&mut self, effect: Effect) {
         let Some(registered) = &self.registered else {
             return;
@@ -224,7 +235,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         }
     }
 
-    /// One look at everything that may have happened. False: nothing has.
+    /// Looks once at everything that may have happened. Returns false when nothing has.
     fn look(&mut self, cx: &mut Context<'_>) -> bool {
         let mut news = false;
         if self.out.is_empty() && std::mem::take(&mut self.unflushed) {
@@ -246,6 +257,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         news | self.take_items(cx)
     }
 
+    /// Whether the session's timer has fired. Sets it anew where the session has changed its time.
     fn timer_is_due(&mut self, cx: &mut Context<'_>) -> bool {
         let due = self.session.due();
         if due != self.timer_at {
@@ -255,12 +267,13 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         }
         let fired = self.timer.as_mut().poll(cx).is_ready();
         if fired {
-            // Whatever is due next, the timer is to be set for it.
+            // The timer has to be set anew, whatever is due next.
             self.timer_at = Timestamp(0);
         }
         fired
     }
 
+    /// Feeds everything from the mailbox to the session.
     fn take_mail(&mut self, waiting: Waiting) {
         if let Some(request) = waiting.close {
             self.apply(Event::Close(request));
@@ -322,7 +335,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 continue;
             }
             let Some(inbound) = &mut self.inbound else { break };
-            // Only one frame a look: its answers go out before the next is read.
+            // Only one frame at a look: its answers go out before the next one is read.
             match Pin::new(inbound).poll_next(cx) {
                 Poll::Pending => break,
                 Poll::Ready(frame) => self.take_frame(frame),
@@ -351,7 +364,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         }
     }
 
-    /// The next frame, or the status after the last one. The transport asks for it when it has taken the one before.
+    /// The next frame, or after the last one the status. The transport calls this when it has taken the frame before.
     pub fn poll_next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ApiError>>> {
         let polled = self.poll_frame(cx);
         self.idle = polled.is_pending();
@@ -359,7 +372,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         polled
     }
 
-    /// What is left of the client's side, for a transport that still has to end it.
+    /// The rest of the client's side, for a transport that has to end it.
     pub fn take_inbound(&mut self) -> Option<I> {
         self.inbound.take()
     }
@@ -397,7 +410,7 @@ impl<I> DeviceStream<I> {
     }
 }
 
-/// As gRPC's response.
+/// The stream as gRPC's response.
 impl<I: Stream<Item = Incoming> + Unpin> Stream for DeviceStream<I> {
     type Item = Result<Frame, Status>;
 
@@ -415,7 +428,7 @@ impl<I> Drop for DeviceStream<I> {
     }
 }
 
-/// Some of what waits to go out, as one frame.
+/// Packs events that wait into one frame; `None` when none do.
 fn pack(out: &mut VecDeque<Bytes>) -> Option<Frame> {
     let mut bytes = 0;
     let fits = |event: &&Bytes| {
@@ -429,7 +442,7 @@ fn pack(out: &mut VecDeque<Bytes>) -> Option<Frame> {
     }
     let events: Vec<Bytes> = out.drain(..count).collect();
     if out.is_empty() {
-        // Most streams are idle most of the time.
+        // An idle stream keeps no memory for events: most are idle most of the time.
         *out = VecDeque::new();
     }
     metrics::frame_out(events.len());

@@ -1,5 +1,5 @@
-//! The net below everything else: reads the inboxes of all sessions from time to time. A row that is old and of which
-//! its session knows nothing was lost by something above, and counts as a defect.
+//! The sweep: reads the inboxes of all sessions from time to time, in case everything else has missed a row. A row
+//! that is old and unknown to its session counts as a defect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use tern_types::DeviceId;
 use crate::inbox_reader::{DEVICES, InboxReader};
 use crate::registry::{Handle, Registry};
 
-/// Sweeps every `interval`, a little more or less, until the drain has ended. A sweep's queries are spread over half of
-/// the interval.
+/// Sweeps every `interval`, roughly, until the drain has ended. The queries of one sweep are spread over half of the
+/// interval.
 pub async fn run(registry: Arc<Registry>, reader: InboxReader, interval: Duration, drain: Drain) {
     loop {
         let wait = interval.mul_f64(rand::rng().random_range(0.5..=1.0));
@@ -45,7 +45,8 @@ async fn query(reader: &InboxReader, sessions: &[Arc<Handle>]) {
         }
     };
     for session in sessions {
-        // The next one is as good as this: a device may have two sessions here for a moment.
+        // A device may have two sessions here for a moment. The first of them gets the inbox; the other one gets the
+        // next sweep's.
         if let Some(inbox) = inboxes.remove(&session.device) {
             session.mailbox.swept(inbox);
         }

@@ -1,4 +1,4 @@
-//! TLS of the listener for clients: one certificate, HTTP/2 and HTTP/1.1 offered by ALPN.
+//! TLS of the listener for clients: one certificate; HTTP/2 and HTTP/1.1 are offered by ALPN.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,15 +11,16 @@ use tokio_rustls::rustls::crypto::ring;
 
 use crate::Config;
 
-/// In the order of preference: browsers ask for HTTP/1.1 alone when they open a WebSocket.
+/// The protocols that are offered, in the order of preference. A browser that opens a WebSocket asks for HTTP/1.1
+/// alone.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// Ends TLS with the certificate as it is now.
+/// The listener's end of TLS. It follows its files: a renewed certificate is used from the next connection on.
 #[derive(Debug, Clone)]
 pub struct Edge(Renewed<ServerConfig>);
 
 impl Edge {
-    /// `None`: no certificate was named.
+    /// Reads the certificate and the key that the flags name; `None` when they name none.
     ///
     /// # Errors
     ///
@@ -36,6 +37,7 @@ impl Edge {
         Ok(Some(Self(Renewed::follow("edge", files, server).await?)))
     }
 
+    /// An acceptor with the certificate as it is now.
     pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.0.current())
     }

@@ -1,5 +1,5 @@
-//! Which messages are traced, and their spans in this gateway: `send`, from a message's arrival to its result, and
-//! `deliver`, from the chat node's push to the device's stream. See [`tern_node::trace`].
+//! Decides which messages are traced, and holds their spans in this gateway: `send`, from a message's arrival to its
+//! result, and `deliver`, from the chat node's push to the device's stream. See [`tern_node::trace`].
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,20 +13,23 @@ use tracing::field::Empty;
 use crate::session::gcra::Gcra;
 use crate::session::{Mail, Send};
 
-/// Messages traced a second: clients decide which, so this keeps them from making the platform work on traces.
+/// The most messages traced a second. Clients decide which are traced; this keeps them from making the platform work
+/// on traces alone.
 const TRACES_PER_SECOND: u32 = 100;
-/// Deliveries of one push that get a span: a group's trace says as much with some of them as with a thousand.
+/// The most spans for the deliveries of one push: a group's trace says as much with some of them as with a thousand.
 const MAX_DELIVERIES: usize = 16;
 
 /// Decides which messages are traced.
 #[derive(Debug)]
 pub struct Traces {
-    /// Of messages whose client does not say; `None`: nothing is exported.
+    /// The share of messages to trace whose clients say nothing, from 0 to 1; `None`: no spans are exported, so
+    /// nothing is traced.
     share: Option<f64>,
     rate: Mutex<Gcra>,
 }
 
 impl Traces {
+    /// Traces this share of messages whose clients say nothing; `None`: no message at all.
     pub fn new(share: Option<f64>) -> Self {
         Self {
             share,
@@ -34,7 +37,7 @@ impl Traces {
         }
     }
 
-    /// Whether a message is traced that came with this of its client's trace.
+    /// Whether a message is traced whose client sent this trace context. Without one the share decides.
     fn admits(&self, client: Option<TraceContext>, now: impl FnOnce() -> Timestamp) -> bool {
         let Some(share) = self.share else { return false };
         let wanted = match client {
@@ -49,13 +52,13 @@ impl Traces {
     }
 }
 
-/// Spans of a session's sends that have no result yet. Most sessions never have any, and it then takes no memory.
-/// Bounded by the sends in flight: each gets a result or fails.
+/// The spans of a session's sends that have no result yet. Bounded by the sends in flight, each of which gets a
+/// result or fails. Most sessions have none, and then it takes no memory.
 #[derive(Debug, Default)]
 pub struct Sends(Vec<(u64, Span)>);
 
 impl Sends {
-    /// Opens the message's span if it is traced; `send.trace` is what goes along from here.
+    /// Opens the span of a message if it is traced. `send.trace` is the span's context afterwards, or `None`.
     pub fn begin(&mut self, traces: &Traces, reference: u64, send: &mut Send) {
         let client = send.trace.take();
         if !traces.admits(client, Clock::monotonic) {
@@ -73,7 +76,7 @@ impl Sends {
         self.0.push((reference, span));
     }
 
-    /// The span that ends with this mail.
+    /// Takes the span out that ends with this mail; dropping it ends it.
     pub fn answered(&mut self, mail: &Mail) -> Option<Span> {
         if self.0.is_empty() {
             return None;
@@ -95,7 +98,7 @@ impl Sends {
     }
 }
 
-/// Opens the spans of one push.
+/// Opens the `deliver` spans of one push.
 #[derive(Debug)]
 pub struct Deliveries {
     trace: Option<TraceContext>,
@@ -104,6 +107,7 @@ pub struct Deliveries {
 }
 
 impl Deliveries {
+    /// The spans for this push; none where it is not traced.
     pub fn of(push: &Push) -> Self {
         Self {
             trace: TraceContext::sampled(&push.traceparent),
@@ -112,7 +116,7 @@ impl Deliveries {
         }
     }
 
-    /// The span of the push to the next of its sessions.
+    /// Opens the span for the next of the push's sessions; `None` where there is to be none.
     pub fn next(&mut self, session: SessionId) -> Option<Span> {
         let trace = self.trace.filter(|_| self.left > 0)?;
         self.left -= 1;
@@ -125,7 +129,7 @@ impl Deliveries {
     }
 }
 
-/// The push found no room: the device is served from its inbox.
+/// Notes in the span that the session's mailbox had no room for the push.
 pub fn dropped(span: Option<Span>) {
     if let Some(span) = span {
         span.record("dropped", true);

@@ -1,9 +1,10 @@
-//! Streams that are not polled although they have something to do: their peers grant no room to write. Nothing that is
-//! in the stream can end such a one, its timers included, so one task looks at all streams from time to time, and cuts
-//! the connection of one that stays so.
+//! Cuts off streams that are not polled although they have something to do: their clients grant no room to write.
+//! Nothing inside such a stream can end it, timers included. So one task looks at all streams from time to time, and
+//! cuts the connection of one that stays so.
 //!
-//! A stream costs one small entry here, no task and no timer. Where others share the connection (a proxy in front),
-//! one that stalls is put up with for longer: it costs memory, they would all have to reconnect.
+//! A stream costs one small entry here, and neither a task nor a timer. Where the connection carries other streams
+//! (behind a proxy), a stalled one is put up with for longer: it only costs memory, while they would all have to
+//! reconnect.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,37 +18,40 @@ use tokio::time::Instant;
 use crate::mailbox::Mailbox;
 use crate::metrics;
 
-/// Looks at a stream until it is cut off: each finds it unpolled and with something to do.
+/// After this many looks in a row that find a stream unpolled, with something to do, it is cut off.
 const LOOKS: u8 = 12;
-/// The same for one that was told to end: it has said all that it will ever say.
+/// The number of looks for a stream that was told to end: it has nothing more to say than why.
 const LOOKS_CLOSING: u8 = 2;
-/// The same for one whose connection carries others.
+/// The number of looks for a stream whose connection carries others.
 const LOOKS_SHARED: u8 = 120;
-/// Streams are spread over as many tables, so that none is locked for long.
+/// Streams are spread over this many tables, each with a lock, so that none is locked for long.
 const TABLES: usize = 16;
 
-/// What is known of a stream from outside.
+/// One stream, as the watchdog sees it.
 #[derive(Debug)]
 pub struct Watched {
+    /// Counts the polls of the stream.
     polls: AtomicU32,
-    /// The last poll gave something to write: it is polled again as soon as that is taken.
+    /// The last poll returned a frame, so the transport polls again as soon as that is written.
     writing: AtomicBool,
-    /// When its next timer is due, in milliseconds of the watchdog's clock.
+    /// When the stream's next timer is due, in milliseconds since the watchdog started.
     due: AtomicU64,
     mailbox: Arc<Mailbox>,
     connection: Option<Arc<Connection>>,
+    /// The polls at the last look.
     seen: AtomicU32,
+    /// The looks in a row that found the stream unpolled with something to do.
     in_vain: AtomicU8,
 }
 
-/// Every stream of this gateway.
+/// Watches all streams of this gateway.
 #[derive(Debug)]
 pub struct Watchdog {
     started: Instant,
     tables: [Mutex<IdMap<SessionId, Arc<Watched>>>; TABLES],
 }
 
-/// Keeps a stream watched.
+/// Keeps a stream watched. Dropping it ends that.
 #[derive(Debug)]
 pub struct Watch {
     watchdog: Arc<Watchdog>,
@@ -65,7 +69,8 @@ impl Default for Watchdog {
 }
 
 impl Watchdog {
-    /// Watches a stream whose first timer is due in `due`.
+    /// Watches a stream whose first timer is due after `due`. `connection` is what is cut; without one a stalled
+    /// stream is only counted.
     pub fn watch(
         self: &Arc<Self>,
         id: SessionId,
@@ -93,7 +98,7 @@ impl Watchdog {
         }
     }
 
-    /// Looks at all streams so often that one that stalls is cut off after `stalled`, until the drain has ended.
+    /// Looks at all streams until the drain has ended, so often that a stalled one is cut off after `stalled`.
     pub async fn run(self: Arc<Self>, stalled: Duration, drain: Drain) {
         loop {
             tokio::select! {
@@ -107,6 +112,7 @@ impl Watchdog {
         }
     }
 
+    /// Looks at the streams of one table, and cuts those off that have stalled.
     fn look(&self, table: usize) {
         let now = self.millis(Instant::now());
         let stalled: Vec<(SessionId, Arc<Watched>)> = self
@@ -138,7 +144,7 @@ impl Watchdog {
 }
 
 impl Watched {
-    /// One look; whether it was one too many.
+    /// Takes one look at milliseconds `now`. Returns whether the stream is to be cut off.
     fn has_stalled(&self, now: u64) -> bool {
         let polls = self.polls.load(Ordering::Acquire);
         let idle = self.seen.swap(polls, Ordering::AcqRel) == polls;
@@ -156,6 +162,7 @@ impl Watched {
         in_vain >= self.patience()
     }
 
+    /// How many looks the stream is given.
     fn patience(&self) -> u8 {
         let others = |connection: &Arc<Connection>| connection.streams.load(Ordering::Acquire) > 1;
         if self.connection.as_ref().is_some_and(others) {
@@ -169,12 +176,13 @@ impl Watched {
 }
 
 impl Watch {
-    /// The stream is authenticated from now on: its connection is ended neither for being idle nor for others.
+    /// Notes that the stream is authenticated: while the returned value lives, its connection is neither ended for
+    /// being idle nor for another one. `None` without a connection.
     pub fn hold(&self) -> Option<Held> {
         self.watched.connection.as_ref().map(Connection::hold)
     }
 
-    /// The stream was polled: it has something to write or not, and its next timer is due at `due`.
+    /// Notes that the stream was polled, whether that returned a frame, and when its next timer is due.
     pub fn polled(&self, writing: bool, due: Instant) {
         self.watched
             .due
@@ -209,12 +217,12 @@ mod tests {
         let mailbox = Arc::new(Mailbox::default());
         let watch = watchdog.watch(SessionId(id), mailbox.clone(), Some(connection.clone()), HOUR);
         watch.polled(false, Instant::now() + HOUR);
-        // Polls before it are none of the test's.
+        // Earlier polls do not count.
         watch.watched.has_stalled(0);
         Stream { watch, mailbox }
     }
 
-    /// Looks until the stream is given up, of at most 200.
+    /// The number of looks after which the stream is cut off; `None`: more than 200.
     fn looks(stream: &Stream, now: u64) -> Option<u8> {
         (1..=200).find(|_| stream.watch.watched.has_stalled(now))
     }

@@ -1,14 +1,14 @@
-//! An authority that signs certificates, for development and tests only.
+//! A certificate authority, for development and tests only.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
-/// See the module.
+/// A certificate authority, with its key in memory.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
-/// In PEM.
+/// A certificate and its key, in PEM.
 #[derive(Debug, Clone)]
 pub struct Certificate {
     pub cert: String,
@@ -16,6 +16,7 @@ pub struct Certificate {
 }
 
 impl Authority {
+    /// Makes an authority with a new key. `name` is its common name.
     pub fn new(name: &str) -> anyhow::Result<Self> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.distinguished_name.push(DnType::CommonName, name);
@@ -26,17 +27,18 @@ impl Authority {
         Ok(Self { issuer, pem })
     }
 
-    /// Its own certificate, in PEM: what trusts it trusts all that it signs.
+    /// The authority's own certificate, in PEM. A client that trusts it trusts every certificate that the authority
+    /// signs.
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
-    /// A certificate for these DNS names and addresses.
+    /// Signs a new certificate for these DNS names and IP addresses.
     pub fn sign(&self, names: &[&str]) -> anyhow::Result<Certificate> {
         self.signed(params(names)?)
     }
 
-    /// One that ended long ago.
+    /// Signs a certificate that expired long ago.
     pub fn sign_ended(&self, names: &[&str]) -> anyhow::Result<Certificate> {
         let mut params = params(names)?;
         params.not_before = date_time_ymd(2020, 1, 1);

@@ -1,8 +1,8 @@
-//! A TCP connection's way that a test can cut: between a node and etcd, Postgres, or the other nodes.
+//! A TCP proxy that a test can cut: between a node and etcd, Postgres, or the other nodes.
 //!
-//! Cut, it swallows whatever is sent, as a network does: connections stay open and nobody hears anything. New ones are
-//! accepted and hear nothing either. Mended, they go on where they were; so nothing that was sent before the cut is lost,
-//! and nothing is told of it.
+//! While it is cut it passes nothing on, like a network that drops packets: connections stay open and hear nothing,
+//! and new ones are accepted and hear nothing either. After [`Cable::mend`] they go on where they were: bytes sent
+//! during the cut arrive, and nobody is told of the cut.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-/// A running proxy; ends with all its connections when dropped.
+/// A running proxy. Dropping it ends it and all its connections.
 #[derive(Debug)]
 pub struct Cable {
     address: SocketAddr,
@@ -24,7 +24,7 @@ pub struct Cable {
 }
 
 impl Cable {
-    /// To an address that [`Self::leads_to`] says.
+    /// Starts a proxy whose target is set later, by [`Self::leads_to`].
     pub async fn start() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -39,27 +39,29 @@ impl Cable {
         })
     }
 
-    /// To `upstream`.
+    /// Starts a proxy to `upstream`, an address such as `127.0.0.1:5432`.
     pub async fn to(upstream: &str) -> anyhow::Result<Self> {
         let cable = Self::start().await?;
         cable.leads_to(upstream.parse().context("an address")?);
         Ok(cable)
     }
 
-    /// Where connections go that are made from now on.
+    /// Sets the target of connections that are made from now on.
     pub fn leads_to(&self, upstream: SocketAddr) {
         *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
     }
 
-    /// The end that clients connect to.
+    /// The address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    /// Stops passing bytes on.
     pub fn cut(&self) {
         self.whole.send_replace(false);
     }
 
+    /// Passes bytes on again.
     pub fn mend(&self) {
         self.whole.send_replace(true);
     }
@@ -88,14 +90,14 @@ async fn carry(near: TcpStream, upstream: Option<SocketAddr>, mut whole: watch::
     if whole.wait_for(|whole| *whole).await.is_err() {
         return;
     }
-    // Refused there is refused here, as well as a proxy can: the connection ends.
+    // If the target refuses the connection, the client's connection ends: a proxy cannot refuse it any more.
     let Ok(far) = TcpStream::connect(upstream).await else {
         return;
     };
     let _ = near.set_nodelay(true);
     let _ = far.set_nodelay(true);
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-    // One direction that ends ends the other: nothing here uses half-closed connections.
+    // The end of one direction ends both: nothing here uses half-closed connections.
     tokio::select! {
         () = pass(near_in, far_out, whole.clone()) => {}
         () = pass(far_in, near_out, whole) => {}

@@ -1,4 +1,4 @@
-//! An etcd server of our own, on 127.0.0.1. It holds nothing that outlives it.
+//! A private etcd server on 127.0.0.1. Each start begins with empty data.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use tokio::process::Command;
 
 use crate::{Process, ports, until};
 
-/// From start to the first answer: below 1 s on an idle machine.
+/// Time from the start to the first answer: below 1 s on an idle machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
-/// Another process may take a port between choosing and listening.
+/// Another process may take a port between the choice and the start of the server.
 const PORT_TRIES: usize = 5;
 
-/// A running server, killed when dropped.
+/// A running server, which is killed when dropped.
 #[derive(Debug)]
 pub struct Etcd {
     process: Process,
@@ -29,7 +29,7 @@ impl Etcd {
         Self::launch(dir, true).await
     }
 
-    /// A server that outlives us.
+    /// Like [`Etcd::start`], but the server outlives this process.
     pub async fn start_detached(dir: &Path) -> anyhow::Result<Self> {
         Self::launch(dir, false).await
     }
@@ -62,15 +62,17 @@ impl Etcd {
         .await
     }
 
-    /// `http://127.0.0.1:…`
+    /// The endpoint for clients, `http://127.0.0.1:…`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
+    /// The server's process.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
+    /// Ends the server with SIGTERM, and kills it after 5 s.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.process.end(Signal::SIGTERM, STOPS_WITHIN).await?;
         Ok(())
@@ -102,7 +104,7 @@ fn spawn(dir: &Path, dies_with_us: bool) -> anyhow::Result<Etcd> {
         &peer,
     ]);
     command.args(["--initial-cluster", &format!("local={peer}")]);
-    // Settings of the machine's own etcd are none of ours.
+    // Settings for the machine's own etcd do not concern this server.
     for (name, _) in std::env::vars_os() {
         if name.to_str().is_some_and(|name| name.starts_with("ETCD")) {
             command.env_remove(name);

@@ -1,4 +1,4 @@
-//! An HTTP proxy that fails where a test says so: between clients or media nodes and the object store.
+//! An HTTP proxy that fails requests as a test says. It stands between clients or media nodes and the object store.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,40 +17,40 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-/// A request that passes.
+/// A request that came to the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// From 0, since the rule was set.
+    /// Its number since the rule was set, from 0.
     pub number: usize,
     pub method: Method,
     pub path: String,
     pub query: String,
 }
 
-/// What becomes of a request.
+/// What the proxy does with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing happens to it.
+    /// Passes it on.
     Pass,
-    /// The store never hears of it, the connection ends.
+    /// Ends the connection; the store does not get the request.
     CutBefore,
-    /// The store has done it, the answer is lost.
+    /// Passes it on, and ends the connection in place of the answer.
     CutAfter,
-    /// The store never hears of it, and the client hears nothing.
+    /// Never answers; the store does not get the request.
     HangBefore,
-    /// The store has done it, and the client hears nothing.
+    /// Passes it on, and never answers.
     HangAfter,
-    /// It passes after a while.
+    /// Passes it on after this time.
     Slow(Duration),
-    /// The store never hears of it; this is the answer.
+    /// Answers with this status and body; the store does not get the request.
     Instead(u16, &'static str),
-    /// The store has done it; this is the answer all the same.
+    /// Passes it on, and answers with this status and body in place of the store's answer.
     Lie(u16, &'static str),
 }
 
 type Rule = Box<dyn Fn(&Seen) -> Fault + Send>;
 
-/// A running proxy; ends when dropped.
+/// A running proxy, which ends when dropped.
 pub struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -60,14 +60,14 @@ pub struct Proxy {
 struct Shared {
     upstream: SocketAddr,
     rule: Mutex<(Rule, Vec<Seen>)>,
-    /// Requests that were cut or hang.
+    /// Counts requests that were cut, hang, or were answered in the store's place.
     struck: watch::Sender<usize>,
 }
 
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
 impl Proxy {
-    /// Before the server at `upstream` (`http://host:port`); everything passes.
+    /// Starts a proxy before the server at `upstream` (`http://host:port`). It passes everything on.
     pub async fn start(upstream: &str) -> anyhow::Result<Self> {
         let upstream = upstream.trim_start_matches("http://").trim_end_matches('/');
         let shared = Arc::new(Shared {
@@ -85,23 +85,23 @@ impl Proxy {
         })
     }
 
-    /// `http://127.0.0.1:…`
+    /// The proxy's URL, `http://127.0.0.1:…`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// From now on requests fare as `rule` says; they are counted anew.
+    /// Sets the rule for all requests from now on. They are numbered from 0 again.
     pub fn rule(&self, rule: impl Fn(&Seen) -> Fault + Send + 'static) {
         *self.shared.lock() = (Box::new(rule), Vec::new());
         self.shared.struck.send_replace(0);
     }
 
-    /// Everything passes.
+    /// Passes everything on from now on.
     pub fn heal(&self) {
         self.rule(|_| Fault::Pass);
     }
 
-    /// What has passed since the rule was set.
+    /// Returns the requests since the rule was set.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.lock().1.clone()
     }
@@ -146,7 +146,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let shared = shared.clone();
         tokio::spawn(async move {
             let answer = service_fn(move |request| answer(shared.clone(), request));
-            // An error is how a connection is cut.
+            // A connection is cut by an error.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(socket), answer)
                 .await;

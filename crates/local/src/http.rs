@@ -7,21 +7,40 @@ use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
-/// An admin page answers in milliseconds; a stopped process never does.
+/// How long [`get`] waits: an admin page answers in milliseconds, and a stopped process never does.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long callers wait that need the answer: a busy machine may take seconds for it.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Status code and body.
+/// Gets a page within 3 s, and returns status code and body. For callers that ask again, or do without the answer.
 pub async fn get(address: impl ToSocketAddrs + Display, path: &str) -> anyhow::Result<(u16, String)> {
+    within(PATIENCE, address, path, "*/*").await
+}
+
+/// Like [`get`], within 60 s, for callers that need the answer.
+pub async fn get_patiently(
+    address: impl ToSocketAddrs + Display,
+    path: &str,
+) -> anyhow::Result<(u16, String)> {
     get_as(address, path, "*/*").await
 }
 
-/// The same as a client that accepts this media type.
+/// Like [`get_patiently`], with this media type in the accept header.
 pub async fn get_as(
     address: impl ToSocketAddrs + Display,
     path: &str,
     accept: &str,
 ) -> anyhow::Result<(u16, String)> {
-    tokio::time::timeout(PATIENCE, request(&address, path, accept))
+    within(LONG_PATIENCE, address, path, accept).await
+}
+
+async fn within(
+    patience: Duration,
+    address: impl ToSocketAddrs + Display,
+    path: &str,
+    accept: &str,
+) -> anyhow::Result<(u16, String)> {
+    tokio::time::timeout(patience, request(&address, path, accept))
         .await
         .with_context(|| format!("{address}{path}: no answer"))?
 }
@@ -32,7 +51,7 @@ async fn request(
     accept: &str,
 ) -> anyhow::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
-    // HTTP/1.0: the server closes, and sends no chunks.
+    // With HTTP/1.0 the server closes the connection and sends no chunks.
     stream
         .write_all(format!("GET {path} HTTP/1.0\r\nhost: {address}\r\naccept: {accept}\r\n\r\n").as_bytes())
         .await?;

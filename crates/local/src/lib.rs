@@ -1,5 +1,5 @@
-//! The whole platform on one machine, with the real servers: what `tern dev`, `tern demo` and the end-to-end tests
-//! stand on. Nothing that it starts survives it, however it ends.
+//! The whole platform on one machine, with the real servers. `tern dev`, `tern demo` and the end-to-end tests are
+//! built on it. Every process that it starts ends with it, however it ends.
 //!
 //! ```text
 //!   Platform ── Postgres (private, or shared by a test run)
@@ -8,16 +8,16 @@
 //!            ── tern serve gateway | chat | presence | accounts | media, a process each
 //! ```
 //!
-//! - [`process`]: a child with its own log, ended with its owner
-//! - [`postgres`], [`etcd`]: the servers, found on this machine; [`s3`]: one of our own
-//! - [`shared`]: one of each for all test processes of a run
-//! - [`platform`]: the platform's processes, started until ready; killed, stopped and restarted by name
-//! - [`secrets`]: token keys and certificates for development; [`authority`]: who signs those
-//! - [`weed`]: an S3 server of others, for tests
+//! - [`process`]: a child process with its own log, which ends with its owner
+//! - [`postgres`], [`etcd`]: the servers, whose programs are found on this machine; [`s3`]: a server of our own
+//! - [`shared`]: one Postgres and one etcd for all test processes of a run
+//! - [`platform`]: the platform's processes: started until ready; killed, stopped and restarted by name
+//! - [`secrets`]: token keys and certificates for development; [`authority`]: the authority that signs certificates
+//! - [`weed`]: SeaweedFS, an independent S3 server, for tests
 //! - [`cable`]: a TCP proxy that a test can cut
-//! - [`fault`]: an HTTP proxy that fails where a test says so
-//! - [`wire`]: the network before a node, which a test may cut for some of those who connect to it
-//! - [`ports`], [`http`], [`until`]: small things that those need
+//! - [`fault`]: an HTTP proxy that fails requests as a test says
+//! - [`wire`]: a TCP proxy before a node, which a test can cut for some of the nodes that connect
+//! - [`ports`], [`http`], [`until`]: helpers for free ports, admin pages and waiting
 
 pub mod authority;
 pub mod cable;

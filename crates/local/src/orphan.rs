@@ -1,4 +1,4 @@
-//! Children that die with their parent, also when it is killed.
+//! Starts child processes that die with their parent, even if the parent is killed.
 
 use std::io;
 use std::sync::OnceLock;
@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
-/// Starts `command`; the kernel sends `when_we_die` to it when we end. Elsewhere than on Linux a killed parent leaves
-/// its children behind.
+/// Starts `command`. The kernel sends it `when_we_die` when this process ends. On other systems than Linux, a killed
+/// parent leaves its children behind.
 pub fn spawn(mut command: Command, when_we_die: Option<Signal>) -> io::Result<Child> {
     let Some(signal) = when_we_die else {
         return command.spawn();
@@ -20,7 +20,7 @@ pub fn spawn(mut command: Command, when_we_die: Option<Signal>) -> io::Result<Ch
     nursery()
         .send(Box::new(move || {
             let _entered = runtime.enter();
-            // The receiver waits below.
+            // The receiver waits below, so the send succeeds.
             let _ = done.send(command.spawn());
         }))
         .map_err(|_| io::Error::other("the thread that starts children has ended"))?;
@@ -31,11 +31,12 @@ pub fn spawn(mut command: Command, when_we_die: Option<Signal>) -> io::Result<Ch
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// "Parent" is a thread to the kernel, so all children are started by one that never ends. Those of a runtime may.
+/// For the kernel, the parent of a process is the thread that started it. All children are therefore started by one
+/// thread that never ends; a thread of a runtime may end.
 fn nursery() -> &'static SyncSender<Job> {
     static NURSERY: OnceLock<SyncSender<Job>> = OnceLock::new();
     NURSERY.get_or_init(|| {
-        // Rendezvous: who sends waits for the result anyway.
+        // A rendezvous channel: the sender waits for the result anyway.
         let (jobs, inbox) = sync_channel::<Job>(0);
         std::thread::spawn(move || inbox.iter().for_each(|job| job()));
         jobs
@@ -51,7 +52,7 @@ fn arm(command: &mut Command, signal: Signal) {
     let parent = nix::unistd::getpid();
     let arm = move || {
         nix::sys::prctl::set_pdeathsig(signal)?;
-        // The parent may have gone before the line above.
+        // The parent may have ended before the line above.
         if nix::unistd::getppid() == parent {
             Ok(())
         } else {

@@ -1,9 +1,9 @@
-//! A Postgres server of our own: a data directory made by initdb, listening on 127.0.0.1. Other users of the machine reach that
-//! address too, so it takes a password, which is in a file beside the data that only we may read. It crosses the loopback
-//! as it is: who can listen there can read the file.
+//! A private Postgres server with a data directory made by initdb. It listens on 127.0.0.1, which other users of the
+//! machine reach too, so it asks for a password. The password is in a file beside the data that only this user may
+//! read. It crosses the loopback in plain text: whoever can listen there can also read the file.
 //!
-//! Postgres refuses to run as root. Started by root, it runs as the user `postgres`, in a data directory that this user
-//! can reach: below the one asked for, or else below /var/tmp.
+//! Postgres refuses to run as root. If root starts it, it runs as the user `postgres`, in a data directory that this
+//! user can reach: below the given directory if possible, otherwise below /var/tmp.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -20,16 +20,16 @@ use tokio::process::Command;
 
 use crate::{Process, ports, secrets, until};
 
-/// From start to the first connection: 1 s on an idle machine; recovery after a crash takes longer.
+/// Time from the start to the first connection: 1 s on an idle machine, more after a crash.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// A fast shutdown writes a checkpoint.
+/// A fast shutdown first writes a checkpoint.
 pub(crate) const STOPS_WITHIN: Duration = Duration::from_secs(20);
-/// Another process may take the port between choosing and listening.
+/// Another process may take the port between the choice and the start of the server.
 const PORT_TRIES: usize = 5;
-/// A socket's path has to fit into 108 bytes with its file name.
+/// A socket's path has to fit into 108 bytes, including its file name.
 const MAX_SOCKET_DIR: usize = 80;
 
-/// A running server, stopped when dropped. Its data stay; who wants them gone removes the directory.
+/// A running server, which stops when dropped. Its data stay until somebody removes the directory.
 #[derive(Debug)]
 pub struct Postgres {
     process: Process,
@@ -40,12 +40,12 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts a server on the data below `dir`, made if there are none.
+    /// Starts a server on the data below `dir`, which are made if there are none.
     pub async fn start(dir: &Path) -> anyhow::Result<Self> {
         Self::launch(dir, true).await
     }
 
-    /// A server that outlives us. Its data directory has its pid in `postmaster.pid`.
+    /// Starts a server that outlives this process. Its pid is in `postmaster.pid` in the data directory.
     pub async fn start_detached(dir: &Path) -> anyhow::Result<Self> {
         Self::launch(dir, false).await
     }
@@ -98,7 +98,7 @@ impl Postgres {
         }
     }
 
-    /// `postgres://…` of a database.
+    /// Returns the `postgres://…` URL of a database.
     pub fn url(&self, database: &str) -> String {
         format!(
             "postgres://tern:{}@127.0.0.1:{}/{database}",
@@ -106,33 +106,35 @@ impl Postgres {
         )
     }
 
+    /// The server's process.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
+    /// The data directory.
     pub fn data(&self) -> &Path {
         &self.data
     }
 
-    /// Makes a database, if it is not there, and returns its URL.
+    /// Creates a database if it is not there, and returns its URL.
     pub async fn create_database(&self, name: &str) -> anyhow::Result<String> {
         create_database(&self.url("postgres"), name).await
     }
 
-    /// Ends it as a crash would, its children too; returns when it is gone.
+    /// Ends the server and its children without a checkpoint, as a crash would. Returns when they are gone.
     pub async fn crash(&self) -> anyhow::Result<()> {
         self.process.end(Signal::SIGQUIT, STOPS_WITHIN).await?;
         Ok(())
     }
 
-    /// A fast shutdown; [`Postgres::restart`] starts it again.
+    /// Shuts the server down fast. [`Postgres::restart`] starts it again.
     pub async fn shut_down(&self) -> anyhow::Result<()> {
         let stopped = self.process.end(Signal::SIGINT, STOPS_WITHIN).await?;
         anyhow::ensure!(stopped, "postgres had to be killed");
         Ok(())
     }
 
-    /// Starts it again after it has ended, on the same port; returns when it accepts connections.
+    /// Starts a server that has ended, on the same port. Returns when it accepts connections.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         anyhow::ensure!(self.process.exited().is_some(), "postgres is running");
         let log = self.process.log().to_owned();
@@ -140,20 +142,20 @@ impl Postgres {
         self.ready().await
     }
 
-    /// Copies the data to `backup`, which must not exist; the server is shut down.
+    /// Copies the data to `backup`, which must not exist. The server has to be shut down.
     pub async fn copy_to(&self, backup: &Path) -> anyhow::Result<()> {
         anyhow::ensure!(self.process.exited().is_some(), "postgres is running");
         copy(&self.data, backup).await
     }
 
-    /// Puts such a copy in the place of the data; the server is shut down.
+    /// Replaces the data by such a copy. The server has to be shut down.
     pub async fn restore(&self, backup: &Path) -> anyhow::Result<()> {
         anyhow::ensure!(self.process.exited().is_some(), "postgres is running");
         fs::remove_dir_all(&self.data).with_context(|| format!("remove {}", self.data.display()))?;
         copy(backup, &self.data).await
     }
 
-    /// A fast shutdown for good; data stay.
+    /// Shuts the server down for good. The data stay.
     pub async fn stop(self) -> anyhow::Result<()> {
         if let Err(error) = self.shut_down().await {
             tracing::warn!("{error:#}");
@@ -165,14 +167,14 @@ impl Postgres {
 impl Drop for Postgres {
     fn drop(&mut self) {
         if self.dies_with_us && self.process.exited().is_none() {
-            // Immediate shutdown: the children end too, at once. It may have ended in this moment.
+            // An immediate shutdown ends the children too. The server may have ended at this moment.
             let _ = self.process.signal(Signal::SIGQUIT);
             self.process.leave();
         }
     }
 }
 
-/// With owners and modes: Postgres insists on both.
+/// Copies a directory with owners and modes, on which Postgres insists.
 async fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     let output = Command::new("cp").arg("-a").arg(from).arg(to).output().await?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -180,7 +182,7 @@ async fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Makes a database on the server of `url` (which names another one), if it is not there; returns its URL.
+/// Creates a database on the server of `url`, which names another database, if it is not there. Returns its URL.
 pub async fn create_database(url: &str, name: &str) -> anyhow::Result<String> {
     let plain = name
         .bytes()
@@ -203,7 +205,7 @@ pub async fn create_database(url: &str, name: &str) -> anyhow::Result<String> {
     Ok(format!("{server}/{name}"))
 }
 
-/// Removes a database and whoever is connected to it.
+/// Drops a database, and ends the connections to it.
 pub async fn drop_database(url: &str) -> anyhow::Result<()> {
     let (server, name) = url
         .rsplit_once('/')
@@ -220,7 +222,7 @@ pub async fn drop_database(url: &str) -> anyhow::Result<()> {
 
 async fn init(account: &Account, data: &Path, password: &str) -> anyhow::Result<()> {
     let mut command = account.command(&binary("initdb")?);
-    // Removed when it is dropped.
+    // The file is removed when this is dropped.
     let file = tempfile::NamedTempFile::new().context("a file for the password")?;
     secrets::write(file.path(), password)?;
     if let Account::Other(uid, gid) = account {
@@ -269,7 +271,7 @@ fn spawn(
         .arg(sockets);
     for setting in [
         "listen_addresses=127.0.0.1",
-        // Many small platforms at once in a test run.
+        // A test run has many small platforms at once.
         "max_connections=400",
         "shared_buffers=256MB",
         "max_wal_size=2GB",
@@ -278,14 +280,14 @@ fn spawn(
         command.args(["-c", setting]);
     }
     if dies_with_us {
-        // Immediate shutdown. A SIGKILL would leave shared memory behind.
+        // SIGQUIT is an immediate shutdown. SIGKILL would leave shared memory behind.
         Process::spawn_with("postgres", command, log, Signal::SIGQUIT)
     } else {
         Process::spawn_detached("postgres", command, log)
     }
 }
 
-/// Finds a server program in PATH or where Debian and Red Hat keep the newest version.
+/// Finds a server program in PATH, or where Debian and Red Hat keep the newest version.
 fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
@@ -310,10 +312,10 @@ fn binary(name: &str) -> anyhow::Result<PathBuf> {
         .with_context(|| format!("{name} not found: install PostgreSQL (`make setup`)"))
 }
 
-/// Who the server runs as.
+/// The account under which the server runs.
 enum Account {
     Ourselves,
-    /// We are root.
+    /// The account `postgres`, because this process runs as root.
     Other(Uid, Gid),
 }
 
@@ -345,7 +347,8 @@ impl Account {
         }
     }
 
-    /// Changing the user takes away the signal that a process asked for at its parent's death: setpriv asks again.
+    /// Like [`Self::command`], and the process ends with this one. A change of the user clears the signal that a
+    /// process has asked for at its parent's death, so setpriv asks for it again.
     fn command_dying_with_us(&self, program: &Path) -> Command {
         match self {
             Self::Ourselves => Command::new(program),
@@ -362,7 +365,7 @@ impl Account {
         }
     }
 
-    /// The data directory that belongs to `dir`, owned by the account and reachable by it.
+    /// Returns the data directory for `dir`: owned by the account, which can reach it.
     fn place(&self, dir: &Path) -> anyhow::Result<PathBuf> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         let dir = dir.canonicalize()?;
@@ -390,7 +393,7 @@ impl Account {
     }
 }
 
-/// Whether everybody may pass through every directory on the way.
+/// Whether every user may pass through all directories on the path.
 fn reachable(dir: &Path) -> bool {
     dir.ancestors()
         .all(|step| fs::metadata(step).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0))

@@ -1,5 +1,5 @@
-//! One child process: its own log file, its own process group (a terminal's Ctrl-C reaches only its owner), killed
-//! when dropped and when its owner dies.
+//! A child process with a log file and a process group of its own: a terminal's Ctrl-C reaches only its owner. The
+//! process is killed when its handle is dropped and when its owner dies.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::{orphan, until};
 
+/// A child process. Dropping it kills it, unless it was started detached or [`Process::leave`] was called.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -25,17 +26,17 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`; what it prints is added to `log`.
+    /// Starts `command`, whose output is appended to `log`.
     pub fn spawn(name: &str, command: Command, log: &Path) -> anyhow::Result<Self> {
         Self::start(name, command, log, Some(Signal::SIGKILL))
     }
 
-    /// The same with another signal when we die.
+    /// Like [`Process::spawn`]; the kernel sends this signal instead of SIGKILL when this process dies.
     pub fn spawn_with(name: &str, command: Command, log: &Path, when_we_die: Signal) -> anyhow::Result<Self> {
         Self::start(name, command, log, Some(when_we_die))
     }
 
-    /// A process that outlives us: somebody else ends it.
+    /// Starts a process that outlives this one. Somebody else has to end it.
     pub fn spawn_detached(name: &str, command: Command, log: &Path) -> anyhow::Result<Self> {
         Self::start(name, command, log, None)
     }
@@ -66,7 +67,7 @@ impl Process {
         let pid = child.id().context("a child just started has a pid")?;
         let (exited, exit) = watch::channel(None);
         tokio::spawn(async move {
-            // An error here means that somebody else waited for it: it is gone all the same.
+            // An error means that somebody else has waited for the child: it has ended all the same.
             let status = child.wait().await.unwrap_or_default();
             exited.send_replace(Some(status));
         });
@@ -79,24 +80,27 @@ impl Process {
         })
     }
 
+    /// The name given at the start.
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// The process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
 
+    /// The log file.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// How it ended; `None` while it runs.
+    /// The exit status, or `None` while the process runs.
     pub fn exited(&self) -> Option<ExitStatus> {
         *self.exit.borrow()
     }
 
-    /// Waits for its end.
+    /// Waits until the process has ended.
     pub fn wait(&self) -> impl Future<Output = ExitStatus> + Send + use<> {
         let mut exit = self.exit.clone();
         async move {
@@ -107,13 +111,13 @@ impl Process {
         }
     }
 
-    /// Sends a signal; an ended process takes none.
+    /// Sends a signal. An error if the process has ended.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         anyhow::ensure!(self.exited().is_none(), "{} has ended", self.name);
         kill(self.pid, signal).with_context(|| format!("{signal} to {}", self.name))
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL, and waits until the process is gone.
     pub async fn kill(&self) -> anyhow::Result<()> {
         if self.exited().is_none() {
             self.signal(Signal::SIGKILL)?;
@@ -122,7 +126,7 @@ impl Process {
         Ok(())
     }
 
-    /// Sends `signal`, gives it `patience`, then kills it. True: it ended by itself in time.
+    /// Sends `signal`, waits at most `patience`, then kills the process. Returns whether it ended by itself in time.
     pub async fn end(&self, signal: Signal, patience: Duration) -> anyhow::Result<bool> {
         if self.exited().is_some() {
             return Ok(true);
@@ -135,12 +139,13 @@ impl Process {
         Ok(false)
     }
 
-    /// Does not kill it any more when dropped.
+    /// From now on, dropping the handle does not kill the process.
     pub fn leave(&mut self) {
         self.kill_on_drop = false;
     }
 
-    /// Waits for a line of its log with `text` in it, and returns the line. An error when it ended before.
+    /// Waits for a line of the log that contains `text`, and returns it. An error after `bound`; the error says if
+    /// the process has ended.
     pub async fn line(&self, text: &str, bound: Duration) -> anyhow::Result<String> {
         until::some(&format!("{text:?} from {}", self.name), bound, || async {
             let ended = self.exited();
@@ -154,7 +159,7 @@ impl Process {
         .await
     }
 
-    /// The last lines of its log.
+    /// Returns the last lines of the log.
     pub fn tail(&self, lines: usize) -> String {
         let log = fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
@@ -166,7 +171,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.kill_on_drop && self.exited().is_none() {
-            // It may have ended in this moment.
+            // It may have ended at this moment.
             let _ = kill(self.pid, Signal::SIGKILL);
         }
     }
@@ -176,7 +181,7 @@ impl Drop for Process {
 mod tests {
     use super::*;
 
-    const BOUND: Duration = Duration::from_secs(10);
+    const BOUND: Duration = Duration::from_secs(60);
 
     fn shell(script: &str) -> Command {
         let mut command = Command::new("sh");
@@ -185,7 +190,7 @@ mod tests {
     }
 
     fn alive(pid: i32) -> bool {
-        // A killed child that nobody has waited for is a zombie: gone for our purpose.
+        // A killed child for which nobody has waited is a zombie: for this purpose it is gone.
         let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         !status.is_empty() && !status.contains(") Z ")
     }
@@ -193,8 +198,12 @@ mod tests {
     #[tokio::test]
     async fn a_process_is_heard_stopped_continued_and_ended() {
         let dir = tempfile::tempdir().unwrap();
-        let process =
-            Process::spawn("sh", shell("echo ready; exec sleep 60"), &dir.path().join("log")).unwrap();
+        let process = Process::spawn(
+            "sh",
+            shell("echo ready; exec sleep 3600"),
+            &dir.path().join("log"),
+        )
+        .unwrap();
         assert_eq!(process.line("ready", BOUND).await.unwrap(), "ready");
         process.signal(Signal::SIGSTOP).unwrap();
         process.signal(Signal::SIGCONT).unwrap();
@@ -205,7 +214,7 @@ mod tests {
     #[tokio::test]
     async fn a_dropped_process_is_killed() {
         let dir = tempfile::tempdir().unwrap();
-        let process = Process::spawn("sleep", shell("exec sleep 60"), &dir.path().join("log")).unwrap();
+        let process = Process::spawn("sleep", shell("exec sleep 3600"), &dir.path().join("log")).unwrap();
         let pid = process.pid();
         drop(process);
         until::holds("gone", BOUND, || async { Ok(!alive(pid)) })
@@ -221,12 +230,13 @@ mod tests {
         assert!(process.line("ready", Duration::from_millis(100)).await.is_err());
     }
 
-    /// The owner of the test below, in a process of its own.
+    /// The owner in the test below, run as a process of its own.
     #[tokio::test]
     #[ignore = "started by a_killed_owner_takes_its_process_with_it"]
     async fn owner() {
         let dir = std::env::var("OWNER_DIR").unwrap();
-        let process = Process::spawn("sleep", shell("exec sleep 60"), &Path::new(&dir).join("log")).unwrap();
+        let process =
+            Process::spawn("sleep", shell("exec sleep 3600"), &Path::new(&dir).join("log")).unwrap();
         fs::write(Path::new(&dir).join("pid"), process.pid().to_string()).unwrap();
         process.wait().await;
     }

@@ -1,7 +1,7 @@
-//! An S3 server of our own, on 127.0.0.1, for development and tests: a process of the `tern` program.
+//! A private S3 server on 127.0.0.1, for development and tests. It is a process of the `tern` program.
 //!
 //! - [`server`]: the process: s3s verifies signatures, s3s-fs keeps objects as files
-//! - [`checked`]: what s3s-fs lacks of checksums and of multipart uploads
+//! - [`checked`]: adds the checksums and multipart uploads that s3s-fs lacks
 
 mod checked;
 pub mod server;
@@ -16,16 +16,16 @@ use tokio::process::Command;
 
 use crate::{Process, ports, until};
 
-/// From start to the first answer.
+/// Time from the start to the first answer.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
-/// Another process may take a port between choosing and listening.
+/// Another process may take a port between the choice and the start of the server.
 const PORT_TRIES: usize = 5;
 
-/// The only bucket.
+/// The name of the only bucket.
 pub const BUCKET: &str = "tern-media";
 
-/// A running server, killed when dropped.
+/// A running server, which is killed when dropped.
 #[derive(Debug)]
 pub struct S3 {
     process: Process,
@@ -33,17 +33,17 @@ pub struct S3 {
     data: PathBuf,
 }
 
-/// How to get at a server.
+/// The address and the credentials of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
-    /// `http://127.0.0.1:…`
+    /// The server's URL, such as `http://127.0.0.1:…`.
     pub endpoint: String,
     pub access_key: String,
     pub secret_key: String,
 }
 
 impl Access {
-    /// TERN_… settings of a media node.
+    /// Returns the TERN_… settings with which a media node uses this server.
     pub fn settings(&self) -> [(&'static str, &str); 5] {
         [
             ("TERN_MEDIA_S3_ENDPOINT", &self.endpoint),
@@ -56,9 +56,9 @@ impl Access {
 }
 
 impl S3 {
-    /// Starts a server on the data below `dir`, by the `tern` program.
+    /// Starts a server on the data below `dir`, with the program `tern`. Returns when it accepts connections.
     pub async fn start(tern: &Path, dir: &Path) -> anyhow::Result<Self> {
-        // A page under development has been told the address: the same again where it is free.
+        // A web page under development knows the last address, so the same port is used again if it is free.
         let remembered = std::fs::read_to_string(dir.join("s3-port"));
         let mut port = remembered.ok().and_then(|port| port.trim().parse().ok());
         for _ in 0..PORT_TRIES {
@@ -77,20 +77,23 @@ impl S3 {
         anyhow::bail!("the S3 server found no free port")
     }
 
+    /// The address and the credentials for clients.
     pub fn access(&self) -> &Access {
         &self.access
     }
 
-    /// How many objects it has.
+    /// Counts the objects in the bucket.
     pub fn objects(&self) -> anyhow::Result<usize> {
         let bucket = self.data.join("objects").join(BUCKET);
         Ok(std::fs::read_dir(bucket)?.flatten().count())
     }
 
+    /// The server's process.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
+    /// Ends the server with SIGTERM, and kills it after 5 s.
     pub async fn stop(&self) -> anyhow::Result<()> {
         self.process.end(Signal::SIGTERM, STOPS_WITHIN).await?;
         Ok(())
@@ -128,7 +131,7 @@ fn spawn(tern: &Path, dir: &Path, port: u16) -> anyhow::Result<S3> {
     })
 }
 
-/// The key in `dir/s3-secret`, made where it is missing.
+/// Returns the secret key in `dir/s3-secret`, and makes it if it is missing.
 fn secret(dir: &Path) -> anyhow::Result<String> {
     let file = dir.join("s3-secret");
     if let Ok(secret) = std::fs::read_to_string(&file) {

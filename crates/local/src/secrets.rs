@@ -1,4 +1,4 @@
-//! Keys and a certificate, for development and tests only.
+//! Keys and certificates, for development and tests only.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -10,31 +10,33 @@ use ed25519_dalek::pkcs8::{EncodePrivateKey as _, KeypairBytes};
 
 use crate::authority::Authority;
 
-/// As `--internal-tls-name`.
+/// The value of `--internal-tls-name`.
 pub const INTERNAL_NAME: &str = "tern-internal";
 
-/// Files that the platform's processes read. Made once, then used again.
+/// The files that the platform's processes read. They are made once and then used again.
 #[derive(Debug, Clone)]
 pub struct Secrets {
-    /// Ed25519, PKCS#8: signs access tokens.
+    /// Ed25519 key in PKCS#8, which signs access tokens.
     pub token_key: PathBuf,
-    /// 32 random bytes in hex: wraps the chats' data keys.
+    /// 32 random bytes in hex, which wrap the chats' data keys.
     pub master_key: PathBuf,
-    /// 32 random bytes in hex: signs the tickets of media.
+    /// 32 random bytes in hex, which sign media tickets.
     pub ticket_key: PathBuf,
-    /// What clients trust.
+    /// The certificate of the authority that clients trust, in PEM.
     pub ca: PathBuf,
-    /// The gateways' certificate, for localhost, and its key.
+    /// The gateways' certificate, for localhost.
     pub tls_cert: PathBuf,
+    /// The key of that certificate.
     pub tls_key: PathBuf,
-    /// What nodes trust among themselves, where they talk by TLS: made by [`Secrets::certify_nodes`].
+    /// The certificate that nodes trust when they talk to each other by TLS. [`Secrets::certify_nodes`] makes this
+    /// and the next two files.
     pub internal_ca: PathBuf,
     pub internal_cert: PathBuf,
     pub internal_key: PathBuf,
 }
 
 impl Secrets {
-    /// Those in `dir`, made where they are missing.
+    /// Returns the files in `dir`, and makes those that are missing.
     pub fn in_dir(dir: &Path) -> anyhow::Result<Self> {
         private_dir(dir)?;
         let secrets = Self {
@@ -76,7 +78,8 @@ impl Secrets {
         write(&self.tls_key, &gateway.key)
     }
 
-    /// Another authority for the nodes among themselves, with a certificate of it; replaces those from before.
+    /// Writes a certificate for nodes that `authority` signs, and `trusted`, the PEM of the authorities that nodes
+    /// trust. Both replace the former ones.
     pub fn certify_nodes(&self, authority: &Authority, trusted: &str) -> anyhow::Result<()> {
         let node = authority.sign(&[INTERNAL_NAME])?;
         write(&self.internal_ca, trusted)?;
@@ -85,14 +88,14 @@ impl Secrets {
     }
 }
 
-/// Makes a directory, and those above it, where they are missing: for us alone. One that is there stays as it is.
+/// Makes a directory and its missing parents for this user alone. An existing directory keeps its mode.
 pub fn private_dir(dir: &Path) -> anyhow::Result<()> {
     let mut builder = fs::DirBuilder::new();
     let made = builder.recursive(true).mode(0o700).create(dir);
     made.with_context(|| format!("create {}", dir.display()))
 }
 
-/// Writes a file that only we may read.
+/// Writes a file that only this user may read.
 pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     use std::io::Write as _;
     let mut file = fs::OpenOptions::new()
@@ -102,7 +105,7 @@ pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
         .mode(0o600)
         .open(path)
         .with_context(|| format!("write {}", path.display()))?;
-    // One that was there before may have been open to others.
+    // An older file may have been readable for others.
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())?;
     Ok(())

@@ -1,9 +1,9 @@
-//! One Postgres and one etcd for all test processes of a run: a test runner may start a process for each test, and a
-//! server for each would cost more than the tests.
+//! One Postgres and one etcd for all test processes of a run. A test runner may start a process for each test, and
+//! servers for each of them would cost more than the tests.
 //!
-//! The first process starts them and `keeper.sh`, which ends them when no test process has been left for 10 s. A
-//! process counts by a file lock, which the kernel gives back however the process ends. With TERN_TEST_POSTGRES and
-//! TERN_TEST_ETCD set, those are used.
+//! The first process starts the servers and `keeper.sh`, which ends them when no test process has been left for 10 s.
+//! Each process holds a file lock, which the kernel releases however the process ends. If TERN_TEST_POSTGRES and
+//! TERN_TEST_ETCD are set, those servers are used instead.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -21,7 +21,7 @@ use crate::{Etcd, Postgres, Process, postgres, secrets};
 
 const KEEPER: &str = include_str!("keeper.sh");
 
-/// The servers, as long as it or a clone of it lives.
+/// The shared servers. They run as long as this or a clone of it lives.
 #[derive(Debug, Clone)]
 pub struct Shared {
     servers: Servers,
@@ -30,13 +30,13 @@ pub struct Shared {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Servers {
-    /// URL of the database `postgres`.
+    /// The URL of the database `postgres`.
     postgres: String,
     etcd: String,
 }
 
 impl Shared {
-    /// The run's servers, started if need be.
+    /// Returns the run's servers, and starts them if they do not run.
     pub async fn get() -> anyhow::Result<Self> {
         if let (Ok(postgres), Ok(etcd)) = (
             std::env::var("TERN_TEST_POSTGRES"),
@@ -50,7 +50,7 @@ impl Shared {
         let dir = place()?;
         let (start, user) = {
             let dir = dir.clone();
-            // Waits while another process starts them.
+            // This waits while another process starts the servers.
             tokio::task::spawn_blocking(move || lock(&dir)).await??
         };
         let servers = match running(&dir).await {
@@ -64,27 +64,29 @@ impl Shared {
         })
     }
 
-    /// URL of the server's database `postgres`.
+    /// The URL of the server's database `postgres`.
     pub fn postgres(&self) -> &str {
         &self.servers.postgres
     }
 
+    /// The endpoint of etcd, `http://127.0.0.1:…`.
     pub fn etcd(&self) -> &str {
         &self.servers.etcd
     }
 
-    /// A database of its own for one test: removed with the server, or by [`postgres::drop_database`].
+    /// Creates a database for one test, and returns its URL. It goes with the server, or by
+    /// [`postgres::drop_database`].
     pub async fn database(&self) -> anyhow::Result<String> {
         postgres::create_database(self.postgres(), &unique("test")).await
     }
 }
 
-/// A name that nobody else has.
+/// Returns a name that nobody else has.
 pub fn unique(prefix: &str) -> String {
     format!("{prefix}_{:016x}", rand::random::<u64>())
 }
 
-/// A directory for this user and this build.
+/// Returns the directory of this user and this build.
 fn place() -> anyhow::Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let build = exe.ancestors().nth(2).unwrap_or(&exe);
@@ -92,7 +94,7 @@ fn place() -> anyhow::Result<PathBuf> {
     (build, nix::unistd::getuid().as_raw()).hash(&mut hasher);
     let dir = std::env::temp_dir().join(format!("tern-tests-{:016x}", hasher.finish()));
     fs::create_dir_all(&dir)?;
-    // The user postgres has to get through.
+    // The user `postgres` has to be able to pass through it.
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755))?;
     Ok(dir)
 }
@@ -126,7 +128,7 @@ async fn launch(dir: &Path) -> anyhow::Result<Servers> {
     let keeper = dir.join("keeper.sh");
     fs::write(&keeper, KEEPER)?;
     fs::set_permissions(&keeper, fs::Permissions::from_mode(0o755))?;
-    // What a run that was cut off left behind.
+    // A run that was cut off may have left its data.
     if let Ok(data) = fs::read_to_string(dir.join("postgres.data")) {
         let _ = fs::remove_dir_all(data);
     }

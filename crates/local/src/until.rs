@@ -1,14 +1,14 @@
-//! Waiting for what another process does: asked again and again, within a bound.
+//! Waits for what another process does, by asking again and again within a bound.
 
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// Between two questions: short against a start-up, long against the cost of asking.
+/// The pause between two questions: short against the start of a server, long against the cost of a question.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Asks until there is an answer. After `bound`, an error that names `what` and the last reason.
+/// Asks until `ask` returns `Ok`. After `bound` it returns an error that names `what` and the last reason.
 pub async fn some<T, F, Fut>(what: &str, bound: Duration, mut ask: F) -> anyhow::Result<T>
 where
     F: FnMut() -> Fut,
@@ -28,7 +28,7 @@ where
     }
 }
 
-/// Asks until the answer is yes.
+/// Asks until the answer is `true`.
 pub async fn holds<F, Fut>(what: &str, bound: Duration, mut ask: F) -> anyhow::Result<()>
 where
     F: FnMut() -> Fut,

@@ -1,6 +1,6 @@
-//! SeaweedFS, an S3 server that others have written, for tests: what works with it works with more than our own.
+//! SeaweedFS, an independent S3 server, for tests: what works with it does not depend on our own server.
 //!
-//! It is found by TERN_TEST_WEED, on the path, or in `.tern/tools` where `make tools` puts it.
+//! The program is taken from TERN_TEST_WEED, from PATH, or from `.tern/tools`, where `make tools` puts it.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -11,19 +11,19 @@ use tokio::process::Command;
 use crate::s3::Access;
 use crate::{Process, ports, until};
 
-/// Several servers start in one process.
+/// Generous, because it starts several servers in one process.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Each of its ports has another one that much above.
+/// For each port, the server also uses the one that is this much higher.
 const GRPC_OFFSET: u16 = 10_000;
 
-/// A running server, killed when dropped.
+/// A running server, which is killed when dropped.
 #[derive(Debug)]
 pub struct Weed {
     pub process: Process,
     pub access: Access,
 }
 
-/// The program; `None`: it is not installed.
+/// Returns the path of the program, or `None` if it is not installed.
 pub fn program() -> Option<PathBuf> {
     if let Ok(named) = std::env::var("TERN_TEST_WEED") {
         return Some(named.into());
@@ -39,7 +39,7 @@ pub fn program() -> Option<PathBuf> {
 }
 
 impl Weed {
-    /// Starts a server with its data below `dir`.
+    /// Starts a server with its data below `dir`. Returns when it answers.
     pub async fn start(program: &Path, dir: &Path) -> anyhow::Result<Self> {
         let data = dir.join("weed");
         std::fs::create_dir_all(&data)?;

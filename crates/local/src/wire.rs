@@ -1,8 +1,7 @@
-//! The network before a node, which a test may cut for some of the nodes that connect to it.
+//! A TCP proxy before a node, which a test can cut for some of the nodes that connect to it.
 //!
-//! It passes TCP on. While it is cut for a node, nothing passes between the two in either direction, and nobody is told:
-//! connections hang as by a network that drops packets, and new ones are accepted and hang too. What was on its way
-//! goes on when the cut is over.
+//! While it is cut for a node, nothing passes between the two in either direction, like a network that drops packets:
+//! connections hang, and new ones are accepted and hang too. When the cut is over, they go on where they were.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,13 +12,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Bytes passed on at once.
+/// Bytes that are passed on at once.
 const CHUNK: usize = 64 << 10;
 
-/// Whether the node with this name is cut off.
+/// Says whether the node with this name is cut off.
 type Rule = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// A running one; ends when dropped.
+/// A running proxy, which ends when dropped.
 pub struct Wire {
     address: SocketAddr,
     rule: watch::Sender<Rule>,
@@ -35,7 +34,7 @@ impl std::fmt::Debug for Wire {
 }
 
 impl Wire {
-    /// Before the node at `upstream`; everything passes.
+    /// Starts a proxy before the node at `upstream`. It passes everything.
     pub async fn start(upstream: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -49,12 +48,12 @@ impl Wire {
         })
     }
 
-    /// Where others connect.
+    /// The address to which other nodes connect.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on it is cut for the nodes that `which` names, and for no others.
+    /// From now on the proxy is cut for the nodes whose names `which` accepts, and for no others.
     pub fn cut(&self, which: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.rule.send_replace(Arc::new(which));
     }
@@ -110,7 +109,7 @@ async fn until_open(node: &str, rules: &mut watch::Receiver<Rule>) {
     let _gone = rules.wait_for(|cut| !cut(node)).await;
 }
 
-/// The name of the node whose process has this end of a connection on this machine.
+/// Returns the name of the node whose process has this end of a connection on this machine.
 fn node_at(address: SocketAddr) -> Option<String> {
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
     let inode = inode_of(address, &table)?;
@@ -136,7 +135,7 @@ fn has(process: &Path, link: &str) -> bool {
         .any(|target| target.as_os_str() == link)
 }
 
-/// From the kernel's table of connections: the local address in its second column, the inode in its tenth.
+/// Finds a socket in the kernel's table of connections: its second column is the local address, its tenth the inode.
 fn inode_of(address: SocketAddr, table: &str) -> Option<&str> {
     let SocketAddr::V4(address) = address else {
         return None;

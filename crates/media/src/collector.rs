@@ -1,4 +1,4 @@
-//! Ends what nobody needs: uploads that were given up, objects that nothing refers to.
+//! Deletes what nobody needs any more: uploads that were given up, and objects that nothing refers to.
 //!
 //! ```text
 //! upload:  open ──24 h──▶ given up ──its URLs have ended──▶ parts aborted, object deleted ──▶ forgotten
@@ -6,7 +6,7 @@
 //!                                                              └─▶ one after all ──▶ as before
 //! ```
 //!
-//! Every media node collects. Two that do the same at the same time do it once.
+//! Every media node collects. If two nodes do the same step at the same time, the result is as if one had done it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,29 +23,35 @@ use crate::store::Store;
 use crate::store::collect::Condemned;
 use crate::store::uploads::Upload;
 
-/// Rows of one statement; each means a call of the object store.
+/// The most rows in one statement. Each row means a call to the object store.
 const BATCH: i64 = 200;
 
+/// Deletes uploads and media that nobody needs any more.
 #[derive(Clone)]
 pub struct Collector {
     pub store: Store,
     pub s3: S3,
 }
 
-/// What a round ended.
+/// What one round did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Collected {
+    /// Uploads that were given up.
     pub given_up: u64,
+    /// Uploads whose remains were deleted from the object store.
     pub cleaned: u64,
+    /// Media that were marked to be deleted.
     pub condemned: u64,
+    /// Marked media that were referred to after all.
     pub pardoned: u64,
+    /// Media that were deleted.
     pub deleted: u64,
 }
 
 impl Collector {
-    /// Until `stop`: a round each `interval`.
+    /// Runs a round every `interval`, until `stop` is cancelled.
     pub async fn run(self: Arc<Self>, interval: Duration, stop: CancellationToken) {
-        // What never happened is to be seen as 0.
+        // Counters start at 0, so that what has not happened yet can be seen.
         count(&Collected::default());
         let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -70,7 +76,8 @@ impl Collector {
         }
     }
 
-    /// One look at everything, a batch of each kind.
+    /// Runs one round: it does each step for one batch of rows. `Err` if the store or the object store is away; the
+    /// next round goes on.
     pub async fn round(&self, now: Timestamp) -> Result<Collected, ApiError> {
         let mut round = Collected {
             given_up: self.store.give_up(now - UPLOAD_TTL, BATCH).await?,
@@ -79,7 +86,8 @@ impl Collector {
         for upload in self.store.to_clean(now - URL_GRACE, BATCH).await? {
             round.cleaned += ended(self.clean(&upload).await)?;
         }
-        // Those marked before, then new ones: each is looked at twice, a minute apart at least.
+        // Media marked earlier are handled first, then new ones are marked. So each media is checked twice, at least
+        // a minute apart.
         for condemned in self.store.condemned(now - CONDEMNED_FOR, BATCH).await? {
             if condemned.referred_to {
                 self.store.pardon(condemned.media).await?;
@@ -98,7 +106,8 @@ impl Collector {
         Ok(round)
     }
 
-    /// Nobody can write to the upload's key any more.
+    /// Deletes what an upload has in the object store. This is called when nobody can write to the upload's key any
+    /// more.
     async fn clean(&self, upload: &Upload) -> Result<(), ApiError> {
         if upload.declared.is_multipart() {
             self.abort(&upload.object_key, upload.multipart.clone()).await?;
@@ -107,12 +116,13 @@ impl Collector {
         Ok(self.store.cleaned(upload.id, upload.state).await?)
     }
 
-    /// Its object stays; what was begun beside it goes.
+    /// Deletes multipart uploads that were begun beside a finished upload, whose object stays.
     async fn tidy(&self, upload: &Upload) -> Result<(), ApiError> {
         self.abort(&upload.object_key, upload.multipart.clone()).await?;
         Ok(self.store.forget_in_parts(upload.id).await?)
     }
 
+    /// Aborts all multipart uploads under `key`.
     async fn abort(&self, key: &str, known: Option<String>) -> Result<(), S3Error> {
         for multipart in self.multiparts(key, known).await? {
             self.s3.abort(key, &multipart).await?;
@@ -120,7 +130,8 @@ impl Collector {
         Ok(())
     }
 
-    /// Those of the key, one that nobody wrote down too. A store that does not list them has the one that was.
+    /// Returns the multipart uploads under `key`, including one whose id was never stored. If the object store does
+    /// not list them, only `known` is returned, the one whose id was stored.
     async fn multiparts(&self, key: &str, known: Option<String>) -> Result<Vec<String>, S3Error> {
         match self.s3.multiparts(key).await {
             Ok(mut listed) => {
@@ -135,8 +146,9 @@ impl Collector {
         }
     }
 
-    /// The object first: a row without an object is taken up again, an object without a row never. The row of its upload goes
-    /// with it, so what was begun beside it goes now.
+    /// Deletes a media that nothing refers to. Its object is deleted first: a row whose object is gone is handled
+    /// again, while an object whose row is gone would never be found. Multipart uploads under its key are aborted
+    /// too, because after this no row may have the key.
     async fn delete(&self, condemned: &Condemned) -> Result<(), ApiError> {
         self.abort(&condemned.object_key, None).await?;
         self.s3.delete(&condemned.object_key).await?;
@@ -144,7 +156,8 @@ impl Collector {
     }
 }
 
-/// One that the object store refuses to end does not hold up the others; while it is away nothing can be ended.
+/// Counts a step: 1 if it succeeded, and 0 if the object store refused it, so that one refused object does not hold
+/// up the others. `Err` if the object store is away, because then nothing can be deleted.
 fn ended(outcome: Result<(), ApiError>) -> Result<u64, ApiError> {
     match outcome {
         Ok(()) => Ok(1),

@@ -1,4 +1,4 @@
-//! Flags of the role.
+//! The flags of the media role.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use tern_node::config::seconds;
 use tern_node::postgres::PostgresArgs;
 use tern_node::ticket::TicketArgs;
 
-/// A URL that is open for longer is no longer one client's for one transfer.
+/// The longest time for which a URL may be valid. A URL is meant for one transfer by one client.
 const MAX_URL_TTL: Duration = Duration::from_secs(3600);
 
-/// Settings of a media node.
+/// The settings of a media node.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
     #[command(flatten)]
@@ -37,13 +37,13 @@ pub struct Config {
     pub media_collect_interval: Duration,
 }
 
-/// Where the object store is.
+/// The flags that say where the object store is.
 #[derive(clap::Args, Clone, Debug)]
 pub struct S3Args {
     /// URL of the S3 API as media nodes reach it; left out: that of AWS for the region
     #[arg(long, env = "TERN_MEDIA_S3_ENDPOINT")]
     pub media_s3_endpoint: Option<String>,
-    /// The same as clients reach it; left out: as media nodes do
+    /// URL of the S3 API as clients reach it; left out: the one that media nodes use
     #[arg(long, env = "TERN_MEDIA_S3_PUBLIC_ENDPOINT")]
     pub media_s3_public_endpoint: Option<String>,
     /// The store's region
@@ -55,7 +55,7 @@ pub struct S3Args {
     /// Access key of an identity that may put, get, list and delete in the bucket
     #[arg(long, env = "TERN_MEDIA_S3_ACCESS_KEY_ID", default_value = "")]
     pub media_s3_access_key_id: String,
-    /// Its secret key
+    /// Secret key of that identity
     #[arg(
         long,
         env = "TERN_MEDIA_S3_SECRET_ACCESS_KEY",
@@ -66,23 +66,23 @@ pub struct S3Args {
     /// Put the bucket into the path, not into the host's name, as servers other than AWS want it
     #[arg(long, env = "TERN_MEDIA_S3_PATH_STYLE")]
     pub media_s3_path_style: bool,
-    /// Make the bucket where it is missing, for development
+    /// Make the bucket if it is missing, for development
     #[arg(long, env = "TERN_MEDIA_S3_CREATE_BUCKET")]
     pub media_s3_create_bucket: bool,
 }
 
-/// A delivery network in front of the store, for downloads.
+/// The flags for a delivery network in front of the object store, which serves downloads.
 #[derive(clap::Args, Clone, Debug)]
 pub struct CdnArgs {
     /// Base URL of a delivery network that reads from the bucket; left out: downloads go to the store
     #[arg(long, env = "TERN_MEDIA_CDN_URL", requires = "media_cdn_key_file")]
     pub media_cdn_url: Option<String>,
-    /// File with the key that it checks signed paths with, 64 hexadecimal digits
+    /// File with the key by which the delivery network checks signed paths, 64 hexadecimal digits
     #[arg(long, env = "TERN_MEDIA_CDN_KEY_FILE")]
     pub media_cdn_key_file: Option<PathBuf>,
 }
 
-/// Something that logs do not show.
+/// A value that logs do not show.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(pub String);
 

@@ -1,7 +1,7 @@
-//! What a media node decides, as pure functions: no clock, no store, no wire.
+//! The decisions of a media node, as pure functions: no clock, no store, no wire.
 //!
 //! - [`declared`]: what a client says that it will upload, cut into parts
-//! - [`upload`]: the states of an upload; whether what the store has is what was declared
+//! - [`upload`]: the states of an upload, and whether what the object store has is what was declared
 //! - [`lifetimes`]: when uploads and media end
 //! - [`cdn`]: signed paths of a delivery network
 

@@ -1,4 +1,4 @@
-//! The service on the wire: each call is parsed, handed to [`Media`], and its outcome put into words.
+//! The gRPC service: each call is parsed, handed to [`Media`], and its result turned into a message.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use crate::domain::declared::Declared;
 use crate::media::{Created, Media, Missing, Ticket};
 use crate::store::access::Through;
 
+/// The service `tern.v1.Media`.
 #[derive(Clone)]
 pub struct Service {
     media: Arc<Media>,
@@ -22,7 +23,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// `calls` counts those under way.
+    /// Makes the service. `calls` counts the calls under way.
     pub fn new(media: Arc<Media>, calls: TaskTracker) -> Self {
         Self { media, calls }
     }
@@ -32,8 +33,8 @@ impl Service {
         Ok(Response::new(call.await?))
     }
 
-    /// In whose name a call acts: a device in its user's, a back end with `scope` in that of the user it names, who is
-    /// there.
+    /// Returns the user in whose name a call acts. A device acts as its own user, and a back end with `scope` as the
+    /// user it names. `Err` if the caller may not act so, or the named user does not exist.
     async fn person(
         &self,
         metadata: &MetadataMap,
@@ -79,7 +80,7 @@ impl MediaApi for Service {
             let declared =
                 Declared::parse(create.length, &create.part_sha256s, &create.content_type, purpose)?;
             let creating = self.media.create(user, request, &declared, Clock::wall());
-            // With the store's client in it, too large for the stack.
+            // The future contains the object store's client, and is too large for the stack.
             let created = Box::pin(creating).await?;
             let outcome = match created {
                 Created::Stored(ticket) => {
@@ -171,6 +172,7 @@ impl MediaApi for Service {
     }
 }
 
+/// Reads which media is asked for, and by which right.
 fn door(media_id: &str, chat_id: &str, user_id: &str) -> Result<(MediaId, Through), ApiError> {
     let media = parse::id("media_id", media_id)?;
     let chat: Option<ChatId> = parse::optional_id("chat_id", chat_id)?;

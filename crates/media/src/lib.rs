@@ -1,5 +1,5 @@
-//! Images, files, video: uploads and downloads by URLs that this service signs. The bytes go between clients and the
-//! object store and never pass through here.
+//! The media role: images, files and video, uploaded and downloaded by URLs that this role signs. The bytes go
+//! between clients and the object store, and never pass through a media node.
 //!
 //! ```text
 //! gateway --unary--> grpc --> media --> domain (pure: what was declared, is it what is there)
@@ -8,14 +8,14 @@
 //!            collector (uploads given up, media that nothing refers to) --> store, s3
 //! ```
 //!
-//! A node keeps nothing: any node answers any call. Chat nodes write the references, when they commit a message with
-//! tickets ([`tern_node::ticket`]).
+//! A media node keeps nothing in memory, so any node can answer any call. References from messages to media are
+//! written by chat nodes, when they commit a message with tickets ([`tern_node::ticket`]).
 //!
-//! - [`domain`]: what is declared, what is media, what has ended; pure
-//! - [`store`]: the statements
-//! - [`s3`]: the object store; knows aws-sdk-s3, nobody else does
-//! - [`media`]: each call as one story of these three
-//! - [`collector`]: the end of what nobody needs
+//! - [`domain`]: what may be declared, whether an object is what was declared, when uploads and media end; pure
+//! - [`store`]: the statements in Postgres
+//! - [`s3`]: the object store; the only module that knows aws-sdk-s3
+//! - [`media`]: each call from beginning to end, with the help of these three
+//! - [`collector`]: deletes what nobody needs any more
 //! - [`grpc`]: the service on the wire
 //! - [`server`]: wiring and drain
 //! - [`config`], [`metrics`]

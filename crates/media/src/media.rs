@@ -1,5 +1,6 @@
-//! Each call as one story of policy, Postgres and the object store. Killed between any two of its steps, a call may be
-//! made again and comes to the same end; what it leaves behind in the object store is known by a row that says so.
+//! Each call from beginning to end, with the rules, Postgres and the object store. If the node is killed between any
+//! two steps of a call, the call can be repeated and comes to the same result. Whatever it left in the object store
+//! is known by a row in Postgres.
 
 use tern_node::ticket::Tickets;
 use tern_proto::ApiError;
@@ -18,49 +19,64 @@ use crate::store::access::Through;
 use crate::store::uploads::{Begun, NewUpload, Quota, Upload};
 use crate::store::{Media as Stored, Store};
 
+/// The calls of the media role.
 pub struct Media {
     pub store: Store,
     pub s3: S3,
     pub tickets: Tickets,
+    /// Where downloads go, if not to the object store.
     pub cdn: Option<Cdn>,
     pub quota: Quota,
+    /// How long a signed URL is valid.
     pub url_ttl: std::time::Duration,
 }
 
-/// A right to attach a media.
+/// The right of one user to attach a media to messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
     pub media: MediaId,
+    /// The ticket's bytes, which clients put into the envelope.
     pub ticket: Vec<u8>,
+    /// From this time on the ticket is no longer accepted.
     pub expires_at: Timestamp,
 }
 
-/// What is still to be uploaded.
+/// The parts of an upload that are still missing, with URLs to upload them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
     pub upload: UploadId,
+    /// The missing parts, each with a signed request to upload it.
     pub parts: Vec<(Part, Signed)>,
+    /// How many parts the upload has in all.
     pub part_count: usize,
+    /// From this time on the URLs are no longer valid.
     pub urls_end_at: Timestamp,
+    /// When the upload is given up if it is not finalised.
     pub ends_at: Timestamp,
 }
 
+/// The result of [`Media::create`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Created {
+    /// The content is stored already, and this is a ticket for it.
     Stored(Ticket),
+    /// These parts have to be uploaded.
     Missing(Missing),
 }
 
-/// Where to read a media.
+/// A URL from which a media can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Download {
     pub url: String,
+    /// From this time on the URL is no longer valid.
     pub ends_at: Timestamp,
     pub media: Stored,
 }
 
 impl Media {
-    /// Begins an upload, or says what is missing of one.
+    /// Begins an upload, or continues the one that the same request began. `Err` with REQUEST_ID_REUSED if the
+    /// request began an upload of something else, with UPLOAD_NOT_FOUND if the upload ended without success, and with
+    /// QUOTA_EXCEEDED.
     pub async fn create(
         &self,
         user: UserId,
@@ -97,6 +113,7 @@ impl Media {
         }
     }
 
+    /// Stores a new upload, and returns the upload that belongs to the request now.
     async fn begin(
         &self,
         user: UserId,
@@ -127,7 +144,7 @@ impl Media {
         begun.ok_or_else(upload_not_found)
     }
 
-    /// URLs for what is not there yet.
+    /// Makes URLs for the parts that the object store does not have yet.
     async fn missing(&self, upload: Upload, now: Timestamp) -> Result<Missing, ApiError> {
         let urls_end_at = now + self.url_ttl;
         if !self.store.extend_urls(upload.id, urls_end_at).await? {
@@ -137,7 +154,7 @@ impl Media {
         if upload.declared.is_multipart() {
             let multipart = self.multipart(&upload).await?;
             let there = self.s3.parts(&upload.object_key, &multipart).await?;
-            // Completed already: nothing is missing but the finalise.
+            // If the upload has been completed in the object store, no part is missing, only the finalise.
             let there = there.map(|stored| good_parts(&upload.declared, stored));
             for part in upload.declared.parts() {
                 let target = Target::Part {
@@ -168,8 +185,8 @@ impl Media {
         })
     }
 
-    /// The object store's name of the upload, made where there is none. One that is made and not written down, for
-    /// this node is killed in between, is found by the upload's key when the upload has ended.
+    /// Returns the object store's id of the upload, and makes a multipart upload there if there is none. If this node
+    /// is killed after making one and before storing its id, the collector finds it later by the upload's key.
     async fn multipart(&self, upload: &Upload) -> Result<String, ApiError> {
         if let Some(multipart) = &upload.multipart {
             return Ok(multipart.clone());
@@ -178,13 +195,14 @@ impl Media {
         let made = self.s3.create_multipart(key, content_type).await?;
         let counts = self.store.name_multipart(upload.id, &made).await?;
         if counts.as_ref() != Some(&made) {
-            // Another call was faster. What fails here is for the collector.
+            // Another call was faster. If aborting fails, the collector does it later.
             let _ = self.s3.abort(key, &made).await;
         }
         counts.ok_or_else(upload_not_found)
     }
 
-    /// Compares what the object store has with what was declared, and makes it media.
+    /// Compares what the object store has with what was declared, and makes it a media. `Err` with UPLOAD_INCOMPLETE
+    /// if parts are missing, with UPLOAD_MISMATCH if it is something else, and with UPLOAD_NOT_FOUND.
     pub async fn finalize(&self, user: UserId, id: UploadId, now: Timestamp) -> Result<Ticket, ApiError> {
         let upload = self.store.upload(user, id).await?.ok_or_else(upload_not_found)?;
         let media = match (upload.state, upload.media) {
@@ -196,6 +214,7 @@ impl Media {
         ticket.ok_or_else(upload_not_found)
     }
 
+    /// Checks the object of an open upload, and makes it a media.
     async fn check(&self, upload: &Upload, now: Timestamp) -> Result<MediaId, ApiError> {
         if upload.declared.is_multipart() {
             self.assemble(upload).await?;
@@ -219,13 +238,14 @@ impl Media {
             }
         }
         let Some((media, state)) = self.store.become_media(upload, now).await? else {
-            // Given up by the collector, or another call was faster.
+            // The collector has given the upload up, or another call was faster.
             let ended = self.store.upload(upload.user, upload.id).await?;
             return ended.and_then(|ended| ended.media).ok_or_else(upload_not_found);
         };
         if state == State::Duplicate {
             metrics::finalized("duplicate");
-            // At once where possible; the collector deletes again what may be put again meanwhile.
+            // The object is deleted at once if possible. The collector deletes it again later, since it may be put
+            // again in the meantime.
             let _ = self.s3.delete(&upload.object_key).await;
         } else {
             metrics::finalized("new");
@@ -233,7 +253,7 @@ impl Media {
         Ok(media)
     }
 
-    /// Makes one object of the parts, unless that is done already.
+    /// Completes the multipart upload, unless that is done already.
     async fn assemble(&self, upload: &Upload) -> Result<(), ApiError> {
         let Some(multipart) = &upload.multipart else {
             return Err(incomplete());
@@ -247,13 +267,14 @@ impl Media {
             return Err(incomplete());
         }
         match self.s3.complete(&upload.object_key, multipart, &good).await {
-            // What it refused is not there: the look at the object says so.
+            // If the object store refused, there is no object, and the caller finds that out by asking for it.
             Ok(()) | Err(S3Error::Refused(_)) => Ok(()),
             Err(away) => Err(away.into()),
         }
     }
 
-    /// What is not as declared goes: first it is written down that it has to.
+    /// Deletes an object that is not as declared, and returns the error for the caller. The upload is marked as
+    /// failed first, so that the collector deletes the object if this node cannot.
     async fn refuse(&self, upload: &Upload) -> Result<ApiError, ApiError> {
         metrics::finalized("mismatch");
         tracing::warn!(upload = %upload.id, user = %upload.user, "an upload is not what was declared");
@@ -263,7 +284,8 @@ impl Media {
         Ok(ApiError::new(ErrorReason::UploadMismatch, words))
     }
 
-    /// A URL to read from.
+    /// Returns a URL from which the user may read the media. `Err` with MEDIA_NOT_FOUND if the user may not read it
+    /// this way.
     pub async fn download(
         &self,
         user: UserId,
@@ -282,7 +304,8 @@ impl Media {
         Ok(Download { url, ends_at, media })
     }
 
-    /// A ticket for what one may download.
+    /// Returns a ticket for a media that the user may read. `Err` with MEDIA_NOT_FOUND if the user may not read it
+    /// this way.
     pub async fn forward(
         &self,
         user: UserId,
@@ -297,7 +320,9 @@ impl Media {
         ticket.ok_or_else(media_not_found)
     }
 
-    /// Makes an upload of the user's own their picture; `None`: they have none any more.
+    /// Makes a media that the user has uploaded their picture, or removes the picture if `media` is `None`. `Err`
+    /// with MEDIA_NOT_FOUND if it is not an upload of theirs, and with INVALID_FIELD if it is not an image of at most
+    /// 16 MiB.
     pub async fn set_picture(
         &self,
         user: UserId,
@@ -321,7 +346,7 @@ impl Media {
         Ok(())
     }
 
-    /// `None`: the media is being collected.
+    /// Signs a ticket for the user. `None` if the media is being collected.
     async fn ticket(&self, media: MediaId, user: UserId, now: Timestamp) -> Result<Option<Ticket>, ApiError> {
         if !self.store.ticket(media, now).await? {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! What a media node counts.
+//! The metrics of a media node.
 
 use metrics::{counter, describe_counter};
 
@@ -11,7 +11,7 @@ const S3_FAILURES: &str = "tern_media_s3_failures_total";
 const COLLECTED: &str = "tern_media_collected_total";
 const COLLECT_FAILURES: &str = "tern_media_collect_failures_total";
 
-/// Names and units for `/metrics`.
+/// Registers the names and units of the metrics for `/metrics`.
 pub fn describe() {
     describe_counter!(UPLOADS, "uploads asked for, by outcome");
     describe_counter!(FINALIZED, "uploads to be finalised, by outcome");
@@ -24,7 +24,7 @@ pub fn describe() {
         COLLECT_FAILURES,
         "rounds of the collector that did not come to their end, and single objects that the store refused to delete"
     );
-    // What never happened is to be seen as 0.
+    // Counters start at 0, so that what has not happened yet can be seen.
     for name in [DOWNLOADS, FORWARDS, COLLECT_FAILURES] {
         counter!(name).absolute(0);
     }
@@ -37,7 +37,21 @@ pub fn describe() {
     for quota in ["bytes", "uploads"] {
         counter!(QUOTA, "quota" => quota).absolute(0);
     }
-    counter!(S3_FAILURES, "call" => "head").absolute(0);
+    for call in [
+        "abort",
+        "check",
+        "complete",
+        "create_bucket",
+        "create_multipart",
+        "delete",
+        "head",
+        "multiparts",
+        "parts",
+        "sign_get",
+        "sign_put",
+    ] {
+        counter!(S3_FAILURES, "call" => call).absolute(0);
+    }
 }
 
 pub(crate) fn upload(outcome: &'static str) {

@@ -1,7 +1,7 @@
-//! The object store. The only place that knows aws-sdk-s3.
+//! The object store. This is the only module that knows aws-sdk-s3.
 //!
-//! Two clients: one for the calls that a media node makes itself, one that only signs, with the address that clients
-//! use. Bytes of media go through neither.
+//! There are two clients: one makes the calls that a media node makes itself, and one only signs, with the address
+//! that clients use. The bytes of media go through neither.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -24,43 +24,46 @@ use crate::domain::declared::{Hash, Part};
 use crate::domain::upload::{StoredObject, StoredPart};
 use crate::metrics;
 
-/// One attempt of a call. None of them carries bytes; completing a large upload is the slowest.
+/// How long one attempt of a call may take. No call carries bytes of media; the slowest one completes a large upload.
 const ATTEMPT: Duration = Duration::from_secs(8);
-/// All attempts of a call: the client's own deadline is 30 s.
+/// How long all attempts of a call may take together. The client's own deadline is 30 s.
 const CALL: Duration = Duration::from_secs(20);
+/// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How many times a call is attempted.
 const ATTEMPTS: u32 = 3;
 
-/// What came of a call that did not succeed.
+/// The error of a call that did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum S3Error {
-    /// It may succeed later.
+    /// A temporary failure: a retry may succeed.
     #[error("the object store is away: {0}")]
     Away(String),
-    /// The store says no, and will again.
+    /// The object store refused the call, and would refuse it again.
     #[error("the object store refused: {0}")]
     Refused(String),
 }
 
 pub(crate) type Result<T> = std::result::Result<T, S3Error>;
 
-/// A request that a client makes.
+/// A signed request that a client may make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
     pub url: String,
-    /// To be sent as they are.
+    /// Headers that the client has to send exactly as they are.
     pub headers: Vec<(String, String)>,
 }
 
 /// What a PUT is for.
 #[derive(Debug, Clone, Copy)]
 pub enum Target<'a> {
-    /// The whole object, of this type.
+    /// The whole object, with this content type.
     Object { content_type: &'a str },
-    /// One part of this multipart upload.
+    /// A part of the multipart upload with this id.
     Part { multipart: &'a str },
 }
 
+/// The object store's bucket in which the media are. Clones share their connections.
 #[derive(Clone)]
 pub struct S3 {
     calls: Client,
@@ -70,7 +73,7 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// Connects to nothing yet.
+    /// Makes the clients. Nothing is connected yet.
     pub fn new(args: &S3Args, url_ttl: Duration) -> Self {
         let public = args.media_s3_public_endpoint.as_ref();
         Self {
@@ -81,8 +84,8 @@ impl S3 {
         }
     }
 
-    /// A URL to put one part, or all of an object of one part: bound to length, checksum and type, never over what is
-    /// there.
+    /// Signs a URL by which a client may put one part, or the whole of an object of one part. The URL is bound to
+    /// length, checksum and type. A whole object is never put over one that is there.
     pub async fn sign_put(
         &self,
         key: &str,
@@ -117,11 +120,11 @@ impl S3 {
         Ok(signed_request(&signed))
     }
 
-    /// A URL to read an object.
+    /// Signs a URL by which a client may read an object.
     pub async fn sign_get(&self, key: &str, now: Timestamp) -> Result<Signed> {
         let get = self.signs.get_object().bucket(&self.bucket).key(key);
         let signed = get
-            // A page of the store's own origin must never come of it.
+            // The browser must never show the object as a page of the object store's own origin.
             .response_content_disposition("attachment")
             .presigned(self.presigning(now)?)
             .await
@@ -138,7 +141,7 @@ impl S3 {
             .map_err(|error| S3Error::Refused(error.to_string()))
     }
 
-    /// What is there under a key; `None`: nothing.
+    /// Returns what is stored under a key. `None` if there is nothing.
     pub async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
         let head = self.calls.head_object().bucket(&self.bucket).key(key);
         let found = match head.checksum_mode(ChecksumMode::Enabled).send().await {
@@ -153,7 +156,7 @@ impl S3 {
         }))
     }
 
-    /// Nothing is there afterwards; also when nothing was.
+    /// Deletes the object under a key. Succeeds also if there is none.
     pub async fn delete(&self, key: &str) -> Result<()> {
         let delete = self.calls.delete_object().bucket(&self.bucket).key(key);
         match delete.send().await {
@@ -163,7 +166,7 @@ impl S3 {
         }
     }
 
-    /// The store's name of a new multipart upload.
+    /// Begins a multipart upload, and returns its id.
     pub async fn create_multipart(&self, key: &str, content_type: &str) -> Result<String> {
         let create = self.calls.create_multipart_upload().bucket(&self.bucket).key(key);
         let created = create
@@ -176,7 +179,7 @@ impl S3 {
         id.ok_or_else(|| S3Error::Refused("it names no upload".to_owned()))
     }
 
-    /// The parts that are there; `None`: no such upload, it was completed or aborted.
+    /// Returns the parts that are there. `None` if there is no such upload, because it was completed or aborted.
     pub async fn parts(&self, key: &str, multipart: &str) -> Result<Option<Vec<StoredPart>>> {
         let mut parts = Vec::new();
         let mut after = None;
@@ -200,8 +203,8 @@ impl S3 {
         }
     }
 
-    /// Makes the parts one object. Whatever the answer says, [`S3::head`] knows what came of it: the store may say 200
-    /// and then that it failed, or no such upload because it has completed it before.
+    /// Makes one object of the parts. Only [`S3::head`] says reliably whether it worked: the object store may answer
+    /// 200 and then report a failure, or answer that there is no such upload because it had completed it before.
     pub async fn complete(&self, key: &str, multipart: &str, parts: &[StoredPart]) -> Result<()> {
         let parts = parts.iter().map(|part| {
             CompletedPart::builder()
@@ -222,7 +225,7 @@ impl S3 {
         }
     }
 
-    /// The parts are gone afterwards; also when there were none.
+    /// Aborts a multipart upload and deletes its parts. Succeeds also if there is none.
     pub async fn abort(&self, key: &str, multipart: &str) -> Result<()> {
         let abort = self.calls.abort_multipart_upload().bucket(&self.bucket);
         match abort.key(key).upload_id(multipart).send().await {
@@ -232,7 +235,8 @@ impl S3 {
         }
     }
 
-    /// The multipart uploads under this key: one whose name was never written down is among them.
+    /// Returns the ids of the multipart uploads under this key, including those whose ids were never stored in
+    /// Postgres.
     pub async fn multiparts(&self, key: &str) -> Result<Vec<String>> {
         let list = self.calls.list_multipart_uploads().bucket(&self.bucket);
         let page = list
@@ -246,13 +250,13 @@ impl S3 {
             .collect())
     }
 
-    /// Whether the bucket answers.
+    /// Checks that the bucket answers.
     pub async fn check(&self) -> Result<()> {
         let head = self.calls.head_bucket().bucket(&self.bucket).send().await;
         head.map(drop).map_err(|error| failed("check", &error))
     }
 
-    /// Makes the bucket: for development.
+    /// Makes the bucket, for development.
     pub async fn create_bucket(&self) -> Result<()> {
         let create = self.calls.create_bucket().bucket(&self.bucket).send().await;
         create.map(drop).map_err(|error| failed("create_bucket", &error))
@@ -280,7 +284,7 @@ fn client(args: &S3Args, endpoint: Option<&String>) -> Client {
         .http_client(http)
         .timeout_config(timeouts)
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-        // Only what is asked for: any other header would have to be sent by the client too.
+        // Only the checksums that are asked for are sent: any other header would have to be sent by the client too.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .build();
@@ -315,18 +319,19 @@ fn stored_part(part: &aws_sdk_s3::types::Part) -> StoredPart {
     }
 }
 
-/// Base64 of a SHA-256; of an object of several parts with their number behind a hyphen.
+/// Reads a SHA-256 in Base64. The checksum of an object of several parts has their number after a hyphen, which is
+/// ignored.
 fn checksum(text: &str) -> Option<Hash> {
     let text = text.split_once('-').map_or(text, |(hash, _)| hash);
     BASE64.decode(text).ok()?.try_into().ok()
 }
 
-/// What was asked for is not there.
+/// Whether the error says that the object or upload does not exist.
 fn is_missing<E: ProvideErrorMetadata, R: HasStatus>(error: &SdkError<E, R>) -> bool {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
     match code {
         Some("NoSuchKey" | "NotFound" | "NoSuchUpload") => true,
-        // HEAD has no body that could say more.
+        // The answer to HEAD has no body with a code.
         None => error
             .raw_response()
             .is_some_and(|response| response.status_code() == 404),
@@ -349,7 +354,7 @@ where
     }
 }
 
-/// The HTTP status of an answer.
+/// The HTTP status code of a response.
 trait HasStatus {
     fn status_code(&self) -> u16;
 }

@@ -24,11 +24,11 @@ use crate::store::Store;
 use crate::store::uploads::Quota;
 use crate::{Config, metrics, s3};
 
-/// Between two questions for a bucket that does not answer.
+/// How long a node waits before it asks again for a bucket that does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Wires the role into this process. The returned future ends when a drain has begun, the other nodes know of it, and
-/// no call is under way.
+/// Starts the role in this process, and adds its service to `routes`. The returned role is done when a drain has
+/// begun, the other nodes know of it, and no call is under way. `Err` if a file or the database cannot be used.
 pub async fn start(
     config: Config,
     ctx: NodeContext,
@@ -38,7 +38,7 @@ pub async fn start(
     let media = Arc::new(media(&config).await?);
     let create = config.s3.media_s3_create_bucket;
     if !create || find_bucket(&media.s3, create).await.is_err() {
-        // It may come; until then calls say that it is away.
+        // The bucket may come later. Until then, calls answer that the object store is away.
         let (s3, drain) = (media.s3.clone(), ctx.drain.clone());
         tokio::spawn(async move { until_bucket(&s3, create, &drain).await }.in_current_span());
     }
@@ -82,6 +82,7 @@ async fn until_bucket(s3: &S3, create: bool, drain: &Drain) {
     }
 }
 
+/// Asks for the bucket, and makes it if it does not answer and `create` is set.
 async fn find_bucket(s3: &S3, create: bool) -> s3::Result<()> {
     match s3.check().await {
         Err(_) if create => s3.create_bucket().await,
@@ -89,7 +90,8 @@ async fn find_bucket(s3: &S3, create: bool) -> s3::Result<()> {
     }
 }
 
-/// What a node's calls stand on.
+/// Makes what a node's calls need: the store, the object store's client, the ticket keys and the limits. `Err` if a
+/// file or the database cannot be used.
 pub async fn media(config: &Config) -> anyhow::Result<Media> {
     let tickets = config.tickets.load()?;
     Ok(Media {
@@ -117,7 +119,7 @@ fn cdn(config: &Config) -> anyhow::Result<Option<Cdn>> {
         .with_context(|| format!("cannot use {}", file.display()))
 }
 
-/// Until the map says that this node takes no new work, which is when gateways stop calling it.
+/// Waits until the map says that this node takes no new work. From then on gateways do not call it.
 async fn no_new_calls(ctx: &NodeContext) {
     let mut changes = ctx.map.clone();
     let mut map = ctx.map.current();

@@ -1,10 +1,12 @@
-//! Media, uploads and who may read what, in Postgres. One function a statement, but for what must be decided at once.
+//! Media, uploads and who may read what, in Postgres. Each statement has one function, except where several have to
+//! be decided on together.
 //!
-//! Times are this node's, not the database's: the rules that compare them are given the same clock.
+//! Times come from this node's clock, not the database's, because the rules that compare them are given this node's
+//! time.
 //!
 //! - [`uploads`]: uploads from their beginning to what they became
-//! - [`access`]: who may download and forward
-//! - [`pictures`]: of people
+//! - [`access`]: who may download and forward a media
+//! - [`pictures`]: pictures of people
 //! - [`collect`]: what nothing refers to any more
 //! - [`error`]: what a failed statement means for the caller
 
@@ -21,29 +23,33 @@ pub use error::StoreError;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
+/// The media tables in Postgres. All functions return `Err` if a statement fails.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
 }
 
-/// A media that may be read.
+/// A media that the caller may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Media {
     pub id: MediaId,
+    /// The length of the object in bytes.
     pub length: u64,
     pub content_type: String,
+    /// The key of the object in the bucket.
     pub object_key: String,
-    /// See [`crate::domain::declared::Declared::content_id`].
+    /// The hash that names the content: see [`crate::domain::declared::Declared::content_id`].
     pub content_id: Vec<u8>,
 }
 
 impl Store {
+    /// Uses the connections of `pool`.
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }
 }
 
-/// A timestamptz from the milliseconds in a parameter, in SQL.
+/// The SQL that turns a parameter of milliseconds since the epoch into a timestamptz.
 macro_rules! at {
     ($param:literal) => {
         concat!("to_timestamp(", $param, " / 1000.0)")
@@ -51,7 +57,7 @@ macro_rules! at {
 }
 pub(crate) use at;
 
-/// Milliseconds since the epoch from a timestamptz, in SQL.
+/// The SQL that turns a timestamptz column into milliseconds since the epoch.
 macro_rules! millis {
     ($column:literal) => {
         concat!("(extract(epoch FROM ", $column, ") * 1000)::int8")

@@ -1,5 +1,6 @@
-//! HTTP for operators: `/metrics` in Prometheus' text format or as OpenMetrics with exemplars, `/healthz` (the process runs), `/readyz` (it takes
-//! work: registered, not draining).
+//! HTTP for operators: `/metrics` in Prometheus' text format, or as OpenMetrics with exemplars; `/healthz`, which
+//! answers while the process runs; and `/readyz`, which says whether the process takes work (it is registered and not
+//! draining).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,17 +21,18 @@ use crate::connections::Bounds;
 use crate::listener::{Server, Settings};
 use crate::{descriptors, exemplars};
 
-/// Histograms are folded this often, also when nobody scrapes.
+/// How often histograms are folded, even if nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Who scrapes or probes asks at once.
+/// How long a new connection may be without a request. Scrapers and probes ask at once.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
-/// Longer than between two scrapes: Prometheus keeps its connections.
+/// How long a connection may be idle. It is longer than the time between two scrapes, because Prometheus keeps its
+/// connections.
 const IDLE: Duration = Duration::from_secs(120);
-/// The longest page is taken in less.
+/// How long a request may take. Even the longest page is taken in less.
 const CALL: Duration = Duration::from_secs(30);
 
-/// Whether the process takes work. Not at first, and not while anybody holds it back.
+/// Whether the process takes work. It does not at first, and not while a role holds it back. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     state: Arc<watch::Sender<State>>,
@@ -39,13 +41,15 @@ pub struct Readiness {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct State {
+    /// Whether the process as a whole is ready, apart from what holds it back.
     set: bool,
+    /// How many [`Hold`]s there are.
     holds: usize,
-    /// Why a role takes no work, by its name.
+    /// The roles that take no work at present, each with the reason.
     held_back: BTreeMap<&'static str, &'static str>,
 }
 
-/// Holds the process back until it is dropped: what it is for is not there yet.
+/// Keeps the process from being ready until this is dropped, for a role that cannot work yet.
 #[derive(Debug)]
 pub struct Hold(Arc<watch::Sender<State>>);
 
@@ -60,17 +64,18 @@ impl Default for Readiness {
 }
 
 impl Readiness {
+    /// Sets whether the process as a whole is ready.
     pub fn set(&self, ready: bool) {
         self.state.send_modify(|state| state.set = ready);
     }
 
-    /// Whatever is set, the process is not ready while what is returned lives.
+    /// Keeps the process from being ready as long as the returned value lives, whatever is set.
     pub fn hold(&self) -> Hold {
         self.state.send_modify(|state| state.holds += 1);
         Hold(self.state.clone())
     }
 
-    /// The role takes no work at present, and why; or does again (`None`).
+    /// Sets why the role takes no work at present. `None` means that it takes work again.
     pub fn hold_back(&self, role: &'static str, why: Option<&'static str>) {
         self.state.send_if_modified(|state| {
             let before = match why {
@@ -81,11 +86,12 @@ impl Readiness {
         });
     }
 
+    /// Whether the process takes work.
     pub fn is_ready(&self) -> bool {
         self.why_not().is_none()
     }
 
-    /// Why it takes no work; `None`: it does.
+    /// The reason why the process takes no work. `None` if it does.
     pub fn why_not(&self) -> Option<&'static str> {
         let state = self.seen.borrow();
         if !state.set {
@@ -97,9 +103,9 @@ impl Readiness {
         }
     }
 
-    /// Waits until it changed since this handle looked last.
+    /// Waits until the state has changed since this handle waited last.
     pub async fn changed(&mut self) {
-        // The sender lives in self.
+        // This cannot fail, since `self` keeps the sender.
         let _ = self.seen.changed().await;
     }
 }

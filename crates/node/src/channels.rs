@@ -1,4 +1,4 @@
-//! One connection a node, shared by everything that talks to it.
+//! Channels to other nodes: one connection to each node, shared by everything that talks to it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,19 +9,23 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::internal_tls::InternalTls;
 
-/// A node that does not answer within it is treated as away; links try again.
+/// A node that does not accept a connection within this time is treated as away; links try again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A dead peer is noticed within the sum of both, below the lease of its registration.
+/// A dead peer is noticed within the sum of both times, which is below the lease of its registration.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// A link's stream may have this much under way before its reader has to catch up.
+/// The HTTP/2 flow control window of a stream in bytes: how much may be under way on a link's stream before its
+/// reader has to catch up.
 const STREAM_WINDOW: u32 = 2 << 20;
-/// All streams of a link together: h2 charges small unread frames against it, so it is generous.
+/// The window of a connection in bytes, shared by all its streams. h2 charges small unread frames against it, so it
+/// is generous.
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Addresses kept. Nodes that start again on new ports would otherwise pile up; forgetting one costs a reconnect.
+/// The most channels that are kept. Nodes that start again on new ports would otherwise pile up; forgetting a channel
+/// costs a reconnect.
 const MAX_CHANNELS: usize = 1024;
 
-/// Lazily connected channels by address. A channel reconnects by itself. The default ones speak plain text.
+/// Channels by address, which connect when they are first used and reconnect by themselves. The default ones use
+/// plain text.
 #[derive(Clone, Default)]
 pub struct Channels {
     tls: Option<InternalTls>,
@@ -29,7 +33,7 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// By mutual TLS where it is given.
+    /// Makes channels, none of them open yet. They use mutual TLS if `tls` is given, and plain text otherwise.
     pub fn new(tls: Option<InternalTls>) -> Self {
         Self {
             tls,
@@ -37,7 +41,7 @@ impl Channels {
         }
     }
 
-    /// The channel to `address` (host:port).
+    /// Returns the channel to `address` (host:port). `Err` if the address is not usable in a URI.
     pub fn get(&self, address: &str) -> Result<Channel, ApiError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = open.get(address) {

@@ -9,19 +9,20 @@ use crate::etcd::EtcdArgs;
 use crate::internal_tls::InternalTlsArgs;
 use crate::telemetry::TelemetryArgs;
 
-/// As of a Kubernetes pod.
+/// The longest node name in bytes, the same as for the name of a Kubernetes pod.
 const MAX_NODE_NAME: usize = 253;
 
-/// What a node is held to.
+/// How strictly a node's settings are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Profile {
-    /// Warns about what would be unsafe in production.
+    /// Warns about settings that are unsafe in production
     #[default]
     Development,
-    /// Refuses it.
+    /// Refuses settings that are unsafe in production
     Production,
 }
 
+/// A flag that is on or off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Switch {
     #[default]
@@ -29,35 +30,35 @@ pub enum Switch {
     Off,
 }
 
-/// Flags that every role has in common, flattened into `tern serve`.
+/// The flags that every role has in common. `tern serve` flattens them.
 #[derive(clap::Args, Clone, Debug)]
 pub struct NodeArgs {
     /// Name of this node: unique in the cluster, the same after a restart (a StatefulSet's pod name)
     #[arg(long, env = "TERN_NODE_NAME", value_parser = node_name)]
     pub node_name: String,
-    /// Where other nodes reach this one by gRPC
+    /// Address on which other nodes reach this one by gRPC
     #[arg(long, env = "TERN_INTERNAL_LISTEN", default_value = "127.0.0.1:0")]
     pub internal_listen: SocketAddr,
     /// host:port that other nodes are told; left out: the listening address
     #[arg(long, env = "TERN_INTERNAL_ADVERTISE")]
     pub internal_advertise: Option<String>,
-    /// Serve other nodes in plain text on an address that is not loopback, under --profile production too: only on a network
-    /// that encrypts and lets in nobody but nodes, since whoever reaches this listener is believed to be one
+    /// Serve other nodes in plain text on an address that is not loopback, under --profile production too: only on a
+    /// network that encrypts and lets in nobody but nodes, since whoever reaches this listener is believed to be one
     #[arg(long, env = "TERN_INTERNAL_PLAINTEXT")]
     pub internal_plaintext: bool,
-    /// Where /metrics, /healthz and /readyz are served by HTTP
+    /// Address on which /metrics, /healthz and /readyz are served by HTTP
     #[arg(long, env = "TERN_ADMIN_LISTEN", default_value = "127.0.0.1:0")]
     pub admin_listen: SocketAddr,
     /// Seconds that a drain may take before the process ends all the same
     #[arg(long, env = "TERN_DRAIN_TIMEOUT", default_value = "25", value_parser = seconds)]
     pub drain_timeout: Duration,
-    /// What the node is held to
+    /// How strictly unsafe settings are treated
     #[arg(long, env = "TERN_PROFILE", value_enum, default_value_t)]
     pub profile: Profile,
     /// Serve gRPC reflection on the internal listener
     #[arg(long, env = "TERN_REFLECTION")]
     pub reflection: bool,
-    /// Give way under load: typing first, then presence, delivered receipts, new streams; messages never
+    /// Give things up under load: typing first, then presence, delivered receipts, new streams; messages never
     #[arg(long, env = "TERN_SHEDDING", value_enum, default_value_t)]
     pub shedding: Switch,
     #[command(flatten)]
@@ -69,12 +70,13 @@ pub struct NodeArgs {
 }
 
 impl NodeArgs {
-    /// Who can reach the internal listener is believed whatever it says of a caller's scopes. So beyond loopback either its
-    /// clients prove that they are nodes, or an operator says that the network lets in nobody else.
+    /// Checks that the internal listener is not open to everybody. Whoever reaches it is trusted with whatever it
+    /// says about a caller's scopes. So beyond loopback, either clients prove by certificates that they are nodes, or
+    /// an operator states that only nodes can reach it (`--internal-plaintext`).
     ///
     /// # Errors
     ///
-    /// Where production would be open to whoever reaches the listener.
+    /// Under [`Profile::Production`], if anybody who reaches the listener would be trusted.
     pub fn check_internal_listener(&self) -> anyhow::Result<()> {
         let reachable = !self.internal_listen.ip().to_canonical().is_loopback();
         let open = reachable && self.internal_tls.internal_tls_cert.is_none() && !self.internal_plaintext;
@@ -94,7 +96,7 @@ impl NodeArgs {
     }
 }
 
-/// A number of seconds, with a fraction or without.
+/// Parses a number of seconds, with or without a fraction. `Err` says what is wrong with it.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text
         .parse()
@@ -102,7 +104,8 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
-/// A DNS label, such as a pod's name: it is part of a key in etcd and of metadata between nodes.
+/// Parses a node's name, which is part of keys in etcd and of metadata between nodes. It may have what a pod's name
+/// may have.
 fn node_name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if text.is_empty() || text.len() > MAX_NODE_NAME || !text.chars().all(fits) {

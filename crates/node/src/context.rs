@@ -1,4 +1,4 @@
-//! What a role is given when it starts.
+//! What every role of a process is given when it starts.
 
 use std::sync::Arc;
 
@@ -11,28 +11,33 @@ use crate::shedding::Shedding;
 use crate::standing::Standing;
 use crate::wellness::Reached;
 
-/// This process among the others.
+/// This process as one node among the others: the state and the tools that its roles share.
 #[derive(Clone)]
 pub struct NodeContext {
     /// The node's name, the same in each of its roles.
     pub name: Arc<str>,
+    /// Rises with each start of the process.
     pub incarnation: u64,
+    /// The cluster map, kept up to date.
     pub map: MapHandle,
+    /// Connections to other nodes.
     pub channels: Channels,
+    /// Tells when the process stops.
     pub drain: Drain,
+    /// What the process gives up under load.
     pub shedding: Shedding,
-    /// Whether the node's place in the map is certain.
+    /// How certain the node's place in the map is.
     pub standing: Standing,
-    /// What its roles reach.
+    /// What the node's roles reach.
     pub reached: Reached,
-    /// Where to say of a node that its process may be dead.
+    /// Where a role reports that a node's process may be dead.
     pub obituaries: Obituaries,
-    /// Whether this process takes work: a role that cannot yet holds it back.
+    /// Whether this process takes work. A role that cannot yet take work holds it back here.
     pub readiness: Readiness,
 }
 
 impl NodeContext {
-    /// A node on its own, for tests: its drain starts when the test says so.
+    /// A node without others, for tests. Its drain starts when the test starts it.
     pub fn alone(name: &str, incarnation: u64, map: MapHandle) -> Self {
         let drain = Drain::new(crate::drain::DEFAULT_TIMEOUT);
         Self {

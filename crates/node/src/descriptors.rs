@@ -1,28 +1,29 @@
-//! File descriptors: how many this process may have open, and what they are for. Each connection takes one, and a process that
-//! has none to spare reaches neither its database nor the other nodes.
+//! File descriptors: how many this process may have open, and how they are shared out. Each connection takes one, and
+//! a process without a spare one reaches neither its database nor the other nodes.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// What is assumed where the limit cannot be read: the usual one.
+/// The usual limit, which is assumed if the limit cannot be read.
 const USUAL: u64 = 1024;
-/// Kept for what the node opens itself: etcd, Postgres, links to other nodes, files, the runtime.
+/// How many are kept for what the node opens itself: etcd, Postgres, links to other nodes, files, the runtime.
 const OWN: usize = 64;
-/// And for that many descriptors another one, up to this many: larger nodes have more links.
+/// One more is kept for every this many of the limit, up to [`MOST_OWN`] more, because larger nodes have more links.
 const OWN_PART: usize = 32;
 const MOST_OWN: usize = 1024;
 
-/// How the descriptors are shared out among the listeners.
+/// How many connections each kind of listener may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares {
     /// Connections of clients.
     pub clients: usize,
     /// Connections of other nodes.
     pub internal: usize,
-    /// Connections of who looks at metrics and asks whether the node is ready.
+    /// Connections of scrapers and probes.
     pub admin: usize,
 }
 
-/// Raises the limit as far as this process may, as a server should: the lower one is for programs that use `select`.
+/// Raises the process's limit as far as the system allows. The low default is meant for programs that use `select`,
+/// which a server does not.
 pub fn raise() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
@@ -31,7 +32,7 @@ pub fn raise() {
     }
 }
 
-/// By the limit as it is now.
+/// Shares out the descriptors of the present limit.
 pub fn shares() -> Shares {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(USUAL, |(limit, _)| limit);
     share(usize::try_from(limit).unwrap_or(usize::MAX))

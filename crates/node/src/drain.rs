@@ -1,15 +1,16 @@
-//! Stopping in order: a drain starts once, everybody finishes what they have, then the process ends. Who is not done
-//! at the deadline is cut off.
+//! Stopping in order. A drain starts once, everybody finishes the work they have, then the process ends. Work that is
+//! not done at the deadline is cut off.
 
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Longer than the longest settle and the spread of reconnects; shorter than Kubernetes' 30 s of grace.
+/// How long a drain may take. It is longer than the longest settle and the time over which reconnects are spread, and
+/// shorter than the 30 s that Kubernetes grants.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Tells everybody in a process that it is stopping.
+/// Tells all parts of a process that it is stopping. All clones share one state.
 #[derive(Debug, Clone)]
 pub struct Drain {
     started: CancellationToken,
@@ -18,6 +19,7 @@ pub struct Drain {
 }
 
 impl Drain {
+    /// A drain that has not started, and may take as long as `deadline` once it has.
     pub fn new(deadline: Duration) -> Self {
         Self {
             started: CancellationToken::new(),
@@ -31,34 +33,35 @@ impl Drain {
         self.started.is_cancelled()
     }
 
-    /// Until the drain starts.
+    /// Waits until the drain starts.
     pub async fn wait(&self) {
         self.started.cancelled().await;
     }
 
-    /// The whole time that a drain may take, counted from its start.
+    /// The whole time that the drain may take, counted from its start.
     pub fn deadline(&self) -> Duration {
         self.deadline
     }
 
-    /// Starts the drain. Once is enough.
+    /// Starts the drain. Further calls do nothing.
     pub fn start(&self) {
         crate::metrics::draining();
         self.started.cancel();
     }
 
-    /// Everybody has drained, or the deadline is over: links are let go.
+    /// Ends the drain, because everybody is done or the deadline is over. The links between nodes close now.
     pub fn end(&self) {
         self.start();
         self.ended.cancel();
     }
 
-    /// Until the drain has ended.
+    /// Waits until the drain has ended.
     pub async fn ended(&self) {
         self.ended.cancelled().await;
     }
 
-    /// Starts the drain at the first SIGTERM or SIGINT; the second ends the process at once.
+    /// Starts the drain at the first SIGTERM or SIGINT. The second one ends the process at once. `Err` if the signal
+    /// handlers cannot be installed.
     pub fn on_signals(&self) -> std::io::Result<()> {
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;

@@ -1,7 +1,9 @@
-//! Exemplars: for each bucket of a latency histogram the trace of a call that fell into it lately, so that from a slow bucket on a
-//! dashboard one gets to a trace. They are part of OpenMetrics only, which a scraper asks for by `Accept`.
+//! Exemplars: for each bucket of a latency histogram, the trace of a recent call that fell into it. They lead from a
+//! slow bucket on a dashboard to a trace of such a call. Only the OpenMetrics format has them, which a scraper asks
+//! for in its `Accept` header.
 //!
-//! The recorder knows no exemplars. They are kept here, for sampled traces alone, and written into its text.
+//! The metrics recorder does not support exemplars. This module keeps them, for sampled traces only, and writes them
+//! into the recorder's text.
 //!
 //! Source: the OpenMetrics specification, version 1.0.0 (prometheus.io/docs/specs/om/open_metrics_spec).
 
@@ -11,13 +13,14 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use tern_types::{Clock, Timestamp, TraceContext};
 
-/// What a scraper names that wants OpenMetrics, and what it is answered.
+/// The media type by which a scraper's `Accept` header asks for OpenMetrics.
 pub const MEDIA_TYPE: &str = "application/openmetrics-text";
+/// The content type of an answer in OpenMetrics.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 static KNOWN: LazyLock<Mutex<Exemplars>> = LazyLock::new(Mutex::default);
 
-/// One label of a histogram, or none.
+/// The histogram's label as name and value, or `None` if the histogram has no label.
 type Label = Option<(&'static str, String)>;
 
 #[derive(Debug, Clone, Copy)]
@@ -30,10 +33,10 @@ struct Exemplar {
 #[derive(Debug, Default)]
 struct Exemplars(HashMap<(&'static str, Label), Vec<Exemplar>>);
 
-/// Enough for one in each bucket.
+/// How many exemplars each histogram keeps: enough for one in each bucket.
 const KEPT: usize = 32;
 
-/// A value, in seconds, that was recorded in this histogram within a sampled trace.
+/// Remembers that `value`, in seconds, was recorded in this histogram within the sampled trace `trace`.
 pub fn note(histogram: &'static str, label: Option<(&'static str, &str)>, value: f64, trace: TraceContext) {
     let label = label.map(|(name, value)| (name, value.to_owned()));
     let exemplar = Exemplar {
@@ -44,7 +47,7 @@ pub fn note(histogram: &'static str, label: Option<(&'static str, &str)>, value:
     lock().note(histogram, label, exemplar);
 }
 
-/// The recorder's text as OpenMetrics, with exemplars.
+/// Turns the recorder's text into OpenMetrics with exemplars.
 pub fn open_metrics(text: &str) -> String {
     lock().write(text)
 }
@@ -62,7 +65,7 @@ impl Exemplars {
         kept.push(exemplar);
     }
 
-    /// The newest within the bounds of a bucket.
+    /// Returns the newest exemplar whose value is above `above` and at most `upto`.
     fn within(&self, histogram: &str, labels: &str, above: f64, upto: f64) -> Option<Exemplar> {
         let (_, kept) = self
             .0
@@ -74,7 +77,7 @@ impl Exemplars {
 
     fn write(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len() + 256);
-        // Of the histogram's series that is being written: its bucket before.
+        // The series and the upper bound of the bucket written last. The next bucket of that series begins there.
         let mut before: (&str, f64) = ("", f64::NEG_INFINITY);
         for line in text.lines().filter(|line| !line.is_empty()) {
             let bucket = bucket(line);
@@ -113,7 +116,7 @@ impl Exemplars {
     }
 }
 
-/// `HELP` and `TYPE` name a counter without its `_total`.
+/// Returns a `HELP` or `TYPE` comment as OpenMetrics has it, where it names a counter without its `_total`.
 fn family(comment: &str) -> String {
     let mut words = comment.splitn(3, ' ');
     match (words.next(), words.next(), words.next()) {
@@ -125,14 +128,14 @@ fn family(comment: &str) -> String {
 }
 
 struct Bucket<'a> {
-    /// Name and labels but for `le`.
+    /// The name and the labels without `le`, as they stand in the line.
     series: &'a str,
     name: &'a str,
     labels: &'a str,
     upto: f64,
 }
 
-/// A line such as `name_bucket{kind="commit",le="0.004"} 12`.
+/// Parses a line such as `name_bucket{kind="commit",le="0.004"} 12`. `None` if it is not a bucket.
 fn bucket(line: &str) -> Option<Bucket<'_>> {
     let (name, rest) = line.split_once("_bucket{")?;
     let at = rest.rfind("le=\"")?;

@@ -1,4 +1,4 @@
-//! `tern.internal.v1.NodeInfo`: what a node says of itself, on every node.
+//! The service `tern.internal.v1.NodeInfo`, by which every node answers questions about itself.
 
 use tern_proto::internal::node_info_server::{NodeInfo, NodeInfoServer};
 use tern_proto::internal::{
@@ -13,7 +13,7 @@ use crate::NodeContext;
 use crate::etcd::Records;
 use crate::map::UnknownRole;
 
-/// See the module.
+/// Answers what this node is, which records of etcd it knows, and what it reaches.
 pub struct Info {
     ctx: NodeContext,
     records: Records,
@@ -22,7 +22,7 @@ pub struct Info {
 }
 
 impl Info {
-    /// `version`: of the program.
+    /// Makes the service. `version` is the program's version.
     pub fn service(ctx: NodeContext, records: Records, version: &'static str) -> NodeInfoServer<Self> {
         NodeInfoServer::new(Self {
             ctx,

@@ -1,8 +1,9 @@
-//! Mutual TLS between nodes: a node shows its certificate to whom it calls and to who calls it, and talks to nobody whose
-//! certificate another authority has signed.
+//! Mutual TLS between nodes: a node shows its certificate both to nodes that it calls and to nodes that call it, and
+//! refuses a peer whose certificate another authority has signed.
 //!
-//! The authority is this installation's alone: who has a certificate of it may be any node. Nodes reach each other by addresses
-//! from the map, so a certificate names no host: every node's has the same DNS name, `--internal-tls-name`.
+//! The authority serves this installation alone: anybody with a certificate of it may act as any node. Nodes reach
+//! each other by addresses from the map, so certificates do not name hosts: every node's certificate has the same DNS
+//! name, `--internal-tls-name`.
 
 use std::io;
 use std::path::PathBuf;
@@ -23,14 +24,14 @@ use crate::tls::{self, File, Renewed};
 
 const HTTP2: &[u8] = b"h2";
 
-/// Flags of every node; all three files or none.
+/// The flags of every node. Either all three files are given, or none.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct InternalTlsArgs {
-    /// Certificate that this node shows other nodes, with the chain to the authority, in PEM; left out: nodes talk in plain
-    /// text. It is read again when it changes, and so are the other two files
+    /// Certificate that this node shows other nodes, with the chain to the authority, in PEM; left out: nodes talk in
+    /// plain text. This file and the other two are read again when they change
     #[arg(long, env = "TERN_INTERNAL_TLS_CERT", requires_all = ["internal_tls_key", "internal_tls_ca"])]
     pub internal_tls_cert: Option<PathBuf>,
-    /// Its private key, in PEM
+    /// Private key of that certificate, in PEM
     #[arg(long, env = "TERN_INTERNAL_TLS_KEY", requires = "internal_tls_cert")]
     pub internal_tls_key: Option<PathBuf>,
     /// Authorities that sign certificates of this installation's nodes, and of nothing else, in PEM
@@ -41,7 +42,7 @@ pub struct InternalTlsArgs {
     pub internal_tls_name: String,
 }
 
-/// This node's side of it.
+/// This node's certificate, key and authorities, for both directions. They are renewed when the files change.
 #[derive(Debug, Clone)]
 pub struct InternalTls {
     configs: Renewed<Configs>,
@@ -55,11 +56,11 @@ struct Configs {
 }
 
 impl InternalTls {
-    /// `None`: no certificate was named.
+    /// Reads the files that the flags name. `Ok(None)` if no certificate is named.
     ///
     /// # Errors
     ///
-    /// When a file cannot be read, or certificate and key do not belong together.
+    /// If a file cannot be read, or the certificate and the key do not belong together.
     pub async fn load(args: &InternalTlsArgs) -> anyhow::Result<Option<Self>> {
         let (Some(cert), Some(key), Some(ca)) = (
             &args.internal_tls_cert,
@@ -82,7 +83,7 @@ impl InternalTls {
         Ok(Some(Self { configs, name }))
     }
 
-    /// The side of who is called.
+    /// Returns the TLS settings of the listener that other nodes connect to.
     pub fn server(self) -> Tls {
         Tls {
             acceptor: Box::new(move || TlsAcceptor::from(self.configs.current().server.clone())),
@@ -93,7 +94,7 @@ impl InternalTls {
         }
     }
 
-    /// To another node, at host:port.
+    /// Connects to another node at `address` (host:port). `Err` if the connection or the TLS handshake fails.
     pub async fn connect(self, address: String) -> io::Result<TokioIo<client::TlsStream<TcpStream>>> {
         let socket = TcpStream::connect(&address).await?;
         socket.set_nodelay(true)?;
@@ -109,7 +110,7 @@ impl InternalTls {
     }
 }
 
-/// Of certificate, key and authorities.
+/// Makes the configurations of both directions from a certificate, a key and authorities.
 fn configs(files: &[Vec<u8>]) -> anyhow::Result<Configs> {
     let [cert, key, ca] = files else {
         anyhow::bail!("a certificate, a key and an authority")

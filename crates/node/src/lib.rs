@@ -1,4 +1,4 @@
-//! What every role of the platform shares: who else is there, how to reach them, who a call is from, when to stop.
+//! What the nodes of every role share: which other nodes exist, how to reach them, who a call is from, when to stop.
 //!
 //! ```text
 //!   etcd ──watch──> etcd ──> membership (pure) ──> map::ClusterMap ──> context::NodeContext ──> each role
@@ -7,23 +7,26 @@
 //! ```
 //!
 //! - [`config`]: the flags of a node
-//! - [`map`]: which nodes exist, who owns a slot (pure)
-//! - [`membership`]: the map from lists and changes, removals held back where too many vanish (pure)
-//! - [`etcd`]: the adapter of both: registration on a lease, list and watch
+//! - [`map`]: which nodes exist, and which of them owns a slot (pure)
+//! - [`membership`]: makes the map from lists and changes, and holds removals back where too many nodes vanish (pure)
+//! - [`etcd`]: the adapter to etcd: registers this node on a lease, lists and watches the others
 //! - [`standing`]: whether this node's place in the map is certain
-//! - [`wellness`]: whether it is cut off from what others of its role reach
+//! - [`wellness`]: whether this node is cut off from what others of its role reach
 //! - [`context`]: what a role is given when it starts
 //! - [`channels`], [`links`], [`internal_tls`]: connections between nodes
-//! - [`listener`], [`connections`], [`descriptors`]: connections that others make to this process, how many and for how long
-//! - [`tls`]: certificates from files, read again when they change
+//! - [`listener`], [`connections`], [`descriptors`]: connections that others make to this process, how many and for
+//!   how long
+//! - [`tls`]: certificates from files, which are read again when they change
 //! - [`principal`], [`token`]: who a call is from, and how devices prove it
 //! - [`ticket`]: the right to attach media to a message
-//! - [`request_id`]: what a call is called in logs
+//! - [`request_id`]: the id of a call in logs
 //! - [`drain`]: stopping in order
-//! - [`shedding`]: what is given up under load
+//! - [`shedding`]: what this node gives up under load
 //! - [`postgres`]: pools, migrations, durability
-//! - [`serve`], [`admin`], [`info`]: the internal gRPC server; metrics and probes over HTTP; what a node says of itself
-//! - [`telemetry`], [`trace`], [`exemplars`]: logs, traces, metrics; the spans of a message on its way; traces of slow calls
+//! - [`serve`], [`admin`], [`info`]: the internal gRPC server; metrics and probes over HTTP; a node's answers about
+//!   itself
+//! - [`telemetry`], [`trace`], [`exemplars`]: logs, traces, metrics; the spans of a message on its way; traces of
+//!   slow calls
 
 pub mod admin;
 pub mod channels;

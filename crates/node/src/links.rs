@@ -1,4 +1,5 @@
-//! Long-lived streams between nodes: kept up while the other node is in the map, made again when they break.
+//! Long-lived streams between nodes, which are kept up while the other node is in the map, and opened again when they
+//! break.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -19,23 +20,23 @@ use crate::context::NodeContext;
 use crate::map::{ClusterMap, Node, Role};
 use crate::metrics;
 
-/// First wait before a link is made again; a restarted process listens again in about this time.
+/// The first wait before a link is opened again. A process that restarts listens again in about this time.
 pub const BACK_OFF_BASE: Duration = Duration::from_millis(50);
-/// Longest wait: whatever was away is found again within half a second of its return. A try that is refused costs next
-/// to nothing, one that nobody answers has a timeout of its own.
+/// The longest wait: a node that was away is found within half a second of its return. A try that is refused costs
+/// next to nothing, and one that nobody answers has a timeout of its own.
 pub const BACK_OFF_MAX: Duration = Duration::from_millis(500);
-/// A link that lived this long was healthy: the next wait is the first again.
+/// A link that lived this long was healthy, and the next wait is the first one again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
-/// Largest message on a link. Batches stay far below; one window of large entries must fit.
+/// The largest message on a link in bytes. Batches stay far below it, but a window of large entries must fit.
 pub const MAX_LINK_MESSAGE_BYTES: usize = 96 << 20;
 
 const NODE: &str = "tern-node";
 const INCARNATION: &str = "tern-incarnation";
 
-/// For each node of `role` in the map: runs `link(node, channel)` again and again, with exponential back-off and
-/// jitter, until the node's incarnation leaves the map or the drain has ended. One task a node. `link` returns when
-/// the link broke. Aborting the returned task ends all of them.
+/// For each node of `role` in the map, runs `link(node, channel)` again and again, with exponential back-off and
+/// jitter, until the node's incarnation leaves the map or the drain has ended. Each node has one task. `link` returns
+/// when the link broke. Aborting the returned task ends all links.
 pub fn maintain<F, Fut>(ctx: &NodeContext, role: Role, link: F) -> JoinHandle<()>
 where
     F: Fn(Node, Channel) -> Fut + Send + Sync + 'static,
@@ -63,7 +64,7 @@ where
     )
 }
 
-/// The running links: dropped, they end.
+/// The running links. They end when this is dropped.
 #[derive(Default)]
 struct Links {
     running: HashMap<(String, u64), AbortHandle>,
@@ -71,7 +72,7 @@ struct Links {
 }
 
 impl Links {
-    /// Ends the links of nodes that left, starts those of nodes that came.
+    /// Ends the links to nodes that have left, and starts links to nodes that have come.
     fn follow<T>(&mut self, map: &ClusterMap, role: Role, start: impl Fn(Node) -> T)
     where
         T: Future<Output = ()> + Send + 'static,
@@ -123,14 +124,15 @@ where
     }
 }
 
-/// Exponential back-off with jitter between half and the whole of each step. For whatever is tried again and again.
+/// Exponential back-off with jitter: each wait is between half of its step and the whole step. For anything that is
+/// retried without end.
 #[derive(Debug, Default)]
 pub struct BackOff {
     failures: u32,
 }
 
 impl BackOff {
-    /// The wait after an attempt that held for `lived`.
+    /// Returns the wait after an attempt that lasted for `lived`.
     pub fn next(&mut self, lived: Duration) -> Duration {
         self.failures = if lived >= HEALTHY_AFTER { 0 } else { self.failures };
         let step = BACK_OFF_BASE
@@ -140,13 +142,14 @@ impl BackOff {
         step.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
-    /// The next wait is the first again.
+    /// Makes the next wait the first one again.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
-/// Takes all that waits, at least one, at most `max`: how frames are coalesced without timers. `None`: closed.
+/// Waits for one item, and takes up to `max` of those that are there, so frames are coalesced without timers. `None`
+/// if the channel is closed and empty.
 pub async fn gather<T>(rx: &mut mpsc::Receiver<T>, max: usize) -> Option<Vec<T>> {
     let mut items = Vec::new();
     (rx.recv_many(&mut items, max).await > 0).then_some(items)
@@ -155,11 +158,13 @@ pub async fn gather<T>(rx: &mut mpsc::Receiver<T>, max: usize) -> Option<Vec<T>>
 /// The node at the other end of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Peer {
+    /// The node's name.
     pub name: String,
+    /// The incarnation of the node's process.
     pub incarnation: u64,
 }
 
-/// Says in the request's metadata who this node is.
+/// Puts this node's name and incarnation into the request's metadata.
 pub fn identify<T>(request: &mut tonic::Request<T>, ctx: &NodeContext) {
     let metadata = request.metadata_mut();
     if let Ok(name) = MetadataValue::try_from(&*ctx.name) {
@@ -168,7 +173,7 @@ pub fn identify<T>(request: &mut tonic::Request<T>, ctx: &NodeContext) {
     metadata.insert(INCARNATION, MetadataValue::from(ctx.incarnation));
 }
 
-/// Who the calling node is.
+/// Reads the calling node from the request's metadata. `Err` with INVALID_ARGUMENT if it is not there.
 pub fn identity<T>(request: &tonic::Request<T>) -> Result<Peer, Status> {
     peer(request.metadata())
         .ok_or_else(|| Status::invalid_argument("metadata tern-node and tern-incarnation are needed"))
@@ -202,7 +207,7 @@ mod tests {
         ))
     }
 
-    /// Links that tell when they begin and end, and break when the test says so.
+    /// Links that report when they begin and end, and break when the test says so.
     struct Harness {
         map: tokio::sync::watch::Sender<Arc<ClusterMap>>,
         ctx: NodeContext,
@@ -261,7 +266,7 @@ mod tests {
         assert_eq!(harness.next().await, ("begins", node("b", 1)));
         harness.map.send_replace(map(3, &[node("b", 1)]));
         assert_eq!(harness.next().await, ("ends", node("a", 1)));
-        // Draining alone does not end it.
+        // That the node drains does not end its link.
         harness.map.send_replace(map(
             4,
             &[Node {
@@ -288,14 +293,14 @@ mod tests {
             assert_eq!(harness.next().await.0, "begins");
             waits.push(broke.elapsed());
         }
-        // The timer is as fine as a millisecond.
+        // Timers are accurate to a millisecond.
         assert!(waits[0] <= BACK_OFF_BASE + Duration::from_millis(1), "{waits:?}");
         assert!(
             waits[8] >= BACK_OFF_MAX / 2 && waits[8] <= BACK_OFF_MAX + Duration::from_millis(1),
             "{waits:?}"
         );
 
-        // After a while of health the first wait is short again.
+        // After a link was healthy for a while, the first wait is short again.
         tokio::time::advance(HEALTHY_AFTER).await;
         let broke = Instant::now();
         harness.breaks.send(()).unwrap();

@@ -1,9 +1,9 @@
-//! Serving HTTP on connections that others make to this process: accepted, TLS ended, HTTP/2 and HTTP/1.1 told apart, one task
-//! each. Every listener of every role is this one, so that there is one place where a connection's time is bounded
-//! ([`crate::connections`]).
+//! Serves HTTP on connections that others make to this process: accepts them, terminates TLS, tells HTTP/2 from
+//! HTTP/1.1, and runs one task for each. Every listener of every role uses it, so there is one place where the time
+//! of a connection is bounded ([`crate::connections`]).
 //!
-//! HTTP/1.1 is there for browsers and for probes. A connection that was upgraded to something else leaves its task for one that
-//! the service begins.
+//! HTTP/1.1 is there for browsers and for probes. When a connection is upgraded to something else, its task here
+//! ends, and a task that the service starts takes the connection over.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -34,36 +34,39 @@ use crate::connections::{Bounds, Call, ClientAddress, Connection, Connections, C
 use crate::request_id::{self, REQUEST_ID};
 use crate::telemetry;
 
-/// A handshake that takes longer is given up.
+/// A TLS handshake that takes longer is given up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Methods that the protos call streams: how long one may be is said by its own rules.
+/// The methods that the protos declare as streams. They have rules of their own for how long they may last.
 static STREAMS: LazyLock<HashSet<&'static str>> =
     LazyLock::new(|| tern_proto::STREAMING.iter().copied().collect());
 
-/// What a listener is.
+/// The settings of a listener.
 pub struct Settings {
-    /// In metrics and logs.
+    /// The listener's name in metrics and logs.
     pub name: &'static str,
+    /// The limits of its connections.
     pub bounds: Bounds,
+    /// The HTTP settings of its connections.
     pub http: auto::Builder<TokioExecutor>,
-    /// `None`: plain text.
+    /// `None` means plain text.
     pub tls: Option<Tls>,
-    /// Whether requests are calls, which have a name in logs and are traced.
+    /// Whether the requests are calls: they have a request id in logs, and are traced.
     pub calls: bool,
-    /// Whether whoever makes a request counts as known by that alone: where credentials are the network's, not the call's.
+    /// Whether anybody who makes a request counts as known. This is for listeners where the network vouches for the
+    /// caller, not credentials in the call.
     pub known_by_request: bool,
 }
 
-/// How TLS is ended.
+/// How TLS connections are accepted.
 pub struct Tls {
-    /// As the certificate is now.
+    /// Returns an acceptor with the present certificate.
     pub acceptor: Box<dyn Fn() -> TlsAcceptor + Send + Sync>,
-    /// Who could not shake hands, and why.
+    /// Told of each failed handshake: the client's address and the error.
     pub refused: fn(SocketAddr, &io::Error),
 }
 
-/// Serves on every connection.
+/// Serves a router on every connection of a listener.
 pub struct Server {
     settings: Settings,
     router: Router,
@@ -73,11 +76,13 @@ pub struct Server {
     _watch: AbortOnDropHandle<()>,
 }
 
-/// With TLS boxed: it is large, and a connection without it is not to pay for it.
+/// A connection with or without TLS. The TLS variant is boxed because it is large, and connections without it should
+/// not reserve that room.
 type Io = Either<Cuttable<TcpStream>, Box<TlsStream<Cuttable<TcpStream>>>>;
 
 impl Server {
-    /// `tasks`: what else the service runs that is to be waited for.
+    /// A server that runs its connections in `tasks`. The service may run other tasks there that [`Self::serve`] has
+    /// to wait for.
     pub fn new(settings: Settings, router: Router, tasks: TaskTracker) -> Arc<Self> {
         let connections = Connections::new(settings.name, settings.bounds);
         let watch = connections.clone().watch();
@@ -91,7 +96,7 @@ impl Server {
         })
     }
 
-    /// Takes connections until it is dropped; what was begun on them goes on then.
+    /// Accepts connections until it is dropped. The connections that it accepted are served further after that.
     pub async fn accept(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             let (socket, peer) = self.connections.accept(listener).await;
@@ -99,7 +104,8 @@ impl Server {
         }
     }
 
-    /// Takes connections until `stop`; then waits until the requests under way are done, and what else runs in `tasks`.
+    /// Accepts connections until `stop` resolves, then waits until the requests under way and all other `tasks` are
+    /// done.
     pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) {
         tokio::select! {
             () = self.accept(&listener) => {}
@@ -123,7 +129,8 @@ impl Server {
         let Some(tls) = &self.settings.tls else {
             return Some(Either::Left(socket));
         };
-        // The handshake's state is large and soon over: the task is not to keep room for it.
+        // The handshake is boxed because its state is large and soon over, and the connection's task should not keep
+        // room for it.
         let handshake = Box::pin((tls.acceptor)().accept(socket));
         let patience = HANDSHAKE_TIMEOUT.min(self.settings.bounds.first_request);
         let shaken = tokio::time::timeout(patience, handshake).await;
@@ -140,7 +147,8 @@ impl Server {
         let (router, known) = (self.router.clone(), self.settings.known_by_request);
         let calls = self.settings.calls;
         let of = connection.clone();
-        // Boxed: a stream's task keeps room for it as long as the stream lives, and it is over with the first bytes.
+        // The answer is boxed because a stream's task would keep room for it as long as the stream lives, though it
+        // is over with the first bytes.
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             let under_way = of.begin(!STREAMS.contains(request.uri().path()));
             if known {
@@ -172,7 +180,7 @@ impl Server {
     }
 }
 
-/// One request.
+/// Answers one request.
 async fn answer(
     router: Router,
     request: http::Request<Incoming>,
@@ -187,7 +195,7 @@ async fn answer(
     Ok(response.map(|body| Answer { body, under_way }))
 }
 
-/// A call, in a span that goes on with the caller's trace and has a name for the logs.
+/// Answers a call in a span that continues the caller's trace, and gives it a request id.
 async fn call(router: Router, request: http::Request<Incoming>) -> Result<http::Response<Body>, Infallible> {
     let (mut head, body) = request.into_parts();
     let id = request_id::ensure(&mut head.headers);
@@ -198,7 +206,7 @@ async fn call(router: Router, request: http::Request<Incoming>) -> Result<http::
     Ok(response)
 }
 
-/// An answer; its call is under way until it is taken, or given up.
+/// The body of an answer. Its call is under way until the body is dropped: the client has taken it or given it up.
 struct Answer {
     body: Body,
     #[allow(dead_code, reason = "what it does when it is dropped is what it is for")]

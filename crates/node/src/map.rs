@@ -11,7 +11,7 @@ use tern_types::slot::rendezvous;
 use tern_types::{SLOTS, Slot};
 use tokio::sync::watch;
 
-/// What a node does. One process may have several.
+/// The role of a node. One process may have several roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     Gateway,
@@ -22,6 +22,7 @@ pub enum Role {
 }
 
 impl Role {
+    /// All roles, in the order in which they are listed.
     pub const ALL: [Self; 5] = [
         Self::Gateway,
         Self::Chat,
@@ -48,7 +49,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A word that is no role.
+/// The error for a word that is not the name of a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no such role: {0} (gateway, chat, presence, accounts, media)")]
 pub struct UnknownRole(String);
@@ -64,31 +65,32 @@ impl FromStr for Role {
     }
 }
 
-/// One process in one role.
+/// One process in one of its roles.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     /// Unique within a role; stays the same when the process starts again.
     #[serde(skip)]
     pub name: String,
-    /// host:port of its internal gRPC.
+    /// The node's address for internal gRPC, host:port.
     pub address: String,
-    /// host:port of its metrics and probes. Empty: not known, as of a node of an older version.
+    /// The node's address for metrics and probes, host:port. Empty if it is not known, as for nodes of older
+    /// versions.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub admin: String,
     /// Rises with each start of the process.
     pub incarnation: u64,
-    /// It is stopping: owns no slots and takes no new work.
+    /// The node is stopping: it owns no slots and takes no new work.
     #[serde(default)]
     pub draining: bool,
-    /// It lives and is cut off from what its work needs, while others of its role are not ([`crate::wellness`]): it
-    /// owns no slots as long as one of them may.
+    /// The node is alive, but cut off from what its work needs, while others of its role are not
+    /// ([`crate::wellness`]). It owns no slots while a node that is well can own them.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unwell: bool,
-    /// Another node found its process dead ([`crate::etcd::Obituaries`]): it is in the map no more. Its own process,
-    /// should there be one after all, writes the record anew.
+    /// Another node found that this node's process is dead ([`crate::etcd::Obituaries`]), so it is no longer in the
+    /// map. If the process is alive after all, it writes the record again.
     #[serde(default, skip_serializing_if = "is_false")]
     pub gone: bool,
-    /// It was said to be gone and was not: nobody is to say so of this incarnation again.
+    /// The node was marked as gone and was alive, so this incarnation is not to be marked again.
     #[serde(default, skip_serializing_if = "is_false")]
     pub insists: bool,
 }
@@ -105,16 +107,18 @@ pub struct ClusterMap {
     roles: [RoleMap; Role::ALL.len()],
 }
 
+/// The nodes of one role.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct RoleMap {
     /// Ascending by name.
     nodes: Vec<Node>,
-    /// Index into `nodes` of each slot's owner; empty when no node may own any.
+    /// The index in `nodes` of each slot's owner. Empty if no node may own slots.
     owners: Vec<u16>,
 }
 
 impl ClusterMap {
-    /// Of two nodes with one name in a role the newer incarnation counts.
+    /// Makes the map of `nodes` at `version`. If two nodes of a role have the same name, the newer incarnation
+    /// counts.
     pub fn new(version: i64, nodes: impl IntoIterator<Item = (Role, Node)>) -> Self {
         let mut sorted: [BTreeMap<String, Node>; Role::ALL.len()] = Default::default();
         for (role, node) in nodes {
@@ -132,16 +136,17 @@ impl ClusterMap {
         }
     }
 
-    /// The etcd revision that the map is of.
+    /// The etcd revision at which the map was made.
     pub fn version(&self) -> i64 {
         self.version
     }
 
-    /// Every node of the role, draining ones too, ascending by name.
+    /// All nodes of the role, including draining ones, ascending by name.
     pub fn nodes(&self, role: Role) -> &[Node] {
         &self.roles[role as usize].nodes
     }
 
+    /// The node of the role with this name.
     pub fn node(&self, role: Role, name: &str) -> Option<&Node> {
         let nodes = self.nodes(role);
         nodes
@@ -150,8 +155,8 @@ impl ClusterMap {
             .map(|index| &nodes[index])
     }
 
-    /// Who owns the slot; `None` when every node of the role is draining or gone. Unwell nodes own slots only where
-    /// all are unwell: what they miss is away for everybody then.
+    /// The owner of the slot. `None` if all nodes of the role are draining or gone. Unwell nodes own slots only if
+    /// all nodes are unwell, because then the cause affects everybody.
     pub fn owner(&self, role: Role, slot: Slot) -> Option<&Node> {
         let map = &self.roles[role as usize];
         map.owners
@@ -159,13 +164,15 @@ impl ClusterMap {
             .map(|index| &map.nodes[usize::from(*index)])
     }
 
-    /// A random node of the role that is not draining, and well if there is such a one.
+    /// A random node of the role that takes work: one that is not draining, and is well if any node is well. `None`
+    /// if there is none.
     pub fn any(&self, role: Role) -> Option<&Node> {
         able(self.nodes(role)).choose(&mut rand::rng())
     }
 }
 
-/// Those that take work: of the nodes that are not draining the well ones, or all if none is well.
+/// Returns the nodes that take work: those that are not draining and are well, or all that are not draining if none
+/// of them is well.
 fn able(nodes: &[Node]) -> impl Iterator<Item = &Node> {
     let any_well = nodes.iter().any(|node| !node.draining && !node.unwell);
     nodes
@@ -189,17 +196,18 @@ impl RoleMap {
     }
 }
 
-/// The present map, and news of the next.
+/// The present map, and a way to wait for the next one.
 #[derive(Debug, Clone)]
 pub struct MapHandle(watch::Receiver<Arc<ClusterMap>>);
 
 impl MapHandle {
+    /// The present map.
     pub fn current(&self) -> Arc<ClusterMap> {
         self.0.borrow().clone()
     }
 
-    /// Waits for a map newer than the last one this gave (a clone counts on from where its original was). For ever,
-    /// when nobody updates it any more.
+    /// Waits for a map newer than the last one that this handle returned from here. A clone starts from where its
+    /// original was. Waits for ever if nobody updates the map any more.
     pub async fn changed(&mut self) -> Arc<ClusterMap> {
         match self.0.changed().await {
             Ok(()) => self.0.borrow_and_update().clone(),
@@ -207,12 +215,12 @@ impl MapHandle {
         }
     }
 
-    /// A map that never changes.
+    /// A handle of a map that never changes.
     pub fn fixed(map: ClusterMap) -> Self {
         Self::channel(map).1
     }
 
-    /// A map that its maker changes.
+    /// A handle, and the sender by which its map is replaced.
     pub fn channel(map: ClusterMap) -> (watch::Sender<Arc<ClusterMap>>, Self) {
         let (tx, rx) = watch::channel(Arc::new(map));
         (tx, Self(rx))
@@ -289,7 +297,7 @@ mod tests {
         assert!(Slot::all().all(|slot| owner(&both, slot) == owner(&well, slot)));
         assert!(both.any(Role::Chat).is_some());
 
-        // The last well one leaves: better an unwell owner than none.
+        // The last node that is well leaves: an unwell owner is better than none.
         let leaving = Node {
             draining: true,
             ..node("a")

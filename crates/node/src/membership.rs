@@ -1,10 +1,10 @@
-//! From what etcd tells to the map in use. Pure: time comes in.
+//! Makes the map in use from what etcd tells. Pure: time comes in.
 //!
-//! Nodes that leave in order (they were draining) go at once, and so do those that others found dead (their record says
-//! so), and a few that vanish. When over 30 % of a role
-//! vanish within one lease, that is more likely etcd's trouble than theirs: those above the share are kept for one
-//! lease longer, in which they can register again. After etcd was out of sight none may vanish for one lease: a store
-//! that was away that long ends everybody's lease when it is back.
+//! A node that leaves is removed from the map at once if it was draining, if other nodes found it dead (its record is
+//! marked `gone`), or if only a few nodes vanish. When over 30 % of a role vanish within one lease, a fault of etcd
+//! is more likely than that many crashes: the nodes above that share are kept for one more lease, in which they can
+//! register again. For one lease after a new list was read from etcd, no node may vanish without a drain, because a
+//! store that was away for that long ends everybody's lease when it is back.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -13,13 +13,14 @@ use tokio::time::Instant;
 
 use crate::map::{ClusterMap, Node, Role};
 
-/// Time to live of a registration. Long enough for a pause of the process, for an election of etcd's members and for
-/// several tries to renew it; short enough to wait out when a machine is gone that nobody can prove dead.
+/// How long a registration lasts without a renewal. It is long enough for a pause of the process, for an election
+/// among etcd's members, and for several tries to renew it, and short enough to wait for when a machine is lost and
+/// nobody can prove that it is dead.
 pub const LEASE: Duration = Duration::from_secs(4);
-/// Of a role's nodes as many percent may vanish within one lease; a single one always may.
+/// How many percent of a role's nodes may vanish within one lease. One node always may.
 const VANISH_PERCENT: usize = 30;
 
-/// Names a registration.
+/// Names a registration: its role and the node's name.
 pub type Key = (Role, String);
 
 /// What happened to one key in etcd.
@@ -29,25 +30,25 @@ pub enum Change {
     Delete(Key),
 }
 
-/// The nodes that count at present.
+/// The nodes that are in the map at present.
 #[derive(Debug, Default)]
 pub struct Membership {
     revision: i64,
-    /// What etcd has, as far as it is known: for nodes that cannot ask it themselves.
+    /// The records that etcd has, as far as this node knows them. Nodes that cannot reach etcd ask for them.
     records: BTreeMap<Key, Node>,
-    /// Held ones too.
+    /// The nodes in the map, including held ones.
     nodes: BTreeMap<Key, Node>,
-    /// Gone from etcd, kept until then.
+    /// The nodes whose record has gone from etcd, each kept in the map until the given time.
     held: BTreeMap<Key, Instant>,
-    /// When which role lost a node without a drain, within one lease.
+    /// Each removal of a node without a drain within the last lease: when it was, and of which role.
     vanished: VecDeque<(Instant, Role)>,
-    /// Until then whoever vanishes is held.
+    /// Until this time every node that vanishes is held.
     cautious_until: Option<Instant>,
 }
 
 impl Membership {
-    /// The whole list at a revision, read at the start and whenever changes may have been missed. What is not in it
-    /// has been removed meanwhile.
+    /// Takes the whole list at a revision, which is read at the start and whenever changes may have been missed.
+    /// Nodes that are not in it were removed meanwhile.
     pub fn list(&mut self, revision: i64, nodes: Vec<(Role, Node)>, now: Instant) {
         if self.revision > 0 {
             self.cautious_until = Some(now + LEASE);
@@ -55,8 +56,9 @@ impl Membership {
         self.replace(revision, nodes, now);
     }
 
-    /// The whole list, from a node that sees etcd while this one does not; whether it was news. Whoever told it had etcd
-    /// in sight, so what vanished is gone, not etcd's trouble.
+    /// Takes the whole list from a node that sees etcd while this one does not. Returns `false`, and changes nothing,
+    /// if the list is not newer than what this node knows. Unlike [`Self::list`] it does not begin a time of caution:
+    /// the other node saw etcd all along, so what vanished there is really gone.
     pub fn told(&mut self, revision: i64, nodes: Vec<(Role, Node)>, now: Instant) -> bool {
         let news = revision > self.revision;
         if news {
@@ -83,7 +85,7 @@ impl Membership {
         self.change(revision, puts.chain(gone.into_iter().map(Change::Delete)), now);
     }
 
-    /// Changes up to a revision, in their order.
+    /// Applies changes up to a revision, in their order.
     pub fn change(&mut self, revision: i64, changes: impl IntoIterator<Item = Change>, now: Instant) {
         self.revision = revision;
         self.expire(now);
@@ -107,7 +109,7 @@ impl Membership {
         }
     }
 
-    /// Time has passed: lets go of what was held long enough.
+    /// Removes the nodes that were held long enough. Call it when time has passed.
     pub fn expire(&mut self, now: Instant) {
         self.vanished.retain(|(at, _)| now.duration_since(*at) < LEASE);
         let nodes = &mut self.nodes;
@@ -119,23 +121,24 @@ impl Membership {
         });
     }
 
-    /// When [`Self::expire`] has something to do next.
+    /// The time at which [`Self::expire`] has something to do next. `None` if no node is held.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.held.values().min().copied()
     }
 
-    /// Nodes kept though they are gone from etcd.
+    /// How many nodes are kept in the map though their records are gone from etcd.
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// What etcd has at the revision, with it.
+    /// The newest revision that is known, and the records of etcd at it.
     pub fn records(&self) -> (i64, Vec<(Role, Node)>) {
         let records = self.records.iter();
         let records = records.map(|((role, _), node)| (*role, node.clone()));
         (self.revision, records.collect())
     }
 
+    /// The map of the nodes that are in use at present.
     pub fn map(&self) -> ClusterMap {
         ClusterMap::new(
             self.revision,
@@ -143,6 +146,7 @@ impl Membership {
         )
     }
 
+    /// Removes a node whose record is gone, or holds it if too many have vanished.
     fn remove(&mut self, key: Key, now: Instant) {
         let Some(node) = self.nodes.get(&key) else { return };
         if node.draining {
@@ -258,7 +262,8 @@ mod tests {
         assert!(names(&membership).is_empty());
     }
 
-    /// Two killed chat nodes of two: their chats stood still for a lease more, since half of a role was held back.
+    /// Two killed chat nodes of two: before they were found dead, their chats stood still for one more lease, since
+    /// half of a role was held back.
     #[test]
     fn nodes_that_were_found_dead_go_at_once_however_many_they_are() {
         let now = Instant::now();
@@ -278,11 +283,11 @@ mod tests {
             (vec!["chat-2".to_owned()], 0)
         );
         assert_eq!(membership.map().version(), 2);
-        // Their leases end later; that takes nothing of what may vanish.
+        // Their leases end later. That does not count towards the nodes that may vanish.
         membership.change(3, ["chat-0", "chat-1"].map(delete), now + LEASE);
         membership.change(4, [delete("chat-2")], now + LEASE);
         assert!(names(&membership).is_empty());
-        // One of them lives after all.
+        // One of the two lives after all.
         membership.change(5, [Change::Put(Role::Chat, node("chat-0"))], now + LEASE);
         assert_eq!(names(&membership), ["chat-0"]);
     }
@@ -349,11 +354,11 @@ mod tests {
         );
         membership.change(10, [delete("chat-1")], now);
         assert_eq!((names(&membership).len(), membership.held()), (4, 3));
-        // Another list does not make them stay longer.
+        // Another list does not prolong their stay.
         membership.list(10, vec![(Role::Chat, node("chat-0"))], now + LEASE / 2);
         membership.expire(now + LEASE);
         assert_eq!(names(&membership), ["chat-0"]);
-        // Nor is the caution for ever.
+        // The caution ends after one lease.
         membership.change(11, [delete("chat-0")], now + 2 * LEASE);
         assert!(names(&membership).is_empty());
     }

@@ -6,7 +6,7 @@ use metrics::{counter, describe_counter, describe_gauge, gauge};
 
 use crate::connections::table::Why;
 use crate::map::{ClusterMap, Role};
-use crate::shedding::Level;
+use crate::shedding::level::Level;
 use crate::standing::Place;
 
 const BUILD: &str = "tern_node_build_info";
@@ -111,7 +111,7 @@ pub(crate) fn describe() {
          not taken), room (for another one), refused (no room)"
     );
     describe_gauge!(DRAINING, "1 while this process drains");
-    // What never happened is to be seen as 0.
+    // Counters start at 0, so that what has not happened yet can be seen.
     gauge!(DRAINING).set(0.0);
     for of in ["effect", "own"] {
         gauge!(SHED_LEVEL, "of" => of).set(0.0);
@@ -148,7 +148,7 @@ pub(crate) fn found_dead() {
     counter!(FOUND_DEAD).increment(1);
 }
 
-/// Said at each renewal, or try of one.
+/// Sets this node's place in the map. Called at each try to renew the lease.
 pub(crate) fn place(place: Place) {
     for of in Place::ALL {
         gauge!(PLACE, "of" => of.as_str()).set(f64::from(u8::from(of == place)));
@@ -199,7 +199,7 @@ pub(crate) fn certificate_read(of: &'static str, outcome: &'static str) {
     counter!(CERTIFICATE_READS, "of" => of, "outcome" => outcome).increment(1);
 }
 
-/// A listener that serves.
+/// Makes the metrics of a listener visible before anything happens on it.
 pub(crate) fn listener(name: &'static str) {
     gauge!(CONNECTIONS, "listener" => name).increment(0.0);
     for why in ["silent", "idle", "call", "room", "refused"] {

@@ -1,4 +1,4 @@
-//! Postgres for every role: pools, the options of hot connections, migrations, and whether it keeps what it confirms.
+//! Postgres for every role: pools, the options of hot connections, migrations, and whether Postgres is durable.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,26 +13,30 @@ use crate::metrics;
 use crate::wellness::Reached;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
-/// No statement of ours takes long; one that hangs would hold a shard up.
+/// How long a statement may take. None of ours takes long, and one that hangs would hold a shard up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a statement of a hot connection waits for a lock that somebody else holds: most are held for milliseconds, and
-/// whoever waits keeps its connection from others. Shards have shorter ones.
+/// How long a statement of a hot connection waits for a lock. Most locks are held for milliseconds, and a statement
+/// that waits keeps its connection from others. Shards have shorter timeouts.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// A caller waits this long for a connection before it is told to come back later.
+/// How long a caller waits for a connection before it is told to come back later.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// No transaction of ours waits for anything but Postgres. One that nobody goes on with gives its locks back then.
+/// How long a transaction may be idle before Postgres ends it, which frees its locks. None of our transactions waits
+/// for anything but Postgres, so an idle one has been abandoned.
 const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two looks whether Postgres is there: it costs less than one message.
+/// The time between two probes of Postgres. A probe costs less than one message.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// Much longer than an answer or a new connection takes; a store that is slower serves nobody.
+/// How long a probe may take. That is much longer than an answer or a new connection takes; a store that is slower
+/// serves nobody.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// The SQLSTATE of a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
-/// How to reach Postgres. Flattened by each role that needs it; a process with several such roles has the flags once.
+/// The flags that say how to reach Postgres. Each role that needs it flattens them; a process with several such roles
+/// has them once.
 #[derive(clap::Args, Clone, Debug)]
 pub struct PostgresArgs {
     /// URL of the database: postgres://user:password@host:port/database
@@ -48,7 +52,7 @@ pub struct PostgresArgs {
     pub database_pool_size: u32,
 }
 
-/// Where the database is. Its `Debug` shows no password.
+/// The database's address and credentials. `Debug` does not show the password.
 #[derive(Clone)]
 pub struct DatabaseUrl(pub PgConnectOptions);
 
@@ -74,7 +78,7 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 impl PostgresArgs {
-    /// For tests: this URL, a small pool.
+    /// A small pool on the database at `url`, for tests. `Err` if `url` is not valid.
     pub fn from_url(url: &str) -> anyhow::Result<Self> {
         Ok(Self {
             database_url: url.parse().context("not a database URL")?,
@@ -83,7 +87,7 @@ impl PostgresArgs {
     }
 }
 
-/// A pool for everything but a shard's own work.
+/// Opens a pool for everything but a shard's own work. `Err` if Postgres cannot be reached.
 pub async fn pool(args: &PostgresArgs) -> anyhow::Result<PgPool> {
     PgPoolOptions::new()
         .max_connections(args.database_pool_size)
@@ -93,7 +97,8 @@ pub async fn pool(args: &PostgresArgs) -> anyhow::Result<PgPool> {
         .with_context(|| format!("cannot connect to Postgres at {:?}", args.database_url))
 }
 
-/// A pool of [`hot_connect_options`] that connects when it is first used: for who goes on without the store.
+/// Returns a pool with [`hot_connect_options`] that connects when it is first used, for roles that can run without
+/// the store.
 pub fn pool_when_needed(args: &PostgresArgs) -> PgPool {
     PgPoolOptions::new()
         .max_connections(args.database_pool_size)
@@ -101,8 +106,8 @@ pub fn pool_when_needed(args: &PostgresArgs) -> PgPool {
         .connect_lazy_with(hot_connect_options(args))
 }
 
-/// Asks Postgres for a sign of life again and again, by a connection of its own, and tells `reached`. Runs until it is
-/// dropped.
+/// Probes Postgres again and again on a connection of its own, and tells `reached` whether it answers. Runs until it
+/// is dropped.
 pub async fn probe(args: PostgresArgs, reached: Reached) {
     let options = connect_options(&args);
     let mut connection = None;
@@ -117,6 +122,7 @@ pub async fn probe(args: PostgresArgs, reached: Reached) {
     }
 }
 
+/// Pings Postgres on the connection, or opens the connection if there is none.
 async fn sign_of_life(
     options: &PgConnectOptions,
     connection: &mut Option<PgConnection>,
@@ -136,13 +142,13 @@ fn connect_options(args: &PostgresArgs) -> PgConnectOptions {
     args.database_url.0.clone().application_name("tern").options([
         ("statement_timeout", timeout.as_str()),
         ("idle_in_transaction_session_timeout", idle.as_str()),
-        // Compiling a statement takes 200 ms; none of ours runs that long.
+        // Compiling a statement takes 200 ms, longer than any of our statements runs.
         ("jit", "off"),
     ])
 }
 
-/// For connections whose statements are prepared while tables may still be empty: such a plan must not keep the
-/// sequential scans that an empty table suggests.
+/// Returns the options of connections whose statements are prepared while tables may still be empty: their plans must
+/// not keep the sequential scans that an empty table suggests.
 pub fn hot_connect_options(args: &PostgresArgs) -> PgConnectOptions {
     let lock_timeout = LOCK_TIMEOUT.as_millis().to_string();
     connect_options(args).options([
@@ -155,13 +161,13 @@ pub fn hot_connect_options(args: &PostgresArgs) -> PgConnectOptions {
     ])
 }
 
-/// Begins a transaction on a connection of the pool. It is rolled back when the value is dropped, and also when the
-/// caller is dropped while it waits for this function.
+/// Begins a transaction on a connection of the pool. It is rolled back when the returned value is dropped, and also
+/// when the caller's future is dropped while it waits for this function.
 ///
-/// `Pool::begin` is banned (clippy.toml) because it does not keep the second promise: when its future is dropped after
-/// BEGIN was sent, sqlx 0.9 puts the connection back into the pool with the transaction still open. What others write
-/// on that connection afterwards is confirmed to them and never committed. Here BEGIN is sent by a task of its own,
-/// which always comes to its end.
+/// `Pool::begin` is banned (clippy.toml) because it does not keep the second promise: when its future is dropped
+/// after BEGIN was sent, sqlx 0.9 puts the connection back into the pool with the transaction still open. Whatever
+/// the connection's next users write is then confirmed to them and never committed. Here a task of its own sends
+/// BEGIN, and is not dropped with the caller.
 pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
     let pool = pool.clone();
     #[expect(
@@ -172,10 +178,11 @@ pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>
     begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
 }
 
-/// Brings the schema up to date. Safe beside nodes of the version before, and beside itself.
+/// Brings the schema up to date. It is safe while nodes of the previous version run, and while another process
+/// migrates. `Err` if a migration fails.
 pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     let mut connection = pool.acquire().await?.detach();
-    // A migration may take as long as it needs; the connection ends with it.
+    // A migration may take as long as it needs. The setting ends with the connection.
     sqlx::query("SET statement_timeout = 0")
         .execute(&mut connection)
         .await?;
@@ -187,7 +194,7 @@ pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fails when [`migrate`] has yet to run. A schema newer than this program is well.
+/// Checks that [`migrate`] has run. `Err` if the schema is older than this program needs; a newer one is accepted.
 pub async fn require_schema(pool: &PgPool) -> anyhow::Result<()> {
     let wanted = MIGRATOR
         .iter()
@@ -199,7 +206,7 @@ pub async fn require_schema(pool: &PgPool) -> anyhow::Result<()> {
             .fetch_one(pool)
             .await;
     let found = match found {
-        // No such table: nothing was ever migrated.
+        // The table of migrations does not exist, so nothing was ever migrated.
         Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNDEFINED_TABLE) => 0,
         other => other?.unwrap_or(0),
     };
@@ -210,7 +217,7 @@ pub async fn require_schema(pool: &PgPool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether Postgres keeps what it confirms: the settings that decide it.
+/// The settings of Postgres that decide whether a confirmed commit is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Durability {
     pub fsync: String,
@@ -220,7 +227,7 @@ pub struct Durability {
 }
 
 impl Durability {
-    /// As our connections see them.
+    /// Reads the settings that apply to our connections.
     pub async fn read(pool: &PgPool) -> anyhow::Result<Self> {
         let (fsync, full_page_writes, synchronous_commit, synchronous_standby_names) = sqlx::query_as(
             "SELECT current_setting('fsync'), current_setting('full_page_writes'),
@@ -237,8 +244,8 @@ impl Durability {
         })
     }
 
-    /// What is unsafe, each with its reason. Empty: a commit that Postgres confirmed survives a crash of its machine
-    /// and, where there are synchronous standbys, the loss of it.
+    /// Returns what is unsafe in the settings, each with its reason. If it is empty, a commit that Postgres confirmed
+    /// survives a crash of its machine and, where there are synchronous standbys, the loss of the machine.
     pub fn faults(&self) -> Vec<&'static str> {
         let mut faults = Vec::new();
         if self.fsync != "on" {
@@ -256,7 +263,8 @@ impl Durability {
         faults
     }
 
-    /// `local` is enough without standbys; with them it waits for none.
+    /// Whether a commit is confirmed only when it is safe. `local` and `remote_write` are enough without synchronous
+    /// standbys; with them, a commit would be confirmed before it is on a standby's disk.
     fn commit_is_safe(&self) -> bool {
         match self.synchronous_commit.as_str() {
             "on" | "remote_apply" => true,
@@ -265,7 +273,7 @@ impl Durability {
         }
     }
 
-    /// Exports the settings as metrics; under [`Profile::Production`] unsafe ones are an error.
+    /// Exports the settings as metrics. `Err` if they are unsafe and the profile is [`Profile::Production`].
     pub fn enforce(&self, profile: Profile) -> anyhow::Result<()> {
         let on = |value: &str| value == "on";
         metrics::postgres_setting("fsync", &self.fsync, on(&self.fsync));

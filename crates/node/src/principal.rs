@@ -1,5 +1,5 @@
-//! Who a unary call is from. The gateway authenticates and writes it into the metadata; services read it. Metadata
-//! `tern-*` that came from outside never gets past the gateway.
+//! The caller of a unary call. The gateway authenticates the caller and writes it into the metadata, where services
+//! read it. The gateway removes all metadata `tern-*` that comes from outside.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,7 +23,7 @@ pub enum Principal {
     Key { key_id: String, scopes: Vec<Scope> },
 }
 
-/// What an API key may do.
+/// A right that an API key may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
     UsersRead,
@@ -32,16 +32,17 @@ pub enum Scope {
     ChatsRead,
     ChatsWrite,
     MessagesSend,
-    /// Messages that come from nobody.
+    /// Messages from the system, which have no sender.
     MessagesSystem,
     PresenceRead,
     MediaRead,
     MediaWrite,
-    /// Implies all others.
+    /// Includes all other scopes.
     Admin,
 }
 
 impl Scope {
+    /// All scopes, in the order in which they are listed to people.
     pub const ALL: [Self; 11] = [
         Self::UsersRead,
         Self::UsersWrite,
@@ -56,6 +57,7 @@ impl Scope {
         Self::Admin,
     ];
 
+    /// The scope's name as it is written in metadata, flags and API keys.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UsersRead => "users:read",
@@ -72,7 +74,7 @@ impl Scope {
         }
     }
 
-    /// All of them, for a person to choose from.
+    /// The names of all scopes, comma separated, for a person to choose from.
     pub fn list() -> String {
         Self::ALL.map(Self::as_str).join(", ")
     }
@@ -84,7 +86,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A word that is no scope.
+/// The error for a word that is not the name of a scope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no such scope: {0} ({scopes})", scopes = Scope::list())]
 pub struct UnknownScope(String);
@@ -101,7 +103,7 @@ impl FromStr for Scope {
 }
 
 impl Principal {
-    /// Puts the caller into the metadata, in place of any other.
+    /// Writes the caller into the metadata, replacing any caller there.
     pub fn write(&self, metadata: &mut MetadataMap) {
         for key in [USER, DEVICE, KEY, SCOPES] {
             metadata.remove(key);
@@ -119,11 +121,11 @@ impl Principal {
         }
     }
 
-    /// The caller in the metadata. Fails with CREDENTIALS_MISSING where there is none.
+    /// Reads the caller from the metadata. `Err` with CREDENTIALS_MISSING if there is none.
     pub fn read(metadata: &MetadataMap) -> Result<Self, ApiError> {
         let text = |key| metadata.get(key).and_then(|value| value.to_str().ok());
         if let Some(key_id) = text(KEY) {
-            // A scope that this version does not know gives no right that it knows.
+            // A scope that this version does not know gives no right that this version checks, so it is left out.
             let scopes = text(SCOPES)
                 .unwrap_or_default()
                 .split(',')
@@ -145,7 +147,8 @@ impl Principal {
         }
     }
 
-    /// Devices pass (what they may do follows from memberships); a key needs the scope.
+    /// Checks that the caller may use what needs `scope`. A device always may, since its rights follow from its
+    /// memberships; an API key needs the scope, or `Admin`. `Err` with SCOPE_MISSING otherwise.
     pub fn require(&self, scope: Scope) -> Result<(), ApiError> {
         match self {
             Self::Device { .. } => Ok(()),
@@ -158,7 +161,7 @@ impl Principal {
         }
     }
 
-    /// The calling device; DEVICES_ONLY for a back end.
+    /// Returns the calling device. `Err` with DEVICES_ONLY if the caller is a back end.
     pub fn device(&self) -> Result<(UserId, DeviceId), ApiError> {
         match self {
             Self::Device { user, device } => Ok((*user, *device)),
@@ -169,7 +172,8 @@ impl Principal {
         }
     }
 
-    /// The id of a back end's key that has the scope; NOT_FOR_DEVICES for a device.
+    /// Returns the id of the back end's API key if it has the scope. `Err` with NOT_FOR_DEVICES for a device, and
+    /// with SCOPE_MISSING for a key without the scope.
     pub fn key(&self, scope: Scope) -> Result<&str, ApiError> {
         match self {
             Self::Key { key_id, .. } => self.require(scope).map(|()| key_id.as_str()),
@@ -181,7 +185,7 @@ impl Principal {
     }
 }
 
-/// Ids and scopes are ASCII without control characters, so every one of them is a valid value.
+/// Sets a metadata entry. Ids and scopes are ASCII without control characters, so each of them is a valid value.
 fn put(metadata: &mut MetadataMap, key: &'static str, value: &str) {
     if let Ok(value) = MetadataValue::try_from(value) {
         metadata.insert(key, value);

@@ -1,24 +1,28 @@
-//! `x-request-id`: names a call in the logs of every node that it passes, and to its caller. A client may choose it, so that its
-//! own logs and ours meet; otherwise the gateway draws one, and says it in the response's metadata.
+//! The header `x-request-id`, which names a call in the logs of every node that it passes, and to its caller. A
+//! client may choose the id, so that its own logs and ours can be matched. Otherwise the gateway draws one and
+//! returns it in the response's metadata.
 
 use http::{HeaderMap, HeaderValue};
 
+/// The header's name.
 pub const REQUEST_ID: &str = "x-request-id";
+/// The longest id that is accepted, in bytes.
 const MAX_BYTES: usize = 64;
 
-/// The id in these headers; one is put there where none is, or none that logs could take.
+/// Returns the id in these headers. If there is none, or one that is unfit for logs, it draws one and puts it into
+/// the headers.
 pub fn ensure(headers: &mut HeaderMap) -> HeaderValue {
     if let Some(id) = headers.get(REQUEST_ID).filter(|id| is_fit(id)) {
         return id.clone();
     }
     let drawn = format!("{:016x}", rand::random::<u64>());
-    // Hexadecimal digits always are a header's value.
+    // Hexadecimal digits are always a valid header value.
     let drawn = HeaderValue::try_from(drawn).unwrap_or(HeaderValue::from_static("none"));
     headers.insert(REQUEST_ID, drawn.clone());
     drawn
 }
 
-/// For a span's field.
+/// Returns the id in these headers, for a span's field. `None` if there is none, or one that is unfit for logs.
 pub fn of(headers: &HeaderMap) -> Option<&str> {
     let id = headers.get(REQUEST_ID).filter(|id| is_fit(id))?;
     id.to_str().ok()

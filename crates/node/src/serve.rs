@@ -18,23 +18,26 @@ use crate::descriptors;
 use crate::internal_tls::InternalTls;
 use crate::listener::{Server, Settings};
 
-/// As [`crate::channels`]: of a link's stream, and of all streams of a connection.
+/// The flow control windows in bytes, of one stream and of all streams of a connection together, the same as in
+/// [`crate::channels`].
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// A peer that is gone is noticed within their sum.
+/// A peer that is gone is noticed within the sum of both times.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Nodes connect when they have something to ask.
+/// How long a new connection may be without a request. Nodes connect when they have something to ask.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
-/// Links never end; what is asked now and then connects anew.
+/// How long a connection may be idle. Links never end, and other callers can connect again.
 const IDLE: Duration = Duration::from_secs(600);
-/// No unary call between nodes takes as long. What the protos call a stream ends with its link's keep-alive.
+/// How long a unary call may take; none between nodes takes as long. Streams, as the protos declare them, have no
+/// such bound: a broken one is noticed by its connection's keep-alive.
 const CALL: Duration = Duration::from_secs(300);
 
 /// A role that runs in this process.
 pub struct Running {
+    /// The role's name.
     pub name: &'static str,
-    /// Ends when the role has drained; before a drain only when the role cannot go on.
+    /// Resolves when the role has drained. Before a drain, it resolves only if the role cannot go on.
     pub done: BoxFuture<'static, ()>,
 }
 
@@ -46,12 +49,12 @@ impl fmt::Debug for Running {
     }
 }
 
-/// What every internal server has beside the roles' services.
+/// What an internal server has besides the roles' services.
 #[derive(Debug, Clone, Copy)]
 pub struct Extras {
-    /// gRPC reflection, for development.
+    /// Whether gRPC reflection is served, for development.
     pub reflection: bool,
-    /// Of other nodes' connections.
+    /// The limits of other nodes' connections.
     pub bounds: Bounds,
 }
 
@@ -71,8 +74,9 @@ impl Default for Extras {
     }
 }
 
-/// Serves the roles' services, gRPC health (the process as a whole, under "") and what else is asked for. Nobody new
-/// is let in after `shutdown`; streams still open then end with the process.
+/// Serves the roles' services, gRPC health (of the process as a whole, under the name "") and what `extras` asks for,
+/// until `shutdown` resolves. From then on no connection is accepted; streams that are still open end with the
+/// process. `Err` if the reflection service cannot be made.
 pub async fn internal(
     listener: TcpListener,
     tls: Option<InternalTls>,
@@ -97,7 +101,7 @@ pub async fn internal(
         http: http(),
         tls: tls.map(InternalTls::server),
         calls: true,
-        // Whoever reaches this listener is believed to be a node: by its certificate, or by the network.
+        // Anybody who reaches this listener is trusted as a node, because of the certificate or of the network.
         known_by_request: true,
     };
     let router = routes.prepare().into_axum_router();
@@ -115,14 +119,14 @@ fn http() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        // Another node's calls share a connection: they are limited where they come from.
+        // All calls of another node share one connection, and are limited at their source.
         .max_concurrent_streams(None)
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
     http
 }
 
-/// gRPC health follows readiness.
+/// Keeps the gRPC health status equal to `readiness`.
 async fn report(reporter: HealthReporter, mut readiness: Readiness) {
     loop {
         let status = if readiness.is_ready() {

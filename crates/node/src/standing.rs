@@ -1,12 +1,13 @@
-//! Whether this node is in the map that the others go by, as far as it can know.
+//! How certain this node can be that it is in the map that other nodes use.
 //!
-//! A node keeps its place by a lease. While it does not reach etcd the lease may end, others then own its slots, and
-//! nobody tells it. So it counts the lease's time from before it asked for it, by its own monotonic clock: as long as
-//! that is not over, etcd has not ended it. Afterwards the node cannot know, and what it does not know of is no proof
-//! of anything: a presence node's "nobody" may be wrong, for the gateways may have told another node.
+//! A node keeps its place in the map by a lease. While it does not reach etcd, the lease may end; then other nodes
+//! own its slots, and nobody tells it. So it measures the lease's time with its own monotonic clock, from the moment
+//! before it asked for the lease: until that time is over, etcd cannot have ended the lease. After that the node
+//! cannot know, and must not conclude anything from what it does not know of. For example, a presence node that knows
+//! of no session of a user may be wrong, because the gateways may have told another node.
 //!
-//! When etcd is away for everybody the map stands still, and everybody's work goes on by it. A node tells the two apart
-//! by asking others for a newer map ([`crate::etcd`]): most of them answer, and none has one.
+//! When etcd is away for everybody, the map stands still, and every node goes on working by it. A node tells this
+//! from being cut off by asking other nodes for a newer map ([`crate::etcd`]): most of them answer, and none has one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,24 +17,24 @@ use tokio::time::Instant;
 use crate::map::{ClusterMap, MapHandle};
 use crate::membership::{Key, LEASE};
 
-/// An answer of the others counts for so long: several rounds of asking.
+/// How long the other nodes' answer counts: several rounds of asking.
 const AGREED_FOR: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// How certain it is that this node is in the map that other nodes use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// The lease is alive and the map shows this node.
     Held,
-    /// The lease may be over, and so may everybody's: the others know of no newer map than this one.
+    /// The lease may be over, but so may everybody's: the other nodes know of no newer map than this one.
     Frozen,
-    /// The newest map that this node knows of does not show it, or it has never been there.
+    /// The newest map that this node knows of does not show it, or it was never there.
     Lost,
-    /// The lease may be over, and most others are out of reach: they may have a newer map.
+    /// The lease may be over, and most other nodes do not answer. They may have a newer map.
     CutOff,
 }
 
 impl Place {
-    /// As metrics name it.
+    /// The name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Held => "held",
@@ -43,10 +44,12 @@ impl Place {
         }
     }
 
+    /// All places, in the order of metrics.
     pub const ALL: [Self; 4] = [Self::Held, Self::Frozen, Self::Lost, Self::CutOff];
 }
 
-/// Cheap to clone. Told by the registration and by whoever follows the map.
+/// This node's place in the map. The registration, and the task that follows the map, tell it what they learn. Cheap
+/// to clone.
 #[derive(Debug, Clone)]
 pub struct Standing(Option<Arc<Inner>>);
 
@@ -60,16 +63,16 @@ struct Inner {
 struct State {
     keys: Vec<Key>,
     incarnation: u64,
-    /// etcd keeps the lease until then, or longer.
+    /// etcd keeps the lease until this time, or longer. `None` if there is no lease.
     until: Option<Instant>,
-    /// Of the write that brought this node into the map under its lease.
+    /// The revision of the write that brought this node into the map under its lease.
     revision: i64,
-    /// When most of the others said that they know of no newer map.
+    /// When most of the other nodes last answered that they know of no newer map.
     agreed: Option<Instant>,
 }
 
 impl Standing {
-    /// Of a node whose registration will tell.
+    /// The place of a node that is not registered yet.
     pub fn new(map: MapHandle) -> Self {
         Self(Some(Arc::new(Inner {
             map,
@@ -77,16 +80,17 @@ impl Standing {
         })))
     }
 
-    /// Of a node without etcd, for tests: it is always in the map.
+    /// The place of a node without etcd, for tests: it is always in the map.
     pub fn certain() -> Self {
         Self(None)
     }
 
-    /// Whether this node is certainly in the map of everybody.
+    /// Whether this node is certainly in every other node's map.
     pub fn is_held(&self) -> bool {
         self.place() == Place::Held
     }
 
+    /// The place as far as this node knows it now.
     pub fn place(&self) -> Place {
         match &self.0 {
             None => Place::Held,
@@ -94,27 +98,28 @@ impl Standing {
         }
     }
 
-    /// What this process is registered as.
+    /// Sets the keys and the incarnation under which this process is registered.
     pub(crate) fn is(&self, keys: Vec<Key>, incarnation: u64) {
         self.change(|state| (state.keys, state.incarnation) = (keys, incarnation));
     }
 
-    /// etcd granted or renewed the lease; it was asked at `asked`.
+    /// Notes that etcd granted or renewed the lease when it was asked at `asked`.
     pub(crate) fn renewed(&self, asked: Instant) {
         self.change(|state| state.until = Some(asked + LEASE));
     }
 
-    /// The records are there under a new lease, or again; maps before this revision may lack them.
+    /// Notes that the node's records were written at `revision` under a new lease, or written again. Maps before this
+    /// revision may lack them.
     pub(crate) fn registered(&self, revision: i64) {
         self.change(|state| state.revision = state.revision.max(revision));
     }
 
-    /// The lease is over, or given back.
+    /// Notes that the lease is over, or was given back.
     pub(crate) fn ended(&self) {
         self.change(|state| state.until = None);
     }
 
-    /// Most of the others have no newer map.
+    /// Notes that most of the other nodes have no newer map.
     pub(crate) fn agreed(&self, now: Instant) {
         self.change(|state| state.agreed = Some(now));
     }
@@ -127,7 +132,7 @@ impl Standing {
 }
 
 impl Inner {
-    /// Plain data that every change leaves whole.
+    /// Locks the state even after a panic: it is plain data that every change leaves whole.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -193,7 +198,7 @@ mod tests {
         assert_eq!(standing.place(), Place::Lost, "another process has the name");
     }
 
-    /// A process that was frozen: the map that it has still shows it, though others have gone on without it.
+    /// A process that was suspended: its old map still shows it, though other nodes have gone on without it.
     #[tokio::test(start_paused = true)]
     async fn after_a_lease_was_lost_the_map_of_before_counts_no_more() {
         let (tx, handle) = MapHandle::channel(ClusterMap::default());

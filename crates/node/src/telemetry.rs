@@ -1,7 +1,7 @@
 //! Logs, traces and metrics of a process.
 //!
-//! Spans give log lines their context; most of them live as long as a task. Only those with the target [`TRACE`] go
-//! into traces: one a call, begun by [`call_span`], or a message on its way, see [`crate::trace`].
+//! Spans give log lines their context; most of them live as long as a task. Only spans with the target [`TRACE`] go
+//! into traces: one for each call, begun by [`call_span`], and those of a message on its way (see [`crate::trace`]).
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -26,24 +26,24 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::request_id;
 use crate::trace::{self, Sampling};
 
-/// Bounds of histograms named `*_seconds`: a commit takes about a millisecond, a catch-up may take many seconds.
+/// The bounds of histograms named `*_seconds`. A commit takes about a millisecond, a catch-up may take many seconds.
 const SECONDS: [f64; 17] = [
     0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 5.0,
     15.0, 60.0,
 ];
-/// Bounds of all other histograms: they count things, such as the items of a batch.
+/// The bounds of all other histograms. They count things, such as the items of a batch.
 const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0];
-/// A collector that is away delays the end of the process by no more than this.
+/// How long exporting may take. A collector that is away delays the end of the process by no more than this.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 const TRACEPARENT: &str = "traceparent";
 
-/// What is exported; unset: nothing is.
+/// The share of calls and messages that begin a trace. Unset if traces are not exported.
 static SHARE: OnceLock<f64> = OnceLock::new();
 
-/// Target of the spans that make up traces.
+/// The target of the spans that make up traces.
 pub const TRACE: &str = "tern::trace";
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
     #[default]
@@ -51,7 +51,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// What a process tells about itself.
+/// The flags for what a process tells about itself.
 #[derive(clap::Args, Clone, Debug)]
 pub struct TelemetryArgs {
     /// Which log lines are written: a level, or filters such as info,tern_chat=debug
@@ -63,12 +63,12 @@ pub struct TelemetryArgs {
     /// Where traces go by OTLP over gRPC, such as http://collector:4317; left out: nowhere
     #[arg(long, env = "TERN_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
-    /// Share of the calls and messages that are traced where their client does not decide it, 0 to 1
+    /// Share, 0 to 1, of the calls and messages that are traced if their client does not decide it
     #[arg(long, env = "TERN_OTLP_SAMPLE", default_value_t = 0.01)]
     pub otlp_sample: f64,
 }
 
-/// Sends what is left of the traces when it is dropped.
+/// Exports the remaining spans when it is dropped.
 #[must_use]
 pub struct Guard {
     tracer: Option<SdkTracerProvider>,
@@ -84,7 +84,8 @@ impl Drop for Guard {
     }
 }
 
-/// Sets the process's logs and traces up, once. With OTLP it needs a Tokio runtime. Logs go to standard error.
+/// Sets up the process's logs and traces; call it once. Logs go to standard error. With OTLP it needs a Tokio
+/// runtime. `Err` if a flag is not valid, or if it was called before.
 pub fn init(args: &TelemetryArgs, node: &str) -> anyhow::Result<Guard> {
     let filter = EnvFilter::try_new(&args.log).context("--log is no filter")?;
     let lines = tracing_subscriber::fmt::layer()
@@ -114,9 +115,10 @@ pub fn init(args: &TelemetryArgs, node: &str) -> anyhow::Result<Guard> {
     Ok(Guard { tracer })
 }
 
-/// Lets the spans of traces pass. It is asked for each of them anew: what is decided once for a place in the code relies
-/// on what the thread's last question left behind, and questions without an event after them (libraries ask whether
-/// they should log) leave an answer there that would lose the next span.
+/// Returns a filter that lets only the spans of traces pass. It decides for each span anew (`Interest::sometimes`).
+/// If it decided once for each place in the code, the decision for a span would depend on state that the thread's
+/// last question left behind. Libraries ask whether they should log and then log nothing, and the answer left behind
+/// there would lose the next span.
 fn spans_of_traces<S: tracing::Subscriber>() -> impl Filter<S> {
     dynamic_filter_fn(|metadata: &Metadata<'_>, _: &Context<'_, S>| is_of_a_trace(metadata))
         .with_callsite_filter(|metadata| match is_of_a_trace(metadata) {
@@ -130,7 +132,7 @@ fn is_of_a_trace(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.target() == TRACE
 }
 
-/// Share of what comes in that begins a trace; `None`: this process exports none.
+/// The share of calls and messages that begin a trace, 0 to 1. `None` if this process exports no traces.
 pub fn share() -> Option<f64> {
     SHARE.get().copied()
 }
@@ -155,14 +157,15 @@ fn exporter(endpoint: &str, sample: f64, node: &str) -> anyhow::Result<SdkTracer
         .build())
 }
 
-/// Installs the metrics recorder of this process, once, with the metrics that every node has.
+/// Installs the metrics recorder of this process, with the metrics that every node has; call it once. `Err` if a
+/// recorder is installed already.
 pub fn metrics() -> anyhow::Result<PrometheusHandle> {
     let handle = recorder()?;
     crate::metrics::describe();
     Ok(handle)
 }
 
-/// The same for a process that is no node.
+/// Installs the metrics recorder of a process that is not a node. `Err` if a recorder is installed already.
 pub fn recorder() -> anyhow::Result<PrometheusHandle> {
     Ok(PrometheusBuilder::new()
         .set_buckets(&COUNTS)?
@@ -170,20 +173,21 @@ pub fn recorder() -> anyhow::Result<PrometheusHandle> {
         .install_recorder()?)
 }
 
-/// W3C trace context of the current span, for the next node; empty when it is not sampled.
+/// The W3C trace context of the current span, to be sent to the next node. Empty if the span is not recorded.
 pub fn traceparent() -> String {
     let context = trace::context(&tracing::Span::current());
     context.map(|context| context.to_string()).unwrap_or_default()
 }
 
-/// Makes the span part of a caller's trace; an empty or malformed trace context leaves it alone.
+/// Makes the span part of a caller's trace. Does nothing if the trace context is empty or malformed.
 pub fn continue_trace(span: &tracing::Span, traceparent: &str) {
     if let Some(parent) = TraceContext::parse(traceparent) {
         trace::continued(span, parent);
     }
 }
 
-/// Puts the current span's trace context into a call's metadata; [`crate::serve`] continues it on the other side.
+/// Puts the current span's trace context into a call's metadata, where the other side's [`crate::serve`] finds it and
+/// continues the trace.
 pub fn propagate(metadata: &mut MetadataMap) {
     if let Ok(value) = MetadataValue::try_from(traceparent())
         && !value.is_empty()
@@ -192,7 +196,7 @@ pub fn propagate(metadata: &mut MetadataMap) {
     }
 }
 
-/// The span of a call that came in.
+/// Makes the span of an incoming call, which continues the caller's trace if the call has one.
 pub fn call_span(request: &http::Request<()>) -> tracing::Span {
     let id = request_id::of(request.headers());
     let span = tracing::info_span!(target: TRACE, "call", path = request.uri().path(), request_id = id);
@@ -212,7 +216,7 @@ mod tests {
 
     const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    /// Runs with traces, exported to nowhere.
+    /// Runs with traces that are exported to nowhere.
     fn traced<T>(sample: Sampler, run: impl FnOnce() -> T) -> T {
         let tracer = SdkTracerProvider::builder().with_sampler(sample).build();
         let layer = tracing_opentelemetry::layer().with_tracer(tracer.tracer("test"));

@@ -1,7 +1,8 @@
-//! Tickets: the right of one user to attach one media to a message, until it expires. Media nodes give them, chat nodes
-//! check them without asking anybody; both have the same key.
+//! Tickets: a ticket lets one user attach one media to messages until it expires. Media nodes sign them, and chat
+//! nodes check them without asking anybody; both have the same keys.
 //!
-//! A ticket is its expiry (8 bytes, milliseconds since the epoch, big-endian) and an HMAC-SHA-256 of media, user and expiry.
+//! A ticket consists of its expiry (8 bytes, milliseconds since the epoch, big-endian) and an HMAC-SHA-256 of media,
+//! user and expiry.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,27 +12,28 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tern_types::{MediaId, Timestamp, UserId};
 
-/// Long enough for a message that waits in an outbox over night; the collector waits longer.
+/// How long a ticket is valid: long enough for a message that waits in an outbox overnight. The collector waits
+/// longer.
 pub const TICKET_TTL: Duration = Duration::from_secs(24 * 3600);
 
 const EXPIRY_BYTES: usize = 8;
 const MAC_BYTES: usize = 32;
-/// Bytes of a ticket.
+/// The length of a ticket in bytes.
 pub const TICKET_BYTES: usize = EXPIRY_BYTES + MAC_BYTES;
-/// Nothing else is ever signed with this key; nothing signed for another purpose is taken for a ticket.
+/// This prefix separates tickets from anything else that might be signed with the same key.
 const CONTEXT: &[u8] = b"tern media ticket v1";
 
-/// Flags of the roles that know tickets.
+/// The flags of the roles that use tickets.
 #[derive(clap::Args, Clone, Debug)]
 pub struct TicketArgs {
-    /// File with the keys of media tickets, 64 hexadecimal digits a line: the first signs, all are accepted. The same on
-    /// every media and chat node
+    /// File with the keys of media tickets, 64 hexadecimal digits a line: the first signs, all are accepted. The same
+    /// on every media and chat node
     #[arg(long, env = "TERN_MEDIA_TICKET_KEY_FILE")]
     pub media_ticket_key_file: Option<std::path::PathBuf>,
 }
 
 impl TicketArgs {
-    /// `None`: no file was named.
+    /// Reads the keys. `Ok(None)` if no file is named, and `Err` if the file cannot be read or has no valid keys.
     pub fn load(&self) -> anyhow::Result<Option<Tickets>> {
         self.media_ticket_key_file
             .as_deref()
@@ -43,7 +45,7 @@ impl TicketArgs {
 /// Signs and checks tickets.
 #[derive(Clone)]
 pub struct Tickets {
-    /// The first one signs.
+    /// The first key signs, all of them verify.
     keys: Vec<Hmac<Sha256>>,
 }
 
@@ -60,7 +62,7 @@ impl Tickets {
         Self::from_hex(&text).with_context(|| format!("no ticket keys in {}", path.display()))
     }
 
-    /// One key of 64 hexadecimal digits a line.
+    /// Reads keys of 64 hexadecimal digits each, one a line. `Err` if there is none, or one is malformed.
     pub fn from_hex(text: &str) -> anyhow::Result<Self> {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let keys = lines
@@ -74,7 +76,7 @@ impl Tickets {
         Ok(Self { keys })
     }
 
-    /// The ticket, and when it expires.
+    /// Returns a new ticket and the time at which it expires.
     pub fn sign(&self, media: MediaId, user: UserId, now: Timestamp) -> (Vec<u8>, Timestamp) {
         let expiry = now + TICKET_TTL;
         let mut ticket = expiry.0.to_be_bytes().to_vec();
@@ -83,7 +85,8 @@ impl Tickets {
         (ticket, expiry)
     }
 
-    /// When the ticket expires, or did; `None`: it is none of this user's for this media.
+    /// Returns the time at which the ticket expires or has expired; the caller compares it. `None` if it is not a
+    /// ticket of this user for this media.
     pub fn verify(&self, ticket: &[u8], media: MediaId, user: UserId) -> Option<Timestamp> {
         let (expiry, mac) = ticket.split_at_checked(EXPIRY_BYTES)?;
         let genuine = |key| said(key, media, user, expiry).verify_slice(mac).is_ok();
@@ -92,6 +95,7 @@ impl Tickets {
     }
 }
 
+/// Returns the HMAC of what a ticket states.
 fn said(key: &Hmac<Sha256>, media: MediaId, user: UserId, expiry: &[u8]) -> Hmac<Sha256> {
     let mut mac = key.clone();
     for part in [CONTEXT, media.as_bytes(), user.as_bytes(), expiry] {

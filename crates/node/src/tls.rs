@@ -1,4 +1,5 @@
-//! Certificates from files, read again when they change: whoever renews them (cert-manager, an operator) restarts nothing.
+//! Certificates from files, which are read again when they change, so that renewing them (by cert-manager, by an
+//! operator) needs no restart.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -12,12 +13,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::metrics;
 
-/// Between two looks at the files. Short against the time by which a certificate is renewed ahead.
+/// The time between two looks at the files. It is short against the time by which certificates are renewed before
+/// they expire.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// A file and the flag that names it.
 #[derive(Debug, Clone)]
 pub struct File {
+    /// The flag, for error messages.
     pub flag: &'static str,
     pub path: PathBuf,
 }
@@ -30,7 +33,8 @@ impl File {
     }
 }
 
-/// What is made of certificates, as their files are now.
+/// A value made of the contents of files, such as a TLS configuration, which is made anew when the files change.
+/// Clones share it.
 #[derive(Debug)]
 pub struct Renewed<C>(Arc<ArcSwap<C>>);
 
@@ -41,12 +45,13 @@ impl<C> Clone for Renewed<C> {
 }
 
 impl<C: Send + Sync + 'static> Renewed<C> {
-    /// Reads the files, the first of which holds the certificate, and from then on again when one of them changed. Files that do
-    /// not make sense are said once, and what was there before stays.
+    /// Reads the files, of which the first has to be the certificate, and makes the value of them with `make`. From
+    /// then on, it does so again whenever one of the files has changed. If `make` refuses the new contents, that is
+    /// logged once, and the value stays as it was. `of` is the name in metrics and logs.
     ///
     /// # Errors
     ///
-    /// When it cannot be made of the files as they are at the beginning.
+    /// If a file cannot be read, or `make` refuses the contents, at the beginning.
     pub async fn follow<F>(of: &'static str, files: Vec<File>, make: F) -> anyhow::Result<Self>
     where
         F: Fn(&[Vec<u8>]) -> anyhow::Result<C> + Send + Sync + 'static,
@@ -60,6 +65,7 @@ impl<C: Send + Sync + 'static> Renewed<C> {
         Ok(renewed)
     }
 
+    /// The value as it is now.
     pub fn current(&self) -> Arc<C> {
         self.0.load_full()
     }
@@ -81,7 +87,7 @@ async fn keep_up<C, F>(
         looks.tick().await;
         let Some(current) = current.upgrade() else { return };
         let contents = match read(&files).await {
-            // Not there for a moment, while they are replaced.
+            // A file may be missing for a moment while the files are replaced.
             Err(error) => {
                 tracing::debug!(of, error = format!("{error:#}"), "a certificate cannot be read");
                 continue;
@@ -113,7 +119,8 @@ async fn read(files: &[File]) -> anyhow::Result<Vec<Vec<u8>>> {
     futures::future::try_join_all(files.iter().map(File::read)).await
 }
 
-/// What cannot be parsed is left to TLS, which says it better.
+/// Exports when the certificate expires. A certificate that cannot be parsed is ignored here, because TLS reports it
+/// better.
 fn say_expiry(of: &'static str, contents: &[Vec<u8>]) {
     let chain = contents.first().and_then(|pem| certificates(pem).ok());
     let Some(leaf) = chain.as_ref().and_then(|chain| chain.first()) else {
@@ -124,14 +131,14 @@ fn say_expiry(of: &'static str, contents: &[Vec<u8>]) {
     }
 }
 
-/// Of a PEM file: a chain, or authorities.
+/// Parses the certificates of a PEM file: a chain, or authorities. `Err` if there is none.
 pub fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
     anyhow::ensure!(!chain.is_empty(), "no certificate in PEM");
     Ok(chain)
 }
 
-/// Of a PEM file.
+/// Parses the private key of a PEM file. `Err` if there is none.
 pub fn private_key(pem: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
     Ok(PrivateKeyDer::from_pem_slice(pem)?)
 }

@@ -1,5 +1,5 @@
-//! Access tokens: short-lived JWTs (EdDSA) that a gateway verifies without asking anybody. The header names the key,
-//! so that keys can be changed while old tokens are still about: new ones are signed with one key, verified with all.
+//! Access tokens: short-lived JWTs (EdDSA) that a gateway verifies by itself. The header names the key, so that keys
+//! can be changed while tokens of old keys are still valid: new tokens are signed with one key, and all keys verify.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,24 +17,26 @@ use tern_types::{DeviceId, Timestamp, UserId};
 
 const ISSUER: &str = "tern";
 const AUDIENCE: &str = "tern";
-/// The longest that a token lives. It is verified without asking anybody: this is for how long gateways have to know whose do
-/// not count any more.
+/// The longest lifetime of a token. Gateways verify tokens without asking anybody, so they have to remember for this
+/// long whose tokens were revoked.
 pub const MAX_ACCESS_TOKEN_TTL: Duration = Duration::from_secs(3600);
-/// How far the clock of the node that signed a token may be ahead of the one that verifies it.
+/// How far the clock of the node that signs a token may be ahead of the clock of the node that verifies it.
 const LEEWAY: Duration = Duration::from_secs(60);
-/// Ours have some 400 bytes; anything far longer is not worth parsing.
+/// The time from the signing of a token by an accounts node to the last moment at which any node accepts it.
+pub const ACCEPTED_FOR: Duration = MAX_ACCESS_TOKEN_TTL.saturating_add(LEEWAY);
+/// The longest token that is parsed, in bytes. Ours have some 400.
 const MAX_TOKEN_BYTES: usize = 4096;
-/// Bytes of a public key's hash that name it.
+/// How many bytes of a public key's hash name the key.
 const KEY_ID_BYTES: usize = 8;
 
 #[derive(Serialize, Deserialize)]
 struct Claims {
     sub: UserId,
     did: DeviceId,
-    /// Seconds since the epoch, as all times of a JWT.
+    /// Seconds since the epoch, like all times of a JWT.
     iat: i64,
     exp: i64,
-    /// Not before. Ours have none: they are good from the beginning.
+    /// Not valid before this time. Our tokens do not set it, since they are valid from the beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nbf: Option<i64>,
     iss: String,
@@ -42,7 +44,7 @@ struct Claims {
 }
 
 impl Claims {
-    /// Whether these are times of a token of ours: it lives no longer than it may, and has begun by `now`.
+    /// Whether the times could be those of a token of ours: it lives no longer than allowed, and has begun by `now`.
     fn times_are_ours(&self, now: Timestamp) -> bool {
         let lives = self.exp.saturating_sub(self.iat);
         let longest = i64::try_from(MAX_ACCESS_TOKEN_TTL.as_secs()).unwrap_or(i64::MAX);
@@ -58,7 +60,7 @@ pub struct Signer {
 }
 
 impl Signer {
-    /// From an Ed25519 private key in PKCS#8 PEM.
+    /// Makes a signer from an Ed25519 private key in PKCS#8 PEM. `Err` if it is not one.
     pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
         let key = private_key(pem)?;
         let der = key.to_pkcs8_der().context("the key cannot be encoded")?;
@@ -72,7 +74,7 @@ impl Signer {
         })
     }
 
-    /// A token that proves the device until `now + ttl`, cut to whole seconds.
+    /// Signs a token that proves the device from `now` until `now + ttl`, both rounded down to whole seconds.
     pub fn sign(
         &self,
         user: UserId,
@@ -93,22 +95,24 @@ impl Signer {
     }
 }
 
-/// What a valid token says.
+/// The contents of a valid token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccessToken {
     pub user: UserId,
     pub device: DeviceId,
+    /// From this time on the token is no longer valid.
     pub expires_at: Timestamp,
 }
 
-/// Verifies tokens by any of several keys.
+/// Verifies tokens signed by any of several keys.
 pub struct Verifier {
     keys: HashMap<String, DecodingKey>,
     validation: Validation,
 }
 
 impl Verifier {
-    /// From Ed25519 keys in PEM, each private (PKCS#8) or public (SPKI).
+    /// Makes a verifier from Ed25519 keys in PEM, each private (PKCS#8) or public (SPKI). `Err` if one is neither, or
+    /// if there is none.
     pub fn from_pems(pems: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<Self> {
         let mut keys = HashMap::new();
         for pem in pems {
@@ -120,13 +124,13 @@ impl Verifier {
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        // By `now` of the caller, below.
+        // [`Self::verify`] checks the times, by the `now` that its caller gives.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         Ok(Self { keys, validation })
     }
 
-    /// Fails with TOKEN_EXPIRED for what was a valid token, TOKEN_INVALID for anything else.
+    /// Verifies a token. `Err` with TOKEN_EXPIRED if the token was valid once, and with TOKEN_INVALID otherwise.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<AccessToken, ApiError> {
         let claims = self.claims(token).ok_or_else(invalid)?;
         if claims.sub == UserId::SYSTEM || !claims.times_are_ours(now) {
@@ -158,7 +162,8 @@ impl Verifier {
     }
 }
 
-/// A new private key in PKCS#8 PEM: version 1, without the public key beside it, which OpenSSL 3.0 does not read.
+/// Generates a private key in PKCS#8 PEM. The PEM has version 1, without the public key, because OpenSSL 3.0 does not
+/// read the version that has it.
 pub fn generate_pem() -> anyhow::Result<String> {
     let key = KeypairBytes {
         secret_key: rand::random(),
@@ -282,12 +287,12 @@ mod tests {
         let (ours, theirs) = (issue(), issue());
         let verifier = Verifier::from_pems([&ours.pem]).unwrap();
         assert_eq!(reason(&verifier, &theirs.token, NOW), ErrorReason::TokenInvalid);
-        // Even when it names our key: signed by theirs, under our key id.
+        // It is invalid even if it names our key: it is signed by their key under our key id.
         let mut signer = Signer::from_pem(&theirs.pem).unwrap();
         signer.header.kid = Signer::from_pem(&ours.pem).unwrap().header.kid;
         let forged = signer.sign(ours.user, ours.device, NOW, HOUR).unwrap();
         assert_eq!(reason(&verifier, &forged, NOW), ErrorReason::TokenInvalid);
-        // And an expired forgery is not called expired.
+        // An expired forgery is not reported as expired.
         assert_eq!(
             reason(&verifier, &forged, NOW + 2 * HOUR),
             ErrorReason::TokenInvalid
@@ -311,7 +316,7 @@ mod tests {
         } = issue();
         let verifier = Verifier::from_pems([&pem]).unwrap();
         let kid = Signer::from_pem(&pem).unwrap().header.kid;
-        // The classic: an HMAC under the public key.
+        // The classic attack: an HMAC under the public key.
         let public = private_key(&pem).unwrap().verifying_key();
         let header = Header {
             kid,
@@ -329,7 +334,7 @@ mod tests {
         let hmac =
             jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(public.as_bytes())).unwrap();
         assert_eq!(reason(&verifier, &hmac, NOW), ErrorReason::TokenInvalid);
-        // And none at all: {"alg":"none"}.
+        // A token without a signature: {"alg":"none"}.
         let none = format!("eyJhbGciOiJub25lIn0.{}.", hmac.split('.').nth(1).unwrap());
         assert_eq!(reason(&verifier, &none, NOW), ErrorReason::TokenInvalid);
     }

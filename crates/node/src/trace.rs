@@ -1,9 +1,9 @@
 //! Traces of messages on their way through the nodes.
 //!
-//! A message is traced when its client says so, or when the gateway that takes it draws it. Only then spans are opened,
-//! and a [`TraceContext`] goes along; without one nothing is done on any node. A span is opened with
-//! `tracing::info_span!(target: telemetry::TRACE, parent: None, "commit", …)` and made part of the trace with
-//! [`continued`]; it is exported when its last handle is dropped.
+//! A message is traced when its client says so, or when the gateway that takes it chooses it at random. Only then are
+//! spans opened, and a [`TraceContext`] travels with the message; a message without one costs nothing on any node. A
+//! span is opened with `tracing::info_span!(target: telemetry::TRACE, parent: None, "commit", …)` and made part of
+//! the trace with [`continued`]. It is exported when its last handle is dropped.
 //!
 //! ```text
 //!   send (gateway) ──┬── commit (chat node) ── fanout (chat node) ── deliver (gateways)
@@ -19,10 +19,11 @@ use tern_types::TraceContext;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// Name of the spans that the gateway has drawn already: they are kept whatever the share is.
+/// The name of the span that the gateway opens for a message it has chosen to trace. Such spans are recorded at any
+/// share.
 pub const SEND: &str = "send";
 
-/// Makes the span part of the trace.
+/// Makes the span a child of `parent`, and so a part of its trace.
 pub fn continued(span: &Span, parent: TraceContext) {
     let flags = TraceFlags::default().with_sampled(parent.sampled);
     let parent = SpanContext::new(
@@ -32,11 +33,11 @@ pub fn continued(span: &Span, parent: TraceContext) {
         true,
         TraceState::NONE,
     );
-    // Fails when no exporter is set up: then there is no trace to be part of.
+    // This fails when no exporter is set up. Then there is no trace to be part of.
     let _ = span.set_parent(Context::new().with_remote_span_context(parent));
 }
 
-/// The span's place in its trace; `None`: it is not kept.
+/// Returns the span's place in its trace, or `None` if the span is not recorded.
 pub fn context(span: &Span) -> Option<TraceContext> {
     let context = span.context();
     let span = context.span();
@@ -48,7 +49,9 @@ pub fn context(span: &Span) -> Option<TraceContext> {
     })
 }
 
-/// As the caller says; without a caller messages always (they are drawn before a span is opened), calls by the share.
+/// Decides which spans are recorded. A span with a parent follows the parent. Without a parent, a message's [`SEND`]
+/// span is always recorded, because the gateway has chosen the message before it opens the span, and any other call
+/// is recorded with the probability `share`.
 #[derive(Debug, Clone)]
 pub(crate) struct Sampling {
     calls: Sampler,

@@ -1,11 +1,14 @@
-//! Whether a node that lives is worse off than others of its role: cut off from Postgres, or from the nodes that it works
-//! with. Then it says so in its record, owns no slots while others may, and takes them back when it is well again.
+//! Whether a node that is alive is worse off than others of its role, because it is cut off from Postgres or from the
+//! nodes that it works with. Such a node marks itself as unwell in its record, owns no slots while other nodes can,
+//! and takes its slots back when it is well again.
 //!
 //! ```text
-//! every half second: does it reach all that it needs? ─ no ─> ask others of the role what they reach ─> Wellness (pure)
+//! every half second: does it reach all that it needs?
+//!     ── no ──> ask others of the role what they reach ──> Wellness (pure)
 //! ```
 //!
-//! What is away for everybody makes nobody unwell: moving slots would help no one. So a node asks before it says so.
+//! Something that is away for everybody makes nobody unwell, because moving slots would not help. So a node asks
+//! others before it marks itself.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,31 +27,33 @@ use crate::etcd::Registration;
 use crate::map::{ClusterMap, Node, Role};
 use crate::metrics;
 
-/// Between two looks at what is reached.
+/// The time between two looks at what is reached.
 const LOOK: Duration = Duration::from_millis(500);
-/// So long a node has to be worse off than others before it says so: links that break are made again sooner.
+/// How long a node has to be worse off than others before it marks itself as unwell. Links that break are usually
+/// made again sooner.
 const WORSE_FOR: Duration = Duration::from_millis(1500);
-/// So long it has to be fine before it takes its slots back; twice as long after each relapse.
+/// How long an unwell node has to reach everything before it takes its slots back. Each relapse doubles the time.
 const FINE_FOR: Duration = Duration::from_secs(5);
-/// A node that is cut off again and again is back at the latest after it was fine for this long.
+/// The longest time after relapses: a node that is cut off again and again is back when it has been fine for this
+/// long.
 const FINE_FOR_MAX: Duration = Duration::from_secs(60);
-/// A node that was well for so long has no relapses behind it.
+/// How long a node has to be well for its relapses to be forgotten.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
-/// Others that are asked: one that is better off is enough.
+/// How many other nodes are asked. One that is better off is enough.
 const ASKED: usize = 8;
-/// They answer from memory.
+/// How long an answer may take. It comes from the other node's memory.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a node reaches in one of its roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
-    /// Postgres answers, or the role does without.
+    /// Whether Postgres answers. Always true for a role that does not need it.
     pub store: bool,
-    /// Nodes that it is linked to: see [`partner`].
+    /// How many nodes of the [`partner`] role it is linked to.
     pub links: u32,
 }
 
-/// Whom a role works with by links that the other side makes or keeps.
+/// Returns the role whose nodes a role is linked to, or `None` if it needs no links.
 pub fn partner(role: Role) -> Option<Role> {
     match role {
         Role::Chat | Role::Presence => Some(Role::Gateway),
@@ -58,13 +63,13 @@ pub fn partner(role: Role) -> Option<Role> {
 }
 
 impl Reach {
-    /// Nothing is missing of what the map has.
+    /// Whether everything is reached: the store, if it is needed, and `needed` nodes.
     fn is_all(self, needed: u32) -> bool {
         self.store && self.links >= needed
     }
 
-    /// Whether slots are better off with a node that reaches `other`. One link that is missing is no reason to move
-    /// thousands of chats; half of them are.
+    /// Whether a node that reaches `other` would serve the slots better. One missing link is no reason to move
+    /// thousands of chats; half of the links missing is.
     fn is_worse_than(self, other: Self, needed: u32) -> bool {
         let serves = other.store && (needed == 0 || other.links > 0);
         let fewer = needed > 0 && self.links.saturating_mul(2) <= other.links;
@@ -72,7 +77,7 @@ impl Reach {
     }
 }
 
-/// Decides when a node says that it is unwell, and when that it is well again. Pure: time comes in.
+/// Decides when a node is unwell, and when it is well again. Pure: time comes in.
 #[derive(Debug, Default)]
 pub struct Wellness {
     unwell: bool,
@@ -83,11 +88,12 @@ pub struct Wellness {
 }
 
 impl Wellness {
+    /// Whether the node is unwell at present.
     pub fn is_unwell(&self) -> bool {
         self.unwell
     }
 
-    /// One look: `fine`, all is reached; `worse`, others reach more.
+    /// Takes the result of one look. `fine` means that everything is reached, `worse` that other nodes reach more.
     pub fn look(&mut self, fine: bool, worse: bool, now: Instant) {
         let since = |since: Option<Instant>, holds: bool| holds.then(|| since.unwrap_or(now));
         self.worse_since = since(self.worse_since, worse);
@@ -104,6 +110,7 @@ impl Wellness {
         }
     }
 
+    /// How long everything has to be reached, after the relapses so far, before the node is well again.
     fn fine_for(&self) -> Duration {
         FINE_FOR
             .saturating_mul(1 << self.relapses.min(8))
@@ -111,7 +118,8 @@ impl Wellness {
     }
 }
 
-/// What this process reaches; told by its roles and by whoever asks Postgres.
+/// What this process reaches in each role. Its roles and the probe of Postgres keep it up to date. Clones share one
+/// state.
 #[derive(Clone)]
 pub struct Reached(Arc<Inner>);
 
@@ -140,16 +148,19 @@ impl fmt::Debug for Reached {
 }
 
 impl Reached {
-    /// How the role's links are counted: distinct nodes of its [`partner`] role.
+    /// Sets how a role's links are counted: `count` returns the number of distinct nodes of its [`partner`] role that
+    /// it is linked to.
     pub fn links(&self, role: Role, count: impl Fn() -> u32 + Send + 'static) {
+        metrics::unwell(role, false);
         self.lock().insert(role, Box::new(count));
     }
 
-    /// Whether Postgres answers.
+    /// Sets whether Postgres answers.
     pub fn store(&self, answers: bool) {
         self.0.store.send_replace(answers);
     }
 
+    /// What this process reaches in `role` at present.
     pub fn of(&self, role: Role) -> Reach {
         let needs_store = matches!(role, Role::Chat | Role::Accounts | Role::Media);
         Reach {
@@ -158,26 +169,26 @@ impl Reached {
         }
     }
 
-    /// Whether this node has said of the role that it is unwell.
+    /// Whether this node has marked itself as unwell in the role.
     pub fn is_unwell(&self, role: Role) -> bool {
         self.0.unwell.borrow().contains(&role)
     }
 
-    /// Until it has said so.
+    /// Waits until this node has marked itself as unwell in the role.
     pub async fn unwell(&self, role: Role) {
         let mut unwell = self.0.unwell.subscribe();
-        // The sender lives in self.
+        // This cannot fail, since `self` keeps the sender.
         let _ = unwell.wait_for(|roles| roles.contains(&role)).await;
     }
 
-    /// Until it has said that it is well, or said nothing yet.
+    /// Waits until this node is not marked as unwell in the role, which it is not at first.
     pub async fn well(&self, role: Role) {
         let mut unwell = self.0.unwell.subscribe();
-        // The sender lives in self.
+        // This cannot fail, since `self` keeps the sender.
         let _ = unwell.wait_for(|roles| !roles.contains(&role)).await;
     }
 
-    /// This node has said so of the role.
+    /// Notes that this node marked itself in the role as unwell, or as well again.
     pub fn said(&self, role: Role, is_unwell: bool) {
         metrics::unwell(role, is_unwell);
         self.0.unwell.send_modify(|roles| {
@@ -193,7 +204,8 @@ impl Reached {
     }
 }
 
-/// Looks again and again, and writes into this node's record what comes of it; until the drain begins.
+/// Looks again and again what each role reaches, and marks this node's record as unwell or well accordingly. Ends
+/// when the drain begins.
 pub async fn watch(ctx: NodeContext, roles: Vec<Role>, registration: Arc<Registration>) {
     let mut states: Vec<(Role, Wellness)> = roles
         .into_iter()
@@ -215,13 +227,14 @@ pub async fn watch(ctx: NodeContext, roles: Vec<Role>, registration: Arc<Registr
                 tracing::warn!(%role, unwell, reach = ?ctx.reached.of(*role), "what this node reaches has changed");
                 ctx.reached.said(*role, unwell);
                 let said = registration.unwell(*role, unwell);
-                // An etcd that is away does not keep it from looking; the registration writes it when it is back.
+                // If etcd is away, looking goes on, and the registration writes the record when etcd is back.
                 let _late = timeout(TIMEOUT, said).await;
             }
         }
     }
 }
 
+/// Returns whether `role` reaches everything, and whether other nodes of the role reach more.
 async fn look(ctx: &NodeContext, role: Role) -> (bool, bool) {
     let map = ctx.map.current();
     let needed = partner(role).map_or(0, |partner| needed(&map, partner));
@@ -235,17 +248,20 @@ async fn look(ctx: &NodeContext, role: Role) -> (bool, bool) {
     let some = !asked.is_empty();
     let answers = join_all(asked.into_iter().map(|node| ask(ctx, role, node))).await;
     let answers: Vec<Reach> = answers.into_iter().flatten().collect();
-    // Whom nobody answers, and who has no link or no store: it is this node that is alone.
+    // A node that has no link, or no store, and gets no answer from any of the nodes it asked is itself the one that
+    // is cut off.
     let alone = some && answers.is_empty() && (!own.store || own.links == 0);
     let worse = answers.iter().any(|other| own.is_worse_than(*other, needed));
     (false, worse || alone)
 }
 
+/// The number of nodes of `role` that a node should be linked to.
 fn needed(map: &ClusterMap, role: Role) -> u32 {
     let count = map.nodes(role).iter().filter(|node| !node.draining).count();
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+/// Asks another node what it reaches. `None` if it does not answer in time.
 async fn ask(ctx: &NodeContext, role: Role, node: &Node) -> Option<Reach> {
     let mut client = NodeInfoClient::new(ctx.channels.get(&node.address).ok()?);
     let request = GetReachRequest {
@@ -308,7 +324,7 @@ mod tests {
         assert!(!reach(true, 0).is_worse_than(reach(true, 0), 0));
     }
 
-    /// Looks each half second; for how long it took until it changed its mind.
+    /// Looks every half second, and returns how long it took until the node's state changed.
     fn until(wellness: &mut Wellness, now: &mut Instant, fine: bool, worse: bool) -> Duration {
         let (began, before) = (*now, wellness.is_unwell());
         for _ in 0..1_000 {
@@ -324,7 +340,7 @@ mod tests {
     #[test]
     fn a_node_says_so_after_a_while_and_each_relapse_costs_it_more() {
         let (mut wellness, mut now) = (Wellness::default(), Instant::now());
-        // A blink is nothing.
+        // Being worse off for a moment has no effect.
         wellness.look(false, true, now);
         wellness.look(true, false, now + LOOK);
         now += LOOK * 2;
@@ -343,7 +359,7 @@ mod tests {
     fn who_is_unwell_stays_so_while_anything_is_missing() {
         let (mut wellness, mut now) = (Wellness::default(), Instant::now());
         until(&mut wellness, &mut now, false, true);
-        // Now it is away for everybody.
+        // From now on it is away for everybody.
         assert_eq!(until(&mut wellness, &mut now, false, false), Duration::MAX);
         assert!(wellness.is_unwell());
     }

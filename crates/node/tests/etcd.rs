@@ -39,7 +39,7 @@ async fn register(cluster: &Cluster, name: &str, incarnation: u64) -> (Registrat
     (registration, drain)
 }
 
-/// Waits until the map is as it should be.
+/// Waits until the map is `right`, and returns it. Panics, naming `what` was missing, if that takes too long.
 async fn until(map: &mut MapHandle, what: &str, right: impl Fn(&ClusterMap) -> bool) -> Arc<ClusterMap> {
     let wait = async {
         let mut now = map.current();
@@ -79,7 +79,7 @@ async fn who_registers_is_seen_drains_and_leaves() {
     .await;
     assert_eq!(seen.nodes(Role::Chat), [node("a", 1)]);
     assert!(seen.version() > 0);
-    // Who comes later finds it in the list.
+    // A node that starts later finds the registration in its first list.
     assert_eq!(
         etcd.cluster("/t").await.map().current().nodes(Role::Chat),
         [node("a", 1)]
@@ -151,7 +151,7 @@ async fn a_newer_incarnation_takes_the_name_over_and_the_older_drains() {
         .expect("the older one drains");
     assert!(!new_drain.started());
 
-    // What the older one still does leaves the newer one alone.
+    // What the older process still does has no effect on the newer one.
     old.drain().await;
     old.leave().await;
     let now = etcd.cluster("/t").await.map().current();
@@ -181,9 +181,9 @@ async fn the_map_is_frozen_while_etcd_is_away_and_catches_up_afterwards() {
     until(&mut map, "a and b", |map| has("a")(map) && has("b")(map)).await;
 
     etcd.stop();
-    // News of before.
+    // Map changes from before etcd was stopped are passed over.
     let _ = map.changed().now_or_never();
-    // Longer than the lease and the longest silence of a watch: nothing may change.
+    // The time is longer than the lease and the longest silence of a watch. Nothing may change in it.
     let frozen = tokio::time::timeout(LEASE + Duration::from_secs(3), map.changed()).await;
     assert!(frozen.is_err(), "{frozen:?}");
     etcd.go_on();
@@ -248,7 +248,7 @@ async fn a_watch_that_was_compacted_away_starts_from_a_new_list() {
     let (a, _) = register(&ahead, "a", 1).await;
     until(&mut map, "a", has("a")).await;
 
-    // While one watcher is cut off, changes happen and their history goes away.
+    // While one watcher is cut off, changes happen and their history is compacted away.
     proxy.cut();
     a.drain().await;
     a.leave().await;
@@ -262,13 +262,13 @@ async fn a_watch_that_was_compacted_away_starts_from_a_new_list() {
     proxy.mend();
 
     until(&mut map, "b but no a", |map| has("b")(map) && lacks("a")(map)).await;
-    // And the watch lives on.
+    // The watch works again.
     let (_c, _) = register(&ahead, "c", 1).await;
     until(&mut map, "c", has("c")).await;
 }
 
-/// A process that is dead: its machine refuses connections. Nobody waits for its lease, also where so many are dead that
-/// the map would hold them back.
+/// The machine of a dead process refuses connections. Nobody waits for its lease, even if so many processes are dead
+/// that the map would hold them back.
 #[tokio::test]
 async fn nodes_whose_process_is_dead_are_gone_at_once() {
     let etcd = Etcd::start().await;
@@ -277,7 +277,7 @@ async fn nodes_whose_process_is_dead_are_gone_at_once() {
     let (a, _) = register_dead(&here, "a").await;
     let (b, _) = register_dead(&here, "b").await;
     let both = until(&mut map, "both", |map| has("a")(map) && has("b")(map)).await;
-    // The leases of processes that die live on for a while; these are given back by nobody.
+    // The leases of processes that die live on for a while, because nobody gives them back.
     drop((a, b));
     for name in ["a", "b"] {
         there
@@ -291,7 +291,7 @@ async fn nodes_whose_process_is_dead_are_gone_at_once() {
         })
         .await;
     }
-    // Said to be gone, where the machine was not too slow to see it before the lease ended.
+    // The records are marked as gone, unless the machine was so slow that the leases ended first.
     for name in ["a", "b"] {
         let record = client.get(format!("/t/nodes/chat/{name}"), None).await.unwrap();
         for record in record.kvs() {
@@ -304,7 +304,7 @@ async fn nodes_whose_process_is_dead_are_gone_at_once() {
     }
 }
 
-/// Nothing listens there.
+/// Registers a node at whose address nothing listens.
 async fn register_dead(cluster: &Cluster, name: &str) -> (Registration, Drain) {
     let dead = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -319,7 +319,7 @@ async fn register_dead(cluster: &Cluster, name: &str) -> (Registration, Drain) {
     (registration, drain)
 }
 
-/// Whoever was wrong about it, a firewall say, is told so once and for all.
+/// A node that was wrong about it, for example because of a firewall, is corrected once and for all.
 #[tokio::test]
 async fn a_node_that_was_said_to_be_gone_and_lives_insists() {
     let etcd = Etcd::start().await;
@@ -366,7 +366,7 @@ async fn a_process_that_lives_is_not_said_to_be_gone() {
     assert!(gone.is_err());
 }
 
-/// Serves what `cluster` knows, as every node does.
+/// Serves what `cluster` knows at the returned address, as every node does.
 async fn serve(cluster: &Cluster, name: &str) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -396,7 +396,8 @@ fn place(standing: &Standing, place: Place) -> impl Fn() -> bool {
     move || standing.place() == place
 }
 
-/// Two sides with different maps: a node cut off from etcd alone went by the old map for as long as that lasted.
+/// Without asking others there would be two maps: a node that alone was cut off from etcd used the old one for as
+/// long as that lasted.
 #[tokio::test]
 async fn a_node_that_does_not_see_etcd_hears_from_others_that_it_has_lost_its_place() {
     let etcd = Etcd::start().await;
@@ -428,7 +429,7 @@ async fn a_node_that_does_not_see_etcd_hears_from_others_that_it_has_lost_its_pl
     wait_for(place(&standing, Place::Held)).await;
 }
 
-/// Rule 9: the map stands still, and who asks the others knows that it does for all.
+/// Rule 9: the map stands still, and a node that asks the others learns that it does so for all of them.
 #[tokio::test]
 async fn while_etcd_is_away_for_all_nobody_has_lost_its_place() {
     let etcd = Etcd::start().await;

@@ -1,4 +1,4 @@
-//! Mutual TLS between nodes: who is let in, who is let out to, and what changes when the files do.
+//! Mutual TLS between nodes: who may connect, whom a node connects to, and what changes with the files.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -23,7 +23,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A node's three files.
+/// The three files of a node.
 struct Files(TempDir);
 
 impl Files {
@@ -77,7 +77,7 @@ impl Node {
         }
     }
 
-    /// A call on a connection of its own.
+    /// Calls the node on a connection of its own.
     async fn answers(&self, caller: Option<InternalTls>) -> Result<(), Status> {
         let channel = Channels::new(caller).get(&self.address.to_string()).unwrap();
         HealthClient::new(channel)
@@ -87,6 +87,7 @@ impl Node {
     }
 }
 
+/// A node's certificate, signed by this authority.
 fn node_of(authority: &Authority) -> Certificate {
     authority.sign(&[INTERNAL_NAME]).unwrap()
 }
@@ -108,7 +109,7 @@ async fn who_has_no_certificate_of_this_authority_is_refused_and_harms_nobody() 
     let good = Files::new(&node_of(&ours), ours.pem());
     let node = Node::start(good.tls().await).await;
     node.answers(None).await.expect_err("plain text");
-    // They know whom we trust, and so whom to trust, but nobody signed for them.
+    // This caller trusts our authority, but its own certificate is not signed by it.
     let foreign = Files::new(&node_of(&theirs), ours.pem());
     node.answers(foreign.tls().await)
         .await
@@ -117,7 +118,7 @@ async fn who_has_no_certificate_of_this_authority_is_refused_and_harms_nobody() 
     node.answers(ended.tls().await)
         .await
         .expect_err("a certificate that has ended");
-    // Somebody who says nothing holds nobody up.
+    // A client that connects and sends nothing holds nobody up.
     let _silent = tokio::net::TcpStream::connect(node.address).await.unwrap();
     node.answers(good.tls().await).await.unwrap();
 }

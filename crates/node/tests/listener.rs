@@ -1,4 +1,4 @@
-//! The listener that every role serves with: how it ends connections that others leave to themselves.
+//! The listener that every role uses: how it ends connections that clients leave idle.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -17,11 +17,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-/// Whatever a machine is busy with.
+/// How long the tests wait for anything, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
-const SHORT: Duration = Duration::from_millis(200);
+/// A bound that is longer than a request takes on a busy machine.
+const SHORT: Duration = Duration::from_secs(2);
+/// How long a connection is watched to see that it does not end.
+const MOMENT: Duration = Duration::from_millis(200);
+/// A bound that is never reached.
 const LONG: Duration = Duration::from_secs(3600);
-/// The protos call it a stream.
+/// A path that the protos declare as a stream.
 const STREAM: &str = "/tern.v1.Messaging/Stream";
 
 struct Listener {
@@ -29,19 +33,19 @@ struct Listener {
     _serving: AbortOnDropHandle<()>,
 }
 
-/// An answer that does not end.
+/// Answers with a body that does not end.
 async fn endless() -> Body {
     let first = futures::stream::once(async { Ok::<_, std::io::Error>(Bytes::from("begun")) });
     Body::from_stream(futures::StreamExt::chain(first, futures::stream::pending()))
 }
 
-/// As a gateway's: who has credentials says so by asking for /known.
+/// Marks the connection as known, as a gateway does for a client with good credentials.
 async fn known(request: axum::extract::Request) -> &'static str {
     Connection::of(request.extensions()).unwrap().known();
     "known"
 }
 
-/// The same, and has a stream.
+/// Marks the connection as known, and holds a stream on it that does not end.
 async fn stream(request: axum::extract::Request) -> Body {
     let held = Connection::of(request.extensions()).unwrap().hold();
     let first = futures::stream::once(async { Ok::<_, std::io::Error>(Bytes::from("begun")) });
@@ -77,14 +81,14 @@ impl Listener {
         }
     }
 
-    /// A connection that has said this.
+    /// Opens a connection and sends these bytes on it.
     async fn say(&self, bytes: &[u8]) -> TcpStream {
         let mut client = TcpStream::connect(self.address).await.unwrap();
         client.write_all(bytes).await.unwrap();
         client
     }
 
-    /// A connection that has asked for this, and heard the beginning of the answer.
+    /// Opens a connection, asks for this path, and reads the beginning of the answer.
     async fn ask(&self, path: &str) -> TcpStream {
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
         let mut client = self.say(request.as_bytes()).await;
@@ -94,6 +98,7 @@ impl Listener {
     }
 }
 
+/// Waits until the server ends the connection.
 async fn ends(client: &mut TcpStream) {
     let heard_out = async {
         let mut heard = [0; 1024];
@@ -102,10 +107,10 @@ async fn ends(client: &mut TcpStream) {
     timeout(PATIENCE, heard_out).await.expect("it ends");
 }
 
-/// Nothing that it could hear waits but what belongs to its answer.
+/// Checks that the connection is not ended. Bytes of its own answer may still arrive.
 async fn goes_on(client: &mut TcpStream) {
     let mut heard = [0; 1024];
-    while let Ok(read) = timeout(SHORT, client.read(&mut heard)).await {
+    while let Ok(read) = timeout(MOMENT, client.read(&mut heard)).await {
         assert!(matches!(read, Ok(1..)), "it has ended: {read:?}");
     }
 }
@@ -184,7 +189,7 @@ async fn when_no_more_fit_the_oldest_that_does_nothing_goes_and_a_stream_never()
     ends(&mut oldest).await;
     goes_on(&mut busy).await;
     goes_on(&mut newest).await;
-    // Streams of who is known take the place of all others, and then nobody comes in any more.
+    // Streams of known clients take the place of all other connections. Then no more are accepted.
     let mut streams = [listener.ask(STREAM).await, listener.ask(STREAM).await];
     ends(&mut newest).await;
     ends(&mut busy).await;

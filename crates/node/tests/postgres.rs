@@ -1,4 +1,4 @@
-//! What a dropped caller leaves behind on a real Postgres.
+//! What a caller that is dropped leaves behind on a real Postgres.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -11,10 +11,10 @@ use sqlx::PgPool;
 use tern_local::{Shared, until};
 use tern_node::postgres::{self, PostgresArgs};
 
-/// More polls than a BEGIN takes.
+/// More polls than beginning a transaction takes.
 const MOST_POLLS: usize = 50;
 
-/// Polls the future so often, then drops it. True: it had come to its end.
+/// Polls the future at most `polls` + 1 times, then drops it. Returns `true` if the future had completed.
 async fn dropped_after(polls: usize, future: impl Future) -> bool {
     let mut future = pin!(future);
     let mut left = polls;
@@ -54,7 +54,7 @@ async fn a_caller_dropped_while_a_transaction_begins_leaves_none_open() {
             continue;
         }
         dropped += 1;
-        until::holds("no transaction is open", Duration::from_secs(5), || async {
+        until::holds("no transaction is open", Duration::from_secs(8), || async {
             Ok(open_transactions(&watcher).await == 0)
         })
         .await

@@ -1,49 +1,52 @@
-//! Who is online and when people were last active. Pure: time comes in.
+//! Who is online, and when people were last active. Pure: time comes in.
 //!
-//! A sign is a gateway's word that a person is at a device, or has left it. The newest over all of a person's devices
-//! counts: online while one is active whose sign is younger than the threshold, last seen at the newest sign otherwise.
-//! How old a sign is goes by clocks that are never set, the gateway's up to its frame and this node's from there on. What last
-//! seen shows is the gateway's wall clock, as far as it is not ahead of this node's.
+//! A sign is a gateway's message that a person is at a device, or has left it. The newest signs over all of a
+//! person's devices decide: the person is online while one device is active and its sign is younger than the
+//! threshold, and was last seen at the newest sign otherwise. The age of a sign is measured with clocks that nobody
+//! sets: the gateway's monotonic clock until it makes the frame, and this node's monotonic clock from then on. The
+//! time that last seen shows is the gateway's wall clock, but never later than this node's.
 //!
-//! Last seen is to be written when a person goes offline, and every five minutes while they are online: a crash loses
-//! no more than that. Nothing is written for coming online.
+//! Last seen has to be written when a person goes offline, and every five minutes while they are online, so that a
+//! crash loses at most that. Coming online writes nothing.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use tern_types::{Timestamp, UserId};
 
-/// While a person is online, what a crash may lose.
+/// How often last seen is written while a person is online, and so how much of it a crash may lose.
 pub const WRITE_EVERY: Duration = Duration::from_secs(300);
-/// People to be written while the store is away: some 50 MiB. Of more than that last seen is not written until they are
-/// seen again.
+/// The most people whose last seen waits to be written while the store is away; that is some 50 MiB. For people
+/// beyond that, last seen is not written until their next sign.
 pub const MAX_UNWRITTEN: usize = 1_000_000;
 
-/// The newest sign of one session.
+/// The newest sign of one session. The default one says that there was none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Sign {
-    /// The person is at the device.
+    /// Whether the person is at the device.
     pub active: bool,
-    /// When it was said by the wall clock; zero: never.
+    /// When the sign was made, by the wall clock. Zero if there was none.
     pub at: Timestamp,
-    /// When it was said in this node's monotonic time.
+    /// When the sign was made, in this node's monotonic time.
     pub heard: Timestamp,
-    /// When it was said by its gateway's own clock: orders the signs of a session, and nothing else.
+    /// When the sign was made, by its gateway's monotonic clock. It orders the signs of a session, and has no other
+    /// use.
     pub said: Timestamp,
 }
 
-/// The clocks as a frame of a gateway arrives.
+/// What the clocks showed when a gateway's frame arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
-    /// The gateway's own, as it made the frame.
+    /// The gateway's monotonic clock when it made the frame.
     pub gateway: Timestamp,
-    /// This node's: monotonic, and on the wall.
+    /// This node's monotonic clock.
     pub now: Timestamp,
+    /// This node's wall clock.
     pub wall: Timestamp,
 }
 
 impl Arrival {
-    /// A sign in the frame: `at` by the gateway's wall clock, `said` by its own.
+    /// Makes a sign of the frame. `at` is by the gateway's wall clock, `said` by its monotonic clock.
     pub fn sign(&self, active: bool, at: Timestamp, said: Timestamp) -> Sign {
         Sign {
             active,
@@ -54,40 +57,44 @@ impl Arrival {
     }
 }
 
-/// What a person shows to whoever may see it.
+/// The state of a person, as it is shown to people who may see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     Online,
-    /// Zero: not known.
+    /// The person is offline. The time is zero if it is not known.
     LastSeen(Timestamp),
 }
 
 #[derive(Debug, Default)]
 struct Person {
-    /// By the wall clock, as what is written.
+    /// The newest sign, by the wall clock; this is what is written.
     last: Timestamp,
-    /// Online until then; zero: offline.
+    /// The person is online until this time. Zero if the person is offline.
     until: Timestamp,
-    /// What the store has is known too.
+    /// Whether the store has been asked for the person's last seen.
     read: bool,
+    /// The value of `last` that was last written, or taken to be written.
     written: Timestamp,
+    /// While the person is online: when last seen is to be written next.
     write_at: Timestamp,
-    /// Has a place among the expiries.
+    /// Whether the person has a place in [`Activity::expiries`].
     queued: bool,
 }
 
-/// See the module.
+/// Who is online and when each person was last seen, and what of it has to be written.
 #[derive(Debug)]
 pub struct Activity {
     threshold: Duration,
     people: HashMap<UserId, Person>,
-    /// When to look again whether somebody is still online: each person once, perhaps too early, never too late.
+    /// When to check whether a person is still online. Each person has at most one place, whose time may be too early
+    /// but never too late.
     expiries: BTreeSet<(Timestamp, UserId)>,
-    /// To be written: the newest of each.
+    /// What has to be written: the newest last seen of each person.
     writes: HashMap<UserId, Timestamp>,
 }
 
 impl Activity {
+    /// Makes an empty one. A person is online for `threshold` after each sign.
     pub fn new(threshold: Duration) -> Self {
         Self {
             threshold,
@@ -97,7 +104,8 @@ impl Activity {
         }
     }
 
-    /// The signs of all sessions of a person, after one of them changed. True: they show something else now.
+    /// Takes the signs of all sessions of a person, after one of them has changed. Returns `true` if the person's
+    /// state has changed.
     pub fn signs(&mut self, user: UserId, signs: impl Iterator<Item = Sign>, now: Timestamp) -> bool {
         let (mut last, mut until) = (Timestamp(0), Timestamp(0));
         for sign in signs.filter(|sign| sign.at > Timestamp(0)) {
@@ -127,7 +135,8 @@ impl Activity {
         person.presence() != before
     }
 
-    /// What the store knows of a person; `None`: nothing, or it cannot be asked. True: they show something else now.
+    /// Takes what the store has of a person. `at` is `None` if the store has nothing or cannot be asked. Returns
+    /// `true` if the person's state, or whether it is known, has changed.
     pub fn stored(&mut self, user: UserId, at: Option<Timestamp>) -> bool {
         let person = self.people.entry(user).or_default();
         let before = (person.read, person.presence());
@@ -139,19 +148,19 @@ impl Activity {
         (true, person.presence()) != before
     }
 
-    /// The store was asked.
+    /// Whether the store has been asked about the person.
     pub fn was_read(&self, user: UserId) -> bool {
         self.people.get(&user).is_some_and(|person| person.read)
     }
 
-    /// `None`: the store has to be asked first.
+    /// The person's state. `None` if the store has to be asked first.
     pub fn presence(&self, user: UserId) -> Option<Presence> {
         let person = self.people.get(&user)?;
         let presence = person.presence();
         (person.read || presence == Presence::Online).then_some(presence)
     }
 
-    /// Those who are online no longer because nothing was heard of them.
+    /// Returns the people who go offline now because there was no newer sign.
     pub fn expire(&mut self, now: Timestamp) -> Vec<UserId> {
         let mut gone = Vec::new();
         while let Some((at, user)) = self.expiries.first().copied().filter(|(at, _)| *at <= now) {
@@ -169,11 +178,13 @@ impl Activity {
         gone
     }
 
+    /// When [`Self::expire`] has something to do next. `None` if nobody is online.
     pub fn next_expiry(&self) -> Option<Timestamp> {
         self.expiries.first().map(|(at, _)| *at)
     }
 
-    /// Nobody watches the person and no session is left: forgets who is offline. What is to be written still is.
+    /// Forgets the person if they are offline. Call it when nobody watches them and they have no sessions. Their last
+    /// seen is still written.
     pub fn release(&mut self, user: UserId) {
         if self
             .people
@@ -184,7 +195,7 @@ impl Activity {
         }
     }
 
-    /// Keeps those of this node's slots. The others' last seen is written.
+    /// Forgets everybody who is no longer this node's. Their last seen is still written.
     pub fn keep(&mut self, owned: impl Fn(UserId) -> bool) {
         let lost: Vec<UserId> = self.people.keys().copied().filter(|user| !owned(*user)).collect();
         for user in lost {
@@ -192,14 +203,15 @@ impl Activity {
         }
     }
 
-    /// Has everything written that is not: the node is about to stop.
+    /// Marks everything that is not written yet to be written, because the node is about to stop.
     pub fn write_all(&mut self) {
         for (user, person) in &mut self.people {
             person.write_if(person.last > person.written, *user, &mut self.writes);
         }
     }
 
-    /// At most `max` to be written now, in the order of their ids: two nodes may write the same people.
+    /// Takes at most `max` people's last seen to be written now, in the order of their ids, so that two nodes that
+    /// write the same people do not deadlock.
     pub fn take_writes(&mut self, max: usize) -> Vec<(UserId, Timestamp)> {
         let mut users: Vec<UserId> = self.writes.keys().copied().take(max).collect();
         users.sort_unstable();
@@ -209,7 +221,7 @@ impl Activity {
             .collect()
     }
 
-    /// They could not be written.
+    /// Puts back what could not be written. A newer time of a person is kept.
     pub fn put_back(&mut self, writes: Vec<(UserId, Timestamp)>) {
         for (user, at) in writes {
             let newest = self.writes.entry(user).or_default();
@@ -217,16 +229,17 @@ impl Activity {
         }
     }
 
-    /// People to be written.
+    /// How many people's last seen waits to be written.
     pub fn unwritten(&self) -> usize {
         self.writes.len()
     }
 
-    /// People that something is known of.
+    /// How many people something is known of.
     pub fn len(&self) -> usize {
         self.people.len()
     }
 
+    /// Whether nothing is known of anybody.
     pub fn is_empty(&self) -> bool {
         self.people.is_empty()
     }
@@ -247,6 +260,7 @@ impl Person {
         }
     }
 
+    /// Takes last seen to be written if it is `due` and there is room.
     fn write_if(&mut self, due: bool, user: UserId, writes: &mut HashMap<UserId, Timestamp>) {
         let room = writes.len() < MAX_UNWRITTEN || writes.contains_key(&user);
         if due && room {
@@ -274,7 +288,7 @@ mod tests {
         arrival(seconds).sign(active, at(seconds), at(seconds))
     }
 
-    /// All clocks are right.
+    /// An arrival at which all clocks are right.
     fn arrival(seconds: u64) -> Arrival {
         let now = at(seconds);
         Arrival {
@@ -284,7 +298,7 @@ mod tests {
         }
     }
 
-    /// One person whose store is known to have nothing.
+    /// One person. The store has been asked about them and has nothing.
     struct One {
         activity: Activity,
         user: UserId,
@@ -334,7 +348,7 @@ mod tests {
         assert_eq!(one.presence(), Some(Presence::LastSeen(at(10))));
     }
 
-    /// A sign of 10 s by a gateway whose wall clock shows something else, announced again 5 s later.
+    /// A sign of second 10, from a gateway whose wall clock may be wrong, which is announced again 5 s later.
     #[test]
     fn whatever_a_gateways_clock_shows_people_are_online_for_the_threshold() {
         for (gateway_wall, last_seen) in [
@@ -343,7 +357,7 @@ mod tests {
             (START - THRESHOLD * 9, START - THRESHOLD * 9),
         ] {
             let mut one = One::new();
-            // The gateway's own clock has begun somewhere else, and this node's wall clock is right.
+            // The gateway's monotonic clock has begun at another time, and this node's wall clock is right.
             let own = |seconds| Timestamp(7_000) + Duration::from_secs(seconds);
             let announced = |now| Arrival {
                 gateway: own(now),
@@ -421,7 +435,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against the definition: online iff some active session's sign is younger than the threshold.
+        /// Compares with the definition: a person is online if and only if a session is active whose sign is younger
+        /// than the threshold.
         #[test]
         fn whatever_happens_the_newest_sign_over_all_devices_counts(
             steps in prop::collection::vec((0usize..3, any::<bool>(), 0u64..20, any::<bool>()), 1..80),

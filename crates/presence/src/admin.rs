@@ -1,4 +1,4 @@
-//! `tern.v1.Admin`, as far as it is about sessions.
+//! The part of `tern.v1.Admin` that is about sessions.
 
 use std::sync::Arc;
 
@@ -12,17 +12,19 @@ use tonic::{Request, Response, Status};
 use crate::hub::Hub;
 use crate::registry::Session;
 
-/// Told by a node that is not the owner, with its version of the map: the gateway routes again.
+/// The metadata by which a node says that it is not the owner, with its version of the map. The gateway routes the
+/// call again.
 const NOT_OWNER: &str = "tern-not-owner";
 
-/// See the module.
+/// Answers operators' questions about the sessions of this node's users.
 pub struct AdminService {
     hub: Arc<Hub>,
-    /// Of this node.
+    /// This node's name.
     name: Arc<str>,
 }
 
 impl AdminService {
+    /// `name` is this node's name.
     pub fn new(hub: Arc<Hub>, name: Arc<str>) -> Self {
         Self { hub, name }
     }

@@ -1,11 +1,11 @@
-//! Flags of the role.
+//! The flags of the presence role.
 
 use std::time::Duration;
 
 use tern_node::config::seconds;
 use tern_node::postgres::PostgresArgs;
 
-/// Settings of a presence node.
+/// The settings of a presence node.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Config {
     #[command(flatten)]
@@ -16,4 +16,8 @@ pub struct Config {
     /// Seconds that a person counts as online after each sign of activity; the same on gateways and presence nodes
     #[arg(long, env = "TERN_ONLINE_THRESHOLD", default_value = "30", value_parser = seconds)]
     pub online_threshold: Duration,
+    /// Seconds after a slot has come to this node in which nobody of the slot is reported as offline: as long as
+    /// gateways may need to announce their sessions
+    #[arg(long, env = "TERN_PRESENCE_HOLD_OFFLINE", default_value = "2", value_parser = seconds, hide = true)]
+    pub presence_hold_offline: Duration,
 }

@@ -1,7 +1,7 @@
 //! The streams of `tern.internal.v1.Presence`. Ids are parsed here.
 //!
-//! Each stream is one task that waits in one place. Frames that have arrived already are taken together and answered
-//! in one frame; nothing waits for more.
+//! Each stream is one task that waits in one place. Frames that have already arrived are taken together and answered
+//! in one frame; nothing waits for more frames to come.
 
 mod watching;
 
@@ -27,19 +27,19 @@ use crate::hub::{Hub, LinkGuard, Patience};
 use crate::last_seen::LastSeen;
 use crate::registry::{Announcement, Event, Gateway};
 
-/// Frames answered together: enough to share a write, few enough that nobody waits for long.
+/// How many frames are answered together: enough to share a write, few enough that no frame waits for long.
 const MAX_FRAMES: usize = 64;
 
-/// Sessions in one frame of look-up replies before the next is begun: below 1 MiB, far from the 4 MiB that a receiver
-/// accepts. One reply always fits.
+/// How many sessions go into one frame of look-up replies before the next frame is begun. Such a frame is below 1
+/// MiB, far from the 4 MiB that a receiver accepts, so the last reply always fits.
 const MAX_SESSIONS_IN_FRAME: usize = 8192;
 
-/// Replaced sessions in one frame.
+/// The most replaced sessions in one frame.
 const MAX_REPLACED_IN_FRAME: usize = 1024;
 
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The service on top of the hub.
+/// The gRPC service on top of the hub.
 #[derive(Clone)]
 pub struct PresenceService {
     hub: Arc<Hub>,
@@ -49,7 +49,7 @@ pub struct PresenceService {
 }
 
 impl PresenceService {
-    /// `stop` ends every stream.
+    /// Makes the service. Cancelling `stop` ends every stream.
     pub fn new(hub: Arc<Hub>, last_seen: LastSeen, stop: CancellationToken) -> Self {
         Self {
             hub,
@@ -59,7 +59,7 @@ impl PresenceService {
         }
     }
 
-    /// While its place in the map is not certain, the node says so in its answers.
+    /// Makes the service say in its look-up replies when the node's place in the map is not certain.
     #[must_use]
     pub fn standing(self, standing: Standing) -> Self {
         Self { standing, ..self }
@@ -136,7 +136,8 @@ fn announce(
         let map_version = *version.borrow_and_update();
         yield AnnounceReplies { map_version, items: Vec::new() };
         loop {
-            // A new version goes out first: gateways wait for it before they read inboxes, also when this node stops.
+            // A new version of the map goes out first, even when this node stops, because gateways wait for it before
+            // they read inboxes.
             let wake = tokio::select! {
                 biased;
                 Ok(()) = version.changed() => Wake::MapChanged,
@@ -161,6 +162,7 @@ fn announce(
     }
 }
 
+/// Applies frames of announcements, and returns the replies to their items.
 async fn take_announcements(
     hub: &Hub,
     link: &LinkGuard,
@@ -257,7 +259,7 @@ fn signed_event(link: &LinkGuard, activity: &Activity, arrival: Arrival) -> Resu
     })
 }
 
-/// Nothing for a stream without a number.
+/// Returns `None` for a stream without a number.
 fn opened_event(link: &LinkGuard, stream: &OpenedStream) -> Result<Option<Event>, Status> {
     let user = UserId::from_slice(&stream.user_id).map_err(bad_id)?;
     Ok(NonZeroU64::new(stream.stream_number).map(|number| Event::Opened {
@@ -341,12 +343,12 @@ async fn answer(
         r#ref: request.r#ref,
         sessions,
         not_owner: found.is_err(),
-        // Asked last: what was found before is as old as that.
+        // This is asked after the look-up, so that it holds for what was found before.
         unsure: !standing.is_held(),
     })
 }
 
-/// `first` and the frames that arrived meanwhile.
+/// Returns `first` and the frames that have arrived in the meantime, up to [`MAX_FRAMES`].
 fn with_those_at_hand<T>(first: T, inbound: &mut Streaming<T>) -> Vec<T> {
     let mut frames = vec![first];
     while frames.len() < MAX_FRAMES

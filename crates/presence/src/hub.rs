@@ -1,7 +1,8 @@
-//! The one registry of the node, shared by its streams.
+//! The node's one registry, shared by all streams.
 //!
 //! A frame is applied under one lock, in memory, without waiting for anything. What a gateway is to be told goes into
-//! its link's bounded mailbox; when that is full the link is ended, and the gateway starts anew by announcing all.
+//! the bounded mailbox of its link. When the mailbox is full, the link is ended, and the gateway announces everything
+//! on a new one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +18,8 @@ use crate::people::People;
 use crate::registry::{Effect, Event, Gateway, LinkId, NotOwner, Session, SlotSet};
 use crate::watches::WatchLink;
 
-/// Replaced sessions that wait for a gateway to be told. More means that it does not read: it loses its link, and
-/// hears of them again when it announces its sessions on the next one.
+/// How many replaced sessions may wait for a gateway to be told. If there are more, the gateway does not read its
+/// replies: it loses its link, and hears of them again when it announces its sessions on the next one.
 const REPLACED_MAILBOX: usize = 4096;
 
 mod watching;
@@ -26,15 +27,16 @@ mod watching;
 use watching::WatchEnd;
 pub use watching::WatchGuard;
 
-/// See the module.
+/// The state of a presence node, shared by all of its streams.
 pub struct Hub {
     name: Arc<str>,
     incarnation: u64,
+    /// The longest that a frame waits for this node's map to catch up.
     map_wait: Duration,
     state: Mutex<State>,
     /// The version of the map that the registry follows.
     version: watch::Sender<i64>,
-    /// Something is due, perhaps sooner than what was.
+    /// Notified when the next time at which something is due has changed.
     due_sooner: Notify,
 }
 
@@ -52,39 +54,46 @@ struct LinkEnd {
     ended: CancellationToken,
 }
 
-/// The stream's end. Dropping it unlinks the gateway.
+/// The stream's end of a link. Dropping it unlinks the gateway.
 pub struct LinkGuard {
     hub: Arc<Hub>,
     pub gateway: Gateway,
     pub id: LinkId,
-    /// Sessions of the gateway that newer ones replaced.
+    /// The gateway's sessions that newer ones have replaced.
     pub replaced: mpsc::Receiver<SessionId>,
-    /// The hub wants the stream to end.
+    /// Cancelled when the hub wants the stream to end.
     pub ended: CancellationToken,
 }
 
-/// Remembers for one stream that waiting for the map was in vain: it is done once a map version, so that a node whose
-/// map stands still answers at once.
+/// Remembers for one stream that waiting for a newer map was in vain. A stream waits only once for each version of
+/// this node's map, so a node whose map stands still answers at once.
 #[derive(Default)]
 pub struct Patience {
     in_vain_at: Option<i64>,
 }
 
 impl Hub {
-    /// For the node `name`; `map_wait` is the longest that a frame waits for this node's map to catch up.
-    /// A person is online for `threshold` after each sign.
-    pub fn new(name: Arc<str>, incarnation: u64, map_wait: Duration, threshold: Duration) -> Self {
+    /// The hub of the node `name`, without any slots yet. A frame waits at most `map_wait` for this node's map to
+    /// catch up. A person is online for `threshold` after each sign. Nobody is reported as offline for `hold_offline`
+    /// after their slot has come to this node.
+    pub fn new(
+        name: Arc<str>,
+        incarnation: u64,
+        map_wait: Duration,
+        threshold: Duration,
+        hold_offline: Duration,
+    ) -> Self {
         Self {
             name,
             incarnation,
             map_wait,
-            state: Mutex::new(State::new(threshold)),
+            state: Mutex::new(State::new(threshold, hold_offline)),
             due_sooner: Notify::new(),
             version: watch::Sender::new(0),
         }
     }
 
-    /// Follows a newer map, then says so to all streams.
+    /// Follows a newer map, then tells its version to all streams.
     pub fn follow(&self, map: &ClusterMap) {
         let mine = |slot: &Slot| {
             map.owner(Role::Presence, *slot)
@@ -106,14 +115,14 @@ impl Hub {
             "map changed"
         );
         let mut state = self.lock();
-        // Takes no user's event, so it cannot be refused.
+        // This event is of no user, so it cannot be refused.
         let _ = state.apply(Event::MapChanged { owned, gateways });
         metrics::sessions(state.people.registry().sessions());
-        // Under the lock: whoever reads this version finds the registry at least as new.
+        // The version is sent under the lock, so that whoever reads it finds the registry at least as new.
         self.version.send_replace(map.version());
     }
 
-    /// Gateways with a link to this node.
+    /// The number of gateways that have a link to this node.
     pub fn gateways(&self) -> u32 {
         let state = self.lock();
         let live = state.links.values().filter(|end| !end.ended.is_cancelled());
@@ -121,7 +130,7 @@ impl Hub {
         u32::try_from(names.len()).unwrap_or(u32::MAX)
     }
 
-    /// Time has passed.
+    /// Does what is due by now.
     pub fn tick(&self) {
         let mut state = self.lock();
         let effects = state.people.tick(Clock::monotonic());
@@ -130,12 +139,12 @@ impl Hub {
         metrics::sessions(state.people.registry().sessions());
     }
 
-    /// The version of the map that the registry follows.
+    /// Follows the version of the map that the registry follows.
     pub fn version(&self) -> watch::Receiver<i64> {
         self.version.subscribe()
     }
 
-    /// Ends when this node owns no slot.
+    /// Waits until this node owns no slot.
     pub async fn handed_over(&self) {
         let mut version = self.version();
         while !self.lock().people.registry().owns_nothing() {
@@ -145,6 +154,7 @@ impl Hub {
         }
     }
 
+    /// Registers an announce stream of a gateway. An older stream of the gateway is ended.
     pub fn link(self: &Arc<Self>, gateway: Gateway) -> LinkGuard {
         let (sender, replaced) = mpsc::channel(REPLACED_MAILBOX);
         let ended = CancellationToken::new();
@@ -171,7 +181,8 @@ impl Hub {
         }
     }
 
-    /// Applies the events of one frame; for each whether it was taken.
+    /// Applies the events of one frame. Returns for each event whether it was applied; `Err` means that its user's
+    /// slot belongs to another node.
     pub fn announce(&self, events: impl IntoIterator<Item = Event>) -> Vec<Result<(), NotOwner>> {
         let mut state = self.lock();
         let before = state.people.next_tick();
@@ -186,7 +197,8 @@ impl Hub {
         taken
     }
 
-    /// Calls `found` with every live session of the users. Fails as a whole when one of them is not this node's.
+    /// Calls `found` for every live session of the users. `Err`, without any call, if one of the users belongs to
+    /// another node.
     pub fn look_up(&self, users: &[UserId], found: impl FnMut(&Session)) -> Result<(), NotOwner> {
         metrics::lookups(1, users.len());
         let state = self.lock();
@@ -199,8 +211,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Where the sender's map is newer than this node's and this node's own says "not mine": waits for the newer one,
-    /// once and not for long.
+    /// Waits until this node follows the sender's map, if that is newer and if, by this node's own map, one of the
+    /// users belongs to another node. It waits only once for each version of its own map, and at most `map_wait`.
     pub async fn catch_up(
         &self,
         sender_version: i64,
@@ -234,16 +246,16 @@ impl Hub {
         let _ = state.apply(Event::Unlinked { gateway, link });
     }
 
-    /// The state is plain data that every `apply` leaves whole: a panic elsewhere does not spoil it.
+    /// Locks the state even after a panic elsewhere: it is plain data that every `apply` leaves whole.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn new(threshold: Duration) -> Self {
+    fn new(threshold: Duration, hold_offline: Duration) -> Self {
         Self {
-            people: People::new(threshold),
+            people: People::new(threshold, hold_offline),
             links: HashMap::new(),
             watches: HashMap::new(),
             last_link: 0,
@@ -272,14 +284,15 @@ impl State {
                 Effect::Replaced { gateway, session } => self.tell_replaced(&gateway, session),
                 Effect::EndLink { link, .. } => self.end_link(link, "superseded_or_left"),
                 Effect::Tell(link) => self.tell(link),
-                // What a person's signs come to is decided by then.
+                // [`People`] has handled this effect already.
                 Effect::Signs(_) => {}
             }
         }
         outcome
     }
 
-    /// A gateway without a link at present hears of it when it announces the session again.
+    /// Tells a gateway that a newer session has replaced one of its own. A gateway that has no link at present hears
+    /// of it when it announces the session again.
     fn tell_replaced(&mut self, gateway: &Gateway, session: SessionId) {
         metrics::replaced();
         let link = self

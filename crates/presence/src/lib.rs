@@ -1,4 +1,5 @@
-//! Who is online: the live sessions of the users in this node's slots, in memory; and who may have seen them when.
+//! The presence role: it knows the live sessions of the users in this node's slots, in memory, and so who is online
+//! and when people were last seen.
 //!
 //! ```text
 //! gateway --Announce, Watch--> grpc --> hub --> people (pure)
@@ -6,17 +7,17 @@
 //! map     ------------------> server --^
 //! ```
 //!
-//! Of this only last seen lasts: gateways announce their sessions again whenever the map or a link changed, and read the
-//! devices' inboxes afterwards ("register, then drain"). A slow gateway never holds up another one: who does not
-//! read its replies loses its link and starts anew.
+//! Only last seen is stored. Everything else is announced again by the gateways whenever the map or a link has
+//! changed; they read their devices' inboxes afterwards (rule 3, "register, then drain"). A slow gateway never delays
+//! another one: a gateway that does not read its replies loses its link, and announces everything again on a new one.
 //!
-//! - [`people`]: the people of this node's slots (pure), of which
+//! - [`people`]: the people of this node's slots (pure), with
 //!   - [`registry`]: their sessions
-//!   - [`activity`]: who is online, and when they were last active
-//!   - [`watches`]: the gateways that are to be told of whom
-//! - [`last_seen`], [`writer`]: what of it lasts, in Postgres
-//! - [`hub`]: the one registry, its links, and the map version that it follows
-//! - [`grpc`]: the streams of `tern.internal.v1.Presence`; [`admin`]: what operators ask
+//!   - [`activity`]: who is online, and when each person was last active
+//!   - [`watches`]: which gateways are to be told of whom
+//! - [`last_seen`], [`writer`]: last seen in Postgres, and what writes it there
+//! - [`hub`]: the node's one registry, shared by all streams, and the map version that it follows
+//! - [`grpc`]: the streams of `tern.internal.v1.Presence`; [`admin`]: answers to operators
 //! - [`server`]: wiring and drain
 //! - [`config`], [`metrics`]
 

@@ -1,4 +1,4 @@
-//! What a presence node counts.
+//! The metrics of a presence node.
 
 use metrics::{counter, describe_counter, describe_gauge, gauge};
 
@@ -14,7 +14,7 @@ const CHANGES: &str = "tern_presence_changes_total";
 const LAST_SEEN: &str = "tern_presence_last_seen_total";
 const LINKS_ENDED: &str = "tern_presence_links_ended_total";
 
-/// Names and units for `/metrics`.
+/// Registers the names and units of the metrics for `/metrics`.
 pub fn describe() {
     describe_gauge!(SESSIONS, "live sessions of the users in this node's slots");
     describe_counter!(ANNOUNCEMENTS, "sessions announced or ended by gateways");
@@ -36,9 +36,9 @@ pub fn describe() {
         "people whose last seen was read or written, by what and outcome"
     );
     describe_counter!(LINKS_ENDED, "announce streams ended by this node, by reason");
-    // What never happened is to be seen as 0.
+    // Counters start at 0, so that what has not happened yet can be seen.
     gauge!(SESSIONS).set(0.0);
-    for name in [ANNOUNCEMENTS, LOOKUPS, LOOKED_UP_USERS, REPLACED] {
+    for name in [ANNOUNCEMENTS, CHANGES, LOOKUPS, LOOKED_UP_USERS, REPLACED] {
         counter!(name).absolute(0);
     }
     for call in ["announce", "lookup"] {

@@ -1,11 +1,13 @@
-//! The people of this node's slots: their sessions, what they show, and who is told. Pure.
+//! The people of this node's slots: their sessions, their state, and which gateways are told of it. Pure.
 //!
 //! ```text
 //!   gateways' announcements, signs ──> registry ──> activity ──> watches ──> the gateways that watch
 //! ```
 //!
-//! A node that has just got a slot knows of its people's sessions a moment later, when their gateways have announced
-//! them: for [`HOLD_OFFLINE`] it calls nobody of such a slot offline, so that nobody seems to leave and come back.
+//! A node that has just got a slot does not know the sessions of its people until their gateways have announced them.
+//! So for two seconds it reports nobody of such a slot as offline, and nobody seems to leave and come back. That is
+//! long enough: a gateway announces all its sessions as soon as it follows the new map, within a second even if it
+//! has many.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -16,10 +18,7 @@ use crate::activity::{Activity, Presence};
 use crate::registry::{Effect, Event, NotOwner, Registry, SlotSet};
 use crate::watches::{WatchLink, Watches};
 
-/// A gateway announces all its sessions as soon as it follows the new map: within a second even when it has many.
-pub const HOLD_OFFLINE: Duration = Duration::from_secs(2);
-
-/// See the module.
+/// The sessions, states and watchers of the people in this node's slots.
 #[derive(Debug)]
 pub struct People {
     registry: Registry,
@@ -28,37 +27,45 @@ pub struct People {
     held: Held,
 }
 
-/// Slots that this node has just got.
+/// Slots that this node has just got, in which nobody is reported as offline yet.
 #[derive(Debug)]
 struct Held {
+    /// How long nobody of a slot is reported as offline after the slot has come.
+    lasts: Duration,
+    /// The slots that came since `until` was last over.
     slots: SlotSet,
+    /// Until when nobody of `slots` is reported as offline.
     until: Timestamp,
-    /// Whose state somebody waits for.
+    /// The people who are watched and whose state was not reported because of this.
     users: HashSet<UserId>,
 }
 
-/// For one watch stream.
+/// What is told on one watch stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct News {
+    /// The people whose state is due, with their state.
     pub states: Vec<(UserId, Presence)>,
-    /// Of other nodes by this node's map.
+    /// People whose slots belong to other nodes by this node's map.
     pub foreign: Vec<UserId>,
 }
 
 impl News {
+    /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
         self.states.is_empty() && self.foreign.is_empty()
     }
 }
 
 impl People {
-    /// A person is online for `threshold` after each sign.
-    pub fn new(threshold: Duration) -> Self {
+    /// Makes a node without slots. A person is online for `threshold` after each sign. Nobody is reported as offline
+    /// for `hold_offline` after their slot has come.
+    pub fn new(threshold: Duration, hold_offline: Duration) -> Self {
         Self {
             registry: Registry::default(),
             activity: Activity::new(threshold),
             watches: Watches::default(),
             held: Held {
+                lasts: hold_offline,
                 slots: SlotSet::empty(),
                 until: Timestamp(0),
                 users: HashSet::new(),
@@ -66,20 +73,22 @@ impl People {
         }
     }
 
+    /// The sessions.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
+    /// Who is online, and what has to be written of last seen.
     pub fn activity(&mut self) -> &mut Activity {
         &mut self.activity
     }
 
-    /// Watches over all streams.
+    /// The number of watches on all streams.
     pub fn watches(&self) -> usize {
         self.watches.len()
     }
 
-    /// The effects for whoever has the streams.
+    /// Applies an event, and returns what the owner of the streams has to do.
     pub fn apply(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
         let gained = match &event {
             Event::MapChanged { owned, .. } => Some(self.registry.gained(owned)),
@@ -105,6 +114,7 @@ impl People {
         self.release(user);
     }
 
+    /// Gives back the people of slots that have left, and begins to hold those of slots that have come.
     fn moved(&mut self, gained: &SlotSet, now: Timestamp, effects: &mut Vec<Effect>) {
         let registry = &self.registry;
         self.activity.keep(|user| registry.owns(user));
@@ -115,11 +125,11 @@ impl People {
                 self.held.slots = SlotSet::empty();
             }
             self.held.slots.extend(gained);
-            self.held.until = now + HOLD_OFFLINE;
+            self.held.until = now + self.held.lasts;
         }
     }
 
-    /// What follows from nothing having been heard until now.
+    /// Lets time pass: people whose signs are too old go offline, and people who were held are told of.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         for user in self.activity.expire(now) {
@@ -134,23 +144,25 @@ impl People {
         effects
     }
 
-    /// When [`Self::tick`] has something to do.
+    /// When [`Self::tick`] has something to do next. `None` if nothing is due.
     pub fn next_tick(&self) -> Option<Timestamp> {
         let held = (!self.held.users.is_empty()).then_some(self.held.until);
         [self.activity.next_expiry(), held].into_iter().flatten().min()
     }
 
+    /// Opens a watch stream without watches.
     pub fn open_watch(&mut self, link: WatchLink) {
         self.watches.open(link);
     }
 
+    /// Closes a watch stream, and ends its watches.
     pub fn close_watch(&mut self, link: WatchLink) {
         for user in self.watches.close(link) {
             self.release(user);
         }
     }
 
-    /// Begins watches. Those of whom the store has to be asked.
+    /// Begins watches on the stream. Returns the people of whom the store has to be asked.
     pub fn watch(&mut self, link: WatchLink, users: &[UserId]) -> Vec<UserId> {
         let mut unknown = Vec::new();
         for user in users {
@@ -159,7 +171,7 @@ impl People {
                 continue;
             }
             self.watches.watch(link, *user);
-            // Also of who is online: they will not be for ever.
+            // The store is asked about people who are online too, because they will go offline some time.
             if !self.activity.was_read(*user) {
                 unknown.push(*user);
             }
@@ -167,6 +179,7 @@ impl People {
         unknown
     }
 
+    /// Ends watches on the stream.
     pub fn unwatch(&mut self, link: WatchLink, users: &[UserId]) {
         for user in users {
             if self.watches.unwatch(link, *user) {
@@ -175,7 +188,7 @@ impl People {
         }
     }
 
-    /// What the store said of users that it was asked for. Who is not in `found` was never seen.
+    /// Takes the store's answer about the users in `asked`. Users who are not in `found` were never seen.
     pub fn stored(&mut self, asked: &[UserId], found: &HashMap<UserId, Timestamp>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for user in asked {
@@ -189,12 +202,13 @@ impl People {
         effects
     }
 
-    /// At most `max` states for the stream.
+    /// Takes at most `max` states for the stream, and all people who belong to other nodes.
     pub fn take(&mut self, link: WatchLink, max: usize, now: Timestamp) -> News {
         let (users, foreign) = self.watches.take(link, max);
         let mut states = Vec::with_capacity(users.len());
         for user in users {
-            // Who is not known yet is changed when the store has answered, or the time is over.
+            // A person whose state is not known yet counts as changed again when the store has answered, or when the
+            // slot is no longer held.
             if let Some(presence) = self.presence(user, now) {
                 states.push((user, presence));
             }
@@ -202,11 +216,11 @@ impl People {
         News { states, foreign }
     }
 
-    /// Of each: online or not, as far as it is known in memory. `None`: the store has to be asked.
+    /// Returns the state of each user as far as it is known in memory. `None` means that the store has to be asked.
     ///
     /// # Errors
     ///
-    /// When one of them is not this node's.
+    /// If one of the users belongs to another node.
     pub fn presences(&self, users: &[UserId]) -> Result<Vec<Option<Presence>>, NotOwner> {
         if users.iter().any(|user| !self.registry.owns(*user)) {
             return Err(NotOwner);
@@ -214,7 +228,7 @@ impl People {
         Ok(users.iter().map(|user| self.activity.presence(*user)).collect())
     }
 
-    /// How long states of these users may be wrong still.
+    /// How long the states of these users may still be wrong, because their slots have just come.
     pub fn unsettled_for(&self, users: &[UserId], now: Timestamp) -> Duration {
         let held = |user: &UserId| self.held.slots.contains(Slot::of_user(*user));
         if users.iter().any(held) {
@@ -224,6 +238,7 @@ impl People {
         }
     }
 
+    /// The person's state, unless it is not known or must not be reported yet.
     fn presence(&mut self, user: UserId, now: Timestamp) -> Option<Presence> {
         let presence = self.activity.presence(user)?;
         let held = now < self.held.until && self.held.slots.contains(Slot::of_user(user));
@@ -234,11 +249,12 @@ impl People {
         Some(presence)
     }
 
+    /// Notes for all gateways that watch the person that their state has changed.
     fn tell(&mut self, user: UserId, effects: &mut Vec<Effect>) {
         effects.extend(self.watches.changed(user).iter().map(|link| Effect::Tell(*link)));
     }
 
-    /// Forgets who has neither sessions nor watchers.
+    /// Forgets a person who has neither sessions nor watchers.
     fn release(&mut self, user: UserId) {
         if !self.registry.has_sessions(user) && !self.watches.is_watched(user) {
             self.activity.release(user);
@@ -255,6 +271,7 @@ mod tests {
     use crate::registry::{Announcement, Gateway, LinkId};
 
     const THRESHOLD: Duration = Duration::from_secs(30);
+    const HOLD_OFFLINE: Duration = Duration::from_secs(2);
     const START: Timestamp = Timestamp(1_000_000);
     const LINK: WatchLink = WatchLink(1);
 
@@ -269,13 +286,13 @@ mod tests {
         }
     }
 
-    /// A node with one gateway that announces, and watches on [`LINK`].
+    /// A node with one gateway, which announces its sessions and watches on [`LINK`].
     struct Node(People);
 
     impl Node {
-        /// It got all slots at the start.
+        /// Starts a node that got all slots at the start.
         fn new() -> Self {
-            let mut people = People::new(THRESHOLD);
+            let mut people = People::new(THRESHOLD, HOLD_OFFLINE);
             people.open_watch(LINK);
             let mut node = Self(people);
             node.map(SlotSet::all(), 0);

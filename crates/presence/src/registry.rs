@@ -1,13 +1,13 @@
-//! What is known about sessions, and what follows from each event. Pure: time comes in, effects go out.
+//! The live sessions of the users in this node's slots. Pure: time comes in, effects go out.
 //!
-//! - A session is named by its gateway and its id. Announcing touches that session only, ending too: a late "ended" of
-//!   an old session never removes a newer one.
-//! - A newer stream of a device replaces the older one: the older one's gateway is told to end it. Until it is
-//!   unregistered it stays in look-ups; "the newest wins" never filters them. Which is newer is said by the numbers that
-//!   streams draw from the store when they are opened, never by a clock, and not by who was heard of first: after a node
+//! - A session is named by its gateway and its id. An announcement, also of an end, touches that session only: a late
+//!   "ended" of an old session never removes a newer one.
+//! - A newer stream of a device replaces the older one, whose gateway is told to end it. Until the older session is
+//!   unregistered, look-ups still return it. Which stream is newer is decided by the numbers that streams draw from
+//!   the store when they are opened, never by a clock nor by the order in which this node hears of them: after a node
 //!   restarted or a slot moved, sessions are announced in any order.
-//! - Sessions go when they end, when their gateway's incarnation leaves the map, and when their user's slot goes to
-//!   another node.
+//! - A session is removed when it ends, when its gateway's incarnation leaves the map, and when its user's slot goes
+//!   to another node.
 
 mod event;
 mod slots;
@@ -25,12 +25,12 @@ pub use slots::SlotSet;
 
 use crate::activity::Sign;
 
-/// A gateway announces everything again on a new link, spread over some seconds. What it has not announced after this
-/// time ended while the link was down.
+/// On a new link, a gateway announces all of its sessions again, spread over some seconds. A session that it has not
+/// announced within this time has ended while the link was down, and is removed.
 pub const STALE_AFTER: Duration = Duration::from_secs(60);
 
-/// Sessions of one user: ten devices, and room for what their gateways have not unregistered yet. Beyond it the
-/// oldest goes.
+/// The most sessions of one user: ten devices, and room for sessions that their gateways have not unregistered yet.
+/// Beyond it, the oldest session is removed.
 pub const MAX_SESSIONS_PER_USER: usize = 128;
 
 /// A live session.
@@ -41,11 +41,11 @@ pub struct Session {
     pub gateway: Gateway,
     pub session: SessionId,
     pub sign: Sign,
-    /// When it began, by its gateway's clock.
+    /// When the session began, by its gateway's clock.
     pub since: Timestamp,
-    /// `None`: its stream is not open yet.
+    /// The number of its stream. `None` if the stream is not open yet.
     number: Option<NonZeroU64>,
-    /// The how manieth it was to be heard of by this node.
+    /// The session's place in the order in which this node first heard of its sessions.
     arrival: u64,
     link: LinkId,
 }
@@ -63,6 +63,7 @@ struct Link {
     swept: bool,
 }
 
+/// The live sessions of the users in this node's slots.
 #[derive(Debug)]
 pub struct Registry {
     users: IdMap<UserId, Vec<Session>>,
@@ -74,7 +75,7 @@ pub struct Registry {
 }
 
 impl Default for Registry {
-    /// Owns nothing until the first map.
+    /// A registry that owns no slots, until the first map.
     fn default() -> Self {
         Self {
             users: IdMap::default(),
@@ -88,6 +89,7 @@ impl Default for Registry {
 }
 
 impl Registry {
+    /// Applies one event, and returns what has to be done because of it.
     pub fn apply(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
         match event {
             Event::Linked { gateway, link } => self.linked(gateway, link, now),
@@ -122,7 +124,7 @@ impl Registry {
         }
     }
 
-    /// All live sessions of the users, or none at all when one of them is not this node's.
+    /// Returns all live sessions of the users. `Err` if any of the users belongs to another node.
     pub fn look_up<'a>(&'a self, users: &'a [UserId]) -> Result<impl Iterator<Item = &'a Session>, NotOwner> {
         if users.iter().any(|user| !self.owns(*user)) {
             return Err(NotOwner);
@@ -136,24 +138,27 @@ impl Registry {
         sessions.map(|session| session.sign)
     }
 
+    /// Whether the user has a live session.
     pub fn has_sessions(&self, user: UserId) -> bool {
         self.users.contains_key(&user)
     }
 
+    /// Whether the user's slot is this node's.
     pub fn owns(&self, user: UserId) -> bool {
         self.owned.contains(Slot::of_user(user))
     }
 
-    /// Of these slots, those that are new to it.
+    /// Returns the slots of `owned` that are not this node's yet.
     pub fn gained(&self, owned: &SlotSet) -> SlotSet {
         owned.without(&self.owned)
     }
 
+    /// Whether no slot is this node's.
     pub fn owns_nothing(&self) -> bool {
         self.owned.is_empty()
     }
 
-    /// Live sessions of all users.
+    /// The number of live sessions of all users.
     pub fn sessions(&self) -> usize {
         self.sessions
     }
@@ -314,7 +319,7 @@ impl Registry {
         if self.owned != owned {
             self.owned = owned;
             let owned = self.owned.clone();
-            // The users are others' now: what their signs are is nothing to this node any more.
+            // The users belong to another node now, so their signs no longer matter here.
             self.retain(|session| owned.contains(Slot::of_user(session.user)));
         }
         effects
@@ -348,7 +353,8 @@ impl Registry {
         self.retain(|session| session.gateway != *gateway)
     }
 
-    /// Goes through everything: for what happens when nodes come and go, not for each session.
+    /// Removes all sessions that `keep` refuses. It goes through all users, so it is only for events of nodes, not of
+    /// sessions.
     fn retain(&mut self, keep: impl Fn(&Session) -> bool) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.users.retain(|user, sessions| {
@@ -365,14 +371,15 @@ impl Registry {
 }
 
 impl Session {
-    /// Its place among its device's streams; `None`: it is not open yet. One query numbers several streams of one gateway,
-    /// whose ids are in the order of their beginnings.
+    /// The session's rank among those of its device: the highest is the newest. `None` if its stream is not open yet.
+    /// One query may give several streams of a gateway the same number; their session ids are in the order in which
+    /// they began.
     fn rank(&self) -> Option<(NonZeroU64, SessionId)> {
         Some((self.number?, self.session))
     }
 
-    /// Orders the sessions of a user for want of room: those go first whose streams were opened first, and last those
-    /// that are being opened.
+    /// Orders the sessions of a user when there are too many. The first one is removed: the session whose stream was
+    /// opened first. Sessions whose streams are not open yet come last.
     fn age(&self) -> (bool, Option<NonZeroU64>, u64) {
         (self.number.is_none(), self.number, self.arrival)
     }
@@ -385,12 +392,13 @@ impl Session {
     }
 }
 
-/// An announcement of everything may come before an older sign that waited.
+/// Returns the newer of two signs. An announcement of all sessions may arrive before an older sign that was delayed.
 fn newer(known: Sign, told: Sign) -> Sign {
     if told.said >= known.said { told } else { known }
 }
 
-/// What follows for the streams of a session's device from what is known of the session now.
+/// Decides which of a device's sessions are replaced, given what is known of `session` now. If a newer stream of the
+/// device is open, `session` is replaced; otherwise all older ones are.
 fn replaced(sessions: &[Session], session: &Session) -> Vec<Effect> {
     let Some(rank) = session.rank() else {
         return Vec::new();

@@ -18,8 +18,8 @@ use crate::hub::Hub;
 use crate::last_seen::LastSeen;
 use crate::{Config, metrics, writer};
 
-/// Wires the role into this process. The returned future ends when every slot has gone to other nodes and the streams
-/// were told to end.
+/// Starts the role in this process, and adds its services to `routes`. The returned role is done when, after the
+/// drain has started, every slot has gone to other nodes and the streams have been told to end.
 pub async fn start(
     config: Config,
     ctx: NodeContext,
@@ -31,6 +31,7 @@ pub async fn start(
         ctx.incarnation,
         config.presence_map_wait,
         config.online_threshold,
+        config.presence_hold_offline,
     ));
     let last_seen = LastSeen::new(postgres::pool_when_needed(&config.postgres));
     let stop = CancellationToken::new();
@@ -69,9 +70,9 @@ pub async fn start(
     })
 }
 
-/// Takes each newer map to the hub.
+/// Passes each newer map on to the hub, until `stop` is cancelled.
 pub async fn follow(hub: Arc<Hub>, mut map: MapHandle, stop: CancellationToken) {
-    // What changed before this task ran.
+    // The map may have changed before this task ran.
     hub.follow(&map.current());
     loop {
         tokio::select! {

@@ -1,8 +1,9 @@
-//! Who is to be told of whom. Pure.
+//! Which gateways are to be told of whom. Pure.
 //!
-//! A watch is one of a gateway for a person, however many sessions there look at them. What changed waits as the
-//! person's name only, once for each gateway: whenever the gateway takes more, it gets the state as it is then. So a
-//! gateway that is slow misses steps in between, and never the last one, and costs nobody else anything.
+//! A gateway watches a person at most once, however many of its sessions look at the person. When the person's state
+//! changes, only the person's id waits for the gateway, at most once; when the gateway takes it, it gets the state as
+//! it is then. So a slow gateway misses states in between, but never the last one, and costs no other gateway
+//! anything.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -12,7 +13,7 @@ use tern_types::UserId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WatchLink(pub u64);
 
-/// See the module.
+/// The watches of all streams, and what waits for each stream.
 #[derive(Debug, Default)]
 pub struct Watches {
     watchers: HashMap<UserId, Vec<WatchLink>>,
@@ -23,19 +24,21 @@ pub struct Watches {
 #[derive(Debug, Default)]
 struct Line {
     users: HashSet<UserId>,
-    /// Changed since they were taken, in order, each once.
+    /// The people whose state changed since the gateway took it, each once, in the order of the changes.
     changed: VecDeque<UserId>,
+    /// The same people as in `changed`.
     waiting: HashSet<UserId>,
-    /// Asked for or watched, and another node's.
+    /// The people whose slots belong to other nodes, of whom the gateway is to be told so.
     foreign: Vec<UserId>,
 }
 
 impl Watches {
+    /// Opens a watch stream without watches.
     pub fn open(&mut self, link: WatchLink) {
         self.links.entry(link).or_default();
     }
 
-    /// Its watches end. Those whom nobody watches any more.
+    /// Closes the stream and ends its watches. Returns the people whom nobody watches any more.
     pub fn close(&mut self, link: WatchLink) -> Vec<UserId> {
         let users = self
             .links
@@ -49,7 +52,7 @@ impl Watches {
         alone
     }
 
-    /// The person's state is due on this link, also where it is watched already.
+    /// Watches the person on this stream. The person's state is due, even if the person was watched before.
     pub fn watch(&mut self, link: WatchLink, user: UserId) {
         let Some(line) = self.links.get_mut(&link) else {
             return;
@@ -61,7 +64,7 @@ impl Watches {
         line.note(user);
     }
 
-    /// True: nobody watches the person any more.
+    /// Ends a watch. Returns `true` if nobody watches the person any more.
     pub fn unwatch(&mut self, link: WatchLink, user: UserId) -> bool {
         let mut alone = Vec::new();
         if let Some(line) = self.links.get_mut(&link)
@@ -72,14 +75,14 @@ impl Watches {
         !alone.is_empty()
     }
 
-    /// Somebody else's: the gateway is to be told.
+    /// Notes that the person's slot belongs to another node, so that the gateway is told.
     pub fn refuse(&mut self, link: WatchLink, user: UserId) {
         if let Some(line) = self.links.get_mut(&link) {
             line.foreign.push(user);
         }
     }
 
-    /// The person shows something else. Which links have something to take now.
+    /// Notes that the person's state has changed. Returns the streams that have something to take now.
     pub fn changed(&mut self, user: UserId) -> &[WatchLink] {
         let Some(watchers) = self.watchers.get(&user) else {
             return &[];
@@ -92,11 +95,13 @@ impl Watches {
         watchers
     }
 
+    /// Whether any gateway watches the person.
     pub fn is_watched(&self, user: UserId) -> bool {
         self.watchers.contains_key(&user)
     }
 
-    /// At most `max` people of whom the link is to be told, and all that are others'.
+    /// Takes what waits for the stream: at most `max` people whose state is due, and all people who belong to other
+    /// nodes.
     pub fn take(&mut self, link: WatchLink, max: usize) -> (Vec<UserId>, Vec<UserId>) {
         let Some(line) = self.links.get_mut(&link) else {
             return Default::default();
@@ -105,7 +110,7 @@ impl Watches {
         let changed: Vec<UserId> = line.changed.drain(..count).collect();
         let mut known = Vec::with_capacity(changed.len());
         for user in changed {
-            // Who is watched no longer is told of no longer.
+            // The person may have been unwatched since the change.
             if line.waiting.remove(&user) && line.users.contains(&user) {
                 known.push(user);
             }
@@ -113,7 +118,8 @@ impl Watches {
         (known, std::mem::take(&mut line.foreign))
     }
 
-    /// Keeps watches of this node's people; the gateways are told of the others. The links with something to take.
+    /// Ends the watches of people who are no longer this node's, and notes that for their gateways. Returns the
+    /// streams that have something to take now.
     pub fn keep(&mut self, owned: impl Fn(UserId) -> bool) -> Vec<WatchLink> {
         let lost: Vec<UserId> = self
             .watchers
@@ -137,15 +143,17 @@ impl Watches {
         told
     }
 
-    /// Watches over all links.
+    /// The number of watches on all streams.
     pub fn len(&self) -> usize {
         self.count
     }
 
+    /// Whether there are no watches.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
+    /// Removes a watcher, and adds the person to `alone` if it was the last one.
     fn drop_watcher(&mut self, link: WatchLink, user: UserId, alone: &mut Vec<UserId>) {
         self.count -= 1;
         if let Some(watchers) = self.watchers.get_mut(&user) {

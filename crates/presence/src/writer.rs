@@ -1,6 +1,6 @@
-//! Takes what is to be written of last seen to the store: everything that came up within a second in one statement.
+//! Writes last seen to the store: once a second, in one statement for up to 1,024 people.
 //!
-//! What cannot be written waits, the newest of each person only, and is tried again.
+//! What cannot be written waits, only the newest time of each person, and is tried again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,15 @@ use crate::hub::Hub;
 use crate::last_seen::LastSeen;
 use crate::metrics;
 
-/// A crash loses five minutes at most; a second more or less is nothing.
+/// How often last seen is written. A crash loses up to five minutes of it anyway, so a second more or less does not
+/// matter.
 const EVERY: Duration = Duration::from_secs(1);
-/// People of one statement.
+/// The most people in one statement.
 const BATCH: usize = 1024;
-/// For the last ones, while the node stops.
+/// How long the last writes may take while the node stops.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Writes until `stop`, and then once more, everything.
+/// Writes until `stop` is cancelled, and then writes everything that is left.
 pub async fn run(hub: Arc<Hub>, store: LastSeen, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(EVERY);
     loop {
@@ -37,6 +38,7 @@ pub async fn run(hub: Arc<Hub>, store: LastSeen, stop: CancellationToken) {
     }
 }
 
+/// Writes everything that waits, or stops at the first failure.
 async fn write(hub: &Hub, store: &LastSeen) {
     loop {
         let batch = hub.take_writes(BATCH);

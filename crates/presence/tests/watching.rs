@@ -27,9 +27,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Streaming};
 
-/// Nothing here takes anywhere near as long.
-const PATIENCE: Duration = Duration::from_secs(20);
-const THRESHOLD: Duration = Duration::from_secs(2);
+/// How long the tests wait for anything. Nothing takes nearly as long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Store {
     pool: PgPool,
@@ -79,7 +78,7 @@ fn map(version: i64, presence: &str) -> Arc<ClusterMap> {
     Arc::new(ClusterMap::new(version, nodes))
 }
 
-/// The presence node p1 and the gateway g1's links to it.
+/// The presence node p1, and the gateway g1's links to it.
 struct Presence {
     channel: Channel,
     map: watch::Sender<Arc<ClusterMap>>,
@@ -90,14 +89,20 @@ struct Presence {
 }
 
 impl Presence {
+    /// Starts a node on which nobody goes offline because time passes.
     async fn start(url: &str) -> Self {
+        Self::with_threshold(url, Duration::from_secs(600)).await
+    }
+
+    async fn with_threshold(url: &str, online_threshold: Duration) -> Self {
         let (map, handle) = MapHandle::channel(ClusterMap::clone(&map(1, "p1")));
         let ctx = NodeContext::alone("p1", 1, handle);
         let mut routes = RoutesBuilder::default();
         let config = Config {
             postgres: PostgresArgs::from_url(url).unwrap(),
             presence_map_wait: Duration::from_millis(300),
-            online_threshold: THRESHOLD,
+            online_threshold,
+            presence_hold_offline: Duration::from_secs(2),
         };
         let running = server::start(config, ctx.clone(), &mut routes).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -280,18 +285,23 @@ async fn a_gateway_that_watches_gets_the_state_and_each_change_and_nothing_after
 
 #[tokio::test]
 async fn who_is_not_heard_of_for_the_threshold_is_offline_and_a_session_that_moves_nothing_is_no_sign() {
+    let threshold = Duration::from_secs(2);
     let store = Store::start().await;
-    let presence = Presence::start(&store.url).await;
+    let presence = Presence::with_threshold(&store.url, threshold).await;
     let user = store.user().await;
     let mut watch = presence.watch(&[user]).await;
     watch.change().await;
     let at = Clock::wall();
     presence.announce(user, true, at).await;
-    assert_eq!(watch.change().await, (user, true, NEVER));
-    // Announced again as it is: the sign is the old one.
+    // The session is announced again unchanged, so its sign is still the old one.
     presence.announce(user, true, at).await;
-    assert_eq!(watch.change().await, (user, false, at));
-    assert!(Clock::wall().since(at) >= THRESHOLD);
+    // If the machine stalls for the threshold, the user is offline from the beginning.
+    let mut seen = watch.change().await;
+    if seen == (user, true, NEVER) {
+        seen = watch.change().await;
+    }
+    assert_eq!(seen, (user, false, at));
+    assert!(Clock::wall().since(at) >= threshold);
 }
 
 #[tokio::test]
@@ -351,7 +361,7 @@ async fn while_the_store_is_away_online_is_told_and_last_seen_is_not_known() {
     let mut other = presence.watch(&[UserId::random()]).await;
     let (_, online, at) = other.change().await;
     assert_eq!((online, at), (false, NEVER));
-    // They have been offline for a while: asking a store that is away takes its time.
+    // The person may have gone offline meanwhile, because asking a store that is away takes its time.
     presence.announce(user, true, Clock::wall()).await;
     presence.watch(&[user]).await.change().await;
     let states = presence.states(&[user, UserId::random()]).await.states;

@@ -1,5 +1,5 @@
-//! The codec of every generated service: prost's, but a message that does not decode is the sender's fault
-//! (INVALID_ARGUMENT), not the server's (INTERNAL).
+//! The codec of all generated services. It is prost's codec, except that a message that does not decode is the
+//! sender's fault (INVALID_ARGUMENT), not the server's (INTERNAL).
 
 use prost::Message;
 use tonic::Status;
@@ -9,11 +9,11 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 use crate::ApiError;
 use crate::v1::ErrorReason;
 
-/// See the module.
+/// Encodes like prost, and decodes with [`StrictDecoder`].
 #[derive(Debug, Clone)]
 pub struct StrictCodec<T, U>(ProstCodec<T, U>);
 
-/// Prost's decoder with another status.
+/// Decodes like prost, but fails with INVALID_ARGUMENT.
 #[derive(Debug, Clone)]
 pub struct StrictDecoder<U>(ProstDecoder<U>);
 

@@ -1,4 +1,4 @@
-//! The error of every API: a reason that programs act on, mapped to a gRPC status in one place.
+//! The error of every API: a reason that programs act on, mapped to a gRPC status code in one place.
 
 use std::time::Duration;
 
@@ -7,26 +7,30 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::v1::ErrorReason;
 
-/// Domain in `google.rpc.ErrorInfo`.
+/// The domain in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "tern";
 
-/// How long clients wait before trying again when nothing better is known.
+/// How long clients wait before they retry if nothing better is known.
 pub const DEFAULT_RETRY: Duration = Duration::from_millis(500);
 
-/// A failure of one call or stream, as its caller is told of it.
+/// A failure of a call or stream, in the form in which the caller is told of it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
+    /// The reason, for programs.
     pub reason: ErrorReason,
+    /// The explanation, for people.
     pub message: String,
-    /// INVALID_FIELD: the field.
+    /// The field that is wrong, for INVALID_FIELD.
     pub field: Option<&'static str>,
+    /// How long the caller should wait before it retries.
     pub retry_after: Option<Duration>,
-    /// Further metadata of ErrorInfo.
+    /// Additional metadata of ErrorInfo.
     pub metadata: Vec<(&'static str, String)>,
 }
 
 impl ApiError {
+    /// An error with a reason for programs and a message for people.
     pub fn new(reason: ErrorReason, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -37,7 +41,7 @@ impl ApiError {
         }
     }
 
-    /// A field that the caller has to mend.
+    /// An INVALID_FIELD error: the caller has to correct this field.
     pub fn invalid(field: &'static str, description: &str) -> Self {
         let message = format!("{field} {description}");
         Self {
@@ -46,7 +50,8 @@ impl ApiError {
         }
     }
 
-    /// Something that passes: the store is away, a node is moving.
+    /// An UNAVAILABLE error for a temporary failure, such as a store that is away or a node that is moving. It asks
+    /// the caller to retry after [`DEFAULT_RETRY`].
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self {
             retry_after: Some(DEFAULT_RETRY),
@@ -54,19 +59,21 @@ impl ApiError {
         }
     }
 
+    /// Adds an entry to the metadata of ErrorInfo.
     #[must_use]
     pub fn with(mut self, key: &'static str, value: impl Into<String>) -> Self {
         self.metadata.push((key, value.into()));
         self
     }
 
+    /// Sets how long the caller should wait before it retries.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
     }
 
-    /// The gRPC status code that the reason stands for.
+    /// The gRPC status code that belongs to the reason.
     pub fn code(&self) -> Code {
         use ErrorReason as R;
         match self.reason {
@@ -107,7 +114,7 @@ impl ApiError {
     }
 }
 
-/// The name of a reason as ErrorInfo carries it.
+/// The name of a reason in ErrorInfo, such as `TOKEN_EXPIRED`.
 pub fn reason_name(reason: ErrorReason) -> &'static str {
     reason.as_str_name().trim_start_matches("ERROR_REASON_")
 }
@@ -133,7 +140,7 @@ impl From<ApiError> for Status {
     }
 }
 
-/// The reason in a status, where there is one of ours.
+/// Reads the reason from a status. `None` if the status does not have one of ours.
 pub fn reason_of(status: &Status) -> Option<ErrorReason> {
     let info = status.get_details_error_info()?;
     ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason))

@@ -1,9 +1,9 @@
-//! Generated code of `proto/`, and what goes between it and [`tern_types`].
+//! The code generated from `proto/`, and conversions between it and [`tern_types`].
 //!
-//! - [`v1`]: the public API; [`internal`]: between nodes
-//! - [`raw`]: the parts of it that are passed on unparsed
-//! - [`parse`]: ids from the wire, with the field's name in the error
-//! - [`codec`]: what the generated services decode with
+//! - [`v1`]: the public API; [`internal`]: the calls between nodes
+//! - [`raw`]: public messages with parts that are passed on unparsed
+//! - [`parse`]: reads ids and texts from the wire, with the field's name in the error
+//! - [`codec`]: the codec of the generated services
 //! - [`error`]: gRPC statuses with `google.rpc.ErrorInfo`
 
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
@@ -13,7 +13,7 @@ pub mod v1 {
 
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
 pub mod internal {
-    /// Where generated code looks for `tern.v1` from here.
+    /// Generated code of `tern.internal.v1` looks for `tern.v1` next to this module.
     pub mod v1 {
         tonic::include_proto!("tern.internal.v1");
     }
@@ -25,10 +25,10 @@ pub mod error;
 pub mod parse;
 pub mod raw;
 
-/// Descriptors of every proto file, for gRPC reflection.
+/// The descriptors of all proto files, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Paths of the methods that are streams, either way.
+/// The paths of all methods that stream in either direction, such as `/tern.v1.Messaging/Stream`.
 pub const STREAMING: &[&str] = include!(concat!(env!("OUT_DIR"), "/streaming.rs"));
 
 pub use error::ApiError;

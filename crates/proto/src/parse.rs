@@ -1,4 +1,4 @@
-//! Ids from the wire: parsed at the edge, with the field's name in the error.
+//! Reads ids and texts from the wire, at the edge. Errors are INVALID_FIELD with the field's name.
 
 use std::str::FromStr;
 
@@ -6,13 +6,13 @@ use tern_types::IdError;
 
 use crate::ApiError;
 
-/// A UUID string of a public request.
+/// Reads a UUID string of a public request. `Err` if it is not a UUID in its hyphenated form.
 pub fn id<T: FromStr<Err = IdError>>(field: &'static str, text: &str) -> Result<T, ApiError> {
     text.parse()
         .map_err(|_| ApiError::invalid(field, "must be a UUID in its hyphenated form"))
 }
 
-/// The same where the field may be empty.
+/// Reads a UUID string that may be empty; then the result is `None`. `Err` if it is neither.
 pub fn optional_id<T: FromStr<Err = IdError>>(
     field: &'static str,
     text: &str,
@@ -24,13 +24,13 @@ pub fn optional_id<T: FromStr<Err = IdError>>(
     }
 }
 
-/// Items of a page. AIP-158: 0 is the default, and more than `max` is taken for `max`.
+/// Returns how many items a page has. As in AIP-158, 0 stands for the default, and `max` is used for anything above.
 pub fn page_size(asked: u32, default: u32, max: u32) -> u32 {
     if asked == 0 { default } else { asked.min(max) }
 }
 
-/// A name that people read, on one line: of a person, a group, a device, a platform. Refused rather than trimmed: what is
-/// stored is what was sent.
+/// Checks a name that people read, of a person, a group, a device or a platform: it is one line of at most `max`
+/// UTF-8 bytes. A name that does not fit is refused rather than trimmed, so that what is stored is what was sent.
 pub fn name(field: &'static str, name: String, max: usize) -> Result<String, ApiError> {
     if name.contains(breaks_a_line) {
         return Err(ApiError::invalid(
@@ -41,12 +41,12 @@ pub fn name(field: &'static str, name: String, max: usize) -> Result<String, Api
     text(field, name, max)
 }
 
-/// Control characters, and Unicode's own ends of lines and paragraphs.
+/// Whether it is a control character, or Unicode's line or paragraph separator.
 fn breaks_a_line(char: char) -> bool {
     char.is_control() || matches!(char, '\u{2028}' | '\u{2029}')
 }
 
-/// A string of at most `max` bytes.
+/// Checks a string of at most `max` UTF-8 bytes without NUL.
 pub fn text(field: &'static str, text: String, max: usize) -> Result<String, ApiError> {
     if text.len() > max {
         return Err(ApiError::invalid(

@@ -1,5 +1,5 @@
-//! Mirrors of public messages in which one part stays bytes, byte for byte the same on the wire: an event is
-//! encoded once and copied on, a stored body is never taken apart.
+//! Mirrors of public messages in which one part stays encoded bytes. On the wire they are the same, byte for byte. So
+//! an event is encoded once and copied for each receiver, and a stored body is never decoded.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -7,7 +7,7 @@ use prost::encoding::{self, WireType};
 
 use crate::v1;
 
-/// [`v1::Entry`] with its content as stored.
+/// A [`v1::Entry`] whose content is encoded, as it is stored.
 #[derive(Clone, PartialEq, Message)]
 pub struct Entry {
     #[prost(string, tag = "1")]
@@ -24,12 +24,12 @@ pub struct Entry {
     pub request_id: String,
     #[prost(uint64, tag = "7")]
     pub ordinal: u64,
-    /// Encoded [`v1::EntryContent`].
+    /// An encoded [`v1::EntryContent`].
     #[prost(bytes = "bytes", tag = "8")]
     pub content: Bytes,
 }
 
-/// [`v1::Message`] with its envelope as it came.
+/// A [`v1::Message`] whose envelope stays as it came.
 #[derive(Clone, PartialEq, Message)]
 pub struct RawMessage {
     #[prost(bytes = "bytes", tag = "1")]
@@ -38,24 +38,26 @@ pub struct RawMessage {
     pub body: Bytes,
 }
 
-/// [`v1::ClientFrame`] with the envelopes of its sends as they came.
+/// A [`v1::ClientFrame`] in which the envelopes of sends stay as they came.
 #[derive(Clone, PartialEq, Message)]
 pub struct ClientFrame {
     #[prost(message, repeated, tag = "1")]
     pub items: Vec<ClientItem>,
 }
 
-/// [`v1::ClientItem`], likewise. The gateway's tests of its codec compare the two.
+/// A [`v1::ClientItem`] in which the envelope of a send stays as it came. The gateway's tests of its codec compare
+/// the two types.
 #[derive(Clone, PartialEq, Message)]
 pub struct ClientItem {
     #[prost(oneof = "client_item::Item", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21")]
     pub item: Option<client_item::Item>,
 }
 
+/// The kinds of [`ClientItem`].
 pub mod client_item {
     use crate::v1;
 
-    /// [`v1::client_item::Item`], likewise.
+    /// A [`v1::client_item::Item`] in which the envelope of a send stays as it came.
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub enum Item {
         #[prost(message, tag = "1")]
@@ -79,14 +81,14 @@ pub mod client_item {
     }
 }
 
-/// [`v1::SendMessage`] with its envelope as it came.
+/// A [`v1::SendMessage`] whose envelope stays as it came.
 #[derive(Clone, PartialEq, Message)]
 pub struct SendMessage {
     #[prost(string, tag = "1")]
     pub request_id: String,
     #[prost(oneof = "v1::send_message::To", tags = "2, 3")]
     pub to: Option<v1::send_message::To>,
-    /// Encoded [`v1::Envelope`].
+    /// An encoded [`v1::Envelope`].
     #[prost(bytes = "bytes", tag = "4")]
     pub envelope: Bytes,
     #[prost(bytes = "bytes", tag = "5")]
@@ -111,14 +113,14 @@ impl From<v1::SendMessage> for SendMessage {
 }
 
 impl v1::Envelope {
-    /// As a `SendMessageRequest` has it.
+    /// The envelope encoded, as [`v1::SendMessageRequest`] has it.
     pub fn encoded(&self) -> Bytes {
         self.encode_to_vec().into()
     }
 }
 
-/// Of an encoded [`v1::Envelope`], the trace: all that a gateway looks at. Empty where there is none, or it does not
-/// decode, which is for the chat node to say.
+/// Returns the trace of an encoded [`v1::Envelope`], the only field that a gateway looks at. Empty if there is none.
+/// Empty also if the envelope does not decode, because reporting that is the chat node's task.
 pub fn traceparent(envelope: &Bytes) -> String {
     Traced::decode(envelope.clone()).unwrap_or_default().traceparent
 }
@@ -129,14 +131,14 @@ struct Traced {
     traceparent: String,
 }
 
-/// Tag of `EntryContent.message`.
+/// The tag of `EntryContent.message`.
 const CONTENT_MESSAGE: u32 = 1;
-/// Tag of `ServerEvent.entry`.
+/// The tag of `ServerEvent.entry`.
 const EVENT_ENTRY: u32 = 2;
-/// Tag of `ServerFrame.events`.
+/// The tag of `ServerFrame.events`.
 const FRAME_EVENTS: u32 = 1;
 
-/// Encoded `EntryContent{message: {envelope, body}}` from the envelope's and the body's bytes.
+/// Encodes `EntryContent{message: {envelope, body}}` from the bytes of the envelope and the body.
 pub fn message_content(envelope: &Bytes, body: &Bytes) -> Bytes {
     let message = RawMessage {
         envelope: envelope.clone(),
@@ -145,29 +147,30 @@ pub fn message_content(envelope: &Bytes, body: &Bytes) -> Bytes {
     nested(CONTENT_MESSAGE, &message)
 }
 
-/// Encoded `ServerEvent{entry}`.
+/// Encodes `ServerEvent{entry}`.
 pub fn entry_event(entry: &Entry) -> Bytes {
     nested(EVENT_ENTRY, entry)
 }
 
-/// Encoded `ServerEvent` of any kind.
+/// Encodes a `ServerEvent` of any kind.
 pub fn event(event: v1::server_event::Event) -> Bytes {
     v1::ServerEvent { event: Some(event) }.encode_to_vec().into()
 }
 
-/// Bytes that an encoded event takes in a `ServerFrame`.
+/// The number of bytes that an encoded event takes in a `ServerFrame`.
 pub fn event_len_in_frame(event: &[u8]) -> usize {
     encoding::key_len(FRAME_EVENTS) + encoding::encoded_len_varint(event.len() as u64) + event.len()
 }
 
-/// Appends an encoded event to an encoded `ServerFrame`: a repeated field is tag, length, bytes, so frames grow by
-/// appending.
+/// Appends an encoded event to an encoded `ServerFrame`. A repeated field is encoded as tag, length and bytes for
+/// each item, so a frame grows by appending.
 pub fn put_event(frame: &mut impl BufMut, event: &[u8]) {
     encoding::encode_key(FRAME_EVENTS, WireType::LengthDelimited, frame);
     encoding::encode_varint(event.len() as u64, frame);
     frame.put_slice(event);
 }
 
+/// Encodes a message as the field `tag` of another message that has no other fields.
 fn nested(tag: u32, message: &impl Message) -> Bytes {
     let len = message.encoded_len();
     let mut out = BytesMut::with_capacity(1 + encoding::encoded_len_varint(len as u64) + len);

@@ -1,5 +1,5 @@
-//! What other languages make of the protos: each file says its packages and prefixes, and no two things in one package
-//! get one name.
+//! Checks the names that other languages derive from the protos: each file states its packages and prefixes, and no
+//! two things in a package have the same name.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -21,7 +21,7 @@ fn options(file: &FileDescriptorProto) -> FileOptions {
     file.options.clone().unwrap_or_default()
 }
 
-/// `presence` of `tern/v1/presence.proto`.
+/// Returns `presence` for `tern/v1/presence.proto`.
 fn stem(file: &FileDescriptorProto) -> &str {
     let name = file.name().rsplit('/').next().unwrap();
     name.trim_end_matches(".proto")
@@ -64,13 +64,14 @@ fn each_file_says_how_it_is_called_in_each_language() {
     }
 }
 
-/// A language that makes one class of each has no room for two of a name, whichever files they stand in.
+/// A language that makes one class of each message, enum and service has no room for two with the same name,
+/// whichever files they are in.
 #[test]
 fn no_two_things_of_a_package_have_one_name() {
     let mut taken: BTreeMap<(String, String), String> = BTreeMap::new();
     for file in files() {
         let mut names = vec![
-            // Java's class around the file, and C#'s and Objective-C's.
+            // The classes that Java, C# and Objective-C make for the file itself.
             options(&file).java_outer_classname().to_owned(),
             format!("{}Reflection", capitalised(stem(&file))),
             format!("{}Root", capitalised(stem(&file))),
@@ -78,7 +79,7 @@ fn no_two_things_of_a_package_have_one_name() {
         names.extend(file.message_type.iter().map(|message| message.name().to_owned()));
         names.extend(file.enum_type.iter().map(|values| values.name().to_owned()));
         for service in &file.service {
-            // A class of its own in C#; a class around its stubs in Java, Kotlin and Python.
+            // A service is a class of its own in C#, and a class around its stubs in Java, Kotlin and Python.
             names.push(service.name().to_owned());
             names.extend(["Grpc", "Client", "Server", "Stub"].map(|end| format!("{}{end}", service.name())));
         }

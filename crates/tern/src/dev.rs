@@ -1,4 +1,5 @@
-//! `tern dev`: the whole platform on this machine, a process a node, kept up until Ctrl-C. A node that dies is started again.
+//! `tern dev`: runs the whole platform on this machine, one process per node, until Ctrl-C. Nodes that die are
+//! restarted.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -11,13 +12,13 @@ use tern_node::links::BackOff;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
-/// Where the gateways listen when nobody else does: what examples and one's own clients name.
+/// Ports of the first gateways, if they are free. Examples and clients in development use these numbers.
 const GATEWAY_PORTS: [u16; 2] = [7443, 7444];
 
-/// Run the whole platform on this machine, for trying it and for one's own clients
+/// Run the whole platform on this machine, to try it or to develop clients against it
 #[derive(clap::Args, Clone, Debug)]
 pub struct DevArgs {
-    /// Where its data, keys and logs are kept
+    /// Directory for the platform's data, keys and logs
     #[arg(long, env = "TERN_DEV_DIR", default_value = ".tern/dev")]
     pub dir: PathBuf,
     /// Number of gateways
@@ -28,7 +29,11 @@ pub struct DevArgs {
     pub chats: u8,
 }
 
-/// Keeps the platform up until Ctrl-C or SIGTERM.
+/// Keeps the platform up until Ctrl-C or SIGTERM, then stops it. A second Ctrl-C ends this program at once.
+///
+/// # Errors
+///
+/// Returns an error if another `tern dev` uses the directory, or if the platform cannot be started or stopped.
 pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     let _alone = alone(&args.dir)?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -44,7 +49,7 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
         .media(1)
         .gateway_ports(&GATEWAY_PORTS)
         .env("TERN_GATEWAY_REFLECTION", "true")
-        // A page under development is served from anywhere; what it may do, its token says.
+        // A web page under development may be served from any origin. Its token limits what it may do.
         .env("TERN_GATEWAY_ALLOWED_ORIGINS", "*")
         .start();
     let mut platform = tokio::select! {
@@ -66,7 +71,8 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts each node again that dies, for ever: at once the first time, later and later where it does not stay up.
+/// Restarts each node that dies, for ever. The first restart comes at once; the pause grows while the node does not
+/// stay up.
 async fn keep_up(platform: &mut Platform) {
     let mut pauses: BTreeMap<String, (BackOff, Instant)> = BTreeMap::new();
     let began = Instant::now();
@@ -92,7 +98,7 @@ async fn keep_up(platform: &mut Platform) {
     }
 }
 
-/// Two platforms on the same data would spoil them.
+/// Locks the directory, because two platforms on the same data would corrupt it. The returned file holds the lock.
 fn alone(dir: &Path) -> anyhow::Result<File> {
     secrets::private_dir(dir)?;
     let file = File::create(dir.join("lock"))?;
@@ -107,7 +113,7 @@ fn alone(dir: &Path) -> anyhow::Result<File> {
 fn announce(dir: &Path, platform: &Platform) -> anyhow::Result<()> {
     let gateways = platform.gateway_urls();
     fs::write(dir.join("gateways"), gateways.join("\n") + "\n")?;
-    // With the password in it.
+    // Readable by this user only, because the URL contains the password.
     secrets::write(
         &dir.join("database-url"),
         &format!("{}\n", platform.database_url()),

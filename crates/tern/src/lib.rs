@@ -1,13 +1,13 @@
-//! The `tern` program: a table of its commands.
+//! The `tern` program: one module per command, and the table that clap parses them from.
 //!
 //! - [`serve`]: a node with one or several roles
-//! - [`dev`]: the whole platform on this machine
+//! - [`dev`]: the whole platform on this machine, for development
 //! - [`chat`]: a terminal client
-//! - [`demo`]: a conversation played on a platform of its own
-//! - [`bench`]: what a platform does a second, and what that costs
-//! - [`canary`]: two synthetic users that exchange messages, watched
+//! - [`demo`]: conversations played on a platform that the demo starts for itself
+//! - [`bench`]: load tests; they report the platform's throughput, latency and cost
+//! - [`canary`]: two synthetic users that exchange messages all the time and measure how that goes
 //! - [`migrate`], [`admin`], [`top`]: for operators
-//! - [`s3`]: the object store of [`dev`]
+//! - [`s3`]: the development object store that [`dev`] starts
 
 pub mod admin;
 pub mod bench;
@@ -47,7 +47,7 @@ pub enum Command {
 }
 
 impl Cli {
-    /// Runs the command to its end.
+    /// Runs the command until it ends. Returns `Err` with the reason if it failed; `main` prints it.
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(args) => Box::pin(serve::run(*args)).await,

@@ -1,14 +1,16 @@
-//! `tern`: every part of the platform in one program.
+//! The `tern` binary: every part of the platform is a command of this one program.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Many connections, small allocations: one arena a core, and memory goes back to the system within a second.
+/// jemalloc with the settings of `MALLOC_CONF`, for many connections with small allocations: one arena per core, and
+/// memory that was freed goes back to the system about a second later.
 #[cfg(target_os = "linux")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// jemalloc's settings: a string that ends with NUL.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "the name under which jemalloc looks for its settings")]
 #[unsafe(export_name = "_rjem_malloc_conf")]
@@ -20,7 +22,7 @@ async fn main() -> ExitCode {
     match tern::Cli::parse().run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // In one line, whatever RUST_BACKTRACE says: what failed and why, for people and for who reads logs.
+            // One line even if RUST_BACKTRACE is set: what failed and why, readable by people and by log collectors.
             eprintln!("Error: {error:#}");
             ExitCode::FAILURE
         }

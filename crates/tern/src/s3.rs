@@ -1,12 +1,12 @@
-//! `tern s3`: an S3 server for development, started by whoever needs one. Not for production.
+//! `tern s3`: an S3 server for development, started by `tern dev` and by tests. It is not for production.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Keep objects in a directory and serve them by S3, for development
+/// Serve a directory's objects by the S3 protocol, for development
 #[derive(clap::Args, Clone, Debug)]
 pub struct S3Args {
-    /// Where the objects are
+    /// Directory of the objects
     #[arg(long)]
     dir: PathBuf,
     #[arg(long)]

@@ -1,7 +1,8 @@
-//! `tern serve`: a node with one or several roles, from its start to the end of its drain.
+//! `tern serve`: runs a node with one or several roles, from its start to the end of its drain.
 //!
 //! ```text
-//! listen -> map (etcd) -> roles start -> serve -> register -> ready … drain: flag in etcd, roles finish, leave, end
+//! listen -> map (etcd) -> roles start -> serve -> register -> ready …
+//! drain: flag in etcd -> roles finish -> leave the map -> end
 //! ```
 
 mod args;
@@ -32,17 +33,19 @@ use tracing::Instrument;
 
 pub use args::ServeArgs;
 
-/// An etcd that is away holds the drain up no longer than this.
+/// How long the drain waits for etcd to store this node's draining flag. After that it goes on without the flag.
 const FLAG_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Roles that are cut off at the deadline may still say so, and the node leaves the map.
+/// Time after the drain's deadline in which the roles that were cut off may still log that, and the node leaves the
+/// map. When it is over, [`run`] returns an error.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Runs the node until it has drained.
 ///
 /// # Errors
 ///
-/// When it could not start, a role could not go on, or the drain was not over at its deadline.
+/// Returns an error if the node could not start, if a role or the internal server ended or failed by itself, or if
+/// the drain took longer than its deadline plus [`LAST_WORDS`].
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let _telemetry = telemetry::init(&args.node.telemetry, &args.node.node_name)?;
     let metrics = telemetry::metrics()?;
@@ -99,20 +102,20 @@ async fn node(args: ServeArgs, admin: SocketAddr, drain: Drain, readiness: Readi
     failure.map_or(Ok(()), Err)
 }
 
-/// A node that takes work. Dropped, it ends at once.
+/// A node that has registered and takes work. Dropping this value ends the node at once, without a drain.
 struct Started {
     registration: Arc<Registration>,
-    /// Each ends with its name when the role has drained.
+    /// One task per role. It returns the role's name when the role has drained.
     roles: JoinSet<&'static str>,
     server: AbortOnDropHandle<anyhow::Result<()>>,
-    /// Keeps the map up to date.
+    /// Follows etcd and keeps the node's map up to date.
     cluster: Cluster,
-    /// Looks whether it reaches what it needs.
+    /// Background tasks that check whether this node reaches Postgres and the nodes that it works with.
     watching: JoinSet<()>,
 }
 
 impl Started {
-    /// Waits until the node has to stop; a fault, if that is why.
+    /// Waits until the node has to stop. Returns the fault that stops it, or `None` if a drain was started.
     async fn until_drain(&mut self, drain: &Drain) -> Option<anyhow::Error> {
         let fault = tokio::select! {
             () = drain.wait() => return None,
@@ -229,7 +232,8 @@ async fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> 
         .with_context(|| format!("cannot listen on {address} ({flag})"))
 }
 
-/// What other nodes are told.
+/// Returns the address (`host:port`) that other nodes connect to: `--internal-advertise`, or else the listener's own
+/// address. Fails if the listener is bound to every address and no address to advertise is given.
 fn advertised(args: &NodeArgs, listening: SocketAddr) -> anyhow::Result<String> {
     if let Some(address) = &args.internal_advertise {
         return Ok(address.clone());
@@ -242,7 +246,8 @@ fn advertised(args: &NodeArgs, listening: SocketAddr) -> anyhow::Result<String> 
     Ok(listening.to_string())
 }
 
-/// Where the metrics are for others: on the host that they are told for gRPC, where it listens on every address.
+/// Returns the `host:port` under which others reach the metrics. If the listener is bound to every address, the host
+/// is taken from `advertised`, the node's gRPC address.
 fn admin_address(listening: SocketAddr, advertised: &str) -> String {
     match advertised.rsplit_once(':') {
         Some((host, _)) if listening.ip().is_unspecified() => format!("{host}:{}", listening.port()),
@@ -250,7 +255,8 @@ fn admin_address(listening: SocketAddr, advertised: &str) -> String {
     }
 }
 
-/// Waits for Postgres, however long that takes, then makes sure that it is fit.
+/// Waits for Postgres, however long that takes. Then checks that its durability settings suit the profile and that
+/// the schema is up to date.
 async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result<()> {
     let mut back_off = BackOff::default();
     let pool = loop {

@@ -1,4 +1,4 @@
-//! `tern chat` in plain lines, against a platform of real processes.
+//! `tern chat --plain` against a platform of real processes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -28,7 +28,7 @@ impl Place {
             .start()
             .await
             .unwrap();
-        // As `tern dev` does.
+        // Clients read the gateways from this file, which `tern dev` writes too.
         std::fs::write(
             dir.path().join("dev/gateways"),
             platform.gateway_urls().join("\n"),
@@ -57,7 +57,7 @@ impl Place {
         command
     }
 
-    /// Pipes lines in, and waits for the end.
+    /// Runs the program with these lines as its whole input. Returns its output.
     async fn pipe(&self, args: &[&str], lines: &str) -> Output {
         let mut child = self.program(args).spawn().unwrap();
         let mut input = child.stdin.take().unwrap();
@@ -80,7 +80,7 @@ impl Place {
         }
     }
 
-    /// An operator's `tern admin`.
+    /// Runs `tern admin` and checks that it succeeds.
     async fn admin(&self, args: &[&str]) {
         let output = Command::new(env!("CARGO_BIN_EXE_tern"))
             .arg("admin")
@@ -97,7 +97,7 @@ impl Place {
     }
 }
 
-/// A program that runs.
+/// A program that is running.
 struct Session {
     input: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
@@ -113,7 +113,7 @@ impl Session {
             .unwrap();
     }
 
-    /// Waits for a line that contains this.
+    /// Waits for a line that contains this text.
     async fn shows(&mut self, text: &str) -> String {
         let found = tokio::time::timeout(BOUND, async {
             loop {
@@ -242,7 +242,7 @@ async fn what_cannot_work_is_said_in_words() {
     );
     assert!(place.data().join("alice-laptop.db").exists());
 
-    // A gateway of one's own choice never gets the development key.
+    // The development key is never sent to a gateway that was named by hand.
     let url = place.platform.gateway_url(0);
     let strange = place.pipe(&["--user", "carol", "--server", &url], "hi\n").await;
     assert!(
@@ -266,7 +266,7 @@ async fn files_are_sent_saved_and_sent_on() {
     let mut carol = place.open(&["--user", "carol"]);
     bob.shows("connected to").await;
     carol.shows("connected to").await;
-    // Its input ends at once: it leaves when the file is sent.
+    // The input ends at once; the program ends when the file is sent.
     let send = format!("/send {}\n", dir.join("beach.png").display());
     let alice = place.pipe(&["--user", "alice", "--to", "bob"], &send).await;
     let said = text(&alice);
@@ -387,7 +387,7 @@ async fn files_go_to_the_downloads_and_the_path_is_said() {
     place.end().await;
 }
 
-/// Bob shares his presence with people he wrote to: asked for before that, it is hidden.
+/// Bob's presence is hidden from Alice until he has written to her. She asked for it before that.
 #[tokio::test]
 async fn presence_shows_once_two_people_are_acquainted() {
     let place = Place::new().await;
@@ -404,7 +404,7 @@ async fn presence_shows_once_two_people_are_acquainted() {
     place.end().await;
 }
 
-/// Whoever is kept out stays at the program, and goes on there.
+/// The program of a suspended user goes on, and connects again after the user was resumed.
 #[tokio::test]
 async fn suspension_is_a_state_and_not_the_end() {
     let place = Place::new().await;
@@ -432,7 +432,8 @@ async fn suspension_is_a_state_and_not_the_end() {
     place.end().await;
 }
 
-/// On a terminal that `script` plays: told to end, it gives the screen back, and Ctrl-C's meaning with it.
+/// The program runs on a terminal that `script` provides. Told to end by a signal, it restores the screen and the
+/// terminal's modes.
 #[tokio::test]
 async fn the_terminal_is_given_back_when_the_program_is_told_to_end() {
     let place = Place::new().await;

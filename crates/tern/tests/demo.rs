@@ -1,4 +1,4 @@
-//! `tern demo` plays to its end, and leaves nothing behind however it ends.
+//! `tern demo` plays to its end and leaves nothing running, however it ends.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -16,7 +16,7 @@ const BOUND: Duration = Duration::from_secs(120);
 struct Demo {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    /// Of the nodes.
+    /// Process ids of the nodes, read from the output.
     pids: Vec<Pid>,
 }
 
@@ -48,12 +48,12 @@ impl Demo {
         Some(line)
     }
 
-    /// Waits for a line that contains this.
+    /// Waits for a line that contains this text.
     async fn shows(&mut self, text: &str) {
         while !self.next_line().await.expect("it goes on").contains(text) {}
     }
 
-    /// All lines until it ends, and whether it succeeded.
+    /// Waits for the end. Returns all lines until then, and whether the demo succeeded.
     async fn ends(&mut self) -> (String, bool) {
         let mut all = String::new();
         while let Some(line) = self.next_line().await {

@@ -1,4 +1,4 @@
-//! What operators do by hand, on a real Postgres.
+//! The commands of operators on a real Postgres.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -35,7 +35,7 @@ impl Operator {
         command.output().await.unwrap()
     }
 
-    /// What a command that succeeds prints.
+    /// Runs a command that succeeds. Returns its output.
     async fn prints(&self, args: &[&str]) -> String {
         let output = self.tern(args).await;
         assert!(
@@ -46,7 +46,7 @@ impl Operator {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What a command that fails says.
+    /// Runs a command that fails. Returns what it says on standard error.
     async fn refused(&self, args: &[&str]) -> String {
         let output = self.tern(args).await;
         assert!(!output.status.success(), "{args:?}");
@@ -123,7 +123,7 @@ async fn a_key_is_printed_once_listed_and_revoked() {
     operator
         .prints(&["admin", "keys", "revoke", &id.to_string()])
         .await;
-    // Again, in the form that the key has: the first time stays.
+    // Revoke it again, with the id written as in the key. The time of the first revocation stays.
     let first = operator.prints(&["admin", "keys", "list"]).await;
     operator
         .prints(&["admin", "keys", "revoke", &id.simple().to_string()])

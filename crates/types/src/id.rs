@@ -1,4 +1,4 @@
-//! Identifiers. On the public wire they are UUID strings, between nodes 16 bytes, in code these newtypes.
+//! Ids. On the public wire they are UUID strings, between nodes 16 bytes, and in code the newtypes of this module.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -7,12 +7,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// Namespaces of derived ids (UUIDv5). Fixed for ever: changing one would move every derived id.
+/// The namespaces of derived ids (UUIDv5). They never change, because every derived id would change with them.
 const DIRECT_NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_9d0a_52c1_4c0e_9f0b_7465_726e_0001);
 const SELF_NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_9d0a_52c1_4c0e_9f0b_7465_726e_0002);
 const GROUP_NAMESPACE: Uuid = Uuid::from_u128(0x6d0f_9d0a_52c1_4c0e_9f0b_7465_726e_0003);
 
-/// A string or byte string that is no id.
+/// The error for a string or byte string that is not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a UUID")]
 pub struct IdError;
@@ -25,7 +25,7 @@ macro_rules! uuid_id {
         pub struct $name(pub Uuid);
 
         impl Hash for $name {
-            /// As one number: as bytes, their length would be hashed too.
+            /// Hashes the id as one number. Hashing it as a byte slice would hash the slice's length too.
             #[inline]
             fn hash<H: Hasher>(&self, state: &mut H) {
                 state.write_u128(u128::from_ne_bytes(*self.0.as_bytes()));
@@ -33,16 +33,17 @@ macro_rules! uuid_id {
         }
 
         impl $name {
-            /// From the 16 bytes of the internal protocols.
+            /// Reads the 16 bytes that the internal protocols use. `Err` if there are more or fewer.
             pub fn from_slice(bytes: &[u8]) -> Result<Self, IdError> {
                 Uuid::from_slice(bytes).map(Self).map_err(|_| IdError)
             }
 
-            /// The 16 bytes of the internal protocols.
+            /// Returns the 16 bytes that the internal protocols use.
             pub fn to_vec(self) -> Vec<u8> {
                 self.0.as_bytes().to_vec()
             }
 
+            /// The 16 bytes that the internal protocols use.
             pub fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
@@ -51,7 +52,7 @@ macro_rules! uuid_id {
         impl FromStr for $name {
             type Err = IdError;
 
-            /// Only the hyphenated form of 36 characters.
+            /// Accepts only the hyphenated form of 36 characters. Other forms of a UUID are an `Err`.
             fn from_str(text: &str) -> Result<Self, IdError> {
                 if text.len() != 36 {
                     return Err(IdError);
@@ -81,74 +82,80 @@ macro_rules! uuid_id {
 }
 
 uuid_id!(
-    /// A person.
+    /// A person who uses the app.
     UserId
 );
 uuid_id!(
-    /// One installation of the app.
+    /// One installation of the app, which belongs to one user.
     DeviceId
 );
 uuid_id!(
-    /// A chat of any kind.
+    /// A chat of any kind: direct, group, or a user's own log.
     ChatId
 );
 uuid_id!(
-    /// A client's own name for one send or one creation.
+    /// The id that a client gives to one send or one creation, so that a retry is recognised (rule 5).
     RequestId
 );
 uuid_id!(
-    /// An object of the media store.
+    /// An object in the media store.
     MediaId
 );
 uuid_id!(
-    /// One upload of media.
+    /// One upload of an object to the media store.
     UploadId
 );
 
 impl UserId {
-    /// The sender of what a back end does in nobody's name.
+    /// The sender of messages that a back end sends in nobody's name.
     pub const SYSTEM: Self = Self(Uuid::nil());
 
+    /// A new id (UUIDv7), which sorts by the time at which it was made.
     pub fn random() -> Self {
         Self(Uuid::now_v7())
     }
 }
 
 impl DeviceId {
-    /// The sending device of what a back end sends.
+    /// The sending device of messages that a back end sends.
     pub const BACK_END: Self = Self(Uuid::nil());
 
+    /// A new id (UUIDv7), which sorts by the time at which it was made.
     pub fn random() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// Stands in the inbox for a user who has no device yet; the first linked device takes its rows over.
+    /// The id that stands in the inbox for a user who has no device yet. The first device that is linked takes its
+    /// rows over.
     pub fn reserved(user: UserId) -> Self {
         Self(user.0)
     }
 }
 
 impl RequestId {
+    /// A new random id (UUIDv4).
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 }
 
 impl MediaId {
-    /// Not to be guessed, though knowing one opens nothing.
+    /// A random id that cannot be guessed. That is a precaution only, for knowing the id gives no access to the
+    /// object.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 }
 
 impl UploadId {
+    /// A new id (UUIDv7), which sorts by the time at which it was made.
     pub fn random() -> Self {
         Self(Uuid::now_v7())
     }
 }
 
 impl ChatId {
-    /// The direct chat of two people; the same from either side.
+    /// The id of the direct chat of two people. The order of the arguments does not matter.
     pub fn direct(a: UserId, b: UserId) -> Self {
         let (low, high) = if a <= b { (a, b) } else { (b, a) };
         let mut name = [0; 32];
@@ -157,12 +164,12 @@ impl ChatId {
         Self(Uuid::new_v5(&DIRECT_NAMESPACE, &name))
     }
 
-    /// A user's own log.
+    /// The id of a user's own log, a chat with nobody else in it.
     pub fn own(user: UserId) -> Self {
         Self(Uuid::new_v5(&SELF_NAMESPACE, user.as_bytes()))
     }
 
-    /// The group that this creator made with this request: making it again gives the same.
+    /// The id of the group that `creator` makes with this request. The same request gives the same id again.
     pub fn group(creator: UserId, request: RequestId) -> Self {
         let mut name = [0; 32];
         name[..16].copy_from_slice(creator.as_bytes());
@@ -171,7 +178,7 @@ impl ChatId {
     }
 }
 
-/// One open stream of one device, named by the gateway that holds it; never used twice.
+/// One open stream of one device. The gateway that holds the stream gives it the id, which is never used again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 
@@ -199,7 +206,7 @@ mod tests {
         assert_ne!(ChatId::direct(a, a), ChatId::own(a));
     }
 
-    /// The example of messaging.proto: clients may compute it, so it never changes.
+    /// The example in messaging.proto: clients may compute this id, so it must never change.
     #[test]
     fn the_id_of_a_direct_chat_is_what_the_protos_say() {
         let [low, high] = [

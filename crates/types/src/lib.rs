@@ -1,14 +1,14 @@
-//! The words of the platform as types: ids, places in a log, slots, time. No I/O, nothing of the wire.
+//! The platform's basic types: ids, seqs, slots, time. This crate does no I/O and knows nothing of the wire.
 //!
 //! - [`id`]: users, devices, chats, sessions, requests
 //! - [`seq`]: a place in a chat's log
 //! - [`slot`]: which node owns what
 //! - [`time`]: milliseconds since the epoch, and the two clocks that they come from
 //! - [`trace`]: a place in a distributed trace
-//! - [`strangers`]: how many new ones a person meets a day
-//! - [`typing`]: how often it is said that a person writes
-//! - [`limits`]: what the platform accepts
-//! - [`map`]: maps and sets by id
+//! - [`strangers`]: how many new strangers a person may reach in a day
+//! - [`typing`]: how often it is passed on that a person is typing
+//! - [`limits`]: the largest sizes and counts that the platform accepts
+//! - [`map`]: maps and sets whose keys are ids
 
 pub mod id;
 pub mod limits;

@@ -1,37 +1,39 @@
-//! What the platform accepts. Clients learn these from `Opened.limits`.
+//! The largest sizes and counts that the platform accepts. `Opened.limits` tells them to clients.
 
-/// Bytes of a message's body: room for a long text or an MLS commit; anything larger is media.
+/// The largest body of a message in bytes: room for a long text or an MLS commit. Anything larger is sent as media.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
-/// Bytes of a message's envelope: 64 mentions and every other field fit.
+/// The largest envelope of a message in bytes. 64 mentions fit beside every other field.
 pub const MAX_ENVELOPE_BYTES: usize = 8 * 1024;
-/// Mentioned users of a message.
+/// The most users that a message may mention.
 pub const MAX_MENTIONS: usize = 64;
-/// Media attached to a message: their tickets fit into an envelope beside 64 mentions.
+/// The most media attached to a message: their tickets fit into an envelope beside 64 mentions.
 pub const MAX_ATTACHMENTS: usize = 32;
-/// Bytes of a part of an upload; the last one may be shorter. What fits into one part is one PUT.
+/// The size of a part of an upload in bytes; the last part may be shorter. A file that fits into one part is uploaded
+/// by one PUT.
 pub const MEDIA_PART_BYTES: u64 = 16 << 20;
-/// Bytes of one upload.
+/// The largest upload in bytes.
 pub const MAX_MEDIA_BYTES: u64 = 2 << 30;
-/// Bytes of one unary request: a body, its envelope and its address, or the ids of the largest list (1,000 contacts), many
-/// times over. A gateway refuses more, so that no node's decoder meets it.
+/// The largest unary request in bytes: many times a body with its envelope and address, or the ids of the longest
+/// list (1,000 contacts). A gateway refuses larger ones, so that no node's decoder meets them.
 pub const MAX_REQUEST_BYTES: usize = 1 << 20;
-/// Bytes of one client frame: one largest message and its address, or many small ones.
+/// The largest client frame in bytes: the largest message with its address, or many small ones.
 pub const MAX_FRAME_BYTES: usize = 512 * 1024;
-/// Items of one client frame.
+/// The most items in one client frame.
 pub const MAX_FRAME_ITEMS: usize = 256;
-/// Events of one server frame.
+/// The most events in one server frame.
 pub const MAX_FRAME_EVENTS: usize = 64;
-/// Members of a group: a marker for each offline device of each is still a small statement.
+/// The most members of a group. Its largest settle, an inbox row for each offline device of each member, is still a
+/// small statement.
 pub const MAX_GROUP_MEMBERS: usize = 1024;
-/// Devices of a user.
+/// The most devices of a user.
 pub const MAX_DEVICES: usize = 10;
-/// Entries sent to a device ahead of its acknowledgements while it catches up.
+/// How many entries a device that catches up is sent ahead of its acknowledgements.
 pub const CATCH_UP_WINDOW: u32 = 256;
-/// Sends of a stream without a result yet.
+/// The most sends of one stream that have no result yet.
 pub const MAX_SENDS_IN_FLIGHT: usize = 128;
-/// Bytes of a title or a display name.
+/// The longest title or display name in UTF-8 bytes.
 pub const MAX_NAME_BYTES: usize = 256;
-/// For how long the same request_id gives the same result.
+/// For how many days the same request_id gives the same result.
 pub const DEDUPE_WINDOW_DAYS: u32 = 30;
-/// Members of a group in which typing is told.
+/// The largest group, in members, in which typing is passed on.
 pub const MAX_TYPING_MEMBERS: usize = 64;

@@ -1,11 +1,13 @@
 //! Maps and sets whose keys are ids.
 //!
-//! The standard library's hash withstands an attacker who sees hashes and picks keys at will, and takes a third of what a
-//! message costs its owner. Ids need less. Those of users, devices and sessions are made by the server, those of chats are
-//! SHA-1 digests. A client picks its request ids, may name users who do not exist, and has digests tried until they suit; but
-//! the hash is keyed, anew in each process from the system's random numbers and differently in each map, so nobody outside
-//! knows which keys would meet. Hashes and the order of a map never leave the process. Where clients pick keys the maps are
-//! small besides: a chat remembers 256 requests.
+//! The standard library's hash function withstands an attacker who sees hashes and chooses keys at will, but it takes
+//! a third of what a message costs its owner. Ids need less protection, for two reasons.
+//!
+//! - The hash has a secret key, drawn from the system's random numbers in each process and different in each map.
+//!   Hashes and the order of a map never leave the process. So nobody outside can know which keys collide, though a
+//!   client chooses its request ids, may name users who do not exist, and may try inputs until a chat's digest
+//!   (SHA-1) suits it. The ids of users, devices and sessions are made by the server.
+//! - Maps whose keys are chosen by clients are small: a chat remembers 256 requests.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher;
@@ -16,21 +18,22 @@ use foldhash::SharedSeed;
 use foldhash::quality::{FoldHasher, SeedableRandomState};
 use uuid::Uuid;
 
-/// A map by id, or by several.
+/// A map by id, or by a tuple of ids.
 pub type IdMap<K, V> = HashMap<K, V, IdState>;
 /// A set of ids.
 pub type IdSet<K> = HashSet<K, IdState>;
 
-/// The process's key, and the first map's.
+/// The secret key of this process, and the key of the next map.
 static SEED: LazyLock<(SharedSeed, AtomicU64)> = LazyLock::new(|| {
     let (shared, first) = Uuid::new_v4().as_u64_pair();
-    // 60 and 62 bits of it are random.
+    // A version 4 UUID has 60 random bits in one half and 62 in the other.
     (SharedSeed::from_u64(shared), AtomicU64::new(first))
 });
-/// From one map's key to the next: odd, so that none comes again before all 2^64 were there; and far away.
+/// The distance from one map's key to the next. It is odd, so that no key repeats before all 2^64 were used, and
+/// large, so that neighbouring keys differ in many bits.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// How ids are hashed: see the module.
+/// Hashes ids under the process's secret key and a key that each map has of its own.
 #[derive(Debug, Clone)]
 pub struct IdState(SeedableRandomState);
 
@@ -70,7 +73,8 @@ mod tests {
             let ids = (0..10_000).map(|number: u128| UserId(Uuid::from_u128(number << shift)));
             let hashes: IdSet<u64> = ids.clone().map(|id| state.hash_one(id)).collect();
             assert_eq!(hashes.len(), 10_000, "shifted by {shift}");
-            // The table takes its place from the low bits: 10,000 into 65,536 by chance are in 9,300 places.
+            // The table takes a key's place from the low bits: 10,000 random hashes fall into about 9,300 of 65,536
+            // places.
             let places: IdSet<u64> = ids.map(|id| state.hash_one(id) & 0xffff).collect();
             assert!(places.len() > 9_000, "shifted by {shift}: {}", places.len());
         }

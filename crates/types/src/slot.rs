@@ -1,4 +1,4 @@
-//! Slots: the unit in which chats and users are spread over nodes.
+//! Slots: chats and users are spread over nodes by slot, and a node owns whole slots.
 
 use std::fmt;
 
@@ -6,35 +6,41 @@ use uuid::Uuid;
 
 use crate::{ChatId, UserId};
 
-/// Number of slots. Fixed for ever: it is the granularity of moving work, and 4,096 is plenty for hundreds of nodes.
+/// The number of slots. It never changes: a slot is the smallest unit of work that moves between nodes, and 4,096 is
+/// plenty for hundreds of nodes.
 pub const SLOTS: u16 = 4096;
 
-/// `hash(id) % 4096`.
+/// The slot of a chat or user: `hash(id) % 4096`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(u16);
 
 impl Slot {
+    /// The slot whose owner orders and commits the chat's entries.
     pub fn of_chat(chat: ChatId) -> Self {
         Self::of(chat.0)
     }
 
+    /// The slot whose owner knows the user's live sessions.
     pub fn of_user(user: UserId) -> Self {
         Self::of(user.0)
     }
 
-    /// `None` from 4,096 on.
+    /// `None` if `number` is 4,096 or more.
     pub fn new(number: u16) -> Option<Self> {
         (number < SLOTS).then_some(Self(number))
     }
 
+    /// All slots, in ascending order.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..SLOTS).map(Self)
     }
 
+    /// The slot's number, from 0 to 4,095.
     pub fn number(self) -> u16 {
         self.0
     }
 
+    /// The slot's number as an index into a table of [`SLOTS`] places.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -51,15 +57,15 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// Which of `nodes` owns `slot`: rendezvous hashing (Thaler and Ravishankar, 1998). A node that joins or leaves
-/// moves only its own share. `None` without nodes.
+/// Returns which of `nodes` owns `slot`, by rendezvous hashing (Thaler and Ravishankar, 1998): when a node joins or
+/// leaves, only its own share of the slots moves. `None` if `nodes` is empty.
 pub fn rendezvous<'a>(slot: Slot, nodes: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     nodes
         .into_iter()
         .max_by_key(|name| (mix(name_hash(name) ^ mix(u64::from(slot.0) + 1)), *name))
 }
 
-/// FNV-1a (Fowler, Noll, Vo), 64 bits.
+/// The 64-bit FNV-1a hash of a node's name (Fowler, Noll, Vo).
 fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -1,26 +1,28 @@
-//! New strangers of one person: how many they may begin to watch, or to write to and add to groups, within a day. Whoever
-//! keeps a list of the last day's decides by it, in a transaction for that person alone.
+//! The daily limit on strangers: how many new people one person may begin to watch, or to write to and add to groups,
+//! within a day. The caller stores whom the person met in the last day, and makes the decision in a transaction that
+//! no other decision about that person runs beside.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::{Timestamp, UserId};
 
-/// A stranger met once is no new one for so long.
+/// How long a stranger, once met, is not counted as a new one again.
 pub const STRANGER_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// Which strangers are new, and may be.
+/// Which of the people asked for are new strangers within the limit, and which exceed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admission {
-    /// New ones, to be remembered.
+    /// The new strangers within the limit; the caller has to remember them.
     pub new: Vec<UserId>,
-    /// One too many each.
+    /// The new strangers that exceed the limit.
     pub limited: Vec<UserId>,
-    /// With `limited`: until one more may be.
+    /// If `limited` is not empty: the time until one more stranger fits.
     pub retry_after: Duration,
 }
 
-/// `day`: those of the last day and since when; of `asked`, the first have precedence.
+/// Decides which of `asked` the limit allows. `day` has the strangers of the last day, each with the time since when
+/// they count. People in `day` are neither new nor limited; the others are allowed in the order of `asked`.
 pub fn admit(day: &[(UserId, Timestamp)], asked: &[UserId], limit: usize, now: Timestamp) -> Admission {
     let known: HashSet<UserId> = day.iter().map(|(user, _)| *user).collect();
     let mut new: Vec<UserId> = asked
@@ -38,7 +40,7 @@ pub fn admit(day: &[(UserId, Timestamp)], asked: &[UserId], limit: usize, now: T
     }
 }
 
-/// How long until `more` strangers fit at once; the whole time where they never do.
+/// Returns how long it takes until `more` new strangers fit at once: [`STRANGER_FOR`] if they never do.
 pub fn until_room(day: &[(UserId, Timestamp)], more: usize, limit: usize, now: Timestamp) -> Duration {
     let mut since: Vec<Timestamp> = day.iter().map(|(_, since)| *since).collect();
     since.sort_unstable();
@@ -73,7 +75,7 @@ mod tests {
             }
         );
         assert_eq!(admitted(5).limited, []);
-        // A limit that was lowered since.
+        // The limit was lowered after the two were admitted.
         assert_eq!((admitted(1).new, admitted(1).limited.len()), (vec![], 3));
         let none = admit(&[], &asked, 0, now);
         assert_eq!((none.limited.len(), none.retry_after), (4, STRANGER_FOR));

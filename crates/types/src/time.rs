@@ -1,33 +1,34 @@
-//! Points in time, and the two clocks that they come from. Pure code takes a time as an argument; only adapters ask for it.
+//! Points in time, and the two clocks they come from. Pure code is given the time as an argument; only adapters read
+//! a clock.
 
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since the Unix epoch, UTC.
+/// A point in time in milliseconds since the Unix epoch, UTC.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Timestamp(pub i64);
 
-/// The clocks of this process.
+/// The two clocks of this process.
 ///
-/// The wall clock of a machine may be set back or forward at any moment, by an hour too. So whatever waits, expires or is
-/// measured inside a process goes by [`Clock::monotonic`]; what is stored, shown to people, or compared with a time that
-/// was stored or signed goes by [`Clock::wall`]. A time of one clock is never compared with a time of the other, nor is a
-/// monotonic time of one process with another's.
+/// The wall clock of a machine may be set back or forward at any moment, even by an hour. So code that waits, expires
+/// something or measures time inside a process uses [`Clock::monotonic`]. Times that are stored, shown to people, or
+/// compared with a stored or signed time come from [`Clock::wall`]. Never compare times of the two clocks with each
+/// other, nor monotonic times of two processes.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock;
 
 impl Clock {
-    /// What the machine's clock shows. Two calls may be in any order, and two machines differ.
+    /// The time of the machine's clock. A later call may return an earlier time, and two machines differ.
     #[allow(clippy::disallowed_methods, reason = "the place that gives it its name")]
     pub fn wall() -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// The wall clock's time when it was first asked for, and what has passed since. It never goes back, and no step of
-    /// the wall clock moves it.
+    /// The time of the wall clock when this was first called, plus the time that has passed since. It never goes
+    /// back, and setting the wall clock does not change it.
     pub fn monotonic() -> Timestamp {
         static BEGAN: OnceLock<(Timestamp, Instant)> = OnceLock::new();
         let (began, at) = BEGAN.get_or_init(|| (Self::wall(), Instant::now()));
@@ -36,7 +37,7 @@ impl Clock {
 }
 
 impl Timestamp {
-    /// Time passed since `earlier`; zero when that lies ahead.
+    /// The time that has passed since `earlier`, or zero if `earlier` is later than `self`.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
@@ -75,7 +76,7 @@ mod tests {
     #[test]
     fn monotonic_time_begins_at_the_wall_clocks_and_never_goes_back() {
         let first = Clock::monotonic();
-        // Nobody has set this machine's clock by a day since.
+        // The two clocks agree unless somebody has set this machine's clock since the process began.
         let apart = first.since(Clock::wall()) + Clock::wall().since(first);
         assert!(apart < Duration::from_secs(86_400), "{apart:?}");
         let mut last = first;

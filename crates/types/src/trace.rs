@@ -1,23 +1,26 @@
-//! A place in a distributed trace, as the W3C's `traceparent` says it.
+//! A place in a distributed trace, as the W3C header `traceparent` writes it.
 
 use std::fmt;
 
-/// Characters of a `traceparent` of version 00: version, trace id, span id, flags.
+/// The length of a `traceparent` of version 00 in characters: version, trace id, span id, flags and three dashes.
 const LEN: usize = 55;
-/// Bit of the flags: the caller keeps this trace.
+/// The bit of the flags that says that the trace is recorded.
 const SAMPLED: u8 = 1;
 
-/// A span of a trace. Copied along with an item on its way; allocates nothing.
+/// A span of a trace. It is copied along with each item on its way through the nodes, and allocates nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
+    /// The id of the trace.
     pub trace_id: [u8; 16],
+    /// The id of the span.
     pub span_id: [u8; 8],
-    /// Whether the trace is kept.
+    /// Whether the trace is recorded, as the caller decided.
     pub sampled: bool,
 }
 
 impl TraceContext {
-    /// Reads a `traceparent`; `None` for what is none. Versions above 00 are read as far as 00 goes.
+    /// Reads a `traceparent`. `None` if the text is not valid. Of versions above 00, only the fields that version 00
+    /// has are read.
     pub fn parse(traceparent: &str) -> Option<Self> {
         let text = traceparent.as_bytes();
         let (known, rest) = text.split_at_checked(LEN)?;
@@ -38,13 +41,13 @@ impl TraceContext {
         })
     }
 
-    /// As [`Self::parse`], where the trace is kept.
+    /// Reads a `traceparent` like [`Self::parse`], but returns `None` also if the trace is not recorded.
     pub fn sampled(traceparent: &str) -> Option<Self> {
         Self::parse(traceparent).filter(|context| context.sampled)
     }
 }
 
-/// As a `traceparent`.
+/// Writes the context as a `traceparent` of version 00.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -57,7 +60,7 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// Lower-case digits only, two a byte.
+/// Reads `N` bytes from pairs of hexadecimal digits. `None` if a digit is not one, or is in upper case.
 fn hex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
     let digit = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),

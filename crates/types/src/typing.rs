@@ -1,27 +1,32 @@
-//! How often it is said that a person writes: by the client, by its gateway, and by the chat's owner, each for itself.
+//! How often it is passed on that a person is typing. The client, its gateway and the chat's owner each apply this
+//! limit for themselves.
 
 use std::time::Duration;
 
 use crate::Timestamp;
 
-/// Passed on once in this time.
+/// Typing is passed on at most once in this time.
 pub const EVERY: Duration = Duration::from_secs(3);
-/// Shown for this long after it was said last.
+/// How long the others see that a person is typing, after it was last passed on.
 pub const EXPIRES: Duration = Duration::from_secs(6);
 
-/// One person who writes in one chat.
+/// The limit for one person who is typing in one chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Typist {
-    /// The next may be passed on then.
+    /// From this time on, typing may be passed on again.
     next: Timestamp,
-    /// Others show it until then.
+    /// The others see the person typing until this time.
     shown_until: Timestamp,
 }
 
 impl Typist {
-    /// Whether it is passed on. That they stopped passes at once where others show it; either begins the time anew.
-    /// `leeway`: what is sent every 3 s comes a little sooner or later after the one before. Over a longer time it is one
-    /// in 3 s all the same.
+    /// Returns whether to pass on that the person is typing or, if `stopped`, that they stopped. Stopping is passed
+    /// on at once if the others see the person typing, and otherwise not at all. Both begin a new interval of
+    /// [`EVERY`].
+    ///
+    /// Typing is accepted up to `leeway` before the interval is over, because what is sent every 3 s does not arrive
+    /// at exact intervals. The next interval then begins where this one would have ended, so over a longer time it is
+    /// still one in 3 s.
     pub fn take(&mut self, stopped: bool, leeway: Duration, now: Timestamp) -> bool {
         let passes = if stopped {
             self.is_shown(now)
@@ -36,16 +41,17 @@ impl Typist {
         passes
     }
 
-    /// A message of theirs ends it.
+    /// Notes that the person sent a message, after which the others no longer see them typing.
     pub fn wrote(&mut self, now: Timestamp) {
         self.shown_until = self.shown_until.min(now);
     }
 
+    /// Whether the others see the person typing.
     pub fn is_shown(&self, now: Timestamp) -> bool {
         now < self.shown_until
     }
 
-    /// Nothing hangs on it any more.
+    /// Whether this value may be forgotten: the interval is over and nobody sees the person typing.
     pub fn is_over(&self, now: Timestamp) -> bool {
         now >= self.next && !self.is_shown(now)
     }

@@ -1,6 +1,6 @@
-//! A good client, written from the comments of messaging.proto and from nothing else: what it ends up with is what any
-//! app would. It keeps its log in memory, acknowledges what it has stored, sends its outbox again on each new stream,
-//! and reconnects. Whatever breaks the protocol is remembered and fails the test at its next step.
+//! A good client, written from the comments in messaging.proto alone, so that it ends up with what any app would
+//! have. It keeps its log in memory, acknowledges what it has stored, sends its outbox again on each new stream, and
+//! reconnects. It remembers each breach of the protocol, and the test's next step fails.
 
 mod run;
 mod state;
@@ -17,7 +17,7 @@ pub use state::{Log, State};
 use crate::world::BOUND;
 use crate::{Api, Device, User, World};
 
-/// Where a message goes.
+/// The address of a message.
 #[derive(Debug, Clone, Copy)]
 pub enum To {
     Chat(ChatId),
@@ -36,7 +36,7 @@ impl From<UserId> for To {
     }
 }
 
-/// What the test tells the phone to do.
+/// A command of the test to the phone.
 #[derive(Debug)]
 enum Command {
     Send {
@@ -58,13 +58,14 @@ enum Command {
         wanted: bool,
         gateway: Option<usize>,
     },
-    /// Whether to acknowledge; when turned on, all that was stored.
+    /// Whether to acknowledge. When turned on, everything stored so far is acknowledged.
     Acknowledge(bool),
 }
 
-/// Commands not yet taken up: tests do not write faster than a stream takes.
+/// Commands that may wait: tests do not write faster than a stream takes.
 const COMMANDS: usize = 4096;
 
+/// A good client with one device. Dropping it breaks its stream.
 pub struct Phone {
     device: Device,
     channel: Channel,
@@ -74,7 +75,7 @@ pub struct Phone {
 }
 
 impl Phone {
-    /// A phone that is switched off.
+    /// Makes a phone that is offline.
     pub fn new(world: &World, device: &Device) -> Self {
         let gateways: Vec<Channel> = (0..world.gateways())
             .map(|gateway| world.new_channel(gateway))
@@ -105,12 +106,12 @@ impl Phone {
         Api::new(self.channel.clone(), &self.device.access_token)
     }
 
-    /// Goes online and waits until all that waited has come.
+    /// Goes online, and waits until it is caught up.
     pub async fn connect(&self) {
         self.connect_to(None).await;
     }
 
-    /// The same at a certain gateway, to which it also comes back.
+    /// Goes online at this gateway, to which it also reconnects.
     pub async fn connect_at(&self, gateway: usize) {
         self.connect_to(Some(gateway)).await;
     }
@@ -128,7 +129,7 @@ impl Phone {
         .await;
     }
 
-    /// Goes offline: the stream is gone when this returns.
+    /// Goes offline. The stream has ended when this returns.
     pub async fn disconnect(&self) {
         self.command(Command::Online {
             wanted: false,
@@ -138,7 +139,7 @@ impl Phone {
         self.until("offline", |state| !state.online).await;
     }
 
-    /// Stops or starts acknowledging what it stores.
+    /// Turns the acknowledgements on or off.
     pub async fn acknowledge(&self, on: bool) {
         self.command(Command::Acknowledge(on)).await;
     }
@@ -150,7 +151,7 @@ impl Phone {
         request
     }
 
-    /// The same under a request_id of the test's choice.
+    /// Like [`Phone::send`], with a request_id of the test's choice.
     pub async fn send_as(&self, request: RequestId, to: impl Into<To>, body: impl Into<Vec<u8>>) {
         self.command(Command::Send {
             request,
@@ -160,7 +161,7 @@ impl Phone {
         .await;
     }
 
-    /// Waits for the result of a send, which has to be good.
+    /// Waits for the result of a send. Panics unless it was sent.
     pub async fn sent(&self, request: RequestId) -> Sent {
         let state = self
             .until("a SendResult", |state| state.results.contains_key(&request))
@@ -171,7 +172,7 @@ impl Phone {
         }
     }
 
-    /// Waits for the result of a send, which has to be bad.
+    /// Waits for the result of a send. Panics unless it was refused.
     pub async fn refused(&self, request: RequestId) -> tern_proto::v1::SendError {
         let state = self
             .until("a SendResult", |state| state.results.contains_key(&request))
@@ -182,23 +183,23 @@ impl Phone {
         }
     }
 
-    /// Sends and waits until it is sent.
+    /// Sends a message, and waits until it is sent.
     pub async fn say(&self, to: impl Into<To>, body: impl Into<Vec<u8>>) -> Sent {
         let request = self.send(to, body).await;
         self.sent(request).await
     }
 
-    /// Marks a chat read.
+    /// Marks a chat as read up to `seq`.
     pub async fn read(&self, chat: ChatId, seq: u64) {
         self.command(Command::Read { chat, seq }).await;
     }
 
-    /// Says that the person writes, or stopped.
+    /// Says that the person is typing, or has stopped.
     pub async fn typing(&self, chat: ChatId, stopped: bool) {
         self.command(Command::Typing { chat, stopped }).await;
     }
 
-    /// Makes a group with these others.
+    /// Creates a group with these other members.
     pub async fn create_group(&self, others: &[&User]) -> ChatId {
         let request = CreateGroupRequest {
             request_id: RequestId::random().to_string(),
@@ -225,6 +226,7 @@ impl Phone {
         self.until_within(BOUND, what, holds).await
     }
 
+    /// Like [`Phone::until`], with another bound.
     pub async fn until_within(
         &self,
         bound: Duration,
@@ -260,7 +262,7 @@ impl Phone {
         state.logs[&chat].clone()
     }
 
-    /// Waits for one more message in a chat, from `texts` of before.
+    /// Waits until a chat has a message with this text, and returns its log.
     pub async fn has_text(&self, chat: ChatId, text: &str) -> Log {
         let state = self
             .until(&format!("{text:?} in {chat}"), |state| {
@@ -273,7 +275,7 @@ impl Phone {
         state.logs[&chat].clone()
     }
 
-    /// Waits until a member of a chat is known to have got (and read) this far.
+    /// Waits for receipts which say that a member has received and read a chat at least this far.
     pub async fn receipt(&self, chat: ChatId, user: UserId, delivered: u64, read: u64) {
         self.until(
             &format!("{user} has {delivered} and has read {read} of {chat}"),
@@ -287,7 +289,7 @@ impl Phone {
         .await;
     }
 
-    /// What it has stored and heard so far.
+    /// Everything that the phone has stored and heard so far.
     pub fn state(&self) -> State {
         self.state.borrow().clone()
     }
@@ -309,8 +311,8 @@ impl Drop for Phone {
     }
 }
 
-/// Waits until all of these have a chat up to `head`, and makes sure that they have the same log, with each of `texts`
-/// in it exactly once.
+/// Waits until all phones have a chat up to `head`. Checks that they have the same log, with each of `texts` exactly
+/// once and no other messages.
 pub async fn agree(phones: &[&Phone], chat: ChatId, head: u64, texts: &[String]) {
     let mut logs = Vec::new();
     for phone in phones {
@@ -342,7 +344,7 @@ pub async fn agree(phones: &[&Phone], chat: ChatId, head: u64, texts: &[String])
     }
 }
 
-/// The text of an entry that is a message.
+/// Returns the text of an entry that is a message.
 pub fn text(entry: &Entry) -> Option<String> {
     match entry.content.as_ref()?.content.as_ref()? {
         Content::Message(message) => Some(String::from_utf8_lossy(&message.body).into_owned()),

@@ -1,4 +1,4 @@
-//! What a phone has stored. Pure.
+//! Everything that a phone has stored. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,43 +9,45 @@ use tern_proto::v1::{
 use tern_types::{ChatId, RequestId, UserId};
 use tonic::Code;
 
-/// Entries ahead of the cursor that a phone keeps for a chat; further ones come again.
+/// Entries ahead of the cursor that are kept per chat. Further ones are dropped and come again.
 const HELD: usize = 512;
 
+/// The state of a phone.
 #[derive(Debug, Clone)]
 pub struct State {
     me: UserId,
     pub logs: HashMap<ChatId, Log>,
-    /// Delivered and read, the highest seen.
+    /// The highest delivered and read seqs of each person in each chat.
     pub receipts: HashMap<(ChatId, UserId), (u64, u64)>,
-    /// Receipts that came, each.
+    /// The number of receipts that came.
     pub receipts_came: HashMap<(ChatId, UserId), u32>,
-    /// What was said of others who write, in order.
+    /// The typing signs of others, in order.
     pub typing: Vec<UserTyping>,
     pub results: HashMap<RequestId, Result<Sent, SendError>>,
     pub online: bool,
-    /// The present stream has said CaughtUp.
+    /// The present stream has brought CaughtUp.
     pub caught_up: bool,
-    /// How often any stream has.
+    /// The number of CaughtUps over all streams.
     pub caught_ups: u32,
     /// Streams opened so far.
     pub sessions: u32,
-    /// Streams ended by the server: how.
+    /// The `Closing`s of streams that the server ended.
     pub closings: Vec<Closing>,
+    /// The status codes with which streams ended.
     pub ends: Vec<Code>,
-    /// Announced drains.
+    /// Drains that were announced.
     pub drainings: u32,
-    /// Entries that came once more.
+    /// Entries that came again.
     pub repeated: u64,
     pub store_epoch: String,
-    /// How the server broke the protocol.
+    /// The first breach of the protocol.
     pub broken: Option<String>,
 }
 
 /// One chat as the phone has it.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
-    /// Everything up to here is stored, skipped, or lies before the phone's time.
+    /// Everything up to here is stored, was skipped, or is from before the device was linked.
     pub cursor: u64,
     /// Where the cursor began.
     pub base: u64,
@@ -55,7 +57,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The messages, as text, in order.
+    /// The messages as text, in order.
     pub fn texts(&self) -> Vec<String> {
         self.entries.values().filter_map(super::text).collect()
     }
@@ -83,17 +85,17 @@ impl State {
         }
     }
 
-    /// 0 for a chat that it knows nothing of.
+    /// Returns the cursor of a chat; 0 if the phone knows nothing of it.
     pub fn cursor(&self, chat: ChatId) -> u64 {
         self.logs.get(&chat).map_or(0, |log| log.cursor)
     }
 
-    /// Remembers the first breach.
+    /// Notes a breach of the protocol. Only the first is kept.
     pub fn breach(&mut self, what: impl Into<String>) {
         self.broken.get_or_insert_with(|| what.into());
     }
 
-    /// A chat whose first entry was not its first: where this device starts.
+    /// Sets where this device's cursor begins in a chat.
     pub fn begin(&mut self, chat: ChatId, resume_seq: u64) {
         self.logs.entry(chat).or_insert_with(|| Log {
             cursor: resume_seq,
@@ -102,7 +104,7 @@ impl State {
         });
     }
 
-    /// An entry came. Stored, held or ignored as rule 4 of the stream says.
+    /// Takes an entry: stores, holds or ignores it, as rule 4 of the stream says.
     pub fn entry(&mut self, entry: Entry) {
         let Ok(chat) = entry.chat_id.parse::<ChatId>() else {
             return self.breach(format!("an entry without a chat: {entry:?}"));
@@ -123,7 +125,7 @@ impl State {
         log.advance();
     }
 
-    /// An own message has its place: it stands for its entry.
+    /// Takes the result of an own send, which stands for its entry.
     pub fn own(&mut self, request: RequestId, sent: Sent, body: &[u8]) {
         let message = Message {
             envelope: None,
@@ -148,7 +150,7 @@ impl State {
         self.entry(entry);
     }
 
-    /// What lies below does not come.
+    /// Takes a `Skipped`: the entries up to it will not come.
     pub fn skip(&mut self, skipped: Skipped) {
         let Ok(chat) = skipped.chat_id.parse::<ChatId>() else {
             return self.breach(format!("a Skipped without a chat: {skipped:?}"));
@@ -181,7 +183,8 @@ impl Log {
     }
 }
 
-/// Whether two entries of one place are the same. A place taken by an own result has no device and envelope.
+/// Whether two entries at one seq are the same message. An entry made from an own result has no device and no
+/// envelope, so these are not compared.
 fn same(a: &Entry, b: &Entry) -> bool {
     a.request_id == b.request_id && a.sender_user_id == b.sender_user_id && super::text(a) == super::text(b)
 }

@@ -1,4 +1,4 @@
-//! Unary calls whose bytes are no request, or whose metadata says what is not so.
+//! Unary calls whose bytes are no request, or whose metadata claims what is not so.
 
 use prost::Message as _;
 use tern_proto::error::reason_of;
@@ -28,7 +28,7 @@ async fn garbage_to_every_unary_method_is_an_invalid_argument() {
         ("deep nesting", &nested),
     ];
     for method in descriptors::unary_methods() {
-        // To a request without fields, well-formed fields are unknown ones of a newer version.
+        // For a request without fields, well-formed fields are those of a newer version and are ignored.
         let takes_any = method.input().fields().len() == 0;
         let method = descriptors::path(&method);
         for bearer in [world.platform.api_key(), &device.access_token] {
@@ -40,7 +40,7 @@ async fn garbage_to_every_unary_method_is_an_invalid_argument() {
                     bytes::Bytes::copy_from_slice(body),
                 )
                 .await;
-                // Some are not for this caller at all.
+                // Some methods are not allowed for this caller.
                 let clear = matches!(code, Code::InvalidArgument | Code::PermissionDenied)
                     || (takes_any && code == Code::Ok);
                 assert!(clear, "{method}, {what}: {code:?} {message}");
@@ -60,7 +60,7 @@ async fn garbage_to_every_unary_method_is_an_invalid_argument() {
     )
     .await;
     assert_eq!(code, Code::Unimplemented);
-    // What is between nodes only is not for clients.
+    // Clients cannot call services that are only for nodes.
     let (code, _) = call(
         world.channel(0),
         "../tern.internal.v1.ChatNode/ReadInbox",
@@ -76,7 +76,7 @@ async fn garbage_to_every_unary_method_is_an_invalid_argument() {
     world.end().await;
 }
 
-/// Whatever it is that does not decode it, a gateway or a node with a limit of its own.
+/// Either a gateway or a node with a limit of its own refuses to decode the request.
 #[tokio::test]
 async fn a_request_over_the_limit_is_too_large_for_every_method() {
     let world = World::with(|builder| builder.media(1)).await;
@@ -95,7 +95,7 @@ async fn a_request_over_the_limit_is_too_large_for_every_method() {
         let refused = phone.api().chats().create_group(ids(count)).await.unwrap_err();
         assert_eq!(reason_of(&refused), Some(reason), "{count} ids: {refused:?}");
     }
-    // Field 1000, which nobody knows.
+    // Field 1000, which no version has.
     for bytes in [MAX_REQUEST_BYTES, 3 << 20] {
         let body = v1::FetchRequest {
             chat_id: "x".repeat(bytes),
@@ -196,7 +196,7 @@ async fn ids_that_do_not_exist_are_not_found() {
     world.end().await;
 }
 
-/// What clients say in metadata of the platform's own has no effect.
+/// Metadata that the platform uses between nodes has no effect when a client sends it.
 #[tokio::test]
 async fn nobody_becomes_somebody_else_by_metadata() {
     let world = World::start().await;

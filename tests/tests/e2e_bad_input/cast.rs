@@ -1,4 +1,4 @@
-//! Who the requests are about, and requests that are in order.
+//! The users and chats that requests are about, and valid requests.
 
 use bytes::Bytes;
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
@@ -11,26 +11,27 @@ use tern_types::{ChatId, RequestId};
 
 use crate::descriptors;
 
-/// Who calls.
+/// The caller of a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caller {
     BackEnd,
     Device,
 }
 
-/// An owner with two devices, a member who is an owner too, their group, and a message in it: of one field's test alone, for what is done to them stays.
+/// An owner with two devices, a second owner, their group, and a message in it. Each field's test gets its own cast,
+/// because what is done to it stays.
 pub struct Cast {
     owner: User,
     member: User,
     pub device: Device,
     spare: Device,
     group: ChatId,
-    /// A message of the owner's.
+    /// A message of the owner.
     message: u64,
     media: Option<Media>,
 }
 
-/// An upload of the owner's that has become media, in a message of the group.
+/// An upload of the owner that was finalized, and sent in a message of the group.
 struct Media {
     upload_id: String,
     media_id: String,
@@ -76,7 +77,7 @@ impl Cast {
         }
     }
 
-    /// With what this method needs besides.
+    /// Makes a cast with what this method needs in addition.
     pub async fn of(world: &World, method: &MethodDescriptor) -> Self {
         let mut cast = Self::new(world).await;
         if method.parent_service().name() == "Media" {
@@ -138,7 +139,7 @@ impl Cast {
         Media { upload_id, media_id }
     }
 
-    /// What the caller shows.
+    /// The credential of the caller.
     pub fn bearer<'a>(&'a self, world: &'a World, caller: Caller) -> &'a str {
         match caller {
             Caller::BackEnd => world.platform.api_key(),
@@ -146,7 +147,7 @@ impl Cast {
         }
     }
 
-    /// A request that is carried out when this caller may make it: what each field needs follows from its name.
+    /// Builds a request that succeeds if this caller may make it. The value of each field follows from its name.
     pub fn request(&self, message: &MessageDescriptor, caller: Caller) -> DynamicMessage {
         let mut request = DynamicMessage::new(message.clone());
         for field in message.fields() {
@@ -172,9 +173,9 @@ impl Cast {
                 "user_id",
             ) => text(&self.owner.id),
             (_, "blocked_user_id") => text(&self.member.id),
-            // Named by its place, not by its sender; the user by their id.
+            // The trace names the message by its seq, not by its sender; GetUser names the user by id.
             ("TraceMessageRequest", "request_id") | ("GetUserRequest", "external_id") => None,
-            // A file of a chat, not somebody's picture.
+            // The request is about a file in a chat, not about a person's picture.
             ("GetDownloadRequest", "user_id") => None,
             ("GetMessageReceiptsRequest" | "TraceMessageRequest", "seq") => Some(Value::U64(self.message)),
             (_, "user_id") => text(&self.member.id),
@@ -197,7 +198,7 @@ impl Cast {
         }
     }
 
-    /// Whether the platform has `value` in a field of this name, as read anew.
+    /// Whether `value` is found in a field of this name when the platform's data are read again.
     pub async fn has_stored(
         &self,
         world: &World,

@@ -1,4 +1,4 @@
-//! The public API as its descriptors have it.
+//! The public API, read from its descriptors.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -12,7 +12,7 @@ const PACKAGE: &str = "tern.v1";
 static POOL: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(tern_proto::DESCRIPTORS).expect("descriptors"));
 
-/// Every unary method.
+/// Returns every unary method.
 pub fn unary_methods() -> Vec<MethodDescriptor> {
     let services = POOL
         .services()
@@ -26,22 +26,22 @@ pub fn unary_methods() -> Vec<MethodDescriptor> {
         .collect()
 }
 
-/// `Service/Method`.
+/// Returns `Service/Method`.
 pub fn path(method: &MethodDescriptor) -> String {
     format!("{}/{}", method.parent_service().name(), method.name())
 }
 
-/// A message of the public API by its name.
+/// Returns the message of the public API with this name.
 pub fn message(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("{PACKAGE}.{name}"))
         .unwrap_or_else(|| panic!("there is no message {name}"))
 }
 
-/// A field that holds no message, and the way to it.
+/// A field that holds no message, as the path to it.
 #[derive(Clone)]
 pub struct Leaf(Vec<FieldDescriptor>);
 
-/// Every such field below a message.
+/// Returns every field below a message that holds no message.
 pub fn leaves(message: &MessageDescriptor) -> Vec<Leaf> {
     let mut found = Vec::new();
     collect(message, &mut Vec::new(), &mut found);
@@ -50,7 +50,7 @@ pub fn leaves(message: &MessageDescriptor) -> Vec<Leaf> {
 
 fn collect(message: &MessageDescriptor, way: &mut Vec<FieldDescriptor>, found: &mut Vec<Leaf>) {
     for field in message.fields() {
-        // A message within itself is gone into once.
+        // A message that contains itself is entered once.
         if way.contains(&field) {
             continue;
         }
@@ -69,7 +69,7 @@ impl Leaf {
         self.field().name()
     }
 
-    /// The message that it is a field of.
+    /// The name of the message that has this field.
     pub fn message(&self) -> String {
         self.field().parent_message().name().to_owned()
     }
@@ -82,7 +82,7 @@ impl Leaf {
         self.field().is_list()
     }
 
-    /// Whether it holds the platform's own ids.
+    /// Whether the field holds ids of the platform.
     pub fn is_id(&self) -> bool {
         let name = self.name();
         (name.ends_with("_id") || name.ends_with("_ids")) && !name.starts_with("external_")
@@ -92,7 +92,7 @@ impl Leaf {
         self.0.last().expect("a field")
     }
 
-    /// Puts `value` there; where the field holds several, as the only one of them.
+    /// Sets the field to `value`. In a repeated field, `value` becomes the only element.
     pub fn put(&self, message: &mut DynamicMessage, value: Value) {
         let (last, way) = self.0.split_last().expect("a field");
         let mut at = message;
@@ -125,14 +125,14 @@ impl fmt::Display for Leaf {
     }
 }
 
-/// A generated message as a dynamic one.
+/// Converts a generated message to a dynamic one.
 pub fn dynamic(name: &str, message: &impl prost::Message) -> DynamicMessage {
     let mut dynamic = DynamicMessage::new(self::message(name));
     dynamic.transcode_from(message).expect("the same message");
     dynamic
 }
 
-/// Whether a field of this name holds `value`, anywhere within.
+/// Whether a field of this name, at any depth, holds `value`.
 pub fn holds(message: &DynamicMessage, name: &str, value: &Value) -> bool {
     message
         .fields()
@@ -151,7 +151,7 @@ fn within(held: &Value, name: &str, value: &Value) -> bool {
     }
 }
 
-/// The text of a field of this name, anywhere within.
+/// Returns the text of a field of this name, at any depth.
 pub fn text(message: &DynamicMessage, name: &str) -> Option<String> {
     message.fields().find_map(|(field, held)| match held {
         Value::String(text) if field.name() == name => Some(text.clone()),

@@ -1,5 +1,5 @@
-//! Every field of every request, and of every item of a stream, one at a time with everything that it should not hold:
-//! it is taken and stored as it is, or refused with a typed error.
+//! Tries every field of every request, and of every item of a stream, one at a time with each value that it should
+//! not hold. The platform has to accept and store it unchanged, or refuse it with a typed error.
 
 use prost::Message as _;
 use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
@@ -16,7 +16,7 @@ use crate::cast::{Caller, Cast};
 use crate::descriptors::{self, Leaf, leaves};
 use crate::hostile::{self, Hostile};
 
-/// Fields that only say what is asked for, or from which who is no user is left out.
+/// Fields that only select something, or whose unknown ids are left out.
 const NOT_STORED: &[&str] = &[
     "chat_id",
     "user_id",
@@ -32,22 +32,22 @@ const NOT_STORED: &[&str] = &[
     "upload_id",
 ];
 
-/// Items that have no answer: one whose id is none is ignored, and the stream goes on.
+/// Items without an answer: one with an invalid id is ignored, and the stream goes on.
 const WITHOUT_ANSWER: &[&str] = &["ack", "mark_read", "typing"];
 
-/// Methods that a cast has use for once: a user has only so many devices, and leaves a group one time.
+/// Methods that a cast can be used for only once: the number of devices is limited, and a user leaves a group once.
 const ONCE: &[&str] = &["LinkDevice", "LeaveChat"];
 
-/// How a request or an item ended.
+/// The outcome of a request or an item.
 enum Answer {
     Taken(DynamicMessage),
-    /// A status, of the call or of the stream.
+    /// The status of a call or a stream.
     Refused(Status),
-    /// A typed outcome.
+    /// A typed outcome of an item.
     NotSent(SendError),
 }
 
-/// The methods are dealt out to so many tests, which run side by side.
+/// The number of tests that share the methods and run side by side.
 const PARTS: usize = 4;
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn every_field_of_every_item_is_taken_as_it_is_or_refused_with_a_reason() 
     world.end().await;
 }
 
-/// Limits that so many calls do not reach.
+/// Starts a platform whose rate limits are too high for these calls to reach.
 async fn start() -> World {
     World::with(|builder| {
         builder
@@ -111,7 +111,7 @@ async fn start() -> World {
     .await
 }
 
-/// Whether this caller may call the method.
+/// Tries each field of a method. Returns whether this caller may call it.
 async fn a_call(world: &World, method: &MethodDescriptor, caller: Caller) -> bool {
     let path = format!("{} by a {caller:?}", descriptors::path(method));
     let permitted = in_order(world, &Cast::of(world, method).await, method, caller, &path).await;
@@ -133,7 +133,7 @@ async fn a_call(world: &World, method: &MethodDescriptor, caller: Caller) -> boo
         if ONCE.contains(&method.name()) {
             cast = Cast::new(world).await;
         }
-        // Nothing before was refused for another reason than what was in the field.
+        // This shows that the calls before were refused because of the field alone.
         let still = in_order(world, &cast, method, caller, &path).await;
         assert_eq!(still, permitted, "{path}, after {leaf}");
         if !permitted {
@@ -143,7 +143,7 @@ async fn a_call(world: &World, method: &MethodDescriptor, caller: Caller) -> boo
     permitted
 }
 
-/// Makes the call as it should be made: whether it is carried out, or not for this caller.
+/// Makes a valid call. Returns whether it succeeded; it may be refused for this caller.
 async fn in_order(world: &World, cast: &Cast, method: &MethodDescriptor, caller: Caller, path: &str) -> bool {
     let request = cast.request(&method.input(), caller);
     match call(world, cast, method, caller, &request).await {
@@ -199,7 +199,7 @@ async fn an_item(world: &World, kind: &str, leaf: &Leaf) {
     );
 }
 
-/// Says an item on a stream of its own and hears it out.
+/// Sends an item on a new stream, and waits for its outcome.
 async fn say(world: &World, cast: &Cast, item: &DynamicMessage) -> Answer {
     const TOKEN: u64 = 7;
     let said: v1::ClientItem = item.transcode_to().expect("an item");
@@ -294,7 +294,7 @@ async fn judge(
     }
 }
 
-/// Who sends no id is told in which field.
+/// Checks that an error about an invalid id names the field.
 fn named(what: &str, leaf: &Leaf, status: &Status) {
     let reason = reason_of(status);
     if reason == Some(ErrorReason::ProtocolError) {
@@ -322,7 +322,7 @@ fn named(what: &str, leaf: &Leaf, status: &Status) {
     );
 }
 
-/// Who names what does not exist is told so, or that it would not be theirs.
+/// Whether the reason fits an id that does not exist: it says so, or that the caller could not have it.
 fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
     let Some(reason) = reason else { return false };
     match leaf.name() {
@@ -338,7 +338,7 @@ fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
             ErrorReason::ActingUserNotFound | ErrorReason::NotForDevices
         ),
         "device_id" => reason == ErrorReason::DeviceNotFound,
-        // Not beside chat_id.
+        // It may not be used beside chat_id.
         "user_id" if leaf.message() == "GetDownloadRequest" => reason == ErrorReason::InvalidField,
         "user_id" | "user_ids" | "member_user_ids" | "blocked_user_id" => {
             matches!(reason, ErrorReason::UserNotFound | ErrorReason::NotForDevices)

@@ -1,4 +1,4 @@
-//! What a field should not hold.
+//! Values that a field should not hold.
 
 use bytes::Bytes;
 use prost_reflect::{Kind, Value};
@@ -8,19 +8,19 @@ use tern_types::limits::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_GROUP_MEMBERS};
 use crate::SQL;
 use crate::descriptors::Leaf;
 
-/// A well-formed id that nothing has.
+/// Describes a well-formed id that does not exist.
 pub const NOTHING: &str = "the id of nothing";
 
-/// A value and what it is.
+/// A value and its description.
 #[derive(Clone)]
 pub struct Hostile {
     pub what: &'static str,
     pub value: Value,
-    /// Where an id belongs it is none.
+    /// In an id field, this value is no valid id.
     pub no_id: bool,
 }
 
-/// Everything that this field should not hold, or may hold and few do.
+/// Returns the values that this field should not hold, and some that are allowed but rare.
 pub fn values(leaf: &Leaf) -> Vec<Hostile> {
     let mut values = one(&leaf.kind());
     if leaf.is_list() {

@@ -1,11 +1,11 @@
-//! Bad input gets a clear typed error: never a panic, a hang, or a node that is gone.
+//! Bad input gets a clear typed error. No node panics, hangs or dies of it.
 //!
 //! - [`stream`]: streams that break the protocol
-//! - [`sends`]: sends that cannot be taken
-//! - [`calls`]: calls whose bytes are no request, ids of nothing, metadata that says what is not so
-//! - [`fields`]: every field of every request and every item of a stream, with everything that it should not hold:
-//!   the requests come from the [`descriptors`], so that what is added to the protos is tested too. [`hostile`] has the
-//!   values, [`cast`] the requests that they go into
+//! - [`sends`]: sends that cannot be accepted
+//! - [`calls`]: calls whose bytes are no request, ids that do not exist, metadata that claims another identity
+//! - [`fields`]: every field of every request and of every item of a stream, with each value that it should not hold.
+//!   The requests come from the [`descriptors`], so that additions to the protos are tested too. [`hostile`] has the
+//!   values, [`cast`] the requests that they are put into.
 
 #![allow(
     clippy::expect_used,

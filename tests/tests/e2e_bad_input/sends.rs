@@ -1,4 +1,4 @@
-//! Sends that cannot be taken: each is answered by itself, the stream goes on.
+//! Sends that cannot be accepted. Each gets its own error, and the stream goes on.
 
 use std::time::Duration;
 
@@ -136,7 +136,7 @@ async fn a_bad_send_fails_alone() {
             Outcome::Sent(sent) => panic!("{what}: {sent:?}"),
         }
     }
-    // Acknowledgements and read marks for what is not theirs are ignored.
+    // Acknowledgements and read marks for chats of other users are ignored.
     for id in [&nobody, &strangers.to_string(), &chat.to_string()] {
         for seq in [0, 1, 99, u64::MAX] {
             wire.say(Item::Ack(v1::Ack {

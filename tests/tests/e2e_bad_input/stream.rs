@@ -46,7 +46,7 @@ async fn a_stream_begins_with_open_and_has_one() {
     assert_eq!(closing(last), Some(CloseCode::ProtocolError));
     assert_eq!(status.code(), Code::InvalidArgument);
 
-    // Who says nothing at all is not waited for for ever; who leaves at once is no trouble.
+    // A stream that sends nothing ends after a time. A client that leaves at once does no harm.
     let mut silent = Wire::silent(world.new_channel(0)).await.unwrap();
     let mut gone = Wire::silent(world.new_channel(0)).await.unwrap();
     gone.finish();
@@ -123,7 +123,8 @@ async fn unknown_items_are_ignored_and_known_ones_still_taken() {
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let device = world.device(&alice).await;
     let his = world.phone(&bob).await;
-    // An item of a kind to come (field 19), an empty item, a frame without items, an unknown field beside a known one.
+    // An item of an unknown kind (field 19), an empty item, and an unknown field beside a known one; below, a frame
+    // without items.
     let mut items = vec![0x0a, 0x05, 0x9a, 0x01, 0x02, 0x08, 0x01, 0x0a, 0x00];
     let send = wire::message_to(RequestId::random(), bob.id, "from a newer client");
     items.extend(
@@ -146,7 +147,7 @@ async fn unknown_items_are_ignored_and_known_ones_still_taken() {
     world.end().await;
 }
 
-/// What concerns one item only never ends the stream: there is no result in which to say it, so it is ignored.
+/// An error in one item never ends the stream. These items have no result in which to report it, so they are ignored.
 #[tokio::test]
 async fn an_ack_a_mark_or_typing_with_no_id_at_all_is_ignored() {
     let world = World::start().await;

@@ -1,7 +1,7 @@
-//! Files, from one app to another: real processes, a real object store, faults between them.
+//! Files from one app to another: real processes, a real object store, and faults between them.
 //!
-//! - [`sharing`]: sent, read, forwarded; who may not
-//! - [`pictures`]: of people and groups
+//! - [`sharing`]: files are sent, read and forwarded, and others are kept out
+//! - [`pictures`]: pictures of people and groups
 //! - [`faults`]: an object store that is away, slow or lies; apps and nodes that are killed
 //! - [`servers`]: the same on another S3 server
 

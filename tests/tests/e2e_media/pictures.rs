@@ -1,4 +1,4 @@
-//! Pictures of people and groups, by the SDK.
+//! Pictures of people and groups, with the SDK.
 
 use tern_client::{MediaError, PictureOf};
 use tern_proto::error::reason_of;
@@ -25,7 +25,7 @@ async fn a_groups_picture_is_seen_by_all_members_and_a_persons_by_who_knows_them
     let ticket = hers.client.upload_picture(&file, "image/png").await.unwrap();
     let media: MediaId = ticket.media_id.parse().unwrap();
 
-    // The group's: an entry of all members, who may read it; who joins later too.
+    // The group's picture: an entry tells all members of it, and they may read it. Later members may too.
     let group = studio.world.group(&[&alice, &bob]).await;
     let seq = hers.client.set_chat_picture(group, Some(&ticket)).await.unwrap();
     assert!(seq.is_some());
@@ -57,7 +57,7 @@ async fn a_groups_picture_is_seen_by_all_members_and_a_persons_by_who_knows_them
         );
     }
     hidden(eves.client.download_picture(of_group, media).await);
-    // Only admins set it, and only with a ticket of their own.
+    // Only admins may set it, and only with their own ticket.
     let refused = his
         .client
         .set_chat_picture(group, Some(&ticket))
@@ -67,7 +67,7 @@ async fn a_groups_picture_is_seen_by_all_members_and_a_persons_by_who_knows_them
     let refused = his.client.set_chat_picture(group, None).await.unwrap_err();
     assert_eq!(refused.reason, ErrorReason::RoleTooLow);
 
-    // Her own: for Bob, who is in a group with her.
+    // Her own picture: Bob may see it, who is in a group with her.
     let of_alice = PictureOf::User(alice.id);
     hidden(his.client.download_picture(of_alice, media).await);
     hers.client.set_picture(Some(&ticket)).await.unwrap();

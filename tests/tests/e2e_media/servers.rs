@@ -1,4 +1,4 @@
-//! The same on SeaweedFS, an S3 server that others have written.
+//! Files on SeaweedFS, an independent S3 server.
 
 use tern_local::weed::{self, Weed};
 

@@ -1,4 +1,4 @@
-//! Sent, read, forwarded; and who may not.
+//! Files are sent, read and forwarded, and others are kept out.
 
 use std::sync::Mutex;
 
@@ -45,7 +45,7 @@ async fn a_picture_arrives_byte_for_byte_is_forwarded_and_stored_once() {
     let to = studio.files.path().join("saved.png");
     assert_eq!(hers.download(entry.chat, file, &to).await.unwrap(), bytes);
 
-    // The same bytes go on, and are not sent again.
+    // The same bytes are forwarded and not uploaded again.
     let forwarded = hers.client.forward(entry.chat, file.clone()).await.unwrap();
     hers.client
         .send_files(carol.id, "", vec![forwarded])
@@ -63,7 +63,7 @@ async fn a_picture_arrives_byte_for_byte_is_forwarded_and_stored_once() {
     );
     assert_eq!(studio.objects(), 1);
 
-    // Carol is in no chat of Bob's: she comes to it by hers alone.
+    // Carol is in no chat with Bob: she may reach the file through her own chat only.
     let through_theirs = carols
         .client
         .forward(ChatId::direct(alice.id, bob.id), file.clone())
@@ -192,7 +192,7 @@ async fn a_ticket_is_worth_nothing_to_anybody_else() {
             .unwrap_err();
         assert_eq!(reason_of(&refused), Some(ErrorReason::MediaTicket), "{refused:?}");
     }
-    // A known id opens nothing.
+    // Knowing the id of a media gives no access.
     for chat_id in [String::new(), ChatId::direct(alice.id, bob.id).to_string()] {
         let get = v1::GetDownloadRequest {
             chat_id: chat_id.clone(),
@@ -270,7 +270,7 @@ async fn a_back_end_uploads_in_a_users_name() {
     };
     let sent = api.chats().send_message(send).await.unwrap().into_inner();
     assert!(sent.sent.is_some(), "{sent:?}");
-    // Bob's app reads it.
+    // Bob's app can read it.
     let his = studio.person(&bob).await;
     let get = v1::GetDownloadRequest {
         chat_id: ChatId::direct(alice.id, bob.id).to_string(),
@@ -294,7 +294,7 @@ async fn a_message_whose_ticket_has_ended_is_sent_again_with_a_new_one() {
     let [alice, bob] = studio.world.users(["alice", "bob"]).await;
     let (hers, his) = (studio.person(&alice).await, studio.person(&bob).await);
     let mut old = hers.upload(&studio.file("a.png", 1000)).await.unwrap();
-    // A day in the outbox does the same.
+    // A message that waits in the outbox for a day has such a ticket too.
     old.ticket.ticket = vec![0; 40].into();
     let request = hers.client.send_files(bob.id, "late", vec![old]).await.unwrap();
     hers.refused(request, SendErrorCode::MediaTicket).await;

@@ -1,4 +1,4 @@
-//! A platform with media, and people with the SDK.
+//! A platform with media, and people who use the SDK.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 
 const BOUND: Duration = Duration::from_secs(60);
 
-/// A platform whose object store is behind a proxy, for nodes and for clients.
+/// A platform whose object store is behind a proxy, for both nodes and clients.
 pub struct Studio {
     pub world: World,
     pub proxy: Proxy,
@@ -36,7 +36,7 @@ impl Studio {
         Self::on(access, Some(s3), files).await
     }
 
-    /// On this object store.
+    /// Starts a platform on this object store.
     pub async fn on(access: Access, s3: Option<S3>, files: TempDir) -> Self {
         open_to_all(files.path());
         let proxy = Proxy::start(&access.endpoint).await.unwrap();
@@ -59,7 +59,7 @@ impl Studio {
         }
     }
 
-    /// A file with so many bytes that nobody can guess.
+    /// Makes a file of so many pseudo-random bytes, which depend on the length alone.
     pub fn file(&self, name: &str, length: usize) -> PathBuf {
         let path = self.files.path().join(name);
         let mut state = length as u64 | 1;
@@ -81,7 +81,7 @@ impl Studio {
         self.app(&device).await
     }
 
-    /// The app on this device; started again, it goes on with what it has stored.
+    /// Starts the app on this device. If it ran before, it goes on with its store.
     pub async fn app(&self, device: &Device) -> Person {
         let store = self.files.path().join(format!("{}.sqlite", device.id));
         let credentials = Credentials {
@@ -94,7 +94,7 @@ impl Studio {
         let config = ClientConfig::new(self.world.platform.gateway_urls(), StoreLocation::File(store))
             .tls(Tls::Roots(self.world.platform.ca_pem().unwrap()))
             .credentials(credentials);
-        // The app before may be about to end.
+        // The app that ran before may still be about to end.
         let (client, events) = until_some(|| Client::start(config.clone())).await;
         Person {
             client,
@@ -102,7 +102,7 @@ impl Studio {
         }
     }
 
-    /// How many objects the database knows of.
+    /// Counts the rows of a table in the database.
     pub async fn count(&self, table: &'static str) -> i64 {
         let store = self.world.store().await;
         let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
@@ -111,7 +111,7 @@ impl Studio {
         count
     }
 
-    /// How many files of objects our own object store has.
+    /// Counts the objects in our own object store.
     pub fn objects(&self) -> usize {
         self.s3.as_ref().expect("our own").objects().unwrap()
     }
@@ -129,7 +129,7 @@ async fn until_some<T, E: std::fmt::Debug, F: Future<Output = Result<T, E>>>(mak
     found.into_inner().unwrap().unwrap()
 }
 
-/// An app.
+/// A person's app.
 pub struct Person {
     pub client: Client,
     events: Mutex<EventStream>,
@@ -142,7 +142,7 @@ impl Person {
         self.client.upload(path, "image/png", SILENT).await
     }
 
-    /// The next message with files.
+    /// Waits for the next message with files from somebody else.
     pub async fn receives(&self) -> (Entry, v1::AttachmentBody) {
         let mut events = self.events.lock().await;
         let next = async {
@@ -160,7 +160,7 @@ impl Person {
             .expect("a message with files")
     }
 
-    /// The next entry of this chat that tells of a new picture.
+    /// Waits for the next entry of this chat that tells of a new picture.
     pub async fn changed(&self, chat: ChatId) -> Entry {
         let mut events = self.events.lock().await;
         let next = async {
@@ -176,7 +176,7 @@ impl Person {
         tokio::time::timeout(BOUND, next).await.expect("a new picture")
     }
 
-    /// Waits until this send is refused.
+    /// Waits until this send is refused, and checks the code.
     pub async fn refused(&self, request: RequestId, wanted: v1::SendErrorCode) {
         let mut events = self.events.lock().await;
         let next = async {

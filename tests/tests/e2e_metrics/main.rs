@@ -1,4 +1,5 @@
-//! What a running platform exports: alerts, dashboards and autoscalers ask for nothing else, and docs/metrics.md lists it.
+//! The metrics that a running platform exports. Alerts, dashboards and autoscalers use no others, and docs/metrics.md
+//! lists them all.
 //!
 //! `TERN_WRITE_DOCS=1 cargo nextest run -p tern-tests -E 'binary(e2e_metrics)'` writes that list anew.
 
@@ -17,12 +18,12 @@ use tokio::process::Command;
 
 use page::Metrics;
 
-/// What is counted after the fact, such as the end of a stream, is there within milliseconds.
+/// Events that are counted afterwards, such as the end of a stream, appear within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 const DOCS: &str = "docs/metrics.md";
-/// Where the list begins in [`DOCS`].
+/// The line after which the list begins in [`DOCS`].
 const BEGIN: &str = "<!-- written by the test e2e_metrics -->\n";
-/// Roles of nodes.
+/// The number of roles.
 const EVERY_NODE: usize = 5;
 /// Labels that the scrape adds.
 const OF_THE_SCRAPE: [&str; 3] = ["namespace", "pod", "component"];
@@ -35,7 +36,8 @@ fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 
-/// Everything that happens on an ordinary day: conversations, somebody who was away, a web page, a device that is revoked.
+/// Makes everything happen that happens on an ordinary day: conversations, a person who was away, a web page, a
+/// revoked device.
 async fn day(world: &World) {
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let laptop = world.device(&bob).await;
@@ -57,7 +59,7 @@ async fn day(world: &World) {
     world.revoke(&page).await;
 }
 
-/// The canary beside it, and where its metrics are.
+/// Starts the canary beside the platform. Returns it and the address of its metrics.
 fn canary(world: &World, dir: &Path) -> (Process, std::net::SocketAddr) {
     let admin = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free().expect("a port")));
     let mut command = Command::new(world::tern());
@@ -86,7 +88,11 @@ async fn scrape(world: &World, canary: std::net::SocketAddr) -> anyhow::Result<M
             &world.platform.metrics(&node.name).await?,
         );
     }
-    page::add(&mut metrics, "canary", &http::get(canary, "/metrics").await?.1);
+    page::add(
+        &mut metrics,
+        "canary",
+        &http::get_patiently(canary, "/metrics").await?.1,
+    );
     Ok(metrics)
 }
 
@@ -107,7 +113,7 @@ fn table(metrics: &Metrics) -> String {
     head + &metrics.iter().map(row).collect::<String>()
 }
 
-/// What is wrong with a file's queries.
+/// Returns the queries in a file that ask for metrics or labels which nobody exports.
 fn faults(metrics: &Metrics, file: &str) -> Vec<String> {
     let asked = page::asked_for(&read(file));
     assert!(!asked.is_empty(), "{file} asks for nothing");
@@ -132,7 +138,16 @@ fn files_with_queries() -> Vec<String> {
 
 #[tokio::test]
 async fn what_is_watched_is_exported_and_what_is_exported_is_written_down() {
-    let world = World::with(|builder| builder.media(1).env("TERN_GATEWAY_ALLOWED_ORIGINS", "*")).await;
+    let world = World::with(|builder| {
+        builder
+            .media(1)
+            .env("TERN_GATEWAY_ALLOWED_ORIGINS", "*")
+            // A node that does not shed exports no metric about it. One gateway does not, so that every device is let
+            // in.
+            .env("TERN_SHEDDING", "on")
+            .node_env("gateway-0", "TERN_SHEDDING", "off")
+    })
+    .await;
     let dir = tempfile::tempdir().expect("a directory");
     let (canary, admin) = canary(&world, dir.path());
     day(&world).await;
@@ -161,7 +176,7 @@ async fn what_is_watched_is_exported_and_what_is_exported_is_written_down() {
     world.end().await;
 }
 
-/// Writes the list where that was asked for, else fails with the lines that differ.
+/// Writes the list if that was asked for, otherwise fails with the lines that differ.
 fn differs(seen: &str, documented: &str) {
     if std::env::var_os("TERN_WRITE_DOCS").is_some() {
         let text = read(DOCS);

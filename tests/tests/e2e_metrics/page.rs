@@ -1,4 +1,4 @@
-//! What a process exports, and what queries ask for.
+//! Reads the metrics that a process exports, and the metrics that queries ask for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,13 +8,13 @@ pub struct Metric {
     pub kind: String,
     pub help: String,
     pub labels: BTreeSet<String>,
-    /// Who exports it.
+    /// The roles that export it.
     pub of: BTreeSet<String>,
 }
 
 pub type Metrics = BTreeMap<String, Metric>;
 
-/// Adds a page in Prometheus' text format.
+/// Adds the metrics of a page in Prometheus' text format.
 pub fn add(metrics: &mut Metrics, of: &str, page: &str) {
     for line in page.lines() {
         if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
@@ -33,7 +33,7 @@ pub fn add(metrics: &mut Metrics, of: &str, page: &str) {
     }
 }
 
-/// A histogram's series have its name with something after it.
+/// Returns the metric of a series. A histogram's series have its name with an ending.
 pub fn base(metrics: &Metrics, series: &str) -> String {
     let bases = ["_bucket", "_sum", "_count"].map(|end| series.strip_suffix(end));
     let histogram = bases.into_iter().flatten().find(|name| {
@@ -44,7 +44,7 @@ pub fn base(metrics: &Metrics, series: &str) -> String {
     histogram.unwrap_or(series).to_owned()
 }
 
-/// Names of the labels in `a="1",b=~"2"`.
+/// Returns the names of the labels in `a="1",b=~"2"`.
 fn labels_of(matchers: &str) -> impl Iterator<Item = String> + '_ {
     let names = matchers
         .split(',')
@@ -58,7 +58,7 @@ fn is_part_of_a_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// Every series of ours that a text with queries names, with the labels that it is selected by there.
+/// Returns every series of the platform that a text with queries names, with the labels that select it there.
 pub fn asked_for(text: &str) -> Vec<(String, BTreeSet<String>)> {
     let text = text.replace("\\\"", "\"");
     let mut found = Vec::new();

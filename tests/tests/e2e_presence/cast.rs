@@ -1,14 +1,18 @@
-//! People who look at each other.
+//! People who watch each other.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use tern_local::Role;
+use tern_local::{Role, until};
 use tern_proto::v1::{PrivacySettings, SetContactsRequest, SetPrivacyRequest};
+use tern_tests::world::BOUND;
 use tern_tests::{Device, Screen, User, World};
 use tern_types::{Clock, Slot, UserId};
+use tokio::time::timeout;
 
-/// After the map has changed, everybody's state is right within this.
-pub const RIGHT_WITHIN: Duration = Duration::from_secs(5);
+/// A change that has no visible effect is made again after this time. It is longer than a gateway takes to find out
+/// what a change means.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// A person with a phone.
 pub struct Person {
@@ -28,7 +32,7 @@ pub async fn person(world: &World, name: &str) -> Person {
     Person { user, device }
 }
 
-/// Someone whom these others may see.
+/// Creates a person whom these watchers may see.
 pub async fn seen_by(world: &World, name: &str, watchers: &[&Person]) -> Person {
     let person = person(world, name).await;
     let watchers: Vec<UserId> = watchers.iter().map(|watcher| watcher.id()).collect();
@@ -36,7 +40,7 @@ pub async fn seen_by(world: &World, name: &str, watchers: &[&Person]) -> Person 
     person
 }
 
-/// The same, all of whose sessions one presence node knows.
+/// Like [`seen_by`], for a person whose sessions are kept by this presence node.
 pub async fn seen_by_on(world: &World, node: &str, watchers: &[&Person]) -> Person {
     loop {
         let user = world.user("someone").await;
@@ -64,11 +68,14 @@ pub async fn contacts(world: &World, user: UserId, add: &[UserId], remove: &[Use
         remove_user_ids: ids(remove),
         replace: false,
     };
-    let set = world.back_end().await.users().set_contacts(request).await;
-    set.expect("contacts");
+    let set = until::some("contacts", BOUND, || async {
+        let mut users = world.back_end().await.users();
+        Ok(users.set_contacts(request.clone()).await?)
+    });
+    set.await.expect("contacts");
 }
 
-/// Says with whom a person shares when they are there.
+/// Sets who may see a person's presence.
 pub async fn share_with(world: &World, user: UserId, audience: tern_proto::v1::Audience) {
     let privacy = PrivacySettings {
         presence_audience: audience.into(),
@@ -78,26 +85,41 @@ pub async fn share_with(world: &World, user: UserId, audience: tern_proto::v1::A
         user_id: user.to_string(),
         privacy: Some(privacy),
     };
-    let set = world.back_end().await.users().set_privacy(request).await;
-    set.expect("a setting");
+    let set = until::some("a setting", BOUND, || async {
+        let mut users = world.back_end().await.users();
+        Ok(users.set_privacy(request.clone()).await?)
+    });
+    set.await.expect("a setting");
 }
 
-/// A screen at a gateway, with nobody at it.
+/// Repeats a change until it is seen; repeating it has no further effect. A gateway that does not answer within 2 s
+/// is not told of a change, and finds it out by itself minutes later.
+pub async fn until_seen<T>(change: impl AsyncFn(), seen: impl Future<Output = T>) -> T {
+    let mut seen = pin!(seen);
+    loop {
+        change().await;
+        if let Ok(seen) = timeout(AGAIN, seen.as_mut()).await {
+            return seen;
+        }
+    }
+}
+
+/// Opens a screen at a gateway, with nobody at it.
 pub async fn background(world: &World, gateway: usize, person: &Person) -> Screen {
     Screen::open(world.new_channel(gateway), &person.device, false).await
 }
 
-/// A screen with its person at it, who stays.
+/// Opens a screen at a gateway, with its person at it, who stays.
 pub async fn foreground(world: &World, gateway: usize, person: &Person) -> Screen {
     let screen = background(world, gateway, person).await;
     screen.active(true).await;
     screen
 }
 
-/// A stream's clock is rounded down to milliseconds where it begins, and where it is read.
+/// In milliseconds: a stream's clock is rounded down where it begins and where it is read.
 const ROUNDED: i64 = 2;
 
-/// Milliseconds before and after something.
+/// The times in milliseconds before and after something.
 pub struct Around(pub i64, pub i64);
 
 impl Around {
@@ -107,7 +129,7 @@ impl Around {
         Self(before, Clock::wall().0)
     }
 
-    /// Between the two, or earlier by `early`.
+    /// Whether `at` lies between the two times, or at most `early` before them.
     pub fn holds(&self, at: i64, early: Duration) -> bool {
         let early = i64::try_from(early.as_millis()).expect("a short time");
         (self.0 - early - ROUNDED..=self.1).contains(&at)

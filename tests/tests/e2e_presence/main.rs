@@ -1,4 +1,4 @@
-//! Who is online, who was last seen when, and who may know it; over the loss of any node.
+//! Who is online, when somebody was last seen, and who may know it. Also over the loss of any node.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,26 +1,27 @@
-//! What operators see and do: users with their devices, suspensions.
+//! What operators see and do: users with their devices, and suspensions.
 
 use std::time::Duration;
 
 use tern_node::principal::Principal;
+use tern_node::token::ACCEPTED_FOR;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::{DeviceId, Timestamp, UserId};
 
 use super::Accounts;
 use super::users::no_such_user;
-use crate::config::MAX_ACCESS_TOKEN_TTL;
 use crate::domain::access;
 use crate::metrics;
 use crate::peers::Told;
 use crate::store::Tx;
 use crate::store::admin::{Account, AnyDevice};
 
-/// Who was suspended or revoked longer ago has no good access token any more: they live an hour at most, and clocks differ a little.
-const TOKENS_LIVE: Duration = MAX_ACCESS_TOKEN_TTL.saturating_add(Duration::from_secs(300));
+/// For how long after a suspension or revocation an older access token may still be accepted somewhere. The
+/// additional time is for a wrong clock at the node that stored the time.
+const TOKENS_LIVE: Duration = ACCEPTED_FOR.saturating_add(Duration::from_secs(240));
 
 impl Accounts {
-    /// A page of users, by id.
+    /// Returns at most `limit` users with ids above `after`, in the order of their ids.
     pub async fn list_accounts(
         &self,
         principal: &Principal,
@@ -32,7 +33,7 @@ impl Accounts {
         Ok(self.store.accounts(after, limit, suspended_only).await?)
     }
 
-    /// A user by either id, with all devices.
+    /// Returns the user with either of these ids, with all devices. `Err` with USER_NOT_FOUND if there is none.
     pub async fn account(
         &self,
         principal: &Principal,
@@ -49,7 +50,7 @@ impl Accounts {
         Ok((account, devices))
     }
 
-    /// Keeps the user out, and tells every gateway.
+    /// Suspends the user and tells every gateway. `Err` with USER_NOT_FOUND if there is no such user.
     pub async fn suspend(
         &self,
         principal: &Principal,
@@ -64,7 +65,7 @@ impl Accounts {
         self.tell_gateways(user, true).await
     }
 
-    /// Lets the user in again, and tells every gateway.
+    /// Lets a suspended user in again and tells every gateway. `Err` with USER_NOT_FOUND if there is no such user.
     pub async fn resume(&self, principal: &Principal, user: UserId) -> Result<(Account, Told), ApiError> {
         access::administrate(principal)?;
         if !self.store.resume(user).await? {
@@ -87,7 +88,7 @@ impl Accounts {
         Ok((account, told))
     }
 
-    /// Who is kept out and may have a good access token from before: suspended users and revoked devices.
+    /// Returns the suspended users and revoked devices that may still have an access token that has not expired.
     pub async fn recently_barred(&self, now: Timestamp) -> Result<(Vec<UserId>, Vec<DeviceId>), ApiError> {
         let since = now - TOKENS_LIVE;
         let (users, devices) =
@@ -95,7 +96,7 @@ impl Accounts {
         Ok((users, devices))
     }
 
-    /// USER_SUSPENDED for who is.
+    /// `Err` with USER_SUSPENDED if the user is suspended.
     pub(super) async fn check_suspended(&self, tx: &mut Tx, user: UserId) -> Result<(), ApiError> {
         if self.store.is_suspended(tx, user).await? {
             return Err(ApiError::new(ErrorReason::UserSuspended, "the user is suspended"));

@@ -14,22 +14,25 @@ use crate::domain::link::{self, Asked, Link};
 use crate::metrics;
 use crate::store::devices::{Device, Revoked};
 
-/// A revocation is finished by the call that began it; after this time, by whoever finds it.
+/// A revocation is normally finished by the call that began it. After this time, any accounts node that finds it
+/// unfinished finishes it.
 const RESUME_AFTER: Duration = Duration::from_secs(30);
-/// Revocations resumed at once: each is a transaction on a chat node.
+/// How many revocations are resumed in one round. Each is a transaction on a chat node.
 const RESUMED_AT_ONCE: i64 = 16;
 
-/// A device that is to be linked.
+/// A request to link a device.
 #[derive(Clone, Debug)]
 pub struct NewDevice {
     pub user: UserId,
+    /// The id by which a retry of the request is recognised.
     pub request: RequestId,
+    /// What the app says about the device.
     pub asked: Asked,
 }
 
 impl Accounts {
-    /// Links a device and gives it its tokens. The same request again gives the same device, with new tokens; it also
-    /// goes on where the first one broke off.
+    /// Links a device and gives it its tokens. A repeated request gives the same device with new tokens, and goes on
+    /// where the first one was cut short.
     pub async fn link_device(
         &self,
         principal: &Principal,
@@ -48,7 +51,8 @@ impl Accounts {
         Ok((device, tokens))
     }
 
-    /// The device of this request, and whether its user's chats have to get to know it.
+    /// Finds or makes the device of this request. The returned flag says whether the device has yet to join its
+    /// user's chats.
     async fn begin_link(&self, new: &NewDevice, now: Timestamp) -> Result<(DeviceId, bool), ApiError> {
         let mut tx = self.store.begin().await?;
         if !self.store.lock_user(&mut tx, new.user).await? {
@@ -83,7 +87,7 @@ impl Accounts {
         Ok(begun)
     }
 
-    /// The active devices of a user, the oldest first.
+    /// Returns the user's active devices, the oldest first. `Err` with USER_NOT_FOUND if there is no such user.
     pub async fn devices(
         &self,
         principal: &Principal,
@@ -98,7 +102,8 @@ impl Accounts {
         Ok(devices)
     }
 
-    /// Ends a device for good. Again changes nothing, but finishes what was left unfinished.
+    /// Revokes a device for good. Calling it again changes nothing, but finishes what was left unfinished. `Err` with
+    /// DEVICE_NOT_FOUND if the caller may not revoke such a device or there is none.
     pub async fn revoke_device(
         &self,
         principal: &Principal,
@@ -114,7 +119,8 @@ impl Accounts {
         self.spread_revocation(device, revoked, now).await
     }
 
-    /// Takes effect at once: no token is exchanged any more, no stream opened.
+    /// Marks the device as revoked. This takes effect at once: none of its tokens is exchanged any more, and none of
+    /// its streams is opened.
     pub(super) async fn begin_revocation(
         &self,
         device: DeviceId,
@@ -134,7 +140,7 @@ impl Accounts {
         Ok(revoked)
     }
 
-    /// Closes the streams of a revoked device and takes it out of its chats.
+    /// Closes the streams of a revoked device and removes it from its user's chats.
     pub(super) async fn spread_revocation(
         &self,
         device: DeviceId,
@@ -150,6 +156,7 @@ impl Accounts {
         unlinked
     }
 
+    /// Removes the device from its user's chats, and stores that this is done.
     async fn finish_revocation(
         &self,
         user: UserId,
@@ -161,7 +168,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Finishes revocations whose call ended before it was done.
+    /// Finishes revocations whose call ended before they were done.
     pub async fn resume_revocations(&self, now: Timestamp) -> Result<(), ApiError> {
         for (user, device) in self
             .store

@@ -1,7 +1,8 @@
-//! Who blocks whom, who are whose contacts, who shares what.
+//! Blocks, contacts, and settings of who sees what.
 //!
-//! A change is stored first, then spread: gateways check anew who may be watched, and the owner of the direct chat learns of a
-//! block. A call whose spreading fails is repeated as a whole: storing the same again changes nothing.
+//! A change is stored first and then spread: gateways check again who may be watched, and the owner of the direct
+//! chat learns of a block. If spreading fails, the caller repeats the whole call, for storing the same again changes
+//! nothing.
 
 use tern_node::principal::Principal;
 use tern_proto::ApiError;
@@ -14,18 +15,20 @@ use crate::domain::access;
 use crate::domain::privacy::{MAX_BLOCKED, MAX_CONTACTS, Privacy};
 use crate::store::blocks::Place;
 
-/// What becomes of a user's contacts.
+/// A change of a user's contacts.
 #[derive(Clone, Debug, Default)]
 pub struct ContactChange {
+    /// People to add.
     pub add: Vec<UserId>,
-    /// Who is in both is removed.
+    /// People who are in both lists are removed.
     pub remove: Vec<UserId>,
-    /// The list is emptied first.
+    /// Whether the list is emptied first.
     pub replace: bool,
 }
 
 impl Accounts {
-    /// No message passes between the two any more, in their direct chat, when it returns.
+    /// Blocks somebody. When it returns, no message passes between the two in their direct chat any more. `Err` with
+    /// USER_NOT_FOUND if one of them does not exist, and with LIST_FULL if the user blocks too many people.
     pub async fn block(
         &self,
         principal: &Principal,
@@ -46,6 +49,7 @@ impl Accounts {
         self.spread_block(user, blocked).await
     }
 
+    /// Ends a block. `Err` with USER_NOT_FOUND if one of the two does not exist.
     pub async fn unblock(
         &self,
         principal: &Principal,
@@ -60,6 +64,7 @@ impl Accounts {
         self.spread_block(user, blocked).await
     }
 
+    /// Returns the user for whom the caller may change blocks.
     async fn blocker(
         &self,
         principal: &Principal,
@@ -74,6 +79,7 @@ impl Accounts {
         Ok(user)
     }
 
+    /// Tells gateways, and the owner of the direct chat, of a block that was made or ended.
     async fn spread_block(&self, user: UserId, blocked: UserId) -> Result<(), ApiError> {
         let (told, changed) = tokio::join!(
             self.spread_privacy(user),
@@ -82,14 +88,15 @@ impl Accounts {
         told.and(changed)
     }
 
-    /// As it is now, not as this call left it: of two changes at once, the gateways keep what they are told last.
+    /// Tells gateways of the user's settings. It reads them now, so that of two concurrent changes the gateways are
+    /// told the newest state last, whichever call it is from.
     async fn spread_privacy(&self, user: UserId) -> Result<(), ApiError> {
         let privacy = self.store.privacy(user).await?.ok_or_else(no_such_user)?;
         self.peers.privacy_changed(user, privacy.read_receipts_off).await;
         Ok(())
     }
 
-    /// At most `limit` whom the user has blocked, the newest first, from behind `after`.
+    /// Returns at most `limit` people whom the user has blocked, the newest first, beginning after `after`.
     pub async fn blocked(
         &self,
         principal: &Principal,
@@ -101,7 +108,8 @@ impl Accounts {
         Ok(self.store.blocks(user, after, limit).await?)
     }
 
-    /// How many contacts the user has now.
+    /// Changes the user's contacts, and returns how many there are now. People who do not exist are left out. `Err`
+    /// with LIST_FULL if there are too many.
     pub async fn set_contacts(
         &self,
         principal: &Principal,
@@ -129,7 +137,7 @@ impl Accounts {
         Ok(count)
     }
 
-    /// At most `limit` contacts, in the order of their ids, from behind `after`.
+    /// Returns at most `limit` contacts in the order of their ids, beginning after `after`.
     pub async fn contacts(
         &self,
         principal: &Principal,
@@ -141,13 +149,14 @@ impl Accounts {
         Ok(self.store.contacts(user, after, limit).await?)
     }
 
-    /// The user's settings.
+    /// Returns the user's settings. `Err` with USER_NOT_FOUND if there is no such user.
     pub async fn privacy(&self, principal: &Principal, user: Option<UserId>) -> Result<Privacy, ApiError> {
         let user = access::read_privacy(principal, user)?;
         self.check_device(principal).await?;
         self.store.privacy(user).await?.ok_or_else(no_such_user)
     }
 
+    /// Replaces the user's settings. `Err` with USER_NOT_FOUND if there is no such user.
     pub async fn set_privacy(
         &self,
         principal: &Principal,
@@ -162,7 +171,7 @@ impl Accounts {
         self.spread_privacy(user).await
     }
 
-    /// Whose lists are read: of somebody who exists.
+    /// Returns the user whose lists the caller may read. `Err` with USER_NOT_FOUND if there is no such user.
     async fn reader(&self, principal: &Principal, user: Option<UserId>) -> Result<UserId, ApiError> {
         let user = access::read_privacy(principal, user)?;
         self.check_device(principal).await?;

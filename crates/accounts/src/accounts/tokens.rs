@@ -1,4 +1,4 @@
-//! Access and refresh tokens of a device.
+//! Access and refresh tokens of devices.
 
 use std::time::Duration;
 
@@ -13,15 +13,18 @@ use crate::domain::refresh::{self, Stored, TokenHash, Verdict};
 use crate::metrics;
 use crate::secrets::{RefreshMint, RefreshToken};
 
-/// What a device proves itself with.
+/// The tokens of a device.
 #[derive(Clone)]
 pub struct Pair {
+    /// The access token, a JWT.
     pub access: String,
+    /// From this time on the access token is no longer valid.
     pub access_expires_at: Timestamp,
+    /// The refresh token.
     pub refresh: String,
 }
 
-/// Makes both kinds of token from the node's signing key.
+/// Makes both kinds of token with the node's signing key.
 pub struct TokenMaker {
     signer: Signer,
     mint: RefreshMint,
@@ -29,7 +32,8 @@ pub struct TokenMaker {
 }
 
 impl TokenMaker {
-    /// From an Ed25519 private key in PKCS#8 PEM.
+    /// Makes a token maker from an Ed25519 private key in PKCS#8 PEM. Access tokens are valid for `access_ttl`. `Err`
+    /// if the key is not one.
     pub fn from_pem(pem: &str, access_ttl: Duration) -> anyhow::Result<Self> {
         Ok(Self {
             signer: Signer::from_pem(pem)?,
@@ -46,7 +50,7 @@ impl TokenMaker {
                 tracing::error!(%error, "access token could not be signed");
                 ApiError::new(ErrorReason::Internal, "a fault of the server")
             })?;
-        // A token's times are whole seconds.
+        // The times of a token are whole seconds.
         let access_expires_at = Timestamp((now + self.access_ttl).0.div_euclid(1000) * 1000);
         Ok(Pair {
             access,
@@ -57,8 +61,8 @@ impl TokenMaker {
 }
 
 impl Accounts {
-    /// Tokens for a device that was just linked. Linking again counts as an exchange: the answer before may yet
-    /// arrive, and what was in it stays good for as long as after an exchange.
+    /// Makes the tokens of a device that was just linked. Linking again counts as an exchange: the previous answer
+    /// may still arrive, and the token in it stays valid as long as the previous token does after an exchange.
     pub(super) async fn first_tokens(&self, device: DeviceId, now: Timestamp) -> Result<Pair, ApiError> {
         let mut tx = self.store.begin().await?;
         let found = self
@@ -79,7 +83,8 @@ impl Accounts {
         self.tokens.pair(found.user, &token, now)
     }
 
-    /// Exchanges a refresh token for a new pair.
+    /// Exchanges a refresh token for a new pair. `Err` with REFRESH_TOKEN_INVALID if it is not valid, with
+    /// REFRESH_TOKEN_REUSED if it was copied, which revokes the device, with DEVICE_REVOKED or with USER_SUSPENDED.
     pub async fn refresh(&self, presented: &str, now: Timestamp) -> Result<Pair, ApiError> {
         let exchanged = self.exchange(presented, now).await;
         metrics::refresh(match &exchanged {
@@ -118,7 +123,8 @@ impl Accounts {
             Verdict::SamePairAgain => {
                 let again = self.tokens.mint.token(device, known.rotation);
                 if again.hash() != known.current {
-                    // Made with a signing key that was changed since. This one takes its place.
+                    // The stored token was made with an older signing key, so it cannot be made again. The new one
+                    // takes its place.
                     let replaced = Stored {
                         current: again.hash(),
                         ..known
@@ -137,7 +143,8 @@ impl Accounts {
         self.tokens.pair(found.user, &next, now)
     }
 
-    /// Once the revocation has begun the answer is the same however far it comes now: it is finished later.
+    /// Revokes a device whose token was copied, and returns the error for the caller. Once the revocation has begun,
+    /// the error is the same however far it gets now, because it will be finished later.
     async fn revoke_copied(&self, device: DeviceId, now: Timestamp) -> ApiError {
         let revoked = match self
             .begin_revocation(device, None, "refresh_token_reused", now)

@@ -1,4 +1,4 @@
-//! Users.
+//! The calls about users: making, changing and reading them.
 
 use tern_node::principal::Principal;
 use tern_proto::ApiError;
@@ -9,11 +9,12 @@ use super::Accounts;
 use crate::domain::access;
 use crate::store::users::User;
 
-/// A user that vanishes between two statements does not happen; one more round is for a fail-over in between.
+/// How often inserting and then reading a user is tried. Users are not deleted, so a second round is only needed
+/// after a fail-over in between.
 const INSERT_ROUNDS: usize = 2;
 
 impl Accounts {
-    /// The user of this external id, and whether they are new.
+    /// Returns the user with this external id, and whether the user is new.
     pub async fn create_user(
         &self,
         principal: &Principal,
@@ -37,6 +38,7 @@ impl Accounts {
         Err(ApiError::unavailable("the user is neither new nor there"))
     }
 
+    /// Changes the user's display name. `Err` with USER_NOT_FOUND if there is no such user.
     pub async fn update_user(
         &self,
         principal: &Principal,
@@ -50,7 +52,7 @@ impl Accounts {
             .ok_or_else(no_such_user)
     }
 
-    /// Those that exist. Their external ids are empty for devices.
+    /// Returns those users that exist. Devices get them with empty external ids.
     pub async fn users(
         &self,
         principal: &Principal,

@@ -1,4 +1,4 @@
-//! Whose presence somebody may see.
+//! Decides whose presence somebody may see, from the store and from what a chat node knows.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -10,19 +10,21 @@ use super::Accounts;
 use crate::domain::privacy::{self, Observer, Relation, STRANGER_FOR, Sight};
 use crate::metrics;
 
-/// Of the people that somebody wants to watch; the others are hidden.
+/// The decision about the people that somebody wants to watch. People in neither list are hidden.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Watchable {
+    /// The people whom the watcher may see.
     pub visible: Vec<UserId>,
-    /// Strangers beyond the day's limit.
+    /// Strangers that exceed the day's limit.
     pub limited: Vec<UserId>,
-    /// With `limited`: until one more stranger may be watched.
+    /// If `limited` is not empty: the time until one more stranger may be watched.
     pub retry_after: Duration,
 }
 
 impl Accounts {
-    /// `people`: 256 at most. Two statements; where somebody's writing decides, a question to a chat node; where new
-    /// strangers are among them, a transaction that counts them.
+    /// Decides which of `people` (at most 256) the watcher may see. It takes two statements, a question to a chat
+    /// node if it matters who has written to the watcher, and a transaction that counts new strangers if there are
+    /// any.
     pub async fn may_watch(
         &self,
         watcher: UserId,
@@ -55,7 +57,7 @@ impl Accounts {
         let mut visible = seen(Sight::Visible);
         visible.extend(people.contains(&watcher).then_some(watcher));
         let strangers: HashSet<UserId> = seen(Sight::Stranger).into_iter().collect();
-        // In the order in which they were asked for: the first have precedence.
+        // Strangers are admitted in the order in which they were asked for.
         let strangers: Vec<UserId> = people
             .into_iter()
             .filter(|user| strangers.contains(user))
@@ -71,8 +73,8 @@ impl Accounts {
         Ok(watchable)
     }
 
-    /// Those of `watchers`, 256 at most, who may see that the person is there. A statement, and where the person's writing
-    /// decides, a question to a chat node.
+    /// Returns those of `watchers` (at most 256) who may see that the person is there. It takes a statement, and a
+    /// question to a chat node if it matters to whom the person has written.
     pub async fn may_see(&self, person: UserId, watchers: &[UserId]) -> Result<Vec<UserId>, ApiError> {
         let Some(privacy) = self.store.privacy(person).await? else {
             return Ok(Vec::new());
@@ -94,7 +96,8 @@ impl Accounts {
         Ok(seen.map(|(watcher, _)| watcher).collect())
     }
 
-    /// One at a time for each watcher, so that the limit holds for however many screens.
+    /// Counts new strangers against the day's limit. This runs one at a time for each watcher, so that the limit
+    /// holds for all of the watcher's screens together.
     async fn admit_strangers(
         &self,
         watcher: UserId,

@@ -1,16 +1,17 @@
-//! Who may do what: each question of the services, answered from the principal alone.
+//! Who may do what, decided from the principal alone. The functions return `Err` with the reason if the caller may
+//! not.
 
 use tern_node::principal::{Principal, Scope};
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::UserId;
 
-/// Making and changing users: back ends.
+/// Checks that the caller may make and change users: a back end.
 pub fn write_users(principal: &Principal) -> Result<(), ApiError> {
     principal.key(Scope::UsersWrite).map(|_| ())
 }
 
-/// Reading users: everybody, but the app's own ids are the back ends'.
+/// Checks that the caller may read users: anybody, but only back ends may ask by external id (the app's own id).
 pub fn read_users(principal: &Principal, by_external_id: bool) -> Result<(), ApiError> {
     match principal {
         Principal::Device { .. } if by_external_id => Err(ApiError::new(
@@ -21,36 +22,39 @@ pub fn read_users(principal: &Principal, by_external_id: bool) -> Result<(), Api
     }
 }
 
-/// Whether the app's own ids are shown.
+/// Whether the caller is shown external ids.
 pub fn sees_external_ids(principal: &Principal) -> bool {
     matches!(principal, Principal::Key { .. })
 }
 
-/// What operators' tools do.
+/// Checks that the caller may do what operators' tools do.
 pub fn administrate(principal: &Principal) -> Result<(), ApiError> {
     principal.key(Scope::Admin).map(|_| ())
 }
 
-/// Linking a device: back ends, which know who asks.
+/// Checks that the caller may link a device: a back end, which knows who is asking.
 pub fn link_devices(principal: &Principal) -> Result<(), ApiError> {
     principal.key(Scope::DevicesLink).map(|_| ())
 }
 
-/// Whose devices are listed: a device's own user, or whom a back end names.
+/// Returns whose devices the caller may list: a device may list its own user's, a back end those of the user it
+/// names.
 pub fn list_devices(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
     user(principal, asked, Scope::UsersRead)
 }
 
-/// Whose blocks, contacts and settings are read: likewise.
+/// Returns whose blocks, contacts and settings the caller may read, by the same rule.
 pub fn read_privacy(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
     user(principal, asked, Scope::UsersRead)
 }
 
-/// Whose blocks, contacts and settings are changed: likewise.
+/// Returns whose blocks, contacts and settings the caller may change, by the same rule.
 pub fn write_privacy(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
     user(principal, asked, Scope::UsersWrite)
 }
 
+/// Returns the user that the caller may act on: a device's own user, or the user that a back end with the scope
+/// names.
 fn user(principal: &Principal, asked: Option<UserId>, scope: Scope) -> Result<UserId, ApiError> {
     principal.require(scope)?;
     match (principal, asked) {
@@ -65,7 +69,7 @@ fn user(principal: &Principal, asked: Option<UserId>, scope: Scope) -> Result<Us
     }
 }
 
-/// Whose devices the caller may revoke: its own user's, or (`None`) anybody's.
+/// Returns whose devices the caller may revoke: a device its own user's, a back end anybody's (`None`).
 pub fn revoke_devices(principal: &Principal) -> Result<Option<UserId>, ApiError> {
     principal.require(Scope::DevicesLink)?;
     Ok(match principal {

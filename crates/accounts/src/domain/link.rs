@@ -1,4 +1,4 @@
-//! What a request to link a device comes to.
+//! Decides what a request to link a device leads to.
 
 use std::time::Duration;
 
@@ -7,41 +7,46 @@ use tern_proto::v1::ErrorReason;
 use tern_types::limits::MAX_DEVICES;
 use tern_types::{DeviceId, Timestamp};
 
-/// For so long the same request gives the same device.
+/// For this long after a device was linked, the same request gives the same device.
 pub const REPEATABLE: Duration = Duration::from_secs(24 * 3600);
 
-/// A device that is not active yet counts for so long: the request that began it is under way or is tried again.
+/// For this long a device that is not active yet counts as a device of its user, because the request that began it
+/// may be under way or be retried.
 pub const PENDING_COUNTS: Duration = Duration::from_secs(600);
 
-/// What the app says about the device.
+/// What the app says about the device. A retry has to say the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     pub display_name: String,
     pub platform: String,
 }
 
-/// The device that the same request made before.
+/// The device that the same request has made before.
 #[derive(Clone, Debug)]
 pub struct Before {
     pub device: DeviceId,
+    /// What the app said about the device then.
     pub asked: Asked,
     pub linked_at: Timestamp,
+    /// Whether the device has joined its user's chats and is not revoked.
     pub active: bool,
     pub revoked: bool,
 }
 
-/// What is to be done.
+/// What has to be done for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// A device of a new id.
+    /// Make a new device.
     New,
-    /// This one, which has not joined its chats yet.
+    /// Go on with this device, which has not joined its user's chats yet.
     Resume(DeviceId),
-    /// This one, which only needs tokens.
+    /// Give new tokens to this device, which is complete.
     Again(DeviceId),
 }
 
-/// `others`: devices of the user beside that of `before` that are active, or may become so.
+/// Decides what to do for a request. `before` is the device that the same request has made, and `others` is the
+/// number of the user's other devices that are active or may become so. `Err` with REQUEST_ID_REUSED if the request
+/// stands for something else, and with TOO_MANY_DEVICES if the user has no room for another device.
 pub fn decide(
     before: Option<&Before>,
     asked: &Asked,

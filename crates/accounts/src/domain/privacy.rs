@@ -1,13 +1,13 @@
-//! Whose presence somebody may see.
+//! Decides whose presence somebody may see.
 
 pub use tern_types::strangers::{STRANGER_FOR, admit};
 
-/// People that one user may block: more than anybody meets, and still counted in a moment.
+/// The most people that one user may block: more than anybody meets, and still quick to count.
 pub const MAX_BLOCKED: usize = 10_000;
-/// Contacts of one user: a large address book.
+/// The most contacts of one user: a large address book.
 pub const MAX_CONTACTS: usize = 10_000;
 
-/// `tern.v1.Audience`; the number is stored.
+/// With whom a user shares their presence, `tern.v1.Audience`. The number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i16)]
 pub enum Audience {
@@ -17,7 +17,7 @@ pub enum Audience {
 }
 
 impl Audience {
-    /// The number as stored. One that this version does not know shows nothing to anybody.
+    /// Reads the stored number. A number that this version does not know counts as [`Self::Nobody`].
     pub fn from_stored(number: i16) -> Self {
         [Self::Everyone, Self::Contacts]
             .into_iter()
@@ -29,28 +29,32 @@ impl Audience {
 /// A user's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Privacy {
+    /// With whom the user shares their presence.
     pub audience: Audience,
+    /// Whether others are not told what the user has read.
     pub read_receipts_off: bool,
 }
 
-/// What the watched person has to do with the watcher.
+/// What is known about the watched person with respect to the watcher.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// With whom the watched person shares their presence.
 pub struct Relation {
+    /// With whom the watched person shares their presence.
     pub audience: Audience,
     /// One of the two has blocked the other.
     pub blocked: bool,
     /// The watcher is among the watched person's contacts.
     pub contact: bool,
-    /// The watcher watched them within the last day, when they were strangers.
+    /// The watcher watched the person within the last day, as a stranger.
     pub watched: bool,
-    /// They have written to the watcher; `None`: not asked yet.
+    /// Whether the person has written to the watcher. `None` if that was not asked yet.
     pub written: Option<bool>,
 }
 
-/// What a watcher has to do with the person who may be seen.
+/// What is known about a watcher with respect to the person who may be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observer {
-    /// Of the watcher.
+    /// With whom the watcher shares their own presence.
     pub audience: Audience,
     /// One of the two has blocked the other.
     pub blocked: bool,
@@ -58,17 +62,18 @@ pub struct Observer {
     pub contact: bool,
 }
 
+/// Whether somebody may be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
     Visible,
     Hidden,
-    /// Visible, and counts towards the day's new strangers.
+    /// Visible, but counts as one of the day's new strangers.
     Stranger,
-    /// Depends on [`Relation::written`].
+    /// Depends on [`Relation::written`], which was not asked yet.
     Unknown,
 }
 
-/// Whether a watcher who shares with `own` sees somebody else.
+/// Decides whether a watcher who shares their own presence with `own` sees somebody else.
 pub fn sight(own: Audience, them: Relation) -> Sight {
     if own == Audience::Nobody || them.blocked || them.audience == Audience::Nobody {
         return Sight::Hidden;
@@ -85,9 +90,9 @@ pub fn sight(own: Audience, them: Relation) -> Sight {
     }
 }
 
-/// Whether a watcher sees a person who shares with `audience`: the same rule from the other side. Nobody is counted, so a
-/// stranger sees whoever shares with everyone. `written`: whether the person has written to the watcher, where that was
-/// asked.
+/// Decides whether a watcher sees a person who shares with `audience`. It is the same rule as [`sight`], from the
+/// person's side, except that nobody is counted as a stranger: everybody sees a person who shares with everyone.
+/// `written` says whether the person has written to the watcher, if that was asked.
 pub fn is_seen_by(audience: Audience, observer: Observer, written: Option<bool>) -> Sight {
     let relation = Relation {
         audience,
@@ -126,7 +131,7 @@ mod tests {
             (Contacts, Everyone, "blocked contact written", Hidden),
             (Contacts, Contacts, "", Hidden),
             (Contacts, Contacts, "unasked", Unknown),
-            // That they shared with everyone yesterday gives no right today.
+            // Having watched them yesterday, when they shared with everyone, gives no right today.
             (Contacts, Contacts, "watched", Hidden),
             (Contacts, Contacts, "contact unasked", Visible),
             (Contacts, Contacts, "written", Visible),

@@ -1,8 +1,9 @@
-//! What a presented refresh token stands for.
+//! Decides what a presented refresh token stands for.
 //!
-//! Each exchange makes the next token of the device. The answer may get lost, so the token before the present one
-//! gives the present one again, until that one is used or a day has passed. Whoever uses an older one than that has a
-//! copy: the device is revoked. Only a token that this server made counts as a copy; anybody may know a device's id.
+//! Each exchange makes the next token of the device. Because the answer may get lost, the token before the present
+//! one gives the present one again, until that one is used or a day has passed. Whoever presents an older token than
+//! that has a copy, so the device is revoked. Only a token that this server made counts as a copy, since anybody may
+//! know a device's id and make a token up.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,10 +11,10 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tern_types::Timestamp;
 
-/// An unused token ends.
+/// A token that was not used for this long is no longer valid.
 pub const UNUSED_ENDS: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// How long the token before the present one may give the present one again.
+/// For how long the token before the present one may give the present one again.
 pub const SAME_PAIR_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
 /// SHA-256 of a token's secret.
@@ -21,7 +22,7 @@ pub const SAME_PAIR_AGAIN: Duration = Duration::from_secs(24 * 3600);
 pub struct TokenHash(pub [u8; 32]);
 
 impl PartialEq for TokenHash {
-    /// In constant time.
+    /// Compares in constant time.
     fn eq(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
     }
@@ -35,40 +36,44 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// What is stored of a device's tokens.
+/// What is stored of a device's refresh tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
-    /// Number of the present token: 1 for the first.
+    /// The number of the present token: 1 for the first one.
     pub rotation: u64,
+    /// The hash of the present token.
     pub current: TokenHash,
-    /// Of the token before it.
+    /// The hash of the token before the present one.
     pub previous: Option<TokenHash>,
     /// When the present token was made.
     pub issued_at: Timestamp,
 }
 
-/// A token as it was presented.
+/// A refresh token as it was presented.
 #[derive(Clone, Copy, Debug)]
 pub struct Presented {
-    /// Its number, as it says.
+    /// The number that the token says it has.
     pub rotation: u64,
+    /// The hash of its secret.
     pub hash: TokenHash,
-    /// Its secret is the one that this server makes for the device and this number.
+    /// Whether its secret is the one that this server makes for the device and this number.
     pub genuine: bool,
 }
 
+/// What has to be done with a presented token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Make the token of this number, and remember the presented one as the one before it.
+    /// Make the token with the number `next`, and store the presented one as the one before it.
     Rotate { next: u64 },
     /// Give the present token again.
     SamePairAgain,
-    /// Somebody copied it: revoke the device.
+    /// The token was copied: revoke the device.
     Reused,
-    /// Not a token of the device, or one that ended unused.
+    /// Refuse it: it is not a token of the device, or was not used in time.
     Unknown,
 }
 
+/// Decides what a presented token stands for, given what is stored of the device's tokens.
 pub fn judge(stored: &Stored, presented: &Presented, now: Timestamp) -> Verdict {
     let age = now.since(stored.issued_at);
     if presented.hash == stored.current {
@@ -91,7 +96,8 @@ pub fn judge(stored: &Stored, presented: &Presented, now: Timestamp) -> Verdict 
         return Verdict::Unknown;
     }
     if presented.rotation > stored.rotation {
-        // Made by this server, and the store does not know it: it lost its latest changes (a fail-over, a backup).
+        // This server made the token, and the store does not know it. So the store has lost its latest changes (in a
+        // fail-over, or by a restore).
         return Verdict::Rotate {
             next: presented.rotation.saturating_add(1),
         };
@@ -110,7 +116,7 @@ mod tests {
         TokenHash([number; 32])
     }
 
-    /// Token number 5, after 4.
+    /// Token number 5 is the present one, and number 4 the one before.
     fn stored(age: Duration) -> Stored {
         Stored {
             rotation: 5,
@@ -132,7 +138,7 @@ mod tests {
     fn each_token_stands_for_one_thing_at_a_time() {
         use Verdict::*;
         let hour = Duration::from_secs(3600);
-        // Signed by a key that is no longer used: known by its hash only.
+        // A token made under another signing key: only its hash can be known.
         let foreign = |token: Presented| Presented {
             genuine: false,
             ..token

@@ -1,4 +1,4 @@
-//! `tern.v1.Admin`, as far as it is about users.
+//! The part of `tern.v1.Admin` that is about users.
 
 use tern_proto::internal::accounts_admin_server::AccountsAdmin;
 use tern_proto::{ApiError, parse, v1};
@@ -10,8 +10,9 @@ use super::users::MAX_EXTERNAL_ID_BYTES;
 use super::{Service, open};
 use crate::store::admin::{Account, AnyDevice};
 
-/// Users of a page when the caller names no size, and at most.
+/// How many users a page has if the caller does not say.
 const PAGE: u32 = 100;
+/// The most users in a page.
 const MAX_PAGE: u32 = 1000;
 
 #[tonic::async_trait]

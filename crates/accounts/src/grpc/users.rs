@@ -1,4 +1,4 @@
-//! `tern.v1.Users`.
+//! The service `tern.v1.Users`.
 
 use tern_proto::v1::users_server::Users;
 use tern_proto::{ApiError, parse, v1};
@@ -12,16 +12,17 @@ use crate::domain::privacy::{Audience, Privacy};
 use crate::store::blocks::Place;
 use crate::store::users::User;
 
-/// Users of one BatchGetUsers: a page of a contact list.
+/// The most users in one BatchGetUsers: a page of a contact list.
 const MAX_USERS: usize = 256;
-/// Bytes of the app's own id of a user.
+/// The longest external id (the app's own id of a user) in UTF-8 bytes.
 pub(super) const MAX_EXTERNAL_ID_BYTES: usize = 256;
-/// People of a page, each a UUID.
+/// The most people in a page, each of them a UUID.
 const MAX_PAGE: u32 = 1000;
+/// How many people a page has if the caller does not say.
 const DEFAULT_PAGE: u32 = 100;
-/// Contacts that one call adds or removes: a statement of some milliseconds.
+/// The most contacts that one call adds, and the most that it removes: a statement of some milliseconds.
 const MAX_CONTACTS_A_CALL: usize = 1000;
-/// The year 9999.
+/// The last millisecond of the year 9999.
 const LATEST_MS: i64 = 253_402_300_799_999;
 
 #[tonic::async_trait]
@@ -206,7 +207,7 @@ impl Users for Service {
     }
 }
 
-/// Where a page of blocked people ended: since when its last one is blocked, and who that is.
+/// The page token of a list of blocked people: when the last one of the page was blocked, and who that is.
 struct BlockedPage;
 
 impl BlockedPage {
@@ -221,7 +222,7 @@ impl BlockedPage {
         let bad = || ApiError::invalid("page_token", "is none that this server gave");
         let (at, user) = token.split_once('.').ok_or_else(bad)?;
         let at: i64 = at.parse().map_err(|_| bad())?;
-        // Times that Postgres has none of were never given.
+        // Times that Postgres cannot represent were never given out.
         if !(0..=LATEST_MS).contains(&at) {
             return Err(bad());
         }
@@ -229,7 +230,7 @@ impl BlockedPage {
     }
 }
 
-/// The last of a page that may have a next one.
+/// Returns the last item of a full page, after which there may be another page.
 fn full<T>(page: &[T], size: u32) -> Option<&T> {
     page.last().filter(|_| page.len() == size as usize)
 }

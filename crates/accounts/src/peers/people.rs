@@ -1,4 +1,4 @@
-//! What other nodes hear of blocks, contacts and settings, and what a chat node is asked about people.
+//! Tells other nodes of blocks, contacts and settings, and asks chat nodes who has written to whom.
 
 use std::time::Duration;
 
@@ -15,28 +15,29 @@ use tonic::{Request, Status};
 use super::{Peers, late, passes, refusal};
 use crate::metrics;
 
-/// One attempt at an owner, which loads one chat.
+/// How long one attempt at a chat's owner may take, which loads one chat.
 const BLOCK_CALL: Duration = Duration::from_secs(5);
-/// All attempts, before the caller is told to come back: enough for a map that is changing, less than clients wait. A node
-/// that died and still has its lease outlasts it.
+/// How long all attempts together may take before the caller is told to come back: enough for a map that is changing,
+/// and less than clients wait. It is not enough for a node that died and still has its lease.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(8);
-/// One probe for each of 256 people.
+/// How long a chat node may take to look up who of 256 people has written.
 const WRITTEN_CALL: Duration = Duration::from_secs(5);
-/// So long a newer map is waited for: longer than a node needs to see a change in etcd.
+/// How long a newer map is waited for: longer than a node needs to see a change in etcd.
 const MAP_PATIENCE: Duration = Duration::from_secs(2);
-/// So long after a block the chat may turn out to have another owner already, by a map that had not come here yet:
-/// several leases.
+/// How long after a block this node watches for a map, late to arrive here, by which the chat already had another
+/// owner. It is several leases.
 const MAP_LAG: Duration = Duration::from_secs(30);
-/// Chats watched for that at a time. Beyond it an owner that this node did not know of learns when it loads the chat anew.
+/// How many chats are watched for that at a time. For chats beyond it, an owner that this node did not know of learns
+/// of the block when it loads the chat again.
 const MAX_FOLLOWED: usize = 1024;
 
-/// This node's version of the map, to a chat's owner.
+/// Metadata with this node's version of the map, for a chat's owner.
 const MAP_VERSION: &str = "tern-map-version";
-/// In the answer of a node that is not the owner: by which map.
+/// Metadata in the answer of a node that is not the owner: the version of its map.
 const NOT_OWNER: &str = "tern-not-owner";
 
 impl Peers {
-    /// Every gateway that can be reached checks anew who may watch or be watched.
+    /// Tells every gateway that can be reached to check again who may watch the user, and whom the user may watch.
     pub async fn privacy_changed(&self, user: UserId, read_receipts_off: bool) {
         let request = PrivacyChangedRequest {
             users: vec![UserPrivacy {
@@ -51,12 +52,12 @@ impl Peers {
         told.await;
     }
 
-    /// Those of `from` who have written to `to`. Any chat node knows.
+    /// Returns those of `from` who have written to `to`. Any chat node can answer.
     pub async fn have_written(&self, to: UserId, from: &[UserId]) -> Result<Vec<UserId>, ApiError> {
         self.written(to, from, false).await
     }
 
-    /// Those of `to` to whom `from` has written. Any chat node knows.
+    /// Returns those of `to` to whom `from` has written. Any chat node can answer.
     pub async fn has_written_to(&self, from: UserId, to: &[UserId]) -> Result<Vec<UserId>, ApiError> {
         self.written(from, to, true).await
     }
@@ -80,7 +81,8 @@ impl Peers {
         Ok(written.collect())
     }
 
-    /// When it returns, the owner of the two's direct chat decides by what the store has now.
+    /// Tells the owner of the direct chat of the two to read their blocks again. When it returns, the owner decides
+    /// by what the store has now. `Err` if the owner does not answer in time.
     pub async fn blocks_changed(&self, one: UserId, other: UserId) -> Result<(), ApiError> {
         let changed = self.tell_owner(ChatId::direct(one, other));
         let silent = || ApiError::unavailable("the chat's node does not answer");
@@ -95,7 +97,7 @@ impl Peers {
                     self.follow(chat, told);
                     return Ok(());
                 }
-                // The map has changed meanwhile.
+                // The map has changed in the meantime, and the chat has another owner.
                 Ok(_) => continue,
                 Err(status) => status,
             };
@@ -117,7 +119,7 @@ impl Peers {
         map.owner(Role::Chat, Slot::of_chat(chat)).cloned()
     }
 
-    /// Who was told.
+    /// Tells the chat's owner once, and returns the node that was told.
     async fn try_blocks_changed(&self, chat: ChatId) -> Result<Node, Status> {
         let version = self.ctx.map.current().version();
         let node = self.owner(chat);
@@ -133,7 +135,8 @@ impl Peers {
         Ok(node)
     }
 
-    /// The map may lag here: whoever turns out to own the chat may have loaded it before the block was stored.
+    /// Watches for a late map by which another node owns the chat, and tells that node too. It may have loaded the
+    /// chat before the block was stored.
     fn follow(&self, chat: ChatId, told: Node) {
         let Ok(room) = self.followed.clone().try_acquire_owned() else {
             return;
@@ -162,12 +165,12 @@ impl Peers {
         });
     }
 
-    /// Waits until the map is at least of `version`, but not for ever.
+    /// Waits until the map has at least this version, but at most [`MAP_PATIENCE`].
     async fn map_of(&self, version: i64) {
         let mut map = self.ctx.map.clone();
         if map.current().version() < version {
             let caught_up = async { while map.changed().await.version() < version {} };
-            // In vain: the next attempt says what is wrong.
+            // If it was in vain, the next attempt reports what is wrong.
             let _ = timeout(MAP_PATIENCE, caught_up).await;
         }
     }

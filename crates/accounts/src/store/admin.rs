@@ -8,10 +8,11 @@ use super::devices::Device;
 use super::users::{User, picture, user};
 use super::{Result, Store, Tx, millis};
 
-/// A user, and since when they are suspended.
+/// A user, and since when the user is suspended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     pub user: User,
+    /// When the user was suspended. `None` if the user is not.
     pub suspended_at: Option<Timestamp>,
 }
 
@@ -19,8 +20,11 @@ pub struct Account {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnyDevice {
     pub device: Device,
+    /// Whether the device's user's chats know it and it is not revoked.
     pub active: bool,
+    /// When the device was revoked. `None` if it was not.
     pub revoked_at: Option<Timestamp>,
+    /// When the device's present refresh token was made. `None` if it has none.
     pub tokens_issued_at: Option<Timestamp>,
 }
 
@@ -38,14 +42,18 @@ macro_rules! account {
     };
 }
 
+/// A page of all users, beginning after the id $1.
 pub const PAGE: &str = account!("WHERE user_id > $1 ORDER BY user_id LIMIT $2");
 
-/// The suspended are few: their own index, then a sort.
+/// A page of suspended users, beginning after the id $1. They are few: an index of their own finds them, and they are
+/// sorted.
 pub const SUSPENDED_PAGE: &str =
     account!("WHERE suspended_at IS NOT NULL AND user_id > $1 ORDER BY user_id LIMIT $2");
 
+/// One user, by either id.
 pub const ONE: &str = account!("WHERE user_id = $1 OR external_id = $2");
 
+/// All devices of a user, the newest first.
 pub const ALL_DEVICES: &str = concat!(
     "SELECT device_id, user_id, display_name, platform, ",
     millis!("linked_at"),
@@ -56,24 +64,28 @@ pub const ALL_DEVICES: &str = concat!(
     " FROM devices WHERE user_id = $1 ORDER BY linked_at DESC, device_id"
 );
 
-/// The first suspension's time stays. Waits for a link that is being decided on; what comes after sees it.
+/// Suspends a user. If the user is suspended already, the time of the first suspension stays. It waits for a device
+/// that is being linked, whose transaction has locked the user's row; later ones see the suspension.
 pub const SUSPEND: &str = "
 UPDATE users SET suspended_at = coalesce(suspended_at, to_timestamp($2::float8 / 1000)) WHERE user_id = $1";
 
+/// Ends a user's suspension.
 pub const RESUME: &str = "UPDATE users SET suspended_at = NULL WHERE user_id = $1";
 
+/// Whether a user is suspended.
 pub const IS_SUSPENDED: &str = "SELECT suspended_at IS NOT NULL FROM users WHERE user_id = $1";
 
-/// Suspended after $1, the newest first.
+/// The users suspended after $1, the newest first.
 pub const RECENTLY_SUSPENDED: &str = "
 SELECT user_id FROM users WHERE suspended_at IS NOT NULL AND suspended_at > to_timestamp($1::float8 / 1000)
 ORDER BY suspended_at DESC LIMIT $2";
 
-/// More than an operator suspends in an hour; every gateway keeps them.
+/// How many users [`RECENTLY_SUSPENDED`] returns at most: more than an operator suspends in an hour. Every gateway
+/// keeps them.
 const MAX_RECENT: i64 = 10_000;
 
 impl Store {
-    /// At most `limit` users after `after`, by id.
+    /// Returns at most `limit` users with ids above `after`, in the order of their ids.
     pub async fn accounts(&self, after: UserId, limit: u32, suspended_only: bool) -> Result<Vec<Account>> {
         let page = if suspended_only { SUSPENDED_PAGE } else { PAGE };
         let rows = sqlx::query(page).bind(after.0).bind(i64::from(limit));
@@ -81,13 +93,14 @@ impl Store {
         rows.iter().map(account).collect()
     }
 
+    /// Returns the user with either of these ids. `None` if there is none.
     pub async fn account(&self, user: Option<UserId>, external_id: Option<&str>) -> Result<Option<Account>> {
         let row = sqlx::query(ONE).bind(user.map(|user| user.0)).bind(external_id);
         let row = row.fetch_optional(&self.pool).await?;
         row.map(|row| account(&row)).transpose()
     }
 
-    /// The newest first, revoked ones too.
+    /// Returns all devices of the user, including revoked ones, the newest first.
     pub async fn all_devices(&self, user: UserId) -> Result<Vec<AnyDevice>> {
         let rows = sqlx::query(ALL_DEVICES)
             .bind(user.0)
@@ -96,7 +109,7 @@ impl Store {
         rows.iter().map(any_device).collect()
     }
 
-    /// False: there is no such user.
+    /// Suspends the user. `false` if there is no such user.
     pub async fn suspend(&self, user: UserId, now: Timestamp) -> Result<bool> {
         let done = sqlx::query(SUSPEND)
             .bind(user.0)
@@ -106,12 +119,13 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// False: there is no such user.
+    /// Ends the user's suspension. `false` if there is no such user.
     pub async fn resume(&self, user: UserId) -> Result<bool> {
         let done = sqlx::query(RESUME).bind(user.0).execute(&self.pool).await?;
         Ok(done.rows_affected() > 0)
     }
 
+    /// Whether the user is suspended.
     pub async fn is_suspended(&self, tx: &mut Tx, user: UserId) -> Result<bool> {
         let row: Option<bool> = sqlx::query_scalar(IS_SUSPENDED)
             .bind(user.0)
@@ -120,6 +134,7 @@ impl Store {
         Ok(row.unwrap_or(false))
     }
 
+    /// Returns the users suspended after `since`, the newest first, at most 10,000.
     pub async fn suspended_since(&self, since: Timestamp) -> Result<Vec<UserId>> {
         let rows = sqlx::query(RECENTLY_SUSPENDED)
             .bind(since.0)

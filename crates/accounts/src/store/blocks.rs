@@ -1,20 +1,23 @@
-//! Who has blocked whom.
+//! Blocks: who has blocked whom.
 
 use sqlx::Row;
 use tern_types::{Timestamp, UserId};
 
 use super::{Result, Store, Tx, millis};
 
-/// Does nothing where it is so already.
+/// Stores a block. Does nothing if it is stored already.
 pub const INSERT: &str = "
 INSERT INTO blocks (user_id, blocked_id, blocked_at) VALUES ($1, $2, to_timestamp($3::float8 / 1000))
 ON CONFLICT DO NOTHING";
 
+/// How many people the user has blocked, without $2.
 pub const OTHERS: &str = "SELECT count(*) FROM blocks WHERE user_id = $1 AND blocked_id <> $2";
 
+/// Ends a block.
 pub const DELETE: &str = "DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2";
 
-/// The newest first, those of one moment by their ids; $2, $3: where the page before ended.
+/// A page of blocks, the newest first, and those of the same moment by their ids. $2 and $3 say where the page before
+/// ended.
 pub const PAGE: &str = concat!(
     "SELECT blocked_id, ",
     millis!("blocked_at"),
@@ -24,18 +27,18 @@ WHERE user_id = $1
 ORDER BY blocked_at DESC, blocked_id DESC LIMIT $4"
 );
 
-/// Where a page of a list ended.
+/// The last block of a page: when it was made, and whom it blocks.
 pub type Place = (Timestamp, UserId);
 
 impl Store {
-    /// How many the user has blocked beside `blocked`.
+    /// Returns how many people the user has blocked, without `blocked`.
     pub async fn count_other_blocks(&self, tx: &mut Tx, user: UserId, blocked: UserId) -> Result<usize> {
         let count = sqlx::query_scalar(OTHERS).bind(user.0).bind(blocked.0);
         let count: i64 = count.fetch_one(&mut **tx).await?;
         Ok(usize::try_from(count).unwrap_or_default())
     }
 
-    /// Both exist.
+    /// Stores a block. Both users have to exist.
     pub async fn insert_block(
         &self,
         tx: &mut Tx,
@@ -48,13 +51,14 @@ impl Store {
         Ok(())
     }
 
+    /// Ends a block, if there is one.
     pub async fn delete_block(&self, user: UserId, blocked: UserId) -> Result<()> {
         let delete = sqlx::query(DELETE).bind(user.0).bind(blocked.0);
         delete.execute(&self.pool).await?;
         Ok(())
     }
 
-    /// At most `limit` after `after`, the newest first.
+    /// Returns at most `limit` blocks after `after`, the newest first.
     pub async fn blocks(&self, user: UserId, after: Option<Place>, limit: u32) -> Result<Vec<Place>> {
         let rows = sqlx::query(PAGE)
             .bind(user.0)

@@ -1,53 +1,60 @@
-//! Contacts.
+//! Contacts: the people in a user's address book.
 
 use sqlx::Row;
 use tern_types::UserId;
 
 use super::{Result, Store, Tx};
 
+/// Removes all contacts of a user.
 pub const CLEAR: &str = "DELETE FROM contacts WHERE user_id = $1";
 
-/// Who is no user is left out. In the order of their ids, since each insert takes a share of the contact's row.
+/// Adds contacts. Ids of no user are left out. Rows are inserted in the order of their ids, since each insert takes a
+/// share lock on the contact's row.
 pub const INSERT: &str = "
 INSERT INTO contacts (user_id, contact_id)
 SELECT $1, u.user_id FROM users u WHERE u.user_id = ANY($2) ORDER BY u.user_id
 ON CONFLICT DO NOTHING";
 
+/// Removes contacts.
 pub const DELETE: &str = "DELETE FROM contacts WHERE user_id = $1 AND contact_id = ANY($2)";
 
+/// How many contacts a user has.
 pub const COUNT: &str = "SELECT count(*) FROM contacts WHERE user_id = $1";
 
-/// In the order of their ids, from behind $2.
+/// A page of contacts in the order of their ids, beginning after $2.
 pub const PAGE: &str = "
 SELECT contact_id FROM contacts
 WHERE user_id = $1 AND ($2::uuid IS NULL OR contact_id > $2) ORDER BY contact_id LIMIT $3";
 
 impl Store {
+    /// Removes all contacts of the user.
     pub async fn clear_contacts(&self, tx: &mut Tx, user: UserId) -> Result<()> {
         sqlx::query(CLEAR).bind(user.0).execute(&mut **tx).await?;
         Ok(())
     }
 
-    /// Those of `contacts` that exist.
+    /// Adds those of `contacts` who exist.
     pub async fn insert_contacts(&self, tx: &mut Tx, user: UserId, contacts: &[UserId]) -> Result<()> {
         let insert = sqlx::query(INSERT).bind(user.0).bind(ids(contacts));
         insert.execute(&mut **tx).await?;
         Ok(())
     }
 
+    /// Removes contacts, if they are there.
     pub async fn delete_contacts(&self, tx: &mut Tx, user: UserId, contacts: &[UserId]) -> Result<()> {
         let delete = sqlx::query(DELETE).bind(user.0).bind(ids(contacts));
         delete.execute(&mut **tx).await?;
         Ok(())
     }
 
+    /// Returns how many contacts the user has.
     pub async fn count_contacts(&self, tx: &mut Tx, user: UserId) -> Result<usize> {
         let count = sqlx::query_scalar(COUNT).bind(user.0);
         let count: i64 = count.fetch_one(&mut **tx).await?;
         Ok(usize::try_from(count).unwrap_or_default())
     }
 
-    /// At most `limit` behind `after`, in the order of their ids.
+    /// Returns at most `limit` contacts in the order of their ids, beginning after `after`.
     pub async fn contacts(&self, user: UserId, after: Option<UserId>, limit: u32) -> Result<Vec<UserId>> {
         let rows = sqlx::query(PAGE)
             .bind(user.0)

@@ -1,5 +1,5 @@
 //! Devices. A device is pending (its user's chats do not know it yet), active, or revoked. Accounts nodes insert and
-//! revoke; chat nodes make active, in the transaction in which the chats get to know the device.
+//! revoke devices; chat nodes make them active, in the transaction that adds the device to its user's chats.
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -8,6 +8,7 @@ use tern_types::{DeviceId, RequestId, Timestamp, UserId};
 use super::{Result, Store, Tx, millis};
 use crate::domain::link::{Asked, Before};
 
+/// A device of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
     pub id: DeviceId,
@@ -17,77 +18,86 @@ pub struct Device {
     pub linked_at: Timestamp,
 }
 
-/// Linking is one at a time for each user: the number of devices is decided on under this lock.
+/// Locks a user. Linking runs one at a time for each user, because the number of devices is checked under this lock.
 pub const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
 
+/// The device that this request has made before.
 pub const BEFORE: &str = concat!(
     "SELECT device_id, display_name, platform, active, revoked_at IS NOT NULL, ",
     millis!("linked_at"),
     " FROM devices WHERE user_id = $1 AND request_id = $2"
 );
 
-/// $3: pending devices count from then on.
+/// How many devices the user has, without $2. Pending devices count if they were linked after $3.
 pub const OTHERS: &str = "
 SELECT count(*) FROM devices
 WHERE user_id = $1 AND device_id <> $2 AND revoked_at IS NULL
   AND (active OR linked_at > to_timestamp($3::float8 / 1000))";
 
+/// Inserts a pending device.
 pub const INSERT: &str = "
 INSERT INTO devices (device_id, user_id, request_id, display_name, platform, linked_at)
 VALUES ($1, $2, $3, $4, $5, to_timestamp($6::float8 / 1000))";
 
+/// Restarts the time for which a pending device counts.
 pub const RESUME: &str =
     "UPDATE devices SET linked_at = to_timestamp($2::float8 / 1000) WHERE device_id = $1";
 
+/// One device.
 pub const SELECT: &str = concat!(
     "SELECT device_id, user_id, display_name, platform, ",
     millis!("linked_at"),
     " FROM devices WHERE device_id = $1"
 );
 
+/// A user's active devices, the oldest first.
 pub const LIST: &str = concat!(
     "SELECT device_id, user_id, display_name, platform, ",
     millis!("linked_at"),
     " FROM devices WHERE user_id = $1 AND active ORDER BY linked_at, device_id"
 );
 
+/// Whether the device is active and belongs to this user.
 pub const ACTIVE: &str =
     "SELECT EXISTS (SELECT FROM devices WHERE device_id = $1 AND user_id = $2 AND active)";
 
-/// Takes effect at once: no token is exchanged any more and no stream opened. The chats follow.
+/// Revokes a device. This takes effect at once: none of its tokens is exchanged any more, and none of its streams is
+/// opened. Its user's chats follow later.
 pub const REVOKE: &str = "
 UPDATE devices SET active = false, revoked_at = coalesce(revoked_at, to_timestamp($3::float8 / 1000))
 WHERE device_id = $1 AND ($2::uuid IS NULL OR user_id = $2)
 RETURNING user_id, unlinked_at IS NOT NULL";
 
+/// Marks a revocation as finished.
 pub const UNLINKED: &str = "
 UPDATE devices SET unlinked_at = to_timestamp($2::float8 / 1000)
 WHERE device_id = $1 AND revoked_at IS NOT NULL AND unlinked_at IS NULL";
 
-/// Revocations begun before $1 and not finished, the oldest first.
+/// Revocations that began before $1 and are not finished, the oldest first.
 pub const UNFINISHED: &str = "
 SELECT user_id, device_id FROM devices
 WHERE revoked_at IS NOT NULL AND unlinked_at IS NULL AND revoked_at < to_timestamp($1::float8 / 1000)
 ORDER BY revoked_at LIMIT $2";
 
-/// Revoked after $1, the newest first.
+/// The devices revoked after $1, the newest first.
 pub const RECENTLY_REVOKED: &str = "
 SELECT device_id FROM devices WHERE revoked_at IS NOT NULL AND revoked_at > to_timestamp($1::float8 / 1000)
 ORDER BY revoked_at DESC LIMIT $2";
 
-/// More than are revoked in an hour by ten million users; every gateway keeps them, and asks for them in one answer (1.8 MB).
+/// How many devices [`RECENTLY_REVOKED`] returns at most: more than ten million users revoke in an hour. Every
+/// gateway keeps them, and gets them in one answer (1.8 MB).
 const MAX_RECENTLY_REVOKED: i64 = 100_000;
 
-/// A device that was revoked just now or before.
+/// A revoked device, just now or before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revoked {
     pub user: UserId,
-    /// The user's chats know of it.
+    /// Whether its user's chats know of the revocation.
     pub unlinked: bool,
 }
 
 impl Store {
-    /// False: there is no such user.
+    /// Locks the user. `false` if there is no such user.
     pub async fn lock_user(&self, tx: &mut Tx, user: UserId) -> Result<bool> {
         let row = sqlx::query(LOCK_USER)
             .bind(user.0)
@@ -96,7 +106,7 @@ impl Store {
         Ok(row.is_some())
     }
 
-    /// What the same request made before.
+    /// Returns the device that the same request has made before. `None` if there is none.
     pub async fn link_before(&self, tx: &mut Tx, user: UserId, request: RequestId) -> Result<Option<Before>> {
         let row = sqlx::query(BEFORE)
             .bind(user.0)
@@ -118,7 +128,8 @@ impl Store {
         .transpose()
     }
 
-    /// How many devices the user has beside `device`: active ones, and those that became pending after `since`.
+    /// Returns how many devices the user has, without `device`: active ones, and those that became pending after
+    /// `since`.
     pub async fn count_others(
         &self,
         tx: &mut Tx,
@@ -135,7 +146,7 @@ impl Store {
         Ok(usize::try_from(count).unwrap_or_default())
     }
 
-    /// A pending device.
+    /// Inserts a pending device.
     pub async fn insert_device(&self, tx: &mut Tx, device: &Device, request: RequestId) -> Result<()> {
         sqlx::query(INSERT)
             .bind(device.id.0)
@@ -149,7 +160,7 @@ impl Store {
         Ok(())
     }
 
-    /// The device is pending anew.
+    /// Makes the device count as pending from `now` on.
     pub async fn resume_device(&self, tx: &mut Tx, device: DeviceId, now: Timestamp) -> Result<()> {
         sqlx::query(RESUME)
             .bind(device.0)
@@ -159,17 +170,19 @@ impl Store {
         Ok(())
     }
 
+    /// Returns the device. `None` if there is no such device.
     pub async fn device(&self, id: DeviceId) -> Result<Option<Device>> {
         let row = sqlx::query(SELECT).bind(id.0).fetch_optional(&self.pool).await?;
         row.map(|row| device(&row)).transpose()
     }
 
-    /// The user's active devices, the oldest first.
+    /// Returns the user's active devices, the oldest first.
     pub async fn devices(&self, user: UserId) -> Result<Vec<Device>> {
         let rows = sqlx::query(LIST).bind(user.0).fetch_all(&self.pool).await?;
         rows.iter().map(device).collect()
     }
 
+    /// Whether the device is active and belongs to this user.
     pub async fn is_active(&self, user: UserId, device: DeviceId) -> Result<bool> {
         Ok(sqlx::query_scalar(ACTIVE)
             .bind(device.0)
@@ -178,7 +191,7 @@ impl Store {
             .await?)
     }
 
-    /// Revokes the device; `of`: only if it is this user's. `None`: there is none.
+    /// Revokes the device, if `of` is `None` or is its user. `None` if there is no such device.
     pub async fn revoke(
         &self,
         device: DeviceId,
@@ -199,7 +212,7 @@ impl Store {
         .transpose()
     }
 
-    /// The user's chats know of the revocation.
+    /// Stores that the user's chats know of the revocation.
     pub async fn set_unlinked(&self, device: DeviceId, now: Timestamp) -> Result<()> {
         sqlx::query(UNLINKED)
             .bind(device.0)
@@ -209,6 +222,7 @@ impl Store {
         Ok(())
     }
 
+    /// Returns the devices revoked after `since`, the newest first, at most 100,000.
     pub async fn revoked_since(&self, since: Timestamp) -> Result<Vec<DeviceId>> {
         let rows = sqlx::query(RECENTLY_REVOKED)
             .bind(since.0)
@@ -218,7 +232,7 @@ impl Store {
         rows.iter().map(|row| Ok(DeviceId(row.try_get(0)?))).collect()
     }
 
-    /// At most `limit` revocations from before `before` that the users' chats do not know of.
+    /// Returns at most `limit` revocations from before `before` that the users' chats do not know of yet.
     pub async fn unfinished_revocations(
         &self,
         before: Timestamp,

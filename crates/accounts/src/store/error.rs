@@ -3,13 +3,14 @@
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 
-/// A statement that failed.
+/// The error of a statement that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Postgres is away, starting, stopping or overloaded, or another transaction was in the way: it passes.
+    /// A temporary failure: Postgres is away, starting, stopping or overloaded, or another transaction was in the
+    /// way.
     #[error("the store is away")]
     Away(#[source] sqlx::Error),
-    /// The statement itself is wrong.
+    /// The statement itself is wrong, so it would fail again.
     #[error("the store refused a statement")]
     Fault(#[source] sqlx::Error),
 }
@@ -24,8 +25,8 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Classes of SQLSTATE: 08 connection, 25006 read-only after a fail-over, 40 deadlock and serialisation, 53 resources,
-/// 55 lock not available, 57 shutdown and cancellation, 58 system.
+/// Whether the failure is temporary. The classes of SQLSTATE are: 08 connection, 25006 read-only after a fail-over,
+/// 40 deadlock and serialisation, 53 resources, 55 lock not available, 57 shutdown and cancellation, 58 system.
 fn passes(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => error.code().is_some_and(|code| {

@@ -1,4 +1,4 @@
-//! API keys.
+//! API keys in the store.
 
 use sqlx::Row;
 use tern_types::Timestamp;
@@ -18,6 +18,7 @@ pub struct KeyInfo {
 
 const INSERT: &str = "INSERT INTO api_keys (key_id, name, secret_hash, scopes) VALUES ($1, $2, $3, $4)";
 
+/// The hash and the scopes of a key that is not revoked.
 pub const LIVE: &str = "SELECT secret_hash, scopes FROM api_keys WHERE key_id = $1 AND revoked_at IS NULL";
 
 const LIST: &str = concat!(
@@ -29,6 +30,7 @@ const LIST: &str = concat!(
 const REVOKE: &str = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = $1";
 
 impl Store {
+    /// Stores a new key.
     pub async fn insert_key(
         &self,
         key_id: Uuid,
@@ -46,12 +48,13 @@ impl Store {
         Ok(())
     }
 
-    /// The hash and the scopes of a key that is not revoked.
+    /// Returns the hash and the scopes of a key that is not revoked. `None` if there is none.
     pub async fn live_key(&self, key_id: Uuid) -> Result<Option<(Vec<u8>, Vec<String>)>> {
         let row = sqlx::query(LIVE).bind(key_id).fetch_optional(&self.pool).await?;
         row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
     }
 
+    /// Returns all keys, including revoked ones, the oldest first.
     pub async fn keys(&self) -> Result<Vec<KeyInfo>> {
         let rows = sqlx::query(LIST).fetch_all(&self.pool).await?;
         rows.iter()
@@ -67,7 +70,7 @@ impl Store {
             .collect()
     }
 
-    /// False: there is no such key.
+    /// Revokes a key. `false` if there is no such key.
     pub async fn revoke_key(&self, key_id: Uuid) -> Result<bool> {
         let done = sqlx::query(REVOKE).bind(key_id).execute(&self.pool).await?;
         Ok(done.rows_affected() > 0)

@@ -1,4 +1,5 @@
-//! Settings, and what they are decided on: who may see whom, and which strangers somebody watched.
+//! Privacy settings, and the facts by which it is decided who may see whom: blocks, contacts, and the strangers
+//! somebody watched.
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -8,13 +9,15 @@ use super::contacts::ids;
 use super::{Result, Store, Tx, millis};
 use crate::domain::privacy::{Audience, Observer, Privacy, Relation};
 
+/// A user's settings.
 pub const SELECT: &str = "SELECT presence_audience, read_receipts_off FROM users WHERE user_id = $1";
 
+/// Replaces a user's settings.
 pub const UPDATE: &str = "
 UPDATE users SET presence_audience = $2, read_receipts_off = $3 WHERE user_id = $1 RETURNING user_id";
 
-/// Everything about the watcher $1 and these people $2 but what they wrote; strangers watched since $3. Each column is
-/// a probe of a primary key.
+/// All facts about the watcher $1 and the people $2, except who has written to whom. Strangers count as watched if
+/// that was after $3. Each column is a probe of a primary key.
 pub const RELATIONS: &str = "
 SELECT u.user_id, u.presence_audience,
        EXISTS (SELECT FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $1)
@@ -25,8 +28,8 @@ SELECT u.user_id, u.presence_audience,
                  AND w.watched_at > to_timestamp($3::float8 / 1000))
 FROM users u WHERE u.user_id = ANY($2)";
 
-/// Everything about a person $1 and these watchers $2 but what the person wrote to them: likewise. Each watcher's own
-/// audience.
+/// All facts about the person $1 and the watchers $2, except to whom the person has written, with each watcher's own
+/// audience. Each column is a probe of a primary key.
 pub const OBSERVERS: &str = "
 SELECT u.user_id, u.presence_audience,
        EXISTS (SELECT FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $1)
@@ -34,22 +37,24 @@ SELECT u.user_id, u.presence_audience,
        EXISTS (SELECT FROM contacts c WHERE c.user_id = $1 AND c.contact_id = u.user_id)
 FROM users u WHERE u.user_id = ANY($2)";
 
-/// Strangers of before $2 count no more.
+/// Removes the strangers whom the watcher watched at $2 or before.
 pub const FORGET_STRANGERS: &str = "
 DELETE FROM watched_strangers WHERE user_id = $1 AND watched_at <= to_timestamp($2::float8 / 1000)";
 
+/// The strangers whom the watcher watched.
 pub const STRANGERS: &str = concat!(
     "SELECT watched_id, ",
     millis!("watched_at"),
     " FROM watched_strangers WHERE user_id = $1"
 );
 
+/// Adds strangers whom the watcher watches now.
 pub const ADD_STRANGERS: &str = "
 INSERT INTO watched_strangers (user_id, watched_id, watched_at)
 SELECT $1, w, to_timestamp($3::float8 / 1000) FROM unnest($2::uuid[]) w ORDER BY w";
 
 impl Store {
-    /// `None`: there is no such user.
+    /// Returns the user's settings. `None` if there is no such user.
     pub async fn privacy(&self, user: UserId) -> Result<Option<Privacy>> {
         let row = sqlx::query(SELECT)
             .bind(user.0)
@@ -64,7 +69,7 @@ impl Store {
         .transpose()
     }
 
-    /// False: there is no such user.
+    /// Replaces the user's settings. `false` if there is no such user.
     pub async fn set_privacy(&self, user: UserId, privacy: Privacy) -> Result<bool> {
         let row = sqlx::query(UPDATE)
             .bind(user.0)
@@ -73,7 +78,8 @@ impl Store {
         Ok(row.fetch_optional(&self.pool).await?.is_some())
     }
 
-    /// Those of `people` that exist, each once, in no order; strangers count as watched since `since`.
+    /// Returns what is known about those of `people` who exist, each once, in no order. Strangers count as watched if
+    /// that was after `since`.
     pub async fn relations(
         &self,
         watcher: UserId,
@@ -89,7 +95,7 @@ impl Store {
         rows.iter().map(relation).collect()
     }
 
-    /// What the watchers are to the person, in no order: those who exist, each once.
+    /// Returns what is known about those of `watchers` who exist with respect to the person, each once, in no order.
     pub async fn observers(&self, person: UserId, watchers: &[UserId]) -> Result<Vec<(UserId, Observer)>> {
         let rows = sqlx::query(OBSERVERS)
             .bind(person.0)
@@ -107,7 +113,8 @@ impl Store {
         observers.collect()
     }
 
-    /// The strangers that the watcher, whose row is locked, watched since `since`; older ones are forgotten.
+    /// Returns the strangers whom the watcher watched after `since`, each with the time, and forgets older ones. The
+    /// watcher's row has to be locked.
     pub async fn strangers(
         &self,
         tx: &mut Tx,
@@ -125,7 +132,7 @@ impl Store {
             .collect()
     }
 
-    /// None of them is among those of the day.
+    /// Adds strangers whom the watcher watches now. None of them may be stored already.
     pub async fn add_strangers(
         &self,
         tx: &mut Tx,

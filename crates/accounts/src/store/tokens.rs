@@ -1,4 +1,4 @@
-//! Refresh tokens: their hashes, on the device's row.
+//! Refresh tokens in the store: their hashes, on the device's row.
 
 use sqlx::Row;
 use tern_types::{DeviceId, Timestamp, UserId};
@@ -6,30 +6,31 @@ use tern_types::{DeviceId, Timestamp, UserId};
 use super::{Result, Store, Tx, millis};
 use crate::domain::refresh::{Stored, TokenHash};
 
-/// One exchange at a time for each device.
+/// Locks a device's tokens, so that one exchange runs at a time for each device.
 pub const LOCK: &str = concat!(
     "SELECT user_id, active, refresh_rotation, refresh_hash, refresh_previous_hash, ",
     millis!("refresh_issued_at"),
     " FROM devices WHERE device_id = $1 FOR NO KEY UPDATE"
 );
 
+/// Stores the hashes of a device's tokens.
 pub const SAVE: &str = "
 UPDATE devices SET refresh_rotation = $2, refresh_hash = $3, refresh_previous_hash = $4,
                    refresh_issued_at = to_timestamp($5::float8 / 1000)
 WHERE device_id = $1";
 
-/// A device as the exchange of its tokens sees it.
+/// A device as the exchange of its tokens needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceTokens {
     pub user: UserId,
-    /// Its chats know it and it is not revoked.
+    /// Whether its user's chats know the device and it is not revoked.
     pub active: bool,
-    /// `None`: it was given no token yet.
+    /// `None` if the device was given no token yet.
     pub stored: Option<Stored>,
 }
 
 impl Store {
-    /// `None`: there is no such device.
+    /// Locks and returns the device's tokens. `None` if there is no such device.
     pub async fn lock_tokens(&self, tx: &mut Tx, device: DeviceId) -> Result<Option<DeviceTokens>> {
         let Some(row) = sqlx::query(LOCK).bind(device.0).fetch_optional(&mut **tx).await? else {
             return Ok(None);
@@ -54,6 +55,7 @@ impl Store {
         }))
     }
 
+    /// Stores the hashes of the device's tokens.
     pub async fn save_tokens(&self, tx: &mut Tx, device: DeviceId, stored: &Stored) -> Result<()> {
         sqlx::query(SAVE)
             .bind(device.0)

@@ -1,4 +1,4 @@
-//! Users.
+//! Users in the store.
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -7,16 +7,19 @@ use uuid::Uuid;
 
 use super::{Result, Store, millis};
 
+/// A user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub id: UserId,
+    /// The app's own id of the user.
     pub external_id: String,
     pub display_name: String,
     pub created_at: Timestamp,
+    /// The user's picture, if there is one.
     pub picture: Option<MediaId>,
 }
 
-/// Set by media nodes.
+/// The column with the user's picture, which media nodes set.
 macro_rules! picture {
     () => {
         ", (SELECT media_id FROM user_pictures p WHERE p.user_id = users.user_id)"
@@ -24,7 +27,7 @@ macro_rules! picture {
 }
 pub(super) use picture;
 
-/// Nothing comes back when the app's id is known already.
+/// Inserts a user. Returns no row if the external id is known already.
 pub const INSERT: &str = concat!(
     "INSERT INTO users (user_id, external_id, display_name) VALUES ($1, $2, $3)
      ON CONFLICT (external_id) DO NOTHING
@@ -33,6 +36,7 @@ pub const INSERT: &str = concat!(
     picture!()
 );
 
+/// Changes a user's display name.
 pub const UPDATE: &str = concat!(
     "UPDATE users SET display_name = $2 WHERE user_id = $1
      RETURNING user_id, external_id, display_name, ",
@@ -40,6 +44,7 @@ pub const UPDATE: &str = concat!(
     picture!()
 );
 
+/// The users with these ids or external ids.
 pub const SELECT: &str = concat!(
     "SELECT user_id, external_id, display_name, ",
     millis!("created_at"),
@@ -47,10 +52,11 @@ pub const SELECT: &str = concat!(
     " FROM users WHERE user_id = ANY($1) OR external_id = ANY($2)"
 );
 
+/// Whether a user exists.
 pub const EXISTS: &str = "SELECT EXISTS (SELECT FROM users WHERE user_id = $1)";
 
 impl Store {
-    /// `None`: there is a user of this external id.
+    /// Inserts a user. `None` if there is a user with this external id already.
     pub async fn insert_user(
         &self,
         id: UserId,
@@ -67,7 +73,7 @@ impl Store {
             .transpose()
     }
 
-    /// `None`: there is no such user.
+    /// Changes the user's display name. `None` if there is no such user.
     pub async fn update_user(&self, id: UserId, display_name: &str) -> Result<Option<User>> {
         let row = sqlx::query(UPDATE)
             .bind(id.0)
@@ -77,7 +83,7 @@ impl Store {
         row.map(|row| user(&row)).transpose()
     }
 
-    /// Those that exist, each once, in no order.
+    /// Returns those users that exist, each once, in no order.
     pub async fn users(&self, ids: &[UserId], external_ids: &[String]) -> Result<Vec<User>> {
         let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
         let rows = sqlx::query(SELECT)
@@ -88,6 +94,7 @@ impl Store {
         rows.iter().map(user).collect()
     }
 
+    /// Whether the user exists.
     pub async fn user_exists(&self, id: UserId) -> Result<bool> {
         Ok(sqlx::query_scalar(EXISTS)
             .bind(id.0)
@@ -96,7 +103,7 @@ impl Store {
     }
 }
 
-/// From a row that begins with its five columns.
+/// Reads a user from the first five columns of a row.
 pub(super) fn user(row: &PgRow) -> Result<User> {
     Ok(User {
         id: UserId(row.try_get(0)?),

@@ -77,7 +77,7 @@ async fn linking_again_gives_the_same_device_for_a_day_and_new_tokens() {
     assert_eq!(first, again);
     assert_ne!(one.refresh, two.refresh);
     assert_eq!(world.device_ids(user).await.len(), 1);
-    // The first answer may have arrived after all.
+    // The first answer may have arrived in spite of the retry, so its token has to work.
     assert_eq!(
         world
             .accounts
@@ -156,7 +156,7 @@ async fn a_user_has_ten_devices_however_many_are_linked_at_once() {
     for _ in 0..9 {
         world.link(user).await;
     }
-    // Connections that are open already let the requests run beside each other.
+    // The connections are opened beforehand, so that the requests run at the same time.
     join_all((0..8).map(|_| world.device_ids(user))).await;
     let links = join_all((0..8).map(|_| {
         let mut devices = world.devices();

@@ -1,4 +1,4 @@
-//! The services over gRPC, on a real Postgres.
+//! The accounts services over gRPC, on a real Postgres.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

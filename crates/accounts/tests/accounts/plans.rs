@@ -1,5 +1,5 @@
-//! The plans of the statements that connects, calls and refreshes stand on, on empty and on filled tables: indexes only.
-//! What is planned once, for any parameters, must not keep a sequential scan.
+//! The plans of the statements that connecting, calls and refreshes depend on, on empty and on filled tables. They
+//! have to use indexes only: a generic plan that was made on an empty table must not keep a sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_accounts::store::{admin, blocks, contacts, devices, keys, privacy, tokens, users};
@@ -49,7 +49,8 @@ const HOT: &[(&str, &str)] = &[
     ("all devices of a user", admin::ALL_DEVICES),
 ];
 
-/// Users with three devices each, one in fifty of the devices revoked, as many API keys, and a few relations each.
+/// Fills the tables with users, each with three devices (one in fifty of them revoked), one API key and a few
+/// relations.
 const FILL: &str = "
 INSERT INTO users (user_id, external_id, display_name)
 SELECT gen_random_uuid(), 'e-' || n, 'somebody' FROM generate_series(1, 3000) n;
@@ -70,7 +71,7 @@ ANALYZE users, devices, api_keys, blocks, contacts, watched_strangers";
 #[tokio::test]
 async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
     let world = World::start().await;
-    // As the node's own connections are set up.
+    // Plans are made as on the node's own connections.
     let mut db = world.pool.acquire().await.unwrap();
     db.execute("SET plan_cache_mode = force_generic_plan")
         .await

@@ -1,4 +1,4 @@
-//! Blocks, contacts, settings: what the calls do and whom they refuse.
+//! Blocks, contacts and settings: what the calls do, and whom they refuse.
 
 use tern_node::principal::{Principal, Scope};
 use tern_proto::v1::{self, Audience, ErrorReason};
@@ -102,7 +102,7 @@ impl World {
             .unwrap())
     }
 
-    /// Users without names or devices, many at once.
+    /// Makes many users at once, without names and devices.
     pub async fn crowd(&self, count: i32) -> Vec<UserId> {
         let insert = "INSERT INTO users (user_id, external_id, display_name)
                       SELECT id, id::text, '' FROM (SELECT gen_random_uuid() id FROM generate_series(1, $1)) ids
@@ -135,7 +135,7 @@ async fn people_are_blocked_listed_and_unblocked() {
     for other in [bob, carol, bob] {
         world.block(&phone, "", &other.to_string()).await.unwrap();
     }
-    // The two may have been blocked in the same millisecond.
+    // The two blocks may have been made in the same millisecond, so one is moved.
     sqlx::query("UPDATE blocks SET blocked_at = to_timestamp(1700000000.123) WHERE blocked_id = $1")
         .bind(bob.0)
         .execute(&world.pool)

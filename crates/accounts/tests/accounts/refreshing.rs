@@ -16,13 +16,13 @@ async fn a_refresh_token_is_exchanged_once_and_copies_revoke_the_device() {
     let first = refresh_token(&linked);
     let second = world.refresh(&first).await.unwrap();
     assert_ne!(second.refresh_token, first);
-    // The answer got lost.
+    // The answer got lost, so the device presents the first token again.
     assert_eq!(
         world.refresh(&first).await.unwrap().refresh_token,
         second.refresh_token
     );
     let third = world.refresh(&second.refresh_token).await.unwrap();
-    // The second was used: whoever comes with the first has a copy.
+    // The second token was used, so whoever presents the first one has a copy.
     assert_eq!(
         world.refresh(&first).await.unwrap_err(),
         ErrorReason::RefreshTokenReused
@@ -114,7 +114,7 @@ async fn refresh_tokens_outlive_a_change_of_the_signing_key() {
     let first = refresh_token(&world.link(world.user("e-1").await).await);
     let second = world.accounts.refresh(&first, now).await.unwrap().refresh;
     let changed = world.with_new_signing_key();
-    // The second cannot be made again; another one takes its place.
+    // The second token cannot be made again under the new key. Another one takes its place.
     let again = changed.refresh(&first, now).await.unwrap().refresh;
     assert_ne!(again, second);
     assert_eq!(changed.refresh(&first, now).await.unwrap().refresh, again);

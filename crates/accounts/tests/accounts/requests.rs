@@ -1,4 +1,4 @@
-//! What is wrong with a request, and who may not make it.
+//! Requests that are malformed, and callers that may not make them.
 
 use tern_node::principal::Scope;
 use tern_proto::v1;

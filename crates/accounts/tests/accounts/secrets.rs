@@ -17,7 +17,7 @@ async fn no_secret_is_stored() {
         .unwrap()
         .reveal();
     for (secret, table) in [(token, "devices"), (key, "api_keys")] {
-        // Bytes show as hex digits too.
+        // The text of a row shows bytes as hex digits, so the secret would be found.
         let secret = secret.rsplit('_').next().unwrap();
         let count = format!("SELECT count(*) FROM {table} t WHERE t::text LIKE '%' || $1 || '%'");
         let rows = sqlx::query_scalar(AssertSqlSafe(count))

@@ -1,4 +1,4 @@
-//! Who is told of a block, of contacts and settings.
+//! Which nodes are told of a block, of contacts and of settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ async fn the_chats_owner_is_told_of_a_block_when_the_store_has_it() {
     );
 }
 
-/// Two chat nodes; the map names the first until it is changed.
+/// Two chat nodes. The map names the first as the owner until the test changes it.
 struct Nodes {
     world: World,
     chats: [Chat; 2],
@@ -84,7 +84,7 @@ impl Nodes {
     }
 
     async fn told(&self, chat: usize) {
-        until::holds("the node is told", Duration::from_secs(10), || async {
+        until::holds("the node is told", Duration::from_secs(60), || async {
             Ok(!self.chats[chat].blocks().is_empty())
         })
         .await
@@ -109,7 +109,7 @@ async fn a_node_that_is_not_the_owner_names_the_map_that_is_waited_for() {
     drop(nodes.world);
 }
 
-/// By a newer map than this node's, it may have loaded the chat before the block was stored.
+/// The new owner may have loaded the chat, by a newer map than this node's, before the block was stored.
 #[tokio::test]
 async fn who_owns_the_chat_a_moment_later_is_told_too() {
     let nodes = Nodes::new().await;

@@ -1,4 +1,4 @@
-//! Keeping users out, and what operators see of them.
+//! Suspending users, and what operators see of them.
 
 use tern_node::principal::Scope;
 use tern_proto::internal::{ListBarredRequest, ListBarredResponse};

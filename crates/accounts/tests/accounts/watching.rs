@@ -48,7 +48,7 @@ async fn who_may_be_watched_follows_from_settings_contacts_writing_and_blocks() 
         world.set_contacts(user, &[watcher], &[], false).await.unwrap();
     }
     world.chat.writes(writer, watcher);
-    // What the watcher does gives them no right.
+    // What the watcher writes and whom the watcher has as contacts gives the watcher no right.
     world.chat.writes(watcher, stranger);
     world
         .set_contacts(watcher, &[stranger], &[], false)
@@ -133,7 +133,7 @@ async fn new_strangers_a_day_are_limited_and_those_of_the_day_are_free() {
     assert_eq!(second.retry_after, 18 * HOUR);
     let again = watch(fit, later + HOUR).await;
     assert_eq!((again.visible.len(), again.limited.len()), (NEW_STRANGERS, 0));
-    // People who know the watcher are no strangers.
+    // Whoever has the watcher among their contacts is not a stranger.
     world
         .set_contacts(crowd[NEW_STRANGERS], &[watcher], &[], false)
         .await
@@ -210,7 +210,7 @@ async fn who_may_see_somebody_is_the_same_rule_from_the_other_side() {
         .unwrap();
     world.shares_with(hidden, Audience::Nobody).await;
     world.chat.writes(person, written_to);
-    // What they do gives them no right.
+    // What the watchers write gives them no right.
     world.chat.writes(stranger, person);
     let text = |user: UserId| user.to_string();
     world
@@ -221,7 +221,7 @@ async fn who_may_see_somebody_is_the_same_rule_from_the_other_side() {
         let asked = [&people[..], &[UserId::random()]].concat();
         let seeing = world.accounts.may_see(person, &asked).await.unwrap();
         let seeing: BTreeSet<UserId> = seeing.into_iter().collect();
-        // Whoever is not counted may watch, too, and nobody else.
+        // Of those who are not counted as strangers, exactly those who may watch the person may see them.
         for watcher in people.iter().filter(|watcher| **watcher != stranger) {
             assert_eq!(
                 seeing.contains(watcher),

@@ -42,7 +42,7 @@ use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
 pub const TTL: Duration = Duration::from_secs(3600);
-/// That one user may watch a day.
+/// How many new strangers one user may watch in a day.
 pub const NEW_STRANGERS: usize = 20;
 
 pub struct World {
@@ -51,7 +51,7 @@ pub struct World {
     pub chat: Chat,
     pub gateways: Gateways,
     pub ctx: NodeContext,
-    /// The signing key.
+    /// The signing key in PEM.
     pub pem: String,
     pub database_url: String,
     pub channel: Channel,
@@ -77,7 +77,7 @@ impl World {
             let address = serve(Routes::new(GatewayNodeServer::new(gateways.clone()))).await;
             nodes.push((Role::Gateway, node(name, &address)));
         }
-        // Nobody listens there: a gateway that has just died.
+        // Nothing listens at this address, as for a gateway that has just died.
         nodes.push((Role::Gateway, node("g3", "127.0.0.1:1")));
         let ctx = NodeContext::alone("a1", 1, MapHandle::fixed(ClusterMap::new(1, nodes)));
 
@@ -104,7 +104,7 @@ impl World {
         }
     }
 
-    /// The same store behind another signing key.
+    /// The same store behind a node with another signing key.
     pub fn with_new_signing_key(&self) -> Arc<Accounts> {
         accounts(&self.pool, &self.ctx, &tern_node::token::generate_pem().unwrap())
     }
@@ -200,7 +200,7 @@ pub fn link_request(user: UserId) -> v1::LinkDeviceRequest {
     }
 }
 
-/// A request as the gateway passes it on.
+/// Makes a request as the gateway passes it on for this caller.
 pub fn by<T>(principal: &Principal, request: T) -> Request<T> {
     let mut request = Request::new(request);
     principal.write(request.metadata_mut());
@@ -251,18 +251,18 @@ pub async fn serve(routes: Routes) -> String {
     address
 }
 
-/// A chat node as far as accounts nodes are concerned.
+/// A stand-in for a chat node, with what accounts nodes call.
 #[derive(Clone)]
 pub struct Chat {
     pool: PgPool,
-    /// Calls that are still to fail.
+    /// How many of the next calls fail.
     failures: Arc<AtomicUsize>,
     unlinked: Arc<Mutex<Vec<DeviceId>>>,
-    /// Who has written to whom.
+    /// Who has written to whom, as (sender, recipient).
     written: Arc<Mutex<Vec<(UserId, UserId)>>>,
-    /// Chats whose blocks changed, each with how many blocks the store had then.
+    /// The chats whose blocks were said to have changed, each with the number of blocks that the store had then.
     blocks: Arc<Mutex<Vec<(ChatId, i64)>>>,
-    /// The version of the map by which it owns nothing; 0: it owns everything.
+    /// The version of the map by which the node owns nothing. 0 if it owns everything.
     owns_nothing_by: Arc<AtomicI64>,
 }
 
@@ -393,8 +393,8 @@ impl ChatNode for Chat {
     }
 }
 
-/// All gateways: which devices were to be closed, whose privacy changed (with read receipts off or on) and what they were
-/// told of suspensions, once for each gateway that was told.
+/// A stand-in for all gateways: the devices that were to be closed, the users whose privacy changed (with read
+/// receipts off or on), and the suspensions, once for each gateway that was told.
 #[derive(Clone, Default)]
 pub struct Gateways {
     closed: Arc<Mutex<Vec<DeviceId>>>,
@@ -403,7 +403,7 @@ pub struct Gateways {
 }
 
 impl Gateways {
-    /// And forgets it.
+    /// Returns the changes of privacy so far, and forgets them.
     pub fn take_privacy(&self) -> Vec<(UserId, bool)> {
         std::mem::take(&mut self.privacy.lock().unwrap())
     }

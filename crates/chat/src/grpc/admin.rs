@@ -1,4 +1,4 @@
-//! `tern.v1.Admin`, as far as it is about chats, queues and the cluster.
+//! The part of `tern.v1.Admin` that is about chats, queues and the cluster.
 
 use tern_node::NodeContext;
 use tern_node::principal::{Principal, Scope};
@@ -20,9 +20,10 @@ use crate::content::role_to_wire;
 use crate::lookup::Lookup;
 use crate::state::receipts::Watermark;
 use crate::store::inspect::{self, ChatFacts, SLOTS_A_RANGE};
+use crate::store::listing;
 use crate::store::seal::MasterKey;
-use crate::store::{listing, load};
 
+/// The admin service of a chat node, and what other nodes ask about its shards.
 pub struct AdminService {
     pub ctx: NodeContext,
     pub writes: Writes,
@@ -32,7 +33,7 @@ pub struct AdminService {
 }
 
 impl AdminService {
-    /// The entry that the request names.
+    /// Finds the entry that the request names, by chat and seq or by sender and request_id.
     async fn named(&self, request: &v1::TraceMessageRequest) -> Result<(ChatId, Seq), ApiError> {
         let chat: Option<ChatId> = parse::optional_id("chat_id", &request.chat_id)?;
         let sender: Option<UserId> = parse::optional_id("sender_user_id", &request.sender_user_id)?;
@@ -85,7 +86,7 @@ impl ChatAdmin for AdminService {
         administrate(request.metadata())?;
         let (chat, seq) = self.named(request.get_ref()).await?;
         self.writes.check_owner(chat, request.metadata())?;
-        // Memory first: what it forgets afterwards is settled, and the store says so.
+        // Memory is asked first: what it forgets afterwards is settled, and the store says so.
         let live = self.writes.shards.inspect(chat).await.unwrap_or_default();
         let facts = inspect::message(&self.pool, &self.master, chat, seq).await;
         let facts = facts.map_err(store_away)?.ok_or_else(no_message)?;
@@ -200,7 +201,7 @@ fn chat_message(
     };
     let members = facts.members.into_iter().map(|member| v1::AdminMember {
         user_id: member.user.to_string(),
-        role: load::role(member.role).map_or(0, |role| role_to_wire(role).into()),
+        role: listing::role(member.role).map_or(0, |role| role_to_wire(role).into()),
         joined_seq: member.joined.0,
         devices: member.devices,
         delivered_seq: mark(member.user).delivered.0,
@@ -208,7 +209,7 @@ fn chat_message(
     });
     v1::InspectChatResponse {
         chat_id: chat.to_string(),
-        kind: load::kind(facts.kind).map_or(0, |kind| super::views::kind(kind).into()),
+        kind: listing::kind(facts.kind).map_or(0, |kind| super::views::kind(kind).into()),
         title: facts.title,
         created_by_user_id: if facts.created_by == UserId::SYSTEM {
             String::new()

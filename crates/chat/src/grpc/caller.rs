@@ -1,4 +1,4 @@
-//! In whose name a unary call acts.
+//! The user that a unary call acts as.
 
 use sqlx::PgPool;
 use tern_node::principal::{Principal, Scope};
@@ -10,7 +10,7 @@ use tonic::metadata::MetadataMap;
 use super::store_away;
 use crate::store::listing;
 
-/// The user that a call acts as, and the device it comes from, if any.
+/// The user that a call acts as, and the device that it comes from, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
     pub user: UserId,
@@ -18,8 +18,8 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A device acts as its user; a back end with `scope` as the user it names, or, where that is left empty, as
-    /// [`UserId::SYSTEM`].
+    /// Reads the caller from the metadata. A device acts as its user. A back end needs `scope`, and acts as the user
+    /// whom it names; if it names none, as [`UserId::SYSTEM`].
     fn read(metadata: &MetadataMap, acting_user_id: &str, scope: Scope) -> Result<Self, ApiError> {
         let acting = parse::optional_id("acting_user_id", acting_user_id)?;
         match Principal::read(metadata)? {
@@ -44,29 +44,35 @@ impl Caller {
         }
     }
 
-    /// A back end in nobody's name: sees every chat, is a member of none.
+    /// Whether a back end calls in no user's name. Such a caller sees every chat and is a member of none.
     pub fn is_nobody(self) -> bool {
         self.user == UserId::SYSTEM
     }
 
-    /// The sending device of an entry.
+    /// The sending device of the entries that the call makes.
     pub fn sender_device(self) -> DeviceId {
         self.device.unwrap_or(DeviceId::BACK_END)
     }
 }
 
-/// Reads who calls. A user whom a back end names is looked up; that a device's user is there is known.
+/// Reads who calls. A user whom a back end names is looked up in the store; a device's user is known to exist.
 #[derive(Clone)]
 pub struct Callers {
     pool: PgPool,
 }
 
 impl Callers {
+    /// Looks users up in this pool's database.
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }
 
-    /// A device in its user's name; a back end with `scope` in that of the user it names, or in nobody's.
+    /// Reads the caller: a device, or a back end with `scope` in the name of a user or of nobody.
+    ///
+    /// # Errors
+    ///
+    /// The metadata has no valid principal, the back end lacks the scope, the user does not exist, or the store is
+    /// away.
     pub async fn read(
         &self,
         metadata: &MetadataMap,
@@ -80,7 +86,7 @@ impl Callers {
         Ok(caller)
     }
 
-    /// The same, where a back end has to name the user.
+    /// Reads the caller as [`Self::read`] does; a back end has to name a user.
     pub async fn person(
         &self,
         metadata: &MetadataMap,
@@ -94,7 +100,8 @@ impl Callers {
         Ok(caller)
     }
 
-    /// Who sends a message, and whether they turned read receipts off. What comes from nobody takes a scope of its own.
+    /// Reads the sender of a message, and whether they turned read receipts off. A message in nobody's name needs a
+    /// scope of its own.
     pub async fn sender(
         &self,
         metadata: &MetadataMap,

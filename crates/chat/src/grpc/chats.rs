@@ -1,4 +1,4 @@
-//! `tern.v1.Chats`: each handler parses, makes one call, converts.
+//! `tern.v1.Chats`: each handler parses the request, makes one call, and converts the result.
 
 use sqlx::PgPool;
 use tern_node::principal::Scope;
@@ -30,18 +30,20 @@ use crate::state::{Change, Outcome};
 use crate::store::seal::MasterKey;
 use crate::store::{entries, listing, load};
 
-/// Entries or messages of a page at most.
+/// The most entries or messages of a page.
 const MAX_ENTRIES: u32 = 256;
-/// Bytes of a page; the last entry may go above. Clients that are not told otherwise accept messages of 4 MiB.
+/// Bytes of a page; the last entry may exceed it. Clients accept responses of 4 MiB by default.
 const MAX_PAGE_BYTES: usize = 1 << 20;
-/// Bytes of the last entries of a page of chats, likewise. Twice as many, so that a list seldom takes a second call.
+/// Bytes of the last entries in a page of chats; the last one may exceed it. It is twice as much, so that a list
+/// seldom takes a second call.
 const MAX_LIST_BYTES: usize = 2 << 20;
 
-/// Each member, since which seq they are one, and how far they have got by the store.
+/// Each present member, the seq at which they joined, and their watermark in the store.
 type Stored = Vec<(UserId, Seq, Watermark)>;
-/// By what the owner knows beyond it.
+/// The watermarks in the owner's memory.
 type Live = Vec<(UserId, Watermark)>;
 
+/// The public service of chats.
 pub struct ChatsService {
     writes: Writes,
     callers: Callers,
@@ -54,6 +56,7 @@ pub struct ChatsService {
 }
 
 impl ChatsService {
+    /// Wires the service. `tickets` is `None` if this server has no media.
     pub fn new(
         writes: Writes,
         groups: Groups,
@@ -89,7 +92,7 @@ impl ChatsService {
         views::chat(view, caller)
     }
 
-    /// A member, or a back end in nobody's name.
+    /// Checks that the caller may see the chat: a member may, and a back end in nobody's name.
     async fn authorise(&self, caller: Caller, chat: ChatId) -> Result<(), ApiError> {
         let may = caller.is_nobody()
             || listing::is_member(&self.pool, chat, caller.user)
@@ -98,7 +101,7 @@ impl ChatsService {
         if may { Ok(()) } else { Err(no_chat()) }
     }
 
-    /// Who sent the message: whoever asks, unless that is a back end.
+    /// The sender of the message at `seq`. A device may only ask about messages of its own user.
     async fn sender(&self, caller: Caller, chat: ChatId, seq: Seq) -> Result<UserId, ApiError> {
         let sender = listing::sender_of_message(&self.pool, chat, seq).await;
         let sender = sender
@@ -113,11 +116,12 @@ impl ChatsService {
         Ok(sender)
     }
 
-    /// How far each member has got, by the store and by the owner. What the caller is not told has not risen.
+    /// Each member's watermark, in the store and in the owner's memory. While one of a direct chat's two people has
+    /// blocked the other, the caller is not shown the other's.
     async fn receipts(&self, caller: Caller, chat: ChatId) -> Result<(Stored, Live), ApiError> {
         let mut live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
         let mut stored = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
-        // After the marks were read: a block that came meanwhile hides what came after it.
+        // The block is read after the marks, so that a block that came meanwhile hides what came after it.
         if !caller.is_nobody() && load::is_blocked(&self.pool, chat).await.map_err(store_away)? {
             live.retain(|(user, _)| *user == caller.user);
             for (user, _, mark) in &mut stored {
@@ -155,7 +159,8 @@ impl ChatsService {
     }
 }
 
-/// A change as it was asked for: its fingerprint stays that, whatever is left out of it.
+/// The change that a request asks for. Its fingerprint is that of the whole request, whatever is left out of it
+/// later.
 fn asked(caller: Caller, request_id: &str, action: Action) -> Result<Change, ApiError> {
     Ok(Change {
         actor: caller.user,
@@ -203,7 +208,7 @@ impl Chats for ChatsService {
         let (metadata, acting) = (request.metadata(), &request.get_ref().acting_user_id);
         let caller = self.callers.person(metadata, acting, Scope::ChatsRead).await?;
         let chat = chat_id(&request.get_ref().chat_id)?;
-        // The owner knows of read marks before the store does.
+        // The owner knows read marks before the store does.
         self.writes.check_owner(chat, request.metadata())?;
         let chat = self.view(caller, chat).await?;
         Ok(Response::new(v1::GetChatResponse { chat: Some(chat) }))
@@ -452,7 +457,7 @@ impl Chats for ChatsService {
         let caller = self.callers.read(metadata, acting, Scope::ChatsRead).await?;
         let chat = chat_id(&request.get_ref().chat_id)?;
         self.authorise(caller, chat).await?;
-        // The owner knows more than the store: what was acknowledged and is not settled yet.
+        // The owner knows more than the store: acknowledgements of entries that are not settled yet.
         self.writes.check_owner(chat, request.metadata())?;
         let (stored, live) = self.receipts(caller, chat).await?;
         let receipts = views::receipts(chat, caller.user, stored, &live);

@@ -1,4 +1,4 @@
-//! Every node of the map, asked for its own view.
+//! Asks every node of the map for its own view of the cluster.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use tern_proto::v1;
 use tern_types::Slot;
 use tonic::Status;
 
-/// A node that does not answer by then is shown without an answer.
+/// How long a node's answer is waited for. After that it is shown without an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// By role, then by name. A process with several roles is asked once.
+/// The nodes of the map, by role, then by name. A process with several roles is asked once.
 pub async fn nodes(ctx: &NodeContext, map: &ClusterMap) -> Vec<v1::ClusterNode> {
     let all: Vec<(Role, &Node)> = Role::ALL
         .into_iter()
@@ -43,7 +43,7 @@ pub async fn nodes(ctx: &NodeContext, map: &ClusterMap) -> Vec<v1::ClusterNode> 
     all.into_iter().map(node).collect()
 }
 
-/// The shards of every chat node, and who did not answer.
+/// The queues of every chat node's shards, and the names of the nodes that did not answer.
 pub async fn shards(ctx: &NodeContext) -> (Vec<v1::ShardQueue>, Vec<String>) {
     let map = ctx.map.current();
     let asked = map.nodes(Role::Chat).iter().map(|node| async move {

@@ -1,4 +1,5 @@
-//! Making a group: written at once by the chat's owner, then live to its members, then settled like every entry.
+//! Makes groups, and decides who may be added to one. A new group is written at once by the node that owns its chat,
+//! pushed to its members, then settled like every entry.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use super::caller::Caller;
 use super::store_away;
 use crate::answer;
 use crate::content::{self, fingerprint};
-use crate::fanout::{Kind, Outgoing, Pushes};
+use crate::fanout::{Outgoing, Pushes};
+use crate::gateways::Kind;
 use crate::shard::Shards;
 use crate::shard::effects::entry_event;
 use crate::state::shard::Event;
@@ -24,18 +26,24 @@ use crate::store::load::{self, Created, NewGroup};
 use crate::store::seal::MasterKey;
 use crate::store::{joining, strangers};
 
+/// What is needed to make groups.
 pub struct Groups {
     pub pool: PgPool,
     pub master: MasterKey,
     pub shards: Shards,
     pub pushes: Pushes,
-    /// How many strangers one user's devices may add to groups, or write to first, within a day.
+    /// How many new strangers one user's devices may add to groups, or write to first, within a day.
     pub new_strangers: usize,
 }
 
 impl Groups {
-    /// Those of `asked` whom the caller may add to the group. Who is left out is not told. A device's strangers count from now on,
-    /// whatever becomes of the change: the same again counts none of them twice.
+    /// The users among `asked` whom the caller may add to the group; the caller is not told who is left out. All of
+    /// them are returned if the caller acts for nobody, or if the request is in the log already. The new strangers of
+    /// a device count from now on, whatever becomes of the change; the same request again counts none of them twice.
+    ///
+    /// # Errors
+    ///
+    /// The users are too many new strangers for today, or the store is away.
     pub async fn addable(
         &self,
         caller: Caller,
@@ -81,7 +89,8 @@ impl Groups {
         Ok(Ok(addable.into_iter().map(|(user, _)| user).collect()))
     }
 
-    /// Idempotent on the request.
+    /// Makes the group, pushes its first entry to the members, and has its shard settle it. The same request may be
+    /// repeated.
     pub async fn create(
         &self,
         caller: Caller,
@@ -166,7 +175,7 @@ impl Groups {
             span: None,
         };
         self.pushes.push(outgoing);
-        // Loaded by its shard, which finds it unsettled.
+        // The shard loads the chat, and finds its first entry unsettled.
         let _ended = self
             .shards
             .send(

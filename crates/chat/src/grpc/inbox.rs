@@ -1,4 +1,4 @@
-//! `tern.v1.Inbox`: what waits for a device, without a stream.
+//! `tern.v1.Inbox`: a device fetches and acknowledges what waits for it, without a stream.
 
 use sqlx::PgPool;
 use tern_node::principal::Principal;
@@ -16,12 +16,13 @@ use crate::state::shard::Event;
 use crate::store::seal::MasterKey;
 use crate::store::{entries, listing};
 
-/// Events of a page when the caller names no size, and at most.
+/// The events of a page if the caller names no size, and the most.
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 256;
-/// Bytes of a page; the last entry may go above.
+/// Bytes of a page; the last entry may exceed it.
 const MAX_BYTES: usize = 1 << 20;
 
+/// The public service of devices' inboxes.
 pub struct InboxService {
     writes: Writes,
     pool: PgPool,
@@ -29,6 +30,7 @@ pub struct InboxService {
 }
 
 impl InboxService {
+    /// Wires the service.
     pub fn new(writes: Writes, pool: PgPool, master: MasterKey) -> Self {
         Self { writes, pool, master }
     }
@@ -126,7 +128,7 @@ impl Inbox for InboxService {
     }
 }
 
-/// Only what is written is answered as written.
+/// Succeeds only if the acknowledgement is written.
 fn written(outcome: &Outcome) -> Result<(), ApiError> {
     match outcome {
         Outcome::AckWritten { .. } => Ok(()),

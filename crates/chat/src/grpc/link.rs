@@ -1,5 +1,8 @@
-//! The three streams of a gateway's link. Items become events of the shards; a full shard holds the stream back, which holds
-//! the gateway back. Windows are read beside the shards, a bounded number at a time.
+//! The three streams of a gateway's link: control, live, catch-up.
+//!
+//! Items of the control stream become events of the shards. A full shard holds the stream back, which holds the
+//! gateway back. Live events are dropped if the gateway does not keep up. Windows of logs are read beside the shards,
+//! a bounded number at a time.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,13 +35,14 @@ use crate::ownership::Ownership;
 use crate::shard::{Ended, Shards};
 use crate::state::shard::Event;
 use crate::state::{Origin, Outcome, Refusal};
+use crate::store::StoreError;
 use crate::store::entries::{self, Item};
-use crate::store::load::StoreError;
 use crate::store::seal::MasterKey;
 
-/// Items of one frame to a gateway.
+/// Items or pushes of one frame to a gateway.
 const GATHER: usize = 256;
-/// Windows read at a time for all gateways: fewer than the pool has connections, so that loads get through.
+/// Windows that are read at a time, for all gateways: fewer than the pool has connections, so that loads get some
+/// too.
 const WINDOW_READS: usize = 4;
 /// Windows that wait to be sent on one link.
 const WINDOWS: usize = 64;
@@ -47,7 +51,7 @@ const WINDOW_BYTES: usize = 2 << 20;
 
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// What the items of a link go to, and what is asked about them.
+/// What the items of a link are given to, and what is asked about them.
 #[derive(Clone)]
 pub struct Parts {
     pub shards: Shards,
@@ -58,6 +62,7 @@ pub struct Parts {
     pub tickets: Option<Tickets>,
 }
 
+/// The service of the gateways' links.
 pub struct LinkService {
     parts: Parts,
     windows: Arc<Windows>,
@@ -71,6 +76,7 @@ struct Windows {
 }
 
 impl LinkService {
+    /// Wires the service. Windows are read from this pool.
     pub fn new(parts: Parts, pool: PgPool, master: MasterKey) -> Self {
         let windows = Windows {
             ownership: parts.ownership.clone(),
@@ -128,7 +134,7 @@ impl ChatLink for LinkService {
         let (link, mut pushes) = self.parts.gateways.open_live(gateway);
         let out = async_stream::stream! {
             let _link = link;
-            // What it missed while it had no link.
+            // The first frame says what the gateway missed while it had no link.
             yield Ok(frame(Vec::new()));
             while let Some(pushes) = gather(&mut pushes, GATHER).await {
                 yield Ok(frame(pushes));
@@ -171,7 +177,8 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Places in the log of another store say nothing of this one; a send has none yet.
+/// Whether an item means the same after a restore. Acknowledgements and read marks do not: their seqs are of another
+/// log. A send has no seq yet.
 fn outlives_a_restore(item: &UpItem) -> bool {
     !matches!(item.op, Some(up_item::Op::Ack(_) | up_item::Op::Read(_)))
 }
@@ -188,7 +195,8 @@ impl Reader {
         while let Ok(Some(frame)) = frames.message().await {
             self.gateway.says(Level::from_wire(frame.shed_level));
             let Ok(same) = self.same_store(frame.store).await else {
-                // The gateway asks again on its next link: answers from memory would be of a store that is gone.
+                // The link is ended, because answers from memory would be of a store that is gone. The gateway asks
+                // again on its next link.
                 return;
             };
             for item in frame
@@ -207,7 +215,8 @@ impl Reader {
         }
     }
 
-    /// Whether the gateway's sessions belong to the store that this node's memory belongs to, which is made sure of.
+    /// Makes sure that this node follows the store's epoch, and returns whether the gateway's sessions belong to that
+    /// store too.
     async fn same_store(&self, store: u64) -> sqlx::Result<bool> {
         if store == 0 || self.parts.epoch.is(store) {
             return Ok(true);
@@ -327,7 +336,7 @@ impl Reader {
         Ok(self.parts.shards.send(chat, event).await?)
     }
 
-    /// Not answered, and dropped rather than kept waiting.
+    /// Handles a sign of typing, which is not answered, and dropped rather than kept waiting.
     fn typing(&self, chat: ChatId, user: UserId, stopped: bool, map_version: i64) {
         metrics::typing_in();
         if self.parts.shedding.level() >= Level::Typing {
@@ -438,7 +447,7 @@ impl Windows {
     }
 }
 
-/// An item of a log as the event that a device gets.
+/// The encoded server event of an item of a log.
 pub fn event(chat: ChatId, item: Item) -> Bytes {
     match item {
         Item::Entry(entry) => raw::entry_event(&entry),

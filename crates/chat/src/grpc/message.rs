@@ -1,4 +1,4 @@
-//! A message on its way in: its envelope understood, its body not.
+//! Turns a message into an entry. Its envelope is decoded and checked; its body is opaque.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -11,23 +11,29 @@ use crate::answer;
 use crate::content::fingerprint;
 use crate::state::{EntryKind, MediaRef, NewEntry, Refusal};
 
-/// A message as it came, of a device or of a back end.
+/// A message as a device or a back end sent it.
 pub struct Message<'a> {
     pub sender: UserId,
     pub device: DeviceId,
     pub request: RequestId,
-    /// Encoded `tern.v1.Envelope`.
+    /// The encoded `tern.v1.Envelope`.
     pub envelope: &'a Bytes,
     pub body: &'a Bytes,
     pub read_receipts_off: bool,
-    /// What the sending device has acknowledged of the chat.
+    /// How far the sending device has acknowledged the chat.
     pub acked: Seq,
-    /// Of the span that it comes from, where it is traced.
+    /// The trace context of the span that the message comes from; `None` if it is not traced.
     pub trace: Option<TraceContext>,
+    /// When it arrived at this node, by the monotonic clock.
     pub arrived: Timestamp,
 }
 
-/// The entry that a message becomes; `tickets`: `None` where this server has no media.
+/// The entry that a message becomes. `tickets` is `None` if this server has no media.
+///
+/// # Errors
+///
+/// The body or the envelope is too large, the envelope does not decode or has a bad field, a ticket is not the
+/// sender's, or there is neither a body nor an attachment.
 pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntry, Refusal> {
     let (envelope, body) = (message.envelope, message.body);
     if body.len() > MAX_BODY_BYTES {
@@ -62,8 +68,8 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
     })
 }
 
-/// What the envelope's tickets stand for, without asking anybody. Whether they have ended is decided with the entry's
-/// place.
+/// The media that the envelope's attachments refer to, each once. The tickets are verified without asking anybody;
+/// whether they have expired is decided when the entry gets its seq.
 fn media(
     envelope: &v1::Envelope,
     sender: UserId,
@@ -94,7 +100,7 @@ fn media(
     Ok(media)
 }
 
-/// What a picture's ticket stands for, likewise.
+/// The media that a picture's ticket stands for, verified in the same way. `Ok(None)`: the picture is removed.
 pub fn picture(
     picture: Option<&v1::Attachment>,
     sender: UserId,

@@ -1,4 +1,4 @@
-//! Who received and who read one message: counted, and listed page by page. Pure.
+//! Counts the members who received and read one message, and lists them page by page. Pure.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use tern_types::{Seq, UserId};
 use super::views::merged;
 use crate::state::receipts::Watermark;
 
-/// How far a message got with one member. In the order of the pages.
+/// How far a message got with one member, in the order of the pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 enum Reached {
@@ -21,12 +21,12 @@ impl Reached {
     const ALL: [Self; 3] = [Self::Read, Self::Delivered, Self::Nothing];
 }
 
-/// Where a page ended: its last member.
+/// The last member of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct After(Reached, UserId);
 
 impl After {
-    /// From a token; `None`: the first page.
+    /// Reads a page token; `None` is the first page. `Err` if this server never gave such a token.
     pub fn read(token: &str) -> Result<Option<Self>, ApiError> {
         if token.is_empty() {
             return Ok(None);
@@ -43,8 +43,9 @@ impl After {
     }
 }
 
-/// Of the message at `seq`: all who are members now, since before it, but its sender. Members are looked at as they are:
-/// between two pages one may move up, and be on neither or on both.
+/// A page of the members whom the message at `seq` concerns: the present members who joined at or before it, without
+/// its sender. Each page shows them as they are now, so a member who gets further between two pages may be on both or
+/// on neither.
 pub fn page(
     (sender, seq): (UserId, Seq),
     stored: Vec<(UserId, Seq, Watermark)>,
@@ -112,8 +113,8 @@ mod tests {
         }
     }
 
-    /// 1 sent it; 2 has it, 3 too by what only the owner knows; 4 read it and 5 did and keeps it to themselves; 6 joined
-    /// later; 7 has nothing.
+    /// User 1 sent the message. 2 has it, and 3 has it too, as only the owner knows; 4 has read it; 5 has read it but
+    /// keeps that to themselves; 6 joined later; 7 has nothing.
     fn asked(after: Option<After>, size: usize) -> v1::GetMessageReceiptsResponse {
         let old = Seq(1);
         let stored = vec![

@@ -1,4 +1,4 @@
-//! Where one message is, put together from the store, the owner's memory and presence.
+//! Shows where one message is, from the store, the owner's memory and presence.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,7 +13,7 @@ use crate::state::receipts::Watermark;
 use crate::state::shard::Inspected;
 use crate::store::inspect::{MessageFacts, Recipient};
 
-/// Everything that is known.
+/// Everything that is known of one message.
 pub struct Trace {
     pub chat: ChatId,
     pub seq: Seq,
@@ -24,7 +24,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// As the API tells it.
+    /// The response of the API. `owner` is the name of this node.
     pub fn into_message(self, owner: &str) -> Result<v1::TraceMessageResponse, ApiError> {
         let trace_id = self.trace_id()?;
         let members = self.members();
@@ -48,7 +48,8 @@ impl Trace {
         })
     }
 
-    /// From the owner's memory, or from the envelope where the client decided it.
+    /// The trace id from the owner's memory, or else from the envelope, where it is if the client decided to trace
+    /// the message.
     fn trace_id(&self) -> Result<String, ApiError> {
         let live = self.live.traces.iter().find(|(seq, _)| *seq == self.seq);
         let context = match live {
@@ -81,7 +82,7 @@ impl Trace {
         members.into_values().collect()
     }
 
-    /// `None`: a user without a device to whom nothing is owed.
+    /// The state of a device; `None` for a user without a device who is owed nothing.
     fn device(&self, recipient: &Recipient) -> Option<v1::DeviceTrace> {
         let state = self.state(recipient);
         if recipient.device.is_none() && state == DeliveryState::NotOwed {
@@ -123,7 +124,7 @@ impl Trace {
             Some(device) if !settled && acked(device) => DeliveryState::Acknowledged,
             Some(_) if !recipient.active => DeliveryState::NotOwed,
             _ if !settled => DeliveryState::Pending,
-            // What was settled before it was linked is history to it.
+            // An entry that was settled before the device was linked is history to it.
             Some(_) if recipient.linked_at.0 > self.facts.entry.sent_at_ms => DeliveryState::NotOwed,
             Some(_) => DeliveryState::Acknowledged,
             None => DeliveryState::NotOwed,

@@ -1,13 +1,14 @@
-//! The only adapters from the wire.
+//! The gRPC services, which are the only adapters from the wire.
 //!
-//! - [`link`]: the gateways' three streams
+//! - [`link`]: the three streams of the gateways' links
 //! - [`node`]: calls from other nodes
 //! - [`chats`], [`inbox`]: the public unary services, called through a gateway
-//! - `parsed`: what their calls have in common; [`caller`]: in whose name a call acts; [`groups`]: making one; [`sends`]: a message;
-//!   [`views`]: what callers see; [`read_marks`]: what owners know of them before the store does
+//! - `parsed`: what their requests have in common; [`caller`]: the user that a call acts as; [`groups`]: makes
+//!   groups; [`sends`]: sends a message; [`views`]: what callers see; [`read_marks`]: what owners know of it before
+//!   the store does
 //! - [`writes`]: commands to the shards, with one answer each
-//! - [`admin`]: for operators' tools; [`message_trace`]: where one message is; [`cluster`]: the other nodes, asked
-//! - [`message`]: what a device or back end wants to send, checked; [`message_receipts`]: who read one
+//! - [`admin`]: the admin service; [`message_trace`]: where one message is; [`cluster`]: asks the other nodes
+//! - [`message`]: checks what a device or back end wants to send; [`message_receipts`]: who received and read one
 
 pub mod admin;
 pub mod caller;
@@ -28,14 +29,14 @@ pub mod writes;
 
 use tern_proto::ApiError;
 
-use crate::store::load::StoreError;
+use crate::store::StoreError;
 
-/// What a caller is told who has waited for the store for as long as one is kept waiting.
+/// The error of a call that has waited for the store for as long as a caller is kept waiting.
 pub fn too_late() -> ApiError {
     crate::answer::to_error(&crate::state::Refusal::TOO_LATE)
 }
 
-/// What a caller is told when the store failed: to come again; the cause is for the log.
+/// The error of a call for which the store failed: the caller should send it again. The cause is logged here.
 pub fn store_away(error: impl Into<StoreError>) -> ApiError {
     let error = error.into();
     tracing::warn!(%error, "cannot read from the store");

@@ -1,5 +1,5 @@
-//! Calls from gateways and accounts nodes. Any chat node answers them, but for [`ChatNode::blocks_changed`], which is the
-//! owner's.
+//! Calls from gateways and accounts nodes. Any chat node answers them, except [`ChatNode::blocks_changed`], which
+//! only the chat's owner answers.
 
 use sqlx::PgPool;
 use tern_proto::ApiError;
@@ -21,13 +21,14 @@ use crate::state::Outcome;
 use crate::state::shard::Event;
 use crate::store::{devices, is_conflict, listing, written};
 
-/// Devices of one question.
+/// Devices of one request.
 const MAX_DEVICES: usize = 64;
-/// People of one question: as many as a screen shows.
+/// Users of one request: as many as a screen shows.
 const MAX_PEOPLE: usize = 256;
-/// Tries after deadlocks.
+/// How often a statement is tried in all, if deadlocks end it.
 const TRIES: usize = 5;
 
+/// The service for other nodes.
 pub struct NodeService {
     writes: Writes,
     pool: PgPool,
@@ -35,6 +36,7 @@ pub struct NodeService {
 }
 
 impl NodeService {
+    /// Wires the service.
     pub fn new(writes: Writes, pool: PgPool, epoch: StoreEpoch) -> Self {
         Self { writes, pool, epoch }
     }

@@ -1,10 +1,11 @@
-//! What the calls of `tern.v1.Chats` have in common.
+//! What the requests of `tern.v1.Chats` have in common.
 
 use tern_proto::v1::ErrorReason;
 use tern_proto::{ApiError, parse};
 use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{ChatId, UserId};
 
+/// The error of a call about a chat that does not exist or that the caller is no member of.
 pub fn no_chat() -> ApiError {
     ApiError::new(
         ErrorReason::ChatNotFound,
@@ -12,10 +13,12 @@ pub fn no_chat() -> ApiError {
     )
 }
 
+/// Parses a chat's id.
 pub fn chat_id(text: &str) -> Result<ChatId, ApiError> {
     parse::id("chat_id", text)
 }
 
+/// Parses a list of users' ids, at most as many as a group has members.
 pub fn user_ids(field: &'static str, ids: &[String]) -> Result<Vec<UserId>, ApiError> {
     if ids.len() > MAX_GROUP_MEMBERS {
         return Err(ApiError::new(

@@ -1,5 +1,6 @@
-//! Callers read what they wrote: a read mark, and a send, which is one, is in the store only up to a second later, but in
-//! its owner's memory before anybody is told of it. So whoever shows a chat asks its owner too.
+//! Read marks in the memory of the chats' owners. A read mark, and a send, which is one, reaches the store up to a
+//! second later, but its owner's memory before anybody is told of it. So a node that shows chats asks their owners
+//! too, and callers read what they wrote.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,13 +19,13 @@ use super::store_away;
 use crate::shard::Shards;
 use crate::store::listing::{self, ChatView};
 
-/// A node that does not answer by then has no say: its marks are in the store a second after they were made, or gone with
-/// it.
+/// How long an owner's answer is waited for. Without it the store's marks are shown: the owner's marks reach the
+/// store a second after they were made, or are gone with it.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Chats of one question: a page of them.
+/// Chats of one request: a page of them.
 pub const MAX_CHATS: usize = 200;
 
-/// The owners' marks. Cheap to clone.
+/// Asks for the owners' read marks. It is cheap to clone.
 #[derive(Clone)]
 pub struct ReadMarks {
     pub ctx: NodeContext,
@@ -33,7 +34,8 @@ pub struct ReadMarks {
 }
 
 impl ReadMarks {
-    /// How far the user has read these chats, as far as their owners know it better than the store.
+    /// The user's read marks in these chats, as far as they are in the owners' memory: the chat, the mark, and how
+    /// many messages of the user's own after it count as unread.
     pub async fn of(&self, user: UserId, chats: impl Iterator<Item = ChatId>) -> Vec<(ChatId, Seq, u32)> {
         let map = self.ctx.map.current();
         let mut own = Vec::new();
@@ -56,7 +58,7 @@ impl ReadMarks {
         marks
     }
 
-    /// Shows them where they are newer than what was read from the store.
+    /// Puts these marks into the views where they are at least as new as those that were read from the store.
     pub async fn show(&self, views: &mut [ChatView], marks: Vec<(ChatId, Seq, u32)>) -> Result<(), ApiError> {
         let shown = listing::show_marks(&self.pool, views, marks).await;
         shown.map_err(store_away)
@@ -90,7 +92,8 @@ impl ReadMarks {
     }
 }
 
-/// What another node asks.
+/// Answers another node with the read marks in this node's memory. `INVALID_ARGUMENT` for malformed ids or too many
+/// chats.
 pub async fn answer(
     shards: &Shards,
     request: Request<GetReadMarksRequest>,

@@ -1,4 +1,4 @@
-//! A message by a unary call: of a device, of a back end in a user's name, or of the system.
+//! Sends a message by a unary call: from a device, from a back end in a user's name, or from the system.
 
 use tern_node::ticket::Tickets;
 use tern_node::trace;
@@ -15,6 +15,7 @@ use super::writes::Writes;
 use crate::answer;
 use crate::state::shard::{ANSWER_WITHIN, Event};
 
+/// What is needed to send a message.
 pub struct Sends {
     pub writes: Writes,
     pub callers: Callers,
@@ -22,6 +23,7 @@ pub struct Sends {
 }
 
 impl Sends {
+    /// Sends the message, and returns once it is committed.
     pub async fn send(&self, request: Request<v1::SendMessageRequest>) -> Result<v1::Sent, Status> {
         let arrived = Clock::monotonic();
         let (metadata, _, send) = request.into_parts();
@@ -65,7 +67,8 @@ impl Sends {
     }
 }
 
-/// The chat, and the person where that is how it is named. What comes from nobody goes to a chat that is there.
+/// The chat that a message goes to, and the other person if it is sent to a person. A message in nobody's name can
+/// only go to a chat.
 fn address(caller: Caller, send: &v1::SendMessageRequest) -> Result<(ChatId, Option<UserId>), ApiError> {
     let chat = parse::optional_id("chat_id", &send.chat_id)?;
     match (chat, parse::optional_id("peer_user_id", &send.peer_user_id)?) {

@@ -1,4 +1,4 @@
-//! Chats, members and receipts as the public API shows them.
+//! Converts chats, members and receipts to the public API.
 
 use std::collections::HashMap;
 
@@ -12,6 +12,7 @@ use crate::state::chat::{ChatKind, Role};
 use crate::state::receipts::Watermark;
 use crate::store::listing::ChatView;
 
+/// A chat as the caller sees it. Only a device is told its `resume_seq`.
 pub fn chat(view: ChatView, caller: Caller) -> Result<v1::Chat, ApiError> {
     let unread = view.unread();
     Ok(v1::Chat {
@@ -33,6 +34,7 @@ pub fn chat(view: ChatView, caller: Caller) -> Result<v1::Chat, ApiError> {
     })
 }
 
+/// The kind of a chat.
 pub fn kind(kind: ChatKind) -> v1::ChatKind {
     match kind {
         ChatKind::Direct => v1::ChatKind::Direct,
@@ -40,6 +42,7 @@ pub fn kind(kind: ChatKind) -> v1::ChatKind {
     }
 }
 
+/// An entry with its content decoded. `Err` if the content does not decode.
 pub fn entry(entry: raw::Entry) -> Result<v1::Entry, ApiError> {
     let content = v1::EntryContent::decode(entry.content)
         .map_err(|_| ApiError::new(v1::ErrorReason::Internal, "an entry does not decode"))?;
@@ -55,6 +58,7 @@ pub fn entry(entry: raw::Entry) -> Result<v1::Entry, ApiError> {
     })
 }
 
+/// A member of a chat.
 pub fn member((user, role, joined): (UserId, Role, Seq)) -> v1::Member {
     v1::Member {
         user_id: user.to_string(),
@@ -63,7 +67,8 @@ pub fn member((user, role, joined): (UserId, Role, Seq)) -> v1::Member {
     }
 }
 
-/// How far each member is, as far as the store and the owner know; `caller` sees their own read mark as they set it.
+/// The receipts of a chat, by the watermarks of the store and of the owner. `caller` sees their own read mark as they
+/// set it.
 pub fn receipts(
     chat: ChatId,
     caller: UserId,
@@ -84,21 +89,23 @@ pub fn receipts(
     receipts.collect()
 }
 
-/// What the store has, raised by what the owner knows beyond it.
+/// The store's watermark, raised by the owner's.
 pub fn merged(stored: Watermark, live: Option<&Watermark>) -> Watermark {
     live.map_or(stored, |live| live.raised_by(stored))
 }
 
-/// Where a page of chats ended: the time of its last chat's last entry, and that chat's id.
+/// The token of a page of chats: the time of its last chat's last entry, in milliseconds, and that chat's id.
 pub struct PageToken;
 
 impl PageToken {
+    /// The token of the page after this chat; empty if there is none.
     pub fn after(last: Option<&ChatView>) -> String {
         let Some(last) = last else { return String::new() };
         let at = last.last_entry.as_ref().map_or(0, |entry| entry.sent_at_ms);
         format!("{at}.{}", last.chat)
     }
 
+    /// Reads a token; `None` is the first page. `Err` if this server never gave such a token.
     pub fn read(token: &str) -> Result<Option<(Timestamp, ChatId)>, ApiError> {
         if token.is_empty() {
             return Ok(None);

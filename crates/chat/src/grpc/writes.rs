@@ -1,4 +1,4 @@
-//! Commands of unary calls to the shards: sent to the owner only, answered once.
+//! Sends the commands of unary calls to the shards. Only the owner accepts one, and each gets one answer.
 
 use std::sync::Arc;
 
@@ -13,12 +13,13 @@ use crate::shard::effects::Calls;
 use crate::state::shard::Event;
 use crate::state::{Origin, Outcome};
 
-/// The gateway's version of the map, in the request's metadata.
+/// The metadata of a request with the gateway's version of the map.
 const MAP_VERSION: &str = "tern-map-version";
-/// In the answer of a node that is not the owner: by which map, and of which chat.
+/// The metadata of an error from a node that is not the owner: its version of the map, and the chat's id.
 const NOT_OWNER: &str = "tern-not-owner";
 const CHAT: &str = "tern-chat";
 
+/// What is needed to send commands to the shards.
 #[derive(Clone)]
 pub struct Writes {
     pub shards: Shards,
@@ -27,7 +28,7 @@ pub struct Writes {
 }
 
 impl Writes {
-    /// Fails with what the gateway needs to route again when the chat is another node's.
+    /// Checks that this node owns the chat. The error has the metadata by which the gateway routes the call again.
     pub fn check_owner(&self, chat: ChatId, metadata: &MetadataMap) -> Result<(), Status> {
         let sender = metadata
             .get(MAP_VERSION)
@@ -37,7 +38,11 @@ impl Writes {
             .map_err(|not_owner| elsewhere(chat, not_owner))
     }
 
-    /// Hands the command that `event` makes to the chat's shard, and waits for its answer.
+    /// Sends the event that `event` makes to the chat's shard, and waits for its answer.
+    ///
+    /// # Errors
+    ///
+    /// `UNAVAILABLE` if the node is stopping, or is not the chat's owner any more.
     pub async fn call(&self, chat: ChatId, event: impl FnOnce(Origin) -> Event) -> Result<Outcome, Status> {
         let (origin, answered) = self.calls.open();
         let stopping = || Status::from(ApiError::unavailable("the node is stopping"));

@@ -1,4 +1,4 @@
-//! Which nodes do not answer at present, so that nobody waits for them again and again. Pure: time comes in.
+//! The nodes that do not answer at present, so that nobody waits for them again and again. Pure: time comes in.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,28 +6,29 @@ use std::time::Duration;
 use tern_node::links::Peer;
 use tokio::time::Instant;
 
-/// A silent node is asked again this often, by one question that nobody waits for: it is found within a second of being back.
+/// How often a silent node is probed, by a question that nobody waits for. So it is used again within a second of
+/// being back.
 pub const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// Nodes that nobody asked for so long have left the map.
+/// A node that was not asked for this long has left the map, and is forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
 /// How a node is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
-    /// It is expected to answer.
+    /// Ask it, and wait for its answer.
     Wait,
-    /// Whether it answers again is to be found out, and its answer is not waited for.
+    /// Ask it to find out whether it answers again, and do not wait for its answer.
     Probe,
-    /// It was asked a moment ago.
+    /// Do not ask it: it was probed a moment ago.
     Skip,
 }
 
-/// When each of them is asked next.
+/// The silent nodes, and when each is probed next.
 #[derive(Debug, Default)]
 pub struct Silent(HashMap<Peer, Instant>);
 
 impl Silent {
-    /// How to ask the node now. After `Probe` come `Skip`s until the next is due.
+    /// How to ask the node now. After a `Probe` this returns `Skip` until the next probe is due.
     pub fn ask(&mut self, node: &Peer, now: Instant) -> Ask {
         match self.0.get_mut(node) {
             None => Ask::Wait,
@@ -39,13 +40,13 @@ impl Silent {
         }
     }
 
-    /// It has not answered in time.
+    /// Notes that the node has not answered in time.
     pub fn fell_silent(&mut self, node: Peer, now: Instant) {
         self.0.retain(|_, next| now < *next + FORGET_AFTER);
         self.0.entry(node).or_insert(now + PROBE_EVERY);
     }
 
-    /// It has answered, in time or not. True: it was silent before.
+    /// Notes that the node has answered, in time or not. Returns true if it was silent.
     pub fn answered(&mut self, node: &Peer) -> bool {
         self.0.remove(node).is_some()
     }
@@ -74,7 +75,7 @@ mod tests {
             asked,
             [Ask::Skip, Ask::Skip, Ask::Probe, Ask::Skip, Ask::Skip, Ask::Probe]
         );
-        // Questions that were under way when it fell silent put nothing off.
+        // Questions that were under way when it fell silent do not delay its probe.
         silent.fell_silent(deaf.clone(), at(2301));
         assert_eq!(silent.ask(&deaf, at(3300)), Ask::Probe);
         assert_eq!(

@@ -1,5 +1,7 @@
-//! Direct chats that are to be made: whatever arrived while the last ones were being made goes into one transaction, so
-//! that a thousand at once cost little more than a few.
+//! The task that makes direct chats. All that arrived while it made the last ones go into one transaction, so that a
+//! thousand at once cost little more than a few.
+//!
+//! The queue is bounded; a caller that finds it full waits for room.
 
 use std::time::Duration;
 
@@ -11,29 +13,31 @@ use tracing::Instrument;
 
 use super::turns::Turns;
 use crate::state::shard::{ANSWER_WITHIN, LoadError};
+use crate::store::StoreError;
 use crate::store::direct::{self, Made, NewDirect};
-use crate::store::load::StoreError;
 use crate::store::seal::MasterKey;
 
-/// Chats that wait; who finds no room waits for some, as a load waits for its turn.
+/// Chats that wait to be made. A caller that finds no room waits for some, as a load waits for its turn.
 const QUEUE: usize = 1024;
-/// Chats of one transaction: more gain nothing, and each keeps two people's rows locked against linking.
+/// Chats of one transaction. More gain nothing, and each keeps the rows of two people locked against linking.
 const AT_ONCE: usize = 256;
 
-/// Linking a device holds its user for milliseconds, for seconds where the user has thousands of chats. Nobody waits for
-/// an answer any longer.
+/// How long the making of a chat is tried again while another transaction has locked one of its people. Linking a
+/// device locks its user for milliseconds, or for seconds if the user has thousands of chats. No caller waits longer
+/// for its answer.
 const HELD_FOR: Duration = ANSWER_WITHIN;
-/// Between two tries, doubled with each.
+/// The time between two tries, doubled with each.
 const HELD_RETRY: Duration = Duration::from_millis(20);
 const HELD_RETRY_MAX: Duration = Duration::from_millis(500);
 
 type Ask = (NewDirect, oneshot::Sender<Result<Made, LoadError>>);
 
-/// Cheap to clone. The task behind it ends with the last clone.
+/// A handle of the task. It is cheap to clone, and the task ends with the last clone.
 #[derive(Clone)]
 pub struct Directs(mpsc::Sender<Ask>);
 
 impl Directs {
+    /// Starts the task.
     pub fn start(pool: PgPool, master: MasterKey, turns: Turns) -> Self {
         let (asks, mut queue) = mpsc::channel::<Ask>(QUEUE);
         let run = async move {
@@ -49,8 +53,14 @@ impl Directs {
         Self(asks)
     }
 
-    /// Makes it unless it exists. People whom somebody else holds are waited for outside of the store: a wait in it would
-    /// keep a connection and a turn from chats of other people.
+    /// Makes the chat unless it exists. While another transaction has locked one of its people, it is tried again
+    /// from here and does not wait in the store: a wait there would keep a connection and a turn from the chats of
+    /// other people.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Held`] if the lock outlasts [`HELD_FOR`], [`LoadError::Away`] or [`LoadError::Overloaded`] if the
+    /// store cannot be asked.
     pub async fn make(&self, new: NewDirect) -> Result<Made, LoadError> {
         let until = Instant::now() + HELD_FOR;
         let mut pause = HELD_RETRY;
@@ -71,7 +81,7 @@ impl Directs {
     }
 }
 
-/// One answer for each of `new`.
+/// Makes these chats in one transaction. There is one answer for each of `new`, in its order.
 async fn make(
     pool: &PgPool,
     master: &MasterKey,

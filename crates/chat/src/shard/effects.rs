@@ -1,5 +1,5 @@
-//! What a shard's loop hands out. Nothing here waits: loads and wakes run as tasks and come back as events, answers and
-//! pushes go to bounded queues.
+//! Performs the effects that a shard's state asks for. Nothing here waits: loads and wakes run as tasks and come back
+//! as events; answers and pushes go to bounded queues.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +11,9 @@ use tern_types::{ChatId, DeviceId, RequestId, UserId, typing};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
-use crate::fanout::{Fanout, Kind, Outgoing, Pushes};
+use crate::fanout::{Fanout, Outgoing, Pushes};
 use crate::gateways::Gateways;
+use crate::gateways::Kind;
 use crate::metrics;
 use crate::ownership::Ownership;
 use crate::shard::loader::Loader;
@@ -22,7 +23,7 @@ use crate::state::shard::{Effect, Event, Pushed};
 use crate::state::{Entry, Making, Origin, Outcome};
 use crate::{answer, wake};
 
-/// Unary calls waiting for their answer, by the number in [`Origin::Call`].
+/// The unary calls that wait for their answer, by the number in [`Origin::Call`].
 #[derive(Debug, Default)]
 pub struct Calls {
     next: std::sync::atomic::AtomicU64,
@@ -30,7 +31,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// A new call: its origin, and where its answer arrives.
+    /// Opens a call: its origin, and the receiver of its answer.
     pub fn open(&self) -> (Origin, oneshot::Receiver<Outcome>) {
         let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
@@ -49,7 +50,7 @@ impl Calls {
     }
 }
 
-/// What every shard of a node uses.
+/// What all shards of a node share to perform effects.
 #[derive(Clone)]
 pub struct Effects {
     pub loader: Loader,
@@ -60,7 +61,7 @@ pub struct Effects {
     pub shedding: Shedding,
 }
 
-/// One shard's.
+/// What one shard performs effects with.
 pub struct ShardEffects {
     shared: Effects,
     pushes: Pushes,
@@ -68,6 +69,8 @@ pub struct ShardEffects {
 }
 
 impl Effects {
+    /// Returns what one shard performs effects with, and starts its fan-out task. Loads and wakes send their events
+    /// to `results`.
     pub fn for_shard(self, results: mpsc::Sender<Event>) -> ShardEffects {
         let pushes = self.fanout.spawn(self.gateways.clone());
         ShardEffects {
@@ -79,6 +82,7 @@ impl Effects {
 }
 
 impl ShardEffects {
+    /// Performs the effects in order, and leaves `effects` empty.
     pub fn perform(&self, effects: &mut Vec<Effect>, traces: &mut Traces) {
         for effect in effects.drain(..) {
             match effect {
@@ -154,7 +158,7 @@ impl ShardEffects {
         });
     }
 
-    /// The shard gave receipts up before it knew whom they concern.
+    /// Notes that the shard lost receipts without knowing whom they concern.
     pub fn receipts_lost(&self) {
         self.pushes.receipts_lost();
     }
@@ -193,7 +197,7 @@ fn typing_event(chat: ChatId, user: UserId, stopped: bool) -> Bytes {
     }))
 }
 
-/// The event that every recipient gets, encoded once.
+/// The encoded server event of an entry, which is the same for every recipient.
 pub fn entry_event(entry: &Entry) -> Bytes {
     let new = &entry.new;
     let text =

@@ -1,10 +1,12 @@
-//! A shard: one loop that waits in one place, decides in [`ShardState`], and hands what is to be done to others. It owns a
-//! slice of the slots and, through its [`writer`]s, two Postgres connections.
+//! A shard: one loop that waits in one place, decides in [`ShardState`], and performs the effects. It owns a slice of
+//! the slots and, through its two [`writer`]s, two Postgres connections. Its queue of inputs is bounded: a full one
+//! makes senders wait, and thereby holds the gateways' links back.
 //!
-//! - [`writer`]: a connection; one job at a time
-//! - [`effects`]: what the loop hands out: loads, answers, pushes, wakes
-//! - [`loader`]: loads of chats; [`directs`]: the making of direct ones; [`turns`]: also while the store is away
-//! - [`traces`]: the spans of messages that are traced
+//! - [`writer`]: a connection that does one job at a time
+//! - [`effects`]: performs loads, answers, pushes and wakes
+//! - [`loader`]: loads chats; [`directs`]: makes direct chats; [`turns`]: limits both, and keeps them short while the
+//!   store is away
+//! - [`traces`]: the spans of traced messages
 
 pub mod directs;
 pub mod effects;
@@ -29,40 +31,45 @@ use crate::state::shard::{Event, Inspected, Job, Lane, Load, ShardState};
 use effects::Effects;
 use traces::Traces;
 
-/// Inputs that wait for a shard; a full queue holds the gateways' links back.
+/// Inputs that wait for a shard. A full queue holds the gateways' links back.
 const INPUTS: usize = 4096;
-/// Inputs taken at once: what came while the loop was busy.
+/// Inputs or results taken at once: those that came while the loop was busy.
 const GATHER: usize = 1024;
-/// Results of loads, jobs and wakes; each task waits for room.
+/// Results of loads, jobs and wakes. Their tasks wait for room.
 const RESULTS: usize = 1024;
-/// Between two ticks when nothing happens: idle chats are forgotten by it.
+/// The longest time between two ticks. A tick forgets idle chats.
 const TICK: Duration = Duration::from_secs(5);
 
-/// What can be asked of a shard.
+/// What can be sent to a shard.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "next to all of them are events")]
 pub enum Input {
+    /// An event for its state.
     Event(Event),
+    /// Asks for the chat's watermarks; `None`: it is not loaded.
     Watermarks(ChatId, oneshot::Sender<Option<Vec<(UserId, Watermark)>>>),
-    /// Those of these chats that have a read mark of the user in memory, with it and how many own messages lie after it.
+    /// Asks for the user's read marks in these chats, as far as they are in memory: the chat, the mark, and how many
+    /// messages of their own after it count as unread.
     ReadMarks(UserId, Vec<ChatId>, oneshot::Sender<Vec<(ChatId, Seq, u32)>>),
+    /// Asks what the owner knows of the chat beyond the store; `None`: it is not loaded.
     Inspect(ChatId, oneshot::Sender<Option<Inspected>>),
+    /// Asks how busy the shard is.
     Load(oneshot::Sender<Load>),
-    /// Answered as soon as nothing is under way: a drain waits for it.
+    /// Asks to be answered as soon as nothing is under way. A drain waits for it.
     Quiet(oneshot::Sender<()>),
 }
 
-/// The shards of a node.
+/// The shards of a node. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Shards(Arc<[mpsc::Sender<Input>]>);
 
-/// The node is stopping.
+/// The shard's loop has ended, because the node is stopping.
 #[derive(Debug, thiserror::Error)]
 #[error("the shard has ended")]
 pub struct Ended;
 
 impl Shards {
-    /// Starts one loop for each of these.
+    /// Starts one shard for each of these connection settings.
     pub fn start(shards: Vec<writer::Connect>, effects: &Effects) -> Self {
         let shards = shards.into_iter().enumerate().map(|(number, connect)| {
             let (inputs, receiver) = mpsc::channel(INPUTS);
@@ -73,26 +80,28 @@ impl Shards {
         Self(shards.collect())
     }
 
-    /// Waits for room, and so holds back who brings more than the shard can take.
+    /// Sends an event to the chat's shard. It waits for room, and so holds back a sender that brings more than the
+    /// shard can take.
     pub async fn send(&self, chat: ChatId, event: Event) -> Result<(), Ended> {
         self.of(chat).send(Input::Event(event)).await.map_err(|_| Ended)
     }
 
-    /// Hands it over where it need not wait, and not before what must: false, it is dropped.
+    /// Sends an event to the chat's shard if its queue is less than half full. Returns false if the event was
+    /// dropped.
     pub fn offer(&self, chat: ChatId, event: Event) -> bool {
         let inputs = self.of(chat);
         inputs.capacity() > INPUTS / 2 && inputs.try_send(Input::Event(event)).is_ok()
     }
 
-    /// What the owner knows of the chat's watermarks, beyond the store; `None`: nothing.
+    /// The watermarks of the chat's members in its owner's memory; `None` if the chat is not loaded.
     pub async fn watermarks(&self, chat: ChatId) -> Option<Vec<(UserId, Watermark)>> {
         let (answer, answered) = oneshot::channel();
         self.of(chat).send(Input::Watermarks(chat, answer)).await.ok()?;
         answered.await.ok()?
     }
 
-    /// How far the user has read these chats, where that is known in memory: also what was handed to the shards just
-    /// before.
+    /// The user's read marks in these chats, as far as they are in memory: the chat, the mark, and how many messages
+    /// of their own after it count as unread. It includes marks that were sent to the shards just before.
     pub async fn read_marks(
         &self,
         user: UserId,
@@ -112,14 +121,14 @@ impl Shards {
         join_all(answers).await.into_iter().flatten().flatten().collect()
     }
 
-    /// What the owner knows of the chat beyond the store; `None`: it is not loaded.
+    /// What the owner knows of the chat beyond the store; `None` if it is not loaded.
     pub async fn inspect(&self, chat: ChatId) -> Option<Inspected> {
         let (answer, answered) = oneshot::channel();
         self.of(chat).send(Input::Inspect(chat, answer)).await.ok()?;
         answered.await.ok()?
     }
 
-    /// How much each shard has to do.
+    /// How busy each shard is.
     pub async fn loads(&self) -> Vec<Load> {
         let mut loads = Vec::with_capacity(self.0.len());
         for shard in self.0.iter() {
@@ -138,14 +147,14 @@ impl Shards {
         }
     }
 
-    /// Has every shard forget its chats: what is sent to it from now on finds them as the store has them.
+    /// Makes every shard forget its chats. An event that is sent afterwards finds its chat as the store has it.
     pub async fn restored(&self) {
         for shard in self.0.iter() {
             let _ended = shard.send(Input::Event(Event::Restored)).await;
         }
     }
 
-    /// Returns when every shard has answered whatever waited.
+    /// Returns when every shard has answered all that waited.
     pub async fn quiet(&self) {
         for shard in self.0.iter() {
             let (quiet, is_quiet) = oneshot::channel();
@@ -231,7 +240,7 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
             figures.job(&job);
             waited(&job, now, &queue_time);
             traces.taken(&job);
-            // A writer takes one job at a time and is asked only when it is free.
+            // A writer's queue has room for one job, and the state gives it one only when it is free.
             let _ended = jobs.try_send(job);
         }
         effects.perform(&mut out, &mut traces);
@@ -249,7 +258,7 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
     }
 }
 
-/// How long the first message of each chat in a commit waited for it.
+/// Records how long the first message of each chat in a commit waited for it.
 fn waited(job: &Job, now: Timestamp, queue_time: &Meter) {
     let Job::Commit(batches) = job else { return };
     for first in batches.iter().filter_map(|batch| batch.entries.first()) {

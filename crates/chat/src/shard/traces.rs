@@ -1,6 +1,7 @@
-//! The spans of traced messages in a shard: `commit`, from a message's arrival to its answer, `fanout`, from the commit
-//! to the gateways' links, and `settle`. The state knows nothing of them; it carries an opaque [`TraceContext`] along.
-//! While nothing is traced, each of these calls is one look at an empty list. See [`tern_node::trace`].
+//! The spans of traced messages in a shard: `commit`, from a message's arrival to its answer; `fanout`, from the
+//! commit to the gateways' links; and `settle`. The state knows nothing of them and only carries an opaque
+//! [`TraceContext`] along. While nothing is traced, each of these calls is one look at an empty list. See
+//! [`tern_node::trace`].
 
 use std::collections::HashMap;
 
@@ -13,25 +14,25 @@ use tracing::field::Empty;
 use crate::state::shard::{Event, Job, SettleChat};
 use crate::state::{Entry, Missing, Origin, Outcome};
 
-/// Traced messages under way in one shard; others go untraced. The gateways draw few; a shard that has so many of them
-/// waiting has other things to do.
+/// Traced messages under way in one shard; more go untraced. The gateways trace few, and a shard where so many of
+/// them wait has other things to do.
 const MAX_TRACED: usize = 64;
 
-/// See the module.
+/// The `commit` spans of the traced messages that wait for their answer in one shard.
 #[derive(Debug, Default)]
 pub struct Traces(Vec<UnderWay>);
 
 #[derive(Debug)]
 struct UnderWay {
     origin: Origin,
-    /// Of the gateway's span: names this message.
+    /// The trace context of the gateway's span. It identifies the message.
     from: TraceContext,
     span: Span,
     answered: bool,
 }
 
 impl Traces {
-    /// Opens the span of a traced message.
+    /// Opens the `commit` span if the event is a traced message.
     pub fn arrived(&mut self, event: &Event) {
         let Event::Send {
             origin, chat, entry, ..
@@ -56,7 +57,8 @@ impl Traces {
         });
     }
 
-    /// The writer has taken these; a message that is tried again counts with its last batch.
+    /// Records the size of the job that a message is committed with. A message that is tried again shows its last
+    /// job.
     pub fn taken(&self, job: &Job) {
         if self.0.is_empty() {
             return;
@@ -76,7 +78,7 @@ impl Traces {
         }
     }
 
-    /// Its answer is on its way.
+    /// Records the answer of a traced message.
     pub fn answered(&mut self, origin: Origin, outcome: &Outcome) {
         let Some(under_way) = self.0.iter_mut().find(|under_way| under_way.origin == origin) else {
             return;
@@ -88,7 +90,7 @@ impl Traces {
         };
     }
 
-    /// The span of an entry's way to the gateways.
+    /// Opens the `fanout` span of a traced entry; `None` if it is not traced.
     pub fn fanout(&self, entry: &Entry) -> Option<Span> {
         let from = entry.new.trace?;
         let span = tracing::info_span!(
@@ -100,7 +102,7 @@ impl Traces {
         Some(span)
     }
 
-    /// Ends the spans of what was answered.
+    /// Ends the spans of the messages that were answered.
     pub fn forget_answered(&mut self) {
         self.0.retain(|under_way| !under_way.answered);
     }
@@ -112,7 +114,7 @@ impl Traces {
     }
 }
 
-/// Opens the spans of a settle, for the chats in it where a traced message waits for it.
+/// Opens a `settle` span for each chat in which a traced message waits for the settle.
 pub fn settling(chats: &[SettleChat]) -> Vec<(ChatId, Span)> {
     let traced = chats.iter().filter_map(|settle| Some((settle, settle.trace?)));
     let spans = traced.map(|(settle, from)| {
@@ -126,7 +128,8 @@ pub fn settling(chats: &[SettleChat]) -> Vec<(ChatId, Span)> {
     spans.collect()
 }
 
-/// Ends them; `missing`: who got an inbox row. Nothing is known of chats whose settle failed.
+/// Ends the `settle` spans. `missing`: the devices that got an inbox row in each chat. `failed` says whether a chat's
+/// settle failed, so that nothing is known of it.
 pub fn settled(
     spans: Vec<(ChatId, Span)>,
     missing: &HashMap<ChatId, Vec<Missing>>,

@@ -1,27 +1,31 @@
-//! Turns at the store for what is not a shard's own work: a bounded number at a time, each in bounded time, and none while
-//! the store is known to be away (rule 9).
+//! Turns at the store for loads and for the making of chats: a bounded number at a time, each in bounded time.
+//!
+//! While the store is away, one attempt at a time finds out whether it is back. Work that comes meanwhile waits for
+//! what that attempt finds (rule 9).
 
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout};
 
 use crate::metrics;
 use crate::state::shard::LoadError;
-use crate::store::load::StoreError;
+use crate::store::StoreError;
 use crate::store::{is_away, is_held};
 
-/// Work that hangs is given up: the store is away.
+/// Work that takes longer than this is given up, and the store counts as away.
 const WORK_TIMEOUT: Duration = Duration::from_secs(5);
-/// So long work waits for its turn when a node that died leaves thousands of chats to others; the store is not away then.
+/// How long work waits for its turn. A node that died may leave thousands of chats to others; the store is not away
+/// then.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
-/// From work that found the store away to the next that tries: half of what clients are told to wait, so that whoever
-/// comes after the store is back finds it.
+/// The time from work that found the store away to the next attempt.
 const AWAY_FOR: Duration = Duration::from_millis(250);
+/// How long work waits for what another attempt finds. Then its caller is told to come again.
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Cheap to clone; all shards of a node share one.
+/// Hands out the turns. It is cheap to clone; all shards of a node share one.
 #[derive(Debug, Clone)]
 pub struct Turns {
     free: Arc<Semaphore>,
@@ -29,7 +33,7 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// At most `at_a_time`: each holds a connection of the pool.
+    /// Allows `at_a_time` turns at a time, since each uses a connection of the pool.
     pub fn new(at_a_time: u32) -> Self {
         Self {
             free: Arc::new(Semaphore::new(at_a_time as usize)),
@@ -37,19 +41,30 @@ impl Turns {
         }
     }
 
-    /// Does `work` when its turn has come; what it is done `of` is only named in the log.
+    /// Does `work` when its turn has come. `of` says in the log what the work is about.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Overloaded`] if the turn did not come in time, [`LoadError::Held`] if the work met a lock of
+    /// another transaction, else [`LoadError::Away`].
     pub async fn take<T>(
         &self,
         of: impl Display,
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, LoadError> {
-        self.circuit.admits(Instant::now()).ok_or(LoadError::Away)?;
+        let attempt = timeout(PROBE_PATIENCE, self.circuit.begin()).await;
+        let attempt = attempt.ok().flatten().ok_or(LoadError::Away)?;
         let turn = timeout(TURN_TIMEOUT, self.free.acquire()).await;
-        let _turn = turn
-            .map_err(|_| LoadError::Overloaded)
-            .inspect_err(|_| metrics::load_refused())?;
+        let Ok(_turn) = turn else {
+            metrics::load_refused();
+            attempt.was_not_made();
+            return Err(LoadError::Overloaded);
+        };
         // While it waited for its turn, others may have found the store away.
-        let attempt = self.circuit.begin(Instant::now()).ok_or(LoadError::Away)?;
+        if attempt.is_late() {
+            attempt.was_not_made();
+            return Err(LoadError::Away);
+        }
         match timeout(WORK_TIMEOUT, work).await {
             Ok(Ok(done)) => {
                 attempt.succeeded();
@@ -75,82 +90,166 @@ impl Turns {
     }
 }
 
-/// Closed: everything passes. After a failure: one attempt each [`AWAY_FOR`], until one succeeds.
+/// What the attempts so far have found out about the store.
+#[derive(Debug, Default, Clone, Copy)]
+struct Found {
+    store: Store,
+    /// The number of attempts that failed so far.
+    failures: u64,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Store {
+    #[default]
+    Answers,
+    /// The store was away. The next attempt may be made at `until`.
+    Away { until: Instant },
+    /// The store was away, and one attempt is under way to find out whether it is back.
+    Probed,
+}
+
+/// A circuit breaker. While the store answers, every attempt passes. After a failure one attempt passes each
+/// [`AWAY_FOR`], until one succeeds.
 #[derive(Debug, Default)]
 struct Circuit {
-    /// When the next attempt may be made; `None`: closed.
-    next: Mutex<Option<Instant>>,
+    found: watch::Sender<Found>,
 }
 
 impl Circuit {
-    /// `None`: no attempt is admitted at this moment.
-    fn admits(&self, now: Instant) -> Option<()> {
-        self.next().is_none_or(|next| next <= now).then_some(())
-    }
-
-    /// An attempt that counts as failed when it is dropped, so one that is given up does too.
-    fn begin(&self, now: Instant) -> Option<Attempt<'_>> {
-        let mut next = self.next();
-        if let Some(next) = next.as_mut() {
-            if *next > now {
-                return None;
+    /// Begins an attempt. While the store is away this first waits for what the attempt under way finds, or for the
+    /// time of the next one. `None`: the store was found away meanwhile.
+    async fn begin(&self) -> Option<Attempt<'_>> {
+        let mut seen = self.found.subscribe();
+        let before = seen.borrow().failures;
+        loop {
+            let Found { store, failures } = *seen.borrow_and_update();
+            match store {
+                Store::Answers => return Some(self.attempt(false)),
+                Store::Away { .. } if failures > before => return None,
+                Store::Away { until } => {
+                    if tokio::time::timeout_at(until, seen.changed()).await.is_err()
+                        && self.becomes_probe(until)
+                    {
+                        return Some(self.attempt(true));
+                    }
+                }
+                // The sender belongs to this circuit, so it cannot be gone.
+                Store::Probed => seen.changed().await.ok()?,
             }
-            // The only one, as long as it may take.
-            *next = now + WORK_TIMEOUT;
         }
-        Some(Attempt { circuit: self })
     }
 
-    fn next(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    fn attempt(&self, probe: bool) -> Attempt<'_> {
+        Attempt { circuit: self, probe }
+    }
+
+    /// Of the attempts that waited for the time `until`, the first one becomes the probe. Returns whether this is
+    /// that one.
+    fn becomes_probe(&self, until: Instant) -> bool {
+        self.found.send_if_modified(|found| {
+            let first = found.store == Store::Away { until };
+            if first {
+                found.store = Store::Probed;
+            }
+            first
+        })
     }
 }
 
+/// An attempt at the store. One that is dropped counts as failed, and so does one that is given up.
 struct Attempt<'a> {
     circuit: &'a Circuit,
+    /// Whether this is the one attempt that others wait for.
+    probe: bool,
 }
 
 impl Attempt<'_> {
-    /// The store answered.
+    /// Whether the attempt began while the store answered, and the store has been found away since.
+    fn is_late(&self) -> bool {
+        !self.probe && self.circuit.found.borrow().store != Store::Answers
+    }
+
+    /// Ends an attempt that did not reach the store and so learned nothing of it. If it is the probe, it counts as
+    /// failed, so that another attempt may take its place.
+    fn was_not_made(self) {
+        if !self.probe {
+            std::mem::forget(self);
+        }
+    }
+
+    /// Ends an attempt that the store answered.
     fn succeeded(self) {
-        *self.circuit.next() = None;
+        self.circuit.found.send_if_modified(|found| {
+            let news = found.store != Store::Answers;
+            found.store = Store::Answers;
+            news
+        });
         std::mem::forget(self);
     }
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        *self.circuit.next() = Some(Instant::now() + AWAY_FOR);
+        let until = Instant::now() + AWAY_FOR;
+        self.circuit.found.send_modify(|found| {
+            found.store = Store::Away { until };
+            found.failures += 1;
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures::future::join_all;
+    use futures::poll;
+
     use super::*;
 
-    #[test]
-    fn after_a_failure_one_attempt_at_a_time_is_made() {
+    #[tokio::test(start_paused = true)]
+    async fn after_a_failure_one_attempt_at_a_time_is_made_and_the_others_wait_for_what_it_finds() {
         let circuit = Circuit::default();
-        let start = Instant::now();
-        let (one, other) = (circuit.begin(start), circuit.begin(start));
-        assert!(one.is_some() && other.is_some(), "closed: all pass");
+        let (one, other) = (circuit.begin().await, circuit.begin().await);
+        assert!(one.is_some() && other.is_some(), "the store answers: all pass");
+        let began = Instant::now();
         drop(one);
-        assert!(circuit.begin(start).is_none());
-        assert!(circuit.admits(start).is_none());
 
-        let later = Instant::now() + AWAY_FOR;
-        let probe = circuit.begin(later).unwrap();
-        assert!(circuit.begin(later).is_none(), "one at a time");
-        assert!(
-            circuit.begin(later + AWAY_FOR).is_none(),
-            "also when it takes long"
-        );
+        let probe = circuit.begin().await.unwrap();
+        assert_eq!(began.elapsed(), AWAY_FOR);
+        let mut waits = pin!(circuit.begin());
+        assert!(poll!(&mut waits).is_pending(), "one at a time");
         drop(probe);
-        assert!(circuit.begin(Instant::now()).is_none(), "it failed too");
+        assert!(waits.await.is_none(), "the store is away");
+        assert_eq!(began.elapsed(), AWAY_FOR, "who waited is told at once");
 
-        let probe = circuit.begin(Instant::now() + AWAY_FOR).unwrap();
+        let probe = circuit.begin().await.unwrap();
+        let mut waits = pin!(circuit.begin());
+        assert!(poll!(&mut waits).is_pending());
         probe.succeeded();
-        assert!(circuit.begin(start).is_some(), "closed again");
+        assert!(waits.await.is_some(), "the store answers again");
+        assert_eq!(began.elapsed(), 2 * AWAY_FOR);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_that_wait_for_the_time_of_the_next_attempt_one_makes_it() {
+        let turns = Turns::new(2);
+        let away = || async { Err::<(), _>(StoreError::Sql(sqlx::Error::PoolClosed)) };
+        assert!(turns.take("", away()).await.is_err());
+        let tries = std::cell::Cell::new(0);
+        let load = || {
+            turns.take("", async {
+                tries.set(tries.get() + 1);
+                away().await
+            })
+        };
+        let results = join_all((0..100).map(|_| load())).await;
+        assert!(
+            results
+                .iter()
+                .all(|result| matches!(result, Err(LoadError::Away)))
+        );
+        assert_eq!(tries.get(), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -158,9 +257,25 @@ mod tests {
         let turns = Turns::new(0);
         let result = turns.take("", async { Ok(()) }).await;
         assert!(matches!(result, Err(LoadError::Overloaded)));
-        assert!(
-            turns.circuit.admits(Instant::now()).is_some(),
+        assert_eq!(
+            turns.circuit.found.borrow().store,
+            Store::Answers,
             "the store is not away"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rule_9_waiting_for_an_attempt_that_hangs_is_bounded_too() {
+        let turns = Turns::new(2);
+        drop(turns.circuit.begin().await);
+        let hangs = turns.take("", std::future::pending::<Result<(), StoreError>>());
+        let mut hangs = pin!(hangs);
+        assert!(poll!(&mut hangs).is_pending());
+        tokio::time::sleep(AWAY_FOR).await;
+        assert!(poll!(&mut hangs).is_pending());
+        let began = Instant::now();
+        let result = turns.take("", async { Ok(()) }).await;
+        assert!(matches!(result, Err(LoadError::Away)));
+        assert_eq!(began.elapsed(), PROBE_PATIENCE);
     }
 }

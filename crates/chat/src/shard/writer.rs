@@ -1,8 +1,10 @@
-//! A shard's connections: one commits, the other does the upkeep, each one job at a time, and nothing else uses them.
+//! The writers of a shard: one commits, the other does the upkeep. Each has one connection, which nothing else uses,
+//! and does one job at a time.
 //!
-//! What somebody else holds in the store is waited for only shortly, and holds up its own chat alone: a statement for many
-//! chats that met such a lock is done again without those whose heads are held, and where that is in vain chat by chat.
-//! For a while after that the connection waits for no head at all.
+//! A lock of another transaction is waited for only shortly, and delays its own chat alone. If a statement for many
+//! chats meets such a lock, it is run again without the chats whose heads are locked; if it meets one again, it is
+//! run chat by chat. For a while after that the connection waits for no head at all. A statement that the store
+//! refuses is run chat by chat too, so that only the bad part fails.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,34 +25,36 @@ use crate::store::by_chat::ByChat;
 use crate::store::heads::Heads;
 use crate::store::{commit, is_conflict, is_held, is_refusal, settle};
 
-/// How to reach the database; see `tern_node::postgres::hot_connect_options`.
+/// The connection settings, from `tern_node::postgres::hot_connect_options`.
 pub type Connect = PgConnectOptions;
 
-/// Tries of one job after deadlocks or serialisation failures.
+/// How often one job is tried in all, if deadlocks or serialisation failures end it.
 const CONFLICT_TRIES: u32 = 5;
-/// A connection attempt takes no longer: whoever waits is told to come again instead.
+/// How long a connection attempt may take. After that callers are told to come again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Longer than the server's own statement_timeout: a server that does not even say that is gone or frozen.
+/// How long a statement may take. It is longer than the server's own statement_timeout: a server that does not even
+/// report its own time-out is gone or frozen.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long a commit waits for somebody else's lock: all chats of the statement wait with it. Longer than our own upkeep
-/// of the same chats takes.
+/// How long a commit waits for a lock of another transaction. All chats of the statement wait with it. It is longer
+/// than our own upkeep of the same chats takes.
 const COMMIT_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
-/// The same for the upkeep, which may hold the heads of other chats meanwhile: shorter, so that their commits outlast it.
+/// How long the upkeep waits for a lock. It may hold the heads of other chats meanwhile, so this is shorter, and
+/// their commits outlast it.
 const UPKEEP_LOCK_TIMEOUT: Duration = Duration::from_millis(250);
-/// For so long after a lock was in the way no head is waited for: what is held is tried again in a moment, and would hold
-/// up everybody else each time.
+/// How long after meeting a lock the connection waits for no head. A locked chat is tried again in a moment, and
+/// would delay all others each time.
 const WARY_FOR: Duration = Duration::from_secs(5);
-/// How long a change of members waits for a lock in that time.
+/// How long a change of a group waits for a lock during [`WARY_FOR`].
 const WARY_LOCK_TIMEOUT: Duration = Duration::from_millis(20);
-/// Chats are tried one by one for so long; the others come with the next job.
+/// How long chats are tried one by one. The others come with the next job.
 const ONE_BY_ONE_FOR: Duration = Duration::from_secs(2);
 
-/// What entries the store refuses: nothing that an app can mend.
+/// The refusal that callers get for an entry that the store refuses. No app can repair the cause.
 const REFUSED: Refusal = Refusal::Invalid("body", "was refused by the store");
 
-/// Starts the writer of a lane; each job's result goes to `results`.
+/// Starts the writer of a lane and returns the queue of its jobs. Each job's result goes to `results`.
 pub fn spawn(
     connect: Connect,
     lane: Lane,
@@ -84,7 +88,7 @@ pub fn spawn(
     jobs
 }
 
-/// Runs `$work` on the writer's connection `$db`, again after a conflict.
+/// Runs `$work` on the writer's connection `$db`, and again after a conflict.
 macro_rules! attempt {
     ($writer:expr, |$db:ident| $work:expr) => {{
         let mut tries = 0;
@@ -194,8 +198,8 @@ impl Writer {
         }
     }
 
-    /// Does the work of many chats: all at once, as long as nothing is in the way of any. Says which chats failed; `parts` are
-    /// in the order of their chats afterwards.
+    /// Does the work of many chats, all at once as long as no lock is in the way. Returns the result, and the chats
+    /// that failed. `parts` are sorted by chat afterwards.
     async fn each<T: ByChat>(&mut self, parts: &mut [T]) -> (T::Found, IdMap<ChatId, Failure>) {
         parts.sort_by_key(ByChat::chat);
         let mut heads = if self.is_wary() {
@@ -224,7 +228,7 @@ impl Writer {
         }
     }
 
-    /// For a while; the chats after that count as held.
+    /// Does the work chat by chat, for [`ONE_BY_ONE_FOR`]. The chats that are left then count as held.
     async fn one_by_one<T: ByChat>(&mut self, parts: &[T]) -> (T::Found, IdMap<ChatId, Failure>) {
         let began = Instant::now();
         let (mut found, mut failed) = (T::Found::default(), IdMap::default());
@@ -244,11 +248,12 @@ impl Writer {
         (found, failed)
     }
 
-    /// Somebody held a lock a moment ago, and may hold it still.
+    /// Whether a lock was met a moment ago, and may still be there.
     fn is_wary(&self) -> bool {
         self.wary_until.is_some_and(|until| Instant::now() < until)
     }
 
+    /// Notes that a lock of another transaction was in the way.
     fn is_held_up(&mut self) {
         if !self.is_wary() {
             tracing::warn!("somebody holds a lock in the store: its chats wait");
@@ -256,7 +261,7 @@ impl Writer {
         self.wary_until = Some(Instant::now() + WARY_FOR);
     }
 
-    /// Whether the statement is carried out is not known.
+    /// A statement got no answer. Nobody knows whether it is carried out, so the connection is given up.
     fn hung(&mut self) -> Failure {
         tracing::warn!("the store does not answer");
         metrics::store_failed("away");
@@ -264,7 +269,7 @@ impl Writer {
         Failure::Away
     }
 
-    /// `None`: a conflict with another transaction, to be tried again.
+    /// Decides what an error means. `None`: a conflict with another transaction, so the statement is to be run again.
     fn judge(&mut self, error: &sqlx::Error, tries: &mut u32) -> Option<Failure> {
         *tries += 1;
         if is_conflict(error) && *tries < CONFLICT_TRIES {
@@ -287,7 +292,8 @@ impl Writer {
         Some(Failure::Away)
     }
 
-    /// One attempt to connect a call; whoever waits is told that the store is away, and comes again.
+    /// The connection, made if there is none. `None` if this one attempt fails: callers are told that the store is
+    /// away.
     async fn connection(&mut self) -> Option<&mut PgConnection> {
         if self.db.is_none() {
             match tokio::time::timeout(CONNECT_TIMEOUT, self.connect.connect()).await {
@@ -303,10 +309,12 @@ impl Writer {
     }
 }
 
+/// Why a chat's part of a job failed.
 #[derive(Debug, Clone, Copy)]
 enum Failure {
+    /// The store refused the statement because of its content.
     Refused,
-    /// Nothing was written.
+    /// Another transaction holds a lock; nothing was written.
     Held,
     Away,
 }

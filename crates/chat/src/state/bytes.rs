@@ -1,13 +1,13 @@
-//! Bytes that are held, counted by whoever bounds them.
+//! A counter of the bytes that a queue holds, so that its owner can bound them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How many bytes are held at present.
+/// The number of bytes that are held at present.
 #[derive(Debug, Default)]
 pub struct Held(Arc<AtomicUsize>);
 
-/// A part of [`Held`], until it is dropped.
+/// Some bytes of a [`Held`]. Dropping it gives them back.
 #[derive(Debug)]
 pub struct Share {
     held: Arc<AtomicUsize>,
@@ -15,7 +15,7 @@ pub struct Share {
 }
 
 impl Held {
-    /// Holds `bytes` more, unless that makes more than `max`. Where nothing is held everything fits.
+    /// Holds `bytes` more. `None` if that made the total larger than `max`; when nothing is held, any size fits.
     pub fn take(&self, bytes: usize, max: usize) -> Option<Share> {
         let held = self.0.load(Ordering::Relaxed);
         if held > 0 && held.saturating_add(bytes) > max {

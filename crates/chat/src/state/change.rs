@@ -1,4 +1,4 @@
-//! Changes of a group: who may make them, and what they do to its members.
+//! Changes of a group: who may make which, and how they change its members.
 
 use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{RequestId, UserId};
@@ -7,10 +7,11 @@ use super::Refusal;
 use super::chat::{Chat, ChatKind, Role};
 use super::entry::{EntryKind, Fingerprint, MediaRef};
 
-/// A change that somebody asks for.
+/// A change of a group that a member or a back end asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// [`UserId::SYSTEM`]: the back end in nobody's name, which may do everything.
+    /// The user who makes the change. [`UserId::SYSTEM`] stands for a back end that acts for no user; it may make any
+    /// change.
     pub actor: UserId,
     pub device: tern_types::DeviceId,
     pub request: RequestId,
@@ -18,28 +19,29 @@ pub struct Change {
     pub action: Action,
 }
 
+/// What a change does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     Add(Vec<UserId>),
-    /// Removing oneself is leaving.
+    /// Removes a member. An actor who removes themselves leaves the group.
     Remove(UserId),
     SetRole(UserId, Role),
     SetTitle(String),
-    /// By a ticket; `None`: no picture any more.
+    /// Sets the picture, which the actor's ticket names. `None` removes the picture.
     SetPicture(Option<MediaRef>),
 }
 
-/// What a permitted change comes to.
+/// The result of a permitted change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Permitted {
-    /// The group is like that already.
+    /// The group is in that state already, so there is no entry.
     Nothing,
-    /// Becomes an entry.
+    /// The action becomes an entry. `Add` names only the users who are not members yet.
     Entry(Action),
 }
 
 impl Action {
-    /// About what it takes in memory.
+    /// Roughly the bytes that the action takes in memory, besides its fixed size.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Add(users) => std::mem::size_of_val(users.as_slice()),
@@ -48,6 +50,7 @@ impl Action {
         }
     }
 
+    /// The kind of the entry that the action becomes.
     pub fn kind(&self) -> EntryKind {
         match self {
             Self::Add(_) => EntryKind::MembersAdded,
@@ -57,7 +60,7 @@ impl Action {
         }
     }
 
-    /// What its entry refers to.
+    /// The media that the action's entry refers to.
     pub fn media(&self) -> Vec<MediaRef> {
         match self {
             Self::SetPicture(picture) => picture.iter().copied().collect(),
@@ -66,7 +69,7 @@ impl Action {
     }
 }
 
-/// Whether `change` may be made to `chat` as it is now.
+/// Decides whether `change` may be made to `chat` as it is now. `Err` says why not.
 pub fn permit(chat: &Chat, change: &Change) -> Result<Permitted, Refusal> {
     if chat.kind() != ChatKind::Group {
         return if is_member(chat, change.actor) {
@@ -184,7 +187,7 @@ mod tests {
         UserId(Uuid::from_u128(n))
     }
 
-    /// 1 owns, 2 administers, 3 and 4 are members, 9 is a stranger.
+    /// User 1 is the owner, 2 an admin, 3 and 4 are members; 9 is not in the group.
     fn chat(kind: ChatKind) -> Chat {
         let roles = [Role::Owner, Role::Admin, Role::Member, Role::Member];
         let members = roles.into_iter().zip(1..).map(|(role, n)| {

@@ -1,10 +1,10 @@
 //! One chat as its owner knows it.
 //!
-//! - [`snapshot`]: what a load brings
-//! - [`command`]: what waits, and its answers
-//! - [`batch`]: from the queue into a commit, and what came of it
-//! - [`authors`]: who sent the newest entries; [`typists`]: who writes
-//! - [`unread`]: what a send says of what its sender has read
+//! - [`snapshot`]: the chat as a load reads it from the store
+//! - [`command`]: the commands that wait, and their answers
+//! - [`batch`]: from the queue into a commit, and the result of the commit
+//! - [`authors`]: who sent the newest entries; [`typists`]: who is typing
+//! - [`unread`]: what a send says about what its sender has read
 
 pub mod authors;
 pub mod batch;
@@ -30,29 +30,32 @@ pub use batch::{Batch, MAX_BATCH};
 pub use command::{Command, Waiting};
 pub use snapshot::{ChatKey, ChatKind, Member, Role, Snapshot};
 
-/// Traced entries remembered: a trace is looked at soon, and few messages have one.
+/// Traced entries remembered for each chat. Operators look at a trace soon after the message, and few messages have
+/// one.
 const MAX_TRACED: usize = 16;
 
 /// Where a chat stands between memory and the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// A snapshot was asked for.
+    /// A load is under way or about to begin; nothing is decided until its snapshot arrives.
     Loading,
+    /// A snapshot was loaded.
     Ready,
 }
 
-/// See the module.
+/// A chat in its owner's memory: what the last snapshot said and what this owner committed since, the commands that
+/// wait, and the entries that are not settled.
 #[derive(Debug)]
 pub struct Chat {
     pub id: ChatId,
     pub stage: Stage,
-    /// Loads under way whose results count, by their numbers.
+    /// The numbers of the loads under way whose results count.
     pub loads: Vec<u64>,
-    /// Who make the chat where it does not exist, as one of these loads was told.
+    /// The people of the direct chat that a load makes if it does not exist, as one of the loads under way was told.
     pub create: Option<Making>,
-    /// Asked that the chat be loaded anew: by a load that begins after they asked.
+    /// Callers that asked for a reload, and are answered by a load that began after they asked.
     reloads: Vec<Origin>,
-    /// That load is still to begin: a batch is under way.
+    /// A reload was asked for and has not begun, because a batch is under way.
     stale: bool,
     blocked: bool,
     kind: ChatKind,
@@ -65,42 +68,46 @@ pub struct Chat {
     members: IdMap<UserId, Member>,
     recent: Recent,
     pub receipts: Receipts,
-    /// What rose is told then.
+    /// When the receipts that are gathered are pushed; `None`: none are gathered.
     pub receipts_at: Option<Timestamp>,
     authors: Authors,
     pub typists: Typists,
     queue: VecDeque<Waiting>,
-    /// Bytes of what waits.
+    /// The bytes of the commands that wait.
     pub held: Held,
+    /// The batch at the writer, and the commands that it carries.
     in_flight: Option<(Batch, Vec<Waiting>)>,
+    /// The store refused a batch, so each entry is committed alone until the queue is empty.
     one_by_one: bool,
+    /// How often in a row a batch found the head moved or a request already in the log.
     tries: u32,
-    /// Nothing is committed before: somebody holds the chat in the store.
+    /// Another transaction holds a lock on the chat; until then no batch is taken.
     pub parked_until: Option<Timestamp>,
-    /// Batches that found it held since the last that did not.
+    /// How often in a row a batch found the chat locked.
     held_tries: u32,
-    /// When those who wait are looked at for whether they waited too long.
+    /// When the shard checks whether callers have waited too long; `None`: nobody waits.
     pub answer_by: Option<Timestamp>,
-    /// The lowest entry that is not settled.
+    /// The lowest seq that is not settled; `None`: everything is settled.
     pub unsettled: Option<Seq>,
+    /// When the next settle is due.
     pub settle_at: Option<Timestamp>,
-    /// The head when that was decided: what was committed since gets its own half second.
+    /// The head when `settle_at` was set. Entries that were committed later get their own half second.
     pub settle_upto: Seq,
-    /// Settles that failed since the last that did not.
+    /// How many settles failed in a row.
     pub settle_tries: u32,
-    /// The settle under way covers everything up to here.
+    /// The settle under way covers every entry up to here.
     pub settling: Option<Seq>,
-    /// Acknowledgements of what is not settled.
+    /// Each device's highest acknowledgement of unsettled entries.
     acks: IdMap<DeviceId, (UserId, Seq)>,
-    /// Of the first traced entry that waits for its settle.
+    /// The trace context of the first traced entry that waits for its settle.
     pub settle_trace: Option<TraceContext>,
-    /// The last traced entries, for who asks where a message is.
+    /// The newest traced entries, so that an operator who asks where a message is can be shown its trace.
     pub traced: VecDeque<(Seq, TraceContext)>,
     pub last_used: Timestamp,
 }
 
 impl Chat {
-    /// A chat that is about to be loaded.
+    /// A chat that has not been loaded yet. `now` counts as its last use.
     pub fn loading(id: ChatId, now: Timestamp) -> Self {
         Self {
             id,
@@ -143,44 +150,53 @@ impl Chat {
         }
     }
 
+    /// Whether the chat is a direct chat or a group.
     pub fn kind(&self) -> ChatKind {
         self.kind
     }
 
+    /// The title; empty for direct chats.
     pub fn title(&self) -> &str {
         &self.title
     }
 
+    /// The picture; `None` if there is none.
     pub fn picture(&self) -> Option<MediaId> {
         self.picture
     }
 
+    /// The seq of the newest entry that is known.
     pub fn head(&self) -> Seq {
         self.head
     }
 
-    /// A direct chat of two people one of whom has blocked the other: it takes no messages.
+    /// Whether one of a direct chat's two people has blocked the other. Such a chat takes messages of the system
+    /// only.
     pub fn is_blocked(&self) -> bool {
         self.blocked
     }
 
+    /// A present member; `None` if the user is none.
     pub fn member(&self, user: UserId) -> Option<&Member> {
         self.members.get(&user)
     }
 
+    /// The present members, in no particular order.
     pub fn members(&self) -> impl Iterator<Item = (UserId, &Member)> {
         self.members.iter().map(|(user, member)| (*user, member))
     }
 
+    /// The number of present members.
     pub fn member_count(&self) -> usize {
         self.members.len()
     }
 
+    /// The number of commands in the queue and at the writer.
     pub fn waiting(&self) -> usize {
         self.queue.len() + self.in_flight.as_ref().map_or(0, |(_, waiting)| waiting.len())
     }
 
-    /// Whether a batch can be taken now.
+    /// Whether [`Self::take_batch`] may be called now.
     pub fn is_due(&self) -> bool {
         self.stage == Stage::Ready
             && self.in_flight.is_none()
@@ -202,15 +218,21 @@ impl Chat {
             && self.stage == Stage::Ready
     }
 
-    /// What is known of the chat counts no more, nor do loads that have begun; `origin` waits for the next one. What is
-    /// being committed was decided before.
+    /// Discards what is known of the chat: loads that have begun count no more, and `origin` is answered by the next
+    /// one. A batch at the writer was decided before, and stays.
     pub fn distrust(&mut self, origin: Origin) {
         self.reloads.push(origin);
         self.loads.clear();
         self.stale = true;
     }
 
-    /// Whether a load is to begin now because of [`Self::distrust`]; the chat is [`Stage::Loading`] then.
+    /// The answers to every caller of [`Self::distrust`], once a load that began afterwards has read the store.
+    pub fn heard(&mut self) -> Vec<(Origin, Outcome)> {
+        let origins = self.reloads.drain(..);
+        origins.map(|origin| (origin, Outcome::Unchanged)).collect()
+    }
+
+    /// Whether a load must begin now because of [`Self::distrust`]. If so, the chat becomes [`Stage::Loading`].
     pub fn reloads_now(&mut self) -> bool {
         let now = self.stale && self.in_flight.is_none();
         if now {
@@ -219,20 +241,20 @@ impl Chat {
         now
     }
 
-    /// A load begins: it sees whatever was in the store before.
+    /// Notes that the load with this number begins. It reads whatever was in the store before.
     pub fn load_begins(&mut self, number: u64, create: Option<Making>) {
         self.stale = false;
         self.create = create.or(self.create);
         self.loads.push(number);
     }
 
-    /// A load has ended. False: it does not count.
+    /// Notes that a load has ended. Returns false if its result does not count.
     pub fn load_ended(&mut self, number: u64) -> bool {
         let counts = self.loads.iter().position(|load| *load == number);
         counts.map(|place| self.loads.swap_remove(place)).is_some()
     }
 
-    /// The requests that a load should look for.
+    /// The requests of the waiting commands, which a load looks up in the log.
     pub fn requests(&self) -> Vec<(UserId, RequestId)> {
         self.queue
             .iter()
@@ -240,7 +262,8 @@ impl Chat {
             .collect()
     }
 
-    /// Takes over what the store says; answers what turned out to be placed already, and who waited for a reload.
+    /// Takes over the snapshot. Returns the answers to commands that are in the log already, and to callers of a
+    /// reload.
     pub fn load(&mut self, snapshot: Snapshot) -> Vec<(Origin, Outcome)> {
         self.stage = Stage::Ready;
         self.create = None;
@@ -276,11 +299,12 @@ impl Chat {
         for (user, request, placed) in snapshot.placed {
             self.recent.insert(user, request, Known::Placed(placed));
         }
-        answers.extend(self.reloads.drain(..).map(|origin| (origin, Outcome::Unchanged)));
+        answers.extend(self.heard());
         answers
     }
 
-    /// Remembers what a device has of the unsettled entries. Above the head: dropped.
+    /// Notes that the device has stored every entry up to `seq`. An acknowledgement above the head is dropped.
+    /// Returns true if somebody is to be told that the user's delivered watermark rose.
     pub fn acknowledge(&mut self, user: UserId, device: DeviceId, seq: Seq) -> bool {
         if seq > self.head {
             return false;
@@ -299,27 +323,28 @@ impl Chat {
         self.traced.push_back((seq, trace));
     }
 
-    /// The acknowledgements that the settle takes into account.
+    /// The acknowledgements that the next settle takes into account.
     pub fn acks(&self) -> impl Iterator<Item = (DeviceId, Seq)> {
         self.acks.iter().map(|(device, (_, seq))| (*device, *seq))
     }
 
-    /// Up to where a settle that is due goes: to the head where whoever acknowledges at all has everything, else to what has
-    /// had its time. Both are ends of commits: an unsettled row says where a commit began, and goes as a whole.
+    /// The seq up to which a settle that is due goes: the head if every device with an acknowledgement of unsettled
+    /// entries has acknowledged the head (or there is none), else `settle_upto`. Both are ends of commits, as they
+    /// must be: an unsettled row covers a whole commit and is deleted as a whole.
     pub fn settles_upto(&self) -> Seq {
         let all_there = self.acks.values().all(|(_, seq)| *seq >= self.head);
         if all_there { self.head } else { self.settle_upto }
     }
 
-    /// Everything up to `upto` is settled.
+    /// Notes that every entry up to `upto` is settled.
     pub fn settled(&mut self, upto: Seq) {
         (self.settling, self.settle_tries) = (None, 0);
         self.unsettled = (self.head > upto).then(|| upto.next());
         self.acks.retain(|_, (_, seq)| *seq > upto);
     }
 
-    /// The members who sent anything of what lies after `since`, up to `upto`; where that is longer ago than what is known,
-    /// all who sent anything since.
+    /// The members who sent an entry after `since`, up to `upto`. If `since` is too far back to know, all members who
+    /// sent anything since: a few too many, never too few.
     pub fn senders_of(&self, since: Seq, upto: Seq) -> Vec<UserId> {
         match self.authors.between(since, upto) {
             Some(senders) => {
@@ -336,7 +361,7 @@ impl Chat {
         }
     }
 
-    /// Whether anybody is told that a member writes.
+    /// Whether the chat passes typing on: a direct chat does, a group only up to [`MAX_TYPING_MEMBERS`] members.
     pub fn takes_typing(&self) -> bool {
         match self.kind {
             ChatKind::Direct => true,

@@ -1,14 +1,15 @@
-//! Items of a chat's log.
+//! Entries of a chat's log: messages, reactions, and changes of the chat.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
-/// Tells two requests under one request_id apart: the first 16 bytes of a SHA-256.
+/// A hash of what a request asks for: the first 16 bytes of a SHA-256. Two different requests with one request_id
+/// have different fingerprints.
 pub type Fingerprint = [u8; 16];
 
-/// What an entry is; the number is stored.
+/// The kind of an entry. The number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i16)]
 pub enum EntryKind {
@@ -22,25 +23,26 @@ pub enum EntryKind {
 }
 
 impl EntryKind {
+    /// The number as it is stored.
     pub fn number(self) -> i16 {
         self as i16
     }
 
-    /// Whether a person's history shows it as a message.
+    /// Whether history shows the entry: true for messages and reactions, false for changes of the chat.
     pub fn is_message(self) -> bool {
         self.number() < Self::ChatCreated.number()
     }
 }
 
-/// Media that an entry refers to, by a ticket of its sender's.
+/// A media object that an entry refers to. The sender proved by a ticket that they may attach it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MediaRef {
     pub media: MediaId,
-    /// When the ticket ends: from then on the media may be deleted.
+    /// When the ticket expires. From then on the media may be deleted.
     pub expires_at: Timestamp,
 }
 
-/// An entry without a place yet.
+/// An entry that has no seq yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {
     pub kind: EntryKind,
@@ -48,36 +50,38 @@ pub struct NewEntry {
     pub device: DeviceId,
     pub request: RequestId,
     pub fingerprint: Fingerprint,
-    /// Whether unread counts rise by it.
+    /// Whether the entry counts as unread.
     pub counts: bool,
-    /// Encoded `tern.v1.EntryContent`.
+    /// The encoded `tern.v1.EntryContent`.
     pub content: Bytes,
-    /// Each media once.
+    /// The media that the entry refers to, each once.
     pub media: Vec<MediaRef>,
-    /// Of the span that it comes from, where it is traced. Not stored.
+    /// The trace context of the span that the message comes from; `None` if it is not traced. Not stored.
     pub trace: Option<TraceContext>,
-    /// When a message came to this node. Not stored.
+    /// When the message arrived at this node, by the monotonic clock; `None` for changes. Not stored.
     pub arrived: Option<Timestamp>,
-    /// Its sender turned read receipts off: nobody is told that they have read what stands before it. Stored with the
-    /// read mark.
+    /// The sender had read receipts turned off: others are not told that the sender has read the entries before this
+    /// one. Stored with the sender's read mark.
     pub read_receipts_off: bool,
-    /// What the sending device had of the chat when it sent this, as it said. Not stored.
+    /// How far the sending device had acknowledged the chat when it sent this, as its gateway says. Not stored.
     pub acked: Seq,
 }
 
 impl NewEntry {
-    /// Sent by a back end, in the sender's name.
+    /// Whether a back end sent the entry in the sender's name.
     pub fn is_of_back_end(&self) -> bool {
         self.device == DeviceId::BACK_END
     }
 }
 
-/// An entry with its place.
+/// An entry with its seq.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub chat: ChatId,
     pub seq: Seq,
+    /// How many entries up to this one count as unread: `tern.v1.Entry.ordinal`.
     pub ordinal: u64,
+    /// When the owner gave the entry its seq, by the wall clock, but never before the entry below it.
     pub sent_at: Timestamp,
     pub new: Arc<NewEntry>,
 }

@@ -1,12 +1,13 @@
-//! What a chat node decides, as pure functions: no clock, no store, no wire.
+//! The decisions of a chat node as pure functions: no clock, no store, no wire. Time comes in as an argument, and
+//! what is to be done goes out as [`Effect`]s and [`Job`]s.
 //!
-//! - [`entry`]: items of a log, before and after they have their place
-//! - [`chat`]: one chat: members, head, what waits, what is unsettled
-//! - [`change`]: who may change a group how, and what it does to the members
-//! - [`receipts`]: delivered and read watermarks of one chat
-//! - [`recent`]: answers for repeated requests
-//! - [`bytes`]: what bounds queues besides their length
-//! - [`shard`]: many chats, and which write comes next
+//! - [`entry`]: an entry of a log, before and after it has a seq
+//! - [`chat`]: one chat: its members, head, waiting commands and unsettled entries
+//! - [`change`]: who may make which change of a group, and how it changes the members
+//! - [`receipts`]: the delivered and read watermarks of one chat
+//! - [`recent`]: the answers to repeated requests
+//! - [`bytes`]: bounds on the bytes that queues hold
+//! - [`shard`]: the state of one shard: many chats, and the next write
 
 pub mod bytes;
 pub mod change;
@@ -25,22 +26,24 @@ pub use chat::{Chat, ChatKind, Member, Role, Snapshot};
 pub use entry::{Entry, EntryKind, MediaRef, NewEntry};
 pub use shard::{Effect, Event, Job, JobDone, ShardState};
 
-/// Who waits for an answer. Opaque to the state: what comes in goes out with the answer.
+/// The caller that waits for an answer. The state never looks inside, except for [`Origin::session`]: it returns the
+/// same value with the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// An item of a gateway's link; `request` is nil for an acknowledgement.
+    /// An item of a gateway's link. `request` is nil for acknowledgements and read marks.
     Link {
         link: u64,
         reference: u64,
         session: SessionId,
         request: RequestId,
     },
-    /// A unary call, or a task of this node.
+    /// A unary call, or a task of this node. The number is that of `shard::effects::Calls`.
     Call(u64),
 }
 
 impl Origin {
-    /// The session to leave out of live pushes: it gets the answer instead.
+    /// The session that sent the item. Live pushes leave it out, because it gets the answer instead. `None` for unary
+    /// calls.
     pub fn session(self) -> Option<SessionId> {
         match self {
             Self::Link { session, .. } => Some(session),
@@ -49,39 +52,41 @@ impl Origin {
     }
 }
 
-/// A direct chat is made where it does not exist.
+/// The direct chat that a load makes first if it does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Making {
-    /// The one who makes it first.
+    /// The maker, then the other person.
     pub people: (UserId, UserId),
-    /// From a device: the other one may be one new stranger too many for a day.
+    /// A device of the maker asked for it. Then the other person counts towards the maker's daily limit of new
+    /// strangers.
     pub by_device: bool,
 }
 
 /// The answer to one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The entry has its place. Also the answer to a repetition.
+    /// The entry is committed at `seq`. A repeated request gets the same answer as the first time.
     Placed {
         chat: ChatId,
         seq: Seq,
         sent_at: Timestamp,
     },
-    /// Nothing had to change.
+    /// The command changed nothing, for example because the group has that title already.
     Unchanged,
-    /// `row`: where the device's inbox row begins now, if it still has one.
+    /// The acknowledgement is written. `row` is where the device's inbox row begins now; `None`: it has no row any
+    /// more.
     AckWritten {
         chat: ChatId,
         seq: Seq,
         row: Option<Seq>,
     },
-    /// Nothing of it is stored.
+    /// The command was refused, and nothing of it is stored.
     Refused(Refusal),
     /// Another node owns the chat now.
     NotOwner,
 }
 
-/// Why a command was not carried out.
+/// Why a command was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("not a member of this chat, or there is no such chat")]
@@ -90,7 +95,7 @@ pub enum Refusal {
     PeerNotFound,
     #[error("no user has the id {0}")]
     UserNotFound(UserId),
-    /// Does not say who blocked whom.
+    /// One of the two people has blocked the other. The caller is not told which.
     #[error("this chat takes no messages")]
     NotAccepted,
     #[error("too many people that the sender had nothing to do with before, for one day")]
@@ -107,12 +112,12 @@ pub enum Refusal {
     LastOwner,
     #[error("a ticket of the attachments has expired, or is not one of this sender for this media")]
     MediaTicket,
-    /// The field, and what is wrong with it.
+    /// The name of the field, and what is wrong with it.
     #[error("{0} {1}")]
     Invalid(&'static str, &'static str),
     #[error("{0}")]
     TooLarge(&'static str),
-    /// Try the same again later.
+    /// The caller should send the same request again after `retry_after`.
     #[error("{reason}")]
     Unavailable {
         reason: &'static str,
@@ -121,33 +126,34 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The store did not answer; whether the entry is in the log is known when the request comes again.
+    /// The store did not answer. The entry may be committed all the same; the repeated request finds out.
     pub const STORE_AWAY: Self = Self::Unavailable {
         reason: "the store is away",
         retry_after: Duration::from_millis(500),
     };
-    /// Somebody else holds the chat, or one of its people, in the store.
+    /// Another transaction holds a lock on the chat, or on one of its people, in the store.
     pub const HELD: Self = Self::Unavailable {
         reason: "the chat is held in the store",
         retry_after: Duration::from_secs(1),
     };
-    /// It waited for as long as a caller is kept waiting. What of it was under way may have its place all the same, which
-    /// shows when the request comes again.
+    /// The command waited for as long as a caller is kept waiting. If its batch was at the writer it may be committed
+    /// all the same; the repeated request finds out.
     pub const TOO_LATE: Self = Self::Unavailable {
         reason: "the store takes too long",
         retry_after: Duration::from_secs(1),
     };
-    /// More waits than is good; see the queue's bound.
+    /// A bounded queue of the chat's owner is full.
     pub const OVERLOADED: Self = Self::Unavailable {
         reason: "the chat's node has too much to do",
         retry_after: Duration::from_millis(500),
     };
 }
 
-/// A device that has not acknowledged what it is entitled to, and now has an inbox row from `from` on.
+/// A device that has not acknowledged entries that it is entitled to, and now has an inbox row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Missing {
     pub user: UserId,
     pub device: DeviceId,
+    /// The first seq that the device lacks.
     pub from: Seq,
 }

@@ -1,19 +1,23 @@
-//! Watermarks of one chat: how far each user has got. They only rise, and only the newest is sent.
+//! The watermarks of one chat: how far each user has received and read it. They only rise, and receipts carry only
+//! the newest (rule 10).
 
 use tern_types::{IdMap, IdSet, Seq, UserId};
 
-/// How far one user has got.
+/// How far one user has received and read a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Watermark {
+    /// Some device of the user has stored every entry up to here.
     pub delivered: Seq,
+    /// The user has read every entry up to here.
     pub read: Seq,
-    /// The user had turned read receipts off when they marked it: a property of the mark, not of the user, so that what
-    /// holds is known wherever the mark is.
+    /// The user had read receipts turned off when they set the read mark. This belongs to the mark and not to the
+    /// user, so that whoever has the mark (the owner, the store, the next owner) knows whether others may see it.
     pub read_receipts_off: bool,
 }
 
 impl Watermark {
-    /// As others are told: nobody is said to have read what no device of theirs has, or what they keep to themselves.
+    /// The watermark that other users see. It shows no entry as read that no device of the user has, and nothing as
+    /// read if the user had read receipts turned off.
     pub fn told(self) -> Self {
         let read = if self.read_receipts_off {
             Seq::ZERO
@@ -23,7 +27,7 @@ impl Watermark {
         Self { read, ..self }.own()
     }
 
-    /// As the user's own devices are told.
+    /// The watermark that the user's own devices see.
     pub fn own(self) -> Self {
         Self {
             delivered: self.delivered,
@@ -32,7 +36,8 @@ impl Watermark {
         }
     }
 
-    /// Where either of them is the further one; the setting is that of the further read mark, `self`'s when they are equal.
+    /// The further one of each mark of the two. The setting is that of the further read mark, and `self`'s if both
+    /// marks are equal.
     #[must_use]
     pub fn raised_by(self, other: Self) -> Self {
         Self {
@@ -47,54 +52,59 @@ impl Watermark {
     }
 }
 
-/// A watermark that is news.
+/// A watermark that has risen since it was last pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Risen {
     pub user: UserId,
-    /// What others are told, and whose messages it concerns: those after `since`, up to the mark. `None`: nothing that
-    /// others are told has risen.
+    /// The watermark for others, and the seq after which it says something new: it concerns the senders of the
+    /// entries after that seq, up to the watermark. `None`: nothing rose that others see.
     pub others: Option<(Watermark, Seq)>,
-    /// What the user's own devices are told: one of them marked it, or sent something behind what others had sent.
+    /// The watermark for the user's own devices: one of them set a read mark, or sent a message after entries of
+    /// others.
     pub own: Option<Watermark>,
 }
 
-/// In memory only: delivered is the complement of the inbox, read marks are written by the shard.
+/// The watermarks of a chat's users. They live in memory only: the store derives delivered from the inbox, and the
+/// shard writes the read marks.
 #[derive(Debug, Default)]
 pub struct Receipts {
     marks: IdMap<UserId, Watermark>,
-    /// Users whose mark rose since the last [`Self::take_risen`].
+    /// The users whose watermark rose since the last [`Self::take_risen`].
     risen: IdMap<UserId, Rising>,
 }
 
 #[derive(Debug)]
 struct Rising {
-    /// What was told before.
+    /// The watermark that others were told before it rose.
     before: Watermark,
+    /// The user's own devices are to be told too.
     marked: bool,
 }
 
 impl Receipts {
+    /// The user's watermark; zero for a user of whom nothing is known.
     pub fn mark(&self, user: UserId) -> Watermark {
         self.marks.get(&user).copied().unwrap_or_default()
     }
 
-    /// What the store knows, without telling anybody.
+    /// Raises the user's watermark to what the store has, without telling anybody.
     pub fn load(&mut self, user: UserId, stored: Watermark) {
         let mark = self.marks.entry(user).or_insert(stored);
         *mark = mark.raised_by(stored);
     }
 
-    /// One of the user's devices has stored everything up to `seq`. True when that is news.
+    /// One of the user's devices has stored every entry up to `seq`. Returns true if somebody is to be told.
     pub fn delivered(&mut self, user: UserId, seq: Seq) -> bool {
         self.raise(user, false, |mark| mark.delivered = mark.delivered.max(seq))
     }
 
-    /// One of the user's devices has got `from..=seq`: told also where a load brought it. True when it may be news.
+    /// One of the user's devices has newly stored `from..=seq`. This is told even if a load has already raised the
+    /// watermark that far, because a load tells nobody. Returns true if somebody may have to be told.
     pub fn delivered_since(&mut self, user: UserId, from: Seq, seq: Seq) -> bool {
         self.delivered(user, seq);
         let (mark, before) = (self.mark(user).told(), from.previous());
         if mark.delivered > seq {
-            // Another device was further.
+            // Another device is further already.
             return self.risen.contains_key(&user);
         }
         let before = Watermark {
@@ -110,8 +120,8 @@ impl Receipts {
         true
     }
 
-    /// The user has read everything up to `seq`, and had read receipts turned off or not. True when anything is another
-    /// than before. A lower mark than before says nothing, not even about the setting.
+    /// The user has read every entry up to `seq`; `off`: read receipts were turned off. Returns true if the watermark
+    /// or its setting changed. A mark below the present one changes nothing, not even the setting.
     pub fn read(&mut self, user: UserId, seq: Seq, off: bool) -> bool {
         let before = self.mark(user);
         self.raise(user, true, |mark| {
@@ -121,8 +131,9 @@ impl Receipts {
         self.mark(user) != before
     }
 
-    /// The user's own send: they have read up to `seq`, which had come to them before, or which they sent. A reply is often
-    /// the only sign of that. `tell_own`: their devices are told as of a mark. True when it is news.
+    /// The user sent a message and thereby has read up to `seq`, as [`super::chat::Chat::read_by_sending`] works it
+    /// out. A reply is often the only sign that somebody has read a chat. `tell_own`: the user's own devices are told
+    /// too. Returns true if somebody is to be told.
     pub fn sent(&mut self, user: UserId, seq: Seq, off: bool, tell_own: bool) -> bool {
         if seq <= self.mark(user).read {
             return false;
@@ -133,7 +144,7 @@ impl Receipts {
         })
     }
 
-    /// Everybody is told anew how far the others have got.
+    /// Marks every user's watermark as risen from zero, so that everybody is told anew how far the others are.
     pub fn tell_all(&mut self) {
         for user in self.marks.keys() {
             let rising = Rising {
@@ -144,7 +155,7 @@ impl Receipts {
         }
     }
 
-    /// What has risen since the last call, once for each user.
+    /// Takes the watermarks that rose since the last call, one for each user.
     pub fn take_risen(&mut self) -> Vec<Risen> {
         let marks = &self.marks;
         self.risen
@@ -160,12 +171,13 @@ impl Receipts {
             .collect()
     }
 
-    /// Forgets who is a member no longer.
+    /// Forgets the watermarks of users who are not among `members`.
     pub fn retain(&mut self, members: &IdSet<UserId>) {
         self.marks.retain(|user, _| members.contains(user));
     }
 
-    /// True when somebody is to be told.
+    /// Applies `change` to the user's watermark and notes it as risen if others or, with `marks`, the user's own
+    /// devices are to be told. Returns true if somebody is to be told.
     fn raise(&mut self, user: UserId, marks: bool, change: impl FnOnce(&mut Watermark)) -> bool {
         let mark = self.marks.entry(user).or_default();
         let (before, read) = (mark.told(), mark.read);
@@ -191,7 +203,7 @@ impl Watermark {
     }
 }
 
-/// After which seq `now` says more than `before`; `None`: nowhere.
+/// The lowest seq after which `now` says more than `before`; `None` if it says nothing more.
 fn since(before: Watermark, now: Watermark) -> Option<Seq> {
     let delivered = (now.delivered > before.delivered).then_some(before.delivered);
     let read = (now.read > before.read).then_some(before.read);
@@ -233,7 +245,7 @@ mod tests {
         }
     }
 
-    /// What others are told.
+    /// The watermarks that others are told.
     fn told(receipts: &mut Receipts) -> Vec<Watermark> {
         let risen = receipts.take_risen();
         risen
@@ -301,7 +313,7 @@ mod tests {
         assert!(receipts.read(user, Seq(3), true), "to be written");
         assert!(receipts.take_risen().is_empty());
         assert_eq!(receipts.mark(user).told(), watermark(3, 0));
-        // A snapshot that was read before that is written.
+        // A snapshot that was read before that mark was written.
         receipts.load(user, watermark(3, 3));
         assert_eq!(receipts.mark(user).told(), watermark(3, 0));
         receipts.load(user, watermark(4, 4));

@@ -1,4 +1,4 @@
-//! The newest requests of a chat, so that a repetition is answered without asking the store.
+//! The newest requests of a chat, so that a repeated request is answered without asking the store.
 
 use std::collections::VecDeque;
 
@@ -6,29 +6,31 @@ use tern_types::{IdMap, RequestId, Seq, Timestamp, UserId};
 
 use super::entry::Fingerprint;
 
-/// Requests remembered a chat: a client that lost its stream repeats at most its sends in flight (128), and a direct
-/// chat has two of those. Older repetitions are found by the commit in the store.
+/// Requests remembered for each chat. A client that lost its stream repeats at most its sends in flight (128), and a
+/// direct chat has two such clients. An older repetition is found in the store by the commit.
 const REMEMBERED: usize = 256;
 
-/// A request that has its place in the log.
+/// A request that became an entry of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
     pub seq: Seq,
-    /// See `tern.v1.Entry.ordinal`.
+    /// How many entries up to this one count as unread: `tern.v1.Entry.ordinal`.
     pub ordinal: u64,
     pub sent_at: Timestamp,
     pub fingerprint: Fingerprint,
 }
 
-/// What a request came to.
+/// The result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
+    /// The request became this entry.
     Placed(Placed),
-    /// Nothing had to change. Only remembered here: the log says nothing of it.
+    /// The request changed nothing. Only this memory knows it, because such a request leaves no entry in the log.
     Unchanged(Fingerprint),
 }
 
 impl Known {
+    /// The fingerprint of the request.
     pub fn fingerprint(&self) -> Fingerprint {
         match self {
             Self::Placed(placed) => placed.fingerprint,
@@ -37,7 +39,7 @@ impl Known {
     }
 }
 
-/// Bounded by [`REMEMBERED`]; the oldest goes first.
+/// The results of a chat's newest requests: at most [`REMEMBERED`]; the oldest is forgotten first.
 #[derive(Debug, Default)]
 pub struct Recent {
     known: IdMap<(UserId, RequestId), Known>,
@@ -45,10 +47,12 @@ pub struct Recent {
 }
 
 impl Recent {
+    /// The result of a request, or `None` if it is not remembered.
     pub fn get(&self, sender: UserId, request: RequestId) -> Option<&Known> {
         self.known.get(&(sender, request))
     }
 
+    /// Remembers the result of a request.
     pub fn insert(&mut self, sender: UserId, request: RequestId, known: Known) {
         if self.known.insert((sender, request), known).is_none() {
             self.order.push_back((sender, request));

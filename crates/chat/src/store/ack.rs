@@ -1,4 +1,4 @@
-//! Acknowledgements of devices that have an inbox row, and read marks.
+//! Writes acknowledgements of devices that have an inbox row, and read marks.
 
 use std::collections::HashMap;
 
@@ -9,8 +9,9 @@ use uuid::Uuid;
 use super::heads::{Heads, lock_heads};
 use crate::state::shard::{AckWrite, AckedRow, ReadMark};
 
-/// Rule 4, fine print 2: the row goes when everything that the device may have is acknowledged, that is up to the head or,
-/// for a member who left, up to the entry that removed them; otherwise it moves up. The heads are locked by a statement
+/// Writes acknowledgements (rule 4, fine print 2). A device's row is deleted when the device has acknowledged
+/// everything that it may have: up to the head or, for a member who left, up to the entry that removed them.
+/// Otherwise the row moves up to the entry after the acknowledged one. A separate statement has locked the heads
 /// before, so that head and left_seq are read together and are final. An acknowledgement above the head is dropped.
 pub const ACK: &str = "
 WITH a AS (
@@ -37,8 +38,8 @@ FROM a
 JOIN inbox i ON i.chat_id = a.chat_id AND i.device_id = a.device_id
 LEFT JOIN x ON x.chat_id = a.chat_id AND x.device_id = a.device_id";
 
-/// Rule 10: read marks only rise. The newest one's setting holds, and what its user sent after it; the same mark again may
-/// change both.
+/// Writes read marks, which only rise (rule 10). The setting and `own_unread` of the newest mark are kept; the same
+/// mark again may change both.
 pub const READS: &str = "
 UPDATE members m SET read_seq = r.seq, read_receipts_off = r.off, own_unread = r.own_unread
 FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::bool[], $5::int4[])
@@ -47,7 +48,8 @@ WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id AND m.left_seq IS NULL
     AND (m.read_seq < r.seq
          OR m.read_seq = r.seq AND (m.read_receipts_off, m.own_unread) <> (r.off, r.own_unread))";
 
-/// Of members who are to be marked, those whose rows somebody else holds. The others are locked.
+/// Finds the chats of members whose read mark is to be written but whose rows another transaction has locked. It
+/// locks the rows of the others.
 pub const HELD_MEMBERS: &str = "
 WITH r AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[]) AS r(chat_id, user_id)
@@ -58,10 +60,11 @@ WITH r AS (
 SELECT r.chat_id FROM r JOIN members m ON m.chat_id = r.chat_id AND m.user_id = r.user_id
 WHERE m.left_seq IS NULL AND ((r.chat_id, r.user_id) IN (SELECT chat_id, user_id FROM free)) IS NOT TRUE";
 
-/// The rows that there were.
+/// The inbox rows that acknowledgements met, before and after.
 pub type Rows = HashMap<(ChatId, DeviceId), AckedRow>;
 
-/// Writes the acknowledgements; says what they did to the devices' rows, and which chats were left out.
+/// Writes the acknowledgements in one transaction. Returns the inbox rows that they met, and the chats that were left
+/// out because their heads are locked.
 pub async fn acknowledge(
     db: &mut PgConnection,
     acks: &[AckWrite],
@@ -88,7 +91,7 @@ pub async fn acknowledge(
     Ok((rows.collect(), held))
 }
 
-/// Writes the marks; the answer names the chats that were left out.
+/// Writes the read marks. Returns the chats that were left out because their members' rows are locked.
 pub async fn mark_read(
     db: &mut PgConnection,
     reads: &[ReadMark],
@@ -117,7 +120,8 @@ pub async fn mark_read(
     }
 }
 
-/// In this order, so that two nodes that write the same marks wait in one direction.
+/// Writes the marks in the order given. It must be ascending, so that two nodes that write the same marks wait for
+/// each other in one direction.
 async fn update_marks(db: &mut PgConnection, reads: &[ReadMark]) -> sqlx::Result<()> {
     sqlx::query(READS)
         .bind(reads.iter().map(|mark| mark.chat.0).collect::<Vec<Uuid>>())

@@ -1,5 +1,5 @@
-//! Work on many chats at once that can be done in parts, chat by chat: what is in the way of one chat, or wrong with it,
-//! need not fail the others.
+//! Work on many chats at once that can be split by chat, so that a lock on one chat, or an error in it, need not fail
+//! the others.
 
 use std::collections::HashMap;
 
@@ -13,27 +13,29 @@ use crate::state::Missing;
 use crate::state::chat::Batch;
 use crate::state::shard::{AckWrite, ReadMark, SettleChat};
 
-/// One chat's part of such work.
+/// A part of such work, which belongs to one chat.
 pub trait ByChat: Send + Sync + Sized {
-    /// What comes of it.
+    /// The result of the work.
     type Found: Default + Send;
 
+    /// The chat that the part belongs to.
     fn chat(&self) -> ChatId;
 
-    /// Does all of it in one transaction, but for the chats that somebody else holds, where it is not to wait for them: the
-    /// answer names these too.
+    /// Does all parts in one transaction. With [`Heads::LeaveOut`] it leaves out the chats that another transaction
+    /// has locked. Returns the result, and the chats that were left out.
     fn run(
         db: &mut PgConnection,
         parts: &[Self],
         heads: Heads,
     ) -> impl Future<Output = sqlx::Result<(Self::Found, IdSet<ChatId>)>> + Send;
 
-    /// What comes of other chats comes to it.
+    /// Adds the result of other chats to `found`.
     fn join(found: &mut Self::Found, more: Self::Found);
 }
 
 impl ByChat for &Batch {
-    /// Whose batch is in the store now; those that are not in it are behind.
+    /// The chats whose batch is committed. A chat that is neither here nor left out was behind: its head had moved,
+    /// or a request was in its log.
     type Found = IdSet<ChatId>;
 
     fn chat(&self) -> ChatId {
@@ -57,7 +59,7 @@ impl ByChat for &Batch {
 }
 
 impl ByChat for SettleChat {
-    /// Who is missing.
+    /// The devices that are missing in each chat.
     type Found = HashMap<ChatId, Vec<Missing>>;
 
     fn chat(&self) -> ChatId {

@@ -1,4 +1,5 @@
-//! The commit: one statement for the entries of many chats, all or nothing for each chat.
+//! The commit: one statement for the entries of many chats, all or nothing for each chat; and changes of groups, each
+//! in a transaction with its commit.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use crate::state::Refusal;
 use crate::state::change::Action;
 use crate::state::chat::{Batch, Role};
 
-/// The statement of a commit; `$more`: what else it writes.
+/// The statement of a commit. `$more` is a further part of its WITH list.
 macro_rules! commit {
     ($more:literal) => {
         concat!(
@@ -51,13 +52,17 @@ SELECT chat_id FROM moved"
     };
 }
 
-/// Rules 1, 2 and 5, fine print 3 and 10: compare-and-set of each chat's head, its entries, its unsettled row; a chat
-/// whose head moved or whose request is in the log already is left out. `IN (…) IS TRUE` keeps the planner at hashed
-/// subplans, where a join would be a nested loop over both lists. `LATERAL … LIMIT` keeps it at a probe of the index for each
-/// entry: a join may be turned round, and reads the whole log where the table was empty when it was last analysed.
+/// Commits batches (rules 1, 2 and 5, fine print 3 and 10): a compare-and-set of each chat's head, the insert of its
+/// entries and of its unsettled row. A chat whose head moved, or one of whose requests is in the log already, is left
+/// out.
+///
+/// `IN (…) IS TRUE` makes the planner use hashed subplans, where a join would be a nested loop over both lists.
+/// `LATERAL … LIMIT` makes it probe the index for each entry: a join may be turned round, and then reads the whole
+/// log if the table was empty when it was last analysed.
 pub const COMMIT: &str = commit!("");
 
-/// The same for batches with attachments: what they refer to, in the same commit. Batches without pay nothing for it.
+/// Commits batches as [`COMMIT`] does, with the media that their entries refer to. Batches without media use
+/// [`COMMIT`], and pay nothing for this.
 pub const COMMIT_WITH_MEDIA: &str = commit!(
     ", refs AS (
     INSERT INTO media_refs (chat_id, media_id, seq)
@@ -66,33 +71,37 @@ pub const COMMIT_WITH_MEDIA: &str = commit!(
 )"
 );
 
-/// Adding a member and linking a device exclude each other by the user's row, so that neither misses the other.
+/// Locks users in share mode against linking (`devices::LOCK_USER`). Adding a member and linking a device thereby
+/// exclude each other, so that neither misses the other.
 pub const SHARE_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR SHARE";
 
-/// An interval of membership begins, with the devices that the user has at this moment.
+/// Begins an interval of membership, with the devices that the user has at this moment.
 pub const ADD_MEMBERS: &str = "
 INSERT INTO members (chat_id, user_id, joined_seq, role, read_seq, devices)
 SELECT $1, u, $3::int8, $4, $3::int8 - 1,
        ARRAY(SELECT device_id FROM devices d WHERE d.user_id = u AND d.active ORDER BY device_id)
 FROM unnest($2::uuid[]) AS u";
 
-/// Rule 7: the interval ends with the entry that removed the member, which they still get.
+/// Ends an interval of membership with the entry that removed the member, which they still get (rule 7).
 pub const REMOVE_MEMBER: &str =
     "UPDATE members SET left_seq = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
 
+/// Sets a present member's role.
 pub const SET_ROLE: &str =
     "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
 
-/// Until the transaction ends.
+/// Sets how long statements wait for locks, until the transaction ends.
 pub const LOCK_TIMEOUT: &str = "SELECT set_config('lock_timeout', $1, true)";
 
+/// Sets a group's title.
 pub const SET_TITLE: &str = "UPDATE chats SET title = $2 WHERE chat_id = $1";
 
-/// Who joins later reads it too: the commit's own reference is to the entry, which they do not get.
+/// Sets a group's picture. Media nodes also let members read it by this column: a member who joined later does not
+/// get the entry that set it, and so not the entry's reference.
 pub const SET_PICTURE: &str = "UPDATE chats SET picture = $2 WHERE chat_id = $1";
 
-/// Commits the batches; the answer names the chats whose batch is in the store. The others are behind.
-/// Locks in ascending order of chat_id.
+/// Commits the batches. Returns the chats whose batch is committed; the others were behind. The heads are locked in
+/// ascending order of chat_id.
 pub async fn commit(
     db: &mut PgConnection,
     batches: impl IntoIterator<Item = &Batch>,
@@ -145,7 +154,8 @@ pub async fn commit(
     Ok(moved.into_iter().map(ChatId).collect())
 }
 
-/// The same without the chats whose heads somebody else holds, which the second answer names: it waits for none of them.
+/// Commits the batches of the chats whose heads nobody else has locked, and waits for no lock on a head. Returns the
+/// chats whose batch is committed, and the chats that were left out.
 pub async fn commit_free(
     db: &mut PgConnection,
     batches: &[&Batch],
@@ -161,22 +171,25 @@ pub async fn commit_free(
     Ok((moved, held))
 }
 
-/// The same again finds out who may be added now.
+/// The refusal if it has changed who may be added. The same request, sent again, decides anew.
 const REFUSED_MEANWHILE: Refusal = Refusal::Unavailable {
     reason: "who may be added has changed meanwhile",
     retry_after: Duration::ZERO,
 };
 
-/// What came of a change of members.
+/// The result of a change of a group.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Changed {
+    /// The change is committed.
     Moved,
+    /// The head had moved, or the request is in the log already: nothing was written.
     Behind,
+    /// The store's facts do not allow the change: nothing was written.
     Refused(Refusal),
 }
 
-/// Commits a batch that changes members, and changes them, in one transaction. `patience`: how long it waits for a lock, if
-/// not as long as the connection does otherwise.
+/// Commits a batch that changes a group, and makes the change, in one transaction. `patience`: how long it waits for
+/// a lock; `None`: as long as the connection is set to.
 pub async fn change(
     db: &mut PgConnection,
     batch: &Batch,
@@ -239,8 +252,8 @@ pub async fn change(
     Ok(Changed::Moved)
 }
 
-/// Whom a change adds may have blocked the one who adds them, or have left, since that was looked at. What blocks somebody
-/// locks the row of who does; theirs are locked here by now.
+/// Whether everybody whom the batch adds may still be added. They may have blocked the actor, or left, since the
+/// caller looked. Blocking somebody locks the row of the one who blocks, and those rows are locked by now.
 async fn all_addable(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<bool> {
     let actor = batch.entries.first().map(|entry| entry.new.sender);
     match (&batch.change, actor.filter(|actor| *actor != UserId::SYSTEM)) {
@@ -252,7 +265,7 @@ async fn all_addable(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<bool>
     }
 }
 
-/// Locks the users against linking; `Some` is one that does not exist.
+/// Locks the users against linking until the transaction ends. `Some` is a user who does not exist.
 pub async fn share_users(db: &mut PgConnection, users: &[UserId]) -> sqlx::Result<Option<UserId>> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
     let found: HashSet<Uuid> = sqlx::query_scalar(SHARE_USERS)
@@ -264,7 +277,7 @@ pub async fn share_users(db: &mut PgConnection, users: &[UserId]) -> sqlx::Resul
     Ok(users.iter().copied().find(|user| !found.contains(&user.0)))
 }
 
-/// The users must be locked by [`share_users`].
+/// Adds members to a chat. The users must be locked by [`share_users`].
 pub async fn add_members(
     db: &mut PgConnection,
     chat: ChatId,
@@ -283,7 +296,7 @@ pub async fn add_members(
     Ok(())
 }
 
-/// Columns of the entries of one statement.
+/// The columns of the entries of one commit.
 struct EntryRows {
     chat: Vec<Uuid>,
     seq: Vec<i64>,
@@ -298,7 +311,7 @@ struct EntryRows {
     refs: RefRows,
 }
 
-/// Columns of what the entries refer to; mostly empty.
+/// The columns of the media that the entries refer to; mostly empty.
 #[derive(Default)]
 struct RefRows {
     chat: Vec<Uuid>,
@@ -323,7 +336,7 @@ impl EntryRows {
         }
     }
 
-    /// Other tasks have their turn between large ones.
+    /// Adds the entries of a batch, sealed. It yields to other tasks between large ones.
     async fn push(&mut self, batch: &Batch, turn: &mut Turn) {
         let sealer = Sealer::new(&batch.key);
         for entry in &batch.entries {

@@ -1,4 +1,4 @@
-//! A device joins its user's chats, or leaves them.
+//! Links a device to its user's chats, or revokes it.
 
 use sqlx::PgPool;
 use tern_node::postgres;
@@ -7,25 +7,30 @@ use uuid::Uuid;
 
 use super::heads::{Heads, lock_heads};
 
-/// Excludes whoever adds the user to a chat at the same time: see `commit::share_users`.
+/// Locks a user against being added to a chat at the same time: see `commit::share_users`.
 pub const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
 
+/// Makes a device active; no row if it is not this user's or was revoked.
 pub const ACTIVATE: &str =
     "UPDATE devices SET active = true WHERE device_id = $1 AND user_id = $2 AND revoked_at IS NULL";
 
+/// Revokes a device. The time of the first revocation stays.
 pub const DEACTIVATE: &str = "
 UPDATE devices SET active = false, revoked_at = coalesce(revoked_at, now()) WHERE device_id = $1 AND user_id = $2";
 
+/// How many other active devices the user has.
 pub const OTHERS: &str = "SELECT count(*) FROM devices WHERE user_id = $1 AND active AND device_id <> $2";
 
-/// The chats that a device of this user has to do with: those they are in, and those that something waits in.
+/// The chats that a device of this user concerns: those that the user is or was a member of, and those with an inbox
+/// row of the device or the reserved device.
 pub const CHATS: &str = "
 SELECT chat_id FROM members WHERE user_id = $1
 UNION SELECT chat_id FROM inbox WHERE device_id IN ($1, $2)";
 
-/// Fine print 7: the device starts each chat at the head that is locked now, or below it at what is not settled yet, with
-/// a row for that. A settle that has listed its devices already would end the unsettled rows without this one, which may
-/// have been told by its `resume_seq` to wait for what they cover.
+/// Adds a device to its user's chats (fine print 7). The device starts each chat at the head, which is locked now. If
+/// something is unsettled, it starts there, with an inbox row: a settle that has listed its devices already would
+/// otherwise delete the unsettled rows without this device, whose `resume_seq` may have told it to wait for those
+/// entries.
 pub const JOIN: &str = "
 WITH joined AS (
     UPDATE members SET devices = array_append(devices, $2)
@@ -37,18 +42,21 @@ SELECT j.chat_id, $2, $1, min(greatest(u.from_seq, j.joined_seq))
 FROM joined j JOIN unsettled u ON u.chat_id = j.chat_id GROUP BY j.chat_id
 ON CONFLICT (chat_id, device_id) DO UPDATE SET from_seq = least(inbox.from_seq, excluded.from_seq)";
 
-/// What waited for a user without a device waits for their first one.
+/// Copies the inbox rows of a device ($1) to another ($2): those of the reserved device to a user's first device, or
+/// back.
 pub const TAKE_OVER: &str = "
 INSERT INTO inbox (chat_id, device_id, user_id, from_seq, since)
 SELECT chat_id, $2, user_id, from_seq, since FROM inbox WHERE device_id = $1
 ON CONFLICT (chat_id, device_id) DO UPDATE SET from_seq = least(inbox.from_seq, excluded.from_seq)";
 
+/// Takes a device out of its user's chats.
 pub const LEAVE: &str = "
 UPDATE members SET devices = array_remove(devices, $2) WHERE user_id = $1 AND $2 = ANY(devices)";
 
+/// Deletes the inbox rows of a device.
 pub const FORGET: &str = "DELETE FROM inbox WHERE device_id = $1";
 
-/// Links the device. False: there is no such device of this user, or it was revoked.
+/// Links the device. Returns false if there is no such device of this user, or it was revoked.
 pub async fn link(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result<bool> {
     let mut tx = postgres::begin(pool).await?;
     sqlx::query(LOCK_USER).bind(user.0).execute(&mut *tx).await?;
@@ -77,7 +85,7 @@ pub async fn link(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result
     Ok(true)
 }
 
-/// Revokes the device. What waits for it is forgotten, or, where it was the user's last one, waits for the next.
+/// Revokes the device. Its inbox rows are deleted or, if it was the user's last device, kept for the next one.
 pub async fn unlink(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result<()> {
     let mut tx = postgres::begin(pool).await?;
     sqlx::query(LOCK_USER).bind(user.0).execute(&mut *tx).await?;

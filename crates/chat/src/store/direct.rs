@@ -1,4 +1,4 @@
-//! The making of direct chats, as many as wait at a time, in one transaction.
+//! Makes direct chats, many in one transaction.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -14,28 +14,29 @@ use super::strangers;
 use crate::state::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
 use crate::state::receipts::Watermark;
 
-/// Who of some people exists, held or not.
+/// Those of some people who exist, locked or not.
 pub const EXISTING_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY($1)";
 
-/// A retry finds its chat here, and locks nobody.
+/// Those of the chats that exist. A retry finds its chat here, and so locks nobody.
 pub const EXISTING: &str =
     "SELECT c.chat_id FROM unnest($1::uuid[]) AS n(chat_id) JOIN chats c ON c.chat_id = n.chat_id";
 
-/// As `commit::SHARE_USERS`, without those whom somebody holds at this moment: one user whose device is being linked to
-/// thousands of chats must not hold up who wants to make other chats.
+/// Locks users as `commit::SHARE_USERS` does, but leaves out those that another transaction has locked. A user whose
+/// device is being linked to thousands of chats must not delay others who want to make chats.
 pub const SHARE_FREE_USERS: &str =
     "SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR SHARE SKIP LOCKED";
 
-/// Of chats to be made, those of two people one of whom has blocked the other.
+/// Those of the chats to be made in which one person has blocked the other.
 pub const BLOCKED: &str = concat!(
     "SELECT n.chat_id FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS n(chat_id, user_low, user_high) WHERE ",
     blocked!("n.user_low", "n.user_high"),
 );
 
-/// The people must be locked by a statement before it (fine print 11): a device that was linked meanwhile is seen, and one
-/// that is linked from now on waits, and then finds the chat. In ascending order of chat_id, so that two nodes that make
-/// the same chats wait for each other in one direction. A chat that is there, or comes to be there meanwhile, stays as it
-/// is: only the answer's keys are those in the store.
+/// Makes the chats. A statement before it must have locked the people (fine print 11): a device that was linked
+/// meanwhile is seen, and one that is linked from now on waits and then finds the chat. Chats are inserted in
+/// ascending order of chat_id, so that two nodes that make the same chats wait for each other in one direction. A
+/// chat that exists, or comes to exist meanwhile, stays as it is; the answer has the chats that this statement made,
+/// with their keys.
 pub const MAKE: &str = "
 WITH new AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bytea[])
@@ -59,30 +60,31 @@ SELECT chat_id, wrapped_key FROM made";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewDirect {
     pub chat: ChatId,
-    /// The one who makes it first.
+    /// The maker, then the other person.
     pub people: (UserId, UserId),
-    /// How many new strangers that one may meet within a day; `None`: any number.
+    /// How many new strangers the maker may meet within a day; `None`: any number.
     pub strangers: Option<usize>,
 }
 
-/// What came of one of them.
+/// The result for one of the chats.
 #[derive(Debug)]
 pub enum Made {
-    /// As the store has it with the end of the transaction: nobody has written to it yet.
+    /// The chat was made: its snapshot with the end of the transaction, before anybody has written to it.
     New(Snapshot),
-    /// It is there already, or became so meanwhile.
+    /// The chat exists already, or came to exist meanwhile.
     Before,
     /// One of the people does not exist.
     NobodyFound,
-    /// Somebody else holds one of the people, or counts the maker's strangers, at this moment.
+    /// Another transaction has locked one of the people, or the maker's count of strangers.
     Held,
     /// One of the two has blocked the other: nothing was made.
     Blocked,
-    /// The other one is one new stranger too many, for so long: nothing was made.
+    /// The other person is one new stranger too many for the maker: nothing was made. There is room again after this
+    /// time.
     Limited(Duration),
 }
 
-/// Makes those that do not exist; the answers in the order of `new`.
+/// Makes the chats that do not exist. There is one answer for each of `new`, in its order.
 pub async fn make(pool: &PgPool, master: &MasterKey, new: &[NewDirect]) -> sqlx::Result<Vec<Made>> {
     let mut tx = postgres::begin(pool).await?;
     let ids: Vec<Uuid> = new.iter().map(|new| new.chat.0).collect();
@@ -125,8 +127,8 @@ pub async fn make(pool: &PgPool, master: &MasterKey, new: &[NewDirect]) -> sqlx:
     Ok(new.iter().map(outcome).collect())
 }
 
-/// Locks the counts of those who are to be limited, before anybody's row is locked. Those whose count somebody else has, and
-/// is not waited for.
+/// Locks the counts of strangers of the makers that are limited, before any row is locked. Returns the makers whose
+/// count another transaction has locked; it does not wait for them.
 async fn count_strangers(
     db: &mut PgConnection,
     new: &[NewDirect],
@@ -142,7 +144,8 @@ async fn count_strangers(
     Ok(makers.difference(&locked).copied().collect())
 }
 
-/// Those of the chats' people who are one stranger too many, and for how long.
+/// The pairs of maker and other person that are one stranger too many, and for how long. The others count from now
+/// on.
 async fn meet_strangers(
     db: &mut PgConnection,
     new: impl Iterator<Item = &NewDirect>,
@@ -160,7 +163,8 @@ async fn meet_strangers(
     Ok(limited)
 }
 
-/// Locks against linking whom nobody holds; the second answer: who of the others is there.
+/// Locks the people against linking. Returns those that are locked now, and those that exist but are locked by
+/// another transaction.
 async fn share(
     db: &mut PgConnection,
     people: HashSet<UserId>,
@@ -179,7 +183,7 @@ async fn share(
     Ok((free, held.into_iter().map(UserId).collect()))
 }
 
-/// After their people are locked.
+/// The chats in which one person has blocked the other. The people must be locked.
 async fn blocked(
     db: &mut PgConnection,
     new: impl Iterator<Item = &NewDirect>,
@@ -198,7 +202,8 @@ async fn blocked(
     Ok(blocked.fetch_all(db).await?.into_iter().collect())
 }
 
-/// The keys of those that were made: of two attempts at one chat, one's key is in the store.
+/// Inserts the chats, and returns the keys of those that this call made. If two attempts make one chat, one attempt's
+/// key is in the store.
 async fn insert(
     db: &mut PgConnection,
     master: &MasterKey,
@@ -240,12 +245,13 @@ async fn insert(
 }
 
 impl NewDirect {
+    /// The two people by ascending id.
     fn ordered(&self) -> [UserId; 2] {
         [self.people.0.min(self.people.1), self.people.0.max(self.people.1)]
     }
 }
 
-/// What a load of it would bring: an empty log.
+/// The snapshot that a load would read: an empty chat.
 fn snapshot(new: &NewDirect, key: ChatKey) -> Snapshot {
     let member = |user| {
         let member = Member {

@@ -1,4 +1,4 @@
-//! Reading logs: windows for devices that catch up, pages for people and back ends.
+//! Reads logs: windows for devices that catch up, pages for people and back ends.
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
@@ -6,13 +6,16 @@ use tern_proto::raw;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
-use super::load::StoreError;
+use super::StoreError;
 use super::millis;
 use super::seal::{MasterKey, Sealer, Turn};
 
-/// Fine print 6: the intervals of membership limit what is read, in the statement that reads. Ascending from $3.
-/// `joins`: the entry that begins an interval above the log's start. Bodies beyond $5 bytes are left where they are;
-/// `found` counts them all the same. The length of a body is known without reading it.
+/// Entries that a user ($2) may read, ascending from $3, at most $4. The user's intervals of membership limit them in
+/// this statement, which reads them (fine print 6). `joins` is true for the entry that begins an interval, unless it
+/// is the log's first.
+///
+/// It stops after the bodies have $5 bytes, and does not read the others: the length of a body is known without
+/// reading it. `found` counts all entries that $4 allows.
 pub const UPWARDS: &str = concat!(
     "
 SELECT * FROM (
@@ -32,7 +35,7 @@ SELECT * FROM (
 ) w WHERE w.bytes_before < $5 ORDER BY w.seq"
 );
 
-/// The same downwards from below $3, messages only (kinds below 10).
+/// Messages (kinds below 10) that a user ($2) may read, descending from below $3, bounded as in [`UPWARDS`].
 pub const DOWNWARDS: &str = concat!(
     "
 SELECT * FROM (
@@ -52,14 +55,14 @@ SELECT * FROM (
 ) w WHERE w.bytes_before < $5 ORDER BY w.seq DESC"
 );
 
-/// The last entry that the user may have; null: they never were a member.
+/// The last entry that the user may have; null if they never were a member.
 pub const LAST: &str = "
 SELECT max(coalesce(m.left_seq, h.head_seq)) FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
 WHERE m.chat_id = $1 AND m.user_id = $2";
 
-/// Where a device ($3) of a user stands: it acknowledged everything below, or is not owed it. Read in one statement, as
-/// `resume_seq` of `listing.rs`: an unsettled entry is either still unsettled or in the inbox. What only the owner's memory
-/// knows to be acknowledged counts as not acknowledged.
+/// The place of a device ($3) of a user ($2): it has acknowledged every entry below, or is not owed it. One statement
+/// reads all of it, as for `resume_seq` of `listing.rs`, so that an unsettled entry is either still unsettled or in
+/// the inbox. An acknowledgement that only the owner's memory knows does not count.
 pub const PLACE: &str = "
 SELECT least((SELECT i.from_seq FROM inbox i WHERE i.chat_id = $1 AND i.device_id = $3),
              (SELECT min(greatest(u.from_seq, m.joined_seq)) FROM unsettled u
@@ -69,19 +72,21 @@ SELECT least((SELECT i.from_seq FROM inbox i WHERE i.chat_id = $1 AND i.device_i
              h.head_seq + 1)
 FROM chat_heads h WHERE h.chat_id = $1";
 
+/// A chat's wrapped data key.
 pub const KEY: &str = "SELECT wrapped_key FROM chats WHERE chat_id = $1";
 
-/// What lies at one place for one reader.
+/// One step of a log for one reader.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
     Entry(raw::Entry),
-    /// Nothing up to here: not a member then, or trimmed.
+    /// There is nothing for the reader up to here: they were no member then, or the entries were trimmed.
     Skipped {
         to: Seq,
     },
 }
 
 impl Item {
+    /// The seq of the entry, or the last seq that is skipped.
     pub fn seq(&self) -> Seq {
         match self {
             Self::Entry(entry) => Seq(entry.seq),
@@ -90,19 +95,23 @@ impl Item {
     }
 }
 
-/// A part of a log, without a hole between its items.
+/// A part of a log without a hole between its items.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Window {
     pub items: Vec<Item>,
-    /// Ask on from here.
+    /// The seq to ask for next.
     pub next: Seq,
-    /// There was no more when it was read.
+    /// There were no further entries when it was read.
     pub done: bool,
 }
 
-/// What `user` may have of the chat from `from` on, ascending, at most `limit` items and about `max_bytes`; a Skipped that
-/// comes first does not come alone, because it is no progress by itself: with a limit of one it counts nothing. What begins an interval is preceded by Skipped also where it is asked for first: who was removed and added
-/// again has acknowledged the removal, and waits for what lies between.
+/// Reads what `user` may have of the chat from `from` on, ascending: at most `limit` items and about `max_bytes`
+/// bytes of contents; the first entry always fits.
+///
+/// A Skipped precedes the entry that begins an interval of membership, also if that entry is asked for first: a
+/// member who was removed and added again has acknowledged the removal, and waits for what lies between. A Skipped
+/// that comes first does not come alone, because alone it would be no progress: with a limit of one it does not
+/// count.
 pub async fn window(
     pool: &PgPool,
     master: &MasterKey,
@@ -134,7 +143,7 @@ pub async fn window(
             .fetch_one(pool)
             .await?;
         if let Some(last) = last.map(Seq::from_i64).filter(|last| *last >= from) {
-            // Read a moment later: only what is trimmed is really skipped.
+            // The head was read a moment after the entries, so only what is trimmed is really skipped.
             if last == from.previous() || entries_between(pool, chat, from, last).await? == 0 {
                 window.items.push(Item::Skipped { to: last });
                 window.next = last.next();
@@ -164,7 +173,7 @@ pub async fn window(
     Ok(window)
 }
 
-/// Where the device stands, as far as the store knows; `None`: there is no such chat. See [`PLACE`].
+/// The place of a device, as far as the store knows it: see [`PLACE`]. `None` if there is no such chat.
 pub async fn place(pool: &PgPool, chat: ChatId, user: UserId, device: DeviceId) -> sqlx::Result<Option<Seq>> {
     let place: Option<i64> = sqlx::query_scalar(PLACE)
         .bind(chat.0)
@@ -175,15 +184,15 @@ pub async fn place(pool: &PgPool, chat: ChatId, user: UserId, device: DeviceId) 
     Ok(place.map(Seq::from_i64))
 }
 
-/// A page of messages, newest first.
+/// A page of messages, the newest first.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct History {
     pub messages: Vec<raw::Entry>,
-    /// There may be older ones.
+    /// There may be older messages.
     pub more: bool,
 }
 
-/// Messages below `before`, descending, at most `limit` and about `max_bytes`.
+/// Reads the messages below `before` that `user` may have, descending: at most `limit` and about `max_bytes` bytes.
 pub async fn history(
     pool: &PgPool,
     master: &MasterKey,
@@ -211,12 +220,13 @@ pub async fn history(
     })
 }
 
-/// Bytes for a statement that stops at the first row above them; the first row always fits.
+/// The bytes after which a statement stops, as its parameter: at least 1, so that the first row always fits.
 pub(super) fn budget(max_bytes: usize) -> i64 {
     i64::try_from(max_bytes).unwrap_or(i64::MAX).max(1)
 }
 
-/// Whether there may be more than these rows of a statement with `found` and a limit: it was reached, or the bytes were.
+/// Whether a statement with `found` and a limit may have more rows than these, because the limit or the bytes were
+/// reached.
 pub(super) fn more(rows: &[PgRow], limit: u32) -> sqlx::Result<bool> {
     let Some(first) = rows.first() else {
         return Ok(false);
@@ -225,6 +235,7 @@ pub(super) fn more(rows: &[PgRow], limit: u32) -> sqlx::Result<bool> {
     Ok(found >= i64::from(limit) || found > rows.len() as i64)
 }
 
+/// How many entries a range of the log has.
 pub const BETWEEN: &str = "SELECT count(*) FROM messages WHERE chat_id = $1 AND seq BETWEEN $2 AND $3";
 
 async fn entries_between(pool: &PgPool, chat: ChatId, from: Seq, to: Seq) -> sqlx::Result<i64> {
@@ -242,7 +253,7 @@ async fn sealer(pool: &PgPool, master: &MasterKey, chat: ChatId) -> Result<Seale
     Ok(Sealer::new(&key))
 }
 
-/// Entries as they go out, from rows with the columns of [`UPWARDS`]. Other tasks have their turn between large ones.
+/// Opens the bodies of rows with the columns of [`UPWARDS`]. It yields to other tasks between large ones.
 pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<raw::Entry>, StoreError> {
     let (mut entries, mut turn) = (Vec::with_capacity(rows.len()), Turn::default());
     for row in rows {
@@ -253,7 +264,7 @@ pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<r
     Ok(entries)
 }
 
-/// An entry as it goes out, from a row with the columns of [`UPWARDS`].
+/// Opens the body of a row with the columns of [`UPWARDS`].
 pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<raw::Entry, StoreError> {
     let sender = UserId(row.try_get("sender_user")?);
     let device: Uuid = row.try_get("sender_device")?;

@@ -1,43 +1,44 @@
-//! The lock of a chat's head: everything that writes `inbox` takes it first (fine print 1), always in ascending order.
+//! Locks of chats' heads. Everything that writes `inbox` takes them first (fine print 1), always in ascending order.
 
 use sqlx::PgConnection;
 use tern_types::{ChatId, IdSet};
 use uuid::Uuid;
 
-/// What is in the way of whoever comes later is waited for before the heads are locked, not while they are: a lock on the
-/// whole of `inbox` would otherwise hold up the commits of these chats too. A statement locks the tables that it names
-/// before it runs, and this one names `inbox` as one that it writes.
+/// Makes a statement wait for the table `inbox` before it locks heads. A statement locks the tables that it names
+/// before it runs, and this names `inbox` as a table that it writes. Otherwise a lock on all of `inbox` would be
+/// waited for while the heads are locked, and so would delay the commits of these chats too.
 macro_rules! inbox_first {
     ($select:literal) => {
         concat!("WITH inbox_first AS (DELETE FROM inbox WHERE false)", $select)
     };
 }
 
-/// Fine print 1.
+/// Locks the heads of chats in ascending order (fine print 1).
 pub const LOCK_HEADS: &str = inbox_first!(
     "
 SELECT chat_id FROM chat_heads WHERE chat_id = ANY($1) ORDER BY chat_id FOR NO KEY UPDATE"
 );
 
-/// The same without those that somebody else holds.
+/// Locks the heads of chats that no other transaction has locked.
 pub const LOCK_FREE_HEADS: &str = inbox_first!(
     "
 SELECT chat_id FROM chat_heads WHERE chat_id = ANY($1) ORDER BY chat_id FOR NO KEY UPDATE SKIP LOCKED"
 );
 
-/// For commits, which have nothing to do with `inbox`.
+/// Locks the heads of chats that no other transaction has locked, for commits, which do not write `inbox`.
 pub const LOCK_FREE_HEADS_TO_COMMIT: &str = "
 SELECT chat_id FROM chat_heads WHERE chat_id = ANY($1) ORDER BY chat_id FOR NO KEY UPDATE SKIP LOCKED";
 
-/// What to do about chats whose heads, or rows, somebody else holds.
+/// What to do about chats whose heads or rows another transaction has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heads {
-    /// For as long as the connection's `lock_timeout` says.
+    /// Wait for the lock, as long as the connection's `lock_timeout` says.
     Wait,
+    /// Leave those chats out.
     LeaveOut,
 }
 
-/// Locks the heads of these chats until the transaction ends; the answer names those that are left out.
+/// Locks the heads of these chats until the transaction ends. Returns the chats that were left out.
 pub async fn lock_heads(
     db: &mut PgConnection,
     chats: impl Iterator<Item = ChatId>,
@@ -52,7 +53,7 @@ pub async fn lock_heads(
     }
 }
 
-/// Locks those that nobody holds; the answer names the others.
+/// Locks the heads that no other transaction has locked, for a commit. Returns the other chats.
 pub async fn lock_free_to_commit(
     db: &mut PgConnection,
     chats: impl Iterator<Item = ChatId>,

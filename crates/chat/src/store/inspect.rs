@@ -1,20 +1,23 @@
-//! What operators ask: one chat, one message, what waits. Off the message path; each question in one snapshot.
+//! The questions of operators: about one chat, one message, or all that waits. They are off the message path, and
+//! each is answered from one snapshot.
 
 use sqlx::{PgPool, PgTransaction, Row};
 use tern_proto::raw;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
+use super::StoreError;
 use super::entries::entry;
-use super::load::StoreError;
 use super::millis;
 use super::seal::{MasterKey, Sealer};
 
-/// Slots of one line of [`unsettled`].
+/// The slots in each range of [`unsettled`].
 pub const SLOTS_A_RANGE: u16 = 256;
-/// An inbox up to this size is counted, which takes some tens of milliseconds; beyond it Postgres's estimate serves.
+/// Bytes. An inbox up to this size is counted, which takes some tens of milliseconds; for a larger one Postgres's
+/// estimate serves.
 const COUNTED_BYTES: i64 = 64 << 20;
 
+/// A chat with its head, the time of its last entry, and how many unsettled commits and inbox rows it has.
 pub const CHAT: &str = concat!(
     "SELECT c.kind, c.title, c.created_by, ",
     millis!("c.created_at"),
@@ -27,19 +30,21 @@ pub const CHAT: &str = concat!(
 FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id WHERE c.chat_id = $1"
 );
 
+/// The present members of a chat.
 pub const MEMBERS: &str = "
 SELECT user_id, role, joined_seq, cardinality(devices) AS devices FROM members
 WHERE chat_id = $1 AND left_seq IS NULL ORDER BY user_id";
 
-/// Where a request became an entry, in a known chat.
+/// The entry that a request became, in a known chat.
 pub const PLACED: &str = "
 SELECT chat_id, seq FROM messages WHERE chat_id = $1 AND sender_user = $2 AND request_id = $3";
 
-/// The same in whichever of the sender's chats: an index probe in each.
+/// The entry that a request became, in any chat of its sender. It probes the index for each of their chats.
 pub const PLACED_ANYWHERE: &str = "
 SELECT r.chat_id, r.seq FROM (SELECT DISTINCT m.chat_id FROM members m WHERE m.user_id = $1) mine
 JOIN messages r ON r.chat_id = mine.chat_id AND r.sender_user = $1 AND r.request_id = $2 LIMIT 1";
 
+/// An entry, with what is needed to open its body.
 pub const MESSAGE: &str = concat!(
     "SELECT m.seq, m.ordinal, m.kind, m.sender_user, m.sender_device, m.request_id, m.body, ",
     millis!("m.sent_at"),
@@ -48,15 +53,15 @@ FROM messages m JOIN chats c ON c.chat_id = m.chat_id JOIN chat_heads h ON h.cha
 WHERE m.chat_id = $1 AND m.seq = $2"
 );
 
-/// The commit that an entry was part of, while it is not settled. Settling deletes rows from below, so one below the
-/// entry means that the entry's own is there too.
+/// When the commit that an entry was part of was made, while the entry is not settled. Settling deletes rows from
+/// below, so a row at or below the entry means that the entry's own row is there too.
 pub const UNSETTLED_SINCE: &str = concat!(
     "SELECT ",
     millis!("u.committed_at"),
     " FROM unsettled u WHERE u.chat_id = $1 AND u.from_seq <= $2 ORDER BY u.from_seq DESC LIMIT 1"
 );
 
-/// Whoever is entitled to the entry, a row a device; one without a device for who has none.
+/// The devices that are entitled to an entry, a row for each. A user without a device has one row without a device.
 pub const RECIPIENTS: &str = concat!(
     "SELECT m.user_id, m.left_seq IS NOT NULL AS left_since, d.device_id, dev.display_name,
     coalesce(dev.active, false) AS active, coalesce(",
@@ -75,30 +80,34 @@ WHERE m.chat_id = $1 AND m.joined_seq <= $2 AND coalesce(m.left_seq, $2) >= $2
 ORDER BY m.user_id, dev.linked_at, d.device_id"
 );
 
+/// For each range of $1 slots that has any: the unsettled commits, and the age of the oldest in milliseconds.
 pub const UNSETTLED: &str = "
 SELECT (slot / $1)::int4 AS range, count(*) AS commits,
        (extract(epoch FROM now() - min(committed_at)) * 1000)::int8 AS age
 FROM unsettled GROUP BY 1 ORDER BY 1";
 
+/// The position in Postgres's WAL, in bytes.
 pub const WAL_BYTES: &str = "
 SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END
         - '0/0'::pg_lsn)::int8";
 
+/// The size of the inbox in bytes, and Postgres's estimate of its rows.
 pub const INBOX_SIZE: &str = "
 SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::int8, coalesce(sum(greatest(c.reltuples, 0)), 0)::int8
 FROM pg_inherits p JOIN pg_class c ON c.oid = p.inhrelid WHERE p.inhparent = 'inbox'::regclass";
 
+/// The rows of the inbox, and the age of the oldest in milliseconds.
 pub const INBOX_COUNTED: &str = "
 SELECT count(*), coalesce((extract(epoch FROM now() - min(since)) * 1000)::int8, 0) FROM inbox";
 
-/// One page in a hundred.
+/// The age of the oldest inbox row in one page of a hundred, in milliseconds.
 pub const INBOX_SAMPLED: &str = "
 SELECT coalesce((extract(epoch FROM now() - min(since)) * 1000)::int8, 0) FROM inbox TABLESAMPLE SYSTEM (1)";
 
-/// A chat as a whole.
+/// A chat and its present members.
 #[derive(Debug, Clone)]
 pub struct ChatFacts {
-    /// As stored: see [`super::load::kind`].
+    /// The stored number: see [`super::listing::kind`].
     pub kind: i16,
     pub title: String,
     pub created_by: UserId,
@@ -110,6 +119,7 @@ pub struct ChatFacts {
     pub members: Vec<MemberFacts>,
 }
 
+/// A present member.
 #[derive(Debug, Clone)]
 pub struct MemberFacts {
     pub user: UserId,
@@ -119,14 +129,14 @@ pub struct MemberFacts {
     pub devices: u32,
 }
 
-/// One entry and what is owed of it.
+/// One entry, and who is owed it.
 #[derive(Debug, Clone)]
 pub struct MessageFacts {
     pub entry: raw::Entry,
-    /// As stored: see [`crate::state::entry::EntryKind`].
+    /// The stored number: see [`crate::state::entry::EntryKind`].
     pub kind: i16,
     pub head: Seq,
-    /// Since when its commit waits to be settled; `None`: it is settled.
+    /// When the entry's commit was made, if it is not settled yet; `None`: it is settled.
     pub unsettled_since: Option<Timestamp>,
     pub recipients: Vec<Recipient>,
 }
@@ -153,23 +163,25 @@ pub struct Owes {
     pub notified_at: Option<Timestamp>,
 }
 
-/// Commits of some slots that are not settled.
+/// The unsettled commits of one range of slots.
 #[derive(Debug, Clone, Copy)]
 pub struct Unsettled {
-    /// Times [`SLOTS_A_RANGE`]: the first slot.
+    /// The number of the range. Its first slot is this times [`SLOTS_A_RANGE`].
     pub range: u32,
     pub commits: u64,
     pub oldest_age_ms: i64,
 }
 
+/// The size of the whole inbox.
 #[derive(Debug, Clone, Copy)]
 pub struct InboxSize {
     pub rows: u64,
     pub oldest_age_ms: i64,
+    /// The rows are an estimate, and the age is from a sample.
     pub estimated: bool,
 }
 
-/// `None`: there is no such chat.
+/// Reads a chat; `None` if there is no such chat.
 pub async fn chat(pool: &PgPool, chat: ChatId) -> sqlx::Result<Option<ChatFacts>> {
     let mut tx = snapshot(pool).await?;
     let Some(row) = sqlx::query(CHAT).bind(chat.0).fetch_optional(&mut *tx).await? else {
@@ -197,7 +209,7 @@ pub async fn chat(pool: &PgPool, chat: ChatId) -> sqlx::Result<Option<ChatFacts>
     }))
 }
 
-/// Where the request of this sender became an entry.
+/// Finds the entry that a sender's request became, in this chat or, without one, in any of theirs.
 pub async fn placed(
     pool: &PgPool,
     chat: Option<ChatId>,
@@ -212,7 +224,7 @@ pub async fn placed(
     Ok(found.map(|(chat, seq)| (ChatId(chat), Seq::from_i64(seq))))
 }
 
-/// `None`: there is no such entry.
+/// Reads an entry and who is owed it; `None` if there is no such entry.
 pub async fn message(
     pool: &PgPool,
     master: &MasterKey,
@@ -245,7 +257,7 @@ pub async fn message(
     }))
 }
 
-/// What is not settled, by ranges of slots.
+/// The unsettled commits, by ranges of slots.
 pub async fn unsettled(pool: &PgPool) -> sqlx::Result<Vec<Unsettled>> {
     let rows: Vec<(i32, i64, i64)> = sqlx::query_as(UNSETTLED)
         .bind(i32::from(SLOTS_A_RANGE))
@@ -259,12 +271,12 @@ pub async fn unsettled(pool: &PgPool) -> sqlx::Result<Vec<Unsettled>> {
     Ok(ranges.collect())
 }
 
-/// Bytes of WAL written since the cluster was made; on a standby, of those replayed.
+/// The bytes of WAL that were written since the cluster was made; on a standby, those that were replayed.
 pub async fn wal_bytes(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar(WAL_BYTES).fetch_one(pool).await
 }
 
-/// How many inbox rows there are, and how old the oldest is.
+/// The number of inbox rows, and the age of the oldest.
 pub async fn inbox_size(pool: &PgPool) -> sqlx::Result<InboxSize> {
     let (bytes, estimate): (i64, i64) = sqlx::query_as(INBOX_SIZE).fetch_one(pool).await?;
     let estimated = bytes > COUNTED_BYTES;
@@ -280,7 +292,7 @@ pub async fn inbox_size(pool: &PgPool) -> sqlx::Result<InboxSize> {
     })
 }
 
-/// A transaction whose statements see one moment.
+/// Begins a transaction whose statements all see the same moment.
 async fn snapshot(pool: &PgPool) -> sqlx::Result<PgTransaction<'static>> {
     pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .await

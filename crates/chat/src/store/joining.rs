@@ -1,4 +1,4 @@
-//! Whom a person may add to a group.
+//! Decides whom a person may add to a group.
 
 use std::collections::HashSet;
 
@@ -6,11 +6,12 @@ use sqlx::{PgConnection, Row};
 use tern_types::{ChatId, RequestId, UserId};
 use uuid::Uuid;
 
-/// Of these people $2, those who have blocked $1.
+/// Those of the people $2 who have blocked $1.
 pub const BLOCKERS: &str = "SELECT user_id FROM blocks WHERE user_id = ANY($2) AND blocked_id = $1";
 
-/// Of these people $3, those who may be added to the group $1 by $2, and whether they are members already. Who has blocked
-/// that person may not, nor who left by themselves: the entry that ended their newest interval is their own.
+/// Those of the people $3 whom $2 may add to the group $1, and whether they are members already. A person who has
+/// blocked $2 may not be added, nor one who left by themselves: the entry that ended their newest interval is their
+/// own.
 pub const ADDABLE: &str = "
 SELECT a.user_id, EXISTS (SELECT FROM members m WHERE m.chat_id = $1 AND m.user_id = a.user_id AND m.left_seq IS NULL)
 FROM unnest($3::uuid[]) AS a(user_id)
@@ -25,10 +26,11 @@ WHERE NOT EXISTS (SELECT FROM blocks b WHERE b.user_id = a.user_id AND b.blocked
     ) AS ended
     WHERE ended.sender_user = a.user_id)";
 
-/// Whether a request of $2's has its place in the log: what it asked for was decided then.
+/// Whether a request of $2 is in the log. If it is, what it asked for was decided then.
 pub const IS_PLACED: &str =
     "SELECT EXISTS (SELECT FROM messages WHERE chat_id = $1 AND sender_user = $2 AND request_id = $3)";
 
+/// Whether the user's request is in the chat's log.
 pub async fn is_placed(
     db: &mut PgConnection,
     chat: ChatId,
@@ -53,7 +55,7 @@ pub async fn blockers(
     Ok(blockers.into_iter().map(UserId).collect())
 }
 
-/// Those of `people` whom `user` may add to the group, with whether they are members already.
+/// Those of `people` whom `user` may add to the group, and whether they are members already.
 pub async fn addable(
     db: &mut PgConnection,
     chat: ChatId,

@@ -1,4 +1,4 @@
-//! Chats as their members see them, inboxes, members, receipts.
+//! Reads chats as their members see them, inboxes, members, and receipts.
 
 use std::collections::HashMap;
 
@@ -8,18 +8,22 @@ use tern_proto::raw;
 use tern_types::{ChatId, DeviceId, MediaId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
+use super::StoreError;
 use super::entries::{budget, entry, more};
-use super::load::{StoreError, kind, role};
 use super::millis;
 use super::seal::{MasterKey, Sealer, Turn};
 use crate::state::EntryKind;
 use crate::state::chat::{ChatKind, Role};
 use crate::state::receipts::Watermark;
 
-/// A chat in the eyes of one member. `resume_seq` is the last seq that this device acknowledged or is not owed: read in
-/// one statement, so an unsettled entry is either still unsettled or already in the inbox. What is owed of an earlier
-/// interval of membership counts: who was removed and added again may not have got the last of it. A direct chat begins with
-/// its first message: one that was made for a message which was refused then, or never came again, is none yet.
+/// A chat as one member ($1) with a device ($2) sees it.
+///
+/// `resume_seq` is the last seq that the device has acknowledged or is not owed. One statement reads all of it, so
+/// that an unsettled entry is either still unsettled or already in the inbox. What is owed of an earlier interval of
+/// membership counts: a member who was removed and added again may not have got the last of it.
+///
+/// A direct chat is listed from its first message on. One that was made for a message that was then refused, or never
+/// came again, is shown to nobody.
 macro_rules! view {
     ($which:literal) => {
         concat!(
@@ -49,10 +53,11 @@ WHERE me.user_id = $1 AND me.left_seq IS NULL AND h.head_seq > 0 ",
     };
 }
 
+/// One chat ($3) of a member.
 pub const ONE: &str = view!("AND me.chat_id = $3");
 
-/// Pages by the time of the last entry, then by id. At most $5 chats, and no further
-/// than their last entries have $6 bytes; `found` counts the others of the page too.
+/// A page of a member's chats, by the time of the last entry, then by id: those below ($3, $4), at most $5. It stops
+/// after their last entries have $6 bytes; `found` counts all chats that $5 allows.
 pub const PAGE: &str = concat!(
     "
 SELECT * FROM (
@@ -74,8 +79,9 @@ pub const ORDINALS: &str = "
 SELECT r.chat_id, m.ordinal FROM unnest($1::uuid[], $2::int8[]) AS r(chat_id, seq)
 CROSS JOIN LATERAL (SELECT m.ordinal FROM messages m WHERE m.chat_id = r.chat_id AND m.seq = r.seq LIMIT 1) AS m";
 
-/// Section 4, step 11: what waits for these devices, and whether they still exist. With their users' setting. A row from the
-/// future is of before the store's clock was set back: it counts as old, not as young for as long as the clock lags.
+/// The inbox rows of these devices, whether the devices exist, and their users' settings (docs/delivery.md, step 11). A row
+/// from the future was written before the store's clock was set back. It counts as old; otherwise it would count as
+/// young for as long as the clock lags.
 pub const INBOX: &str = "
 SELECT d.device_id, d.user_id, u.read_receipts_off, u.suspended_at IS NOT NULL, i.chat_id, i.from_seq,
        abs(extract(epoch FROM now() - i.since) * 1000)::int8 AS age
@@ -85,14 +91,16 @@ JOIN users u ON u.user_id = d.user_id
 LEFT JOIN inbox i ON i.device_id = d.device_id
 ORDER BY d.device_id, i.since";
 
+/// The store's epoch.
 pub const EPOCH: &str = "SELECT epoch FROM store WHERE single";
 
-/// The same, and a number for the streams that are being opened.
+/// The store's epoch, and a new number for the streams that are being opened.
 pub const OPENING: &str = "SELECT epoch, nextval('stream_numbers') FROM store WHERE single";
 
-/// Present members, and how far each one's devices are: delivered is the complement of the inbox, and nothing unsettled
-/// counts. A user without a device has what waits under the reserved id. A read mark above that shows that it was
-/// delivered all the same: none goes further than what was delivered and what its user sent.
+/// The present members, with their watermarks. Delivered is derived from the inbox rows of the member's devices, of
+/// which the furthest counts, and reaches no unsettled entry. A user without a device has their rows under the
+/// reserved id. [`watermark`] raises delivered to the read mark, because that never goes further than what was
+/// delivered and what its user sent.
 pub const RECEIPTS: &str = "
 SELECT m.user_id, m.role, m.joined_seq, m.read_seq, m.read_receipts_off, m.own_unread,
        least(coalesce((SELECT max(coalesce(i.from_seq - 1, h.head_seq))
@@ -104,24 +112,27 @@ FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
 WHERE m.chat_id = $1 AND m.left_seq IS NULL
 ORDER BY m.user_id";
 
+/// A page of a chat's present members: those with ids above $2, at most $3.
 pub const MEMBERS: &str = "
 SELECT user_id, role, joined_seq FROM members
 WHERE chat_id = $1 AND left_seq IS NULL AND user_id > $2 ORDER BY user_id LIMIT $3";
 
-/// A member's setting; no row: they are none.
+/// Whether a member turned read receipts off; no row if the user is no member.
 pub const READ_RECEIPTS_OFF_OF_MEMBER: &str = "
 SELECT u.read_receipts_off FROM members m JOIN users u ON u.user_id = m.user_id
 WHERE m.chat_id = $1 AND m.user_id = $2 AND m.left_seq IS NULL";
 
-/// A user's setting, where no session knows it.
+/// Whether a user turned read receipts off, for callers without a session that knows it.
 pub const READ_RECEIPTS_OFF: &str = "SELECT read_receipts_off FROM users WHERE user_id = $1";
 
+/// The sender and the kind of an entry.
 pub const MESSAGE: &str = "SELECT sender_user, kind FROM messages WHERE chat_id = $1 AND seq = $2";
 
+/// Whether a user is a present member of a chat.
 pub const IS_MEMBER: &str =
     "SELECT EXISTS (SELECT FROM members WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL)";
 
-/// A member's chat.
+/// A chat as one member sees it.
 #[derive(Debug, Clone)]
 pub struct ChatView {
     pub chat: ChatId,
@@ -132,27 +143,30 @@ pub struct ChatView {
     pub created_at: Timestamp,
     pub head: Seq,
     pub head_ordinal: u64,
+    /// The last seq that the reader's device has acknowledged or is not owed.
     pub resume: Seq,
+    /// The reader's read mark.
     pub read: Seq,
-    /// Of the entry there.
+    /// The ordinal of the entry at `read`.
     pub read_ordinal: u64,
-    /// Messages of the reader's own after it: not unread to them.
+    /// The reader's own messages after `read` that count as unread. They are not unread to the reader.
     pub own_unread: u32,
     pub member_count: u32,
     pub role: Role,
+    /// The other person of a direct chat.
     pub peer: Option<UserId>,
     pub last_entry: Option<raw::Entry>,
 }
 
 impl ChatView {
-    /// Messages of others after the read mark.
+    /// The number of messages of others after the read mark.
     pub fn unread(&self) -> u64 {
         let own = self.read_ordinal.saturating_add(self.own_unread.into());
         self.head_ordinal.saturating_sub(own)
     }
 }
 
-/// One chat of the user's; `None`: they are no member.
+/// Reads one chat of the user; `None` if they are no member.
 pub async fn chat(
     pool: &PgPool,
     master: &MasterKey,
@@ -174,12 +188,12 @@ pub async fn chat(
 #[derive(Debug, Clone, Default)]
 pub struct Page {
     pub chats: Vec<ChatView>,
-    /// There may be more after them.
+    /// There may be more chats after these.
     pub more: bool,
 }
 
-/// The user's chats, most recently active first, after the place of `after`: at most `limit`, and last entries of about
-/// `max_bytes`.
+/// Reads a page of the user's chats, the most recently active first, below `after`: at most `limit`, with last
+/// entries of about `max_bytes` bytes.
 pub async fn chats(
     pool: &PgPool,
     master: &MasterKey,
@@ -212,8 +226,8 @@ pub async fn chats(
     })
 }
 
-/// Shows the owners' read marks where they are as new as those in the store, as far as the views go: where a mark stands,
-/// and how many messages of the reader's own lie after it.
+/// Replaces the read marks of the views by those of the chats' owners, where these are at least as new as the
+/// store's. A mark: the chat, the seq, and how many of the reader's own messages lie after it.
 pub async fn show_marks(
     pool: &PgPool,
     views: &mut [ChatView],
@@ -251,23 +265,24 @@ pub async fn show_marks(
     Ok(())
 }
 
-/// Device, its user, whether they turned read receipts off, whether they are suspended, chat, from_seq, age in milliseconds.
+/// A row of [`INBOX`]: device, user, whether they turned read receipts off, whether they are suspended, chat,
+/// from_seq, age in milliseconds.
 type InboxRow = (Uuid, Uuid, bool, bool, Option<Uuid>, Option<i64>, Option<i64>);
 
-/// What one device is owed.
+/// The inbox of one device.
 #[derive(Debug, Clone)]
 pub struct Inbox {
-    /// Whose device it is.
+    /// The device's user.
     pub user: UserId,
-    /// Chat, from which seq on, and since how many milliseconds.
+    /// The chat of each row, the first seq that the device lacks, and the row's age in milliseconds.
     pub rows: Vec<(ChatId, Seq, i64)>,
-    /// The user's setting.
+    /// The user turned read receipts off.
     pub read_receipts_off: bool,
     /// The user is suspended.
     pub suspended: bool,
 }
 
-/// The inboxes of those of the devices that are active.
+/// Reads the inboxes of these devices. A device that is not active has none.
 pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(DeviceId, Inbox)>> {
     let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
     let rows: Vec<InboxRow> = sqlx::query_as(INBOX).bind(ids).fetch_all(pool).await?;
@@ -290,19 +305,19 @@ pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(D
     Ok(inboxes)
 }
 
-/// See `tern.v1.Opened.store_epoch`.
+/// Reads the store's epoch: see `tern.v1.Opened.store_epoch`.
 pub async fn epoch(pool: &PgPool) -> sqlx::Result<Uuid> {
     sqlx::query_scalar(EPOCH).fetch_one(pool).await
 }
 
-/// The epoch, and a number that is higher than all that were drawn before. A stream is numbered in the order in which the
-/// store is asked, not by any node's clock.
+/// Reads the epoch, and draws a number that is higher than all that were drawn before. So streams are numbered in the
+/// order in which the store is asked, not by any node's clock.
 pub async fn opening(pool: &PgPool) -> sqlx::Result<(Uuid, u64)> {
     let (epoch, number): (Uuid, i64) = sqlx::query_as(OPENING).fetch_one(pool).await?;
     Ok((epoch, number.unsigned_abs()))
 }
 
-/// Each member, since which seq they are one, and their watermarks.
+/// Reads each present member, the seq at which they joined, and their watermark.
 pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, Seq, Watermark)>> {
     let rows = sqlx::query(RECEIPTS).bind(chat.0).fetch_all(pool).await?;
     let receipts = rows.iter().map(|row| {
@@ -312,7 +327,7 @@ pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, 
     receipts.collect()
 }
 
-/// From a row of [`RECEIPTS`].
+/// The watermark in a row of [`RECEIPTS`].
 pub fn watermark(row: &PgRow) -> sqlx::Result<Watermark> {
     let read: i64 = row.try_get("read_seq")?;
     let delivered: i64 = row.try_get("delivered")?;
@@ -323,7 +338,7 @@ pub fn watermark(row: &PgRow) -> sqlx::Result<Watermark> {
     })
 }
 
-/// Present members after `after`, by id.
+/// Reads the present members with ids above `after`, by id, at most `limit`.
 pub async fn members(
     pool: &PgPool,
     chat: ChatId,
@@ -344,6 +359,7 @@ pub async fn members(
         .collect()
 }
 
+/// Whether the user is a present member of the chat.
 pub async fn is_member(pool: &PgPool, chat: ChatId, user: UserId) -> sqlx::Result<bool> {
     sqlx::query_scalar(IS_MEMBER)
         .bind(chat.0)
@@ -352,7 +368,7 @@ pub async fn is_member(pool: &PgPool, chat: ChatId, user: UserId) -> sqlx::Resul
         .await
 }
 
-/// Whether the member turned read receipts off; `None`: they are no member.
+/// Whether the member turned read receipts off; `None` if the user is no member.
 pub async fn read_receipts_off_of_member(
     pool: &PgPool,
     chat: ChatId,
@@ -365,7 +381,7 @@ pub async fn read_receipts_off_of_member(
         .await
 }
 
-/// Whether the user turned read receipts off; `None`: there is no such user.
+/// Whether the user turned read receipts off; `None` if there is no such user.
 pub async fn read_receipts_off(pool: &PgPool, user: UserId) -> sqlx::Result<Option<bool>> {
     sqlx::query_scalar(READ_RECEIPTS_OFF)
         .bind(user.0)
@@ -373,7 +389,7 @@ pub async fn read_receipts_off(pool: &PgPool, user: UserId) -> sqlx::Result<Opti
         .await
 }
 
-/// Who sent the message at `seq`; `None`: there is none, or it is something else.
+/// The sender of the message at `seq`; `None` if there is no message there.
 pub async fn sender_of_message(pool: &PgPool, chat: ChatId, seq: Seq) -> sqlx::Result<Option<UserId>> {
     let row: Option<(Uuid, i16)> = sqlx::query_as(MESSAGE)
         .bind(chat.0)
@@ -421,4 +437,18 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, Store
             .find(|person| *person != user),
         last_entry,
     })
+}
+
+/// The kind of chat with this stored number; `None` if this version does not know it.
+pub fn kind(number: i16) -> Option<ChatKind> {
+    [ChatKind::Direct, ChatKind::Group]
+        .into_iter()
+        .find(|kind| *kind as i16 == number)
+}
+
+/// The role with this stored number; `None` if this version does not know it.
+pub fn role(number: i16) -> Option<Role> {
+    [Role::Member, Role::Admin, Role::Owner]
+        .into_iter()
+        .find(|role| *role as i16 == number)
 }

@@ -1,4 +1,4 @@
-//! A chat in one snapshot, and the making of groups.
+//! Loads a chat in one snapshot, and makes groups.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -10,8 +10,9 @@ use tern_node::postgres;
 use tern_types::{ChatId, Clock, DeviceId, MediaId, RequestId, Seq, Slot, Timestamp, UserId};
 use uuid::Uuid;
 
+use super::StoreError;
 use super::commit::{add_members, share_users};
-use super::listing::{RECEIPTS, watermark};
+use super::listing::{RECEIPTS, kind, role, watermark};
 use super::seal::{MasterKey, Sealer};
 use super::{joining, millis, strangers};
 use crate::content;
@@ -20,9 +21,11 @@ use crate::state::entry::{Fingerprint, NewEntry};
 use crate::state::receipts::Watermark;
 use crate::state::recent::Placed;
 
+/// Begins a transaction whose statements all see the same moment.
 pub const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-/// Whether one of the two has blocked the other, of the columns or parameters that hold them.
+/// The SQL condition that one of two people has blocked the other. Its arguments are the columns or parameters with
+/// their ids.
 macro_rules! blocked {
     ($one:literal, $other:literal) => {
         concat!(
@@ -41,7 +44,8 @@ macro_rules! blocked {
 }
 pub(super) use blocked;
 
-/// Only direct chats name two people, so no other is blocked.
+/// A chat with its head and its lowest unsettled seq. Only direct chats have user_low and user_high, so no other chat
+/// is blocked.
 pub const CHAT: &str = concat!(
     "
 SELECT c.kind, c.title, c.picture, c.wrapped_key, h.head_seq, h.head_ordinal,
@@ -60,7 +64,7 @@ pub const IS_BLOCKED: &str = concat!(
     " FROM chats c WHERE c.chat_id = $1"
 );
 
-/// The newest requests, and those that wait for an answer however old they are (rule 5).
+/// The newest requests of a chat, and those that wait for an answer, however old they are (rule 5).
 pub const PLACED: &str = concat!(
     "
 SELECT sender_user, request_id, seq, ordinal, fingerprint, ",
@@ -79,36 +83,32 @@ CROSS JOIN LATERAL (
 ORDER BY seq"
 );
 
+/// Inserts a group, unless the chat exists.
 pub const NEW_CHAT: &str = "
 INSERT INTO chats (chat_id, kind, title, created_by, wrapped_key)
 VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
 
+/// Inserts the head of a group that has its first entry.
 pub const NEW_HEAD: &str = "INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) VALUES ($1, 1, 0)";
 
+/// Inserts a group's first entry.
 pub const FIRST_ENTRY: &str = "
 INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
 VALUES ($1, 1, 0, $2, $3, $4, $5, $6, $7, to_timestamp($8 / 1000.0))";
 
+/// Inserts the unsettled row of a group's first entry.
 pub const FIRST_UNSETTLED: &str = "INSERT INTO unsettled (chat_id, from_seq, slot) VALUES ($1, 1, $2)";
 
+/// The fingerprint of the request that made a group.
 pub const CREATED: &str = "SELECT m.fingerprint FROM messages m WHERE m.chat_id = $1 AND m.seq = 1";
 
+/// Sets the role of a group's owner.
 pub const SET_OWNER: &str = "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2";
 
-/// Requests read with a chat: as many as the state remembers.
+/// Requests that are read with a chat: as many as its state remembers.
 const RECENT: i64 = 256;
 
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error(transparent)]
-    Sql(#[from] sqlx::Error),
-    #[error("chat {0}: its key does not open with this master key")]
-    Key(ChatId),
-    #[error("chat {0}: the store has {1}, which this version does not know")]
-    Unknown(ChatId, &'static str),
-}
-
-/// The chat as the store has it now; `None`: there is no such chat.
+/// Reads a chat in one snapshot, and looks up `requests` in its log. `None` if there is no such chat.
 pub async fn chat(
     pool: &PgPool,
     master: &MasterKey,
@@ -156,7 +156,7 @@ pub async fn chat(
     }))
 }
 
-/// See [`IS_BLOCKED`].
+/// Whether the chat is a direct one and one of the two people has blocked the other.
 pub async fn is_blocked(pool: &PgPool, chat: ChatId) -> sqlx::Result<bool> {
     let blocked: Option<bool> = sqlx::query_scalar(IS_BLOCKED)
         .bind(chat.0)
@@ -165,20 +165,22 @@ pub async fn is_blocked(pool: &PgPool, chat: ChatId) -> sqlx::Result<bool> {
     Ok(blocked.unwrap_or_default())
 }
 
-/// What came of [`create_group`].
+/// The result of [`create_group`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Created {
-    /// With these members besides the owner, and this first entry.
+    /// The group was made, with these members besides the owner and this first entry.
     New {
         members: Vec<UserId>,
         entry: Arc<NewEntry>,
         sent_at: Timestamp,
     },
-    /// The same request made it before.
+    /// The same request made the group before.
     Before,
+    /// The request_id made a group of other content before.
     RequestIdReused,
+    /// No user has this id.
     UserNotFound(UserId),
-    /// The members are too many new strangers to the owner, for so long.
+    /// The members are too many new strangers for the owner. There is room again after this time.
     Limited(Duration),
 }
 
@@ -187,22 +189,23 @@ pub struct NewGroup<'a> {
     pub chat: ChatId,
     pub title: &'a str,
     pub owner: UserId,
-    /// The others who are asked for, without repetitions and without the owner. Who has blocked the owner is left out.
+    /// The members that are asked for, besides the owner and without repetitions. Those who have blocked the owner
+    /// are left out.
     pub members: &'a [UserId],
-    /// `ChatCreated` with all of them.
+    /// The first entry: `ChatCreated` with all of `members`.
     pub entry: &'a NewEntry,
     /// How many new strangers the owner may meet within a day; `None`: any number.
     pub strangers: Option<usize>,
 }
 
-/// Makes a group with its first entry, which is unsettled like every entry.
+/// Makes a group with its first entry, which is unsettled like every new entry.
 pub async fn create_group(
     pool: &PgPool,
     master: &MasterKey,
     group: &NewGroup<'_>,
 ) -> Result<Created, StoreError> {
     let mut tx = postgres::begin(pool).await?;
-    // A retry finds its group whoever may be added by now.
+    // A retry finds its group, whoever may be added by now.
     if let Some(before) = group.before(&mut tx).await? {
         return Ok(before);
     }
@@ -224,7 +227,7 @@ pub async fn create_group(
         return Ok(Created::Limited(after));
     }
     let Some(sealer) = group.insert(&mut tx, master).await? else {
-        // The same request at this moment.
+        // The same request is making the group at this moment.
         return Ok(group.before(&mut tx).await?.unwrap_or(Created::RequestIdReused));
     };
     add_members(&mut tx, group.chat, &with_owner(&members), 1, Role::Member).await?;
@@ -261,7 +264,7 @@ pub async fn create_group(
 }
 
 impl NewGroup<'_> {
-    /// What to answer where there is one already.
+    /// The answer if the group exists already.
     async fn before(&self, db: &mut PgConnection) -> sqlx::Result<Option<Created>> {
         let before: Option<Vec<u8>> = sqlx::query_scalar(CREATED)
             .bind(self.chat.0)
@@ -276,7 +279,8 @@ impl NewGroup<'_> {
         }))
     }
 
-    /// The members, and the entry that names them. The request's fingerprint stays that of whom it asked for.
+    /// The members without those who have blocked the owner, and the entry that names them. The fingerprint stays
+    /// that of the members that were asked for.
     async fn without_blockers(&self, db: &mut PgConnection) -> sqlx::Result<(Vec<UserId>, NewEntry)> {
         let blockers = joining::blockers(db, self.owner, self.members).await?;
         let welcome = self.members.iter().copied();
@@ -288,7 +292,7 @@ impl NewGroup<'_> {
         Ok((members, entry))
     }
 
-    /// `None`: there is one already.
+    /// Inserts the chat and its head; `None` if the chat exists already.
     async fn insert(&self, db: &mut PgConnection, master: &MasterKey) -> sqlx::Result<Option<Sealer>> {
         let (key, wrapped) = master.new_chat_key(self.chat);
         let inserted = sqlx::query(NEW_CHAT)
@@ -307,21 +311,8 @@ impl NewGroup<'_> {
     }
 }
 
-/// The number as stored.
-pub fn kind(number: i16) -> Option<ChatKind> {
-    [ChatKind::Direct, ChatKind::Group]
-        .into_iter()
-        .find(|kind| *kind as i16 == number)
-}
-
-/// The number as stored.
-pub fn role(number: i16) -> Option<Role> {
-    [Role::Member, Role::Admin, Role::Owner]
-        .into_iter()
-        .find(|role| *role as i16 == number)
-}
-
-/// `unknown`: what the member sent up to here is not known; it counts as sent, so that nobody misses a receipt.
+/// The member in a row of [`RECEIPTS`]; `None` if the role is unknown. What the member sent up to `unknown` was not
+/// read, and counts as sent, so that nobody misses a receipt.
 fn member_row(row: &PgRow, unknown: i64) -> sqlx::Result<Option<(UserId, Member, Watermark)>> {
     let Some(role) = role(row.try_get("role")?) else {
         return Ok(None);
@@ -356,10 +347,10 @@ fn placed_row(row: &PgRow) -> sqlx::Result<(UserId, RequestId, Placed)> {
     ))
 }
 
-/// A device of nobody: what a back end sends has none.
+/// The sending device of entries that a back end sends: none.
 pub const NO_DEVICE: DeviceId = DeviceId::BACK_END;
 
-/// Distinct users, in the order of their first appearance, without `except`.
+/// The distinct users in the order of their first appearance, without `except`.
 pub fn distinct(users: Vec<UserId>, except: UserId) -> Vec<UserId> {
     let mut seen = HashSet::from([except]);
     users.into_iter().filter(|user| seen.insert(*user)).collect()

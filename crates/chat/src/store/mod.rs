@@ -1,18 +1,20 @@
-//! Postgres, statement by statement. Everything that writes `inbox` locks the chat's `chat_heads` row first, in
-//! ascending order of chat_id, and reads in a further statement: after waiting for a lock, only a new statement
-//! sees what the other transaction did.
+//! The store in Postgres, statement by statement.
 //!
-//! - [`commit`]: entries and changes of members, by compare-and-set of the head
-//! - [`heads`]: the locks of chats; [`by_chat`]: work that can leave out those that somebody holds
-//! - [`settle`], [`ack`]: the inbox
-//! - [`load`]: a chat in one snapshot; making a group
-//! - [`direct`]: making direct chats; [`joining`]: who may be added to a group; [`strangers`]: how many one meets
+//! Everything that writes `inbox` locks the chat's `chat_heads` row first, in ascending order of chat_id, and reads
+//! in a further statement: after waiting for a lock, only a new statement sees what the other transaction did.
+//!
+//! - [`commit`]: commits entries and changes of groups, by a compare-and-set of the head
+//! - [`heads`]: locks chats; [`by_chat`]: work that can leave out locked chats
+//! - [`settle`], [`ack`]: write the inbox
+//! - [`load`]: loads a chat in one snapshot, and makes groups
+//! - [`direct`]: makes direct chats; [`joining`]: who may be added to a group; [`strangers`]: how many new strangers
+//!   a person may meet
 //! - [`entries`]: windows for devices, history for people
 //! - [`listing`]: chats as their members see them
-//! - [`devices`]: a device joins or leaves its user's chats
+//! - [`devices`]: links a device to its user's chats, or revokes it
 //! - [`written`]: who has written to whom
-//! - [`inspect`]: what operators ask
-//! - [`seal`]: bodies at rest
+//! - [`inspect`]: the questions of operators
+//! - [`seal`]: encrypts bodies at rest
 
 pub mod ack;
 pub mod by_chat;
@@ -31,9 +33,21 @@ pub mod strangers;
 pub mod written;
 
 use sqlx::error::ErrorKind;
+use tern_types::ChatId;
 
-/// Whether the statement failed for what was in it; otherwise the store, the connection or a lock is to blame, and the
-/// same may succeed later.
+/// Why something could not be read from the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Sql(#[from] sqlx::Error),
+    #[error("chat {0}: its key does not open with this master key")]
+    Key(ChatId),
+    #[error("chat {0}: the store has {1}, which this version does not know")]
+    Unknown(ChatId, &'static str),
+}
+
+/// Whether the statement failed because of its content. Otherwise the cause is the store, the connection or a lock,
+/// and the same statement may succeed later.
 pub fn is_refusal(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else {
         return matches!(error, sqlx::Error::Encode(_));
@@ -46,7 +60,7 @@ pub fn is_refusal(error: &sqlx::Error) -> bool {
     constraint || class
 }
 
-/// Whether the store itself is out of reach, or going down or coming up; not this one statement.
+/// Whether the store itself is out of reach, shutting down or starting, and not only this statement failed.
 pub fn is_away(error: &sqlx::Error) -> bool {
     match error {
         // Class 08: connection; class 53: out of resources; 57P: shut down, crashed, starting.
@@ -59,7 +73,8 @@ pub fn is_away(error: &sqlx::Error) -> bool {
     }
 }
 
-/// A lock was waited for as long as the connection's `lock_timeout` says: somebody else holds it.
+/// Whether the statement waited for a lock for as long as the connection's `lock_timeout` says, because another
+/// transaction holds it.
 pub fn is_held(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else {
         return false;
@@ -67,7 +82,7 @@ pub fn is_held(error: &sqlx::Error) -> bool {
     error.code().is_some_and(|code| code == "55P03")
 }
 
-/// Deadlock or serialisation failure: the same statement again.
+/// Whether a deadlock or a serialisation failure ended the statement, so that it should be run again.
 pub fn is_conflict(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(error) = error else {
         return false;
@@ -77,7 +92,7 @@ pub fn is_conflict(error: &sqlx::Error) -> bool {
         .is_some_and(|code| code == "40P01" || code == "40001")
 }
 
-/// Milliseconds since the epoch from a timestamptz, in SQL.
+/// The SQL for a timestamptz as milliseconds since the Unix epoch.
 macro_rules! millis {
     ($column:literal) => {
         concat!("(extract(epoch FROM ", $column, ") * 1000)::int8")

@@ -1,5 +1,5 @@
-//! Bodies at rest: AES-256-GCM under a data key a chat, itself wrapped by the node's master key. Rotating the master
-//! key wraps the data keys anew; destroying a data key erases its chat.
+//! Encrypts bodies at rest with AES-256-GCM. Each chat has a data key, which is wrapped by the node's master key.
+//! Rotating the master key wraps the data keys anew; destroying a data key erases its chat.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,11 +12,12 @@ use tern_types::{ChatId, RequestId, UserId};
 
 use crate::state::chat::ChatKey;
 
-/// First byte of everything sealed: the format.
+/// The format, which is the first byte of everything sealed.
 const FORMAT: u8 = 1;
 /// Bytes of a GCM nonce (NIST SP 800-38D).
 const NONCE: usize = 12;
 
+/// Why something cannot be sealed or opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     #[error("does not open: other key, other place, or damaged")]
@@ -25,7 +26,7 @@ pub enum SealError {
     BadMasterKey,
 }
 
-/// Wraps the chats' data keys.
+/// The master key, which wraps the chats' data keys.
 #[derive(Clone)]
 pub struct MasterKey(Aes256Gcm);
 
@@ -36,7 +37,8 @@ impl fmt::Debug for MasterKey {
 }
 
 impl MasterKey {
-    /// From 64 hexadecimal digits; white space around them is ignored.
+    /// Reads the key from 64 hexadecimal digits, around which white space is ignored. Any other text is
+    /// [`SealError::BadMasterKey`].
     pub fn from_hex(text: &str) -> Result<Self, SealError> {
         let text = text.trim();
         let digits = (text.len() == 64 && text.is_ascii())
@@ -50,7 +52,7 @@ impl MasterKey {
         Ok(Self(cipher(&key)))
     }
 
-    /// A new data key and its wrapped form for the store.
+    /// Makes a new data key, and its wrapped form for the store.
     pub fn new_chat_key(&self, chat: ChatId) -> (ChatKey, Vec<u8>) {
         let mut key = [0; 32];
         rand::rng().fill_bytes(&mut key);
@@ -58,6 +60,8 @@ impl MasterKey {
         (ChatKey(Arc::new(key)), wrapped)
     }
 
+    /// Unwraps a chat's data key. [`SealError::DoesNotOpen`] if it was wrapped by another master key or for another
+    /// chat.
     pub fn unwrap(&self, chat: ChatId, wrapped: &[u8]) -> Result<ChatKey, SealError> {
         let key = open_with(&self.0, wrapped, chat.as_bytes())?;
         let key: [u8; 32] = key.try_into().map_err(|_| SealError::DoesNotOpen)?;
@@ -65,17 +69,17 @@ impl MasterKey {
     }
 }
 
-/// Bytes that are sealed or opened before other tasks of the thread have their turn: a fraction of a millisecond, also
-/// where the processor has no instructions for AES. A window of the largest bodies would keep it for hundreds of times as
-/// long as anything else does, and what keeps the node's lease is a task among others.
+/// Bytes that a task seals or opens before it yields to other tasks: they take a fraction of a millisecond, even if
+/// the processor has no AES instructions. A window of the largest bodies would otherwise keep the thread for hundreds
+/// of times as long as anything else does, and the task that renews the node's lease must run too.
 const TURN_BYTES: usize = 64 << 10;
 
-/// Counts what a task seals or opens.
+/// Counts the bytes that a task has sealed or opened since it last yielded.
 #[derive(Debug, Default)]
 pub struct Turn(usize);
 
 impl Turn {
-    /// After so many bytes more. Small contents never wait.
+    /// Adds `bytes`, and yields to other tasks when [`TURN_BYTES`] are reached. Small contents never wait.
     pub async fn worked(&mut self, bytes: usize) {
         self.0 += bytes;
         if self.0 >= TURN_BYTES {
@@ -85,18 +89,22 @@ impl Turn {
     }
 }
 
-/// Seals contents of one chat; made once for many.
+/// Seals and opens the contents of one chat. It is made once for many entries.
 pub struct Sealer(Aes256Gcm);
 
 impl Sealer {
+    /// Prepares the cipher of the chat's data key.
     pub fn new(key: &ChatKey) -> Self {
         Self(cipher(&key.0))
     }
 
+    /// Encrypts a content, bound to its chat, sender and request.
     pub fn seal(&self, content: &[u8], chat: ChatId, sender: UserId, request: RequestId) -> Vec<u8> {
         seal_with(&self.0, content, &place(chat, sender, request))
     }
 
+    /// Decrypts a content. [`SealError::DoesNotOpen`] if the key, the chat, the sender or the request is another one,
+    /// or the bytes are damaged.
     pub fn open(
         &self,
         sealed: &[u8],
@@ -108,7 +116,7 @@ impl Sealer {
     }
 }
 
-/// Additional data: a body moved to another place does not open there.
+/// The additional data of a body. It binds the body to its entry: moved to another place, it does not open.
 fn place(chat: ChatId, sender: UserId, request: RequestId) -> [u8; 48] {
     let mut place = [0; 48];
     place[..16].copy_from_slice(chat.as_bytes());
@@ -127,7 +135,7 @@ fn seal_with(cipher: &Aes256Gcm, plain: &[u8], aad: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(1 + NONCE + plain.len() + 16);
     sealed.push(FORMAT);
     sealed.extend_from_slice(&nonce);
-    // Fails only above 64 GiB, which no content is.
+    // Encryption fails only above 64 GiB, and no content is so large.
     let text = cipher
         .encrypt(&Nonce::from(nonce), Payload { msg: plain, aad })
         .unwrap_or_default();

@@ -1,4 +1,5 @@
-//! Settling: who has not acknowledged gets an inbox row; where nobody is missing, the commit is accounted for.
+//! Settling: each device that has not acknowledged gets an inbox row. If no device is missing, the commits are
+//! closed: their unsettled rows are deleted.
 
 use std::collections::HashMap;
 
@@ -10,12 +11,15 @@ use super::heads::{Heads, lock_heads};
 use crate::state::Missing;
 use crate::state::shard::SettleChat;
 
-/// Section 4, step 8 (a); fine print 3 and 4: the lowest seq comes from the unsettled rows, the devices from every
-/// interval of membership that overlaps, and what was missing is told whether or not it had a row before. Devices that
-/// acknowledged everything are one hashed set; those that acknowledged a part are few. A device that acknowledged
-/// may have a row all the same, from an owner that died between its settle and its wakes: nobody else would end it, or
-/// move it up. Whether it ends is decided as for an acknowledgement that is written (fine print 2, `ack.rs`); the newest
-/// interval comes from an aggregate, since merging 16 partitions in order costs a sixth of the statement to set up.
+/// Settles chats (docs/delivery.md, step 8 (a); fine print 3 and 4). The lowest seq comes from the unsettled rows, and the
+/// devices from every interval of membership that overlaps. A missing device is returned whether or not it had a row
+/// before. Devices that acknowledged everything ($3, $4) are one hashed set; those that acknowledged a part ($5 to
+/// $7) are few.
+///
+/// A device that acknowledged may have a row all the same, from an owner that died between its settle and its wakes.
+/// Nobody else would end that row or move it up, so this does. Whether it ends is decided as for a written
+/// acknowledgement (fine print 2, `ack.rs`). The newest interval comes from an aggregate, since merging 16 partitions
+/// in order costs a sixth of the statement to set up.
 pub const SETTLE: &str = "
 WITH s AS (
     SELECT * FROM unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
@@ -63,21 +67,22 @@ WITH s AS (
 )
 SELECT chat_id, user_id, device_id, from_seq FROM missing";
 
-/// Step 8 (c).
+/// Closes chats: deletes their unsettled rows up to each seq (docs/delivery.md, step 8 (c)).
 pub const CLOSE: &str = "
 DELETE FROM unsettled u USING unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
 WHERE u.chat_id = s.chat_id AND u.from_seq <= s.upto";
 
-/// Step 10: what owners that are gone left behind, and commits of theirs that landed late. A row from the future is of before
-/// the store's clock was set back: it is old too.
+/// The unsettled chats of some slots ($1) whose commits are older than $2 seconds (docs/delivery.md, step 10): owners that
+/// are gone left them behind, or their commits landed late. A row from the future was written before the store's
+/// clock was set back, and counts as old too.
 pub const UNSETTLED: &str = "
 SELECT chat_id, min(from_seq) AS low, max(from_seq) AS high FROM unsettled
 WHERE slot = ANY($1)
     AND (committed_at < now() - make_interval(secs => $2) OR committed_at > now() + make_interval(secs => $2))
 GROUP BY chat_id LIMIT 10000";
 
-/// Writes what is missing of each chat and says it; a chat without an entry in the answer is settled up to `upto`. The
-/// second answer: chats that were left out.
+/// Settles the chats. Returns the missing devices of each chat, and the chats that were left out because their heads
+/// are locked. A chat without missing devices is settled up to its `upto`.
 pub async fn settle(
     db: &mut PgConnection,
     chats: &[SettleChat],
@@ -132,7 +137,7 @@ pub async fn settle(
     Ok((missing, held))
 }
 
-/// The looked-up devices are served: the commits up to each seq are accounted for.
+/// Closes the chats up to each seq, because every missing device is accounted for.
 pub async fn close(db: &mut PgConnection, chats: &[(ChatId, Seq)]) -> sqlx::Result<()> {
     let ids: Vec<Uuid> = chats.iter().map(|(chat, _)| chat.0).collect();
     let upto: Vec<i64> = chats.iter().map(|(_, upto)| upto.to_i64()).collect();
@@ -140,7 +145,8 @@ pub async fn close(db: &mut PgConnection, chats: &[(ChatId, Seq)]) -> sqlx::Resu
     Ok(())
 }
 
-/// Unsettled entries of these slots that are older than `age_s` seconds: each chat with its lowest and highest.
+/// The unsettled chats of these slots with commits older than `age_s` seconds: each with the lowest and the highest
+/// seq at which such a commit begins.
 pub async fn unsettled(
     pool: &sqlx::PgPool,
     slots: Vec<i16>,

@@ -1,5 +1,5 @@
-//! Strangers that somebody writes to for the first time, or adds to a group: how many in a day is limited, over all of their
-//! devices. Nothing of it is on the way of a message to a chat that is there.
+//! Counts the new strangers that a person writes to for the first time, or adds to a group. How many a day is
+//! limited, for all of the person's devices together. A message to a chat that exists touches nothing of this.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -11,15 +11,15 @@ use tern_types::{ChatId, Timestamp, UserId};
 use super::millis;
 use crate::state::EntryKind;
 
-/// Nobody else counts the strangers of these people until the transaction ends. Those that somebody else counts at this
-/// moment are left out: a transaction for many waits for nobody. Before any row is locked.
+/// Locks the counts of these people until the transaction ends, but for those that another transaction has locked: a
+/// transaction for many people waits for nobody. It must come before any row is locked.
 pub const TRY_LOCK: &str = "SELECT k FROM unnest($1::int8[]) AS k WHERE pg_try_advisory_xact_lock(k)";
 
-/// The same for one person, whom it waits for.
+/// Locks the count of one person, and waits for it.
 pub const LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
 
-/// Of pairs of people, those of whom the second is a stranger to the first: somebody who neither has them among their
-/// contacts nor has written to them in their direct chat. $4 is the kind of messages.
+/// Those of the pairs in which the second person is a stranger to the first: they neither have the first among their
+/// contacts, nor have written to them in their direct chat. $4 is the kind of messages.
 pub const STRANGERS: &str = "
 SELECT a.user_id, a.other_id FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS a(user_id, other_id, chat_id)
 WHERE EXISTS (SELECT FROM users u WHERE u.user_id = a.other_id)
@@ -27,7 +27,7 @@ WHERE EXISTS (SELECT FROM users u WHERE u.user_id = a.other_id)
   AND NOT EXISTS (SELECT FROM messages m
                   WHERE m.chat_id = a.chat_id AND m.sender_user = a.other_id AND m.kind = $4)";
 
-/// Those of before $2 are forgotten.
+/// The strangers that these people met since $2. Older ones are deleted.
 pub const DAY: &str = concat!(
     "
 WITH gone AS (
@@ -38,12 +38,13 @@ SELECT user_id, met_id, ",
     " FROM met_strangers WHERE user_id = ANY($1) AND met_at > to_timestamp($2::int8 / 1000.0)"
 );
 
+/// Counts strangers as met at $3.
 pub const MEET: &str = "
 INSERT INTO met_strangers (user_id, met_id, met_at)
 SELECT user_id, met_id, to_timestamp($3::int8 / 1000.0) FROM unnest($1::uuid[], $2::uuid[]) AS m(user_id, met_id)
 ORDER BY user_id, met_id ON CONFLICT DO NOTHING";
 
-/// Locks the counts of these people; the answer names those that could be locked.
+/// Locks the counts of these people. Returns those that could be locked.
 pub async fn try_lock(db: &mut PgConnection, people: &HashSet<UserId>) -> sqlx::Result<HashSet<UserId>> {
     let keys: Vec<i64> = people.iter().map(|user| key(*user)).collect();
     let locked: Vec<i64> = sqlx::query_scalar(TRY_LOCK).bind(keys).fetch_all(db).await?;
@@ -52,7 +53,7 @@ pub async fn try_lock(db: &mut PgConnection, people: &HashSet<UserId>) -> sqlx::
     Ok(locked.collect())
 }
 
-/// Waits for the count of each, in one order.
+/// Locks the counts of these people, and waits for each, in one order.
 pub async fn lock(db: &mut PgConnection, people: &HashSet<UserId>) -> sqlx::Result<()> {
     let mut keys: Vec<i64> = people.iter().map(|user| key(*user)).collect();
     keys.sort_unstable();
@@ -62,8 +63,8 @@ pub async fn lock(db: &mut PgConnection, people: &HashSet<UserId>) -> sqlx::Resu
     Ok(())
 }
 
-/// Of pairs of who writes and to whom, whose counts are locked: those that are one stranger too many, and for how long. The
-/// others count from now on.
+/// Counts the new strangers in these pairs of a person and whom they write to. The persons' counts must be locked.
+/// Returns the pairs that are one stranger too many, and for how long; the others are counted from now on.
 pub async fn meet(
     db: &mut PgConnection,
     pairs: &[(UserId, UserId)],
@@ -92,7 +93,8 @@ pub async fn meet(
     Ok(refused)
 }
 
-/// The same for several people whom one adds, all or none: how long until they may, where it is too many.
+/// Counts the new strangers among several people whom one person adds, all or none. The person's count must be
+/// locked. `Err`: they are too many, and fit after this time.
 pub async fn meet_all(
     db: &mut PgConnection,
     user: UserId,
@@ -117,7 +119,7 @@ pub async fn meet_all(
     Ok(Ok(()))
 }
 
-/// In the order of `pairs`, each once.
+/// The pairs in which the second person is a stranger to the first, in the order of `pairs`, each once.
 async fn strangers(db: &mut PgConnection, pairs: &[(UserId, UserId)]) -> sqlx::Result<Vec<(UserId, UserId)>> {
     let (mut users, mut others, mut chats) = (vec![], vec![], vec![]);
     for (user, other) in pairs {
@@ -139,7 +141,7 @@ async fn strangers(db: &mut PgConnection, pairs: &[(UserId, UserId)]) -> sqlx::R
     Ok(pairs.iter().copied().filter(|pair| found.remove(pair)).collect())
 }
 
-/// Whom each of these people met within the last day, and when.
+/// The strangers that each of these people met within the last day, and when.
 async fn day(
     db: &mut PgConnection,
     people: impl IntoIterator<Item = UserId>,
@@ -169,7 +171,8 @@ async fn note(db: &mut PgConnection, new: &[(UserId, UserId)], now: Timestamp) -
     Ok(())
 }
 
-/// Of the lock. Ids are random, so two people seldom share one; then they wait for each other.
+/// The key of a person's lock. Ids are random, so two people seldom share a key; if they do, they wait for each
+/// other.
 fn key(user: UserId) -> i64 {
     let (high, low) = user.0.as_u64_pair();
     (high ^ low).cast_signed()

@@ -1,4 +1,4 @@
-//! Who has written to whom.
+//! Finds out who has written to whom.
 
 use std::collections::HashSet;
 
@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::state::EntryKind;
 
-/// For each chat and person: whether a message of theirs is in its log. The index of requests finds what they sent; $3
-/// is the kind of messages, so reactions do not count.
+/// Those of the chats whose log has a message of the person beside them. The index of requests finds what they sent.
+/// $3 is the kind of messages, so reactions do not count.
 pub const HAVE_WRITTEN: &str = "
 SELECT asked.chat_id FROM unnest($1::uuid[], $2::uuid[]) AS asked(chat_id, user_id)
 WHERE EXISTS (SELECT FROM messages m

@@ -1,10 +1,12 @@
-//! Two nodes that may both own the chat, devices that come and go and are linked, members that are added, removed and
-//! leave, crashes, lost pushes, lost answers, late statements, a store that is away: the shard's own state machine
-//! against a store in memory, in random orders.
+//! Simulation of a chat: the shard's own state machine against a store in memory, with steps in random order. Two
+//! nodes may both own the chat, devices come and go and are linked, members are added, removed and leave; there are
+//! crashes, lost pushes, lost answers, late statements, and a store that is away.
 //!
-//! Always: nobody gets an entry of a time when they were no member (rule 7), and what is acknowledged is in the log
-//! (rule 1), which has no gaps (rule 2). Once everything is quiet again: every request has one effect at most (rule 5),
-//! every device has everything that it is entitled to, in order (rules 3 and 4), and nothing is left owed.
+//! What must hold after each step: nobody gets an entry of a time when they were no member (rule 7), and an entry
+//! that was acknowledged to its sender is in the log (rule 1), which has no gaps (rule 2).
+//!
+//! What must hold once everything is quiet again: every request has at most one effect (rule 5), every device has
+//! everything that it is entitled to, in order (rules 3 and 4), and nothing is owed any more.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

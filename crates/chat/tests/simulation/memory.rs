@@ -1,4 +1,4 @@
-//! The store's statements on maps: what `store/*.rs` says in SQL, for one chat.
+//! The store in memory: what `store/*.rs` says in SQL, on maps, for one chat.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tern_chat::state::shard::{AckWrite, AckedRow, Committed, Job, JobDone, Settl
 use tern_chat::state::{Entry, Missing};
 use tern_types::{DeviceId, RequestId, Seq, Timestamp, UserId};
 
-/// Requests that come with a load, as in `store/load.rs`.
+/// Requests that are read with a chat, as in `store/load.rs`.
 const RECENT: u64 = 256;
 
 /// A row of `members`.
@@ -21,7 +21,7 @@ pub struct Interval {
     pub role: Role,
     pub joined: Seq,
     pub left: Option<Seq>,
-    /// As they were at its end, once it has one.
+    /// The devices of the user, as they were at the interval's end if it has ended.
     pub devices: Vec<DeviceId>,
 }
 
@@ -34,7 +34,7 @@ impl Interval {
 #[derive(Default)]
 pub struct Memory {
     pub members: Vec<Interval>,
-    /// Active devices.
+    /// The active devices.
     pub devices: Vec<(UserId, DeviceId)>,
     pub log: Vec<Entry>,
     pub unsettled: Vec<Seq>,
@@ -46,7 +46,7 @@ impl Memory {
         Seq(self.log.len() as u64)
     }
 
-    /// The user's intervals that cover an entry: at most one.
+    /// The user's interval that covers an entry. There is at most one.
     pub fn interval(&self, user: UserId, seq: Seq) -> Option<&Interval> {
         let mut of_user = self.members.iter().filter(|interval| interval.user == user);
         of_user.find(|interval| interval.covers(seq))
@@ -57,7 +57,8 @@ impl Memory {
         open.find(|interval| interval.user == user)
     }
 
-    /// `PLACE` of `store/entries.rs`: the device acknowledged everything below, or is not owed it.
+    /// The device's place, as `PLACE` of `store/entries.rs`: it has acknowledged every entry below, or is not owed
+    /// it.
     pub fn place(&self, user: UserId, device: DeviceId) -> Seq {
         let mine = self.members.iter().filter(|interval| interval.user == user);
         let unsettled = mine.flat_map(|interval| {
@@ -71,13 +72,13 @@ impl Memory {
         owed.chain([self.head().next()]).min().unwrap_or_default()
     }
 
-    /// `resume_seq` of `store/listing.rs`; `None`: no member.
+    /// The device's `resume_seq`, as in `store/listing.rs`; `None` if the user is no member.
     pub fn resume(&self, user: UserId, device: DeviceId) -> Option<Seq> {
         self.membership(user)?;
         Some(self.place(user, device).previous())
     }
 
-    /// Links a device; up to where it is not owed anything.
+    /// Links a device. Returns the seq up to which it is owed nothing.
     pub fn link(&mut self, user: UserId, device: DeviceId) -> Seq {
         self.devices.push((user, device));
         let taken_over = self.inbox.remove(&DeviceId::reserved(user));
@@ -207,7 +208,7 @@ impl Memory {
         Committed::Moved
     }
 
-    /// As the head's entry says.
+    /// Changes the members as the entry at the head says.
     fn change(&mut self, action: &Action) {
         let seq = self.head();
         match action {
@@ -233,7 +234,7 @@ impl Memory {
         }
     }
 
-    /// The devices owed any of `low..=upto`, each with where that begins and ends.
+    /// The devices that are owed any of `low..=upto`, each with the first and last seq that it is owed.
     fn owed(&self, low: Seq, upto: Seq) -> Vec<(UserId, DeviceId, Seq, Seq)> {
         let overlapping = self
             .members
@@ -291,7 +292,7 @@ impl Memory {
         Some(AckedRow { was, now })
     }
 
-    /// Fine print 2.
+    /// Ends or moves a device's row by an acknowledgement (fine print 2).
     fn end_or_move(&mut self, device: DeviceId, acked: Seq) {
         if self.inbox.get(&device).is_none_or(|from| *from > acked) {
             return;
@@ -308,12 +309,12 @@ impl Memory {
     }
 }
 
-/// What a job comes to when the store is away; whether it is carried out is another matter.
+/// The result of a job if the store does not answer. The job may be executed all the same.
 pub fn away(job: &Job) -> JobDone {
     fails(job, &Committed::Away)
 }
 
-/// What a job comes to when somebody else holds the chat.
+/// The result of a job if another transaction has locked the chat.
 pub fn held(job: &Job) -> JobDone {
     fails(job, &Committed::Held)
 }

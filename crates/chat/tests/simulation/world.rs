@@ -1,8 +1,8 @@
-//! Two nodes, a store, people with their devices, and time.
+//! The simulated world: two nodes, a store, people with their devices, and time.
 //!
 //! - [`step`]: what may happen
 //! - [`device`]: a device and its gateway
-//! - [`delivery`]: what goes to the devices, and their acknowledgements
+//! - [`delivery`]: what reaches the devices, and their acknowledgements
 //! - [`checks`]: what must hold
 
 mod checks;
@@ -27,18 +27,20 @@ pub use step::{Member, Step};
 
 /// Alice and Bob have two devices each at the start, Carol none.
 const DEVICES: usize = 4;
-/// More are not linked.
+/// The most devices that are linked.
 const MAX_DEVICES: usize = 8;
-/// Entries in the log at the start, more than a chat remembers the requests of: only the store still knows the first.
+/// Entries in the log at the start: more than a chat remembers the requests of, so that only the store knows the
+/// first ones.
 const HISTORY: u64 = 300;
-/// So many of the first are sent again, like later ones.
+/// How many of the first entries' requests are sent again, like later ones.
 const OLD: u64 = 4;
 
-/// A chat node's memory: all of it goes in a crash. Statements already on their way are executed all the same.
+/// A chat node's memory. A crash loses all of it, but statements that are already on their way are executed all the
+/// same.
 #[derive(Default)]
 struct Node {
     state: ShardState,
-    /// Of each lane.
+    /// The job of each lane's writer.
     jobs: [Option<Job>; 2],
     done: [Option<JobDone>; 2],
     loads: VecDeque<(u64, Vec<(UserId, RequestId)>)>,
@@ -46,11 +48,11 @@ struct Node {
     wakes: VecDeque<(Seq, Vec<tern_chat::state::Missing>)>,
 }
 
-/// A request is asked as often as one likes.
+/// One attempt of a request. A request may be sent any number of times.
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
     request: usize,
-    /// An attempt before was answered with a place.
+    /// An earlier attempt was answered with a seq.
     placed: bool,
 }
 
@@ -65,7 +67,7 @@ pub struct World {
     requests: Vec<Request>,
     attempts: Vec<Attempt>,
     unanswered: BTreeSet<usize>,
-    /// Told that they become no entry. An attempt that was under way may make one all the same.
+    /// Requests that were told that they become no entry. An attempt that was under way may make one all the same.
     declined: BTreeSet<usize>,
     placed: BTreeMap<usize, Seq>,
 }
@@ -199,7 +201,7 @@ impl World {
                 self.late.extend(crashed.jobs.into_iter().flatten());
             }
             Step::Recover { node } => {
-                // A dead node's statement lands late.
+                // A statement of a crashed node is executed late.
                 if let Some(job) = self.late.pop() {
                     self.store.run(job);
                 }
@@ -350,7 +352,7 @@ impl World {
         }
     }
 
-    /// Everybody is online, nothing is lost any more, and time passes.
+    /// Brings the world to rest: every device is online, nothing is lost any more, and time passes.
     pub fn become_quiet(&mut self) {
         for job in std::mem::take(&mut self.late) {
             self.store.run(job);
@@ -362,7 +364,8 @@ impl World {
                 }
             }
             for n in 0..self.devices.len() {
-                // Who is online reads its inbox again only where its gateway knows of a row: nobody sweeps here.
+                // A device that is online reads its inbox again only if its gateway knows of a row: no sweep runs
+                // here.
                 if !self.devices[n].online || self.devices[n].row {
                     self.connect(n);
                 }

@@ -1,4 +1,4 @@
-//! Blocks, as a load and the making of a chat see them, and who has written to whom.
+//! Tests of blocks, as a load and the making of a chat see them, and of who has written to whom.
 
 use tern_chat::state::EntryKind;
 use tern_chat::store::direct::{self, Made};
@@ -54,7 +54,7 @@ async fn no_direct_chat_is_made_after_a_block() {
     let (a, b) = (store.user().await, store.user().await);
     let chat = ChatId::direct(a, b);
     let make = async |people: (UserId, UserId)| {
-        // Another pair beside them is not held up.
+        // Another pair in the same transaction is not affected.
         let others = harness::new_direct(store.user().await, store.user().await);
         let new = [harness::new_direct(people.0, people.1), others];
         let made = direct::make(&store.pool, &store.master, &new).await;

@@ -1,4 +1,4 @@
-//! Rules 2 and 5; fine print 3 and 10.
+//! Tests of commits (rules 2 and 5; fine print 3 and 10).
 
 use sqlx::Connection;
 use tern_chat::state::change::Action;
@@ -61,7 +61,7 @@ async fn rule_5_and_fine_print_10_a_request_in_the_log_leaves_its_chat_out_and_n
         .unwrap();
     one.head = first.head();
 
-    // Fine print 10: neither a gap nor a failed statement.
+    // Fine print 10: the repetition makes neither a gap nor a failed statement.
     let again = one.batch(vec![new_entry(a, EntryKind::Message, b"new"), repeated]);
     let other = two.batch(vec![new_entry(a, EntryKind::Message, b"other")]);
     let moved = commit::commit(&mut db, &[again, other]).await.unwrap();
@@ -159,7 +159,7 @@ async fn what_an_entry_refers_to_is_written_with_it_or_not_at_all() {
     assert_eq!(store.refs(one.id).await, [(x, 1), (y, 3)]);
     assert_eq!(store.refs(two.id).await, [(x, 1)]);
 
-    // A chat that is left out leaves no reference; the others of the batch do.
+    // A chat that is left out leaves no reference; the others of the statement do.
     let late = stale.batch(vec![with(&[y])]);
     let group = store.group(a, &[b]).await;
     let good = group.batch(vec![with(&[y])]);
@@ -187,11 +187,11 @@ async fn a_groups_picture_is_in_its_entry_and_in_the_chat() {
         .change(&mut db, &mut group, a, Action::SetPicture(None))
         .await;
     assert_eq!(store.snapshot(group.id).await.picture, None);
-    // Who goes back in the log sees what it was.
+    // A member who scrolls back in the log still sees the old picture.
     assert_eq!(store.refs(group.id).await, [(old, 2), (new, 3)]);
 }
 
-/// Whoever deletes, by whatever statement.
+/// References end with what refers to them, whichever statement deletes it.
 #[tokio::test]
 async fn what_is_deleted_refers_to_nothing() {
     let store = Store::new().await;

@@ -1,4 +1,4 @@
-//! Linking and revoking; the reserved device.
+//! Tests of linking and revoking devices, and of the reserved device.
 
 use tern_chat::state::change::Action;
 use tern_chat::store::{commit, devices, listing};
@@ -170,7 +170,7 @@ async fn a_device_linked_between_a_settle_and_its_wakes_is_owed_what_it_was_told
         "{rows:?}, told {}",
         view.resume
     );
-    // Linked again, which changes nothing, it is not owed it again.
+    // The device is linked again, which changes nothing: it is not owed the entry a second time.
     assert_eq!(store.ack(&mut db, chat.id, b, b2, 1).await, None);
     store.say(&mut db, &mut chat, a, "y").await;
     assert!(devices::link(pool, b, b2).await.unwrap());

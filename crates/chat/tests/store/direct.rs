@@ -1,4 +1,4 @@
-//! The making of direct chats: two nodes at once, retries, devices linked meanwhile.
+//! Tests of making direct chats: two nodes at once, retries, devices that are linked meanwhile.
 
 use sqlx::{Connection, PgConnection};
 use tern_chat::shard::loader::Loader;
@@ -10,7 +10,7 @@ use tern_types::{ChatId, DeviceId, RequestId, UserId};
 
 use crate::harness::{Store, making, new_direct};
 
-/// Wait for nobody: the test fails instead of hanging.
+/// The longest time for a statement that waits for no lock. The test fails instead of hanging.
 const AT_ONCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 async fn make(store: &Store, new: &[NewDirect]) -> Vec<Made> {
@@ -29,7 +29,7 @@ async fn known(store: &Store, chat: ChatId, user: UserId) -> Vec<DeviceId> {
     devices.into_iter().map(DeviceId).collect()
 }
 
-/// Linking as far as its lock, and the device that becomes active.
+/// Links a device as far as the lock of its user, and makes it active.
 async fn hold(db: &mut PgConnection, user: UserId, device: DeviceId) {
     sqlx::query(devices::LOCK_USER)
         .bind(user.0)

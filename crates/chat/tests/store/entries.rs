@@ -1,4 +1,4 @@
-//! Rule 6 and 7, fine print 6: what may be read.
+//! Tests of what a reader gets of a log (rules 6 and 7, fine print 6).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -98,7 +98,7 @@ async fn rule_7_and_fine_print_6_intervals_of_membership_limit_what_is_read() {
         (shape(&alone), alone.next, alone.done),
         (vec!["skip to 5".into(), "6".into()], Seq(7), false)
     );
-    // Who acknowledged the removal is asked for from 6 on, and still waits for 4 and 5.
+    // B has acknowledged the removal, so their log is asked for from 6 on, while they still wait for 4 and 5.
     let again = window(&store, &chat, b, 6, 10).await;
     assert_eq!(shape(&again), ["skip to 5", "6", "7"]);
     let stranger = store.user().await;
@@ -166,7 +166,7 @@ async fn a_page_of_one_has_one_entry() {
     let mut db = store.shard().await;
     store.change(&mut db, &mut chat, a, Action::Add(vec![b])).await; // 2
     store.say(&mut db, &mut chat, a, "3").await;
-    // The Skipped before the first entry comes with it: alone it would come again and again.
+    // The Skipped before the first entry comes with that entry. Alone it would come again and again.
     let first = window(&store, &chat, b, 1, 1).await;
     assert_eq!(shape(&first), ["skip to 1", "2"]);
     let second = window(&store, &chat, b, first.next.0, 1).await;
@@ -236,7 +236,7 @@ async fn bodies_are_sealed_in_the_store() {
     assert!(!String::from_utf8_lossy(&body).contains("secret"));
 }
 
-/// What keeps the node's lease is such a task.
+/// The task that renews the node's lease is one of those other tasks.
 #[tokio::test]
 async fn other_tasks_have_their_turn_while_large_bodies_are_opened() {
     const LARGE: usize = 8;
@@ -272,7 +272,7 @@ async fn other_tasks_have_their_turn_while_large_bodies_are_opened() {
     other.abort();
 }
 
-/// Where a device stands: a window from there brings all that it has not got, and nothing is skipped that it has not got.
+/// The place of a device: a window from there brings all that the device lacks, and skips nothing that it lacks.
 #[tokio::test]
 async fn a_device_stands_where_its_row_begins_or_what_is_unsettled() {
     let (store, [a, b], [hers, his], mut chat, mut db) = group().await;

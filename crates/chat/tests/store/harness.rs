@@ -1,4 +1,4 @@
-//! A database of its own for each test, and a chat node's statements as short calls.
+//! A database for each test, and short calls for the statements of a chat node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ pub struct Store {
     _shared: Shared,
 }
 
-/// A chat with its key and the head that a writer believes in.
+/// A chat as a writer knows it: its key, and the head that the writer believes in.
 #[derive(Clone)]
 pub struct Known {
     pub id: ChatId,
@@ -34,16 +34,17 @@ pub struct Known {
     pub ordinal: u64,
 }
 
-/// Two people with a device each, their chat, and a connection with a shard's settings.
+/// The store, two people with a device each, their chat, and a connection with a shard's settings.
 pub type Two = (Store, [UserId; 2], [DeviceId; 2], Known, PgConnection);
 
+/// A direct chat of the two.
 pub async fn direct() -> Two {
     let (store, [a, b], devices) = two().await;
     let (chat, db) = (store.direct(a, b).await, store.shard().await);
     (store, [a, b], devices, chat, db)
 }
 
-/// A group that the first of them owns.
+/// A group of the two, which the first one owns.
 pub async fn group() -> Two {
     let (store, [a, b], devices) = two().await;
     let (chat, db) = (store.group(a, &[b]).await, store.shard().await);
@@ -73,12 +74,12 @@ impl Store {
         }
     }
 
-    /// A connection with a shard's settings.
+    /// A connection with the settings of a shard.
     pub async fn shard(&self) -> PgConnection {
         hot_connect_options(&self.args).connect().await.unwrap()
     }
 
-    /// A connection of somebody who is none of ours, and may hold what it locks for as long as it likes.
+    /// A connection that is no node's. It may keep its locks for as long as it likes.
     pub async fn stranger(&self) -> PgConnection {
         self.args.database_url.0.connect().await.unwrap()
     }
@@ -94,7 +95,7 @@ impl Store {
         user
     }
 
-    /// A device as accounts inserts it: not active yet.
+    /// Inserts a device as an accounts node does: it is not active yet.
     pub async fn unlinked_device(&self, user: UserId) -> DeviceId {
         let device = DeviceId::random();
         let insert = "INSERT INTO devices (device_id, user_id, display_name, platform, request_id)
@@ -156,7 +157,7 @@ impl Store {
         }
     }
 
-    /// Commits one message and believes in the new head.
+    /// Commits one message, and moves the known head to it.
     pub async fn say(&self, db: &mut PgConnection, chat: &mut Known, sender: UserId, text: &str) -> Seq {
         let batch = chat.batch(vec![new_entry(sender, EntryKind::Message, text.as_bytes())]);
         assert!(
@@ -189,7 +190,7 @@ impl Store {
         chat.head
     }
 
-    /// Settles up to `upto` with these acknowledgements; who is missing, by device.
+    /// Settles up to `upto` with these acknowledgements. Returns the missing devices, by id.
     pub async fn settle(
         &self,
         db: &mut PgConnection,
@@ -216,7 +217,7 @@ impl Store {
         missing
     }
 
-    /// Acknowledges; where the device's row begins afterwards.
+    /// Writes an acknowledgement. Returns where the device's row begins afterwards.
     pub async fn ack(
         &self,
         db: &mut PgConnection,
@@ -240,7 +241,7 @@ impl Store {
             .and_then(|row| row.now)
     }
 
-    /// The inbox of a chat: device and from_seq.
+    /// The inbox rows of a chat: device and from_seq.
     pub async fn inbox(&self, chat: ChatId) -> Vec<(DeviceId, u64)> {
         let rows = sqlx::query("SELECT device_id, from_seq FROM inbox WHERE chat_id = $1 ORDER BY device_id")
             .bind(chat.0)
@@ -261,8 +262,7 @@ impl Store {
             .unwrap()
     }
 
-    /// Seqs in the log.
-    /// What entries of a chat refer to: media and seq.
+    /// The references of a chat's entries: media and seq.
     pub async fn refs(&self, chat: ChatId) -> Vec<(MediaId, i64)> {
         let refs = "SELECT media_id, seq FROM media_refs WHERE chat_id = $1 ORDER BY seq, media_id";
         let rows: Vec<(uuid::Uuid, i64)> = sqlx::query_as(refs)
@@ -275,6 +275,7 @@ impl Store {
             .collect()
     }
 
+    /// The seqs in the log.
     pub async fn log(&self, chat: ChatId) -> Vec<i64> {
         let query = "SELECT seq FROM messages WHERE chat_id = $1 ORDER BY seq";
         sqlx::query_scalar(query)
@@ -297,7 +298,7 @@ impl Store {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), waits)
+        tokio::time::timeout(Duration::from_secs(60), waits)
             .await
             .expect("nobody waits for a lock");
     }
@@ -329,7 +330,7 @@ impl Known {
     }
 }
 
-/// To be made by the first of them.
+/// A direct chat that the first of the two makes.
 pub fn new_direct(a: UserId, b: UserId) -> NewDirect {
     NewDirect {
         chat: ChatId::direct(a, b),
@@ -338,7 +339,7 @@ pub fn new_direct(a: UserId, b: UserId) -> NewDirect {
     }
 }
 
-/// The same as somebody's wish, from a device.
+/// The chat as a send from a device asks for it.
 pub fn making(new: NewDirect) -> Option<Making> {
     Some(Making {
         people: new.people,

@@ -1,4 +1,4 @@
-//! Rules 4 and 7; fine print 1, 2, 3, 4 and 11.
+//! Tests of the inbox: settling and acknowledging (rules 4 and 7; fine print 1, 2, 3, 4 and 11).
 
 use sqlx::Connection;
 use tern_chat::state::EntryKind;
@@ -158,7 +158,7 @@ async fn fine_print_2_an_acknowledgement_that_waits_while_its_user_is_added_agai
         .await;
     assert_eq!(store.inbox(chat.id).await, [(b1, 1)]);
 
-    // Adds as commit::change does, and holds the lock.
+    // Adds the member as commit::change does, and keeps the lock.
     let mut tx = other.begin().await.unwrap();
     let batch = chat.batch(vec![new_entry(a, EntryKind::MembersAdded, b"again")]);
     let added = batch.head();
@@ -187,7 +187,7 @@ async fn rule_7_a_removed_member_s_row_ends_with_the_removal() {
     assert_eq!(missing.iter().map(|m| m.device).collect::<Vec<_>>(), [b1]);
     assert_eq!(store.ack(&mut db, chat.id, b, b1, removed.0).await, None);
 
-    // Fine print 4: nothing unsettled that overlaps their interval, nothing owed.
+    // Fine print 4: nothing unsettled overlaps their interval, so nothing is owed.
     tern_chat::store::settle::close(&mut db, &[(chat.id, after)])
         .await
         .unwrap();
@@ -224,7 +224,7 @@ async fn fine_print_1_settle_and_acknowledge_wait_for_a_commit_under_way() {
     store.say(&mut owner, &mut chat, a, "x").await;
     store.settle(&mut owner, chat.id, Seq(1), &[(a1, 1)]).await;
 
-    // A commit that another node is about to make visible.
+    // A commit of another node, which will be visible when its transaction ends.
     let mut tx = third.begin().await.unwrap();
     let batch = chat.batch(vec![new_entry(a, EntryKind::Message, b"y")]);
     assert_eq!(commit::commit(&mut tx, &[batch]).await.unwrap().len(), 1);
@@ -249,7 +249,7 @@ async fn fine_print_7_and_11_a_device_linked_while_a_settle_waits_is_not_missed(
     let mut linker = store.shard().await;
     store.say(&mut db, &mut chat, a, "x").await;
 
-    // Links as devices::link does, and holds the lock.
+    // Links the device as devices::link does, and keeps the lock.
     let b2 = store.unlinked_device(b).await;
     let mut tx = linker.begin().await.unwrap();
     tern_chat::store::heads::lock_heads(&mut tx, [chat.id].into_iter(), Heads::Wait)
@@ -300,7 +300,7 @@ async fn a_device_that_acknowledged_a_part_is_missing_from_the_rest() {
     );
 }
 
-/// Ages are taken in the store, whose clock may be set back too.
+/// The store computes ages, and its clock may be set back too.
 #[tokio::test]
 async fn what_was_written_before_the_stores_clock_was_set_back_counts_as_old() {
     let (store, [a, _], [a1, b1], mut chat, mut db) = direct().await;

@@ -1,4 +1,4 @@
-//! Chats as their members see them.
+//! Tests of chats as their members see them.
 
 use tern_chat::state::{EntryKind, Outcome, Refusal};
 use tern_chat::store::listing::{self, ChatView};
@@ -41,7 +41,7 @@ async fn a_mark_of_the_owners_is_shown_with_what_is_unread_after_it() {
     }
 }
 
-/// The chat is made before its first message is admitted, and stays when that is refused.
+/// The chat is made before its first message is admitted, and stays if that message is refused.
 #[tokio::test]
 async fn a_direct_chat_without_a_message_is_in_nobodys_list() {
     let store = Store::new().await;

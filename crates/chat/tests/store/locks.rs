@@ -1,4 +1,5 @@
-//! What somebody else holds in the store is in the way of its own chat alone, and of no commit where it concerns the inbox.
+//! Tests of locks of other transactions: such a lock delays its own chat alone, and delays no commit if it is on the
+//! inbox.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use tern_chat::state::change::Action;
@@ -13,8 +14,8 @@ fn message(sender: UserId) -> NewEntry {
     new_entry(sender, EntryKind::Message, b"x")
 }
 
-/// Two chats of one user, one of which somebody will hold, the other free; each with an entry that the user's device has
-/// not acknowledged.
+/// Two chats of one user: one that another transaction will lock, and one that stays free. Each has an entry that the
+/// user's device has not acknowledged.
 struct Two {
     store: Store,
     user: UserId,
@@ -47,7 +48,7 @@ impl Two {
         [self.held.id, self.free.id]
     }
 
-    /// Both have an inbox row for the device.
+    /// Settles both, so that the device has an inbox row in each.
     async fn settled(self) -> Self {
         let mut db = self.store.shard().await;
         for chat in self.both() {
@@ -98,7 +99,7 @@ impl Two {
     }
 }
 
-/// Holds the rows of this table that belong to the chat.
+/// Locks the rows of this table that belong to the chat, until the returned transaction ends.
 async fn hold<'a>(db: &'a mut PgConnection, table: &str, chat: ChatId) -> Transaction<'a, Postgres> {
     let mut tx = db.begin().await.unwrap();
     let sql = format!("SELECT 1 FROM {table} WHERE chat_id = $1 FOR UPDATE");
@@ -179,7 +180,7 @@ async fn a_change_of_members_who_are_held_is_not_carried_out_and_not_refused() {
     assert_eq!(store.log(group.id).await, [1]);
 }
 
-/// In the way: the head, or a row of the inbox that nobody knows of before the statement runs.
+/// The lock is on the head, or on a row of the inbox, which nobody knows of before the statement runs.
 #[tokio::test]
 async fn an_acknowledgement_in_a_chat_that_is_held_is_left_out() {
     for table in ["chat_heads", "inbox"] {
@@ -246,7 +247,7 @@ async fn a_read_mark_in_a_chat_whose_member_is_held_is_left_out() {
     assert_eq!(two.read_seq(two.free.id).await, 1);
 }
 
-/// The settle waits for the inbox before it locks the heads, and on another connection than the commits'.
+/// The settle waits for the inbox before it locks the heads, and on another connection than the commits.
 #[tokio::test]
 async fn a_lock_on_the_whole_inbox_holds_up_no_message() {
     let two = Two::new().await;
@@ -290,7 +291,7 @@ async fn a_first_message_to_somebody_who_is_held_waits_without_a_connection() {
                 .await
         }
     };
-    // There is one turn at a time only.
+    // The loader has only one turn at a time.
     let waits = tokio::spawn(load(a, held));
     for person in [a, b] {
         let made = load(person, store.user().await).await;

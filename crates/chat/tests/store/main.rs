@@ -1,4 +1,5 @@
-//! The store's statements on a real Postgres: what DESIGN's rules and fine print say of them, forced.
+//! Tests of the store's statements on a real Postgres. They force the cases that the rules and the fine print of
+//! docs/delivery.md speak of.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! A shard's state and its writers on the real store, without links and presence: what an owner answers.
+//! A shard's state and writers on a real store, without links and presence. It shows what an owner answers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,27 +17,27 @@ use tokio::sync::mpsc;
 
 use crate::harness::Store;
 
-/// Between two looks at the clock where nothing is due.
+/// The longest time between two looks at the clock.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Everything asked of it is done before it answers.
+/// An owner. It does all that it is asked before it answers.
 pub struct Owner<'a> {
     store: &'a Store,
     state: ShardState,
     writers: [(Lane, mpsc::Sender<Job>); 2],
     done: mpsc::Receiver<Event>,
-    /// Jobs under way.
+    /// The number of jobs under way.
     busy: usize,
-    /// What was begun by [`Self::begin_upkeep`] is waited for no more.
+    /// A job that [`Self::begin_upkeep`] began is not waited for.
     hung: bool,
-    /// Its clock is ahead by so much.
+    /// How far the owner's clock is ahead.
     pub ahead: Duration,
     answers: Vec<(Origin, Outcome)>,
     pub pushed: Vec<(Vec<UserId>, tern_chat::state::shard::Pushed)>,
 }
 
 impl<'a> Owner<'a> {
-    /// Knows nothing of any chat yet.
+    /// An owner that knows no chat yet.
     pub fn new(store: &'a Store) -> Self {
         let (results, done) = mpsc::channel(8);
         Self {
@@ -64,14 +64,14 @@ impl<'a> Owner<'a> {
         .await
     }
 
-    /// Both at once; the answers in this order.
+    /// Sends both at once. The answers are in this order.
     pub async fn send_both(&mut self, chat: ChatId, entries: [&NewEntry; 2]) -> [Outcome; 2] {
         self.send_all(entries.map(|entry| (chat, entry)))
             .await
             .map(|(_, outcome)| outcome)
     }
 
-    /// All at once; the answers in this order, each with how many of the others came before it.
+    /// Sends all at once. The answers are in this order, each with how many other answers came before it.
     pub async fn send_all<const N: usize>(
         &mut self,
         entries: [(ChatId, &NewEntry); N],
@@ -125,12 +125,13 @@ impl<'a> Owner<'a> {
         self.answers.swap_remove(place.expect("no answer")).1
     }
 
-    /// What is due within a second is done.
+    /// Does what is due within a second.
     pub async fn upkeep(&mut self) {
         self.run_at(Vec::new(), Duration::from_secs(1)).await;
     }
 
-    /// Hands the upkeep what is due, and waits neither now nor later until it is done.
+    /// Gives the upkeep writer the job that is due, and does not wait for it now or later. Returns the kind of the
+    /// job.
     pub async fn begin_upkeep(&mut self) -> &'static str {
         let now = Clock::monotonic() + self.ahead;
         let job = self
@@ -158,7 +159,7 @@ impl<'a> Owner<'a> {
             while let Some(event) = events.pop_front() {
                 self.state.apply(event, now, &mut out);
             }
-            // Nobody waits here for what is gathered.
+            // The receipts that are gathered are pushed now.
             self.state.flush_receipts(now + GATHER_RECEIPTS, &mut out);
             self.state.keep_patience(now, &mut out);
             for (lane, jobs) in &self.writers {
@@ -209,13 +210,13 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// One of a shard's two.
+/// Starts one of a shard's two writers.
 pub fn writer(store: &Store, lane: Lane, results: mpsc::Sender<Event>) -> mpsc::Sender<Job> {
     let (meter, times) = (Shedding::off().meter("commit"), JobTimes::new(0));
     writer::spawn(hot_connect_options(&store.args), lane, meter, times, results)
 }
 
-/// What a writer makes of one job.
+/// Runs one job on a new writer.
 pub async fn run_job(store: &Store, job: Job) -> JobDone {
     let (results, mut done) = mpsc::channel(1);
     let jobs = writer(store, job.lane(), results);

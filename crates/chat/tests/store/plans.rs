@@ -1,5 +1,5 @@
-//! The plans of all hot statements, on empty and on filled tables: indexes only. A statement prepared while a table is
-//! empty must not keep a sequential scan.
+//! Tests of the plans of all hot statements, on empty and on filled tables: they use indexes only. A statement
+//! prepared while a table is empty must not keep a sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
@@ -9,7 +9,7 @@ use tern_types::Seq;
 
 use crate::harness::Store;
 
-/// On the way of a message, or at every connect, load or page; and what walks through a user's chats.
+/// The statements that run for each message, connect, load or page, and those that walk through a user's chats.
 const HOT: &[(&str, &str)] = &[
     ("commit", commit::COMMIT),
     ("commit with media", commit::COMMIT_WITH_MEDIA),
@@ -63,7 +63,8 @@ const HOT: &[(&str, &str)] = &[
     ("forget", devices::FORGET),
 ];
 
-/// Its generic plan, line by line. Partitions that `first` is not in are left out of it as it begins; NULL is in none.
+/// The generic plan of a statement, line by line. `first` is its first parameter; the others are NULL. Postgres
+/// leaves out the partitions that `first` cannot be in, and keeps all for NULL.
 async fn plan(db: &mut PgConnection, name: &str, sql: &'static str, first: &str) -> Vec<String> {
     db.execute("SET plan_cache_mode = force_generic_plan")
         .await
@@ -114,7 +115,7 @@ async fn assert_plans(db: &mut PgConnection, tables: &str) {
     assert_probes(&placed, 1, &format!("load placed on {tables} tables"));
 }
 
-/// A request is looked for by the whole of its key: by less, each commit would read the chat's log.
+/// Asserts that a request is looked up by its whole key. By a part of it, each commit would read the chat's log.
 fn assert_probes(plan: &[String], partitions: usize, what: &str) {
     let scans = plan.iter().zip(&plan[1..]).filter(|(scan, _)| {
         let table = scan.split(" on messages_").nth(1);
@@ -132,7 +133,7 @@ fn assert_probes(plan: &[String], partitions: usize, what: &str) {
     assert_eq!(probes, partitions, "{what}:\n{}", plan.join("\n"));
 }
 
-/// What is about one chat is not looked for among all chats of a user or a device, which may be very many.
+/// Asserts that statements about one chat do not search all chats of a user or a device, which may be very many.
 async fn assert_chats_are_looked_up(db: &mut PgConnection) {
     let chat = format!("'{}'", uuid::Uuid::nil());
     let of_one_chat = [
@@ -173,7 +174,7 @@ async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
     db.execute("ANALYZE").await.unwrap();
     assert_plans(&mut db, "filled").await;
 
-    // The first days of a platform.
+    // The first days of a platform: one message in each chat, one chat for each user and device.
     let one_message_a_chat = "
         INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
         SELECT gen_random_uuid(), 1, 1, 1, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), '', '', now()

@@ -1,4 +1,4 @@
-//! Rule 10: watermarks only rise, also when another owner goes on.
+//! Tests of rule 10: watermarks only rise, also when another owner continues.
 
 use tern_chat::state::EntryKind;
 use tern_chat::state::receipts::Watermark;
@@ -33,7 +33,7 @@ fn read(chat: ChatId, user: UserId, seq: u64) -> ReadMark {
     }
 }
 
-/// Who is told of `of`'s watermark, and what.
+/// The receipts that the owner pushed about `of`: who is told, and the watermark.
 fn told(owner: &mut Owner<'_>, of: UserId) -> Vec<(Vec<UserId>, Watermark)> {
     let told = owner.pushed.drain(..).filter_map(|(mut users, what)| match what {
         Pushed::Receipt { user, mark } if user == of => {
@@ -175,7 +175,7 @@ async fn rule_10_a_reply_before_the_read_mark_tells_that_it_was_read() {
     assert_eq!(told(&mut owner, b), [(both, watermark(2, 2))]);
 }
 
-/// What is unread to the member, as a listing says it.
+/// The member's unread count, as a listing shows it.
 async fn unread(store: &Store, chat: ChatId, user: UserId) -> u64 {
     let view = listing::chat(&store.pool, &store.master, user, None, chat)
         .await
@@ -183,7 +183,7 @@ async fn unread(store: &Store, chat: ChatId, user: UserId) -> u64 {
     view.unwrap().unread()
 }
 
-/// Bob answers 1 while 2 is on its way to him.
+/// Bob answers entry 1 while entry 2 is on its way to him.
 #[tokio::test]
 async fn rule_10_what_crossed_a_send_is_neither_read_nor_delivered_to_a_new_owner() {
     let store = Store::new().await;
@@ -208,7 +208,7 @@ async fn rule_10_what_crossed_a_send_is_neither_read_nor_delivered_to_a_new_owne
         told(&mut owner, b).last().map(|told| told.1),
         Some(watermark(1, 1))
     );
-    // As it is written within a second of the send.
+    // The mark is written within a second of the send.
     let mut db = store.shard().await;
     let own_unread = 1;
     let written = ReadMark {
@@ -220,7 +220,7 @@ async fn rule_10_what_crossed_a_send_is_neither_read_nor_delivered_to_a_new_owne
         .unwrap();
     assert_eq!(unread(&store, chat, b).await, 1, "2, and not his own");
 
-    // Nothing is settled: a new owner knows of no other acknowledgement.
+    // Nothing is settled, so a new owner knows of no acknowledgement but the mark.
     assert_eq!(mark(&store, chat, b).await, watermark(1, 1));
     assert_eq!(
         store
@@ -246,7 +246,7 @@ async fn rule_10_what_crossed_a_send_is_neither_read_nor_delivered_to_a_new_owne
     next.run(vec![ack(2, true)]).await;
     assert_eq!(told(&mut next, b), [(vec![a], watermark(2, 1))]);
 
-    // A mark that he set himself says more than his devices' acknowledgements.
+    // A mark that Bob set himself says more than his devices' acknowledgements.
     next.send(chat, &message(a)).await;
     tern_chat::store::ack::mark_read(&mut db, &[read(chat, b, 4)], Heads::Wait)
         .await
@@ -255,7 +255,7 @@ async fn rule_10_what_crossed_a_send_is_neither_read_nor_delivered_to_a_new_owne
     assert_eq!(unread(&store, chat, b).await, 0);
 }
 
-/// Whatever the store says, which a crash may have kept from learning of the newest.
+/// The owner counts the entries itself, because a crash may have kept the count in the store from being written.
 #[tokio::test]
 async fn a_new_owner_counts_what_a_member_sent_behind_their_read_mark() {
     let store = Store::new().await;
@@ -354,7 +354,7 @@ async fn rule_10_a_new_owner_knows_whose_messages_were_read() {
     let (a, b, c) = (store.user().await, store.user().await, store.user().await);
     let chat = store.group(a, &[b, c]).await.id;
     let mut owner = Owner::new(&store);
-    // a also sent what was not read yet.
+    // User a also sent an entry that is not read yet.
     for sender in [a, b, a] {
         owner
             .send(chat, &new_entry(sender, EntryKind::Message, b"x"))

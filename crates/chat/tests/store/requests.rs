@@ -1,4 +1,5 @@
-//! Rule 5: the same request_id gives the same result, however late, by an owner that remembers and by one that does not.
+//! Tests of rule 5: the same request_id gives the same result, however late, from an owner that remembers the request
+//! (warm) and from one that does not (cold).
 
 use tern_chat::state::change::Action;
 use tern_chat::state::{EntryKind, NewEntry, Outcome, Refusal};
@@ -7,7 +8,7 @@ use tern_types::{ChatId, RequestId, Seq, UserId};
 use crate::harness::{Store, new_entry};
 use crate::owner::Owner;
 
-/// More than a chat remembers.
+/// More requests than a chat remembers.
 const MANY: usize = 300;
 
 fn message(sender: UserId) -> NewEntry {
@@ -21,7 +22,7 @@ fn place(outcome: &Outcome) -> Option<Seq> {
     }
 }
 
-/// Pushes everything before out of what a chat remembers.
+/// Sends so many messages that the chat remembers no earlier request.
 async fn say_much(owner: &mut Owner<'_>, chat: ChatId, sender: UserId) {
     for _ in 0..MANY {
         let outcome = owner.send(chat, &message(sender)).await;

@@ -1,4 +1,5 @@
-//! New strangers, counted where a chat or a group is made and where members are added; and who may be added.
+//! Tests of new strangers, who are counted where a chat or a group is made and where members are added, and of who
+//! may be added.
 
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ impl Store {
     }
 }
 
-/// Over two nodes at once, of which neither knows of the other.
+/// The limit holds over two nodes at once, neither of which knows of the other.
 #[tokio::test]
 async fn of_many_first_messages_at_once_only_as_many_as_may_be_find_their_stranger() {
     let store = Store::new().await;
@@ -83,7 +84,8 @@ async fn of_many_first_messages_at_once_only_as_many_as_may_be_find_their_strang
     }
     assert_eq!((made, store.met(me).await), (LIMIT, LIMIT as i64));
 
-    // A chat that is there costs nothing; a back end is not limited; the other one may write; a day later there is room.
+    // A chat that exists costs nothing. A back end is not limited. The other person may write. A day later there is
+    // room again.
     let limited = *strangers.last().unwrap();
     let by_back_end = Making {
         people: (me, limited),
@@ -141,7 +143,7 @@ async fn a_group_of_too_many_strangers_is_not_made_and_one_without_blockers_is()
         "{limited:?}"
     );
     assert_eq!(store.met(owner).await, 0, "all or none");
-    // Who left the owner out counts neither as a member nor as a stranger.
+    // A user who has blocked the owner counts neither as a member nor as a stranger.
     let made = create(&[a, blocker, b, c], &entry).await;
     let Created::New {
         members,
@@ -216,7 +218,7 @@ async fn people_who_wrote_or_are_friends_are_no_strangers() {
         store.say(&mut db, &mut chat, sender, "hello").await;
     }
     store.contact(friend, me).await;
-    // That they are among one's own contacts says nothing of them.
+    // That a person is among one's own contacts does not make them less of a stranger.
     store.contact(me, mine).await;
     let nobody = UserId::random();
     let pairs = [wrote, written_to, friend, mine, nobody].map(|peer| (me, peer));

@@ -1,5 +1,8 @@
-//! Unary calls that the engine asked for; each answer is an input.
+//! Makes the unary calls that the engine asks for. Each answer becomes an input of the engine.
 
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
 use tern_proto::v1;
 use tokio::task::JoinError;
 
@@ -13,7 +16,8 @@ const CHATS_PAGE: u32 = 200;
 /// Largest page of ListEntries.
 const ENTRIES_PAGE: u32 = 256;
 
-/// The call's answer; a call that panicked answers nothing, and is made again at the next connection.
+/// Turns a finished call into its input. Calls answer for themselves also where they panic ([`make`]); one that was
+/// aborted becomes a [`Input::Tick`], since the client ends then.
 pub(super) fn answer(joined: Result<Input, JoinError>) -> Input {
     joined.unwrap_or_else(|error| {
         tracing::error!(%error, "call failed");
@@ -21,7 +25,44 @@ pub(super) fn answer(joined: Result<Input, JoinError>) -> Input {
     })
 }
 
+/// Makes the call. Whatever happens to it, the engine gets its answer: otherwise it would wait for it until the client
+/// is started again.
 pub(super) async fn make(api: Api, call: Call) -> Input {
+    answered(call.clone(), ask(api, call)).await
+}
+
+/// The answer to the call; an error where `ask` panics.
+async fn answered(call: Call, ask: impl Future<Output = Input>) -> Input {
+    AssertUnwindSafe(ask).catch_unwind().await.unwrap_or_else(|_| {
+        // Not with the call: it may hold a token.
+        tracing::error!("a call panicked");
+        failed(call)
+    })
+}
+
+/// The answer to a call that broke.
+fn failed(call: Call) -> Input {
+    let error = malformed("it could not be handled");
+    match call {
+        Call::ListChats => Input::Listed(Err(error)),
+        Call::GetChat(chat) => Input::LookedUp {
+            chat,
+            result: Err(error),
+        },
+        Call::Fill { chat, .. } => Input::Filled {
+            chat,
+            result: Err(error),
+        },
+        Call::Receipts(chat) => Input::ReceiptsRead {
+            chat,
+            result: Err(error),
+        },
+        Call::Refresh { .. } => Input::Refreshed(Err(error)),
+        Call::ReloadOutbox => Input::Tick,
+    }
+}
+
+async fn ask(api: Api, call: Call) -> Input {
     match call {
         Call::ListChats => Input::Listed(list_chats(&api).await),
         Call::GetChat(chat) => {
@@ -67,7 +108,7 @@ pub(super) async fn make(api: Api, call: Call) -> Input {
             let tokens = result.and_then(|response| response.tokens.ok_or_else(|| malformed("no tokens")));
             Input::Refreshed(tokens)
         }
-        // Answered by the driver itself, from the store.
+        // The driver answers this one itself, from the store.
         Call::ReloadOutbox => Input::Tick,
     }
 }
@@ -99,12 +140,45 @@ pub(crate) fn entries(entries: Vec<v1::Entry>) -> Result<Vec<Entry>, CallError> 
         .collect()
 }
 
-/// An answer that breaks the protocol.
+/// The error for an answer that breaks the protocol.
 pub(crate) fn malformed(what: impl std::fmt::Display) -> CallError {
     CallError {
         code: tonic::Code::Internal,
         reason: v1::ErrorReason::Unspecified,
         message: format!("malformed answer: {what}"),
         retry_after: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_types::{ChatId, Seq, UserId};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_panics_is_answered_as_failed() {
+        let chat = ChatId::own(UserId::random());
+        let refresh_token = String::new();
+        for call in [
+            Call::ListChats,
+            Call::GetChat(chat),
+            Call::Fill { chat, from: Seq(1) },
+            Call::Receipts(chat),
+            Call::Refresh { refresh_token },
+        ] {
+            let answer = answered(call.clone(), async { panic!("a defect") }).await;
+            let is_error = match (&call, answer) {
+                (Call::ListChats, Input::Listed(result)) => result.is_err(),
+                (Call::GetChat(_), Input::LookedUp { chat: of, result }) => of == chat && result.is_err(),
+                (Call::Fill { .. }, Input::Filled { chat: of, result }) => of == chat && result.is_err(),
+                (Call::Receipts(_), Input::ReceiptsRead { chat: of, result }) => {
+                    of == chat && result.is_err()
+                }
+                (Call::Refresh { .. }, Input::Refreshed(result)) => result.is_err(),
+                (_, answer) => panic!("{call:?}: {answer:?}"),
+            };
+            assert!(is_error, "{call:?}");
+        }
     }
 }

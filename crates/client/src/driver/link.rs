@@ -1,4 +1,4 @@
-//! The stream, and what waits to be written to it.
+//! The stream, and the items that wait to be written to it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use crate::connection::{Gateways, Stream, open_stream};
 use crate::engine::{Input, StreamOrder};
 use crate::error::CallError;
 
-/// At the end, for the server to take the last acknowledgements.
+/// How long the server may take to read the last acknowledgements when the client ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Bytes of a frame that are no item: tag and length of each.
+/// Bytes that a frame adds to each item: a tag and a length.
 const ITEM_OVERHEAD: usize = 8;
 
 enum State {
@@ -23,13 +23,13 @@ enum State {
     Up(Box<Stream>),
 }
 
-/// At most one stream, on the gateway whose turn it is.
+/// At most one stream. Each attempt to open one uses the next gateway of the list.
 pub(super) struct Link {
     gateways: Gateways,
     attempt: usize,
     state: State,
-    /// Bounded by what the engine lets out: sends in flight, one acknowledgement a chat of a batch. Nothing is added
-    /// while the server is silent.
+    /// Bounded by what the engine lets out: the sends in flight, and one acknowledgement per chat and batch. The
+    /// engine adds nothing while the server is silent.
     waiting: VecDeque<Item>,
 }
 
@@ -52,7 +52,7 @@ impl Link {
         matches!(self.state, State::Up(_))
     }
 
-    /// Where the stream goes, or went last.
+    /// The address of the present stream, or of the last one.
     pub(super) fn gateway(&self) -> String {
         self.gateways.endpoint(self.attempt).uri().to_string()
     }
@@ -65,7 +65,7 @@ impl Link {
         }
     }
 
-    /// The next attempt goes to the next gateway.
+    /// Drops the stream and what waits for it. The next attempt uses the next gateway.
     pub(super) fn drop_stream(&mut self) {
         if !matches!(self.state, State::Down) {
             self.state = State::Down;
@@ -89,7 +89,8 @@ impl Link {
         }
     }
 
-    /// Waits for something to do; reads frames only when `reading`. May be dropped at any point.
+    /// Waits until there is something to do. Reads frames only while `reading`. It is safe to drop this future at any
+    /// point.
     pub(super) async fn step(&mut self, reading: bool) -> LinkStep {
         let blocked = !self.waiting.is_empty();
         match &mut self.state {
@@ -122,7 +123,7 @@ impl Link {
         }
     }
 
-    /// The next frame of an open stream; pending where there is none.
+    /// Waits for the next frame of an open stream; never returns if there is none.
     pub(super) async fn frame(&mut self) -> Input {
         let State::Up(stream) = &mut self.state else {
             return std::future::pending().await;
@@ -141,7 +142,7 @@ impl Link {
         Input::StreamLost(error)
     }
 
-    /// Lets the server read what was written, then ends.
+    /// Writes what still waits, half-closes the stream, and waits at most [`LAST_WORDS`] for the server to end it.
     pub(super) async fn close(&mut self) {
         let State::Up(stream) = std::mem::replace(&mut self.state, State::Down) else {
             return;
@@ -154,12 +155,12 @@ impl Link {
             drop(writer);
             while let Ok(Some(_)) = frames.message().await {}
         };
-        // A server that does not end it has had its time.
+        // If the server takes longer, the stream is dropped.
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
     }
 }
 
-/// As much of what waits as one frame takes; one item always fits.
+/// Takes as many waiting items as fit into one frame; the first item always fits.
 fn next_frame(waiting: &mut VecDeque<Item>) -> ClientFrame {
     let mut items = Vec::new();
     let mut bytes = 0;

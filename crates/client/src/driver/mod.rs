@@ -1,10 +1,11 @@
-//! The one task that owns engine, store and stream. It waits in one place ([`Driver::wait`]), lets the engine decide,
-//! and carries out what follows: first the store, then the app, then the wire.
+//! The one task that owns engine, store and stream. It waits in one place ([`Driver::wait`]), hands what happened to
+//! the engine, and carries out the effects: first the store, then the app, then the wire.
 //!
-//! - [`calls`]: unary calls that the engine asked for
-//! - [`link`]: the stream, and what waits to be written to it
+//! - [`calls`]: the unary calls that the engine asks for
+//! - [`link`]: the stream, and the items that wait to be written to it
 
 mod calls;
+pub(crate) mod command;
 mod link;
 
 use std::collections::VecDeque;
@@ -24,43 +25,28 @@ use crate::engine::{Call, Change, Effects, Engine, Input};
 use crate::error::{CallError, ClientError};
 use crate::model::{Event, Outgoing, StopReason};
 use crate::store::Store;
+use command::{Command, Read, Reply};
 use link::{Link, LinkStep};
 
-/// Inputs applied and committed together.
+/// Inputs that are applied and committed together, at most.
 const MAX_BATCH: usize = 64;
-/// Events that the app has not taken yet; from here on no more frames are read …
+/// From this many events on that the app has not taken, the driver reads no more frames.
 const MAX_PENDING_EVENTS: usize = 4096;
-/// … and after this time the stream is given up rather than left unread, which breaks HTTP/2 connections: what was
-/// not acknowledged comes again when the app has caught up.
+/// After this time without room for events the driver gives the stream up: a stream that is left unread for longer
+/// breaks its HTTP/2 connection. The server sends again what was not acknowledged.
 const SLOW_APP: Duration = Duration::from_secs(10);
-/// At the end, for the app to take its last events.
+/// How long the app may take to read its last events when the client ends.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
-
-type Reply = oneshot::Sender<Result<(), ClientError>>;
-type Read = Box<dyn FnOnce(&mut Store) + Send>;
-
-/// What the handles ask of the driver.
-pub(crate) enum Command {
-    /// Answered when it is durable.
-    Apply { input: Input, reply: Reply },
-    /// Reads from the store.
-    Read(Read),
-    /// A newer token than this one.
-    Renew {
-        stale: String,
-        reply: oneshot::Sender<Result<(), CallError>>,
-    },
-}
 
 pub(crate) struct Driver {
     engine: Engine,
-    /// Taken while a blocking thread works on it.
+    /// `None` while a blocking thread works on it.
     store: Option<Store>,
     link: Link,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
     pending: VecDeque<Event>,
-    /// Since when there is no room for events.
+    /// When `pending` became full; `None` while it has room.
     full_since: Option<Instant>,
     calls: JoinSet<Input>,
     api: Api,
@@ -69,7 +55,7 @@ pub(crate) struct Driver {
     started: (Timestamp, Instant),
 }
 
-/// One round's work.
+/// The work of one round.
 #[derive(Default)]
 struct Batch {
     inputs: Vec<Input>,
@@ -77,7 +63,7 @@ struct Batch {
     reads: Vec<Read>,
 }
 
-/// What the driver woke up for.
+/// Why the driver woke up.
 enum Step {
     Command(Option<Command>),
     Link(LinkStep),
@@ -134,16 +120,16 @@ impl Driver {
                 }
             }
         };
-        // An app that takes no more events has the store.
+        // An app that reads no more events finds everything in the store.
         let _ = tokio::time::timeout(LAST_EVENTS, last).await;
     }
 
-    /// Wall-clock time that never goes back.
+    /// The wall-clock time, which here never goes back.
     fn now(&self) -> Timestamp {
         self.started.0 + self.started.1.elapsed()
     }
 
-    /// The only place that waits.
+    /// The only place where the driver waits.
     async fn wait(&mut self) -> Step {
         let now = self.now();
         let engine = self.engine.next_wake().map(|at| Instant::now() + at.since(now));
@@ -164,7 +150,7 @@ impl Driver {
         }
     }
 
-    /// The step as inputs, and what else is at hand, so that one transaction serves many.
+    /// Collects the step, and the commands and frames that are ready, so that one transaction serves them all.
     fn gather(&mut self, step: Step) -> Batch {
         let mut batch = Batch::default();
         match step {
@@ -220,19 +206,19 @@ impl Driver {
                 self.renewals.push(reply);
                 batch.inputs.push(Input::TokenRejected(stale));
             }
-            // Renewed meanwhile.
+            // The token was renewed in the meantime.
             Command::Renew { reply, .. } => drop(reply.send(Ok(()))),
         }
     }
 
-    /// Whether the message may go into the outbox.
+    /// Refuses a message that is too large, or that does not fit into the outbox.
     fn admit(&self, message: &Outgoing) -> Result<(), ClientError> {
         message.check_size().map_err(ClientError::TooLarge)?;
         let room = self.engine.has_room(message.body.len());
         room.then_some(()).ok_or(ClientError::OutboxFull)
     }
 
-    /// Applies, commits, tells. Some: the client has ended.
+    /// Applies the inputs, commits the changes, answers the commands. Returns the reason if the client has ended.
     async fn work(&mut self, batch: Batch) -> Option<StopReason> {
         let renewed = batch.inputs.iter().find_map(|input| match input {
             Input::Refreshed(result) => Some(result.as_ref().map(|_| ()).map_err(Clone::clone)),
@@ -240,7 +226,7 @@ impl Driver {
         });
         let reason = match self.apply(batch.inputs).await {
             Ok(reason) => reason,
-            // The replies are dropped: nothing of this batch counts.
+            // The replies are dropped, which tells their commands that nothing of this batch was stored.
             Err(error) => return Some(StopReason::StoreFailed(error.to_string())),
         };
         for reply in batch.replies {
@@ -287,7 +273,7 @@ impl Driver {
         self.with_store(move |store| store.commit(&changes)).await
     }
 
-    /// On a blocking thread, where a disk may make it wait.
+    /// Runs `work` on the store: on a blocking thread if the store is a file, since a disk may make it wait.
     async fn with_store<T: Send + 'static>(
         &mut self,
         work: impl FnOnce(&mut Store) -> Result<T, ClientError> + Send + 'static,
@@ -338,7 +324,7 @@ impl Driver {
                     self.pending.push_front(event);
                     break;
                 }
-                // The app wants no events.
+                // The app has dropped its event stream.
                 Err(mpsc::error::TrySendError::Closed(_)) => self.pending.clear(),
             }
         }

@@ -1,4 +1,4 @@
-//! One chat of this device: its cursor, what is unread, what its entries say of it.
+//! One chat of this device: its cursor, its unread entries, and its properties as the entries change them.
 
 use std::collections::VecDeque;
 
@@ -7,24 +7,34 @@ use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::ChatRow;
 use super::cursor::Cursor;
-use super::look_up::LookUp;
 use crate::model::{Chat, Entry};
 
-/// Unread seqs remembered a chat; a count beyond it is shown as at least this many.
+/// Seqs of unread entries that are remembered per chat. A higher count is shown as this number.
 const MAX_UNREAD: usize = 10_000;
+
+/// Where a call about the chat stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum LookUp {
+    Idle,
+    Running,
+    Again(Timestamp),
+}
 
 /// One chat of this device.
 #[derive(Debug)]
 pub struct ChatState {
     pub(super) row: ChatRow,
     pub(super) cursor: Cursor,
+    /// Since when an entry is held because earlier ones are missing.
     pub(super) gap_since: Option<Timestamp>,
     pub(super) look_up: LookUp,
+    /// The state of the calls that read missing entries.
     pub(super) fill: LookUp,
     pub(super) unread: VecDeque<Seq>,
 }
 
 impl ChatState {
+    /// Continues with the chat as stored. `unread`: the seqs of its unread entries, ascending.
     pub fn new(row: ChatRow, unread: Vec<Seq>) -> Self {
         Self {
             cursor: Cursor::new(row.cursor),
@@ -69,7 +79,7 @@ impl ChatState {
         self.row.known = true;
     }
 
-    /// What an applied entry says of the chat. `me`: whose chat it is.
+    /// Updates the chat from an applied entry. `me`: this person.
     pub(super) fn absorb(&mut self, entry: &Entry, me: UserId) {
         self.row.chat.head = self.row.chat.head.max(entry.seq);
         self.row.chat.active_at = self.row.chat.active_at.max(entry.sent_at);
@@ -78,7 +88,7 @@ impl ChatState {
             self.row.own = self.row.own.max(entry.seq);
             self.read_own(entry.seq);
         }
-        // A listing said already what lies below its head.
+        // A listing has counted everything up to its head already.
         if entry.seq <= self.row.listed_head {
             return;
         }
@@ -134,8 +144,8 @@ impl ChatState {
         }
     }
 
-    /// Own messages are never unread: where nothing is before this one, the mark goes on over it, here as on the server. What
-    /// else a send says to have been read, the server tells by a receipt.
+    /// Moves the read mark over an own message if nothing before it is unread, as the server does: own messages are
+    /// never unread. If the server marks more as read because of a send, it says so by a receipt.
     fn read_own(&mut self, seq: Seq) {
         if !self.unread.is_empty() || self.row.listed_unread > 0 {
             return;
@@ -156,7 +166,7 @@ impl ChatState {
         }
     }
 
-    /// For a look-up, or for entries before those that it holds.
+    /// Whether the chat waits for a look-up, or holds entries that wait for earlier ones.
     pub(super) fn waits(&self) -> bool {
         !self.row.known || self.cursor.first_held().is_some()
     }
@@ -172,7 +182,7 @@ impl ChatState {
         self.row.clone()
     }
 
-    /// A gap begins anew with each entry that closes a part of it.
+    /// Notes whether there is a gap. The time of a gap starts anew with each entry that closes a part of it.
     pub(super) fn watch_gap(&mut self, progress: bool, now: Timestamp) {
         let gap = self.cursor.at().is_some() && self.cursor.first_held().is_some();
         self.gap_since = if gap {

@@ -1,4 +1,5 @@
-//! All chats: entries applied and acknowledged, what is read, and what of it is said at the end of an apply.
+//! All chats: applies and acknowledges entries, keeps the read marks, and produces what an apply says of them at its
+//! end.
 
 use tern_proto::v1::{self, client_item::Item};
 use tern_types::{ChatId, Seq, Timestamp, UserId};
@@ -9,8 +10,8 @@ use super::look_up::Listing;
 use super::{Change, ChatRow, Engine};
 use crate::model::{Entry, Event};
 
-/// Chats that may wait (for missing entries, for a look-up) at a time; what comes for others out of turn is dropped
-/// and comes again.
+/// Chats that may wait for missing entries or for a look-up at a time. An entry out of turn for a further chat is
+/// dropped; the server sends it again.
 const MAX_WAITING: usize = 64;
 
 impl Engine {
@@ -21,7 +22,7 @@ impl Engine {
         }
     }
 
-    /// An entry, or the result of an own send, which stands for one.
+    /// Takes an entry from the server, or the result of an own send, which stands for its entry.
     pub(super) fn offer(&mut self, entry: Entry, now: Timestamp) {
         let chat = entry.chat;
         let crowded = self.waiting.len() >= MAX_WAITING && !self.waiting.contains(&chat);
@@ -43,8 +44,9 @@ impl Engine {
         }
     }
 
-    /// A chat that is in no listing begins with its first entry. Before the listing that is not sure: an own message
-    /// that was offered again to a restored store may be the first entry of a chat acknowledged long ago.
+    /// Starts an unknown cursor at 0 if the chat's first entry is held. This waits until all chats have been listed:
+    /// after a restored backup, an own message that was sent again may be the first entry of a chat that was
+    /// acknowledged long before.
     pub(super) fn begin(&mut self, chat: ChatId, now: Timestamp) {
         if let Some(state) = self
             .chats
@@ -57,7 +59,7 @@ impl Engine {
         }
     }
 
-    /// Remembers whether the chat waits for anything, so that nobody has to go through all of them.
+    /// Updates `waiting`, so that a tick need not go through all chats.
     pub(super) fn watch(&mut self, chat: ChatId) {
         if self.chats.get(&chat).is_some_and(ChatState::waits) {
             self.waiting.insert(chat);
@@ -125,7 +127,8 @@ impl Engine {
         }
     }
 
-    /// Another device of this person read the chat, or the server took this one's word.
+    /// Raises the read mark that the server confirmed: another device of this person read the chat, or the server
+    /// answered this device's own mark.
     pub(super) fn own_read(&mut self, chat: ChatId, read: Seq) {
         if let Some(state) = self.chats.get_mut(&chat)
             && read > state.row.confirmed_read
@@ -144,8 +147,8 @@ impl Engine {
         self.reads.extend(unconfirmed.map(|state| state.row.chat.id));
     }
 
-    /// Chats with own messages that not everybody has read, and those with messages that this person may have read
-    /// elsewhere; most recent first.
+    /// Lists the chats whose receipts may have changed, the most recently active first: chats with own messages that
+    /// not all others have read, and chats with unread messages, which this person may have read on another device.
     pub(super) fn awaiting_receipts(&self) -> Vec<ChatId> {
         let unread_by_others = |row: &ChatRow| {
             let members = usize::try_from(row.chat.member_count).unwrap_or(0);
@@ -197,7 +200,8 @@ impl Engine {
         }
     }
 
-    /// The direct chat with `peer` exists from the first message on.
+    /// Notes that a chat is the direct chat with `peer`. It may be unknown so far, as it comes into being with a
+    /// message.
     pub(super) fn know_direct(&mut self, chat: ChatId, peer: UserId) {
         let state = self.chats.entry(chat).or_insert_with(|| ChatState::unknown(chat));
         if !state.row.known {

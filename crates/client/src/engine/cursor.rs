@@ -1,4 +1,4 @@
-//! One chat's place in its log: applies entries once and in order, holds what is ahead.
+//! One chat's place in its log. Applies entries once and in order, and holds entries that are ahead of their turn.
 
 use std::collections::BTreeMap;
 
@@ -6,32 +6,33 @@ use tern_types::Seq;
 
 use crate::model::Entry;
 
-/// Entries of one chat held because an earlier one is missing: twice the server's window.
+/// Entries of one chat that are held because an earlier one is missing: twice the server's window.
 pub const MAX_HELD: usize = 512;
-/// Bytes of bodies among them; one entry always fits.
+/// Bytes of the held entries' bodies. One entry always fits.
 pub const MAX_HELD_BYTES: usize = 1024 * 1024;
 
 /// Cursor and held entries of one chat.
 #[derive(Debug, Default)]
 pub struct Cursor {
-    /// Everything up to here is stored. None: not known where to begin.
+    /// Everything up to here is stored. `None`: the place to begin is not known yet.
     at: Option<Seq>,
     held: BTreeMap<Seq, Entry>,
     held_bytes: usize,
 }
 
-/// What became of an entry.
+/// The outcome of [`Cursor::offer`].
 #[derive(Debug, PartialEq)]
 pub enum Offered {
-    /// These are next, in order; the cursor stands on the last of them.
+    /// These entries are next, in order. The cursor now stands on the last of them.
     Applied(Vec<Entry>),
-    /// Was applied before.
+    /// The entry was applied before.
     Repeated,
-    /// Waits for earlier ones (or was dropped for want of room: it comes again).
+    /// The entry waits for earlier ones, or was dropped for lack of room. A dropped entry comes again.
     Held,
 }
 
 impl Cursor {
+    /// Starts at `at`, with no entries held.
     pub fn new(at: Option<Seq>) -> Self {
         Self {
             at,
@@ -39,16 +40,17 @@ impl Cursor {
         }
     }
 
+    /// Everything up to here is stored. `None`: the place to begin is not known yet.
     pub fn at(&self) -> Option<Seq> {
         self.at
     }
 
-    /// The lowest held seq.
+    /// Returns the lowest seq that is held.
     pub fn first_held(&self) -> Option<Seq> {
         self.held.keys().next().copied()
     }
 
-    /// An entry came, from the server or as the result of an own send.
+    /// Offers an entry from the server, or one made from the result of an own send.
     pub fn offer(&mut self, entry: Entry) -> Offered {
         match self.at {
             Some(at) if entry.seq <= at => Offered::Repeated,
@@ -65,12 +67,12 @@ impl Cursor {
         }
     }
 
-    /// Whether it is unknown where to begin and the chat's first entry is here: then it begins before that one.
+    /// Whether the cursor is unknown and the chat's first entry is held. Then the cursor can begin at 0.
     pub fn has_the_first(&self) -> bool {
         self.at.is_none() && self.first_held() == Some(Seq(1))
     }
 
-    /// Begins at `at` where the cursor is unknown.
+    /// Sets an unknown cursor to `at`, and returns the held entries that are next. A known cursor stays.
     pub fn start(&mut self, at: Seq) -> Vec<Entry> {
         if self.at.is_some() {
             Vec::new()
@@ -79,8 +81,8 @@ impl Cursor {
         }
     }
 
-    /// Raises the cursor to `to`: what lies below is not this device's. The server says so before whatever comes after it, so
-    /// nothing that is held of it is owed.
+    /// Raises the cursor to `to`, and returns the held entries that are next. Entries at or below `to` are not this
+    /// device's: held ones are dropped, since the server sends every entry that is the device's before it skips it.
     pub fn skip(&mut self, to: Seq) -> Vec<Entry> {
         self.at = self.at.max(Some(to));
         let mut applied = Vec::new();
@@ -104,7 +106,7 @@ impl Cursor {
         self.at = Some(at);
     }
 
-    /// When there is no room the highest are dropped: the lowest are needed first.
+    /// Holds an entry. If there is no room, the highest are dropped, because the lowest are needed first.
     fn hold(&mut self, entry: Entry) {
         self.held_bytes += size(&entry);
         if let Some(before) = self.held.insert(entry.seq, entry) {

@@ -1,30 +1,24 @@
-//! What this device asks the server for: all chats once, chats that came up without being known, entries that are
-//! missing.
+//! Asks the server for what this device misses: all chats once, then each chat that turns up unknown, and entries
+//! that do not come.
 
 use std::time::Duration;
 
 use tern_proto::v1::ErrorReason;
 use tern_types::{ChatId, Seq, Timestamp};
 
-use super::chat_state::ChatState;
+use super::chat_state::{ChatState, LookUp};
 use super::{Call, Change, Engine};
 use crate::error::CallError;
 use crate::model::{Entry, ListedChat};
 
-/// An entry held for this long is not coming by itself (the server repeats within some seconds): it is read by
-/// ListEntries. Needed where this device acknowledged what its store lost, by a restored backup for example.
+/// An entry that was held for this long lacks entries that will not come by themselves, since the server repeats
+/// within some seconds. They are read by ListEntries. This happens where the device acknowledged entries that its own
+/// store then lost, for example by a restored backup.
 const GAP_TIMEOUT: Duration = Duration::from_secs(15);
-/// A call that failed is made again after this time, or what the server asks.
+/// Shortest time before a call that failed is made again; the server may ask for more.
 const CALL_RETRY: Duration = Duration::from_secs(2);
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum LookUp {
-    Idle,
-    Running,
-    Again(Timestamp),
-}
-
-/// Whether all chats were listed once.
+/// Whether all chats have been listed once.
 #[derive(Debug)]
 pub struct Listing {
     pub(super) done: bool,
@@ -32,6 +26,7 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// `done`: all chats have been listed already.
     pub fn new(done: bool) -> Self {
         Self {
             done,
@@ -64,14 +59,14 @@ impl Engine {
         }
     }
 
-    /// What the server says of a chat; where its cursor is unknown, it starts at `resume`.
+    /// Takes what the server says about a chat. An unknown cursor starts at the answer's `resume`.
     fn learn(&mut self, listed: ListedChat, now: Timestamp) {
         let (mut chat, resume) = (listed.chat, listed.resume);
         let id = chat.id;
         let state = self.chats.entry(id).or_insert_with(|| ChatState::unknown(id));
         state.look_up = LookUp::Idle;
         let at = state.cursor.at().unwrap_or(resume);
-        // What this device has applied already may be ahead of the answer.
+        // The answer may be older than entries that this device has applied already.
         if chat.head >= at {
             let row = &mut state.row;
             (row.listed_head, row.listed_unread) = (chat.head, chat.unread);
@@ -104,7 +99,8 @@ impl Engine {
         }
     }
 
-    /// Not a member any more: what comes of it (the removal at least) is all there will be.
+    /// Notes that the person is not a member any more. The cursor starts before the first entry that is held, since
+    /// nothing else will come: the removal at least is held.
     fn not_a_member(&mut self, chat: ChatId, now: Timestamp) {
         let Some(state) = self.chats.get_mut(&chat) else {
             return;
@@ -117,7 +113,8 @@ impl Engine {
         self.applied(chat, entries, now);
     }
 
-    /// Asks for chats that came up without being known. While all are being listed, that listing answers.
+    /// Asks for chats that turned up unknown, and for entries that are missing. Before the listing it asks for
+    /// nothing, as the listing will answer.
     pub(super) fn look_up_unknown(&mut self, now: Timestamp) {
         if !self.listing.done {
             return;
@@ -147,7 +144,8 @@ impl Engine {
             Ok(entries) => {
                 state.fill = LookUp::Idle;
                 state.gap_since = None;
-                // ListEntries leaves out what this person may not see: the first one given is the next there is.
+                // ListEntries leaves out what this person may not see, so the first entry of its answer is the next
+                // one there is.
                 if let Some(first) = entries.first() {
                     let before = state.cursor.skip(first.seq.previous());
                     self.applied(chat, before, now);

@@ -1,14 +1,14 @@
-//! The client's side of the protocol as a pure function: `apply(inputs, now) -> effects`. It names no socket, no file
+//! The client's side of the protocol as a pure function: `apply(inputs, now) -> effects`. It uses no socket, no file
 //! and no clock; the driver carries the effects out in the order of the fields of [`Effects`].
 //!
 //! - [`cursor`]: one chat's place in its log
-//! - [`chats`], [`chat_state`]: all chats and each: entries applied, acknowledgements, unread counts
-//! - [`look_up`]: asking for chats that are not known and for entries that are missing
-//! - [`outbox`], [`sends`]: what was written and has no result yet
-//! - `presence`: the person here, and those whom the screen shows
-//! - [`receipts`]: who got how far
-//! - [`typing`]: who writes
-//! - [`session`]: opening the stream, heartbeats, tokens, when to come back
+//! - [`chats`], [`chat_state`]: all chats, and each one: entries applied, acknowledgements, unread counts
+//! - [`look_up`]: calls for chats that are not known and for entries that are missing
+//! - [`outbox`], [`sends`]: messages that were written and have no result yet
+//! - `presence`: the presence of this person, and of the people whom the screen shows
+//! - [`receipts`]: how far other people have received and read
+//! - [`typing`]: who is typing
+//! - [`session`]: opening the stream, heartbeats, tokens, the time of the next attempt
 
 pub mod chat_state;
 pub mod chats;
@@ -46,34 +46,34 @@ use receipts::Receipts;
 use session::Session;
 use typing::Typing;
 
-/// Something that happened.
+/// Something that happened: the driver feeds the engine with these.
 #[derive(Debug)]
 pub enum Input {
     /// The client starts.
     Start,
-    /// A moment named by [`Engine::next_wake`] came.
+    /// A time that [`Engine::next_wake`] named has come.
     Tick,
     // from the app
     Send(Outgoing),
-    /// Forgets a refused message.
+    /// The app discards a refused message.
     Discard(RequestId),
     MarkRead {
         chat: ChatId,
         seq: Seq,
     },
     SetActive(bool),
-    /// The people whom the screen shows.
+    /// The people whom the screen shows, in place of those before.
     WatchPresence(Vec<UserId>),
-    /// The person writes, or stopped without sending.
+    /// The person is typing, or stopped without sending.
     Typing {
         chat: ChatId,
         stopped: bool,
     },
-    /// A unary call was answered TOKEN_EXPIRED with this access token.
+    /// A unary call with this access token was answered TOKEN_EXPIRED.
     TokenRejected(String),
-    /// Older entries that the app asked for.
+    /// Older entries, which the app has read from the server.
     History(Vec<Entry>),
-    /// The app wants to know who got how far.
+    /// The app wants to know how far the other members have received and read the chat.
     ReceiptsWanted(ChatId),
     Stop,
     // from the stream
@@ -95,18 +95,18 @@ pub enum Input {
         result: Result<Vec<v1::Receipt>, CallError>,
     },
     Refreshed(Result<v1::TokenPair, CallError>),
-    /// The outbox as the store has it after [`Change::Reset`].
+    /// The outbox, read from the store after [`Change::Reset`].
     Outbox(Vec<QueuedMessage>),
 }
 
-/// A change of the local store. All changes of one [`Effects`] are one transaction.
+/// A change of the local store. All changes of one [`Effects`] are committed in one transaction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
-    /// Stores the entry; if it is a send of this device, the outbox forgets it.
+    /// Stores the entry. If it is a send of this device, its message leaves the outbox.
     Entry(Entry),
     Chat(ChatRow),
     Queue(QueuedMessage),
-    /// The server has it, its entry is not applied yet.
+    /// The server has the message; its entry is not applied here yet.
     Sent {
         request: RequestId,
         chat: ChatId,
@@ -126,22 +126,22 @@ pub enum Change {
     },
     Credentials(Credentials),
     Epoch(StoreEpoch),
-    /// Forgets all cursors, chats, entries and receipts; own sends since then go back into the outbox.
+    /// Deletes all cursors, chats, entries and receipts. Own messages sent after `since` go back into the outbox.
     Reset {
         epoch: StoreEpoch,
         since: Timestamp,
     },
-    /// All chats were listed once.
+    /// Notes that all chats have been listed once.
     Listed,
 }
 
 /// A unary call to make; its answer comes back as an [`Input`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
-    /// All pages.
+    /// All pages of it.
     ListChats,
     GetChat(ChatId),
-    /// Entries from `from` on: one page.
+    /// One page of the chat's entries, beginning with `from`.
     Fill {
         chat: ChatId,
         from: Seq,
@@ -150,27 +150,27 @@ pub enum Call {
     Refresh {
         refresh_token: String,
     },
-    /// Not a call: the outbox, read from the store.
+    /// Not a call: the driver reads the outbox from the store.
     ReloadOutbox,
 }
 
-/// What to do with the stream.
+/// A change of the stream.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StreamOrder {
-    /// Open one with this first item, instead of the present one if there is one.
+    /// Opens a stream, whose first item is this one. A present stream is dropped.
     Open(v1::Open),
     Close,
 }
 
-/// What follows from inputs, to be carried out from top to bottom.
+/// The effects of inputs, to be carried out from top to bottom.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// In one transaction, before anything else.
+    /// To be committed in one transaction, before anything else.
     pub changes: Vec<Change>,
-    /// A new access token for unary calls.
+    /// A new access token for the unary calls.
     pub access_token: Option<String>,
     pub stream: Option<StreamOrder>,
-    /// For the stream that is open now.
+    /// Items for the open stream.
     pub items: Vec<v1::client_item::Item>,
     pub events: Vec<Event>,
     pub calls: Vec<Call>,
@@ -182,36 +182,42 @@ pub struct Effects {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatRow {
     pub chat: Chat,
+    /// Everything up to here is stored. `None`: the place where this device begins is not known yet.
     pub cursor: Option<Seq>,
-    /// Kind, title and members are known, not guessed.
+    /// Whether kind, title and members are known. Otherwise they are placeholders, and the chat waits for a look-up.
     pub known: bool,
-    /// The read mark that the server has.
+    /// The read mark that the server has confirmed.
     pub confirmed_read: Seq,
-    /// The head when the chat was last listed, and what was unread then.
+    /// The chat's head when it was last listed.
     pub listed_head: Seq,
+    /// Entries that were unread when it was last listed.
     pub listed_unread: u32,
-    /// Last entry that this person wrote, from whichever device.
+    /// The last message that this person wrote, on any device.
     pub own: Seq,
 }
 
-/// What the store holds when the client starts.
+/// The content of the store when the client starts.
 #[derive(Debug, Default)]
 pub struct Stored {
     pub epoch: Option<StoreEpoch>,
+    /// Whether all chats have been listed once.
     pub listed: bool,
-    /// With the seqs of what is unread.
+    /// The chats, each with the seqs of its unread entries.
     pub chats: Vec<(ChatRow, Vec<Seq>)>,
     pub outbox: Vec<QueuedMessage>,
     pub receipts: Vec<(ChatId, UserId, Mark)>,
 }
 
-/// How the engine is set up.
+/// The settings of the engine.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Name and version, for the operators' statistics.
     pub client_version: String,
+    /// Whether a person looks at the app from the start.
     pub active: bool,
+    /// How many sends of one chat may be without a result at a time.
     pub sends_per_chat: usize,
-    /// For jitter.
+    /// Feeds the jitter of the delays between attempts.
     pub seed: u64,
 }
 
@@ -224,25 +230,26 @@ pub struct Engine {
     presences: Presences,
     chats: HashMap<ChatId, ChatState>,
     listing: look_up::Listing,
-    /// Those that wait for a look-up or for missing entries.
+    /// Chats that wait for a look-up or for missing entries.
     waiting: BTreeSet<ChatId>,
     outbox: Outbox,
-    /// Sent, but their entries are not applied yet: something before them is missing.
+    /// Own messages that have a place in the log but are not applied, because an entry before them is missing.
     unapplied: HashMap<RequestId, Entry>,
     receipts: Receipts,
     typing: Typing,
-    /// Chats to acknowledge, to mark as read and to store at the end of this `apply`.
+    /// Chats to acknowledge at the end of this `apply`; below, those to mark as read and those to store.
     acks: BTreeSet<ChatId>,
     reads: BTreeSet<ChatId>,
     dirty: BTreeSet<ChatId>,
-    /// The server said CaughtUp; told on as soon as no chat is being looked up.
+    /// The server said CaughtUp. The app is told when no chat is being looked up any more.
     caught_up: bool,
-    /// Not for the first time on this stream.
+    /// The app was told on this stream already.
     caught_up_before: bool,
     effects: Effects,
 }
 
 impl Engine {
+    /// Continues with what the store holds.
     pub fn new(me: Credentials, stored: Stored, settings: Settings) -> Self {
         let mut engine = Self {
             session: Session::new(&settings),
@@ -274,16 +281,18 @@ impl Engine {
         engine
     }
 
+    /// The device's identity and present tokens.
     pub fn credentials(&self) -> &Credentials {
         &self.me
     }
 
-    /// Whether one more message fits into the outbox.
+    /// Whether a message with a body of so many bytes fits into the outbox.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.outbox.has_room(bytes)
     }
 
-    /// Inputs that came together, in their order. Acknowledgements and chats changed are gathered over all of them.
+    /// Applies inputs in their order, and returns what follows from them. Each chat that changed is acknowledged and
+    /// stored once for all of them. After the client has ended, inputs are ignored.
     pub fn apply(&mut self, inputs: impl IntoIterator<Item = Input>, now: Timestamp) -> Effects {
         for input in inputs {
             if self.session.stopped() {
@@ -295,7 +304,7 @@ impl Engine {
         std::mem::take(&mut self.effects)
     }
 
-    /// When [`Input::Tick`] is due at the latest.
+    /// The time at which [`Input::Tick`] has to be applied. `None`: only another input can change anything.
     pub fn next_wake(&self) -> Option<Timestamp> {
         if self.session.stopped() {
             return None;
@@ -371,13 +380,14 @@ impl Engine {
                 Some(E::Presence(presence)) => self.presence_came(&presence),
                 Some(E::WatchResult(result)) => self.watch_result_came(result),
                 Some(E::UserTyping(typing)) => self.typing_came(&typing, now),
-                // A kind that this client does not know is ignored, as the protocol says.
+                // The protocol says that an event of an unknown kind is ignored.
                 None => {}
             }
         }
     }
 
-    /// What is gathered over the inputs of one `apply`: rows, look-ups, acknowledgements, sends.
+    /// Produces the effects that are gathered over all inputs of one `apply`: look-ups, rows, acknowledgements,
+    /// sends.
     fn finish(&mut self, now: Timestamp) {
         if self.session.stopped() {
             self.flush_dirty();
@@ -401,7 +411,7 @@ impl Engine {
         }
     }
 
-    /// The driver closes the stream after it has written what is acknowledged here.
+    /// Ends the client. The driver writes the acknowledgements made here, then closes the stream.
     fn stop(&mut self, reason: StopReason) {
         if self.session.open() {
             self.flush_acks();

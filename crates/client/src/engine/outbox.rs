@@ -1,7 +1,8 @@
-//! Sends without a result: which may go now, which are on their way, which have to wait.
+//! Sends without a result: those that may go now, those on their way, and those that have to wait.
 //!
-//! Order: within a chat a message goes only when fewer than `per_chat` earlier ones are on their way and no earlier
-//! one waits. With one, the order of writing is the order of the log, whatever gets lost in between.
+//! Order within a chat: a message goes only when fewer than `per_chat` earlier ones are on their way, and none of
+//! them waits to be sent again. With `per_chat` = 1, messages enter the log in the order in which they were written,
+//! whatever is lost in between.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -10,47 +11,53 @@ use tern_types::{ChatId, RequestId, Timestamp};
 
 use crate::model::Outgoing;
 
-/// A send on its way for this long without a result is sent again: the gateway answers within a few seconds
-/// whatever happens behind it, so the result itself was lost.
+/// A send without a result for this long is sent again. The gateway answers within a few seconds whatever happens
+/// behind it, so the result must have been lost.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(15);
-/// Messages that may wait: what somebody writes in a long absence.
+/// Messages that may wait: as many as somebody writes in a long absence.
 pub const MAX_MESSAGES: usize = 10_000;
-/// Bytes of their bodies.
+/// Bytes of the bodies of all waiting messages.
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// Shortest wait before the same is sent again.
+/// Shortest pause before a message is sent again.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 struct Item {
     message: Outgoing,
+    /// The message's place in the order of writing over all chats.
     position: u64,
-    /// Since when it is on its way.
+    /// When it was sent; `None`: it waits to be sent.
     sent: Option<Timestamp>,
 }
 
+/// The messages of one chat, in the order of writing.
 #[derive(Debug, Default)]
 struct Line {
     items: VecDeque<Item>,
     paused_until: Option<Timestamp>,
 }
 
-/// All sends without a result, a line a chat.
+/// All sends without a result, in one line per chat.
 #[derive(Debug)]
 pub struct Outbox {
     per_chat: usize,
     max_in_flight: usize,
     lines: HashMap<ChatId, Line>,
     chat_of: HashMap<RequestId, ChatId>,
-    /// Next message of each chat that may send, in the order of writing.
+    /// The next message of each chat that may send, in the order of writing.
     ready: BTreeSet<(u64, ChatId)>,
+    /// Chats that wait, each with the end of its pause.
     paused: BTreeSet<(Timestamp, ChatId)>,
+    /// Until when no chat may send.
     paused_until: Option<Timestamp>,
+    /// Sends on their way, each with the time at which it was sent.
     in_flight: HashMap<RequestId, Timestamp>,
     next_position: u64,
     bytes: usize,
 }
 
 impl Outbox {
+    /// Makes an empty outbox. `per_chat`: sends of one chat that may be on their way at a time, at least 1.
     pub fn new(per_chat: usize) -> Self {
         Self {
             per_chat: per_chat.max(1),
@@ -66,15 +73,17 @@ impl Outbox {
         }
     }
 
+    /// Whether one more message with a body of so many bytes fits.
     pub fn has_room(&self, bytes: usize) -> bool {
         self.chat_of.len() < MAX_MESSAGES && self.bytes + bytes <= MAX_BYTES
     }
 
+    /// Whether a message with this request_id has no result yet.
     pub fn contains(&self, request: RequestId) -> bool {
         self.chat_of.contains_key(&request)
     }
 
-    /// Appends. The same request_id a second time changes nothing.
+    /// Appends a message. A second message with the same request_id is ignored.
     pub fn push(&mut self, chat: ChatId, message: Outgoing) {
         if self.contains(message.request) {
             return;
@@ -91,7 +100,7 @@ impl Outbox {
         self.refresh(chat);
     }
 
-    /// A result came: the message leaves the outbox.
+    /// Removes a message, because its result came.
     pub fn take(&mut self, request: RequestId) -> Option<(ChatId, Outgoing)> {
         let chat = self.chat_of.remove(&request)?;
         self.in_flight.remove(&request);
@@ -108,7 +117,8 @@ impl Outbox {
         Some((chat, item.message))
     }
 
-    /// The server cannot take it now: the chat waits, then sends the same again.
+    /// Makes a chat wait, because the server cannot take the message now. After the pause the same message goes
+    /// first.
     pub fn pause(&mut self, request: RequestId, after: Duration, now: Timestamp) {
         let Some(&chat) = self.chat_of.get(&request) else {
             return;
@@ -122,7 +132,7 @@ impl Outbox {
         self.refresh(chat);
     }
 
-    /// Too many sends: everything waits.
+    /// Makes all chats wait, because the server has had too many sends.
     pub fn pause_all(&mut self, request: RequestId, after: Duration, now: Timestamp) {
         if let Some(&chat) = self.chat_of.get(&request) {
             self.recall(request, chat);
@@ -132,7 +142,7 @@ impl Outbox {
         self.paused_until = Some(self.paused_until.map_or(until, |before| before.max(until)));
     }
 
-    /// A new stream: all that has no result goes again, from the first on.
+    /// Starts anew on a new stream: every message without a result is sent again, in the order of writing.
     pub fn restart(&mut self, max_in_flight: usize) {
         self.max_in_flight = max_in_flight.max(1);
         self.in_flight.clear();
@@ -148,7 +158,7 @@ impl Outbox {
         }
     }
 
-    /// Forgets everything.
+    /// Drops all messages.
     pub fn clear(&mut self) {
         *self = Self {
             max_in_flight: self.max_in_flight,
@@ -156,7 +166,7 @@ impl Outbox {
         };
     }
 
-    /// What may be sent now, in the order of writing; it counts as on its way from here on.
+    /// Returns the messages that may be sent now, in the order of writing. From here on they count as on their way.
     pub fn due(&mut self, now: Timestamp) -> Vec<Outgoing> {
         self.wake(now);
         let mut due = Vec::new();
@@ -177,7 +187,7 @@ impl Outbox {
         due
     }
 
-    /// When [`Self::due`] is to be asked again.
+    /// The time at which [`Self::due`] has to be asked again.
     pub fn next_wake(&self) -> Option<Timestamp> {
         let resend = self.in_flight.values().min().map(|since| *since + SEND_TIMEOUT);
         let unpause = self.paused.first().map(|(until, _)| *until);
@@ -233,7 +243,8 @@ impl Outbox {
         }
     }
 
-    /// Puts the chat where it belongs: its first message that is not on its way is ready, if it may go.
+    /// Sorts a chat into `ready` or `paused` after a change: its first message that is not on its way becomes ready
+    /// if `per_chat` allows it.
     fn refresh(&mut self, chat: ChatId) {
         let Some(line) = self.lines.get(&chat) else { return };
         if line.items.is_empty() && line.paused_until.is_none() {
@@ -261,7 +272,7 @@ mod tests {
         ChatId(uuid::Uuid::from_u128(number))
     }
 
-    /// An outbox with messages named by their body, to chats 1, 2, …
+    /// Makes an outbox whose messages are told apart by their bodies. The numbers name chats.
     fn outbox(per_chat: usize, messages: &[(u128, &'static str)]) -> (Outbox, Vec<RequestId>) {
         let mut outbox = Outbox::new(per_chat);
         let requests = messages.iter().map(|(number, body)| {

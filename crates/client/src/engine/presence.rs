@@ -1,4 +1,4 @@
-//! The person at this device, and those whom its screen shows.
+//! Tells the server whether the person is at this device, and watches the people whom the screen shows.
 
 use std::time::Duration;
 
@@ -8,18 +8,18 @@ use tern_types::{Timestamp, UserId};
 use super::Engine;
 use crate::model::{Event, Presence};
 
-/// Until the server names another.
+/// The interval of the signs until the server names one.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
-/// No server needs to hear more often.
+/// The interval is never shorter, whatever the server names.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub(super) struct Presences {
     active: bool,
     interval: Duration,
-    /// When the server is told again that the person is there; `None`: they are not, or nothing is open.
+    /// When the server is told again that the person is there. `None`: the person is not there, or no stream is open.
     sign_at: Option<Timestamp>,
-    /// `None`: the app has never asked for any.
+    /// The people to watch. `None`: the app has never asked for any.
     watched: Option<Vec<UserId>>,
 }
 
@@ -51,7 +51,7 @@ impl Presences {
 }
 
 impl Engine {
-    /// A stream is open: Open said whether the person is there; the watches are to be asked for anew.
+    /// Starts on a new stream. `Open` has said whether the person is there; the watches have to be sent again.
     pub(super) fn presence_opened(&mut self, interval_ms: u32, now: Timestamp) {
         self.presences.interval = match interval_ms {
             0 => DEFAULT_INTERVAL,

@@ -1,4 +1,4 @@
-//! The engine against the simulated server: whatever happens, in whatever order.
+//! Properties of the engine against the simulated server, over random sequences of events.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Who got how far: watermarks that only rise.
+//! How far other people have received and read each chat, as watermarks that only rise.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,21 +10,22 @@ use super::{Call, Change, Engine};
 use crate::error::CallError;
 use crate::model::{Event, Mark};
 
-/// Chats whose receipts are read after an absence; the others are read when the app asks.
+/// Chats whose receipts are read after an absence. For other chats they are read when the app asks.
 const MAX_READ_AGAIN: usize = 32;
-/// The same while the device was online all the time: receipts of seconds are missing at most, and all devices of a node
-/// that was gone ask at once.
+/// The same limit when the device was online all the time. It is lower because only the receipts of some seconds can
+/// be missing, and because all devices of a node that failed ask at once.
 const MAX_READ_AGAIN_ONLINE: usize = 8;
 
-/// The watermarks known of other people.
+/// The known watermarks of other people.
 #[derive(Debug, Default)]
 pub struct Receipts {
     marks: HashMap<ChatId, BTreeMap<UserId, Mark>>,
-    /// Calls that failed: to be made again then.
+    /// Chats whose receipts could not be read, each with the time of the next attempt.
     again: BTreeMap<ChatId, Timestamp>,
 }
 
 impl Receipts {
+    /// Starts with the watermarks that the store holds.
     pub fn new(stored: Vec<(ChatId, UserId, Mark)>) -> Self {
         let mut receipts = Self::default();
         for (chat, user, mark) in stored {
@@ -33,7 +34,7 @@ impl Receipts {
         receipts
     }
 
-    /// The new watermark, if it rose.
+    /// Raises a watermark. Returns the new one, or `None` if it did not rise.
     pub fn raise(&mut self, chat: ChatId, user: UserId, mark: Mark) -> Option<Mark> {
         let known = self.marks.entry(chat).or_default().entry(user).or_default();
         let raised = known.raise(mark);
@@ -42,13 +43,14 @@ impl Receipts {
         rose.then_some(raised)
     }
 
-    /// How many have read `seq`.
+    /// Counts the people who have read the chat up to `seq`.
     pub fn readers(&self, chat: ChatId, seq: Seq) -> usize {
         self.marks
             .get(&chat)
             .map_or(0, |marks| marks.values().filter(|mark| mark.read >= seq).count())
     }
 
+    /// Forgets everything, because the server's store is another one.
     pub fn clear(&mut self) {
         self.marks.clear();
         self.again.clear();
@@ -75,7 +77,8 @@ impl Engine {
         }
     }
 
-    /// What was received and read meanwhile: after an absence, or (`online`) after the server had lost sight of the stream.
+    /// Asks how far others got in the meantime: after an absence, or (`online`) after the server had lost sight of
+    /// the stream.
     pub(super) fn ask_for_receipts(&mut self, online: bool) {
         let most = if online {
             MAX_READ_AGAIN_ONLINE
@@ -98,7 +101,7 @@ impl Engine {
             Ok(receipts) => receipts
                 .into_iter()
                 .for_each(|receipt| self.receipt_came(receipt)),
-            // What was lost does not come by itself.
+            // Receipts that were lost do not come by themselves, so the call is made again.
             Err(error) => {
                 tracing::debug!(%chat, %error, "receipts not read");
                 if error.is_transient() {

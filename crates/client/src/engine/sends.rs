@@ -9,11 +9,11 @@ use super::chat_state::ChatState;
 use super::{Change, Engine};
 use crate::model::{Entry, Outgoing, QueuedMessage, SendState, To};
 
-/// With UNAVAILABLE and RATE_LIMITED, where the server names no time.
+/// The pause after UNAVAILABLE and RATE_LIMITED when the server names none.
 const DEFAULT_PAUSE: Duration = Duration::from_millis(500);
 
 impl Engine {
-    /// The chat that a message will be in: that of two people follows from their ids.
+    /// Returns the chat of a message. The id of a direct chat is computed from the ids of its two people.
     fn chat_of(&self, to: To) -> ChatId {
         match to {
             To::Chat(chat) => chat,
@@ -51,7 +51,8 @@ impl Engine {
         }
     }
 
-    /// What is too large was stored by an older version: it fails, since a stream on which it went would end.
+    /// Puts a stored message back into the outbox. An older version may have stored one that is too large: it fails
+    /// here, because the server would end the stream on which it came.
     fn requeue(&mut self, chat: ChatId, message: Outgoing) {
         match message.check_size() {
             Ok(()) => self.outbox.push(chat, message),
@@ -68,7 +69,7 @@ impl Engine {
         self.send_event(request, chat, SendState::Failed { code, message });
     }
 
-    /// The store has another idea of what was sent: the outbox is loaded from it.
+    /// Drops all sends. The outbox is then loaded from the store, whose content has changed.
     pub(super) fn forget_sends(&mut self) {
         self.unapplied.clear();
         self.outbox.clear();
@@ -100,12 +101,12 @@ impl Engine {
         }
     }
 
-    /// The result stands for the message's own entry.
+    /// Takes a `Sent` result, which stands for the message's own entry (rule 4).
     fn sent(&mut self, request: RequestId, sent: &v1::Sent, now: Timestamp) {
         let Ok(chat) = sent.chat_id.parse::<ChatId>() else {
             return;
         };
-        // Without the message there is nothing to store; its entry comes, as it is not acknowledged.
+        // Without the message there is nothing to store. The entry itself comes later, as it is not acknowledged.
         let Some((_, message)) = self.outbox.take(request) else {
             return;
         };
@@ -145,7 +146,7 @@ impl Engine {
         }
     }
 
-    /// An entry in the log may be an own send whose result was lost.
+    /// Removes the message of an applied entry from the outbox: its result may have been lost.
     pub(super) fn own_entry_applied(&mut self, entry: &Entry) {
         let Some(request) = entry.request.filter(|_| entry.device == Some(self.me.device)) else {
             return;
@@ -163,7 +164,8 @@ impl Engine {
         }
     }
 
-    /// Own messages below a cursor that started above them: nobody sends them again, they belong to history.
+    /// Stores own messages that lie below the cursor because it started above them. The server will not send their
+    /// entries again, so they only belong to the history.
     pub(super) fn passed_by(&mut self, chat: ChatId) {
         let Some(at) = self.chats.get(&chat).and_then(ChatState::cursor) else {
             return;

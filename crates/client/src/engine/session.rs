@@ -1,4 +1,4 @@
-//! The stream as a whole: when to open it, what keeps it alive, what its end means, and the tokens.
+//! The stream as a whole: when to open it, what keeps it alive, what its end means. Also renews the tokens.
 
 use std::time::Duration;
 
@@ -12,29 +12,29 @@ use crate::backoff::Backoff;
 use crate::error::CallError;
 use crate::model::{Event, StopReason};
 
-/// From the order to open a stream to its `Opened`: longer than the server's 10 s for `Open`.
+/// Time between the order to open a stream and its `Opened`. The server itself gives up after 10 s without `Open`.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
-/// After a heartbeat the server answers at once; silence this long means that the connection is dead.
+/// The server answers a heartbeat at once. If nothing comes for this long, the connection is dead.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Until the server names another.
+/// The heartbeat interval until the server names one.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(45);
-/// No server needs to hear more often.
+/// The heartbeat interval is never shorter, whatever the server names.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// A stream that lived this long was a good one: the next delay is a first one.
+/// After a stream that lived this long, the next delay is a first one again.
 const STABLE: Duration = Duration::from_secs(10);
-/// A token that ends sooner is renewed before a stream is opened with it.
+/// A token that expires sooner is renewed before a stream is opened with it.
 const TOKEN_MARGIN: Duration = Duration::from_secs(30);
 
-/// Own sends offered again to another store: as far back as it knows request_ids.
+/// How far back own sends are offered again to a restored store: as long as it remembers request_ids.
 const RECENT: Duration = Duration::from_secs(tern_types::limits::DEDUPE_WINDOW_DAYS as u64 * 24 * 3600);
 
 #[derive(Debug)]
 enum Phase {
-    /// Waits for its next attempt.
+    /// Waits for the next attempt.
     Waiting {
         until: Option<Timestamp>,
     },
-    /// A new token first.
+    /// Waits for a new access token before it opens a stream.
     NeedsToken,
     Opening {
         since: Timestamp,
@@ -45,19 +45,26 @@ enum Phase {
 
 #[derive(Debug)]
 struct Open {
+    /// When the stream was opened.
     since: Timestamp,
+    /// When anything came last.
     heard: Timestamp,
+    /// When anything was sent last.
     spoke: Timestamp,
+    /// The heartbeat interval.
     interval: Duration,
-    /// A heartbeat went out, nothing came since.
+    /// When a heartbeat was sent after which nothing has come yet.
     asked: Option<Timestamp>,
+    /// When to change to another stream, because the gateway is draining.
     reconnect_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Refresh {
     Idle,
+    /// No call runs.
     Running,
+    /// The call failed; it is made again at this time.
     Again(Timestamp),
 }
 
@@ -68,13 +75,15 @@ pub struct Session {
     backoff: Backoff,
     client_version: String,
     refresh: Refresh,
-    /// The token is new: a clock that is wrong must not refresh it again and again.
+    /// The token was renewed and has not been accepted yet. On a device whose clock is wrong, each new token looks
+    /// expired: it must not be renewed again and again.
     fresh_token: bool,
     closing: Option<v1::Closing>,
     max_in_flight: usize,
 }
 
 impl Session {
+    /// Starts without a stream.
     pub fn new(settings: &Settings) -> Self {
         Self {
             phase: Phase::Waiting { until: None },
@@ -87,18 +96,22 @@ impl Session {
         }
     }
 
+    /// Whether the server has answered `Opened` on the present stream.
     pub fn open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
     }
 
+    /// Whether the client has ended.
     pub fn stopped(&self) -> bool {
         matches!(self.phase, Phase::Stopped)
     }
 
+    /// Ends the client for good.
     pub fn stop(&mut self) {
         self.phase = Phase::Stopped;
     }
 
+    /// Notes that a frame came.
     pub fn heard(&mut self, now: Timestamp) {
         if let Phase::Open(open) = &mut self.phase {
             open.heard = now;
@@ -106,6 +119,7 @@ impl Session {
         }
     }
 
+    /// Notes whether this apply sends anything.
     pub fn spoke(&mut self, anything: bool, now: Timestamp) {
         if let Phase::Open(open) = &mut self.phase
             && anything
@@ -114,27 +128,31 @@ impl Session {
         }
     }
 
+    /// Takes the heartbeat interval that the server named, in milliseconds.
     pub fn heartbeat_interval(&mut self, millis: u32) {
         if let Phase::Open(open) = &mut self.phase {
             open.interval = interval(millis);
         }
     }
 
+    /// Notes that the gateway drains: the stream has to change after `after_ms` milliseconds.
     pub fn draining(&mut self, after_ms: u32, now: Timestamp) {
         if let Phase::Open(open) = &mut self.phase {
             open.reconnect_at = Some(now + Duration::from_millis(after_ms.into()));
         }
     }
 
-    /// The new token was taken on the running stream.
+    /// The server accepted the new token on the running stream.
     pub fn reauthenticated(&mut self) {
         self.fresh_token = false;
     }
 
+    /// Keeps the server's last event until the stream ends.
     pub fn closing(&mut self, closing: v1::Closing) {
         self.closing = Some(closing);
     }
 
+    /// The time at which the session has to be ticked.
     pub fn next_wake(&self) -> Option<Timestamp> {
         let phase = match &self.phase {
             Phase::Waiting { until } => *until,
@@ -157,7 +175,8 @@ impl Session {
 }
 
 impl Open {
-    /// Each side speaks once an interval: a fifth of it is left for the way.
+    /// A heartbeat is due after four fifths of the interval without a sign in one of the directions. The last fifth
+    /// is left for the way.
     fn heartbeat_at(&self) -> Timestamp {
         self.spoke.min(self.heard) + self.interval * 4 / 5
     }
@@ -171,7 +190,7 @@ fn interval(millis: u32) -> Duration {
     }
 }
 
-/// What the end of a stream asks for.
+/// What to do after the end of a stream.
 #[derive(Debug, PartialEq)]
 enum Verdict {
     Retry(Option<Duration>),
@@ -186,7 +205,7 @@ fn verdict(closing: Option<&v1::Closing>, error: &CallError) -> Verdict {
             CloseCode::DeviceRevoked => return Verdict::Stop(StopReason::Revoked),
             CloseCode::UserSuspended => return Verdict::Stop(StopReason::Suspended),
             CloseCode::Unauthenticated => return Verdict::NewToken,
-            // The same again would lead to the same end.
+            // The same attempt again would end in the same way.
             _ if !closing.may_reconnect => {
                 return Verdict::Stop(StopReason::Refused(closing.reason.clone()));
             }
@@ -250,7 +269,8 @@ impl Engine {
         self.send_reads_again();
     }
 
-    /// Cursors belong to an epoch. Another one: forget them, read everything anew, offer own recent sends again.
+    /// Compares the server's store epoch with the stored one, to which all cursors belong. If the epoch is another
+    /// one, the device forgets its cursors, reads everything anew, and offers its recent sends again.
     fn store_epoch(&mut self, epoch: &str, now: Timestamp) {
         let Ok(epoch) = Uuid::try_parse(epoch) else { return };
         match self.epoch.replace(epoch) {
@@ -285,7 +305,7 @@ impl Engine {
             .clone();
         match verdict(closing.as_ref(), error) {
             Verdict::Retry(after) => self.retry(reason, after, now),
-            // A token that was new when it was refused is not worth trying the next one at once.
+            // A token that was refused although it was new: another one at once would not help.
             Verdict::NewToken if std::mem::take(&mut self.session.fresh_token) => {
                 self.me.access_expires_at = now;
                 self.retry(reason, None, now);
@@ -345,7 +365,7 @@ impl Engine {
         }
     }
 
-    /// A call was refused for this token: a newer one is made, if there is none yet.
+    /// A call was refused for this access token. If no newer one is known, the token is renewed.
     pub(super) fn token_rejected(&mut self, token: &str) {
         if token == self.me.access_token {
             self.refresh();
@@ -379,7 +399,7 @@ impl Engine {
         }
     }
 
-    /// Stored before it is first used: the server honours the old refresh token only until then.
+    /// The tokens are stored before their first use: from then on the server no longer accepts the old refresh token.
     fn new_tokens(&mut self, pair: v1::TokenPair, now: Timestamp) {
         self.me.access_token = pair.access_token;
         self.me.access_expires_at = Timestamp(pair.access_expires_at_ms);

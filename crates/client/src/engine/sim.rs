@@ -1,4 +1,5 @@
-//! A server and a network for property tests: they lose, repeat, delay and reorder as far as the protocol allows.
+//! A simulated server and network for property tests. They lose, repeat, delay and reorder as far as the protocol
+//! allows.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -19,9 +20,11 @@ use crate::store::Store;
 #[derive(Debug, Default)]
 pub struct Log {
     pub entries: Vec<Entry>,
+    /// Entries from before the device was linked.
     pub base: u64,
+    /// The device's last acknowledgement.
     pub acked: u64,
-    /// Events on their way to the device, in order within the chat.
+    /// Events on their way to the device, in the order of the chat.
     down: VecDeque<Wire>,
 }
 
@@ -31,17 +34,22 @@ pub struct World {
     pub engine: Engine,
     pub store: Store,
     pub logs: BTreeMap<ChatId, Log>,
+    /// Items on their way to the server.
     up: VecDeque<Item>,
+    /// Unary calls without an answer yet.
     calls: VecDeque<Call>,
     connected: bool,
     epoch: u128,
+    /// Entries that the app was told, in order.
     pub told: Vec<(ChatId, u64)>,
+    /// Messages that the app wrote on this device, in order.
     pub written: Vec<(ChatId, RequestId)>,
+    /// Messages that the app was told to be sent.
     pub sent_told: Vec<RequestId>,
 }
 
 impl World {
-    /// `bases`: how many entries each chat has before the device is linked.
+    /// Makes one chat for each of `bases`: the number of entries from before the device is linked.
     pub fn new(bases: &[u64]) -> Self {
         let mut logs = BTreeMap::new();
         for (number, base) in bases.iter().enumerate() {
@@ -121,7 +129,7 @@ impl World {
         self.logs.values_mut().for_each(|log| log.down.clear());
     }
 
-    /// The server opens the stream and sends what waits.
+    /// The server opens the stream and sends the entries that wait.
     fn connect(&mut self) {
         self.cut();
         self.connected = true;
@@ -130,7 +138,7 @@ impl World {
         chats.into_iter().for_each(|chat| self.resend(chat));
     }
 
-    /// The network breaks; the device comes back when it is due.
+    /// The network breaks. The device reconnects when its delay is over.
     pub fn lose_stream(&mut self) {
         if self.connected {
             self.cut();
@@ -147,7 +155,7 @@ impl World {
         self.apply(Input::Start);
     }
 
-    /// The store of the server was restored: another epoch, the newest entries of each chat are gone.
+    /// Restores an older store of the server: the epoch is another one, and the newest entries of each chat are lost.
     pub fn restore_backup(&mut self, lost: usize) {
         self.epoch += 1;
         for log in self.logs.values_mut() {
@@ -176,7 +184,7 @@ impl World {
         self.now = end;
     }
 
-    /// Somebody else writes; the live push may be lost.
+    /// Another person writes. The live push of the entry may be lost.
     pub fn other_writes(&mut self, chat: ChatId, lost: bool) {
         let log = self.logs.get_mut(&chat).unwrap();
         let seq = log.entries.len() as u64 + 1;
@@ -196,7 +204,7 @@ impl World {
         self.apply(Input::Send(message));
     }
 
-    /// The next event of the chat reaches the device, perhaps twice.
+    /// Delivers the next event of the chat to the device, perhaps twice.
     pub fn deliver(&mut self, chat: ChatId, repeat: bool) {
         let Some(event) = self.logs.get_mut(&chat).and_then(|log| log.down.pop_front()) else {
             return;
@@ -209,7 +217,7 @@ impl World {
         }
     }
 
-    /// The server takes the next item of the device.
+    /// The server takes the device's next item. It may refuse it as unavailable, or its result may be lost.
     pub fn serve(&mut self, unavailable: bool, lose_result: bool) {
         match self.up.pop_front() {
             Some(Item::Ack(ack)) => {
@@ -229,7 +237,7 @@ impl World {
                 let Some(send_message::To::ChatId(chat)) = &send.to else {
                     panic!("{send:?}")
                 };
-                // Results overtake entries that wait.
+                // A result may overtake entries that are on their way.
                 if !lose_result && let Some(log) = self.logs.get_mut(&chat.parse().unwrap()) {
                     log.down.push_front(Wire::SendResult(result));
                 }
@@ -272,7 +280,7 @@ impl World {
         }
     }
 
-    /// The server sends again what the device has not acknowledged.
+    /// The server sends the entries again that the device has not acknowledged.
     pub fn resend(&mut self, chat: ChatId) {
         let connected = self.connected;
         let log = self.logs.get_mut(&chat).unwrap();
@@ -284,7 +292,7 @@ impl World {
         }
     }
 
-    /// One call of the device is answered, or fails.
+    /// Answers one call of the device, or lets it fail.
     pub fn answer(&mut self, fails: bool) {
         let Some(call) = self.calls.pop_front() else {
             return;
@@ -334,7 +342,7 @@ impl World {
         self.apply(input);
     }
 
-    /// From now on the network is good, until nothing is left to do.
+    /// Makes the network good until nothing is left to do.
     pub fn settle(&mut self) {
         self.lose_stream();
         for _ in 0..10_000 {
@@ -366,7 +374,7 @@ impl World {
         panic!("no end: {:?}", self.store.outbox());
     }
 
-    /// What must hold at the end, whatever happened on the way.
+    /// Checks what must hold at the end: entries were told in order, and the store has exactly the server's log.
     pub fn check(&self) {
         let mut last: HashMap<ChatId, u64> = HashMap::new();
         for (chat, seq) in &self.told {
@@ -389,7 +397,7 @@ impl World {
         }
     }
 
-    /// Own messages are in the log once, in the order of writing.
+    /// Checks that own messages are in the log once each, in the order of writing.
     pub fn check_sends(&self) {
         for (chat, log) in &self.logs {
             let me = Some(credentials().device);

@@ -1,4 +1,4 @@
-//! Helpers of this crate's tests.
+//! Helpers for the tests of this crate.
 
 use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
@@ -36,7 +36,7 @@ pub fn engine(stored: Stored) -> Engine {
     Engine::new(credentials(), stored, settings())
 }
 
-/// A message of somebody else.
+/// A message of another person.
 pub fn entry(chat: ChatId, seq: u64) -> Entry {
     Entry {
         chat,
@@ -60,7 +60,7 @@ pub fn message_content(body: &str) -> v1::EntryContent {
     }
 }
 
-/// As it goes over the wire.
+/// The entry as it goes over the wire.
 pub fn wire(entry: &Entry) -> v1::Entry {
     v1::Entry {
         chat_id: entry.chat.to_string(),
@@ -74,7 +74,7 @@ pub fn wire(entry: &Entry) -> v1::Entry {
     }
 }
 
-/// One event in a frame of its own.
+/// A frame with one event.
 pub fn frame(event: v1::server_event::Event) -> v1::ServerFrame {
     v1::ServerFrame {
         events: vec![v1::ServerEvent { event: Some(event) }],

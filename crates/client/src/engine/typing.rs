@@ -1,4 +1,5 @@
-//! Who writes: told to others once in 3 s however often the app says so, and shown of others until it expires.
+//! Typing signs. Own ones go to the server at most once in 3 s; others are shown until they expire. Nothing is
+//! stored.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,26 +11,26 @@ use tern_types::{ChatId, Timestamp, UserId};
 use super::Engine;
 use crate::model::{Entry, Event};
 
-/// Chats in which the person is remembered to write: they write in one.
+/// Chats for which an own sign is remembered. A person types in one chat at a time.
 const MAX_OWN: usize = 8;
-/// People who are remembered to write: a screen shows fewer. More are not shown.
+/// Typing people who are remembered, more than a screen shows. Further ones are ignored.
 const MAX_SHOWN: usize = 256;
 
-/// Nothing of it is stored.
+/// The typing signs of this person and of others.
 #[derive(Debug, Default)]
 pub struct Typing {
     own: Vec<(ChatId, Typist)>,
-    /// Others, each until then.
+    /// Other people who are typing, each with the time at which the sign expires.
     others: BTreeMap<(ChatId, UserId), Timestamp>,
 }
 
 impl Typing {
-    /// When the next of the others expires.
+    /// The time at which the next sign of another person expires.
     pub fn next_wake(&self) -> Option<Timestamp> {
         self.others.values().min().copied()
     }
 
-    /// Whether the server is to be told.
+    /// Notes that the person types or has stopped, and returns whether the server has to be told.
     fn own(&mut self, chat: ChatId, stopped: bool, now: Timestamp) -> bool {
         self.own.retain(|(_, typist)| !typist.is_over(now));
         if !self.own.iter().any(|(of, _)| *of == chat) && self.own.len() < MAX_OWN {
@@ -50,7 +51,7 @@ impl Engine {
         }
     }
 
-    /// The message itself ends it.
+    /// An own message ends the own sign.
     pub(super) fn own_message(&mut self, chat: ChatId, now: Timestamp) {
         if let Some((_, typist)) = self.typing.own.iter_mut().find(|(of, _)| *of == chat) {
             typist.wrote(now);
@@ -75,7 +76,7 @@ impl Engine {
         }
     }
 
-    /// What somebody wrote has come.
+    /// A message of another person ends their sign.
     pub(super) fn typing_ends(&mut self, entry: &Entry) {
         if let Some(sender) = entry.sender.filter(|_| entry.message().is_some()) {
             self.no_longer_typing(entry.chat, sender);

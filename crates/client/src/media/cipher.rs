@@ -1,5 +1,6 @@
-//! A file as it is in the object store: pieces of AES-256-GCM under a key of its own, as `AttachedFile.key` of
-//! media.proto says. A piece that is changed, moved, left out or cut off does not open.
+//! The format of a file in the object store: pieces of AES-256-GCM under a key of the file's own, as
+//! `AttachedFile.key` in media.proto defines it. If a piece was changed, moved, left out or cut off, the file does
+//! not open.
 
 use std::io::{self, Read};
 
@@ -10,34 +11,36 @@ use tern_types::limits::MEDIA_PART_BYTES;
 
 use super::MediaError;
 
-/// Bytes of a sealed piece: a part of an upload is a whole number of them.
+/// Bytes of a sealed piece. A part of an upload is a whole number of pieces.
 pub const SEALED: usize = 64 * 1024;
 const TAG: usize = 16;
-/// Bytes of the file in a piece.
+/// Bytes of the file in one piece.
 pub const PLAIN: usize = SEALED - TAG;
-/// Pieces of a part.
+/// Pieces in a part.
 const PIECES_OF_PART: u64 = MEDIA_PART_BYTES / SEALED as u64;
 
+/// The AES-256 key of one file.
 pub type Key = [u8; 32];
+/// A SHA-256.
 pub type Hash = [u8; 32];
 
-/// Pieces of a file of so many bytes; an empty one has one too.
+/// Returns the number of pieces of a file of `length` bytes. An empty file has one piece.
 fn pieces(length: u64) -> u64 {
     length.div_ceil(PLAIN as u64).max(1)
 }
 
-/// Bytes of the ciphertext; `None`: more than can be uploaded.
+/// Returns the bytes of the ciphertext. `None`: more than can be uploaded.
 pub fn sealed_length(length: u64) -> Option<u64> {
     let sealed = length.checked_add(pieces(length).checked_mul(TAG as u64)?)?;
     (sealed <= tern_types::limits::MAX_MEDIA_BYTES).then_some(sealed)
 }
 
-/// Parts of the upload of a file of so many bytes.
+/// Returns the number of parts in the upload of a file of `length` bytes.
 pub fn parts(length: u64) -> u64 {
     pieces(length).div_ceil(PIECES_OF_PART)
 }
 
-/// Where a part's first piece begins in the file; parts count from 0.
+/// Returns the place in the file where a part begins. Parts count from 0.
 pub fn offset(part: u64) -> u64 {
     part * PIECES_OF_PART * PLAIN as u64
 }
@@ -59,7 +62,7 @@ pub struct PartSealer<R> {
 }
 
 impl<R: Read> PartSealer<R> {
-    /// `file` stands at the part's [`offset`]; `length`: of the whole file.
+    /// `file` stands at the part's [`offset`]; `length` is that of the whole file; parts count from 0.
     pub fn new(file: R, key: &Key, length: u64, part: u64) -> Self {
         let next = part * PIECES_OF_PART;
         Self {
@@ -71,7 +74,8 @@ impl<R: Read> PartSealer<R> {
         }
     }
 
-    /// The next sealed piece; `None`: the part ends. An error where the file is shorter than it was.
+    /// Returns the next sealed piece, or `None` at the end of the part. A file that is shorter than `length` is an
+    /// error (`UnexpectedEof`).
     pub fn piece(&mut self) -> io::Result<Option<Vec<u8>>> {
         if self.next == self.end {
             return Ok(None);
@@ -90,7 +94,7 @@ impl<R: Read> PartSealer<R> {
     }
 }
 
-/// The SHA-256 of each part of a file as it will be uploaded.
+/// Returns the SHA-256 of each part of the ciphertext.
 pub fn part_hashes(file: &mut impl Read, key: &Key, length: u64) -> io::Result<Vec<Hash>> {
     let mut hashes = Vec::new();
     for part in 0..parts(length) {
@@ -104,7 +108,7 @@ pub fn part_hashes(file: &mut impl Read, key: &Key, length: u64) -> io::Result<V
     Ok(hashes)
 }
 
-/// Names the ciphertext: as the platform computes it.
+/// Returns the hash that names the ciphertext, computed as the platform does (`AttachedFile.sha256`).
 pub fn content_id(parts: &[Hash]) -> Hash {
     match parts {
         [only] => *only,
@@ -112,11 +116,11 @@ pub fn content_id(parts: &[Hash]) -> Hash {
     }
 }
 
-/// Opens a file as it comes.
+/// Opens a file while it arrives.
 pub struct Opener {
     cipher: Aes256Gcm,
     length: u64,
-    /// What came of a piece that is not whole yet.
+    /// The bytes of a piece that is not complete yet.
     waiting: Vec<u8>,
     next: u64,
     part: Sha256,
@@ -125,7 +129,7 @@ pub struct Opener {
 }
 
 impl Opener {
-    /// `length`: of the file.
+    /// `length` is that of the file, not of the ciphertext.
     pub fn new(key: &Key, length: u64) -> Self {
         Self {
             cipher: Aes256Gcm::new(key.into()),
@@ -138,12 +142,16 @@ impl Opener {
         }
     }
 
-    /// Bytes of ciphertext that came: a transfer that was cut off goes on from here.
+    /// Bytes of ciphertext that have arrived. A transfer that was cut off goes on from here.
     pub fn came(&self) -> u64 {
         self.came
     }
 
-    /// Takes what came; what can be read by then is added to `out`.
+    /// Takes bytes of ciphertext, and appends the pieces that they complete to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::Corrupt`] if a piece does not open, or if the ciphertext is longer than it should be.
     pub fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) -> Result<(), MediaError> {
         self.came += bytes.len() as u64;
         while !bytes.is_empty() {
@@ -172,12 +180,16 @@ impl Opener {
         Ok(())
     }
 
-    /// All of it has come.
+    /// Whether the whole file has arrived.
     pub fn is_complete(&self) -> bool {
         self.next == pieces(self.length)
     }
 
-    /// The content id of what came.
+    /// Returns the hash that names the ciphertext, for a comparison with `AttachedFile.sha256`.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::Corrupt`] if the file is not complete.
     pub fn finish(&self) -> Result<Hash, MediaError> {
         if !self.is_complete() {
             return Err(MediaError::Corrupt("it is shorter"));
@@ -255,7 +267,7 @@ mod tests {
         assert_eq!(sealed_length(u64::MAX), None);
     }
 
-    /// Computed by another implementation: a client in another language has to come to the same bytes.
+    /// Another implementation computed this value: a client in another language has to produce the same bytes.
     #[test]
     fn the_format_is_what_the_proto_says() {
         let sealed = seal(b"hello");

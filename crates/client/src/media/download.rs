@@ -1,4 +1,4 @@
-//! One download, from the message to the file.
+//! Downloads one file of a message.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,12 +15,13 @@ use super::{MediaError, OnProgress, Progress};
 use crate::backoff::Backoff;
 use crate::client::Client;
 
-/// Tries without a single byte in between: with the delays some minutes without a network.
+/// Attempts in a row without a single new byte. With the delays between them they bridge some minutes without a
+/// network.
 const TRIES: u32 = 8;
-/// A line on which nothing comes is a dead one.
+/// A connection on which nothing comes for this long is taken for dead.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// See [`Client::download`].
+/// Implements [`Client::download`].
 pub async fn download(
     client: &Client,
     chat: ChatId,
@@ -80,7 +81,8 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Goes on where the transfer is, until it ends or breaks ([`MediaError::Store`]).
+    /// Goes on from the bytes that have come, until all are there. [`MediaError::Store`] means that another attempt
+    /// may help.
     async fn attempt(&mut self, out: &mut File) -> Result<(), MediaError> {
         let request = v1::GetDownloadRequest {
             chat_id: self.chat.to_string(),
@@ -116,7 +118,7 @@ impl Transfer<'_> {
     }
 }
 
-/// The file until it is whole; removed when it does not become that.
+/// The temporary file. Dropping it removes the file, unless the download renamed it.
 struct Partial(PathBuf);
 
 impl Partial {
@@ -131,7 +133,7 @@ impl Partial {
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        // Renamed, it is not there any more.
+        // After the rename there is no such file.
         let _ = std::fs::remove_file(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Requests to the object store: PUT of a stream, GET of one. HTTP/1.1, with TLS where the URL says so.
+//! Requests to the object store: PUT of a stream, GET of one. They use HTTP/1.1, with TLS if the URL says so.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -22,27 +22,27 @@ use crate::config::Tls;
 use crate::error::ClientError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A whole PUT: the largest part over a slow phone's line, and less than its URL lives.
+/// For a whole PUT: the largest part over a slow phone connection. Shorter than the life of the URL.
 const PUT_TIMEOUT: Duration = Duration::from_secs(600);
-/// The answer to a GET begins by then.
+/// Time until the answer to a GET begins.
 const GET_TIMEOUT: Duration = Duration::from_secs(30);
-/// Of an error's text, for the message.
+/// Bytes of an error's text that are read.
 const ERROR_BYTES: usize = 2048;
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
-/// A client of object stores. Clones share its connections.
+/// A client for object stores. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Http {
     client: Client<HttpsConnector<HttpConnector>, Body>,
 }
 
-/// What came of a request that did not succeed.
+/// The failure of a request.
 #[derive(Debug)]
 pub enum HttpError {
-    /// There was no answer.
+    /// There was no answer, or not in time.
     Broken(String),
-    /// The store's, and what it says.
+    /// The store answered with this HTTP status and this text.
     Status(u16, String),
 }
 
@@ -56,11 +56,15 @@ impl std::fmt::Display for HttpError {
 }
 
 impl Http {
-    /// Trusts what this machine trusts, and the authorities of `tls`.
+    /// Makes a client that trusts the authorities of this machine, and those of `tls`.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Config`] if a certificate is invalid.
     pub fn new(tls: &Tls) -> Result<Self, ClientError> {
         let bad = |error: &dyn std::fmt::Display| ClientError::Config(format!("tls: {error}"));
         let mut roots = rustls::RootCertStore::empty();
-        // A machine without any is told so when it meets a certificate.
+        // If this machine trusts no authority at all, the first TLS connection fails and says so.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         if let Tls::Roots(pem) = tls {
             for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
@@ -88,7 +92,7 @@ impl Http {
         })
     }
 
-    /// Puts one part: with the headers that were signed, its length among them.
+    /// Puts one part. `headers` are those that were signed with the URL; the length is among them.
     pub async fn put(
         &self,
         url: &str,
@@ -104,13 +108,13 @@ impl Http {
         }
         let answer = async { success(self.client.request(request).await.map_err(broken)?).await };
         let answer = tokio::time::timeout(PUT_TIMEOUT, answer).await;
-        // Read to its end, so that the connection can be used again.
+        // The body is read to its end, so that the connection can be used again.
         let answer = answer.map_err(|_| HttpError::Broken("no answer in time".into()))??;
         let _ = answer.into_body().collect().await;
         Ok(())
     }
 
-    /// An object's bytes from `from` on.
+    /// Gets an object's bytes from `from` on. An error if the store ignores the range.
     pub async fn get(&self, url: &str, from: u64) -> Result<Response<Incoming>, HttpError> {
         let none = Empty::new().map_err(|never: Infallible| match never {});
         let mut request = self.request(Method::GET, url, BodyExt::boxed(none))?;

@@ -1,4 +1,5 @@
-//! Pictures of people and groups: images as they are, for there is no message that could carry a key.
+//! Pictures of people and groups. They are not encrypted, because no message could carry their key to those who see
+//! them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,14 +21,15 @@ use crate::client::Client;
 use crate::driver::malformed;
 use crate::error::CallError;
 
-/// Tries of a transfer: with the delays in between a minute without a network, and somebody looks at the screen.
+/// Attempts of a transfer. With the delays between them they bridge a minute without a network; a person waits for
+/// it.
 const TRIES: u32 = 6;
-/// Handed to the line at once.
+/// Bytes that are handed to the connection at once.
 const CHUNK: usize = 64 * 1024;
-/// A whole picture by then.
+/// For a whole picture.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Whose picture.
+/// The owner of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PictureOf {
     Chat(ChatId),
@@ -35,7 +37,12 @@ pub enum PictureOf {
 }
 
 impl Client {
-    /// Uploads an image of at most 16 MiB, which whoever may see the picture reads as it is: it is not encrypted.
+    /// Uploads an image of at most 16 MiB as a picture. It is not encrypted: everybody who may see the picture reads
+    /// it as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::TooLarge`], and [`MediaError::Store`] after several attempts.
     pub async fn upload_picture(
         &self,
         path: &Path,
@@ -84,7 +91,7 @@ impl Client {
             let chunks = (0..image.len()).step_by(CHUNK);
             let chunks = chunks.map(move |from| Ok(image.slice(from..image.len().min(from + CHUNK))));
             match http.put(&part.url, &part.headers, stream::iter(chunks)).await {
-                // 412: the answer to the PUT before was lost.
+                // 412: the part is there, and the answer to an earlier PUT was lost.
                 Ok(()) | Err(HttpError::Status(412, _)) => {}
                 Err(error) => return Err(Failure::Again(MediaError::Store(error.to_string()))),
             }
@@ -97,7 +104,7 @@ impl Client {
         ticket.ok_or_else(|| malformed("no ticket").into())
     }
 
-    /// Makes what was uploaded the user's own picture; `None`: no picture any more.
+    /// Makes an uploaded image the user's own picture. `None` removes the picture.
     pub async fn set_picture(&self, picture: Option<&v1::MediaTicket>) -> Result<(), CallError> {
         let set = v1::SetUserPictureRequest {
             media_id: picture.map(|ticket| ticket.media_id.clone()).unwrap_or_default(),
@@ -107,7 +114,8 @@ impl Client {
         Ok(())
     }
 
-    /// Makes it a group's picture; `None` comes back where it was that already.
+    /// Makes an uploaded image a group's picture; `None` removes it. Returns the seq of the entry that says so, or
+    /// `None` if nothing changed.
     pub async fn set_chat_picture(
         &self,
         chat: ChatId,
@@ -126,7 +134,7 @@ impl Client {
         Ok((seq > 0).then_some(Seq(seq)))
     }
 
-    /// A picture, which is at most 16 MiB: compared with its hash.
+    /// Downloads a picture of at most 16 MiB, and checks its hash.
     pub async fn download_picture(&self, of: PictureOf, media: MediaId) -> Result<Bytes, MediaError> {
         let mut backoff = Backoff::new(rand::random());
         let mut tries = 0;

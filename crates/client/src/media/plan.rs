@@ -1,4 +1,4 @@
-//! An upload as the store remembers it: what it takes to go on after the app was killed.
+//! The plan of an upload, which the store keeps so that the upload can go on after the app was killed.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -11,12 +11,12 @@ use super::MediaError;
 use super::cipher::{self, Hash, Key};
 use crate::client::Client;
 
-/// The platform gives an upload up after a day: a younger one is gone on with.
+/// Age up to which a plan is used. The platform gives an upload up after a day.
 const KEPT: std::time::Duration = std::time::Duration::from_secs(23 * 3600);
-/// Read at once while hashing.
+/// Bytes of the file that are read at once while hashing.
 const READ: usize = 256 * 1024;
 
-/// Which state of a file: changed, it is another upload.
+/// A file in one state. A file that was changed is a different one, with another upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileId {
     pub path: String,
@@ -25,7 +25,7 @@ pub struct FileId {
     pub modified: i64,
 }
 
-/// Everything that the upload's calls are made of.
+/// Everything that the calls of an upload are made of.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Plan {
     pub request: RequestId,
@@ -41,6 +41,11 @@ impl std::fmt::Debug for Plan {
 }
 
 impl FileId {
+    /// Reads the present state of a file.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::File`] if it is missing or not a regular file.
     pub fn of(path: &Path) -> Result<Self, MediaError> {
         let path = path.canonicalize()?;
         let about = path.metadata()?;
@@ -56,7 +61,7 @@ impl FileId {
     }
 }
 
-/// The plan of before, or a new one, which is stored.
+/// Returns the stored plan of the file, or makes and stores a new one.
 pub async fn plan(client: &Client, file: &FileId) -> Result<Plan, MediaError> {
     cipher::sealed_length(file.length).ok_or(MediaError::TooLarge)?;
     let (id, now) = (file.clone(), Clock::wall());
@@ -74,7 +79,7 @@ pub async fn plan(client: &Client, file: &FileId) -> Result<Plan, MediaError> {
     Ok(plan)
 }
 
-/// Reads the whole file once.
+/// Makes a plan, for which it reads the whole file once.
 fn make(file: &FileId, now: Timestamp) -> Result<Plan, MediaError> {
     let key: Key = rand::random();
     let mut open = BufReader::with_capacity(READ, File::open(&file.path)?);
@@ -87,7 +92,7 @@ fn make(file: &FileId, now: Timestamp) -> Result<Plan, MediaError> {
     })
 }
 
-/// A file that ends too early was cut off meanwhile.
+/// Translates an error of reading: a file that ends too early was cut off in the meantime.
 pub fn changed(error: std::io::Error) -> MediaError {
     if error.kind() == std::io::ErrorKind::UnexpectedEof {
         MediaError::Changed
@@ -96,7 +101,7 @@ pub fn changed(error: std::io::Error) -> MediaError {
     }
 }
 
-/// The upload has ended, well or not.
+/// Deletes the plan, because the upload has ended, well or not.
 pub async fn forget(client: &Client, file: &FileId) -> Result<(), MediaError> {
     let id = file.clone();
     Ok(client.read(move |store| store.forget_upload_plan(&id)).await?)

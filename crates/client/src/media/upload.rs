@@ -1,4 +1,4 @@
-//! One upload, from the file to the ticket.
+//! Uploads one file, and returns its ticket.
 
 use std::fs::File;
 use std::io::{BufReader, Seek as _, SeekFrom};
@@ -21,20 +21,21 @@ use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::driver::malformed;
 
-/// Parts on their way at the same time: enough to fill a line with long round trips.
+/// Parts that are sent at the same time: enough to use a fast connection with long round trips.
 const PARALLEL: usize = 3;
-/// Sealed pieces between the reader and the line, of each part.
+/// Sealed pieces that wait between the reader and the connection, for each part.
 const PIECES_AHEAD: usize = 4;
-/// Tries of a part with the same URL.
+/// Attempts to send a part with the same URL.
 const TRIES: u32 = 4;
-/// Rounds of CreateUpload, parts, FinalizeUpload: with the delays in between some minutes without a network.
+/// Rounds of CreateUpload, parts and FinalizeUpload. With the delays between them they bridge some minutes without a
+/// network.
 const ROUNDS: u32 = 8;
-/// Read at once.
+/// Bytes of the file that are read at once.
 const READ: usize = 256 * 1024;
-/// What the object store is told of the type: nothing.
+/// The object store learns nothing of the file's type.
 const CIPHERTEXT: &str = "application/octet-stream";
 
-/// Counts what is there of one upload.
+/// Counts the bytes of one upload that have been sent.
 struct Meter<'a> {
     done: AtomicU64,
     total: u64,
@@ -47,7 +48,7 @@ impl Meter<'_> {
         self.say(done);
     }
 
-    /// What was sent in vain comes again.
+    /// Takes back bytes that were sent in vain and will be sent again.
     fn take_back(&self, bytes: u64) {
         self.done.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -65,7 +66,7 @@ impl Meter<'_> {
     }
 }
 
-/// See [`Client::upload`].
+/// Implements [`Client::upload`].
 pub async fn upload(
     client: &Client,
     path: &Path,
@@ -90,7 +91,7 @@ pub async fn upload(
             Err(Failure::Again(why)) => tracing::debug!(%why, round, "an upload goes on later"),
             Err(Failure::Anew(why)) if round == ROUNDS => return Err(why),
             Err(Failure::Anew(_)) => {
-                // The platform has given this one up. The same ciphertext under a new name.
+                // The platform has given this upload up. The same ciphertext is uploaded under a new request_id.
                 plan.request = RequestId::random();
                 let (id, stored) = (file.clone(), plan.clone());
                 client
@@ -124,13 +125,13 @@ pub async fn upload(
     })
 }
 
-/// How a round ended that did not come to a ticket.
+/// Why a round ended without a ticket.
 pub(super) enum Failure {
-    /// The same may succeed in a while.
+    /// The same round may succeed later.
     Again(MediaError),
-    /// Under a new request_id it may succeed.
+    /// It may succeed under a new request_id.
     Anew(MediaError),
-    /// It never will.
+    /// It can never succeed.
     Never(MediaError),
 }
 
@@ -139,7 +140,7 @@ impl From<crate::error::CallError> for Failure {
         match error.reason {
             ErrorReason::UploadNotFound | ErrorReason::UploadMismatch => Self::Anew(error.into()),
             ErrorReason::UploadIncomplete => Self::Again(error.into()),
-            // The call was repeated already: who is offline goes on later, with what is stored.
+            // The call was repeated already. The upload goes on later from the stored plan.
             _ if error.is_transient() => Self::Again(error.into()),
             _ => Self::Never(error.into()),
         }
@@ -184,7 +185,7 @@ async fn one_round(
     finalized.ticket.ok_or_else(|| malformed("no ticket").into())
 }
 
-/// One part, tried a few times.
+/// Sends one part, in a few attempts.
 async fn put(
     client: &Client,
     file: &FileId,
@@ -206,12 +207,12 @@ async fn put(
         }
         let store = MediaError::Store(error.to_string());
         match error {
-            // It is there: the answer to the PUT before was lost.
+            // The part is there: the answer to an earlier PUT was lost.
             HttpError::Status(412, _) => {
                 meter.add(part.length);
                 return Ok(());
             }
-            // The URL has ended, or the upload has: CreateUpload knows which.
+            // The URL has expired, or the upload has ended. CreateUpload tells which.
             HttpError::Status(400..=499, _) => return Err(Failure::Again(store)),
             _ if tries == TRIES => return Err(Failure::Again(store)),
             _ => tokio::time::sleep(backoff.next(None)).await,
@@ -219,7 +220,7 @@ async fn put(
     }
 }
 
-/// With the error: how many bytes were counted.
+/// Sends one part. An error comes with the number of bytes that the meter has counted.
 async fn put_once(
     client: &Client,
     file: &FileId,
@@ -233,7 +234,7 @@ async fn put_once(
     let number = u64::from(part.number.saturating_sub(1));
     tokio::task::spawn_blocking(move || {
         if let Err(error) = seal(&path, &key, length, number, &pieces) {
-            // Nobody to tell: the transfer has ended.
+            // If nobody receives the error, the transfer has ended already.
             let _ = pieces.blocking_send(Err(error));
         }
     });
@@ -253,7 +254,7 @@ async fn put_once(
                 sent = taken;
             }
             done = &mut put => {
-                // The last pieces may have been taken since.
+                // The connection may have taken the last pieces since the last count.
                 let taken = *counted.borrow();
                 meter.add(taken - sent);
                 return done.map_err(|error| (taken, error));
@@ -262,7 +263,7 @@ async fn put_once(
     }
 }
 
-/// Reads and seals one part, as fast as it is taken.
+/// Reads and seals one part, as fast as its pieces are taken.
 fn seal(
     path: &str,
     key: &cipher::Key,

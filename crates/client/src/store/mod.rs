@@ -1,8 +1,8 @@
-//! What a device keeps: SQLite, one file a device, or memory.
+//! The local state of a device in SQLite: one file per device, or memory.
 //!
-//! A commit is one transaction and is on the disk when it returns (WAL, synchronous = FULL): the driver acknowledges
-//! to the server only what was committed, and a send counts as taken only then. Calls block; the driver runs those of
-//! a file on a blocking thread.
+//! A commit is one transaction and is on the disk when it returns (WAL, synchronous = FULL). The driver acknowledges
+//! to the server only what was committed, and reports a send as taken only then. Calls block; the driver runs those
+//! on a file on a blocking thread.
 
 mod private;
 mod read;
@@ -22,13 +22,13 @@ use crate::engine::Change;
 use crate::error::ClientError;
 
 const SCHEMA: &str = include_str!("schema.sql");
-/// `PRAGMA user_version` of this schema.
+/// The `PRAGMA user_version` of this schema.
 const VERSION: i64 = 1;
-/// The file has one owner; another one just ending is waited for.
+/// The file has one owner at a time. A new one waits this long for one that is just ending.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Prepared statements kept: all there are.
+/// Prepared statements that are kept, enough for all there are.
 const STATEMENTS: usize = 64;
-/// SQLite's page cache of an in-memory store, in KiB: thousands of them share a load generator.
+/// SQLite's page cache of an in-memory store, in KiB. It is small because a load generator has thousands of stores.
 const MEMORY_CACHE_KIB: i64 = 64;
 
 /// The local state of one device.
@@ -40,7 +40,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or makes it. A file that another client has open is an error.
+    /// Opens the store, and makes it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::InUse`] if another client has the file open, [`ClientError::Corrupt`] if a newer version of the
+    /// program made it, [`ClientError::Config`] if the file cannot be made.
     pub fn open(location: &StoreLocation, keep_history: bool) -> Result<Self, ClientError> {
         match location {
             StoreLocation::Memory => Self::in_memory(keep_history),
@@ -92,7 +97,7 @@ impl Store {
         self.in_memory
     }
 
-    /// All changes or none.
+    /// Commits all changes, or none of them if it returns an error.
     pub fn commit(&mut self, changes: &[Change]) -> Result<(), ClientError> {
         if changes.is_empty() {
             return Ok(());

@@ -1,11 +1,11 @@
-//! Files that nobody but their owner may read, from the moment in which they are made: a device's tokens and messages are
-//! in its store. SQLite gives the files that it makes beside a database the modes of that one.
+//! Makes files that only their owner may read, from the moment in which they are made, because a store holds the
+//! device's tokens and messages. SQLite gives the files that it makes beside a database the mode of the database.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::path::Path;
 
-/// Makes the directory, and those above it, where they are missing. One that is there stays as it is.
+/// Makes a directory and its missing parents for the owner alone. An existing directory keeps its mode.
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
     builder.recursive(true);
@@ -14,7 +14,7 @@ pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Makes the file where it is missing; one that others may read is closed to them.
+/// Makes a file for the owner alone. If the file exists and others may read it, their rights are removed.
 pub(super) fn make_file(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.create(true).append(true);

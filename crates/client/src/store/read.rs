@@ -1,4 +1,4 @@
-//! What the driver loads when it starts, and what the app asks for.
+//! Reads the state that the driver starts with, and what the app asks for.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::model::{Chat, Credentials, Entry, Mark, Outgoing, QueuedMessage, Send
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
 impl Store {
-    /// Who this device is. None: it was never linked.
+    /// Returns this device's identity and tokens. `None`: the store has never had a device.
     pub fn credentials(&self) -> Result<Option<Credentials>> {
         let Some(user) = self.meta_id("user")? else {
             return Ok(None);
@@ -34,7 +34,7 @@ impl Store {
         }))
     }
 
-    /// Everything that the engine starts with.
+    /// Returns everything that the engine starts with.
     pub fn load(&self) -> Result<Stored> {
         let mut chats = Vec::new();
         for row in self.chat_rows()? {
@@ -50,12 +50,12 @@ impl Store {
         })
     }
 
-    /// Chats, most recently active first.
+    /// Returns all chats, the most recently active first.
     pub fn chats(&self) -> Result<Vec<Chat>> {
         Ok(self.chat_rows()?.into_iter().map(|row| row.chat).collect())
     }
 
-    /// At most `limit` entries below `before` (None: the newest), in ascending order.
+    /// Returns at most `limit` entries below `before` (`None`: the newest), in ascending order.
     pub fn history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {
         let sql = format!(
             "SELECT {ENTRY_COLUMNS} FROM entries WHERE chat = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3"
@@ -69,12 +69,12 @@ impl Store {
         Ok(entries)
     }
 
-    /// What has no entry yet, in the order of writing; refused messages too.
+    /// Returns the messages without an entry in the log, in the order of writing. Refused messages are among them.
     pub fn outbox(&self) -> Result<Vec<QueuedMessage>> {
         outbox(&self.connection)
     }
 
-    /// How far the others of a chat have got.
+    /// Returns how far the other members of a chat have received and read it.
     pub fn receipts(&self, chat: ChatId) -> Result<HashMap<UserId, Mark>> {
         let all = "SELECT user, delivered, read FROM receipts WHERE chat = ?1";
         let mut statement = self.connection.prepare_cached(all)?;
@@ -88,7 +88,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Names of people, as last heard.
+    /// Returns all display names that were learned.
     pub fn names(&self) -> Result<HashMap<UserId, String>> {
         let mut statement = self.connection.prepare_cached("SELECT user, name FROM names")?;
         let rows = statement.query_map([], |row| Ok((UserId(rows::id(row, 0)?), row.get(1)?)))?;
@@ -157,7 +157,8 @@ pub(super) fn outbox(db: &Connection) -> Result<Vec<QueuedMessage>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The newest `limit` messages of this device since then, in the order of sending, as if they were to be sent.
+/// Returns the newest `limit` messages that this device sent since then, in the order of sending, as messages to be
+/// sent.
 pub(super) fn own_recent(db: &Connection, since: Timestamp, limit: i64) -> Result<Vec<QueuedMessage>> {
     let mut statement = db.prepare(&format!(
         "SELECT {ENTRY_COLUMNS} FROM entries WHERE device = (SELECT value FROM meta WHERE key = 'device') \
@@ -176,7 +177,8 @@ pub(super) fn own_recent(db: &Connection, since: Timestamp, limit: i64) -> Resul
     Ok(recent)
 }
 
-/// A direct chat is addressed by the other person: the other store may not know the chat yet.
+/// Makes an entry a message to be sent. In a direct chat it is addressed to the other person, since the restored
+/// store may not know the chat yet.
 fn again(entry: Entry, peer: Option<UserId>) -> Option<QueuedMessage> {
     let message = entry.message()?.clone();
     Some(QueuedMessage {

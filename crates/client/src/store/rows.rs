@@ -1,4 +1,4 @@
-//! Columns to values and back.
+//! Converts rows to values.
 
 use bytes::Bytes;
 use prost::Message;

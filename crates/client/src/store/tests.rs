@@ -1,4 +1,4 @@
-//! What is written is there after a restart; what is undone leaves nothing.
+//! What was written is there after a restart, and what was undone leaves nothing behind.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn queued(body: &'static str) -> QueuedMessage {
     }
 }
 
-/// The entry that a queued message becomes.
+/// Returns the entry that a queued message becomes.
 fn own(queued: &QueuedMessage, seq: u64) -> Entry {
     let me = credentials();
     let request = Some(queued.message.request);

@@ -1,4 +1,4 @@
-//! Uploads that have not ended.
+//! Stores the plans of uploads that have not ended.
 
 use rusqlite::{OptionalExtension, params};
 use tern_types::{RequestId, Timestamp};
@@ -8,13 +8,13 @@ use crate::error::ClientError;
 use crate::media::cipher::{Hash, Key};
 use crate::media::plan::{FileId, Plan};
 
-/// Beside the schema: added to it later.
+/// This table is apart from the schema because it was added later.
 pub(super) const TABLE: &str = include_str!("uploads.sql");
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
 impl Store {
-    /// The upload of this state of the file.
+    /// Returns the plan of an upload of this file in this state.
     pub fn upload_plan(&self, file: &FileId) -> Result<Option<Plan>> {
         let find = "SELECT request, key, parts, created_at FROM uploads \
              WHERE path = ?1 AND length = ?2 AND modified = ?3";
@@ -40,7 +40,7 @@ impl Store {
         }))
     }
 
-    /// In place of any other of the path.
+    /// Stores a plan, in place of any other for the same path.
     pub fn put_upload_plan(&mut self, file: &FileId, plan: &Plan) -> Result<()> {
         let put = "INSERT OR REPLACE INTO uploads (path, length, modified, request, key, parts, created_at) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -56,6 +56,7 @@ impl Store {
         Ok(())
     }
 
+    /// Deletes the plan for the file's path.
     pub fn forget_upload_plan(&mut self, file: &FileId) -> Result<()> {
         let forget = "DELETE FROM uploads WHERE path = ?1";
         self.connection.prepare_cached(forget)?.execute([&file.path])?;
@@ -110,7 +111,7 @@ mod tests {
         assert_eq!(store.upload_plan(&file(11, 2)).unwrap(), None);
     }
 
-    /// A device's file from before there were uploads.
+    /// A store from before there were uploads lacks the table.
     #[test]
     fn an_older_store_gets_the_table() {
         let dir = tempfile::tempdir().unwrap();

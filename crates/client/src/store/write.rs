@@ -1,4 +1,4 @@
-//! Changes of the engine as SQL.
+//! Carries the engine's changes out in SQL.
 
 use prost::Message;
 use rusqlite::{Connection, params};
@@ -10,7 +10,7 @@ use crate::engine::{Change, ChatRow};
 use crate::error::ClientError;
 use crate::model::{Credentials, Entry, QueuedMessage, SendState, StoreEpoch};
 
-/// Own sends offered again to another store: so many go out in about a minute.
+/// Own messages that are offered again to a restored store, at most. Sending them takes about a minute.
 const MAX_RECENT: i64 = 1000;
 
 type Result<T = (), E = ClientError> = std::result::Result<T, E>;
@@ -61,12 +61,12 @@ pub(super) fn change(db: &Connection, change: &Change, keep_history: bool) -> Re
 }
 
 impl Store {
-    /// Tokens of a new device.
+    /// Stores the identity and tokens of this device.
     pub fn put_credentials(&mut self, credentials: &Credentials) -> Result {
         self.commit(&[Change::Credentials(credentials.clone())])
     }
 
-    /// Remembers names of people.
+    /// Stores display names.
     pub fn put_names(&mut self, names: &[(UserId, String)]) -> Result {
         let transaction = self.connection.transaction()?;
         for (user, name) in names {
@@ -102,7 +102,7 @@ fn put_credentials(db: &Connection, credentials: &Credentials) -> Result {
     put_meta(db, "refresh_token", credentials.refresh_token.as_bytes())
 }
 
-/// What the server sends (with its ordinal) stands over what a send's result said of the same entry.
+/// Stores an entry. The server's version, which has an ordinal, replaces one that was made from a send's result.
 fn put_entry(db: &Connection, entry: &Entry, keep_history: bool) -> Result {
     if let Some(request) = entry.request {
         let applied = "DELETE FROM outbox WHERE request = ?1 AND state <> ?2 \
@@ -195,8 +195,8 @@ fn put_queued(db: &Connection, queued: &QueuedMessage) -> Result {
     )
 }
 
-/// The server's store is another one: nothing that was heard from the old one counts. Own messages that the new one
-/// may have lost go into the outbox, before those that wait there, under their request_ids.
+/// Deletes everything that came from the server's former store. Own messages that the new one may lack go into the
+/// outbox again, before those that wait there, with their old request_ids.
 fn reset(db: &Connection, epoch: StoreEpoch, since: Timestamp) -> Result {
     let waiting = super::read::outbox(db)?;
     let recent = super::read::own_recent(db, since, MAX_RECENT)?;

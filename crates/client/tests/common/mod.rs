@@ -1,4 +1,4 @@
-//! A gateway in this process: one chat, no promises but those of the protocol.
+//! A small gateway in this process. It has one chat, and keeps the promises of the protocol.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -20,20 +20,20 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-/// Entries sent ahead of acknowledgements.
+/// Entries that are sent ahead of the acknowledgements.
 const WINDOW: u64 = 256;
 
 pub const CHAT: ChatId = ChatId(Uuid::from_u128(1));
 
-/// What the gateways share.
+/// The state that all gateways share.
 #[derive(Debug, Default)]
 pub struct State {
-    /// request_id and body.
+    /// The request_id and body of each entry.
     pub log: Vec<(String, String)>,
     pub acked: u64,
     pub token: u32,
     pub streams: usize,
-    /// What the next streams are refused with.
+    /// The reasons for which the next streams and calls are refused, the last one first.
     pub refuse: Vec<ErrorReason>,
 }
 
@@ -62,7 +62,7 @@ impl World {
         }
     }
 
-    /// One more gateway.
+    /// Starts one more gateway.
     pub fn gateway(&self) -> Gateway {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -97,7 +97,7 @@ impl World {
     }
 }
 
-/// A gateway with a runtime of its own, so that its end is the end of all its connections.
+/// A gateway with its own runtime, so that all its connections end with it.
 pub struct Gateway {
     pub url: String,
     runtime: Option<Runtime>,
@@ -141,7 +141,7 @@ fn opened() -> Event {
 }
 
 impl World {
-    /// Answers of one item. `ahead`: up to where the stream was sent entries.
+    /// Returns the answers to one item. `ahead`: the seq up to which the stream was sent entries.
     fn take(&self, item: Item, ahead: &mut u64) -> Vec<Event> {
         let mut state = self.state();
         let mut events = Vec::new();
@@ -153,7 +153,7 @@ impl World {
             }
             Item::Send(send) => {
                 let result = state.commit(&send);
-                // The result stands for the entry.
+                // The result stands for the entry, which is not sent.
                 if result.1 == *ahead + 1 {
                     *ahead += 1;
                 }
@@ -212,7 +212,7 @@ impl State {
     }
 }
 
-/// A message of another person.
+/// Makes a message of another person.
 pub fn entry(seq: u64, request: &str, body: &str) -> v1::Entry {
     let message = v1::Message {
         envelope: None,

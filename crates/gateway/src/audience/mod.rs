@@ -1,5 +1,7 @@
-//! Who of a chat's members is told that somebody writes: those who may see the writer's presence, and nobody while that is
-//! not known. An accounts node knows ([`table`] keeps its answers for a while).
+//! Decides which members of a chat are told that somebody writes: those who may see the writer's presence, and nobody
+//! while that is not known. An accounts node decides who may; [`table`] keeps its answers for a while.
+//!
+//! Typing notices are hints. One that finds no room, here or in a session's mailbox, is dropped.
 
 pub mod table;
 
@@ -20,10 +22,10 @@ use crate::registry::Registry;
 use crate::{metrics, nodes};
 use table::{Said, Sorted, Table};
 
-/// One question. What comes later is no news.
+/// How long accounts may take to answer. A notice that waited longer is out of date.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// Passes typing notices on to the sessions whose users may see them.
 pub struct Audience {
     ctx: NodeContext,
     registry: Arc<Registry>,
@@ -37,6 +39,7 @@ impl std::fmt::Debug for Audience {
 }
 
 impl Audience {
+    /// An audience that knows nothing yet.
     pub fn new(ctx: NodeContext, registry: Arc<Registry>) -> Arc<Self> {
         Arc::new(Self {
             ctx,
@@ -45,7 +48,8 @@ impl Audience {
         })
     }
 
-    /// `writer` writes, or stopped, as `event` says: those of the sessions are told who may see it.
+    /// Passes on that `writer` writes or stopped, as `event` says, to those of the sessions whose users may see it.
+    /// Where that is not known, accounts are asked first.
     pub fn tell(self: &Arc<Self>, chat: ChatId, writer: UserId, event: Bytes, sessions: &[u64]) {
         let sessions = sessions.iter().filter_map(|id| self.registry.get(SessionId(*id)));
         let said = Said {
@@ -62,11 +66,12 @@ impl Audience {
         self.perform(&said, sorted);
     }
 
-    /// Settings, contacts or blocks of these have changed.
+    /// Forgets what is known of these users: their settings, contacts or blocks have changed.
     pub fn privacy_changed(&self, users: &HashSet<UserId>) {
         self.table().privacy_changed(users);
     }
 
+    /// Asks accounts which of the watchers may see the writer, and passes on the notices that waited for the answer.
     async fn look_up(&self, writer: UserId, watchers: Vec<UserId>) {
         let answer = timeout(ANSWER_WITHIN, self.ask(writer, &watchers)).await;
         let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")));

@@ -1,6 +1,8 @@
-//! Who may see that somebody writes, as far as it is known: pure. An answer holds for [`HOLDS`], or until a change of
-//! privacy names one of the two. What nobody knows is asked once for each writer, and what they write meanwhile is held,
-//! the newest of each chat.
+//! Which users may see that another one writes, as far as it is known. Pure: time comes in.
+//!
+//! An answer of accounts holds for [`HOLDS`], or until a change of privacy names one of the two users. Where nothing
+//! is known, accounts are asked one question at a time for each writer. Until the answer comes the writer's notices
+//! are held, the newest of each chat.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -9,58 +11,67 @@ use bytes::Bytes;
 use tern_types::limits::MAX_TYPING_MEMBERS;
 use tern_types::{ChatId, IdMap, SessionId, UserId};
 
-/// A change of privacy that did not reach this gateway is noticed after this at the latest.
+/// How long an answer holds: a change of privacy that did not reach this gateway counts after this time at the
+/// latest.
 pub const HOLDS: Duration = Duration::from_secs(10);
-/// Writers of whom answers are kept: more than write at a time. Each has at most the members of some chats.
+/// Writers for whom answers are kept: more than write at a time. For each there are at most the members of a few
+/// chats.
 const WRITERS: usize = 2048;
-/// Questions at a time. What finds no room is said again in 3 s.
+/// Questions to accounts at a time. A notice that finds no room is dropped; the next one comes 3 s later.
 const QUESTIONS: usize = 64;
-/// Sessions of one gateway that are told of one writer: ten devices of each member.
+/// The most sessions on one gateway to which one notice goes: ten devices of each member.
 const MAX_SESSIONS: usize = MAX_TYPING_MEMBERS * 10;
-/// Chats in which somebody writes while they are asked for: a person writes in one.
+/// The chats of one writer whose notices are held during a question: a person writes in one.
 const HELD: usize = 2;
 
-/// A session, and whose it is.
+/// A session, and its user.
 pub type Recipient = (SessionId, UserId);
 
-/// Somebody writes, or stopped, and these are to be told where they may see it.
+/// A typing notice, and the sessions that are told if their users may see it.
 #[derive(Debug, Clone)]
 pub struct Said {
     pub chat: ChatId,
     pub writer: UserId,
+    /// An encoded ServerEvent.
     pub event: Bytes,
     pub to: Vec<Recipient>,
 }
 
-/// What is to be done at once.
+/// What the caller is to do with a notice at once. Recipients that are in none of the lists are held.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Sorted {
+    /// Sessions to be told.
     pub tell: Vec<SessionId>,
-    /// Of whom is to be asked whether they may see the writer; then [`Table::answered`].
+    /// Users of whom accounts are to be asked whether they may see the writer; the answer goes to
+    /// [`Table::answered`].
     pub ask: Vec<UserId>,
-    /// Not told: they may not see it, or it is not known and cannot be asked now.
+    /// How many sessions are not told because their users may not see the writer.
     pub hidden: usize,
+    /// How many sessions are not told because it is not known, and cannot be asked now.
     pub unknown: usize,
 }
 
-/// See the module.
+/// The answers of accounts that are known, and the questions that are under way.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// By writer: whether each of these may see them, and until when that holds.
+    /// For each writer, whether each of these users may see them, and until when the answer holds.
     known: IdMap<UserId, IdMap<UserId, (bool, Instant)>>,
+    /// The question that is under way for a writer.
     asking: IdMap<UserId, Asking>,
 }
 
+/// A question to accounts, and the notices that wait for its answer.
 #[derive(Debug)]
 struct Asking {
     watchers: Vec<UserId>,
-    /// Privacy changed since: the answer may be older.
+    /// Privacy changed since the question was asked, so its answer may be out of date.
     void: bool,
     held: Vec<Said>,
 }
 
 impl Asking {
-    /// False: of somebody else is to be asked first, or there is no room.
+    /// Holds a notice, in place of an older one of its chat. Returns false when the question does not cover all its
+    /// recipients, or there is no room.
     fn hold(&mut self, said: Said) -> bool {
         let asked = said.to.iter().all(|(_, user)| self.watchers.contains(user));
         let room = self.held.len() < HELD;
@@ -75,6 +86,7 @@ impl Asking {
 }
 
 impl Table {
+    /// Decides which recipients of a notice are told at once, and holds it for those of whom it is not known.
     pub fn sort(&mut self, said: Said, now: Instant) -> Sorted {
         let mut sorted = Sorted::default();
         let mut unknown = Vec::new();
@@ -118,7 +130,8 @@ impl Table {
         self.asking.insert(writer, asking);
     }
 
-    /// Those of whom was asked who may see the writer; `None`: it cannot be found out. Whom to tell what was held.
+    /// Takes the answer for a writer: the users among those asked about who may see them; `None`: it cannot be found
+    /// out. Returns the notices that were held, and what to do with each.
     pub fn answered(
         &mut self,
         writer: UserId,
@@ -145,7 +158,7 @@ impl Table {
         held.map(|said| (said.clone(), self.sort(said, now))).collect()
     }
 
-    /// Settings, contacts or blocks of these have changed.
+    /// Forgets what is known of these users, and makes the answers void that are under way and concern them.
     pub fn privacy_changed(&mut self, users: &HashSet<UserId>) {
         self.known.retain(|writer, known| {
             known.retain(|watcher, _| !users.contains(watcher));
@@ -157,6 +170,7 @@ impl Table {
         }
     }
 
+    /// Makes room for one more writer: answers that do not hold any more go first, then all.
     fn make_room(&mut self, now: Instant) {
         if self.known.len() >= WRITERS {
             self.known

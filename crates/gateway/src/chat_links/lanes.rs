@@ -1,10 +1,13 @@
-//! The order of items on their way up: a device's sends reach their chat's owner in the order in which the device sent
-//! them, also while the slot moves from one node to another.
+//! The order of items on their way to the chat nodes: a device's sends reach their chat's owner in the order in which
+//! the device sent them, also while the slot moves from one node to another.
 //!
-//! Each slot has a lane. An item that a node gave back, because it does not own the chat, is parked in it until the map
-//! has caught up; items that came later wait behind it. A send also waits while an earlier one of its slot is without an
-//! answer at another link than the one that it would take. Items are handed to a link under their lane's lock, so none
-//! overtakes. Nothing waits for ever: what cannot go within [`PATIENCE`] is given back to its session.
+//! Each slot has a lane. An item that a node refused, because it does not own the chat, is parked in its lane until
+//! the map has caught up; later items wait behind it. A send also waits while an earlier send of its slot has no
+//! answer and went over another link. Items are handed to a link while their lane is locked, so that none overtakes
+//! another. Nothing waits for ever: an item that cannot go within [`PATIENCE`] is given back to its session.
+//!
+//! Example: sends 1 and 2 went to node a; then the slot moves to node b. Send 3 waits until a has answered both.
+//! Where a refuses 2, it is parked before 3, and b gets 2, then 3.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,30 +21,23 @@ use tokio::time::Instant;
 
 use super::Refused;
 use super::link::Link;
-use super::pending::size;
+use super::pending::{Place, size};
 
-/// Items that wait at most, on the whole gateway: a second of sends during a move. More are given back.
+/// The most items that wait on the whole gateway: a second of sends during a move. More are given back.
 const MAX_PARKED: usize = 8_192;
-/// Their bytes: bodies may be large, and a move must not cost the gateway its memory.
+/// The most bytes of the waiting items: bodies may be large, and a move must not cost the gateway its memory.
 const MAX_PARKED_BYTES: usize = 64 << 20;
-/// How long an item waits for the map at most: longer than a node needs to see a change in etcd.
+/// The longest time that an item waits for the map: a node needs less to see a change in etcd.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often a node may give an item back.
+/// How often nodes may refuse an item before it is given back.
 const MAX_TRIES: u32 = 4;
-/// Between two looks at what is parked, also when the map does not change: a node may be behind this gateway's map.
+/// The time between two rounds of retries. There are rounds also while the map does not change, since a node may be
+/// behind this gateway's map.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Lanes are spread over as many tables, so that sends seldom wait for each other.
+/// Lanes are spread over this many tables, each with a lock, so that sends seldom wait for each other.
 const TABLES: usize = 64;
 
-/// Which item of its slot it is, and how often a node gave it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    pub slot: Slot,
-    pub order: u64,
-    pub tries: u32,
-}
-
-/// See the module.
+/// The lanes of all slots.
 #[derive(Debug)]
 pub struct Lanes {
     tables: [Mutex<IdMap<Slot, Lane>>; TABLES],
@@ -53,9 +49,10 @@ pub struct Lanes {
 
 #[derive(Debug, Default)]
 struct Lane {
-    /// By their order.
+    /// Items that wait, by their number.
     parked: BTreeMap<u64, Parked>,
-    /// Sends without an answer, by the generation of the link that they took: one, but for a moment after a move.
+    /// The numbers of the sends without an answer, by the generation of the link that they took. There is one link,
+    /// except for a moment after a move.
     under_way: Vec<(u64, BTreeSet<u64>)>,
 }
 
@@ -63,7 +60,7 @@ struct Lane {
 struct Parked {
     item: UpItem,
     tries: u32,
-    /// The version of the map that the node named.
+    /// The version of the map by which the node refused the item. It is not sent again by an older one.
     version: i64,
     not_before: Instant,
     until: Instant,
@@ -82,8 +79,8 @@ impl Default for Lanes {
 }
 
 impl Lanes {
-    /// Gives a new item to the link that `link` names, or parks it behind what it must not overtake. `version`: of the
-    /// map by which it goes.
+    /// Gives a new item to the link that `link` names, or parks it behind items that it must not overtake. `version`
+    /// is the version of the map by which `link` chooses. `Err` when there is no link, or a queue is full.
     pub fn route(
         &self,
         slot: Slot,
@@ -97,7 +94,7 @@ impl Lanes {
             tries: 0,
         };
         if !is_send(&item) && self.parked.load(Ordering::Acquire) == 0 {
-            // Acknowledgements and read marks are watermarks: their order says nothing.
+            // Acknowledgements and read marks are watermarks, so their order does not matter.
             return link().ok_or(Refused)?.give(place, item);
         }
         let mut table = self.table(slot);
@@ -117,18 +114,18 @@ impl Lanes {
         hand_over(&mut table, &link, place, item)
     }
 
-    /// An item has got its answer, or gets none.
+    /// Notes that an item got its answer, or will get none: it holds back no other item any more.
     pub fn answered(&self, place: Place, item: &UpItem) {
         if is_send(item) {
             arrived(&mut self.table(place.slot), place);
         }
     }
 
-    /// Parks an item that came back from a node whose map is of `version`, in its old place. Gives it back where it has
-    /// come back too often, or too many wait.
+    /// Parks an item that a node with a map of `version` refused, in its old place. `Err` gives the item back: it was
+    /// refused too often, or too many items wait.
     pub fn park(&self, place: Place, item: UpItem, version: i64) -> Result<(), Box<UpItem>> {
         let mut table = self.table(place.slot);
-        // Parked in the same breath: a later one finds it here or there.
+        // The item is parked under the same lock, so that a later one finds it either under way or parked.
         arrived(&mut table, place);
         if place.tries >= MAX_TRIES || !self.has_room(&item) {
             return Err(Box::new(item));
@@ -138,7 +135,7 @@ impl Lanes {
         Ok(())
     }
 
-    /// Until it is time to look again; for ever while nothing is parked.
+    /// Returns when a round of retries is due; never while nothing is parked.
     pub async fn due(&self) {
         while self.parked.load(Ordering::Acquire) == 0 {
             self.came.notified().await;
@@ -146,7 +143,8 @@ impl Lanes {
         tokio::time::sleep(PAUSE).await;
     }
 
-    /// Hands over what may go by a map of `version`. Returns what has waited too long or found no way.
+    /// Sends the parked items that may go by a map of `version`, each over the link that `link` names for its slot.
+    /// Returns the items that have waited too long or found no link.
     pub fn retry(&self, version: i64, link: impl Fn(Slot) -> Option<Arc<Link>>) -> Vec<UpItem> {
         let mut failed = Vec::new();
         if self.parked.load(Ordering::Acquire) == 0 {
@@ -200,7 +198,7 @@ impl Lanes {
         }
     }
 
-    /// Nobody waits for the session's acknowledgements any more.
+    /// Forgets the parked acknowledgements of a session that has ended, and its other items that are no sends.
     pub fn forget_acks(&self, session: SessionId) {
         if self.parked.load(Ordering::Acquire) == 0 {
             return;
@@ -262,7 +260,7 @@ impl Lane {
         self.parked.is_empty() && self.under_way.is_empty()
     }
 
-    /// Whether the item of `order` would overtake an earlier one on the link of `generation`.
+    /// Whether the item numbered `order` would overtake an earlier one, if it took the link of `generation` now.
     fn holds_back(&self, order: u64, send: bool, generation: Option<u64>) -> bool {
         let earlier = |orders: &BTreeSet<u64>| orders.first().is_some_and(|first| *first < order);
         let elsewhere = || {
@@ -275,6 +273,7 @@ impl Lane {
     }
 }
 
+/// Gives the item to the link, and notes a send as under way.
 fn hand_over(table: &mut IdMap<Slot, Lane>, link: &Link, place: Place, item: UpItem) -> Result<(), Refused> {
     let send = is_send(&item);
     link.give(place, item)?;
@@ -288,7 +287,7 @@ fn hand_over(table: &mut IdMap<Slot, Lane>, link: &Link, place: Place, item: UpI
     Ok(())
 }
 
-/// The send is under way no more.
+/// Notes that the send is not under way any more.
 fn arrived(table: &mut IdMap<Slot, Lane>, place: Place) {
     if let Some(lane) = table.get_mut(&place.slot) {
         lane.under_way.retain_mut(|(_, orders)| {

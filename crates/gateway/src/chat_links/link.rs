@@ -1,4 +1,4 @@
-//! One node's link: its queues, and what went up it without an answer yet.
+//! The link to one chat node: its queues, and the requests that went over it without an answer yet.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -7,32 +7,33 @@ use tern_types::{ChatId, SessionId};
 use tokio::sync::mpsc;
 
 use super::Refused;
-use super::lanes::{Lanes, Place};
-use super::pending::{Pending, Waiting, size};
+use super::pending::{Pending, Place, Waiting, size};
 use crate::registry::Registry;
 use crate::session::Mail;
 
-/// Items on their way to one node: a second of them. A full queue gives sends back with UNAVAILABLE. Their bytes are
-/// bounded by those of what is pending: every item of more than some dozen bytes is owed an answer.
+/// The most items that wait for one node: a second of them. Where the queue is full, sends are answered UNAVAILABLE.
+/// Their bytes are bounded by [`super::pending`]: every item of more than some dozen bytes has an answer, and is in
+/// there until it comes.
 const CONTROL_QUEUE: usize = 16_384;
-/// Typing goes up only while no more than this waits: a sixteenth of the queue, some 60 ms.
+/// Typing notices are sent only while fewer items than this wait: a sixteenth of the queue, some 60 ms.
 const HINT_BELOW: usize = CONTROL_QUEUE / 16;
-/// Window requests on their way to one node; sessions ask again when it is full.
+/// The most window requests that wait for one node. Where the queue is full the window fails, and sessions ask again.
 const WINDOW_QUEUE: usize = 4_096;
 
-/// One incarnation of a link, from when its streams are open until one of them breaks.
+/// One link, from when its streams are open until one of them breaks. The next link to the same node is another
+/// value.
 #[derive(Debug)]
 pub struct Link {
     pub node: String,
     pub incarnation: u64,
-    /// Another number each time the link is made.
+    /// A number that no other link of this gateway has.
     pub generation: u64,
     control: mpsc::Sender<UpItem>,
     windows: mpsc::Sender<WindowRequest>,
     pending: Mutex<Pending>,
 }
 
-/// The ends of a link's queues that its streams read.
+/// The receiving ends of a link's queues, which its streams read.
 #[derive(Debug)]
 pub struct Queues {
     pub control: mpsc::Receiver<UpItem>,
@@ -40,6 +41,7 @@ pub struct Queues {
 }
 
 impl Link {
+    /// A link, and the ends of its queues that the streams read.
     pub fn new(node: String, incarnation: u64, generation: u64) -> (Self, Queues) {
         let (control, control_out) = mpsc::channel(CONTROL_QUEUE);
         let (windows, windows_out) = mpsc::channel(WINDOW_QUEUE);
@@ -60,21 +62,21 @@ impl Link {
         )
     }
 
-    /// Queues the item; remembers it when it will be answered.
+    /// Queues the item, and keeps it if it is to be answered. `Err` when a queue is full or the link is closed.
     pub fn give(&self, place: Place, item: UpItem) -> Result<(), Refused> {
         if !is_answered(&item) {
             return self.control.try_send(item).map_err(|_| Refused);
         }
         let mut pending = self.pending();
         pending.has_room(size(&item))?;
-        // Under the lock: the answer cannot come before the item is remembered.
+        // Under the lock, so that the answer cannot come before the item is kept.
         self.control.try_send(item.clone()).map_err(|_| Refused)?;
         let item = Box::new(item);
         pending.insert(item.r#ref, Waiting::Item { place, item });
         Ok(())
     }
 
-    /// Queues an item that is dropped where it would have to wait.
+    /// Queues an item that may be dropped. `Err` where it would have to wait.
     pub fn hint(&self, item: UpItem) -> Result<(), Refused> {
         let waiting = self.control.max_capacity() - self.control.capacity();
         if waiting >= HINT_BELOW {
@@ -83,7 +85,7 @@ impl Link {
         self.control.try_send(item).map_err(|_| Refused)
     }
 
-    /// Queues a request for a window.
+    /// Queues a request for a window. `Err` when a queue is full or the link is closed.
     pub fn ask(&self, request: WindowRequest, chat: ChatId) -> Result<(), Refused> {
         let (session, reference) = (SessionId(request.session), request.r#ref);
         let mut pending = self.pending();
@@ -100,7 +102,8 @@ impl Link {
         Ok(())
     }
 
-    /// Confirms a wake. Should the queue be full, the chat node settles once more: nothing is lost.
+    /// Confirms a wake. If the queue is full the confirmation is dropped; the chat node settles once more, so nothing
+    /// is lost.
     pub fn wake_done(&self, wake: u64) {
         let op = up_item::Op::WakeDone(WakeDone { wake });
         let _ = self.control.try_send(UpItem {
@@ -109,7 +112,8 @@ impl Link {
         });
     }
 
-    /// Answers a question for sessions. Should the queue be full, the chat node's look-up fails, and it asks again.
+    /// Answers the question which sessions some users have here. If the queue is full the answer is dropped; the chat
+    /// node's look-up fails then, and it asks again.
     pub fn sessions_found(&self, found: SessionsFound) {
         let op = up_item::Op::SessionsFound(found);
         let _ = self.control.try_send(UpItem {
@@ -118,36 +122,19 @@ impl Link {
         });
     }
 
-    /// The answer to `reference` came.
+    /// Takes out the request that an answer with `reference` belongs to; `None` when there is none.
     pub fn answered(&self, reference: u64) -> Option<Waiting> {
         self.pending().answered(reference)
     }
 
-    /// The session is gone.
+    /// Forgets the acknowledgements of a session that has ended.
     pub fn forget_acks(&self, session: SessionId) {
         self.pending().forget_acks(session);
     }
 
-    /// The link broke: takes nothing more, and gives back what has no answer.
-    pub fn close(&self, registry: &Registry, lanes: &Lanes) {
-        let waiting = self.pending().close();
-        for waiting in waiting {
-            match waiting {
-                Waiting::Item { place, item } => {
-                    lanes.answered(place, &item);
-                    give_back(registry, &item);
-                }
-                Waiting::Window {
-                    session,
-                    reference,
-                    chat,
-                } => {
-                    if let Some(session) = registry.get(session) {
-                        session.mailbox.push(Mail::WindowFailed { reference, chat });
-                    }
-                }
-            }
-        }
+    /// Closes a link that broke: it refuses every further item. Returns the requests without an answer.
+    pub fn close(&self) -> Vec<Waiting> {
+        self.pending().close().collect()
     }
 
     fn pending(&self) -> MutexGuard<'_, Pending> {
@@ -155,6 +142,7 @@ impl Link {
     }
 }
 
+/// Whether the chat node answers the item.
 fn is_answered(item: &UpItem) -> bool {
     match &item.op {
         Some(up_item::Op::Send(_)) => true,
@@ -169,7 +157,7 @@ fn is_answered(item: &UpItem) -> bool {
     }
 }
 
-/// Tells the item's session that no answer will come.
+/// Tells the item's session that there will be no answer.
 pub fn give_back(registry: &Registry, item: &UpItem) {
     let Some(session) = registry.get(SessionId(item.session)) else {
         return;

@@ -1,6 +1,8 @@
-//! Chat nodes that were lost, or the way to them, and receipts with them: those that a node had gathered, or had put on its
-//! link. Nobody repeats them, so devices are told CaughtUp again and ask. Not before their chats have an owner again, who
-//! answers: when the link is there again, or the map has given the node's slots to others.
+//! Receipts that are lost when a chat node goes away or its link breaks: those that the node had gathered, and those
+//! that it had put on its link. Nobody sends them again. So devices are told CaughtUp, and ask for their receipts.
+//!
+//! They are told once the chats have an owner that can answer: when the link is up again, or when the map gives the
+//! node's slots to others.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,31 +12,31 @@ use tern_node::{ClusterMap, Role};
 use tern_types::Slot;
 use tokio::sync::Notify;
 
-/// From when the chats have an owner to when the first devices ask: what the sessions say again to the new owner, such as
-/// acknowledgements, is there by then. What comes later is told by itself.
+/// The time from when the chats have an owner to when the first devices are told. By then the sessions have sent the
+/// new owner what it has to know, such as acknowledgements; receipts for later ones come by themselves.
 pub const AFTER: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// The chat nodes whose receipts may be lost, until the devices are told.
 #[derive(Debug, Default)]
 pub struct Lost {
-    /// By name and incarnation: those whose chats have no owner yet.
+    /// Name and incarnation of the nodes that are gone and whose chats have no new owner yet.
     nodes: Mutex<Vec<(String, u64)>>,
     due: Notify,
 }
 
 impl Lost {
-    /// The link broke. `map`: the newest that is known.
+    /// The link to the node broke. `map` is the newest that is known.
     pub fn link(&self, node: &str, incarnation: u64, map: &ClusterMap) {
         self.nodes().push((node.to_owned(), incarnation));
         self.map_is(map);
     }
 
-    /// A link to the node is up.
+    /// A link to the node is up: it owns its chats still.
     pub fn linked(&self, node: &str, incarnation: u64) {
         self.done(|name, its| name == node && its == incarnation);
     }
 
-    /// The map is this now.
+    /// The map has changed: nodes that own no slot by it have been replaced.
     pub fn map_is(&self, map: &ClusterMap) {
         if self.nodes().is_empty() {
             return;
@@ -46,16 +48,17 @@ impl Lost {
         self.done(|name, incarnation| !owners.contains(&(name, incarnation)));
     }
 
-    /// A node says that receipts were lost.
+    /// A node says that it lost receipts, and does not know whose.
     pub fn receipts(&self) {
         self.due.notify_one();
     }
 
-    /// Until devices are to be told.
+    /// Returns when devices are to be told. One call returns for everything that was lost before it.
     pub async fn due(&self) {
         self.due.notified().await;
     }
 
+    /// Removes the nodes that match; if there were any, devices are to be told.
     fn done(&self, which: impl Fn(&str, u64) -> bool) {
         let mut nodes = self.nodes();
         let before = nodes.len();
@@ -107,7 +110,7 @@ mod tests {
         assert!(due(&lost) && !due(&lost), "once");
         lost.map_is(&map(&[("b", 1)]));
         assert!(due(&lost));
-        // Its name came back before the link was seen to break.
+        // A node of the same name came back before its old link was seen to break.
         lost.link("a", 1, &map(&[("a", 2)]));
         assert!(due(&lost));
         lost.map_is(&map(&[]));

@@ -1,14 +1,17 @@
-//! The links to the chat nodes: each item goes to the node that owns its chat's slot.
+//! The links to the chat nodes. Each item goes to the node that owns its chat's slot.
 //!
-//! An item for a node that is away is given back at once, one whose link breaks before its answer too: its session
-//! then answers the device UNAVAILABLE, or asks again itself. An item that a node gives back because another owns the
-//! chat waits until this gateway's map has caught up, then goes there, in order ([`lanes`]).
+//! An item for a node without a link is refused at once, and one whose link breaks before its answer is given back.
+//! Its session then answers the device UNAVAILABLE, or sends or asks again. An item that a node refuses because
+//! another node owns the chat waits until this gateway's map has caught up, and goes there in order ([`lanes`]).
 //!
-//! - [`link`]: one node's queues
-//! - [`pending`]: what is not answered yet
+//! Every queue is bounded. Where one is full the item is refused, so a slow chat node delays nobody but the chats
+//! that it owns.
+//!
+//! - [`link`]: the queues to one node
+//! - [`pending`]: items and window requests without an answer yet
 //! - [`reader`]: the three streams of a link
-//! - [`lost`]: nodes that went away with receipts
-//! - [`lanes`]: the order of a slot's items, those included that nodes gave back
+//! - [`lost`]: nodes that went away, and receipts with them
+//! - [`lanes`]: keeps the items of a slot in order, also those that a node has refused
 
 pub mod lanes;
 pub mod link;
@@ -37,12 +40,12 @@ use crate::registry::{Handle, Registry};
 use crate::session::Send;
 use crate::{metrics, redrain};
 
-/// Sessions that are told of a change at once; the next ones a little later, so that tens of thousands do not wake in
-/// the same moment.
+/// How many sessions are told of a change of the routes at once. The next ones are told [`TELL_PAUSE`] later, so that
+/// tens of thousands do not wake in the same moment.
 const TOLD_AT_ONCE: usize = 512;
 const TELL_PAUSE: Duration = Duration::from_millis(5);
 
-/// The map and the links that are up. Never changed, replaced.
+/// The cluster map and the links that are up. A change replaces the whole value, so a reader sees a consistent one.
 #[derive(Debug)]
 pub struct Routes {
     map: Arc<ClusterMap>,
@@ -50,7 +53,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// The link to the chat's owner, when it is up.
+    /// The link to the owner of the slot; `None` while it is down.
     fn link(&self, slot: Slot) -> Option<&Arc<Link>> {
         let owner = self.map.owner(Role::Chat, slot)?;
         self.links
@@ -58,7 +61,7 @@ impl Routes {
             .filter(|link| link.incarnation == owner.incarnation)
     }
 
-    /// Whether items of the chat go another way than they went by `older`.
+    /// Whether items of the chat take another link now than they took by `older`.
     pub fn moved_since(&self, older: &Self, chat: ChatId) -> bool {
         let slot = Slot::of_chat(chat);
         let way = |routes: &Self| routes.link(slot).map(|link| link.generation);
@@ -66,7 +69,7 @@ impl Routes {
     }
 }
 
-/// See the module.
+/// The links of this gateway to all chat nodes.
 #[derive(Debug)]
 pub struct ChatLinks {
     routes: ArcSwap<Routes>,
@@ -78,13 +81,13 @@ pub struct ChatLinks {
     changed: Notify,
 }
 
-/// What could not be sent.
+/// The item was not sent: there is no link to the owner, or a queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused;
 
 impl ChatLinks {
-    /// Keeps links to every chat node up from now on. `spread`: over this time the sessions are told that receipts may be
-    /// lost.
+    /// Keeps links to all chat nodes from now on. Where receipts may be lost, the sessions are told of it spread over
+    /// `spread`.
     pub fn start(
         ctx: &NodeContext,
         registry: Arc<Registry>,
@@ -119,16 +122,18 @@ impl ChatLinks {
         })
     }
 
-    /// Chat nodes that are linked.
+    /// How many chat nodes are linked.
     pub fn linked(&self) -> u32 {
         u32::try_from(self.routes.load().links.len()).unwrap_or(u32::MAX)
     }
 
-    /// The routes at present.
+    /// The routes as they are now.
     pub fn routes(&self) -> Arc<Routes> {
         self.routes.load_full()
     }
 
+    /// Sends a message to its chat's owner. The session gets a [`crate::session::Mail::Result`] or `SendFailed`,
+    /// unless this returns `Err`.
     pub fn send(&self, from: &Handle, reference: u64, send: Send) -> Result<(), Refused> {
         let chat = send.chat;
         let op = SendOp {
@@ -148,7 +153,8 @@ impl ChatLinks {
             .inspect_err(|_| metrics::refused("send"))
     }
 
-    /// With `write` it is answered, otherwise not.
+    /// Tells the owner that the device has acknowledged everything up to `seq`. With `write` the session gets
+    /// `AckWritten` or `AckLost`, unless this returns `Err`; without it there is no answer.
     pub fn acknowledge(
         &self,
         from: &Handle,
@@ -167,6 +173,7 @@ impl ChatLinks {
             .inspect_err(|_| metrics::refused("ack"))
     }
 
+    /// Tells the owner of a read mark. `off`: the user has turned read receipts off. There is no answer.
     pub fn mark_read(&self, from: &Handle, chat: ChatId, seq: u64, off: bool) -> Result<(), Refused> {
         let op = ReadOp {
             chat_id: chat.to_vec().into(),
@@ -178,7 +185,8 @@ impl ChatLinks {
             .inspect_err(|_| metrics::refused("read"))
     }
 
-    /// Goes by what is parked, and is dropped where it would wait: with the reason.
+    /// Tells the owner that the user writes, or stopped writing. The notice overtakes parked items. It is dropped
+    /// where it would have to wait; then `Err` is the reason, as the metrics name it.
     pub fn typing(&self, from: &Handle, chat: ChatId, stopped: bool) -> Result<(), &'static str> {
         let op = TypingOp {
             chat_id: chat.to_vec().into(),
@@ -190,6 +198,8 @@ impl ChatLinks {
         link.hint(item).map_err(|_| "link")
     }
 
+    /// Asks the owner for at most `limit` entries from `from_seq` on. The session gets a `Window` or `WindowFailed`,
+    /// unless this returns `Err`.
     pub fn window(
         &self,
         of: &Handle,
@@ -213,7 +223,8 @@ impl ChatLinks {
             .inspect_err(|_| metrics::refused("window"))
     }
 
-    /// The session is gone: nobody waits for what its acknowledgements become. Its sends go on.
+    /// Forgets the acknowledgements of a session that has ended, since nobody waits for their answers. Its sends go
+    /// on.
     pub fn session_ended(&self, session: SessionId) {
         for link in self.routes.load().links.values() {
             link.forget_acks(session);
@@ -221,7 +232,7 @@ impl ChatLinks {
         self.lanes.forget_acks(session);
     }
 
-    /// Gives the item to the owner's link, behind what it must not overtake.
+    /// Gives the item to the owner's link, or parks it behind items that it must not overtake.
     fn route(&self, slot: Slot, item: UpItem) -> Result<(), Refused> {
         let routes = self.routes.load();
         let version = routes.map.version();
@@ -229,7 +240,7 @@ impl ChatLinks {
             .route(slot, item, version, || routes.link(slot).cloned())
     }
 
-    /// Follows the map: new routes, and another try for what is parked.
+    /// Follows the map: replaces the routes, and tries again to send the parked items.
     async fn follow(self: Arc<Self>, ctx: NodeContext) {
         let mut map = ctx.map.clone();
         self.change(|routes| routes.map = ctx.map.current());
@@ -268,7 +279,8 @@ impl ChatLinks {
         self.generation.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Has all devices ask for receipts when some may have been lost; what is lost meanwhile is told after that.
+    /// Has all devices ask for receipts when some may have been lost. Losses that are noticed while it does so are
+    /// told in one more round.
     async fn tell_of_loss(self: Arc<Self>, spread: Duration) {
         loop {
             self.lost.due().await;
@@ -277,7 +289,7 @@ impl ChatLinks {
         }
     }
 
-    /// Tells every session of each change, some at a time.
+    /// Tells every session of each change of the routes, [`TOLD_AT_ONCE`] at a time.
     async fn tell_sessions(self: Arc<Self>) {
         loop {
             self.changed.notified().await;

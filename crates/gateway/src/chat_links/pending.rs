@@ -1,24 +1,31 @@
-//! What went up a link and is owed an answer. Bounded: sends and windows are always answered or given back; an
-//! acknowledgement may never be (its node says nothing when it could not write it), so there is one of a session and
-//! chat at most, and none of a session that is gone.
+//! Items and window requests that went to one node and have no answer yet. Their number and bytes are bounded. Sends
+//! and windows are always answered or given back. An acknowledgement may never be, since a node says nothing when it
+//! could not write one: so only the newest of each session and chat is kept, and none of a session that has ended.
 
 use std::collections::BTreeMap;
 
 use tern_proto::internal::{UpItem, up_item};
-use tern_types::{ChatId, IdMap, SessionId};
+use tern_types::{ChatId, IdMap, SessionId, Slot};
 
 use super::Refused;
-use super::lanes::Place;
 
-/// Items without an answer at one node: beyond it the node is too slow to be given more.
+/// The most that may be without an answer at one node. A node that has more is too slow to be given more.
 const MAX_PENDING: usize = 65_536;
 
-/// Their bytes: 256 of the largest bodies, and what a gateway can spare for each of many nodes.
+/// The most bytes without an answer: 256 of the largest bodies, and what a gateway can spare for each of many nodes.
 const MAX_PENDING_BYTES: usize = 64 << 20;
-/// What an item costs besides what its sender chose.
+/// The bytes that an item costs besides its body, envelope and trace context.
 const ITEM_BYTES: usize = 512;
 
-/// Something that is owed an answer.
+/// The slot of an item, its number in the order of all items, and how often nodes have refused it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub slot: Slot,
+    pub order: u64,
+    pub tries: u32,
+}
+
+/// A request to a chat node that is to be answered.
 #[derive(Debug)]
 pub enum Waiting {
     Item {
@@ -32,7 +39,7 @@ pub enum Waiting {
     },
 }
 
-/// Bytes that an item holds in memory.
+/// The bytes that an item holds in memory.
 pub fn size(item: &UpItem) -> usize {
     let own = match &item.op {
         Some(up_item::Op::Send(send)) => send.body.len() + send.envelope.len(),
@@ -42,6 +49,7 @@ pub fn size(item: &UpItem) -> usize {
 }
 
 impl Waiting {
+    /// The item with its place in its lane; `None` for a window request.
     pub fn into_item(self) -> Option<(Place, UpItem)> {
         match self {
             Self::Item { place, item } => Some((place, *item)),
@@ -56,7 +64,7 @@ impl Waiting {
         }
     }
 
-    /// Whose acknowledgement, and of what, it is.
+    /// The session and chat of an acknowledgement; `None` for anything else.
     fn ack(&self) -> Option<(SessionId, ChatId)> {
         let Self::Item { item, .. } = self else {
             return None;
@@ -69,24 +77,24 @@ impl Waiting {
     }
 }
 
-/// See the module.
+/// Everything that one link has sent and that is to be answered.
 #[derive(Debug, Default)]
 pub struct Pending {
     closed: bool,
     waiting: IdMap<u64, Waiting>,
     bytes: usize,
-    /// Which of them are acknowledgements.
+    /// The references of those that are acknowledgements.
     acks: BTreeMap<(SessionId, ChatId), u64>,
 }
 
 impl Pending {
-    /// Whether one more, of so many bytes, may be sent.
+    /// `Err` when one more, of `more` bytes, may not be sent: the link is closed, or too much has no answer.
     pub fn has_room(&self, more: usize) -> Result<(), Refused> {
         let room = !self.closed && self.waiting.len() < MAX_PENDING && self.bytes + more <= MAX_PENDING_BYTES;
         room.then_some(()).ok_or(Refused)
     }
 
-    /// Remembers it. An acknowledgement takes the place of the one before: only the newest is waited for.
+    /// Adds a request under its reference. An acknowledgement replaces the one before of its session and chat.
     pub fn insert(&mut self, reference: u64, waiting: Waiting) {
         let older = waiting.ack().and_then(|ack| self.acks.insert(ack, reference));
         if let Some(older) = older {
@@ -96,7 +104,7 @@ impl Pending {
         self.waiting.insert(reference, waiting);
     }
 
-    /// The answer to `reference` came.
+    /// Takes the request out that an answer with `reference` belongs to; `None` when there is none.
     pub fn answered(&mut self, reference: u64) -> Option<Waiting> {
         let waiting = self.remove(reference)?;
         if let Some(ack) = waiting.ack() {
@@ -105,7 +113,7 @@ impl Pending {
         Some(waiting)
     }
 
-    /// Nobody waits for the session's acknowledgements any more.
+    /// Forgets the acknowledgements of a session that has ended.
     pub fn forget_acks(&mut self, session: SessionId) {
         let first = (session, ChatId(uuid::Uuid::nil()));
         let its = self.acks.range(first..).take_while(|((of, _), _)| *of == session);
@@ -122,7 +130,7 @@ impl Pending {
         Some(waiting)
     }
 
-    /// Takes nothing more, and gives back what has no answer.
+    /// Refuses every further request, and returns those without an answer.
     pub fn close(&mut self) -> impl Iterator<Item = Waiting> + use<> {
         self.closed = true;
         self.acks.clear();
@@ -134,7 +142,6 @@ impl Pending {
 #[cfg(test)]
 mod tests {
     use tern_proto::internal::{AckOp, SendOp};
-    use tern_types::Slot;
 
     use super::*;
 

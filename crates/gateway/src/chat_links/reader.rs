@@ -1,4 +1,4 @@
-//! The three streams of a link to one chat node, from making it until it breaks.
+//! The three streams of a link to one chat node, from when the link is made until it breaks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,10 +25,10 @@ use crate::registry::Registry;
 use crate::session::{Mail, Window};
 use crate::traces::{self, Deliveries};
 
-/// Items of one frame to a node.
+/// The most items of one frame to a node.
 const GATHER: usize = 256;
 
-/// Makes the link and serves it until one of its streams ends.
+/// Makes the link and serves it until one of its streams ends. `Err` is the status with which a stream failed.
 pub async fn run(
     links: Arc<ChatLinks>,
     ctx: NodeContext,
@@ -94,11 +94,11 @@ fn window_frames(
     }
 }
 
-/// A link while it is up. Dropped, it is among the routes no more and gives back what has no answer.
+/// A link while it is up. Dropping it takes the link out of the routes and gives back the items without an answer.
 struct Up {
     links: Arc<ChatLinks>,
     link: Arc<Link>,
-    /// The node ended the live stream, and so has sent all that it had.
+    /// The node has ended the live stream in good order, so it has sent all receipts that it had.
     all_came: AtomicBool,
 }
 
@@ -192,8 +192,9 @@ impl Up {
         }
     }
 
-    /// Another node owns the chat: the item waits for the map. What is not remembered (acknowledgements that are not
-    /// answered, read marks) the sessions say again when the routes change.
+    /// The node refused the item, since another node owns the chat: it is parked until the map shows the new owner.
+    /// The gateway does not keep read marks and acknowledgements without an answer; their sessions send them again
+    /// when the routes change.
     fn not_owner(&self, not_owner: &NotOwner) {
         let Some(Waiting::Item { place, item }) = self.link.answered(not_owner.r#ref) else {
             return;
@@ -204,8 +205,8 @@ impl Up {
         }
     }
 
-    /// Each session has the duty once the wake is in its mailbox, or the wish to read the inbox. One that is gone has
-    /// left it to the device's next session, which reads the row.
+    /// Makes each session responsible for the inbox row: it is once the wake is in its mailbox, or, where that is
+    /// full, the note to read the inbox. The row of a session that has ended is read by the device's next session.
     fn wake(&self, wake: &Wake) {
         if let Ok(chat) = ChatId::from_slice(&wake.chat_id) {
             for session in &wake.sessions {
@@ -220,6 +221,7 @@ impl Up {
         self.link.wake_done(wake.wake);
     }
 
+    /// Puts a live push into the mailboxes of its sessions. A full mailbox drops it.
     fn push(&self, push: Push) {
         let Ok(chat) = ChatId::from_slice(&push.chat_id) else {
             return;
@@ -243,7 +245,7 @@ impl Up {
         }
     }
 
-    /// No entry: a receipt, or that somebody writes.
+    /// Handles a push that carries no entry but a receipt or a typing notice.
     fn hint(&self, chat: ChatId, push: &Push) {
         match Hint::of(&push.event) {
             Some(Hint::Receipt { user, mark }) => {
@@ -264,7 +266,8 @@ impl Up {
         }
     }
 
-    /// The node could not push receipts for these sessions, or does not know for whom.
+    /// Tells the sessions for which the node could not push receipts; with `any` it does not know which, so all are
+    /// told.
     fn missed(&self, sessions: &[u64], any: bool) {
         for session in sessions {
             if let Some(session) = self.links.registry.get(SessionId(*session)) {
@@ -314,8 +317,8 @@ impl Up {
     }
 }
 
-/// The sessions here of the users that a chat node asks for: rule 3 without presence. Whoever is registered after this reads
-/// their inbox after it too.
+/// The sessions on this gateway of the users that a chat node asks for, where presence cannot be asked (rule 3). A
+/// session that is registered later reads its inbox later too, so it does not have to be found.
 fn found(registry: &Registry, asked: &FindSessions) -> SessionsFound {
     let users = asked
         .user_ids
@@ -333,6 +336,30 @@ fn found(registry: &Registry, asked: &FindSessions) -> SessionsFound {
     }
 }
 
+impl Up {
+    /// Tells the sessions whose requests went over the link that there will be no answer.
+    fn give_up(&self) {
+        let registry = &self.links.registry;
+        for waiting in self.link.close() {
+            match waiting {
+                Waiting::Item { place, item } => {
+                    self.links.lanes.answered(place, &item);
+                    give_back(registry, &item);
+                }
+                Waiting::Window {
+                    session,
+                    reference,
+                    chat,
+                } => {
+                    if let Some(session) = registry.get(session) {
+                        session.mailbox.push(Mail::WindowFailed { reference, chat });
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl Drop for Up {
     fn drop(&mut self) {
         self.links.change(|routes| {
@@ -344,7 +371,7 @@ impl Drop for Up {
                 routes.links.remove(&self.link.node);
             }
         });
-        self.link.close(&self.links.registry, &self.links.lanes);
+        self.give_up();
         metrics::link_up("chat", &self.link.node, false);
         if !self.all_came.load(Ordering::Relaxed) {
             let map = self.links.routes().map.clone();

@@ -1,9 +1,12 @@
-//! The links to the presence nodes: each is told which sessions of its slots' users are here.
+//! The links to the presence nodes. Each node is told which sessions of the users in its slots are on this gateway.
 //!
-//! Rule 3, register then drain: a session reads its inbox after its presence node has confirmed it. When a link is made
-//! again or the map moved slots, everything of the node's slots is announced again, and those sessions read their
-//! inboxes once more after the confirmation; they do so yet again when the slots' old node has confirmed the new map or
-//! is gone (fine print 9), for until then a chat node may have asked the old one.
+//! Rule 3, register then drain: a session reads its inbox after its presence node has confirmed it. When a link is
+//! made again, or the map gives a node slots, all sessions of the node's slots are announced to it again, and they
+//! read their inboxes once more after it has confirmed them. They do so yet again when the slots' old node has
+//! confirmed the new map, or is gone (fine print 9): until then a chat node may have asked the old node.
+//!
+//! What waits for a node is bounded ([`queues`]). Where it does not fit it is dropped, and all sessions of the node's
+//! slots are announced again.
 
 pub mod queues;
 
@@ -29,30 +32,32 @@ use crate::redrain::redrain;
 use crate::registry::{Handle, Registry};
 use crate::session::CloseRequest;
 
-/// Announcements of one frame.
+/// The most announcements of one frame.
 const GATHER: usize = 256;
-/// An announcement that a node refused is made again after this, if the map does not change before.
+/// The pause before an announcement that a node refused is made again. A change of the map ends it.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
-/// See the module.
+/// The links of this gateway to all presence nodes.
 pub struct PresenceLinks {
     ctx: NodeContext,
     registry: Arc<Registry>,
     spread: Duration,
     queues: Queues<Said>,
-    /// Slots that left a node which has not confirmed it.
+    /// Slots that the map took from a node which has not confirmed that map yet.
     leaving: Mutex<Vec<Leaving>>,
+    /// Sessions whose announcement a node refused.
     refused: Mutex<Vec<SessionId>>,
     some_refused: Notify,
 }
 
-/// What a node is told.
+/// One thing that a node is told: a session, a user's activity, or that a session's stream is open.
 enum Said {
     Session(Announcement),
     Sign(Activity),
     Opened(OpenedStream),
 }
 
+/// The slots that a map of `version` took from a node.
 struct Leaving {
     node: String,
     incarnation: u64,
@@ -61,7 +66,8 @@ struct Leaving {
 }
 
 impl PresenceLinks {
-    /// Keeps links to every presence node up from now on.
+    /// Keeps links to all presence nodes from now on. Sessions that have to read their inboxes again do so spread
+    /// over `spread`.
     pub fn start(ctx: &NodeContext, registry: Arc<Registry>, spread: Duration) -> Arc<Self> {
         let links = Arc::new(Self::new(ctx, registry, spread));
         let span = tracing::info_span!("presence_links");
@@ -87,32 +93,34 @@ impl PresenceLinks {
         }
     }
 
-    /// The session is here; its mailbox is told when presence knows.
+    /// Announces a session; its mailbox is told when presence has confirmed it.
     pub fn announce(&self, session: &Handle) {
         self.tell(session, false);
     }
 
-    /// Ends the session here and tells presence, whatever its stream does.
+    /// Ends a session: takes it out of the registry and tells presence, even where its stream takes nothing. Does
+    /// nothing if it has ended before.
     pub fn end(&self, session: &Handle, why: CloseRequest) {
         if self.registry.end(session, why) {
             self.ended(session);
         }
     }
 
-    /// The session is over: it is in the registry no more.
+    /// Tells presence that a session has ended. It is not in the registry any more.
     pub fn ended(&self, session: &Handle) {
         self.tell(session, true);
     }
 
     fn tell(&self, session: &Handle, ended: bool) {
-        // Without an owner now: when there is one, its link announces everything.
+        // Without an owner nothing is queued: the link to the next owner announces every session.
         if let Some(node) = self.ctx.map.current().owner(Role::Presence, session.slot()) {
             let said = Said::Session(announcement(session, ended));
             self.queues.of(&node.name).push(said);
         }
     }
 
-    /// The person's newest sign on the session. A session that is announced later carries it along.
+    /// Tells presence of the user's newest activity on the session. While there is no link nothing is queued: the
+    /// next announcement of the session carries the activity.
     pub fn sign(&self, session: &Handle) {
         if let Some(node) = self.ctx.map.current().owner(Role::Presence, session.slot()) {
             let sign = session.sign();
@@ -127,8 +135,9 @@ impl PresenceLinks {
         }
     }
 
-    /// The session's stream is open, and has its number: older ones of the device on other gateways are replaced. A session
-    /// that is announced later carries it along.
+    /// Tells presence that the session's stream is open, and its number, so that older streams of the device on other
+    /// gateways are replaced. While there is no link nothing is queued: the next announcement of the session carries
+    /// the number.
     pub fn opened(&self, session: &Handle) {
         let (Some(number), Some(node)) = (
             session.number(),
@@ -160,8 +169,8 @@ impl PresenceLinks {
         self.read(&node.name, replies).await
     }
 
-    /// What the node is told while the link is the newest: single announcements first, then all of its slots where
-    /// that is due.
+    /// The frames for the node, until there is a newer link to it: what waits in its queue first, then all sessions
+    /// of its slots where that is due.
     fn frames(
         self: Arc<Self>,
         queue: Arc<Queue<Said>>,
@@ -186,7 +195,8 @@ impl PresenceLinks {
                     rest = self.registry.sessions(of_node).iter().map(|session| session.id).collect();
                 }
                 while items.len() < GATHER && let Some(id) = rest.pop_front() {
-                    // Looked up now: an end that was announced meanwhile must not be followed by its beginning.
+                    // The session is looked up now: its end may have been announced meanwhile, and must not be
+                    // followed by its beginning.
                     items.extend(self.registry.get(id).map(|session| announcement(&session, false)));
                 }
                 if !items.is_empty() || !activities.is_empty() || !opened.is_empty() {
@@ -224,7 +234,8 @@ impl PresenceLinks {
         Ok(())
     }
 
-    /// Follows the map: new owners are told everything, and what left an owner is remembered until that one knows.
+    /// Follows the map: announces all sessions to new owners, and remembers which slots left an owner until that one
+    /// knows.
     async fn follow(self: Arc<Self>) {
         let mut map = self.ctx.map.clone();
         let mut old = map.current();
@@ -267,7 +278,7 @@ impl PresenceLinks {
         lock(&self.leaving).extend(leaving);
     }
 
-    /// A node that is gone answers nobody any more.
+    /// A node that is gone answers no chat node any more, so the slots that left it need not be waited for.
     fn forget_gone(&self, map: &ClusterMap) {
         let there = |node: &str, incarnation: u64| {
             map.node(Role::Presence, node)
@@ -277,11 +288,12 @@ impl PresenceLinks {
         self.queues.keep(|node| map.node(Role::Presence, node).is_some());
     }
 
-    /// The node answers by this map from now on.
+    /// The node answers by a map of this version from now on, or by a newer one.
     fn confirmed_map(&self, node: &str, version: i64) {
         self.drain_left(|leaving| leaving.node == node && leaving.version <= version);
     }
 
+    /// Has the sessions read their inboxes again whose slots left a node that matches.
     fn drain_left(&self, which: impl Fn(&Leaving) -> bool) {
         let done: Vec<Leaving> = lock(&self.leaving)
             .extract_if(.., |leaving| which(leaving))
@@ -292,7 +304,7 @@ impl PresenceLinks {
         }
     }
 
-    /// Announces again what a node did not take because its map or this one is behind.
+    /// Makes announcements again that a node refused because its map, or this gateway's, is behind.
     async fn announce_refused(self: Arc<Self>) {
         let mut map = self.ctx.map.clone();
         loop {

@@ -1,33 +1,37 @@
-//! What waits for each node, while its link is up and while it is not.
+//! The queues to the presence nodes, one for each node.
 //!
-//! Queues outlive their links. Each link begins with everything, said anew; only the newest takes from a queue.
+//! A queue outlives its links. Each new link begins by saying everything anew, and only the newest link takes from
+//! the queue. A queue is bounded: what finds no room is dropped, and everything is said anew.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// Items that wait for one node while it is away. Beyond it they are forgotten, and everything is said anew.
+/// The most items that wait for one node. Where there are more they are dropped, and everything is said anew.
 const MAX_WAITING: usize = 65_536;
 
-/// By node name.
+/// The queues of all nodes, by node name.
 pub struct Queues<T>(Mutex<HashMap<String, Arc<Queue<T>>>>);
 
+/// The queue of one node.
 pub struct Queue<T> {
     waiting: Mutex<Waiting<T>>,
+    /// Notified when there is something to take.
     pub news: Notify,
 }
 
 struct Waiting<T> {
     items: VecDeque<T>,
-    /// Everything of the node's slots is to be said.
+    /// Everything about the node's slots is to be said anew.
     all: bool,
-    /// The newest link: only that one takes from here.
+    /// The number of the newest link, the only one that may take from here.
     link: u64,
+    /// The newest link is up.
     linked: bool,
 }
 
-/// One life of a link, to its queue.
+/// One link's access to its queue. Dropping it says that the link is down.
 pub struct Taker<T> {
     pub queue: Arc<Queue<T>>,
     pub link: u64,
@@ -55,6 +59,7 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queues<T> {
+    /// The queue of a node, new or known.
     pub fn of(&self, node: &str) -> Arc<Queue<T>> {
         let mut queues = lock(&self.0);
         if let Some(queue) = queues.get(node) {
@@ -63,16 +68,17 @@ impl<T> Queues<T> {
         queues.entry(node.to_owned()).or_default().clone()
     }
 
-    /// A link begins, by which everything is said. An older one takes nothing more.
+    /// Begins a link to the node, which is to say everything. An older link takes nothing from the queue any more.
     pub fn begin(&self, node: &str) -> Taker<T> {
         let mut queues = lock(&self.0);
         let queue = queues.entry(node.to_owned()).or_default().clone();
-        // Under the lock of the queues: from here on this one is not forgotten.
+        // Under the lock of all queues: [`Self::keep`] does not forget the queue of a link that is up.
         let link = queue.begin();
         Taker { queue, link }
     }
 
-    /// Forgets the queues of nodes that are gone. A link that was made by a newer map than this one keeps its queue.
+    /// Forgets the queues of nodes for which `there` says false, except where a link is up: it was made by a newer
+    /// map.
     pub fn keep(&self, there: impl Fn(&str) -> bool) {
         lock(&self.0).retain(|node, queue| there(node) || lock(&queue.waiting).linked);
     }
@@ -87,6 +93,7 @@ impl<T> Queue<T> {
         waiting.link
     }
 
+    /// Queues an item. Where it finds no room it is dropped, and everything is said anew.
     pub fn push(&self, item: T) {
         let mut waiting = lock(&self.waiting);
         if waiting.items.len() < MAX_WAITING {
@@ -98,24 +105,25 @@ impl<T> Queue<T> {
         self.news.notify_one();
     }
 
-    /// The same for what a new link says anyhow: while there is none it need not wait.
+    /// Queues an item that a new link says anyhow: while no link is up it is dropped.
     pub fn push_if_linked(&self, item: T) {
         if lock(&self.waiting).linked {
             self.push(item);
         }
     }
 
+    /// Has everything about the node's slots said anew.
     pub fn say_all(&self) {
         lock(&self.waiting).all = true;
         self.news.notify_one();
     }
 
-    /// At most `max` that wait, and whether all is to be said. `None`: there is a newer link.
+    /// Takes at most `max` items, and whether everything is to be said anew. `None` when there is a newer link.
     pub fn take(&self, link: u64, max: usize) -> Option<(Vec<T>, bool)> {
         let mut waiting = lock(&self.waiting);
         if waiting.link != link {
             drop(waiting);
-            // The news was for the newer one.
+            // The newer link may have missed the notification that this one got.
             self.news.notify_one();
             return None;
         }

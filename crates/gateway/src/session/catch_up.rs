@@ -1,116 +1,19 @@
-//! Catching up: windows of a chat's log, asked for one by one, at most a window of entries ahead of the device.
+//! Catching up: a chat's log is read in windows, one after the other. The windows of all chats together are at most
+//! [`super::Settings::window`] entries ahead of the device's acknowledgements.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use tern_types::{ChatId, Timestamp};
 
 use super::chats::Chat;
+use super::reading::{CatchUp, State, back_off};
 use super::settings::{
     CAUGHT_UP_PAUSE, INBOX_PAUSE, LARGE_WINDOW_BYTES, MAX_CHATS, MAX_READING, MIN_WINDOW_STEP,
-    READ_BELOW_BYTES, RETRY, RETRY_MAX, WINDOW_STEP,
+    READ_BELOW_BYTES, WINDOW_STEP,
 };
 use super::{Effect, NEVER, Session, Window};
 
-/// How far one chat is caught up.
-#[derive(Debug)]
-pub struct CatchUp {
-    /// Everything from here to `next` was sent. 0: where the store has the device.
-    pub start: u64,
-    /// Asked for next, or just now.
-    pub next: u64,
-    /// The highest seq that is known to be wanted.
-    target: u64,
-    /// More is wanted since the window under way was asked for, which may have been read before that was there.
-    news: bool,
-    pub state: State,
-    /// After the window under way, go back to here.
-    back_to: Option<u64>,
-    failures: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    Queued,
-    Reading,
-    Failed { retry_at: Timestamp },
-}
-
-impl CatchUp {
-    pub fn new(from: u64, target: u64) -> Self {
-        Self {
-            start: from,
-            next: from,
-            target,
-            news: false,
-            state: State::Queued,
-            back_to: None,
-            failures: 0,
-        }
-    }
-
-    /// Everything up to here is wanted.
-    pub fn wants(&mut self, target: u64) {
-        self.target = self.target.max(target);
-        self.news |= self.state == State::Reading;
-    }
-
-    /// More is wanted. `from` 0: whatever lies below `target` and is not the device's yet.
-    pub fn extend(&mut self, from: u64, target: u64) {
-        self.wants(target);
-        let reading = self.state == State::Reading;
-        if from == 0 || (self.start == 0 && reading) {
-            return;
-        }
-        if self.start == 0 || from < self.start {
-            self.start = from;
-            if reading {
-                self.back_to = Some(from);
-            } else {
-                self.next = from;
-            }
-        }
-    }
-
-    /// The device has everything up to `seq`.
-    pub fn has(&mut self, seq: u64) {
-        if self.state != State::Reading {
-            self.next = self.next.max(seq.saturating_add(1));
-            if self.start == 0 {
-                self.start = self.next;
-            }
-        }
-    }
-
-    /// What was sent is sent again from `from` on; not while a window is under way.
-    pub fn go_back(&mut self, from: u64) {
-        self.start = self.start.min(from);
-        self.next = self.next.min(from);
-    }
-
-    pub fn retry_at(&self) -> Option<Timestamp> {
-        match self.state {
-            State::Failed { retry_at } => Some(retry_at),
-            State::Queued | State::Reading => None,
-        }
-    }
-
-    fn failed(&mut self, now: Timestamp) {
-        self.state = State::Failed {
-            retry_at: now + back_off(self.failures),
-        };
-        self.failures = self.failures.saturating_add(1);
-        if let Some(from) = self.back_to.take() {
-            self.next = from;
-        }
-    }
-}
-
-fn back_off(failures: u32) -> Duration {
-    RETRY.saturating_mul(1 << failures.min(8)).min(RETRY_MAX)
-}
-
-/// A window asked for.
+/// A window that was asked for and has not been answered.
 #[derive(Debug)]
 struct Asked {
     reference: u64,
@@ -119,32 +22,39 @@ struct Asked {
     limit: u32,
 }
 
-/// What is read for the device, from the inbox and from the logs.
+/// The session's readings of the inbox and of the logs, and when CaughtUp is due.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// The inbox is to be read (again).
+    /// The inbox is to be read, or to be read again.
     wanted: bool,
-    /// An answer is under way; it may be older than the wish.
+    /// The inbox is being read. What is being read may be older than the wish in `wanted`.
     reading: bool,
+    /// The inbox is not read before this time.
     not_before: Timestamp,
-    /// The first reading happens then without presence.
+    /// When the inbox is read first, even where presence has not taken the announcement.
     first_at: Option<Timestamp>,
+    /// Failed readings of the inbox in a row.
     failures: u32,
-    /// Rows were left in the store for want of room.
+    /// The inbox had rows for which there was no room among the chats: it is read again.
     more: bool,
-    /// Chats to be read.
+    /// The chats whose next window is to be asked for, in order.
     queue: VecDeque<ChatId>,
     asked: Vec<Asked>,
+    /// Entries that catch-up sent and that are not acknowledged, over all chats.
     unacked: u32,
+    /// Entries of the next window. It adapts to the size of the entries.
     step: u32,
+    /// The inbox was read since CaughtUp was last wanted.
     was_read: bool,
+    /// The number of chats that CaughtUp waits for ([`Chat::initial`]).
     initial: usize,
+    /// CaughtUp was sent and is not wanted again.
     caught_up: bool,
-    /// CaughtUp was said before.
+    /// CaughtUp was sent before on this stream.
     greeted: bool,
-    /// When it is said again although nothing waits, for receipts that were lost.
+    /// When CaughtUp is sent again because receipts were lost.
     says_again: Option<Timestamp>,
-    /// Not before then: a device asks for receipts each time.
+    /// CaughtUp is not sent again for lost receipts before this time, since the device asks for receipts each time.
     not_again_before: Timestamp,
 }
 
@@ -172,49 +82,53 @@ impl Default for Reader {
 }
 
 impl Reader {
+    /// Sets when the inbox is read first, should presence not take the announcement before.
     pub(super) fn read_inbox_at(&mut self, at: Timestamp) {
         self.first_at = Some(at);
     }
 
     pub(super) fn inbox_was_read(&mut self) {
-        // The first greeting does not wait for presence.
+        // CaughtUp is due after this reading, unless another one is wanted already. The first CaughtUp does not wait
+        // for that: presence's answer wants another reading.
         let newest = !self.wanted || !self.greeted;
         (self.reading, self.was_read, self.more) = (false, newest, false);
         self.failures = 0;
     }
 
-    /// Presence may not have known the session for a while: receipts went past it. After the next reading of the inbox
-    /// CaughtUp is said again, for the client to ask for them.
+    /// The session was announced to presence anew. Presence may not have known it for a while, so receipts may have
+    /// passed it by. CaughtUp is sent again after the next reading of the inbox, which makes the client ask for them.
     pub(super) fn catch_up_again(&mut self) {
         if self.caught_up {
             (self.caught_up, self.was_read) = (false, false);
         }
     }
 
-    /// When CaughtUp is due for receipts that were lost.
+    /// When CaughtUp is to be sent again for lost receipts.
     pub(super) fn says_again(&self) -> Timestamp {
         self.says_again.unwrap_or(NEVER)
     }
 
+    /// Makes CaughtUp wanted again when it is due for lost receipts.
     pub(super) fn tick(&mut self, now: Timestamp) {
         if self.says_again.is_some_and(|at| at <= now) {
             self.says_again = None;
-            // Where the inbox is being read anyway, it comes after that.
+            // `was_read` is left alone. Where it is false a reading of the inbox is due, and CaughtUp comes after it.
             self.caught_up = false;
             self.not_again_before = now + CAUGHT_UP_PAUSE;
         }
     }
 
-    /// Whether rows may still be found by other ways than the sweep.
+    /// Whether the session may still learn of rows before the sweep tells it of them.
     pub(super) fn inbox_is_pending(&self) -> bool {
         self.wanted || self.reading || self.more
     }
 
+    /// A row was left in the store for want of room: the inbox is to be read once more.
     pub(super) fn more_rows(&mut self) {
         self.more = true;
     }
 
-    /// When the inbox is read, for a device that keeps up.
+    /// When the inbox is to be read, provided that the device keeps up.
     pub(super) fn due(&self) -> Timestamp {
         let wanted = if self.wanted && !self.reading {
             self.not_before
@@ -224,10 +138,12 @@ impl Reader {
         self.first_at.unwrap_or(NEVER).min(wanted)
     }
 
+    /// Puts the chat at the end of the queue of readings.
     pub(super) fn enqueue(&mut self, chat: ChatId) {
         self.queue.push_back(chat);
     }
 
+    /// Queues a failed reading at once.
     pub(super) fn retry_now(&mut self, id: ChatId, catch_up: &mut CatchUp) {
         if catch_up.retry_at().is_some() {
             catch_up.state = State::Queued;
@@ -235,14 +151,14 @@ impl Reader {
         }
     }
 
-    /// Gives the window back what entries of the chat took up.
+    /// Gives the room of the chat's entries that match `which` back to the window.
     pub(super) fn release(&mut self, chat: &mut Chat, which: impl Fn(u64) -> bool) {
         let before = chat.unacked.len();
         chat.unacked.retain(|seq| !which(*seq));
         self.unacked -= (before - chat.unacked.len()) as u32;
     }
 
-    /// CaughtUp waits for the chat.
+    /// Makes CaughtUp wait for the chat, if it is being read.
     pub(super) fn count_initial(&mut self, chat: &mut Chat) {
         if !self.caught_up && !chat.initial && chat.catch_up.is_some() {
             chat.initial = true;
@@ -250,7 +166,7 @@ impl Reader {
         }
     }
 
-    /// True once after each time that it was wanted.
+    /// Whether CaughtUp is due now. True once for each time that it was wanted.
     pub(super) fn just_caught_up(&mut self) -> bool {
         let now = !self.caught_up && self.was_read && self.initial == 0 && !self.more;
         self.caught_up |= now;
@@ -258,14 +174,14 @@ impl Reader {
         now
     }
 
-    /// Entries sent or asked for, not acknowledged.
+    /// Entries that were sent or asked for and are not acknowledged. They take up the window.
     pub(super) fn outstanding(&self) -> u32 {
         self.unacked + self.asked.iter().map(|asked| asked.limit).sum::<u32>()
     }
 }
 
 impl Session {
-    /// CaughtUp is said again, for the device to ask for receipts. While it is still to come, it does.
+    /// Has CaughtUp sent again, so that the device asks for receipts. Does nothing while a CaughtUp is still to come.
     pub(super) fn receipts_lost(&mut self, now: Timestamp) {
         if self.reader.caught_up && self.reader.says_again.is_none() {
             let at = self.reader.not_again_before.max(now);
@@ -274,6 +190,7 @@ impl Session {
         }
     }
 
+    /// Has the inbox read as soon as the device keeps up.
     pub(super) fn want_inbox(&mut self) {
         self.reader.wanted = true;
     }
@@ -285,12 +202,12 @@ impl Session {
         self.reader.failures = self.reader.failures.saturating_add(1);
     }
 
-    /// Whether what is read for the device would go out soon.
+    /// Whether entries that are read for the device would go out soon.
     pub(super) fn keeps_up(&self) -> bool {
         self.life.is_opening() || (self.life.is_open() && self.unflushed < READ_BELOW_BYTES)
     }
 
-    /// Reads the inbox when that is wanted and the device keeps up.
+    /// Reads the inbox when that is wanted, the pause is over and the device keeps up.
     pub(super) fn pump_inbox(&mut self, now: Timestamp) {
         let reader = &mut self.reader;
         let opening = self.life.is_opening();
@@ -313,7 +230,7 @@ impl Session {
         self.effects.push(Effect::ReadInbox);
     }
 
-    /// Asks for windows while the device keeps up.
+    /// Asks for windows while the device keeps up and the window has room.
     pub(super) fn pump_windows(&mut self) {
         while self.unflushed < READ_BELOW_BYTES && self.reader.asked.len() < MAX_READING {
             let limit = self.reader.step.min(self.settings.window);
@@ -351,6 +268,8 @@ impl Session {
         }
     }
 
+    /// Takes a window: puts its events and goes on reading, or ends the catch-up. An answer that breaks the protocol
+    /// counts as failed.
     pub(super) fn window(&mut self, window: Window, now: Timestamp) {
         let Some(asked) = self.answered(window.reference) else {
             return;
@@ -414,6 +333,7 @@ impl Session {
         self.watch(id);
     }
 
+    /// Takes the request with this reference off the list; `None` when the session did not make it.
     fn answered(&mut self, reference: u64) -> Option<Asked> {
         let at = self
             .reader
@@ -423,7 +343,7 @@ impl Session {
         Some(self.reader.asked.swap_remove(at))
     }
 
-    /// The chat is caught up: from now on live pushes pass.
+    /// Ends the chat's catch-up: from now on live pushes pass.
     fn finish(&mut self, id: ChatId, now: Timestamp) {
         let Some(chat) = self.chats.get_mut(id) else {
             return;

@@ -1,4 +1,4 @@
-//! What a session remembers of its device's chats.
+//! What a session remembers of the chats of its device: one [`Chat`] for each, at most [`MAX_CHATS`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,53 +6,61 @@ use std::time::Duration;
 use tern_types::{ChatId, IdMap, Timestamp};
 
 use super::NEVER;
-use super::catch_up::CatchUp;
 use super::place::Place;
+use super::reading::CatchUp;
 use super::settings::MAX_CHATS;
 
-/// One chat as this session has seen it.
+/// One chat as this session knows it.
 #[derive(Debug, Default)]
 pub struct Chat {
-    /// Where the device stands by what went to it on this stream.
+    /// The device's position in the chat's log, as far as what went out on this stream tells it.
     pub place: Place,
-    /// The device's last acknowledgement on this stream; it may be nonsense, so nothing is withheld because of it alone.
+    /// The last seq that the device acknowledged on this stream; 0: none. It may be wrong, so no entry is withheld
+    /// for this alone.
     pub acked: u64,
+    /// When that acknowledgement came.
     pub acked_at: Timestamp,
-    /// The acknowledgement that is being written.
+    /// The seq of an acknowledgement that the store is asked to write and has not confirmed.
     pub writing: Option<u64>,
-    /// When the store last confirmed one.
+    /// When the store last confirmed an acknowledgement.
     pub written_at: Timestamp,
-    /// A row came while one was being written: write once more.
+    /// A row was noted while an acknowledgement was being written: it is written once more after that.
     pub write_again: bool,
+    /// The read mark that the device set last on this stream; 0: none.
     pub read: u64,
-    /// Read receipts were off when it was marked.
+    /// Whether read receipts were off when `read` was set.
     pub read_off: bool,
+    /// When `read` was set.
     pub read_at: Timestamp,
-    /// An acknowledgement or read mark found no way to the owner and is sent again then.
+    /// When the acknowledgement and the read mark are sent again, because they may not have reached the owner.
     pub resend_at: Option<Timestamp>,
+    /// The device's inbox row of the chat, as far as it is known; `None`: none is known.
     pub row: Option<Row>,
+    /// The reading of the log that is under way. While it is, live pushes only move its target.
     pub catch_up: Option<CatchUp>,
-    /// Seqs sent by catch-up and not acknowledged: they take up the window.
+    /// The seqs that catch-up has sent and the device has not acknowledged. They take up room of the window.
     pub unacked: VecDeque<u64>,
-    /// What the device is owed is looked at again then.
+    /// When it is checked again whether the device has acknowledged what it was sent.
     pub due: Option<Timestamp>,
-    /// How often it was due in vain.
+    /// How often that check found no progress, at most [`super::settings::MAX_BACK_OFF`].
     pub tries: u32,
-    /// It waited when the stream was opened, or announced anew: CaughtUp comes after it.
+    /// The chat had entries waiting when the stream was opened, or announced anew: CaughtUp waits for its catch-up.
     pub initial: bool,
+    /// The value of [`Chats::uses`] when the chat was last looked up: the lowest one is forgotten first.
     used: u64,
 }
 
 /// The device's inbox row of the chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
+    /// The first seq that the device is owed.
     pub from: u64,
-    /// The last entry known to be under it.
+    /// The last seq that is known to be under the row; there may be later ones.
     pub upto: u64,
 }
 
 impl Chat {
-    /// Adds `from..=upto` to what the row is known to cover.
+    /// Adds `from..=upto` to what the row is known to cover, and makes it known where there was none.
     pub fn has_row(&mut self, from: u64, upto: u64) {
         self.row = Some(match self.row {
             Some(row) => Row {
@@ -64,8 +72,9 @@ impl Chat {
         self.write_again |= self.writing.is_some();
     }
 
-    /// Whether this row is being dealt with. One that begins before what is known, with entries that the device has not
-    /// acknowledged, is another: an owner whose wake did not come here has settled them.
+    /// Whether a row that begins at `from` is already being dealt with. It is not, where it begins below the known
+    /// row with entries that the device has not acknowledged: then it is another owner's, whose wake did not come
+    /// here.
     pub fn knows_of(&self, from: u64) -> bool {
         match self.row {
             Some(known) => known.from <= from || self.acked >= from,
@@ -73,13 +82,15 @@ impl Chat {
         }
     }
 
-    /// Sees to it that the chat is looked at again, later with each try in vain.
+    /// Sets the time of the next check: after `timeout`, doubled for each check that found no progress. No check is
+    /// set where no row is known and everything was acknowledged.
     pub fn look_again(&mut self, timeout: Duration, now: Timestamp) {
         let owed = self.row.is_some() || !self.unacked.is_empty();
         self.due = owed.then(|| now + timeout * (1 << self.tries));
     }
 
-    /// Whether a row from `from` on, read a moment ago, may have been ended by an acknowledgement since.
+    /// Whether a row that begins at `from` may have been ended since it was read, at most `moment` ago, by an
+    /// acknowledgement of the device.
     pub fn may_have_ended(&self, from: u64, moment: Duration, now: Timestamp) -> bool {
         self.acked >= from && now < self.acked_at.max(self.written_at) + moment
     }
@@ -98,7 +109,7 @@ impl Chat {
     }
 }
 
-/// At most [`MAX_CHATS`] chats.
+/// The chats of a session, at most [`MAX_CHATS`].
 #[derive(Debug, Default)]
 pub struct Chats {
     map: IdMap<ChatId, Chat>,
@@ -118,11 +129,13 @@ impl Chats {
         self.map.iter_mut().map(|(id, chat)| (*id, chat))
     }
 
+    /// How many chats have an inbox row.
     pub fn rows(&self) -> usize {
         self.map.values().filter(|chat| chat.row.is_some()).count()
     }
 
-    /// The chat, new or known. `None` when no room is left and nothing may be forgotten.
+    /// Returns the chat, and adds it where it is not known; for that the chat that was not used for longest may be
+    /// forgotten. `None` when there is no room and no chat may be forgotten.
     pub fn remember(&mut self, id: ChatId) -> Option<&mut Chat> {
         if !self.map.contains_key(&id) && self.map.len() >= MAX_CHATS {
             let oldest = self
@@ -139,16 +152,17 @@ impl Chats {
         Some(chat)
     }
 
+    /// When the next timer of this chat is due; `None` for an unknown chat.
     pub fn timer_of(&self, id: ChatId) -> Option<Timestamp> {
         self.map.get(&id).map(Chat::timer)
     }
 
-    /// When the next chat's timer is due.
+    /// When the first timer of any chat is due.
     pub fn due(&self) -> Timestamp {
         self.map.values().map(Chat::timer).min().unwrap_or(NEVER)
     }
 
-    /// Chats whose timer is due.
+    /// The chats of which a timer is due.
     pub fn due_at(&self, now: Timestamp) -> Vec<ChatId> {
         self.map
             .iter()

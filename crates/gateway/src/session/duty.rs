@@ -1,25 +1,26 @@
-//! What the device is owed: live pushes, inbox rows, and the acknowledgements that end them.
+//! What the server owes the device: live entries, the entries under its inbox rows, and the acknowledgements that end
+//! those rows.
 //!
-//! A row that is known is never lost sight of: a catch-up runs for its chat, or the chat is looked at again when
-//! `due`, until the row is gone from the store.
+//! Invariant: a row that the session knows is dealt with until the store has none. Either a catch-up runs for its
+//! chat, or [`super::chats::Chat::due`] says when the chat is checked again.
 
 use bytes::Bytes;
 use tern_proto::ApiError;
 use tern_proto::v1::{CloseCode, ErrorReason};
 use tern_types::{ChatId, Timestamp};
 
-use super::catch_up::{CatchUp, State};
 use super::chats::Row;
 use super::place::Turn;
+use super::reading::{CatchUp, State};
 use super::settings::{LIVE_BELOW_BYTES, MAX_BACK_OFF, RESEND_WITHIN, RETRY};
 use super::{CloseRequest, Effect, Inbox, Session};
 
 impl Session {
-    /// Passes a live push on when it is next for the device. With a hole below it the log is read from the hole on, and while
-    /// that is done (or the device is slow) live pushes only say how far.
+    /// Passes a live push on when its entry's turn has come. With a hole below it, the log is read from the hole on.
+    /// While the log is read, or the device is slow, a live push only says how far the log goes.
     pub(super) fn live(&mut self, id: ChatId, seq: u64, event: Bytes, now: Timestamp) {
         if !self.life.is_open() {
-            // Opened comes first. What was pushed meanwhile is read after it.
+            // Opened comes first. Entries pushed before it are read from the log after it.
             return self.added(id, seq, now);
         }
         let own = &self.sends;
@@ -31,7 +32,8 @@ impl Session {
         }
         match chat.place.turn(seq) {
             Turn::Again => return,
-            // The results of own sends are on another way; an entry may be faster.
+            // The results of own sends come by another way than live pushes; the missing entries may be such sends,
+            // whose results this push has overtaken.
             Turn::Hole(missing) if missing > own.in_flight_to(id) => {
                 let start = chat.place.start();
                 return self.read_from(id, start, seq, now);
@@ -45,7 +47,8 @@ impl Session {
         self.put_bytes(event, now);
     }
 
-    /// The device is owed this entry, and what lies between is to be read, where it may be skipped.
+    /// Has the log read up to `seq`, which the device is owed. Reading brings the Skipped for entries below it that
+    /// it is not owed.
     pub(super) fn added(&mut self, id: ChatId, seq: u64, now: Timestamp) {
         if !self.life.is_open() && !self.life.is_opening() {
             return;
@@ -59,11 +62,12 @@ impl Session {
         }
     }
 
-    /// A row was written for `from..=to`: this session has the duty.
+    /// The owner wrote an inbox row for `from..=to`: this session is responsible for it from now on.
     pub(super) fn woken(&mut self, id: ChatId, from: u64, to: u64, now: Timestamp) {
         self.owe(id, from, Some(to), now);
     }
 
+    /// Takes the inbox: opens the stream, or refuses it, and takes on every row.
     pub(super) fn inbox_read(&mut self, inbox: Inbox, now: Timestamp) {
         self.reader.inbox_was_read();
         if self.turned_away(&inbox) {
@@ -83,7 +87,8 @@ impl Session {
         }
     }
 
-    /// What the store says of the device ends its stream: it was revoked, its user is kept out, or it is not this user's.
+    /// Ends the stream where the store says so: the device was revoked, its user is suspended, or the device is
+    /// another user's. Returns whether it did.
     fn turned_away(&mut self, inbox: &Inbox) -> bool {
         let mine = self.life.user();
         if !inbox.active {
@@ -99,7 +104,8 @@ impl Session {
         true
     }
 
-    /// The net below all of this: a row that is old and of which nothing was known is a defect somewhere.
+    /// Takes the inbox that the sweep read. It should bring nothing new: a row that is older than the grace and
+    /// unknown here is a defect somewhere, which is reported; then the row is dealt with as any other.
     pub(super) fn swept(&mut self, inbox: Inbox, now: Timestamp) {
         if !self.life.is_open() {
             return;
@@ -131,12 +137,13 @@ impl Session {
         }
     }
 
-    /// The device's row of the chat covers `from..=to` (`None`: as far as the log goes). A row that was read begins where the
-    /// device stands; one that a wake tells of may begin above that, for another owner may have written a lower one.
+    /// Takes on the device's row of the chat, which covers `from..=to` (`to` `None`: as far as the log goes). A row
+    /// that was read from the store begins where the device stands. The row of a wake may begin above that, for
+    /// another owner may have written a lower one.
     fn owe(&mut self, id: ChatId, from: u64, to: Option<u64>, now: Timestamp) {
         let timeout = self.settings.ack_timeout;
         let Some(chat) = self.chats.remember(id) else {
-            // No room: the row stays in the store and is read when others are done with.
+            // There is no room for the chat: the row stays in the store, and is read once other rows are dealt with.
             return self.reader.more_rows();
         };
         chat.has_row(from, to.unwrap_or(from));
@@ -160,8 +167,8 @@ impl Session {
         self.watch(id);
     }
 
-    /// The device has everything of the chat up to `seq`, it says. Only progress puts off what is to be sent again: a device
-    /// that repeats where it stands waits for something.
+    /// The device says that it has everything of the chat up to `seq`. Only progress puts off what is to be sent
+    /// again: a device that repeats an acknowledgement waits for something.
     pub(super) fn acknowledged(&mut self, id: ChatId, seq: u64, now: Timestamp) {
         if seq == 0 {
             return;
@@ -199,6 +206,7 @@ impl Session {
         self.watch(id);
     }
 
+    /// Remembers a read mark and tells the owner of it.
     pub(super) fn mark_read(&mut self, id: ChatId, seq: u64, now: Timestamp) {
         let off = self.life.read_receipts_off();
         if let Some(chat) = self.chats.remember(id) {
@@ -207,6 +215,7 @@ impl Session {
         self.effects.push(Effect::Read { chat: id, seq, off });
     }
 
+    /// The store has written the acknowledgement of `seq`; the device's row begins at `row_from` now (0: it is gone).
     pub(super) fn ack_written(&mut self, id: ChatId, seq: u64, row_from: u64, now: Timestamp) {
         let timeout = self.settings.ack_timeout;
         let Some(chat) = self.chats.get_mut(id) else {
@@ -219,7 +228,7 @@ impl Session {
         let again = std::mem::take(&mut chat.write_again);
         let upto = chat.row.map_or(0, |row| row.upto);
         if row_from > 0 && row_from <= seq {
-            // It acknowledged what does not exist; the store knows better.
+            // The device acknowledged entries that do not exist: the row still begins at or below `seq`.
             chat.row = Some(Row {
                 from: row_from,
                 upto: upto.max(row_from),
@@ -232,7 +241,7 @@ impl Session {
             return;
         }
         chat.row = match row_from {
-            // A wake that came meanwhile may be of a newer row.
+            // A wake that came while the acknowledgement was being written may speak of a newer row.
             0 if !again => None,
             0 => Some(Row {
                 from: seq.saturating_add(1),
@@ -250,6 +259,7 @@ impl Session {
         self.watch(id);
     }
 
+    /// It is not known whether the acknowledgement was written: it is sent again shortly.
     pub(super) fn ack_lost(&mut self, id: ChatId, now: Timestamp) {
         if let Some(chat) = self.chats.get_mut(id) {
             chat.writing = None;
@@ -258,7 +268,8 @@ impl Session {
         }
     }
 
-    /// Owners or links changed: says again what may have been lost, asks again what was not answered.
+    /// Owners or links have changed for the chats that `moved` names. Sends their last acknowledgements and read
+    /// marks again, which may be lost, and repeats failed readings at once.
     pub(super) fn moved(&mut self, moved: &dyn Fn(ChatId) -> bool, now: Timestamp) {
         let recent = |at: Timestamp| now < at + RESEND_WITHIN;
         for (id, chat) in self.chats.iter_mut().filter(|(id, _)| moved(*id)) {
@@ -285,6 +296,7 @@ impl Session {
         }
     }
 
+    /// Runs the timers of all chats that are due.
     pub(super) fn tick_chats(&mut self, now: Timestamp) {
         for id in self.chats.due_at(now) {
             let Some(chat) = self.chats.get_mut(id) else {
@@ -310,7 +322,7 @@ impl Session {
         }
     }
 
-    /// The device did not acknowledge in time what it was sent: it is sent again.
+    /// Sends again what the device did not acknowledge in time.
     fn overdue(&mut self, id: ChatId, now: Timestamp) {
         let timeout = self.settings.ack_timeout;
         let slow = self.unflushed > 0;
@@ -323,17 +335,17 @@ impl Session {
                 .as_ref()
                 .is_some_and(|catch_up| catch_up.state == State::Reading)
         {
-            // It may not even have got it.
+            // The entries may not even have reached the device.
             return chat.look_again(timeout, now);
         }
         let in_vain = chat.tries;
-        // What it said may be nonsense: after one try in vain only the store is believed.
+        // The acknowledgements may be wrong: after one try in vain only the store's row is believed.
         let from = match chat.row {
             Some(row) if in_vain > 0 => row.from.min(chat.place.base()),
             _ => chat.place.base(),
         };
         if let Some(catch_up) = &mut chat.catch_up {
-            // Waiting for room in the window, which may be what it did not acknowledge itself.
+            // The catch-up waits for room in the window. The room may be taken up by entries of this same chat.
             if !chat.unacked.is_empty() {
                 catch_up.go_back(from);
                 chat.place.back_to(from);
@@ -346,7 +358,7 @@ impl Session {
         self.reader.release(chat, |_| true);
         chat.look_again(timeout, now);
         let Some(row) = chat.row else { return };
-        // An acknowledgement under way this long was lost.
+        // The confirmation of an acknowledgement that has been under way for this long is lost.
         chat.writing = None;
         let acked = chat.acked;
         if acked < row.upto || in_vain > 0 {
@@ -358,7 +370,8 @@ impl Session {
         }
     }
 
-    /// Sends the last acknowledgement up: to be written where there is a row, one at a time.
+    /// Sends the last acknowledgement to the owner. Where there is a row it is written to the store, one at a time;
+    /// while one is being written, a later one waits.
     fn send_ack(&mut self, id: ChatId) {
         let Some(chat) = self.chats.get_mut(id).filter(|chat| chat.acked > 0) else {
             return;
@@ -379,6 +392,7 @@ impl Session {
         });
     }
 
+    /// Sends the read mark to the owner again.
     fn send_read(&mut self, id: ChatId) {
         if let Some(chat) = self.chats.get(id).filter(|chat| chat.read > 0) {
             self.effects.push(Effect::Read {
@@ -389,7 +403,8 @@ impl Session {
         }
     }
 
-    /// Begins to catch the chat up, or widens the catch-up that runs.
+    /// Begins to read the chat's log from `from` up to `target` (`from` 0: from the device's place as the store knows
+    /// it), or widens the catch-up that is under way.
     pub(super) fn read_from(&mut self, id: ChatId, from: u64, target: u64, now: Timestamp) {
         let timeout = self.settings.ack_timeout;
         let Some(chat) = self.chats.remember(id) else {
@@ -407,7 +422,7 @@ impl Session {
         self.watch(id);
     }
 
-    /// The chat's timer counts.
+    /// Makes the session's timer consider the chat's.
     pub(super) fn watch(&mut self, id: ChatId) {
         if let Some(at) = self.chats.timer_of(id) {
             self.wake_at(at);

@@ -1,4 +1,4 @@
-//! What happens to a session, and what it wants done.
+//! The events that a session takes, the effects that it returns, and what they carry.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tern_proto::{ApiError, raw, v1};
 use tern_types::{ChatId, DeviceId, RequestId, Timestamp, TraceContext, UserId};
 
-/// Whose token it is and until when.
+/// Whose access token it is, and when it expires by the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     pub user: UserId,
@@ -14,7 +14,7 @@ pub struct Identity {
     pub expires_at: Timestamp,
 }
 
-/// One thing that a client says, decoded; tokens already verified.
+/// One item of a client frame, decoded. Its token, if any, is verified already: `Err` says why it was refused.
 #[derive(Debug, Clone)]
 pub enum Item {
     Open {
@@ -34,97 +34,91 @@ pub enum Item {
     },
     WatchPresence(Vec<String>),
     Typing(v1::Typing),
-    /// A kind that this version does not know.
+    /// An item whose kind this version does not know.
     Unknown,
 }
 
-/// What other parts of the gateway leave for a session.
+/// What other parts of the gateway put into a session's mailbox.
 #[derive(Debug, Clone)]
 pub enum Mail {
-    /// An entry just committed.
-    Live {
-        chat: ChatId,
-        seq: u64,
-        event: Bytes,
-    },
-    /// The user is a member since this entry, just committed: what lies below it may not be theirs, so it is read.
-    Added {
-        chat: ChatId,
-        seq: u64,
-    },
-    /// The device has an inbox row for `from..=to` of the chat.
-    Wake {
-        chat: ChatId,
-        from: u64,
-        to: u64,
-    },
-    /// The outcome of a send; `placed` names the entry that it stands for.
+    /// An entry that was just committed. `event` is an encoded ServerEvent.
+    Live { chat: ChatId, seq: u64, event: Bytes },
+    /// An entry that was just committed made the user a member. Entries below it may not be theirs, so the log is
+    /// read up to `seq`: reading brings the Skipped that has to come first.
+    Added { chat: ChatId, seq: u64 },
+    /// The owner wrote an inbox row for the device, for `from..=to` of the chat.
+    Wake { chat: ChatId, from: u64, to: u64 },
+    /// The owner's answer to a send, as an encoded ServerEvent; `placed` is the entry that the send became, `None`
+    /// for an error.
     Result {
         reference: u64,
         event: Bytes,
         placed: Option<(ChatId, u64)>,
     },
-    /// The send did not reach a chat node, or its answer will not come.
-    SendFailed {
-        reference: u64,
-    },
-    /// An acknowledgement is in the store; `row_from` is where the row begins now (0: gone).
-    AckWritten {
-        chat: ChatId,
-        seq: u64,
-        row_from: u64,
-    },
-    /// Whether it is written is not known.
-    AckLost {
-        chat: ChatId,
-    },
+    /// The send did not reach a chat node, or its answer is lost.
+    SendFailed { reference: u64 },
+    /// The store has written the acknowledgement of `seq`. The device's inbox row of the chat begins at `row_from`
+    /// now; 0: there is no row any more.
+    AckWritten { chat: ChatId, seq: u64, row_from: u64 },
+    /// It is not known whether the acknowledgement was written.
+    AckLost { chat: ChatId },
+    /// A part of a chat's log, the answer to [`Effect::Window`].
     Window(Window),
-    WindowFailed {
-        reference: u64,
-        chat: ChatId,
-    },
+    /// The window could not be read; the session asks again later.
+    WindowFailed { reference: u64, chat: ChatId },
+    /// The device's inbox, the answer to [`Effect::ReadInbox`].
     Inbox(Inbox),
+    /// The inbox could not be read; the session asks again later.
     InboxFailed,
-    /// As Inbox, read by the sweep.
+    /// The device's inbox as the regular sweep read it, which the session did not ask for.
     Swept(Inbox),
-    /// What a watched person shows, or the answer to a WatchPresence; a receipt, or that somebody writes.
+    /// An encoded ServerEvent that is no entry: presence, the answer to WatchPresence, a receipt, or a typing notice.
     Seen(Bytes),
 }
 
-/// Entries of a chat from where they were asked for.
+/// Entries of a chat's log, ascending, from the seq on that was asked for.
 #[derive(Debug, Clone)]
 pub struct Window {
+    /// The number of the [`Effect::Window`] that this answers.
     pub reference: u64,
     pub chat: ChatId,
+    /// Encoded ServerEvents, each an Entry or a Skipped.
     pub events: Vec<Bytes>,
+    /// The seq of each event; for a Skipped its `to_seq`.
     pub seqs: Vec<u64>,
+    /// The seq to ask for next.
     pub next: u64,
+    /// `next` was above the last entry that the device may have, when the window was read.
     pub done: bool,
 }
 
-/// What waits for the device.
+/// What the store says of a device: its inbox rows, and whether its stream may go on.
 #[derive(Debug, Clone, Default)]
 pub struct Inbox {
-    /// False: unknown or revoked.
+    /// False: the device is unknown or revoked.
     pub active: bool,
-    /// Whose device it is; `None`: not said.
+    /// The device's user; `None`: the chat node did not say.
     pub user: Option<UserId>,
-    /// The user is kept out for now.
+    /// The user is suspended.
     pub suspended: bool,
     pub rows: Vec<InboxRow>,
+    /// The epoch of the store; it changes when the store is restored from a backup.
     pub store_epoch: String,
-    /// The user's setting.
+    /// The user's setting, as the store has it.
     pub read_receipts_off: bool,
 }
 
+/// A device's inbox row of one chat: the device has not acknowledged everything from `from` on.
 #[derive(Debug, Clone, Copy)]
 pub struct InboxRow {
     pub chat: ChatId,
+    /// The first seq that the device is owed.
     pub from: u64,
+    /// How long ago the row was written.
     pub age: Duration,
 }
 
-/// Why somebody else wants a stream to end.
+/// Why another part of the gateway asks a session to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseRequest {
     Replaced,
@@ -133,107 +127,97 @@ pub enum CloseRequest {
     Draining,
     Unauthenticated,
     Unavailable,
-    /// The store is another one than the stream was opened on.
+    /// The store's epoch is not the one that the stream was opened on.
     Restored,
-    /// As Unavailable: no new streams for some seconds.
+    /// The platform is overloaded: the client is told to come back after some seconds.
     Overloaded,
 }
 
 /// Everything that happens to a session.
 pub enum Event<'a> {
     Item(Item),
-    /// Any frame of the client: a sign of life.
+    /// A frame of the client came: a sign of life.
     Frame,
-    /// A frame that cannot be read.
+    /// A frame came that does not decode.
     BadFrame(&'static str),
+    /// A frame came that has too many items or bytes.
     FrameTooLarge(&'static str),
-    /// The client closed its side.
+    /// The client closed its side of the stream.
     HalfClosed,
-    /// Presence knows the session (again).
+    /// A presence node has taken an announcement of the session, the first one or a repeated one.
     Announced,
-    /// A push was dropped: what was missed is in the inbox.
+    /// A push for the session was dropped. What it carried is in the inbox, which is read again.
     Redrain,
-    /// Receipts for the device may have been lost on their way: it is to ask for them.
+    /// Receipts for the device may have been lost on their way: the device is to ask for them.
     ReceiptsLost,
     Mail(Mail),
     /// The user turned read receipts off, or on again.
     ReadReceipts {
         off: bool,
     },
-    /// Owners or links changed for the chats that the function names.
+    /// The owners of some chats, or the links to them, have changed. The function says whether a chat is one of them.
     Moved(&'a dyn Fn(ChatId) -> bool),
-    /// The gateway is about to stop: the device is to reconnect after the first and is cut off after the second.
+    /// The gateway is about to stop. The device is told to reconnect after `reconnect_after` and is cut off after
+    /// `close_after`.
     Drain {
         reconnect_after: Duration,
         close_after: Duration,
     },
     Close(CloseRequest),
-    /// The transport has taken all that was put.
+    /// The transport has taken everything that was put.
     Flushed,
+    /// A timer may be due: see [`super::Session::due`].
     Tick,
 }
 
-/// What a session wants done.
+/// What a session wants to have done.
 #[derive(Debug, Clone)]
 pub enum Effect {
-    /// An encoded ServerEvent for the device.
+    /// Send this encoded ServerEvent to the device.
     Put(Bytes),
-    /// Make the session known here and to presence.
-    Register {
-        user: UserId,
-        device: DeviceId,
-    },
-    /// The person came to the device, is there still, or left it.
+    /// Enter the session into this gateway's registry and announce it to presence.
+    Register { user: UserId, device: DeviceId },
+    /// The user became active on the device, still is, or left it.
     Sign {
         active: bool,
         at: Timestamp,
-        /// Presence is to hear of it now; otherwise the session's next announcement says it, at the latest that of its
-        /// end.
+        /// Presence is to be told at once. Otherwise the session's next announcement tells it, at the latest the one
+        /// of its end.
         tell: bool,
     },
-    /// The people whom the device watches from now on.
+    /// The users whose presence the device watches from now on; they replace the ones before.
     Watch(Vec<UserId>),
+    /// Read the device's inbox; the answer is [`Mail::Inbox`] or [`Mail::InboxFailed`].
     ReadInbox,
-    Send {
-        reference: u64,
-        send: Send,
-    },
-    /// With `write` it is answered by AckWritten or AckLost, otherwise not.
-    Ack {
-        chat: ChatId,
-        seq: u64,
-        write: bool,
-    },
-    /// `off`: the user turned read receipts off.
-    Read {
-        chat: ChatId,
-        seq: u64,
-        off: bool,
-    },
-    /// A hint: dropped where it would have to wait.
-    Typing {
-        chat: ChatId,
-        stopped: bool,
-    },
-    /// The device says too often that the person writes.
+    /// Send a message to its chat's owner; the answer is [`Mail::Result`] or [`Mail::SendFailed`].
+    Send { reference: u64, send: Send },
+    /// Tell the owner that the device has acknowledged everything up to `seq`. With `write` the acknowledgement is
+    /// written to the store and answered by [`Mail::AckWritten`] or [`Mail::AckLost`]; without it there is no answer.
+    Ack { chat: ChatId, seq: u64, write: bool },
+    /// Tell the owner of a read mark. `off`: the user has turned read receipts off.
+    Read { chat: ChatId, seq: u64, off: bool },
+    /// Tell the owner that the user writes, or stopped writing. It is dropped where it would have to wait.
+    Typing { chat: ChatId, stopped: bool },
+    /// A typing notice of the device was dropped, because the device sends them too often. For the metrics.
     TypingThrottled,
-    /// `from` 0: from where the store has the device.
+    /// Read at most `limit` entries of the chat's log from `from` on; 0: from the device's place as the store knows
+    /// it. The answer is [`Mail::Window`] or [`Mail::WindowFailed`].
     Window {
         reference: u64,
         chat: ChatId,
         from: u64,
         limit: u32,
     },
-    /// An inbox row that only the sweep found.
+    /// The sweep found an inbox row that this session did not know of: a defect, which is logged and counted.
     SweepFound {
         chat: ChatId,
         from: u64,
-        /// Of the row.
+        /// How long ago the row was written.
         age: Duration,
-        /// What the device acknowledged on this stream.
+        /// The device's last acknowledgement of the chat on this stream; 0: none.
         acked: u64,
     },
-    /// The stream ends: with the status, or well when the client left.
+    /// End the stream with this status; `None`: with OK, since the client left.
     End(Option<ApiError>),
 }
 
@@ -241,15 +225,16 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Send {
     pub chat: ChatId,
+    /// Set where the device named a user instead of a chat: the direct chat is made if it does not exist.
     pub peer: Option<UserId>,
     pub request_id: RequestId,
     /// Encoded [`v1::Envelope`].
     pub envelope: Bytes,
     pub body: Bytes,
-    /// The user turned read receipts off.
+    /// The user has turned read receipts off.
     pub read_receipts_off: bool,
-    /// What the device has acknowledged of the chat on this stream.
+    /// The device's last acknowledgement of the chat on this stream; 0: none.
     pub acked: u64,
-    /// What the client says of its trace, until the message is admitted; then the gateway's span.
+    /// The client's trace context until the gateway decides to trace the message; then that of the gateway's span.
     pub trace: Option<TraceContext>,
 }

@@ -1,20 +1,21 @@
-//! The generic cell rate algorithm: a leaky bucket kept as one point in time.
+//! A rate limiter: the generic cell rate algorithm (GCRA), a leaky bucket that is kept as one point in time.
 
 use std::time::Duration;
 
 use tern_types::Timestamp;
 
-/// A sustained rate with bursts.
+/// A limiter for a sustained rate with bursts.
 #[derive(Debug, Clone, Copy)]
 pub struct Gcra {
     interval_us: i64,
     tolerance_us: i64,
-    /// When the bucket is empty again.
+    /// When the bucket is empty again, in microseconds.
     empty_at_us: i64,
 }
 
 impl Gcra {
-    /// `burst` at once, then `per_second`.
+    /// A limiter that lets `burst` pass at once, and `per_second` a second over a longer time. 0 counts as 1, for
+    /// both.
     pub fn new(per_second: u32, burst: u32) -> Self {
         let interval_us = 1_000_000 / i64::from(per_second.max(1));
         Self {
@@ -24,7 +25,7 @@ impl Gcra {
         }
     }
 
-    /// Takes one, or says how long to wait for it.
+    /// Takes one. `Err` when the rate is exceeded, with the time to wait until one is free.
     pub fn take(&mut self, now: Timestamp) -> Result<(), Duration> {
         let now_us = now.0.saturating_mul(1000);
         let full_until = self.empty_at_us - self.tolerance_us;

@@ -1,4 +1,4 @@
-//! From Open to the end: tokens, heartbeats, draining, closing.
+//! The life of a stream from Open to its end: tokens, heartbeats, draining, closing.
 
 use std::time::Duration;
 
@@ -10,22 +10,24 @@ use super::gcra::Gcra;
 use super::settings::{LEAVE_WITHIN, MISSED_HEARTBEATS, SPEAK_AFTER, Settings, TOKEN_GRACE};
 use super::{CloseRequest, Effect, Identity, NEVER, Session};
 
-/// How long a client waits after an end that was no fault of its own.
+/// How long a client is told to wait before it reconnects, after an end that was no fault of its own.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long a client waits that sent far too much, or that comes while too much is going on, and up to that longer.
+/// How long a client is told to wait that sent far too many items. Where the platform is overloaded it is this time
+/// and up to as much again.
 const COOL_DOWN: Duration = Duration::from_secs(10);
-/// Readings of the inbox take no longer: what was told of the user's setting is newer than they are.
+/// No reading of the inbox takes longer than this: an inbox that arrives this long after a change of the user's
+/// setting was read after the change.
 const SETTING_TOLD: Duration = Duration::from_secs(10);
-/// Bytes of a client's name and version.
+/// The longest name and version of a client, in bytes.
 const MAX_CLIENT_VERSION_BYTES: usize = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// For Open.
+    /// Open has not come yet.
     Waiting {
         until: Timestamp,
     },
-    /// Registered; the inbox is not read yet.
+    /// Open came and the session was registered; the inbox is not read yet.
     Opening {
         until: Timestamp,
     },
@@ -33,26 +35,30 @@ enum Phase {
     Ended,
 }
 
+/// Who opened the stream, how long it may go on, and what ends it.
 #[derive(Debug)]
 pub(super) struct Life {
     phase: Phase,
     identity: Option<Identity>,
-    /// When the token expires, in the stream's time.
+    /// When the token expires, in the stream's monotonic time.
     token_ends: Timestamp,
-    /// What the wall clock shows beyond the stream's time. Milliseconds.
+    /// The wall clock's time minus the stream's monotonic time, in milliseconds.
     wall_lead: i64,
     active: bool,
-    /// When presence was told that the person is there.
+    /// When presence was last told that the user is active; `None`: not since the device became active.
     signed: Option<Timestamp>,
+    /// TokenExpiring was sent for the token at hand.
     warned: bool,
+    /// When the last frame of the client came.
     heard: Timestamp,
+    /// When the last event was put for the device.
     spoke: Timestamp,
     items: Gcra,
-    /// Draining, or left by the client: it ends here at the latest.
+    /// When the stream ends at the latest, because the gateway drains or the client has closed its side.
     ends: Option<(Timestamp, Ending)>,
     store_epoch: String,
     read_receipts_off: bool,
-    /// When a change of it was told: an inbox that was being read then may know it as it was before.
+    /// When a change of `read_receipts_off` was told: an inbox that was being read then may have the old setting.
     told_at: Option<Timestamp>,
 }
 
@@ -85,35 +91,36 @@ impl Life {
         }
     }
 
-    /// The wall clock shows this now.
+    /// Sets what the wall clock shows at `now`.
     pub(super) fn wall_is(&mut self, wall: Timestamp, now: Timestamp) {
         self.wall_lead = wall.0 - now.0;
     }
 
-    /// What the wall clock shows at this moment of the stream's time.
+    /// What the wall clock shows when the stream's monotonic time is `now`.
     fn wall(&self, now: Timestamp) -> Timestamp {
         Timestamp(now.0.saturating_add(self.wall_lead))
     }
 
-    /// From here on the stream ends by the stream's own time: a step of the wall clock neither ends it nor prolongs it.
+    /// Takes a verified token. From now on its end is a point of the stream's monotonic time: a step of the wall
+    /// clock neither ends the stream nor prolongs it.
     fn identify(&mut self, identity: Identity) {
         self.identity = Some(identity);
         self.token_ends = Timestamp(identity.expires_at.0.saturating_sub(self.wall_lead));
     }
 
-    /// The user's setting.
+    /// Whether the user has turned read receipts off.
     pub(super) fn read_receipts_off(&self) -> bool {
         self.read_receipts_off
     }
 
-    /// As the store has it.
+    /// Takes the setting from an inbox, unless a change that was told lately is newer.
     pub(super) fn read_receipts_off_read(&mut self, off: bool, now: Timestamp) {
         if self.told_at.is_none_or(|told| now >= told + SETTING_TOLD) {
             self.read_receipts_off = off;
         }
     }
 
-    /// It was changed.
+    /// Takes a change of the setting.
     pub(super) fn told_read_receipts_off(&mut self, off: bool, now: Timestamp) {
         (self.read_receipts_off, self.told_at) = (off, Some(now));
     }
@@ -142,6 +149,7 @@ impl Life {
         self.spoke = now;
     }
 
+    /// When the next timer of the stream's life is due.
     pub(super) fn due(&self, settings: &Settings) -> Timestamp {
         let ends = self.ends.map_or(NEVER, |(at, _)| at);
         let own = match self.phase {
@@ -155,14 +163,17 @@ impl Life {
         own.min(ends)
     }
 
+    /// When the stream ends unless the client sends a frame.
     fn silent_until(&self, settings: &Settings) -> Timestamp {
         self.heard + settings.heartbeat(self.active) * MISSED_HEARTBEATS
     }
 
+    /// When the server sends a heartbeat unless it puts something else.
     fn speaks_at(&self, settings: &Settings) -> Timestamp {
         self.spoke + settings.heartbeat(self.active) + SPEAK_AFTER
     }
 
+    /// When TokenExpiring is to be sent, or after that, when the token's grace ends.
     fn token_due(&self, settings: &Settings) -> Timestamp {
         if self.identity.is_none() {
             return NEVER;
@@ -206,7 +217,7 @@ impl Session {
         self.wake_at(self.reader.due());
     }
 
-    /// The inbox was read: greets the device, or refuses it.
+    /// Greets the device, whose inbox was read.
     pub(super) fn opened(&mut self, store_epoch: &str, now: Timestamp) {
         let Some(identity) = self.life.identity else {
             return;
@@ -225,11 +236,12 @@ impl Session {
             activity_interval_ms: Settings::millis(self.settings.activity_interval()),
         };
         self.put(server_event::Event::Opened(opened), now);
-        // Not before: only now it is known that the device was not revoked.
+        // The device counts as active only from here on: not before the inbox was read is it known not to be revoked.
         self.sign(now);
     }
 
-    /// The store under an open stream is another one now: the device has to notice.
+    /// Ends an open stream when the store's epoch is not the one that it was opened on, so that the device notices
+    /// the restore. Returns whether it did.
     pub(super) fn store_changed(&mut self, store_epoch: &str) -> bool {
         let changed = self.life.is_open() && self.life.store_epoch != store_epoch;
         if changed {
@@ -286,7 +298,8 @@ impl Session {
         self.sign(now);
     }
 
-    /// The person is at the device, if it is active: presence is told, not more often than it matters.
+    /// Notes that the user is at the device, if it is active. Presence is told at most once in
+    /// [`Settings::sign_every`].
     pub(super) fn sign(&mut self, now: Timestamp) {
         let told = self
             .life
@@ -305,7 +318,7 @@ impl Session {
         });
     }
 
-    /// False: the stream has ended for sending far too much.
+    /// Counts an item. Returns false when that ended the stream, because the client sent far too many.
     pub(super) fn allow_item(&mut self, now: Timestamp) -> bool {
         let allowed = self.life.items.take(now).is_ok();
         if !allowed {
@@ -329,7 +342,7 @@ impl Session {
         );
     }
 
-    /// The client closed its side: what it sent is answered first.
+    /// The client closed its side. The stream ends once its sends are answered, at the latest after [`LEAVE_WITHIN`].
     pub(super) fn leave(&mut self, now: Timestamp) {
         if matches!(self.life.phase, Phase::Waiting { .. }) {
             return self.protocol_error("the client closed its side before Open");
@@ -407,7 +420,8 @@ impl Session {
         }
     }
 
-    /// Each session another time, so that those who are refused together do not come back together.
+    /// The time that a refused client waits differs by session, so that clients which are refused together do not
+    /// come back together.
     fn overloaded_for(&self) -> Duration {
         COOL_DOWN + Duration::from_millis(self.id.0 % 1000 * 10)
     }

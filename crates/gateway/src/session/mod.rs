@@ -1,14 +1,16 @@
-//! One stream of one device, as a pure state machine: `apply(event, now) -> effects`. It names no tonic and no tokio;
-//! [`crate::stream`] feeds it and does what it says.
+//! One stream of one device, as a pure state machine: `apply(event, now) -> effects`. It uses neither tonic nor
+//! tokio; [`crate::stream`] feeds it events and carries out its effects.
 //!
-//! - [`event`]: what happens to it, what it wants done
+//! - [`event`]: the events that a session takes and the effects that it returns
 //! - [`lifecycle`]: Open, tokens, heartbeats, draining, the end
-//! - [`sends`]: messages on their way up; [`typing`]: that one is being written
-//! - [`chats`]: what went to the device and what it acknowledged, chat by chat; [`place`]: where it stands by that
-//! - [`duty`]: inbox rows, wakes, acknowledgements: what the device is still owed
-//! - [`catch_up`]: windows of a chat's log, paced by acknowledgements
-//! - [`watching`]: whom the device watches
-//! - [`gcra`], [`ranges`], [`settings`]: its tools
+//! - [`sends`]: messages from the device; [`typing`]: typing notices from the device
+//! - [`chats`]: per chat, what was sent to the device and what it acknowledged; [`place`]: the position in the log
+//!   that follows from that
+//! - [`duty`]: what the server still owes the device: live entries, inbox rows, wakes, acknowledgements
+//! - [`catch_up`]: reads windows of a chat's log at the pace of the device's acknowledgements; [`reading`]: where the
+//!   reading of one chat stands
+//! - [`watching`]: the users whose presence the device watches
+//! - [`gcra`], [`ranges`], [`settings`]: rate limiter, set of seqs, constants and settings
 
 pub mod catch_up;
 pub mod chats;
@@ -18,6 +20,7 @@ pub mod gcra;
 pub mod lifecycle;
 pub mod place;
 pub mod ranges;
+pub mod reading;
 pub mod sends;
 pub mod settings;
 pub mod typing;
@@ -47,7 +50,7 @@ use lifecycle::Life;
 use sends::Sends;
 use typing::Typing;
 
-/// See the module.
+/// The state of one stream of one device. [`Session::apply`] takes an event and returns what to do.
 #[derive(Debug)]
 pub struct Session {
     id: SessionId,
@@ -58,16 +61,17 @@ pub struct Session {
     chats: Chats,
     reader: Reader,
     watching: Gcra,
-    /// Names of sends and windows: unique within the gateway's incarnation.
+    /// The last number given to a send or a window; a reference is the session id and this number.
     last_reference: u32,
-    /// Bytes put that the transport has not taken.
+    /// Bytes that were put and that the transport has not taken yet.
     unflushed: usize,
-    /// No timer is due before it.
+    /// No timer is due before this time. It may be earlier than the next timer, never later.
     due: Timestamp,
     effects: Vec<Effect>,
 }
 
 impl Session {
+    /// A session whose stream has just begun and that waits for Open.
     pub fn new(id: SessionId, settings: Settings, now: Timestamp) -> Self {
         let life = Life::new(&settings, now);
         Self {
@@ -86,13 +90,13 @@ impl Session {
         }
     }
 
-    /// The wall clock shows this now. It is what devices are told, and what the ends of tokens are given in; all that
-    /// waits goes by the times of [`Self::apply`].
+    /// Sets what the wall clock shows at `now`. Devices are told wall clock times, and tokens expire by the wall
+    /// clock; every timer uses the monotonic time that is given to [`Self::apply`].
     pub fn wall_is(&mut self, wall: Timestamp, now: Timestamp) {
         self.life.wall_is(wall, now);
     }
 
-    /// Takes one event. The effects are to be carried out in their order; after [`Effect::End`] there are none.
+    /// Takes one event. The caller carries out the effects in their order; after [`Effect::End`] there are no more.
     pub fn apply(&mut self, event: Event<'_>, now: Timestamp) -> Vec<Effect> {
         if self.life.has_ended() {
             return Vec::new();
@@ -107,21 +111,22 @@ impl Session {
         std::mem::take(&mut self.effects)
     }
 
-    /// When [`Event::Tick`] is due.
+    /// When the session needs [`Event::Tick`] at the latest.
     pub fn due(&self) -> Timestamp {
         self.due
     }
 
-    /// Whether client items may be given to it now: not while Open is being answered.
+    /// Whether the session takes items of the client now. It does not between Open and Opened.
     pub fn takes_items(&self) -> bool {
         !self.life.is_opening()
     }
 
+    /// Whether the stream has ended; the session ignores every further event.
     pub fn has_ended(&self) -> bool {
         self.life.has_ended()
     }
 
-    /// Whether the device was greeted.
+    /// Whether Opened was sent and the stream has not ended.
     pub fn is_open(&self) -> bool {
         self.life.is_open()
     }
@@ -164,7 +169,7 @@ impl Session {
             } => self.open(token, &client_version, active, now),
             _ if !self.life.is_open() => self.protocol_error("the first item of a stream must be Open"),
             Item::Send(send) => self.send(send, now),
-            // An item about a chat that has no answer: where its id is none, it is about no chat, and ignored as for a
+            // Ack, MarkRead and Typing have no answer. One with a malformed chat id is ignored, as is one about a
             // chat that the user is not in.
             Item::Ack(ack) => {
                 if let Ok(chat) = ack.chat_id.parse() {
@@ -211,7 +216,7 @@ impl Session {
         }
     }
 
-    /// Does what is due, then finds out when that is next.
+    /// Runs the timers that are due and works out when the next one is.
     fn tick(&mut self, now: Timestamp) {
         self.tick_life(now);
         if self.life.has_ended() {
@@ -219,7 +224,7 @@ impl Session {
         }
         self.tick_chats(now);
         self.reader.tick(now);
-        // While the device is slow, Flushed is what the reader waits for.
+        // A slow device sets no timer for the reader: Flushed makes it go on.
         let reader = if self.keeps_up() {
             self.reader.due().max(now + TICK)
         } else {
@@ -233,7 +238,7 @@ impl Session {
             .min(self.reader.says_again());
     }
 
-    /// Goes on with whatever the last event made room for.
+    /// Goes on with reading where the last event made room for it.
     fn pump(&mut self, now: Timestamp) {
         self.pump_inbox(now);
         if self.life.is_open() {
@@ -262,14 +267,15 @@ impl Session {
         (self.id.0 << 32) | u64::from(self.last_reference)
     }
 
-    /// Receipts, typing and presence before Opened say nothing: the device asks for them after CaughtUp.
+    /// Receipts, typing and presence are dropped before Opened: the device asks for them after CaughtUp.
     fn seen(&mut self, event: Bytes, now: Timestamp) {
         if self.life.is_open() {
             self.put_bytes(event, now);
         }
     }
 
-    /// Puts CaughtUp once all is sent that waited when the stream was opened, or announced anew.
+    /// Puts CaughtUp once everything was sent that waited when the stream was opened, or when the session was
+    /// announced anew.
     fn greet_if_caught_up(&mut self) {
         if self.reader.just_caught_up() {
             let event = raw::event(server_event::Event::CaughtUp(v1::CaughtUp {}));
@@ -279,14 +285,15 @@ impl Session {
     }
 }
 
-/// Timers that are due at once run within the event at hand; the next look is at least this much later.
+/// The reader's timer is set at least this far ahead: what is due before that runs with the event at hand.
 const TICK: Duration = Duration::from_millis(1);
-/// The lower half of a session's references; the upper half is its adapter's.
+/// The highest of the 32-bit numbers by which the session names its sends and windows. The session's adapter uses the
+/// numbers above it.
 pub const OWN_REFERENCES: u32 = u32::MAX >> 1;
-/// Far enough away never to come.
+/// A time that never comes.
 const NEVER: Timestamp = Timestamp(i64::MAX);
 
-/// Only for the tests' invariants.
+/// Access for the invariants that tests check.
 #[cfg(test)]
 impl Session {
     fn chat(&self, id: ChatId) -> Option<&chats::Chat> {

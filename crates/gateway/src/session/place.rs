@@ -1,43 +1,50 @@
-//! Where a device stands in a chat, as far as what went out on one stream tells.
+//! The device's position in a chat's log, as far as it follows from what went out on one stream and from the device's
+//! acknowledgements.
 //!
-//! The measure is a client that takes rules 4 and 5 of messaging.proto literally and drops whatever is above its
-//! cursor + 1. Three rules follow, and [`crate::session::duty`] keeps them:
+//! The entries have to suit a client that takes rules 4 and 5 of messaging.proto literally and drops every entry
+//! above its cursor + 1. Three rules follow, and [`crate::session::duty`] keeps them:
 //!
-//! - A live entry goes out when it is next. With a hole below it the log is read from the hole on instead.
-//! - The log is read from a place up to which the device is known to have taken everything, or is owed nothing: from
-//!   [`Place::start`], or where that is 0 from the place that the store knows. `Skipped` comes from reading alone, so it
-//!   never spans what the device had to drop.
-//! - A result of an own send may overtake what lies below it. Whoever holds it is ahead, whoever drops it shows that by
-//!   acknowledging what lies just below it.
+//! - A live entry goes out when its turn has come: when it is the one after the last that went out. With a hole below
+//!   it, the log is read from the hole on instead. Example: 7 went out last and 9 is pushed; the log is read from 8
+//!   on.
+//! - The log is read from a seq below which the device has taken everything, or is owed nothing: from
+//!   [`Place::start`], or where that is 0 from the device's place as the store knows it. `Skipped` comes from reading
+//!   alone, so it never spans an entry that the device had to drop.
+//! - The result of an own send may overtake entries below it. A client that holds it goes on above it. A client that
+//!   drops it acknowledges the entry just below it next, and is then sent the dropped entry. Example: the result of 5
+//!   goes out before the entry 4. After an acknowledgement of 4 the log is read from 5 on; after one of 5 it is not.
 
 use super::ranges::Ranges;
 
-/// See the module.
+/// The position of one device in one chat's log. The default knows nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
-    /// `first..next` went out, ascending and without a hole. Both are 0 while nothing is known.
+    /// The entries `first..next` went out, ascending and without a hole. Both are 0 while nothing is known.
     first: u64,
     next: u64,
     /// The device has taken everything below `first`, or is not owed it.
     sure: bool,
-    /// What went out before its turn and is not acknowledged: above `next`, or below it where the rest came since.
+    /// Entries that went out before their turn and are not acknowledged, so that the device may have dropped them.
+    /// They lie at `next` or above, or below it where the missing ones went out since.
     early: Ranges,
 }
 
-/// What a live entry is to this place.
+/// What may be done with a live entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// It may go out.
+    /// Its turn has come: it may go out.
     Next,
-    /// It went out.
+    /// It went out before.
     Again,
-    /// Acknowledged before, it says: sending it again costs nothing, should that not be true.
+    /// It lies below what the device has acknowledged. It may go out all the same: a repetition costs little, and the
+    /// acknowledgement may be wrong.
     Past,
-    /// So many entries below it did not go out.
+    /// It may not go out yet: so many entries below it did not go out. `u64::MAX`: the number is not known.
     Hole(u64),
 }
 
 impl Place {
+    /// What may be done with the live entry `seq`.
     pub fn turn(&self, seq: u64) -> Turn {
         if self.next == 0 || seq == self.next {
             Turn::Next
@@ -51,12 +58,12 @@ impl Place {
         } else if self.sure {
             Turn::Past
         } else {
-            // What went out first on this stream was not what the device waits for.
+            // The first entry of this stream was not the next one for the device.
             Turn::Hole(u64::MAX)
         }
     }
 
-    /// An entry went out, or the result that stands for it.
+    /// Notes that the entry `seq` went out, or the result that stands for it.
     pub fn went(&mut self, seq: u64) {
         if self.next == 0 {
             (self.first, self.next, self.sure) = (seq, seq, seq <= 1);
@@ -69,22 +76,22 @@ impl Place {
         }
     }
 
-    /// It went out although what lies below it did not, or perhaps not.
+    /// Notes that the entry `seq` went out although those below it did not, or perhaps not.
     pub fn went_early(&mut self, seq: u64) {
         if seq >= self.next {
             self.early.insert(seq, seq);
         } else if !self.sure && seq.saturating_add(1) == self.first {
-            // What went out first overtook this.
+            // `first..next` went out before this entry, so a client may have dropped it.
             self.early.insert(self.first, self.next - 1);
             self.first = seq;
         } else if self.early.contains(seq) {
-            // Now it may be taken by who dropped it, with all that came after it.
+            // It went out before. A client that dropped it takes it now, and has dropped all that came after it.
             self.early.insert(seq, self.next - 1);
         }
     }
 
-    /// A part of the log went out, up to below `next` and nothing of it left out. It was asked for from `from` (0: from the
-    /// store's place, which turned out to be `first`).
+    /// Notes that a window of the log went out: everything that the device is owed from `from` to below `next`. With
+    /// `from` 0 it was read from the device's place as the store knows it, which was `first`.
     pub fn went_from(&mut self, from: u64, first: u64, next: u64) {
         let joins = self.sure && from <= self.upto();
         self.early.forget_to(next.saturating_sub(1));
@@ -96,20 +103,21 @@ impl Place {
         self.catch_up_with_early();
     }
 
-    /// The device has everything up to `seq`, it says; `before` is what it said before. The answer names where the log is
-    /// to be read from at once, when this shows that the device dropped what went out.
+    /// Notes that the device says it has everything up to `seq`; `before` is the seq that it said last. Returns the
+    /// seq from which on the log is to be read at once, where this shows that the device dropped entries that went
+    /// out.
     pub fn acknowledged(&mut self, seq: u64, before: u64) -> Option<u64> {
         let next = seq.saturating_add(1);
         self.early.forget_to(seq);
         if seq < before || self.next <= next {
-            // What it said before was not true, or it has all that went out.
+            // Either what it said before was wrong, or it has everything that went out.
             (self.first, self.next, self.sure) = (next, next, true);
             self.catch_up_with_early();
             return None;
         }
         if next < self.first {
-            // What went out first on this stream was not next for the device. Where the store's word was taken, what is in
-            // between is not owed.
+            // The first entry of this stream was not the next one for the device. Where the place came from the store
+            // (`sure`), nothing of what lies in between is owed.
             let dropped = !self.sure;
             if dropped {
                 self.back_to(next);
@@ -125,7 +133,8 @@ impl Place {
         dropped.then_some(next)
     }
 
-    /// Everything from `from` on is to go out again; the device has what lies below, or is not owed it. 0: nothing is known.
+    /// Makes everything from `from` on go out again: the device has what lies below, or is not owed it. With `from` 0
+    /// nothing is known any more.
     pub fn back_to(&mut self, from: u64) {
         *self = Self {
             first: from,
@@ -135,32 +144,35 @@ impl Place {
         };
     }
 
-    /// From where on the log is to be read for what did not go out. 0: from the store's place.
+    /// The seq from which on the log is to be read for entries that did not go out. 0: from the device's place as the
+    /// store knows it.
     pub fn start(&self) -> u64 {
         if self.sure { self.upto() } else { 0 }
     }
 
-    /// From where on the log is to be read for what went out and was not acknowledged. 0: from the store's place.
+    /// The seq from which on the log is to be read for entries that went out and were not acknowledged. 0: from the
+    /// device's place as the store knows it.
     pub fn base(&self) -> u64 {
         if self.sure { self.first } else { 0 }
     }
 
-    /// Whether `from..=to` went out in order.
+    /// Whether all of `from..=to` went out in order, with none that the device may have dropped.
     pub fn covers(&self, from: u64, to: u64) -> bool {
         self.first <= from && to < self.upto()
     }
 
-    /// The last that went out in its turn. 0: none.
+    /// The last entry that went out in its turn. 0: none.
     pub fn last(&self) -> u64 {
         self.next.saturating_sub(1)
     }
 
-    /// Everything from `first` to below this went out in order.
+    /// Everything from `first` to below this went out in order, with none that the device may have dropped.
     fn upto(&self) -> u64 {
         let doubted = self.early.first().filter(|seq| *seq < self.next);
         doubted.unwrap_or(self.next)
     }
 
+    /// Moves `next` over the entries that went out early and follow it directly.
     fn catch_up_with_early(&mut self) {
         self.next = self.early.first_missing(self.next);
     }
@@ -230,7 +242,8 @@ mod tests {
     }
 
     proptest! {
-        /// What is said to have been taken was taken by a client that drops everything above its cursor + 1.
+        /// Against a client that drops everything above its cursor + 1: the place never claims that the client took
+        /// an entry that it did not take.
         #[test]
         fn the_start_is_never_above_what_a_literal_client_took(
             stands in 0u64..12, steps in prop::collection::vec((0u8..5, 1u64..20), 0..60),

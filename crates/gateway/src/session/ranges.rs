@@ -1,15 +1,16 @@
-//! Which seqs of a chat went out before their turn: a few ranges.
+//! A set of seqs, kept as a few ranges: the entries of a chat that went out before their turn.
 
-/// Ranges remembered. Beyond it the highest is forgotten, which costs a repeated delivery at worst; forgetting the lowest
-/// would let a reader begin above it.
+/// The most ranges that are remembered. Beyond it the highest is forgotten, which costs a repeated delivery at worst.
+/// If the lowest were forgotten, the log might be read from above it.
 const MAX_RANGES: usize = 4;
 
-/// Ascending, disjoint, not adjacent ranges of seqs, both ends included.
+/// A set of seqs as ascending, disjoint, not adjacent ranges, both ends included. It may forget seqs that were
+/// inserted, the highest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<(u64, u64)>);
 
 impl Ranges {
-    /// Adds `from..=to`; nothing when that is empty.
+    /// Adds `from..=to`; an empty range adds nothing.
     pub fn insert(&mut self, from: u64, to: u64) {
         if from > to {
             return;
@@ -27,11 +28,12 @@ impl Ranges {
         self.0.truncate(MAX_RANGES);
     }
 
+    /// Whether `seq` is in the set.
     pub fn contains(&self, seq: u64) -> bool {
         self.0.iter().any(|&(start, end)| (start..=end).contains(&seq))
     }
 
-    /// The lowest seq from `seq` on that is not in.
+    /// The lowest seq that is not in the set and not below `seq`.
     pub fn first_missing(&self, seq: u64) -> u64 {
         self.0
             .iter()
@@ -39,7 +41,7 @@ impl Ranges {
             .map_or(seq, |&(_, end)| end.saturating_add(1))
     }
 
-    /// Forgets everything up to `seq`.
+    /// Removes every seq up to and including `seq`.
     pub fn forget_to(&mut self, seq: u64) {
         self.0.retain_mut(|range| {
             range.0 = range.0.max(seq.saturating_add(1));
@@ -47,7 +49,7 @@ impl Ranges {
         });
     }
 
-    /// The lowest seq that is in.
+    /// The lowest seq in the set; `None` when it is empty.
     pub fn first(&self) -> Option<u64> {
         self.0.first().map(|range| range.0)
     }

@@ -1,4 +1,5 @@
-//! Messages on their way up: checked here for size and rate only, given to the chat's owner, answered by it.
+//! Messages from the device on their way to the chat's owner. Only form, size and rate are checked here; the owner
+//! answers.
 
 use bytes::Bytes;
 use tern_proto::raw;
@@ -11,10 +12,11 @@ use super::gcra::Gcra;
 use super::settings::{MAX_ECHO, RETRY, Settings};
 use super::{Effect, Session};
 
+/// The sends of one stream.
 #[derive(Debug)]
 pub(super) struct Sends {
     rate: Gcra,
-    /// Without a result yet.
+    /// Sends without a result yet, by their reference.
     in_flight: IdMap<u64, (RequestId, ChatId)>,
 }
 
@@ -30,13 +32,13 @@ impl Sends {
         self.in_flight.is_empty()
     }
 
-    /// Sends to this chat whose results are still to come.
+    /// How many sends to this chat have no result yet.
     pub(super) fn in_flight_to(&self, chat: ChatId) -> u64 {
         self.in_flight.values().filter(|(_, to)| *to == chat).count() as u64
     }
 }
 
-/// Why a send goes no further.
+/// Why a send became no entry, and after how many milliseconds the client may repeat it. 0: it would fail again.
 struct Refused {
     code: SendErrorCode,
     message: &'static str,
@@ -73,7 +75,8 @@ impl Session {
         }
     }
 
-    /// The result goes to the device whatever else is going on: it is never dropped, and may overtake what lies below it.
+    /// Puts the result of a send. A result is never dropped, however slow the device is, and may overtake entries
+    /// below it.
     pub(super) fn send_result(
         &mut self,
         reference: u64,

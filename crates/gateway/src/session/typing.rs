@@ -1,4 +1,4 @@
-//! That the person writes: passed on once in 3 s for each chat, and never remembered for long.
+//! Typing notices of the device: passed on once in 3 s for each chat, and forgotten soon after.
 
 use std::time::Duration;
 
@@ -7,17 +7,18 @@ use tern_types::{ChatId, Timestamp};
 
 use super::{Effect, Session};
 
-/// Chats at once. A person writes in one; a client that names ever others is passed on no faster than this many in 3 s.
+/// Chats remembered at once. A person writes in one; the notices of a client that names ever other chats pass no
+/// faster than this many in 3 s.
 const MAX_CHATS: usize = 8;
-/// Frames of a client that keeps to 3 s come a little sooner or later.
+/// How much a notice may come early: a client that sends one every 3 s sends it a little sooner or later.
 const LEEWAY: Duration = Duration::from_millis(500);
 
-/// The chats in which the device said so lately.
+/// The chats in which the device lately said that its user writes.
 #[derive(Debug, Default)]
 pub(super) struct Typing(Vec<(ChatId, Typist)>);
 
 impl Typing {
-    /// Whether it is passed on.
+    /// Counts a notice for the chat. Returns whether it is passed on.
     fn take(&mut self, chat: ChatId, stopped: bool, now: Timestamp) -> bool {
         self.0.retain(|(_, typist)| !typist.is_over(now));
         if let Some((_, typist)) = self.0.iter_mut().find(|(of, _)| *of == chat) {
@@ -31,7 +32,7 @@ impl Typing {
         passes
     }
 
-    /// The message itself ends it.
+    /// The user sent a message to the chat, which ends the typing there.
     pub(super) fn wrote(&mut self, chat: ChatId, now: Timestamp) {
         if let Some((_, typist)) = self.0.iter_mut().find(|(of, _)| *of == chat) {
             typist.wrote(now);

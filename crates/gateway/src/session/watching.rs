@@ -1,4 +1,4 @@
-//! Whom the device watches: checked here, kept by the gateway.
+//! WatchPresence: the list of users is checked here; the gateway keeps the watches.
 
 use tern_proto::v1::{WatchErrorCode, WatchResult, server_event};
 use tern_types::{Timestamp, UserId};
@@ -7,16 +7,18 @@ use super::gcra::Gcra;
 use super::settings::Settings;
 use super::{Effect, Session};
 
-/// People on one screen.
+/// The most users that a device may watch: more than one screen shows.
 pub const MAX_WATCHED: usize = 256;
-/// WatchPresence a second and at once: a person who scrolls.
+/// WatchPresence that a stream may send a second over a longer time, and at once: a person who scrolls sends many.
 const RATE: (u32, u32) = (1, 10);
 
+/// A limiter for the WatchPresence of one stream.
 pub(super) fn rate() -> Gcra {
     Gcra::new(RATE.0, RATE.1)
 }
 
 impl Session {
+    /// Replaces the set of watched users, or answers why that is refused.
     pub(super) fn watch_presence(&mut self, users: &[String], now: Timestamp) {
         if users.len() > MAX_WATCHED {
             return self.not_watched(WatchErrorCode::Invalid, "user_ids: at most 256", 0, now);

@@ -1,7 +1,8 @@
-//! The links to the presence nodes by which people are watched.
+//! The links to the presence nodes over which users are watched.
 //!
-//! Each new link names all people of the node's slots anew, and so does a change of the map that gives the node slots.
-//! What a node says counts only while it owns the person by this gateway's map: an old owner may be late.
+//! A new link names all watched users of the node's slots anew, and so does a change of the map that gives the node
+//! slots. What a node says of a user counts only while it owns the user by this gateway's map, since an old owner may
+//! be late.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -21,18 +22,20 @@ use super::table::State;
 use crate::metrics;
 use crate::presence_links::queues::Queue;
 
-/// People of one frame.
+/// The most users that one frame names.
 const GATHER: usize = 1024;
-/// A person whom the node does not have, by its map, is named again after this.
+/// The pause before a user is named again whom the node refused, because it does not own them by its map. A change of
+/// the map ends it.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
-/// What a node is told.
+/// One thing that a node is told.
 pub enum Said {
     Watch(UserId),
     Unwatch(UserId),
 }
 
 impl Watches {
+    /// Keeps links to all presence nodes up.
     pub(super) fn maintain(self: Arc<Self>) {
         let ctx = self.ctx.clone();
         links::maintain(&ctx, Role::Presence, move |node, channel| {
@@ -40,7 +43,8 @@ impl Watches {
         });
     }
 
-    /// The table's lock is held: what is said of a person goes in order.
+    /// Tells the user's presence node that the user is watched here, or no more. The caller holds the table's lock,
+    /// so that the node is told in order.
     pub(super) fn tell_owner(&self, user: UserId, watch: bool) {
         if let Some(node) = self.ctx.map.current().owner(Role::Presence, Slot::of_user(user)) {
             let said = if watch {
@@ -60,12 +64,11 @@ impl Watches {
         let mut request = Request::new(frames);
         identify(&mut request, &self.ctx);
         let changes = PresenceClient::new(channel).watch(request).await?.into_inner();
-        metrics::link_up("presence_watch", &node.name, true);
-        let ended = self.read(&node.name, &taker.queue, changes).await;
-        metrics::link_up("presence_watch", &node.name, false);
-        ended
+        let _up = metrics::LinkUp::new("presence_watch", &node.name);
+        self.read(&node.name, &taker.queue, changes).await
     }
 
+    /// The frames for the node, until there is a newer link to it.
     fn frames(
         self: Arc<Self>,
         queue: Arc<Queue<Said>>,
@@ -94,7 +97,7 @@ impl Watches {
                     queue.news.notified().await;
                     continue;
                 }
-                // Of one frame the last word counts: whoever is watched now.
+                // A frame may have both for a user. Only what the table says now is sent.
                 let now: Vec<UserId> = watch.into_iter().filter(|user| self.table().is_watched(*user)).collect();
                 unwatch.retain(|user| !self.table().is_watched(*user));
                 let ids = |users: Vec<UserId>| users.into_iter().map(|user| user.to_vec().into()).collect();
@@ -144,7 +147,7 @@ impl Watches {
         Ok(())
     }
 
-    /// Follows the map: whoever got slots is told of their people.
+    /// Follows the map: names the watched users to nodes that were given slots.
     pub(super) async fn follow(self: Arc<Self>) {
         let mut map = self.ctx.map.clone();
         let mut old = map.current();
@@ -172,7 +175,7 @@ impl Watches {
     }
 }
 
-/// Its map or this gateway's is behind: one of them catches up.
+/// Names users again whom the node refused. Either its map or this gateway's is behind, and catches up soon.
 async fn again(watches: Arc<Watches>, queue: Arc<Queue<Said>>, users: Vec<UserId>) {
     let mut map = watches.ctx.map.clone();
     tokio::select! {

@@ -1,14 +1,19 @@
-//! The people whom this gateway's sessions look at.
+//! The users whose presence this gateway's sessions watch.
 //!
 //! ```text
 //!   session ──WatchPresence──> may it see them? (accounts) ──> table (pure) ──> links to the presence nodes
-//!   sessions' mailboxes <────────────────────────────────────── table <──────── what people show
+//!   sessions' mailboxes <────────────────────────────────────── table <──────── presence of watched users
 //! ```
 //!
-//! - [`table`]: who looks at whom, what is told when
+//! Only the newest state of a user is told. A slow session delays nobody: in its mailbox a newer state of a user
+//! takes the place of an older one.
+//!
+//! - [`table`]: which sessions watch which users, and when they are told what
+//! - [`questions`]: the questions to accounts that are under way
 //! - [`links`]: one stream to each presence node
 
 pub mod links;
+pub mod questions;
 pub mod table;
 
 use std::collections::{HashMap, HashSet};
@@ -35,53 +40,68 @@ use crate::registry::{Handle, Registry};
 use crate::session::Settings;
 use crate::{metrics, nodes};
 use links::Said;
+use questions::Questions;
 use table::{Asked, Effect, Limited, Seen, State, Table};
 
-/// Questions to accounts at a time: a new screen waits for few others, and accounts are left time for the rest.
+/// Questions to accounts at a time: enough that a new screen waits for few others, and few enough that accounts have
+/// time for other calls.
 const QUESTIONS: usize = 16;
-/// Sessions that wait for their question: all of a full gateway, twice.
+/// The most sessions that wait for their question: twice those of a full gateway.
 const QUEUE: usize = 200_000;
-/// One question.
+/// How often a question is asked anew because settings changed while it was under way. After that the answer is
+/// taken, and the session's watches are checked once more.
+const ASKED_ANEW: usize = 3;
+/// How long accounts may take to answer one question.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// Tries before the device is told to come again.
+/// How often a failing question is asked before the device is told to send WatchPresence again.
 const TRIES: usize = 2;
+/// How long that device is told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// Under load people's comings and goings are told of no more often than this.
+/// Under load, a user's changes are told no more often than this.
 const SLOW: Duration = Duration::from_secs(10);
-/// People with several watchers who wait to be told of. What finds no room is told a second later.
+/// Changes that wait to be told, each of a user with several watchers. One that finds no room is told [`TELL_AGAIN`]
+/// later.
 const TELLINGS: usize = 4096;
 const TELL_AGAIN: Duration = Duration::from_secs(1);
-/// A telling yields to others after this many sessions.
+/// After this many sessions the telling lets other tasks run.
 const TOLD_AT_ONCE: usize = 1000;
-/// All watches are checked anew this often: a change of privacy may have missed this gateway.
+/// How often all watches are checked against privacy and blocks: this gateway may have missed a change. Each round
+/// varies by a fifth, so that gateways do not ask together.
 const CHECK_EVERY: Duration = Duration::from_secs(300);
-/// Nothing is due: looks again after this.
+/// The longest sleep of the task that runs the table's timers.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// See the module.
+/// The presence watches of this gateway's sessions.
 pub struct Watches {
     ctx: NodeContext,
     registry: Arc<Registry>,
     table: Mutex<Table>,
+    /// The set that each session wants to watch and accounts have not been asked about yet.
     wanted: Mutex<HashMap<SessionId, Wanted>>,
+    /// The questions that accounts have not answered yet.
+    asked: Questions,
+    /// The sessions in `wanted`, in the order in which accounts are asked about them.
     questions: mpsc::Sender<SessionId>,
     queues: Queues<Said>,
+    /// Changes on their way to several mailboxes.
     told: mpsc::Sender<Told>,
+    /// Notified when the table's next timer may be due earlier than before.
     due_sooner: Notify,
-    /// Number of the last WatchPresence.
+    /// The number of the last WatchPresence.
     last_asked: AtomicU64,
 }
 
-/// What a session asked for and nobody has looked at.
+/// A set of users that a session wants to watch, and about which accounts are to be asked.
 struct Wanted {
     user: UserId,
     people: Vec<UserId>,
-    /// WatchPresences to be answered; 0: to be checked anew.
+    /// The number of WatchPresence to be answered; 0: the session watches the set already, and it is only checked
+    /// again.
     answers: u32,
     asked: Asked,
 }
 
-/// An event on its way into mailboxes.
+/// An event on its way into several mailboxes.
 struct Told {
     user: UserId,
     event: Bytes,
@@ -89,6 +109,7 @@ struct Told {
 }
 
 impl Watches {
+    /// Keeps the watches and the links to the presence nodes from now on.
     pub fn start(ctx: &NodeContext, registry: Arc<Registry>) -> Arc<Self> {
         let (questions, queue) = mpsc::channel(QUEUE);
         let (told, telling) = mpsc::channel(TELLINGS);
@@ -97,6 +118,7 @@ impl Watches {
             registry,
             table: Mutex::default(),
             wanted: Mutex::default(),
+            asked: Questions::default(),
             questions,
             queues: Queues::default(),
             told,
@@ -117,7 +139,8 @@ impl Watches {
         watches
     }
 
-    /// The session looks at these people from now on; answered into its mailbox.
+    /// Watches these users for the session from now on, in place of the ones before. The answer comes into its
+    /// mailbox.
     pub fn watch(&self, session: &Handle, people: Vec<UserId>) {
         let wanted = Wanted {
             user: session.user,
@@ -128,7 +151,7 @@ impl Watches {
         self.want(session.id, wanted);
     }
 
-    /// The session is over.
+    /// Ends the watches of a session that has ended.
     pub fn ended(&self, session: SessionId) {
         lock(&self.wanted).remove(&session);
         let mut table = self.table();
@@ -136,12 +159,16 @@ impl Watches {
         self.perform(&mut table, effects);
     }
 
-    /// These users' settings have changed: checks who sees them and whom they see.
+    /// Settings, contacts or blocks of these users have changed: checks all watches in which one of them is the
+    /// watcher or is watched.
     pub fn privacy_changed(&self, users: &HashSet<UserId>) {
+        // Before the table is looked at: a question that is not open any more has changed the table by then.
+        self.asked.settings_changed(users);
         let concerned = self.table().concerned(users);
         self.check(&concerned);
     }
 
+    /// Has accounts asked again about the sets of these sessions.
     fn check(&self, sessions: &[SessionId]) {
         for session in sessions {
             let Some((user, people, number)) = self.table().asked_for(*session) else {
@@ -157,10 +184,11 @@ impl Watches {
         }
     }
 
+    /// Queues what the session wants. Where there is no room it is refused, or dropped if it was only a check.
     fn want(&self, session: SessionId, new: Wanted) {
         let mut wanted = lock(&self.wanted);
         match wanted.get_mut(&session) {
-            // It waits already: the device's newest wish counts, and each of them is answered.
+            // The session waits already. The device's newest set counts, and each WatchPresence is answered.
             Some(older) if new.answers == 0 && older.answers > 0 => {}
             Some(older) => {
                 let answers = older.answers + new.answers;
@@ -177,6 +205,7 @@ impl Watches {
         }
     }
 
+    /// Asks accounts about each waiting session, [`QUESTIONS`] at a time.
     async fn ask_all(self: Arc<Self>, mut queue: mpsc::Receiver<SessionId>) {
         let free = Arc::new(Semaphore::new(QUESTIONS));
         while let Some(session) = queue.recv().await {
@@ -197,9 +226,41 @@ impl Watches {
         }
     }
 
+    /// Asks accounts which users of the set the session may see, and enters them into the table.
     async fn look_up(&self, session: SessionId, wanted: Wanted) {
-        let seen = match self.may_watch(&wanted).await {
-            Ok(answer) => seen(&wanted, &answer),
+        let mut asked_anew = 0;
+        loop {
+            let concerns = wanted.people.iter().copied().chain([wanted.user]);
+            let question = self.asked.begin(concerns.collect());
+            let answer = self.may_watch(&wanted).await;
+            // The table stays locked until the answer is in it, so that a later change of settings finds the session
+            // there.
+            let mut table = self.table();
+            let is_stale = question.is_stale();
+            if is_stale && answer.is_ok() && asked_anew < ASKED_ANEW {
+                asked_anew += 1;
+                continue;
+            }
+            self.seen(session, &wanted, answer, &mut table);
+            drop((table, question));
+            if is_stale {
+                self.check(&[session]);
+            }
+            return;
+        }
+    }
+
+    /// Enters the answer into the table. Where accounts could not be asked, a WatchPresence is refused and the
+    /// session watches nobody; a check changes nothing.
+    fn seen(
+        &self,
+        session: SessionId,
+        wanted: &Wanted,
+        answer: Result<MayWatchResponse, Status>,
+        table: &mut Table,
+    ) {
+        let seen = match answer {
+            Ok(answer) => seen(wanted, &answer),
             Err(status) => {
                 tracing::warn!(code = ?status.code(), message = status.message(), "who may be watched is not known");
                 if wanted.answers == 0 {
@@ -212,11 +273,10 @@ impl Watches {
                 }
             }
         };
-        let mut table = self.table();
-        // Under the lock: who ends the session afterwards finds it here.
+        // Under the table's lock: if the session ends after this, `ended` finds it in the table.
         if self.registry.get(session).is_some() {
             let effects = table.set(session, wanted.user, seen, Clock::monotonic());
-            self.perform(&mut table, effects);
+            self.perform(table, effects);
         }
     }
 
@@ -245,7 +305,7 @@ impl Watches {
         Ok(client.may_watch(request).await?.into_inner())
     }
 
-    /// It cannot be found out whom the session may see.
+    /// Answers that it cannot be found out now which users the session may see.
     fn refuse(&self, session: SessionId, answers: u32) {
         let error = ApiError::unavailable("who may be seen cannot be found out now");
         let result = WatchResult {
@@ -267,7 +327,8 @@ impl Watches {
         }
     }
 
-    /// The table's lock is held, so that effects are carried out in the order in which they came about.
+    /// Carries out effects. The caller holds the table's lock, so that they are carried out in the order in which
+    /// they arose.
     fn perform(&self, table: &mut Table, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
@@ -293,7 +354,8 @@ impl Watches {
         self.due_sooner.notify_one();
     }
 
-    /// One session is told at once, many by and by: nobody waits for it. False: there is no room.
+    /// Puts the user's state into the sessions' mailboxes: for one session at once, for several by a task, so that
+    /// the caller does not wait. Returns false when that task's queue is full.
     fn tell(&self, user: UserId, state: State, sessions: Vec<SessionId>) -> bool {
         let event = event(user, state);
         if let [session] = sessions[..] {
@@ -311,6 +373,7 @@ impl Watches {
         self.told.try_send(told).is_ok()
     }
 
+    /// Puts the queued events into their sessions' mailboxes.
     async fn tell_all(self: Arc<Self>, mut telling: mpsc::Receiver<Told>) {
         let mut since_yield = 0;
         while let Some(told) = telling.recv().await {
@@ -328,6 +391,7 @@ impl Watches {
         }
     }
 
+    /// Runs the table's timers.
     async fn keep_time(self: Arc<Self>) {
         loop {
             let next = self.table().next_tick();
@@ -343,6 +407,7 @@ impl Watches {
         }
     }
 
+    /// Checks all watches regularly.
     async fn check_all(self: Arc<Self>) {
         loop {
             let jitter = rand::rng().random_range(0.8..1.2);
@@ -355,7 +420,7 @@ impl Watches {
         }
     }
 
-    /// How slowly people's comings and goings are told of, where that is for load.
+    /// The least time between two changes of a user that are told, where load makes it longer than usual.
     fn slow(&self) -> Option<Duration> {
         (self.ctx.shedding.level() >= Level::Presence).then_some(SLOW)
     }
@@ -365,6 +430,7 @@ impl Watches {
     }
 }
 
+/// Sorts the users that a session asked for by accounts' answer.
 fn seen(wanted: &Wanted, answer: &MayWatchResponse) -> Seen {
     let ids = |ids: &[Bytes]| ids.iter().filter_map(|id| UserId::from_slice(id).ok()).collect();
     let (visible, limited): (Vec<UserId>, Vec<UserId>) = (ids(&answer.visible), ids(&answer.limited));
@@ -382,6 +448,7 @@ fn seen(wanted: &Wanted, answer: &MayWatchResponse) -> Seen {
     }
 }
 
+/// The answer to a WatchPresence whose set is watched.
 fn complete(limited: &Limited) -> WatchResult {
     WatchResult {
         error: WatchErrorCode::Unspecified.into(),

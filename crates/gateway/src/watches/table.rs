@@ -1,8 +1,8 @@
-//! Who looks at whom on this gateway, and what they were told. Pure.
+//! Which sessions of this gateway watch which users, and what they were told. Pure: time comes in, effects go out.
 //!
-//! A person is watched once, however many sessions look at them. Of what they show only the newest is told, and it is
-//! told to all their watchers here at once, after a pause that grows with their number: somebody whom 100,000 people
-//! watch costs a bounded share of a processor however often they come and go.
+//! A user is watched once, however many sessions watch them. Only the user's newest state is told, to all watchers on
+//! this gateway at once, and not again before a pause that grows with their number. So a user whom 100,000 sessions
+//! watch takes a bounded share of a processor, however often they come and go: the pause is 5 s for them.
 
 #[cfg(test)]
 mod tests;
@@ -12,68 +12,71 @@ use std::time::Duration;
 
 use tern_types::{SessionId, Timestamp, UserId};
 
-/// Between two tellings of one person: short against what people notice.
+/// The least pause between two tellings of one user: too short for people to notice.
 pub const PAUSE: Duration = Duration::from_millis(100);
-/// And for each watcher this much: telling one costs a tenth of it.
+/// The least pause for each watcher: telling one costs a tenth of it.
 pub const PAUSE_EACH: Duration = Duration::from_micros(50);
-/// A screen is told that its people are complete after this, also when some are not known by then.
+/// A WatchPresence is answered after this time at the latest, even where the state of some users has not come.
 pub const COMPLETE_WITHIN: Duration = Duration::from_secs(3);
 
-/// What a watched person shows.
+/// The state of a user as a watcher sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     Hidden,
     Online,
-    /// Zero: not known.
+    /// When the user was last active; zero: not known.
     Offline(Timestamp),
 }
 
-/// What is to be done.
+/// What the caller is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// The person's presence node is to tell of them, or need not any more.
+    /// Tell the user's presence node that the user is watched here.
     Watch(UserId),
+    /// Tell the user's presence node that the user is not watched here any more.
     Unwatch(UserId),
-    /// These sessions see this.
+    /// Tell these sessions the user's state.
     Tell {
         user: UserId,
         state: State,
         sessions: Vec<SessionId>,
     },
-    /// All people of the session's newest set were told, or could not be found in time.
+    /// Answer the session's WatchPresence: the states of its users were told, or did not come in time.
     Complete {
         session: SessionId,
         limited: Limited,
-        /// WatchPresences that are answered by it.
+        /// The number of WatchPresence that this answers.
         answers: u32,
     },
 }
 
-/// Strangers beyond the day's number.
+/// Users who are not watched because they are strangers beyond the day's limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limited {
     pub users: Vec<UserId>,
+    /// When the first of the day's strangers is a day old, from now.
     pub retry_after: Duration,
 }
 
-/// Whom a session asked for, and what came of it.
+/// A set of users that a session asked for, sorted by whether it may see them.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     pub visible: Vec<UserId>,
     pub hidden: Vec<UserId>,
     pub limited: Limited,
-    /// WatchPresences that it answers; 0: looked at again.
+    /// The number of WatchPresence that this answers; 0: the set was only checked again.
     pub answers: u32,
-    /// Which question it answers.
+    /// Which question this answers.
     pub asked: Asked,
 }
 
-/// Answers may overtake each other: only that to the newest question counts.
+/// The question that an answer belongs to. Answers may overtake each other, and only the one to the newest question
+/// counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// The device asked; a later one has a higher number.
+    /// The WatchPresence of this number; a later one has a higher number.
     Device(u64),
-    /// Those of that number were looked at again.
+    /// The check of the set that the WatchPresence of this number named.
     Again(u64),
 }
 
@@ -83,49 +86,59 @@ impl Default for Asked {
     }
 }
 
+/// A user who is watched, by one session or more.
 #[derive(Debug, Default)]
 struct Watched {
     sessions: HashSet<SessionId>,
-    /// `None`: nothing came yet.
+    /// The newest state; `None`: none has come yet.
     state: Option<State>,
+    /// The state that all of `sessions` were told last; `None`: they were told different ones, or none.
     told: Option<State>,
-    /// Not told again before.
+    /// The state is not told again before this time.
     next_at: Timestamp,
-    /// Waits among the due.
+    /// When the state is told, if that is in [`Table::due`].
     due: Option<Timestamp>,
 }
 
+/// A session that has sent a WatchPresence.
 #[derive(Debug)]
 struct Watcher {
     user: UserId,
-    /// Of the device's question.
+    /// The number of its newest WatchPresence.
     number: u64,
-    /// Whom it asked for; true: visible.
+    /// The users of the set; true: the session may see them.
     people: HashMap<UserId, bool>,
+    /// Visible users of the set whose state has not come yet.
     awaited: HashSet<UserId>,
+    /// The answer to its newest WatchPresence, while the device has not got it.
     complete: Option<Owed>,
 }
 
-/// The answer that a session waits for.
+/// The answer to a WatchPresence, which waits for the states.
 #[derive(Debug)]
 struct Owed {
+    /// When it is given at the latest.
     at: Timestamp,
     limited: Limited,
     answers: u32,
 }
 
-/// See the module.
+/// The watches of one gateway.
 #[derive(Debug, Default)]
 pub struct Table {
     people: HashMap<UserId, Watched>,
     sessions: HashMap<SessionId, Watcher>,
+    /// The users whose state is to be told, by time.
     due: BTreeSet<(Timestamp, UserId)>,
+    /// The sessions whose answer is owed, by the time when it is given at the latest.
     incomplete: BTreeSet<(Timestamp, SessionId)>,
+    /// The pairs of a session and a visible user.
     watches: usize,
 }
 
 impl Table {
-    /// Whom a session sees from now on, in place of before, unless the device has asked for others meanwhile.
+    /// Replaces the set of the session, unless the answer belongs to an older question: then nothing changes, and a
+    /// WatchPresence is answered all the same.
     pub fn set(&mut self, session: SessionId, user: UserId, seen: Seen, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         let newest = self.sessions.get(&session).map(|watcher| watcher.number);
@@ -133,7 +146,7 @@ impl Table {
             Asked::Device(number) if newest.is_none_or(|newest| newest <= number) => number,
             Asked::Again(number) if newest == Some(number) => number,
             Asked::Device(_) => {
-                // It is answered all the same: each of them is.
+                // A newer set is in place. Each WatchPresence is answered all the same.
                 effects.push(Effect::Complete {
                     session,
                     limited: seen.limited,
@@ -199,7 +212,7 @@ impl Table {
         effects
     }
 
-    /// The session is over.
+    /// Removes a session that has ended.
     pub fn remove(&mut self, session: SessionId) -> Vec<Effect> {
         let mut effects = Vec::new();
         let Some(watcher) = self.sessions.remove(&session) else {
@@ -214,7 +227,8 @@ impl Table {
         effects
     }
 
-    /// What the person's presence node says. `slow`: they are told of less often than otherwise, for load.
+    /// Takes a state from the user's presence node. `slow`, set under load, is the least pause until the user's next
+    /// state is told.
     pub fn says(
         &mut self,
         user: UserId,
@@ -229,7 +243,7 @@ impl Table {
         if let (State::Offline(new), Some(State::Offline(known))) = (state, watched.state)
             && new < known
         {
-            // A node that has just got the person, and whose store is away or was not written: nobody was seen earlier.
+            // Last seen never goes back. A node that has just got the user may have read an older time, or none.
             return effects;
         }
         watched.state = Some(state);
@@ -242,7 +256,7 @@ impl Table {
         effects
     }
 
-    /// What is due.
+    /// Tells the states that are due, and gives the answers that have waited for [`COMPLETE_WITHIN`].
     pub fn tick(&mut self, slow: Option<Duration>, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         while let Some((at, user)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
@@ -259,34 +273,36 @@ impl Table {
         effects
     }
 
-    /// What was to be told of the person was not: it is due again then.
+    /// The user's state could not be told: it becomes due again at `at`.
     pub fn again(&mut self, user: UserId, at: Timestamp) {
-        if let Some(watched) = self.people.get_mut(&user)
-            && watched.due.is_none()
-        {
-            watched.told = None;
+        let Some(watched) = self.people.get_mut(&user) else {
+            return;
+        };
+        watched.told = None;
+        if watched.due.is_none() {
             watched.due = Some(at);
             self.due.insert((at, user));
         }
     }
 
-    /// When [`Self::tick`] has something to do.
+    /// When [`Self::tick`] is due next; `None`: it has nothing to do.
     pub fn next_tick(&self) -> Option<Timestamp> {
         let due = self.due.first().map(|(at, _)| *at);
         let incomplete = self.incomplete.first().map(|(at, _)| *at);
         [due, incomplete].into_iter().flatten().min()
     }
 
-    /// People who are watched at their presence nodes.
+    /// The users who are watched at their presence nodes.
     pub fn people(&self) -> impl Iterator<Item = UserId> {
         self.people.keys().copied()
     }
 
+    /// Whether any session watches the user.
     pub fn is_watched(&self, user: UserId) -> bool {
         self.people.contains_key(&user)
     }
 
-    /// Sessions that see one of these users, or are theirs, with whom they asked for.
+    /// The sessions whose set names one of these users, or that are theirs.
     pub fn concerned(&self, users: &HashSet<UserId>) -> Vec<SessionId> {
         let concerned = self.sessions.iter().filter(|(_, watcher)| {
             users.contains(&watcher.user) || users.iter().any(|user| watcher.people.contains_key(user))
@@ -294,23 +310,25 @@ impl Table {
         concerned.map(|(session, _)| *session).collect()
     }
 
-    /// All sessions that look at somebody.
+    /// All sessions that have sent a WatchPresence.
     pub fn sessions(&self) -> Vec<SessionId> {
         self.sessions.keys().copied().collect()
     }
 
-    /// Whom a session asked for, and by which question.
+    /// The session's user, the set it asked for, and the number of its newest WatchPresence; `None`: it has sent
+    /// none.
     pub fn asked_for(&self, session: SessionId) -> Option<(UserId, Vec<UserId>, u64)> {
         let watcher = self.sessions.get(&session)?;
         let people = watcher.people.keys().copied().collect();
         Some((watcher.user, people, watcher.number))
     }
 
-    /// Visible people over all sessions.
+    /// The number of pairs of a session and a visible user.
     pub fn watches(&self) -> usize {
         self.watches
     }
 
+    /// Adds the session to the user's watchers and returns the user's state, which the session is told by itself.
     fn join(&mut self, user: UserId, session: SessionId, effects: &mut Vec<Effect>) -> Option<State> {
         let watched = self.people.entry(user).or_default();
         if watched.sessions.is_empty() {
@@ -318,7 +336,8 @@ impl Table {
         }
         self.watches += usize::from(watched.sessions.insert(session));
         if watched.told != watched.state {
-            // This one is shown what the others are not yet: whatever is told next is news to one of them.
+            // This session is told a state that the others were not told yet, so the next telling must reach all of
+            // them.
             watched.told = None;
         }
         watched.state
@@ -338,6 +357,7 @@ impl Table {
         }
     }
 
+    /// Tells the user's state to all of their watchers, unless they were told it before.
     fn tell(&mut self, user: UserId, slow: Option<Duration>, now: Timestamp, effects: &mut Vec<Effect>) {
         let Some(watched) = self.people.get_mut(&user) else {
             return;

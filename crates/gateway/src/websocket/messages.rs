@@ -1,4 +1,4 @@
-//! What WebSocket messages mean to a device stream, and how its frames and its end become messages.
+//! Converts WebSocket messages into frames of the device stream, and its frames and its end into messages.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -21,20 +21,22 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::codec::{self, Frame, Incoming};
 
-/// Read at once, and kept by every socket: most are idle, and say little when they speak.
+/// The bytes that are read at once. Every socket keeps a buffer of this size: most are idle, and send little when
+/// they do.
 const READ_BUFFER: usize = 4 << 10;
-/// A frame is written in fragments of at most this, since a socket keeps the largest one's room for good.
+/// The most bytes of a fragment. A larger frame is written in several, since a socket keeps room for the largest one
+/// for good.
 const FRAGMENT: usize = 16 << 10;
-/// Written and not yet taken: one fragment at a time, and an answer to a ping.
+/// The most bytes that were written and not taken yet: one fragment, and the answer to a ping.
 const WRITE_BUFFER: usize = FRAGMENT + (1 << 10);
-/// Pings and the like that are passed over before others get their turn.
+/// The most messages without a frame, such as pings, that one poll passes over before other tasks get their turn.
 const PASSED_OVER: usize = 64;
-/// A client that says nothing for so long after the end has said what it had to.
+/// A client that sends nothing for this long after the end has sent everything that it had to send.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Close codes from 4000 on are the application's: this and the gRPC status code.
+/// Close codes from 4000 on are the application's: the code is this plus the gRPC status code.
 const CLOSE_CODES: u16 = 4000;
 
-/// The limits of a socket: those of the stream.
+/// The limits of a socket, which follow from those of the stream.
 pub fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
@@ -44,7 +46,7 @@ pub fn config() -> WebSocketConfig {
         .max_frame_size(Some(MAX_FRAME_BYTES))
 }
 
-/// A frame as one binary message, in fragments where it is large.
+/// Encodes a frame as one binary message, in fragments if it is large.
 pub fn of_frame(frame: &Frame) -> impl Iterator<Item = Message> {
     let mut bytes = BytesMut::with_capacity(frame.encoded_len());
     frame.encode(&mut bytes);
@@ -68,7 +70,7 @@ fn fragments(bytes: Bytes) -> impl Iterator<Item = Message> {
     })
 }
 
-/// The last message: what gRPC's status says, as far as it fits. 1000: the stream ended with success.
+/// The close frame: gRPC's status code and the reason's name, or 1000 where the stream ended with OK.
 pub fn close(outcome: Option<&ApiError>) -> Message {
     let (code, reason) = match outcome {
         None => (CloseCode::Normal, ""),
@@ -83,14 +85,16 @@ pub fn close(outcome: Option<&ApiError>) -> Message {
     }))
 }
 
-/// The frames of a socket. It has no half-closed state: a client that closes it hears nothing more, so it is gone.
+/// The client's frames on a socket. A socket has no half-closed state: a client that closes it hears nothing more,
+/// and counts as gone.
 pub struct Messages<T> {
     inbound: SplitStream<WebSocketStream<T>>,
-    /// A message was refused unread: what follows are no messages.
+    /// A message was refused before it was read to its end, so what follows cannot be read as messages.
     unread: bool,
 }
 
 impl<T> Messages<T> {
+    /// The frames that come in on this half of a socket.
     pub fn new(inbound: SplitStream<WebSocketStream<T>>) -> Self {
         Self {
             inbound,
@@ -100,7 +104,7 @@ impl<T> Messages<T> {
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Messages<T> {
-    /// Takes what the client still says until it closes.
+    /// Reads and drops what the client still sends, until it closes.
     pub async fn discard(mut self, out: SplitSink<WebSocketStream<T>, Message>) {
         if !self.unread {
             while let Some(Ok(_)) = self.inbound.next().await {}
@@ -110,7 +114,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Messages<T> {
             return;
         };
         let mut bytes = vec![0; READ_BUFFER];
-        // Its close cannot be told from the rest: silence ends it.
+        // The client's close frame cannot be told from the rest, so silence ends the reading.
         while let Ok(Ok(1..)) = timeout(SILENCE, socket.get_mut().read(&mut bytes)).await {}
     }
 }
@@ -131,14 +135,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream for Messages<T> {
     }
 }
 
-/// `None`: nothing that concerns the stream.
+/// What a message is for the stream; `None`: nothing.
 fn incoming(message: Option<Result<Message, Error>>) -> Option<Incoming> {
     Some(match message {
         Some(Ok(Message::Binary(frame))) => codec::read_frame(frame),
         Some(Ok(Message::Text(_)) | Err(Error::Utf8(_))) => {
             Incoming::Malformed("a frame must be a binary message, not a text")
         }
-        // Pings have their answer already; nobody gets raw frames.
+        // A ping has been answered already; raw frames are never read.
         Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return None,
         Some(Err(Error::Capacity(_))) => codec::TOO_MANY_BYTES,
         Some(Err(Error::Protocol(error))) if error != ProtocolError::ResetWithoutClosingHandshake => {

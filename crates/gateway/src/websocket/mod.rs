@@ -1,10 +1,11 @@
-//! The device stream over a WebSocket, for browsers: one binary message a frame, everything else as on gRPC.
+//! The device stream over a WebSocket, for browsers: one binary message is one frame, and everything else is as on
+//! gRPC.
 //!
-//! - [`upgrade`]: from a request of HTTP/1.1 to a WebSocket
-//! - [`messages`]: messages to frames and back, and how the end is said
+//! - [`upgrade`]: makes a WebSocket of a request by HTTP/1.1
+//! - [`messages`]: makes frames of messages and messages of frames, and of the stream's end
 //!
-//! Its slow-consumer rule is the stream's: [`DeviceStream`] is asked for the next frame when the socket has taken the last
-//! one, and the watchdog cuts off a socket that takes nothing.
+//! Slow-consumer rule: as for every stream. The [`DeviceStream`] is asked for the next frame when the socket has
+//! taken the last one, and the watchdog cuts off a socket that takes nothing.
 
 pub mod messages;
 pub mod upgrade;
@@ -26,11 +27,11 @@ use self::messages::Messages;
 use crate::gateway::Gateway;
 use crate::stream::DeviceStream;
 
-/// For saying the end and hearing the client's: a connection that is closed while bytes of the client are still on their
-/// way is reset, and the client may never read why.
+/// How long it may take to send the close frame and to wait for the client's. A connection that is closed while bytes
+/// of the client are on their way is reset, and the client may never read why.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Serves one device on a connection that was upgraded.
+/// Serves one device on an upgraded connection, until the stream has ended.
 pub async fn serve<T>(gateway: Arc<Gateway>, io: T, connection: Option<Arc<Connection>>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -43,16 +44,16 @@ where
     };
     let inbound = stream.take_inbound();
     drop(stream);
-    // In vain: the client has been waited for long enough.
+    // When the time is over the client has been waited for long enough.
     let _ = tokio::time::timeout(CLOSE_WITHIN, close(out, inbound, outcome)).await;
 }
 
-/// The socket takes nothing any more.
+/// The socket cannot be written to any more.
 struct Broken;
 
 type Sink<T> = SplitSink<WebSocketStream<T>, Message>;
 
-/// Writes what the stream yields; returns its status.
+/// Writes the stream's frames, and returns the stream's status. `Err` when the socket breaks before that.
 async fn frames<T>(
     stream: &mut DeviceStream<Messages<T>>,
     out: &mut Sink<T>,
@@ -73,12 +74,12 @@ where
     }
 }
 
-/// Says the end, and hears the client out.
+/// Sends the close frame, and reads on until the client has closed too.
 async fn close<T>(mut out: Sink<T>, inbound: Option<Messages<T>>, outcome: Option<ApiError>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    // Refused where the client has closed first: reading on answers it.
+    // An error where the client has closed first: reading on answers its close frame.
     let _ = out.send(messages::close(outcome.as_ref())).await;
     if let Some(inbound) = inbound {
         inbound.discard(out).await;

@@ -1,5 +1,5 @@
-//! From a request to a WebSocket (RFC 6455, section 4.2): who may, and the answer. The request carries no credentials:
-//! browsers could not put them anywhere but into the URL; the stream's Open does.
+//! Makes a WebSocket of an HTTP request (RFC 6455, section 4.2), if the request may become one. It carries no
+//! credentials, since a browser could put them nowhere but into the URL. They are in the stream's Open.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use crate::gateway::Gateway;
 use crate::metrics;
 use crate::origins::{Origins, Refused};
 
-/// The path of the stream.
+/// The path at which WebSockets are opened.
 pub const PATH: &str = "/v1/stream";
 const VERSION: HeaderValue = HeaderValue::from_static("13");
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
-/// A key is 16 bytes in base64.
+/// The length of a key: 16 bytes in base64.
 const KEY_BYTES: usize = 24;
 
-/// Makes WebSockets of requests.
+/// Makes WebSockets of requests, and serves devices on them.
 pub struct WebSockets {
     gateway: Arc<Gateway>,
     origins: Arc<Origins>,
@@ -49,7 +49,7 @@ enum No {
 }
 
 impl WebSockets {
-    /// `tasks` are waited for when the gateway stops.
+    /// Serves devices of this gateway. `tasks` are waited for when the gateway stops.
     pub fn new(gateway: Arc<Gateway>, origins: Arc<Origins>, tasks: TaskTracker) -> Self {
         Self {
             gateway,
@@ -58,7 +58,7 @@ impl WebSockets {
         }
     }
 
-    /// Answers a request; where it may become a WebSocket, serves the device on it.
+    /// Answers a request, and serves the device on the WebSocket that it becomes.
     pub fn answer<B>(&self, mut request: Request<B>) -> Response<Body> {
         let accept = match accept(&request, &self.origins) {
             Ok(accept) => accept,
@@ -84,7 +84,8 @@ impl WebSockets {
     }
 }
 
-/// The key that proves that the request was understood.
+/// The value of `Sec-WebSocket-Accept`, which proves that the request was understood. `Err` says why the request does
+/// not become a WebSocket.
 fn accept<B>(request: &Request<B>, origins: &Origins) -> Result<HeaderValue, No> {
     let headers = request.headers();
     origins.check(headers)?;

@@ -1,4 +1,4 @@
-//! Who is kept out although their access token is good, by the list that a gateway asks for.
+//! Callers who are barred although their access tokens are good, by the list that a gateway asks for.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ fn list(users: &[UserId], devices: &[DeviceId]) -> ListBarredResponse {
     }
 }
 
-/// A call of a device.
+/// Makes a call of a device.
 async fn call(world: &World, user: UserId, device: DeviceId) -> Result<(), Status> {
     let token = world.token(user, device);
     get_chat(world.channel().await, &token, ChatId::own(user))
@@ -69,7 +69,8 @@ async fn a_gateway_that_cannot_ask_who_is_barred_is_not_ready_and_takes_no_calls
     call(&world, user, device).await.unwrap();
 }
 
-/// A gateway that did not hear of it finds it on the list: by the first that it asks for once the others know of it.
+/// A gateway that was not told of the revocation finds it on the list, at the latest on the first one that it asks
+/// for once accounts nodes know of it.
 #[tokio::test]
 async fn the_stream_of_a_device_that_was_revoked_unheard_ends() {
     let mut world = World::start(&[]).await;

@@ -1,4 +1,4 @@
-//! Unary calls by gRPC: who calls, and which node answers.
+//! Unary calls by gRPC: the caller that a node is told of, and the node that answers.
 
 use tern_proto::error::reason_of;
 use tern_proto::v1::chats_client::ChatsClient;
@@ -22,7 +22,7 @@ pub async fn get_chat(channel: Channel, credentials: &str, chat: ChatId) -> Resu
             .metadata_mut()
             .insert("authorization", format!("Bearer {credentials}").parse().unwrap());
     }
-    // Lies about who calls.
+    // The client lies about who calls.
     request
         .metadata_mut()
         .insert("tern-user", UserId::SYSTEM.to_string().parse().unwrap());

@@ -1,4 +1,4 @@
-//! What goes up and what comes down: sends, results, live pushes, wakes, windows, inboxes.
+//! The path of messages up and down: sends, results, live pushes, wakes, windows, inboxes.
 
 use tern_node::shedding::Level;
 use tern_proto::internal::{
@@ -54,7 +54,7 @@ async fn a_message_goes_up_its_result_and_live_pushes_come_down() {
     };
     assert_eq!(pushed.seq, 2);
 
-    // A row for what was forwarded: confirmed without reading, and the acknowledgement is written.
+    // A wake for an entry that was forwarded is confirmed without reading, and its acknowledgement is written.
     let wake = Wake {
         wake: 77,
         chat_id: chat.to_vec().into(),
@@ -126,7 +126,7 @@ async fn fine_print_9_inboxes_are_read_again_when_presence_moves_and_once_more_w
     let (user, device) = people();
     let mut phone = world.open(user, device).await;
     assert!(matches!(phone.event().await, Event::CaughtUp(_)));
-    // A row of which no wake came, because the chat node asked the wrong presence node.
+    // No wake came for this row, because the chat node asked the wrong presence node.
     let chats = [1, 2].map(|_| ChatId::direct(user, UserId::random()));
     world.inbox(chats[0], 7);
     world.presence(2, &[("presence-0", true), ("presence-1", false)]);
@@ -164,7 +164,7 @@ async fn typing_goes_up_without_an_answer_and_not_at_all_under_load() {
         })
     };
     let chat = ChatId::direct(user, UserId::random());
-    // The link is up from here on.
+    // After this the link is up.
     send(&mut world, &mut phone, send_to(chat).1).await;
     phone.say(typing(chat)).await;
     let up = world.item().await;
@@ -184,7 +184,7 @@ async fn typing_goes_up_without_an_answer_and_not_at_all_under_load() {
     assert!(matches!(up.op, Some(up_item::Op::Send(_))), "{up:?}");
 }
 
-/// Of the streams of a device on several gateways the one with the highest number is the newest.
+/// Of a device's streams on several gateways the one with the highest number is the newest.
 #[tokio::test]
 async fn a_stream_draws_its_number_from_the_store_and_says_it_once_it_is_open() {
     let mut world = World::start(&[]).await;

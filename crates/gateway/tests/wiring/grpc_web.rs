@@ -1,4 +1,4 @@
-//! Browsers call the unary services by gRPC-Web, over HTTP/1.1, and ask before whether their page may.
+//! Browsers call the unary services by gRPC-Web over HTTP/1.1, and first ask whether their page may.
 
 use prost::Message as _;
 use tern_proto::v1;
@@ -29,7 +29,7 @@ async fn answer(world: &World, head: &str, body: &[u8]) -> (String, String) {
     (head.to_lowercase() + "\r\n", body.to_owned())
 }
 
-/// A call of a page of `origin`; of no page where there is none.
+/// Makes a call as a page of `origin` does; `None`: as a client that is no browser.
 async fn call(world: &World, origin: Option<&str>, credentials: &str, chat: ChatId) -> (String, String) {
     let origin = origin.map(|origin| format!("origin: {origin}\r\n"));
     call_with(world, &origin.unwrap_or_default(), credentials, chat).await
@@ -49,7 +49,7 @@ async fn call_with(world: &World, headers: &str, credentials: &str, chat: ChatId
     answer(world, &head, &body).await
 }
 
-/// A browser's question whether a page of `origin` may call.
+/// Makes a browser's preflight request for a page of `origin`.
 async fn ask(world: &World, origin: &str) -> (String, String) {
     let head = format!(
         "OPTIONS {GET_CHAT} HTTP/1.1\r\norigin: {origin}\r\naccess-control-request-method: POST\r\n\
@@ -95,7 +95,7 @@ async fn a_page_of_an_allowed_site_asks_calls_and_reads_the_answer() {
         "{body}"
     );
     may_be_read(&head);
-    // A failure has its status in the head, where a page has to be let read it.
+    // The status of a failure is in header fields, which a page must be allowed to read.
     let (head, _) = call(&world, Some(APP), "nonsense", ChatId::own(user)).await;
     assert!(
         head.contains("grpc-status: 16") && head.contains("grpc-status-details-bin: "),
@@ -163,7 +163,7 @@ async fn a_call_takes_no_longer_than_its_client_wants() {
     let (user, device) = people();
     world.owner("nobody", 2, true);
     let (token, chat) = (world.token(user, device), ChatId::own(user));
-    // Without a node for its chat a call waits for one, and then says so.
+    // Without a node for its chat a call waits for one, and fails when none comes.
     for (headers, status) in [
         ("grpc-timeout: 50m\r\n", "grpc-status: 4\r\n"),
         ("", "grpc-status: 14\r\n"),

@@ -1,4 +1,4 @@
-//! Links to chat nodes that break, and items that are another node's.
+//! Links to chat nodes that break, and items that a chat node refuses because another one owns the chat.
 
 use tern_proto::internal::{LiveDown, NotOwner, UpItem, down_item, up_item};
 use tern_proto::raw;
@@ -31,7 +31,7 @@ async fn a_send_whose_link_breaks_is_answered_unavailable_and_the_next_one_goes_
     assert!(matches!(up.op, Some(up_item::Op::Send(_))));
 }
 
-/// Says the same again until the chat node has it, as clients do: the link may not be up yet.
+/// Sends the item until the chat node has it, as clients do: the link may not be up yet.
 pub async fn send(world: &mut World, phone: &mut Phone, item: Item) -> UpItem {
     loop {
         phone.say(item.clone()).await;
@@ -63,7 +63,7 @@ async fn an_item_that_a_node_does_not_own_waits_for_the_map_and_goes_to_the_owne
     assert_eq!((second.r#ref, second.op), (first.r#ref, first.op));
 }
 
-/// A receipt of somebody else in the chat.
+/// A receipt of another member of the chat.
 fn receipt(chat: ChatId, of: UserId, delivered_seq: u64) -> bytes::Bytes {
     raw::event(Event::Receipt(Receipt {
         chat_id: chat.to_string(),
@@ -73,7 +73,7 @@ fn receipt(chat: ChatId, of: UserId, delivered_seq: u64) -> bytes::Bytes {
     }))
 }
 
-/// Receipts may have been on it.
+/// Receipts may have been on the link.
 #[tokio::test]
 async fn when_a_link_was_lost_and_is_there_again_devices_are_told_to_ask_for_receipts() {
     let mut world = World::start(&[]).await;
@@ -126,7 +126,7 @@ async fn typing_reaches_only_who_may_see_the_writer() {
         panic!("no typing")
     };
     assert_eq!(came.user_id, seen.to_string());
-    // What is known is told at once, before a receipt that comes after it.
+    // Where it is known who may see, typing is told at once, before a receipt that comes after it.
     for event in [typing(hidden), typing(seen), receipt(chat, hidden, 1)] {
         world.push(phone.session, chat, 0, event).await;
     }

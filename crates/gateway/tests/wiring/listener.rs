@@ -1,4 +1,4 @@
-//! Where a gateway listens.
+//! The addresses on which a gateway may listen.
 
 use crate::support::World;
 

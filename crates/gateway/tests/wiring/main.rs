@@ -1,4 +1,5 @@
-//! The gateway's wiring, against fake nodes: what a client says arrives where it belongs, and the other way round.
+//! A gateway against fake nodes: what a client sends reaches the right node, and what nodes send reaches the right
+//! client.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 

@@ -1,4 +1,4 @@
-//! What chat nodes say of themselves under load.
+//! A gateway whose chat nodes say that they are overloaded.
 
 use tern_node::shedding::Level;
 use tern_proto::v1::CloseCode;

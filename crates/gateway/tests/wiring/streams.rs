@@ -1,4 +1,4 @@
-//! How streams end: replaced, revoked, broken, deaf, drained.
+//! How streams end: replaced, revoked, broken, with a client that takes nothing, drained.
 
 use bytes::Bytes;
 use tern_node::Role;
@@ -32,7 +32,7 @@ async fn the_newest_stream_of_a_device_wins() {
         (status.code(), reason_of(&status)),
         (Code::Aborted, Some(ErrorReason::SessionReplaced))
     );
-    // Another gateway's stream replaces it in the same way, by presence.
+    // Presence says that another gateway's stream replaces it, with the same outcome.
     world.replaced(second.session).await;
     assert_eq!(second.end().await.0.code(), CloseCode::SessionReplaced);
 }
@@ -159,7 +159,7 @@ async fn a_draining_gateway_asks_its_devices_to_leave_and_takes_no_new_ones() {
     );
     assert!(closing.retry_after_ms > 0);
     assert_eq!(status.map(|status| status.code()), Some(Code::Unavailable));
-    // It leaves: the drain is over before its deadline.
+    // The client leaves, so the drain is over before its deadline.
     stays.hang_up();
     assert_eq!(stays.end().await.1.map(|status| status.code()), None);
     (&mut world.done).await.unwrap();
@@ -187,7 +187,7 @@ async fn a_gateway_that_is_worse_off_than_others_sends_its_devices_there() {
     );
     assert!(closing.retry_after_ms > 0);
     assert_eq!(status.map(|status| status.code()), Some(Code::Unavailable));
-    // It is well again, and takes whoever comes.
+    // The gateway reaches as much as others again, and takes new streams.
     world.ctx.reached.said(Role::Gateway, false);
     until("it is ready", || world.ctx.readiness.is_ready()).await;
     let (user, device) = people();
@@ -216,7 +216,7 @@ async fn a_gateway_without_a_chat_node_is_not_ready_and_takes_no_new_streams() {
     world.nodes = nodes;
     world.follow(3);
     until("it is ready again", || world.ctx.readiness.is_ready()).await;
-    // The stream that was open has stayed.
+    // The stream that was open before is still open.
     stays.say(Item::Heartbeat(v1::Heartbeat { token: 3 })).await;
     loop {
         if let Event::HeartbeatAck(ack) = stays.event().await {

@@ -1,4 +1,4 @@
-//! People whom devices look at: who may, what goes to the presence node, what comes of it.
+//! Presence watches: who may watch whom, what the presence node is asked, and what devices are told.
 
 use tern_proto::internal::gateway_node_client::GatewayNodeClient;
 use tern_proto::internal::{PrivacyChangedRequest, UserPrivacy};
@@ -70,7 +70,7 @@ async fn a_screen_gets_each_persons_state_then_the_result_and_then_each_change()
         presence(&mut phone).await,
         (seen.to_string(), PresenceState::Online, 0)
     );
-    // A second device that looks costs the presence node nothing.
+    // A second device that watches the same user costs the presence node nothing.
     let mut other = online(&mut world).await;
     watch(&other, &[seen]).await;
     assert_eq!(
@@ -132,6 +132,33 @@ async fn a_change_of_privacy_is_told_to_those_whom_it_concerns() {
         (seen.to_string(), PresenceState::Hidden, 0)
     );
     assert_eq!(world.watched().await.unwatch, [seen.to_vec()]);
+}
+
+#[tokio::test]
+async fn an_answer_from_before_a_change_of_privacy_shows_nobody() {
+    let mut world = World::start(&[]).await;
+    let seen = UserId::random();
+    *world.chat.visible.lock().unwrap() = vec![seen];
+    let mut phone = online(&mut world).await;
+    world.chat.answers_who_may_watch.send_replace(false);
+    watch(&phone, &[seen]).await;
+    let mut asked = world.chat.asks_who_may_watch.subscribe();
+    asked.wait_for(|asked| *asked == 1).await.unwrap();
+    world.chat.visible.lock().unwrap().clear();
+    let mut node = GatewayNodeClient::connect(world.internal.clone()).await.unwrap();
+    let users = vec![UserPrivacy {
+        user_id: seen.to_vec().into(),
+        read_receipts_off: false,
+    }];
+    node.privacy_changed(PrivacyChangedRequest { users })
+        .await
+        .unwrap();
+    world.chat.answers_who_may_watch.send_replace(true);
+    assert_eq!(
+        presence(&mut phone).await,
+        (seen.to_string(), PresenceState::Hidden, 0)
+    );
+    complete(&mut phone).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The device stream over a WebSocket: the same as by gRPC, and what only a WebSocket can get wrong.
+//! The device stream over a WebSocket: the same as by gRPC, and the mistakes that only a WebSocket allows.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ use crate::support::items::{self, entry, people, send_to, sent};
 use crate::support::socket::Socket;
 use crate::support::{World, soon};
 
-/// Opens the stream; the session that presence hears of.
+/// Opens a stream, and returns the session that presence is told of.
 async fn open(world: &mut World, user: UserId, device: DeviceId) -> (Socket, u64) {
     let mut socket = Socket::connect(world).await;
     socket.say(items::open(world.token(user, device))).await;
-    // The end of the stream that it replaces comes before it.
+    // If the stream replaces another one, the end of that one is announced first.
     let announced = loop {
         let announced = world.announced().await;
         if !announced.ended {
@@ -49,7 +49,7 @@ async fn a_message_goes_up_its_result_and_live_pushes_come_down() {
     let chat = ChatId::direct(user, UserId::random());
     let (request_id, item) = send_to(chat);
     let up = loop {
-        // Again until the link is up.
+        // Sent until the link is up.
         socket.say(item.clone()).await;
         tokio::select! {
             up = world.item() => break up,
@@ -70,7 +70,7 @@ async fn a_message_goes_up_its_result_and_live_pushes_come_down() {
 
     world.push(session, chat, 2, entry(chat, 2)).await;
     assert!(matches!(socket.event().await, Event::Entry(pushed) if pushed.seq == 2));
-    // More than one fragment, and yet one message.
+    // The frame takes more than one fragment and is still one message.
     let body = Bytes::from(vec![5; 256 << 10]);
     world.push(session, chat, 3, large(chat, 3, body.clone())).await;
     let Event::Entry(pushed) = socket.event().await else {
@@ -163,7 +163,7 @@ async fn messages_that_are_no_frames_end_the_stream_with_a_reason_and_hurt_nobod
     assert!(matches!(bystander.event().await, Event::HeartbeatAck(ack) if ack.token == 3));
 }
 
-/// A frame whose bytes happen to be a text.
+/// A text message whose bytes are a ClientFrame.
 fn as_text(item: Item) -> Message {
     let items = vec![v1::ClientItem { item: Some(item) }];
     let frame = prost::Message::encode_to_vec(&v1::ClientFrame { items });
@@ -179,7 +179,7 @@ async fn a_frame_of_the_largest_size_is_taken_also_in_fragments() {
         item: Some(Item::Heartbeat(v1::Heartbeat { token: 4 })),
     };
     let mut frame = prost::Message::encode_to_vec(&v1::ClientFrame { items: vec![beat] });
-    // A field that nobody knows fills it up.
+    // An unknown field fills the frame up.
     let left = (512 << 10) - frame.len() - 5;
     frame.extend([0xfa, 0x07]);
     prost::encoding::encode_varint(left as u64, &mut frame);
@@ -236,7 +236,7 @@ async fn a_draining_gateway_asks_its_sockets_to_leave_and_waits_for_them() {
     );
     assert_eq!((code, &reason[..]), (4014, "DRAINING"));
     assert!(stays.close().await);
-    // One that has not said Open is no session, and yet has time to leave.
+    // A socket without Open is no session, and still has time to leave.
     let done = timeout(Duration::from_millis(300), &mut world.done).await;
     assert!(done.is_err(), "the gateway has not waited");
     assert!(silent.close().await);
@@ -260,7 +260,7 @@ async fn pages_of_other_sites_get_no_socket() {
             "{refused}"
         );
     }
-    // By default there is no site at all.
+    // By default no site is allowed.
     let world = World::start(&[]).await;
     assert!(
         Socket::from_origin(&world, Some("https://app.example.com"))
@@ -310,7 +310,7 @@ async fn what_is_no_request_for_a_websocket_is_told_what_is_missing() {
     }
 }
 
-/// The head of the answer to a request as it is.
+/// Sends a request as it is, and returns the head of the answer.
 async fn answer(world: &World, request: &str) -> String {
     let address = world.url.trim_start_matches("http://");
     let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();

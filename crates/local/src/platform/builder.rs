@@ -1,4 +1,4 @@
-//! What a platform is made of, and making it.
+//! The configuration of a platform, and its start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,13 +15,13 @@ use crate::s3::Access;
 use crate::secrets::{self, Secrets};
 use crate::{Etcd, Postgres, S3, Shared};
 
-/// Short enough for tests and Ctrl-C, long enough to see a drain.
+/// Short enough for tests and Ctrl-C, long enough to observe a drain.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// The schema is small.
+/// Time for a migration; the schema is small.
 const MIGRATES_WITHIN: Duration = Duration::from_secs(60);
 
-/// A platform to be: two gateways, two chat nodes, a presence and an accounts node unless told otherwise. With a media
-/// node it also has an object store.
+/// The configuration of a platform. The default is two gateways, two chat nodes, one presence node and one accounts
+/// node. With media nodes it also has an object store.
 #[derive(Debug, Clone)]
 pub struct Builder {
     pub(super) tern: PathBuf,
@@ -42,7 +42,7 @@ pub struct Builder {
     beside: Option<Beside>,
 }
 
-/// What a platform takes from another one.
+/// The properties that a platform shares with another one.
 #[derive(Debug, Clone)]
 struct Beside {
     database_url: String,
@@ -78,32 +78,37 @@ impl Builder {
         }
     }
 
+    /// Sets the number of gateways.
     #[must_use]
     pub fn gateways(self, count: usize) -> Self {
         self.count(Role::Gateway, count)
     }
 
+    /// Sets the number of chat nodes.
     #[must_use]
     pub fn chats(self, count: usize) -> Self {
         self.count(Role::Chat, count)
     }
 
+    /// Sets the number of presence nodes.
     #[must_use]
     pub fn presences(self, count: usize) -> Self {
         self.count(Role::Presence, count)
     }
 
+    /// Sets the number of accounts nodes.
     #[must_use]
     pub fn accounts(self, count: usize) -> Self {
         self.count(Role::Accounts, count)
     }
 
+    /// Sets the number of media nodes.
     #[must_use]
     pub fn media(self, count: usize) -> Self {
         self.count(Role::Media, count)
     }
 
-    /// The media nodes use this object store in place of one of the platform's own.
+    /// The media nodes use this object store, and the platform starts none of its own.
     #[must_use]
     pub fn s3(mut self, access: Access) -> Self {
         self.s3 = Some(access);
@@ -115,14 +120,14 @@ impl Builder {
         self
     }
 
-    /// A TERN_… setting of every node.
+    /// Adds a TERN_… setting for every node.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// A TERN_… setting of one node.
+    /// Adds a TERN_… setting for one node.
     #[must_use]
     pub fn node_env(mut self, node: &str, name: &str, value: &str) -> Self {
         self.node_env
@@ -132,27 +137,29 @@ impl Builder {
         self
     }
 
-    /// Another program for the nodes of a role, such as one of another version; migrations and keys stay this one's.
+    /// Runs the nodes of a role with another program, such as another version. Migrations and keys are still made by
+    /// the first one.
     #[must_use]
     pub fn program(mut self, role: Role, tern: &Path) -> Self {
         self.programs.insert(role, tern.to_owned());
         self
     }
 
+    /// Sets how long a draining node takes at most.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
         self
     }
 
-    /// Ports that the gateways try to listen on, in their order; any other where one is taken.
+    /// The ports on which the gateways try to listen, in their order. A gateway whose port is taken uses another one.
     #[must_use]
     pub fn gateway_ports(mut self, ports: &[u16]) -> Self {
         self.fixed_ports = ports.to_vec();
         self
     }
 
-    /// These nodes can be cut off from etcd, Postgres and the other nodes: see [`Platform::cables`].
+    /// Names nodes that a test can cut off from etcd, Postgres and the other nodes. See [`Platform::cables`].
     #[must_use]
     pub fn cuttable<const N: usize>(mut self, nodes: [&str; N]) -> Self {
         self.cuttable.extend(nodes.map(str::to_owned));
@@ -166,21 +173,21 @@ impl Builder {
         self
     }
 
-    /// Nodes talk by mutual TLS.
+    /// Nodes talk to each other by mutual TLS.
     #[must_use]
     pub fn internal_tls(mut self) -> Self {
         self.internal_tls = true;
         self
     }
 
-    /// Other nodes reach the nodes of this role over a network that a test may cut: [`Platform::wire`].
+    /// Other nodes reach the nodes of this role over a proxy that a test can cut. See [`Platform::wire`].
     #[must_use]
     pub fn wired(mut self, role: Role) -> Self {
         self.wired.insert(role);
         self
     }
 
-    /// Uses the run's servers, with a database and an etcd prefix of its own, in place of private servers.
+    /// Uses the run's shared servers, with its own database and etcd prefix, instead of private ones.
     #[must_use]
     pub fn on(mut self, shared: &Shared) -> Self {
         self.etcd_prefix = format!("/tern-tests/{}", crate::shared::unique("platform"));
@@ -188,8 +195,8 @@ impl Builder {
         self
     }
 
-    /// On the database of another platform, with its keys, and with a cluster map of its own: neither knows of the
-    /// other's nodes, so that each slot has two owners.
+    /// Uses the database and the keys of another platform, with a cluster map of its own. Neither platform knows the
+    /// other's nodes, so each slot has two owners. Has no effect if the other platform has private servers.
     #[must_use]
     pub fn beside(self, other: &Platform) -> Self {
         let Servers::Shared { shared, .. } = &other.servers else {
@@ -206,9 +213,9 @@ impl Builder {
         }
     }
 
-    /// Starts everything; returns when every node is ready, in the map, and known to every gateway.
+    /// Starts everything. Returns when every node is ready, in the map, and linked (see [`Platform::linked`]).
     pub async fn start(self) -> anyhow::Result<Platform> {
-        // A large future, awaited once.
+        // The future is large and awaited once, so it is boxed.
         Box::pin(self.start_all()).await
     }
 
@@ -283,7 +290,7 @@ impl Builder {
         Ok((Servers::Private { postgres, etcd }, url))
     }
 
-    /// Runs a `tern` command to its end; returns what it prints.
+    /// Runs a `tern` command to its end, and returns what it prints.
     async fn run(&self, database_url: &str, secrets: &Secrets, args: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(&self.tern);
         command
@@ -304,7 +311,7 @@ impl Builder {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// The key in `dir/api-key`, made where it is missing.
+    /// Returns the API key in `dir/api-key`, and makes it if it is missing.
     async fn api_key(&self, database_url: &str, secrets: &Secrets) -> anyhow::Result<String> {
         let file = self.dir.join("api-key");
         if let Ok(key) = fs::read_to_string(&file) {
@@ -336,7 +343,7 @@ impl Builder {
     }
 }
 
-/// All at once: each waits for others only in the map.
+/// Starts all nodes at once: they wait for each other only in the map.
 async fn launch_all(launcher: &Launcher<'_>) -> anyhow::Result<BTreeMap<String, super::NodeProcess>> {
     let launches = launcher.builder.counts.iter().flat_map(|(role, count)| {
         (0..*count).map(move |number| async move {

@@ -1,16 +1,17 @@
-//! The cluster map as etcd has it: `{prefix}/nodes/{role}/{node}`.
+//! Reads the cluster map from etcd: `{prefix}/nodes/{role}/{node}`.
 
 use etcd_client::{Client, GetOptions};
 use tern_types::{Slot, slot};
 
 use super::Role;
 
+/// The nodes that take work.
 pub struct EtcdMap {
-    /// Role and name of every node that is neither draining nor gone, and whether it is well.
+    /// Role, name, and whether it is well, of every node that is neither draining nor gone.
     nodes: Vec<(String, String, bool)>,
 }
 
-/// Asks etcd.
+/// Reads the map.
 pub async fn read(endpoint: &str, prefix: &str) -> anyhow::Result<EtcdMap> {
     let prefix = format!("{prefix}/nodes/");
     let mut client = Client::connect([endpoint], None).await?;
@@ -37,17 +38,19 @@ pub async fn read(endpoint: &str, prefix: &str) -> anyhow::Result<EtcdMap> {
 }
 
 impl EtcdMap {
+    /// Whether the map shows this node.
     pub fn has(&self, role: Role, name: &str) -> bool {
         self.of(role).any(|node| node == name)
     }
 
+    /// Returns the owner of a slot: by rendezvous hashing among the well nodes, or among all if none is well.
     pub fn owner(&self, role: Role, slot: Slot) -> Option<String> {
         let well = slot::rendezvous(slot, self.that_are(role, true));
         well.or_else(|| slot::rendezvous(slot, self.of(role)))
             .map(str::to_owned)
     }
 
-    /// Whether the node says that it is cut off from what others reach.
+    /// Whether the node's record says that it is cut off from what other nodes reach.
     pub fn is_unwell(&self, role: Role, name: &str) -> bool {
         self.that_are(role, false).any(|node| node == name)
     }

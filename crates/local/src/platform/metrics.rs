@@ -1,6 +1,6 @@
-//! Reading a Prometheus page.
+//! Reads a page in Prometheus' text format.
 
-/// Sum of the samples of `metric` that have all these labels.
+/// Returns the sum of the samples of `metric` that have all these labels.
 pub fn sum(page: &str, metric: &str, labels: &[(&str, &str)]) -> f64 {
     page.lines()
         .filter_map(|line| {

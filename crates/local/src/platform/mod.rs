@@ -1,4 +1,4 @@
-//! The platform's processes on one machine.
+//! The platform's processes on one machine. See [`Platform`].
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -33,19 +33,21 @@ use crate::s3::Access;
 use crate::secrets::Secrets;
 use crate::{Etcd, Postgres, S3, Shared, Wire, postgres, until};
 
-/// From the start of a process until it is ready, on a busy machine.
+/// Time from the start of a process until it is ready, on a busy machine.
 pub const READY_WITHIN: Duration = Duration::from_secs(60);
-/// Until the map shows a change: a lease of a killed node has to run out first.
+/// Time until the cluster map shows a change: the lease of a killed node has to run out first.
 pub const MAP_WITHIN: Duration = Duration::from_secs(30);
-/// Beyond the drain time, until a process that was told to stop is killed.
+/// A process that was told to stop is killed this long after the drain time.
 const STOP_GRACE: Duration = Duration::from_secs(5);
+/// A draining node may take this long beyond the drain time to end. It ends soon after it, on a busy machine later.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 /// Lines of each log that a failing test shows.
 const TAIL: usize = 15;
 
-/// A running platform. Dropped, it ends at once; [`Platform::stop`] ends it in good order.
+/// A running platform. Dropping it ends it at once; [`Platform::stop`] ends it in good order.
 #[derive(Debug)]
 pub struct Platform {
-    // Nodes first: fields are dropped in this order.
+    // Nodes come first: fields are dropped in this order.
     nodes: BTreeMap<String, NodeProcess>,
     cables: BTreeMap<String, Cables>,
     builder: Builder,
@@ -73,49 +75,52 @@ impl Servers {
 }
 
 impl Platform {
-    /// A platform of the `tern` program, with its files in `dir`.
+    /// Begins a platform that runs the program `tern` and keeps its files in `dir`.
     pub fn builder(tern: &Path, dir: &Path) -> Builder {
         Builder::new(tern, dir)
     }
 
-    /// Key with every scope, for back ends.
+    /// An API key with every scope, for back ends.
     pub fn api_key(&self) -> &str {
         &self.api_key
     }
 
-    /// PEM of the authority that signed the gateways' certificate.
+    /// The PEM of the authority that signed the gateways' certificate.
     pub fn ca_pem(&self) -> anyhow::Result<String> {
         Ok(std::fs::read_to_string(&self.secrets.ca)?)
     }
 
-    /// `https://localhost:…` of the gateway with this number.
+    /// Returns `https://localhost:…` of the gateway with this number, from 0; with plain clients, `http://…`.
     ///
     /// # Panics
     ///
-    /// When there is no such gateway.
+    /// If there is no such gateway.
     pub fn gateway_url(&self, number: usize) -> String {
         let node = &self.nodes[&Role::Gateway.node_name(number)];
         node.client_url().unwrap_or_default()
     }
 
-    /// URLs of all gateways, running or not.
+    /// Returns the URLs of all gateways, running or not.
     pub fn gateway_urls(&self) -> Vec<String> {
         self.nodes.values().filter_map(NodeProcess::client_url).collect()
     }
 
+    /// The URL of the platform's database.
     pub fn database_url(&self) -> &str {
         &self.database_url
     }
 
+    /// The endpoint of etcd.
     pub fn etcd(&self) -> &str {
         self.servers.etcd()
     }
 
+    /// The prefix of the platform's keys in etcd.
     pub fn etcd_prefix(&self) -> &str {
         &self.builder.etcd_prefix
     }
 
-    /// The platform's own Postgres and etcd, where it has them.
+    /// The platform's own Postgres and etcd, or `None` if it uses shared ones.
     pub fn private_servers(&mut self) -> Option<(&mut Postgres, &mut Etcd)> {
         match &mut self.servers {
             Servers::Private { postgres, etcd } => Some((postgres, etcd)),
@@ -123,23 +128,23 @@ impl Platform {
         }
     }
 
-    /// Where its files are.
+    /// The directory with the platform's files.
     pub fn dir(&self) -> &Path {
         &self.builder.dir
     }
 
-    /// The platform's own object store, where it has one.
+    /// The platform's own object store, if it has one.
     pub fn s3(&self) -> Option<&S3> {
         self.s3.as_ref()
     }
 
-    /// Where the media nodes find theirs.
+    /// The object store that the media nodes use.
     fn s3_access(&self) -> Option<&Access> {
         let own = self.s3.as_ref().map(S3::access);
         self.builder.s3.as_ref().or(own)
     }
 
-    /// A TERN_… setting that every node was given.
+    /// Returns the value of a TERN_… setting that every node was given.
     pub fn setting(&self, name: &str) -> Option<&str> {
         let mut settings = self.builder.env.iter().rev();
         settings
@@ -147,57 +152,60 @@ impl Platform {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The files with keys and certificates.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
     }
 
+    /// All nodes, running or not.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeProcess> {
         self.nodes.values()
     }
 
+    /// Returns the node with this name, such as `chat-0`.
     pub fn node(&self, name: &str) -> anyhow::Result<&NodeProcess> {
         self.nodes
             .get(name)
             .with_context(|| format!("there is no node {name}"))
     }
 
-    /// The network before a node of a role that was [`Builder::wired`].
+    /// The proxy before a node whose role was [`Builder::wired`].
     pub fn wire(&self, name: &str) -> anyhow::Result<&Wire> {
         let wire = self.node(name)?.wire.as_deref();
         wire.with_context(|| format!("{name} is reached directly"))
     }
 
-    /// SIGKILL; returns when the process is gone. The map forgets it when others have found it dead, or its lease has run
-    /// out.
+    /// Kills a node with SIGKILL, and returns when the process is gone. The map drops it when other nodes have found
+    /// it dead, or when its lease has run out.
     pub async fn kill(&self, name: &str) -> anyhow::Result<()> {
         self.node(name)?.process.kill().await
     }
 
-    /// SIGSTOP: it hangs with all its connections.
+    /// Stops a node with SIGSTOP: it hangs with all its connections.
     pub fn freeze(&self, name: &str) -> anyhow::Result<()> {
         self.node(name)?.process.signal(Signal::SIGSTOP)
     }
 
-    /// SIGCONT: it goes on as if nothing had been.
+    /// Continues a node with SIGCONT: it goes on as if nothing had happened.
     pub fn thaw(&self, name: &str) -> anyhow::Result<()> {
         self.node(name)?.process.signal(Signal::SIGCONT)
     }
 
-    /// SIGTERM: it drains. Returns at once.
+    /// Sends SIGTERM, by which a node drains. Returns at once.
     pub fn drain(&self, name: &str) -> anyhow::Result<()> {
         self.node(name)?.process.signal(Signal::SIGTERM)
     }
 
-    /// Waits until a drained node has ended, with success.
+    /// Waits until a draining node has ended successfully.
     pub async fn drained(&self, name: &str) -> anyhow::Result<()> {
-        let bound = self.builder.drain_timeout + STOP_GRACE;
+        let bound = self.builder.drain_timeout + ENDS_WITHIN;
         let status = tokio::time::timeout(bound, self.node(name)?.process.wait()).await;
         let status = status.with_context(|| format!("{name} has not drained within {bound:?}"))?;
         anyhow::ensure!(status.success(), "{name} ended with {status}");
         Ok(())
     }
 
-    /// Starts a node that has ended, on the same ports, and waits until it is ready and in the map.
+    /// Starts a node that has ended, on the same ports. Returns when it is ready and in the map.
     pub async fn restart(&mut self, name: &str) -> anyhow::Result<()> {
         let old = self
             .nodes
@@ -209,7 +217,7 @@ impl Platform {
         self.in_map(name).await
     }
 
-    /// Starts one more node of a role, and waits until it is ready and in the map. Returns its name.
+    /// Starts one more node of a role. Returns its name when it is ready and in the map.
     pub async fn add(&mut self, role: Role) -> anyhow::Result<String> {
         let number = self.nodes.values().filter(|node| node.role == role).count();
         let name = role.node_name(number);
@@ -237,7 +245,7 @@ impl Platform {
     }
 
     /// Waits until every gateway and chat node knows every node, gateways are linked to chat and presence nodes, and
-    /// chat nodes to presence nodes: what is asked of them from now on finds its way, and nobody online is overlooked.
+    /// chat nodes to presence nodes. From then on every request finds its way, and no online device is overlooked.
     pub async fn linked(&self) -> anyhow::Result<()> {
         for node in self.nodes.values() {
             let (metric, roles): (_, &[Role]) = match node.role {
@@ -262,14 +270,14 @@ impl Platform {
         Ok(())
     }
 
-    /// The ways of a node that can be cut, of those named by [`Builder::cuttable`].
+    /// The cables of a node that was named in [`Builder::cuttable`].
     pub fn cables(&self, name: &str) -> anyhow::Result<&Cables> {
         self.cables
             .get(name)
             .with_context(|| format!("{name} cannot be cut off"))
     }
 
-    /// Waits until the record of a node says that it is unwell, or no longer.
+    /// Waits until a node's record in the map says that it is unwell (`true`), or well.
     pub async fn unwell(&self, name: &str, unwell: bool) -> anyhow::Result<()> {
         let role = self.node(name)?.role;
         self.map_until(&format!("{name} is unwell: {unwell}"), |map| {
@@ -278,17 +286,18 @@ impl Platform {
         .await
     }
 
-    /// Waits until the map shows a node that was out of it.
+    /// Waits until the map shows a node that had left it.
     pub async fn back(&self, name: &str) -> anyhow::Result<()> {
         self.in_map(name).await
     }
 
-    /// Whether a node says that it takes work.
+    /// Whether a node says that it is ready (`/readyz`).
     pub async fn is_ready(&self, name: &str) -> anyhow::Result<bool> {
-        Ok(crate::http::get(self.node(name)?.admin, "/readyz").await?.0 == 200)
+        let (status, _) = crate::http::get_patiently(self.node(name)?.admin, "/readyz").await?;
+        Ok(status == 200)
     }
 
-    /// Waits until the map no longer shows a node, or shows it draining or gone.
+    /// Waits until the map does not show a node, or shows it as draining or gone.
     pub async fn out_of_map(&self, name: &str) -> anyhow::Result<()> {
         let role = self.node(name)?.role;
         self.map_until(&format!("the map no longer shows {name}"), |map| {
@@ -306,26 +315,26 @@ impl Platform {
         .await
     }
 
-    /// The node that owns a slot by the map in etcd.
+    /// Returns the node that owns a slot according to the map in etcd.
     pub async fn owner(&self, role: Role, slot: Slot) -> anyhow::Result<String> {
         let map = etcd_map::read(self.servers.etcd(), &self.builder.etcd_prefix).await?;
         map.owner(role, slot)
             .with_context(|| format!("no {} node", role.as_str()))
     }
 
-    /// The page /metrics of a node.
+    /// Returns a node's page /metrics.
     pub async fn metrics(&self, name: &str) -> anyhow::Result<String> {
-        let (status, page) = crate::http::get(self.node(name)?.admin, "/metrics").await?;
+        let (status, page) = crate::http::get_patiently(self.node(name)?.admin, "/metrics").await?;
         anyhow::ensure!(status == 200, "/metrics of {name}: status {status}");
         Ok(page)
     }
 
-    /// Sum of a metric's samples on a node that have all these labels; 0 when there are none yet.
+    /// Returns the sum of a metric's samples on a node that have all these labels; 0 if there are none.
     pub async fn metric(&self, name: &str, metric: &str, labels: &[(&str, &str)]) -> anyhow::Result<f64> {
         Ok(metrics::sum(&self.metrics(name).await?, metric, labels))
     }
 
-    /// The same over all running nodes of a role.
+    /// Like [`Platform::metric`], over all running nodes of a role.
     pub async fn metric_of(&self, role: Role, metric: &str, labels: &[(&str, &str)]) -> anyhow::Result<f64> {
         let mut total = 0.0;
         for node in self
@@ -338,7 +347,7 @@ impl Platform {
         Ok(total)
     }
 
-    /// The next node that ends, each end once.
+    /// Waits for the next node that ends, and returns its name and exit status. Each end is returned once.
     pub async fn next_exit(&mut self) -> (String, ExitStatus) {
         loop {
             let mut ends = tokio::task::JoinSet::new();
@@ -355,18 +364,19 @@ impl Platform {
                     self.reported.insert(pid);
                     return (name, status);
                 }
-                // All ended and reported.
+                // All nodes have ended and were returned.
                 _ => std::future::pending().await,
             }
         }
     }
 
-    /// Ends everything in good order: nodes drain, then the servers stop. A database of a shared server is removed.
+    /// Ends everything in good order: the nodes drain, then the servers stop. The database on a shared server is
+    /// dropped.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let nodes = std::mem::take(&mut self.nodes);
         for node in nodes.values().filter(|node| node.process.exited().is_none()) {
             node.process.signal(Signal::SIGTERM)?;
-            // A frozen one has to wake up to drain.
+            // A frozen node has to wake up to drain.
             node.process.signal(Signal::SIGCONT)?;
         }
         let end = tokio::time::Instant::now() + self.builder.drain_timeout + STOP_GRACE;
@@ -379,7 +389,7 @@ impl Platform {
         self.stop_servers().await
     }
 
-    /// Ends everything now.
+    /// Kills the nodes, then ends the servers.
     pub async fn abort(mut self) -> anyhow::Result<()> {
         for node in std::mem::take(&mut self.nodes).values() {
             node.process.kill().await?;
@@ -411,7 +421,7 @@ impl Platform {
 }
 
 impl Drop for Platform {
-    /// A failing test shows what its nodes said last.
+    /// A failing test prints the last lines of each node's log.
     #[allow(clippy::print_stderr, reason = "a failing test speaks by standard error")]
     fn drop(&mut self) {
         if std::thread::panicking() {

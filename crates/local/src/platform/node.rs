@@ -1,4 +1,4 @@
-//! One `tern serve` process.
+//! The processes of `tern serve`, one per node.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -12,10 +12,10 @@ use crate::s3::Access;
 use crate::secrets::Secrets;
 use crate::{Cable, Process, Wire, http, ports, until};
 
-/// Another process may take a port between choosing and listening.
+/// Another process may take a port between the choice and the start of the node.
 const PORT_TRIES: usize = 5;
 
-/// What a node does.
+/// The role of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     Gateway,
@@ -26,7 +26,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// As `tern serve` and the map call it.
+    /// The role's name in `tern serve` and in the map.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
@@ -37,31 +37,32 @@ impl Role {
         }
     }
 
-    /// `chat-0`, `chat-1` …
+    /// Returns the node's name, such as `chat-0`.
     pub fn node_name(self, number: usize) -> String {
         format!("{}-{number}", self.as_str())
     }
 }
 
-/// A process with one role.
+/// The process of one node.
 #[derive(Debug)]
 pub struct NodeProcess {
     pub name: String,
     pub role: Role,
     pub process: Process,
-    /// /metrics, /healthz, /readyz.
+    /// The address of /metrics, /healthz and /readyz.
     pub admin: SocketAddr,
-    /// Where it listens for other nodes.
+    /// The address at which the node listens for other nodes.
     pub internal: SocketAddr,
-    /// What they reach it over, where that may be cut.
+    /// The proxy over which other nodes reach it, if a test may cut that.
     pub wire: Option<Arc<Wire>>,
-    /// Where clients reach it: gateways only.
+    /// The address for clients; gateways only.
     pub clients: Option<SocketAddr>,
-    /// Whether they speak TLS.
+    /// Whether clients use TLS.
     pub tls: bool,
 }
 
 impl NodeProcess {
+    /// The URL for clients, `https://localhost:…`, or `None` if the node is no gateway.
     pub fn client_url(&self) -> Option<String> {
         let scheme = if self.tls { "https" } else { "http" };
         self.clients
@@ -69,25 +70,25 @@ impl NodeProcess {
     }
 }
 
-/// Starts nodes of one platform.
+/// Starts the nodes of one platform.
 pub(super) struct Launcher<'a> {
     pub builder: &'a Builder,
     pub secrets: &'a Secrets,
     pub database_url: &'a str,
     pub etcd: &'a str,
     pub s3: Option<&'a Access>,
-    /// Of nodes that a test may cut off.
+    /// The cables of nodes that a test may cut off.
     pub cables: &'a BTreeMap<String, Cables>,
 }
 
-/// The ways of one node that can be cut.
+/// The connections of one node that can be cut.
 #[derive(Debug)]
 pub struct Cables {
-    /// From it to etcd.
+    /// From the node to etcd.
     pub etcd: Cable,
-    /// From it to Postgres.
+    /// From the node to Postgres.
     pub store: Cable,
-    /// From other nodes to it.
+    /// From other nodes to the node.
     pub internal: Cable,
 }
 
@@ -100,7 +101,7 @@ impl Cables {
         })
     }
 
-    /// The settings of a node that listens at `internal`.
+    /// Returns the settings that lead a node, which listens at `internal`, over these cables.
     fn settings(
         &self,
         internal: SocketAddr,
@@ -117,7 +118,7 @@ impl Cables {
     }
 }
 
-/// host:port of a URL.
+/// Returns host:port of a URL.
 fn authority(url: &str) -> anyhow::Result<&str> {
     let rest = url.split_once("://").context("a URL")?.1;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -149,7 +150,7 @@ impl Launcher<'_> {
         }
     }
 
-    /// Starts a node that has ended, where it was.
+    /// Starts a node that has ended, at the same addresses.
     pub async fn again(&self, old: &NodeProcess) -> anyhow::Result<NodeProcess> {
         let addresses = Addresses {
             admin: old.admin,
@@ -184,7 +185,7 @@ impl Launcher<'_> {
         })
     }
 
-    /// The port named for this gateway, if nobody has it.
+    /// Returns the port that was chosen for this gateway, if it is free.
     fn wished_port(&self, name: &str, tries: usize) -> Option<u16> {
         let number: usize = name.rsplit('-').next()?.parse().ok()?;
         let port = *self.builder.fixed_ports.get(number)?;
@@ -194,7 +195,7 @@ impl Launcher<'_> {
     fn spawn(&self, role: Role, name: &str, addresses: Addresses) -> anyhow::Result<NodeProcess> {
         let mut command = Command::new(self.builder.programs.get(&role).unwrap_or(&self.builder.tern));
         command.args(["serve", role.as_str()]);
-        // Settings of the caller's own shell are none of ours, what to log apart.
+        // TERN_… settings of the caller's shell do not concern the node, except for the log level.
         for (variable, _) in std::env::vars_os() {
             if variable
                 .to_str()
@@ -204,7 +205,7 @@ impl Launcher<'_> {
             }
         }
         command
-            // The last lines of a log are to say why a node ended.
+            // Without a backtrace, the last lines of a log say why a node ended.
             .env("RUST_LIB_BACKTRACE", "0")
             .env("TERN_NODE_NAME", name)
             .env("TERN_INTERNAL_LISTEN", addresses.internal.to_string())

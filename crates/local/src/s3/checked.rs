@@ -1,6 +1,6 @@
-//! s3s-fs with what a store does for media: it keeps the SHA-256 of parts and of objects made of parts, refuses a part
-//! that is another, and lists multipart uploads. The files beside the objects are one a part (`<upload>.<number>`), one
-//! an upload (`<upload>.key`) and one an object of several parts (`object.<key>`).
+//! Adds to s3s-fs what a store has to do for media: it keeps the SHA-256 of parts and of objects made of parts,
+//! refuses a part with another SHA-256, and lists multipart uploads. Beside the objects it keeps one file per part
+//! (`<upload>.<number>`), one per upload (`<upload>.key`) and one per object of several parts (`object.<key>`).
 
 use std::fs;
 use std::io;
@@ -16,6 +16,7 @@ use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use sha2::{Digest as _, Sha256};
 
+/// An S3 store that compares checksums.
 #[derive(Debug)]
 pub struct Checked {
     objects: FileSystem,
@@ -25,6 +26,7 @@ pub struct Checked {
 type Answer<T> = S3Result<S3Response<T>>;
 
 impl Checked {
+    /// `objects` and `checksums` are the directories for the objects and for the files about them.
     pub fn new(objects: &Path, checksums: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(checksums)?;
         let objects = FileSystem::new(objects).map_err(|error| anyhow::anyhow!("{error:?}"))?;
@@ -53,7 +55,7 @@ impl Checked {
         }
     }
 
-    /// The parts' files and the upload's go.
+    /// Removes the files of an upload and its parts.
     fn forget(&self, upload: &str) {
         let Ok(files) = fs::read_dir(&self.checksums) else {
             return;
@@ -85,7 +87,7 @@ impl S3 for Checked {
         self.objects.get_object(request).await
     }
 
-    /// s3s-fs compares what it has written already.
+    /// s3s-fs compares the checksum only after it has stored the object, so the body is checked on the way.
     async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
         let differs = Arc::new(AtomicBool::new(false));
         let input = &mut request.input;
@@ -163,7 +165,7 @@ impl S3 for Checked {
             Err(_) if differs.load(Ordering::Relaxed) => return Err(s3_error!(BadDigest)),
             answer => answer?,
         };
-        // With the upload gone meanwhile there would be a part of nothing.
+        // If the upload has ended meanwhile, the part would belong to nothing.
         if !self.file(&format!("{upload}.key"))?.exists() {
             return Err(s3_error!(NoSuchUpload));
         }
@@ -234,7 +236,7 @@ impl S3 for Checked {
     }
 }
 
-/// The body, which fails at its end when its SHA-256 is not `wanted` (in base64), and says so in `differs`.
+/// Returns the body, made to fail at its end if its SHA-256 is not `wanted` (in base64). `differs` then becomes true.
 fn compared(body: StreamingBlob, wanted: String, differs: Arc<AtomicBool>) -> StreamingBlob {
     let seen = Arc::new(Mutex::new(Sha256::new()));
     let hash = seen.clone();

@@ -1,4 +1,4 @@
-//! The server process.
+//! The server process of [`super::S3`].
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use super::BUCKET;
 use super::checked::Checked;
 
-/// What a page in a browser needs to be told before it may use a signed URL.
+/// The headers without which a web page may not use a signed URL.
 const CORS: [(&str, &str); 5] = [
     ("access-control-allow-origin", "*"),
     ("access-control-allow-methods", "GET, PUT, HEAD"),
@@ -28,7 +28,7 @@ const CORS: [(&str, &str); 5] = [
     ("access-control-max-age", "3600"),
 ];
 
-/// Serves the objects below `dir` until the process ends.
+/// Serves the objects below `dir` until the process ends. An error if it cannot listen.
 pub async fn run(dir: &Path, listen: SocketAddr, access_key: &str, secret_key: &str) -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen)
         .await
@@ -36,13 +36,13 @@ pub async fn run(dir: &Path, listen: SocketAddr, access_key: &str, secret_key: &
     serve(listener, service(dir, access_key, secret_key)?).await
 }
 
-/// Until the future is dropped.
+/// Serves until the future is dropped.
 pub async fn serve(listener: TcpListener, service: S3Service) -> ! {
     loop {
         let Ok((socket, _)) = listener.accept().await else {
             continue;
         };
-        // Answers would otherwise wait for the client's acknowledgements.
+        // Without this, answers would wait for the client's acknowledgements.
         let _ = socket.set_nodelay(true);
         let service = service.clone();
         tokio::spawn(async move {
@@ -55,7 +55,7 @@ pub async fn serve(listener: TcpListener, service: S3Service) -> ! {
     }
 }
 
-/// Answers for the objects below `dir`, which has the one bucket.
+/// Makes the service for the objects below `dir`, with its one bucket.
 pub fn service(dir: &Path, access_key: &str, secret_key: &str) -> anyhow::Result<S3Service> {
     let objects = dir.join("objects");
     std::fs::create_dir_all(objects.join(BUCKET)).with_context(|| format!("create {}", dir.display()))?;

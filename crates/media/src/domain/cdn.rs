@@ -1,12 +1,12 @@
-//! Signed paths of a delivery network: `<base>/<key>?expires=<seconds>&signature=<hex>`, where the signature is the
-//! HMAC-SHA-256 of `/<key>\n<seconds>`. nginx, Varnish, CloudFront functions and Fastly's VCL can all check that.
+//! Signed paths for a delivery network: `<base>/<key>?expires=<seconds>&signature=<hex>`, where the signature is the
+//! HMAC-SHA-256 of `/<key>\n<seconds>`. nginx, Varnish, CloudFront functions and Fastly's VCL can all check it.
 
 use anyhow::Context;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tern_types::Timestamp;
 
-/// A delivery network in front of the bucket.
+/// Signs paths for a delivery network in front of the bucket.
 #[derive(Clone)]
 pub struct Cdn {
     base: String,
@@ -14,7 +14,7 @@ pub struct Cdn {
 }
 
 impl Cdn {
-    /// `key`: 64 hexadecimal digits.
+    /// Makes a signer for URLs below `base`. `key` has to be 64 hexadecimal digits, otherwise the result is an `Err`.
     pub fn new(base: &str, key: &str) -> anyhow::Result<Self> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(key.trim(), &mut bytes).context("the key is 64 hexadecimal digits")?;
@@ -24,7 +24,7 @@ impl Cdn {
         })
     }
 
-    /// A URL of the object that ends at `until`, to the second.
+    /// Returns a URL of the object that is valid until `until`, rounded down to a second.
     pub fn url(&self, object_key: &str, until: Timestamp) -> String {
         let seconds = until.0 / 1000;
         let mut mac = self.key.clone();
@@ -46,7 +46,7 @@ mod tests {
         let key = "ab".repeat(32);
         let cdn = Cdn::new("https://cdn.example/m/", &key).unwrap();
         let url = cdn.url("k1", Timestamp(1_700_000_000_999));
-        // openssl dgst -sha256 -mac HMAC -macopt hexkey:abab…
+        // Computed with openssl dgst -sha256 -mac HMAC -macopt hexkey:abab…
         let known = "14df03c066500346c0e672d4f47a3a043790d9ae088dfae450ff7f8bbed9aead";
         assert_eq!(
             url,

@@ -1,4 +1,4 @@
-//! What a client says that it will upload.
+//! What a client declares that it will upload.
 
 use sha2::{Digest, Sha256};
 use tern_proto::ApiError;
@@ -8,32 +8,39 @@ use tern_types::limits::{MAX_MEDIA_BYTES, MEDIA_PART_BYTES};
 /// A SHA-256.
 pub type Hash = [u8; 32];
 
+/// The longest content type in bytes.
 const MAX_TYPE_BYTES: usize = 128;
+/// The content type of uploads that declare none: for the server, they are encrypted bytes.
 const CIPHERTEXT: &str = "application/octet-stream";
 
-/// An upload as it was declared: nothing else is let in under its name.
+/// An upload as the client declared it. Only exactly this content is accepted as the upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declared {
+    /// The length of the whole upload in bytes.
     pub length: u64,
     pub content_type: String,
-    /// Of each part, in order; one at least.
+    /// The SHA-256 of each part, in order; at least one.
     pub parts: Vec<Hash>,
 }
 
 /// One part of an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// From 1.
+    /// The number of the part, from 1.
     pub number: u32,
+    /// Where the part begins in the whole, in bytes.
     pub offset: u64,
+    /// The length of the part in bytes.
     pub length: u64,
     pub sha256: Hash,
 }
 
 impl Declared {
+    /// Checks a declaration. `hashes` are the SHA-256s of the parts, one for each 16 MiB.
+    ///
     /// # Errors
     ///
-    /// INVALID_FIELD with the field's name, TOO_LARGE.
+    /// INVALID_FIELD with the field's name, or TOO_LARGE if `length` exceeds the limit of the purpose.
     pub fn parse(
         length: u64,
         hashes: &[impl AsRef<[u8]>],
@@ -68,15 +75,17 @@ impl Declared {
         })
     }
 
-    /// Names the content: the SHA-256 of one part, of several the SHA-256 of their SHA-256s.
+    /// The hash that names the content: for one part its SHA-256, for several parts the SHA-256 of their SHA-256s.
     pub fn content_id(&self) -> Hash {
         content_id(&self.parts)
     }
 
+    /// Whether there are several parts.
     pub fn is_multipart(&self) -> bool {
         self.parts.len() > 1
     }
 
+    /// The parts, in order.
     pub fn parts(&self) -> impl Iterator<Item = Part> {
         self.parts.iter().zip(0_u32..).map(|(sha256, index)| {
             let offset = u64::from(index) * MEDIA_PART_BYTES;
@@ -90,7 +99,7 @@ impl Declared {
     }
 }
 
-/// See [`Declared::content_id`].
+/// The hash that names content with these parts: see [`Declared::content_id`].
 pub fn content_id(parts: &[Hash]) -> Hash {
     match parts {
         [only] => *only,
@@ -98,7 +107,8 @@ pub fn content_id(parts: &[Hash]) -> Hash {
     }
 }
 
-/// `type/subtype` without parameters: it becomes a header of the store's answers.
+/// Checks a content type, and returns it in lower case. Only `type/subtype` without parameters is accepted, because
+/// it becomes a header of the object store's answers.
 fn media_type(text: &str) -> Result<String, ApiError> {
     if text.is_empty() {
         return Ok(CIPHERTEXT.to_owned());

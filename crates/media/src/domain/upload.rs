@@ -1,24 +1,27 @@
-//! The states of an upload, and whether what the store has is what was declared.
+//! The states of an upload, and whether what the object store has is what was declared.
 
 use std::collections::HashMap;
 
 use super::declared::{Declared, Hash};
 
-/// Where an upload stands; the number is stored.
+/// The state of an upload. The number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i16)]
 pub enum State {
-    /// Parts are coming.
+    /// Parts are being uploaded.
     Open = 0,
-    /// It became a media, its object is the media's.
+    /// The upload became a media, to which its object belongs.
     Done = 1,
-    /// Given up or refused: what there is of it is to be deleted once nobody can write any more.
+    /// The upload was given up or refused. What it has in the object store is deleted once nobody can write to it any
+    /// more.
     Failed = 2,
-    /// It became a media that was there already: its own object is to be deleted likewise.
+    /// The upload became a media that was there already. Its own object is deleted once nobody can write to it any
+    /// more.
     Duplicate = 3,
 }
 
 impl State {
+    /// Reads the stored number. `None` if this version does not know it.
     pub fn from_number(number: i16) -> Option<Self> {
         [Self::Open, Self::Done, Self::Failed, Self::Duplicate]
             .into_iter()
@@ -26,31 +29,35 @@ impl State {
     }
 }
 
-/// A part as the store lists it.
+/// A part as the object store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPart {
     pub number: u32,
+    /// The length of the part in bytes.
     pub length: u64,
-    /// `None`: the store keeps none.
+    /// `None` if the object store does not keep a checksum.
     pub sha256: Option<Hash>,
+    /// The object store's own id of the part's content.
     pub etag: String,
 }
 
-/// An object as the store describes it.
+/// An object as the object store describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredObject {
+    /// The length of the object in bytes.
     pub length: u64,
     pub content_type: String,
-    /// Of one part its SHA-256, of several the SHA-256 of those. `None`: the store keeps none.
+    /// The SHA-256 of an object of one part, or the SHA-256 of the parts' SHA-256s. `None` if the object store does
+    /// not keep a checksum.
     pub sha256: Option<Hash>,
 }
 
-/// Whether something of the store is what was declared.
+/// Whether an object or part in the object store is what was declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     AsDeclared,
     Mismatch,
-    /// The store has no checksum of it: nothing that Tern vouches for.
+    /// The object store has no checksum of it, so Tern cannot vouch for it.
     Unknown,
 }
 
@@ -63,15 +70,15 @@ fn verdict(same: bool, stored: Option<Hash>, declared: Hash) -> Verdict {
     }
 }
 
-/// Whether the object may become media.
+/// Decides whether the object may become a media.
 pub fn judge(declared: &Declared, stored: &StoredObject) -> Verdict {
     let same = stored.length == declared.length && stored.content_type == declared.content_type;
     verdict(same, stored.sha256, declared.content_id())
 }
 
-/// The parts that are there, with their declared checksums, as far as they are as declared; what is not is uploaded again
-/// over it. A store that lists no checksums has compared each part with the signed one; in the end it is its checksum of
-/// the whole that counts.
+/// Returns the parts that are there and are as declared, with their declared checksums; the others have to be
+/// uploaded again. A part without a listed checksum counts as good: the object store compared it with the signed
+/// checksum when it was put, and in the end the checksum of the whole object decides.
 pub fn good_parts(declared: &Declared, stored: Vec<StoredPart>) -> Vec<StoredPart> {
     let mut stored: HashMap<u32, StoredPart> = stored.into_iter().map(|part| (part.number, part)).collect();
     declared

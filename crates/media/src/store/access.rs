@@ -1,4 +1,4 @@
-//! Who may download and forward.
+//! Decides who may download and forward a media.
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -9,21 +9,23 @@ use super::uploads::bytes;
 use super::{Media, Result, Store, at};
 use crate::domain::declared::Declared;
 
-/// Through which door somebody comes to a media.
+/// The right by which somebody asks for a media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Through {
-    /// A chat that refers to it.
+    /// A chat that refers to the media.
     Chat(ChatId),
-    /// An upload of their own.
+    /// The media is an upload of the user's own.
     OwnUpload,
-    /// It is the picture of this user.
+    /// The media is the picture of this user.
     PictureOf(UserId),
 }
 
+/// Whether a user exists.
 pub const HAS_USER: &str = "SELECT EXISTS (SELECT FROM users WHERE user_id = $1)";
 
-/// For who is a member now, of entries that fall into an interval of theirs: rule 7, and nothing from before they joined;
-/// and of the group's picture. One partition of each table.
+/// Reads a media for a present member of the chat $3, if an entry of the chat refers to it that lies in one of the
+/// member's intervals (rule 7: nothing from before they joined), or if it is the group's picture. It reads one
+/// partition of each table.
 pub const IN_CHAT: &str = "
 SELECT m.media_id, m.length, m.content_type, m.object_key, m.content_id FROM media m
 WHERE m.media_id = $2
@@ -33,13 +35,14 @@ WHERE m.media_id = $2
                  AND r.seq >= i.joined_seq AND (i.left_seq IS NULL OR r.seq <= i.left_seq))
        OR EXISTS (SELECT FROM chats WHERE chat_id = $3 AND picture = $2))";
 
+/// Reads a media that the user has uploaded.
 pub const OWN: &str = "
 SELECT m.media_id, m.length, m.content_type, m.object_key, m.content_id
 FROM media m JOIN media_uploaders u ON u.media_id = m.media_id AND u.user_id = $1
 WHERE m.media_id = $2 AND m.condemned_at IS NULL";
 
-/// For the person themself, and for who is in a chat with them or among their contacts, unless one of the two has
-/// blocked the other.
+/// Reads the picture of the user $3: for that user, and for people who are in a chat with that user or among that
+/// user's contacts, unless one of the two has blocked the other.
 pub const PICTURE_OF: &str = "
 SELECT m.media_id, m.length, m.content_type, m.object_key, m.content_id
 FROM media m JOIN user_pictures p ON p.media_id = m.media_id AND p.user_id = $3
@@ -51,8 +54,8 @@ WHERE m.media_id = $2
                OR EXISTS (SELECT FROM members a JOIN members b ON b.chat_id = a.chat_id
                           WHERE a.user_id = $1 AND a.left_seq IS NULL AND b.user_id = $3 AND b.left_seq IS NULL)))";
 
-/// The same content, for who uploaded it or may download it by any chat of theirs. A media that the collector has marked
-/// is not `canonical`.
+/// Finds a media with the same content that the user has uploaded, or may download through one of their chats. A
+/// media that the collector has marked is not `canonical`, and so is not found.
 pub const STORED_FOR: &str = "
 SELECT m.media_id FROM media m
 WHERE m.content_id = $2 AND m.length = $3 AND m.content_type = $4 AND m.canonical
@@ -60,8 +63,8 @@ WHERE m.content_id = $2 AND m.length = $3 AND m.content_type = $4 AND m.canonica
        OR EXISTS (SELECT FROM members n JOIN media_refs r ON r.chat_id = n.chat_id AND r.media_id = m.media_id
                   WHERE n.user_id = $1 AND n.left_seq IS NULL AND r.seq >= n.joined_seq))";
 
-/// Before a ticket is given: the collector leaves the media alone until that ticket has ended. Nothing comes back where
-/// the collector was first.
+/// Notes that a ticket is about to be given, so that the collector leaves the media alone until that ticket has
+/// ended. Changes nothing if the collector has marked the media already.
 pub const TICKET: &str = concat!(
     "UPDATE media SET ticketed_at = GREATEST(ticketed_at, ",
     at!("$2"),
@@ -69,12 +72,13 @@ pub const TICKET: &str = concat!(
 );
 
 impl Store {
+    /// Whether the user exists.
     pub async fn has_user(&self, user: UserId) -> Result<bool> {
         let found = sqlx::query_scalar(HAS_USER).bind(user.0);
         Ok(found.fetch_one(&self.pool).await?)
     }
 
-    /// The media, if this user may read it this way.
+    /// Returns the media. `None` if the user may not read it by this right.
     pub async fn readable(&self, user: UserId, media: MediaId, through: Through) -> Result<Option<Media>> {
         let query = match through {
             Through::Chat(chat) => sqlx::query(IN_CHAT).bind(user.0).bind(media.0).bind(chat.0),
@@ -85,7 +89,8 @@ impl Store {
         row.map(|row| read(&row)).transpose()
     }
 
-    /// The media of this content that the user has uploaded before or may download.
+    /// Returns the media with this content that the user has uploaded before or may download. `None` if there is
+    /// none.
     pub async fn stored_for(&self, user: UserId, declared: &Declared) -> Result<Option<MediaId>> {
         let id: Option<Uuid> = sqlx::query_scalar(STORED_FOR)
             .bind(user.0)
@@ -97,7 +102,7 @@ impl Store {
         Ok(id.map(MediaId))
     }
 
-    /// False: it is about to be collected, or was.
+    /// Notes that a ticket is about to be given. `false` if the media is about to be collected, or was.
     pub async fn ticket(&self, media: MediaId, now: Timestamp) -> Result<bool> {
         let done = sqlx::query(TICKET).bind(media.0).bind(now.0);
         Ok(done.execute(&self.pool).await?.rows_affected() > 0)

@@ -1,5 +1,5 @@
-//! What nothing refers to any more. Each step is one statement or one call of the object store, and each may be done
-//! again: a collector that is killed between any two leaves nothing that the next round does not take up.
+//! Finds and deletes what nothing refers to any more. Each step is one statement or one call to the object store, and
+//! each may be repeated: whatever a collector that is killed between two steps leaves undone, the next round does.
 
 use tern_types::{MediaId, Timestamp, UploadId};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use super::uploads::{COLUMNS, Upload, upload};
 use super::{Result, Store, at};
 use crate::domain::upload::State;
 
-/// A message, a person or a group has it.
+/// The SQL condition that a message, a person's picture or a group's picture refers to the media `m`.
 macro_rules! referred_to {
     () => {
         "(EXISTS (SELECT FROM media_refs r WHERE r.media_id = m.media_id)
@@ -17,8 +17,9 @@ macro_rules! referred_to {
     };
 }
 
-/// Marks media without references whose tickets have all ended. The row's own conditions are looked at again when
-/// another transaction has just changed it (a ticket, an upload of the same).
+/// Marks media that nothing refers to and whose tickets have all ended. The conditions on the row itself are repeated
+/// outside the subquery, so that they are checked again if another transaction has just changed the row (by a ticket,
+/// or an upload of the same content).
 pub const CONDEMN: &str = concat!(
     "UPDATE media SET condemned_at = ",
     at!("$2"),
@@ -34,7 +35,7 @@ pub const CONDEMN: &str = concat!(
     at!("$1")
 );
 
-/// Those marked long enough ago to be looked at again.
+/// Returns the media that were marked before $1, and whether something refers to them by now.
 pub const CONDEMNED: &str = concat!(
     "SELECT media_id, object_key, ",
     referred_to!(),
@@ -43,17 +44,19 @@ pub const CONDEMNED: &str = concat!(
     " ORDER BY condemned_at LIMIT $2"
 );
 
-/// A reference came after all. It counts for uploads of the same again unless another one does by now.
+/// Unmarks a media because something refers to it after all. It is found again by uploads of the same content, unless
+/// another media is by now.
 pub const PARDON: &str = "
 UPDATE media m SET condemned_at = NULL,
     canonical = NOT EXISTS (SELECT FROM media o WHERE o.content_id = m.content_id AND o.length = m.length
                             AND o.content_type = m.content_type AND o.canonical)
 WHERE media_id = $1 AND condemned_at IS NOT NULL";
 
-/// After its object is gone.
+/// Deletes a marked media, after its object is gone.
 pub const FORGET_MEDIA: &str = "DELETE FROM media WHERE media_id = $1 AND condemned_at IS NOT NULL";
 
-/// Nobody finalised them in time. Done in one statement: a finalise that comes now finds them given up.
+/// Gives up uploads that were not finalised in time. It is one statement, so a finalise that comes now finds them
+/// given up.
 pub const GIVE_UP: &str = concat!(
     "UPDATE uploads SET state = 2 WHERE upload_id IN
         (SELECT upload_id FROM uploads WHERE state = 0 AND created_at < ",
@@ -61,36 +64,42 @@ pub const GIVE_UP: &str = concat!(
     " ORDER BY urls_end_at LIMIT $2 FOR UPDATE SKIP LOCKED)"
 );
 
+/// Marks a duplicate as done, after its own object is gone.
 pub const CLEANED: &str = "UPDATE uploads SET state = 1 WHERE upload_id = $1 AND state = 3";
 
+/// Deletes a failed upload, after its object is gone.
 pub const FORGET_UPLOAD: &str = "DELETE FROM uploads WHERE upload_id = $1 AND state = 2";
 
-/// Those of one part, which left nothing behind.
+/// Deletes finished uploads of one part, which leave nothing behind in the object store.
 pub const FORGET_DONE: &str = concat!(
     "DELETE FROM uploads WHERE upload_id IN (SELECT upload_id FROM uploads WHERE state = 1 AND created_at < ",
     at!("$1"),
     " AND octet_length(part_sha256s) <= 32 LIMIT $2)"
 );
 
+/// Deletes a finished upload of several parts.
 pub const FORGET_IN_PARTS: &str = "DELETE FROM uploads WHERE upload_id = $1 AND state = 1";
 
+/// Deletes the usage of days before that of $1.
 pub const FORGET_USAGE: &str = concat!(
     "DELETE FROM media_usage WHERE day < (",
     at!("$1"),
     " AT TIME ZONE 'UTC')::date"
 );
 
-/// A media that was marked.
+/// A media that was marked to be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condemned {
     pub media: MediaId,
+    /// The key of its object in the bucket.
     pub object_key: String,
-    /// A reference came after it was marked.
+    /// Whether something refers to it since it was marked.
     pub referred_to: bool,
 }
 
 impl Store {
-    /// How many were marked.
+    /// Marks media whose tickets were all given before `ticketed_before` and that nothing refers to. Returns how many
+    /// were marked.
     pub async fn condemn(&self, ticketed_before: Timestamp, now: Timestamp, most: i64) -> Result<u64> {
         let done = sqlx::query(CONDEMN)
             .bind(ticketed_before.0)
@@ -99,6 +108,7 @@ impl Store {
         Ok(done.execute(&self.pool).await?.rows_affected())
     }
 
+    /// Returns at most `most` media that were marked before `before`.
     pub async fn condemned(&self, before: Timestamp, most: i64) -> Result<Vec<Condemned>> {
         let rows: Vec<(Uuid, String, bool)> = sqlx::query_as(CONDEMNED)
             .bind(before.0)
@@ -115,11 +125,13 @@ impl Store {
             .collect())
     }
 
+    /// Unmarks a media.
     pub async fn pardon(&self, media: MediaId) -> Result<()> {
         sqlx::query(PARDON).bind(media.0).execute(&self.pool).await?;
         Ok(())
     }
 
+    /// Deletes a marked media, after its object is gone.
     pub async fn forget_media(&self, media: MediaId) -> Result<()> {
         sqlx::query(FORGET_MEDIA)
             .bind(media.0)
@@ -128,13 +140,13 @@ impl Store {
         Ok(())
     }
 
-    /// How many were given up.
+    /// Gives up open uploads that were created before `created_before`. Returns how many.
     pub async fn give_up(&self, created_before: Timestamp, most: i64) -> Result<u64> {
         let done = sqlx::query(GIVE_UP).bind(created_before.0).bind(most);
         Ok(done.execute(&self.pool).await?.rows_affected())
     }
 
-    /// Uploads whose own object is to go, and to whose object nobody can write any more.
+    /// Returns uploads whose own object has to be deleted, and to which nobody can write any more.
     pub async fn to_clean(&self, urls_ended_before: Timestamp, most: i64) -> Result<Vec<Upload>> {
         let sql = format!(
             "{COLUMNS} state IN (2, 3) AND urls_end_at < {} ORDER BY urls_end_at LIMIT $2",
@@ -148,7 +160,7 @@ impl Store {
         rows.iter().map(upload).collect()
     }
 
-    /// Nothing of its own is in the object store any more.
+    /// Notes that the upload has nothing of its own in the object store any more.
     pub async fn cleaned(&self, id: UploadId, state: State) -> Result<()> {
         let sql = match state {
             State::Duplicate => CLEANED,
@@ -158,8 +170,8 @@ impl Store {
         Ok(())
     }
 
-    /// Uploads of several parts that became media: beside the one that was completed, the object store may have a
-    /// multipart upload that nobody wrote down.
+    /// Returns finished uploads of several parts. Besides the multipart upload that was completed, the object store
+    /// may have one whose id was never stored.
     pub async fn done_in_parts(&self, created_before: Timestamp, most: i64) -> Result<Vec<Upload>> {
         let sql = format!(
             "{COLUMNS} state = 1 AND created_at < {} AND octet_length(part_sha256s) > 32 LIMIT $2",
@@ -173,17 +185,21 @@ impl Store {
         rows.iter().map(upload).collect()
     }
 
+    /// Deletes a finished upload of several parts.
     pub async fn forget_in_parts(&self, id: UploadId) -> Result<()> {
         let forget = sqlx::query(FORGET_IN_PARTS).bind(id.0);
         forget.execute(&self.pool).await?;
         Ok(())
     }
 
+    /// Deletes at most `most` finished uploads of one part that were created before `created_before`. Returns how
+    /// many.
     pub async fn forget_done(&self, created_before: Timestamp, most: i64) -> Result<u64> {
         let done = sqlx::query(FORGET_DONE).bind(created_before.0).bind(most);
         Ok(done.execute(&self.pool).await?.rows_affected())
     }
 
+    /// Deletes the usage of days before that of `before`.
     pub async fn forget_usage(&self, before: Timestamp) -> Result<()> {
         sqlx::query(FORGET_USAGE)
             .bind(before.0)

@@ -1,11 +1,12 @@
-//! Pictures of people. A group's are its chat's, and set by the owner of the chat.
+//! Pictures of people. The picture of a group belongs to its chat, and the chat's owner sets it.
 
 use tern_types::{MediaId, Timestamp, UserId};
 
 use super::{Result, Store, at};
 
-/// As if a ticket had been given, so that the collector, which may be looking for references at this moment, leaves it
-/// alone. Nothing comes back where the collector was first, or there is no such user.
+/// Sets a person's picture. The media counts as ticketed now, so that the collector, which may be looking for
+/// references at this moment, leaves it alone. Changes nothing if the collector has marked the media already, the
+/// user has not uploaded it, or there is no such user.
 pub const SET: &str = concat!(
     "WITH kept AS (
          UPDATE media m SET ticketed_at = GREATEST(m.ticketed_at, ",
@@ -19,15 +20,18 @@ pub const SET: &str = concat!(
      ON CONFLICT (user_id) DO UPDATE SET media_id = excluded.media_id"
 );
 
+/// Removes a person's picture.
 pub const REMOVE: &str = "DELETE FROM user_pictures WHERE user_id = $1";
 
 impl Store {
-    /// False: it is not an upload of theirs, is about to be collected, or there is no such user.
+    /// Sets the user's picture. `false` if the media is not an upload of theirs or is about to be collected, or there
+    /// is no such user.
     pub async fn set_picture(&self, user: UserId, media: MediaId, now: Timestamp) -> Result<bool> {
         let set = sqlx::query(SET).bind(user.0).bind(media.0).bind(now.0);
         Ok(set.execute(&self.pool).await?.rows_affected() > 0)
     }
 
+    /// Removes the user's picture, if there is one.
     pub async fn remove_picture(&self, user: UserId) -> Result<()> {
         sqlx::query(REMOVE).bind(user.0).execute(&self.pool).await?;
         Ok(())

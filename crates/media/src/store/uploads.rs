@@ -1,4 +1,4 @@
-//! Uploads, from their beginning to what they became.
+//! Uploads, from their beginning until they have become media or failed.
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -16,50 +16,58 @@ pub struct Upload {
     pub id: UploadId,
     pub user: UserId,
     pub declared: Declared,
+    /// The key of its object in the bucket.
     pub object_key: String,
-    /// The store's name of it, where it has several parts and the store was asked for one.
+    /// The object store's id of its multipart upload. `None` if it has one part, or none was made yet.
     pub multipart: Option<String>,
     pub state: State,
+    /// The media that it became, in the states [`State::Done`] and [`State::Duplicate`].
     pub media: Option<MediaId>,
     pub created_at: Timestamp,
 }
 
-/// An upload that is to begin.
+/// A new upload.
 #[derive(Debug)]
 pub struct NewUpload<'a> {
     pub id: UploadId,
     pub user: UserId,
+    /// The id by which a retry of the request is recognised.
     pub request: RequestId,
     pub declared: &'a Declared,
+    /// The key of its object in the bucket.
     pub object_key: &'a str,
     pub now: Timestamp,
+    /// Until this time somebody may have a URL that writes to the object.
     pub urls_end_at: Timestamp,
 }
 
-/// What a user may begin on a day.
+/// How much a user may begin to upload on a day.
 #[derive(Debug, Clone, Copy)]
 pub struct Quota {
+    /// The most bytes.
     pub bytes: u64,
+    /// The most uploads.
     pub uploads: u32,
 }
 
-/// What came of [`Store::begin`].
+/// The result of [`Store::begin`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Begun {
     New,
-    /// There is one of this request already.
+    /// The request has begun an upload already.
     Before,
-    /// Over the quota for "bytes" or "uploads".
+    /// The user's quota for "bytes" or "uploads" would be exceeded.
     Over(&'static str),
 }
 
+/// The columns that [`Upload`] is read from. A condition has to follow.
 pub const COLUMNS: &str = concat!(
     "SELECT upload_id, user_id, length, content_type, part_sha256s, object_key, multipart_id, state, media_id, ",
     millis!("created_at"),
     " AS created_at FROM uploads WHERE "
 );
 
-/// Nothing comes back where the request has an upload already.
+/// Inserts an upload. Inserts nothing if the request has an upload already.
 pub const BEGIN: &str = concat!(
     "INSERT INTO uploads (upload_id, user_id, request_id, length, content_type, part_sha256s, object_key,
                           state, created_at, urls_end_at)
@@ -70,7 +78,8 @@ pub const BEGIN: &str = concat!(
     ") ON CONFLICT (user_id, request_id) DO NOTHING"
 );
 
-/// Nothing comes back where that would be more than a day's quota. Two uploads of one user take turns by the row.
+/// Counts an upload towards the user's quota of the day. Returns no row, and counts nothing, if the quota would be
+/// exceeded. Two uploads of one user wait for each other at the row.
 pub const TAKE_QUOTA: &str = concat!(
     "INSERT INTO media_usage AS u (user_id, day, bytes, uploads)
      SELECT $1, (",
@@ -81,30 +90,35 @@ pub const TAKE_QUOTA: &str = concat!(
      RETURNING bytes"
 );
 
+/// How many uploads the user has begun today.
 pub const UPLOADS_TODAY: &str = concat!(
     "SELECT uploads FROM media_usage WHERE user_id = $1 AND day = (",
     at!("$2"),
     " AT TIME ZONE 'UTC')::date"
 );
 
-/// The first name counts: a second multipart upload that was made meanwhile is for the collector.
+/// Stores the multipart upload's id if there is none, and returns the stored one. Another multipart upload that was
+/// made at the same time is left to the collector.
 pub const NAME_MULTIPART: &str = "UPDATE uploads SET multipart_id = COALESCE(multipart_id, $2)
      WHERE upload_id = $1 AND state = 0 RETURNING multipart_id";
 
-/// Only while it is open: what was given up gets no more URLs.
+/// Prolongs the time until when URLs of the upload are valid. Only for an open upload: one that was given up gets no
+/// more URLs.
 pub const EXTEND_URLS: &str = concat!(
     "UPDATE uploads SET urls_end_at = GREATEST(urls_end_at, ",
     at!("$2"),
     ") WHERE upload_id = $1 AND state = 0"
 );
 
+/// Marks an open upload as failed.
 pub const FAIL: &str = "UPDATE uploads SET state = 2 WHERE upload_id = $1 AND state = 0";
 
-/// The row is locked, so that the collector cannot give the upload up meanwhile; nothing comes back where it has.
+/// Locks an open upload, so that the collector cannot give it up in the meantime. Returns no row if it is not open
+/// any more.
 pub const LOCK_OPEN: &str = "SELECT 1 FROM uploads WHERE upload_id = $1 AND state = 0 FOR UPDATE";
 
-/// Where the content is there already, that media becomes ticketed now: from here on the collector leaves it alone. One
-/// that the collector has marked is no longer `canonical` and does not get in the way.
+/// Makes a media, or returns the media with the same content. Such a media counts as ticketed now, so that the
+/// collector leaves it alone. A media that the collector has marked is no longer `canonical`, and so is not returned.
 pub const BECOME_MEDIA: &str = concat!(
     "INSERT INTO media AS m (media_id, content_id, length, content_type, object_key, created_at, ticketed_at)
      VALUES ($1, $2, $3, $4, $5, ",
@@ -116,13 +130,15 @@ pub const BECOME_MEDIA: &str = concat!(
      RETURNING media_id"
 );
 
+/// Notes that the user has uploaded the media.
 pub const ADD_UPLOADER: &str =
     "INSERT INTO media_uploaders (media_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
+/// Stores what the upload became.
 pub const END: &str = "UPDATE uploads SET state = $2, media_id = $3 WHERE upload_id = $1";
 
 impl Store {
-    /// Begins an upload and counts it, or does neither.
+    /// Stores a new upload and counts it towards the user's quota, or does neither.
     pub async fn begin(&self, new: &NewUpload<'_>, quota: Quota) -> Result<Begun> {
         let (length, most) = (bytes(new.declared.length), bytes(quota.bytes));
         let uploads = i32::try_from(quota.uploads).unwrap_or(i32::MAX);
@@ -163,6 +179,7 @@ impl Store {
         Ok(Begun::New)
     }
 
+    /// Returns the upload that the request has begun. `None` if there is none.
     pub async fn upload_of_request(&self, user: UserId, request: RequestId) -> Result<Option<Upload>> {
         let sql = format!("{COLUMNS} user_id = $1 AND request_id = $2");
         let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(user.0).bind(request.0);
@@ -172,6 +189,7 @@ impl Store {
             .transpose()
     }
 
+    /// Returns the user's upload. `None` if there is none.
     pub async fn upload(&self, user: UserId, id: UploadId) -> Result<Option<Upload>> {
         let sql = format!("{COLUMNS} upload_id = $2 AND user_id = $1");
         let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(user.0).bind(id.0);
@@ -181,7 +199,8 @@ impl Store {
             .transpose()
     }
 
-    /// The name that counts; `None`: the upload is not open any more.
+    /// Stores the id of a multipart upload if the upload has none, and returns the stored one. `None` if the upload
+    /// is not open any more.
     pub async fn name_multipart(&self, id: UploadId, multipart: &str) -> Result<Option<String>> {
         Ok(sqlx::query_scalar(NAME_MULTIPART)
             .bind(id.0)
@@ -190,20 +209,21 @@ impl Store {
             .await?)
     }
 
-    /// Before URLs are given. False: the upload is not open any more.
+    /// Prolongs the time until when URLs of the upload are valid. Call it before URLs are given out. `false` if the
+    /// upload is not open any more.
     pub async fn extend_urls(&self, id: UploadId, until: Timestamp) -> Result<bool> {
         let done = sqlx::query(EXTEND_URLS).bind(id.0).bind(until.0);
         Ok(done.execute(&self.pool).await?.rows_affected() > 0)
     }
 
-    /// What it has in the object store is for the collector from here on.
+    /// Marks the upload as failed. From then on the collector deletes what it has in the object store.
     pub async fn fail(&self, id: UploadId) -> Result<()> {
         sqlx::query(FAIL).bind(id.0).execute(&self.pool).await?;
         Ok(())
     }
 
-    /// The upload's object, which is as declared, becomes media, unless the same content is there already. `None`: the
-    /// upload was given up meanwhile, and its object is about to be deleted.
+    /// Makes the upload's object, which is as declared, a media, unless there is a media with the same content.
+    /// `None` if the upload was given up in the meantime, so that its object is about to be deleted.
     pub async fn become_media(&self, upload: &Upload, now: Timestamp) -> Result<Option<(MediaId, State)>> {
         let mut tx = postgres::begin(&self.pool).await?;
         let open = sqlx::query(LOCK_OPEN)
@@ -236,6 +256,7 @@ impl Store {
     }
 }
 
+/// Inserts the media with the id `own`, or returns the id of the one with the same content.
 async fn insert_media(
     db: &mut PgConnection,
     upload: &Upload,
@@ -254,10 +275,12 @@ async fn insert_media(
     Ok(MediaId(id))
 }
 
+/// A number of bytes as Postgres stores it.
 pub(super) fn bytes(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
+/// Reads an upload from a row with [`COLUMNS`]. `Err` if its state is unknown.
 pub(super) fn upload(row: &PgRow) -> Result<Upload> {
     let hashes: Vec<u8> = row.try_get("part_sha256s")?;
     let state: i16 = row.try_get("state")?;

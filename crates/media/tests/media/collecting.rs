@@ -1,4 +1,4 @@
-//! What the collector ends, and what it leaves.
+//! What the collector deletes, and what it leaves.
 
 use tern_local::fault::Fault;
 use tern_media::collector::Collected;
@@ -23,7 +23,7 @@ async fn what_nothing_ever_referred_to_goes_when_its_ticket_has_ended() {
     let marked = world.collector.round(ended + DAY / 24).await.unwrap();
     assert_eq!((marked.condemned, marked.deleted), (1, 0), "it is only marked");
     assert!(world.direct.head(&key).await.unwrap().is_some());
-    // Marked, there are no more tickets.
+    // Once the media is marked, no more tickets are given for it.
     let forward = world
         .media
         .forward(alice, ticket.media, Through::OwnUpload, world.now())
@@ -99,7 +99,7 @@ async fn a_reference_that_comes_after_the_mark_pardons_it() {
         world.read(bob, media, Through::Chat(chat)).await.unwrap(),
         file.bytes
     );
-    // It is as before: uploads of the same become it.
+    // The media is as before: uploads of the same content find it again.
     let (again, upload) = world.try_upload(alice, RequestId::random(), &file).await.unwrap();
     assert_eq!((again.media, upload), (media, None));
 }
@@ -113,7 +113,7 @@ async fn the_same_uploaded_while_the_old_is_marked_is_a_new_media() {
     assert_eq!(world.collector.round(later).await.unwrap().condemned, 1);
     let new = world.upload(bob, &file).await.media;
     assert_ne!(old, new);
-    // Pardoned, the old one lives on beside the new one.
+    // When the old media is pardoned, it exists beside the new one.
     let chat = world.chat(&[(bob, 1)]).await;
     world.refer(chat, old, 1).await;
     world.refer(chat, new, 2).await;
@@ -148,7 +148,7 @@ async fn uploads_that_nobody_finalises_go_with_their_parts() {
     assert_eq!((round.given_up, round.cleaned), (2, 2));
     assert_eq!(world.files(), 0, "not a part is left");
     assert_eq!(world.count("uploads").await, 0);
-    // A client that comes back begins anew.
+    // A client that comes back has to begin anew.
     assert_eq!(
         reason(world.media.finalize(alice, put.upload, world.now()).await),
         ErrorReason::UploadNotFound
@@ -162,7 +162,7 @@ async fn a_finalise_that_comes_too_late_makes_no_media() {
     let (alice, file) = (person(), File::new(1000, 47));
     let missing = world.begin(alice, RequestId::random(), &file).await;
     world.put_all(&file, &missing).await;
-    // The collector comes between the finalise's look at the object and its transaction.
+    // The collector runs between the moment when finalise looks at the object and its transaction.
     let upload = world
         .media
         .store
@@ -189,7 +189,7 @@ async fn a_finalise_racing_the_collector_ends_with_an_object_or_without_a_media(
         let missing = world.begin(alice, RequestId::random(), &file).await;
         world.put_all(&file, &missing).await;
         let finalize = async {
-            // Spread over the collector's round.
+            // The finalise begins at a different point of the collector's round each time.
             for _ in 0..seed {
                 tokio::task::yield_now().await;
             }
@@ -199,7 +199,7 @@ async fn a_finalise_racing_the_collector_ends_with_an_object_or_without_a_media(
         round.unwrap();
         match finalized {
             Ok(ticket) => {
-                // Marked by this very round at most: the object is there.
+                // The media was at most marked by this round, so its object is still there.
                 let key = world.object_key(ticket.media).await.unwrap();
                 assert!(world.direct.head(&key).await.unwrap().is_some());
             }
@@ -230,7 +230,7 @@ async fn two_collectors_do_everything_once() {
     assert_eq!((world.count("media").await, world.files()), (0, 0));
 }
 
-/// One object that the store refuses to delete does not hold up the others.
+/// One object that the object store refuses to delete does not hold up the others.
 #[tokio::test]
 async fn what_cannot_be_deleted_is_left_and_tried_again() {
     let world = World::start().await;
@@ -277,8 +277,8 @@ async fn what_cannot_be_deleted_is_left_and_tried_again() {
     assert_eq!(world.files(), 0);
 }
 
-/// A node was killed after it had begun a multipart upload and before it had written its name down; the next one began
-/// another, which became media.
+/// A node was killed after it had begun a multipart upload and before it had stored its id. The next node began
+/// another one, which became the media.
 #[tokio::test]
 async fn a_multipart_upload_that_nobody_wrote_down_is_aborted() {
     let world = World::start().await;

@@ -1,4 +1,4 @@
-//! Who may read what.
+//! Who may read which media.
 
 use tern_media::domain::cdn::Cdn;
 use tern_media::media::Media;
@@ -42,10 +42,10 @@ async fn members_read_what_is_in_their_chat_since_they_joined() {
         let forward = world.media.forward(user, media, through, world.now()).await;
         assert_eq!(reason(forward), ErrorReason::MediaNotFound, "{what}");
     }
-    // Sent again, she sees it.
+    // When the media is sent again, after she joined, she may read it.
     world.refer(chat, media, 9).await;
     assert_eq!(world.read(carol, media, in_chat).await.unwrap(), file.bytes);
-    // Who has left reads nothing any more; back again, what falls into their times.
+    // A member who has left may read nothing. After coming back, he may read what falls into his times.
     world.leave(chat, bob, 12).await;
     assert_eq!(
         world.read(bob, media, in_chat).await,

@@ -1,4 +1,4 @@
-//! An object store that is away, slow, or lies.
+//! Object stores that are away, are slow, or lie.
 
 use std::time::Duration;
 
@@ -59,13 +59,13 @@ async fn a_slow_store_is_waited_for_but_not_for_ever() {
     let created = world
         .media
         .create(alice, RequestId::random(), &other.declared, world.now());
-    let created = tokio::time::timeout(Duration::from_secs(25), created)
+    let created = tokio::time::timeout(Duration::from_secs(60), created)
         .await
         .expect("within the client's deadline");
     assert_eq!(reason(created), ErrorReason::Unavailable);
 }
 
-/// Completing a multipart upload answers 200 at once, and may say in its body that it failed.
+/// The object store answers 200 to completing a multipart upload at once, and may report a failure in the body.
 #[tokio::test]
 async fn a_200_with_an_error_in_it_is_an_error() {
     let world = World::start().await;
@@ -90,7 +90,7 @@ async fn a_200_with_an_error_in_it_is_an_error() {
         "no ticket"
     );
     assert_eq!(world.count("media").await, 0);
-    // It says that it failed, and has done it.
+    // This time it reports a failure although it has completed the upload.
     world.proxy.rule(|seen| {
         if seen.method == Method::POST {
             Fault::Lie(200, FAILED)
@@ -111,7 +111,7 @@ async fn a_200_with_an_error_in_it_is_an_error() {
     );
 }
 
-/// It says that all is well, and has done nothing.
+/// The object store reports success although it has done nothing.
 #[tokio::test]
 async fn what_a_store_says_of_completing_is_not_believed() {
     let world = World::start().await;
@@ -135,7 +135,7 @@ async fn what_a_store_says_of_completing_is_not_believed() {
         .unwrap();
 }
 
-/// The object is not what was declared, whoever put it there.
+/// The object is not what was declared, whoever has put it there.
 #[tokio::test]
 async fn other_bytes_another_length_another_type_are_deleted() {
     let world = World::start().await;
@@ -176,7 +176,7 @@ async fn other_bytes_another_length_another_type_are_deleted() {
     assert_eq!(world.count("media").await, 0);
 }
 
-/// A store that keeps no checksums gives no proof: nothing becomes media.
+/// An object store that keeps no checksums gives no proof, so nothing becomes a media.
 #[tokio::test]
 async fn without_a_checksum_of_the_store_nothing_becomes_media() {
     let world = World::start().await;
@@ -185,7 +185,7 @@ async fn without_a_checksum_of_the_store_nothing_becomes_media() {
     let (key, _) = world.upload_keys().await.pop().unwrap();
     let dir = world.objects.as_ref().unwrap().path().join("objects");
     world.put_all(&file, &missing).await;
-    // s3s keeps what it knows of an object in a file beside it.
+    // s3s keeps what it knows about an object in a file beside it.
     let mut removed = 0;
     for entry in std::fs::read_dir(&dir).unwrap().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

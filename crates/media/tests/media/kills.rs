@@ -1,5 +1,5 @@
-//! A media node that is killed between any two of its steps: each request to the object store is cut off before and after
-//! the store has done it, the call never goes on, and another node takes it up.
+//! A media node that is killed between any two of its steps. Each request to the object store is cut off before or
+//! after the object store has done it, the call never goes on, and another node repeats it.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use tern_types::RequestId;
 use crate::world::{File, World, person};
 use crate::{DAY, MIB};
 
-/// More than any call makes.
+/// More requests than any call makes.
 const MOST_STEPS: usize = 12;
 
-/// Runs `call` and kills it at the step with this number, before or after the store has done it. False: it came to its
-/// end before.
+/// Runs `call`, and kills it at its request number `step`, before or `after` the object store has done it. Returns
+/// `false` if the call ended before that step.
 async fn killed_at(world: &World, step: usize, after: bool, call: impl Future) -> bool {
     world.proxy.rule(move |seen| match (seen.number == step, after) {
         (true, false) => Fault::HangBefore,
@@ -72,7 +72,8 @@ async fn a_collector_killed_anywhere_is_followed_by_one_that_ends_it() {
     let mut kills = 0;
     for (step, after) in (0..MOST_STEPS).flat_map(|step| [(step, false), (step, true)]) {
         let alice = person();
-        // One to mark and delete, one given up in parts, one that failed, one that was there already.
+        // There is a media to mark and delete, an upload that is given up with its parts, one that failed, and one
+        // whose content was there already.
         let file = File::new(100, 80 + step as u64);
         world.upload(alice, &file).await;
         let bobs = world
@@ -100,7 +101,8 @@ async fn a_collector_killed_anywhere_is_followed_by_one_that_ends_it() {
     assert!(kills >= 6, "{kills} kills");
 }
 
-/// The store is asked nothing between a call's statements: there the task itself is dropped, after ever more polls.
+/// Between the statements of a call, the object store is not asked anything. So here the call itself is dropped,
+/// after one more poll each time.
 #[tokio::test]
 async fn a_finalise_dropped_after_any_number_of_polls_can_be_made_again() {
     let world = World::start().await;
@@ -131,7 +133,7 @@ async fn a_finalise_dropped_after_any_number_of_polls_can_be_made_again() {
             }
         }
         dropped += 1;
-        // The connection of the call that was dropped is put in order first: until then the store may be away.
+        // The connection of the dropped call has to be cleaned up first. Until then the store may count as away.
         let ticket = tern_local::until::some("a ticket", Duration::from_secs(30), || async {
             Ok(world.media.finalize(alice, missing.upload, world.now()).await?)
         })
@@ -142,7 +144,7 @@ async fn a_finalise_dropped_after_any_number_of_polls_can_be_made_again() {
             file.bytes
         );
     }
-    // How often a call is polled depends on how fast the store answers.
+    // How often a call is polled depends on how fast Postgres and the object store answer.
     assert!(dropped >= 2, "{dropped} drops");
     world.collect_all().await;
     assert_eq!(world.files(), 0, "nothing leaks");

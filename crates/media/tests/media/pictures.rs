@@ -1,4 +1,4 @@
-//! Pictures of people and groups: who sees them, and how long they stay.
+//! Pictures of people and groups: who may see them, and how long they are kept.
 
 use bytes::Bytes;
 use tern_media::store::access::Through;
@@ -8,7 +8,7 @@ use tern_types::{ChatId, MediaId, UserId};
 use crate::DAY;
 use crate::world::{File, World, person, reason};
 
-/// Somebody whom accounts nodes know.
+/// Makes a user that exists in the accounts tables.
 async fn user(world: &World) -> UserId {
     let user = person();
     sqlx::query("INSERT INTO users (user_id, external_id, display_name) VALUES ($1, $1::text, '')")
@@ -33,7 +33,7 @@ async fn set(world: &World, user: UserId, media: Option<MediaId>) -> Result<(), 
     set.map_err(|error| error.reason)
 }
 
-/// A group as the commit of its picture leaves it.
+/// Writes a group's picture as the commit of `SetPicture` does.
 async fn group_picture(world: &World, chat: ChatId, media: Option<MediaId>) {
     sqlx::query(
         "INSERT INTO chats (chat_id, kind, created_by, wrapped_key, picture) VALUES ($1, 2, $1, '', $2)
@@ -178,7 +178,7 @@ async fn what_the_collector_has_marked_becomes_no_picture() {
     assert!(!world.media.store.set_picture(alice, media, later).await.unwrap());
     let refused = world.media.set_picture(alice, Some(media), later).await;
     assert_eq!(reason(refused), ErrorReason::MediaNotFound);
-    // And the other way round: set just before, it is not marked.
+    // Conversely, a media that was made a picture just before is not marked.
     let media = world.upload(alice, &File::new(500, 308)).await.media;
     assert!(world.media.store.set_picture(alice, media, later).await.unwrap());
     world.media.store.remove_picture(alice).await.unwrap();

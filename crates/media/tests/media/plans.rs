@@ -10,7 +10,7 @@ async fn what_clients_wait_for_goes_by_indexes() {
     let world = World::start().await;
     let by_request = format!("{} user_id = $1 AND request_id = $2", uploads::COLUMNS);
     let mut db = world.pool.acquire().await.unwrap();
-    // A plan made on empty tables must not be taken for one by size.
+    // Sequential scans are switched off, because on empty tables they would be chosen for their size.
     for set in [
         "SET enable_seqscan = off",
         "SET plan_cache_mode = force_generic_plan",

@@ -1,4 +1,4 @@
-//! What a user may upload on a day.
+//! How much a user may upload in a day.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tern_types::{Clock, RequestId, Timestamp, UserId};
 use crate::DAY;
 use crate::world::{File, World, person};
 
-/// Noon of a day, so that an hour changes nothing.
+/// Noon of the present day, so that an hour more or less is still the same day.
 fn noon() -> Timestamp {
     let day = 24 * 3600 * 1000;
     Timestamp(Clock::wall().0 / day * day + day / 2)
@@ -58,7 +58,7 @@ async fn bytes_and_uploads_of_a_day_are_bounded() {
     let (large, small) = (File::new(600, 30), File::new(300, 31));
     let request = RequestId::random();
     create(&media, alice, request, &large, now).await.unwrap();
-    // Asking again is the same upload.
+    // Asking again continues the same upload.
     create(&media, alice, request, &large, now).await.unwrap();
     assert_eq!(
         over(create(&media, alice, RequestId::random(), &large, now).await),
@@ -74,7 +74,7 @@ async fn bytes_and_uploads_of_a_day_are_bounded() {
         over(create(&media, alice, RequestId::random(), &File::new(1, 33), now).await),
         "uploads"
     );
-    // Others have theirs, and tomorrow is another day.
+    // Other users have quotas of their own, and so has the next day.
     create(&media, bob, RequestId::random(), &large, now)
         .await
         .unwrap();
@@ -85,7 +85,7 @@ async fn bytes_and_uploads_of_a_day_are_bounded() {
         over(create(&media, person(), RequestId::random(), &File::new(1001, 34), now).await),
         "bytes"
     );
-    // What was refused left nothing.
+    // A refused upload leaves no row behind.
     assert_eq!(world.count("uploads").await, 5);
 }
 

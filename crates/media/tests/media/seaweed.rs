@@ -1,4 +1,4 @@
-//! The same on SeaweedFS, another implementation of S3.
+//! The same tests on SeaweedFS, another implementation of S3.
 
 use tern_local::weed::{self, Weed};
 use tern_media::store::access::Through;
@@ -49,7 +49,7 @@ async fn what_works_with_our_own_server_works_with_seaweedfs() {
     urls::lets_nothing_else_in(&world, 16 * MIB + 1000).await;
     urls::ends(&world).await;
     urls::used_twice(&world).await;
-    // A multipart upload that nobody wrote down, and parts of one that was given up.
+    // There is a multipart upload whose id was never stored, and there are parts of one that was given up.
     let file = File::new(17 * MIB, 71);
     let missing = world.begin(alice, RequestId::random(), &file).await;
     world.put_all(&file, &missing).await;
@@ -57,7 +57,8 @@ async fn what_works_with_our_own_server_works_with_seaweedfs() {
     let (key, _) = keys.last().unwrap();
     world.direct.create_multipart(key, "image/png").await.unwrap();
     assert_eq!(world.direct.multiparts(key).await.unwrap().len(), 2);
-    // And beside one that became media, as a node leaves it that is killed before it has written the name down.
+    // There is also a multipart upload beside one that became a media. A node that is killed before it has stored the
+    // id leaves one behind.
     let (done, _) = &keys[1];
     world.direct.create_multipart(done, "image/png").await.unwrap();
     assert_eq!(world.direct.multiparts(done).await.unwrap().len(), 1);

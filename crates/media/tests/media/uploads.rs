@@ -81,7 +81,7 @@ async fn asking_again_lists_what_is_missing() {
         .finalize(alice, again.upload, world.now())
         .await
         .unwrap();
-    // And after that it is stored.
+    // From then on the content is stored.
     match world
         .media
         .create(alice, request, &file.declared, world.now())
@@ -104,7 +104,7 @@ async fn a_request_stands_for_one_upload() {
         reason(world.media.create(alice, request, &other, world.now()).await),
         ErrorReason::RequestIdReused
     );
-    // It is the user's own.
+    // Another user may use the same request_id, and cannot touch this upload.
     world.begin(bob, request, &File::new(11, 4)).await;
     assert_eq!(
         reason(world.media.finalize(bob, missing.upload, world.now()).await),
@@ -117,10 +117,10 @@ async fn the_same_content_is_stored_once_and_known_only_to_who_has_it() {
     let world = World::start().await;
     let (alice, bob, file) = (person(), person(), File::new(5000, 5));
     let hers = world.upload(alice, &file).await;
-    // She has uploaded it: nothing is to be uploaded again.
+    // She has uploaded the content, so nothing has to be uploaded again.
     let (again, upload) = world.try_upload(alice, RequestId::random(), &file).await.unwrap();
     assert_eq!((again.media, upload), (hers.media, None));
-    // He knows the hash, and has to show the bytes all the same.
+    // He knows the hash, but still has to upload the bytes.
     let missing = world.begin(bob, RequestId::random(), &file).await;
     assert_eq!(missing.parts.len(), 1);
     assert_eq!(
@@ -161,7 +161,7 @@ async fn who_may_download_it_need_not_upload_it() {
     world.refer(chat, ticket.media, 5).await;
     let (his, upload) = world.try_upload(bob, RequestId::random(), &file).await.unwrap();
     assert_eq!((his.media, upload), (ticket.media, None));
-    // She joined later.
+    // She joined the chat after the entry with the media.
     assert_eq!(
         world.begin(carol, RequestId::random(), &file).await.parts.len(),
         1

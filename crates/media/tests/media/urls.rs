@@ -1,4 +1,4 @@
-//! What a signed URL lets in, and what not.
+//! What a signed URL accepts, and what not.
 
 use bytes::Bytes;
 use tern_media::s3::Signed;
@@ -8,7 +8,7 @@ use tern_types::{RequestId, Timestamp};
 use crate::world::{File, World, person, put, reason, request};
 use crate::{DAY, MIB};
 
-/// With one header's value replaced.
+/// Returns the request with one header's value replaced.
 fn with(signed: &Signed, name: &str, value: &str) -> Signed {
     let mut changed = signed.clone();
     let header = changed.headers.iter_mut().find(|(known, _)| known == name);
@@ -30,7 +30,7 @@ async fn a_url_takes_nothing_but_what_was_declared() {
     lets_nothing_else_in(&world, 16 * MIB + 1000).await;
 }
 
-/// For a single PUT and for a part.
+/// Checks this for a single PUT or for a part, depending on `length`.
 pub async fn lets_nothing_else_in(world: &World, length: usize) {
     let (alice, file) = (person(), File::new(length, 10));
     let missing = world.begin(alice, RequestId::random(), &file).await;
@@ -118,7 +118,7 @@ pub async fn ends(world: &World) {
     };
     let answer = put(&missing.parts[0].1, file.bytes.clone()).await.unwrap();
     assert_eq!(answer.status, 403, "{}", answer.text());
-    // A new one does it.
+    // A new URL works.
     let missing = world.begin(alice, request, &file).await;
     world.put_all(&file, &missing).await;
 }
@@ -134,7 +134,8 @@ pub async fn used_twice(world: &World) {
     let missing = world.begin(alice, RequestId::random(), &file).await;
     world.put_all(&file, &missing).await;
     let signed = &missing.parts[0].1;
-    // Stores that honour If-None-Match say 412; where one does not, it is the same bytes.
+    // Object stores that honour If-None-Match answer 412. One that does not overwrites the object with the same
+    // bytes.
     let answer = put(signed, file.bytes.clone()).await.unwrap();
     assert!([200, 412].contains(&answer.status), "{}", answer.text());
     let ticket = world

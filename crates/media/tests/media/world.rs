@@ -1,4 +1,4 @@
-//! A media node's insides on a database of its own, with an S3 server behind a proxy that fails on demand.
+//! The parts of a media node on a database of its own, with an S3 server behind a proxy that fails on demand.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,14 +39,14 @@ pub struct World {
     pub media: Arc<Media>,
     pub collector: Collector,
     pub proxy: Proxy,
-    /// The store past the proxy.
+    /// The object store without the proxy in front.
     pub direct: S3,
-    /// Where the objects are, of s3s.
+    /// The directory in which s3s keeps the objects. `None` for another server.
     pub objects: Option<TempDir>,
     _servers: (Shared, Option<AbortOnDropHandle<()>>, Option<tern_local::Process>),
 }
 
-/// Bytes, and what is declared of them.
+/// A file's bytes, and their declaration.
 #[derive(Clone)]
 pub struct File {
     pub bytes: Bytes,
@@ -54,7 +54,7 @@ pub struct File {
 }
 
 impl File {
-    /// Of this many bytes, different for each seed.
+    /// Makes a file with this many bytes, which differ for each seed.
     pub fn new(length: usize, seed: u64) -> Self {
         let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
         let bytes: Vec<u8> = (0..length)
@@ -88,7 +88,7 @@ pub fn person() -> UserId {
 }
 
 impl World {
-    /// On s3s, in this process.
+    /// Starts on s3s, in this process.
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -102,7 +102,7 @@ impl World {
         world
     }
 
-    /// On another server, with the keys `key` and `secret`.
+    /// Starts on another server, whose keys are `key` and `secret`.
     pub async fn on(endpoint: &str, process: Option<tern_local::Process>) -> Self {
         let servers = Shared::get().await.unwrap();
         let url = servers.database().await.unwrap();
@@ -156,7 +156,7 @@ impl World {
         Clock::wall()
     }
 
-    /// What an upload of this file begins with.
+    /// Begins an upload of this file, and returns what is missing.
     pub async fn begin(&self, user: UserId, request: RequestId, file: &File) -> Missing {
         match self
             .media
@@ -169,7 +169,7 @@ impl World {
         }
     }
 
-    /// Puts everything that is missing.
+    /// Uploads everything that is missing.
     pub async fn put_all(&self, file: &File, missing: &Missing) {
         for (part, signed) in &missing.parts {
             let answer = put(signed, file.part(part.offset, part.length)).await.unwrap();
@@ -177,7 +177,7 @@ impl World {
         }
     }
 
-    /// From the beginning to the ticket.
+    /// Uploads the file from the beginning to the ticket.
     pub async fn upload(&self, user: UserId, file: &File) -> Ticket {
         let (ticket, _) = self.try_upload(user, RequestId::random(), file).await.unwrap();
         ticket
@@ -203,7 +203,7 @@ impl World {
         }
     }
 
-    /// The bytes that this user reads this way.
+    /// Returns the bytes that this user reads by this right.
     pub async fn read(&self, user: UserId, media: MediaId, through: Through) -> Result<Bytes, ErrorReason> {
         let download = self.media.download(user, media, through, self.now()).await;
         let download = download.map_err(|error| error.reason)?;
@@ -212,7 +212,7 @@ impl World {
         Ok(answer.body)
     }
 
-    /// A chat with these members, from these seqs on.
+    /// Makes a chat with these members, each from the given seq on.
     pub async fn chat(&self, members: &[(UserId, i64)]) -> ChatId {
         let chat = ChatId(Uuid::new_v4());
         for (user, joined) in members {
@@ -227,7 +227,7 @@ impl World {
         chat
     }
 
-    /// As the commit of entry `seq` writes it.
+    /// Writes a reference as the commit of entry `seq` does.
     pub async fn refer(&self, chat: ChatId, media: MediaId, seq: i64) {
         sqlx::query("INSERT INTO media_refs (chat_id, media_id, seq) VALUES ($1, $2, $3)")
             .bind(chat.0)
@@ -272,7 +272,7 @@ impl World {
             .unwrap()
     }
 
-    /// How many rounds a day apart it takes until nothing is left to do; what they ended together.
+    /// Runs ten rounds of the collector, a day apart, and returns what they did together.
     pub async fn collect_all(&self) -> Collected {
         let mut sum = Collected::default();
         for day in 2..12 {
@@ -286,7 +286,7 @@ impl World {
         sum
     }
 
-    /// Files of s3s: objects, and parts that wait.
+    /// How many files s3s has: objects, and parts that are not completed.
     pub fn files(&self) -> usize {
         let dir = self.objects.as_ref().expect("s3s").path();
         count_files(&dir.join("objects")) + count_files(&dir.join("checksums"))
@@ -319,7 +319,7 @@ impl Answer {
     }
 }
 
-/// A PUT as it was signed.
+/// Sends a PUT exactly as it was signed.
 pub async fn put(signed: &Signed, body: Bytes) -> anyhow::Result<Answer> {
     request("PUT", &signed.url, &signed.headers, body).await
 }

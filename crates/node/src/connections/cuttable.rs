@@ -1,7 +1,8 @@
-//! A client's connection as the listener took it, with a handle by which it can be asked to leave, and be cut off, from outside.
+//! A client's connection as the listener accepted it, with a handle by which it can be asked to leave, or cut off,
+//! from outside.
 //!
-//! HTTP/2 gives no other way to end a stream whose peer grants no room to write: its body is not polled, and only the
-//! connection's own task can reset it.
+//! HTTP/2 gives no other way to end a stream whose peer grants no room to write: the stream's body is not polled
+//! then, and only the connection's own task can reset it.
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,16 +16,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Connections;
 
-/// What all requests of a connection share.
+/// The handle of a connection, shared by all of its requests.
 #[derive(Debug, Default)]
 pub struct Connection {
     cut: AtomicBool,
     leaves: AtomicBool,
-    /// Of the one task that reads and writes.
+    /// The waker of the one task that reads from and writes to the connection.
     task: AtomicWaker,
-    /// Device streams on it: more than one where a proxy carries them.
+    /// How many device streams the connection carries: more than one if a proxy shares it among clients.
     pub streams: AtomicUsize,
-    /// The listener that took it, and its number there. `None`: nobody looks after it.
+    /// The listener that accepted the connection, and the connection's number there. `None` if no listener bounds it.
     listener: Option<(Arc<Connections>, u64)>,
 }
 
@@ -36,19 +37,19 @@ impl Connection {
         }
     }
 
-    /// Ends it, and all its streams.
+    /// Cuts the connection off, with all its streams.
     pub fn cut(&self) {
         self.cut.store(true, Ordering::Release);
         self.task.wake();
     }
 
-    /// Asks who serves it to end it as soon as nothing is under way.
+    /// Asks the task that serves the connection to end it as soon as nothing is under way.
     pub(super) fn leave(&self) {
         self.leaves.store(true, Ordering::Release);
         self.task.wake();
     }
 
-    /// Whether it was asked to leave. Of the task that reads and writes.
+    /// Ready when the connection was asked to leave. Only the task that reads and writes may call this.
     pub fn poll_leaves(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.task.register(cx.waker());
         if self.leaves.load(Ordering::Acquire) {
@@ -58,12 +59,14 @@ impl Connection {
         }
     }
 
-    /// The one that a request came by, with TLS or without.
+    /// The connection that a request with these extensions came on, with TLS or without. `None` if no listener set
+    /// it.
     pub fn of(extensions: &http::Extensions) -> Option<Arc<Self>> {
         extensions.get::<Arc<Self>>().cloned()
     }
 
-    /// A call begins; `bounded`: it ends, and its answer is taken, within the listener's bound.
+    /// Notes that a call begins. If `bounded`, its answer has to be taken within the listener's bound for calls. The
+    /// call ends when the returned value is dropped.
     pub fn begin(self: &Arc<Self>, bounded: bool) -> Call {
         let number = self
             .listener
@@ -75,15 +78,15 @@ impl Connection {
         }
     }
 
-    /// Somebody with good credentials is on it.
+    /// Notes that a client with good credentials uses the connection.
     pub fn known(&self) {
         if let Some((of, id)) = &self.listener {
             of.table().known(*id, of.now());
         }
     }
 
-    /// Somebody with good credentials has a stream on it: as long as what is returned lives, it is ended neither for being idle
-    /// nor for others.
+    /// Notes that a client with good credentials has a stream on the connection. As long as the returned value lives,
+    /// the connection is not ended for being idle nor to make room for others.
     pub fn hold(self: &Arc<Self>) -> Held {
         if let Some((of, id)) = &self.listener {
             of.table().stream_began(*id, of.now());
@@ -91,7 +94,8 @@ impl Connection {
         Held(self.clone())
     }
 
-    /// Whatever the task waits for, a cut wakes it.
+    /// Fails if the connection was cut off. It registers the task's waker, so that a cut wakes the task whatever it
+    /// waits for.
     fn check(&self, cx: &mut Context<'_>) -> io::Result<()> {
         self.task.register(cx.waker());
         if self.cut.load(Ordering::Acquire) {
@@ -101,7 +105,7 @@ impl Connection {
     }
 }
 
-/// A call under way on a connection, until it is dropped.
+/// A call under way on a connection, until this is dropped.
 #[derive(Debug)]
 pub struct Call {
     connection: Arc<Connection>,
@@ -116,7 +120,7 @@ impl Drop for Call {
     }
 }
 
-/// An authenticated stream on a connection, until it is dropped.
+/// An authenticated stream on a connection, until this is dropped.
 #[derive(Debug)]
 pub struct Held(Arc<Connection>);
 
@@ -128,12 +132,14 @@ impl Drop for Held {
     }
 }
 
-/// Where a request comes from, as the connection says: behind a load balancer that ends connections, the balancer.
+/// The address that a request comes from, as the connection has it. Behind a load balancer that terminates
+/// connections, this is the balancer's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientAddress(IpAddr);
 
 impl ClientAddress {
-    /// Of a connection's peer. What one subscriber has is one address: of IPv6 the network of 64 bits.
+    /// The address of a connection's peer. All addresses that one subscriber has count as one: IPv6 addresses are
+    /// reduced to their network of 64 bits.
     pub fn new(peer: IpAddr) -> Self {
         match peer.to_canonical() {
             IpAddr::V6(peer) => Self(Ipv6Addr::from_bits(peer.to_bits() & !u128::from(u64::MAX)).into()),
@@ -141,16 +147,17 @@ impl ClientAddress {
         }
     }
 
-    /// The one that a request came from.
+    /// The address that a request with these extensions came from. `None` if no listener set it.
     pub fn of(extensions: &http::Extensions) -> Option<Self> {
         extensions.get::<Self>().copied()
     }
 }
 
-/// See the module. Dropped, its listener forgets it.
+/// A connection that ends with an error once its [`Connection`] is cut. When it is dropped, its listener removes it
+/// from the table.
 #[derive(Debug)]
 pub struct Cuttable<T> {
-    io: T,
+    pub(super) io: T,
     registered: Registered,
 }
 
@@ -166,6 +173,7 @@ impl Drop for Registered {
 }
 
 impl<T> Cuttable<T> {
+    /// Makes `io` end with an error once `connection` is cut.
     pub fn new(io: T, connection: Arc<Connection>) -> Self {
         Self {
             io,
@@ -173,7 +181,8 @@ impl<T> Cuttable<T> {
         }
     }
 
-    /// What requests that come by it are to know: see [`Connection::of`].
+    /// The handle that goes into the extensions of each request on this connection, where [`Connection::of`] finds
+    /// it.
     pub fn connection(&self) -> &Arc<Connection> {
         &self.registered.0
     }

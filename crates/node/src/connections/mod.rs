@@ -1,10 +1,11 @@
-//! The connections that others made to this process: how many there may be, and how long each may do nothing.
+//! The connections that others make to this process: how many there may be, and how long each may be idle.
 //!
-//! - [`table`]: where each stands, and which has to go (pure)
-//! - [`cuttable`]: one of them, with a handle by which it can be asked to leave and be cut off from outside
-//! - here: what accepts them, and looks at the clock
+//! - [`table`]: the state of each connection, and which one is ended next (pure)
+//! - [`cuttable`]: one connection, with a handle by which it can be asked to leave, or cut off, from outside
+//! - this file: accepts connections, and checks their times
 //!
-//! No task and no timer belongs to a connection: one task looks at all of a listener's from time to time.
+//! A connection has no timer and no task for its bounds: one task a listener checks all of its connections from time
+//! to time.
 
 mod cuttable;
 pub mod table;
@@ -23,51 +24,56 @@ use table::{Admission, Millis, Table, Why, millis};
 
 use crate::metrics;
 
-/// Without a file descriptor to spare, accepting fails at once every time.
+/// How long accepting pauses after an error. Without a free file descriptor, accepting fails at once every time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Looks at the clock in the shortest bound: a connection lives longer than its bound by at most this part of it.
+/// How often the connections are checked within the shortest of the bounds: a connection outlives its bound by at
+/// most this part of it.
 const LOOKS: u32 = 8;
-/// Between two looks: not so short that looking takes a processor, not longer than anybody notices.
+/// The limits of the time between two checks: not so short that checking occupies a processor, not so long that
+/// anybody notices.
 const SHORTEST_LOOK: Duration = Duration::from_millis(20);
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
-/// What a listener's connections are held to.
+/// The limits of a listener's connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// At most so many.
+    /// The most connections at a time.
     pub connections: usize,
-    /// Of one address at most so many on which nobody known is.
+    /// The most connections at a time from one address on which nobody has shown good credentials. `None` means no
+    /// limit.
     pub strangers_of_address: Option<usize>,
-    /// From accepting to the first request; and without a request where none had good credentials.
+    /// The time from accepting a connection to its first request. It also bounds the time without a request on a
+    /// connection that has not shown good credentials.
     pub first_request: Duration,
-    /// Without a request.
+    /// The longest time without a request.
     pub idle: Duration,
-    /// A call, until its answer is taken.
+    /// The longest time that a call may take, until its answer is taken.
     pub call: Duration,
 }
 
 impl Bounds {
+    /// The time between two checks.
     fn look(&self) -> Duration {
         let shortest = self.first_request.min(self.idle).min(self.call);
         (shortest / LOOKS).clamp(SHORTEST_LOOK, LONGEST_LOOK)
     }
 }
 
-/// See the module.
+/// The connections of one listener, kept within its [`Bounds`].
 #[derive(Debug)]
 pub struct Connections {
-    /// Which listener's, in metrics.
+    /// The listener's name in metrics.
     name: &'static str,
     bounds: Bounds,
     table: Mutex<Table<Arc<Connection>>>,
     last: AtomicU64,
     started: Instant,
-    /// One that was cut is gone.
+    /// Notified when a connection is gone.
     went: Notify,
 }
 
 impl Connections {
-    /// `name`: of the listener.
+    /// Makes the empty table of a listener. `name` is its name in metrics and logs.
     pub fn new(name: &'static str, bounds: Bounds) -> Arc<Self> {
         metrics::listener(name);
         Arc::new(Self {
@@ -80,12 +86,19 @@ impl Connections {
         })
     }
 
-    /// The next connection that is let in. Others may have to go for it; where none can, it is closed, and the next is waited for.
+    /// Waits for the next connection that is admitted. Another connection may be cut off to make room for it. A new
+    /// connection that finds no room is closed, and the next one is waited for.
     pub async fn accept(self: &Arc<Self>, listener: &TcpListener) -> (Cuttable<TcpStream>, SocketAddr) {
         loop {
             self.until_room().await;
             match listener.accept().await {
                 Ok((socket, peer)) => {
+                    // Each frame should go out when it is written. With Nagle's algorithm it would wait until the
+                    // other side acknowledges the frame before, which that side may delay by 40 ms.
+                    if let Err(error) = socket.set_nodelay(true) {
+                        tracing::debug!(listener = self.name, %error, "a connection broke");
+                        continue;
+                    }
                     if let Some(connection) = self.admit(ClientAddress::new(peer.ip())) {
                         return (Cuttable::new(socket, connection), peer);
                     }
@@ -101,7 +114,7 @@ impl Connections {
         }
     }
 
-    /// Looks at the clock until it is dropped.
+    /// Ends the connections whose time is over, until it is dropped.
     pub async fn watch(self: Arc<Self>) {
         loop {
             tokio::time::sleep(self.bounds.look()).await;
@@ -111,7 +124,7 @@ impl Connections {
                 connection.leave();
             }
             for (connection, why) in overdue.cut {
-                // Who was asked to leave is counted already.
+                // A connection that was asked to leave has been counted already.
                 if why == Why::Call {
                     metrics::connection_ended(self.name, why);
                 }
@@ -120,6 +133,7 @@ impl Connections {
         }
     }
 
+    /// Admits a new connection, or refuses it: then `None`.
     fn admit(self: &Arc<Self>, address: ClientAddress) -> Option<Arc<Connection>> {
         let id = self.last.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection::of_listener(self.clone(), id));
@@ -145,6 +159,7 @@ impl Connections {
         connection.cut();
     }
 
+    /// Waits until the connections that were cut off are few enough to accept another one.
     async fn until_room(&self) {
         loop {
             let went = self.went.notified();
@@ -158,7 +173,7 @@ impl Connections {
     fn gone(&self, id: u64) {
         metrics::connections(self.name, -1.0);
         self.table().gone(id);
-        // One permit at most waits for who accepts.
+        // The permit is kept if nobody waits for it at this moment, so the notification is not lost.
         self.went.notify_one();
     }
 
@@ -168,5 +183,29 @@ impl Connections {
 
     fn table(&self) -> MutexGuard<'_, Table<Arc<Connection>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn small_frames_are_not_held_back() {
+        const LONG: Duration = Duration::from_secs(60);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let connections = Connections::new(
+            "test",
+            Bounds {
+                connections: 1,
+                strangers_of_address: None,
+                first_request: LONG,
+                idle: LONG,
+                call: LONG,
+            },
+        );
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let (_client, (accepted, _)) = tokio::join!(client, connections.accept(&listener));
+        assert!(accepted.io.nodelay().unwrap());
     }
 }

@@ -1,11 +1,12 @@
-//! Every connection of a listener, and which of them has to go (pure).
+//! All connections of a listener, and which of them has to go next (pure).
 //!
-//! A connection stands somewhere between "nothing came yet" and "carries an authenticated stream", by what was begun and ended
-//! on it. Where nothing is under way, the time since then is bounded. A call is bounded by itself, until its answer is taken,
-//! unless the protos say that it is a stream: a stream has its own rules. And when no more connections fit, one goes by where it
-//! stands, of those the one that stands there longest.
+//! The calls and streams that began and ended on a connection say where it stands, from "no request yet" to "carries
+//! an authenticated stream" ([`Standing`]). While nothing is under way, the time since then is bounded. A call has a
+//! bound of its own, until its answer is taken, unless the protos declare it as a stream: streams have their own
+//! rules. When no more connections fit, one is ended to make room: where it stands decides, and among equals the
+//! connection that has stood there longest goes.
 //!
-//! A connection that carries an authenticated stream costs one row here, and no row in any order.
+//! A connection that carries an authenticated stream costs one row in the table, and has no place in the order.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,21 +15,24 @@ use tern_types::IdMap;
 
 use super::{Bounds, ClientAddress};
 
-/// Milliseconds of the listener's clock.
+/// Milliseconds since the listener started.
 pub type Millis = u64;
 
-/// A connection that was asked to leave and has nothing under way has this long to do so.
+/// How long a connection that was asked to leave and has nothing under way may take to do so.
 pub const GRACE: Duration = Duration::from_secs(5);
-/// Calls that take too long are put up with for so many times as long where others share the connection: ending them ends all.
+/// A call that takes too long is given this many times its bound if other calls or streams share its connection,
+/// because ending the call ends them all.
 const PATIENCE: u32 = 10;
-/// Connections that were cut and are not gone yet: their tasks have to run first. That many descriptors are kept for them.
+/// How many connections may be cut and not yet gone, since their tasks have to run first, before no more are
+/// accepted. Each of them still takes a file descriptor.
 pub const DYING: usize = 16;
 
-/// A stranger has this long to say who it is before others are spared for it: a client that means it mostly has shaken hands and
-/// sent its credentials by then. Otherwise those who come would push out each other, and never the idle.
+/// How long a new stranger is spared while there are others to end: most honest clients have shaken hands and sent
+/// their credentials by then. Without this, new clients would push out each other, and never the idle connections.
 pub const YOUNG: Duration = Duration::from_secs(2);
-/// Who goes when no more connections fit, of each the one that stands there longest; the number: only those who stand there longer.
-/// Authenticated streams stand nowhere: none is ended for others.
+/// Which connections are ended to make room, in this order. Of each kind, only those that have stood there for longer
+/// than the given time qualify, the longest first. Connections with authenticated streams have no standing, and are
+/// never ended to make room.
 const GO: [(Standing, Duration); 7] = [
     (Standing::Leaving, Duration::ZERO),
     (Standing::Stranger, YOUNG),
@@ -44,47 +48,50 @@ const GO: [(Standing, Duration); 7] = [
 pub enum Standing {
     /// It was asked to leave, and nothing is under way.
     Leaving,
-    /// Nothing is under way, and nobody known was ever on it: no request yet, or none with credentials.
+    /// Nothing is under way, and no client has shown good credentials on it: there was no request yet, or none with
+    /// credentials.
     Stranger,
-    /// The same, with a call under way: a stream that was not opened yet is one.
+    /// No client has shown good credentials on it, and a call is under way. A device stream that is not authenticated
+    /// yet is such a call.
     StrangerCalling,
-    /// Nothing is under way; there were calls with good credentials.
+    /// Nothing is under way, and a client has shown good credentials on it.
     Idle,
-    /// The same, with a call under way.
+    /// A call is under way, and a client has shown good credentials on it.
     Calling,
 }
 
-/// Why a connection was ended from here.
+/// The reason why a listener ended a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Why {
-    /// No request within its time, or none with credentials.
+    /// There was no request within the bound, or none with good credentials.
     Silent,
-    /// No request for a long time.
+    /// There was no request for a long time.
     Idle,
-    /// A call, or the taking of its answer, took too long.
+    /// A call took too long, or its answer was not taken in time.
     Call,
-    /// Another one came, and no more fit.
+    /// Another connection came, and no more fit.
     Room,
 }
 
-/// What the look at the clock found.
+/// The connections whose time is over.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overdue<C> {
-    /// To be asked to leave.
+    /// Connections to ask to leave.
     pub leave: Vec<(C, Why)>,
-    /// To be cut off.
+    /// Connections to cut off.
     pub cut: Vec<(C, Why)>,
 }
 
-/// What a new connection meets.
+/// What happens to a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission<C> {
-    /// It is in; another one is to be cut off for it, where there is one.
+    /// It is admitted. The other connection, if there is one, has to be cut off to make room.
     In(Option<C>),
-    /// All others carry authenticated streams.
+    /// It is refused, since no other connection may be ended for it.
     Full,
 }
 
+/// A place in the order: where a connection stands, since when, and its id.
 type Key = (Standing, Millis, u64);
 
 #[derive(Debug)]
@@ -99,23 +106,26 @@ struct Row<C> {
     cut: bool,
 }
 
-/// See the module.
+/// The rows of all connections, and the orders in which they are ended.
 #[derive(Debug)]
 pub struct Table<C> {
     bounds: Bounds,
     rows: IdMap<u64, Row<C>>,
     order: BTreeSet<Key>,
-    /// Strangers by their address, where their number is limited.
+    /// The strangers of each address. Only kept if their number is limited.
     addresses: HashMap<ClientAddress, BTreeSet<Key>>,
-    /// Bounded calls in the order in which they began, with their connection.
+    /// The bounded calls by number, and so in the order in which they began, each with the time of its beginning and
+    /// the id of its connection.
     calls: BTreeMap<u64, (Millis, u64)>,
-    /// Those that are put up with for longer.
+    /// The calls that have exceeded their bound and are given more time because others share their connection.
     patient: BTreeMap<u64, (Millis, u64)>,
     last_call: u64,
+    /// How many connections were cut and are not gone yet.
     dying: usize,
 }
 
 impl<C: Clone> Table<C> {
+    /// An empty table.
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -129,12 +139,12 @@ impl<C: Clone> Table<C> {
         }
     }
 
-    /// Whether those that were cut are so many that they have to go first.
+    /// Whether so many cut connections are not gone yet that no more should be accepted.
     pub fn is_behind(&self) -> bool {
         self.dying >= DYING
     }
 
-    /// A connection came.
+    /// Adds a new connection, if it fits or another one can be ended for it.
     pub fn came(&mut self, id: u64, connection: C, address: ClientAddress, now: Millis) -> Admission<C> {
         let instead = match self.must_go(address, now) {
             Ok(instead) => instead.and_then(|id| self.cut(id)),
@@ -157,13 +167,14 @@ impl<C: Clone> Table<C> {
         Admission::In(instead)
     }
 
-    /// Somebody has to go although nobody came: what descriptors were kept for does not suffice.
+    /// Cuts a connection although no new one came, because file descriptors ran out. Returns the connection to cut
+    /// off, or `None` if none may be ended.
     pub fn make_room(&mut self, now: Millis) -> Option<C> {
         let id = self.first_to_go(now)?;
         self.cut(id)
     }
 
-    /// The connection is gone.
+    /// Removes a connection that is gone.
     pub fn gone(&mut self, id: u64) {
         let Some(row) = self.rows.remove(&id) else { return };
         self.dying -= usize::from(row.cut);
@@ -172,7 +183,8 @@ impl<C: Clone> Table<C> {
         }
     }
 
-    /// A call began; `bounded`: its end is waited for no longer than any call's. Returns its number.
+    /// Notes that a call began, and returns the call's number. If `bounded`, the call has to end within
+    /// [`Bounds::call`].
     pub fn call_began(&mut self, id: u64, bounded: bool, now: Millis) -> u64 {
         self.last_call += 1;
         if bounded {
@@ -182,17 +194,18 @@ impl<C: Clone> Table<C> {
         self.last_call
     }
 
+    /// Notes that the call with this number ended.
     pub fn call_ended(&mut self, id: u64, call: u64, now: Millis) {
         let _ = self.calls.remove(&call).or_else(|| self.patient.remove(&call));
         self.change(id, now, |row| row.calls = row.calls.saturating_sub(1));
     }
 
-    /// It is known who is on it.
+    /// Notes that a client with good credentials uses the connection.
     pub fn known(&mut self, id: u64, now: Millis) {
         self.change(id, now, |row| row.known = true);
     }
 
-    /// An authenticated stream is open on it.
+    /// Notes that an authenticated stream opened on the connection.
     pub fn stream_began(&mut self, id: u64, now: Millis) {
         self.change(id, now, |row| {
             row.known = true;
@@ -200,11 +213,12 @@ impl<C: Clone> Table<C> {
         });
     }
 
+    /// Notes that an authenticated stream ended on the connection.
     pub fn stream_ended(&mut self, id: u64, now: Millis) {
         self.change(id, now, |row| row.streams = row.streams.saturating_sub(1));
     }
 
-    /// Whose time is over.
+    /// Returns the connections whose time is over, and marks them as asked to leave or cut.
     pub fn look(&mut self, now: Millis) -> Overdue<C> {
         let mut overdue = Overdue {
             leave: Vec::new(),
@@ -242,7 +256,7 @@ impl<C: Clone> Table<C> {
         overdue
     }
 
-    /// The connections of calls that have taken too long.
+    /// Returns the connections of calls that have taken too long, and removes those calls.
     fn slow_calls(&mut self, now: Millis) -> Vec<u64> {
         let bound = self.bounds.call;
         let mut slow = Vec::new();
@@ -261,7 +275,8 @@ impl<C: Clone> Table<C> {
         slow
     }
 
-    /// Who has to go for a new one from this address.
+    /// Returns the connection that has to go for a new one from this address. `Ok(None)` if there is room, and `Err`
+    /// if there is none and nobody may be ended.
     fn must_go(&self, address: ClientAddress, now: Millis) -> Result<Option<u64>, ()> {
         let of_address = self.addresses.get(&address).filter(|strangers| {
             self.bounds
@@ -277,6 +292,7 @@ impl<C: Clone> Table<C> {
         self.first_to_go(now).map(Some).ok_or(())
     }
 
+    /// Returns the connection to end to make room, in the order of [`GO`].
     fn first_to_go(&self, now: Millis) -> Option<u64> {
         GO.iter().find_map(|(standing, longer)| {
             let since = now.checked_sub(millis(*longer))?;
@@ -284,13 +300,13 @@ impl<C: Clone> Table<C> {
         })
     }
 
-    /// Who has stood there since then or longer, the longest first.
+    /// Returns the connections that have stood there since `since` or longer, the longest first.
     fn stands(&self, standing: Standing, since: Millis) -> impl Iterator<Item = u64> {
         let range = (standing, 0, 0)..=(standing, since, u64::MAX);
         self.order.range(range).map(|(_, _, id)| *id)
     }
 
-    /// It goes, whatever is under way on it.
+    /// Marks a connection as cut, whatever is under way on it, and returns its handle. `None` if it was cut before.
     fn cut(&mut self, id: u64) -> Option<C> {
         let row = self.rows.get_mut(&id).filter(|row| !row.cut)?;
         row.cut = true;
@@ -307,7 +323,8 @@ impl<C: Clone> Table<C> {
         }
     }
 
-    /// Puts it where it stands now; since when it has stood there stays.
+    /// Puts the connection into the orders where it stands now. If its standing did not change, it keeps the time
+    /// since when it has stood there.
     fn stand(&mut self, id: u64, now: Millis) {
         let Some(row) = self.rows.get_mut(&id) else { return };
         let standing = row.standing();
@@ -357,11 +374,13 @@ fn is_stranger(standing: Standing) -> bool {
     matches!(standing, Standing::Stranger | Standing::StrangerCalling)
 }
 
+/// Returns the oldest call, with its connection, if it began `bound` ago or earlier.
 fn first_over(calls: &BTreeMap<u64, (Millis, u64)>, now: Millis, bound: Duration) -> Option<(u64, u64)> {
     let (call, (began, id)) = calls.first_key_value()?;
     (began + millis(bound) <= now).then_some((*call, *id))
 }
 
+/// A duration in whole milliseconds.
 pub fn millis(duration: Duration) -> Millis {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

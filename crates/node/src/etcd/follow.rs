@@ -1,5 +1,6 @@
-//! Keeps the map: a list, then a watch from there; a list again whenever the watch broke or was compacted away. While etcd
-//! does not answer, what other nodes know of it.
+//! Keeps the map up to date: it lists the keys, then watches for changes from there, and lists again whenever the
+//! watch broke or its changes were compacted away. While etcd does not answer, it takes what other nodes know of
+//! etcd.
 
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use crate::membership::{Change, Membership};
 use crate::metrics;
 use crate::standing::Standing;
 
-/// The watch is asked for a sign of life this often.
+/// How often the watch is asked for a sign of life.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// Without any for this long it counts as broken, though its connection may look well: before a lease is over.
+/// A watch that was silent for this long counts as broken, even if its connection looks healthy. This is shorter than
+/// a lease.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// Runs until it is dropped. `revision` is that of the list in `membership`.
+/// Follows the map until it is dropped. `revision` is the revision of the list in `membership`.
 pub(super) async fn follow(
     store: Store,
     mut membership: Membership,
@@ -50,7 +52,7 @@ pub(super) async fn follow(
     }
 }
 
-/// Goes by what others know of etcd, if that is newer.
+/// Asks other nodes for etcd's records, and applies them if they are newer than this node's.
 async fn hear(others: &Option<(Peers, Standing)>, membership: &mut Membership, out: &Out) {
     let news = match others {
         Some((peers, standing)) => peers.ask(&membership.map(), standing).await,
@@ -67,7 +69,7 @@ async fn hear(others: &Option<(Peers, Standing)>, membership: &mut Membership, o
     out.publish(membership);
 }
 
-/// Applies changes after `revision` until the watch breaks.
+/// Applies all changes after `revision` until the watch breaks. `Err` says why it broke.
 async fn watch_from(
     store: &Store,
     revision: i64,
@@ -101,7 +103,7 @@ async fn watch_from(
     }
 }
 
-/// What the watch says, unless that is that it has ended.
+/// Returns the watch's response. `Err` if the response says that the watch has ended.
 fn ended(response: Option<WatchResponse>) -> Result<WatchResponse, EtcdError> {
     match response {
         None => Err(EtcdError::WatchEnded("closed by etcd".to_owned())),
@@ -124,7 +126,8 @@ async fn probe_watch(stream: &mut WatchStream, heard: Instant) -> Result<(), Etc
 }
 
 fn apply(store: &Store, response: &WatchResponse, membership: &mut Membership) {
-    // The revision of an answer without events may be ahead of events still to come (a known fault of older etcds).
+    // A response without events may carry the revision of events still to come (a known fault of older etcds), so its
+    // revision is not used.
     let Some(header) = response.header().filter(|_| !response.events().is_empty()) else {
         return;
     };

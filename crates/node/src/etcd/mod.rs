@@ -1,13 +1,15 @@
-//! The cluster map in etcd: `{prefix}/nodes/{role}/{node}` = address, incarnation, draining; each on its node's lease.
+//! The cluster map in etcd. The key `{prefix}/nodes/{role}/{node}` has the node's address, incarnation and whether it
+//! is draining; each key is attached to its node's lease.
 //!
-//! - [`Cluster`]: the client, and the map that it keeps by a list and a watch ([`follow`])
-//! - [`Registration`]: this node's own keys, kept there by a lease ([`register`])
-//! - [`Obituaries`]: the keys of others whose process is dead
-//! - [`Peers`]: what others know of it while it is out of sight
+//! - [`Cluster`]: the client, and the map that it keeps up to date by a list and a watch ([`follow`])
+//! - [`Registration`]: this node's own keys, which it keeps in etcd by a lease ([`register`])
+//! - [`Obituaries`]: marks the keys of other nodes whose process is dead
+//! - [`Peers`]: asks other nodes what etcd has, while etcd is out of reach
 //!
-//! While etcd is away all try again and again, and the last good map stays in use, unless others have a newer one. How
-//! far this node's own place in it is certain says [`crate::standing`]. Versions are etcd revisions, so etcd is best left to Tern alone: a key that
-//! somebody else writes may make the versions of two nodes differ, though not their maps, until the next change.
+//! While etcd is away, all of them retry, and the last good map stays in use unless other nodes have a newer one.
+//! [`crate::standing`] says how certain this node's own place in the map is. Versions of the map are etcd revisions,
+//! so it is best to leave etcd to Tern alone: a key that somebody else writes may make the versions of two nodes
+//! differ until the next change, though not their maps.
 
 mod follow;
 mod obituaries;
@@ -32,13 +34,14 @@ pub use obituaries::Obituaries;
 pub use peers::Peers;
 pub use register::Registration;
 
-/// A call that takes longer is tried again, perhaps on another member: three tries fit into a lease.
+/// A call that takes longer is retried, perhaps on another member of etcd. Three tries fit into a lease.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1200);
-/// etcd ends connections that ping more often than every 5 s.
+/// How often an idle connection to etcd is pinged. etcd ends connections that ping more often than every 5 s.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A connection to etcd that does not answer a ping within this time is broken.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How to reach etcd.
+/// The flags that say how to reach etcd.
 #[derive(clap::Args, Clone, Debug)]
 pub struct EtcdArgs {
     /// Endpoints of etcd, comma separated
@@ -54,7 +57,7 @@ pub struct EtcdArgs {
     pub etcd_prefix: String,
 }
 
-/// Why a call to etcd failed.
+/// The reason why a call to etcd failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EtcdError {
     #[error("no answer in time")]
@@ -67,7 +70,7 @@ pub(crate) enum EtcdError {
     Raced,
 }
 
-/// The other nodes, as etcd knows them. Dropped, the map is no longer kept up to date.
+/// The other nodes, as etcd knows them. When this is dropped, the map is no longer kept up to date.
 pub struct Cluster {
     store: Store,
     map: MapHandle,
@@ -77,12 +80,13 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Reads the map, however long etcd takes to answer, and follows it from then on.
+    /// Connects, reads the map, however long etcd takes to answer, and follows it from then on. `Err` only if the
+    /// endpoints are unusable.
     pub async fn connect(args: &EtcdArgs) -> anyhow::Result<Self> {
         Self::connect_among(args, None).await
     }
 
-    /// The same; what etcd does not tell this node it learns from `peers`.
+    /// Does what [`Self::connect`] does, and asks `peers` for the map while etcd does not answer.
     pub async fn connect_among(args: &EtcdArgs, peers: Option<Peers>) -> anyhow::Result<Self> {
         let store = Store::connect(args).await?;
         let mut back_off = BackOff::default();
@@ -116,26 +120,28 @@ impl Cluster {
         })
     }
 
+    /// The map, kept up to date.
     pub fn map(&self) -> MapHandle {
         self.map.clone()
     }
 
-    /// What etcd has, for others that do not see it.
+    /// The records that etcd has, for other nodes that cannot reach it.
     pub fn records(&self) -> Records {
         self.records.clone()
     }
 
-    /// Whether this node is in the map, once it is registered.
+    /// How certain this node's place in the map is. It is certain only after [`Self::register`].
     pub fn standing(&self) -> Standing {
         self.standing.clone()
     }
 
-    /// Where to say of a node that its process is dead.
+    /// Marks nodes whose process is dead in etcd.
     pub fn obituaries(&self) -> Obituaries {
         Obituaries::new(self.store.clone(), self.map())
     }
 
-    /// An incarnation for a process that starts now under this name: above all that are still about.
+    /// Returns an incarnation for a process that starts now under this name: larger than that of any node of this
+    /// name in the map.
     pub fn incarnation(&self, name: &str) -> u64 {
         let map = self.map.current();
         let known = Role::ALL
@@ -147,8 +153,8 @@ impl Cluster {
         known.map_or(now, |known| now.max(known + 1))
     }
 
-    /// Registers this process in its roles; done when etcd has it. Starts the drain when a newer incarnation takes
-    /// the name over.
+    /// Registers this process in its roles, and returns when etcd has all of its keys. Starts the drain when a
+    /// process with a newer incarnation takes the name over.
     pub async fn register(&self, nodes: Vec<(Role, Node)>, drain: Drain) -> Registration {
         Registration::start(self.store.clone(), self.map(), nodes, drain, self.standing()).await
     }
@@ -200,7 +206,7 @@ impl Store {
         Some((role.parse().ok()?, name.to_owned()))
     }
 
-    /// `None` for what this version does not understand.
+    /// Parses a key and its value. `None` if this version does not understand them.
     fn parse(&self, kv: &KeyValue) -> Option<(Role, Node)> {
         let parsed = self.parse_key(kv.key()).and_then(|(role, name)| {
             let node: Node = serde_json::from_slice(kv.value()).ok()?;
@@ -220,31 +226,33 @@ async fn timely<T>(call: impl Future<Output = Result<T, etcd_client::Error>>) ->
     }
 }
 
-/// A revision of etcd, and the records at it.
+/// A revision of etcd, and all records as they were at that revision.
 pub type Recorded = (i64, Vec<(Role, Node)>);
 
-/// The records of etcd as they are followed.
+/// The records of etcd, kept up to date.
 #[derive(Debug, Clone)]
 pub struct Records(watch::Receiver<Arc<Recorded>>);
 
 impl Records {
+    /// The records as this node knows them now.
     pub fn current(&self) -> Arc<Recorded> {
         self.0.borrow().clone()
     }
 }
 
-/// Where what is followed goes.
+/// Where the map and the records that are followed are published.
 struct Out {
     map: watch::Sender<Arc<ClusterMap>>,
     records: watch::Sender<Arc<Recorded>>,
 }
 
 impl Out {
-    /// Sends `membership`'s map and records if they are others than the present ones.
+    /// Publishes `membership`'s map and records if they differ from the present ones.
     fn publish(&self, membership: &Membership) {
         let map = membership.map();
         crate::metrics::map(&map, membership.held());
-        // The records first: who goes by a map can tell others what it is made of.
+        // The records are published first, so that a node that uses a map can always tell others the records it is
+        // made of.
         if self.records.borrow().0 != map.version() {
             self.records.send_replace(Arc::new(membership.records()));
         }

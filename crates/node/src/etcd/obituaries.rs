@@ -1,10 +1,11 @@
-//! Says of nodes whose process is dead that they are gone, so that nobody waits for their lease.
+//! Marks nodes whose process is dead as gone, so that nobody has to wait until their lease ends.
 //!
-//! Whoever had a link to a node that broke looks whether its process is still there. Where its address refuses
-//! connections again and again nothing listens any more: the machine is up, and the process is dead. A machine that does
-//! not answer proves nothing, and its lease decides. The record is marked in etcd, by a compare-and-set on what was read, so
-//! every map lets go of the node at one version. Should it live after all, its registration writes the record anew
-//! and insists, which nobody marks again.
+//! When a link to a node breaks, the other end looks whether the node's process is still there. If the node's address
+//! refuses connections several times in a row, nothing listens there any more: the machine is up, and the process is
+//! dead. A machine that does not answer at all proves nothing; then the lease decides. The node's record is marked in
+//! etcd by a compare-and-set on the record that was read, so every map drops the node at the same version. If the
+//! process lives after all, its registration writes the record again with `insists` set, and such a record is never
+//! marked again.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -22,19 +23,20 @@ use crate::map::{MapHandle, Node, Role};
 use crate::membership::Key;
 use crate::metrics;
 
-/// Refusals that prove it. A process that starts again listens before it does anything else, and takes less than the
-/// time of them all.
+/// How many refusals in a row prove that a process is dead. All of them take longer than a process that starts again
+/// needs until it listens, for that is the first thing it does.
 const REFUSALS: usize = 4;
-/// Between two of them, at least; as much again by chance, so that not all who lost a link ask etcd at once.
+/// The shortest pause between two connection attempts. Up to as much again is added at random, so that not all nodes
+/// that lost a link write to etcd at once.
 const PAUSE: Duration = Duration::from_millis(120);
-/// A connection that takes longer is no refusal.
+/// A connection attempt that takes longer than this is not a refusal.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// Tries to write it down; the lease makes up for what fails.
+/// How many times marking a record is tried. If all tries fail, the lease removes the node.
 const TRIES: usize = 3;
-/// Nodes looked at at a time: more that break at once are the network's trouble.
+/// How many nodes are looked at at the same time. If more links break at once, the network is at fault.
 const UNDER_WAY: usize = 64;
 
-/// See the module. Cheap to clone.
+/// Looks whether the process of a node is dead, and marks it as gone in etcd. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Obituaries(Option<Arc<Inner>>);
 
@@ -53,12 +55,13 @@ impl Obituaries {
         })))
     }
 
-    /// Nobody is looked at: for nodes without etcd.
+    /// Does nothing for any node. For nodes that run without etcd.
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// The link to this node broke: looks whether its process is dead. Returns at once.
+    /// Call this when the link to `node` broke: it looks in the background whether the node's process is dead, and
+    /// marks it if so. Returns at once.
     pub fn suspect(&self, role: Role, node: &Node) {
         let Some(inner) = self.0.clone() else { return };
         if node.insists || !inner.has(role, node) {
@@ -100,7 +103,7 @@ impl Inner {
             let pause = PAUSE + rand::rng().random_range(Duration::ZERO..PAUSE);
             sleep(pause).await;
         }
-        // Every role of the process is dead with it.
+        // All roles of a process die with it, so all of its records are marked.
         let map = self.map.current();
         let records: Vec<(Role, Node)> = Role::ALL
             .into_iter()
@@ -129,7 +132,7 @@ impl Inner {
     }
 }
 
-/// Nothing listens there, says the machine.
+/// Whether the machine answers that nothing listens at `address`.
 async fn refuses(address: &str) -> bool {
     match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
@@ -138,7 +141,8 @@ async fn refuses(address: &str) -> bool {
 }
 
 impl Store {
-    /// False: there is nothing to mark any more.
+    /// Marks the record of `node` as gone. `Ok(false)` if there is nothing to mark: the record has gone, belongs to
+    /// another incarnation, or is marked or insists already.
     async fn mark_gone(&self, role: Role, node: &Node) -> Result<bool, EtcdError> {
         let path = self.key(&(role, node.name.clone()));
         let mut kv = self.client.kv_client();
@@ -146,7 +150,7 @@ impl Store {
         let Some(present) = present.kvs().first() else {
             return Ok(false);
         };
-        // Fields of later versions stay as they are.
+        // The record is read as a map too, so that fields of later versions are kept.
         let record: Option<(Node, serde_json::Map<String, serde_json::Value>)> =
             serde_json::from_slice(present.value())
                 .ok()
@@ -159,7 +163,7 @@ impl Store {
         }
         record.insert("gone".to_owned(), true.into());
         let value = serde_json::to_vec(&record).unwrap_or_default();
-        // It still goes with the lease of the dead.
+        // The record keeps the dead process's lease, and ends with it.
         let put = TxnOp::put(path.clone(), value, Some(PutOptions::new().with_ignore_lease()));
         let txn = Txn::new()
             .when([Compare::mod_revision(

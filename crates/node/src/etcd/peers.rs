@@ -1,9 +1,9 @@
-//! While etcd is out of sight: whether others see it, and what it says.
+//! Asks other nodes what etcd has, while this node cannot reach etcd.
 //!
-//! A node that is cut off from etcd alone would go by the map of before for as long as the cut lasts, beside others that
-//! go by a newer one: two owners of each slot that moved. So it asks other nodes for their records. If they have newer
-//! ones it goes by those, and learns that it is in the map no more. If most of those asked answer and none has, etcd is
-//! away for all.
+//! A node that alone is cut off from etcd would use its old map for as long as the cut lasts, while other nodes use a
+//! newer one: each slot that moved would have two owners. So it asks other nodes for their records. If they have
+//! newer ones, it uses those, and may learn that it is no longer in the map itself. If most of the nodes asked answer
+//! and none has newer records, its map is up to date as far as anybody knows: etcd is away for all.
 
 use std::time::Duration;
 
@@ -18,26 +18,29 @@ use crate::channels::Channels;
 use crate::map::{ClusterMap, Node, Role};
 use crate::standing::Standing;
 
-/// Nodes asked in a round: enough that some are on the other side of a cut, few enough for a platform of hundreds.
+/// How many nodes are asked in a round: enough that some are on the other side of a cut, few enough for a platform of
+/// hundreds.
 const ASKED: usize = 8;
-/// They answer from memory.
+/// How long an answer may take. It comes from the other node's memory.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The other nodes, as a node without etcd reaches them.
+/// The other nodes, as a node that cannot reach etcd reaches them.
 #[derive(Clone)]
 pub struct Peers {
     channels: Channels,
-    /// This node's own address, as others are told.
+    /// This node's own address as it stands in the map.
     own: String,
 }
 
-/// A newer state of etcd's records.
+/// Records of etcd that are newer than this node's.
 pub(super) struct News {
+    /// The revision of etcd that the records are from.
     pub revision: i64,
     pub nodes: Vec<(Role, Node)>,
 }
 
 impl Peers {
+    /// `own` is this node's own address, which is not asked.
     pub fn new(channels: Channels, own: &str) -> Self {
         Self {
             channels,
@@ -45,8 +48,9 @@ impl Peers {
         }
     }
 
-    /// The newest records that some of the others have, if they are newer than `map`; tells `standing` where most of them
-    /// agree that there are none.
+    /// Asks some of the other nodes, and returns the newest of their records if they are newer than `map`. `None` if
+    /// there are no newer ones; then it tells `standing` so, if more than half of the nodes asked have answered, or
+    /// if there are no other nodes.
     pub(super) async fn ask(&self, map: &ClusterMap, standing: &Standing) -> Option<News> {
         let mut addresses: Vec<&str> = Role::ALL
             .into_iter()
@@ -88,7 +92,7 @@ impl Peers {
     }
 }
 
-/// Without what this version does not understand.
+/// Parses an answer, without the records that this version does not understand.
 fn parse(answer: GetRecordsResponse) -> News {
     let records = answer.records.into_iter().filter_map(|record| {
         let node: Node = serde_json::from_slice(&record.value).ok()?;

@@ -1,5 +1,5 @@
-//! This node's keys, kept in etcd by a lease. A lease that was lost is granted anew and the keys are written again, and
-//! so is a key that another node marked as gone: who writes lives.
+//! Keeps this node's keys in etcd by a lease. If the lease was lost, it is granted anew and the keys are written
+//! again. A key that another node marked as gone is written again too: a process that can write is not dead.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,22 +17,23 @@ use crate::membership::{Key, LEASE};
 use crate::metrics;
 use crate::standing::Standing;
 
-/// Renewals in a lease: one may be late, and one may fail.
+/// How often the lease is renewed: one renewal may be late, and one may fail.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
-/// Commands under way: start, drain, leave, and each role's word of how well it is.
+/// The most commands that wait: settle, drain, leave, one to spare, and one for each role to say whether it is well.
 const COMMANDS: usize = 4 + Role::ALL.len();
 
 enum Command {
     /// Answered when etcd has every key.
     Settle,
     Drain,
-    /// Answered when etcd has every key.
+    /// Sets whether the node is unwell in a role. Answered when etcd has every key.
     Unwell(Role, bool),
     /// Answered when the keys are gone, or etcd did not answer in time.
     Leave,
 }
 
-/// This process in the map. Dropped without [`Registration::leave`], it stays there for up to one lease.
+/// This process's place in the map. If it is dropped without [`Registration::leave`], the place stays for up to one
+/// lease.
 pub struct Registration {
     commands: mpsc::Sender<(Command, oneshot::Sender<()>)>,
     _task: AbortOnDropHandle<()>,
@@ -71,17 +72,18 @@ impl Registration {
         registration
     }
 
-    /// Marks the node as draining in all its roles; done when etcd has it.
+    /// Marks the node as draining in all its roles, and returns when etcd has it.
     pub async fn drain(&self) {
         self.command(Command::Drain).await;
     }
 
-    /// Says of the node in one role whether it is unwell; done when etcd has it.
+    /// Marks the node as unwell, or well again, in one role, and returns when etcd has it.
     pub async fn unwell(&self, role: Role, unwell: bool) {
         self.command(Command::Unwell(role, unwell)).await;
     }
 
-    /// Gives the lease back: the node is gone from the map at once.
+    /// Gives the lease back, so that the node is removed from the map at once. Returns also when etcd does not answer
+    /// in time.
     pub async fn leave(&self) {
         self.command(Command::Leave).await;
     }
@@ -89,17 +91,18 @@ impl Registration {
     async fn command(&self, command: Command) {
         let (done, wait) = oneshot::channel();
         if self.commands.send((command, done)).await.is_ok() {
-            // An error: the registrar has left.
+            // An error means that the registrar has left.
             let _ = wait.await;
         }
     }
 }
 
+/// A key that this process wants to have in etcd.
 struct Wanted {
     node: Node,
-    /// As it is, under the present lease.
+    /// Whether etcd has `node` as it is now, under the present lease.
     written: bool,
-    /// Of the newest write; 0: none under the present lease.
+    /// The revision of the newest write under the present lease; 0 if there was none.
     revision: i64,
 }
 
@@ -175,7 +178,7 @@ impl Registrar {
         }
     }
 
-    /// One round: the lease lives, and under it every key.
+    /// Renews the lease, and writes each key that etcd does not have under it.
     async fn renew(&mut self) -> Result<(), EtcdError> {
         self.yield_to_newer();
         self.keep_alive().await?;
@@ -203,7 +206,7 @@ impl Registrar {
                 self.standing.renewed(asked);
                 Ok(())
             }
-            // What the client says of an unknown lease.
+            // This is the error by which the client reports an unknown lease.
             Err(EtcdError::Client(etcd_client::Error::LeaseKeepAliveError(reason))) => {
                 tracing::warn!(reason, "lease lost");
                 metrics::lease_lost();
@@ -230,7 +233,7 @@ impl Registrar {
         Ok(granted.id())
     }
 
-    /// Compare-and-set, so that an older incarnation never writes over a newer one.
+    /// Writes a key by compare-and-set, so that an older incarnation never overwrites a newer one.
     async fn write(&mut self, key: Key, lease: i64) -> Result<(), EtcdError> {
         let Some(wanted) = self.wanted.get_mut(&key) else {
             return Ok(());
@@ -286,7 +289,8 @@ impl Registrar {
         }
     }
 
-    /// Whether a map from after its last write lacks one of its keys, which is then to be written again.
+    /// Whether `map` lacks a key of this process although it is newer than the key's last write. Such a key is marked
+    /// to be written again.
     fn missed_by(&mut self, map: &ClusterMap) -> bool {
         let mut missed = false;
         for ((role, name), wanted) in &mut self.wanted {
@@ -298,7 +302,7 @@ impl Registrar {
         missed
     }
 
-    /// The map may show a newer incarnation before this one writes again.
+    /// Drops the keys that a newer incarnation of this node has taken, according to the map, and starts the drain.
     fn yield_to_newer(&mut self) {
         let map = self.map.current();
         let newer = |(role, name): &Key, wanted: &Wanted| {

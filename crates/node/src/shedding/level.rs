@@ -1,31 +1,32 @@
-//! When a node begins and stops giving things up. Pure.
+//! Decides when a node begins and stops giving things up. Pure.
 //!
-//! Measured is a delay: how long work waits before it is begun. The highest level begins whose threshold the delay
-//! reached in two windows one after the other. It is left one step at a time, when the delay has stayed below half of
-//! its threshold for as long as [`HOLD`]; a level that comes back soon after it was left is held twice as long each
-//! time, for what was given up is what made room.
+//! The input is a delay: how long work waits before it is begun. A level begins when the delay has reached its
+//! threshold in two consecutive windows; of several such levels, the highest begins. A level is left, for the one
+//! below, when the delay has stayed below half of its threshold for [`HOLD`]. A level that comes back soon after it
+//! was left is held twice as long each time, because giving things up was what had made the room.
 
 use std::time::Duration;
 
 use tern_types::Timestamp;
 
-/// Two of these decide: short against what people notice, long against a batch or a checkpoint.
+/// The length of a window. Two windows decide: short against what people notice, long against a batch or a
+/// checkpoint.
 pub const WINDOW: Duration = Duration::from_millis(250);
 /// How long a level is held at least.
 pub const HOLD: Duration = Duration::from_secs(5);
-/// How long at most, however often it came back.
+/// How long a level is held at most, however often it came back.
 const MAX_HOLD: Duration = Duration::from_secs(80);
-/// A level that comes back within this was left too early.
+/// A level that comes back within this time after it was left was left too early.
 const RELAPSE: Duration = Duration::from_secs(20);
 
-/// What is given up: each level includes those before it. Messages never are.
+/// What a node gives up. Each level includes those before it. Messages are never given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Level {
     #[default]
     Nothing = 0,
     /// Typing is dropped.
     Typing = 1,
-    /// Presence changes are told every 10 s only.
+    /// Presence changes are told only every 10 s.
     Presence = 2,
     /// Delivered receipts are told late.
     Receipts = 3,
@@ -34,6 +35,7 @@ pub enum Level {
 }
 
 impl Level {
+    /// All levels, ascending.
     pub const ALL: [Self; 5] = [
         Self::Nothing,
         Self::Typing,
@@ -42,17 +44,18 @@ impl Level {
         Self::Streams,
     ];
 
-    /// A level that this version does not know counts as the highest that it does.
+    /// Reads a level that another node sent. A number that this version does not know counts as the highest level.
     pub fn from_wire(level: u32) -> Self {
         let index = usize::try_from(level).unwrap_or(usize::MAX);
         Self::ALL.get(index).copied().unwrap_or(Self::Streams)
     }
 
+    /// The number by which the level is sent to other nodes.
     pub fn to_wire(self) -> u32 {
         self as u32
     }
 
-    /// What it gives up, as metrics name it.
+    /// The name of what the level gives up, in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
@@ -63,8 +66,8 @@ impl Level {
         }
     }
 
-    /// The delay from which on it begins. A node at leisure begins work within 1 ms, one that is busy all the time
-    /// within 10 to 20.
+    /// The delay from which on the level begins. A node with little to do begins work within 1 ms, and one that is
+    /// busy all the time within 10 to 20 ms.
     pub fn threshold(self) -> Duration {
         Duration::from_millis(match self {
             Self::Nothing => 0,
@@ -75,6 +78,7 @@ impl Level {
         })
     }
 
+    /// Returns the highest level whose threshold `delay` has reached.
     fn reached_by(delay: Duration) -> Self {
         let reached = Self::ALL.into_iter().rev();
         let mut reached = reached.filter(|level| delay >= level.threshold());
@@ -86,15 +90,17 @@ impl Level {
     }
 }
 
-/// See the module.
+/// Keeps the level of one node from window to window.
 #[derive(Debug)]
 pub struct Controller {
     level: Level,
-    /// What the window before reached.
+    /// The level that the previous window's delay had reached.
     reached: Level,
-    /// Since when the delay is below half of the level's threshold.
+    /// Since when the delay has been below half of the level's threshold.
     calm_since: Option<Timestamp>,
+    /// How long the present level is held.
     hold: Duration,
+    /// When a level was last left, if none has begun since.
     left_at: Option<Timestamp>,
 }
 
@@ -111,11 +117,12 @@ impl Default for Controller {
 }
 
 impl Controller {
+    /// The present level.
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// The delay of the window that has just ended.
+    /// Takes the delay of the window that has just ended, and returns the level from now on.
     pub fn window(&mut self, delay: Duration, now: Timestamp) -> Level {
         let reached = Level::reached_by(delay);
         let confirmed = reached.min(std::mem::replace(&mut self.reached, reached));
@@ -175,7 +182,7 @@ mod tests {
             self.controller.window(Duration::from_millis(millis), self.now)
         }
 
-        /// Windows of this delay until the level changes.
+        /// Feeds windows with this delay until the level changes, and returns how long that took.
         fn until_change(&mut self, millis: u64) -> Duration {
             let (began, level) = (self.now, self.controller.level());
             while self.window(millis) == level {}

@@ -1,15 +1,15 @@
-//! Counts delays as they happen, for the price of one addition, and tells their median once a window.
+//! Counts delays as they happen, at the cost of one addition each, and returns their median once a window.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Each bucket reaches four thirds as far as the one before: from half a millisecond to 20 s.
+/// The number of buckets. The bound of each is four thirds of the one before, from half a millisecond to 20 s.
 const BUCKETS: usize = 38;
 const FIRST: Duration = Duration::from_micros(500);
-/// Fewer in a window say nothing: one slow call is no load.
+/// With fewer delays in a window the median says nothing: one slow call is no load.
 const FEWEST: u32 = 5;
 
-/// See the module.
+/// The delays of one signal in the present window.
 #[derive(Debug)]
 pub struct Meter {
     signal: &'static str,
@@ -32,12 +32,12 @@ impl Meter {
         }
     }
 
-    /// What it measures, as metrics name it.
+    /// The name of the signal in metrics.
     pub fn signal(&self) -> &'static str {
         self.signal
     }
 
-    /// One piece of work was begun this long after it came.
+    /// Records that a piece of work waited for `delay` before it was begun.
     pub fn record(&self, delay: Duration) {
         let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
         let bucket = self
@@ -47,7 +47,8 @@ impl Meter {
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The median since the last call, rounded up by a third at most; zero where too little happened.
+    /// Returns the median of the delays since the last call, rounded up by at most a third, and starts a new window.
+    /// Zero if there were fewer than five.
     pub fn take_median(&self) -> Duration {
         let counts: [u32; BUCKETS] = std::array::from_fn(|i| self.counts[i].swap(0, Ordering::Relaxed));
         let total: u64 = counts.iter().map(|count| u64::from(*count)).sum();

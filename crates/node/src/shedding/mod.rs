@@ -1,14 +1,15 @@
-//! Giving way under load: a node measures how long its work waits, and at each [`Level`] gives up something nice so that
-//! what is needed goes on.
+//! Shedding under load: a node measures how long its work waits, and at each [`Level`] gives up something
+//! dispensable, so that the essential work goes on.
 //!
 //! ```text
 //!   meters (queue times) ──every 250 ms──> level (pure) ──> this node's level ──┐
 //!                                  levels that other nodes said on their links ──┴─ the highest ──> each role
 //! ```
 //!
-//! Nodes tell each other only what they measured themselves, never what they heard: levels do not hold each other up.
+//! Nodes tell each other only the level that they measured themselves, never one they heard of, so that levels cannot
+//! keep each other up.
 
-mod level;
+pub(crate) mod level;
 mod meter;
 
 use std::collections::HashMap;
@@ -27,7 +28,7 @@ pub use meter::Meter;
 
 use level::Controller;
 
-/// What a process gives up at present. Clones are of the same.
+/// What a process gives up at present. Clones share one state.
 #[derive(Clone, Debug)]
 pub struct Shedding(Arc<Inner>);
 
@@ -46,7 +47,7 @@ struct Heard {
     levels: HashMap<u64, Level>,
 }
 
-/// What one other node says of itself, as long as the link to it lives.
+/// The level that one other node sends on its link. It counts as long as this value lives.
 #[derive(Debug)]
 pub struct Peer {
     shedding: Shedding,
@@ -54,7 +55,8 @@ pub struct Peer {
 }
 
 impl Default for Shedding {
-    /// Nothing is measured until it is started.
+    /// Measures nothing, because it is not started, but heeds what other nodes say. For tests and for nodes on their
+    /// own.
     fn default() -> Self {
         Self::new(true)
     }
@@ -71,12 +73,12 @@ impl Shedding {
         }))
     }
 
-    /// Gives nothing up, whatever happens.
+    /// Never gives anything up.
     pub fn off() -> Self {
         Self::new(false)
     }
 
-    /// Measures from now on, until the drain is over.
+    /// Begins to measure, until the drain has ended. If not `on`, it never gives anything up.
     pub fn start(on: bool, drain: Drain) -> Self {
         let shedding = Self::new(on);
         if on {
@@ -86,39 +88,39 @@ impl Shedding {
         shedding
     }
 
-    /// What is given up now.
+    /// The level in effect at present: the highest of this node's own and those of other nodes.
     pub fn level(&self) -> Level {
         *self.0.level.borrow()
     }
 
-    /// Follows it.
+    /// Follows the level in effect.
     pub fn follow(&self) -> watch::Receiver<Level> {
         self.0.level.subscribe()
     }
 
-    /// What this node measured itself: what it tells others.
+    /// Follows the level that this node measured itself, which is the one it tells others.
     pub fn own(&self) -> watch::Receiver<Level> {
         let mut own = self.0.own.subscribe();
         if *own.borrow() != Level::Nothing {
-            // Whoever follows it from now on has not heard of it.
+            // The receiver counts the present level as news, because whoever follows it from now on has not sent it.
             own.mark_changed();
         }
         own
     }
 
-    /// Something was dropped or put off because of this level.
+    /// Counts that something was dropped or put off because of this level.
     pub fn gave_up(&self, what: Level) {
         metrics::gave_up(what);
     }
 
-    /// A signal to be measured: named in metrics and logs.
+    /// Adds a signal to be measured. `signal` is its name in metrics and logs.
     pub fn meter(&self, signal: &'static str) -> Arc<Meter> {
         let meter = Arc::new(Meter::new(signal));
         lock(&self.0.meters).push(meter.clone());
         meter
     }
 
-    /// A link to another node begins.
+    /// Begins to heed the level of another node. Call it when a link to the node begins.
     pub fn peer(&self) -> Peer {
         let mut heard = lock(&self.0.heard);
         heard.last += 1;
@@ -159,7 +161,7 @@ impl Shedding {
     }
 
     fn combine(&self) {
-        // Held to the end: of two changes at once the later sees both.
+        // The lock is held to the end, so that of two concurrent changes the later one sees both.
         let heard = lock(&self.0.heard);
         let level = heard.levels.values().max().copied();
         let level = level.unwrap_or_default().max(*self.0.own.borrow());
@@ -175,7 +177,7 @@ impl Shedding {
 }
 
 impl Peer {
-    /// What the other node says now.
+    /// Sets the level that the other node has sent.
     pub fn says(&self, level: Level) {
         if !self.shedding.0.on {
             return;
@@ -196,7 +198,8 @@ impl Drop for Peer {
     }
 }
 
-/// As [`links::gather`], and nothing as soon as this node's level has changed: the next frame says so.
+/// Takes items like [`links::gather`], but returns an empty list as soon as this node's own level has changed, so
+/// that the next frame carries the new level.
 pub async fn gather_or_level<T>(
     items: &mut mpsc::Receiver<T>,
     max: usize,

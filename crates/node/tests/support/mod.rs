@@ -1,4 +1,4 @@
-//! An etcd of a test's own.
+//! An etcd server for one test.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -9,9 +9,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tern_node::etcd::{Cluster, EtcdArgs};
 
-/// Nothing that a test waits for takes this long.
+/// How long the tests wait for anything. Nothing takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// An etcd server in a process of its own. It is killed when this is dropped.
 pub struct Etcd {
     server: Child,
     pub url: String,
@@ -19,7 +20,7 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// A server on free ports; killed when it is dropped.
+    /// Starts a server on free ports.
     pub async fn start() -> Self {
         let (client, peer) = (free_port(), free_port());
         let url = format!("http://127.0.0.1:{client}");
@@ -52,7 +53,7 @@ impl Etcd {
             url,
             _data: data,
         };
-        // Its first answer says that it is up.
+        // When the first answer comes, the server is up.
         tokio::time::timeout(PATIENCE, etcd.cluster("/none"))
             .await
             .expect("etcd starts");
@@ -74,10 +75,12 @@ impl Etcd {
         Client::connect([&self.url], None).await.unwrap()
     }
 
+    /// Suspends the server's process.
     pub fn stop(&self) {
         self.signal(Signal::SIGSTOP);
     }
 
+    /// Lets the server's process go on.
     pub fn go_on(&self) {
         self.signal(Signal::SIGCONT);
     }
@@ -102,7 +105,7 @@ fn free_port() -> u16 {
         .port()
 }
 
-/// A way to etcd that can be cut.
+/// A proxy in front of etcd that can be cut.
 pub struct Proxy {
     pub url: String,
     open: tokio::sync::watch::Sender<bool>,
@@ -138,11 +141,12 @@ impl Proxy {
         }
     }
 
-    /// Ends every connection and lets no new one through.
+    /// Ends every connection, and accepts no new one.
     pub fn cut(&self) {
         self.open.send_replace(false);
     }
 
+    /// Accepts connections again.
     pub fn mend(&self) {
         self.open.send_replace(true);
     }

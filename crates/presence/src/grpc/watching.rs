@@ -1,4 +1,4 @@
-//! Watch streams, and states for whoever asks once.
+//! Watch streams, and answers to callers that ask for states once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,15 +21,16 @@ use crate::last_seen::LastSeen;
 use crate::metrics;
 use crate::people::News;
 
-/// States of one frame: some 30 KiB.
+/// The most states in one frame, which is some 30 KiB then.
 const MAX_STATES: usize = 1024;
-/// Users of one question: as many as a screen may watch.
+/// The most users in one GetStates request: as many as a screen may watch.
 const MAX_ASKED: usize = 256;
-/// Users of one query.
+/// The most users in one query.
 const MAX_READ: usize = 1024;
-/// Queries of one stream at a time; while there are so many it takes no new watches.
+/// The most queries of one stream at a time. While there are that many, the stream takes no new watches.
 const MAX_READS: usize = 4;
-/// A store that is away is asked again after this: nobody waits for it, and others are asking too.
+/// How long a store that is away is left alone before it is asked again. Nobody waits for the answer, and other
+/// streams ask too.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a watch stream wakes up for.
@@ -39,6 +40,8 @@ enum Wake {
     End,
 }
 
+/// Runs a watch stream until it ends. States go out as they are when the gateway takes them, so a slow gateway misses
+/// only states in between.
 pub fn watch(
     hub: Arc<Hub>,
     store: LastSeen,
@@ -55,7 +58,7 @@ pub fn watch(
                 biased;
                 () = stop.cancelled() => Wake::End,
                 () = guard.ended.cancelled() => Wake::End,
-                // What is known goes out while the store is asked for the rest.
+                // What is known already goes out while the store is asked for the rest.
                 () = guard.news.notified() => Wake::News,
                 Some(()) = reads.next() => continue,
                 frame = inbound.message(), if reads.len() < MAX_READS => Wake::Frame(frame),
@@ -82,7 +85,7 @@ pub fn watch(
     }
 }
 
-/// Those of whom the store has to be asked.
+/// Ends and begins the watches that a frame asks for. Returns the people of whom the store has to be asked.
 async fn take_requests(
     hub: &Hub,
     guard: &WatchGuard,
@@ -96,13 +99,14 @@ async fn take_requests(
     Ok(guard.watch(&watch))
 }
 
-/// Where the store is away nothing is known of who is not online, until it is back.
+/// Reads last seen of these users for the hub. While the store is away, they count as never seen unless they are
+/// online, and the store is asked again later.
 async fn read_for(hub: Arc<Hub>, store: LastSeen, users: Vec<UserId>, stop: CancellationToken) {
     if let Some(found) = read(&store, &users).await {
         return hub.stored(&users, &found);
     }
     hub.stored(&users, &HashMap::new());
-    // On its own: the stream goes on with other people.
+    // A task of its own asks again, so that the stream goes on with other people.
     let again = async move {
         loop {
             tokio::time::sleep(READ_AGAIN).await;
@@ -114,7 +118,7 @@ async fn read_for(hub: Arc<Hub>, store: LastSeen, users: Vec<UserId>, stop: Canc
     tokio::spawn(async move { stop.run_until_cancelled(again).await }.in_current_span());
 }
 
-/// `None`: the store is away.
+/// Reads last seen of these users. `None` if the store is away.
 async fn read(store: &LastSeen, users: &[UserId]) -> Option<HashMap<UserId, Timestamp>> {
     let read = store.read(users).await;
     metrics::last_seen("read", read.is_ok(), users.len());
@@ -122,7 +126,8 @@ async fn read(store: &LastSeen, users: &[UserId]) -> Option<HashMap<UserId, Time
     read.inspect_err(warn).ok()
 }
 
-/// Online from memory; of all others one query, in which those who do not exist are left out.
+/// Answers with the states of these users. Those who are online are known in memory; one query reads all others, and
+/// users who do not exist are left out. `Err` if an id is malformed or there are too many.
 pub async fn states(
     hub: &Hub,
     store: &LastSeen,
@@ -155,7 +160,7 @@ pub async fn states(
     let stored = if offline.is_empty() {
         HashMap::new()
     } else {
-        // Without a store nothing is known, not even that they exist.
+        // Without a store nothing is known of these users, not even whether they exist.
         let unknown = || offline.iter().map(|user| (*user, Timestamp(0))).collect();
         read(store, &offline).await.unwrap_or_else(unknown)
     };

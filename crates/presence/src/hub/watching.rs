@@ -1,4 +1,4 @@
-//! The hub's side of watch streams, and of last seen.
+//! The hub's part for watch streams and for last seen.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::people::News;
 use crate::registry::{Gateway, NotOwner};
 use crate::watches::WatchLink;
 
-/// Nothing is due: looks again after this.
+/// How long the clock waits if nothing is due.
 const IDLE: Duration = Duration::from_secs(10);
-/// Between two looks: many people's time is over in each of them.
+/// The shortest time between two ticks: many people become due in each of them.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The hub's end of a watch stream.
@@ -28,17 +28,18 @@ pub(super) struct WatchEnd {
     ended: CancellationToken,
 }
 
-/// The stream's end. Dropping it ends its watches.
+/// The stream's end of a watch stream. Dropping it ends its watches.
 pub struct WatchGuard {
     hub: Arc<Hub>,
     id: WatchLink,
-    /// There may be something to take.
+    /// Notified when there may be something to take.
     pub news: Arc<Notify>,
-    /// A newer stream of the gateway took over.
+    /// Cancelled when a newer stream of the gateway has taken over.
     pub ended: CancellationToken,
 }
 
 impl Hub {
+    /// Opens a watch stream of the gateway, and ends an older one.
     pub fn open_watch(self: &Arc<Self>, gateway: &Gateway) -> WatchGuard {
         let (news, ended) = (Arc::new(Notify::new()), CancellationToken::new());
         let mut state = self.lock();
@@ -62,21 +63,23 @@ impl Hub {
         }
     }
 
-    /// What the store said of users whom it was asked for.
+    /// Takes the store's answer about the users in `asked`.
     pub fn stored(&self, asked: &[UserId], found: &HashMap<UserId, Timestamp>) {
         let mut state = self.lock();
         let effects = state.people.stored(asked, found);
         let _ = state.perform(effects);
     }
 
-    /// Of each what is known in memory, once this node has heard of all sessions of its slots.
+    /// Returns the state of each user as far as it is known in memory, once this node may be expected to know all
+    /// sessions of its slots. `None` means that the store has to be asked. `Err` if one of the users belongs to
+    /// another node.
     pub async fn presences(&self, users: &[UserId]) -> Result<Vec<Option<Presence>>, NotOwner> {
         let unsettled = self.lock().people.unsettled_for(users, Clock::monotonic());
         tokio::time::sleep(unsettled).await;
         self.lock().people.presences(users)
     }
 
-    /// Ticks whenever something is due.
+    /// Ticks whenever something is due. Runs until it is dropped.
     pub async fn keep_time(&self) {
         loop {
             let next = self.lock().people.next_tick();
@@ -86,25 +89,29 @@ impl Hub {
         }
     }
 
+    /// Takes at most `max` people's last seen to be written.
     pub fn take_writes(&self, max: usize) -> Vec<(UserId, Timestamp)> {
         self.lock().people.activity().take_writes(max)
     }
 
+    /// Puts back what could not be written.
     pub fn put_back(&self, writes: Vec<(UserId, Timestamp)>) {
         self.lock().people.activity().put_back(writes);
     }
 
+    /// Marks everything that is not written yet to be written, because the node is about to stop.
     pub fn write_all(&self) {
         self.lock().people.activity().write_all();
     }
 
+    /// How many people's last seen waits to be written.
     pub fn unwritten(&self) -> usize {
         self.lock().people.activity().unwritten()
     }
 }
 
 impl WatchGuard {
-    /// Begins watches. Those of whom the store has to be asked.
+    /// Begins watches. Returns the people of whom the store has to be asked.
     pub fn watch(&self, users: &[UserId]) -> Vec<UserId> {
         let mut state = self.hub.lock();
         let unknown = state.people.watch(self.id, users);
@@ -114,13 +121,14 @@ impl WatchGuard {
         unknown
     }
 
+    /// Ends watches.
     pub fn unwatch(&self, users: &[UserId]) {
         let mut state = self.hub.lock();
         state.people.unwatch(self.id, users);
         metrics::watches(state.people.watches());
     }
 
-    /// What there is to tell, at most `max` states.
+    /// Takes what there is to tell: at most `max` states, and all people who belong to other nodes.
     pub fn take(&self, max: usize) -> News {
         let mut state = self.hub.lock();
         let before = state.people.next_tick();

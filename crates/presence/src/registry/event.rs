@@ -1,4 +1,4 @@
-//! What happens to the registry, and what follows.
+//! The events that the registry takes, and the effects that follow from them.
 
 use std::collections::HashSet;
 use std::num::NonZeroU64;
@@ -10,14 +10,16 @@ use super::SlotSet;
 use crate::activity::Sign;
 use crate::watches::WatchLink;
 
-/// One run of a gateway process.
+/// One run of a gateway process: a restarted gateway has a new incarnation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Gateway {
+    /// The name of the gateway's node.
     pub name: Arc<str>,
+    /// The incarnation of the gateway's process.
     pub incarnation: u64,
 }
 
-/// Names one announce stream of a gateway. Only the newest of a gateway counts.
+/// Names one announce stream of a gateway. Only the newest stream of a gateway counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 
@@ -27,32 +29,36 @@ pub struct Announcement {
     pub user: UserId,
     pub device: DeviceId,
     pub session: SessionId,
-    /// When it began, by the gateway's clock.
+    /// When the session began, by the gateway's clock.
     pub since: Timestamp,
-    /// What its stream drew from the store when it was opened; `None`: it is not open yet.
+    /// The number that its stream drew from the store when it was opened. `None` if the stream is not open yet.
     pub number: Option<NonZeroU64>,
+    /// The newest sign of activity on the session.
     pub sign: Sign,
 }
 
+/// Something that happened to the registry.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The gateway opened an announce stream.
     Linked { gateway: Gateway, link: LinkId },
-    /// It broke. Its sessions stay.
+    /// The gateway's announce stream broke. Its sessions stay.
     Unlinked { gateway: Gateway, link: LinkId },
+    /// The gateway announced a session, for the first time or again.
     Announced {
         gateway: Gateway,
         link: LinkId,
         announcement: Announcement,
     },
+    /// The session has ended.
     Ended {
         gateway: Gateway,
         link: LinkId,
         user: UserId,
         session: SessionId,
     },
-    /// The person came to the device, is there still, or left it. Of a session that is not known it says nothing: the
-    /// session's announcement will.
+    /// The person came to the device, is still there, or left it. Ignored if the session is not known, because its
+    /// announcement will have the sign.
     Signed {
         gateway: Gateway,
         link: LinkId,
@@ -60,7 +66,8 @@ pub enum Event {
         session: SessionId,
         sign: Sign,
     },
-    /// The session's stream is open. Of a session that is not known it says nothing: the session's announcement will.
+    /// The session's stream is open. Ignored if the session is not known, because its announcement will have the
+    /// number.
     Opened {
         gateway: Gateway,
         link: LinkId,
@@ -68,7 +75,7 @@ pub enum Event {
         session: SessionId,
         number: NonZeroU64,
     },
-    /// This node follows a newer map.
+    /// This node follows a newer map, by which it owns these slots and these gateways exist.
     MapChanged {
         owned: SlotSet,
         gateways: HashSet<Gateway>,
@@ -77,21 +84,23 @@ pub enum Event {
     Tick,
 }
 
+/// Something that has to be done after an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// The event was not taken: the user's slot belongs to another node.
+    /// The event was not applied: the user's slot belongs to another node.
     NotOwner,
-    /// Tell the gateway to end this session: its device has a newer one.
+    /// Tell the gateway to end this session, because its device has a newer one.
     Replaced { gateway: Gateway, session: SessionId },
-    /// The signs of the user's sessions are others now: see [`super::Registry::signs`].
+    /// The signs of the user's sessions may have changed: see [`super::Registry::signs`].
     Signs(UserId),
     /// There is something to take for this watch stream.
     Tell(WatchLink),
-    /// End this stream: its gateway's incarnation is gone, or was for a while and has to announce all again.
+    /// End this announce stream. Either its gateway's incarnation has left the map, perhaps only for a while, and has
+    /// to announce everything again, or the gateway has opened a newer stream.
     EndLink { gateway: Gateway, link: LinkId },
 }
 
-/// The user's slot belongs to another node.
+/// The error for a user whose slot belongs to another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the owner of the user's slot")]
 pub struct NotOwner;

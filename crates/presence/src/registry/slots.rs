@@ -6,15 +6,17 @@ use tern_types::{SLOTS, Slot};
 
 const WORDS: usize = SLOTS as usize / 64;
 
-/// One bit a slot: asked for every user of every look-up.
+/// A set of slots, with one bit for each. It is fast, because each look-up asks it about each of its users.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SlotSet(Box<[u64; WORDS]>);
 
 impl SlotSet {
+    /// No slots.
     pub fn empty() -> Self {
         Self(Box::new([0; WORDS]))
     }
 
+    /// All slots.
     pub fn all() -> Self {
         Self(Box::new([u64::MAX; WORDS]))
     }
@@ -27,13 +29,14 @@ impl SlotSet {
         self.0[slot.index() / 64] |= 1 << (slot.index() % 64);
     }
 
-    /// Those that are not in `other`.
+    /// Returns the slots that are in this set and not in `other`.
     pub fn without(&self, other: &Self) -> Self {
         Self(Box::new(std::array::from_fn(|word| {
             self.0[word] & !other.0[word]
         })))
     }
 
+    /// Adds the slots of `other`.
     pub fn extend(&mut self, other: &Self) {
         for (word, more) in self.0.iter_mut().zip(other.0.iter()) {
             *word |= more;
@@ -44,6 +47,7 @@ impl SlotSet {
         self.0.iter().all(|word| *word == 0)
     }
 
+    /// How many slots are in the set.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }

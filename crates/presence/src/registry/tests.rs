@@ -34,7 +34,7 @@ fn announcement(session: u64, number: u64) -> Announcement {
     }
 }
 
-/// A registry that owns everything, with gateways g1 and g2 in the map, each on link 1 and 2.
+/// A registry that owns all slots, with the gateways g1 and g2 in the map, g1 on link 1 and g2 on link 2.
 struct Fixture {
     registry: Registry,
     now: Timestamp,
@@ -79,12 +79,13 @@ impl Fixture {
         })
     }
 
-    /// A session of user 1's device 1 on g1 or g2, whose stream has this number; 0: it is not open yet.
+    /// Announces a session of user 1's device 1 on g1 or g2, whose stream has this number. The number 0 means that
+    /// the stream is not open yet.
     fn announce(&mut self, name: &str, session: u64, number: u64) -> Vec<Effect> {
         self.announce_on(name, if name == "g1" { 1 } else { 2 }, session, number)
     }
 
-    /// Its stream is open now.
+    /// Says that the session's stream is open now.
     fn open(&mut self, name: &str, session: u64, number: u64) -> Vec<Effect> {
         let link = LinkId(if name == "g1" { 1 } else { 2 });
         self.apply(Event::Opened {
@@ -106,7 +107,7 @@ impl Fixture {
         })
     }
 
-    /// Sessions of user 1, ascending.
+    /// The ids of user 1's sessions, ascending.
     fn found(&self) -> Vec<u64> {
         let users = [user(1)];
         let mut found: Vec<u64> = self
@@ -154,7 +155,7 @@ fn an_older_session_that_is_announced_late_is_the_one_replaced() {
     assert_eq!(it.found(), [10, 20]);
 }
 
-/// A gateway whose clock is ahead or behind by whatever: clocks say nothing of the order.
+/// A gateway whose clock is ahead or behind: clocks do not decide the order.
 #[test]
 fn which_stream_is_newer_is_said_by_no_clock() {
     for ahead_ms in [-10_000, 0, 10_000, 3_600_000] {
@@ -176,7 +177,7 @@ fn which_stream_is_newer_is_said_by_no_clock() {
             [replaced("g1", 10)],
             "{ahead_ms}"
         );
-        // Told again, in the other order too, it stays so.
+        // Announcing both again, in the other order, changes nothing.
         assert_eq!(announce("g1", ahead), [replaced("g1", 10)], "{ahead_ms}");
         assert_eq!(
             announce("g2", announcement(20, 2)),
@@ -206,7 +207,7 @@ fn a_stream_that_is_not_open_yet_replaces_none_and_is_not_replaced() {
     assert_eq!(it.announce("g1", 12, 3), [replaced("g2", 20)]);
 }
 
-/// What a node that has just started, or has just got the slot, hears in any order.
+/// What a node that has just started, or has just got the slot, may hear in any order.
 #[test]
 fn after_all_was_announced_anew_the_newest_stays_whoever_comes_first() {
     for order in [[10, 20, 30], [30, 20, 10], [20, 30, 10]] {
@@ -384,7 +385,7 @@ fn the_sessions_of_one_user_are_bounded() {
     assert!(!it.found().contains(&0));
 }
 
-/// One step of a random history: sessions of few users and devices on two gateways.
+/// One step of a random history: few users with few devices, on two gateways.
 #[derive(Clone, Debug)]
 enum Step {
     Announce {
@@ -428,7 +429,7 @@ proptest! {
         let mut it = Fixture::new();
         let mut links = [1, 2];
         let mut next_link = 3;
-        // (gateway, user, session): all there is to know for look-ups.
+        // (gateway, user, session), which is all that look-ups depend on.
         let mut model: BTreeSet<(usize, u128, u64)> = BTreeSet::new();
         for step in steps {
             match step {

@@ -1,4 +1,4 @@
-//! One chat.
+//! `tern admin chat`: prints one chat with its members, head and owner.
 
 use clap::Args;
 use serde::Serialize;
@@ -42,7 +42,7 @@ struct Member {
     read_seq: u64,
 }
 
-/// `tern admin chat`.
+/// Runs `tern admin chat`.
 pub async fn run(args: ChatArgs) -> anyhow::Result<()> {
     let request = v1::InspectChatRequest {
         chat_id: args.chat.to_string(),

@@ -1,4 +1,4 @@
-//! Nodes, the map, and what waits.
+//! `tern admin map`, `nodes` and `queues`: the cluster's nodes, who owns which slots, and what waits.
 
 use clap::Args;
 use serde::Serialize;
@@ -41,13 +41,13 @@ struct ListedNode {
     role: String,
     name: String,
     address: String,
-    /// Empty: not known.
+    /// `host:port` of the node's metrics. Empty if the node is of a version that does not tell.
     admin_address: String,
     incarnation: u64,
     draining: bool,
     unwell: bool,
     slots: u32,
-    /// Absent: the node did not answer.
+    /// What the node said when it was asked; `None` if it did not answer.
     answer: Option<Answer>,
 }
 
@@ -95,7 +95,8 @@ struct Shard {
     unsettled_chats: u64,
 }
 
-/// `tern admin map`: who owns how much, and whether all nodes agree.
+/// Runs `tern admin map`: prints how many slots each node owns and whether all nodes follow the same map. With
+/// `--chat` or `--user` it prints the owner of that slot only.
 pub async fn map(args: MapArgs) -> anyhow::Result<()> {
     let map = ask(&args.remote).await?;
     let asked = [
@@ -139,7 +140,7 @@ pub async fn map(args: MapArgs) -> anyhow::Result<()> {
     })
 }
 
-/// `tern admin nodes`: each node's own word.
+/// Runs `tern admin nodes`: prints every node in the map with what the node says about itself.
 pub async fn nodes(args: ClusterArgs) -> anyhow::Result<()> {
     let nodes = ask(&args.remote).await?.nodes;
     let now = Clock::wall();
@@ -170,7 +171,7 @@ pub async fn nodes(args: ClusterArgs) -> anyhow::Result<()> {
     })
 }
 
-/// `tern admin queues`.
+/// Runs `tern admin queues`: prints unsettled commits, inbox rows, and the load of each shard.
 pub async fn queues(args: ClusterArgs) -> anyhow::Result<()> {
     let queues = waiting(args.remote.api()?.get_queues(v1::GetQueuesRequest {}).await?);
     if !queues.nodes_missed.is_empty() {
@@ -189,7 +190,7 @@ async fn ask(remote: &Remote) -> anyhow::Result<Map> {
     })
 }
 
-/// By the same rule as the nodes.
+/// Returns the slot's owner by the same rule that the nodes use, or `None` if the map has no node for it.
 fn owner(map: &Map, role: Role, slot: Slot) -> Option<String> {
     let nodes = map
         .nodes

@@ -1,4 +1,7 @@
-//! The store's epoch: changed after a restore or a failover that lost commits, so that clients read everything anew.
+//! `tern admin epoch`: shows or changes the store's epoch.
+//!
+//! The epoch is changed after a restore, or after a failover that lost commits. Clients that see a new epoch read
+//! everything anew.
 
 use clap::{Args, Subcommand};
 use tern_node::postgres::{self, PostgresArgs};
@@ -7,18 +10,19 @@ use uuid::Uuid;
 use super::{print, remark};
 
 const SHOW: &str = "SELECT epoch FROM store WHERE single";
-/// The numbers of streams go on above all that may have been drawn since the backup: 2^40 of them.
+/// Changes the epoch, and moves the sequence of stream numbers ahead by 2^40. So new streams have higher numbers than
+/// any that was drawn after the backup was made.
 const BUMP: &str = "
 UPDATE store SET epoch = gen_random_uuid() WHERE single
 RETURNING epoch, setval('stream_numbers', nextval('stream_numbers') + 1099511627776)";
 
-/// The store's epoch, which clients' places in their chats belong to
+/// The store's epoch: clients' cursors are valid only within one epoch
 #[derive(Subcommand, Clone, Debug)]
 pub enum EpochCommand {
-    /// Print it
+    /// Print the epoch
     Show(EpochArgs),
-    /// Change it, after a restore or a failover that lost commits: every client reads its chats anew and sends what it
-    /// sent lately again
+    /// Change the epoch, after a restore or a failover that lost commits: every client reads its chats anew and sends
+    /// its recent messages again
     Bump(EpochArgs),
 }
 

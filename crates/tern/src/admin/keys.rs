@@ -1,4 +1,4 @@
-//! API keys: made as the accounts service knows them, listed and revoked.
+//! `tern admin keys`: creates, lists and revokes the API keys that the accounts nodes check.
 
 use clap::{Args, Subcommand};
 use sqlx::PgPool;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{print, remark};
 
-/// Times as text: nobody calculates with them here.
+/// Lists all keys. Times come as text, because they are only printed.
 const LIST: &str = "
     SELECT key_id, name, scopes,
            to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
@@ -18,13 +18,13 @@ const LIST: &str = "
       FROM api_keys
      ORDER BY created_at";
 
-/// Keeps the time of the first revocation.
+/// Revokes a key. A key that is revoked already keeps the time of its first revocation.
 const REVOKE: &str = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = $1";
 
 /// API keys of back ends
 #[derive(Subcommand, Clone, Debug)]
 pub enum KeysCommand {
-    /// Make a key and print it, this one time
+    /// Create a key and print it; it is not shown again
     Create(CreateArgs),
     /// Print all keys, without their secrets
     List(ListArgs),
@@ -34,7 +34,7 @@ pub enum KeysCommand {
 
 #[derive(Args, Clone, Debug)]
 pub struct CreateArgs {
-    /// What or whom it is for
+    /// Name that says what or whom the key is for
     #[arg(long, value_parser = name)]
     pub name: String,
     #[arg(long, required = true, value_delimiter = ',', help = scopes_help())]
@@ -51,7 +51,7 @@ pub struct ListArgs {
 
 #[derive(Args, Clone, Debug)]
 pub struct RevokeArgs {
-    /// Id of the key: between its two underscores, or as `list` prints it
+    /// Id of the key: the part between its two underscores, as `list` prints it
     pub key_id: Uuid,
     #[command(flatten)]
     pub postgres: PostgresArgs,

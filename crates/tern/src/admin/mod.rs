@@ -1,8 +1,8 @@
-//! `tern admin`: what operators do by hand. Results go to standard output, remarks to standard error.
+//! `tern admin`: the commands of operators. Results go to standard output, remarks to standard error.
 //!
-//! - [`keys`], [`epoch`]: on the database
-//! - [`users`], [`chat`], [`trace`], [`cluster`]: by `tern.v1.Admin`, through a gateway
-//! - [`remote`], [`output`]: which platform; tables and JSON
+//! - [`keys`], [`epoch`]: work on the database itself
+//! - [`users`], [`chat`], [`trace`], [`cluster`]: call the service `tern.v1.Admin` through a gateway
+//! - [`remote`]: the flags that say which platform to ask; [`output`]: prints results as tables or JSON
 
 mod chat;
 mod cluster;
@@ -25,7 +25,7 @@ pub use keys::KeysCommand;
 pub use trace::TraceArgs;
 pub use users::{OneArgs, UsersCommand};
 
-/// What operators do by hand
+/// Commands for operators
 #[derive(Subcommand, Clone, Debug)]
 pub enum AdminCommand {
     /// API keys of back ends
@@ -44,9 +44,9 @@ pub enum AdminCommand {
     Trace(Box<TraceArgs>),
     /// Print who owns how many slots, and which version of the map each node follows
     Map(Box<MapArgs>),
-    /// Print every node with its version, addresses, and what it sheds
+    /// Print every node with its version, addresses and level of load shedding
     Nodes(Box<ClusterArgs>),
-    /// Print what waits: unsettled commits, inboxes, shards
+    /// Print what waits: unsettled commits, inbox rows, commands at the shards
     Queues(Box<ClusterArgs>),
     /// Print a new key for access tokens: Ed25519, PKCS#8 PEM
     TokenKey,

@@ -1,4 +1,4 @@
-//! Tables for people, JSON for machines.
+//! Prints results: tables for people, JSON for machines.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use tern_types::Timestamp;
 
 use super::print;
 
-/// Prints `value` as JSON, or what `text` makes of it.
+/// Prints `value` as JSON if `json` is set, otherwise as the text that `text` returns for it.
 pub fn show<T: Serialize>(json: bool, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
     if json {
         print(&serde_json::to_string_pretty(value)?)
@@ -17,7 +17,7 @@ pub fn show<T: Serialize>(json: bool, value: &T, text: impl FnOnce(&T) -> String
     }
 }
 
-/// Columns as wide as what is in them.
+/// Returns a table with a header line. Each column is as wide as its widest cell, in characters.
 pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = rows.into_iter().collect();
     let mut widths = head.map(|cell| cell.chars().count());
@@ -42,7 +42,7 @@ pub fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [St
     text
 }
 
-/// Names of facts, and the facts, a line each.
+/// Returns one line per fact: its name, padded to the longest name, and its value.
 pub fn facts(facts: &[(&str, String)]) -> String {
     let width = facts
         .iter()
@@ -53,13 +53,13 @@ pub fn facts(facts: &[(&str, String)]) -> String {
     facts.iter().map(line).collect()
 }
 
-/// `2026-03-05T14:05:07.250Z`.
+/// Formats milliseconds since the Unix epoch in UTC, as in `2026-03-05T14:05:07.250Z`.
 pub fn time(ms: i64) -> String {
     let at = Instant::from_millisecond(ms).unwrap_or_default();
     at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
-/// The same and how long ago; "-" for 0.
+/// Formats a time in milliseconds with its age, as in `2026-03-05T14:05:07.250Z (2.0 s ago)`. 0 means "never": `-`.
 pub fn when(ms: i64, now: Timestamp) -> String {
     if ms == 0 {
         return "-".to_owned();
@@ -67,7 +67,7 @@ pub fn when(ms: i64, now: Timestamp) -> String {
     format!("{} ({} ago)", time(ms), span((now.0 - ms).max(0)))
 }
 
-/// A span of time in the unit that says most.
+/// Formats a duration in milliseconds in the unit that fits its size, as in `250 ms`, `1.5 s` or `10 days`.
 pub fn span(ms: i64) -> String {
     match ms {
         ..1000 => format!("{ms} ms"),

@@ -1,4 +1,4 @@
-//! Which platform, and with which key: from flags, or from what `tern dev` left.
+//! The flags that name a platform and an API key. They default to the files that `tern dev` writes.
 
 use std::path::PathBuf;
 
@@ -6,32 +6,36 @@ use anyhow::Context as _;
 use tern_client::api::Api;
 use tern_client::{BackEnd, Tls};
 
-/// Flags of every command that asks a running platform.
+/// Flags of every command that calls a running platform.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Platform")]
 pub struct Remote {
-    /// Gateways, `https://host:port` each, tried in turn [default: those of `tern dev`]
+    /// Gateways as `https://host:port`, comma separated, tried in turn [default: those of `tern dev`]
     #[arg(long = "server", env = "TERN_ADMIN_SERVER", value_delimiter = ',')]
     servers: Vec<String>,
-    /// Certificate authority of the gateways (PEM) [default: that of `tern dev`, or those this machine trusts]
+    /// File with the certificate authority of the gateways (PEM) [default: that of `tern dev`, or the system's roots]
     #[arg(long, env = "TERN_ADMIN_CA_FILE")]
     ca: Option<PathBuf>,
-    /// API key with the scope admin; better in the environment or in a file than on the command line
+    /// API key with the scope admin; prefer the environment or a file to the command line
     #[arg(long, env = "TERN_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
     /// File with that key [default: that of `tern dev`]
     #[arg(long, env = "TERN_ADMIN_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
-    /// Where `tern dev` keeps its files
+    /// Directory of `tern dev`
     #[arg(long, env = "TERN_DEV_DIR", default_value = ".tern/dev")]
     dir: PathBuf,
-    /// Print JSON
+    /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
 }
 
 impl Remote {
-    /// The platform's API as an operator; connects with the first call.
+    /// Returns a client of the platform's API with the operator's key. It connects with the first call.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a file cannot be read, or if `--server` is given without an API key.
     pub fn api(&self) -> anyhow::Result<Api> {
         let back_end = BackEnd::new(&self.servers()?, &self.tls()?, &self.key()?)?;
         Ok(back_end.api().clone())
@@ -69,7 +73,7 @@ impl Remote {
         if let Some(key) = &self.api_key {
             return Ok(key.clone());
         }
-        // Never to another server than its own.
+        // The key of `tern dev` is only ever sent to `tern dev`, not to a server that was named by hand.
         anyhow::ensure!(
             self.servers.is_empty(),
             "an API key with the scope admin is needed: --api-key-file, or TERN_API_KEY"

@@ -1,4 +1,4 @@
-//! Where one message is.
+//! `tern admin trace`: says where one message is, from its commit to each device of each member.
 
 use clap::Args;
 use serde::Serialize;
@@ -10,21 +10,21 @@ use super::remark;
 use super::remote::Remote;
 use super::users::{Session, session};
 
-/// Say where one message is: stored, settled, and on which devices
+/// Say where one message is: stored, settled, acknowledged by which devices
 ///
-/// Named by --chat and --seq, or by --sender and --request-id (with --chat where it is known, which is faster).
+/// Name the message by --chat and --seq, or by --sender and --request-id (adding --chat is faster).
 #[derive(Args, Clone, Debug)]
 pub struct TraceArgs {
     /// The chat's id
     #[arg(long)]
     chat: Option<ChatId>,
-    /// Its place in the chat
+    /// The message's sequence number in the chat
     #[arg(long, requires = "chat", conflicts_with_all = ["sender", "request_id"], required_unless_present = "sender")]
     seq: Option<u64>,
-    /// The sender's user id
+    /// User id of the sender
     #[arg(long, requires = "request_id")]
     sender: Option<UserId>,
-    /// The request_id that the sender gave it
+    /// The request_id that the sender gave the message
     #[arg(long, requires = "sender")]
     request_id: Option<RequestId>,
     #[command(flatten)]
@@ -44,9 +44,9 @@ struct Trace {
     slot: u32,
     owner_node: String,
     settled: bool,
-    /// 0: it is settled.
+    /// Milliseconds since the epoch; 0 if the message is settled.
     unsettled_since_ms: i64,
-    /// Empty: it was not sampled.
+    /// Empty if the message was not sampled for tracing.
     trace_id: String,
     sessions_incomplete: bool,
     members: Vec<Member>,
@@ -66,7 +66,7 @@ struct Member {
 struct Device {
     device_id: String,
     display_name: String,
-    /// acknowledged, owes, pending, not_owed.
+    /// `acknowledged`, `owes`, `pending` or `not_owed`.
     state: &'static str,
     owes_from_seq: u64,
     owes_since_ms: i64,
@@ -74,7 +74,7 @@ struct Device {
     sessions: Vec<Session>,
 }
 
-/// `tern admin trace`.
+/// Runs `tern admin trace`.
 pub async fn run(args: TraceArgs) -> anyhow::Result<()> {
     let request = v1::TraceMessageRequest {
         chat_id: args.chat.map(|chat| chat.to_string()).unwrap_or_default(),

@@ -1,4 +1,5 @@
-//! Users, their devices and sessions; keeping them out.
+//! `tern admin users`, `devices` and `sessions`: shows users with their devices and live sessions, and suspends
+//! users.
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -10,14 +11,14 @@ use super::output::{facts, show, table, when};
 use super::remark;
 use super::remote::Remote;
 
-/// Users: list, show, keep out, let in again
+/// Users: list, show, suspend, resume
 #[derive(Subcommand, Clone, Debug)]
 pub enum UsersCommand {
-    /// Print users, by id
+    /// Print users, ordered by id
     List(ListArgs),
-    /// Print one user with all devices
+    /// Print one user with all their devices
     Show(OneArgs),
-    /// Keep a user out until `resume`: streams end at once, messages to them are kept
+    /// Keep a user out until `resume`: their streams end at once, and messages to them are kept
     Suspend(OneArgs),
     /// Let a suspended user in again
     Resume(OneArgs),
@@ -25,10 +26,10 @@ pub enum UsersCommand {
 
 #[derive(Args, Clone, Debug)]
 pub struct ListArgs {
-    /// Only those who are kept out
+    /// Print suspended users only
     #[arg(long)]
     suspended: bool,
-    /// Users at most
+    /// Print at most this many users
     #[arg(long, default_value_t = 100)]
     limit: usize,
     #[command(flatten)]
@@ -37,7 +38,7 @@ pub struct ListArgs {
 
 #[derive(Args, Clone, Debug)]
 pub struct OneArgs {
-    /// A user's id, or the app's own id of them
+    /// The user's id, or the external id that the app gave them
     user: String,
     #[command(flatten)]
     remote: Remote,
@@ -49,7 +50,7 @@ struct User {
     external_id: String,
     display_name: String,
     created_at_ms: i64,
-    /// 0: not suspended.
+    /// Milliseconds since the epoch; 0 if the user is not suspended.
     suspended_at_ms: i64,
 }
 
@@ -70,11 +71,14 @@ struct UserWithDevices {
     devices: Vec<Device>,
 }
 
+/// A live session of a device: an open stream at a gateway.
 #[derive(Serialize)]
 pub struct Session {
     pub device_id: String,
     pub session_id: String,
+    /// Name of the gateway's node.
     pub gateway: String,
+    /// Milliseconds since the epoch, by the gateway's clock; 0 if not known.
     pub since_ms: i64,
 }
 
@@ -111,13 +115,13 @@ pub async fn run(command: UsersCommand) -> anyhow::Result<()> {
     }
 }
 
-/// `tern admin devices`.
+/// Runs `tern admin devices`: prints all devices of a user, revoked ones too.
 pub async fn devices(args: OneArgs) -> anyhow::Result<()> {
     let (_, devices) = find(&args.remote.api()?, &args.user).await?;
     show(args.remote.json, &devices, |devices| devices_text(devices))
 }
 
-/// `tern admin sessions`.
+/// Runs `tern admin sessions`: prints the live sessions of a user.
 pub async fn sessions(args: OneArgs) -> anyhow::Result<()> {
     let api = args.remote.api()?;
     let user_id = find(&api, &args.user).await?.0.user_id;
@@ -179,7 +183,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     })
 }
 
-/// By the user's id, or by the app's own.
+/// Finds a user by user id, or by the app's external id if `text` is no user id.
 async fn find(api: &Api, text: &str) -> anyhow::Result<(User, Vec<Device>)> {
     let id = text.parse::<UserId>().map(|id| id.to_string()).ok();
     let request = v1::GetUserRequest {
@@ -269,6 +273,7 @@ fn device(device: v1::AdminDevice) -> Device {
     }
 }
 
+/// Converts a session from its wire form.
 pub fn session(session: v1::AdminSession) -> Session {
     Session {
         device_id: session.device_id,

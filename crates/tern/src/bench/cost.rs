@@ -1,7 +1,7 @@
 //! Processor time and memory of processes, from /proc.
 //!
-//! `utime` and `stime` of /proc/<pid>/stat add up to what the scheduler measured (as in /proc/<pid>/schedstat), in ticks, and include
-//! threads and children that have ended, which schedstat does not.
+//! `utime` and `stime` of `/proc/<pid>/stat` add up to the time that the scheduler measured (as in
+//! `/proc/<pid>/schedstat`), in ticks. They include threads and children that have ended, which schedstat does not.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,16 +9,16 @@ use std::time::Instant;
 
 use nix::unistd::{SysconfVar, sysconf};
 
-/// A process, under the name of what it does.
+/// A process to measure, and the name under which its cost is counted.
 #[derive(Debug, Clone)]
 pub struct Watched {
     pub name: String,
     pub pid: i32,
-    /// With its children: Postgres is a process for each connection.
+    /// Count its children too: Postgres has a process for each connection.
     pub family: bool,
 }
 
-/// Processor seconds by name at one moment.
+/// Processor seconds by name at one moment. The cost of a load is the difference of two snapshots.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     at: Instant,
@@ -26,6 +26,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Reads the processor time of these processes. Processes that have ended count as 0.
     pub fn take(watched: &[Watched]) -> Self {
         let tick = 1.0 / sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as f64;
         let all = processes();
@@ -43,7 +44,7 @@ impl Snapshot {
         }
     }
 
-    /// Seconds between two snapshots, and the processor seconds by name.
+    /// Returns the seconds since an earlier snapshot, and the processor seconds that were spent in them, by name.
     pub fn since(&self, earlier: &Self) -> (f64, BTreeMap<String, f64>) {
         let spent = self.seconds.iter().map(|(name, seconds)| {
             let before = earlier.seconds.get(name).copied().unwrap_or_default();
@@ -53,27 +54,27 @@ impl Snapshot {
     }
 }
 
-/// Most resident memory of this process since [`forget_peak`], in KiB.
+/// Returns this process's peak of resident memory since [`forget_peak`], in KiB. `None` if /proc does not say.
 pub fn peak_kib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
-/// What was before does not count.
+/// Resets the peak of resident memory to its present size.
 pub fn forget_peak() {
-    // Elsewhere than on Linux the peak is that of the whole run.
+    // An error is ignored: on systems other than Linux the peak is that of the whole run.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// Resident memory in KiB; `None`: the process is gone.
+/// Returns the resident memory of a process in KiB, or `None` if it has ended.
 pub fn resident_kib(pid: i32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// All threads of the processes as they are now; what they start later inherits from them.
+/// Returns the thread ids of the processes. Threads and processes that these start later inherit their processors.
 pub fn threads(watched: &[Watched]) -> Vec<i32> {
     let all = processes();
     let pids = watched.iter().flat_map(|process| match process.family {
@@ -94,7 +95,8 @@ fn family(all: &BTreeMap<i32, Process>, pid: i32) -> Vec<i32> {
     std::iter::once(pid).chain(descendants).collect()
 }
 
-/// Every `tern serve` and every Postgres server of this machine: for a platform that somebody else started.
+/// Finds every `tern serve` and every Postgres server on this machine, to measure a platform that was started
+/// elsewhere.
 pub fn find() -> Vec<Watched> {
     let mut found = Vec::new();
     for (pid, process) in processes() {
@@ -121,7 +123,7 @@ pub fn find() -> Vec<Watched> {
 struct Process {
     parent: i32,
     own: u64,
-    /// With those of children that it has waited for.
+    /// Processor time in ticks, including children that have ended and that this process has waited for.
     ticks: u64,
     parent_is_not_postgres: bool,
 }
@@ -147,7 +149,8 @@ fn processes() -> BTreeMap<i32, Process> {
     all
 }
 
-/// A line of /proc/…/stat (proc(5)): fields 4, and 14 to 17. The name in field 2 may contain anything.
+/// Parses a line of `/proc/<pid>/stat` (proc(5)): fields 4 and 14 to 17. Field 2, the name, may contain anything,
+/// even blanks and brackets.
 fn parse(stat: &str) -> Option<Process> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |field: usize| fields.get(field - 3)?.parse::<i64>().ok();

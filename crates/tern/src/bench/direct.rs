@@ -18,40 +18,43 @@ use super::report::Report;
 use super::target::Target;
 use super::{Common, people::make};
 
-/// After the load, for what is under way to arrive; what has not by then is lost.
+/// Time after the load for messages on their way to arrive. Messages that have not arrived by then count as lost.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// Pairs online: messages a second, latencies, cost
 ///
-/// A message counts when the recipient got it and the sender has its result and the delivered receipt. All pairs' first
-/// messages, which make the chats, come at once before the load and are counted for themselves.
+/// A message counts as complete when the recipient has it, and the sender has its result and the delivered receipt.
+/// The first message of each pair creates the chat. All of them are sent at once before the load, and are counted
+/// apart.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Pairs of people
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=9000))]
     pairs: u32,
-    /// Messages of a pair under way: each that is complete makes room for the next
+    /// Messages of a pair in flight; each complete one makes room for the next
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=128))]
     window: u32,
-    /// Messages a second in all, at random moments, in place of the window
+    /// Messages a second in all, at random moments, instead of a window
     #[arg(long)]
     rate: Option<f64>,
-    /// Recipients mark as read what they get
+    /// Recipients mark every message as read
     #[arg(long)]
     reads: bool,
 }
 
-/// A refused message's place in the window is used again after this, as a client would that is told when to come back.
+/// A refused message's place in the window stays empty for this long, as with a client that is told to come back
+/// later.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// How a sender paces itself.
 #[derive(Debug, Clone, Copy)]
 enum Pace {
     Window(u32),
-    /// Messages a second, at random moments.
+    /// Messages a second at random moments.
     Rate(f64),
 }
 
+/// Runs the load and returns its results. Fails if users cannot be created or a stream breaks.
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     let people = make(&target.back_end, args.pairs as usize * 2, 1).await?;
     let meter = Arc::new(Meter::new());
@@ -78,7 +81,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         };
         waiting.push(sender);
     }
-    // Nobody writes before everybody is there.
+    // Nobody writes before all streams are open.
     let mark = target.mark().await?;
     let mut making: JoinSet<_> = waiting.into_iter().map(Sender::first).collect();
     let mut ready = Vec::new();
@@ -137,7 +140,7 @@ async fn open(target: &Target, number: usize, person: &people::Person) -> anyhow
     Line::open(&target.gateways, number, Person::device(person)?).await
 }
 
-/// Takes what comes until `end`.
+/// Receives and acknowledges entries until `end`, and measures their age.
 pub async fn receive(
     mut line: Line,
     meter: Arc<Meter>,
@@ -169,17 +172,18 @@ struct Sender {
     to: To,
     body: u32,
     meter: Arc<Meter>,
-    /// Without a result, by request.
+    /// Start times of sends without a result, by request.
     results: HashMap<String, Instant>,
-    /// With a place in the log, without a receipt.
+    /// Start times of sends without a receipt, by seq.
     receipts: BTreeMap<u64, Instant>,
+    /// The recipient's delivered watermark.
     delivered: u64,
-    /// Messages that were refused: their places in the window are used again after a pause.
+    /// Number of messages that were refused and whose places in the window are empty until the pause is over.
     held_back: u32,
 }
 
 impl Sender {
-    /// The message that makes the chat, complete.
+    /// Sends the message that creates the chat, and waits until it is complete.
     async fn first(mut self) -> anyhow::Result<Self> {
         let mut heard = Vec::new();
         let mut again = interval(REFUSED_PAUSE);
@@ -217,7 +221,7 @@ impl Sender {
                 }
             } else if let Pace::Rate(rate) = pace {
                 self.send();
-                // Poisson: the times between are exponentially distributed.
+                // In a Poisson process the times between events are exponentially distributed.
                 let wait = -(1.0 - rand::random::<f64>()).ln() / rate;
                 next += Duration::from_secs_f64(wait.min(60.0));
             } else {
@@ -233,7 +237,7 @@ impl Sender {
         self.results.insert(request.to_string(), Instant::now());
     }
 
-    /// How many messages are complete now that were not before.
+    /// Applies what was heard. Returns how many messages have become complete.
     fn take(&mut self, heard: &mut Vec<Heard>) -> usize {
         let mut complete = 0;
         for heard in heard.drain(..) {
@@ -270,7 +274,7 @@ impl Sender {
         self.results.remove(std::str::from_utf8(request).ok()?)
     }
 
-    /// Waits for what is under way.
+    /// Waits until the messages in flight are complete. Those that are not in time count as lost.
     async fn finish(mut self, heard: &mut Vec<Heard>) -> anyhow::Result<()> {
         let rest = async {
             while !self.results.is_empty() || !self.receipts.is_empty() {

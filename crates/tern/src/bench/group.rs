@@ -1,28 +1,32 @@
-//! One group whose members are all online; some of them write.
+//! One group whose members are all online. Some of them write, and all acknowledge.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tern_proto::v1::send_message::To;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Common;
 use super::line::{Heard, Line};
 use super::meter::Meter;
-use super::people::{Person, make};
+use super::people::make;
 use super::report::Report;
 use super::target::Target;
 
-/// For what is under way to arrive.
+/// Time after the load for messages on their way to arrive. What has not arrived by then counts as lost.
 const LAST_WORDS: Duration = Duration::from_secs(20);
-/// Messages of one run: each has a counter of its deliveries.
+/// Interval at which this is checked.
+const LOOK: Duration = Duration::from_millis(50);
+/// Number of delivery counters, one for each seq. At most half as many messages are sent.
 const MOST_MESSAGES: usize = 1 << 20;
 
-/// One group with everybody online: deliveries a second, the last member's latency, cost
+/// One group with everybody online: deliveries a second, latency to the last member, cost
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Members of the group
@@ -31,66 +35,104 @@ pub struct Args {
     /// Devices of each member
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
     devices: u32,
-    /// Messages under way in all: one that reached everybody makes room for the next
+    /// Members who write, on their first devices; at most all members
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    writers: u32,
+    /// Messages in flight in all; each that has reached everybody makes room for the next
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=128))]
     window: u32,
-    /// Messages a second, in place of the window
+    /// Messages a second in all, instead of a window
     #[arg(long)]
     rate: Option<f64>,
 }
 
-/// How many devices have each entry.
-struct Arrivals {
+/// State that all devices share.
+struct Group {
+    to: To,
+    /// Bytes of a message's body.
+    body: u32,
+    meter: Meter,
+    /// Number of devices that have received the entry, by seq. The writer's own device is not counted.
     counts: Vec<AtomicU32>,
-    /// All but the writer's.
+    /// Number of devices that receive a message: all but the writer's.
     others: u32,
-    /// A permit for each message that may be under way.
+    /// Number of sends that have a result.
+    answered: AtomicU64,
+    /// Highest seq among the results.
+    last: AtomicU64,
+    /// One permit for each message that may still be sent within the window.
     room: Semaphore,
-    /// A permit for each device that has the group's first entry, which says that it was made. Writing begins when all
-    /// have it: what comes before the first is sent again after it.
+    /// One permit for each device that has the group's first entry, which says that the group was created. Writing
+    /// begins when all have it. An entry that a device gets before the first one would be sent to it again.
     here: Semaphore,
+    begin: CancellationToken,
+    end: CancellationToken,
 }
 
+impl Group {
+    /// Returns how many deliveries and results have not come yet.
+    fn missing(&self) -> u64 {
+        let last = usize::try_from(self.last.load(Ordering::Relaxed)).unwrap_or(0);
+        let written = self.counts.get(2..=last.max(1)).unwrap_or_default();
+        let missing =
+            |count: &AtomicU32| u64::from(self.others.saturating_sub(count.load(Ordering::Relaxed)));
+        let sent = self.meter.sent.load(Ordering::Relaxed);
+        let unanswered = sent.saturating_sub(self.answered.load(Ordering::Relaxed));
+        written.iter().map(missing).sum::<u64>() + unanswered
+    }
+
+    async fn everything_arrived(&self) {
+        while self.missing() > 0 {
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Runs the load and returns its results. Fails if users cannot be created or a stream breaks.
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     let people = make(&target.back_end, args.members as usize, args.devices as usize).await?;
-    let owner = &people[0];
     let others: Vec<_> = people[1..].iter().map(|person| person.user).collect();
-    let chat = target.back_end.create_group(owner.user, "Bench", &others).await?;
-    let meter = Arc::new(Meter::new());
-    let arrivals = Arc::new(Arrivals {
+    let chat = target
+        .back_end
+        .create_group(people[0].user, "Bench", &others)
+        .await?;
+    let devices = args.members * args.devices;
+    let writers = args.writers.min(args.members);
+    let group = Arc::new(Group {
+        to: To::ChatId(chat.to_string()),
+        body: common.body,
+        meter: Meter::new(),
         counts: (0..MOST_MESSAGES).map(|_| AtomicU32::new(0)).collect(),
-        others: args.members * args.devices - 1,
+        others: devices - 1,
+        answered: AtomicU64::new(0),
+        last: AtomicU64::new(0),
         room: Semaphore::new(args.window as usize),
         here: Semaphore::new(0),
+        begin: CancellationToken::new(),
+        end: CancellationToken::new(),
     });
-    let end = CancellationToken::new();
-    let mut members = JoinSet::new();
-    let devices = people.iter().flat_map(|person| &person.devices);
-    for (number, device) in devices.enumerate().skip(1) {
-        let line = Line::open(&target.gateways, number, device).await?;
-        members.spawn(member(
-            line,
-            meter.clone(),
-            arrivals.clone(),
-            common.body,
-            end.clone(),
-        ));
+    let mut lines = JoinSet::new();
+    for (member, person) in (0..).zip(&people) {
+        for (number, credentials) in (0..).zip(&person.devices) {
+            let writes = member < writers && number == 0;
+            let device = Device {
+                line: Line::open(&target.gateways, lines.len(), credentials).await?,
+                pace: writes.then(|| Pace::of(args.rate, writers)),
+                group: group.clone(),
+                began: HashMap::new(),
+            };
+            lines.spawn(device.run());
+        }
     }
-    let line = Line::open(&target.gateways, 0, Person::device(owner)?).await?;
-    let to = To::ChatId(chat.to_string());
-    let writer = tokio::spawn(write(
-        line,
-        to,
-        args.rate,
-        common.body,
-        meter.clone(),
-        arrivals.clone(),
-    ));
-    let spent = target.measure(common, &meter).await?;
-    writer.await??;
-    end.cancel();
-    while let Some(member) = members.join_next().await {
-        member??;
+    let _all = group.here.acquire_many(devices).await?;
+    group.begin.cancel();
+    let spent = target.measure(common, &group.meter).await?;
+    if timeout(LAST_WORDS, group.everything_arrived()).await.is_err() {
+        group.meter.lost.fetch_add(group.missing(), Ordering::Relaxed);
+    }
+    group.end.cancel();
+    while let Some(device) = lines.join_next().await {
+        device??;
     }
 
     let load = match args.rate {
@@ -98,13 +140,14 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         None => format!("{} in flight", args.window),
     };
     let title = format!(
-        "group: {} members, devices of each: {}, {load}, {}-byte bodies, {}, {:.0} s",
+        "group: {} members, devices of each: {}, writers: {writers}, {load}, {}-byte bodies, {}, {:.0} s",
         args.members,
         args.devices,
         common.body,
         target.transport(),
         spent.seconds
     );
+    let meter = &group.meter;
     let mut report = Report::new(title, target.settings().await?);
     let deliveries = meter.deliveries.load(Ordering::Relaxed);
     let messages = meter.messages.load(Ordering::Relaxed);
@@ -120,152 +163,132 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         &meter.to_last,
     );
     report.spent(&spent, deliveries);
-    report.check(&meter, target.sweep_found().await?);
+    report.check(meter, target.sweep_found().await?);
     Ok(report)
 }
 
-async fn member(
-    mut line: Line,
-    meter: Arc<Meter>,
-    arrivals: Arc<Arrivals>,
-    body: u32,
-    end: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut heard = Vec::new();
-    loop {
-        tokio::select! {
-            came = line.hear(&mut heard) => came?,
-            () = end.cancelled() => break,
-        }
-        for heard in heard.drain(..) {
-            let Heard::Entry { seq, content, .. } = heard else {
-                continue;
-            };
-            if seq == 1 {
-                arrivals.here.add_permits(1);
-            }
-            let Some(age) = meter.clock.age(&content, body).filter(|_| seq > 1) else {
-                continue;
-            };
-            meter.count(&meter.deliveries);
-            meter.time(&meter.to_delivered, age);
-            let count = usize::try_from(seq).ok().and_then(|seq| arrivals.counts.get(seq));
-            if count.is_some_and(|count| count.fetch_add(1, Ordering::Relaxed) + 1 == arrivals.others) {
-                meter.time(&meter.to_last, age);
-                meter.count(&meter.messages);
-                arrivals.room.add_permits(1);
-            }
-        }
-        line.flush().await?;
-    }
-    meter.repeated.fetch_add(line.repeated, Ordering::Relaxed);
-    Ok(())
+#[derive(Debug, Clone, Copy)]
+enum Pace {
+    /// As soon as the window has room.
+    Window,
+    /// One message in each period.
+    Every(Duration),
 }
 
-async fn write(
-    mut line: Line,
-    to: To,
-    rate: Option<f64>,
-    body: u32,
-    meter: Arc<Meter>,
-    arrivals: Arc<Arrivals>,
-) -> anyhow::Result<()> {
-    let mut heard = Vec::new();
-    let mut began = std::collections::HashMap::new();
-    let (mut sent, mut last) = (0_usize, 0_u64);
-    everybody_here(&mut line, &arrivals).await?;
-    let mut timer = tokio::time::interval(Duration::from_secs_f64(1.0 / rate.unwrap_or(1.0).max(0.001)));
-    while !meter.is_stopped() && sent < MOST_MESSAGES / 2 {
-        let may_send = tokio::select! {
-            permit = arrivals.room.acquire(), if rate.is_none() => { permit?.forget(); true }
-            _ = timer.tick(), if rate.is_some() => true,
-            came = line.hear(&mut heard) => { came?; false }
-            () = sleep(Duration::from_millis(200)) => false,
-        };
-        if may_send {
-            let request = line.say(&to, body, &meter.clock);
-            began.insert(request.to_string(), tokio::time::Instant::now());
-            meter.sent.fetch_add(1, Ordering::Relaxed);
-            sent += 1;
-        }
-        take(&mut heard, &mut began, &mut last, &meter);
-        line.flush().await?;
+impl Pace {
+    fn of(rate: Option<f64>, writers: u32) -> Self {
+        rate.map_or(Self::Window, |rate| {
+            Self::Every(Duration::from_secs_f64(f64::from(writers) / rate.max(0.001)))
+        })
     }
-    let rest = async {
-        while !began.is_empty() {
-            line.hear(&mut heard).await?;
-            take(&mut heard, &mut began, &mut last, &meter);
-            line.flush().await?;
-        }
-        // Everybody has the last entry, and so, in order, all before it.
-        let there = || {
-            let counts = &arrivals.counts[2..=usize::try_from(last).unwrap_or(0).max(2)];
-            counts
-                .iter()
-                .all(|count| count.load(Ordering::Relaxed) >= arrivals.others)
+}
+
+/// A device of the group. It writes only if it has a pace.
+struct Device {
+    line: Line,
+    pace: Option<Pace>,
+    group: Arc<Group>,
+    /// Start times of sends without a result, by request.
+    began: HashMap<String, Instant>,
+}
+
+impl Device {
+    async fn run(mut self) -> anyhow::Result<()> {
+        let group = self.group.clone();
+        let (mut heard, mut begun) = (Vec::new(), false);
+        let period = match self.pace {
+            Some(Pace::Every(period)) => period,
+            Some(Pace::Window) | None => Duration::from_secs(1),
         };
-        while sent > 0 && !there() {
+        let mut timer = interval(period);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let pace = self.pace.filter(|_| begun && self.may_write());
             tokio::select! {
-                came = line.hear(&mut heard) => came?,
-                () = sleep(Duration::from_millis(50)) => {}
+                came = self.line.hear(&mut heard) => came?,
+                permit = group.room.acquire(), if matches!(pace, Some(Pace::Window)) => {
+                    permit?.forget();
+                    self.write();
+                }
+                _ = timer.tick(), if matches!(pace, Some(Pace::Every(_))) => self.write(),
+                () = group.begin.cancelled(), if !begun => {
+                    begun = true;
+                    // A random phase for each writer, so that they do not all write at the same moments.
+                    timer.reset_after(period.mul_f64(rand::random()));
+                }
+                () = group.end.cancelled() => break,
             }
-            heard.clear();
-            line.flush().await?;
+            for heard in heard.drain(..) {
+                self.take(heard);
+            }
+            self.line.flush().await?;
         }
-        anyhow::Ok(())
-    };
-    match timeout(LAST_WORDS, rest).await {
-        Ok(ended) => ended?,
-        Err(_) => {
-            let counts = &arrivals.counts[2..=usize::try_from(last).unwrap_or(0).max(2)];
-            let missing =
-                |count: &AtomicU32| u64::from(arrivals.others.saturating_sub(count.load(Ordering::Relaxed)));
-            let lost: u64 = counts.iter().map(missing).sum();
-            meter.lost.fetch_add(lost + began.len() as u64, Ordering::Relaxed);
+        group
+            .meter
+            .repeated
+            .fetch_add(self.line.repeated, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn may_write(&self) -> bool {
+        let meter = &self.group.meter;
+        !meter.is_stopped() && meter.sent.load(Ordering::Relaxed) < MOST_MESSAGES as u64 / 2
+    }
+
+    fn write(&mut self) {
+        if !self.may_write() {
+            return;
         }
+        let meter = &self.group.meter;
+        meter.sent.fetch_add(1, Ordering::Relaxed);
+        let request = self.line.say(&self.group.to, self.group.body, &meter.clock);
+        self.began.insert(request.to_string(), Instant::now());
     }
-    Ok(())
-}
 
-async fn everybody_here(line: &mut Line, arrivals: &Arrivals) -> anyhow::Result<()> {
-    let (mut heard, mut here) = (Vec::new(), false);
-    while !here {
-        line.hear(&mut heard).await?;
-        here = heard.drain(..).any(|heard| matches!(heard, Heard::Entry { .. }));
-        line.flush().await?;
-    }
-    let _all = arrivals.here.acquire_many(arrivals.others).await?;
-    Ok(())
-}
-
-fn take(
-    heard: &mut Vec<Heard>,
-    began: &mut std::collections::HashMap<String, tokio::time::Instant>,
-    last: &mut u64,
-    meter: &Meter,
-) {
-    for heard in heard.drain(..) {
+    fn take(&mut self, heard: Heard) {
         match heard {
+            Heard::Entry { seq, content } => self.has(seq, &content),
             Heard::Sent { request, seq } => {
-                if let Some(began) = std::str::from_utf8(&request)
-                    .ok()
-                    .and_then(|request| began.remove(request))
-                {
-                    meter.time(&meter.to_result, began.elapsed());
-                    *last = (*last).max(seq);
+                if let Some(began) = self.answered(&request) {
+                    self.group
+                        .meter
+                        .time(&self.group.meter.to_result, began.elapsed());
+                    self.group.last.fetch_max(seq, Ordering::Relaxed);
                 }
             }
             Heard::Refused { request, why } => {
-                if let Ok(request) = std::str::from_utf8(&request) {
-                    began.remove(request);
+                if self.answered(&request).is_some() {
+                    self.group.room.add_permits(1);
                 }
-                meter.refused(why);
+                self.group.meter.refused(why);
             }
-            Heard::Entry { .. }
-            | Heard::Receipt { .. }
-            | Heard::CaughtUp
-            | Heard::Presence { .. }
-            | Heard::Watched { .. } => {}
+            Heard::Receipt { .. } | Heard::CaughtUp | Heard::Presence { .. } | Heard::Watched { .. } => {}
         }
+    }
+
+    fn has(&self, seq: u64, content: &Bytes) {
+        let (group, meter) = (&*self.group, &self.group.meter);
+        if seq == 1 {
+            group.here.add_permits(1);
+            return;
+        }
+        let Some(age) = meter.clock.age(content, group.body) else {
+            return;
+        };
+        meter.count(&meter.deliveries);
+        meter.time(&meter.to_delivered, age);
+        let count = usize::try_from(seq).ok().and_then(|seq| group.counts.get(seq));
+        if count.is_some_and(|count| count.fetch_add(1, Ordering::Relaxed) + 1 == group.others) {
+            meter.time(&meter.to_last, age);
+            meter.count(&meter.messages);
+            group.room.add_permits(1);
+        }
+    }
+
+    /// Returns when the send began that has its result now.
+    fn answered(&mut self, request: &[u8]) -> Option<Instant> {
+        let began = self.began.remove(std::str::from_utf8(request).ok()?)?;
+        self.group.answered.fetch_add(1, Ordering::Relaxed);
+        Some(began)
     }
 }

@@ -1,4 +1,4 @@
-//! Streams that are only held.
+//! Streams that are held open and do nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use super::people::make;
 use super::report::Report;
 use super::target::Target;
 
-/// Handshakes under way: more only wait for each other.
+/// Handshakes at a time. More of them would only wait for each other.
 const AT_ONCE: usize = 64;
-/// After the last stream was opened, until memory is looked at: freed memory has gone back by then.
+/// Pause before memory is measured, so that freed memory has gone back to the system.
 const SETTLES: Duration = Duration::from_secs(10);
-/// A stream that is not open by then has failed.
+/// Time-out for opening a stream. A slower one counts as failed.
 const OPENS_WITHIN: Duration = Duration::from_secs(30);
 
-/// Streams that are only held: memory each, connects a second
+/// Streams that do nothing: memory each, connects a second
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Streams, each on a connection of its own
@@ -29,10 +29,12 @@ pub struct Args {
     streams: u32,
 }
 
+/// Runs the load and returns its results. Streams that cannot be opened are a fault in the report. Fails if users
+/// cannot be created.
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     let streams = args.streams as usize;
     let people = make(&target.back_end, streams.div_ceil(MAX_DEVICES), MAX_DEVICES).await?;
-    // The calls that made them have left their traces in memory too.
+    // The calls that created the users use memory too; wait until it is freed.
     sleep(SETTLES).await;
     let before = target.gateway_kib();
     let mark = target.mark().await?;

@@ -1,4 +1,4 @@
-//! One device's stream, as cheap as a client can be: what it heard of each chat is a number.
+//! One device's stream, as cheap as a client can be: of each chat it keeps only how far it has got.
 
 use std::collections::HashMap;
 
@@ -20,36 +20,41 @@ use tonic_prost::ProstCodec;
 use super::meter::Clock;
 use super::slim::{Event, ServerFrame};
 
-/// Frames handed to HTTP/2 and not yet written.
+/// Capacity of the queue of frames that HTTP/2 has not written yet.
 const WRITE_QUEUE: usize = 64;
 
-/// An open stream. Dropped, it is closed.
+/// An open stream of a device. Dropping it closes the stream.
 pub struct Line {
     up: mpsc::Sender<ClientFrame>,
     down: Streaming<ServerFrame>,
     items: Vec<ClientItem>,
-    /// Of each chat: up to where everything came.
+    /// How far the device has got, by chat.
     cursors: Cursors,
+    /// Chats to acknowledge after the present frame.
     touched: Vec<Bytes>,
+    /// Whether acknowledged entries are also marked as read.
     reads: bool,
+    /// Number of entries that came more than once.
     pub repeated: u64,
 }
 
-/// How far a device has got, chat by chat.
+/// How far a device has got, by chat id.
 pub type Cursors = HashMap<Bytes, Cursor>;
 
+/// How far a device has got in one chat.
 #[derive(Debug, Default)]
 pub struct Cursor {
-    /// Up to here everything came.
+    /// Every entry up to this seq has come.
     seq: u64,
-    /// Came ahead of its turn; the ends of what is missing before it come by themselves.
+    /// Seqs of entries that came above a gap. The missing entries come without being asked for.
     held: std::collections::BTreeSet<u64>,
+    /// Highest seq of the device's own messages.
     own: u64,
 }
 
-/// What a device heard that matters to a load.
+/// An event that matters to a load.
 pub enum Heard {
-    /// For the first time.
+    /// An entry, when it comes for the first time.
     Entry {
         seq: u64,
         content: Bytes,
@@ -67,20 +72,21 @@ pub enum Heard {
     },
     CaughtUp,
     Presence {
-        /// As text.
+        /// The user id as text.
         user: Bytes,
         online: bool,
     },
-    /// The answer to a WatchPresence.
+    /// The result of a WatchPresence.
     Watched {
-        /// Some were strangers too many.
+        /// Some people are not watched, because they are strangers beyond the day's limit.
         limited: bool,
         error: bool,
     },
 }
 
 impl Line {
-    /// Connects to the gateway of this number, opens the stream and waits for Opened.
+    /// Connects to a gateway (the `number`-th, counted round the list), opens the stream and waits for Opened. Fails
+    /// if the gateway cannot be reached or refuses the stream.
     pub async fn open(gateways: &Gateways, number: usize, device: &Credentials) -> anyhow::Result<Self> {
         let channel = gateways.endpoint(number).connect().await.context("connect")?;
         let (up, frames) = mpsc::channel(WRITE_QUEUE);
@@ -114,13 +120,14 @@ impl Line {
         }
     }
 
-    /// Marks read what it acknowledges.
+    /// Sets whether entries are marked as read when they are acknowledged.
     pub fn reading(mut self, reads: bool) -> Self {
         self.reads = reads;
         self
     }
 
-    /// The events of the next frame, sorted out; acknowledgements are put, for the next [`Self::flush`].
+    /// Waits for the next frame and adds its events to `heard`. Acknowledgements are queued for the next
+    /// [`Self::flush`]. Fails if the stream has ended.
     pub async fn hear(&mut self, heard: &mut Vec<Heard>) -> anyhow::Result<()> {
         for event in self.frame().await?.into_iter().flatten() {
             self.take(event, heard)?;
@@ -182,7 +189,7 @@ impl Line {
         Ok(())
     }
 
-    /// True when the entry is new.
+    /// Notes that an entry has come. Returns whether it is new.
     fn advance(&mut self, chat: &Bytes, seq: u64, own: bool) -> bool {
         let cursor = match self.cursors.get_mut(chat) {
             Some(cursor) => cursor,
@@ -223,7 +230,7 @@ impl Line {
         self.push(Item::Ack(Ack { chat_id, seq }));
     }
 
-    /// Puts a message, for the next [`Self::flush`]; its body carries the time.
+    /// Queues a message for the next [`Self::flush`]. Its body has `body` bytes and contains the present time.
     pub fn say(&mut self, to: &send_message::To, body: u32, clock: &Clock) -> RequestId {
         let request = RequestId::random();
         self.push(Item::Send(SendMessage {
@@ -235,11 +242,12 @@ impl Line {
         request
     }
 
-    /// The person is at the app, or left it.
+    /// Queues a change of presence: the user has come to the app or left it.
     pub fn set_active(&mut self, active: bool) {
         self.push(Item::SetActive(SetActive { active }));
     }
 
+    /// Queues a typing notice.
     pub fn type_in(&mut self, chat: ChatId) {
         let chat_id = chat.to_string();
         self.push(Item::Typing(Typing {
@@ -248,6 +256,7 @@ impl Line {
         }));
     }
 
+    /// Queues a WatchPresence for these users, which replaces the set before.
     pub fn watch(&mut self, users: impl Iterator<Item = UserId>) {
         let user_ids = users.map(|user| user.to_string()).collect();
         self.push(Item::WatchPresence(WatchPresence { user_ids }));
@@ -257,7 +266,7 @@ impl Line {
         self.items.push(ClientItem { item: Some(item) });
     }
 
-    /// Writes what was put as one frame.
+    /// Writes everything that is queued, as one frame.
     pub async fn flush(&mut self) -> anyhow::Result<()> {
         if self.items.is_empty() {
             return Ok(());
@@ -275,13 +284,13 @@ impl Line {
         Ok(frame.events.into_iter().map(|event| event.event).collect())
     }
 
-    /// Goes on where an earlier stream of the device was.
+    /// Continues with the cursors of an earlier stream of the device.
     pub fn resuming(mut self, cursors: Cursors) -> Self {
         self.cursors = cursors;
         self
     }
 
-    /// How far the device has got.
+    /// Returns the cursors, for the device's next stream.
     pub fn into_cursors(self) -> Cursors {
         self.cursors
     }

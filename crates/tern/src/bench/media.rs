@@ -1,4 +1,4 @@
-//! Uploads: what a media node does a second, and what the SDK needs of memory for a large file.
+//! Uploads: how many a media node does a second, and how much memory the SDK needs for a large file.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -35,11 +35,13 @@ pub struct Args {
     /// Uploads under way at the same time
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1000))]
     uploads: u32,
-    /// MiB of the large file; 0: none
+    /// Size of the large file in MiB; 0 leaves it out
     #[arg(long, default_value_t = 1024)]
     large: u64,
 }
 
+/// Runs the load and returns its results. Small uploads that fail are a fault in the report. Fails if users cannot be
+/// created or the large upload fails.
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     let people = make(&target.back_end, args.uploads as usize, 1).await?;
     let title = format!(
@@ -48,7 +50,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         target.transport()
     );
     let mut report = Report::new(title, target.settings().await?);
-    // First: afterwards this process has the memory of the load.
+    // The large file comes first, because afterwards this process has the memory of the load.
     if args.large > 0 {
         large(target, args.large * MIB, &mut report).await?;
     }
@@ -85,7 +87,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     Ok(report)
 }
 
-/// Begins, puts and ends one small upload in a user's name.
+/// Creates, puts and finalizes one small upload in a user's name.
 async fn upload(back_end: &BackEnd, http: &Http, user: UserId) -> anyhow::Result<()> {
     let bytes: [u8; SMALL] = rand::random();
     let create = CreateUploadRequest {
@@ -111,7 +113,7 @@ async fn upload(back_end: &BackEnd, http: &Http, user: UserId) -> anyhow::Result
     Ok(())
 }
 
-/// One large file through the SDK, in this process.
+/// Uploads one large file through the SDK in this process, and reports its peak memory and rate.
 async fn large(target: &Target, length: u64, report: &mut Report) -> anyhow::Result<()> {
     let dir = tempfile::Builder::new().prefix("tern-bench-file-").tempdir()?;
     let path = dir.path().join("large");
@@ -146,7 +148,7 @@ async fn large(target: &Target, length: u64, report: &mut Report) -> anyhow::Res
     Ok(())
 }
 
-/// A file that no disk compresses.
+/// Writes a file of random bytes, which no disk can compress.
 fn write(path: &std::path::Path, length: u64) -> anyhow::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     let mut block = vec![0; MIB as usize];

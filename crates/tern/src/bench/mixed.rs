@@ -1,5 +1,5 @@
-//! A day in small: people with one or two devices write to each other and in groups, some chats much more than others,
-//! in bursts; some devices are away for a while and come back.
+//! A day in small: people with one or two devices write to each other and in groups, in bursts, and in some chats
+//! much more than in others. Some devices are away for a while and come back.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,16 +24,19 @@ use super::target::Target;
 
 /// Direct chats of each person.
 const FRIENDS: usize = 8;
-/// Groups have between these many members.
+/// Range of the number of members of a group.
 const GROUP_SIZES: std::ops::RangeInclusive<usize> = 3..=30;
-/// A person in a mood to write sends this many messages in a row, and as many seconds pass in between as fit the rate.
+/// Range of the messages that a person writes in a row. The pause before the next burst makes the rate right.
 const BURST: std::ops::RangeInclusive<u32> = 1..=6;
+/// Mean pause between the messages of a burst.
 const BETWEEN_IN_BURST: Duration = Duration::from_millis(400);
-/// A device is online for about this long, and then, with one chance in four, away for about as long as the second.
+/// Mean seconds that a device stays online.
 const ONLINE: f64 = 10.0;
+/// Mean seconds that a device is away.
 const AWAY: f64 = 4.0;
+/// Probability that a device whose stream ends is away for a while instead of reconnecting at once.
 const GOES_AWAY: f64 = 0.25;
-/// For what is under way to arrive: whoever was away has to come back first.
+/// Time after the load for messages on their way to arrive. Devices that are away have to come back in it.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// A realistic day in small: direct chats and groups, bursts, devices that come and go
@@ -50,19 +53,21 @@ pub struct Args {
     rate: f64,
 }
 
-/// What all devices share.
+/// State that all devices share.
 struct Scene {
     gateways: Gateways,
     meter: Meter,
     body: u32,
-    /// Messages that a device has yet to get, over all.
+    /// Number of deliveries that the accepted messages cause.
     owed: AtomicU64,
+    /// Number of deliveries that have come.
     got: AtomicU64,
-    /// Of each chat, how many devices get a message of it.
+    /// Number of devices of all members, by chat.
     devices: HashMap<ChatId, u64>,
     end: CancellationToken,
 }
 
+/// Runs the load and returns its results. Fails if users cannot be created or a stream breaks.
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     let mut people = make(&target.back_end, args.people as usize, 1).await?;
     for person in people.iter_mut().step_by(4) {
@@ -160,7 +165,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     Ok(report)
 }
 
-/// Everybody has some friends: the next ones in the row.
+/// Makes everybody a friend of the next people in the list. Direct chats exist without being created.
 fn befriend(people: &[Person], devices: &mut HashMap<ChatId, u64>, chats_of: &mut [Vec<(ChatId, To)>]) {
     for (number, person) in people.iter().enumerate() {
         for step in 1..=FRIENDS / 2 {
@@ -194,7 +199,7 @@ async fn group(
             .sum(),
     );
     for member in members {
-        // Groups first: a Zipf makes them the busiest.
+        // Groups come first in a person's list, and Zipf's law makes the first chats the busiest.
         chats_of[member].insert(0, (chat, To::ChatId(chat.to_string())));
     }
     Ok(())
@@ -205,15 +210,15 @@ struct Device {
     credentials: Credentials,
     number: usize,
     chats: Vec<(ChatId, To)>,
-    /// As a phone keeps them over reconnects.
+    /// The device's cursors, kept over reconnects as a phone keeps them.
     cursors: Cursors,
-    /// Without a result: sent again on the next stream.
+    /// Sends without a result: when they were made, and the place of their chat in `chats`.
     sends: HashMap<String, (Instant, usize)>,
     /// Mean seconds between bursts.
     pause: f64,
 }
 
-/// Exponentially distributed.
+/// Returns an exponentially distributed duration with this mean in seconds, within 1 ms and 60 s.
 fn about(mean: f64) -> Duration {
     Duration::from_secs_f64((-(1.0 - rand::random::<f64>()).ln() * mean).clamp(0.001, 60.0))
 }
@@ -236,13 +241,13 @@ impl Device {
         Ok(())
     }
 
-    /// One connection. Says when the next message is due.
+    /// Runs one connection. `next` is when the next message is due; returns the time of the one after it.
     async fn online(&mut self, mut line: Line, began: Instant, mut next: Instant) -> anyhow::Result<Instant> {
         let scene = self.scene.clone();
         let leaves = Instant::now() + about(ONLINE);
         let (mut heard, mut burst, mut caught_up) = (Vec::new(), 0, false);
         loop {
-            // Who has sends under way stays for their results, and at the end everybody stays.
+            // A device waits for the results of its sends before it leaves, and at the end of the load none leaves.
             let may_leave = self.sends.is_empty() && !scene.meter.is_stopped();
             tokio::select! {
                 came = line.hear(&mut heard) => came?,
@@ -264,7 +269,8 @@ impl Device {
         Ok(next)
     }
 
-    /// Into a chat chosen by Zipf's law: the first twice as often as the second, three times as often as the third.
+    /// Sends a message to a chat that is chosen by Zipf's law: the first one is chosen twice as often as the second,
+    /// and three times as often as the third.
     fn say(&mut self, line: &mut Line) {
         let weight = |place: usize| 1.0 / (place + 1) as f64;
         let total: f64 = (0..self.chats.len()).map(weight).sum();
@@ -289,7 +295,7 @@ impl Device {
                     };
                     scene.got.fetch_add(1, Ordering::Relaxed);
                     meter.count(&meter.deliveries);
-                    // What waited while the device was away says nothing about the platform.
+                    // The age of a message that waited while the device was away says nothing about the platform.
                     if *caught_up && age < began.elapsed() {
                         meter.time(&meter.to_delivered, age);
                     }
@@ -302,7 +308,7 @@ impl Device {
                         meter.time(&meter.to_result, at.elapsed());
                         meter.count(&meter.messages);
                         let all = scene.devices.get(&self.chats[place].0).copied().unwrap_or(1);
-                        // The sender's own device has it by the result.
+                        // The sender's own device needs no delivery, because it has the result.
                         scene.owed.fetch_add(all - 1, Ordering::Relaxed);
                     }
                 }

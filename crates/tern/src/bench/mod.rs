@@ -1,10 +1,16 @@
-//! `tern bench`: drives a platform with real clients over real streams and says what it does and what that costs.
+//! `tern bench`: loads a platform with clients over real streams, and reports its throughput, latencies and cost.
 //!
-//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`presence`], [`overload`], [`media`]: the kinds of load
-//! - [`target`]: the platform, started for this or running already
-//! - [`people`]: users and devices; [`line`]: one device's stream; [`slim`]: just so much of the wire as is needed
-//! - [`meter`]: what is counted and timed; [`cost`]: processor time and WAL; [`processors`]: who has which; [`report`]: the table, or JSON
-//! - [`prefill`]: a store that is several times larger than its memory
+//! - [`direct`], [`group`], [`offline`], [`idle`], [`mixed`], [`presence`], [`overload`], [`media`]: the kinds of
+//!   load
+//! - [`target`]: the platform, started for the bench or running already
+//! - [`people`]: creates users and devices
+//! - [`line`]: one device's stream
+//! - [`slim`]: the part of the wire format that a load needs
+//! - [`meter`]: counters and latencies
+//! - [`cost`]: processor time and memory
+//! - [`processors`]: gives platform and load generator processors of their own
+//! - [`report`]: prints the results as a table or JSON
+//! - [`prefill`]: fills the store until it is larger than its memory
 
 mod cost;
 mod direct;
@@ -16,6 +22,7 @@ mod meter;
 mod mixed;
 mod offline;
 mod overload;
+mod page_cache;
 mod people;
 mod prefill;
 mod presence;
@@ -35,9 +42,9 @@ use report::Report;
 
 /// Measure a platform: messages a second, latencies, processor time and memory
 ///
-/// Without --gateway it starts a platform of its own (one node of each role unless told otherwise) on a Postgres and an
-/// etcd of its own, and ends it. The load generator runs in this process and shares the machine; its own processor time
-/// is shown apart.
+/// Without --gateway it starts a platform (one node of each role unless told otherwise) with a Postgres and an etcd
+/// of its own, and ends it. The load generator runs in this process on the same machine; its processor time is shown
+/// apart.
 #[derive(clap::Args, Clone, Debug)]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -46,17 +53,17 @@ pub struct BenchArgs {
     common: Common,
 }
 
-/// What every kind of load takes.
+/// Arguments of every kind of load.
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Platform and measuring")]
 pub struct Common {
-    /// URL of a gateway of a running platform; given several times, devices are spread over them
+    /// URL of a gateway of a running platform; if given several times, devices are spread over them
     #[arg(long = "gateway", global = true, requires = "api_key_file")]
     gateways: Vec<String>,
-    /// File with an API key of the running platform that may do everything
+    /// File with an API key of the running platform, with all scopes
     #[arg(long, global = true)]
     api_key_file: Option<PathBuf>,
-    /// File with the authority that signed the gateways' certificate, in PEM [default: those the machine trusts]
+    /// File with the authority that signed the gateways' certificate, in PEM [default: the system's roots]
     #[arg(long, global = true)]
     ca_file: Option<PathBuf>,
     /// Database of the running platform, to count WAL and show its settings
@@ -71,26 +78,26 @@ pub struct Common {
     /// Shards of each chat node that is started
     #[arg(long, global = true, default_value_t = 1)]
     shards: u16,
-    /// Plain text between devices and the started gateways, in place of TLS
+    /// Connect to the started gateways in plain text instead of TLS
     #[arg(long, global = true)]
     plain: bool,
-    /// Where a started platform keeps its files; kept at the end [default: a new directory, removed at the end]
+    /// Directory of a started platform, kept at the end [default: a new directory, removed at the end]
     #[arg(long, global = true)]
     dir: Option<PathBuf>,
-    /// Bytes of a message's body; 16 at least
+    /// Bytes of a message's body, at least 16
     #[arg(long, global = true, default_value_t = 200, value_parser = clap::value_parser!(u32).range(16..=262_144))]
     body: u32,
     /// Seconds that are measured
     #[arg(long, global = true, default_value = "10", value_parser = seconds)]
     measure: Duration,
-    /// Seconds of load before that
+    /// Seconds of load before the measurement
     #[arg(long, global = true, default_value = "3", value_parser = seconds)]
     warm_up: Duration,
-    /// Messages put into the store before, in chats of their own, so that it outgrows its memory. A platform that was
-    /// started for this is measured twice: cold, with nothing of the store in memory, and warm
+    /// Messages to put into the store before the load, in chats of their own, so that the store outgrows its memory.
+    /// A platform that was started for this is measured twice: cold, with nothing of the store in memory, and warm
     #[arg(long, global = true, default_value_t = 0)]
     prefill: u64,
-    /// Print JSON
+    /// Print JSON instead of a table
     #[arg(long, global = true)]
     json: bool,
 }
@@ -107,7 +114,12 @@ enum Load {
     Media(media::Args),
 }
 
-/// Runs one load to its end, or until Ctrl-C.
+/// Runs one load and prints its report.
+///
+/// # Errors
+///
+/// Returns an error if the platform cannot be reached or started, if a signal interrupts the load, or if the report
+/// contains faults, such as lost messages.
 pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -128,7 +140,8 @@ async fn measured(args: BenchArgs) -> anyhow::Result<()> {
     outcome
 }
 
-/// One run; with a store that was filled first, one before it that finds nothing of it in memory.
+/// Runs the load and prints its report. With --prefill on a platform of its own the load runs twice: cold first, with
+/// nothing of the store in memory, then warm.
 async fn runs(target: &mut target::Target, common: &Common, load: Load) -> anyhow::Result<()> {
     let mut state = None;
     if common.prefill > 0 {
@@ -166,7 +179,8 @@ fn finish(mut report: Report, state: Option<&str>, common: &Common) -> anyhow::R
     report.verdict()
 }
 
-/// A stream is a socket. Where the limit cannot be raised the streams that find none fail, and the bench says so.
+/// Raises the limit of open files, because each stream is a socket. If that fails, streams fail, and the report says
+/// so.
 fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {

@@ -1,4 +1,4 @@
-//! People who were away: what was written to them is stored, then drained when they all come back at once.
+//! People who were away: messages to them are stored, and delivered when all of them come back at once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,24 +17,25 @@ use super::people::{Person, make};
 use super::report::Report;
 use super::target::Target;
 
-/// People that one writer writes to.
+/// Number of people that one writer writes to.
 const READERS_OF_A_WRITER: usize = 10;
-/// Messages of one writer under way.
+/// Messages of one writer in flight.
 const WINDOW: usize = 16;
-/// Nobody waits longer for what is stored.
+/// Time-out for a device to get its stored messages. Missing messages count as lost.
 const DRAINS_WITHIN: Duration = Duration::from_secs(120);
 
-/// People who were away: store, then drain
+/// People who were away: messages stored, then drained
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// People who are away
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=15_000))]
     users: u32,
-    /// Messages that wait for each
+    /// Messages that wait for each of them
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     messages: u32,
 }
 
+/// Runs the load and returns its results. Fails if users cannot be created or a stream breaks.
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     let away = make(&target.back_end, args.users as usize, 1).await?;
     let writers = make(&target.back_end, away.len().div_ceil(READERS_OF_A_WRITER), 1).await?;
@@ -102,7 +103,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     Ok(report)
 }
 
-/// Writes to each of the readers in turn.
+/// Writes `each` messages to each of the readers, in turns.
 async fn write(
     mut line: Line,
     readers: Vec<UserId>,
@@ -147,7 +148,7 @@ async fn write(
     }
 }
 
-/// Takes what waited, and acknowledges it.
+/// Receives and acknowledges the stored messages, until all have come and the stream has caught up.
 async fn drain(
     mut line: Line,
     messages: u32,

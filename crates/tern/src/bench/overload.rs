@@ -1,9 +1,9 @@
-//! Twice as much as the platform can do: what giving way is worth.
+//! Offers twice as many messages as the platform can handle, with and without load shedding.
 //!
-//! A load of everything at once: messages with read marks, typing, people who come and go before others' eyes. First the
-//! highest rate is looked for at which messages arrive in time on a platform that gives nothing up; then twice that is
-//! offered to it, and to one that gives way. The platform has processors of its own, and so has the load generator, which
-//! offers twice that also when the platform has nothing left.
+//! The load has a bit of everything: messages with read marks, typing, and people who come and go while others watch.
+//! First the bench looks for the highest rate at which messages arrive in time on a platform with shedding off. Then
+//! it offers twice that rate to this platform, and to one with shedding on. The platform and the load generator have
+//! processors of their own, so that the generator can offer this rate even when the platform has nothing left.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,41 +23,45 @@ use super::report::Report;
 use super::target::Target;
 use super::{Common, processors};
 
-/// A rate is sustained when messages arrive within this (p99), none is refused, and next to none is late.
+/// A rate is sustained if the 99th percentile of the latency is below this (in milliseconds), and no message is
+/// refused or lost.
 const IN_TIME_MS: f64 = 100.0;
-/// Of one rate while the highest is looked for.
+/// How long one rate is measured while the highest one is looked for.
 const PROBE: Duration = Duration::from_secs(5);
-/// The first rate that is tried, and how often the distance to the highest is halved.
+/// The first rate that is tried, in messages a second.
 const FIRST_RATE: f64 = 250.0;
+/// How often the interval between a sustained and a failed rate is halved.
 const HALVINGS: u32 = 3;
-/// After each step, for what is under way to arrive.
+/// Longest time after each step for messages on their way to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(60);
-/// Whoever has nothing to do looks again whether there is.
+/// Pause of a loop that has nothing to do, before it looks again.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// Twice the sustainable load, with and without giving way: latency of messages
+/// Twice the sustainable load, with and without shedding: latency of messages
 ///
-/// Starts two platforms, one with --shedding off, and confines them to half of the processors; the load generator has the
-/// other half.
+/// Starts two platforms, one of them with --shedding off, and confines them to half of the processors; the load
+/// generator has the other half.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// People; each writes to one other
+    /// People; each writes to one other person
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(4..=8000))]
     people: u32,
-    /// People whom each watches
+    /// People that each person watches
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=256))]
     watched: u32,
-    /// People who come or go, for each message
+    /// Changes of presence for each message
     #[arg(long, default_value_t = 1.0)]
     changes: f64,
-    /// Frames of typing, for each message
+    /// Typing notices for each message
     #[arg(long, default_value_t = 1.0)]
     typing: f64,
-    /// Messages a second that are doubled, in place of looking for the highest rate that is sustained
+    /// Messages a second to double, instead of looking for the highest sustained rate
     #[arg(long)]
     rate: Option<f64>,
 }
 
+/// Runs the load and returns its results. Fails if the platform was not started for the bench, if it does not sustain
+/// the first rate, or if a stream breaks.
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     anyhow::ensure!(
         target.is_own(),
@@ -77,7 +81,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     rigid.leave().await?;
 
     let crowd = Crowd::gather(target, common, &args).await?;
-    // Until the platform has found its level.
+    // Long enough for the platform to reach its level of shedding.
     let warm_up = common.warm_up.max(Duration::from_secs(5));
     let with = crowd.offer(twice, warm_up, common.measure).await?;
     let (level, shed) = (target.level().await?, target.shed().await?);
@@ -136,7 +140,7 @@ const WITH: [&str; 4] = [
     "shedding on: refused",
 ];
 
-/// Messages that were sent within some time, however late they arrived.
+/// Counts the messages that were sent within an interval, no matter when they arrive.
 struct Step {
     from: Duration,
     until: Duration,
@@ -177,14 +181,15 @@ impl Step {
     }
 }
 
-/// What all devices share.
+/// State that all devices share.
 struct Load {
     clock: Clock,
     body: u32,
-    /// Events a second of one person, as bits of an f64.
+    /// Events a second of one person, as the bits of an f64.
     pace: AtomicU64,
-    /// Of such events, those that are messages and those that are changes; the rest is typing.
+    /// Share of the events that are messages. With `changes`, the rest is typing.
     messages: f64,
+    /// Share of the events that are changes of presence.
     changes: f64,
     step: ArcSwap<Step>,
     end: CancellationToken,
@@ -198,7 +203,7 @@ struct Crowd {
 
 impl Crowd {
     async fn gather(target: &Target, common: &Common, args: &Args) -> anyhow::Result<Self> {
-        // In pairs, each writing to the other.
+        // An even number of people, because they write in pairs.
         let count = args.people as usize / 2 * 2;
         let people = make(&target.back_end, count, 1).await?;
         share_presence(&target.back_end, &people).await?;
@@ -236,14 +241,15 @@ impl Crowd {
             people: count as f64,
             running,
         };
-        // Every chat is there before anything is measured.
+        // A first load creates all chats before anything is measured.
         crowd
             .offer(crowd.people / 4.0, Duration::ZERO, Duration::from_secs(8))
             .await?;
         Ok(crowd)
     }
 
-    /// Messages a second in all for that long, and what became of those after the warm-up.
+    /// Offers this many messages a second in all, waits for those on their way, and returns the counts of those that
+    /// were sent after the warm-up.
     async fn offer(&self, rate: f64, warm_up: Duration, measure: Duration) -> anyhow::Result<Arc<Step>> {
         let from = self.load.clock.elapsed() + warm_up;
         let step = Arc::new(Step::new(from, from + measure));
@@ -256,7 +262,7 @@ impl Crowd {
         while step.missing() > 0 && Instant::now() < until {
             sleep(IDLE).await;
         }
-        // Who is told to come back later, comes back.
+        // Clients that were told to come back later do so in this time.
         sleep(IDLE * 2).await;
         Ok(step)
     }
@@ -292,14 +298,14 @@ impl Crowd {
     }
 }
 
-/// One person.
+/// One person with a device.
 struct Member {
     line: Line,
     load: Arc<Load>,
     to: To,
     chat: ChatId,
     active: bool,
-    /// Without a result: when they were sent.
+    /// Times of sends without a result, by request.
     sent_at: std::collections::HashMap<String, Duration>,
 }
 
@@ -317,7 +323,7 @@ impl Member {
         }
     }
 
-    /// Does something, and says when the next thing is due.
+    /// Causes one event, and returns when the next one is due.
     fn act(&mut self, due: Instant) -> Instant {
         let pace = f64::from_bits(self.load.pace.load(Ordering::Relaxed));
         if pace <= 0.0 {
@@ -332,7 +338,7 @@ impl Member {
         } else {
             self.line.type_in(self.chat);
         }
-        // Poisson; who is behind, because the machine is, catches up a second's worth at most.
+        // A Poisson process. If the machine is too slow, at most one second's worth of events is caught up.
         let wait = -(1.0 - rand::random::<f64>()).ln() / pace;
         let behind = Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or(due);
         due.max(behind) + Duration::from_secs_f64(wait.min(60.0))

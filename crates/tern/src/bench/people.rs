@@ -1,14 +1,14 @@
-//! Users and their devices, made as a back end makes them.
+//! Creates users and their devices, as a back end does.
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use tern_client::{BackEnd, Credentials};
 use tern_proto::v1;
 use tern_types::{RequestId, UserId};
 
-/// Calls at a time.
+/// Number of calls at a time.
 const AT_ONCE: usize = 16;
 
-/// One person.
+/// A user and their devices.
 #[derive(Debug, Clone)]
 pub struct Person {
     pub user: UserId,
@@ -16,7 +16,7 @@ pub struct Person {
 }
 
 impl Person {
-    /// Their first device.
+    /// Returns the first device, or an error if there is none.
     pub fn device(&self) -> anyhow::Result<&Credentials> {
         self.devices
             .first()
@@ -24,7 +24,7 @@ impl Person {
     }
 }
 
-/// Makes `count` people with `devices` devices each, new ones with each run.
+/// Creates `count` users with `devices` devices each. Every run creates new ones.
 pub async fn make(back_end: &BackEnd, count: usize, devices: usize) -> anyhow::Result<Vec<Person>> {
     let run = RequestId::random();
     let people = (0..count).map(|number| {
@@ -49,7 +49,7 @@ pub async fn make(back_end: &BackEnd, count: usize, devices: usize) -> anyhow::R
         .await
 }
 
-/// Lets everyone see when these people are online: strangers watch them.
+/// Lets everyone see the presence of these people, so that strangers can watch them.
 pub async fn share_presence(back_end: &BackEnd, people: &[Person]) -> anyhow::Result<()> {
     let shared = people.iter().map(|person| async move {
         let privacy = v1::PrivacySettings {

@@ -1,22 +1,20 @@
-//! Fills the store with the past, so that the present has to find its place in tables and indexes that are larger than
-//! Postgres's memory. Written by SQL into chats of nobody's: what is measured afterwards is not helped by it.
-
-use std::fs::{self, File};
-use std::path::Path;
+//! Fills the store with old messages, so that the load has to find its place in tables and indexes that are larger
+//! than Postgres's memory. They are written by SQL into chats that nobody is a member of, so they do not take part in
+//! the load.
 
 use anyhow::Context as _;
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tern_types::Clock;
 
 use super::target::Target;
 
-/// Messages of each chat of the past.
+/// Messages in each of these chats.
 const MESSAGES_OF_A_CHAT: u64 = 1000;
-/// Chats of one statement.
+/// Chats that one statement creates.
 const CHATS_AT_ONCE: u64 = 20;
 
-/// Chats with their heads and messages; bodies as long as sealed ones, and as incompressible.
+/// Creates $1 chats with their heads and $2 messages each. Bodies are random bytes, $3 times 16 of them, which are as
+/// long as sealed bodies and do not compress.
 const FILL: &str = "
 WITH c AS (
     SELECT gen_random_uuid() AS chat_id FROM generate_series(1, $1)
@@ -30,7 +28,8 @@ SELECT chat_id, seq, seq, 1, chat_id, chat_id, gen_random_uuid(), uuid_send(gen_
        (SELECT string_agg(uuid_send(gen_random_uuid()), '') FROM generate_series(1, $3 + 0 * seq)), now()
 FROM c, generate_series(1, $2) AS seq";
 
-/// Puts at least `messages` there, then has Postgres write everything out.
+/// Adds at least `messages` messages with bodies of `body` bytes, then makes Postgres write everything to disk. Fails
+/// if the target has no database URL.
 #[allow(clippy::print_stderr, reason = "it takes a while, and a person waits")]
 pub async fn fill(target: &Target, messages: u64, body: u32) -> anyhow::Result<()> {
     let url = target
@@ -62,28 +61,5 @@ pub async fn fill(target: &Target, messages: u64, body: u32) -> anyhow::Result<(
         chats * MESSAGES_OF_A_CHAT,
         Clock::monotonic().since(began).as_secs_f64()
     );
-    Ok(())
-}
-
-/// Has the machine forget what it holds of a directory's files, after Postgres has written them out and ended.
-pub fn evict(dir: &Path) -> anyhow::Result<()> {
-    nix::unistd::sync();
-    let mut dirs = vec![dir.to_owned()];
-    while let Some(dir) = dirs.pop() {
-        for entry in fs::read_dir(&dir).with_context(|| format!("read {}", dir.display()))? {
-            let entry = entry?;
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                dirs.push(entry.path());
-            } else if kind.is_file() {
-                posix_fadvise(
-                    File::open(entry.path())?,
-                    0,
-                    0,
-                    PosixFadviseAdvice::POSIX_FADV_DONTNEED,
-                )?;
-            }
-        }
-    }
     Ok(())
 }

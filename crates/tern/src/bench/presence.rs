@@ -1,4 +1,4 @@
-//! People who come and go before others' eyes.
+//! People who come and go while others watch them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,16 +20,17 @@ use super::people::{Person, make, share_presence};
 use super::report::Report;
 use super::target::Target;
 
-/// A person who stays says so this often: half of what makes them offline.
+/// How often a person who stays online says so. It is half of the time after which a silent one counts as offline.
 const STILL_HERE: Duration = Duration::from_secs(15);
-/// After streams were opened or people watched, until memory is looked at.
+/// Pause before memory is measured, after streams were opened or people watched.
 const SETTLES: Duration = Duration::from_secs(3);
-/// After the last change, until every watcher has to have seen it.
+/// Time after the last change in which every watcher has to see it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// People who come and go, and those who watch them: latency, cost, memory
+/// People who come and go, and people who watch them: latency, cost, memory
 ///
-/// A change counts for each watcher who is shown it. Everybody shares with everyone; the watched are strangers.
+/// A change counts for each watcher to whom it is shown. Everybody shares presence with everyone; the watched people
+/// are strangers.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// People who come and go
@@ -38,17 +39,19 @@ pub struct Args {
     /// People who watch them
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=50_000))]
     watchers: u32,
-    /// People whom each watches: below the strangers that one may watch a day
+    /// People that each watcher watches; below the number of strangers that one may watch a day
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=199))]
     watched: u32,
-    /// Comings and goings a second, in all
+    /// Changes of presence a second in all
     #[arg(long, default_value_t = 500.0)]
     changes: f64,
-    /// One more person, whom all watch, comes and goes so often a second
+    /// Changes a second of one more person, whom all watchers watch; 0 leaves them out
     #[arg(long, default_value_t = 0.0)]
     popular: f64,
 }
 
+/// Runs the load and returns its results. Fails if flags do not fit together, users cannot be created or a stream
+/// breaks.
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     anyhow::ensure!(args.watched <= args.people, "--watched: there are only --people");
     anyhow::ensure!(args.changes > 0.0, "--changes: above 0");
@@ -148,17 +151,19 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     Ok(report)
 }
 
-/// What all streams share.
+/// State that all streams share.
 struct Stage {
     people: Vec<Person>,
     watchers: Vec<Person>,
+    /// Index in `people`, by user id as text.
     numbers: HashMap<Bytes, usize>,
-    /// Of each person, when they last came or went: nanoseconds, the lowest bit says which.
+    /// For each person, the last change: its time in nanoseconds, shifted left by one; the lowest bit is 1 for
+    /// online.
     last: Vec<AtomicU64>,
-    /// The last of the people, watched by everybody.
+    /// Index of the person whom everybody watches, the last one of the people.
     popular_one: Option<usize>,
     clock: Clock,
-    /// What is measured lies between the two, in nanoseconds.
+    /// Begin and end of the measured time, in nanoseconds.
     from: AtomicU64,
     until: AtomicU64,
     changes: AtomicU64,
@@ -166,7 +171,7 @@ struct Stage {
     overtaken: AtomicU64,
     latency: Latency,
     popular: Latency,
-    /// Nobody comes or goes any more.
+    /// Cancelled when people come and go no more.
     stop: CancellationToken,
     end: CancellationToken,
 }
@@ -206,7 +211,7 @@ impl Stage {
         (self.from.load(Ordering::Relaxed)..self.until.load(Ordering::Relaxed)).contains(&at)
     }
 
-    /// Between two changes of a person.
+    /// Returns the time between two changes of a person.
     fn period(&self, number: usize, args: &Args) -> Duration {
         let a_second = match self.popular_one == Some(number) {
             true => args.popular,
@@ -215,7 +220,7 @@ impl Stage {
         Duration::from_secs_f64((1.0 / a_second).min(86_400.0))
     }
 
-    /// Whom a watcher looks at.
+    /// Returns the users that a watcher watches.
     fn of_watcher(&self, watcher: usize, watched: usize) -> impl Iterator<Item = UserId> {
         let ordinary = self.people.len() - usize::from(self.popular_one.is_some());
         let some = (0..watched).map(move |step| (watcher * watched + step) % ordinary);
@@ -223,7 +228,7 @@ impl Stage {
             .map(|number| self.people[number].user)
     }
 
-    /// People whom anybody watches.
+    /// Returns how many people are watched by anybody.
     fn watched_once(&self, watched: usize) -> usize {
         let ordinary = self.people.len() - usize::from(self.popular_one.is_some());
         ordinary.min(self.watchers.len() * watched) + usize::from(self.popular_one.is_some())
@@ -237,7 +242,8 @@ impl Stage {
         }
     }
 
-    /// A watcher is shown somebody.
+    /// Records that a watcher was shown somebody's presence. If it is not the last change, a newer one has overtaken
+    /// it.
     fn shown(&self, number: usize, online: bool) {
         let last = self.last[number].load(Ordering::Relaxed);
         let at = last >> 1;
@@ -262,7 +268,7 @@ impl Stage {
     }
 }
 
-/// All of them are there at the beginning.
+/// Opens a stream for each person who comes and goes. All of them are online at first.
 async fn open_movers(target: &Target, stage: &Stage) -> anyhow::Result<Vec<Line>> {
     let mut lines = Vec::with_capacity(stage.people.len());
     for (number, person) in stage.people.iter().enumerate() {
@@ -279,10 +285,10 @@ async fn open_watchers(target: &Target, stage: &Stage) -> anyhow::Result<Vec<Lin
     Ok(lines)
 }
 
-/// What a watcher was last shown of each.
+/// The presence that a watcher was last shown, by the person's index.
 type Shown = HashMap<usize, bool>;
 
-/// Each watcher looks at its people; returns when all of them do.
+/// Makes each watcher watch its people. Returns when all watches are answered, with tasks that take what comes later.
 async fn watch(
     lines: Vec<Line>,
     stage: &Arc<Stage>,
@@ -345,7 +351,7 @@ fn take(stage: &Stage, heard: Heard, shown: &mut Shown) {
     }
 }
 
-/// One person, who came when the stream was opened.
+/// Changes a person's presence in each period. The person is online at first, because the stream was opened so.
 async fn come_and_go(
     mut line: Line,
     stage: Arc<Stage>,
@@ -371,12 +377,12 @@ async fn come_and_go(
         line.set_active(online);
         line.flush().await?;
     }
-    // The stream is held: that it ends would be one more change.
+    // Keep the stream open: its end would be one more change.
     stage.end.cancelled().await;
     Ok(())
 }
 
-/// Watchers who were not shown the last of everybody whom they watch.
+/// Returns how many watchers were last shown something that is not the present state of a person.
 async fn stale(mut watchers: JoinSet<anyhow::Result<Shown>>, stage: &Stage) -> anyhow::Result<usize> {
     let mut stale = 0;
     while let Some(watcher) = watchers.join_next().await {

@@ -1,4 +1,4 @@
-//! Processors of their own for the platform and for the load generator, so that what is overloaded is the platform.
+//! Gives the platform and the load generator processors of their own, so that only the platform is overloaded.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -6,7 +6,8 @@ use nix::unistd::Pid;
 use super::cost::{self, Watched};
 use super::target::GENERATOR;
 
-/// The lower half of the machine's processors for the servers, the upper for this process. Says how many each has.
+/// Confines the servers to the lower half of this process's processors, and this process to the upper half. Returns
+/// how many each has, as text. Fails if there are fewer than two.
 pub fn part(watched: &[Watched]) -> anyhow::Result<String> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let allowed: Vec<usize> = (0..CpuSet::count())
@@ -35,10 +36,10 @@ fn confine(watched: &[Watched], processors: &[usize]) -> anyhow::Result<()> {
     for number in processors {
         set.set(*number)?;
     }
-    // Twice: a thread that was begun meanwhile.
+    // Twice, for threads that were started during the first pass.
     for _ in 0..2 {
         for thread in cost::threads(watched) {
-            // One that has ended needs none.
+            // An error is ignored: the thread has ended.
             let _ = sched_setaffinity(Pid::from_raw(thread), &set);
         }
     }

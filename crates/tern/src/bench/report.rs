@@ -1,4 +1,4 @@
-//! What came of it: a table for people, JSON for machines.
+//! The results of a load: a table for people, JSON for machines.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -8,20 +8,20 @@ use serde::Serialize;
 use super::meter::{Latency, Meter};
 use super::target::{GENERATOR, Spent};
 
-/// Results in the order in which they are shown.
+/// The results of a load, in the order in which they are shown.
 #[derive(Debug, Serialize)]
 pub struct Report {
     load: String,
     rows: Vec<Row>,
     postgres: BTreeMap<String, String>,
-    /// What should not have happened; not empty: the bench fails.
+    /// Things that must not happen, such as lost messages. If there are any, the bench fails.
     faults: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct Row {
     name: &'static str,
-    /// `None`: not measured.
+    /// `None` if nothing was measured.
     value: Option<f64>,
     unit: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -38,15 +38,17 @@ impl Report {
         }
     }
 
-    /// Says more of the circumstances.
+    /// Puts the state of the store ("cold" or "warm") before the title.
     pub fn qualify(&mut self, state: &str) {
         self.load = format!("{state}: {}", self.load);
     }
 
+    /// Adds a row.
     pub fn row(&mut self, name: &'static str, value: f64, unit: &'static str) {
         self.noted(name, value, unit, String::new());
     }
 
+    /// Adds a row with a note beside its value.
     pub fn noted(&mut self, name: &'static str, value: f64, unit: &'static str, note: String) {
         self.rows.push(Row {
             name,
@@ -56,7 +58,7 @@ impl Report {
         });
     }
 
-    /// Median and 99th percentile.
+    /// Adds two rows: the median and the 99th percentile of a latency.
     pub fn latency(&mut self, names: [&'static str; 2], latency: &Latency) {
         for (name, quantile) in names.into_iter().zip([0.5, 0.99]) {
             self.rows.push(Row {
@@ -68,7 +70,7 @@ impl Report {
         }
     }
 
-    /// Processor time and WAL for each thousand of `count` things.
+    /// Adds rows for processor time per 1,000 things of which there were `count`, and for WAL bytes each.
     pub fn spent(&mut self, spent: &Spent, count: u64) {
         let thousands = count as f64 / 1000.0;
         if thousands <= 0.0 {
@@ -98,7 +100,8 @@ impl Report {
         }
     }
 
-    /// What has to be right whatever the load.
+    /// Adds a row for lost messages. Messages that were lost or refused, and rows that the sweep found, are faults
+    /// under any load.
     pub fn check(&mut self, meter: &Meter, sweep_found: Option<u64>) {
         let count = |what: &std::sync::atomic::AtomicU64| what.load(Ordering::Relaxed);
         let (sent, repeated, lost) = (count(&meter.sent), count(&meter.repeated), count(&meter.lost));
@@ -119,10 +122,12 @@ impl Report {
         }
     }
 
+    /// Adds a fault, which makes the bench fail.
     pub fn fault(&mut self, what: String) {
         self.faults.push(what);
     }
 
+    /// Prints the report on standard output, as JSON if `json` is set.
     #[allow(clippy::print_stdout, reason = "a command speaks by standard output")]
     pub fn print(&self, json: bool) -> anyhow::Result<()> {
         if json {
@@ -146,14 +151,14 @@ impl Report {
         Ok(())
     }
 
-    /// An error when something was lost or refused.
+    /// Returns an error that names all faults, if there are any.
     pub fn verdict(&self) -> anyhow::Result<()> {
         anyhow::ensure!(self.faults.is_empty(), "{}", self.faults.join("; "));
         Ok(())
     }
 }
 
-/// With as many digits as matter.
+/// Formats a number with as many digits as matter, as in `0.083`, `5.2` or `15,432`.
 fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

@@ -1,21 +1,24 @@
-//! As much of the server's frames as a load generator needs: ids stay bytes, contents stay closed.
+//! The part of the server's frames that a load generator needs, for cheap decoding: ids stay bytes, and contents are
+//! not decoded.
 
 use bytes::Bytes;
 use tern_proto::v1;
 
+/// The counterpart of [`v1::ServerFrame`].
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ServerFrame {
     #[prost(message, repeated, tag = "1")]
     pub events: Vec<ServerEvent>,
 }
 
+/// The counterpart of [`v1::ServerEvent`].
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ServerEvent {
     #[prost(oneof = "Event", tags = "1, 2, 3, 4, 5, 6, 10, 11, 20, 21")]
     pub event: Option<Event>,
 }
 
-/// [`v1::server_event::Event`].
+/// The fields of [`v1::server_event::Event`] that are needed.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Event {
     #[prost(message, tag = "1")]
@@ -40,19 +43,19 @@ pub enum Event {
     WatchResult(v1::WatchResult),
 }
 
-/// [`v1::Entry`].
+/// The fields of [`v1::Entry`] that are needed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Entry {
     #[prost(bytes = "bytes", tag = "1")]
     pub chat_id: Bytes,
     #[prost(uint64, tag = "2")]
     pub seq: u64,
-    /// Encoded [`v1::EntryContent`]; a message's body stands at its end.
+    /// An encoded [`v1::EntryContent`]. If it is a message, the message's body is at its end.
     #[prost(bytes = "bytes", tag = "8")]
     pub content: Bytes,
 }
 
-/// [`v1::SendResult`].
+/// [`v1::SendResult`] with its ids as bytes.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SendResult {
     #[prost(bytes = "bytes", tag = "1")]
@@ -63,7 +66,7 @@ pub struct SendResult {
     pub error: Option<v1::SendError>,
 }
 
-/// [`v1::Sent`].
+/// The fields of [`v1::Sent`] that are needed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Sent {
     #[prost(bytes = "bytes", tag = "1")]
@@ -72,14 +75,14 @@ pub struct Sent {
     pub seq: u64,
 }
 
-/// [`v1::Receipt`].
+/// The fields of [`v1::Receipt`] that are needed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Receipt {
     #[prost(uint64, tag = "3")]
     pub delivered_seq: u64,
 }
 
-/// [`v1::Skipped`].
+/// The fields of [`v1::Skipped`] that are needed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Skipped {
     #[prost(bytes = "bytes", tag = "1")]
@@ -88,7 +91,7 @@ pub struct Skipped {
     pub to_seq: u64,
 }
 
-/// [`v1::Presence`].
+/// The fields of [`v1::Presence`] that are needed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Presence {
     #[prost(bytes = "bytes", tag = "1")]

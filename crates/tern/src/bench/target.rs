@@ -1,4 +1,4 @@
-//! The platform that is measured.
+//! The platform that is measured: one that runs already, or one that is started for the bench.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,9 +16,9 @@ use tokio::time::sleep;
 use super::Common;
 use super::cost::{self, Snapshot, Watched};
 use super::meter::Meter;
-use super::prefill;
+use super::page_cache;
 
-/// Postgres settings that decide about throughput and growth; shown with every result.
+/// Postgres settings that decide throughput and growth. They are shown with every result.
 const SETTINGS: [&str; 9] = [
     "server_version",
     "fsync",
@@ -30,12 +30,12 @@ const SETTINGS: [&str; 9] = [
     "checkpoint_timeout",
     "wal_level",
 ];
-/// The limits of one device or back end are not what is measured.
+/// Limit of sends and calls a second, so high that the limits of a single device or back end are not measured.
 const SENDS_PER_SECOND: &str = "100000";
-/// Name of this process among the others.
+/// Name of this process among the measured processes.
 pub const GENERATOR: &str = "load generator";
 
-/// See the module.
+/// The platform that is measured: how to reach it, and which processes and database count as its cost.
 pub struct Target {
     pub gateways: Gateways,
     pub urls: Vec<String>,
@@ -47,17 +47,18 @@ pub struct Target {
     own: Option<Own>,
 }
 
-/// Started here.
+/// A platform that was started here.
 struct Own {
     platform: Platform,
     _dir: Option<tempfile::TempDir>,
 }
 
-/// How much of what was dropped or put off.
+/// Numbers of things that were shed (dropped or put off), by the name of their level.
 #[derive(Debug, Default)]
 pub struct Shed(BTreeMap<&'static str, f64>);
 
 impl Shed {
+    /// Returns the sum over all levels.
     pub fn total(&self) -> f64 {
         self.0.values().sum()
     }
@@ -74,23 +75,23 @@ impl fmt::Display for Shed {
     }
 }
 
-/// A moment, for the difference between two.
+/// The cost counters at one moment. [`Target::since`] returns the difference to a later one.
 pub struct Mark {
     cpu: Snapshot,
     wal: Option<i64>,
 }
 
-/// What was spent between two moments.
+/// The cost between two moments.
 #[derive(Debug, Clone)]
 pub struct Spent {
     pub seconds: f64,
-    /// Processor seconds by name.
+    /// Processor seconds by name of the process.
     pub cpu: BTreeMap<String, f64>,
     pub wal_bytes: Option<i64>,
 }
 
 impl Spent {
-    /// Processor seconds of all servers.
+    /// Returns the processor seconds of all servers, without the load generator.
     pub fn servers(&self) -> f64 {
         let servers = self.cpu.iter().filter(|(name, _)| *name != GENERATOR);
         servers.map(|(_, seconds)| seconds).sum()
@@ -98,8 +99,12 @@ impl Spent {
 }
 
 impl Target {
-    /// Reaches the running platform, or starts one.
-    /// `media`: a started one has a media node and an object store too.
+    /// Reaches the running platform that the flags name, or starts one. `media` says whether a started one gets a
+    /// media node and an object store.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a file cannot be read or the platform cannot be reached or started.
     pub async fn reach(common: &Common, media: bool) -> anyhow::Result<Self> {
         if common.gateways.is_empty() {
             return Box::pin(Self::start(common, media, &[])).await;
@@ -126,7 +131,7 @@ impl Target {
         })
     }
 
-    /// Starts one, with these settings besides; `media` as in [`Self::reach`].
+    /// Starts a platform, with these environment variables set for its nodes; `media` as in [`Self::reach`].
     pub async fn start(common: &Common, media: bool, env: &[(&str, &str)]) -> anyhow::Result<Self> {
         let temporary = match &common.dir {
             Some(_) => None,
@@ -171,8 +176,9 @@ impl Target {
         })
     }
 
-    /// Has nothing of the store in memory, neither Postgres's nor the machine's, nor of its chats in that of the nodes.
-    /// False: the platform is somebody else's, and stays as it is.
+    /// Restarts Postgres, and the chat and accounts nodes, with empty memory: neither Postgres nor the operating
+    /// system has anything of the store cached, and the nodes have no chats loaded. Returns false, and changes
+    /// nothing, if the platform was not started here.
     pub async fn chill(&mut self) -> anyhow::Result<bool> {
         let Some(own) = &mut self.own else {
             return Ok(false);
@@ -191,7 +197,7 @@ impl Target {
             return Ok(false);
         };
         postgres.shut_down().await?;
-        prefill::evict(postgres.data())?;
+        page_cache::evict(postgres.data())?;
         postgres.restart().await?;
         for name in &stores {
             platform.restart(name).await?;
@@ -201,7 +207,7 @@ impl Target {
         Ok(true)
     }
 
-    /// Ends a platform that was started here.
+    /// Ends the platform if it was started here.
     pub async fn leave(self) -> anyhow::Result<()> {
         match self.own {
             Some(own) => own.platform.stop().await,
@@ -209,7 +215,7 @@ impl Target {
         }
     }
 
-    /// Lets the load that runs warm up, measures it, and has it stop.
+    /// Lets the running load warm up, measures its cost, and tells it to stop.
     pub async fn measure(&self, common: &Common, meter: &Meter) -> anyhow::Result<Spent> {
         sleep(common.warm_up).await;
         let mark = self.mark().await?;
@@ -221,16 +227,17 @@ impl Target {
         spent
     }
 
-    /// It was started here.
+    /// Returns whether the platform was started here.
     pub fn is_own(&self) -> bool {
         self.own.is_some()
     }
 
-    /// What devices speak, for titles.
+    /// Returns the transport between devices and gateways, for titles.
     pub fn transport(&self) -> &'static str {
         if self.tls { "TLS" } else { "plain text" }
     }
 
+    /// Reads the cost counters now.
     pub async fn mark(&self) -> anyhow::Result<Mark> {
         Ok(Mark {
             cpu: Snapshot::take(&self.watched),
@@ -238,6 +245,7 @@ impl Target {
         })
     }
 
+    /// Returns the cost since an earlier mark.
     pub async fn since(&self, mark: &Mark) -> anyhow::Result<Spent> {
         let (seconds, cpu) = Snapshot::take(&self.watched).since(&mark.cpu);
         let wal_bytes = self.wal().await?.zip(mark.wal).map(|(now, before)| now - before);
@@ -248,18 +256,19 @@ impl Target {
         })
     }
 
-    /// Resident memory of the gateways together, in KiB.
+    /// Returns the resident memory of all gateways together, in KiB.
     pub fn gateway_kib(&self) -> u64 {
         self.resident_kib(Role::Gateway.as_str())
     }
 
-    /// Resident memory of all processes of this name together, in KiB.
+    /// Returns the resident memory of all processes of this name together, in KiB.
     pub fn resident_kib(&self, name: &str) -> u64 {
         let named = self.watched.iter().filter(|process| process.name == name);
         named.filter_map(|process| cost::resident_kib(process.pid)).sum()
     }
 
-    /// Rows that the gateways' sweeps found: defects. `None` where it cannot be asked.
+    /// Returns how many rows the gateways' sweeps have found; each is a defect. `None` if the platform was not
+    /// started here.
     pub async fn sweep_found(&self) -> anyhow::Result<Option<u64>> {
         let Some(own) = &self.own else { return Ok(None) };
         let found = own
@@ -268,7 +277,7 @@ impl Target {
         Ok(Some(found.await? as u64))
     }
 
-    /// The highest level that the nodes are at.
+    /// Returns the level of shedding of the gateway. With several gateways the levels are added up.
     pub async fn level(&self) -> anyhow::Result<Level> {
         let Some(own) = &self.own else {
             return Ok(Level::Nothing);
@@ -281,7 +290,7 @@ impl Target {
         Ok(Level::from_wire(level as u32))
     }
 
-    /// What the nodes have given up under load so far.
+    /// Returns what gateways and chat nodes have shed so far.
     pub async fn shed(&self) -> anyhow::Result<Shed> {
         let mut shed = Shed::default();
         let Some(own) = &self.own else { return Ok(shed) };
@@ -297,7 +306,7 @@ impl Target {
         Ok(shed)
     }
 
-    /// Bytes of WAL written so far.
+    /// Returns the bytes of WAL written so far, or `None` without a database URL.
     async fn wal(&self) -> anyhow::Result<Option<i64>> {
         let Some(url) = &self.database_url else {
             return Ok(None);
@@ -310,7 +319,7 @@ impl Target {
         Ok(Some(bytes))
     }
 
-    /// What Postgres was told.
+    /// Returns the Postgres settings of [`SETTINGS`]; empty without a database URL.
     pub async fn settings(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let Some(url) = &self.database_url else {
             return Ok(BTreeMap::new());
@@ -326,7 +335,7 @@ impl Target {
     }
 }
 
-/// All of a platform that was started here, and this process.
+/// Returns all processes of a platform that was started here, and this process.
 fn processes(platform: &mut Platform) -> Vec<Watched> {
     let mut watched: Vec<Watched> = platform
         .nodes()
@@ -361,7 +370,7 @@ fn myself() -> Watched {
     Watched {
         name: GENERATOR.to_owned(),
         pid: getpid().as_raw(),
-        // Its children are the platform that it started.
+        // Its children are the platform's processes, which are measured apart.
         family: false,
     }
 }

@@ -1,4 +1,4 @@
-//! What the canary exports.
+//! The metrics that the canary exports.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const MESSAGES: &str = "tern_canary_messages_total";
 const FAILURES: &str = "tern_canary_failures_total";
 const SECONDS: &str = "tern_canary_message_seconds";
 
-/// Names and units for `/metrics`; every series is there from the start.
+/// Describes the metrics and sets every counter to 0, so that `/metrics` shows all of them from the start.
 pub fn describe() {
     describe_counter!(
         MESSAGES,
@@ -29,14 +29,17 @@ pub fn describe() {
     }
 }
 
+/// Records the time from a message's send to this step.
 pub fn took(step: Step, time: Duration) {
     histogram!(SECONDS, "step" => step.as_str()).record(time.as_secs_f64());
 }
 
+/// Counts a message whose sender had the receipt in time.
 pub fn ok() {
     counter!(MESSAGES, "outcome" => "ok").increment(1);
 }
 
+/// Counts a message that failed because this step did not come.
 pub fn failed(step: Step) {
     counter!(MESSAGES, "outcome" => "failed").increment(1);
     counter!(FAILURES, "step" => step.as_str()).increment(1);

@@ -1,16 +1,16 @@
-//! `tern canary`: two synthetic users exchange a message through the front door, again and again, as any client would.
+//! `tern canary`: two synthetic users exchange messages through the gateways, again and again, as real clients would.
 //!
 //! ```text
 //!  people (API key) ─▶ pair of clients ─▶ watch: a message each interval, in turns
 //!                                            │ events of both
 //!                                            ▼
-//!                                          round (pure): which step took how long, which never came
+//!                                          round (pure): how long each step took, and which did not come
 //! ```
 //!
-//! - [`people`]: the two users, made where they are missing, and a device of each, linked anew
+//! - [`people`]: the two users, created if they do not exist, each with one newly linked device
 //! - [`round`]: one message, from its send to its receipt
-//! - [`watch`]: round after round, through losses of either stream
-//! - [`metrics`]: what is exported
+//! - [`watch`]: runs round after round, and goes on when a stream is lost
+//! - [`metrics`]: the metrics that are exported
 
 mod metrics;
 mod people;
@@ -32,13 +32,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use people::People;
 
-/// Longest name: with what is put after it, it stays an external id.
+/// Longest name in bytes. With the suffix `-a` or `-b` it is still a valid external id.
 const MAX_NAME: usize = 64;
 
-/// Exchange a message between two synthetic users again and again, and export how that goes
+/// Exchange messages between two synthetic users, and export success and latency as metrics
 ///
-/// It comes through the front door, as clients do. The users are called NAME-a and NAME-b; a second canary needs another
-/// name.
+/// It comes through the front door, as clients do. The users are called NAME-a and NAME-b. Two canaries of one
+/// platform need different names.
 #[derive(clap::Args, Clone, Debug)]
 pub struct CanaryArgs {
     /// URLs of the front door, such as https://chat.example.com, comma separated
@@ -49,36 +49,37 @@ pub struct CanaryArgs {
         required = true
     )]
     pub gateways: Vec<String>,
-    /// File with the authority that signed the gateways' certificate, in PEM [default: those the machine trusts]
+    /// File with the authority that signed the gateways' certificate, in PEM [default: the system's roots]
     #[arg(long, env = "TERN_CANARY_CA_FILE")]
     pub ca_file: Option<PathBuf>,
     /// API key with the scopes users:read, users:write and devices:link
     #[arg(long, env = "TERN_API_KEY", hide_env_values = true, required = true)]
     pub api_key: String,
-    /// What the two users' external ids begin with
+    /// Prefix of the two users' external ids
     #[arg(long, env = "TERN_CANARY_NAME", default_value = "canary", value_parser = name)]
     pub name: String,
     /// Seconds between two messages
     #[arg(long, env = "TERN_CANARY_INTERVAL", default_value = "10", value_parser = positive)]
     pub interval: Duration,
-    /// Seconds after which a message whose receipt has not come has failed
+    /// Seconds after which a message without a receipt has failed
     #[arg(long, env = "TERN_CANARY_TIMEOUT", default_value = "10", value_parser = positive)]
     pub timeout: Duration,
-    /// Exchange one message each way, and end: with an error when one did not come
+    /// Exchange one message each way, then end; fails if one did not come
     #[arg(long)]
     pub once: bool,
-    /// Where /metrics, /healthz and /readyz are served by HTTP
+    /// Address for /metrics, /healthz and /readyz, by HTTP
     #[arg(long, env = "TERN_ADMIN_LISTEN", default_value = "127.0.0.1:0")]
     pub admin_listen: SocketAddr,
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
 }
 
-/// Watches until SIGTERM or SIGINT; with `--once` for one message each way.
+/// Runs until SIGTERM or SIGINT. With `--once` it exchanges one message each way and ends.
 ///
 /// # Errors
 ///
-/// What makes no sense to try again: flags, files. With `--once` also a message that did not come.
+/// Returns an error if flags or files are wrong or the port is taken, which trying again would not help. With
+/// `--once` also if a message did not come in time.
 pub async fn run(args: CanaryArgs) -> anyhow::Result<()> {
     let _telemetry = telemetry::init(&args.telemetry, "canary")?;
     let people = people(&args).await?;

@@ -1,23 +1,24 @@
-//! The two synthetic users: found by their external ids or made, each with one device, linked anew.
+//! The two synthetic users: found by their external ids or created, each with one newly linked device.
 
 use anyhow::Context as _;
 use tern_client::{BackEnd, Client, ClientConfig, EventStream, StoreLocation, Tls};
 use tern_proto::v1;
 use tern_types::UserId;
 
-/// Name of the canary's devices. Those of this name that an earlier run left are revoked: a user has but ten.
+/// Name of the canary's devices. Devices of this name that an earlier run has left are revoked, because a user may
+/// have only 10.
 const DEVICE: &str = "canary";
 
-/// How to get at them.
+/// Everything that is needed to find or create the two users.
 pub struct People {
     pub back_end: BackEnd,
     pub gateways: Vec<String>,
     pub tls: Tls,
-    /// What their external ids begin with.
+    /// Prefix of their external ids.
     pub name: String,
 }
 
-/// One of the two, with a device of its own.
+/// One of the two users, with a client on a device of its own.
 pub struct Person {
     pub user: UserId,
     pub client: Client,
@@ -25,7 +26,7 @@ pub struct Person {
 }
 
 impl People {
-    /// Both, connecting.
+    /// Returns both users with their clients, which are connecting. Fails if a user or a device cannot be created.
     pub async fn pair(&self) -> anyhow::Result<[Person; 2]> {
         let (a, b) = tokio::try_join!(self.person("a"), self.person("b"))?;
         Ok([a, b])

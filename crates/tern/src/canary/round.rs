@@ -1,22 +1,22 @@
-//! One message, from its send to its receipt: fed with what both sides hear. Pure.
+//! One message, from its send to its receipt. A round is fed with the events of both clients. Pure.
 
 use std::time::{Duration, Instant};
 
 use tern_client::{Event, SendState};
 use tern_types::{ChatId, RequestId, Seq, UserId};
 
-/// What has to come of a message, and what before the first one.
+/// A step that has to come for a message, or before the first message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// The two users have a device each.
     Linked,
-    /// Both streams are open, and what waited has come.
+    /// Both streams are open and have caught up.
     Connected,
-    /// The sender has the result: the message is durable.
+    /// The sender has the result, so the message is durable.
     Accepted,
     /// The recipient has the message.
     Delivered,
-    /// The sender knows that.
+    /// The sender has the delivered receipt.
     Receipt,
 }
 
@@ -28,9 +28,10 @@ impl Step {
         Self::Delivered,
         Self::Receipt,
     ];
-    /// Those of a message, in their order.
+    /// The steps of a message, in their order.
     const OF_A_MESSAGE: [Self; 3] = [Self::Accepted, Self::Delivered, Self::Receipt];
 
+    /// Returns the step's name in metrics and log messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Linked => "linked",
@@ -42,7 +43,7 @@ impl Step {
     }
 }
 
-/// A message under way.
+/// A message on its way, and the steps that have come.
 #[derive(Debug)]
 pub struct Round {
     request: RequestId,
@@ -50,13 +51,14 @@ pub struct Round {
     recipient: UserId,
     began: Instant,
     seq: Option<Seq>,
-    /// How far the recipient was said to have got: the receipt may overtake the result.
+    /// The recipient's delivered watermark. It is kept because a receipt may overtake the result.
     reached: Seq,
     times: [Option<Duration>; Step::OF_A_MESSAGE.len()],
     refused: Option<String>,
 }
 
 impl Round {
+    /// Begins a round for a message that is sent at `now`.
     pub fn new(request: RequestId, from: UserId, to: UserId, now: Instant) -> Self {
         Self {
             request,
@@ -70,7 +72,7 @@ impl Round {
         }
     }
 
-    /// The sender's device was told this. Events of other messages change nothing.
+    /// Applies an event of the sender's client. Events of other messages change nothing.
     pub fn sender_hears(&mut self, event: &Event, now: Instant) {
         match event {
             Event::Send { request, state, .. } if *request == self.request => match state {
@@ -93,7 +95,7 @@ impl Round {
         }
     }
 
-    /// The recipient's device was told this.
+    /// Applies an event of the recipient's client.
     pub fn recipient_hears(&mut self, event: &Event, now: Instant) {
         if let Event::Entry(entry) = event
             && entry.request == Some(self.request)
@@ -108,19 +110,19 @@ impl Round {
         }
     }
 
-    /// Each step that came, with its time since the send.
+    /// Returns the steps that have come, each with its time since the send.
     pub fn times(&self) -> impl Iterator<Item = (Step, Duration)> {
         let came = Step::OF_A_MESSAGE.into_iter().zip(self.times);
         came.filter_map(|(step, time)| time.map(|time| (step, time)))
     }
 
-    /// The first step that has not come; none: the round is over, well.
+    /// Returns the first step that has not come, or `None` if the round is complete.
     pub fn missing(&self) -> Option<Step> {
         let mut steps = Step::OF_A_MESSAGE.into_iter().zip(self.times);
         steps.find(|(_, time)| time.is_none()).map(|(step, _)| step)
     }
 
-    /// Why the server does not want the message: nothing more will come.
+    /// Returns why the server refused the message, if it did. Then no more steps come.
     pub fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
     }

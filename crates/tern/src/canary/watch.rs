@@ -1,4 +1,4 @@
-//! Round after round, through everything that may happen to either stream.
+//! Runs round after round, and links new devices when the clients have ended.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use super::metrics;
 use super::people::{People, Person};
 use super::round::{Round, Step};
 
-/// What the messages say.
+/// Body of the messages.
 const BODY: &str = "tweet";
 
-/// Why a message did not make it.
+/// The step that did not come, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {why}", step.as_str())]
 pub struct Failure {
     step: Step,
     why: String,
-    /// The devices are of no more use.
+    /// The clients cannot be used any more; new devices have to be linked.
     over: bool,
 }
 
@@ -40,16 +40,17 @@ impl Failure {
     }
 }
 
-/// Two devices that are online.
+/// The two users, online.
 struct Pair {
-    /// The first one sends next.
+    /// The person at index 0 has sent the current message; the two swap places before each message.
     people: [Person; 2],
 }
 
-/// For ever.
+/// Runs a round in each interval `every`, for ever. A message that is not complete `within` this time has failed.
+/// The process is ready while the last round has succeeded.
 pub async fn run(people: &People, every: Duration, within: Duration, readiness: &Readiness) {
     let mut ticks = interval(every);
-    // After a round that took long, one waits for the next tick: there is nothing to make up for.
+    // After a slow round, wait for the next tick; rounds that were missed are not made up for.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut pair = None;
     loop {
@@ -82,11 +83,11 @@ async fn round(pair: &mut Option<Pair>, people: &People, within: Duration) -> Re
     Ok(())
 }
 
-/// One message each way.
+/// Exchanges one message each way and prints the time of each step.
 ///
 /// # Errors
 ///
-/// Which step did not come.
+/// Returns the first step that did not come.
 #[allow(clippy::print_stdout, reason = "a command speaks by standard output")]
 pub async fn once(people: &People, within: Duration) -> anyhow::Result<()> {
     let mut pair = Pair::new(people, within).await?;
@@ -102,7 +103,7 @@ pub async fn once(people: &People, within: Duration) -> anyhow::Result<()> {
 }
 
 impl Pair {
-    /// Links two devices and waits until both have caught up, each within this time.
+    /// Links two devices and waits until both have caught up. Each of the two may take as long as `within`.
     async fn new(people: &People, within: Duration) -> Result<Self, Failure> {
         let linked = timeout(within, people.pair()).await;
         let people = linked
@@ -118,14 +119,14 @@ impl Pair {
         Ok(pair)
     }
 
-    /// The first of the two sends, and becomes the second.
+    /// Swaps the two users, sends a message from the first to the second, and waits until the round is complete.
     async fn exchange(&mut self, within: Duration) -> Result<Round, Failure> {
         self.people.swap(0, 1);
         let [from, to] = &self.people;
         let (from, to) = (from, to.user);
         let (began, end) = (std::time::Instant::now(), Instant::now() + within);
         let request = from.client.send(to, BODY).await;
-        // Stopped, or an outbox full of what never went out: new devices begin anew.
+        // The client has stopped, or its outbox is full of messages that never went out: link new devices.
         let request = request.map_err(|error| Failure {
             over: true,
             ..Failure::new(Step::Accepted, format!("{error:#}"))
@@ -145,7 +146,8 @@ impl Pair {
         Ok(round)
     }
 
-    /// The next thing that either hears; the failure of `step` where nothing comes in time, or nothing can come.
+    /// Returns the next event and which user's it is. Fails with `step` if none comes before `end`, or if a client
+    /// has stopped.
     async fn event_before(&mut self, end: Instant, step: Step) -> Result<(usize, Event), Failure> {
         let next = tokio::time::timeout_at(end, self.event()).await;
         match next.map_err(|_| Failure::new(step, "not in time"))? {
@@ -163,7 +165,7 @@ impl Pair {
         }
     }
 
-    /// Takes what is heard between rounds: a client whose events nobody takes disconnects.
+    /// Drains events until the next tick. A client disconnects if its events are not taken.
     async fn idle_until(&mut self, ticks: &mut tokio::time::Interval) {
         loop {
             tokio::select! {
@@ -171,7 +173,7 @@ impl Pair {
                 (side, event) = self.event() => match event {
                     Some(Event::Disconnected { reason, .. }) => tracing::info!(side, reason, "disconnected"),
                     Some(_) => {}
-                    // The next round finds that out, and says so.
+                    // The client has ended. The next round notices that and reports it.
                     None => {
                         ticks.tick().await;
                         return;

@@ -1,4 +1,4 @@
-//! Times as a person reads them.
+//! Formats times for people, in this machine's time zone.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use jiff::Timestamp as Instant;
 use jiff::tz::TimeZone;
 use tern_types::Timestamp;
 
-/// `14:05`, in this machine's time zone.
+/// Formats the time of day, as in `14:05`.
 pub fn time(at: Timestamp) -> String {
     format(at, "%H:%M")
 }
 
-/// `Monday, 3 March 2025`.
+/// Formats a date, as in `Monday, 3 March 2025`.
 pub fn day(at: Timestamp) -> String {
     format(at, "%A, %-d %B %Y")
 }
 
-/// `today 14:05`, `yesterday 9:30`, `3 March`, `3 March 2025`.
+/// Formats a past time, as in `today 14:05`, `yesterday 09:30`, `3 March` (this year), or `3 March 2025`.
 pub fn ago(at: Timestamp, now: Timestamp) -> String {
     let date = |at| format(at, "%F");
     if date(at) == date(now) {

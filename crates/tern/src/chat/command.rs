@@ -1,12 +1,12 @@
-//! What a typed line means.
+//! Parses a typed line into a command.
 
 use tern_client::Audience;
 use tern_proto::v1::Role;
 
-/// A typed line.
+/// The meaning of a typed line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// To the open chat.
+    /// Sends this text to the open chat.
     Say(String),
     /// Opens the direct chat with this person, or the chat with this title or number.
     Chat(String),
@@ -20,10 +20,10 @@ pub enum Command {
         who: String,
         role: Role,
     },
-    /// An owner may leave the group to somebody.
+    /// Leaves the open group. The person named here, if any, becomes an owner of it first.
     Leave(Option<String>),
     Title(String),
-    /// Of the open group, or the person's own.
+    /// Makes this file the picture of the open group, or the user's own picture if no group is open.
     Picture(String),
     /// Sends this file.
     Send(String),
@@ -32,46 +32,47 @@ pub enum Command {
         message: u64,
         to: Option<String>,
     },
-    /// Sends the files of the message with this number on.
+    /// Sends the files of the message with this number on to another chat.
     Forward {
         message: u64,
         to: String,
     },
     /// Sends a refused message again: the last one is 1, the one before it 2.
     Retry(usize),
-    /// Forgets one.
+    /// Deletes a refused message, counted in the same way.
     Delete(usize),
-    /// After the server has ended it.
+    /// Connects again after the server has ended the connection.
     Connect,
     Who,
-    /// Whom an own message reached: the last one is 1, the one before it 2.
+    /// Shows who received and read an own message: the last one is 1, the one before it 2.
     Info(usize),
     Chats,
     Block(String),
     Unblock(String),
     Blocked,
-    /// Become contacts; nobody: who they are is asked.
+    /// Adds these people to the contacts; without names it shows the contacts.
     Contacts(Vec<String>),
     Forget(String),
-    /// Empty: asks.
+    /// Changes these settings; without settings it shows them.
     Privacy(Vec<Setting>),
     Help,
     Quit,
     Nothing,
-    /// Not understood: what to say about it.
+    /// The line was not understood. The text says why.
     Wrong(String),
 }
 
-/// One of the person's settings.
+/// A privacy setting of the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
     /// Who sees them online and last seen.
     SeenBy(Audience),
-    /// Whether others are told how far they have read.
+    /// Whether others are told how far the user has read.
     ReadReceipts(bool),
 }
 
-/// What can be typed.
+/// The help: usage and meaning of each command. The first entry that begins with a command's name also explains that
+/// command after a mistake.
 pub const HELP: &[(&str, &str)] = &[
     (
         "/chat bob",
@@ -125,7 +126,7 @@ pub const HELP: &[(&str, &str)] = &[
 ];
 
 impl Command {
-    /// Several lines, which only pasting brings, are a message whatever they begin with.
+    /// Parses a line. A text with several lines (which only pasting makes) is a message, even if it begins with `/`.
     pub fn parse(line: &str) -> Self {
         let line = line.trim_end();
         if line.contains('\n') {
@@ -247,7 +248,7 @@ fn role_named(word: &str) -> Option<Role> {
     }
 }
 
-/// Counted from the last one, which needs no number.
+/// Parses a number that counts from the last message, from 1. An empty text is 1. `None` if it is no such number.
 fn nth(rest: &str) -> Option<usize> {
     if rest.is_empty() {
         return Some(1);
@@ -255,13 +256,13 @@ fn nth(rest: &str) -> Option<usize> {
     rest.parse().ok().filter(|nth| *nth > 0)
 }
 
-/// A message's number, and the rest.
+/// Splits a text into a message's number and the rest. `None` if it does not begin with a number.
 fn numbered(text: &str) -> Option<(u64, &str)> {
     let (number, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
     Some((number.parse().ok()?, rest.trim()))
 }
 
-/// Words, those in quotes as one; commas between names may be there or not.
+/// Splits a text into words. A text in quotes is one word. Commas separate words as blanks do.
 fn words(text: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut quoted = false;

@@ -1,10 +1,11 @@
-//! Between keyboard and client: carries out what was typed, keeps the view up to date. Whatever waits for the server
-//! runs beside it, so that typing never does.
+//! The desk stands between the keyboard and the client: it carries out commands and keeps the view up to date. Work
+//! that waits for the server runs as a task of its own, so typing never waits for it.
 //!
-//! - [`chats`]: found, made, changed
-//! - [`privacy`]: blocks, contacts, settings
-//! - [`outbox`]: what was refused; a connection that has ended
-//! - [`seen`]: whom messages reached; who is to be seen online; the rest here
+//! - [`chats`]: finds, creates and changes chats
+//! - [`privacy`]: blocks, contacts and privacy settings
+//! - [`outbox`]: messages that were refused; starts again after the connection was ended
+//! - [`seen`]: read receipts, typing, and whose presence is watched
+//! - here: the state, updates and events, opening a chat
 
 mod chats;
 mod outbox;
@@ -26,17 +27,17 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::command::{Command, HELP};
-use super::files::Transfer;
 use super::setup::Device;
+use super::transfer::Transfer;
 use super::view::View;
 use super::words;
 
-/// Answers on their way to the view: as many as a person can ask for at once.
+/// Capacity of the queue of updates for the view: more than a person asks for at once.
 const UPDATES: usize = 64;
 /// Messages loaded when a chat is opened or scrolled up.
 const PAGE: usize = 100;
 
-/// What came back from the server or the store.
+/// A result of work that ran as a task of its own, to be applied to the view.
 #[derive(Debug)]
 pub enum Update {
     History {
@@ -53,59 +54,62 @@ pub enum Update {
         members: Vec<UserId>,
     },
     Names(HashMap<UserId, String>),
-    /// Whom an own message reached.
+    /// The people that one of the user's own messages reached.
     Reached {
         chat: ChatId,
         seq: Seq,
         receipts: MessageReceipts,
     },
-    /// To show this chat now.
+    /// Open this chat on the screen now.
     Open(ChatId),
-    /// A file is further on its way, or is not any more.
+    /// Progress of the transfer with this id; `None` if it has ended.
     Transfer(u64, Option<Transfer>),
-    /// Other people may be seen now than when presence was asked for.
+    /// It may have changed whose presence the user may see, so presence has to be asked for again.
     Watch,
-    /// Something to tell the person.
+    /// A text to show to the user.
     Notice(String),
 }
 
-/// What a line led to, for the screen.
+/// What the screen has to do after a command.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
     Done,
     Help,
     Quit,
-    /// The client was started anew: these are its events.
+    /// The client was started anew. [`Desk::new_events`] has its events.
     Connected,
 }
 
-/// Client and view of one device.
+/// The client and the view of one device.
 pub struct Desk {
     pub client: Client,
     pub view: View,
     back_end: Option<BackEnd>,
     updates: mpsc::Sender<Update>,
     update_queue: mpsc::Receiver<Update>,
-    /// What waits for the server.
+    /// Tasks that wait for the server.
     work: TaskTracker,
     names_asked: bool,
-    /// Whose presence the server was asked for.
+    /// The people whose presence the server was asked for last.
     watched: Vec<UserId>,
-    /// When it is to be asked for again.
+    /// When presence is to be asked for again, even if the people are the same.
     watch_at: Option<Timestamp>,
-    /// Hidden people who, and to whom the person, has written since the connection: each made a new look worth it once.
+    /// People that are hidden and have exchanged a message with the user since the connection was made. The flag is
+    /// true for a message of the user, false for one of theirs. Each pair causes presence to be asked for once more.
     wrote: HashSet<(UserId, bool)>,
     config: ClientConfig,
-    /// Of a client that was started anew, until the screen takes them.
+    /// Events of a client that was started anew, until the screen takes them.
     new_events: Option<EventStream>,
-    /// Where files are saved.
+    /// Directory where files are saved.
     pub(super) downloads: PathBuf,
-    /// Files on their way.
+    /// Number of transfers that are running.
     pub(super) running: Arc<AtomicU64>,
     transfers: Cell<u64>,
 }
 
 impl Desk {
+    /// Starts the client of a device. Returns the desk, which knows the chats and the outbox of the device's store,
+    /// and the client's events. Fails if the store cannot be opened or read.
     pub async fn start(device: Device) -> anyhow::Result<(Self, EventStream)> {
         let (client, events) = Client::start(device.config.clone()).await?;
         let mut view = View::new(client.user(), client.device());
@@ -137,16 +141,17 @@ impl Desk {
         Ok((desk, events))
     }
 
-    /// The next answer to something asked.
+    /// Waits for the next update. Give it to [`Self::apply_update`].
     pub async fn update(&mut self) -> Option<Update> {
         self.update_queue.recv().await
     }
 
-    /// Whether something that was asked for has no answer yet, or one that [`Self::update`] has not given out.
+    /// Returns whether work is still running, or has left an update that [`Self::update`] has not returned yet.
     pub fn is_busy(&self) -> bool {
         !self.work.is_empty() || !self.update_queue.is_empty()
     }
 
+    /// Applies an update to the view. [`Update::Open`] opens the chat, and [`Update::Notice`] changes nothing here.
     pub fn apply_update(&mut self, update: &Update) {
         match update {
             Update::History {
@@ -184,7 +189,8 @@ impl Desk {
         self.watch();
     }
 
-    /// `watching`: somebody sees the newest line of the open chat.
+    /// Applies an event of the client. `watching` says that the newest line of the open chat is on the screen, so an
+    /// entry that arrives there counts as read.
     pub fn apply_event(&mut self, event: &Event, watching: bool) {
         self.view.apply(event, Clock::monotonic());
         self.may_be_seen(event);
@@ -203,7 +209,7 @@ impl Desk {
         self.watch();
     }
 
-    /// Shows a chat: its history, who got how far, who is in it.
+    /// Opens a chat: loads its history, members and receipts, and marks it as read.
     pub fn open(&mut self, chat: ChatId) {
         self.view.open = Some(chat);
         let room = self.view.room(chat);
@@ -233,7 +239,7 @@ impl Desk {
                 page_size: 1024,
                 ..Default::default()
             };
-            // A direct chat that nobody wrote in yet is not there.
+            // A direct chat does not exist at the server before its first message.
             let Ok(answer) = client.api().list_members(request).await else {
                 return Ok(());
             };
@@ -247,7 +253,7 @@ impl Desk {
         });
     }
 
-    /// Older entries of the open chat.
+    /// Loads the page of entries before the oldest one of the open chat.
     pub fn load_older(&mut self) {
         if let Some(chat) = self.view.open
             && !self.view.room(chat).complete
@@ -260,7 +266,7 @@ impl Desk {
         self.spawn(move |client, updates| async move {
             let entries = match client.load_history(chat, before, PAGE).await {
                 Ok(entries) => entries,
-                // Without the server there is what this device has.
+                // Without the server, show what this device has stored.
                 Err(_) => client.history(chat, before, PAGE).await?,
             };
             let complete = entries.is_empty() || entries.first().is_some_and(|first| first.seq <= Seq(1));
@@ -275,7 +281,7 @@ impl Desk {
         });
     }
 
-    /// The person has seen the newest line.
+    /// Marks the chat as read up to its newest entry, because the user has seen it.
     pub fn mark_read(&mut self, chat: ChatId) {
         let newest = self.view.newest(chat);
         let head = self
@@ -297,7 +303,7 @@ impl Desk {
         self.names_asked = true;
         let nameless: Vec<UserId> = self.view.nameless.iter().copied().collect();
         self.spawn(|client, updates| async move {
-            // Who has no name at the server stays without one; asked again with the next event.
+            // A user without a name at the server stays nameless, and is asked for again with the next event.
             let names = client.names(nameless).await.unwrap_or_default();
             let _ = updates.send(Update::Names(names)).await;
             Ok(())
@@ -346,7 +352,8 @@ impl Desk {
         Outcome::Done
     }
 
-    /// Returns when it is in the outbox, so that lines keep their order; that takes this machine only.
+    /// Sends a text to the open chat. Returns when the message is in the outbox, so messages keep the order of the
+    /// lines. This takes only this machine's disk, not the server.
     async fn say(&mut self, text: String) {
         if let Some(chat) = self.writable() {
             let message = Outgoing::new(self.address(chat), text);
@@ -354,7 +361,7 @@ impl Desk {
         }
     }
 
-    /// The open chat; where nothing can be written the person is told.
+    /// Returns the open chat if the user may write in it. Otherwise tells the user why not and returns `None`.
     pub(super) fn writable(&self) -> Option<ChatId> {
         let Some(chat) = self.view.open else {
             self.notice("no chat is open: /chat bob opens one".to_owned());
@@ -367,7 +374,8 @@ impl Desk {
         Some(chat)
     }
 
-    /// A direct chat may not be there before the first message: it is named by the other person.
+    /// Returns the address for a message to this chat. A direct chat is addressed by the other person, because it may
+    /// not exist at the server before its first message.
     pub(super) fn address(&self, chat: ChatId) -> To {
         let room = self.view.rooms.get(&chat).and_then(|room| room.chat.as_ref());
         let peer = room.and_then(|chat| chat.peer);
@@ -378,25 +386,28 @@ impl Desk {
         self.updates.clone()
     }
 
+    /// Returns the id for a new transfer.
     pub(super) fn next_transfer(&self) -> u64 {
         self.transfers.replace(self.transfers.get() + 1)
     }
 
+    /// Shows a text to the user.
     pub fn notice(&self, text: String) {
-        // With a full queue the person has more to read than this.
+        // If the queue is full, the user has more to read than this notice, so it is dropped.
         let _ = self.updates.try_send(Update::Notice(text));
     }
 
+    /// Shows an error to the user.
     pub(super) fn fault(&self, error: &anyhow::Error) {
         self.notice(words::fault(error));
     }
 
-    /// After [`Outcome::Connected`].
+    /// Takes the events of the client that was started anew, after [`Outcome::Connected`].
     pub fn new_events(&mut self) -> Option<EventStream> {
         self.new_events.take()
     }
 
-    /// Runs beside; what fails is told.
+    /// Runs `work` as a task of its own. If it fails, the user is told why.
     pub(super) fn spawn<F, Fut>(&self, work: F)
     where
         F: FnOnce(Client, mpsc::Sender<Update>) -> Fut,
@@ -412,7 +423,7 @@ impl Desk {
     }
 }
 
-/// `/help` as lines of two columns.
+/// Returns the text of `/help`: lines with two columns, usage and meaning.
 pub fn help() -> Vec<String> {
     HELP.iter()
         .map(|(usage, what)| format!("{usage:<36} {what}"))

@@ -1,4 +1,4 @@
-//! Files: sent, saved, sent on. They run beside the conversation; how far they are is part of the view.
+//! Sends, saves and forwards files. Transfers run beside the conversation, and the view shows their progress.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,34 +12,9 @@ use tern_types::{ChatId, Seq};
 use tokio::sync::mpsc;
 
 use super::desk::{Desk, Update};
+use super::transfer::Transfer;
 
-/// Cells of a progress bar.
-const BAR: usize = 20;
-
-/// A file on its way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transfer {
-    pub chat: ChatId,
-    /// "sending beach.png"
-    pub what: String,
-    pub progress: Progress,
-}
-
-impl Transfer {
-    /// "sending beach.png ▕██████░░░░▏ 60 % of 3.0 MB"
-    pub fn line(&self) -> String {
-        let full = (self.percent() as usize * BAR / 100).min(BAR);
-        let bar = "█".repeat(full) + &"░".repeat(BAR - full);
-        let size = size(self.progress.total);
-        format!("{} ▕{bar}▏ {} % of {size}", self.what, self.percent())
-    }
-
-    pub fn percent(&self) -> u64 {
-        self.progress.done.saturating_mul(100) / self.progress.total.max(1)
-    }
-}
-
-/// Tells the view of one transfer, until it is dropped.
+/// Reports the progress of one transfer to the view. When it is dropped, the transfer leaves the view.
 struct Told {
     id: u64,
     updates: mpsc::Sender<Update>,
@@ -54,14 +29,14 @@ impl Told {
             progress,
             ..self.transfer.clone()
         };
-        // Each percent once: a transfer makes many more steps than a screen can show.
+        // Report each percent once: a transfer makes many more steps than a screen can show.
         if self.percent.swap(transfer.percent(), Ordering::Relaxed) != transfer.percent() {
             self.say(Some(transfer));
         }
     }
 
     fn say(&self, transfer: Option<Transfer>) {
-        // With a full queue a later step, or the message that the file becomes, shows how far it is.
+        // If the queue is full this step is dropped; a later one, or the message with the file, shows the progress.
         let _ = self.updates.try_send(Update::Transfer(self.id, transfer));
     }
 }
@@ -70,13 +45,13 @@ impl Drop for Told {
     fn drop(&mut self) {
         self.running.fetch_sub(1, Ordering::Relaxed);
         let (id, updates) = (self.id, self.updates.clone());
-        // It must arrive, or the bar would stay.
+        // This update must not be dropped, or the progress bar would stay on the screen.
         tokio::spawn(async move { updates.send(Update::Transfer(id, None)).await });
     }
 }
 
 impl Desk {
-    /// Whether a file is on its way.
+    /// Returns whether a file is being sent or saved.
     pub fn transfers(&self) -> bool {
         self.running.load(Ordering::Relaxed) > 0
     }
@@ -112,11 +87,11 @@ impl Desk {
         });
     }
 
-    /// Makes an image the picture of the open group, or the person's own where no group is open.
+    /// Makes an image the picture of the open group, or the user's own picture if no group is open.
     pub(super) fn picture(&mut self, path: String) {
         let group = self.open_group();
         let path = expand(&path);
-        // Whoever types and leaves does so when it is there.
+        // Counts as a transfer, so that a script that ends its input waits until the picture is stored.
         let told = self.view.open.map(|chat| self.tell(chat, "a picture".to_owned()));
         self.spawn(move |client, updates| async move {
             let _told = told;
@@ -176,7 +151,7 @@ impl Desk {
         });
     }
 
-    /// Those of a message of the open chat; what is wrong is told.
+    /// Returns the files of a message of the open chat. If there are none, the user is told and the result is `None`.
     fn files(&self, seq: u64) -> Option<(ChatId, Vec<AttachedFile>)> {
         let Some(chat) = self.view.open else {
             self.notice("no chat is open: /chat bob opens one".to_owned());
@@ -192,12 +167,12 @@ impl Desk {
     }
 }
 
-/// The name to show of a file that is sent.
+/// Returns the file name to show for a file that is sent.
 fn name_of(path: &Path) -> String {
     safe_name(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// `~` as shells know it.
+/// Replaces a leading `~/` by the home directory, as shells do.
 fn expand(path: &str) -> PathBuf {
     match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
         (Some(rest), Some(home)) => Path::new(&home).join(rest),
@@ -205,7 +180,8 @@ fn expand(path: &str) -> PathBuf {
     }
 }
 
-/// Where this machine's person finds what was saved: as the desktop says, or as it is called mostly.
+/// Returns the directory for saved files: the one that the desktop's settings name, else `Downloads` in the home
+/// directory, else the working directory.
 pub fn downloads() -> PathBuf {
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let said = home.as_ref().and_then(|home| {
@@ -216,7 +192,8 @@ pub fn downloads() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("."))
 }
 
-/// `XDG_DOWNLOAD_DIR="$HOME/Downloads"` of a desktop's settings.
+/// Returns the directory of the line `XDG_DOWNLOAD_DIR="$HOME/Downloads"` of a desktop's settings. `None` if there is
+/// no such line or its path is relative.
 fn named_downloads(settings: &str, home: &Path) -> Option<PathBuf> {
     let line = settings
         .lines()
@@ -228,8 +205,8 @@ fn named_downloads(settings: &str, home: &Path) -> Option<PathBuf> {
     }
 }
 
-/// Where to save: the file that was named, in the directory that was named, or among the downloads; never over what is
-/// there, unless a file was named.
+/// Returns the path to save a file to. If a file was named, it is that one, even if it exists. If a directory was
+/// named (or nothing, which means `downloads`), it is a free name in it: `a.png`, then `a (1).png`.
 fn destination(named: Option<&str>, downloads: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let named = named.map(expand);
     let directory = match named {
@@ -253,22 +230,7 @@ fn destination(named: Option<&str>, downloads: &Path, name: &str) -> anyhow::Res
     free.with_context(|| format!("{name} is in {} too often already", directory.display()))
 }
 
-/// "3.0 MB"
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 3] = ["kB", "MB", "GB"];
-    if bytes < 1000 {
-        return format!("{bytes} bytes");
-    }
-    let mut value = bytes as f64 / 1000.0;
-    let mut unit = 0;
-    while value >= 999.95 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
-}
-
-/// By the name's end; what is not known is bytes.
+/// Returns the content type for a file name's extension; `application/octet-stream` if it is not known.
 fn content_type(path: &Path) -> &'static str {
     const TYPES: [(&str, &str); 14] = [
         ("jpg", "image/jpeg"),
@@ -298,30 +260,6 @@ fn content_type(path: &Path) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_and_bars_read_well() {
-        for (bytes, text) in [
-            (0, "0 bytes"),
-            (999, "999 bytes"),
-            (1000, "1.0 kB"),
-            (3_145_735, "3.1 MB"),
-            (999_999_999, "1.0 GB"),
-            (2 << 30, "2.1 GB"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
-        let transfer = Transfer {
-            chat: ChatId(uuid::Uuid::nil()),
-            what: "sending a.png".to_owned(),
-            progress: Progress {
-                done: 500,
-                total: 1000,
-            },
-        };
-        let half = format!("{}{}", "█".repeat(10), "░".repeat(10));
-        assert_eq!(transfer.line(), format!("sending a.png ▕{half}▏ 50 % of 1.0 kB"));
-    }
 
     #[test]
     fn a_file_is_saved_beside_one_of_the_same_name() {

@@ -1,4 +1,4 @@
-//! `tern chat`: a chat program for the terminal, on the same SDK that any other client is made with.
+//! `tern chat`: a chat program for the terminal. It uses the SDK like any other client.
 //!
 //! ```text
 //!  keyboard ─▶ tui or plain ─▶ desk ─▶ tern_client::Client
@@ -6,13 +6,13 @@
 //!                    └─── view ◀─┘ (events, answers)
 //! ```
 //!
-//! - [`files`]: sent and saved beside the conversation
-//! - [`setup`]: which server, which user, which device
-//! - [`command`]: what a line that somebody types means
-//! - [`desk`]: carries it out, and keeps the view up to date
+//! - [`files`]: uploads and downloads, which run beside the conversation
+//! - [`setup`]: which server, user and device to use
+//! - [`command`]: parses a typed line
+//! - [`desk`]: carries out commands and keeps the view up to date
 //! - [`view`]: chats, timelines and ticks as they are to be shown; pure
-//! - [`words`]: what went wrong, as a person reads it
-//! - [`tui`]: the full screen; [`plain`]: lines in, lines out
+//! - [`words`]: words errors for people
+//! - [`tui`]: the full screen; [`plain`]: reads lines and prints lines
 
 mod clock;
 mod command;
@@ -20,6 +20,7 @@ mod desk;
 mod files;
 mod plain;
 mod setup;
+mod transfer;
 mod tui;
 mod view;
 mod words;
@@ -31,40 +32,40 @@ use desk::Desk;
 
 /// Chat in the terminal
 ///
-/// Without further flags it talks to the platform that `tern dev` keeps up.
+/// Without further flags it connects to the platform that `tern dev` keeps up.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ChatArgs {
-    /// Who you are; made if there is no such user yet
+    /// Name you log in with; the user is created if there is none of this name
     #[arg(long, env = "TERN_CHAT_USER")]
     pub user: String,
-    /// How others see you [default: the user, with a capital]
+    /// Name that others see [default: the user's, capitalised]
     #[arg(long)]
     pub name: Option<String>,
-    /// Name of this device, to have several
+    /// Name of this device, if the user has several
     #[arg(long)]
     pub device: Option<String>,
-    /// Gateways, `https://host:port` each, tried in turn [default: those of `tern dev`]
+    /// Gateways as `https://host:port`, comma separated, tried in turn [default: those of `tern dev`]
     #[arg(long = "server", env = "TERN_CHAT_SERVER", value_delimiter = ',')]
     pub servers: Vec<String>,
-    /// Certificate authority of the gateways (PEM) [default: that of `tern dev`, or those this machine trusts]
+    /// File with the certificate authority of the gateways (PEM) [default: that of `tern dev`, or the system's roots]
     #[arg(long, env = "TERN_CHAT_CA_FILE")]
     pub ca: Option<PathBuf>,
-    /// API key that makes users and links devices [default: that of `tern dev`]
+    /// API key that creates users and links devices [default: that of `tern dev`]
     #[arg(long, env = "TERN_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
-    /// Where `tern dev` keeps its files
+    /// Directory of `tern dev`
     #[arg(long, env = "TERN_DEV_DIR", default_value = ".tern/dev")]
     pub dir: PathBuf,
-    /// Where this program keeps messages and tokens [default: beside --dir, `-chat` after its name]
+    /// Directory for this program's messages and tokens [default: the name of --dir with `-chat` appended]
     #[arg(long, env = "TERN_CHAT_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// Where files are saved [default: this machine's downloads]
+    /// Directory for saved files [default: this machine's downloads]
     #[arg(long, env = "TERN_CHAT_DOWNLOADS")]
     pub downloads: Option<PathBuf>,
     /// Open the chat with this person
     #[arg(long)]
     pub to: Option<String>,
-    /// Lines in, lines out: for scripts and simple terminals
+    /// Read lines and print lines, for scripts and simple terminals
     #[arg(long)]
     pub plain: bool,
     /// Forget this device and link a new one
@@ -72,7 +73,12 @@ pub struct ChatArgs {
     pub relink: bool,
 }
 
-/// Chats until the person leaves.
+/// Chats until the user leaves or the client ends.
+///
+/// # Errors
+///
+/// Returns an error if the device cannot be set up or its store cannot be opened, or with the reason why the server
+/// ended the client.
 pub async fn run(args: ChatArgs) -> anyhow::Result<()> {
     let device = setup::device(&args).await;
     let device = device.map_err(|error| anyhow::anyhow!(words::fault(&error)))?;

@@ -1,5 +1,5 @@
-//! Lines in, lines out. A script that pipes its lines in may end its input at once: this leaves when everything is
-//! sent and every answer is printed.
+//! Reads lines and prints lines, for scripts and simple terminals. A script that pipes its lines in may end its input
+//! at once: the program goes on until everything is sent and every answer is printed.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -14,20 +14,20 @@ use super::desk::{Desk, Outcome, Update, help};
 use super::view::{Connection, Line, Tick, View};
 use super::words::refusal;
 
-/// After the end of input what is on its way is given up when nothing has happened for this long.
+/// After the end of input, the program gives up on unfinished work if nothing has happened for this long.
 const LAST_NEWS: Duration = Duration::from_secs(10);
-/// For what is due by itself.
+/// Interval at which the desk is told to do what is due.
 const CLOCK: Duration = Duration::from_secs(1);
 /// Lines of history shown when a chat is opened.
 const HISTORY: usize = 20;
 
-/// Runs until `/quit`, the end of input, or the end of the client.
+/// Runs until `/quit`, the end of input, or the end of the client. Returns why it ended.
 pub async fn run(mut desk: Desk, events: EventStream, to: Option<String>) -> anyhow::Result<StopReason> {
     let mut screen = Screen::default();
     let mut clock = tokio::time::interval(CLOCK);
     let mut events: Result<EventStream, StopReason> = Ok(events);
     let mut input = Some(BufReader::new(tokio::io::stdin()).lines());
-    // Typed lines wait until the chat that --to names is open.
+    // Typed lines wait until the chat that --to names is open, or cannot be opened.
     let mut opening = to.is_some();
     if let Some(name) = to {
         desk.submit(&format!("/chat {name}")).await;
@@ -35,7 +35,7 @@ pub async fn run(mut desk: Desk, events: EventStream, to: Option<String>) -> any
     }
     let mut deadline = None;
     loop {
-        // Nobody is there who could begin anew.
+        // After the end of input nobody can type /connect, so the end of the client is the end of the program.
         if let (Err(reason), None) = (&events, &input) {
             return Ok(reason.clone());
         }
@@ -104,7 +104,7 @@ fn sent(outbox: &[tern_client::QueuedMessage]) -> bool {
     !outbox.iter().any(|queued| queued.state == SendState::Queued)
 }
 
-/// `events`: why there are none any more.
+/// Waits for the next event. `events` is an error after the client has ended; then this waits for ever.
 async fn next_event(events: &mut Result<EventStream, StopReason>) -> Option<Event> {
     match events {
         Ok(events) => events.next().await,
@@ -119,18 +119,18 @@ async fn next_line(input: &mut Option<Lines<BufReader<Stdin>>>) -> Option<String
     }
 }
 
-/// What was printed last, so that nothing is printed twice; and what waits for names.
+/// Remembers what was printed, so that nothing is printed twice, and holds entries back until their names are known.
 #[derive(Default)]
 struct Screen {
     tick: Option<(Seq, Tick)>,
     connected: Option<bool>,
-    /// Their senders' or chats' names are on their way.
+    /// Entries whose sender's name or chat is not known yet.
     unnamed: Vec<Entry>,
     history: Option<ChatId>,
     history_shown: Option<ChatId>,
-    /// As it was told last.
+    /// The presence that was printed last.
     presence: Option<(ChatId, String)>,
-    /// Quarters of files on their way that were told.
+    /// The quarter of its progress that was printed last, by transfer.
     quarters: HashMap<u64, u64>,
 }
 
@@ -172,7 +172,8 @@ impl Screen {
         self.named(view, matches!(update, Update::Names(_)));
     }
 
-    /// Prints what has its names now; `all`: there will be no more of them for the moment.
+    /// Prints the entries that waited, once all names are known. `all`: print them even with names missing, because
+    /// the server has no more names for now.
     fn named(&mut self, view: &View, all: bool) {
         if !all && !view.nameless.is_empty() {
             return;
@@ -183,7 +184,7 @@ impl Screen {
             for line in &lines[lines.len().saturating_sub(HISTORY)..] {
                 self.line(view, line, "");
             }
-            // What is on the screen by its history is not news.
+            // Entries that were just printed as history are not printed again as news.
             self.unnamed.retain(|entry| entry.chat != chat);
         }
         let (known, unknown) = std::mem::take(&mut self.unnamed).into_iter().partition(|entry| {
@@ -199,7 +200,7 @@ impl Screen {
         let who = line
             .who
             .map_or("*".to_owned(), |who| format!("{}:", view.name(who)));
-        // Further lines of a message are set in: they must not look like somebody else's.
+        // Indent the further lines of a message, so that they do not look like messages of somebody else.
         let text = line.text.replace('\n', "\n        ");
         say(&format!("[{}] {place}{who} {text}", clock::time(line.at)));
     }
@@ -220,7 +221,7 @@ impl Screen {
         }
     }
 
-    /// How far the last own message got.
+    /// Prints the tick of the last own message if it has changed.
     fn ticks(&mut self, view: &View, chat: ChatId) {
         let lines = view.lines(chat);
         let last = lines
@@ -240,7 +241,7 @@ impl Screen {
         }
     }
 
-    /// What the other person of the open chat shows, when it is something else than before.
+    /// Prints the presence of the other person of the open chat if it has changed.
     fn presence(&mut self, view: &View) {
         let Some(chat) = view.open else { return };
         let Some(presence) = view.presence(chat, Clock::wall()) else {
@@ -260,7 +261,7 @@ impl Screen {
             return;
         }
         match &view.connection {
-            // Without another try the reason is told with the end.
+            // If the client does not try again, it ends, and the reason is printed then.
             Connection::Waiting { until: None, .. } => {}
             Connection::Waiting { reason, .. } => {
                 say(&format!("* not connected ({reason}); what you write is kept"))
@@ -273,6 +274,6 @@ impl Screen {
 
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    // Nobody reads any more: the end of input follows.
+    // A write fails if nobody reads the output any more; then the input ends as well.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

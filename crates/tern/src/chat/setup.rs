@@ -1,4 +1,4 @@
-//! Which server, which user, which device: from flags, or from what `tern dev` left.
+//! Finds the server, the user and the device: from flags, or from the files that `tern dev` writes.
 
 use std::path::{Path, PathBuf};
 
@@ -8,17 +8,18 @@ use tern_client::{BackEnd, ClientConfig, Credentials, StopReason, StoreLocation,
 
 use super::{ChatArgs, files};
 
-/// A device that can start.
+/// Everything that a client of one device needs to start.
 pub struct Device {
     pub config: ClientConfig,
-    /// Finds and makes people by name, where there is an API key.
+    /// Finds and creates people by name; `None` without an API key.
     pub back_end: Option<BackEnd>,
     pub store: PathBuf,
-    /// Where files are saved.
+    /// Directory where files are saved.
     pub downloads: PathBuf,
 }
 
-/// The device of these flags; on first use the user is made and the device linked.
+/// Returns the device that the flags name. On first use it creates the user and links the device, which takes an API
+/// key.
 pub async fn device(args: &ChatArgs) -> anyhow::Result<Device> {
     let servers = servers(args)?;
     let tls = tls(args)?;
@@ -56,7 +57,8 @@ async fn link(back_end: &BackEnd, args: &ChatArgs) -> anyhow::Result<Credentials
     linked.with_context(|| format!("link the device {device:?} of {}", args.user))
 }
 
-/// What to say, and to clean up, when the client has ended by itself.
+/// Turns the reason why the client ended into the program's result: `Ok` if the user left, otherwise an error that
+/// says why. If the device was revoked, its store is erased.
 pub fn farewell(reason: &StopReason, store: &Path) -> anyhow::Result<()> {
     match reason {
         StopReason::ByApp => Ok(()),
@@ -76,7 +78,7 @@ pub fn farewell(reason: &StopReason, store: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// SQLite's files.
+/// Removes the SQLite files of a store, if they are there.
 fn remove(store: &Path) -> anyhow::Result<()> {
     for suffix in ["", "-wal", "-shm"] {
         let mut file = store.as_os_str().to_owned();
@@ -114,7 +116,7 @@ fn tls(args: &ChatArgs) -> anyhow::Result<Tls> {
     let development = args.dir.join("ca.pem");
     let file = match &args.ca {
         Some(file) => file.clone(),
-        // A server of one's own choice has a certificate that this machine trusts, unless --ca says otherwise.
+        // A server that was named by hand has a certificate that this machine trusts, unless --ca says otherwise.
         None if args.servers.is_empty() && development.exists() => development,
         None => return Ok(Tls::System),
     };
@@ -126,7 +128,7 @@ fn api_key(args: &ChatArgs) -> Option<String> {
     if args.api_key.is_some() {
         return args.api_key.clone();
     }
-    // Never to another server than its own.
+    // The key of `tern dev` is only ever sent to `tern dev`, not to a server that was named by hand.
     let own = args.servers.is_empty();
     let key = own
         .then(|| std::fs::read_to_string(args.dir.join("api-key")).ok())
@@ -134,7 +136,8 @@ fn api_key(args: &ChatArgs) -> Option<String> {
     Some(key.trim().to_owned())
 }
 
-/// Beside what `tern dev` keeps, so that devices of one platform never meet another's.
+/// Returns the directory for the stores. By default it is named after the directory of `tern dev`, so that the
+/// devices of one platform are never used with another.
 fn data_dir(args: &ChatArgs) -> PathBuf {
     args.data_dir.clone().unwrap_or_else(|| {
         let mut beside = args.dir.components().as_path().as_os_str().to_owned();
@@ -152,7 +155,7 @@ fn store_file(args: &ChatArgs) -> PathBuf {
     data_dir(args).join(format!("{}{device}.db", file_name(&args.user)))
 }
 
-/// A name as part of a file's.
+/// Turns a name into a part of a file name: characters that could mean something in a path become `_`.
 fn file_name(name: &str) -> String {
     let safe = |c: char| {
         if c.is_alphanumeric() || matches!(c, '.' | '_' | '@') {
@@ -168,6 +171,7 @@ fn file_name(name: &str) -> String {
         .to_owned()
 }
 
+/// Returns the name with its first letter in upper case.
 pub fn capitalised(name: &str) -> String {
     let mut chars = name.chars();
     chars

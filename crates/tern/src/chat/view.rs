@@ -1,8 +1,9 @@
 //! Chats, timelines and ticks as they are to be shown. Pure: events and answers go in, lines come out.
 //!
-//! - `author`: whose an entry is; `members`: who is in a chat, and what follows from it
-//! - `presence`: who is online, and was last seen when
-//! - [`reach`]: whom own messages reached, and who writes
+//! - `author`: names the sender of an entry
+//! - `members`: who is in a chat, and what follows from it
+//! - `presence`: who is online, and when others were last seen
+//! - [`reach`]: who received and read own messages, and who is typing
 
 mod author;
 mod members;
@@ -16,13 +17,13 @@ use tern_client::{Chat, Entry, Event, Mark, Presence, QueuedMessage, SendState};
 use tern_proto::v1::{AttachedFile, AttachmentBody, ChatKind, MessageKind, entry_content::Content};
 use tern_types::{ChatId, Clock, DeviceId, RequestId, Seq, Timestamp, UserId};
 
-use super::files::{Transfer, size};
-use super::words::{self, refusal};
+use super::transfer::{Transfer, size};
+use super::words::{self, clean, refusal};
 
-/// Entries of one chat kept for showing; older ones are loaded again when somebody scrolls up.
+/// From this many entries of one chat on, each new one drops the oldest. Older ones that somebody scrolls up to are kept.
 const MAX_SHOWN: usize = 2000;
 
-/// What stands beside an own message.
+/// The sign beside an own message: how far the message has got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tick {
     Waiting,
@@ -35,18 +36,18 @@ pub enum Tick {
 /// One line of a timeline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
-    /// None: a message that is not in the log yet.
+    /// `None` for a message that is not in the chat's log yet.
     pub seq: Option<Seq>,
     pub at: Timestamp,
-    /// None: nobody's; the text tells what happened.
+    /// `None` if no person wrote the line: its text tells what happened.
     pub who: Option<UserId>,
     pub text: String,
     pub reactions: Vec<String>,
-    /// Own messages.
+    /// `None` for lines that are not the user's own messages.
     pub tick: Option<Tick>,
 }
 
-/// One chat.
+/// One chat and what is known of it.
 #[derive(Debug, Default)]
 pub struct Room {
     pub chat: Option<Chat>,
@@ -54,38 +55,38 @@ pub struct Room {
     queued: Vec<QueuedMessage>,
     pub marks: HashMap<UserId, Mark>,
     pub members: BTreeSet<UserId>,
-    /// Who writes at the moment.
+    /// The people who are typing now.
     pub typing: BTreeSet<UserId>,
-    /// Nothing older is at the server.
+    /// The entry that is the oldest at the server has been loaded.
     pub complete: bool,
-    /// What was unread when the chat was opened begins here.
+    /// The first entry that was unread when the chat was opened.
     pub new_from: Option<Seq>,
 }
 
 impl Room {
-    /// An entry that is shown.
+    /// Returns the entry with this seq if it is among those that are shown.
     pub fn entry(&self, seq: Seq) -> Option<&Entry> {
         self.entries.get(&seq)
     }
 }
 
-/// Everything that is to be shown.
+/// Everything that is to be shown: chats, people and the connection.
 #[derive(Debug)]
 pub struct View {
     pub me: UserId,
     device: DeviceId,
     pub rooms: HashMap<ChatId, Room>,
     names: HashMap<UserId, String>,
-    /// Seen, but not named yet.
+    /// People that occur in chats and whose names are not known yet.
     pub nameless: BTreeSet<UserId>,
     pub open: Option<ChatId>,
     pub connection: Connection,
     presences: HashMap<UserId, Presence>,
-    /// Files on their way.
+    /// Files that are being sent or saved, by the id of the transfer.
     transfers: BTreeMap<u64, Transfer>,
 }
 
-/// What the status line says.
+/// The state of the connection, as the status line shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Connection {
     Connecting,
@@ -97,7 +98,7 @@ pub enum Connection {
         reason: String,
         until: Option<Timestamp>,
     },
-    /// The server has ended it, and only the person begins anew.
+    /// The server has ended the connection, for this reason. It stays ended until the user types /connect.
     Ended(&'static str),
 }
 
@@ -116,6 +117,7 @@ impl View {
         }
     }
 
+    /// Applies an event of the client. `now` is by the monotonic clock.
     pub fn apply(&mut self, event: &Event, now: Timestamp) {
         match event {
             Event::Entry(entry) => {
@@ -150,7 +152,7 @@ impl View {
             }
             Event::Disconnected { reason, retry_in } => {
                 let until = retry_in.map(|delay| now + delay);
-                // Nobody tells of anybody.
+                // Without a connection the server tells of no changes, so all presence is unknown.
                 self.presences.clear();
                 self.connection = Connection::Waiting {
                     reason: words::lost(reason),
@@ -175,6 +177,7 @@ impl View {
         self.nameless.retain(|user| !self.names.contains_key(user));
     }
 
+    /// Replaces the queued messages of all chats by these.
     pub fn set_queued(&mut self, queued: Vec<QueuedMessage>) {
         self.rooms.values_mut().for_each(|room| room.queued.clear());
         for message in queued {
@@ -182,7 +185,7 @@ impl View {
         }
     }
 
-    /// One more message of this device, durable here.
+    /// Adds a message that this device is to send, unless its entry has come already.
     pub fn queue(&mut self, queued: QueuedMessage) {
         let room = self.room(queued.chat);
         if !room
@@ -194,7 +197,7 @@ impl View {
         }
     }
 
-    /// An entry, new or old.
+    /// Adds an entry, new or old. An own message leaves the queue then.
     pub fn add(&mut self, entry: Entry) {
         entry.sender.into_iter().for_each(|sender| self.see(sender));
         for id in people_in(&entry) {
@@ -206,8 +209,12 @@ impl View {
             room.queued
                 .retain(|queued| entry.request != Some(queued.message.request));
         }
+        let is_new = room
+            .entries
+            .last_key_value()
+            .is_some_and(|(newest, _)| *newest < entry.seq);
         room.entries.insert(entry.seq, entry);
-        while room.entries.len() > MAX_SHOWN {
+        if is_new && room.entries.len() > MAX_SHOWN {
             room.entries.pop_first();
             room.complete = false;
         }
@@ -224,16 +231,19 @@ impl View {
         }
     }
 
+    /// Returns a chat, which is created empty if it is not known.
     pub fn room(&mut self, chat: ChatId) -> &mut Room {
         self.rooms.entry(chat).or_default()
     }
 
+    /// Notes a person who occurs in a chat, so that the person's name is asked for.
     pub fn see(&mut self, user: UserId) {
         if !self.names.contains_key(&user) {
             self.nameless.insert(user);
         }
     }
 
+    /// Returns a person's name: "you" for the user, "…" if it is not known yet.
     pub fn name(&self, user: UserId) -> String {
         if user == self.me {
             return "you".to_owned();
@@ -241,7 +251,7 @@ impl View {
         self.names.get(&user).cloned().unwrap_or_else(|| "…".to_owned())
     }
 
-    /// Somebody known by this name.
+    /// Returns a person with this name, compared without case.
     pub fn person(&self, name: &str) -> Option<UserId> {
         self.names
             .iter()
@@ -249,6 +259,7 @@ impl View {
             .map(|(user, _)| *user)
     }
 
+    /// Returns the title of a chat to show; "…" if it is not known.
     pub fn title(&self, chat: ChatId) -> String {
         let Some(room) = self.rooms.get(&chat) else {
             return "…".to_owned();
@@ -272,7 +283,7 @@ impl View {
         }
     }
 
-    /// Chats for a list, most recently active first.
+    /// Returns the chats for the list, most recently active first.
     pub fn chats(&self) -> Vec<&Chat> {
         let mut chats: Vec<&Chat> = self
             .rooms
@@ -284,7 +295,7 @@ impl View {
         chats
     }
 
-    /// The chat that a person means by a number of the list, or a title.
+    /// Returns the chat with this number in the list (from 1) or with this title, compared without case.
     pub fn chat_named(&self, name: &str) -> Option<ChatId> {
         let chats = self.chats();
         if let Some(chat) = name
@@ -300,16 +311,18 @@ impl View {
             .find(|chat| self.title(*chat).eq_ignore_ascii_case(name))
     }
 
-    /// Oldest entry at hand.
+    /// Returns the seq of the oldest entry that is loaded.
     pub fn oldest(&self, chat: ChatId) -> Option<Seq> {
         self.rooms.get(&chat)?.entries.keys().next().copied()
     }
 
+    /// Returns the seq of the newest entry that is loaded.
     pub fn newest(&self, chat: ChatId) -> Option<Seq> {
         self.rooms.get(&chat)?.entries.keys().next_back().copied()
     }
 
-    /// The timeline: reactions folded into what they are about; then what waits to be sent.
+    /// Returns the lines of the timeline: the entries, with reactions folded into their messages, then messages that
+    /// are not sent yet, then transfers.
     pub fn lines(&self, chat: ChatId) -> Vec<Line> {
         let Some(room) = self.rooms.get(&chat) else {
             return Vec::new();
@@ -339,7 +352,7 @@ impl View {
         lines.into_values().chain(queued).chain(moving).collect()
     }
 
-    /// `None`: it is not on its way any more.
+    /// Sets the progress of a transfer; `None` removes it, because the transfer has ended.
     pub fn set_transfer(&mut self, id: u64, transfer: Option<Transfer>) {
         match transfer {
             Some(transfer) => drop(self.transfers.insert(id, transfer)),
@@ -377,7 +390,7 @@ impl View {
                     ..line(entry.sender, text)
                 })
             }
-            // A kind that this program does not know yet.
+            // A message of a kind that this version does not know.
             Err(_) => Folded::Nothing,
         }
     }
@@ -398,9 +411,9 @@ impl View {
         }
     }
 
-    /// Delivered and read mean: by everybody else.
+    /// Returns the tick of an own message. It is delivered or read only when that holds for all other members.
     fn tick(&self, room: &Room, seq: Seq) -> Tick {
-        // A message that nobody else can get is sent, and no more.
+        // A message that has no other recipients stays at "sent".
         let others = room.others().max(1);
         let count = |reached: fn(&Mark) -> Seq| {
             let marks = room.marks_of_others(self.me);
@@ -415,7 +428,7 @@ impl View {
         }
     }
 
-    /// What an entry that is no message tells.
+    /// Returns the text for an entry that is not a message, as in "Bob left".
     fn happening(&self, entry: &Entry) -> Option<String> {
         let who = self.author(entry);
         let name = |id: &String| id.parse().map_or_else(|_| "…".to_owned(), |id| self.name(id));
@@ -442,7 +455,7 @@ impl View {
     }
 }
 
-/// Text and files of a message, each with how to save it.
+/// Returns a message's text followed by its files, each file with the command that saves it.
 fn said(body: &[u8], attached: Option<AttachmentBody>, seq: Option<Seq>) -> String {
     let Some(attached) = attached else {
         return clean(&String::from_utf8_lossy(body));
@@ -459,7 +472,7 @@ fn said(body: &[u8], attached: Option<AttachmentBody>, seq: Option<Seq>) -> Stri
 
 enum Folded {
     Line(Line),
-    /// A reaction to a message.
+    /// A reaction to the message with this seq.
     Into(Seq, String),
     Nothing,
 }
@@ -472,17 +485,6 @@ fn people_in(entry: &Entry) -> Vec<UserId> {
         _ => &[],
     };
     ids.iter().filter_map(|id| id.parse().ok()).collect()
-}
-
-/// What others wrote must not steer this terminal.
-pub fn clean(text: &str) -> String {
-    let steers = |c: &char| {
-        c.is_control() && *c != '\n' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars()
-        .map(|c| if c == '\t' { ' ' } else { c })
-        .filter(|c| !steers(c))
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,10 @@
-//! What went wrong, as a person reads it: each thing once, and without the names that programs have for it.
+//! Words errors for people: each cause once, and without the names that programs use.
 
 use tern_client::{CallError, ClientError, FailureCode, MediaError};
 use tern_proto::v1::{ErrorReason, Role};
 use tonic::Code;
 
-use super::view::clean;
-
-/// Why a message was not taken.
+/// Returns why a message was refused.
 pub fn refusal(code: FailureCode, message: &str) -> String {
     let words = match code {
         FailureCode::NotAMember => "you are not in this chat any more",
@@ -24,7 +22,7 @@ pub fn refusal(code: FailureCode, message: &str) -> String {
     words.to_owned()
 }
 
-/// A call that failed.
+/// Returns why a call failed.
 pub fn call(error: &CallError) -> String {
     let words = match (error.reason, error.code) {
         (ErrorReason::RoleTooLow, _) => "your role here does not allow it",
@@ -59,7 +57,8 @@ pub fn call(error: &CallError) -> String {
     words.to_owned()
 }
 
-/// Any fault, with what it happened to.
+/// Returns an error with its causes, as in `a.png: the server does not answer`. A cause that says nothing new is left
+/// out.
 pub fn fault(error: &anyhow::Error) -> String {
     let mut said: Vec<String> = Vec::new();
     for cause in error.chain() {
@@ -90,7 +89,8 @@ fn called<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a CallEr
     direct.or_else(|| cause.downcast_ref().and_then(client))
 }
 
-/// Why there is no connection: what the transport says of it tells a person nothing.
+/// Returns why there is no connection. It looks for known parts in the transport's own reason, because the rest of it
+/// tells a person nothing.
 pub fn lost(reason: &str) -> String {
     let known = [
         ("drain", "this gateway is stopping"),
@@ -115,6 +115,17 @@ pub fn role(role: Role) -> &'static str {
         Role::Admin => "admin",
         Role::Member | Role::Unspecified => "member",
     }
+}
+
+/// Removes control characters and changes of writing direction, so that others' texts cannot steer this terminal.
+pub fn clean(text: &str) -> String {
+    let steers = |c: &char| {
+        c.is_control() && *c != '\n' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars()
+        .map(|c| if c == '\t' { ' ' } else { c })
+        .filter(|c| !steers(c))
+        .collect()
 }
 
 #[cfg(test)]

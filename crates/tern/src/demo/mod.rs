@@ -1,11 +1,11 @@
-//! `tern demo`: starts the whole platform, plays a conversation on it, and asserts each step of it. What is printed
-//! happened; what did not happen in time ends the demo with an error.
+//! `tern demo`: starts the whole platform, plays a conversation on it and checks each step. A line is printed only
+//! after it has happened. A step that does not happen in time ends the demo with an error.
 //!
-//! - [`stage`]: the platform and its people, started and ended
-//! - [`phone`]: one device: a client, and everything that it was told with the time of it
-//! - [`talk`]: to say something and see it arrive, with every tick
-//! - [`scenes`]: what is played, one file a scene
-//! - [`report`]: the transcript and the table at the end
+//! - [`stage`]: starts and ends the platform, and creates the people with their devices
+//! - [`phone`]: one device: a client and a record of its events with their times
+//! - [`talk`]: sends a message and checks its arrivals and ticks
+//! - [`scenes`]: the scenes, one file each
+//! - [`report`]: prints the transcript and the table at the end
 
 mod phone;
 mod report;
@@ -23,16 +23,20 @@ use stage::Stage;
 
 /// Start the whole platform and play a conversation on it
 ///
-/// Two gateways and two chat nodes, presence, accounts, Postgres and etcd, a process each; Alice with two devices, Bob
-/// and Carol. Ends with an error if anything expected did not happen.
+/// Two gateways, two chat nodes, presence, accounts, Postgres and etcd run, one process each. Alice has two devices,
+/// Bob and Carol have one. Ends with an error if an expected step did not happen.
 #[derive(clap::Args, Clone, Debug)]
 pub struct DemoArgs {
-    /// Where its files go, logs among them; kept at the end [default: a new directory, kept only after a failure]
+    /// Directory for all files, kept at the end [default: a new directory, kept only after a failure]
     #[arg(long)]
     pub dir: Option<PathBuf>,
 }
 
-/// Plays it.
+/// Plays the demo to its end.
+///
+/// # Errors
+///
+/// Returns an error if the platform did not start, a step did not happen in time, or a signal ended the demo.
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let temporary = match &args.dir {
         Some(_) => None,
@@ -72,7 +76,7 @@ async fn play(dir: &std::path::Path, report: &mut Report) -> anyhow::Result<()> 
         .await
         .context("the platform did not start")?;
     let played = scenes::all(&mut stage, report).await;
-    // However it went, nothing that was started stays.
+    // Everything that was started is ended, whether the demo succeeded or failed.
     let ended = if played.is_ok() {
         stage.stop().await
     } else {

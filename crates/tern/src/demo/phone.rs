@@ -1,4 +1,4 @@
-//! One device: a client, and everything that it was told with the time of it.
+//! One device: a client and a record of its events with their times.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,11 +11,11 @@ use tern_client::{
 use tern_types::{ChatId, RequestId, Seq, UserId};
 use tokio::sync::watch;
 
-/// Far beyond what anything here takes, the loss of a node included (its lease of 6 s has to run out first): what did
-/// not happen by then does not happen.
+/// Time after which an expected event counts as missing. It is far longer than anything here takes, even the loss of
+/// a node, whose lease (4 s) may have to run out first.
 pub const BOUND: Duration = Duration::from_secs(30);
 
-/// What a device was told.
+/// The events that a device has received, with their times.
 #[derive(Debug, Default)]
 pub struct Heard {
     pub entries: Vec<(Instant, Entry)>,
@@ -29,12 +29,12 @@ pub struct Heard {
     pub stopped: Option<StopReason>,
 }
 
-/// A person's device.
+/// A device of a person.
 #[derive(Debug)]
 pub struct Phone {
-    /// "Alice"
+    /// The person, as in "Alice".
     pub who: &'static str,
-    /// "Alice's laptop", or just "Bob"
+    /// The device, as in "Alice's laptop", or the person's name if there is only one device.
     pub name: &'static str,
     pub user: UserId,
     config: ClientConfig,
@@ -56,7 +56,7 @@ impl Phone {
         }
     }
 
-    /// Connects, and returns when it has caught up; how long that took.
+    /// Connects and waits until the device has caught up. Returns how long that took.
     pub async fn connect(&mut self) -> anyhow::Result<Duration> {
         let began = Instant::now();
         let (client, events) = Client::start(self.config.clone()).await?;
@@ -66,7 +66,7 @@ impl Phone {
         Ok(self.until("is connected and has caught up", caught_up).await? - began)
     }
 
-    /// Switches it off; its store stays.
+    /// Stops the client. Its store stays, so the device can connect again.
     pub async fn disconnect(&mut self) -> anyhow::Result<()> {
         let client = self.client.take().context("it is off already")?;
         client.stop().await;
@@ -75,13 +75,15 @@ impl Phone {
         Ok(())
     }
 
+    /// Returns the client, or an error if the device is switched off.
     pub fn client(&self) -> anyhow::Result<&Client> {
         self.client
             .as_ref()
             .with_context(|| format!("{} is switched off", self.name))
     }
 
-    /// Which gateway it is on: `gateway-0`, by its place among `gateways`.
+    /// Returns the node name of the gateway that the device is connected to, as in `gateway-0`. The number is the
+    /// gateway's place in `gateways`.
     pub fn gateway(&self, gateways: &[String]) -> String {
         let heard = self.heard();
         let at = heard
@@ -92,11 +94,12 @@ impl Phone {
         number.map_or_else(|| "no gateway".to_owned(), |number| format!("gateway-{number}"))
     }
 
+    /// Locks the record of events. The lock must not be held across an await.
     pub fn heard(&self) -> MutexGuard<'_, Heard> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until something was heard; an error that says what, when it was not within [`BOUND`].
+    /// Waits until `find` returns something. After [`BOUND`] it returns an error that says `what` was expected.
     pub async fn until<T>(&self, what: &str, find: impl Fn(&Heard) -> Option<T>) -> anyhow::Result<T> {
         let mut changed = self.changed.subscribe();
         let wait = async {
@@ -104,7 +107,7 @@ impl Phone {
                 if let Some(found) = find(&self.heard()) {
                     return found;
                 }
-                // The sender lives as long as this phone.
+                // This cannot fail, because the sender lives as long as this phone.
                 let _ = changed.changed().await;
             }
         };
@@ -117,7 +120,7 @@ impl Phone {
         })
     }
 
-    /// When the entry with this request_id was applied.
+    /// Waits for the entry with this request_id. Returns the time at which it was applied, and the entry.
     pub async fn hears(&self, request: RequestId) -> anyhow::Result<(Instant, Entry)> {
         let find = |heard: &Heard| {
             heard
@@ -129,7 +132,7 @@ impl Phone {
         self.until(&format!("hears the message {request}"), find).await
     }
 
-    /// When the server had the message.
+    /// Waits for the result of a send. Returns its time and the message's seq, or an error if the server refused it.
     pub async fn sent(&self, request: RequestId) -> anyhow::Result<(Instant, Seq)> {
         let found = self.until("is told what became of its message", |heard| {
             heard
@@ -149,7 +152,7 @@ impl Phone {
             .map_err(|why| anyhow::anyhow!("{}: the server refused the message: {why}", self.name))
     }
 
-    /// Why the server refused the message.
+    /// Waits until the server refuses a message, and returns why.
     pub async fn refused(&self, request: RequestId) -> anyhow::Result<FailureCode> {
         let find = |heard: &Heard| {
             heard
@@ -164,7 +167,7 @@ impl Phone {
         self.until("is told that its message was refused", find).await
     }
 
-    /// When all of these people had got as far as `reached` says.
+    /// Waits until the marks of all these people satisfy `reached`. Returns the time at which the last one did.
     pub async fn receipts(
         &self,
         what: &str,
@@ -189,7 +192,7 @@ impl Phone {
         self.until(what, find).await
     }
 
-    /// Texts of a chat, in the order in which they were applied.
+    /// Returns the texts of a chat in the order in which they were applied.
     pub fn texts(&self, chat: ChatId) -> Vec<String> {
         let heard = self.heard();
         let entries = heard.entries.iter().filter(|(_, entry)| entry.chat == chat);
@@ -198,7 +201,7 @@ impl Phone {
             .collect()
     }
 
-    /// Everything of a chat that was applied: seq and request_id.
+    /// Returns the seq and request_id of all entries of a chat, in the order in which they were applied.
     pub fn log(&self, chat: ChatId) -> Vec<(Seq, Option<RequestId>)> {
         let heard = self.heard();
         let entries = heard.entries.iter().filter(|(_, entry)| entry.chat == chat);
@@ -210,7 +213,7 @@ impl Phone {
     }
 }
 
-/// Writes down what comes, until the client ends.
+/// Records events until the client ends.
 async fn listen(mut events: EventStream, heard: Arc<Mutex<Heard>>, changed: watch::Sender<()>) {
     while let Some(event) = events.next().await {
         heard

@@ -1,16 +1,16 @@
-//! The transcript, for a person to read, and the table at the end.
+//! Prints the transcript for a person to read, and the table at the end.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-/// A delivery slower than this is shown as slow: a person notices it.
+/// Latencies from here on are shown in red, because a person notices them.
 const SLOW: Duration = Duration::from_millis(1000);
 const NAME_COLUMNS: usize = 8;
 
-/// Colours of names, by who.
+/// Terminal colours (SGR codes) of the people's names.
 const COLOURS: [(&str, &str); 3] = [("Alice", "35"), ("Bob", "32"), ("Carol", "33")];
 
-/// Prints the transcript and counts.
+/// Prints the transcript, and counts messages, deliveries and checks for the table.
 pub struct Report {
     colours: bool,
     started: Instant,
@@ -19,7 +19,7 @@ pub struct Report {
     number: usize,
 }
 
-/// What the table has a row of.
+/// A row of the table.
 struct Scene {
     title: String,
     sent: usize,
@@ -40,7 +40,7 @@ impl Report {
         }
     }
 
-    /// What is shown, in a few words.
+    /// Prints what the demo shows.
     pub fn title(&self, lines: &[&str]) {
         self.say("");
         for line in lines {
@@ -48,7 +48,7 @@ impl Report {
         }
     }
 
-    /// Begins a scene.
+    /// Begins a scene, with a heading and a row in the table.
     pub fn scene(&mut self, title: &str) {
         self.number += 1;
         self.say(&format!(
@@ -58,7 +58,7 @@ impl Report {
         self.part(title);
     }
 
-    /// Begins a part of a scene that has a row of its own in the table.
+    /// Begins a part of a scene: it has no heading but a row of its own in the table.
     pub fn part(&mut self, title: &str) {
         self.end_scene();
         self.scenes.push(Scene {
@@ -76,35 +76,37 @@ impl Report {
         }
     }
 
-    /// Something that was made sure of.
+    /// Prints and counts something that was checked.
     pub fn checked(&mut self, what: &str) {
         self.checks += 1;
         self.say(&format!("   {} {what}", self.paint("32", "✔")));
     }
 
-    /// Something that happens.
+    /// Prints something that has happened.
     pub fn note(&self, what: &str) {
         self.say(&format!("   {what}"));
     }
 
-    /// Something bad that is done on purpose.
+    /// Prints a failure that is caused on purpose.
     pub fn alarm(&self, what: &str) {
         self.say(&format!("   {}", self.paint("1;31", &format!("☠ {what}"))));
     }
 
+    /// Counts a message that was sent.
     pub fn sent(&mut self) {
         if let Some(scene) = self.scenes.last_mut() {
             scene.sent += 1;
         }
     }
 
+    /// Counts a delivery and its latency.
     pub fn delivered(&mut self, latency: Duration) {
         if let Some(scene) = self.scenes.last_mut() {
             scene.deliveries.push(latency);
         }
     }
 
-    /// One message with all that happened to it.
+    /// Prints a message with its ticks and its arrivals.
     pub fn message(&self, who: &str, text: &str, ticks: &str, arrivals: &str) {
         let name = self.name(&format!("{who:<NAME_COLUMNS$}"));
         let width = text.chars().count();
@@ -115,7 +117,7 @@ impl Report {
         }
     }
 
-    /// A person's name in their colour.
+    /// Returns a person's name in their colour.
     pub fn name(&self, who: &str) -> String {
         let colour = COLOURS
             .iter()
@@ -128,22 +130,25 @@ impl Report {
         self.paint("2", text)
     }
 
+    /// Formats a tick with its latency.
     pub fn tick(&self, tick: &str, after: Duration) -> String {
         let colour = if tick == "✓✓ read" { "36" } else { "2" };
         format!("{} {}", self.paint(colour, tick), self.latency(after))
     }
 
+    /// Formats a latency, in red if it is [`SLOW`] or slower.
     pub fn latency(&self, latency: Duration) -> String {
         let colour = if latency >= SLOW { "1;31" } else { "2" };
         self.paint(colour, &millis(latency))
     }
 
+    /// Prints the error that ends the demo.
     pub fn failed(&mut self, error: &anyhow::Error) {
         self.end_scene();
         self.say(&format!("\n   {}", self.paint("1;31", &format!("✘ {error:#}"))));
     }
 
-    /// The table.
+    /// Prints the table.
     pub fn summary(&mut self) {
         self.end_scene();
         self.say(&format!("\n{}", self.paint("1;36", "── Summary ")));
@@ -181,7 +186,7 @@ impl Report {
 
     fn say(&self, line: &str) {
         let mut out = std::io::stdout().lock();
-        // Who closed the pipe wants no more of it; the exit code still tells.
+        // A write fails if the reader has closed the pipe. The exit code still tells the outcome.
         let _ = writeln!(out, "{line}").and_then(|()| out.flush());
     }
 }
@@ -209,7 +214,7 @@ fn row(title: &str, cells: &[&str]) -> String {
     format!("   {title:<46}{cells}")
 }
 
-/// `4.2 ms`
+/// Formats a duration in milliseconds, as in `4.2 ms`.
 pub fn millis(time: Duration) -> String {
     let millis = time.as_secs_f64() * 1000.0;
     if millis < 10.0 {

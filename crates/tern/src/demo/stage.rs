@@ -11,7 +11,7 @@ use tern_types::ChatId;
 use super::phone::Phone;
 use super::report::Report;
 
-/// Everything that a scene plays with.
+/// Everything that the scenes use.
 pub struct Stage {
     pub platform: Platform,
     pub gateways: Vec<String>,
@@ -19,12 +19,12 @@ pub struct Stage {
     pub laptop: Phone,
     pub bob: Phone,
     pub carol: Phone,
-    /// The group, once it is made.
+    /// The group, after it was created.
     pub group: Option<ChatId>,
 }
 
 impl Stage {
-    /// Starts the platform, makes the people and links their devices; nobody is connected yet.
+    /// Starts the platform, creates the people and links their devices. No device is connected yet.
     pub async fn start(dir: &Path, report: &mut Report) -> anyhow::Result<Self> {
         report.title(&[
             "Tern: a conversation on a platform of its own. Two gateways and two chat nodes, presence, accounts and media,",
@@ -77,16 +77,17 @@ impl Stage {
         })
     }
 
-    /// All four devices.
+    /// Returns all four devices.
     pub fn phones(&self) -> [&Phone; 4] {
         [&self.alice, &self.laptop, &self.bob, &self.carol]
     }
 
+    /// Returns the group, or an error if it was not created yet.
     pub fn group(&self) -> anyhow::Result<ChatId> {
         self.group.context("the group was not made")
     }
 
-    /// The chat of Alice and Bob.
+    /// Returns the direct chat of Alice and Bob.
     pub fn direct(&self) -> ChatId {
         ChatId::direct(self.alice.user, self.bob.user)
     }
@@ -99,7 +100,7 @@ impl Stage {
         self.platform.stop().await
     }
 
-    /// Ends everything now.
+    /// Ends everything at once, without a drain.
     pub async fn abort(self) -> anyhow::Result<()> {
         self.platform.abort().await
     }
@@ -113,7 +114,7 @@ struct Cast<'a> {
 }
 
 impl Cast<'_> {
-    /// A device of this person that goes to the gateway with this number first.
+    /// Links a device of this person. It connects to the gateway with this number first.
     async fn phone(&self, who: &'static str, name: &'static str, gateway: usize) -> anyhow::Result<Phone> {
         let user = self.back_end.create_user(&who.to_lowercase(), who).await?;
         let credentials = self.back_end.link_device(user, name, "demo").await?;

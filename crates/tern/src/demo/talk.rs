@@ -1,4 +1,4 @@
-//! To say something and see it arrive, with every tick and every latency.
+//! Sends messages and checks their arrivals and ticks, with every latency.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,15 @@ use tern_types::{ChatId, RequestId, Seq, UserId};
 use super::phone::Phone;
 use super::report::{Report, millis};
 
-/// A message that was said, and that has arrived.
+/// A message that was sent and has arrived.
 pub struct Said {
     pub request: RequestId,
     pub chat: ChatId,
     pub seq: Seq,
 }
 
-/// `from` says something; it is sent, arrives at each of `hearers`, and is delivered to each of them.
+/// Sends `text`, and waits until it has a seq, has arrived at each device of `hearers`, and is marked as delivered to
+/// each of their users. Prints it with all times.
 pub async fn say(
     report: &mut Report,
     from: &Phone,
@@ -46,7 +47,7 @@ pub async fn say(
         report.delivered(latency);
         arrivals.push(format!("{} {}", hearer.name, millis(latency)));
     }
-    // The speaker too: what others wrote before it may come after its result.
+    // Wait for the sender's own entry too: entries that others wrote before it may come after its result.
     let chat = from.hears(request).await?.1.chat;
     let others = others(from, hearers);
     let mut ticks = report.tick("✓", sent_at.saturating_duration_since(began));
@@ -69,7 +70,7 @@ pub async fn say(
     Ok(Said { request, chat, seq })
 }
 
-/// `reader` reads the chat up to here, and `watcher`, who wrote, sees that.
+/// Marks the chat as read by `reader` up to this message, and waits until `watcher`, who wrote it, sees that.
 pub async fn read(
     report: &mut Report,
     reader: &Phone,
@@ -92,7 +93,7 @@ pub async fn read(
     Ok(after)
 }
 
-/// The people among the hearers that are not the speaker.
+/// Returns the users of the hearers without the sender.
 fn others(from: &Phone, hearers: &[&Phone]) -> Vec<UserId> {
     let mut users: Vec<UserId> = hearers
         .iter()

@@ -1,18 +1,18 @@
-//! The flags of `tern serve`: those of the node and those of every role, on one command.
+//! The flags of `tern serve`: one command has those of the node and those of every role.
 //!
-//! Roles know nothing of one another, so two of them may bring the same flag (the database's): it is there once, and
-//! each role reads it. A role's own flags count only when the node has that role.
+//! Roles know nothing of one another, so two of them may define the same flag (the database's, for instance). The
+//! command then has it once, and each role reads it. The flags of a role count only if the node has that role.
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 use tern_node::Role;
 use tern_node::config::NodeArgs;
 use tern_node::postgres::PostgresArgs;
 
-use super::roles::Roles;
+use super::roles::{Roles, add};
 
 const ROLES: &str = "roles";
 
-/// Run a node with one or several roles
+/// Arguments of `tern serve`: the node's settings, the database's, and those of each role that was named
 #[derive(Clone, Debug)]
 pub struct ServeArgs {
     pub node: NodeArgs,
@@ -51,19 +51,4 @@ impl FromArgMatches for ServeArgs {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
-}
-
-/// Adds the flags of `A` that are not there yet; `always`: they may be required.
-pub(super) fn add<A: Args>(command: Command, heading: &'static str, always: bool) -> Command {
-    let own = A::augment_args(Command::new(heading));
-    own.get_arguments().fold(command, |command, arg| {
-        if command
-            .get_arguments()
-            .any(|known| known.get_id() == arg.get_id())
-        {
-            return command;
-        }
-        let arg = arg.clone().help_heading(heading);
-        command.arg(if always { arg } else { arg.required(false) })
-    })
 }

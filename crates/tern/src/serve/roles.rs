@@ -1,4 +1,4 @@
-//! The roles of a node: their settings, and starting them.
+//! The roles of a node: their settings, and how they are started.
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command};
@@ -6,9 +6,7 @@ use tern_node::serve::Running;
 use tern_node::{NodeContext, Role};
 use tonic::service::RoutesBuilder;
 
-use super::args::add;
-
-/// The settings of each role that the node has.
+/// The settings of the roles that this node has; `None` for each role that it does not have.
 #[derive(Clone, Debug, Default)]
 pub struct Roles {
     presence: Option<tern_presence::Config>,
@@ -19,6 +17,7 @@ pub struct Roles {
 }
 
 impl Roles {
+    /// Adds the flags of every role to the command.
     pub(super) fn augment(command: Command) -> Command {
         let command = add::<tern_presence::Config>(command, "Presence", false);
         let command = add::<tern_chat::Config>(command, "Chat", false);
@@ -27,6 +26,7 @@ impl Roles {
         add::<tern_gateway::Config>(command, "Gateway", false)
     }
 
+    /// Reads the settings of the roles in `names`. Fails if a flag that one of them requires is missing.
     pub(super) fn from_matches(names: &[Role], matches: &ArgMatches) -> Result<Self, clap::Error> {
         Ok(Self {
             presence: config(Role::Presence, names, matches)?,
@@ -37,6 +37,7 @@ impl Roles {
         })
     }
 
+    /// Returns the roles that this node has.
     pub fn names(&self) -> Vec<Role> {
         let roles = [
             (Role::Presence, self.presence.is_some()),
@@ -52,12 +53,12 @@ impl Roles {
             .collect()
     }
 
-    /// Whether any of them does nothing without Postgres. Presence goes on while it is away.
+    /// Returns whether the node has a role that cannot work without Postgres. A presence node can.
     pub fn need_postgres(&self) -> bool {
         self.chat.is_some() || self.accounts.is_some() || self.media.is_some()
     }
 
-    /// Starts them: who is asked before who asks.
+    /// Starts the roles, servers before their clients: the gateway comes last because it calls all the others.
     pub(super) async fn start(
         self,
         ctx: &NodeContext,
@@ -83,7 +84,8 @@ impl Roles {
     }
 }
 
-/// The role's settings, if the node has it. What it requires is required only then.
+/// Returns the role's settings, or `None` if the node does not have the role. Flags that the role requires are
+/// required only if the node has it; a missing one is an error.
 fn config<C: Args>(role: Role, names: &[Role], matches: &ArgMatches) -> Result<Option<C>, clap::Error> {
     if !names.contains(&role) {
         return Ok(None);
@@ -97,4 +99,20 @@ fn config<C: Args>(role: Role, names: &[Role], matches: &ArgMatches) -> Result<O
         }
     }
     C::from_arg_matches(matches).map(Some)
+}
+
+/// Adds the flags of `A` that the command does not have yet, under `heading`. If `always` is false, none of them is
+/// required: the flags of a role are needed only by nodes that have the role.
+pub(super) fn add<A: Args>(command: Command, heading: &'static str, always: bool) -> Command {
+    let own = A::augment_args(Command::new(heading));
+    own.get_arguments().fold(command, |command, arg| {
+        if command
+            .get_arguments()
+            .any(|known| known.get_id() == arg.get_id())
+        {
+            return command;
+        }
+        let arg = arg.clone().help_heading(heading);
+        command.arg(if always { arg } else { arg.required(false) })
+    })
 }

@@ -1,4 +1,4 @@
-//! The view on the screen.
+//! Draws the [`View`] on the terminal.
 //!
 //! ```text
 //!  sessions 1204   messages/s 310   …          facts
@@ -14,13 +14,13 @@ use ratatui::widgets::{Paragraph, Row, Table, Wrap};
 
 use super::view::{Cell, HEAD, Mood, View};
 
-/// Lines of facts: they are about 200 columns wide together.
+/// Lines of facts. All facts together are about 200 columns wide, so they wrap.
 const FACT_LINES: u16 = 3;
-/// Lines kept for alarms; more of them push the table up to this.
+/// Most lines that alarms may take from the table of nodes; further alarms are not visible.
 const ALARM_LINES: u16 = 10;
 const WIDTHS: [u16; HEAD.len()] = [9, 20, 10, 8, 9, 8, 9, 11, 9, 9, 6];
 
-/// Draws everything.
+/// Draws the whole screen.
 pub fn screen(frame: &mut Frame<'_>, view: &View) {
     let alarms = u16::try_from(view.alarms.len())
         .unwrap_or(u16::MAX)

@@ -1,4 +1,4 @@
-//! `tern top`: the cluster as an on-call engineer wants to see it.
+//! `tern top`: shows the state of the cluster to an on-call engineer, live or once.
 //!
 //! ```text
 //!   Admin service (map, queues) ─┐
@@ -6,7 +6,9 @@
 //!                          the Moment before ─┘
 //! ```
 //!
-//! - [`page`]: a page of metrics, read; [`view`]: what is shown, from two moments; [`draw`]: on the screen
+//! - [`page`]: parses a page of metrics
+//! - [`view`]: computes what is shown from two moments
+//! - [`draw`]: draws it on the screen
 
 mod draw;
 mod page;
@@ -29,33 +31,37 @@ use crate::admin::remote::Remote;
 use page::Page;
 use view::{Moment, View};
 
-/// How long the keyboard is listened to before looking whether this program ends.
+/// How long the keyboard thread waits for a key before it checks whether this program has ended.
 const KEY_POLL: Duration = Duration::from_millis(200);
-/// Keys typed ahead while the platform is asked.
+/// Capacity of the queue of key events that wait while the platform is asked.
 const KEYS: usize = 16;
-/// A question to the platform that takes longer is shown as unanswered: the next one may fare better.
+/// Time-out of a call to the platform. A slower call is shown as unanswered; the next one may succeed.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Watch the cluster: nodes, rates, latencies, queues, and what is wrong, in red
+/// Watch the cluster: nodes, rates, latencies, queues, and in red what is wrong
 ///
-/// Asks the Admin service through a gateway, and reads the metrics of each node where the node says they are: run it where
-/// both can be reached. q ends it.
+/// Asks the Admin service through a gateway, and reads the metrics of each node at the address that the node gives.
+/// Run it where both can be reached. q ends it.
 #[derive(clap::Args, Clone, Debug)]
 pub struct TopArgs {
-    /// Print one snapshot and end; fails when something is badly wrong
+    /// Print one snapshot and end; fails if an alarm is red
     #[arg(long)]
     once: bool,
-    /// Seconds between two looks, which rates are of
+    /// Seconds between two snapshots; rates are averages over this time
     #[arg(long, default_value = "2", value_parser = interval)]
     interval: Duration,
-    /// Where the metrics of a node are, `NAME=host:port`, instead of where it says (a port that is forwarded)
+    /// Address of a node's metrics, `NAME=host:port`, instead of the one that it gives (for a forwarded port)
     #[arg(long = "metrics", value_delimiter = ',', value_parser = override_of)]
     overrides: Vec<(String, String)>,
     #[command(flatten)]
     remote: Remote,
 }
 
-/// Runs until the person leaves, or once.
+/// Runs until the user quits, or prints one snapshot with `--once`.
+///
+/// # Errors
+///
+/// Returns an error if the flags are not valid or the terminal cannot be used. With `--once` also if an alarm is red.
 pub async fn run(args: TopArgs) -> anyhow::Result<()> {
     anyhow::ensure!(
         !args.remote.json,
@@ -114,7 +120,7 @@ async fn watch(terminal: &mut DefaultTerminal, eyes: &Eyes, interval: Duration) 
     }
 }
 
-/// What looks at the platform.
+/// The client that takes snapshots of the platform.
 struct Eyes {
     api: Api,
     overrides: HashMap<String, String>,
@@ -137,7 +143,8 @@ impl Eyes {
         }
     }
 
-    /// Each process once, whatever its roles. Who does not give its page is left out.
+    /// Reads the metrics of each process, once even if it has several roles. Nodes whose page cannot be read are left
+    /// out.
     async fn pages(&self, map: &v1::GetClusterMapResponse) -> HashMap<String, Page> {
         let mut addresses: HashMap<&str, &str> = HashMap::new();
         for node in &map.nodes {

@@ -1,4 +1,4 @@
-//! A page of metrics, read. Pure.
+//! Parses a page of Prometheus metrics, and computes quantiles from histograms. Pure.
 
 /// The samples of one process at one moment.
 #[derive(Debug, Clone, Default)]
@@ -7,30 +7,31 @@ pub struct Page(Vec<Sample>);
 #[derive(Debug, Clone)]
 struct Sample {
     name: String,
-    /// `key="value"` each.
+    /// Each as `key="value"`.
     labels: Vec<String>,
     value: f64,
 }
 
 impl Page {
-    /// What is no sample is passed over.
+    /// Parses a page. Lines that are no sample are ignored.
     pub fn read(text: &str) -> Self {
         Self(text.lines().filter_map(sample).collect())
     }
 
-    /// Sum of the samples of `name` that have all these labels; `None` where there is none.
+    /// Returns the sum of the samples of `name` that have all these labels, or `None` if there is none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let mut values = self.of(name, labels).map(|sample| sample.value).peekable();
         values.peek()?;
         Some(values.sum())
     }
 
-    /// The largest of them.
+    /// Returns the largest sample of `name` that has all these labels, or `None` if there is none.
     pub fn max(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         self.of(name, labels).map(|sample| sample.value).reduce(f64::max)
     }
 
-    /// The buckets of a histogram: upper bound and cumulated count, ascending.
+    /// Returns the buckets of a histogram as upper bound and cumulative count, ascending by bound. The counts of
+    /// series with the same bound are added up.
     pub fn buckets(&self, name: &str, labels: &[(&str, &str)]) -> Vec<(f64, f64)> {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         for sample in self.of(&format!("{name}_bucket"), labels) {
@@ -79,8 +80,9 @@ fn sample(line: &str) -> Option<Sample> {
     })
 }
 
-/// The value below which a share `q` of what was counted between two moments lies: the upper bound of its bucket. `None`
-/// where nothing was counted.
+/// Returns the quantile `q` (0 to 1) of what a histogram counted between two moments, as the upper bound of the
+/// bucket that it falls into. Example: with 9 of 10 values in the bucket up to 0.1 s, the 0.5 quantile is 0.1.
+/// Returns `None` if nothing was counted in between.
 pub fn quantile(before: &[(f64, f64)], now: &[(f64, f64)], q: f64) -> Option<f64> {
     let counted = |bound: f64| {
         before

@@ -1,4 +1,4 @@
-//! What is shown, from two moments. Pure.
+//! Computes what is shown from two moments: facts, a line for each node, and alarms. Pure.
 
 use tern_node::Role;
 use tern_proto::v1;
@@ -6,24 +6,25 @@ use tern_proto::v1;
 use super::page::{Page, quantile};
 use crate::admin::output::{facts, span, table};
 
-/// A commit that waits longer to be settled than its half second and a recovery's ten has been forgotten by its owner.
+/// Age from which an unsettled commit is an alarm, in milliseconds. A commit is settled about half a second after it
+/// was made, or by the recovery, ten seconds after; one that is older was forgotten by its owner.
 const UNSETTLED_LATE_MS: i64 = 12_000;
-/// Work that waits longer than this in a queue is what makes a node shed.
+/// Queueing delay from which a node is shown as late, in seconds. Longer delays make a node shed load.
 const QUEUE_LATE_S: f64 = 0.05;
 
-/// What was seen at one moment.
+/// A snapshot of the platform.
 #[derive(Debug, Clone)]
 pub struct Moment {
-    /// Milliseconds since the epoch.
+    /// Milliseconds since the Unix epoch.
     pub at_ms: i64,
-    /// What the Admin service said, or why it did not.
+    /// Answer of the Admin service, or the reason why there is none.
     pub map: Result<v1::GetClusterMapResponse, String>,
     pub queues: Result<v1::GetQueuesResponse, String>,
-    /// By node name. Absent: its metrics cannot be had.
+    /// Metrics by node name. Nodes whose metrics could not be read are absent.
     pub pages: std::collections::HashMap<String, Page>,
 }
 
-/// How bad it is.
+/// Severity of a cell or an alarm; `Bad` is shown in red and makes `--once` fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
 pub enum Mood {
     #[default]
@@ -32,6 +33,7 @@ pub enum Mood {
     Bad,
 }
 
+/// A text on the screen with its severity.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cell {
     pub text: String,
@@ -53,18 +55,19 @@ pub const HEAD: [&str; 11] = [
     "SHEDS",
 ];
 
-/// All of it.
+/// Everything that is shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
-    /// Name and fact.
+    /// Facts about the whole platform: name and value.
     pub facts: Vec<(&'static str, Cell)>,
+    /// One row per node and role, with the columns of [`HEAD`].
     pub rows: Vec<[Cell; HEAD.len()]>,
-    /// What somebody should look at, the worst first.
+    /// Alarms, the worst first.
     pub alarms: Vec<Cell>,
 }
 
 impl View {
-    /// What lies between the two moments.
+    /// Computes the view of the time between two moments. Rates are averages over that time.
     pub fn of(before: &Moment, now: &Moment) -> Self {
         let mut view = Self::default();
         let seconds = ((now.at_ms - before.at_ms) as f64 / 1000.0).max(0.001);
@@ -88,7 +91,7 @@ impl View {
         view
     }
 
-    /// As text, for `--once`.
+    /// Formats the view as text, for `--once`.
     pub fn text(&self) -> String {
         let said: Vec<(&str, String)> = self
             .facts
@@ -165,7 +168,7 @@ impl View {
     }
 
     fn missing(&mut self, before: &Moment, map: &v1::GetClusterMapResponse) {
-        // A platform may do without media.
+        // A platform may run without media nodes.
         let needed = Role::ALL.into_iter().filter(|role| *role != Role::Media);
         for role in needed.map(Role::as_str) {
             if !map.nodes.iter().any(|node| node.role == role && !node.draining) {
@@ -265,16 +268,16 @@ impl View {
     }
 }
 
-/// One node's figures.
+/// The figures of one node. `None` if the node does not have the figure, or its metrics could not be read.
 #[derive(Debug, Clone, Default)]
 struct NodeLine {
     scraped: bool,
     sessions: Option<f64>,
     messages: Option<f64>,
     out: Option<f64>,
-    /// p50 and p99, seconds.
+    /// p50 and p99 of the time of a commit, in seconds.
     commit: [Option<f64>; 2],
-    /// The longest of its queues, seconds.
+    /// The longest delay in any of the node's queues, in seconds.
     queue: Option<f64>,
     shed_level: Option<f64>,
     etcd: Option<bool>,
@@ -288,7 +291,7 @@ impl NodeLine {
         };
         let first = Page::default();
         let before = before.unwrap_or(&first);
-        // A counter that fell began anew.
+        // A counter that fell was reset by a restart, so it counts from 0.
         let per_second = |name: &str, labels: &[(&str, &str)]| {
             let (was, is) = (before.sum(name, labels)?, now.sum(name, labels)?);
             Some(if is < was { is } else { is - was } / seconds)
@@ -333,7 +336,7 @@ impl NodeLine {
     }
 }
 
-/// How many settings of Postgres are exported as unsafe: with 0.
+/// Returns how many Postgres settings the node reports as unsafe, that is with the value 0.
 fn unsafe_settings(page: &Page) -> f64 {
     ["fsync", "full_page_writes", "synchronous_commit"]
         .into_iter()
@@ -342,7 +345,7 @@ fn unsafe_settings(page: &Page) -> f64 {
         .count() as f64
 }
 
-/// Of the platform.
+/// Sums over all nodes of the platform.
 #[derive(Debug, Clone, Copy, Default)]
 struct Totals {
     sessions: f64,

@@ -1,17 +1,18 @@
-//! Who sent the newest entries: whose messages a receipt concerns, and which of them are unread to whom.
+//! The senders of a chat's newest entries. They say whose messages a receipt concerns, and how many of a member's own
+//! messages lie after their read mark.
 
 use std::collections::VecDeque;
 
 use tern_types::{Seq, UserId};
 
-/// Entries remembered, 17 bytes each: as many as a device is behind while it catches up. A receipt of older ones goes to
-/// all who sent anything since.
+/// Entries remembered, 17 bytes each: as many as a device is behind while it catches up. A receipt for older entries
+/// goes to all members who sent anything since.
 const REMEMBERED: usize = 256;
 
-/// The newest entries, up to the head.
+/// The senders of the newest entries, up to the head and without a gap.
 #[derive(Debug, Default)]
 pub struct Authors {
-    /// Seq of the first of them.
+    /// The seq of the first entry that is remembered.
     first: Seq,
     entries: VecDeque<Authored>,
 }
@@ -19,14 +20,16 @@ pub struct Authors {
 #[derive(Debug, Clone, Copy)]
 struct Authored {
     sender: UserId,
-    /// Unread counts rise by it.
+    /// The entry counts as unread.
     counts: bool,
 }
 
 impl Authors {
-    /// From what was read with the chat: sender and ordinal of the newest entries, which ascend, as long as none is missing.
-    /// Whether an entry counts shows by the ordinal before it: the oldest that was read is remembered only where it is
-    /// the chat's first.
+    /// Remembers the entries that were loaded with the chat: seq, sender and ordinal, ascending. It goes back from
+    /// the head to the first seq that is missing.
+    ///
+    /// An entry counts as unread if its ordinal is higher than that of the entry before. So the oldest entry is
+    /// remembered only if it is the chat's first; otherwise nobody knows whether it counts.
     pub fn load(&mut self, head: Seq, entries: impl DoubleEndedIterator<Item = (Seq, UserId, u64)>) {
         *self = Self {
             first: head.next(),
@@ -57,7 +60,7 @@ impl Authors {
         self.entries.push_front(Authored { sender, counts });
     }
 
-    /// The next entry.
+    /// Adds the entry that is now the head.
     pub fn push(&mut self, seq: Seq, sender: UserId, counts: bool) {
         if self.entries.is_empty() {
             self.first = seq;
@@ -69,27 +72,29 @@ impl Authors {
         }
     }
 
-    /// Who sent what lies after `since`, up to `upto`; `None`: it reaches further back than what is known.
+    /// The senders of the entries after `since`, up to `upto`. `None` if that reaches further back than is
+    /// remembered.
     pub fn between(&self, since: Seq, upto: Seq) -> Option<impl Iterator<Item = UserId>> {
         let after = self.after(since)?;
         let count = usize::try_from(upto.0.saturating_sub(since.0)).unwrap_or(usize::MAX);
         Some(after.take(count).map(|entry| entry.sender))
     }
 
-    /// How many entries of the sender that count as unread lie after `since`; `None` likewise.
+    /// How many entries after `since` the sender sent that count as unread. `None` if that reaches further back than
+    /// is remembered.
     pub fn counted(&self, sender: UserId, since: Seq) -> Option<u32> {
         let own = self.after(since)?.filter(|entry| entry.sender == sender);
         u32::try_from(own.filter(|entry| entry.counts).count()).ok()
     }
 
-    /// Seq and sender of each entry that counts as unread.
+    /// The seq and sender of each remembered entry that counts as unread.
     pub fn all_counted(&self) -> impl Iterator<Item = (Seq, UserId)> {
         let seqs = (self.first.0..).map(Seq);
         let counted = seqs.zip(&self.entries).filter(|(_, entry)| entry.counts);
         counted.map(|(seq, entry)| (seq, entry.sender))
     }
 
-    /// Whether all entries after `since` are known.
+    /// Whether all entries after `since` are remembered.
     pub fn reach(&self, since: Seq) -> bool {
         since.next() >= self.first
     }
@@ -117,7 +122,7 @@ mod tests {
     #[test]
     fn they_are_known_as_far_back_as_nothing_is_missing() {
         let mut authors = Authors::default();
-        // 5 does not count as unread.
+        // Entry 5 does not count as unread: it has the ordinal of entry 4.
         let entries = [(1, 1), (3, 2), (4, 3), (5, 3), (6, 4)].map(|(n, ordinal)| (Seq(n), user(n), ordinal));
         authors.load(Seq(6), entries.into_iter());
         assert_eq!(between(&authors, 4, 6), Some(vec![user(5), user(6)]));

@@ -1,4 +1,4 @@
-//! From the queue into a commit, and what came of it.
+//! Batches: from the queue into a commit, and the result of the commit.
 
 use std::sync::Arc;
 
@@ -12,43 +12,50 @@ use crate::state::entry::{Entry, MediaRef, NewEntry};
 use crate::state::recent::{Known, Placed};
 use crate::state::{Origin, Outcome, Refusal};
 
-/// Entries of one chat in one commit: a hot group waits for its turn like everybody.
+/// Entries of one chat in one commit, so that a busy group does not keep the others waiting.
 pub const MAX_BATCH: usize = 64;
-/// Bytes of them, for the same reason: a quarter of a commit. A single entry always fits.
+/// Bytes of one chat in one commit, for the same reason: a quarter of a commit. A single entry always fits.
 const MAX_BATCH_BYTES: usize = 1 << 20;
-/// How often a batch is tried again because the head had moved; more means that another node commits to this chat
-/// all the time, and the map will tell soon which of the two is right.
+/// How often a batch is tried again because the head had moved. More tries mean that another node commits to this
+/// chat all the time; the map will soon tell which of the two owns it.
 const MAX_TRIES: u32 = 8;
 
-/// What one commit does to one chat.
+/// The entries that one commit adds to one chat.
 #[derive(Debug, Clone)]
 pub struct Batch {
     pub chat: ChatId,
     pub key: ChatKey,
-    /// The head that the commit compares with.
+    /// The head before the batch. The commit writes nothing if the store has another one.
     pub expected: Seq,
+    /// The chat's ordinal after the batch.
     pub ordinal: u64,
     pub entries: Vec<Entry>,
-    /// Set for a change of the group: it is the only entry then, and is committed in a transaction of its own.
+    /// The change of the group, if the batch is one. It is then the only entry, and has a transaction of its own.
     pub change: Option<Action>,
 }
 
 impl Batch {
+    /// The bytes of the entries' contents.
     pub fn bytes(&self) -> usize {
         self.entries.iter().map(|entry| entry.new.content.len()).sum()
     }
 
+    /// The head after the batch.
     pub fn head(&self) -> Seq {
         self.entries.last().map_or(self.expected, |entry| entry.seq)
     }
 }
 
-/// An entry that may be made, and the change that it stands for.
+/// An entry that may be made, and the change of the group that it stands for.
 type Admitted = (Arc<NewEntry>, Option<Action>);
 
 impl Chat {
-    /// The next batch, numbered, at most about `room` bytes, and the answers to commands that become no entry. What would become none and may be old
-    /// is looked up first: the chat is then [`Stage::Loading`], and the caller has it loaded.
+    /// Takes the next batch from the queue and gives its entries their seqs. `room`: about how many bytes it may
+    /// have. Also returns the answers to commands that become no entry.
+    ///
+    /// Before a command is refused or found to change nothing, the log must be asked whether it is a repetition (rule
+    /// 5). If such a command is first in the queue and was not looked up yet, the chat becomes [`Stage::Loading`],
+    /// and the caller must begin a load.
     pub fn take_batch(&mut self, room: usize, wall: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
         let room = room.min(MAX_BATCH_BYTES);
         let mut answers = Vec::new();
@@ -78,7 +85,7 @@ impl Chat {
             let admitted = self.admit(&waiting.command, wall);
             if !matches!(admitted, Ok(Some(_))) && !waiting.looked_up {
                 self.queue.push_front(waiting);
-                // Behind entries of this batch it has its turn after them.
+                // If entries of this batch precede it, it is decided after they are committed.
                 if batch.entries.is_empty() {
                     self.stage = Stage::Loading;
                 }
@@ -117,7 +124,7 @@ impl Chat {
         (Some(batch), answers)
     }
 
-    /// The batch under way is in the store: its entries, each with who waits for it.
+    /// The batch at the writer is committed. Returns its entries, each with the callers that wait for it.
     pub fn committed(&mut self, now: Timestamp) -> Vec<(Entry, Vec<Origin>)> {
         let Some((batch, taken)) = self.in_flight.take() else {
             return Vec::new();
@@ -161,7 +168,9 @@ impl Chat {
             .collect()
     }
 
-    /// The head had moved, or a request is in the log already: back to the queue, to be loaded and tried again.
+    /// The batch at the writer was not committed, because the head had moved or a request is in the log already. Its
+    /// commands go back to the queue, and the chat must be loaded. Returns refusals if that happened more than
+    /// [`MAX_TRIES`] times in a row.
     pub fn behind(&mut self) -> Vec<(Origin, Outcome)> {
         self.stage = Stage::Loading;
         self.tries += 1;
@@ -181,7 +190,8 @@ impl Chat {
         Vec::new()
     }
 
-    /// Somebody else holds what the batch needs: back to the queue, as nothing of it was written. How often it was so before.
+    /// The batch at the writer was not committed, because another transaction holds a lock that it needs. Its
+    /// commands go back to the queue. Returns how often in a row this happened before.
     pub fn held_back(&mut self) -> u32 {
         if let Some((_, taken)) = self.in_flight.take() {
             for waiting in taken.into_iter().rev() {
@@ -193,7 +203,8 @@ impl Chat {
         before
     }
 
-    /// The store refused the batch for what is in it: its entries are tried one by one, and a single one is refused.
+    /// The store refused the batch because of its content. Its entries go back to the queue and are committed one by
+    /// one, so that only the bad one fails; a batch of one entry is refused.
     pub fn refused(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
         let Some((batch, taken)) = self.in_flight.take() else {
             return Vec::new();
@@ -213,7 +224,9 @@ impl Chat {
             .collect()
     }
 
-    /// A ticket that has ended is refused here and not before: a repetition is answered whatever its tickets are.
+    /// Decides whether a command may become an entry now. `Ok(None)`: it changes nothing. Expired tickets are refused
+    /// only here, after repetitions were answered: a repeated request gets its result even if its ticket has expired
+    /// since.
     fn admit(&self, command: &Command, wall: Timestamp) -> Result<Option<Admitted>, Refusal> {
         match command {
             Command::Send(entry) => {
@@ -246,7 +259,8 @@ impl Chat {
         }
     }
 
-    /// A message of the system is nobody's: it needs no membership, and a block is between two people.
+    /// Whether the chat takes a message from `sender`. A message of the system has no user as its sender, so it needs
+    /// no membership, and a block, which is between two people, does not concern it.
     fn takes_from(&self, sender: UserId) -> Result<(), Refusal> {
         if sender == UserId::SYSTEM {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Commands that wait for their place in a chat's log, and the answers to those that need none or get none.
+//! Commands that wait to be committed, and the answers to commands that become no entry or are committed already.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,24 +12,26 @@ use crate::state::entry::{Fingerprint, NewEntry};
 use crate::state::recent::{Known, Placed};
 use crate::state::{Origin, Outcome, Refusal};
 
-/// What a command weighs besides its content.
+/// Bytes that a command takes besides its content.
 const COMMAND_BYTES: usize = 256;
-/// A command that waits for its place in the log.
+/// A command that waits to be committed.
 #[derive(Debug)]
 pub struct Waiting {
-    /// One, or more where the same request came again meanwhile.
-    /// None where all were told to come again while it was under way.
+    /// The callers that wait: several if the same request came again, none if they were all told to send it again
+    /// while it was at the writer.
     pub origins: Vec<Origin>,
-    /// Since when the first of them waits.
+    /// When the first of these callers began to wait.
     pub since: Timestamp,
     pub command: Command,
-    /// The snapshot that the chat stands on was asked for this request: it is new. Otherwise it may be older than
-    /// what is remembered, and only the store knows its answer (rule 5).
+    /// A load has looked this request up, and the chat still stands on that snapshot: it is known not to be in the
+    /// log. If false, the request may be an older one than the chat remembers, and only the store knows its answer
+    /// (rule 5).
     pub looked_up: bool,
-    /// Its part of what may wait: in the chat and in the shard.
+    /// The command's bytes, counted in its chat and in its shard.
     _room: [Share; 2],
 }
 
+/// What a caller asks for.
 #[derive(Debug, Clone)]
 pub enum Command {
     Send(Arc<NewEntry>),
@@ -37,7 +39,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// About what it takes in memory.
+    /// Roughly the bytes that the command takes in memory.
     pub fn bytes(&self) -> usize {
         let content = match self {
             Self::Send(entry) => entry.content.len(),
@@ -46,7 +48,7 @@ impl Command {
         COMMAND_BYTES + content
     }
 
-    /// Since when its answer is waited for. A call may have been delayed before it came here.
+    /// When the caller began to wait. A call may have been delayed on its way from the link or service to the shard.
     pub fn since(&self, now: Timestamp) -> Timestamp {
         match self {
             Self::Send(entry) => entry.arrived.map_or(now, |arrived| arrived.min(now)),
@@ -70,7 +72,9 @@ impl Command {
 }
 
 impl Chat {
-    /// Takes a command; `Some` is its answer where there is one at once. `room`: held while it waits.
+    /// Puts a command into the queue. `Some` is the answer if there is one at once: the request was answered before,
+    /// or its request_id was used for something else. `room` is the command's bytes, and `since` when its caller
+    /// began to wait.
     pub fn enqueue(
         &mut self,
         origin: Origin,
@@ -109,8 +113,8 @@ impl Chat {
         None
     }
 
-    /// Answers whoever waits for what has its place already. The old ones among `placed` do not stay among the recent, so
-    /// it is these that are asked.
+    /// Answers the waiting commands that are in the log already, and marks those that the load found not to be.
+    /// `placed` is searched and not the chat's recent requests, because old ones among them would not stay there.
     pub(super) fn answer_placed(
         &mut self,
         placed: &[(UserId, RequestId, Placed)],
@@ -138,7 +142,7 @@ impl Chat {
         answers
     }
 
-    /// Since when somebody waits for the place of a command.
+    /// When the caller who has waited longest began to wait; `None` if nobody waits.
     pub fn waits_since(&self) -> Option<Timestamp> {
         let in_flight = self.in_flight.iter().flat_map(|(_, waiting)| waiting);
         let waited_for = in_flight
@@ -147,8 +151,8 @@ impl Chat {
         waited_for.map(|waiting| waiting.since).min()
     }
 
-    /// Everybody who waits for a place is told `refusal`. What is under way stays there, with nobody waiting for it: it
-    /// cannot be taken back, and the same request finds it.
+    /// Refuses every waiting command with `refusal`. A batch at the writer cannot be taken back: it stays, with
+    /// nobody waiting for it, and the same request, sent again, finds it.
     pub fn give_up(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
         let under_way = self.in_flight.iter_mut().flat_map(|(_, waiting)| waiting);
         let mut origins: Vec<Origin> = under_way
@@ -162,12 +166,13 @@ impl Chat {
             .collect()
     }
 
-    /// Everybody who waits is told `refusal`.
+    /// Answers every waiting caller with `refusal`, and forgets the queue and the batch at the writer.
     pub fn refuse_all(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
         self.answer_all(&Outcome::Refused(refusal.clone()))
     }
 
-    /// Everybody who waits is told `outcome`.
+    /// Answers every waiting caller with `outcome`, callers of reloads included, and forgets the queue and the batch
+    /// at the writer.
     pub fn answer_all(&mut self, outcome: &Outcome) -> Vec<(Origin, Outcome)> {
         let in_flight = self.in_flight.take().map(|(_, taken)| taken).unwrap_or_default();
         let waiting = in_flight.into_iter().chain(self.queue.drain(..));

@@ -1,4 +1,4 @@
-//! A chat as the store has it at one moment.
+//! A chat as the store has it at one moment, and the types of its parts.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tern_types::{MediaId, RequestId, Seq, Timestamp, UserId};
 use crate::state::receipts::Watermark;
 use crate::state::recent::Placed;
 
-/// `tern.v1.ChatKind`; the number is stored.
+/// The kind of a chat, as `tern.v1.ChatKind`. The number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i16)]
 pub enum ChatKind {
@@ -16,7 +16,7 @@ pub enum ChatKind {
     Group = 2,
 }
 
-/// `tern.v1.Role`; the number is stored. Ordered by what they may do.
+/// A member's role, as `tern.v1.Role`. The number is stored. A greater role may do more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(i16)]
 pub enum Role {
@@ -29,15 +29,17 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     pub role: Role,
+    /// The entry that made the user a member.
     pub joined: Seq,
-    /// No entry of theirs is above this one; 0: they never sent any. Too high, they are told of receipts that do not
-    /// concern them; too low, they would miss some.
+    /// The member has sent no entry above this seq; 0: none at all. If it is too high, the member is told of receipts
+    /// that do not concern them; if it were too low, they would miss some.
     pub last_sent: Seq,
-    /// Messages of theirs after their own read mark that count as unread: for others, not for them.
+    /// The number of the member's own messages after their read mark that count as unread. They are unread for
+    /// others, not for the member.
     pub own_unread: u32,
 }
 
-/// The chat's data key; opened by the store's adapter, only carried here.
+/// The chat's data key of 32 bytes. The store unwraps it and uses it; the state only carries it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ChatKey(pub Arc<[u8; 32]>);
 
@@ -55,15 +57,18 @@ pub struct Snapshot {
     pub picture: Option<MediaId>,
     pub key: ChatKey,
     pub head: Seq,
+    /// The ordinal of the entry at the head.
     pub ordinal: u64,
+    /// The present members with their watermarks.
     pub members: Vec<(UserId, Member, Watermark)>,
-    /// The lowest entry that is not settled yet.
+    /// The lowest seq that is not settled; `None`: everything is settled.
     pub unsettled: Option<Seq>,
-    /// The newest requests, and those that were asked for.
+    /// The newest requests in the log, and those of `looked_up` that are in it, by ascending seq.
     pub placed: Vec<(UserId, RequestId, Placed)>,
-    /// What was asked for: such a request that is not in `placed` has no place in the log.
+    /// The requests that the load was asked to look up. One that is not in `placed` is not in the log.
     pub looked_up: Vec<(UserId, RequestId)>,
+    /// The highest sent_at of `placed`; 0 if that is empty.
     pub last_sent_at: Timestamp,
-    /// Direct chats: one of the two has blocked the other.
+    /// One of a direct chat's two people has blocked the other. False for groups.
     pub blocked: bool,
 }

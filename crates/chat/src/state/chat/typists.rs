@@ -1,4 +1,5 @@
-//! Who has just said that they write: each is passed on once in 3 s, from however many devices it comes.
+//! The people who are typing in a chat. Each person's typing is passed on once in 3 s, however many devices it comes
+//! from.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,15 +7,16 @@ use std::time::Duration;
 use tern_types::typing::Typist;
 use tern_types::{Timestamp, UserId};
 
-/// Twice what a gateway allows: the ways to two of its own and from there to here are not equally long.
+/// How much earlier than 3 s the next sign may come: twice what a gateway allows, because two signs may come through
+/// two gateways, whose links are not equally fast.
 const LEEWAY: Duration = Duration::from_secs(1);
 
-/// At most as many as there are members in a chat that takes typing.
+/// The people who have typed lately. There are at most as many as members in a chat that passes typing on.
 #[derive(Debug, Default)]
 pub struct Typists(HashMap<UserId, Typist>);
 
 impl Typists {
-    /// Whether others are told.
+    /// Decides whether others are told that the user types, or with `stopped`, that they stopped.
     pub fn take(&mut self, user: UserId, stopped: bool, now: Timestamp) -> bool {
         self.0.retain(|_, typist| !typist.is_over(now));
         let mut typist = self.0.get(&user).copied().unwrap_or_default();
@@ -25,7 +27,7 @@ impl Typists {
         passes
     }
 
-    /// A message of theirs ends it.
+    /// Notes that the user sent a message, which ends their typing.
     pub fn wrote(&mut self, user: UserId, now: Timestamp) {
         if let Some(typist) = self.0.get_mut(&user) {
             typist.wrote(now);

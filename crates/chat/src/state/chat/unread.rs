@@ -1,22 +1,26 @@
-//! How far a member's own send moves their read mark, and which of their own messages lie after it: those are unread to
-//! others, never to who wrote them.
+//! How far a member's own send moves their read mark, and which of their own messages lie after the mark. Those are
+//! unread for others, never for the member who wrote them.
 
 use tern_types::{Seq, UserId};
 
 use super::Chat;
 use crate::state::entry::NewEntry;
 
-/// A read mark that a send moves.
+/// How far a send moves its sender's read mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadBySending {
+    /// The new read mark.
     pub upto: Seq,
-    /// It passes entries of others: the sender's devices cannot know that by the entry.
+    /// The mark passes entries of others. The sender's other devices cannot work that out from the entry, so they are
+    /// told.
     pub passes_others: bool,
 }
 
 impl Chat {
-    /// What the member is taken to have read who sent the entry at `seq`: what their devices had acknowledged, and what they
-    /// sent themselves right behind it. `None`: a back end sent it, which reads nothing.
+    /// Works out how far the sender of the entry at `seq` has read: up to what their devices had acknowledged, and on
+    /// over own entries that follow directly. For example, a member who acknowledged up to 4 and then sends 5 has
+    /// read up to 5; if 5 was sent by somebody else and the member's entry is 6, they have read up to 4. `None` if a
+    /// back end sent the entry, because that reads nothing.
     pub fn read_by_sending(&self, entry: &NewEntry, seq: Seq) -> Option<ReadBySending> {
         if entry.is_of_back_end() {
             return None;
@@ -34,13 +38,13 @@ impl Chat {
         })
     }
 
-    /// Own messages of the member that count as unread and lie after their read mark.
+    /// The number of the member's own messages after their read mark that count as unread.
     pub fn own_unread(&self, user: UserId) -> u32 {
         self.members.get(&user).map_or(0, |member| member.own_unread)
     }
 
-    /// The member's read mark has moved. Where it lies further back than what is remembered, the number stays as it was until
-    /// the mark comes nearer.
+    /// Counts the member's own messages after their read mark anew, because the mark has moved. If the mark is
+    /// further back than the entries that are remembered, the number stays as it was.
     pub fn recount_own_unread(&mut self, user: UserId) {
         if let Some(member) = self.members.get_mut(&user)
             && let Some(count) = self.authors.counted(user, self.receipts.mark(user).read)
@@ -49,7 +53,8 @@ impl Chat {
         }
     }
 
-    /// Counts for all members what was just loaded; for whom that does not reach back far enough, the store's number holds.
+    /// Counts every member's own messages after their read mark, from the entries that were just loaded. For a member
+    /// whose mark is further back than those entries, the number from the store stays.
     pub(super) fn count_own_unread(&mut self) {
         for (user, member) in &mut self.members {
             if self.authors.reach(self.receipts.mark(*user).read) {

@@ -1,29 +1,28 @@
-//! What gateways and callers ask for.
+//! Events that gateways and unary calls send: sends, changes, acknowledgements, read marks.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tern_types::{ChatId, DeviceId, Seq, Timestamp, UserId};
 
-use super::ShardState;
 use super::event::{AckWrite, Effect, Event, ReadMark};
 use super::loads::load;
 use super::receipts::Rose;
+use super::{MAX_WAITING, ShardState, not_written};
 use crate::state::chat::{Chat, Command, Stage};
 use crate::state::entry::NewEntry;
 use crate::state::{Making, Origin, Outcome, Refusal};
 
-/// Read marks gather this long before they are written.
+/// How long read marks gather before they are written.
 const READ_MARKS_AFTER: Duration = Duration::from_secs(1);
-/// Commands that wait in a shard: some seconds of work. More are refused at once, and clients come again.
-pub(super) const MAX_WAITING: usize = 16_384;
 /// Commands that wait for one chat: sixteen batches. A hotter group is slowed down before it slows others.
 pub(super) const MAX_WAITING_OF_CHAT: usize = 1024;
 /// Bytes of the commands that wait in a shard: sixteen commits. A count alone would let 4 GiB wait.
 pub(super) const MAX_WAITING_BYTES: usize = 64 << 20;
 /// Bytes of the commands that wait for one chat: a quarter of its shard's, so that a chat alone does not fill it.
 pub(super) const MAX_WAITING_BYTES_OF_CHAT: usize = 16 << 20;
-/// Acknowledgements that wait to be written. More are dropped: gateways repeat what is not confirmed, unary calls are told.
+/// Acknowledgements that wait to be written. More are dropped: a gateway repeats an acknowledgement that is not
+/// confirmed, and a unary call is told.
 pub(super) const MAX_WAITING_ACKS: usize = 65_536;
 
 impl ShardState {
@@ -80,8 +79,9 @@ impl ShardState {
         };
         let since = command.since(now);
         let answer = chat.enqueue(origin, command, [room, room_of_chat], since);
-        // After the command is in the queue: the load looks for its request too. A load that is under way may have been
-        // asked for by somebody who could not make the chat.
+        // The load begins after the command is in the queue, so that it looks up this request too. With `create`
+        // another load begins even if one is under way, because that one may have been asked for by somebody who
+        // could not make the chat.
         if chat.stage == Stage::Loading && (chat.loads.is_empty() || create.is_some()) {
             load(&mut self.loads, chat, create, out);
         }
@@ -104,7 +104,8 @@ impl ShardState {
             }
             return;
         }
-        // Without a row and not loaded: nothing of the chat is unsettled here, so nothing hangs on it.
+        // The device has no inbox row. If the chat is not loaded, this owner has nothing unsettled of it, and the
+        // acknowledgement decides nothing.
         if let Some(chat) = self.chats.get_mut(&ack.chat)
             && chat.stage == Stage::Ready
             && chat.acknowledge(ack.user, ack.device, ack.seq)
@@ -113,7 +114,8 @@ impl ShardState {
         }
     }
 
-    /// The user has `from..=seq` now, and a load may have said so already.
+    /// A device of the user acknowledged `from..=seq`, and that is written. A load of the chat may include it
+    /// already.
     pub(super) fn delivered(
         &mut self,
         id: ChatId,
@@ -141,7 +143,8 @@ impl ShardState {
         }
     }
 
-    /// `read`: how far, and whether read receipts are off.
+    /// Raises the user's read mark; `read` is how far, and whether read receipts were off. If the chat is not loaded,
+    /// the event waits for the load.
     pub(super) fn read(
         &mut self,
         chat: ChatId,
@@ -167,7 +170,8 @@ impl ShardState {
         self.write_mark_of(chat, user, now);
     }
 
-    /// The user's message has its place: it is a read mark too, as far as what lies before it was delivered.
+    /// Raises the read mark of a sender whose message is committed at `seq`: a send is a read mark too, as far as the
+    /// entries before it were delivered.
     pub(super) fn read_by_sending(&mut self, id: ChatId, entry: &NewEntry, seq: Seq, now: Timestamp) {
         let (user, off) = (entry.sender, entry.read_receipts_off);
         let Some(chat) = self.chats.get_mut(&id) else {
@@ -198,7 +202,7 @@ impl ShardState {
         self.write_read(mark, now);
     }
 
-    /// The same by a call.
+    /// Raises the user's read mark on behalf of a unary call, and answers the call once the mark is known here.
     pub(super) fn mark_read(
         &mut self,
         origin: Origin,
@@ -228,23 +232,9 @@ impl ShardState {
         out.push(Effect::Answer { origin, outcome });
     }
 
+    /// Notes a read mark that is to be written, in place of an older one of the same user and chat.
     pub(super) fn write_read(&mut self, mark: ReadMark, now: Timestamp) {
         self.reads.insert((mark.chat, mark.user), mark);
         self.reads_due.get_or_insert(now + READ_MARKS_AFTER);
     }
-}
-
-/// Unconfirmed, the gateways repeat them; a unary call is told.
-pub(super) fn not_written(
-    acks: impl IntoIterator<Item = AckWrite>,
-    refusal: &Refusal,
-    out: &mut Vec<Effect>,
-) {
-    let calls = acks
-        .into_iter()
-        .filter(|ack| matches!(ack.origin, Origin::Call(_)));
-    out.extend(calls.map(|ack| Effect::Answer {
-        origin: ack.origin,
-        outcome: Outcome::Refused(refusal.clone()),
-    }));
 }

@@ -1,4 +1,4 @@
-//! What happens to a shard, what it wants done, what its writer does.
+//! Events, which happen to a shard; effects, which it asks for; and jobs, which its writers do.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,18 +14,22 @@ use crate::state::{Change, Making, Missing, Origin, Outcome, Refusal};
 /// What happens to a shard.
 #[derive(Debug)]
 pub enum Event {
+    /// A message. `peer`: the other person, if it is sent to a person and not to a chat; the chat is then made if it
+    /// does not exist.
     Send {
         origin: Origin,
         chat: ChatId,
         peer: Option<UserId>,
         entry: NewEntry,
     },
+    /// A change of a group.
     Change {
         origin: Origin,
         chat: ChatId,
         change: Change,
     },
-    /// `write`: the device has an inbox row, and `origin` gets an answer when it is written.
+    /// A device has stored every entry up to `seq`. `write`: the device has an inbox row, so the acknowledgement is
+    /// written, and `origin` gets an answer then. Otherwise there is no answer.
     Ack {
         origin: Origin,
         chat: ChatId,
@@ -34,22 +38,22 @@ pub enum Event {
         seq: Seq,
         write: bool,
     },
-    /// An acknowledgement from `from` to `seq` was written while the chat was not loaded; a load alone does not tell
-    /// that it is news.
+    /// An acknowledgement of `from..=seq` was written while the chat was not loaded. The load that follows includes
+    /// it, and so would not tell that it is news.
     Delivered {
         chat: ChatId,
         user: UserId,
         from: Seq,
         seq: Seq,
     },
-    /// `off`: the user turned read receipts off.
+    /// The user has read every entry up to `seq`. `off`: read receipts were turned off.
     Read {
         chat: ChatId,
         user: UserId,
         seq: Seq,
         off: bool,
     },
-    /// The same by a call, which is answered when the mark is known here.
+    /// As [`Self::Read`], from a unary call, which is answered once the mark is known here.
     MarkRead {
         origin: Origin,
         chat: ChatId,
@@ -57,95 +61,95 @@ pub enum Event {
         seq: Seq,
         off: bool,
     },
-    /// Somebody writes, or stopped; dropped where it would have to wait. `at`: when it came.
+    /// The user is typing, or stopped. `at` is when the sign arrived, by the monotonic clock. It is dropped wherever
+    /// it would have to wait long.
     Typing {
         chat: ChatId,
         user: UserId,
         stopped: bool,
         at: Timestamp,
     },
-    /// Two people have blocked or unblocked each other: their direct chat is loaded anew, and `origin` told when it is.
-    BlocksChanged {
-        origin: Origin,
-        chat: ChatId,
-    },
-    /// `number`: of the [`Effect::Load`].
+    /// Two people have blocked or unblocked each other. Their direct chat is loaded anew, and `origin` is answered
+    /// then.
+    BlocksChanged { origin: Origin, chat: ChatId },
+    /// A load has ended. `number` is that of its [`Effect::Load`]; `Ok(None)`: there is no such chat.
     Loaded {
         chat: ChatId,
         number: u64,
         result: Result<Option<Snapshot>, LoadError>,
     },
+    /// A writer has done its job, and is free again.
     JobDone(JobDone),
-    /// What came of a [`Effect::Wake`].
-    WakesDone {
-        chat: ChatId,
-        upto: Seq,
-        woken: Woken,
-    },
-    /// The store has unsettled entries of this chat up to `high`.
-    Recover {
-        chat: ChatId,
-        low: Seq,
-        high: Seq,
-    },
+    /// An [`Effect::Wake`] has been performed.
+    WakesDone { chat: ChatId, upto: Seq, woken: Woken },
+    /// The store has unsettled entries of this chat. `low` and `high` are the lowest and the highest seq at which an
+    /// unsettled commit begins.
+    Recover { chat: ChatId, low: Seq, high: Seq },
     /// This node owns these slots now, and no others.
     Owned(Arc<HashSet<Slot>>),
-    /// The store is another one: a backup, or a standby that lacked commits. Nothing in memory is true any more.
+    /// The store is another one: a restored backup, or a standby that lacked commits. Nothing in memory is true any
+    /// more.
     Restored,
     /// Time has passed.
     Tick,
 }
 
+/// Why a load failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadError {
+    /// The store did not answer, or what it has cannot be read.
     Away,
-    /// Its turn did not come.
+    /// The load's turn at the store did not come in time.
     Overloaded,
+    /// The chat does not exist, and neither does one of its two people.
     PeerNotFound,
     /// The chat does not exist, and one of the two has blocked the other.
     NotAccepted,
-    /// The chat does not exist, and its maker has met too many strangers within the last day.
-    StrangersLimited {
-        retry_after: Duration,
-    },
-    /// Somebody else holds a lock that is needed.
+    /// The chat does not exist, and its maker has met too many strangers within the last day. `retry_after`: when
+    /// there is room for one more.
+    StrangersLimited { retry_after: Duration },
+    /// Another transaction holds a lock that the load needs.
     Held,
 }
 
-/// Whether the devices that were missing are accounted for.
+/// Whether all devices that a settle found missing are accounted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
-    /// Every session of theirs has its duty, or is gone; who has none is offline.
+    /// Every gateway concerned has confirmed: each session that was found is responsible now, or is gone. Devices
+    /// without a session are offline.
     All,
     /// A look-up failed, or a gateway did not confirm.
     NotAll,
-    /// Those found have their duty; whether there are others cannot be known while etcd is out of sight.
+    /// The sessions that were found are responsible and confirmed. While etcd is out of sight nobody can be sure that
+    /// there are no others.
     Unsure,
 }
 
-/// What is to be done, at once and in order.
+/// What is to be done after an event, at once and in order.
 #[derive(Debug)]
 pub enum Effect {
-    /// Read the chat in one snapshot; make it first where `create` names the two people and it does not exist.
+    /// Read the chat in one snapshot. If `create` is set and the chat does not exist, make it first. Then say
+    /// [`Event::Loaded`].
     Load {
         chat: ChatId,
-        /// No other load of the shard has it.
+        /// The number of the load, unique in its shard.
         number: u64,
         create: Option<Making>,
+        /// The requests to look up in the log.
         requests: Vec<(UserId, RequestId)>,
     },
-    Answer {
-        origin: Origin,
-        outcome: Outcome,
-    },
-    /// Tell whoever of these users is online: a hint.
+    /// Answer a caller.
+    Answer { origin: Origin, outcome: Outcome },
+    /// Push something to the online devices of these users, except the sessions of these origins. It is a hint and
+    /// may be lost (rule 6).
     Push {
         chat: ChatId,
         users: Vec<UserId>,
         except: Vec<Origin>,
         what: Pushed,
     },
-    /// Look these devices up, make their sessions responsible, then say [`Event::WakesDone`].
+    /// Look these devices up, make their sessions responsible for the entries up to `upto`, then say
+    /// [`Event::WakesDone`].
     Wake {
         chat: ChatId,
         upto: Seq,
@@ -153,50 +157,53 @@ pub enum Effect {
     },
 }
 
+/// What is pushed to devices.
 #[derive(Debug)]
 pub enum Pushed {
+    /// An entry.
     Entry(Entry),
-    /// They are members since this entry. What lies below it may not be theirs, so their sessions read it from the log, with
-    /// the Skipped that comes first.
+    /// The users became members with this entry. Their sessions are not sent the entry but read it from the log,
+    /// because they must first get the Skipped for the entries before it.
     Added(Seq),
-    Receipt {
-        user: UserId,
-        mark: Watermark,
-    },
-    Typing {
-        user: UserId,
-        stopped: bool,
-    },
+    /// The watermark of `user`.
+    Receipt { user: UserId, mark: Watermark },
+    /// `user` is typing, or stopped.
+    Typing { user: UserId, stopped: bool },
 }
 
-/// The two connections of a shard. What one of them waits for holds nothing up on the other.
+/// The two writers of a shard, each with its own connection. What one of them waits for does not delay the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// What somebody waits for: entries and changes.
+    /// Commits entries and changes, for which callers wait.
     Commit,
-    /// Inbox rows and read marks.
+    /// Writes inbox rows and read marks: settles, acknowledgements, marks.
     Upkeep,
 }
 
 impl Lane {
+    /// Both lanes, in the order of their numbers.
     pub const ALL: [Self; 2] = [Self::Commit, Self::Upkeep];
 }
 
-/// One thing for a writer.
+/// One piece of work for a writer.
 #[derive(Debug)]
 pub enum Job {
+    /// Commit these batches, each of another chat.
     Commit(Vec<Batch>),
-    /// A change of members: a transaction of its own.
+    /// Commit a change of a group, in a transaction of its own.
     Change(Batch),
+    /// Write these acknowledgements.
     Acks(Vec<AckWrite>),
+    /// Settle these chats.
     Settle(Vec<SettleChat>),
-    /// Delete the unsettled rows up to each seq.
+    /// Delete each chat's unsettled rows up to the seq.
     Close(Vec<(ChatId, Seq)>),
+    /// Write these read marks.
     Reads(Vec<ReadMark>),
 }
 
 impl Job {
-    /// Whose job it is.
+    /// The writer that does the job.
     pub fn lane(&self) -> Lane {
         match self {
             Self::Commit(_) | Self::Change(_) => Lane::Commit,
@@ -211,12 +218,14 @@ pub struct ReadMark {
     pub chat: ChatId,
     pub user: UserId,
     pub seq: Seq,
-    /// Read receipts were off when it was made.
+    /// Read receipts were turned off when the mark was set.
     pub off: bool,
-    /// Messages that the user sent and that lie after it: not unread to them.
+    /// Messages after the mark that the user sent themselves and that count as unread. They are not unread to the
+    /// user.
     pub own_unread: u32,
 }
 
+/// An acknowledgement to be written.
 #[derive(Debug, Clone)]
 pub struct AckWrite {
     pub origin: Origin,
@@ -226,52 +235,52 @@ pub struct AckWrite {
     pub seq: Seq,
 }
 
-/// An inbox row that an acknowledgement met.
+/// The inbox row of a device that acknowledged something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AckedRow {
-    /// Where it began.
+    /// The seq from which the row began.
     pub was: Seq,
-    /// Where it begins now; `None`: it has ended.
+    /// The seq from which the row begins now; `None`: it is deleted.
     pub now: Option<Seq>,
 }
 
+/// A chat to be settled up to `upto`, and how far its devices have acknowledged.
 #[derive(Debug, Clone)]
 pub struct SettleChat {
     pub chat: ChatId,
     pub upto: Seq,
     pub acks: Vec<(DeviceId, Seq)>,
-    /// Of a traced entry among those that it settles.
+    /// The trace context of a traced entry that waits for this settle.
     pub trace: Option<TraceContext>,
 }
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Debug)]
 pub enum JobDone {
+    /// The result of each batch, also for [`Job::Change`].
     Commit(Vec<(ChatId, Committed)>),
-    /// Those that are written, and the rows that the devices had. Of `unwritten` it is not known.
+    /// The acknowledgements that are written, and the inbox rows that they met. Whether `unwritten` are written is
+    /// not known.
     Acks {
         acks: Vec<AckWrite>,
         rows: HashMap<(ChatId, DeviceId), AckedRow>,
         unwritten: Vec<AckWrite>,
     },
-    /// Who is missing of each chat; nobody: it is settled. Of `failed` nothing is known.
+    /// The chats that the settle covered, and the devices that it found missing in each. A chat without missing
+    /// devices is settled. Of `failed` nothing is known.
     Settle {
         chats: Vec<(ChatId, Seq)>,
         missing: HashMap<ChatId, Vec<Missing>>,
         failed: Vec<(ChatId, Seq)>,
     },
-    Close {
-        chats: Vec<(ChatId, Seq)>,
-        closed: bool,
-    },
-    /// All but these are written.
-    Reads {
-        unwritten: Vec<ReadMark>,
-    },
+    /// Whether the unsettled rows of these chats are deleted.
+    Close { chats: Vec<(ChatId, Seq)>, closed: bool },
+    /// The read marks that are not written; all others are.
+    Reads { unwritten: Vec<ReadMark> },
 }
 
 impl JobDone {
-    /// Which writer is free again.
+    /// The writer that is free again.
     pub fn lane(&self) -> Lane {
         match self {
             Self::Commit(_) => Lane::Commit,
@@ -280,15 +289,17 @@ impl JobDone {
     }
 }
 
+/// The result of a chat's batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Committed {
+    /// The batch is committed: the head has moved.
     Moved,
-    /// The head had moved, or a request was in the log: nothing of the chat's batch was written.
+    /// The head had moved, or a request was in the log already: nothing of the batch was written.
     Behind,
-    /// The store refused the batch for what is in it.
+    /// The store refused the batch because of its content: nothing was written.
     Refused(Refusal),
-    /// Somebody else holds a lock that the batch needs: nothing of it was written.
+    /// Another transaction holds a lock that the batch needs: nothing was written.
     Held,
-    /// Not known.
+    /// The store did not answer, so the result is not known.
     Away,
 }

@@ -1,4 +1,4 @@
-//! What a shard tells operators: nothing here changes anything.
+//! What operators can see of a shard. Nothing here changes anything.
 
 use std::collections::HashMap;
 
@@ -8,27 +8,32 @@ use super::ShardState;
 use crate::state::chat::Stage;
 use crate::state::receipts::Watermark;
 
-/// What the owner knows of a chat beyond the store.
+/// What the owner of a chat knows beyond the store.
 #[derive(Debug, Clone, Default)]
 pub struct Inspected {
+    /// The watermarks of the present members.
     pub marks: HashMap<UserId, Watermark>,
-    /// Acknowledgements of what is not settled.
+    /// Each device's acknowledgement of unsettled entries.
     pub acks: HashMap<DeviceId, Seq>,
-    /// Of the last traced entries.
+    /// The newest traced entries, and the trace context of each.
     pub traces: Vec<(Seq, TraceContext)>,
 }
 
-/// How much a shard has to do.
+/// How busy a shard is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
+    /// Whether one of its writers has a job.
     pub busy: bool,
+    /// Callers that wait for an answer.
     pub waiting: usize,
+    /// Chats in memory.
     pub chats: usize,
+    /// Chats with unsettled entries.
     pub unsettled: usize,
 }
 
 impl ShardState {
-    /// `None`: the chat is not loaded.
+    /// What this owner knows of the chat beyond the store; `None` if the chat is not loaded.
     pub fn inspect(&self, chat: ChatId) -> Option<Inspected> {
         let chat = self.chats.get(&chat).filter(|chat| chat.stage == Stage::Ready)?;
         Some(Inspected {
@@ -41,6 +46,7 @@ impl ShardState {
         })
     }
 
+    /// How busy this shard is.
     pub fn load(&self) -> Load {
         Load {
             busy: self.busy != [false; 2],

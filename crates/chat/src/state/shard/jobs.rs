@@ -1,4 +1,4 @@
-//! What the writers do next.
+//! The next job of each writer.
 
 use tern_types::Timestamp;
 
@@ -7,9 +7,9 @@ use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::state::chat::Stage;
 
-/// Entries of one commit: beyond it the statement grows without getting cheaper an entry.
+/// Entries of one commit. A larger statement costs no less for each entry.
 const MAX_COMMIT: usize = 1024;
-/// Bytes of the entries of one commit; the last one may go above. Some tens of milliseconds of the store's time.
+/// Bytes of the entries of one commit; the last batch may exceed it. They take the store some tens of milliseconds.
 pub(super) const MAX_COMMIT_BYTES: usize = 4 << 20;
 /// Chats in one settle statement.
 const MAX_SETTLE: usize = 256;
@@ -17,8 +17,8 @@ const MAX_SETTLE: usize = 256;
 const MAX_ACKS: usize = 1024;
 
 impl ShardState {
-    /// What this writer does next; `None` while it is busy or there is nothing. `wall` is what the wall clock shows: entries
-    /// are stored with it, and tickets end by it.
+    /// Returns the writer's next job; `None` while it is busy, or if there is nothing to do. `now` is the monotonic
+    /// clock's time. `wall` is the wall clock's time: entries are stored with it, and tickets expire by it.
     pub fn next_job(
         &mut self,
         lane: Lane,

@@ -1,4 +1,5 @@
-//! Chats come into memory and leave it.
+//! Chats come into memory when they are used, and leave it when they are idle, lost to another owner, or of another
+//! store.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -6,13 +7,12 @@ use std::time::Duration;
 use tern_types::{ChatId, Seq, Slot, Timestamp};
 
 use super::Loads;
-use super::commands::{MAX_WAITING, not_written};
 use super::event::{Effect, Event, LoadError};
-use super::{SETTLE_AFTER, ShardState, schedule};
+use super::{MAX_WAITING, SETTLE_AFTER, ShardState, not_written, schedule};
 use crate::state::chat::{Chat, ChatKind, Snapshot, Stage};
 use crate::state::{Making, Origin, Outcome, Refusal};
 
-/// A chat that nobody used for so long is forgotten.
+/// A chat that was not used for this long is forgotten.
 const IDLE: Duration = Duration::from_secs(300);
 /// Events that wait for chats to be loaded.
 const MAX_HELD: usize = 16_384;
@@ -20,7 +20,7 @@ const MAX_HELD: usize = 16_384;
 const MAX_CHATS: usize = 100_000;
 
 impl ShardState {
-    /// Keeps `event` until the chat is loaded, and has it loaded.
+    /// Keeps `event` until the chat is loaded, and begins a load if the chat is not in memory.
     pub(super) fn hold(&mut self, id: ChatId, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
         if self.held_count >= MAX_HELD {
             return self.given_up(vec![event], &Outcome::Refused(Refusal::OVERLOADED), out);
@@ -33,6 +33,8 @@ impl ShardState {
             .or_insert_with(|| load_new(loads, id, now, out));
     }
 
+    /// A load has ended. If its result counts, the chat is ready and the events that waited for it are applied; if it
+    /// failed, the callers are refused and the chat leaves memory.
     pub(super) fn loaded(
         &mut self,
         id: ChatId,
@@ -49,7 +51,7 @@ impl ShardState {
             return;
         }
         let refusal = match result {
-            // A load that may make the chat is still under way.
+            // Another load, which may make the chat, is still under way.
             Ok(None) | Err(LoadError::StrangersLimited { .. }) if !chat.loads.is_empty() => return,
             Ok(Some(snapshot)) => {
                 let was_blocked = chat.is_blocked();
@@ -78,21 +80,27 @@ impl ShardState {
             Err(LoadError::Held) => Refusal::HELD,
             Err(LoadError::Overloaded) => Refusal::OVERLOADED,
         };
-        let answers = chat.refuse_all(&refusal);
+        // If the load has read the store, as a refusal by the store's facts shows, callers that changed a block get
+        // their answer although there is no chat.
+        let mut answers = match refusal {
+            Refusal::Unavailable { .. } => Vec::new(),
+            _ => chat.heard(),
+        };
+        answers.extend(chat.refuse_all(&refusal));
         self.answer(answers, out);
         self.forget(id, out);
         self.drop_held(id, &Outcome::Refused(refusal), out);
     }
 
-    /// What waited for the chat to be loaded waits in vain.
+    /// Gives up the events that waited for the chat to be loaded.
     fn drop_held(&mut self, id: ChatId, outcome: &Outcome, out: &mut Vec<Effect>) {
         let held = self.held.remove(&id).unwrap_or_default();
         self.held_count -= held.len();
         self.given_up(held, outcome, out);
     }
 
-    /// What marks say is said again by who sent them, or asked for by who wants to know; of what was delivered somebody has
-    /// to be told, and calls wait for an answer.
+    /// Gives up events that cannot be applied. Calls get `outcome`, and lost deliveries are counted, because nobody
+    /// repeats them. All others are dropped: clients repeat their read marks, and typing comes again.
     fn given_up(&mut self, events: Vec<Event>, outcome: &Outcome, out: &mut Vec<Effect>) {
         for event in events {
             match event {
@@ -106,6 +114,8 @@ impl ShardState {
         }
     }
 
+    /// The store has unsettled entries of the chat, from `low` to `high`. They are settled, after a load if the chat
+    /// is not in memory or another owner has committed to it.
     pub(super) fn recover(&mut self, id: ChatId, low: Seq, high: Seq, now: Timestamp, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id) else {
             self.chats.insert(id, load_new(&mut self.loads, id, now, out));
@@ -116,7 +126,7 @@ impl ShardState {
         }
         chat.unsettled = Some(chat.unsettled.map_or(low, |lowest| lowest.min(low)));
         if high > chat.head() && chat.waiting() == 0 {
-            // Another owner committed: what is believed of this chat is stale.
+            // Another owner committed, so this memory of the chat is stale.
             chat.stage = Stage::Loading;
             load(&mut self.loads, chat, None, out);
         } else if chat.settle_at.is_none() {
@@ -124,7 +134,8 @@ impl ShardState {
         }
     }
 
-    /// A chat that is not in memory is loaded on its next use, and so from what the store has now.
+    /// Two people blocked or unblocked each other: loads their chat anew, and answers `origin` when the load has
+    /// ended. A chat that is not in memory needs no load: its next use reads what the store has then.
     pub(super) fn blocks_changed(&mut self, origin: Origin, id: ChatId, out: &mut Vec<Effect>) {
         let outcome = match self.chats.get_mut(&id) {
             Some(_) if self.waiting >= MAX_WAITING => Outcome::Refused(Refusal::OVERLOADED),
@@ -139,7 +150,7 @@ impl ShardState {
         out.push(Effect::Answer { origin, outcome });
     }
 
-    /// Begins the load that somebody waits for, unless a batch is under way.
+    /// Begins a reload that was asked for, unless a batch is under way.
     pub(super) fn reload_if_stale(&mut self, id: ChatId, out: &mut Vec<Effect>) {
         if let Some(chat) = self.chats.get_mut(&id)
             && chat.reloads_now()
@@ -148,6 +159,7 @@ impl ShardState {
         }
     }
 
+    /// Forgets the chats whose slots this node does not own. Their callers are told so.
     pub(super) fn keep_only(&mut self, slots: &HashSet<Slot>, out: &mut Vec<Effect>) {
         let lost: Vec<ChatId> = self
             .chats
@@ -160,7 +172,7 @@ impl ShardState {
                 continue;
             };
             if chat.is_committing() {
-                // It ends with its own answer, and the chat goes when it is idle.
+                // The commit brings its own answer, and the chat is forgotten once it is idle.
                 continue;
             }
             self.turn_away(id, out);
@@ -168,9 +180,9 @@ impl ShardState {
         }
     }
 
-    /// Whoever waits is told to come again and finds the chat as the store has it, also for what is under way at the
-    /// writer: whether that is in the log shows when the chat is loaded. What was still to be written or told is dropped,
-    /// for it was true of another log.
+    /// Forgets every chat, because the store is another one. Every caller is told to send its request again, also
+    /// those whose batch is at the writer: the next load shows whether it is in the log. What was still to be written
+    /// or pushed is dropped, for it was true of another log.
     pub(super) fn forget_all(&mut self, out: &mut Vec<Effect>) {
         for id in self.chats.keys().copied().collect::<Vec<_>>() {
             self.turn_away(id, out);
@@ -185,6 +197,7 @@ impl ShardState {
         self.answer_by.clear();
     }
 
+    /// Tells every caller that waits for the chat that this node is not its owner.
     fn turn_away(&mut self, id: ChatId, out: &mut Vec<Effect>) {
         if let Some(chat) = self.chats.get_mut(&id) {
             let answers = chat.answer_all(&Outcome::NotOwner);
@@ -193,12 +206,13 @@ impl ShardState {
         self.drop_held(id, &Outcome::NotOwner, out);
     }
 
-    /// The chat leaves memory. What rose in it was not told yet; nobody else would.
+    /// Removes a chat from memory. Its gathered receipts are pushed first, because nobody else would push them.
     pub(super) fn forget(&mut self, id: ChatId, out: &mut Vec<Effect>) {
         self.tell_receipts(id, out);
         self.chats.remove(&id);
     }
 
+    /// Forgets chats that were not used for [`IDLE`], or for 5 s if there are more than [`MAX_CHATS`].
     pub(super) fn forget_idle(&mut self, now: Timestamp) {
         let crowded = self.chats.len() > MAX_CHATS;
         let idle = if crowded { Duration::from_secs(5) } else { IDLE };
@@ -218,6 +232,7 @@ fn load_new(loads: &mut Loads, id: ChatId, now: Timestamp, out: &mut Vec<Effect>
     chat
 }
 
+/// Begins a load of the chat, which looks up the requests of its waiting commands.
 pub(super) fn load(loads: &mut Loads, chat: &mut Chat, create: Option<Making>, out: &mut Vec<Effect>) {
     loads.begun += 1;
     loads.under_way += 1;

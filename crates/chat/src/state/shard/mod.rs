@@ -1,18 +1,18 @@
-//! Many chats and two writers: what comes in changes chats and asks for effects; whenever a writer is free,
-//! [`ShardState::next_job`] says what it does next. Whatever arrived while it was busy makes the next batch, so
-//! batches grow under load and an idle shard commits at once.
+//! The state of one shard: many chats, and what its two writers do next. An event changes chats and asks for effects;
+//! whenever a writer is free, [`ShardState::next_job`] says what it does next. Everything that arrived while it was
+//! busy makes the next batch, so batches grow under load and an idle shard commits at once.
 //!
-//! One writer commits, the other does the upkeep (settles, acknowledgements, read marks), so that a lock that the upkeep
-//! waits for holds no message up. Both may be at work on one chat, as two owners may: each statement decides by what it
-//! finds under the lock of the chat's head.
+//! One writer commits. The other does the upkeep (settles, acknowledgements, read marks), so that a lock that the
+//! upkeep waits for delays no message. Both may work on one chat at the same time, as two owners may: each statement
+//! decides by what it finds after it has locked the chat's head.
 //!
 //! - [`event`]: events, effects, jobs
 //! - [`commands`]: sends, changes, acknowledgements, read marks
-//! - [`jobs`], [`results`]: what the writers do, and what follows
-//! - [`patience`]: chats that somebody holds in the store, and callers who have waited long enough
-//! - [`receipts`]: who is told of watermarks, and when
-//! - [`typing`]: who is told that somebody writes
-//! - [`inspect`]: what it tells operators
+//! - [`jobs`], [`results`]: what the writers do, and what follows from it
+//! - [`patience`]: chats that are locked in the store, and callers who have waited long enough
+//! - [`receipts`]: who is told that a watermark rose, and when
+//! - [`typing`]: who is told that somebody is typing
+//! - [`inspect`]: what operators can see of a shard
 //! - [`loads`]: chats come into memory and leave it
 
 mod commands;
@@ -35,7 +35,7 @@ use tern_types::{ChatId, IdMap, IdSet, Seq, Timestamp, UserId};
 use crate::state::bytes::Held;
 use crate::state::chat::{Batch, Chat, Command, Stage};
 use crate::state::receipts::Watermark;
-use crate::state::{Origin, Outcome};
+use crate::state::{Origin, Outcome, Refusal};
 
 pub use event::{
     AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, Lane, LoadError, Pushed, ReadMark,
@@ -48,87 +48,105 @@ pub use typing::DropReason;
 
 use typing::Typing;
 
-/// From a chat's first unsettled commit to its settle: a device in reach acknowledges well within it.
+/// The time from a chat's first unsettled commit to its settle. A device that is online and reachable acknowledges
+/// well within it.
 pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
-/// Milliseconds. Settles are due at multiples of it, so that those of a calm platform share a statement: one for twenty chats
-/// costs Postgres twice what one for a single chat costs, and that four times a commit.
+/// Milliseconds. Settles are due at multiples of this, so that the settles of several chats share a statement also
+/// when there is little to do: a statement for twenty chats costs Postgres twice as much as one for a single chat,
+/// and that one four times as much as a commit.
 const SETTLE_TOGETHER: i64 = 100;
 
-/// What happened since it was asked last: for metrics.
+/// Commands that wait in a shard: some seconds of work. More are refused at once, and their clients send them again.
+const MAX_WAITING: usize = 16_384;
+
+/// What happened since the last [`ShardState::take_counts`], for metrics.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     /// Watermarks that rose.
     pub risen: u64,
-    /// Of those, put off for load.
+    /// Of those, the ones whose receipts were put off because the node is under load.
     pub deferred: u64,
-    /// Receipts pushed, one for each user that is told.
+    /// Receipts pushed, one for each user who is told.
     pub receipts: u64,
-    /// What was delivered and could not be told, for its chat could not be loaded: whom it concerns is not known.
+    /// Written acknowledgements whose chat could not be loaded, so that nobody knows which senders to tell.
     pub receipts_lost: u64,
-    /// Typing passed on.
+    /// Signs of typing passed on.
     pub typing: u64,
-    /// Typing dropped, by [`DropReason`].
+    /// Signs of typing dropped, by [`DropReason`].
     pub typing_dropped: [u64; DropReason::ALL.len()],
 }
 
-/// See the module.
+/// The chats of one shard, and the writes that wait. It is pure: [`Self::apply`] takes an event and the time.
+///
+/// The loop around it calls, in this order: [`Self::apply`] for each event, [`Self::flush_receipts`],
+/// [`Self::keep_patience`], then [`Self::next_job`] for each writer; it performs the effects, and waits for the next
+/// event or until [`Self::next_wake`].
 #[derive(Debug, Default)]
 pub struct ShardState {
     chats: IdMap<ChatId, Chat>,
+    /// Events that wait for their chat to be loaded.
     held: IdMap<ChatId, Vec<Event>>,
     held_count: usize,
+    /// Callers that wait for the answer to a command or a reload.
     waiting: usize,
-    /// Bytes of what waits.
+    /// The bytes of the commands that wait.
     held_bytes: Held,
-    /// Chats with something to commit, each once.
+    /// Chats that may have something to commit. A chat is in it once for each time it became due.
     due: VecDeque<ChatId>,
+    /// A change of a group that the commit writer takes next, alone.
     change: Option<Batch>,
+    /// When each chat is settled next.
     settle_due: BTreeSet<(Timestamp, ChatId)>,
+    /// Acknowledgements to be written.
     acks: Vec<AckWrite>,
+    /// Chats whose unsettled rows up to the seq are to be deleted, because all wakes are confirmed.
     closes: Vec<(ChatId, Seq)>,
-    /// Read marks to be written, the newest of each.
+    /// Read marks to be written, the newest of each user and chat.
     reads: IdMap<(ChatId, UserId), ReadMark>,
+    /// When the read marks are written; `None`: there are none.
     reads_due: Option<Timestamp>,
-    /// Direct chats in which a watermark rose.
+    /// Direct chats with receipts to be pushed at once.
     risen: IdSet<ChatId>,
-    /// Groups in which one did, and when it is told.
+    /// Chats with receipts to be pushed later, and when.
     receipts_due: BTreeSet<(Timestamp, ChatId)>,
-    /// For load.
+    /// Whether delivered receipts are put off because the node is under load.
     defers_delivered: bool,
     counts: Counts,
-    /// Chats that are tried again then, because somebody held them.
+    /// Chats that were locked in the store, and when each is tried again.
     parked: BTreeSet<(Timestamp, ChatId)>,
-    /// Chats where somebody waits, and when whoever waited first is to be answered.
+    /// Chats with callers that wait, and when the shard checks whether the first of them has waited too long.
     answer_by: BTreeSet<(Timestamp, ChatId)>,
     /// Whether each [`Lane`]'s writer has a job.
     busy: [bool; 2],
+    /// When idle chats were last forgotten.
     swept_at: Timestamp,
     loads: Loads,
 }
 
 #[derive(Debug, Default)]
 struct Loads {
-    /// So far: each has a number.
+    /// The number of loads that have begun so far. Each load's number is this count when it began.
     begun: u64,
     under_way: usize,
 }
 
 impl ShardState {
+    /// The number of chats in memory.
     pub fn chats(&self) -> usize {
         self.chats.len()
     }
 
-    /// Commands without an answer yet.
+    /// The number of callers that wait for the answer to a command or a reload.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// What happened since the last call.
+    /// Takes the counts since the last call.
     pub fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
     }
 
-    /// Nothing is under way that the store or a client waits for.
+    /// Whether neither the store nor a caller waits for anything of this shard.
     pub fn is_quiet(&self) -> bool {
         self.busy == [false; 2]
             && self.waiting == 0
@@ -137,7 +155,7 @@ impl ShardState {
             && self.reads.is_empty()
     }
 
-    /// Chats whose entries are not settled yet.
+    /// The number of chats with unsettled entries.
     pub fn unsettled(&self) -> usize {
         self.chats
             .values()
@@ -145,6 +163,7 @@ impl ShardState {
             .count()
     }
 
+    /// Applies an event at `now`, by the monotonic clock, and appends the effects to `out`.
     pub fn apply(&mut self, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
         match event {
             Event::Send {
@@ -214,7 +233,7 @@ impl ShardState {
         }
     }
 
-    /// What this owner knows of a chat's watermarks; `None`: the chat is not loaded.
+    /// The watermarks of a chat's present members, or `None` if the chat is not loaded.
     pub fn watermarks(&self, chat: ChatId) -> Option<Vec<(UserId, Watermark)>> {
         let chat = self.chats.get(&chat).filter(|chat| chat.stage == Stage::Ready)?;
         Some(
@@ -224,8 +243,8 @@ impl ShardState {
         )
     }
 
-    /// How far the user has read the chat, written or not, and how many messages of their own lie after it; `None`: the
-    /// store knows it as well.
+    /// How far the user has read the chat, whether that is written to the store yet or not, and how many
+    /// unread-counting messages of their own lie after it. `None`: this owner knows no more than the store.
     pub fn read_mark(&self, id: ChatId, user: UserId) -> Option<(Seq, u32)> {
         let chat = self.chats.get(&id).filter(|chat| chat.stage == Stage::Ready);
         if let Some(chat) = chat {
@@ -245,8 +264,8 @@ impl ShardState {
         held.chain(unwritten).max()
     }
 
-    /// When [`Event::Tick`], [`Self::flush_receipts`], [`Self::keep_patience`] and [`Self::next_job`] are due although
-    /// nothing happens.
+    /// When the loop must run again although nothing happened, for [`Event::Tick`], [`Self::flush_receipts`],
+    /// [`Self::keep_patience`] and [`Self::next_job`]. `None`: nothing is due.
     pub fn next_wake(&self) -> Option<Timestamp> {
         let first = |due: &BTreeSet<(Timestamp, ChatId)>| due.first().map(|(at, _)| *at);
         let upkeep = [first(&self.settle_due), self.reads_due];
@@ -279,7 +298,20 @@ impl ShardState {
     }
 }
 
-/// What is committed by now is settled then, or a little later.
+/// Gives up acknowledgements that were not written. Unary calls are refused; gateways get no answer, and repeat what
+/// is not confirmed.
+fn not_written(acks: impl IntoIterator<Item = AckWrite>, refusal: &Refusal, out: &mut Vec<Effect>) {
+    let calls = acks
+        .into_iter()
+        .filter(|ack| matches!(ack.origin, Origin::Call(_)));
+    out.extend(calls.map(|ack| Effect::Answer {
+        origin: ack.origin,
+        outcome: Outcome::Refused(refusal.clone()),
+    }));
+}
+
+/// Schedules the chat's next settle for `at`, rounded up to a multiple of [`SETTLE_TOGETHER`]. It covers every entry
+/// that is committed by now.
 fn schedule(due: &mut BTreeSet<(Timestamp, ChatId)>, chat: &mut Chat, at: Timestamp) {
     let rounds =
         at.0.saturating_add(SETTLE_TOGETHER - 1)

@@ -1,5 +1,6 @@
-//! Two kinds of waiting, both bounded: a chat that somebody holds in the store is tried again a little later, alone, and
-//! whoever has waited for as long as a caller is kept waiting is told to come again, whatever the reason.
+//! Two kinds of waiting, both bounded. A chat that another transaction has locked in the store is tried again a
+//! little later, apart from the others. A caller that has waited for [`ANSWER_WITHIN`] is told to send the request
+//! again, whatever the reason.
 
 use std::time::Duration;
 
@@ -9,17 +10,19 @@ use super::ShardState;
 use super::event::Effect;
 use crate::state::Refusal;
 
-/// From a command to its answer at the latest: a device is answered within 5 s, and links and loops take their part of it.
+/// The longest time from a command to its answer. A device is answered within 5 s; the rest of that is for the links
+/// and loops on the way.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(4);
-/// Milliseconds. Answers that are late are due at multiples of it, so that a shard does not wake for each chat.
+/// Milliseconds. Late callers are answered at multiples of this, so that a shard does not wake for each chat.
 const LATE_TOGETHER: i64 = 250;
-/// From a try that found the chat held to the next: doubled with each, since most locks are short. Such a try waits for
-/// nothing, and so costs the other chats nothing.
+/// The time from a try that found the chat locked to the next, doubled with each try, because most locks are short. A
+/// try does not wait for the lock, and so costs the other chats nothing.
 const HELD_RETRY: Duration = Duration::from_millis(50);
 const HELD_RETRY_MAX: Duration = Duration::from_millis(500);
 
 impl ShardState {
-    /// Somebody else holds a lock that the chat's batch needs: it goes back to the queue, and its chat waits alone.
+    /// Parks a chat whose batch found a lock of another transaction. The batch's commands go back to the queue, and
+    /// the chat is tried again later.
     pub(super) fn park(&mut self, id: ChatId, now: Timestamp) {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
@@ -30,7 +33,7 @@ impl ShardState {
         self.parked.insert((now + wait, id));
     }
 
-    /// Somebody waits for an answer of this chat's since then.
+    /// Makes sure that a caller of this chat, which has waited since `since`, is answered in time.
     pub(super) fn answer_in_time(&mut self, id: ChatId, since: Timestamp) {
         let at = together(since + ANSWER_WITHIN);
         if let Some(chat) = self.chats.get_mut(&id)
@@ -43,7 +46,7 @@ impl ShardState {
         }
     }
 
-    /// Tries parked chats again, and tells whoever has waited long enough to come again.
+    /// Tries parked chats again whose time has come, and refuses commands that have waited too long.
     pub fn keep_patience(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         while let Some((at, id)) = self.parked.first().copied().filter(|(at, _)| *at <= now) {
             self.parked.remove(&(at, id));
@@ -60,7 +63,8 @@ impl ShardState {
         }
     }
 
-    /// All who wait in the chat are told together: what was sent later must not get its place before what is sent again.
+    /// Refuses every command that waits in the chat once the oldest has waited too long. All are refused together: a
+    /// later message must not be committed before an earlier one that is sent again.
     fn answer_late(&mut self, id: ChatId, at: Timestamp, now: Timestamp, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.answer_by == Some(at)) else {
             return;
@@ -81,6 +85,7 @@ impl ShardState {
     }
 }
 
+/// Rounds up to a multiple of [`LATE_TOGETHER`].
 fn together(at: Timestamp) -> Timestamp {
     let rounds = at.0.saturating_add(LATE_TOGETHER - 1).div_euclid(LATE_TOGETHER);
     Timestamp(rounds.saturating_mul(LATE_TOGETHER))

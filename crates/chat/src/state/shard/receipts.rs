@@ -1,5 +1,6 @@
-//! Watermarks that rose, and who is told of them when. In a direct chat at once: a person waits for the tick. In a group
-//! they are gathered first, for every member acknowledges every message, and only the newest is told (rule 10).
+//! Receipts: who is told that a watermark rose, and when. In a direct chat they are pushed at once, because a person
+//! waits for the tick. In a group they are gathered first: every member acknowledges every message, and only the
+//! newest watermark is pushed (rule 10).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,14 +12,14 @@ use super::event::{Effect, Pushed};
 use crate::state::chat::ChatKind;
 use crate::state::receipts::Watermark;
 
-/// From the first watermark that rises in a group to telling all that rose: hardly seen by a person who watches ticks, and
-/// a member who acknowledges ten messages meanwhile is told of once.
+/// The time from the first watermark that rises in a group to pushing all that rose. A person who watches the ticks
+/// hardly sees it, and a member who acknowledges ten messages meanwhile causes one receipt.
 pub const GATHER_RECEIPTS: Duration = Duration::from_millis(250);
 
-/// Under load what was delivered is told of this much later; what was read takes it along.
+/// How long delivered receipts are put off under load. A read receipt of the chat takes them along earlier.
 pub const DEFER_DELIVERED: Duration = Duration::from_secs(10);
 
-/// What a watermark says.
+/// Which of the two marks rose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rose {
     Delivered,
@@ -26,13 +27,13 @@ pub(super) enum Rose {
 }
 
 impl ShardState {
-    /// Whether delivered receipts are put off for load. They are not lost by it: watermarks only rise, and are asked for
-    /// by who was away.
+    /// Sets whether delivered receipts are put off because the node is under load. None is lost: watermarks only
+    /// rise, and a client that was away asks for them.
     pub fn defer_delivered(&mut self, defer: bool) {
         self.defers_delivered = defer;
     }
 
-    /// A watermark of the chat rose.
+    /// Notes that a watermark of the chat rose, and schedules its receipts.
     pub(super) fn rose(&mut self, id: ChatId, what: Rose, now: Timestamp) {
         self.counts.risen += 1;
         let Some(chat) = self.chats.get_mut(&id) else {
@@ -58,7 +59,7 @@ impl ShardState {
         }
     }
 
-    /// Tells what rose and is due, each user's once.
+    /// Pushes the receipts that are due, the newest watermark of each user.
     pub fn flush_receipts(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         for id in std::mem::take(&mut self.risen) {
             self.tell_receipts(id, out);
@@ -69,7 +70,7 @@ impl ShardState {
         }
     }
 
-    /// Tells all that rose in the chat.
+    /// Pushes every receipt of the chat that is gathered.
     pub(super) fn tell_receipts(&mut self, id: ChatId, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
@@ -77,9 +78,9 @@ impl ShardState {
         if let Some(at) = chat.receipts_at.take() {
             self.receipts_due.remove(&(at, id));
         }
-        // Most members acknowledge the same.
+        // Most members acknowledge the same range, so its senders are looked up once.
         let mut senders: HashMap<(Seq, Seq), Vec<UserId>> = HashMap::new();
-        // Nothing crosses a block but what was said before it.
+        // While one has blocked the other, neither is told of the other's receipts.
         let blocked = chat.is_blocked();
         for risen in chat.receipts.take_risen() {
             let user = risen.user;
@@ -110,7 +111,7 @@ impl ShardState {
 
 type Told = (Watermark, Vec<UserId>);
 
-/// One push where all are told the same.
+/// Joins the two pushes into one if both carry the same watermark.
 fn together(others: Option<Told>, own: Option<Told>) -> impl Iterator<Item = Told> {
     let (first, second) = match (others, own) {
         (Some((mark, mut users)), Some((same, own))) if mark == same => {

@@ -1,26 +1,25 @@
-//! What came of the writers' jobs, and what follows from it.
+//! The results of the writers' jobs, and what follows from them.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tern_types::{ChatId, IdSet, Seq, Timestamp, UserId};
 
-use super::commands::not_written;
 use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, Woken};
 use super::loads::load;
-use super::{SETTLE_AFTER, ShardState, schedule};
+use super::{SETTLE_AFTER, ShardState, not_written, schedule};
 use crate::state::chat::{Chat, Stage};
 use crate::state::{EntryKind, Missing, Outcome, Refusal};
 
-/// From a settle that failed to the next: doubled with each that fails, since a look-up or a confirmation that got lost
-/// is soon made up for, and a presence node that is away is not.
+/// The time from a failed settle to the next, doubled with each failure: a look-up or a confirmation that was lost is
+/// soon repaired, a presence node that is away is not.
 const SETTLE_RETRY: Duration = Duration::from_millis(250);
 const SETTLE_RETRY_MAX: Duration = Duration::from_secs(4);
-/// The same where the answer was "not known": it stays so until etcd is in sight again, which may take an hour, and every
-/// chat with a device that is offline comes again and again.
+/// The longest time between settles whose look-ups were unsure. They stay unsure until etcd is in sight again, which
+/// may take an hour, and every chat with an offline device is settled again and again meanwhile.
 const SETTLE_UNSURE_MAX: Duration = Duration::from_secs(30);
 
-/// The present members who were none before, in order.
+/// The present members who are not in `before`, by id.
 fn newcomers(before: &[UserId], chat: &Chat) -> Vec<UserId> {
     let before: IdSet<UserId> = before.iter().copied().collect();
     let now = chat.members().map(|(user, _)| user);
@@ -95,8 +94,8 @@ impl ShardState {
             }
             Committed::Away => {
                 let answers = chat.refuse_all(&Refusal::STORE_AWAY);
-                // What the store has of it is not known: loaded anew on the next use; what was committed is
-                // found unsettled.
+                // What the store has of the chat is not known. It is loaded anew on its next use; what was committed
+                // is found unsettled.
                 self.forget(id, out);
                 answers
             }
@@ -106,6 +105,8 @@ impl ShardState {
         self.mark_due(id);
     }
 
+    /// A batch is committed: answers its callers, pushes its entries, raises the senders' read marks, and schedules
+    /// the settle (rule 1: nobody is told anything before).
     fn moved(&mut self, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
@@ -116,7 +117,7 @@ impl ShardState {
             schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
         }
         let chat = &*chat;
-        // Who was removed still gets the entry that says so.
+        // A member who was removed still gets the entry that says so (rule 7).
         let mut users = before;
         let adds = placed
             .iter()
@@ -182,11 +183,12 @@ impl ShardState {
         {
             self.ack(ack, false, now, out);
         } else if let Some(row) = row.filter(|row| row.now != Some(row.was)) {
-            // For the senders' delivered ticks.
+            // The senders' delivered ticks depend on this acknowledgement, and a load would not tell that it is news.
             self.delivered(ack.chat, ack.user, row.was, ack.seq, now, out);
         }
     }
 
+    /// A settle has ended: wakes the missing devices of each chat, or closes the chat if there are none.
     fn settled(
         &mut self,
         chats: Vec<(ChatId, Seq)>,
@@ -214,6 +216,7 @@ impl ShardState {
         }
     }
 
+    /// The unsettled rows up to `upto` are deleted, or with `closed` false are not: then the chat is settled again.
     pub(super) fn close_done(&mut self, id: ChatId, upto: Seq, closed: bool, now: Timestamp) {
         if closed && let Some(chat) = self.chats.get_mut(&id) {
             chat.settled(upto);
@@ -225,7 +228,7 @@ impl ShardState {
         }
     }
 
-    /// The settle came to nothing: the next one comes after twice the time, within `max`.
+    /// Schedules another settle after one that failed: after twice the time of the last, at most `max`.
     fn settles_again(&mut self, id: ChatId, max: Duration, now: Timestamp) {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;

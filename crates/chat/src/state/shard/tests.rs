@@ -1,4 +1,4 @@
-//! Rules that the shard's state keeps by the order of what it does.
+//! Tests of the rules that the shard's state keeps by the order in which it does things.
 
 mod blocks;
 mod clocks;
@@ -45,7 +45,7 @@ impl Shard {
         shard
     }
 
-    /// Brings an empty chat of the two into memory.
+    /// Loads an empty chat of the two people.
     fn open(&mut self, chat: ChatId) {
         let effects = self.tell(Event::Recover {
             chat,
@@ -57,7 +57,7 @@ impl Shard {
         self.tell(Event::Loaded { chat, number, result });
     }
 
-    /// The two in an empty chat.
+    /// The snapshot of an empty chat of the two people.
     fn snapshot(&self) -> Snapshot {
         snapshot(ChatKind::Direct, &self.people)
     }
@@ -73,7 +73,7 @@ impl Shard {
         self.send_to(self.chat, 0)
     }
 
-    /// A message with a body of so many bytes.
+    /// Sends a message with a body of `bytes` bytes.
     fn send_to(&mut self, chat: ChatId, bytes: usize) -> Vec<Effect> {
         self.send_with(chat, bytes, RequestId::random(), Vec::new())
     }
@@ -128,7 +128,7 @@ impl Shard {
         )])))
     }
 
-    /// The other person's device has it.
+    /// The other person's device acknowledges up to `seq`.
     fn acknowledge(&mut self, seq: Seq) {
         self.tell(Event::Ack {
             origin: Origin::Call(1),
@@ -140,7 +140,7 @@ impl Shard {
         });
     }
 
-    /// Settles with the other person's device missing.
+    /// Waits for the settle, which finds the other person's device missing.
     fn settled(&mut self) -> Vec<Effect> {
         self.now = self.now + SETTLE_AFTER + Duration::from_secs(2);
         let Some(Job::Settle(settle)) = self.job() else {
@@ -157,7 +157,7 @@ impl Shard {
     }
 }
 
-/// What either writer does next, commits first.
+/// The next job of either writer; commits come first.
 fn any_job(state: &mut ShardState, now: Timestamp, out: &mut Vec<Effect>) -> Option<Job> {
     let mut jobs = Lane::ALL.into_iter();
     jobs.find_map(|lane| state.next_job(lane, now, now, out))
@@ -176,7 +176,7 @@ fn reads_done() -> Event {
     Event::JobDone(JobDone::Reads { unwritten })
 }
 
-/// Of the only effect, a load.
+/// The number of the load that is the only effect.
 fn load_number(effects: &[Effect]) -> u64 {
     match effects {
         [Effect::Load { number, .. }] => *number,
@@ -184,7 +184,7 @@ fn load_number(effects: &[Effect]) -> u64 {
     }
 }
 
-/// An empty chat of these.
+/// The snapshot of an empty chat of these people.
 fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
     let member = |user: &UserId| {
         let member = Member {
@@ -211,7 +211,7 @@ fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
     }
 }
 
-/// What is in memory was true of another log.
+/// The chat in memory was true of another log.
 #[test]
 fn after_a_restore_a_repeated_request_is_not_answered_from_memory() {
     let mut shard = Shard::new();
@@ -236,7 +236,8 @@ fn after_a_restore_a_repeated_request_is_not_answered_from_memory() {
         "{answers:?}"
     );
     assert_eq!((shard.state.chats(), shard.state.waiting()), (0, 0));
-    // The commit that was under way says nothing of the chat as it is loaded now.
+    // The result of the commit that was at the writer concerns the forgotten chat, and not the one that is loaded
+    // now.
     let effects = shard.tell(Event::JobDone(JobDone::Commit(vec![(
         shard.chat,
         Committed::Moved,
@@ -328,7 +329,7 @@ fn what_was_just_committed_is_not_settled_with_what_is_due() {
     shard.send();
     shard.committed();
     shard.now = shard.now + SETTLE_AFTER - Duration::from_millis(1);
-    // Its devices have not had half a second for it.
+    // The devices have not yet had half a second to acknowledge this second entry.
     shard.send();
     shard.committed();
     shard.now = shard.now + Duration::from_millis(1);
@@ -418,7 +419,8 @@ fn a_settle_that_fails_is_tried_again_soon_and_then_ever_later() {
     assert_eq!(waits, [0, 300, 500, 1000, 2000, 4000, 4000, 4000]);
 }
 
-/// Rule 9: etcd is away for an hour, and so is a device. Its row is there, and nothing is closed before somebody can know.
+/// Rule 9: etcd is away for an hour, and so is a device. The device has its inbox row, and the entry is not closed
+/// before a look-up can be sure that nobody is online.
 #[test]
 fn a_settle_that_nobody_can_be_sure_of_is_not_closed_and_comes_ever_more_seldom() {
     let mut shard = Shard::new();
@@ -585,7 +587,7 @@ fn an_entry_larger_than_a_batch_may_be_is_committed_alone() {
     assert_eq!(batches[0].entries.len(), 1);
 }
 
-/// The refusal comes only when it is certain that the request has no entry yet.
+/// The refusal comes only when it is certain that the log has no entry of the request yet.
 #[test]
 fn a_ticket_that_has_ended_is_refused_but_a_repetition_is_answered_whatever_its_ticket() {
     let mut shard = Shard::new();

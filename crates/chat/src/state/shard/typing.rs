@@ -1,4 +1,4 @@
-//! Somebody writes: told to the other members, never stored, and dropped wherever it would cost anything.
+//! Typing: told to the other members, never stored, and dropped wherever it would cost anything.
 
 use std::time::Duration;
 
@@ -8,26 +8,29 @@ use super::ShardState;
 use super::event::{Effect, Event, Pushed};
 use crate::state::chat::Stage;
 
-/// What waited longer for its chat is no news: it is said again every 3 s while it goes on.
+/// A sign of typing that waited longer than this for its chat is dropped: it comes again every 3 s while the person
+/// types.
 const STALE: Duration = Duration::from_secs(1);
 
-/// Why typing was not passed on.
+/// Why a sign of typing was not passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
-    /// Its chat is not in memory, and loading it would hold up something else.
+    /// The chat is not in memory, and loading it would delay other loads.
     NotLoaded,
-    /// It waited too long for its chat.
+    /// The sign waited too long for its chat to be loaded.
     Stale,
-    /// Its sender is no member, or the chat takes none: too many members, or one has blocked the other.
+    /// The person is no member, or the chat passes no typing on: it has too many members, or one person has blocked
+    /// the other.
     NotTaken,
-    /// Its sender has just said so, or never did.
+    /// The person has just said so; or they stopped, and others do not see them typing.
     Throttled,
 }
 
 impl DropReason {
+    /// Every reason, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::NotLoaded, Self::Stale, Self::NotTaken, Self::Throttled];
 
-    /// As metrics name it.
+    /// The reason as metrics name it.
     pub fn name(self) -> &'static str {
         match self {
             Self::NotLoaded => "not_loaded",
@@ -58,7 +61,8 @@ impl ShardState {
         }
     }
 
-    /// What is pushed; nothing yet where the chat is loaded first.
+    /// Returns the push for the other members. `Ok(None)` if there is nobody to tell, or the event waits for the chat
+    /// to be loaded; `Err` if the sign is dropped.
     fn pass(
         &mut self,
         typing: Typing,
@@ -75,7 +79,8 @@ impl ShardState {
             return Err(DropReason::Stale);
         }
         let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.stage == Stage::Ready) else {
-            // Nothing to stop in a chat that nobody wrote in; and one load at a time, when nobody else has one.
+            // A stop means nothing here: nobody has been shown typing in a chat that is not in memory. And typing
+            // loads a chat only while no other load is under way.
             if stopped || self.loads.under_way > 0 {
                 return Err(DropReason::NotLoaded);
             }

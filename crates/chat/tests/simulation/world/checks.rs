@@ -1,4 +1,4 @@
-//! What must hold.
+//! What must hold after each step, and once the world is at rest.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +47,7 @@ impl World {
             self.check_complete(device);
         }
         let owed = self.store.inbox.iter().filter(|(device, _)| {
-            // Nobody can acknowledge for who has no device.
+            // Nobody can acknowledge for a user without a device.
             let waits_for_a_device = |user: &UserId| **device == DeviceId::reserved(*user);
             !self.people.iter().any(waits_for_a_device)
         });

@@ -1,4 +1,4 @@
-//! What goes to the devices, and what they acknowledge.
+//! What reaches the devices, and what they acknowledge.
 
 use tern_chat::state::Origin;
 use tern_chat::state::shard::{Event, Pushed, Woken};
@@ -21,7 +21,7 @@ impl World {
         }
     }
 
-    /// A device gets an entry. One that knows nothing of the chat asks where to begin.
+    /// A device gets an entry. A device that knows nothing of the chat asks where to begin.
     pub(super) fn take(&mut self, n: usize, seq: Seq) {
         let device = &mut self.devices[n];
         assert!(
@@ -30,7 +30,8 @@ impl World {
         );
         if device.cursor.is_none() {
             let resume = self.store.resume(device.user, device.id);
-            // Who is a member no longer is told nothing of it: a new device then begins with what comes first.
+            // A user who is no member any more is told nothing of the chat: a new device then begins with the first
+            // entry that it gets.
             let begins = resume.unwrap_or(seq.previous());
             if resume.is_none() {
                 device.base = device.base.max(begins);
@@ -40,7 +41,7 @@ impl World {
         device.take(seq);
     }
 
-    /// The gateways of the devices that are online take the duty on.
+    /// Performs a wake: the gateways of the devices that are online become responsible.
     pub(super) fn wake(&mut self, node: usize, fails: bool) {
         let Some((upto, missing)) = self.nodes[node].wakes.pop_front() else {
             return;
@@ -73,14 +74,14 @@ impl World {
         }
     }
 
-    /// The device has an inbox row: what it is owed is read.
+    /// The device has an inbox row, so it reads what it is owed.
     fn drain(&mut self, n: usize) {
         self.devices[n].row = true;
         self.read(n);
     }
 
-    /// As `store/entries.rs` reads a log for the device, from where it stands. A wake may name a place above that: another
-    /// owner may have written a lower row.
+    /// Reads the log for the device from its place, as `store/entries.rs` does. A wake may name a seq above that
+    /// place, because another owner may have written a lower row.
     fn read(&mut self, n: usize) {
         let from = self.store.place(self.devices[n].user, self.devices[n].id);
         for seq in (from.0..=self.store.head().0).map(Seq) {
@@ -107,7 +108,7 @@ impl World {
             request: RequestId(Uuid::nil()),
         };
         let (user, id, seq, write) = (device.user, device.id, cursor, device.row);
-        // A written acknowledgement is repeated until its row is gone.
+        // An acknowledgement that is to be written is repeated until its row is gone.
         device.unacked = write;
         self.apply(
             node,

@@ -10,13 +10,13 @@ pub struct Device {
     pub user: UserId,
     pub id: DeviceId,
     pub online: bool,
-    /// Stored without a gap up to here; `None`: it knows nothing of the chat yet.
+    /// The device has stored every entry up to here; `None`: it knows nothing of the chat yet.
     pub cursor: Option<Seq>,
-    /// What it stored since the start.
+    /// The entries that it stored since the start.
     pub stored: BTreeSet<Seq>,
-    /// What lies up to here was before its time.
+    /// Entries up to here were before the device's time.
     pub base: Seq,
-    /// Its gateway knows of a row: acknowledgements are written.
+    /// Its gateway knows of an inbox row, so acknowledgements are written.
     pub row: bool,
     pub unacked: bool,
 }
@@ -35,7 +35,8 @@ impl Device {
         }
     }
 
-    /// Rule 6: a forward is a hint; applied once, in order. What is ahead is dropped here: the hardest case.
+    /// The device gets an entry, and stores it only if it is the next one (rule 6). An entry further ahead is dropped
+    /// here, which is the hardest case.
     pub fn take(&mut self, seq: Seq) {
         if self.cursor.is_some_and(|cursor| seq == cursor.next()) {
             self.cursor = Some(seq);
@@ -44,13 +45,13 @@ impl Device {
         self.unacked = true;
     }
 
-    /// There is nothing for it up to here.
+    /// The device gets a Skipped: there is nothing for it up to here.
     pub fn skip(&mut self, to: Seq) {
         self.cursor = Some(self.cursor.map_or(to, |cursor| cursor.max(to)));
     }
 }
 
-/// A message of this device's.
+/// A message from this device.
 pub fn message(from: &Device) -> NewEntry {
     NewEntry {
         media: Vec::new(),

@@ -1,11 +1,11 @@
-//! What may happen.
+//! The steps: what may happen in the world.
 
 use proptest::sample::Index;
 use tern_chat::state::shard::Lane;
 use tern_chat::state::{Change, NewEntry};
 use tern_types::RequestId;
 
-/// Who may come and go; Alice owns the group and stays.
+/// The members who may come and go. Alice owns the group and stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Member {
     Bob,
@@ -18,7 +18,7 @@ pub enum Step {
         node: usize,
         device: Index,
     },
-    /// Any request once more, answered or not.
+    /// Sends any request once more, answered or not.
     AskAgain {
         node: usize,
         which: Index,
@@ -46,13 +46,13 @@ pub enum Step {
         node: usize,
         lane: Lane,
     },
-    /// The store does not answer; the statement may have been carried out.
+    /// The store does not answer. The statement may have been executed.
     JobAway {
         node: usize,
         lane: Lane,
         landed: bool,
     },
-    /// Somebody else holds the chat.
+    /// Another transaction has locked the chat.
     JobHeld {
         node: usize,
         lane: Lane,
@@ -96,7 +96,7 @@ pub enum Step {
     },
 }
 
-/// What was asked for, under its request_id.
+/// A request, which keeps its request_id.
 #[derive(Debug, Clone)]
 pub enum Request {
     Send(NewEntry),

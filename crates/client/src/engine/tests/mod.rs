@@ -1,4 +1,4 @@
-//! The rules of the protocol one by one.
+//! Tests of the protocol's rules, one by one.
 
 mod entries;
 mod presence;

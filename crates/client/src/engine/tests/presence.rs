@@ -1,4 +1,4 @@
-//! What the server hears of the person, and what the app hears of others.
+//! What the engine tells the server about the person, and the app about others.
 
 use std::time::Duration;
 
@@ -28,12 +28,12 @@ fn watched(effects: &Effects) -> Vec<usize> {
     effects.items.iter().filter_map(watched).collect()
 }
 
-/// Everything that is due until then.
+/// Ticks the engine until `until`, and returns the SetActive items that it sends.
 fn run(engine: &mut Engine, until: Timestamp) -> Vec<bool> {
     let mut said = Vec::new();
     while let Some(at) = engine.next_wake().filter(|at| *at <= until) {
         said.extend(active(&engine.apply([Input::Tick], at)));
-        // A server that is alive.
+        // Answers each time, so that the engine takes the server for alive.
         let ack = v1::HeartbeatAck {
             heartbeat_interval_ms: 45_000,
             ..Default::default()

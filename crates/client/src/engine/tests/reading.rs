@@ -167,7 +167,7 @@ fn receipts_that_could_not_be_asked_for_are_asked_for_again() {
     );
 }
 
-/// What waits is unread whatever this person sends, and what they send is never.
+/// Sending an own message does not mark waiting messages as read, and an own message is never unread.
 #[test]
 fn own_messages_read_nothing_that_was_unread_and_are_not_unread_themselves() {
     let mut engine = connected();

@@ -1,4 +1,4 @@
-//! What is written, until it has its place.
+//! Messages from the app until they have a place in the log.
 
 use std::time::Duration;
 

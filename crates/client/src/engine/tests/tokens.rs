@@ -1,4 +1,4 @@
-//! Tokens and their ends.
+//! Access and refresh tokens: renewed, refused, ended.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn a_token_that_ends_is_renewed_on_the_running_stream() {
     assert!(matches!(&effects.changes[..], [Change::Credentials(new)] if new.refresh_token == "refresh-2"));
     assert!(matches!(&effects.items[..], [Item::Reauthenticate(item)] if item.access_token == "access-2"));
 
-    // Once it was taken it is a token like any other: it is renewed when it ends.
+    // Once the server has accepted it, the token is renewed like any other when it ends.
     let renewed = v1::Reauthenticated {
         token_expires_at_ms: 0,
     };

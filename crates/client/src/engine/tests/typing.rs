@@ -1,4 +1,4 @@
-//! Who writes.
+//! Typing signs, own ones and others'.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn typing(of: u128, stopped: bool) -> Wire {
     })
 }
 
-/// Who began or stopped.
+/// The people of whom the app is told that they type (true) or no longer type.
 fn shown(effects: &Effects) -> Vec<(tern_types::UserId, bool)> {
     let shown = |event: &Event| match event {
         Event::Typing { user, typing, .. } => Some((*user, *typing)),
@@ -24,7 +24,7 @@ fn shown(effects: &Effects) -> Vec<(tern_types::UserId, bool)> {
     effects.events.iter().filter_map(shown).collect()
 }
 
-/// Whether each that goes out says that they stopped.
+/// The typing items for the server; true: the person has stopped.
 fn said(effects: &Effects) -> Vec<bool> {
     let said = |item: &Item| match item {
         Item::Typing(typing) => Some(typing.stopped),

@@ -1,4 +1,4 @@
-//! Two links, an old owner's and a new one's, and what goes over them.
+//! Items that go over two links: to the slot's old owner, and to its new one.
 
 use tern_proto::internal::SendOp;
 
@@ -27,7 +27,7 @@ fn route(lanes: &Lanes, reference: u64, link: &Arc<Link>) {
     routed.expect("taken");
 }
 
-/// The node gives it back by a map of `version`.
+/// The node refuses the item, by a map of `version`.
 fn back(lanes: &Lanes, link: &Link, reference: u64, version: i64) -> Result<(), Box<UpItem>> {
     let Some((place, item)) = link.answered(reference).and_then(|waiting| waiting.into_item()) else {
         panic!("{reference} is not there")
@@ -84,7 +84,7 @@ async fn a_send_does_not_overtake_earlier_ones_at_the_slots_old_owner() {
     for reference in [1, 2, 3] {
         route(&lanes, reference, &old);
     }
-    // The map changes; 1 was committed by the old owner, 2 and 3 come back one after the other.
+    // The map changes. The old owner has committed 1 and refuses 2 and 3, one after the other.
     route(&lanes, 4, &new);
     assert_eq!((got(&mut to_old), got(&mut to_new)), (vec![1, 2, 3], vec![]));
     answer(&lanes, &old, 1);

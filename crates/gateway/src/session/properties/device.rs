@@ -9,18 +9,18 @@ use super::log::Log;
 pub enum Manner {
     Holds,
     Drops,
-    /// And says where it stands.
+    /// It drops the entry and acknowledges its cursor again.
     DropsAndAcknowledges,
 }
 
-/// A chat as the device has it.
+/// One chat as the device has stored it.
 #[derive(Debug, Default)]
 pub struct Stored {
     pub cursor: u64,
-    /// What it said of it; 0: it is to say it (again).
+    /// The cursor that it acknowledged last; 0: it is to acknowledge it again.
     pub acked: u64,
     held: BTreeSet<u64>,
-    /// Since the stream was opened.
+    /// The entries stored since the stream was opened.
     pub entries: BTreeSet<u64>,
 }
 
@@ -46,7 +46,7 @@ impl Stored {
         }
     }
 
-    /// Nothing of what lies below is to be held: the server says it before what comes after.
+    /// Raises the cursor over a Skipped, which must not span an entry that the device may have.
     pub fn skipped(&mut self, to: u64, log: &Log) {
         for seq in self.cursor + 1..=to {
             assert!(

@@ -11,8 +11,8 @@ pub fn index(chat: ChatId) -> usize {
     chat.0.as_u128() as usize - 1
 }
 
-/// How things are when the stream is opened: the device has the first `stored` entries and `missed` are in its inbox. With
-/// `away` its user was removed by the first of these and added again by the last.
+/// What is there when the stream is opened: the device has the first `stored` entries, and `missed` more are in its
+/// inbox. With `away` its user was removed by the first of those and added again by the last.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct History {
     pub stored: u64,
@@ -20,7 +20,7 @@ pub struct History {
     pub away: bool,
 }
 
-/// What the log brings at one place.
+/// One event of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     Entry(u64),
@@ -35,15 +35,15 @@ impl Place {
     }
 }
 
-/// See the module.
+/// One chat: its log, when its one member was a member, and the member's inbox row.
 #[derive(Debug, Default)]
 pub struct Log {
     pub head: u64,
-    /// Times of membership: the entries that added and removed the user.
+    /// The times of membership: the entry that added the user, and the one that removed them.
     times: Vec<(u64, Option<u64>)>,
     /// The lowest entry that is not settled.
     pub unsettled: Option<u64>,
-    /// What the owner's memory knows to be acknowledged.
+    /// The acknowledgement that the owner has in memory.
     pub remembered_ack: u64,
     /// Where the device's inbox row begins.
     pub row: Option<u64>,
@@ -69,7 +69,7 @@ impl Log {
         self.times.last().is_some_and(|(_, left)| left.is_none())
     }
 
-    /// Whether the user may have the entry.
+    /// Whether the user was a member at this entry.
     pub fn is_theirs(&self, seq: u64) -> bool {
         let covers =
             |(joined, left): &(u64, Option<u64>)| (*joined..=left.unwrap_or(self.head)).contains(&seq);
@@ -82,7 +82,7 @@ impl Log {
         newest.map_or(0, |(_, left)| left.unwrap_or(self.head).min(self.head))
     }
 
-    /// One more entry. Its seq.
+    /// Adds an entry and returns its seq.
     pub fn commit(&mut self) -> u64 {
         self.head += 1;
         self.unsettled.get_or_insert(self.head);
@@ -107,7 +107,7 @@ impl Log {
         })
     }
 
-    /// What is the device's and unsettled begins there.
+    /// The first unsettled entry that the user may have and that lies above `acked`.
     fn owed(&self, acked: u64) -> Option<u64> {
         let low = self.unsettled?;
         let reach = |(joined, left): &(u64, Option<u64>)| {
@@ -117,7 +117,8 @@ impl Log {
         self.times.iter().filter_map(reach).min()
     }
 
-    /// The wake that a settle comes to. Like that of an owner that knows nothing of a lower row, it may begin above it.
+    /// Settles the chat and returns the range of the wake. The range may begin above the row: the owner knows nothing
+    /// of a lower row that another owner wrote.
     pub fn settle(&mut self) -> Option<(u64, u64)> {
         let missing = self.owed(self.remembered_ack);
         self.unsettled = None;
@@ -127,7 +128,7 @@ impl Log {
         Some((from, self.head))
     }
 
-    /// An acknowledgement reaches the owner; where the row begins then.
+    /// An acknowledgement reaches the owner. Returns where the row begins then; 0: there is none.
     pub fn acknowledge(&mut self, seq: u64, write: bool) -> u64 {
         if seq <= self.head {
             self.remembered_ack = self.remembered_ack.max(seq);
@@ -144,13 +145,14 @@ impl Log {
         }
     }
 
-    /// Where the store has the device.
+    /// The device's place as the store knows it.
     fn place(&self) -> u64 {
         let owed = self.owed(0);
         self.row.into_iter().chain(owed).min().unwrap_or(self.head + 1)
     }
 
-    /// What lies from `from` on (0: from the store's place), at most `limit`, and where it goes on.
+    /// At most `limit` events from `from` on (0: from the device's place as the store knows it), and the seq to go on
+    /// from.
     pub fn window(&self, from: u64, limit: usize) -> (Vec<Place>, u64) {
         let mut next = if from == 0 { self.place() } else { from };
         let mut places = Vec::new();

@@ -1,10 +1,11 @@
-//! One session between a device and chat nodes that all misbehave in every allowed way: live pushes, windows and wakes in
-//! any order, lost pushes, late acknowledgements, members who come and go. Whatever happens, a client that takes the
-//! rules literally ends up with exactly what is its own, in order, and no inbox row is left.
+//! One session between a device and chat nodes that misbehave in every allowed way: live pushes, windows and wakes
+//! arrive in any order, pushes are lost, acknowledgements are late, members come and go. Whatever happens, a client
+//! that takes the protocol's rules literally ends up with exactly the entries that are its own, in order, and no
+//! inbox row is left.
 //!
 //! - [`log`]: a chat as its owners and the store have it
 //! - [`device`]: the client
-//! - [`world`]: what may happen between them
+//! - [`world`]: the steps that may happen between them
 
 mod device;
 mod log;
@@ -26,22 +27,23 @@ enum Step {
     Commit(usize),
     Remove(usize),
     Add(usize),
-    /// An own message, and its place.
+    /// The device sends a message to the chat.
     Write(usize),
     Serve,
     Live(usize),
     LoseLive(usize),
     Settle(usize),
-    /// The next of the control stream, or one that overtook it: a chat has two owners while it moves.
+    /// The session takes mail of the control stream: the oldest, or one that overtook it, since a chat has two owners
+    /// while it moves.
     Control(usize),
     Window(usize),
     WindowFails(usize),
     Inbox,
     InboxFails,
-    /// So many events reach the device.
+    /// This many events reach the device.
     Down(usize),
     Ack(usize),
-    /// What the device said reaches the session.
+    /// The oldest acknowledgement of the device reaches the session.
     Up,
     AckArrives,
     NonsenseAck(usize),
@@ -138,7 +140,7 @@ proptest! {
 }
 
 impl Session {
-    /// Opening for so long that another second of it may end it.
+    /// Whether the session has been opening for so long that another second may end it.
     fn is_opening_late(&self, now: Timestamp) -> bool {
         self.life.is_opening() && now >= START + Duration::from_secs(1)
     }

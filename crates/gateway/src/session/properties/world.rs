@@ -1,4 +1,4 @@
-//! A session between a device and chat nodes that all misbehave in every allowed way.
+//! The session under test, and everything that is under way between it, the device and the chat nodes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use super::log::{History, Log, Place, chat_id, index};
 use super::{START, Step, WINDOW};
 use crate::session::*;
 
-/// A hint on its way.
+/// A push that is on its way to the session.
 #[derive(Debug, Clone, Copy)]
 enum Live {
     Entry(usize, u64),
     Added(usize, u64),
 }
 
-/// A window asked for.
+/// A window that the session asked for.
 struct Asked {
     reference: u64,
     chat: usize,
@@ -35,18 +35,18 @@ pub struct World {
     pub logs: Vec<Log>,
     pub device: Vec<Stored>,
     manner: Manner,
-    /// On the stream, to the device and from it.
+    /// Events on their way to the device; then acknowledgements on their way to the session.
     down: VecDeque<Bytes>,
     up: VecDeque<(usize, u64)>,
     live: Vec<Live>,
     control: VecDeque<Mail>,
-    /// On their way to the owners.
+    /// Acknowledgements on their way to the owners.
     acks: VecDeque<(usize, u64, bool)>,
     sends: VecDeque<(u64, usize)>,
     windows: Vec<Asked>,
     inbox_asked: bool,
     pub greeted: usize,
-    /// Announced after a greeting: one more is due.
+    /// The session was announced after a CaughtUp: another one is due.
     pub greeting_owed: bool,
     pub swept_found: usize,
 }
@@ -221,7 +221,7 @@ impl World {
         }
     }
 
-    /// The owner places an own message, or refuses it.
+    /// The owner takes the oldest send: it commits the message, or refuses it.
     fn serve(&mut self) {
         let Some((reference, n)) = self.sends.pop_front() else {
             return;
@@ -370,7 +370,7 @@ impl World {
             Step::Flush => self.tell(Event::Flushed),
             Step::Moved => self.tell(Event::Moved(&|_| true)),
             Step::AcksLost => {
-                // The owner changed before it used what it remembered.
+                // The owner changed before it used the acknowledgements that it remembered.
                 self.acks.clear();
                 for (n, log) in self.logs.iter_mut().enumerate() {
                     log.remembered_ack = 0;
@@ -389,7 +389,7 @@ impl World {
         }
     }
 
-    /// The device acknowledges what is new.
+    /// The device acknowledges every chat whose cursor has risen.
     fn device_acks_news(&mut self) {
         for n in 0..self.device.len() {
             if self.device[n].cursor > self.device[n].acked {
@@ -425,7 +425,7 @@ impl World {
         queues && self.control.is_empty() && self.windows.is_empty() && !self.inbox_asked
     }
 
-    /// Everything that is under way arrives, the device acknowledges, time passes.
+    /// Lets everything that is under way arrive, the device acknowledge, and time pass, until nothing is left to do.
     pub fn calm_down(&mut self) {
         for _ in 0..200 {
             if self.is_calm() {

@@ -1,4 +1,4 @@
-//! What the device acknowledged: written where there is a row, repeated where it may be lost.
+//! Acknowledgements: written to the store where there is a row, sent again where they may be lost.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn an_acknowledgement_is_written_only_where_there_is_a_row() {
         "{:?}",
         talk.wants
     );
-    // Forwarded already: nothing is read, but the row has to go.
+    // The wake names an entry that was forwarded already: it is not read, but its row has to end.
     talk = talk
         .tell(live(2))
         .tell(Event::Mail(Mail::Wake { chat, from: 2, to: 2 }))
@@ -47,7 +47,7 @@ fn an_acknowledgement_is_written_only_where_there_is_a_row() {
     );
     talk = talk.tell(live(3)).item(ack(3));
     assert_eq!(talk.wants.len(), 2, "one is written at a time");
-    // The acknowledgement of 2 came after 3 was committed: the row stays for 3.
+    // The acknowledgement of 2 was written after 3 was committed: the row stays for 3.
     talk = talk.tell(Event::Mail(Mail::AckWritten {
         chat,
         seq: 2,
@@ -85,7 +85,7 @@ fn an_acknowledgement_is_written_only_where_there_is_a_row() {
         "{:?}",
         talk.wants
     );
-    // A row for what was acknowledged before: its owner did not know.
+    // A wake for an entry that was acknowledged before: the owner that wrote the row did not know.
     talk = talk.tell(Event::Mail(Mail::Wake { chat, from: 4, to: 4 }));
     assert!(
         matches!(
@@ -120,7 +120,7 @@ fn a_wake_that_overtakes_an_older_written_acknowledgement_is_not_forgotten() {
         .tell(wake(1))
         .item(ack(1))
         .tell(live(2));
-    // The chat has moved: its new owner's wake is here before the old owner's answer.
+    // The chat has moved: the wake of its new owner comes before the answer of the old one.
     talk = talk.tell(wake(2)).tell(written(1, 0));
     talk.wants.clear();
     talk = talk.tell(written(1, 2)).item(ack(2));
@@ -160,7 +160,7 @@ fn fine_print_12_the_last_acknowledgement_is_sent_again_when_the_slot_moves() {
     );
 }
 
-/// Issued by clients that say where they stand with each entry that they cannot use yet.
+/// Some clients acknowledge their cursor with each entry that they cannot use yet.
 #[test]
 fn an_acknowledgement_without_progress_does_not_put_off_what_is_sent_again() {
     let chat = ChatId::direct(UserId::random(), UserId::random());
@@ -183,7 +183,7 @@ fn an_acknowledgement_without_progress_does_not_put_off_what_is_sent_again() {
         "{:?}",
         talk.wants
     );
-    // Nor does it count as an answer to the first try: the next one comes later.
+    // Nor does it count as an answer to the first try: the second one comes after twice the time.
     let reference = talk.window_reference();
     talk = talk.tell(Event::Mail(Mail::Window(Window {
         reference,

@@ -1,4 +1,4 @@
-//! Each way to end a stream: what is said, the status, whether to come back.
+//! Each way in which a stream ends: the Closing event, the status, and whether the client may reconnect.
 
 use std::time::Duration;
 

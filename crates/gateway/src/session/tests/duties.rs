@@ -1,4 +1,5 @@
-//! What the device is still owed: sent again, swept, left to its inbox.
+//! What the server owes the device: entries that are sent again, rows that the sweep finds, entries that the inbox
+//! brings.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ fn what_was_forwarded_and_not_acknowledged_is_sent_again_after_five_seconds() {
         "{:?}",
         talk.wants
     );
-    // Live pushes wait for it.
+    // Live pushes are held back while the log is read.
     let said = talk.said.len();
     assert_eq!(talk.tell(live(3)).said.len(), said);
 }
@@ -59,7 +60,8 @@ fn a_row_that_only_the_sweep_found_is_a_defect() {
     assert_eq!(talk.wants.len(), 2, "now it is known");
 }
 
-/// Two owners that do not know of each other settle one chat: the wake of the one names what the row of the other has not.
+/// Two owners that do not know of each other settle one chat: the wake of one does not name what the row of the other
+/// has.
 #[test]
 fn a_row_that_begins_before_what_its_session_knows_is_found_too() {
     let chat = ChatId::direct(UserId::random(), UserId::random());
@@ -118,7 +120,7 @@ fn rule_8_a_slow_device_loses_live_pushes_and_is_read_to_instead() {
     }
     assert_eq!(put, 4);
     let talk = talk.tell(Event::Flushed);
-    // The fifth was dropped, and the sixth shows it.
+    // The fifth push was dropped, which shows when the sixth comes.
     assert!(
         matches!(
             talk.wants[..],

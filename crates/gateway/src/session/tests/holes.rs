@@ -1,4 +1,4 @@
-//! What goes out in its turn, and what is read from the log because something below it did not go out.
+//! Which live entries go out as they come, and when the log is read because something below one did not go out.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn chat() -> ChatId {
     ChatId::direct(UserId::random(), UserId::random())
 }
 
-/// The result of an own send; as nobody waits for it here, under no reference.
+/// The result of an own send. No send was made here, so its reference is 0.
 fn sent(chat: ChatId, seq: u64) -> Event<'static> {
     let sent = v1::Sent {
         chat_id: chat.to_string(),
@@ -47,7 +47,7 @@ fn skipped(chat: ChatId, to_seq: u64) -> Bytes {
 }
 
 impl Talk {
-    /// The window asked for last brings these, up to below `next`.
+    /// Answers the window that was asked for last with these events, which end below `next`.
     fn window(self, chat: ChatId, places: &[(u64, Bytes)], next: u64) -> Self {
         let reference = self.window_reference();
         self.tell(Event::Mail(Mail::Window(Window {
@@ -89,7 +89,7 @@ fn where_the_device_stands_is_asked_of_the_store_when_the_stream_does_not_tell()
     let chat = chat();
     let talk = talk().opened().tell(live(chat, 5)).tell(live(chat, 7));
     assert_eq!((talk.places(), talk.windows()), (vec!["5".to_owned()], vec![0]));
-    // It had not got the fourth either.
+    // The device did not have the fourth entry either.
     let four = [4, 5, 6, 7].map(|seq| (seq, entry(chat, seq)));
     let talk = talk.window(chat, &four, 8).tell(live(chat, 9));
     assert_eq!(talk.places(), ["5", "4", "5", "6", "7"]);
@@ -101,7 +101,7 @@ fn who_is_added_again_is_read_to_from_where_they_stand_at_once() {
     let chat = chat();
     let added = |seq| Event::Mail(Mail::Added { chat, seq });
     let mut talk = talk().opened().tell(live(chat, 1)).item(ack(chat, 1));
-    // The removal goes out live; the third entry is not theirs.
+    // The removal goes out live; the third entry is not the user's.
     talk = talk.tell(live(chat, 2)).tell(added(4));
     assert_eq!(talk.windows(), [3]);
     talk = talk.tell(live(chat, 5));
@@ -164,7 +164,7 @@ fn an_entry_that_is_committed_while_an_empty_window_is_on_its_way_is_read_at_onc
     };
     let talk = talk().opened().tell(Event::Mail(Mail::Inbox(inbox)));
     assert_eq!(talk.windows(), [4]);
-    // The window had been read before this was committed.
+    // The window was read before this entry was committed.
     let talk = talk.tell(live(chat, 4)).window(chat, &[], 4);
     assert_eq!(talk.windows(), [4, 4]);
     let talk = talk.window(chat, &[], 4);

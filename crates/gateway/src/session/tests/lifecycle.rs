@@ -1,4 +1,4 @@
-//! What a stream lives on and what ends it in good order: tokens, heartbeats, draining, leaving.
+//! What keeps a stream alive and what ends it in good order: tokens, heartbeats, draining, leaving.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn a_token_is_renewed_in_place_or_the_stream_ends_a_minute_after_it() {
     );
 }
 
-/// Lets time pass with the client's heartbeats, without their answers.
+/// Lets time pass while the client sends heartbeats, and drops their answers.
 fn keep_alive(mut talk: Talk, time: Duration) -> Talk {
     let until = talk.now + time;
     while talk.now < until {
@@ -149,7 +149,7 @@ fn a_step_of_the_wall_clock_neither_ends_a_stream_nor_prolongs_its_token() {
                     .any(|kind| matches!(kind, Kind::TokenExpiring(_)))
         );
 
-        // The next token ends by the clock as it is set now.
+        // The end of the next token is reckoned by the wall clock as it is set now.
         let token = Ok(Identity {
             expires_at: Timestamp(talk.now.0 + step) + HOUR,
             ..talk.identity

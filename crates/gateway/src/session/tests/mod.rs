@@ -1,4 +1,4 @@
-//! The stream's protocol, one rule a test; a room for each of the session's own.
+//! The stream's protocol, one rule a test; one file for each module of the session.
 
 mod acknowledgements;
 mod closing;
@@ -25,7 +25,7 @@ use super::*;
 const START: Timestamp = Timestamp(1_700_000_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A session with a clock and what it said.
+/// A session with a clock of its own, the events that it put, and its other effects.
 struct Talk {
     session: Session,
     now: Timestamp,
@@ -63,7 +63,7 @@ fn inbox() -> Inbox {
     }
 }
 
-/// An entry just committed.
+/// The push of an entry that was just committed.
 fn live(chat: ChatId, seq: u64) -> Event<'static> {
     Event::Mail(Mail::Live {
         chat,
@@ -142,7 +142,7 @@ impl Talk {
         self.item(Item::Send(send.into()))
     }
 
-    /// Of the window asked for last.
+    /// The reference of the window that was asked for last.
     fn window_reference(&self) -> u64 {
         let reference = |effect: &Effect| match effect {
             Effect::Window { reference, .. } => Some(*reference),
@@ -152,7 +152,7 @@ impl Talk {
         asked.unwrap_or_else(|| panic!("no window: {:?}", self.wants))
     }
 
-    /// Seqs of the entries said, and of Skipped and Sent with a sign before them.
+    /// The seqs of the entries that were put, as "4"; of Skipped as "skip 4", of Sent as "sent 4".
     fn places(&self) -> Vec<String> {
         let place = |event: &Kind| match event {
             Kind::Entry(entry) => Some(format!("{}", entry.seq)),
@@ -166,7 +166,7 @@ impl Talk {
         self.said.iter().filter_map(place).collect()
     }
 
-    /// The code of the last event, which must be Closing, and the status' reason.
+    /// The code of the last event, which must be Closing, the status' reason, and whether the client may reconnect.
     fn end(&self) -> (CloseCode, Option<ErrorReason>, bool) {
         let Some(Kind::Closing(closing)) = self.said.last() else {
             panic!("not closed: {:?}", self.said)

@@ -1,4 +1,4 @@
-//! Open: first registered, then read.
+//! Open: the session is registered first, then the inbox is read.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ fn rule_3_a_session_is_registered_first_and_then_reads_its_inbox() {
         ),
         ("epoch", 256, 180_000)
     );
-    // What was pushed before Opened is read after it, with whatever lies below.
+    // Entries that were pushed before Opened are read after it, with everything that lies below.
     assert!(
         matches!(talk.wants[2..], [Effect::Window { from: 0, .. }]),
         "{:?}",
@@ -70,7 +70,7 @@ fn a_session_that_presence_has_to_be_told_of_again_is_told_caught_up_again_after
     let mut talk = talk().opened().wait(Duration::from_secs(3)).tell(Event::Flushed);
     talk.said.clear();
     let chat = ChatId::own(talk.identity.user);
-    // An answer that is older than the announcement does not count.
+    // An inbox that was asked for before the announcement does not count.
     let mut talk = talk.tell(Event::Redrain);
     assert!(matches!(talk.wants[..], [Effect::ReadInbox]), "{:?}", talk.wants);
     talk = talk
@@ -105,7 +105,7 @@ fn a_session_that_presence_has_to_be_told_of_again_is_told_caught_up_again_after
         "{:?}",
         talk.said
     );
-    // Once.
+    // CaughtUp comes once only.
     talk.said.clear();
     let talk = talk.tell(Event::Redrain).wait(Duration::from_secs(1));
     let talk = talk.tell(Event::Mail(Mail::Inbox(inbox())));

@@ -1,4 +1,4 @@
-//! The user's setting goes up with each mark and each message.
+//! The user's read receipt setting goes up with each read mark and each message.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl Talk {
         }))
     }
 
-    /// What goes along with marks and messages.
+    /// The setting in each read mark and each message that went up.
     fn settings(&mut self) -> Vec<bool> {
         let setting = |effect: Effect| match effect {
             Effect::Read { off, .. } => Some(off),

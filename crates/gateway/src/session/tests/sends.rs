@@ -57,7 +57,7 @@ fn what_is_wrong_with_one_send_is_its_result_and_nothing_else() {
         assert_eq!(talk.refusal(), code, "{name}");
         assert!(talk.wants.is_empty() && talk.ended.is_none(), "{name}");
     }
-    // Field 1000, which this version does not know, 9,000 bytes.
+    // An envelope of 9,000 bytes in field 1000, which this version does not know.
     let unknown = [&[0xc2, 0x3e, 0xa8, 0x46][..], &[7; 9000]].concat();
     let large = raw::SendMessage {
         request_id: RequestId::random().to_string(),

@@ -1,4 +1,4 @@
-//! That the person writes goes up once in 3 s a chat.
+//! A typing notice goes up once in 3 s for each chat.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl Talk {
         }))
     }
 
-    /// What went up: whether it says that they stopped. Throttled: `None`.
+    /// The typing notices that went up: whether each says that the user stopped; `None` for one that was throttled.
     fn went_up(&mut self) -> Vec<Option<bool>> {
         let typing = |effect: Effect| match effect {
             Effect::Typing { stopped, .. } => Some(Some(stopped)),
@@ -79,7 +79,7 @@ fn a_client_that_names_ever_others_is_held_to_a_few_chats() {
     assert_eq!(talk.went_up(), [Some(false)]);
 }
 
-/// What concerns one item only never ends the stream.
+/// A malformed item never ends the stream.
 #[test]
 fn an_item_whose_chat_is_none_is_ignored() {
     for chat_id in ["", "nonsense", "'; DROP TABLE inbox; --"] {

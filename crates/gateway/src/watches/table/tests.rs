@@ -46,7 +46,7 @@ fn a_person_is_watched_once_and_the_screen_is_complete_when_all_have_come() {
         table.says(user, State::Online, None, START),
         [told(user, State::Online, &[ONE]), complete(ONE)]
     );
-    // The next one is told what is known.
+    // A second session is told the known state at once.
     assert_eq!(
         table.set(OTHER, me, visible(&[user]), START),
         [told(user, State::Online, &[OTHER]), complete(OTHER)]
@@ -85,7 +85,7 @@ fn of_many_changes_the_last_is_told_after_a_pause_and_the_same_not_twice() {
     }
     assert_eq!(table.next_tick(), Some(START + PAUSE));
     assert_eq!(table.tick(None, at(100)), [told(user, offline(7), &[ONE])]);
-    // There and back within the pause is nothing.
+    // A state that came and went within the pause is not told.
     table.says(user, State::Online, None, at(110));
     table.says(user, offline(7), None, at(120));
     assert_eq!(table.tick(None, at(200)), []);
@@ -206,14 +206,14 @@ fn an_answer_that_a_newer_one_has_overtaken_changes_nothing_and_is_given_all_the
         table.set(ONE, me, answer(older, Asked::Device(1)), START),
         [complete(ONE)]
     );
-    // The older set was looked at again, or is: the newer one has come since.
+    // The older set is checked again, or was: meanwhile the newer one has come.
     let again = Seen {
         answers: 0,
         ..answer(older, Asked::Again(1))
     };
     assert_eq!(table.set(ONE, me, again.clone(), START), []);
     assert!(table.is_watched(newer) && !table.is_watched(older));
-    // Nobody looks any more.
+    // The session watches nobody any more.
     table.remove(ONE);
     assert_eq!(table.set(ONE, me, again, START), []);
 }
@@ -230,4 +230,22 @@ fn last_seen_never_goes_back() {
         table.says(user, offline(6), None, at(1000)),
         [told(user, offline(6), &[ONE])]
     );
+}
+
+#[test]
+fn what_found_no_room_is_told_later_also_where_an_older_telling_is_due() {
+    let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
+    table.set(ONE, me, visible(&[user]), START);
+    table.says(user, State::Online, None, START);
+    // The next one is due after the pause, and a newer one comes after that and before the tick.
+    assert_eq!(table.says(user, offline(1), None, at(1)), []);
+    let late = at(1_000);
+    assert_eq!(table.says(user, State::Online, None, late), [], "as it was told");
+    let gone = told(user, offline(2), &[ONE]);
+    assert_eq!(
+        table.says(user, offline(2), None, late),
+        std::slice::from_ref(&gone)
+    );
+    table.again(user, late);
+    assert_eq!(table.tick(None, late), [gone]);
 }

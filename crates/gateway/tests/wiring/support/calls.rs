@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::nodes::FakeChat;
 
-/// API key "tern_good" has chats:read. Counts what it is asked.
+/// An accounts node that knows the API key "tern_good", with the scope chats:read, and counts the look-ups.
 pub struct FakeAccounts(pub FakeChat);
 
 #[tonic::async_trait]
@@ -56,6 +56,12 @@ impl AccountsNode for FakeAccounts {
         request: Request<MayWatchRequest>,
     ) -> Result<Response<MayWatchResponse>, Status> {
         let visible = self.0.visible.lock().unwrap().clone();
+        self.0.asks_who_may_watch.send_modify(|asked| *asked += 1);
+        let mut answers = self.0.answers_who_may_watch.subscribe();
+        answers
+            .wait_for(|answers| *answers)
+            .await
+            .expect("the test goes on");
         let mut asked = request.into_inner().user_ids;
         asked.retain(|id| visible.iter().any(|user| user.as_bytes()[..] == id[..]));
         Ok(Response::new(MayWatchResponse {
@@ -65,8 +71,8 @@ impl AccountsNode for FakeAccounts {
     }
 }
 
-/// Chats/GetChat answers with who asked, as title, and the answering node as creator; by hand, since only this method is
-/// of interest.
+/// A chat node whose Chats/GetChat answers with the caller as title and the answering node as creator. Only this
+/// method is of interest, so it is implemented by hand.
 #[derive(Clone)]
 pub struct FakeChats(pub FakeChat);
 

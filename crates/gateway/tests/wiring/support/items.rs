@@ -1,4 +1,4 @@
-//! People, and what they and the nodes say.
+//! Users, and what they and the nodes send.
 
 use bytes::Bytes;
 use tern_proto::raw;

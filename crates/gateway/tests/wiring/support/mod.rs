@@ -1,9 +1,9 @@
-//! What the tests stand on: a gateway with fake nodes around it, and clients.
+//! The harness of these tests: a gateway with fake nodes around it, and clients.
 //!
 //! - [`world`]: the gateway, its nodes' map, tokens
 //! - [`nodes`], [`calls`]: the fake nodes' links, their answers to unary calls
 //! - [`phone`], [`socket`]: a client by gRPC, by WebSocket
-//! - [`items`], [`raw`]: what they say: well formed, and any bytes at all
+//! - [`items`], [`raw`]: what clients send, well formed and as arbitrary bytes
 
 pub mod calls;
 pub mod items;
@@ -18,17 +18,17 @@ use std::time::Duration;
 pub use phone::Phone;
 pub use world::World;
 
-/// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than any step of these tests takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What comes at once.
+/// Waits for something that comes at once.
 pub async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what)
         .await
         .expect("it comes in time")
 }
 
-/// Waits for what the gateway finds out by itself.
+/// Waits until `holds`, for something that the gateway finds out by itself.
 pub async fn until(what: &str, holds: impl Fn() -> bool) {
     let wait = async {
         while !holds() {

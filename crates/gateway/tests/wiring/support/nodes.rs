@@ -1,4 +1,4 @@
-//! Fake nodes: they note what they are told and say what the test says.
+//! Fake nodes: they note what the gateway tells them, and send what the test says.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -25,10 +25,10 @@ pub type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 type Sender<T> = mpsc::Sender<Result<T, Status>>;
 
-/// Messages of a stream on their way to the gateway: more than any test has there at once.
+/// The messages that one stream to the gateway holds: more than any test puts there at once.
 const ROOM: usize = 64;
 
-/// The newest stream of its kind to the gateway, while it is open.
+/// The newest stream of one kind to the gateway, while it is open.
 pub struct Downward<T>(Arc<Mutex<Option<Sender<T>>>>);
 
 impl<T> Clone for Downward<T> {
@@ -56,13 +56,13 @@ impl<T: Send + 'static> Downward<T> {
         assert!(said.is_ok(), "the link has gone");
     }
 
-    /// Ends it as when the node has sent all that it had.
+    /// Ends the stream in good order, as when the node has sent all that it had.
     pub fn end(&self) {
         self.0.lock().unwrap().take();
     }
 }
 
-/// Notes each item of the frames that a stream brings.
+/// Notes each item of the frames that a stream brings in.
 fn note<F, I>(
     request: Request<Streaming<F>>,
     noted: mpsc::Sender<I>,
@@ -81,7 +81,7 @@ fn note<F, I>(
     });
 }
 
-/// What a fake chat node was told, and how it answers.
+/// What the fake nodes were told, and how they answer.
 #[derive(Clone)]
 pub struct FakeChat {
     pub items: mpsc::Sender<UpItem>,
@@ -89,23 +89,27 @@ pub struct FakeChat {
     pub announced: mpsc::Sender<Announcement>,
     pub watched: mpsc::Sender<WatchRequests>,
     pub shown: Downward<PresenceChanges>,
-    /// Whom everybody may watch.
+    /// The users whom everybody may watch.
     pub visible: Arc<Mutex<Vec<UserId>>>,
+    /// The number of questions who may be watched. While `answers_who_may_watch` is false they wait, and are then
+    /// answered by what was true when they came.
+    pub asks_who_may_watch: Arc<watch::Sender<usize>>,
+    pub answers_who_may_watch: Arc<watch::Sender<bool>>,
     pub down: Downward<ControlDown>,
     pub live: Downward<LiveDown>,
     pub replies: Downward<WindowReplies>,
     pub announce_streams: Arc<Mutex<Vec<Sender<AnnounceReplies>>>>,
     pub inbox: Arc<Mutex<Vec<InboxRow>>>,
-    /// Owner of everything in Chats, by node name; others answer not-owner.
+    /// The name of the node that owns every chat; the others answer not-owner.
     pub owner: Arc<Mutex<String>>,
     pub name: String,
-    /// What an accounts node says of who is barred; `None`: it fails.
+    /// Who is barred, as the accounts node says; `None`: it fails.
     pub barred: Arc<Mutex<Option<ListBarredResponse>>>,
-    /// Keys that accounts were asked for.
+    /// How often accounts were asked for an API key.
     pub key_lookups: Arc<AtomicUsize>,
-    /// Numbers that streams drew.
+    /// The last number that a stream drew.
     pub stream_numbers: Arc<AtomicU64>,
-    /// Streams that presence heard of as opened.
+    /// The streams that presence was told are open.
     pub opened: Arc<watch::Sender<Vec<OpenedStream>>>,
 }
 
@@ -121,6 +125,8 @@ impl FakeChat {
             watched,
             shown: Downward::default(),
             visible: Arc::default(),
+            asks_who_may_watch: Arc::default(),
+            answers_who_may_watch: Arc::new(watch::Sender::new(true)),
             items,
             windows,
             announced,
@@ -138,8 +144,8 @@ impl FakeChat {
         }
     }
 
-    /// Another one that notes in the same place. Its links are its own: the newest of a node takes the older one's
-    /// place.
+    /// Another node that notes in the same place. It has links of its own, since the newest link of a node replaces
+    /// the one before.
     pub fn beside(&self, name: &str) -> Self {
         Self {
             name: name.into(),

@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 
 use super::soon;
 
-/// See the module.
+/// A device's client by gRPC, with the events that it has not looked at.
 pub struct Phone {
     pub session: u64,
     out: Option<mpsc::Sender<v1::ClientFrame>>,
@@ -63,7 +63,7 @@ impl Phone {
         }
     }
 
-    /// Whether the stream ends without a word.
+    /// Whether the stream ends without a Closing before it.
     pub async fn breaks(&mut self) -> bool {
         let end = soon(self.frames.next()).await;
         end.is_none_or(|frame| frame.is_err())

@@ -1,11 +1,11 @@
-//! gRPC calls with any bytes at all.
+//! gRPC calls with arbitrary bytes.
 
 use bytes::Bytes;
 use tern_gateway::proxy::BytesCodec;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-/// Bytes as a frame of the device stream; the status that ends it.
+/// Sends the bytes as a frame of the device stream, and returns the status that ends it.
 pub async fn raw_stream(channel: Channel, frame: Bytes) -> Status {
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.unwrap();

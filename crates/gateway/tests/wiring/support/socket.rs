@@ -14,19 +14,19 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::{World, soon};
 
-/// See the module.
+/// A device's client over a WebSocket, with the events that it has not looked at.
 pub struct Socket {
     socket: WebSocketStream<TcpStream>,
     events: VecDeque<Event>,
 }
 
 impl Socket {
-    /// One on which nothing was said yet.
+    /// A socket on which nothing was sent yet.
     pub async fn connect(world: &World) -> Self {
         Self::from_origin(world, None).await.expect("a WebSocket")
     }
 
-    /// One of a page of `origin`.
+    /// A socket that a page of `origin` opened; `None`: a client that is no browser.
     pub async fn from_origin(world: &World, origin: Option<&str>) -> Result<Self, Error> {
         let address = world.url.trim_start_matches("http://");
         let mut request = format!("ws://{address}/v1/stream").into_client_request()?;
@@ -34,7 +34,7 @@ impl Socket {
             request.headers_mut().insert("origin", origin.parse().unwrap());
         }
         let tcp = TcpSocket::new_v4().unwrap();
-        // What a test's server writes is soon more than this.
+        // Small, so that the server soon writes more than fits.
         tcp.set_recv_buffer_size(16 << 10).unwrap();
         let tcp = tcp.connect(address.parse().unwrap()).await.unwrap();
         let (socket, _) = tokio_tungstenite::client_async(request, tcp).await?;
@@ -42,7 +42,7 @@ impl Socket {
         Ok(Self { socket, events })
     }
 
-    /// Sends a message as it is. What cannot be sent any more is dropped: the end is heard from the other side.
+    /// Sends a message as it is. An error is ignored: the end is read from the other side.
     pub async fn message(&mut self, message: Message) {
         let _ = self.socket.send(message).await;
     }
@@ -93,7 +93,7 @@ impl Socket {
         }
     }
 
-    /// Closes it; whether the server says so too, with the same code.
+    /// Closes the socket. Returns whether the server closes it too, with the same code.
     pub async fn close(&mut self) -> bool {
         let code = CloseCode::Normal;
         let reason = "".into();

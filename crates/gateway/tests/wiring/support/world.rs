@@ -35,10 +35,10 @@ struct Flags {
     config: Config,
 }
 
-/// What a test has not looked at yet: more than any leaves.
+/// The most notes that a test has not looked at yet: more than any leaves.
 const NOTES: usize = 1024;
 
-/// See the module.
+/// A gateway, the fake nodes around it, and what they were told.
 pub struct World {
     pub url: String,
     pub ctx: NodeContext,
@@ -71,7 +71,7 @@ impl World {
         Self::barring(flags, Some(ListBarredResponse::default())).await
     }
 
-    /// The same, with what the accounts node says of who is barred; `None`: it fails.
+    /// Starts a gateway with these flags, whose accounts node says that these are barred; `None`: it fails.
     pub async fn barring(flags: &[&str], barred: Option<ListBarredResponse>) -> Self {
         let (items_in, items) = mpsc::channel(NOTES);
         let (windows_in, windows) = mpsc::channel(NOTES);
@@ -144,13 +144,13 @@ impl World {
             .unwrap()
     }
 
-    /// A client that never grants the server room to write.
+    /// A channel of a client that never grants the server room to write.
     pub async fn deaf_channel(&self) -> Channel {
         let endpoint = Channel::from_shared(self.url.clone()).unwrap();
         endpoint.initial_stream_window_size(0).connect().await.unwrap()
     }
 
-    /// Opens a stream; its `Opened` is heard.
+    /// Opens a stream, and reads its `Opened`.
     pub async fn open(&mut self, user: UserId, device: DeviceId) -> Phone {
         let mut phone = self.say_open(self.channel().await, user, device).await;
         let opened = phone.event().await;
@@ -158,9 +158,9 @@ impl World {
         phone
     }
 
-    /// Opens a stream of a client that never grants room; its `Opened` waits for that when this returns.
+    /// Opens a stream of a client that never grants room to write. When this returns, its `Opened` waits for room.
     pub async fn open_deaf(&mut self, user: UserId, device: DeviceId) -> Phone {
-        // A window is asked for in the same breath as Opened is put.
+        // The session asks for a window when it puts Opened.
         self.inbox(ChatId::own(user), 1);
         let phone = self.say_open(self.deaf_channel().await, user, device).await;
         self.window().await;
@@ -196,12 +196,12 @@ impl World {
         soon(self.announced.recv()).await.expect("news")
     }
 
-    /// The next people whom the presence node is to tell of, or need not any more.
+    /// The next users whom the presence node is asked to watch, or to watch no more.
     pub async fn watched(&mut self) -> WatchRequests {
         soon(self.watched.recv()).await.expect("a request")
     }
 
-    /// The presence node tells of somebody.
+    /// The presence node says a user's state.
     pub async fn shows(&self, user: UserId, online: bool, last_seen_ms: i64) {
         let state = UserPresence {
             user_id: user.to_vec().into(),
@@ -228,7 +228,7 @@ impl World {
             .await;
     }
 
-    /// The chat node says what it wants to be spared.
+    /// The chat node says how overloaded it is.
     pub async fn shed(&self, shed_level: u32) {
         let frame = ControlDown {
             shed_level,
@@ -268,7 +268,8 @@ impl World {
         self.presence_says(0, 1, vec![item]).await;
     }
 
-    /// That announce stream, counted from the first that was opened, says by which map it goes.
+    /// Over the announce stream of this number, counted from the first that was opened, the presence node confirms a
+    /// map.
     pub async fn presence_follows(&self, stream: usize, map_version: i64) {
         self.presence_says(stream, map_version, Vec::new()).await;
     }
@@ -289,7 +290,7 @@ impl World {
         }];
     }
 
-    /// From now on only this node answers for chats; the map says so when `follow`.
+    /// Makes this node the only one that answers for chats. With `follow` the map says so too.
     pub fn owner(&mut self, name: &str, version: i64, follow: bool) {
         *self.chat.owner.lock().unwrap() = name.to_owned();
         if follow {
@@ -300,7 +301,7 @@ impl World {
         }
     }
 
-    /// The presence nodes of a new map; all of them are the same fake.
+    /// Publishes a map with these presence nodes, all of which are the same fake.
     pub fn presence(&mut self, version: i64, names: &[(&str, bool)]) {
         let address = self.nodes[0].1.address.clone();
         self.nodes.retain(|(role, _)| *role != Role::Presence);
@@ -315,13 +316,13 @@ impl World {
         self.follow(version);
     }
 
-    /// A map of the nodes as they are now.
+    /// Publishes a map of the nodes as they are now.
     pub fn follow(&self, version: i64) {
         let map = ClusterMap::new(version, self.nodes.clone());
         self.map.send_replace(Arc::new(map));
     }
 
-    /// The control stream ends as when the node is gone.
+    /// Ends the control stream, as when the node is gone.
     pub fn break_link(&self) {
         self.chat.down.end();
     }

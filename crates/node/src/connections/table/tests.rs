@@ -1,8 +1,8 @@
-//! Where connections stand, whose time is over, and who goes for others.
+//! Where connections stand, which ones are overdue, and which ones go to make room.
 
 use super::*;
 
-/// Seconds of the bounds below.
+/// The bounds below, in seconds.
 const FIRST: u64 = 10;
 const IDLE: u64 = 600;
 const CALL: u64 = 300;
@@ -25,7 +25,7 @@ fn come(table: &mut Table<u64>, id: u64, now: Millis) -> Admission<u64> {
     table.came(id, id, address(1), now)
 }
 
-/// Who is asked to leave and who is cut, at second `now`.
+/// Returns the ids of the connections that are asked to leave, and of those that are cut, at second `now`.
 fn look(table: &mut Table<u64>, now: u64) -> (Vec<u64>, Vec<u64>) {
     let Overdue { leave, cut } = table.look(now * 1000);
     let ids = |found: Vec<(u64, Why)>| found.into_iter().map(|(id, _)| id).collect();
@@ -61,7 +61,8 @@ fn who_is_known_may_be_idle_for_long_and_a_stranger_may_not_after_a_call_either(
     assert_eq!(look(&mut table, 2 + FIRST), (vec![1], vec![]));
     assert_eq!(look(&mut table, 1 + IDLE), (vec![], vec![1]));
     assert_eq!(look(&mut table, 2 + IDLE), (vec![2], vec![]));
-    // A call that was on its way is answered, and the time to leave begins anew.
+    // A call that was on its way when the connection was asked to leave is answered, and the time to leave begins
+    // anew.
     let call = table.call_began(2, true, (3 + IDLE) * 1000);
     assert_eq!(look(&mut table, 8 + IDLE), (vec![], vec![]));
     table.call_ended(2, call, (9 + IDLE) * 1000);
@@ -117,7 +118,7 @@ fn strangers_go_first_the_idle_before_the_busy_and_streams_never() {
             Admission::In(None) => panic!("{id} fits"),
             Admission::Full => went.push(0),
         }
-        // Who came is known at once.
+        // Each new client authenticates at once.
         table.stream_began(id, second(id + 10));
     }
     assert_eq!(went, [5, 6, 2, 4, 3, 0, 0, 0]);
@@ -157,7 +158,7 @@ fn those_that_were_cut_count_until_they_are_gone() {
     assert_eq!(table.make_room(99), None);
 }
 
-/// Who fills a gateway with connections that are known and idle does not make those who come push out each other.
+/// A client that fills a gateway with known, idle connections cannot make new clients push out each other.
 #[test]
 fn a_stranger_who_has_just_come_is_spared_before_the_idle() {
     let mut table = table(2, None);

@@ -1,4 +1,4 @@
-//! Chats: found, opened, made, changed.
+//! Finds, opens, creates and changes chats.
 
 use anyhow::Context as _;
 use tern_client::{BackEnd, Chat, Client};
@@ -10,7 +10,8 @@ use crate::chat::setup::capitalised;
 use crate::chat::words;
 
 impl Desk {
-    /// Opens the chat with this title, number or person.
+    /// Opens the chat that has this title or number, or the direct chat with this person. A person that this device
+    /// does not know is looked up at the server.
     pub(super) fn find(&mut self, name: String) {
         if let Some(chat) = self.view.chat_named(&name) {
             return self.open(chat);
@@ -38,7 +39,7 @@ impl Desk {
         });
     }
 
-    /// The direct chat, which is there before anybody wrote in it.
+    /// Opens the direct chat with a person. If nobody has written in it yet, it is shown as an empty chat.
     pub fn open_direct(&mut self, person: UserId) {
         let id = ChatId::direct(self.client.user(), person);
         if self.view.room(id).chat.is_none() {
@@ -47,7 +48,8 @@ impl Desk {
         self.open(id);
     }
 
-    /// An update said to open a chat that may be new.
+    /// Opens the chat of an [`Update::Open`]. If the chat is not known but one other member is, it is opened as a
+    /// direct chat with that person.
     pub fn open_new(&mut self, chat: ChatId) {
         let person = self
             .view
@@ -114,7 +116,7 @@ impl Desk {
         });
     }
 
-    /// `heir`: owns the group afterwards.
+    /// Leaves the open group. If `heir` is given, that person becomes an owner first.
     pub(super) fn leave(&mut self, heir: Option<String>) {
         let (back_end, heirs) = (self.back_end.clone(), heir.map(|heir| self.known(&[heir])));
         self.in_group(move |client, chat_id, request_id| async move {
@@ -173,7 +175,8 @@ impl Desk {
         });
     }
 
-    /// People by name as far as this device knows them.
+    /// Looks up people by name among those that this device knows. A name that it does not know becomes an `Err`,
+    /// which [`resolve`] looks up at the server.
     pub(super) fn known(&self, names: &[String]) -> Vec<Result<UserId, String>> {
         names
             .iter()
@@ -181,7 +184,7 @@ impl Desk {
             .collect()
     }
 
-    /// The open chat, where it is a group.
+    /// Returns the open chat if it is a group.
     pub(in crate::chat) fn open_group(&self) -> Option<ChatId> {
         let room = self.view.rooms.get(&self.view.open?)?;
         let chat = room.chat.as_ref()?;
@@ -235,7 +238,7 @@ fn empty_direct(id: ChatId, peer: UserId) -> Chat {
     }
 }
 
-/// A person by the name they log in with.
+/// Finds a person by log-in name, as given and then in lower case. Fails without an API key.
 async fn person(back_end: Option<&BackEnd>, name: &str) -> anyhow::Result<UserId> {
     let back_end = back_end.context("only people of your chats can be found by name without an API key")?;
     let person = back_end
@@ -247,6 +250,8 @@ async fn person(back_end: Option<&BackEnd>, name: &str) -> anyhow::Result<UserId
     })
 }
 
+/// Returns the users of the people that [`Desk::known`] has looked up. Asks the server for the names that this device
+/// does not know. Fails if there is nobody of such a name.
 pub(super) async fn resolve(
     back_end: Option<&BackEnd>,
     people: Vec<Result<UserId, String>>,

@@ -1,4 +1,4 @@
-//! What was not sent: sent again, or deleted. And a connection that has ended, begun anew.
+//! Sends or deletes messages that were refused, and starts the client anew after the server has ended the connection.
 
 use anyhow::Context as _;
 use tern_client::{Client, EventStream, Outgoing, QueuedMessage, SendState, StopReason};
@@ -8,7 +8,8 @@ use super::Desk;
 use crate::chat::view::Connection;
 
 impl Desk {
-    /// A refused message once more, as a new one: nothing of the first is at the server.
+    /// Sends a refused message again, as a new message with a new request id. The server has stored nothing of the
+    /// first.
     pub(super) async fn retry(&mut self, nth: usize) {
         let Some(refused) = self.refused(nth) else { return };
         if !self.discard(&refused).await {
@@ -24,6 +25,7 @@ impl Desk {
         self.put(refused.chat, message).await;
     }
 
+    /// Deletes a refused message: the `nth` from the end, counted from 1.
     pub(super) async fn delete(&mut self, nth: usize) {
         if let Some(refused) = self.refused(nth) {
             self.discard(&refused).await;
@@ -56,7 +58,7 @@ impl Desk {
         }
     }
 
-    /// Shows a message and puts it into the outbox.
+    /// Shows a message in the chat and puts it into the outbox.
     pub(super) async fn put(&mut self, chat: ChatId, message: Outgoing) {
         let request = message.request;
         let queued = QueuedMessage {
@@ -72,8 +74,8 @@ impl Desk {
         }
     }
 
-    /// The client has ended. Where the person can begin anew that is a state like being without a connection; otherwise
-    /// the reason to leave.
+    /// Handles the end of the client. If the user can start it again with /connect, the view shows that there is no
+    /// connection, and the result is `None`. Otherwise the result is the reason with which the program ends.
     pub fn ended(&mut self, reason: StopReason) -> Option<StopReason> {
         let why = match reason {
             StopReason::Suspended => "the operator keeps you out for now; /connect tries again",
@@ -84,7 +86,8 @@ impl Desk {
         None
     }
 
-    /// Begins anew after [`Self::ended`]; `None`: there was nothing to begin.
+    /// Starts the client anew after [`Self::ended`] and returns its events, or `None` if the client had not ended.
+    /// Fails if the device's store cannot be opened.
     pub async fn connect(&mut self) -> anyhow::Result<Option<EventStream>> {
         if !matches!(self.view.connection, Connection::Ended(_)) {
             self.notice("it is connected, or tries by itself".to_owned());

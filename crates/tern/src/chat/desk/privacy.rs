@@ -1,4 +1,4 @@
-//! Whom the person blocks, who may see them.
+//! Blocks, contacts and privacy settings.
 
 use tern_client::{Audience, Client};
 use tern_types::UserId;
@@ -43,7 +43,7 @@ impl Desk {
         });
     }
 
-    /// Adds these, and says who the contacts are.
+    /// Adds these people to the contacts and shows who all contacts are. Without people it only shows them.
     pub(super) fn contacts(&self, people: Vec<String>) {
         let (back_end, known) = (self.back_end.clone(), self.known(&people));
         self.spawn(|client, updates| async move {
@@ -59,6 +59,7 @@ impl Desk {
         });
     }
 
+    /// Removes a person from the contacts.
     pub(super) fn forget(&self, name: String) {
         let (back_end, known) = (self.back_end.clone(), self.known(std::slice::from_ref(&name)));
         self.spawn(|client, updates| async move {
@@ -71,7 +72,7 @@ impl Desk {
         });
     }
 
-    /// Sets these, leaves the others, and says how they are.
+    /// Changes these settings, leaves the others as they are, and shows all of them.
     pub(super) fn privacy(&self, settings: Vec<Setting>) {
         self.spawn(|client, updates| async move {
             let mut privacy = client.privacy().await?;

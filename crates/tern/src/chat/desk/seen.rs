@@ -1,4 +1,4 @@
-//! Who read what was written here, and that something is being written; who is to be seen online.
+//! Read receipts, typing, and whose presence the user watches.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use tern_types::{ChatId, Clock, Seq, UserId};
 
 use super::{Desk, Update};
 
-/// Between two askings for the same people's presence: as often as a gateway takes it from one device.
+/// Shortest time between two requests for presence. A gateway accepts about one per second from a device.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 impl Desk {
-    /// Asks for the presence of whoever is on the screen now.
+    /// Watches the presence of the people that are on the screen now, unless it is watched already.
     pub(super) fn watch(&mut self) {
         let now = Clock::monotonic();
         let watched = self.view.on_screen();
@@ -25,14 +25,14 @@ impl Desk {
         self.spawn(move |client, _| async move { Ok(client.watch_presence(watched).await?) });
     }
 
-    /// The clock of whoever shows this: about once a second.
+    /// Asks for presence again when that is due. Call it about once a second.
     pub fn tick(&mut self) {
         if self.watch_at.is_some() {
             self.watch();
         }
     }
 
-    /// Who may see whom is found out when it is asked for: after a change of that it is asked for again, soon.
+    /// Asks for presence again soon, because it may have changed whom the user may see.
     pub(super) fn watch_again(&mut self) {
         self.watch_after(WATCH_PAUSE);
     }
@@ -41,10 +41,10 @@ impl Desk {
         self.watch_at.get_or_insert(Clock::monotonic() + pause);
     }
 
-    /// Notices what may have made a hidden person visible.
+    /// Notes events that may have made a hidden person visible, and then asks for presence again.
     pub(super) fn may_be_seen(&mut self, event: &Event) {
         match event {
-            // The first message either way makes the two acquainted.
+            // With the first message in either direction the two people may become visible to each other.
             Event::Entry(entry) if entry.message().is_some() => {
                 let own = entry.sender == Some(self.view.me);
                 let peer = self.peer(entry.chat);
@@ -79,7 +79,8 @@ impl Desk {
         }
     }
 
-    /// A key was pressed: `writes`, and the line is a message in the making, or it is none any more.
+    /// Tells the others of the open chat that the user is typing, or with `writes` false that the user has stopped.
+    /// Call it when a key was pressed.
     pub async fn typed(&self, writes: bool) {
         let Some(chat) = self.view.open else { return };
         let told = if writes {
@@ -87,11 +88,11 @@ impl Desk {
         } else {
             self.client.stopped_typing(chat).await
         };
-        // The client has ended: the next event says so.
+        // An error means that the client has ended, which its next event says anyway.
         drop::<Result<(), ClientError>>(told);
     }
 
-    /// Asks whom an own message reached: the `nth` from the end.
+    /// Shows who received and who read one of the user's own messages: the `nth` from the end, counted from 1.
     pub(super) fn info(&self, nth: usize) {
         let Some(chat) = self.view.open else {
             return self.notice("no chat is open".to_owned());

@@ -1,4 +1,4 @@
-//! The view on the screen.
+//! Draws the view on the screen.
 //!
 //! ```text
 //! ┌ list of chats ┬ title ──────────────┐
@@ -22,16 +22,17 @@ use super::{Screen, help};
 use crate::chat::clock;
 use crate::chat::view::{Connection, Line, Tick, View};
 
-/// Columns of the list of chats; left out on a narrow screen.
+/// Width of the list of chats, in columns.
 const LIST: u16 = 26;
+/// On a screen with fewer columns the list of chats is left out.
 const NARROW: u16 = 70;
-/// `14:05  ` and the name.
+/// Columns of the time, as in `14:05  `.
 const TIME_COLUMNS: usize = 7;
 const NAME_COLUMNS: usize = 11;
-/// ` ✓✓`
+/// Columns of a tick, as in ` ✓✓`.
 const TICK_COLUMNS: usize = 3;
 const READ: Color = Color::Cyan;
-/// Names, told apart by colour; cyan and red mean something else.
+/// Colours of people's names. Cyan and red are not among them, because they mean "read" and "not sent".
 const NAMES: [Color; 6] = [
     Color::Green,
     Color::Yellow,
@@ -41,7 +42,7 @@ const NAMES: [Color; 6] = [
     Color::LightMagenta,
 ];
 
-/// Draws everything.
+/// Draws the whole screen, and updates `screen` with the sizes that it was drawn with.
 pub fn screen(frame: &mut Frame<'_>, view: &View, screen: &mut Screen) {
     let [body, status] = Layout::vertical([Constraint::Min(3), Constraint::Length(1)]).areas(frame.area());
     let list = if frame.area().width < NARROW { 0 } else { LIST };
@@ -107,7 +108,7 @@ fn timeline(frame: &mut Frame<'_>, view: &View, screen: &mut Screen, area: Rect)
         .open
         .map(|chat| lines(view, chat, usize::from(inner.width)))
         .unwrap_or_default();
-    // What is looked at stays in place while more comes in below.
+    // If the timeline is scrolled up, the lines on the screen stay in place while more arrive below.
     if screen.scrolled > 0 && lines.len() > screen.lines {
         screen.scrolled += lines.len() - screen.lines;
     }
@@ -115,12 +116,12 @@ fn timeline(frame: &mut Frame<'_>, view: &View, screen: &mut Screen, area: Rect)
     screen.scrolled = screen.scrolled.min(lines.len().saturating_sub(screen.page));
     let end = lines.len() - screen.scrolled;
     let shown = &lines[end.saturating_sub(screen.page)..end];
-    // The newest stands at the bottom.
+    // The newest line stands at the bottom, so blank lines fill the space above.
     let above = vec![Text::raw(""); screen.page.saturating_sub(shown.len())];
     frame.render_widget(Paragraph::new([above, shown.to_vec()].concat()), inner);
 }
 
-/// With who is there.
+/// Returns the header of a chat with the presence of its members.
 fn titled(view: &View, chat: tern_types::ChatId) -> String {
     match view.presence(chat, Clock::wall()) {
         Some(presence) => format!("{} · {presence}", header(view, chat)),
@@ -153,7 +154,7 @@ fn header(view: &View, chat: tern_types::ChatId) -> String {
     }
 }
 
-/// The timeline of a chat as styled lines of a width.
+/// Returns the timeline of a chat as styled lines of at most `width` columns.
 pub fn lines(view: &View, chat: tern_types::ChatId, width: usize) -> Vec<Text<'static>> {
     let new_from = view.rooms.get(&chat).and_then(|room| room.new_from);
     let details = view.details(chat);
@@ -277,7 +278,7 @@ fn input(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) {
         line,
     );
     let column = u16::try_from(at).unwrap_or(0).saturating_add(2);
-    // Without a cursor nothing asks to be written.
+    // No cursor is shown in a chat where the user cannot write.
     if closed.is_none() || !screen.input.is_empty() {
         frame.set_cursor_position(Position::new(line.x.saturating_add(column), line.y));
     }
@@ -327,7 +328,7 @@ fn status_line(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) 
     frame.render_widget(Paragraph::new(line), area);
 }
 
-/// At most so many columns.
+/// Shortens a text to at most `width` columns, with `…` at its end if something is cut off.
 fn cut(text: &str, width: usize) -> String {
     if Span::raw(text).width() <= width {
         return text.to_owned();

@@ -1,4 +1,4 @@
-//! What can be typed, over whatever is on the screen; scrolled where it does not fit.
+//! Draws the help over the screen. It can be scrolled if it does not fit.
 
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -9,15 +9,16 @@ use ratatui::widgets::{Block, Clear, Paragraph};
 use super::wrap::wrap;
 use crate::chat::command::HELP;
 
-/// Columns of what is typed; what it does stands beside it, or below it on a narrow screen.
+/// Columns of a command's usage. Its meaning stands beside it, or below it if there are fewer than [`NARROW`]
+/// columns.
 const USAGE: usize = 34;
 const NARROW: usize = 64;
-/// Beyond, lines are hard to read.
+/// Greatest width of the help: longer lines are hard to read.
 const WIDEST: u16 = 100;
-/// Of the border and one blank on each side.
+/// Columns of the border and of a blank on each side.
 const FRAME: u16 = 4;
 
-/// Draws it from line `from` on; returns the line from which it was drawn, since it does not go beyond the end.
+/// Draws the help from line `from` on. Returns the line that is really the first, because the last page stays full.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, from: usize) -> usize {
     let width = area.width.min(WIDEST);
     let lines = lines(usize::from(width.saturating_sub(FRAME)));
@@ -45,7 +46,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, from: usize) -> usize {
     from
 }
 
-/// Everything, in lines of at most this width.
+/// Returns the whole help in lines of at most `width` columns.
 fn lines(width: usize) -> Vec<String> {
     let mut out = Vec::new();
     for (usage, what) in HELP {

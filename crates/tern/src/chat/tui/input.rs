@@ -3,10 +3,10 @@
 use ratatui::crossterm::event::KeyCode;
 use ratatui::text::Line;
 
-/// Characters of one message typed by hand or pasted; far below what the server takes.
+/// Most characters that the input takes, typed or pasted; far below the server's limit for a message.
 const MAX: usize = 16_000;
 
-/// Text and cursor, in characters.
+/// The text and the position of the cursor, both in characters.
 #[derive(Debug, Default)]
 pub struct Input {
     text: Vec<char>,
@@ -18,18 +18,20 @@ impl Input {
         self.text.is_empty()
     }
 
-    /// Neither empty nor a command.
+    /// Returns whether the text is a message, that is neither empty nor a command.
     pub fn is_message(&self) -> bool {
         self.text.contains(&'\n')
             || !matches!(self.text.as_slice(), [] | ['/'] | ['/', 'a'..='z' | 'A'..='Z' | '?', ..])
     }
 
+    /// Returns the text and empties the input.
     pub fn take(&mut self) -> String {
         self.at = 0;
         std::mem::take(&mut self.text).into_iter().collect()
     }
 
-    /// Lines stay lines, whichever way they end.
+    /// Inserts text at the cursor. All line ends become `\n`, tabs become blanks, other control characters are
+    /// removed.
     pub fn insert(&mut self, text: &str) {
         let text = text
             .replace("\r\n", "\n")
@@ -43,6 +45,7 @@ impl Input {
         }
     }
 
+    /// Applies a key that edits the text or moves the cursor. `control` says that Ctrl is held.
     pub fn key(&mut self, key: KeyCode, control: bool) {
         match key {
             KeyCode::Char('a') if control => self.at = 0,
@@ -76,7 +79,7 @@ impl Input {
         self.text.drain(self.at..end);
     }
 
-    /// The part around the cursor that fits, and the column of the cursor in it.
+    /// Returns the part of the text around the cursor that fits into `width` columns, and the cursor's column in it.
     pub fn window(&self, width: usize) -> (String, usize) {
         let mut from = 0;
         while columns(&self.text[from..self.at]) >= width.max(1) {
@@ -90,7 +93,7 @@ impl Input {
     }
 }
 
-/// On one line.
+/// Returns the text on one line, with `⏎` for each line end.
 fn shown(text: &[char]) -> String {
     text.iter().map(|c| if *c == '\n' { '⏎' } else { *c }).collect()
 }

@@ -1,8 +1,9 @@
-//! The full screen. The terminal is given back as it was, however this ends.
+//! The full screen. However this ends, the terminal is restored.
 //!
-//! - [`input`]: the line that is being typed; [`wrap`]: text to lines of a width
-//! - [`draw`]: the view on the screen; [`help`]: what can be typed
-//! - [`terminal`]: taken and given back
+//! - [`input`]: the line that is being typed
+//! - [`wrap`]: breaks text into lines
+//! - [`draw`]: draws the view; [`help`]: draws the help
+//! - [`terminal`]: takes the terminal and restores it
 
 mod draw;
 mod help;
@@ -23,31 +24,31 @@ use super::desk::{Desk, Outcome, Update};
 use input::Input;
 use terminal::{FullScreen, Signals};
 
-/// Keys typed ahead while the screen is drawn.
+/// Capacity of the queue of key events that wait while the screen is drawn.
 const KEYS: usize = 256;
-/// How long the keyboard is listened to before looking whether this program ends.
+/// How long the keyboard thread waits for a key before it checks whether this program has ended.
 const KEY_POLL: Duration = Duration::from_millis(200);
-/// The clock of the status line.
+/// Interval at which the screen is drawn again and the desk is told to do what is due.
 const CLOCK: Duration = Duration::from_secs(1);
-/// For a notice to be read.
+/// How long a notice stays on the screen.
 const NOTICE: Duration = Duration::from_secs(8);
-/// Lines of a page less one, when nothing was drawn yet.
+/// Height of the timeline in lines, assumed until it has been drawn once.
 const FIRST_PAGE: usize = 10;
 
-/// What the screen needs beside the view.
+/// State of the screen that is not part of the view.
 pub struct Screen {
     pub input: Input,
     pub notice: Option<(String, tokio::time::Instant)>,
-    /// The line from which the help is shown, if it is.
+    /// The first line of the help that is shown; `None` if the help is not shown.
     pub help: Option<usize>,
-    /// Lines scrolled up from the newest.
+    /// How many lines the timeline is scrolled up from its end.
     pub scrolled: usize,
-    /// What fits and what there is, as drawn last.
+    /// Height of the timeline and number of its lines, as they were drawn last.
     pub page: usize,
     pub lines: usize,
 }
 
-/// Runs until the person leaves, this program is told to end, or the client ends for good.
+/// Runs until the user leaves, a signal ends the program, or the client ends for good. Returns why it ended.
 pub async fn run(mut desk: Desk, events: EventStream, to: Option<String>) -> anyhow::Result<StopReason> {
     let mut terminal = FullScreen::open()?;
     let mut screen = Screen {
@@ -78,7 +79,7 @@ async fn chat(
     let mut keys = keyboard();
     let mut clock = tokio::time::interval(CLOCK);
     let mut signals = Signals::new()?;
-    // None: the client has ended, and the person may begin anew.
+    // None after the client has ended, while the user can still type /connect.
     let mut events = Some(events);
     loop {
         terminal.draw(|frame| draw::screen(frame, &desk.view, &mut screen))?;
@@ -128,7 +129,8 @@ async fn next(events: &mut Option<EventStream>) -> Option<Event> {
     }
 }
 
-/// All events at hand before the next drawing.
+/// Applies this event and all others that have arrived, so that the screen is drawn once for all of them. Returns the
+/// reason if the client has stopped.
 fn take_events(
     first: Event,
     events: &mut Option<EventStream>,
@@ -160,7 +162,7 @@ fn open(chat: ChatId, desk: &mut Desk, screen: &mut Screen) {
     desk.open_new(chat);
 }
 
-/// True: the person leaves.
+/// Handles an event of the keyboard. Returns true if the user leaves.
 async fn take_key(event: TerminalEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     match event {
         TerminalEvent::Paste(text) if takes(text.starts_with('/'), desk, screen) => {
@@ -211,7 +213,7 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
         _ => {
             let before = screen.input.is_message();
             screen.input.key(key.code, control);
-            // A command in the making is nobody's business.
+            // Others are told of typing only for messages, not for commands.
             if before || screen.input.is_message() {
                 desk.typed(screen.input.is_message()).await;
             }
@@ -220,13 +222,13 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     false
 }
 
-/// Whether the composer takes it: where nothing can be written only commands are begun.
+/// Returns whether the input takes a text. In a chat where the user cannot write it takes only commands.
 fn takes(command: bool, desk: &Desk, screen: &Screen) -> bool {
     let closed = desk.view.open.and_then(|chat| desk.view.closed(chat));
     closed.is_none() || command || !screen.input.is_empty()
 }
 
-/// The end is found when it is drawn.
+/// Scrolls the help. The line may lie beyond the end; drawing corrects that.
 fn scroll_help(key: KeyCode, screen: &mut Screen) {
     let page = screen.page.max(2) - 1;
     screen.help = screen.help.map(|from| match key {
@@ -251,7 +253,7 @@ async fn enter(desk: &mut Desk, screen: &mut Screen) -> bool {
     false
 }
 
-/// To the chat below or above in the list.
+/// Opens the chat below or above in the list (`by` is 1 or -1), going round at the ends.
 fn step(by: isize, desk: &mut Desk, screen: &mut Screen) {
     let chats: Vec<ChatId> = desk.view.chats().iter().map(|chat| chat.id).collect();
     if chats.is_empty() {
@@ -265,7 +267,7 @@ fn step(by: isize, desk: &mut Desk, screen: &mut Screen) {
     open(chats[next], desk, screen);
 }
 
-/// Keys from a thread of their own: reading them blocks.
+/// Reads keys on a thread of its own, because reading them blocks.
 fn keyboard() -> mpsc::Receiver<TerminalEvent> {
     let (keys, queue) = mpsc::channel(KEYS);
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! The terminal, taken for a full screen and given back as it was: when this program leaves, is told to end, or panics.
+//! Takes the terminal for a full screen and restores it when the program ends, is ended by a signal, or panics.
 
 use std::io;
 use std::panic;
@@ -10,19 +10,21 @@ use ratatui::crossterm::execute;
 use ratatui::{DefaultTerminal, Frame};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Something panicked, on whichever thread: the terminal was given back then, so that its message can be read.
+/// Set when any thread has panicked. The panic hook restores the terminal then, so that the panic's message can be
+/// read.
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// The full screen. Dropped, the terminal is as before.
+/// The full screen. Dropping it restores the terminal.
 pub struct FullScreen(DefaultTerminal);
 
 impl FullScreen {
+    /// Takes the terminal. Fails if it cannot show a full screen.
     pub fn open() -> anyhow::Result<Self> {
         let screen =
             Self(ratatui::try_init().context("this terminal gives no full screen (--plain needs none)")?);
         // Pasted lines come as one event, not as keys that end in Enter.
         execute!(io::stdout(), EnableBracketedPaste)?;
-        // In front of the hook that ratatui has set, which gives the screen back and then tells of the panic.
+        // This hook runs first, then the one that ratatui has set, which restores the screen and prints the panic.
         let hook = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             if !PANICKED.swap(true, Ordering::SeqCst) {
@@ -33,7 +35,7 @@ impl FullScreen {
         Ok(screen)
     }
 
-    /// Fails once something panicked: there is no full screen to draw on any more.
+    /// Draws a frame. Fails after a panic, because the terminal has been restored and there is nothing to draw on.
     pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> anyhow::Result<()> {
         anyhow::ensure!(
             !PANICKED.load(Ordering::SeqCst),
@@ -53,12 +55,12 @@ impl Drop for FullScreen {
     }
 }
 
-/// The terminal may be gone already.
+/// Turns bracketed paste off. An error is ignored, because the terminal may be gone already.
 fn paste_as_before() {
     let _ = execute!(io::stdout(), DisableBracketedPaste);
 }
 
-/// What tells this program to end. Ctrl-C is a key here.
+/// The signals that end this program: SIGTERM, SIGHUP and SIGINT. Ctrl-C on the keyboard is a key event instead.
 pub struct Signals([Signal; 3]);
 
 impl Signals {
@@ -70,6 +72,7 @@ impl Signals {
         ]))
     }
 
+    /// Waits for one of the signals.
     pub async fn end(&mut self) {
         let [terminate, hangup, interrupt] = &mut self.0;
         tokio::select! {
@@ -77,5 +80,61 @@ impl Signals {
             _ = hangup.recv() => {}
             _ = interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    #[ignore = "run by the test below, on a terminal of its own"]
+    fn panics_on_a_full_screen() {
+        let _screen = FullScreen::open().unwrap();
+        panic!("this is a defect");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_says_what_happened() {
+        let test = "chat::tui::terminal::tests::panics_on_a_full_screen";
+        let program = std::env::current_exe().unwrap();
+        let program = program.display();
+        // `script` runs the test in a pseudo-terminal.
+        let mut terminal = Command::new("script")
+            .args(["--quiet", "--return", "--command"])
+            .arg(format!(
+                "stty rows 30 cols 120; {program} --exact {test} --ignored --nocapture; stty -a"
+            ))
+            .arg("/dev/null")
+            .env("TERM", "xterm")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script, of util-linux");
+        // Keep the input open until the end, so that the terminal does not hang up.
+        let _typed = terminal.stdin.take();
+        let output = terminal.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (full_screen, after) = text
+            .rsplit_once("\u{1b}[?1049l")
+            .expect("the screen is given back");
+        assert!(
+            full_screen.contains("\u{1b}[?1049h"),
+            "there was a full screen: {text}"
+        );
+        assert!(
+            full_screen.contains("\u{1b}[?2004l"),
+            "pasting is as before: {text}"
+        );
+        assert!(
+            after.contains("this is a defect"),
+            "what happened can be read: {text}"
+        );
+        assert!(
+            after.contains(" icanon") && after.contains(" echo "),
+            "lines and echo as before: {after}"
+        );
     }
 }

@@ -1,8 +1,9 @@
-//! Text to lines of a width.
+//! Breaks text into lines.
 
 use ratatui::text::Line;
 
-/// Breaks at blanks where it can, and inside a word that is wider than a line. Never empty.
+/// Breaks a text into lines of at most `width` columns, at blanks where it can, and inside a word that is wider than
+/// a line. The result has at least one line.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(2);
     let mut lines = Vec::new();

@@ -1,20 +1,22 @@
-//! Whose an entry is.
+//! Names the sender of an entry.
 
 use tern_client::Entry;
 
 use super::View;
 
-/// Whose an entry is that no person sent: the operator's back end did, for nobody.
+/// Name shown for entries that the operator's back end sent in nobody's name.
 const SYSTEM: &str = "the system";
 
 impl View {
+    /// Returns the name of the entry's sender, or [`SYSTEM`] if no person sent it.
     pub(super) fn author(&self, entry: &Entry) -> String {
         let name = |sender| self.name(sender);
         entry.sender.map_or_else(|| SYSTEM.to_owned(), name)
     }
 }
 
-/// A message as it is shown: a line that is no person's has no name beside it.
+/// Returns the text of a message as it is shown. A message that no person sent has no name beside it, so the text
+/// begins with the name [`SYSTEM`].
 pub(super) fn signed(entry: &Entry, text: String) -> String {
     match entry.sender {
         Some(_) => text,

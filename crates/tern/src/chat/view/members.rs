@@ -1,5 +1,5 @@
-//! Who is in a chat, and what follows from it: whom a message can reach, whether anything can be written, and what became
-//! of what was.
+//! Who is in a chat, and what follows from it: whom a message can reach, whether the user may write, and which of the
+//! user's messages were refused.
 
 use tern_client::{Entry, Mark, QueuedMessage, SendState};
 use tern_proto::v1::{ChatKind, entry_content::Content};
@@ -8,7 +8,7 @@ use tern_types::{ChatId, RequestId, UserId};
 use super::{Room, View};
 
 impl Room {
-    /// How many others there are; a message can reach no more.
+    /// Returns how many members there are beside the user, which is how many a message can reach.
     pub(super) fn others(&self) -> usize {
         let known = self.chat.as_ref().map_or(2, |chat| chat.member_count);
         let members = match self.members.len() {
@@ -18,7 +18,7 @@ impl Room {
         members.saturating_sub(1)
     }
 
-    /// How far the others have got. Who is no member any more counts no more.
+    /// Returns the marks of the other members. People who have left do not count.
     pub(super) fn marks_of_others(&self, me: UserId) -> impl Iterator<Item = (UserId, Mark)> {
         let counts =
             move |user: &UserId| *user != me && (self.members.is_empty() || self.members.contains(user));
@@ -26,13 +26,14 @@ impl Room {
         marks.filter(move |(user, _)| counts(user))
     }
 
-    /// What an entry that just came changes; older ones say nothing of now.
+    /// Updates the members by an entry that has just come. Older entries must not be given: they say nothing of the
+    /// present members.
     pub(super) fn members_changed(&mut self, entry: &Entry) {
         let Some(content) = &entry.content.content else {
             return;
         };
         match content {
-            // Where nobody is known yet, all are loaded.
+            // If no members are loaded yet, this entry would name only some of them; all are loaded later.
             Content::MembersAdded(added) if !self.members.is_empty() => {
                 let added = added.user_ids.iter().filter_map(|id| id.parse::<UserId>().ok());
                 self.members.extend(added);
@@ -50,20 +51,20 @@ impl Room {
 }
 
 impl View {
-    /// Why nothing can be written in a chat; `None`: it can.
+    /// Returns why the user cannot write in this chat, or `None` if they can.
     pub fn closed(&self, chat: ChatId) -> Option<&'static str> {
         let chat = self.rooms.get(&chat)?.chat.as_ref()?;
         (chat.left && chat.kind != ChatKind::Self_).then_some("you are not in this group any more")
     }
 
-    /// The refused message that is the `nth` from the end, counted from 1.
+    /// Returns the refused message that is the `nth` from the end, counted from 1.
     pub fn failed(&self, chat: ChatId, nth: usize) -> Option<&QueuedMessage> {
         let queued = self.rooms.get(&chat)?.queued.iter().rev();
         let mut failed = queued.filter(|queued| matches!(queued.state, SendState::Failed { .. }));
         failed.nth(nth.checked_sub(1)?)
     }
 
-    /// A message that is not to be sent.
+    /// Removes a message that will not be sent.
     pub fn forget(&mut self, chat: ChatId, request: RequestId) {
         let queued = &mut self.room(chat).queued;
         queued.retain(|queued| queued.message.request != request);

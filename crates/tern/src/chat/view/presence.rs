@@ -1,4 +1,4 @@
-//! Who is online, and who was last seen when.
+//! Who is online, and when the others were last seen.
 
 use tern_client::Presence;
 use tern_proto::v1::ChatKind;
@@ -7,11 +7,12 @@ use tern_types::{ChatId, Timestamp, UserId};
 use super::View;
 use crate::chat::clock;
 
-/// People whom the server tells of at once.
+/// Most people whose presence the server tells a device at a time.
 const MAX_WATCHED: usize = 256;
 
 impl View {
-    /// The people whose presence is on the screen: those of the open chat, then the others of direct chats.
+    /// Returns the people whose presence is on the screen, sorted: those of the open chat and those of direct chats,
+    /// at most [`MAX_WATCHED`]. The open chat's come first when there are too many.
     pub fn on_screen(&self) -> Vec<UserId> {
         let open = self.open.and_then(|chat| self.rooms.get(&chat));
         let members = open.into_iter().flat_map(|room| room.members.iter().copied());
@@ -31,12 +32,13 @@ impl View {
         self.presences.get(&user) == Some(&Presence::Online)
     }
 
-    /// The server was asked, and shows nothing of them.
+    /// Returns whether the server, when it was asked, said that this person's presence is hidden.
     pub fn is_hidden(&self, user: UserId) -> bool {
         self.presences.get(&user) == Some(&Presence::Hidden)
     }
 
-    /// "online", "last seen today 14:02", or of a group "3 online".
+    /// Returns the presence to show for a chat, as in "online", "last seen today 14:02", or for a group "3 online".
+    /// `now` is by the wall clock.
     pub fn presence(&self, chat: ChatId, now: Timestamp) -> Option<String> {
         let room = self.rooms.get(&chat)?;
         let known = room.chat.as_ref()?;

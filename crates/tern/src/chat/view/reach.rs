@@ -1,4 +1,4 @@
-//! Whom own messages reached, and who writes.
+//! Who received and read own messages, and who is typing.
 
 use tern_client::{Entry, MessageReceipts};
 use tern_proto::v1::ChatKind;
@@ -6,11 +6,11 @@ use tern_types::{ChatId, Seq, UserId};
 
 use super::View;
 
-/// People who are named; more are counted.
+/// Up to this many people are listed by name; more are only counted.
 const NAMED: usize = 5;
 
 impl View {
-    /// Who got and who read the last own message: a line below it, in groups.
+    /// Returns the user's last message in a group with who received and who read it, as a line to show below it.
     pub fn details(&self, chat: ChatId) -> Option<(Seq, String)> {
         let room = self.rooms.get(&chat)?;
         room.chat.as_ref().filter(|chat| chat.kind == ChatKind::Group)?;
@@ -40,14 +40,14 @@ impl View {
         (!parts.is_empty()).then(|| (seq, parts.join(" · ")))
     }
 
-    /// The own message that is the `nth` from the end, counted from 1.
+    /// Returns the seq of the user's message that is the `nth` from the end, counted from 1.
     pub fn own_message(&self, chat: ChatId, nth: usize) -> Option<Seq> {
         let own = |entry: &&Entry| entry.sender == Some(self.me) && entry.message().is_some();
         let entries = self.rooms.get(&chat)?.entries.values().rev();
         Some(entries.filter(own).nth(nth.checked_sub(1)?)?.seq)
     }
 
-    /// Everybody whom a message reached and did not reach, in words.
+    /// Lists everybody who read, received, and did not receive a message.
     pub fn reached(&self, chat: ChatId, seq: Seq, receipts: &MessageReceipts) -> String {
         let text = self.rooms.get(&chat).and_then(|room| room.entries.get(&seq));
         let text = text.and_then(Entry::text).unwrap_or_default();
@@ -68,7 +68,7 @@ impl View {
         parts.join(" · ")
     }
 
-    /// "Alice is typing …"; `None`: nobody is.
+    /// Returns who is typing, as in "Alice is typing …", or `None` if nobody is.
     pub fn typing(&self, chat: ChatId) -> Option<String> {
         let typing: Vec<UserId> = self.rooms.get(&chat)?.typing.iter().copied().collect();
         match typing.as_slice() {

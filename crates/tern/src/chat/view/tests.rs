@@ -1,4 +1,4 @@
-//! What is shown for what happened.
+//! Tests of what is shown after which events.
 
 use tern_client::Outgoing;
 use tern_proto::v1;
@@ -377,7 +377,7 @@ fn who_was_removed_counts_among_nobodys_readers() {
         Some("read by 1 of 2 (Bob) · delivered to Carol")
     );
     view.apply(&Event::Entry(removed(2, 3)), NOW);
-    // A receipt that was on its way.
+    // A receipt of Carol that arrives after she was removed.
     receipt(&mut view, 3, 1, 1);
     assert_eq!(details(&view).as_deref(), Some("read by 1 of 1 (Bob)"));
     let ticks = |view: &View| view.lines(CHAT).first().and_then(|line| line.tick.clone());
@@ -410,4 +410,21 @@ fn a_refused_message_can_be_found_and_forgotten() {
     assert_eq!((failed(&view, 0), failed(&view, 3)), (None, None));
     view.forget(CHAT, requests[1]);
     assert_eq!((failed(&view, 1), view.lines(CHAT).len()), (Some(requests[0]), 1));
+}
+
+#[test]
+fn who_scrolls_up_finds_everything_and_new_messages_do_not_fill_the_memory() {
+    let mut view = view(2);
+    let most = MAX_SHOWN as u64;
+    let from = |seq| entry(seq, user(2), MessageKind::Message, 0, "hello");
+    for seq in 1001..=1000 + most {
+        view.add(from(seq));
+    }
+    let oldest = |view: &View| view.rooms[&CHAT].entries.first_key_value().map(|(seq, _)| seq.0);
+    for seq in (901..=1000).rev() {
+        view.add(from(seq));
+    }
+    assert_eq!(oldest(&view), Some(901));
+    view.add(from(1001 + most));
+    assert_eq!(oldest(&view), Some(902), "one comes and one goes");
 }

@@ -1,5 +1,5 @@
-//! The chat node that owns the group is killed in mid-conversation. Everybody goes on writing; everything arrives,
-//! once, in order, at every device.
+//! The chat node that owns the group is killed in the middle of the conversation. Everybody goes on writing. Every
+//! message arrives once, in order, at every device.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,17 +15,17 @@ use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;
 use crate::demo::talk::say;
 
-/// Each of the three writes so many …
+/// Messages that each of the three people writes.
 const MESSAGES: usize = 12;
-/// … with this pause: together longer than a dead node's lease of 6 s.
+/// Pause between a person's messages. All of them together take longer than the lease of a dead node (4 s).
 const PAUSE: Duration = Duration::from_millis(800);
-/// Messages written and not shown yet: all there are.
+/// Capacity of the queue of messages that are not shown yet. It has room for all of them and for the kill.
 const LIVE: usize = 3 * MESSAGES + 1;
-/// The node dies after so many of Alice's.
+/// The node is killed after Alice has written this many messages.
 const BEFORE: usize = 3;
 
 const SPEAKERS: [&str; 3] = ["Alice", "Bob", "Carol"];
-/// What they say, in turn: Alice, Bob, Carol.
+/// The texts, in the order of [`SPEAKERS`].
 const LINES: [[&str; 3]; MESSAGES] = [
     ["One over the pier", "Where?", "I see it from here"],
     ["Left of the green buoy", "Got it!", "It is diving"],
@@ -49,7 +49,7 @@ const LINES: [[&str; 3]; MESSAGES] = [
     ["So quiet now", "Tea?", "Tea"],
 ];
 
-/// What happens, as it happens.
+/// Something to show in the transcript.
 enum Live {
     Written(Written),
     Killed(String),
@@ -62,6 +62,7 @@ struct Written {
     at: Instant,
 }
 
+/// Plays the scene. Returns the error of the first step that did not happen.
 pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     let group = stage.group()?;
     let owner = stage.platform.owner(Role::Chat, Slot::of_chat(group)).await?;
@@ -107,7 +108,7 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
     recover(stage, report, &owner, group).await
 }
 
-/// One person's lines, one after the other, whatever happens.
+/// Writes one person's lines, one after the other.
 async fn write(
     speaker: usize,
     client: Client,
@@ -131,7 +132,7 @@ async fn write(
     Ok(())
 }
 
-/// Waits until the conversation is under way, then SIGKILL.
+/// Waits until the conversation is under way, then kills the node with SIGKILL. Returns the time of the kill.
 async fn kill(
     stage: &Stage,
     owner: &str,
@@ -149,14 +150,14 @@ async fn kill(
     Ok(killed)
 }
 
-/// Shows every message as soon as it has arrived everywhere. Returns them all, and when each was sent.
+/// Prints every message as soon as it has arrived everywhere. Returns all of them, and when each had its result.
 async fn show(
     stage: &Stage,
     report: &mut Report,
     mut told: mpsc::Receiver<Live>,
 ) -> anyhow::Result<(Vec<Written>, Vec<Instant>)> {
     let (mut written, mut sent): (Vec<Written>, Vec<Instant>) = (Vec::new(), Vec::new());
-    // While nobody owns the group: None at first; then when the new owner sent its first message.
+    // Some(None) after the kill; Some(Some(at)) after the new owner has stored its first message.
     let mut outage: Option<Option<Instant>> = None;
     while let Some(live) = told.recv().await {
         let message = match live {
@@ -184,7 +185,7 @@ async fn show(
     Ok((written, sent))
 }
 
-/// Prints a message with its tick and its arrivals; returns when it was sent.
+/// Prints a message with its tick and its arrivals. Returns when the sender had the result.
 async fn arrives(stage: &Stage, report: &mut Report, message: &Written) -> anyhow::Result<Instant> {
     let mut phones = stage.phones().into_iter();
     let speaker = phones
@@ -203,7 +204,7 @@ async fn arrives(stage: &Stage, report: &mut Report, message: &Written) -> anyho
         report.delivered(latency);
         arrivals.push(format!("{} {}", phone.name, millis(latency)));
     }
-    // The speaker too: what others wrote before it may come after its result.
+    // Wait for the sender's own entry too: entries that others wrote before it may come after its result.
     speaker.hears(message.request).await?;
     let tick = report.tick("✓", sent_at.saturating_duration_since(message.at));
     report.message(
@@ -215,7 +216,8 @@ async fn arrives(stage: &Stage, report: &mut Report, message: &Written) -> anyho
     Ok(sent_at)
 }
 
-/// Each message once, all devices in the same order without gaps, each writer's lines in the order of writing.
+/// Checks that every device has each message once, in the same order and without gaps, and that each person's
+/// messages are in the order in which they were written.
 async fn same_everywhere(
     stage: &Stage,
     group: ChatId,
@@ -265,7 +267,7 @@ fn gap_free(phone: &Phone, log: &[(tern_types::Seq, Option<RequestId>)]) -> anyh
     Ok(())
 }
 
-/// The node comes back, takes its chats over again, and the conversation does not notice.
+/// Restarts the node, checks that it owns its chats again, and that the conversation goes on.
 async fn recover(stage: &mut Stage, report: &mut Report, owner: &str, group: ChatId) -> anyhow::Result<()> {
     let (alice, laptop, bob, carol) = (&stage.alice, &stage.laptop, &stage.bob, &stage.carol);
     say(

@@ -1,9 +1,10 @@
-//! Alice's two devices: each has everything, and what is read on one is read on the other.
+//! Alice has two devices: each of them gets every entry, and what she reads on one is read on the other.
 
 use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;
 use crate::demo::talk::say;
 
+/// Plays the scene. Returns the error of the first step that did not happen.
 pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     report.scene("Alice's second device keeps step");
     let group = stage.group()?;

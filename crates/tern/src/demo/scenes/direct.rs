@@ -1,4 +1,5 @@
-//! Two people who have never spoken: the first message needs no chat. Ticks go from sent to delivered to read.
+//! Two people write to each other for the first time; no chat has to be created before. Ticks go from sent to
+//! delivered to read.
 
 use anyhow::Context as _;
 
@@ -6,6 +7,7 @@ use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;
 use crate::demo::talk::{read, say};
 
+/// Plays the scene. Returns the error of the first step that did not happen.
 pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     report.scene("Alice writes to Bob");
     for phone in [

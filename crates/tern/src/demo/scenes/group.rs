@@ -1,4 +1,4 @@
-//! A group of three.
+//! Alice creates a group of three. Everybody gets it, and the writer sees who has read a message.
 
 use std::time::Instant;
 
@@ -8,6 +8,7 @@ use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;
 use crate::demo::talk::{read, say};
 
+/// Plays the scene. Returns the error of the first step that did not happen.
 pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     report.scene("Alice makes a group of all three");
     let began = Instant::now();

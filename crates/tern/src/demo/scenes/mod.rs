@@ -1,4 +1,4 @@
-//! What is played, one file a scene, in this order.
+//! The scenes, one file each, in the order in which they are played.
 
 mod crash;
 mod devices;
@@ -12,7 +12,7 @@ mod twice;
 use super::report::Report;
 use super::stage::Stage;
 
-/// Plays everything.
+/// Plays all scenes. Returns the error of the first step that did not happen.
 pub async fn all(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     direct::play(stage, report).await?;
     presence::play(stage, report).await?;

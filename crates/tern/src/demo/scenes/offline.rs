@@ -1,4 +1,4 @@
-//! Bob is offline for a while, then catches up, in order. His latencies count from his connecting.
+//! Bob is offline for a while, then catches up in order. The latencies of what he missed count from his connect.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;
 use crate::demo::talk::{read, say};
 
-/// What he misses in the group, besides two messages from Alice alone.
+/// What Bob misses in the group. Alice writes him two more messages directly.
 const MISSED: [&str; 5] = [
     "Has anybody seen Bob?",
     "He is on the ferry, no signal",
@@ -15,6 +15,7 @@ const MISSED: [&str; 5] = [
     "He will read all of this at once, poor man",
 ];
 
+/// Plays the scene. Returns the error of the first step that did not happen.
 pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     report.scene("Bob is offline for a while");
     let (group, direct) = (stage.group()?, stage.direct());

@@ -1,5 +1,5 @@
-//! A picture: encrypted on Bob's device, put into the object store by a signed URL, read by Alice, forwarded to Carol, who
-//! reads the same object.
+//! A picture is encrypted on Bob's device, put into the object store by a signed URL, and read by Alice. She forwards
+//! it to Carol, who reads the same object.
 
 use std::path::Path;
 use std::time::Instant;
@@ -12,9 +12,10 @@ use crate::demo::phone::Phone;
 use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;
 
-/// Two parts: 16 MiB and a little.
+/// Bytes of the picture: a little more than 16 MiB, so that it has two parts.
 const PICTURE: usize = (16 << 20) + 300_000;
 
+/// Plays the scene. Returns the error of the first step that did not happen.
 pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     report.scene("Bob sends Alice a picture, Carol gets it forwarded");
     let s3 = stage.platform.s3().context("the platform has no object store")?;
@@ -47,7 +48,7 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Sends it; what the other person gets.
+/// Sends the picture and returns the entry that the recipient gets.
 async fn send(report: &mut Report, from: &Phone, to: &Phone, picture: Attachment) -> anyhow::Result<Entry> {
     let (began, peer): (_, UserId) = (Instant::now(), to.user);
     let request = from.client()?.send_files(peer, "", vec![picture]).await?;
@@ -60,7 +61,7 @@ async fn send(report: &mut Report, from: &Phone, to: &Phone, picture: Attachment
     Ok(entry)
 }
 
-/// Reads it and compares.
+/// Downloads the picture and compares it with the original.
 async fn save(
     report: &Report,
     who: &Phone,
@@ -81,7 +82,7 @@ async fn save(
     Ok(())
 }
 
-/// Bytes that do not repeat.
+/// Returns this many random bytes.
 fn noise(length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     rand::fill(&mut bytes[..]);

@@ -1,4 +1,5 @@
-//! Who sees whom come and go, and a block: by default only contacts, and people to whom somebody has written.
+//! Presence, typing and a block. By default a person's presence is shown only to contacts and to people to whom they
+//! have written.
 
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;
 use crate::demo::talk::say;
 
+/// Plays the scene. Returns the error of the first step that did not happen.
 pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     report.scene("Alice looks whether Bob is there");
     let (alice, bob, carol) = (&stage.alice, &stage.bob, &stage.carol);
@@ -73,7 +75,7 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// When the watcher was told so.
+/// Waits until the watcher is told this presence. Returns the time at which it was.
 async fn shows(watcher: &Phone, of: &Phone, what: impl Fn(Presence) -> bool) -> anyhow::Result<Instant> {
     let user = of.user;
     let find = |heard: &Heard| {

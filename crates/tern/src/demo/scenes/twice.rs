@@ -1,4 +1,5 @@
-//! A message sent twice with one request_id is there once: as when an answer gets lost and the client asks again.
+//! A message is sent twice with the same request_id, as a client does when the first answer got lost. It is stored
+//! once.
 
 use tern_client::Outgoing;
 use tern_client::backend::{sent, unary};
@@ -7,6 +8,7 @@ use crate::demo::report::Report;
 use crate::demo::stage::Stage;
 use crate::demo::talk::say;
 
+/// Plays the scene. Returns the error of the first step that did not happen.
 pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> {
     report.scene("A message is sent twice");
     let group = stage.group()?;
@@ -35,7 +37,7 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
         report.name("Alice"),
         first.seq
     ));
-    // What comes after it shows that nothing came in between.
+    // This message arrives after any copy would, so the checks below would see a copy.
     say(
         report,
         bob,

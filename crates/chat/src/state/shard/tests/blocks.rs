@@ -1,4 +1,4 @@
-//! A direct chat of two people one of whom has blocked the other.
+//! Tests of a direct chat of two people, one of whom has blocked the other.
 
 use super::*;
 
@@ -13,7 +13,7 @@ impl Shard {
         })
     }
 
-    /// A load of `number` ends; it was asked for these requests.
+    /// The load with this number ends; it was asked to look up these requests.
     fn load(&mut self, number: u64, blocked: bool, requests: &[RequestId]) -> Vec<Effect> {
         let snapshot = Snapshot {
             blocked,
@@ -28,7 +28,7 @@ impl Shard {
         self.tell(Event::Loaded { chat, number, result })
     }
 
-    /// The first of the two writes, also where there is no chat yet.
+    /// The first of the two people sends a message to the other; the chat need not exist.
     fn say(&mut self, request: RequestId) -> Vec<Effect> {
         let (chat, peer) = (self.chat, Some(self.people[1]));
         let entry = entry(self.people[0], request);
@@ -41,7 +41,7 @@ impl Shard {
         })
     }
 
-    /// What would be committed, and what else is wanted.
+    /// The next commit job, and the effects that come with it.
     fn next(&mut self) -> (Option<Job>, Vec<Effect>) {
         let mut effects = Vec::new();
         let job = self
@@ -143,7 +143,7 @@ fn what_is_being_committed_keeps_its_place_and_the_next_is_refused() {
     assert!(!matches!(shard.next().0, Some(Job::Commit(_))));
     shard.load(number, true, &[second]);
     assert_eq!(answers(&shard.next().1), [(Origin::Call(8), &NOT_ACCEPTED)]);
-    // Rule 5.
+    // Rule 5: the first request keeps its result.
     let effects = shard.say(first);
     assert!(
         matches!(answers(&effects)[..], [(_, Outcome::Placed { .. })]),
@@ -197,6 +197,20 @@ fn whoever_changed_a_block_is_told_when_it_could_not_be_read() {
     let effects = shard.tell(Event::Owned(Arc::default()));
     assert_eq!(answers(&effects), [(BLOCKER, &Outcome::NotOwner)]);
     assert_eq!(shard.state.waiting(), 0);
+}
+
+#[test]
+fn a_block_that_refuses_the_first_message_is_not_refused_itself() {
+    let mut shard = Shard::new();
+    shard.state = ShardState::default();
+    shard.say(RequestId::random());
+    let number = load_number(&shard.blocks_changed());
+    let effects = shard.ended(number, Err(LoadError::NotAccepted));
+    assert_eq!(
+        answers(&effects),
+        [(BLOCKER, &Outcome::Unchanged), (Origin::Call(8), &NOT_ACCEPTED)]
+    );
+    assert_eq!((shard.state.chats(), shard.state.waiting()), (0, 0));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Read marks by calls: who asks next reads what was written, and no call is left without an answer.
+//! Tests of read marks that come by calls: a later question gets the new mark, and no call is left without an answer.
 
 use super::*;
 
@@ -16,7 +16,7 @@ impl Shard {
     }
 }
 
-/// The call's answer among the effects.
+/// The answer to the call among the effects.
 fn answer(effects: &[Effect]) -> Option<&Outcome> {
     effects.iter().find_map(|effect| match effect {
         Effect::Answer {

@@ -1,4 +1,4 @@
-//! Who gets what when members come and go.
+//! Tests of who is pushed what when members come and go.
 
 use super::*;
 use crate::state::Change;
@@ -14,7 +14,7 @@ fn change(action: Action) -> Change {
     }
 }
 
-/// What the change pushes: its entry, and to whom it is only told that there is something to read.
+/// Makes a change. Returns the users who are pushed its entry, and those who are only told to read the log.
 fn changed(shard: &mut Shard, chat: ChatId, action: Action) -> (Vec<UserId>, Vec<UserId>) {
     let change = change(action);
     shard.tell(Event::Change {

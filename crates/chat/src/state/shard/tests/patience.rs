@@ -1,4 +1,4 @@
-//! Nobody waits for long, and what is in the way of one chat is in the way of no other.
+//! Tests that no caller waits for long, and that a lock on one chat delays no other chat.
 
 use super::*;
 
@@ -12,7 +12,7 @@ impl Shard {
         self.tell(Event::JobDone(JobDone::Commit(vec![(chat, committed)])))
     }
 
-    /// Time passes.
+    /// Lets time pass.
     fn wait(&mut self, time: Duration) -> Vec<Effect> {
         self.now = self.now + time;
         let mut effects = Vec::new();
@@ -46,7 +46,7 @@ fn placed(effects: &[Effect]) -> Vec<Seq> {
     effects.iter().filter_map(placed).collect()
 }
 
-/// A device is answered within 5 s; a little of it is for the ways there and back.
+/// A device is answered within 5 s; half a second of that is left for the ways there and back.
 const BOUND: Duration = Duration::from_millis(4_500);
 
 #[test]
@@ -59,7 +59,7 @@ fn who_waits_for_a_load_is_answered_in_time() {
     assert!(shard.state.next_wake().is_some_and(|at| at <= START + BOUND));
     assert_eq!(refused(&shard.wait(BOUND - Duration::from_secs(3))), 1);
     assert_eq!(shard.state.waiting(), 0);
-    // The load comes after all: the chat is there for the next one.
+    // The load ends after all, and the chat is ready for the next request.
     let number = load_number(&effects);
     let result = Ok(Some(shard.snapshot()));
     shard.tell(Event::Loaded { chat, number, result });
@@ -77,7 +77,7 @@ fn who_waits_behind_a_statement_that_hangs_is_answered_in_time_and_told_the_plac
     shard.request(behind);
     let answers = shard.wait(BOUND - Duration::from_secs(1));
     assert_eq!(refused(&answers), 2, "the later one too: it must not come first");
-    // The first comes again, and waits for the statement as it did before.
+    // The first request comes again, and waits for the statement as before.
     assert!(shard.request(under_way).is_empty());
     assert!(
         shard.wait(Duration::from_secs(3)).is_empty(),
@@ -176,7 +176,7 @@ fn what_the_upkeep_waits_for_holds_no_commit_up() {
     shard.send();
     assert!(shard.commit_job().is_some());
     assert_eq!(placed(&shard.commit_done(shard.chat, Committed::Moved)), [Seq(2)]);
-    // What was committed meanwhile has its own settle.
+    // The entry that was committed meanwhile has a settle of its own.
     let chats = vec![(shard.chat, Seq(1))];
     shard.tell(settle_done(chats, HashMap::new()));
     assert_eq!(shard.state.unsettled(), 1);

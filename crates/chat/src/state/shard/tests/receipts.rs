@@ -1,4 +1,4 @@
-//! Who is told of watermarks, and when.
+//! Tests of who is told that a watermark rose, and when.
 
 use std::collections::HashSet;
 
@@ -49,13 +49,13 @@ impl Group {
         effects
     }
 
-    /// This member's message is committed.
+    /// Sends a message as this member, and commits it.
     fn say(&mut self, member: usize) -> Vec<Effect> {
         let device = DeviceId(self.people[member].0);
         self.say_from(member, device, 0)
     }
 
-    /// From this device, which has acknowledged so much.
+    /// Sends a message from this device, which has acknowledged up to `acked`, and commits it.
     fn say_from(&mut self, member: usize, device: DeviceId, acked: u64) -> Vec<Effect> {
         let request = RequestId::random();
         let entry = NewEntry {
@@ -82,7 +82,7 @@ impl Group {
         self.commit()
     }
 
-    /// The writer commits; what else is due is done before.
+    /// Runs the upkeep jobs that are due, then the commit.
     fn commit(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         loop {
@@ -126,7 +126,7 @@ impl Group {
         self.flush(Vec::new())
     }
 
-    /// Somebody blocked, or ended that: the chat is loaded anew, with the one message that it has.
+    /// Somebody blocked the other, or ended that: the chat is loaded anew, with the one message that it has.
     fn blocks(&mut self, blocked: bool) -> Vec<Effect> {
         let (chat, sender) = (self.chat, self.people[0]);
         let origin = Origin::Call(2);
@@ -147,7 +147,7 @@ impl Group {
         self.tell(Event::Loaded { chat, number, result })
     }
 
-    /// The member's marks that are written now.
+    /// The read marks of the member that are written now.
     fn written(&mut self, member: usize) -> Vec<ReadMark> {
         self.now = self.now + Duration::from_secs(2);
         let user = self.people[member];
@@ -166,7 +166,7 @@ impl Group {
     }
 }
 
-/// Of whom, to whom, and how far: of the receipts among effects.
+/// The receipts among the effects: whose watermark it is, who is told, and the watermark.
 fn receipts(effects: &[Effect]) -> Vec<(UserId, Vec<UserId>, Watermark)> {
     let receipt = |effect: &Effect| match effect {
         Effect::Push {
@@ -179,7 +179,7 @@ fn receipts(effects: &[Effect]) -> Vec<(UserId, Vec<UserId>, Watermark)> {
     effects.iter().filter_map(receipt).collect()
 }
 
-/// 200 members, two of whom write 100 messages within a second; everybody acknowledges each of them at once.
+/// A group of 200, two of whom send 100 messages within a second; every member acknowledges each message at once.
 #[test]
 fn rule_10_in_a_group_of_200_a_sender_is_told_of_a_member_once_in_250_ms() {
     let mut group = Group::new(ChatKind::Group, 200);
@@ -202,11 +202,12 @@ fn rule_10_in_a_group_of_200_a_sender_is_told_of_a_member_once_in_250_ms() {
         }
     }
     assert!(receipts(&group.wait(GATHER_RECEIPTS)).is_empty(), "all is told");
-    // Each member to both senders, a sender to the other one, and to their own devices, since they read by sending.
+    // These are the pairs of member and recipient: 198 members with both senders, each sender with the other, and
+    // each sender with their own devices, because a send reads.
     let pairs = 2 * 198 + 2 + 2;
     assert_eq!(last.len(), pairs);
     assert!(last.values().all(|(_, seq)| *seq == Seq(100)));
-    // Told at once, each acknowledgement would be one receipt or two.
+    // If they were not gathered, each acknowledgement would cause one receipt or two.
     assert_eq!((acknowledged, told), (20_000, 4 * pairs));
     assert_eq!(group.state.take_counts().receipts, told as u64);
 }
@@ -328,7 +329,7 @@ fn under_load_what_was_delivered_is_told_late_and_with_what_was_read_at_once() {
     }
 }
 
-/// How far the member's newest written mark goes, and how many of their own messages lie after it.
+/// The seq of the member's newest written mark, and how many of their own messages lie after it.
 fn mark_written(group: &mut Group, member: usize) -> (u64, u32) {
     let written = group.written(member);
     let [mark] = written[..] else {
@@ -353,10 +354,10 @@ fn a_send_reads_what_was_delivered_and_no_more() {
     group.acknowledge(1, 4);
     group.say(1);
     assert_eq!(mark_written(&mut group, 1), (4, 2));
-    // What comes to them later is not read by what they sent before.
+    // Entries that are delivered later are not read by a send that was earlier.
     let told = receipts(&group.acknowledge(1, 12));
     assert_eq!((told[0].2.delivered, told[0].2.read), (Seq(12), Seq(4)));
-    // A mark between passes one of them.
+    // A mark between their two own messages passes one of them.
     let (chat, user) = (group.chat, group.people[1]);
     group.tell(Event::Read {
         chat,
@@ -367,7 +368,7 @@ fn a_send_reads_what_was_delivered_and_no_more() {
     assert_eq!(mark_written(&mut group, 1), (11, 1));
     group.say(1);
     assert_eq!(mark_written(&mut group, 1), (13, 0));
-    // Right behind one another they are read to the last, although none is acknowledged.
+    // Own messages that directly follow one another are read to the last, although none is acknowledged.
     group.say(1);
     group.say(1);
     assert_eq!(mark_written(&mut group, 1), (15, 0));
@@ -385,7 +386,7 @@ fn a_send_reads_what_its_device_says_to_have_acknowledged_and_its_other_devices_
         read: Seq(read),
         read_receipts_off: false,
     };
-    // The owner has not heard of the acknowledgement, which is being written.
+    // The owner has not heard of the acknowledgement yet, which is still being written.
     let told = receipts(&group.say_from(1, DeviceId(user.0), 2));
     assert_eq!(told, [(user, vec![sender, user], mark(2, 2))]);
     let told = receipts(&group.say_from(1, DeviceId(user.0), 99));
@@ -435,7 +436,7 @@ fn in_a_direct_chat_nothing_crosses_a_block_and_afterwards_all_is_told() {
     assert_eq!(receipts(&group.blocks(false)), [(user, vec![sender], mark)]);
 }
 
-/// Nobody else knows that it was news.
+/// Nobody else knows that the delivery was news.
 #[test]
 fn what_was_delivered_and_cannot_be_told_is_counted() {
     let mut state = ShardState::default();

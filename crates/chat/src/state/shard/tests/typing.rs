@@ -1,4 +1,4 @@
-//! Who is told that somebody writes.
+//! Tests of who is told that somebody is typing.
 
 use super::*;
 
@@ -9,7 +9,7 @@ struct Chatting {
     now: Timestamp,
 }
 
-/// A chat of so many that is not in memory yet.
+/// A chat of so many members that is not in memory yet.
 fn chatting(members: u128) -> Chatting {
     Chatting {
         state: ShardState::default(),
@@ -64,7 +64,7 @@ impl Chatting {
     }
 }
 
-/// Who is told, and whether they stopped.
+/// The users who are told, and whether the person stopped.
 fn told(effects: &[Effect]) -> Vec<(Vec<UserId>, bool)> {
     let typing = |effect: &Effect| match effect {
         Effect::Push {

@@ -1,4 +1,4 @@
-//! What stands on the screen.
+//! Tests of what is drawn on the screen.
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;

@@ -1,0 +1,23 @@
+//! What the app's handles ask of the driver.
+
+use tokio::sync::oneshot;
+
+use crate::engine::Input;
+use crate::error::{CallError, ClientError};
+use crate::store::Store;
+
+pub(super) type Reply = oneshot::Sender<Result<(), ClientError>>;
+pub(super) type Read = Box<dyn FnOnce(&mut Store) + Send>;
+
+/// A request of a [`crate::Client`] or a [`crate::api::Api`] to the driver.
+pub(crate) enum Command {
+    /// Applies an input. The reply comes when the changes are durable.
+    Apply { input: Input, reply: Reply },
+    /// Works on the store.
+    Read(Read),
+    /// Gets a newer token than `stale`. The reply comes when there is one.
+    Renew {
+        stale: String,
+        reply: oneshot::Sender<Result<(), CallError>>,
+    },
+}
