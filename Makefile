@@ -1,7 +1,7 @@
 # What CI runs is what is here: `.ci/run` calls `make test`.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools build demo run bench flamegraph test format lints protos dependencies tests schema-n-1 instructions python browser helm image proto-baseline
+.PHONY: help tidy setup tools build demo run bench flamegraph test format lints protos dependencies tests schema-n-1 instructions python browser helm docs image proto-baseline
 
 BUF := $(shell command -v buf || echo .tern/tools/node_modules/.bin/buf)
 # The test runner's own output, for who reads only the end.
@@ -40,7 +40,7 @@ bench: setup ## Measure a platform of its own: messages a second and what they c
 flamegraph: setup ## Show where a message's processor time goes: target/flamegraphs/*.svg; needs perf and inferno
 	scripts/flamegraph
 
-test: tools format protos dependencies lints tests schema-n-1 instructions python browser helm image ## Format, lints and every test
+test: tools format tidy protos dependencies lints tests schema-n-1 instructions python browser helm docs image ## Format, lints and every test
 	@echo
 	@echo "make test: all passed. The test runner's closing lines:"
 	@tail -n 3 $(TEST_LOG)
@@ -56,6 +56,9 @@ test: tools format protos dependencies lints tests schema-n-1 instructions pytho
 
 format: ## Check the format
 	cargo fmt --all --check
+
+tidy: ## Check sizes of files and functions, and that no two files import each other
+	scripts/tidy
 
 lints: ## Check the lints
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -91,6 +94,9 @@ browser: tools ## Run the code of docs/browser.md, as it stands there, against a
 
 helm: tools build ## Check the chart, its alerts and dashboards, and the Containerfile
 	scripts/check-helm
+
+docs: build ## Check that docs/configuration.md lists the flags as the program does
+	scripts/configuration --check
 
 image: build ## Run what an image would contain, in a root of its own
 	scripts/check-image
