@@ -190,7 +190,7 @@ impl Driver {
             Command::Apply {
                 input: Input::Send(message),
                 reply,
-            } => match self.admit(&message) {
+            } => match self.admit(&message, batch) {
                 Ok(()) => {
                     batch.inputs.push(Input::Send(message));
                     batch.replies.push(reply);
@@ -211,10 +211,15 @@ impl Driver {
         }
     }
 
-    /// Refuses a message that is too large, or that does not fit into the outbox.
-    fn admit(&self, message: &Outgoing) -> Result<(), ClientError> {
+    /// Refuses a message that is too large, or that does not fit into the outbox beside the messages of the batch.
+    fn admit(&self, message: &Outgoing, batch: &Batch) -> Result<(), ClientError> {
         message.check_size().map_err(ClientError::TooLarge)?;
-        let room = self.engine.has_room(message.body.len());
+        let sends = batch.inputs.iter().filter_map(|input| match input {
+            Input::Send(message) => Some(message.body.len()),
+            _ => None,
+        });
+        let (messages, bytes) = sends.fold((1, message.body.len()), |(n, bytes), body| (n + 1, bytes + body));
+        let room = self.engine.has_room(messages, bytes);
         room.then_some(()).ok_or(ClientError::OutboxFull)
     }
 

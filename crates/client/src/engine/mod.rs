@@ -286,9 +286,9 @@ impl Engine {
         &self.me
     }
 
-    /// Whether a message with a body of so many bytes fits into the outbox.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.outbox.has_room(bytes)
+    /// Whether so many more messages fit into the outbox, whose bodies have so many bytes in all.
+    pub fn has_room(&self, messages: usize, bytes: usize) -> bool {
+        self.outbox.has_room(messages, bytes)
     }
 
     /// Applies inputs in their order, and returns what follows from them. Each chat that changed is acknowledged and

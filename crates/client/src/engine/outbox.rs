@@ -73,9 +73,9 @@ impl Outbox {
         }
     }
 
-    /// Whether one more message with a body of so many bytes fits.
-    pub fn has_room(&self, bytes: usize) -> bool {
-        self.chat_of.len() < MAX_MESSAGES && self.bytes + bytes <= MAX_BYTES
+    /// Whether so many more messages fit, whose bodies have so many bytes in all.
+    pub fn has_room(&self, messages: usize, bytes: usize) -> bool {
+        self.chat_of.len() + messages <= MAX_MESSAGES && self.bytes + bytes <= MAX_BYTES
     }
 
     /// Whether a message with this request_id has no result yet.
@@ -354,11 +354,13 @@ mod tests {
     #[test]
     fn the_outbox_is_bounded() {
         let (mut outbox, _) = outbox(1, &[]);
-        assert!(!outbox.has_room(MAX_BYTES + 1));
+        assert!(outbox.has_room(1, MAX_BYTES));
+        assert!(!outbox.has_room(1, MAX_BYTES + 1));
+        assert!(!outbox.has_room(MAX_MESSAGES + 1, 0));
         for _ in 0..MAX_MESSAGES {
             outbox.push(chat(1), Outgoing::new(chat(1), "x"));
         }
-        assert!(!outbox.has_room(1));
+        assert!(!outbox.has_room(1, 1));
     }
 
     #[test]

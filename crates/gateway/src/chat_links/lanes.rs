@@ -198,7 +198,8 @@ impl Lanes {
         }
     }
 
-    /// Forgets the parked acknowledgements of a session that has ended, and its other items that are no sends.
+    /// Forgets the parked acknowledgements of a session that has ended. Its sends and read marks go on: the person
+    /// has read what was read, also when the app was closed right after.
     pub fn forget_acks(&self, session: SessionId) {
         if self.parked.load(Ordering::Acquire) == 0 {
             return;
@@ -206,7 +207,7 @@ impl Lanes {
         for table in 0..TABLES {
             self.lock(table).retain(|_, lane| {
                 lane.parked.retain(|_, parked| {
-                    let its = parked.item.session == session.0 && !is_send(&parked.item);
+                    let its = parked.item.session == session.0 && is_ack(&parked.item);
                     if its {
                         self.unpark(&parked.item);
                     }
@@ -306,6 +307,10 @@ fn forget_if_empty(table: &mut IdMap<Slot, Lane>, slot: Slot) {
 
 fn is_send(item: &UpItem) -> bool {
     matches!(item.op, Some(up_item::Op::Send(_)))
+}
+
+fn is_ack(item: &UpItem) -> bool {
+    matches!(item.op, Some(up_item::Op::Ack(_)))
 }
 
 #[cfg(test)]

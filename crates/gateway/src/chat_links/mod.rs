@@ -223,8 +223,8 @@ impl ChatLinks {
             .inspect_err(|_| metrics::refused("window"))
     }
 
-    /// Forgets the acknowledgements of a session that has ended, since nobody waits for their answers. Its sends go
-    /// on.
+    /// Forgets the acknowledgements of a session that has ended, since nobody waits for their answers. Its sends and
+    /// read marks go on.
     pub fn session_ended(&self, session: SessionId) {
         for link in self.routes.load().links.values() {
             link.forget_acks(session);

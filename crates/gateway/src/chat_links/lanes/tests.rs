@@ -1,6 +1,6 @@
 //! Items that go over two links: to the slot's old owner, and to its new one.
 
-use tern_proto::internal::SendOp;
+use tern_proto::internal::{AckOp, ReadOp, SendOp};
 
 use super::super::link::Queues;
 use super::*;
@@ -121,14 +121,32 @@ async fn acknowledgements_of_a_session_that_is_gone_are_parked_no_more() {
     let (old, _to_old) = link(1);
     route(&lanes, 1, &old);
     back(&lanes, &old, 1, 7).expect("parked");
-    let ack = UpItem {
-        session: 5,
-        ..UpItem::default()
-    };
-    let routed = lanes.route(slot(), ack, 1, || Some(old.clone()));
-    assert_eq!((routed, lanes.parked.load(Ordering::Acquire)), (Ok(()), 2));
+    park_behind(&lanes, &old, up_item::Op::Ack(AckOp::default()));
+    assert_eq!(lanes.parked.load(Ordering::Acquire), 2);
     lanes.forget_acks(SessionId(5));
     assert_eq!(lanes.parked.load(Ordering::Acquire), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_mark_goes_on_after_its_session_has_ended() {
+    let lanes = Lanes::default();
+    let (old, _to_old) = link(1);
+    route(&lanes, 1, &old);
+    back(&lanes, &old, 1, 7).expect("parked");
+    park_behind(&lanes, &old, up_item::Op::Read(ReadOp::default()));
+    lanes.forget_acks(SessionId(5));
+    assert_eq!(lanes.parked.load(Ordering::Acquire), 2);
+}
+
+/// Parks an item of session 5 behind what is parked already.
+fn park_behind(lanes: &Lanes, link: &Arc<Link>, op: up_item::Op) {
+    let item = UpItem {
+        session: 5,
+        op: Some(op),
+        ..UpItem::default()
+    };
+    let routed = lanes.route(slot(), item, 1, || Some(link.clone()));
+    assert_eq!(routed, Ok(()));
 }
 
 #[tokio::test(start_paused = true)]
