@@ -16,26 +16,26 @@ setup: ## Install what this machine lacks for building and running (Debian packa
 tools: ## The same, and what the checks need besides (npm for buf and helm, promtool, valgrind, SeaweedFS)
 	@scripts/setup checks
 
-build: setup ## Build the tern program
-	cargo build --locked --bin tern
+build: setup ## Build the programs tern and tern-dev
+	cargo build --locked --bin tern --bin tern-dev
 
 demo: build ## Start the whole platform and play a conversation on it
-	target/debug/tern demo
+	target/debug/tern-dev demo
 
 run: build ## Keep the platform up for your own clients, until Ctrl-C
-	target/debug/tern dev
+	target/debug/tern-dev dev
 
 bench: setup ## Measure a platform of its own: messages a second and what they cost (7 min, the first time 12)
-	cargo build --locked --release --bin tern
-	target/release/tern bench direct
-	target/release/tern bench direct --rate 100
-	target/release/tern bench group
-	target/release/tern bench offline
-	target/release/tern bench idle --plain
-	target/release/tern bench mixed
-	target/release/tern bench presence
-	target/release/tern bench overload
-	target/release/tern bench media
+	cargo build --locked --release --bin tern --bin tern-dev
+	target/release/tern-dev bench direct
+	target/release/tern-dev bench direct --rate 100
+	target/release/tern-dev bench group
+	target/release/tern-dev bench offline
+	target/release/tern-dev bench idle --plain
+	target/release/tern-dev bench mixed
+	target/release/tern-dev bench presence
+	target/release/tern-dev bench overload
+	target/release/tern-dev bench media
 
 flamegraph: setup ## Show where a message's processor time goes: target/flamegraphs/*.svg; needs perf and inferno
 	scripts/flamegraph

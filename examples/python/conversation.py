@@ -2,7 +2,7 @@
 
     python examples/python/conversation.py [DIR]
 
-DIR is where `tern dev` keeps its keys: $TERN_DEV_DIR or .tern/dev. A back end (with the API key) makes two users and links a device to
+DIR is where `tern-dev dev` keeps its keys: $TERN_DEV_DIR or .tern/dev. A back end (with the API key) makes two users and links a device to
 each; then the devices open their streams, write, acknowledge, and see each other's receipts. Exits with 1 when anything
 expected does not happen.
 """

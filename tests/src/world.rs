@@ -265,7 +265,7 @@ impl World {
 
 /// Repeats a call while the platform answers UNAVAILABLE: on a busy machine a node may not get a connection to the
 /// store in time.
-async fn patiently<T, Call>(what: &str, call: impl Fn() -> Call) -> T
+pub async fn patiently<T, Call>(what: &str, call: impl Fn() -> Call) -> T
 where
     Call: Future<Output = Result<Response<T>, Status>>,
 {

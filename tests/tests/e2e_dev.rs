@@ -1,4 +1,4 @@
-//! `tern dev`, run as a program.
+//! `tern-dev dev`, run as a program.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -18,11 +18,14 @@ const BOUND: Duration = Duration::from_secs(60);
 
 fn dev(dir: &Path) -> Process {
     let mut command = Command::new(world::tern());
-    command.args(["dev", "--dir"]).arg(dir);
-    Process::spawn("tern dev", command, &dir.join("dev.log")).unwrap()
+    command
+        .args(["dev", "--dir"])
+        .arg(dir)
+        .env("TERN_PROGRAM", world::tern());
+    Process::spawn("tern-dev dev", command, &dir.join("dev.log")).unwrap()
 }
 
-/// Creates a user as a back end would, with the files that `tern dev` leaves in its directory.
+/// Creates a user as a back end would, with the files that `tern-dev dev` leaves in its directory.
 async fn make_user(dir: &Path) -> (User, bool) {
     let read = |name| fs::read_to_string(dir.join(name)).unwrap();
     let gateway = read("gateways").lines().next().unwrap().to_owned();
@@ -85,7 +88,10 @@ async fn tern_dev_keeps_what_was_written_and_leaves_nothing_running() {
     // Two instances on the same data would damage them.
     let second = dev(dir.path());
     assert!(!second.wait().await.success());
-    second.line("another tern dev is running", BOUND).await.unwrap();
+    second
+        .line("another tern-dev dev is running", BOUND)
+        .await
+        .unwrap();
 
     // A node that dies is reported and started again. The others go on.
     let pid = first.line("chat-0", BOUND).await.unwrap();

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use tern_identity::token::Signer;
 use tern_local::{Role, until};
-use tern_node::token::Signer;
 use tern_proto::error::reason_of;
 use tern_proto::v1::{self, CloseCode, ErrorReason, client_item::Item, server_event::Event};
 use tern_tests::phone::agree;

@@ -14,7 +14,7 @@ const BODY: &str = "what-they-said-to-each-other";
 const TITLE: &str = "the-name-of-their-group";
 /// Everything of the platform at level debug, and of libraries what they say about the platform's requests.
 const LOG: &str = "info,tern=debug,tern_accounts=debug,tern_chat=debug,tern_client=debug,tern_gateway=debug,tern_media=debug,\
-                   tern_node=debug,tern_presence=debug,sqlx=debug,tonic=debug,tower=debug,aws_sdk_s3=debug";
+                   tern_cluster=debug,tern_store=debug,tern_transport=debug,tern_presence=debug,sqlx=debug,tonic=debug,tower=debug,aws_sdk_s3=debug";
 
 fn logs(dir: &Path) -> Vec<(String, String)> {
     let files = std::fs::read_dir(dir.join("logs")).unwrap();

@@ -10,7 +10,7 @@ mod tokens;
 mod users;
 mod watching;
 
-use tern_node::principal::Principal;
+use tern_identity::principal::Principal;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 

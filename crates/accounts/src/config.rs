@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tern_node::config::seconds;
-use tern_node::postgres::PostgresArgs;
-pub use tern_node::token::MAX_ACCESS_TOKEN_TTL;
+use tern_cluster::config::seconds;
+pub use tern_identity::token::MAX_ACCESS_TOKEN_TTL;
+use tern_store::postgres::PostgresArgs;
 
 /// The settings of an accounts node.
 #[derive(clap::Args, Clone, Debug)]

@@ -7,7 +7,7 @@ mod users;
 
 use std::sync::Arc;
 
-use tern_node::principal::Principal;
+use tern_identity::principal::Principal;
 use tern_proto::internal::accounts_node_server::AccountsNode;
 use tern_proto::internal::{
     AuthenticateKeyRequest, AuthenticateKeyResponse, ListBarredRequest, ListBarredResponse, MaySeeRequest,

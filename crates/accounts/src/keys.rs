@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use sqlx::PgPool;
-use tern_node::principal::Scope;
+use tern_identity::principal::Scope;
 use tern_types::limits::MAX_NAME_BYTES;
 use uuid::Uuid;
 

@@ -1,6 +1,8 @@
 //! The metrics of an accounts node.
 
-use metrics::{counter, describe_counter};
+use metrics::counter;
+use tern_telemetry::described::Kind::Counter;
+use tern_telemetry::described::{self, Described};
 
 const LINKED: &str = "tern_accounts_devices_linked_total";
 const REVOKED: &str = "tern_accounts_devices_revoked_total";
@@ -11,22 +13,29 @@ const STRANGERS: &str = "tern_accounts_new_strangers_total";
 const SUSPENSIONS: &str = "tern_accounts_suspensions_total";
 const PEER_FAILURES: &str = "tern_accounts_peer_failures_total";
 
+/// What `/metrics` says of each metric.
+const DESCRIBED: &[Described] = &[
+    (Counter, LINKED, "devices linked, repeated requests too"),
+    (Counter, REVOKED, "devices revoked, by cause"),
+    (Counter, REFRESHES, "refresh tokens presented, by outcome"),
+    (Counter, KEY_CHECKS, "API keys presented, by outcome"),
+    (
+        Counter,
+        UNFINISHED,
+        "revocations that were finished later than by the call that began them",
+    ),
+    (
+        Counter,
+        STRANGERS,
+        "strangers that users asked to watch for the first time in a day, by outcome",
+    ),
+    (Counter, SUSPENSIONS, "users suspended and resumed, by which"),
+    (Counter, PEER_FAILURES, "failed calls to other nodes, by call"),
+];
+
 /// Registers the names and units of the metrics for `/metrics`.
 pub fn describe() {
-    describe_counter!(LINKED, "devices linked, repeated requests too");
-    describe_counter!(REVOKED, "devices revoked, by cause");
-    describe_counter!(REFRESHES, "refresh tokens presented, by outcome");
-    describe_counter!(KEY_CHECKS, "API keys presented, by outcome");
-    describe_counter!(
-        UNFINISHED,
-        "revocations that were finished later than by the call that began them"
-    );
-    describe_counter!(
-        STRANGERS,
-        "strangers that users asked to watch for the first time in a day, by outcome"
-    );
-    describe_counter!(SUSPENSIONS, "users suspended and resumed, by which");
-    describe_counter!(PEER_FAILURES, "failed calls to other nodes, by call");
+    described::describe(DESCRIBED);
     // Counters start at 0, so that what has not happened yet can be seen.
     for name in [LINKED, UNFINISHED] {
         counter!(name).absolute(0);

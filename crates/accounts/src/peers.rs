@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tern_node::NodeContext;
-use tern_node::links::BackOff;
-use tern_node::map::{Node, Role};
+use tern_cluster::NodeContext;
+use tern_cluster::links::BackOff;
+use tern_cluster::map::{Node, Role};
 use tern_proto::ApiError;
 use tern_proto::error::reason_of;
 use tern_proto::internal::chat_node_client::ChatNodeClient;

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     fn mint() -> RefreshMint {
-        RefreshMint::from_pem(&tern_node::token::generate_pem().unwrap()).unwrap()
+        RefreshMint::from_pem(&tern_identity::token::generate_pem().unwrap()).unwrap()
     }
 
     #[test]

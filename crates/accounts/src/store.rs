@@ -18,7 +18,7 @@ pub mod tokens;
 pub mod users;
 
 use sqlx::{PgPool, PgTransaction};
-use tern_node::postgres;
+use tern_store::postgres;
 
 pub use error::StoreError;
 

@@ -5,7 +5,7 @@ use tern_proto::v1::{self, ErrorReason, SendErrorCode, send_result};
 use tern_proto::{ApiError, raw};
 use tern_types::{ChatId, RequestId, Seq, SessionId, Timestamp};
 
-use crate::state::{Outcome, Refusal};
+use tern_chat_core::{Outcome, Refusal};
 
 /// The answer to a command that met no owner.
 const MOVING: Refusal = Refusal::Unavailable {

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tern_node::drain::Drain;
-use tern_node::map::MapHandle;
+use tern_cluster::drain::Drain;
+use tern_cluster::map::MapHandle;
 
 use crate::metrics::{self, Backlog};
 use crate::ownership::Ownership;

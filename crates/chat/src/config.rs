@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use tern_node::postgres::PostgresArgs;
-use tern_node::ticket::TicketArgs;
+use tern_identity::ticket::TicketArgs;
+use tern_store::postgres::PostgresArgs;
 
 /// Settings of a chat node.
 #[derive(clap::Args, Clone, Debug)]

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tern_node::links::gather;
-use tern_node::trace;
+use tern_cluster::links::gather;
 use tern_proto::internal::Push;
+use tern_telemetry::trace;
 use tern_types::{ChatId, IdMap, IdSet, SessionId, UserId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;

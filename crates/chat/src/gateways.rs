@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tern_node::links::Peer;
+use tern_cluster::links::Peer;
 use tern_proto::internal::{DownItem, FindSessions, FoundSession, Push, Wake, down_item};
 use tern_types::{ChatId, IdMap, IdSet, Seq, SessionId};
 use tokio::sync::mpsc::error::TrySendError;

@@ -2,26 +2,25 @@
 //! online, and settles it for those that are not.
 //!
 //! ```text
-//! gateway --Control--> grpc::link --> shard --(state decides)--> writer --> Postgres
+//! gateway --Control--> grpc::link --> shard --(core decides)---> writer --> Postgres
 //!                                       |                          |
 //! gateway <--answers, wakes, live-- gateways <-- fanout, wake <----+   lookup --> presence
 //! gateway --CatchUp--> grpc::link --> store::entries
 //! ```
 //!
-//! - [`state`]: what is decided, as pure functions
+//! - [`tern_chat_core`]: what is decided, as pure functions
 //! - [`shard`]: the loops around it, each with two connections
 //! - [`store`]: Postgres, statement by statement
 //! - [`fanout`], [`wake`], [`lookup`]: delivery to devices that are online
 //! - [`recovery`]: settles what other owners left behind
 //! - [`epoch`]: which store the memory of this node belongs to
 //! - [`backlog`]: the size of all inboxes, for metrics
-//! - [`gateways`], [`grpc`], [`answer`], [`content`]: from and to the wire
+//! - [`gateways`], [`grpc`], [`answer`]: from and to the wire
 //! - [`ownership`], [`server`], [`config`], [`metrics`]
 
 pub mod answer;
 pub mod backlog;
 pub mod config;
-pub mod content;
 pub mod epoch;
 pub mod fanout;
 pub mod gateways;
@@ -32,7 +31,6 @@ pub mod ownership;
 pub mod recovery;
 pub mod server;
 pub mod shard;
-pub mod state;
 pub mod store;
 pub mod wake;
 

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use tern_node::context::NodeContext;
-use tern_node::links::{self, Peer, gather};
-use tern_node::map::{MapHandle, Node, Role};
-use tern_node::standing::Standing;
+use tern_cluster::context::NodeContext;
+use tern_cluster::links::{self, Peer, gather};
+use tern_cluster::map::{MapHandle, Node, Role};
+use tern_cluster::standing::Standing;
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{FoundSession, LookupReply, LookupRequest, LookupRequests};
 use tern_types::{DeviceId, IdMap, SessionId, Slot, UserId};
@@ -29,9 +29,10 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tracing::Instrument;
 
+use silent::{Ask, Silent};
+
 use crate::gateways::{Gateways, Question};
 use crate::metrics;
-use silent::{Ask, Silent};
 
 /// Look-ups that wait for one presence node. If its queue is full, the gateways are asked.
 const QUEUE: usize = 1024;

@@ -3,17 +3,15 @@
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use metrics::{
-    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge,
-    histogram,
-};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tern_telemetry::described::{self, Described, Kind};
 
-use tern_node::exemplars;
 use tern_proto::v1::SendErrorCode;
+use tern_telemetry::exemplars;
 use tern_types::Clock;
 
-use crate::state::NewEntry;
-use crate::state::shard::{Counts, DropReason, Job, ShardState};
+use tern_chat_core::NewEntry;
+use tern_chat_core::shard::{Counts, DropReason, Job, ShardState};
 
 const LOADED: &str = "tern_chat_loaded_chats";
 const WAITING: &str = "tern_chat_waiting_commands";
@@ -45,86 +43,131 @@ const TYPING_IN: &str = "tern_chat_typing_in_total";
 const TYPING_PASSED: &str = "tern_chat_typing_passed_total";
 const TYPING_DROPPED: &str = "tern_chat_typing_dropped_total";
 
+/// What `/metrics` says of each metric.
+const DESCRIBED: &[Described] = &[
+    (Kind::Gauge, LOADED, "Chats that a shard holds in memory"),
+    (
+        Kind::Gauge,
+        WAITING,
+        "Commands that wait for their chat to be loaded, by shard",
+    ),
+    (
+        Kind::Counter,
+        JOB_ITEMS,
+        "What jobs of a shard's connections carried, by kind: entries, acknowledgements, chats",
+    ),
+    (
+        Kind::Histogram,
+        JOB_SECONDS,
+        "Time that a job took a shard's connection, by kind: the sum's rate over commit and change is how busy the one that commits is, over the others the one for upkeep",
+    ),
+    (
+        Kind::Histogram,
+        SEND_SECONDS,
+        "Time of messages from their arrival at this node to their commit",
+    ),
+    (
+        Kind::Counter,
+        SENDS_REFUSED,
+        "Messages that were refused, by the code that their device is told",
+    ),
+    (
+        Kind::Gauge,
+        INBOX_ROWS,
+        "Inbox rows: chats with something that a device lacks, one each; asked by the owner of slot 0, 0 elsewhere",
+    ),
+    (
+        Kind::Gauge,
+        INBOX_OLDEST,
+        "Age of the oldest inbox row; asked by the owner of slot 0, 0 elsewhere",
+    ),
+    (
+        Kind::Gauge,
+        WAL_BYTES,
+        "Position of Postgres' WAL, in bytes; asked by the owner of slot 0, 0 elsewhere",
+    ),
+    (
+        Kind::Counter,
+        STORE_FAILURES,
+        "Statements of shards that failed, by what it meant: away, refused, held",
+    ),
+    (
+        Kind::Counter,
+        LOADS_REFUSED,
+        "Loads of chats refused because their turn did not come in time",
+    ),
+    (Kind::Gauge, GATEWAY_LINKS, "Gateways with a link to this node"),
+    (Kind::Counter, PUSHES, "Live events sent, one a session, by kind"),
+    (
+        Kind::Counter,
+        RISEN,
+        "Watermarks that rose: somebody received or read more",
+    ),
+    (
+        Kind::Counter,
+        RECEIPTS,
+        "Receipts told, one for each user who is told",
+    ),
+    (
+        Kind::Counter,
+        DEFERRED,
+        "Watermarks of deliveries that were put off for load",
+    ),
+    (Kind::Counter, TYPING_IN, "Typing that came from gateways"),
+    (Kind::Counter, TYPING_PASSED, "Typing passed on"),
+    (Kind::Counter, TYPING_DROPPED, "Typing given up, by reason"),
+    (
+        Kind::Counter,
+        PUSHES_DROPPED,
+        "Live events given up, by where; devices get them when the chat is settled",
+    ),
+    (
+        Kind::Counter,
+        LOOKUPS_FAILED,
+        "Look-ups that neither presence nor the gateways answered in full, by purpose",
+    ),
+    (
+        Kind::Counter,
+        LOOKUPS_AT_GATEWAYS,
+        "Look-ups for which the gateways were asked because a presence node did not answer, by outcome: found, failed",
+    ),
+    (
+        Kind::Counter,
+        LOOKUPS_UNSURE,
+        "Look-ups after which a missing device may not be offline, since etcd is out of sight; their chats are settled again",
+    ),
+    (
+        Kind::Counter,
+        WAKES_UNCONFIRMED,
+        "Wakes that a gateway did not confirm; their chats are settled again",
+    ),
+    (
+        Kind::Counter,
+        RECOVERED,
+        "Chats whose unsettled entries an owner that is gone had left",
+    ),
+    (Kind::Gauge, SLOTS, "Slots that the map gives this node"),
+    (
+        Kind::Gauge,
+        MAP_VERSION,
+        "Version of the map that the slots are of",
+    ),
+    (
+        Kind::Counter,
+        WINDOW_ENTRIES,
+        "Entries read from logs for devices that catch up",
+    ),
+    (
+        Kind::Gauge,
+        LINK_UP,
+        "1 while the link to a node is up, by role and node",
+    ),
+];
+
 /// Describes the metrics for `/metrics`, and sets the counters of faults to 0: a counter that first appears at 1 has
 /// not risen, as a query of its rate sees it.
 pub fn describe() {
-    describe_gauge!(LOADED, "Chats that a shard holds in memory");
-    describe_gauge!(
-        WAITING,
-        "Commands that wait for their chat to be loaded, by shard"
-    );
-    describe_counter!(
-        JOB_ITEMS,
-        "What jobs of a shard's connections carried, by kind: entries, acknowledgements, chats"
-    );
-    describe_histogram!(
-        JOB_SECONDS,
-        "Time that a job took a shard's connection, by kind: the sum's rate over commit and change is how busy the one that commits is, over the others the one for upkeep"
-    );
-    describe_histogram!(
-        SEND_SECONDS,
-        "Time of messages from their arrival at this node to their commit"
-    );
-    describe_counter!(
-        SENDS_REFUSED,
-        "Messages that were refused, by the code that their device is told"
-    );
-    describe_gauge!(
-        INBOX_ROWS,
-        "Inbox rows: chats with something that a device lacks, one each; asked by the owner of slot 0, 0 elsewhere"
-    );
-    describe_gauge!(
-        INBOX_OLDEST,
-        "Age of the oldest inbox row; asked by the owner of slot 0, 0 elsewhere"
-    );
-    describe_gauge!(
-        WAL_BYTES,
-        "Position of Postgres' WAL, in bytes; asked by the owner of slot 0, 0 elsewhere"
-    );
-    describe_counter!(
-        STORE_FAILURES,
-        "Statements of shards that failed, by what it meant: away, refused, held"
-    );
-    describe_counter!(
-        LOADS_REFUSED,
-        "Loads of chats refused because their turn did not come in time"
-    );
-    describe_gauge!(GATEWAY_LINKS, "Gateways with a link to this node");
-    describe_counter!(PUSHES, "Live events sent, one a session, by kind");
-    describe_counter!(RISEN, "Watermarks that rose: somebody received or read more");
-    describe_counter!(RECEIPTS, "Receipts told, one for each user who is told");
-    describe_counter!(DEFERRED, "Watermarks of deliveries that were put off for load");
-    describe_counter!(TYPING_IN, "Typing that came from gateways");
-    describe_counter!(TYPING_PASSED, "Typing passed on");
-    describe_counter!(TYPING_DROPPED, "Typing given up, by reason");
-    describe_counter!(
-        PUSHES_DROPPED,
-        "Live events given up, by where; devices get them when the chat is settled"
-    );
-    describe_counter!(
-        LOOKUPS_FAILED,
-        "Look-ups that neither presence nor the gateways answered in full, by purpose"
-    );
-    describe_counter!(
-        LOOKUPS_AT_GATEWAYS,
-        "Look-ups for which the gateways were asked because a presence node did not answer, by outcome: found, failed"
-    );
-    describe_counter!(
-        LOOKUPS_UNSURE,
-        "Look-ups after which a missing device may not be offline, since etcd is out of sight; their chats are settled again"
-    );
-    describe_counter!(
-        WAKES_UNCONFIRMED,
-        "Wakes that a gateway did not confirm; their chats are settled again"
-    );
-    describe_counter!(
-        RECOVERED,
-        "Chats whose unsettled entries an owner that is gone had left"
-    );
-    describe_gauge!(SLOTS, "Slots that the map gives this node");
-    describe_gauge!(MAP_VERSION, "Version of the map that the slots are of");
-    describe_counter!(WINDOW_ENTRIES, "Entries read from logs for devices that catch up");
-    describe_gauge!(LINK_UP, "1 while the link to a node is up, by role and node");
+    described::describe(DESCRIBED);
     for name in [
         LOADS_REFUSED,
         WAKES_UNCONFIRMED,

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use tern_node::context::NodeContext;
-use tern_node::map::{ClusterMap, Role};
+use tern_cluster::context::NodeContext;
+use tern_cluster::map::{ClusterMap, Role};
 use tern_types::{ChatId, Slot};
 
 /// Answers who owns a chat. It is cheap to clone.

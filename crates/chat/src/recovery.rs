@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tern_node::drain::Drain;
-use tern_node::map::MapHandle;
+use tern_cluster::drain::Drain;
+use tern_cluster::map::MapHandle;
 use tern_types::Slot;
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use tern_chat_core::shard::Event;
 
 use crate::epoch::StoreEpoch;
 use crate::metrics;
 use crate::ownership::Ownership;
 use crate::shard::Shards;
-use crate::state::shard::Event;
 use crate::store::settle;
 
 /// The time between two looks at all slots.

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::postgres::PgPoolOptions;
-use tern_node::context::NodeContext;
-use tern_node::links::MAX_LINK_MESSAGE_BYTES;
-use tern_node::map::Role;
-use tern_node::postgres::hot_connect_options;
-use tern_node::serve::Running;
+use tern_cluster::context::NodeContext;
+use tern_cluster::links::MAX_LINK_MESSAGE_BYTES;
+use tern_cluster::map::Role;
 use tern_proto::internal::chat_admin_server::ChatAdminServer;
 use tern_proto::internal::chat_link_server::ChatLinkServer;
 use tern_proto::internal::chat_node_server::ChatNodeServer;
 use tern_proto::internal::chat_shards_server::ChatShardsServer;
 use tern_proto::v1::chats_server::ChatsServer;
 use tern_proto::v1::inbox_server::InboxServer;
+use tern_store::postgres::hot_connect_options;
+use tern_transport::serve::Running;
 use tern_types::limits::MAX_REQUEST_BYTES;
 use tracing::Instrument;
 

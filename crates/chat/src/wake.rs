@@ -8,11 +8,12 @@ use futures::future::join_all;
 use tern_types::{ChatId, DeviceId, Seq, SessionId, UserId};
 use tokio::time::timeout;
 
+use tern_chat_core::Missing;
+use tern_chat_core::shard::Woken;
+
 use crate::fanout::Fanout;
 use crate::gateways::Gateways;
 use crate::metrics;
-use crate::state::Missing;
-use crate::state::shard::Woken;
 
 /// How long a confirmation is waited for. A gateway confirms at once; one that does not is tried again with the next
 /// settle.

@@ -14,11 +14,11 @@ use tern_chat::fanout::{Fanout, Outgoing};
 use tern_chat::gateways::Kind;
 use tern_chat::gateways::{ControlLink, Gateways};
 use tern_chat::lookup::{Lookup, Patience, Sessions};
-use tern_chat::state::Missing;
-use tern_chat::state::shard::Woken;
 use tern_chat::wake::wake;
-use tern_node::links::Peer;
-use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
+use tern_chat_core::Missing;
+use tern_chat_core::shard::Woken;
+use tern_cluster::links::Peer;
+use tern_cluster::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_proto::internal::presence_server::{Presence, PresenceServer};
 use tern_proto::internal::{
     AnnounceReplies, Announcements, DownItem, FoundSession, GetStatesRequest, GetStatesResponse, LiveSession,

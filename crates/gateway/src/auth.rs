@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::future::Cache;
-use tern_node::principal::Principal;
-use tern_node::token::Verifier;
-use tern_node::{NodeContext, Role};
+use tern_cluster::{NodeContext, Role};
+use tern_identity::principal::Principal;
+use tern_identity::token::Verifier;
 use tern_proto::ApiError;
 use tern_proto::internal::AuthenticateKeyRequest;
 use tern_proto::internal::accounts_node_client::AccountsNodeClient;
@@ -16,10 +16,11 @@ use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
+use tern_gateway_core::gcra::Gcra;
+
 use crate::barred::Barred;
 use crate::call_limits::{limited, since};
 use crate::nodes;
-use crate::session::gcra::Gcra;
 
 /// How long the answer to an API key is kept. A key that was revoked is refused after that.
 const KEY_TTL: Duration = Duration::from_secs(10);

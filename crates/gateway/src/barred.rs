@@ -11,20 +11,21 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use moka::future::Cache;
-use tern_node::admin::Hold;
-use tern_node::links::BackOff;
-use tern_node::token::ACCEPTED_FOR;
-use tern_node::{NodeContext, Role};
+use tern_cluster::links::BackOff;
+use tern_cluster::{NodeContext, Role};
+use tern_identity::token::ACCEPTED_FOR;
 use tern_proto::internal::ListBarredRequest;
 use tern_proto::internal::accounts_node_client::AccountsNodeClient;
+use tern_transport::admin::Hold;
 use tern_types::{DeviceId, UserId};
 use tokio::sync::watch;
 use tonic::Status;
 
+use tern_gateway_core::session::CloseRequest;
+
 use crate::nodes;
 use crate::presence_links::PresenceLinks;
 use crate::registry::Registry;
-use crate::session::CloseRequest;
 
 /// The time between two requests for the list.
 const INTERVAL: Duration = Duration::from_secs(30);

@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use moka::future::Cache;
-use tern_node::connections::ClientAddress;
-use tern_node::principal::Principal;
+use tern_identity::principal::Principal;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
+use tern_transport::connections::ClientAddress;
 use tern_types::{DeviceId, Timestamp};
 use tokio::time::Instant;
 
-use crate::session::gcra::Gcra;
+use tern_gateway_core::gcra::Gcra;
 
 /// The most callers that are remembered: more than call within [`IDLE`]. A forgotten one begins with a full burst.
 const MAX_CALLERS: u64 = 200_000;

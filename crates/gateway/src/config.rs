@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tern_node::config::seconds;
-use tern_node::connections::Bounds;
-use tern_node::descriptors;
+use tern_cluster::config::seconds;
+use tern_transport::connections::Bounds;
+use tern_transport::descriptors;
+
+use tern_gateway_core::session::Settings;
 
 use crate::call_limits::{Rate, Rates};
 use crate::origins::Origins;
-use crate::session::Settings;
 
 /// Settings of a gateway.
 #[derive(clap::Args, Clone, Debug)]

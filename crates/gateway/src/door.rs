@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tern_node::standing::Place;
-use tern_node::{NodeContext, Role};
+use tern_cluster::standing::Place;
+use tern_cluster::{NodeContext, Role};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;

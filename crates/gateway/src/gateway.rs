@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use tern_node::Drain;
-use tern_node::shedding::{Level, Meter, Shedding};
-use tern_node::token::Verifier;
+use tern_cluster::Drain;
+use tern_cluster::shedding::{Level, Meter, Shedding};
+use tern_identity::token::Verifier;
 use tern_types::{ChatId, Clock, DeviceId, SessionId, UserId};
+
+use tern_gateway_core::session::{CloseRequest, Settings};
 
 use crate::chat_links::ChatLinks;
 use crate::door::Door;
@@ -14,7 +16,6 @@ use crate::mailbox::Mailbox;
 use crate::metrics;
 use crate::presence_links::PresenceLinks;
 use crate::registry::{Handle, Registration, Registry};
-use crate::session::{CloseRequest, Settings};
 use crate::traces::Traces;
 use crate::watchdog::Watchdog;
 use crate::watches::Watches;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern_node::links::{BackOff, gather};
-use tern_node::{MapHandle, NodeContext, Role};
+use tern_cluster::links::{BackOff, gather};
+use tern_cluster::{MapHandle, NodeContext, Role};
 use tern_proto::ApiError;
 use tern_proto::internal::chat_node_client::ChatNodeClient;
 use tern_proto::internal::{DeviceInbox, ReadInboxRequest, ReadInboxResponse};
@@ -14,9 +14,10 @@ use tokio::sync::{Mutex, mpsc};
 use tonic::Status;
 use tracing::Instrument;
 
+use tern_gateway_core::session::{Inbox, InboxRow, Mail};
+
 use crate::metrics;
 use crate::registry::{Handle, Registry};
-use crate::session::{Inbox, InboxRow, Mail};
 
 /// The most devices of one query: one index scan each, well below a millisecond for all together.
 pub const DEVICES: usize = 64;
@@ -185,8 +186,8 @@ impl Source {
             .ok_or_else(|| ApiError::unavailable("no chat node is there"))?;
         let channel = self.ctx.channels.get(&node.address)?;
         let device_ids = devices.iter().map(|device| device.to_vec().into()).collect();
-        let mut client =
-            ChatNodeClient::new(channel).max_decoding_message_size(tern_node::links::MAX_LINK_MESSAGE_BYTES);
+        let mut client = ChatNodeClient::new(channel)
+            .max_decoding_message_size(tern_cluster::links::MAX_LINK_MESSAGE_BYTES);
         Ok(client
             .read_inbox(ReadInboxRequest { device_ids, opens })
             .await?

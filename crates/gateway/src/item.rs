@@ -1,13 +1,14 @@
 //! Converts the items of a client frame into those of the session, and verifies their tokens.
 
-use tern_node::token::Verifier;
+use tern_identity::token::Verifier;
 use tern_proto::ApiError;
 use tern_proto::raw::{self, client_item};
 use tern_proto::v1::ErrorReason;
 use tern_types::Timestamp;
 
+use tern_gateway_core::session::{Identity, Item};
+
 use crate::metrics;
-use crate::session::{Identity, Item};
 
 /// Converts one item and counts it. `now` is by the wall clock, for tokens.
 pub fn from_wire(item: raw::ClientItem, verifier: &Verifier, now: Timestamp) -> Item {

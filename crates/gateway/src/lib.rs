@@ -2,14 +2,15 @@
 //! on what they send. It never parses a message's body and keeps nothing that must last.
 //!
 //! ```text
-//!   device ── stream ── session (pure) ──┬── chat_links ────── chat nodes: sends, acks, live, windows
+//!   device ── stream ── session (core) ──┬── chat_links ────── chat nodes: sends, acks, live, windows
 //!                │                       ├── presence_links ── presence nodes: who is online here
 //!             registry                   └── inbox_reader ──── any chat node: inboxes
 //!   app, back end ── proxy (auth, peek) ──── accounts nodes, chat nodes
 //! ```
 //!
 //! - [`config`], [`server`], [`metrics`]: flags, start and drain, metrics
-//! - [`session`]: one stream as a pure state machine
+//! - [`tern_gateway_core`]: what is decided, as pure functions: one stream, who watches whom, who may see that somebody
+//!   writes
 //! - [`stream`], [`item`], [`mailbox`], [`hints`], [`clock`]: its adapter to the clients and to the other tasks
 //! - [`codec`], [`websocket`]: the two transports of a stream, gRPC and WebSocket
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
@@ -55,7 +56,6 @@ pub mod redrain;
 pub mod refused;
 pub mod registry;
 pub mod server;
-pub mod session;
 pub mod stream;
 pub mod sweep;
 pub mod tls;

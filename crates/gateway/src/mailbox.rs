@@ -15,8 +15,9 @@ use bytes::Bytes;
 use tern_types::{ChatId, UserId};
 use tracing::Span;
 
+use tern_gateway_core::session::{CloseRequest, Inbox, Mail};
+
 use crate::hints::{Hints, Mark};
-use crate::session::{CloseRequest, Inbox, Mail};
 
 /// The most mail with which a live push still finds room: two frames. A session that is further behind reads its
 /// inbox.

@@ -3,10 +3,11 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use metrics::{Counter, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use tern_node::{exemplars, trace};
+use metrics::{Counter, counter, gauge, histogram};
 use tern_proto::ApiError;
 use tern_proto::error::reason_name;
+use tern_telemetry::described::{self, Described, Kind};
+use tern_telemetry::{exemplars, trace};
 use tonic::Code;
 
 const SESSIONS: &str = "tern_gateway_sessions";
@@ -34,57 +35,105 @@ const REFUSED: &str = "tern_gateway_link_refused_total";
 const REROUTED: &str = "tern_gateway_rerouted_total";
 const UNARY: &str = "tern_gateway_unary_total";
 const UNARY_SECONDS: &str = "tern_gateway_unary_seconds";
+/// What `/metrics` says of each metric.
+const DESCRIBED: &[Described] = &[
+    (Kind::Gauge, SESSIONS, "Registered sessions"),
+    (
+        Kind::Gauge,
+        MAX_SESSIONS,
+        "Sessions that this gateway takes at most",
+    ),
+    (
+        Kind::Gauge,
+        STREAMS,
+        "Open streams, those that have not sent Open too",
+    ),
+    (Kind::Counter, ENDS, "Streams that ended, by reason"),
+    (
+        Kind::Counter,
+        OPENS,
+        "Streams that were greeted with Opened, and those that were not",
+    ),
+    (
+        Kind::Counter,
+        STREAMS_CUT,
+        "Streams whose connection was cut off because they took nothing",
+    ),
+    (
+        Kind::Counter,
+        WEBSOCKETS,
+        "Requests for a WebSocket: those that became one, and those that did not",
+    ),
+    (
+        Kind::Counter,
+        ORIGINS_REFUSED,
+        "Requests of pages whose origin is not allowed, to the unary APIs",
+    ),
+    (Kind::Histogram, UNARY_SECONDS, "Time of unary calls, by method"),
+    (Kind::Counter, FRAMES_OUT, "Frames written to devices"),
+    (Kind::Counter, EVENTS_OUT, "Events written to devices"),
+    (Kind::Counter, ITEMS_IN, "Items that devices sent, by kind"),
+    (
+        Kind::Counter,
+        LIVE_DROPPED,
+        "Live pushes dropped because a session did not keep up",
+    ),
+    (
+        Kind::Counter,
+        RECEIPTS_DROPPED,
+        "Receipts that found no room at a session, whose device then asks for them",
+    ),
+    (
+        Kind::Counter,
+        TYPING_DROPPED,
+        "Typing that was not passed on, by reason",
+    ),
+    (
+        Kind::Counter,
+        WAKES_DEFERRED,
+        "Wakes that found a session's mailbox full; its inbox is read instead",
+    ),
+    (
+        Kind::Counter,
+        REDRAINS,
+        "Sessions whose inbox was asked for again, by cause",
+    ),
+    (Kind::Counter, INBOX_READS, "Queries for inboxes, by outcome"),
+    (
+        Kind::Counter,
+        SWEEP_FOUND,
+        "Inbox rows that only the sweep found: each is a defect",
+    ),
+    (
+        Kind::Gauge,
+        WATCHES,
+        "People whom sessions look at, once for each session",
+    ),
+    (
+        Kind::Counter,
+        PRESENCE_TOLD,
+        "Sessions that were told what somebody shows",
+    ),
+    (
+        Kind::Gauge,
+        LINK_UP,
+        "1 while the link to a node is up, by role and node",
+    ),
+    (
+        Kind::Counter,
+        REFUSED,
+        "Items that found no way to their chat's node, by kind",
+    ),
+    (
+        Kind::Counter,
+        REROUTED,
+        "Items and calls that a node gave back as not its own",
+    ),
+    (Kind::Counter, UNARY, "Unary calls, by method and status code"),
+];
 
 pub(crate) fn describe() {
-    describe_gauge!(SESSIONS, "Registered sessions");
-    describe_gauge!(MAX_SESSIONS, "Sessions that this gateway takes at most");
-    describe_gauge!(STREAMS, "Open streams, those that have not sent Open too");
-    describe_counter!(ENDS, "Streams that ended, by reason");
-    describe_counter!(
-        OPENS,
-        "Streams that were greeted with Opened, and those that were not"
-    );
-    describe_counter!(
-        STREAMS_CUT,
-        "Streams whose connection was cut off because they took nothing"
-    );
-    describe_counter!(
-        WEBSOCKETS,
-        "Requests for a WebSocket: those that became one, and those that did not"
-    );
-    describe_counter!(
-        ORIGINS_REFUSED,
-        "Requests of pages whose origin is not allowed, to the unary APIs"
-    );
-    describe_histogram!(UNARY_SECONDS, "Time of unary calls, by method");
-    describe_counter!(FRAMES_OUT, "Frames written to devices");
-    describe_counter!(EVENTS_OUT, "Events written to devices");
-    describe_counter!(ITEMS_IN, "Items that devices sent, by kind");
-    describe_counter!(
-        LIVE_DROPPED,
-        "Live pushes dropped because a session did not keep up"
-    );
-    describe_counter!(
-        RECEIPTS_DROPPED,
-        "Receipts that found no room at a session, whose device then asks for them"
-    );
-    describe_counter!(TYPING_DROPPED, "Typing that was not passed on, by reason");
-    describe_counter!(
-        WAKES_DEFERRED,
-        "Wakes that found a session's mailbox full; its inbox is read instead"
-    );
-    describe_counter!(REDRAINS, "Sessions whose inbox was asked for again, by cause");
-    describe_counter!(INBOX_READS, "Queries for inboxes, by outcome");
-    describe_counter!(
-        SWEEP_FOUND,
-        "Inbox rows that only the sweep found: each is a defect"
-    );
-    describe_gauge!(WATCHES, "People whom sessions look at, once for each session");
-    describe_counter!(PRESENCE_TOLD, "Sessions that were told what somebody shows");
-    describe_gauge!(LINK_UP, "1 while the link to a node is up, by role and node");
-    describe_counter!(REFUSED, "Items that found no way to their chat's node, by kind");
-    describe_counter!(REROUTED, "Items and calls that a node gave back as not its own");
-    describe_counter!(UNARY, "Unary calls, by method and status code");
+    described::describe(DESCRIBED);
     // Counters begin at 0. One that first appears at 1 would not have risen in the eyes of an alert.
     for name in [
         SWEEP_FOUND,

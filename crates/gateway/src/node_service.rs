@@ -12,11 +12,12 @@ use tern_proto::v1::CloseCode;
 use tern_types::{DeviceId, UserId};
 use tonic::{Request, Response, Status};
 
+use tern_gateway_core::session::CloseRequest;
+
 use crate::audience::Audience;
 use crate::barred::Barred;
 use crate::presence_links::PresenceLinks;
 use crate::registry::Registry;
-use crate::session::CloseRequest;
 use crate::watches::Watches;
 
 /// Implements `tern.internal.v1.GatewayNode`.

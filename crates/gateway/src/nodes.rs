@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tern_node::{ClusterMap, MapHandle, Node};
+use tern_cluster::{ClusterMap, MapHandle, Node};
 use tern_proto::ApiError;
 use tokio::time::{Instant, timeout_at};
 
@@ -33,7 +33,7 @@ pub async fn find(
 mod tests {
     use std::sync::Arc;
 
-    use tern_node::Role;
+    use tern_cluster::Role;
 
     use super::*;
 

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BufMut, Bytes};
 use futures::future::BoxFuture;
 use http::uri::PathAndQuery;
-use tern_node::connections::{ClientAddress, Connection};
-use tern_node::request_id::REQUEST_ID;
-use tern_node::{NodeContext, Role, telemetry};
+use tern_cluster::{NodeContext, Role};
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
+use tern_telemetry::request_id::REQUEST_ID;
+use tern_transport::connections::{ClientAddress, Connection};
 use tern_types::limits::MAX_REQUEST_BYTES;
 use tern_types::{ChatId, Slot};
 use tokio::time::timeout;
@@ -33,7 +33,7 @@ use crate::refused::{malformed, told, unreadable};
 use crate::{deadline, metrics, peek, presence_query};
 
 /// The most bytes of a node's answer: a page of the largest entries.
-const MAX_RESPONSE_BYTES: usize = tern_node::links::MAX_LINK_MESSAGE_BYTES;
+const MAX_RESPONSE_BYTES: usize = tern_cluster::links::MAX_LINK_MESSAGE_BYTES;
 /// How often a call is routed again at most.
 const REROUTES: usize = 3;
 /// The pause before a node is asked again whose map is behind this gateway's.
@@ -100,7 +100,7 @@ impl Proxy {
                 onward.insert(key, value.clone());
             }
         }
-        telemetry::propagate(&mut onward);
+        tern_telemetry::propagate(&mut onward);
         let message = only_message(&mut messages).await?;
         drop(messages);
         self.route(method, onward, message).await

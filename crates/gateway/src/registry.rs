@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use tern_types::{DeviceId, IdMap, SessionId, Slot, Timestamp, UserId};
 use tokio::sync::Notify;
 
+use tern_gateway_core::session::CloseRequest;
+
 use crate::mailbox::Mailbox;
 use crate::metrics;
-use crate::session::CloseRequest;
 
 /// Sessions are spread over this many tables, each with a lock, so that links and streams seldom wait for each other.
 const TABLES: usize = 16;

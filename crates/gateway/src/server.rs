@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tern_node::serve::Running;
-use tern_node::token::Verifier;
-use tern_node::{Drain, NodeContext, Role};
+use tern_cluster::{Drain, NodeContext, Role};
+use tern_identity::token::Verifier;
 use tern_proto::internal::gateway_node_server::GatewayNodeServer;
+use tern_transport::serve::Running;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tracing::Instrument;
@@ -82,7 +82,7 @@ pub async fn start_bound(
         inboxes: InboxReader::start(&ctx, registry.clone()),
         verifier,
         watchdog: Arc::default(),
-        traces: Traces::new(tern_node::telemetry::share()),
+        traces: Traces::new(tern_telemetry::share()),
         drain: ctx.drain.clone(),
         door: Door::default(),
         shedding: ctx.shedding.clone(),

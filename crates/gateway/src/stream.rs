@@ -13,13 +13,15 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::Stream;
-use tern_node::connections::{Connection, Held};
 use tern_proto::raw::event_len_in_frame;
 use tern_proto::{ApiError, raw};
+use tern_transport::connections::{Connection, Held};
 use tern_types::limits::MAX_FRAME_EVENTS;
 use tern_types::{Clock, SessionId, Timestamp};
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
+
+use tern_gateway_core::session::{self, Effect, Event, Mail, Session};
 
 use crate::chat_links::Routes;
 use crate::clock::StreamClock;
@@ -29,7 +31,6 @@ use crate::item;
 use crate::mailbox::{Mailbox, Waiting};
 use crate::metrics;
 use crate::registry::Sign;
-use crate::session::{self, Effect, Event, Mail, Session};
 use crate::traces::Sends;
 use crate::watchdog::Watch;
 

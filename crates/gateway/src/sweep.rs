@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use tern_node::Drain;
+use tern_cluster::Drain;
 use tern_types::DeviceId;
 
 use crate::inbox_reader::{DEVICES, InboxReader};

@@ -1,17 +1,17 @@
 //! Decides which messages are traced, and holds their spans in this gateway: `send`, from a message's arrival to its
-//! result, and `deliver`, from the chat node's push to the device's stream. See [`tern_node::trace`].
+//! result, and `deliver`, from the chat node's push to the device's stream. See [`tern_telemetry::trace`].
 
 use std::sync::{Mutex, PoisonError};
 
-use tern_node::telemetry::TRACE;
-use tern_node::trace::{self, SEND};
 use tern_proto::internal::Push;
+use tern_telemetry::TRACE;
+use tern_telemetry::trace::{self, SEND};
 use tern_types::{Clock, SessionId, Timestamp, TraceContext};
 use tracing::Span;
 use tracing::field::Empty;
 
-use crate::session::gcra::Gcra;
-use crate::session::{Mail, Send};
+use tern_gateway_core::gcra::Gcra;
+use tern_gateway_core::session::{Mail, Send};
 
 /// The most messages traced a second. Clients decide which are traced; this keeps them from making the platform work
 /// on traces alone.

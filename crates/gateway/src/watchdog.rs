@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tern_node::Drain;
-use tern_node::connections::{Connection, Held};
+use tern_cluster::Drain;
+use tern_transport::connections::{Connection, Held};
 use tern_types::{IdMap, SessionId};
 use tokio::time::Instant;
 
@@ -204,7 +204,7 @@ impl Drop for Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::CloseRequest;
+    use tern_gateway_core::session::CloseRequest;
 
     const HOUR: Duration = Duration::from_secs(3600);
 

@@ -1,10 +1,10 @@
-//! The whole platform on one machine, with the real servers. `tern dev`, `tern demo` and the end-to-end tests are
+//! The whole platform on one machine, with the real servers. `tern-dev dev`, `tern-dev demo` and the end-to-end tests are
 //! built on it. Every process that it starts ends with it, however it ends.
 //!
 //! ```text
 //!   Platform ── Postgres (private, or shared by a test run)
 //!            ── etcd     (private, or shared by a test run)
-//!            ── S3       (tern s3, where there are media nodes)
+//!            ── S3       (tern-dev s3, where there are media nodes)
 //!            ── tern serve gateway | chat | presence | accounts | media, a process each
 //! ```
 //!

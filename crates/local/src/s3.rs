@@ -1,4 +1,4 @@
-//! A private S3 server on 127.0.0.1, for development and tests. It is a process of the `tern` program.
+//! A private S3 server on 127.0.0.1, for development and tests. It is a process of the program `tern-dev`.
 //!
 //! - [`server`]: the process: s3s verifies signatures, s3s-fs keeps objects as files
 //! - [`checked`]: adds the checksums and multipart uploads that s3s-fs lacks
@@ -56,13 +56,13 @@ impl Access {
 }
 
 impl S3 {
-    /// Starts a server on the data below `dir`, with the program `tern`. Returns when it accepts connections.
-    pub async fn start(tern: &Path, dir: &Path) -> anyhow::Result<Self> {
+    /// Starts a server on the data below `dir`, with a program that has the command `s3`. Returns when it accepts connections.
+    pub async fn start(program: &Path, dir: &Path) -> anyhow::Result<Self> {
         // A web page under development knows the last address, so the same port is used again if it is free.
         let remembered = std::fs::read_to_string(dir.join("s3-port"));
         let mut port = remembered.ok().and_then(|port| port.trim().parse().ok());
         for _ in 0..PORT_TRIES {
-            let server = spawn(tern, dir, port.take().map_or_else(ports::free, Ok)?)?;
+            let server = spawn(program, dir, port.take().map_or_else(ports::free, Ok)?)?;
             let ready = tokio::select! {
                 ready = server.ready() => ready,
                 status = server.process.wait() => Err(anyhow::anyhow!("it ended: {status}")),
@@ -109,14 +109,14 @@ impl S3 {
     }
 }
 
-fn spawn(tern: &Path, dir: &Path, port: u16) -> anyhow::Result<S3> {
+fn spawn(program: &Path, dir: &Path, port: u16) -> anyhow::Result<S3> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let access = Access {
         endpoint: format!("http://{address}"),
         access_key: "development".to_owned(),
         secret_key: secret(dir)?,
     };
-    let mut command = Command::new(tern);
+    let mut command = Command::new(program);
     let data = dir.join("s3");
     command.arg("s3").arg("--dir").arg(&data);
     command.args(["--listen", &address.to_string()]);

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use tern_node::config::seconds;
-use tern_node::postgres::PostgresArgs;
-use tern_node::ticket::TicketArgs;
+use tern_cluster::config::seconds;
+use tern_identity::ticket::TicketArgs;
+use tern_store::postgres::PostgresArgs;
 
 /// The longest time for which a URL may be valid. A URL is meant for one transfer by one client.
 const MAX_URL_TTL: Duration = Duration::from_secs(3600);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tern_node::principal::{Principal, Scope};
+use tern_identity::principal::{Principal, Scope};
 use tern_proto::v1::media_server::Media as MediaApi;
 use tern_proto::v1::{self, ErrorReason, MediaPurpose};
 use tern_proto::{ApiError, parse};

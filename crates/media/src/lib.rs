@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A media node keeps nothing in memory, so any node can answer any call. References from messages to media are
-//! written by chat nodes, when they commit a message with tickets ([`tern_node::ticket`]).
+//! written by chat nodes, when they commit a message with tickets ([`tern_identity::ticket`]).
 //!
 //! - [`domain`]: what may be declared, whether an object is what was declared, when uploads and media end; pure
 //! - [`store`]: the statements in Postgres

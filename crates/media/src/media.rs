@@ -2,7 +2,7 @@
 //! two steps of a call, the call can be repeated and comes to the same result. Whatever it left in the object store
 //! is known by a row in Postgres.
 
-use tern_node::ticket::Tickets;
+use tern_identity::ticket::Tickets;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::limits::MEDIA_PART_BYTES;

@@ -1,6 +1,8 @@
 //! The metrics of a media node.
 
-use metrics::{counter, describe_counter};
+use metrics::counter;
+use tern_telemetry::described::Kind::Counter;
+use tern_telemetry::described::{self, Described};
 
 const UPLOADS: &str = "tern_media_uploads_total";
 const FINALIZED: &str = "tern_media_finalized_total";
@@ -11,19 +13,25 @@ const S3_FAILURES: &str = "tern_media_s3_failures_total";
 const COLLECTED: &str = "tern_media_collected_total";
 const COLLECT_FAILURES: &str = "tern_media_collect_failures_total";
 
+/// What `/metrics` says of each metric.
+const DESCRIBED: &[Described] = &[
+    (Counter, UPLOADS, "uploads asked for, by outcome"),
+    (Counter, FINALIZED, "uploads to be finalised, by outcome"),
+    (Counter, DOWNLOADS, "URLs to read that were given"),
+    (Counter, FORWARDS, "tickets to forward that were given"),
+    (Counter, QUOTA, "uploads beyond a user's quota, by what it is of"),
+    (Counter, S3_FAILURES, "failed calls to the object store, by call"),
+    (Counter, COLLECTED, "what the collector ended, by kind"),
+    (
+        Counter,
+        COLLECT_FAILURES,
+        "rounds of the collector that did not come to their end, and single objects that the store refused to delete",
+    ),
+];
+
 /// Registers the names and units of the metrics for `/metrics`.
 pub fn describe() {
-    describe_counter!(UPLOADS, "uploads asked for, by outcome");
-    describe_counter!(FINALIZED, "uploads to be finalised, by outcome");
-    describe_counter!(DOWNLOADS, "URLs to read that were given");
-    describe_counter!(FORWARDS, "tickets to forward that were given");
-    describe_counter!(QUOTA, "uploads beyond a user's quota, by what it is of");
-    describe_counter!(S3_FAILURES, "failed calls to the object store, by call");
-    describe_counter!(COLLECTED, "what the collector ended, by kind");
-    describe_counter!(
-        COLLECT_FAILURES,
-        "rounds of the collector that did not come to their end, and single objects that the store refused to delete"
-    );
+    described::describe(DESCRIBED);
     // Counters start at 0, so that what has not happened yet can be seen.
     for name in [DOWNLOADS, FORWARDS, COLLECT_FAILURES] {
         counter!(name).absolute(0);

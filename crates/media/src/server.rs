@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tern_node::NodeContext;
-use tern_node::drain::Drain;
-use tern_node::map::Role;
-use tern_node::postgres;
-use tern_node::serve::Running;
+use tern_cluster::NodeContext;
+use tern_cluster::drain::Drain;
+use tern_cluster::map::Role;
 use tern_proto::v1::media_server::MediaServer;
+use tern_store::postgres;
+use tern_transport::serve::Running;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use tern_node::principal::{Principal, Scope};
+use tern_identity::principal::{Principal, Scope};
 use tern_proto::internal::presence_admin_server::PresenceAdmin;
 use tern_proto::{ApiError, parse, v1};
 use tern_types::UserId;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
+use tern_presence_core::registry::Session;
+
 use crate::hub::Hub;
-use crate::registry::Session;
 
 /// The metadata by which a node says that it is not the owner, with its version of the map. The gateway routes the
 /// call again.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tern_node::config::seconds;
-use tern_node::postgres::PostgresArgs;
+use tern_cluster::config::seconds;
+use tern_store::postgres::PostgresArgs;
 
 /// The settings of a presence node.
 #[derive(clap::Args, Clone, Debug)]

@@ -10,8 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{FutureExt, Stream};
-use tern_node::links;
-use tern_node::standing::Standing;
+use tern_cluster::links;
+use tern_cluster::standing::Standing;
 use tern_proto::internal::presence_server::Presence;
 use tern_proto::internal::{
     Activity, AnnounceReplies, AnnounceReply, Announcements, GetStatesRequest, GetStatesResponse,
@@ -22,10 +22,11 @@ use tern_types::{Clock, DeviceId, IdError, SessionId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::activity::Arrival;
+use tern_presence_core::activity::Arrival;
+use tern_presence_core::registry::{Announcement, Event, Gateway};
+
 use crate::hub::{Hub, LinkGuard, Patience};
 use crate::last_seen::LastSeen;
-use crate::registry::{Announcement, Event, Gateway};
 
 /// How many frames are answered together: enough to share a write, few enough that no frame waits for long.
 const MAX_FRAMES: usize = 64;

@@ -8,15 +8,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tern_node::map::{ClusterMap, Role};
+use tern_cluster::map::{ClusterMap, Role};
 use tern_types::{Clock, SessionId, Slot, UserId};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use tern_presence_core::people::People;
+use tern_presence_core::registry::{Effect, Event, Gateway, LinkId, NotOwner, Session, SlotSet};
+use tern_presence_core::watches::WatchLink;
+
 use crate::metrics;
-use crate::people::People;
-use crate::registry::{Effect, Event, Gateway, LinkId, NotOwner, Session, SlotSet};
-use crate::watches::WatchLink;
 
 /// How many replaced sessions may wait for a gateway to be told. If there are more, the gateway does not read its
 /// replies: it loses its link, and hears of them again when it announces its sessions on the next one.

@@ -2,7 +2,7 @@
 //! and when people were last seen.
 //!
 //! ```text
-//! gateway --Announce, Watch--> grpc --> hub --> people (pure)
+//! gateway --Announce, Watch--> grpc --> hub --> people (core)
 //! chat    --Lookup-----------> grpc --> hub --^
 //! map     ------------------> server --^
 //! ```
@@ -11,27 +11,21 @@
 //! changed; they read their devices' inboxes afterwards (rule 3, "register, then drain"). A slow gateway never delays
 //! another one: a gateway that does not read its replies loses its link, and announces everything again on a new one.
 //!
-//! - [`people`]: the people of this node's slots (pure), with
-//!   - [`registry`]: their sessions
-//!   - [`activity`]: who is online, and when each person was last active
-//!   - [`watches`]: which gateways are to be told of whom
+//! - [`tern_presence_core`]: what is decided, as pure functions: the people of this node's slots, their sessions, who is
+//!   online, and which gateways are to be told of whom
 //! - [`last_seen`], [`writer`]: last seen in Postgres, and what writes it there
 //! - [`hub`]: the node's one registry, shared by all streams, and the map version that it follows
 //! - [`grpc`]: the streams of `tern.internal.v1.Presence`; [`admin`]: answers to operators
 //! - [`server`]: wiring and drain
 //! - [`config`], [`metrics`]
 
-pub mod activity;
 pub mod admin;
 pub mod config;
 pub mod grpc;
 pub mod hub;
 pub mod last_seen;
 pub mod metrics;
-pub mod people;
-pub mod registry;
 pub mod server;
-pub mod watches;
 pub mod writer;
 
 pub use config::Config;

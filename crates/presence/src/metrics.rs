@@ -1,6 +1,8 @@
 //! The metrics of a presence node.
 
-use metrics::{counter, describe_counter, describe_gauge, gauge};
+use metrics::{counter, gauge};
+use tern_telemetry::described::Kind::{Counter, Gauge};
+use tern_telemetry::described::{self, Described};
 
 const SESSIONS: &str = "tern_presence_sessions";
 const ANNOUNCEMENTS: &str = "tern_presence_announcements_total";
@@ -14,28 +16,44 @@ const CHANGES: &str = "tern_presence_changes_total";
 const LAST_SEEN: &str = "tern_presence_last_seen_total";
 const LINKS_ENDED: &str = "tern_presence_links_ended_total";
 
+/// What `/metrics` says of each metric.
+const DESCRIBED: &[Described] = &[
+    (Gauge, SESSIONS, "live sessions of the users in this node's slots"),
+    (Counter, ANNOUNCEMENTS, "sessions announced or ended by gateways"),
+    (Counter, LOOKUPS, "look-ups answered"),
+    (Counter, LOOKED_UP_USERS, "users asked for in look-ups"),
+    (
+        Counter,
+        NOT_OWNER,
+        "announcements and look-ups refused because the slot is another node's",
+    ),
+    (
+        Counter,
+        REPLACED,
+        "sessions reported as replaced by a newer one of their device",
+    ),
+    (
+        Counter,
+        MAP_WAITS,
+        "frames that waited for this node's map to catch up",
+    ),
+    (Gauge, WATCHES, "people watched, once for each gateway"),
+    (Counter, CHANGES, "states told to gateways that watch"),
+    (
+        Counter,
+        LAST_SEEN,
+        "people whose last seen was read or written, by what and outcome",
+    ),
+    (
+        Counter,
+        LINKS_ENDED,
+        "announce streams ended by this node, by reason",
+    ),
+];
+
 /// Registers the names and units of the metrics for `/metrics`.
 pub fn describe() {
-    describe_gauge!(SESSIONS, "live sessions of the users in this node's slots");
-    describe_counter!(ANNOUNCEMENTS, "sessions announced or ended by gateways");
-    describe_counter!(LOOKUPS, "look-ups answered");
-    describe_counter!(LOOKED_UP_USERS, "users asked for in look-ups");
-    describe_counter!(
-        NOT_OWNER,
-        "announcements and look-ups refused because the slot is another node's"
-    );
-    describe_counter!(
-        REPLACED,
-        "sessions reported as replaced by a newer one of their device"
-    );
-    describe_counter!(MAP_WAITS, "frames that waited for this node's map to catch up");
-    describe_gauge!(WATCHES, "people watched, once for each gateway");
-    describe_counter!(CHANGES, "states told to gateways that watch");
-    describe_counter!(
-        LAST_SEEN,
-        "people whose last seen was read or written, by what and outcome"
-    );
-    describe_counter!(LINKS_ENDED, "announce streams ended by this node, by reason");
+    described::describe(DESCRIBED);
     // Counters start at 0, so that what has not happened yet can be seen.
     gauge!(SESSIONS).set(0.0);
     for name in [ANNOUNCEMENTS, CHANGES, LOOKUPS, LOOKED_UP_USERS, REPLACED] {

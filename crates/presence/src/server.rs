@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use tern_node::context::NodeContext;
-use tern_node::links::MAX_LINK_MESSAGE_BYTES;
-use tern_node::map::{MapHandle, Role};
-use tern_node::postgres;
-use tern_node::serve::Running;
+use tern_cluster::context::NodeContext;
+use tern_cluster::links::MAX_LINK_MESSAGE_BYTES;
+use tern_cluster::map::{MapHandle, Role};
 use tern_proto::internal::presence_admin_server::PresenceAdminServer;
 use tern_proto::internal::presence_server::PresenceServer;
+use tern_store::postgres;
+use tern_transport::serve::Running;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 

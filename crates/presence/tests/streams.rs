@@ -5,14 +5,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tern_node::postgres::PostgresArgs;
-use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
+use tern_cluster::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_presence::Config;
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{
     AnnounceReplies, AnnounceReply, Announcement, Announcements, LookupReplies, LookupReply, LookupRequest,
     LookupRequests,
 };
+use tern_store::postgres::PostgresArgs;
 use tern_types::{DeviceId, Slot, UserId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};

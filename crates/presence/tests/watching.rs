@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
+use tern_cluster::{ClusterMap, MapHandle, Node, NodeContext, Role, links};
 use tern_local::Shared;
-use tern_node::postgres::{self, PostgresArgs};
-use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role, links};
 use tern_presence::last_seen::{self, LastSeen};
 use tern_presence::{Config, server};
 use tern_proto::internal::presence_client::PresenceClient;
@@ -17,6 +16,7 @@ use tern_proto::internal::{
     Activity, Announcement, Announcements, GetStatesRequest, GetStatesResponse, PresenceChanges,
     UserPresence, WatchRequests,
 };
+use tern_store::postgres::{self, PostgresArgs};
 use tern_types::{Clock, DeviceId, Timestamp, UserId};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};

@@ -1,22 +1,13 @@
-//! The `tern` program: one module per command, and the table that clap parses them from.
+//! The `tern` program: one module per command, and the table that clap parses them from. It is all that a production
+//! image has; what developers run is in `tern-dev`.
 //!
 //! - [`serve`]: a node with one or several roles
-//! - [`dev`]: the whole platform on this machine, for development
-//! - [`chat`]: a terminal client
-//! - [`demo`]: conversations played on a platform that the demo starts for itself
-//! - [`bench`]: load tests; they report the platform's throughput, latency and cost
 //! - [`canary`]: two synthetic users that exchange messages all the time and measure how that goes
 //! - [`migrate`], [`admin`], [`top`]: for operators
-//! - [`s3`]: the development object store that [`dev`] starts
 
 pub mod admin;
-pub mod bench;
 pub mod canary;
-pub mod chat;
-pub mod demo;
-pub mod dev;
 pub mod migrate;
-pub mod s3;
 pub mod serve;
 pub mod top;
 
@@ -33,17 +24,11 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Serve(Box<serve::ServeArgs>),
-    Dev(dev::DevArgs),
-    Chat(chat::ChatArgs),
-    Demo(demo::DemoArgs),
-    Bench(Box<bench::BenchArgs>),
     Canary(Box<canary::CanaryArgs>),
     Migrate(Box<migrate::MigrateArgs>),
     #[command(subcommand)]
     Admin(admin::AdminCommand),
     Top(Box<top::TopArgs>),
-    #[command(hide = true)]
-    S3(s3::S3Args),
 }
 
 impl Cli {
@@ -51,15 +36,10 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Serve(args) => Box::pin(serve::run(*args)).await,
-            Command::Dev(args) => Box::pin(dev::run(args)).await,
-            Command::Chat(args) => Box::pin(chat::run(args)).await,
-            Command::Demo(args) => Box::pin(demo::run(args)).await,
-            Command::Bench(args) => Box::pin(bench::run(*args)).await,
             Command::Canary(args) => Box::pin(canary::run(*args)).await,
             Command::Migrate(args) => migrate::run(&args).await,
             Command::Admin(command) => admin::run(command).await,
             Command::Top(args) => Box::pin(top::run(*args)).await,
-            Command::S3(args) => s3::run(&args).await,
         }
     }
 }

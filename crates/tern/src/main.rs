@@ -1,4 +1,4 @@
-//! The `tern` binary: every part of the platform is a command of this one program.
+//! The `tern` binary: the roles of the platform and what operators run, as commands of one program.
 
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! `tern migrate`: brings the database's schema up to date.
 
-use tern_node::postgres::{self, PostgresArgs};
+use tern_store::postgres::{self, PostgresArgs};
 
 /// Bring the database's schema up to date; safe while nodes of the previous version run
 #[derive(clap::Args, Clone, Debug)]

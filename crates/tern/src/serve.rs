@@ -13,18 +13,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tern_node::admin::Readiness;
-use tern_node::channels::Channels;
-use tern_node::config::{NodeArgs, Profile, Switch};
-use tern_node::etcd::{Cluster, Peers, Registration};
-use tern_node::info::Info;
-use tern_node::internal_tls::InternalTls;
-use tern_node::links::BackOff;
-use tern_node::postgres::{Durability, PostgresArgs};
-use tern_node::serve::{Extras, Running};
-use tern_node::shedding::Shedding;
-use tern_node::wellness::{self, Reached};
-use tern_node::{Drain, Node, NodeContext, admin, descriptors, postgres, serve, telemetry};
+use tern_cluster::config::{NodeArgs, Profile, Switch};
+use tern_cluster::etcd::{Cluster, Peers, Registration};
+use tern_cluster::info::Info;
+use tern_cluster::links::BackOff;
+use tern_cluster::shedding::Shedding;
+use tern_cluster::wellness::{self, Reached};
+use tern_cluster::{Drain, Node, NodeContext};
+use tern_store::postgres;
+use tern_store::postgres::{Durability, PostgresArgs};
+use tern_transport::admin::Readiness;
+use tern_transport::channels::Channels;
+use tern_transport::internal_tls::InternalTls;
+use tern_transport::serve::{Extras, Running};
+use tern_transport::{admin, descriptors, serve};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -47,8 +49,11 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Returns an error if the node could not start, if a role or the internal server ended or failed by itself, or if
 /// the drain took longer than its deadline plus [`LAST_WORDS`].
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let _telemetry = telemetry::init(&args.node.telemetry, &args.node.node_name)?;
-    let metrics = telemetry::metrics()?;
+    let _telemetry = tern_telemetry::init(&args.node.telemetry, &args.node.node_name)?;
+    let metrics = tern_telemetry::recorder()?;
+    tern_cluster::metrics::describe();
+    tern_transport::metrics::describe();
+    tern_store::metrics::describe();
     descriptors::raise();
     let drain = Drain::new(args.node.drain_timeout);
     drain.on_signals()?;
@@ -165,7 +170,8 @@ async fn start(
     };
     let mut watching = JoinSet::new();
     if args.roles.need_postgres() {
-        let probing = postgres::probe(args.postgres.clone(), ctx.reached.clone());
+        let reached = ctx.reached.clone();
+        let probing = postgres::probe(args.postgres.clone(), move |answers| reached.store(answers));
         watching.spawn(probing.in_current_span());
     }
     let names = args.roles.names();
@@ -266,7 +272,9 @@ async fn check_postgres(args: &PostgresArgs, profile: Profile) -> anyhow::Result
         }
         tokio::time::sleep(back_off.next(Duration::ZERO)).await;
     };
-    Durability::read(&pool).await?.enforce(profile)?;
+    Durability::read(&pool)
+        .await?
+        .enforce(profile == Profile::Production)?;
     postgres::require_schema(&pool).await?;
     pool.close().await;
     Ok(())

@@ -6,8 +6,8 @@ use std::process::Output;
 
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
+use tern_identity::token::{Signer, Verifier};
 use tern_local::Shared;
-use tern_node::token::{Signer, Verifier};
 use tern_types::{Clock, DeviceId, UserId};
 use tokio::process::Command;
 use uuid::Uuid;
@@ -71,13 +71,13 @@ async fn migrating_again_or_at_once_changes_nothing() {
     let before = epoch().await.unwrap();
     operator.prints(&["migrate"]).await;
     assert_eq!(epoch().await.unwrap(), before);
-    assert!(tern_node::postgres::require_schema(&pool).await.is_ok());
+    assert!(tern_store::postgres::require_schema(&pool).await.is_ok());
 }
 
 #[tokio::test]
 async fn a_database_that_was_never_migrated_is_refused() {
     let pool = Operator::new().await.pool().await;
-    let refused = tern_node::postgres::require_schema(&pool)
+    let refused = tern_store::postgres::require_schema(&pool)
         .await
         .unwrap_err()
         .to_string();

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tern_cluster::etcd::{Cluster, EtcdArgs};
+use tern_cluster::{MapHandle, Node, Role};
 use tern_local::secrets::Secrets;
 use tern_local::{Process, Shared, http, ports, until};
-use tern_node::etcd::{Cluster, EtcdArgs};
-use tern_node::{MapHandle, Node, Role};
 use tokio::process::Command;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -132,7 +132,7 @@ async fn one_process_may_have_several_roles() {
     let place = Place::new().await;
     let database = place.shared.database().await.unwrap();
     let pool = sqlx::PgPool::connect(&database).await.unwrap();
-    tern_node::postgres::migrate(&pool).await.unwrap();
+    tern_store::postgres::migrate(&pool).await.unwrap();
     let secrets = Secrets::in_dir(place.logs.path()).unwrap();
     let cluster = place.cluster().await;
     let mut map = cluster.map();

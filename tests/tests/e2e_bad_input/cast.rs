@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use tern_client::Tls;
 use tern_client::media::Http;
 use tern_proto::v1::{self, Role, create_upload_response};
+use tern_tests::world::patiently;
 use tern_tests::{Api, Device, User, World};
 use tern_types::{ChatId, RequestId};
 
@@ -49,13 +50,12 @@ impl Cast {
             role: Role::Owner.into(),
             acting_user_id: owner.id.to_string(),
         };
-        world
-            .back_end()
-            .await
-            .chats()
-            .set_role(role)
-            .await
-            .expect("a second owner");
+        let api = world.back_end().await;
+        patiently("a second owner", || {
+            let (api, role) = (api.clone(), role.clone());
+            async move { api.chats().set_role(role).await }
+        })
+        .await;
         let message = v1::SendMessageRequest {
             chat_id: group.to_string(),
             request_id: RequestId::random().to_string(),
@@ -63,9 +63,11 @@ impl Cast {
             body: "hello".into(),
             ..Default::default()
         };
-        let sent = world.back_end().await.chats().send_message(message).await;
-        let sent = sent.expect("an answer").into_inner().sent;
-        let sent = sent.expect("a place in the log");
+        let sent = patiently("a message", || {
+            let (api, message) = (api.clone(), message.clone());
+            async move { api.chats().send_message(message).await }
+        });
+        let sent = sent.await.sent.expect("a place in the log");
         Self {
             owner,
             member,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tern_node::principal::Principal;
-use tern_node::token::ACCEPTED_FOR;
+use tern_identity::principal::Principal;
+use tern_identity::token::ACCEPTED_FOR;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::{DeviceId, Timestamp, UserId};

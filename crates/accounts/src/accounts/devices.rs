@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tern_node::principal::Principal;
+use tern_identity::principal::Principal;
 use tern_proto::ApiError;
 use tern_proto::v1::{CloseCode, ErrorReason};
 use tern_types::{DeviceId, RequestId, Timestamp, UserId};

@@ -4,7 +4,7 @@
 //! chat learns of a block. If spreading fails, the caller repeats the whole call, for storing the same again changes
 //! nothing.
 
-use tern_node::principal::Principal;
+use tern_identity::principal::Principal;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::{Timestamp, UserId};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tern_node::token::Signer;
+use tern_identity::token::Signer;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::{DeviceId, Timestamp, UserId};

@@ -1,6 +1,6 @@
 //! The calls about users: making, changing and reading them.
 
-use tern_node::principal::Principal;
+use tern_identity::principal::Principal;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::UserId;

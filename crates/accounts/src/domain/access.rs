@@ -1,7 +1,7 @@
 //! Who may do what, decided from the principal alone. The functions return `Err` with the reason if the caller may
 //! not.
 
-use tern_node::principal::{Principal, Scope};
+use tern_identity::principal::{Principal, Scope};
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::UserId;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tern_node::links::BackOff;
-use tern_node::map::{Node, Role};
+use tern_cluster::links::BackOff;
+use tern_cluster::map::{Node, Role};
 use tern_proto::ApiError;
 use tern_proto::internal::chat_node_client::ChatNodeClient;
 use tern_proto::internal::{BlocksChangedRequest, HaveWrittenRequest, PrivacyChangedRequest, UserPrivacy};

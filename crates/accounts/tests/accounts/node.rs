@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use sqlx::postgres::PgPoolOptions;
-use tern_node::postgres::PostgresArgs;
 use tern_proto::v1;
 use tern_proto::v1::ErrorReason;
 use tern_proto::v1::users_client::UsersClient;
+use tern_store::postgres::PostgresArgs;
 use tern_types::UserId;
 use tonic::service::RoutesBuilder;
 

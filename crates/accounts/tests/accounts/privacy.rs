@@ -1,6 +1,6 @@
 //! Blocks, contacts and settings: what the calls do, and whom they refuse.
 
-use tern_node::principal::{Principal, Scope};
+use tern_identity::principal::{Principal, Scope};
 use tern_proto::v1::{self, Audience, ErrorReason};
 use tern_types::UserId;
 use tonic::Status;

@@ -1,6 +1,6 @@
 //! Requests that are malformed, and callers that may not make them.
 
-use tern_node::principal::Scope;
+use tern_identity::principal::Scope;
 use tern_proto::v1;
 use tern_proto::v1::ErrorReason;
 use tonic_types::StatusExt;

@@ -2,7 +2,7 @@
 
 use sqlx::AssertSqlSafe;
 use tern_accounts::keys;
-use tern_node::principal::Scope;
+use tern_identity::principal::Scope;
 use tern_proto::v1::ErrorReason;
 
 use crate::refresh_token;

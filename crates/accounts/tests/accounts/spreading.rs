@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tern_accounts::peers::Peers;
+use tern_cluster::{ClusterMap, MapHandle, NodeContext, Role};
 use tern_local::until;
-use tern_node::{ClusterMap, MapHandle, NodeContext, Role};
 use tern_proto::internal::chat_node_server::ChatNodeServer;
 use tern_proto::v1::{self, Audience, ErrorReason};
 use tern_types::{ChatId, UserId};

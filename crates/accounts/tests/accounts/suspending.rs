@@ -1,6 +1,6 @@
 //! Suspending users, and what operators see of them.
 
-use tern_node::principal::Scope;
+use tern_identity::principal::Scope;
 use tern_proto::internal::{ListBarredRequest, ListBarredResponse};
 use tern_proto::v1::{self, ErrorReason};
 use tern_types::{DeviceId, UserId};

@@ -1,7 +1,7 @@
 //! Making, renaming and reading users.
 
 use futures::future::join_all;
-use tern_node::principal::{Principal, Scope};
+use tern_identity::principal::{Principal, Scope};
 use tern_proto::v1;
 use tern_proto::v1::ErrorReason;
 use tern_types::UserId;

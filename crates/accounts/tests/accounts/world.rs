@@ -9,10 +9,9 @@ use tern_accounts::accounts::{Accounts, Limits, TokenMaker};
 use tern_accounts::grpc::Service;
 use tern_accounts::peers::Peers;
 use tern_accounts::store::Store;
+use tern_cluster::{ClusterMap, MapHandle, Node, NodeContext, Role};
+use tern_identity::principal::{Principal, Scope};
 use tern_local::Shared;
-use tern_node::postgres::{self, PostgresArgs};
-use tern_node::principal::{Principal, Scope};
-use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_proto::error::reason_of;
 use tern_proto::internal::accounts_admin_client::AccountsAdminClient;
 use tern_proto::internal::accounts_admin_server::AccountsAdminServer;
@@ -33,6 +32,7 @@ use tern_proto::v1::devices_server::DevicesServer;
 use tern_proto::v1::users_client::UsersClient;
 use tern_proto::v1::users_server::UsersServer;
 use tern_proto::v1::{self, ErrorReason};
+use tern_store::postgres::{self, PostgresArgs};
 use tern_types::{ChatId, DeviceId, RequestId, UserId};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -81,7 +81,7 @@ impl World {
         nodes.push((Role::Gateway, node("g3", "127.0.0.1:1")));
         let ctx = NodeContext::alone("a1", 1, MapHandle::fixed(ClusterMap::new(1, nodes)));
 
-        let pem = tern_node::token::generate_pem().unwrap();
+        let pem = tern_identity::token::generate_pem().unwrap();
         let accounts = accounts(&pool, &ctx, &pem);
         let service = Service::new(accounts.clone(), TaskTracker::new());
         let mut routes = RoutesBuilder::default();
@@ -106,7 +106,11 @@ impl World {
 
     /// The same store behind a node with another signing key.
     pub fn with_new_signing_key(&self) -> Arc<Accounts> {
-        accounts(&self.pool, &self.ctx, &tern_node::token::generate_pem().unwrap())
+        accounts(
+            &self.pool,
+            &self.ctx,
+            &tern_identity::token::generate_pem().unwrap(),
+        )
     }
 
     pub fn users(&self) -> UsersClient<Channel> {

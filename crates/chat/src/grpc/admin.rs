@@ -1,7 +1,7 @@
 //! The part of `tern.v1.Admin` that is about chats, queues and the cluster.
 
-use tern_node::NodeContext;
-use tern_node::principal::{Principal, Scope};
+use tern_cluster::NodeContext;
+use tern_identity::principal::{Principal, Scope};
 use tern_proto::internal::chat_admin_server::ChatAdmin;
 use tern_proto::internal::chat_shards_server::ChatShards;
 use tern_proto::internal::{GetReadMarksRequest, GetReadMarksResponse, GetShardsRequest, GetShardsResponse};
@@ -11,14 +11,15 @@ use tern_types::{ChatId, RequestId, Seq, UserId};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use tern_chat_core::content::role_to_wire;
+use tern_chat_core::receipts::Watermark;
+
 use super::cluster;
 use super::message_trace;
 use super::read_marks;
 use super::store_away;
 use super::writes::Writes;
-use crate::content::role_to_wire;
 use crate::lookup::Lookup;
-use crate::state::receipts::Watermark;
 use crate::store::inspect::{self, ChatFacts, SLOTS_A_RANGE};
 use crate::store::listing;
 use crate::store::seal::MasterKey;

@@ -1,7 +1,7 @@
 //! The user that a unary call acts as.
 
 use sqlx::PgPool;
-use tern_node::principal::{Principal, Scope};
+use tern_identity::principal::{Principal, Scope};
 use tern_proto::v1::ErrorReason;
 use tern_proto::{ApiError, parse};
 use tern_types::{DeviceId, UserId};

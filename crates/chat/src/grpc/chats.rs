@@ -1,8 +1,8 @@
 //! `tern.v1.Chats`: each handler parses the request, makes one call, and converts the result.
 
 use sqlx::PgPool;
-use tern_node::principal::Scope;
-use tern_node::ticket::Tickets;
+use tern_identity::principal::Scope;
+use tern_identity::ticket::Tickets;
 use tern_proto::v1::chats_server::Chats;
 use tern_proto::v1::{self, ErrorReason};
 use tern_proto::{ApiError, parse};
@@ -10,6 +10,12 @@ use tern_types::limits::{MAX_GROUP_MEMBERS, MAX_NAME_BYTES};
 use tern_types::{ChatId, RequestId, Seq, UserId};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
+
+use tern_chat_core::change::Action;
+use tern_chat_core::content::{self, fingerprint};
+use tern_chat_core::receipts::Watermark;
+use tern_chat_core::shard::Event;
+use tern_chat_core::{Change, Outcome};
 
 use super::caller::{Caller, Callers};
 use super::groups::Groups;
@@ -22,11 +28,6 @@ use super::store_away;
 use super::views::{self, PageToken};
 use super::writes::Writes;
 use crate::answer;
-use crate::content::{self, fingerprint};
-use crate::state::change::Action;
-use crate::state::receipts::Watermark;
-use crate::state::shard::Event;
-use crate::state::{Change, Outcome};
 use crate::store::seal::MasterKey;
 use crate::store::{entries, listing, load};
 

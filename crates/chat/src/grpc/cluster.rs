@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tern_node::{ClusterMap, Node, NodeContext, Role};
+use tern_cluster::{ClusterMap, Node, NodeContext, Role};
 use tern_proto::internal::chat_shards_client::ChatShardsClient;
 use tern_proto::internal::node_info_client::NodeInfoClient;
 use tern_proto::internal::{GetNodeInfoRequest, GetShardsRequest};

@@ -6,22 +6,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::PgPool;
-use tern_node::postgres;
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
+use tern_store::postgres;
 use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
+
+use tern_chat_core::content::{self, fingerprint};
+use tern_chat_core::shard::Event;
+use tern_chat_core::{Entry, EntryKind, NewEntry, Refusal};
 
 use super::caller::Caller;
 use super::store_away;
 use crate::answer;
-use crate::content::{self, fingerprint};
 use crate::fanout::{Outgoing, Pushes};
 use crate::gateways::Kind;
 use crate::shard::Shards;
 use crate::shard::effects::entry_event;
-use crate::state::shard::Event;
-use crate::state::{Entry, EntryKind, NewEntry, Refusal};
 use crate::store::load::{self, Created, NewGroup};
 use crate::store::seal::MasterKey;
 use crate::store::{joining, strangers};

@@ -1,18 +1,19 @@
 //! `tern.v1.Inbox`: a device fetches and acknowledges what waits for it, without a stream.
 
 use sqlx::PgPool;
-use tern_node::principal::Principal;
+use tern_identity::principal::Principal;
 use tern_proto::v1::inbox_server::Inbox;
 use tern_proto::{ApiError, parse, v1};
 use tern_types::{ChatId, DeviceId, Seq, UserId};
 use tonic::{Request, Response, Status};
 
+use tern_chat_core::Outcome;
+use tern_chat_core::shard::Event;
+
 use super::link::event;
 use super::store_away;
 use super::writes::Writes;
 use crate::answer;
-use crate::state::Outcome;
-use crate::state::shard::Event;
 use crate::store::seal::MasterKey;
 use crate::store::{entries, listing};
 
@@ -144,7 +145,7 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::state::Refusal;
+    use tern_chat_core::Refusal;
 
     #[test]
     fn an_acknowledgement_succeeds_only_when_it_is_written() {

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use sqlx::PgPool;
-use tern_node::links::{gather, identity};
-use tern_node::shedding::{self, Level, Shedding, gather_or_level};
-use tern_node::ticket::Tickets;
+use tern_cluster::links::{gather, identity};
+use tern_cluster::shedding::{self, Level, Shedding, gather_or_level};
+use tern_identity::ticket::Tickets;
 use tern_proto::internal::chat_link_server::ChatLink;
 use tern_proto::internal::{
     ControlDown, ControlUp, LiveDown, LiveRequest, UpItem, WindowReplies, WindowReply, WindowRequest,
@@ -26,6 +26,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
+use tern_chat_core::shard::Event;
+use tern_chat_core::{Origin, Outcome, Refusal};
+
 use super::message;
 use crate::answer;
 use crate::epoch::StoreEpoch;
@@ -33,8 +36,6 @@ use crate::gateways::Gateways;
 use crate::metrics;
 use crate::ownership::Ownership;
 use crate::shard::{Ended, Shards};
-use crate::state::shard::Event;
-use crate::state::{Origin, Outcome, Refusal};
 use crate::store::StoreError;
 use crate::store::entries::{self, Item};
 use crate::store::seal::MasterKey;

@@ -2,14 +2,15 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use tern_node::ticket::Tickets;
+use tern_identity::ticket::Tickets;
 use tern_proto::{ApiError, parse, raw, v1};
 use tern_types::limits::{MAX_ATTACHMENTS, MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_MENTIONS};
 use tern_types::{DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
+use tern_chat_core::content::fingerprint;
+use tern_chat_core::{EntryKind, MediaRef, NewEntry, Refusal};
+
 use crate::answer;
-use crate::content::fingerprint;
-use crate::state::{EntryKind, MediaRef, NewEntry, Refusal};
 
 /// A message as a device or a back end sent it.
 pub struct Message<'a> {

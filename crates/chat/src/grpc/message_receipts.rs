@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use tern_proto::{ApiError, parse, v1};
 use tern_types::{Seq, UserId};
 
+use tern_chat_core::receipts::Watermark;
+
 use super::views::merged;
-use crate::state::receipts::Watermark;
 
 /// How far a message got with one member, in the order of the pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,10 +7,11 @@ use tern_proto::v1::{self, DeliveryState, ErrorReason, entry_content::Content};
 use tern_proto::{ApiError, raw};
 use tern_types::{ChatId, DeviceId, Seq, Slot, TraceContext, UserId};
 
+use tern_chat_core::entry::EntryKind;
+use tern_chat_core::receipts::Watermark;
+use tern_chat_core::shard::Inspected;
+
 use crate::lookup::{Found, Sessions};
-use crate::state::entry::EntryKind;
-use crate::state::receipts::Watermark;
-use crate::state::shard::Inspected;
 use crate::store::inspect::{MessageFacts, Recipient};
 
 /// Everything that is known of one message.

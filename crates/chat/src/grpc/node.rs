@@ -13,12 +13,13 @@ use tern_proto::v1::ErrorReason;
 use tern_types::{ChatId, DeviceId, UserId};
 use tonic::{Request, Response, Status};
 
+use tern_chat_core::Outcome;
+use tern_chat_core::shard::Event;
+
 use super::store_away;
 use super::writes::Writes;
 use crate::answer;
 use crate::epoch::StoreEpoch;
-use crate::state::Outcome;
-use crate::state::shard::Event;
 use crate::store::{devices, is_conflict, listing, written};
 
 /// Devices of one request.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use sqlx::PgPool;
-use tern_node::{Node, NodeContext, Role};
+use tern_cluster::{Node, NodeContext, Role};
 use tern_proto::ApiError;
 use tern_proto::internal::chat_shards_client::ChatShardsClient;
 use tern_proto::internal::{GetReadMarksRequest, GetReadMarksResponse, ReadMark};

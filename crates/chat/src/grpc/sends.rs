@@ -1,19 +1,20 @@
 //! Sends a message by a unary call: from a device, from a back end in a user's name, or from the system.
 
-use tern_node::ticket::Tickets;
-use tern_node::trace;
+use tern_identity::ticket::Tickets;
 use tern_proto::{ApiError, parse, v1};
+use tern_telemetry::trace;
 use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
 use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
+
+use tern_chat_core::shard::{ANSWER_WITHIN, Event};
 
 use super::caller::{Caller, Callers};
 use super::message;
 use super::too_late;
 use super::writes::Writes;
 use crate::answer;
-use crate::state::shard::{ANSWER_WITHIN, Event};
 
 /// What is needed to send a message.
 pub struct Sends {

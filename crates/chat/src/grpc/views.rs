@@ -6,10 +6,11 @@ use prost::Message;
 use tern_proto::{ApiError, parse, raw, v1};
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
+use tern_chat_core::chat::{ChatKind, Role};
+use tern_chat_core::content::role_to_wire;
+use tern_chat_core::receipts::Watermark;
+
 use super::caller::Caller;
-use crate::content::role_to_wire;
-use crate::state::chat::{ChatKind, Role};
-use crate::state::receipts::Watermark;
 use crate::store::listing::ChatView;
 
 /// A chat as the caller sees it. Only a device is told its `resume_seq`.

@@ -7,11 +7,12 @@ use tern_types::ChatId;
 use tonic::Status;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
+use tern_chat_core::shard::Event;
+use tern_chat_core::{Origin, Outcome};
+
 use crate::ownership::{NotOwner, Ownership};
 use crate::shard::Shards;
 use crate::shard::effects::Calls;
-use crate::state::shard::Event;
-use crate::state::{Origin, Outcome};
 
 /// The metadata of a request with the gateway's version of the map.
 const MAP_VERSION: &str = "tern-map-version";

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tern_node::links::Peer;
+use tern_cluster::links::Peer;
 use tokio::time::Instant;
 
 /// How often a silent node is probed, by a question that nobody waits for. So it is used again within a second of

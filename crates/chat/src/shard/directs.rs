@@ -6,13 +6,14 @@
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tern_node::links::gather;
+use tern_cluster::links::gather;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use tern_chat_core::shard::{ANSWER_WITHIN, LoadError};
+
 use super::turns::Turns;
-use crate::state::shard::{ANSWER_WITHIN, LoadError};
 use crate::store::StoreError;
 use crate::store::direct::{self, Made, NewDirect};
 use crate::store::seal::MasterKey;

@@ -5,11 +5,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use tern_node::shedding::Shedding;
+use tern_cluster::shedding::Shedding;
 use tern_proto::{raw, v1};
 use tern_types::{ChatId, DeviceId, RequestId, UserId, typing};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
+
+use tern_chat_core::receipts::Watermark;
+use tern_chat_core::shard::{Effect, Event, Pushed};
+use tern_chat_core::{Entry, Making, Origin, Outcome};
 
 use crate::fanout::{Fanout, Outgoing, Pushes};
 use crate::gateways::Gateways;
@@ -18,9 +22,6 @@ use crate::metrics;
 use crate::ownership::Ownership;
 use crate::shard::loader::Loader;
 use crate::shard::traces::Traces;
-use crate::state::receipts::Watermark;
-use crate::state::shard::{Effect, Event, Pushed};
-use crate::state::{Entry, Making, Origin, Outcome};
 use crate::{answer, wake};
 
 /// The unary calls that wait for their answer, by the number in [`Origin::Call`].

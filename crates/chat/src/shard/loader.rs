@@ -4,11 +4,12 @@
 use sqlx::PgPool;
 use tern_types::{ChatId, RequestId, UserId};
 
+use tern_chat_core::Making;
+use tern_chat_core::chat::Snapshot;
+use tern_chat_core::shard::LoadError;
+
 use super::directs::Directs;
 use super::turns::Turns;
-use crate::state::Making;
-use crate::state::chat::Snapshot;
-use crate::state::shard::LoadError;
 use crate::store::direct::{Made, NewDirect};
 use crate::store::load;
 use crate::store::seal::MasterKey;

@@ -1,18 +1,18 @@
 //! The spans of traced messages in a shard: `commit`, from a message's arrival to its answer; `fanout`, from the
 //! commit to the gateways' links; and `settle`. The state knows nothing of them and only carries an opaque
 //! [`TraceContext`] along. While nothing is traced, each of these calls is one look at an empty list. See
-//! [`tern_node::trace`].
+//! [`tern_telemetry::trace`].
 
 use std::collections::HashMap;
 
-use tern_node::telemetry::TRACE;
-use tern_node::trace;
+use tern_telemetry::TRACE;
+use tern_telemetry::trace;
 use tern_types::{ChatId, TraceContext};
 use tracing::Span;
 use tracing::field::Empty;
 
-use crate::state::shard::{Event, Job, SettleChat};
-use crate::state::{Entry, Missing, Origin, Outcome};
+use tern_chat_core::shard::{Event, Job, SettleChat};
+use tern_chat_core::{Entry, Missing, Origin, Outcome};
 
 /// Traced messages under way in one shard; more go untraced. The gateways trace few, and a shard where so many of
 /// them wait has other things to do.
@@ -149,7 +149,7 @@ mod tests {
     use tern_types::{DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
 
     use super::*;
-    use crate::state::{EntryKind, NewEntry};
+    use tern_chat_core::{EntryKind, NewEntry};
 
     fn send(number: u8, traced: bool) -> (Event, Entry) {
         let chat = ChatId(uuid::Uuid::nil());

@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
+use tern_chat_core::shard::LoadError;
+
 use crate::metrics;
-use crate::state::shard::LoadError;
 use crate::store::StoreError;
 use crate::store::{is_away, is_held};
 

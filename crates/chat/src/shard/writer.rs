@@ -11,21 +11,22 @@ use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
-use tern_node::shedding::Meter;
+use tern_cluster::shedding::Meter;
 use tern_types::{ChatId, IdMap};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
+use tern_chat_core::Refusal;
+use tern_chat_core::chat::Batch;
+use tern_chat_core::shard::{Committed, Event, Job, JobDone, Lane, SettleChat};
+
 use crate::metrics::{self, JobTimes};
 use crate::shard::traces;
-use crate::state::Refusal;
-use crate::state::chat::Batch;
-use crate::state::shard::{Committed, Event, Job, JobDone, Lane, SettleChat};
 use crate::store::by_chat::ByChat;
 use crate::store::heads::Heads;
 use crate::store::{commit, is_conflict, is_held, is_refusal, settle};
 
-/// The connection settings, from `tern_node::postgres::hot_connect_options`.
+/// The connection settings, from `tern_store::postgres::hot_connect_options`.
 pub type Connect = PgConnectOptions;
 
 /// How often one job is tried in all, if deadlocks or serialisation failures end it.

@@ -6,8 +6,9 @@ use sqlx::{Connection, PgConnection};
 use tern_types::{ChatId, DeviceId, IdSet, Seq};
 use uuid::Uuid;
 
+use tern_chat_core::shard::{AckWrite, AckedRow, ReadMark};
+
 use super::heads::{Heads, lock_heads};
-use crate::state::shard::{AckWrite, AckedRow, ReadMark};
 
 /// Writes acknowledgements (rule 4, fine print 2). A device's row is deleted when the device has acknowledged
 /// everything that it may have: up to the head or, for a member who left, up to the entry that removed them.

@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use sqlx::PgConnection;
 use tern_types::{ChatId, IdSet};
 
+use tern_chat_core::Missing;
+use tern_chat_core::chat::Batch;
+use tern_chat_core::shard::{AckWrite, ReadMark, SettleChat};
+
 use super::ack::{self, Rows};
 use super::heads::Heads;
 use super::{commit, settle};
-use crate::state::Missing;
-use crate::state::chat::Batch;
-use crate::state::shard::{AckWrite, ReadMark, SettleChat};
 
 /// A part of such work, which belongs to one chat.
 pub trait ByChat: Send + Sync + Sized {

@@ -8,12 +8,13 @@ use sqlx::{Connection, PgConnection};
 use tern_types::{ChatId, IdSet, Slot, UserId};
 use uuid::Uuid;
 
+use tern_chat_core::Refusal;
+use tern_chat_core::change::Action;
+use tern_chat_core::chat::{Batch, Role};
+
 use super::heads::lock_free_to_commit;
 use super::joining;
 use super::seal::{Sealer, Turn};
-use crate::state::Refusal;
-use crate::state::change::Action;
-use crate::state::chat::{Batch, Role};
 
 /// The statement of a commit. `$more` is a further part of its WITH list.
 macro_rules! commit {

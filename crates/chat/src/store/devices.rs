@@ -1,7 +1,7 @@
 //! Links a device to its user's chats, or revokes it.
 
 use sqlx::PgPool;
-use tern_node::postgres;
+use tern_store::postgres;
 use tern_types::{ChatId, DeviceId, UserId};
 use uuid::Uuid;
 

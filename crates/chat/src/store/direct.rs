@@ -4,15 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
-use tern_node::postgres;
+use tern_store::postgres;
 use tern_types::{ChatId, Clock, Seq, Timestamp, UserId};
 use uuid::Uuid;
+
+use tern_chat_core::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
+use tern_chat_core::receipts::Watermark;
 
 use super::load::blocked;
 use super::seal::MasterKey;
 use super::strangers;
-use crate::state::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
-use crate::state::receipts::Watermark;
 
 /// Those of some people who exist, locked or not.
 pub const EXISTING_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY($1)";

@@ -133,7 +133,7 @@ pub struct MemberFacts {
 #[derive(Debug, Clone)]
 pub struct MessageFacts {
     pub entry: raw::Entry,
-    /// The stored number: see [`crate::state::entry::EntryKind`].
+    /// The stored number: see [`tern_chat_core::entry::EntryKind`].
     pub kind: i16,
     pub head: Seq,
     /// When the entry's commit was made, if it is not settled yet; `None`: it is settled.

@@ -8,13 +8,14 @@ use tern_proto::raw;
 use tern_types::{ChatId, DeviceId, MediaId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
+use tern_chat_core::EntryKind;
+use tern_chat_core::chat::{ChatKind, Role};
+use tern_chat_core::receipts::Watermark;
+
 use super::StoreError;
 use super::entries::{budget, entry, more};
 use super::millis;
 use super::seal::{MasterKey, Sealer, Turn};
-use crate::state::EntryKind;
-use crate::state::chat::{ChatKind, Role};
-use crate::state::receipts::Watermark;
 
 /// A chat as one member ($1) with a device ($2) sees it.
 ///

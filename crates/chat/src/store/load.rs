@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, PgPool, Row};
-use tern_node::postgres;
+use tern_store::postgres;
 use tern_types::{ChatId, Clock, DeviceId, MediaId, RequestId, Seq, Slot, Timestamp, UserId};
 use uuid::Uuid;
+
+use tern_chat_core::chat::{ChatKind, Member, Role, Snapshot};
+use tern_chat_core::content;
+use tern_chat_core::entry::{Fingerprint, NewEntry};
+use tern_chat_core::receipts::Watermark;
+use tern_chat_core::recent::Placed;
 
 use super::StoreError;
 use super::commit::{add_members, share_users};
 use super::listing::{RECEIPTS, kind, role, watermark};
 use super::seal::{MasterKey, Sealer};
 use super::{joining, millis, strangers};
-use crate::content;
-use crate::state::chat::{ChatKind, Member, Role, Snapshot};
-use crate::state::entry::{Fingerprint, NewEntry};
-use crate::state::receipts::Watermark;
-use crate::state::recent::Placed;
 
 /// Begins a transaction whose statements all see the same moment.
 pub const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rand::RngCore;
 use tern_types::{ChatId, RequestId, UserId};
 
-use crate::state::chat::ChatKey;
+use tern_chat_core::chat::ChatKey;
 
 /// The format, which is the first byte of everything sealed.
 const FORMAT: u8 = 1;

@@ -7,9 +7,10 @@ use sqlx::{Connection, PgConnection, Row};
 use tern_types::{ChatId, DeviceId, IdSet, Seq, UserId};
 use uuid::Uuid;
 
+use tern_chat_core::Missing;
+use tern_chat_core::shard::SettleChat;
+
 use super::heads::{Heads, lock_heads};
-use crate::state::Missing;
-use crate::state::shard::SettleChat;
 
 /// Settles chats (docs/delivery.md, step 8 (a); fine print 3 and 4). The lowest seq comes from the unsettled rows, and the
 /// devices from every interval of membership that overlaps. A missing device is returned whether or not it had a row

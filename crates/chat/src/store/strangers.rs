@@ -8,8 +8,9 @@ use sqlx::{PgConnection, Row};
 use tern_types::strangers::{STRANGER_FOR, admit, until_room};
 use tern_types::{ChatId, Timestamp, UserId};
 
+use tern_chat_core::EntryKind;
+
 use super::millis;
-use crate::state::EntryKind;
 
 /// Locks the counts of these people until the transaction ends, but for those that another transaction has locked: a
 /// transaction for many people waits for nobody. It must come before any row is locked.

@@ -6,7 +6,7 @@ use sqlx::PgPool;
 use tern_types::{ChatId, UserId};
 use uuid::Uuid;
 
-use crate::state::EntryKind;
+use tern_chat_core::EntryKind;
 
 /// Those of the chats whose log has a message of the person beside them. The index of requests finds what they sent.
 /// $3 is the kind of messages, so reactions do not count.

@@ -1,8 +1,8 @@
 //! Tests of blocks, as a load and the making of a chat see them, and of who has written to whom.
 
-use tern_chat::state::EntryKind;
 use tern_chat::store::direct::{self, Made};
 use tern_chat::store::{commit, load, written};
+use tern_chat_core::EntryKind;
 use tern_types::{ChatId, UserId};
 
 use crate::harness::{self, Store, new_entry};

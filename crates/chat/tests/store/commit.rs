@@ -1,9 +1,9 @@
 //! Tests of commits (rules 2 and 5; fine print 3 and 10).
 
 use sqlx::Connection;
-use tern_chat::state::change::Action;
-use tern_chat::state::{EntryKind, MediaRef};
 use tern_chat::store::commit;
+use tern_chat_core::change::Action;
+use tern_chat_core::{EntryKind, MediaRef};
 use tern_types::{MediaId, Seq, Timestamp, UserId};
 
 use crate::harness::{Store, new_entry};
@@ -110,7 +110,7 @@ async fn a_member_who_does_not_exist_is_not_added() {
     let mut batch = chat.batch(vec![new_entry(a, EntryKind::MembersAdded, b"")]);
     batch.change = Some(Action::Add(vec![nobody]));
     let mut db = store.shard().await;
-    let refused = tern_chat::state::Refusal::UserNotFound(nobody);
+    let refused = tern_chat_core::Refusal::UserNotFound(nobody);
     assert_eq!(
         commit::change(&mut db, &batch, None).await.unwrap(),
         commit::Changed::Refused(refused)

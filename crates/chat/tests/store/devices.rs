@@ -1,7 +1,7 @@
 //! Tests of linking and revoking devices, and of the reserved device.
 
-use tern_chat::state::change::Action;
 use tern_chat::store::{commit, devices, listing};
+use tern_chat_core::change::Action;
 use tern_types::{DeviceId, Seq, UserId};
 
 use crate::harness::{Store, direct, group};
@@ -205,7 +205,7 @@ async fn two_links_of_one_user_and_a_commit_do_not_deadlock_for_ever() {
     let (one, two) = (store.unlinked_device(a).await, store.unlinked_device(a).await);
     let batch = chat.batch(vec![crate::harness::new_entry(
         a,
-        tern_chat::state::EntryKind::Message,
+        tern_chat_core::EntryKind::Message,
         b"x",
     )]);
     let batches = [batch];

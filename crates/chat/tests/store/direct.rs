@@ -2,10 +2,10 @@
 
 use sqlx::{Connection, PgConnection};
 use tern_chat::shard::loader::Loader;
-use tern_chat::state::shard::LoadError;
 use tern_chat::store::devices;
 use tern_chat::store::direct::{self, Made, NewDirect};
 use tern_chat::store::load;
+use tern_chat_core::shard::LoadError;
 use tern_types::{ChatId, DeviceId, RequestId, UserId};
 
 use crate::harness::{Store, making, new_direct};

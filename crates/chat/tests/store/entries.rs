@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prost::Message;
-use tern_chat::state::change::Action;
 use tern_chat::store::entries::{self, History, Item, Window};
 use tern_chat::store::seal::Sealer;
 use tern_chat::store::{listing, settle};
+use tern_chat_core::change::Action;
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use crate::harness::{Known, Store, direct, group};

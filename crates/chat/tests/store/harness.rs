@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sqlx::{ConnectOptions, PgConnection, PgPool, Row};
-use tern_chat::state::change::Action;
-use tern_chat::state::chat::{Batch, ChatKey, Snapshot};
-use tern_chat::state::shard::{AckWrite, SettleChat};
-use tern_chat::state::{Entry, EntryKind, Making, Missing, NewEntry, Origin};
 use tern_chat::store::direct::{Made, NewDirect};
 use tern_chat::store::heads::Heads;
 use tern_chat::store::seal::MasterKey;
 use tern_chat::store::{ack, commit, devices, direct, load, settle};
+use tern_chat_core::change::Action;
+use tern_chat_core::chat::{Batch, ChatKey, Snapshot};
+use tern_chat_core::shard::{AckWrite, SettleChat};
+use tern_chat_core::{Entry, EntryKind, Making, Missing, NewEntry, Origin};
 use tern_local::Shared;
-use tern_node::postgres::{PostgresArgs, hot_connect_options, migrate};
+use tern_store::postgres::{PostgresArgs, hot_connect_options, migrate};
 use tern_types::{ChatId, Clock, DeviceId, MediaId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
@@ -63,7 +63,7 @@ impl Store {
         let shared = Shared::get().await.unwrap();
         let url = shared.database().await.unwrap();
         let args = PostgresArgs::from_url(&url).unwrap();
-        let pool = tern_node::postgres::pool(&args).await.unwrap();
+        let pool = tern_store::postgres::pool(&args).await.unwrap();
         migrate(&pool).await.unwrap();
         let master = MasterKey::from_hex(&"a7".repeat(32)).unwrap();
         Self {

@@ -1,11 +1,11 @@
 //! Tests of the inbox: settling and acknowledging (rules 4 and 7; fine print 1, 2, 3, 4 and 11).
 
 use sqlx::Connection;
-use tern_chat::state::EntryKind;
-use tern_chat::state::change::Action;
-use tern_chat::state::chat::Role;
 use tern_chat::store::heads::Heads;
 use tern_chat::store::{commit, listing, settle};
+use tern_chat_core::EntryKind;
+use tern_chat_core::change::Action;
+use tern_chat_core::chat::Role;
 use tern_types::{DeviceId, Seq, Slot};
 
 use crate::harness::{Store, direct, group, new_entry};

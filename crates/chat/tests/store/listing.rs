@@ -1,7 +1,7 @@
 //! Tests of chats as their members see them.
 
-use tern_chat::state::{EntryKind, Outcome, Refusal};
 use tern_chat::store::listing::{self, ChatView};
+use tern_chat_core::{EntryKind, Outcome, Refusal};
 use tern_types::{ChatId, Seq, UserId};
 
 use crate::harness::{Store, direct, new_direct, new_entry};

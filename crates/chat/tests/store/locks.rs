@@ -2,9 +2,9 @@
 //! inbox.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
-use tern_chat::state::change::Action;
-use tern_chat::state::shard::{AckWrite, Committed, Job, JobDone, ReadMark, SettleChat};
-use tern_chat::state::{EntryKind, NewEntry, Origin, Outcome, Refusal};
+use tern_chat_core::change::Action;
+use tern_chat_core::shard::{AckWrite, Committed, Job, JobDone, ReadMark, SettleChat};
+use tern_chat_core::{EntryKind, NewEntry, Origin, Outcome, Refusal};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
 
 use crate::harness::{Known, Store, making, new_direct, new_entry};

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tern_chat::metrics::JobTimes;
 use tern_chat::shard::writer;
-use tern_chat::state::change::Action;
-use tern_chat::state::shard::{Effect, Event, GATHER_RECEIPTS, Job, JobDone, Lane, ShardState};
-use tern_chat::state::{Change, NewEntry, Origin, Outcome};
 use tern_chat::store::load;
-use tern_node::postgres::hot_connect_options;
-use tern_node::shedding::Shedding;
+use tern_chat_core::change::Action;
+use tern_chat_core::shard::{Effect, Event, GATHER_RECEIPTS, Job, JobDone, Lane, ShardState};
+use tern_chat_core::{Change, NewEntry, Origin, Outcome};
+use tern_cluster::shedding::Shedding;
+use tern_store::postgres::hot_connect_options;
 use tern_types::{ChatId, Clock, DeviceId, RequestId, UserId};
 use tokio::sync::mpsc;
 
@@ -33,7 +33,7 @@ pub struct Owner<'a> {
     /// How far the owner's clock is ahead.
     pub ahead: Duration,
     answers: Vec<(Origin, Outcome)>,
-    pub pushed: Vec<(Vec<UserId>, tern_chat::state::shard::Pushed)>,
+    pub pushed: Vec<(Vec<UserId>, tern_chat_core::shard::Pushed)>,
 }
 
 impl<'a> Owner<'a> {

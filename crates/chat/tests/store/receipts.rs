@@ -1,10 +1,10 @@
 //! Tests of rule 10: watermarks only rise, also when another owner continues.
 
-use tern_chat::state::EntryKind;
-use tern_chat::state::receipts::Watermark;
-use tern_chat::state::shard::{Event, Pushed, ReadMark};
 use tern_chat::store::heads::Heads;
 use tern_chat::store::listing;
+use tern_chat_core::EntryKind;
+use tern_chat_core::receipts::Watermark;
+use tern_chat_core::shard::{Event, Pushed, ReadMark};
 use tern_types::{ChatId, DeviceId, Seq, UserId};
 
 use crate::harness::{Store, direct, new_entry};
@@ -136,7 +136,7 @@ async fn rule_10_an_acknowledgement_of_old_entries_is_no_news_to_a_new_owner() {
     store.settle(&mut db, chat.id, Seq(3), &[(a1, 3), (b1, 3)]).await;
     let mut owner = Owner::new(&store);
     let ack = |device: DeviceId, write| Event::Ack {
-        origin: tern_chat::state::Origin::Call(u64::MAX),
+        origin: tern_chat_core::Origin::Call(u64::MAX),
         chat: chat.id,
         user: b,
         device,
@@ -158,7 +158,7 @@ async fn rule_10_a_reply_before_the_read_mark_tells_that_it_was_read() {
         .send(chat, &new_entry(a, EntryKind::Message, b"question"))
         .await;
     let ack = Event::Ack {
-        origin: tern_chat::state::Origin::Call(u64::MAX),
+        origin: tern_chat_core::Origin::Call(u64::MAX),
         chat,
         user: b,
         device: b1,
@@ -193,7 +193,7 @@ async fn rule_10_what_crossed_a_send_is_neither_read_nor_delivered_to_a_new_owne
     let mut owner = Owner::new(&store);
     let message = |sender| new_entry(sender, EntryKind::Message, b"x");
     let ack = |seq, write| Event::Ack {
-        origin: tern_chat::state::Origin::Call(u64::MAX),
+        origin: tern_chat_core::Origin::Call(u64::MAX),
         chat,
         user: b,
         device: b1,
@@ -290,7 +290,7 @@ async fn rule_10_who_catches_up_after_the_chat_was_forgotten_is_told_of_all_the_
         .await
         .unwrap();
     let ack = |seq| Event::Ack {
-        origin: tern_chat::state::Origin::Call(u64::MAX),
+        origin: tern_chat_core::Origin::Call(u64::MAX),
         chat: chat.id,
         user: b,
         device: b1,

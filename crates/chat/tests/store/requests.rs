@@ -1,8 +1,8 @@
 //! Tests of rule 5: the same request_id gives the same result, however late, from an owner that remembers the request
 //! (warm) and from one that does not (cold).
 
-use tern_chat::state::change::Action;
-use tern_chat::state::{EntryKind, NewEntry, Outcome, Refusal};
+use tern_chat_core::change::Action;
+use tern_chat_core::{EntryKind, NewEntry, Outcome, Refusal};
 use tern_types::{ChatId, RequestId, Seq, UserId};
 
 use crate::harness::{Store, new_entry};

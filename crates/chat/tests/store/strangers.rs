@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use tern_chat::shard::loader::Loader;
-use tern_chat::state::change::Action;
-use tern_chat::state::shard::LoadError;
-use tern_chat::state::{EntryKind, Making, NewEntry};
 use tern_chat::store::load::{self, Created, NewGroup};
 use tern_chat::store::{joining, strangers};
+use tern_chat_core::change::Action;
+use tern_chat_core::shard::LoadError;
+use tern_chat_core::{EntryKind, Making, NewEntry};
 use tern_types::{ChatId, Clock, RequestId, UserId};
 
 use crate::harness::{Store, making, new_direct, new_entry};
@@ -222,7 +222,7 @@ async fn people_who_wrote_or_are_friends_are_no_strangers() {
     store.contact(me, mine).await;
     let nobody = UserId::random();
     let pairs = [wrote, written_to, friend, mine, nobody].map(|peer| (me, peer));
-    let mut tx = tern_node::postgres::begin(&store.pool).await.unwrap();
+    let mut tx = tern_store::postgres::begin(&store.pool).await.unwrap();
     let refused = strangers::meet(&mut tx, &pairs, 0, Clock::wall()).await.unwrap();
     let mut refused: Vec<UserId> = refused.into_keys().map(|(_, peer)| peer).collect();
     refused.sort_unstable();

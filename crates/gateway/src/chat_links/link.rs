@@ -6,10 +6,11 @@ use tern_proto::internal::{SessionsFound, UpItem, WakeDone, WindowRequest, up_it
 use tern_types::{ChatId, SessionId};
 use tokio::sync::mpsc;
 
+use tern_gateway_core::session::Mail;
+
 use super::Refused;
 use super::pending::{Pending, Place, Waiting, size};
 use crate::registry::Registry;
-use crate::session::Mail;
 
 /// The most items that wait for one node: a second of them. Where the queue is full, sends are answered UNAVAILABLE.
 /// Their bytes are bounded by [`super::pending`]: every item of more than some dozen bytes has an answer, and is in

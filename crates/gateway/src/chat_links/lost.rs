@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tern_node::{ClusterMap, Role};
+use tern_cluster::{ClusterMap, Role};
 use tern_types::Slot;
 use tokio::sync::Notify;
 
@@ -76,7 +76,7 @@ impl Lost {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt;
-    use tern_node::Node;
+    use tern_cluster::Node;
 
     use super::*;
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::Stream;
-use tern_node::links::{MAX_LINK_MESSAGE_BYTES, gather, identify};
-use tern_node::shedding::{self, Level, gather_or_level};
-use tern_node::{MapHandle, Node, NodeContext};
+use tern_cluster::links::{MAX_LINK_MESSAGE_BYTES, gather, identify};
+use tern_cluster::shedding::{self, Level, gather_or_level};
+use tern_cluster::{MapHandle, Node, NodeContext};
 use tern_proto::internal::chat_link_client::ChatLinkClient;
 use tern_proto::internal::{
     ControlDown, ControlUp, DownItem, FindSessions, FoundSession, LiveDown, LiveRequest, NotOwner, Push,
@@ -17,12 +17,13 @@ use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
+use tern_gateway_core::session::{Mail, Window};
+
 use super::link::{Link, Queues, give_back};
 use super::pending::Waiting;
 use super::{ChatLinks, metrics};
 use crate::hints::Hint;
 use crate::registry::Registry;
-use crate::session::{Mail, Window};
 use crate::traces::{self, Deliveries};
 
 /// The most items of one frame to a node.

@@ -9,16 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
-use tern_node::links::{self, identify};
-use tern_node::{ClusterMap, Node, Role};
+use tern_cluster::links::{self, identify};
+use tern_cluster::{ClusterMap, Node, Role};
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{PresenceChanges, WatchRequests};
 use tern_types::{Clock, Slot, Timestamp, UserId};
 use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
+use tern_gateway_core::watches::State;
+
 use super::Watches;
-use super::table::State;
 use crate::metrics;
 use crate::presence_links::queues::Queue;
 
@@ -131,7 +132,7 @@ impl Watches {
                 let mut table = self.table();
                 let effects = table.says(user, state, slow, now);
                 if effects.is_empty() && slow.is_some() {
-                    self.ctx.shedding.gave_up(tern_node::shedding::Level::Presence);
+                    self.ctx.shedding.gave_up(tern_cluster::shedding::Level::Presence);
                 }
                 self.perform(&mut table, effects);
             }

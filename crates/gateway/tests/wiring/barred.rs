@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tern_node::{ClusterMap, Role};
+use tern_cluster::{ClusterMap, Role};
 use tern_proto::error::reason_of;
 use tern_proto::internal::ListBarredResponse;
 use tern_proto::v1::{CloseCode, ErrorReason};

@@ -1,6 +1,6 @@
 //! The path of messages up and down: sends, results, live pushes, wakes, windows, inboxes.
 
-use tern_node::shedding::Level;
+use tern_cluster::shedding::Level;
 use tern_proto::internal::{
     AckWritten, OpenedStream, Result as SendOutcome, Wake, WindowReply, down_item, up_item,
 };

@@ -13,7 +13,7 @@ async fn plain_text_is_refused_where_others_could_listen() {
     let world = World::start(&[]).await;
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("key.pem");
-    std::fs::write(&key, tern_node::token::generate_pem().unwrap()).unwrap();
+    std::fs::write(&key, tern_identity::token::generate_pem().unwrap()).unwrap();
     let key = key.to_str().unwrap();
     let flags = [
         "gateway",

@@ -1,6 +1,6 @@
 //! A gateway whose chat nodes say that they are overloaded.
 
-use tern_node::shedding::Level;
+use tern_cluster::shedding::Level;
 use tern_proto::v1::CloseCode;
 use tern_proto::v1::server_event::Event;
 use tern_types::DeviceId;

@@ -1,7 +1,7 @@
 //! How streams end: replaced, revoked, broken, with a client that takes nothing, drained.
 
 use bytes::Bytes;
-use tern_node::Role;
+use tern_cluster::Role;
 use tern_proto::error::reason_of;
 use tern_proto::internal::CloseDevicesRequest;
 use tern_proto::internal::gateway_node_client::GatewayNodeClient;

@@ -25,6 +25,7 @@ const MIGRATES_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Builder {
     pub(super) tern: PathBuf,
+    s3_program: PathBuf,
     pub(super) dir: PathBuf,
     pub(super) counts: BTreeMap<Role, usize>,
     pub(super) env: Vec<(String, String)>,
@@ -54,6 +55,7 @@ impl Builder {
     pub(super) fn new(tern: &Path, dir: &Path) -> Self {
         Self {
             tern: tern.to_owned(),
+            s3_program: tern.to_owned(),
             dir: dir.to_owned(),
             counts: [
                 (Role::Gateway, 2),
@@ -142,6 +144,13 @@ impl Builder {
     #[must_use]
     pub fn program(mut self, role: Role, tern: &Path) -> Self {
         self.programs.insert(role, tern.to_owned());
+        self
+    }
+
+    /// Runs the object store with another program: one that has the command `s3`.
+    #[must_use]
+    pub fn s3_program(mut self, program: &Path) -> Self {
+        self.s3_program = program.to_owned();
         self
     }
 
@@ -241,7 +250,7 @@ impl Builder {
         };
         let wants_s3 = self.s3.is_none() && self.counts.get(&Role::Media).is_some_and(|count| *count > 0);
         let s3 = if wants_s3 {
-            Some(S3::start(&self.tern, &self.dir).await?)
+            Some(S3::start(&self.s3_program, &self.dir).await?)
         } else {
             None
         };

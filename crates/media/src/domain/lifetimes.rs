@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tern_node::ticket::TICKET_TTL;
+use tern_identity::ticket::TICKET_TTL;
 use tern_types::Timestamp;
 
 /// An upload that is not finalised within this time is given up. Its request_id counts for as long.

@@ -2,7 +2,7 @@
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
-use tern_node::postgres;
+use tern_store::postgres;
 use tern_types::{MediaId, RequestId, Timestamp, UploadId, UserId};
 use uuid::Uuid;
 

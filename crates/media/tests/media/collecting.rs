@@ -1,10 +1,10 @@
 //! What the collector deletes, and what it leaves.
 
+use tern_identity::ticket::TICKET_TTL;
 use tern_local::fault::Fault;
 use tern_media::collector::Collected;
 use tern_media::domain::lifetimes::{CONDEMNED_FOR, TICKET_GRACE};
 use tern_media::store::access::Through;
-use tern_node::ticket::TICKET_TTL;
 use tern_proto::v1::ErrorReason;
 use tern_types::RequestId;
 

@@ -14,12 +14,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::Instrument;
 
+use tern_presence_core::activity::Presence;
+use tern_presence_core::people::News;
+
 use super::bad_id;
-use crate::activity::Presence;
 use crate::hub::{Hub, Patience, WatchGuard};
 use crate::last_seen::LastSeen;
 use crate::metrics;
-use crate::people::News;
 
 /// The most states in one frame, which is some 30 KiB then.
 const MAX_STATES: usize = 1024;

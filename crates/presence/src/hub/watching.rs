@@ -9,12 +9,13 @@ use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use tern_presence_core::activity::Presence;
+use tern_presence_core::people::News;
+use tern_presence_core::registry::{Gateway, NotOwner};
+use tern_presence_core::watches::WatchLink;
+
 use super::Hub;
-use crate::activity::Presence;
 use crate::metrics;
-use crate::people::News;
-use crate::registry::{Gateway, NotOwner};
-use crate::watches::WatchLink;
 
 /// How long the clock waits if nothing is due.
 const IDLE: Duration = Duration::from_secs(10);

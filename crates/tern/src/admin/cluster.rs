@@ -2,7 +2,7 @@
 
 use clap::Args;
 use serde::Serialize;
-use tern_node::{ClusterMap, Node, Role};
+use tern_cluster::{ClusterMap, Node, Role};
 use tern_proto::v1;
 use tern_types::{ChatId, Clock, Slot, UserId};
 

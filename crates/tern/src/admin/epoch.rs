@@ -4,7 +4,7 @@
 //! everything anew.
 
 use clap::{Args, Subcommand};
-use tern_node::postgres::{self, PostgresArgs};
+use tern_store::postgres::{self, PostgresArgs};
 use uuid::Uuid;
 
 use super::{print, remark};

@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use sqlx::PgPool;
 use tern_accounts::keys;
-use tern_node::postgres::{self, PostgresArgs};
-use tern_node::principal::Scope;
+use tern_identity::principal::Scope;
+use tern_store::postgres::{self, PostgresArgs};
 use tern_types::limits::MAX_NAME_BYTES;
 use uuid::Uuid;
 

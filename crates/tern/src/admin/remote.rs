@@ -1,4 +1,4 @@
-//! The flags that name a platform and an API key. They default to the files that `tern dev` writes.
+//! The flags that name a platform and an API key. They default to the files that `tern-dev dev` writes.
 
 use std::path::PathBuf;
 
@@ -10,19 +10,19 @@ use tern_client::{BackEnd, Tls};
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Platform")]
 pub struct Remote {
-    /// Gateways as `https://host:port`, comma separated, tried in turn [default: those of `tern dev`]
+    /// Gateways as `https://host:port`, comma separated, tried in turn [default: those of `tern-dev dev`]
     #[arg(long = "server", env = "TERN_ADMIN_SERVER", value_delimiter = ',')]
     servers: Vec<String>,
-    /// File with the certificate authority of the gateways (PEM) [default: that of `tern dev`, or the system's roots]
+    /// File with the certificate authority of the gateways (PEM) [default: that of `tern-dev dev`, or the system's roots]
     #[arg(long, env = "TERN_ADMIN_CA_FILE")]
     ca: Option<PathBuf>,
     /// API key with the scope admin; prefer the environment or a file to the command line
     #[arg(long, env = "TERN_API_KEY", hide_env_values = true)]
     api_key: Option<String>,
-    /// File with that key [default: that of `tern dev`]
+    /// File with that key [default: that of `tern-dev dev`]
     #[arg(long, env = "TERN_ADMIN_API_KEY_FILE")]
     api_key_file: Option<PathBuf>,
-    /// Directory of `tern dev`
+    /// Directory of `tern-dev dev`
     #[arg(long, env = "TERN_DEV_DIR", default_value = ".tern/dev")]
     dir: PathBuf,
     /// Print JSON instead of a table
@@ -48,7 +48,7 @@ impl Remote {
         let file = self.dir.join("gateways");
         let text = std::fs::read_to_string(&file).with_context(|| {
             format!(
-                "no --server given, and {} is not there: is `tern dev` running?",
+                "no --server given, and {} is not there: is `tern-dev dev` running?",
                 file.display()
             )
         })?;
@@ -73,7 +73,7 @@ impl Remote {
         if let Some(key) = &self.api_key {
             return Ok(key.clone());
         }
-        // The key of `tern dev` is only ever sent to `tern dev`, not to a server that was named by hand.
+        // The key of `tern-dev dev` is only ever sent to `tern-dev dev`, not to a server that was named by hand.
         anyhow::ensure!(
             self.servers.is_empty(),
             "an API key with the scope admin is needed: --api-key-file, or TERN_API_KEY"

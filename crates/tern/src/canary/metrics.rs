@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use metrics::{counter, describe_counter, describe_histogram, histogram};
+use metrics::{counter, histogram};
+use tern_telemetry::described::Kind::{Counter, Histogram};
+use tern_telemetry::described::{self, Described};
 
 use super::round::Step;
 
@@ -10,17 +12,24 @@ const MESSAGES: &str = "tern_canary_messages_total";
 const FAILURES: &str = "tern_canary_failures_total";
 const SECONDS: &str = "tern_canary_message_seconds";
 
+/// What `/metrics` says of each metric.
+const DESCRIBED: &[Described] = &[
+    (
+        Counter,
+        MESSAGES,
+        "Messages of the canary, by outcome: ok when the sender had the receipt in time",
+    ),
+    (
+        Counter,
+        FAILURES,
+        "Messages of the canary that failed, by the step that did not come",
+    ),
+    (Histogram, SECONDS, "Time from the send of a message to each step"),
+];
+
 /// Describes the metrics and sets every counter to 0, so that `/metrics` shows all of them from the start.
 pub fn describe() {
-    describe_counter!(
-        MESSAGES,
-        "Messages of the canary, by outcome: ok when the sender had the receipt in time"
-    );
-    describe_counter!(
-        FAILURES,
-        "Messages of the canary that failed, by the step that did not come"
-    );
-    describe_histogram!(SECONDS, "Time from the send of a message to each step");
+    described::describe(DESCRIBED);
     for outcome in ["ok", "failed"] {
         counter!(MESSAGES, "outcome" => outcome).absolute(0);
     }

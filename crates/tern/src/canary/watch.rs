@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tern_client::{Event, StopReason};
-use tern_node::admin::Readiness;
+use tern_transport::admin::Readiness;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::metrics;

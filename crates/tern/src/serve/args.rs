@@ -4,9 +4,9 @@
 //! command then has it once, and each role reads it. The flags of a role count only if the node has that role.
 
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
-use tern_node::Role;
-use tern_node::config::NodeArgs;
-use tern_node::postgres::PostgresArgs;
+use tern_cluster::Role;
+use tern_cluster::config::NodeArgs;
+use tern_store::postgres::PostgresArgs;
 
 use super::roles::{Roles, add};
 

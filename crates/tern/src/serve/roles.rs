@@ -2,8 +2,8 @@
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command};
-use tern_node::serve::Running;
-use tern_node::{NodeContext, Role};
+use tern_cluster::{NodeContext, Role};
+use tern_transport::serve::Running;
 use tonic::service::RoutesBuilder;
 
 /// The settings of the roles that this node has; `None` for each role that it does not have.

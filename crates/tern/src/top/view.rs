@@ -1,6 +1,6 @@
 //! Computes what is shown from two moments: facts, a line for each node, and alarms. Pure.
 
-use tern_node::Role;
+use tern_cluster::Role;
 use tern_proto::v1;
 
 use super::page::{Page, quantile};

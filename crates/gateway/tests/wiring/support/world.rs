@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Parser;
+use tern_cluster::{ClusterMap, MapHandle, Node, NodeContext, Role};
 use tern_gateway::{Config, server};
-use tern_node::token::{Signer, generate_pem};
-use tern_node::{ClusterMap, MapHandle, Node, NodeContext, Role};
+use tern_identity::token::{Signer, generate_pem};
 use tern_proto::internal::accounts_node_server::AccountsNodeServer;
 use tern_proto::internal::chat_link_server::ChatLinkServer;
 use tern_proto::internal::chat_node_server::ChatNodeServer;

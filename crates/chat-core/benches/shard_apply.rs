@@ -1,0 +1,168 @@
+//! Measures a shard's state from a send to the pushes of its commit and the other person's acknowledgement, for one
+//! message and for a batch.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tern_chat_core::chat::ChatKey;
+use tern_chat_core::receipts::Watermark;
+use tern_chat_core::shard::{Committed, Effect, Lane};
+use tern_chat_core::{
+    ChatKind, EntryKind, Event, Job, JobDone, Member, NewEntry, Origin, Role, ShardState, Snapshot,
+};
+use tern_counts::Operation;
+use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
+use uuid::Uuid;
+
+/// Messages of one commit under load, each in another chat.
+const MANY: u64 = 256;
+
+fn main() {
+    tern_counts::run(vec![
+        messages("shard_apply_1", 1),
+        messages("shard_apply_256", MANY),
+    ]);
+}
+
+fn messages(name: &'static str, chats: u64) -> Operation {
+    let mut shard = Shard::new(chats);
+    Operation::new(name, chats, move || shard.round())
+}
+
+struct Shard {
+    state: ShardState,
+    chats: Vec<(ChatId, [UserId; 2])>,
+    rounds: u64,
+    effects: Vec<Effect>,
+}
+
+impl Shard {
+    /// A shard with this many chats of two people each, in memory.
+    fn new(chats: u64) -> Self {
+        let mut shard = Self {
+            state: ShardState::default(),
+            chats: (0..chats).map(chat).collect(),
+            rounds: 0,
+            effects: Vec::new(),
+        };
+        for (number, (chat, people)) in (1..).zip(shard.chats.clone()) {
+            // The first event of a chat begins its load.
+            shard.tell(Event::Recover {
+                chat,
+                low: Seq(1),
+                high: Seq(1),
+            });
+            shard.tell(Event::Loaded {
+                chat,
+                number,
+                result: Ok(Some(empty(people))),
+            });
+        }
+        shard
+    }
+
+    /// Sends a message in each chat, commits all in one job, and acknowledges each.
+    fn round(&mut self) {
+        self.rounds += 1;
+        for (number, (chat, people)) in self.chats.clone().into_iter().enumerate() {
+            let request = RequestId(Uuid::from_u128((u128::from(self.rounds) << 32) | number as u128));
+            self.tell(Event::Send {
+                origin: Origin::Link {
+                    link: 1,
+                    reference: number as u64,
+                    session: SessionId(number as u64),
+                    request,
+                },
+                chat,
+                peer: None,
+                entry: entry(people[0], request),
+            });
+        }
+        let job = self
+            .state
+            .next_job(Lane::Commit, self.now(), self.now(), &mut self.effects);
+        let Some(Job::Commit(batches)) = job else {
+            panic!("no commit: {job:?}")
+        };
+        let moved = batches
+            .iter()
+            .map(|batch| (batch.chat, Committed::Moved))
+            .collect();
+        self.tell(Event::JobDone(JobDone::Commit(moved)));
+        for (chat, people) in self.chats.clone() {
+            self.tell(Event::Ack {
+                origin: Origin::Call(0),
+                chat,
+                user: people[1],
+                device: DeviceId(people[1].0),
+                seq: Seq(self.rounds),
+                write: false,
+            });
+        }
+        let now = self.now();
+        self.state.flush_receipts(now, &mut self.effects);
+        self.state.keep_patience(now, &mut self.effects);
+        black_box(&self.effects);
+        self.effects.clear();
+    }
+
+    fn tell(&mut self, event: Event) {
+        let now = self.now();
+        self.state.apply(event, now, &mut self.effects);
+    }
+
+    /// The time, which passes so slowly that no settle is due: settles are the store's work.
+    fn now(&self) -> Timestamp {
+        Timestamp(1_000_000) + Duration::from_micros(self.rounds)
+    }
+}
+
+fn chat(number: u64) -> (ChatId, [UserId; 2]) {
+    let user = |side: u128| UserId(Uuid::from_u128((u128::from(number) << 1) | side));
+    (ChatId(Uuid::from_u128(number.into())), [user(0), user(1)])
+}
+
+fn empty(people: [UserId; 2]) -> Snapshot {
+    let member = |user| {
+        let member = Member {
+            role: Role::Member,
+            joined: Seq(1),
+            last_sent: Seq::ZERO,
+            own_unread: 0,
+        };
+        (user, member, Watermark::default())
+    };
+    Snapshot {
+        kind: ChatKind::Direct,
+        title: String::new(),
+        picture: None,
+        key: ChatKey(Arc::new([0; 32])),
+        head: Seq::ZERO,
+        ordinal: 0,
+        members: people.map(member).to_vec(),
+        unsettled: None,
+        placed: Vec::new(),
+        looked_up: Vec::new(),
+        blocked: false,
+        last_sent_at: Timestamp(1_000_000),
+    }
+}
+
+fn entry(sender: UserId, request: RequestId) -> NewEntry {
+    NewEntry {
+        media: Vec::new(),
+        kind: EntryKind::Message,
+        sender,
+        device: DeviceId(sender.0),
+        request,
+        fingerprint: [0; 16],
+        counts: true,
+        content: Bytes::from_static(&[7; 200]),
+        trace: None,
+        arrived: None,
+        read_receipts_off: false,
+        acked: Seq::ZERO,
+    }
+}

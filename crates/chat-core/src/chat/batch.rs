@@ -1,0 +1,311 @@
+//! Batches: from the queue into a commit, and the result of the commit.
+
+use std::sync::Arc;
+
+use tern_types::{ChatId, IdSet, Seq, Timestamp, UserId};
+
+use super::command::Command;
+use super::{Chat, ChatKey, Member, Role, Stage};
+use crate::change::{self, Action, Permitted};
+use crate::content;
+use crate::entry::{Entry, MediaRef, NewEntry};
+use crate::recent::{Known, Placed};
+use crate::{Origin, Outcome, Refusal};
+
+/// Entries of one chat in one commit, so that a busy group does not keep the others waiting.
+pub const MAX_BATCH: usize = 64;
+/// Bytes of one chat in one commit, for the same reason: a quarter of a commit. A single entry always fits.
+const MAX_BATCH_BYTES: usize = 1 << 20;
+/// How often a batch is tried again because the head had moved. More tries mean that another node commits to this
+/// chat all the time; the map will soon tell which of the two owns it.
+const MAX_TRIES: u32 = 8;
+
+/// The entries that one commit adds to one chat.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub chat: ChatId,
+    pub key: ChatKey,
+    /// The head before the batch. The commit writes nothing if the store has another one.
+    pub expected: Seq,
+    /// The chat's ordinal after the batch.
+    pub ordinal: u64,
+    pub entries: Vec<Entry>,
+    /// The change of the group, if the batch is one. It is then the only entry, and has a transaction of its own.
+    pub change: Option<Action>,
+}
+
+impl Batch {
+    /// The bytes of the entries' contents.
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.new.content.len()).sum()
+    }
+
+    /// The head after the batch.
+    pub fn head(&self) -> Seq {
+        self.entries.last().map_or(self.expected, |entry| entry.seq)
+    }
+}
+
+/// An entry that may be made, and the change of the group that it stands for.
+type Admitted = (Arc<NewEntry>, Option<Action>);
+
+impl Chat {
+    /// Takes the next batch from the queue and gives its entries their seqs. `room`: about how many bytes it may
+    /// have. Also returns the answers to commands that become no entry.
+    ///
+    /// Before a command is refused or found to change nothing, the log must be asked whether it is a repetition (rule
+    /// 5). If such a command is first in the queue and was not looked up yet, the chat becomes [`Stage::Loading`],
+    /// and the caller must begin a load.
+    pub fn take_batch(&mut self, room: usize, wall: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
+        let room = room.min(MAX_BATCH_BYTES);
+        let mut answers = Vec::new();
+        let Some(key) = self.key.clone() else {
+            return (None, answers);
+        };
+        let sent_at = wall.max(self.last_sent_at);
+        let most = if self.one_by_one { 1 } else { MAX_BATCH };
+        let mut batch = Batch {
+            chat: self.id,
+            key,
+            expected: self.head,
+            ordinal: self.ordinal,
+            entries: Vec::new(),
+            change: None,
+        };
+        let mut taken = Vec::new();
+        while batch.entries.len() < most && batch.change.is_none() {
+            let Some(front) = self.queue.front() else { break };
+            let alone = matches!(front.command, Command::Change(_));
+            if !batch.entries.is_empty() && (alone || batch.bytes() + front.command.bytes() > room) {
+                break;
+            }
+            let Some(waiting) = self.queue.pop_front() else {
+                break;
+            };
+            let admitted = self.admit(&waiting.command, wall);
+            if !matches!(admitted, Ok(Some(_))) && !waiting.looked_up {
+                self.queue.push_front(waiting);
+                // If entries of this batch precede it, it is decided after they are committed.
+                if batch.entries.is_empty() {
+                    self.stage = Stage::Loading;
+                }
+                break;
+            }
+            match admitted {
+                Ok(None) => {
+                    let (sender, request) = waiting.command.request();
+                    let unchanged = Known::Unchanged(waiting.command.fingerprint());
+                    self.recent.insert(sender, request, unchanged);
+                    answers.extend(waiting.origins.iter().map(|origin| (*origin, Outcome::Unchanged)));
+                }
+                Err(refusal) => {
+                    let refused = Outcome::Refused(refusal);
+                    answers.extend(waiting.origins.iter().map(|origin| (*origin, refused.clone())));
+                }
+                Ok(Some((new, change))) => {
+                    batch.ordinal += u64::from(new.counts);
+                    let seq = batch.head().next();
+                    batch.entries.push(Entry {
+                        chat: self.id,
+                        seq,
+                        ordinal: batch.ordinal,
+                        sent_at,
+                        new,
+                    });
+                    batch.change = change;
+                    taken.push(waiting);
+                }
+            }
+        }
+        if batch.entries.is_empty() {
+            return (None, answers);
+        }
+        self.in_flight = Some((batch.clone(), taken));
+        (Some(batch), answers)
+    }
+
+    /// The batch at the writer is committed. Returns its entries, each with the callers that wait for it.
+    pub fn committed(&mut self, now: Timestamp) -> Vec<(Entry, Vec<Origin>)> {
+        let Some((batch, taken)) = self.in_flight.take() else {
+            return Vec::new();
+        };
+        (self.tries, self.held_tries) = (0, 0);
+        if self.queue.is_empty() {
+            self.one_by_one = false;
+        }
+        let first = batch.expected.next();
+        self.unsettled = Some(self.unsettled.map_or(first, |lowest| lowest.min(first)));
+        self.head = batch.head();
+        self.ordinal = batch.ordinal;
+        for entry in &batch.entries {
+            self.last_sent_at = entry.sent_at;
+            self.settle_trace = self.settle_trace.or(entry.new.trace);
+            if let Some(trace) = entry.new.trace {
+                self.remember_trace(entry.seq, trace);
+            }
+            let placed = Placed {
+                seq: entry.seq,
+                ordinal: entry.ordinal,
+                sent_at: entry.sent_at,
+                fingerprint: entry.new.fingerprint,
+            };
+            let (sender, request) = (entry.new.sender, entry.new.request);
+            self.recent.insert(sender, request, Known::Placed(placed));
+            self.authors.push(entry.seq, sender, entry.new.counts);
+            self.typists.wrote(sender, now);
+            if let Some(member) = self.members.get_mut(&entry.new.sender) {
+                member.last_sent = entry.seq;
+                member.own_unread = member.own_unread.saturating_add(entry.new.counts.into());
+            }
+        }
+        if let Some(action) = batch.change {
+            self.apply_change(action, batch.expected.next());
+        }
+        batch
+            .entries
+            .into_iter()
+            .zip(taken.into_iter().map(|waiting| waiting.origins))
+            .collect()
+    }
+
+    /// The batch at the writer was not committed, because the head had moved or a request is in the log already. Its
+    /// commands go back to the queue, and the chat must be loaded. Returns refusals if that happened more than
+    /// [`MAX_TRIES`] times in a row.
+    pub fn behind(&mut self) -> Vec<(Origin, Outcome)> {
+        self.stage = Stage::Loading;
+        self.tries += 1;
+        let Some((_, taken)) = self.in_flight.take() else {
+            return Vec::new();
+        };
+        for waiting in taken.into_iter().rev() {
+            self.queue.push_front(waiting);
+        }
+        if self.tries > MAX_TRIES {
+            self.tries = 0;
+            return self.refuse_all(&Refusal::Unavailable {
+                reason: "another node commits to this chat",
+                retry_after: std::time::Duration::from_secs(1),
+            });
+        }
+        Vec::new()
+    }
+
+    /// The batch at the writer was not committed, because another transaction holds a lock that it needs. Its
+    /// commands go back to the queue. Returns how often in a row this happened before.
+    pub fn held_back(&mut self) -> u32 {
+        if let Some((_, taken)) = self.in_flight.take() {
+            for waiting in taken.into_iter().rev() {
+                self.queue.push_front(waiting);
+            }
+        }
+        let before = self.held_tries;
+        self.held_tries = before.saturating_add(1);
+        before
+    }
+
+    /// The store refused the batch because of its content. Its entries go back to the queue and are committed one by
+    /// one, so that only the bad one fails; a batch of one entry is refused.
+    pub fn refused(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
+        let Some((batch, taken)) = self.in_flight.take() else {
+            return Vec::new();
+        };
+        if batch.entries.len() > 1 {
+            self.one_by_one = true;
+            for waiting in taken.into_iter().rev() {
+                self.queue.push_front(waiting);
+            }
+            return Vec::new();
+        }
+        let refused = Outcome::Refused(refusal.clone());
+        taken
+            .iter()
+            .flat_map(|waiting| &waiting.origins)
+            .map(|origin| (*origin, refused.clone()))
+            .collect()
+    }
+
+    /// Decides whether a command may become an entry now. `Ok(None)`: it changes nothing. Expired tickets are refused
+    /// only here, after repetitions were answered: a repeated request gets its result even if its ticket has expired
+    /// since.
+    fn admit(&self, command: &Command, wall: Timestamp) -> Result<Option<Admitted>, Refusal> {
+        match command {
+            Command::Send(entry) => {
+                self.takes_from(entry.sender)?;
+                in_time(&entry.media, wall)?;
+                Ok(Some((entry.clone(), None)))
+            }
+            Command::Change(change) => match change::permit(self, change)? {
+                Permitted::Nothing => Ok(None),
+                Permitted::Entry(action) => {
+                    let media = action.media();
+                    in_time(&media, wall)?;
+                    let new = NewEntry {
+                        media,
+                        kind: action.kind(),
+                        sender: change.actor,
+                        device: change.device,
+                        request: change.request,
+                        fingerprint: change.fingerprint,
+                        counts: false,
+                        content: content::of_change(change.actor, &action),
+                        trace: None,
+                        arrived: None,
+                        read_receipts_off: false,
+                        acked: Seq::ZERO,
+                    };
+                    Ok(Some((Arc::new(new), Some(action))))
+                }
+            },
+        }
+    }
+
+    /// Whether the chat takes a message from `sender`. A message of the system has no user as its sender, so it needs
+    /// no membership, and a block, which is between two people, does not concern it.
+    fn takes_from(&self, sender: UserId) -> Result<(), Refusal> {
+        if sender == UserId::SYSTEM {
+            return Ok(());
+        }
+        self.member(sender).ok_or(Refusal::NotAMember)?;
+        if self.is_blocked() {
+            return Err(Refusal::NotAccepted);
+        }
+        Ok(())
+    }
+
+    fn apply_change(&mut self, action: Action, seq: Seq) {
+        match action {
+            Action::Add(users) => {
+                for user in users {
+                    self.members.insert(
+                        user,
+                        Member {
+                            role: Role::Member,
+                            joined: seq,
+                            last_sent: Seq::ZERO,
+                            own_unread: 0,
+                        },
+                    );
+                }
+            }
+            Action::Remove(user) => {
+                self.members.remove(&user);
+                let members: IdSet<UserId> = self.members.keys().copied().collect();
+                self.receipts.retain(&members);
+            }
+            Action::SetRole(user, role) => {
+                if let Some(member) = self.members.get_mut(&user) {
+                    member.role = role;
+                }
+            }
+            Action::SetTitle(title) => self.title = title,
+            Action::SetPicture(picture) => self.picture = picture.map(|picture| picture.media),
+        }
+    }
+}
+
+fn in_time(media: &[MediaRef], wall: Timestamp) -> Result<(), Refusal> {
+    if media.iter().any(|media| media.expires_at <= wall) {
+        return Err(Refusal::MediaTicket);
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Commands that wait to be committed, and the answers to commands that become no entry or are committed already.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use tern_types::{RequestId, Timestamp, UserId};
+
+use super::Chat;
+use crate::bytes::Share;
+use crate::change::Change;
+use crate::entry::{Fingerprint, NewEntry};
+use crate::recent::{Known, Placed};
+use crate::{Origin, Outcome, Refusal};
+
+/// Bytes that a command takes besides its content.
+const COMMAND_BYTES: usize = 256;
+/// A command that waits to be committed.
+#[derive(Debug)]
+pub struct Waiting {
+    /// The callers that wait: several if the same request came again, none if they were all told to send it again
+    /// while it was at the writer.
+    pub origins: Vec<Origin>,
+    /// When the first of these callers began to wait.
+    pub since: Timestamp,
+    pub command: Command,
+    /// A load has looked this request up, and the chat still stands on that snapshot: it is known not to be in the
+    /// log. If false, the request may be an older one than the chat remembers, and only the store knows its answer
+    /// (rule 5).
+    pub looked_up: bool,
+    /// The command's bytes, counted in its chat and in its shard.
+    _room: [Share; 2],
+}
+
+/// What a caller asks for.
+#[derive(Debug, Clone)]
+pub enum Command {
+    Send(Arc<NewEntry>),
+    Change(Change),
+}
+
+impl Command {
+    /// Roughly the bytes that the command takes in memory.
+    pub fn bytes(&self) -> usize {
+        let content = match self {
+            Self::Send(entry) => entry.content.len(),
+            Self::Change(change) => change.action.bytes(),
+        };
+        COMMAND_BYTES + content
+    }
+
+    /// When the caller began to wait. A call may have been delayed on its way from the link or service to the shard.
+    pub fn since(&self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Send(entry) => entry.arrived.map_or(now, |arrived| arrived.min(now)),
+            Self::Change(_) => now,
+        }
+    }
+
+    pub(super) fn request(&self) -> (UserId, RequestId) {
+        match self {
+            Self::Send(entry) => (entry.sender, entry.request),
+            Self::Change(change) => (change.actor, change.request),
+        }
+    }
+
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        match self {
+            Self::Send(entry) => entry.fingerprint,
+            Self::Change(change) => change.fingerprint,
+        }
+    }
+}
+
+impl Chat {
+    /// Puts a command into the queue. `Some` is the answer if there is one at once: the request was answered before,
+    /// or its request_id was used for something else. `room` is the command's bytes, and `since` when its caller
+    /// began to wait.
+    pub fn enqueue(
+        &mut self,
+        origin: Origin,
+        command: Command,
+        room: [Share; 2],
+        since: Timestamp,
+    ) -> Option<Outcome> {
+        if let Some(outcome) = self.repetition(&command) {
+            return Some(outcome);
+        }
+        let request = command.request();
+        let in_flight = self
+            .in_flight
+            .iter_mut()
+            .flat_map(|(_, waiting)| waiting.iter_mut());
+        if let Some(same) = in_flight
+            .chain(self.queue.iter_mut())
+            .find(|waiting| waiting.command.request() == request)
+        {
+            if same.command.fingerprint() != command.fingerprint() {
+                return Some(Outcome::Refused(Refusal::RequestIdReused));
+            }
+            if same.origins.is_empty() {
+                same.since = since;
+            }
+            same.origins.push(origin);
+            return None;
+        }
+        self.queue.push_back(Waiting {
+            origins: vec![origin],
+            since,
+            command,
+            looked_up: false,
+            _room: room,
+        });
+        None
+    }
+
+    /// Answers the waiting commands that are in the log already, and marks those that the load found not to be.
+    /// `placed` is searched and not the chat's recent requests, because old ones among them would not stay there.
+    pub(super) fn answer_placed(
+        &mut self,
+        placed: &[(UserId, RequestId, Placed)],
+        looked_up: &[(UserId, RequestId)],
+    ) -> Vec<(Origin, Outcome)> {
+        let placed: HashMap<(UserId, RequestId), &Placed> = placed
+            .iter()
+            .map(|(user, request, placed)| ((*user, *request), placed))
+            .collect();
+        let looked_up: HashSet<&(UserId, RequestId)> = looked_up.iter().collect();
+        let mut answers = Vec::new();
+        for mut waiting in std::mem::take(&mut self.queue) {
+            let request = waiting.command.request();
+            match placed.get(&request) {
+                Some(placed) => {
+                    let outcome = self.answer_of(Known::Placed(**placed), &waiting.command);
+                    answers.extend(waiting.origins.iter().map(|origin| (*origin, outcome.clone())));
+                }
+                None => {
+                    waiting.looked_up = looked_up.contains(&request);
+                    self.queue.push_back(waiting);
+                }
+            }
+        }
+        answers
+    }
+
+    /// When the caller who has waited longest began to wait; `None` if nobody waits.
+    pub fn waits_since(&self) -> Option<Timestamp> {
+        let in_flight = self.in_flight.iter().flat_map(|(_, waiting)| waiting);
+        let waited_for = in_flight
+            .chain(&self.queue)
+            .filter(|waiting| !waiting.origins.is_empty());
+        waited_for.map(|waiting| waiting.since).min()
+    }
+
+    /// Refuses every waiting command with `refusal`. A batch at the writer cannot be taken back: it stays, with
+    /// nobody waiting for it, and the same request, sent again, finds it.
+    pub fn give_up(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
+        let under_way = self.in_flight.iter_mut().flat_map(|(_, waiting)| waiting);
+        let mut origins: Vec<Origin> = under_way
+            .flat_map(|waiting| std::mem::take(&mut waiting.origins))
+            .collect();
+        origins.extend(self.queue.drain(..).flat_map(|waiting| waiting.origins));
+        let refused = Outcome::Refused(refusal.clone());
+        origins
+            .into_iter()
+            .map(|origin| (origin, refused.clone()))
+            .collect()
+    }
+
+    /// Answers every waiting caller with `refusal`, and forgets the queue and the batch at the writer.
+    pub fn refuse_all(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
+        self.answer_all(&Outcome::Refused(refusal.clone()))
+    }
+
+    /// Answers every waiting caller with `outcome`, callers of reloads included, and forgets the queue and the batch
+    /// at the writer.
+    pub fn answer_all(&mut self, outcome: &Outcome) -> Vec<(Origin, Outcome)> {
+        let in_flight = self.in_flight.take().map(|(_, taken)| taken).unwrap_or_default();
+        let waiting = in_flight.into_iter().chain(self.queue.drain(..));
+        waiting
+            .flat_map(|waiting| waiting.origins)
+            .chain(self.reloads.drain(..))
+            .map(|origin| (origin, outcome.clone()))
+            .collect()
+    }
+
+    fn repetition(&self, command: &Command) -> Option<Outcome> {
+        let (sender, request) = command.request();
+        let known = self.recent.get(sender, request)?;
+        Some(self.answer_of(*known, command))
+    }
+
+    fn answer_of(&self, known: Known, command: &Command) -> Outcome {
+        match known {
+            _ if known.fingerprint() != command.fingerprint() => Outcome::Refused(Refusal::RequestIdReused),
+            Known::Placed(placed) => Outcome::Placed {
+                chat: self.id,
+                seq: placed.seq,
+                sent_at: placed.sent_at,
+            },
+            Known::Unchanged(_) => Outcome::Unchanged,
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! A chat as the store has it at one moment, and the types of its parts.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tern_types::{MediaId, RequestId, Seq, Timestamp, UserId};
+
+use crate::receipts::Watermark;
+use crate::recent::Placed;
+
+/// The kind of a chat, as `tern.v1.ChatKind`. The number is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(i16)]
+pub enum ChatKind {
+    Direct = 1,
+    Group = 2,
+}
+
+/// A member's role, as `tern.v1.Role`. The number is stored. A greater role may do more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(i16)]
+pub enum Role {
+    Member = 1,
+    Admin = 2,
+    Owner = 3,
+}
+
+/// A present member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub role: Role,
+    /// The entry that made the user a member.
+    pub joined: Seq,
+    /// The member has sent no entry above this seq; 0: none at all. If it is too high, the member is told of receipts
+    /// that do not concern them; if it were too low, they would miss some.
+    pub last_sent: Seq,
+    /// The number of the member's own messages after their read mark that count as unread. They are unread for
+    /// others, not for the member.
+    pub own_unread: u32,
+}
+
+/// The chat's data key of 32 bytes. The store unwraps it and uses it; the state only carries it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ChatKey(pub Arc<[u8; 32]>);
+
+impl fmt::Debug for ChatKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChatKey(…)")
+    }
+}
+
+/// A chat as the store had it at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub kind: ChatKind,
+    pub title: String,
+    pub picture: Option<MediaId>,
+    pub key: ChatKey,
+    pub head: Seq,
+    /// The ordinal of the entry at the head.
+    pub ordinal: u64,
+    /// The present members with their watermarks.
+    pub members: Vec<(UserId, Member, Watermark)>,
+    /// The lowest seq that is not settled; `None`: everything is settled.
+    pub unsettled: Option<Seq>,
+    /// The newest requests in the log, and those of `looked_up` that are in it, by ascending seq.
+    pub placed: Vec<(UserId, RequestId, Placed)>,
+    /// The requests that the load was asked to look up. One that is not in `placed` is not in the log.
+    pub looked_up: Vec<(UserId, RequestId)>,
+    /// The highest sent_at of `placed`; 0 if that is empty.
+    pub last_sent_at: Timestamp,
+    /// One of a direct chat's two people has blocked the other. False for groups.
+    pub blocked: bool,
+}

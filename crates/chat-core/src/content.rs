@@ -1,0 +1,81 @@
+//! The content of entries (`tern.v1.EntryContent`), which is encoded once when the entry is made.
+
+use bytes::Bytes;
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tern_proto::v1;
+use tern_proto::v1::entry_content::Content;
+use tern_types::UserId;
+
+use crate::Role;
+use crate::change::Action;
+use crate::entry::Fingerprint;
+
+/// The encoded content of the entry that a change becomes.
+pub fn of_change(actor: UserId, action: &Action) -> Bytes {
+    encode(match action {
+        Action::Add(users) => Content::MembersAdded(v1::MembersAdded {
+            user_ids: users.iter().map(ToString::to_string).collect(),
+        }),
+        Action::Remove(user) => Content::MemberRemoved(v1::MemberRemoved {
+            user_id: user.to_string(),
+            left: *user == actor,
+        }),
+        Action::SetRole(user, role) => Content::RoleChanged(v1::RoleChanged {
+            user_id: user.to_string(),
+            role: role_to_wire(*role).into(),
+        }),
+        Action::SetTitle(title) => Content::ChatUpdated(v1::ChatUpdated { title: title.clone() }),
+        Action::SetPicture(picture) => Content::ChatPictureChanged(v1::ChatPictureChanged {
+            media_id: picture.map_or_else(String::new, |picture| picture.media.to_string()),
+        }),
+    })
+}
+
+/// The encoded content of a group's first entry.
+pub fn of_creation(title: &str, members: &[UserId]) -> Bytes {
+    let member_user_ids = members.iter().map(ToString::to_string).collect();
+    encode(Content::ChatCreated(v1::ChatCreated {
+        title: title.to_owned(),
+        member_user_ids,
+    }))
+}
+
+/// The fingerprint of a request that consists of these parts: the first 16 bytes of a SHA-256.
+pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Fingerprint {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash.finalize()[..16]);
+    short
+}
+
+/// The role as the public API has it.
+pub fn role_to_wire(role: Role) -> v1::Role {
+    match role {
+        Role::Member => v1::Role::Member,
+        Role::Admin => v1::Role::Admin,
+        Role::Owner => v1::Role::Owner,
+    }
+}
+
+/// The role from the public API; `None` if it is unspecified.
+pub fn role_from_wire(role: v1::Role) -> Option<Role> {
+    match role {
+        v1::Role::Unspecified => None,
+        v1::Role::Member => Some(Role::Member),
+        v1::Role::Admin => Some(Role::Admin),
+        v1::Role::Owner => Some(Role::Owner),
+    }
+}
+
+fn encode(content: Content) -> Bytes {
+    v1::EntryContent {
+        content: Some(content),
+    }
+    .encode_to_vec()
+    .into()
+}

@@ -1,0 +1,168 @@
+//! The decisions of a chat node as pure functions: no clock, no store, no wire. Time comes in as an argument, and
+//! what is to be done goes out as [`Effect`]s and [`Job`]s.
+//!
+//! - [`entry`]: an entry of a log, before and after it has a seq
+//! - [`chat`]: one chat: its members, head, waiting commands and unsettled entries
+//! - [`change`]: who may make which change of a group, and how it changes the members
+//! - [`content`]: the content of entries, and the fingerprints of requests
+//! - [`receipts`]: the delivered and read watermarks of one chat
+//! - [`recent`]: the answers to repeated requests
+//! - [`bytes`]: bounds on the bytes that queues hold
+//! - [`shard`]: the state of one shard: many chats, and the next write
+//!
+//! This crate knows nothing of tasks, of the store's statements or of the stream's frames.
+
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests draw ids and read a clock")
+)]
+
+pub mod bytes;
+pub mod change;
+pub mod chat;
+pub mod content;
+pub mod entry;
+pub mod receipts;
+pub mod recent;
+pub mod shard;
+
+use std::time::Duration;
+
+use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
+
+pub use change::Change;
+pub use chat::{Chat, ChatKind, Member, Role, Snapshot};
+pub use entry::{Entry, EntryKind, MediaRef, NewEntry};
+pub use shard::{Effect, Event, Job, JobDone, ShardState};
+
+/// The caller that waits for an answer. The state never looks inside, except for [`Origin::session`]: it returns the
+/// same value with the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// An item of a gateway's link. `request` is nil for acknowledgements and read marks.
+    Link {
+        link: u64,
+        reference: u64,
+        session: SessionId,
+        request: RequestId,
+    },
+    /// A unary call, or a task of this node. The number is that of `shard::effects::Calls`.
+    Call(u64),
+}
+
+impl Origin {
+    /// The session that sent the item. Live pushes leave it out, because it gets the answer instead. `None` for unary
+    /// calls.
+    pub fn session(self) -> Option<SessionId> {
+        match self {
+            Self::Link { session, .. } => Some(session),
+            Self::Call(_) => None,
+        }
+    }
+}
+
+/// The direct chat that a load makes first if it does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Making {
+    /// The maker, then the other person.
+    pub people: (UserId, UserId),
+    /// A device of the maker asked for it. Then the other person counts towards the maker's daily limit of new
+    /// strangers.
+    pub by_device: bool,
+}
+
+/// The answer to one command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The entry is committed at `seq`. A repeated request gets the same answer as the first time.
+    Placed {
+        chat: ChatId,
+        seq: Seq,
+        sent_at: Timestamp,
+    },
+    /// The command changed nothing, for example because the group has that title already.
+    Unchanged,
+    /// The acknowledgement is written. `row` is where the device's inbox row begins now; `None`: it has no row any
+    /// more.
+    AckWritten {
+        chat: ChatId,
+        seq: Seq,
+        row: Option<Seq>,
+    },
+    /// The command was refused, and nothing of it is stored.
+    Refused(Refusal),
+    /// Another node owns the chat now.
+    NotOwner,
+}
+
+/// Why a command was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("not a member of this chat, or there is no such chat")]
+    NotAMember,
+    #[error("no such user")]
+    PeerNotFound,
+    #[error("no user has the id {0}")]
+    UserNotFound(UserId),
+    /// One of the two people has blocked the other. The caller is not told which.
+    #[error("this chat takes no messages")]
+    NotAccepted,
+    #[error("too many people that the sender had nothing to do with before, for one day")]
+    StrangersLimited { retry_after: Duration },
+    #[error("the request_id was used for something else")]
+    RequestIdReused,
+    #[error("the member's role does not allow this")]
+    RoleTooLow,
+    #[error("only groups can be changed")]
+    NotAGroup,
+    #[error("the group would have more than 1,024 members")]
+    GroupFull,
+    #[error("the group would be left without an owner")]
+    LastOwner,
+    #[error("a ticket of the attachments has expired, or is not one of this sender for this media")]
+    MediaTicket,
+    /// The name of the field, and what is wrong with it.
+    #[error("{0} {1}")]
+    Invalid(&'static str, &'static str),
+    #[error("{0}")]
+    TooLarge(&'static str),
+    /// The caller should send the same request again after `retry_after`.
+    #[error("{reason}")]
+    Unavailable {
+        reason: &'static str,
+        retry_after: Duration,
+    },
+}
+
+impl Refusal {
+    /// The store did not answer. The entry may be committed all the same; the repeated request finds out.
+    pub const STORE_AWAY: Self = Self::Unavailable {
+        reason: "the store is away",
+        retry_after: Duration::from_millis(500),
+    };
+    /// Another transaction holds a lock on the chat, or on one of its people, in the store.
+    pub const HELD: Self = Self::Unavailable {
+        reason: "the chat is held in the store",
+        retry_after: Duration::from_secs(1),
+    };
+    /// The command waited for as long as a caller is kept waiting. If its batch was at the writer it may be committed
+    /// all the same; the repeated request finds out.
+    pub const TOO_LATE: Self = Self::Unavailable {
+        reason: "the store takes too long",
+        retry_after: Duration::from_secs(1),
+    };
+    /// A bounded queue of the chat's owner is full.
+    pub const OVERLOADED: Self = Self::Unavailable {
+        reason: "the chat's node has too much to do",
+        retry_after: Duration::from_millis(500),
+    };
+}
+
+/// A device that has not acknowledged entries that it is entitled to, and now has an inbox row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    pub user: UserId,
+    pub device: DeviceId,
+    /// The first seq that the device lacks.
+    pub from: Seq,
+}

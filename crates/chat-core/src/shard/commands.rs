@@ -1,0 +1,240 @@
+//! Events that gateways and unary calls send: sends, changes, acknowledgements, read marks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tern_types::{ChatId, DeviceId, Seq, Timestamp, UserId};
+
+use super::event::{AckWrite, Effect, Event, ReadMark};
+use super::loads::load;
+use super::receipts::Rose;
+use super::{MAX_WAITING, ShardState, not_written};
+use crate::chat::{Chat, Command, Stage};
+use crate::entry::NewEntry;
+use crate::{Making, Origin, Outcome, Refusal};
+
+/// How long read marks gather before they are written.
+const READ_MARKS_AFTER: Duration = Duration::from_secs(1);
+/// Commands that wait for one chat: sixteen batches. A hotter group is slowed down before it slows others.
+pub(super) const MAX_WAITING_OF_CHAT: usize = 1024;
+/// Bytes of the commands that wait in a shard: sixteen commits. A count alone would let 4 GiB wait.
+pub(super) const MAX_WAITING_BYTES: usize = 64 << 20;
+/// Bytes of the commands that wait for one chat: a quarter of its shard's, so that a chat alone does not fill it.
+pub(super) const MAX_WAITING_BYTES_OF_CHAT: usize = 16 << 20;
+/// Acknowledgements that wait to be written. More are dropped: a gateway repeats an acknowledgement that is not
+/// confirmed, and a unary call is told.
+pub(super) const MAX_WAITING_ACKS: usize = 65_536;
+
+impl ShardState {
+    pub(super) fn send(
+        &mut self,
+        origin: Origin,
+        chat: ChatId,
+        peer: Option<UserId>,
+        entry: NewEntry,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let create = peer.map(|peer| Making {
+            people: (entry.sender, peer),
+            by_device: entry.device != DeviceId::BACK_END,
+        });
+        self.enqueue_with(origin, chat, create, Command::Send(Arc::new(entry)), now, out);
+    }
+
+    pub(super) fn enqueue(
+        &mut self,
+        origin: Origin,
+        chat: ChatId,
+        command: Command,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        self.enqueue_with(origin, chat, None, command, now, out);
+    }
+
+    fn enqueue_with(
+        &mut self,
+        origin: Origin,
+        id: ChatId,
+        create: Option<Making>,
+        command: Command,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let overloaded = Effect::Answer {
+            origin,
+            outcome: Outcome::Refused(Refusal::OVERLOADED),
+        };
+        let bytes = command.bytes();
+        let room = self.held_bytes.take(bytes, MAX_WAITING_BYTES);
+        let Some(room) = room.filter(|_| self.waiting < MAX_WAITING) else {
+            return out.push(overloaded);
+        };
+        let chat = self.chats.entry(id).or_insert_with(|| Chat::loading(id, now));
+        chat.last_used = now;
+        let room_of_chat = chat.held.take(bytes, MAX_WAITING_BYTES_OF_CHAT);
+        let Some(room_of_chat) = room_of_chat.filter(|_| chat.waiting() < MAX_WAITING_OF_CHAT) else {
+            return out.push(overloaded);
+        };
+        let since = command.since(now);
+        let answer = chat.enqueue(origin, command, [room, room_of_chat], since);
+        // The load begins after the command is in the queue, so that it looks up this request too. With `create`
+        // another load begins even if one is under way, because that one may have been asked for by somebody who
+        // could not make the chat.
+        if chat.stage == Stage::Loading && (chat.loads.is_empty() || create.is_some()) {
+            load(&mut self.loads, chat, create, out);
+        }
+        match answer {
+            Some(outcome) => out.push(Effect::Answer { origin, outcome }),
+            None => {
+                self.waiting += 1;
+                self.answer_in_time(id, since);
+                self.mark_due(id);
+            }
+        }
+    }
+
+    pub(super) fn ack(&mut self, ack: AckWrite, write: bool, now: Timestamp, out: &mut Vec<Effect>) {
+        if write {
+            if self.acks.len() < MAX_WAITING_ACKS {
+                self.acks.push(ack);
+            } else {
+                not_written([ack], &Refusal::OVERLOADED, out);
+            }
+            return;
+        }
+        // The device has no inbox row. If the chat is not loaded, this owner has nothing unsettled of it, and the
+        // acknowledgement decides nothing.
+        if let Some(chat) = self.chats.get_mut(&ack.chat)
+            && chat.stage == Stage::Ready
+            && chat.acknowledge(ack.user, ack.device, ack.seq)
+        {
+            self.rose(ack.chat, Rose::Delivered, now);
+        }
+    }
+
+    /// A device of the user acknowledged `from..=seq`, and that is written. A load of the chat may include it
+    /// already.
+    pub(super) fn delivered(
+        &mut self,
+        id: ChatId,
+        user: UserId,
+        from: Seq,
+        seq: Seq,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        match self.chats.get_mut(&id).filter(|chat| chat.stage == Stage::Ready) {
+            Some(chat) => {
+                if chat.member(user).is_some() && chat.receipts.delivered_since(user, from, seq) {
+                    self.rose(id, Rose::Delivered, now);
+                }
+            }
+            None => {
+                let event = Event::Delivered {
+                    chat: id,
+                    user,
+                    from,
+                    seq,
+                };
+                self.hold(id, event, now, out);
+            }
+        }
+    }
+
+    /// Raises the user's read mark; `read` is how far, and whether read receipts were off. If the chat is not loaded,
+    /// the event waits for the load.
+    pub(super) fn read(
+        &mut self,
+        chat: ChatId,
+        user: UserId,
+        read: (Seq, bool),
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let (seq, off) = read;
+        let Some(known) = self
+            .chats
+            .get_mut(&chat)
+            .filter(|chat| chat.stage == Stage::Ready)
+        else {
+            return self.hold(chat, Event::Read { chat, user, seq, off }, now, out);
+        };
+        if known.member(user).is_none() || !known.receipts.read(user, seq.min(known.head()), off) {
+            return;
+        }
+        known.last_used = now;
+        known.recount_own_unread(user);
+        self.rose(chat, Rose::Read, now);
+        self.write_mark_of(chat, user, now);
+    }
+
+    /// Raises the read mark of a sender whose message is committed at `seq`: a send is a read mark too, as far as the
+    /// entries before it were delivered.
+    pub(super) fn read_by_sending(&mut self, id: ChatId, entry: &NewEntry, seq: Seq, now: Timestamp) {
+        let (user, off) = (entry.sender, entry.read_receipts_off);
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
+        if let Some(read) = chat.read_by_sending(entry, seq) {
+            let news = chat.receipts.sent(user, read.upto, off, read.passes_others);
+            chat.recount_own_unread(user);
+            if news {
+                self.rose(id, Rose::Read, now);
+            }
+        }
+        self.write_mark_of(id, user, now);
+    }
+
+    fn write_mark_of(&mut self, id: ChatId, user: UserId, now: Timestamp) {
+        let Some(chat) = self.chats.get(&id) else {
+            return;
+        };
+        let mark = chat.receipts.mark(user);
+        let mark = ReadMark {
+            chat: id,
+            user,
+            seq: mark.read,
+            off: mark.read_receipts_off,
+            own_unread: chat.own_unread(user),
+        };
+        self.write_read(mark, now);
+    }
+
+    /// Raises the user's read mark on behalf of a unary call, and answers the call once the mark is known here.
+    pub(super) fn mark_read(
+        &mut self,
+        origin: Origin,
+        (chat, user): (ChatId, UserId),
+        (seq, off): (Seq, bool),
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let ready = self.chats.get(&chat).filter(|chat| chat.stage == Stage::Ready);
+        let outcome = match ready.map(|chat| chat.member(user).is_some()) {
+            None => {
+                let event = Event::MarkRead {
+                    origin,
+                    chat,
+                    user,
+                    seq,
+                    off,
+                };
+                return self.hold(chat, event, now, out);
+            }
+            Some(false) => Outcome::Refused(Refusal::NotAMember),
+            Some(true) => {
+                self.read(chat, user, (seq, off), now, out);
+                Outcome::Unchanged
+            }
+        };
+        out.push(Effect::Answer { origin, outcome });
+    }
+
+    /// Notes a read mark that is to be written, in place of an older one of the same user and chat.
+    pub(super) fn write_read(&mut self, mark: ReadMark, now: Timestamp) {
+        self.reads.insert((mark.chat, mark.user), mark);
+        self.reads_due.get_or_insert(now + READ_MARKS_AFTER);
+    }
+}

@@ -1,0 +1,305 @@
+//! Events, which happen to a shard; effects, which it asks for; and jobs, which its writers do.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Slot, Timestamp, TraceContext, UserId};
+
+use crate::chat::{Batch, Snapshot};
+use crate::entry::{Entry, NewEntry};
+use crate::receipts::Watermark;
+use crate::{Change, Making, Missing, Origin, Outcome, Refusal};
+
+/// What happens to a shard.
+#[derive(Debug)]
+pub enum Event {
+    /// A message. `peer`: the other person, if it is sent to a person and not to a chat; the chat is then made if it
+    /// does not exist.
+    Send {
+        origin: Origin,
+        chat: ChatId,
+        peer: Option<UserId>,
+        entry: NewEntry,
+    },
+    /// A change of a group.
+    Change {
+        origin: Origin,
+        chat: ChatId,
+        change: Change,
+    },
+    /// A device has stored every entry up to `seq`. `write`: the device has an inbox row, so the acknowledgement is
+    /// written, and `origin` gets an answer then. Otherwise there is no answer.
+    Ack {
+        origin: Origin,
+        chat: ChatId,
+        user: UserId,
+        device: DeviceId,
+        seq: Seq,
+        write: bool,
+    },
+    /// An acknowledgement of `from..=seq` was written while the chat was not loaded. The load that follows includes
+    /// it, and so would not tell that it is news.
+    Delivered {
+        chat: ChatId,
+        user: UserId,
+        from: Seq,
+        seq: Seq,
+    },
+    /// The user has read every entry up to `seq`. `off`: read receipts were turned off.
+    Read {
+        chat: ChatId,
+        user: UserId,
+        seq: Seq,
+        off: bool,
+    },
+    /// As [`Self::Read`], from a unary call, which is answered once the mark is known here.
+    MarkRead {
+        origin: Origin,
+        chat: ChatId,
+        user: UserId,
+        seq: Seq,
+        off: bool,
+    },
+    /// The user is typing, or stopped. `at` is when the sign arrived, by the monotonic clock. It is dropped wherever
+    /// it would have to wait long.
+    Typing {
+        chat: ChatId,
+        user: UserId,
+        stopped: bool,
+        at: Timestamp,
+    },
+    /// Two people have blocked or unblocked each other. Their direct chat is loaded anew, and `origin` is answered
+    /// then.
+    BlocksChanged { origin: Origin, chat: ChatId },
+    /// A load has ended. `number` is that of its [`Effect::Load`]; `Ok(None)`: there is no such chat.
+    Loaded {
+        chat: ChatId,
+        number: u64,
+        result: Result<Option<Snapshot>, LoadError>,
+    },
+    /// A writer has done its job, and is free again.
+    JobDone(JobDone),
+    /// An [`Effect::Wake`] has been performed.
+    WakesDone { chat: ChatId, upto: Seq, woken: Woken },
+    /// The store has unsettled entries of this chat. `low` and `high` are the lowest and the highest seq at which an
+    /// unsettled commit begins.
+    Recover { chat: ChatId, low: Seq, high: Seq },
+    /// This node owns these slots now, and no others.
+    Owned(Arc<HashSet<Slot>>),
+    /// The store is another one: a restored backup, or a standby that lacked commits. Nothing in memory is true any
+    /// more.
+    Restored,
+    /// Time has passed.
+    Tick,
+}
+
+/// Why a load failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadError {
+    /// The store did not answer, or what it has cannot be read.
+    Away,
+    /// The load's turn at the store did not come in time.
+    Overloaded,
+    /// The chat does not exist, and neither does one of its two people.
+    PeerNotFound,
+    /// The chat does not exist, and one of the two has blocked the other.
+    NotAccepted,
+    /// The chat does not exist, and its maker has met too many strangers within the last day. `retry_after`: when
+    /// there is room for one more.
+    StrangersLimited { retry_after: Duration },
+    /// Another transaction holds a lock that the load needs.
+    Held,
+}
+
+/// Whether all devices that a settle found missing are accounted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    /// Every gateway concerned has confirmed: each session that was found is responsible now, or is gone. Devices
+    /// without a session are offline.
+    All,
+    /// A look-up failed, or a gateway did not confirm.
+    NotAll,
+    /// The sessions that were found are responsible and confirmed. While etcd is out of sight nobody can be sure that
+    /// there are no others.
+    Unsure,
+}
+
+/// What is to be done after an event, at once and in order.
+#[derive(Debug)]
+pub enum Effect {
+    /// Read the chat in one snapshot. If `create` is set and the chat does not exist, make it first. Then say
+    /// [`Event::Loaded`].
+    Load {
+        chat: ChatId,
+        /// The number of the load, unique in its shard.
+        number: u64,
+        create: Option<Making>,
+        /// The requests to look up in the log.
+        requests: Vec<(UserId, RequestId)>,
+    },
+    /// Answer a caller.
+    Answer { origin: Origin, outcome: Outcome },
+    /// Push something to the online devices of these users, except the sessions of these origins. It is a hint and
+    /// may be lost (rule 6).
+    Push {
+        chat: ChatId,
+        users: Vec<UserId>,
+        except: Vec<Origin>,
+        what: Pushed,
+    },
+    /// Look these devices up, make their sessions responsible for the entries up to `upto`, then say
+    /// [`Event::WakesDone`].
+    Wake {
+        chat: ChatId,
+        upto: Seq,
+        missing: Vec<Missing>,
+    },
+}
+
+/// What is pushed to devices.
+#[derive(Debug)]
+pub enum Pushed {
+    /// An entry.
+    Entry(Entry),
+    /// The users became members with this entry. Their sessions are not sent the entry but read it from the log,
+    /// because they must first get the Skipped for the entries before it.
+    Added(Seq),
+    /// The watermark of `user`.
+    Receipt { user: UserId, mark: Watermark },
+    /// `user` is typing, or stopped.
+    Typing { user: UserId, stopped: bool },
+}
+
+/// The two writers of a shard, each with its own connection. What one of them waits for does not delay the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Commits entries and changes, for which callers wait.
+    Commit,
+    /// Writes inbox rows and read marks: settles, acknowledgements, marks.
+    Upkeep,
+}
+
+impl Lane {
+    /// Both lanes, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Commit, Self::Upkeep];
+}
+
+/// One piece of work for a writer.
+#[derive(Debug)]
+pub enum Job {
+    /// Commit these batches, each of another chat.
+    Commit(Vec<Batch>),
+    /// Commit a change of a group, in a transaction of its own.
+    Change(Batch),
+    /// Write these acknowledgements.
+    Acks(Vec<AckWrite>),
+    /// Settle these chats.
+    Settle(Vec<SettleChat>),
+    /// Delete each chat's unsettled rows up to the seq.
+    Close(Vec<(ChatId, Seq)>),
+    /// Write these read marks.
+    Reads(Vec<ReadMark>),
+}
+
+impl Job {
+    /// The writer that does the job.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Commit(_) | Self::Change(_) => Lane::Commit,
+            Self::Acks(_) | Self::Settle(_) | Self::Close(_) | Self::Reads(_) => Lane::Upkeep,
+        }
+    }
+}
+
+/// A read mark to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadMark {
+    pub chat: ChatId,
+    pub user: UserId,
+    pub seq: Seq,
+    /// Read receipts were turned off when the mark was set.
+    pub off: bool,
+    /// Messages after the mark that the user sent themselves and that count as unread. They are not unread to the
+    /// user.
+    pub own_unread: u32,
+}
+
+/// An acknowledgement to be written.
+#[derive(Debug, Clone)]
+pub struct AckWrite {
+    pub origin: Origin,
+    pub chat: ChatId,
+    pub user: UserId,
+    pub device: DeviceId,
+    pub seq: Seq,
+}
+
+/// The inbox row of a device that acknowledged something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AckedRow {
+    /// The seq from which the row began.
+    pub was: Seq,
+    /// The seq from which the row begins now; `None`: it is deleted.
+    pub now: Option<Seq>,
+}
+
+/// A chat to be settled up to `upto`, and how far its devices have acknowledged.
+#[derive(Debug, Clone)]
+pub struct SettleChat {
+    pub chat: ChatId,
+    pub upto: Seq,
+    pub acks: Vec<(DeviceId, Seq)>,
+    /// The trace context of a traced entry that waits for this settle.
+    pub trace: Option<TraceContext>,
+}
+
+/// The result of a job.
+#[derive(Debug)]
+pub enum JobDone {
+    /// The result of each batch, also for [`Job::Change`].
+    Commit(Vec<(ChatId, Committed)>),
+    /// The acknowledgements that are written, and the inbox rows that they met. Whether `unwritten` are written is
+    /// not known.
+    Acks {
+        acks: Vec<AckWrite>,
+        rows: HashMap<(ChatId, DeviceId), AckedRow>,
+        unwritten: Vec<AckWrite>,
+    },
+    /// The chats that the settle covered, and the devices that it found missing in each. A chat without missing
+    /// devices is settled. Of `failed` nothing is known.
+    Settle {
+        chats: Vec<(ChatId, Seq)>,
+        missing: HashMap<ChatId, Vec<Missing>>,
+        failed: Vec<(ChatId, Seq)>,
+    },
+    /// Whether the unsettled rows of these chats are deleted.
+    Close { chats: Vec<(ChatId, Seq)>, closed: bool },
+    /// The read marks that are not written; all others are.
+    Reads { unwritten: Vec<ReadMark> },
+}
+
+impl JobDone {
+    /// The writer that is free again.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Commit(_) => Lane::Commit,
+            Self::Acks { .. } | Self::Settle { .. } | Self::Close { .. } | Self::Reads { .. } => Lane::Upkeep,
+        }
+    }
+}
+
+/// The result of a chat's batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Committed {
+    /// The batch is committed: the head has moved.
+    Moved,
+    /// The head had moved, or a request was in the log already: nothing of the batch was written.
+    Behind,
+    /// The store refused the batch because of its content: nothing was written.
+    Refused(Refusal),
+    /// Another transaction holds a lock that the batch needs: nothing was written.
+    Held,
+    /// The store did not answer, so the result is not known.
+    Away,
+}

@@ -1,0 +1,58 @@
+//! What operators can see of a shard. Nothing here changes anything.
+
+use std::collections::HashMap;
+
+use tern_types::{ChatId, DeviceId, Seq, TraceContext, UserId};
+
+use super::ShardState;
+use crate::chat::Stage;
+use crate::receipts::Watermark;
+
+/// What the owner of a chat knows beyond the store.
+#[derive(Debug, Clone, Default)]
+pub struct Inspected {
+    /// The watermarks of the present members.
+    pub marks: HashMap<UserId, Watermark>,
+    /// Each device's acknowledgement of unsettled entries.
+    pub acks: HashMap<DeviceId, Seq>,
+    /// The newest traced entries, and the trace context of each.
+    pub traces: Vec<(Seq, TraceContext)>,
+}
+
+/// How busy a shard is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Whether one of its writers has a job.
+    pub busy: bool,
+    /// Callers that wait for an answer.
+    pub waiting: usize,
+    /// Chats in memory.
+    pub chats: usize,
+    /// Chats with unsettled entries.
+    pub unsettled: usize,
+}
+
+impl ShardState {
+    /// What this owner knows of the chat beyond the store; `None` if the chat is not loaded.
+    pub fn inspect(&self, chat: ChatId) -> Option<Inspected> {
+        let chat = self.chats.get(&chat).filter(|chat| chat.stage == Stage::Ready)?;
+        Some(Inspected {
+            marks: chat
+                .members()
+                .map(|(user, _)| (user, chat.receipts.mark(user)))
+                .collect(),
+            acks: chat.acks().collect(),
+            traces: chat.traced.iter().copied().collect(),
+        })
+    }
+
+    /// How busy this shard is.
+    pub fn load(&self) -> Load {
+        Load {
+            busy: self.busy != [false; 2],
+            waiting: self.waiting(),
+            chats: self.chats(),
+            unsettled: self.unsettled(),
+        }
+    }
+}

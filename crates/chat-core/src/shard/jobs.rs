@@ -1,0 +1,121 @@
+//! The next job of each writer.
+
+use tern_types::Timestamp;
+
+use super::event::{Effect, Job, Lane, SettleChat};
+use super::loads::load;
+use super::{SETTLE_AFTER, ShardState, schedule};
+use crate::chat::Stage;
+
+/// Entries of one commit. A larger statement costs no less for each entry.
+const MAX_COMMIT: usize = 1024;
+/// Bytes of the entries of one commit; the last batch may exceed it. They take the store some tens of milliseconds.
+pub(super) const MAX_COMMIT_BYTES: usize = 4 << 20;
+/// Chats in one settle statement.
+const MAX_SETTLE: usize = 256;
+/// Acknowledgements in one statement.
+const MAX_ACKS: usize = 1024;
+
+impl ShardState {
+    /// Returns the writer's next job; `None` while it is busy, or if there is nothing to do. `now` is the monotonic
+    /// clock's time. `wall` is the wall clock's time: entries are stored with it, and tickets expire by it.
+    pub fn next_job(
+        &mut self,
+        lane: Lane,
+        now: Timestamp,
+        wall: Timestamp,
+        out: &mut Vec<Effect>,
+    ) -> Option<Job> {
+        if self.is_busy(lane) {
+            return None;
+        }
+        let job = match lane {
+            Lane::Commit => self.commit_job(wall, out),
+            Lane::Upkeep => self.upkeep_job(now),
+        };
+        self.busy[lane as usize] = job.is_some();
+        job
+    }
+
+    fn commit_job(&mut self, wall: Timestamp, out: &mut Vec<Effect>) -> Option<Job> {
+        if let Some(batch) = self.change.take() {
+            return Some(Job::Change(batch));
+        }
+        let mut batches = Vec::new();
+        let (mut entries, mut room) = (0, MAX_COMMIT_BYTES);
+        while entries < MAX_COMMIT && room > 0 && self.change.is_none() {
+            let Some(id) = self.due.pop_front() else { break };
+            let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.is_due()) else {
+                continue;
+            };
+            let (batch, answers) = chat.take_batch(room, wall);
+            if batch.is_none() && chat.stage == Stage::Loading {
+                load(&mut self.loads, chat, None, out);
+            }
+            self.answer(answers, out);
+            match batch {
+                Some(batch) if batch.change.is_some() => self.change = Some(batch),
+                Some(batch) => {
+                    entries += batch.entries.len();
+                    room = room.saturating_sub(batch.bytes());
+                    batches.push(batch);
+                }
+                None => {}
+            }
+        }
+        if batches.is_empty() {
+            return self.change.take().map(Job::Change);
+        }
+        Some(Job::Commit(batches))
+    }
+
+    fn upkeep_job(&mut self, now: Timestamp) -> Option<Job> {
+        if !self.acks.is_empty() {
+            let rest = self.acks.split_off(self.acks.len().min(MAX_ACKS));
+            return Some(Job::Acks(std::mem::replace(&mut self.acks, rest)));
+        }
+        if !self.closes.is_empty() {
+            return Some(Job::Close(std::mem::take(&mut self.closes)));
+        }
+        let settle = self.take_settle(now);
+        if !settle.is_empty() {
+            return Some(Job::Settle(settle));
+        }
+        if self.reads_due.is_some_and(|due| due <= now) {
+            self.reads_due = None;
+            let reads = std::mem::take(&mut self.reads);
+            return Some(Job::Reads(reads.into_values().collect()));
+        }
+        None
+    }
+
+    fn take_settle(&mut self, now: Timestamp) -> Vec<SettleChat> {
+        let mut settle = Vec::new();
+        while settle.len() < MAX_SETTLE {
+            let Some((at, id)) = self.settle_due.first().copied().filter(|(at, _)| *at <= now) else {
+                break;
+            };
+            self.settle_due.remove(&(at, id));
+            let Some(chat) = self.chats.get_mut(&id) else {
+                continue;
+            };
+            chat.settle_at = None;
+            let (None, Some(lowest)) = (chat.settling, chat.unsettled) else {
+                continue;
+            };
+            let upto = chat.settles_upto();
+            if chat.stage == Stage::Loading || upto < lowest {
+                schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
+                continue;
+            }
+            chat.settling = Some(upto);
+            settle.push(SettleChat {
+                chat: id,
+                upto,
+                acks: chat.acks().collect(),
+                trace: chat.settle_trace.take(),
+            });
+        }
+        settle
+    }
+}

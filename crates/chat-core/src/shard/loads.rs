@@ -1,0 +1,246 @@
+//! Chats come into memory when they are used, and leave it when they are idle, lost to another owner, or of another
+//! store.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tern_types::{ChatId, Seq, Slot, Timestamp};
+
+use super::Loads;
+use super::event::{Effect, Event, LoadError};
+use super::{MAX_WAITING, SETTLE_AFTER, ShardState, not_written, schedule};
+use crate::chat::{Chat, ChatKind, Snapshot, Stage};
+use crate::{Making, Origin, Outcome, Refusal};
+
+/// A chat that was not used for this long is forgotten.
+const IDLE: Duration = Duration::from_secs(300);
+/// Events that wait for chats to be loaded.
+const MAX_HELD: usize = 16_384;
+/// Chats in memory; beyond it idle ones go early. About 2 KiB each, more with many members.
+const MAX_CHATS: usize = 100_000;
+
+impl ShardState {
+    /// Keeps `event` until the chat is loaded, and begins a load if the chat is not in memory.
+    pub(super) fn hold(&mut self, id: ChatId, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
+        if self.held_count >= MAX_HELD {
+            return self.given_up(vec![event], &Outcome::Refused(Refusal::OVERLOADED), out);
+        }
+        self.held_count += 1;
+        self.held.entry(id).or_default().push(event);
+        let loads = &mut self.loads;
+        self.chats
+            .entry(id)
+            .or_insert_with(|| load_new(loads, id, now, out));
+    }
+
+    /// A load has ended. If its result counts, the chat is ready and the events that waited for it are applied; if it
+    /// failed, the callers are refused and the chat leaves memory.
+    pub(super) fn loaded(
+        &mut self,
+        id: ChatId,
+        number: u64,
+        result: Result<Option<Snapshot>, LoadError>,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        self.loads.under_way = self.loads.under_way.saturating_sub(1);
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
+        if !chat.load_ended(number) || chat.stage != Stage::Loading {
+            return;
+        }
+        let refusal = match result {
+            // Another load, which may make the chat, is still under way.
+            Ok(None) | Err(LoadError::StrangersLimited { .. }) if !chat.loads.is_empty() => return,
+            Ok(Some(snapshot)) => {
+                let was_blocked = chat.is_blocked();
+                let answers = chat.load(snapshot);
+                if was_blocked && !chat.is_blocked() {
+                    chat.receipts.tell_all();
+                    self.risen.insert(id);
+                }
+                if chat.unsettled.is_some() && chat.settling.is_none() {
+                    schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
+                }
+                self.answer(answers, out);
+                self.mark_due(id);
+                let held = self.held.remove(&id).unwrap_or_default();
+                self.held_count -= held.len();
+                for event in held {
+                    self.apply(event, now, out);
+                }
+                return;
+            }
+            Ok(None) => Refusal::NotAMember,
+            Err(LoadError::PeerNotFound) => Refusal::PeerNotFound,
+            Err(LoadError::NotAccepted) => Refusal::NotAccepted,
+            Err(LoadError::StrangersLimited { retry_after }) => Refusal::StrangersLimited { retry_after },
+            Err(LoadError::Away) => Refusal::STORE_AWAY,
+            Err(LoadError::Held) => Refusal::HELD,
+            Err(LoadError::Overloaded) => Refusal::OVERLOADED,
+        };
+        // If the load has read the store, as a refusal by the store's facts shows, callers that changed a block get
+        // their answer although there is no chat.
+        let mut answers = match refusal {
+            Refusal::Unavailable { .. } => Vec::new(),
+            _ => chat.heard(),
+        };
+        answers.extend(chat.refuse_all(&refusal));
+        self.answer(answers, out);
+        self.forget(id, out);
+        self.drop_held(id, &Outcome::Refused(refusal), out);
+    }
+
+    /// Gives up the events that waited for the chat to be loaded.
+    fn drop_held(&mut self, id: ChatId, outcome: &Outcome, out: &mut Vec<Effect>) {
+        let held = self.held.remove(&id).unwrap_or_default();
+        self.held_count -= held.len();
+        self.given_up(held, outcome, out);
+    }
+
+    /// Gives up events that cannot be applied. Calls get `outcome`, and lost deliveries are counted, because nobody
+    /// repeats them. All others are dropped: clients repeat their read marks, and typing comes again.
+    fn given_up(&mut self, events: Vec<Event>, outcome: &Outcome, out: &mut Vec<Effect>) {
+        for event in events {
+            match event {
+                Event::Delivered { .. } => self.counts.receipts_lost += 1,
+                Event::MarkRead { origin, .. } => out.push(Effect::Answer {
+                    origin,
+                    outcome: outcome.clone(),
+                }),
+                _ => {}
+            }
+        }
+    }
+
+    /// The store has unsettled entries of the chat, from `low` to `high`. They are settled, after a load if the chat
+    /// is not in memory or another owner has committed to it.
+    pub(super) fn recover(&mut self, id: ChatId, low: Seq, high: Seq, now: Timestamp, out: &mut Vec<Effect>) {
+        let Some(chat) = self.chats.get_mut(&id) else {
+            self.chats.insert(id, load_new(&mut self.loads, id, now, out));
+            return;
+        };
+        if chat.stage == Stage::Loading || chat.settling.is_some() {
+            return;
+        }
+        chat.unsettled = Some(chat.unsettled.map_or(low, |lowest| lowest.min(low)));
+        if high > chat.head() && chat.waiting() == 0 {
+            // Another owner committed, so this memory of the chat is stale.
+            chat.stage = Stage::Loading;
+            load(&mut self.loads, chat, None, out);
+        } else if chat.settle_at.is_none() {
+            schedule(&mut self.settle_due, chat, now);
+        }
+    }
+
+    /// Two people blocked or unblocked each other: loads their chat anew, and answers `origin` when the load has
+    /// ended. A chat that is not in memory needs no load: its next use reads what the store has then.
+    pub(super) fn blocks_changed(&mut self, origin: Origin, id: ChatId, out: &mut Vec<Effect>) {
+        let outcome = match self.chats.get_mut(&id) {
+            Some(_) if self.waiting >= MAX_WAITING => Outcome::Refused(Refusal::OVERLOADED),
+            Some(chat) if chat.stage == Stage::Loading || chat.kind() == ChatKind::Direct => {
+                self.waiting += 1;
+                chat.distrust(origin);
+                self.reload_if_stale(id, out);
+                return;
+            }
+            Some(_) | None => Outcome::Unchanged,
+        };
+        out.push(Effect::Answer { origin, outcome });
+    }
+
+    /// Begins a reload that was asked for, unless a batch is under way.
+    pub(super) fn reload_if_stale(&mut self, id: ChatId, out: &mut Vec<Effect>) {
+        if let Some(chat) = self.chats.get_mut(&id)
+            && chat.reloads_now()
+        {
+            load(&mut self.loads, chat, None, out);
+        }
+    }
+
+    /// Forgets the chats whose slots this node does not own. Their callers are told so.
+    pub(super) fn keep_only(&mut self, slots: &HashSet<Slot>, out: &mut Vec<Effect>) {
+        let lost: Vec<ChatId> = self
+            .chats
+            .keys()
+            .copied()
+            .filter(|id| !slots.contains(&Slot::of_chat(*id)))
+            .collect();
+        for id in lost {
+            let Some(chat) = self.chats.get(&id) else {
+                continue;
+            };
+            if chat.is_committing() {
+                // The commit brings its own answer, and the chat is forgotten once it is idle.
+                continue;
+            }
+            self.turn_away(id, out);
+            self.forget(id, out);
+        }
+    }
+
+    /// Forgets every chat, because the store is another one. Every caller is told to send its request again, also
+    /// those whose batch is at the writer: the next load shows whether it is in the log. What was still to be written
+    /// or pushed is dropped, for it was true of another log.
+    pub(super) fn forget_all(&mut self, out: &mut Vec<Effect>) {
+        for id in self.chats.keys().copied().collect::<Vec<_>>() {
+            self.turn_away(id, out);
+        }
+        self.chats.clear();
+        not_written(std::mem::take(&mut self.acks), &Refusal::STORE_AWAY, out);
+        self.closes.clear();
+        self.reads.clear();
+        self.risen.clear();
+        self.receipts_due.clear();
+        self.parked.clear();
+        self.answer_by.clear();
+    }
+
+    /// Tells every caller that waits for the chat that this node is not its owner.
+    fn turn_away(&mut self, id: ChatId, out: &mut Vec<Effect>) {
+        if let Some(chat) = self.chats.get_mut(&id) {
+            let answers = chat.answer_all(&Outcome::NotOwner);
+            self.answer(answers, out);
+        }
+        self.drop_held(id, &Outcome::NotOwner, out);
+    }
+
+    /// Removes a chat from memory. Its gathered receipts are pushed first, because nobody else would push them.
+    pub(super) fn forget(&mut self, id: ChatId, out: &mut Vec<Effect>) {
+        self.tell_receipts(id, out);
+        self.chats.remove(&id);
+    }
+
+    /// Forgets chats that were not used for [`IDLE`], or for 5 s if there are more than [`MAX_CHATS`].
+    pub(super) fn forget_idle(&mut self, now: Timestamp) {
+        let crowded = self.chats.len() > MAX_CHATS;
+        let idle = if crowded { Duration::from_secs(5) } else { IDLE };
+        if now.since(self.swept_at) < idle / 10 {
+            return;
+        }
+        self.swept_at = now;
+        let held = &self.held;
+        self.chats
+            .retain(|id, chat| !chat.is_idle() || held.contains_key(id) || now.since(chat.last_used) < idle);
+    }
+}
+
+fn load_new(loads: &mut Loads, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) -> Chat {
+    let mut chat = Chat::loading(id, now);
+    load(loads, &mut chat, None, out);
+    chat
+}
+
+/// Begins a load of the chat, which looks up the requests of its waiting commands.
+pub(super) fn load(loads: &mut Loads, chat: &mut Chat, create: Option<Making>, out: &mut Vec<Effect>) {
+    loads.begun += 1;
+    loads.under_way += 1;
+    chat.load_begins(loads.begun, create);
+    out.push(Effect::Load {
+        chat: chat.id,
+        number: loads.begun,
+        create: chat.create,
+        requests: chat.requests(),
+    });
+}

@@ -1,0 +1,243 @@
+//! The results of the writers' jobs, and what follows from them.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tern_types::{ChatId, IdSet, Seq, Timestamp, UserId};
+
+use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, Woken};
+use super::loads::load;
+use super::{SETTLE_AFTER, ShardState, not_written, schedule};
+use crate::chat::{Chat, Stage};
+use crate::{EntryKind, Missing, Outcome, Refusal};
+
+/// The time from a failed settle to the next, doubled with each failure: a look-up or a confirmation that was lost is
+/// soon repaired, a presence node that is away is not.
+const SETTLE_RETRY: Duration = Duration::from_millis(250);
+const SETTLE_RETRY_MAX: Duration = Duration::from_secs(4);
+/// The longest time between settles whose look-ups were unsure. They stay unsure until etcd is in sight again, which
+/// may take an hour, and every chat with an offline device is settled again and again meanwhile.
+const SETTLE_UNSURE_MAX: Duration = Duration::from_secs(30);
+
+/// The present members who are not in `before`, by id.
+fn newcomers(before: &[UserId], chat: &Chat) -> Vec<UserId> {
+    let before: IdSet<UserId> = before.iter().copied().collect();
+    let now = chat.members().map(|(user, _)| user);
+    let mut added: Vec<UserId> = now.filter(|user| !before.contains(user)).collect();
+    added.sort_unstable();
+    added
+}
+
+impl ShardState {
+    pub(super) fn job_done(&mut self, done: JobDone, now: Timestamp, out: &mut Vec<Effect>) {
+        self.busy[done.lane() as usize] = false;
+        match done {
+            JobDone::Commit(results) => {
+                for (id, result) in results {
+                    self.committed(id, result, now, out);
+                }
+            }
+            JobDone::Acks {
+                acks,
+                rows,
+                unwritten,
+            } => {
+                for ack in acks {
+                    let row = rows.get(&(ack.chat, ack.device)).copied();
+                    self.ack_written(ack, row, now, out);
+                }
+                not_written(unwritten, &Refusal::STORE_AWAY, out);
+            }
+            JobDone::Settle {
+                chats,
+                missing,
+                failed,
+            } => {
+                self.settled(chats, missing, now, out);
+                for (id, upto) in failed {
+                    self.close_done(id, upto, false, now);
+                }
+            }
+            JobDone::Close { chats, closed } => {
+                for (id, upto) in chats {
+                    self.close_done(id, upto, closed, now);
+                }
+            }
+            JobDone::Reads { unwritten } => {
+                for mark in unwritten {
+                    if !self.reads.contains_key(&(mark.chat, mark.user)) {
+                        self.write_read(mark, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn committed(&mut self, id: ChatId, result: Committed, now: Timestamp, out: &mut Vec<Effect>) {
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
+        let answers = match result {
+            Committed::Moved => {
+                self.moved(id, now, out);
+                return;
+            }
+            Committed::Behind => {
+                let answers = chat.behind();
+                load(&mut self.loads, chat, None, out);
+                answers
+            }
+            Committed::Refused(refusal) => chat.refused(&refusal),
+            Committed::Held => {
+                self.park(id, now);
+                Vec::new()
+            }
+            Committed::Away => {
+                let answers = chat.refuse_all(&Refusal::STORE_AWAY);
+                // What the store has of the chat is not known. It is loaded anew on its next use; what was committed
+                // is found unsettled.
+                self.forget(id, out);
+                answers
+            }
+        };
+        self.answer(answers, out);
+        self.reload_if_stale(id, out);
+        self.mark_due(id);
+    }
+
+    /// A batch is committed: answers its callers, pushes its entries, raises the senders' read marks, and schedules
+    /// the settle (rule 1: nobody is told anything before).
+    fn moved(&mut self, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) {
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
+        let before: Vec<UserId> = chat.members().map(|(user, _)| user).collect();
+        let placed = chat.committed(now);
+        if chat.settling.is_none() && chat.settle_at.is_none() {
+            schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
+        }
+        let chat = &*chat;
+        // A member who was removed still gets the entry that says so (rule 7).
+        let mut users = before;
+        let adds = placed
+            .iter()
+            .any(|(entry, _)| entry.new.kind == EntryKind::MembersAdded);
+        let added = if adds { newcomers(&users, chat) } else { Vec::new() };
+        users.extend(chat.members().map(|(user, _)| user));
+        users.sort_unstable();
+        users.dedup();
+        if adds {
+            users.retain(|user| added.binary_search(user).is_err());
+        }
+        let mut reads = Vec::new();
+        for (entry, origins) in placed {
+            let outcome = Outcome::Placed {
+                chat: id,
+                seq: entry.seq,
+                sent_at: entry.sent_at,
+            };
+            self.waiting = self.waiting.saturating_sub(origins.len());
+            out.extend(origins.iter().map(|origin| Effect::Answer {
+                origin: *origin,
+                outcome: outcome.clone(),
+            }));
+            if entry.new.kind.is_message() && chat.member(entry.new.sender).is_some() {
+                reads.push((entry.new.clone(), entry.seq));
+            }
+            if adds {
+                out.push(Effect::Push {
+                    chat: id,
+                    users: added.clone(),
+                    except: Vec::new(),
+                    what: Pushed::Added(entry.seq),
+                });
+            }
+            out.push(Effect::Push {
+                chat: id,
+                users: users.clone(),
+                except: origins,
+                what: Pushed::Entry(entry),
+            });
+        }
+        for (entry, seq) in reads {
+            self.read_by_sending(id, &entry, seq, now);
+        }
+        self.reload_if_stale(id, out);
+        self.mark_due(id);
+    }
+
+    fn ack_written(&mut self, ack: AckWrite, row: Option<AckedRow>, now: Timestamp, out: &mut Vec<Effect>) {
+        let outcome = Outcome::AckWritten {
+            chat: ack.chat,
+            seq: ack.seq,
+            row: row.and_then(|row| row.now),
+        };
+        out.push(Effect::Answer {
+            origin: ack.origin,
+            outcome,
+        });
+        if self
+            .chats
+            .get(&ack.chat)
+            .is_some_and(|chat| chat.stage == Stage::Ready)
+        {
+            self.ack(ack, false, now, out);
+        } else if let Some(row) = row.filter(|row| row.now != Some(row.was)) {
+            // The senders' delivered ticks depend on this acknowledgement, and a load would not tell that it is news.
+            self.delivered(ack.chat, ack.user, row.was, ack.seq, now, out);
+        }
+    }
+
+    /// A settle has ended: wakes the missing devices of each chat, or closes the chat if there are none.
+    fn settled(
+        &mut self,
+        chats: Vec<(ChatId, Seq)>,
+        mut missing: HashMap<ChatId, Vec<Missing>>,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        for (id, upto) in chats {
+            match missing.remove(&id).filter(|missing| !missing.is_empty()) {
+                Some(missing) => out.push(Effect::Wake {
+                    chat: id,
+                    upto,
+                    missing,
+                }),
+                None => self.close_done(id, upto, true, now),
+            }
+        }
+    }
+
+    pub(super) fn wakes_done(&mut self, id: ChatId, upto: Seq, woken: Woken, now: Timestamp) {
+        match woken {
+            Woken::All => self.closes.push((id, upto)),
+            Woken::NotAll => self.close_done(id, upto, false, now),
+            Woken::Unsure => self.settles_again(id, SETTLE_UNSURE_MAX, now),
+        }
+    }
+
+    /// The unsettled rows up to `upto` are deleted, or with `closed` false are not: then the chat is settled again.
+    pub(super) fn close_done(&mut self, id: ChatId, upto: Seq, closed: bool, now: Timestamp) {
+        if closed && let Some(chat) = self.chats.get_mut(&id) {
+            chat.settled(upto);
+            if chat.unsettled.is_some() && chat.settle_at.is_none() {
+                schedule(&mut self.settle_due, chat, now + SETTLE_AFTER);
+            }
+        } else if !closed {
+            self.settles_again(id, SETTLE_RETRY_MAX, now);
+        }
+    }
+
+    /// Schedules another settle after one that failed: after twice the time of the last, at most `max`.
+    fn settles_again(&mut self, id: ChatId, max: Duration, now: Timestamp) {
+        let Some(chat) = self.chats.get_mut(&id) else {
+            return;
+        };
+        let tries = chat.settle_tries;
+        (chat.settling, chat.settle_tries) = (None, tries.saturating_add(1));
+        if chat.unsettled.is_some() && chat.settle_at.is_none() {
+            let after = SETTLE_RETRY.saturating_mul(1 << tries.min(8)).min(max);
+            schedule(&mut self.settle_due, chat, now + after);
+        }
+    }
+}

@@ -1,0 +1,349 @@
+//! The store in memory: what `store/*.rs` says in SQL, on maps, for one chat.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tern_chat_core::change::Action;
+use tern_chat_core::chat::{Batch, ChatKey, ChatKind, Member, Role, Snapshot};
+use tern_chat_core::receipts::Watermark;
+use tern_chat_core::recent::Placed;
+use tern_chat_core::shard::{AckWrite, AckedRow, Committed, Job, JobDone, SettleChat};
+use tern_chat_core::{Entry, Missing};
+use tern_types::{DeviceId, RequestId, Seq, Timestamp, UserId};
+
+/// Requests that are read with a chat, as in `store/load.rs`.
+const RECENT: u64 = 256;
+
+/// A row of `members`.
+#[derive(Debug, Clone)]
+pub struct Interval {
+    pub user: UserId,
+    pub role: Role,
+    pub joined: Seq,
+    pub left: Option<Seq>,
+    /// The devices of the user, as they were at the interval's end if it has ended.
+    pub devices: Vec<DeviceId>,
+}
+
+impl Interval {
+    pub fn covers(&self, seq: Seq) -> bool {
+        seq >= self.joined && self.left.is_none_or(|left| seq <= left)
+    }
+}
+
+#[derive(Default)]
+pub struct Memory {
+    pub members: Vec<Interval>,
+    /// The active devices.
+    pub devices: Vec<(UserId, DeviceId)>,
+    pub log: Vec<Entry>,
+    pub unsettled: Vec<Seq>,
+    pub inbox: BTreeMap<DeviceId, Seq>,
+}
+
+impl Memory {
+    pub fn head(&self) -> Seq {
+        Seq(self.log.len() as u64)
+    }
+
+    /// The user's interval that covers an entry. There is at most one.
+    pub fn interval(&self, user: UserId, seq: Seq) -> Option<&Interval> {
+        let mut of_user = self.members.iter().filter(|interval| interval.user == user);
+        of_user.find(|interval| interval.covers(seq))
+    }
+
+    pub fn membership(&self, user: UserId) -> Option<&Interval> {
+        let mut open = self.members.iter().filter(|interval| interval.left.is_none());
+        open.find(|interval| interval.user == user)
+    }
+
+    /// The device's place, as `PLACE` of `store/entries.rs`: it has acknowledged every entry below, or is not owed
+    /// it.
+    pub fn place(&self, user: UserId, device: DeviceId) -> Seq {
+        let mine = self.members.iter().filter(|interval| interval.user == user);
+        let unsettled = mine.flat_map(|interval| {
+            let reaches = |from: &&Seq| interval.left.is_none_or(|left| left >= **from);
+            self.unsettled
+                .iter()
+                .filter(reaches)
+                .map(|from| interval.joined.max(*from))
+        });
+        let owed = unsettled.chain(self.inbox.get(&device).copied());
+        owed.chain([self.head().next()]).min().unwrap_or_default()
+    }
+
+    /// The device's `resume_seq`, as in `store/listing.rs`; `None` if the user is no member.
+    pub fn resume(&self, user: UserId, device: DeviceId) -> Option<Seq> {
+        self.membership(user)?;
+        Some(self.place(user, device).previous())
+    }
+
+    /// Links a device. Returns the seq up to which it is owed nothing.
+    pub fn link(&mut self, user: UserId, device: DeviceId) -> Seq {
+        self.devices.push((user, device));
+        let taken_over = self.inbox.remove(&DeviceId::reserved(user));
+        let mut from = taken_over;
+        for interval in &mut self.members {
+            if interval.user == user && interval.left.is_none() {
+                interval.devices.push(device);
+                let unsettled = self.unsettled.iter().min();
+                from = from
+                    .into_iter()
+                    .chain(unsettled.map(|low| interval.joined.max(*low)))
+                    .min();
+            }
+        }
+        self.inbox.extend(from.map(|from| (device, from)));
+        let base = self.head();
+        from.map_or(base, |from| from.previous().min(base))
+    }
+
+    fn active(&self, user: UserId) -> Vec<DeviceId> {
+        let of_user = self.devices.iter().filter(|(of, _)| *of == user);
+        of_user.map(|(_, device)| *device).collect()
+    }
+
+    pub fn load(&self, requests: &[(UserId, RequestId)]) -> Snapshot {
+        let open = self.members.iter().filter(|interval| interval.left.is_none());
+        let members = open.map(|interval| {
+            let member = Member {
+                role: interval.role,
+                joined: interval.joined,
+                last_sent: Seq::ZERO,
+                own_unread: 0,
+            };
+            (interval.user, member, Watermark::default())
+        });
+        let newest = self.head().0.saturating_sub(RECENT);
+        let placed = self.log.iter().filter(|entry| {
+            entry.seq.0 > newest || requests.contains(&(entry.new.sender, entry.new.request))
+        });
+        let placed = placed.map(|entry| {
+            let placed = Placed {
+                seq: entry.seq,
+                ordinal: entry.ordinal,
+                sent_at: entry.sent_at,
+                fingerprint: entry.new.fingerprint,
+            };
+            (entry.new.sender, entry.new.request, placed)
+        });
+        Snapshot {
+            kind: ChatKind::Group,
+            title: String::new(),
+            picture: None,
+            key: ChatKey(Arc::new([0; 32])),
+            head: self.head(),
+            ordinal: 0,
+            members: members.collect(),
+            unsettled: self.unsettled.iter().min().copied(),
+            placed: placed.collect(),
+            looked_up: requests.to_vec(),
+            last_sent_at: Timestamp::default(),
+            blocked: false,
+        }
+    }
+
+    pub fn run(&mut self, job: Job) -> JobDone {
+        match job {
+            Job::Commit(batches) => JobDone::Commit(
+                batches
+                    .iter()
+                    .map(|batch| (batch.chat, self.commit(batch)))
+                    .collect(),
+            ),
+            Job::Change(batch) => JobDone::Commit(vec![(batch.chat, self.commit(&batch))]),
+            Job::Acks(acks) => {
+                let rows = acks
+                    .iter()
+                    .filter_map(|ack| Some(((ack.chat, ack.device), self.ack(ack)?)))
+                    .collect();
+                JobDone::Acks {
+                    acks,
+                    rows,
+                    unwritten: Vec::new(),
+                }
+            }
+            Job::Settle(chats) => {
+                let missing: HashMap<_, _> = chats
+                    .iter()
+                    .map(|settle| (settle.chat, self.settle(settle)))
+                    .collect();
+                let chats = chats
+                    .into_iter()
+                    .map(|settle| (settle.chat, settle.upto))
+                    .collect();
+                JobDone::Settle {
+                    chats,
+                    missing,
+                    failed: Vec::new(),
+                }
+            }
+            Job::Close(chats) => {
+                for (_, upto) in &chats {
+                    self.unsettled.retain(|from| from > upto);
+                }
+                JobDone::Close { chats, closed: true }
+            }
+            Job::Reads(_) => JobDone::Reads {
+                unwritten: Vec::new(),
+            },
+        }
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Committed {
+        let repeated = batch.entries.iter().any(|entry| {
+            let request = (entry.new.sender, entry.new.request);
+            self.log
+                .iter()
+                .any(|old| (old.new.sender, old.new.request) == request)
+        });
+        if batch.expected != self.head() || repeated {
+            return Committed::Behind;
+        }
+        self.unsettled.push(batch.expected.next());
+        self.log.extend(batch.entries.iter().cloned());
+        if let Some(action) = &batch.change {
+            self.change(action);
+        }
+        Committed::Moved
+    }
+
+    /// Changes the members as the entry at the head says.
+    fn change(&mut self, action: &Action) {
+        let seq = self.head();
+        match action {
+            Action::Add(users) => {
+                for user in users {
+                    let devices = self.active(*user);
+                    self.members.push(Interval {
+                        user: *user,
+                        role: Role::Member,
+                        joined: seq,
+                        left: None,
+                        devices,
+                    });
+                }
+            }
+            Action::Remove(user) => {
+                let open = self.members.iter_mut().filter(|interval| interval.left.is_none());
+                for interval in open.filter(|interval| interval.user == *user) {
+                    interval.left = Some(seq);
+                }
+            }
+            Action::SetRole(..) | Action::SetTitle(_) | Action::SetPicture(_) => {}
+        }
+    }
+
+    /// The devices that are owed any of `low..=upto`, each with the first and last seq that it is owed.
+    fn owed(&self, low: Seq, upto: Seq) -> Vec<(UserId, DeviceId, Seq, Seq)> {
+        let overlapping = self
+            .members
+            .iter()
+            .filter(|interval| interval.joined <= upto && interval.left.unwrap_or(upto) >= low);
+        let owed = overlapping.flat_map(|interval| {
+            let mut devices = interval.devices.clone();
+            if devices.is_empty() {
+                devices.push(DeviceId::reserved(interval.user));
+            }
+            let range = (low.max(interval.joined), interval.left.unwrap_or(upto).min(upto));
+            devices
+                .into_iter()
+                .map(move |device| (interval.user, device, range.0, range.1))
+        });
+        owed.collect()
+    }
+
+    fn settle(&mut self, settle: &SettleChat) -> Vec<Missing> {
+        let low = self
+            .unsettled
+            .iter()
+            .filter(|from| **from <= settle.upto)
+            .min()
+            .copied();
+        let mut missing: BTreeMap<DeviceId, Missing> = BTreeMap::new();
+        for (user, device, from, to) in low.map_or(Vec::new(), |low| self.owed(low, settle.upto)) {
+            let acked = settle.acks.iter().find(|(acked, _)| *acked == device);
+            let acked = acked.map_or(Seq::ZERO, |(_, seq)| *seq);
+            if acked >= to {
+                continue;
+            }
+            let from = from.max(acked.next());
+            let row = missing.entry(device).or_insert(Missing { user, device, from });
+            row.from = row.from.min(from);
+        }
+        for (device, acked) in &settle.acks {
+            self.end_or_move(*device, (*acked).min(settle.upto));
+        }
+        for row in missing.values() {
+            self.inbox.entry(row.device).or_insert(row.from);
+        }
+        if missing.is_empty() {
+            self.unsettled.retain(|from| *from > settle.upto);
+        }
+        missing.into_values().collect()
+    }
+
+    fn ack(&mut self, ack: &AckWrite) -> Option<AckedRow> {
+        let was = *self.inbox.get(&ack.device)?;
+        if ack.seq <= self.head() {
+            self.end_or_move(ack.device, ack.seq);
+        }
+        let now = self.inbox.get(&ack.device).copied();
+        Some(AckedRow { was, now })
+    }
+
+    /// Ends or moves a device's row by an acknowledgement (fine print 2).
+    fn end_or_move(&mut self, device: DeviceId, acked: Seq) {
+        if self.inbox.get(&device).is_none_or(|from| *from > acked) {
+            return;
+        }
+        let user = self.devices.iter().find(|(_, of)| *of == device);
+        let newest =
+            user.and_then(|(user, _)| self.members.iter().rev().find(|interval| interval.user == *user));
+        let left = newest.and_then(|interval| interval.left);
+        if acked >= left.map_or(self.head(), |left| left.min(self.head())) {
+            self.inbox.remove(&device);
+        } else {
+            self.inbox.insert(device, acked.next());
+        }
+    }
+}
+
+/// The result of a job if the store does not answer. The job may be executed all the same.
+pub fn away(job: &Job) -> JobDone {
+    fails(job, &Committed::Away)
+}
+
+/// The result of a job if another transaction has locked the chat.
+pub fn held(job: &Job) -> JobDone {
+    fails(job, &Committed::Held)
+}
+
+fn fails(job: &Job, committed: &Committed) -> JobDone {
+    match job {
+        Job::Commit(batches) => JobDone::Commit(
+            batches
+                .iter()
+                .map(|batch| (batch.chat, committed.clone()))
+                .collect(),
+        ),
+        Job::Change(batch) => JobDone::Commit(vec![(batch.chat, committed.clone())]),
+        Job::Acks(acks) => JobDone::Acks {
+            acks: Vec::new(),
+            rows: HashMap::new(),
+            unwritten: acks.clone(),
+        },
+        Job::Settle(chats) => JobDone::Settle {
+            chats: Vec::new(),
+            missing: HashMap::new(),
+            failed: chats.iter().map(|settle| (settle.chat, settle.upto)).collect(),
+        },
+        Job::Close(chats) => JobDone::Close {
+            chats: chats.clone(),
+            closed: false,
+        },
+        Job::Reads(reads) => JobDone::Reads {
+            unwritten: reads.clone(),
+        },
+    }
+}

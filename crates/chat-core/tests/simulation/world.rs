@@ -1,0 +1,396 @@
+//! The simulated world: two nodes, a store, people with their devices, and time.
+//!
+//! - [`step`]: what may happen
+//! - [`device`]: a device and its gateway
+//! - [`delivery`]: what reaches the devices, and their acknowledgements
+//! - [`checks`]: what must hold
+
+mod checks;
+mod delivery;
+mod device;
+mod step;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use tern_chat_core::change::Action;
+use tern_chat_core::chat::Role;
+use tern_chat_core::shard::{Effect, Event, Job, JobDone, Lane, LoadError, Pushed, ShardState};
+use tern_chat_core::{Change, Entry, NewEntry, Origin, Outcome, Refusal};
+use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
+use uuid::Uuid;
+
+use device::{Device, message};
+use step::Request;
+
+use crate::memory::{Interval, Memory, away, held};
+pub use step::{Member, Step};
+
+/// Alice and Bob have two devices each at the start, Carol none.
+const DEVICES: usize = 4;
+/// The most devices that are linked.
+const MAX_DEVICES: usize = 8;
+/// Entries in the log at the start: more than a chat remembers the requests of, so that only the store knows the
+/// first ones.
+const HISTORY: u64 = 300;
+/// How many of the first entries' requests are sent again, like later ones.
+const OLD: u64 = 4;
+
+/// A chat node's memory. A crash loses all of it, but statements that are already on their way are executed all the
+/// same.
+#[derive(Default)]
+struct Node {
+    state: ShardState,
+    /// The job of each lane's writer.
+    jobs: [Option<Job>; 2],
+    done: [Option<JobDone>; 2],
+    loads: VecDeque<(u64, Vec<(UserId, RequestId)>)>,
+    pushes: VecDeque<(Vec<UserId>, Pushed)>,
+    wakes: VecDeque<(Seq, Vec<tern_chat_core::Missing>)>,
+}
+
+/// One attempt of a request. A request may be sent any number of times.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    request: usize,
+    /// An earlier attempt was answered with a seq.
+    placed: bool,
+}
+
+pub struct World {
+    now: Timestamp,
+    chat: ChatId,
+    store: Memory,
+    nodes: [Node; 2],
+    late: Vec<Job>,
+    devices: Vec<Device>,
+    people: [UserId; 3],
+    requests: Vec<Request>,
+    attempts: Vec<Attempt>,
+    unanswered: BTreeSet<usize>,
+    /// Requests that were told that they become no entry. An attempt that was under way may make one all the same.
+    declined: BTreeSet<usize>,
+    placed: BTreeMap<usize, Seq>,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let people = [UserId::random(), UserId::random(), UserId::random()];
+        let mut store = Memory::default();
+        let mut devices = Vec::new();
+        for n in 0..DEVICES {
+            let (user, id) = (people[n / 2], DeviceId::random());
+            store.link(user, id);
+            devices.push(Device {
+                online: n != 3,
+                cursor: Some(Seq(HISTORY)),
+                ..Device::new(user, id, Seq(HISTORY))
+            });
+        }
+        let of = |user| {
+            devices
+                .iter()
+                .filter(|device| device.user == user)
+                .map(|device| device.id)
+                .collect()
+        };
+        let roles = [(people[0], Role::Owner), (people[1], Role::Member)];
+        let members = roles.map(|(user, role)| Interval {
+            user,
+            role,
+            joined: Seq(1),
+            left: None,
+            devices: of(user),
+        });
+        store.members = members.to_vec();
+        let chat = ChatId(Uuid::new_v4());
+        let requests: Vec<NewEntry> = (0..HISTORY)
+            .map(|n| message(&devices[n as usize % DEVICES]))
+            .collect();
+        let log = requests.iter().zip(1..).map(|(new, seq)| Entry {
+            chat,
+            seq: Seq(seq),
+            ordinal: seq,
+            sent_at: Timestamp(seq as i64),
+            new: Arc::new(new.clone()),
+        });
+        store.log = log.collect();
+        let old = requests.into_iter().take(OLD as usize);
+        Self {
+            now: Timestamp(1_000_000),
+            chat,
+            store,
+            nodes: Default::default(),
+            late: Vec::new(),
+            devices,
+            people,
+            requests: old.map(Request::Send).collect(),
+            attempts: Vec::new(),
+            unanswered: BTreeSet::new(),
+            declined: BTreeSet::new(),
+            placed: (0..OLD).map(|n| (n as usize, Seq(n + 1))).collect(),
+        }
+    }
+
+    pub fn step(&mut self, step: &Step) {
+        match step {
+            Step::Send { node, device } => {
+                let from = &self.devices[device.index(self.devices.len())];
+                self.ask_for(*node, Request::Send(message(from)));
+            }
+            Step::AskAgain { node, which } => self.ask(*node, which.index(self.requests.len())),
+            Step::Add { node, member } => {
+                self.change(*node, UserId::SYSTEM, Action::Add(vec![self.user(*member)]))
+            }
+            Step::Remove { node, member } => {
+                self.change(*node, UserId::SYSTEM, Action::Remove(self.user(*member)));
+            }
+            Step::Leave { node, member } => {
+                let user = self.user(*member);
+                self.change(*node, user, Action::Remove(user));
+            }
+            Step::Link { member } => self.link(self.user(*member)),
+            Step::TakeJob { node, lane } => self.take_job(*node, *lane),
+            Step::RunJob { node, lane } => self.run_job(*node, *lane),
+            Step::JobHeld { node, lane } => {
+                let node = &mut self.nodes[*node];
+                if let Some(job) = node.jobs[*lane as usize].take() {
+                    node.done[*lane as usize] = Some(held(&job));
+                }
+            }
+            Step::JobAway { node, lane, landed } => {
+                let lane = *lane as usize;
+                if let Some(job) = self.nodes[*node].jobs[lane].take() {
+                    self.nodes[*node].done[lane] = Some(away(&job));
+                    if *landed {
+                        self.store.run(job);
+                    }
+                }
+            }
+            Step::FinishJob { node, lane } => {
+                if let Some(done) = self.nodes[*node].done[*lane as usize].take() {
+                    self.apply(*node, Event::JobDone(done));
+                }
+            }
+            Step::FinishLoad { node } => {
+                if let Some((number, requests)) = self.nodes[*node].loads.pop_front() {
+                    self.loaded(*node, number, Ok(Some(self.store.load(&requests))));
+                }
+            }
+            Step::LoadAway { node } => {
+                if let Some((number, _)) = self.nodes[*node].loads.pop_front() {
+                    self.loaded(*node, number, Err(LoadError::Away));
+                }
+            }
+            Step::Push { node, lost } => {
+                if let Some((users, what)) = self.nodes[*node].pushes.pop_front()
+                    && !lost
+                {
+                    self.push(&users, &what);
+                }
+            }
+            Step::Wake { node, fails } => self.wake(*node, *fails),
+            Step::Ack { node, device } => self.ack(*node, device.index(self.devices.len())),
+            Step::Time { ms } => {
+                self.now = self.now + std::time::Duration::from_millis(*ms);
+                for node in 0..2 {
+                    self.apply(node, Event::Tick);
+                }
+            }
+            Step::Crash { node } => {
+                let crashed = std::mem::take(&mut self.nodes[*node]);
+                self.late.extend(crashed.jobs.into_iter().flatten());
+            }
+            Step::Recover { node } => {
+                // A statement of a crashed node is executed late.
+                if let Some(job) = self.late.pop() {
+                    self.store.run(job);
+                }
+                let (low, high) = (
+                    self.store.unsettled.iter().min(),
+                    self.store.unsettled.iter().max(),
+                );
+                if let (Some(low), Some(high)) = (low.copied(), high.copied()) {
+                    self.apply(
+                        *node,
+                        Event::Recover {
+                            chat: self.chat,
+                            low,
+                            high,
+                        },
+                    );
+                }
+            }
+            Step::Disconnect { device } => {
+                let n = device.index(self.devices.len());
+                (self.devices[n].online, self.devices[n].row) = (false, false);
+            }
+            Step::Connect { device } => self.connect(device.index(self.devices.len())),
+        }
+    }
+
+    fn user(&self, member: Member) -> UserId {
+        match member {
+            Member::Bob => self.people[1],
+            Member::Carol => self.people[2],
+        }
+    }
+
+    fn link(&mut self, user: UserId) {
+        if self.devices.len() < MAX_DEVICES {
+            let id = DeviceId::random();
+            let base = self.store.link(user, id);
+            self.devices.push(Device::new(user, id, base));
+        }
+    }
+
+    fn loaded(
+        &mut self,
+        node: usize,
+        number: u64,
+        result: Result<Option<tern_chat_core::Snapshot>, LoadError>,
+    ) {
+        let loaded = Event::Loaded {
+            chat: self.chat,
+            number,
+            result,
+        };
+        self.apply(node, loaded);
+    }
+
+    fn apply(&mut self, node: usize, event: Event) {
+        let mut effects = Vec::new();
+        let state = &mut self.nodes[node].state;
+        state.apply(event, self.now, &mut effects);
+        state.flush_receipts(self.now, &mut effects);
+        state.keep_patience(self.now, &mut effects);
+        self.perform(node, effects);
+    }
+
+    fn perform(&mut self, node: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            let to = &mut self.nodes[node];
+            match effect {
+                Effect::Load { number, requests, .. } => to.loads.push_back((number, requests)),
+                Effect::Push { users, what, .. } => to.pushes.push_back((users, what)),
+                Effect::Wake { upto, missing, .. } => to.wakes.push_back((upto, missing)),
+                Effect::Answer { origin, outcome } => self.answer(origin, outcome),
+            }
+        }
+    }
+
+    fn change(&mut self, node: usize, actor: UserId, action: Action) {
+        let change = Change {
+            actor,
+            device: DeviceId::BACK_END,
+            request: RequestId::random(),
+            fingerprint: [2; 16],
+            action,
+        };
+        self.ask_for(node, Request::Change(change));
+    }
+
+    fn ask_for(&mut self, node: usize, request: Request) {
+        self.requests.push(request);
+        self.ask(node, self.requests.len() - 1);
+    }
+
+    fn ask(&mut self, node: usize, request: usize) {
+        self.unanswered.insert(request);
+        let (origin, chat) = (Origin::Call(self.attempts.len() as u64), self.chat);
+        let placed = self.placed.contains_key(&request);
+        self.attempts.push(Attempt { request, placed });
+        let event = match self.requests[request].clone() {
+            Request::Send(entry) => Event::Send {
+                origin,
+                chat,
+                peer: None,
+                entry,
+            },
+            Request::Change(change) => Event::Change { origin, chat, change },
+        };
+        self.apply(node, event);
+    }
+
+    fn answer(&mut self, origin: Origin, outcome: Outcome) {
+        let Origin::Call(attempt) = origin else { return };
+        let Attempt { request, placed } = self.attempts[attempt as usize];
+        match outcome {
+            Outcome::Placed { seq, .. } => {
+                let before = self.placed.insert(request, seq);
+                assert!(
+                    before.is_none_or(|before| before == seq),
+                    "rule 5: the same result, not {before:?} and {seq:?}"
+                );
+            }
+            Outcome::Refused(Refusal::Unavailable { .. }) | Outcome::NotOwner => return,
+            Outcome::Refused(Refusal::NotAMember) => {
+                assert!(!placed, "rule 5: refused after it was placed");
+                self.declined.insert(request);
+            }
+            Outcome::Unchanged if matches!(self.requests[request], Request::Change(_)) => {
+                self.declined.insert(request);
+            }
+            other => panic!("{other:?}"),
+        }
+        self.unanswered.remove(&request);
+    }
+
+    fn take_job(&mut self, node: usize, lane: Lane) {
+        let to = &mut self.nodes[node];
+        if to.jobs[lane as usize].is_some() || to.done[lane as usize].is_some() {
+            return;
+        }
+        let mut effects = Vec::new();
+        to.jobs[lane as usize] = to.state.next_job(lane, self.now, self.now, &mut effects);
+        self.perform(node, effects);
+    }
+
+    fn run_job(&mut self, node: usize, lane: Lane) {
+        let lane = lane as usize;
+        if let Some(job) = self.nodes[node].jobs[lane].take() {
+            self.nodes[node].done[lane] = Some(self.store.run(job));
+        }
+    }
+
+    /// Brings the world to rest: every device is online, nothing is lost any more, and time passes.
+    pub fn become_quiet(&mut self) {
+        for job in std::mem::take(&mut self.late) {
+            self.store.run(job);
+        }
+        for round in 0..60 {
+            for request in self.unanswered.clone() {
+                if round % 10 == 0 {
+                    self.ask(round / 10 % 2, request);
+                }
+            }
+            for n in 0..self.devices.len() {
+                // A device that is online reads its inbox again only if its gateway knows of a row: no sweep runs
+                // here.
+                if !self.devices[n].online || self.devices[n].row {
+                    self.connect(n);
+                }
+                self.ack(0, n);
+                let gone = !self.store.inbox.contains_key(&self.devices[n].id);
+                if gone {
+                    (self.devices[n].row, self.devices[n].unacked) =
+                        (false, self.devices[n].unacked && !gone);
+                }
+            }
+            for node in 0..2 {
+                for _ in 0..20 {
+                    self.step(&Step::FinishLoad { node });
+                    for lane in Lane::ALL {
+                        self.step(&Step::TakeJob { node, lane });
+                        self.step(&Step::RunJob { node, lane });
+                        self.step(&Step::FinishJob { node, lane });
+                    }
+                    self.step(&Step::Push { node, lost: false });
+                    self.step(&Step::Wake { node, fails: false });
+                }
+                self.step(&Step::Recover { node });
+            }
+            self.step(&Step::Time { ms: 700 });
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! A shard: one loop that waits in one place, decides in [`ShardState`], and performs the effects. It owns a slice of
+//! the slots and, through its two [`writer`]s, two Postgres connections. Its queue of inputs is bounded: a full one
+//! makes senders wait, and thereby holds the gateways' links back.
+//!
+//! - [`writer`]: a connection that does one job at a time
+//! - [`effects`]: performs loads, answers, pushes and wakes
+//! - [`loader`]: loads chats; [`directs`]: makes direct chats; [`turns`]: limits both, and keeps them short while the
+//!   store is away
+//! - [`traces`]: the spans of traced messages
+
+pub mod directs;
+pub mod effects;
+pub mod loader;
+pub mod traces;
+pub mod turns;
+pub mod writer;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tern_cluster::shedding::{Level, Meter};
+use tern_types::{ChatId, Clock, Seq, Slot, Timestamp, UserId};
+use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
+
+use effects::Effects;
+use tern_chat_core::receipts::Watermark;
+use tern_chat_core::shard::{Event, Inspected, Job, Lane, Load, ShardState};
+use traces::Traces;
+
+use crate::metrics;
+
+/// Inputs that wait for a shard. A full queue holds the gateways' links back.
+const INPUTS: usize = 4096;
+/// Inputs or results taken at once: those that came while the loop was busy.
+const GATHER: usize = 1024;
+/// Results of loads, jobs and wakes. Their tasks wait for room.
+const RESULTS: usize = 1024;
+/// The longest time between two ticks. A tick forgets idle chats.
+const TICK: Duration = Duration::from_secs(5);
+
+/// What can be sent to a shard.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "next to all of them are events")]
+pub enum Input {
+    /// An event for its state.
+    Event(Event),
+    /// Asks for the chat's watermarks; `None`: it is not loaded.
+    Watermarks(ChatId, oneshot::Sender<Option<Vec<(UserId, Watermark)>>>),
+    /// Asks for the user's read marks in these chats, as far as they are in memory: the chat, the mark, and how many
+    /// messages of their own after it count as unread.
+    ReadMarks(UserId, Vec<ChatId>, oneshot::Sender<Vec<(ChatId, Seq, u32)>>),
+    /// Asks what the owner knows of the chat beyond the store; `None`: it is not loaded.
+    Inspect(ChatId, oneshot::Sender<Option<Inspected>>),
+    /// Asks how busy the shard is.
+    Load(oneshot::Sender<Load>),
+    /// Asks to be answered as soon as nothing is under way. A drain waits for it.
+    Quiet(oneshot::Sender<()>),
+}
+
+/// The shards of a node. It is cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Shards(Arc<[mpsc::Sender<Input>]>);
+
+/// The shard's loop has ended, because the node is stopping.
+#[derive(Debug, thiserror::Error)]
+#[error("the shard has ended")]
+pub struct Ended;
+
+impl Shards {
+    /// Starts one shard for each of these connection settings.
+    pub fn start(shards: Vec<writer::Connect>, effects: &Effects) -> Self {
+        let shards = shards.into_iter().enumerate().map(|(number, connect)| {
+            let (inputs, receiver) = mpsc::channel(INPUTS);
+            let span = tracing::info_span!("shard", number);
+            tokio::spawn(run(number, receiver, connect, effects.clone()).instrument(span));
+            inputs
+        });
+        Self(shards.collect())
+    }
+
+    /// Sends an event to the chat's shard. It waits for room, and so holds back a sender that brings more than the
+    /// shard can take.
+    pub async fn send(&self, chat: ChatId, event: Event) -> Result<(), Ended> {
+        self.of(chat).send(Input::Event(event)).await.map_err(|_| Ended)
+    }
+
+    /// Sends an event to the chat's shard if its queue is less than half full. Returns false if the event was
+    /// dropped.
+    pub fn offer(&self, chat: ChatId, event: Event) -> bool {
+        let inputs = self.of(chat);
+        inputs.capacity() > INPUTS / 2 && inputs.try_send(Input::Event(event)).is_ok()
+    }
+
+    /// The watermarks of the chat's members in its owner's memory; `None` if the chat is not loaded.
+    pub async fn watermarks(&self, chat: ChatId) -> Option<Vec<(UserId, Watermark)>> {
+        let (answer, answered) = oneshot::channel();
+        self.of(chat).send(Input::Watermarks(chat, answer)).await.ok()?;
+        answered.await.ok()?
+    }
+
+    /// The user's read marks in these chats, as far as they are in memory: the chat, the mark, and how many messages
+    /// of their own after it count as unread. It includes marks that were sent to the shards just before.
+    pub async fn read_marks(
+        &self,
+        user: UserId,
+        chats: impl IntoIterator<Item = ChatId>,
+    ) -> Vec<(ChatId, Seq, u32)> {
+        let mut by_shard: Vec<Vec<ChatId>> = vec![Vec::new(); self.0.len()];
+        for chat in chats {
+            by_shard[self.number(chat)].push(chat);
+        }
+        let asked = by_shard.into_iter().zip(self.0.iter());
+        let asked = asked.filter(|(chats, _)| !chats.is_empty());
+        let answers = asked.map(|(chats, shard)| async move {
+            let (answer, answered) = oneshot::channel();
+            shard.send(Input::ReadMarks(user, chats, answer)).await.ok()?;
+            answered.await.ok()
+        });
+        join_all(answers).await.into_iter().flatten().flatten().collect()
+    }
+
+    /// What the owner knows of the chat beyond the store; `None` if it is not loaded.
+    pub async fn inspect(&self, chat: ChatId) -> Option<Inspected> {
+        let (answer, answered) = oneshot::channel();
+        self.of(chat).send(Input::Inspect(chat, answer)).await.ok()?;
+        answered.await.ok()?
+    }
+
+    /// How busy each shard is.
+    pub async fn loads(&self) -> Vec<Load> {
+        let mut loads = Vec::with_capacity(self.0.len());
+        for shard in self.0.iter() {
+            let (answer, answered) = oneshot::channel();
+            if shard.send(Input::Load(answer)).await.is_ok() {
+                loads.extend(answered.await);
+            }
+        }
+        loads
+    }
+
+    /// Tells every shard which slots are this node's.
+    pub async fn owned(&self, slots: &Arc<HashSet<Slot>>) {
+        for shard in self.0.iter() {
+            let _ended = shard.send(Input::Event(Event::Owned(slots.clone()))).await;
+        }
+    }
+
+    /// Makes every shard forget its chats. An event that is sent afterwards finds its chat as the store has it.
+    pub async fn restored(&self) {
+        for shard in self.0.iter() {
+            let _ended = shard.send(Input::Event(Event::Restored)).await;
+        }
+    }
+
+    /// Returns when every shard has answered all that waited.
+    pub async fn quiet(&self) {
+        for shard in self.0.iter() {
+            let (quiet, is_quiet) = oneshot::channel();
+            if shard.send(Input::Quiet(quiet)).await.is_ok() {
+                let _ended = is_quiet.await;
+            }
+        }
+    }
+
+    fn of(&self, chat: ChatId) -> &mpsc::Sender<Input> {
+        &self.0[self.number(chat)]
+    }
+
+    fn number(&self, chat: ChatId) -> usize {
+        Slot::of_chat(chat).index() % self.0.len()
+    }
+}
+
+async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::Connect, effects: Effects) {
+    let (results, mut results_in) = mpsc::channel(RESULTS);
+    let shedding = effects.shedding.clone();
+    let (queue_time, commit_time) = (
+        effects.shedding.meter("shard_queue"),
+        effects.shedding.meter("commit"),
+    );
+    let effects = effects.for_shard(results.clone());
+    let writer = |lane| {
+        let times = metrics::JobTimes::new(number);
+        writer::spawn(connect.clone(), lane, commit_time.clone(), times, results.clone())
+    };
+    let writers = Lane::ALL.map(|lane| (lane, writer(lane)));
+    let mut state = ShardState::default();
+    let figures = metrics::ShardMetrics::new(number);
+    let mut traces = Traces::default();
+    let mut quiet = Vec::new();
+    let (mut taken, mut done, mut out) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        let until = state
+            .next_wake()
+            .map_or(TICK, |at| at.since(Clock::monotonic()).min(TICK));
+        tokio::select! {
+            biased;
+            _ = results_in.recv_many(&mut done, GATHER) => {}
+            count = inputs.recv_many(&mut taken, GATHER) => if count == 0 { return },
+            () = tokio::time::sleep(until) => done.push(Event::Tick),
+        }
+        let now = Clock::monotonic();
+        for event in done.drain(..) {
+            state.apply(event, now, &mut out);
+        }
+        for input in taken.drain(..) {
+            match input {
+                Input::Event(event) => {
+                    traces.arrived(&event);
+                    state.apply(event, now, &mut out);
+                }
+                Input::Watermarks(chat, answer) => {
+                    let _gone = answer.send(state.watermarks(chat));
+                }
+                Input::ReadMarks(user, chats, answer) => {
+                    let mark = |chat| {
+                        let (seq, own_unread) = state.read_mark(chat, user)?;
+                        Some((chat, seq, own_unread))
+                    };
+                    let _gone = answer.send(chats.into_iter().filter_map(mark).collect());
+                }
+                Input::Inspect(chat, answer) => {
+                    let _gone = answer.send(state.inspect(chat));
+                }
+                Input::Load(answer) => {
+                    let _gone = answer.send(state.load());
+                }
+                Input::Quiet(answer) => quiet.push(answer),
+            }
+        }
+        state.defer_delivered(shedding.level() >= Level::Receipts);
+        state.flush_receipts(now, &mut out);
+        state.keep_patience(now, &mut out);
+        for (lane, jobs) in &writers {
+            let Some(job) = state.next_job(*lane, now, Clock::wall(), &mut out) else {
+                continue;
+            };
+            figures.job(&job);
+            waited(&job, now, &queue_time);
+            traces.taken(&job);
+            // A writer's queue has room for one job, and the state gives it one only when it is free.
+            let _ended = jobs.try_send(job);
+        }
+        effects.perform(&mut out, &mut traces);
+        figures.holds(&state);
+        let counts = state.take_counts();
+        if counts.receipts_lost > 0 {
+            effects.receipts_lost();
+        }
+        figures.count(&counts);
+        if state.is_quiet() {
+            quiet.drain(..).for_each(|answer| {
+                let _gone = answer.send(());
+            });
+        }
+    }
+}
+
+/// Records how long the first message of each chat in a commit waited for it.
+fn waited(job: &Job, now: Timestamp, queue_time: &Meter) {
+    let Job::Commit(batches) = job else { return };
+    for first in batches.iter().filter_map(|batch| batch.entries.first()) {
+        if let Some(arrived) = first.new.arrived {
+            queue_time.record(now.since(arrived));
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! The one task that owns engine, store and stream. It waits in one place ([`Driver::wait`]), hands what happened to
+//! the engine, and carries out the effects: first the store, then the app, then the wire.
+//!
+//! - [`calls`]: the unary calls that the engine asks for
+//! - [`link`]: the stream, and the items that wait to be written to it
+
+mod calls;
+pub(crate) mod command;
+mod link;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tern_types::{Clock, Timestamp};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+pub(crate) use calls::{entries, malformed};
+
+use command::{Command, Read, Reply};
+use link::{Link, LinkStep};
+
+use crate::api::Api;
+use crate::connection::Gateways;
+use crate::engine::{Call, Change, Effects, Engine, Input};
+use crate::error::{CallError, ClientError};
+use crate::model::{Event, Outgoing, StopReason};
+use crate::store::Store;
+
+/// Inputs that are applied and committed together, at most.
+const MAX_BATCH: usize = 64;
+/// From this many events on that the app has not taken, the driver reads no more frames.
+const MAX_PENDING_EVENTS: usize = 4096;
+/// After this time without room for events the driver gives the stream up: a stream that is left unread for longer
+/// breaks its HTTP/2 connection. The server sends again what was not acknowledged.
+const SLOW_APP: Duration = Duration::from_secs(10);
+/// How long the app may take to read its last events when the client ends.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
+
+pub(crate) struct Driver {
+    engine: Engine,
+    /// `None` while a blocking thread works on it.
+    store: Option<Store>,
+    link: Link,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    pending: VecDeque<Event>,
+    /// When `pending` became full; `None` while it has room.
+    full_since: Option<Instant>,
+    calls: JoinSet<Input>,
+    api: Api,
+    token: watch::Sender<String>,
+    renewals: Vec<oneshot::Sender<Result<(), CallError>>>,
+    started: (Timestamp, Instant),
+}
+
+/// The work of one round.
+#[derive(Default)]
+struct Batch {
+    inputs: Vec<Input>,
+    replies: Vec<Reply>,
+    reads: Vec<Read>,
+}
+
+/// Why the driver woke up.
+enum Step {
+    Command(Option<Command>),
+    Link(LinkStep),
+    Answer(Input),
+    EventsTaken,
+    Wake,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        engine: Engine,
+        store: Store,
+        gateways: Gateways,
+        api: Api,
+        token: watch::Sender<String>,
+        commands: mpsc::Receiver<Command>,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        Self {
+            engine,
+            store: Some(store),
+            link: Link::new(gateways),
+            commands,
+            events,
+            pending: VecDeque::new(),
+            full_since: None,
+            calls: JoinSet::new(),
+            api,
+            token,
+            renewals: Vec::new(),
+            started: (Clock::wall(), Instant::now()),
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let mut batch = Batch {
+            inputs: vec![Input::Start],
+            ..Batch::default()
+        };
+        let reason = loop {
+            if let Some(reason) = self.work(batch).await {
+                break reason;
+            }
+            let step = self.wait().await;
+            batch = self.gather(step);
+        };
+        self.link.close().await;
+        self.calls.abort_all();
+        self.pending.push_back(Event::Stopped(reason));
+        let last = async {
+            for event in self.pending.drain(..) {
+                if self.events.send(event).await.is_err() {
+                    break;
+                }
+            }
+        };
+        // An app that reads no more events finds everything in the store.
+        let _ = tokio::time::timeout(LAST_EVENTS, last).await;
+    }
+
+    /// The wall-clock time, which here never goes back.
+    fn now(&self) -> Timestamp {
+        self.started.0 + self.started.1.elapsed()
+    }
+
+    /// The only place where the driver waits.
+    async fn wait(&mut self) -> Step {
+        let now = self.now();
+        let engine = self.engine.next_wake().map(|at| Instant::now() + at.since(now));
+        let slow = self.full_since.map(|since| since + SLOW_APP);
+        let wake = [engine, slow].into_iter().flatten().min();
+        let reading = self.full_since.is_none();
+        tokio::select! {
+            command = self.commands.recv() => Step::Command(command),
+            step = self.link.step(reading) => Step::Link(step),
+            Some(answer) = self.calls.join_next() => Step::Answer(calls::answer(answer)),
+            permit = self.events.reserve(), if !self.pending.is_empty() => {
+                if let (Ok(permit), Some(event)) = (permit, self.pending.pop_front()) {
+                    permit.send(event);
+                }
+                Step::EventsTaken
+            }
+            () = sleep_until(wake) => Step::Wake,
+        }
+    }
+
+    /// Collects the step, and the commands and frames that are ready, so that one transaction serves them all.
+    fn gather(&mut self, step: Step) -> Batch {
+        let mut batch = Batch::default();
+        match step {
+            Step::Command(Some(command)) => self.take(command, &mut batch),
+            Step::Command(None) => batch.inputs.push(Input::Stop),
+            Step::Link(LinkStep::Input(input)) | Step::Answer(input) => batch.inputs.push(input),
+            Step::Link(LinkStep::Nothing) | Step::EventsTaken => {}
+            Step::Wake => batch.inputs.push(self.woken()),
+        }
+        while batch.inputs.len() + batch.reads.len() < MAX_BATCH {
+            let Ok(command) = self.commands.try_recv() else {
+                break;
+            };
+            self.take(command, &mut batch);
+        }
+        while batch.inputs.len() < MAX_BATCH && self.full_since.is_none() {
+            let Some(input) = self.link.frame().now_or_never() else {
+                break;
+            };
+            batch.inputs.push(input);
+        }
+        self.flush_events();
+        batch
+    }
+
+    fn woken(&mut self) -> Input {
+        if self.full_since.is_some_and(|since| since.elapsed() >= SLOW_APP) && self.link.is_up() {
+            self.link.drop_stream();
+            self.full_since = Some(Instant::now());
+            return Input::StreamLost(CallError::unavailable("the app does not take its events"));
+        }
+        Input::Tick
+    }
+
+    fn take(&mut self, command: Command, batch: &mut Batch) {
+        match command {
+            Command::Apply {
+                input: Input::Send(message),
+                reply,
+            } => match self.admit(&message, batch) {
+                Ok(()) => {
+                    batch.inputs.push(Input::Send(message));
+                    batch.replies.push(reply);
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Command::Apply { input, reply } => {
+                batch.inputs.push(input);
+                batch.replies.push(reply);
+            }
+            Command::Read(read) => batch.reads.push(read),
+            Command::Renew { stale, reply } if stale == *self.token.borrow() => {
+                self.renewals.push(reply);
+                batch.inputs.push(Input::TokenRejected(stale));
+            }
+            // The token was renewed in the meantime.
+            Command::Renew { reply, .. } => drop(reply.send(Ok(()))),
+        }
+    }
+
+    /// Refuses a message that is too large, or that does not fit into the outbox beside the messages of the batch.
+    fn admit(&self, message: &Outgoing, batch: &Batch) -> Result<(), ClientError> {
+        message.check_size().map_err(ClientError::TooLarge)?;
+        let sends = batch.inputs.iter().filter_map(|input| match input {
+            Input::Send(message) => Some(message.body.len()),
+            _ => None,
+        });
+        let (messages, bytes) = sends.fold((1, message.body.len()), |(n, bytes), body| (n + 1, bytes + body));
+        let room = self.engine.has_room(messages, bytes);
+        room.then_some(()).ok_or(ClientError::OutboxFull)
+    }
+
+    /// Applies the inputs, commits the changes, answers the commands. Returns the reason if the client has ended.
+    async fn work(&mut self, batch: Batch) -> Option<StopReason> {
+        let renewed = batch.inputs.iter().find_map(|input| match input {
+            Input::Refreshed(result) => Some(result.as_ref().map(|_| ()).map_err(Clone::clone)),
+            _ => None,
+        });
+        let reason = match self.apply(batch.inputs).await {
+            Ok(reason) => reason,
+            // The replies are dropped, which tells their commands that nothing of this batch was stored.
+            Err(error) => return Some(StopReason::StoreFailed(error.to_string())),
+        };
+        for reply in batch.replies {
+            drop(reply.send(Ok(())));
+        }
+        if !batch.reads.is_empty() {
+            let reads = batch.reads;
+            let read = self.with_store(move |store| {
+                reads.into_iter().for_each(|read| read(store));
+                Ok(())
+            });
+            if let Err(error) = read.await {
+                return Some(StopReason::StoreFailed(error.to_string()));
+            }
+        }
+        if let Some(result) = renewed {
+            self.renewals
+                .drain(..)
+                .for_each(|reply| drop(reply.send(result.clone())));
+        }
+        reason
+    }
+
+    async fn apply(&mut self, mut inputs: Vec<Input>) -> Result<Option<StopReason>, ClientError> {
+        let mut stopped = None;
+        loop {
+            let now = self.now();
+            let mut effects = self.engine.apply(inputs.drain(..), now);
+            let reload = take_reload(&mut effects.calls);
+            self.commit(std::mem::take(&mut effects.changes)).await?;
+            stopped = effects.stopped.take().or(stopped);
+            self.perform(effects);
+            if !reload {
+                return Ok(stopped);
+            }
+            inputs.push(Input::Outbox(self.with_store(|store| store.outbox()).await?));
+        }
+    }
+
+    async fn commit(&mut self, changes: Vec<Change>) -> Result<(), ClientError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.with_store(move |store| store.commit(&changes)).await
+    }
+
+    /// Runs `work` on the store: on a blocking thread if the store is a file, since a disk may make it wait.
+    async fn with_store<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> Result<T, ClientError> + Send + 'static,
+    ) -> Result<T, ClientError> {
+        const LOST: ClientError = ClientError::Corrupt("lost in a panic");
+        let Some(mut store) = self.store.take() else {
+            return Err(LOST);
+        };
+        if store.is_in_memory() {
+            let result = work(&mut store);
+            self.store = Some(store);
+            return result;
+        }
+        let done = tokio::task::spawn_blocking(move || {
+            let result = work(&mut store);
+            (store, result)
+        });
+        let (store, result) = done.await.map_err(|_| LOST)?;
+        self.store = Some(store);
+        result
+    }
+
+    fn perform(&mut self, effects: Effects) {
+        if let Some(token) = effects.access_token {
+            self.token.send_replace(token);
+        }
+        if let Some(order) = effects.stream {
+            self.link.order(order);
+        }
+        for mut event in effects.events {
+            if let Event::Connected { gateway, .. } = &mut event {
+                *gateway = self.link.gateway();
+            }
+            self.pending.push_back(event);
+        }
+        self.flush_events();
+        self.link.write(effects.items);
+        for call in effects.calls {
+            self.calls.spawn(calls::make(self.api.clone(), call));
+        }
+    }
+
+    fn flush_events(&mut self) {
+        while let Some(event) = self.pending.pop_front() {
+            match self.events.try_send(event) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(event)) => {
+                    self.pending.push_front(event);
+                    break;
+                }
+                // The app has dropped its event stream.
+                Err(mpsc::error::TrySendError::Closed(_)) => self.pending.clear(),
+            }
+        }
+        let full = self.pending.len() >= MAX_PENDING_EVENTS;
+        self.full_since = full.then(|| self.full_since.unwrap_or_else(Instant::now));
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn take_reload(calls: &mut Vec<Call>) -> bool {
+    let before = calls.len();
+    calls.retain(|call| *call != Call::ReloadOutbox);
+    calls.len() != before
+}

@@ -1,0 +1,111 @@
+//! The local state of a device in SQLite: one file per device, or memory.
+//!
+//! A commit is one transaction and is on the disk when it returns (WAL, synchronous = FULL). The driver acknowledges
+//! to the server only what was committed, and reports a send as taken only then. Calls block; the driver runs those
+//! on a file on a blocking thread.
+
+mod private;
+mod read;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod uploads;
+mod write;
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::config::StoreLocation;
+use crate::engine::Change;
+use crate::error::ClientError;
+
+const SCHEMA: &str = include_str!("store/schema.sql");
+/// The `PRAGMA user_version` of this schema.
+const VERSION: i64 = 1;
+/// The file has one owner at a time. A new one waits this long for one that is just ending.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Prepared statements that are kept, enough for all there are.
+const STATEMENTS: usize = 64;
+/// SQLite's page cache of an in-memory store, in KiB. It is small because a load generator has thousands of stores.
+const MEMORY_CACHE_KIB: i64 = 64;
+
+/// The local state of one device.
+#[derive(Debug)]
+pub struct Store {
+    connection: Connection,
+    in_memory: bool,
+    keep_history: bool,
+}
+
+impl Store {
+    /// Opens the store, and makes it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::InUse`] if another client has the file open, [`ClientError::Corrupt`] if a newer version of the
+    /// program made it, [`ClientError::Config`] if the file cannot be made.
+    pub fn open(location: &StoreLocation, keep_history: bool) -> Result<Self, ClientError> {
+        match location {
+            StoreLocation::Memory => Self::in_memory(keep_history),
+            StoreLocation::File(path) => Self::file(path, keep_history),
+        }
+    }
+
+    fn in_memory(keep_history: bool) -> Result<Self, ClientError> {
+        let connection = Connection::open_in_memory()?;
+        connection.pragma_update(None, "cache_size", -MEMORY_CACHE_KIB)?;
+        Self::prepare(connection, true, keep_history)
+    }
+
+    fn file(path: &Path, keep_history: bool) -> Result<Self, ClientError> {
+        if let Some(directory) = path.parent() {
+            private::make_directory(directory)
+                .map_err(|error| ClientError::Config(format!("{}: {error}", directory.display())))?;
+        }
+        private::make_file(path)
+            .map_err(|error| ClientError::Config(format!("{}: {error}", path.display())))?;
+        let connection = Connection::open(path)?;
+        connection.busy_timeout(LOCK_TIMEOUT)?;
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        Self::prepare(connection, false, keep_history)
+    }
+
+    fn prepare(connection: Connection, in_memory: bool, keep_history: bool) -> Result<Self, ClientError> {
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        match version {
+            0 => connection.execute_batch(&format!(
+                "BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
+            ))?,
+            VERSION => {}
+            _ => return Err(ClientError::Corrupt("made by a newer version of this program")),
+        }
+        connection.execute_batch(uploads::TABLE)?;
+        Ok(Self {
+            connection,
+            in_memory,
+            keep_history,
+        })
+    }
+
+    /// Whether calls return without waiting for a disk.
+    pub fn is_in_memory(&self) -> bool {
+        self.in_memory
+    }
+
+    /// Commits all changes, or none of them if it returns an error.
+    pub fn commit(&mut self, changes: &[Change]) -> Result<(), ClientError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let transaction = self.connection.transaction()?;
+        for change in changes {
+            write::change(&transaction, change, self.keep_history)?;
+        }
+        Ok(transaction.commit()?)
+    }
+}

@@ -1,0 +1,39 @@
+//! What the nodes of every role share about each other: which nodes exist, which of them owns a slot, when to stop, and
+//! what to give up under load.
+//!
+//! ```text
+//!   etcd ──watch──> etcd ──> membership (pure) ──> map::ClusterMap ──> context::NodeContext ──> each role
+//!                                                                            │
+//!                      links: one task a node of a role, over channels  <────┘
+//! ```
+//!
+//! - [`config`]: the flags of a node
+//! - [`map`]: which nodes exist, and which of them owns a slot (pure)
+//! - [`membership`]: makes the map from lists and changes, and holds removals back where too many nodes vanish (pure)
+//! - [`etcd`]: the adapter to etcd: registers this node on a lease, lists and watches the others
+//! - [`standing`]: whether this node's place in the map is certain
+//! - [`wellness`]: whether this node is cut off from what others of its role reach
+//! - [`context`]: what a role is given when it starts
+//! - [`links`]: one task for each other node of a role
+//! - [`drain`]: stopping in order
+//! - [`shedding`]: what this node gives up under load
+//! - [`info`]: a node's answers about itself
+//!
+//! This crate knows nothing of messages, of the store or of what a role does.
+
+pub mod config;
+pub mod context;
+pub mod drain;
+pub mod etcd;
+pub mod info;
+pub mod links;
+pub mod map;
+pub mod membership;
+pub mod metrics;
+pub mod shedding;
+pub mod standing;
+pub mod wellness;
+
+pub use context::NodeContext;
+pub use drain::Drain;
+pub use map::{ClusterMap, MapHandle, Node, Role};

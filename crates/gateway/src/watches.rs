@@ -1,0 +1,476 @@
+//! The users whose presence this gateway's sessions watch.
+//!
+//! ```text
+//!   session ──WatchPresence──> may it see them? (accounts) ──> table (pure) ──> links to the presence nodes
+//!   sessions' mailboxes <────────────────────────────────────── table <──────── presence of watched users
+//! ```
+//!
+//! Only the newest state of a user is told. A slow session delays nobody: in its mailbox a newer state of a user
+//! takes the place of an older one.
+//!
+//! - [`tern_gateway_core::watches`]: which sessions watch which users, and when they are told what
+//! - [`questions`]: the questions to accounts that are under way
+//! - [`links`]: one stream to each presence node
+
+pub mod links;
+pub mod questions;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng;
+use tern_cluster::shedding::Level;
+use tern_cluster::{NodeContext, Role};
+use tern_proto::internal::accounts_node_client::AccountsNodeClient;
+use tern_proto::internal::{MayWatchRequest, MayWatchResponse};
+use tern_proto::v1::{self, PresenceState, WatchErrorCode, WatchResult, server_event};
+use tern_proto::{ApiError, raw};
+use tern_types::{Clock, SessionId, UserId};
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::timeout;
+use tonic::Status;
+use tracing::Instrument;
+
+use links::Said;
+use questions::Questions;
+use tern_gateway_core::session::Settings;
+use tern_gateway_core::watches::{Asked, Effect, Limited, Seen, State, Table};
+
+use crate::presence_links::queues::Queues;
+use crate::registry::{Handle, Registry};
+use crate::{metrics, nodes};
+
+/// Questions to accounts at a time: enough that a new screen waits for few others, and few enough that accounts have
+/// time for other calls.
+const QUESTIONS: usize = 16;
+/// The most sessions that wait for their question: twice those of a full gateway.
+const QUEUE: usize = 200_000;
+/// How often a question is asked anew because settings changed while it was under way. After that the answer is
+/// taken, and the session's watches are checked once more.
+const ASKED_ANEW: usize = 3;
+/// How long accounts may take to answer one question.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// How often a failing question is asked before the device is told to send WatchPresence again.
+const TRIES: usize = 2;
+/// How long that device is told to wait.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Under load, a user's changes are told no more often than this.
+const SLOW: Duration = Duration::from_secs(10);
+/// Changes that wait to be told, each of a user with several watchers. One that finds no room is told [`TELL_AGAIN`]
+/// later.
+const TELLINGS: usize = 4096;
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+/// After this many sessions the telling lets other tasks run.
+const TOLD_AT_ONCE: usize = 1000;
+/// How often all watches are checked against privacy and blocks: this gateway may have missed a change. Each round
+/// varies by a fifth, so that gateways do not ask together.
+const CHECK_EVERY: Duration = Duration::from_secs(300);
+/// The longest sleep of the task that runs the table's timers.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The presence watches of this gateway's sessions.
+pub struct Watches {
+    ctx: NodeContext,
+    registry: Arc<Registry>,
+    table: Mutex<Table>,
+    /// The set that each session wants to watch and accounts have not been asked about yet.
+    wanted: Mutex<HashMap<SessionId, Wanted>>,
+    /// The questions that accounts have not answered yet.
+    asked: Questions,
+    /// The sessions in `wanted`, in the order in which accounts are asked about them.
+    questions: mpsc::Sender<SessionId>,
+    queues: Queues<Said>,
+    /// Changes on their way to several mailboxes.
+    told: mpsc::Sender<Told>,
+    /// Notified when the table's next timer may be due earlier than before.
+    due_sooner: Notify,
+    /// The number of the last WatchPresence.
+    last_asked: AtomicU64,
+}
+
+/// A set of users that a session wants to watch, and about which accounts are to be asked.
+struct Wanted {
+    user: UserId,
+    people: Vec<UserId>,
+    /// The number of WatchPresence to be answered; 0: the session watches the set already, and it is only checked
+    /// again.
+    answers: u32,
+    asked: Asked,
+}
+
+/// An event on its way into several mailboxes.
+struct Told {
+    user: UserId,
+    event: Bytes,
+    sessions: Vec<SessionId>,
+}
+
+impl Watches {
+    /// Keeps the watches and the links to the presence nodes from now on.
+    pub fn start(ctx: &NodeContext, registry: Arc<Registry>) -> Arc<Self> {
+        let (questions, queue) = mpsc::channel(QUEUE);
+        let (told, telling) = mpsc::channel(TELLINGS);
+        let watches = Arc::new(Self {
+            ctx: ctx.clone(),
+            registry,
+            table: Mutex::default(),
+            wanted: Mutex::default(),
+            asked: Questions::default(),
+            questions,
+            queues: Queues::default(),
+            told,
+            due_sooner: Notify::new(),
+            last_asked: AtomicU64::new(0),
+        });
+        let span = tracing::info_span!("watches");
+        for task in [
+            Box::pin(watches.clone().ask_all(queue)) as futures::future::BoxFuture<'static, ()>,
+            Box::pin(watches.clone().tell_all(telling)),
+            Box::pin(watches.clone().keep_time()),
+            Box::pin(watches.clone().check_all()),
+            Box::pin(watches.clone().follow()),
+        ] {
+            tokio::spawn(task.instrument(span.clone()));
+        }
+        watches.clone().maintain();
+        watches
+    }
+
+    /// Watches these users for the session from now on, in place of the ones before. The answer comes into its
+    /// mailbox.
+    pub fn watch(&self, session: &Handle, people: Vec<UserId>) {
+        let wanted = Wanted {
+            user: session.user,
+            people,
+            answers: 1,
+            asked: Asked::Device(self.last_asked.fetch_add(1, Ordering::Relaxed) + 1),
+        };
+        self.want(session.id, wanted);
+    }
+
+    /// Ends the watches of a session that has ended.
+    pub fn ended(&self, session: SessionId) {
+        lock(&self.wanted).remove(&session);
+        let mut table = self.table();
+        let effects = table.remove(session);
+        self.perform(&mut table, effects);
+    }
+
+    /// Settings, contacts or blocks of these users have changed: checks all watches in which one of them is the
+    /// watcher or is watched.
+    pub fn privacy_changed(&self, users: &HashSet<UserId>) {
+        // Before the table is looked at: a question that is not open any more has changed the table by then.
+        self.asked.settings_changed(users);
+        let concerned = self.table().concerned(users);
+        self.check(&concerned);
+    }
+
+    /// Has accounts asked again about the sets of these sessions.
+    fn check(&self, sessions: &[SessionId]) {
+        for session in sessions {
+            let Some((user, people, number)) = self.table().asked_for(*session) else {
+                continue;
+            };
+            let wanted = Wanted {
+                user,
+                people,
+                answers: 0,
+                asked: Asked::Again(number),
+            };
+            self.want(*session, wanted);
+        }
+    }
+
+    /// Queues what the session wants. Where there is no room it is refused, or dropped if it was only a check.
+    fn want(&self, session: SessionId, new: Wanted) {
+        let mut wanted = lock(&self.wanted);
+        match wanted.get_mut(&session) {
+            // The session waits already. The device's newest set counts, and each WatchPresence is answered.
+            Some(older) if new.answers == 0 && older.answers > 0 => {}
+            Some(older) => {
+                let answers = older.answers + new.answers;
+                *older = Wanted { answers, ..new };
+            }
+            None => {
+                if self.questions.try_send(session).is_ok() {
+                    wanted.insert(session, new);
+                } else if new.answers > 0 {
+                    drop(wanted);
+                    self.refuse(session, new.answers);
+                }
+            }
+        }
+    }
+
+    /// Asks accounts about each waiting session, [`QUESTIONS`] at a time.
+    async fn ask_all(self: Arc<Self>, mut queue: mpsc::Receiver<SessionId>) {
+        let free = Arc::new(Semaphore::new(QUESTIONS));
+        while let Some(session) = queue.recv().await {
+            let Ok(permit) = free.clone().acquire_owned().await else {
+                return;
+            };
+            let Some(wanted) = lock(&self.wanted).remove(&session) else {
+                continue;
+            };
+            let watches = self.clone();
+            tokio::spawn(
+                async move {
+                    watches.look_up(session, wanted).await;
+                    drop(permit);
+                }
+                .in_current_span(),
+            );
+        }
+    }
+
+    /// Asks accounts which users of the set the session may see, and enters them into the table.
+    async fn look_up(&self, session: SessionId, wanted: Wanted) {
+        let mut asked_anew = 0;
+        loop {
+            let concerns = wanted.people.iter().copied().chain([wanted.user]);
+            let question = self.asked.begin(concerns.collect());
+            let answer = self.may_watch(&wanted).await;
+            // The table stays locked until the answer is in it, so that a later change of settings finds the session
+            // there.
+            let mut table = self.table();
+            let is_stale = question.is_stale();
+            if is_stale && answer.is_ok() && asked_anew < ASKED_ANEW {
+                asked_anew += 1;
+                continue;
+            }
+            self.seen(session, &wanted, answer, &mut table);
+            drop((table, question));
+            if is_stale {
+                self.check(&[session]);
+            }
+            return;
+        }
+    }
+
+    /// Enters the answer into the table. Where accounts could not be asked, a WatchPresence is refused and the
+    /// session watches nobody; a check changes nothing.
+    fn seen(
+        &self,
+        session: SessionId,
+        wanted: &Wanted,
+        answer: Result<MayWatchResponse, Status>,
+        table: &mut Table,
+    ) {
+        let seen = match answer {
+            Ok(answer) => seen(wanted, &answer),
+            Err(status) => {
+                tracing::warn!(code = ?status.code(), message = status.message(), "who may be watched is not known");
+                if wanted.answers == 0 {
+                    return;
+                }
+                self.refuse(session, wanted.answers);
+                Seen {
+                    asked: wanted.asked,
+                    ..Seen::default()
+                }
+            }
+        };
+        // Under the table's lock: if the session ends after this, `ended` finds it in the table.
+        if self.registry.get(session).is_some() {
+            let effects = table.set(session, wanted.user, seen, Clock::monotonic());
+            self.perform(table, effects);
+        }
+    }
+
+    async fn may_watch(&self, wanted: &Wanted) -> Result<MayWatchResponse, Status> {
+        if wanted.people.is_empty() {
+            return Ok(MayWatchResponse::default());
+        }
+        let request = MayWatchRequest {
+            watcher_id: wanted.user.to_vec().into(),
+            user_ids: wanted.people.iter().map(|user| user.to_vec().into()).collect(),
+        };
+        let mut failed = Status::unavailable("not asked");
+        for _ in 0..TRIES {
+            let answer = timeout(ANSWER_WITHIN, self.ask(request.clone())).await;
+            match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time"))) {
+                Ok(answer) => return Ok(answer),
+                Err(status) => failed = status,
+            }
+        }
+        Err(failed)
+    }
+
+    async fn ask(&self, request: MayWatchRequest) -> Result<MayWatchResponse, Status> {
+        let (node, _) = nodes::find(&self.ctx.map, |map| map.any(Role::Accounts)).await?;
+        let mut client = AccountsNodeClient::new(self.ctx.channels.get(&node.address)?);
+        Ok(client.may_watch(request).await?.into_inner())
+    }
+
+    /// Answers that it cannot be found out now which users the session may see.
+    fn refuse(&self, session: SessionId, answers: u32) {
+        let error = ApiError::unavailable("who may be seen cannot be found out now");
+        let result = WatchResult {
+            error: WatchErrorCode::Unavailable.into(),
+            message: error.message,
+            limited_user_ids: Vec::new(),
+            retry_after_ms: Settings::millis(RETRY_AFTER),
+        };
+        self.answer(session, &result, answers);
+    }
+
+    fn answer(&self, session: SessionId, result: &WatchResult, answers: u32) {
+        let Some(session) = self.registry.get(session) else {
+            return;
+        };
+        let event = raw::event(server_event::Event::WatchResult(result.clone()));
+        for _ in 0..answers {
+            session.mailbox.push_watched(event.clone());
+        }
+    }
+
+    /// Carries out effects. The caller holds the table's lock, so that they are carried out in the order in which
+    /// they arose.
+    fn perform(&self, table: &mut Table, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Watch(user) => self.tell_owner(user, true),
+                Effect::Unwatch(user) => self.tell_owner(user, false),
+                Effect::Tell {
+                    user,
+                    state,
+                    sessions,
+                } => {
+                    if !self.tell(user, state, sessions) {
+                        table.again(user, Clock::monotonic() + TELL_AGAIN);
+                    }
+                }
+                Effect::Complete {
+                    session,
+                    limited,
+                    answers,
+                } => self.answer(session, &complete(&limited), answers),
+            }
+        }
+        metrics::watches(table.watches());
+        self.due_sooner.notify_one();
+    }
+
+    /// Puts the user's state into the sessions' mailboxes: for one session at once, for several by a task, so that
+    /// the caller does not wait. Returns false when that task's queue is full.
+    fn tell(&self, user: UserId, state: State, sessions: Vec<SessionId>) -> bool {
+        let event = event(user, state);
+        if let [session] = sessions[..] {
+            metrics::presence_told(1);
+            if let Some(session) = self.registry.get(session) {
+                session.mailbox.push_seen(user, event);
+            }
+            return true;
+        }
+        let told = Told {
+            user,
+            event,
+            sessions,
+        };
+        self.told.try_send(told).is_ok()
+    }
+
+    /// Puts the queued events into their sessions' mailboxes.
+    async fn tell_all(self: Arc<Self>, mut telling: mpsc::Receiver<Told>) {
+        let mut since_yield = 0;
+        while let Some(told) = telling.recv().await {
+            metrics::presence_told(told.sessions.len());
+            for session in told.sessions {
+                if let Some(session) = self.registry.get(session) {
+                    session.mailbox.push_seen(told.user, told.event.clone());
+                }
+                since_yield += 1;
+                if since_yield >= TOLD_AT_ONCE {
+                    since_yield = 0;
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    /// Runs the table's timers.
+    async fn keep_time(self: Arc<Self>) {
+        loop {
+            let next = self.table().next_tick();
+            let wait = next.map_or(IDLE, |at| at.since(Clock::monotonic()).min(IDLE));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.due_sooner.notified() => continue,
+                () = self.ctx.drain.ended() => return,
+            }
+            let mut table = self.table();
+            let effects = table.tick(self.slow(), Clock::monotonic());
+            self.perform(&mut table, effects);
+        }
+    }
+
+    /// Checks all watches regularly.
+    async fn check_all(self: Arc<Self>) {
+        loop {
+            let jitter = rand::rng().random_range(0.8..1.2);
+            tokio::select! {
+                () = tokio::time::sleep(CHECK_EVERY.mul_f64(jitter)) => {}
+                () = self.ctx.drain.ended() => return,
+            }
+            let sessions = self.table().sessions();
+            self.check(&sessions);
+        }
+    }
+
+    /// The least time between two changes of a user that are told, where load makes it longer than usual.
+    fn slow(&self) -> Option<Duration> {
+        (self.ctx.shedding.level() >= Level::Presence).then_some(SLOW)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
+    }
+}
+
+/// Sorts the users that a session asked for by accounts' answer.
+fn seen(wanted: &Wanted, answer: &MayWatchResponse) -> Seen {
+    let ids = |ids: &[Bytes]| ids.iter().filter_map(|id| UserId::from_slice(id).ok()).collect();
+    let (visible, limited): (Vec<UserId>, Vec<UserId>) = (ids(&answer.visible), ids(&answer.limited));
+    let others = wanted.people.iter().copied();
+    let hidden = others.filter(|user| !visible.contains(user) && !limited.contains(user));
+    Seen {
+        hidden: hidden.collect(),
+        visible,
+        limited: Limited {
+            users: limited,
+            retry_after: Duration::from_millis(u64::try_from(answer.retry_after_ms).unwrap_or(0)),
+        },
+        answers: wanted.answers,
+        asked: wanted.asked,
+    }
+}
+
+/// The answer to a WatchPresence whose set is watched.
+fn complete(limited: &Limited) -> WatchResult {
+    WatchResult {
+        error: WatchErrorCode::Unspecified.into(),
+        message: String::new(),
+        limited_user_ids: limited.users.iter().map(ToString::to_string).collect(),
+        retry_after_ms: Settings::millis(limited.retry_after),
+    }
+}
+
+fn event(user: UserId, state: State) -> Bytes {
+    let (state, last_seen_ms) = match state {
+        State::Hidden => (PresenceState::Hidden, 0),
+        State::Online => (PresenceState::Online, 0),
+        State::Offline(at) => (PresenceState::Offline, at.0),
+    };
+    raw::event(server_event::Event::Presence(v1::Presence {
+        user_id: user.to_string(),
+        state: state.into(),
+        last_seen_ms,
+    }))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,347 @@
+//! Postgres for every role: pools, the options of hot connections, migrations, and whether Postgres is durable.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::Context;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool, Postgres, Transaction};
+use tokio::time::{sleep, timeout};
+
+use crate::metrics;
+
+/// How long a statement may take. None of ours takes long, and one that hangs would hold a shard up.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a statement of a hot connection waits for a lock. Most locks are held for milliseconds, and a statement
+/// that waits keeps its connection from others. Shards have shorter timeouts.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a caller waits for a connection before it is told to come back later.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a transaction may be idle before Postgres ends it, which frees its locks. None of our transactions waits
+/// for anything but Postgres, so an idle one has been abandoned.
+const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The time between two probes of Postgres. A probe costs less than one message.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a probe may take. That is much longer than an answer or a new connection takes; a store that is slower
+/// serves nobody.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// The SQLSTATE of a table that does not exist.
+const UNDEFINED_TABLE: &str = "42P01";
+
+static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// The flags that say how to reach Postgres. Each role that needs it flattens them; a process with several such roles
+/// has them once.
+#[derive(clap::Args, Clone, Debug)]
+pub struct PostgresArgs {
+    /// URL of the database: postgres://user:password@host:port/database
+    #[arg(
+        long,
+        env = "TERN_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "postgres://tern@127.0.0.1:5432/tern"
+    )]
+    pub database_url: DatabaseUrl,
+    /// Connections of a role's pool. The connections of chat shards come on top
+    #[arg(long, env = "TERN_DATABASE_POOL_SIZE", default_value_t = 8)]
+    pub database_pool_size: u32,
+}
+
+/// The database's address and credentials. `Debug` does not show the password.
+#[derive(Clone)]
+pub struct DatabaseUrl(pub PgConnectOptions);
+
+impl FromStr for DatabaseUrl {
+    type Err = sqlx::Error;
+
+    fn from_str(url: &str) -> Result<Self, sqlx::Error> {
+        url.parse().map(Self)
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(options) = self;
+        write!(
+            f,
+            "{}:{}/{}",
+            options.get_host(),
+            options.get_port(),
+            options.get_database().unwrap_or_default()
+        )
+    }
+}
+
+impl PostgresArgs {
+    /// A small pool on the database at `url`, for tests. `Err` if `url` is not valid.
+    pub fn from_url(url: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            database_url: url.parse().context("not a database URL")?,
+            database_pool_size: 4,
+        })
+    }
+}
+
+/// Opens a pool for everything but a shard's own work. `Err` if Postgres cannot be reached.
+pub async fn pool(args: &PostgresArgs) -> anyhow::Result<PgPool> {
+    PgPoolOptions::new()
+        .max_connections(args.database_pool_size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_with(connect_options(args))
+        .await
+        .with_context(|| format!("cannot connect to Postgres at {:?}", args.database_url))
+}
+
+/// Returns a pool with [`hot_connect_options`] that connects when it is first used, for roles that can run without
+/// the store.
+pub fn pool_when_needed(args: &PostgresArgs) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(args.database_pool_size)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(hot_connect_options(args))
+}
+
+/// Probes Postgres again and again on a connection of its own, and calls `tell` with whether it answered. Runs until it
+/// is dropped.
+pub async fn probe(args: PostgresArgs, tell: impl Fn(bool)) {
+    let options = connect_options(&args);
+    let mut connection = None;
+    loop {
+        let answers = timeout(PROBE_TIMEOUT, sign_of_life(&options, &mut connection)).await;
+        let answers = matches!(answers, Ok(Ok(())));
+        if !answers {
+            connection = None;
+        }
+        tell(answers);
+        sleep(PROBE_INTERVAL).await;
+    }
+}
+
+/// Pings Postgres on the connection, or opens the connection if there is none.
+async fn sign_of_life(
+    options: &PgConnectOptions,
+    connection: &mut Option<PgConnection>,
+) -> Result<(), sqlx::Error> {
+    match connection {
+        Some(connection) => connection.ping().await,
+        None => {
+            *connection = Some(options.connect().await?);
+            Ok(())
+        }
+    }
+}
+
+fn connect_options(args: &PostgresArgs) -> PgConnectOptions {
+    let timeout = STATEMENT_TIMEOUT.as_millis().to_string();
+    let idle = IDLE_TRANSACTION_TIMEOUT.as_millis().to_string();
+    args.database_url.0.clone().application_name("tern").options([
+        ("statement_timeout", timeout.as_str()),
+        ("idle_in_transaction_session_timeout", idle.as_str()),
+        // Compiling a statement takes 200 ms, longer than any of our statements runs.
+        ("jit", "off"),
+    ])
+}
+
+/// Returns the options of connections whose statements are prepared while tables may still be empty: their plans must
+/// not keep the sequential scans that an empty table suggests.
+pub fn hot_connect_options(args: &PostgresArgs) -> PgConnectOptions {
+    let lock_timeout = LOCK_TIMEOUT.as_millis().to_string();
+    connect_options(args).options([
+        ("lock_timeout", lock_timeout.as_str()),
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        // Planning over 16 partitions takes milliseconds, and the plan is always the same.
+        ("plan_cache_mode", "force_generic_plan"),
+    ])
+}
+
+/// Begins a transaction on a connection of the pool. It is rolled back when the returned value is dropped, and also
+/// when the caller's future is dropped while it waits for this function.
+///
+/// `Pool::begin` is banned (clippy.toml) because it does not keep the second promise: when its future is dropped
+/// after BEGIN was sent, sqlx 0.9 puts the connection back into the pool with the transaction still open. Whatever
+/// the connection's next users write is then confirmed to them and never committed. Here a task of its own sends
+/// BEGIN, and is not dropped with the caller.
+pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>> {
+    let pool = pool.clone();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the task is not dropped with the caller"
+    )]
+    let begun = tokio::spawn(async move { pool.begin().await });
+    begun.await.unwrap_or(Err(sqlx::Error::WorkerCrashed))
+}
+
+/// Brings the schema up to date. It is safe while nodes of the previous version run, and while another process
+/// migrates. `Err` if a migration fails.
+pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
+    let mut connection = pool.acquire().await?.detach();
+    // A migration may take as long as it needs. The setting ends with the connection.
+    sqlx::query("SET statement_timeout = 0")
+        .execute(&mut connection)
+        .await?;
+    MIGRATOR
+        .run(&mut connection)
+        .await
+        .context("the migration failed")?;
+    connection.close().await?;
+    Ok(())
+}
+
+/// Checks that [`migrate`] has run. `Err` if the schema is older than this program needs; a newer one is accepted.
+pub async fn require_schema(pool: &PgPool) -> anyhow::Result<()> {
+    let wanted = MIGRATOR
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0);
+    let found: Result<Option<i64>, sqlx::Error> =
+        sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+            .fetch_one(pool)
+            .await;
+    let found = match found {
+        // The table of migrations does not exist, so nothing was ever migrated.
+        Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(UNDEFINED_TABLE) => 0,
+        other => other?.unwrap_or(0),
+    };
+    anyhow::ensure!(
+        found >= wanted,
+        "the schema has version {found}, {wanted} is needed: run `tern migrate` first"
+    );
+    Ok(())
+}
+
+/// The settings of Postgres that decide whether a confirmed commit is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Durability {
+    pub fsync: String,
+    pub full_page_writes: String,
+    pub synchronous_commit: String,
+    pub synchronous_standby_names: String,
+}
+
+impl Durability {
+    /// Reads the settings that apply to our connections.
+    pub async fn read(pool: &PgPool) -> anyhow::Result<Self> {
+        let (fsync, full_page_writes, synchronous_commit, synchronous_standby_names) = sqlx::query_as(
+            "SELECT current_setting('fsync'), current_setting('full_page_writes'),
+                    current_setting('synchronous_commit'), current_setting('synchronous_standby_names')",
+        )
+        .fetch_one(pool)
+        .await
+        .context("cannot read the durability settings")?;
+        Ok(Self {
+            fsync,
+            full_page_writes,
+            synchronous_commit,
+            synchronous_standby_names,
+        })
+    }
+
+    /// Returns what is unsafe in the settings, each with its reason. If it is empty, a commit that Postgres confirmed
+    /// survives a crash of its machine and, where there are synchronous standbys, the loss of the machine.
+    pub fn faults(&self) -> Vec<&'static str> {
+        let mut faults = Vec::new();
+        if self.fsync != "on" {
+            faults.push("fsync must be on: commits are lost when the machine goes down");
+        }
+        if self.full_page_writes != "on" {
+            faults.push("full_page_writes must be on: a torn page cannot be mended");
+        }
+        if !self.commit_is_safe() {
+            faults.push(
+                "synchronous_commit must be on (or remote_apply): commits are confirmed before they are on disk, \
+                 here or on the synchronous standby",
+            );
+        }
+        faults
+    }
+
+    /// Whether a commit is confirmed only when it is safe. `local` and `remote_write` are enough without synchronous
+    /// standbys; with them, a commit would be confirmed before it is on a standby's disk.
+    fn commit_is_safe(&self) -> bool {
+        match self.synchronous_commit.as_str() {
+            "on" | "remote_apply" => true,
+            "local" | "remote_write" => self.synchronous_standby_names.is_empty(),
+            _ => false,
+        }
+    }
+
+    /// Exports the settings as metrics. `Err` if they are unsafe and `strict` is set, as under `--profile production`.
+    pub fn enforce(&self, strict: bool) -> anyhow::Result<()> {
+        let on = |value: &str| value == "on";
+        metrics::postgres_setting("fsync", &self.fsync, on(&self.fsync));
+        metrics::postgres_setting(
+            "full_page_writes",
+            &self.full_page_writes,
+            on(&self.full_page_writes),
+        );
+        metrics::postgres_setting(
+            "synchronous_commit",
+            &self.synchronous_commit,
+            self.commit_is_safe(),
+        );
+        metrics::postgres_setting("synchronous_standby_names", &self.synchronous_standby_names, true);
+        let faults = self.faults();
+        for fault in &faults {
+            tracing::warn!(fault, "postgres may lose what it confirms");
+        }
+        let refused = strict && !faults.is_empty();
+        anyhow::ensure!(
+            !refused,
+            "refused under --profile production: {}",
+            faults.join("; ")
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_settings_that_keep_a_confirmed_commit_are_safe() {
+        let cases = [
+            (["on", "on", "on", ""], true),
+            (["on", "on", "on", "ANY 1 (a, b)"], true),
+            (["on", "on", "remote_apply", "a"], true),
+            (["on", "on", "local", ""], true),
+            (["on", "on", "local", "a"], false),
+            (["on", "on", "remote_write", "a"], false),
+            (["on", "on", "off", ""], false),
+            (["off", "on", "on", ""], false),
+            (["on", "off", "on", ""], false),
+        ];
+        for (settings, safe) in cases {
+            let [
+                fsync,
+                full_page_writes,
+                synchronous_commit,
+                synchronous_standby_names,
+            ] = settings.map(str::to_owned);
+            let durability = Durability {
+                fsync,
+                full_page_writes,
+                synchronous_commit,
+                synchronous_standby_names,
+            };
+            assert_eq!(durability.enforce(true).is_ok(), safe, "{durability:?}");
+            assert!(durability.enforce(false).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_password_is_not_shown() {
+        let args = PostgresArgs::from_url("postgres://tern:secret@db:5433/chat").unwrap();
+        let shown = format!("{args:?}");
+        assert!(
+            shown.contains("db:5433/chat") && !shown.contains("secret"),
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! What a caller that is dropped leaves behind on a real Postgres.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tern_local::{Shared, until};
+use tern_store::postgres::{self, PostgresArgs};
+
+/// More polls than beginning a transaction takes.
+const MOST_POLLS: usize = 50;
+
+/// Polls the future at most `polls` + 1 times, then drops it. Returns `true` if the future had completed.
+async fn dropped_after(polls: usize, future: impl Future) -> bool {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(_) => Poll::Ready(true),
+        Poll::Pending if left == 0 => Poll::Ready(false),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+async fn open_transactions(pool: &PgPool) -> i64 {
+    sqlx::query_scalar(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE datname = current_database() AND state LIKE 'idle in transaction%'",
+    )
+    .fetch_one(pool)
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_caller_dropped_while_a_transaction_begins_leaves_none_open() {
+    let servers = Shared::get().await.unwrap();
+    let args = PostgresArgs::from_url(&servers.database().await.unwrap()).unwrap();
+    let (pool, watcher) = (
+        postgres::pool(&args).await.unwrap(),
+        postgres::pool(&args).await.unwrap(),
+    );
+    let mut dropped = 0;
+    for polls in 0..MOST_POLLS {
+        // How many polls a BEGIN takes depends on when Postgres answers.
+        if dropped_after(polls, postgres::begin(&pool)).await {
+            continue;
+        }
+        dropped += 1;
+        until::holds("no transaction is open", Duration::from_secs(8), || async {
+            Ok(open_transactions(&watcher).await == 0)
+        })
+        .await
+        .unwrap_or_else(|error| panic!("dropped after {polls} polls: {error:#}"));
+    }
+    assert!(dropped > 0, "no caller was dropped while it waited");
+}

@@ -1,0 +1,206 @@
+//! The results of a load: a table for people, JSON for machines.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+
+use super::meter::{Latency, Meter};
+use super::target::{GENERATOR, Spent};
+
+/// The results of a load, in the order in which they are shown.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    load: String,
+    rows: Vec<Row>,
+    postgres: BTreeMap<String, String>,
+    /// Things that must not happen, such as lost messages. If there are any, the bench fails.
+    faults: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    name: &'static str,
+    /// `None` if nothing was measured.
+    value: Option<f64>,
+    unit: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    note: String,
+}
+
+impl Report {
+    pub fn new(load: String, postgres: BTreeMap<String, String>) -> Self {
+        Self {
+            load,
+            rows: Vec::new(),
+            postgres,
+            faults: Vec::new(),
+        }
+    }
+
+    /// Puts the state of the store ("cold" or "warm") before the title.
+    pub fn qualify(&mut self, state: &str) {
+        self.load = format!("{state}: {}", self.load);
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, name: &'static str, value: f64, unit: &'static str) {
+        self.noted(name, value, unit, String::new());
+    }
+
+    /// Adds a row with a note beside its value.
+    pub fn noted(&mut self, name: &'static str, value: f64, unit: &'static str, note: String) {
+        self.rows.push(Row {
+            name,
+            value: Some(value),
+            unit,
+            note,
+        });
+    }
+
+    /// Adds two rows: the median and the 99th percentile of a latency.
+    pub fn latency(&mut self, names: [&'static str; 2], latency: &Latency) {
+        for (name, quantile) in names.into_iter().zip([0.5, 0.99]) {
+            self.rows.push(Row {
+                name,
+                value: latency.ms(quantile),
+                unit: "ms",
+                note: String::new(),
+            });
+        }
+    }
+
+    /// Adds rows for processor time per 1,000 things of which there were `count`, and for WAL bytes each.
+    pub fn spent(&mut self, spent: &Spent, count: u64) {
+        let thousands = count as f64 / 1000.0;
+        if thousands <= 0.0 {
+            return;
+        }
+        let each = |seconds: f64| seconds / thousands;
+        let servers = spent.cpu.iter().filter(|(name, _)| *name != GENERATOR);
+        let total = spent.servers();
+        let mut parts: Vec<(&String, f64)> = servers.map(|(name, seconds)| (name, each(*seconds))).collect();
+        parts.sort_by(|one, other| other.1.total_cmp(&one.1));
+        let parts: Vec<String> = parts
+            .iter()
+            .filter(|(_, seconds)| *seconds >= 0.0005)
+            .map(|(name, seconds)| format!("{name} {seconds:.3}"))
+            .collect();
+        self.noted("CPU of servers a 1,000", each(total), "s", parts.join(" + "));
+        let generator = spent.cpu.get(GENERATOR).copied().unwrap_or_default();
+        let busy = (total + generator) / spent.seconds;
+        self.noted(
+            "CPU of the generator a 1,000",
+            each(generator),
+            "s",
+            format!("not counted above; {busy:.2} processors busy in all"),
+        );
+        if let Some(bytes) = spent.wal_bytes {
+            self.row("WAL each", bytes as f64 / count as f64, "bytes");
+        }
+    }
+
+    /// Adds a row for lost messages. Messages that were lost or refused, and rows that the sweep found, are faults
+    /// under any load.
+    pub fn check(&mut self, meter: &Meter, sweep_found: Option<u64>) {
+        let count = |what: &std::sync::atomic::AtomicU64| what.load(Ordering::Relaxed);
+        let (sent, repeated, lost) = (count(&meter.sent), count(&meter.repeated), count(&meter.lost));
+        let refused = count(&meter.refused);
+        let note = match sweep_found {
+            Some(found) => format!("of {sent} sent; {repeated} came twice, {refused} refused; swept {found}"),
+            None => format!("of {sent} sent; {repeated} came twice, {refused} refused"),
+        };
+        self.noted("lost", lost as f64, "", note);
+        if lost > 0 {
+            self.fault(format!("{lost} messages were lost"));
+        }
+        if let Some(why) = meter.refusal() {
+            self.fault(format!("{refused} sends were refused, the first one: {why}"));
+        }
+        if let Some(found @ 1..) = sweep_found {
+            self.fault(format!("the sweep found {found} rows"));
+        }
+    }
+
+    /// Adds a fault, which makes the bench fail.
+    pub fn fault(&mut self, what: String) {
+        self.faults.push(what);
+    }
+
+    /// Prints the report on standard output, as JSON if `json` is set.
+    #[allow(clippy::print_stdout, reason = "a command speaks by standard output")]
+    pub fn print(&self, json: bool) -> anyhow::Result<()> {
+        if json {
+            println!("{}", serde_json::to_string_pretty(self)?);
+            return Ok(());
+        }
+        println!("\n  tern-dev bench: {}\n", self.load);
+        for row in &self.rows {
+            let value = row.value.map_or_else(|| "-".to_owned(), number);
+            println!("  {:<32}{value:>12} {:<6} {}", row.name, row.unit, row.note);
+        }
+        if !self.postgres.is_empty() {
+            let settings: Vec<String> = self
+                .postgres
+                .iter()
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect();
+            println!("\n  Postgres: {}", settings.join(", "));
+        }
+        println!();
+        Ok(())
+    }
+
+    /// Returns an error that names all faults, if there are any.
+    pub fn verdict(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(self.faults.is_empty(), "{}", self.faults.join("; "));
+        Ok(())
+    }
+}
+
+/// Formats a number with as many digits as matter, as in `0.083`, `5.2` or `15,432`.
+fn number(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if size >= 1000.0 => {
+            let digits = format!("{value:.0}");
+            let mut grouped = String::new();
+            for (place, digit) in digits.chars().enumerate() {
+                if place > 0 && (digits.len() - place) % 3 == 0 {
+                    grouped.push(',');
+                }
+                grouped.push(digit);
+            }
+            grouped
+        }
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 1.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_easy_to_read() {
+        let shown = [0.0, 0.0834, 5.25, 123.4, 15_432.1, 1_234_567.0].map(number);
+        assert_eq!(shown, ["0", "0.083", "5.2", "123", "15,432", "1,234,567"]);
+    }
+
+    #[test]
+    fn what_was_lost_or_refused_fails_the_bench() {
+        let meter = Meter::new();
+        let mut report = Report::new("direct".to_owned(), BTreeMap::new());
+        report.check(&meter, Some(0));
+        assert!(report.verdict().is_ok());
+        meter.lost.store(2, Ordering::Relaxed);
+        meter.refused("because".to_owned());
+        report.check(&meter, Some(1));
+        let verdict = report.verdict().unwrap_err().to_string();
+        for part in ["2 messages were lost", "because", "the sweep found 1"] {
+            assert!(verdict.contains(part), "{verdict}");
+        }
+    }
+}

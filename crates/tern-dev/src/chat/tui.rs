@@ -1,0 +1,289 @@
+//! The full screen. However this ends, the terminal is restored.
+//!
+//! - [`input`]: the line that is being typed
+//! - [`wrap`]: breaks text into lines
+//! - [`draw`]: draws the view; [`help`]: draws the help
+//! - [`terminal`]: takes the terminal and restores it
+
+mod draw;
+mod help;
+mod input;
+mod terminal;
+mod wrap;
+
+use std::time::Duration;
+
+use ratatui::crossterm::event::{
+    self, Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
+};
+use tern_client::{Event, EventStream, StopReason};
+use tern_types::ChatId;
+use tokio::sync::mpsc;
+
+use input::Input;
+use terminal::{FullScreen, Signals};
+
+use super::desk::{Desk, Outcome, Update};
+
+/// Capacity of the queue of key events that wait while the screen is drawn.
+const KEYS: usize = 256;
+/// How long the keyboard thread waits for a key before it checks whether this program has ended.
+const KEY_POLL: Duration = Duration::from_millis(200);
+/// Interval at which the screen is drawn again and the desk is told to do what is due.
+const CLOCK: Duration = Duration::from_secs(1);
+/// How long a notice stays on the screen.
+const NOTICE: Duration = Duration::from_secs(8);
+/// Height of the timeline in lines, assumed until it has been drawn once.
+const FIRST_PAGE: usize = 10;
+
+/// State of the screen that is not part of the view.
+pub struct Screen {
+    pub input: Input,
+    pub notice: Option<(String, tokio::time::Instant)>,
+    /// The first line of the help that is shown; `None` if the help is not shown.
+    pub help: Option<usize>,
+    /// How many lines the timeline is scrolled up from its end.
+    pub scrolled: usize,
+    /// Height of the timeline and number of its lines, as they were drawn last.
+    pub page: usize,
+    pub lines: usize,
+}
+
+/// Runs until the user leaves, a signal ends the program, or the client ends for good. Returns why it ended.
+pub async fn run(mut desk: Desk, events: EventStream, to: Option<String>) -> anyhow::Result<StopReason> {
+    let mut terminal = FullScreen::open()?;
+    let mut screen = Screen {
+        input: Input::default(),
+        notice: None,
+        help: None,
+        scrolled: 0,
+        page: FIRST_PAGE,
+        lines: 0,
+    };
+    let newest = desk.view.chats().first().map(|chat| chat.id);
+    match (to, newest) {
+        (Some(name), _) => {
+            desk.submit(&format!("/chat {name}")).await;
+        }
+        (None, Some(chat)) => desk.open(chat),
+        (None, None) => screen.help = Some(0),
+    }
+    chat(&mut terminal, desk, events, screen).await
+}
+
+async fn chat(
+    terminal: &mut FullScreen,
+    mut desk: Desk,
+    events: EventStream,
+    mut screen: Screen,
+) -> anyhow::Result<StopReason> {
+    let mut keys = keyboard();
+    let mut clock = tokio::time::interval(CLOCK);
+    let mut signals = Signals::new()?;
+    // None after the client has ended, while the user can still type /connect.
+    let mut events = Some(events);
+    loop {
+        terminal.draw(|frame| draw::screen(frame, &desk.view, &mut screen))?;
+        let leave = tokio::select! {
+            event = next(&mut events) => {
+                let Some(event) = event else { return Ok(StopReason::ByApp) };
+                if let Some(reason) = take_events(event, &mut events, &mut desk, &screen) {
+                    if let Some(reason) = desk.ended(reason) {
+                        return Ok(reason);
+                    }
+                    events = None;
+                }
+                false
+            }
+            Some(update) = desk.update() => {
+                take_update(update, &mut desk, &mut screen);
+                false
+            }
+            key = keys.recv() => match key {
+                Some(key) => {
+                    let leave = take_key(key, &mut desk, &mut screen).await;
+                    events = desk.new_events().or(events);
+                    leave
+                }
+                None => true,
+            },
+            () = signals.end() => true,
+            _ = clock.tick() => {
+                desk.tick();
+                if screen.notice.as_ref().is_some_and(|(_, since)| since.elapsed() >= NOTICE) {
+                    screen.notice = None;
+                }
+                false
+            }
+        };
+        if leave {
+            desk.client.stop().await;
+            return Ok(StopReason::ByApp);
+        }
+    }
+}
+
+async fn next(events: &mut Option<EventStream>) -> Option<Event> {
+    match events {
+        Some(events) => events.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Applies this event and all others that have arrived, so that the screen is drawn once for all of them. Returns the
+/// reason if the client has stopped.
+fn take_events(
+    first: Event,
+    events: &mut Option<EventStream>,
+    desk: &mut Desk,
+    screen: &Screen,
+) -> Option<StopReason> {
+    let mut next = Some(first);
+    while let Some(event) = next {
+        desk.apply_event(&event, screen.scrolled == 0);
+        if let Event::Stopped(reason) = event {
+            return Some(reason);
+        }
+        next = events.as_mut().and_then(EventStream::try_next);
+    }
+    None
+}
+
+fn take_update(update: Update, desk: &mut Desk, screen: &mut Screen) {
+    match update {
+        Update::Open(chat) => open(chat, desk, screen),
+        Update::Notice(text) => screen.notice = Some((text, tokio::time::Instant::now())),
+        update => desk.apply_update(&update),
+    }
+}
+
+fn open(chat: ChatId, desk: &mut Desk, screen: &mut Screen) {
+    screen.scrolled = 0;
+    screen.help = None;
+    desk.open_new(chat);
+}
+
+/// Handles an event of the keyboard. Returns true if the user leaves.
+async fn take_key(event: TerminalEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
+    match event {
+        TerminalEvent::Paste(text) if takes(text.starts_with('/'), desk, screen) => {
+            screen.input.insert(&text);
+            desk.typed(screen.input.is_message()).await;
+        }
+        TerminalEvent::Key(key) if key.kind != KeyEventKind::Release => {
+            return press(key, desk, screen).await;
+        }
+        _ => {}
+    }
+    false
+}
+
+async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    match key.code {
+        KeyCode::Char('c' | 'q') if control => return true,
+        KeyCode::Char('d') if control && screen.input.is_empty() => return true,
+        KeyCode::Enter if key.modifiers.contains(KeyModifiers::ALT) => screen.input.insert("\n"),
+        KeyCode::Enter => return enter(desk, screen).await,
+        KeyCode::Esc => {
+            screen.help = None;
+            screen.notice = None;
+            screen.scrolled = 0;
+        }
+        KeyCode::Down | KeyCode::Up | KeyCode::PageDown | KeyCode::PageUp if screen.help.is_some() => {
+            scroll_help(key.code, screen);
+        }
+        KeyCode::Tab | KeyCode::Down => step(1, desk, screen),
+        KeyCode::BackTab | KeyCode::Up => step(-1, desk, screen),
+        KeyCode::Char('n') if control => step(1, desk, screen),
+        KeyCode::Char('p') if control => step(-1, desk, screen),
+        KeyCode::PageUp => {
+            let most = screen.lines.saturating_sub(screen.page);
+            screen.scrolled = (screen.scrolled + screen.page / 2 + 1).min(most);
+            if screen.scrolled == most {
+                desk.load_older();
+            }
+        }
+        KeyCode::PageDown => {
+            screen.scrolled = screen.scrolled.saturating_sub(screen.page / 2 + 1);
+            if let (0, Some(chat)) = (screen.scrolled, desk.view.open) {
+                desk.mark_read(chat);
+            }
+        }
+        KeyCode::Char(c) if !control && !takes(c == '/', desk, screen) => {}
+        _ => {
+            let before = screen.input.is_message();
+            screen.input.key(key.code, control);
+            // Others are told of typing only for messages, not for commands.
+            if before || screen.input.is_message() {
+                desk.typed(screen.input.is_message()).await;
+            }
+        }
+    }
+    false
+}
+
+/// Returns whether the input takes a text. In a chat where the user cannot write it takes only commands.
+fn takes(command: bool, desk: &Desk, screen: &Screen) -> bool {
+    let closed = desk.view.open.and_then(|chat| desk.view.closed(chat));
+    closed.is_none() || command || !screen.input.is_empty()
+}
+
+/// Scrolls the help. The line may lie beyond the end; drawing corrects that.
+fn scroll_help(key: KeyCode, screen: &mut Screen) {
+    let page = screen.page.max(2) - 1;
+    screen.help = screen.help.map(|from| match key {
+        KeyCode::Down => from + 1,
+        KeyCode::Up => from.saturating_sub(1),
+        KeyCode::PageDown => from + page,
+        _ => from.saturating_sub(page),
+    });
+}
+
+async fn enter(desk: &mut Desk, screen: &mut Screen) -> bool {
+    let line = screen.input.take();
+    screen.notice = None;
+    screen.scrolled = 0;
+    let before = desk.view.open;
+    match desk.submit(&line).await {
+        Outcome::Done if desk.view.open != before => screen.help = None,
+        Outcome::Done | Outcome::Connected => {}
+        Outcome::Help => screen.help = Some(0),
+        Outcome::Quit => return true,
+    }
+    false
+}
+
+/// Opens the chat below or above in the list (`by` is 1 or -1), going round at the ends.
+fn step(by: isize, desk: &mut Desk, screen: &mut Screen) {
+    let chats: Vec<ChatId> = desk.view.chats().iter().map(|chat| chat.id).collect();
+    if chats.is_empty() {
+        return;
+    }
+    let at = chats.iter().position(|chat| Some(*chat) == desk.view.open);
+    let count = chats.len().cast_signed();
+    let next = at
+        .map_or(0, |at| (at.cast_signed() + by).rem_euclid(count))
+        .cast_unsigned();
+    open(chats[next], desk, screen);
+}
+
+/// Reads keys on a thread of its own, because reading them blocks.
+fn keyboard() -> mpsc::Receiver<TerminalEvent> {
+    let (keys, queue) = mpsc::channel(KEYS);
+    std::thread::spawn(move || {
+        while !keys.is_closed() {
+            match event::poll(KEY_POLL) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let Ok(event) = event::read() else { break };
+                    if keys.blocking_send(event).is_err() {
+                        break;
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+    });
+    queue
+}

@@ -1,0 +1,194 @@
+//! `tern-dev dev`: runs the whole platform on this machine, one process per node, until Ctrl-C. Nodes that die are
+//! restarted.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tern_cluster::links::BackOff;
+use tern_local::{Platform, Role, secrets};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::programs::Programs;
+
+/// Ports of the first gateways, if they are free. Examples and clients in development use these numbers.
+const GATEWAY_PORTS: [u16; 2] = [7443, 7444];
+
+/// Run the whole platform on this machine, to try it or to develop clients against it
+#[derive(clap::Args, Clone, Debug)]
+pub struct DevArgs {
+    /// Directory for the platform's data, keys and logs
+    #[arg(long, env = "TERN_DEV_DIR", default_value = ".tern/dev")]
+    pub dir: PathBuf,
+    /// Number of gateways
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub gateways: u8,
+    /// Number of chat nodes
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub chats: u8,
+    #[command(flatten)]
+    pub programs: Programs,
+}
+
+/// Keeps the platform up until Ctrl-C or SIGTERM, then stops it. A second Ctrl-C ends this program at once.
+///
+/// # Errors
+///
+/// Returns an error if another `tern-dev dev` uses the directory, or if the platform cannot be started or stopped.
+pub async fn run(args: DevArgs) -> anyhow::Result<()> {
+    let _alone = alone(&args.dir)?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    say(&format!(
+        "starting Postgres, etcd, an S3 server and the platform in {} …",
+        args.dir.display()
+    ));
+    let start = args
+        .programs
+        .platform(&args.dir)?
+        .gateways(args.gateways.into())
+        .chats(args.chats.into())
+        .media(1)
+        .gateway_ports(&GATEWAY_PORTS)
+        .env("TERN_GATEWAY_REFLECTION", "true")
+        // A web page under development may be served from any origin. Its token limits what it may do.
+        .env("TERN_GATEWAY_ALLOWED_ORIGINS", "*")
+        .start();
+    let mut platform = tokio::select! {
+        platform = start => platform?,
+        _ = interrupt.recv() => return Ok(()),
+        _ = terminate.recv() => return Ok(()),
+    };
+    announce(&args.dir, &platform)?;
+    tokio::select! {
+        () = keep_up(&mut platform) => {}
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    say("\nstopping (Ctrl-C again: at once) …");
+    tokio::select! {
+        stopped = platform.stop() => stopped?,
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Restarts each node that dies, for ever. The first restart comes at once; the pause grows while the node does not
+/// stay up.
+async fn keep_up(platform: &mut Platform) {
+    let mut pauses: BTreeMap<String, (BackOff, Instant)> = BTreeMap::new();
+    let began = Instant::now();
+    loop {
+        let (name, status) = platform.next_exit().await;
+        say(&obituary(platform, &name, status));
+        let (back_off, up_since) = pauses
+            .entry(name.clone())
+            .or_insert_with(|| (BackOff::default(), began));
+        let mut lived = up_since.elapsed();
+        loop {
+            tokio::time::sleep(back_off.next(lived)).await;
+            match platform.restart(&name).await {
+                Ok(()) => break,
+                Err(error) => say(&format!("{name} does not start: {error:#}")),
+            }
+            lived = Duration::ZERO;
+        }
+        *up_since = Instant::now();
+        if let Ok(node) = platform.node(&name) {
+            say(&format!("{name} is up again (pid {})", node.process.pid()));
+        }
+    }
+}
+
+/// Locks the directory, because two platforms on the same data would corrupt it. The returned file holds the lock.
+fn alone(dir: &Path) -> anyhow::Result<File> {
+    secrets::private_dir(dir)?;
+    let file = File::create(dir.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            anyhow::bail!("another tern-dev dev is running in {}", dir.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// Writes `gateways` for clients and `database-url` for `tern admin`, and says what to do next.
+fn announce(dir: &Path, platform: &Platform) -> anyhow::Result<()> {
+    let gateways = platform.gateway_urls();
+    fs::write(dir.join("gateways"), gateways.join("\n") + "\n")?;
+    // Readable by this user only, because the URL contains the password.
+    secrets::write(
+        &dir.join("database-url"),
+        &format!("{}\n", platform.database_url()),
+    )?;
+    let count = |role: Role| platform.nodes().filter(|node| node.role == role).count();
+    let tern = std::env::args().next().unwrap_or_else(|| "tern-dev".to_owned());
+    let dir_arg = if dir == Path::new(".tern/dev") {
+        String::new()
+    } else {
+        format!(" --dir {}", dir.display())
+    };
+    let dir = dir.display();
+    say(&format!(
+        "
+Tern is up: {} gateways and {} chat nodes, presence, accounts, media, with a Postgres, an etcd and an S3
+server of their own.
+
+  gateways   {}
+  trust      {dir}/ca.pem
+  API key    {dir}/api-key
+  database   {dir}/database-url: {}
+  logs       {dir}/logs",
+        count(Role::Gateway),
+        count(Role::Chat),
+        gateways.join("  "),
+        platform.database_url(),
+    ));
+    for node in platform.nodes() {
+        let (name, pid, admin) = (&node.name, node.process.pid(), node.admin);
+        say(&format!("  {name:<10} pid {pid:<8} http://{admin}/metrics"));
+    }
+    say(&format!(
+        "
+Two people, in two more terminals:
+
+  {tern} chat --user alice{dir_arg}
+  {tern} chat --user bob{dir_arg}
+
+Or kill a node and watch the conversation go on: it is started again. Ctrl-C stops everything and keeps what was written.
+"
+    ));
+    Ok(())
+}
+
+fn obituary(platform: &Platform, name: &str, status: ExitStatus) -> String {
+    let Ok(node) = platform.node(name) else {
+        return String::new();
+    };
+    let alive = platform
+        .nodes()
+        .filter(|other| other.role == node.role && other.process.exited().is_none())
+        .count();
+    let next = match (alive, node.role) {
+        (0, _) => "no other node of its kind is left until it is up again".to_owned(),
+        (_, Role::Gateway) => "its devices reconnect to the others".to_owned(),
+        (_, Role::Chat) => {
+            "its chats wait for it, or move to the others when its lease has run out".to_owned()
+        }
+        (_, Role::Presence | Role::Accounts | Role::Media) => "the others take over".to_owned(),
+    };
+    let log = node.process.log().display();
+    format!(
+        "{name} (pid {}) has died: {status}; {next}. Starting it again … Its log: {log}",
+        node.process.pid()
+    )
+}
+
+#[allow(clippy::print_stdout, reason = "a command speaks by standard output")]
+fn say(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,61 @@
+//! The `tern-dev` program, for developers of Tern and of its clients: one module per command, and the table that clap
+//! parses them from. The platform's own processes are those of the program `tern`.
+//!
+//! - [`dev`]: the whole platform on this machine
+//! - [`chat`]: a terminal client
+//! - [`demo`]: conversations played on a platform that the demo starts for itself
+//! - [`bench`]: load tests; they report the platform's throughput, latency and cost
+//! - [`s3`]: the object store that platforms on this machine have
+//! - [`programs`]: where the program `tern` is
+
+pub mod bench;
+pub mod chat;
+pub mod demo;
+pub mod dev;
+pub mod programs;
+pub mod s3;
+
+use clap::{Parser, Subcommand};
+
+/// Run, try and measure the messaging platform Tern on this machine
+#[derive(Parser, Debug)]
+#[command(name = "tern-dev", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Dev(dev::DevArgs),
+    Chat(chat::ChatArgs),
+    Demo(demo::DemoArgs),
+    Bench(Box<bench::BenchArgs>),
+    #[command(hide = true)]
+    S3(s3::S3Args),
+}
+
+impl Cli {
+    /// Runs the command until it ends. Returns `Err` with the reason if it failed; `main` prints it.
+    pub async fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Dev(args) => Box::pin(dev::run(args)).await,
+            Command::Chat(args) => Box::pin(chat::run(args)).await,
+            Command::Demo(args) => Box::pin(demo::run(args)).await,
+            Command::Bench(args) => Box::pin(bench::run(*args)).await,
+            Command::S3(args) => s3::run(&args).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_of_all_commands_fit_together() {
+        Cli::command().debug_assert();
+    }
+}

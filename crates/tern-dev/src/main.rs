@@ -1,0 +1,30 @@
+//! The `tern-dev` binary: what developers run beside the platform.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// jemalloc with the settings of `MALLOC_CONF`, for many connections with small allocations: one arena per core, and
+/// memory that was freed goes back to the system about a second later.
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// jemalloc's settings: a string that ends with NUL.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code, reason = "the name under which jemalloc looks for its settings")]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub static MALLOC_CONF: &[u8; 55] = b"narenas_ratio:1,dirty_decay_ms:1000,muzzy_decay_ms:500\0";
+
+#[tokio::main]
+#[allow(clippy::print_stderr, reason = "how a program says why it failed")]
+async fn main() -> ExitCode {
+    match tern_dev::Cli::parse().run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line even if RUST_BACKTRACE is set: what failed and why, readable by people and by log collectors.
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

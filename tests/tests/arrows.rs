@@ -1,0 +1,233 @@
+//! Which crate may depend on which, as ARCHITECTURE.md has it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+/// What each crate's code may name of the others. What only its tests name is not listed.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("types", &[]),
+    ("counts", &[]),
+    ("proto", &["types"]),
+    // The cores decide. They know ids, times and the messages of the wire.
+    ("chat-core", &["types", "proto"]),
+    ("gateway-core", &["types", "proto"]),
+    ("presence-core", &["types"]),
+    // What roles share.
+    ("telemetry", &["types"]),
+    ("identity", &["types", "proto"]),
+    ("store", &["telemetry"]),
+    ("transport", &["types", "proto", "telemetry"]),
+    ("cluster", &["types", "proto", "telemetry", "transport"]),
+    // A role knows its core and what roles share, and no other role.
+    (
+        "gateway",
+        &[
+            "types",
+            "proto",
+            "telemetry",
+            "transport",
+            "identity",
+            "cluster",
+            "gateway-core",
+        ],
+    ),
+    (
+        "chat",
+        &[
+            "types",
+            "proto",
+            "telemetry",
+            "transport",
+            "identity",
+            "store",
+            "cluster",
+            "chat-core",
+        ],
+    ),
+    (
+        "presence",
+        &[
+            "types",
+            "proto",
+            "telemetry",
+            "transport",
+            "identity",
+            "store",
+            "cluster",
+            "presence-core",
+        ],
+    ),
+    (
+        "accounts",
+        &[
+            "types",
+            "proto",
+            "telemetry",
+            "transport",
+            "identity",
+            "store",
+            "cluster",
+        ],
+    ),
+    (
+        "media",
+        &[
+            "types",
+            "proto",
+            "telemetry",
+            "transport",
+            "identity",
+            "store",
+            "cluster",
+        ],
+    ),
+    // Clients know the public protos only.
+    ("client", &["types", "proto"]),
+    // The program of production knows the roles, and a client for the canary and for operators.
+    (
+        "tern",
+        &[
+            "types",
+            "proto",
+            "telemetry",
+            "transport",
+            "identity",
+            "store",
+            "cluster",
+            "gateway",
+            "chat",
+            "presence",
+            "accounts",
+            "media",
+            "client",
+        ],
+    ),
+    // Development starts processes. It knows no role's code.
+    ("local", &["types"]),
+    ("tern-dev", &["types", "proto", "cluster", "client", "local"]),
+    (
+        "tests",
+        &[
+            "types", "proto", "identity", "client", "local", "tern", "tern-dev",
+        ],
+    ),
+];
+
+/// All that a core may name of others' crates: values, and no runtime, wire, store, clock or source of chance.
+const CORES_MAY_NAME: &[&str] = &["bytes", "prost", "sha2", "thiserror"];
+
+/// What a production image does not contain: terminals, load, and servers for development.
+const NOT_IN_PRODUCTION: &[&str] = &[
+    "ratatui",
+    "hdrhistogram",
+    "s3s",
+    "s3s-fs",
+    "rcgen",
+    "tern-local",
+    "tempfile",
+];
+
+/// The names that each crate of the workspace has in its `[dependencies]`.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args([
+        "metadata",
+        "--format-version=1",
+        "--no-deps",
+        "--offline",
+        "--locked",
+    ]);
+    command.current_dir(env!("CARGO_MANIFEST_DIR"));
+    let output = command.output().expect("cargo runs");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let named = packages.iter().map(|package| {
+        let dependencies = package["dependencies"].as_array().unwrap();
+        let linked = dependencies
+            .iter()
+            .filter(|dependency| dependency["kind"].is_null());
+        (
+            text(&package["name"]),
+            linked.map(|dependency| text(&dependency["name"])).collect(),
+        )
+    });
+    named.collect()
+}
+
+fn short(name: &str) -> &str {
+    match name {
+        "tern-dev" => name,
+        _ => name.strip_prefix("tern-").unwrap_or(name),
+    }
+}
+
+#[test]
+fn crates_depend_on_each_other_as_the_architecture_says() {
+    let named = dependencies();
+    let allowed: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
+    assert_eq!(
+        named.keys().map(|name| short(name)).collect::<BTreeSet<_>>(),
+        allowed.keys().copied().collect()
+    );
+    for (name, dependencies) in &named {
+        let ours: BTreeSet<&str> = dependencies
+            .iter()
+            .filter(|other| named.contains_key(*other))
+            .map(|other| short(other))
+            .collect();
+        let allowed: BTreeSet<&str> = allowed[short(name)].iter().copied().collect();
+        assert_eq!(ours, allowed, "{name}");
+    }
+}
+
+#[test]
+fn cores_name_no_runtime_no_wire_and_no_store() {
+    let named = dependencies();
+    let cores = named.iter().filter(|(name, _)| name.ends_with("-core"));
+    let mut seen = 0;
+    for (name, dependencies) in cores {
+        let others = dependencies.iter().filter(|other| !named.contains_key(*other));
+        let foreign: Vec<_> = others
+            .filter(|other| !CORES_MAY_NAME.contains(&other.as_str()))
+            .collect();
+        assert!(foreign.is_empty(), "{name} names {foreign:?}");
+        let lints = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../crates")
+            .join(short(name))
+            .join("clippy.toml");
+        let lints =
+            std::fs::read_to_string(&lints).unwrap_or_else(|error| panic!("{}: {error}", lints.display()));
+        assert!(
+            lints.contains("std::time::Instant::now"),
+            "{name} has the cores' lints"
+        );
+        seen += 1;
+    }
+    assert!(seen >= 3, "{seen} cores");
+}
+
+#[test]
+fn the_program_of_production_contains_no_tool_of_development() {
+    let named = dependencies();
+    let (mut open, mut reached) = (vec!["tern".to_owned()], BTreeSet::new());
+    while let Some(name) = open.pop() {
+        if reached.insert(name.clone()) {
+            open.extend(named.get(&name).into_iter().flatten().cloned());
+        }
+    }
+    let found: Vec<_> = NOT_IN_PRODUCTION
+        .iter()
+        .filter(|name| reached.contains(**name))
+        .collect();
+    assert!(found.is_empty(), "{found:?}");
+    assert!(reached.contains("tern-chat-core"), "{reached:?}");
+}
