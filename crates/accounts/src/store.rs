@@ -5,22 +5,18 @@
 //! time.
 //!
 //! - [`users`], [`devices`], [`tokens`], [`keys`], [`blocks`], [`contacts`], [`privacy`], [`admin`]: the statements
-//! - [`error`]: what a failed statement means for the caller
 
 pub mod admin;
 pub mod blocks;
 pub mod contacts;
 pub mod devices;
-pub mod error;
 pub mod keys;
 pub mod privacy;
 pub mod tokens;
 pub mod users;
 
 use sqlx::{PgPool, PgTransaction};
-use tern_store::postgres;
-
-pub use error::StoreError;
+use tern_store::{StoreError, postgres};
 
 /// A transaction. If it is dropped before [`Store::commit`], it changes nothing.
 pub type Tx = PgTransaction<'static>;
@@ -49,11 +45,3 @@ impl Store {
         Ok(tx.commit().await?)
     }
 }
-
-/// The SQL that turns a timestamptz column into milliseconds since the epoch.
-macro_rules! millis {
-    ($column:literal) => {
-        concat!("(extract(epoch FROM ", $column, ") * 1000)::int8")
-    };
-}
-pub(crate) use millis;

@@ -10,10 +10,11 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use crate::backoff::Backoff;
+use tern_client_core::CallError;
+use tern_client_core::backoff::Backoff;
+
 use crate::connection::Gateways;
 use crate::driver::command::Command;
-use crate::error::CallError;
 
 /// For one attempt.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -4,12 +4,13 @@ use bytes::Bytes;
 use tern_proto::v1;
 use tern_types::{ChatId, RequestId, Timestamp, UserId};
 
+use tern_client_core::model::{Credentials, Outgoing, To};
+
 use crate::api::{Api, Auth};
 use crate::config::Tls;
 use crate::connection::Gateways;
 use crate::driver::malformed;
 use crate::error::{CallError, ClientError};
-use crate::model::{Credentials, Outgoing, To};
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 

@@ -8,17 +8,18 @@ use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use tern_client_core::engine::{Engine, Input, Settings};
+use tern_client_core::model::{
+    Chat, Credentials, Entry, Event, ListedChat, Mark, MessageReceipts, Outgoing, QueuedMessage, To,
+};
+
 use crate::api::{Api, Auth};
 use crate::config::{ClientConfig, StoreLocation, Tls};
 use crate::connection::Gateways;
 use crate::driver::command::Command;
 use crate::driver::{Driver, entries, malformed};
-use crate::engine::{Engine, Input, Settings};
 use crate::error::{CallError, ClientError};
 use crate::media::http::Http;
-use crate::model::{
-    Chat, Credentials, Entry, Event, ListedChat, Mark, MessageReceipts, Outgoing, QueuedMessage, To,
-};
 use crate::store::Store;
 
 /// Commands that may wait for the driver, which takes up to 64 at a time.
@@ -380,7 +381,7 @@ pub async fn stored_credentials(location: StoreLocation) -> Result<Option<Creden
     blocking(move || Store::open(&location, true)?.credentials()).await
 }
 
-async fn open_store(config: &ClientConfig) -> Result<(Store, Credentials, crate::engine::Stored)> {
+async fn open_store(config: &ClientConfig) -> Result<(Store, Credentials, tern_client_core::engine::Stored)> {
     let (location, keep_history) = (config.store.clone(), config.keep_history);
     let given = config.credentials.clone();
     let open = move || {

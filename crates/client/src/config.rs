@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::model::Credentials;
+use tern_client_core::model::Credentials;
 
 /// How many sends of one chat may be without a result at a time. With one, messages enter the log in the order in
 /// which they were written, whatever fails in between.

@@ -22,11 +22,12 @@ pub(crate) use calls::{entries, malformed};
 use command::{Command, Read, Reply};
 use link::{Link, LinkStep};
 
+use tern_client_core::engine::{Call, Change, Effects, Engine, Input};
+use tern_client_core::model::{Event, Outgoing, StopReason};
+
 use crate::api::Api;
 use crate::connection::Gateways;
-use crate::engine::{Call, Change, Effects, Engine, Input};
 use crate::error::{CallError, ClientError};
-use crate::model::{Event, Outgoing, StopReason};
 use crate::store::Store;
 
 /// Inputs that are applied and committed together, at most.

@@ -23,14 +23,14 @@ mod upload;
 
 use std::path::Path;
 
-use bytes::Bytes;
 use prost::Message as _;
 use tern_proto::v1;
-use tern_types::{ChatId, MediaId, RequestId};
+use tern_types::{ChatId, RequestId};
+
+use tern_client_core::model::{FailureCode, Outgoing, QueuedMessage, SendState, To};
 
 use crate::client::Client;
 use crate::error::{CallError, ClientError};
-use crate::model::{Entry, FailureCode, Outgoing, QueuedMessage, SendState, To};
 
 pub use http::Http;
 pub use picture::PictureOf;
@@ -175,35 +175,6 @@ pub fn with_files(to: impl Into<To>, text: &str, files: Vec<Attachment>) -> Outg
     message
 }
 
-impl Entry {
-    /// Returns the text and the files of a message with attachments. `None`: it has no attachments, or this client
-    /// cannot read its body. Files in the body to which the envelope does not refer are left out.
-    pub fn attached(&self) -> Option<v1::AttachmentBody> {
-        let message = self.message()?;
-        attached(message.envelope.as_ref()?, &message.body)
-    }
-}
-
-impl Outgoing {
-    /// Like [`Entry::attached`], for a message that is not in the log yet.
-    pub fn attached(&self) -> Option<v1::AttachmentBody> {
-        attached(&self.envelope, &self.body)
-    }
-}
-
-fn attached(envelope: &v1::Envelope, body: &Bytes) -> Option<v1::AttachmentBody> {
-    let referred_to = &envelope.attachments;
-    if referred_to.is_empty() {
-        return None;
-    }
-    let mut body = v1::AttachmentBody::decode(body.clone()).ok()?;
-    body.files.retain(|file| {
-        let known = referred_to.iter().any(|known| known.media_id == file.media_id);
-        known && file.media_id.parse::<MediaId>().is_ok()
-    });
-    Some(body)
-}
-
 /// Turns a name that somebody else chose into a safe file name: no directories, no leading dots, no control
 /// characters, at most 120 bytes of UTF-8.
 pub fn safe_name(name: &str) -> String {
@@ -230,6 +201,9 @@ pub fn safe_name(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use tern_types::MediaId;
+
     use super::*;
 
     fn file(media: MediaId) -> Attachment {

@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use tern_client_core::engine::Change;
+
 use crate::config::StoreLocation;
-use crate::engine::Change;
 use crate::error::ClientError;
 
 const SCHEMA: &str = include_str!("store/schema.sql");

@@ -8,18 +8,15 @@
 //! - [`access`]: who may download and forward a media
 //! - [`pictures`]: pictures of people
 //! - [`collect`]: what nothing refers to any more
-//! - [`error`]: what a failed statement means for the caller
 
 pub mod access;
 pub mod collect;
-pub mod error;
 pub mod pictures;
 pub mod uploads;
 
 use sqlx::PgPool;
+use tern_store::StoreError;
 use tern_types::MediaId;
-
-pub use error::StoreError;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -56,11 +53,3 @@ macro_rules! at {
     };
 }
 pub(crate) use at;
-
-/// The SQL that turns a timestamptz column into milliseconds since the epoch.
-macro_rules! millis {
-    ($column:literal) => {
-        concat!("(extract(epoch FROM ", $column, ") * 1000)::int8")
-    };
-}
-pub(crate) use millis;

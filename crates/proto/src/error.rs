@@ -140,6 +140,11 @@ impl From<ApiError> for Status {
     }
 }
 
+/// Reads from a status how long to wait before the call is made again. `None` if it does not say.
+pub fn retry_after_of(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info().and_then(|info| info.retry_delay)
+}
+
 /// Reads the reason from a status. `None` if the status does not have one of ours.
 pub fn reason_of(status: &Status) -> Option<ErrorReason> {
     let info = status.get_details_error_info()?;

@@ -32,3 +32,4 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 pub const STREAMING: &[&str] = include!(concat!(env!("OUT_DIR"), "/streaming.rs"));
 
 pub use error::ApiError;
+pub use tonic::{Code, Status};

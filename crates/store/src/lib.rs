@@ -1,7 +1,19 @@
 //! Postgres, as every role uses it. The statements of a role are in the role's own `store`.
 //!
 //! - [`postgres`]: flags, pools, the options of hot connections, migrations, and whether Postgres is durable
+//! - [`error`]: what a failed statement means for the caller
 //! - [`metrics`]: what is exported of it
 
+pub mod error;
 pub mod metrics;
 pub mod postgres;
+
+pub use error::StoreError;
+
+/// The SQL that turns a timestamptz column into milliseconds since the Unix epoch.
+#[macro_export]
+macro_rules! millis {
+    ($column:literal) => {
+        concat!("(extract(epoch FROM ", $column, ") * 1000)::int8")
+    };
+}

@@ -2,11 +2,12 @@
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use tern_store::millis;
 use tern_types::{DeviceId, Timestamp, UserId};
 
 use super::devices::Device;
 use super::users::{User, picture, user};
-use super::{Result, Store, Tx, millis};
+use super::{Result, Store, Tx};
 
 /// A user, and since when the user is suspended.
 #[derive(Clone, Debug, PartialEq, Eq)]

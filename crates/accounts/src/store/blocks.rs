@@ -1,9 +1,10 @@
 //! Blocks: who has blocked whom.
 
 use sqlx::Row;
+use tern_store::millis;
 use tern_types::{Timestamp, UserId};
 
-use super::{Result, Store, Tx, millis};
+use super::{Result, Store, Tx};
 
 /// Stores a block. Does nothing if it is stored already.
 pub const INSERT: &str = "

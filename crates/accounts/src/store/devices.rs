@@ -3,9 +3,10 @@
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use tern_store::millis;
 use tern_types::{DeviceId, RequestId, Timestamp, UserId};
 
-use super::{Result, Store, Tx, millis};
+use super::{Result, Store, Tx};
 use crate::domain::link::{Asked, Before};
 
 /// A device of a user.

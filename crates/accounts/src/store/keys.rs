@@ -1,10 +1,11 @@
 //! API keys in the store.
 
 use sqlx::Row;
+use tern_store::millis;
 use tern_types::Timestamp;
 use uuid::Uuid;
 
-use super::{Result, Store, millis};
+use super::{Result, Store};
 
 /// A key without its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]

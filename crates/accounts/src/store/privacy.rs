@@ -3,10 +3,11 @@
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use tern_store::millis;
 use tern_types::{Timestamp, UserId};
 
 use super::contacts::ids;
-use super::{Result, Store, Tx, millis};
+use super::{Result, Store, Tx};
 use crate::domain::privacy::{Audience, Observer, Privacy, Relation};
 
 /// A user's settings.

@@ -1,9 +1,10 @@
 //! Refresh tokens in the store: their hashes, on the device's row.
 
 use sqlx::Row;
+use tern_store::millis;
 use tern_types::{DeviceId, Timestamp, UserId};
 
-use super::{Result, Store, Tx, millis};
+use super::{Result, Store, Tx};
 use crate::domain::refresh::{Stored, TokenHash};
 
 /// Locks a device's tokens, so that one exchange runs at a time for each device.

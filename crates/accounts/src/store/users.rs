@@ -2,10 +2,11 @@
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
+use tern_store::millis;
 use tern_types::{MediaId, Timestamp, UserId};
 use uuid::Uuid;
 
-use super::{Result, Store, millis};
+use super::{Result, Store};
 
 /// A user.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,11 +16,13 @@ use tonic::{Request, Response, Status};
 use tern_chat_core::Outcome;
 use tern_chat_core::shard::Event;
 
+use tern_store::error::is_conflict;
+
 use super::store_away;
 use super::writes::Writes;
 use crate::answer;
 use crate::epoch::StoreEpoch;
-use crate::store::{devices, is_conflict, listing, written};
+use crate::store::{devices, listing, written};
 
 /// Devices of one request.
 const MAX_DEVICES: usize = 64;

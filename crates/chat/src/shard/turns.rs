@@ -12,9 +12,10 @@ use tokio::time::{Instant, timeout};
 
 use tern_chat_core::shard::LoadError;
 
+use tern_store::error::{is_away, is_held};
+
 use crate::metrics;
 use crate::store::StoreError;
-use crate::store::{is_away, is_held};
 
 /// Work that takes longer than this is given up, and the store counts as away.
 const WORK_TIMEOUT: Duration = Duration::from_secs(5);

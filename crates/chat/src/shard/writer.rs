@@ -20,11 +20,13 @@ use tern_chat_core::Refusal;
 use tern_chat_core::chat::Batch;
 use tern_chat_core::shard::{Committed, Event, Job, JobDone, Lane, SettleChat};
 
+use tern_store::error::{is_conflict, is_held, is_refusal};
+
 use crate::metrics::{self, JobTimes};
 use crate::shard::traces;
 use crate::store::by_chat::ByChat;
 use crate::store::heads::Heads;
-use crate::store::{commit, is_conflict, is_held, is_refusal, settle};
+use crate::store::{commit, settle};
 
 /// The connection settings, from `tern_store::postgres::hot_connect_options`.
 pub type Connect = PgConnectOptions;

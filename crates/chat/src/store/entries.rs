@@ -6,8 +6,9 @@ use tern_proto::raw;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
+use tern_store::millis;
+
 use super::StoreError;
-use super::millis;
 use super::seal::{MasterKey, Sealer, Turn};
 
 /// Entries that a user ($2) may read, ascending from $3, at most $4. The user's intervals of membership limit them in

@@ -6,9 +6,10 @@ use tern_proto::raw;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
+use tern_store::millis;
+
 use super::StoreError;
 use super::entries::entry;
-use super::millis;
 use super::seal::{MasterKey, Sealer};
 
 /// The slots in each range of [`unsettled`].

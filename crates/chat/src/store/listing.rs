@@ -12,9 +12,10 @@ use tern_chat_core::EntryKind;
 use tern_chat_core::chat::{ChatKind, Role};
 use tern_chat_core::receipts::Watermark;
 
+use tern_store::millis;
+
 use super::StoreError;
 use super::entries::{budget, entry, more};
-use super::millis;
 use super::seal::{MasterKey, Sealer, Turn};
 
 /// A chat as one member ($1) with a device ($2) sees it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgRow;
 use sqlx::{Connection, PgConnection, PgPool, Row};
+use tern_store::millis;
 use tern_store::postgres;
 use tern_types::{ChatId, Clock, DeviceId, MediaId, RequestId, Seq, Slot, Timestamp, UserId};
 use uuid::Uuid;
@@ -20,7 +21,7 @@ use super::StoreError;
 use super::commit::{add_members, share_users};
 use super::listing::{RECEIPTS, kind, role, watermark};
 use super::seal::{MasterKey, Sealer};
-use super::{joining, millis, strangers};
+use super::{joining, strangers};
 
 /// Begins a transaction whose statements all see the same moment.
 pub const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";

@@ -10,7 +10,7 @@ use tern_types::{ChatId, Timestamp, UserId};
 
 use tern_chat_core::EntryKind;
 
-use super::millis;
+use tern_store::millis;
 
 /// Locks the counts of these people until the transaction ends, but for those that another transaction has locked: a
 /// transaction for many people waits for nobody. It must come before any row is locked.

@@ -6,10 +6,11 @@ use futures::FutureExt;
 use tern_proto::v1;
 use tokio::task::JoinError;
 
+use tern_client_core::CallError;
+use tern_client_core::engine::{Call, Input};
+use tern_client_core::model::{Entry, ListedChat};
+
 use crate::api::Api;
-use crate::engine::{Call, Input};
-use crate::error::CallError;
-use crate::model::{Entry, ListedChat};
 
 /// Largest page of ListChats.
 const CHATS_PAGE: u32 = 200;

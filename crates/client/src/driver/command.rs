@@ -2,7 +2,8 @@
 
 use tokio::sync::oneshot;
 
-use crate::engine::Input;
+use tern_client_core::engine::Input;
+
 use crate::error::{CallError, ClientError};
 use crate::store::Store;
 

@@ -8,9 +8,10 @@ use prost::Message;
 use tern_proto::v1::{ClientFrame, ClientItem, client_item::Item};
 use tern_types::limits::{MAX_FRAME_BYTES, MAX_FRAME_ITEMS};
 
+use tern_client_core::CallError;
+use tern_client_core::engine::{Input, StreamOrder};
+
 use crate::connection::{Gateways, Stream, open_stream};
-use crate::engine::{Input, StreamOrder};
-use crate::error::CallError;
 
 /// How long the server may take to read the last acknowledgements when the client ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -9,10 +9,11 @@ use tern_types::ChatId;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 
+use tern_client_core::backoff::Backoff;
+
 use super::cipher::{self, Key, Opener};
 use super::http::HttpError;
 use super::{MediaError, OnProgress, Progress};
-use crate::backoff::Backoff;
 use crate::client::Client;
 
 /// Attempts in a row without a single new byte. With the delays between them they bridge some minutes without a

@@ -13,13 +13,14 @@ use tern_proto::v1::create_upload_response::Outcome;
 use tern_types::limits::MEDIA_PART_BYTES;
 use tern_types::{ChatId, MediaId, RequestId, Seq, UserId};
 
+use tern_client_core::CallError;
+use tern_client_core::backoff::Backoff;
+
 use super::MediaError;
 use super::http::HttpError;
 use super::upload::Failure;
-use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::driver::malformed;
-use crate::error::CallError;
 
 /// Attempts of a transfer. With the delays between them they bridge a minute without a network; a person waits for
 /// it.

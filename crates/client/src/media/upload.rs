@@ -13,11 +13,12 @@ use tern_types::RequestId;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 
+use tern_client_core::backoff::Backoff;
+
 use super::cipher::{self, PartSealer};
 use super::http::HttpError;
 use super::plan::{self, FileId, Plan};
 use super::{Attachment, MediaError, OnProgress, Progress};
-use crate::backoff::Backoff;
 use crate::client::Client;
 use crate::driver::malformed;
 
@@ -135,8 +136,8 @@ pub(super) enum Failure {
     Never(MediaError),
 }
 
-impl From<crate::error::CallError> for Failure {
-    fn from(error: crate::error::CallError) -> Self {
+impl From<tern_client_core::CallError> for Failure {
+    fn from(error: tern_client_core::CallError) -> Self {
         match error.reason {
             ErrorReason::UploadNotFound | ErrorReason::UploadMismatch => Self::Anew(error.into()),
             ErrorReason::UploadIncomplete => Self::Again(error.into()),

@@ -6,11 +6,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tern_types::{ChatId, DeviceId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
+use tern_client_core::engine::{ChatRow, Stored};
+use tern_client_core::model::{Chat, Credentials, Entry, Mark, Outgoing, QueuedMessage, SendState, To};
+
 use super::Store;
 use super::rows::{self, CHAT_COLUMNS, ENTRY_COLUMNS, OUTBOX_COLUMNS};
-use crate::engine::{ChatRow, Stored};
 use crate::error::ClientError;
-use crate::model::{Chat, Credentials, Entry, Mark, Outgoing, QueuedMessage, SendState, To};
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 

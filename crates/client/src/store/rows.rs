@@ -7,8 +7,8 @@ use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
-use crate::engine::ChatRow;
-use crate::model::{Chat, Entry, Outgoing, QueuedMessage, SendState, To};
+use tern_client_core::engine::ChatRow;
+use tern_client_core::model::{Chat, Entry, Outgoing, QueuedMessage, SendState, To};
 
 pub(super) const ENTRY_COLUMNS: &str = "chat, seq, sent_at, sender, device, request, ordinal, content";
 pub(super) const CHAT_COLUMNS: &str = "chat, kind, title, peer, member_count, role, head, active_at, read, unread, \

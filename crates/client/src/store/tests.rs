@@ -6,12 +6,13 @@ use tern_proto::v1::{ChatKind, Role};
 use tern_types::{ChatId, Seq, UserId};
 use uuid::Uuid;
 
+use tern_client_core::engine::{Change, ChatRow};
+use tern_client_core::model::{Chat, Entry, FailureCode, Mark, Outgoing, QueuedMessage, SendState, To};
+use tern_client_core::testing::{NOW, credentials, entry, user};
+
 use super::Store;
 use crate::config::StoreLocation;
-use crate::engine::testing::{NOW, credentials, entry, user};
-use crate::engine::{Change, ChatRow};
 use crate::error::ClientError;
-use crate::model::{Chat, Entry, FailureCode, Mark, Outgoing, QueuedMessage, SendState, To};
 
 const CHAT: ChatId = ChatId(Uuid::from_u128(1));
 

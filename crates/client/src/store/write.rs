@@ -4,11 +4,12 @@ use prost::Message;
 use rusqlite::{Connection, params};
 use tern_types::{Timestamp, UserId};
 
+use tern_client_core::engine::{Change, ChatRow};
+use tern_client_core::model::{Credentials, Entry, QueuedMessage, SendState, StoreEpoch};
+
 use super::Store;
 use super::rows::{self, FAILED, QUEUED, SENT};
-use crate::engine::{Change, ChatRow};
 use crate::error::ClientError;
-use crate::model::{Credentials, Entry, QueuedMessage, SendState, StoreEpoch};
 
 /// Own messages that are offered again to a restored store, at most. Sending them takes about a minute.
 const MAX_RECENT: i64 = 1000;
@@ -170,8 +171,8 @@ fn put_chat(db: &Connection, row: &ChatRow) -> Result {
 fn put_queued(db: &Connection, queued: &QueuedMessage) -> Result {
     let message = &queued.message;
     let peer = match message.to {
-        crate::model::To::Peer(peer) => Some(*peer.as_bytes()),
-        crate::model::To::Chat(_) => None,
+        tern_client_core::model::To::Peer(peer) => Some(*peer.as_bytes()),
+        tern_client_core::model::To::Chat(_) => None,
     };
     let (state, code, reason) = match &queued.state {
         SendState::Failed { code, message } => (FAILED, Some(i32::from(*code)), Some(message)),

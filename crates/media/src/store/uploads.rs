@@ -2,11 +2,12 @@
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
+use tern_store::millis;
 use tern_store::postgres;
 use tern_types::{MediaId, RequestId, Timestamp, UploadId, UserId};
 use uuid::Uuid;
 
-use super::{Result, Store, at, millis};
+use super::{Result, Store, at};
 use crate::domain::declared::{Declared, Hash};
 use crate::domain::upload::State;
 

@@ -8,10 +8,10 @@ use tern_proto::v1::server_event::Event as Wire;
 use tern_types::Seq;
 
 use super::{chat, connected, feed};
-use crate::engine::testing::{NOW, entry, message_content, user, wire};
 use crate::engine::{Call, Effects, Input};
 use crate::error::CallError;
 use crate::model::{Event, Mark};
+use crate::testing::{NOW, entry, message_content, user, wire};
 
 #[test]
 fn unread_counts_follow_messages_and_read_marks() {

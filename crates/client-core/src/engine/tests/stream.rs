@@ -8,9 +8,9 @@ use tern_proto::v1::{self, CloseCode};
 
 use super::{acks, chat, closing, connected, feed, lost, opens};
 use crate::backoff;
-use crate::engine::testing::{NOW, entry, frame, wire};
 use crate::engine::{Input, StreamOrder};
 use crate::model::StopReason;
+use crate::testing::{NOW, entry, frame, wire};
 
 #[test]
 fn an_end_means_what_its_code_says() {

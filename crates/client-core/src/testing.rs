@@ -1,10 +1,10 @@
-//! Helpers for the tests of this crate.
+//! Helpers for tests of the engine.
 
 use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
-use super::{Engine, Settings, Stored};
+use crate::engine::{Engine, Settings, Stored};
 use crate::model::{Credentials, Entry};
 
 pub const NOW: Timestamp = Timestamp(1_700_000_000_000);

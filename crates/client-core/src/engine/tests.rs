@@ -16,10 +16,10 @@ use tern_proto::v1::{self, CloseCode, ErrorReason};
 use tern_types::ChatId;
 use uuid::Uuid;
 
-use crate::engine::testing::{NOW, engine, frame, opened};
 use crate::engine::{Effects, Engine, Input, Stored, StreamOrder};
 use crate::error::CallError;
 use crate::model::Event;
+use crate::testing::{NOW, engine, frame, opened};
 
 fn chat(number: u128) -> ChatId {
     ChatId(Uuid::from_u128(number))
@@ -85,7 +85,7 @@ fn lost() -> Input {
     Input::StreamLost(CallError::unavailable("gone"))
 }
 
-fn refused(code: tonic::Code, reason: ErrorReason) -> CallError {
+fn refused(code: tern_proto::Code, reason: ErrorReason) -> CallError {
     CallError {
         code,
         reason,

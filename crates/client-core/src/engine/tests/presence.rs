@@ -8,9 +8,9 @@ use tern_proto::v1::{self, PresenceState};
 use tern_types::Timestamp;
 
 use super::{connected, feed, lost};
-use crate::engine::testing::{NOW, frame, opened, user};
 use crate::engine::{Effects, Engine, Input, StreamOrder};
 use crate::model::{Event, Presence};
+use crate::testing::{NOW, frame, opened, user};
 
 fn active(effects: &Effects) -> Vec<bool> {
     let active = |item: &Item| match item {

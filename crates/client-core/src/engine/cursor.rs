@@ -130,7 +130,7 @@ mod tests {
     use tern_types::ChatId;
 
     use super::*;
-    use crate::engine::testing::entry;
+    use crate::testing::entry;
 
     fn chat() -> ChatId {
         ChatId(uuid::Uuid::from_u128(1))

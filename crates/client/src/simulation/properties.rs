@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::sim::World;
-use super::testing::credentials;
+use tern_client_core::testing::credentials;
+
+use super::World;
 
 #[derive(Debug, Clone)]
 enum Act {

@@ -7,9 +7,9 @@ use tern_proto::v1::{self, ErrorReason};
 use tern_types::Seq;
 
 use super::{acks, chat, connected, feed, refused, told};
-use crate::engine::testing::{NOW, entry, frame, wire};
 use crate::engine::{Call, Input};
 use crate::model::Event;
+use crate::testing::{NOW, entry, frame, wire};
 
 #[test]
 fn one_acknowledgement_a_chat_stands_for_all_that_came_together() {
@@ -46,7 +46,7 @@ fn an_unknown_chat_waits_for_its_resume_seq() {
     let mut engine = connected();
     let held = feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 9))));
     assert_eq!(held.calls, [Call::GetChat(chat(1))]);
-    let result = Err(refused(tonic::Code::NotFound, ErrorReason::ChatNotFound));
+    let result = Err(refused(tern_proto::Code::NotFound, ErrorReason::ChatNotFound));
     let effects = engine.apply(
         [Input::LookedUp {
             chat: chat(1),
@@ -108,7 +108,7 @@ fn caught_up_is_told_when_no_chat_is_being_looked_up() {
             .events
             .contains(&Event::CaughtUp)
     );
-    let result = Err(refused(tonic::Code::NotFound, ErrorReason::ChatNotFound));
+    let result = Err(refused(tern_proto::Code::NotFound, ErrorReason::ChatNotFound));
     let effects = engine.apply(
         [Input::LookedUp {
             chat: chat(1),

@@ -16,15 +16,9 @@ pub mod cursor;
 pub mod look_up;
 pub mod outbox;
 mod presence;
-#[cfg(test)]
-mod properties;
 pub mod receipts;
 pub mod sends;
 pub mod session;
-#[cfg(test)]
-mod sim;
-#[cfg(test)]
-pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod typing;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::engine::testing::{entry, user, wire};
 use crate::model::Outgoing;
+use crate::testing::{entry, user, wire};
 
 fn typing(of: u128, stopped: bool) -> Wire {
     Wire::UserTyping(v1::UserTyping {
@@ -87,7 +87,7 @@ fn an_app_may_say_so_at_each_key_press() {
 
 #[test]
 fn without_a_connection_nobody_is_told_later_either() {
-    let mut engine = crate::engine::testing::engine(Stored::default());
+    let mut engine = crate::testing::engine(Stored::default());
     let input = Input::Typing {
         chat: chat(1),
         stopped: false,

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
-
 /// Ceiling of the first delay: a gateway that restarts is back in about a second.
 pub const BASE: Duration = Duration::from_millis(500);
 /// Ceiling of every delay, not counting the time that the server asks for. A person who looks at the app waits at
@@ -17,7 +14,9 @@ const MAX_DOUBLINGS: u32 = 16;
 #[derive(Debug)]
 pub struct Backoff {
     failures: u32,
-    rng: SmallRng,
+    /// The state of the jitter, a splitmix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators",
+    /// 2014). It has to spread clients, not to be hard to guess.
+    jitter: u64,
 }
 
 /// Starts without failures. `seed` feeds the jitter.
@@ -25,7 +24,7 @@ impl Backoff {
     pub fn new(seed: u64) -> Self {
         Self {
             failures: 0,
-            rng: SmallRng::seed_from_u64(seed),
+            jitter: seed,
         }
     }
 
@@ -41,7 +40,16 @@ impl Backoff {
             .saturating_mul(1 << self.failures.min(MAX_DOUBLINGS))
             .min(CAP);
         self.failures = self.failures.saturating_add(1);
-        asked.unwrap_or_default() + self.rng.random_range(Duration::ZERO..=ceiling)
+        asked.unwrap_or_default() + ceiling.mul_f64(self.fraction())
+    }
+
+    /// The next number from 0 to 1, each as likely as the others.
+    fn fraction(&mut self) -> f64 {
+        self.jitter = self.jitter.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.jitter ^ (self.jitter >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        // The upper 53 bits: a double holds no more.
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 

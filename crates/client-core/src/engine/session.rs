@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use tern_proto::Code;
 use tern_proto::v1::{self, CloseCode, ErrorReason, client_item::Item};
 use tern_types::Timestamp;
-use tonic::Code;
 use uuid::Uuid;
 
 use super::{Call, Change, Engine, Settings, StreamOrder};

@@ -8,9 +8,9 @@ use tern_proto::v1::{self, ErrorReason};
 use tern_types::Timestamp;
 
 use super::{connected, feed, lost, opens, refused, tokens};
-use crate::engine::testing::{NOW, credentials, settings};
 use crate::engine::{Call, Change, Engine, Input, Stored};
 use crate::model::StopReason;
+use crate::testing::{NOW, credentials, settings};
 
 #[test]
 fn a_token_that_ends_is_renewed_on_the_running_stream() {
@@ -47,7 +47,12 @@ fn a_token_that_ends_is_renewed_on_the_running_stream() {
 #[test]
 fn a_refused_token_is_renewed_before_the_next_stream_and_never_in_a_hot_loop() {
     let mut engine = connected();
-    let expired = || Input::StreamLost(refused(tonic::Code::Unauthenticated, ErrorReason::TokenExpired));
+    let expired = || {
+        Input::StreamLost(refused(
+            tern_proto::Code::Unauthenticated,
+            ErrorReason::TokenExpired,
+        ))
+    };
     let effects = engine.apply([expired()], NOW);
     assert_eq!(effects.calls.len(), 1);
     let effects = engine.apply([Input::Refreshed(Ok(tokens(2)))], NOW);
@@ -69,7 +74,7 @@ fn the_end_of_the_refresh_token_ends_the_client() {
     ] {
         let mut engine = connected();
         feed(&mut engine, Wire::TokenExpiring(v1::TokenExpiring::default()));
-        let error = refused(tonic::Code::Unauthenticated, reason);
+        let error = refused(tern_proto::Code::Unauthenticated, reason);
         assert_eq!(
             engine.apply([Input::Refreshed(Err(error))], NOW).stopped,
             stopped,

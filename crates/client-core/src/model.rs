@@ -1,5 +1,7 @@
 //! The types that the app sees: entries, chats, messages to send, events.
 
+mod attached;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -141,6 +143,10 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// Makes a plain message with a new request_id.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the app makes messages; the engine only takes them"
+    )]
     pub fn new(to: impl Into<To>, body: impl Into<Bytes>) -> Self {
         Self {
             request: RequestId::random(),
@@ -234,7 +240,7 @@ pub struct MessageReceipts {
 
 impl MessageReceipts {
     /// Adds one page of the answer, and returns the token of the next page (empty: this was the last).
-    pub(crate) fn add(&mut self, page: v1::GetMessageReceiptsResponse) -> Result<String, IdError> {
+    pub fn add(&mut self, page: v1::GetMessageReceiptsResponse) -> Result<String, IdError> {
         for member in page.members {
             let to = match (member.read, member.delivered) {
                 (true, _) => &mut self.read,

@@ -8,9 +8,9 @@ use tern_proto::v1::{self, SendErrorCode, send_result::Outcome};
 use tern_types::{ChatId, RequestId, Seq};
 
 use super::{acks, chat, connected, feed, lost, sends, told};
-use crate::engine::testing::{NOW, engine, entry, frame, opened, user, wire};
 use crate::engine::{Change, Input, Stored};
 use crate::model::{Event, Outgoing, QueuedMessage, SendState, To};
+use crate::testing::{NOW, engine, entry, frame, opened, user, wire};
 
 #[test]
 fn an_own_send_is_durable_first_and_its_result_is_its_entry() {

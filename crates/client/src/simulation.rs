@@ -1,5 +1,7 @@
-//! A simulated server and network for property tests. They lose, repeat, delay and reorder as far as the protocol
-//! allows.
+//! The engine and the local store against a simulated server and network, which lose, repeat, delay and reorder as far
+//! as the protocol allows.
+
+mod properties;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -9,11 +11,12 @@ use tern_proto::v1::server_event::Event as Wire;
 use tern_proto::v1::{self, ErrorReason, send_message, send_result::Outcome};
 use tern_types::{ChatId, RequestId, Seq, Timestamp};
 
-use super::testing::{NOW, credentials, entry, frame, message_content, opened, settings, wire};
-use super::{Call, Effects, Engine, Input, StreamOrder};
+use tern_client_core::CallError;
+use tern_client_core::engine::{Call, Effects, Engine, Input, StreamOrder};
+use tern_client_core::model::{Chat, Entry, Event, ListedChat, Outgoing, SendState};
+use tern_client_core::testing::{NOW, credentials, entry, frame, message_content, opened, settings, wire};
+
 use crate::config::StoreLocation;
-use crate::error::CallError;
-use crate::model::{Chat, Entry, Event, ListedChat, Outgoing, SendState};
 use crate::store::Store;
 
 /// One chat of the simulated server.

@@ -1,0 +1,98 @@
+//! What a failed statement means for the caller, by its SQLSTATE.
+
+use sqlx::error::ErrorKind;
+use tern_proto::ApiError;
+use tern_proto::v1::ErrorReason;
+
+/// The error of a statement that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A temporary failure: Postgres is away, starting, stopping or overloaded, or another transaction was in the
+    /// way.
+    #[error("the store is away")]
+    Away(#[source] sqlx::Error),
+    /// The statement itself is wrong, so it would fail again.
+    #[error("the store refused a statement")]
+    Fault(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if passes(&error) {
+            Self::Away(error)
+        } else {
+            Self::Fault(error)
+        }
+    }
+}
+
+/// Whether the failure is temporary. The classes of SQLSTATE are: 08 connection, 25006 read-only after a fail-over,
+/// 40 deadlock and serialisation, 53 resources, 55 lock not available, 57 shutdown and cancellation, 58 system.
+fn passes(error: &sqlx::Error) -> bool {
+    is_cut_off(error) || begins_with(error, &["08", "25006", "40", "53", "55", "57", "58"])
+}
+
+/// Whether the connection failed, and not a statement on it.
+fn is_cut_off(error: &sqlx::Error) -> bool {
+    matches!(
+        error,
+        sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+    )
+}
+
+/// Whether Postgres failed the statement with a SQLSTATE that begins with one of these.
+fn begins_with(error: &sqlx::Error, states: &[&str]) -> bool {
+    let sqlx::Error::Database(error) = error else {
+        return false;
+    };
+    let code = error.code();
+    code.is_some_and(|code| states.iter().any(|state| code.starts_with(state)))
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Away(source) => {
+                tracing::warn!(error = %source, "store away");
+                Self::unavailable("the store is away")
+            }
+            StoreError::Fault(source) => {
+                tracing::error!(error = %source, "statement failed");
+                Self::new(ErrorReason::Internal, "a fault of the server")
+            }
+        }
+    }
+}
+
+/// Whether the statement failed because of its content. Otherwise the cause is the store, the connection or a lock,
+/// and the same statement may succeed later.
+pub fn is_refusal(error: &sqlx::Error) -> bool {
+    let constraint = match error {
+        sqlx::Error::Database(error) => !matches!(error.kind(), ErrorKind::Other),
+        _ => matches!(error, sqlx::Error::Encode(_)),
+    };
+    // Class 22: data exception; class 23: constraint; class 54: a program limit.
+    constraint || begins_with(error, &["22", "23", "54"])
+}
+
+/// Whether the store itself is out of reach, shutting down or starting, and not only this statement failed.
+pub fn is_away(error: &sqlx::Error) -> bool {
+    // Class 08: connection; class 53: out of resources; 57P: shut down, crashed, starting.
+    is_cut_off(error) || begins_with(error, &["08", "53", "57P"])
+}
+
+/// Whether the statement waited for a lock for as long as the connection's `lock_timeout` says, because another
+/// transaction holds it.
+pub fn is_held(error: &sqlx::Error) -> bool {
+    begins_with(error, &["55P03"])
+}
+
+/// Whether a deadlock or a serialisation failure ended the statement, so that it should be run again.
+pub fn is_conflict(error: &sqlx::Error) -> bool {
+    begins_with(error, &["40P01", "40001"])
+}
