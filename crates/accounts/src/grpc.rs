@@ -162,7 +162,7 @@ impl AccountsNode for Service {
         self.run(async {
             let request = request.into_inner();
             if request.watcher_ids.len() > MAX_WATCHED {
-                return Err(ApiError::invalid("watcher_ids", "are at most 256"));
+                return Err(too_many("watcher_ids"));
             }
             let person = node_id("user_id", &request.user_id)?;
             let watchers = request.watcher_ids.iter().map(|id| node_id("watcher_ids", id));
@@ -182,7 +182,7 @@ impl AccountsNode for Service {
         self.run(async {
             let request = request.into_inner();
             if request.user_ids.len() > MAX_WATCHED {
-                return Err(ApiError::invalid("user_ids", "are at most 256"));
+                return Err(too_many("user_ids"));
             }
             let watcher = node_id("watcher_id", &request.watcher_id)?;
             let people = request.user_ids.iter().map(|id| node_id("user_ids", id));
@@ -227,4 +227,8 @@ fn pair_message(pair: Pair) -> TokenPair {
         access_expires_at_ms: pair.access_expires_at.0,
         refresh_token: pair.refresh,
     }
+}
+
+fn too_many(field: &'static str) -> ApiError {
+    ApiError::invalid(field, &format!("are at most {MAX_WATCHED}"))
 }

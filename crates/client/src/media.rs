@@ -25,6 +25,7 @@ use std::path::Path;
 
 use prost::Message as _;
 use tern_proto::v1;
+use tern_types::limits::{MAX_MEDIA_BYTES, MEDIA_PART_BYTES};
 use tern_types::{ChatId, RequestId};
 
 use tern_client_core::model::{FailureCode, Outgoing, QueuedMessage, SendState, To};
@@ -68,7 +69,7 @@ pub enum MediaError {
     Store(String),
     #[error("the file was changed while it was uploaded")]
     Changed,
-    #[error("too large: a file has at most 2 GiB, a picture 16 MiB")]
+    #[error("too large: a file has at most {} GiB, a picture {} MiB", MAX_MEDIA_BYTES >> 30, MEDIA_PART_BYTES >> 20)]
     TooLarge,
     /// The content is not what was sent. Nothing of it is kept.
     #[error("what came is not the file that was sent: {0}")]

@@ -31,7 +31,7 @@ pub async fn get_presence(ctx: &NodeContext, caller: &Principal, request: Bytes)
     caller.key(Scope::PresenceRead)?;
     let request = GetPresenceRequest::decode(request).map_err(|_| refused::malformed())?;
     if request.user_ids.len() > MAX_USERS {
-        return Err(ApiError::invalid("user_ids", "at most 256").into());
+        return Err(ApiError::invalid("user_ids", &format!("at most {MAX_USERS}")).into());
     }
     let users = request.user_ids.iter().map(|id| parse::id("user_ids", id));
     let users = users.collect::<Result<Vec<UserId>, _>>()?;

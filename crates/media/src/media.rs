@@ -337,7 +337,7 @@ impl Media {
         if found.length > MEDIA_PART_BYTES || !found.content_type.starts_with("image/") {
             return Err(ApiError::invalid(
                 "media_id",
-                "must be an image of at most 16 MiB",
+                &format!("must be an image of at most {} MiB", MEDIA_PART_BYTES >> 20),
             ));
         }
         if !self.store.set_picture(user, media, now).await? {

@@ -42,7 +42,7 @@ impl Accounts {
             return Err(no_such_user());
         }
         if self.store.count_other_blocks(&mut tx, user, blocked).await? >= MAX_BLOCKED {
-            return Err(list_full("at most 10,000 people are blocked"));
+            return Err(list_full(format!("at most {MAX_BLOCKED} people are blocked")));
         }
         self.store.insert_block(&mut tx, user, blocked, now).await?;
         self.store.commit(tx).await?;
@@ -130,7 +130,7 @@ impl Accounts {
         self.store.delete_contacts(&mut tx, user, &change.remove).await?;
         let count = self.store.count_contacts(&mut tx, user).await?;
         if count > MAX_CONTACTS {
-            return Err(list_full("a user has at most 10,000 contacts"));
+            return Err(list_full(format!("a user has at most {MAX_CONTACTS} contacts")));
         }
         self.store.commit(tx).await?;
         self.spread_privacy(user).await?;
@@ -182,6 +182,6 @@ impl Accounts {
     }
 }
 
-fn list_full(message: &str) -> ApiError {
+fn list_full(message: String) -> ApiError {
     ApiError::new(ErrorReason::ListFull, message)
 }

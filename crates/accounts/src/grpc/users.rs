@@ -75,7 +75,7 @@ impl Users for Service {
             if request.user_ids.len() + request.external_ids.len() > MAX_USERS {
                 return Err(ApiError::invalid(
                     "user_ids",
-                    "and external_ids are at most 256 together",
+                    &format!("and external_ids are at most {MAX_USERS} together"),
                 ));
             }
             let ids = request.user_ids.iter().map(|id| parse::id("user_ids", id));
@@ -237,7 +237,10 @@ fn full<T>(page: &[T], size: u32) -> Option<&T> {
 
 fn contact_ids(field: &'static str, ids: &[String]) -> Result<Vec<UserId>, ApiError> {
     if ids.len() > MAX_CONTACTS_A_CALL {
-        return Err(ApiError::invalid(field, "are at most 1,000 a call"));
+        return Err(ApiError::invalid(
+            field,
+            &format!("are at most {MAX_CONTACTS_A_CALL} a call"),
+        ));
     }
     ids.iter().map(|id| parse::id(field, id)).collect()
 }

@@ -198,7 +198,9 @@ impl Session {
             return self.protocol_error("Open came a second time");
         }
         if client_version.len() > MAX_CLIENT_VERSION_BYTES {
-            return self.protocol_error("Open.client_version has more than 128 bytes");
+            return self.protocol_error(format!(
+                "Open.client_version has more than {MAX_CLIENT_VERSION_BYTES} bytes"
+            ));
         }
         let identity = match token {
             Ok(identity) => identity,
@@ -328,7 +330,7 @@ impl Session {
         allowed
     }
 
-    pub(super) fn protocol_error(&mut self, why: &'static str) {
+    pub(super) fn protocol_error(&mut self, why: impl Into<String>) {
         self.close(
             CloseCode::ProtocolError,
             ApiError::new(ErrorReason::ProtocolError, why),

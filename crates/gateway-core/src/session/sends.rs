@@ -1,6 +1,8 @@
 //! Messages from the device on their way to the chat's owner. Only form, size and rate are checked here; the owner
 //! answers.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use tern_proto::raw;
 use tern_proto::v1::{self, SendErrorCode, send_message, send_result, server_event};
@@ -41,15 +43,15 @@ impl Sends {
 /// Why a send became no entry, and after how many milliseconds the client may repeat it. 0: it would fail again.
 struct Refused {
     code: SendErrorCode,
-    message: &'static str,
+    message: Cow<'static, str>,
     retry_after_ms: u32,
 }
 
 impl Refused {
-    fn for_good(code: SendErrorCode, message: &'static str) -> Self {
+    fn for_good(code: SendErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             code,
-            message,
+            message: message.into(),
             retry_after_ms: 0,
         }
     }
@@ -103,7 +105,7 @@ impl Session {
         };
         let refused = Refused {
             code: SendErrorCode::Unavailable,
-            message: "the chat's node is away",
+            message: "the chat's node is away".into(),
             retry_after_ms: Settings::millis(RETRY * 2),
         };
         let event = raw::event(refusal(request.to_string(), refused));
@@ -113,7 +115,7 @@ impl Session {
     }
 
     fn checked(&mut self, user: UserId, message: &raw::SendMessage, now: Timestamp) -> Result<Send, Refused> {
-        let invalid = |message| Refused::for_good(SendErrorCode::Invalid, message);
+        let invalid = |message: &'static str| Refused::for_good(SendErrorCode::Invalid, message);
         let request_id = message
             .request_id
             .parse()
@@ -135,18 +137,18 @@ impl Session {
         if message.body.len() > MAX_BODY_BYTES {
             return Err(Refused::for_good(
                 SendErrorCode::TooLarge,
-                "the body has more than 262,144 bytes",
+                "the body is larger than Opened.limits.max_body_bytes",
             ));
         }
         if message.envelope.len() > MAX_ENVELOPE_BYTES {
             return Err(Refused::for_good(
                 SendErrorCode::TooLarge,
-                "the envelope has more than 8,192 bytes",
+                format!("the envelope has more than {MAX_ENVELOPE_BYTES} bytes"),
             ));
         }
-        let limited = |message, retry_after_ms| Refused {
+        let limited = |message: &'static str, retry_after_ms| Refused {
             code: SendErrorCode::RateLimited,
-            message,
+            message: message.into(),
             retry_after_ms,
         };
         if self.sends.in_flight.len() >= MAX_SENDS_IN_FLIGHT {
@@ -179,7 +181,7 @@ fn refusal(request_id: String, refused: Refused) -> server_event::Event {
         request_id,
         outcome: Some(send_result::Outcome::Error(v1::SendError {
             code: refused.code.into(),
-            message: refused.message.to_owned(),
+            message: refused.message.into_owned(),
             retry_after_ms: refused.retry_after_ms,
         })),
     })

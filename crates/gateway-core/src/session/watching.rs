@@ -21,7 +21,8 @@ impl Session {
     /// Replaces the set of watched users, or answers why that is refused.
     pub(super) fn watch_presence(&mut self, users: &[String], now: Timestamp) {
         if users.len() > MAX_WATCHED {
-            return self.not_watched(WatchErrorCode::Invalid, "user_ids: at most 256", 0, now);
+            let why = format!("user_ids: at most {MAX_WATCHED}");
+            return self.not_watched(WatchErrorCode::Invalid, &why, 0, now);
         }
         let Ok(mut users) = users
             .iter()

@@ -136,7 +136,7 @@ pub async fn states(
 ) -> Result<GetStatesResponse, Status> {
     let users = ids(&request.user_ids)?;
     if users.len() > MAX_ASKED {
-        return Err(Status::invalid_argument("at most 256 users"));
+        return Err(Status::invalid_argument(format!("at most {MAX_ASKED} users")));
     }
     hub.catch_up(
         request.map_version,
