@@ -161,67 +161,44 @@ mod tests {
         let nobody = UserId(Uuid::nil());
         let cases = [
             (
-                Refusal::NotAMember,
-                E::NotAMember,
                 Code::NotFound,
-                R::ChatNotFound,
+                vec![
+                    (Refusal::NotAMember, E::NotAMember, R::ChatNotFound),
+                    (Refusal::PeerNotFound, E::PeerNotFound, R::UserNotFound),
+                    (Refusal::UserNotFound(nobody), E::PeerNotFound, R::UserNotFound),
+                ],
             ),
             (
-                Refusal::PeerNotFound,
-                E::PeerNotFound,
-                Code::NotFound,
-                R::UserNotFound,
-            ),
-            (
-                Refusal::UserNotFound(nobody),
-                E::PeerNotFound,
-                Code::NotFound,
-                R::UserNotFound,
-            ),
-            (
-                Refusal::NotAccepted,
-                E::NotAccepted,
                 Code::PermissionDenied,
-                R::NotAccepted,
+                vec![
+                    (Refusal::NotAccepted, E::NotAccepted, R::NotAccepted),
+                    (Refusal::RoleTooLow, E::NotAllowed, R::RoleTooLow),
+                ],
             ),
             (
-                Refusal::RequestIdReused,
-                E::RequestIdReused,
                 Code::AlreadyExists,
-                R::RequestIdReused,
+                vec![(Refusal::RequestIdReused, E::RequestIdReused, R::RequestIdReused)],
             ),
             (
-                Refusal::RoleTooLow,
-                E::NotAllowed,
-                Code::PermissionDenied,
-                R::RoleTooLow,
-            ),
-            (
-                Refusal::MediaTicket,
-                E::MediaTicket,
                 Code::InvalidArgument,
-                R::MediaTicket,
+                vec![
+                    (Refusal::MediaTicket, E::MediaTicket, R::MediaTicket),
+                    (Refusal::Invalid("body", "is bad"), E::Invalid, R::InvalidField),
+                ],
             ),
             (
-                Refusal::Invalid("body", "is bad"),
-                E::Invalid,
-                Code::InvalidArgument,
-                R::InvalidField,
-            ),
-            (
-                Refusal::TooLarge("too large"),
-                E::TooLarge,
                 Code::ResourceExhausted,
-                R::TooLarge,
+                vec![(Refusal::TooLarge("too large"), E::TooLarge, R::TooLarge)],
             ),
             (
-                Refusal::STORE_AWAY,
-                E::Unavailable,
                 Code::Unavailable,
-                R::Unavailable,
+                vec![(Refusal::STORE_AWAY, E::Unavailable, R::Unavailable)],
             ),
         ];
-        for (refusal, on_a_stream, code, reason) in cases {
+        let cases = cases
+            .into_iter()
+            .flat_map(|(code, cases)| cases.into_iter().map(move |case| (code, case)));
+        for (code, (refusal, on_a_stream, reason)) in cases {
             assert_eq!(send_error_code(&refusal), on_a_stream, "{refusal:?}");
             let error = sent(&Outcome::Refused(refusal.clone())).expect_err("it was refused");
             assert_eq!((error.code(), error.reason), (code, reason), "{refusal:?}");

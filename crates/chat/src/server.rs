@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tern_cluster::context::NodeContext;
 use tern_cluster::links::MAX_LINK_MESSAGE_BYTES;
 use tern_cluster::map::Role;
+use tern_identity::ticket::Tickets;
 use tern_proto::internal::chat_admin_server::ChatAdminServer;
 use tern_proto::internal::chat_link_server::ChatLinkServer;
 use tern_proto::internal::chat_node_server::ChatNodeServer;
@@ -17,6 +19,7 @@ use tern_proto::v1::inbox_server::InboxServer;
 use tern_store::postgres::hot_connect_options;
 use tern_transport::serve::Running;
 use tern_types::limits::MAX_REQUEST_BYTES;
+use tonic::service::RoutesBuilder;
 use tracing::Instrument;
 
 use crate::config::Config;
@@ -49,115 +52,164 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 /// # Errors
 ///
 /// Fails if the master key or the ticket key cannot be read, or Postgres cannot be reached.
-pub async fn start(
-    config: Config,
-    ctx: NodeContext,
-    routes: &mut tonic::service::RoutesBuilder,
-) -> anyhow::Result<Running> {
+pub async fn start(config: Config, ctx: NodeContext, routes: &mut RoutesBuilder) -> anyhow::Result<Running> {
     metrics::describe();
-    let master = master_key(&config)?;
-    let tickets = config.tickets.load()?;
-    let hot = hot_connect_options(&config.postgres);
-    let pool = PgPoolOptions::new()
-        .max_connections(config.postgres.database_pool_size)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_with(hot.clone())
-        .await
-        .context("cannot connect to Postgres")?;
-    let ownership = Ownership::new(ctx.clone());
-    let gateways = Gateways::default();
-    let new_strangers = config.chat_new_strangers_a_day as usize;
-    let effects = Effects {
-        loader: Loader::new(
-            pool.clone(),
-            master.clone(),
-            loads_at_a_time(&config),
-            new_strangers,
-        ),
-        calls: Arc::new(Calls::default()),
-        gateways: gateways.clone(),
-        fanout: Fanout {
-            lookup: Lookup::start(&ctx, gateways, Patience::default()),
-        },
-        ownership: ownership.clone(),
-        shedding: ctx.shedding.clone(),
-    };
-    let linked = effects.gateways.clone();
-    ctx.reached.links(Role::Chat, move || {
-        u32::try_from(linked.linked().len()).unwrap_or(u32::MAX)
-    });
-    let shards = Shards::start(vec![hot; usize::from(config.chat_shards)], &effects);
-    let epoch = StoreEpoch::new(pool.clone(), shards.clone());
-    let recovery = recovery::run(
-        pool.clone(),
-        epoch.clone(),
-        ownership.clone(),
-        shards.clone(),
-        ctx.map.clone(),
-        ctx.drain.clone(),
-    );
-    tokio::spawn(recovery.instrument(tracing::info_span!("recovery")));
-    let backlog = backlog::run(
-        pool.clone(),
-        ownership.clone(),
-        ctx.map.clone(),
-        ctx.drain.clone(),
-    );
-    tokio::spawn(backlog.instrument(tracing::info_span!("backlog")));
-
-    let writes = Writes {
-        shards: shards.clone(),
-        calls: effects.calls.clone(),
-        ownership: ownership.clone(),
-    };
-    let parts = link::Parts {
-        shards: shards.clone(),
-        gateways: effects.gateways.clone(),
-        ownership: ownership.clone(),
-        shedding: ctx.shedding.clone(),
-        epoch: epoch.clone(),
-        tickets: tickets.clone(),
-    };
-    let link = LinkService::new(parts, pool.clone(), master.clone());
-    let groups = Groups {
-        pool: pool.clone(),
-        master: master.clone(),
-        shards: shards.clone(),
-        pushes: effects.fanout.spawn(effects.gateways.clone()),
-        new_strangers,
-    };
-    let read_marks = ReadMarks {
-        ctx: ctx.clone(),
-        shards: shards.clone(),
-        pool: pool.clone(),
-    };
-    let chats = ChatsService::new(
-        writes.clone(),
-        groups,
-        read_marks,
-        pool.clone(),
-        master.clone(),
-        tickets,
-    );
-    let admin = Arc::new(AdminService {
-        ctx: ctx.clone(),
-        writes: writes.clone(),
-        lookup: effects.fanout.lookup.clone(),
-        pool: pool.clone(),
-        master: master.clone(),
-    });
-    let inbox = InboxService::new(writes.clone(), pool.clone(), master);
-    routes
-        .add_service(ChatLinkServer::new(link).max_decoding_message_size(MAX_LINK_MESSAGE_BYTES))
-        .add_service(ChatNodeServer::new(NodeService::new(writes, pool, epoch)))
-        .add_service(ChatAdminServer::from_arc(admin.clone()))
-        .add_service(ChatShardsServer::from_arc(admin))
-        .add_service(ChatsServer::new(chats).max_decoding_message_size(MAX_REQUEST_BYTES))
-        .add_service(InboxServer::new(inbox).max_decoding_message_size(MAX_REQUEST_BYTES));
+    let node = ChatNode::build(&config, ctx).await?;
+    node.spawn_tasks();
+    node.add_services(routes);
+    let ChatNode {
+        ctx,
+        ownership,
+        effects,
+        shards,
+        ..
+    } = node;
     Ok(Running {
         name: "chat",
         done: Box::pin(drained(ctx, ownership, shards, effects.gateways)),
     })
+}
+
+/// What the node's tasks and services share.
+struct ChatNode {
+    ctx: NodeContext,
+    pool: PgPool,
+    master: MasterKey,
+    tickets: Option<Tickets>,
+    ownership: Ownership,
+    effects: Effects,
+    shards: Shards,
+    epoch: StoreEpoch,
+    new_strangers: usize,
+}
+
+impl ChatNode {
+    /// Connects to the store, and starts the shards.
+    async fn build(config: &Config, ctx: NodeContext) -> anyhow::Result<Self> {
+        let master = master_key(config)?;
+        let tickets = config.tickets.load()?;
+        let hot = hot_connect_options(&config.postgres);
+        let pool = PgPoolOptions::new()
+            .max_connections(config.postgres.database_pool_size)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(hot.clone())
+            .await
+            .context("cannot connect to Postgres")?;
+        let ownership = Ownership::new(ctx.clone());
+        let new_strangers = config.chat_new_strangers_a_day as usize;
+        let loads = loads_at_a_time(config);
+        let loader = Loader::new(pool.clone(), master.clone(), loads, new_strangers);
+        let effects = effects(&ctx, loader, ownership.clone());
+        let shards = Shards::start(vec![hot; usize::from(config.chat_shards)], &effects);
+        Ok(Self {
+            epoch: StoreEpoch::new(pool.clone(), shards.clone()),
+            ctx,
+            pool,
+            master,
+            tickets,
+            ownership,
+            effects,
+            shards,
+            new_strangers,
+        })
+    }
+
+    /// Starts what runs beside the shards and the services.
+    fn spawn_tasks(&self) {
+        let recovery = recovery::run(
+            self.pool.clone(),
+            self.epoch.clone(),
+            self.ownership.clone(),
+            self.shards.clone(),
+            self.ctx.map.clone(),
+            self.ctx.drain.clone(),
+        );
+        tokio::spawn(recovery.instrument(tracing::info_span!("recovery")));
+        let backlog = backlog::run(
+            self.pool.clone(),
+            self.ownership.clone(),
+            self.ctx.map.clone(),
+            self.ctx.drain.clone(),
+        );
+        tokio::spawn(backlog.instrument(tracing::info_span!("backlog")));
+    }
+
+    fn add_services(&self, routes: &mut RoutesBuilder) {
+        let (pool, master) = (self.pool.clone(), self.master.clone());
+        let inbox = InboxService::new(self.writes(), pool.clone(), master.clone());
+        let node = NodeService::new(self.writes(), pool.clone(), self.epoch.clone());
+        let admin = Arc::new(AdminService {
+            ctx: self.ctx.clone(),
+            writes: self.writes(),
+            lookup: self.effects.fanout.lookup.clone(),
+            pool,
+            master,
+        });
+        routes
+            .add_service(ChatLinkServer::new(self.link()).max_decoding_message_size(MAX_LINK_MESSAGE_BYTES))
+            .add_service(ChatNodeServer::new(node))
+            .add_service(ChatAdminServer::from_arc(admin.clone()))
+            .add_service(ChatShardsServer::from_arc(admin))
+            .add_service(ChatsServer::new(self.chats()).max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(InboxServer::new(inbox).max_decoding_message_size(MAX_REQUEST_BYTES));
+    }
+
+    fn link(&self) -> LinkService {
+        let parts = link::Parts {
+            shards: self.shards.clone(),
+            gateways: self.effects.gateways.clone(),
+            ownership: self.ownership.clone(),
+            shedding: self.ctx.shedding.clone(),
+            epoch: self.epoch.clone(),
+            tickets: self.tickets.clone(),
+        };
+        LinkService::new(parts, self.pool.clone(), self.master.clone())
+    }
+
+    fn chats(&self) -> ChatsService {
+        let (pool, master) = (self.pool.clone(), self.master.clone());
+        let groups = Groups {
+            pool: pool.clone(),
+            master: master.clone(),
+            shards: self.shards.clone(),
+            pushes: self.effects.fanout.spawn(self.effects.gateways.clone()),
+            new_strangers: self.new_strangers,
+        };
+        let read_marks = ReadMarks {
+            ctx: self.ctx.clone(),
+            shards: self.shards.clone(),
+            pool: pool.clone(),
+        };
+        let tickets = self.tickets.clone();
+        ChatsService::new(self.writes(), groups, read_marks, pool, master, tickets)
+    }
+
+    fn writes(&self) -> Writes {
+        Writes {
+            shards: self.shards.clone(),
+            calls: self.effects.calls.clone(),
+            ownership: self.ownership.clone(),
+        }
+    }
+}
+
+/// What the shards perform effects with. The gateways that link to it are counted from now on.
+fn effects(ctx: &NodeContext, loader: Loader, ownership: Ownership) -> Effects {
+    let gateways = Gateways::default();
+    let linked = gateways.clone();
+    ctx.reached.links(Role::Chat, move || {
+        u32::try_from(linked.linked().len()).unwrap_or(u32::MAX)
+    });
+    Effects {
+        loader,
+        calls: Arc::new(Calls::default()),
+        gateways: gateways.clone(),
+        fanout: Fanout {
+            lookup: Lookup::start(ctx, gateways, Patience::default()),
+        },
+        ownership,
+        shedding: ctx.shedding.clone(),
+    }
 }
 
 /// How many chats are loaded at a time: three quarters of the pool's connections, so that devices that catch up find

@@ -20,14 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tern_cluster::shedding::{Level, Meter};
+use tern_cluster::shedding::{Level, Meter, Shedding};
 use tern_types::{ChatId, Clock, Seq, Slot, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
-use effects::Effects;
+use effects::{Effects, ShardEffects};
 use tern_chat_core::receipts::Watermark;
-use tern_chat_core::shard::{Event, Inspected, Job, Lane, Load, ShardState};
+use tern_chat_core::shard::{Effect, Event, Inspected, Job, Lane, Load, ShardState};
 use traces::Traces;
 
 use crate::metrics;
@@ -176,26 +176,10 @@ impl Shards {
 
 async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::Connect, effects: Effects) {
     let (results, mut results_in) = mpsc::channel(RESULTS);
-    let shedding = effects.shedding.clone();
-    let (queue_time, commit_time) = (
-        effects.shedding.meter("shard_queue"),
-        effects.shedding.meter("commit"),
-    );
-    let effects = effects.for_shard(results.clone());
-    let writer = |lane| {
-        let times = metrics::JobTimes::new(number);
-        writer::spawn(connect.clone(), lane, commit_time.clone(), times, results.clone())
-    };
-    let writers = Lane::ALL.map(|lane| (lane, writer(lane)));
-    let mut state = ShardState::default();
-    let figures = metrics::ShardMetrics::new(number);
-    let mut traces = Traces::default();
-    let mut quiet = Vec::new();
-    let (mut taken, mut done, mut out) = (Vec::new(), Vec::new(), Vec::new());
+    let mut shard = Shard::new(number, &connect, effects, &results);
+    let (mut taken, mut done) = (Vec::new(), Vec::new());
     loop {
-        let until = state
-            .next_wake()
-            .map_or(TICK, |at| at.since(Clock::monotonic()).min(TICK));
+        let until = shard.next_wake();
         tokio::select! {
             biased;
             _ = results_in.recv_many(&mut done, GATHER) => {}
@@ -204,55 +188,131 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
         }
         let now = Clock::monotonic();
         for event in done.drain(..) {
-            state.apply(event, now, &mut out);
+            shard.apply(event, now);
         }
         for input in taken.drain(..) {
-            match input {
-                Input::Event(event) => {
-                    traces.arrived(&event);
-                    state.apply(event, now, &mut out);
-                }
-                Input::Watermarks(chat, answer) => {
-                    let _gone = answer.send(state.watermarks(chat));
-                }
-                Input::ReadMarks(user, chats, answer) => {
-                    let mark = |chat| {
-                        let (seq, own_unread) = state.read_mark(chat, user)?;
-                        Some((chat, seq, own_unread))
-                    };
-                    let _gone = answer.send(chats.into_iter().filter_map(mark).collect());
-                }
-                Input::Inspect(chat, answer) => {
-                    let _gone = answer.send(state.inspect(chat));
-                }
-                Input::Load(answer) => {
-                    let _gone = answer.send(state.load());
-                }
-                Input::Quiet(answer) => quiet.push(answer),
-            }
+            shard.take(input, now);
         }
-        state.defer_delivered(shedding.level() >= Level::Receipts);
-        state.flush_receipts(now, &mut out);
-        state.keep_patience(now, &mut out);
-        for (lane, jobs) in &writers {
-            let Some(job) = state.next_job(*lane, now, Clock::wall(), &mut out) else {
+        shard.follow_up(now);
+        shard.give_jobs(now);
+        shard.perform();
+    }
+}
+
+/// What one shard's loop decides and acts with. Nothing here waits.
+struct Shard {
+    state: ShardState,
+    /// The effects that are to be performed.
+    out: Vec<Effect>,
+    writers: [(Lane, mpsc::Sender<Job>); 2],
+    effects: ShardEffects,
+    shedding: Shedding,
+    queue_time: Arc<Meter>,
+    figures: metrics::ShardMetrics,
+    traces: Traces,
+    /// Who waits until nothing is under way.
+    quiet: Vec<oneshot::Sender<()>>,
+}
+
+impl Shard {
+    /// Starts the shard's writers and its fan-out task. What they bring back goes to `results`.
+    fn new(
+        number: usize,
+        connect: &writer::Connect,
+        effects: Effects,
+        results: &mpsc::Sender<Event>,
+    ) -> Self {
+        let shedding = effects.shedding.clone();
+        let (queue_time, commit_time) = (shedding.meter("shard_queue"), shedding.meter("commit"));
+        let effects = effects.for_shard(results.clone());
+        let writer = |lane| {
+            let times = metrics::JobTimes::new(number);
+            writer::spawn(connect.clone(), lane, commit_time.clone(), times, results.clone())
+        };
+        Self {
+            state: ShardState::default(),
+            out: Vec::new(),
+            writers: Lane::ALL.map(|lane| (lane, writer(lane))),
+            effects,
+            shedding,
+            queue_time,
+            figures: metrics::ShardMetrics::new(number),
+            traces: Traces::default(),
+            quiet: Vec::new(),
+        }
+    }
+
+    /// How long the shard may sleep if nothing comes.
+    fn next_wake(&self) -> Duration {
+        self.state
+            .next_wake()
+            .map_or(TICK, |at| at.since(Clock::monotonic()).min(TICK))
+    }
+
+    fn apply(&mut self, event: Event, now: Timestamp) {
+        self.state.apply(event, now, &mut self.out);
+    }
+
+    /// Applies the event, or answers the question.
+    fn take(&mut self, input: Input, now: Timestamp) {
+        match input {
+            Input::Event(event) => {
+                self.traces.arrived(&event);
+                self.apply(event, now);
+            }
+            Input::Watermarks(chat, answer) => {
+                let _gone = answer.send(self.state.watermarks(chat));
+            }
+            Input::ReadMarks(user, chats, answer) => {
+                let mark = |chat| {
+                    let (seq, own_unread) = self.state.read_mark(chat, user)?;
+                    Some((chat, seq, own_unread))
+                };
+                let _gone = answer.send(chats.into_iter().filter_map(mark).collect());
+            }
+            Input::Inspect(chat, answer) => {
+                let _gone = answer.send(self.state.inspect(chat));
+            }
+            Input::Load(answer) => {
+                let _gone = answer.send(self.state.load());
+            }
+            Input::Quiet(answer) => self.quiet.push(answer),
+        }
+    }
+
+    /// Does what is due after all events that came together: receipts, and refusals to those who have waited long.
+    fn follow_up(&mut self, now: Timestamp) {
+        self.state
+            .defer_delivered(self.shedding.level() >= Level::Receipts);
+        self.state.flush_receipts(now, &mut self.out);
+        self.state.keep_patience(now, &mut self.out);
+    }
+
+    /// Gives each writer that is free its next job.
+    fn give_jobs(&mut self, now: Timestamp) {
+        for (lane, jobs) in &self.writers {
+            let Some(job) = self.state.next_job(*lane, now, Clock::wall(), &mut self.out) else {
                 continue;
             };
-            figures.job(&job);
-            waited(&job, now, &queue_time);
-            traces.taken(&job);
+            self.figures.job(&job);
+            waited(&job, now, &self.queue_time);
+            self.traces.taken(&job);
             // A writer's queue has room for one job, and the state gives it one only when it is free.
             let _ended = jobs.try_send(job);
         }
-        effects.perform(&mut out, &mut traces);
-        figures.holds(&state);
-        let counts = state.take_counts();
+    }
+
+    /// Performs the effects, counts, and answers those who wait for quiet.
+    fn perform(&mut self) {
+        self.effects.perform(&mut self.out, &mut self.traces);
+        self.figures.holds(&self.state);
+        let counts = self.state.take_counts();
         if counts.receipts_lost > 0 {
-            effects.receipts_lost();
+            self.effects.receipts_lost();
         }
-        figures.count(&counts);
-        if state.is_quiet() {
-            quiet.drain(..).for_each(|answer| {
+        self.figures.count(&counts);
+        if self.state.is_quiet() {
+            self.quiet.drain(..).for_each(|answer| {
                 let _gone = answer.send(());
             });
         }

@@ -12,6 +12,7 @@ mod step;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::Role;
@@ -152,21 +153,8 @@ impl World {
             Step::Link { member } => self.link(self.user(*member)),
             Step::TakeJob { node, lane } => self.take_job(*node, *lane),
             Step::RunJob { node, lane } => self.run_job(*node, *lane),
-            Step::JobHeld { node, lane } => {
-                let node = &mut self.nodes[*node];
-                if let Some(job) = node.jobs[*lane as usize].take() {
-                    node.done[*lane as usize] = Some(held(&job));
-                }
-            }
-            Step::JobAway { node, lane, landed } => {
-                let lane = *lane as usize;
-                if let Some(job) = self.nodes[*node].jobs[lane].take() {
-                    self.nodes[*node].done[lane] = Some(away(&job));
-                    if *landed {
-                        self.store.run(job);
-                    }
-                }
-            }
+            Step::JobHeld { node, lane } => self.hold_job(*node, *lane),
+            Step::JobAway { node, lane, landed } => self.lose_job(*node, *lane, *landed),
             Step::FinishJob { node, lane } => {
                 if let Some(done) = self.nodes[*node].done[*lane as usize].take() {
                     self.apply(*node, Event::JobDone(done));
@@ -191,36 +179,9 @@ impl World {
             }
             Step::Wake { node, fails } => self.wake(*node, *fails),
             Step::Ack { node, device } => self.ack(*node, device.index(self.devices.len())),
-            Step::Time { ms } => {
-                self.now = self.now + std::time::Duration::from_millis(*ms);
-                for node in 0..2 {
-                    self.apply(node, Event::Tick);
-                }
-            }
-            Step::Crash { node } => {
-                let crashed = std::mem::take(&mut self.nodes[*node]);
-                self.late.extend(crashed.jobs.into_iter().flatten());
-            }
-            Step::Recover { node } => {
-                // A statement of a crashed node is executed late.
-                if let Some(job) = self.late.pop() {
-                    self.store.run(job);
-                }
-                let (low, high) = (
-                    self.store.unsettled.iter().min(),
-                    self.store.unsettled.iter().max(),
-                );
-                if let (Some(low), Some(high)) = (low.copied(), high.copied()) {
-                    self.apply(
-                        *node,
-                        Event::Recover {
-                            chat: self.chat,
-                            low,
-                            high,
-                        },
-                    );
-                }
-            }
+            Step::Time { ms } => self.pass(Duration::from_millis(*ms)),
+            Step::Crash { node } => self.crash(*node),
+            Step::Recover { node } => self.recover(*node),
             Step::Disconnect { device } => {
                 let n = device.index(self.devices.len());
                 (self.devices[n].online, self.devices[n].row) = (false, false);
@@ -350,6 +311,50 @@ impl World {
         let lane = lane as usize;
         if let Some(job) = self.nodes[node].jobs[lane].take() {
             self.nodes[node].done[lane] = Some(self.store.run(job));
+        }
+    }
+
+    /// The lane's job finds the chat locked.
+    fn hold_job(&mut self, node: usize, lane: Lane) {
+        let node = &mut self.nodes[node];
+        if let Some(job) = node.jobs[lane as usize].take() {
+            node.done[lane as usize] = Some(held(&job));
+        }
+    }
+
+    /// The store does not answer the lane's job. If it `landed`, it is executed all the same.
+    fn lose_job(&mut self, node: usize, lane: Lane, landed: bool) {
+        let lane = lane as usize;
+        if let Some(job) = self.nodes[node].jobs[lane].take() {
+            self.nodes[node].done[lane] = Some(away(&job));
+            if landed {
+                self.store.run(job);
+            }
+        }
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        for node in 0..2 {
+            self.apply(node, Event::Tick);
+        }
+    }
+
+    fn crash(&mut self, node: usize) {
+        let crashed = std::mem::take(&mut self.nodes[node]);
+        self.late.extend(crashed.jobs.into_iter().flatten());
+    }
+
+    fn recover(&mut self, node: usize) {
+        // A statement of a crashed node is executed late.
+        if let Some(job) = self.late.pop() {
+            self.store.run(job);
+        }
+        let unsettled = &self.store.unsettled;
+        let (low, high) = (unsettled.iter().min(), unsettled.iter().max());
+        if let (Some(&low), Some(&high)) = (low, high) {
+            let chat = self.chat;
+            self.apply(node, Event::Recover { chat, low, high });
         }
     }
 

@@ -17,6 +17,7 @@ use tern_chat_core::shard::Event;
 use tern_chat_core::{Entry, EntryKind, NewEntry, Refusal};
 
 use super::caller::Caller;
+use super::parsed::group_full;
 use super::store_away;
 use crate::answer;
 use crate::fanout::{Outgoing, Pushes};
@@ -102,38 +103,19 @@ impl Groups {
     ) -> Result<(), ApiError> {
         let members = load::distinct(members, caller.user);
         if members.len() >= MAX_GROUP_MEMBERS {
-            return Err(ApiError::new(
-                ErrorReason::GroupFull,
-                "a group has at most 1,024 members",
-            ));
+            return Err(group_full());
         }
-        let content = content::of_creation(title, &members);
-        let new = NewEntry {
-            media: Vec::new(),
-            trace: None,
-            arrived: None,
-            read_receipts_off: false,
-            acked: Seq::ZERO,
-            kind: EntryKind::ChatCreated,
-            sender: caller.user,
-            device: caller.sender_device(),
-            request,
-            fingerprint: fingerprint([content.as_ref()]),
-            counts: false,
-            content,
-        };
+        let first = first_entry(caller, request, content::of_creation(title, &members));
         let group = NewGroup {
             chat,
             title,
             owner: caller.user,
             members: &members,
-            entry: &new,
+            entry: &first,
             strangers: caller.device.map(|_| self.new_strangers),
         };
-        match load::create_group(&self.pool, &self.master, &group)
-            .await
-            .map_err(store_away)?
-        {
+        let created = load::create_group(&self.pool, &self.master, &group).await;
+        match created.map_err(store_away)? {
             Created::Before => Ok(()),
             Created::RequestIdReused => Err(ApiError::new(
                 ErrorReason::RequestIdReused,
@@ -188,5 +170,23 @@ impl Groups {
                 },
             )
             .await;
+    }
+}
+
+/// The entry with which the caller makes a group. `content` names the group and its members.
+fn first_entry(caller: Caller, request: RequestId, content: Bytes) -> NewEntry {
+    NewEntry {
+        media: Vec::new(),
+        trace: None,
+        arrived: None,
+        read_receipts_off: false,
+        acked: Seq::ZERO,
+        kind: EntryKind::ChatCreated,
+        sender: caller.user,
+        device: caller.sender_device(),
+        request,
+        fingerprint: fingerprint([content.as_ref()]),
+        counts: false,
+        content,
     }
 }

@@ -13,6 +13,11 @@ pub fn no_chat() -> ApiError {
     )
 }
 
+/// The error of a call that would give a group too many members.
+pub fn group_full() -> ApiError {
+    ApiError::new(ErrorReason::GroupFull, "a group has at most 1,024 members")
+}
+
 /// Parses a chat's id.
 pub fn chat_id(text: &str) -> Result<ChatId, ApiError> {
     parse::id("chat_id", text)
@@ -21,10 +26,7 @@ pub fn chat_id(text: &str) -> Result<ChatId, ApiError> {
 /// Parses a list of users' ids, at most as many as a group has members.
 pub fn user_ids(field: &'static str, ids: &[String]) -> Result<Vec<UserId>, ApiError> {
     if ids.len() > MAX_GROUP_MEMBERS {
-        return Err(ApiError::new(
-            ErrorReason::GroupFull,
-            "a group has at most 1,024 members",
-        ));
+        return Err(group_full());
     }
     ids.iter().map(|id| parse::id(field, id)).collect()
 }

@@ -1,0 +1,109 @@
+//! Tests of rule 8: what a chat or a shard cannot hold is refused, and a commit is bounded.
+
+use super::*;
+use crate::shard::commands::{
+    MAX_WAITING_ACKS, MAX_WAITING_BYTES, MAX_WAITING_BYTES_OF_CHAT, MAX_WAITING_OF_CHAT,
+};
+use crate::shard::jobs::MAX_COMMIT_BYTES;
+
+const LARGE: usize = 256 << 10;
+
+fn is_refused(effects: &[Effect]) -> bool {
+    matches!(
+        effects,
+        [Effect::Answer {
+            outcome: Outcome::Refused(Refusal::Unavailable { .. }),
+            ..
+        }]
+    )
+}
+
+#[test]
+fn rule_8_a_chat_refuses_what_it_cannot_hold() {
+    let mut shard = Shard::new();
+    for _ in 0..MAX_WAITING_OF_CHAT {
+        assert!(shard.send().is_empty());
+    }
+    let effects = shard.send();
+    assert!(is_refused(&effects), "{effects:?}");
+}
+
+#[test]
+fn rule_8_an_acknowledgement_that_finds_no_room_is_not_left_without_an_answer() {
+    let mut shard = Shard::new();
+    let (chat, user, device) = (shard.chat, shard.people[1], DeviceId::random());
+    let ack = |origin| Event::Ack {
+        origin,
+        chat,
+        user,
+        device,
+        seq: Seq(1),
+        write: true,
+    };
+    for _ in 0..MAX_WAITING_ACKS {
+        assert!(shard.tell(ack(Origin::Call(1))).is_empty());
+    }
+    let effects = shard.tell(ack(Origin::Call(2)));
+    let refused = matches!(
+        effects.as_slice(),
+        [Effect::Answer {
+            origin: Origin::Call(2),
+            outcome: Outcome::Refused(Refusal::Unavailable { .. }),
+        }]
+    );
+    assert!(refused, "{effects:?}");
+    let link = Origin::Link {
+        link: 1,
+        reference: 0,
+        session: SessionId(1),
+        request: RequestId(uuid::Uuid::nil()),
+    };
+    assert!(shard.tell(ack(link)).is_empty(), "a gateway repeats it");
+}
+
+#[test]
+fn rule_8_a_chat_refuses_more_bytes_than_it_may_hold() {
+    let mut shard = Shard::new();
+    let fit = MAX_WAITING_BYTES_OF_CHAT / LARGE - 1;
+    for _ in 0..fit {
+        assert!(shard.send_to(shard.chat, LARGE).is_empty());
+    }
+    assert!(is_refused(&shard.send_to(shard.chat, LARGE)));
+    assert!(shard.send().is_empty(), "a small one still fits");
+    shard.committed();
+    assert!(
+        shard.send_to(shard.chat, LARGE).is_empty(),
+        "what is committed makes room"
+    );
+}
+
+#[test]
+fn rule_8_a_shard_refuses_more_bytes_than_it_may_hold() {
+    let mut shard = Shard::new();
+    let fit = MAX_WAITING_BYTES / LARGE - 1;
+    for n in 0..fit {
+        let chat = ChatId(uuid::Uuid::from_u128(n as u128));
+        shard.open(chat);
+        assert!(shard.send_to(chat, LARGE).is_empty());
+    }
+    assert!(is_refused(&shard.send_to(shard.chat, LARGE)));
+    assert!(shard.send().is_empty(), "a small one still fits");
+}
+
+#[test]
+fn rule_8_a_commit_is_bounded_in_bytes_and_shared_by_chats() {
+    let mut shard = Shard::new();
+    let chats: Vec<ChatId> = (0..10).map(|n| ChatId(uuid::Uuid::from_u128(n))).collect();
+    for chat in &chats {
+        shard.open(*chat);
+        for _ in 0..10 {
+            assert!(shard.send_to(*chat, LARGE).is_empty());
+        }
+    }
+    let Some(Job::Commit(batches)) = shard.job() else {
+        panic!("nothing is committed")
+    };
+    let bytes: usize = batches.iter().map(Batch::bytes).sum();
+    assert!(bytes > MAX_COMMIT_BYTES / 2 && bytes <= MAX_COMMIT_BYTES + LARGE);
+    assert!(batches.len() > 2, "no chat takes it all");
+}

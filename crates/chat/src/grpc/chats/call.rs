@@ -1,0 +1,193 @@
+//! What the calls of `tern.v1.Chats` begin with: who calls, which chat the call is about, and whether the caller may
+//! see the chat here. The checks come in this order, and a handler may look at other fields between them.
+
+use sqlx::PgPool;
+use tern_identity::principal::Scope;
+use tern_proto::{ApiError, parse, v1};
+use tern_types::{ChatId, RequestId};
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Status};
+
+use tern_chat_core::Change;
+use tern_chat_core::change::Action;
+use tern_chat_core::content::{self, fingerprint};
+
+use crate::grpc::caller::{Caller, Callers};
+use crate::grpc::parsed::{chat_id, no_chat};
+use crate::grpc::store_away;
+use crate::grpc::writes::Writes;
+use crate::store::listing;
+
+/// A request that a back end may make in a user's name.
+pub trait Acting {
+    fn acting_user_id(&self) -> &str;
+}
+
+/// A request about one chat.
+pub trait OfChat {
+    fn chat_id(&self) -> &str;
+}
+
+/// A request for a change, which may be repeated.
+pub trait Changing: OfChat {
+    fn request_id(&self) -> &str;
+}
+
+/// Implements a trait for requests by their field of the same name.
+macro_rules! by_field {
+    ($of:ident, $field:ident, $($request:ident),+ $(,)?) => {
+        $(impl $of for v1::$request {
+            fn $field(&self) -> &str {
+                &self.$field
+            }
+        })+
+    };
+}
+
+by_field!(
+    Acting,
+    acting_user_id,
+    CreateGroupRequest,
+    GetChatRequest,
+    ListChatsRequest,
+    UpdateChatRequest,
+    SetChatPictureRequest,
+    AddMembersRequest,
+    RemoveMemberRequest,
+    LeaveChatRequest,
+    SetRoleRequest,
+    ListMembersRequest,
+    ListEntriesRequest,
+    ListMessagesRequest,
+    GetReceiptsRequest,
+    GetMessageReceiptsRequest,
+    MarkChatReadRequest,
+);
+by_field!(
+    OfChat,
+    chat_id,
+    GetChatRequest,
+    UpdateChatRequest,
+    SetChatPictureRequest,
+    AddMembersRequest,
+    RemoveMemberRequest,
+    LeaveChatRequest,
+    SetRoleRequest,
+    ListMembersRequest,
+    ListEntriesRequest,
+    ListMessagesRequest,
+    GetReceiptsRequest,
+    GetMessageReceiptsRequest,
+    MarkChatReadRequest,
+);
+by_field!(
+    Changing,
+    request_id,
+    UpdateChatRequest,
+    SetChatPictureRequest,
+    AddMembersRequest,
+    RemoveMemberRequest,
+    LeaveChatRequest,
+    SetRoleRequest,
+);
+
+/// Who may make a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// Devices, and back ends in a user's name.
+    Person,
+    /// These, and back ends in nobody's name.
+    Anybody,
+}
+
+/// A call of which it is known who makes it.
+pub struct Call<R> {
+    pub caller: Caller,
+    pub request: R,
+    metadata: MetadataMap,
+}
+
+impl<R: OfChat> Call<R> {
+    /// The chat that the call names. Whether the caller may see it is not known yet.
+    pub fn chat(&self) -> Result<ChatId, ApiError> {
+        chat_id(self.request.chat_id())
+    }
+}
+
+impl<R: Changing> Call<R> {
+    /// The change that the call asks for. Its fingerprint is that of the whole request, whatever is left out of it
+    /// later.
+    pub fn change(&self, action: Action) -> Result<Change, ApiError> {
+        let request: RequestId = parse::id("request_id", self.request.request_id())?;
+        Ok(Change {
+            actor: self.caller.user,
+            device: self.caller.sender_device(),
+            request,
+            fingerprint: fingerprint([content::of_change(self.caller.user, &action).as_ref()]),
+            action,
+        })
+    }
+}
+
+/// Reads calls, and checks what their callers may do. It is cheap to clone.
+#[derive(Clone)]
+pub struct Calls {
+    pub callers: Callers,
+    pub writes: Writes,
+    pub pool: PgPool,
+}
+
+impl Calls {
+    /// Reads who calls. A back end needs `scope`.
+    ///
+    /// # Errors
+    ///
+    /// The caller is not known, lacks the scope or is nobody where a person is needed, or the store is away.
+    pub async fn open<R: Acting>(
+        &self,
+        request: Request<R>,
+        who: Who,
+        scope: Scope,
+    ) -> Result<Call<R>, ApiError> {
+        let (metadata, _, request) = request.into_parts();
+        let acting = request.acting_user_id();
+        let caller = match who {
+            Who::Person => self.callers.person(&metadata, acting, scope).await?,
+            Who::Anybody => self.callers.read(&metadata, acting, scope).await?,
+        };
+        Ok(Call {
+            caller,
+            request,
+            metadata,
+        })
+    }
+
+    /// Checks that the caller may see the chat: a member may, and a back end in nobody's name.
+    pub async fn check_visible<R>(&self, call: &Call<R>, chat: ChatId) -> Result<(), ApiError> {
+        let caller = call.caller;
+        let may = caller.is_nobody()
+            || listing::is_member(&self.pool, chat, caller.user)
+                .await
+                .map_err(store_away)?;
+        if may { Ok(()) } else { Err(no_chat()) }
+    }
+
+    /// Checks that this node owns the chat. The error tells the gateway to route the call again.
+    pub fn check_owner<R>(&self, call: &Call<R>, chat: ChatId) -> Result<(), Status> {
+        self.writes.check_owner(chat, &call.metadata)
+    }
+
+    /// The chat that the call names, if the caller may see it.
+    pub async fn visible_chat<R: OfChat>(&self, call: &Call<R>) -> Result<ChatId, ApiError> {
+        let chat = call.chat()?;
+        self.check_visible(call, chat).await?;
+        Ok(chat)
+    }
+
+    /// The chat that the call names, if this node owns it.
+    pub fn owned_chat<R: OfChat>(&self, call: &Call<R>) -> Result<ChatId, Status> {
+        let chat = call.chat()?;
+        self.check_owner(call, chat)?;
+        Ok(chat)
+    }
+}

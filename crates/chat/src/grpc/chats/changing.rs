@@ -1,0 +1,139 @@
+//! The calls that make and change groups. Only the chat's owner takes them. Each public method handles the call of
+//! its name.
+
+use tern_identity::principal::Scope;
+use tern_identity::ticket::Tickets;
+use tern_proto::{ApiError, parse, v1};
+use tern_types::limits::MAX_NAME_BYTES;
+use tern_types::{ChatId, RequestId};
+use tonic::{Request, Status};
+
+use tern_chat_core::change::Action;
+use tern_chat_core::shard::Event;
+use tern_chat_core::{Change, Outcome, content};
+
+use super::call::{Call, Calls, Changing, Who};
+use super::heads::ChatHeads;
+use crate::answer;
+use crate::grpc::groups::Groups;
+use crate::grpc::message;
+use crate::grpc::parsed::user_ids;
+use crate::grpc::writes::Writes;
+
+/// What is needed to change groups.
+pub struct Changes {
+    pub calls: Calls,
+    pub writes: Writes,
+    pub groups: Groups,
+    pub heads: ChatHeads,
+    /// `None` if this server has no media.
+    pub tickets: Option<Tickets>,
+}
+
+impl Changes {
+    pub async fn create_group(
+        &self,
+        request: Request<v1::CreateGroupRequest>,
+    ) -> Result<v1::CreateGroupResponse, Status> {
+        let call = self.calls.open(request, Who::Person, Scope::ChatsWrite).await?;
+        let (caller, group) = (call.caller, &call.request);
+        let request: RequestId = parse::id("request_id", &group.request_id)?;
+        let chat = ChatId::group(caller.user, request);
+        let title = parse::name("title", group.title.clone(), MAX_NAME_BYTES)?;
+        let members = user_ids("member_user_ids", &group.member_user_ids)?;
+        self.calls.check_owner(&call, chat)?;
+        self.groups.create(caller, chat, request, &title, members).await?;
+        let chat = self.heads.one(caller, chat).await?;
+        Ok(v1::CreateGroupResponse { chat: Some(chat) })
+    }
+
+    pub async fn update_chat(
+        &self,
+        request: Request<v1::UpdateChatRequest>,
+    ) -> Result<v1::UpdateChatResponse, Status> {
+        let call = self.calls.open(request, Who::Anybody, Scope::ChatsWrite).await?;
+        let title = parse::name("title", call.request.title.clone(), MAX_NAME_BYTES)?;
+        let seq = self.change(&call, Action::SetTitle(title)).await?;
+        Ok(v1::UpdateChatResponse { seq })
+    }
+
+    pub async fn set_chat_picture(
+        &self,
+        request: Request<v1::SetChatPictureRequest>,
+    ) -> Result<v1::SetChatPictureResponse, Status> {
+        let call = self.calls.open(request, Who::Anybody, Scope::ChatsWrite).await?;
+        let (user, picture) = (call.caller.user, call.request.picture.as_ref());
+        let picture = message::picture(picture, user, self.tickets.as_ref())?;
+        let seq = self.change(&call, Action::SetPicture(picture)).await?;
+        Ok(v1::SetChatPictureResponse { seq })
+    }
+
+    pub async fn add_members(
+        &self,
+        request: Request<v1::AddMembersRequest>,
+    ) -> Result<v1::AddMembersResponse, Status> {
+        let call = self.calls.open(request, Who::Anybody, Scope::ChatsWrite).await?;
+        let users = user_ids("user_ids", &call.request.user_ids)?;
+        let chat = call.chat()?;
+        let mut change = call.change(Action::Add(users.clone()))?;
+        self.calls.check_owner(&call, chat)?;
+        let addable = self
+            .groups
+            .addable(call.caller, chat, change.request, &users)
+            .await?;
+        change.action = Action::Add(addable);
+        let seq = self.apply(chat, change).await?;
+        Ok(v1::AddMembersResponse { seq })
+    }
+
+    pub async fn remove_member(
+        &self,
+        request: Request<v1::RemoveMemberRequest>,
+    ) -> Result<v1::RemoveMemberResponse, Status> {
+        let call = self.calls.open(request, Who::Anybody, Scope::ChatsWrite).await?;
+        let user = parse::id("user_id", &call.request.user_id)?;
+        let seq = self.change(&call, Action::Remove(user)).await?;
+        Ok(v1::RemoveMemberResponse { seq })
+    }
+
+    pub async fn leave_chat(
+        &self,
+        request: Request<v1::LeaveChatRequest>,
+    ) -> Result<v1::LeaveChatResponse, Status> {
+        let call = self.calls.open(request, Who::Person, Scope::ChatsWrite).await?;
+        let seq = self.change(&call, Action::Remove(call.caller.user)).await?;
+        Ok(v1::LeaveChatResponse { seq })
+    }
+
+    pub async fn set_role(
+        &self,
+        request: Request<v1::SetRoleRequest>,
+    ) -> Result<v1::SetRoleResponse, Status> {
+        let call = self.calls.open(request, Who::Anybody, Scope::ChatsWrite).await?;
+        let user = parse::id("user_id", &call.request.user_id)?;
+        let role = content::role_from_wire(call.request.role())
+            .ok_or_else(|| ApiError::invalid("role", "is needed"))?;
+        let seq = self.change(&call, Action::SetRole(user, role)).await?;
+        Ok(v1::SetRoleResponse { seq })
+    }
+
+    /// Makes the change that the call asks for. Returns the seq of its entry, or 0 if nothing was to be changed.
+    async fn change<R: Changing>(&self, call: &Call<R>, action: Action) -> Result<u64, Status> {
+        let chat = call.chat()?;
+        let change = call.change(action)?;
+        self.calls.check_owner(call, chat)?;
+        self.apply(chat, change).await
+    }
+
+    async fn apply(&self, chat: ChatId, change: Change) -> Result<u64, Status> {
+        match self
+            .writes
+            .call(chat, |origin| Event::Change { origin, chat, change })
+            .await?
+        {
+            Outcome::Placed { seq, .. } => Ok(seq.0),
+            Outcome::Refused(refusal) => Err(answer::to_error(&refusal).into()),
+            _ => Ok(0),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Chats as the answers of calls show them: as the store has them, with the read marks that their owners know before
+//! the store does.
+
+use sqlx::PgPool;
+use tern_proto::{ApiError, v1};
+use tern_types::{ChatId, Seq, Timestamp};
+
+use crate::grpc::caller::Caller;
+use crate::grpc::parsed::no_chat;
+use crate::grpc::read_marks::ReadMarks;
+use crate::grpc::store_away;
+use crate::grpc::views::{self, PageToken};
+use crate::store::listing::{self, ChatView};
+use crate::store::seal::MasterKey;
+
+/// Bytes of the last entries in a page of chats; the last one may exceed it. It is twice as much as a page of entries
+/// has, so that a list seldom takes a second call.
+const MAX_LIST_BYTES: usize = 2 << 20;
+
+/// Reads chats and shows them to callers. It is cheap to clone.
+#[derive(Clone)]
+pub struct ChatHeads {
+    pub pool: PgPool,
+    pub master: MasterKey,
+    pub read_marks: ReadMarks,
+}
+
+impl ChatHeads {
+    /// One chat, of which this node is the owner.
+    pub async fn one(&self, caller: Caller, chat: ChatId) -> Result<v1::Chat, ApiError> {
+        let view = listing::chat(&self.pool, &self.master, caller.user, caller.device, chat).await;
+        let view = view.map_err(store_away)?.ok_or_else(no_chat)?;
+        let marks = self.read_marks.shards.read_marks(caller.user, [chat]).await;
+        let shown = self.show(caller, vec![view], marks).await?;
+        shown.into_iter().next().ok_or_else(no_chat)
+    }
+
+    /// A page of the caller's chats below `after`, and the token of the next one.
+    pub async fn page(
+        &self,
+        caller: Caller,
+        after: Option<(Timestamp, ChatId)>,
+        size: u32,
+    ) -> Result<(Vec<v1::Chat>, String), ApiError> {
+        let (pool, master, user, device) = (&self.pool, &self.master, caller.user, caller.device);
+        let page = listing::chats(pool, master, user, device, after, size, MAX_LIST_BYTES)
+            .await
+            .map_err(store_away)?;
+        let next_page_token = PageToken::after(page.chats.last().filter(|_| page.more));
+        let chats = page.chats.iter().map(|view| view.chat);
+        let marks = self.read_marks.of(user, chats).await;
+        Ok((self.show(caller, page.chats, marks).await?, next_page_token))
+    }
+
+    async fn show(
+        &self,
+        caller: Caller,
+        mut views: Vec<ChatView>,
+        marks: Vec<(ChatId, Seq, u32)>,
+    ) -> Result<Vec<v1::Chat>, ApiError> {
+        self.read_marks.show(&mut views, marks).await?;
+        views.into_iter().map(|view| views::chat(view, caller)).collect()
+    }
+}

@@ -1,0 +1,125 @@
+//! The calls that read chats, members and entries. Each method handles the call of its name.
+
+use sqlx::PgPool;
+use tern_identity::principal::Scope;
+use tern_proto::{parse, v1};
+use tern_types::limits::MAX_GROUP_MEMBERS;
+use tern_types::{Seq, UserId};
+use tonic::{Request, Status};
+
+use super::call::{Calls, Who};
+use super::heads::ChatHeads;
+use crate::grpc::store_away;
+use crate::grpc::views::{self, PageToken};
+use crate::store::seal::MasterKey;
+use crate::store::{entries, listing};
+
+/// The most entries or messages of a page.
+const MAX_ENTRIES: u32 = 256;
+/// Bytes of a page; the last entry may exceed it. Clients accept responses of 4 MiB by default.
+const MAX_PAGE_BYTES: usize = 1 << 20;
+
+/// What is needed to read.
+pub struct Reading {
+    pub calls: Calls,
+    pub heads: ChatHeads,
+    pub pool: PgPool,
+    pub master: MasterKey,
+}
+
+impl Reading {
+    pub async fn get_chat(
+        &self,
+        request: Request<v1::GetChatRequest>,
+    ) -> Result<v1::GetChatResponse, Status> {
+        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
+        // The owner knows read marks before the store does.
+        let chat = self.calls.owned_chat(&call)?;
+        let chat = self.heads.one(call.caller, chat).await?;
+        Ok(v1::GetChatResponse { chat: Some(chat) })
+    }
+
+    pub async fn list_chats(
+        &self,
+        request: Request<v1::ListChatsRequest>,
+    ) -> Result<v1::ListChatsResponse, Status> {
+        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
+        let size = parse::page_size(call.request.page_size, 50, 200);
+        let after = PageToken::read(&call.request.page_token)?;
+        let (chats, next_page_token) = self.heads.page(call.caller, after, size).await?;
+        Ok(v1::ListChatsResponse {
+            chats,
+            next_page_token,
+        })
+    }
+
+    pub async fn list_members(
+        &self,
+        request: Request<v1::ListMembersRequest>,
+    ) -> Result<v1::ListMembersResponse, Status> {
+        let call = self.calls.open(request, Who::Anybody, Scope::ChatsRead).await?;
+        let (chat, request) = (call.chat()?, &call.request);
+        let size = parse::page_size(request.page_size, 100, MAX_GROUP_MEMBERS as u32);
+        let after = parse::optional_id("page_token", &request.page_token)?.unwrap_or(UserId::SYSTEM);
+        self.calls.check_visible(&call, chat).await?;
+        let members = listing::members(&self.pool, chat, after, size)
+            .await
+            .map_err(store_away)?;
+        let full = members.len() == size as usize;
+        let next = members.last().filter(|_| full).map(|(user, ..)| user.to_string());
+        let members = members.into_iter().map(views::member).collect();
+        Ok(v1::ListMembersResponse {
+            members,
+            next_page_token: next.unwrap_or_default(),
+        })
+    }
+
+    pub async fn list_entries(
+        &self,
+        request: Request<v1::ListEntriesRequest>,
+    ) -> Result<v1::ListEntriesResponse, Status> {
+        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
+        let size = parse::page_size(call.request.page_size, 100, MAX_ENTRIES);
+        let chat = self.calls.visible_chat(&call).await?;
+        let (pool, master, user) = (&self.pool, &self.master, call.caller.user);
+        let from = Seq(call.request.from_seq);
+        let window = entries::window(pool, master, chat, user, from, size, MAX_PAGE_BYTES)
+            .await
+            .map_err(store_away)?;
+        let next_from_seq = if window.done { 0 } else { window.next.0 };
+        let entries = window.items.into_iter().filter_map(|item| match item {
+            entries::Item::Entry(entry) => Some(views::entry(entry)),
+            entries::Item::Skipped { .. } => None,
+        });
+        let entries = entries.collect::<Result<_, _>>()?;
+        Ok(v1::ListEntriesResponse {
+            entries,
+            next_from_seq,
+        })
+    }
+
+    pub async fn list_messages(
+        &self,
+        request: Request<v1::ListMessagesRequest>,
+    ) -> Result<v1::ListMessagesResponse, Status> {
+        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
+        let size = parse::page_size(call.request.page_size, 50, MAX_ENTRIES);
+        let chat = self.calls.visible_chat(&call).await?;
+        let before = match call.request.before_seq {
+            0 => Seq(i64::MAX as u64),
+            before => Seq(before),
+        };
+        let (pool, master, user) = (&self.pool, &self.master, call.caller.user);
+        let history = entries::history(pool, master, chat, user, before, size, MAX_PAGE_BYTES)
+            .await
+            .map_err(store_away)?;
+        let last = history.messages.last().filter(|_| history.more);
+        let next_before_seq = last.map_or(0, |message| message.seq);
+        let entries = history.messages.into_iter().map(views::entry);
+        let entries = entries.collect::<Result<_, _>>()?;
+        Ok(v1::ListMessagesResponse {
+            entries,
+            next_before_seq,
+        })
+    }
+}

@@ -1,0 +1,125 @@
+//! The calls about receipts: who received and read what, and the caller's own read mark. The owner of a chat knows
+//! more of them than the store: acknowledgements of entries that are not settled yet. Each public method handles the
+//! call of its name.
+
+use sqlx::PgPool;
+use tern_identity::principal::Scope;
+use tern_proto::v1::ErrorReason;
+use tern_proto::{ApiError, parse, v1};
+use tern_types::limits::MAX_GROUP_MEMBERS;
+use tern_types::{ChatId, Seq, UserId};
+use tonic::{Request, Status};
+
+use tern_chat_core::Outcome;
+use tern_chat_core::receipts::Watermark;
+use tern_chat_core::shard::Event;
+
+use super::call::{Calls, Who};
+use crate::answer;
+use crate::grpc::caller::Caller;
+use crate::grpc::message_receipts::{self, After};
+use crate::grpc::parsed::no_chat;
+use crate::grpc::writes::Writes;
+use crate::grpc::{store_away, views};
+use crate::store::{listing, load};
+
+/// Each present member, the seq at which they joined, and their watermark in the store.
+type Stored = Vec<(UserId, Seq, Watermark)>;
+/// The watermarks in the owner's memory.
+type Live = Vec<(UserId, Watermark)>;
+
+/// What is needed to tell and set watermarks.
+pub struct Receipts {
+    pub calls: Calls,
+    pub writes: Writes,
+    pub pool: PgPool,
+}
+
+impl Receipts {
+    pub async fn get_receipts(
+        &self,
+        request: Request<v1::GetReceiptsRequest>,
+    ) -> Result<v1::GetReceiptsResponse, Status> {
+        let call = self.calls.open(request, Who::Anybody, Scope::ChatsRead).await?;
+        let chat = self.calls.visible_chat(&call).await?;
+        self.calls.check_owner(&call, chat)?;
+        let (stored, live) = self.marks(call.caller, chat).await?;
+        let receipts = views::receipts(chat, call.caller.user, stored, &live);
+        Ok(v1::GetReceiptsResponse { receipts })
+    }
+
+    pub async fn get_message_receipts(
+        &self,
+        request: Request<v1::GetMessageReceiptsRequest>,
+    ) -> Result<v1::GetMessageReceiptsResponse, Status> {
+        let call = self.calls.open(request, Who::Person, Scope::ChatsRead).await?;
+        let (chat, request) = (call.chat()?, &call.request);
+        let size = parse::page_size(request.page_size, 100, MAX_GROUP_MEMBERS as u32);
+        let (seq, after) = (Seq(request.seq), After::read(&request.page_token)?);
+        self.calls.check_owner(&call, chat)?;
+        self.calls.check_visible(&call, chat).await?;
+        let sender = self.sender(call.caller, chat, seq).await?;
+        let (stored, live) = self.marks(call.caller, chat).await?;
+        Ok(message_receipts::page(
+            (sender, seq),
+            stored,
+            &live,
+            after,
+            size as usize,
+        ))
+    }
+
+    pub async fn mark_chat_read(
+        &self,
+        request: Request<v1::MarkChatReadRequest>,
+    ) -> Result<v1::MarkChatReadResponse, Status> {
+        let call = self.calls.open(request, Who::Person, Scope::ChatsWrite).await?;
+        let chat = self.calls.owned_chat(&call)?;
+        let (user, seq) = (call.caller.user, Seq(call.request.seq));
+        let off = listing::read_receipts_off_of_member(&self.pool, chat, user).await;
+        let off = off.map_err(store_away)?.ok_or_else(no_chat)?;
+        let mark = |origin| Event::MarkRead {
+            origin,
+            chat,
+            user,
+            seq,
+            off,
+        };
+        match self.writes.call(chat, mark).await? {
+            Outcome::Refused(refusal) => Err(answer::to_error(&refusal).into()),
+            _ => Ok(v1::MarkChatReadResponse {}),
+        }
+    }
+
+    /// The sender of the message at `seq`. A device may only ask about messages of its own user.
+    async fn sender(&self, caller: Caller, chat: ChatId, seq: Seq) -> Result<UserId, ApiError> {
+        let sender = listing::sender_of_message(&self.pool, chat, seq).await;
+        let sender = sender
+            .map_err(store_away)?
+            .ok_or_else(|| ApiError::new(ErrorReason::MessageNotFound, "there is no message at this seq"))?;
+        if caller.device.is_some() && caller.user != sender {
+            return Err(ApiError::new(
+                ErrorReason::NotTheSender,
+                "only a message's sender is told who read it",
+            ));
+        }
+        Ok(sender)
+    }
+
+    /// Each member's watermark, in the store and in the owner's memory. While one of a direct chat's two people has
+    /// blocked the other, the caller is not shown the other's.
+    async fn marks(&self, caller: Caller, chat: ChatId) -> Result<(Stored, Live), ApiError> {
+        let mut live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
+        let mut stored = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
+        // The block is read after the marks, so that a block that came meanwhile hides what came after it.
+        if !caller.is_nobody() && load::is_blocked(&self.pool, chat).await.map_err(store_away)? {
+            live.retain(|(user, _)| *user == caller.user);
+            for (user, _, mark) in &mut stored {
+                if *user != caller.user {
+                    *mark = Watermark::default();
+                }
+            }
+        }
+        Ok((stored, live))
+    }
+}

@@ -1,0 +1,273 @@
+//! Reads the items of a control stream. Each kind of item has a function of its own: it becomes a [`Command`] for the
+//! chat's shard, or is dealt with at once.
+
+use tern_cluster::shedding::{self, Level};
+use tern_identity::ticket::Tickets;
+use tern_proto::internal::up_item::Op;
+use tern_proto::internal::{AckOp, ControlUp, ReadOp, SendOp, SessionsFound, TypingOp, UpItem, WakeDone};
+use tern_types::{ChatId, Clock, DeviceId, IdError, RequestId, Seq, SessionId, TraceContext, UserId};
+use tonic::Streaming;
+
+use tern_chat_core::shard::Event;
+use tern_chat_core::{Origin, Outcome, Refusal};
+
+use super::Parts;
+use crate::answer;
+use crate::grpc::message;
+use crate::metrics;
+use crate::shard::Ended;
+
+/// Reads one control stream.
+pub struct Reader {
+    /// The number of the link, to which answers go.
+    pub link: u64,
+    pub gateway: shedding::Peer,
+    pub parts: Parts,
+}
+
+impl Reader {
+    /// Reads to the end of the stream. A full shard holds it back.
+    pub async fn run(self, mut frames: Streaming<ControlUp>) {
+        while let Ok(Some(frame)) = frames.message().await {
+            self.gateway.says(Level::from_wire(frame.shed_level));
+            let Ok(same) = self.same_store(frame.store).await else {
+                // The link is ended, because answers from memory would be of a store that is gone. The gateway asks
+                // again on its next link.
+                return;
+            };
+            for item in frame
+                .items
+                .into_iter()
+                .filter(|item| same || outlives_a_restore(item))
+            {
+                match self.item(item, frame.map_version).await {
+                    Ok(()) => {}
+                    Err(Failed::Malformed) => {
+                        tracing::error!("a gateway sent an item without an id, or with that of nobody")
+                    }
+                    Err(Failed::Refused(origin, refusal)) => {
+                        self.answer(origin, &Outcome::Refused(refusal));
+                    }
+                    Err(Failed::Ended) => return,
+                }
+            }
+        }
+    }
+
+    /// Makes sure that this node follows the store's epoch, and returns whether the gateway's sessions belong to that
+    /// store too.
+    async fn same_store(&self, store: u64) -> sqlx::Result<bool> {
+        if store == 0 || self.parts.epoch.is(store) {
+            return Ok(true);
+        }
+        self.parts.epoch.look().await?;
+        Ok(self.parts.epoch.is(store))
+    }
+
+    async fn item(&self, mut item: UpItem, map_version: i64) -> Result<(), Failed> {
+        let Some(op) = item.op.take() else { return Ok(()) };
+        let command = match op {
+            Op::WakeDone(done) => return self.wake_done(&done),
+            Op::SessionsFound(found) => return self.sessions_found(found),
+            Op::Typing(typing) => return self.typing(&self.sender(&item)?, &typing, map_version),
+            Op::Send(send) => send_command(&self.sender(&item)?, &send, self.parts.tickets.as_ref())?,
+            Op::Ack(ack) => ack_command(&self.sender(&item)?, &ack)?,
+            Op::Read(read) => read_command(&self.sender(&item)?, &read)?,
+        };
+        if self.parts.ownership.check(command.chat, map_version).is_err() {
+            self.answer(command.origin, &Outcome::NotOwner);
+            return Ok(());
+        }
+        Ok(self.parts.shards.send(command.chat, command.event).await?)
+    }
+
+    /// Who sent the item. It cannot be nobody.
+    fn sender<'a>(&self, item: &'a UpItem) -> Result<Sender<'a>, Failed> {
+        let user = UserId::from_slice(&item.user_id)?;
+        let device = DeviceId::from_slice(&item.device_id)?;
+        if user == UserId::SYSTEM {
+            return Err(Failed::Malformed);
+        }
+        Ok(Sender {
+            user,
+            device,
+            link: self.link,
+            reference: item.r#ref,
+            session: SessionId(item.session),
+            traceparent: &item.traceparent,
+        })
+    }
+
+    fn wake_done(&self, done: &WakeDone) -> Result<(), Failed> {
+        self.parts.gateways.wake_done(done.wake);
+        Ok(())
+    }
+
+    fn sessions_found(&self, found: SessionsFound) -> Result<(), Failed> {
+        self.parts.gateways.sessions_found(found.question, found.sessions);
+        Ok(())
+    }
+
+    /// Handles a sign of typing, which is not answered, and dropped rather than kept waiting.
+    fn typing(&self, sender: &Sender<'_>, typing: &TypingOp, map_version: i64) -> Result<(), Failed> {
+        let chat = ChatId::from_slice(&typing.chat_id)?;
+        metrics::typing_in();
+        if self.parts.shedding.level() >= Level::Typing {
+            self.parts.shedding.gave_up(Level::Typing);
+            metrics::typing_dropped("shed");
+            return Ok(());
+        }
+        if self.parts.ownership.check(chat, map_version).is_err() {
+            metrics::typing_dropped("not_owner");
+            return Ok(());
+        }
+        let event = Event::Typing {
+            chat,
+            user: sender.user,
+            stopped: typing.stopped,
+            at: Clock::monotonic(),
+        };
+        if !self.parts.shards.offer(chat, event) {
+            metrics::typing_dropped("shard");
+        }
+        Ok(())
+    }
+
+    fn answer(&self, origin: Origin, outcome: &Outcome) {
+        if let Origin::Link {
+            link,
+            reference,
+            session,
+            request,
+        } = origin
+        {
+            let version = self.parts.ownership.map_version();
+            self.parts.gateways.answer(
+                link,
+                answer::to_link(reference, session, request, outcome, version),
+            );
+        }
+    }
+}
+
+/// Whether an item means the same after a restore. Acknowledgements and read marks do not: their seqs are of another
+/// log. A send has no seq yet.
+fn outlives_a_restore(item: &UpItem) -> bool {
+    !matches!(item.op, Some(Op::Ack(_) | Op::Read(_)))
+}
+
+/// The device that sent an item, and what an answer to it refers to.
+struct Sender<'a> {
+    user: UserId,
+    device: DeviceId,
+    link: u64,
+    reference: u64,
+    session: SessionId,
+    traceparent: &'a str,
+}
+
+impl Sender<'_> {
+    /// The origin of what this item asks for.
+    fn origin(&self, request: RequestId) -> Origin {
+        Origin::Link {
+            link: self.link,
+            reference: self.reference,
+            session: self.session,
+            request,
+        }
+    }
+
+    /// The origin of an item that has no request_id.
+    fn origin_without_request(&self) -> Origin {
+        self.origin(RequestId(uuid::Uuid::nil()))
+    }
+}
+
+/// An event for the chat's shard. `origin` is answered if this node does not own the chat.
+struct Command {
+    chat: ChatId,
+    origin: Origin,
+    event: Event,
+}
+
+/// A message. It is refused if it goes to its sender, or cannot become an entry.
+fn send_command(sender: &Sender<'_>, send: &SendOp, tickets: Option<&Tickets>) -> Result<Command, Failed> {
+    let chat = ChatId::from_slice(&send.chat_id)?;
+    let request = RequestId::from_slice(&send.request_id)?;
+    let peer = (!send.peer_user_id.is_empty()).then(|| UserId::from_slice(&send.peer_user_id));
+    let peer = peer.transpose()?;
+    let origin = sender.origin(request);
+    if peer == Some(sender.user) {
+        let refusal = Refusal::Invalid("peer_user_id", "is the sender");
+        return Err(Failed::Refused(origin, refusal));
+    }
+    let message = message::Message {
+        sender: sender.user,
+        device: sender.device,
+        request,
+        envelope: &send.envelope,
+        body: &send.body,
+        read_receipts_off: send.read_receipts_off,
+        acked: Seq(send.acked_seq),
+        trace: TraceContext::sampled(sender.traceparent),
+        arrived: Clock::monotonic(),
+    };
+    let entry = message::entry(&message, tickets).map_err(|refusal| Failed::Refused(origin, refusal))?;
+    let event = Event::Send {
+        origin,
+        chat,
+        peer,
+        entry,
+    };
+    Ok(Command { chat, origin, event })
+}
+
+/// An acknowledgement.
+fn ack_command(sender: &Sender<'_>, ack: &AckOp) -> Result<Command, Failed> {
+    let chat = ChatId::from_slice(&ack.chat_id)?;
+    let origin = sender.origin_without_request();
+    let event = Event::Ack {
+        origin,
+        chat,
+        user: sender.user,
+        device: sender.device,
+        seq: Seq(ack.seq),
+        write: ack.write,
+    };
+    Ok(Command { chat, origin, event })
+}
+
+/// A read mark.
+fn read_command(sender: &Sender<'_>, read: &ReadOp) -> Result<Command, Failed> {
+    let chat = ChatId::from_slice(&read.chat_id)?;
+    let origin = sender.origin_without_request();
+    let event = Event::Read {
+        chat,
+        user: sender.user,
+        seq: Seq(read.seq),
+        off: read.read_receipts_off,
+    };
+    Ok(Command { chat, origin, event })
+}
+
+/// Why an item goes to no shard.
+enum Failed {
+    /// The gateway broke the link's protocol.
+    Malformed,
+    /// The origin is answered that it is refused.
+    Refused(Origin, Refusal),
+    /// The shards have ended, because the node is stopping.
+    Ended,
+}
+
+impl From<IdError> for Failed {
+    fn from(_: IdError) -> Self {
+        Self::Malformed
+    }
+}
+
+impl From<Ended> for Failed {
+    fn from(_: Ended) -> Self {
+        Self::Ended
+    }
+}

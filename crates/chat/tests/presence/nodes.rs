@@ -1,0 +1,159 @@
+//! A presence node that does as a test tells it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::{Stream, StreamExt};
+use tern_cluster::Node;
+use tern_proto::internal::presence_server::{Presence, PresenceServer};
+use tern_proto::internal::{
+    AnnounceReplies, Announcements, GetStatesRequest, GetStatesResponse, LiveSession, LookupReplies,
+    LookupReply, LookupRequests, PresenceChanges, WatchRequests,
+};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+/// A presence node that does as it is told. Dropping it ends it.
+pub struct PresenceNode {
+    mood: watch::Sender<Mood>,
+    pub node: Node,
+    /// The number of look-ups that reached it.
+    pub asked: Arc<AtomicUsize>,
+    server: JoinHandle<()>,
+}
+
+impl PresenceNode {
+    pub async fn start(name: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let node = node(name, &listener.local_addr().unwrap().to_string());
+        let asked = Arc::<AtomicUsize>::default();
+        let (mood, moods) = watch::channel(Mood::Knows(Vec::new()));
+        let serving = Server::builder()
+            .add_service(PresenceServer::new(Moody {
+                mood: moods,
+                asked: asked.clone(),
+            }))
+            .serve_with_incoming(TcpIncoming::from(listener));
+        let server = tokio::spawn(async move { serving.await.unwrap() });
+        Self {
+            mood,
+            node,
+            asked,
+            server,
+        }
+    }
+
+    pub fn is(&self, mood: Mood) {
+        self.mood.send_replace(mood);
+    }
+}
+
+impl Drop for PresenceNode {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// What a presence node does when it is asked.
+#[derive(Debug, Clone)]
+pub enum Mood {
+    /// It answers that these sessions are online.
+    Knows(Vec<LiveSession>),
+    /// It answers that these are online, and perhaps others.
+    Unsure(Vec<LiveSession>),
+    /// It answers that nobody is online, by an older map than the asker's.
+    Behind,
+    /// It answers that it does not own the users.
+    NotOwner,
+    /// It does not answer.
+    Hangs,
+    /// It ends the stream.
+    Fails,
+}
+
+#[derive(Clone)]
+struct Moody {
+    mood: watch::Receiver<Mood>,
+    /// The number of look-ups that reached it.
+    asked: Arc<AtomicUsize>,
+}
+
+type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Presence for Moody {
+    type AnnounceStream = Out<AnnounceReplies>;
+    type LookupStream = Out<LookupReplies>;
+
+    async fn announce(
+        &self,
+        _: Request<Streaming<Announcements>>,
+    ) -> Result<Response<Self::AnnounceStream>, Status> {
+        Err(Status::unimplemented("no gateway is here"))
+    }
+
+    async fn lookup(
+        &self,
+        request: Request<Streaming<LookupRequests>>,
+    ) -> Result<Response<Self::LookupStream>, Status> {
+        let (mut frames, mood) = (request.into_inner(), self.mood.clone());
+        let asked = self.asked.clone();
+        let replies = async_stream::stream! {
+            while let Ok(Some(frame)) = frames.message().await {
+                asked.fetch_add(frame.requests.len(), Ordering::Relaxed);
+                let mood = mood.borrow().clone();
+                if matches!(mood, Mood::Fails) {
+                    yield Err(Status::unavailable("by the test"));
+                    return;
+                }
+                let replies = frame.requests.into_iter().filter_map(|request| reply(request.r#ref, &mood));
+                let map_version = i64::from(!matches!(mood, Mood::Behind));
+                yield Ok(LookupReplies { map_version, replies: replies.collect() });
+            }
+        };
+        Ok(Response::new(replies.boxed()))
+    }
+
+    type WatchStream = Out<PresenceChanges>;
+
+    async fn watch(
+        &self,
+        _: Request<Streaming<WatchRequests>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("nobody watches here"))
+    }
+
+    async fn get_states(&self, _: Request<GetStatesRequest>) -> Result<Response<GetStatesResponse>, Status> {
+        Err(Status::unimplemented("nobody watches here"))
+    }
+}
+
+fn reply(reference: u64, mood: &Mood) -> Option<LookupReply> {
+    let (sessions, not_owner) = match mood {
+        Mood::Knows(sessions) | Mood::Unsure(sessions) => (sessions.clone(), false),
+        Mood::Behind => (Vec::new(), false),
+        Mood::NotOwner => (Vec::new(), true),
+        Mood::Hangs | Mood::Fails => return None,
+    };
+    Some(LookupReply {
+        r#ref: reference,
+        sessions,
+        not_owner,
+        unsure: matches!(mood, Mood::Unsure(_)),
+    })
+}
+
+pub fn node(name: &str, address: &str) -> Node {
+    Node {
+        name: name.to_owned(),
+        address: address.to_owned(),
+        admin: String::new(),
+        incarnation: 1,
+        ..Node::default()
+    }
+}

@@ -1,0 +1,54 @@
+//! Tests of pushes whose look-up fails.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tern_chat::fanout::Outgoing;
+use tern_chat::gateways::Kind;
+use tern_cluster::links::Peer;
+use tern_proto::internal::Push;
+use tern_types::{Seq, SessionId};
+use tokio::time::timeout;
+
+use crate::harness::{Chat, PATIENCE, missing, online};
+use crate::nodes::{Mood, PresenceNode};
+
+#[tokio::test]
+async fn a_receipt_whose_look_up_failed_is_told_later_and_an_entry_is_not() {
+    let presence = PresenceNode::start("p0").await;
+    let chat = Chat::linked(&[&presence]).await;
+    let device = missing(chat.user_of(&presence));
+    let peer = Peer {
+        name: "g0".to_owned(),
+        incarnation: 1,
+    };
+    let (_live, mut pushes) = chat.gateways.open_live(peer);
+    let events = chat.fanout.spawn(chat.gateways.clone());
+    let event = |kind, what: &'static str| Outgoing {
+        chat: chat.chat,
+        kind,
+        users: vec![device.user],
+        except: Vec::<SessionId>::new(),
+        event: Bytes::from_static(what.as_bytes()),
+        span: None,
+    };
+    presence.is(Mood::NotOwner);
+    for (kind, what) in [
+        (Kind::Receipt, "receipt 1"),
+        (Kind::Entry(Seq(7)), "entry"),
+        (Kind::Typing, "typing"),
+        (Kind::Receipt, "receipt 2"),
+    ] {
+        events.push(event(kind, what));
+    }
+    let early = timeout(Duration::from_millis(300), pushes.recv()).await;
+    assert!(early.is_err(), "{early:?}");
+    presence.is(Mood::Knows(vec![online(&device, "g0", 10)]));
+    let mut next = async || -> Push { timeout(PATIENCE, pushes.recv()).await.unwrap().unwrap() };
+    for what in ["receipt 1", "receipt 2"] {
+        let push = next().await;
+        assert_eq!((push.event.as_ref(), push.sessions), (what.as_bytes(), vec![10]));
+    }
+    events.push(event(Kind::Entry(Seq(8)), "entry 8"));
+    assert_eq!(next().await.event, "entry 8", "once each");
+}
