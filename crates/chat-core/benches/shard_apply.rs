@@ -88,7 +88,7 @@ impl Shard {
         };
         let moved = batches
             .iter()
-            .map(|batch| (batch.chat, Committed::Moved))
+            .map(|batch| (batch.chat, Committed::Stored))
             .collect();
         self.tell(Event::JobDone(JobDone::Commit(moved)));
         for (chat, people) in self.chats.clone() {

@@ -28,6 +28,7 @@ pub mod shard;
 
 use std::time::Duration;
 
+use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
 
 pub use change::Change;
@@ -115,7 +116,7 @@ pub enum Refusal {
     RoleTooLow,
     #[error("only groups can be changed")]
     NotAGroup,
-    #[error("the group would have more than 1,024 members")]
+    #[error("the group would have more than {} members", MAX_GROUP_MEMBERS)]
     GroupFull,
     #[error("the group would be left without an owner")]
     LastOwner,
@@ -124,8 +125,12 @@ pub enum Refusal {
     /// The name of the field, and what is wrong with it.
     #[error("{0} {1}")]
     Invalid(&'static str, &'static str),
-    #[error("{0}")]
-    TooLarge(&'static str),
+    /// A field of the message has too many entries.
+    #[error("{field} must be at most {most}")]
+    TooMany { field: &'static str, most: usize },
+    /// A part of the message has too many bytes.
+    #[error("{part}: at most {most} bytes")]
+    TooLarge { part: &'static str, most: usize },
     /// The caller should send the same request again after `retry_after`.
     #[error("{reason}")]
     Unavailable {

@@ -95,11 +95,10 @@ pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
         Refusal::StrangersLimited { .. } => SendErrorCode::StrangersLimited,
         Refusal::RequestIdReused => SendErrorCode::RequestIdReused,
         Refusal::RoleTooLow => SendErrorCode::NotAllowed,
-        Refusal::NotAGroup | Refusal::GroupFull | Refusal::LastOwner | Refusal::Invalid(..) => {
-            SendErrorCode::Invalid
-        }
+        Refusal::NotAGroup | Refusal::GroupFull | Refusal::LastOwner => SendErrorCode::Invalid,
+        Refusal::Invalid(..) | Refusal::TooMany { .. } => SendErrorCode::Invalid,
         Refusal::MediaTicket => SendErrorCode::MediaTicket,
-        Refusal::TooLarge(_) => SendErrorCode::TooLarge,
+        Refusal::TooLarge { .. } => SendErrorCode::TooLarge,
         Refusal::Unavailable { .. } => SendErrorCode::Unavailable,
     }
 }
@@ -132,8 +131,11 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
         Refusal::GroupFull => ErrorReason::GroupFull,
         Refusal::LastOwner => ErrorReason::LastOwner,
         Refusal::Invalid(field, problem) => return ApiError::invalid(field, problem),
+        Refusal::TooMany { field, most } => {
+            return ApiError::invalid(field, &format!("must be at most {most}"));
+        }
         Refusal::MediaTicket => ErrorReason::MediaTicket,
-        Refusal::TooLarge(_) => ErrorReason::TooLarge,
+        Refusal::TooLarge { .. } => ErrorReason::TooLarge,
         Refusal::Unavailable { .. } => ErrorReason::Unavailable,
     };
     let error = ApiError::new(reason, refusal.to_string());
@@ -184,11 +186,26 @@ mod tests {
                 vec![
                     (Refusal::MediaTicket, E::MediaTicket, R::MediaTicket),
                     (Refusal::Invalid("body", "is bad"), E::Invalid, R::InvalidField),
+                    (
+                        Refusal::TooMany {
+                            field: "body",
+                            most: 1,
+                        },
+                        E::Invalid,
+                        R::InvalidField,
+                    ),
                 ],
             ),
             (
                 Code::ResourceExhausted,
-                vec![(Refusal::TooLarge("too large"), E::TooLarge, R::TooLarge)],
+                vec![(
+                    Refusal::TooLarge {
+                        part: "body",
+                        most: 1,
+                    },
+                    E::TooLarge,
+                    R::TooLarge,
+                )],
             ),
             (
                 Code::Unavailable,
@@ -204,7 +221,7 @@ mod tests {
             assert_eq!((error.code(), error.reason), (code, reason), "{refusal:?}");
             let transient = code == Code::Unavailable;
             assert_eq!(error.retry_after.is_some(), transient, "{refusal:?}");
-            let field = matches!(refusal, Refusal::Invalid(..)).then_some("body");
+            let field = matches!(refusal, Refusal::Invalid(..) | Refusal::TooMany { .. }).then_some("body");
             assert_eq!(error.field, field, "{refusal:?}");
         }
         let moving = sent(&Outcome::NotOwner).expect_err("nobody took it");

@@ -43,7 +43,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub struct Outgoing {
     pub chat: ChatId,
     pub kind: Kind,
-    pub users: Vec<UserId>,
+    /// The recipients, shared by the events of a batch.
+    pub users: Arc<[UserId]>,
     /// Sessions that are left out, because they get an answer instead.
     pub except: Vec<SessionId>,
     /// The encoded event. Empty: the entry is not passed on, but read from the log (see `Push.event` of link.proto).
@@ -80,7 +81,7 @@ impl Pushes {
         match lost.kind {
             Kind::Typing => return metrics::typing_dropped("fanout"),
             Kind::Entry(_) => {}
-            Kind::Receipt => self.missed.note(&self.gateways, lost.users),
+            Kind::Receipt => self.missed.note(&self.gateways, lost.users.iter().copied()),
         }
         metrics::push_dropped("fanout");
     }
@@ -155,7 +156,10 @@ impl Fanout {
                 }
                 failed.extend(receipts);
                 let given_up = failed.drain(..failed.len().saturating_sub(FAILED));
-                missed.note(&gateways, given_up.flat_map(|receipt: Outgoing| receipt.users));
+                missed.note(
+                    &gateways,
+                    given_up.flat_map(|receipt: Outgoing| receipt.users.to_vec()),
+                );
             }
         };
         tokio::spawn(run.in_current_span());

@@ -6,8 +6,8 @@
 //! - [`commit`]: commits entries and changes of groups, by a compare-and-set of the head
 //! - [`heads`]: locks chats; [`by_chat`]: work that can leave out locked chats
 //! - [`settle`], [`ack`]: write the inbox
-//! - [`load`]: loads a chat in one snapshot, and makes groups
-//! - [`direct`]: makes direct chats; [`joining`]: who may be added to a group; [`strangers`]: how many new strangers
+//! - [`load`]: loads a chat in one snapshot
+//! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: who may be added to a group; [`strangers`]: how many new strangers
 //!   a person may meet
 //! - [`entries`]: windows for devices, history for people
 //! - [`listing`]: chats as their members see them
@@ -22,6 +22,7 @@ pub mod commit;
 pub mod devices;
 pub mod direct;
 pub mod entries;
+pub mod group;
 pub mod heads;
 pub mod inspect;
 pub mod joining;

@@ -171,7 +171,7 @@ impl Chat {
     /// The batch at the writer was not committed, because the head had moved or a request is in the log already. Its
     /// commands go back to the queue, and the chat must be loaded. Returns refusals if that happened more than
     /// [`MAX_TRIES`] times in a row.
-    pub fn behind(&mut self) -> Vec<(Origin, Outcome)> {
+    pub fn conflict(&mut self) -> Vec<(Origin, Outcome)> {
         self.stage = Stage::Loading;
         self.tries += 1;
         let Some((_, taken)) = self.in_flight.take() else {

@@ -144,7 +144,8 @@ pub enum Effect {
     /// may be lost (rule 6).
     Push {
         chat: ChatId,
-        users: Vec<UserId>,
+        /// Shared by the pushes of a batch.
+        users: Arc<[UserId]>,
         except: Vec<Origin>,
         what: Pushed,
     },
@@ -292,10 +293,10 @@ impl JobDone {
 /// The result of a chat's batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Committed {
-    /// The batch is committed: the head has moved.
-    Moved,
+    /// The batch is committed, and the head stands behind it.
+    Stored,
     /// The head had moved, or a request was in the log already: nothing of the batch was written.
-    Behind,
+    Conflict,
     /// The store refused the batch because of its content: nothing was written.
     Refused(Refusal),
     /// Another transaction holds a lock that the batch needs: nothing was written.

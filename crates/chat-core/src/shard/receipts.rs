@@ -100,7 +100,7 @@ impl ShardState {
                 self.counts.receipts += users.len() as u64;
                 out.push(Effect::Push {
                     chat: id,
-                    users,
+                    users: users.into(),
                     except: Vec::new(),
                     what: Pushed::Receipt { user, mark },
                 });

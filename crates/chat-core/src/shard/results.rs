@@ -1,6 +1,7 @@
 //! The results of the writers' jobs, and what follows from them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tern_types::{ChatId, IdSet, Seq, Timestamp, UserId};
@@ -78,12 +79,12 @@ impl ShardState {
             return;
         };
         let answers = match result {
-            Committed::Moved => {
-                self.moved(id, now, out);
+            Committed::Stored => {
+                self.stored(id, now, out);
                 return;
             }
-            Committed::Behind => {
-                let answers = chat.behind();
+            Committed::Conflict => {
+                let answers = chat.conflict();
                 load(&mut self.loads, chat, None, out);
                 answers
             }
@@ -107,7 +108,7 @@ impl ShardState {
 
     /// A batch is committed: answers its callers, pushes its entries, raises the senders' read marks, and schedules
     /// the settle (rule 1: nobody is told anything before).
-    fn moved(&mut self, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) {
+    fn stored(&mut self, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };
@@ -129,6 +130,7 @@ impl ShardState {
         if adds {
             users.retain(|user| added.binary_search(user).is_err());
         }
+        let (users, added): (Arc<[UserId]>, Arc<[UserId]>) = (users.into(), added.into());
         let mut reads = Vec::new();
         for (entry, origins) in placed {
             let outcome = Outcome::Placed {

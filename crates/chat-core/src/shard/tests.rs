@@ -125,7 +125,7 @@ impl Shard {
         assert!(matches!(self.job(), Some(Job::Commit(_))));
         self.tell(Event::JobDone(JobDone::Commit(vec![(
             self.chat,
-            Committed::Moved,
+            Committed::Stored,
         )])))
     }
 

@@ -1,5 +1,6 @@
 //! Typing: told to the other members, never stored, and dropped wherever it would cost anything.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tern_types::{ChatId, Timestamp, UserId};
@@ -100,7 +101,7 @@ impl ShardState {
             return Err(DropReason::Throttled);
         }
         let others = chat.members().map(|(member, _)| member);
-        let users: Vec<UserId> = others.filter(|member| *member != user).collect();
+        let users: Arc<[UserId]> = others.filter(|member| *member != user).collect();
         Ok((!users.is_empty()).then(|| Effect::Push {
             chat: id,
             users,

@@ -198,14 +198,14 @@ impl Memory {
                 .any(|old| (old.new.sender, old.new.request) == request)
         });
         if batch.expected != self.head() || repeated {
-            return Committed::Behind;
+            return Committed::Conflict;
         }
         self.unsettled.push(batch.expected.next());
         self.log.extend(batch.entries.iter().cloned());
         if let Some(action) = &batch.change {
             self.change(action);
         }
-        Committed::Moved
+        Committed::Stored
     }
 
     /// Changes the members as the entry at the head says.

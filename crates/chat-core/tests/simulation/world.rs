@@ -233,7 +233,7 @@ impl World {
             let to = &mut self.nodes[node];
             match effect {
                 Effect::Load { number, requests, .. } => to.loads.push_back((number, requests)),
-                Effect::Push { users, what, .. } => to.pushes.push_back((users, what)),
+                Effect::Push { users, what, .. } => to.pushes.push_back((users.to_vec(), what)),
                 Effect::Wake { upto, missing, .. } => to.wakes.push_back((upto, missing)),
                 Effect::Answer { origin, outcome } => self.answer(origin, outcome),
             }

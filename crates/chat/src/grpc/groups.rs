@@ -24,7 +24,7 @@ use crate::fanout::{Outgoing, Pushes};
 use crate::gateways::Kind;
 use crate::shard::Shards;
 use crate::shard::effects::entry_event;
-use crate::store::load::{self, Created, NewGroup};
+use crate::store::group::{self, Created, NewGroup};
 use crate::store::seal::MasterKey;
 use crate::store::{joining, strangers};
 
@@ -101,7 +101,7 @@ impl Groups {
         title: &str,
         members: Vec<UserId>,
     ) -> Result<(), ApiError> {
-        let members = load::distinct(members, caller.user);
+        let members = group::distinct(members, caller.user);
         if members.len() >= MAX_GROUP_MEMBERS {
             return Err(group_full());
         }
@@ -114,7 +114,7 @@ impl Groups {
             entry: &first,
             strangers: caller.device.map(|_| self.new_strangers),
         };
-        let created = load::create_group(&self.pool, &self.master, &group).await;
+        let created = group::create(&self.pool, &self.master, &group).await;
         match created.map_err(store_away)? {
             Created::Before => Ok(()),
             Created::RequestIdReused => Err(ApiError::new(
@@ -152,7 +152,7 @@ impl Groups {
         let outgoing = Outgoing {
             chat,
             kind: Kind::Entry(Seq(1)),
-            users,
+            users: users.into(),
             except: Vec::new(),
             event,
             span: None,

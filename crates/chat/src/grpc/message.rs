@@ -38,10 +38,16 @@ pub struct Message<'a> {
 pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntry, Refusal> {
     let (envelope, body) = (message.envelope, message.body);
     if body.len() > MAX_BODY_BYTES {
-        return Err(Refusal::TooLarge("body: at most 262,144 bytes"));
+        return Err(Refusal::TooLarge {
+            part: "body",
+            most: MAX_BODY_BYTES,
+        });
     }
     if envelope.len() > MAX_ENVELOPE_BYTES {
-        return Err(Refusal::TooLarge("envelope: at most 8,192 bytes"));
+        return Err(Refusal::TooLarge {
+            part: "envelope",
+            most: MAX_ENVELOPE_BYTES,
+        });
     }
     let read = v1::Envelope::decode(envelope.clone())
         .map_err(|_| Refusal::Invalid("envelope", "does not decode"))?;
@@ -81,7 +87,10 @@ fn media(
         return Ok(Vec::new());
     }
     if attachments.len() > MAX_ATTACHMENTS {
-        return Err(Refusal::Invalid("envelope.attachments", "must be at most 32"));
+        return Err(Refusal::TooMany {
+            field: "envelope.attachments",
+            most: MAX_ATTACHMENTS,
+        });
     }
     let mut media: Vec<MediaRef> = Vec::with_capacity(attachments.len());
     for attachment in attachments {
@@ -128,10 +137,10 @@ fn reference(
 
 fn kind(envelope: &v1::Envelope) -> Result<EntryKind, Refusal> {
     if envelope.mentioned_user_ids.len() > MAX_MENTIONS {
-        return Err(Refusal::Invalid(
-            "envelope.mentioned_user_ids",
-            "must be at most 64",
-        ));
+        return Err(Refusal::TooMany {
+            field: "envelope.mentioned_user_ids",
+            most: MAX_MENTIONS,
+        });
     }
     if envelope
         .mentioned_user_ids
@@ -247,7 +256,7 @@ mod tests {
             Err(Refusal::Invalid(..))
         ));
         let many = vec![own.clone(); MAX_ATTACHMENTS + 1];
-        assert!(matches!(refer(many, Some(&tickets)), Err(Refusal::Invalid(..))));
+        assert!(matches!(refer(many, Some(&tickets)), Err(Refusal::TooMany { .. })));
         assert!(matches!(refer(vec![own], None), Err(Refusal::Invalid(..))));
     }
 

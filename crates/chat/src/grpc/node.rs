@@ -56,7 +56,7 @@ impl ChatNode for NodeService {
             opens,
         } = request.into_inner();
         if asked.len() > MAX_DEVICES {
-            return Err(Status::invalid_argument("at most 64 devices"));
+            return Err(Status::invalid_argument(format!("at most {MAX_DEVICES} devices")));
         }
         let asked = asked.iter().map(|id| device(id)).collect::<Result<Vec<_>, _>>()?;
         let (epoch, number) = self.epoch.read(opens).await.map_err(store_away)?;
@@ -101,7 +101,7 @@ impl ChatNode for NodeService {
         let request = request.into_inner();
         let to = user(&request.to_user_id)?;
         if request.from_user_ids.len() > MAX_PEOPLE {
-            return Err(Status::invalid_argument("at most 256 users"));
+            return Err(Status::invalid_argument(format!("at most {MAX_PEOPLE} users")));
         }
         let from = request.from_user_ids.iter().map(|id| user(id));
         let from = from.collect::<Result<Vec<_>, _>>()?;

@@ -15,7 +15,10 @@ pub fn no_chat() -> ApiError {
 
 /// The error of a call that would give a group too many members.
 pub fn group_full() -> ApiError {
-    ApiError::new(ErrorReason::GroupFull, "a group has at most 1,024 members")
+    ApiError::new(
+        ErrorReason::GroupFull,
+        format!("a group has at most {MAX_GROUP_MEMBERS} members"),
+    )
 }
 
 /// Parses a chat's id.

@@ -100,7 +100,7 @@ pub async fn answer(
 ) -> Result<Response<GetReadMarksResponse>, Status> {
     let request = request.into_inner();
     if request.chat_ids.len() > MAX_CHATS {
-        return Err(Status::invalid_argument("at most 200 chats"));
+        return Err(Status::invalid_argument(format!("at most {MAX_CHATS} chats")));
     }
     let malformed = |_| Status::invalid_argument("an id");
     let user = UserId::from_slice(&request.user_id).map_err(malformed)?;

@@ -141,7 +141,7 @@ impl ShardEffects {
         }
     }
 
-    fn push(&self, chat: ChatId, users: Vec<UserId>, except: &[Origin], what: &Pushed, traces: &Traces) {
+    fn push(&self, chat: ChatId, users: Arc<[UserId]>, except: &[Origin], what: &Pushed, traces: &Traces) {
         let (kind, event, span) = match what {
             Pushed::Entry(entry) => (Kind::Entry(entry.seq), entry_event(entry), traces.fanout(entry)),
             Pushed::Added(seq) => (Kind::Entry(*seq), Bytes::new(), None),

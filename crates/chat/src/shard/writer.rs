@@ -136,7 +136,7 @@ impl Writer {
                 self.commit_time.record(began.elapsed());
                 let moved = committed
                     .iter()
-                    .filter(|(_, committed)| *committed == Committed::Moved);
+                    .filter(|(_, committed)| *committed == Committed::Stored);
                 metrics::sent(moved.flat_map(|(batch, _)| batch.entries.iter().map(|entry| &*entry.new)));
                 let committed = committed.into_iter();
                 JobDone::Commit(
@@ -148,8 +148,8 @@ impl Writer {
             Job::Change(batch) => {
                 let patience = self.is_wary().then_some(WARY_LOCK_TIMEOUT);
                 let result = match attempt!(self, |db| commit::change(db, &batch, patience)) {
-                    Ok(commit::Changed::Moved) => Committed::Moved,
-                    Ok(commit::Changed::Behind) => Committed::Behind,
+                    Ok(commit::Changed::Stored) => Committed::Stored,
+                    Ok(commit::Changed::Conflict) => Committed::Conflict,
                     Ok(commit::Changed::Refused(refusal)) => Committed::Refused(refusal),
                     Err(failure) => failure.into(),
                 };
@@ -182,8 +182,8 @@ impl Writer {
         let (moved, failed) = self.each(&mut batches).await;
         let outcome = |batch: &Batch| match failed.get(&batch.chat) {
             Some(failure) => (*failure).into(),
-            None if moved.contains(&batch.chat) => Committed::Moved,
-            None => Committed::Behind,
+            None if moved.contains(&batch.chat) => Committed::Stored,
+            None => Committed::Conflict,
         };
         batches.into_iter().map(|batch| (batch, outcome(batch))).collect()
     }

@@ -182,9 +182,9 @@ const REFUSED_MEANWHILE: Refusal = Refusal::Unavailable {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Changed {
     /// The change is committed.
-    Moved,
+    Stored,
     /// The head had moved, or the request is in the log already: nothing was written.
-    Behind,
+    Conflict,
     /// The store's facts do not allow the change: nothing was written.
     Refused(Refusal),
 }
@@ -197,7 +197,7 @@ pub async fn change(
     patience: Option<Duration>,
 ) -> sqlx::Result<Changed> {
     let Some(action) = &batch.change else {
-        return Ok(Changed::Behind);
+        return Ok(Changed::Conflict);
     };
     let mut tx = db.begin().await?;
     if let Some(patience) = patience {
@@ -213,7 +213,7 @@ pub async fn change(
         return Ok(Changed::Refused(REFUSED_MEANWHILE));
     }
     if commit(&mut tx, std::slice::from_ref(batch)).await?.is_empty() {
-        return Ok(Changed::Behind);
+        return Ok(Changed::Conflict);
     }
     let (chat, seq) = (batch.chat.0, batch.head().to_i64());
     match action {
@@ -250,7 +250,7 @@ pub async fn change(
         }
     }
     tx.commit().await?;
-    Ok(Changed::Moved)
+    Ok(Changed::Stored)
 }
 
 /// Whether everybody whom the batch adds may still be added. They may have blocked the actor, or left, since the

@@ -27,7 +27,7 @@ async fn a_receipt_whose_look_up_failed_is_told_later_and_an_entry_is_not() {
     let event = |kind, what: &'static str| Outgoing {
         chat: chat.chat,
         kind,
-        users: vec![device.user],
+        users: [device.user].into(),
         except: Vec::<SessionId>::new(),
         event: Bytes::from_static(what.as_bytes()),
         span: None,

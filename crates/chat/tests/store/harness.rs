@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions, PgConnection, PgPool, Row};
 use tern_chat::store::direct::{Made, NewDirect};
 use tern_chat::store::heads::Heads;
 use tern_chat::store::seal::MasterKey;
-use tern_chat::store::{ack, commit, devices, direct, load, settle};
+use tern_chat::store::{ack, commit, devices, direct, group, load, settle};
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::{Batch, ChatKey, Snapshot};
 use tern_chat_core::shard::{AckWrite, SettleChat};
@@ -125,7 +125,7 @@ impl Store {
     pub async fn group(&self, owner: UserId, members: &[UserId]) -> Known {
         let chat = ChatId::group(owner, RequestId::random());
         let entry = new_entry(owner, EntryKind::ChatCreated, b"created");
-        let group = load::NewGroup {
+        let group = group::NewGroup {
             chat,
             title: "group",
             owner,
@@ -133,10 +133,10 @@ impl Store {
             entry: &entry,
             strangers: None,
         };
-        let created = load::create_group(&self.pool, &self.master, &group)
+        let created = group::create(&self.pool, &self.master, &group)
             .await
             .unwrap();
-        assert!(matches!(created, load::Created::New { .. }));
+        assert!(matches!(created, group::Created::New { .. }));
         self.load(chat).await
     }
 
@@ -184,7 +184,7 @@ impl Store {
         batch.change = Some(action);
         assert_eq!(
             commit::change(db, &batch, None).await.unwrap(),
-            commit::Changed::Moved
+            commit::Changed::Stored
         );
         chat.head = batch.head();
         chat.head

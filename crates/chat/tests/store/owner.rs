@@ -181,7 +181,7 @@ impl<'a> Owner<'a> {
                         events.push_back(Event::Loaded { chat, number, result });
                     }
                     Effect::Answer { origin, outcome } => self.answers.push((origin, outcome)),
-                    Effect::Push { users, what, .. } => self.pushed.push((users, what)),
+                    Effect::Push { users, what, .. } => self.pushed.push((users.to_vec(), what)),
                     Effect::Wake { .. } => {}
                 }
             }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use tern_chat::shard::loader::Loader;
-use tern_chat::store::load::{self, Created, NewGroup};
+use tern_chat::store::group::{self, Created, NewGroup};
+use tern_chat::store::load;
 use tern_chat::store::{joining, strangers};
 use tern_chat_core::change::Action;
 use tern_chat_core::shard::LoadError;
@@ -133,7 +134,7 @@ async fn a_group_of_too_many_strangers_is_not_made_and_one_without_blockers_is()
             entry,
             strangers: Some(LIMIT),
         };
-        load::create_group(&store.pool, &store.master, &group)
+        group::create(&store.pool, &store.master, &group)
             .await
             .unwrap()
     };

@@ -130,7 +130,7 @@ fn what_is_being_committed_keeps_its_place_and_the_next_is_refused() {
     );
     shard.say(second);
     let chat = shard.chat;
-    let effects = shard.tell(Event::JobDone(JobDone::Commit(vec![(chat, Committed::Moved)])));
+    let effects = shard.tell(Event::JobDone(JobDone::Commit(vec![(chat, Committed::Stored)])));
     let placed = answers(&effects);
     assert!(matches!(placed[..], [(_, Outcome::Placed { .. })]), "{placed:?}");
     let loads = effects.iter().filter_map(|effect| match effect {

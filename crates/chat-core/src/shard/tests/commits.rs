@@ -34,7 +34,7 @@ fn after_a_restore_a_repeated_request_is_not_answered_from_memory() {
     // now.
     let effects = shard.tell(Event::JobDone(JobDone::Commit(vec![(
         shard.chat,
-        Committed::Moved,
+        Committed::Stored,
     )])));
     assert!(effects.is_empty(), "{effects:?}");
     let effects = shard.send();

@@ -23,7 +23,7 @@ fn changed(shard: &mut Shard, chat: ChatId, action: Action) -> (Vec<UserId>, Vec
         change,
     });
     assert!(matches!(shard.job(), Some(Job::Change(_))));
-    let effects = shard.tell(Event::JobDone(JobDone::Commit(vec![(chat, Committed::Moved)])));
+    let effects = shard.tell(Event::JobDone(JobDone::Commit(vec![(chat, Committed::Stored)])));
     let (mut get, mut read) = (Vec::new(), Vec::new());
     for effect in effects {
         match effect {
@@ -31,12 +31,12 @@ fn changed(shard: &mut Shard, chat: ChatId, action: Action) -> (Vec<UserId>, Vec
                 users,
                 what: Pushed::Entry(_),
                 ..
-            } => get.extend(users),
+            } => get.extend(users.iter().copied()),
             Effect::Push {
                 users,
                 what: Pushed::Added(_),
                 ..
-            } => read.extend(users),
+            } => read.extend(users.iter().copied()),
             _ => {}
         }
     }

@@ -83,13 +83,13 @@ fn who_waits_behind_a_statement_that_hangs_is_answered_in_time_and_told_the_plac
         shard.wait(Duration::from_secs(3)).is_empty(),
         "its time begins anew"
     );
-    let effects = shard.commit_done(shard.chat, Committed::Moved);
+    let effects = shard.commit_done(shard.chat, Committed::Stored);
     assert_eq!(placed(&effects), [Seq(1)], "it is in the log once");
     assert!(shard.commit_job().is_none());
     assert_eq!(placed(&shard.request(under_way)), [Seq(1)]);
     shard.request(behind);
     assert!(shard.commit_job().is_some());
-    let effects = shard.commit_done(shard.chat, Committed::Moved);
+    let effects = shard.commit_done(shard.chat, Committed::Stored);
     assert_eq!(placed(&effects), [Seq(2)]);
 }
 
@@ -100,7 +100,7 @@ fn a_commit_that_lands_after_everybody_was_told_to_come_again_is_pushed_to_all()
     shard.request(request);
     assert!(shard.commit_job().is_some());
     assert_eq!(refused(&shard.wait(BOUND)), 1);
-    let effects = shard.commit_done(shard.chat, Committed::Moved);
+    let effects = shard.commit_done(shard.chat, Committed::Stored);
     let [Effect::Push { except, users, .. }] = &effects[..] else {
         panic!("{effects:?}")
     };
@@ -132,7 +132,7 @@ fn a_chat_that_somebody_holds_waits_alone_and_is_tried_again_ever_later() {
             batches.iter().map(|batch| batch.chat).collect::<Vec<_>>(),
             [other]
         );
-        shard.commit_done(other, Committed::Moved);
+        shard.commit_done(other, Committed::Stored);
         let (parked, _) = *shard.state.parked.first().expect("it is tried again");
         assert!(shard.wait(parked.since(shard.now)).is_empty());
         assert!(shard.commit_job().is_some());
@@ -144,7 +144,10 @@ fn a_chat_that_somebody_holds_waits_alone_and_is_tried_again_ever_later() {
     let (parked, _) = *shard.state.parked.first().unwrap();
     shard.wait(parked.since(shard.now));
     assert!(shard.commit_job().is_some());
-    assert_eq!(placed(&shard.commit_done(shard.chat, Committed::Moved)), [Seq(1)]);
+    assert_eq!(
+        placed(&shard.commit_done(shard.chat, Committed::Stored)),
+        [Seq(1)]
+    );
     shard.send();
     assert!(shard.commit_job().is_some(), "nothing of it stays");
 }
@@ -175,7 +178,10 @@ fn what_the_upkeep_waits_for_holds_no_commit_up() {
     assert!(matches!(settle, Some(Job::Settle(_))), "{settle:?}");
     shard.send();
     assert!(shard.commit_job().is_some());
-    assert_eq!(placed(&shard.commit_done(shard.chat, Committed::Moved)), [Seq(2)]);
+    assert_eq!(
+        placed(&shard.commit_done(shard.chat, Committed::Stored)),
+        [Seq(2)]
+    );
     // The entry that was committed meanwhile has a settle of its own.
     let chats = vec![(shard.chat, Seq(1))];
     shard.tell(settle_done(chats, HashMap::new()));

@@ -104,7 +104,7 @@ impl Group {
             .state
             .next_job(Lane::Commit, self.now, self.now, &mut Vec::new());
         assert!(matches!(commit, Some(Job::Commit(_))), "{commit:?}");
-        let done = JobDone::Commit(vec![(self.chat, Committed::Moved)]);
+        let done = JobDone::Commit(vec![(self.chat, Committed::Stored)]);
         effects.extend(self.tell(Event::JobDone(done)));
         effects
     }
@@ -173,7 +173,7 @@ fn receipts(effects: &[Effect]) -> Vec<(UserId, Vec<UserId>, Watermark)> {
             users,
             what: Pushed::Receipt { user, mark },
             ..
-        } => Some((*user, users.clone(), *mark)),
+        } => Some((*user, users.to_vec(), *mark)),
         _ => None,
     };
     effects.iter().filter_map(receipt).collect()

@@ -72,7 +72,7 @@ fn told(effects: &[Effect]) -> Vec<(Vec<UserId>, bool)> {
             what: Pushed::Typing { stopped, .. },
             ..
         } => {
-            let mut users = users.clone();
+            let mut users = users.to_vec();
             users.sort_unstable();
             Some((users, *stopped))
         }

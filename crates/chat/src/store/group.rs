@@ -1,0 +1,192 @@
+//! Makes groups. A group begins with its first entry, in one transaction with its members: there is no owner yet that
+//! could order anything before it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{PgConnection, PgPool};
+use tern_chat_core::chat::{ChatKind, Role};
+use tern_chat_core::content;
+use tern_chat_core::entry::NewEntry;
+use tern_store::postgres;
+use tern_types::{ChatId, Clock, Slot, Timestamp, UserId};
+
+use super::StoreError;
+use super::commit::{add_members, share_users};
+use super::seal::{MasterKey, Sealer};
+use super::{joining, strangers};
+
+/// Inserts a group, unless the chat exists.
+pub const NEW_CHAT: &str = "
+INSERT INTO chats (chat_id, kind, title, created_by, wrapped_key)
+VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING";
+
+/// Inserts the head of a group that has its first entry.
+pub const NEW_HEAD: &str = "INSERT INTO chat_heads (chat_id, head_seq, head_ordinal) VALUES ($1, 1, 0)";
+
+/// Inserts a group's first entry.
+pub const FIRST_ENTRY: &str = "
+INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
+VALUES ($1, 1, 0, $2, $3, $4, $5, $6, $7, to_timestamp($8 / 1000.0))";
+
+/// Inserts the unsettled row of a group's first entry.
+pub const FIRST_UNSETTLED: &str = "INSERT INTO unsettled (chat_id, from_seq, slot) VALUES ($1, 1, $2)";
+
+/// The fingerprint of the request that made a group.
+pub const CREATED: &str = "SELECT m.fingerprint FROM messages m WHERE m.chat_id = $1 AND m.seq = 1";
+
+/// Sets the role of a group's owner.
+pub const SET_OWNER: &str = "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2";
+
+/// The result of [`create`].
+#[derive(Debug, PartialEq, Eq)]
+pub enum Created {
+    /// The group was made, with these members besides the owner and this first entry.
+    New {
+        members: Vec<UserId>,
+        entry: Arc<NewEntry>,
+        sent_at: Timestamp,
+    },
+    /// The same request made the group before.
+    Before,
+    /// The request_id made a group of other content before.
+    RequestIdReused,
+    /// No user has this id.
+    UserNotFound(UserId),
+    /// The members are too many new strangers for the owner. There is room again after this time.
+    Limited(Duration),
+}
+
+/// A group to be made.
+pub struct NewGroup<'a> {
+    pub chat: ChatId,
+    pub title: &'a str,
+    pub owner: UserId,
+    /// The members that are asked for, besides the owner and without repetitions. Those who have blocked the owner
+    /// are left out.
+    pub members: &'a [UserId],
+    /// The first entry: `ChatCreated` with all of `members`.
+    pub entry: &'a NewEntry,
+    /// How many new strangers the owner may meet within a day; `None`: any number.
+    pub strangers: Option<usize>,
+}
+
+/// Makes a group with its first entry, which is unsettled like every new entry.
+pub async fn create(
+    pool: &PgPool,
+    master: &MasterKey,
+    group: &NewGroup<'_>,
+) -> Result<Created, StoreError> {
+    let mut tx = postgres::begin(pool).await?;
+    // A retry finds its group, whoever may be added by now.
+    if let Some(before) = group.before(&mut tx).await? {
+        return Ok(before);
+    }
+    if group.strangers.is_some() {
+        strangers::lock(&mut tx, &HashSet::from([group.owner])).await?;
+    }
+    let with_owner = |members: &[UserId]| -> Vec<UserId> {
+        std::iter::once(group.owner)
+            .chain(members.iter().copied())
+            .collect()
+    };
+    if let Some(unknown) = share_users(&mut tx, &with_owner(group.members)).await? {
+        return Ok(Created::UserNotFound(unknown));
+    }
+    let (members, entry) = group.without_blockers(&mut tx).await?;
+    if let Some(limit) = group.strangers
+        && let Err(after) = strangers::meet_all(&mut tx, group.owner, &members, limit, Clock::wall()).await?
+    {
+        return Ok(Created::Limited(after));
+    }
+    let Some(sealer) = group.insert(&mut tx, master).await? else {
+        // The same request is making the group at this moment.
+        return Ok(group.before(&mut tx).await?.unwrap_or(Created::RequestIdReused));
+    };
+    add_members(&mut tx, group.chat, &with_owner(&members), 1, Role::Member).await?;
+    sqlx::query(SET_OWNER)
+        .bind(group.chat.0)
+        .bind(group.owner.0)
+        .bind(Role::Owner as i16)
+        .execute(&mut *tx)
+        .await?;
+    let sent_at = Clock::wall();
+    sqlx::query(FIRST_ENTRY)
+        .bind(group.chat.0)
+        .bind(entry.kind.number())
+        .bind(entry.sender.0)
+        .bind(entry.device.0)
+        .bind(entry.request.0)
+        .bind(entry.fingerprint.to_vec())
+        .bind(sealer.seal(&entry.content, group.chat, entry.sender, entry.request))
+        .bind(sent_at.0)
+        .execute(&mut *tx)
+        .await?;
+    let slot = Slot::of_chat(group.chat).number() as i16;
+    sqlx::query(FIRST_UNSETTLED)
+        .bind(group.chat.0)
+        .bind(slot)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(Created::New {
+        members,
+        entry: Arc::new(entry),
+        sent_at,
+    })
+}
+
+impl NewGroup<'_> {
+    /// The answer if the group exists already.
+    async fn before(&self, db: &mut PgConnection) -> sqlx::Result<Option<Created>> {
+        let before: Option<Vec<u8>> = sqlx::query_scalar(CREATED)
+            .bind(self.chat.0)
+            .fetch_optional(db)
+            .await?;
+        Ok(before.map(|fingerprint| {
+            if fingerprint == self.entry.fingerprint {
+                Created::Before
+            } else {
+                Created::RequestIdReused
+            }
+        }))
+    }
+
+    /// The members without those who have blocked the owner, and the entry that names them. The fingerprint stays
+    /// that of the members that were asked for.
+    async fn without_blockers(&self, db: &mut PgConnection) -> sqlx::Result<(Vec<UserId>, NewEntry)> {
+        let blockers = joining::blockers(db, self.owner, self.members).await?;
+        let welcome = self.members.iter().copied();
+        let members: Vec<UserId> = welcome.filter(|user| !blockers.contains(user)).collect();
+        let mut entry = self.entry.clone();
+        if !blockers.is_empty() {
+            entry.content = content::of_creation(self.title, &members);
+        }
+        Ok((members, entry))
+    }
+
+    /// Inserts the chat and its head; `None` if the chat exists already.
+    async fn insert(&self, db: &mut PgConnection, master: &MasterKey) -> sqlx::Result<Option<Sealer>> {
+        let (key, wrapped) = master.new_chat_key(self.chat);
+        let inserted = sqlx::query(NEW_CHAT)
+            .bind(self.chat.0)
+            .bind(ChatKind::Group as i16)
+            .bind(self.title)
+            .bind(self.owner.0)
+            .bind(wrapped)
+            .execute(&mut *db)
+            .await?;
+        if inserted.rows_affected() == 0 {
+            return Ok(None);
+        }
+        sqlx::query(NEW_HEAD).bind(self.chat.0).execute(db).await?;
+        Ok(Some(Sealer::new(&key)))
+    }
+}
+
+/// The distinct users in the order of their first appearance, without `except`.
+pub fn distinct(users: Vec<UserId>, except: UserId) -> Vec<UserId> {
+    let mut seen = HashSet::from([except]);
+    users.into_iter().filter(|user| seen.insert(*user)).collect()
+}
