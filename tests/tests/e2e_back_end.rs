@@ -10,7 +10,7 @@
 use tern_proto::error::reason_of;
 use tern_proto::v1::{self, ErrorReason};
 use tern_tests::world::tern;
-use tern_tests::{Api, World, wire};
+use tern_tests::{Api, Phone, User, World, wire};
 use tern_types::{ChatId, RequestId};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -106,49 +106,61 @@ async fn a_message_of_the_system_has_no_sender_and_reaches_the_members_of_any_ch
             (Code::AlreadyExists, Some(ErrorReason::RequestIdReused))
         );
         for phone in [&hers, &his] {
-            let log = phone.has_text(chat, "we are closed on Monday").await;
-            let entry = &log.entries[&sent.seq];
-            assert_eq!((&*entry.sender_user_id, &*entry.sender_device_id), ("", ""));
-            assert_eq!(entry.request_id, notice.request_id);
-            let view = v1::GetChatRequest {
-                chat_id: chat.to_string(),
-                ..Default::default()
-            };
-            let view = phone.api().chats().get_chat(view).await.unwrap().into_inner();
-            let view = view.chat.unwrap();
-            assert!(view.unread_count >= 1, "it counts, for both: {view:?}");
-            assert_eq!(view.last_entry.unwrap().sender_user_id, "", "as it is stored");
+            has_it_without_a_sender(phone, chat, &notice, sent.seq).await;
         }
-        // The message has no sender, so only back ends may ask who read it.
-        let asked = v1::GetMessageReceiptsRequest {
-            chat_id: chat.to_string(),
-            seq: sent.seq,
-            ..Default::default()
-        };
-        let receipts = hers.api().chats().get_message_receipts(asked).await;
-        assert_eq!(reason_of(&receipts.unwrap_err()), Some(ErrorReason::NotTheSender));
-        let asked = v1::GetMessageReceiptsRequest {
-            chat_id: chat.to_string(),
-            seq: sent.seq,
-            acting_user_id: alice.id.to_string(),
-            ..Default::default()
-        };
-        let receipts = world.back_end().await.chats().get_message_receipts(asked).await;
-        assert_eq!(receipts.unwrap().into_inner().member_count, 2);
+        only_back_ends_ask_who_read_it(&world, &hers, chat, sent.seq).await;
     }
     let texts = his.texts(direct);
     assert_eq!(texts, ["hello", "we are closed on Monday"], "each once");
+    each_scope_allows_its_own_messages_only(&world, &system, group, &alice).await;
+    world.end().await;
+}
 
-    // A key that may send in users' names may not send for the system, and the other way round.
-    let notice = message(group, "no");
+async fn has_it_without_a_sender(phone: &Phone, chat: ChatId, notice: &v1::SendMessageRequest, seq: u64) {
+    let log = phone.has_text(chat, "we are closed on Monday").await;
+    let entry = &log.entries[&seq];
+    assert_eq!((&*entry.sender_user_id, &*entry.sender_device_id), ("", ""));
+    assert_eq!(entry.request_id, notice.request_id);
+    let view = v1::GetChatRequest {
+        chat_id: chat.to_string(),
+        ..Default::default()
+    };
+    let view = phone.api().chats().get_chat(view).await.unwrap().into_inner();
+    let view = view.chat.unwrap();
+    assert!(view.unread_count >= 1, "it counts, for both: {view:?}");
+    assert_eq!(view.last_entry.unwrap().sender_user_id, "", "as it is stored");
+}
+
+/// A message of the system has no sender, so only back ends may ask who read it.
+async fn only_back_ends_ask_who_read_it(world: &World, phone: &Phone, chat: ChatId, seq: u64) {
+    let asked = v1::GetMessageReceiptsRequest {
+        chat_id: chat.to_string(),
+        seq,
+        ..Default::default()
+    };
+    let receipts = phone.api().chats().get_message_receipts(asked).await;
+    assert_eq!(reason_of(&receipts.unwrap_err()), Some(ErrorReason::NotTheSender));
+    let asked = v1::GetMessageReceiptsRequest {
+        chat_id: chat.to_string(),
+        seq,
+        acting_user_id: phone.user().to_string(),
+        ..Default::default()
+    };
+    let receipts = world.back_end().await.chats().get_message_receipts(asked).await;
+    assert_eq!(receipts.unwrap().into_inner().member_count, 2);
+}
+
+/// A key that may send in users' names may not send for the system, and the other way round.
+async fn each_scope_allows_its_own_messages_only(world: &World, system: &Api, chat: ChatId, user: &User) {
+    let notice = message(chat, "no");
     let in_a_name = v1::SendMessageRequest {
-        acting_user_id: alice.id.to_string(),
+        acting_user_id: user.id.to_string(),
         ..notice.clone()
     };
-    let sender = with_scopes(&world, "messages:send").await;
+    let sender = &with_scopes(world, "messages:send").await;
     for (api, message, scope) in [
-        (&sender, &notice, "messages:system"),
-        (&system, &in_a_name, "messages:send"),
+        (sender, &notice, "messages:system"),
+        (system, &in_a_name, "messages:send"),
     ] {
         let status = send(api, message).await.unwrap_err();
         assert_eq!(
@@ -158,53 +170,57 @@ async fn a_message_of_the_system_has_no_sender_and_reaches_the_members_of_any_ch
         let info = status.get_details_error_info().unwrap();
         assert_eq!(info.metadata.get("scope").map(String::as_str), Some(scope));
     }
-    world.end().await;
 }
 
-#[tokio::test]
-async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
-    let world = World::start().await;
-    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
-    let hers = world.phone(&alice).await;
-    let group = world.group(&[&alice, &bob]).await;
-    let block = v1::BlockRequest {
-        user_id: carol.id.to_string(),
-        blocked_user_id: alice.id.to_string(),
-    };
-    world.back_end().await.users().block(block).await.unwrap();
-    let good = v1::SendMessageRequest {
-        acting_user_id: alice.id.to_string(),
-        ..message(group, "hello")
-    };
-    let to = |user: String| v1::SendMessageRequest {
-        chat_id: String::new(),
-        peer_user_id: user,
-        ..good.clone()
-    };
-    let with = |change: &dyn Fn(&mut v1::SendMessageRequest)| {
-        let mut message = good.clone();
+/// What is wrong with a message, the message, and the reason and the field that the status names.
+type Case = (
+    &'static str,
+    v1::SendMessageRequest,
+    ErrorReason,
+    Option<&'static str>,
+);
+
+/// A message that would be sent. Each case spoils it in one way.
+struct Good(v1::SendMessageRequest);
+
+impl Good {
+    fn with(&self, change: impl FnOnce(&mut v1::SendMessageRequest)) -> v1::SendMessageRequest {
+        let mut message = self.0.clone();
         change(&mut message);
         message
-    };
-    let unknown = || RequestId::random().to_string();
+    }
+
+    /// The message to a person instead of a chat.
+    fn to(&self, user: String) -> v1::SendMessageRequest {
+        v1::SendMessageRequest {
+            chat_id: String::new(),
+            peer_user_id: user,
+            ..self.0.clone()
+        }
+    }
+}
+
+/// Messages from or to somebody who cannot have them. `friend` may be written to, and `blocker` has blocked the sender.
+fn wrongly_addressed(good: &Good, friend: &User, blocker: &User) -> Vec<Case> {
     use ErrorReason as R;
-    let cases = [
+    let unknown = || RequestId::random().to_string();
+    vec![
         (
             "a chat of others",
-            with(&|m| m.acting_user_id = carol.id.to_string()),
+            good.with(|m| m.acting_user_id = blocker.id.to_string()),
             R::ChatNotFound,
             None,
         ),
         (
             "no such chat",
-            with(&|m| m.chat_id = unknown()),
+            good.with(|m| m.chat_id = unknown()),
             R::ChatNotFound,
             None,
         ),
-        ("no such person", to(unknown()), R::UserNotFound, None),
+        ("no such person", good.to(unknown()), R::UserNotFound, None),
         (
             "nobody there to send it",
-            with(&|m| m.acting_user_id = unknown()),
+            good.with(|m| m.acting_user_id = unknown()),
             R::ActingUserNotFound,
             None,
         ),
@@ -212,26 +228,48 @@ async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
             "nor to a person",
             v1::SendMessageRequest {
                 acting_user_id: unknown(),
-                ..to(bob.id.to_string())
+                ..good.to(friend.id.to_string())
             },
             R::ActingUserNotFound,
             None,
         ),
         (
             "somebody who blocked the sender",
-            to(carol.id.to_string()),
+            good.to(blocker.id.to_string()),
             R::NotAccepted,
             None,
         ),
         (
+            "the system to a person",
+            v1::SendMessageRequest {
+                acting_user_id: String::new(),
+                ..good.to(friend.id.to_string())
+            },
+            R::InvalidField,
+            Some("peer_user_id"),
+        ),
+        (
+            "the id of nobody",
+            good.with(|m| m.acting_user_id = uuid::Uuid::nil().to_string()),
+            R::InvalidField,
+            Some("acting_user_id"),
+        ),
+    ]
+}
+
+/// Messages whose content no message can have.
+fn wrongly_filled(good: &Good) -> Vec<Case> {
+    use ErrorReason as R;
+    vec![
+        (
             "an empty body",
-            with(&|m| m.body.clear()),
+            good.with(|m| m.body.clear()),
             R::InvalidField,
             Some("body"),
         ),
         (
             "an empty reaction",
-            with(&|m| {
+            good.with(|m| {
                 m.body.clear();
                 m.envelope = v1::Envelope {
                     kind: v1::MessageKind::Reaction.into(),
@@ -245,7 +283,7 @@ async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
         ),
         (
             "a kind of the future",
-            with(&|m| {
+            good.with(|m| {
                 m.envelope = v1::Envelope {
                     kind: 99,
                     ..wire::plain()
@@ -257,20 +295,20 @@ async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
         ),
         (
             "a body that is too large",
-            with(&|m| m.body = vec![0; 262_145].into()),
+            good.with(|m| m.body = vec![0; 262_145].into()),
             R::TooLarge,
             None,
         ),
         (
             "an envelope that is too large by what the server does not know",
             // Field 1000, with 9,000 bytes.
-            with(&|m| m.envelope = [&[0xc2, 0x3e, 0xa8, 0x46][..], &[7; 9000]].concat().into()),
+            good.with(|m| m.envelope = [&[0xc2, 0x3e, 0xa8, 0x46][..], &[7; 9000]].concat().into()),
             R::TooLarge,
             None,
         ),
         (
             "an attachment of nobody",
-            with(&|m| {
+            good.with(|m| {
                 m.envelope = v1::Envelope {
                     attachments: vec![v1::Attachment::default()],
                     ..wire::plain()
@@ -280,22 +318,25 @@ async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
             R::InvalidField,
             Some("envelope.attachments.media_id"),
         ),
-        (
-            "the system to a person",
-            v1::SendMessageRequest {
-                acting_user_id: String::new(),
-                ..to(bob.id.to_string())
-            },
-            R::InvalidField,
-            Some("peer_user_id"),
-        ),
-        (
-            "the id of nobody",
-            with(&|m| m.acting_user_id = uuid::Uuid::nil().to_string()),
-            R::InvalidField,
-            Some("acting_user_id"),
-        ),
-    ];
+    ]
+}
+
+#[tokio::test]
+async fn what_is_not_sent_ends_the_call_with_a_status_and_its_reason() {
+    let world = World::start().await;
+    let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
+    let hers = world.phone(&alice).await;
+    let group = world.group(&[&alice, &bob]).await;
+    let block = v1::BlockRequest {
+        user_id: carol.id.to_string(),
+        blocked_user_id: alice.id.to_string(),
+    };
+    world.back_end().await.users().block(block).await.unwrap();
+    let good = Good(v1::SendMessageRequest {
+        acting_user_id: alice.id.to_string(),
+        ..message(group, "hello")
+    });
+    let cases = [wrongly_addressed(&good, &bob, &carol), wrongly_filled(&good)].concat();
     for (what, message, reason, field) in cases {
         let status = send(world.back_end().await, &message).await.expect_err(what);
         assert_eq!(reason_of(&status), Some(reason), "{what}: {status:?}");

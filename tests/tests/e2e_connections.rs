@@ -42,32 +42,62 @@ enum State {
     Tls(&'static [&'static [u8]], Vec<u8>),
 }
 
+/// A state with its name.
+type Named = (&'static str, State);
+
+const STREAM: &str = "/tern.v1.Messaging/Stream";
+const REFRESH: &str = "/tern.v1.Auth/RefreshToken";
+const CHATS: &str = "/tern.v1.Chats/ListChats";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
+
 /// Returns every state that a connection can be in, as docs/connections.md lists them.
-fn states(device: &Device) -> Vec<(&'static str, State)> {
-    let bearer = format!("Bearer {}", device.access_token);
-    let open = v1::ClientFrame {
-        items: vec![v1::ClientItem {
-            item: Some(wire::open(&device.access_token)),
-        }],
-    };
-    let open = framed(&open.encode_to_vec());
-    let empty = framed(&[]);
-    const STREAM: &str = "/tern.v1.Messaging/Stream";
-    const REFRESH: &str = "/tern.v1.Auth/RefreshToken";
-    const CHATS: &str = "/tern.v1.Chats/ListChats";
-    const CHECK: &str = "/grpc.health.v1.Health/Check";
-    const WATCH: &str = "/grpc.health.v1.Health/Watch";
-    let h2 = |parts: &[Vec<u8>]| State::Tls(H2, parts.concat());
-    let http1 = |text: &str| State::Tls(HTTP1, text.as_bytes().to_vec());
-    let greeting = || [h2::PREFACE.to_vec(), h2::settings(&[])].concat();
-    let deaf = || {
-        [
-            h2::PREFACE.to_vec(),
-            h2::settings(&[(h2::INITIAL_WINDOW_SIZE, 0)]),
-        ]
-        .concat()
-    };
-    let call = |path: &str, bearer: &str| h2::headers(1, &h2::call(path, bearer), h2::END_HEADERS);
+fn states(device: &Device) -> Vec<Named> {
+    [
+        before_http(),
+        before_a_call(),
+        in_a_call(device),
+        answered(device),
+        in_a_stream(device),
+        over_http1(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn over_h2(parts: &[Vec<u8>]) -> State {
+    State::Tls(H2, parts.concat())
+}
+
+/// The preface and settings of a client that takes what comes.
+fn greeting() -> Vec<u8> {
+    [h2::PREFACE.to_vec(), h2::settings(&[])].concat()
+}
+
+/// The preface and settings of a client that takes nothing.
+fn deaf() -> Vec<u8> {
+    [
+        h2::PREFACE.to_vec(),
+        h2::settings(&[(h2::INITIAL_WINDOW_SIZE, 0)]),
+    ]
+    .concat()
+}
+
+fn call(path: &str, bearer: &str) -> Vec<u8> {
+    h2::headers(1, &h2::call(path, bearer), h2::END_HEADERS)
+}
+
+/// An empty message, and the end of the call.
+fn empty() -> Vec<u8> {
+    h2::data(1, &framed(&[]), h2::END_STREAM)
+}
+
+fn bearer(device: &Device) -> String {
+    format!("Bearer {}", device.access_token)
+}
+
+fn before_http() -> Vec<Named> {
     vec![
         ("connected", State::Tcp(b"")),
         ("half a client hello", State::Tcp(&[0x16, 3, 1, 2, 0, 1])),
@@ -75,51 +105,82 @@ fn states(device: &Device) -> Vec<(&'static str, State)> {
         ("TLS for HTTP/2", State::Tls(H2, vec![])),
         ("TLS for HTTP/1.1", State::Tls(HTTP1, vec![])),
         ("TLS for nothing", State::Tls(NEITHER, vec![])),
-        ("half the preface", h2(&[b"PRI * HT".to_vec()])),
+    ]
+}
+
+fn before_a_call() -> Vec<Named> {
+    vec![
+        ("half the preface", over_h2(&[b"PRI * HT".to_vec()])),
         (
             "half the preface without ALPN",
             State::Tls(NEITHER, b"PRI * HT".to_vec()),
         ),
-        ("the preface", h2(&[h2::PREFACE.to_vec()])),
-        ("preface and settings", h2(&[greeting()])),
+        ("the preface", over_h2(&[h2::PREFACE.to_vec()])),
+        ("preface and settings", over_h2(&[greeting()])),
         (
             "header fields that do not end",
-            h2(&[greeting(), h2::headers(1, &h2::call(REFRESH, ""), 0)]),
+            over_h2(&[greeting(), h2::headers(1, &h2::call(REFRESH, ""), 0)]),
         ),
-        ("a call without its message", h2(&[greeting(), call(REFRESH, "")])),
+    ]
+}
+
+fn in_a_call(device: &Device) -> Vec<Named> {
+    vec![
+        (
+            "a call without its message",
+            over_h2(&[greeting(), call(REFRESH, "")]),
+        ),
         (
             "a call of a device without its message",
-            h2(&[greeting(), call(CHATS, &bearer)]),
+            over_h2(&[greeting(), call(CHATS, &bearer(device))]),
         ),
         (
             "half a message",
-            h2(&[greeting(), call(REFRESH, ""), h2::data(1, &empty[..3], 0)]),
+            over_h2(&[greeting(), call(REFRESH, ""), h2::data(1, &framed(&[])[..3], 0)]),
         ),
+    ]
+}
+
+fn answered(device: &Device) -> Vec<Named> {
+    vec![
         (
             "a call without credentials that was answered",
-            h2(&[greeting(), call(REFRESH, ""), h2::data(1, &empty, h2::END_STREAM)]),
+            over_h2(&[greeting(), call(REFRESH, ""), empty()]),
         ),
         (
             "a call of a device that was answered",
-            h2(&[
-                greeting(),
-                call(CHATS, &bearer),
-                h2::data(1, &empty, h2::END_STREAM),
-            ]),
+            over_h2(&[greeting(), call(CHATS, &bearer(device)), empty()]),
         ),
         (
             "an answer that is not taken",
-            h2(&[deaf(), call(CHECK, ""), h2::data(1, &empty, h2::END_STREAM)]),
+            over_h2(&[deaf(), call(CHECK, ""), empty()]),
         ),
         (
             "an answer that never ends",
-            h2(&[greeting(), call(WATCH, ""), h2::data(1, &empty, h2::END_STREAM)]),
+            over_h2(&[greeting(), call(WATCH, ""), empty()]),
         ),
-        ("a stream without Open", h2(&[greeting(), call(STREAM, "")])),
+    ]
+}
+
+fn in_a_stream(device: &Device) -> Vec<Named> {
+    let open = v1::ClientFrame {
+        items: vec![v1::ClientItem {
+            item: Some(wire::open(&device.access_token)),
+        }],
+    };
+    let open = framed(&open.encode_to_vec());
+    vec![
+        ("a stream without Open", over_h2(&[greeting(), call(STREAM, "")])),
         (
             "a stream that takes nothing",
-            h2(&[deaf(), call(STREAM, ""), h2::data(1, &open, 0)]),
+            over_h2(&[deaf(), call(STREAM, ""), h2::data(1, &open, 0)]),
         ),
+    ]
+}
+
+fn over_http1() -> Vec<Named> {
+    let http1 = |text: &str| State::Tls(HTTP1, text.as_bytes().to_vec());
+    vec![
         ("half a header field", http1("GET / HTTP/1.1\r\nhost: loc")),
         (
             "an answer, then silence",

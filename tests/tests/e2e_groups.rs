@@ -1,9 +1,11 @@
 //! Groups: members come and go, and each gets exactly what is theirs.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use tern_local::until;
 use tern_proto::error::reason_of;
 use tern_proto::v1::{self, ErrorReason, SendErrorCode, SkipReason, entry_content::Content};
-use tern_tests::phone::agree;
+use tern_tests::phone::{Log, agree};
 use tern_tests::world::BOUND;
 use tern_tests::{Phone, User, World};
 use tern_types::{ChatId, RequestId};
@@ -72,31 +74,12 @@ async fn who_is_removed_gets_that_entry_and_nothing_after() {
     );
     let group = hers.create_group(&[&bob, &carol]).await;
     hers.say(group, "before").await;
-    let removal = v1::RemoveMemberRequest {
-        chat_id: group.to_string(),
-        request_id: RequestId::random().to_string(),
-        user_id: bob.id.to_string(),
-        ..Default::default()
-    };
-    let removed = hers
-        .api()
-        .chats()
-        .remove_member(removal)
-        .await
-        .unwrap()
-        .into_inner()
-        .seq;
+    let removed = remove(&hers, group, &bob).await;
     let after = hers.say(group, "after").await;
     carols.has(group, after.seq).await;
 
     let log = his.has(group, removed).await;
-    let last = log.entries[&removed]
-        .content
-        .as_ref()
-        .unwrap()
-        .content
-        .as_ref()
-        .unwrap();
+    let last = content(&log, removed);
     assert!(
         matches!(last, Content::MemberRemoved(gone) if gone.user_id == bob.id.to_string() && !gone.left),
         "{last:?}"
@@ -127,20 +110,8 @@ async fn who_is_removed_gets_that_entry_and_nothing_after() {
     assert_eq!(his.state().cursor(group), removed);
 
     // When he is added again, he is told that he does not get the entries in between.
-    let addition = v1::AddMembersRequest {
-        chat_id: group.to_string(),
-        request_id: RequestId::random().to_string(),
-        user_ids: vec![bob.id.to_string()],
-        ..Default::default()
-    };
-    let added = hers
-        .api()
-        .chats()
-        .add_members(addition)
-        .await
-        .unwrap()
-        .into_inner()
-        .seq;
+    let added = hers.api().chats().add_members(addition(group, &bob)).await;
+    let added = added.unwrap().into_inner().seq;
     let again = hers.say(group, "welcome back").await;
     let log = his.has(group, again.seq).await;
     assert_eq!(log.texts(), ["before", "welcome back"]);
@@ -153,6 +124,38 @@ async fn who_is_removed_gets_that_entry_and_nothing_after() {
     world.end().await;
 }
 
+/// Removes a member, and returns the seq of the entry that says so.
+async fn remove(admin: &Phone, group: ChatId, user: &User) -> u64 {
+    let removal = v1::RemoveMemberRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_id: user.id.to_string(),
+        ..Default::default()
+    };
+    let removed = admin.api().chats().remove_member(removal).await;
+    removed.unwrap().into_inner().seq
+}
+
+fn addition(group: ChatId, user: &User) -> v1::AddMembersRequest {
+    v1::AddMembersRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_ids: vec![user.id.to_string()],
+        ..Default::default()
+    }
+}
+
+/// Returns what the entry of this seq says.
+fn content(log: &Log, seq: u64) -> &Content {
+    log.entries[&seq]
+        .content
+        .as_ref()
+        .unwrap()
+        .content
+        .as_ref()
+        .unwrap()
+}
+
 #[tokio::test]
 async fn who_was_removed_while_offline_still_gets_that_entry() {
     let world = World::start().await;
@@ -163,20 +166,7 @@ async fn who_was_removed_while_offline_still_gets_that_entry() {
     his.has(group, before.seq).await;
     his.disconnect().await;
     hers.say(group, "missed").await;
-    let removal = v1::RemoveMemberRequest {
-        chat_id: group.to_string(),
-        request_id: RequestId::random().to_string(),
-        user_id: bob.id.to_string(),
-        ..Default::default()
-    };
-    let removed = hers
-        .api()
-        .chats()
-        .remove_member(removal)
-        .await
-        .unwrap()
-        .into_inner()
-        .seq;
+    let removed = remove(&hers, group, &bob).await;
     hers.say(group, "after").await;
     his.connect().await;
     let log = his.has(group, removed).await;
@@ -191,112 +181,11 @@ async fn roles_allow_what_they_say() {
     let [alice, bob, carol, dave] = world.users(["alice", "bob", "carol", "dave"]).await;
     let (hers, his) = (world.phone(&alice).await, world.phone(&bob).await);
     let group = hers.create_group(&[&bob, &carol]).await;
-    let id = || RequestId::random().to_string();
-    let update = |title: &str| v1::UpdateChatRequest {
-        chat_id: group.to_string(),
-        request_id: id(),
-        title: title.to_owned(),
-        ..Default::default()
-    };
-    let set = |user: &User, role: v1::Role| v1::SetRoleRequest {
-        chat_id: group.to_string(),
-        request_id: id(),
-        user_id: user.id.to_string(),
-        role: role.into(),
-        ..Default::default()
-    };
-    let add = |user: &User| v1::AddMembersRequest {
-        chat_id: group.to_string(),
-        request_id: id(),
-        user_ids: vec![user.id.to_string()],
-        ..Default::default()
-    };
-    let leave = || v1::LeaveChatRequest {
-        chat_id: group.to_string(),
-        request_id: id(),
-        ..Default::default()
-    };
-
-    // A member can change nothing.
-    for status in [
-        his.api().chats().update_chat(update("mine")).await.unwrap_err(),
-        his.api().chats().add_members(add(&dave)).await.unwrap_err(),
-        his.api()
-            .chats()
-            .set_role(set(&bob, v1::Role::Admin))
-            .await
-            .unwrap_err(),
-    ] {
-        assert_eq!(
-            (status.code(), reason_of(&status)),
-            (Code::PermissionDenied, Some(ErrorReason::RoleTooLow))
-        );
-    }
-    // An admin can change members and the title, but no roles.
-    hers.api()
-        .chats()
-        .set_role(set(&bob, v1::Role::Admin))
-        .await
-        .unwrap();
-    his.api().chats().update_chat(update("ours")).await.unwrap();
-    let first = his
-        .api()
-        .chats()
-        .add_members(add(&dave))
-        .await
-        .unwrap()
-        .into_inner()
-        .seq;
-    assert!(first > 0);
-    assert_eq!(
-        his.api()
-            .chats()
-            .add_members(add(&dave))
-            .await
-            .unwrap()
-            .into_inner()
-            .seq,
-        0,
-        "a member already"
-    );
-    let status = his
-        .api()
-        .chats()
-        .set_role(set(&bob, v1::Role::Owner))
-        .await
-        .unwrap_err();
-    assert_eq!(reason_of(&status), Some(ErrorReason::RoleTooLow));
-    // A group keeps an owner.
-    let status = hers.api().chats().leave_chat(leave()).await.unwrap_err();
-    assert_eq!(
-        (status.code(), reason_of(&status)),
-        (Code::FailedPrecondition, Some(ErrorReason::LastOwner))
-    );
-    hers.api()
-        .chats()
-        .set_role(set(&bob, v1::Role::Owner))
-        .await
-        .unwrap();
-    let left = hers
-        .api()
-        .chats()
-        .leave_chat(leave())
-        .await
-        .unwrap()
-        .into_inner()
-        .seq;
-    let log = his.has(group, left).await;
-    let last = log.entries[&left]
-        .content
-        .as_ref()
-        .unwrap()
-        .content
-        .as_ref()
-        .unwrap();
-    assert!(
-        matches!(last, Content::MemberRemoved(gone) if gone.user_id == alice.id.to_string() && gone.left),
-        "{last:?}"
-    );
+    a_member_changes_nothing(&his, &bob, &dave, group).await;
+    let mut owner = hers.api().chats();
+    owner.set_role(role(group, &bob, v1::Role::Admin)).await.unwrap();
+    an_admin_changes_members_and_the_title(&his, &bob, &dave, group).await;
+    the_last_owner_stays(&hers, &his, &bob, group).await;
 
     let get = v1::GetChatRequest {
         chat_id: group.to_string(),
@@ -317,13 +206,80 @@ async fn roles_allow_what_they_say() {
     );
     // A direct chat has no title.
     let direct: ChatId = his.say(carol.id, "hello").await.chat_id.parse().unwrap();
-    let direct = v1::UpdateChatRequest {
-        chat_id: direct.to_string(),
-        ..update("x")
-    };
+    let direct = title(direct, "x");
     let status = his.api().chats().update_chat(direct).await.unwrap_err();
     assert_eq!(reason_of(&status), Some(ErrorReason::NotAGroup));
     world.end().await;
+}
+
+fn title(chat: ChatId, title: &str) -> v1::UpdateChatRequest {
+    v1::UpdateChatRequest {
+        chat_id: chat.to_string(),
+        request_id: RequestId::random().to_string(),
+        title: title.to_owned(),
+        ..Default::default()
+    }
+}
+
+fn role(group: ChatId, user: &User, role: v1::Role) -> v1::SetRoleRequest {
+    v1::SetRoleRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        user_id: user.id.to_string(),
+        role: role.into(),
+        ..Default::default()
+    }
+}
+
+async fn a_member_changes_nothing(member: &Phone, member_user: &User, stranger: &User, group: ChatId) {
+    let mut chats = member.api().chats();
+    let admin = role(group, member_user, v1::Role::Admin);
+    for status in [
+        chats.update_chat(title(group, "mine")).await.unwrap_err(),
+        chats.add_members(addition(group, stranger)).await.unwrap_err(),
+        chats.set_role(admin).await.unwrap_err(),
+    ] {
+        assert_eq!(
+            (status.code(), reason_of(&status)),
+            (Code::PermissionDenied, Some(ErrorReason::RoleTooLow))
+        );
+    }
+}
+
+/// An admin can change members and the title, but no roles.
+async fn an_admin_changes_members_and_the_title(admin: &Phone, user: &User, stranger: &User, group: ChatId) {
+    let mut chats = admin.api().chats();
+    chats.update_chat(title(group, "ours")).await.unwrap();
+    let first = chats.add_members(addition(group, stranger)).await;
+    assert!(first.unwrap().into_inner().seq > 0);
+    let second = chats.add_members(addition(group, stranger)).await;
+    assert_eq!(second.unwrap().into_inner().seq, 0, "a member already");
+    let owner = role(group, user, v1::Role::Owner);
+    let status = chats.set_role(owner).await.unwrap_err();
+    assert_eq!(reason_of(&status), Some(ErrorReason::RoleTooLow));
+}
+
+/// A group keeps an owner. `owner` leaves after `user`, whose phone is `other`, has become one too.
+async fn the_last_owner_stays(owner: &Phone, other: &Phone, user: &User, group: ChatId) {
+    let mut chats = owner.api().chats();
+    let leave = || v1::LeaveChatRequest {
+        chat_id: group.to_string(),
+        request_id: RequestId::random().to_string(),
+        ..Default::default()
+    };
+    let status = chats.leave_chat(leave()).await.unwrap_err();
+    assert_eq!(
+        (status.code(), reason_of(&status)),
+        (Code::FailedPrecondition, Some(ErrorReason::LastOwner))
+    );
+    chats.set_role(role(group, user, v1::Role::Owner)).await.unwrap();
+    let left = chats.leave_chat(leave()).await.unwrap().into_inner().seq;
+    let log = other.has(group, left).await;
+    let last = content(&log, left);
+    assert!(
+        matches!(last, Content::MemberRemoved(gone) if gone.user_id == owner.user().to_string() && gone.left),
+        "{last:?}"
+    );
 }
 
 #[tokio::test]

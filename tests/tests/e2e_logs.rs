@@ -7,7 +7,7 @@ use std::path::Path;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tern_proto::v1;
-use tern_tests::{Api, Phone, World};
+use tern_tests::{Api, Device, Phone, World};
 use tern_types::{ChatId, RequestId};
 
 const BODY: &str = "what-they-said-to-each-other";
@@ -114,55 +114,16 @@ async fn logs_hold_no_message_no_token_no_key_and_no_password() {
     let renewed = api.auth().refresh_token(refresh).await.unwrap().into_inner();
     // Errors are logged more readily than successes.
     let forged = format!("{}x", hers.access_token);
-    let mut refused = Api::new(world.channel(1), &forged).chats();
-    refused
-        .list_chats(v1::ListChatsRequest::default())
-        .await
-        .unwrap_err();
-    let spent = v1::RefreshTokenRequest {
-        refresh_token: format!("{}x", his.refresh_token),
-    };
-    api.auth().refresh_token(spent).await.unwrap_err();
-    // A call is found by its request id in the log of the node that did the work.
-    let mut revoke = tonic::Request::new(v1::RevokeDeviceRequest {
-        device_id: his.id.to_string(),
-    });
+    are_refused(&world, &api, &forged, &format!("{}x", his.refresh_token)).await;
     let name = "console-4711";
-    revoke
-        .metadata_mut()
-        .insert("x-request-id", name.parse().unwrap());
-    let answer = world
-        .back_end()
-        .await
-        .devices()
-        .revoke_device(revoke)
-        .await
-        .unwrap();
-    assert_eq!(answer.metadata().get("x-request-id").unwrap(), name);
+    revoke_as(&world, &his, name).await;
 
-    let files = world.platform.secrets().clone();
-    let line = |file: &Path| {
-        let text = std::fs::read_to_string(file).unwrap();
-        let line = text.lines().find(|line| !line.starts_with("-----")).unwrap();
-        line.to_owned()
-    };
-    secrets.extend(
-        [
-            &files.token_key,
-            &files.master_key,
-            &files.ticket_key,
-            &files.tls_key,
-        ]
-        .map(|file| line(file)),
-    );
-    secrets.extend([BODY, TITLE, world.platform.api_key(), &forged].map(str::to_owned));
+    secrets.extend(secrets_of(&world));
+    secrets.extend([BODY, TITLE, &forged].map(str::to_owned));
     secrets.extend([&hers, &his].map(|device| device.access_token.clone()));
     secrets.extend([&hers, &his].map(|device| device.refresh_token.clone()));
     let renewed = renewed.tokens.unwrap();
     secrets.extend([renewed.access_token, renewed.refresh_token]);
-    let s3 = world.platform.s3().unwrap().access().secret_key.clone();
-    secrets.push(s3);
-    secrets.push(world.platform.database_url().to_owned());
     assert!(secrets.iter().all(|secret| secret.len() > 5), "{secrets:?}");
 
     let logs = logs(world.dir());
@@ -174,22 +135,9 @@ async fn logs_hold_no_message_no_token_no_key_and_no_password() {
     let mut lines = 0;
     for (node, text) in &logs {
         for secret in &secrets {
-            // The signature of a token is secret too.
-            let tail = secret.rsplit('.').next().unwrap();
-            let found = text
-                .lines()
-                .find(|line| line.contains(secret) || (tail.len() > 20 && line.contains(tail)));
-            assert!(found.is_none(), "{node} logs {secret}: {found:?}");
+            lacks(node, text, secret);
         }
-        for line in text.lines() {
-            let parsed: serde_json::Value =
-                serde_json::from_str(line).unwrap_or_else(|error| panic!("{node}: {error}: {line}"));
-            assert!(
-                parsed["timestamp"].is_string() && parsed["level"].is_string(),
-                "{line}"
-            );
-            lines += 1;
-        }
+        lines += json_lines(node, text);
     }
     assert!(lines > 50, "{lines}");
     let (_, accounts) = logs.iter().find(|(node, _)| node == "accounts-0").unwrap();
@@ -199,4 +147,80 @@ async fn logs_hold_no_message_no_token_no_key_and_no_password() {
         .unwrap();
     assert!(revoked.contains(name), "{revoked}");
     world.end().await;
+}
+
+/// Makes calls with an access token and a refresh token that are refused.
+async fn are_refused(world: &World, api: &Api, access_token: &str, refresh_token: &str) {
+    let mut refused = Api::new(world.channel(1), access_token).chats();
+    refused
+        .list_chats(v1::ListChatsRequest::default())
+        .await
+        .unwrap_err();
+    let spent = v1::RefreshTokenRequest {
+        refresh_token: refresh_token.to_owned(),
+    };
+    api.auth().refresh_token(spent).await.unwrap_err();
+}
+
+/// Revokes a device by a call of this name. The call is found by its request id in the log of the node that did the
+/// work.
+async fn revoke_as(world: &World, device: &Device, name: &str) {
+    let mut revoke = tonic::Request::new(v1::RevokeDeviceRequest {
+        device_id: device.id.to_string(),
+    });
+    revoke
+        .metadata_mut()
+        .insert("x-request-id", name.parse().unwrap());
+    let answer = world
+        .back_end()
+        .await
+        .devices()
+        .revoke_device(revoke)
+        .await
+        .unwrap();
+    assert_eq!(answer.metadata().get("x-request-id").unwrap(), name);
+}
+
+/// Returns the keys and passwords of the platform.
+fn secrets_of(world: &World) -> Vec<String> {
+    let files = world.platform.secrets();
+    let line = |file: &Path| {
+        let text = std::fs::read_to_string(file).unwrap();
+        let line = text.lines().find(|line| !line.starts_with("-----")).unwrap();
+        line.to_owned()
+    };
+    let mut secrets = [
+        &files.token_key,
+        &files.master_key,
+        &files.ticket_key,
+        &files.tls_key,
+    ]
+    .map(|file| line(file))
+    .to_vec();
+    secrets.push(world.platform.api_key().to_owned());
+    secrets.push(world.platform.s3().unwrap().access().secret_key.clone());
+    secrets.push(world.platform.database_url().to_owned());
+    secrets
+}
+
+fn lacks(node: &str, log: &str, secret: &str) {
+    // The signature of a token is secret too.
+    let tail = secret.rsplit('.').next().unwrap();
+    let found = log
+        .lines()
+        .find(|line| line.contains(secret) || (tail.len() > 20 && line.contains(tail)));
+    assert!(found.is_none(), "{node} logs {secret}: {found:?}");
+}
+
+/// Checks that each line of the log is JSON with a time and a level, and returns their number.
+fn json_lines(node: &str, log: &str) -> usize {
+    for line in log.lines() {
+        let parsed: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{node}: {error}: {line}"));
+        assert!(
+            parsed["timestamp"].is_string() && parsed["level"].is_string(),
+            "{line}"
+        );
+    }
+    log.lines().count()
 }

@@ -1,6 +1,8 @@
 //! The path of one message: from a phone through gateway, chat node and Postgres to the other person's phone. Also
 //! what lies beside that path: offline devices, repeated requests, history, polling, back ends.
 
+#![allow(clippy::unwrap_used, reason = "test code")]
+
 use tern_local::until;
 use tern_proto::error::reason_of;
 use tern_proto::v1::{
@@ -267,89 +269,23 @@ async fn history_and_chats_are_read_page_by_page() {
     let chat = ChatId::direct(alice.id, bob.id);
     let other: ChatId = hers.say(carol.id, "hello").await.chat_id.parse().unwrap();
 
-    let mut page = v1::ListMessagesRequest {
-        chat_id: chat.to_string(),
-        page_size: 10,
-        ..Default::default()
-    };
-    let mut texts = Vec::new();
-    loop {
-        let reply = his
-            .api()
-            .chats()
-            .list_messages(page.clone())
-            .await
-            .unwrap()
-            .into_inner();
-        texts.extend(reply.entries.iter().filter_map(text));
-        if reply.next_before_seq == 0 {
-            break;
-        }
-        page.before_seq = reply.next_before_seq;
-    }
     let expected: Vec<String> = (0..25).rev().map(|number| format!("message {number}")).collect();
-    assert_eq!(texts, expected);
-
-    let mut page = v1::ListEntriesRequest {
-        chat_id: chat.to_string(),
-        page_size: 7,
-        ..Default::default()
-    };
-    let mut seqs = Vec::new();
-    loop {
-        let reply = his
-            .api()
-            .chats()
-            .list_entries(page.clone())
-            .await
-            .unwrap()
-            .into_inner();
-        seqs.extend(reply.entries.iter().map(|entry| entry.seq));
-        if reply.next_from_seq == 0 {
-            break;
-        }
-        page.from_seq = reply.next_from_seq;
-    }
+    assert_eq!(all_messages(&his, chat).await, expected);
+    let seqs = all_entries(&his, chat).await;
     assert_eq!(seqs, (seqs[0]..seqs[0] + 25).collect::<Vec<_>>());
+    // The most recently active chat comes first. Nobody has read anything.
+    assert_eq!(all_chats(&hers).await, [other, chat]);
 
-    // The most recently active chat comes first, one chat per page. Nobody has read anything.
-    let mut page = v1::ListChatsRequest {
-        page_size: 1,
-        ..Default::default()
+    let unread = async || {
+        let all = v1::ListChatsRequest::default();
+        let reply = his.api().chats().list_chats(all).await.unwrap().into_inner();
+        reply.chats[0].unread_count
     };
-    let mut chats = Vec::new();
-    loop {
-        let reply = hers
-            .api()
-            .chats()
-            .list_chats(page.clone())
-            .await
-            .unwrap()
-            .into_inner();
-        chats.extend(reply.chats);
-        if reply.next_page_token.is_empty() {
-            break;
-        }
-        page.page_token = reply.next_page_token;
-    }
-    let ids: Vec<ChatId> = chats
-        .iter()
-        .filter_map(|chat| chat.chat_id.parse().ok())
-        .collect();
-    assert_eq!(ids, [other, chat]);
-    let unread = |reply: v1::ListChatsResponse| reply.chats[0].unread_count;
-    let all = v1::ListChatsRequest::default;
-    assert_eq!(
-        unread(his.api().chats().list_chats(all()).await.unwrap().into_inner()),
-        25
-    );
+    assert_eq!(unread().await, 25);
     his.read(chat, seqs[19]).await;
     hers.receipt(chat, bob.id, 0, seqs[19]).await;
     // Her receipt has come, so the mark is known, and a list of chats shows it at once.
-    assert_eq!(
-        unread(his.api().chats().list_chats(all()).await.unwrap().into_inner()),
-        5
-    );
+    assert_eq!(unread().await, 5);
 
     // Somebody who is no member sees no chat.
     let hidden = v1::ListMessagesRequest {
@@ -362,6 +298,67 @@ async fn history_and_chats_are_read_page_by_page() {
         (Code::NotFound, Some(ErrorReason::ChatNotFound))
     );
     world.end().await;
+}
+
+/// Reads all messages of the chat in pages of 10, the newest first.
+async fn all_messages(phone: &Phone, chat: ChatId) -> Vec<String> {
+    let mut page = v1::ListMessagesRequest {
+        chat_id: chat.to_string(),
+        page_size: 10,
+        ..Default::default()
+    };
+    let mut texts = Vec::new();
+    loop {
+        let reply = phone.api().chats().list_messages(page.clone()).await;
+        let reply = reply.unwrap().into_inner();
+        texts.extend(reply.entries.iter().filter_map(text));
+        if reply.next_before_seq == 0 {
+            return texts;
+        }
+        page.before_seq = reply.next_before_seq;
+    }
+}
+
+/// Reads all entries of the chat in pages of 7, and returns their seqs.
+async fn all_entries(phone: &Phone, chat: ChatId) -> Vec<u64> {
+    let mut page = v1::ListEntriesRequest {
+        chat_id: chat.to_string(),
+        page_size: 7,
+        ..Default::default()
+    };
+    let mut seqs = Vec::new();
+    loop {
+        let reply = phone.api().chats().list_entries(page.clone()).await;
+        let reply = reply.unwrap().into_inner();
+        seqs.extend(reply.entries.iter().map(|entry| entry.seq));
+        if reply.next_from_seq == 0 {
+            return seqs;
+        }
+        page.from_seq = reply.next_from_seq;
+    }
+}
+
+/// Reads all chats of the person, one chat per page.
+async fn all_chats(phone: &Phone) -> Vec<ChatId> {
+    let mut page = v1::ListChatsRequest {
+        page_size: 1,
+        ..Default::default()
+    };
+    let mut chats = Vec::new();
+    loop {
+        let reply = phone.api().chats().list_chats(page.clone()).await;
+        let reply = reply.unwrap().into_inner();
+        chats.extend(
+            reply
+                .chats
+                .iter()
+                .filter_map(|chat| chat.chat_id.parse::<ChatId>().ok()),
+        );
+        if reply.next_page_token.is_empty() {
+            return chats;
+        }
+        page.page_token = reply.next_page_token;
+    }
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tern_client::{Client, ClientConfig, Credentials, Event, EventStream, StoreLocation, Tls};
 use tern_local::until;
-use tern_tests::{Device, World};
+use tern_tests::{Device, User, World};
 use tern_types::{ChatId, Clock};
 use tokio::process::Command;
 
@@ -73,6 +73,22 @@ impl App {
     }
 }
 
+/// Links a device to each user, then starts their apps.
+async fn start_apps(world: &World, users: [&User; 3]) -> [App; 3] {
+    let [first, second, third] = users;
+    let devices = [
+        world.device(first).await,
+        world.device(second).await,
+        world.device(third).await,
+    ];
+    let [first, second, third] = devices;
+    [
+        App::start(world, first).await,
+        App::start(world, second).await,
+        App::start(world, third).await,
+    ]
+}
+
 async fn open(world: &World, device: &Device, store: &Path) -> (Client, EventStream) {
     let credentials = Credentials {
         user: device.user,
@@ -86,6 +102,31 @@ async fn open(world: &World, device: &Device, store: &Path) -> (Client, EventStr
         .tls(Tls::Roots(world.platform.ca_pem().unwrap()))
         .credentials(credentials);
     Client::start(config).await.unwrap()
+}
+
+/// Copies the store while the rest of the platform goes on.
+async fn back_up(world: &mut World, to: &Path) {
+    let (postgres, _) = world.platform.private_servers().unwrap();
+    postgres.shut_down().await.unwrap();
+    postgres.copy_to(to).await.unwrap();
+    postgres.restart().await.unwrap();
+}
+
+async fn restore(world: &mut World, from: &Path) {
+    let (postgres, _) = world.platform.private_servers().unwrap();
+    postgres.shut_down().await.unwrap();
+    postgres.restore(from).await.unwrap();
+    postgres.restart().await.unwrap();
+}
+
+async fn stored_epoch(world: &World) -> String {
+    let store = world.store().await;
+    let stored = sqlx::query_scalar("SELECT epoch::text FROM store")
+        .fetch_one(&store)
+        .await
+        .unwrap();
+    store.close().await;
+    stored
 }
 
 async fn bump(world: &World) -> String {
@@ -108,14 +149,7 @@ async fn after_a_restore_clients_read_anew_and_offer_what_they_sent_again() {
     let mut world = World::with_own_servers(|builder| builder).await;
     let [alice, bob, carol] = world.users(["alice", "bob", "carol"]).await;
     let chat = world.group(&[&alice, &bob, &carol]).await;
-    let devices = [
-        world.device(&alice).await,
-        world.device(&bob).await,
-        world.device(&carol).await,
-    ];
-    let [alice, bob, carol] = devices;
-    let (mut hers, mut his) = (App::start(&world, alice).await, App::start(&world, bob).await);
-    let carols = App::start(&world, carol).await;
+    let [mut hers, mut his, carols] = start_apps(&world, [&alice, &bob, &carol]).await;
     let mut texts = Vec::new();
     let mut say = async |app: &App, text: String| {
         app.client.send(chat, text.clone()).await.unwrap();
@@ -132,13 +166,9 @@ async fn after_a_restore_clients_read_anew_and_offer_what_they_sent_again() {
     }
     world.settled().await;
 
-    // The backup is made while the rest of the platform goes on.
     let dir = tempfile::tempdir().unwrap();
     let backup = dir.path().join("backup");
-    let (postgres, _) = world.platform.private_servers().unwrap();
-    postgres.shut_down().await.unwrap();
-    postgres.copy_to(&backup).await.unwrap();
-    postgres.restart().await.unwrap();
+    back_up(&mut world, &backup).await;
 
     // The backup lacks these messages. The three logs agree about them, and so do the nodes' memories.
     for number in 0..4 {
@@ -152,10 +182,7 @@ async fn after_a_restore_clients_read_anew_and_offer_what_they_sent_again() {
     carols.client.stop().await;
     world.settled().await;
 
-    let (postgres, _) = world.platform.private_servers().unwrap();
-    postgres.shut_down().await.unwrap();
-    postgres.restore(&backup).await.unwrap();
-    postgres.restart().await.unwrap();
+    restore(&mut world, &backup).await;
     let epoch = bump(&world).await;
 
     hers.is_reset().await;
@@ -177,13 +204,7 @@ async fn after_a_restore_clients_read_anew_and_offer_what_they_sent_again() {
     for app in [&hers, &his, &carols] {
         app.has(chat, &all).await;
     }
-    let store = world.store().await;
-    let stored: String = sqlx::query_scalar("SELECT epoch::text FROM store")
-        .fetch_one(&store)
-        .await
-        .unwrap();
-    assert_eq!(stored, epoch);
-    store.close().await;
+    assert_eq!(stored_epoch(&world).await, epoch);
     for app in [hers, his, carols] {
         app.client.stop().await;
     }

@@ -70,6 +70,16 @@ pub struct Seen {
     pub asked: Asked,
 }
 
+impl Seen {
+    /// All users of the set; true: the session may see them.
+    fn people(&self) -> HashMap<UserId, bool> {
+        let mut people: HashMap<UserId, bool> = self.hidden.iter().map(|user| (*user, false)).collect();
+        people.extend(self.visible.iter().map(|user| (*user, true)));
+        people.extend(self.limited.users.iter().map(|user| (*user, false)));
+        people
+    }
+}
+
 /// The question that an answer belongs to. Answers may overtake each other, and only the one to the newest question
 /// counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,57 +151,30 @@ impl Table {
     /// WatchPresence is answered all the same.
     pub fn set(&mut self, session: SessionId, user: UserId, seen: Seen, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let newest = self.sessions.get(&session).map(|watcher| watcher.number);
-        let number = match seen.asked {
-            Asked::Device(number) if newest.is_none_or(|newest| newest <= number) => number,
-            Asked::Again(number) if newest == Some(number) => number,
-            Asked::Device(_) => {
+        let Some(number) = self.number_if_newest(session, seen.asked) else {
+            if let Asked::Device(_) = seen.asked {
                 // A newer set is in place. Each WatchPresence is answered all the same.
                 effects.push(Effect::Complete {
                     session,
                     limited: seen.limited,
                     answers: seen.answers,
                 });
-                return effects;
             }
-            Asked::Again(_) => return effects,
+            return effects;
         };
-        let mut people: HashMap<UserId, bool> = seen.hidden.iter().map(|user| (*user, false)).collect();
-        people.extend(seen.visible.iter().map(|user| (*user, true)));
-        people.extend(seen.limited.users.iter().map(|user| (*user, false)));
-        let before = self.sessions.remove(&session);
-        let old = before
-            .as_ref()
-            .map(|watcher| watcher.people.clone())
+        let people = seen.people();
+        let before = self.take(session);
+        let (old, owed) = before
+            .map(|watcher| (watcher.people, watcher.complete))
             .unwrap_or_default();
-        let owed = before.and_then(|watcher| watcher.complete);
-        if let Some(owed) = &owed {
-            self.incomplete.remove(&(owed.at, session));
-        }
         for gone in old
             .iter()
             .filter(|(user, visible)| **visible && people.get(*user) != Some(&true))
         {
             self.leave(*gone.0, session, &mut effects);
         }
-        let mut awaited = HashSet::new();
-        for (person, visible) in &people {
-            let news = seen.answers > 0 || old.get(person) != Some(visible);
-            let state = if *visible {
-                self.join(*person, session, &mut effects)
-            } else {
-                Some(State::Hidden)
-            };
-            match state {
-                Some(state) if news => effects.push(Effect::Tell {
-                    user: *person,
-                    state,
-                    sessions: vec![session],
-                }),
-                None if news => drop(awaited.insert(*person)),
-                _ => {}
-            }
-        }
+        let is_news = |person: &UserId, visible: &bool| seen.answers > 0 || old.get(person) != Some(visible);
+        let awaited = self.join_all(session, &people, is_news, &mut effects);
         let answers = seen.answers + owed.map_or(0, |owed| owed.answers);
         let complete = (answers > 0).then(|| Owed {
             at: now + COMPLETE_WITHIN,
@@ -215,12 +198,9 @@ impl Table {
     /// Removes a session that has ended.
     pub fn remove(&mut self, session: SessionId) -> Vec<Effect> {
         let mut effects = Vec::new();
-        let Some(watcher) = self.sessions.remove(&session) else {
+        let Some(watcher) = self.take(session) else {
             return effects;
         };
-        if let Some(owed) = watcher.complete {
-            self.incomplete.remove(&(owed.at, session));
-        }
         for (user, _) in watcher.people.into_iter().filter(|(_, visible)| *visible) {
             self.leave(user, session, &mut effects);
         }
@@ -326,6 +306,54 @@ impl Table {
     /// The number of pairs of a session and a visible user.
     pub fn watches(&self) -> usize {
         self.watches
+    }
+
+    /// Returns the number of the WatchPresence that the question belongs to, unless the session has asked anew since
+    /// then.
+    fn number_if_newest(&self, session: SessionId, asked: Asked) -> Option<u64> {
+        let newest = self.sessions.get(&session).map(|watcher| watcher.number);
+        match asked {
+            Asked::Device(number) => newest.is_none_or(|newest| newest <= number).then_some(number),
+            Asked::Again(number) => (newest == Some(number)).then_some(number),
+        }
+    }
+
+    /// Removes the session with the answer that it is owed. It stays among the watchers of its people.
+    fn take(&mut self, session: SessionId) -> Option<Watcher> {
+        let watcher = self.sessions.remove(&session)?;
+        if let Some(owed) = &watcher.complete {
+            self.incomplete.remove(&(owed.at, session));
+        }
+        Some(watcher)
+    }
+
+    /// Adds the session to the watchers of all visible `people`, and tells it every state that is news to it. Returns
+    /// the people whose state has not come yet.
+    fn join_all(
+        &mut self,
+        session: SessionId,
+        people: &HashMap<UserId, bool>,
+        is_news: impl Fn(&UserId, &bool) -> bool,
+        effects: &mut Vec<Effect>,
+    ) -> HashSet<UserId> {
+        let mut awaited = HashSet::new();
+        for (person, visible) in people {
+            let state = if *visible {
+                self.join(*person, session, effects)
+            } else {
+                Some(State::Hidden)
+            };
+            match state {
+                _ if !is_news(person, visible) => {}
+                Some(state) => effects.push(Effect::Tell {
+                    user: *person,
+                    state,
+                    sessions: vec![session],
+                }),
+                None => drop(awaited.insert(*person)),
+            }
+        }
+        awaited
     }
 
     /// Adds the session to the user's watchers and returns the user's state, which the session is told by itself.

@@ -12,6 +12,7 @@ use tern_proto::internal::gateway_node_server::GatewayNodeServer;
 use tern_transport::serve::Running;
 use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
 use tracing::Instrument;
 
 use crate::audience::Audience;
@@ -71,35 +72,8 @@ pub async fn start_bound(
     let barred = Arc::<Barred>::default();
     let auth = Arc::new(Auth::new(ctx.clone(), verifier.clone(), barred.clone()));
     let audience = Audience::new(ctx.clone(), registry.clone());
-    let spread = config.gateway_drain_spread;
-    let gateway = Arc::new(Gateway {
-        settings: config.settings(),
-        max_sessions: config.gateway_max_sessions,
-        registry: registry.clone(),
-        chats: ChatLinks::start(&ctx, registry.clone(), audience.clone(), spread),
-        presence: PresenceLinks::start(&ctx, registry.clone(), spread),
-        watches: Watches::start(&ctx, registry.clone()),
-        inboxes: InboxReader::start(&ctx, registry.clone()),
-        verifier,
-        watchdog: Arc::default(),
-        traces: Traces::new(tern_telemetry::share()),
-        drain: ctx.drain.clone(),
-        door: Door::default(),
-        shedding: ctx.shedding.clone(),
-        send_queue: ctx.shedding.meter("send_queue"),
-    });
-    let sweeping = sweep::run(
-        registry.clone(),
-        gateway.inboxes.clone(),
-        config.gateway_sweep_interval,
-        ctx.drain.clone(),
-    );
-    tokio::spawn(sweeping.instrument(tracing::info_span!("sweep")));
-    let watching = gateway
-        .watchdog
-        .clone()
-        .run(config.gateway_stalled_after, ctx.drain.clone());
-    tokio::spawn(watching.instrument(tracing::info_span!("watchdog")));
+    let gateway = gateway(&config, &ctx, registry.clone(), audience.clone(), verifier);
+    check_sessions(&config, &gateway, &ctx.drain);
     routes.add_service(GatewayNodeServer::new(NodeService {
         registry: registry.clone(),
         presence: gateway.presence.clone(),
@@ -107,24 +81,14 @@ pub async fn start_bound(
         audience,
         barred: barred.clone(),
     }));
-
-    let streams = Streams {
-        registry: registry.clone(),
-        presence: gateway.presence.clone(),
-    };
-    let listing = barred.run(ctx.clone(), streams, ctx.readiness.hold());
-    tokio::spawn(listing.instrument(tracing::info_span!("barred")));
+    list_barred(barred, &gateway, &ctx);
 
     let linked = gateway.chats.clone();
     ctx.reached.links(Role::Gateway, move || linked.linked());
-    let (door, chats) = (gateway.door.clone(), gateway.chats.clone());
     let proxy = Arc::new(Proxy::new(ctx.clone(), auth, CallLimits::new(config.rates()))?);
-    let public = Public::bind(&config, gateway, proxy).await?;
+    let public = Public::bind(&config, gateway.clone(), proxy).await?;
     let address = public.address()?;
-    let keeping = door::keep(door, ctx.clone(), chats, registry.clone(), public.health());
-    tokio::spawn(keeping.instrument(tracing::info_span!("door")));
-    let leaving = send_elsewhere(ctx.clone(), registry.clone());
-    tokio::spawn(leaving.instrument(tracing::info_span!("door")));
+    keep_door(&gateway, &ctx, public.health());
     let done = run(public, registry, ctx.drain.clone()).instrument(tracing::info_span!("gateway"));
     Ok((
         Running {
@@ -133,6 +97,69 @@ pub async fn start_bound(
         },
         address,
     ))
+}
+
+/// Makes what the streams share, and starts the links to the nodes of other roles.
+fn gateway(
+    config: &Config,
+    ctx: &NodeContext,
+    registry: Arc<Registry>,
+    audience: Arc<Audience>,
+    verifier: Arc<Verifier>,
+) -> Arc<Gateway> {
+    let spread = config.gateway_drain_spread;
+    Arc::new(Gateway {
+        settings: config.settings(),
+        max_sessions: config.gateway_max_sessions,
+        chats: ChatLinks::start(ctx, registry.clone(), audience, spread),
+        presence: PresenceLinks::start(ctx, registry.clone(), spread),
+        watches: Watches::start(ctx, registry.clone()),
+        inboxes: InboxReader::start(ctx, registry.clone()),
+        registry,
+        verifier,
+        watchdog: Arc::default(),
+        traces: Traces::new(tern_telemetry::share()),
+        drain: ctx.drain.clone(),
+        door: Door::default(),
+        shedding: ctx.shedding.clone(),
+        send_queue: ctx.shedding.meter("send_queue"),
+    })
+}
+
+/// Spawns the tasks that look over all sessions: the sweep, and the watchdog.
+fn check_sessions(config: &Config, gateway: &Gateway, drain: &Drain) {
+    let sweeping = sweep::run(
+        gateway.registry.clone(),
+        gateway.inboxes.clone(),
+        config.gateway_sweep_interval,
+        drain.clone(),
+    );
+    tokio::spawn(sweeping.instrument(tracing::info_span!("sweep")));
+    let watching = gateway
+        .watchdog
+        .clone()
+        .run(config.gateway_stalled_after, drain.clone());
+    tokio::spawn(watching.instrument(tracing::info_span!("watchdog")));
+}
+
+/// Spawns the task that asks who is barred, and that ends their streams.
+fn list_barred(barred: Arc<Barred>, gateway: &Gateway, ctx: &NodeContext) {
+    let streams = Streams {
+        registry: gateway.registry.clone(),
+        presence: gateway.presence.clone(),
+    };
+    let listing = barred.run(ctx.clone(), streams, ctx.readiness.hold());
+    tokio::spawn(listing.instrument(tracing::info_span!("barred")));
+}
+
+/// Spawns the tasks that let devices in only while this gateway reaches the cluster, and that send them elsewhere if
+/// other gateways reach much more of it.
+fn keep_door(gateway: &Gateway, ctx: &NodeContext, health: HealthReporter) {
+    let (door, chats) = (gateway.door.clone(), gateway.chats.clone());
+    let keeping = door::keep(door, ctx.clone(), chats, gateway.registry.clone(), health);
+    tokio::spawn(keeping.instrument(tracing::info_span!("door")));
+    let leaving = send_elsewhere(ctx.clone(), gateway.registry.clone());
+    tokio::spawn(leaving.instrument(tracing::info_span!("door")));
 }
 
 /// Asks all devices to reconnect elsewhere, each time that other gateways reach much more of the cluster than this

@@ -119,58 +119,41 @@ async fn ids_that_do_not_exist_are_not_found() {
     let phone = world.phone(&world.user("alice").await).await;
     let id = || RequestId::random().to_string();
     let back_end = world.back_end().await;
+    let mut chats = phone.api().chats();
+    let chat = v1::GetChatRequest {
+        chat_id: id(),
+        ..Default::default()
+    };
     let group = v1::CreateGroupRequest {
         request_id: id(),
         member_user_ids: vec![id()],
         ..Default::default()
     };
+    let user = v1::UpdateUserRequest {
+        user_id: id(),
+        display_name: "x".to_owned(),
+    };
+    let link = v1::LinkDeviceRequest {
+        user_id: id(),
+        request_id: id(),
+        ..Default::default()
+    };
+    let device = v1::RevokeDeviceRequest { device_id: id() };
+    use ErrorReason as R;
     for (status, reason) in [
+        (chats.get_chat(chat).await.unwrap_err(), R::ChatNotFound),
+        (chats.create_group(group).await.unwrap_err(), R::UserNotFound),
         (
-            phone
-                .api()
-                .chats()
-                .get_chat(v1::GetChatRequest {
-                    chat_id: id(),
-                    ..Default::default()
-                })
-                .await
-                .unwrap_err(),
-            ErrorReason::ChatNotFound,
+            back_end.users().update_user(user).await.unwrap_err(),
+            R::UserNotFound,
         ),
         (
-            phone.api().chats().create_group(group).await.unwrap_err(),
-            ErrorReason::UserNotFound,
+            back_end.devices().link_device(link).await.unwrap_err(),
+            R::UserNotFound,
         ),
         (
-            back_end
-                .users()
-                .update_user(v1::UpdateUserRequest {
-                    user_id: id(),
-                    display_name: "x".to_owned(),
-                })
-                .await
-                .unwrap_err(),
-            ErrorReason::UserNotFound,
-        ),
-        (
-            back_end
-                .devices()
-                .link_device(v1::LinkDeviceRequest {
-                    user_id: id(),
-                    request_id: id(),
-                    ..Default::default()
-                })
-                .await
-                .unwrap_err(),
-            ErrorReason::UserNotFound,
-        ),
-        (
-            back_end
-                .devices()
-                .revoke_device(v1::RevokeDeviceRequest { device_id: id() })
-                .await
-                .unwrap_err(),
-            ErrorReason::DeviceNotFound,
+            back_end.devices().revoke_device(device).await.unwrap_err(),
+            R::DeviceNotFound,
         ),
     ] {
         assert_eq!(

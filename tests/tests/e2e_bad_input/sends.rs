@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tern_proto::v1::{self, SendErrorCode};
+use tern_proto::v1::{self, SendErrorCode as E, send_message::To};
 use tern_proto::v1::{client_item::Item, send_result::Outcome, server_event::Event};
 use tern_tests::World;
 use tern_tests::wire::{self, Wire};
-use tern_types::{ChatId, RequestId};
+use tern_types::{ChatId, RequestId, UserId};
 
 use crate::SQL;
 
@@ -19,122 +19,15 @@ async fn a_bad_send_fails_alone() {
     let strangers: ChatId = his.say(carol.id, "between us").await.chat_id.parse().unwrap();
     let chat = ChatId::direct(alice.id, bob.id);
     let (mut wire, _) = Wire::open(world.new_channel(0), &device).await.unwrap();
-    let send =
-        |request: &str, to: Option<v1::send_message::To>, envelope: Option<v1::Envelope>| v1::SendMessage {
-            request_id: request.to_owned(),
-            to,
-            envelope,
-            body: "x".into(),
-        };
-    let to_chat = |id: &str| Some(v1::send_message::To::ChatId(id.to_owned()));
-    let to_peer = |id: &str| Some(v1::send_message::To::PeerUserId(id.to_owned()));
-    let bob_id = bob.id.to_string();
-    let fresh = || RequestId::random().to_string();
     let nobody = RequestId::random().to_string();
-    let plain = || Some(wire::plain());
-    let with = |change: fn(&mut v1::Envelope)| {
-        let mut envelope = wire::plain();
-        change(&mut envelope);
-        Some(envelope)
-    };
-    use SendErrorCode as E;
-    let cases = [
-        ("no address", send(&fresh(), None, plain()), E::Invalid),
-        (
-            "a request_id that is none",
-            send("x", to_peer(&bob_id), plain()),
-            E::Invalid,
-        ),
-        ("no request_id", send("", to_peer(&bob_id), plain()), E::Invalid),
-        (
-            "SQL for a request_id",
-            send(SQL, to_peer(&bob_id), plain()),
-            E::Invalid,
-        ),
-        (
-            "SQL for a chat",
-            send(&fresh(), to_chat(SQL), plain()),
-            E::Invalid,
-        ),
-        (
-            "SQL for a person",
-            send(&fresh(), to_peer(SQL), plain()),
-            E::Invalid,
-        ),
-        ("an empty chat", send(&fresh(), to_chat(""), plain()), E::Invalid),
-        (
-            "a chat that does not exist",
-            send(&fresh(), to_chat(&nobody), plain()),
-            E::NotAMember,
-        ),
-        (
-            "a chat of others",
-            send(&fresh(), to_chat(&strangers.to_string()), plain()),
-            E::NotAMember,
-        ),
-        (
-            "a person who does not exist",
-            send(&fresh(), to_peer(&nobody), plain()),
-            E::PeerNotFound,
-        ),
-        (
-            "an unknown kind",
-            send(&fresh(), to_peer(&bob_id), with(|envelope| envelope.kind = 99)),
-            E::Invalid,
-        ),
-        (
-            "a reaction to nothing",
-            send(
-                &fresh(),
-                to_peer(&bob_id),
-                with(|envelope| envelope.kind = v1::MessageKind::Reaction.into()),
-            ),
-            E::Invalid,
-        ),
-        (
-            "65 mentions",
-            send(
-                &fresh(),
-                to_peer(&bob_id),
-                with(|envelope| envelope.mentioned_user_ids = vec![RequestId::random().to_string(); 65]),
-            ),
-            E::Invalid,
-        ),
-        (
-            "a mention that is no id",
-            send(
-                &fresh(),
-                to_peer(&bob_id),
-                with(|envelope| envelope.mentioned_user_ids = vec![SQL.to_owned()]),
-            ),
-            E::Invalid,
-        ),
-        (
-            "an envelope of 9 KiB",
-            send(
-                &fresh(),
-                to_peer(&bob_id),
-                with(|envelope| envelope.traceparent = "x".repeat(9 * 1024)),
-            ),
-            E::TooLarge,
-        ),
-    ];
-    for (what, message, expected) in cases {
-        let request_id = message.request_id.clone();
-        wire.say(Item::Send(message)).await;
-        let outcome = wire
-            .until(|event| match event {
-                Event::SendResult(result) if result.request_id == request_id => result.outcome,
-                _ => None,
-            })
-            .await;
-        match outcome {
-            Outcome::Error(error) => {
-                assert_eq!(error.code(), expected, "{what}: {}", error.message);
-                assert!(!error.message.is_empty(), "{what}: says what is wrong");
-            }
-            Outcome::Sent(sent) => panic!("{what}: {sent:?}"),
-        }
+    for (what, message, expected) in [
+        without_ids(bob.id),
+        wrongly_addressed(strangers, &nobody),
+        wrongly_enveloped(bob.id),
+    ]
+    .concat()
+    {
+        is_refused(&mut wire, what, message, expected).await;
     }
     // Acknowledgements and read marks for chats of other users are ignored.
     for id in [&nobody, &strangers.to_string(), &chat.to_string()] {
@@ -169,6 +62,112 @@ async fn a_bad_send_fails_alone() {
     world.end().await;
 }
 
+/// What is wrong with a message, the message, and the code of its error.
+type Case = (&'static str, v1::SendMessage, E);
+
+async fn is_refused(wire: &mut Wire, what: &str, message: v1::SendMessage, expected: E) {
+    let request_id = message.request_id.clone();
+    wire.say(Item::Send(message)).await;
+    let outcome = wire
+        .until(|event| match event {
+            Event::SendResult(result) if result.request_id == request_id => result.outcome,
+            _ => None,
+        })
+        .await;
+    match outcome {
+        Outcome::Error(error) => {
+            assert_eq!(error.code(), expected, "{what}: {}", error.message);
+            assert!(!error.message.is_empty(), "{what}: says what is wrong");
+        }
+        Outcome::Sent(sent) => panic!("{what}: {sent:?}"),
+    }
+}
+
+fn to_chat(id: &str) -> Option<To> {
+    Some(To::ChatId(id.to_owned()))
+}
+
+fn to_peer(id: &str) -> Option<To> {
+    Some(To::PeerUserId(id.to_owned()))
+}
+
+fn message(request: &str, to: Option<To>, envelope: v1::Envelope) -> v1::SendMessage {
+    v1::SendMessage {
+        request_id: request.to_owned(),
+        to,
+        envelope: Some(envelope),
+        body: "x".into(),
+    }
+}
+
+fn fresh() -> String {
+    RequestId::random().to_string()
+}
+
+/// Messages to `peer` whose request_id is none.
+fn without_ids(peer: UserId) -> Vec<Case> {
+    let with = |request| message(request, to_peer(&peer.to_string()), wire::plain());
+    vec![
+        ("a request_id that is none", with("x"), E::Invalid),
+        ("no request_id", with(""), E::Invalid),
+        ("SQL for a request_id", with(SQL), E::Invalid),
+    ]
+}
+
+/// Messages to a chat or a person who cannot be written to. `strangers` is a chat of others.
+fn wrongly_addressed(strangers: ChatId, nobody: &str) -> Vec<Case> {
+    let send = |to| message(&fresh(), to, wire::plain());
+    vec![
+        ("no address", send(None), E::Invalid),
+        ("SQL for a chat", send(to_chat(SQL)), E::Invalid),
+        ("SQL for a person", send(to_peer(SQL)), E::Invalid),
+        ("an empty chat", send(to_chat("")), E::Invalid),
+        ("a chat that does not exist", send(to_chat(nobody)), E::NotAMember),
+        (
+            "a chat of others",
+            send(to_chat(&strangers.to_string())),
+            E::NotAMember,
+        ),
+        (
+            "a person who does not exist",
+            send(to_peer(nobody)),
+            E::PeerNotFound,
+        ),
+    ]
+}
+
+/// Messages to `peer` whose envelope no message can have.
+fn wrongly_enveloped(peer: UserId) -> Vec<Case> {
+    let with = |change: fn(&mut v1::Envelope)| {
+        let mut envelope = wire::plain();
+        change(&mut envelope);
+        message(&fresh(), to_peer(&peer.to_string()), envelope)
+    };
+    vec![
+        ("an unknown kind", with(|envelope| envelope.kind = 99), E::Invalid),
+        (
+            "a reaction to nothing",
+            with(|envelope| envelope.kind = v1::MessageKind::Reaction.into()),
+            E::Invalid,
+        ),
+        (
+            "65 mentions",
+            with(|envelope| envelope.mentioned_user_ids = vec![RequestId::random().to_string(); 65]),
+            E::Invalid,
+        ),
+        (
+            "a mention that is no id",
+            with(|envelope| envelope.mentioned_user_ids = vec![SQL.to_owned()]),
+            E::Invalid,
+        ),
+        (
+            "an envelope of 9 KiB",
+            with(|envelope| envelope.traceparent = "x".repeat(9 * 1024)),
+            E::TooLarge,
+        ),
+    ]
+}
+
 #[tokio::test]
 async fn who_sends_far_too_fast_is_told_when_to_go_on() {
     let world = World::with(|builder| {
@@ -194,7 +193,7 @@ async fn who_sends_far_too_fast_is_told_when_to_go_on() {
         Duration::from_secs(30),
         wire.until(|event| match event {
             Event::SendResult(result) => match result.outcome? {
-                Outcome::Error(error) if error.code() == SendErrorCode::RateLimited => Some(error),
+                Outcome::Error(error) if error.code() == E::RateLimited => Some(error),
                 _ => None,
             },
             _ => None,

@@ -3,9 +3,10 @@
 use tern_client::{MediaError, PictureOf};
 use tern_proto::error::reason_of;
 use tern_proto::v1::{self, ErrorReason, entry_content::Content};
+use tern_tests::User;
 use tern_types::{ChatId, MediaId, RequestId};
 
-use crate::studio::Studio;
+use crate::studio::{Person, Studio};
 
 fn hidden<T: std::fmt::Debug>(result: Result<T, MediaError>) {
     match result {
@@ -27,15 +28,7 @@ async fn a_groups_picture_is_seen_by_all_members_and_a_persons_by_who_knows_them
 
     // The group's picture: an entry tells all members of it, and they may read it. Later members may too.
     let group = studio.world.group(&[&alice, &bob]).await;
-    let seq = hers.client.set_chat_picture(group, Some(&ticket)).await.unwrap();
-    assert!(seq.is_some());
-    let again = hers.client.set_chat_picture(group, Some(&ticket)).await.unwrap();
-    assert_eq!(again, None, "it is that already");
-    let entry = his.changed(group).await;
-    assert!(
-        matches!(&entry.content.content, Some(Content::ChatPictureChanged(now)) if now.media_id == ticket.media_id),
-        "{entry:?}"
-    );
+    sets_it_once(&hers, &his, group, &ticket).await;
     let add = v1::AddMembersRequest {
         chat_id: group.to_string(),
         request_id: RequestId::random().to_string(),
@@ -45,27 +38,10 @@ async fn a_groups_picture_is_seen_by_all_members_and_a_persons_by_who_knows_them
     hers.client.api().add_members(add).await.unwrap();
     let of_group = PictureOf::Chat(group);
     for member in [&hers, &his, &carols] {
-        let chat = v1::GetChatRequest {
-            chat_id: group.to_string(),
-            ..Default::default()
-        };
-        let chat = member.client.api().get_chat(chat).await.unwrap().chat.unwrap();
-        assert_eq!(chat.picture_media_id, ticket.media_id);
-        assert_eq!(
-            member.client.download_picture(of_group, media).await.unwrap(),
-            bytes
-        );
+        sees_the_groups_picture(member, group, &ticket, &bytes).await;
     }
     hidden(eves.client.download_picture(of_group, media).await);
-    // Only admins may set it, and only with their own ticket.
-    let refused = his
-        .client
-        .set_chat_picture(group, Some(&ticket))
-        .await
-        .unwrap_err();
-    assert_eq!(refused.reason, ErrorReason::MediaTicket);
-    let refused = his.client.set_chat_picture(group, None).await.unwrap_err();
-    assert_eq!(refused.reason, ErrorReason::RoleTooLow);
+    only_admins_set_it_and_with_their_own_ticket(&his, group, &ticket).await;
 
     // Her own picture: Bob may see it, who is in a group with her.
     let of_alice = PictureOf::User(alice.id);
@@ -79,13 +55,7 @@ async fn a_groups_picture_is_seen_by_all_members_and_a_persons_by_who_knows_them
     assert_eq!(users[0].picture_media_id, ticket.media_id);
     assert_eq!(his.client.download_picture(of_alice, media).await.unwrap(), bytes);
     hidden(eves.client.download_picture(of_alice, media).await);
-    let back_end = studio.world.back_end().await;
-    let for_bob = v1::SetUserPictureRequest {
-        media_id: ticket.media_id.clone(),
-        acting_user_id: bob.id.to_string(),
-    };
-    let not_his = back_end.media().set_user_picture(for_bob).await.unwrap_err();
-    assert_eq!(reason_of(&not_his), Some(ErrorReason::MediaNotFound));
+    a_back_end_sets_none_of_others(&studio, &bob, &ticket).await;
 
     hers.client.set_chat_picture(group, None).await.unwrap();
     hers.client.set_picture(None).await.unwrap();
@@ -101,4 +71,57 @@ async fn a_groups_picture_is_seen_by_all_members_and_a_persons_by_who_knows_them
     let both = his.client.api().get_download(both).await.unwrap_err();
     assert_eq!(both.reason, ErrorReason::InvalidField);
     studio.world.end().await;
+}
+
+async fn sets_it_once(admin: &Person, member: &Person, group: ChatId, ticket: &v1::MediaTicket) {
+    let seq = admin.client.set_chat_picture(group, Some(ticket)).await.unwrap();
+    assert!(seq.is_some());
+    let again = admin.client.set_chat_picture(group, Some(ticket)).await.unwrap();
+    assert_eq!(again, None, "it is that already");
+    let entry = member.changed(group).await;
+    assert!(
+        matches!(&entry.content.content, Some(Content::ChatPictureChanged(now)) if now.media_id == ticket.media_id),
+        "{entry:?}"
+    );
+}
+
+async fn sees_the_groups_picture(member: &Person, group: ChatId, ticket: &v1::MediaTicket, bytes: &[u8]) {
+    let chat = v1::GetChatRequest {
+        chat_id: group.to_string(),
+        ..Default::default()
+    };
+    let chat = member.client.api().get_chat(chat).await.unwrap().chat.unwrap();
+    assert_eq!(chat.picture_media_id, ticket.media_id);
+    let media = ticket.media_id.parse().unwrap();
+    let picture = member
+        .client
+        .download_picture(PictureOf::Chat(group), media)
+        .await;
+    assert_eq!(picture.unwrap(), bytes);
+}
+
+async fn only_admins_set_it_and_with_their_own_ticket(
+    member: &Person,
+    group: ChatId,
+    ticket: &v1::MediaTicket,
+) {
+    let refused = member
+        .client
+        .set_chat_picture(group, Some(ticket))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.reason, ErrorReason::MediaTicket);
+    let refused = member.client.set_chat_picture(group, None).await.unwrap_err();
+    assert_eq!(refused.reason, ErrorReason::RoleTooLow);
+}
+
+/// A back end cannot give a user the picture that somebody else has uploaded.
+async fn a_back_end_sets_none_of_others(studio: &Studio, user: &User, ticket: &v1::MediaTicket) {
+    let back_end = studio.world.back_end().await;
+    let for_user = v1::SetUserPictureRequest {
+        media_id: ticket.media_id.clone(),
+        acting_user_id: user.id.to_string(),
+    };
+    let not_theirs = back_end.media().set_user_picture(for_user).await.unwrap_err();
+    assert_eq!(reason_of(&not_theirs), Some(ErrorReason::MediaNotFound));
 }

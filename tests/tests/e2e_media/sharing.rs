@@ -3,10 +3,11 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use tern_client::{MediaError, Progress};
+use tern_client::media::Http;
+use tern_client::{MediaError, Progress, Tls};
 use tern_proto::error::reason_of;
 use tern_proto::v1::{self, ErrorReason, SendErrorCode};
-use tern_tests::Api;
+use tern_tests::{Api, User};
 use tern_types::{ChatId, RequestId};
 use tonic::Code;
 
@@ -214,52 +215,17 @@ async fn a_back_end_uploads_in_a_users_name() {
     let studio = Studio::start().await;
     let [alice, bob] = studio.world.users(["alice", "bob"]).await;
     let api = studio.world.back_end().await;
-    let create = |acting: String| v1::CreateUploadRequest {
-        request_id: RequestId::random().to_string(),
-        length: 5,
-        part_sha256s: vec![sha256(b"hello")],
-        content_type: "text/plain".to_owned(),
-        purpose: v1::MediaPurpose::Attachment.into(),
-        acting_user_id: acting,
-    };
-    let nobody = api
-        .media()
-        .create_upload(create(String::new()))
-        .await
-        .unwrap_err();
+    let nobody = api.media().create_upload(hello(String::new())).await.unwrap_err();
     assert_eq!(reason_of(&nobody), Some(ErrorReason::InvalidField));
-    let outcome = api
-        .media()
-        .create_upload(create(alice.id.to_string()))
-        .await
-        .unwrap()
-        .into_inner()
-        .outcome;
-    let Some(v1::create_upload_response::Outcome::Upload(upload)) = outcome else {
-        panic!("{outcome:?}")
-    };
-    let part = &upload.missing_parts[0];
-    let http = tern_client::media::Http::new(&tern_client::Tls::System).unwrap();
-    let body = futures::stream::iter([Ok(Bytes::from_static(b"hello"))]);
-    http.put(&part.url, &part.headers, body).await.unwrap();
-    let finalize = v1::FinalizeUploadRequest {
-        upload_id: upload.upload_id,
-        acting_user_id: alice.id.to_string(),
-    };
-    let ticket = api
-        .media()
-        .finalize_upload(finalize)
-        .await
-        .unwrap()
-        .into_inner()
-        .ticket
-        .unwrap();
+    let http = Http::new(&Tls::System).unwrap();
+    let ticket = upload_hello(api, &http, &alice).await;
+    let media_id = ticket.media_id.clone();
     let send = v1::SendMessageRequest {
         peer_user_id: bob.id.to_string(),
         request_id: RequestId::random().to_string(),
         envelope: v1::Envelope {
             attachments: vec![v1::Attachment {
-                media_id: ticket.media_id.clone(),
+                media_id: ticket.media_id,
                 ticket: ticket.ticket,
             }],
             ..Default::default()
@@ -274,13 +240,52 @@ async fn a_back_end_uploads_in_a_users_name() {
     let his = studio.person(&bob).await;
     let get = v1::GetDownloadRequest {
         chat_id: ChatId::direct(alice.id, bob.id).to_string(),
-        media_id: ticket.media_id,
+        media_id,
         ..Default::default()
     };
     let found = his.client.api().get_download(get).await.unwrap();
     assert_eq!((found.length, found.content_type.as_str()), (5, "text/plain"));
     assert!(http.get(&found.url, 0).await.is_ok());
     studio.world.end().await;
+}
+
+/// The request for an upload of the text "hello" in the name of this user.
+fn hello(acting_user_id: String) -> v1::CreateUploadRequest {
+    v1::CreateUploadRequest {
+        request_id: RequestId::random().to_string(),
+        length: 5,
+        part_sha256s: vec![sha256(b"hello")],
+        content_type: "text/plain".to_owned(),
+        purpose: v1::MediaPurpose::Attachment.into(),
+        acting_user_id,
+    }
+}
+
+async fn upload_hello(api: &Api, http: &Http, user: &User) -> v1::MediaTicket {
+    let outcome = api
+        .media()
+        .create_upload(hello(user.id.to_string()))
+        .await
+        .unwrap()
+        .into_inner()
+        .outcome;
+    let Some(v1::create_upload_response::Outcome::Upload(upload)) = outcome else {
+        panic!("{outcome:?}")
+    };
+    let part = &upload.missing_parts[0];
+    let body = futures::stream::iter([Ok(Bytes::from_static(b"hello"))]);
+    http.put(&part.url, &part.headers, body).await.unwrap();
+    let finalize = v1::FinalizeUploadRequest {
+        upload_id: upload.upload_id,
+        acting_user_id: user.id.to_string(),
+    };
+    api.media()
+        .finalize_upload(finalize)
+        .await
+        .unwrap()
+        .into_inner()
+        .ticket
+        .unwrap()
 }
 
 fn sha256(bytes: &[u8]) -> Bytes {

@@ -77,41 +77,40 @@ pub fn decide(
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+    fn asked() -> Asked {
+        Asked {
+            display_name: "phone".into(),
+            platform: "ios".into(),
+        }
+    }
+
+    /// A complete device that the request made exactly [`REPEATABLE`] ago.
+    fn active(device: DeviceId) -> Before {
+        Before {
+            device,
+            asked: asked(),
+            linked_at: NOW - REPEATABLE,
+            active: true,
+            revoked: false,
+        }
+    }
+
     #[test]
     fn a_request_gives_one_device_for_a_day_and_a_user_has_ten() {
         use ErrorReason as R;
-        let now = Timestamp(1_700_000_000_000);
-        let asked = Asked {
-            display_name: "phone".into(),
-            platform: "ios".into(),
-        };
         let device = DeviceId::random();
-        let active = Before {
-            device,
-            asked: asked.clone(),
-            linked_at: now - REPEATABLE,
-            active: true,
-            revoked: false,
+        let active = active(device);
+        let changed = |change: fn(&mut Before)| {
+            let mut before = active.clone();
+            change(&mut before);
+            before
         };
-        let pending = Before {
-            active: false,
-            ..active.clone()
-        };
-        let old = Before {
-            linked_at: now - REPEATABLE - Duration::from_millis(1),
-            ..active.clone()
-        };
-        let revoked = Before {
-            revoked: true,
-            ..active.clone()
-        };
-        let other_name = Before {
-            asked: Asked {
-                display_name: "tablet".into(),
-                ..asked.clone()
-            },
-            ..active.clone()
-        };
+        let pending = changed(|before| before.active = false);
+        let old = changed(|before| before.linked_at = NOW - REPEATABLE - Duration::from_millis(1));
+        let revoked = changed(|before| before.revoked = true);
+        let other_name = changed(|before| before.asked.display_name = "tablet".into());
         let cases = [
             ("first device", None, 0, Ok(Link::New)),
             ("tenth device", None, 9, Ok(Link::New)),
@@ -145,7 +144,7 @@ mod tests {
             ),
         ];
         for (name, before, others, expected) in cases {
-            let decided = decide(before, &asked, others, now).map_err(|error| error.reason);
+            let decided = decide(before, &asked(), others, NOW).map_err(|error| error.reason);
             assert_eq!(decided, expected, "{name}");
         }
     }

@@ -110,6 +110,7 @@ mod tests {
     use super::*;
 
     const NOW: Timestamp = Timestamp(1_700_000_000_000);
+    const HOUR: Duration = Duration::from_secs(3600);
     const MOMENT: Duration = Duration::from_millis(1);
 
     fn hash(number: u8) -> TokenHash {
@@ -134,39 +135,55 @@ mod tests {
         }
     }
 
-    #[test]
-    fn each_token_stands_for_one_thing_at_a_time() {
-        use Verdict::*;
-        let hour = Duration::from_secs(3600);
-        // A token made under another signing key: only its hash can be known.
-        let foreign = |token: Presented| Presented {
+    /// A token made under another signing key: only its hash can be known.
+    fn foreign(token: Presented) -> Presented {
+        Presented {
             genuine: false,
             ..token
-        };
-        let cases = [
-            ("the present one", stored(hour), ours(5), Rotate { next: 6 }),
+        }
+    }
+
+    /// Judges the token of each case, and compares the verdict with the one that is named last.
+    fn check<const N: usize>(cases: [(&str, Stored, Presented, Verdict); N]) {
+        for (name, stored, presented, verdict) in cases {
+            assert_eq!(judge(&stored, &presented, NOW), verdict, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_present_token_is_renewed_for_as_long_as_it_may_be_unused() {
+        let next = Verdict::Rotate { next: 6 };
+        check([
+            ("the present one", stored(HOUR), ours(5), next),
             (
                 "the present one after a key change",
-                stored(hour),
+                stored(HOUR),
                 foreign(ours(5)),
-                Rotate { next: 6 },
+                next,
             ),
             (
                 "the present one, just in time",
                 stored(UNUSED_ENDS),
                 ours(5),
-                Rotate { next: 6 },
+                next,
             ),
             (
                 "the present one, too late",
                 stored(UNUSED_ENDS + MOMENT),
                 ours(5),
-                Unknown,
+                Verdict::Unknown,
             ),
-            ("the one before", stored(hour), ours(4), SamePairAgain),
+        ]);
+    }
+
+    #[test]
+    fn the_token_before_gives_the_same_pair_for_a_day_and_an_older_one_was_copied() {
+        use Verdict::*;
+        check([
+            ("the one before", stored(HOUR), ours(4), SamePairAgain),
             (
                 "the one before after a key change",
-                stored(hour),
+                stored(HOUR),
                 foreign(ours(4)),
                 SamePairAgain,
             ),
@@ -182,42 +199,38 @@ mod tests {
                 ours(4),
                 Reused,
             ),
-            ("an old one", stored(hour), ours(3), Reused),
+            ("an old one", stored(HOUR), ours(3), Reused),
             (
                 "an old one, much later",
                 stored(UNUSED_ENDS + MOMENT),
                 ours(3),
                 Reused,
             ),
+        ]);
+    }
+
+    #[test]
+    fn a_token_that_the_store_does_not_know_is_renewed_only_if_this_server_made_it() {
+        use Verdict::*;
+        let largest = Presented {
+            rotation: u64::MAX,
+            ..ours(9)
+        };
+        let first = Stored {
+            previous: None,
+            ..stored(HOUR)
+        };
+        check([
             (
                 "one that the store lost",
-                stored(hour),
+                stored(HOUR),
                 ours(6),
                 Rotate { next: 7 },
             ),
-            ("a guess", stored(hour), foreign(ours(9)), Unknown),
-            ("a guess at an old one", stored(hour), foreign(ours(3)), Unknown),
-            (
-                "the largest number",
-                stored(hour),
-                foreign(Presented {
-                    rotation: u64::MAX,
-                    ..ours(9)
-                }),
-                Unknown,
-            ),
-            (
-                "the first one's guess",
-                Stored {
-                    previous: None,
-                    ..stored(hour)
-                },
-                foreign(ours(4)),
-                Unknown,
-            ),
-        ];
-        for (name, stored, presented, verdict) in cases {
-            assert_eq!(judge(&stored, &presented, NOW), verdict, "{name}");
-        }
+            ("a guess", stored(HOUR), foreign(ours(9)), Unknown),
+            ("a guess at an old one", stored(HOUR), foreign(ours(3)), Unknown),
+            ("the largest number", stored(HOUR), foreign(largest), Unknown),
+            ("the first one's guess", first, foreign(ours(4)), Unknown),
+        ]);
     }
 }

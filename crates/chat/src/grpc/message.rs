@@ -256,7 +256,10 @@ mod tests {
             Err(Refusal::Invalid(..))
         ));
         let many = vec![own.clone(); MAX_ATTACHMENTS + 1];
-        assert!(matches!(refer(many, Some(&tickets)), Err(Refusal::TooMany { .. })));
+        assert!(matches!(
+            refer(many, Some(&tickets)),
+            Err(Refusal::TooMany { .. })
+        ));
         assert!(matches!(refer(vec![own], None), Err(Refusal::Invalid(..))));
     }
 

@@ -73,11 +73,7 @@ pub struct NewGroup<'a> {
 }
 
 /// Makes a group with its first entry, which is unsettled like every new entry.
-pub async fn create(
-    pool: &PgPool,
-    master: &MasterKey,
-    group: &NewGroup<'_>,
-) -> Result<Created, StoreError> {
+pub async fn create(pool: &PgPool, master: &MasterKey, group: &NewGroup<'_>) -> Result<Created, StoreError> {
     let mut tx = postgres::begin(pool).await?;
     // A retry finds its group, whoever may be added by now.
     if let Some(before) = group.before(&mut tx).await? {

@@ -1,7 +1,7 @@
 //! Loads a chat in one snapshot.
 
 use sqlx::postgres::PgRow;
-use sqlx::{Connection, PgConnection, PgPool, Row};
+use sqlx::{Connection, PgPool, Row};
 use tern_store::millis;
 use tern_types::{ChatId, MediaId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;

@@ -133,9 +133,7 @@ impl Store {
             entry: &entry,
             strangers: None,
         };
-        let created = group::create(&self.pool, &self.master, &group)
-            .await
-            .unwrap();
+        let created = group::create(&self.pool, &self.master, &group).await.unwrap();
         assert!(matches!(created, group::Created::New { .. }));
         self.load(chat).await
     }

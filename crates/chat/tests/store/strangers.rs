@@ -134,9 +134,7 @@ async fn a_group_of_too_many_strangers_is_not_made_and_one_without_blockers_is()
             entry,
             strangers: Some(LIMIT),
         };
-        group::create(&store.pool, &store.master, &group)
-            .await
-            .unwrap()
+        group::create(&store.pool, &store.master, &group).await.unwrap()
     };
     let limited = create(&[a, b, c, d], &entry).await;
     assert!(

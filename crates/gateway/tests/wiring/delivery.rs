@@ -7,11 +7,11 @@ use tern_proto::internal::{
 use tern_proto::v1;
 use tern_proto::v1::client_item::Item;
 use tern_proto::v1::server_event::Event;
-use tern_types::{ChatId, UserId};
+use tern_types::{ChatId, DeviceId, UserId};
 
 use crate::links::send;
 use crate::support::items::{entry, people, send_to, sent};
-use crate::support::{World, soon};
+use crate::support::{Phone, World, soon};
 
 #[tokio::test]
 async fn a_message_goes_up_its_result_and_live_pushes_come_down() {
@@ -21,8 +21,28 @@ async fn a_message_goes_up_its_result_and_live_pushes_come_down() {
     assert!(matches!(phone.event().await, Event::CaughtUp(_)));
 
     let chat = ChatId::direct(user, UserId::random());
+    send_and_be_answered(&mut world, &mut phone, user, device, chat).await;
+    world.push(phone.session, chat, 2, entry(chat, 2)).await;
+    let Event::Entry(pushed) = phone.event().await else {
+        panic!("no entry")
+    };
+    assert_eq!(pushed.seq, 2);
+    wake_and_acknowledge(&mut world, &phone, chat).await;
+
+    drop(phone);
+    assert!(world.announced().await.ended, "presence hears of the end");
+}
+
+/// The phone sends a message, and the chat node gives it the seq 1.
+async fn send_and_be_answered(
+    world: &mut World,
+    phone: &mut Phone,
+    user: UserId,
+    device: DeviceId,
+    chat: ChatId,
+) {
     let (request_id, item) = send_to(chat);
-    let up = send(&mut world, &mut phone, item).await;
+    let up = send(world, phone, item).await;
     let Some(up_item::Op::Send(op)) = up.op else {
         panic!("{up:?}")
     };
@@ -47,14 +67,10 @@ async fn a_message_goes_up_its_result_and_live_pushes_come_down() {
         panic!("no result")
     };
     assert_eq!(result.request_id, request_id);
+}
 
-    world.push(phone.session, chat, 2, entry(chat, 2)).await;
-    let Event::Entry(pushed) = phone.event().await else {
-        panic!("no entry")
-    };
-    assert_eq!(pushed.seq, 2);
-
-    // A wake for an entry that was forwarded is confirmed without reading, and its acknowledgement is written.
+/// A wake for an entry that was forwarded is confirmed without reading, and its acknowledgement is written.
+async fn wake_and_acknowledge(world: &mut World, phone: &Phone, chat: ChatId) {
     let wake = Wake {
         wake: 77,
         chat_id: chat.to_vec().into(),
@@ -85,9 +101,6 @@ async fn a_message_goes_up_its_result_and_live_pushes_come_down() {
         row_from_seq: 0,
     };
     world.down(down_item::Item::AckWritten(written)).await;
-
-    drop(phone);
-    assert!(world.announced().await.ended, "presence hears of the end");
 }
 
 #[tokio::test]

@@ -195,51 +195,11 @@ impl Launcher<'_> {
     fn spawn(&self, role: Role, name: &str, addresses: Addresses) -> anyhow::Result<NodeProcess> {
         let mut command = Command::new(self.builder.programs.get(&role).unwrap_or(&self.builder.tern));
         command.args(["serve", role.as_str()]);
-        // TERN_… settings of the caller's shell do not concern the node, except for the log level.
-        for (variable, _) in std::env::vars_os() {
-            if variable
-                .to_str()
-                .is_some_and(|variable| variable.starts_with("TERN_") && variable != "TERN_LOG")
-            {
-                command.env_remove(variable);
-            }
-        }
-        command
-            // Without a backtrace, the last lines of a log say why a node ended.
-            .env("RUST_LIB_BACKTRACE", "0")
-            .env("TERN_NODE_NAME", name)
-            .env("TERN_INTERNAL_LISTEN", addresses.internal.to_string())
-            .env("TERN_ADMIN_LISTEN", addresses.admin.to_string())
-            .env("TERN_ETCD_ENDPOINTS", self.etcd)
-            .env("TERN_ETCD_PREFIX", &self.builder.etcd_prefix)
-            .env("TERN_DATABASE_URL", self.database_url)
-            .env(
-                "TERN_DRAIN_TIMEOUT",
-                self.builder.drain_timeout.as_secs_f32().to_string(),
-            )
-            .env("TERN_TOKEN_KEY_FILE", &self.secrets.token_key)
-            .env("TERN_TOKEN_VERIFY_FILES", &self.secrets.token_key)
-            .env("TERN_CHAT_MASTER_KEY_FILE", &self.secrets.master_key)
-            .env("TERN_MEDIA_TICKET_KEY_FILE", &self.secrets.ticket_key);
-        if self.builder.internal_tls {
-            command
-                .env("TERN_INTERNAL_TLS_CERT", &self.secrets.internal_cert)
-                .env("TERN_INTERNAL_TLS_KEY", &self.secrets.internal_key)
-                .env("TERN_INTERNAL_TLS_CA", &self.secrets.internal_ca);
-        }
+        without_callers_settings(&mut command);
+        self.common_settings(name, &mut command);
+        self.address_settings(&addresses, &mut command);
         if let (Role::Media, Some(s3)) = (role, self.s3) {
             command.envs(s3.settings());
-        }
-        if let Some(wire) = &addresses.wire {
-            command.env("TERN_INTERNAL_ADVERTISE", wire.address().to_string());
-        }
-        if let Some(clients) = addresses.clients {
-            command.env("TERN_GATEWAY_LISTEN", clients.to_string());
-            if !self.builder.plain_clients {
-                command
-                    .env("TERN_GATEWAY_TLS_CERT", &self.secrets.tls_cert)
-                    .env("TERN_GATEWAY_TLS_KEY", &self.secrets.tls_key);
-            }
         }
         if let Some(cables) = self.cables.get(name) {
             command.envs(cables.settings(addresses.internal, self.database_url)?);
@@ -266,6 +226,49 @@ impl Launcher<'_> {
         })
     }
 
+    /// Sets what is the same for nodes of every role.
+    fn common_settings(&self, name: &str, command: &mut Command) {
+        command
+            // Without a backtrace, the last lines of a log say why a node ended.
+            .env("RUST_LIB_BACKTRACE", "0")
+            .env("TERN_NODE_NAME", name)
+            .env("TERN_ETCD_ENDPOINTS", self.etcd)
+            .env("TERN_ETCD_PREFIX", &self.builder.etcd_prefix)
+            .env("TERN_DATABASE_URL", self.database_url)
+            .env(
+                "TERN_DRAIN_TIMEOUT",
+                self.builder.drain_timeout.as_secs_f32().to_string(),
+            )
+            .env("TERN_TOKEN_KEY_FILE", &self.secrets.token_key)
+            .env("TERN_TOKEN_VERIFY_FILES", &self.secrets.token_key)
+            .env("TERN_CHAT_MASTER_KEY_FILE", &self.secrets.master_key)
+            .env("TERN_MEDIA_TICKET_KEY_FILE", &self.secrets.ticket_key);
+        if self.builder.internal_tls {
+            command
+                .env("TERN_INTERNAL_TLS_CERT", &self.secrets.internal_cert)
+                .env("TERN_INTERNAL_TLS_KEY", &self.secrets.internal_key)
+                .env("TERN_INTERNAL_TLS_CA", &self.secrets.internal_ca);
+        }
+    }
+
+    /// Sets where the node listens, and where other nodes reach it.
+    fn address_settings(&self, addresses: &Addresses, command: &mut Command) {
+        command
+            .env("TERN_INTERNAL_LISTEN", addresses.internal.to_string())
+            .env("TERN_ADMIN_LISTEN", addresses.admin.to_string());
+        if let Some(wire) = &addresses.wire {
+            command.env("TERN_INTERNAL_ADVERTISE", wire.address().to_string());
+        }
+        if let Some(clients) = addresses.clients {
+            command.env("TERN_GATEWAY_LISTEN", clients.to_string());
+            if !self.builder.plain_clients {
+                command
+                    .env("TERN_GATEWAY_TLS_CERT", &self.secrets.tls_cert)
+                    .env("TERN_GATEWAY_TLS_KEY", &self.secrets.tls_key);
+            }
+        }
+    }
+
     async fn ready(&self, node: &NodeProcess) -> anyhow::Result<()> {
         let what = format!("{} is ready", node.name);
         let ready = until::holds(&what, READY_WITHIN, || async {
@@ -282,4 +285,16 @@ impl Launcher<'_> {
 
 fn port_taken(process: &Process) -> bool {
     process.tail(20).to_lowercase().contains("in use")
+}
+
+/// Keeps TERN_… settings of the caller's shell from the node, except for the log level.
+fn without_callers_settings(command: &mut Command) {
+    for (variable, _) in std::env::vars_os() {
+        if variable
+            .to_str()
+            .is_some_and(|variable| variable.starts_with("TERN_") && variable != "TERN_LOG")
+        {
+            command.env_remove(variable);
+        }
+    }
 }

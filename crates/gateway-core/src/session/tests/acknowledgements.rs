@@ -9,42 +9,36 @@ use tern_types::{ChatId, UserId};
 use super::{ack, live, talk};
 use crate::session::{Effect, Event, Item, Mail, Window};
 
+/// Checks that these are one effect, the acknowledgement of `seq`, and whether it is to be written.
+#[track_caller]
+fn is_one_ack(wants: &[Effect], seq: u64, write: bool) {
+    let [
+        Effect::Ack {
+            seq: of,
+            write: written,
+            ..
+        },
+    ] = wants
+    else {
+        panic!("{wants:?}")
+    };
+    assert_eq!((*of, *written), (seq, write));
+}
+
 #[test]
 fn an_acknowledgement_is_written_only_where_there_is_a_row() {
     let chat = ChatId::direct(UserId::random(), UserId::random());
     let ack = |seq| ack(chat, seq);
     let live = |seq| live(chat, seq);
     let mut talk = talk().opened().tell(live(1)).item(ack(1));
-    assert!(
-        matches!(
-            talk.wants[..],
-            [Effect::Ack {
-                seq: 1,
-                write: false,
-                ..
-            }]
-        ),
-        "{:?}",
-        talk.wants
-    );
+    is_one_ack(&talk.wants[..], 1, false);
     // The wake names an entry that was forwarded already: it is not read, but its row has to end.
     talk = talk
         .tell(live(2))
         .tell(Event::Mail(Mail::Wake { chat, from: 2, to: 2 }))
         .item(ack(2))
         .item(ack(2));
-    assert!(
-        matches!(
-            talk.wants[1..],
-            [Effect::Ack {
-                seq: 2,
-                write: true,
-                ..
-            }]
-        ),
-        "{:?}",
-        talk.wants
-    );
+    is_one_ack(&talk.wants[1..], 2, true);
     talk = talk.tell(live(3)).item(ack(3));
     assert_eq!(talk.wants.len(), 2, "one is written at a time");
     // The acknowledgement of 2 was written after 3 was committed: the row stays for 3.
@@ -53,18 +47,7 @@ fn an_acknowledgement_is_written_only_where_there_is_a_row() {
         seq: 2,
         row_from: 3,
     }));
-    assert!(
-        matches!(
-            talk.wants[2..],
-            [Effect::Ack {
-                seq: 3,
-                write: true,
-                ..
-            }]
-        ),
-        "{:?}",
-        talk.wants
-    );
+    is_one_ack(&talk.wants[2..], 3, true);
     talk = talk
         .tell(Event::Mail(Mail::AckWritten {
             chat,
@@ -73,32 +56,10 @@ fn an_acknowledgement_is_written_only_where_there_is_a_row() {
         }))
         .tell(live(4))
         .item(ack(4));
-    assert!(
-        matches!(
-            talk.wants[3..],
-            [Effect::Ack {
-                seq: 4,
-                write: false,
-                ..
-            }]
-        ),
-        "{:?}",
-        talk.wants
-    );
+    is_one_ack(&talk.wants[3..], 4, false);
     // A wake for an entry that was acknowledged before: the owner that wrote the row did not know.
     talk = talk.tell(Event::Mail(Mail::Wake { chat, from: 4, to: 4 }));
-    assert!(
-        matches!(
-            talk.wants[4..],
-            [Effect::Ack {
-                seq: 4,
-                write: true,
-                ..
-            }]
-        ),
-        "{:?}",
-        talk.wants
-    );
+    is_one_ack(&talk.wants[4..], 4, true);
 }
 
 #[test]
@@ -124,18 +85,7 @@ fn a_wake_that_overtakes_an_older_written_acknowledgement_is_not_forgotten() {
     talk = talk.tell(wake(2)).tell(written(1, 0));
     talk.wants.clear();
     talk = talk.tell(written(1, 2)).item(ack(2));
-    assert!(
-        matches!(
-            talk.wants[..],
-            [Effect::Ack {
-                seq: 2,
-                write: true,
-                ..
-            }]
-        ),
-        "{:?}",
-        talk.wants
-    );
+    is_one_ack(&talk.wants[..], 2, true);
 }
 
 #[test]
