@@ -37,6 +37,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use tern_cluster::config::seconds;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use report::Report;
 
@@ -181,6 +182,14 @@ fn finish(mut report: Report, state: Option<&str>, common: &Common) -> anyhow::R
     }
     report.print(common.json)?;
     report.verdict()
+}
+
+/// Waits until the tasks of a load have ended. Returns the first error of one; then the others are aborted.
+async fn join(mut tasks: JoinSet<anyhow::Result<()>>) -> anyhow::Result<()> {
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok(())
 }
 
 /// Raises the limit of open files, because each stream is a socket. If that fails, streams fail, and the report says

@@ -147,31 +147,19 @@ async fn start(
     args.node.check_internal_listener()?;
     let listener = listen(args.node.internal_listen, "--internal-listen").await?;
     let address = advertised(&args.node, listener.local_addr()?)?;
-    if args.roles.need_postgres() {
+    let need_postgres = args.roles.need_postgres();
+    if need_postgres {
         check_postgres(&args.postgres, args.node.profile).await?;
     }
     let tls = InternalTls::load(&args.node.internal_tls).await?;
     let channels = Channels::new(tls.clone());
     let peers = Peers::new(channels.clone(), &address);
     let cluster = Cluster::connect_among(&args.node.etcd, Some(peers)).await?;
-    let name: Arc<str> = args.node.node_name.as_str().into();
-    let incarnation = cluster.incarnation(&name);
-    let ctx = NodeContext {
-        name: name.clone(),
-        incarnation,
-        map: cluster.map(),
-        channels,
-        drain: drain.clone(),
-        shedding: Shedding::start(args.node.shedding == Switch::On, drain.clone()),
-        standing: cluster.standing(),
-        reached: Reached::default(),
-        obituaries: cluster.obituaries(),
-        readiness: readiness.clone(),
-    };
+    let ctx = context(&args.node, &cluster, channels, drain, readiness);
     let mut watching = JoinSet::new();
-    if args.roles.need_postgres() {
+    if need_postgres {
         let reached = ctx.reached.clone();
-        let probing = postgres::probe(args.postgres.clone(), move |answers| reached.store(answers));
+        let probing = postgres::probe(args.postgres, move |answers| reached.store(answers));
         watching.spawn(probing.in_current_span());
     }
     let names = args.roles.names();
@@ -187,26 +175,20 @@ async fn start(
         ..Extras::default()
     };
     let ended = drain.clone();
+    let shutdown = async move { ended.ended().await };
     let served = serve::internal(
         listener,
         tls,
         routes.routes(),
         extras,
         readiness.clone(),
-        async move {
-            ended.ended().await;
-        },
+        shutdown,
     );
     let server = AbortOnDropHandle::new(tokio::spawn(served));
-    let node = Node {
-        name: name.to_string(),
-        address: address.clone(),
-        admin: admin_address(admin, &address),
-        incarnation,
-        ..Node::default()
-    };
+    let node = entry(&ctx, &address, admin);
     let nodes = names.iter().map(|role| (*role, node.clone())).collect();
     let registration = Arc::new(cluster.register(nodes, drain.clone()).await);
+    let incarnation = ctx.incarnation;
     watching.spawn(wellness::watch(ctx, names.clone(), registration.clone()).in_current_span());
     tracing::info!(roles = ?names, address, incarnation, "node is up");
     Ok(Started {
@@ -216,6 +198,40 @@ async fn start(
         cluster,
         watching,
     })
+}
+
+/// Collects what every role of the node shares.
+fn context(
+    args: &NodeArgs,
+    cluster: &Cluster,
+    channels: Channels,
+    drain: &Drain,
+    readiness: &Readiness,
+) -> NodeContext {
+    let name: Arc<str> = args.node_name.as_str().into();
+    NodeContext {
+        incarnation: cluster.incarnation(&name),
+        name,
+        map: cluster.map(),
+        channels,
+        drain: drain.clone(),
+        shedding: Shedding::start(args.shedding == Switch::On, drain.clone()),
+        standing: cluster.standing(),
+        reached: Reached::default(),
+        obituaries: cluster.obituaries(),
+        readiness: readiness.clone(),
+    }
+}
+
+/// Returns the node's entry in the map, which each of its roles has.
+fn entry(ctx: &NodeContext, address: &str, admin: SocketAddr) -> Node {
+    Node {
+        name: ctx.name.to_string(),
+        address: address.to_owned(),
+        admin: admin_address(admin, address),
+        incarnation: ctx.incarnation,
+        ..Node::default()
+    }
 }
 
 fn spawn(running: Vec<Running>) -> JoinSet<&'static str> {

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::line::{Heard, Line};
 use super::meter::Meter;
-use super::people::{self, Person};
+use super::people::{Person, make};
 use super::report::Report;
-use super::target::Target;
-use super::{Common, people::make};
+use super::target::{Spent, Target};
+use super::{Common, join};
 
 /// Time after the load for messages on their way to arrive. Messages that have not arrived by then count as lost.
 const LAST_WORDS: Duration = Duration::from_secs(20);
@@ -69,75 +69,73 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         let line = open(target, number, to).await?.reading(args.reads);
         receivers.spawn(receive(line, meter.clone(), common.body, end.clone()));
         let line = open(target, number, from).await?;
-        let sender = Sender {
-            line,
-            to: To::PeerUserId(to.user.to_string()),
-            body: common.body,
-            meter: meter.clone(),
-            results: HashMap::new(),
-            receipts: BTreeMap::new(),
-            delivered: 0,
-            held_back: 0,
-        };
-        waiting.push(sender);
+        waiting.push(Sender::new(line, to, common.body, meter.clone()));
     }
     // Nobody writes before all streams are open.
     let mark = target.mark().await?;
-    let mut making: JoinSet<_> = waiting.into_iter().map(Sender::first).collect();
-    let mut ready = Vec::new();
-    while let Some(sender) = making.join_next().await {
-        ready.push(sender??);
-    }
+    let ready = create_chats(waiting).await?;
     let made = target.since(&mark).await?;
     for sender in ready {
         senders.spawn(sender.run(pace));
     }
     let spent = target.measure(common, &meter).await?;
-    while let Some(sender) = senders.join_next().await {
-        sender??;
-    }
+    join(senders).await?;
     end.cancel();
-    while let Some(receiver) = receivers.join_next().await {
-        receiver??;
-    }
+    join(receivers).await?;
+    report(target, common, &args, &meter, &made, &spent).await
+}
 
-    let load = match args.rate {
+async fn open(target: &Target, number: usize, person: &Person) -> anyhow::Result<Line> {
+    Line::open(&target.gateways, number, Person::device(person)?).await
+}
+
+/// Lets every sender send its first message at once. Returns when all chats are created.
+async fn create_chats(senders: Vec<Sender>) -> anyhow::Result<Vec<Sender>> {
+    let mut creating: JoinSet<_> = senders.into_iter().map(Sender::first).collect();
+    let mut ready = Vec::new();
+    while let Some(sender) = creating.join_next().await {
+        ready.push(sender??);
+    }
+    Ok(ready)
+}
+
+/// Makes the report from the cost of the first messages, `made`, and that of the measured time, `spent`.
+async fn report(
+    target: &Target,
+    common: &Common,
+    args: &Args,
+    meter: &Meter,
+    made: &Spent,
+    spent: &Spent,
+) -> anyhow::Result<Report> {
+    let pace = match args.rate {
         Some(rate) => format!("{rate} messages a second"),
         None => format!("{} in flight each", args.window),
     };
-    let title = format!(
-        "direct: {} pairs, {load}, {}-byte bodies, {}{}, {:.0} s",
-        args.pairs,
-        common.body,
-        target.transport(),
-        if args.reads { ", read marks" } else { "" },
-        spent.seconds
+    let load = format!(
+        "direct: {} pairs, {pace}, {}-byte bodies",
+        args.pairs, common.body
     );
-    let mut report = Report::new(title, target.settings().await?);
+    let mut report = Report::on(target, load).await?;
+    if args.reads {
+        report.add_to_title("read marks");
+    }
+    report.add_duration(spent);
     let messages = meter.messages.load(Ordering::Relaxed);
-    report.row("messages a second", messages as f64 / spent.seconds, "");
-    report.latency(["send to result p50", "send to result p99"], &meter.to_result);
-    report.latency(
-        ["send to delivered p50", "send to delivered p99"],
-        &meter.to_delivered,
-    );
-    report.latency(["send to receipt p50", "send to receipt p99"], &meter.to_receipt);
-    report.spent(&spent, messages);
+    report.a_second("messages a second", messages, spent);
+    report.latency("send to result", &meter.to_result);
+    report.latency("send to delivered", &meter.to_delivered);
+    report.latency("send to receipt", &meter.to_receipt);
+    report.spent(spent, messages);
+    let pairs = f64::from(args.pairs);
     report.noted(
         "new chats a second, at once",
-        f64::from(args.pairs) / made.seconds,
+        pairs / made.seconds,
         "",
-        format!(
-            "{:.3} CPU s of servers a 1,000",
-            made.servers() * 1000.0 / f64::from(args.pairs)
-        ),
+        format!("{:.3} CPU s of servers a 1,000", made.servers() * 1000.0 / pairs),
     );
-    report.check(&meter, target.sweep_found().await?);
+    report.check(meter, target.sweep_found().await?);
     Ok(report)
-}
-
-async fn open(target: &Target, number: usize, person: &people::Person) -> anyhow::Result<Line> {
-    Line::open(&target.gateways, number, Person::device(person)?).await
 }
 
 /// Receives and acknowledges entries until `end`, and measures their age.
@@ -183,6 +181,19 @@ struct Sender {
 }
 
 impl Sender {
+    fn new(line: Line, to: &Person, body: u32, meter: Arc<Meter>) -> Self {
+        Self {
+            line,
+            to: To::PeerUserId(to.user.to_string()),
+            body,
+            meter,
+            results: HashMap::new(),
+            receipts: BTreeMap::new(),
+            delivered: 0,
+            held_back: 0,
+        }
+    }
+
     /// Sends the message that creates the chat, and waits until it is complete.
     async fn first(mut self) -> anyhow::Result<Self> {
         let mut heard = Vec::new();

@@ -12,12 +12,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Common;
 use super::line::{Heard, Line};
 use super::meter::Meter;
-use super::people::make;
+use super::people::{Person, make};
 use super::report::Report;
-use super::target::Target;
+use super::target::{Spent, Target};
+use super::{Common, join};
 
 /// Time after the load for messages on their way to arrive. What has not arrived by then counts as lost.
 const LAST_WORDS: Duration = Duration::from_secs(20);
@@ -70,6 +70,33 @@ struct Group {
 }
 
 impl Group {
+    /// Creates a group of these people. The first one is its owner.
+    async fn create(
+        target: &Target,
+        common: &Common,
+        args: &Args,
+        people: &[Person],
+    ) -> anyhow::Result<Self> {
+        let others: Vec<_> = people[1..].iter().map(|person| person.user).collect();
+        let chat = target
+            .back_end
+            .create_group(people[0].user, "Bench", &others)
+            .await?;
+        Ok(Self {
+            to: To::ChatId(chat.to_string()),
+            body: common.body,
+            meter: Meter::new(),
+            counts: (0..MOST_MESSAGES).map(|_| AtomicU32::new(0)).collect(),
+            others: args.members * args.devices - 1,
+            answered: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            room: Semaphore::new(args.window as usize),
+            here: Semaphore::new(0),
+            begin: CancellationToken::new(),
+            end: CancellationToken::new(),
+        })
+    }
+
     /// Returns how many deliveries and results have not come yet.
     fn missing(&self) -> u64 {
         let last = usize::try_from(self.last.load(Ordering::Relaxed)).unwrap_or(0);
@@ -91,26 +118,8 @@ impl Group {
 /// Runs the load and returns its results. Fails if users cannot be created or a stream breaks.
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     let people = make(&target.back_end, args.members as usize, args.devices as usize).await?;
-    let others: Vec<_> = people[1..].iter().map(|person| person.user).collect();
-    let chat = target
-        .back_end
-        .create_group(people[0].user, "Bench", &others)
-        .await?;
-    let devices = args.members * args.devices;
+    let group = Arc::new(Group::create(target, common, &args, &people).await?);
     let writers = args.writers.min(args.members);
-    let group = Arc::new(Group {
-        to: To::ChatId(chat.to_string()),
-        body: common.body,
-        meter: Meter::new(),
-        counts: (0..MOST_MESSAGES).map(|_| AtomicU32::new(0)).collect(),
-        others: devices - 1,
-        answered: AtomicU64::new(0),
-        last: AtomicU64::new(0),
-        room: Semaphore::new(args.window as usize),
-        here: Semaphore::new(0),
-        begin: CancellationToken::new(),
-        end: CancellationToken::new(),
-    });
     let mut lines = JoinSet::new();
     for (member, person) in (0..).zip(&people) {
         for (number, credentials) in (0..).zip(&person.devices) {
@@ -124,45 +133,39 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
             lines.spawn(device.run());
         }
     }
-    let _all = group.here.acquire_many(devices).await?;
+    let _all = group.here.acquire_many(args.members * args.devices).await?;
     group.begin.cancel();
     let spent = target.measure(common, &group.meter).await?;
     if timeout(LAST_WORDS, group.everything_arrived()).await.is_err() {
         group.meter.lost.fetch_add(group.missing(), Ordering::Relaxed);
     }
     group.end.cancel();
-    while let Some(device) = lines.join_next().await {
-        device??;
-    }
+    join(lines).await?;
+    report(target, &args, &group, &spent).await
+}
 
-    let load = match args.rate {
+async fn report(target: &Target, args: &Args, group: &Group, spent: &Spent) -> anyhow::Result<Report> {
+    let pace = match args.rate {
         Some(rate) => format!("{rate} messages a second"),
         None => format!("{} in flight", args.window),
     };
-    let title = format!(
-        "group: {} members, devices of each: {}, writers: {writers}, {load}, {}-byte bodies, {}, {:.0} s",
+    let load = format!(
+        "group: {} members, devices of each: {}, writers: {}, {pace}, {}-byte bodies",
         args.members,
         args.devices,
-        common.body,
-        target.transport(),
-        spent.seconds
+        args.writers.min(args.members),
+        group.body
     );
     let meter = &group.meter;
-    let mut report = Report::new(title, target.settings().await?);
+    let mut report = Report::on(target, load).await?;
+    report.add_duration(spent);
     let deliveries = meter.deliveries.load(Ordering::Relaxed);
-    let messages = meter.messages.load(Ordering::Relaxed);
-    report.row("deliveries a second", deliveries as f64 / spent.seconds, "");
-    report.row("messages a second", messages as f64 / spent.seconds, "");
-    report.latency(["send to result p50", "send to result p99"], &meter.to_result);
-    report.latency(
-        ["send to delivered p50", "send to delivered p99"],
-        &meter.to_delivered,
-    );
-    report.latency(
-        ["send to last member p50", "send to last member p99"],
-        &meter.to_last,
-    );
-    report.spent(&spent, deliveries);
+    report.a_second("deliveries a second", deliveries, spent);
+    report.a_second("messages a second", meter.messages.load(Ordering::Relaxed), spent);
+    report.latency("send to result", &meter.to_result);
+    report.latency("send to delivered", &meter.to_delivered);
+    report.latency("send to last member", &meter.to_last);
+    report.spent(spent, deliveries);
     report.check(meter, target.sweep_found().await?);
     Ok(report)
 }

@@ -66,8 +66,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     sleep(common.measure).await;
     let idle = target.since(&mark).await?;
 
-    let title = format!("idle: {streams} streams, {}", target.transport());
-    let mut report = Report::new(title, target.settings().await?);
+    let mut report = Report::on(target, format!("idle: {streams} streams")).await?;
     report.row("streams held", lines.len() as f64, "");
     report.row("connects a second", lines.len() as f64 / took, "");
     report.noted(

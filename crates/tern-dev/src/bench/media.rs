@@ -44,12 +44,7 @@ pub struct Args {
 /// created or the large upload fails.
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     let people = make(&target.back_end, args.uploads as usize, 1).await?;
-    let title = format!(
-        "media: {} uploads at a time, {}",
-        args.uploads,
-        target.transport()
-    );
-    let mut report = Report::new(title, target.settings().await?);
+    let mut report = Report::on(target, format!("media: {} uploads at a time", args.uploads)).await?;
     // The large file comes first, because afterwards this process has the memory of the load.
     if args.large > 0 {
         large(target, args.large * MIB, &mut report).await?;
@@ -71,7 +66,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     let spent = target.measure(common, &meter).await?;
     while workers.join_next().await.is_some() {}
     let count = done.load(Ordering::Relaxed);
-    report.row("uploads a second", count as f64 / spent.seconds, "");
+    report.a_second("uploads a second", count, &spent);
     let node = spent.cpu.get("media").copied().unwrap_or_default();
     let each = node / (count.max(1) as f64);
     report.noted(

@@ -15,12 +15,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Common;
 use super::line::{Cursors, Heard, Line};
 use super::meter::Meter;
 use super::people::{Person, make};
 use super::report::Report;
-use super::target::Target;
+use super::target::{Spent, Target};
+use super::{Common, join};
 
 /// Direct chats of each person.
 const FRIENDS: usize = 8;
@@ -67,16 +67,23 @@ struct Scene {
     end: CancellationToken,
 }
 
+impl Scene {
+    /// Returns how many deliveries have not come yet.
+    fn missing(&self) -> u64 {
+        let got = self.got.load(Ordering::Relaxed);
+        self.owed.load(Ordering::Relaxed).saturating_sub(got)
+    }
+
+    async fn everything_arrived(&self) {
+        while self.missing() > 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
 /// Runs the load and returns its results. Fails if users cannot be created or a stream breaks.
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
-    let mut people = make(&target.back_end, args.people as usize, 1).await?;
-    for person in people.iter_mut().step_by(4) {
-        let second = target
-            .back_end
-            .link_device(person.user, "bench 2", "bench")
-            .await?;
-        person.devices.push(second);
-    }
+    let people = people(target, &args).await?;
     let (mut devices, mut chats_of) = (HashMap::new(), vec![Vec::new(); people.len()]);
     befriend(&people, &mut devices, &mut chats_of);
     for _ in 0..args.groups {
@@ -93,20 +100,44 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     });
     let mean_burst = f64::from(BURST.start() + BURST.end()) / 2.0;
     let pause = mean_burst * f64::from(args.people) / args.rate;
+    let running = set_going(&scene, &people, chats_of, pause);
+    let spent = target.measure(common, &scene.meter).await?;
+    // Whatever has not arrived when this time is over counts as lost.
+    let _late = timeout(LAST_WORDS, scene.everything_arrived()).await;
+    scene.end.cancel();
+    join(running).await?;
+    scene.meter.lost.fetch_add(scene.missing(), Ordering::Relaxed);
+    report(target, &args, &scene, &spent).await
+}
+
+/// Creates the people. Each fourth has a second device.
+async fn people(target: &Target, args: &Args) -> anyhow::Result<Vec<Person>> {
+    let mut people = make(&target.back_end, args.people as usize, 1).await?;
+    for person in people.iter_mut().step_by(4) {
+        let second = target
+            .back_end
+            .link_device(person.user, "bench 2", "bench")
+            .await?;
+        person.devices.push(second);
+    }
+    Ok(people)
+}
+
+/// Starts a task for each device. Only a person's first device writes, to the chats in `chats_of`.
+fn set_going(
+    scene: &Arc<Scene>,
+    people: &[Person],
+    chats_of: Vec<Vec<(ChatId, To)>>,
+    pause: f64,
+) -> JoinSet<anyhow::Result<()>> {
     let mut running = JoinSet::new();
-    for (number, person) in people.iter().enumerate() {
+    for ((number, person), mut chats) in people.iter().enumerate().zip(chats_of) {
         for (device, credentials) in person.devices.iter().enumerate() {
-            // Only first devices write.
-            let chats = if device == 0 {
-                chats_of[number].clone()
-            } else {
-                Vec::new()
-            };
             let device = Device {
                 scene: scene.clone(),
                 credentials: credentials.clone(),
                 number: number + device,
-                chats,
+                chats: std::mem::take(&mut chats),
                 cursors: Cursors::new(),
                 sends: HashMap::new(),
                 pause,
@@ -114,53 +145,28 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
             running.spawn(device.run());
         }
     }
-    let spent = target.measure(common, &scene.meter).await?;
-    let all = async {
-        while scene.got.load(Ordering::Relaxed) < scene.owed.load(Ordering::Relaxed) {
-            sleep(Duration::from_millis(100)).await;
-        }
-    };
-    let _late = timeout(LAST_WORDS, all).await;
-    scene.end.cancel();
-    while let Some(device) = running.join_next().await {
-        device??;
-    }
-    let (owed, got) = (
-        scene.owed.load(Ordering::Relaxed),
-        scene.got.load(Ordering::Relaxed),
-    );
-    scene
-        .meter
-        .lost
-        .fetch_add(owed.saturating_sub(got), Ordering::Relaxed);
+    running
+}
 
-    let title = format!(
-        "mixed: {} people, {} groups, {} messages a second, {}-byte bodies, {}, {:.0} s",
-        args.people,
-        args.groups,
-        args.rate,
-        common.body,
-        target.transport(),
-        spent.seconds
+async fn report(target: &Target, args: &Args, scene: &Scene, spent: &Spent) -> anyhow::Result<Report> {
+    let load = format!(
+        "mixed: {} people, {} groups, {} messages a second, {}-byte bodies",
+        args.people, args.groups, args.rate, scene.body
     );
     let meter = &scene.meter;
-    let mut report = Report::new(title, target.settings().await?);
-    let (messages, deliveries) = (
-        meter.messages.load(Ordering::Relaxed),
+    let mut report = Report::on(target, load).await?;
+    report.add_duration(spent);
+    let messages = meter.messages.load(Ordering::Relaxed);
+    report.a_second("messages a second", messages, spent);
+    report.a_second(
+        "deliveries a second",
         meter.deliveries.load(Ordering::Relaxed),
+        spent,
     );
-    report.row("messages a second", messages as f64 / spent.seconds, "");
-    report.row("deliveries a second", deliveries as f64 / spent.seconds, "");
-    report.latency(["send to result p50", "send to result p99"], &meter.to_result);
-    report.latency(
-        ["delivered while online p50", "delivered while online p99"],
-        &meter.to_delivered,
-    );
-    report.latency(
-        ["reconnect to caught up p50", "reconnect to caught up p99"],
-        &meter.to_last,
-    );
-    report.spent(&spent, messages);
+    report.latency("send to result", &meter.to_result);
+    report.latency("delivered while online", &meter.to_delivered);
+    report.latency("reconnect to caught up", &meter.to_last);
+    report.spent(spent, messages);
     report.check(meter, target.sweep_found().await?);
     Ok(report)
 }

@@ -10,12 +10,12 @@ use tern_types::UserId;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::Common;
 use super::line::{Heard, Line};
 use super::meter::Meter;
 use super::people::{Person, make};
 use super::report::Report;
 use super::target::Target;
+use super::{Common, join};
 
 /// Number of people that one writer writes to.
 const READERS_OF_A_WRITER: usize = 10;
@@ -48,9 +48,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         let readers = readers.iter().map(|person| person.user).collect();
         storing.spawn(write(line, readers, args.messages, common.body, meter.clone()));
     }
-    while let Some(writer) = storing.join_next().await {
-        writer??;
-    }
+    join(storing).await?;
     let stored = target.since(&mark).await?;
 
     let mark = target.mark().await?;
@@ -67,23 +65,18 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
             drained.await.unwrap_or(Ok(()))
         });
     }
-    while let Some(reader) = draining.join_next().await {
-        reader??;
-    }
+    join(draining).await?;
     let drained = target.since(&mark).await?;
     let missing = total - arrived.load(Ordering::Relaxed).min(total);
     meter.lost.fetch_add(missing, Ordering::Relaxed);
 
-    let title = format!(
-        "offline: {} people with {} messages each, {}-byte bodies, {}",
-        args.users,
-        args.messages,
-        common.body,
-        target.transport()
+    let load = format!(
+        "offline: {} people with {} messages each, {}-byte bodies",
+        args.users, args.messages, common.body
     );
-    let mut report = Report::new(title, target.settings().await?);
-    report.row("stored a second", total as f64 / stored.seconds, "");
-    report.latency(["send to result p50", "send to result p99"], &meter.to_result);
+    let mut report = Report::on(target, load).await?;
+    report.a_second("stored a second", total, &stored);
+    report.latency("send to result", &meter.to_result);
     report.spent(&stored, total);
     report.noted(
         "drained a second",
@@ -94,10 +87,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
             drained.seconds
         ),
     );
-    report.latency(
-        ["connect to caught up p50", "connect to caught up p99"],
-        &meter.to_last,
-    );
+    report.latency("connect to caught up", &meter.to_last);
     report.spent(&drained, total);
     report.check(&meter, target.sweep_found().await?);
     Ok(report)

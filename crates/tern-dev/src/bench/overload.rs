@@ -21,7 +21,7 @@ use super::meter::{Clock, Latency};
 use super::people::{Person, make, share_presence};
 use super::report::Report;
 use super::target::Target;
-use super::{Common, processors};
+use super::{Common, join, processors};
 
 /// A rate is sustained if the 99th percentile of the latency is below this (in milliseconds), and no message is
 /// refused or lost.
@@ -87,23 +87,18 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     let (level, shed) = (target.level().await?, target.shed().await?);
     crowd.leave().await?;
 
-    let title = format!(
-        "overload: {} people who watch {} each; a message with {} changes of presence and {} frames of typing, {}, {:.0} s; \
-         {parted}",
-        args.people,
-        args.watched,
-        args.changes,
-        args.typing,
-        target.transport(),
-        common.measure.as_secs_f64()
+    let load = format!(
+        "overload: {} people who watch {} each; a message with {} changes of presence and {} frames of typing",
+        args.people, args.watched, args.changes, args.typing
     );
-    let mut report = Report::new(title, target.settings().await?);
+    let mut report = Report::on(target, load).await?;
+    report.add_to_title(&format!("{:.0} s; {parted}", common.measure.as_secs_f64()));
     report.row("sustained: messages a second", sustained, "");
     report.row("offered: messages a second", twice, "");
     for (names, outcome) in [(WITHOUT, &without), (WITH, &with)] {
         report.row(names[0], outcome.delivered_a_second(), "");
-        report.latency([names[1], names[2]], &outcome.to_delivered);
-        report.row(names[3], outcome.refused.load(Ordering::Relaxed) as f64, "");
+        report.latency(names[1], &outcome.to_delivered);
+        report.row(names[2], outcome.refused.load(Ordering::Relaxed) as f64, "");
     }
     report.noted(
         "level with it",
@@ -127,16 +122,14 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     Ok(report)
 }
 
-const WITHOUT: [&str; 4] = [
+const WITHOUT: [&str; 3] = [
     "shedding off: delivered a second",
-    "shedding off: delivered p50",
-    "shedding off: delivered p99",
+    "shedding off: delivered",
     "shedding off: refused",
 ];
-const WITH: [&str; 4] = [
+const WITH: [&str; 3] = [
     "shedding on: delivered a second",
-    "shedding on: delivered p50",
-    "shedding on: delivered p99",
+    "shedding on: delivered",
     "shedding on: refused",
 ];
 
@@ -289,12 +282,9 @@ impl Crowd {
         Ok(self.offer(rate, PROBE / 2, PROBE).await?.in_time())
     }
 
-    async fn leave(mut self) -> anyhow::Result<()> {
+    async fn leave(self) -> anyhow::Result<()> {
         self.load.end.cancel();
-        while let Some(member) = self.running.join_next().await {
-            member??;
-        }
-        Ok(())
+        join(self.running).await
     }
 }
 

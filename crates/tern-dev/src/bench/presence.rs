@@ -1,11 +1,14 @@
 //! People who come and go while others watch them.
+//!
+//! - [`watchers`]: those who watch
+
+mod watchers;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use tern_local::Role;
 use tern_types::UserId;
@@ -13,12 +16,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::Common;
-use super::line::{Heard, Line};
+use super::line::Line;
 use super::meter::{Clock, Latency};
 use super::people::{Person, make, share_presence};
 use super::report::Report;
-use super::target::Target;
+use super::target::{Spent, Target};
+use super::{Common, join};
 
 /// How often a person who stays online says so. It is half of the time after which a silent one counts as offline.
 const STILL_HERE: Duration = Duration::from_secs(15);
@@ -55,28 +58,53 @@ pub struct Args {
 pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result<Report> {
     anyhow::ensure!(args.watched <= args.people, "--watched: there are only --people");
     anyhow::ensure!(args.changes > 0.0, "--changes: above 0");
-    let memory = || [Role::Gateway, Role::Presence].map(|role| target.resident_kib(role.as_str()));
     let stage = Stage::set(target, &args).await?;
-    sleep(SETTLES).await;
-    let before = memory();
-    let movers = open_movers(target, &stage).await?;
-    sleep(SETTLES).await;
-    let with_people = memory();
-    let lines = open_watchers(target, &stage).await?;
-    sleep(SETTLES).await;
-    let with_watchers = memory();
-    let watchers = watch(lines, &stage, args.watched as usize).await?;
-    sleep(SETTLES).await;
-    let with_watches = memory();
+    let before = Memory::settled(target).await;
+    let movers = open(target, &stage.people).await?;
+    let with_people = Memory::settled(target).await;
+    let lines = open(target, &stage.watchers).await?;
+    let with_watchers = Memory::settled(target).await;
+    let watchers = watchers::watch(lines, &stage, args.watched as usize).await?;
+    let with_watches = Memory::settled(target).await;
+    let spent = measure(target, common, &args, &stage, movers).await?;
+    let stale = watchers::stale(watchers, &stage).await?;
 
+    let mut report = report(target, &args, &stage, &spent).await?;
+    let memories = Memories {
+        before,
+        with_people,
+        with_watchers,
+        with_watches,
+    };
+    memories.add_to(&mut report, &args, &stage);
+    if stale > 0 {
+        report.fault(format!("{stale} watchers were left with what is no longer so"));
+    }
+    Ok(report)
+}
+
+/// Opens a stream for each of these people. All of them are online at first.
+async fn open(target: &Target, people: &[Person]) -> anyhow::Result<Vec<Line>> {
+    let mut lines = Vec::with_capacity(people.len());
+    for (number, person) in people.iter().enumerate() {
+        lines.push(Line::open(&target.gateways, number, Person::device(person)?).await?);
+    }
+    Ok(lines)
+}
+
+/// Lets the people come and go, and returns the cost of the measured time. When this returns, every watcher has had
+/// the time to see the last change.
+async fn measure(
+    target: &Target,
+    common: &Common,
+    args: &Args,
+    stage: &Arc<Stage>,
+    movers: Vec<Line>,
+) -> anyhow::Result<Spent> {
     let mut moving = JoinSet::new();
     for (number, line) in movers.into_iter().enumerate() {
-        moving.spawn(come_and_go(
-            line,
-            stage.clone(),
-            number,
-            stage.period(number, &args),
-        ));
+        let period = stage.period(number, args);
+        moving.spawn(come_and_go(line, stage.clone(), number, period));
     }
     sleep(common.warm_up).await;
     let mark = target.mark().await?;
@@ -87,68 +115,93 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     stage.stop.cancel();
     sleep(LAST_WORDS).await;
     stage.end.cancel();
-    while let Some(mover) = moving.join_next().await {
-        mover??;
-    }
-    let stale = stale(watchers, &stage).await?;
+    join(moving).await?;
+    Ok(spent)
+}
 
-    let title = format!(
-        "presence: {} people, {} changes a second, {} watchers of {} each{}, {}, {:.0} s",
-        args.people,
-        args.changes,
-        args.watchers,
-        args.watched,
-        match args.popular > 0.0 {
-            true => format!(" and of one who changes {} times a second", args.popular),
-            false => String::new(),
-        },
-        target.transport(),
-        spent.seconds
+/// Makes the report of everything but memory.
+async fn report(target: &Target, args: &Args, stage: &Stage, spent: &Spent) -> anyhow::Result<Report> {
+    let popular = match args.popular > 0.0 {
+        true => format!(" and of one who changes {} times a second", args.popular),
+        false => String::new(),
+    };
+    let load = format!(
+        "presence: {} people, {} changes a second, {} watchers of {} each{popular}",
+        args.people, args.changes, args.watchers, args.watched
     );
-    let mut report = Report::new(title, target.settings().await?);
-    let (changes, told) = (
-        stage.changes.load(Ordering::Relaxed),
-        stage.told.load(Ordering::Relaxed),
-    );
-    report.row("changes a second", changes as f64 / spent.seconds, "");
+    let mut report = Report::on(target, load).await?;
+    report.add_duration(spent);
+    let changes = stage.changes.load(Ordering::Relaxed);
+    report.a_second("changes a second", changes, spent);
     let overtaken = stage.overtaken.load(Ordering::Relaxed);
     report.noted(
         "told to watchers a second",
-        told as f64 / spent.seconds,
+        stage.told.load(Ordering::Relaxed) as f64 / spent.seconds,
         "",
         format!("{overtaken} besides that a newer change had overtaken"),
     );
-    report.latency(["change to watcher p50", "change to watcher p99"], &stage.latency);
+    report.latency("change to watcher", &stage.latency);
     if args.popular > 0.0 {
-        report.latency(["popular one's p50", "popular one's p99"], &stage.popular);
+        report.latency("popular one's", &stage.popular);
     }
-    report.spent(&spent, changes);
-    let each = |from: [u64; 2], to: [u64; 2], role: usize, count: f64| {
-        to[role].saturating_sub(from[role]) as f64 * 1024.0 / count
-    };
-    let people = stage.people.len() as f64;
-    let watches = f64::from(args.watchers) * f64::from(args.watched);
-    let watched_once = stage.watched_once(args.watched as usize) as f64;
-    report.row(
-        "presence memory a person",
-        each(before, with_people, 1, people),
-        "bytes",
-    );
-    report.row(
-        "gateway memory a watch",
-        each(with_watchers, with_watches, 0, watches),
-        "bytes",
-    );
-    report.noted(
-        "presence memory a watch",
-        each(with_watchers, with_watches, 1, watched_once),
-        "bytes",
-        format!("{watched_once} people, each once for all {watches} watches of a gateway"),
-    );
-    if stale > 0 {
-        report.fault(format!("{stale} watchers were left with what is no longer so"));
-    }
+    report.spent(spent, changes);
     Ok(report)
+}
+
+/// Resident memory of all gateways and of all presence nodes, in KiB.
+#[derive(Debug, Clone, Copy)]
+struct Memory {
+    gateway: u64,
+    presence: u64,
+}
+
+impl Memory {
+    /// Measures after a pause, in which memory settles.
+    async fn settled(target: &Target) -> Self {
+        sleep(SETTLES).await;
+        Self {
+            gateway: target.resident_kib(Role::Gateway.as_str()),
+            presence: target.resident_kib(Role::Presence.as_str()),
+        }
+    }
+}
+
+/// Memory at each stage of the set-up.
+struct Memories {
+    before: Memory,
+    with_people: Memory,
+    with_watchers: Memory,
+    with_watches: Memory,
+}
+
+impl Memories {
+    /// Adds rows for the memory that a person and a watch need.
+    fn add_to(&self, report: &mut Report, args: &Args, stage: &Stage) {
+        let each = |from: u64, to: u64, count: f64| to.saturating_sub(from) as f64 * 1024.0 / count;
+        let watches = f64::from(args.watchers) * f64::from(args.watched);
+        let watched_once = stage.watched_once(args.watched as usize) as f64;
+        report.row(
+            "presence memory a person",
+            each(
+                self.before.presence,
+                self.with_people.presence,
+                stage.people.len() as f64,
+            ),
+            "bytes",
+        );
+        let (before, after) = (self.with_watchers, self.with_watches);
+        report.row(
+            "gateway memory a watch",
+            each(before.gateway, after.gateway, watches),
+            "bytes",
+        );
+        report.noted(
+            "presence memory a watch",
+            each(before.presence, after.presence, watched_once),
+            "bytes",
+            format!("{watched_once} people, each once for all {watches} watches of a gateway"),
+        );
+    }
 }
 
 /// State that all streams share.
@@ -268,89 +321,6 @@ impl Stage {
     }
 }
 
-/// Opens a stream for each person who comes and goes. All of them are online at first.
-async fn open_movers(target: &Target, stage: &Stage) -> anyhow::Result<Vec<Line>> {
-    let mut lines = Vec::with_capacity(stage.people.len());
-    for (number, person) in stage.people.iter().enumerate() {
-        lines.push(Line::open(&target.gateways, number, Person::device(person)?).await?);
-    }
-    Ok(lines)
-}
-
-async fn open_watchers(target: &Target, stage: &Stage) -> anyhow::Result<Vec<Line>> {
-    let mut lines = Vec::with_capacity(stage.watchers.len());
-    for (number, person) in stage.watchers.iter().enumerate() {
-        lines.push(Line::open(&target.gateways, number, Person::device(person)?).await?);
-    }
-    Ok(lines)
-}
-
-/// The presence that a watcher was last shown, by the person's index.
-type Shown = HashMap<usize, bool>;
-
-/// Makes each watcher watch its people. Returns when all watches are answered, with tasks that take what comes later.
-async fn watch(
-    lines: Vec<Line>,
-    stage: &Arc<Stage>,
-    watched: usize,
-) -> anyhow::Result<JoinSet<anyhow::Result<Shown>>> {
-    let mut beginning = JoinSet::new();
-    for (number, mut line) in lines.into_iter().enumerate() {
-        let stage = stage.clone();
-        beginning.spawn(async move {
-            line.watch(stage.of_watcher(number, watched));
-            line.flush().await?;
-            let (mut shown, mut heard) = (Shown::new(), Vec::new());
-            loop {
-                line.hear(&mut heard).await?;
-                let mut watches = false;
-                for heard in heard.drain(..) {
-                    if let Heard::Watched { limited, error } = heard {
-                        anyhow::ensure!(
-                            !limited && !error,
-                            "a watcher was not let watch all of its people"
-                        );
-                        watches = true;
-                    } else {
-                        take(&stage, heard, &mut shown);
-                    }
-                }
-                if watches {
-                    return anyhow::Ok((line, shown));
-                }
-            }
-        });
-    }
-    let mut watching = JoinSet::new();
-    while let Some(begun) = beginning.join_next().await {
-        let (line, shown) = begun??;
-        watching.spawn(look(line, stage.clone(), shown));
-    }
-    Ok(watching)
-}
-
-async fn look(mut line: Line, stage: Arc<Stage>, mut shown: Shown) -> anyhow::Result<Shown> {
-    let mut heard = Vec::new();
-    loop {
-        tokio::select! {
-            came = line.hear(&mut heard) => came?,
-            () = stage.end.cancelled() => return Ok(shown),
-        }
-        for heard in heard.drain(..) {
-            take(&stage, heard, &mut shown);
-        }
-    }
-}
-
-fn take(stage: &Stage, heard: Heard, shown: &mut Shown) {
-    if let Heard::Presence { user, online } = heard
-        && let Some(number) = stage.numbers.get(&user)
-    {
-        stage.shown(*number, online);
-        shown.insert(*number, online);
-    }
-}
-
 /// Changes a person's presence in each period. The person is online at first, because the stream was opened so.
 async fn come_and_go(
     mut line: Line,
@@ -380,17 +350,4 @@ async fn come_and_go(
     // Keep the stream open: its end would be one more change.
     stage.end.cancelled().await;
     Ok(())
-}
-
-/// Returns how many watchers were last shown something that is not the present state of a person.
-async fn stale(mut watchers: JoinSet<anyhow::Result<Shown>>, stage: &Stage) -> anyhow::Result<usize> {
-    let mut stale = 0;
-    while let Some(watcher) = watchers.join_next().await {
-        let shown = watcher?.context("a watcher")?;
-        let wrong = shown
-            .iter()
-            .any(|(number, online)| *online != stage.is_online(*number));
-        stale += usize::from(wrong);
-    }
-    Ok(stale)
 }

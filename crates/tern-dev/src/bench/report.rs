@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use serde::Serialize;
 
 use super::meter::{Latency, Meter};
-use super::target::{GENERATOR, Spent};
+use super::target::{GENERATOR, Spent, Target};
 
 /// The results of a load, in the order in which they are shown.
 #[derive(Debug, Serialize)]
@@ -20,7 +20,7 @@ pub struct Report {
 
 #[derive(Debug, Serialize)]
 struct Row {
-    name: &'static str,
+    name: String,
     /// `None` if nothing was measured.
     value: Option<f64>,
     unit: &'static str,
@@ -29,13 +29,30 @@ struct Row {
 }
 
 impl Report {
-    pub fn new(load: String, postgres: BTreeMap<String, String>) -> Self {
+    /// Starts the report of a load on this platform. Its title is the load and the transport.
+    pub async fn on(target: &Target, load: String) -> anyhow::Result<Self> {
+        let mut report = Self::new(load, target.settings().await?);
+        report.add_to_title(target.transport());
+        Ok(report)
+    }
+
+    fn new(load: String, postgres: BTreeMap<String, String>) -> Self {
         Self {
             load,
             rows: Vec::new(),
             postgres,
             faults: Vec::new(),
         }
+    }
+
+    /// Adds a condition of the load to the title.
+    pub fn add_to_title(&mut self, condition: &str) {
+        self.load = format!("{}, {condition}", self.load);
+    }
+
+    /// Adds the length of the measured time to the title.
+    pub fn add_duration(&mut self, spent: &Spent) {
+        self.add_to_title(&format!("{:.0} s", spent.seconds));
     }
 
     /// Puts the state of the store ("cold" or "warm") before the title.
@@ -51,18 +68,23 @@ impl Report {
     /// Adds a row with a note beside its value.
     pub fn noted(&mut self, name: &'static str, value: f64, unit: &'static str, note: String) {
         self.rows.push(Row {
-            name,
+            name: name.to_owned(),
             value: Some(value),
             unit,
             note,
         });
     }
 
-    /// Adds two rows: the median and the 99th percentile of a latency.
-    pub fn latency(&mut self, names: [&'static str; 2], latency: &Latency) {
-        for (name, quantile) in names.into_iter().zip([0.5, 0.99]) {
+    /// Adds a row that says how many of `count` things there were in each second of the measured time.
+    pub fn a_second(&mut self, name: &'static str, count: u64, spent: &Spent) {
+        self.row(name, count as f64 / spent.seconds, "");
+    }
+
+    /// Adds two rows, `name p50` and `name p99`: the median and the 99th percentile of a latency.
+    pub fn latency(&mut self, name: &str, latency: &Latency) {
+        for (percentile, quantile) in [("p50", 0.5), ("p99", 0.99)] {
             self.rows.push(Row {
-                name,
+                name: format!("{name} {percentile}"),
                 value: latency.ms(quantile),
                 unit: "ms",
                 note: String::new(),
@@ -187,6 +209,29 @@ mod tests {
     fn numbers_are_easy_to_read() {
         let shown = [0.0, 0.0834, 5.25, 123.4, 15_432.1, 1_234_567.0].map(number);
         assert_eq!(shown, ["0", "0.083", "5.2", "123", "15,432", "1,234,567"]);
+    }
+
+    #[test]
+    fn a_latency_has_a_row_for_each_percentile_and_conditions_stand_in_the_title() {
+        let mut report = Report::new("direct: 3 pairs".to_owned(), BTreeMap::new());
+        report.add_to_title("TLS");
+        report.add_duration(&Spent {
+            seconds: 9.6,
+            cpu: BTreeMap::new(),
+            wal_bytes: None,
+        });
+        assert_eq!(report.load, "direct: 3 pairs, TLS, 10 s");
+        let latency = Latency::new();
+        latency.record(std::time::Duration::from_millis(2));
+        report.latency("send to result", &latency);
+        let names: Vec<&str> = report.rows.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names, ["send to result p50", "send to result p99"]);
+        assert!(
+            report
+                .rows
+                .iter()
+                .all(|row| row.value.is_some() && row.unit == "ms")
+        );
     }
 
     #[test]

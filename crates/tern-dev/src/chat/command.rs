@@ -143,70 +143,72 @@ impl Command {
             return Self::Say(rest.to_owned());
         }
         let (word, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-        let rest = rest.trim();
+        Self::of_word(word, rest.trim()).unwrap_or_else(|| Self::wrong(word))
+    }
+
+    /// Returns the command of this word, with what follows the word. `None` if there is no such command, or if it
+    /// needs something else to follow.
+    fn of_word(word: &str, rest: &str) -> Option<Self> {
         let words = words(rest);
-        let one = |make: fn(String) -> Self| {
-            if rest.is_empty() {
-                Self::wrong(word)
-            } else {
-                make(unquote(rest))
-            }
-        };
-        match word {
-            "chat" | "c" => one(Self::Chat),
-            "group" | "g" => match words.split_first() {
-                Some((title, people)) if !people.is_empty() => Self::Group {
-                    title: title.clone(),
-                    people: people.to_vec(),
-                },
-                _ => Self::wrong("group"),
-            },
+        let all = || (!rest.is_empty()).then(|| unquote(rest));
+        Some(match word {
+            "chat" | "c" => Self::Chat(all()?),
+            "group" | "g" => Self::group(&words)?,
             "add" if !words.is_empty() => Self::Add(words),
-            "remove" => one(Self::Remove),
-            "title" => one(Self::Title),
-            "picture" => one(Self::Picture),
-            "send" => one(Self::Send),
-            "save" => match numbered(rest) {
-                Some((message, to)) => Self::Save {
-                    message,
-                    to: (!to.is_empty()).then(|| unquote(to)),
-                },
-                None => Self::wrong("save"),
-            },
-            "forward" => match numbered(rest) {
-                Some((message, to)) if !to.is_empty() => Self::Forward {
-                    message,
-                    to: unquote(to),
-                },
-                _ => Self::wrong("forward"),
-            },
-            "role" => match words.as_slice() {
-                [who, role] => role_named(role).map_or_else(
-                    || Self::wrong(word),
-                    |role| Self::Role {
-                        who: who.clone(),
-                        role,
-                    },
-                ),
-                _ => Self::wrong(word),
-            },
-            "leave" => Self::Leave((!rest.is_empty()).then(|| unquote(rest))),
-            "retry" => nth(rest).map_or_else(|| Self::wrong(word), Self::Retry),
-            "delete" => nth(rest).map_or_else(|| Self::wrong(word), Self::Delete),
+            "remove" => Self::Remove(all()?),
+            "title" => Self::Title(all()?),
+            "picture" => Self::Picture(all()?),
+            "send" => Self::Send(all()?),
+            "save" => Self::save(rest)?,
+            "forward" => Self::forward(rest)?,
+            "role" => Self::role(&words)?,
+            "leave" => Self::Leave(all()),
+            "retry" => Self::Retry(nth(rest)?),
+            "delete" => Self::Delete(nth(rest)?),
             "connect" => Self::Connect,
-            "block" => one(Self::Block),
-            "unblock" => one(Self::Unblock),
+            "block" => Self::Block(all()?),
+            "unblock" => Self::Unblock(all()?),
             "blocked" => Self::Blocked,
             "contacts" => Self::Contacts(words),
-            "forget" => one(Self::Forget),
-            "privacy" => settings(&words).map_or_else(|| Self::wrong(word), Self::Privacy),
+            "forget" => Self::Forget(all()?),
+            "privacy" => Self::Privacy(settings(&words)?),
             "who" => Self::Who,
-            "info" => nth(rest).map_or_else(|| Self::wrong(word), Self::Info),
+            "info" => Self::Info(nth(rest)?),
             "chats" => Self::Chats,
             "help" | "h" | "?" => Self::Help,
             "quit" | "q" | "exit" => Self::Quit,
-            _ => Self::wrong(word),
-        }
+            _ => return None,
+        })
+    }
+
+    fn group(words: &[String]) -> Option<Self> {
+        let (title, people) = words.split_first()?;
+        (!people.is_empty()).then(|| Self::Group {
+            title: title.clone(),
+            people: people.to_vec(),
+        })
+    }
+
+    fn save(rest: &str) -> Option<Self> {
+        let (message, to) = numbered(rest)?;
+        let to = (!to.is_empty()).then(|| unquote(to));
+        Some(Self::Save { message, to })
+    }
+
+    fn forward(rest: &str) -> Option<Self> {
+        let (message, to) = numbered(rest)?;
+        (!to.is_empty()).then(|| Self::Forward {
+            message,
+            to: unquote(to),
+        })
+    }
+
+    fn role(words: &[String]) -> Option<Self> {
+        let [who, role] = words else { return None };
+        Some(Self::Role {
+            who: who.clone(),
+            role: role_named(role)?,
+        })
     }
 
     fn wrong(word: &str) -> Self {
@@ -285,18 +287,35 @@ fn unquote(text: &str) -> String {
 mod tests {
     use super::*;
 
+    /// Checks that each line is parsed into its command.
+    fn mean<const N: usize>(cases: [(&str, Command); N]) {
+        for (line, command) in cases {
+            assert_eq!(Command::parse(line), command, "{line:?}");
+        }
+    }
+
     #[test]
-    fn lines_mean_what_a_person_would_expect() {
-        let group = |title: &str, people: &[&str]| Command::Group {
-            title: title.into(),
-            people: people.iter().map(|person| (*person).to_owned()).collect(),
-        };
-        let cases = [
+    fn a_text_is_a_message_unless_it_is_blank_or_a_command() {
+        mean([
             ("hello there ", Command::Say("hello there".into())),
             ("  indented", Command::Say("  indented".into())),
             ("", Command::Nothing),
             ("   ", Command::Nothing),
             ("//etc/passwd", Command::Say("/etc/passwd".into())),
+            (
+                "/etc/passwd\nis a file",
+                Command::Say("/etc/passwd\nis a file".into()),
+            ),
+        ]);
+    }
+
+    #[test]
+    fn commands_about_chats_and_groups_mean_what_a_person_would_expect() {
+        let group = |title: &str, people: &[&str]| Command::Group {
+            title: title.into(),
+            people: people.iter().map(|person| (*person).to_owned()).collect(),
+        };
+        mean([
             ("/chat bob", Command::Chat("bob".into())),
             ("/chat \"lunch club\"", Command::Chat("lunch club".into())),
             ("/group lunch bob, carol", group("lunch", &["bob", "carol"])),
@@ -316,13 +335,12 @@ mod tests {
             ),
             ("/leave", Command::Leave(None)),
             ("/leave bob", Command::Leave(Some("bob".into()))),
-            ("/retry", Command::Retry(1)),
-            ("/delete 2", Command::Delete(2)),
-            ("/connect", Command::Connect),
-            (
-                "/etc/passwd\nis a file",
-                Command::Say("/etc/passwd\nis a file".into()),
-            ),
+        ]);
+    }
+
+    #[test]
+    fn commands_about_people_mean_what_a_person_would_expect() {
+        mean([
             ("/block bob", Command::Block("bob".into())),
             ("/unblock bob", Command::Unblock("bob".into())),
             ("/blocked", Command::Blocked),
@@ -340,6 +358,14 @@ mod tests {
                     Setting::SeenBy(Audience::Everyone),
                 ]),
             ),
+        ]);
+    }
+
+    #[test]
+    fn commands_about_messages_and_files_mean_what_a_person_would_expect() {
+        mean([
+            ("/retry", Command::Retry(1)),
+            ("/delete 2", Command::Delete(2)),
             ("/info", Command::Info(1)),
             ("/info 3", Command::Info(3)),
             (
@@ -367,11 +393,12 @@ mod tests {
                     to: "lunch club".into(),
                 },
             ),
-            ("/q", Command::Quit),
-        ];
-        for (line, command) in cases {
-            assert_eq!(Command::parse(line), command, "{line:?}");
-        }
+        ]);
+    }
+
+    #[test]
+    fn commands_about_the_program_mean_what_a_person_would_expect() {
+        mean([("/connect", Command::Connect), ("/q", Command::Quit)]);
     }
 
     #[test]

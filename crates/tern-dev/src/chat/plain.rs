@@ -21,81 +21,148 @@ const CLOCK: Duration = Duration::from_secs(1);
 /// Lines of history shown when a chat is opened.
 const HISTORY: usize = 20;
 
+/// Interval at which the program checks, after the end of input, whether it still has work.
+const CHECK: Duration = Duration::from_millis(100);
+
 /// Runs until `/quit`, the end of input, or the end of the client. Returns why it ended.
-pub async fn run(mut desk: Desk, events: EventStream, to: Option<String>) -> anyhow::Result<StopReason> {
-    let mut screen = Screen::default();
+pub async fn run(desk: Desk, events: EventStream, to: Option<String>) -> anyhow::Result<StopReason> {
     let mut clock = tokio::time::interval(CLOCK);
-    let mut events: Result<EventStream, StopReason> = Ok(events);
-    let mut input = Some(BufReader::new(tokio::io::stdin()).lines());
-    // Typed lines wait until the chat that --to names is open, or cannot be opened.
-    let mut opening = to.is_some();
-    if let Some(name) = to {
-        desk.submit(&format!("/chat {name}")).await;
-        opening = desk.view.open.is_none();
-    }
-    let mut deadline = None;
+    let mut session = Session::begin(desk, events, to).await;
     loop {
-        // After the end of input nobody can type /connect, so the end of the client is the end of the program.
-        if let (Err(reason), None) = (&events, &input) {
-            return Ok(reason.clone());
-        }
-        let done = input.is_none()
-            && !opening
-            && !desk.transfers()
-            && !desk.is_busy()
-            && desk.client.outbox().await.is_ok_and(|outbox| sent(&outbox));
-        if done || deadline.is_some_and(|at| tokio::time::Instant::now() >= at) {
-            desk.client.stop().await;
-            return Ok(StopReason::ByApp);
+        if let Some(reason) = session.over().await {
+            return Ok(reason);
         }
         tokio::select! {
-            event = next_event(&mut events) => match event {
-                Some(Event::Stopped(reason)) => {
-                    if let Some(reason) = desk.ended(reason.clone()) {
-                        return Ok(reason);
-                    }
-                    if let Connection::Ended(why) = &desk.view.connection {
-                        say(&format!("* not connected: {why}"));
-                    }
-                    events = Err(reason);
+            event = next_event(&mut session.events) => {
+                if let Some(reason) = session.take_event(event) {
+                    return Ok(reason);
                 }
-                Some(event) => {
-                    deadline = None;
-                    desk.apply_event(&event, true);
-                    screen.event(&desk.view, &event);
-                }
-                None => return Ok(StopReason::ByApp),
-            },
-            Some(update) = desk.update() => {
-                deadline = None;
-                if let Update::Open(chat) = update {
-                    desk.open_new(chat);
-                    opening = false;
-                } else {
-                    desk.apply_update(&update);
-                }
-                if matches!(update, Update::Notice(_)) {
-                    opening = false;
-                }
-                screen.update(&desk.view, &update);
             }
-            line = next_line(&mut input), if !opening => match line {
-                Some(line) => match desk.submit(&line).await {
-                    Outcome::Done => {}
-                    Outcome::Help => help().iter().for_each(|line| say(line)),
-                    Outcome::Quit => input = None,
-                    Outcome::Connected => events = desk.new_events().map_or(events, Ok),
-                },
-                None => input = None,
-            },
-            _ = clock.tick() => desk.tick(),
-            () = tokio::time::sleep(Duration::from_millis(100)), if input.is_none() => {
-                if desk.transfers() {
-                    deadline = None;
-                    continue;
+            Some(update) = session.desk.update() => session.take_update(&update),
+            line = next_line(&mut session.input), if !session.opening => session.take_line(line).await,
+            _ = clock.tick() => session.desk.tick(),
+            () = tokio::time::sleep(CHECK), if session.input.is_none() => session.set_deadline(),
+        }
+    }
+}
+
+/// The conversation, and how far its input has come.
+struct Session {
+    desk: Desk,
+    screen: Screen,
+    /// The client's events, or the reason why the client has ended.
+    events: Result<EventStream, StopReason>,
+    /// The typed lines; `None` after `/quit` and after the end of input.
+    input: Option<Lines<BufReader<Stdin>>>,
+    /// Typed lines wait until the chat that --to names is open, or cannot be opened.
+    opening: bool,
+    /// Time at which the program gives up on unfinished work. It is set after the end of input, and any news unsets it.
+    deadline: Option<tokio::time::Instant>,
+}
+
+impl Session {
+    /// Begins with the chat that --to names, if it names one.
+    async fn begin(mut desk: Desk, events: EventStream, to: Option<String>) -> Self {
+        let mut opening = false;
+        if let Some(name) = to {
+            desk.submit(&format!("/chat {name}")).await;
+            opening = desk.view.open.is_none();
+        }
+        Self {
+            desk,
+            screen: Screen::default(),
+            events: Ok(events),
+            input: Some(BufReader::new(tokio::io::stdin()).lines()),
+            opening,
+            deadline: None,
+        }
+    }
+
+    /// Returns why the program ends, once it does. Stops the client if that is still running.
+    async fn over(&mut self) -> Option<StopReason> {
+        // After the end of input nobody can type /connect, so the end of the client is the end of the program.
+        if let (Err(reason), None) = (&self.events, &self.input) {
+            return Some(reason.clone());
+        }
+        let late = |at| tokio::time::Instant::now() >= at;
+        if self.has_finished().await || self.deadline.is_some_and(late) {
+            self.desk.client.stop().await;
+            return Some(StopReason::ByApp);
+        }
+        None
+    }
+
+    /// Returns whether the input has ended and all that it asked for is done.
+    async fn has_finished(&self) -> bool {
+        self.input.is_none()
+            && !self.opening
+            && !self.desk.transfers()
+            && !self.desk.is_busy()
+            && self.desk.client.outbox().await.is_ok_and(|outbox| sent(&outbox))
+    }
+
+    /// Applies and prints an event of the client. Returns the reason if the client has ended for good.
+    fn take_event(&mut self, event: Option<Event>) -> Option<StopReason> {
+        match event {
+            Some(Event::Stopped(reason)) => {
+                if let Some(reason) = self.desk.ended(reason.clone()) {
+                    return Some(reason);
                 }
-                deadline.get_or_insert_with(|| tokio::time::Instant::now() + LAST_NEWS);
+                if let Connection::Ended(why) = &self.desk.view.connection {
+                    say(&format!("* not connected: {why}"));
+                }
+                self.events = Err(reason);
+                None
             }
+            Some(event) => {
+                self.deadline = None;
+                self.desk.apply_event(&event, true);
+                self.screen.event(&self.desk.view, &event);
+                None
+            }
+            None => Some(StopReason::ByApp),
+        }
+    }
+
+    fn take_update(&mut self, update: &Update) {
+        self.deadline = None;
+        if let Update::Open(chat) = update {
+            self.desk.open_new(*chat);
+        } else {
+            self.desk.apply_update(update);
+        }
+        // A notice may say that the chat cannot be opened.
+        if matches!(update, Update::Open(_) | Update::Notice(_)) {
+            self.opening = false;
+        }
+        self.screen.update(&self.desk.view, update);
+    }
+
+    /// Carries out a typed line. `None` is the end of input.
+    async fn take_line(&mut self, line: Option<String>) {
+        let Some(line) = line else {
+            self.input = None;
+            return;
+        };
+        match self.desk.submit(&line).await {
+            Outcome::Done => {}
+            Outcome::Help => help().iter().for_each(|line| say(line)),
+            Outcome::Quit => self.input = None,
+            Outcome::Connected => {
+                if let Some(events) = self.desk.new_events() {
+                    self.events = Ok(events);
+                }
+            }
+        }
+    }
+
+    /// Gives unfinished work its time after the end of input. Transfers have as much time as they need.
+    fn set_deadline(&mut self) {
+        if self.desk.transfers() {
+            self.deadline = None;
+        } else {
+            self.deadline
+                .get_or_insert_with(|| tokio::time::Instant::now() + LAST_NEWS);
         }
     }
 }

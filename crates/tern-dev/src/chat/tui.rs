@@ -13,22 +13,18 @@ mod wrap;
 
 use std::time::Duration;
 
-use ratatui::crossterm::event::{
-    self, Event as TerminalEvent, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
+use crossterm::event::{
+    Event as TerminalEvent, EventStream as TerminalEvents, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
 };
+use futures::StreamExt as _;
 use tern_client::{Event, EventStream, StopReason};
 use tern_types::ChatId;
-use tokio::sync::mpsc;
 
 use input::Input;
 use terminal::{FullScreen, Signals};
 
 use super::desk::{Desk, Outcome, Update};
 
-/// Capacity of the queue of key events that wait while the screen is drawn.
-const KEYS: usize = 256;
-/// How long the keyboard thread waits for a key before it checks whether this program has ended.
-const KEY_POLL: Duration = Duration::from_millis(200);
 /// Interval at which the screen is drawn again and the desk is told to do what is due.
 const CLOCK: Duration = Duration::from_secs(1);
 /// How long a notice stays on the screen.
@@ -77,7 +73,7 @@ async fn chat(
     events: EventStream,
     mut screen: Screen,
 ) -> anyhow::Result<StopReason> {
-    let mut keys = keyboard();
+    let mut keys = TerminalEvents::new();
     let mut clock = tokio::time::interval(CLOCK);
     let mut signals = Signals::new()?;
     // None after the client has ended, while the user can still type /connect.
@@ -99,13 +95,13 @@ async fn chat(
                 take_update(update, &mut desk, &mut screen);
                 false
             }
-            key = keys.recv() => match key {
-                Some(key) => {
+            key = keys.next() => match key {
+                Some(Ok(key)) => {
                     let leave = take_key(key, &mut desk, &mut screen).await;
                     events = desk.new_events().or(events);
                     leave
                 }
-                None => true,
+                Some(Err(_)) | None => true,
             },
             () = signals.end() => true,
             _ = clock.tick() => {
@@ -266,24 +262,4 @@ fn step(by: isize, desk: &mut Desk, screen: &mut Screen) {
         .map_or(0, |at| (at.cast_signed() + by).rem_euclid(count))
         .cast_unsigned();
     open(chats[next], desk, screen);
-}
-
-/// Reads keys on a thread of its own, because reading them blocks.
-fn keyboard() -> mpsc::Receiver<TerminalEvent> {
-    let (keys, queue) = mpsc::channel(KEYS);
-    std::thread::spawn(move || {
-        while !keys.is_closed() {
-            match event::poll(KEY_POLL) {
-                Ok(false) => {}
-                Ok(true) => {
-                    let Ok(event) = event::read() else { break };
-                    if keys.blocking_send(event).is_err() {
-                        break;
-                    }
-                }
-                Err(_) => break,
-            }
-        }
-    });
-    queue
 }

@@ -1,6 +1,6 @@
 //! The line that is being typed.
 
-use ratatui::crossterm::event::KeyCode;
+use crossterm::event::KeyCode;
 use ratatui::text::Line;
 
 /// Most characters that the input takes, typed or pasted; far below the server's limit for a message.

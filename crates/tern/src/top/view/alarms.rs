@@ -1,0 +1,110 @@
+//! Finds what is wrong, and says it in words for an on-call engineer. Pure.
+
+use tern_cluster::Role;
+use tern_proto::v1;
+
+use super::figures::{Figures, Sweeps};
+use super::{Cell, Moment, Mood};
+use crate::admin::output::span;
+
+/// Age from which an unsettled commit is an alarm, in milliseconds. A commit is settled about half a second after it
+/// was made, or by the recovery, ten seconds after; one that is older was forgotten by its owner.
+pub const UNSETTLED_LATE_MS: i64 = 12_000;
+
+/// Returns what is wrong with one node.
+pub fn of_node(node: &v1::ClusterNode, map_version: i64, figures: &Figures) -> Vec<Cell> {
+    let name = &node.name;
+    let mut alarms = Vec::new();
+    if node.answer.is_none() {
+        alarms.push(bad(format!("{name} does not answer")));
+    } else if node.unwell {
+        alarms.push(bad(format!("{name} is cut off from what others reach")));
+    } else if !figures.scraped {
+        alarms.push(warn(format!(
+            "the metrics of {name} cannot be had at {:?}",
+            node.admin_address
+        )));
+    }
+    if is_behind(node, map_version) {
+        alarms.push(warn(format!("{name} follows another version of the map")));
+    }
+    if figures.etcd == Some(false) {
+        alarms.push(bad(format!("{name} does not reach etcd: its map is frozen")));
+    }
+    if figures.unsafe_settings > 0.0 {
+        alarms.push(warn(format!("{name}: settings of Postgres are not safe")));
+    }
+    let sheds = figures.shed_level.unwrap_or(0.0);
+    if sheds > 0.0 {
+        alarms.push(warn(format!("{name} gives way under load: level {sheds}")));
+    }
+    alarms
+}
+
+/// Returns whether the node answers with another version of the map than the present one.
+pub fn is_behind(node: &v1::ClusterNode, map_version: i64) -> bool {
+    let answer = node.answer.as_ref();
+    answer.is_some_and(|answer| answer.map_version != map_version)
+}
+
+/// Returns the roles that no node has, and the nodes that were in the map before and are not any more.
+pub fn of_map(before: &Moment, map: &v1::GetClusterMapResponse) -> Vec<Cell> {
+    let mut alarms = Vec::new();
+    // A platform may run without media nodes.
+    let needed = Role::ALL.into_iter().filter(|role| *role != Role::Media);
+    for role in needed.map(Role::as_str) {
+        if !map.nodes.iter().any(|node| node.role == role && !node.draining) {
+            alarms.push(bad(format!("there is no {role} node")));
+        }
+    }
+    for old in before.map.iter().flat_map(|before| &before.nodes) {
+        if !map
+            .nodes
+            .iter()
+            .any(|node| node.name == old.name && node.role == old.role)
+        {
+            alarms.push(warn(format!("{} has left the map", old.name)));
+        }
+    }
+    alarms
+}
+
+/// Returns an alarm if the sweeps have found something between the two moments.
+pub fn of_sweeps(sweeps: Sweeps) -> Option<Cell> {
+    let new = sweeps.new;
+    (new > 0.0).then(|| bad(format!("the sweep found {new} rows that were lost on the way")))
+}
+
+/// Returns what is wrong with the queues: commits that wait for too long, and nodes that do not tell their shards.
+pub fn of_queues(queues: &v1::GetQueuesResponse) -> Vec<Cell> {
+    let mut alarms = Vec::new();
+    let oldest = oldest_unsettled_ms(queues);
+    if oldest > UNSETTLED_LATE_MS {
+        alarms.push(bad(format!("a commit has not been settled for {}", span(oldest))));
+    }
+    for node in &queues.nodes_missed {
+        alarms.push(bad(format!("{node} does not say how its shards are")));
+    }
+    alarms
+}
+
+/// Returns the age of the oldest commit that is not settled, in milliseconds; 0 if all are settled.
+pub fn oldest_unsettled_ms(queues: &v1::GetQueuesResponse) -> i64 {
+    let ages = queues.unsettled.iter().map(|range| range.oldest_age_ms);
+    ages.max().unwrap_or(0)
+}
+
+/// Returns an alarm that is shown in red.
+pub fn bad(text: String) -> Cell {
+    Cell {
+        text,
+        mood: Mood::Bad,
+    }
+}
+
+fn warn(text: String) -> Cell {
+    Cell {
+        text,
+        mood: Mood::Warn,
+    }
+}

@@ -1,0 +1,138 @@
+//! Computes figures from the metrics of two moments: those of a node, the sums over all nodes, and the sweeps. Pure.
+
+use tern_proto::v1;
+
+use super::Moment;
+use crate::top::page::{Page, quantile};
+
+/// The figures of one node. `None` if the node does not have the figure, or its metrics could not be read.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    pub scraped: bool,
+    pub sessions: Option<f64>,
+    pub messages: Option<f64>,
+    pub out: Option<f64>,
+    /// p50 and p99 of the time of a commit, in seconds.
+    pub commit: [Option<f64>; 2],
+    /// The longest delay in any of the node's queues, in seconds.
+    pub queue: Option<f64>,
+    pub shed_level: Option<f64>,
+    pub etcd: Option<bool>,
+    pub unsafe_settings: f64,
+}
+
+impl Figures {
+    /// Computes the figures from the node's page before and its page now; rates are averages over these seconds.
+    pub fn of(node: &v1::ClusterNode, pages: (Option<&Page>, Option<&Page>), seconds: f64) -> Self {
+        let (before, Some(now)) = pages else {
+            return Self::default();
+        };
+        let first = Page::default();
+        let before = before.unwrap_or(&first);
+        // A counter that fell was reset by a restart, so it counts from 0.
+        let per_second = |name: &str, labels: &[(&str, &str)]| {
+            let (was, is) = (before.sum(name, labels)?, now.sum(name, labels)?);
+            Some(if is < was { is } else { is - was } / seconds)
+        };
+        let shared = Self {
+            scraped: true,
+            queue: now.max("tern_node_shed_delay_seconds", &[]),
+            shed_level: now.sum("tern_node_shed_level", &[("of", "effect")]),
+            etcd: now.sum("tern_node_etcd_up", &[]).map(|up| up > 0.0),
+            unsafe_settings: unsafe_settings(now),
+            ..Self::default()
+        };
+        let commit = [("kind", "commit")];
+        match node.role.as_str() {
+            "gateway" => Self {
+                sessions: now.sum("tern_gateway_sessions", &[]),
+                out: per_second("tern_gateway_events_out_total", &[]),
+                ..shared
+            },
+            "chat" => {
+                let buckets = |page: &Page| page.buckets("tern_chat_job_seconds", &commit);
+                let (was, is) = (buckets(before), buckets(now));
+                Self {
+                    messages: per_second("tern_chat_job_items_total", &commit),
+                    out: match (
+                        per_second("tern_chat_pushes_total", &[]),
+                        per_second("tern_chat_window_entries_total", &[]),
+                    ) {
+                        (None, None) => None,
+                        (live, window) => Some(live.unwrap_or(0.0) + window.unwrap_or(0.0)),
+                    },
+                    commit: [0.5, 0.99].map(|q| quantile(&was, &is, q)),
+                    ..shared
+                }
+            }
+            "presence" => Self {
+                sessions: now.sum("tern_presence_sessions", &[]),
+                ..shared
+            },
+            _ => shared,
+        }
+    }
+}
+
+/// Returns how many Postgres settings the node reports as unsafe, that is with the value 0.
+fn unsafe_settings(page: &Page) -> f64 {
+    ["fsync", "full_page_writes", "synchronous_commit"]
+        .into_iter()
+        .filter_map(|setting| page.sum("tern_node_postgres_setting_safe", &[("setting", setting)]))
+        .filter(|safe| *safe < 1.0)
+        .count() as f64
+}
+
+/// Sums over all nodes of the platform.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    pub sessions: f64,
+    pub messages: f64,
+    pub deliveries: f64,
+    pub etcd_up: u32,
+    pub etcd_known: u32,
+}
+
+impl Totals {
+    /// Adds the figures of one node, as far as they count for its role.
+    pub fn add(&mut self, node: &v1::ClusterNode, figures: &Figures) {
+        match node.role.as_str() {
+            "gateway" => self.sessions += figures.sessions.unwrap_or(0.0),
+            "chat" => {
+                self.messages += figures.messages.unwrap_or(0.0);
+                self.deliveries += figures.out.unwrap_or(0.0);
+            }
+            _ => {}
+        }
+        if let Some(up) = figures.etcd {
+            self.etcd_known += 1;
+            self.etcd_up += u32::from(up);
+        }
+    }
+}
+
+/// How many rows the sweeps of all gateways have found. Each of them was lost on the way.
+#[derive(Debug, Clone, Copy)]
+pub struct Sweeps {
+    pub total: f64,
+    /// Those that were found between the two moments.
+    pub new: f64,
+}
+
+impl Sweeps {
+    /// Counts what the gateways of the map have found.
+    pub fn between(before: &Moment, now: &Moment, map: &v1::GetClusterMapResponse) -> Self {
+        let found = |moment: &Moment| -> f64 {
+            let pages = map.nodes.iter().filter(|node| node.role == "gateway");
+            let pages = pages.filter_map(|node| moment.pages.get(&node.name));
+            pages
+                .filter_map(|page| page.sum("tern_gateway_sweep_found_total", &[]))
+                .sum()
+        };
+        let (was, is) = (found(before), found(now));
+        Self {
+            total: is,
+            new: is - was,
+        }
+    }
+}
