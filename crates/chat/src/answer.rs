@@ -161,6 +161,8 @@ mod tests {
         use ErrorReason as R;
         use SendErrorCode as E;
         let nobody = UserId(Uuid::nil());
+        let (field, part, most) = ("body", "body", 1);
+        let (many, large) = (Refusal::TooMany { field, most }, Refusal::TooLarge { part, most });
         let cases = [
             (
                 Code::NotFound,
@@ -186,27 +188,10 @@ mod tests {
                 vec![
                     (Refusal::MediaTicket, E::MediaTicket, R::MediaTicket),
                     (Refusal::Invalid("body", "is bad"), E::Invalid, R::InvalidField),
-                    (
-                        Refusal::TooMany {
-                            field: "body",
-                            most: 1,
-                        },
-                        E::Invalid,
-                        R::InvalidField,
-                    ),
+                    (many, E::Invalid, R::InvalidField),
                 ],
             ),
-            (
-                Code::ResourceExhausted,
-                vec![(
-                    Refusal::TooLarge {
-                        part: "body",
-                        most: 1,
-                    },
-                    E::TooLarge,
-                    R::TooLarge,
-                )],
-            ),
+            (Code::ResourceExhausted, vec![(large, E::TooLarge, R::TooLarge)]),
             (
                 Code::Unavailable,
                 vec![(Refusal::STORE_AWAY, E::Unavailable, R::Unavailable)],

@@ -198,9 +198,8 @@ impl Session {
             return self.protocol_error("Open came a second time");
         }
         if client_version.len() > MAX_CLIENT_VERSION_BYTES {
-            return self.protocol_error(format!(
-                "Open.client_version has more than {MAX_CLIENT_VERSION_BYTES} bytes"
-            ));
+            let why = format!("Open.client_version has more than {MAX_CLIENT_VERSION_BYTES} bytes");
+            return self.protocol_error(why);
         }
         let identity = match token {
             Ok(identity) => identity,
@@ -331,10 +330,8 @@ impl Session {
     }
 
     pub(super) fn protocol_error(&mut self, why: impl Into<String>) {
-        self.close(
-            CloseCode::ProtocolError,
-            ApiError::new(ErrorReason::ProtocolError, why),
-        );
+        let error = ApiError::new(ErrorReason::ProtocolError, why);
+        self.close(CloseCode::ProtocolError, error);
     }
 
     pub(super) fn frame_too_large(&mut self, why: &'static str) {
