@@ -57,7 +57,7 @@ test: tools format tidy protos dependencies lints tests schema-n-1 instructions 
 format: ## Check the format
 	cargo fmt --all --check
 
-tidy: ## Check sizes of files and functions, and that no two files import each other
+tidy: ## Check sizes of files and functions, imports, and what comments and pages name
 	scripts/tidy
 
 lints: ## Check the lints
