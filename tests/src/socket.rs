@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
 use tern_proto::v1::{ClientFrame, ClientItem, Opened, ServerFrame, client_item::Item, server_event::Event};
@@ -112,6 +113,22 @@ impl Socket {
         let _ = self.socket.send(message).await;
     }
 
+    /// Skips frames until one comes that contains these bytes, and returns it as it came.
+    pub async fn frame_with(&mut self, bytes: &[u8]) -> Bytes {
+        let frames = async {
+            loop {
+                match self.socket.next().await {
+                    Some(Ok(Message::Binary(frame))) if holds(&frame, bytes) => return frame,
+                    Some(Ok(_)) => {}
+                    other => panic!("the stream ended before the frame came: {other:?}"),
+                }
+            }
+        };
+        tokio::time::timeout(BOUND, frames)
+            .await
+            .unwrap_or_else(|_| panic!("the frame did not come within {BOUND:?}"))
+    }
+
     /// Waits for the next event, or returns how the stream ended.
     pub async fn next(&mut self) -> Result<Event, End> {
         loop {
@@ -170,4 +187,9 @@ impl Socket {
             .await;
         assert_eq!(self.end().await.code, 1000);
     }
+}
+
+/// Whether `all` contains `part`.
+pub fn holds(all: &[u8], part: &[u8]) -> bool {
+    all.windows(part.len()).any(|window| window == part)
 }

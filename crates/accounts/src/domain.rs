@@ -1,11 +1,11 @@
 //! The rules of the role, without any I/O.
 //!
 //! - [`access`]: who may do what
-//! - [`link`]: what a request to link a device leads to
+//! - [`linking`]: what a request to link a device leads to
 //! - [`privacy`]: whose presence somebody may see
 //! - [`refresh`]: what a presented refresh token stands for
 
 pub mod access;
-pub mod link;
+pub mod linking;
 pub mod privacy;
 pub mod refresh;

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use crate::accounts::{Accounts, NewDevice, Pair};
-use crate::domain::link::Asked;
+use crate::domain::linking::Asked;
 use crate::store::devices::Device;
 
 /// The most people in one MayWatch or MaySee: as many as a stream watches.

@@ -12,7 +12,7 @@ use sqlx::PgPool;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use crate::shard::Shards;
+use crate::shard_loop::Shards;
 use crate::store::listing;
 
 /// Follows the store's epoch. It is cheap to clone.

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - [`tern_chat_core`]: what is decided, as pure functions
-//! - [`shard`]: the loops around it, each with two connections
+//! - [`shard_loop`]: the loops around it, each with two connections
 //! - [`store`]: Postgres, statement by statement
 //! - [`fanout`], [`wake`], [`lookup`]: delivery to devices that are online
 //! - [`recovery`]: settles what other owners left behind
@@ -30,7 +30,7 @@ pub mod metrics;
 pub mod ownership;
 pub mod recovery;
 pub mod server;
-pub mod shard;
+pub mod shard_loop;
 pub mod store;
 pub mod wake;
 

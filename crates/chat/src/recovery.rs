@@ -17,7 +17,7 @@ use tern_chat_core::shard::Event;
 use crate::epoch::StoreEpoch;
 use crate::metrics;
 use crate::ownership::Ownership;
-use crate::shard::Shards;
+use crate::shard_loop::Shards;
 use crate::store::settle;
 
 /// The time between two looks at all slots.

@@ -37,9 +37,9 @@ use crate::grpc::writes::Writes;
 use crate::lookup::{Lookup, Patience};
 use crate::metrics;
 use crate::ownership::Ownership;
-use crate::shard::Shards;
-use crate::shard::effects::{Calls, Effects};
-use crate::shard::loader::Loader;
+use crate::shard_loop::Shards;
+use crate::shard_loop::effects::{Calls, Effects};
+use crate::shard_loop::loader::Loader;
 use crate::store::seal::MasterKey;
 use crate::{backlog, recovery};
 

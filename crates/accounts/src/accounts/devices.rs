@@ -10,7 +10,7 @@ use tern_types::{DeviceId, RequestId, Timestamp, UserId};
 use super::users::no_such_user;
 use super::{Accounts, Pair};
 use crate::domain::access;
-use crate::domain::link::{self, Asked, Link};
+use crate::domain::linking::{self, Asked, Link};
 use crate::metrics;
 use crate::store::devices::{Device, Revoked};
 
@@ -63,9 +63,9 @@ impl Accounts {
         let known = before.as_ref().map(|before| before.device);
         let others = self
             .store
-            .count_others(&mut tx, new.user, known, now - link::PENDING_COUNTS)
+            .count_others(&mut tx, new.user, known, now - linking::PENDING_COUNTS)
             .await?;
-        let begun = match link::decide(before.as_ref(), &new.asked, others, now)? {
+        let begun = match linking::decide(before.as_ref(), &new.asked, others, now)? {
             Link::New => {
                 let device = Device {
                     id: DeviceId::random(),

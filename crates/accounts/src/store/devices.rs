@@ -7,7 +7,7 @@ use tern_store::millis;
 use tern_types::{DeviceId, RequestId, Timestamp, UserId};
 
 use super::{Result, Store, Tx};
-use crate::domain::link::{Asked, Before};
+use crate::domain::linking::{Asked, Before};
 
 /// A device of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]

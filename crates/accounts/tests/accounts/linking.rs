@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 use tern_accounts::accounts::NewDevice;
-use tern_accounts::domain::link::{Asked, REPEATABLE};
+use tern_accounts::domain::linking::{Asked, REPEATABLE};
 use tern_identity::token::Verifier;
 use tern_proto::v1;
 use tern_proto::v1::ErrorReason;

@@ -28,7 +28,7 @@ use tracing::Instrument;
 use crate::epoch::StoreEpoch;
 use crate::gateways::Gateways;
 use crate::ownership::Ownership;
-use crate::shard::Shards;
+use crate::shard_loop::Shards;
 use crate::store::seal::MasterKey;
 use items::Reader;
 use windows::Windows;

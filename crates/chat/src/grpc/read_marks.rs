@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tonic::{Request, Response, Status};
 
 use super::store_away;
-use crate::shard::Shards;
+use crate::shard_loop::Shards;
 use crate::store::listing::{self, ChatView};
 
 /// How long an owner's answer is waited for. Without it the store's marks are shown: the owner's marks reach the

@@ -11,8 +11,8 @@ use tern_chat_core::shard::Event;
 use tern_chat_core::{Origin, Outcome};
 
 use crate::ownership::{NotOwner, Ownership};
-use crate::shard::Shards;
-use crate::shard::effects::Calls;
+use crate::shard_loop::Shards;
+use crate::shard_loop::effects::Calls;
 
 /// The metadata of a request with the gateway's version of the map.
 const MAP_VERSION: &str = "tern-map-version";

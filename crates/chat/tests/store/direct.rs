@@ -1,7 +1,7 @@
 //! Tests of making direct chats: two nodes at once, retries, devices that are linked meanwhile.
 
 use sqlx::{Connection, PgConnection};
-use tern_chat::shard::loader::Loader;
+use tern_chat::shard_loop::loader::Loader;
 use tern_chat::store::devices;
 use tern_chat::store::direct::{self, Made, NewDirect};
 use tern_chat::store::load;

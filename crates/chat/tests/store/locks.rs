@@ -282,7 +282,7 @@ async fn a_first_message_to_somebody_who_is_held_waits_without_a_connection() {
         .execute(&mut *tx)
         .await
         .unwrap();
-    let loader = tern_chat::shard::loader::Loader::new(store.pool.clone(), store.master.clone(), 1, 100);
+    let loader = tern_chat::shard_loop::loader::Loader::new(store.pool.clone(), store.master.clone(), 1, 100);
     let load = |one, other| {
         let (loader, new) = (loader.clone(), new_direct(one, other));
         async move {

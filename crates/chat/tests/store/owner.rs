@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tern_chat::metrics::JobTimes;
-use tern_chat::shard::writer;
+use tern_chat::shard_loop::writer;
 use tern_chat::store::load;
 use tern_chat_core::change::Action;
 use tern_chat_core::shard::{Effect, Event, GATHER_RECEIPTS, Job, JobDone, Lane, ShardState};

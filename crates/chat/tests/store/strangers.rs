@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tern_chat::shard::loader::Loader;
+use tern_chat::shard_loop::loader::Loader;
 use tern_chat::store::group::{self, Created, NewGroup};
 use tern_chat::store::load;
 use tern_chat::store::{joining, strangers};

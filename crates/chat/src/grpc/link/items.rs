@@ -15,7 +15,7 @@ use super::Parts;
 use crate::answer;
 use crate::grpc::message;
 use crate::metrics;
-use crate::shard::Ended;
+use crate::shard_loop::Ended;
 
 /// Reads one control stream.
 pub struct Reader {

@@ -20,8 +20,8 @@ use crate::gateways::Gateways;
 use crate::gateways::Kind;
 use crate::metrics;
 use crate::ownership::Ownership;
-use crate::shard::loader::Loader;
-use crate::shard::traces::Traces;
+use crate::shard_loop::loader::Loader;
+use crate::shard_loop::traces::Traces;
 use crate::{answer, wake};
 
 /// The unary calls that wait for their answer, by the number in [`Origin::Call`].

@@ -23,7 +23,7 @@ use tern_chat_core::shard::{Committed, Event, Job, JobDone, Lane, SettleChat};
 use tern_store::error::{is_conflict, is_held, is_refusal};
 
 use crate::metrics::{self, JobTimes};
-use crate::shard::traces;
+use crate::shard_loop::traces;
 use crate::store::by_chat::ByChat;
 use crate::store::heads::Heads;
 use crate::store::{commit, settle};
