@@ -10,7 +10,7 @@ use tern_chat_core::chat::ChatKey;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::shard::{Committed, Effect, Lane};
 use tern_chat_core::{
-    ChatKind, EntryKind, Event, Job, JobDone, Member, NewEntry, Origin, Role, ShardState, Snapshot,
+    ChatKind, EntryKind, Event, Job, JobDone, Member, NewEntry, Origin, Role, Sending, ShardState, Snapshot,
 };
 use tern_counts::Operation;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
@@ -152,6 +152,7 @@ fn empty(people: [UserId; 2]) -> Snapshot {
 
 fn entry(sender: UserId, request: RequestId) -> NewEntry {
     NewEntry {
+        sending: Sending::default(),
         media: Vec::new(),
         kind: EntryKind::Message,
         sender,
@@ -160,9 +161,5 @@ fn entry(sender: UserId, request: RequestId) -> NewEntry {
         fingerprint: [0; 16],
         counts: true,
         content: Bytes::from_static(&[7; 200]),
-        trace: None,
-        arrived: None,
-        read_receipts_off: false,
-        acked: Seq::ZERO,
     }
 }

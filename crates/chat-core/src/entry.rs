@@ -56,6 +56,13 @@ pub struct NewEntry {
     pub content: Bytes,
     /// The media that the entry refers to, each once.
     pub media: Vec<MediaRef>,
+    /// How it was sent. For changes it is the default.
+    pub sending: Sending,
+}
+
+/// What a message's sender and its way tell the owner besides the entry itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sending {
     /// The trace context of the span that the message comes from; `None` if it is not traced. Not stored.
     pub trace: Option<TraceContext>,
     /// When the message arrived at this node, by the monotonic clock; `None` for changes. Not stored.

@@ -33,7 +33,7 @@ use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId}
 
 pub use change::Change;
 pub use chat::{Chat, ChatKind, Member, Role, Snapshot};
-pub use entry::{Entry, EntryKind, MediaRef, NewEntry};
+pub use entry::{Entry, EntryKind, MediaRef, NewEntry, Sending};
 pub use shard::{Effect, Event, Job, JobDone, ShardState};
 
 /// The caller that waits for an answer. The state never looks inside, except for [`Origin::session`]: it returns the

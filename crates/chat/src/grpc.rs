@@ -29,7 +29,7 @@ pub mod writes;
 
 use tern_proto::ApiError;
 
-use crate::store::StoreError;
+use crate::store::ReadError;
 
 /// The error of a call that has waited for the store for as long as a caller is kept waiting.
 pub fn too_late() -> ApiError {
@@ -37,12 +37,12 @@ pub fn too_late() -> ApiError {
 }
 
 /// The error of a call for which the store failed: the caller should send it again. The cause is logged here.
-pub fn store_away(error: impl Into<StoreError>) -> ApiError {
+pub fn store_away(error: impl Into<ReadError>) -> ApiError {
     let error = error.into();
     tracing::warn!(%error, "cannot read from the store");
     match error {
-        StoreError::Sql(_) => ApiError::unavailable("the store is away"),
-        StoreError::Key(_) | StoreError::Unknown(..) => {
+        ReadError::Sql(_) => ApiError::unavailable("the store is away"),
+        ReadError::Key(_) | ReadError::Unknown(..) => {
             ApiError::new(tern_proto::v1::ErrorReason::Internal, "the chat cannot be read")
         }
     }

@@ -230,10 +230,12 @@ pub fn sent<'a>(entries: impl Iterator<Item = &'a NewEntry>) {
     static SECONDS: LazyLock<Histogram> = LazyLock::new(|| histogram!(SEND_SECONDS));
     let now = Clock::monotonic();
     for entry in entries {
-        let Some(arrived) = entry.arrived else { continue };
+        let Some(arrived) = entry.sending.arrived else {
+            continue;
+        };
         let seconds = now.since(arrived).as_secs_f64();
         SECONDS.record(seconds);
-        if let Some(trace) = entry.trace {
+        if let Some(trace) = entry.sending.trace {
             exemplars::note(SEND_SECONDS, None, seconds, trace);
         }
     }

@@ -323,7 +323,7 @@ impl Shard {
 fn waited(job: &Job, now: Timestamp, queue_time: &Meter) {
     let Job::Commit(batches) = job else { return };
     for first in batches.iter().filter_map(|batch| batch.entries.first()) {
-        if let Some(arrived) = first.new.arrived {
+        if let Some(arrived) = first.new.sending.arrived {
             queue_time.record(now.since(arrived));
         }
     }

@@ -37,7 +37,7 @@ use tern_types::ChatId;
 
 /// Why something could not be read from the store.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum ReadError {
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
     #[error("chat {0}: its key does not open with this master key")]

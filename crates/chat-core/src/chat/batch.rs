@@ -8,7 +8,7 @@ use super::command::Command;
 use super::{Chat, ChatKey, Member, Role, Stage};
 use crate::change::{self, Action, Permitted};
 use crate::content;
-use crate::entry::{Entry, MediaRef, NewEntry};
+use crate::entry::{Entry, MediaRef, NewEntry, Sending};
 use crate::recent::{Known, Placed};
 use crate::{Origin, Outcome, Refusal};
 
@@ -139,8 +139,8 @@ impl Chat {
         self.ordinal = batch.ordinal;
         for entry in &batch.entries {
             self.last_sent_at = entry.sent_at;
-            self.settle_trace = self.settle_trace.or(entry.new.trace);
-            if let Some(trace) = entry.new.trace {
+            self.settle_trace = self.settle_trace.or(entry.new.sending.trace);
+            if let Some(trace) = entry.new.sending.trace {
                 self.remember_trace(entry.seq, trace);
             }
             let placed = Placed {
@@ -240,6 +240,7 @@ impl Chat {
                     let media = action.media();
                     in_time(&media, wall)?;
                     let new = NewEntry {
+                        sending: Sending::default(),
                         media,
                         kind: action.kind(),
                         sender: change.actor,
@@ -248,10 +249,6 @@ impl Chat {
                         fingerprint: change.fingerprint,
                         counts: false,
                         content: content::of_change(change.actor, &action),
-                        trace: None,
-                        arrived: None,
-                        read_receipts_off: false,
-                        acked: Seq::ZERO,
                     };
                     Ok(Some((Arc::new(new), Some(action))))
                 }

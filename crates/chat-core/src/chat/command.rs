@@ -51,7 +51,7 @@ impl Command {
     /// When the caller began to wait. A call may have been delayed on its way from the link or service to the shard.
     pub fn since(&self, now: Timestamp) -> Timestamp {
         match self {
-            Self::Send(entry) => entry.arrived.map_or(now, |arrived| arrived.min(now)),
+            Self::Send(entry) => entry.sending.arrived.map_or(now, |arrived| arrived.min(now)),
             Self::Change(_) => now,
         }
     }

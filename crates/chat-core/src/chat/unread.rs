@@ -26,7 +26,11 @@ impl Chat {
             return None;
         }
         let mark = self.receipts.mark(entry.sender);
-        let had = mark.delivered.max(entry.acked).max(mark.read).min(seq.previous());
+        let had = mark
+            .delivered
+            .max(entry.sending.acked)
+            .max(mark.read)
+            .min(seq.previous());
         let own = self.authors.between(had, seq);
         let own = own.map_or(0, |senders| {
             senders.take_while(|sender| *sender == entry.sender).count()

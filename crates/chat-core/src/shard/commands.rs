@@ -173,7 +173,7 @@ impl ShardState {
     /// Raises the read mark of a sender whose message is committed at `seq`: a send is a read mark too, as far as the
     /// entries before it were delivered.
     pub(super) fn read_by_sending(&mut self, id: ChatId, entry: &NewEntry, seq: Seq, now: Timestamp) {
-        let (user, off) = (entry.sender, entry.read_receipts_off);
+        let (user, off) = (entry.sender, entry.sending.read_receipts_off);
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };

@@ -20,7 +20,7 @@ use tern_types::{DeviceId, RequestId, SessionId};
 
 use super::*;
 use crate::chat::{ChatKey, ChatKind, Member, Role, Snapshot};
-use crate::{EntryKind, MediaRef, Missing, NewEntry, Outcome, Refusal};
+use crate::{EntryKind, MediaRef, Missing, NewEntry, Outcome, Refusal, Sending};
 
 const START: Timestamp = Timestamp(1_000_000);
 
@@ -87,11 +87,8 @@ impl Shard {
         media: Vec<MediaRef>,
     ) -> Vec<Effect> {
         let entry = NewEntry {
+            sending: Sending::default(),
             media,
-            trace: None,
-            arrived: None,
-            read_receipts_off: false,
-            acked: Seq::ZERO,
             kind: EntryKind::Message,
             sender: self.people[0],
             device: DeviceId::BACK_END,

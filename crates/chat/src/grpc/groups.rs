@@ -14,7 +14,7 @@ use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
 
 use tern_chat_core::content::{self, fingerprint};
 use tern_chat_core::shard::Event;
-use tern_chat_core::{Entry, EntryKind, NewEntry, Refusal};
+use tern_chat_core::{Entry, EntryKind, NewEntry, Refusal, Sending};
 
 use super::caller::Caller;
 use super::parsed::group_full;
@@ -176,11 +176,8 @@ impl Groups {
 /// The entry with which the caller makes a group. `content` names the group and its members.
 fn first_entry(caller: Caller, request: RequestId, content: Bytes) -> NewEntry {
     NewEntry {
+        sending: Sending::default(),
         media: Vec::new(),
-        trace: None,
-        arrived: None,
-        read_receipts_off: false,
-        acked: Seq::ZERO,
         kind: EntryKind::ChatCreated,
         sender: caller.user,
         device: caller.sender_device(),

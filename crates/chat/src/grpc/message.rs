@@ -8,7 +8,7 @@ use tern_types::limits::{MAX_ATTACHMENTS, MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MA
 use tern_types::{DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use tern_chat_core::content::fingerprint;
-use tern_chat_core::{EntryKind, MediaRef, NewEntry, Refusal};
+use tern_chat_core::{EntryKind, MediaRef, NewEntry, Refusal, Sending};
 
 use crate::answer;
 
@@ -68,10 +68,12 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
         counts: kind == EntryKind::Message && !read.uncounted,
         content: raw::message_content(envelope, body),
         media,
-        trace: message.trace,
-        arrived: Some(message.arrived),
-        read_receipts_off: message.read_receipts_off,
-        acked: message.acked,
+        sending: Sending {
+            trace: message.trace,
+            arrived: Some(message.arrived),
+            read_receipts_off: message.read_receipts_off,
+            acked: message.acked,
+        },
     })
 }
 

@@ -14,7 +14,7 @@ use tracing::Instrument;
 use tern_chat_core::shard::{ANSWER_WITHIN, LoadError};
 
 use super::turns::Turns;
-use crate::store::StoreError;
+use crate::store::ReadError;
 use crate::store::direct::{self, Made, NewDirect};
 use crate::store::seal::MasterKey;
 
@@ -91,7 +91,7 @@ async fn make(
 ) -> Vec<Result<Made, LoadError>> {
     let work = async {
         let made = direct::make(pool, master, new).await;
-        made.map_err(StoreError::from)
+        made.map_err(ReadError::from)
     };
     match turns.take(format!("{} new chats", new.len()), work).await {
         Ok(made) => made.into_iter().map(Ok).collect(),

@@ -40,7 +40,7 @@ impl Traces {
         else {
             return;
         };
-        let Some(from) = entry.trace.filter(|_| self.0.len() < MAX_TRACED) else {
+        let Some(from) = entry.sending.trace.filter(|_| self.0.len() < MAX_TRACED) else {
             return;
         };
         let span = tracing::info_span!(
@@ -92,7 +92,7 @@ impl Traces {
 
     /// Opens the `fanout` span of a traced entry; `None` if it is not traced.
     pub fn fanout(&self, entry: &Entry) -> Option<Span> {
-        let from = entry.new.trace?;
+        let from = entry.new.sending.trace?;
         let span = tracing::info_span!(
             target: TRACE, parent: None, "fanout",
             otel.kind = "producer", chat = %entry.chat, seq = entry.seq.0, gateways = Empty, sessions = Empty,
@@ -108,7 +108,7 @@ impl Traces {
     }
 
     fn commit(&self, entry: &Entry) -> Option<&Span> {
-        let from = entry.new.trace?;
+        let from = entry.new.sending.trace?;
         let under_way = self.0.iter().find(|under_way| under_way.from == from)?;
         Some(&under_way.span)
     }
@@ -149,7 +149,7 @@ mod tests {
     use tern_types::{DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
 
     use super::*;
-    use tern_chat_core::{EntryKind, NewEntry};
+    use tern_chat_core::{EntryKind, NewEntry, Sending};
 
     fn send(number: u8, traced: bool) -> (Event, Entry) {
         let chat = ChatId(uuid::Uuid::nil());
@@ -162,14 +162,14 @@ mod tests {
             fingerprint: [0; 16],
             counts: true,
             content: bytes::Bytes::new(),
-            arrived: None,
-            read_receipts_off: false,
-            acked: Seq::ZERO,
-            trace: traced.then_some(TraceContext {
-                trace_id: [1; 16],
-                span_id: [number; 8],
-                sampled: true,
-            }),
+            sending: Sending {
+                trace: traced.then_some(TraceContext {
+                    trace_id: [1; 16],
+                    span_id: [number; 8],
+                    sampled: true,
+                }),
+                ..Sending::default()
+            },
         };
         let placed = Entry {
             chat,

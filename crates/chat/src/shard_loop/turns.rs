@@ -15,7 +15,7 @@ use tern_chat_core::shard::LoadError;
 use tern_store::error::{is_away, is_held};
 
 use crate::metrics;
-use crate::store::StoreError;
+use crate::store::ReadError;
 
 /// Work that takes longer than this is given up, and the store counts as away.
 const WORK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ impl Turns {
     pub async fn take<T>(
         &self,
         of: impl Display,
-        work: impl Future<Output = Result<T, StoreError>>,
+        work: impl Future<Output = Result<T, ReadError>>,
     ) -> Result<T, LoadError> {
         let attempt = timeout(PROBE_PATIENCE, self.circuit.begin()).await;
         let attempt = attempt.ok().flatten().ok_or(LoadError::Away)?;
@@ -79,8 +79,8 @@ impl Turns {
             Ok(Err(error)) => {
                 tracing::warn!(%of, %error, "cannot load");
                 match error {
-                    StoreError::Sql(error) if is_away(&error) => drop(attempt),
-                    StoreError::Sql(error) if is_held(&error) => {
+                    ReadError::Sql(error) if is_away(&error) => drop(attempt),
+                    ReadError::Sql(error) if is_held(&error) => {
                         attempt.succeeded();
                         return Err(LoadError::Held);
                     }
@@ -236,7 +236,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_many_that_wait_for_the_time_of_the_next_attempt_one_makes_it() {
         let turns = Turns::new(2);
-        let away = || async { Err::<(), _>(StoreError::Sql(sqlx::Error::PoolClosed)) };
+        let away = || async { Err::<(), _>(ReadError::Sql(sqlx::Error::PoolClosed)) };
         assert!(turns.take("", away()).await.is_err());
         let tries = std::cell::Cell::new(0);
         let load = || {
@@ -270,7 +270,7 @@ mod tests {
     async fn rule_9_waiting_for_an_attempt_that_hangs_is_bounded_too() {
         let turns = Turns::new(2);
         drop(turns.circuit.begin().await);
-        let hangs = turns.take("", std::future::pending::<Result<(), StoreError>>());
+        let hangs = turns.take("", std::future::pending::<Result<(), ReadError>>());
         let mut hangs = pin!(hangs);
         assert!(poll!(&mut hangs).is_pending());
         tokio::time::sleep(AWAY_FOR).await;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use tern_store::millis;
 
-use super::StoreError;
+use super::ReadError;
 use super::seal::{MasterKey, Sealer, Turn};
 
 /// Entries that a user ($2) may read, ascending from $3, at most $4. The user's intervals of membership limit them in
@@ -121,7 +121,7 @@ pub async fn window(
     from: Seq,
     limit: u32,
     max_bytes: usize,
-) -> Result<Window, StoreError> {
+) -> Result<Window, ReadError> {
     let from = from.max(Seq(1));
     let limit = limit.max(1);
     let rows = sqlx::query(UPWARDS)
@@ -202,7 +202,7 @@ pub async fn history(
     before: Seq,
     limit: u32,
     max_bytes: usize,
-) -> Result<History, StoreError> {
+) -> Result<History, ReadError> {
     let rows = sqlx::query(DOWNWARDS)
         .bind(chat.0)
         .bind(user.0)
@@ -248,14 +248,14 @@ async fn entries_between(pool: &PgPool, chat: ChatId, from: Seq, to: Seq) -> sql
         .await
 }
 
-async fn sealer(pool: &PgPool, master: &MasterKey, chat: ChatId) -> Result<Sealer, StoreError> {
+async fn sealer(pool: &PgPool, master: &MasterKey, chat: ChatId) -> Result<Sealer, ReadError> {
     let wrapped: Vec<u8> = sqlx::query_scalar(KEY).bind(chat.0).fetch_one(pool).await?;
-    let key = master.unwrap(chat, &wrapped).map_err(|_| StoreError::Key(chat))?;
+    let key = master.unwrap(chat, &wrapped).map_err(|_| ReadError::Key(chat))?;
     Ok(Sealer::new(&key))
 }
 
 /// Opens the bodies of rows with the columns of [`UPWARDS`]. It yields to other tasks between large ones.
-pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<raw::Entry>, StoreError> {
+pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<raw::Entry>, ReadError> {
     let (mut entries, mut turn) = (Vec::with_capacity(rows.len()), Turn::default());
     for row in rows {
         let entry = entry(row, chat, sealer)?;
@@ -266,7 +266,7 @@ pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<r
 }
 
 /// Opens the body of a row with the columns of [`UPWARDS`].
-pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<raw::Entry, StoreError> {
+pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<raw::Entry, ReadError> {
     let sender = UserId(row.try_get("sender_user")?);
     let device: Uuid = row.try_get("sender_device")?;
     let request = RequestId(row.try_get("request_id")?);
@@ -289,6 +289,6 @@ pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<raw::Entry, S
         ordinal: u64::try_from(row.try_get::<i64, _>("ordinal")?).unwrap_or(0),
         content: sealer
             .open(&body, chat, sender, request)
-            .map_err(|_| StoreError::Key(chat))?,
+            .map_err(|_| ReadError::Key(chat))?,
     })
 }

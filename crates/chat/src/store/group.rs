@@ -12,7 +12,7 @@ use tern_chat_core::entry::NewEntry;
 use tern_store::postgres;
 use tern_types::{ChatId, Clock, Slot, Timestamp, UserId};
 
-use super::StoreError;
+use super::ReadError;
 use super::commit::{add_members, share_users};
 use super::seal::{MasterKey, Sealer};
 use super::{joining, strangers};
@@ -73,7 +73,7 @@ pub struct NewGroup<'a> {
 }
 
 /// Makes a group with its first entry, which is unsettled like every new entry.
-pub async fn create(pool: &PgPool, master: &MasterKey, group: &NewGroup<'_>) -> Result<Created, StoreError> {
+pub async fn create(pool: &PgPool, master: &MasterKey, group: &NewGroup<'_>) -> Result<Created, ReadError> {
     let mut tx = postgres::begin(pool).await?;
     // A retry finds its group, whoever may be added by now.
     if let Some(before) = group.before(&mut tx).await? {

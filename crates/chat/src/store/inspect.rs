@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use tern_store::millis;
 
-use super::StoreError;
+use super::ReadError;
 use super::entries::entry;
 use super::seal::{MasterKey, Sealer};
 
@@ -231,7 +231,7 @@ pub async fn message(
     master: &MasterKey,
     chat: ChatId,
     seq: Seq,
-) -> Result<Option<MessageFacts>, StoreError> {
+) -> Result<Option<MessageFacts>, ReadError> {
     let mut tx = snapshot(pool).await?;
     let row = sqlx::query(MESSAGE).bind(chat.0).bind(seq.to_i64());
     let Some(row) = row.fetch_optional(&mut *tx).await? else {
@@ -248,7 +248,7 @@ pub async fn message(
         .fetch_all(&mut *tx)
         .await?;
     let wrapped: Vec<u8> = row.try_get("wrapped_key")?;
-    let key = master.unwrap(chat, &wrapped).map_err(|_| StoreError::Key(chat))?;
+    let key = master.unwrap(chat, &wrapped).map_err(|_| ReadError::Key(chat))?;
     Ok(Some(MessageFacts {
         entry: entry(&row, chat, &Sealer::new(&key))?,
         kind: row.try_get("kind")?,

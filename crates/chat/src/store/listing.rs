@@ -14,7 +14,7 @@ use tern_chat_core::receipts::Watermark;
 
 use tern_store::millis;
 
-use super::StoreError;
+use super::ReadError;
 use super::entries::{budget, entry, more};
 use super::seal::{MasterKey, Sealer, Turn};
 
@@ -175,7 +175,7 @@ pub async fn chat(
     user: UserId,
     device: Option<DeviceId>,
     chat: ChatId,
-) -> Result<Option<ChatView>, StoreError> {
+) -> Result<Option<ChatView>, ReadError> {
     let row = sqlx::query(ONE)
         .bind(user.0)
         .bind(device.map(|device| device.0))
@@ -204,7 +204,7 @@ pub async fn chats(
     after: Option<(Timestamp, ChatId)>,
     limit: u32,
     max_bytes: usize,
-) -> Result<Page, StoreError> {
+) -> Result<Page, ReadError> {
     let (at, id) = after.unwrap_or((Timestamp(i64::MAX), ChatId(Uuid::max())));
     let rows = sqlx::query(PAGE)
         .bind(user.0)
@@ -346,7 +346,7 @@ pub async fn members(
     chat: ChatId,
     after: UserId,
     limit: u32,
-) -> Result<Vec<(UserId, Role, Seq)>, StoreError> {
+) -> Result<Vec<(UserId, Role, Seq)>, ReadError> {
     let rows: Vec<(Uuid, i16, i64)> = sqlx::query_as(MEMBERS)
         .bind(chat.0)
         .bind(after.0)
@@ -355,7 +355,7 @@ pub async fn members(
         .await?;
     rows.into_iter()
         .map(|(user, number, joined)| {
-            let role = role(number).ok_or(StoreError::Unknown(chat, "a role"))?;
+            let role = role(number).ok_or(ReadError::Unknown(chat, "a role"))?;
             Ok((UserId(user), role, Seq::from_i64(joined)))
         })
         .collect()
@@ -402,11 +402,11 @@ pub async fn sender_of_message(pool: &PgPool, chat: ChatId, seq: Seq) -> sqlx::R
     Ok(message.map(|(sender, _)| UserId(sender)))
 }
 
-fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, StoreError> {
+fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, ReadError> {
     let chat = ChatId(row.try_get("chat_id")?);
     let wrapped: Vec<u8> = row.try_get("wrapped_key")?;
     let last_entry = if row.try_get::<Option<i64>, _>("seq")?.is_some() {
-        let key = master.unwrap(chat, &wrapped).map_err(|_| StoreError::Key(chat))?;
+        let key = master.unwrap(chat, &wrapped).map_err(|_| ReadError::Key(chat))?;
         Some(entry(row, chat, &Sealer::new(&key))?)
     } else {
         None
@@ -419,7 +419,7 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, Store
     ];
     Ok(ChatView {
         chat,
-        kind: kind(row.try_get("kind")?).ok_or(StoreError::Unknown(chat, "a kind of chat"))?,
+        kind: kind(row.try_get("kind")?).ok_or(ReadError::Unknown(chat, "a kind of chat"))?,
         title: row.try_get("title")?,
         picture: row.try_get::<Option<Uuid>, _>("picture")?.map(MediaId),
         created_by: UserId(row.try_get("created_by")?),
@@ -431,7 +431,7 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, Store
         read_ordinal: u64::try_from(read_ordinal).unwrap_or(0),
         own_unread: u32::try_from(own_unread).unwrap_or(0),
         member_count: u32::try_from(row.try_get::<i64, _>("member_count")?).unwrap_or(0),
-        role: role(row.try_get("role")?).ok_or(StoreError::Unknown(chat, "a role"))?,
+        role: role(row.try_get("role")?).ok_or(ReadError::Unknown(chat, "a role"))?,
         peer: people
             .into_iter()
             .flatten()

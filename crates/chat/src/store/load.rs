@@ -11,7 +11,7 @@ use tern_chat_core::entry::Fingerprint;
 use tern_chat_core::receipts::Watermark;
 use tern_chat_core::recent::Placed;
 
-use super::StoreError;
+use super::ReadError;
 use super::listing::{RECEIPTS, kind, role, watermark};
 use super::seal::MasterKey;
 
@@ -86,7 +86,7 @@ pub async fn chat(
     master: &MasterKey,
     chat: ChatId,
     requests: &[(UserId, RequestId)],
-) -> Result<Option<Snapshot>, StoreError> {
+) -> Result<Option<Snapshot>, ReadError> {
     let mut db = pool.acquire().await?;
     let mut tx = db.begin_with(SNAPSHOT).await?;
     let Some(row) = sqlx::query(CHAT).bind(chat.0).fetch_optional(&mut *tx).await? else {
@@ -106,16 +106,16 @@ pub async fn chat(
     let wrapped: Vec<u8> = row.try_get("wrapped_key")?;
     let placed = placed.iter().map(placed_row).collect::<sqlx::Result<Vec<_>>>()?;
     Ok(Some(Snapshot {
-        kind: kind(row.try_get("kind")?).ok_or(StoreError::Unknown(chat, "a kind of chat"))?,
+        kind: kind(row.try_get("kind")?).ok_or(ReadError::Unknown(chat, "a kind of chat"))?,
         title: row.try_get("title")?,
         picture: row.try_get::<Option<Uuid>, _>("picture")?.map(MediaId),
-        key: master.unwrap(chat, &wrapped).map_err(|_| StoreError::Key(chat))?,
+        key: master.unwrap(chat, &wrapped).map_err(|_| ReadError::Key(chat))?,
         head: Seq::from_i64(head),
         ordinal: u64::try_from(row.try_get::<i64, _>("head_ordinal")?).unwrap_or(0),
         members: members
             .iter()
-            .map(|row| member_row(row, head - RECENT)?.ok_or(StoreError::Unknown(chat, "a role")))
-            .collect::<Result<_, StoreError>>()?,
+            .map(|row| member_row(row, head - RECENT)?.ok_or(ReadError::Unknown(chat, "a role")))
+            .collect::<Result<_, ReadError>>()?,
         unsettled: row.try_get::<Option<i64>, _>("unsettled")?.map(Seq::from_i64),
         last_sent_at: placed
             .iter()

@@ -12,7 +12,7 @@ use tern_chat::store::{ack, commit, devices, direct, group, load, settle};
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::{Batch, ChatKey, Snapshot};
 use tern_chat_core::shard::{AckWrite, SettleChat};
-use tern_chat_core::{Entry, EntryKind, Making, Missing, NewEntry, Origin};
+use tern_chat_core::{Entry, EntryKind, Making, Missing, NewEntry, Origin, Sending};
 use tern_local::Shared;
 use tern_store::postgres::{PostgresArgs, hot_connect_options, migrate};
 use tern_types::{ChatId, Clock, DeviceId, MediaId, RequestId, Seq, UserId};
@@ -347,11 +347,8 @@ pub fn making(new: NewDirect) -> Option<Making> {
 
 pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
     NewEntry {
-        arrived: None,
-        read_receipts_off: false,
-        acked: Seq::ZERO,
+        sending: Sending::default(),
         media: Vec::new(),
-        trace: None,
         kind,
         sender,
         device: DeviceId(sender.0),

@@ -53,11 +53,8 @@ impl Shard {
 
 fn entry(sender: UserId, request: RequestId) -> NewEntry {
     NewEntry {
-        read_receipts_off: false,
-        acked: Seq::ZERO,
+        sending: Sending::default(),
         media: Vec::new(),
-        arrived: None,
-        trace: None,
         kind: EntryKind::Message,
         sender,
         device: DeviceId::BACK_END,

@@ -60,10 +60,10 @@ impl Group {
         let request = RequestId::random();
         let entry = NewEntry {
             media: Vec::new(),
-            trace: None,
-            arrived: None,
-            read_receipts_off: false,
-            acked: Seq(acked),
+            sending: Sending {
+                acked: Seq(acked),
+                ..Sending::default()
+            },
             kind: EntryKind::Message,
             sender: self.people[member],
             device,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use tern_chat_core::{EntryKind, NewEntry};
+use tern_chat_core::{EntryKind, NewEntry, Sending};
 use tern_types::{DeviceId, RequestId, Seq, UserId};
 
 pub struct Device {
@@ -54,11 +54,8 @@ impl Device {
 /// A message from this device.
 pub fn message(from: &Device) -> NewEntry {
     NewEntry {
+        sending: Sending::default(),
         media: Vec::new(),
-        trace: None,
-        arrived: None,
-        read_receipts_off: false,
-        acked: Seq::ZERO,
         kind: EntryKind::Message,
         sender: from.user,
         device: from.id,

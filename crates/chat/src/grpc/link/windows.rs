@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::metrics;
 use crate::ownership::Ownership;
-use crate::store::StoreError;
+use crate::store::ReadError;
 use crate::store::entries::{self, Item};
 use crate::store::seal::MasterKey;
 
@@ -85,7 +85,7 @@ impl Windows {
         chat: ChatId,
         user: UserId,
         device: DeviceId,
-    ) -> Result<entries::Window, StoreError> {
+    ) -> Result<entries::Window, ReadError> {
         let from = match Seq(request.from_seq) {
             Seq::ZERO => entries::place(&self.pool, chat, user, device).await?,
             from => Some(from),
