@@ -1,7 +1,14 @@
-//! Changes of a group: who may make which, and how they change its members.
+//! Changes of a group: who may make which, and what they change. Each action has its rules in a file of its own, and
+//! [`Action::rules`] names them all.
 
-use tern_types::limits::MAX_GROUP_MEMBERS;
-use tern_types::{RequestId, UserId};
+mod add;
+mod remove;
+mod set_picture;
+mod set_role;
+mod set_title;
+
+use tern_proto::v1::entry_content::Content;
+use tern_types::{RequestId, Seq, UserId};
 
 use super::Refusal;
 use super::chat::{Chat, ChatKind, Role};
@@ -40,32 +47,67 @@ pub enum Permitted {
     Entry(Action),
 }
 
+/// The rules of one action.
+trait Rules {
+    /// The kind of the entry that the action becomes.
+    fn kind(&self) -> EntryKind;
+
+    /// The content of that entry.
+    fn content(&self, actor: UserId) -> Content;
+
+    /// Decides whether the actor, who has this role, may do it to the group as it is now. `Err` says why not.
+    fn permit(&self, chat: &Chat, actor: UserId, role: Role) -> Result<Permitted, Refusal>;
+
+    /// Changes the group, once the entry is committed at `seq`.
+    fn apply(&self, chat: &mut Chat, seq: Seq);
+
+    /// Roughly the bytes that the action takes in memory, besides its fixed size.
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    /// The media that the action's entry refers to.
+    fn media(&self) -> Vec<MediaRef> {
+        Vec::new()
+    }
+}
+
 impl Action {
+    /// Asks the action's rules.
+    fn rules<T>(&self, ask: impl FnOnce(&dyn Rules) -> T) -> T {
+        match self {
+            Self::Add(users) => ask(&add::Add(users)),
+            Self::Remove(user) => ask(&remove::Remove(*user)),
+            Self::SetRole(user, role) => ask(&set_role::SetRole(*user, *role)),
+            Self::SetTitle(title) => ask(&set_title::SetTitle(title)),
+            Self::SetPicture(picture) => ask(&set_picture::SetPicture(*picture)),
+        }
+    }
+
     /// Roughly the bytes that the action takes in memory, besides its fixed size.
     pub fn bytes(&self) -> usize {
-        match self {
-            Self::Add(users) => std::mem::size_of_val(users.as_slice()),
-            Self::SetTitle(title) => title.len(),
-            Self::Remove(_) | Self::SetRole(..) | Self::SetPicture(_) => 0,
-        }
+        self.rules(|rules| rules.bytes())
     }
 
     /// The kind of the entry that the action becomes.
     pub fn kind(&self) -> EntryKind {
-        match self {
-            Self::Add(_) => EntryKind::MembersAdded,
-            Self::Remove(_) => EntryKind::MemberRemoved,
-            Self::SetRole(..) => EntryKind::RoleChanged,
-            Self::SetTitle(_) | Self::SetPicture(_) => EntryKind::ChatUpdated,
-        }
+        self.rules(|rules| rules.kind())
+    }
+
+    /// The content of the entry that the action becomes when `actor` makes it.
+    pub fn content(&self, actor: UserId) -> Content {
+        self.rules(|rules| rules.content(actor))
     }
 
     /// The media that the action's entry refers to.
     pub fn media(&self) -> Vec<MediaRef> {
-        match self {
-            Self::SetPicture(picture) => picture.iter().copied().collect(),
-            Self::Add(_) | Self::Remove(_) | Self::SetRole(..) | Self::SetTitle(_) => Vec::new(),
-        }
+        self.rules(|rules| rules.media())
+    }
+
+    /// Changes the group, once the action's entry is committed at `seq`.
+    pub fn apply(&self, chat: &mut Chat, seq: Seq) {
+        debug_assert_eq!(chat.kind(), ChatKind::Group, "only groups are changed");
+        self.rules(|rules| rules.apply(chat, seq));
     }
 }
 
@@ -83,75 +125,9 @@ pub fn permit(chat: &Chat, change: &Change) -> Result<Permitted, Refusal> {
     } else {
         chat.member(change.actor).ok_or(Refusal::NotAMember)?.role
     };
-    match &change.action {
-        Action::Add(users) => add(chat, role, users),
-        Action::Remove(user) => remove(chat, role, change.actor, *user),
-        Action::SetRole(user, to) => set_role(chat, role, *user, *to),
-        Action::SetTitle(title) => {
-            at_least(role, Role::Admin)?;
-            Ok(unless(chat.title() == title, change))
-        }
-        Action::SetPicture(picture) => {
-            at_least(role, Role::Admin)?;
-            let same = chat.picture() == picture.map(|picture| picture.media);
-            Ok(unless(same, change))
-        }
-    }
-}
-
-fn unless(same: bool, change: &Change) -> Permitted {
-    if same {
-        Permitted::Nothing
-    } else {
-        Permitted::Entry(change.action.clone())
-    }
-}
-
-fn add(chat: &Chat, role: Role, users: &[UserId]) -> Result<Permitted, Refusal> {
-    at_least(role, Role::Admin)?;
-    let mut new: Vec<UserId> = users
-        .iter()
-        .copied()
-        .filter(|user| chat.member(*user).is_none())
-        .collect();
-    new.sort_unstable();
-    new.dedup();
-    if chat.member_count() + new.len() > MAX_GROUP_MEMBERS {
-        return Err(Refusal::GroupFull);
-    }
-    Ok(if new.is_empty() {
-        Permitted::Nothing
-    } else {
-        Permitted::Entry(Action::Add(new))
-    })
-}
-
-fn remove(chat: &Chat, role: Role, actor: UserId, user: UserId) -> Result<Permitted, Refusal> {
-    if actor != user {
-        at_least(role, Role::Admin)?;
-    }
-    let Some(member) = chat.member(user) else {
-        return Ok(Permitted::Nothing);
-    };
-    if actor != user {
-        at_least(role, member.role)?;
-    }
-    if member.role == Role::Owner && owners(chat) == 1 && chat.member_count() > 1 {
-        return Err(Refusal::LastOwner);
-    }
-    Ok(Permitted::Entry(Action::Remove(user)))
-}
-
-fn set_role(chat: &Chat, role: Role, user: UserId, to: Role) -> Result<Permitted, Refusal> {
-    at_least(role, Role::Owner)?;
-    let member = chat.member(user).ok_or(Refusal::UserNotFound(user))?;
-    if member.role == to {
-        return Ok(Permitted::Nothing);
-    }
-    if member.role == Role::Owner && owners(chat) == 1 {
-        return Err(Refusal::LastOwner);
-    }
-    Ok(Permitted::Entry(Action::SetRole(user, to)))
+    change
+        .action
+        .rules(|rules| rules.permit(chat, change.actor, role))
 }
 
 fn at_least(role: Role, needed: Role) -> Result<(), Refusal> {
@@ -162,10 +138,10 @@ fn at_least(role: Role, needed: Role) -> Result<(), Refusal> {
     }
 }
 
-fn owners(chat: &Chat) -> usize {
-    chat.members()
-        .filter(|(_, member)| member.role == Role::Owner)
-        .count()
+/// Whether the group would be left without an owner if this member were none any more.
+fn is_last_owner(chat: &Chat, role: Role) -> bool {
+    let owners = chat.members().filter(|(_, member)| member.role == Role::Owner);
+    role == Role::Owner && owners.count() == 1
 }
 
 fn is_member(chat: &Chat, user: UserId) -> bool {

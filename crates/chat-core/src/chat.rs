@@ -2,6 +2,7 @@
 //!
 //! - [`snapshot`]: the chat as a load reads it from the store
 //! - [`command`]: the commands that wait, and their answers
+//! - `group`: how changes of a group change it
 //! - [`batch`]: from the queue into a commit, and the result of the commit
 //! - [`authors`]: who sent the newest entries; [`typists`]: who is typing
 //! - [`unread`]: what a send says about what its sender has read
@@ -9,6 +10,7 @@
 pub mod authors;
 pub mod batch;
 pub mod command;
+mod group;
 pub mod snapshot;
 pub mod typists;
 pub mod unread;

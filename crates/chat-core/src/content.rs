@@ -13,23 +13,7 @@ use crate::entry::Fingerprint;
 
 /// The encoded content of the entry that a change becomes.
 pub fn of_change(actor: UserId, action: &Action) -> Bytes {
-    encode(match action {
-        Action::Add(users) => Content::MembersAdded(v1::MembersAdded {
-            user_ids: users.iter().map(ToString::to_string).collect(),
-        }),
-        Action::Remove(user) => Content::MemberRemoved(v1::MemberRemoved {
-            user_id: user.to_string(),
-            left: *user == actor,
-        }),
-        Action::SetRole(user, role) => Content::RoleChanged(v1::RoleChanged {
-            user_id: user.to_string(),
-            role: role_to_wire(*role).into(),
-        }),
-        Action::SetTitle(title) => Content::ChatUpdated(v1::ChatUpdated { title: title.clone() }),
-        Action::SetPicture(picture) => Content::ChatPictureChanged(v1::ChatPictureChanged {
-            media_id: picture.map_or_else(String::new, |picture| picture.media.to_string()),
-        }),
-    })
+    encode(action.content(actor))
 }
 
 /// The encoded content of a group's first entry.

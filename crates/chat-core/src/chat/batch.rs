@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tern_types::{ChatId, IdSet, Seq, Timestamp, UserId};
+use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use super::command::Command;
-use super::{Chat, ChatKey, Member, Role, Stage};
+use super::{Chat, ChatKey, Stage};
 use crate::change::{self, Action, Permitted};
 use crate::content;
 use crate::entry::{Entry, MediaRef, NewEntry, Sending};
@@ -159,7 +159,7 @@ impl Chat {
             }
         }
         if let Some(action) = batch.change {
-            self.apply_change(action, batch.expected.next());
+            action.apply(self, batch.expected.next());
         }
         batch
             .entries
@@ -267,36 +267,6 @@ impl Chat {
             return Err(Refusal::NotAccepted);
         }
         Ok(())
-    }
-
-    fn apply_change(&mut self, action: Action, seq: Seq) {
-        match action {
-            Action::Add(users) => {
-                for user in users {
-                    self.members.insert(
-                        user,
-                        Member {
-                            role: Role::Member,
-                            joined: seq,
-                            last_sent: Seq::ZERO,
-                            own_unread: 0,
-                        },
-                    );
-                }
-            }
-            Action::Remove(user) => {
-                self.members.remove(&user);
-                let members: IdSet<UserId> = self.members.keys().copied().collect();
-                self.receipts.retain(&members);
-            }
-            Action::SetRole(user, role) => {
-                if let Some(member) = self.members.get_mut(&user) {
-                    member.role = role;
-                }
-            }
-            Action::SetTitle(title) => self.title = title,
-            Action::SetPicture(picture) => self.picture = picture.map(|picture| picture.media),
-        }
     }
 }
 

@@ -1,0 +1,52 @@
+//! Members are added. Who is a member already is left out.
+
+use tern_proto::v1;
+use tern_proto::v1::entry_content::Content;
+use tern_types::limits::MAX_GROUP_MEMBERS;
+use tern_types::{Seq, UserId};
+
+use super::{Action, Permitted, Rules, at_least};
+use crate::Refusal;
+use crate::chat::{Chat, Role};
+use crate::entry::EntryKind;
+
+pub(super) struct Add<'a>(pub &'a [UserId]);
+
+impl Rules for Add<'_> {
+    fn kind(&self) -> EntryKind {
+        EntryKind::MembersAdded
+    }
+
+    fn content(&self, _: UserId) -> Content {
+        Content::MembersAdded(v1::MembersAdded {
+            user_ids: self.0.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    fn permit(&self, chat: &Chat, _: UserId, role: Role) -> Result<Permitted, Refusal> {
+        at_least(role, Role::Admin)?;
+        let users = self.0.iter().copied();
+        let mut new: Vec<UserId> = users.filter(|user| chat.member(*user).is_none()).collect();
+        new.sort_unstable();
+        new.dedup();
+        if chat.member_count() + new.len() > MAX_GROUP_MEMBERS {
+            return Err(Refusal::GroupFull);
+        }
+        Ok(if new.is_empty() {
+            Permitted::Nothing
+        } else {
+            Permitted::Entry(Action::Add(new))
+        })
+    }
+
+    fn apply(&self, chat: &mut Chat, seq: Seq) {
+        for user in self.0 {
+            chat.join(*user, seq);
+        }
+        debug_assert!(chat.member_count() <= MAX_GROUP_MEMBERS);
+    }
+
+    fn bytes(&self) -> usize {
+        std::mem::size_of_val(self.0)
+    }
+}

@@ -1,0 +1,47 @@
+//! A member is removed, or leaves.
+
+use tern_proto::v1;
+use tern_proto::v1::entry_content::Content;
+use tern_types::{Seq, UserId};
+
+use super::{Action, Permitted, Rules, at_least, is_last_owner};
+use crate::Refusal;
+use crate::chat::{Chat, Role};
+use crate::entry::EntryKind;
+
+pub(super) struct Remove(pub UserId);
+
+impl Rules for Remove {
+    fn kind(&self) -> EntryKind {
+        EntryKind::MemberRemoved
+    }
+
+    fn content(&self, actor: UserId) -> Content {
+        Content::MemberRemoved(v1::MemberRemoved {
+            user_id: self.0.to_string(),
+            left: self.0 == actor,
+        })
+    }
+
+    fn permit(&self, chat: &Chat, actor: UserId, role: Role) -> Result<Permitted, Refusal> {
+        let user = self.0;
+        if actor != user {
+            at_least(role, Role::Admin)?;
+        }
+        let Some(member) = chat.member(user) else {
+            return Ok(Permitted::Nothing);
+        };
+        if actor != user {
+            at_least(role, member.role)?;
+        }
+        if is_last_owner(chat, member.role) && chat.member_count() > 1 {
+            return Err(Refusal::LastOwner);
+        }
+        Ok(Permitted::Entry(Action::Remove(user)))
+    }
+
+    fn apply(&self, chat: &mut Chat, _: Seq) {
+        chat.leave(self.0);
+        debug_assert!(chat.member(self.0).is_none());
+    }
+}

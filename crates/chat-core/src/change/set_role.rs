@@ -1,0 +1,43 @@
+//! A member gets another role.
+
+use tern_proto::v1;
+use tern_proto::v1::entry_content::Content;
+use tern_types::{Seq, UserId};
+
+use super::{Action, Permitted, Rules, at_least, is_last_owner};
+use crate::Refusal;
+use crate::chat::{Chat, Role};
+use crate::content::role_to_wire;
+use crate::entry::EntryKind;
+
+pub(super) struct SetRole(pub UserId, pub Role);
+
+impl Rules for SetRole {
+    fn kind(&self) -> EntryKind {
+        EntryKind::RoleChanged
+    }
+
+    fn content(&self, _: UserId) -> Content {
+        Content::RoleChanged(v1::RoleChanged {
+            user_id: self.0.to_string(),
+            role: role_to_wire(self.1).into(),
+        })
+    }
+
+    fn permit(&self, chat: &Chat, _: UserId, role: Role) -> Result<Permitted, Refusal> {
+        at_least(role, Role::Owner)?;
+        let Self(user, to) = *self;
+        let member = chat.member(user).ok_or(Refusal::UserNotFound(user))?;
+        if member.role == to {
+            return Ok(Permitted::Nothing);
+        }
+        if is_last_owner(chat, member.role) {
+            return Err(Refusal::LastOwner);
+        }
+        Ok(Permitted::Entry(Action::SetRole(user, to)))
+    }
+
+    fn apply(&self, chat: &mut Chat, _: Seq) {
+        chat.set_role(self.0, self.1);
+    }
+}
