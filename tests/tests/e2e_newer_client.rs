@@ -6,7 +6,7 @@ use prost::Message as _;
 use tern_proto::raw;
 use tern_proto::v1::{self, send_message};
 use tern_tests::World;
-use tern_tests::raw::unary;
+use tern_tests::raw::{framed, unary};
 use tern_tests::socket::{Socket, holds};
 use tern_types::{ChatId, RequestId};
 use tokio_tungstenite::tungstenite::Message;
@@ -55,7 +55,9 @@ async fn an_envelopes_unknown_fields_arrive_live_later_and_in_the_history() {
 
     let call = async |method: &str, request: Vec<u8>| {
         let bearer = Some(away.access_token.as_str());
-        unary(world.channel(0), method, bearer, request).await.unwrap()
+        unary(world.channel(0), method, bearer, framed(&request))
+            .await
+            .unwrap()
     };
     let chat_id = chat.to_string();
     let entries = v1::ListEntriesRequest {
