@@ -118,7 +118,11 @@ impl Socket {
         let frames = async {
             loop {
                 match self.socket.next().await {
-                    Some(Ok(Message::Binary(frame))) if holds(&frame, bytes) => return frame,
+                    Some(Ok(Message::Binary(frame)))
+                        if frame.windows(bytes.len()).any(|part| part == bytes) =>
+                    {
+                        return frame;
+                    }
                     Some(Ok(_)) => {}
                     other => panic!("the stream ended before the frame came: {other:?}"),
                 }
@@ -187,9 +191,4 @@ impl Socket {
             .await;
         assert_eq!(self.end().await.code, 1000);
     }
-}
-
-/// Whether `all` contains `part`.
-pub fn holds(all: &[u8], part: &[u8]) -> bool {
-    all.windows(part.len()).any(|window| window == part)
 }
