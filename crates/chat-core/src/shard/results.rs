@@ -130,7 +130,8 @@ impl ShardState {
         if adds {
             users.retain(|user| added.binary_search(user).is_err());
         }
-        let (users, added): (Arc<[UserId]>, Arc<[UserId]>) = (users.into(), added.into());
+        let users: Arc<[UserId]> = users.into();
+        let added: Option<Arc<[UserId]>> = adds.then(|| added.into());
         let mut reads = Vec::new();
         for (entry, origins) in placed {
             let outcome = Outcome::Placed {
@@ -146,7 +147,7 @@ impl ShardState {
             if entry.new.kind.is_message() && chat.member(entry.new.sender).is_some() {
                 reads.push((entry.new.clone(), entry.seq));
             }
-            if adds {
+            if let Some(added) = &added {
                 out.push(Effect::Push {
                     chat: id,
                     users: added.clone(),
