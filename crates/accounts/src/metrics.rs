@@ -13,7 +13,7 @@ const STRANGERS: &str = "tern_accounts_new_strangers_total";
 const SUSPENSIONS: &str = "tern_accounts_suspensions_total";
 const PEER_FAILURES: &str = "tern_accounts_peer_failures_total";
 
-/// What `/metrics` says of each metric.
+/// The kind, name and description of each metric.
 const DESCRIBED: &[Described] = &[
     (Counter, LINKED, "devices linked, repeated requests too"),
     (Counter, REVOKED, "devices revoked, by cause"),

@@ -26,7 +26,7 @@ pub struct Change {
     pub action: Action,
 }
 
-/// What a change does.
+/// The effect of a change on the group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     Add(Vec<UserId>),

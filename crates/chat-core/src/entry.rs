@@ -60,7 +60,7 @@ pub struct NewEntry {
     pub sending: Sending,
 }
 
-/// What a message's sender and its way tell the owner besides the entry itself.
+/// The facts about a message's sender and its way that the owner needs beside the entry itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sending {
     /// The trace context of the span that the message comes from; `None` if it is not traced. Not stored.

@@ -59,7 +59,7 @@ const SETTLE_TOGETHER: i64 = 100;
 /// Commands that wait in a shard: some seconds of work. More are refused at once, and their clients send them again.
 const MAX_WAITING: usize = 16_384;
 
-/// What happened since the last [`ShardState::take_counts`], for metrics.
+/// Counts what happened since the last [`ShardState::take_counts`], for metrics.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     /// Watermarks that rose.

@@ -43,7 +43,7 @@ const TYPING_IN: &str = "tern_chat_typing_in_total";
 const TYPING_PASSED: &str = "tern_chat_typing_passed_total";
 const TYPING_DROPPED: &str = "tern_chat_typing_dropped_total";
 
-/// What `/metrics` says of each metric.
+/// The kind, name and description of each metric.
 const DESCRIBED: &[Described] = &[
     (Kind::Gauge, LOADED, "Chats that a shard holds in memory"),
     (

@@ -27,7 +27,7 @@ const PLACE: &str = "tern_node_place";
 const UNWELL: &str = "tern_node_unwell";
 const DRAINING: &str = "tern_node_draining";
 
-/// What `/metrics` says of each metric.
+/// The kind, name and description of each metric.
 const DESCRIBED: &[Described] = &[
     (Gauge, BUILD, "1, by the version of the program"),
     (

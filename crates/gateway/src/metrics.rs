@@ -35,7 +35,7 @@ const REFUSED: &str = "tern_gateway_link_refused_total";
 const REROUTED: &str = "tern_gateway_rerouted_total";
 const UNARY: &str = "tern_gateway_unary_total";
 const UNARY_SECONDS: &str = "tern_gateway_unary_seconds";
-/// What `/metrics` says of each metric.
+/// The kind, name and description of each metric.
 const DESCRIBED: &[Described] = &[
     (Kind::Gauge, SESSIONS, "Registered sessions"),
     (

@@ -13,7 +13,7 @@ const S3_FAILURES: &str = "tern_media_s3_failures_total";
 const COLLECTED: &str = "tern_media_collected_total";
 const COLLECT_FAILURES: &str = "tern_media_collect_failures_total";
 
-/// What `/metrics` says of each metric.
+/// The kind, name and description of each metric.
 const DESCRIBED: &[Described] = &[
     (Counter, UPLOADS, "uploads asked for, by outcome"),
     (Counter, FINALIZED, "uploads to be finalised, by outcome"),

@@ -16,7 +16,7 @@ const CHANGES: &str = "tern_presence_changes_total";
 const LAST_SEEN: &str = "tern_presence_last_seen_total";
 const LINKS_ENDED: &str = "tern_presence_links_ended_total";
 
-/// What `/metrics` says of each metric.
+/// The kind, name and description of each metric.
 const DESCRIBED: &[Described] = &[
     (Gauge, SESSIONS, "live sessions of the users in this node's slots"),
     (Counter, ANNOUNCEMENTS, "sessions announced or ended by gateways"),

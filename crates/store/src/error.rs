@@ -1,4 +1,4 @@
-//! What a failed statement means for the caller, by its SQLSTATE.
+//! Decides by its SQLSTATE what a failed statement means for the caller.
 
 use sqlx::error::ErrorKind;
 use tern_proto::ApiError;

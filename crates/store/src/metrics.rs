@@ -6,7 +6,7 @@ use tern_telemetry::described::{self, Described};
 
 const POSTGRES_SAFE: &str = "tern_node_postgres_setting_safe";
 
-/// What `/metrics` says of each metric.
+/// The kind, name and description of each metric.
 const DESCRIBED: &[Described] = &[(
     Gauge,
     POSTGRES_SAFE,

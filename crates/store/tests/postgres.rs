@@ -1,4 +1,4 @@
-//! What a caller that is dropped leaves behind on a real Postgres.
+//! A caller that is dropped leaves nothing behind on a real Postgres.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -12,7 +12,7 @@ const HANDSHAKES_FAILED: &str = "tern_node_internal_handshakes_failed_total";
 const CONNECTIONS: &str = "tern_node_connections";
 const CONNECTIONS_ENDED: &str = "tern_node_connections_ended_total";
 
-/// What `/metrics` says of each metric.
+/// The kind, name and description of each metric.
 const DESCRIBED: &[Described] = &[
     (
         Gauge,

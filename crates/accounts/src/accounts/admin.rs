@@ -1,4 +1,4 @@
-//! What operators see and do: users with their devices, and suspensions.
+//! The calls of operators: they look at users with their devices, and suspend and resume users.
 
 use std::time::Duration;
 

@@ -26,7 +26,7 @@ pub struct NewDevice {
     pub user: UserId,
     /// The id by which a retry of the request is recognised.
     pub request: RequestId,
-    /// What the app says about the device.
+    /// The name and platform that the app gives the device.
     pub asked: Asked,
 }
 

@@ -14,7 +14,7 @@ pub const REPEATABLE: Duration = Duration::from_secs(24 * 3600);
 /// may be under way or be retried.
 pub const PENDING_COUNTS: Duration = Duration::from_secs(600);
 
-/// What the app says about the device. A retry has to say the same.
+/// The name and platform that the app gives the device. A retry has to give the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     pub display_name: String,
@@ -25,7 +25,7 @@ pub struct Asked {
 #[derive(Clone, Debug)]
 pub struct Before {
     pub device: DeviceId,
-    /// What the app said about the device then.
+    /// The name and platform that the app gave the device then.
     pub asked: Asked,
     pub linked_at: Timestamp,
     /// Whether the device has joined its user's chats and is not revoked.
@@ -33,7 +33,7 @@ pub struct Before {
     pub revoked: bool,
 }
 
-/// What has to be done for a request.
+/// The next step for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
     /// Make a new device.

@@ -35,7 +35,7 @@ pub struct Privacy {
     pub read_receipts_off: bool,
 }
 
-/// What is known about the watched person with respect to the watcher.
+/// The facts about the watched person that decide what the watcher sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 /// With whom the watched person shares their presence.
 pub struct Relation {
@@ -51,7 +51,7 @@ pub struct Relation {
     pub written: Option<bool>,
 }
 
-/// What is known about a watcher with respect to the person who may be seen.
+/// The facts about a watcher that decide whether they see the person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observer {
     /// With whom the watcher shares their own presence.

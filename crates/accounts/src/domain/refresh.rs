@@ -36,7 +36,7 @@ impl fmt::Debug for TokenHash {
     }
 }
 
-/// What is stored of a device's refresh tokens.
+/// The stored facts about a device's refresh tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// The number of the present token: 1 for the first one.
@@ -60,7 +60,7 @@ pub struct Presented {
     pub genuine: bool,
 }
 
-/// What has to be done with a presented token.
+/// The next step for a token that was presented.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Make the token with the number `next`, and store the presented one as the one before it.

@@ -31,7 +31,7 @@ pub struct Waiting {
     _room: [Share; 2],
 }
 
-/// What a caller asks for.
+/// A request of a caller that the chat decides on.
 #[derive(Debug, Clone)]
 pub enum Command {
     Send(Arc<NewEntry>),

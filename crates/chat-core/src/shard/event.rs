@@ -11,7 +11,7 @@ use crate::entry::{Entry, NewEntry};
 use crate::receipts::Watermark;
 use crate::{Change, Making, Missing, Origin, Outcome, Refusal};
 
-/// What happens to a shard.
+/// Something that happens to a shard.
 #[derive(Debug)]
 pub enum Event {
     /// A message. `peer`: the other person, if it is sent to a person and not to a chat; the chat is then made if it
@@ -53,7 +53,7 @@ pub enum Event {
         seq: Seq,
         off: bool,
     },
-    /// As [`Self::Read`], from a unary call, which is answered once the mark is known here.
+    /// A read mark like [`Self::Read`], from a unary call, which is answered once the mark is known here.
     MarkRead {
         origin: Origin,
         chat: ChatId,
@@ -125,7 +125,7 @@ pub enum Woken {
     Unsure,
 }
 
-/// What is to be done after an event, at once and in order.
+/// Something that the caller does after an event, at once and in order.
 #[derive(Debug)]
 pub enum Effect {
     /// Read the chat in one snapshot. If `create` is set and the chat does not exist, make it first. Then say
@@ -158,7 +158,7 @@ pub enum Effect {
     },
 }
 
-/// What is pushed to devices.
+/// The content of a push to devices.
 #[derive(Debug)]
 pub enum Pushed {
     /// An entry.

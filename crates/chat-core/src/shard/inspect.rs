@@ -1,4 +1,4 @@
-//! What operators can see of a shard. Nothing here changes anything.
+//! Shows operators the state of a shard. Nothing here changes anything.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::ShardState;
 use crate::chat::Stage;
 use crate::receipts::Watermark;
 
-/// What the owner of a chat knows beyond the store.
+/// The facts about a chat that its owner knows beyond the store.
 #[derive(Debug, Clone, Default)]
 pub struct Inspected {
     /// The watermarks of the present members.
@@ -33,7 +33,7 @@ pub struct Load {
 }
 
 impl ShardState {
-    /// What this owner knows of the chat beyond the store; `None` if the chat is not loaded.
+    /// The facts that this owner knows beyond the store; `None` if the chat is not loaded.
     pub fn inspect(&self, chat: ChatId) -> Option<Inspected> {
         let chat = self.chats.get(&chat).filter(|chat| chat.stage == Stage::Ready)?;
         Some(Inspected {

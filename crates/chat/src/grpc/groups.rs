@@ -28,7 +28,7 @@ use crate::store::group::{self, Created, NewGroup};
 use crate::store::seal::MasterKey;
 use crate::store::{joining, strangers};
 
-/// What is needed to make groups.
+/// Makes groups.
 pub struct Groups {
     pub pool: PgPool,
     pub master: MasterKey,

@@ -1,4 +1,4 @@
-//! What the requests of `tern.v1.Chats` have in common.
+//! Parses the fields that several requests of `tern.v1.Chats` have.
 
 use tern_proto::v1::ErrorReason;
 use tern_proto::{ApiError, parse};

@@ -16,7 +16,7 @@ use super::too_late;
 use super::writes::Writes;
 use crate::answer;
 
-/// What is needed to send a message.
+/// Sends the messages of unary calls.
 pub struct Sends {
     pub writes: Writes,
     pub callers: Callers,

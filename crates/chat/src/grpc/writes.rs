@@ -20,7 +20,7 @@ const MAP_VERSION: &str = "tern-map-version";
 const NOT_OWNER: &str = "tern-not-owner";
 const CHAT: &str = "tern-chat";
 
-/// What is needed to send commands to the shards.
+/// Sends the commands of unary calls to the shards, and waits for their answers.
 #[derive(Clone)]
 pub struct Writes {
     pub shards: Shards,

@@ -12,7 +12,7 @@ const MESSAGES: &str = "tern_canary_messages_total";
 const FAILURES: &str = "tern_canary_failures_total";
 const SECONDS: &str = "tern_canary_message_seconds";
 
-/// What `/metrics` says of each metric.
+/// The kind, name and description of each metric.
 const DESCRIBED: &[Described] = &[
     (
         Counter,

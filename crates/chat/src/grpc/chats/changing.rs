@@ -20,7 +20,7 @@ use crate::grpc::message;
 use crate::grpc::parsed::user_ids;
 use crate::grpc::writes::Writes;
 
-/// What is needed to change groups.
+/// Answers the calls that change groups.
 pub struct Changes {
     pub calls: Calls,
     pub writes: Writes,

@@ -19,7 +19,7 @@ const MAX_ENTRIES: u32 = 256;
 /// Bytes of a page; the last entry may exceed it. Clients accept responses of 4 MiB by default.
 const MAX_PAGE_BYTES: usize = 1 << 20;
 
-/// What is needed to read.
+/// Answers the calls that read chats, members and logs.
 pub struct Reading {
     pub calls: Calls,
     pub heads: ChatHeads,

@@ -28,7 +28,7 @@ type Stored = Vec<(UserId, Seq, Watermark)>;
 /// The watermarks in the owner's memory.
 type Live = Vec<(UserId, Watermark)>;
 
-/// What is needed to tell and set watermarks.
+/// Answers the calls that tell and set watermarks.
 pub struct Receipts {
     pub calls: Calls,
     pub writes: Writes,

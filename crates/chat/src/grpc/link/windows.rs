@@ -20,7 +20,7 @@ const WINDOW_READS: usize = 4;
 /// Bytes of one window: a few of the largest bodies.
 const WINDOW_BYTES: usize = 2 << 20;
 
-/// What windows are read with.
+/// Reads windows from the store.
 pub struct Windows {
     ownership: Ownership,
     pool: PgPool,
