@@ -44,18 +44,25 @@ macro_rules! by_field {
     };
 }
 
-by_field!(
-    Acting,
-    acting_user_id,
-    CreateGroupRequest,
+/// Requests that are about one chat.
+macro_rules! of_chat {
+    ($($request:ident),+ $(,)?) => {
+        by_field!(Acting, acting_user_id, $($request),+);
+        by_field!(OfChat, chat_id, $($request),+);
+    };
+}
+
+/// Requests that change one chat.
+macro_rules! changing {
+    ($($request:ident),+ $(,)?) => {
+        of_chat!($($request),+);
+        by_field!(Changing, request_id, $($request),+);
+    };
+}
+
+by_field!(Acting, acting_user_id, CreateGroupRequest, ListChatsRequest);
+of_chat!(
     GetChatRequest,
-    ListChatsRequest,
-    UpdateChatRequest,
-    SetChatPictureRequest,
-    AddMembersRequest,
-    RemoveMemberRequest,
-    LeaveChatRequest,
-    SetRoleRequest,
     ListMembersRequest,
     ListEntriesRequest,
     ListMessagesRequest,
@@ -63,26 +70,7 @@ by_field!(
     GetMessageReceiptsRequest,
     MarkChatReadRequest,
 );
-by_field!(
-    OfChat,
-    chat_id,
-    GetChatRequest,
-    UpdateChatRequest,
-    SetChatPictureRequest,
-    AddMembersRequest,
-    RemoveMemberRequest,
-    LeaveChatRequest,
-    SetRoleRequest,
-    ListMembersRequest,
-    ListEntriesRequest,
-    ListMessagesRequest,
-    GetReceiptsRequest,
-    GetMessageReceiptsRequest,
-    MarkChatReadRequest,
-);
-by_field!(
-    Changing,
-    request_id,
+changing!(
     UpdateChatRequest,
     SetChatPictureRequest,
     AddMembersRequest,
