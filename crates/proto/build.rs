@@ -1,8 +1,9 @@
-//! Compiles the protos in `proto/` without protoc.
+//! Compiles the protos in `proto/` without protoc, and writes what the crate includes: the code, the descriptors, and
+//! the list of streaming methods.
 
 use std::path::PathBuf;
 
-/// The number of `FieldDescriptorProto.TYPE_BYTES`.
+/// The value of the enum `FieldDescriptorProto.Type` for a field of bytes, TYPE_BYTES.
 const TYPE_BYTES: i32 = 12;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,7 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let descriptors = protox::compile(&files, [&root])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    // The paths of all methods that stream in either direction.
+    // These are the paths of all methods that stream in either direction.
     let services = descriptors
         .file
         .iter()
@@ -32,9 +33,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     std::fs::write(out.join("streaming.rs"), format!("&{streaming:?}"))?;
     std::fs::write(out.join("descriptors.bin"), prost_bytes(&descriptors))?;
-    // A message is logged as it came, with fields that this version does not know. So in a unary request too, the
-    // envelope stays bytes, which makes no difference on the wire. (`raw::ClientFrame` does the same for the frames
-    // of a stream.)
+    // A chat's log keeps an envelope exactly as it came, with fields that this version does not know. So the generated
+    // type of the unary request SendMessageRequest has the envelope as bytes, which makes no difference on the wire.
+    // (`raw::ClientFrame` does the same for the frames of a stream.)
     let mut code = descriptors;
     let messages = code.file.iter_mut().flat_map(|file| &mut file.message_type);
     let sends = messages.filter(|message| message.name() == "SendMessageRequest");

@@ -1,4 +1,4 @@
-//! A certificate authority, for development and tests only.
+//! Signs certificates, for development and tests only.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 
@@ -11,7 +11,9 @@ pub struct Authority {
 /// A certificate and its key, in PEM.
 #[derive(Debug, Clone)]
 pub struct Certificate {
+    /// The certificate.
     pub cert: String,
+    /// The certificate's private key.
     pub key: String,
 }
 
@@ -27,8 +29,8 @@ impl Authority {
         Ok(Self { issuer, pem })
     }
 
-    /// The authority's own certificate, in PEM. A client that trusts it trusts every certificate that the authority
-    /// signs.
+    /// Returns the authority's own certificate, in PEM. A client that trusts it trusts every certificate that the
+    /// authority signs.
     pub fn pem(&self) -> &str {
         &self.pem
     }
@@ -38,7 +40,7 @@ impl Authority {
         self.signed(params(names)?)
     }
 
-    /// Signs a certificate that expired long ago.
+    /// Signs a certificate that expired at the beginning of 2021.
     pub fn sign_ended(&self, names: &[&str]) -> anyhow::Result<Certificate> {
         let mut params = params(names)?;
         params.not_before = date_time_ymd(2020, 1, 1);

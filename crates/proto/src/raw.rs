@@ -1,5 +1,5 @@
-//! Mirrors of public messages in which one part stays encoded bytes. On the wire they are the same, byte for byte. So
-//! an event is encoded once and copied for each receiver, and a stored body is never decoded.
+//! Mirrors public messages with types in which one part stays encoded bytes. On the wire they are the same, byte for
+//! byte. So an event is encoded once and copied for each receiver, and a stored message is never decoded.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
@@ -7,21 +7,28 @@ use prost::encoding::{self, WireType};
 
 use crate::v1;
 
-/// A [`v1::Entry`] whose content is encoded, as it is stored.
+/// A [`v1::Entry`] whose content stays encoded, as it is stored.
 #[derive(Clone, PartialEq, Message)]
 pub struct Entry {
+    /// The id of the chat.
     #[prost(string, tag = "1")]
     pub chat_id: String,
+    /// The place of the entry in the chat's log, from 1.
     #[prost(uint64, tag = "2")]
     pub seq: u64,
+    /// The time of the entry in milliseconds since the Unix epoch.
     #[prost(int64, tag = "3")]
     pub sent_at_ms: i64,
+    /// The user who caused the entry, or an empty string if a back end did in nobody's name.
     #[prost(string, tag = "4")]
     pub sender_user_id: String,
+    /// The device that the entry came from, or an empty string if it came from a back end.
     #[prost(string, tag = "5")]
     pub sender_device_id: String,
+    /// The id that the sender chose for the request.
     #[prost(string, tag = "6")]
     pub request_id: String,
+    /// The number of entries up to this one, itself included, that count as unread for others than their senders.
     #[prost(uint64, tag = "7")]
     pub ordinal: u64,
     /// An encoded [`v1::EntryContent`].
@@ -29,26 +36,30 @@ pub struct Entry {
     pub content: Bytes,
 }
 
-/// A [`v1::Message`] whose envelope stays as it came.
+/// A [`v1::Message`] whose envelope stays encoded as it came.
 #[derive(Clone, PartialEq, Message)]
 pub struct RawMessage {
+    /// An encoded [`v1::Envelope`].
     #[prost(bytes = "bytes", tag = "1")]
     pub envelope: Bytes,
+    /// The message itself, opaque to the server.
     #[prost(bytes = "bytes", tag = "2")]
     pub body: Bytes,
 }
 
-/// A [`v1::ClientFrame`] in which the envelopes of sends stay as they came.
+/// A [`v1::ClientFrame`] in which the envelopes of sends stay encoded as they came.
 #[derive(Clone, PartialEq, Message)]
 pub struct ClientFrame {
+    /// The items, in the order in which the client sent them.
     #[prost(message, repeated, tag = "1")]
     pub items: Vec<ClientItem>,
 }
 
-/// A [`v1::ClientItem`] in which the envelope of a send stays as it came. The gateway's tests of its codec compare
-/// the two types.
+/// A [`v1::ClientItem`] in which the envelope of a send stays encoded as it came. The gateway's tests of its codec
+/// compare the two types.
 #[derive(Clone, PartialEq, Message)]
 pub struct ClientItem {
+    /// The item, or `None` if this version does not know its kind.
     #[prost(oneof = "client_item::Item", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21")]
     pub item: Option<client_item::Item>,
 }
@@ -57,7 +68,7 @@ pub struct ClientItem {
 pub mod client_item {
     use crate::v1;
 
-    /// A [`v1::client_item::Item`] in which the envelope of a send stays as it came.
+    /// A [`v1::client_item::Item`] in which the envelope of a send stays encoded as it came.
     #[derive(Clone, PartialEq, prost::Oneof)]
     pub enum Item {
         #[prost(message, tag = "1")]
@@ -81,16 +92,19 @@ pub mod client_item {
     }
 }
 
-/// A [`v1::SendMessage`] whose envelope stays as it came.
+/// A [`v1::SendMessage`] whose envelope stays encoded as it came.
 #[derive(Clone, PartialEq, Message)]
 pub struct SendMessage {
+    /// The UUID that the client made for this send.
     #[prost(string, tag = "1")]
     pub request_id: String,
+    /// The chat or the person that the message is for.
     #[prost(oneof = "v1::send_message::To", tags = "2, 3")]
     pub to: Option<v1::send_message::To>,
     /// An encoded [`v1::Envelope`].
     #[prost(bytes = "bytes", tag = "4")]
     pub envelope: Bytes,
+    /// The message itself, opaque to the server.
     #[prost(bytes = "bytes", tag = "5")]
     pub body: Bytes,
 }
@@ -113,14 +127,15 @@ impl From<v1::SendMessage> for SendMessage {
 }
 
 impl v1::Envelope {
-    /// The envelope encoded, as [`v1::SendMessageRequest`] has it.
+    /// Returns the encoded envelope, as [`v1::SendMessageRequest`] has it.
     pub fn encoded(&self) -> Bytes {
         self.encode_to_vec().into()
     }
 }
 
-/// Returns the trace of an encoded [`v1::Envelope`], the only field that a gateway looks at. Empty if there is none.
-/// Empty also if the envelope does not decode, because reporting that is the chat node's task.
+/// Returns the W3C trace context of an encoded [`v1::Envelope`], which is the only field of it that a gateway looks at.
+/// Returns an empty string if there is none, and also if the envelope does not decode, because the chat node reports
+/// that.
 pub fn traceparent(envelope: &Bytes) -> String {
     Traced::decode(envelope.clone()).unwrap_or_default().traceparent
 }
@@ -131,11 +146,11 @@ struct Traced {
     traceparent: String,
 }
 
-/// The tag of `EntryContent.message`.
+/// The field number of `EntryContent.message`.
 const CONTENT_MESSAGE: u32 = 1;
-/// The tag of `ServerEvent.entry`.
+/// The field number of `ServerEvent.entry`.
 const EVENT_ENTRY: u32 = 2;
-/// The tag of `ServerFrame.events`.
+/// The field number of `ServerFrame.events`.
 const FRAME_EVENTS: u32 = 1;
 
 /// Encodes `EntryContent{message: {envelope, body}}` from the bytes of the envelope and the body.
@@ -157,20 +172,20 @@ pub fn event(event: v1::server_event::Event) -> Bytes {
     v1::ServerEvent { event: Some(event) }.encode_to_vec().into()
 }
 
-/// The number of bytes that an encoded event takes in a `ServerFrame`.
+/// Returns the number of bytes that an encoded event takes in a `ServerFrame`.
 pub fn event_len_in_frame(event: &[u8]) -> usize {
     encoding::key_len(FRAME_EVENTS) + encoding::encoded_len_varint(event.len() as u64) + event.len()
 }
 
-/// Appends an encoded event to an encoded `ServerFrame`. A repeated field is encoded as tag, length and bytes for
-/// each item, so a frame grows by appending.
+/// Appends an encoded event to an encoded `ServerFrame`. Each item of a repeated field is encoded as tag, length and
+/// bytes, so a frame grows by appending items.
 pub fn put_event(frame: &mut impl BufMut, event: &[u8]) {
     encoding::encode_key(FRAME_EVENTS, WireType::LengthDelimited, frame);
     encoding::encode_varint(event.len() as u64, frame);
     frame.put_slice(event);
 }
 
-/// Encodes a message as the field `tag` of another message that has no other fields.
+/// Encodes a message that has `message` as its field number `tag` and no other fields.
 fn nested(tag: u32, message: &impl Message) -> Bytes {
     let len = message.encoded_len();
     let mut out = BytesMut::with_capacity(1 + encoding::encoded_len_varint(len as u64) + len);

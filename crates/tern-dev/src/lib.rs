@@ -4,9 +4,9 @@
 //! - [`dev`]: the whole platform on this machine
 //! - [`chat`]: a terminal client
 //! - [`demo`]: conversations played on a platform that the demo starts for itself
-//! - [`bench`]: load tests; they report the platform's throughput, latency and cost
-//! - [`s3`]: the object store that platforms on this machine have
-//! - [`programs`]: where the program `tern` is
+//! - [`bench`]: load tests, which report the platform's throughput, latency and cost
+//! - [`s3`]: the object store of platforms on this machine
+//! - [`programs`]: finds the program `tern`
 
 pub mod bench;
 pub mod chat;

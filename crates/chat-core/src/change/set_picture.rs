@@ -1,4 +1,4 @@
-//! The group gets another picture, or none.
+//! The action that gives the group another picture, or none. An admin or an owner may do it.
 
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;

@@ -1,4 +1,4 @@
-//! The group gets another title.
+//! The action that gives the group another title. An admin or an owner may do it.
 
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;

@@ -16,10 +16,11 @@ use super::too_late;
 use super::writes::Writes;
 use crate::answer;
 
-/// Sends the messages of unary calls.
+/// The sender of the messages of unary calls.
 pub struct Sends {
     pub writes: Writes,
     pub callers: Callers,
+    /// The keys of media tickets; `None` if this server has no media.
     pub tickets: Option<Tickets>,
 }
 
@@ -47,6 +48,7 @@ impl Sends {
         self.place(&metadata, chat, peer, &message).await
     }
 
+    /// Makes the entry of the message, and has the chat's shard commit it.
     async fn place(
         &self,
         metadata: &MetadataMap,
@@ -68,8 +70,8 @@ impl Sends {
     }
 }
 
-/// The chat that a message goes to, and the other person if it is sent to a person. A message in nobody's name can
-/// only go to a chat.
+/// Returns the chat that a message goes to, and the other person if the request names a person. A message in nobody's
+/// name can only go to a chat. Fails unless the request names either a chat or a person who is not the sender.
 fn address(caller: Caller, send: &v1::SendMessageRequest) -> Result<(ChatId, Option<UserId>), ApiError> {
     let chat = parse::optional_id("chat_id", &send.chat_id)?;
     match (chat, parse::optional_id("peer_user_id", &send.peer_user_id)?) {

@@ -13,7 +13,8 @@ use tern_chat_core::receipts::Watermark;
 use super::caller::Caller;
 use crate::store::listing::ChatView;
 
-/// A chat as the caller sees it. Only a device is told its `resume_seq`.
+/// Converts a chat to how the caller sees it. Only a device is told its `resume_seq`. Fails if the last entry does not
+/// decode.
 pub fn chat(view: ChatView, caller: Caller) -> Result<v1::Chat, ApiError> {
     let unread = view.unread();
     Ok(v1::Chat {
@@ -35,7 +36,7 @@ pub fn chat(view: ChatView, caller: Caller) -> Result<v1::Chat, ApiError> {
     })
 }
 
-/// The kind of a chat.
+/// Converts the kind of a chat.
 pub fn kind(kind: ChatKind) -> v1::ChatKind {
     match kind {
         ChatKind::Direct => v1::ChatKind::Direct,
@@ -43,7 +44,7 @@ pub fn kind(kind: ChatKind) -> v1::ChatKind {
     }
 }
 
-/// An entry with its content decoded. `Err` if the content does not decode.
+/// Converts an entry, and decodes its content. Fails if the content does not decode.
 pub fn entry(entry: raw::Entry) -> Result<v1::Entry, ApiError> {
     let content = v1::EntryContent::decode(entry.content)
         .map_err(|_| ApiError::new(v1::ErrorReason::Internal, "an entry does not decode"))?;
@@ -59,7 +60,7 @@ pub fn entry(entry: raw::Entry) -> Result<v1::Entry, ApiError> {
     })
 }
 
-/// A member of a chat.
+/// Converts a member of a chat.
 pub fn member((user, role, joined): (UserId, Role, Seq)) -> v1::Member {
     v1::Member {
         user_id: user.to_string(),
@@ -68,8 +69,8 @@ pub fn member((user, role, joined): (UserId, Role, Seq)) -> v1::Member {
     }
 }
 
-/// The receipts of a chat, by the watermarks of the store and of the owner. `caller` sees their own read mark as they
-/// set it.
+/// Makes the receipts of a chat from the watermarks in the store and in the owner's memory. `caller` sees their own
+/// read mark as they set it; those of others are shown as [`Watermark::told`] allows.
 pub fn receipts(
     chat: ChatId,
     caller: UserId,
@@ -90,7 +91,7 @@ pub fn receipts(
     receipts.collect()
 }
 
-/// The store's watermark, raised by the owner's.
+/// Returns the store's watermark, raised by the owner's if there is one.
 pub fn merged(stored: Watermark, live: Option<&Watermark>) -> Watermark {
     live.map_or(stored, |live| live.raised_by(stored))
 }
@@ -99,14 +100,14 @@ pub fn merged(stored: Watermark, live: Option<&Watermark>) -> Watermark {
 pub struct PageToken;
 
 impl PageToken {
-    /// The token of the page after this chat; empty if there is none.
+    /// Makes the token of the page after this chat. It is empty if `last` is `None`.
     pub fn after(last: Option<&ChatView>) -> String {
         let Some(last) = last else { return String::new() };
         let at = last.last_entry.as_ref().map_or(0, |entry| entry.sent_at_ms);
         format!("{at}.{}", last.chat)
     }
 
-    /// Reads a token; `None` is the first page. `Err` if this server never gave such a token.
+    /// Reads a token. An empty one gives `None`, for the first page. `Err` if this server never gave such a token.
     pub fn read(token: &str) -> Result<Option<(Timestamp, ChatId)>, ApiError> {
         if token.is_empty() {
             return Ok(None);

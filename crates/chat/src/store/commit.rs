@@ -1,5 +1,5 @@
-//! The commit: one statement for the entries of many chats, all or nothing for each chat; and changes of groups, each
-//! in a transaction with its commit.
+//! Commits entries. One statement commits the entries of many chats, all or nothing for each chat. A change of a group
+//! has a transaction of its own, together with the commit of its entry.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::heads::lock_free_to_commit;
 use super::joining;
 use super::seal::{Sealer, Turn};
 
-/// The statement of a commit. `$more` is a further part of its WITH list.
+/// Builds the statement of a commit. `$more` is a further part of its WITH list.
 macro_rules! commit {
     ($more:literal) => {
         concat!(
@@ -58,8 +58,8 @@ SELECT chat_id FROM moved"
 /// out.
 ///
 /// `IN (…) IS TRUE` makes the planner use hashed subplans, where a join would be a nested loop over both lists.
-/// `LATERAL … LIMIT` makes it probe the index for each entry: a join may be turned round, and then reads the whole
-/// log if the table was empty when it was last analysed.
+/// `LATERAL … LIMIT` makes it probe the index for each entry. The planner may turn a join round, and the join then
+/// reads the whole log if the table was empty when it was last analysed.
 pub const COMMIT: &str = commit!("");
 
 /// Commits batches as [`COMMIT`] does, with the media that their entries refer to. Batches without media use
@@ -91,7 +91,7 @@ pub const REMOVE_MEMBER: &str =
 pub const SET_ROLE: &str =
     "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
 
-/// Sets how long statements wait for locks, until the transaction ends.
+/// Sets how long statements wait for locks, in milliseconds ($1), until the transaction ends.
 pub const LOCK_TIMEOUT: &str = "SELECT set_config('lock_timeout', $1, true)";
 
 /// Sets a group's title.
@@ -101,8 +101,8 @@ pub const SET_TITLE: &str = "UPDATE chats SET title = $2 WHERE chat_id = $1";
 /// get the entry that set it, and so not the entry's reference.
 pub const SET_PICTURE: &str = "UPDATE chats SET picture = $2 WHERE chat_id = $1";
 
-/// Commits the batches. Returns the chats whose batch is committed; the others were behind. The heads are locked in
-/// ascending order of chat_id.
+/// Commits the batches. Returns the chats whose batch is committed. In the other chats the head had moved, or a request
+/// was in the log already. The heads are locked in ascending order of chat_id.
 pub async fn commit(
     db: &mut PgConnection,
     batches: impl IntoIterator<Item = &Batch>,
@@ -155,8 +155,8 @@ pub async fn commit(
     Ok(moved.into_iter().map(ChatId).collect())
 }
 
-/// Commits the batches of the chats whose heads nobody else has locked, and waits for no lock on a head. Returns the
-/// chats whose batch is committed, and the chats that were left out.
+/// Commits the batches of the chats whose heads no other transaction has locked, and waits for no lock on a head.
+/// Returns the chats whose batch is committed, and the chats that were left out because their heads are locked.
 pub async fn commit_free(
     db: &mut PgConnection,
     batches: &[&Batch],
@@ -172,7 +172,8 @@ pub async fn commit_free(
     Ok((moved, held))
 }
 
-/// The refusal if it has changed who may be added. The same request, sent again, decides anew.
+/// The refusal of a change whose new members may not all be added any more. The caller may send the same request again
+/// at once, and who may be added is then decided anew.
 const REFUSED_MEANWHILE: Refusal = Refusal::Unavailable {
     reason: "who may be added has changed meanwhile",
     retry_after: Duration::ZERO,
@@ -189,8 +190,9 @@ pub enum Changed {
     Refused(Refusal),
 }
 
-/// Commits a batch that changes a group, and makes the change, in one transaction. `patience`: how long it waits for
-/// a lock; `None`: as long as the connection is set to.
+/// Commits a batch that changes a group, and makes the change, in one transaction. `patience` is the longest time that
+/// it waits for a lock; `None`: as long as the connection's `lock_timeout` says. A batch without a change is a
+/// [`Changed::Conflict`].
 pub async fn change(
     db: &mut PgConnection,
     batch: &Batch,
@@ -253,8 +255,9 @@ pub async fn change(
     Ok(Changed::Stored)
 }
 
-/// Whether everybody whom the batch adds may still be added. They may have blocked the actor, or left, since the
-/// caller looked. Blocking somebody locks the row of the one who blocks, and those rows are locked by now.
+/// Returns whether everybody whom the batch adds may still be added. They may have blocked the actor, or left, since
+/// the caller looked. No further block can come in between: blocking somebody locks the user row of the one who blocks,
+/// and this transaction has locked those rows by now.
 async fn all_addable(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<bool> {
     let actor = batch.entries.first().map(|entry| entry.new.sender);
     match (&batch.change, actor.filter(|actor| *actor != UserId::SYSTEM)) {
@@ -266,7 +269,7 @@ async fn all_addable(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<bool>
     }
 }
 
-/// Locks the users against linking until the transaction ends. `Some` is a user who does not exist.
+/// Locks the users against linking until the transaction ends. Returns a user who does not exist, if there is one.
 pub async fn share_users(db: &mut PgConnection, users: &[UserId]) -> sqlx::Result<Option<UserId>> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
     let found: HashSet<Uuid> = sqlx::query_scalar(SHARE_USERS)
@@ -278,7 +281,8 @@ pub async fn share_users(db: &mut PgConnection, users: &[UserId]) -> sqlx::Resul
     Ok(users.iter().copied().find(|user| !found.contains(&user.0)))
 }
 
-/// Adds members to a chat. The users must be locked by [`share_users`].
+/// Adds members to a chat, whose interval of membership begins at `joined_seq`. [`share_users`] must have locked the
+/// users.
 pub async fn add_members(
     db: &mut PgConnection,
     chat: ChatId,
@@ -312,7 +316,7 @@ struct EntryRows {
     refs: RefRows,
 }
 
-/// The columns of the media that the entries refer to; mostly empty.
+/// The columns of the media that the entries refer to. Most commits have none.
 #[derive(Default)]
 struct RefRows {
     chat: Vec<Uuid>,
