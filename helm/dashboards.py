@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Writes Grafana's dashboards from the tables below: helm/tern/dashboards/*.json.
 
-  helm/dashboards.py            write them
-  helm/dashboards.py --check    say whether they are as this would write them
+  helm/dashboards.py            writes them
+  helm/dashboards.py --check    fails if they are out of date
 
-A panel is (title, unit, what it shows, {legend: query}). What a series is called, `namespace`, `pod` and `component`, comes
-from the scrape (helm/tern/templates/podmonitor.yaml); every query keeps to the namespace that is chosen above.
+A panel is (title, unit, description, {legend: query}). The labels `namespace`, `pod` and `component` come from the
+scrape (helm/tern/templates/podmonitor.yaml). Every query selects the namespace that is chosen at the dashboard's top.
 """
 
 import json
@@ -18,7 +18,7 @@ WIDTH, HEIGHT, COLUMNS = 8, 8, 3
 
 
 def rate(metric: str, labels: str = "", by: str = "") -> str:
-    """What a counter gained a second."""
+    """Returns the query for the increase of a counter a second."""
     selector = ",".join(filter(None, [HERE, labels]))
     return f"sum by ({by}) (rate({metric}{{{selector}}}[$__rate_interval]))" if by else (
         f"sum(rate({metric}{{{selector}}}[$__rate_interval]))"
@@ -26,7 +26,7 @@ def rate(metric: str, labels: str = "", by: str = "") -> str:
 
 
 def total(metric: str, by: str = "", labels: str = "", how: str = "sum") -> str:
-    """A gauge over all pods, or by something."""
+    """Returns the query for a gauge over all pods, or by some labels."""
     selector = ",".join(filter(None, [HERE, labels]))
     return f"{how} by ({by}) ({metric}{{{selector}}})" if by else f"{how}({metric}{{{selector}}})"
 

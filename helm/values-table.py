@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes the table of values in helm/tern/README.md from the `# --` comments of values.yaml.
 
-  helm/values-table.py            write it
-  helm/values-table.py --check    say whether it is as this would write it, and which value has no comment
+  helm/values-table.py            writes the table
+  helm/values-table.py --check    fails if the table is out of date, or if a value has no comment
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MORE = re.compile(r"^ *# (?!-- )(.*)$")
 
 
 def comments(text: str) -> dict[str, str]:
-    """Comment of each key, by its path: what stands above it from `# --` on."""
+    """Returns the comment of each key by the key's path. The comment stands above the key and begins with `# --`."""
     found, stack, comment = {}, [], None
     for line in text.splitlines():
         if begun := COMMENT.match(line):
@@ -41,7 +41,7 @@ def comments(text: str) -> dict[str, str]:
 
 
 def rows(values: dict, known: dict[str, str], path: str = "") -> list[tuple[str, str, str | None]]:
-    """Path, default and comment of each value; a commented map is one value."""
+    """Returns path, default and comment of each value. A map that has a comment is one value."""
     result = []
     for name, value in values.items():
         at = f"{path}.{name}" if path else name

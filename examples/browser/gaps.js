@@ -1,6 +1,7 @@
-// docs/browser.md's device against a server that does all that Messaging.Stream allows it: it sends entries early, late and
-// twice, leaves some out for a while, skips what the device is not to have, and says Sent ahead of what comes before. Exits
-// with 1 when the device lost, doubled or disordered anything, or acknowledged what it was not given.
+// Runs the device of docs/browser.md against a server that does all that Messaging.Stream allows: it sends entries
+// early, late and twice, leaves some out for a while, skips entries that are not the device's, and sends Sent before
+// entries with lower seqs. Exits with 1 if the device lost, doubled or disordered an entry, or acknowledged an entry
+// that it was not given.
 //
 //     examples/browser/run [SEED …]
 
@@ -14,10 +15,10 @@ globalThis.WebSocket = WebSocket;
 const SEEDS = Array.from({ length: 100 }, (_, seed) => seed);
 const CHATS = 3;
 const OWN_MESSAGES = 12;
-// Far beyond what a history takes: a device that stands still has lost something.
+// The time limit of a history, which takes far less. A device that stands still has lost something.
 const BOUND_MS = 120_000;
 
-// Numbers from 0 to below n, the same for a seed (xorshift).
+// Returns a generator (xorshift) of numbers from 0 to n - 1, which are always the same for a seed.
 function chance(seed) {
   let state = (seed + 1) * 2654435761;
   return (n) => {
@@ -28,16 +29,16 @@ function chance(seed) {
   };
 }
 
-// One chat: what the device is to have of it, and what it was given.
+// One chat, with the entries that the device has to get and those that it was given.
 class Log {
   constructor(chatId, pick) {
     this.chatId = chatId;
     this.pick = pick;
     this.entries = [];
     for (let count = 1 + pick(60); count > 0; count -= 1) this.add({});
-    // Where the device's cursor begins; 0: the chat is new.
+    // The seq at which the device's cursor begins. 0: the chat is new.
     this.resumeSeq = pick(3) < 2 ? 0 : pick(this.head + 1);
-    // It always gets the first entry of a new chat.
+    // The seqs that the device does not get. It always gets the first entry of a new chat.
     this.hidden = new Set();
     for (let seq = 2; seq < this.head; seq += 1) if (pick(5) === 0) this.hidden.add(seq);
     this.given = new Set(Array.from({ length: this.resumeSeq }, (_, index) => index + 1));
@@ -63,13 +64,13 @@ class Log {
     return { event: { case: "entry", value: this.entries[seq - 1] } };
   }
 
-  // Any entry, whenever it comes.
+  // Returns any entry, as a live push may bring it at any time.
   hint() {
     const due = this.due();
     return due.length ? [this.give(due[this.pick(due.length)])] : [];
   }
 
-  // What follows what was acknowledged, in order; hidden ones are skipped in one go.
+  // Returns the entries after the acknowledged ones, in order. Neighbouring hidden entries become one Skipped.
   window() {
     const events = [];
     let seq = this.acked;
@@ -94,7 +95,7 @@ class Log {
   }
 }
 
-// Serves one device; ends when it has everything.
+// Serves one device, and ends when the device has acknowledged everything.
 async function serve(socket, logs, pick) {
   const results = [];
   let ownLeft = OWN_MESSAGES;
@@ -131,7 +132,7 @@ async function serve(socket, logs, pick) {
     }
     events.unshift(...results.splice(0));
     while (events.length > 0) write(events.splice(0, 1 + pick(8)));
-    // A window is followed by its acknowledgement.
+    // The next window is sent when this one is acknowledged.
     await until(() => log.acked >= upto);
   }
   write([{ event: { case: "draining", value: {} } }]);
@@ -158,7 +159,7 @@ async function survive(seed) {
       cursor: (chatId) => stored.get(chatId).cursor,
       resumeSeq: async (chatId) => BigInt(logs.get(chatId).resumeSeq),
       store: async (chatId, entries, cursor) => {
-        // As long as a database may take.
+        // This stands for the time that a database takes.
         await new Promise(setImmediate);
         stored.get(chatId).entries.push(...entries);
         stored.get(chatId).cursor = cursor;

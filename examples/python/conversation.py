@@ -1,10 +1,10 @@
-"""Two people have a conversation, by the stubs that grpcio-tools makes from proto/.
+"""Holds a conversation of two people, with the stubs that grpcio-tools makes from proto/.
 
     python examples/python/conversation.py [DIR]
 
-DIR is where `tern-dev dev` keeps its keys: $TERN_DEV_DIR or .tern/dev. A back end (with the API key) makes two users and links a device to
-each; then the devices open their streams, write, acknowledge, and see each other's receipts. Exits with 1 when anything
-expected does not happen.
+DIR is where `tern-dev dev` keeps its keys: $TERN_DEV_DIR or .tern/dev. A back end (with the API key) makes two users
+and links a device to each. Then the devices open their streams, write, acknowledge, and see each other's receipts.
+Exits with 1 if anything expected does not happen.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ RETRY = (messaging_pb2.SEND_ERROR_CODE_RATE_LIMITED, messaging_pb2.SEND_ERROR_CO
 
 
 class BackEnd:
-    """What a company's own server does: it knows who people are, and brings their devices in."""
+    """The part of a company's own server: it knows who people are, and links their devices."""
 
     def __init__(self, channel: grpc.aio.Channel, api_key: str):
         self.users = accounts_pb2_grpc.UsersStub(channel)
@@ -43,7 +43,7 @@ class BackEnd:
         self.metadata = [("authorization", f"Bearer {api_key}")]
 
     async def new_device(self, name: str) -> accounts_pb2.LinkDeviceResponse:
-        """Makes a user with one device; returns the device and its tokens."""
+        """Makes a user with one device, and returns the device and its tokens."""
         user = accounts_pb2.CreateUserRequest(external_id=f"{name}-{uuid.uuid4()}", display_name=name)
         user = (await self.users.CreateUser(user, metadata=self.metadata)).user
         link = accounts_pb2.LinkDeviceRequest(user_id=user.user_id, request_id=str(uuid.uuid4()), platform="python")
@@ -51,8 +51,8 @@ class BackEnd:
 
 
 class Device:
-    """A device on its stream. It follows rules 4 to 6 at Messaging.Stream; an app has besides a database for logs, cursors
-    and outbox, and a new stream when this one ends."""
+    """A device on its stream. It follows rules 4 to 6 at Messaging.Stream. An app also has a database for logs, cursors
+    and outbox, and opens a new stream when this one ends."""
 
     def __init__(self, name: str, channel: grpc.aio.Channel, linked: accounts_pb2.LinkDeviceResponse):
         self.name = name
@@ -63,12 +63,12 @@ class Device:
         self.call = messaging_pb2_grpc.MessagingStub(channel).Stream()
         self.events = self.read()
         self.heartbeats = None
-        # By chat: how far it is stored, and what is.
+        # The cursor of each chat, and the entries that are stored.
         self.cursors = {}
         self.logs = collections.defaultdict(list)
-        # By request_id: what has no result yet.
+        # The messages that have no result yet, by request_id.
         self.outbox = {}
-        # Stored and not looked at yet.
+        # The entries that are stored and that nobody has looked at yet.
         self.news = collections.deque()
 
     async def say(self, **item) -> None:
@@ -76,7 +76,7 @@ class Device:
         await self.call.write(messaging_pb2.ClientFrame(items=[messaging_pb2.ClientItem(**item)]))
 
     async def read(self):
-        """The stream's events, each when its chat is as far as it brings it."""
+        """Yields the stream's events. An entry is stored, or held, before its event is yielded."""
         async for frame in self.call:
             for event in frame.events:
                 kind = event.WhichOneof("event")
@@ -90,7 +90,7 @@ class Device:
                 yield event
 
     async def place(self, chat_id: str, seq: int, entry=None) -> None:
-        """Takes an entry, or what stands for one, or without any a Skipped."""
+        """Takes an entry, or the Sent that stands for one. Without an entry it takes a Skipped."""
         cursor = await self.cursor(chat_id, seq)
         before = cursor.seq
         ready = cursor.entry(entry) if entry else cursor.skipped(seq)
@@ -100,13 +100,13 @@ class Device:
             await self.say(ack=messaging_pb2.Ack(chat_id=chat_id, seq=cursor.seq))
         for entry in ready:
             if entry.sender_device_id == self.device_id:
-                # Also when its result was lost.
+                # The entry shows that the message was sent, even if its result was lost.
                 self.outbox.pop(entry.request_id, None)
             else:
                 self.news.append(entry)
 
     async def cursor(self, chat_id: str, seq: int) -> Cursor:
-        """A chat that is new to this device begins with its first entry, or where the server says."""
+        """Returns the chat's cursor. In a chat that is new to this device it begins at 0, or where the server says."""
         if chat_id not in self.cursors:
             self.cursors[chat_id] = Cursor(0 if seq == 1 else await self.resume_seq(chat_id, seq))
         return self.cursors[chat_id]
@@ -118,11 +118,11 @@ class Device:
         except grpc.aio.AioRpcError as error:
             if error.code() != grpc.StatusCode.NOT_FOUND:
                 raise
-            # No member any more: what comes (the removal at least) is all.
+            # The user is no longer a member, so what comes now (the removal at least) is all that the device gets.
             return seq - 1
 
     def own_entry(self, result: messaging_pb2.SendResult) -> entry_pb2.Entry:
-        """The entry that an own message became."""
+        """Returns the entry that an own message became."""
         message = self.outbox.get(result.request_id, messaging_pb2.SendMessage())
         content = entry_pb2.Message(envelope=message.envelope, body=message.body)
         return entry_pb2.Entry(
@@ -135,7 +135,7 @@ class Device:
         )
 
     async def until(self, what: str, found):
-        """Takes events until `found` makes something of one."""
+        """Takes events until `found` returns a value for one, and returns that value."""
 
         async def take():
             async for event in self.events:
@@ -146,7 +146,7 @@ class Device:
         return await asyncio.wait_for(take(), TIMEOUT_S)
 
     async def expect(self, kind: str, wanted=lambda event: True):
-        """Passes over events until one of this kind comes that is wanted."""
+        """Skips events until one of this kind comes that `wanted` accepts, and returns it."""
 
         def found(event):
             value = getattr(event, kind)
@@ -171,7 +171,7 @@ class Device:
         await self.call.done_writing()
 
     async def send(self, text: str, **to) -> messaging_pb2.Sent:
-        """Sends a message; returns when it is durable."""
+        """Sends a message, and returns when it is durable."""
         message = messaging_pb2.SendMessage(request_id=str(uuid.uuid4()), body=text.encode(), **to)
         self.outbox[message.request_id] = message
         while True:
@@ -185,7 +185,7 @@ class Device:
             await asyncio.sleep(result.error.retry_after_ms / 1000)
 
     async def receive(self, text: str) -> entry_pb2.Entry:
-        """Waits for a message, which is stored and acknowledged then."""
+        """Waits for a message. It is stored and acknowledged when this returns."""
         if not self.news:
             await self.until("a message", lambda event: self.news)
         entry = self.news.popleft()

@@ -1,22 +1,22 @@
-"""How far each chat is stored on a device: rules 4 and 5 at Messaging.Stream.
+"""The cursors of a device, which say how far each chat is stored: rules 4 and 5 at Messaging.Stream.
 
-A server may send an entry again, too early, or not at all until later. Whoever acknowledges the newest entry that came loses
-those before it. What is acknowledged is the cursor: everything up to there is stored.
+A server may send an entry again, too early, or much later. A device that acknowledged the newest entry that came would
+lose the missing ones before it. So it acknowledges its cursor: the seq up to which everything is stored.
 """
 
-# Entries of one chat that wait for earlier ones. Those beyond are dropped, and come again.
+# The most entries of one chat that wait for earlier ones. Further ones are dropped, and come again.
 HELD = 256
 
 
 class Cursor:
-    """The cursor of one chat. What its methods return is to be stored now, in this order, and shown."""
+    """The cursor of one chat. Its methods return the entries that the device stores and shows now, in this order."""
 
     def __init__(self, seq: int):
         self.seq = seq
         self.held = {}
 
     def entry(self, entry) -> list:
-        """An Entry came, or the Sent of an own message, which is an entry too."""
+        """Takes an Entry, or the Sent of an own message, which stands for an entry."""
         if entry.seq > self.seq:
             self.held[entry.seq] = entry
             if len(self.held) > HELD:
@@ -24,7 +24,7 @@ class Cursor:
         return self.advance()
 
     def skipped(self, to_seq: int) -> list:
-        """The device gets nothing more up to to_seq."""
+        """Takes a Skipped: the device gets no more entries up to to_seq."""
         self.seq = max(self.seq, to_seq)
         self.held = {seq: entry for seq, entry in self.held.items() if seq > self.seq}
         return self.advance()

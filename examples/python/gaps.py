@@ -1,6 +1,7 @@
-"""The example's device against a server that does all that Messaging.Stream allows it: it sends entries early, late and twice,
-leaves some out for a while, skips what the device is not to have, and says Sent ahead of what comes before. Exits with 1 when
-the device lost, doubled or disordered anything, or acknowledged what it was not given.
+"""Runs the example's device against a server that does all that Messaging.Stream allows: it sends entries early, late
+and twice, leaves some out for a while, skips entries that are not the device's, and sends Sent before entries with
+lower seqs. Exits with 1 if the device lost, doubled or disordered an entry, or acknowledged an entry that it was not
+given.
 
     python examples/python/gaps.py [SEED …]
 """
@@ -19,7 +20,7 @@ from tern.v1 import accounts_pb2, chats_pb2, chats_pb2_grpc, entry_pb2, messagin
 SEEDS = range(100)
 CHATS = 3
 OWN_MESSAGES = 12
-# Far beyond what a history takes: a device that stands still has lost something.
+# The time limit of a history, which takes far less. A device that stands still has lost something.
 BOUND_S = 120
 
 
@@ -28,16 +29,16 @@ def event(**kind) -> messaging_pb2.ServerEvent:
 
 
 class Log:
-    """One chat: what the device is to have of it, and what it was given."""
+    """One chat, with the entries that the device has to get and those that it was given."""
 
     def __init__(self, chance: random.Random):
         self.chat_id = str(uuid.UUID(int=chance.getrandbits(128)))
         self.entries = {}
         for _ in range(chance.randint(1, 60)):
             self.add(request_id=str(uuid.UUID(int=chance.getrandbits(128))))
-        # Where the device's cursor begins; 0: the chat is new.
+        # The seq at which the device's cursor begins. 0: the chat is new.
         self.resume_seq = chance.choice([0, 0, chance.randint(0, self.head)])
-        # What the device is not to have. It always gets the first entry of a new chat.
+        # The seqs that the device does not get. It always gets the first entry of a new chat.
         self.hidden = {seq for seq in range(2, self.head) if chance.random() < 0.2}
         self.given = set(range(1, self.resume_seq + 1))
         self.acked = self.resume_seq
@@ -53,16 +54,16 @@ class Log:
         return len(self.entries)
 
     def due(self) -> list[int]:
-        """What the device is to have in the end, in order."""
+        """Returns the seqs that the device has to have in the end, in order."""
         return [seq for seq in range(self.resume_seq + 1, self.head + 1) if seq not in self.hidden]
 
     def hint(self, chance: random.Random) -> list[messaging_pb2.ServerEvent]:
-        """Any entry, whenever it comes."""
+        """Returns any entry, as a live push may bring it at any time."""
         due = self.due()
         return [self.give(chance.choice(due))] if due else []
 
     def window(self, chance: random.Random) -> tuple[int, list[messaging_pb2.ServerEvent]]:
-        """What follows what was acknowledged, in order; hidden ones are skipped in one go. The last seq, and the events."""
+        """Returns the last seq and the events after the acknowledged ones. A run of hidden entries is one Skipped."""
         seq, events = self.acked, []
         for _ in range(chance.randint(1, 20)):
             if seq < self.head:
@@ -118,9 +119,9 @@ class Server(messaging_pb2_grpc.MessagingServicer, chats_pb2_grpc.ChatsServicer)
                 count = self.chance.randint(1, 8)
                 yield messaging_pb2.ServerFrame(events=events[:count])
                 events = events[count:]
-            # A window is followed by its acknowledgement.
+            # The next window is sent when this one is acknowledged.
             await self.until(lambda: log.acked >= upto)
-        # The device has everything, or did something wrong: it leaves.
+        # The device has everything or has done something wrong, and is told to leave.
         yield messaging_pb2.ServerFrame(events=[event(draining=messaging_pb2.Draining())])
         await listening
 
@@ -156,7 +157,7 @@ class Server(messaging_pb2_grpc.MessagingServicer, chats_pb2_grpc.ChatsServicer)
 
 
 async def survive(seed: int) -> None:
-    """Runs one history; raises what is wrong."""
+    """Runs one history. Raises an error that says what is wrong."""
     service, server = Server(random.Random(seed)), grpc.aio.server()
     messaging_pb2_grpc.add_MessagingServicer_to_server(service, server)
     chats_pb2_grpc.add_ChatsServicer_to_server(service, server)

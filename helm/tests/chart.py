@@ -1,4 +1,4 @@
-"""Renders the chart, and finds one's way in what comes out."""
+"""Renders the chart, and finds objects among the rendered manifests."""
 
 import functools
 import pathlib
@@ -13,7 +13,7 @@ TERN = ROOT / "target" / "debug" / "tern"
 ROLES = ["gateway", "chat", "presence", "accounts", "media"]
 WORKLOADS = ["Deployment", "StatefulSet", "Job", "Pod"]
 
-# Everything that can be switched on, the other way round wherever there are two.
+# Values that switch on everything that is off by default, and take the other one of two choices.
 EVERYTHING = """
 image: {digest: "sha256:%s", pullSecrets: [registry]}
 labels: {team: chat}
@@ -50,7 +50,7 @@ networkPolicy:
 monitoring: {podMonitor: {enabled: true}, prometheusRule: {enabled: true, runbook: "https://wiki/runbook"}, dashboards: {enabled: true}}
 """ % ("0" * 64)
 
-# The least that an installation has to say.
+# The fewest values that an installation needs.
 LEAST = """
 etcd: {endpoints: ["http://etcd:2379"]}
 database: {existingSecret: db}
@@ -76,7 +76,7 @@ def helm(*args: str, values: str = "") -> subprocess.CompletedProcess:
 
 @functools.cache
 def text_of(values: str, *more: str) -> str:
-    """The manifests as text."""
+    """Returns the manifests as text."""
     run = helm("template", "tern", str(CHART), "--namespace", "chat", *more, values=values)
     if run.returncode != 0:
         raise AssertionError(run.stderr)
@@ -88,7 +88,7 @@ def rendered(values: str, *more: str) -> list[dict]:
 
 
 def refusal(values: str, *more: str) -> str:
-    """Why these values are not taken."""
+    """Returns the error with which Helm refuses these values."""
     run = helm("template", "tern", str(CHART), *more, values=values)
     if run.returncode == 0:
         raise AssertionError(f"nobody refused {values}")
@@ -104,7 +104,7 @@ def find(documents: list[dict], kind: str, name: str) -> dict:
 
 
 def pod(workload: dict) -> dict:
-    """Metadata and spec of a workload's pods."""
+    """Returns the metadata and spec of a workload's pods."""
     return workload if workload["kind"] == "Pod" else workload["spec"]["template"]
 
 

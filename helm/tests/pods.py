@@ -1,5 +1,6 @@
-"""Runs rendered pods as processes: each in a root of its own, with its arguments, variables and secrets as the chart has them, on
-a loopback address of its own in place of a pod's, so that ports stay what they are. A Postgres and an etcd are real."""
+"""Runs rendered pods as processes. Each has a root of its own, with its arguments, variables and secrets as the chart
+has them, and a loopback address of its own instead of a pod's, so that the ports stay the same. Postgres and etcd are
+real."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ import chart
 import scratch_root
 from chart import component, find, pod
 
-# From the start of a process until it is ready, on a busy machine.
+# The seconds that a process may take from its start until it is ready, on a busy machine.
 PATIENCE = 60
 
 
@@ -33,7 +34,7 @@ def status(url: str) -> int | None:
 
 
 class Place:
-    """A directory, a network of loopback addresses, and the processes that run there. Ends them with itself."""
+    """A directory, a network of loopback addresses, and the processes that run there, which end with it."""
 
     def __init__(self, directory: pathlib.Path, documents: list[dict]):
         self.directory, self.documents = directory, documents
@@ -51,7 +52,7 @@ class Place:
             process.wait()
 
     def address(self, name: str) -> str:
-        """Of a Service, and of the one pod behind it."""
+        """Returns the address of a Service, which is also that of the one pod behind it."""
         return self.names.setdefault(name, f"{self.network}.{len(self.names) + 1}")
 
     def secret(self, name: str, key: str) -> bytes:
@@ -73,7 +74,7 @@ class Place:
         ])
 
     def postgres(self, name: str, password: bytes) -> None:
-        """Refuses root: runs as the user `postgres`."""
+        """Starts Postgres as the user `postgres`, because it refuses to run as root."""
         programs = pathlib.Path(max(glob.glob("/usr/lib/postgresql/*/bin")))
         home = self.directory / "postgres"
         home.mkdir()
@@ -88,7 +89,7 @@ class Place:
         self.start(name, [*low, programs / "postgres", "-D", home / "data", "-h", self.address(name), "-p", "5432", "-k", home])
 
     def objects(self, name: str, secret: bytes) -> bool:
-        """False: the program is not here."""
+        """Starts SeaweedFS. Returns False if the program is not installed."""
         program = shutil.which("weed", path=f"{os.environ['PATH']}:{chart.ROOT}/.tern/tools/weed/bin")
         address = self.address(name)
         if program is None:
@@ -104,7 +105,7 @@ class Place:
         return True
 
     def root_of(self, workload: dict, container: dict) -> pathlib.Path:
-        """The image's, with the secrets that are mounted, and the names of all Services."""
+        """Makes the root of a pod: the image's, with the mounted secrets and the names of all Services."""
         spec = pod(workload)["spec"]
         root = self.directory / f"{component(workload)}-{container['name']}"
         scratch_root.furnish(root, self.target)
@@ -132,19 +133,19 @@ class Place:
         return environment
 
     def command(self, workload: dict, container: dict, *args: str) -> tuple[list[str], dict[str, str]]:
-        """The container's command line, or another one in its place, and its environment."""
+        """Returns the container's command line, or another one with `args`, and its environment."""
         environment = self.environment(workload, container)
         command = scratch_root.inside(self.root_of(workload, container), self.target, self.user)
         for arg in args or container["args"]:
             for name, value in environment.items():
                 arg = arg.replace(f"$({name})", value)
-            # All pods share this machine's addresses; a Service's port is the pod's here.
+            # A Service has the address of its pod here, so its port is the pod's port.
             own = self.address(workload["metadata"]["name"])
             command.append(arg.replace("0.0.0.0:", f"{own}:").replace("//tern-gateway:443", "//tern-gateway:7443"))
         return command, environment
 
     def run(self, workload: dict, container: dict, *args: str) -> str:
-        """To its end; what it says."""
+        """Runs the container to its end, and returns what it prints."""
         command, environment = self.command(workload, container, *args)
         said = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
         if said.returncode != 0:
@@ -152,7 +153,7 @@ class Place:
         return said.stdout
 
     def probe(self, workload: dict, kind: str) -> int | None:
-        """What a probe of the pod is answered."""
+        """Returns the pod's answer to a probe."""
         container = pod(workload)["spec"]["containers"][0]
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         get = container[kind]["httpGet"]

@@ -1,4 +1,4 @@
-"""What the image would contain, in a directory: the program and the libraries that it names, for chroot."""
+"""Puts what the image would contain into a directory for chroot: the program and the libraries that it needs."""
 
 import json
 import os
@@ -9,19 +9,19 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = ROOT / "target" / "debug" / "tern"
-# In gcr.io/distroless/cc-debian12: glibc and libgcc; the loader comes with glibc.
+# The libraries in the base image gcr.io/distroless/cc-debian12: glibc and libgcc. The loader comes with glibc.
 IN_THE_BASE = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "libpthread.so.0", "libdl.so.2", "librt.so.1"}
-# There too: the authorities that everybody trusts.
+# The certificate authorities that everybody trusts, which the base image has too.
 AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 LOADER = re.compile(r"^ld-linux.*\.so\.\d$")
 
 
 class Fault(Exception):
-    """The image would not do."""
+    """A fault of the image: the program would not run in it."""
 
 
 def containerfile() -> tuple[pathlib.PurePosixPath, str]:
-    """Where the program is in the image, and as whom it runs. The last stage has nothing else."""
+    """Returns the program's path in the image and its user. The Containerfile's last stage must have nothing else."""
     stages = re.split(r"^FROM ", (ROOT / "Containerfile").read_text(encoding="utf-8"), flags=re.M)[1:]
     build, last = stages[0], stages[-1]
     lines = [line for line in last.splitlines()[1:] if line and not line.startswith("#")]
@@ -45,14 +45,14 @@ def can_run() -> bool:
 
 
 def libraries() -> dict[str, str]:
-    """What the program is linked with: names and paths on this machine."""
+    """Returns the libraries that the program is linked with: their names and their paths on this machine."""
     lines = subprocess.run(["ldd", PROGRAM], check=True, capture_output=True, text=True).stdout.splitlines()
     named = [re.match(r"\s*(?:(\S+) => )?(/\S+) \(", line) for line in lines]
     return {pathlib.PurePath(m[1] or m[2]).name: m[2] for m in named if m}
 
 
 def furnish(root: pathlib.Path, target: pathlib.PurePosixPath) -> None:
-    """The program and its libraries, where they look for each other. Nothing there is the user's to write."""
+    """Puts the program and its libraries where they find each other. The user may write nothing there."""
     linked = libraries()
     strange = {name for name in linked if not LOADER.match(name)} - IN_THE_BASE
     if strange:
@@ -67,7 +67,7 @@ def furnish(root: pathlib.Path, target: pathlib.PurePosixPath) -> None:
 
 
 def bring(source: pathlib.Path, there: pathlib.Path) -> None:
-    """Linked where that can be: a debug build is large, and each pod has a root of its own."""
+    """Makes a hard link if possible, else a copy: a debug build is large, and each pod has a root of its own."""
     try:
         os.link(source, there)
     except OSError:
@@ -75,12 +75,12 @@ def bring(source: pathlib.Path, there: pathlib.Path) -> None:
 
 
 def inside(root: pathlib.Path, target: pathlib.PurePosixPath, user: str) -> list[str]:
-    """What a command begins with that runs there, as that user."""
+    """Returns the beginning of a command that runs in this root as this user."""
     return [shutil.which("chroot"), f"--userspec={user}", "--groups=", str(root), str(target)]
 
 
 def secret_file(file: pathlib.Path, content: bytes, user: str) -> None:
-    """As Kubernetes mounts it: root's, readable by the pod's group."""
+    """Writes a secret as Kubernetes mounts it: it belongs to root, and the pod's group may read it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
     file.chmod(0o440)

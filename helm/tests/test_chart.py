@@ -1,4 +1,4 @@
-"""What must hold of everything that the chart renders."""
+"""Checks the rules that hold for everything that the chart renders."""
 
 import json
 import re
@@ -123,7 +123,7 @@ class Pods(unittest.TestCase):
 
 
 class Flags(unittest.TestCase):
-    """Needs the program, built."""
+    """Checks flags against the program, which has to be built."""
 
     @staticmethod
     def known(command: str) -> set[str]:
@@ -244,7 +244,7 @@ class Secrets(unittest.TestCase):
 class Network(unittest.TestCase):
     @staticmethod
     def arrows(policy: dict, way: str, peers: str, port: int) -> set[str]:
-        """Components on the other side of a policy's rules for this port; `*` for everybody."""
+        """Returns the components that a policy's rules for this port let through. `*` means everybody."""
         found = set()
         for rule in policy["spec"][way]:
             if port in [p["port"] for p in rule["ports"]]:
@@ -258,7 +258,7 @@ class Network(unittest.TestCase):
             policies = {component(p): p for p in kinds(rendered(VALUES[values]), "NetworkPolicy")}
             out = {(a, b) for a in ROLES for b in self.arrows(policies[a], "egress", "to", 7070)}
             into = {(a, b) for b in ROLES for a in self.arrows(policies[b], "ingress", "from", 7070)}
-            # Who has lost sight of etcd asks the others for the map.
+            # A node that does not reach etcd asks the others for the map.
             everybody = {(a, b) for a in ROLES for b in ROLES}
             self.assertEqual(out, everybody)
             self.assertEqual(into, everybody)

@@ -1,4 +1,4 @@
-"""The evaluation as the chart renders it, run pod by pod without a cluster, up to `helm test`."""
+"""Runs the evaluation as the chart renders it, pod by pod and without a cluster, up to `helm test`."""
 
 import base64
 import pathlib
@@ -52,7 +52,7 @@ class Evaluation(unittest.TestCase):
         place.etcd("tern-eval-etcd")
         place.postgres("tern-eval-postgres", place.secret("tern-eval", "password"))
         pods.until("Postgres answers", lambda: answers(place.address("tern-eval-postgres"), 5432))
-        # Without SeaweedFS here, media nodes go on asking for their bucket.
+        # If SeaweedFS is not installed, media nodes keep asking for their bucket.
         if place.objects("tern-eval-objects", place.secret("tern-eval", "secret-access-key")):
             pods.until("SeaweedFS answers", lambda: answers(place.address("tern-eval-objects"), 8333))
 
@@ -65,7 +65,7 @@ class Evaluation(unittest.TestCase):
         place.start(workload["metadata"]["name"], command, env=environment)
 
     def message(self, place: pods.Place, documents: list[dict]) -> None:
-        """An API key as the notes say, then `helm test`."""
+        """Makes an API key as the chart's notes say, then runs `helm test`."""
         accounts = find(documents, "Deployment", "tern-accounts")
         container = pod(accounts)["spec"]["containers"][0]
         create = ["admin", "keys", "create", "--name", "canary", "--scopes", "users:read,users:write,devices:link"]

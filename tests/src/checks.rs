@@ -9,16 +9,16 @@ use tern_local::{Role, until};
 use crate::World;
 use crate::world::SWEEP_GRACE;
 
-/// Settling takes half a second, and finding forgotten rows takes ten. Before that, a killed owner's lease has to
-/// end.
+/// The time within which every commit is settled. A settle comes after half a second, and the search for what a dead
+/// owner left after 10 s. Before that, the lease of a killed owner has to end.
 const SETTLES_WITHIN: Duration = Duration::from_secs(40);
 
-/// Two sweeps. Each row that is this much older than the grace has been looked at.
+/// The time of two sweeps. A sweep has seen each row that is older than the grace by this time.
 const SWEEPS: Duration = Duration::from_secs(4);
-/// Additional time, in case new rows are still written.
+/// The additional time that a test waits, because new rows may still be written.
 const SWEPT_WITHIN: Duration = Duration::from_secs(25);
-/// What a gateway logs for each row that its sweep found. The logs also tell it of gateways that were killed
-/// meanwhile.
+/// The text that a gateway logs for each row that its sweep found. It is searched for because the metrics of gateways
+/// that were killed meanwhile are gone, and their logs are not.
 const FOUND: &str = "the sweep found a lost inbox row";
 
 impl World {
@@ -48,9 +48,11 @@ impl World {
         Ok(())
     }
 
-    /// Checks that the sweep found nothing. It is the net below the protocol: what it catches, the protocol has lost.
+    /// Checks that the sweep found nothing. The sweep is the net below the protocol, so each row that it finds is one
+    /// that the protocol has lost.
     pub async fn nothing_swept(&self) -> anyhow::Result<()> {
-        // A row in the inbox belongs to a device that is away, or was forgotten. In that case the sweep finds it.
+        // Each row in the inbox either belongs to a device that is away, or was forgotten. The sweep finds the
+        // forgotten ones once they are old enough.
         let store = self.store().await;
         let grace = self.platform.setting(SWEEP_GRACE.0).unwrap_or(SWEEP_GRACE.1);
         let seen_at = Duration::from_secs(grace.parse()?) + SWEEPS;
@@ -88,7 +90,7 @@ impl World {
     }
 }
 
-/// Rule 2: one log, one order, no gaps.
+/// Checks rule 2: each log has all entries from 1 to its head.
 async fn logs_without_gaps(store: &PgPool) -> anyhow::Result<()> {
     let bad: Vec<(String, i64, i64, i64)> = sqlx::query_as(
         "SELECT h.chat_id::text, h.head_seq, count(m.seq), coalesce(max(m.seq), 0)

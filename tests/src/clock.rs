@@ -37,7 +37,7 @@ impl WallClock {
         clock
     }
 
-    /// Makes these nodes use the clock.
+    /// Returns the builder, changed so that these nodes use the clock.
     pub fn of(&self, builder: Builder, nodes: &[&str]) -> Builder {
         let (library, ahead) = (self.library(), self.ahead());
         nodes.iter().fold(builder, |builder, node| {

@@ -6,14 +6,14 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const END_STREAM: u8 = 0x1;
 /// The flag of the last frame with header fields.
 pub const END_HEADERS: u8 = 0x4;
-/// The setting for the bytes of a stream that the client takes before it allows more.
+/// The setting that says how many bytes of a stream the client accepts before it allows more.
 pub const INITIAL_WINDOW_SIZE: u16 = 0x4;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
 const SETTINGS: u8 = 0x4;
 
-/// A frame with the client's settings.
+/// Returns a frame with the client's settings.
 pub fn settings(settings: &[(u16, u32)]) -> Vec<u8> {
     let pairs = settings
         .iter()
@@ -21,7 +21,7 @@ pub fn settings(settings: &[(u16, u32)]) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &pairs.collect::<Vec<u8>>())
 }
 
-/// A frame with the header fields that begin a stream.
+/// Returns a frame with the header fields that begin a stream.
 pub fn headers(stream: u32, fields: &[(String, String)], flags: u8) -> Vec<u8> {
     let block: Vec<u8> = fields
         .iter()
@@ -30,12 +30,12 @@ pub fn headers(stream: u32, fields: &[(String, String)], flags: u8) -> Vec<u8> {
     frame(HEADERS, flags, stream, &block)
 }
 
-/// A frame with bytes of a stream.
+/// Returns a frame with bytes of a stream.
 pub fn data(stream: u32, bytes: &[u8], flags: u8) -> Vec<u8> {
     frame(DATA, flags, stream, bytes)
 }
 
-/// The header fields of a gRPC call. An empty `authorization` is left out.
+/// Returns the header fields of a gRPC call. An empty `authorization` is left out.
 pub fn call(path: &str, authorization: &str) -> Vec<(String, String)> {
     let fields = [
         (":method", "POST"),
@@ -58,7 +58,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// "Literal Header Field without Indexing — New Name" (RFC 7541, section 6.2.2), without Huffman coding.
+/// Encodes a "Literal Header Field without Indexing — New Name" (RFC 7541, section 6.2.2), without Huffman coding.
 fn field(name: &str, value: &str) -> Vec<u8> {
     let mut field = vec![0];
     for text in [name, value] {

@@ -1,11 +1,11 @@
 //! The harness of the end-to-end tests: the whole platform as real processes, on a real Postgres and etcd, and
 //! clients that were written from the protos alone.
 //!
-//! - [`world`]: a platform for one test, with its users and devices; checked for defects at the end
+//! - [`world`]: a platform for one test, with its users and devices, which is checked for defects at the end
 //! - [`api`]: the unary services, called as a back end or a device
-//! - [`wire`]: one device stream, frame by frame, for what a good client never does
+//! - [`wire`]: one device stream, frame by frame, which can also do what a good client never does
 //! - [`socket`]: the same over a WebSocket
-//! - [`phone`]: a good client: cursor, outbox, acknowledgements, reconnects
+//! - [`phone`]: a good client with cursors, an outbox, acknowledgements and reconnects
 //! - [`screen`]: a client that shows who is online
 //! - [`raw`], [`h2`]: arbitrary bytes, as a call or as HTTP/2 frames
 //! - [`collector`]: collects the traces that nodes export

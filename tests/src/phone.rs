@@ -1,6 +1,6 @@
-//! A good client, written from the comments in messaging.proto alone, so that it ends up with what any app would
-//! have. It keeps its log in memory, acknowledges what it has stored, sends its outbox again on each new stream, and
-//! reconnects. It remembers each breach of the protocol, and the test's next step fails.
+//! A good client that is written from the comments in messaging.proto alone, so that it gets what any app would get. It
+//! keeps its log in memory, acknowledges what it has stored, sends its outbox again on each new stream, and reconnects.
+//! It remembers the first breach of the protocol by the server; the next wait of the test then fails.
 
 mod run;
 mod state;
@@ -53,16 +53,16 @@ enum Command {
         chat: ChatId,
         stopped: bool,
     },
-    /// Whether to be online, and at which gateway.
+    /// Goes online or offline. `None` as the gateway means that each stream may choose another one.
     Online {
         wanted: bool,
         gateway: Option<usize>,
     },
-    /// Whether to acknowledge. When turned on, everything stored so far is acknowledged.
+    /// Turns acknowledgements on or off. When they are turned on, everything stored so far is acknowledged.
     Acknowledge(bool),
 }
 
-/// Commands that may wait: tests do not write faster than a stream takes.
+/// The number of commands that may wait. Tests do not send faster than a stream accepts.
 const COMMANDS: usize = 4096;
 
 /// A good client with one device. Dropping it breaks its stream.
@@ -101,7 +101,7 @@ impl Phone {
         self.device.user
     }
 
-    /// The unary services as this device.
+    /// Returns the unary services, called as this device.
     pub fn api(&self) -> Api {
         Api::new(self.channel.clone(), &self.device.access_token)
     }
@@ -289,12 +289,12 @@ impl Phone {
         .await;
     }
 
-    /// Everything that the phone has stored and heard so far.
+    /// Returns everything that the phone has stored and heard so far.
     pub fn state(&self) -> State {
         self.state.borrow().clone()
     }
 
-    /// The messages of a chat, as text.
+    /// Returns the messages of a chat as text.
     pub fn texts(&self, chat: ChatId) -> Vec<String> {
         self.state
             .borrow()

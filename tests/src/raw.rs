@@ -8,7 +8,7 @@ use tower::ServiceExt as _;
 
 use crate::world::BOUND;
 
-/// Bytes before a message: a flag for compression, and the length.
+/// The number of bytes before a message in its frame: a flag for compression, and the length.
 const PREFIX: usize = 5;
 
 /// Frames a message as gRPC does.

@@ -16,7 +16,7 @@ use tonic::transport::Channel;
 use crate::world::BOUND;
 use crate::{Device, Wire, wire};
 
-/// Commands that may wait: more than any test gives at once.
+/// The number of commands that may wait. No test gives more at once.
 const COMMANDS: usize = 1024;
 
 /// The presence of a person, as a screen showed it.
@@ -24,7 +24,7 @@ const COMMANDS: usize = 1024;
 pub enum Shown {
     Hidden,
     Online,
-    /// Milliseconds since the epoch; 0: not known.
+    /// The person is offline, and was last active at this time in milliseconds since the epoch. 0: not known.
     LastSeen(i64),
 }
 
@@ -40,13 +40,13 @@ pub struct Said {
 }
 
 impl Said {
-    /// The last presence that was shown of a person.
+    /// Returns the last presence that was shown of a person, or `None` if there was none.
     pub fn of(&self, user: UserId) -> Option<Shown> {
         let mut newest = self.presences.iter().rev();
         newest.find(|(of, _)| *of == user).map(|(_, shown)| *shown)
     }
 
-    /// Every presence that was shown of a person, in order.
+    /// Returns every presence that was shown of a person, in order.
     pub fn all_of(&self, user: UserId) -> Vec<Shown> {
         let all = self.presences.iter().filter(|(of, _)| *of == user);
         all.map(|(_, shown)| *shown).collect()
@@ -56,7 +56,7 @@ impl Said {
 #[derive(Debug)]
 enum Command {
     Say(Item),
-    /// Whether a person is at the screen. While one is, it repeats that as often as the server asks for.
+    /// Says whether a person is at the screen. While one is, the screen repeats it as often as the server asks.
     Active(bool),
 }
 
@@ -140,7 +140,7 @@ impl Screen {
         said.results[before].clone()
     }
 
-    /// Everything that the server has said so far.
+    /// Returns everything that the server has said so far.
     pub fn said(&self) -> Said {
         self.said.borrow().clone()
     }

@@ -17,7 +17,7 @@ use tonic::{Status, Streaming};
 use crate::Device;
 use crate::world::BOUND;
 
-/// Frames that may wait for the connection: more than any test writes ahead.
+/// The number of frames that may wait for the connection. No test writes more ahead.
 const FRAMES: usize = 1024;
 
 /// A stream that sends exactly what a test tells it to.
@@ -138,7 +138,7 @@ impl Wire {
     }
 }
 
-/// The item that opens a stream.
+/// Returns the item that opens a stream.
 pub fn open(access_token: &str) -> Item {
     Item::Open(Open {
         access_token: access_token.to_owned(),
@@ -147,7 +147,7 @@ pub fn open(access_token: &str) -> Item {
     })
 }
 
-/// An acknowledgement of a chat up to `seq`.
+/// Returns an acknowledgement of a chat up to `seq`.
 pub fn ack(chat: ChatId, seq: u64) -> Item {
     Item::Ack(Ack {
         chat_id: chat.to_string(),
@@ -155,12 +155,12 @@ pub fn ack(chat: ChatId, seq: u64) -> Item {
     })
 }
 
-/// A message to a chat.
+/// Returns the item that sends a message to a chat.
 pub fn message(request: RequestId, chat: ChatId, body: impl Into<Vec<u8>>) -> Item {
     item(request, send_message::To::ChatId(chat.to_string()), body.into())
 }
 
-/// A message to a person.
+/// Returns the item that sends a message to a person.
 pub fn message_to(request: RequestId, peer: UserId, body: impl Into<Vec<u8>>) -> Item {
     item(
         request,
@@ -178,7 +178,7 @@ fn item(request: RequestId, to: send_message::To, body: Vec<u8>) -> Item {
     })
 }
 
-/// The envelope of an ordinary message.
+/// Returns the envelope of an ordinary message.
 pub fn plain() -> Envelope {
     Envelope::default()
 }

@@ -14,13 +14,13 @@ use tonic::{Code, Response, Status};
 
 use crate::{Api, Phone};
 
-/// How long a test waits for anything. It comes within milliseconds, over a failover within the lease, and much later
-/// on a busy machine.
+/// The time that a test waits for anything. What it waits for usually comes within milliseconds, after a failover
+/// within a lease, and on a busy machine much later.
 pub const BOUND: Duration = Duration::from_secs(60);
-/// A draining node ends as soon as it is done, and fails if that takes longer than this. Streams are cut off 5 s
-/// after their devices were asked to reconnect, whatever this time is.
+/// The time that a draining node may take. It ends as soon as it is done, and fails if that takes longer. Whatever this
+/// time is, streams are cut off 5 s after their devices were asked to reconnect.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two attempts of a call.
+/// The pause between two attempts of a call.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A running platform, and the keys to it. [`World::end`] checks and ends it.
@@ -28,7 +28,7 @@ pub struct World {
     pub platform: Platform,
     api: OnceCell<Api>,
     gateways: Vec<Channel>,
-    // Removed last.
+    // Fields are dropped in this order, so the directory is removed last.
     dir: TempDir,
 }
 
@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// The directory with the platform's files.
+    /// Returns the directory with the platform's files.
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -106,17 +106,17 @@ impl World {
         channel(&self.platform, &self.platform.gateway_url(gateway))
     }
 
-    /// The connection to a gateway that unary calls share.
+    /// Returns the connection to a gateway that unary calls share.
     pub fn channel(&self, gateway: usize) -> Channel {
         self.gateways[gateway].clone()
     }
 
-    /// The number of gateways at the start.
+    /// Returns the number of gateways at the start.
     pub fn gateways(&self) -> usize {
         self.gateways.len()
     }
 
-    /// The API as a back end with every scope, through the first gateway.
+    /// Returns the API through the first gateway, called as a back end with every scope.
     pub async fn back_end(&self) -> &Api {
         let key = self.platform.api_key();
         self.api
@@ -226,7 +226,7 @@ impl World {
         hers.receipt(chat, bob.id, sent.seq, 0).await;
     }
 
-    /// The chat node that owns a chat.
+    /// Returns the name of the chat node that owns a chat.
     pub async fn owner_of(&self, chat: ChatId) -> String {
         self.platform
             .owner(Role::Chat, Slot::of_chat(chat))
@@ -234,7 +234,7 @@ impl World {
             .expect("an owner")
     }
 
-    /// Connects to the store, for tests that look at what cannot be seen from outside.
+    /// Connects to the store, for tests that check facts that no API shows.
     pub async fn store(&self) -> sqlx::PgPool {
         sqlx::PgPool::connect(self.platform.database_url())
             .await
@@ -298,7 +298,7 @@ fn linked(user: &User, reply: v1::LinkDeviceResponse) -> Device {
     }
 }
 
-/// Settings of every test's nodes: the sweep runs often, nobody is slowed down for sending fast or to many strangers,
+/// The settings of every test's nodes. The sweep runs often, nobody is limited for sending fast or to many strangers,
 /// and nothing is refused because the machine is busy.
 const SETTINGS: &[(&str, &str)] = &[
     ("TERN_LOG", "info"),
@@ -318,7 +318,7 @@ pub const SWEEP_GRACE: (&str, &str) = ("TERN_GATEWAY_SWEEP_GRACE", "5");
 /// end, and other nodes have to find what they left.
 pub const FAILOVER_GRACE: (&str, &str) = (SWEEP_GRACE.0, "25");
 
-/// The path of the `tern` program that was built with these tests.
+/// Returns the path of the program that has `tern` and `tern-dev` in it and was built with these tests.
 pub fn tern() -> PathBuf {
     let exe = std::env::current_exe().expect("the path of this test");
     let build = exe.ancestors().nth(2).expect("target/<profile>/deps/<test>");

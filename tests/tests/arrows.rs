@@ -1,11 +1,12 @@
-//! Which crate may depend on which, as ARCHITECTURE.md has it.
+//! Crates depend on each other only as ARCHITECTURE.md says.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-/// What each crate's code may name of the others. What only its tests name is not listed.
+/// Each crate, with the other crates of the workspace that its code depends on. Those that only its tests need are not
+/// listed.
 const ARROWS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("counts", &[]),
@@ -116,10 +117,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// All that a core may name of others' crates: values, and no runtime, wire, store, clock or source of chance.
+/// All foreign crates that a core may depend on. They provide values, and no runtime, wire, store, clock or source of
+/// chance.
 const CORES_MAY_NAME: &[&str] = &["bytes", "prost", "sha2", "thiserror", "tracing", "uuid"];
 
-/// What a production image does not contain: terminals, load, and servers for development.
+/// The crates that a production image does not contain: those for terminals, load generation and development servers.
 const NOT_IN_PRODUCTION: &[&str] = &[
     "ratatui",
     "hdrhistogram",
@@ -130,7 +132,7 @@ const NOT_IN_PRODUCTION: &[&str] = &[
     "tempfile",
 ];
 
-/// The names that each crate of the workspace has in its `[dependencies]`.
+/// Returns the names that each crate of the workspace has in its `[dependencies]`.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);

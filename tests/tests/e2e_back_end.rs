@@ -15,7 +15,7 @@ use tern_types::{ChatId, RequestId};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// A message to a chat, from the system unless `acting_user_id` is set.
+/// Returns a message to a chat, which comes from the system unless the caller sets `acting_user_id`.
 fn message(chat: ChatId, body: &'static str) -> v1::SendMessageRequest {
     v1::SendMessageRequest {
         chat_id: chat.to_string(),
@@ -131,7 +131,7 @@ async fn has_it_without_a_sender(phone: &Phone, chat: ChatId, notice: &v1::SendM
     assert_eq!(view.last_entry.unwrap().sender_user_id, "", "as it is stored");
 }
 
-/// A message of the system has no sender, so only back ends may ask who read it.
+/// Checks that only back ends may ask who read a message of the system, which has no sender.
 async fn only_back_ends_ask_who_read_it(world: &World, phone: &Phone, chat: ChatId, seq: u64) {
     let asked = v1::GetMessageReceiptsRequest {
         chat_id: chat.to_string(),
@@ -150,7 +150,7 @@ async fn only_back_ends_ask_who_read_it(world: &World, phone: &Phone, chat: Chat
     assert_eq!(receipts.unwrap().into_inner().member_count, 2);
 }
 
-/// A key that may send in users' names may not send for the system, and the other way round.
+/// Checks that a key that may send in users' names may not send for the system, and the other way round.
 async fn each_scope_allows_its_own_messages_only(world: &World, system: &Api, chat: ChatId, user: &User) {
     let notice = message(chat, "no");
     let in_a_name = v1::SendMessageRequest {
@@ -172,7 +172,7 @@ async fn each_scope_allows_its_own_messages_only(world: &World, system: &Api, ch
     }
 }
 
-/// What is wrong with a message, the message, and the reason and the field that the status names.
+/// A message that is refused: what is wrong with it, the message, and the reason and the field that the status names.
 type Case = (
     &'static str,
     v1::SendMessageRequest,
@@ -180,7 +180,7 @@ type Case = (
     Option<&'static str>,
 );
 
-/// A message that would be sent. Each case spoils it in one way.
+/// A correct message. Each case spoils it in one way.
 struct Good(v1::SendMessageRequest);
 
 impl Good {
@@ -190,7 +190,7 @@ impl Good {
         message
     }
 
-    /// The message to a person instead of a chat.
+    /// Returns the message, to a person instead of a chat.
     fn to(&self, user: String) -> v1::SendMessageRequest {
         v1::SendMessageRequest {
             chat_id: String::new(),
@@ -200,7 +200,8 @@ impl Good {
     }
 }
 
-/// Messages from or to somebody who cannot have them. `friend` may be written to, and `blocker` has blocked the sender.
+/// Returns messages with a wrong sender or recipient. The sender may write to `friend`, and `blocker` has blocked the
+/// sender.
 fn wrongly_addressed(good: &Good, friend: &User, blocker: &User) -> Vec<Case> {
     use ErrorReason as R;
     let unknown = || RequestId::random().to_string();
@@ -257,7 +258,7 @@ fn wrongly_addressed(good: &Good, friend: &User, blocker: &User) -> Vec<Case> {
     ]
 }
 
-/// Messages whose content no message can have.
+/// Returns messages with a content that is not allowed.
 fn wrongly_filled(good: &Good) -> Vec<Case> {
     use ErrorReason as R;
     vec![

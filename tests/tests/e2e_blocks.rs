@@ -29,7 +29,7 @@ impl Two {
         Self { users, phones, chat }
     }
 
-    /// The first blocks the second.
+    /// Makes the first person block the second.
     async fn block(&self) {
         self.try_block().await.expect("a block");
     }
@@ -51,7 +51,7 @@ impl Two {
         unblocked.expect("the opposite of a block");
     }
 
-    /// Checks that neither gets a message through: on the stream by chat or by person, or by a call.
+    /// Checks that neither can send the other a message: on the stream to the chat or to the person, or by a call.
     async fn refused(&self) {
         for (phone, peer) in [
             (&self.phones[0], &self.users[1]),
@@ -68,7 +68,7 @@ impl Two {
         }
     }
 
-    /// Checks that each gets a message through.
+    /// Checks that each can send the other a message.
     async fn talk(&self, text: &str) {
         for (phone, other) in [(0, 1), (1, 0)] {
             let text = format!("{text} of {phone}");
@@ -198,7 +198,7 @@ async fn the_first_message_to_somebody_who_blocked_makes_no_chat() {
     world.end().await;
 }
 
-/// Each call may be taken by another accounts node.
+/// There are two accounts nodes, so that different nodes may answer the calls.
 #[tokio::test]
 async fn a_send_after_a_block_returned_is_refused_and_after_its_end_it_passes() {
     let world = World::with(|builder| builder.accounts(2)).await;
@@ -280,7 +280,8 @@ async fn a_block_outlives_the_chats_owner_and_the_chats_move() {
     world.end().await;
 }
 
-/// Calls fail until the map names the next owner; messages on the stream wait.
+/// Checks that the next owner refuses messages. A message on the stream waits until the map names the next owner, and
+/// after that the calls no longer fail either.
 async fn two_are_refused_by_the_next_owner(two: &Two) {
     let request = two.phones[1].send(two.chat, "no").await;
     let error = two.phones[1].refused(request).await;
@@ -288,7 +289,7 @@ async fn two_are_refused_by_the_next_owner(two: &Two) {
     two.refused().await;
 }
 
-/// The phone lost its stream before it got the result.
+/// The case is that a device loses its stream before it gets the result of a send.
 #[tokio::test]
 async fn what_was_placed_before_the_block_has_its_result_on_the_next_stream_too() {
     let world = World::start().await;

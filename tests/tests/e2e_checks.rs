@@ -1,4 +1,4 @@
-//! Tests of the checks that run after each test: they find what they look for.
+//! The checks that run after each test do find the defects that they look for.
 
 use tern_tests::World;
 use tern_types::ChatId;
@@ -22,8 +22,8 @@ async fn a_gap_in_a_log_is_found() {
     world.platform.abort().await.unwrap();
 }
 
-/// The message comes from a platform that does not know the device's session. Nobody tells the device of it until the
-/// sweep does, and the check reports that.
+/// The message comes from a platform that does not know the device's session. So no wake tells the session of the inbox
+/// row. The sweep finds the row, and the check reports that.
 #[tokio::test]
 async fn a_row_that_nobody_told_of_is_swept_and_fails_the_test() {
     let world = World::start().await;

@@ -1,4 +1,5 @@
-//! The clocks of machines are wrong, and are set. Nothing waits for them, and nothing is ordered by them.
+//! The wall clocks of machines are wrong, and are set while the platform runs. Nothing waits for them, and nothing is
+//! ordered by them.
 
 use tern_proto::v1::{CloseCode, server_event::Event};
 use tern_tests::wire::{self, Wire};

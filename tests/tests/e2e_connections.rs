@@ -1,4 +1,5 @@
-//! Connections that stop in the middle: each one ends, in whatever state it is, and together they keep nobody out.
+//! Connections that stop half way. The gateway ends each of them, whatever its state, and together they keep nobody
+//! out.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -16,9 +17,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// The bounds and the grace of the test's gateway are seconds. A busy machine may take much longer to act on them.
+/// The time within which a connection has to end. The bounds of the test's gateway are seconds, but a busy machine may
+/// take much longer to act on them.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Short enough for a test, long enough for a handshake on a busy machine.
+/// The bounds of connections in seconds. They are short enough for a test, and long enough for a handshake on a busy
+/// machine.
 const BOUNDS: [(&str, &str); 5] = [
     ("TERN_GATEWAY_FIRST_REQUEST_WITHIN", "5"),
     ("TERN_GATEWAY_IDLE_AFTER", "6"),
@@ -70,12 +73,12 @@ fn over_h2(parts: &[Vec<u8>]) -> State {
     State::Tls(H2, parts.concat())
 }
 
-/// The preface and settings of a client that takes what comes.
+/// Returns the preface and settings of a client that accepts what comes.
 fn greeting() -> Vec<u8> {
     [h2::PREFACE.to_vec(), h2::settings(&[])].concat()
 }
 
-/// The preface and settings of a client that takes nothing.
+/// Returns the preface and settings of a client that accepts no bytes on its streams.
 fn deaf() -> Vec<u8> {
     [
         h2::PREFACE.to_vec(),
@@ -88,7 +91,7 @@ fn call(path: &str, bearer: &str) -> Vec<u8> {
     h2::headers(1, &h2::call(path, bearer), h2::END_HEADERS)
 }
 
-/// An empty message, and the end of the call.
+/// Returns an empty message, with the end of the call.
 fn empty() -> Vec<u8> {
     h2::data(1, &framed(&[]), h2::END_STREAM)
 }
@@ -204,7 +207,7 @@ fn over_http1() -> Vec<Named> {
 const UPGRADE: &str = "GET /v1/stream HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// Brings a connection into a state, and reads until the server ends it. An error if it does not end.
+/// Brings a connection into a state, and reads until the server ends it. `Err` if it does not end within [`PATIENCE`].
 async fn ends(name: &str, state: State, world: &World) -> Result<(), String> {
     let ended = async {
         match state {
@@ -289,9 +292,9 @@ async fn every_state_that_a_connection_can_be_in_ends() {
     world.end().await;
 }
 
-/// File descriptors of the gateway in the test below.
+/// The number of file descriptors that the gateway in the test below may have.
 const DESCRIPTORS: usize = 300;
-/// Silent connections to that gateway.
+/// The number of silent connections to that gateway.
 const SILENT: usize = 281;
 
 #[tokio::test]
@@ -307,7 +310,7 @@ async fn silent_connections_shut_nobody_out() {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let world = World::with(|builder| {
         let builder = builder.gateways(1).program(Role::Gateway, &program);
-        // A connection ends only for lack of room, however long it takes to open them all.
+        // With this bound a connection ends only for lack of descriptors, however long it takes to open them all.
         builder.env("TERN_GATEWAY_FIRST_REQUEST_WITHIN", "600")
     })
     .await;

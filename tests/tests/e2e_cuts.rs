@@ -1,5 +1,5 @@
-//! Nodes that live and are cut off from something: etcd, Postgres, or the other nodes. Other nodes that can do their
-//! work take it over, and no node mistakes "I do not know" for "nobody is there".
+//! Nodes that run, but are cut off from something: etcd, Postgres, or the other nodes. Other nodes that can do their
+//! work take it over, and no node mistakes "I do not know" for "nobody is online".
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use tern_tests::world::{BOUND, FAILOVER_GRACE};
 use tern_tests::{Phone, World};
 use tern_types::ChatId;
 
-/// Time between two messages of a conversation.
+/// The time between two messages of a conversation.
 const PACE: Duration = Duration::from_millis(50);
-/// Several times as long as a lease.
+/// The length of a cut: several times that of a lease.
 const CUT_FOR: Duration = Duration::from_secs(15);
 
 fn patient(builder: Builder) -> Builder {
     builder.env(FAILOVER_GRACE.0, FAILOVER_GRACE.1)
 }
 
-/// Two people at two gateways.
+/// Two people at two gateways, with their direct chat.
 struct Pair {
     chat: ChatId,
     phones: [Phone; 2],
@@ -45,7 +45,7 @@ impl Pair {
         }
     }
 
-    /// Each person sends one message.
+    /// Sends one message of each person.
     async fn write(&mut self) {
         for (number, phone) in self.phones.iter().enumerate() {
             let text = format!("{} of {number}", self.texts.len());
@@ -86,9 +86,9 @@ async fn all_end(pairs: &[Pair]) {
     }
 }
 
-/// One node of each role is cut off from etcd and the others are not, so there are two sides with different maps,
-/// while everybody is online. The test guards against a presence node that answers "nobody" without its lease: the
-/// sweep then finds rows, about 50 in this test.
+/// One node of each role is cut off from etcd and the others are not, so there are two sides with different maps, while
+/// everybody is online. The test guards against a presence node that has lost its lease and answers "nobody is online".
+/// If one did, the sweep would find about 50 rows in this test.
 #[tokio::test]
 async fn nobody_who_is_online_is_missed_when_one_node_of_each_role_is_cut_off_from_etcd() {
     let cut = ["chat-0", "gateway-0", "presence-0"];
@@ -130,7 +130,7 @@ async fn a_chat_node_that_is_cut_off_from_postgres_gives_its_chats_up_and_takes_
     world.platform.cables("chat-0").unwrap().store.cut();
     write_for(&mut pairs, Duration::from_secs(1)).await;
     world.platform.unwell("chat-0", true).await.unwrap();
-    // This holds while the cut lasts.
+    // The messages arrive while the cut lasts.
     all_end(&pairs).await;
     write_for(&mut pairs, Duration::from_secs(1)).await;
     all_end(&pairs).await;
@@ -156,7 +156,7 @@ async fn a_chat_node_that_no_gateway_reaches_gives_its_chats_up_and_takes_them_b
     world.end().await;
 }
 
-/// No node could do better, so no node gives up its slots. The gateways report that they are not ready.
+/// No other chat node could do better, so none gives up its slots. The gateways report that they are not ready.
 #[tokio::test]
 async fn when_no_gateway_reaches_any_chat_node_slots_stay_where_they_are_and_gateways_are_not_ready() {
     let nodes = ["chat-0", "chat-1"];

@@ -17,7 +17,7 @@ const BOUND: Duration = Duration::from_secs(120);
 struct Demo {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    /// Process ids of the nodes, read from the output.
+    /// The process ids of the nodes, read from the output.
     pids: Vec<Pid>,
 }
 

@@ -1,4 +1,4 @@
-//! Devices: several of one user, linked late, revoked, replaced. Also their tokens.
+//! Devices of a user: several at once, linked late, revoked, with a newer stream, and their tokens.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ async fn ten_devices_of_one_user_have_the_same() {
     world.end().await;
 }
 
-/// Fine print 7: a device starts at the head at which it was linked.
+/// This is fine print 7: a device starts at the head at which it was linked.
 #[tokio::test]
 async fn a_new_device_starts_where_it_was_linked_and_reads_the_rest_as_history() {
     let world = World::start().await;
@@ -67,7 +67,7 @@ async fn a_new_device_starts_where_it_was_linked_and_reads_the_rest_as_history()
         let seq = hers.say(bob.id, format!("old {number}")).await.seq;
         first.has(chat, seq).await;
     }
-    // Until they are settled, the new device would be owed them as well.
+    // A new device that is linked before they are settled would get them too.
     world.settled().await;
     let second = world.phone(&bob).await;
     let new = hers.say(bob.id, "new").await;
@@ -229,8 +229,8 @@ async fn a_revoked_device_is_out_at_once_and_for_good() {
     world.end().await;
 }
 
-/// A revocation is known longer than in the memory of the gateways that were told. The device's access token is still
-/// valid for most of an hour.
+/// A revocation is known to more than the gateways that were told of it. A gateway that starts later refuses the device
+/// too, although its access token has not expired.
 #[tokio::test]
 async fn a_revoked_device_is_out_on_a_gateway_that_starts_afterwards() {
     let mut world = World::start().await;

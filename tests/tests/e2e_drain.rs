@@ -1,4 +1,4 @@
-//! SIGTERM: a node hands over its work and ends, and nobody loses anything.
+//! A node that gets SIGTERM hands over its work and ends, and nobody loses anything.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -10,7 +10,7 @@ use tern_tests::phone::{State, agree};
 use tern_tests::{Phone, World};
 use tern_types::ChatId;
 
-/// How often the test tries. A gateway cuts streams off 5 s after the announcement: a busy machine may sometimes take
+/// How often the test tries. A gateway cuts streams off 5 s after the announcement. A busy machine may sometimes take
 /// longer for a message, but not each time.
 const DRAINS: usize = 5;
 
@@ -100,7 +100,7 @@ async fn a_draining_chat_node_hands_its_chats_over() {
     world.end().await;
 }
 
-/// As in an upgrade: every node restarts, one after the other, while a conversation goes on.
+/// As in an upgrade, every node restarts, one after the other, while a conversation goes on.
 #[tokio::test]
 async fn a_rolling_restart_of_every_node_loses_nothing() {
     let mut world = World::with(|builder| builder.presences(2).accounts(2)).await;

@@ -14,7 +14,7 @@ use tern_tests::world::{BOUND, FAILOVER_GRACE};
 use tern_tests::{Phone, World};
 use tern_types::{ChatId, RequestId, Slot};
 
-/// The pace at which two phones write to each other, one message each, while something else happens.
+/// The time between two rounds of a conversation. In a round each phone sends one message.
 const PACE: Duration = Duration::from_millis(20);
 
 fn patient(builder: Builder) -> Builder {
@@ -43,7 +43,7 @@ impl Conversation {
         }
     }
 
-    /// Puts `count` messages of each person into the outboxes, at the pace of two quick writers.
+    /// Puts `count` messages of each person into the outboxes, one each in [`PACE`].
     async fn write(&mut self, count: usize) {
         let mut pace = tokio::time::interval(PACE);
         for _ in 0..count {
@@ -148,8 +148,8 @@ async fn what_a_killed_owner_had_not_settled_is_settled_by_the_next() {
     world.end().await;
 }
 
-/// A stale owner: it hangs until its lease is over and another node has taken its chats. Then it wakes up and still
-/// has commands, acknowledgements and settles to do.
+/// A stale owner hangs until its lease is over and another node has taken its chats. When it wakes up, it still has
+/// commands, acknowledgements and settles to do.
 #[tokio::test]
 async fn an_owner_that_hangs_and_wakes_up_too_late_changes_nothing() {
     let world = World::with(patient).await;
@@ -176,8 +176,8 @@ async fn an_owner_that_hangs_and_wakes_up_too_late_changes_nothing() {
     world.end().await;
 }
 
-/// Rule 2. Two platforms on one database do not know of each other. Each of the two chat nodes is sure that it owns
-/// every chat, and learns of the other's commits only by the compare-and-set.
+/// This is rule 2. Two platforms on one database do not know of each other, so each chat has two owners. Each of them
+/// is sure that it is the only one, and learns of the other's commits only by the compare-and-set.
 #[tokio::test]
 async fn two_owners_of_one_chat_at_once_keep_one_log() {
     let world = World::with(patient).await;
@@ -218,7 +218,7 @@ async fn two_owners_of_one_chat_at_once_keep_one_log() {
     world.end_swept().await;
 }
 
-/// The first half of rule 9.
+/// This is the first half of rule 9.
 #[tokio::test]
 async fn rule_9_messages_flow_on_while_etcd_is_away() {
     let mut world = World::with_own_servers(patient).await;
@@ -228,7 +228,7 @@ async fn rule_9_messages_flow_on_while_etcd_is_away() {
         etcd.process().signal(signal).unwrap();
     };
     freeze(&mut world, nix::sys::signal::Signal::SIGSTOP);
-    // Longer than every lease.
+    // This takes longer than every lease.
     conversation.write(500).await;
     conversation.end().await;
     // Messages also flow for people who come only now.
@@ -244,7 +244,7 @@ async fn rule_9_messages_flow_on_while_etcd_is_away() {
     world.end().await;
 }
 
-/// Rule 1, and the second half of rule 9.
+/// This is rule 1, and the second half of rule 9.
 #[tokio::test]
 async fn rule_9_while_postgres_is_away_sends_are_unavailable_and_nothing_acknowledged_is_lost() {
     let mut world = World::with_own_servers(patient).await;
@@ -287,7 +287,7 @@ async fn rule_9_while_postgres_is_away_sends_are_unavailable_and_nothing_acknowl
     world.end().await;
 }
 
-/// Rule 3: a session and a delivery race, and the one that comes second sees the other.
+/// This is rule 3: a session and a delivery race, and the one that comes second sees the other.
 #[tokio::test]
 async fn a_thousand_reconnects_racing_deliveries_lose_nothing() {
     let world = World::start().await;
@@ -333,7 +333,8 @@ async fn a_thousand_reconnects_racing_deliveries_lose_nothing() {
     world.end().await;
 }
 
-/// The number of people whose chats are spread over all shards of all nodes, several in each shard.
+/// The number of people to whom the sender writes. Their chats are spread over all shards of all nodes, several in
+/// each.
 const CROWD: usize = 12;
 
 /// Sends a message to each of these chats in one frame, and returns their outcomes.
@@ -355,7 +356,7 @@ async fn answers(wire: &mut Wire, sends: &[(RequestId, ChatId)]) -> Vec<Outcome>
     sends.iter().map(of).collect()
 }
 
-/// A connection that is not the platform's, and may hold its locks as long as it likes.
+/// Opens a connection that is not the platform's, and may hold its locks as long as it likes.
 async fn somebody_else(world: &World) -> PgConnection {
     PgConnection::connect(world.platform.database_url())
         .await
@@ -414,7 +415,7 @@ async fn a_chat_that_is_held_in_the_store_holds_up_no_other() {
     world.end_swept().await;
 }
 
-/// Only the writing of the inbox waits. Deliveries and sends do not.
+/// Only statements that write the inbox wait for the lock. Deliveries and sends do not.
 #[tokio::test]
 async fn a_lock_on_the_inbox_holds_up_no_message() {
     let world = World::start().await;
@@ -430,7 +431,7 @@ async fn a_lock_on_the_inbox_holds_up_no_message() {
             hers.say(chat, format!("{number}")).await;
         }
     };
-    // Each message would have to wait for a settle that gives up after seconds.
+    // If sends waited for settles, each message would wait for seconds, until the settle gives up.
     tokio::time::timeout(BOUND, sends)
         .await
         .expect("messages wait for the inbox");

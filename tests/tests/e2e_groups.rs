@@ -1,4 +1,4 @@
-//! Groups: members come and go, and each gets exactly what is theirs.
+//! Members of groups come and go, and each gets exactly the entries of the time of their membership.
 
 #![allow(clippy::unwrap_used, reason = "test code")]
 
@@ -62,7 +62,7 @@ async fn in_a_group_each_sees_who_received_and_who_read() {
     world.end().await;
 }
 
-/// Rule 7.
+/// This is rule 7.
 #[tokio::test]
 async fn who_is_removed_gets_that_entry_and_nothing_after() {
     let world = World::start().await;
@@ -145,7 +145,7 @@ fn addition(group: ChatId, user: &User) -> v1::AddMembersRequest {
     }
 }
 
-/// Returns what the entry of this seq says.
+/// Returns the content of the entry at this seq.
 fn content(log: &Log, seq: u64) -> &Content {
     log.entries[&seq]
         .content
@@ -246,7 +246,7 @@ async fn a_member_changes_nothing(member: &Phone, member_user: &User, stranger: 
     }
 }
 
-/// An admin can change members and the title, but no roles.
+/// Checks that an admin can change members and the title, but no roles.
 async fn an_admin_changes_members_and_the_title(admin: &Phone, user: &User, stranger: &User, group: ChatId) {
     let mut chats = admin.api().chats();
     chats.update_chat(title(group, "ours")).await.unwrap();
@@ -259,7 +259,8 @@ async fn an_admin_changes_members_and_the_title(admin: &Phone, user: &User, stra
     assert_eq!(reason_of(&status), Some(ErrorReason::RoleTooLow));
 }
 
-/// A group keeps an owner. `owner` leaves after `user`, whose phone is `other`, has become one too.
+/// Checks that the last owner cannot leave. `owner` leaves after `user`, whose phone is `other`, has become an owner
+/// too.
 async fn the_last_owner_stays(owner: &Phone, other: &Phone, user: &User, group: ChatId) {
     let mut chats = owner.api().chats();
     let leave = || v1::LeaveChatRequest {

@@ -12,10 +12,10 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-/// Nodes look at the files every 5 s.
+/// The time within which all nodes use a changed file. They look at the files every 5 s.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits until all nodes have taken so many renewals of the certificate files.
+/// Waits until each node has taken over changed certificate files `count` times.
 async fn taken(world: &World, count: f64) {
     for node in world.platform.nodes() {
         until::holds("the renewed certificate is in use", PATIENCE, || async {
@@ -37,7 +37,7 @@ async fn both_write(chat: ChatId, hers: &Phone, his: &Phone) {
     hers.has(chat, answer.seq).await;
 }
 
-/// Restarts a node, which makes new connections to it and from it.
+/// Restarts a node, so that connections to it and from it are made anew.
 async fn restart(world: &mut World, node: &str) {
     world.platform.drain(node).unwrap();
     world.platform.drained(node).await.unwrap();

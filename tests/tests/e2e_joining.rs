@@ -1,4 +1,4 @@
-//! Who may be added to a group, and how many strangers a user may write to or add in a day.
+//! The rules of who may be added to a group, and of how many strangers a user may write to or add in a day.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -11,7 +11,8 @@ use tern_types::{ChatId, RequestId};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// Only a user who has left decides to come back: other members cannot add them again, but the app's back end can.
+/// A user who has left comes back only by their own decision. So other members cannot add them again, but the app's
+/// back end can, which knows the decision.
 #[tokio::test]
 async fn who_left_is_added_again_by_nobody_but_the_back_end() {
     let world = World::start().await;
@@ -144,7 +145,7 @@ fn is_limited_for_hours(refused: &Status) {
     assert!(wait > Some(Duration::from_secs(3600)), "{refused:?}");
 }
 
-/// A back end may make the same requests in the user's name.
+/// Checks that a back end may make the same requests in the user's name.
 async fn a_back_end_is_not_limited(
     world: &World,
     user: &User,

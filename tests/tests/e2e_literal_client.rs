@@ -9,13 +9,13 @@ use tern_tests::wire::{ack, message};
 use tern_tests::{Device, User, Wire, World};
 use tern_types::{ChatId, RequestId};
 
-/// What one chat of the client went through.
+/// The history of one chat on the client.
 #[derive(Debug, Default)]
 struct Log {
     cursor: u64,
     /// The seqs of stored entries, and `skip n` for each Skipped that raised the cursor.
     stored: Vec<String>,
-    /// Entries that came above the cursor + 1.
+    /// The seqs of entries that came above the cursor + 1.
     dropped: Vec<u64>,
 }
 
@@ -38,7 +38,7 @@ impl Client {
         client
     }
 
-    /// Takes one event.
+    /// Waits for the next event, applies it to the log, and returns it.
     async fn next(&mut self) -> Event {
         let event = self.wire.next().await.unwrap().expect("an event");
         let chat = self.chat.to_string();
@@ -67,7 +67,7 @@ impl Client {
         }
     }
 
-    /// A client that has stored and acknowledged the group's first entry.
+    /// Opens a client that has stored and acknowledged the group's first entry.
     async fn joined(world: &World, device: &Device, group: ChatId) -> Self {
         let mut client = Self::open(world, device, group, 0).await;
         client.reaches(1).await;
@@ -86,7 +86,7 @@ impl Client {
     }
 }
 
-/// A group of two, and what its owner does through the back end.
+/// A group of two, in which a back end acts in the owner's name.
 struct Group<'a> {
     world: &'a World,
     id: ChatId,
@@ -162,7 +162,8 @@ async fn who_is_removed_and_added_again_while_online_is_told_what_is_skipped_bef
     let device = world.device(&bob).await;
     let group = Group::of(&world, &alice, &bob).await;
 
-    // First on a stream that knows where the device stands, then on one that knows nothing of the chat yet.
+    // This happens first on a stream that knows where the device stands, then on one that knows nothing of the chat
+    // yet.
     let mut client = Client::joined(&world, &device, group.id).await;
     group.comes_and_goes().await;
     client.reaches(11).await;
@@ -177,7 +178,7 @@ async fn who_is_removed_and_added_again_while_online_is_told_what_is_skipped_bef
 
     let other = Group::of(&world, &alice, &bob).await;
     let client = Client::joined(&world, &device, other.id).await;
-    // This acknowledgement is stored when the next stream begins.
+    // This acknowledgement is stored before the next stream begins.
     let inbox = v1::AckRequest {
         chat_id: other.id.to_string(),
         seq: 1,
@@ -192,7 +193,7 @@ async fn who_is_removed_and_added_again_while_online_is_told_what_is_skipped_bef
     world.end().await;
 }
 
-/// Own results overtake entries of others. The client drops them, and gets the entries later.
+/// Results of own sends overtake entries of others. The client drops those results, and gets the entries later.
 #[tokio::test]
 async fn who_drops_what_comes_early_gets_it_again() {
     let world = World::start().await;

@@ -1,4 +1,5 @@
-//! The logs of a busy day: they are JSON, a call is found on every node that it passed, and they hold nothing secret.
+//! The logs of a busy day are JSON and contain nothing secret, and a call is found by its request id on the node that
+//! did the work.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,7 +13,7 @@ use tern_types::{ChatId, RequestId};
 
 const BODY: &str = "what-they-said-to-each-other";
 const TITLE: &str = "the-name-of-their-group";
-/// Everything of the platform at level debug, and of libraries what they say about the platform's requests.
+/// The log filter: the platform at level debug, and the libraries that could log the platform's requests.
 const LOG: &str = "info,tern=debug,tern_accounts=debug,tern_chat=debug,tern_client=debug,tern_gateway=debug,tern_media=debug,\
                    tern_cluster=debug,tern_store=debug,tern_transport=debug,tern_presence=debug,sqlx=debug,tonic=debug,tower=debug,aws_sdk_s3=debug";
 

@@ -146,7 +146,7 @@ async fn caught_up_comes_after_what_was_settled_and_what_is_younger_comes_by_its
     world.end().await;
 }
 
-/// Rule 5.
+/// This is rule 5.
 #[tokio::test]
 async fn the_same_request_id_gives_the_same_result() {
     let world = World::start().await;
@@ -207,7 +207,7 @@ fn sent_seq(event: Event) -> Option<u64> {
     }
 }
 
-/// A message of a back end counts as unread by default.
+/// The messages come from a back end, and count as unread by default, also without an envelope.
 #[tokio::test]
 async fn each_message_raises_the_badge_unless_it_says_otherwise() {
     const MESSAGES: u64 = 120;
@@ -273,7 +273,7 @@ async fn history_and_chats_are_read_page_by_page() {
     assert_eq!(all_messages(&his, chat).await, expected);
     let seqs = all_entries(&his, chat).await;
     assert_eq!(seqs, (seqs[0]..seqs[0] + 25).collect::<Vec<_>>());
-    // The most recently active chat comes first. Nobody has read anything.
+    // The most recently active chat comes first. Bob has read nothing yet.
     assert_eq!(all_chats(&hers).await, [other, chat]);
 
     let unread = async || {
@@ -284,7 +284,7 @@ async fn history_and_chats_are_read_page_by_page() {
     assert_eq!(unread().await, 25);
     his.read(chat, seqs[19]).await;
     hers.receipt(chat, bob.id, 0, seqs[19]).await;
-    // Her receipt has come, so the mark is known, and a list of chats shows it at once.
+    // She has got the receipt, so the owner knows the mark, and his list of chats shows it at once.
     assert_eq!(unread().await, 5);
 
     // Somebody who is no member sees no chat.

@@ -8,7 +8,7 @@ use tern_types::ChatId;
 use tokio::time::Instant;
 
 const NODES: [&str; 2] = ["presence-0", "presence-1"];
-/// The sweep runs less often than this test lasts, so it is not the sweep that delivers.
+/// The interval of the sweep in seconds. It is longer than the test, so it is not the sweep that delivers.
 const SWEEP: (&str, &str) = ("TERN_GATEWAY_SWEEP_INTERVAL", "3600");
 
 /// Presence nodes keep their leases, but chat nodes cannot reach them. The chat nodes learn from the gateways who is

@@ -1,4 +1,4 @@
-//! What a newer client says reaches newer clients through this version, which does not know it.
+//! An envelope's fields that this version does not know pass through it, from newer clients to newer clients.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
@@ -10,17 +10,18 @@ use tern_tests::socket::Socket;
 use tern_types::RequestId;
 use tokio_tungstenite::tungstenite::Message;
 
-/// What the newer client says in a field of its envelope that this version does not know.
+/// The text in a field of the envelope that only newer clients know.
 const NEWS: &[u8] = b"what only newer clients understand";
 
-/// A frame with one message, whose envelope has the field 1000 beside the trace context that this version reads.
+/// Returns a frame with one message, whose envelope has the field 1000 beside the trace context that this version
+/// reads.
 fn frame(to: send_message::To) -> Vec<u8> {
     let known = v1::Envelope {
         traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00".to_owned(),
         ..Default::default()
     };
     let mut envelope = known.encode_to_vec();
-    // Field 1000, a string.
+    // Field 1000 of the envelope is a string.
     envelope.extend([0xc2, 0x3e, NEWS.len() as u8]);
     envelope.extend(NEWS);
     let send = raw::SendMessage {
@@ -33,7 +34,7 @@ fn frame(to: send_message::To) -> Vec<u8> {
         item: Some(raw::client_item::Item::Send(send)),
     };
     let mut frame = raw::ClientFrame { items: vec![item] }.encode_to_vec();
-    // Field 1001 of the frame, a number.
+    // Field 1001 of the frame is a number.
     frame.extend([0xc8, 0x3e, 1]);
     frame
 }

@@ -1,4 +1,4 @@
-//! Receipts: they are gathered in groups, never lost, and can be kept private.
+//! Receipts are gathered in groups, are never lost, and can be kept private.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -264,7 +264,7 @@ async fn unread(api: &Api, chat: ChatId, acting: Option<UserId>) -> anyhow::Resu
     Ok((chat.read_seq, chat.unread_count))
 }
 
-/// Waits for these values; marks are written within a second.
+/// Waits until the chat shows these values. That takes up to a second, since read marks are written within a second.
 async fn until_unread(api: &Api, chat: ChatId, acting: Option<UserId>, expected: (u64, u64)) {
     until::holds("read and unread", BOUND, || async {
         let found = unread(api, chat, acting).await?;

@@ -12,7 +12,7 @@ use tern_tests::{Device, User, World};
 use tern_types::{ChatId, Clock};
 use tokio::process::Command;
 
-/// For leases, reconnects and a sweep, on a busy machine.
+/// The time that a test waits for anything: leases, reconnects and a sweep, on a busy machine.
 const BOUND: Duration = Duration::from_secs(90);
 
 struct App {
@@ -43,7 +43,7 @@ impl App {
         }
     }
 
-    /// Returns the app's messages in the chat by seq; older ones are read from the server.
+    /// Returns the app's messages in the chat by seq. Those that the app does not have are read from the server.
     async fn log(&self, chat: ChatId) -> anyhow::Result<BTreeMap<u64, String>> {
         let history = self.client.load_history(chat, None, 100).await?;
         let text = |entry: &tern_client::Entry| Some((entry.seq.0, entry.text()?.into_owned()));

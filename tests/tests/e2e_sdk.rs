@@ -28,7 +28,7 @@ async fn start(world: &World, device: &Device, store: &Path) -> (Client, EventSt
     Client::start(config).await.unwrap()
 }
 
-/// Takes events until one is as wanted. The texts of entries on the way are added to `texts`.
+/// Takes events until `wanted` accepts one. The texts of all entries on the way are added to `texts`.
 async fn until(events: &mut EventStream, texts: &mut Vec<String>, mut wanted: impl FnMut(&Event) -> bool) {
     let found = tokio::time::timeout(BOUND, async {
         loop {

@@ -11,11 +11,11 @@ use tern_tests::{Phone, World};
 use tern_types::ChatId;
 use tokio::sync::watch;
 
-/// Conversations. With so many, every chat node and every presence node has some.
+/// The number of conversations. With so many, every chat node and every presence node has some.
 const PAIRS: usize = 16;
-/// Time before and after the event that is measured.
+/// The time for which conversations go on before and after the event that is measured.
 const CALM: Duration = Duration::from_secs(2);
-/// Longer than a failover that waits for a lease, on a busy machine.
+/// The time within which a message has to arrive. A failover that waits for a lease takes less, also on a busy machine.
 const NEVER: Duration = Duration::from_secs(60);
 
 fn patient(builder: Builder) -> Builder {
@@ -42,8 +42,8 @@ async fn pairs(world: &World) -> Vec<Pair> {
 }
 
 impl Pair {
-    /// Sends one message after the other, each when the one before has arrived. Returns the longest time that one
-    /// took.
+    /// Sends one message after the other until `stop` is true, each when the one before has arrived. Returns the
+    /// longest time that one of them took.
     async fn talk(&self, stop: &watch::Receiver<bool>) -> Duration {
         let mut longest = Duration::ZERO;
         for number in 0.. {

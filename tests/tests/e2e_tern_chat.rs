@@ -323,7 +323,7 @@ async fn owners_hand_over_and_leave_and_who_is_out_is_told_so() {
     bob.shows("Alice left").await;
     alice.shows("you left").await;
     alice.types("still there?").await;
-    // The program or the node says it, whichever hears of it first.
+    // Either the program or the chat node refuses the message, whichever knows first that she has left.
     alice.shows("you are not in this ").await;
 
     carol.types("/chat lunch").await;
@@ -389,7 +389,7 @@ async fn files_go_to_the_downloads_and_the_path_is_said() {
     place.end().await;
 }
 
-/// Bob's presence is hidden from Alice until he has written to her. She asked for it before that.
+/// Alice watches Bob before he has written to her. His presence is hidden from her until he has.
 #[tokio::test]
 async fn presence_shows_once_two_people_are_acquainted() {
     let place = Place::new().await;
@@ -434,7 +434,7 @@ async fn suspension_is_a_state_and_not_the_end() {
     place.end().await;
 }
 
-/// The program runs on a terminal that `script` provides. Told to end by a signal, it restores the screen and the
+/// The program runs on a terminal that `script` provides. When a signal tells it to end, it restores the screen and the
 /// terminal's modes.
 #[tokio::test]
 async fn the_terminal_is_given_back_when_the_program_is_told_to_end() {

@@ -18,7 +18,7 @@ async fn world(collector: &Collector, share: &str) -> World {
     .await
 }
 
-/// The client's own span.
+/// Returns the trace context of the client's own span.
 fn client(number: u8, sampled: bool) -> TraceContext {
     TraceContext {
         trace_id: [number; 16],
@@ -96,10 +96,11 @@ async fn a_sampled_message_is_one_trace_from_gateway_to_gateway_and_no_other_lea
     );
     let settle = one(&spans, "settle");
     assert_eq!((&settle.node, &settle.parent_id), (&owner, &send.span_id));
-    // Her own device has not acknowledged the message. His has not either if that takes more than half a second.
+    // Her device acknowledges nothing in this test, so it gets an inbox row. His may get one too, if his
+    // acknowledgement takes more than half a second.
     assert!((1..=2).contains(&settle.fields["missing"]), "{settle:?}");
 
-    // A bucket of the histogram leads to the trace.
+    // A bucket of the histogram names the trace as its exemplar.
     let node = world.platform.node(&owner).unwrap();
     let accept = "application/openmetrics-text; version=1.0.0";
     let (_, page) = http::get_as(node.admin, "/metrics", accept).await.unwrap();
@@ -113,7 +114,7 @@ async fn a_sampled_message_is_one_trace_from_gateway_to_gateway_and_no_other_lea
     );
     assert!(page.ends_with("# EOF\n"));
 
-    // The other messages were sent before, and each node exports in order, so their spans would have come first.
+    // The other messages were sent earlier, and each node exports in order, so their spans would have come by now.
     let others = collector.spans(|span| span.trace_id != kept.trace_id);
     assert!(others.is_empty(), "{others:#?}");
     world.end().await;

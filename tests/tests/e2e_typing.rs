@@ -1,4 +1,4 @@
-//! Typing signs: the other members who are online see them, and nothing is stored.
+//! The other members who are online see that somebody is typing, and nothing of it is stored.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
@@ -13,10 +13,10 @@ use tern_tests::{Device, Phone, User, World};
 use tern_types::{ChatId, Clock, RequestId};
 use tokio::time::{Instant, timeout};
 
-/// Pause between repetitions of a sign. Its effect comes within milliseconds, or never.
+/// The time between repetitions of a typing notice. Its effect comes within milliseconds, or never.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Lets strangers see these users' presence, and so their typing.
+/// Lets everybody see these users' presence, and so their typing.
 async fn show_to_all(world: &World, users: &[&User]) {
     for user in users {
         let privacy = v1::PrivacySettings {
@@ -31,8 +31,8 @@ async fn show_to_all(world: &World, users: &[&User]) {
     }
 }
 
-/// Repeats the sign until the other phone has seen `times` of them. A sign is passed on once in 3 s, and is dropped
-/// on a machine that has too much to do.
+/// Repeats the typing notice until the other phone has seen `times` of them. A notice is passed on once in 3 s, and is
+/// dropped on a machine that has too much to do.
 async fn typing_until(from: &Phone, chat: ChatId, to: &Phone, times: usize) {
     until::holds("typing", BOUND, || async {
         from.typing(chat, false).await;
@@ -42,7 +42,7 @@ async fn typing_until(from: &Phone, chat: ChatId, to: &Phone, times: usize) {
     .unwrap();
 }
 
-/// Returns the typing signs that came; true: the person has stopped.
+/// Returns the typing notices that came. `true` says that the person has stopped.
 fn typing(phone: &Phone) -> Vec<bool> {
     phone.state().typing.iter().map(|typing| typing.stopped).collect()
 }
@@ -74,7 +74,8 @@ async fn the_other_members_who_are_online_see_it_once_in_three_seconds() {
         ),
         (group.to_string().as_str(), alice.id.to_string().as_str(), 6000)
     );
-    // A sign from her other device comes within the same 3 s. A message from that device follows it on the same way.
+    // A notice of her other device comes within the same 3 s. A message of that device follows it on the same way, so
+    // when the message has arrived the notice would have too.
     tablet.typing(group, false).await;
     tablet.say(group, "a mark").await;
     hers.say(group, "and another").await;
@@ -99,7 +100,7 @@ async fn the_other_members_who_are_online_see_it_once_in_three_seconds() {
     world.end().await;
 }
 
-/// Begins and stops, again and again, until the other phone has seen that the person stopped.
+/// Lets the person begin and stop, again and again, until the other phone has seen that they stopped.
 async fn stopped_typing(from: &Phone, chat: ChatId, to: &Phone) {
     until::holds("that she stopped", BOUND, || async {
         for stopped in [false, false, true, true, false] {
@@ -114,8 +115,9 @@ async fn stopped_typing(from: &Phone, chat: ChatId, to: &Phone) {
     .unwrap();
 }
 
-/// On a slow machine the 3 s are over before everything is said. The chat's owner allows a time that is one second
-/// shorter, and a person stops no more often than they begin.
+/// Checks that no more notices came than one in 3 s, and the same for stops, in the time `took`, which on a slow
+/// machine is longer than 3 s. One in 2 s is counted as allowed, since the chat's owner allows notices that come a
+/// second early.
 fn came_once_in_three_seconds(seen: &[bool], took: Duration) {
     let times = 1 + took.as_secs() as usize / 2;
     let stops = seen.iter().filter(|stopped| **stopped).count();
@@ -154,7 +156,7 @@ async fn nobody_sees_it_in_a_group_of_more_than_64() {
         ..Default::default()
     };
     hers.api().chats().add_members(addition).await.unwrap();
-    // His own sign comes first here: her 3 s do not limit him.
+    // This is his first notice here, so the limit of one in 3 s does not drop it.
     his.typing(group, false).await;
     his.say(group, "a mark").await;
     hers.has_text(group, "a mark").await;
@@ -185,8 +187,8 @@ async fn it_reaches_only_who_may_see_the_writers_presence() {
         user_id: String::new(),
         blocked_user_id: alice.id.to_string(),
     };
-    // His gateway may not have answered in time, and was then not told of the block. Signs from before may be on
-    // their way.
+    // If his gateway did not answer in time, it was not told of the block, so the block is repeated. Notices from
+    // before the block may still be on their way.
     until::holds("a block counts in groups, too", BOUND, || async {
         his.api().users().block(block.clone()).await?;
         let before = his.state().typing.len();
@@ -198,7 +200,7 @@ async fn it_reaches_only_who_may_see_the_writers_presence() {
     })
     .await
     .unwrap();
-    // Her phone does not see his signs either.
+    // Her phone does not see his notices either.
     typing_until(&his, group, &carols, carols.state().typing.len() + 1).await;
     his.say(group, "another mark").await;
     hers.has_text(group, "another mark").await;
@@ -229,7 +231,7 @@ async fn start(world: &World, device: &Device) -> (Client, EventStream) {
     Client::start(config).await.unwrap()
 }
 
-/// Waits for the next typing event. True: somebody is typing.
+/// Waits for the next typing event. Returns whether somebody is typing.
 async fn next_typing(events: &mut EventStream) -> bool {
     let next = async {
         loop {

@@ -125,7 +125,7 @@ async fn what_is_no_frame_ends_the_socket_with_a_typed_error() {
     let mut forged = Socket::silent(&world, 0, None).await.unwrap();
     forged.say(wire::open("no.such.token")).await;
     told(forged.end().await, (4016, "TOKEN_INVALID"), "a forged token");
-    // A socket on which nothing is sent ends after a time.
+    // A socket on which the client sends nothing ends after 10 s.
     let mut silent = Socket::silent(&world, 0, None).await.unwrap();
     told(silent.end().await, (4004, "TIMED_OUT"), "no Open");
     world.still_works().await;

@@ -1,4 +1,4 @@
-{{/* Names, labels, images, flags: what every template uses. */}}
+{{/* The names, labels, images and flags that every template uses. */}}
 
 {{- define "tern.name" -}}
 {{- if .Values.fullnameOverride -}}
@@ -9,7 +9,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What selects the pods of a component: (dict "root" $ "component" "chat"). Never changes. */}}
+{{/* The labels that select the pods of a component: (dict "root" $ "component" "chat"). They never change. */}}
 {{- define "tern.selector" -}}
 app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -42,12 +42,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{/* A number as the program reads it: no exponents. */}}
+{{/* A number without an exponent, as the program reads it. */}}
 {{- define "tern.number" -}}
 {{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ int64 . }}{{- else -}}{{ . }}{{- end -}}
 {{- end -}}
 
-{{/* Flags that the chart fills in itself, so that nobody sets them a second time. */}}
+{{/* The flags that the chart fills in itself, which the values may not set again. */}}
 {{- define "tern.ownFlags" -}}
 node-name internal-listen internal-advertise internal-tls-cert internal-tls-key internal-tls-ca internal-tls-name internal-plaintext admin-listen drain-timeout profile etcd-endpoints etcd-prefix database-url
 database-pool-size token-key-file token-verify-files chat-master-key-file chat-shards gateway-listen gateway-tls-cert
@@ -55,7 +55,7 @@ gateway-tls-key gateway-plaintext media-ticket-key-file media-s3-endpoint media-
 media-s3-bucket media-s3-path-style media-s3-access-key-id media-s3-secret-access-key media-cdn-url media-cdn-key-file
 {{- end -}}
 
-{{/* Arguments from a dict of flags. */}}
+{{/* The arguments for a dict of flags. */}}
 {{- define "tern.flags" -}}
 {{- $own := splitList " " (include "tern.ownFlags" . | replace "\n" " ") -}}
 {{- range $flag, $value := . }}
@@ -107,7 +107,7 @@ http://{{ include "tern.name" . }}-eval-etcd:2379
 {{- end -}}
 {{- end -}}
 
-{{/* Nothing that a pod does not need. User and group are the image's "nonroot". */}}
+{{/* The security context, which allows nothing that a pod does not need. User and group are the image's "nonroot". */}}
 {{- define "tern.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532

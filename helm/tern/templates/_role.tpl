@@ -3,10 +3,10 @@ A role: its workload, headless Service, PodDisruptionBudget and HorizontalPodAut
 
   include "tern.role" (dict "root" $ "role" "chat" "kind" "StatefulSet" "postgres" true)
 
-A role's own file defines "tern.<role>.args", ".env", ".ports", ".mounts" and ".volumes" (each may be empty), and ".metrics" for
-what its HPA goes by besides processor time. Roles that own slots are StatefulSets: a pod that comes back under its name gets the
-slots it had. Adding a role: such a file, its block in values.yaml and values.schema.json, its row in networkpolicies.yaml,
-its name in helm/tests/chart.py.
+A role's own file defines "tern.<role>.args", ".env", ".ports", ".mounts" and ".volumes" (each may be empty), and
+".metrics" with the metrics besides processor time by which its HPA scales. Roles that own slots are StatefulSets: a pod
+that comes back under its name gets the slots it had. A new role needs such a file, a block in values.yaml and
+values.schema.json, a row in networkpolicies.yaml, and its name in helm/tests/chart.py.
 */}}
 
 {{- define "tern.role" -}}
@@ -29,7 +29,7 @@ spec:
   revisionHistoryLimit: 5
   {{- if eq .kind "StatefulSet" }}
   serviceName: {{ $name }}
-  # Pods need not wait for one another to start; an update still replaces one at a time.
+  # Pods start without waiting for each other. An update still replaces one at a time.
   podManagementPolicy: Parallel
   updateStrategy:
     type: RollingUpdate
@@ -57,14 +57,14 @@ spec:
     spec:
       serviceAccountName: {{ include "tern.serviceAccount" $root }}
       automountServiceAccountToken: false
-      # Kubernetes' variables for Services (TERN_…_PORT) look like the program's own.
+      # Kubernetes' variables for Services (TERN_…_PORT) could be mistaken for the program's own.
       enableServiceLinks: false
       {{- with include "tern.pullSecrets" $root | trim }}
       {{- . | nindent 6 }}
       {{- end }}
       securityContext:
         {{- include "tern.podSecurity" $root | nindent 8 }}
-      # The pod leaves its Services, drains, and says so to etcd and the collector, before it would be killed.
+      # In this time the pod leaves its Services, drains, and tells etcd and the collector. Then it is killed.
       terminationGracePeriodSeconds: {{ add $root.Values.preStopSeconds $root.Values.drainTimeout $root.Values.graceMargin }}
       {{- with $set.priorityClassName }}
       priorityClassName: {{ . }}
@@ -155,14 +155,15 @@ spec:
             - name: admin
               containerPort: 7071
             {{- include (printf "tern.%s.ports" $role) $root | trim | nindent 12 }}
-          # /healthz answers while the process lives, whatever Postgres and etcd do: restarting mends neither.
+          # /healthz answers while the process lives, even if Postgres or etcd is away, since a restart would mend
+          # neither.
           livenessProbe:
             httpGet:
               path: /healthz
               port: admin
             periodSeconds: 10
             failureThreshold: 6
-          # Ready: in the map, and not draining.
+          # A pod is ready when its node is in the map and not draining.
           readinessProbe:
             httpGet:
               path: /readyz
@@ -186,7 +187,8 @@ spec:
         {{- . | nindent 8 }}
       {{- end }}
 ---
-# Nodes find each other in etcd's map, by their pods' addresses; this gives them names for people and for StatefulSets.
+# Nodes find each other in etcd's map by their pods' addresses. This Service gives them names, for people and for
+# StatefulSets.
 apiVersion: v1
 kind: Service
 metadata:
@@ -215,7 +217,7 @@ metadata:
     {{- include "tern.labels" $of | nindent 4 }}
 spec:
   maxUnavailable: {{ $set.maxUnavailable }}
-  # A pod that does not work anyway holds up no machine's drain.
+  # A pod that does not work anyway must not hold up the drain of its machine.
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
@@ -240,7 +242,7 @@ spec:
   minReplicas: {{ $set.autoscaling.minReplicas }}
   maxReplicas: {{ $set.autoscaling.maxReplicas }}
   behavior:
-    # Each pod less moves slots or streams: one at a time, and not for a lull.
+    # Removing a pod moves slots or streams, so pods are removed one at a time, and not for a short lull.
     scaleDown:
       stabilizationWindowSeconds: 900
       policies:

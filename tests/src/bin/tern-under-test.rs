@@ -1,4 +1,4 @@
-//! The programs `tern` and `tern-dev` in one, built together with the tests that start them.
+//! The programs `tern` and `tern-dev` in one program, which is built together with the tests that start it.
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 

@@ -1,4 +1,4 @@
-//! The phone's task, which runs one stream after the other.
+//! The phone's task. It runs one stream after the other.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
@@ -17,35 +17,37 @@ use super::{Command, State, To};
 use crate::wire::{self, Wire};
 use crate::{Api, Device};
 
-/// Between two attempts to open a stream.
+/// The pause between two attempts to open a stream.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A gateway that takes the stream answers it, or ends it after 10 s, later on a busy machine. A stopped gateway does
-/// neither.
+/// The time that a gateway may take to answer Open. A gateway answers, or ends the stream after 10 s, and later on a
+/// busy machine; a gateway that has stopped does neither.
 const OPEN_WITHIN: Duration = Duration::from_secs(60);
-/// After this time without an event the phone sends a heartbeat.
+/// The time without an event after which the phone sends a heartbeat.
 const QUIET: Duration = Duration::from_secs(4);
-/// After this time without an event the phone gives the stream up. An app would do so sooner, but no test stops a
+/// The time without an event after which the phone gives the stream up. An app would do so sooner. But no test stops a
 /// gateway without killing it, and a busy gateway is no defect.
 const DEAD: Duration = Duration::from_secs(60);
 
-/// Sends that may be without a result: fewer than a server allows a device.
+/// The most sends that have no result yet. A server allows a device more.
 const IN_FLIGHT: usize = 64;
 
+/// A message of the outbox.
 struct Outgoing {
     request: RequestId,
     to: To,
     body: Vec<u8>,
-    /// The message was written to the present stream, or has to wait before it is written again.
+    /// Whether the message was written to the present stream, or has to wait before it is written again.
     busy: bool,
 }
 
+/// The task's state, with the ends of the channels to the [`super::Phone`].
 pub struct Run {
     device: Device,
     gateways: Vec<Channel>,
     commands: mpsc::Receiver<Command>,
     again: mpsc::WeakSender<Command>,
     state: watch::Sender<State>,
-    /// In the order of writing, until the result.
+    /// The messages that have no result yet, in the order in which the test sent them.
     outbox: VecDeque<Outgoing>,
     wanted: bool,
     pinned: Option<usize>,

@@ -1,4 +1,4 @@
-//! Everything that a phone has stored. Pure.
+//! The state of a phone: everything that it has stored and heard. This code is pure, and does no I/O.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +9,7 @@ use tern_proto::v1::{
 use tern_types::{ChatId, RequestId, UserId};
 use tonic::Code;
 
-/// Entries ahead of the cursor that are kept per chat. Further ones are dropped and come again.
+/// The most entries above the cursor that are held for each chat. Further ones are dropped, and come again.
 const HELD: usize = 512;
 
 /// The state of a phone.
@@ -21,23 +21,23 @@ pub struct State {
     pub receipts: HashMap<(ChatId, UserId), (u64, u64)>,
     /// The number of receipts that came.
     pub receipts_came: HashMap<(ChatId, UserId), u32>,
-    /// The typing signs of others, in order.
+    /// The typing notices of others, in order.
     pub typing: Vec<UserTyping>,
     pub results: HashMap<RequestId, Result<Sent, SendError>>,
     pub online: bool,
-    /// The present stream has brought CaughtUp.
+    /// Whether the present stream has brought CaughtUp.
     pub caught_up: bool,
     /// The number of CaughtUps over all streams.
     pub caught_ups: u32,
-    /// Streams opened so far.
+    /// The number of streams opened so far.
     pub sessions: u32,
     /// The `Closing`s of streams that the server ended.
     pub closings: Vec<Closing>,
     /// The status codes with which streams ended.
     pub ends: Vec<Code>,
-    /// Drains that were announced.
+    /// The number of `Draining` events.
     pub drainings: u32,
-    /// Entries that came again.
+    /// The number of entries that came again.
     pub repeated: u64,
     pub store_epoch: String,
     /// The first breach of the protocol.
@@ -47,9 +47,9 @@ pub struct State {
 /// One chat as the phone has it.
 #[derive(Debug, Clone, Default)]
 pub struct Log {
-    /// Everything up to here is stored, was skipped, or is from before the device was linked.
+    /// The seq up to which everything is stored, was skipped, or is from before the device was linked.
     pub cursor: u64,
-    /// Where the cursor began.
+    /// The seq at which the cursor began.
     pub base: u64,
     pub entries: BTreeMap<u64, Entry>,
     pub skipped: Vec<Skipped>,
@@ -183,8 +183,8 @@ impl Log {
     }
 }
 
-/// Whether two entries at one seq are the same message. An entry made from an own result has no device and no
-/// envelope, so these are not compared.
+/// Decides whether two entries at one seq are the same message. An entry that was made from the result of an own send
+/// has no device and no envelope, so these are not compared.
 fn same(a: &Entry, b: &Entry) -> bool {
     a.request_id == b.request_id && a.sender_user_id == b.sender_user_id && super::text(a) == super::text(b)
 }

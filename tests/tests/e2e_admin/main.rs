@@ -1,6 +1,6 @@
 //! The operators' tools: suspending users, and looking at chats, messages, sessions, nodes and queues.
 //!
-//! - [`messages`]: where a message is
+//! - [`messages`]: traces that say where a message is and which devices have it
 //! - [`suspending`]: a user who is suspended and resumed
 //! - [`overview`]: sessions, chats, nodes and queues, and `tern top`
 //! - [`commands`]: runs `tern admin` and `tern top`

@@ -1,4 +1,4 @@
-//! Where a message is, and who has it.
+//! An operator's trace of a message says where it is, and which devices have it.
 
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
@@ -36,7 +36,7 @@ fn state_of<'a>(trace: &'a Value, of: &Device) -> &'a str {
     device(trace, of)["state"].as_str().unwrap()
 }
 
-/// Whether the device has acknowledged the message, and all gateways have answered.
+/// Decides whether the trace says that the device has acknowledged the message, and no presence node failed to answer.
 fn has_acknowledged(trace: &Value, device: &Device) -> bool {
     state_of(trace, device) == "acknowledged" && trace["sessions_incomplete"] == false
 }
@@ -48,17 +48,17 @@ async fn an_operator_finds_where_a_message_is() {
     let chat = world.group(&[&bob, &alice, &carol]).await;
     let (phone, tablet) = (world.phone(&alice).await, world.device(&alice).await);
     let his = world.phone(&bob).await;
-    // The group was made before she had a device, so the phone, her first device, was owed the first entry.
+    // The group was made before she had a device. So the first entry waited for her first device, which is the phone.
     world.settled().await;
     trace_until(&world, chat, 1, |trace| state_of(trace, phone.device()) != "owes").await;
     an_unsettled_message_is_shown_as_such(&world, chat, &his, &phone, &tablet).await;
 
-    // After the settle, the tablet, which is offline, owes it.
+    // After the settle the tablet, which is offline, owes an acknowledgement of the next message.
     let request = his.send(chat, "and you?").await;
     let sent = his.sent(request).await;
     phone.has(chat, sent.seq).await;
     world.settled().await;
-    // Until the phone has acknowledged it, the phone owes it too.
+    // The phone owes one too until it has acknowledged the message.
     let settled = trace_until(&world, chat, sent.seq, |trace| {
         has_acknowledged(trace, phone.device())
     })
@@ -77,8 +77,9 @@ async fn an_operator_finds_where_a_message_is() {
     world.end().await;
 }
 
-/// Right after its commit a message is not settled: no inbox row names the tablet, and the phone's acknowledgement
-/// is only in the owner's memory. That lasts for half a second, or as long as another connection locks the inbox.
+/// Checks the trace of a message right after its commit, while it is not settled: no inbox row was written for it, and
+/// the phone's acknowledgement is only in the owner's memory. That lasts for half a second, or as long as another
+/// connection locks the inbox.
 async fn an_unsettled_message_is_shown_as_such(
     world: &World,
     chat: ChatId,
@@ -143,7 +144,7 @@ fn is_owed_by_the_first_device_of(user: &User, trace: &Value) {
     assert_eq!(member["devices"][0]["device_id"], "");
 }
 
-/// A message is also found by its sender and request_id, with and without the chat.
+/// Checks that a message is also found by its sender and request_id, with and without the chat.
 async fn is_found_by_its_request(world: &World, chat: ChatId, sender: &User, request: RequestId, seq: u64) {
     let (sender, request, chat) = (sender.id.to_string(), request.to_string(), chat.to_string());
     let named = ["trace", "--sender", &sender, "--request-id", &request];
@@ -152,7 +153,7 @@ async fn is_found_by_its_request(world: &World, chat: ChatId, sender: &User, req
     assert_eq!(tern(world, &named).await["seq"], seq);
 }
 
-/// When the tablet is online again, it gets the message. Returns its phone, which stays online.
+/// Brings the tablet online, and checks that it gets the message. Returns its client, which stays online.
 async fn the_tablet_gets_it(world: &World, chat: ChatId, tablet: &Device, seq: u64) -> Phone {
     let tablet = world.phone_of(tablet).await;
     tablet.has(chat, seq).await;
@@ -169,7 +170,7 @@ async fn the_tablet_gets_it(world: &World, chat: ChatId, tablet: &Device, seq: u
     tablet
 }
 
-/// A message that the client traced is shown with its trace id. Returns the client's stream.
+/// Checks that a message that the client traced is shown with its trace id. Returns the client's stream.
 async fn the_trace_id_is_shown(world: &World, chat: ChatId, from: &Device, to: &Phone, seq: u64) -> Wire {
     let traced = TraceContext {
         trace_id: [0xa1; 16],

@@ -66,7 +66,7 @@ async fn the_chat_shows_who_has_the_message(
     let inspect = v1::InspectChatRequest {
         chat_id: chat.to_string(),
     };
-    // Until she has acknowledged her own message, her phone owes it too.
+    // Her phone has an inbox row too until it has acknowledged her own message.
     let shown = until::some("the chat with one who owes", BOUND, || async {
         let shown = operator.clone().inspect_chat(inspect.clone()).await?.into_inner();
         let figures = (shown.head_seq, shown.unsettled, shown.inbox_rows);
@@ -205,7 +205,7 @@ async fn commands_print_for_people(world: &World, chat: ChatId, alice: &User) {
     }
 }
 
-/// A dead node is shown without an answer until its lease has ended, and then not at all.
+/// Freezes a node, and checks that it is shown without an answer. Once its lease has ended it is not shown at all.
 async fn a_dead_node_is_shown_without_an_answer(world: &World, operator: &Operator) {
     let victim = "presence-0";
     world.platform.freeze(victim).unwrap();

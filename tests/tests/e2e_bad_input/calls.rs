@@ -1,4 +1,4 @@
-//! Unary calls whose bytes are no request, or whose metadata claims what is not so.
+//! Unary calls whose bytes are no request, whose ids do not exist, or whose metadata claims another identity.
 
 use prost::Message as _;
 use tern_proto::error::reason_of;
@@ -76,7 +76,7 @@ async fn garbage_to_every_unary_method_is_an_invalid_argument() {
     world.end().await;
 }
 
-/// Either a gateway or a node with a limit of its own refuses to decode the request.
+/// The request is refused without being decoded, by the gateway or by a node with a limit of its own.
 #[tokio::test]
 async fn a_request_over_the_limit_is_too_large_for_every_method() {
     let world = World::with(|builder| builder.media(1)).await;
@@ -95,7 +95,7 @@ async fn a_request_over_the_limit_is_too_large_for_every_method() {
         let refused = phone.api().chats().create_group(ids(count)).await.unwrap_err();
         assert_eq!(reason_of(&refused), Some(reason), "{count} ids: {refused:?}");
     }
-    // Field 1000, which no version has.
+    // The request consists of field 1000, which no version has.
     for bytes in [MAX_REQUEST_BYTES, 3 << 20] {
         let body = v1::FetchRequest {
             chat_id: "x".repeat(bytes),

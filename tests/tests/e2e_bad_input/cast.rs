@@ -27,7 +27,7 @@ pub struct Cast {
     pub device: Device,
     spare: Device,
     group: ChatId,
-    /// A message of the owner.
+    /// The seq of a message of the owner.
     message: u64,
     media: Option<Media>,
 }
@@ -79,7 +79,7 @@ impl Cast {
         }
     }
 
-    /// Makes a cast with what this method needs in addition.
+    /// Makes a cast, with an upload if the method is one of Media.
     pub async fn of(world: &World, method: &MethodDescriptor) -> Self {
         let mut cast = Self::new(world).await;
         if method.parent_service().name() == "Media" {
@@ -141,7 +141,7 @@ impl Cast {
         Media { upload_id, media_id }
     }
 
-    /// The credential of the caller.
+    /// Returns the credential of the caller.
     pub fn bearer<'a>(&'a self, world: &'a World, caller: Caller) -> &'a str {
         match caller {
             Caller::BackEnd => world.platform.api_key(),
@@ -149,7 +149,7 @@ impl Cast {
         }
     }
 
-    /// Builds a request that succeeds if this caller may make it. The value of each field follows from its name.
+    /// Builds a request that succeeds if this caller may make it. The name of each field decides its value.
     pub fn request(&self, message: &MessageDescriptor, caller: Caller) -> DynamicMessage {
         let mut request = DynamicMessage::new(message.clone());
         for field in message.fields() {
@@ -200,7 +200,7 @@ impl Cast {
         }
     }
 
-    /// Whether `value` is found in a field of this name when the platform's data are read again.
+    /// Reads the platform's data again, and returns whether a field of this name has `value`.
     pub async fn has_stored(
         &self,
         world: &World,

@@ -37,7 +37,7 @@ pub fn message(name: &str) -> MessageDescriptor {
         .unwrap_or_else(|| panic!("there is no message {name}"))
 }
 
-/// A field that holds no message, as the path to it.
+/// The path to a field that holds no message, such as `envelope.kind`.
 #[derive(Clone)]
 pub struct Leaf(Vec<FieldDescriptor>);
 
@@ -69,7 +69,7 @@ impl Leaf {
         self.field().name()
     }
 
-    /// The name of the message that has this field.
+    /// Returns the name of the message that has this field.
     pub fn message(&self) -> String {
         self.field().parent_message().name().to_owned()
     }
@@ -82,7 +82,7 @@ impl Leaf {
         self.field().is_list()
     }
 
-    /// Whether the field holds ids of the platform.
+    /// Returns whether the field holds ids of the platform.
     pub fn is_id(&self) -> bool {
         let name = self.name();
         (name.ends_with("_id") || name.ends_with("_ids")) && !name.starts_with("external_")
@@ -132,7 +132,7 @@ pub fn dynamic(name: &str, message: &impl prost::Message) -> DynamicMessage {
     dynamic
 }
 
-/// Whether a field of this name, at any depth, holds `value`.
+/// Returns whether a field of this name, at any depth, holds `value`.
 pub fn holds(message: &DynamicMessage, name: &str, value: &Value) -> bool {
     message
         .fields()
@@ -151,7 +151,7 @@ fn within(held: &Value, name: &str, value: &Value) -> bool {
     }
 }
 
-/// Returns the text of a field of this name, at any depth.
+/// Returns the text of a field of this name, at any depth, or `None` if there is no such field.
 pub fn text(message: &DynamicMessage, name: &str) -> Option<String> {
     message.fields().find_map(|(field, held)| match held {
         Value::String(text) if field.name() == name => Some(text.clone()),

@@ -16,7 +16,8 @@ use crate::cast::{Caller, Cast};
 use crate::descriptors::{self, Leaf, leaves};
 use crate::hostile::{self, Hostile};
 
-/// Fields that only select something, or whose unknown ids are left out.
+/// The fields that only select something, or whose unknown ids are left out. Their values are not found in the
+/// platform's data afterwards.
 const NOT_STORED: &[&str] = &[
     "chat_id",
     "user_id",
@@ -32,10 +33,11 @@ const NOT_STORED: &[&str] = &[
     "upload_id",
 ];
 
-/// Items without an answer: one with an invalid id is ignored, and the stream goes on.
+/// The items without an answer. If the id in one is invalid, the item is ignored, and the stream goes on.
 const WITHOUT_ANSWER: &[&str] = &["ack", "mark_read", "typing"];
 
-/// Methods that a cast can be used for only once: the number of devices is limited, and a user leaves a group once.
+/// The methods for which a cast can be used only once: the number of devices is limited, and a user leaves a group
+/// once.
 const ONCE: &[&str] = &["LinkDevice", "LeaveChat"];
 
 /// The outcome of a request or an item.
@@ -322,7 +324,8 @@ fn named(what: &str, leaf: &Leaf, status: &Status) {
     );
 }
 
-/// Whether the reason fits an id that does not exist: it says so, or that the caller could not have it.
+/// Decides whether the reason fits an id that does not exist: it says that there is no such thing, or that the caller
+/// may not use it.
 fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
     let Some(reason) = reason else { return false };
     match leaf.name() {
@@ -330,7 +333,7 @@ fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
             reason,
             ErrorReason::ChatNotFound | ErrorReason::MediaNotFound | ErrorReason::MessageNotFound
         ),
-        // With a ticket, which is for other media.
+        // Where a request also has a ticket, the ticket is for other media.
         "media_id" => matches!(reason, ErrorReason::MediaNotFound | ErrorReason::MediaTicket),
         "upload_id" => reason == ErrorReason::UploadNotFound,
         "acting_user_id" => matches!(
@@ -338,7 +341,7 @@ fn not_found(leaf: &Leaf, reason: Option<ErrorReason>) -> bool {
             ErrorReason::ActingUserNotFound | ErrorReason::NotForDevices
         ),
         "device_id" => reason == ErrorReason::DeviceNotFound,
-        // It may not be used beside chat_id.
+        // This field may not be set together with chat_id.
         "user_id" if leaf.message() == "GetDownloadRequest" => reason == ErrorReason::InvalidField,
         "user_id" | "user_ids" | "member_user_ids" | "blocked_user_id" => {
             matches!(reason, ErrorReason::UserNotFound | ErrorReason::NotForDevices)

@@ -8,7 +8,7 @@ use tern_types::limits::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_GROUP_MEMBERS};
 use crate::SQL;
 use crate::descriptors::Leaf;
 
-/// Describes a well-formed id that does not exist.
+/// The description of a well-formed id that does not exist.
 pub const NOTHING: &str = "the id of nothing";
 
 /// A value and its description.
@@ -16,7 +16,7 @@ pub const NOTHING: &str = "the id of nothing";
 pub struct Hostile {
     pub what: &'static str,
     pub value: Value,
-    /// In an id field, this value is no valid id.
+    /// Whether the value is no valid id, if the field is one for ids.
     pub no_id: bool,
 }
 

@@ -1,11 +1,11 @@
-//! Bad input gets a clear typed error. No node panics, hangs or dies of it.
+//! Bad input gets a clear typed error, and no node panics, hangs or dies because of it.
 //!
 //! - [`stream`]: streams that break the protocol
 //! - [`sends`]: sends that cannot be accepted
-//! - [`calls`]: calls whose bytes are no request, ids that do not exist, metadata that claims another identity
+//! - [`calls`]: calls whose bytes are no request, whose ids do not exist, or whose metadata claims another identity
 //! - [`fields`]: every field of every request and of every item of a stream, with each value that it should not hold.
 //!   The requests come from the [`descriptors`], so that additions to the protos are tested too. [`hostile`] has the
-//!   values, [`cast`] the requests that they are put into.
+//!   values, and [`cast`] has the requests into which they are put.
 
 #![allow(
     clippy::expect_used,

@@ -62,7 +62,7 @@ async fn a_bad_send_fails_alone() {
     world.end().await;
 }
 
-/// What is wrong with a message, the message, and the code of its error.
+/// A message that is refused: what is wrong with it, the message, and the code of its error.
 type Case = (&'static str, v1::SendMessage, E);
 
 async fn is_refused(wire: &mut Wire, what: &str, message: v1::SendMessage, expected: E) {
@@ -104,7 +104,7 @@ fn fresh() -> String {
     RequestId::random().to_string()
 }
 
-/// Messages to `peer` whose request_id is none.
+/// Returns messages to `peer` whose request_id is no UUID.
 fn without_ids(peer: UserId) -> Vec<Case> {
     let with = |request| message(request, to_peer(&peer.to_string()), wire::plain());
     vec![
@@ -114,7 +114,7 @@ fn without_ids(peer: UserId) -> Vec<Case> {
     ]
 }
 
-/// Messages to a chat or a person who cannot be written to. `strangers` is a chat of others.
+/// Returns messages to a chat or person to which the sender cannot write. `strangers` is a chat of others.
 fn wrongly_addressed(strangers: ChatId, nobody: &str) -> Vec<Case> {
     let send = |to| message(&fresh(), to, wire::plain());
     vec![
@@ -136,7 +136,7 @@ fn wrongly_addressed(strangers: ChatId, nobody: &str) -> Vec<Case> {
     ]
 }
 
-/// Messages to `peer` whose envelope no message can have.
+/// Returns messages to `peer` with an envelope that is not allowed.
 fn wrongly_enveloped(peer: UserId) -> Vec<Case> {
     let with = |change: fn(&mut v1::Envelope)| {
         let mut envelope = wire::plain();

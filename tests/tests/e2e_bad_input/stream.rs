@@ -123,8 +123,8 @@ async fn unknown_items_are_ignored_and_known_ones_still_taken() {
     let [alice, bob] = world.users(["alice", "bob"]).await;
     let device = world.device(&alice).await;
     let his = world.phone(&bob).await;
-    // An item of an unknown kind (field 19), an empty item, and an unknown field beside a known one; below, a frame
-    // without items.
+    // The frame has an item of an unknown kind (field 19), an empty item, a message, and an unknown field of the frame.
+    // Before it a frame without items is sent.
     let mut items = vec![0x0a, 0x05, 0x9a, 0x01, 0x02, 0x08, 0x01, 0x0a, 0x00];
     let send = wire::message_to(RequestId::random(), bob.id, "from a newer client");
     items.extend(

@@ -1,4 +1,4 @@
-//! An object store that is away, slow or lies; apps and nodes that are killed.
+//! Files arrive although the object store is away, slow or lies, and apps and nodes are killed.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ async fn an_upload_goes_on_where_it_was_when_the_app_was_killed() {
     tern_local::until::holds("three parts are on their way", BOUND, others_are_there)
         .await
         .unwrap();
-    // The other two are small enough to arrive soon. The store's files show when.
+    // The other two parts arrive soon. The object store's files show when they are there.
     tern_local::until::holds("two parts are there", BOUND, || async {
         let dir = studio.files.path().join("s3/checksums");
         let parts = std::fs::read_dir(dir)?.flatten();
@@ -64,7 +64,7 @@ async fn an_upload_goes_on_where_it_was_when_the_app_was_killed() {
         .collect();
     assert_eq!(puts.len(), 1, "{puts:?}");
     assert!(puts[0].query.contains("partNumber=2"));
-    // It is the same file as before.
+    // The upload has become one media, the same that was begun before.
     app.client
         .send_files(alice_peer(&studio).await, "", vec![uploaded])
         .await
@@ -165,7 +165,7 @@ async fn a_file_that_changes_meanwhile_is_not_sent() {
     let alice = studio.world.user("alice").await;
     let hers = studio.person(&alice).await;
     let file = studio.file("diary.txt", 100_000);
-    // The first PUT hangs; then the file is changed.
+    // The first PUT hangs, and while it does the file is changed.
     studio.proxy.rule(|seen| {
         if is("PUT", seen) {
             Fault::HangBefore

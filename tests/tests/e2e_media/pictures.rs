@@ -26,7 +26,7 @@ async fn a_groups_picture_is_seen_by_all_members_and_a_persons_by_who_knows_them
     let ticket = hers.client.upload_picture(&file, "image/png").await.unwrap();
     let media: MediaId = ticket.media_id.parse().unwrap();
 
-    // The group's picture: an entry tells all members of it, and they may read it. Later members may too.
+    // An entry tells all members of the group's picture, and they may read it. Later members may too.
     let group = studio.world.group(&[&alice, &bob]).await;
     sets_it_once(&hers, &his, group, &ticket).await;
     let add = v1::AddMembersRequest {
@@ -43,7 +43,7 @@ async fn a_groups_picture_is_seen_by_all_members_and_a_persons_by_who_knows_them
     hidden(eves.client.download_picture(of_group, media).await);
     only_admins_set_it_and_with_their_own_ticket(&his, group, &ticket).await;
 
-    // Her own picture: Bob may see it, who is in a group with her.
+    // Bob may see her own picture, since he is in a group with her.
     let of_alice = PictureOf::User(alice.id);
     hidden(his.client.download_picture(of_alice, media).await);
     hers.client.set_picture(Some(&ticket)).await.unwrap();
@@ -115,7 +115,7 @@ async fn only_admins_set_it_and_with_their_own_ticket(
     assert_eq!(refused.reason, ErrorReason::RoleTooLow);
 }
 
-/// A back end cannot give a user the picture that somebody else has uploaded.
+/// Checks that a back end cannot give a user a picture that somebody else has uploaded.
 async fn a_back_end_sets_none_of_others(studio: &Studio, user: &User, ticket: &v1::MediaTicket) {
     let back_end = studio.world.back_end().await;
     let for_user = v1::SetUserPictureRequest {

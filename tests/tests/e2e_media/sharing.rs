@@ -249,7 +249,7 @@ async fn a_back_end_uploads_in_a_users_name() {
     studio.world.end().await;
 }
 
-/// The request for an upload of the text "hello" in the name of this user.
+/// Returns the request for an upload of the text "hello" in the name of this user.
 fn hello(acting_user_id: String) -> v1::CreateUploadRequest {
     v1::CreateUploadRequest {
         request_id: RequestId::random().to_string(),

@@ -59,7 +59,7 @@ impl Studio {
         }
     }
 
-    /// Makes a file of so many pseudo-random bytes, which depend on the length alone.
+    /// Makes a file of `length` pseudo-random bytes. Files of the same length are equal.
     pub fn file(&self, name: &str, length: usize) -> PathBuf {
         let path = self.files.path().join(name);
         let mut state = length as u64 | 1;

@@ -18,14 +18,15 @@ use tokio::process::Command;
 
 use page::Metrics;
 
-/// Events that are counted afterwards, such as the end of a stream, appear within milliseconds.
+/// The time within which all metrics appear. Events that are counted afterwards, such as the end of a stream, usually
+/// appear within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 const DOCS: &str = "docs/metrics.md";
 /// The line after which the list begins in [`DOCS`].
 const BEGIN: &str = "<!-- written by the test e2e_metrics -->\n";
 /// The number of roles.
 const EVERY_NODE: usize = 5;
-/// Labels that the scrape adds.
+/// The labels that Prometheus adds when it scrapes a pod.
 const OF_THE_SCRAPE: [&str; 3] = ["namespace", "pod", "component"];
 
 fn root() -> PathBuf {

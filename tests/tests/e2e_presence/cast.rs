@@ -10,8 +10,8 @@ use tern_tests::{Device, Screen, User, World};
 use tern_types::{Clock, Slot, UserId};
 use tokio::time::timeout;
 
-/// A change that has no visible effect is made again after this time. It is longer than a gateway takes to find out
-/// what a change means.
+/// The time after which a change that had no visible effect is made again. A gateway takes less time to find out who
+/// may see whom after a change.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// A person with a phone.
@@ -92,8 +92,8 @@ pub async fn share_with(world: &World, user: UserId, audience: tern_proto::v1::A
     set.await.expect("a setting");
 }
 
-/// Repeats a change until it is seen; repeating it has no further effect. A gateway that does not answer within 2 s
-/// is not told of a change, and finds it out by itself minutes later.
+/// Repeats a change until its effect is seen. This is needed because a gateway that does not answer within 2 s is not
+/// told of a change, and finds it out by itself minutes later. Making a change twice has no further effect.
 pub async fn until_seen<T>(change: impl AsyncFn(), seen: impl Future<Output = T>) -> T {
     let mut seen = pin!(seen);
     loop {
@@ -116,20 +116,21 @@ pub async fn foreground(world: &World, gateway: usize, person: &Person) -> Scree
     screen
 }
 
-/// In milliseconds: a stream's clock is rounded down where it begins and where it is read.
+/// The error of rounding in milliseconds: a stream's clock is rounded down where it begins and where it is read.
 const ROUNDED: i64 = 2;
 
 /// The times in milliseconds before and after something.
 pub struct Around(pub i64, pub i64);
 
 impl Around {
+    /// Runs the future, and returns the times before and after it.
     pub async fn the(what: impl Future<Output = ()>) -> Self {
         let before = Clock::wall().0;
         what.await;
         Self(before, Clock::wall().0)
     }
 
-    /// Whether `at` lies between the two times, or at most `early` before them.
+    /// Returns whether `at` lies between the two times, or at most `early` before them.
     pub fn holds(&self, at: i64, early: Duration) -> bool {
         let early = i64::try_from(early.as_millis()).expect("a short time");
         (self.0 - early - ROUNDED..=self.1).contains(&at)

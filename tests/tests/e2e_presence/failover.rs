@@ -31,15 +31,15 @@ async fn world() -> World {
 /// Two people at two gateways watch the same others. Each presence node keeps some of these.
 struct Room {
     watchers: Vec<Screen>,
-    /// Online all the time.
+    /// The people who are online all the time.
     stay: Vec<(UserId, Screen)>,
-    /// Offline all the time.
+    /// The people who are offline all the time.
     away: Vec<(UserId, Screen)>,
-    /// They leave while something happens.
+    /// The people who leave while something happens.
     leave: Vec<(UserId, Screen)>,
-    /// They come while something happens.
+    /// The people who come while something happens.
     come: Vec<(UserId, Screen)>,
-    /// They come and go as fast as they can, all the time, to make load.
+    /// The people who come and go all the time, to make load.
     busy: Vec<(UserId, Screen)>,
 }
 
@@ -84,7 +84,7 @@ impl Room {
         groups.into_iter().flatten().map(|(user, _)| *user).collect()
     }
 
-    /// What each watcher was told so far about the people whose state never changes.
+    /// Returns every presence that the watchers were told so far of the people whose state never changes.
     fn told_of_the_steady(&self) -> Vec<Vec<Shown>> {
         let steady = self.stay.iter().chain(&self.away);
         steady
@@ -113,7 +113,7 @@ impl Room {
         happened
     }
 
-    /// The people in `leave` leave, and the people in `come` come.
+    /// Lets the people in `leave` leave, and the people in `come` come.
     async fn change(&self) {
         for (_, screen) in &self.leave {
             screen.active(false).await;
@@ -198,8 +198,8 @@ async fn a_presence_node_is_killed_under_load_and_comes_back() {
     world.end().await;
 }
 
-/// Waits until every node's own map has so many presence nodes. If half of a role vanishes at once, nodes keep it in
-/// their maps for a lease longer than etcd does.
+/// Waits until every node's own map has `presences` presence nodes. If half of a role's nodes vanish at once, the
+/// others keep them in their maps for a lease longer than etcd does.
 async fn let_go(world: &World, presences: usize) {
     for name in ["gateway-0", "gateway-1", NODES[1]] {
         let what = format!("the map of {name} has {presences} presence nodes");
@@ -246,7 +246,7 @@ async fn a_draining_presence_node_leaves_nothing_unwritten_and_nobody_notices() 
 
 #[tokio::test]
 async fn the_people_of_a_killed_gateway_are_offline_and_last_seen_at_their_last_sign() {
-    // Longer than the test takes, so that nobody becomes offline for lack of a sign.
+    // The threshold is longer than the test, so that nobody becomes offline for lack of a sign of activity.
     let world = World::with(|builder| builder.presences(2).env("TERN_ONLINE_THRESHOLD", "600")).await;
     let alice = person(&world, "alice").await;
     let bob = seen_by(&world, "bob", &[&alice]).await;
@@ -308,14 +308,14 @@ async fn last_seen_outlives_every_presence_node() {
     for (user, at) in ids.iter().zip(&seen) {
         again.sees(*user, |shown| shown == Shown::LastSeen(*at)).await;
     }
-    // Nor was the first screen told anything else by the new nodes, which had to find out.
+    // The new nodes, which had to read the times from the store, told the first screen nothing else either.
     let told: Vec<usize> = ids.iter().map(|user| hers.said().all_of(*user).len()).collect();
     assert_eq!(told, [3, 3], "{:?}", hers.said());
     store.close().await;
     world.end().await;
 }
 
-/// Another device of hers: a second stream of the first device would replace the first.
+/// Links another device of hers, because a second stream of the first device would replace the first stream.
 async fn alice_again(world: &World, alice: &Person) -> Person {
     Person {
         user: alice.user.clone(),

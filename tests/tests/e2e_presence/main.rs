@@ -1,4 +1,4 @@
-//! Who is online, when somebody was last seen, and who may know it. Also over the loss of any node.
+//! Watchers see who is online and when people were last seen, as far as they may know it, also when nodes are lost.
 
 #![allow(
     clippy::unwrap_used,

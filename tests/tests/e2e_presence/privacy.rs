@@ -1,4 +1,4 @@
-//! Who may see whose presence, and what follows when that changes.
+//! Privacy settings, contacts and blocks decide who sees whose presence, and a change takes effect on running watches.
 
 use tern_local::until;
 use tern_proto::v1::{Audience, BlockRequest, UnblockRequest};

@@ -1,4 +1,4 @@
-//! What watchers are told about people who come and go.
+//! Watchers are told when people come and go.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::cast::{Around, background, foreground, person, seen_by, seen_by_on};
 
-/// If people are not known yet, a WatchPresence is answered after 3 s, measured in whole milliseconds.
+/// The time after which a WatchPresence is answered although the states of some people are not known yet. It is 3 s,
+/// less the error of rounding.
 const ANSWERED_AFTER: Duration = Duration::from_millis(2990);
 
 #[tokio::test]
@@ -68,7 +69,8 @@ async fn a_watcher_sees_who_is_there_who_comes_and_who_leaves() {
     world.end().await;
 }
 
-/// Connections, heartbeats, acknowledgements, read marks and calls are what an app does by itself.
+/// An app makes connections, heartbeats, acknowledgements, read marks and calls by itself, so they are no activity of
+/// the person.
 #[tokio::test]
 async fn an_app_may_do_as_much_as_it_likes_and_moves_nothing() {
     let world = World::start().await;
@@ -163,8 +165,8 @@ async fn of_several_devices_the_newest_counts() {
 
 const THRESHOLD: Duration = Duration::from_secs(3);
 
-/// Makes him send the item until she sees him online. If the machine stands still for as long as the threshold, she
-/// is only told his state afterwards. Returns when he sent it last.
+/// Makes him send the item until she sees him online, and returns when he sent it last. One item may not be enough: if
+/// the machine stands still for as long as the threshold, he is offline again before she is told.
 async fn until_online(his: &Screen, item: impl Fn() -> Item, hers: &Screen) -> Around {
     let until = async {
         loop {
