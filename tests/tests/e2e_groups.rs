@@ -146,14 +146,8 @@ fn addition(group: ChatId, user: &User) -> v1::AddMembersRequest {
 }
 
 /// Returns what the entry of this seq says.
-fn content(log: &Log, seq: u64) -> &Content {
-    log.entries[&seq]
-        .content
-        .as_ref()
-        .unwrap()
-        .content
-        .as_ref()
-        .unwrap()
+fn content(log: &Log, seq: u64) -> Content {
+    log.entries[&seq].decoded_content().unwrap().content.unwrap()
 }
 
 #[tokio::test]

@@ -66,9 +66,10 @@ fn entry(seq: u64) -> v1::ServerEvent {
     let entry = v1::Entry {
         chat_id: ChatId(Uuid::from_u128(1)).to_string(),
         seq,
-        content: Some(v1::EntryContent {
+        content: v1::EntryContent {
             content: Some(v1::entry_content::Content::Message(message)),
-        }),
+        }
+        .encoded(),
         ..Default::default()
     };
     v1::ServerEvent {

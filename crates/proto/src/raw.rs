@@ -2,32 +2,10 @@
 //! an event is encoded once and copied for each receiver, and a stored body is never decoded.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::Message;
+use prost::{DecodeError, Message};
 use prost::encoding::{self, WireType};
 
 use crate::v1;
-
-/// A [`v1::Entry`] whose content is encoded, as it is stored.
-#[derive(Clone, PartialEq, Message)]
-pub struct Entry {
-    #[prost(string, tag = "1")]
-    pub chat_id: String,
-    #[prost(uint64, tag = "2")]
-    pub seq: u64,
-    #[prost(int64, tag = "3")]
-    pub sent_at_ms: i64,
-    #[prost(string, tag = "4")]
-    pub sender_user_id: String,
-    #[prost(string, tag = "5")]
-    pub sender_device_id: String,
-    #[prost(string, tag = "6")]
-    pub request_id: String,
-    #[prost(uint64, tag = "7")]
-    pub ordinal: u64,
-    /// An encoded [`v1::EntryContent`].
-    #[prost(bytes = "bytes", tag = "8")]
-    pub content: Bytes,
-}
 
 /// A [`v1::Message`] whose envelope stays as it came.
 #[derive(Clone, PartialEq, Message)]
@@ -119,6 +97,24 @@ impl v1::Envelope {
     }
 }
 
+impl v1::Entry {
+    /// Decodes the content.
+    ///
+    /// # Errors
+    ///
+    /// The content is not an encoded [`v1::EntryContent`].
+    pub fn decoded_content(&self) -> Result<v1::EntryContent, DecodeError> {
+        v1::EntryContent::decode(self.content.clone())
+    }
+}
+
+impl v1::EntryContent {
+    /// The content encoded, as [`v1::Entry`] has it.
+    pub fn encoded(&self) -> Bytes {
+        self.encode_to_vec().into()
+    }
+}
+
 /// Returns the trace of an encoded [`v1::Envelope`], the only field that a gateway looks at. Empty if there is none.
 /// Empty also if the envelope does not decode, because reporting that is the chat node's task.
 pub fn traceparent(envelope: &Bytes) -> String {
@@ -148,7 +144,7 @@ pub fn message_content(envelope: &Bytes, body: &Bytes) -> Bytes {
 }
 
 /// Encodes `ServerEvent{entry}`.
-pub fn entry_event(entry: &Entry) -> Bytes {
+pub fn entry_event(entry: &v1::Entry) -> Bytes {
     nested(EVENT_ENTRY, entry)
 }
 
@@ -223,20 +219,20 @@ mod tests {
     }
 
     #[test]
-    fn a_raw_entry_reads_as_a_public_one() {
+    fn an_entry_keeps_its_content_as_it_is_stored() {
         let envelope = v1::Envelope {
             reply_to_seq: 7,
             ..Default::default()
         };
         let content = message_content(&envelope.encode_to_vec().into(), &Bytes::from_static(b"hello"));
-        let raw = Entry {
+        let stored = v1::Entry {
             chat_id: "c".into(),
             seq: 9,
-            content,
+            content: content.clone(),
             ..Default::default()
         };
         let mut frame = Vec::new();
-        let event = entry_event(&raw);
+        let event = entry_event(&stored);
         put_event(&mut frame, &event);
         put_event(&mut frame, &event);
         assert_eq!(frame.len(), 2 * event_len_in_frame(&event));
@@ -246,12 +242,8 @@ mod tests {
         let Some(v1::server_event::Event::Entry(entry)) = &read.events[1].event else {
             panic!("{read:?}")
         };
-        assert_eq!(entry.seq, 9);
-        let Some(v1::entry_content::Content::Message(message)) = entry
-            .content
-            .as_ref()
-            .and_then(|content| content.content.as_ref())
-        else {
+        assert_eq!((entry.seq, &entry.content), (9, &content));
+        let Some(v1::entry_content::Content::Message(message)) = entry.decoded_content().unwrap().content else {
             panic!("{entry:?}")
         };
         assert_eq!(message.envelope.as_ref().map(|e| e.reply_to_seq), Some(7));

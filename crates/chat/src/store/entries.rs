@@ -2,7 +2,7 @@
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
-use tern_proto::raw;
+use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
@@ -79,7 +79,7 @@ pub const KEY: &str = "SELECT wrapped_key FROM chats WHERE chat_id = $1";
 /// One step of a log for one reader.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
-    Entry(raw::Entry),
+    Entry(v1::Entry),
     /// There is nothing for the reader up to here: they were no member then, or the entries were trimmed.
     Skipped {
         to: Seq,
@@ -188,7 +188,7 @@ pub async fn place(pool: &PgPool, chat: ChatId, user: UserId, device: DeviceId) 
 /// A page of messages, the newest first.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct History {
-    pub messages: Vec<raw::Entry>,
+    pub messages: Vec<v1::Entry>,
     /// There may be older messages.
     pub more: bool,
 }
@@ -255,7 +255,7 @@ async fn sealer(pool: &PgPool, master: &MasterKey, chat: ChatId) -> Result<Seale
 }
 
 /// Opens the bodies of rows with the columns of [`UPWARDS`]. It yields to other tasks between large ones.
-pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<raw::Entry>, ReadError> {
+pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<v1::Entry>, ReadError> {
     let (mut entries, mut turn) = (Vec::with_capacity(rows.len()), Turn::default());
     for row in rows {
         let entry = entry(row, chat, sealer)?;
@@ -266,12 +266,12 @@ pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<r
 }
 
 /// Opens the body of a row with the columns of [`UPWARDS`].
-pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<raw::Entry, ReadError> {
+pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<v1::Entry, ReadError> {
     let sender = UserId(row.try_get("sender_user")?);
     let device: Uuid = row.try_get("sender_device")?;
     let request = RequestId(row.try_get("request_id")?);
     let body: Vec<u8> = row.try_get("body")?;
-    Ok(raw::Entry {
+    Ok(v1::Entry {
         chat_id: chat.to_string(),
         seq: Seq::from_i64(row.try_get("seq")?).0,
         sent_at_ms: row.try_get("sent_at")?,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
-use tern_proto::raw;
+use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, MediaId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -157,7 +157,7 @@ pub struct ChatView {
     pub role: Role,
     /// The other person of a direct chat.
     pub peer: Option<UserId>,
-    pub last_entry: Option<raw::Entry>,
+    pub last_entry: Option<v1::Entry>,
 }
 
 impl ChatView {
