@@ -128,9 +128,6 @@ pub enum Refusal {
     /// A field of the message has too many entries.
     #[error("{field} must be at most {most}")]
     TooMany { field: &'static str, most: usize },
-    /// A part of the message has too many bytes.
-    #[error("{part}: at most {most} bytes")]
-    TooLarge { part: &'static str, most: usize },
     /// The caller should send the same request again after `retry_after`.
     #[error("{reason}")]
     Unavailable {
