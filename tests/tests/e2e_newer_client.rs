@@ -8,9 +8,9 @@ use tern_local::until;
 use tern_proto::raw;
 use tern_proto::v1::server_event::Event;
 use tern_proto::v1::{self, send_message};
-use tern_tests::{Api, World};
 use tern_tests::socket::Socket;
 use tern_tests::world::BOUND;
+use tern_tests::{Api, World};
 use tern_types::{ChatId, RequestId};
 use tokio_tungstenite::tungstenite::Message;
 
@@ -119,10 +119,15 @@ async fn an_envelopes_unknown_fields_arrive_live_and_from_the_log() {
 
     // So does whoever sends and reads by unary calls.
     let chat = ChatId::direct(alice.id, bob.id);
-    let (hers, his) = [&hers, &his].map(|device| Api::new(world.channel(0), &device.access_token)).into();
+    let (hers, his) = [&hers, &his]
+        .map(|device| Api::new(world.channel(0), &device.access_token))
+        .into();
     by_call(&hers, chat).await;
     for entry in read_by_calls(&his, chat).await {
-        assert!(entry.content.windows(NEWS.len()).any(|part| part == NEWS), "{entry:?}");
+        assert!(
+            entry.content.windows(NEWS.len()).any(|part| part == NEWS),
+            "{entry:?}"
+        );
     }
     for socket in [sender, receiver, late] {
         socket.close().await;

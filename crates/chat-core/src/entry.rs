@@ -56,7 +56,7 @@ pub struct NewEntry {
     pub content: Bytes,
     /// The media that the entry refers to, each once.
     pub media: Vec<MediaRef>,
-    /// How it was sent. For changes it is the default.
+    /// How it was sent.
     pub sending: Sending,
 }
 
@@ -65,7 +65,7 @@ pub struct NewEntry {
 pub struct Sending {
     /// The trace context of the span that the message comes from; `None` if it is not traced. Not stored.
     pub trace: Option<TraceContext>,
-    /// When the message arrived at this node, by the monotonic clock; `None` for changes. Not stored.
+    /// When the message arrived at this node, by the monotonic clock; `None` for changes by a unary call. Not stored.
     pub arrived: Option<Timestamp>,
     /// The sender had read receipts turned off: others are not told that the sender has read the entries before this
     /// one. Stored with the sender's read mark.

@@ -3,11 +3,11 @@
 //! Everything that writes `inbox` locks the chat's `chat_heads` row first, in ascending order of chat_id, and reads
 //! in a further statement: after waiting for a lock, only a new statement sees what the other transaction did.
 //!
-//! - [`commit`]: commits entries and changes of groups, by a compare-and-set of the head
+//! - [`commit`]: commits entries, by a compare-and-set of the head; [`change`]: an entry together with what it changes
 //! - [`heads`]: locks chats; [`by_chat`]: work that can leave out locked chats
 //! - [`settle`], [`ack`]: write the inbox
 //! - [`load`]: loads a chat in one snapshot
-//! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: who may be added to a group; [`strangers`]: how many new strangers
+//! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: who may be added, and adds them; [`strangers`]: how many new strangers
 //!   a person may meet
 //! - [`entries`]: windows for devices, history for people
 //! - [`listing`]: chats as their members see them
@@ -18,6 +18,7 @@
 
 pub mod ack;
 pub mod by_chat;
+pub mod change;
 pub mod commit;
 pub mod devices;
 pub mod direct;

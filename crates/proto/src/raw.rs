@@ -2,8 +2,8 @@
 //! an event is encoded once and copied for each receiver, and a stored body is never decoded.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::{DecodeError, Message};
 use prost::encoding::{self, WireType};
+use prost::{DecodeError, Message};
 
 use crate::v1;
 
@@ -243,7 +243,8 @@ mod tests {
             panic!("{read:?}")
         };
         assert_eq!((entry.seq, &entry.content), (9, &content));
-        let Some(v1::entry_content::Content::Message(message)) = entry.decoded_content().unwrap().content else {
+        let Some(v1::entry_content::Content::Message(message)) = entry.decoded_content().unwrap().content
+        else {
             panic!("{entry:?}")
         };
         assert_eq!(message.envelope.as_ref().map(|e| e.reply_to_seq), Some(7));

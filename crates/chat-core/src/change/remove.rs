@@ -1,5 +1,6 @@
 //! A member is removed, or leaves.
 
+use bytes::Bytes;
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
 use tern_types::{Seq, UserId};
@@ -7,6 +8,7 @@ use tern_types::{Seq, UserId};
 use super::{Action, Permitted, Rules, at_least, is_last_owner};
 use crate::Refusal;
 use crate::chat::{Chat, Role};
+use crate::content::encode;
 use crate::entry::EntryKind;
 
 pub(super) struct Remove(pub UserId);
@@ -16,11 +18,11 @@ impl Rules for Remove {
         EntryKind::MemberRemoved
     }
 
-    fn content(&self, actor: UserId) -> Content {
-        Content::MemberRemoved(v1::MemberRemoved {
+    fn content(&self, actor: UserId) -> Bytes {
+        encode(Content::MemberRemoved(v1::MemberRemoved {
             user_id: self.0.to_string(),
             left: self.0 == actor,
-        })
+        }))
     }
 
     fn permit(&self, chat: &Chat, actor: UserId, role: Role) -> Result<Permitted, Refusal> {

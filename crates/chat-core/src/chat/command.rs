@@ -50,10 +50,11 @@ impl Command {
 
     /// When the caller began to wait. A call may have been delayed on its way from the link or service to the shard.
     pub fn since(&self, now: Timestamp) -> Timestamp {
-        match self {
-            Self::Send(entry) => entry.sending.arrived.map_or(now, |arrived| arrived.min(now)),
-            Self::Change(_) => now,
-        }
+        let sending = match self {
+            Self::Send(entry) => &entry.sending,
+            Self::Change(change) => &change.sending,
+        };
+        sending.arrived.map_or(now, |arrived| arrived.min(now))
     }
 
     pub(super) fn request(&self) -> (UserId, RequestId) {

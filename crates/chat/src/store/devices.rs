@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::heads::{Heads, lock_heads};
 
-/// Locks a user against being added to a chat at the same time: see `commit::share_users`.
+/// Locks a user against being added to a chat at the same time: see `joining::share_users`.
 pub const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
 
 /// Makes a device active; no row if it is not this user's or was revoked.

@@ -118,9 +118,21 @@ mod tests {
     fn what_is_wrong_is_named() {
         type Change = fn(&mut v1::SendMessageRequest);
         let cases: [(Change, ErrorReason, Option<&str>); 7] = [
-            (|send| send.request_id.clear(), ErrorReason::InvalidField, Some("request_id")),
-            (|send| send.chat_id.clear(), ErrorReason::InvalidField, Some("chat_id")),
-            (|send| send.chat_id = "x".into(), ErrorReason::InvalidField, Some("chat_id")),
+            (
+                |send| send.request_id.clear(),
+                ErrorReason::InvalidField,
+                Some("request_id"),
+            ),
+            (
+                |send| send.chat_id.clear(),
+                ErrorReason::InvalidField,
+                Some("chat_id"),
+            ),
+            (
+                |send| send.chat_id = "x".into(),
+                ErrorReason::InvalidField,
+                Some("chat_id"),
+            ),
             (
                 |send| send.peer_user_id = SENDER.to_string(),
                 ErrorReason::InvalidField,
