@@ -5,10 +5,13 @@ use std::path::PathBuf;
 /// The number of `FieldDescriptorProto.TYPE_BYTES`.
 const TYPE_BYTES: i32 = 12;
 
-/// The fields that the generated code leaves encoded, which makes no difference on the wire. A message is logged as it
-/// came and read as it was logged, with fields that this version does not know. (`raw::ClientFrame` does the same for
-/// the frames of a stream.)
-const KEPT_ENCODED: [(&str, &str); 2] = [("SendMessageRequest", "envelope"), ("Entry", "content")];
+/// The message and the field that the generated code leaves encoded, which makes no difference on the wire. So a message
+/// is logged as it came and read as it was logged, with fields that this version does not know.
+const KEPT_ENCODED: [(&str, &str); 3] = [
+    ("SendMessage", "envelope"),
+    ("SendMessageRequest", "envelope"),
+    ("Entry", "content"),
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The directory is looked up when the script runs, because a build script that was copied with a target directory

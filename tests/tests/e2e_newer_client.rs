@@ -5,7 +5,6 @@
 use bytes::Bytes;
 use prost::Message as _;
 use tern_local::until;
-use tern_proto::raw;
 use tern_proto::v1::server_event::Event;
 use tern_proto::v1::{self, send_message};
 use tern_tests::socket::Socket;
@@ -32,16 +31,16 @@ fn envelope() -> Bytes {
 
 /// A frame with one message that has this envelope.
 fn frame(to: send_message::To) -> Vec<u8> {
-    let send = raw::SendMessage {
+    let send = v1::SendMessage {
         request_id: RequestId::random().to_string(),
         to: Some(to),
         envelope: envelope(),
         body: "hello".into(),
     };
-    let item = raw::ClientItem {
-        item: Some(raw::client_item::Item::Send(send)),
+    let item = v1::ClientItem {
+        item: Some(v1::client_item::Item::Send(send)),
     };
-    let mut frame = raw::ClientFrame { items: vec![item] }.encode_to_vec();
+    let mut frame = v1::ClientFrame { items: vec![item] }.encode_to_vec();
     // Field 1001 of the frame, a number.
     frame.extend([0xc8, 0x3e, 1]);
     frame

@@ -31,10 +31,11 @@ fn traced(peer: UserId, traceparent: &str) -> Item {
     Item::Send(SendMessage {
         request_id: RequestId::random().to_string(),
         to: Some(send_message::To::PeerUserId(peer.to_string())),
-        envelope: Some(Envelope {
+        envelope: Envelope {
             traceparent: traceparent.to_owned(),
             ..wire::plain()
-        }),
+        }
+        .encoded(),
         body: "hello".into(),
     })
 }

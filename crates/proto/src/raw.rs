@@ -1,5 +1,5 @@
-//! Mirrors of public messages in which one part stays encoded bytes. On the wire they are the same, byte for byte. So
-//! an event is encoded once and copied for each receiver, and a stored body is never decoded.
+//! Parts of public messages that stay encoded: the envelope of a send and the content of an entry (`build.rs` says which
+//! fields), and events, which are encoded once and copied for each receiver. So a stored body is never decoded.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::encoding::{self, WireType};
@@ -16,82 +16,8 @@ pub struct RawMessage {
     pub body: Bytes,
 }
 
-/// A [`v1::ClientFrame`] in which the envelopes of sends stay as they came.
-#[derive(Clone, PartialEq, Message)]
-pub struct ClientFrame {
-    #[prost(message, repeated, tag = "1")]
-    pub items: Vec<ClientItem>,
-}
-
-/// A [`v1::ClientItem`] in which the envelope of a send stays as it came. The gateway's tests of its codec compare
-/// the two types.
-#[derive(Clone, PartialEq, Message)]
-pub struct ClientItem {
-    #[prost(oneof = "client_item::Item", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21")]
-    pub item: Option<client_item::Item>,
-}
-
-/// The kinds of [`ClientItem`].
-pub mod client_item {
-    use crate::v1;
-
-    /// A [`v1::client_item::Item`] in which the envelope of a send stays as it came.
-    #[derive(Clone, PartialEq, prost::Oneof)]
-    pub enum Item {
-        #[prost(message, tag = "1")]
-        Open(v1::Open),
-        #[prost(message, tag = "2")]
-        Send(super::SendMessage),
-        #[prost(message, tag = "3")]
-        Ack(v1::Ack),
-        #[prost(message, tag = "4")]
-        MarkRead(v1::MarkRead),
-        #[prost(message, tag = "5")]
-        Reauthenticate(v1::Reauthenticate),
-        #[prost(message, tag = "6")]
-        Heartbeat(v1::Heartbeat),
-        #[prost(message, tag = "7")]
-        SetActive(v1::SetActive),
-        #[prost(message, tag = "20")]
-        WatchPresence(v1::WatchPresence),
-        #[prost(message, tag = "21")]
-        Typing(v1::Typing),
-    }
-}
-
-/// A [`v1::SendMessage`] whose envelope stays as it came.
-#[derive(Clone, PartialEq, Message)]
-pub struct SendMessage {
-    #[prost(string, tag = "1")]
-    pub request_id: String,
-    #[prost(oneof = "v1::send_message::To", tags = "2, 3")]
-    pub to: Option<v1::send_message::To>,
-    /// An encoded [`v1::Envelope`].
-    #[prost(bytes = "bytes", tag = "4")]
-    pub envelope: Bytes,
-    #[prost(bytes = "bytes", tag = "5")]
-    pub body: Bytes,
-}
-
-impl From<v1::SendMessage> for SendMessage {
-    fn from(message: v1::SendMessage) -> Self {
-        let v1::SendMessage {
-            request_id,
-            to,
-            envelope,
-            body,
-        } = message;
-        Self {
-            request_id,
-            to,
-            envelope: envelope.map_or_else(Bytes::new, |envelope| envelope.encoded()),
-            body,
-        }
-    }
-}
-
 impl v1::Envelope {
-    /// The envelope encoded, as [`v1::SendMessageRequest`] has it.
+    /// The envelope encoded, as [`v1::SendMessage`] and [`v1::SendMessageRequest`] have it.
     pub fn encoded(&self) -> Bytes {
         self.encode_to_vec().into()
     }
@@ -191,23 +117,13 @@ mod tests {
         encoding::encode_varint(3, &mut envelope);
         envelope.extend(b"new");
         let envelope = Bytes::from(envelope);
-        let item = client_item::Item::Send(SendMessage {
-            request_id: "r".to_owned(),
-            to: Some(v1::send_message::To::ChatId("c".to_owned())),
+        let send = v1::SendMessage {
             envelope: envelope.clone(),
-            body: Bytes::from_static(b"hello"),
-        });
-        let frame = ClientFrame {
-            items: vec![ClientItem { item: Some(item) }],
+            ..Default::default()
         };
-        let bytes = frame.encode_to_vec();
-        assert_eq!(ClientFrame::decode(bytes.as_slice()), Ok(frame));
-        let public = v1::ClientFrame::decode(bytes.as_slice()).unwrap();
-        let Some(v1::client_item::Item::Send(send)) = public.items[0].item.clone() else {
-            panic!("{public:?}")
-        };
-        assert_eq!(send.envelope, Some(known.clone()));
-        assert_eq!(SendMessage::from(send).envelope, known.encoded());
+        let send = v1::SendMessage::decode(send.encode_to_vec().as_slice()).unwrap();
+        assert_eq!(send.envelope, envelope);
+        assert_eq!(v1::Envelope::decode(envelope.clone()), Ok(known));
         assert_eq!(traceparent(&envelope), "00-x");
         assert_eq!(traceparent(&Bytes::from_static(b"\xff")), "");
         let request = v1::SendMessageRequest {

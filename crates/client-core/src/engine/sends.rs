@@ -84,7 +84,7 @@ impl Engine {
             self.effects.items.push(Item::Send(v1::SendMessage {
                 request_id: message.request.to_string(),
                 to: Some(to),
-                envelope: Some(message.envelope),
+                envelope: message.envelope.encoded(),
                 body: message.body,
             }));
         }
@@ -129,7 +129,7 @@ impl Engine {
 
     fn own_entry(&self, chat: ChatId, seq: Seq, sent_at: Timestamp, message: Outgoing) -> Entry {
         let content = v1::Message {
-            envelope: Some(message.envelope),
+            envelope: message.envelope.encoded(),
             body: message.body,
         };
         Entry {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tern_proto::{ApiError, raw, v1};
+use tern_proto::{ApiError, v1};
 use tern_types::{ChatId, DeviceId, RequestId, Timestamp, TraceContext, UserId};
 
 /// Whose access token it is, and when it expires by the wall clock.
@@ -22,7 +22,7 @@ pub enum Item {
         client_version: String,
         active: bool,
     },
-    Send(raw::SendMessage),
+    Send(v1::SendMessage),
     Ack(v1::Ack),
     MarkRead(v1::MarkRead),
     Reauthenticate(Result<Identity, ApiError>),

@@ -63,7 +63,7 @@ impl From<ApiError> for Refused {
 }
 
 impl Session {
-    pub(super) fn send(&mut self, message: raw::SendMessage, now: Timestamp) {
+    pub(super) fn send(&mut self, message: v1::SendMessage, now: Timestamp) {
         let Some(user) = self.life.user() else { return };
         self.sign(now);
         match self.checked(user, &message, now) {
@@ -119,7 +119,7 @@ impl Session {
         self.leave_when_answered();
     }
 
-    fn checked(&mut self, user: UserId, message: &raw::SendMessage, now: Timestamp) -> Result<Send, Refused> {
+    fn checked(&mut self, user: UserId, message: &v1::SendMessage, now: Timestamp) -> Result<Send, Refused> {
         let message = parse::send(user, message)?;
         let limited = |message: &'static str, retry_after_ms| Refused {
             code: SendErrorCode::RateLimited,

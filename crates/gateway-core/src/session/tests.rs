@@ -139,7 +139,7 @@ impl Talk {
             ..Default::default()
         };
         change(&mut send);
-        self.item(Item::Send(send.into()))
+        self.item(Item::Send(send))
     }
 
     /// The reference of the window that was asked for last.

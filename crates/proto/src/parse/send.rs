@@ -5,8 +5,8 @@ use tern_types::limits::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES};
 use tern_types::{ChatId, RequestId, UserId};
 
 use super::id;
+use crate::ApiError;
 use crate::v1::{self, ErrorReason, send_message::To};
-use crate::{ApiError, raw};
 
 /// A message whose ids are parsed and whose parts are not too large. Its envelope is still encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Send {
 ///
 /// INVALID_FIELD if an id is none, if there is no address, or if the sender is the addressee; TOO_LARGE if the body or
 /// the envelope has too many bytes.
-pub fn send(sender: UserId, message: &raw::SendMessage) -> Result<Send, ApiError> {
+pub fn send(sender: UserId, message: &v1::SendMessage) -> Result<Send, ApiError> {
     let request = id("request_id", &message.request_id)?;
     let (chat, peer) = address(sender, message.to.as_ref())?;
     at_most("body", &message.body, MAX_BODY_BYTES)?;
@@ -64,7 +64,7 @@ fn at_most(part: &str, bytes: &Bytes, most: usize) -> Result<(), ApiError> {
     Ok(())
 }
 
-impl From<v1::SendMessageRequest> for raw::SendMessage {
+impl From<v1::SendMessageRequest> for v1::SendMessage {
     /// A request that names both a chat and a person, or neither, has no address.
     fn from(request: v1::SendMessageRequest) -> Self {
         let (chat, peer) = (request.chat_id, request.peer_user_id);
