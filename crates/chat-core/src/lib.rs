@@ -17,7 +17,7 @@
     allow(clippy::disallowed_methods, reason = "tests draw ids and read a clock")
 )]
 
-pub mod bytes;
+mod bytes;
 pub mod change;
 pub mod chat;
 pub mod content;

@@ -18,17 +18,17 @@
 //! - [`gateways`], [`grpc`], [`answer`]: from and to the wire
 //! - [`ownership`], [`server`], [`config`], [`metrics`]
 
-pub mod answer;
-pub mod backlog;
-pub mod config;
-pub mod epoch;
+mod answer;
+mod backlog;
+mod config;
+mod epoch;
 pub mod fanout;
 pub mod gateways;
-pub mod grpc;
+mod grpc;
 pub mod lookup;
 pub mod metrics;
-pub mod ownership;
-pub mod recovery;
+mod ownership;
+mod recovery;
 pub mod server;
 pub mod shard_loop;
 pub mod store;

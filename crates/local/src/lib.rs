@@ -20,20 +20,20 @@
 //! - [`ports`], [`http`], [`until`]: helpers for free ports, admin pages and waiting
 
 pub mod authority;
-pub mod cable;
-pub mod etcd;
+mod cable;
+mod etcd;
 pub mod fault;
 pub mod http;
 pub mod platform;
 pub mod ports;
-pub mod postgres;
-pub mod process;
+mod postgres;
+mod process;
 pub mod s3;
 pub mod secrets;
 pub mod shared;
 pub mod until;
 pub mod weed;
-pub mod wire;
+mod wire;
 
 mod orphan;
 

@@ -8,12 +8,12 @@
 //! - [`s3`]: the object store that platforms on this machine have
 //! - [`programs`]: where the program `tern` is
 
-pub mod bench;
-pub mod chat;
-pub mod demo;
-pub mod dev;
-pub mod programs;
-pub mod s3;
+mod bench;
+mod chat;
+mod demo;
+mod dev;
+mod programs;
+mod s3;
 
 use clap::{Parser, Subcommand};
 

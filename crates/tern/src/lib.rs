@@ -5,11 +5,11 @@
 //! - [`canary`]: two synthetic users that exchange messages all the time and measure how that goes
 //! - [`migrate`], [`admin`], [`top`]: for operators
 
-pub mod admin;
-pub mod canary;
-pub mod migrate;
-pub mod serve;
-pub mod top;
+mod admin;
+mod canary;
+mod migrate;
+mod serve;
+mod top;
 
 use clap::{Parser, Subcommand};
 

@@ -10,14 +10,14 @@
 //! - [`limits`]: the largest sizes and counts that the platform accepts
 //! - [`map`]: maps and sets whose keys are ids
 
-pub mod id;
+mod id;
 pub mod limits;
-pub mod map;
-pub mod seq;
+mod map;
+mod seq;
 pub mod slot;
 pub mod strangers;
-pub mod time;
-pub mod trace;
+mod time;
+mod trace;
 pub mod typing;
 
 pub use id::{ChatId, DeviceId, IdError, MediaId, RequestId, SessionId, UploadId, UserId};
