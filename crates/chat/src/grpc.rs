@@ -1,6 +1,6 @@
 //! The gRPC services, which are the only adapters from the wire.
 //!
-//! - [`link`]: the three streams of the gateways' links
+//! - [`gateway_link`]: the three streams of the gateways' links
 //! - [`node`]: calls from other nodes
 //! - [`chats`], [`inbox`]: the public unary services, called through a gateway
 //! - `parsed`: what their requests have in common; [`caller`]: the user that a call acts as; [`groups`]: makes
@@ -14,9 +14,9 @@ pub mod admin;
 pub mod caller;
 pub mod chats;
 pub mod cluster;
+pub mod gateway_link;
 pub mod groups;
 pub mod inbox;
-pub mod link;
 pub mod message;
 pub mod message_receipts;
 pub mod message_trace;

@@ -2,10 +2,10 @@
 //! online, and settles it for those that are not.
 //!
 //! ```text
-//! gateway --Control--> grpc::link --> shard --(core decides)---> writer --> Postgres
-//!                                       |                          |
-//! gateway <--answers, wakes, live-- gateways <-- fanout, wake <----+   lookup --> presence
-//! gateway --CatchUp--> grpc::link --> store::entries
+//! gateway --Control--> grpc::gateway_link --> shard --(core decides)--> writer --> Postgres
+//!                                               |                         |
+//! gateway <--answers, wakes, live-- gateways <--+-- fanout, wake <--------+   lookup --> presence
+//! gateway --CatchUp--> grpc::gateway_link --> store::entries
 //! ```
 //!
 //! - [`tern_chat_core`]: what is decided, as pure functions

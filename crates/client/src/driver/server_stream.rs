@@ -25,7 +25,7 @@ enum State {
 }
 
 /// At most one stream. Each attempt to open one uses the next gateway of the list.
-pub(super) struct Link {
+pub(super) struct ServerStream {
     gateways: Gateways,
     attempt: usize,
     state: State,
@@ -34,12 +34,12 @@ pub(super) struct Link {
     waiting: VecDeque<Item>,
 }
 
-pub(super) enum LinkStep {
+pub(super) enum StreamStep {
     Input(Input),
     Nothing,
 }
 
-impl Link {
+impl ServerStream {
     pub(super) fn new(gateways: Gateways) -> Self {
         Self {
             gateways,
@@ -92,18 +92,18 @@ impl Link {
 
     /// Waits until there is something to do. Reads frames only while `reading`. It is safe to drop this future at any
     /// point.
-    pub(super) async fn step(&mut self, reading: bool) -> LinkStep {
+    pub(super) async fn step(&mut self, reading: bool) -> StreamStep {
         let blocked = !self.waiting.is_empty();
         match &mut self.state {
             State::Down => std::future::pending().await,
             State::Opening(opening) => match opening.await {
                 Ok(stream) => {
                     self.state = State::Up(Box::new(stream));
-                    LinkStep::Nothing
+                    StreamStep::Nothing
                 }
                 Err(error) => {
                     self.drop_stream();
-                    LinkStep::Input(Input::StreamLost(error))
+                    StreamStep::Input(Input::StreamLost(error))
                 }
             },
             State::Up(stream) => {
@@ -112,14 +112,14 @@ impl Link {
                     permit = stream.writer.reserve(), if blocked => match permit {
                         Ok(permit) => {
                             permit.send(next_frame(&mut self.waiting));
-                            return LinkStep::Nothing;
+                            return StreamStep::Nothing;
                         }
                         // The connection is gone.
                         Err(_) => Ok(None),
                     },
                     else => std::future::pending().await,
                 };
-                LinkStep::Input(self.input(frame))
+                StreamStep::Input(self.input(frame))
             }
         }
     }

@@ -7,7 +7,7 @@ use ratatui::text::Line as Text;
 use ratatui::widgets::{Block, Clear, Paragraph};
 
 use super::wrap::wrap;
-use crate::chat::command::HELP;
+use crate::messenger::command::HELP;
 
 /// Columns of a command's usage. Its meaning stands beside it, or below it if there are fewer than [`NARROW`]
 /// columns.

@@ -5,7 +5,7 @@ use tern_proto::v1::ChatKind;
 use tern_types::{ChatId, Timestamp, UserId};
 
 use super::View;
-use crate::chat::clock;
+use crate::messenger::clock;
 
 /// Most people whose presence the server tells a device at a time.
 const MAX_WATCHED: usize = 256;
