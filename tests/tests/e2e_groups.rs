@@ -81,7 +81,7 @@ async fn who_is_removed_gets_that_entry_and_nothing_after() {
     let log = his.has(group, removed).await;
     let last = content(&log, removed);
     assert!(
-        matches!(last, Content::MemberRemoved(gone) if gone.user_id == bob.id.to_string() && !gone.left),
+        matches!(&last, Content::MemberRemoved(gone) if gone.user_id == bob.id.to_string() && !gone.left),
         "{last:?}"
     );
 
@@ -271,7 +271,7 @@ async fn the_last_owner_stays(owner: &Phone, other: &Phone, user: &User, group: 
     let log = other.has(group, left).await;
     let last = content(&log, left);
     assert!(
-        matches!(last, Content::MemberRemoved(gone) if gone.user_id == owner.user().to_string() && gone.left),
+        matches!(&last, Content::MemberRemoved(gone) if gone.user_id == owner.user().to_string() && gone.left),
         "{last:?}"
     );
 }

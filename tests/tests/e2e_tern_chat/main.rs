@@ -93,7 +93,7 @@ async fn people_are_blocked_and_settings_made_by_typing() {
 #[tokio::test]
 async fn what_cannot_work_is_said_in_words() {
     let place = Place::new().await;
-    let mut alice = place.user("alice").await;
+    let _alice = place.user("alice").await;
     let twice = place.pipe(&["--user", "alice"], "hi\n").await;
     assert!(
         !twice.status.success() && text(&twice).contains("another program has this device open"),

@@ -129,7 +129,7 @@ impl Engine {
 
     fn own_entry(&self, chat: ChatId, seq: Seq, sent_at: Timestamp, message: Outgoing) -> Entry {
         let content = v1::Message {
-            envelope: message.envelope.encoded(),
+            envelope: Some(message.envelope),
             body: message.body,
         };
         Entry {

@@ -84,16 +84,14 @@ impl From<v1::SendMessageRequest> for v1::SendMessage {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
 
-    const SENDER: UserId = UserId(Uuid::from_u128(1));
+    const CHAT: &str = "6d0f9d0a-52c1-4c0e-9f0b-7465726e0001";
 
     fn request() -> v1::SendMessageRequest {
         v1::SendMessageRequest {
-            request_id: Uuid::from_u128(7).to_string(),
-            chat_id: Uuid::from_u128(8).to_string(),
+            request_id: RequestId::random().to_string(),
+            chat_id: CHAT.to_owned(),
             body: vec![0; MAX_BODY_BYTES].into(),
             envelope: vec![0; MAX_ENVELOPE_BYTES].into(),
             ..Default::default()
@@ -102,16 +100,16 @@ mod tests {
 
     #[test]
     fn a_call_and_a_stream_address_a_message_in_the_same_way() {
-        let sent = send(SENDER, &request().into()).unwrap();
-        assert_eq!((sent.chat, sent.peer), (ChatId(Uuid::from_u128(8)), None));
-        let peer = UserId(Uuid::from_u128(2));
+        let [sender, peer] = [UserId::random(), UserId::random()];
+        let sent = send(sender, &request().into()).unwrap();
+        assert_eq!((sent.chat.to_string().as_str(), sent.peer), (CHAT, None));
         let to_a_person = v1::SendMessageRequest {
             chat_id: String::new(),
             peer_user_id: peer.to_string(),
             ..request()
         };
-        let sent = send(SENDER, &to_a_person.into()).unwrap();
-        assert_eq!((sent.chat, sent.peer), (ChatId::direct(SENDER, peer), Some(peer)));
+        let sent = send(sender, &to_a_person.into()).unwrap();
+        assert_eq!((sent.chat, sent.peer), (ChatId::direct(sender, peer), Some(peer)));
     }
 
     #[test]
@@ -134,12 +132,12 @@ mod tests {
                 Some("chat_id"),
             ),
             (
-                |send| send.peer_user_id = SENDER.to_string(),
+                |send| send.peer_user_id = UserId::SYSTEM.to_string(),
                 ErrorReason::InvalidField,
                 Some("chat_id"),
             ),
             (
-                |send| (send.chat_id, send.peer_user_id) = (String::new(), SENDER.to_string()),
+                |send| (send.chat_id, send.peer_user_id) = (String::new(), UserId::SYSTEM.to_string()),
                 ErrorReason::InvalidField,
                 Some("peer_user_id"),
             ),
@@ -157,7 +155,7 @@ mod tests {
         for (change, reason, field) in cases {
             let mut request = request();
             change(&mut request);
-            let error = send(SENDER, &request.into()).unwrap_err();
+            let error = send(UserId::SYSTEM, &request.into()).unwrap_err();
             assert_eq!((error.reason, error.field), (reason, field), "{error}");
         }
     }
