@@ -1,8 +1,9 @@
-//! Compiles the protos in `proto/` without protoc.
+//! Compiles the protos in `proto/` without protoc, and writes what the crate includes: the code, the descriptors, and
+//! the list of streaming methods.
 
 use std::path::PathBuf;
 
-/// The number of `FieldDescriptorProto.TYPE_BYTES`.
+/// The value of the enum `FieldDescriptorProto.Type` for a field of bytes, TYPE_BYTES.
 const TYPE_BYTES: i32 = 12;
 
 /// The message and the field that the generated code leaves encoded, which makes no difference on the wire. So a message
@@ -26,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     let descriptors = protox::compile(&files, [&root])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    // The paths of all methods that stream in either direction.
+    // These are the paths of all methods that stream in either direction.
     let services = descriptors
         .file
         .iter()

@@ -78,7 +78,9 @@ impl Collector {
         let what = format!("spans named {names:?}");
         let there = || {
             let trace = self.trace(id);
-            names.iter().all(|name| trace.iter().any(|span| span.name == *name))
+            names
+                .iter()
+                .all(|name| trace.iter().any(|span| span.name == *name))
         };
         let came = until::holds(&what, BOUND, || async { Ok(there()) }).await;
         came.unwrap_or_else(|error| panic!("{error:#}: {:#?}", self.trace(id)));

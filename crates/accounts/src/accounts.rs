@@ -1,7 +1,8 @@
-//! Each call from beginning to end: who may make it, what the rules say, what the store keeps, which other nodes are
-//! told.
+//! Carries out each call from beginning to end: it checks who may make the call, applies the rules, changes the store,
+//! and tells the other nodes.
 //!
-//! - [`users`], [`devices`], [`tokens`], [`privacy`], [`watching`] and [`admin`]; API keys are here
+//! - [`users`], [`devices`], [`tokens`], [`privacy`], [`watching`] and [`admin`] have the calls; checks of API keys are
+//!   in this file
 
 mod admin;
 mod devices;
@@ -35,20 +36,21 @@ pub struct Accounts {
 /// The limits that an operator may set.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// How many new strangers one user may watch in a day.
+    /// The number of new strangers that one user may watch within 24 hours.
     pub new_strangers: usize,
 }
 
 /// The owner of an API key: the key's id, and the scopes it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyHolder {
+    /// The id of the key, a UUID.
     pub key_id: String,
     /// The names of the scopes.
     pub scopes: Vec<String>,
 }
 
 impl Accounts {
-    /// Puts together what the calls need.
+    /// Makes the calls from the parts that they need: the store, the other nodes, the token keys and the limits.
     pub fn new(store: Store, peers: Peers, tokens: TokenMaker, limits: Limits) -> Self {
         Self {
             store,
@@ -58,7 +60,7 @@ impl Accounts {
         }
     }
 
-    /// Returns the owner of the API key `text`. `Err` with API_KEY_INVALID if it is not a key, or is unknown or
+    /// Returns the owner of the API key `text`, or `Err` with API_KEY_INVALID if it is not a key, or is unknown or
     /// revoked.
     pub async fn authenticate_key(&self, text: &str) -> Result<KeyHolder, ApiError> {
         let holder = match ApiKey::parse(text) {
@@ -78,8 +80,9 @@ impl Accounts {
         })
     }
 
-    /// Checks that a calling device is still active. Its access token outlives its revocation, and the suspension of
-    /// its user, so the token alone does not suffice here. `Err` with DEVICE_REVOKED.
+    /// Checks that a calling device is still active, because its access token stays valid for up to an hour after the
+    /// device was revoked. Returns `Err` with DEVICE_REVOKED if the device is not active. A suspended user's devices
+    /// stay active; gateways refuse their calls.
     async fn check_device(&self, principal: &Principal) -> Result<(), ApiError> {
         if let Principal::Device { user, device } = principal
             && !self.store.is_active(*user, *device).await?

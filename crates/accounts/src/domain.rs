@@ -1,7 +1,7 @@
 //! The rules of the role, without any I/O.
 //!
 //! - [`access`]: who may do what
-//! - [`linking`]: what a request to link a device leads to
+//! - [`linking`]: what happens on a request to link a device
 //! - [`privacy`]: whose presence somebody may see
 //! - [`refresh`]: what a presented refresh token stands for
 

@@ -1,6 +1,7 @@
 //! The gRPC services: each call is parsed, handed to [`Accounts`], and its result turned into a message.
 //!
-//! - [`users`] has users, blocks, contacts and settings, [`admin`] the calls of operators' tools; the others are here
+//! - [`users`] has the calls about users, blocks, contacts and settings, [`admin`] those of operators' tools, and this
+//!   file the others
 
 mod admin;
 mod users;
@@ -25,7 +26,7 @@ use crate::accounts::{Accounts, NewDevice, Pair};
 use crate::domain::linking::Asked;
 use crate::store::devices::Device;
 
-/// The most people in one MayWatch or MaySee: as many as a stream watches.
+/// The most people in one MayWatch or MaySee, which is as many as one stream may watch.
 const MAX_WATCHED: usize = 256;
 /// The longest name of a device in UTF-8 bytes.
 const MAX_DEVICE_NAME_BYTES: usize = 128;

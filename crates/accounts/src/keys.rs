@@ -1,4 +1,4 @@
-//! API keys, for the operator's tool `tern admin keys`.
+//! Makes, lists and revokes API keys for the operator's tool `tern admin keys`.
 
 use anyhow::Context;
 use sqlx::PgPool;
@@ -10,8 +10,8 @@ use crate::secrets::ApiKey;
 use crate::store::Store;
 pub use crate::store::keys::KeyInfo;
 
-/// Makes and stores a new key. [`ApiKey::reveal`] of the returned value is the only chance to show it. `Err` if the
-/// name does not have 1 to 256 bytes, there is no scope, or the store is away.
+/// Makes and stores a new key. [`ApiKey::reveal`] of the returned value is the only chance to show it. Returns `Err` if
+/// the name does not have 1 to 256 bytes, there is no scope, or the store is away.
 pub async fn create(pool: &PgPool, name: &str, scopes: &[Scope]) -> anyhow::Result<ApiKey> {
     let named = (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.contains('\0');
     anyhow::ensure!(named, "a key's name has 1 to {MAX_NAME_BYTES} bytes");
@@ -28,7 +28,7 @@ pub async fn create(pool: &PgPool, name: &str, scopes: &[Scope]) -> anyhow::Resu
     Ok(key)
 }
 
-/// Returns all keys, including revoked ones, the oldest first. `Err` if the store is away.
+/// Returns all keys, including revoked ones, the oldest first, or `Err` if the store is away.
 pub async fn list(pool: &PgPool) -> anyhow::Result<Vec<KeyInfo>> {
     Store::new(pool.clone())
         .keys()
@@ -36,8 +36,8 @@ pub async fn list(pool: &PgPool) -> anyhow::Result<Vec<KeyInfo>> {
         .context("cannot read the keys")
 }
 
-/// Revokes a key. Gateways remember what they know of a key for 10 s, so it may be accepted for that long. `Err` if
-/// there is no such key, or the store is away.
+/// Revokes a key. Gateways remember what they know of a key for 10 s, so it may be accepted for that long. Returns
+/// `Err` if there is no such key, or the store is away.
 pub async fn revoke(pool: &PgPool, key_id: Uuid) -> anyhow::Result<()> {
     let known = Store::new(pool.clone())
         .revoke_key(key_id)

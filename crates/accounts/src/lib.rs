@@ -10,14 +10,15 @@
 //!
 //! An accounts node keeps nothing in memory, so any node can answer any call.
 //!
-//! - [`domain`]: who may do what, when a device is linked, what a refresh token stands for, who sees whom; pure
+//! - [`domain`]: pure rules: who may do what, when a device is linked, what a refresh token stands for, and who sees
+//!   whom
 //! - [`secrets`]: the form of API keys and refresh tokens, and what is stored of them
 //! - [`store`]: users, devices, keys, blocks, contacts in Postgres
 //! - [`peers`]: calls to chat nodes and gateways
 //! - [`accounts`]: each call from beginning to end, with the help of these four
 //! - [`keys`]: API keys, for the operator's tool
 //! - [`grpc`]: the services on the wire
-//! - [`server`]: wiring, drain, and finishing revocations whose call was cut short
+//! - [`server`]: starts and drains the role, and finishes revocations whose call was cut short
 //! - [`config`], [`metrics`]
 
 pub mod accounts;

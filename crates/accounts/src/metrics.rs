@@ -33,10 +33,10 @@ const DESCRIBED: &[Described] = &[
     (Counter, PEER_FAILURES, "failed calls to other nodes, by call"),
 ];
 
-/// Registers the names and units of the metrics for `/metrics`.
+/// Registers the kinds, names and descriptions of the metrics for `/metrics`.
 pub fn describe() {
     described::describe(DESCRIBED);
-    // Counters start at 0, so that what has not happened yet can be seen.
+    // Counters start at 0, so that a metric is visible before its first event.
     for name in [LINKED, UNFINISHED] {
         counter!(name).absolute(0);
     }

@@ -1,6 +1,6 @@
-//! Calls to other nodes: to any chat node, to a chat's owner, and to all gateways.
+//! Calls other nodes: any chat node, a chat's owner, and all gateways.
 //!
-//! - calls about devices are here; [`people`] has those about blocks, contacts and settings
+//! - calls about devices and suspensions are in this file; [`people`] has those about blocks, contacts and settings
 
 mod people;
 
@@ -27,34 +27,35 @@ use tonic::{Code, Response, Status};
 
 use crate::metrics;
 
-/// How long one attempt at a chat node may take. It is a transaction over all chats of a user, whose statements end
+/// The timeout of one call to a chat node. The call is a transaction over all chats of a user, whose statements end
 /// after 5 s each.
 const CHAT_CALL: Duration = Duration::from_secs(10);
-/// How many attempts are made before the caller is told to come back: enough to find a node that is alive while
-/// others restart.
+/// The number of attempts before the caller gets UNAVAILABLE. It is enough to find a node that is alive while others
+/// restart.
 const CHAT_ATTEMPTS: usize = 4;
-/// How long a gateway may take to answer. Telling gateways is best effort: a gateway asks every 30 s who was
-/// suspended or revoked, and checks its watches every five minutes.
+/// The timeout of a call to a gateway. Telling gateways is best effort: a gateway asks every 30 s who was suspended or
+/// revoked, and checks its watches every five minutes.
 const GATEWAY_CALL: Duration = Duration::from_secs(2);
 
 /// The result of telling every gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
-    /// How many streams were ended.
+    /// The number of streams that gateways ended.
     pub closed: u32,
     /// The names of the gateways that did not answer.
     pub missed: Vec<String>,
 }
 
-/// Calls other nodes. Clones share one state.
+/// A client for calls to other nodes. Clones share one state.
 #[derive(Clone)]
 pub struct Peers {
     ctx: NodeContext,
-    /// Permits for chats whose next owner is waited for.
+    /// The permits of the background tasks that wait for a chat's next owner, one for each chat (`people`).
     followed: Arc<Semaphore>,
 }
 
 impl Peers {
+    /// Makes a client that finds the other nodes by the map of `ctx`.
     pub fn new(ctx: NodeContext) -> Self {
         Self {
             ctx,
@@ -62,7 +63,7 @@ impl Peers {
         }
     }
 
-    /// Adds the device to all of its user's chats, and makes it active. `Err` if no chat node has done it.
+    /// Adds the device to all of its user's chats, and makes it active. Returns `Err` if no chat node has done so.
     pub async fn link_device(&self, user: UserId, device: DeviceId) -> Result<(), ApiError> {
         let request = LinkDeviceRequest {
             user_id: user.to_vec().into(),
@@ -75,7 +76,7 @@ impl Peers {
         linked.await.map(drop)
     }
 
-    /// Removes the device from its user's chats. `Err` if no chat node has done it.
+    /// Removes the device from its user's chats. Returns `Err` if no chat node has done so.
     pub async fn unlink_device(&self, user: UserId, device: DeviceId) -> Result<(), ApiError> {
         let request = UnlinkDeviceRequest {
             user_id: user.to_vec().into(),
@@ -88,7 +89,8 @@ impl Peers {
         unlinked.await.map(drop)
     }
 
-    /// Calls any chat node. The calls are idempotent, so after a failure another attempt may go to another node.
+    /// Calls any chat node, and tries again, perhaps at another node, after a temporary failure. This is safe because
+    /// the calls are idempotent. Returns `Err` if the node refuses the call, or after [`CHAT_ATTEMPTS`] failures.
     async fn any_chat<T, F, Fut>(
         &self,
         name: &'static str,
@@ -154,7 +156,7 @@ impl Peers {
         Told { closed, missed }
     }
 
-    /// Calls all gateways at once, best effort. Returns the answers, and the names of the gateways that did not
+    /// Calls all gateways at the same time, once each. Returns the answers, and the names of the gateways that did not
     /// answer.
     async fn tell_gateways<T, F, Fut>(&self, name: &'static str, call: F) -> (Vec<T>, Vec<String>)
     where
@@ -197,7 +199,8 @@ fn late() -> Status {
     Status::deadline_exceeded("no answer in time")
 }
 
-/// Whether another attempt may succeed. A broken connection may look like `Unknown` or `Cancelled`.
+/// Returns whether the failure is temporary, so that another attempt may succeed. A broken connection may look like
+/// `Unknown` or `Cancelled`.
 fn passes(status: &Status) -> bool {
     matches!(
         status.code(),

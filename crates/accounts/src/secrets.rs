@@ -1,4 +1,5 @@
-//! API keys and refresh tokens: their form, and what is stored of them. The secrets themselves are never stored.
+//! API keys and refresh tokens. This module defines how their text looks, and which part of them is stored: only
+//! hashes, never the secrets themselves.
 //!
 //! - An API key is `tern_<key id>_<secret>`; the SHA-256 of the secret is stored.
 //! - A refresh token is `ternr_<device id>_<rotation>_<secret>`; the SHA-256 of the secret is stored. The secret is
@@ -21,11 +22,12 @@ use crate::domain::refresh::{Presented, TokenHash};
 
 const API_KEY_PREFIX: &str = "tern_";
 const REFRESH_PREFIX: &str = "ternr_";
-/// Separates the HMAC key of refresh tokens from the signing key from which it is derived. If it changes, the same
-/// pair can no longer be made again for tokens made before.
+/// The text that keeps the HMAC key of refresh tokens apart from the signing key from which it is derived. If this text
+/// changes, tokens that were issued before can no longer be recomputed, so a device whose answer got lost gets a new
+/// token instead of the same one.
 const REFRESH_CONTEXT: &[u8] = b"tern refresh tokens v1";
 
-/// 256 bits, random or derived.
+/// A secret of 256 bits, either random or derived by an HMAC.
 #[derive(Clone, Copy)]
 struct Secret([u8; 32]);
 
@@ -46,6 +48,7 @@ impl Secret {
 /// An API key with its secret.
 #[derive(Clone, Copy)]
 pub struct ApiKey {
+    /// The id, which is not secret.
     pub key_id: Uuid,
     secret: Secret,
 }
@@ -59,7 +62,7 @@ impl ApiKey {
         }
     }
 
-    /// Reads a key from its text. `None` if the text does not have the form of a key.
+    /// Reads a key from its text. Returns `None` if the text does not have the form of a key.
     pub fn parse(text: &str) -> Option<Self> {
         let (key_id, secret) = text.strip_prefix(API_KEY_PREFIX)?.split_once('_')?;
         Some(Self {
@@ -68,17 +71,17 @@ impl ApiKey {
         })
     }
 
-    /// The hash of the secret, which is stored.
+    /// Returns the hash of the secret, which is stored.
     pub fn hash(&self) -> [u8; 32] {
         self.secret.hash()
     }
 
-    /// Whether the hash `stored` is this key's. Compares in constant time.
+    /// Returns whether `stored` is the hash of this key's secret. It compares in constant time.
     pub fn matches(&self, stored: &[u8]) -> bool {
         self.hash().ct_eq(stored).into()
     }
 
-    /// The text of the key, which is shown once.
+    /// Returns the text of the key, which is shown once.
     pub fn reveal(&self) -> String {
         format!(
             "{API_KEY_PREFIX}{}_{}",
@@ -97,6 +100,7 @@ impl fmt::Debug for ApiKey {
 /// A refresh token with its secret.
 #[derive(Clone, Copy)]
 pub struct RefreshToken {
+    /// The device whose token it is.
     pub device: DeviceId,
     /// The number of the token: 1 for the device's first token.
     pub rotation: u64,
@@ -104,7 +108,7 @@ pub struct RefreshToken {
 }
 
 impl RefreshToken {
-    /// Reads a token from its text. `None` if the text does not have the form of a token.
+    /// Reads a token from its text. Returns `None` if the text does not have the form of a token.
     pub fn parse(text: &str) -> Option<Self> {
         let (device, rest) = text.strip_prefix(REFRESH_PREFIX)?.split_once('_')?;
         let (rotation, secret) = rest.split_once('_')?;
@@ -116,12 +120,12 @@ impl RefreshToken {
         })
     }
 
-    /// The hash of the secret, which is stored.
+    /// Returns the hash of the secret, which is stored.
     pub fn hash(&self) -> TokenHash {
         TokenHash(self.secret.hash())
     }
 
-    /// The text of the token, for its device.
+    /// Returns the text of the token, for its device.
     pub fn reveal(&self) -> String {
         let device = self.device.0.simple();
         format!(
@@ -143,12 +147,13 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-/// Makes refresh tokens, under a key derived from the signing key of access tokens.
+/// A maker of refresh tokens, with a key that is derived from the signing key of access tokens.
 #[derive(Clone)]
 pub struct RefreshMint(Hmac<Sha256>);
 
 impl RefreshMint {
-    /// Derives the key from an Ed25519 private key in PKCS#8 PEM. `Err` if it is not one.
+    /// Makes a mint whose key is derived from an Ed25519 private key in PKCS#8 PEM. Returns `Err` if `pem` is not such
+    /// a key.
     pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
         let signing = SigningKey::from_pkcs8_pem(pem).context("not an Ed25519 private key in PKCS#8 PEM")?;
         let mut derive = Self::keyed(signing.as_bytes())?;
@@ -160,7 +165,7 @@ impl RefreshMint {
         Hmac::new_from_slice(key).context("an HMAC takes keys of any length")
     }
 
-    /// The device's token with this number. It is always the same.
+    /// Returns the device's token with the number `rotation`. The same device and number always give the same token.
     pub fn token(&self, device: DeviceId, rotation: u64) -> RefreshToken {
         let mut mac = self.0.clone();
         mac.update(device.as_bytes());

@@ -1,4 +1,5 @@
-//! Wiring, the drain, and finishing revocations whose call was cut short.
+//! Starts the accounts role in a process: it wires the parts together, drains the role when the process stops, and
+//! finishes revocations whose call was cut short.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +25,13 @@ use crate::peers::Peers;
 use crate::store::Store;
 use crate::{Config, metrics};
 
-/// How often unfinished revocations are looked for. There is no hurry: such a device has no streams and no tokens any
-/// more, only its place in the chats' lists of devices.
+/// The time between two looks for unfinished revocations. There is no hurry: such a device has no streams and no tokens
+/// any more, only its place in the chats' lists of devices.
 const RESUME_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Starts the role in this process, and adds its services to `routes`. The returned role is done when a drain has
-/// begun, the other nodes know of it, and no call is under way. `Err` if the token key or the store cannot be used.
+/// begun, the other nodes know of it, and no call is under way. Returns `Err` if the token key or the store cannot be
+/// used.
 pub async fn start(
     config: Config,
     ctx: NodeContext,

@@ -1,8 +1,9 @@
-//! Users, devices and keys in Postgres. Each statement has one function; statements that belong together run in one
-//! [`Tx`].
+//! Keeps users, devices and API keys in Postgres. Each statement has one function; statements that belong together run
+//! in one [`Tx`].
 //!
-//! Times come from this node's clock, not the database's, because the rules that compare them are given this node's
-//! time.
+//! The times that the statements store come from this node's clock, not the database's, because the rules that compare
+//! them are given this node's time. (The creation of users and all times of API keys have the database's clock; no rule
+//! compares them.)
 //!
 //! - [`users`], [`devices`], [`tokens`], [`keys`], [`blocks`], [`contacts`], [`privacy`], [`admin`]: the statements
 
@@ -30,7 +31,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Uses the connections of `pool`.
+    /// Makes a store that uses the connections of `pool`.
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }

@@ -1,5 +1,5 @@
-//! Measures a shard's state from a send to the pushes of its commit and the other person's acknowledgement, for one
-//! message and for a batch.
+//! Measures the work of a shard's state for a message: the send, the pushes of its commit, and the acknowledgement of
+//! the other person. It measures one message, and a commit of many.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use tern_counts::Operation;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, SessionId, Timestamp, UserId};
 use uuid::Uuid;
 
-/// Messages of one commit under load, each in another chat.
+/// The number of messages of one commit under load, each in another chat.
 const MANY: u64 = 256;
 
 fn main() {
@@ -26,6 +26,7 @@ fn main() {
     ]);
 }
 
+/// Returns the operation that sends, commits and acknowledges a message in each of this many chats.
 fn messages(name: &'static str, chats: u64) -> Operation {
     let mut shard = Shard::new(chats);
     Operation::new(name, chats, move || shard.round())
@@ -39,7 +40,7 @@ struct Shard {
 }
 
 impl Shard {
-    /// A shard with this many chats of two people each, in memory.
+    /// Makes a shard with this many chats of two people each, in memory.
     fn new(chats: u64) -> Self {
         let mut shard = Self {
             state: ShardState::default(),
@@ -113,7 +114,7 @@ impl Shard {
         self.state.apply(event, now, &mut self.effects);
     }
 
-    /// The time, which passes so slowly that no settle is due: settles are the store's work.
+    /// Returns the time. It passes so slowly that no settle is due, because settles are the store's work.
     fn now(&self) -> Timestamp {
         Timestamp(1_000_000) + Duration::from_micros(self.rounds)
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The number of bytes that are held at present.
+/// The counter: how many bytes are held at present.
 #[derive(Debug, Default)]
 pub struct Held(Arc<AtomicUsize>);
 
-/// Some bytes of a [`Held`]. Dropping it gives them back.
+/// A number of bytes that a [`Held`] counts until this value is dropped.
 #[derive(Debug)]
 pub struct Share {
     held: Arc<AtomicUsize>,
@@ -15,7 +15,8 @@ pub struct Share {
 }
 
 impl Held {
-    /// Holds `bytes` more. `None` if that made the total larger than `max`; when nothing is held, any size fits.
+    /// Holds `bytes` more. Returns `None`, and holds nothing more, if the total would be larger than `max` bytes. When
+    /// nothing is held, any size fits.
     pub fn take(&self, bytes: usize, max: usize) -> Option<Share> {
         let held = self.0.load(Ordering::Relaxed);
         if held > 0 && held.saturating_add(bytes) > max {
@@ -31,7 +32,8 @@ impl Held {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        let before = self.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        debug_assert!(before >= self.bytes, "the total includes every share");
     }
 }
 

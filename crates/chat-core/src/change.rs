@@ -1,5 +1,5 @@
-//! Changes of a group: who may make which, and what they change. Each action has its rules in a file of its own, and
-//! [`Action::rules`] names them all.
+//! Changes of a group: the rules for who may make which change, and how each changes the group. Each action has its
+//! rules in a file of its own, and [`Action::rules`] names them all.
 
 mod add;
 mod remove;
@@ -20,9 +20,13 @@ pub struct Change {
     /// The user who makes the change. [`UserId::SYSTEM`] stands for a back end that acts for no user; it may make any
     /// change.
     pub actor: UserId,
+    /// The device that asks, or `DeviceId::BACK_END`.
     pub device: tern_types::DeviceId,
+    /// The request that asks for the change (rule 5).
     pub request: RequestId,
+    /// The fingerprint of that request.
     pub fingerprint: Fingerprint,
+    /// The effect on the group.
     pub action: Action,
     /// How it came. For a unary call it is the default.
     pub sending: Sending,
@@ -31,10 +35,13 @@ pub struct Change {
 /// The effect of a change on the group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
+    /// Adds these users as members with the role [`Role::Member`].
     Add(Vec<UserId>),
     /// Removes a member. An actor who removes themselves leaves the group.
     Remove(UserId),
+    /// Gives a member another role.
     SetRole(UserId, Role),
+    /// Sets the title.
     SetTitle(String),
     /// Sets the picture, which the actor's ticket names. `None` removes the picture.
     SetPicture(Option<MediaRef>),
@@ -51,10 +58,10 @@ pub enum Permitted {
 
 /// The rules of one action.
 trait Rules {
-    /// The kind of the entry that the action becomes.
+    /// Returns the kind of the entry that the action becomes.
     fn kind(&self) -> EntryKind;
 
-    /// The content of that entry: an encoded `tern.v1.EntryContent`.
+    /// Returns the content of that entry, an encoded `tern.v1.EntryContent`, if `actor` makes the change.
     fn content(&self, actor: UserId) -> Bytes;
 
     /// Whether only groups may be changed in this way.
@@ -62,25 +69,25 @@ trait Rules {
         true
     }
 
-    /// Decides whether the actor, who has this role, may do it to the group as it is now. `Err` says why not.
+    /// Decides whether `actor`, who has this role, may make the change to the group as it is now. `Err` says why not.
     fn permit(&self, chat: &Chat, actor: UserId, role: Role) -> Result<Permitted, Refusal>;
 
     /// Changes the group, once the entry is committed at `seq`.
     fn apply(&self, chat: &mut Chat, seq: Seq);
 
-    /// Roughly the bytes that the action takes in memory, besides its fixed size.
+    /// Returns roughly the bytes that the action takes in memory, besides its fixed size.
     fn bytes(&self) -> usize {
         0
     }
 
-    /// The media that the action's entry refers to.
+    /// Returns the media that the action's entry refers to.
     fn media(&self) -> Vec<MediaRef> {
         Vec::new()
     }
 }
 
 impl Action {
-    /// Asks the action's rules.
+    /// Calls `ask` with the rules of this action, and returns its result.
     fn rules<T>(&self, ask: impl FnOnce(&dyn Rules) -> T) -> T {
         match self {
             Self::Add(users) => ask(&add::Add(users)),
@@ -91,22 +98,23 @@ impl Action {
         }
     }
 
-    /// Roughly the bytes that the action takes in memory, besides its fixed size.
+    /// Returns roughly the bytes that the action takes in memory, besides its fixed size.
     pub fn bytes(&self) -> usize {
         self.rules(|rules| rules.bytes())
     }
 
-    /// The kind of the entry that the action becomes.
+    /// Returns the kind of the entry that the action becomes.
     pub fn kind(&self) -> EntryKind {
         self.rules(|rules| rules.kind())
     }
 
-    /// The content of the entry that the action becomes when `actor` makes it: an encoded `tern.v1.EntryContent`.
+    /// Returns the content of the entry that the action becomes when `actor` makes the change: an encoded
+    /// `tern.v1.EntryContent`.
     pub fn content(&self, actor: UserId) -> Bytes {
         self.rules(|rules| rules.content(actor))
     }
 
-    /// The media that the action's entry refers to.
+    /// Returns the media that the action's entry refers to.
     pub fn media(&self) -> Vec<MediaRef> {
         self.rules(|rules| rules.media())
     }
@@ -138,6 +146,7 @@ pub fn permit(chat: &Chat, change: &Change) -> Result<Permitted, Refusal> {
     })
 }
 
+/// Refuses a role that may do less than `needed`.
 fn at_least(role: Role, needed: Role) -> Result<(), Refusal> {
     if role >= needed {
         Ok(())
@@ -146,7 +155,7 @@ fn at_least(role: Role, needed: Role) -> Result<(), Refusal> {
     }
 }
 
-/// Whether the group would be left without an owner if this member were none any more.
+/// Returns whether `role`, which a member has, is that of the group's only owner.
 fn is_last_owner(chat: &Chat, role: Role) -> bool {
     let owners = chat.members().filter(|(_, member)| member.role == Role::Owner);
     role == Role::Owner && owners.count() == 1
@@ -167,7 +176,7 @@ mod tests {
         UserId(Uuid::from_u128(n))
     }
 
-    /// User 1 is the owner, 2 an admin, 3 and 4 are members; 9 is not in the group.
+    /// Makes a chat in which user 1 is the owner, 2 an admin, and 3 and 4 are members; 9 is not in it.
     fn chat(kind: ChatKind) -> Chat {
         let roles = [Role::Owner, Role::Admin, Role::Member, Role::Member];
         let members = roles.into_iter().zip(1..).map(|(role, n)| {

@@ -1,11 +1,12 @@
-//! One chat as its owner knows it.
+//! One chat in its owner's memory: its members, its head, the commands that wait and the entries that are not settled.
 //!
 //! - [`snapshot`]: the chat as a load reads it from the store
 //! - [`command`]: the commands that wait, and their answers
-//! - `group`: how changes of a group change it
-//! - [`batch`]: from the queue into a commit, and the result of the commit
-//! - [`authors`]: who sent the newest entries; [`typists`]: who is typing
-//! - [`unread`]: what a send says about what its sender has read
+//! - `group`: the effects of changes of a group
+//! - [`batch`]: the way of commands from the queue into a commit, and the result of the commit
+//! - [`authors`]: the senders of the newest entries
+//! - [`typists`]: the people who are typing
+//! - [`unread`]: the read mark that a send moves, and the sender's own messages after it
 
 pub mod authors;
 pub mod batch;
@@ -32,84 +33,97 @@ pub use batch::{Batch, MAX_BATCH};
 pub use command::{Command, Waiting};
 pub use snapshot::{ChatKey, ChatKind, Member, Role, Snapshot};
 
-/// Traced entries remembered for each chat. Operators look at a trace soon after the message, and few messages have
-/// one.
+/// The most traced entries that are remembered for each chat. Operators look at a trace soon after the message, and few
+/// messages have one.
 const MAX_TRACED: usize = 16;
 
-/// Where a chat stands between memory and the store.
+/// The state of a chat in memory, compared with the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// A load is under way or about to begin; nothing is decided until its snapshot arrives.
+    /// A load is under way or about to begin. Nothing is decided until its snapshot arrives, and no batch is at the
+    /// writer.
     Loading,
-    /// A snapshot was loaded.
+    /// A snapshot was loaded, and commands are decided from it.
     Ready,
 }
 
-/// A chat in its owner's memory: what the last snapshot said and what this owner committed since, the commands that
-/// wait, and the entries that are not settled.
+/// A chat in its owner's memory: the last snapshot with what this owner committed since, the commands that wait, and
+/// the entries that are not settled.
 #[derive(Debug)]
 pub struct Chat {
+    /// The id of the chat.
     pub id: ChatId,
+    /// The state of this memory, compared with the store.
     pub stage: Stage,
     /// The numbers of the loads under way whose results count.
     pub loads: Vec<u64>,
-    /// The people of the direct chat that a load makes if it does not exist, as one of the loads under way was told.
+    /// The direct chat that loads make if it does not exist; `None` if no load was told to make one.
     pub create: Option<Making>,
-    /// Callers that asked for a reload, and are answered by a load that began after they asked.
+    /// The callers that asked for a reload. They are answered when a load has ended that began after they asked.
     reloads: Vec<Origin>,
-    /// A reload was asked for and has not begun, because a batch is under way.
+    /// True from the call of [`Self::distrust`] until the reload begins. It does not begin while a batch is at the
+    /// writer.
     stale: bool,
     blocked: bool,
     kind: ChatKind,
     title: String,
     picture: Option<MediaId>,
+    /// The data key; `None` until the first snapshot.
     key: Option<ChatKey>,
     head: Seq,
+    /// The ordinal of the entry at the head: the number of entries so far that count as unread.
     ordinal: u64,
+    /// The time of the newest entry, by the wall clock. No later entry has an earlier time.
     last_sent_at: Timestamp,
     members: IdMap<UserId, Member>,
     recent: Recent,
+    /// The watermarks of the members.
     pub receipts: Receipts,
-    /// When the receipts that are gathered are pushed; `None`: none are gathered.
+    /// The time at which the gathered receipts are pushed; `None` if none are gathered.
     pub receipts_at: Option<Timestamp>,
     authors: Authors,
+    /// The people who are typing.
     pub typists: Typists,
+    /// The commands that wait for a batch, in the order in which they came.
     queue: VecDeque<Waiting>,
-    /// The bytes of the commands that wait.
+    /// The bytes of the commands in the queue and at the writer.
     pub held: Held,
-    /// The batch at the writer, and the commands that it carries.
+    /// The batch at the writer, and its commands, one for each entry.
     in_flight: Option<(Batch, Vec<Waiting>)>,
-    /// The store refused a batch, so each entry is committed alone until the queue is empty.
+    /// True after the store refused a batch: each entry is then committed alone until the queue is empty.
     one_by_one: bool,
-    /// How often in a row a batch found the head moved or a request already in the log.
+    /// The number of batches in a row that found the head moved or a request already in the log.
     tries: u32,
-    /// Another transaction holds a lock on the chat; until then no batch is taken.
+    /// The time until which no batch is taken, because another transaction holds a lock on the chat; `None` if none is
+    /// known to.
     pub parked_until: Option<Timestamp>,
-    /// How often in a row a batch found the chat locked.
+    /// The number of batches in a row that found the chat locked.
     held_tries: u32,
-    /// When the shard checks whether callers have waited too long; `None`: nobody waits.
+    /// The time at which the shard checks whether callers have waited too long; `None` if no check is due.
     pub answer_by: Option<Timestamp>,
-    /// The lowest seq that is not settled; `None`: everything is settled.
+    /// The lowest seq that is not settled; `None` if everything is settled.
     pub unsettled: Option<Seq>,
-    /// When the next settle is due.
+    /// The time at which the next settle is due; `None` if none is scheduled.
     pub settle_at: Option<Timestamp>,
-    /// The head when `settle_at` was set. Entries that were committed later get their own half second.
+    /// The head when `settle_at` was set. Entries that were committed later have a settle of their own, half a second
+    /// after them.
     pub settle_upto: Seq,
-    /// How many settles failed in a row.
+    /// The number of settles in a row that failed.
     pub settle_tries: u32,
-    /// The settle under way covers every entry up to here.
+    /// The seq up to which the settle under way covers every entry; `None` if none is under way.
     pub settling: Option<Seq>,
-    /// Each device's highest acknowledgement of unsettled entries.
+    /// The highest acknowledgement of each device that acknowledged unsettled entries, and the device's user.
     acks: IdMap<DeviceId, (UserId, Seq)>,
     /// The trace context of the first traced entry that waits for its settle.
     pub settle_trace: Option<TraceContext>,
     /// The newest traced entries, so that an operator who asks where a message is can be shown its trace.
     pub traced: VecDeque<(Seq, TraceContext)>,
+    /// The time at which somebody last used the chat, by the monotonic clock.
     pub last_used: Timestamp,
 }
 
 impl Chat {
-    /// A chat that has not been loaded yet. `now` counts as its last use.
+    /// Makes a chat that has not been loaded yet. `now` counts as its last use.
     pub fn loading(id: ChatId, now: Timestamp) -> Self {
         Self {
             id,
@@ -152,53 +166,54 @@ impl Chat {
         }
     }
 
-    /// Whether the chat is a direct chat or a group.
+    /// Returns whether the chat is a direct chat or a group.
     pub fn kind(&self) -> ChatKind {
         self.kind
     }
 
-    /// The title; empty for direct chats.
+    /// Returns the title, which is empty for direct chats.
     pub fn title(&self) -> &str {
         &self.title
     }
 
-    /// The picture; `None` if there is none.
+    /// Returns the picture, or `None` if there is none.
     pub fn picture(&self) -> Option<MediaId> {
         self.picture
     }
 
-    /// The seq of the newest entry that is known.
+    /// Returns the seq of the newest entry that is known.
     pub fn head(&self) -> Seq {
         self.head
     }
 
-    /// Whether one of a direct chat's two people has blocked the other. Such a chat takes messages of the system
-    /// only.
+    /// Returns whether one of a direct chat's two people has blocked the other. Such a chat takes messages of the
+    /// system only.
     pub fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// A present member; `None` if the user is none.
+    /// Returns the present member with this id, or `None` if the user is not a member.
     pub fn member(&self, user: UserId) -> Option<&Member> {
         self.members.get(&user)
     }
 
-    /// The present members, in no particular order.
+    /// Returns the present members, in no particular order.
     pub fn members(&self) -> impl Iterator<Item = (UserId, &Member)> {
         self.members.iter().map(|(user, member)| (*user, member))
     }
 
-    /// The number of present members.
+    /// Returns the number of present members.
     pub fn member_count(&self) -> usize {
         self.members.len()
     }
 
-    /// The number of commands in the queue and at the writer.
+    /// Returns the number of commands in the queue and at the writer.
     pub fn waiting(&self) -> usize {
         self.queue.len() + self.in_flight.as_ref().map_or(0, |(_, waiting)| waiting.len())
     }
 
-    /// Whether [`Self::take_batch`] may be called now.
+    /// Returns whether [`Self::take_batch`] may be called now: the chat is loaded, commands wait, no batch is at the
+    /// writer, and no lock of another transaction is known.
     pub fn is_due(&self) -> bool {
         self.stage == Stage::Ready
             && self.in_flight.is_none()
@@ -206,12 +221,13 @@ impl Chat {
             && !self.queue.is_empty()
     }
 
-    /// Whether a batch is under way at the writer.
+    /// Returns whether a batch is at the writer.
     pub fn is_committing(&self) -> bool {
         self.in_flight.is_some()
     }
 
-    /// Whether forgetting this chat loses nothing that is not in the store.
+    /// Returns whether this chat may be forgotten without a loss: nobody waits for it, its entries are settled, and no
+    /// receipts are gathered.
     pub fn is_idle(&self) -> bool {
         self.waiting() == 0
             && self.unsettled.is_none()
@@ -220,21 +236,21 @@ impl Chat {
             && self.stage == Stage::Ready
     }
 
-    /// Discards what is known of the chat: loads that have begun count no more, and `origin` is answered by the next
-    /// one. A batch at the writer was decided before, and stays.
+    /// Notes that the chat must be loaded anew. The results of loads that have begun count no more, and `origin` is
+    /// answered when the next load has ended. A batch at the writer was decided before, and stays.
     pub fn distrust(&mut self, origin: Origin) {
         self.reloads.push(origin);
         self.loads.clear();
         self.stale = true;
     }
 
-    /// The answers to every caller of [`Self::distrust`], once a load that began afterwards has read the store.
+    /// Takes the answers to the callers of [`Self::distrust`], after a load that began later has read the store.
     pub fn heard(&mut self) -> Vec<(Origin, Outcome)> {
         let origins = self.reloads.drain(..);
         origins.map(|origin| (origin, Outcome::Unchanged)).collect()
     }
 
-    /// Whether a load must begin now because of [`Self::distrust`]. If so, the chat becomes [`Stage::Loading`].
+    /// Returns whether a load must begin now because of [`Self::distrust`]. If so, the chat becomes [`Stage::Loading`].
     pub fn reloads_now(&mut self) -> bool {
         let now = self.stale && self.in_flight.is_none();
         if now {
@@ -243,20 +259,25 @@ impl Chat {
         now
     }
 
-    /// Notes that the load with this number begins. It reads whatever was in the store before.
+    /// Notes that the load with this number begins. It reads everything that was committed before. `create` is the
+    /// direct chat that it makes if it does not exist; if that is `None`, an earlier load's stays.
     pub fn load_begins(&mut self, number: u64, create: Option<Making>) {
+        debug_assert!(
+            self.stage == Stage::Loading && self.in_flight.is_none(),
+            "a load must find the store as this owner left it"
+        );
         self.stale = false;
         self.create = create.or(self.create);
         self.loads.push(number);
     }
 
-    /// Notes that a load has ended. Returns false if its result does not count.
+    /// Notes that a load has ended. Returns false if its result does not count, because of [`Self::distrust`].
     pub fn load_ended(&mut self, number: u64) -> bool {
         let counts = self.loads.iter().position(|load| *load == number);
         counts.map(|place| self.loads.swap_remove(place)).is_some()
     }
 
-    /// The requests of the waiting commands, which a load looks up in the log.
+    /// Returns the requests of the commands in the queue, which a load looks up in the log.
     pub fn requests(&self) -> Vec<(UserId, RequestId)> {
         self.queue
             .iter()
@@ -267,6 +288,7 @@ impl Chat {
     /// Takes over the snapshot. Returns the answers to commands that are in the log already, and to callers of a
     /// reload.
     pub fn load(&mut self, snapshot: Snapshot) -> Vec<(Origin, Outcome)> {
+        debug_assert!(self.in_flight.is_none(), "a batch stands on the head");
         self.stage = Stage::Ready;
         self.create = None;
         self.blocked = snapshot.blocked;
@@ -305,8 +327,8 @@ impl Chat {
         answers
     }
 
-    /// Notes that the device has stored every entry up to `seq`. An acknowledgement above the head is dropped.
-    /// Returns true if somebody is to be told that the user's delivered watermark rose.
+    /// Notes that the device has stored every entry up to `seq`. An acknowledgement above the head is dropped (fine
+    /// print 2). Returns true if somebody is to be told that the user's delivered watermark rose.
     pub fn acknowledge(&mut self, user: UserId, device: DeviceId, seq: Seq) -> bool {
         if seq > self.head {
             return false;
@@ -318,6 +340,7 @@ impl Chat {
         self.members.contains_key(&user) && self.receipts.delivered(user, seq)
     }
 
+    /// Remembers the trace context of a committed entry, and forgets the oldest if there are too many.
     fn remember_trace(&mut self, seq: Seq, trace: TraceContext) {
         if self.traced.len() == MAX_TRACED {
             self.traced.pop_front();
@@ -325,14 +348,14 @@ impl Chat {
         self.traced.push_back((seq, trace));
     }
 
-    /// The acknowledgements that the next settle takes into account.
+    /// Returns the acknowledgements that the next settle takes into account.
     pub fn acks(&self) -> impl Iterator<Item = (DeviceId, Seq)> {
         self.acks.iter().map(|(device, (_, seq))| (*device, *seq))
     }
 
-    /// The seq up to which a settle that is due goes: the head if every device with an acknowledgement of unsettled
-    /// entries has acknowledged the head (or there is none), else `settle_upto`. Both are ends of commits, as they
-    /// must be: an unsettled row covers a whole commit and is deleted as a whole.
+    /// Returns the seq up to which a settle that is due goes. It is the head if every device that acknowledged
+    /// unsettled entries has acknowledged the head (or no device acknowledged any), else `settle_upto`. Both are ends
+    /// of commits, as they must be: an unsettled row covers a whole commit and is deleted as a whole.
     pub fn settles_upto(&self) -> Seq {
         let all_there = self.acks.values().all(|(_, seq)| *seq >= self.head);
         if all_there { self.head } else { self.settle_upto }
@@ -345,8 +368,8 @@ impl Chat {
         self.acks.retain(|_, (_, seq)| *seq > upto);
     }
 
-    /// The members who sent an entry after `since`, up to `upto`. If `since` is too far back to know, all members who
-    /// sent anything since: a few too many, never too few.
+    /// Returns the members who sent an entry after `since`, up to `upto`. If the senders are not remembered as far back
+    /// as `since`, it returns all members who may have sent an entry since: a few too many, never too few.
     pub fn senders_of(&self, since: Seq, upto: Seq) -> Vec<UserId> {
         match self.authors.between(since, upto) {
             Some(senders) => {
@@ -363,7 +386,8 @@ impl Chat {
         }
     }
 
-    /// Whether the chat passes typing on: a direct chat does, a group only up to [`MAX_TYPING_MEMBERS`] members.
+    /// Returns whether the chat passes typing on: a direct chat does, a group only up to [`MAX_TYPING_MEMBERS`]
+    /// members.
     pub fn takes_typing(&self) -> bool {
         match self.kind {
             ChatKind::Direct => true,

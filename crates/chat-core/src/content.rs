@@ -9,7 +9,7 @@ use tern_types::UserId;
 use crate::Role;
 use crate::entry::Fingerprint;
 
-/// The encoded content of a group's first entry.
+/// Returns the encoded content of a group's first entry.
 pub fn of_creation(title: &str, members: &[UserId]) -> Bytes {
     let member_user_ids = members.iter().map(ToString::to_string).collect();
     encode(Content::ChatCreated(v1::ChatCreated {
@@ -18,7 +18,8 @@ pub fn of_creation(title: &str, members: &[UserId]) -> Bytes {
     }))
 }
 
-/// The fingerprint of a request that consists of these parts: the first 16 bytes of a SHA-256.
+/// Returns the fingerprint of a request that consists of these parts: the first 16 bytes of a SHA-256. Each part is
+/// hashed after its length, so that the parts "ab" and "c" have another fingerprint than "a" and "bc".
 pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Fingerprint {
     let mut hash = Sha256::new();
     for part in parts {
@@ -30,7 +31,7 @@ pub fn fingerprint<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Fingerprint
     short
 }
 
-/// The role as the public API has it.
+/// Returns the role as the public API has it.
 pub fn role_to_wire(role: Role) -> v1::Role {
     match role {
         Role::Member => v1::Role::Member,
@@ -39,7 +40,7 @@ pub fn role_to_wire(role: Role) -> v1::Role {
     }
 }
 
-/// The role from the public API; `None` if it is unspecified.
+/// Returns the role that the public API's role stands for, and `None` if that is unspecified.
 pub fn role_from_wire(role: v1::Role) -> Option<Role> {
     match role {
         v1::Role::Unspecified => None,

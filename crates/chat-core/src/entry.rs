@@ -5,30 +5,37 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tern_types::{ChatId, DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
-/// A hash of what a request asks for: the first 16 bytes of a SHA-256. Two different requests with one request_id
-/// have different fingerprints.
+/// A hash of a request's content: the first 16 bytes of a SHA-256. It tells a repetition of a request from another
+/// request with the same request_id (rule 5).
 pub type Fingerprint = [u8; 16];
 
 /// The kind of an entry. The number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(i16)]
 pub enum EntryKind {
+    /// A message.
     Message = 1,
+    /// A reaction to a message.
     Reaction = 4,
+    /// The first entry of a group.
     ChatCreated = 10,
+    /// Users became members.
     MembersAdded = 11,
+    /// A member was removed, or left.
     MemberRemoved = 12,
+    /// A member got another role.
     RoleChanged = 13,
+    /// The group got another title or picture.
     ChatUpdated = 14,
 }
 
 impl EntryKind {
-    /// The number as it is stored.
+    /// Returns the number as it is stored.
     pub fn number(self) -> i16 {
         self as i16
     }
 
-    /// Whether history shows the entry: true for messages and reactions, false for changes of the chat.
+    /// Returns true for messages and reactions, and false for changes of the chat.
     pub fn is_message(self) -> bool {
         self.number() < Self::ChatCreated.number()
     }
@@ -37,45 +44,54 @@ impl EntryKind {
 /// A media object that an entry refers to. The sender proved by a ticket that they may attach it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MediaRef {
+    /// The object.
     pub media: MediaId,
-    /// When the ticket expires. From then on the media may be deleted.
+    /// The time at which the ticket expires, by the wall clock. From then on the media may be deleted, and an entry
+    /// that has no seq yet is refused.
     pub expires_at: Timestamp,
 }
 
 /// An entry that has no seq yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEntry {
+    /// The kind of the entry.
     pub kind: EntryKind,
+    /// The user who sends the entry, or [`UserId::SYSTEM`].
     pub sender: UserId,
+    /// The sending device, or [`DeviceId::BACK_END`].
     pub device: DeviceId,
+    /// The request that the entry answers. A sender has one entry at most for each (rule 5).
     pub request: RequestId,
+    /// The fingerprint of that request.
     pub fingerprint: Fingerprint,
-    /// Whether the entry counts as unread.
+    /// True if the entry counts as unread.
     pub counts: bool,
     /// The encoded `tern.v1.EntryContent`.
     pub content: Bytes,
     /// The media that the entry refers to, each once.
     pub media: Vec<MediaRef>,
-    /// How it was sent.
+    /// The facts about its sending.
     pub sending: Sending,
 }
 
-/// The facts about a message's sender and its way that the owner needs beside the entry itself.
+/// The facts about the sending of a message that the owner needs beside the entry itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sending {
-    /// The trace context of the span that the message comes from; `None` if it is not traced. Not stored.
+    /// The trace context of the span that the message comes from; `None` if it is not traced. It is not stored.
     pub trace: Option<TraceContext>,
-    /// When the message arrived at this node, by the monotonic clock; `None` for changes by a unary call. Not stored.
+    /// The time at which the message arrived at this node, by the monotonic clock; `None` for changes by a unary call.
+    /// It is not stored.
     pub arrived: Option<Timestamp>,
-    /// The sender had read receipts turned off: others are not told that the sender has read the entries before this
-    /// one. Stored with the sender's read mark.
+    /// True if the sender had read receipts turned off. Others are then not told that the sender has read the entries
+    /// before this one. It is stored with the sender's read mark.
     pub read_receipts_off: bool,
-    /// How far the sending device had acknowledged the chat when it sent this, as its gateway says. Not stored.
+    /// The seq up to which the sending device had acknowledged the chat when it sent this, as its gateway says. It is
+    /// not stored.
     pub acked: Seq,
 }
 
 impl NewEntry {
-    /// Whether a back end sent the entry in the sender's name.
+    /// Returns whether a back end sent the entry, in the sender's name or in nobody's.
     pub fn is_of_back_end(&self) -> bool {
         self.device == DeviceId::BACK_END
     }
@@ -84,11 +100,15 @@ impl NewEntry {
 /// An entry with its seq.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// The chat of the log.
     pub chat: ChatId,
+    /// The place in the log.
     pub seq: Seq,
-    /// How many entries up to this one count as unread: `tern.v1.Entry.ordinal`.
+    /// The number of entries up to and with this one that count as unread: `tern.v1.Entry.ordinal`.
     pub ordinal: u64,
-    /// When the owner gave the entry its seq, by the wall clock, but never before the entry below it.
+    /// The time at which the owner gave the entry its seq, by the wall clock, but never before that of the entry below
+    /// it.
     pub sent_at: Timestamp,
+    /// The entry itself.
     pub new: Arc<NewEntry>,
 }

@@ -1,16 +1,18 @@
-//! The decisions of a chat node as pure functions: no clock, no store, no wire. Time comes in as an argument, and
-//! what is to be done goes out as [`Effect`]s and [`Job`]s.
+//! The decisions of a chat node as pure functions, without a clock, a store or a wire. Time comes in as an argument,
+//! and the work to be done goes out as [`Effect`]s and [`Job`]s.
 //!
 //! - [`entry`]: an entry of a log, before and after it has a seq
 //! - [`chat`]: one chat: its members, head, waiting commands and unsettled entries
-//! - [`change`]: who may make which change of a group, and how it changes the members
+//! - [`change`]: the rules for who may make which change of a group, and how each changes the group
 //! - [`content`]: the content of entries, and the fingerprints of requests
 //! - [`receipts`]: the delivered and read watermarks of one chat
 //! - [`recent`]: the answers to repeated requests
 //! - [`bytes`]: bounds on the bytes that queues hold
 //! - [`shard`]: the state of one shard: many chats, and the next write
 //!
-//! This crate knows nothing of tasks, of the store's statements or of the stream's frames.
+//! This crate knows nothing of tasks, of the store's statements or of the stream's frames. Numbers in comments ("rule
+//! 5", "fine print 2") are those of `docs/delivery.md`, which also explains the words: entry, head, settle, inbox row,
+//! wake.
 
 #![cfg_attr(
     test,
@@ -36,24 +38,25 @@ pub use chat::{Chat, ChatKind, Member, Role, Snapshot};
 pub use entry::{Entry, EntryKind, MediaRef, NewEntry, Sending};
 pub use shard::{Effect, Event, Job, JobDone, ShardState};
 
-/// The caller that waits for an answer. The state never looks inside, except for [`Origin::session`]: it returns the
-/// same value with the answer.
+/// The caller that waits for an answer. The state returns the same value with the answer, and reads nothing of it but
+/// its kind: an acknowledgement that cannot be written is refused only to a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Origin {
-    /// An item of a gateway's link. `request` is nil for acknowledgements and read marks.
+    /// An item of a gateway's link: the link's number, the item's `reference` on it, and the session that sent it.
+    /// `request` is nil for acknowledgements and read marks.
     Link {
         link: u64,
         reference: u64,
         session: SessionId,
         request: RequestId,
     },
-    /// A unary call, or a task of this node. The number is that of `shard::effects::Calls`.
+    /// A unary call, or a task of this node, by the number under which the node keeps it until the answer comes.
     Call(u64),
 }
 
 impl Origin {
-    /// The session that sent the item. Live pushes leave it out, because it gets the answer instead. `None` for unary
-    /// calls.
+    /// Returns the session that sent the item, and `None` for unary calls. The push of an entry leaves the session out,
+    /// because it gets the answer instead.
     pub fn session(self) -> Option<SessionId> {
         match self {
             Self::Link { session, .. } => Some(session),
@@ -67,8 +70,8 @@ impl Origin {
 pub struct Making {
     /// The maker, then the other person.
     pub people: (UserId, UserId),
-    /// A device of the maker asked for it. Then the other person counts towards the maker's daily limit of new
-    /// strangers.
+    /// True if a device of the maker asked for it. Then the other person counts towards the maker's daily limit of
+    /// new strangers.
     pub by_device: bool,
 }
 
@@ -81,10 +84,11 @@ pub enum Outcome {
         seq: Seq,
         sent_at: Timestamp,
     },
-    /// The command changed nothing, for example because the group has that title already.
+    /// The command made no entry, for example because the group has that title already. It is also the answer to a
+    /// read mark that is noted, and to [`Event::BlocksChanged`] once the chat is as the store has it.
     Unchanged,
-    /// The acknowledgement is written. `row` is where the device's inbox row begins now; `None`: it has no row any
-    /// more.
+    /// The acknowledgement is written. `row` is the seq at which the device's inbox row begins now, and `None` if it
+    /// has no row any more.
     AckWritten {
         chat: ChatId,
         seq: Seq,
@@ -92,40 +96,52 @@ pub enum Outcome {
     },
     /// The command was refused, and nothing of it is stored.
     Refused(Refusal),
-    /// Another node owns the chat now.
+    /// This node does not own the chat any more, or has forgotten it because the store is another one. The caller
+    /// should send the same request again.
     NotOwner,
 }
 
-/// Why a command was refused.
+/// The reason why a command was refused. The text of each is for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// The caller is no member of the chat, or the chat does not exist. The caller is not told which.
     #[error("not a member of this chat, or there is no such chat")]
     NotAMember,
+    /// One of the direct chat's two people does not exist.
     #[error("no such user")]
     PeerNotFound,
+    /// The user whom the command names does not exist, or is no member of the group.
     #[error("no user has the id {0}")]
     UserNotFound(UserId),
     /// One of the two people has blocked the other. The caller is not told which.
     #[error("this chat takes no messages")]
     NotAccepted,
+    /// The request would reach more new strangers than its sender may reach in a day. The caller should send it again
+    /// after `retry_after`.
     #[error("too many people that the sender had nothing to do with before, for one day")]
     StrangersLimited { retry_after: Duration },
+    /// The request_id belongs to an earlier request with another content (rule 5).
     #[error("the request_id was used for something else")]
     RequestIdReused,
+    /// The change needs a higher role than the member has.
     #[error("the member's role does not allow this")]
     RoleTooLow,
+    /// The chat is a direct chat, which cannot be changed.
     #[error("only groups can be changed")]
     NotAGroup,
+    /// The group would have too many members.
     #[error("the group would have more than {} members", MAX_GROUP_MEMBERS)]
     GroupFull,
+    /// The group would keep members but no owner.
     #[error("the group would be left without an owner")]
     LastOwner,
+    /// A ticket of the attached media is not valid, or not valid any more.
     #[error("a ticket of the attachments has expired, or is not one of this sender for this media")]
     MediaTicket,
-    /// The name of the field, and what is wrong with it.
+    /// A field is not valid: the name of the field, and the fault.
     #[error("{0} {1}")]
     Invalid(&'static str, &'static str),
-    /// A field of the message has too many entries.
+    /// A field has more than `most` items.
     #[error("{field} must be at most {most}")]
     TooMany { field: &'static str, most: usize },
     /// The caller should send the same request again after `retry_after`.
@@ -137,7 +153,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// The store did not answer. The entry may be committed all the same; the repeated request finds out.
+    /// The store did not answer. The entry may be committed all the same, and the repeated request finds it then.
     pub const STORE_AWAY: Self = Self::Unavailable {
         reason: "the store is away",
         retry_after: Duration::from_millis(500),
@@ -147,8 +163,8 @@ impl Refusal {
         reason: "the chat is held in the store",
         retry_after: Duration::from_secs(1),
     };
-    /// The command waited for as long as a caller is kept waiting. If its batch was at the writer it may be committed
-    /// all the same; the repeated request finds out.
+    /// The command waited for as long as a caller is kept waiting. If its batch was at the writer, it may be committed
+    /// all the same, and the repeated request finds it then.
     pub const TOO_LATE: Self = Self::Unavailable {
         reason: "the store takes too long",
         retry_after: Duration::from_secs(1),
@@ -163,7 +179,9 @@ impl Refusal {
 /// A device that has not acknowledged entries that it is entitled to, and now has an inbox row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Missing {
+    /// The user of the device.
     pub user: UserId,
+    /// The device, or the reserved one of a user who has no device ([`DeviceId::reserved`]).
     pub device: DeviceId,
     /// The first seq that the device lacks.
     pub from: Seq,

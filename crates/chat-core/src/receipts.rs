@@ -1,23 +1,24 @@
-//! The watermarks of one chat: how far each user has received and read it. They only rise, and receipts carry only
-//! the newest (rule 10).
+//! The watermarks of one chat, which say how far each user has received and read it. They only rise, and receipts carry
+//! only the newest (rule 10).
 
 use tern_types::{IdMap, IdSet, Seq, UserId};
 
-/// How far one user has received and read a chat.
+/// The marks up to which one user has received and read a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Watermark {
-    /// Some device of the user has stored every entry up to here.
+    /// The highest seq up to which some device of the user has stored every entry.
     pub delivered: Seq,
-    /// The user has read every entry up to here.
+    /// The highest seq up to which the user has read every entry.
     pub read: Seq,
-    /// The user had read receipts turned off when they set the read mark. This belongs to the mark and not to the
-    /// user, so that whoever has the mark (the owner, the store, the next owner) knows whether others may see it.
+    /// True if the user had read receipts turned off when they set the read mark. The setting belongs to the mark and
+    /// not to the user, so that whoever has the mark (the owner, the store, the next owner) knows whether others may
+    /// see it.
     pub read_receipts_off: bool,
 }
 
 impl Watermark {
-    /// The watermark that other users see. It shows no entry as read that no device of the user has, and nothing as
-    /// read if the user had read receipts turned off.
+    /// Returns the watermark that other users see. It shows no entry as read that no device of the user has, and
+    /// nothing as read if the user had read receipts turned off.
     pub fn told(self) -> Self {
         let read = if self.read_receipts_off {
             Seq::ZERO
@@ -27,7 +28,7 @@ impl Watermark {
         Self { read, ..self }.own()
     }
 
-    /// The watermark that the user's own devices see.
+    /// Returns the watermark that the user's own devices see. It shows no entry as read that none of them has.
     pub fn own(self) -> Self {
         Self {
             delivered: self.delivered,
@@ -36,8 +37,8 @@ impl Watermark {
         }
     }
 
-    /// The further one of each mark of the two. The setting is that of the further read mark, and `self`'s if both
-    /// marks are equal.
+    /// Returns the higher of each of the two marks. The setting is that of the higher read mark, and `self`'s if both
+    /// read marks are equal.
     #[must_use]
     pub fn raised_by(self, other: Self) -> Self {
         Self {
@@ -55,11 +56,13 @@ impl Watermark {
 /// A watermark that has risen since it was last pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Risen {
+    /// The user whose watermark it is.
     pub user: UserId,
-    /// The watermark for others, and the seq after which it says something new: it concerns the senders of the
-    /// entries after that seq, up to the watermark. `None`: nothing rose that others see.
+    /// The watermark for others, and the seq after which it says something new. It concerns the senders of the entries
+    /// after that seq, up to the watermark: if `delivered` rose from 3 to 5, the senders of entries 4 and 5. `None` if
+    /// nothing rose that others see.
     pub others: Option<(Watermark, Seq)>,
-    /// The watermark for the user's own devices: one of them set a read mark, or sent a message after entries of
+    /// The watermark for the user's own devices, if one of them set a read mark, or sent a message after entries of
     /// others.
     pub own: Option<Watermark>,
 }
@@ -73,16 +76,17 @@ pub struct Receipts {
     risen: IdMap<UserId, Rising>,
 }
 
+/// A rise of a user's watermark that nobody has been told of yet.
 #[derive(Debug)]
 struct Rising {
     /// The watermark that others were told before it rose.
     before: Watermark,
-    /// The user's own devices are to be told too.
+    /// True if the user's own devices are to be told too.
     marked: bool,
 }
 
 impl Receipts {
-    /// The user's watermark; zero for a user of whom nothing is known.
+    /// Returns the user's watermark, and zero for a user of whom nothing is known.
     pub fn mark(&self, user: UserId) -> Watermark {
         self.marks.get(&user).copied().unwrap_or_default()
     }
@@ -93,18 +97,18 @@ impl Receipts {
         *mark = mark.raised_by(stored);
     }
 
-    /// One of the user's devices has stored every entry up to `seq`. Returns true if somebody is to be told.
+    /// Notes that one of the user's devices has stored every entry up to `seq`. Returns true if somebody is to be told.
     pub fn delivered(&mut self, user: UserId, seq: Seq) -> bool {
         self.raise(user, false, |mark| mark.delivered = mark.delivered.max(seq))
     }
 
-    /// One of the user's devices has newly stored `from..=seq`. This is told even if a load has already raised the
-    /// watermark that far, because a load tells nobody. Returns true if somebody may have to be told.
+    /// Notes that one of the user's devices has newly stored `from..=seq`. Others are told even if a load has already
+    /// raised the watermark to `seq`, because a load tells nobody. Returns true if somebody may have to be told.
     pub fn delivered_since(&mut self, user: UserId, from: Seq, seq: Seq) -> bool {
         self.delivered(user, seq);
         let (mark, before) = (self.mark(user).told(), from.previous());
         if mark.delivered > seq {
-            // Another device is further already.
+            // Another device is further already, so this acknowledgement adds nothing.
             return self.risen.contains_key(&user);
         }
         let before = Watermark {
@@ -120,8 +124,8 @@ impl Receipts {
         true
     }
 
-    /// The user has read every entry up to `seq`; `off`: read receipts were turned off. Returns true if the watermark
-    /// or its setting changed. A mark below the present one changes nothing, not even the setting.
+    /// Notes that the user has read every entry up to `seq`, with read receipts turned off if `off`. Returns true if
+    /// the watermark or its setting changed. A mark below the present one does not change the setting.
     pub fn read(&mut self, user: UserId, seq: Seq, off: bool) -> bool {
         let before = self.mark(user);
         self.raise(user, true, |mark| {
@@ -131,9 +135,9 @@ impl Receipts {
         self.mark(user) != before
     }
 
-    /// The user sent a message and thereby has read up to `seq`, as [`super::chat::Chat::read_by_sending`] works it
-    /// out. A reply is often the only sign that somebody has read a chat. `tell_own`: the user's own devices are told
-    /// too. Returns true if somebody is to be told.
+    /// Notes that the user sent a message and so has read every entry up to `seq`, which
+    /// [`super::chat::Chat::read_by_sending`] works out. A reply is often the only sign that somebody has read a chat.
+    /// With `tell_own` the user's own devices are told too. Returns true if somebody is to be told.
     pub fn sent(&mut self, user: UserId, seq: Seq, off: bool, tell_own: bool) -> bool {
         if seq <= self.mark(user).read {
             return false;
@@ -183,6 +187,10 @@ impl Receipts {
         let (before, read) = (mark.told(), mark.read);
         change(mark);
         let marked = marks && mark.read > read;
+        debug_assert!(
+            mark.delivered >= before.delivered && mark.read >= read,
+            "rule 10: watermarks only rise"
+        );
         let news = marked || since(before, mark.told()).is_some();
         if news {
             let rising = self.risen.entry(user).or_insert(Rising {
@@ -196,6 +204,7 @@ impl Receipts {
 }
 
 impl Watermark {
+    /// Sets the read mark and its setting, unless the mark is further already.
     fn read_at(&mut self, seq: Seq, off: bool) {
         if seq >= self.read {
             (self.read, self.read_receipts_off) = (seq, off);
@@ -203,7 +212,7 @@ impl Watermark {
     }
 }
 
-/// The lowest seq after which `now` says more than `before`; `None` if it says nothing more.
+/// Returns the lowest seq after which `now` says more than `before`, or `None` if it says nothing more.
 fn since(before: Watermark, now: Watermark) -> Option<Seq> {
     let delivered = (now.delivered > before.delivered).then_some(before.delivered);
     let read = (now.read > before.read).then_some(before.read);
@@ -245,7 +254,7 @@ mod tests {
         }
     }
 
-    /// The watermarks that others are told.
+    /// Takes what rose, and returns the watermarks that others are told.
     fn told(receipts: &mut Receipts) -> Vec<Watermark> {
         let risen = receipts.take_risen();
         risen
@@ -313,7 +322,7 @@ mod tests {
         assert!(receipts.read(user, Seq(3), true), "to be written");
         assert!(receipts.take_risen().is_empty());
         assert_eq!(receipts.mark(user).told(), watermark(3, 0));
-        // A snapshot that was read before that mark was written.
+        // The first snapshot was read before that mark was written.
         receipts.load(user, watermark(3, 3));
         assert_eq!(receipts.mark(user).told(), watermark(3, 0));
         receipts.load(user, watermark(4, 4));

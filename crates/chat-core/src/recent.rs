@@ -6,17 +6,20 @@ use tern_types::{IdMap, RequestId, Seq, Timestamp, UserId};
 
 use super::entry::Fingerprint;
 
-/// Requests remembered for each chat. A client that lost its stream repeats at most its sends in flight (128), and a
-/// direct chat has two such clients. An older repetition is found in the store by the commit.
+/// The number of requests that are remembered for each chat. A client that lost its stream repeats at most its sends in
+/// flight (128), and a direct chat has two such clients. The commit finds an older repetition in the store.
 const REMEMBERED: usize = 256;
 
 /// A request that became an entry of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
+    /// The seq of the entry.
     pub seq: Seq,
-    /// How many entries up to this one count as unread: `tern.v1.Entry.ordinal`.
+    /// The number of entries up to and with this one that count as unread: `tern.v1.Entry.ordinal`.
     pub ordinal: u64,
+    /// The time of the entry, by the wall clock.
     pub sent_at: Timestamp,
+    /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
 }
 
@@ -25,12 +28,12 @@ pub struct Placed {
 pub enum Known {
     /// The request became this entry.
     Placed(Placed),
-    /// The request changed nothing. Only this memory knows it, because such a request leaves no entry in the log.
+    /// The request changed nothing. Such a request leaves no entry in the log, so only this memory knows of it.
     Unchanged(Fingerprint),
 }
 
 impl Known {
-    /// The fingerprint of the request.
+    /// Returns the fingerprint of the request.
     pub fn fingerprint(&self) -> Fingerprint {
         match self {
             Self::Placed(placed) => placed.fingerprint,
@@ -39,15 +42,16 @@ impl Known {
     }
 }
 
-/// The results of a chat's newest requests: at most [`REMEMBERED`]; the oldest is forgotten first.
+/// The results of a chat's newest requests, at most [`REMEMBERED`]. The oldest is forgotten first.
 #[derive(Debug, Default)]
 pub struct Recent {
     known: IdMap<(UserId, RequestId), Known>,
+    /// The keys of `known`, each once, the oldest first.
     order: VecDeque<(UserId, RequestId)>,
 }
 
 impl Recent {
-    /// The result of a request, or `None` if it is not remembered.
+    /// Returns the result of a request, or `None` if it is not remembered.
     pub fn get(&self, sender: UserId, request: RequestId) -> Option<&Known> {
         self.known.get(&(sender, request))
     }
@@ -62,5 +66,6 @@ impl Recent {
                 self.known.remove(&oldest);
             }
         }
+        debug_assert_eq!(self.known.len(), self.order.len(), "both have the same requests");
     }
 }

@@ -1,6 +1,6 @@
-//! The state of one shard: many chats, and what its two writers do next. An event changes chats and asks for effects;
-//! whenever a writer is free, [`ShardState::next_job`] says what it does next. Everything that arrived while it was
-//! busy makes the next batch, so batches grow under load and an idle shard commits at once.
+//! The state of one shard: many chats, and the work that its two writers do next. An event changes chats and asks for
+//! effects. Whenever a writer is free, [`ShardState::next_job`] gives it its next job. Everything that arrived while it
+//! was busy makes the next batch, so batches grow under load and an idle shard commits at once.
 //!
 //! One writer commits. The other does the upkeep (settles, acknowledgements, read marks), so that a lock that the
 //! upkeep waits for delays no message. Both may work on one chat at the same time, as two owners may: each statement
@@ -8,12 +8,13 @@
 //!
 //! - [`event`]: events, effects, jobs
 //! - [`commands`]: sends, changes, acknowledgements, read marks
-//! - [`jobs`], [`results`]: what the writers do, and what follows from it
+//! - [`jobs`]: the next job of each writer
+//! - [`results`]: the results of jobs, and their effects
 //! - [`patience`]: chats that are locked in the store, and callers who have waited long enough
-//! - [`receipts`]: who is told that a watermark rose, and when
-//! - [`typing`]: who is told that somebody is typing
-//! - [`inspect`]: what operators can see of a shard
-//! - [`loads`]: chats come into memory and leave it
+//! - [`receipts`]: the pushes that tell users that a watermark rose
+//! - [`typing`]: the pushes that tell users that somebody is typing
+//! - [`inspect`]: the view of a shard that operators have
+//! - [`loads`]: the loading of chats into memory, and the forgetting of chats
 
 mod commands;
 pub mod event;
@@ -51,28 +52,30 @@ use typing::Typing;
 /// The time from a chat's first unsettled commit to its settle. A device that is online and reachable acknowledges
 /// well within it.
 pub const SETTLE_AFTER: Duration = Duration::from_millis(500);
-/// Milliseconds. Settles are due at multiples of this, so that the settles of several chats share a statement also
-/// when there is little to do: a statement for twenty chats costs Postgres twice as much as one for a single chat,
-/// and that one four times as much as a commit.
+/// The interval in milliseconds to whose multiples the times of settles are rounded up. The settles of several chats
+/// then share a statement also when there is little to do. A statement for twenty chats costs Postgres twice as much as
+/// one for a single chat, and that one four times as much as a commit.
 const SETTLE_TOGETHER: i64 = 100;
 
-/// Commands that wait in a shard: some seconds of work. More are refused at once, and their clients send them again.
+/// The most callers that wait for a shard's answer: some seconds of work. More are refused at once, and their clients
+/// send their requests again.
 const MAX_WAITING: usize = 16_384;
 
-/// Counts what happened since the last [`ShardState::take_counts`], for metrics.
+/// The counts, for metrics, of the things that happened since the last [`ShardState::take_counts`].
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Watermarks that rose.
+    /// The number of times that a watermark rose.
     pub risen: u64,
-    /// Of those, the ones whose receipts were put off because the node is under load.
+    /// The number of those times at which the receipts were put off because the node is under load.
     pub deferred: u64,
-    /// Receipts pushed, one for each user who is told.
+    /// The number of receipts pushed, one for each user who is told.
     pub receipts: u64,
-    /// Written acknowledgements whose chat could not be loaded, so that nobody knows which senders to tell.
+    /// The number of written acknowledgements whose chat could not be loaded, so that nobody knows which senders to
+    /// tell.
     pub receipts_lost: u64,
-    /// Signs of typing passed on.
+    /// The number of signs of typing passed on.
     pub typing: u64,
-    /// Signs of typing dropped, by [`DropReason`].
+    /// The number of signs of typing dropped, by the number of their [`DropReason`].
     pub typing_dropped: [u64; DropReason::ALL.len()],
 }
 
@@ -84,59 +87,63 @@ pub struct Counts {
 #[derive(Debug, Default)]
 pub struct ShardState {
     chats: IdMap<ChatId, Chat>,
-    /// Events that wait for their chat to be loaded.
+    /// The events that wait for their chat to be loaded, in the order in which they came. No list is empty.
     held: IdMap<ChatId, Vec<Event>>,
+    /// The number of events in `held`.
     held_count: usize,
-    /// Callers that wait for the answer to a command or a reload.
+    /// The number of callers that wait for the answer to a command or a reload.
     waiting: usize,
     /// The bytes of the commands that wait.
     held_bytes: Held,
-    /// Chats that may have something to commit. A chat is in it once for each time it became due.
+    /// The chats that may have something to commit. A chat is in it once for each time that it became due.
     due: VecDeque<ChatId>,
     /// A change of a group that the commit writer takes next, alone.
     change: Option<Batch>,
-    /// When each chat is settled next.
+    /// The times at which chats are settled next.
     settle_due: BTreeSet<(Timestamp, ChatId)>,
-    /// Acknowledgements to be written.
+    /// The acknowledgements to be written.
     acks: Vec<AckWrite>,
-    /// Chats whose unsettled rows up to the seq are to be deleted, because all wakes are confirmed.
+    /// The chats whose unsettled rows up to the seq are to be deleted, because all wakes are confirmed.
     closes: Vec<(ChatId, Seq)>,
-    /// Read marks to be written, the newest of each user and chat.
+    /// The read marks to be written, the newest of each user and chat.
     reads: IdMap<(ChatId, UserId), ReadMark>,
-    /// When the read marks are written; `None`: there are none.
+    /// The time at which the read marks are written; `None` if there are none.
     reads_due: Option<Timestamp>,
-    /// Direct chats with receipts to be pushed at once.
+    /// The direct chats with receipts to be pushed at once.
     risen: IdSet<ChatId>,
-    /// Chats with receipts to be pushed later, and when.
+    /// The chats with receipts to be pushed later, and the time of each.
     receipts_due: BTreeSet<(Timestamp, ChatId)>,
-    /// Whether delivered receipts are put off because the node is under load.
+    /// True while delivered receipts are put off because the node is under load.
     defers_delivered: bool,
     counts: Counts,
-    /// Chats that were locked in the store, and when each is tried again.
+    /// The chats that were locked in the store, and the time at which each is tried again.
     parked: BTreeSet<(Timestamp, ChatId)>,
-    /// Chats with callers that wait, and when the shard checks whether the first of them has waited too long.
+    /// The chats with callers that wait, and the time at which the shard checks whether the first of them has waited
+    /// too long.
     answer_by: BTreeSet<(Timestamp, ChatId)>,
-    /// Whether each [`Lane`]'s writer has a job.
+    /// True for each [`Lane`] whose writer has a job.
     busy: [bool; 2],
-    /// When idle chats were last forgotten.
+    /// The time at which idle chats were last forgotten.
     swept_at: Timestamp,
     loads: Loads,
 }
 
+/// The counts of a shard's loads.
 #[derive(Debug, Default)]
 struct Loads {
-    /// The number of loads that have begun so far. Each load's number is this count when it began.
+    /// The number of loads that have begun so far. Each load's number is this count, itself included.
     begun: u64,
+    /// The number of loads that have not ended.
     under_way: usize,
 }
 
 impl ShardState {
-    /// The number of chats in memory.
+    /// Returns the number of chats in memory.
     pub fn chats(&self) -> usize {
         self.chats.len()
     }
 
-    /// The number of callers that wait for the answer to a command or a reload.
+    /// Returns the number of callers that wait for the answer to a command or a reload.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
@@ -146,7 +153,8 @@ impl ShardState {
         std::mem::take(&mut self.counts)
     }
 
-    /// Whether neither the store nor a caller waits for anything of this shard.
+    /// Returns whether nothing is under way: no writer has a job, no caller waits, and nothing is left to write but
+    /// settles.
     pub fn is_quiet(&self) -> bool {
         self.busy == [false; 2]
             && self.waiting == 0
@@ -155,7 +163,7 @@ impl ShardState {
             && self.reads.is_empty()
     }
 
-    /// The number of chats with unsettled entries.
+    /// Returns the number of chats with unsettled entries.
     pub fn unsettled(&self) -> usize {
         self.chats
             .values()
@@ -163,7 +171,7 @@ impl ShardState {
             .count()
     }
 
-    /// Applies an event at `now`, by the monotonic clock, and appends the effects to `out`.
+    /// Applies an event at the monotonic time `now`, and appends the effects to `out`.
     pub fn apply(&mut self, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
         match event {
             Event::Send {
@@ -233,7 +241,7 @@ impl ShardState {
         }
     }
 
-    /// The watermarks of a chat's present members, or `None` if the chat is not loaded.
+    /// Returns the watermarks of a chat's present members, or `None` if the chat is not loaded.
     pub fn watermarks(&self, chat: ChatId) -> Option<Vec<(UserId, Watermark)>> {
         let chat = self.chats.get(&chat).filter(|chat| chat.stage == Stage::Ready)?;
         Some(
@@ -243,8 +251,8 @@ impl ShardState {
         )
     }
 
-    /// How far the user has read the chat, whether that is written to the store yet or not, and how many
-    /// unread-counting messages of their own lie after it. `None`: this owner knows no more than the store.
+    /// Returns the user's read mark in the chat, whether it is written to the store yet or not, and the number of their
+    /// own messages after it that count as unread. Returns `None` if this owner knows no more than the store.
     pub fn read_mark(&self, id: ChatId, user: UserId) -> Option<(Seq, u32)> {
         let chat = self.chats.get(&id).filter(|chat| chat.stage == Stage::Ready);
         if let Some(chat) = chat {
@@ -264,8 +272,9 @@ impl ShardState {
         held.chain(unwritten).max()
     }
 
-    /// When the loop must run again although nothing happened, for [`Event::Tick`], [`Self::flush_receipts`],
-    /// [`Self::keep_patience`] and [`Self::next_job`]. `None`: nothing is due.
+    /// Returns the time at which the loop must run again although nothing happened, for [`Self::flush_receipts`],
+    /// [`Self::keep_patience`] and [`Self::next_job`]. Returns `None` if nothing will be due. A loop that wakes
+    /// without an event applies [`Event::Tick`].
     pub fn next_wake(&self) -> Option<Timestamp> {
         let first = |due: &BTreeSet<(Timestamp, ChatId)>| due.first().map(|(at, _)| *at);
         let upkeep = [first(&self.settle_due), self.reads_due];
@@ -282,13 +291,16 @@ impl ShardState {
         self.busy[lane as usize]
     }
 
+    /// Notes that the chat may have something to commit, if it is due.
     fn mark_due(&mut self, id: ChatId) {
         if self.chats.get(&id).is_some_and(Chat::is_due) {
             self.due.push_back(id);
         }
     }
 
+    /// Answers callers that were counted in `waiting`.
     fn answer(&mut self, answers: Vec<(Origin, Outcome)>, out: &mut Vec<Effect>) {
+        debug_assert!(answers.len() <= self.waiting, "every caller is answered once");
         self.waiting = self.waiting.saturating_sub(answers.len());
         out.extend(
             answers
@@ -298,8 +310,8 @@ impl ShardState {
     }
 }
 
-/// Gives up acknowledgements that were not written. Unary calls are refused; gateways get no answer, and repeat what
-/// is not confirmed.
+/// Gives up acknowledgements that were not written. Unary calls are refused. Gateways get no answer, and repeat an
+/// acknowledgement that is not confirmed (fine print 12).
 fn not_written(acks: impl IntoIterator<Item = AckWrite>, refusal: &Refusal, out: &mut Vec<Effect>) {
     let calls = acks
         .into_iter()
@@ -310,8 +322,8 @@ fn not_written(acks: impl IntoIterator<Item = AckWrite>, refusal: &Refusal, out:
     }));
 }
 
-/// Schedules the chat's next settle for `at`, rounded up to a multiple of [`SETTLE_TOGETHER`]. It covers every entry
-/// that is committed by now.
+/// Schedules the chat's next settle for `at`, rounded up to a multiple of [`SETTLE_TOGETHER`], in place of one that is
+/// scheduled already. It will cover every entry that is committed now.
 fn schedule(due: &mut BTreeSet<(Timestamp, ChatId)>, chat: &mut Chat, at: Timestamp) {
     let rounds =
         at.0.saturating_add(SETTLE_TOGETHER - 1)

@@ -7,14 +7,14 @@ use tern_types::{ChatId, RequestId, Seq, SessionId, Timestamp};
 
 use tern_chat_core::{Outcome, Refusal};
 
-/// The answer to a command that met no owner.
+/// The refusal of a command that did not reach the chat's owner.
 const MOVING: Refusal = Refusal::Unavailable {
     reason: "the chat is moving to another node",
     retry_after: tern_proto::error::DEFAULT_RETRY,
 };
 
-/// The answer to an item of a gateway's link. `map_version` is this node's, by which the gateway finds the owner if
-/// this node is not.
+/// Converts an outcome to the answer to an item of a gateway's link. `map_version` is the version of this node's map;
+/// the gateway finds the owner by it if this node is not the owner.
 pub fn to_link(
     reference: u64,
     session: SessionId,
@@ -54,7 +54,7 @@ pub fn to_link(
     internal::DownItem { item: Some(item) }
 }
 
-/// The answer to a send on a stream.
+/// Converts an outcome to the answer to a send on a stream.
 fn send_result(request: RequestId, outcome: &Outcome) -> v1::SendResult {
     let outcome = match outcome {
         Outcome::Placed { chat, seq, sent_at } => send_result::Outcome::Sent(placed(*chat, *seq, *sent_at)),
@@ -69,7 +69,8 @@ fn send_result(request: RequestId, outcome: &Outcome) -> v1::SendResult {
     }
 }
 
-/// The answer to a send by a unary call. `Err` if it was refused or met no owner.
+/// Converts an outcome to the answer to a send by a unary call. `Err` if the send was refused or did not reach the
+/// chat's owner.
 pub fn sent(outcome: &Outcome) -> Result<v1::Sent, ApiError> {
     match outcome {
         Outcome::Placed { chat, seq, sent_at } => Ok(placed(*chat, *seq, *sent_at)),
@@ -86,7 +87,7 @@ fn placed(chat: ChatId, seq: Seq, sent_at: Timestamp) -> v1::Sent {
     }
 }
 
-/// The code of a refusal, for devices and metrics.
+/// Returns the code of a refusal, for devices and metrics.
 pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
     match refusal {
         Refusal::NotAMember => SendErrorCode::NotAMember,
@@ -117,7 +118,7 @@ fn send_error(refusal: &Refusal) -> v1::SendError {
     }
 }
 
-/// The error of a unary call that was refused.
+/// Converts the refusal of a unary call to its error.
 pub fn to_error(refusal: &Refusal) -> ApiError {
     let reason = match refusal {
         Refusal::NotAMember => ErrorReason::ChatNotFound,
@@ -153,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// Compares with the table at `Chats.SendMessage`.
+    /// The cases are the rows of the table at `Chats.SendMessage` in the protos.
     #[test]
     fn what_a_stream_answers_as_an_error_is_a_status_of_its_reason_in_a_unary_call() {
         use ErrorReason as R;

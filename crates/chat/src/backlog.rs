@@ -1,5 +1,5 @@
-//! The size of all inboxes in the store, for metrics. One chat node asks for it on behalf of all: the owner of slot
-//! 0.
+//! Measures the size of all inboxes in the store, for metrics. One chat node does so on behalf of all: the owner of
+//! slot 0.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::store::inspect;
 /// The time between two looks. Operators look at these figures by the minute.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Sets the metrics again and again, until the drain begins.
+/// Sets the metrics every 15 s until the drain begins, and then to 0. On nodes that do not own slot 0 they are 0.
 pub async fn run(pool: PgPool, ownership: Ownership, map: MapHandle, drain: Drain) {
     let mut looks = tokio::time::interval(INTERVAL);
     loop {
@@ -33,6 +33,7 @@ pub async fn run(pool: PgPool, ownership: Ownership, map: MapHandle, drain: Drai
     }
 }
 
+/// Measures the inboxes if this node asks for all nodes; otherwise returns zeros.
 async fn look(pool: &PgPool, asks: bool) -> sqlx::Result<Backlog> {
     if !asks {
         return Ok(Backlog::default());

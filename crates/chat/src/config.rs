@@ -1,4 +1,4 @@
-//! The flags of the role.
+//! Defines the flags of the chat role.
 
 use std::path::PathBuf;
 

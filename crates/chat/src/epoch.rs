@@ -1,4 +1,4 @@
-//! The store that this node's memory belongs to.
+//! Keeps this node's memory in step with the store's epoch.
 //!
 //! After a restore, or a failover that lost commits, an operator changes the store's epoch. What a node remembers of
 //! chats then speaks of entries that are gone: for example, it would answer a repeated request with a seq that the
@@ -15,19 +15,19 @@ use uuid::Uuid;
 use crate::shard_loop::Shards;
 use crate::store::listing;
 
-/// Follows the store's epoch. It is cheap to clone.
+/// The follower of the store's epoch. It is cheap to clone.
 #[derive(Clone)]
 pub struct StoreEpoch {
     pool: PgPool,
     shards: Shards,
-    /// The mark of the epoch that is known, as on the links; 0: none is known yet.
+    /// The mark of the epoch that this node knows, as the links carry it; 0: it knows none yet.
     current: Arc<AtomicU64>,
-    /// Only one look runs at a time, so that a late answer never brings an older epoch back.
+    /// The lock that lets only one look run at a time, so that a late answer never brings an older epoch back.
     look: Arc<Mutex<()>>,
 }
 
 impl StoreEpoch {
-    /// Knows no epoch yet.
+    /// Creates a follower that knows no epoch yet.
     pub fn new(pool: PgPool, shards: Shards) -> Self {
         Self {
             pool,
@@ -37,12 +37,12 @@ impl StoreEpoch {
         }
     }
 
-    /// Whether this node's memory belongs to the store with this mark.
+    /// Returns whether this node's memory belongs to the store whose epoch has this mark.
     pub fn is(&self, mark: u64) -> bool {
         self.current.load(Ordering::Acquire) == mark
     }
 
-    /// Reads the epoch. If it is another one than before, the shards forget their chats before this returns.
+    /// Reads the epoch. If it differs from the epoch known before, the shards forget their chats before this returns.
     pub async fn look(&self) -> sqlx::Result<Uuid> {
         let _one = self.look.lock().await;
         let epoch = listing::epoch(&self.pool).await?;
@@ -57,8 +57,8 @@ impl StoreEpoch {
         Ok(epoch)
     }
 
-    /// Reads the epoch; this node follows it when this returns. With `opens` it also draws a number for the streams
-    /// that are being opened.
+    /// Reads the epoch, and makes this node follow it before this returns. If `opens` is true, it also draws a number
+    /// for the streams that are being opened; otherwise the number is `None`.
     pub async fn read(&self, opens: bool) -> sqlx::Result<(Uuid, Option<u64>)> {
         let (epoch, number) = if opens {
             let (epoch, number) = listing::opening(&self.pool).await?;
@@ -74,7 +74,7 @@ impl StoreEpoch {
     }
 }
 
-/// The mark of an epoch: its first 8 bytes, and never 0.
+/// Returns the mark of an epoch: its first 8 bytes as a number, or 1 if they are all 0.
 fn mark(epoch: Uuid) -> u64 {
     epoch.as_u64_pair().0.max(1)
 }

@@ -1,11 +1,12 @@
 //! Live delivery: pushes events to the recipients that are online. It is a hint; the settle guarantees delivery.
 //!
-//! One task for each shard takes the events that gathered meanwhile, asks each presence node once, and puts each
-//! event, encoded once, with the list of its sessions on the link of each gateway concerned.
+//! One task for each shard takes all events that came while it was busy, and asks each presence node once for all of
+//! them. It puts each event, which was encoded once, with the list of its sessions on the link of each gateway
+//! concerned.
 //!
-//! Pushes that find the queue full are dropped, and affect no other recipient. An entry is made up for by its settle.
-//! A receipt has no settle: one whose look-up failed is tried again, and users who missed one are noted, looked up
-//! later, and told by their gateways to ask for receipts.
+//! A push that finds the queue full is dropped, and affects no other recipient. If it was an entry, the settle makes up
+//! for it. A receipt has no settle: if its look-up failed, it is tried again. Users who missed a receipt are noted and
+//! looked up later, and their gateways tell them to ask for receipts.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,37 +26,42 @@ use crate::gateways::{Gateways, Kind};
 use crate::lookup::{Found, Lookup};
 use crate::metrics;
 
-/// Events that wait for their look-up: twice as many as a commit of a busy shard leaves.
+/// The most events that wait for their look-up: twice as many as a commit of a busy shard leaves.
 const QUEUE: usize = 4096;
-/// Events that are looked up together.
+/// The most events that are looked up together.
 const GATHER: usize = 1024;
-/// Receipts whose look-up failed. If there are more, the oldest are given up: receipts are small, and newer ones say
-/// more.
+/// The most receipts whose look-up failed that are kept for another try. If there are more, the oldest are given up,
+/// because newer receipts say more; their users are noted as having missed one.
 const FAILED: usize = 1024;
-/// Users who missed receipts and are still to be looked up. If there are more, every session may have missed some.
+/// The most users who missed receipts and are still to be looked up. If there are more, all gateways are told that any
+/// of their sessions may have missed some.
 const MISSED: usize = 16_384;
-/// The time from a failed look-up to the next. A presence node that restarts takes longer, and one look-up a second
+/// The time from a failed look-up to the next try. A presence node that restarts takes longer, and one look-up a second
 /// costs nothing.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// An event for those of `users` who are online.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
+    /// The chat that the event belongs to.
     pub chat: ChatId,
+    /// The kind of the event, which decides what happens if it cannot be pushed.
     pub kind: Kind,
     /// The recipients, shared by the events of a batch.
     pub users: Arc<[UserId]>,
-    /// Sessions that are left out, because they get an answer instead.
+    /// The sessions that are left out, because they get an answer instead.
     pub except: Vec<SessionId>,
-    /// The encoded event. Empty: the entry is not passed on, but read from the log (see `Push.event` of link.proto).
+    /// The encoded event. It is empty for users who were just added: their gateways read the entry from the log (see
+    /// `Push.event` of link.proto).
     pub event: Bytes,
     /// The `fanout` span of a traced entry. It ends when the event is on the links.
     pub span: Option<Span>,
 }
 
-/// Starts the fan-out tasks.
+/// The starter of the fan-out tasks.
 #[derive(Debug, Clone)]
 pub struct Fanout {
+    /// The look-up of the recipients' sessions.
     pub lookup: Lookup,
 }
 
@@ -68,8 +74,8 @@ pub struct Pushes {
 }
 
 impl Pushes {
-    /// Hands an event to the task. It never waits: an event that finds no room is dropped, and counted. Receipts and
-    /// typing may use half of the queue only, so that they displace no entry.
+    /// Hands an event to the task. It never waits: an event that finds no room is dropped and counted. Receipts and
+    /// typing may use only half of the queue, so that they displace no entry. The users of a dropped receipt are noted.
     pub fn push(&self, outgoing: Outgoing) {
         let room = matches!(outgoing.kind, Kind::Entry(_)) || self.queue.capacity() >= QUEUE / 2;
         let lost = if room {
@@ -86,17 +92,20 @@ impl Pushes {
         metrics::push_dropped("fanout");
     }
 
-    /// Notes that receipts were lost before they came here, nobody knows for whom. Every gateway is told.
+    /// Notes that receipts were lost before they reached this queue, and that nobody knows which users they were for.
+    /// Every gateway is told that any of its sessions may have missed some.
     pub fn receipts_lost(&self) {
         self.gateways.missed_any();
     }
 }
 
-/// Users who missed receipts, until their sessions are found.
+/// The users who missed receipts, until their sessions are found.
 #[derive(Debug, Clone, Default)]
 struct Missed(Arc<Mutex<IdSet<UserId>>>);
 
 impl Missed {
+    /// Notes these users. If [`MISSED`] users are noted already, it tells all gateways instead that any of their
+    /// sessions may have missed receipts.
     fn note(&self, gateways: &Gateways, users: impl IntoIterator<Item = UserId>) {
         let mut missed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if missed.len() < MISSED {
@@ -130,7 +139,8 @@ impl Missed {
 }
 
 impl Fanout {
-    /// Starts the task of one shard. Its events keep their order. The task ends when its handles are dropped.
+    /// Starts the task of one shard. Its events keep their order, except receipts that are tried again. The task ends
+    /// when all clones of the returned handle are dropped.
     pub fn spawn(&self, gateways: Gateways) -> Pushes {
         let (pushes, mut queue) = mpsc::channel(QUEUE);
         let (lookup, missed) = (self.lookup.clone(), Missed::default());
@@ -189,7 +199,7 @@ async fn deliver(lookup: &Lookup, gateways: &Gateways, outgoing: Vec<Outgoing>) 
     receipts
 }
 
-/// Makes one push for each event and each gateway that has sessions of its users. Pure.
+/// Calls `push` once for each event and each gateway that has sessions of the event's users. It is a pure function.
 pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&str, Kind, Push)) {
     let mut by_user: IdMap<UserId, Vec<&Found>> = IdMap::default();
     for session in sessions {
@@ -224,7 +234,8 @@ pub fn group(sessions: &[Found], outgoing: Vec<Outgoing>, mut push: impl FnMut(&
     }
 }
 
-/// The trace context of a traced event as text; empty for all others.
+/// Returns the trace context of a traced event as text; empty for all others. It also records in the span how many
+/// gateways and sessions the event goes to.
 fn traceparent(span: Option<&Span>, by_gateway: &IdMap<&str, Vec<u64>>) -> String {
     let Some(span) = span else {
         return String::new();

@@ -1,8 +1,8 @@
-//! The gateways' links to this node, on which answers, wakes and live events go out.
+//! Holds the gateways' links to this node, on which answers, wakes and live events go out.
 //!
 //! Answers are never dropped: a link whose queue is full is broken instead, and its gateway starts over. A wake that
 //! finds the queue full is not sent and counts as unconfirmed, so that its chat is settled again. Live events are a
-//! hint: they are dropped if a gateway does not keep up, not affecting other gateways.
+//! hint: if a gateway does not keep up, its events are dropped, and those of other gateways are not affected.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,14 +16,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics;
 
-/// Answers and wakes that wait for one gateway: several seconds of them.
+/// The most answers, wakes and questions that wait for one gateway: several seconds of them.
 const CONTROL: usize = 65_536;
-/// Live events that wait for one gateway: a tenth of a second of them. Older ones are of no use as a hint.
+/// The most live events that wait for one gateway: a tenth of a second of them. Older ones are of no use as a hint.
 const LIVE: usize = 8_192;
-/// Sessions of one gateway that are noted to have missed receipts: half a queue. If there are more, all of its
-/// sessions may have missed some.
+/// The number of sessions of one gateway, half a queue, from which no further ones are noted to have missed receipts.
+/// The gateway is then told that any of its sessions may have missed some.
 const MISSED: usize = 4_096;
-/// Gateways whose sessions are noted to have missed receipts: more than there are.
+/// The most gateways whose sessions are noted to have missed receipts: more than a platform has. With so many nothing
+/// further is noted.
 const MISSED_GATEWAYS: usize = 1_024;
 
 /// The kind of an event, which decides what happens when it cannot be pushed.
@@ -33,12 +34,12 @@ pub enum Kind {
     Entry(Seq),
     /// A receipt. Nothing repeats it.
     Receipt,
-    /// Typing. It is said again every 3 s.
+    /// A sign of typing. While the person types, it is repeated every 3 s.
     Typing,
 }
 
 impl Kind {
-    /// The seq of the entry; 0 if the event is none.
+    /// Returns the seq of the entry; 0 if the event is not an entry.
     pub fn seq(self) -> Seq {
         match self {
             Self::Entry(seq) => seq,
@@ -46,7 +47,7 @@ impl Kind {
         }
     }
 
-    /// The kind as metrics name it.
+    /// Returns the kind as metrics name it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Entry(_) => "entry",
@@ -62,6 +63,7 @@ pub struct Gateways(Arc<Mutex<Table>>);
 
 #[derive(Debug, Default)]
 struct Table {
+    /// The control streams, by the number of their link.
     links: IdMap<u64, Link>,
     /// The newest link of each gateway, by node name.
     by_name: IdMap<String, u64>,
@@ -69,11 +71,11 @@ struct Table {
     live: IdMap<String, (u64, mpsc::Sender<Push>)>,
     /// The sessions that missed receipts since their gateway was told last, by gateway.
     missed: IdMap<String, Missed>,
-    /// The node has handed over its chats, and opens no live streams any more.
+    /// True once the node has handed over its chats. It then opens no live streams any more.
     live_ended: bool,
-    /// The wakes that are not confirmed, each for as long as its [`Confirmation`] exists.
+    /// The wakes that are not confirmed, each with the number of its link, for as long as its [`Confirmation`] exists.
     wakes: IdMap<u64, (u64, oneshot::Sender<()>)>,
-    /// The questions that are not answered, each for as long as its [`Question`] exists.
+    /// The questions that are not answered, each with the number of its link, for as long as its [`Question`] exists.
     questions: IdMap<u64, (u64, oneshot::Sender<Vec<FoundSession>>)>,
 }
 
@@ -98,25 +100,29 @@ impl Drop for Confirmation {
     }
 }
 
+/// A gateway's open control stream.
 #[derive(Debug)]
 struct Link {
     peer: Peer,
     control: mpsc::Sender<DownItem>,
 }
 
-/// Sessions that missed receipts.
+/// The sessions of one gateway that missed receipts.
 #[derive(Debug, Default)]
 pub struct Missed {
+    /// The sessions that are known to have missed some.
     pub sessions: IdSet<u64>,
-    /// Any session of the gateway may have missed some.
+    /// True if any session of the gateway may have missed some.
     pub any: bool,
 }
 
+/// The next number of a link, a wake or a question.
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
 /// The registration of a gateway's open control stream. Dropping it removes the link.
 #[derive(Debug)]
 pub struct ControlLink {
+    /// The number of the link.
     pub number: u64,
     gateways: Gateways,
 }
@@ -203,7 +209,7 @@ impl Gateways {
         }
     }
 
-    /// Sends a live event to a gateway, if there is room. Receipts and typing may use half of the queue only, so that
+    /// Sends a live event to a gateway, if there is room. Receipts and typing may use only half of the queue, so that
     /// they displace no entry. The sessions of a receipt that is dropped are noted, and the gateway is told of them.
     pub fn push(&self, gateway: &str, kind: Kind, push: Push) {
         let mut table = self.lock();
@@ -225,7 +231,7 @@ impl Gateways {
         table.receipt_missed(gateway, kind, &push.sessions);
     }
 
-    /// Notes that these sessions of a gateway missed receipts.
+    /// Notes that these sessions of a gateway missed receipts, and makes a frame go out that tells the gateway.
     pub fn missed(&self, gateway: &str, sessions: &[u64]) {
         let mut table = self.lock();
         table.receipt_missed(gateway, Kind::Receipt, sessions);
@@ -234,7 +240,8 @@ impl Gateways {
         }
     }
 
-    /// Notes that any session of any gateway may have missed receipts.
+    /// Notes for every gateway with a live stream that any of its sessions may have missed receipts, and makes a frame
+    /// go out that tells it.
     pub fn missed_any(&self) {
         let table = &mut *self.lock();
         for (gateway, (_, live)) in &table.live {
@@ -248,8 +255,8 @@ impl Gateways {
         self.lock().missed.remove(gateway).unwrap_or_default()
     }
 
-    /// Ends the live streams once all that waits on them is sent, because this node owns no chats any more. Gateways
-    /// thereby know that they have missed nothing.
+    /// Ends the live streams once the events that wait on them are sent, because this node owns no chats any more. By
+    /// this end, in place of a break, gateways know that they have missed nothing.
     pub fn end_live(&self) {
         let mut table = self.lock();
         table.live_ended = true;
@@ -297,7 +304,7 @@ impl Gateways {
         }
     }
 
-    /// The gateways that are linked, each once.
+    /// Returns the gateways that are linked, each once.
     pub fn linked(&self) -> Vec<Peer> {
         let table = self.lock();
         let newest = table
@@ -337,14 +344,14 @@ impl Gateways {
     }
 }
 
-/// Makes a frame go out although there is nothing to push. If the queue is full, frames go out anyway.
+/// Makes a frame go out although there is no event to push. If the queue is full, frames go out anyway.
 fn nudge(live: &mpsc::Sender<Push>) {
     let _full = live.try_send(Push::default());
 }
 
 impl Table {
-    /// Notes that these sessions missed a receipt. Nothing is noted for entries, which are settled, or typing, which
-    /// is said again.
+    /// Notes that these sessions missed a receipt. Nothing is noted for entries, which are settled, or for typing,
+    /// which is repeated.
     fn receipt_missed(&mut self, gateway: &str, kind: Kind, sessions: &[u64]) {
         if kind != Kind::Receipt || self.missed.len() >= MISSED_GATEWAYS {
             return;

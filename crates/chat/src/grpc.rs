@@ -1,14 +1,16 @@
 //! The gRPC services, which are the only adapters from the wire.
 //!
-//! - [`gateway_link`]: the three streams of the gateways' links
-//! - [`node`]: calls from other nodes
-//! - [`chats`], [`inbox`]: the public unary services, called through a gateway
-//! - `parsed`: what their requests have in common; [`caller`]: the user that a call acts as; [`groups`]: makes
-//!   groups; [`sends`]: sends a message; [`views`]: what callers see; [`read_marks`]: what owners know of it before
-//!   the store does
-//! - [`writes`]: commands to the shards, with one answer each
-//! - [`admin`]: the admin service; [`message_trace`]: where one message is; [`cluster`]: asks the other nodes
-//! - [`message`]: checks what a device or back end wants to send; [`message_receipts`]: who received and read one
+//! - [`gateway_link`]: serves the three streams of the gateways' links
+//! - [`node`]: serves the calls from other nodes
+//! - [`chats`], [`inbox`]: serve the public unary calls, which come through a gateway
+//! - `parsed`: parses the fields that their requests have in common; [`caller`]: finds the user that a call acts as;
+//!   [`groups`]: makes groups; [`sends`]: sends a message; [`views`]: converts chats for their readers; [`read_marks`]:
+//!   asks owners for read marks that the store does not have yet
+//! - [`writes`]: sends commands to the shards, each of which gets one answer
+//! - [`admin`]: serves the admin calls; [`message_trace`]: shows where one message is; [`cluster`]: asks the other
+//!   nodes
+//! - [`message`]: makes an entry of a message that a device or back end sends; [`message_receipts`]: counts and lists
+//!   who received and read one
 
 pub mod admin;
 pub mod caller;
@@ -31,12 +33,13 @@ use tern_proto::ApiError;
 
 use crate::store::ReadError;
 
-/// The error of a call that has waited for the store for as long as a caller is kept waiting.
+/// Returns the error of a call that has waited for the store for as long as a caller is kept waiting.
 pub fn too_late() -> ApiError {
     crate::answer::to_error(&tern_chat_core::Refusal::TOO_LATE)
 }
 
-/// The error of a call for which the store failed: the caller should send it again. The cause is logged here.
+/// Returns the error of a call for which the store failed, and logs the cause. If the statement failed, the caller
+/// should send the call again. If the chat's data cannot be read, the error is an internal one.
 pub fn store_away(error: impl Into<ReadError>) -> ApiError {
     let error = error.into();
     tracing::warn!(%error, "cannot read from the store");

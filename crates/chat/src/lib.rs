@@ -8,15 +8,17 @@
 //! gateway --CatchUp--> grpc::gateway_link --> store::entries
 //! ```
 //!
-//! - [`tern_chat_core`]: what is decided, as pure functions
-//! - [`shard_loop`]: the loops around it, each with two connections
-//! - [`store`]: Postgres, statement by statement
-//! - [`fanout`], [`wake`], [`lookup`]: delivery to devices that are online
-//! - [`recovery`]: settles what other owners left behind
-//! - [`epoch`]: which store the memory of this node belongs to
-//! - [`backlog`]: the size of all inboxes, for metrics
-//! - [`gateways`], [`grpc`], [`answer`]: from and to the wire
-//! - [`ownership`], [`server`], [`config`], [`metrics`]
+//! - [`tern_chat_core`]: makes the decisions, as pure functions
+//! - [`shard_loop`]: runs the loops around it, each with two connections to Postgres
+//! - [`store`]: has the statements for Postgres
+//! - [`fanout`]: pushes events to devices that are online; [`lookup`]: finds their sessions; [`wake`]: makes sessions
+//!   responsible for inbox rows
+//! - [`recovery`]: finds the entries that earlier owners left unsettled
+//! - [`epoch`]: forgets all chats when the store has become another one
+//! - [`backlog`]: measures all inboxes, for metrics
+//! - [`gateways`]: holds the gateways' links; [`grpc`], [`answer`]: convert from and to the wire
+//! - [`ownership`]: decides which chats this node owns; [`server`]: wires the role; [`config`]: has its flags;
+//!   [`metrics`]: has its metrics
 
 mod answer;
 mod backlog;

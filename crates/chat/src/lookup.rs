@@ -34,18 +34,18 @@ use silent::{Ask, Silent};
 use crate::gateways::{Gateways, Question};
 use crate::metrics;
 
-/// Look-ups that wait for one presence node. If its queue is full, the gateways are asked.
+/// The most look-ups that wait for one presence node. If its queue is full, the gateways are asked.
 const QUEUE: usize = 1024;
-/// Look-ups in one frame.
+/// The most look-ups in one frame.
 const GATHER: usize = 64;
-/// How long an answer to a look-up is waited for.
+/// The longest times that a look-up waits for an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// How long a presence node's answer is waited for. It answers from memory, within milliseconds. After this the
-    /// gateways are asked, so that a message is late by no more than this when the network is cut.
+    /// The longest wait for a presence node's answer. A presence node answers from memory, within milliseconds. After
+    /// this time the gateways are asked, so that a message is late by no more than this when the network is cut.
     pub presence: Duration,
-    /// How long a gateway's answer is waited for. It answers from memory too, after what is before the question on
-    /// its link. If it does not, the look-up has failed.
+    /// The longest wait for a gateway's answer. A gateway answers from memory too, after the items that are before the
+    /// question on its link. If it does not answer in this time, the look-up has failed.
     pub gateway: Duration,
 }
 
@@ -58,7 +58,7 @@ impl Default for Patience {
     }
 }
 
-/// How long a late answer is listened for. It still shows that the node answers.
+/// The time for which a late answer is still listened for, because it shows that the node answers again.
 const LATE: Duration = Duration::from_secs(2);
 
 /// A live session.
@@ -66,6 +66,7 @@ const LATE: Duration = Duration::from_secs(2);
 pub struct Found {
     pub user: UserId,
     pub device: DeviceId,
+    /// The node name of the gateway that has the session.
     pub gateway: String,
     pub session: SessionId,
 }
@@ -74,15 +75,16 @@ pub struct Found {
 /// (fine print 5).
 #[derive(Debug, Default)]
 pub struct Sessions {
+    /// The sessions that were found.
     pub sessions: Vec<Found>,
-    /// A node that had to be asked did not answer.
+    /// True if a node that had to be asked did not answer.
     pub failed: bool,
-    /// This node, or a presence node that was asked, may use a map that others no longer use. Gateways may have
-    /// announced sessions to a presence node that was not asked.
+    /// True if this node, or a presence node that was asked, may use a map that others no longer use. Gateways may then
+    /// have announced sessions to a presence node that was not asked.
     pub unsure: bool,
 }
 
-/// Looks sessions up. It is cheap to clone.
+/// The look-up of sessions. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Lookup {
     map: MapHandle,
@@ -93,8 +95,10 @@ pub struct Lookup {
     patience: Patience,
 }
 
+/// The queues of the open links to presence nodes, by node name.
 type Links = Arc<Mutex<HashMap<String, mpsc::Sender<ToPresence>>>>;
 
+/// A question to a presence node: the users, and the channel for its answer.
 type ToPresence = (Vec<UserId>, oneshot::Sender<LookupReply>);
 
 impl Lookup {
@@ -159,8 +163,8 @@ impl Lookup {
         }
     }
 
-    /// The sessions that the users' presence node knows, and whether it is unsure. `Err` has the users again if the
-    /// node did not answer, or does not own them.
+    /// Asks the presence node that owns these users. Returns their sessions, and whether the node is unsure. `Err`
+    /// gives the users back if the node was not asked, did not answer in time, or does not own them.
     async fn of_owner(&self, node: Peer, users: Vec<UserId>) -> Result<(Vec<Found>, bool), Vec<UserId>> {
         let ask = self.silent().ask(&node, Instant::now());
         if ask == Ask::Skip {
@@ -199,6 +203,7 @@ impl Lookup {
         }
     }
 
+    /// Puts a question on the link to a presence node. `None` if there is no link, or its queue is full.
     fn ask(&self, node: &str, users: Vec<UserId>) -> Option<oneshot::Receiver<LookupReply>> {
         let link = lock(&self.links).get(node).cloned()?;
         let (answer, answered) = oneshot::channel();
@@ -217,8 +222,8 @@ impl Lookup {
         tokio::spawn(listen.in_current_span());
     }
 
-    /// The sessions that the gateways have. All that are linked or in the map are asked. All that are in the map have
-    /// to answer, and there must be at least one.
+    /// Asks all gateways that are linked or in the map for the sessions of these users. The look-up has failed unless
+    /// all gateways in the map answer, and there is at least one.
     async fn at_gateways(&self, users: &[UserId]) -> Sessions {
         let map = self.map.current();
         let mut gateways: HashMap<Peer, bool> = self
@@ -252,6 +257,8 @@ impl Lookup {
         result
     }
 
+    /// Asks one gateway, which may be silent. Returns the gateway and `counts` as they were given, and the answer;
+    /// `counts` says whether the look-up fails without it.
     async fn at_gateway(
         &self,
         gateway: Peer,
@@ -277,6 +284,7 @@ impl Lookup {
         (gateway, counts, answer)
     }
 
+    /// Waits for a gateway's answer. `None` if it does not come in time, after which the gateway counts as silent.
     async fn within_patience(&self, gateway: &Peer, question: Question) -> Option<Vec<FoundSession>> {
         match timeout(self.patience.gateway, question.answered()).await {
             Ok(answer) => answer,
@@ -300,7 +308,7 @@ fn peer(node: &Node) -> Peer {
     }
 }
 
-/// The session; `None` if its ids are malformed.
+/// Makes a session of its parts; `None` if the ids are malformed.
 fn found(user: &[u8], device: &[u8], gateway: &str, session: u64) -> Option<Found> {
     Some(Found {
         user: UserId::from_slice(user).ok()?,
@@ -320,7 +328,7 @@ async fn link(ctx: NodeContext, links: Links, presence: Node, channel: Channel) 
     let mut replies = client.lookup(request).await?.into_inner();
     let (asks, mut queue) = mpsc::channel::<ToPresence>(QUEUE);
     let _open = Open::new(links, presence.name, asks);
-    // The questions without an answer, each with the version of the map that it was asked by.
+    // The questions without an answer, each with the version of the map from which the node was chosen.
     let mut waiting: IdMap<u64, (i64, oneshot::Sender<LookupReply>)> = IdMap::default();
     loop {
         tokio::select! {

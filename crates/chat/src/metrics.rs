@@ -1,4 +1,4 @@
-//! The metrics of a chat node.
+//! Defines and records the metrics of a chat node.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -164,8 +164,8 @@ const DESCRIBED: &[Described] = &[
     ),
 ];
 
-/// Describes the metrics for `/metrics`, and sets the counters of faults to 0: a counter that first appears at 1 has
-/// not risen, as a query of its rate sees it.
+/// Describes the metrics for `/metrics`, and sets counters to 0 that otherwise appear only with their first event. A
+/// query of a counter's rate does not see a rise if the counter first appears at 1.
 pub fn describe() {
     described::describe(DESCRIBED);
     for name in [
@@ -202,6 +202,7 @@ pub fn describe() {
 /// The size of all inboxes in the store, and how much was written to it.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Backlog {
+    /// The number of inbox rows in the store.
     pub inbox_rows: u64,
     /// The age of the oldest inbox row.
     pub inbox_oldest: Duration,
@@ -209,17 +210,19 @@ pub struct Backlog {
     pub wal_bytes: i64,
 }
 
+/// Sets the size of all inboxes.
 pub(crate) fn backlog(backlog: &Backlog) {
     gauge!(INBOX_ROWS).set(backlog.inbox_rows as f64);
     gauge!(INBOX_OLDEST).set(backlog.inbox_oldest.as_secs_f64());
     gauge!(WAL_BYTES).set(backlog.wal_bytes as f64);
 }
 
+/// Counts a message that was refused, by the code that its device is told.
 pub(crate) fn send_refused(code: SendErrorCode) {
     counter!(SENDS_REFUSED, "code" => code_name(code)).increment(1);
 }
 
-/// The name of the code in the protos, without the prefix that all have.
+/// Returns the name of the code in the protos, without the prefix that all codes have.
 fn code_name(code: SendErrorCode) -> &'static str {
     let name = code.as_str_name();
     name.strip_prefix("SEND_ERROR_CODE_").unwrap_or(name)
@@ -254,7 +257,7 @@ pub struct ShardMetrics {
 }
 
 impl ShardMetrics {
-    /// The metrics of the shard with this number.
+    /// Looks up the metrics of the shard with this number.
     pub fn new(shard: usize) -> Self {
         let shard = shard.to_string();
         let dropped = |reason: DropReason| counter!(TYPING_DROPPED, "reason" => reason.name());
@@ -306,7 +309,7 @@ impl ShardMetrics {
 pub struct JobTimes([Histogram; 6]);
 
 impl JobTimes {
-    /// The times of the shard with this number.
+    /// Looks up the times of the shard with this number.
     pub fn new(shard: usize) -> Self {
         let shard = shard.to_string();
         Self(KINDS.map(|kind| histogram!(JOB_SECONDS, "kind" => kind, "shard" => shard.clone())))
@@ -321,23 +324,23 @@ impl JobTimes {
     }
 }
 
-/// Measures a job until it is stopped.
+/// The timer of one job. A timer that is not stopped records nothing.
 pub struct JobTimer {
     times: Histogram,
     began: Instant,
 }
 
 impl JobTimer {
-    /// Records the time since it began.
+    /// Records the time since the job began.
     pub fn stop(self) {
         self.times.record(self.began.elapsed().as_secs_f64());
     }
 }
 
-/// The kinds of jobs.
+/// The names of the kinds of jobs.
 const KINDS: [&str; 6] = ["commit", "change", "ack", "settle", "close", "read"];
 
-/// The index of the job's kind among [`KINDS`].
+/// Returns the index of the job's kind in [`KINDS`].
 fn kind(job: &Job) -> usize {
     match job {
         Job::Commit(_) => 0,
@@ -380,7 +383,7 @@ pub fn typing_dropped(reason: &'static str) {
     counter!(TYPING_DROPPED, "reason" => reason).increment(1);
 }
 
-/// Counts a live event that was given up, by place. Devices get it when the chat is settled.
+/// Counts a live event that was given up, by place. If it is an entry, devices get it when the chat is settled.
 pub fn push_dropped(at: &'static str) {
     counter!(PUSHES_DROPPED, "at" => at).increment(1);
 }
@@ -396,7 +399,7 @@ pub fn lookup_failed(purpose: &'static str) {
     counter!(LOOKUPS_FAILED, "for" => purpose).increment(1);
 }
 
-/// Counts a look-up that was unsure, so that a user without a session may not be offline.
+/// Counts a look-up that was unsure: a user for whom it found no session may be online all the same.
 pub fn lookup_unsure() {
     counter!(LOOKUPS_UNSURE).increment(1);
 }

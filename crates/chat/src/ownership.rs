@@ -1,4 +1,4 @@
-//! Whether this node owns a chat, by its copy of the map.
+//! Decides whether this node owns a chat, from this node's copy of the cluster map.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,31 +7,37 @@ use tern_cluster::context::NodeContext;
 use tern_cluster::map::{ClusterMap, Role};
 use tern_types::{ChatId, Slot};
 
-/// Answers who owns a chat. It is cheap to clone.
+/// A view of the map that answers whether this node owns a chat. It is cheap to clone.
 #[derive(Clone)]
 pub struct Ownership {
     ctx: NodeContext,
 }
 
-/// Another node owns the chat, according to this version of the map.
+/// The error that another node owns the chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotOwner {
+    /// The version of this node's map.
     pub map_version: i64,
 }
 
 impl Ownership {
-    /// Asks the map of this node.
+    /// Creates the view for the node that `ctx` names.
     pub fn new(ctx: NodeContext) -> Self {
         Self { ctx }
     }
 
-    /// The version of this node's map.
+    /// Returns the version of this node's map.
     pub fn map_version(&self) -> i64 {
         self.ctx.map.current().version()
     }
 
-    /// Checks that this node owns the chat. A sender with a newer map than this node's is believed: if it is wrong,
-    /// the compare-and-set of the commit makes it right.
+    /// Checks that this node owns the chat. `sender_version` is the version of the sender's map. A sender whose map is
+    /// newer than this node's is believed. If it is wrong and two nodes write to one chat, the compare-and-set of the
+    /// commit still makes one log.
+    ///
+    /// # Errors
+    ///
+    /// [`NotOwner`] if this node's map does not give it the chat, and the sender's map is not newer.
     pub fn check(&self, chat: ChatId, sender_version: i64) -> Result<(), NotOwner> {
         let map = self.ctx.map.current();
         if self.owns(&map, Slot::of_chat(chat)) || sender_version > map.version() {
@@ -42,7 +48,7 @@ impl Ownership {
         })
     }
 
-    /// The slots that `map` gives this node.
+    /// Returns the slots that `map` gives this node.
     pub fn slots(&self, map: &ClusterMap) -> Arc<HashSet<Slot>> {
         Arc::new(Slot::all().filter(|slot| self.owns(map, *slot)).collect())
     }

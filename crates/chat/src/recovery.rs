@@ -1,5 +1,6 @@
-//! Recovery (docs/delivery.md, step 10): finds unsettled entries that no owner in memory knows of, after a crash or a move,
-//! or because a commit of the previous owner landed late. It also checks whether the store is still the same one.
+//! Recovers entries that nobody settles (docs/delivery.md, step 10). The store may have unsettled entries that no owner
+//! has in memory: after a crash, after a slot has moved, or because a commit of the previous owner landed late. The
+//! task finds them, and tells the shards. It also checks whether the store is still the same one.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,11 +23,12 @@ use crate::store::settle;
 
 /// The time between two looks at all slots.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Seconds. Younger rows are left to the shard that committed them.
+/// The age in seconds from which the regular look takes unsettled rows. Younger rows are left to the shard that
+/// committed them.
 const AGE_S: f64 = 5.0;
 
-/// The time between two tries to look at slots that this node has gained. It is short, because a store that fails for
-/// a moment is soon back.
+/// The time to the next try after the store did not answer. It is short, because a store that fails for a moment is
+/// soon back.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// The slots of this node.
@@ -62,8 +64,9 @@ impl Owned {
     }
 }
 
-/// Follows the map, tells the shards what they own, and looks for unsettled entries: at once in slots that were
-/// gained, and again until the store has answered; every [`INTERVAL`] in all slots. It ends with the drain.
+/// Follows the map, and tells the shards which slots this node owns. Looks for unsettled entries: at once in slots that
+/// were gained, repeated until the store has answered, and every 10 s in all slots. It returns when the drain has
+/// ended.
 pub async fn run(
     pool: PgPool,
     epoch: StoreEpoch,
@@ -73,7 +76,7 @@ pub async fn run(
     drain: Drain,
 ) {
     let (owned, news) = (Mutex::new(Owned::default()), Notify::new());
-    // They run side by side: a look at a store that hangs takes seconds, in which the map may change.
+    // Both run side by side, because a look at a store that hangs takes seconds, and the map may change meanwhile.
     tokio::select! {
         () = follow(&ownership, &shards, map, &owned, &news) => {}
         () = look(&pool, &epoch, &shards, &owned, &news) => {}
@@ -81,6 +84,7 @@ pub async fn run(
     }
 }
 
+/// Follows the map: tells the shards of each change of this node's slots, and notes the slots that were gained.
 async fn follow(
     ownership: &Ownership,
     shards: &Shards,
@@ -105,6 +109,7 @@ async fn follow(
     }
 }
 
+/// Looks for unsettled entries whenever slots were gained, and at all slots every [`INTERVAL`]. It never returns.
 async fn look(pool: &PgPool, epoch: &StoreEpoch, shards: &Shards, owned: &Mutex<Owned>, news: &Notify) {
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -127,6 +132,7 @@ async fn look(pool: &PgPool, epoch: &StoreEpoch, shards: &Shards, owned: &Mutex<
     }
 }
 
+/// Checks the store's epoch, then looks at all slots of this node. Returns whether the store answered.
 async fn look_at_all(pool: &PgPool, epoch: &StoreEpoch, shards: &Shards, owned: &Mutex<Owned>) -> bool {
     if let Err(error) = epoch.look().await {
         tracing::warn!(%error, "cannot read the store's epoch");
@@ -136,8 +142,8 @@ async fn look_at_all(pool: &PgPool, epoch: &StoreEpoch, shards: &Shards, owned: 
     recover(pool, shards, &all, AGE_S).await
 }
 
-/// Tells the shards of unsettled entries in these slots that are older than `age_s` seconds. Returns whether the
-/// store answered.
+/// Finds unsettled entries in these slots that are older than `age_s` seconds, and tells the shards of them. Returns
+/// whether the store answered.
 async fn recover(pool: &PgPool, shards: &Shards, slots: &HashSet<Slot>, age_s: f64) -> bool {
     if slots.is_empty() {
         return true;

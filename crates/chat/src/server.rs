@@ -1,4 +1,4 @@
-//! The wiring of the role: the store, the shards, the links, the services.
+//! Wires the chat role: the store, the shards, the links and the services.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,9 +28,9 @@ use crate::fanout::Fanout;
 use crate::gateways::Gateways;
 use crate::grpc::admin::AdminService;
 use crate::grpc::chats::ChatsService;
+use crate::grpc::gateway_link::{self, LinkService};
 use crate::grpc::groups::Groups;
 use crate::grpc::inbox::InboxService;
-use crate::grpc::gateway_link::{self, LinkService};
 use crate::grpc::node::NodeService;
 use crate::grpc::read_marks::ReadMarks;
 use crate::grpc::writes::Writes;
@@ -43,11 +43,11 @@ use crate::shard_loop::loader::Loader;
 use crate::store::seal::MasterKey;
 use crate::{backlog, recovery};
 
-/// How long a read waits for a connection of the pool. Then its caller is told to come again.
+/// The longest time that a read waits for a connection of the pool. After it the caller is told to try again.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Starts the role in this process. The returned future ends when, after the drain began, this node owns no slots any
-/// more and has answered all that was under way.
+/// Starts the role in this process. The returned future ends after a drain: when this node owns no slots any more and
+/// has answered all that was under way, or at the drain's deadline.
 ///
 /// # Errors
 ///
@@ -70,7 +70,7 @@ pub async fn start(config: Config, ctx: NodeContext, routes: &mut RoutesBuilder)
     })
 }
 
-/// What the node's tasks and services share.
+/// The parts that the node's tasks and services share.
 struct ChatNode {
     ctx: NodeContext,
     pool: PgPool,
@@ -114,7 +114,7 @@ impl ChatNode {
         })
     }
 
-    /// Starts what runs beside the shards and the services.
+    /// Starts the tasks that run beside the shards and the services.
     fn spawn_tasks(&self) {
         let recovery = recovery::run(
             self.pool.clone(),
@@ -193,7 +193,8 @@ impl ChatNode {
     }
 }
 
-/// What the shards perform effects with. The gateways that link to it are counted from now on.
+/// Builds the parts with which the shards perform effects. It also registers with `ctx.reached` how the gateways that
+/// are linked to this node are counted.
 fn effects(ctx: &NodeContext, loader: Loader, ownership: Ownership) -> Effects {
     let gateways = Gateways::default();
     let linked = gateways.clone();
@@ -212,13 +213,15 @@ fn effects(ctx: &NodeContext, loader: Loader, ownership: Ownership) -> Effects {
     }
 }
 
-/// How many chats are loaded at a time: three quarters of the pool's connections, so that devices that catch up find
-/// some too.
+/// Returns how many chats may be loaded at a time: three quarters of the pool's connections, and at least one. The rest
+/// is left to devices that catch up.
 fn loads_at_a_time(config: &Config) -> u32 {
     let connections = config.postgres.database_pool_size;
     connections.saturating_sub(connections.div_ceil(4)).max(1)
 }
 
+/// Waits until a drain has begun, all slots are handed over, and the shards have answered everything. It gives up at
+/// the drain's deadline.
 async fn drained(ctx: NodeContext, ownership: Ownership, shards: Shards, gateways: Gateways) {
     ctx.drain.wait().await;
     let mut map = ctx.map.clone();

@@ -1,12 +1,12 @@
-//! A shard: one loop that waits in one place, decides in [`ShardState`], and performs the effects. It owns a slice of
-//! the slots and, through its two [`writer`]s, two Postgres connections. Its queue of inputs is bounded: a full one
-//! makes senders wait, and thereby holds the gateways' links back.
+//! Runs the shards of a node. A shard is one loop that waits in one place, decides in [`ShardState`], and performs the
+//! effects. It has a share of the slots and, through its two [`writer`]s, two Postgres connections. Its queue of inputs
+//! is bounded: a full queue makes senders wait, and thereby holds the gateways' links back.
 //!
 //! - [`writer`]: a connection that does one job at a time
 //! - [`effects`]: performs loads, answers, pushes and wakes
 //! - [`loader`]: loads chats; [`directs`]: makes direct chats; [`turns`]: limits both, and keeps them short while the
 //!   store is away
-//! - [`traces`]: the spans of traced messages
+//! - [`traces`]: opens and ends the spans of traced messages
 
 pub mod directs;
 pub mod effects;
@@ -32,27 +32,28 @@ use traces::Traces;
 
 use crate::metrics;
 
-/// Inputs that wait for a shard. A full queue holds the gateways' links back.
+/// The most inputs that wait for a shard. A full queue holds the gateways' links back.
 const INPUTS: usize = 4096;
-/// Inputs or results taken at once: those that came while the loop was busy.
+/// The most inputs or results that the loop takes at once, of those that came while it was busy.
 const GATHER: usize = 1024;
-/// Results of loads, jobs and wakes. Their tasks wait for room.
+/// The most results of loads, jobs and wakes that wait for a shard. If the queue is full, their tasks wait for room.
 const RESULTS: usize = 1024;
 /// The longest time between two ticks. A tick forgets idle chats.
 const TICK: Duration = Duration::from_secs(5);
 
-/// What can be sent to a shard.
+/// An input of a shard.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "next to all of them are events")]
 pub enum Input {
     /// An event for its state.
     Event(Event),
-    /// Asks for the chat's watermarks; `None`: it is not loaded.
+    /// Asks for the chat's watermarks. The answer is `None` if the chat is not loaded.
     Watermarks(ChatId, oneshot::Sender<Option<Vec<(UserId, Watermark)>>>),
     /// Asks for the user's read marks in these chats, as far as they are in memory: the chat, the mark, and how many
     /// messages of their own after it count as unread.
     ReadMarks(UserId, Vec<ChatId>, oneshot::Sender<Vec<(ChatId, Seq, u32)>>),
-    /// Asks what the owner knows of the chat beyond the store; `None`: it is not loaded.
+    /// Asks for the facts about the chat that its owner knows beyond the store. The answer is `None` if the chat is not
+    /// loaded.
     Inspect(ChatId, oneshot::Sender<Option<Inspected>>),
     /// Asks how busy the shard is.
     Load(oneshot::Sender<Load>),
@@ -64,7 +65,7 @@ pub enum Input {
 #[derive(Debug, Clone)]
 pub struct Shards(Arc<[mpsc::Sender<Input>]>);
 
-/// The shard's loop has ended, because the node is stopping.
+/// The error that the shard's loop has ended, because the node is stopping.
 #[derive(Debug, thiserror::Error)]
 #[error("the shard has ended")]
 pub struct Ended;
@@ -94,15 +95,15 @@ impl Shards {
         inputs.capacity() > INPUTS / 2 && inputs.try_send(Input::Event(event)).is_ok()
     }
 
-    /// The watermarks of the chat's members in its owner's memory; `None` if the chat is not loaded.
+    /// Returns the watermarks of the chat's members in this node's memory; `None` if the chat is not loaded.
     pub async fn watermarks(&self, chat: ChatId) -> Option<Vec<(UserId, Watermark)>> {
         let (answer, answered) = oneshot::channel();
         self.of(chat).send(Input::Watermarks(chat, answer)).await.ok()?;
         answered.await.ok()?
     }
 
-    /// The user's read marks in these chats, as far as they are in memory: the chat, the mark, and how many messages
-    /// of their own after it count as unread. It includes marks that were sent to the shards just before.
+    /// Returns the user's read marks in these chats, as far as they are in memory: the chat, the mark, and how many
+    /// messages of their own after it count as unread. It includes marks that were sent to the shards before this call.
     pub async fn read_marks(
         &self,
         user: UserId,
@@ -122,14 +123,14 @@ impl Shards {
         join_all(answers).await.into_iter().flatten().flatten().collect()
     }
 
-    /// What the owner knows of the chat beyond the store; `None` if it is not loaded.
+    /// Returns the facts about the chat that this node knows beyond the store; `None` if the chat is not loaded.
     pub async fn inspect(&self, chat: ChatId) -> Option<Inspected> {
         let (answer, answered) = oneshot::channel();
         self.of(chat).send(Input::Inspect(chat, answer)).await.ok()?;
         answered.await.ok()?
     }
 
-    /// How busy each shard is.
+    /// Returns how busy each shard is, in the order of their numbers. It leaves out a shard that has ended.
     pub async fn loads(&self) -> Vec<Load> {
         let mut loads = Vec::with_capacity(self.0.len());
         for shard in self.0.iter() {
@@ -155,7 +156,7 @@ impl Shards {
         }
     }
 
-    /// Returns when every shard has answered all that waited.
+    /// Waits until every shard has nothing under way and has answered everything.
     pub async fn quiet(&self) {
         for shard in self.0.iter() {
             let (quiet, is_quiet) = oneshot::channel();
@@ -174,6 +175,7 @@ impl Shards {
     }
 }
 
+/// Runs the loop of one shard until nobody can send it inputs any more.
 async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::Connect, effects: Effects) {
     let (results, mut results_in) = mpsc::channel(RESULTS);
     let mut shard = Shard::new(number, &connect, effects, &results);
@@ -199,7 +201,7 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
     }
 }
 
-/// What one shard's loop decides and acts with. Nothing here waits.
+/// The state of one shard's loop, and the parts that perform its effects. None of the methods waits.
 struct Shard {
     state: ShardState,
     /// The effects that are to be performed.
@@ -210,12 +212,12 @@ struct Shard {
     queue_time: Arc<Meter>,
     figures: metrics::ShardMetrics,
     traces: Traces,
-    /// Who waits until nothing is under way.
+    /// The callers that wait until nothing is under way.
     quiet: Vec<oneshot::Sender<()>>,
 }
 
 impl Shard {
-    /// Starts the shard's writers and its fan-out task. What they bring back goes to `results`.
+    /// Starts the shard's writers and its fan-out task. The results of jobs, loads and wakes go to `results`.
     fn new(
         number: usize,
         connect: &writer::Connect,
@@ -242,7 +244,7 @@ impl Shard {
         }
     }
 
-    /// How long the shard may sleep if nothing comes.
+    /// Returns how long the shard may sleep if nothing comes.
     fn next_wake(&self) -> Duration {
         self.state
             .next_wake()
@@ -280,7 +282,8 @@ impl Shard {
         }
     }
 
-    /// Does what is due after all events that came together: receipts, and refusals to those who have waited long.
+    /// Does the work that is due after all events that came together: it pushes receipts, and refuses commands that
+    /// have waited too long.
     fn follow_up(&mut self, now: Timestamp) {
         self.state
             .defer_delivered(self.shedding.level() >= Level::Receipts);
@@ -302,7 +305,7 @@ impl Shard {
         }
     }
 
-    /// Performs the effects, counts, and answers those who wait for quiet.
+    /// Performs the effects, updates the metrics, and, if nothing is under way, answers the callers that wait for that.
     fn perform(&mut self) {
         self.effects.perform(&mut self.out, &mut self.traces);
         self.figures.holds(&self.state);
@@ -319,7 +322,7 @@ impl Shard {
     }
 }
 
-/// Records how long the first message of each chat in a commit waited for it.
+/// Records how long the first message of each chat in a commit waited for this commit.
 fn waited(job: &Job, now: Timestamp, queue_time: &Meter) {
     let Job::Commit(batches) = job else { return };
     for first in batches.iter().filter_map(|batch| batch.entries.first()) {

@@ -1,19 +1,20 @@
-//! The store in Postgres, statement by statement.
+//! Has the statements for Postgres, and a function for each.
 //!
-//! Everything that writes `inbox` locks the chat's `chat_heads` row first, in ascending order of chat_id, and reads
-//! in a further statement: after waiting for a lock, only a new statement sees what the other transaction did.
+//! Every transaction that writes `inbox` first locks the chats' `chat_heads` rows, in ascending order of chat_id, and
+//! reads in a further statement: after waiting for a lock, only a new statement sees what the other transaction did.
 //!
-//! - [`commit`]: commits entries, by a compare-and-set of the head; [`change`]: an entry together with what it changes
-//! - [`heads`]: locks chats; [`by_chat`]: work that can leave out locked chats
+//! - [`commit`]: commits entries, by a compare-and-set of the head; [`change`]: commits an entry together with what it
+//!   changes
+//! - [`heads`]: locks the heads of chats; [`by_chat`]: does work on many chats, and can leave out locked ones
 //! - [`settle`], [`ack`]: write the inbox
 //! - [`load`]: loads a chat in one snapshot
-//! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: who may be added, and adds them; [`strangers`]: how many new strangers
-//!   a person may meet
-//! - [`entries`]: windows for devices, history for people
-//! - [`listing`]: chats as their members see them
+//! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: decides who may be added to a group, and adds
+//!   them; [`strangers`]: limits how many new strangers a person may meet
+//! - [`entries`]: reads windows of logs for devices, and history for people
+//! - [`listing`]: reads chats as their members see them
 //! - [`devices`]: links a device to its user's chats, or revokes it
-//! - [`written`]: who has written to whom
-//! - [`inspect`]: the questions of operators
+//! - [`written`]: finds out who has written to whom
+//! - [`inspect`]: answers the questions of operators
 //! - [`seal`]: encrypts bodies at rest
 
 pub mod ack;
@@ -36,13 +37,16 @@ pub mod written;
 
 use tern_types::ChatId;
 
-/// Why something could not be read from the store.
+/// The reason why something could not be read from the store.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// The statement failed.
     #[error(transparent)]
     Sql(#[from] sqlx::Error),
+    /// The chat's data key does not open with this master key, or a body does not open with the data key.
     #[error("chat {0}: its key does not open with this master key")]
     Key(ChatId),
+    /// The store has a value of this chat that this version does not know, for example a role.
     #[error("chat {0}: the store has {1}, which this version does not know")]
     Unknown(ChatId, &'static str),
 }

@@ -1,5 +1,5 @@
-//! Waking (docs/delivery.md, step 8 (b)): the devices that a settle found missing have inbox rows now; the sessions of those
-//! that are online are made responsible for delivering them.
+//! Wakes devices (docs/delivery.md, step 8 (b)). The devices that a settle found missing have inbox rows now. Those
+//! that are online have sessions, and a wake makes these sessions responsible for delivering the rows.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,12 +15,13 @@ use crate::fanout::Fanout;
 use crate::gateways::Gateways;
 use crate::metrics;
 
-/// How long a confirmation is waited for. A gateway confirms at once; one that does not is tried again with the next
-/// settle.
+/// The longest time that a wake waits for a gateway's confirmation. A gateway confirms at once; one that does not is
+/// tried again with the next settle.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Looks the missing devices up and wakes their sessions. All count as woken only if the look-up succeeded by a map
-/// that others cannot have left behind, and every gateway concerned has confirmed (fine print 5).
+/// Looks up the missing devices, and wakes their sessions for the entries up to `upto`. All devices count as woken only
+/// if the look-up succeeded, its maps were certainly up to date, and every gateway concerned has confirmed (fine
+/// print 5).
 pub async fn wake(
     fanout: &Fanout,
     gateways: &Gateways,
@@ -33,7 +34,7 @@ pub async fn wake(
     users.dedup();
     let found = fanout.lookup.sessions(users).await;
     let mut done = !found.failed;
-    // The sessions that were found are woken in any case.
+    // The sessions that were found are woken even if the look-up failed for others.
     if found.failed {
         metrics::lookup_failed("settle");
     } else if found.unsure {

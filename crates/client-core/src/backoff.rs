@@ -1,26 +1,28 @@
-//! Delays between attempts: exponential with full jitter, and never shorter than the server asks.
+//! A [`Backoff`] gives the delays between attempts. They grow exponentially with full jitter, and are never shorter
+//! than the server asks.
 
 use std::time::Duration;
 
-/// Ceiling of the first delay: a gateway that restarts is back in about a second.
+/// The ceiling of the first delay: a gateway that restarts is back in about a second. It doubles with each failure.
 pub const BASE: Duration = Duration::from_millis(500);
-/// Ceiling of every delay, not counting the time that the server asks for. A person who looks at the app waits at
+/// The ceiling of every delay, not counting the time that the server asks for. A person who looks at the app waits at
 /// most this long.
 pub const CAP: Duration = Duration::from_secs(30);
-/// After this many doublings the ceiling is above the cap for certain. The bound keeps the shift in range.
+/// The number of doublings after which the ceiling is above the cap for certain. The bound keeps the shift in range.
 const MAX_DOUBLINGS: u32 = 16;
 
-/// The state of one thing that is tried again and again.
+/// The failures so far of one thing that is tried again and again.
 #[derive(Debug)]
 pub struct Backoff {
+    /// The number of failures in a row.
     failures: u32,
     /// The state of the jitter, a splitmix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators",
-    /// 2014). It has to spread clients, not to be hard to guess.
+    /// 2014). It has to spread clients; it need not be hard to guess.
     jitter: u64,
 }
 
-/// Starts without failures. `seed` feeds the jitter.
 impl Backoff {
+    /// Makes a backoff without failures. `seed` feeds the jitter.
     pub fn new(seed: u64) -> Self {
         Self {
             failures: 0,
@@ -28,7 +30,7 @@ impl Backoff {
         }
     }
 
-    /// Notes a success: the next delay is a first one again.
+    /// Notes a success, after which the next delay is a first one again.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
@@ -43,12 +45,12 @@ impl Backoff {
         asked.unwrap_or_default() + ceiling.mul_f64(self.fraction())
     }
 
-    /// The next number from 0 to 1, each as likely as the others.
+    /// Returns the next pseudorandom number, uniform from 0 up to but not including 1.
     fn fraction(&mut self) -> f64 {
         self.jitter = self.jitter.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.jitter ^ (self.jitter >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        // The upper 53 bits: a double holds no more.
+        // A double holds no more than the upper 53 bits.
         ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

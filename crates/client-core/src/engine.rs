@@ -1,13 +1,13 @@
-//! The client's side of the protocol as a pure function: `apply(inputs, now) -> effects`. It uses no socket, no file
-//! and no clock; the driver carries the effects out in the order of the fields of [`Effects`].
+//! The [`Engine`] is the client's side of the protocol as a pure function: `apply(inputs, now) -> effects`. It uses no
+//! socket, no file and no clock. The driver carries the effects out in the order of the fields of [`Effects`].
 //!
 //! - [`cursor`]: one chat's place in its log
-//! - [`chats`], [`chat_state`]: all chats, and each one: entries applied, acknowledgements, unread counts
+//! - [`chats`]: applying and acknowledging entries of all chats; [`chat_state`]: one chat with its unread count
 //! - [`look_up`]: calls for chats that are not known and for entries that are missing
-//! - [`outbox`], [`sends`]: messages that were written and have no result yet
+//! - [`outbox`]: messages that were written and have no result yet; [`sends`]: their way to a place in the log
 //! - `presence`: the presence of this person, and of the people whom the screen shows
-//! - [`receipts`]: how far other people have received and read
-//! - [`typing`]: who is typing
+//! - [`receipts`]: the watermarks up to which other people have received and read
+//! - [`typing`]: the people who are typing
 //! - [`session`]: opening the stream, heartbeats, tokens, the time of the next attempt
 
 pub mod chat_state;
@@ -41,23 +41,25 @@ use crate::model::{
     StoreEpoch,
 };
 
-/// Something that happened: the driver feeds the engine with these.
+/// Something that happened, of which the driver tells the engine.
 #[derive(Debug)]
 pub enum Input {
     /// The client starts.
     Start,
     /// A time that [`Engine::next_wake`] named has come.
     Tick,
-    // from the app
+    // These inputs come from the app.
     Send(Outgoing),
     /// The app discards a refused message.
     Discard(RequestId),
+    /// The person has read the chat up to `seq`.
     MarkRead {
         chat: ChatId,
         seq: Seq,
     },
+    /// The person is at this device (true), or not.
     SetActive(bool),
-    /// The people whom the screen shows, in place of those before.
+    /// The screen shows these people, in place of those before.
     WatchPresence(Vec<UserId>),
     /// The person is typing, or stopped without sending.
     Typing {
@@ -66,16 +68,16 @@ pub enum Input {
     },
     /// A unary call with this access token was answered TOKEN_EXPIRED.
     TokenRejected(String),
-    /// Older entries, which the app has read from the server.
+    /// The app has read these older entries from the server.
     History(Vec<Entry>),
     /// The app wants to know how far the other members have received and read the chat.
     ReceiptsWanted(ChatId),
     Stop,
-    // from the stream
+    // These inputs come from the stream.
     Frame(v1::ServerFrame),
     /// The stream ended or could not be opened.
     StreamLost(CallError),
-    // answers to calls
+    // These inputs are the answers to calls.
     Listed(Result<Vec<ListedChat>, CallError>),
     LookedUp {
         chat: ChatId,
@@ -90,7 +92,7 @@ pub enum Input {
         result: Result<Vec<v1::Receipt>, CallError>,
     },
     Refreshed(Result<v1::TokenPair, CallError>),
-    /// The outbox, read from the store after [`Change::Reset`].
+    /// The outbox was read from the store after [`Change::Reset`].
     Outbox(Vec<QueuedMessage>),
 }
 
@@ -99,27 +101,33 @@ pub enum Input {
 pub enum Change {
     /// Stores the entry. If it is a send of this device, its message leaves the outbox.
     Entry(Entry),
+    /// Stores the chat in place of what is stored of it.
     Chat(ChatRow),
+    /// Adds a message to the outbox.
     Queue(QueuedMessage),
-    /// The server has the message; its entry is not applied here yet.
+    /// Notes that the server has the message. Its entry is not applied here yet.
     Sent {
         request: RequestId,
         chat: ChatId,
         seq: Seq,
         sent_at: Timestamp,
     },
+    /// Notes that the message was refused for good.
     Failed {
         request: RequestId,
         code: v1::SendErrorCode,
         message: String,
     },
+    /// Removes a message from the outbox.
     Unqueue(RequestId),
+    /// Stores how far a person has received and read the chat.
     Receipt {
         chat: ChatId,
         user: UserId,
         mark: Mark,
     },
     Credentials(Credentials),
+    /// Stores the epoch of the server's store, to which all cursors belong.
     Epoch(StoreEpoch),
     /// Deletes all cursors, chats, entries and receipts. Own messages sent after `since` go back into the outbox.
     Reset {
@@ -133,43 +141,45 @@ pub enum Change {
 /// A unary call to make; its answer comes back as an [`Input`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
-    /// All pages of it.
+    /// List all chats, with all pages. The answer is [`Input::Listed`].
     ListChats,
+    /// Read one chat. The answer is [`Input::LookedUp`].
     GetChat(ChatId),
-    /// One page of the chat's entries, beginning with `from`.
-    Fill {
-        chat: ChatId,
-        from: Seq,
-    },
+    /// Read one page of the chat's entries, beginning with `from`. The answer is [`Input::Filled`].
+    Fill { chat: ChatId, from: Seq },
+    /// Read the watermarks of the chat's members. The answer is [`Input::ReceiptsRead`].
     Receipts(ChatId),
-    Refresh {
-        refresh_token: String,
-    },
-    /// Not a call: the driver reads the outbox from the store.
+    /// Get new tokens. The answer is [`Input::Refreshed`].
+    Refresh { refresh_token: String },
+    /// Read the outbox from the store, which is no call to a server. The answer is [`Input::Outbox`].
     ReloadOutbox,
 }
 
 /// A change of the stream.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StreamOrder {
-    /// Opens a stream, whose first item is this one. A present stream is dropped.
+    /// Opens a stream whose first item is this one. If there is a stream, it is dropped.
     Open(v1::Open),
+    /// Drops the stream.
     Close,
 }
 
 /// The effects of inputs, to be carried out from top to bottom.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// To be committed in one transaction, before anything else.
+    /// The changes of the local store, to be committed in one transaction before anything else is done.
     pub changes: Vec<Change>,
     /// A new access token for the unary calls.
     pub access_token: Option<String>,
+    /// The change of the stream, if there is one.
     pub stream: Option<StreamOrder>,
-    /// Items for the open stream.
+    /// The items to send on the open stream.
     pub items: Vec<v1::client_item::Item>,
+    /// The events to tell the app.
     pub events: Vec<Event>,
+    /// The unary calls to make.
     pub calls: Vec<Call>,
-    /// The client has ended.
+    /// The reason for which the client has ended. `None`: it has not.
     pub stopped: Option<StopReason>,
 }
 
@@ -177,42 +187,45 @@ pub struct Effects {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatRow {
     pub chat: Chat,
-    /// Everything up to here is stored. `None`: the place where this device begins is not known yet.
+    /// The seq up to which everything is stored. `None`: the place where this device begins is not known yet.
     pub cursor: Option<Seq>,
-    /// Whether kind, title and members are known. Otherwise they are placeholders, and the chat waits for a look-up.
+    /// True if kind, title and members are known. Otherwise they are placeholders, and the chat waits for a look-up.
     pub known: bool,
     /// The read mark that the server has confirmed.
     pub confirmed_read: Seq,
-    /// The chat's head when it was last listed.
+    /// The chat's head when the server last listed the chat or answered a look-up.
     pub listed_head: Seq,
-    /// Entries that were unread when it was last listed.
+    /// The number of entries up to `listed_head` that are unread. It becomes 0 when all of them are read.
     pub listed_unread: u32,
-    /// The last message that this person wrote, on any device.
+    /// The seq of the last message that this person wrote, on any device.
     pub own: Seq,
 }
 
 /// The content of the store when the client starts.
 #[derive(Debug, Default)]
 pub struct Stored {
+    /// The epoch of the server's store to which the cursors belong. `None`: no stream was opened yet.
     pub epoch: Option<StoreEpoch>,
-    /// Whether all chats have been listed once.
+    /// True if all chats have been listed once.
     pub listed: bool,
-    /// The chats, each with the seqs of its unread entries.
+    /// The chats, each with the ascending seqs of its unread entries above its read mark and the last listing.
     pub chats: Vec<(ChatRow, Vec<Seq>)>,
+    /// The messages of the outbox, in the order of writing.
     pub outbox: Vec<QueuedMessage>,
+    /// The watermarks of other people.
     pub receipts: Vec<(ChatId, UserId, Mark)>,
 }
 
 /// The settings of the engine.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Name and version, for the operators' statistics.
+    /// The name and version of the client, for the operators' statistics.
     pub client_version: String,
-    /// Whether a person looks at the app from the start.
+    /// True if a person looks at the app from the start.
     pub active: bool,
-    /// How many sends of one chat may be without a result at a time.
+    /// The number of sends of one chat that may be without a result at a time. 0 counts as 1.
     pub sends_per_chat: usize,
-    /// Feeds the jitter of the delays between attempts.
+    /// The seed of the jitter in the delays between attempts.
     pub seed: u64,
 }
 
@@ -225,26 +238,28 @@ pub struct Engine {
     presences: Presences,
     chats: HashMap<ChatId, ChatState>,
     listing: look_up::Listing,
-    /// Chats that wait for a look-up or for missing entries.
+    /// The chats that wait for a look-up or for missing entries.
     waiting: BTreeSet<ChatId>,
     outbox: Outbox,
-    /// Own messages that have a place in the log but are not applied, because an entry before them is missing.
+    /// The own messages that have a place in the log but are not applied, because an entry before them is missing.
     unapplied: HashMap<RequestId, Entry>,
     receipts: Receipts,
     typing: Typing,
-    /// Chats to acknowledge at the end of this `apply`; below, those to mark as read and those to store.
+    /// The chats to acknowledge at the end of this `apply`.
     acks: BTreeSet<ChatId>,
+    /// The chats whose read marks are sent at the end of this `apply`.
     reads: BTreeSet<ChatId>,
+    /// The chats to store and to tell the app at the end of this `apply`.
     dirty: BTreeSet<ChatId>,
-    /// The server said CaughtUp. The app is told when no chat is being looked up any more.
+    /// True if the server said CaughtUp and the app was not told yet. It is told when no chat is being looked up.
     caught_up: bool,
-    /// The app was told on this stream already.
+    /// True if the app was told CaughtUp since the last stream was lost.
     caught_up_before: bool,
     effects: Effects,
 }
 
 impl Engine {
-    /// Continues with what the store holds.
+    /// Makes an engine that continues with the content of the store. It does nothing before [`Input::Start`].
     pub fn new(me: Credentials, stored: Stored, settings: Settings) -> Self {
         let mut engine = Self {
             session: Session::new(&settings),
@@ -276,18 +291,18 @@ impl Engine {
         engine
     }
 
-    /// The device's identity and present tokens.
+    /// Returns the device's identity and present tokens.
     pub fn credentials(&self) -> &Credentials {
         &self.me
     }
 
-    /// Whether so many more messages fit into the outbox, whose bodies have so many bytes in all.
+    /// Returns whether `messages` more messages fit into the outbox, whose bodies have `bytes` bytes in all.
     pub fn has_room(&self, messages: usize, bytes: usize) -> bool {
         self.outbox.has_room(messages, bytes)
     }
 
-    /// Applies inputs in their order, and returns what follows from them. Each chat that changed is acknowledged and
-    /// stored once for all of them. After the client has ended, inputs are ignored.
+    /// Applies inputs in their order, and returns their effects. Each chat that changed is acknowledged and stored once
+    /// for all inputs. After the client has ended, inputs are ignored.
     pub fn apply(&mut self, inputs: impl IntoIterator<Item = Input>, now: Timestamp) -> Effects {
         for input in inputs {
             if self.session.stopped() {
@@ -299,7 +314,8 @@ impl Engine {
         std::mem::take(&mut self.effects)
     }
 
-    /// The time at which [`Input::Tick`] has to be applied. `None`: only another input can change anything.
+    /// Returns the time at which [`Input::Tick`] has to be applied, or `None` if there is nothing to do before another
+    /// input comes.
     pub fn next_wake(&self) -> Option<Timestamp> {
         if self.session.stopped() {
             return None;
@@ -381,8 +397,8 @@ impl Engine {
         }
     }
 
-    /// Produces the effects that are gathered over all inputs of one `apply`: look-ups, rows, acknowledgements,
-    /// sends.
+    /// Produces the effects that are gathered over all inputs of one `apply`: look-ups, chats to store,
+    /// acknowledgements, read marks, sends.
     fn finish(&mut self, now: Timestamp) {
         if self.session.stopped() {
             self.flush_dirty();
@@ -406,7 +422,7 @@ impl Engine {
         }
     }
 
-    /// Ends the client. The driver writes the acknowledgements made here, then closes the stream.
+    /// Ends the client. The acknowledgements and read marks made here go out before the driver closes the stream.
     fn stop(&mut self, reason: StopReason) {
         if self.session.open() {
             self.flush_acks();

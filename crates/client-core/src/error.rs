@@ -1,4 +1,4 @@
-//! The failure of a call or a stream, as the engine is told of it.
+//! [`CallError`] is the failure of a call or of a stream, as the engine is told of it.
 
 use std::time::Duration;
 
@@ -10,17 +10,19 @@ use tern_proto::{Code, Status};
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message} ({code:?}, {reason:?})")]
 pub struct CallError {
+    /// The gRPC status code.
     pub code: Code,
-    /// UNSPECIFIED: the failure does not come from the server (no connection, a proxy …).
+    /// The reason that the server gave. UNSPECIFIED: the server gave none, or the failure does not come from it (there
+    /// was no connection, a proxy answered …).
     pub reason: ErrorReason,
-    /// For a developer to read.
+    /// The explanation, for a developer to read.
     pub message: String,
-    /// The server asks not to try again before this time has passed.
+    /// The time that the server asks to wait before the next attempt.
     pub retry_after: Option<Duration>,
 }
 
 impl CallError {
-    /// An UNAVAILABLE that the client itself found.
+    /// Makes an UNAVAILABLE that the client itself found, without a reason.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self {
             code: Code::Unavailable,
@@ -30,7 +32,7 @@ impl CallError {
         }
     }
 
-    /// Whether the same call may succeed later.
+    /// Returns whether the same call may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(
             self.code,
@@ -42,7 +44,7 @@ impl CallError {
 impl From<Status> for CallError {
     fn from(status: Status) -> Self {
         let reason = reason_of(&status).unwrap_or_default();
-        // A broken connection surfaces as UNKNOWN or CANCELLED with a transport error behind it.
+        // A broken connection shows as UNKNOWN or CANCELLED with a transport error as its source.
         let transport = reason == ErrorReason::Unspecified && std::error::Error::source(&status).is_some();
         let code = if transport && status.code() == Code::Unknown {
             Code::Unavailable

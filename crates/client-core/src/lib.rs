@@ -1,5 +1,6 @@
-//! The decisions of a client as pure functions. Time comes in as an argument, and what is to be stored, told to the app
-//! and sent goes out as effects. This crate knows nothing of sockets, files, tasks or the local store's tables.
+//! This crate makes the decisions of a client as pure functions. They get the time as an argument, and return as
+//! effects what is to be stored, told to the app and sent. The crate knows nothing of sockets, files, tasks or the
+//! local store's tables.
 //!
 //! - [`engine`]: the protocol as a pure function `apply(inputs, now) -> effects`
 //! - [`model`]: the types that the app sees: entries, chats, events

@@ -1,4 +1,4 @@
-//! The types that the app sees: entries, chats, messages to send, events.
+//! This module has the types that the app sees: entries, chats, messages to send, events.
 
 mod attached;
 
@@ -16,15 +16,16 @@ use uuid::Uuid;
 pub struct Entry {
     pub chat: ChatId,
     pub seq: Seq,
+    /// The time at which the server took it, by the server's clock.
     pub sent_at: Timestamp,
-    /// `None`: a message of the system, which the operator's back end sent in nobody's name.
+    /// The person who caused it. `None`: a back end did, in nobody's name. Such a message comes from the system.
     pub sender: Option<UserId>,
-    /// `None`: a back end sent it.
+    /// The device that sent it. `None`: a back end sent it.
     pub device: Option<DeviceId>,
-    /// The sender's own id for the send.
+    /// The request_id that the sender chose for the send.
     pub request: Option<RequestId>,
-    /// Counts the chat's entries that count as unread, up to this one. 0 in an entry made from the result of an own
-    /// send, which does not say it.
+    /// The number of the chat's entries up to and with this one that count as unread for those who did not send them.
+    /// It is 0 in an entry that was made from the result of an own send, which does not say it.
     pub ordinal: u64,
     pub content: v1::EntryContent,
 }
@@ -38,8 +39,8 @@ impl Entry {
         }
     }
 
-    /// Returns the message's text: the body, or the text beside the attachments. Bytes that are no UTF-8 are
-    /// replaced. `None`: the entry is no message.
+    /// Returns the message's text: the body, or the text beside the attachments. Bytes of a body that are no UTF-8 are
+    /// replaced. Returns `None` if the entry is no message.
     pub fn text(&self) -> Option<std::borrow::Cow<'_, str>> {
         if let Some(body) = self.attached() {
             return Some(body.text.into());
@@ -48,7 +49,7 @@ impl Entry {
             .map(|message| String::from_utf8_lossy(&message.body))
     }
 
-    /// Whether the entry raises the chat's unread count.
+    /// Returns whether the entry raises the chat's unread count.
     pub fn counts_as_unread(&self) -> bool {
         use v1::MessageKind as Kind;
         // A message without an envelope is an ordinary one.
@@ -88,7 +89,7 @@ impl TryFrom<v1::Entry> for Entry {
     }
 }
 
-/// Parses an id from the wire, where an empty text means that there is none.
+/// Parses an id from the wire. An empty text means that there is none.
 pub(crate) fn optional<T: std::str::FromStr<Err = IdError>>(text: &str) -> Result<Option<T>, IdError> {
     if text.is_empty() {
         Ok(None)
@@ -102,24 +103,26 @@ pub(crate) fn optional<T: std::str::FromStr<Err = IdError>>(text: &str) -> Resul
 pub struct Chat {
     pub id: ChatId,
     pub kind: v1::ChatKind,
-    /// Empty for a direct chat.
+    /// The title of a group. It is empty for a direct chat.
     pub title: String,
     /// The other person of a direct chat.
     pub peer: Option<UserId>,
     pub member_count: u32,
+    /// The role of this person in the chat.
     pub role: v1::Role,
-    /// The last entry that this device knows of.
+    /// The seq of the last entry that this device knows of.
     pub head: Seq,
-    /// When its last entry was sent; the time of its creation if it has none.
+    /// The time at which the chat's last entry was sent, or the time of the chat's creation if it has none.
     pub active_at: Timestamp,
-    /// The person has read everything up to here.
+    /// The seq up to which the person has read everything.
     pub read: Seq,
+    /// The number of unread entries.
     pub unread: u32,
-    /// The person is not a member any more.
+    /// True if the person is not a member any more.
     pub left: bool,
 }
 
-/// Where a message goes.
+/// The address of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum To {
     /// A chat that the sender is a member of.
@@ -143,7 +146,7 @@ impl From<UserId> for To {
 /// A message to send.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outgoing {
-    /// Names the send: the same id never makes two entries.
+    /// The id of the send: the same id never makes two entries.
     pub request: RequestId,
     pub to: To,
     pub envelope: v1::Envelope,
@@ -168,11 +171,11 @@ impl Outgoing {
         }
     }
 
-    /// Checks the sizes against the limits of every server.
+    /// Checks the sizes of body and envelope against the limits that every server has.
     ///
     /// # Errors
     ///
-    /// Says for a developer which of body and envelope is too large, and by how much.
+    /// Returns a text for a developer that says which of the two is too large, its size and the limit.
     pub fn check_size(&self) -> Result<(), String> {
         let fits = |what: &str, bytes: usize, max: usize| {
             let error = || format!("the {what} has {bytes} bytes, at most {max} are taken");
@@ -183,12 +186,13 @@ impl Outgoing {
     }
 }
 
-/// A message in the outbox: it is not in the log yet, or it was refused.
+/// A message in the outbox: its entry is not stored here yet, or it was refused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueuedMessage {
     pub message: Outgoing,
     /// The chat whose log it will enter.
     pub chat: ChatId,
+    /// The time at which the app handed it over, by this device's clock.
     pub created_at: Timestamp,
     pub state: SendState,
 }
@@ -196,28 +200,29 @@ pub struct QueuedMessage {
 /// The state of a send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SendState {
-    /// Durable on this device; the server has not confirmed it yet.
+    /// The message is durable on this device; the server has not confirmed it yet.
     Queued,
-    /// Durable at the server, at this place of the chat's log.
+    /// The message is durable at the server, at this place of the chat's log.
     Sent { seq: Seq, sent_at: Timestamp },
-    /// Refused for good. `message` is for a developer to read.
+    /// The message was refused for good. `message` is for a developer to read.
     Failed { code: FailureCode, message: String },
 }
 
-/// Why a send was refused.
+/// The reason for which a send was refused.
 pub type FailureCode = v1::SendErrorCode;
 
-/// How far one person has got in a chat. Both seqs only ever rise.
+/// The two watermarks of one person in a chat. Both seqs only ever rise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mark {
-    /// One of the person's devices has stored everything up to here.
+    /// The seq up to which one of the person's devices has stored everything.
     pub delivered: Seq,
-    /// The person has read everything up to here.
+    /// The seq up to which the person has read everything.
     pub read: Seq,
 }
 
 impl Mark {
-    /// Returns the higher of both marks, each seq for itself. What was read counts as delivered.
+    /// Returns the higher of both marks, each seq for itself. Everything that was read counts as delivered. Example:
+    /// a mark with delivered 5 and read 2, raised by one with read 7, has delivered 7 and read 7.
     #[must_use]
     pub fn raise(self, other: Self) -> Self {
         let read = self.read.max(other.read);
@@ -228,27 +233,30 @@ impl Mark {
     }
 }
 
-/// A person's presence, as this person may see it.
+/// Another person's presence, as the device's person may see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// The person shows nothing to this one.
+    /// The other person's presence may not be seen.
     Hidden,
     Online,
-    /// When the person was last active; zero if that is not known.
+    /// The other person is offline and was last active at this time. Zero: the time is not known.
     LastSeen(Timestamp),
 }
 
-/// How one message fared with the other people who were members when it was sent and still are.
+/// The receipts of one message: the other people who were members when it was sent and still are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MessageReceipts {
+    /// The people who have read it.
     pub read: Vec<UserId>,
-    /// Those who received it and, as far as they tell, did not read it.
+    /// The people who have received it and did not read it, or do not tell that they did.
     pub delivered: Vec<UserId>,
+    /// The people who have not received it yet.
     pub waiting: Vec<UserId>,
 }
 
 impl MessageReceipts {
-    /// Adds one page of the answer, and returns the token of the next page (empty: this was the last).
+    /// Adds one page of the answer. Returns the token of the next page, which is empty after the last page, or an error
+    /// if a user id is malformed.
     pub fn add(&mut self, page: v1::GetMessageReceiptsResponse) -> Result<String, IdError> {
         for member in page.members {
             let to = match (member.read, member.delivered) {
@@ -261,7 +269,7 @@ impl MessageReceipts {
         Ok(page.next_page_token)
     }
 
-    /// How many people the message concerns.
+    /// Returns the number of people in all three lists.
     pub fn members(&self) -> usize {
         self.read.len() + self.delivered.len() + self.waiting.len()
     }
@@ -273,6 +281,7 @@ pub struct Credentials {
     pub user: UserId,
     pub device: DeviceId,
     pub access_token: String,
+    /// The time at which the access token expires, by the wall clock.
     pub access_expires_at: Timestamp,
     pub refresh_token: String,
 }
@@ -286,11 +295,12 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// What the client tells the app. Everything in an event is in the store already. What happened while the app was not
-/// running is in the store too, and is not told again.
+/// A thing that the client tells the app. Everything in an event is in the store already, except presence and typing,
+/// which are not stored. Whatever happened while the app was not running is in the store too, and no event tells it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// An entry of a chat. Each entry comes exactly once and in the chat's order, including own messages.
+    /// An entry of a chat. Each entry that the cursor reaches comes exactly once and in the chat's order, including own
+    /// messages. Entries over which the cursor was set or raised do not come.
     Entry(Entry),
     /// The new state of a send of this device.
     Send {
@@ -302,8 +312,8 @@ pub enum Event {
     Receipt { chat: ChatId, user: UserId, mark: Mark },
     /// The presence of a person whom the app watches. It comes again after a reconnect.
     Presence { user: UserId, presence: Presence },
-    /// The answer to a watch, after the presence of each person. UNSPECIFIED: everybody is watched except `limited`,
-    /// who may be asked for again after `retry_after`.
+    /// The answer to a watch, after the presence of each person. The error UNSPECIFIED says that everybody is watched
+    /// except `limited`, who may be asked for again after `retry_after`.
     Watching {
         error: v1::WatchErrorCode,
         limited: Vec<UserId>,
@@ -320,11 +330,12 @@ pub enum Event {
     Chat(Chat),
     /// Entries up to `to` will not come: they are from before the person joined, or were trimmed.
     Skipped { chat: ChatId, to: Seq },
-    /// Everything that waited at the server when the stream was opened has been told. Comes once per stream.
+    /// Everything that waited at the server when the stream was opened has been told. This comes once at most between
+    /// two [`Self::Disconnected`].
     CaughtUp,
     /// A stream is open. `session` names it in the server's logs.
     Connected { session: String, gateway: String },
-    /// There is no stream. The client tries again after `retry_in`; `None`: it does not try again by itself.
+    /// There is no stream. The client tries again after `retry_in`. `None`: it does not try again by itself.
     Disconnected {
         reason: String,
         retry_in: Option<Duration>,
@@ -336,7 +347,7 @@ pub enum Event {
     Stopped(StopReason),
 }
 
-/// Why a client has ended.
+/// The reason for which a client has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StopReason {
     /// The app stopped it.
@@ -345,7 +356,7 @@ pub enum StopReason {
     Replaced,
     /// The device was revoked: the app should erase its data.
     Revoked,
-    /// The operator has suspended the user. The data stay; the next start tries again.
+    /// The operator has suspended the user. The data stay, and the next start tries again.
     Suspended,
     /// The refresh token has ended: the device has to be linked anew.
     SignedOut,
@@ -355,7 +366,7 @@ pub enum StopReason {
     StoreFailed(String),
 }
 
-/// A `Chat` of the wire, with a field that only the engine needs.
+/// A chat as the server lists it, with a field that only the engine needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListedChat {
     pub chat: Chat,
@@ -390,5 +401,5 @@ impl TryFrom<v1::Chat> for ListedChat {
     }
 }
 
-/// Names a server's store. It changes when the operator restores the store from a backup.
+/// The name of a server's store. It changes when the operator restores the store from a backup.
 pub type StoreEpoch = Uuid;

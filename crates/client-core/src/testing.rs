@@ -1,4 +1,4 @@
-//! Helpers for tests of the engine.
+//! This module has helpers for tests of the engine, here and in the SDK.
 
 use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
@@ -7,12 +7,15 @@ use uuid::Uuid;
 use crate::engine::{Engine, Settings, Stored};
 use crate::model::{Credentials, Entry};
 
+/// The time at which tests begin.
 pub const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
+/// Returns the user with this number. Number 1 is the device's own user.
 pub fn user(number: u128) -> UserId {
     UserId(Uuid::from_u128(0xaaaa_0000 + number))
 }
 
+/// Returns the credentials of user 1 on a device, with an access token that expires an hour after [`NOW`].
 pub fn credentials() -> Credentials {
     Credentials {
         user: user(1),
@@ -23,6 +26,7 @@ pub fn credentials() -> Credentials {
     }
 }
 
+/// Returns settings with one send a chat at a time and an app that nobody looks at.
 pub fn settings() -> Settings {
     Settings {
         client_version: "test/1".into(),
@@ -32,11 +36,12 @@ pub fn settings() -> Settings {
     }
 }
 
+/// Makes an engine that continues with `stored`.
 pub fn engine(stored: Stored) -> Engine {
     Engine::new(credentials(), stored, settings())
 }
 
-/// A message of another person.
+/// Makes a message of another person, user 2.
 pub fn entry(chat: ChatId, seq: u64) -> Entry {
     Entry {
         chat,
@@ -50,6 +55,7 @@ pub fn entry(chat: ChatId, seq: u64) -> Entry {
     }
 }
 
+/// Makes the content of an entry that is a message with this body.
 pub fn message_content(body: &str) -> v1::EntryContent {
     let message = v1::Message {
         envelope: Some(v1::Envelope::default()),
@@ -60,7 +66,7 @@ pub fn message_content(body: &str) -> v1::EntryContent {
     }
 }
 
-/// The entry as it goes over the wire.
+/// Converts the entry to the form in which it goes over the wire.
 pub fn wire(entry: &Entry) -> v1::Entry {
     v1::Entry {
         chat_id: entry.chat.to_string(),
@@ -74,13 +80,14 @@ pub fn wire(entry: &Entry) -> v1::Entry {
     }
 }
 
-/// A frame with one event.
+/// Makes a frame with one event.
 pub fn frame(event: v1::server_event::Event) -> v1::ServerFrame {
     v1::ServerFrame {
         events: vec![v1::ServerEvent { event: Some(event) }],
     }
 }
 
+/// Makes the Opened of a server whose store has this epoch.
 pub fn opened(epoch: u128) -> v1::server_event::Event {
     v1::server_event::Event::Opened(v1::Opened {
         session_id: "session".into(),

@@ -16,12 +16,12 @@ use tern_client_core::backoff::Backoff;
 use crate::connection::Gateways;
 use crate::driver::command::Command;
 
-/// For one attempt.
+/// The time limit of one attempt.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Attempts of one call in all. With the delays between them they last some ten seconds, the time in which a node is
-/// replaced.
+/// The largest number of attempts of one call. With the delays between them they last some ten seconds, the time in
+/// which a node is replaced.
 const ATTEMPTS: u32 = 7;
-/// Largest answer: a page of entries.
+/// The largest answer, which is a page of entries.
 const MAX_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
 /// The unary services, called as a device or as a back end. Each method makes the RPC of the same name; the files in
@@ -33,15 +33,18 @@ pub struct Api {
     auth: Auth,
 }
 
+/// The credentials of the calls.
 #[derive(Debug, Clone)]
 pub(crate) enum Auth {
+    /// The API key of a back end, as the value of the authorization header.
     Key(AsciiMetadataValue),
-    /// The driver renews the token. The driver ends when the last client is dropped, so this must not keep it alive.
+    /// The access token of a device, which the driver renews. The driver ends when the last client is dropped, so this
+    /// must not keep it alive.
     Device {
         token: watch::Receiver<String>,
         driver: mpsc::WeakSender<Command>,
     },
-    /// For RefreshToken only, which needs no credentials.
+    /// No credentials. Only RefreshToken is called so.
     None,
 }
 
@@ -49,6 +52,7 @@ macro_rules! calls {
     ($($(#[$doc:meta])* $service:ident :: $client:ident . $method:ident ($request:ident) -> $response:ident;)*) => {
         impl Api {
             $(
+                /// Makes the RPC of the same name, which the proto file of its service describes.
                 $(#[$doc])*
                 pub async fn $method(&self, request: v1::$request) -> Result<v1::$response, CallError> {
                     self.run(request, |channel, request| async move {
@@ -66,7 +70,7 @@ calls! {
     chats_client::ChatsClient.send_message(SendMessageRequest) -> SendMessageResponse;
     chats_client::ChatsClient.create_group(CreateGroupRequest) -> CreateGroupResponse;
     chats_client::ChatsClient.get_chat(GetChatRequest) -> GetChatResponse;
-    /// One page.
+    /// Returns one page of chats.
     chats_client::ChatsClient.list_chats(ListChatsRequest) -> ListChatsResponse;
     chats_client::ChatsClient.update_chat(UpdateChatRequest) -> UpdateChatResponse;
     chats_client::ChatsClient.set_chat_picture(SetChatPictureRequest) -> SetChatPictureResponse;
@@ -74,14 +78,14 @@ calls! {
     chats_client::ChatsClient.remove_member(RemoveMemberRequest) -> RemoveMemberResponse;
     chats_client::ChatsClient.leave_chat(LeaveChatRequest) -> LeaveChatResponse;
     chats_client::ChatsClient.set_role(SetRoleRequest) -> SetRoleResponse;
-    /// One page.
+    /// Returns one page of members.
     chats_client::ChatsClient.list_members(ListMembersRequest) -> ListMembersResponse;
-    /// One page.
+    /// Returns one page of entries.
     chats_client::ChatsClient.list_entries(ListEntriesRequest) -> ListEntriesResponse;
-    /// One page.
+    /// Returns one page of messages.
     chats_client::ChatsClient.list_messages(ListMessagesRequest) -> ListMessagesResponse;
     chats_client::ChatsClient.get_receipts(GetReceiptsRequest) -> GetReceiptsResponse;
-    /// One page.
+    /// Returns one page of receipts.
     chats_client::ChatsClient.get_message_receipts(GetMessageReceiptsRequest) -> GetMessageReceiptsResponse;
     chats_client::ChatsClient.mark_chat_read(MarkChatReadRequest) -> MarkChatReadResponse;
     media_client::MediaClient.create_upload(CreateUploadRequest) -> CreateUploadResponse;
@@ -96,23 +100,23 @@ calls! {
     users_client::UsersClient.batch_get_users(BatchGetUsersRequest) -> BatchGetUsersResponse;
     users_client::UsersClient.block(BlockRequest) -> BlockResponse;
     users_client::UsersClient.unblock(UnblockRequest) -> UnblockResponse;
-    /// One page.
+    /// Returns one page of blocked users.
     users_client::UsersClient.list_blocked(ListBlockedRequest) -> ListBlockedResponse;
     users_client::UsersClient.set_contacts(SetContactsRequest) -> SetContactsResponse;
-    /// One page.
+    /// Returns one page of contacts.
     users_client::UsersClient.list_contacts(ListContactsRequest) -> ListContactsResponse;
     users_client::UsersClient.get_privacy(GetPrivacyRequest) -> GetPrivacyResponse;
     users_client::UsersClient.set_privacy(SetPrivacyRequest) -> SetPrivacyResponse;
     devices_client::DevicesClient.link_device(LinkDeviceRequest) -> LinkDeviceResponse;
     devices_client::DevicesClient.list_devices(ListDevicesRequest) -> ListDevicesResponse;
     devices_client::DevicesClient.revoke_device(RevokeDeviceRequest) -> RevokeDeviceResponse;
-    /// One page.
+    /// Returns one page of users.
     admin_client::AdminClient.list_users(ListUsersRequest) -> ListUsersResponse;
     admin_client::AdminClient.get_user(GetUserRequest) -> GetUserResponse;
     admin_client::AdminClient.suspend_user(SuspendUserRequest) -> SuspendUserResponse;
     admin_client::AdminClient.resume_user(ResumeUserRequest) -> ResumeUserResponse;
     admin_client::AdminClient.list_sessions(ListSessionsRequest) -> ListSessionsResponse;
-    /// The chat as an operator sees it.
+    /// Returns the chat as an operator sees it.
     admin_client::AdminClient.inspect_chat(InspectChatRequest) -> InspectChatResponse;
     admin_client::AdminClient.trace_message(TraceMessageRequest) -> TraceMessageResponse;
     admin_client::AdminClient.get_queues(GetQueuesRequest) -> GetQueuesResponse;
@@ -180,7 +184,7 @@ impl Api {
 }
 
 impl Auth {
-    /// The credentials of a back end.
+    /// Returns the credentials of a back end, or an error if no header can carry the key.
     pub(crate) fn key(key: &str) -> Result<Self, CallError> {
         bearer(key).map(Self::Key)
     }
@@ -192,7 +196,8 @@ impl Auth {
         }
     }
 
-    /// Returns when there is a newer token than `stale`.
+    /// Waits until there is a newer token than `stale`. Does nothing without a device. Fails if the driver has ended or
+    /// the token cannot be renewed.
     async fn renew(&self, stale: &str) -> Result<(), CallError> {
         let Self::Device { driver, .. } = self else {
             return Ok(());

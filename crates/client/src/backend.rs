@@ -33,7 +33,7 @@ impl BackEnd {
         })
     }
 
-    /// Every unary call of the public API, authorised by the API key.
+    /// Returns every unary call of the public API, authorised by the API key.
     pub fn api(&self) -> &Api {
         &self.api
     }
@@ -99,7 +99,8 @@ impl BackEnd {
         self.send_message_as(user, Outgoing::new(to, body)).await
     }
 
-    /// Like [`BackEnd::send_as`], for any kind of message. The same request_id again gives the same answer.
+    /// Sends a message of any kind in the user's name, as [`BackEnd::send_as`] does for plain ones. The same request_id
+    /// again gives the same answer.
     pub async fn send_message_as(&self, user: UserId, message: Outgoing) -> Result<v1::Sent> {
         let response = self.api.send_message(unary(message, user.to_string())).await?;
         Ok(sent(response)?)

@@ -22,20 +22,20 @@ use crate::error::{CallError, ClientError};
 use crate::media::http::Http;
 use crate::store::Store;
 
-/// Commands that may wait for the driver, which takes up to 64 at a time.
+/// The number of commands that may wait for the driver, which takes up to 64 at a time.
 const COMMANDS: usize = 256;
-/// Events that the channel to the app holds; further events wait in the driver.
+/// The number of events that the channel to the app holds; further events wait in the driver.
 const EVENTS: usize = 256;
-/// User ids in one BatchGetUsers call.
+/// The largest number of user ids in one BatchGetUsers call.
 const USERS_PAGE: usize = 256;
-/// Largest page of GetMessageReceipts.
+/// The largest page of GetMessageReceipts, in receipts.
 const RECEIPTS_PAGE: u32 = 1024;
-/// Largest page of ListMessages.
+/// The largest page of ListMessages, in messages.
 const MESSAGES_PAGE: usize = 256;
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
-/// One device. Clones share it. When the last clone is dropped, the device disconnects.
+/// The handle of one device. Clones share it. When the last clone is dropped, the device disconnects.
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -45,7 +45,8 @@ pub struct Client {
 struct Shared {
     commands: mpsc::Sender<Command>,
     api: Api,
-    /// Made with the first transfer: most clients of a load generator never transfer a file.
+    /// The HTTP client for the object store. It is made with the first transfer, because most clients of a load
+    /// generator never transfer a file.
     http: OnceLock<Http>,
     tls: Tls,
     user: UserId,
@@ -54,9 +55,10 @@ struct Shared {
 
 /// The events of one client, in the order in which they happened.
 ///
-/// Slow consumer: while the app takes no events, up to about 4,000 wait in memory and the client then stops reading
-/// the stream. After 10 s it disconnects until the app has caught up. No message is lost: the server sends again what
-/// was not acknowledged. Dropping the `EventStream` drops the events only; the client goes on.
+/// An app may be a slow consumer. While it takes no events, up to about 4,000 wait in memory, and the client then stops
+/// reading the stream. After 10 s it gives the stream up, and it does so again after each reconnect, until the app
+/// takes events. No message is lost: the server sends again what was not acknowledged. Dropping the `EventStream` drops
+/// the events only; the client goes on.
 #[derive(Debug)]
 pub struct EventStream {
     events: mpsc::Receiver<Event>,
@@ -118,17 +120,17 @@ impl Client {
         ))
     }
 
-    /// The user whose device this is.
+    /// Returns the user whose device this is.
     pub fn user(&self) -> UserId {
         self.shared.user
     }
 
-    /// The id of this device.
+    /// Returns the id of this device.
     pub fn device(&self) -> DeviceId {
         self.shared.device
     }
 
-    /// The HTTP client for the object store.
+    /// Returns the HTTP client for the object store, which the first call makes. Fails if a certificate is invalid.
     pub(crate) fn http(&self) -> Result<&Http> {
         if let Some(http) = self.shared.http.get() {
             return Ok(http);
@@ -137,7 +139,7 @@ impl Client {
         Ok(self.shared.http.get_or_init(|| made))
     }
 
-    /// The unary calls, authorised as this device.
+    /// Returns the unary calls, authorised as this device.
     pub fn api(&self) -> &Api {
         &self.shared.api
     }
@@ -153,8 +155,8 @@ impl Client {
         self.send_message(Outgoing::new(to, body)).await
     }
 
-    /// Like [`Client::send`], for any kind of message. A second call with the same request_id does not send a second
-    /// message.
+    /// Sends a message of any kind, as [`Client::send`] does for plain ones. A second call with the same request_id
+    /// does not send a second message.
     pub async fn send_message(&self, message: Outgoing) -> Result<RequestId> {
         let request = message.request;
         self.apply(Input::Send(message)).await?;
@@ -234,14 +236,14 @@ impl Client {
         self.read(|store| store.chats()).await
     }
 
-    /// Returns the entries of a chat that this device has: at most `limit` below `before` (`None`: the newest),
-    /// ascending.
+    /// Returns at most `limit` entries of a chat that this device has, ascending by seq: the newest ones, or with
+    /// `before` the newest ones below that seq.
     pub async fn history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {
         self.read(move |store| store.history(chat, before, limit)).await
     }
 
-    /// Like [`Client::history`]; where this device has fewer than `limit`, it reads up to 256 older messages from the
-    /// server and stores them.
+    /// Returns the same as [`Client::history`]. If this device has fewer than `limit` entries, it first reads up to 256
+    /// older messages from the server and stores them.
     pub async fn load_history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {
         let known = self.history(chat, before, limit).await?;
         let oldest = known.first().map(|entry| entry.seq).or(before);
@@ -321,7 +323,7 @@ impl Client {
         self.learn(chat).await
     }
 
-    /// Reads a chat from the server and stores what it says.
+    /// Reads a chat from the server, stores it, and returns it.
     pub async fn fetch_chat(&self, chat: ChatId) -> Result<Chat> {
         let request = v1::GetChatRequest {
             chat_id: chat.to_string(),
@@ -336,6 +338,7 @@ impl Client {
         self.learn(chat).await
     }
 
+    /// Stores a chat that the server has sent, and returns it.
     async fn learn(&self, chat: v1::Chat) -> Result<Chat> {
         let listed = ListedChat::try_from(chat).map_err(malformed)?;
         let chat = listed.chat.clone();
@@ -359,6 +362,7 @@ impl Client {
         answer.await.map_err(|_| ClientError::Stopped)?
     }
 
+    /// Lets the driver run `read` on the store, and returns the result. `read` may also write.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&mut Store) -> Result<T> + Send + 'static,
@@ -376,7 +380,8 @@ impl Client {
     }
 }
 
-/// Returns the credentials in a store, without starting a client. `None`: the store has never had a device.
+/// Returns the credentials in a store, without starting a client, or `None` if the store has never had a device. A
+/// missing store is made.
 pub async fn stored_credentials(location: StoreLocation) -> Result<Option<Credentials>> {
     blocking(move || Store::open(&location, true)?.credentials()).await
 }
@@ -396,8 +401,8 @@ async fn open_store(config: &ClientConfig) -> Result<(Store, Credentials, tern_c
     }
 }
 
-/// Returns the store's credentials, which are newer than the given ones, or the given ones if the store is new. A
-/// store belongs to one device.
+/// Returns the store's credentials, which are newer than the given ones. If the store is new, it returns the given ones
+/// and stores them. A store belongs to one device, so credentials of another device are an error.
 fn credentials(store: &mut Store, given: Option<Credentials>) -> Result<Credentials> {
     match (store.credentials()?, given) {
         (Some(stored), Some(given)) if stored.device != given.device => Err(ClientError::Config(format!(

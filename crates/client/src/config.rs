@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use tern_client_core::model::Credentials;
 
-/// How many sends of one chat may be without a result at a time. With one, messages enter the log in the order in
-/// which they were written, whatever fails in between.
+/// The default number of sends of one chat that may be without a result at a time. With one, messages enter the log in
+/// the order in which they were written, whatever fails in between.
 pub const SENDS_PER_CHAT: usize = 1;
 
 /// The certificate authorities that the client trusts.
@@ -18,36 +18,40 @@ pub enum Tls {
     System,
 }
 
-/// Where the device keeps its state.
+/// The place where the device keeps its state.
 #[derive(Debug, Clone)]
 pub enum StoreLocation {
     /// One SQLite file per device. Only one program at a time may have it open.
     File(PathBuf),
-    /// The state is lost with the client: for load generators and tests.
+    /// The memory of this process, for load generators and tests. The state is lost with the client.
     Memory,
 }
 
 /// The settings that [`crate::Client::start`] takes.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
-    /// Addresses, `https://host:port` or `http://host:port`. The client tries them in this order, round and round.
+    /// The gateways' addresses, `https://host:port` or `http://host:port`. The client tries them in this order, round
+    /// and round.
     pub gateways: Vec<String>,
+    /// The certificate authorities that the client trusts.
     pub tls: Tls,
+    /// The place where the device keeps its state.
     pub store: StoreLocation,
     /// The credentials from linking the device. Only the first start needs them; later the store has newer ones.
     pub credentials: Option<Credentials>,
-    /// Name and version for the operators' statistics: "acme-cli/4.2".
+    /// The app's name and version for the operators' statistics, such as "acme-cli/4.2".
     pub client_version: String,
-    /// Whether a person looks at the app from the start.
+    /// True if a person looks at the app from the start.
     pub active: bool,
-    /// Whether entries are kept, so that history survives a restart.
+    /// True if entries are stored. Without them, [`crate::Client::history`] finds nothing.
     pub keep_history: bool,
-    /// See [`SENDS_PER_CHAT`]. With more, sending is faster, and messages may change places when a node fails.
+    /// The number of sends of one chat that may be without a result at a time (see [`SENDS_PER_CHAT`]). With more than
+    /// one, sending is faster, and messages may change places when a node fails.
     pub sends_per_chat: usize,
 }
 
 impl ClientConfig {
-    /// Default settings: system certificates, active, history kept, no credentials.
+    /// Returns the default settings: system certificates, active, history kept, no credentials.
     pub fn new(gateways: Vec<String>, store: StoreLocation) -> Self {
         Self {
             gateways,

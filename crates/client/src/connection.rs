@@ -15,12 +15,12 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use crate::config::Tls;
 use crate::error::{CallError, ClientError};
 
-/// For TCP and TLS together; a phone on a bad network needs some seconds.
+/// The time limit for TCP and TLS together. A phone on a bad network needs some seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Received bytes that may wait unread, over all streams of a connection. Frames are small, and a full window would
-/// stall the unary calls beside the stream.
+/// The received bytes that may wait unread, on a stream and over all streams of a connection. Frames are small, and a
+/// full window would stall the unary calls beside the stream.
 const WINDOW_BYTES: u32 = 1024 * 1024;
-/// Frames that may wait in HTTP/2's write queue. Two keep the writing busy; more only use memory.
+/// The number of frames that may wait until HTTP/2 takes them. A few keep the connection busy; more only use memory.
 const WRITE_QUEUE: usize = 4;
 
 /// The gateways of a configuration. Unary calls stay on one gateway until it fails, then use the next.
@@ -99,11 +99,14 @@ fn endpoint(address: &str, tls: &Tls) -> Result<Endpoint, ClientError> {
 /// An open stream: a sender for the client's frames and a reader of the server's.
 #[derive(Debug)]
 pub struct Stream {
+    /// The sender for the client's frames. Dropping it half-closes the stream.
     pub writer: mpsc::Sender<ClientFrame>,
+    /// The reader of the server's frames.
     pub frames: Streaming<ServerFrame>,
 }
 
-/// Connects and sends `open`. Each stream gets a new connection: the old one may be broken.
+/// Connects, sends `open`, and returns the stream. Each stream gets a new connection, because the old one may be
+/// broken. Fails if the gateway cannot be reached or refuses the stream.
 pub async fn open_stream(endpoint: Endpoint, open: Open) -> Result<Stream, CallError> {
     let (writer, queue) = mpsc::channel(WRITE_QUEUE);
     let first = ClientFrame {

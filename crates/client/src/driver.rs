@@ -1,6 +1,7 @@
 //! The one task that owns engine, store and stream. It waits in one place ([`Driver::wait`]), hands what happened to
 //! the engine, and carries out the effects: first the store, then the app, then the wire.
 //!
+//! - [`command`]: the requests of the app's handles
 //! - [`calls`]: the unary calls that the engine asks for
 //! - [`server_stream`]: the stream, and the items that wait to be written to it
 
@@ -30,34 +31,37 @@ use crate::connection::Gateways;
 use crate::error::{CallError, ClientError};
 use crate::store::Store;
 
-/// Inputs that are applied and committed together, at most.
+/// The largest number of inputs that are applied and committed together.
 const MAX_BATCH: usize = 64;
-/// From this many events on that the app has not taken, the driver reads no more frames.
+/// The number of waiting events from which on the driver reads no more frames, until the app takes some.
 const MAX_PENDING_EVENTS: usize = 4096;
-/// After this time without room for events the driver gives the stream up: a stream that is left unread for longer
-/// breaks its HTTP/2 connection. The server sends again what was not acknowledged.
+/// The time without room for events after which the driver gives the stream up, because a stream that is left unread
+/// for longer breaks its HTTP/2 connection. The server sends again what was not acknowledged.
 const SLOW_APP: Duration = Duration::from_secs(10);
-/// How long the app may take to read its last events when the client ends.
+/// The time that the app has to read its last events when the client ends.
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 pub(crate) struct Driver {
     engine: Engine,
-    /// `None` while a blocking thread works on it.
+    /// The store; `None` while a blocking thread works on it.
     store: Option<Store>,
     stream: ServerStream,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
+    /// The events for which the channel to the app has no room yet.
     pending: VecDeque<Event>,
-    /// When `pending` became full; `None` while it has room.
+    /// The time at which `pending` became full, or at which the stream was given up for that; `None` while it has room.
     full_since: Option<Instant>,
     calls: JoinSet<Input>,
     api: Api,
     token: watch::Sender<String>,
+    /// The calls that wait for a new access token.
     renewals: Vec<oneshot::Sender<Result<(), CallError>>>,
+    /// The time at which the driver started, by the wall clock and by the monotonic clock.
     started: (Timestamp, Instant),
 }
 
-/// The work of one round.
+/// The work of one round: the inputs for the engine, the replies to their senders, and the reads of the store.
 #[derive(Default)]
 struct Batch {
     inputs: Vec<Input>,
@@ -65,7 +69,7 @@ struct Batch {
     reads: Vec<Read>,
 }
 
-/// Why the driver woke up.
+/// The reason why the driver woke up.
 enum Step {
     Command(Option<Command>),
     Stream(StreamStep),
@@ -126,12 +130,13 @@ impl Driver {
         let _ = tokio::time::timeout(LAST_EVENTS, last).await;
     }
 
-    /// The wall-clock time, which here never goes back.
+    /// Returns the wall-clock time. It advances by the monotonic clock, so it never goes back.
     fn now(&self) -> Timestamp {
         self.started.0 + self.started.1.elapsed()
     }
 
-    /// The only place where the driver waits.
+    /// Waits for the next thing to do. Until the client ends, the driver waits nowhere else for the app, the server or
+    /// a timer.
     async fn wait(&mut self) -> Step {
         let now = self.now();
         let engine = self.engine.next_wake().map(|at| Instant::now() + at.since(now));
@@ -178,6 +183,8 @@ impl Driver {
         batch
     }
 
+    /// Handles a timer: gives the stream up if there has been no room for events for [`SLOW_APP`], else ticks the
+    /// engine.
     fn woken(&mut self) -> Input {
         if self.full_since.is_some_and(|since| since.elapsed() >= SLOW_APP) && self.stream.is_up() {
             self.stream.drop_stream();
@@ -225,7 +232,7 @@ impl Driver {
         room.then_some(()).ok_or(ClientError::OutboxFull)
     }
 
-    /// Applies the inputs, commits the changes, answers the commands. Returns the reason if the client has ended.
+    /// Applies the inputs, commits the changes, and answers the commands. Returns the reason if the client has ended.
     async fn work(&mut self, batch: Batch) -> Option<StopReason> {
         let renewed = batch.inputs.iter().find_map(|input| match input {
             Input::Refreshed(result) => Some(result.as_ref().map(|_| ()).map_err(Clone::clone)),
@@ -347,6 +354,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
+/// Removes [`Call::ReloadOutbox`], which the driver carries out itself. Returns whether it was there.
 fn take_reload(calls: &mut Vec<Call>) -> bool {
     let before = calls.len();
     calls.retain(|call| *call != Call::ReloadOutbox);

@@ -16,21 +16,29 @@ impl From<rusqlite::Error> for ClientError {
 /// A failure of the SDK's own calls.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
+    /// SQLite failed.
     #[error("local store: {0}")]
     Store(rusqlite::Error),
+    /// Another client has the store open.
     #[error("another program has this device open")]
     InUse,
+    /// The store cannot be used, for the reason named here: it is damaged, a newer version made it, or the thread that
+    /// worked on it panicked.
     #[error("local store: {0}")]
     Corrupt(&'static str),
+    /// A setting is invalid or missing, or the store cannot be made where it says.
     #[error("{0}")]
     Config(String),
+    /// A unary call failed.
     #[error(transparent)]
     Call(#[from] CallError),
     /// The message is over the limits of every server. Nothing of it was stored.
     #[error("{0}")]
     TooLarge(String),
+    /// The outbox has no room for the message. Nothing of it was stored.
     #[error("the outbox is full")]
     OutboxFull,
+    /// The client has ended.
     #[error("the client has stopped")]
     Stopped,
 }

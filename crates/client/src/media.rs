@@ -8,7 +8,7 @@
 //!
 //! A file is never in memory as a whole: it is read, sealed, sent and written piece by piece.
 //!
-//! - [`cipher`]: pieces of AES-256-GCM, the hashes of the parts; pure
+//! - [`cipher`]: pieces of AES-256-GCM, the hashes of the parts; pure code
 //! - [`plan`]: an upload as the store remembers it
 //! - [`upload`], [`download`]: the transfers
 //! - [`picture`]: pictures of people and groups, which are small and not encrypted
@@ -39,9 +39,9 @@ pub use picture::PictureOf;
 /// The progress of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes of ciphertext.
+    /// The bytes of ciphertext that have been transferred.
     pub done: u64,
-    /// Bytes of ciphertext in all.
+    /// The bytes of the whole ciphertext.
     pub total: u64,
 }
 
@@ -51,27 +51,34 @@ pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 /// An uploaded file, or one to be forwarded: the input of [`Client::send_files`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attachment {
+    /// The file's name, key and hash, which become a part of the message's body.
     pub file: v1::AttachedFile,
+    /// The platform's ticket, with which a message may refer to the file.
     pub ticket: v1::MediaTicket,
 }
 
-/// Why a transfer failed.
+/// The reason why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
+    /// The local file cannot be read or written.
     #[error("{0}")]
     File(#[from] std::io::Error),
+    /// A call to the platform failed.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The client or its store failed.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The object store failed in each of several attempts. The text is for a developer to read.
     #[error("the object store: {0}")]
     Store(String),
+    /// The file was changed while it was uploaded.
     #[error("the file was changed while it was uploaded")]
     Changed,
+    /// The file is larger than the platform stores.
     #[error("too large: a file has at most {} GiB, a picture {} MiB", MAX_MEDIA_BYTES >> 30, MEDIA_PART_BYTES >> 20)]
     TooLarge,
-    /// The content is not what was sent. Nothing of it is kept.
+    /// The content is not that of the file that was sent. Nothing of it is kept.
     #[error("what came is not the file that was sent: {0}")]
     Corrupt(&'static str),
 }
@@ -80,7 +87,7 @@ impl Client {
     /// Encrypts a file under a new key and uploads it. If the upload is interrupted or the app killed, the same call
     /// goes on where it was, for up to 23 hours.
     ///
-    /// `content_type` is for the readers of the file; the object store does not learn it.
+    /// `content_type` is for the recipients of the file; the object store does not learn it.
     ///
     /// # Errors
     ///
@@ -105,9 +112,10 @@ impl Client {
         self.send_message(with_files(to, text, files)).await
     }
 
-    /// Sends a refused message again whose media tickets had expired in the outbox ([`FailureCode::MediaTicket`]):
-    /// with new tickets and the same request_id. Does nothing if there is no such message. It gets tickets only for
-    /// files that this user uploaded; a forwarded file has to be forwarded anew.
+    /// Sends a message again that was refused because its media tickets had expired in the outbox
+    /// ([`FailureCode::MediaTicket`]). The message has new tickets and the same request_id. Does nothing if there is no
+    /// such message. There are new tickets only for files that this user uploaded; a forwarded file has to be forwarded
+    /// anew.
     ///
     /// [`FailureCode::MediaTicket`]: crate::FailureCode
     pub async fn send_files_again(&self, request: RequestId) -> Result<(), MediaError> {
@@ -145,7 +153,8 @@ impl Client {
         download::download(self, chat, file, to, progress).await
     }
 
-    /// Prepares a file of a message in `chat` for another message. Its bytes are not uploaded again.
+    /// Prepares a file of a message in `chat` for another message, and returns it with a new ticket. Its bytes are not
+    /// uploaded again.
     pub async fn forward(&self, chat: ChatId, file: v1::AttachedFile) -> Result<Attachment, CallError> {
         let request = v1::ForwardMediaRequest {
             chat_id: chat.to_string(),

@@ -1,4 +1,5 @@
-//! Blocks, contacts and privacy settings of the person. All are unary calls in the name of the device's own user.
+//! The blocks, contacts and privacy settings of the person. All methods are unary calls in the name of the device's own
+//! user.
 
 use tern_proto::v1;
 use tern_types::UserId;
@@ -7,7 +8,7 @@ use crate::client::Client;
 use crate::driver::malformed;
 use crate::error::ClientError;
 
-/// Largest page of a list, and the most contacts that one call may change.
+/// The largest page of a list, in users, and the largest number of contacts that one call may add or remove.
 const PAGE: usize = 1000;
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
@@ -15,11 +16,12 @@ type Result<T, E = ClientError> = std::result::Result<T, E>;
 /// The people who may see the person online, last seen and typing.
 pub type Audience = v1::Audience;
 
-/// The person's settings.
+/// The person's privacy settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Privacy {
+    /// The people who may see the person online, last seen and typing.
     pub audience: Audience,
-    /// If set, others do not learn how far the person has read.
+    /// True if others do not learn how far the person has read.
     pub read_receipts_off: bool,
 }
 
@@ -102,7 +104,7 @@ impl Client {
         }
     }
 
-    /// Reads the person's settings.
+    /// Returns the person's settings, as the server has them.
     pub async fn privacy(&self) -> Result<Privacy> {
         let answer = self.api().get_privacy(v1::GetPrivacyRequest::default()).await?;
         settings(answer.privacy)
@@ -122,6 +124,7 @@ impl Client {
     }
 }
 
+/// Parses user ids of an answer. Fails if one of them is malformed.
 fn parsed(ids: &[String]) -> Result<Vec<UserId>> {
     let users = ids.iter().map(|id| id.parse().map_err(malformed));
     Ok(users.collect::<Result<_, _>>()?)

@@ -1,5 +1,5 @@
-//! The engine and the local store against a simulated server and network, which lose, repeat, delay and reorder as far
-//! as the protocol allows.
+//! Tests the engine and the local store against a simulated server and network. These lose, repeat, delay and reorder
+//! frames as far as the protocol allows.
 
 mod properties;
 
@@ -22,12 +22,13 @@ use crate::store::Store;
 /// One chat of the simulated server.
 #[derive(Debug, Default)]
 pub struct Log {
+    /// The entries, of which the first has the seq 1.
     pub entries: Vec<Entry>,
-    /// Entries from before the device was linked.
+    /// The number of entries from before the device was linked.
     pub base: u64,
-    /// The device's last acknowledgement.
+    /// The highest seq that the device has acknowledged.
     pub acked: u64,
-    /// Events on their way to the device, in the order of the chat.
+    /// The events on their way to the device, in their order.
     down: VecDeque<Wire>,
 }
 
@@ -37,22 +38,22 @@ pub struct World {
     pub engine: Engine,
     pub store: Store,
     pub logs: BTreeMap<ChatId, Log>,
-    /// Items on their way to the server.
+    /// The items on their way to the server.
     up: VecDeque<Item>,
-    /// Unary calls without an answer yet.
+    /// The unary calls without an answer yet.
     calls: VecDeque<Call>,
     connected: bool,
     epoch: u128,
-    /// Entries that the app was told, in order.
+    /// The entries that the app was told of, by chat and seq, in order.
     pub told: Vec<(ChatId, u64)>,
-    /// Messages that the app wrote on this device, in order.
+    /// The messages that the app wrote on this device, in order.
     pub written: Vec<(ChatId, RequestId)>,
-    /// Messages that the app was told to be sent.
+    /// The messages of which the app was told that they are sent.
     pub sent_told: Vec<RequestId>,
 }
 
 impl World {
-    /// Makes one chat for each of `bases`: the number of entries from before the device is linked.
+    /// Makes one chat for each of `bases`, which is the number of the chat's entries from before the device is linked.
     pub fn new(bases: &[u64]) -> Self {
         let mut logs = BTreeMap::new();
         for (number, base) in bases.iter().enumerate() {
@@ -88,10 +89,12 @@ impl World {
         world
     }
 
+    /// Returns the chat with this index, counted round.
     pub fn chat(&self, index: usize) -> ChatId {
         *self.logs.keys().nth(index % self.logs.len()).unwrap()
     }
 
+    /// Gives the engine an input, and carries out its effects.
     pub fn apply(&mut self, input: Input) {
         let effects = self.engine.apply([input], self.now);
         self.perform(effects);
@@ -132,7 +135,7 @@ impl World {
         self.logs.values_mut().for_each(|log| log.down.clear());
     }
 
-    /// The server opens the stream and sends the entries that wait.
+    /// Opens the stream, on which the server sends the entries that are not acknowledged.
     fn connect(&mut self) {
         self.cut();
         self.connected = true;
@@ -141,7 +144,7 @@ impl World {
         chats.into_iter().for_each(|chat| self.resend(chat));
     }
 
-    /// The network breaks. The device reconnects when its delay is over.
+    /// Breaks the network for a moment. The device reconnects when its delay is over.
     pub fn lose_stream(&mut self) {
         if self.connected {
             self.cut();
@@ -150,7 +153,7 @@ impl World {
         self.pass(Duration::from_secs(60));
     }
 
-    /// The process dies and starts again from its store.
+    /// Kills the device's process and starts it again from its store.
     pub fn crash(&mut self) {
         self.cut();
         self.calls.clear();
@@ -158,7 +161,7 @@ impl World {
         self.apply(Input::Start);
     }
 
-    /// Restores an older store of the server: the epoch is another one, and the newest entries of each chat are lost.
+    /// Restores an older store of the server: the epoch is another one, and each chat loses its newest `lost` entries.
     pub fn restore_backup(&mut self, lost: usize) {
         self.epoch += 1;
         for log in self.logs.values_mut() {
@@ -174,6 +177,7 @@ impl World {
         self.lose_stream();
     }
 
+    /// Lets time pass, and ticks the engine whenever it asks for that.
     pub fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(at) = self.engine.next_wake().filter(|at| *at <= end) {
@@ -187,7 +191,7 @@ impl World {
         self.now = end;
     }
 
-    /// Another person writes. The live push of the entry may be lost.
+    /// Adds an entry of another person. If `lost` is set, the live push of the entry does not reach the device.
     pub fn other_writes(&mut self, chat: ChatId, lost: bool) {
         let log = self.logs.get_mut(&chat).unwrap();
         let seq = log.entries.len() as u64 + 1;
@@ -201,13 +205,14 @@ impl World {
         }
     }
 
+    /// Sends a message from the device.
     pub fn device_writes(&mut self, chat: ChatId) {
         let message = Outgoing::new(chat, format!("mine {}", self.written.len()));
         self.written.push((chat, message.request));
         self.apply(Input::Send(message));
     }
 
-    /// Delivers the next event of the chat to the device, perhaps twice.
+    /// Delivers the next event of the chat to the device, twice if `repeat` is set.
     pub fn deliver(&mut self, chat: ChatId, repeat: bool) {
         let Some(event) = self.logs.get_mut(&chat).and_then(|log| log.down.pop_front()) else {
             return;
@@ -220,7 +225,8 @@ impl World {
         }
     }
 
-    /// The server takes the device's next item. It may refuse it as unavailable, or its result may be lost.
+    /// Lets the server handle the device's next item. If the item is a message, the server may refuse it as
+    /// unavailable, or its result may be lost.
     pub fn serve(&mut self, unavailable: bool, lose_result: bool) {
         match self.up.pop_front() {
             Some(Item::Ack(ack)) => {
@@ -283,7 +289,7 @@ impl World {
         }
     }
 
-    /// The server sends the entries again that the device has not acknowledged.
+    /// Lets the server send the entries again that the device has not acknowledged.
     pub fn resend(&mut self, chat: ChatId) {
         let connected = self.connected;
         let log = self.logs.get_mut(&chat).unwrap();
@@ -295,7 +301,7 @@ impl World {
         }
     }
 
-    /// Answers one call of the device, or lets it fail.
+    /// Answers the device's oldest call, or lets it fail.
     pub fn answer(&mut self, fails: bool) {
         let Some(call) = self.calls.pop_front() else {
             return;

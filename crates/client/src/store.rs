@@ -22,14 +22,16 @@ use tern_client_core::engine::Change;
 use crate::config::StoreLocation;
 use crate::error::ClientError;
 
+/// The statements that make the tables of a new store.
 const SCHEMA: &str = include_str!("store/schema.sql");
 /// The `PRAGMA user_version` of this schema.
 const VERSION: i64 = 1;
-/// The file has one owner at a time. A new one waits this long for one that is just ending.
+/// The time that a new owner of the file waits for the former one to end. The file has one owner at a time.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Prepared statements that are kept, enough for all there are.
+/// The number of prepared statements that are kept, which is enough for all of them.
 const STATEMENTS: usize = 64;
-/// SQLite's page cache of an in-memory store, in KiB. It is small because a load generator has thousands of stores.
+/// The size of SQLite's page cache for a store in memory, in KiB. It is small because a load generator has thousands of
+/// stores.
 const MEMORY_CACHE_KIB: i64 = 64;
 
 /// The local state of one device.
@@ -41,12 +43,12 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the store, and makes it if there is none.
+    /// Opens the store, and makes it if there is none. `keep_history` says whether entries are stored.
     ///
     /// # Errors
     ///
     /// [`ClientError::InUse`] if another client has the file open, [`ClientError::Corrupt`] if a newer version of the
-    /// program made it, [`ClientError::Config`] if the file cannot be made.
+    /// program made it, [`ClientError::Config`] if the file cannot be made, [`ClientError::Store`] if SQLite fails.
     pub fn open(location: &StoreLocation, keep_history: bool) -> Result<Self, ClientError> {
         match location {
             StoreLocation::Memory => Self::in_memory(keep_history),
@@ -93,7 +95,7 @@ impl Store {
         })
     }
 
-    /// Whether calls return without waiting for a disk.
+    /// Returns whether the store is in memory, so that no call waits for a disk.
     pub fn is_in_memory(&self) -> bool {
         self.in_memory
     }

@@ -1,4 +1,4 @@
-//! The client on real connections, against a small gateway in this process.
+//! Tests the client on real connections, against a small gateway in this process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 

@@ -1,4 +1,4 @@
-//! The flags of a node. Every flag has an environment variable of the same name.
+//! The flags of a node. Every flag has an environment variable, such as `TERN_NODE_NAME` for `--node-name`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::etcd::EtcdArgs;
 /// The longest node name in bytes, the same as for the name of a Kubernetes pod.
 const MAX_NODE_NAME: usize = 253;
 
-/// How strictly a node's settings are checked.
+/// The strictness with which a node's settings are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Profile {
     /// Warns about settings that are unsafe in production
@@ -71,13 +71,14 @@ pub struct NodeArgs {
 }
 
 impl NodeArgs {
-    /// Checks that the internal listener is not open to everybody. Whoever reaches it is trusted with whatever it
-    /// says about a caller's scopes. So beyond loopback, either clients prove by certificates that they are nodes, or
-    /// an operator states that only nodes can reach it (`--internal-plaintext`).
+    /// Checks that the internal listener is not open to everybody. A client that reaches the listener is believed
+    /// whatever it says about a caller and the caller's scopes. So if the address is not loopback, either clients have
+    /// to prove by certificates that they are nodes, or an operator has to state that only nodes can reach the listener
+    /// (`--internal-plaintext`). In development an open listener is only logged.
     ///
     /// # Errors
     ///
-    /// Under [`Profile::Production`], if anybody who reaches the listener would be trusted.
+    /// Fails under [`Profile::Production`] if the listener is open to everybody who reaches it.
     pub fn check_internal_listener(&self) -> anyhow::Result<()> {
         let reachable = !self.internal_listen.ip().to_canonical().is_loopback();
         let open = reachable && self.internal_tls.internal_tls_cert.is_none() && !self.internal_plaintext;
@@ -97,7 +98,7 @@ impl NodeArgs {
     }
 }
 
-/// Parses a number of seconds, with or without a fraction. `Err` says what is wrong with it.
+/// Parses a number of seconds, with or without a fraction. Returns `Err` with what is wrong with the text.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text
         .parse()
@@ -105,8 +106,8 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
-/// Parses a node's name, which is part of keys in etcd and of metadata between nodes. It may have what a pod's name
-/// may have.
+/// Parses a node's name, which is part of keys in etcd and of metadata between nodes. It may have the characters that a
+/// pod's name may have.
 fn node_name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     if text.is_empty() || text.len() > MAX_NODE_NAME || !text.chars().all(fits) {

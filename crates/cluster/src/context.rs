@@ -1,4 +1,4 @@
-//! What every role of a process is given when it starts.
+//! The context that every role of a process is given when it starts.
 
 use std::sync::Arc;
 
@@ -17,28 +17,29 @@ use crate::wellness::Reached;
 pub struct NodeContext {
     /// The node's name, the same in each of its roles.
     pub name: Arc<str>,
-    /// Rises with each start of the process.
+    /// The number of this start of the process, which rises with each start.
     pub incarnation: u64,
     /// The cluster map, kept up to date.
     pub map: MapHandle,
     /// Connections to other nodes.
     pub channels: Channels,
-    /// Tells when the process stops.
+    /// The drain, which tells when the process stops.
     pub drain: Drain,
-    /// What the process gives up under load.
+    /// The state that says what the process gives up under load.
     pub shedding: Shedding,
-    /// How certain the node's place in the map is.
+    /// The state that says how certain the node's place in the map is.
     pub standing: Standing,
-    /// What the node's roles reach.
+    /// The state that says what the node's roles reach.
     pub reached: Reached,
-    /// Where a role reports that a node's process may be dead.
+    /// The place where a role reports that another node's process may be dead.
     pub obituaries: Obituaries,
-    /// Whether this process takes work. A role that cannot yet take work holds it back here.
+    /// The state that says whether this process takes work. A role that cannot yet take work holds the process back by
+    /// it.
     pub readiness: Readiness,
 }
 
 impl NodeContext {
-    /// A node without others, for tests. Its drain starts when the test starts it.
+    /// Makes the context of a node without etcd, for tests. Its drain starts when the test starts it.
     pub fn alone(name: &str, incarnation: u64, map: MapHandle) -> Self {
         let drain = Drain::new(crate::drain::DEFAULT_TIMEOUT);
         Self {

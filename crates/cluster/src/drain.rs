@@ -1,16 +1,16 @@
-//! Stopping in order. A drain starts once, everybody finishes the work they have, then the process ends. Work that is
-//! not done at the deadline is cut off.
+//! Stops a process in order. A drain starts once, all parts finish the work that they have, and then the process ends.
+//! Work that is not done at the deadline is cut off.
 
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// How long a drain may take. It is longer than the longest settle and the time over which reconnects are spread, and
-/// shorter than the 30 s that Kubernetes grants.
+/// The time that a drain may take. It is longer than the longest settle and the time over which reconnects are spread,
+/// and shorter than the 30 s that Kubernetes grants.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Tells all parts of a process that it is stopping. All clones share one state.
+/// The signal that tells all parts of a process that it is stopping. All clones share one state.
 #[derive(Debug, Clone)]
 pub struct Drain {
     started: CancellationToken,
@@ -19,7 +19,7 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// A drain that has not started, and may take as long as `deadline` once it has.
+    /// Makes a drain that has not started, and that may take as long as `deadline` once it has.
     pub fn new(deadline: Duration) -> Self {
         Self {
             started: CancellationToken::new(),
@@ -28,7 +28,7 @@ impl Drain {
         }
     }
 
-    /// Whether the drain has started.
+    /// Returns whether the drain has started.
     pub fn started(&self) -> bool {
         self.started.is_cancelled()
     }
@@ -38,7 +38,7 @@ impl Drain {
         self.started.cancelled().await;
     }
 
-    /// The whole time that the drain may take, counted from its start.
+    /// Returns the whole time that the drain may take, counted from its start.
     pub fn deadline(&self) -> Duration {
         self.deadline
     }
@@ -49,7 +49,7 @@ impl Drain {
         self.started.cancel();
     }
 
-    /// Ends the drain, because everybody is done or the deadline is over. The links between nodes close now.
+    /// Ends the drain, because all work is done or the deadline is over. The links to other nodes close now.
     pub fn end(&self) {
         self.start();
         self.ended.cancel();
@@ -60,8 +60,8 @@ impl Drain {
         self.ended.cancelled().await;
     }
 
-    /// Starts the drain at the first SIGTERM or SIGINT. The second one ends the process at once. `Err` if the signal
-    /// handlers cannot be installed.
+    /// Starts the drain at the first SIGTERM or SIGINT. The second one ends the process at once. Returns `Err` if the
+    /// signal handlers cannot be installed.
     pub fn on_signals(&self) -> std::io::Result<()> {
         let mut term = signal(SignalKind::terminate())?;
         let mut int = signal(SignalKind::interrupt())?;

@@ -1,5 +1,5 @@
-//! The cluster map in etcd. The key `{prefix}/nodes/{role}/{node}` has the node's address, incarnation and whether it
-//! is draining; each key is attached to its node's lease.
+//! Keeps the cluster map in etcd. The key `{prefix}/nodes/{role}/{node}` has the node's address, incarnation and
+//! whether it is draining; each key is attached to its node's lease.
 //!
 //! - [`Cluster`]: the client, and the map that it keeps up to date by a list and a watch ([`follow`])
 //! - [`Registration`]: this node's own keys, which it keeps in etcd by a lease ([`register`])
@@ -7,9 +7,9 @@
 //! - [`Peers`]: asks other nodes what etcd has, while etcd is out of reach
 //!
 //! While etcd is away, all of them retry, and the last good map stays in use unless other nodes have a newer one.
-//! [`crate::standing`] says how certain this node's own place in the map is. Versions of the map are etcd revisions,
-//! so it is best to leave etcd to Tern alone: a key that somebody else writes may make the versions of two nodes
-//! differ until the next change, though not their maps.
+//! [`crate::standing`] says how certain this node's own place in the map is. Versions of the map are etcd revisions, so
+//! nothing but Tern should write to its etcd: a key that somebody else writes may make the versions of two nodes differ
+//! until the next change, though not their maps.
 
 mod follow;
 mod obituaries;
@@ -34,11 +34,12 @@ pub use obituaries::Obituaries;
 pub use peers::Peers;
 pub use register::Registration;
 
-/// A call that takes longer is retried, perhaps on another member of etcd. Three tries fit into a lease.
+/// The timeout of a call to etcd. A call that takes longer is retried, perhaps on another member of etcd. Three tries
+/// fit into a lease.
 const CALL_TIMEOUT: Duration = Duration::from_millis(1200);
-/// How often an idle connection to etcd is pinged. etcd ends connections that ping more often than every 5 s.
+/// The time between two pings on an idle connection to etcd. etcd ends connections that ping more often than every 5 s.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// A connection to etcd that does not answer a ping within this time is broken.
+/// The time within which etcd has to answer a ping. Otherwise the connection counts as broken.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The flags that say how to reach etcd.
@@ -80,8 +81,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Connects, reads the map, however long etcd takes to answer, and follows it from then on. `Err` only if the
-    /// endpoints are unusable.
+    /// Connects, reads the map, and follows it from then on. It waits for as long as etcd does not answer. Returns
+    /// `Err` only if the endpoints are unusable.
     pub async fn connect(args: &EtcdArgs) -> anyhow::Result<Self> {
         Self::connect_among(args, None).await
     }
@@ -120,28 +121,28 @@ impl Cluster {
         })
     }
 
-    /// The map, kept up to date.
+    /// Returns a handle of the map, which is kept up to date.
     pub fn map(&self) -> MapHandle {
         self.map.clone()
     }
 
-    /// The records that etcd has, for other nodes that cannot reach it.
+    /// Returns the records that etcd has, for other nodes that cannot reach it.
     pub fn records(&self) -> Records {
         self.records.clone()
     }
 
-    /// How certain this node's place in the map is. It is certain only after [`Self::register`].
+    /// Returns how certain this node's place in the map is. It is certain only after [`Self::register`].
     pub fn standing(&self) -> Standing {
         self.standing.clone()
     }
 
-    /// Marks nodes whose process is dead in etcd.
+    /// Returns the reporter that marks nodes whose process is dead in etcd.
     pub fn obituaries(&self) -> Obituaries {
         Obituaries::new(self.store.clone(), self.map())
     }
 
-    /// Returns an incarnation for a process that starts now under this name: larger than that of any node of this
-    /// name in the map.
+    /// Returns an incarnation for a process that starts now under this name: the present time in milliseconds, or more,
+    /// so that it is larger than that of any node of this name in the map.
     pub fn incarnation(&self, name: &str) -> u64 {
         let map = self.map.current();
         let known = Role::ALL
@@ -167,8 +168,11 @@ pub(crate) struct Store {
     prefix: String,
 }
 
+/// All records of etcd, as one list.
 pub(crate) struct Listed {
+    /// The revision of etcd at which the list was read.
     pub revision: i64,
+    /// The nodes in the list.
     pub nodes: Vec<(Role, Node)>,
 }
 
@@ -206,7 +210,7 @@ impl Store {
         Some((role.parse().ok()?, name.to_owned()))
     }
 
-    /// Parses a key and its value. `None` if this version does not understand them.
+    /// Parses a key and its value. Returns `None` if this version does not understand them.
     fn parse(&self, kv: &KeyValue) -> Option<(Role, Node)> {
         let parsed = self.parse_key(kv.key()).and_then(|(role, name)| {
             let node: Node = serde_json::from_slice(kv.value()).ok()?;
@@ -226,7 +230,7 @@ async fn timely<T>(call: impl Future<Output = Result<T, etcd_client::Error>>) ->
     }
 }
 
-/// A revision of etcd, and all records as they were at that revision.
+/// A revision of etcd, and all records at that revision.
 pub type Recorded = (i64, Vec<(Role, Node)>);
 
 /// The records of etcd, kept up to date.
@@ -234,13 +238,13 @@ pub type Recorded = (i64, Vec<(Role, Node)>);
 pub struct Records(watch::Receiver<Arc<Recorded>>);
 
 impl Records {
-    /// The records as this node knows them now.
+    /// Returns the records as this node knows them now.
     pub fn current(&self) -> Arc<Recorded> {
         self.0.borrow().clone()
     }
 }
 
-/// Where the map and the records that are followed are published.
+/// The senders by which the map and the records that are followed are published.
 struct Out {
     map: watch::Sender<Arc<ClusterMap>>,
     records: watch::Sender<Arc<Recorded>>,

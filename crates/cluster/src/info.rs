@@ -13,7 +13,7 @@ use crate::NodeContext;
 use crate::etcd::Records;
 use crate::map::UnknownRole;
 
-/// Answers what this node is, which records of etcd it knows, and what it reaches.
+/// The service that answers what this node is, which records of etcd it knows, and what it reaches.
 pub struct Info {
     ctx: NodeContext,
     records: Records,

@@ -1,5 +1,5 @@
-//! What the nodes of every role share about each other: which nodes exist, which of them owns a slot, when to stop, and
-//! what to give up under load.
+//! Gives the nodes of every role what they have to know about each other: which nodes exist, which of them owns a slot,
+//! when to stop, and what to give up under load.
 //!
 //! ```text
 //!   etcd ──watch──> etcd ──> membership (pure) ──> map::ClusterMap ──> context::NodeContext ──> each role
@@ -9,13 +9,14 @@
 //!
 //! - [`config`]: the flags of a node
 //! - [`map`]: which nodes exist, and which of them owns a slot (pure)
-//! - [`membership`]: makes the map from lists and changes, and holds removals back where too many nodes vanish (pure)
+//! - [`membership`]: makes the map from lists and changes, and keeps nodes for a while when too many vanish at once
+//!   (pure)
 //! - [`etcd`]: the adapter to etcd: registers this node on a lease, lists and watches the others
-//! - [`standing`]: whether this node's place in the map is certain
-//! - [`wellness`]: whether this node is cut off from what others of its role reach
-//! - [`context`]: what a role is given when it starts
-//! - [`links`]: one task for each other node of a role
-//! - [`drain`]: stopping in order
+//! - [`standing`]: how certain this node's place in the map is
+//! - [`wellness`]: finds out whether this node is cut off from what others of its role reach
+//! - [`context`]: the context that a role is given when it starts
+//! - [`links`]: one task for each other node of a role, which keeps a stream to it open
+//! - [`drain`]: the orderly stop of a process
 //! - [`shedding`]: what this node gives up under load
 //! - [`info`]: a node's answers about itself
 //!

@@ -1,5 +1,5 @@
-//! Long-lived streams between nodes, which are kept up while the other node is in the map, and opened again when they
-//! break.
+//! Keeps up links, which are long-lived streams to other nodes. A link is kept up while the other node is in the map,
+//! and opened again when it breaks.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -22,21 +22,21 @@ use crate::metrics;
 
 /// The first wait before a link is opened again. A process that restarts listens again in about this time.
 pub const BACK_OFF_BASE: Duration = Duration::from_millis(50);
-/// The longest wait: a node that was away is found within half a second of its return. A try that is refused costs
-/// next to nothing, and one that nobody answers has a timeout of its own.
+/// The longest wait before a link is opened again, so that a node that was away is found within half a second of its
+/// return. An attempt that is refused costs next to nothing, and one that nobody answers has a timeout of its own.
 pub const BACK_OFF_MAX: Duration = Duration::from_millis(500);
-/// A link that lived this long was healthy, and the next wait is the first one again.
+/// The time after which a link counts as healthy. When it breaks after that, the next wait is the first one again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
-/// The largest message on a link in bytes. Batches stay far below it, but a window of large entries must fit.
+/// The largest message on a link, in bytes. Batches stay far below it, but a window of large entries has to fit.
 pub const MAX_LINK_MESSAGE_BYTES: usize = 96 << 20;
 
 const NODE: &str = "tern-node";
 const INCARNATION: &str = "tern-incarnation";
 
-/// For each node of `role` in the map, runs `link(node, channel)` again and again, with exponential back-off and
-/// jitter, until the node's incarnation leaves the map or the drain has ended. Each node has one task. `link` returns
-/// when the link broke. Aborting the returned task ends all links.
+/// Keeps up a link to each node of `role` in the map. Each node has one task, which runs `link(node, channel)` again
+/// and again, with exponential back-off and jitter, until the node's incarnation leaves the map or the drain has ended.
+/// `link` returns when the link broke. Aborting the returned task ends all links.
 pub fn maintain<F, Fut>(ctx: &NodeContext, role: Role, link: F) -> JoinHandle<()>
 where
     F: Fn(Node, Channel) -> Fut + Send + Sync + 'static,
@@ -124,15 +124,16 @@ where
     }
 }
 
-/// Exponential back-off with jitter: each wait is between half of its step and the whole step. For anything that is
-/// retried without end.
+/// Exponential back-off with jitter: each wait is between half of its step and the whole step. The steps double from
+/// [`BACK_OFF_BASE`] to [`BACK_OFF_MAX`]. It is for anything that is retried without end.
 #[derive(Debug, Default)]
 pub struct BackOff {
     failures: u32,
 }
 
 impl BackOff {
-    /// Returns the wait after an attempt that lasted for `lived`.
+    /// Returns the wait after an attempt that lasted for `lived`. An attempt of 10 s or more counts as a success, after
+    /// which the steps begin anew.
     pub fn next(&mut self, lived: Duration) -> Duration {
         self.failures = if lived >= HEALTHY_AFTER { 0 } else { self.failures };
         let step = BACK_OFF_BASE
@@ -148,8 +149,8 @@ impl BackOff {
     }
 }
 
-/// Waits for one item, and takes up to `max` of those that are there, so frames are coalesced without timers. `None`
-/// if the channel is closed and empty.
+/// Waits for one item, and takes up to `max` of those that are there by then, so that frames are coalesced without
+/// timers. Returns `None` if the channel is closed and empty.
 pub async fn gather<T>(rx: &mut mpsc::Receiver<T>, max: usize) -> Option<Vec<T>> {
     let mut items = Vec::new();
     (rx.recv_many(&mut items, max).await > 0).then_some(items)
@@ -173,7 +174,7 @@ pub fn identify<T>(request: &mut tonic::Request<T>, ctx: &NodeContext) {
     metadata.insert(INCARNATION, MetadataValue::from(ctx.incarnation));
 }
 
-/// Reads the calling node from the request's metadata. `Err` with INVALID_ARGUMENT if it is not there.
+/// Reads the calling node from the request's metadata. Returns `Err` with INVALID_ARGUMENT if it is not there.
 pub fn identity<T>(request: &tonic::Request<T>) -> Result<Peer, Status> {
     peer(request.metadata())
         .ok_or_else(|| Status::invalid_argument("metadata tern-node and tern-incarnation are needed"))
@@ -266,7 +267,7 @@ mod tests {
         assert_eq!(harness.next().await, ("begins", node("b", 1)));
         harness.map.send_replace(map(3, &[node("b", 1)]));
         assert_eq!(harness.next().await, ("ends", node("a", 1)));
-        // That the node drains does not end its link.
+        // The link does not end because the node drains.
         harness.map.send_replace(map(
             4,
             &[Node {
@@ -293,7 +294,7 @@ mod tests {
             assert_eq!(harness.next().await.0, "begins");
             waits.push(broke.elapsed());
         }
-        // Timers are accurate to a millisecond.
+        // The bounds have a millisecond to spare, because timers are accurate to a millisecond.
         assert!(waits[0] <= BACK_OFF_BASE + Duration::from_millis(1), "{waits:?}");
         assert!(
             waits[8] >= BACK_OFF_MAX / 2 && waits[8] <= BACK_OFF_MAX + Duration::from_millis(1),

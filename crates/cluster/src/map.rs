@@ -1,4 +1,5 @@
-//! Which nodes exist and which of them owns a slot. Pure: a map never changes, a new one takes its place.
+//! Defines the cluster map: which nodes exist, and which of them owns a slot. The map is pure data that never changes;
+//! a new map takes its place.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,10 +15,15 @@ use tokio::sync::watch;
 /// The role of a node. One process may have several roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
+    /// Holds the clients' streams.
     Gateway,
+    /// Owns chats and commits their messages.
     Chat,
+    /// Knows which sessions and users are online.
     Presence,
+    /// Keeps users, devices and tokens.
     Accounts,
+    /// Signs uploads and downloads of media.
     Media,
 }
 
@@ -31,7 +37,7 @@ impl Role {
         Self::Media,
     ];
 
-    /// The name in flags, in etcd and in metrics.
+    /// Returns the role's name in flags, in etcd and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
@@ -68,16 +74,16 @@ impl FromStr for Role {
 /// One process in one of its roles.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
-    /// Unique within a role; stays the same when the process starts again.
+    /// The node's name. It is unique within a role, and stays the same when the process starts again.
     #[serde(skip)]
     pub name: String,
     /// The node's address for internal gRPC, host:port.
     pub address: String,
-    /// The node's address for metrics and probes, host:port. Empty if it is not known, as for nodes of older
-    /// versions.
+    /// The node's address for metrics and probes, host:port, or an empty string if it is not known, as for nodes of
+    /// older versions.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub admin: String,
-    /// Rises with each start of the process.
+    /// The number of this start of the process, which rises with each start.
     pub incarnation: u64,
     /// The node is stopping: it owns no slots and takes no new work.
     #[serde(default)]
@@ -87,10 +93,10 @@ pub struct Node {
     #[serde(default, skip_serializing_if = "is_false")]
     pub unwell: bool,
     /// Another node found that this node's process is dead ([`crate::etcd::Obituaries`]), so it is no longer in the
-    /// map. If the process is alive after all, it writes the record again.
+    /// map. If the process is alive after all, it writes the record again, without this mark.
     #[serde(default, skip_serializing_if = "is_false")]
     pub gone: bool,
-    /// The node was marked as gone and was alive, so this incarnation is not to be marked again.
+    /// The node was marked as gone although it was alive, so nobody may mark this incarnation again.
     #[serde(default, skip_serializing_if = "is_false")]
     pub insists: bool,
 }
@@ -100,7 +106,7 @@ fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
-/// The nodes of every role at one version, with the owner of each slot.
+/// The nodes of every role at one version of the map, with the owner of each slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClusterMap {
     version: i64,
@@ -110,9 +116,9 @@ pub struct ClusterMap {
 /// The nodes of one role.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct RoleMap {
-    /// Ascending by name.
+    /// The nodes, ascending by name.
     nodes: Vec<Node>,
-    /// The index in `nodes` of each slot's owner. Empty if no node may own slots.
+    /// The index in `nodes` of each slot's owner. It is empty if no node may own slots.
     owners: Vec<u16>,
 }
 
@@ -136,17 +142,17 @@ impl ClusterMap {
         }
     }
 
-    /// The etcd revision at which the map was made.
+    /// Returns the etcd revision at which the map was made.
     pub fn version(&self) -> i64 {
         self.version
     }
 
-    /// All nodes of the role, including draining ones, ascending by name.
+    /// Returns all nodes of the role, including draining ones, ascending by name.
     pub fn nodes(&self, role: Role) -> &[Node] {
         &self.roles[role as usize].nodes
     }
 
-    /// The node of the role with this name.
+    /// Returns the node of the role with this name, or `None` if there is none.
     pub fn node(&self, role: Role, name: &str) -> Option<&Node> {
         let nodes = self.nodes(role);
         nodes
@@ -155,8 +161,8 @@ impl ClusterMap {
             .map(|index| &nodes[index])
     }
 
-    /// The owner of the slot. `None` if all nodes of the role are draining or gone. Unwell nodes own slots only if
-    /// all nodes are unwell, because then the cause affects everybody.
+    /// Returns the owner of the slot, or `None` if all nodes of the role are draining or gone. Unwell nodes own slots
+    /// only if all nodes are unwell, because then the cause affects everybody.
     pub fn owner(&self, role: Role, slot: Slot) -> Option<&Node> {
         let map = &self.roles[role as usize];
         map.owners
@@ -164,12 +170,12 @@ impl ClusterMap {
             .map(|index| &map.nodes[usize::from(*index)])
     }
 
-    /// Whether the node with this name owns the slot.
+    /// Returns whether the node with this name owns the slot.
     pub fn owns(&self, role: Role, node: &str, slot: Slot) -> bool {
         self.owner(role, slot).is_some_and(|owner| owner.name == node)
     }
 
-    /// The slots of the role that have another owner than in an `older` map, each with the owner before and now. A
+    /// Returns the slots of the role that have another owner than in an `older` map, each with the owner before and now. A
     /// node that was started again is another owner.
     pub fn moved_since<'a>(
         &'a self,
@@ -183,8 +189,8 @@ impl ClusterMap {
             .filter(move |(_, before, now)| run(*before) != run(*now))
     }
 
-    /// A random node of the role that takes work: one that is not draining, and is well if any node is well. `None`
-    /// if there is none.
+    /// Returns a random node of the role that takes work: one that is not draining, and that is well if any node is
+    /// well. Returns `None` if there is none.
     pub fn any(&self, role: Role) -> Option<&Node> {
         able(self.nodes(role)).choose(&mut rand::rng())
     }
@@ -215,18 +221,18 @@ impl RoleMap {
     }
 }
 
-/// The present map, and a way to wait for the next one.
+/// A handle that has the present map, and can wait for the next one.
 #[derive(Debug, Clone)]
 pub struct MapHandle(watch::Receiver<Arc<ClusterMap>>);
 
 impl MapHandle {
-    /// The present map.
+    /// Returns the present map.
     pub fn current(&self) -> Arc<ClusterMap> {
         self.0.borrow().clone()
     }
 
-    /// Waits for a map newer than the last one that this handle returned from here. A clone starts from where its
-    /// original was. Waits for ever if nobody updates the map any more.
+    /// Waits for a map that is newer than the last one that this method of this handle returned, and returns it. A
+    /// clone starts where its original was. It waits for ever if nobody updates the map any more.
     pub async fn changed(&mut self) -> Arc<ClusterMap> {
         match self.0.changed().await {
             Ok(()) => self.0.borrow_and_update().clone(),
@@ -234,12 +240,12 @@ impl MapHandle {
         }
     }
 
-    /// A handle of a map that never changes.
+    /// Makes a handle of a map that never changes.
     pub fn fixed(map: ClusterMap) -> Self {
         Self::channel(map).1
     }
 
-    /// A handle, and the sender by which its map is replaced.
+    /// Makes a handle of `map`, and the sender that replaces the map.
     pub fn channel(map: ClusterMap) -> (watch::Sender<Arc<ClusterMap>>, Self) {
         let (tx, rx) = watch::channel(Arc::new(map));
         (tx, Self(rx))
@@ -335,7 +341,7 @@ mod tests {
         assert!(Slot::all().all(|slot| owner(&both, slot) == owner(&well, slot)));
         assert!(both.any(Role::Chat).is_some());
 
-        // The last node that is well leaves: an unwell owner is better than none.
+        // When the last node that is well leaves, an unwell owner is better than none.
         let leaving = Node {
             draining: true,
             ..node("a")

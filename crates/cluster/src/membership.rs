@@ -1,10 +1,11 @@
-//! Makes the map in use from what etcd tells. Pure: time comes in.
+//! Makes the map in use from the lists and changes that etcd sends. It is pure: callers pass in the time.
 //!
 //! A node that leaves is removed from the map at once if it was draining, if other nodes found it dead (its record is
-//! marked `gone`), or if only a few nodes vanish. When over 30 % of a role vanish within one lease, a fault of etcd
-//! is more likely than that many crashes: the nodes above that share are kept for one more lease, in which they can
-//! register again. For one lease after a new list was read from etcd, no node may vanish without a drain, because a
-//! store that was away for that long ends everybody's lease when it is back.
+//! marked `gone`), or if only a few nodes vanish. When over 30 % of a role vanish within one lease, a fault of etcd is
+//! more likely than that many crashes. So the nodes above that share are held, which means that they are kept in the
+//! map for one more lease, in which they can register again. For example, if all 10 nodes of a role vanish at once, 3
+//! are removed and 7 are held. For one lease after a list was read from etcd again, every node that vanishes without a
+//! drain is held, because an etcd that was away for a while ends everybody's lease when it is back.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -13,20 +14,23 @@ use tokio::time::Instant;
 
 use crate::map::{ClusterMap, Node, Role};
 
-/// How long a registration lasts without a renewal. It is long enough for a pause of the process, for an election
-/// among etcd's members, and for several tries to renew it, and short enough to wait for when a machine is lost and
-/// nobody can prove that it is dead.
+/// The time that a registration lasts without a renewal. It is long enough for a pause of the process, for an election
+/// among etcd's members, and for several attempts to renew it. It is short enough to wait for when a machine is lost
+/// and nobody can prove that its process is dead.
 pub const LEASE: Duration = Duration::from_secs(4);
-/// How many percent of a role's nodes may vanish within one lease. One node always may.
+/// The percentage of a role's nodes that may vanish within one lease. One node may always vanish, except in the lease
+/// after a further list.
 const VANISH_PERCENT: usize = 30;
 
-/// Names a registration: its role and the node's name.
+/// The key of a registration: its role and the node's name.
 pub type Key = (Role, String);
 
-/// What happened to one key in etcd.
+/// A change of one key in etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
+    /// The record was written.
     Put(Role, Node),
+    /// The record was deleted, or its lease ended.
     Delete(Key),
 }
 
@@ -40,15 +44,16 @@ pub struct Membership {
     nodes: BTreeMap<Key, Node>,
     /// The nodes whose record has gone from etcd, each kept in the map until the given time.
     held: BTreeMap<Key, Instant>,
-    /// Each removal of a node without a drain within the last lease: when it was, and of which role.
+    /// The removals of nodes without a drain within the last lease, each with its time and the node's role.
     vanished: VecDeque<(Instant, Role)>,
-    /// Until this time every node that vanishes is held.
+    /// The time until which every node that vanishes is held.
     cautious_until: Option<Instant>,
 }
 
 impl Membership {
-    /// Takes the whole list at a revision, which is read at the start and whenever changes may have been missed.
-    /// Nodes that are not in it were removed meanwhile.
+    /// Takes the whole list of a revision, which is read at the start and whenever changes may have been missed. Nodes
+    /// that are not in the list were removed in the meantime. Every list but the first begins a time of caution of one
+    /// lease, in which each node that vanishes is held.
     pub fn list(&mut self, revision: i64, nodes: Vec<(Role, Node)>, now: Instant) {
         if self.revision > 0 {
             self.cautious_until = Some(now + LEASE);
@@ -58,7 +63,7 @@ impl Membership {
 
     /// Takes the whole list from a node that sees etcd while this one does not. Returns `false`, and changes nothing,
     /// if the list is not newer than what this node knows. Unlike [`Self::list`] it does not begin a time of caution:
-    /// the other node saw etcd all along, so what vanished there is really gone.
+    /// the other node has seen etcd all along, so the nodes that vanished there are really gone.
     pub fn told(&mut self, revision: i64, nodes: Vec<(Role, Node)>, now: Instant) -> bool {
         let news = revision > self.revision;
         if news {
@@ -109,7 +114,7 @@ impl Membership {
         }
     }
 
-    /// Removes the nodes that were held long enough. Call it when time has passed.
+    /// Removes the nodes that were held for one lease. Call it at the time of [`Self::next_expiry`].
     pub fn expire(&mut self, now: Instant) {
         self.vanished.retain(|(at, _)| now.duration_since(*at) < LEASE);
         let nodes = &mut self.nodes;
@@ -121,24 +126,24 @@ impl Membership {
         });
     }
 
-    /// The time at which [`Self::expire`] has something to do next. `None` if no node is held.
+    /// Returns the time at which [`Self::expire`] has something to do next. Returns `None` if no node is held.
     pub fn next_expiry(&self) -> Option<Instant> {
         self.held.values().min().copied()
     }
 
-    /// How many nodes are kept in the map though their records are gone from etcd.
+    /// Returns how many nodes are kept in the map though their records are gone from etcd.
     pub fn held(&self) -> usize {
         self.held.len()
     }
 
-    /// The newest revision that is known, and the records of etcd at it.
+    /// Returns the newest revision that is known, and the records of etcd at it.
     pub fn records(&self) -> (i64, Vec<(Role, Node)>) {
         let records = self.records.iter();
         let records = records.map(|((role, _), node)| (*role, node.clone()));
         (self.revision, records.collect())
     }
 
-    /// The map of the nodes that are in use at present.
+    /// Returns the map of the nodes that are in use at present.
     pub fn map(&self) -> ClusterMap {
         ClusterMap::new(
             self.revision,
@@ -262,8 +267,8 @@ mod tests {
         assert!(names(&membership).is_empty());
     }
 
-    /// Two killed chat nodes of two: before they were found dead, their chats stood still for one more lease, since
-    /// half of a role was held back.
+    /// Two of three chat nodes are killed. If nobody had found them dead, one of the two would be held, and its chats
+    /// would stand still for one more lease.
     #[test]
     fn nodes_that_were_found_dead_go_at_once_however_many_they_are() {
         let now = Instant::now();
@@ -283,11 +288,11 @@ mod tests {
             (vec!["chat-2".to_owned()], 0)
         );
         assert_eq!(membership.map().version(), 2);
-        // Their leases end later. That does not count towards the nodes that may vanish.
+        // Their leases end later, which does not count towards the nodes that may vanish.
         membership.change(3, ["chat-0", "chat-1"].map(delete), now + LEASE);
         membership.change(4, [delete("chat-2")], now + LEASE);
         assert!(names(&membership).is_empty());
-        // One of the two lives after all.
+        // One of the two is alive after all, and writes its record again.
         membership.change(5, [Change::Put(Role::Chat, node("chat-0"))], now + LEASE);
         assert_eq!(names(&membership), ["chat-0"]);
     }

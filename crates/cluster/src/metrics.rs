@@ -94,7 +94,7 @@ pub fn describe() {
     for level in &Level::ALL[1..] {
         counter!(SHED, "what" => level.name()).absolute(0);
     }
-    // Counters start at 0, so that what has not happened yet can be seen.
+    // Counters start at 0, so that a metric is visible before its first event.
     gauge!(DRAINING).set(0.0);
     for of in ["effect", "own"] {
         gauge!(SHED_LEVEL, "of" => of).set(0.0);
@@ -131,7 +131,7 @@ pub(crate) fn found_dead() {
     counter!(FOUND_DEAD).increment(1);
 }
 
-/// Sets this node's place in the map. Called at each try to renew the lease.
+/// Sets the metric of this node's place in the map. It is called at each attempt to renew the lease.
 pub(crate) fn place(place: Place) {
     for of in Place::ALL {
         gauge!(PLACE, "of" => of.as_str()).set(f64::from(u8::from(of == place)));

@@ -28,7 +28,7 @@ pub use meter::Meter;
 
 use level::Controller;
 
-/// What a process gives up at present. Clones share one state.
+/// The state that says what a process gives up at present. Clones share one state.
 #[derive(Clone, Debug)]
 pub struct Shedding(Arc<Inner>);
 
@@ -55,8 +55,8 @@ pub struct Peer {
 }
 
 impl Default for Shedding {
-    /// Measures nothing, because it is not started, but heeds what other nodes say. For tests and for nodes on their
-    /// own.
+    /// Makes a state that heeds the levels of other nodes, but measures nothing itself because it is not started. It is
+    /// for tests and for nodes on their own.
     fn default() -> Self {
         Self::new(true)
     }
@@ -73,12 +73,13 @@ impl Shedding {
         }))
     }
 
-    /// Never gives anything up.
+    /// Makes a state in which nothing is ever given up.
     pub fn off() -> Self {
         Self::new(false)
     }
 
-    /// Begins to measure, until the drain has ended. If not `on`, it never gives anything up.
+    /// Makes a state, and begins to measure, until the drain has ended. Unless `on` is set, nothing is ever measured or
+    /// given up.
     pub fn start(on: bool, drain: Drain) -> Self {
         let shedding = Self::new(on);
         if on {
@@ -88,21 +89,22 @@ impl Shedding {
         shedding
     }
 
-    /// The level in effect at present: the highest of this node's own and those of other nodes.
+    /// Returns the level in effect at present: the highest of this node's own and those of other nodes.
     pub fn level(&self) -> Level {
         *self.0.level.borrow()
     }
 
-    /// Follows the level in effect.
+    /// Returns a receiver that follows the level in effect.
     pub fn follow(&self) -> watch::Receiver<Level> {
         self.0.level.subscribe()
     }
 
-    /// Follows the level that this node measured itself, which is the one it tells others.
+    /// Returns a receiver that follows the level that this node measured itself, which is the one that it tells others.
     pub fn own(&self) -> watch::Receiver<Level> {
         let mut own = self.0.own.subscribe();
         if *own.borrow() != Level::Nothing {
-            // The receiver counts the present level as news, because whoever follows it from now on has not sent it.
+            // The receiver counts the present level as a change, because the caller has not sent it to the other node
+            // yet.
             own.mark_changed();
         }
         own
@@ -113,7 +115,8 @@ impl Shedding {
         metrics::gave_up(what);
     }
 
-    /// Adds a signal to be measured. `signal` is its name in metrics and logs.
+    /// Adds a signal to be measured, and returns the meter that records its delays. `signal` is its name in metrics and
+    /// logs.
     pub fn meter(&self, signal: &'static str) -> Arc<Meter> {
         let meter = Arc::new(Meter::new(signal));
         lock(&self.0.meters).push(meter.clone());

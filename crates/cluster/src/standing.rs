@@ -1,13 +1,14 @@
-//! How certain this node can be that it is in the map that other nodes use.
+//! Tells how certain this node can be that it is in the map that other nodes use.
 //!
-//! A node keeps its place in the map by a lease. While it does not reach etcd, the lease may end; then other nodes
-//! own its slots, and nobody tells it. So it measures the lease's time with its own monotonic clock, from the moment
-//! before it asked for the lease: until that time is over, etcd cannot have ended the lease. After that the node
-//! cannot know, and must not conclude anything from what it does not know of. For example, a presence node that knows
-//! of no session of a user may be wrong, because the gateways may have told another node.
+//! A node keeps its place in the map by a lease. While it does not reach etcd, the lease may end; then other nodes own
+//! its slots, and nobody tells it. So it measures the lease's time with its own monotonic clock, from the moment before
+//! it asked for the lease: until that time is over, etcd cannot have ended the lease. After that the node does not know
+//! whether it still owns its slots, and must not conclude anything from the absence of something. For example, a
+//! presence node that knows of no session of a user may be wrong, because the gateways may have told another node.
 //!
-//! When etcd is away for everybody, the map stands still, and every node goes on working by it. A node tells this
-//! from being cut off by asking other nodes for a newer map ([`crate::etcd`]): most of them answer, and none has one.
+//! When etcd is away for everybody, the map stands still, and every node goes on working by it. To tell this from being
+//! cut off itself, a node asks other nodes for a newer map ([`crate::etcd`]). If most of them answer and none has one,
+//! etcd is away for everybody.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,24 +18,24 @@ use tokio::time::Instant;
 use crate::map::{ClusterMap, MapHandle};
 use crate::membership::{Key, LEASE};
 
-/// How long the other nodes' answer counts: several rounds of asking.
+/// The time for which the other nodes' answer counts. It is several rounds of asking long.
 const AGREED_FOR: Duration = Duration::from_secs(5);
 
-/// How certain it is that this node is in the map that other nodes use.
+/// The place of this node in the map, as far as the node can know it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// The lease is alive and the map shows this node.
     Held,
-    /// The lease may be over, but so may everybody's: the other nodes know of no newer map than this one.
+    /// The lease may be over, but so may everybody's, and most other nodes know of no newer map than this one's.
     Frozen,
-    /// The newest map that this node knows of does not show it, or it was never there.
+    /// The newest map that this node knows does not show this process.
     Lost,
     /// The lease may be over, and most other nodes do not answer. They may have a newer map.
     CutOff,
 }
 
 impl Place {
-    /// The name in metrics.
+    /// Returns the place's name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Held => "held",
@@ -48,8 +49,8 @@ impl Place {
     pub const ALL: [Self; 4] = [Self::Held, Self::Frozen, Self::Lost, Self::CutOff];
 }
 
-/// This node's place in the map. The registration, and the task that follows the map, tell it what they learn. Cheap
-/// to clone.
+/// This node's place in the map. The registration, and the task that follows the map, report here what they learn. It
+/// is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Standing(Option<Arc<Inner>>);
 
@@ -63,16 +64,16 @@ struct Inner {
 struct State {
     keys: Vec<Key>,
     incarnation: u64,
-    /// etcd keeps the lease until this time, or longer. `None` if there is no lease.
+    /// The time until which etcd keeps the lease at least, or `None` if there is no lease.
     until: Option<Instant>,
     /// The revision of the write that brought this node into the map under its lease.
     revision: i64,
-    /// When most of the other nodes last answered that they know of no newer map.
+    /// The time at which most of the other nodes last answered that they know of no newer map.
     agreed: Option<Instant>,
 }
 
 impl Standing {
-    /// The place of a node that is not registered yet.
+    /// Makes the state of a node that is not registered yet, with the map that it uses.
     pub fn new(map: MapHandle) -> Self {
         Self(Some(Arc::new(Inner {
             map,
@@ -80,17 +81,17 @@ impl Standing {
         })))
     }
 
-    /// The place of a node without etcd, for tests: it is always in the map.
+    /// Makes the state of a node without etcd, for tests. Such a node is always in the map.
     pub fn certain() -> Self {
         Self(None)
     }
 
-    /// Whether this node is certainly in every other node's map.
+    /// Returns whether the place is [`Place::Held`]: the lease is certainly alive, and this node's map shows it.
     pub fn is_held(&self) -> bool {
         self.place() == Place::Held
     }
 
-    /// The place as far as this node knows it now.
+    /// Returns the place as far as this node knows it now.
     pub fn place(&self) -> Place {
         match &self.0 {
             None => Place::Held,
@@ -108,8 +109,8 @@ impl Standing {
         self.change(|state| state.until = Some(asked + LEASE));
     }
 
-    /// Notes that the node's records were written at `revision` under a new lease, or written again. Maps before this
-    /// revision may lack them.
+    /// Notes that the node's records were written at `revision` under a new lease, or written again. Maps of earlier
+    /// revisions may lack them, so they do not count as showing this node.
     pub(crate) fn registered(&self, revision: i64) {
         self.change(|state| state.revision = state.revision.max(revision));
     }
@@ -132,7 +133,7 @@ impl Standing {
 }
 
 impl Inner {
-    /// Locks the state even after a panic: it is plain data that every change leaves whole.
+    /// Locks the state, even after a panic, because it is plain data that every change leaves consistent.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!(standing.place(), Place::Lost, "another process has the name");
     }
 
-    /// A process that was suspended: its old map still shows it, though other nodes have gone on without it.
+    /// A process was suspended. Its old map still shows it, although other nodes have gone on without it.
     #[tokio::test(start_paused = true)]
     async fn after_a_lease_was_lost_the_map_of_before_counts_no_more() {
         let (tx, handle) = MapHandle::channel(ClusterMap::default());

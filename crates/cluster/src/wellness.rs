@@ -1,6 +1,6 @@
-//! Whether a node that is alive is worse off than others of its role, because it is cut off from Postgres or from the
-//! nodes that it works with. Such a node marks itself as unwell in its record, owns no slots while other nodes can,
-//! and takes its slots back when it is well again.
+//! Finds out whether this node is worse off than others of its role, because it is cut off from Postgres or from the
+//! nodes that it works with. Such a node is alive, but marks itself as unwell in its record, owns no slots while other
+//! nodes can, and takes its slots back when it is well again.
 //!
 //! ```text
 //! every half second: does it reach all that it needs?
@@ -29,27 +29,27 @@ use crate::metrics;
 
 /// The time between two looks at what is reached.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long a node has to be worse off than others before it marks itself as unwell. Links that break are usually
-/// made again sooner.
+/// The time for which a node has to be worse off than others before it marks itself as unwell. Links that break are
+/// usually open again sooner.
 const WORSE_FOR: Duration = Duration::from_millis(1500);
-/// How long an unwell node has to reach everything before it takes its slots back. Each relapse doubles the time.
+/// The time for which an unwell node has to reach everything before it takes its slots back. Each relapse doubles it.
 const FINE_FOR: Duration = Duration::from_secs(5);
-/// The longest time after relapses: a node that is cut off again and again is back when it has been fine for this
-/// long.
+/// The longest such time after relapses. A node that was cut off again and again takes its slots back when it has
+/// reached everything for this long.
 const FINE_FOR_MAX: Duration = Duration::from_secs(60);
-/// How long a node has to be well for its relapses to be forgotten.
+/// The time for which a node has to be well for its relapses to be forgotten.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
-/// How many other nodes are asked. One that is better off is enough.
+/// The most other nodes that are asked. One that is better off is enough.
 const ASKED: usize = 8;
-/// How long an answer may take. It comes from the other node's memory.
+/// The timeout of an answer, which comes from the other node's memory.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a node reaches in one of its roles.
+/// The things that a node reaches in one of its roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
-    /// Whether Postgres answers. Always true for a role that does not need it.
+    /// True if Postgres answers, or the role does not need it.
     pub store: bool,
-    /// How many nodes of the [`partner`] role it is linked to.
+    /// The number of nodes of the [`partner`] role that it is linked to.
     pub links: u32,
 }
 
@@ -63,13 +63,14 @@ pub fn partner(role: Role) -> Option<Role> {
 }
 
 impl Reach {
-    /// Whether everything is reached: the store, if it is needed, and `needed` nodes.
+    /// Returns whether everything is reached: the store, if it is needed, and `needed` nodes.
     fn is_all(self, needed: u32) -> bool {
         self.store && self.links >= needed
     }
 
-    /// Whether a node that reaches `other` would serve the slots better. One missing link is no reason to move
-    /// thousands of chats; half of the links missing is.
+    /// Returns whether a node that reaches `other` would serve the slots better. One missing link is no reason to move
+    /// thousands of chats, but half of the links missing is. For example, a node with 2 links is worse off than one
+    /// with 4, and a node with 3 links is not.
     fn is_worse_than(self, other: Self, needed: u32) -> bool {
         let serves = other.store && (needed == 0 || other.links > 0);
         let fewer = needed > 0 && self.links.saturating_mul(2) <= other.links;
@@ -77,7 +78,8 @@ impl Reach {
     }
 }
 
-/// Decides when a node is unwell, and when it is well again. Pure: time comes in.
+/// The state of one role that decides when a node is unwell, and when it is well again. It is pure: callers pass in the
+/// time.
 #[derive(Debug, Default)]
 pub struct Wellness {
     unwell: bool,
@@ -88,7 +90,7 @@ pub struct Wellness {
 }
 
 impl Wellness {
-    /// Whether the node is unwell at present.
+    /// Returns whether the node is unwell at present.
     pub fn is_unwell(&self) -> bool {
         self.unwell
     }
@@ -110,7 +112,8 @@ impl Wellness {
         }
     }
 
-    /// How long everything has to be reached, after the relapses so far, before the node is well again.
+    /// Returns the time for which everything has to be reached, after the relapses so far, before the node is well
+    /// again.
     fn fine_for(&self) -> Duration {
         FINE_FOR
             .saturating_mul(1 << self.relapses.min(8))
@@ -118,8 +121,8 @@ impl Wellness {
     }
 }
 
-/// What this process reaches in each role. Its roles and the probe of Postgres keep it up to date. Clones share one
-/// state.
+/// The state of what this process reaches in each role. Its roles and the probe of Postgres keep it up to date. Clones
+/// share one state.
 #[derive(Clone)]
 pub struct Reached(Arc<Inner>);
 
@@ -160,7 +163,7 @@ impl Reached {
         self.0.store.send_replace(answers);
     }
 
-    /// What this process reaches in `role` at present.
+    /// Returns what this process reaches in `role` at present.
     pub fn of(&self, role: Role) -> Reach {
         let needs_store = matches!(role, Role::Chat | Role::Accounts | Role::Media);
         Reach {
@@ -169,7 +172,7 @@ impl Reached {
         }
     }
 
-    /// Whether this node has marked itself as unwell in the role.
+    /// Returns whether this node has marked itself as unwell in the role.
     pub fn is_unwell(&self, role: Role) -> bool {
         self.0.unwell.borrow().contains(&role)
     }
@@ -181,14 +184,14 @@ impl Reached {
         let _ = unwell.wait_for(|roles| roles.contains(&role)).await;
     }
 
-    /// Waits until this node is not marked as unwell in the role, which it is not at first.
+    /// Waits until this node is not marked as unwell in the role. At first it is not, so this returns at once.
     pub async fn well(&self, role: Role) {
         let mut unwell = self.0.unwell.subscribe();
         // This cannot fail, since `self` keeps the sender.
         let _ = unwell.wait_for(|roles| !roles.contains(&role)).await;
     }
 
-    /// Notes that this node marked itself in the role as unwell, or as well again.
+    /// Notes that this node has marked itself in the role as unwell, or as well again.
     pub fn said(&self, role: Role, is_unwell: bool) {
         metrics::unwell(role, is_unwell);
         self.0.unwell.send_modify(|roles| {
@@ -204,7 +207,7 @@ impl Reached {
     }
 }
 
-/// Looks again and again what each role reaches, and marks this node's record as unwell or well accordingly. Ends
+/// Checks every half second what each role reaches, and marks this node's record as unwell or well accordingly. It ends
 /// when the drain begins.
 pub async fn watch(ctx: NodeContext, roles: Vec<Role>, registration: Arc<Registration>) {
     let mut states: Vec<(Role, Wellness)> = roles
@@ -227,7 +230,7 @@ pub async fn watch(ctx: NodeContext, roles: Vec<Role>, registration: Arc<Registr
                 tracing::warn!(%role, unwell, reach = ?ctx.reached.of(*role), "what this node reaches has changed");
                 ctx.reached.said(*role, unwell);
                 let said = registration.unwell(*role, unwell);
-                // If etcd is away, looking goes on, and the registration writes the record when etcd is back.
+                // If etcd is away, this loop goes on, and the registration writes the record when etcd is back.
                 let _late = timeout(TIMEOUT, said).await;
             }
         }
@@ -248,20 +251,20 @@ async fn look(ctx: &NodeContext, role: Role) -> (bool, bool) {
     let some = !asked.is_empty();
     let answers = join_all(asked.into_iter().map(|node| ask(ctx, role, node))).await;
     let answers: Vec<Reach> = answers.into_iter().flatten().collect();
-    // A node that has no link, or no store, and gets no answer from any of the nodes it asked is itself the one that
-    // is cut off.
+    // If this node has no link or no store, and none of the nodes that it asked answers, it is itself the one that is
+    // cut off.
     let alone = some && answers.is_empty() && (!own.store || own.links == 0);
     let worse = answers.iter().any(|other| own.is_worse_than(*other, needed));
     (false, worse || alone)
 }
 
-/// The number of nodes of `role` that a node should be linked to.
+/// Returns the number of nodes of `role` that a node should be linked to.
 fn needed(map: &ClusterMap, role: Role) -> u32 {
     let count = map.nodes(role).iter().filter(|node| !node.draining).count();
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// Asks another node what it reaches. `None` if it does not answer in time.
+/// Asks another node what it reaches. Returns `None` if it does not answer in time.
 async fn ask(ctx: &NodeContext, role: Role, node: &Node) -> Option<Reach> {
     let mut client = NodeInfoClient::new(ctx.channels.get(&node.address).ok()?);
     let request = GetReachRequest {
@@ -359,7 +362,7 @@ mod tests {
     fn who_is_unwell_stays_so_while_anything_is_missing() {
         let (mut wellness, mut now) = (Wellness::default(), Instant::now());
         until(&mut wellness, &mut now, false, true);
-        // From now on it is away for everybody.
+        // From now on Postgres or the links are away for everybody.
         assert_eq!(until(&mut wellness, &mut now, false, false), Duration::MAX);
         assert!(wellness.is_unwell());
     }

@@ -1,4 +1,4 @@
-//! The cluster map on a real etcd.
+//! Tests of the cluster map on a real etcd.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -39,7 +39,7 @@ async fn register(cluster: &Cluster, name: &str, incarnation: u64) -> (Registrat
     (registration, drain)
 }
 
-/// Waits until the map is `right`, and returns it. Panics, naming `what` was missing, if that takes too long.
+/// Waits until the map is `right`, and returns it. It panics with `what` if that takes too long.
 async fn until(map: &mut MapHandle, what: &str, right: impl Fn(&ClusterMap) -> bool) -> Arc<ClusterMap> {
     let wait = async {
         let mut now = map.current();
@@ -151,7 +151,7 @@ async fn a_newer_incarnation_takes_the_name_over_and_the_older_drains() {
         .expect("the older one drains");
     assert!(!new_drain.started());
 
-    // What the older process still does has no effect on the newer one.
+    // Whatever the older process still does has no effect on the newer one.
     old.drain().await;
     old.leave().await;
     let now = etcd.cluster("/t").await.map().current();
@@ -267,8 +267,8 @@ async fn a_watch_that_was_compacted_away_starts_from_a_new_list() {
     until(&mut map, "c", has("c")).await;
 }
 
-/// The machine of a dead process refuses connections. Nobody waits for its lease, even if so many processes are dead
-/// that the map would hold them back.
+/// The machine of a dead process refuses connections, so nobody waits for its lease, even if so many processes are dead
+/// that the map would otherwise hold them.
 #[tokio::test]
 async fn nodes_whose_process_is_dead_are_gone_at_once() {
     let etcd = Etcd::start().await;
@@ -319,7 +319,8 @@ async fn register_dead(cluster: &Cluster, name: &str) -> (Registration, Drain) {
     (registration, drain)
 }
 
-/// A node that was wrong about it, for example because of a firewall, is corrected once and for all.
+/// A node that was marked as gone by mistake, for example because of a firewall, writes its record again, and is not
+/// marked a second time.
 #[tokio::test]
 async fn a_node_that_was_said_to_be_gone_and_lives_insists() {
     let etcd = Etcd::start().await;
@@ -366,7 +367,7 @@ async fn a_process_that_lives_is_not_said_to_be_gone() {
     assert!(gone.is_err());
 }
 
-/// Serves what `cluster` knows at the returned address, as every node does.
+/// Serves the records that `cluster` knows, as every node does, and returns the address.
 async fn serve(cluster: &Cluster, name: &str) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -396,8 +397,8 @@ fn place(standing: &Standing, place: Place) -> impl Fn() -> bool {
     move || standing.place() == place
 }
 
-/// Without asking others there would be two maps: a node that alone was cut off from etcd used the old one for as
-/// long as that lasted.
+/// If it did not ask others, there would be two maps: a node that alone is cut off from etcd would use its old map for
+/// as long as that lasts.
 #[tokio::test]
 async fn a_node_that_does_not_see_etcd_hears_from_others_that_it_has_lost_its_place() {
     let etcd = Etcd::start().await;
@@ -429,7 +430,8 @@ async fn a_node_that_does_not_see_etcd_hears_from_others_that_it_has_lost_its_pl
     wait_for(place(&standing, Place::Held)).await;
 }
 
-/// Rule 9: the map stands still, and a node that asks the others learns that it does so for all of them.
+/// By rule 9 the map stands still while etcd is away. A node that asks the others learns that it stands still for all
+/// of them.
 #[tokio::test]
 async fn while_etcd_is_away_for_all_nobody_has_lost_its_place() {
     let etcd = Etcd::start().await;

@@ -1,8 +1,9 @@
-//! Which users may see that another one writes, as far as it is known. Pure: time comes in.
+//! A [`Table`] knows which users may see that another user, the writer, is typing, as far as accounts have said so. Its
+//! functions are pure: they get the time as an argument.
 //!
-//! An answer of accounts holds for [`HOLDS`], or until a change of privacy names one of the two users. Where nothing
-//! is known, accounts are asked one question at a time for each writer. Until the answer comes the writer's notices
-//! are held, the newest of each chat.
+//! An answer of accounts holds for [`HOLDS`], or until a change of privacy names one of the two users. If no answer is
+//! known, accounts are asked, one question at a time for each writer. Until the answer comes, the newest typing notice
+//! of each chat is held.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -11,20 +12,21 @@ use bytes::Bytes;
 use tern_types::limits::MAX_TYPING_MEMBERS;
 use tern_types::{ChatId, IdMap, SessionId, UserId};
 
-/// How long an answer holds: a change of privacy that did not reach this gateway counts after this time at the
-/// latest.
+/// The time for which an answer holds. A change of privacy that did not reach this gateway takes effect after this time
+/// at the latest.
 pub const HOLDS: Duration = Duration::from_secs(10);
-/// Writers for whom answers are kept: more than write at a time. For each there are at most the members of a few
-/// chats.
+/// The most writers for whom answers are kept, which is more than type at a time. For each writer there are at most the
+/// members of a few chats.
 const WRITERS: usize = 2048;
-/// Questions to accounts at a time. A notice that finds no room is dropped; the next one comes 3 s later.
+/// The most questions to accounts at a time. A notice that would need one more is dropped, and the next notice comes
+/// 3 s later.
 const QUESTIONS: usize = 64;
 /// The most sessions on one gateway to which one notice goes: ten devices of each member.
 const MAX_SESSIONS: usize = MAX_TYPING_MEMBERS * 10;
-/// The chats of one writer whose notices are held during a question: a person writes in one.
+/// The most chats of one writer whose notices are held during a question. A person types in one.
 const HELD: usize = 2;
 
-/// A session, and its user.
+/// A session and its user.
 pub type Recipient = (SessionId, UserId);
 
 /// A typing notice, and the sessions that are told if their users may see it.
@@ -32,46 +34,51 @@ pub type Recipient = (SessionId, UserId);
 pub struct Said {
     pub chat: ChatId,
     pub writer: UserId,
-    /// An encoded ServerEvent.
+    /// The notice as an encoded ServerEvent.
     pub event: Bytes,
+    /// The sessions that are told if their users may see the writer.
     pub to: Vec<Recipient>,
 }
 
-/// What the caller is to do with a notice at once. Recipients that are in none of the lists are held.
+/// The recipients of a notice, sorted by what the caller is to do at once. For recipients that are in none of the lists
+/// and counts the notice is held.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Sorted {
-    /// Sessions to be told.
+    /// The sessions to be told.
     pub tell: Vec<SessionId>,
-    /// Users of whom accounts are to be asked whether they may see the writer; the answer goes to
+    /// The users of whom accounts are to be asked whether they may see the writer. The answer goes to
     /// [`Table::answered`].
     pub ask: Vec<UserId>,
-    /// How many sessions are not told because their users may not see the writer.
+    /// The number of sessions that are not told because their users may not see the writer.
     pub hidden: usize,
-    /// How many sessions are not told because it is not known, and cannot be asked now.
+    /// The number of sessions that are not told because it is not known whether their users may see the writer, and
+    /// accounts cannot be asked now.
     pub unknown: usize,
 }
 
 /// The answers of accounts that are known, and the questions that are under way.
 #[derive(Debug, Default)]
 pub struct Table {
-    /// For each writer, whether each of these users may see them, and until when the answer holds.
+    /// The answers by writer and user: whether the user may see the writer, and the time until which that holds.
     known: IdMap<UserId, IdMap<UserId, (bool, Instant)>>,
-    /// The question that is under way for a writer.
+    /// The question that is under way for each writer.
     asking: IdMap<UserId, Asking>,
 }
 
 /// A question to accounts, and the notices that wait for its answer.
 #[derive(Debug)]
 struct Asking {
+    /// The users about whom accounts were asked.
     watchers: Vec<UserId>,
-    /// Privacy changed since the question was asked, so its answer may be out of date.
+    /// True if privacy changed since the question was asked, so that its answer may be out of date.
     void: bool,
+    /// The notices that wait, the newest of each chat and at most [`HELD`].
     held: Vec<Said>,
 }
 
 impl Asking {
-    /// Holds a notice, in place of an older one of its chat. Returns false when the question does not cover all its
-    /// recipients, or there is no room.
+    /// Holds a notice, in place of an older one of its chat. Returns false if the question does not cover all its
+    /// recipients, or if there is no room.
     fn hold(&mut self, said: Said) -> bool {
         let asked = said.to.iter().all(|(_, user)| self.watchers.contains(user));
         let room = self.held.len() < HELD;
@@ -86,7 +93,8 @@ impl Asking {
 }
 
 impl Table {
-    /// Decides which recipients of a notice are told at once, and holds it for those of whom it is not known.
+    /// Decides which recipients of a notice are told at once. Holds the notice for those of whom it is not known
+    /// whether they may see the writer. The writer's own sessions are told.
     pub fn sort(&mut self, said: Said, now: Instant) -> Sorted {
         let mut sorted = Sorted::default();
         let mut unknown = Vec::new();
@@ -107,8 +115,10 @@ impl Table {
         sorted
     }
 
+    /// Holds a notice whose recipients are all unknown, and asks accounts about them unless a question is under way.
     fn hold(&mut self, said: Said, sorted: &mut Sorted) {
         let count = said.to.len();
+        debug_assert!(count > 0, "a notice without recipients needs no answer");
         if let Some(asking) = self.asking.get_mut(&said.writer) {
             if !asking.hold(said) {
                 sorted.unknown += count;
@@ -130,8 +140,8 @@ impl Table {
         self.asking.insert(writer, asking);
     }
 
-    /// Takes the answer for a writer: the users among those asked about who may see them; `None`: it cannot be found
-    /// out. Returns the notices that were held, and what to do with each.
+    /// Takes the answer for a writer: those of the users asked about who may see the writer, or `None` if accounts did
+    /// not answer. Returns the notices that were held, each with what to do. Returns none if no question was under way.
     pub fn answered(
         &mut self,
         writer: UserId,
@@ -150,6 +160,7 @@ impl Table {
             return held.map(|said| (said.clone(), lost(&said))).collect();
         };
         self.make_room(now);
+        debug_assert!(self.known.len() < WRITERS, "there is no room for another writer");
         let known = self.known.entry(writer).or_default();
         known.retain(|_, (_, until)| now < *until);
         for watcher in asking.watchers {
@@ -158,7 +169,7 @@ impl Table {
         held.map(|said| (said.clone(), self.sort(said, now))).collect()
     }
 
-    /// Forgets what is known of these users, and makes the answers void that are under way and concern them.
+    /// Forgets what is known of these users, and makes void the answers under way that concern them.
     pub fn privacy_changed(&mut self, users: &HashSet<UserId>) {
         self.known.retain(|writer, known| {
             known.retain(|watcher, _| !users.contains(watcher));
@@ -170,7 +181,8 @@ impl Table {
         }
     }
 
-    /// Makes room for one more writer: answers that do not hold any more go first, then all.
+    /// Makes room for one more writer. It removes the writers whose answers hold no longer, and if that is not enough,
+    /// all writers.
     fn make_room(&mut self, now: Instant) {
         if self.known.len() >= WRITERS {
             self.known

@@ -1,4 +1,8 @@
-//! A rate limiter: the generic cell rate algorithm (GCRA), a leaky bucket that is kept as one point in time.
+//! A rate limiter by the generic cell rate algorithm (GCRA): a leaky bucket that is kept as one point in time, the
+//! time at which the bucket is empty again.
+//!
+//! Example: with 20 a second and a burst of 200, each item moves that time 50 ms ahead. An item is refused while that
+//! time lies more than 199 × 50 ms in the future.
 
 use std::time::Duration;
 
@@ -7,15 +11,17 @@ use tern_types::Timestamp;
 /// A limiter for a sustained rate with bursts.
 #[derive(Debug, Clone, Copy)]
 pub struct Gcra {
+    /// The time that one item takes to leave the bucket, in microseconds.
     interval_us: i64,
+    /// The time by which `empty_at_us` may lie in the future when an item is taken, in microseconds.
     tolerance_us: i64,
-    /// When the bucket is empty again, in microseconds.
+    /// The time at which the bucket is empty again, in microseconds on the scale of [`Timestamp`].
     empty_at_us: i64,
 }
 
 impl Gcra {
-    /// A limiter that lets `burst` pass at once, and `per_second` a second over a longer time. 0 counts as 1, for
-    /// both.
+    /// Makes a limiter that lets `burst` items pass at once, and `per_second` items a second over a longer time. Each
+    /// of the two counts as 1 if it is 0. A rate of more than a million a second is no limit.
     pub fn new(per_second: u32, burst: u32) -> Self {
         let interval_us = 1_000_000 / i64::from(per_second.max(1));
         Self {
@@ -25,7 +31,7 @@ impl Gcra {
         }
     }
 
-    /// Takes one. `Err` when the rate is exceeded, with the time to wait until one is free.
+    /// Takes one item. Returns `Err` if the rate is exceeded, with the time after which the next item may be taken.
     pub fn take(&mut self, now: Timestamp) -> Result<(), Duration> {
         let now_us = now.0.saturating_mul(1000);
         let full_until = self.empty_at_us - self.tolerance_us;
@@ -33,6 +39,10 @@ impl Gcra {
             return Err(Duration::from_micros(full_until.abs_diff(now_us)));
         }
         self.empty_at_us = self.empty_at_us.max(now_us) + self.interval_us;
+        debug_assert!(
+            self.empty_at_us - now_us <= self.tolerance_us + self.interval_us,
+            "the bucket holds more than the burst"
+        );
         Ok(())
     }
 }

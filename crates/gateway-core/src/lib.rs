@@ -1,9 +1,9 @@
-//! The decisions of a gateway as pure functions. Time comes in as an argument, and what is to be done goes out as
-//! effects. This crate knows nothing of connections, tasks, the wire's framing or the store.
+//! This crate makes the decisions of a gateway as pure functions. They get the time as an argument, and return as
+//! effects what the caller is to do. The crate knows nothing of connections, tasks, the wire's framing or the store.
 //!
 //! - [`session`]: one stream of one device
-//! - [`watches`]: which sessions watch which users' presence, and what they are told when
-//! - [`audience`]: who may see that a user writes, as far as it is known
+//! - [`watches`]: which sessions watch which users' presence, and which states they are told at what time
+//! - [`audience`]: who may see that a user is typing, as far as accounts have answered that
 //! - [`gcra`]: the rate limiter
 
 #![cfg_attr(

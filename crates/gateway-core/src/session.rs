@@ -1,16 +1,16 @@
-//! One stream of one device, as a pure state machine: `apply(event, now) -> effects`. The gateway's task of the stream
-//! feeds it events and carries out its effects.
+//! A session is one stream of one device, as a pure state machine: `apply(event, now) -> effects`. The gateway's task
+//! for the stream feeds it events and carries out its effects.
 //!
 //! - [`event`]: the events that a session takes and the effects that it returns
 //! - [`lifecycle`]: Open, tokens, heartbeats, draining, the end
 //! - [`sends`]: messages from the device; [`typing`]: typing notices from the device
-//! - [`chats`]: per chat, what was sent to the device and what it acknowledged; [`place`]: the position in the log
-//!   that follows from that
+//! - [`chats`]: for each chat, the entries that were sent to the device and those that it acknowledged; [`place`]: the
+//!   position in the log that follows from that
 //! - [`duty`]: what the server still owes the device: live entries, inbox rows, wakes, acknowledgements
-//! - [`catch_up`]: reads windows of a chat's log at the pace of the device's acknowledgements; [`reading`]: where the
-//!   reading of one chat stands
+//! - [`catch_up`]: reads windows of a chat's log at the pace of the device's acknowledgements; [`reading`]: how far the
+//!   reading of one chat has come
 //! - [`watching`]: the users whose presence the device watches
-//! - [`ranges`], [`settings`]: a set of seqs, constants and settings
+//! - [`ranges`]: a set of seqs; [`settings`]: constants and settings
 
 pub mod catch_up;
 pub mod chats;
@@ -50,7 +50,7 @@ use typing::Typing;
 
 use crate::gcra::Gcra;
 
-/// The state of one stream of one device. [`Session::apply`] takes an event and returns what to do.
+/// The state of one stream of one device. [`Session::apply`] takes an event and returns the effects of it.
 #[derive(Debug)]
 pub struct Session {
     id: SessionId,
@@ -61,9 +61,10 @@ pub struct Session {
     chats: Chats,
     reader: Reader,
     watching: Gcra,
-    /// The last number given to a send or a window; a reference is the session id and this number.
+    /// The number that a send or a window got last. Its reference is the session id in the upper 32 bits and this
+    /// number in the lower.
     last_reference: u32,
-    /// Bytes that were put and that the transport has not taken yet.
+    /// The number of bytes that were put and that the transport has not taken yet.
     unflushed: usize,
     /// No timer is due before this time. It may be earlier than the next timer, never later.
     due: Timestamp,
@@ -71,7 +72,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session whose stream has just begun and that waits for Open.
+    /// Makes a session whose stream has just begun and which waits for Open.
     pub fn new(id: SessionId, settings: Settings, now: Timestamp) -> Self {
         let life = Life::new(&settings, now);
         Self {
@@ -96,7 +97,8 @@ impl Session {
         self.life.wall_is(wall, now);
     }
 
-    /// Takes one event. The caller carries out the effects in their order; after [`Effect::End`] there are no more.
+    /// Takes one event and returns its effects, which the caller carries out in their order. A session that has ended
+    /// ignores the event and returns none.
     pub fn apply(&mut self, event: Event<'_>, now: Timestamp) -> Vec<Effect> {
         if self.life.has_ended() {
             return Vec::new();
@@ -111,22 +113,22 @@ impl Session {
         std::mem::take(&mut self.effects)
     }
 
-    /// When the session needs [`Event::Tick`] at the latest.
+    /// Returns the time at which the session needs [`Event::Tick`] at the latest.
     pub fn due(&self) -> Timestamp {
         self.due
     }
 
-    /// Whether the session takes items of the client now. It does not between Open and Opened.
+    /// Returns whether the session takes items of the client now. It takes none between Open and Opened.
     pub fn takes_items(&self) -> bool {
         !self.life.is_opening()
     }
 
-    /// Whether the stream has ended; the session ignores every further event.
+    /// Returns whether the stream has ended. From then on the session ignores every event.
     pub fn has_ended(&self) -> bool {
         self.life.has_ended()
     }
 
-    /// Whether Opened was sent and the stream has not ended.
+    /// Returns whether Opened was sent and the stream has not ended.
     pub fn is_open(&self) -> bool {
         self.life.is_open()
     }
@@ -224,7 +226,7 @@ impl Session {
         }
         self.tick_chats(now);
         self.reader.tick(now);
-        // A slow device sets no timer for the reader: Flushed makes it go on.
+        // While the device is slow the reader has no timer: Flushed makes it go on.
         let reader = if self.keeps_up() {
             self.reader.due().max(now + TICK)
         } else {
@@ -238,7 +240,7 @@ impl Session {
             .min(self.reader.says_again());
     }
 
-    /// Goes on with reading where the last event made room for it.
+    /// Asks for the inbox and for windows of the logs, as far as the last event made room for them.
     fn pump(&mut self, now: Timestamp) {
         self.pump_inbox(now);
         if self.life.is_open() {
@@ -248,6 +250,7 @@ impl Session {
         self.wake_at(self.life.due(&self.settings));
     }
 
+    /// Makes the session's timer due at `at` or earlier.
     fn wake_at(&mut self, at: Timestamp) {
         self.due = self.due.min(at);
     }
@@ -262,20 +265,22 @@ impl Session {
         self.effects.push(Effect::Put(event));
     }
 
+    /// Returns the reference of a new send or window.
     fn next_reference(&mut self) -> u64 {
         self.last_reference = (self.last_reference + 1) & OWN_REFERENCES;
         (self.id.0 << 32) | u64::from(self.last_reference)
     }
 
-    /// Receipts, typing and presence are dropped before Opened: the device asks for them after CaughtUp.
+    /// Puts an event that is no entry. Before Opened it is dropped: the device asks for receipts after CaughtUp, it
+    /// watches nobody yet, and a typing notice is soon out of date.
     fn seen(&mut self, event: Bytes, now: Timestamp) {
         if self.life.is_open() {
             self.put_bytes(event, now);
         }
     }
 
-    /// Puts CaughtUp once everything was sent that waited when the stream was opened, or when the session was
-    /// announced anew.
+    /// Puts CaughtUp once everything was sent that waited when the stream was opened or the session was announced
+    /// anew.
     fn greet_if_caught_up(&mut self) {
         if self.reader.just_caught_up() {
             let event = raw::event(server_event::Event::CaughtUp(v1::CaughtUp {}));
@@ -285,7 +290,7 @@ impl Session {
     }
 }
 
-/// The reader's timer is set at least this far ahead: what is due before that runs with the event at hand.
+/// The reader's timer is set at least this far ahead. What is due sooner runs at the end of the current `apply`.
 const TICK: Duration = Duration::from_millis(1);
 /// The highest of the 32-bit numbers by which the session names its sends and windows. The session's adapter uses the
 /// numbers above it.
@@ -293,7 +298,7 @@ pub const OWN_REFERENCES: u32 = u32::MAX >> 1;
 /// A time that never comes.
 const NEVER: Timestamp = Timestamp(i64::MAX);
 
-/// Access for the invariants that tests check.
+/// The access that tests need to check invariants.
 #[cfg(test)]
 impl Session {
     fn chat(&self, id: ChatId) -> Option<&chats::Chat> {

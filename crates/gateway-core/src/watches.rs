@@ -1,8 +1,10 @@
-//! Which sessions of this gateway watch which users, and what they were told. Pure: time comes in, effects go out.
+//! A [`Table`] knows which sessions of this gateway watch which users, and which states they were told. Its functions
+//! are pure: they get the time as an argument and return effects.
 //!
-//! A user is watched once, however many sessions watch them. Only the user's newest state is told, to all watchers on
-//! this gateway at once, and not again before a pause that grows with their number. So a user whom 100,000 sessions
-//! watch takes a bounded share of a processor, however often they come and go: the pause is 5 s for them.
+//! The gateway watches a user once at their presence node, however many sessions watch them. Only the user's newest
+//! state is told, to all watchers on this gateway at once, and not again before a pause that grows with the number of
+//! watchers. So a user whom many sessions watch takes a bounded share of a processor, however often they come and go.
+//! Example: with 100,000 watchers the pause is 5 s.
 
 #[cfg(test)]
 mod tests;
@@ -12,23 +14,24 @@ use std::time::Duration;
 
 use tern_types::{SessionId, Timestamp, UserId};
 
-/// The least pause between two tellings of one user: too short for people to notice.
+/// The least pause between two tellings of one user's state, too short for people to notice.
 pub const PAUSE: Duration = Duration::from_millis(100);
-/// The least pause for each watcher: telling one costs a tenth of it.
+/// The part of the pause that each watcher adds. Telling a watcher takes about a tenth of it.
 pub const PAUSE_EACH: Duration = Duration::from_micros(50);
-/// A WatchPresence is answered after this time at the latest, even where the state of some users has not come.
+/// The time after which a WatchPresence is answered even if the states of some users have not come.
 pub const COMPLETE_WITHIN: Duration = Duration::from_secs(3);
 
 /// The state of a user as a watcher sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
+    /// The watcher may not see the user.
     Hidden,
     Online,
-    /// When the user was last active; zero: not known.
+    /// The user is offline and was last active at this time, by the wall clock. Zero: the time is not known.
     Offline(Timestamp),
 }
 
-/// What the caller is to do.
+/// Something that the caller is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Tell the user's presence node that the user is watched here.
@@ -45,33 +48,35 @@ pub enum Effect {
     Complete {
         session: SessionId,
         limited: Limited,
-        /// The number of WatchPresence that this answers.
+        /// The count of WatchPresence that this answers: more than 1 if a set was replaced before it was answered.
         answers: u32,
     },
 }
 
-/// Users who are not watched because they are strangers beyond the day's limit.
+/// The users who are not watched because they are strangers beyond the day's limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limited {
     pub users: Vec<UserId>,
-    /// When the first of the day's strangers is a day old, from now.
+    /// The time from now after which the first of the day's strangers no longer counts, and one more may be watched.
     pub retry_after: Duration,
 }
 
-/// A set of users that a session asked for, sorted by whether it may see them.
+/// The answer of accounts for the set of users that a session asked for: whether the session may see each of them.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
+    /// The users whom the session may see.
     pub visible: Vec<UserId>,
+    /// The users whom the session may not see.
     pub hidden: Vec<UserId>,
     pub limited: Limited,
-    /// The number of WatchPresence that this answers; 0: the set was only checked again.
+    /// The count of WatchPresence that this answers. 0: the set was only checked again.
     pub answers: u32,
-    /// Which question this answers.
+    /// The question that this answers.
     pub asked: Asked,
 }
 
 impl Seen {
-    /// All users of the set; true: the session may see them.
+    /// Returns all users of the set. The value is true if the session may see the user.
     fn people(&self) -> HashMap<UserId, bool> {
         let mut people: HashMap<UserId, bool> = self.hidden.iter().map(|user| (*user, false)).collect();
         people.extend(self.visible.iter().map(|user| (*user, true)));
@@ -80,13 +85,13 @@ impl Seen {
     }
 }
 
-/// The question that an answer belongs to. Answers may overtake each other, and only the one to the newest question
+/// The question to which an answer belongs. Answers may overtake each other, and only the answer to the newest question
 /// counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// The WatchPresence of this number; a later one has a higher number.
+    /// The device sent the WatchPresence of this number. A later one has a higher number.
     Device(u64),
-    /// The check of the set that the WatchPresence of this number named.
+    /// The gateway checked the set again that the WatchPresence of this number named.
     Again(u64),
 }
 
@@ -96,40 +101,41 @@ impl Default for Asked {
     }
 }
 
-/// A user who is watched, by one session or more.
+/// A user who is watched by one session or more.
 #[derive(Debug, Default)]
 struct Watched {
     sessions: HashSet<SessionId>,
-    /// The newest state; `None`: none has come yet.
+    /// The newest state. `None`: none has come yet.
     state: Option<State>,
-    /// The state that all of `sessions` were told last; `None`: they were told different ones, or none.
+    /// The state that all of `sessions` were told last. `None`: they were told different ones, or none.
     told: Option<State>,
-    /// The state is not told again before this time.
+    /// The time before which the state is not told again.
     next_at: Timestamp,
-    /// When the state is told, if that is in [`Table::due`].
+    /// The time at which the state is to be told, under which the user is in [`Table::due`]. `None`: it is not there.
     due: Option<Timestamp>,
 }
 
-/// A session that has sent a WatchPresence.
+/// A session that has sent a WatchPresence, with the set of users in it.
 #[derive(Debug)]
 struct Watcher {
     user: UserId,
     /// The number of its newest WatchPresence.
     number: u64,
-    /// The users of the set; true: the session may see them.
+    /// The users of the set. The value is true if the session may see the user.
     people: HashMap<UserId, bool>,
-    /// Visible users of the set whose state has not come yet.
+    /// The visible users of the set whose state has not come yet.
     awaited: HashSet<UserId>,
-    /// The answer to its newest WatchPresence, while the device has not got it.
+    /// The answer to its newest WatchPresence, until the device is given it.
     complete: Option<Owed>,
 }
 
 /// The answer to a WatchPresence, which waits for the states.
 #[derive(Debug)]
 struct Owed {
-    /// When it is given at the latest.
+    /// The time at which it is given at the latest.
     at: Timestamp,
     limited: Limited,
+    /// The count of WatchPresence that it answers, at least 1.
     answers: u32,
 }
 
@@ -138,17 +144,17 @@ struct Owed {
 pub struct Table {
     people: HashMap<UserId, Watched>,
     sessions: HashMap<SessionId, Watcher>,
-    /// The users whose state is to be told, by time.
+    /// The users whose state is to be told, by the time of the telling.
     due: BTreeSet<(Timestamp, UserId)>,
-    /// The sessions whose answer is owed, by the time when it is given at the latest.
+    /// The sessions whose answer is owed, by the time at which it is given at the latest.
     incomplete: BTreeSet<(Timestamp, SessionId)>,
-    /// The pairs of a session and a visible user.
+    /// The number of pairs of a session and a user whom it watches and may see.
     watches: usize,
 }
 
 impl Table {
-    /// Replaces the set of the session, unless the answer belongs to an older question: then nothing changes, and a
-    /// WatchPresence is answered all the same.
+    /// Replaces the session's set of watched users by an answer of accounts. If the answer belongs to an older
+    /// question, nothing changes; a WatchPresence is answered all the same.
     pub fn set(&mut self, session: SessionId, user: UserId, seen: Seen, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         let Some(number) = self.number_if_newest(session, seen.asked) else {
@@ -192,10 +198,14 @@ impl Table {
         };
         self.sessions.insert(session, watcher);
         self.complete_if_all_came(session, &mut effects);
+        debug_assert!(
+            self.incomplete.len() <= self.sessions.len(),
+            "an answer is owed twice, or to a session that is gone"
+        );
         effects
     }
 
-    /// Removes a session that has ended.
+    /// Removes a session that has ended, and its watches.
     pub fn remove(&mut self, session: SessionId) -> Vec<Effect> {
         let mut effects = Vec::new();
         let Some(watcher) = self.take(session) else {
@@ -207,8 +217,8 @@ impl Table {
         effects
     }
 
-    /// Takes a state from the user's presence node. `slow`, set under load, is the least pause until the user's next
-    /// state is told.
+    /// Takes a user's state from their presence node. `slow` is set under load: it is then the least pause before the
+    /// user's next state is told, in place of [`PAUSE`].
     pub fn says(
         &mut self,
         user: UserId,
@@ -253,7 +263,7 @@ impl Table {
         effects
     }
 
-    /// The user's state could not be told: it becomes due again at `at`.
+    /// Makes the user's state due again at `at`, because it could not be told to all watchers.
     pub fn again(&mut self, user: UserId, at: Timestamp) {
         let Some(watched) = self.people.get_mut(&user) else {
             return;
@@ -265,24 +275,24 @@ impl Table {
         }
     }
 
-    /// When [`Self::tick`] is due next; `None`: it has nothing to do.
+    /// Returns the time at which [`Self::tick`] is due next, or `None` if it has nothing to do.
     pub fn next_tick(&self) -> Option<Timestamp> {
         let due = self.due.first().map(|(at, _)| *at);
         let incomplete = self.incomplete.first().map(|(at, _)| *at);
         [due, incomplete].into_iter().flatten().min()
     }
 
-    /// The users who are watched at their presence nodes.
+    /// Returns the users who are watched at their presence nodes.
     pub fn people(&self) -> impl Iterator<Item = UserId> {
         self.people.keys().copied()
     }
 
-    /// Whether any session watches the user.
+    /// Returns whether any session watches the user and may see them.
     pub fn is_watched(&self, user: UserId) -> bool {
         self.people.contains_key(&user)
     }
 
-    /// The sessions whose set names one of these users, or that are theirs.
+    /// Returns the sessions that belong to one of these users or whose set names one of them.
     pub fn concerned(&self, users: &HashSet<UserId>) -> Vec<SessionId> {
         let concerned = self.sessions.iter().filter(|(_, watcher)| {
             users.contains(&watcher.user) || users.iter().any(|user| watcher.people.contains_key(user))
@@ -290,26 +300,26 @@ impl Table {
         concerned.map(|(session, _)| *session).collect()
     }
 
-    /// All sessions that have sent a WatchPresence.
+    /// Returns all sessions that have a set of users to watch, be it an empty one.
     pub fn sessions(&self) -> Vec<SessionId> {
         self.sessions.keys().copied().collect()
     }
 
-    /// The session's user, the set it asked for, and the number of its newest WatchPresence; `None`: it has sent
-    /// none.
+    /// Returns the session's user, the set that it asked for, and the number of the WatchPresence that named the set.
+    /// Returns `None` if the session has no set.
     pub fn asked_for(&self, session: SessionId) -> Option<(UserId, Vec<UserId>, u64)> {
         let watcher = self.sessions.get(&session)?;
         let people = watcher.people.keys().copied().collect();
         Some((watcher.user, people, watcher.number))
     }
 
-    /// The number of pairs of a session and a visible user.
+    /// Returns the number of pairs of a session and a user whom it watches and may see.
     pub fn watches(&self) -> usize {
         self.watches
     }
 
-    /// Returns the number of the WatchPresence that the question belongs to, unless the session has asked anew since
-    /// then.
+    /// Returns the number of the WatchPresence to which the question belongs, or `None` if the session has asked anew
+    /// since then.
     fn number_if_newest(&self, session: SessionId, asked: Asked) -> Option<u64> {
         let newest = self.sessions.get(&session).map(|watcher| watcher.number);
         match asked {
@@ -318,7 +328,8 @@ impl Table {
         }
     }
 
-    /// Removes the session with the answer that it is owed. It stays among the watchers of its people.
+    /// Removes and returns the session's own record, with the answer that it is owed. The session stays among the
+    /// watchers of the users in its set.
     fn take(&mut self, session: SessionId) -> Option<Watcher> {
         let watcher = self.sessions.remove(&session)?;
         if let Some(owed) = &watcher.complete {
@@ -327,8 +338,8 @@ impl Table {
         Some(watcher)
     }
 
-    /// Adds the session to the watchers of all visible `people`, and tells it every state that is news to it. Returns
-    /// the people whose state has not come yet.
+    /// Adds the session to the watchers of all visible `people`, and tells it the state of each person for whom
+    /// `is_news` returns true. Returns those of them whose state has not come yet.
     fn join_all(
         &mut self,
         session: SessionId,
@@ -356,7 +367,7 @@ impl Table {
         awaited
     }
 
-    /// Adds the session to the user's watchers and returns the user's state, which the session is told by itself.
+    /// Adds the session to the user's watchers. Returns the user's state, which the caller tells to this session alone.
     fn join(&mut self, user: UserId, session: SessionId, effects: &mut Vec<Effect>) -> Option<State> {
         let watched = self.people.entry(user).or_default();
         if watched.sessions.is_empty() {
@@ -364,13 +375,14 @@ impl Table {
         }
         self.watches += usize::from(watched.sessions.insert(session));
         if watched.told != watched.state {
-            // This session is told a state that the others were not told yet, so the next telling must reach all of
-            // them.
+            // This session is told a state that the others were not told yet. So the next telling must reach all of
+            // them, even if it is of the state that the others know.
             watched.told = None;
         }
         watched.state
     }
 
+    /// Removes the session from the user's watchers. Without watchers the user is no longer watched.
     fn leave(&mut self, user: UserId, session: SessionId, effects: &mut Vec<Effect>) {
         let Some(watched) = self.people.get_mut(&user) else {
             return;
@@ -383,9 +395,13 @@ impl Table {
             self.people.remove(&user);
             effects.push(Effect::Unwatch(user));
         }
+        debug_assert!(
+            self.people.len() <= self.watches && self.due.len() <= self.people.len(),
+            "a watched user has no watcher, or somebody is due who is not watched"
+        );
     }
 
-    /// Tells the user's state to all of their watchers, unless they were told it before.
+    /// Tells the user's state to all of their watchers, unless all of them were told it last.
     fn tell(&mut self, user: UserId, slow: Option<Duration>, now: Timestamp, effects: &mut Vec<Effect>) {
         let Some(watched) = self.people.get_mut(&user) else {
             return;
@@ -412,6 +428,7 @@ impl Table {
         }
     }
 
+    /// Gives the session the answer that it is owed if no state is awaited any more.
     fn complete_if_all_came(&mut self, session: SessionId, effects: &mut Vec<Effect>) {
         let all = |watcher: &Watcher| watcher.awaited.is_empty();
         if self.sessions.get(&session).is_some_and(all) {
@@ -419,6 +436,7 @@ impl Table {
         }
     }
 
+    /// Gives the session the answer that it is owed, if there is one.
     fn complete(&mut self, session: SessionId, effects: &mut Vec<Effect>) {
         let watcher = self.sessions.get_mut(&session);
         if let Some(owed) = watcher.and_then(|watcher| watcher.complete.take()) {

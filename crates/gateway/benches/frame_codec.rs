@@ -1,4 +1,4 @@
-//! Decoding and encoding frames of one item and of many: what a gateway does most.
+//! Measures decoding and encoding frames of one item and of many, which is what a gateway does most.
 
 use std::hint::black_box;
 
@@ -10,7 +10,7 @@ use tern_proto::v1::{self, client_item::Item, send_message::To, server_event::Ev
 use tern_types::{ChatId, RequestId};
 use uuid::Uuid;
 
-/// The bytes of a short message's sealed body.
+/// The length of a short message's sealed body in bytes.
 const BODY: usize = 200;
 /// The most events that a server frame has.
 const MANY: u64 = 64;

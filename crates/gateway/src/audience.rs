@@ -22,10 +22,10 @@ use tern_gateway_core::audience::{Said, Sorted, Table};
 use crate::registry::Registry;
 use crate::{metrics, nodes};
 
-/// How long accounts may take to answer. A notice that waited longer is out of date.
+/// The longest time that accounts may take to answer. A notice that waited longer is out of date.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// Passes typing notices on to the sessions whose users may see them.
+/// The part of the gateway that passes typing notices on to the sessions whose users may see them.
 pub struct Audience {
     ctx: NodeContext,
     registry: Arc<Registry>,
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Audience {
 }
 
 impl Audience {
-    /// An audience that knows nothing yet.
+    /// Makes an audience that knows nothing yet.
     pub fn new(ctx: NodeContext, registry: Arc<Registry>) -> Arc<Self> {
         Arc::new(Self {
             ctx,
@@ -48,8 +48,8 @@ impl Audience {
         })
     }
 
-    /// Passes on that `writer` writes or stopped, as `event` says, to those of the sessions whose users may see it.
-    /// Where that is not known, accounts are asked first.
+    /// Passes on that `writer` writes or stopped, as `event` says, to those of the sessions whose users may see it. If
+    /// that is not known of some users, accounts are asked first.
     pub fn tell(self: &Arc<Self>, chat: ChatId, writer: UserId, event: Bytes, sessions: &[u64]) {
         let sessions = sessions.iter().filter_map(|id| self.registry.get(SessionId(*id)));
         let said = Said {
@@ -66,7 +66,7 @@ impl Audience {
         self.perform(&said, sorted);
     }
 
-    /// Forgets what is known of these users: their settings, contacts or blocks have changed.
+    /// Forgets what is known of these users, since their settings, contacts or blocks have changed.
     pub fn privacy_changed(&self, users: &HashSet<UserId>) {
         self.table().privacy_changed(users);
     }

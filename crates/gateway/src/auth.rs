@@ -22,15 +22,16 @@ use crate::barred::Barred;
 use crate::call_limits::{limited, since};
 use crate::nodes;
 
-/// How long the answer to an API key is kept. A key that was revoked is refused after that.
+/// The time for which a good answer to an API key is kept. A key that was revoked is refused after that.
 const KEY_TTL: Duration = Duration::from_secs(10);
 /// The most keys that are remembered: more than any operator has.
 const MAX_KEYS: u64 = 10_000;
-/// How long a key is refused without asking again. A key that is made after it was tried works then.
+/// The time for which a refused key is refused without asking again. If the key was made after it was tried, it works
+/// then.
 const REFUSED_TTL: Duration = Duration::from_secs(5);
-/// How long a key counts as known after it was good. A known key is looked up however much strangers ask.
+/// The time for which a key counts as known after it was good. A known key is looked up however much strangers ask.
 const KNOWN_TTL: Duration = Duration::from_secs(3600);
-/// Look-ups a second, and at once, of keys that are not known. Someone who guesses keys gets no more of accounts'
+/// The look-ups a second, and at once, of keys that are not known. Someone who guesses keys gets no more of accounts'
 /// time; an operator's back ends that all start at once stay below it.
 const STRANGERS: (u32, u32) = (50, 500);
 /// The prefix of API keys, which no access token has.
@@ -38,23 +39,24 @@ const KEY_PREFIX: &str = "tern_";
 /// The longest key that is looked up, in bytes.
 const MAX_KEY_BYTES: usize = 256;
 
-/// Authenticates the callers of unary methods.
+/// The authenticator of the callers of unary methods.
 pub struct Auth {
     ctx: NodeContext,
     verifier: Arc<Verifier>,
-    /// Keys that accounts have found good, with their scopes.
+    /// The keys that accounts have found good, with their scopes.
     keys: Cache<String, Arc<Principal>>,
-    /// Keys that accounts have refused.
+    /// The keys that accounts have refused.
     refused: Cache<String, ()>,
-    /// Keys that were good within [`KNOWN_TTL`].
+    /// The keys that were good within [`KNOWN_TTL`].
     known: Cache<String, ()>,
+    /// The limit for look-ups of keys that are not known.
     strangers: Mutex<Gcra>,
     started: Instant,
     barred: Arc<Barred>,
 }
 
 impl Auth {
-    /// An authenticator that knows no API key yet.
+    /// Makes an authenticator that knows no API key yet.
     pub fn new(ctx: NodeContext, verifier: Arc<Verifier>, barred: Arc<Barred>) -> Self {
         Self {
             ctx,
@@ -77,9 +79,9 @@ impl Auth {
         }
     }
 
-    /// The caller by the metadata `authorization`. `Err` is the status for the client: credentials that are missing
-    /// or no good, a revoked device, a suspended user, too many keys that are not known, or UNAVAILABLE where the
-    /// caller cannot be found out now.
+    /// Returns the caller whom the metadata `authorization` proves. `Err` is the status for the client: credentials
+    /// that are missing or no good, a revoked device, a suspended user, too many keys that are not known, or
+    /// UNAVAILABLE if the caller cannot be found out now.
     pub async fn principal(&self, metadata: &MetadataMap) -> Result<Arc<Principal>, Status> {
         let credentials = metadata
             .get("authorization")

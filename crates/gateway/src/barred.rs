@@ -29,49 +29,50 @@ use crate::registry::Registry;
 
 /// The time between two requests for the list.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// How long an accounts node may take to answer.
+/// The longest time that an accounts node may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How long after this gateway's own map shows it the maps of the accounts nodes do, so that they tell it from then
-/// on.
+/// The time from when this gateway's own map shows this gateway to when the maps of the accounts nodes do. From then on
+/// they tell it of each suspension and revocation.
 const MAPS_AGREE: Duration = Duration::from_secs(2);
-/// How long a call waits for the first list: an accounts node may be about to start.
+/// The longest time that a call waits for the first list: an accounts node may be about to start.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long the gateway remembers a revocation that it was told of: until the device's last access token has expired,
-/// even where no accounts node answers all that time.
+/// The time for which the gateway remembers a revocation that it was told of. By then the device's last access token
+/// has expired, even if no accounts node answers all that time.
 const TOLD_TTL: Duration = ACCEPTED_FOR;
-/// How many told revocations are remembered: more than there are in an hour. The list has them within [`INTERVAL`].
+/// The most told revocations that are remembered: more than there are in an hour. The list has them within
+/// [`INTERVAL`].
 const MAX_TOLD: u64 = 100_000;
 
 /// The users and devices that are barred, as far as this gateway knows.
 #[derive(Debug)]
 pub struct Barred {
     known: RwLock<Known>,
-    /// Devices of whose revocation the gateway was told. A revocation is never taken back, so a list that lacks one
+    /// The devices of whose revocation the gateway was told. A revocation is never taken back, so a list that lacks one
     /// is only older.
     told: Cache<DeviceId, ()>,
-    /// Whether a list has come.
+    /// True once a list has come.
     listed: watch::Sender<bool>,
 }
 
-/// Users and devices by the last list, and users by what was told since.
+/// The users and devices of the last list, with the users changed by what was told since.
 #[derive(Debug, Default)]
 struct Known {
     users: HashSet<UserId>,
     /// The devices of the last list.
     devices: HashSet<DeviceId>,
-    /// Counts what was told of users. A list that was asked for before the last of it may be older, so its users are
-    /// not taken.
+    /// The number of suspensions and their ends that were told. A list that was asked for before the last of them may
+    /// be older, so its users are not taken.
     told: u64,
 }
 
-/// Everyone who is barred, by one answer of an accounts node.
+/// Everyone who is barred, as one answer of an accounts node has them.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct List {
     users: HashSet<UserId>,
     devices: HashSet<DeviceId>,
 }
 
-/// The first list has not come yet, so it is not known who is barred.
+/// The error while the first list has not come, so that it is not known who is barred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotListed;
 
@@ -89,7 +90,7 @@ impl Default for Barred {
 }
 
 impl Barred {
-    /// Waits for the first list, at most [`PATIENCE`]. `Err` when it has not come by then.
+    /// Waits for the first list, at most [`PATIENCE`]. `Err` if it has not come by then.
     pub async fn listed(&self) -> Result<(), NotListed> {
         if *self.listed.borrow() {
             return Ok(());
@@ -101,12 +102,12 @@ impl Barred {
         }
     }
 
-    /// Whether the user is suspended, as far as is known.
+    /// Returns whether the user is suspended, as far as is known.
     pub fn user(&self, user: UserId) -> bool {
         self.read(|known| known.users.contains(&user))
     }
 
-    /// Whether the device is revoked, as far as is known.
+    /// Returns whether the device is revoked, as far as is known.
     pub fn device(&self, device: DeviceId) -> bool {
         self.told.contains_key(&device) || self.read(|known| known.devices.contains(&device))
     }
@@ -183,9 +184,11 @@ impl Barred {
     }
 }
 
-/// What it takes to end streams of this gateway.
+/// The parts of this gateway that end streams.
 pub struct Streams {
+    /// The sessions of this gateway.
     pub registry: Arc<Registry>,
+    /// The links over which presence is told that a session has ended.
     pub presence: Arc<PresenceLinks>,
 }
 
@@ -209,7 +212,7 @@ impl Streams {
     }
 }
 
-/// Returns when this gateway is told of everything that accounts nodes tell all gateways.
+/// Waits until this gateway is told of everything that accounts nodes tell all gateways.
 async fn known_to_others(ctx: &NodeContext) {
     let mut changes = ctx.map.clone();
     let mut map = changes.current();

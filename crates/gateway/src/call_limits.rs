@@ -1,6 +1,6 @@
-//! Rate limits of unary calls: a device may make few calls, a back end many. SendMessage has the limit of the
-//! stream's sends besides, so that a device gains nothing by sending in calls. Calls without credentials are counted
-//! by the address that they come from. Each gateway counts for itself.
+//! Rate limits of unary calls: a device may make few calls, a back end many. SendMessage also has the limit of the
+//! stream's sends, so that a device gains nothing by sending in calls. Calls without credentials are counted by the
+//! address that they come from. Each gateway counts for itself.
 
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use tern_gateway_core::gcra::Gcra;
 
 /// The most callers that are remembered: more than call within [`IDLE`]. A forgotten one begins with a full burst.
 const MAX_CALLERS: u64 = 200_000;
-/// A caller that has made no call for this long may be forgotten. With the default rates its burst is full again long
+/// The time without a call after which a caller may be forgotten. With the default rates its burst is full again long
 /// before.
 const IDLE: Duration = Duration::from_secs(60);
 /// The burst of an API key, in seconds of its rate.
@@ -26,27 +26,32 @@ const KEY_BURST_SECONDS: u32 = 2;
 /// The most addresses that are remembered. They have a cache of their own, so that strangers with many addresses
 /// displace only other strangers.
 const MAX_ADDRESSES: u64 = 100_000;
-/// The method that has the limit of sends besides.
+/// The method that also has the limit of sends.
 const SEND: &str = "/tern.v1.Chats/SendMessage";
 
 /// A sustained rate with bursts.
 #[derive(Debug, Clone, Copy)]
 pub struct Rate {
+    /// The calls a second that pass over a longer time.
     pub per_second: u32,
+    /// The calls that pass at once.
     pub burst: u32,
 }
 
 /// The rate limits of all kinds of callers.
 #[derive(Debug, Clone, Copy)]
 pub struct Rates {
+    /// The unary calls of one device.
     pub device_calls: Rate,
+    /// The calls of SendMessage of one device.
     pub device_sends: Rate,
+    /// The calls a second of one API key.
     pub key_calls_per_second: u32,
-    /// Calls without credentials from one address. `None`: no limit.
+    /// The calls without credentials from one address. `None` if there is no limit.
     pub stranger_calls: Option<Rate>,
 }
 
-/// What one limiter counts.
+/// The key of one limiter, which says whose calls it counts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Counted {
     Calls(DeviceId),
@@ -54,7 +59,7 @@ enum Counted {
     Key(String),
 }
 
-/// Counts the unary calls of each caller.
+/// The counts of the unary calls of all callers.
 #[derive(Debug)]
 pub struct CallLimits {
     rates: Rates,
@@ -64,7 +69,7 @@ pub struct CallLimits {
 }
 
 impl CallLimits {
-    /// Limits for callers that have made no call yet.
+    /// Makes limits for callers that have made no call yet.
     pub fn new(rates: Rates) -> Self {
         Self {
             rates,
@@ -84,7 +89,7 @@ impl CallLimits {
     ///
     /// # Errors
     ///
-    /// RATE_LIMITED, with the time after which it would be let through.
+    /// RATE_LIMITED, with the time after which the call would be let through.
     pub async fn take(&self, caller: &Principal, path: &str) -> Result<(), ApiError> {
         let rates = &self.rates;
         match caller {
@@ -108,7 +113,7 @@ impl CallLimits {
     ///
     /// # Errors
     ///
-    /// RATE_LIMITED, with the time after which it would be let through.
+    /// RATE_LIMITED, with the time after which the call would be let through.
     pub async fn take_stranger(&self, address: Option<ClientAddress>) -> Result<(), ApiError> {
         let (Some(address), Some(rate)) = (address, self.rates.stranger_calls) else {
             return Ok(());
@@ -136,12 +141,12 @@ impl CallLimits {
     }
 }
 
-/// The time since `start`, as a limiter takes it: no step of the wall clock touches it.
+/// Returns the time since `start`, as a limiter takes it: no step of the wall clock changes it.
 pub fn since(start: Instant) -> Timestamp {
     Timestamp(0) + start.elapsed()
 }
 
-/// The error of a call that is over its limit and would pass after `wait`.
+/// Returns the error of a call that is over its limit and would pass after `wait`.
 pub fn limited(wait: Duration) -> ApiError {
     ApiError::new(ErrorReason::RateLimited, "too many calls").retry_after(wait)
 }

@@ -4,8 +4,8 @@
 //! Its session then answers the device UNAVAILABLE, or sends or asks again. An item that a node refuses because
 //! another node owns the chat waits until this gateway's map has caught up, and goes there in order ([`lanes`]).
 //!
-//! Every queue is bounded. Where one is full the item is refused, so a slow chat node delays nobody but the chats
-//! that it owns.
+//! Every queue is bounded. If one is full the item is refused, so a slow chat node delays nobody but the chats that it
+//! owns.
 //!
 //! - [`link`]: the queues to one node
 //! - [`pending`]: items and window requests without an answer yet
@@ -41,9 +41,10 @@ use crate::audience::Audience;
 use crate::registry::{Handle, Registry};
 use crate::{metrics, redrain};
 
-/// How many sessions are told of a change of the routes at once. The next ones are told [`TELL_PAUSE`] later, so that
-/// tens of thousands do not wake in the same moment.
+/// The number of sessions that are told of a change of the routes at once. The next ones are told [`TELL_PAUSE`] later,
+/// so that tens of thousands do not wake in the same moment.
 const TOLD_AT_ONCE: usize = 512;
+/// The pause after each [`TOLD_AT_ONCE`] sessions that are told.
 const TELL_PAUSE: Duration = Duration::from_millis(5);
 
 /// The cluster map and the links that are up. A change replaces the whole value, so a reader sees a consistent one.
@@ -54,7 +55,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// The link to the owner of the slot; `None` while it is down.
+    /// Returns the link to the owner of the slot. `None` while it is down.
     fn link(&self, slot: Slot) -> Option<&Arc<Link>> {
         let owner = self.map.owner(Role::Chat, slot)?;
         self.links
@@ -62,7 +63,7 @@ impl Routes {
             .filter(|link| link.incarnation == owner.incarnation)
     }
 
-    /// Whether items of the chat take another link now than they took by `older`.
+    /// Returns whether items of the chat take another link by these routes than by `older`.
     pub fn moved_since(&self, older: &Self, chat: ChatId) -> bool {
         let slot = Slot::of_chat(chat);
         let way = |routes: &Self| routes.link(slot).map(|link| link.generation);
@@ -78,17 +79,19 @@ pub struct ChatLinks {
     audience: Arc<Audience>,
     lanes: Lanes,
     lost: Lost,
+    /// The generation of the next link.
     generation: AtomicU64,
+    /// Notified when the routes have changed.
     changed: Notify,
 }
 
-/// The item was not sent: there is no link to the owner, or a queue is full.
+/// The error for an item that was not sent: there is no link to the owner, or a queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refused;
 
 impl ChatLinks {
-    /// Keeps links to all chat nodes from now on. Where receipts may be lost, the sessions are told of it spread over
-    /// `spread`.
+    /// Starts the tasks that keep links to all chat nodes. If receipts may be lost, the sessions are told of it spread
+    /// over `spread`.
     pub fn start(
         ctx: &NodeContext,
         registry: Arc<Registry>,
@@ -123,18 +126,18 @@ impl ChatLinks {
         })
     }
 
-    /// How many chat nodes are linked.
+    /// Returns the number of chat nodes that are linked.
     pub fn linked(&self) -> u32 {
         u32::try_from(self.routes.load().links.len()).unwrap_or(u32::MAX)
     }
 
-    /// The routes as they are now.
+    /// Returns the routes as they are now.
     pub fn routes(&self) -> Arc<Routes> {
         self.routes.load_full()
     }
 
-    /// Sends a message to its chat's owner. The session gets a [`tern_gateway_core::session::Mail::Result`] or `SendFailed`,
-    /// unless this returns `Err`.
+    /// Sends a message to its chat's owner. The session gets `Result` or `SendFailed` of
+    /// [`tern_gateway_core::session::Mail`], unless this returns `Err`.
     pub fn send(&self, from: &Handle, reference: u64, send: Send) -> Result<(), Refused> {
         let chat = send.chat;
         let op = SendOp {
@@ -174,7 +177,7 @@ impl ChatLinks {
             .inspect_err(|_| metrics::refused("ack"))
     }
 
-    /// Tells the owner of a read mark. `off`: the user has turned read receipts off. There is no answer.
+    /// Tells the owner of a read mark. `off` says that the user has turned read receipts off. There is no answer.
     pub fn mark_read(&self, from: &Handle, chat: ChatId, seq: u64, off: bool) -> Result<(), Refused> {
         let op = ReadOp {
             chat_id: chat.to_vec().into(),
@@ -186,8 +189,8 @@ impl ChatLinks {
             .inspect_err(|_| metrics::refused("read"))
     }
 
-    /// Tells the owner that the user writes, or stopped writing. The notice overtakes parked items. It is dropped
-    /// where it would have to wait; then `Err` is the reason, as the metrics name it.
+    /// Tells the owner that the user writes, or stopped writing. The notice overtakes parked items. It is dropped if it
+    /// would have to wait; then `Err` is the reason, as the metrics name it.
     pub fn typing(&self, from: &Handle, chat: ChatId, stopped: bool) -> Result<(), &'static str> {
         let op = TypingOp {
             chat_id: chat.to_vec().into(),
@@ -280,7 +283,7 @@ impl ChatLinks {
         self.generation.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Has all devices ask for receipts when some may have been lost. Losses that are noticed while it does so are
+    /// Makes all devices ask for receipts when some may have been lost. Losses that are noticed while it does so are
     /// told in one more round.
     async fn tell_of_loss(self: Arc<Self>, spread: Duration) {
         loop {

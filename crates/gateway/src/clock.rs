@@ -17,7 +17,7 @@ pub struct StreamClock {
 }
 
 impl StreamClock {
-    /// A clock that starts now.
+    /// Starts a clock.
     pub fn start() -> Self {
         Self {
             began: Clock::monotonic(),
@@ -25,17 +25,17 @@ impl StreamClock {
         }
     }
 
-    /// The stream's time now.
+    /// Returns the stream's time now.
     pub fn now(&self) -> Timestamp {
         self.began + self.elapsed()
     }
 
-    /// How long the stream has existed.
+    /// Returns how long the stream has existed.
     pub fn elapsed(&self) -> Duration {
         self.at.elapsed()
     }
 
-    /// The time from now until `due`, at most an hour; zero when it has passed.
+    /// Returns the time from now until `due`, at most an hour. Zero if `due` has passed.
     pub fn until(&self, due: Timestamp) -> Duration {
         due.since(self.now()).min(MAX_SLEEP)
     }

@@ -15,8 +15,8 @@ use tern_types::limits::MAX_FRAME_ITEMS;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status, Streaming};
 
-/// The first size of a stream's buffers, and the size at which a write is handed on, in bytes. Small, since most
-/// streams are idle. Measured: 23 KiB a stream instead of 40.
+/// The first size of a stream's buffers, and the size at which a write is handed on, in bytes. They are small, since
+/// most streams are idle. Measured: 23 KiB a stream instead of 40.
 const BUFFERS: (usize, usize) = (256, 32 << 10);
 /// The tag of `ClientFrame.items`.
 const ITEMS: u32 = 1;
@@ -24,11 +24,12 @@ const ITEMS: u32 = 1;
 /// A frame that goes out: encoded `ServerEvent`s.
 #[derive(Debug, Default, Clone)]
 pub struct Frame {
+    /// The encoded events, in the order in which the device gets them.
     pub events: Vec<Bytes>,
 }
 
 impl Frame {
-    /// The length of the encoded `ServerFrame` in bytes.
+    /// Returns the length of the encoded `ServerFrame` in bytes.
     pub fn encoded_len(&self) -> usize {
         self.events.iter().map(|event| event_len_in_frame(event)).sum()
     }
@@ -57,7 +58,7 @@ pub enum Incoming {
 
 const NO_FRAME: Incoming = Incoming::Malformed("a frame is no ClientFrame");
 const TOO_MANY_ITEMS: Incoming = Incoming::TooLarge("a frame has more items than Limits.max_frame_items");
-/// What each transport makes of a frame that is too large to be read.
+/// The result of each transport for a frame that is too large to be read.
 pub(crate) const TOO_MANY_BYTES: Incoming =
     Incoming::TooLarge("a frame has more bytes than Limits.max_frame_bytes");
 
@@ -122,7 +123,7 @@ impl Stream for GrpcFrames {
     }
 }
 
-/// What is wrong with a frame, by the status with which reading it failed.
+/// Returns what is wrong with a frame, by the status with which reading it failed.
 fn unreadable(status: &Status) -> Incoming {
     if status.code() == Code::OutOfRange {
         TOO_MANY_BYTES
@@ -142,7 +143,7 @@ pub fn read_frame(frame: Bytes) -> Incoming {
     }
 }
 
-/// Counts the items of an encoded frame without decoding them. `None`: it is no frame.
+/// Counts the items of an encoded frame without decoding them. `None` if it is no frame.
 fn count_items(mut frame: Bytes) -> Option<usize> {
     let mut count = 0;
     while frame.has_remaining() {

@@ -119,7 +119,8 @@ pub struct Config {
 /// The shortest time for a connection: a shorter one would end connections that were just made.
 const SHORTEST_BOUND: Duration = Duration::from_millis(100);
 
-/// Parses a number of seconds that bounds a connection's time.
+/// Parses a number of seconds that bounds a connection's time. `Err` if the text is no number, or the time is below
+/// [`SHORTEST_BOUND`].
 fn bound(text: &str) -> Result<Duration, String> {
     let bound = seconds(text)?;
     if bound < SHORTEST_BOUND {
@@ -129,7 +130,7 @@ fn bound(text: &str) -> Result<Duration, String> {
 }
 
 impl Config {
-    /// The bounds of clients' connections. Never more connections than the file descriptors allow.
+    /// Returns the bounds of clients' connections, which are never more than the file descriptors allow.
     pub fn bounds(&self) -> Bounds {
         let room = descriptors::shares().clients;
         let wanted = match self.gateway_max_connections {
@@ -152,7 +153,7 @@ impl Config {
         }
     }
 
-    /// The rate limits of unary calls.
+    /// Returns the rate limits of unary calls.
     pub fn rates(&self) -> Rates {
         Rates {
             device_calls: Rate {
@@ -171,7 +172,7 @@ impl Config {
         }
     }
 
-    /// The settings of sessions.
+    /// Returns the settings of sessions.
     pub fn settings(&self) -> Settings {
         let standard = Settings::default();
         Settings {

@@ -23,11 +23,11 @@ const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
 /// The header fields that pages may read. The status of a failure without a message is in them.
 const EXPOSED_HEADERS: HeaderValue =
     HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin, x-request-id");
-/// How long a browser may remember the answer to a preflight, in seconds: two hours, the most that any browser
-/// accepts.
+/// The time for which a browser may remember the answer to a preflight, in seconds: two hours, the most that any
+/// browser accepts.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
-/// Answers a preflight request, and has `calls` answer every other request, if its page may use this gateway.
+/// Answers a preflight request itself, and lets `calls` answer every other request, if its page may use this gateway.
 pub async fn answer<S, B>(origins: &Origins, calls: S, request: Request<B>) -> Response<Body>
 where
     S: Service<Request<B>, Response = Response<Body>, Error = Infallible>,
@@ -61,7 +61,7 @@ where
     }
 }
 
-/// The answer to a preflight request.
+/// Makes the answer to a preflight request.
 fn preflight() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;

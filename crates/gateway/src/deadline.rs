@@ -13,7 +13,7 @@ const TIMEOUT: &str = "grpc-timeout";
 /// The most digits of a timeout: "TimeoutValue → {positive integer as ASCII string of at most 8 digits}".
 const MAX_DIGITS: usize = 8;
 
-/// The time that a call with this metadata may take. A malformed timeout counts as none.
+/// Returns the time that a call with this metadata may take. A malformed timeout counts as none.
 pub fn of(metadata: &MetadataMap) -> Duration {
     let asked = metadata.get(TIMEOUT).and_then(|value| value.to_str().ok());
     asked.and_then(parse).map_or(LONGEST, |asked| asked.min(LONGEST))

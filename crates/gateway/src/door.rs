@@ -1,10 +1,10 @@
 //! Decides whether this gateway takes new streams.
 //!
-//! It does not while they would be of no use: no chat node is linked; or other gateways reach much more of the
-//! cluster than it does; or it has lost its place in the map, so that chat nodes may deliver messages without asking
-//! it. Readiness and gRPC health say the same to load balancers. Streams that are open go on and lose nothing: what
-//! is not delivered to them live is read from their inboxes again and again. Only a gateway that is worse off than
-//! others asks its devices to reconnect to those.
+//! It does not while they would be of no use: while no chat node is linked, while other gateways reach much more of the
+//! cluster, or while it has lost its place in the map, so that chat nodes may deliver messages without asking it.
+//! Readiness and gRPC health say the same to load balancers. Streams that are open go on and lose nothing: what is not
+//! delivered to them live is read from their inboxes again and again. Only a gateway that is worse off than others asks
+//! its devices to reconnect to those.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,54 +22,54 @@ use crate::registry::Registry;
 
 /// The time between two looks.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long something has to last before it counts. A broken link is made again sooner, and a new map is heard of
+/// The time that something has to last before it counts. A broken link is made again sooner, and a new map is heard of
 /// sooner.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The time between two readings of all inboxes while messages may be delivered without this gateway, 64 devices a
-/// query.
+/// The time between two readings of all inboxes while messages may be delivered without this gateway. One query reads
+/// 64 devices.
 const READ_AGAIN: Duration = Duration::from_secs(10);
 
-/// Whether new streams are turned away; kept up to date by [`keep`]. Cheap to clone.
+/// The flag that says whether new streams are turned away. [`keep`] keeps it up to date. It is cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Door(Arc<AtomicBool>);
 
 impl Door {
-    /// Whether new streams are turned away.
+    /// Returns whether new streams are turned away.
     pub fn is_shut(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What one look finds.
+/// The findings of one look.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     /// This node's place in the map.
     place: Place,
-    /// How many chat nodes are linked.
+    /// The number of chat nodes that are linked.
     linked: u32,
-    /// Other gateways reach much more of the cluster.
+    /// True if other gateways reach much more of the cluster.
     unwell: bool,
 }
 
-/// Decides what follows from the looks. Pure: time comes in.
+/// The state from which the verdict on each look follows. The code is pure: time comes in as an argument.
 #[derive(Debug)]
 struct Keeper {
-    /// No chat node has ever been linked.
+    /// True while no chat node has ever been linked.
     fresh: bool,
-    /// Since when no chat node has been linked.
+    /// The time since which no chat node has been linked. `None` while one is.
     unlinked_since: Option<Instant>,
-    /// Since when this node has been cut off.
+    /// The time since which this node has been cut off. `None` while it is not.
     cut_off_since: Option<Instant>,
 }
 
-/// What follows from one look.
+/// The verdict that follows from one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Verdict {
-    /// Why readiness and health say no; `None`: they say yes.
+    /// The reason why readiness and health say no. `None` if they say yes.
     not_ready: Option<&'static str>,
-    /// New streams are turned away.
+    /// True if new streams are turned away.
     shut: bool,
-    /// Messages may be delivered without this gateway, since others may not know it.
+    /// True if messages may be delivered without this gateway, since others may not know it.
     passed_by: bool,
 }
 
@@ -82,7 +82,7 @@ impl Keeper {
         }
     }
 
-    /// Takes what a look finds at `now`.
+    /// Takes the findings of a look at `now`, and returns the verdict.
     fn look(&mut self, found: Found, now: Instant) -> Verdict {
         let since = |since: Option<Instant>, holds: bool| holds.then(|| since.unwrap_or(now));
         self.fresh &= found.linked == 0;
@@ -172,7 +172,7 @@ mod tests {
         let unlinked = Found { linked: 0, ..FINE };
         let of = |place| Found { place, ..FINE };
         let unwell = Found { unwell: true, ..FINE };
-        // What is found; then whether the gateway is ready and the door shut, at once and after a while.
+        // Each case has the findings, then whether the gateway is ready and the door shut, at once and after a while.
         for (found, at_once, later) in [
             (FINE, (true, false), (true, false)),
             (unlinked, (true, false), (false, true)),

@@ -1,4 +1,4 @@
-//! The parts of this gateway that all streams share, and how a session is made known to them.
+//! The parts of this gateway that all streams share, and the registration of a session with them.
 
 use std::sync::Arc;
 
@@ -22,21 +22,33 @@ use crate::watches::Watches;
 
 /// The parts of this gateway that all streams share.
 pub struct Gateway {
+    /// The settings of every session.
     pub settings: Settings,
     /// The most sessions that may be registered.
     pub max_sessions: usize,
+    /// The sessions of this gateway.
     pub registry: Arc<Registry>,
+    /// The links to the chat nodes.
     pub chats: Arc<ChatLinks>,
+    /// The links to the presence nodes.
     pub presence: Arc<PresenceLinks>,
+    /// The users whose presence the sessions watch.
     pub watches: Arc<Watches>,
+    /// The queue of sessions whose inboxes are to be read.
     pub inboxes: InboxReader,
+    /// The verifier of access tokens.
     pub verifier: Arc<Verifier>,
+    /// The watchdog that cuts off streams whose clients take nothing.
     pub watchdog: Arc<Watchdog>,
+    /// The policy that decides which messages are traced.
     pub traces: Traces,
+    /// The drain of this node.
     pub drain: Drain,
+    /// The flag that says whether new streams are turned away.
     pub door: Door,
+    /// The state that says what this node gives up under load.
     pub shedding: Shedding,
-    /// Measures how long a woken stream takes to take its mail.
+    /// The meter of the time that a woken stream takes to take its mail.
     pub send_queue: Arc<Meter>,
 }
 
@@ -71,7 +83,8 @@ impl Gateway {
             return Err(CloseRequest::Unavailable);
         }
         let (registration, replaced) = self.registry.register(id, user, device, Clock::wall(), mailbox);
-        // In this order, so that presence always knows a session of the device.
+        // The session is announced before the end of the older one, so that presence always knows a session of the
+        // device.
         self.presence.announce(registration.handle());
         if let Some(replaced) = replaced {
             self.presence.ended(&replaced);
@@ -88,7 +101,7 @@ impl Gateway {
         })
     }
 
-    /// Passes on that the user writes or stopped. The notice is dropped under load, or where it would have to wait.
+    /// Passes on that the user writes or stopped. The notice is dropped under load, or if it would have to wait.
     pub fn typing(&self, from: &Handle, chat: ChatId, stopped: bool) {
         if self.shedding.level() >= Level::Typing {
             self.shedding.gave_up(Level::Typing);
@@ -101,7 +114,7 @@ impl Gateway {
 }
 
 impl Registered {
-    /// The registered session.
+    /// Returns the registered session.
     pub fn handle(&self) -> &Arc<Handle> {
         self.registration.handle()
     }
@@ -109,7 +122,8 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        // In this order: announcing all sessions again never names a session whose end was announced already.
+        // The session is unregistered before its end is announced. So when all sessions are announced again, none is
+        // named whose end was announced already.
         if self.registration.end() {
             self.presence.ended(self.registration.handle());
         }

@@ -1,6 +1,6 @@
-//! Receipts and typing notices that wait for a session. They have room of their own, so that a group of a thousand
-//! who acknowledge pushes no entry out. For each user and chat only the newest waits. They go out when the device has
-//! taken what was put before.
+//! Receipts and typing notices that wait for a session. They have room of their own, so that a thousand members of a
+//! group who acknowledge a message push no entry out of the mailbox. For each user and chat only the newest waits. They
+//! go out when the device has taken what was put before.
 //!
 //! A receipt that finds no room is dropped; the device is told CaughtUp, after which clients ask for receipts. A
 //! typing notice that finds no room is dropped too: it comes again.
@@ -18,25 +18,30 @@ use tern_types::{ChatId, IdMap, UserId};
 const RECEIPTS: usize = MAX_GROUP_MEMBERS;
 /// The most pairs of a user and a chat whose typing notices wait: more than a screen shows.
 const TYPING: usize = 16;
-/// The most that are taken at once: half a frame, so that entries which come meanwhile wait for no more than that.
+/// The most receipts and typing notices that are taken at once: half a frame, so that entries which come meanwhile wait
+/// for no more than that.
 const TAKEN: usize = 32;
 
-/// How far a user has got in a chat, as `tern.v1.Receipt` says it.
+/// The seqs up to which a user has got in a chat, as `tern.v1.Receipt` has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mark {
+    /// The seq up to which the user has got the chat's entries.
     pub delivered: u64,
+    /// The seq up to which the user has read the chat.
     pub read: u64,
 }
 
-/// What a push carries that has no entry.
+/// The content of a push that has no entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {
+    /// The user has got as far as `mark` in the chat.
     Receipt { user: UserId, mark: Mark },
+    /// The user writes in the chat, or has stopped.
     Typing { user: UserId },
 }
 
 impl Hint {
-    /// Decodes an encoded `tern.v1.ServerEvent`; `None` when it is neither a receipt nor a typing notice.
+    /// Decodes an encoded `tern.v1.ServerEvent`. `None` if it is neither a receipt nor a typing notice.
     pub fn of(event: &Bytes) -> Option<Self> {
         match v1::ServerEvent::decode(event.clone()).ok()?.event? {
             Event::Receipt(receipt) => Some(Self::Receipt {
@@ -66,7 +71,7 @@ pub struct Hints {
 }
 
 impl Hints {
-    /// Whether nothing waits.
+    /// Returns whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty() && self.typing.is_empty()
     }
@@ -111,7 +116,7 @@ impl Hints {
         room
     }
 
-    /// Drops the typing notices of a chat of which an entry goes out, which may be the message that ends the typing.
+    /// Drops the typing notices of a chat when an entry of it goes out, which may be the message that ends the typing.
     pub fn entry(&mut self, chat: ChatId) {
         if !self.typing.is_empty() {
             self.typing.retain(|((of, _), _)| *of != chat);
@@ -127,7 +132,7 @@ impl Hints {
             taken.extend(self.receipts.remove(&key).map(|(_, event)| event));
         }
         if self.order.is_empty() {
-            // An empty one keeps no memory: most sessions wait for nothing most of the time.
+            // An empty value keeps no memory: most sessions wait for nothing most of the time.
             *self = Self::default();
         }
         taken

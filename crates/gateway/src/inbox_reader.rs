@@ -24,22 +24,22 @@ pub const DEVICES: usize = 64;
 /// The most queries under way: enough to hide the round trip to the node, few enough to leave the store to the
 /// messages.
 const QUERIES: usize = 4;
-/// The most sessions that wait to be read for: a whole gateway that reconnects at once. A session that finds no room
-/// asks again.
+/// The most sessions whose inboxes wait to be read: a whole gateway that reconnects at once. A session that finds no
+/// room asks again.
 const QUEUE: usize = 65_536;
-/// A query that takes longer is given up; its sessions ask again.
+/// The time after which a query is given up. Its sessions ask again.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a failing query is tried before its sessions are told. They ask again later.
+/// The number of times that a failing query is tried before its sessions are told. They ask again later.
 const TRIES: usize = 3;
 
-/// The queue of sessions whose inboxes are to be read. Cheap to clone.
+/// The queue of sessions whose inboxes are to be read. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct InboxReader {
     asked: mpsc::Sender<(SessionId, DeviceId)>,
     source: Source,
 }
 
-/// Reads inboxes from the chat nodes.
+/// The access to the chat nodes that read inboxes.
 #[derive(Clone)]
 struct Source {
     map: MapHandle,
@@ -59,12 +59,12 @@ pub type Inboxes = HashMap<DeviceId, Inbox>;
 /// The answer to one query.
 struct Read {
     inboxes: Inboxes,
-    /// The number for the streams that this answer opens; 0: it opens none.
+    /// The number for the streams that this answer opens, or 0 if it opens none.
     number: u64,
 }
 
 impl InboxReader {
-    /// Reads inboxes from now on, until the drain has ended.
+    /// Starts the tasks that read inboxes until the drain has ended.
     pub fn start(ctx: &NodeContext, registry: Arc<Registry>) -> Self {
         let (asked, queue) = mpsc::channel(QUEUE);
         let source = Source {
@@ -80,15 +80,16 @@ impl InboxReader {
         Self { asked, source }
     }
 
-    /// Asks for the session's inbox. The session gets [`Mail::Inbox`] or [`Mail::InboxFailed`].
+    /// Asks for the session's inbox. The session gets [`Mail::Inbox`], or [`Mail::InboxFailed`] if the queue is full or
+    /// the query fails.
     pub fn ask(&self, session: &Handle) {
         if self.asked.try_send((session.id, session.device)).is_err() {
             session.mailbox.push(Mail::InboxFailed);
         }
     }
 
-    /// Reads the inboxes of at most [`DEVICES`] devices at once, in a query of their own. Devices that the answer
-    /// does not name are missing. `Err` when the query fails, or takes longer than [`TIMEOUT`].
+    /// Reads the inboxes of at most [`DEVICES`] devices at once, in a query of their own. Devices that the answer does
+    /// not name are missing from the result. `Err` if the query fails, or takes longer than [`TIMEOUT`].
     pub async fn read(&self, devices: &[DeviceId]) -> Result<Inboxes, Status> {
         Ok(self.source.read(devices, false).await?.inboxes)
     }
@@ -132,6 +133,7 @@ async fn work(
 }
 
 impl Source {
+    /// Reads inboxes, and tries again if that fails. `None` if it has failed [`TRIES`] times.
     async fn read_patiently(&self, devices: &[DeviceId], opens: bool) -> Option<Read> {
         let mut back_off = BackOff::default();
         for _ in 0..TRIES {
@@ -165,9 +167,9 @@ impl Source {
         })
     }
 
-    /// Makes the store of this epoch the one that sessions belong to. If another one is known, the answer at hand may
-    /// be out of date, so the chat node is asked once more. When this returns, the links name the new store too,
-    /// before a session is opened on it.
+    /// Makes the store of this epoch the one that sessions belong to. If the registry knows another one, or none yet,
+    /// the answer at hand may be out of date, so a chat node is asked once more: `Err` if it names another store. When
+    /// this returns, the links name the new store too, before a session is opened on it.
     async fn make_sure_of(&self, epoch: &str) -> Result<(), Status> {
         if self.registry.knows_store(epoch) {
             return Ok(());

@@ -9,7 +9,7 @@ use tern_gateway_core::session::{Identity, Item};
 
 use crate::metrics;
 
-/// Converts one item and counts it. `now` is by the wall clock, for tokens.
+/// Converts one item and counts it. `now` is the time of the wall clock, by which tokens are verified.
 pub fn from_wire(item: v1::ClientItem, verifier: &Verifier, now: Timestamp) -> Item {
     use client_item::Item as Wire;
     let (kind, item) = match item.item {

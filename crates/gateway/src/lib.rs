@@ -11,20 +11,22 @@
 //! - [`config`], [`server`], [`metrics`]: flags, start and drain, metrics
 //! - [`tern_gateway_core`]: what is decided, as pure functions: one stream, who watches whom, who may see that somebody
 //!   writes
-//! - [`stream`], [`item`], [`mailbox`], [`hints`], [`clock`]: its adapter to the clients and to the other tasks
+//! - [`stream`], [`item`], [`mailbox`], [`hints`], [`clock`]: the adapter of a stream to the clients and to the other
+//!   tasks
 //! - [`codec`], [`websocket`]: the two transports of a stream, gRPC and WebSocket
 //! - [`registry`], [`gateway`]: the sessions of this gateway, and what they share
-//! - [`traces`]: which messages are traced, and their spans here
-//! - [`chat_links`], [`presence_links`], [`inbox_reader`], [`redrain`], [`sweep`]: towards the other nodes
-//! - [`door`]: whether new streams are taken
-//! - [`watches`]: whose presence sessions watch; [`audience`]: who is told that somebody writes
+//! - [`traces`]: decides which messages are traced, and holds their spans here
+//! - [`chat_links`], [`presence_links`]: the links to the other nodes; [`inbox_reader`], [`redrain`], [`sweep`]:
+//!   reading inboxes
+//! - [`door`]: decides whether new streams are taken
+//! - [`watches`]: the users whose presence sessions watch; [`audience`]: the members who are told that somebody writes
 //! - [`public`], [`tls`]: the listener for clients
-//! - [`deadline`]: how long a call may take
+//! - [`deadline`]: the time that a call may take
 //! - [`origins`], [`cors`]: the web sites whose pages are served too
 //! - [`watchdog`]: the end of streams whose clients take nothing
 //! - [`barred`]: users and devices whose access tokens do not count
-//! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`presence_query`], [`nodes`]: unary calls of
-//!   clients; [`node_service`]: those of other nodes
+//! - [`proxy`], [`methods`], [`auth`], [`call_limits`], [`peek`], [`presence_query`], [`nodes`], [`refused`]: unary
+//!   calls of clients; [`node_service`]: those of other nodes
 
 mod audience;
 mod auth;

@@ -1,10 +1,9 @@
-//! A session's mailbox: what other tasks leave for it. Putting something into it never waits, and a session that does
-//! not take its mail affects no other.
+//! The mailbox of a session has what other tasks leave for it. Putting something into it never waits, and a session
+//! that does not take its mail affects no other.
 //!
-//! It is bounded. A live push finds room while few wait, and is dropped otherwise; a wake finds a little more room.
-//! Where one is dropped, a flag makes the session read its inbox again. Results, windows and other answers always
-//! fit: there are no more of them than the session has asked for. Receipts and typing notices have room of their own
-//! ([`crate::hints`]).
+//! It is bounded. A live push is dropped if too much mail waits, and a wake if still more waits; a flag then makes the
+//! session read its inbox again. Results, windows and other answers always fit: there are no more of them than the
+//! session has asked for. Receipts and typing notices have room of their own ([`crate::hints`]).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,15 +18,15 @@ use tern_gateway_core::session::{CloseRequest, Inbox, Mail};
 
 use crate::hints::{Hints, Mark};
 
-/// The most mail with which a live push still finds room: two frames. A session that is further behind reads its
-/// inbox.
+/// The amount of waiting mail from which on a live push is dropped: two frames. A session that is further behind reads
+/// its inbox.
 const LIVE_ROOM: usize = 128;
-/// The bytes of waiting live pushes from which on one more is dropped.
+/// The bytes of waiting live pushes from which on another one is dropped.
 const LIVE_BYTES: usize = 1 << 20;
-/// The most mail with which a wake still finds room: more than for live pushes, so that a burst of those leaves room
-/// for wakes.
+/// The amount of waiting mail from which on a wake is dropped: more than for live pushes, so that a burst of those
+/// leaves room for wakes.
 const WAKE_ROOM: usize = 256;
-/// An empty mailbox with room for more mail than this gives its memory back: it grew in a burst.
+/// The capacity for mail beyond which an empty mailbox gives its memory back, since it grew in a burst.
 const KEEP_CAPACITY: usize = 16;
 
 /// The mailbox of one session. The session's stream takes from it; every other task only puts into it.
@@ -38,44 +37,47 @@ pub struct Mailbox(Mutex<Inner>);
 struct Inner {
     waiting: Waiting,
     hints: Hints,
+    /// The bytes of the live pushes that wait.
     live_bytes: usize,
     waker: Option<Waker>,
-    /// When the waiting stream was woken; `None`: it did not wait.
+    /// The time at which the waiting stream was woken. `None` if it did not wait.
     woken: Option<Instant>,
 }
 
 /// Everything that was put into a mailbox since the stream took from it.
 #[derive(Debug, Default)]
 pub struct Waiting {
+    /// Live pushes, wakes, results and other answers, in the order in which they came.
     pub mail: VecDeque<Mail>,
-    /// The spans of those live pushes that are traced. Dropping one ends it, after the session has taken the mail.
+    /// The spans of those live pushes that are traced. Dropping a span ends it, which is after the session has taken
+    /// the mail.
     pub spans: Vec<Span>,
-    /// Presence has taken an announcement of the session.
+    /// True if presence has taken an announcement of the session.
     pub announced: bool,
-    /// A push was dropped: the inbox is to be read.
+    /// True if the inbox is to be read, for example because a push was dropped.
     pub redrain: bool,
-    /// Receipts for the device may have been lost.
+    /// True if receipts for the device may have been lost.
     pub receipts_lost: bool,
     /// The inbox that the sweep read last.
     pub swept: Option<Box<Inbox>>,
-    /// The user's setting that was told last.
+    /// The newest setting of the user: true if they have turned read receipts off. `None` if none was told.
     pub read_receipts_off: Option<bool>,
-    /// Owners of chats, or links to them, have changed.
+    /// True if owners of chats, or links to them, have changed.
     pub moved: bool,
-    /// The stream is to end, for this reason.
+    /// The reason for which the stream is to end, if it is.
     pub close: Option<CloseRequest>,
-    /// The gateway stops: the times until the device is to reconnect, and until it is cut off.
+    /// The times until the device is to reconnect, and until it is cut off, if the gateway wants it to leave.
     pub drain: Option<(Duration, Duration)>,
-    /// Presence of watched users, the newest of each, and answers to WatchPresence (`None`) in between.
+    /// The newest presence of each watched user, and in between the answers to WatchPresence, which have no user.
     pub seen: Vec<(Option<UserId>, Bytes)>,
-    /// Encoded receipts and typing notices: some of those that wait.
+    /// Some of the receipts and typing notices that wait, encoded.
     pub hints: Vec<Bytes>,
-    /// The time from when the stream was woken for this to when it took it.
+    /// The time from when the stream was woken for this to when it took it. Zero if the stream did not wait.
     pub age: Duration,
 }
 
 impl Waiting {
-    /// Whether there is nothing apart from `seen` and `hints`.
+    /// Returns whether there is nothing apart from `seen` and `hints`.
     fn is_empty(&self) -> bool {
         let flags = self.announced
             || self.redrain
@@ -164,7 +166,7 @@ impl Mailbox {
         self.change(|inner| inner.waiting.mail.push_back(mail));
     }
 
-    /// Puts the inbox that the sweep read, in place of an older one: so a stream that is not polled for hours gathers
+    /// Puts the inbox that the sweep read, in place of an older one. So a stream that is not polled for hours gathers
     /// only one.
     pub fn swept(&self, inbox: Inbox) {
         self.change(|inner| inner.waiting.swept = Some(Box::new(inbox)));
@@ -175,7 +177,7 @@ impl Mailbox {
         self.change(|inner| inner.waiting.announced = true);
     }
 
-    /// Has the inbox read again.
+    /// Makes the session read its inbox again.
     pub fn redrain(&self) {
         self.change(|inner| inner.waiting.redrain = true);
     }
@@ -190,20 +192,20 @@ impl Mailbox {
         self.change(|inner| inner.waiting.moved = true);
     }
 
-    /// Has the stream end. Of several reasons the first counts.
+    /// Makes the stream end. If there are several reasons, the first one counts.
     pub fn close(&self, request: CloseRequest) {
         self.change(|inner| {
             inner.waiting.close.get_or_insert(request);
         });
     }
 
-    /// Says that the gateway is about to stop: the device is to reconnect after the first time and is cut off after
-    /// the second.
+    /// Says that the device is to reconnect after the first time, and is cut off after the second: the gateway is about
+    /// to stop, or others reach more of the cluster.
     pub fn drain(&self, reconnect_after: Duration, close_after: Duration) {
         self.change(|inner| inner.waiting.drain = Some((reconnect_after, close_after)));
     }
 
-    /// Takes everything; pending while there is nothing. Presence, receipts and typing are taken only with `seen`,
+    /// Takes everything, or is pending if there is nothing. Presence, receipts and typing are taken only with `seen`,
     /// which says that the device has taken everything that was put before. Until then they stay here, where a newer
     /// one takes the place of an older one.
     pub fn poll_take(&self, cx: &mut Context<'_>, seen: bool) -> Poll<Waiting> {
@@ -234,13 +236,13 @@ impl Mailbox {
         Poll::Ready(waiting)
     }
 
-    /// Whether the stream has something to take.
+    /// Returns whether the stream has something to take.
     pub fn has_mail(&self) -> bool {
         let inner = self.lock();
         !inner.waiting.is_empty() || !inner.waiting.seen.is_empty() || !inner.hints.is_empty()
     }
 
-    /// Whether the stream was told to end.
+    /// Returns whether the stream was told to end.
     pub fn is_closing(&self) -> bool {
         self.lock().waiting.close.is_some()
     }

@@ -10,13 +10,13 @@ use prost_types::FileDescriptorSet;
 pub enum Target {
     /// Any accounts node.
     Accounts,
-    /// The owner of the chat in field 1; any chat node where there is none.
+    /// The chat node that owns the chat in field 1, or any chat node if the request names no chat.
     Chat,
     /// Any media node.
     Media,
     /// Any chat node: field 1 of the request is not a chat.
     AnyChat,
-    /// The presence node that owns the user in field 1; any presence node where there is none.
+    /// The presence node that owns the user in field 1, or any presence node if the request names no user.
     PresenceOwner,
     /// This gateway, which asks the presence nodes.
     Presence,
@@ -29,8 +29,9 @@ pub struct Method {
     pub path: String,
     /// The path at the node that answers it.
     pub onward: String,
+    /// The node that answers the method.
     pub target: Target,
-    /// Whether a call needs credentials. If not, the request itself carries what proves the caller.
+    /// True if a call needs credentials. If not, the request itself carries what proves the caller.
     pub authenticated: bool,
 }
 
@@ -40,10 +41,12 @@ const INTERNAL: &str = "tern.internal.v1";
 const WITHOUT_CHAT: [&str; 2] = ["CreateGroup", "ListChats"];
 /// The service whose methods several roles share, each under an internal service name of its own.
 const ADMIN: &str = "Admin";
+/// The methods of Admin that accounts nodes answer.
 const ACCOUNTS_ADMIN: [&str; 4] = ["ListUsers", "GetUser", "SuspendUser", "ResumeUser"];
+/// The methods of Admin that any chat node answers.
 const ANY_CHAT_ADMIN: [&str; 2] = ["GetQueues", "GetClusterMap"];
 
-/// All methods of the protos by path. `Err` when the descriptors do not decode.
+/// Returns all methods of the protos by path. `Err` if the descriptors do not decode.
 pub fn all() -> Result<HashMap<String, Method>, prost::DecodeError> {
     let files = FileDescriptorSet::decode(tern_proto::DESCRIPTORS)?.file;
     let services = files
@@ -85,7 +88,7 @@ pub const SERVICES: [&str; 8] = [
     "tern.v1.Admin",
 ];
 
-/// The node that answers a method; `None`: clients may not call it as a unary method.
+/// Returns the node that answers a method. `None` if clients may not call it as a unary method.
 fn target(service: &str, method: &str) -> Option<Target> {
     match service {
         "Users" | "Devices" | "Auth" => Some(Target::Accounts),
@@ -101,7 +104,7 @@ fn target(service: &str, method: &str) -> Option<Target> {
     }
 }
 
-/// The internal service that serves an Admin method with this target.
+/// Returns the internal service that serves an Admin method with this target.
 fn admin_part(target: Target) -> &'static str {
     match target {
         Target::Accounts => "AccountsAdmin",

@@ -132,6 +132,7 @@ const DESCRIBED: &[Described] = &[
     (Kind::Counter, UNARY, "Unary calls, by method and status code"),
 ];
 
+/// Registers the descriptions of the metrics, and sets most counters and some gauges to 0.
 pub(crate) fn describe() {
     described::describe(DESCRIBED);
     // Counters begin at 0. One that first appears at 1 would not have risen in the eyes of an alert.
@@ -203,7 +204,7 @@ pub(crate) fn opened() {
 }
 
 pub(crate) fn frame_out(events: usize) {
-    // Looked up once, since every frame counts.
+    // The counters are looked up once, since every frame counts.
     static OUT: LazyLock<[Counter; 2]> = LazyLock::new(|| [counter!(FRAMES_OUT), counter!(EVENTS_OUT)]);
     OUT[0].increment(1);
     OUT[1].increment(events as u64);
@@ -253,7 +254,7 @@ pub(crate) fn link_up(role: &'static str, node: &str, up: bool) {
     gauge!(LINK_UP, "role" => role, "node" => node.to_owned()).set(f64::from(u8::from(up)));
 }
 
-/// Reports a link as up until this is dropped, whatever ends the link.
+/// The guard that reports a link as up until it is dropped, whatever ends the link.
 pub(crate) struct LinkUp(&'static str, String);
 
 impl LinkUp {

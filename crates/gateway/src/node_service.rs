@@ -20,12 +20,17 @@ use crate::presence_links::PresenceLinks;
 use crate::registry::Registry;
 use crate::watches::Watches;
 
-/// Implements `tern.internal.v1.GatewayNode`.
+/// The implementation of `tern.internal.v1.GatewayNode`.
 pub struct NodeService {
+    /// The sessions of this gateway.
     pub registry: Arc<Registry>,
+    /// The links over which presence is told that a session has ended.
     pub presence: Arc<PresenceLinks>,
+    /// The users whose presence sessions watch.
     pub watches: Arc<Watches>,
+    /// The members who are told that somebody writes.
     pub audience: Arc<Audience>,
+    /// The users and devices whose access tokens do not count.
     pub barred: Arc<Barred>,
 }
 
@@ -99,14 +104,14 @@ impl GatewayNode for NodeService {
     }
 }
 
-/// Tells the user's sessions here of the setting, which goes up with their next marks.
+/// Tells the user's sessions here of the setting. They send it to the chat nodes with what they send next.
 fn read_receipts_changed(registry: &Registry, user: UserId, off: bool) {
     for session in registry.of_user(user) {
         session.mailbox.read_receipts(off);
     }
 }
 
-/// The reason for the session to end, by the code that another node gives.
+/// Returns the reason for the session to end, by the code that another node gives.
 fn why(code: CloseCode) -> CloseRequest {
     match code {
         CloseCode::SessionReplaced => CloseRequest::Replaced,

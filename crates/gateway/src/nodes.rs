@@ -6,11 +6,11 @@ use tern_cluster::{ClusterMap, MapHandle, Node};
 use tern_proto::ApiError;
 use tokio::time::{Instant, timeout_at};
 
-/// How long a call waits for the map: a node needs less to see a change in etcd.
+/// The longest time that a call waits for the map: a node needs less to see a change in etcd.
 pub const MAP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The node that `pick` takes from the map, and the map's version. Where `pick` takes none, a node may be about to
-/// start: waits for it. `Err` (UNAVAILABLE) when there is none after [`MAP_PATIENCE`].
+/// Returns the node that `pick` takes from the map, and the map's version. If `pick` takes none, a node may be about to
+/// start, and is waited for. `Err` (UNAVAILABLE) if there is none after [`MAP_PATIENCE`].
 pub async fn find(
     map: &MapHandle,
     pick: impl for<'a> Fn(&'a ClusterMap) -> Option<&'a Node>,

@@ -17,7 +17,7 @@ pub enum Origins {
     These(Vec<String>),
 }
 
-/// An entry of the flag that is no origin.
+/// The error for an entry of the flag that is no origin.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no origin: write https://app.example.com, with a port where it is not the scheme's own, or * for all"
@@ -27,7 +27,7 @@ pub struct NotAnOrigin(String);
 impl std::str::FromStr for Origins {
     type Err = NotAnOrigin;
 
-    /// Parses origins, comma separated; `*` for all; an empty text for none.
+    /// Parses a comma separated list of origins; `*` allows all, an empty text none. `Err` if an entry is no origin.
     fn from_str(text: &str) -> Result<Self, NotAnOrigin> {
         let parts: Vec<&str> = text
             .split(',')
@@ -68,8 +68,8 @@ fn origin(text: &str) -> Result<String, NotAnOrigin> {
 }
 
 impl Origins {
-    /// The origin of a request whose page may use this gateway; `None`: the request has none. `Err`: the page may
-    /// not.
+    /// Returns the origin of a request whose page may use this gateway. `None` if the request has no origin, `Err` if
+    /// the page may not use the gateway.
     pub fn check<'a>(&self, headers: &'a HeaderMap) -> Result<Option<&'a HeaderValue>, Refused> {
         let Some(origin) = headers.get(ORIGIN) else {
             return Ok(None);
@@ -83,7 +83,7 @@ impl Origins {
     }
 }
 
-/// The page's origin is not allowed.
+/// The error for a page whose origin is not allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("pages of this origin may not use this gateway: see --gateway-allowed-origins")]
 pub struct Refused;

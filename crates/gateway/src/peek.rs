@@ -8,18 +8,18 @@ use tern_types::{ChatId, UserId};
 /// The key of field 1 with a length-delimited value.
 const FIRST_KEY: u64 = 1 << 3 | 2;
 
-/// The chat in field 1; the last one where the field occurs several times, as protobuf has it. `None` where there is
-/// none, or the bytes are no message: the node that decodes the message says what is wrong.
+/// Returns the chat in field 1, or the last one if the field occurs several times, as protobuf has it. `None` if there
+/// is none, or if the bytes are no message: the node that decodes the message says what is wrong.
 pub fn chat_id(message: &[u8]) -> Option<ChatId> {
     first(message)
 }
 
-/// The user in field 1, by the same rules as [`chat_id`].
+/// Returns the user in field 1, by the same rules as [`chat_id`].
 pub fn user_id(message: &[u8]) -> Option<UserId> {
     first(message)
 }
 
-/// The last field 1 of an encoded message, parsed.
+/// Returns the last field 1 of an encoded message, parsed.
 fn first<T: FromStr>(mut message: &[u8]) -> Option<T> {
     let mut found = None;
     while !message.is_empty() {
@@ -70,7 +70,7 @@ mod tests {
 
     use super::*;
 
-    /// The chat as prost decodes it; `None` for bytes that prost refuses.
+    /// Returns the chat as prost decodes it. `None` for bytes that prost refuses.
     fn by_prost(bytes: &[u8]) -> Option<Option<ChatId>> {
         SendMessageRequest::decode(bytes)
             .ok()

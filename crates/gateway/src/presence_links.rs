@@ -5,8 +5,8 @@
 //! read their inboxes once more after it has confirmed them. They do so yet again when the slots' old node has
 //! confirmed the new map, or is gone (fine print 9): until then a chat node may have asked the old node.
 //!
-//! What waits for a node is bounded ([`queues`]). Where it does not fit it is dropped, and all sessions of the node's
-//! slots are announced again.
+//! The queue of each node is bounded ([`queues`]). What does not fit is dropped, and all sessions of the node's slots
+//! are announced again.
 
 pub mod queues;
 
@@ -35,13 +35,14 @@ use crate::registry::{Handle, Registry};
 
 /// The most announcements of one frame.
 const GATHER: usize = 256;
-/// The pause before an announcement that a node refused is made again. A change of the map ends it.
+/// The pause before an announcement that a node refused is made again. A change of the map ends the pause.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
 /// The links of this gateway to all presence nodes.
 pub struct PresenceLinks {
     ctx: NodeContext,
     registry: Arc<Registry>,
+    /// The time over which sessions are spread that have to read their inboxes again.
     spread: Duration,
     queues: Queues<Said>,
     /// Slots that the map took from a node which has not confirmed that map yet.
@@ -67,8 +68,8 @@ struct Leaving {
 }
 
 impl PresenceLinks {
-    /// Keeps links to all presence nodes from now on. Sessions that have to read their inboxes again do so spread
-    /// over `spread`.
+    /// Starts the tasks that keep links to all presence nodes. Sessions that have to read their inboxes again do so
+    /// spread over `spread`.
     pub fn start(ctx: &NodeContext, registry: Arc<Registry>, spread: Duration) -> Arc<Self> {
         let links = Arc::new(Self::new(ctx, registry, spread));
         let span = tracing::info_span!("presence_links");
@@ -94,26 +95,26 @@ impl PresenceLinks {
         }
     }
 
-    /// Announces a session; its mailbox is told when presence has confirmed it.
+    /// Announces a session. Its mailbox is told when presence has confirmed it.
     pub fn announce(&self, session: &Handle) {
         self.tell(session, false);
     }
 
-    /// Ends a session: takes it out of the registry and tells presence, even where its stream takes nothing. Does
-    /// nothing if it has ended before.
+    /// Ends a session: takes it out of the registry and tells presence, even if its stream takes nothing. Does nothing
+    /// if it has ended before.
     pub fn end(&self, session: &Handle, why: CloseRequest) {
         if self.registry.end(session, why) {
             self.ended(session);
         }
     }
 
-    /// Tells presence that a session has ended. It is not in the registry any more.
+    /// Tells presence that a session has ended. It must not be in the registry any more.
     pub fn ended(&self, session: &Handle) {
         self.tell(session, true);
     }
 
     fn tell(&self, session: &Handle, ended: bool) {
-        // Without an owner nothing is queued: the link to the next owner announces every session.
+        // Nothing is queued without an owner: the link to the next owner announces every session.
         if let Some(node) = self.ctx.map.current().owner(Role::Presence, session.slot()) {
             let said = Said::Session(announcement(session, ended));
             self.queues.of(&node.name).push(said);
@@ -170,8 +171,8 @@ impl PresenceLinks {
         self.read(&node.name, replies).await
     }
 
-    /// The frames for the node, until there is a newer link to it: what waits in its queue first, then all sessions
-    /// of its slots where that is due.
+    /// Returns the frames for the node, until there is a newer link to it: what waits in its queue first, then all
+    /// sessions of its slots if that is due.
     fn frames(
         self: Arc<Self>,
         queue: Arc<Queue<Said>>,
@@ -235,7 +236,7 @@ impl PresenceLinks {
         Ok(())
     }
 
-    /// Follows the map: announces all sessions to new owners, and remembers which slots left an owner until that one
+    /// Follows the map: announces all sessions to new owners, and remembers which slots left an owner until that owner
     /// knows.
     async fn follow(self: Arc<Self>) {
         let mut map = self.ctx.map.clone();
@@ -251,6 +252,7 @@ impl PresenceLinks {
         }
     }
 
+    /// Makes the links announce all sessions to nodes that gained slots, and notes the slots that left each node.
     fn moved(&self, old: &ClusterMap, new: &ClusterMap) {
         let mut gained = HashSet::new();
         let mut left: HashMap<(&str, u64), HashSet<Slot>> = HashMap::new();
@@ -274,7 +276,8 @@ impl PresenceLinks {
         lock(&self.leaving).extend(leaving);
     }
 
-    /// A node that is gone answers no chat node any more, so the slots that left it need not be waited for.
+    /// Forgets the slots that left nodes which are gone: such a node answers no chat node any more, so it is not waited
+    /// for.
     fn forget_gone(&self, map: &ClusterMap) {
         let there = |node: &str, incarnation: u64| {
             map.node(Role::Presence, node)
@@ -284,12 +287,12 @@ impl PresenceLinks {
         self.queues.keep(|node| map.node(Role::Presence, node).is_some());
     }
 
-    /// The node answers by a map of this version from now on, or by a newer one.
+    /// Takes note that the node answers by a map of this version from now on, or by a newer one.
     fn confirmed_map(&self, node: &str, version: i64) {
         self.drain_left(|leaving| leaving.node == node && leaving.version <= version);
     }
 
-    /// Has the sessions read their inboxes again whose slots left a node that matches.
+    /// Makes the sessions read their inboxes again whose slots left a node that matches.
     fn drain_left(&self, which: impl Fn(&Leaving) -> bool) {
         let done: Vec<Leaving> = lock(&self.leaving)
             .extract_if(.., |leaving| which(leaving))

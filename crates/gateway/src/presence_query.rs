@@ -1,4 +1,4 @@
-//! `PresenceQuery`, which the gateway answers itself: it asks the presence nodes that own the users.
+//! Answers `PresenceQuery`: the gateway asks the presence nodes that own the users.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::{nodes, refused};
 
 /// The most users of one call.
 const MAX_USERS: usize = 256;
-/// How often nodes are asked whose map, or this gateway's, is behind.
+/// The number of rounds in which nodes are asked. Another round is needed if a node's map, or this gateway's, is
+/// behind.
 const ROUNDS: usize = 4;
-/// The pause after the first round; each further one is longer by as much.
+/// The pause after the first round. Each further pause is longer by as much.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers GetPresence. Users who do not exist are shown as hidden. `Err` when the caller is no API key with the
-/// scope `presence:read`, when the request is malformed or names too many users, or when a presence node cannot be
-/// asked.
+/// Answers GetPresence. Users who do not exist are shown as hidden. `Err` if the caller is no API key with the scope
+/// `presence:read`, if the request is malformed or names too many users, or if a presence node cannot be asked.
 pub async fn get_presence(ctx: &NodeContext, caller: &Principal, request: Bytes) -> Result<Bytes, Status> {
     caller.key(Scope::PresenceRead)?;
     let request = GetPresenceRequest::decode(request).map_err(|_| refused::malformed())?;
@@ -49,7 +49,7 @@ pub async fn get_presence(ctx: &NodeContext, caller: &Principal, request: Bytes)
     Ok(response.encode_to_vec().into())
 }
 
-/// The presence of those users who exist.
+/// Returns the presence of those users who exist.
 async fn states(ctx: &NodeContext, users: &[UserId]) -> Result<HashMap<UserId, Presence>, Status> {
     let mut known = HashMap::new();
     let mut missing: Vec<UserId> = users.to_vec();
@@ -79,7 +79,7 @@ async fn states(ctx: &NodeContext, users: &[UserId]) -> Result<HashMap<UserId, P
     Err(ApiError::unavailable("the presence nodes change").into())
 }
 
-/// The users that a node was asked for, and its answer; `None`: some of them belong to another node.
+/// The users that a node was asked for, and its answer. `None` if some of them belong to another node.
 type Asked = (Vec<UserId>, Option<Vec<(UserId, Presence)>>);
 
 /// Asks the presence node at `address`.

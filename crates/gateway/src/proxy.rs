@@ -1,8 +1,8 @@
-//! Unary calls of clients, which are passed on as bytes to the node that answers them.
+//! Passes unary calls of clients on, as bytes, to the nodes that answer them.
 //!
-//! A chat node that does not own the chat says so in the metadata of its answer. The call is then routed again, a few
-//! times, each time after this gateway's map has caught up. Where doing a request twice would matter it carries a
-//! request_id.
+//! A node that does not own the chat, or the user, says so in the metadata of its answer. The call is then routed
+//! again, a few times, each time after this gateway's map has caught up. A request carries a request_id if doing it
+//! twice would matter.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -34,21 +34,22 @@ use crate::{deadline, metrics, peek, presence_query};
 
 /// The most bytes of a node's answer: a page of the largest entries.
 const MAX_RESPONSE_BYTES: usize = tern_cluster::links::MAX_LINK_MESSAGE_BYTES;
-/// How often a call is routed again at most.
+/// The most times that a call is routed again.
 const REROUTES: usize = 3;
-/// The pause before a node is asked again whose map is behind this gateway's.
+/// The pause before a node is asked again whose map may be behind this gateway's.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Metadata of the call to the node: this gateway's version of the map.
+/// The metadata key of the call to the node for this gateway's version of the map.
 const MAP_VERSION: &str = "tern-map-version";
-/// Metadata in the answer of a node that does not own the chat: its version of the map, and the chat.
+/// The metadata key, in the answer of a node that does not own the chat or the user, for the node's version of the map.
 const NOT_OWNER: &str = "tern-not-owner";
+/// The metadata key, in the same answer, for the chat.
 const CHAT: &str = "tern-chat";
-/// The metadata of a client that is passed on: its trace context and the call's name. Credentials and anything
-/// `tern-*` are not.
+/// The metadata of a client that is passed on: its trace context and the id of the call. Credentials and anything
+/// `tern-*` are not passed on.
 const PASSED_ON: [&str; 3] = ["traceparent", "tracestate", REQUEST_ID];
 
-/// Authenticates, limits and passes on the unary calls of clients.
+/// The proxy that authenticates, limits and passes on the unary calls of clients.
 pub struct Proxy {
     ctx: NodeContext,
     auth: Arc<Auth>,
@@ -57,7 +58,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy for all methods of the protos. `Err` when the descriptors do not decode.
+    /// Makes a proxy for all methods of the protos. `Err` if the descriptors do not decode.
     pub fn new(ctx: NodeContext, auth: Arc<Auth>, limits: CallLimits) -> anyhow::Result<Self> {
         Ok(Self {
             ctx,
@@ -106,7 +107,7 @@ impl Proxy {
         self.route(method, onward, message).await
     }
 
-    /// Asks the node that the call belongs to, and the next one where that node does not own the chat.
+    /// Asks the node that the call belongs to, and the next one if that node does not own the chat or the user.
     async fn route(&self, method: &Method, metadata: MetadataMap, message: Bytes) -> Result<Bytes, Status> {
         let mut chat = match method.target {
             Target::Chat => peek::chat_id(&message),
@@ -131,7 +132,7 @@ impl Proxy {
         }
     }
 
-    /// Asks one node, found by the map as it is now. Waits for a while where there is none.
+    /// Asks one node, found by the map as it is now. Waits for a while if there is none.
     async fn ask(
         &self,
         method: &Method,
@@ -183,13 +184,13 @@ impl Proxy {
     }
 }
 
-/// The call's one message.
+/// Reads the call's one message. `Err` if it cannot be read or there is none.
 async fn only_message(messages: &mut Streaming<Bytes>) -> Result<Bytes, Status> {
     let message = messages.message().await.map_err(unreadable)?;
     message.ok_or_else(malformed)
 }
 
-/// The map's version and the chat in the answer of a node that does not own the chat; `None` for any other status.
+/// Returns the map's version and the chat in the answer of a node that is not the owner. `None` for any other status.
 fn not_owner(status: &Status) -> Option<(i64, Option<ChatId>)> {
     let text = |key| status.metadata().get(key).and_then(|value| value.to_str().ok());
     let version = text(NOT_OWNER)?.parse().ok()?;

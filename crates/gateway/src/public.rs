@@ -34,6 +34,7 @@ use crate::stream::DeviceStream;
 use crate::tls::Edge;
 use crate::websocket::upgrade::{self, WebSockets};
 
+/// The path at which device streams are opened by gRPC.
 const STREAM_PATH: &str = "/tern.v1.Messaging/Stream";
 /// HTTP/2's window of a connection in bytes. h2 charges small frames that were not read yet against half of it, and
 /// ends the connection when that is used up. So it is generous: an idle window costs nothing.
@@ -46,7 +47,7 @@ const MAX_STREAMS: u32 = 1000;
 /// The interval of HTTP/2's pings on a silent connection: longer than the longest heartbeat interval, so that no ping
 /// wakes a device that sends its heartbeats.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(240);
-/// How long a client may take to answer a ping: a phone on a bad network may need that.
+/// The longest time that a client may take to answer a ping: a phone on a bad network may need that.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The most bytes of a request's header fields: an access token and little else.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
@@ -64,8 +65,8 @@ pub struct Public {
 }
 
 impl Public {
-    /// Binds the listener. `Err` when the address cannot be bound, when the certificate cannot be used, or when
-    /// others could reach the address in plain text and that was not asked for.
+    /// Binds the listener. `Err` if the address cannot be bound, if the certificate cannot be used, or if others could
+    /// reach the address in plain text and that was not asked for.
     pub async fn bind(config: &Config, gateway: Arc<Gateway>, proxy: Arc<Proxy>) -> anyhow::Result<Self> {
         let tls = Edge::load(config).await?;
         let address = config.gateway_listen;
@@ -98,12 +99,12 @@ impl Public {
         })
     }
 
-    /// The address that it listens on.
+    /// Returns the address that it listens on.
     pub fn address(&self) -> anyhow::Result<std::net::SocketAddr> {
         Ok(self.listener.local_addr()?)
     }
 
-    /// Sets what gRPC health tells load balancers: whether to send clients here.
+    /// Returns the handle that sets what gRPC health tells load balancers: whether to send clients here.
     pub fn health(&self) -> HealthReporter {
         self.health.clone()
     }
@@ -132,8 +133,8 @@ fn shake_hands(edge: Edge) -> Tls {
     }
 }
 
-/// The settings of HTTP. `headers_within` is the time that HTTP/1.1 has from one request to the last header field of
-/// the next.
+/// Makes the settings of HTTP. `headers_within` is the time that HTTP/1.1 has from one request to the last header field
+/// of the next.
 fn http(headers_within: Duration) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
@@ -189,7 +190,7 @@ async fn stream(gateway: Arc<Gateway>, request: http::Request<Body>) -> http::Re
         .await
 }
 
-/// Makes the response stream of each call of Messaging/Stream.
+/// The service that makes the response stream of each call of Messaging/Stream.
 struct Streams(Arc<Gateway>);
 
 impl StreamingService<Incoming> for Streams {

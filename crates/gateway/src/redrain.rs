@@ -10,19 +10,19 @@ use crate::inbox_reader::DEVICES;
 use crate::metrics;
 use crate::registry::Handle;
 
-/// The longest pause between two groups of [`DEVICES`] sessions, each of which makes a query: 50 queries a second. It
-/// is shorter where the spread requires it.
+/// The longest pause between two groups of [`DEVICES`] sessions, each of which makes a query: 50 queries a second. The
+/// pause is shorter if the sessions would take longer than the spread.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Has these sessions read their inboxes again and send CaughtUp after that: presence may not have known them for a
+/// Makes these sessions read their inboxes again and send CaughtUp after that: presence may not have known them for a
 /// while, so receipts may have passed them by. A task tells them, the first ones at once and all of them within
-/// `spread`.
+/// `spread`. `cause` is for the metrics.
 pub fn redrain(sessions: Vec<Arc<Handle>>, spread: Duration, cause: &'static str) {
     let telling = each(sessions, spread, cause, |session| session.mailbox.announced());
     tokio::spawn(telling.in_current_span());
 }
 
-/// Has these sessions send CaughtUp, so that their devices ask for receipts: a chat node, or the link to it, was
+/// Makes these sessions send CaughtUp, so that their devices ask for receipts: a chat node, or the link to it, was
 /// lost, and receipts with it. Returns when all sessions were told, within `spread`.
 pub async fn receipts_lost(sessions: Vec<Arc<Handle>>, spread: Duration) {
     each(sessions, spread, "receipts_lost", |session| {

@@ -8,13 +8,13 @@ use tern_proto::v1::ErrorReason;
 use tern_types::limits::MAX_REQUEST_BYTES;
 use tonic::{Code, Status};
 
-/// The message of tonic's INTERNAL status begins with this where a node cannot decode the request: the caller's
+/// The start of the message of tonic's INTERNAL status if a node cannot decode the request, which is the caller's
 /// fault.
 const UNDECODABLE: &str = "failed to decode Protobuf message";
 
-/// The status that a client is told where a node's call failed: code, message and details of the node's status,
-/// without its metadata. Where the node did not answer it is UNAVAILABLE with RetryInfo; where it could not decode
-/// the request, INVALID_ARGUMENT.
+/// Returns the status that a client is told if a node's call failed: code, message and details of the node's status,
+/// without its metadata. It is UNAVAILABLE with RetryInfo if the node did not answer, INVALID_ARGUMENT if the node
+/// could not decode the request, and RESOURCE_EXHAUSTED if a message was over its limit.
 pub fn told(status: Status) -> Status {
     if status.source().is_some() {
         tracing::info!(code = ?status.code(), message = status.message(), "a node did not answer");
@@ -23,7 +23,7 @@ pub fn told(status: Status) -> Status {
     if status.code() == Code::Internal && status.message().starts_with(UNDECODABLE) {
         return malformed();
     }
-    // The status of a decoder, here or at the node, for a message that is over its limit.
+    // This is the status of a decoder, here or at the node, for a message that is over its limit.
     if status.code() == Code::OutOfRange {
         return too_large();
     }
@@ -34,11 +34,11 @@ pub fn told(status: Status) -> Status {
     )
 }
 
-/// The status that a client is told where its request cannot be read.
+/// Returns the status that a client is told if its request cannot be read.
 pub fn unreadable(status: Status) -> Status {
     match status.code() {
         Code::OutOfRange => too_large(),
-        // Tonic's status for a frame that is cut off, or for something that is no frame.
+        // This is tonic's status for a frame that is cut off, or for something that is no frame.
         Code::Internal => malformed(),
         _ => status,
     }
@@ -49,7 +49,7 @@ fn too_large() -> Status {
     ApiError::new(ErrorReason::TooLarge, message).into()
 }
 
-/// The status for a request that is not an encoded message of the method.
+/// Returns the status for a request that is not an encoded message of the method.
 pub fn malformed() -> Status {
     ApiError::new(
         ErrorReason::ProtocolError,

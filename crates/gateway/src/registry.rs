@@ -14,21 +14,26 @@ use tern_gateway_core::session::CloseRequest;
 use crate::mailbox::Mailbox;
 use crate::metrics;
 
-/// Sessions are spread over this many tables, each with a lock, so that links and streams seldom wait for each other.
+/// The number of tables over which sessions are spread. Each has a lock, so that links and streams seldom wait for each
+/// other.
 const TABLES: usize = 16;
 
 /// One session, as the rest of the gateway sees it. It may have ended: then the registry does not have it any more.
 #[derive(Debug)]
 pub struct Handle {
+    /// The id of the session.
     pub id: SessionId,
+    /// The user of the session.
     pub user: UserId,
+    /// The device of the session.
     pub device: DeviceId,
-    /// When the session began, by the wall clock: for operators.
+    /// The time at which the session began, by the wall clock. It is for operators.
     pub since: Timestamp,
+    /// The mailbox into which other tasks put what they have for the session.
     pub mailbox: Arc<Mailbox>,
-    /// Presence has taken an announcement of the session.
+    /// True once presence has taken an announcement of the session.
     announced: AtomicBool,
-    /// The stream's number, which orders the device's streams on all gateways; 0: the stream is not open yet.
+    /// The stream's number, which orders the device's streams on all gateways. 0 while the stream is not open yet.
     number: AtomicU64,
     /// The newest sign of the user's activity on this session.
     sign: Mutex<Sign>,
@@ -37,20 +42,21 @@ pub struct Handle {
 /// A sign of a user's activity on a session: the user is at the device, or has left it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sign {
+    /// True if the user is at the device, false if they have left it.
     pub active: bool,
-    /// When it came, by the wall clock: shown as last seen. Zero: there was none.
+    /// The time at which the sign came, by the wall clock. It is shown as last seen. Zero if there was no sign.
     pub at: Timestamp,
-    /// When it came, in monotonic time.
+    /// The time at which the sign came, in monotonic time.
     pub said: Timestamp,
 }
 
 impl Handle {
-    /// The slot of the user, which says which presence node is told of the session.
+    /// Returns the slot of the user, which says which presence node is told of the session.
     pub fn slot(&self) -> Slot {
         Slot::of_user(self.user)
     }
 
-    /// Whether presence has ever taken an announcement of the session.
+    /// Returns whether presence has ever taken an announcement of the session.
     pub fn is_announced(&self) -> bool {
         self.announced.load(Ordering::Acquire)
     }
@@ -60,12 +66,12 @@ impl Handle {
         *self.sign.lock().unwrap_or_else(PoisonError::into_inner) = sign;
     }
 
-    /// The newest sign.
+    /// Returns the newest sign.
     pub fn sign(&self) -> Sign {
         *self.sign.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stream's number, drawn from the store when the stream was opened; `None`: it is not open yet.
+    /// Returns the stream's number, drawn from the store when the stream was opened. `None` while it is not open yet.
     pub fn number(&self) -> Option<NonZeroU64> {
         NonZeroU64::new(self.number.load(Ordering::Acquire))
     }
@@ -83,7 +89,8 @@ impl Handle {
     }
 }
 
-/// The mark of a store: the first 8 bytes of its epoch, 1 for 0. An epoch that is no UUID comes from a test.
+/// Returns the mark of a store: the first 8 bytes of its epoch as a number, or 1 if that is 0. An epoch that is no UUID
+/// comes from a test.
 fn mark(epoch: &str) -> u64 {
     let epoch = uuid::Uuid::try_parse(epoch).unwrap_or_default();
     epoch.as_u64_pair().0.max(1)
@@ -94,11 +101,14 @@ fn mark(epoch: &str) -> u64 {
 pub struct Registry {
     tables: [RwLock<IdMap<SessionId, Arc<Handle>>>; TABLES],
     devices: Mutex<IdMap<DeviceId, SessionId>>,
-    /// Every session by its user. Small and in order, so that the sessions of a user take no allocation of their own.
+    /// The pairs of a user and a session, in order, so that the sessions of a user take no allocation of their own.
     users: Mutex<BTreeSet<(UserId, SessionId)>>,
+    /// The number of registered sessions.
     count: AtomicUsize,
+    /// Notified when the last session is unregistered.
     emptied: Notify,
     incarnation: u64,
+    /// The number in the last session id.
     last: AtomicU32,
     store: Store,
 }
@@ -106,13 +116,13 @@ pub struct Registry {
 /// The store that the sessions belong to, as far as it is known.
 #[derive(Debug, Default)]
 struct Store {
-    /// See `tern.v1.Opened.store_epoch`; empty while it is not known.
+    /// The epoch, as in `tern.v1.Opened.store_epoch`. Empty while it is not known.
     epoch: Mutex<String>,
-    /// See `tern.internal.v1.ControlUp.store`; 0 while it is not known.
+    /// The mark, as in `tern.internal.v1.ControlUp.store`. 0 while it is not known.
     mark: AtomicU64,
 }
 
-/// Keeps a session registered. Dropping it ends the session.
+/// The guard that keeps a session registered. Dropping it ends the session.
 #[derive(Debug)]
 pub struct Registration {
     registry: Arc<Registry>,
@@ -120,8 +130,8 @@ pub struct Registration {
 }
 
 impl Registry {
-    /// An empty registry of a gateway of this incarnation. Session ids begin with its lower 32 bits, so that none is
-    /// used twice.
+    /// Makes an empty registry of a gateway of this incarnation. Session ids begin with its lower 32 bits, so that none
+    /// is used twice.
     pub fn new(incarnation: u64) -> Self {
         Self {
             tables: Default::default(),
@@ -135,12 +145,12 @@ impl Registry {
         }
     }
 
-    /// Whether the sessions belong to the store of this epoch.
+    /// Returns whether the sessions belong to the store of this epoch.
     pub fn knows_store(&self, epoch: &str) -> bool {
         *self.epoch() == epoch
     }
 
-    /// The mark of the store, as the links carry it; 0: it is not known yet.
+    /// Returns the mark of the store, as the links carry it. 0 while it is not known.
     pub fn store_mark(&self) -> u64 {
         self.store.mark.load(Ordering::Acquire)
     }
@@ -164,7 +174,7 @@ impl Registry {
         self.store.epoch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An id for a new session.
+    /// Returns an id for a new session.
     pub fn next_id(&self) -> SessionId {
         let number = self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
         SessionId(self.incarnation << 32 | u64::from(number))
@@ -212,19 +222,19 @@ impl Registry {
         self.unregister(handle)
     }
 
-    /// The session with this id, while it is registered.
+    /// Returns the session with this id, while it is registered.
     pub fn get(&self, id: SessionId) -> Option<Arc<Handle>> {
         self.read(id).get(&id).cloned()
     }
 
-    /// The newest session of the device on this gateway.
+    /// Returns the newest session of the device on this gateway. `None` if the device has none here.
     pub fn of_device(&self, device: DeviceId) -> Option<Arc<Handle>> {
         let id = self.devices().get(&device).copied()?;
         self.get(id)
     }
 
-    /// All sessions of the user on this gateway, also those that are not open yet, and those of a device that has a
-    /// newer one.
+    /// Returns all sessions of the user on this gateway, also those that are not open yet, and those of a device that
+    /// has a newer one.
     pub fn of_user(&self, user: UserId) -> Vec<Arc<Handle>> {
         let ids: Vec<SessionId> = {
             let users = self.users();
@@ -234,17 +244,17 @@ impl Registry {
         ids.into_iter().filter_map(|id| self.get(id)).collect()
     }
 
-    /// How many sessions are registered.
+    /// Returns the number of registered sessions.
     pub fn len(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Whether no session is registered.
+    /// Returns whether no session is registered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns when no session is registered.
+    /// Waits until no session is registered.
     pub async fn until_empty(&self) {
         loop {
             let emptied = self.emptied.notified();
@@ -255,7 +265,7 @@ impl Registry {
         }
     }
 
-    /// Every session that `which` accepts.
+    /// Returns every session that `which` accepts.
     pub fn sessions(&self, which: impl Fn(&Handle) -> bool) -> Vec<Arc<Handle>> {
         let mut sessions = Vec::new();
         for table in &self.tables {
@@ -305,7 +315,7 @@ impl Registry {
 }
 
 impl Registration {
-    /// The registered session.
+    /// Returns the registered session.
     pub fn handle(&self) -> &Arc<Handle> {
         &self.handle
     }

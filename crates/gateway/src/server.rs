@@ -32,16 +32,17 @@ use crate::traces::Traces;
 use crate::watches::Watches;
 use crate::{Config, door, metrics, sweep};
 
-/// The time between two devices that are asked to reconnect, when a gateway drains: the other gateways' TLS
-/// handshakes and inbox queries keep up with that easily. It is shorter only where the drain's time would not do for
-/// all devices.
+/// The time between two devices that are asked to reconnect, when a gateway drains: the other gateways' TLS handshakes
+/// and inbox queries keep up with that easily. It is shorter only if the drain's time would not suffice for all
+/// devices.
 const RECONNECT_PACE: Duration = Duration::from_millis(2);
-/// The shares of the drain's time after which the last device is asked to reconnect, and the last stream is cut off.
+/// The share of the drain's time after which the last device is asked to reconnect.
 const RECONNECT_PART: f64 = 0.6;
+/// The share of the drain's time after which the last stream is cut off.
 const CLOSE_PART: f64 = 0.8;
-/// How long after it was asked to reconnect a device's old stream is cut off.
+/// The time from when a device is asked to reconnect to when its old stream is cut off.
 const RECONNECT_GRACE: Duration = Duration::from_secs(5);
-/// How long calls under way and last events may take after the last stream has ended.
+/// The longest time that calls under way and last events may take after the last stream has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Starts a gateway in this process: adds its internal service to `routes` and spawns its tasks. The returned future
@@ -49,7 +50,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 ///
-/// When the address cannot be bound or must not be served without TLS, or a file cannot be read or holds no usable
+/// If the address cannot be bound or must not be served without TLS, or if a file cannot be read or holds no usable
 /// key.
 pub async fn start(
     config: Config,
@@ -59,7 +60,7 @@ pub async fn start(
     start_bound(config, ctx, routes).await.map(|(running, _)| running)
 }
 
-/// As [`start`], and returns the address where clients are served too, for a listener on port 0.
+/// Starts a gateway as [`start`] does. Returns also the address where clients are served, for a listener on port 0.
 pub async fn start_bound(
     config: Config,
     ctx: NodeContext,
@@ -178,7 +179,7 @@ async fn send_elsewhere(ctx: NodeContext, registry: Arc<Registry>) {
     }
 }
 
-/// The verifier of access tokens, with the keys in these PEM files.
+/// Makes the verifier of access tokens, with the keys in these PEM files.
 async fn verifier(files: &[PathBuf]) -> anyhow::Result<Verifier> {
     let mut pems = Vec::with_capacity(files.len());
     for file in files {

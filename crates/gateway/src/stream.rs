@@ -36,8 +36,8 @@ use crate::watchdog::Watch;
 
 /// The most bytes of one frame; a single larger event still goes out.
 const MAX_FRAME_BYTES: usize = 512 << 10;
-/// How often one poll looks at all sources before other tasks get their turn. Each look takes all mail and one frame
-/// of the client.
+/// The most times that one poll looks at all sources before other tasks get their turn. Each look takes all mail and
+/// one frame of the client.
 const ROUNDS: usize = 4;
 
 /// One device's stream: the adapter between a transport that carries `I`, the client's frames, and the [`Session`].
@@ -47,17 +47,17 @@ pub struct DeviceStream<I> {
     session: Session,
     /// The client's frames; `None` once its side has ended.
     inbound: Option<I>,
-    /// Items of the client's last frame that the session has not taken yet.
+    /// The items of the client's last frame that the session has not taken yet.
     items: VecDeque<v1::ClientItem>,
     mailbox: Arc<Mailbox>,
     registered: Option<Registered>,
-    /// Keeps the connection from being ended for another one, as long as the session is registered.
+    /// The guard that keeps the connection from being ended for another one, as long as the session is registered.
     held: Option<Held>,
     /// The routes that the session was last told of.
     routes: Arc<Routes>,
-    /// Encoded ServerEvents that have not gone out.
+    /// The encoded ServerEvents that have not gone out.
     out: VecDeque<Bytes>,
-    /// Something was put since the transport had taken everything.
+    /// True if an event was put since the transport had taken everything.
     unflushed: bool,
     timer: Pin<Box<Sleep>>,
     /// The time of the session for which `timer` is set.
@@ -68,14 +68,14 @@ pub struct DeviceStream<I> {
     last_reference: u32,
     traced: Sends,
     end: End,
-    /// The session was open before.
+    /// True once the session has been open.
     opened: bool,
-    /// There was nothing to do at the last poll. So what woke the stream since has waited for a processor only, not
-    /// for the client.
+    /// True if there was nothing to do at the last poll. What has woken the stream since then has waited for a
+    /// processor only, not for the client.
     idle: bool,
 }
 
-/// How far the end of the stream is.
+/// The progress of the stream's end.
 enum End {
     /// The stream goes on.
     Not,
@@ -86,7 +86,7 @@ enum End {
 }
 
 impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
-    /// A stream that waits for Open. `connection` is the one that carries it, where it is known.
+    /// Makes a stream that waits for Open. `connection` is the one that carries it, if it is known.
     pub fn new(gateway: Arc<Gateway>, inbound: I, connection: Option<Arc<Connection>>) -> Self {
         metrics::stream_began();
         let id = gateway.registry.next_id();
@@ -258,7 +258,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         news | self.take_items(cx)
     }
 
-    /// Whether the session's timer has fired. Sets it anew where the session has changed its time.
+    /// Returns whether the session's timer has fired. Sets it anew if the session has changed its time.
     fn timer_is_due(&mut self, cx: &mut Context<'_>) -> bool {
         let due = self.session.due();
         if due != self.timer_at {
@@ -325,7 +325,8 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         }
     }
 
-    /// Takes the client's items, and its next frame when they are all taken.
+    /// Takes the client's items, and its next frame when they are all taken. Returns false if there was nothing to
+    /// take.
     fn take_items(&mut self, cx: &mut Context<'_>) -> bool {
         let mut news = false;
         while !self.has_ended() && self.session.takes_items() {
@@ -336,7 +337,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
                 continue;
             }
             let Some(inbound) = &mut self.inbound else { break };
-            // Only one frame at a look: its answers go out before the next one is read.
+            // One look takes only one frame, whose answers go out before the next one is read.
             match Pin::new(inbound).poll_next(cx) {
                 Poll::Pending => break,
                 Poll::Ready(frame) => self.take_frame(frame),
@@ -365,7 +366,8 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         }
     }
 
-    /// The next frame, or after the last one the status. The transport calls this when it has taken the frame before.
+    /// Returns the next frame, or after the last one the status. The transport calls this when it has taken the frame
+    /// before.
     pub fn poll_next_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ApiError>>> {
         let polled = self.poll_frame(cx);
         self.idle = polled.is_pending();
@@ -373,7 +375,7 @@ impl<I: Stream<Item = Incoming> + Unpin> DeviceStream<I> {
         polled
     }
 
-    /// The rest of the client's side, for a transport that has to end it.
+    /// Returns the rest of the client's side, for a transport that has to end it.
     pub fn take_inbound(&mut self) -> Option<I> {
         self.inbound.take()
     }
@@ -429,7 +431,7 @@ impl<I> Drop for DeviceStream<I> {
     }
 }
 
-/// Packs events that wait into one frame; `None` when none do.
+/// Packs events that wait into one frame. `None` if none do.
 fn pack(out: &mut VecDeque<Bytes>) -> Option<Frame> {
     let mut bytes = 0;
     let fits = |event: &&Bytes| {

@@ -1,5 +1,5 @@
-//! The sweep: reads the inboxes of all sessions from time to time, in case everything else has missed a row. A row
-//! that is old and unknown to its session counts as a defect.
+//! The sweep reads the inboxes of all sessions from time to time, in case everything else has missed a row. A row that
+//! is old and unknown to its session counts as a defect.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use tern_types::DeviceId;
 use crate::inbox_reader::{DEVICES, InboxReader};
 use crate::registry::{Handle, Registry};
 
-/// Sweeps every `interval`, roughly, until the drain has ended. The queries of one sweep are spread over half of the
-/// interval.
+/// Sweeps again and again until the drain has ended, each time after a pause of half of `interval` to all of it. The
+/// queries of one sweep are spread over half of the interval.
 pub async fn run(registry: Arc<Registry>, reader: InboxReader, interval: Duration, drain: Drain) {
     loop {
         let wait = interval.mul_f64(rand::rng().random_range(0.5..=1.0));

@@ -24,7 +24,7 @@ impl Edge {
     ///
     /// # Errors
     ///
-    /// When a file cannot be read or holds no certificate, or no key that belongs to it.
+    /// If a file cannot be read or holds no certificate, or no key that belongs to it.
     pub async fn load(config: &Config) -> anyhow::Result<Option<Self>> {
         let (Some(cert), Some(key)) = (&config.gateway_tls_cert, &config.gateway_tls_key) else {
             return Ok(None);
@@ -37,7 +37,7 @@ impl Edge {
         Ok(Some(Self(Renewed::follow("edge", files, server).await?)))
     }
 
-    /// An acceptor with the certificate as it is now.
+    /// Returns an acceptor with the certificate as it is now.
     pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.0.current())
     }

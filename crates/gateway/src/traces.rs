@@ -19,17 +19,18 @@ const TRACES_PER_SECOND: u32 = 100;
 /// The most spans for the deliveries of one push: a group's trace says as much with some of them as with a thousand.
 const MAX_DELIVERIES: usize = 16;
 
-/// Decides which messages are traced.
+/// The policy that decides which messages are traced.
 #[derive(Debug)]
 pub struct Traces {
-    /// The share of messages to trace whose clients say nothing, from 0 to 1; `None`: no spans are exported, so
-    /// nothing is traced.
+    /// The share, from 0 to 1, of messages to trace among those whose clients send no trace context. `None` if no spans
+    /// are exported, so that nothing is traced.
     share: Option<f64>,
     rate: Mutex<Gcra>,
 }
 
 impl Traces {
-    /// Traces this share of messages whose clients say nothing; `None`: no message at all.
+    /// Makes the policy that traces this share of messages whose clients send no trace context. `None` traces no
+    /// message at all.
     pub fn new(share: Option<f64>) -> Self {
         Self {
             share,
@@ -37,7 +38,7 @@ impl Traces {
         }
     }
 
-    /// Whether a message is traced whose client sent this trace context. Without one the share decides.
+    /// Returns whether a message is traced whose client sent this trace context. Without one the share decides.
     fn admits(&self, client: Option<TraceContext>, now: impl FnOnce() -> Timestamp) -> bool {
         let Some(share) = self.share else { return false };
         let wanted = match client {
@@ -52,8 +53,8 @@ impl Traces {
     }
 }
 
-/// The spans of a session's sends that have no result yet. Bounded by the sends in flight, each of which gets a
-/// result or fails. Most sessions have none, and then it takes no memory.
+/// The spans of a session's sends that have no result yet. Their number is bounded by the sends in flight, each of
+/// which gets a result or fails. Most sessions have none, and then this takes no memory.
 #[derive(Debug, Default)]
 pub struct Sends(Vec<(u64, Span)>);
 
@@ -76,7 +77,7 @@ impl Sends {
         self.0.push((reference, span));
     }
 
-    /// Takes the span out that ends with this mail; dropping it ends it.
+    /// Takes out the span that ends with this mail, if there is one. Dropping the span ends it.
     pub fn answered(&mut self, mail: &Mail) -> Option<Span> {
         if self.0.is_empty() {
             return None;
@@ -98,7 +99,7 @@ impl Sends {
     }
 }
 
-/// Opens the `deliver` spans of one push.
+/// The `deliver` spans of one push, each of which is opened when its session gets the push.
 #[derive(Debug)]
 pub struct Deliveries {
     trace: Option<TraceContext>,
@@ -107,7 +108,7 @@ pub struct Deliveries {
 }
 
 impl Deliveries {
-    /// The spans for this push; none where it is not traced.
+    /// Makes the spans for this push. There are none if it is not traced.
     pub fn of(push: &Push) -> Self {
         Self {
             trace: TraceContext::sampled(&push.traceparent),
@@ -116,7 +117,7 @@ impl Deliveries {
         }
     }
 
-    /// Opens the span for the next of the push's sessions; `None` where there is to be none.
+    /// Opens the span for the next of the push's sessions. `None` if the push is not traced, or has enough spans.
     pub fn next(&mut self, session: SessionId) -> Option<Span> {
         let trace = self.trace.filter(|_| self.left > 0)?;
         self.left -= 1;

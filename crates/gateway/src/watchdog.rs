@@ -2,9 +2,8 @@
 //! Nothing inside such a stream can end it, timers included. So one task looks at all streams from time to time, and
 //! cuts the connection of one that stays so.
 //!
-//! A stream costs one small entry here, and neither a task nor a timer. Where the connection carries other streams
-//! (behind a proxy), a stalled one is put up with for longer: it only costs memory, while they would all have to
-//! reconnect.
+//! A stream costs one small entry here, and neither a task nor a timer. If the connection carries other streams (behind
+//! a proxy), a stalled one is put up with for longer: it only costs memory, while they would all have to reconnect.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,40 +17,40 @@ use tokio::time::Instant;
 use crate::mailbox::Mailbox;
 use crate::metrics;
 
-/// After this many looks in a row that find a stream unpolled, with something to do, it is cut off.
+/// The number of looks in a row that find a stream unpolled with something to do, after which it is cut off.
 const LOOKS: u8 = 12;
-/// The number of looks for a stream that was told to end: it has nothing more to say than why.
+/// The number of looks for a stream that was told to end: it has nothing left to send but the reason.
 const LOOKS_CLOSING: u8 = 2;
 /// The number of looks for a stream whose connection carries others.
 const LOOKS_SHARED: u8 = 120;
-/// Streams are spread over this many tables, each with a lock, so that none is locked for long.
+/// The number of tables over which streams are spread. Each has a lock, so that none is locked for long.
 const TABLES: usize = 16;
 
 /// One stream, as the watchdog sees it.
 #[derive(Debug)]
 pub struct Watched {
-    /// Counts the polls of the stream.
+    /// The number of polls of the stream.
     polls: AtomicU32,
-    /// The last poll returned a frame, so the transport polls again as soon as that is written.
+    /// True if the last poll returned a frame, so that the transport polls again as soon as that is written.
     writing: AtomicBool,
-    /// When the stream's next timer is due, in milliseconds since the watchdog started.
+    /// The time at which the stream's next timer is due, in milliseconds since the watchdog started.
     due: AtomicU64,
     mailbox: Arc<Mailbox>,
     connection: Option<Arc<Connection>>,
-    /// The polls at the last look.
+    /// The number of polls at the last look.
     seen: AtomicU32,
-    /// The looks in a row that found the stream unpolled with something to do.
+    /// The number of looks in a row that found the stream unpolled with something to do.
     in_vain: AtomicU8,
 }
 
-/// Watches all streams of this gateway.
+/// The watchdog of all streams of this gateway.
 #[derive(Debug)]
 pub struct Watchdog {
     started: Instant,
     tables: [Mutex<IdMap<SessionId, Arc<Watched>>>; TABLES],
 }
 
-/// Keeps a stream watched. Dropping it ends that.
+/// The guard that keeps a stream watched. Dropping it ends that.
 #[derive(Debug)]
 pub struct Watch {
     watchdog: Arc<Watchdog>,
@@ -144,7 +143,8 @@ impl Watchdog {
 }
 
 impl Watched {
-    /// Takes one look at milliseconds `now`. Returns whether the stream is to be cut off.
+    /// Takes one look at the stream, `now` milliseconds after the watchdog started. Returns whether the stream is to be
+    /// cut off.
     fn has_stalled(&self, now: u64) -> bool {
         let polls = self.polls.load(Ordering::Acquire);
         let idle = self.seen.swap(polls, Ordering::AcqRel) == polls;
@@ -162,7 +162,7 @@ impl Watched {
         in_vain >= self.patience()
     }
 
-    /// How many looks the stream is given.
+    /// Returns the number of looks that the stream is given.
     fn patience(&self) -> u8 {
         let others = |connection: &Arc<Connection>| connection.streams.load(Ordering::Acquire) > 1;
         if self.connection.as_ref().is_some_and(others) {
@@ -222,7 +222,7 @@ mod tests {
         Stream { watch, mailbox }
     }
 
-    /// The number of looks after which the stream is cut off; `None`: more than 200.
+    /// Returns the number of looks after which the stream is cut off. `None` if it is more than 200.
     fn looks(stream: &Stream, now: u64) -> Option<u8> {
         (1..=200).find(|_| stream.watch.watched.has_stalled(now))
     }

@@ -43,30 +43,31 @@ use crate::presence_links::queues::Queues;
 use crate::registry::{Handle, Registry};
 use crate::{metrics, nodes};
 
-/// Questions to accounts at a time: enough that a new screen waits for few others, and few enough that accounts have
-/// time for other calls.
+/// The most questions to accounts at a time: enough that a new screen waits for few others, and few enough that
+/// accounts have time for other calls.
 const QUESTIONS: usize = 16;
-/// The most sessions that wait for their question: twice those of a full gateway.
+/// The most sessions that wait until accounts are asked about them: by default, twice as many as a gateway holds.
 const QUEUE: usize = 200_000;
-/// How often a question is asked anew because settings changed while it was under way. After that the answer is
-/// taken, and the session's watches are checked once more.
+/// The most times that a question is asked anew because settings changed while it was under way. After that the answer
+/// is taken, and the session's watches are checked once more.
 const ASKED_ANEW: usize = 3;
-/// How long accounts may take to answer one question.
+/// The longest time that accounts may take to answer one question.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
-/// How often a failing question is asked before the device is told to send WatchPresence again.
+/// The number of times that a failing question is asked before the device is told to send WatchPresence again.
 const TRIES: usize = 2;
-/// How long that device is told to wait.
+/// The time that the device is then told to wait.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// Under load, a user's changes are told no more often than this.
+/// The least time between two told changes of a user while the gateway is under load.
 const SLOW: Duration = Duration::from_secs(10);
-/// Changes that wait to be told, each of a user with several watchers. One that finds no room is told [`TELL_AGAIN`]
-/// later.
+/// The most changes that wait to be told, each of a user with several watchers. A change that finds no room is told
+/// [`TELL_AGAIN`] later.
 const TELLINGS: usize = 4096;
+/// The pause before a change is told that found no room.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
-/// After this many sessions the telling lets other tasks run.
+/// The number of told sessions after which the task that tells them lets other tasks run.
 const TOLD_AT_ONCE: usize = 1000;
-/// How often all watches are checked against privacy and blocks: this gateway may have missed a change. Each round
-/// varies by a fifth, so that gateways do not ask together.
+/// The interval at which all watches are checked against privacy and blocks, since this gateway may have missed a
+/// change. Each round varies by a fifth, so that gateways do not ask together.
 const CHECK_EVERY: Duration = Duration::from_secs(300);
 /// The longest sleep of the task that runs the table's timers.
 const IDLE: Duration = Duration::from_secs(10);
@@ -76,14 +77,14 @@ pub struct Watches {
     ctx: NodeContext,
     registry: Arc<Registry>,
     table: Mutex<Table>,
-    /// The set that each session wants to watch and accounts have not been asked about yet.
+    /// The set of users that each session wants to watch, until accounts are asked about it.
     wanted: Mutex<HashMap<SessionId, Wanted>>,
     /// The questions that accounts have not answered yet.
     asked: Questions,
     /// The sessions in `wanted`, in the order in which accounts are asked about them.
     questions: mpsc::Sender<SessionId>,
     queues: Queues<Said>,
-    /// Changes on their way to several mailboxes.
+    /// The queue of changes for several mailboxes.
     told: mpsc::Sender<Told>,
     /// Notified when the table's next timer may be due earlier than before.
     due_sooner: Notify,
@@ -95,9 +96,10 @@ pub struct Watches {
 struct Wanted {
     user: UserId,
     people: Vec<UserId>,
-    /// The number of WatchPresence to be answered; 0: the session watches the set already, and it is only checked
-    /// again.
+    /// The number of WatchPresence items that wait for the answer. 0 means that the session watches the set already,
+    /// and it is only checked again.
     answers: u32,
+    /// The question that the answer belongs to.
     asked: Asked,
 }
 
@@ -109,7 +111,7 @@ struct Told {
 }
 
 impl Watches {
-    /// Keeps the watches and the links to the presence nodes from now on.
+    /// Starts the tasks that keep the watches and the links to the presence nodes.
     pub fn start(ctx: &NodeContext, registry: Arc<Registry>) -> Arc<Self> {
         let (questions, queue) = mpsc::channel(QUEUE);
         let (told, telling) = mpsc::channel(TELLINGS);
@@ -139,7 +141,7 @@ impl Watches {
         watches
     }
 
-    /// Watches these users for the session from now on, in place of the ones before. The answer comes into its
+    /// Watches these users for the session from now on, in place of the ones before. The answer is put into its
     /// mailbox.
     pub fn watch(&self, session: &Handle, people: Vec<UserId>) {
         let wanted = Wanted {
@@ -159,16 +161,17 @@ impl Watches {
         self.perform(&mut table, effects);
     }
 
-    /// Settings, contacts or blocks of these users have changed: checks all watches in which one of them is the
-    /// watcher or is watched.
+    /// Checks all watches in which one of these users is the watcher or is watched, after their settings, contacts or
+    /// blocks have changed.
     pub fn privacy_changed(&self, users: &HashSet<UserId>) {
-        // Before the table is looked at: a question that is not open any more has changed the table by then.
+        // The open questions are marked before the table is read. A question that is not open any more has put its
+        // answer into the table, and its session is found there.
         self.asked.settings_changed(users);
         let concerned = self.table().concerned(users);
         self.check(&concerned);
     }
 
-    /// Has accounts asked again about the sets of these sessions.
+    /// Queues the sets of these sessions, so that accounts are asked about them again.
     fn check(&self, sessions: &[SessionId]) {
         for session in sessions {
             let Some((user, people, number)) = self.table().asked_for(*session) else {
@@ -184,7 +187,7 @@ impl Watches {
         }
     }
 
-    /// Queues what the session wants. Where there is no room it is refused, or dropped if it was only a check.
+    /// Queues the set that the session wants. If there is no room, a WatchPresence is refused, and a check is dropped.
     fn want(&self, session: SessionId, new: Wanted) {
         let mut wanted = lock(&self.wanted);
         match wanted.get_mut(&session) {
@@ -250,8 +253,8 @@ impl Watches {
         }
     }
 
-    /// Enters the answer into the table. Where accounts could not be asked, a WatchPresence is refused and the
-    /// session watches nobody; a check changes nothing.
+    /// Enters the answer into the table. If accounts did not answer, a WatchPresence is refused and the session watches
+    /// nobody; a check changes nothing.
     fn seen(
         &self,
         session: SessionId,
@@ -273,7 +276,7 @@ impl Watches {
                 }
             }
         };
-        // Under the table's lock: if the session ends after this, `ended` finds it in the table.
+        // This is done under the table's lock: if the session ends after this, `ended` finds it in the table.
         if self.registry.get(session).is_some() {
             let effects = table.set(session, wanted.user, seen, Clock::monotonic());
             self.perform(table, effects);
@@ -354,8 +357,8 @@ impl Watches {
         self.due_sooner.notify_one();
     }
 
-    /// Puts the user's state into the sessions' mailboxes: for one session at once, for several by a task, so that
-    /// the caller does not wait. Returns false when that task's queue is full.
+    /// Puts the user's state into the sessions' mailboxes: into one at once, into several by a task, so that the caller
+    /// does not wait. Returns false if that task's queue is full.
     fn tell(&self, user: UserId, state: State, sessions: Vec<SessionId>) -> bool {
         let event = event(user, state);
         if let [session] = sessions[..] {
@@ -391,7 +394,7 @@ impl Watches {
         }
     }
 
-    /// Runs the table's timers.
+    /// Runs the table's timers until the drain has ended.
     async fn keep_time(self: Arc<Self>) {
         loop {
             let next = self.table().next_tick();
@@ -407,7 +410,7 @@ impl Watches {
         }
     }
 
-    /// Checks all watches regularly.
+    /// Checks all watches every [`CHECK_EVERY`] until the drain has ended.
     async fn check_all(self: Arc<Self>) {
         loop {
             let jitter = rand::rng().random_range(0.8..1.2);
@@ -420,7 +423,7 @@ impl Watches {
         }
     }
 
-    /// The least time between two changes of a user that are told, where load makes it longer than usual.
+    /// Returns the least time between two told changes of a user, if load makes it longer than usual.
     fn slow(&self) -> Option<Duration> {
         (self.ctx.shedding.level() >= Level::Presence).then_some(SLOW)
     }
@@ -430,7 +433,7 @@ impl Watches {
     }
 }
 
-/// Sorts the users that a session asked for by accounts' answer.
+/// Sorts the users that a session asked for by the answer of accounts: visible, limited, and hidden ones.
 fn seen(wanted: &Wanted, answer: &MayWatchResponse) -> Seen {
     let ids = |ids: &[Bytes]| ids.iter().filter_map(|id| UserId::from_slice(id).ok()).collect();
     let (visible, limited): (Vec<UserId>, Vec<UserId>) = (ids(&answer.visible), ids(&answer.limited));
@@ -448,7 +451,7 @@ fn seen(wanted: &Wanted, answer: &MayWatchResponse) -> Seen {
     }
 }
 
-/// The answer to a WatchPresence whose set is watched.
+/// Returns the answer to a WatchPresence whose set is watched.
 fn complete(limited: &Limited) -> WatchResult {
     WatchResult {
         error: WatchErrorCode::Unspecified.into(),

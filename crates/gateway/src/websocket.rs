@@ -2,10 +2,10 @@
 //! gRPC.
 //!
 //! - [`upgrade`]: makes a WebSocket of a request by HTTP/1.1
-//! - [`messages`]: makes frames of messages and messages of frames, and of the stream's end
+//! - [`messages`]: converts messages into frames, and frames and the stream's end into messages
 //!
-//! Slow-consumer rule: as for every stream. The [`DeviceStream`] is asked for the next frame when the socket has
-//! taken the last one, and the watchdog cuts off a socket that takes nothing.
+//! The slow-consumer rule holds as for every stream: the [`DeviceStream`] is asked for the next frame when the socket
+//! has taken the last one, and the watchdog cuts off a socket that takes nothing.
 
 pub mod messages;
 pub mod upgrade;
@@ -27,8 +27,8 @@ use self::messages::Messages;
 use crate::gateway::Gateway;
 use crate::stream::DeviceStream;
 
-/// How long it may take to send the close frame and to wait for the client's. A connection that is closed while bytes
-/// of the client are on their way is reset, and the client may never read why.
+/// The longest time for sending the close frame and waiting for the client's. If a connection is closed while bytes of
+/// the client are on their way, it is reset, and the client may never read why.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Serves one device on an upgraded connection, until the stream has ended.
@@ -44,16 +44,16 @@ where
     };
     let inbound = stream.take_inbound();
     drop(stream);
-    // When the time is over the client has been waited for long enough.
+    // If the time runs out, the client has been waited for long enough.
     let _ = tokio::time::timeout(CLOSE_WITHIN, close(out, inbound, outcome)).await;
 }
 
-/// The socket cannot be written to any more.
+/// The error for a socket that cannot be written to any more.
 struct Broken;
 
 type Sink<T> = SplitSink<WebSocketStream<T>, Message>;
 
-/// Writes the stream's frames, and returns the stream's status. `Err` when the socket breaks before that.
+/// Writes the stream's frames, and returns the stream's status. `Err` if the socket breaks before that.
 async fn frames<T>(
     stream: &mut DeviceStream<Messages<T>>,
     out: &mut Sink<T>,
@@ -79,7 +79,7 @@ async fn close<T>(mut out: Sink<T>, inbound: Option<Messages<T>>, outcome: Optio
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    // An error where the client has closed first: reading on answers its close frame.
+    // Sending fails if the client has closed first. Reading on answers its close frame.
     let _ = out.send(messages::close(outcome.as_ref())).await;
     if let Some(inbound) = inbound {
         inbound.discard(out).await;

@@ -17,7 +17,7 @@ const SCOPES: &str = "tern-scopes";
 /// The caller of a unary call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
-    /// The app on one device, in its user's name.
+    /// The app on one device, which acts in its user's name.
     Device { user: UserId, device: DeviceId },
     /// A back end with an API key.
     Key { key_id: String, scopes: Vec<Scope> },
@@ -26,16 +26,25 @@ pub enum Principal {
 /// A right that an API key may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
+    /// Reads users and their devices, blocks, contacts and settings.
     UsersRead,
+    /// Makes and changes users, and changes their blocks, contacts and settings.
     UsersWrite,
+    /// Links and revokes devices.
     DevicesLink,
+    /// Reads chats, their logs and receipts.
     ChatsRead,
+    /// Makes and changes chats.
     ChatsWrite,
+    /// Sends messages in a user's name.
     MessagesSend,
-    /// Messages from the system, which have no sender.
+    /// Sends messages from the system, which have no sender.
     MessagesSystem,
+    /// Reads who is online.
     PresenceRead,
+    /// Downloads media in a user's name.
     MediaRead,
+    /// Uploads and forwards media, and sets pictures, in a user's name.
     MediaWrite,
     /// Includes all other scopes.
     Admin,
@@ -57,7 +66,7 @@ impl Scope {
         Self::Admin,
     ];
 
-    /// The scope's name as it is written in metadata, flags and API keys.
+    /// Returns the scope's name as it is written in metadata, flags and API keys.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UsersRead => "users:read",
@@ -74,7 +83,7 @@ impl Scope {
         }
     }
 
-    /// The names of all scopes, comma separated, for a person to choose from.
+    /// Returns the names of all scopes, separated by commas, for error messages and help texts.
     pub fn list() -> String {
         Self::ALL.map(Self::as_str).join(", ")
     }
@@ -121,7 +130,7 @@ impl Principal {
         }
     }
 
-    /// Reads the caller from the metadata. `Err` with CREDENTIALS_MISSING if there is none.
+    /// Reads the caller from the metadata. Returns `Err` with CREDENTIALS_MISSING if there is none.
     pub fn read(metadata: &MetadataMap) -> Result<Self, ApiError> {
         let text = |key| metadata.get(key).and_then(|value| value.to_str().ok());
         if let Some(key_id) = text(KEY) {
@@ -147,8 +156,8 @@ impl Principal {
         }
     }
 
-    /// Checks that the caller may use what needs `scope`. A device always may, since its rights follow from its
-    /// memberships; an API key needs the scope, or `Admin`. `Err` with SCOPE_MISSING otherwise.
+    /// Checks that the caller has the right `scope`. A device always passes, because its rights follow from its
+    /// memberships; an API key needs the scope itself, or `Admin`. Returns `Err` with SCOPE_MISSING otherwise.
     pub fn require(&self, scope: Scope) -> Result<(), ApiError> {
         match self {
             Self::Device { .. } => Ok(()),
@@ -161,7 +170,7 @@ impl Principal {
         }
     }
 
-    /// Returns the calling device. `Err` with DEVICES_ONLY if the caller is a back end.
+    /// Returns the calling device, or `Err` with DEVICES_ONLY if the caller is a back end.
     pub fn device(&self) -> Result<(UserId, DeviceId), ApiError> {
         match self {
             Self::Device { user, device } => Ok((*user, *device)),
@@ -172,8 +181,8 @@ impl Principal {
         }
     }
 
-    /// Returns the id of the back end's API key if it has the scope. `Err` with NOT_FOR_DEVICES for a device, and
-    /// with SCOPE_MISSING for a key without the scope.
+    /// Returns the id of the back end's API key if the key has the scope. Returns `Err` with NOT_FOR_DEVICES for a
+    /// device, and with SCOPE_MISSING for a key without the scope.
     pub fn key(&self, scope: Scope) -> Result<&str, ApiError> {
         match self {
             Self::Key { key_id, .. } => self.require(scope).map(|()| key_id.as_str()),
@@ -185,7 +194,8 @@ impl Principal {
     }
 }
 
-/// Sets a metadata entry. Ids and scopes are ASCII without control characters, so each of them is a valid value.
+/// Sets an entry of the metadata. A value that metadata cannot have is left out, which happens for no id or scope,
+/// because they are ASCII without control characters.
 fn put(metadata: &mut MetadataMap, key: &'static str, value: &str) {
     if let Ok(value) = MetadataValue::try_from(value) {
         metadata.insert(key, value);

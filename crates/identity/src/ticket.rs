@@ -1,5 +1,5 @@
-//! Tickets: a ticket lets one user attach one media to messages until it expires. Media nodes sign them, and chat
-//! nodes check them without asking anybody; both have the same keys.
+//! Signs and checks tickets. A ticket lets one user attach one media to messages until it expires. Media nodes sign
+//! tickets, and chat nodes check them without asking anybody; both have the same keys.
 //!
 //! A ticket consists of its expiry (8 bytes, milliseconds since the epoch, big-endian) and an HMAC-SHA-256 of media,
 //! user and expiry.
@@ -12,15 +12,15 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tern_types::{MediaId, Timestamp, UserId};
 
-/// How long a ticket is valid: long enough for a message that waits in an outbox overnight. The collector waits
-/// longer.
+/// The time for which a ticket is valid: long enough for a message that waits in an outbox overnight. The collector of
+/// media waits longer.
 pub const TICKET_TTL: Duration = Duration::from_secs(24 * 3600);
 
 const EXPIRY_BYTES: usize = 8;
 const MAC_BYTES: usize = 32;
 /// The length of a ticket in bytes.
 pub const TICKET_BYTES: usize = EXPIRY_BYTES + MAC_BYTES;
-/// This prefix separates tickets from anything else that might be signed with the same key.
+/// The prefix that separates tickets from anything else that might be signed with the same key.
 const CONTEXT: &[u8] = b"tern media ticket v1";
 
 /// The flags of the roles that use tickets.
@@ -33,7 +33,8 @@ pub struct TicketArgs {
 }
 
 impl TicketArgs {
-    /// Reads the keys. `Ok(None)` if no file is named, and `Err` if the file cannot be read or has no valid keys.
+    /// Reads the keys. Returns `Ok(None)` if no file is named, and `Err` if the file cannot be read or has no valid
+    /// keys.
     pub fn load(&self) -> anyhow::Result<Option<Tickets>> {
         self.media_ticket_key_file
             .as_deref()
@@ -42,10 +43,10 @@ impl TicketArgs {
     }
 }
 
-/// Signs and checks tickets.
+/// A signer and verifier of tickets.
 #[derive(Clone)]
 pub struct Tickets {
-    /// The first key signs, all of them verify.
+    /// The keys, of which the first signs and all verify.
     keys: Vec<Hmac<Sha256>>,
 }
 
@@ -62,7 +63,7 @@ impl Tickets {
         Self::from_hex(&text).with_context(|| format!("no ticket keys in {}", path.display()))
     }
 
-    /// Reads keys of 64 hexadecimal digits each, one a line. `Err` if there is none, or one is malformed.
+    /// Reads keys of 64 hexadecimal digits each, one a line. Returns `Err` if there is none, or one is malformed.
     pub fn from_hex(text: &str) -> anyhow::Result<Self> {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let keys = lines
@@ -85,8 +86,8 @@ impl Tickets {
         (ticket, expiry)
     }
 
-    /// Returns the time at which the ticket expires or has expired; the caller compares it. `None` if it is not a
-    /// ticket of this user for this media.
+    /// Returns the time at which the ticket expires, which the caller has to compare with the present time, or `None`
+    /// if it is not a ticket of this user for this media.
     pub fn verify(&self, ticket: &[u8], media: MediaId, user: UserId) -> Option<Timestamp> {
         let (expiry, mac) = ticket.split_at_checked(EXPIRY_BYTES)?;
         let genuine = |key| said(key, media, user, expiry).verify_slice(mac).is_ok();
@@ -95,7 +96,7 @@ impl Tickets {
     }
 }
 
-/// Returns the HMAC of what a ticket states.
+/// Returns the HMAC of a ticket's statement, which consists of media, user and expiry.
 fn said(key: &Hmac<Sha256>, media: MediaId, user: UserId, expiry: &[u8]) -> Hmac<Sha256> {
     let mut mac = key.clone();
     for part in [CONTEXT, media.as_bytes(), user.as_bytes(), expiry] {

@@ -1,5 +1,6 @@
-//! Access tokens: short-lived JWTs (EdDSA) that a gateway verifies by itself. The header names the key, so that keys
-//! can be changed while tokens of old keys are still valid: new tokens are signed with one key, and all keys verify.
+//! Signs and verifies access tokens, which are short-lived JWTs (EdDSA) that a gateway verifies by itself. The header
+//! names the key, so that keys can be changed while tokens of old keys are still valid: new tokens are signed with one
+//! key, and all keys verify.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,25 +19,26 @@ use tern_types::{DeviceId, Timestamp, UserId};
 const ISSUER: &str = "tern";
 const AUDIENCE: &str = "tern";
 /// The longest lifetime of a token. Gateways verify tokens without asking anybody, so they have to remember for this
-/// long whose tokens were revoked.
+/// long which devices were revoked and which users were suspended.
 pub const MAX_ACCESS_TOKEN_TTL: Duration = Duration::from_secs(3600);
-/// How far the clock of the node that signs a token may be ahead of the clock of the node that verifies it.
+/// The time by which the clock of the node that signs a token may be ahead of the clock of the node that verifies it.
 const LEEWAY: Duration = Duration::from_secs(60);
 /// The time from the signing of a token by an accounts node to the last moment at which any node accepts it.
 pub const ACCEPTED_FOR: Duration = MAX_ACCESS_TOKEN_TTL.saturating_add(LEEWAY);
-/// The longest token that is parsed, in bytes. Ours have some 400.
+/// The longest token that is parsed, in bytes. Tokens of this server have about 400.
 const MAX_TOKEN_BYTES: usize = 4096;
-/// How many bytes of a public key's hash name the key.
+/// The number of bytes of a public key's hash that serve as the key's id.
 const KEY_ID_BYTES: usize = 8;
 
 #[derive(Serialize, Deserialize)]
 struct Claims {
     sub: UserId,
     did: DeviceId,
-    /// Seconds since the epoch, like all times of a JWT.
+    /// The time of signing, in seconds since the Unix epoch like all times of a JWT.
     iat: i64,
     exp: i64,
-    /// Not valid before this time. Our tokens do not set it, since they are valid from the beginning.
+    /// The time before which the token is not valid. Tokens of this server do not set it, because they are valid from
+    /// the beginning.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nbf: Option<i64>,
     iss: String,
@@ -44,7 +46,8 @@ struct Claims {
 }
 
 impl Claims {
-    /// Whether the times could be those of a token of ours: it lives no longer than allowed, and has begun by `now`.
+    /// Returns whether this server could have signed a token with these times: the token is valid no longer than
+    /// allowed, and its validity has begun by `now`. The expiry is not compared with `now`.
     fn times_are_ours(&self, now: Timestamp) -> bool {
         let lives = self.exp.saturating_sub(self.iat);
         let longest = i64::try_from(MAX_ACCESS_TOKEN_TTL.as_secs()).unwrap_or(i64::MAX);
@@ -53,14 +56,14 @@ impl Claims {
     }
 }
 
-/// Signs tokens with one key.
+/// A signer of tokens, which has one key.
 pub struct Signer {
     header: Header,
     key: EncodingKey,
 }
 
 impl Signer {
-    /// Makes a signer from an Ed25519 private key in PKCS#8 PEM. `Err` if it is not one.
+    /// Makes a signer from an Ed25519 private key in PKCS#8 PEM. Returns `Err` if it is not one.
     pub fn from_pem(pem: &str) -> anyhow::Result<Self> {
         let key = private_key(pem)?;
         let der = key.to_pkcs8_der().context("the key cannot be encoded")?;
@@ -74,7 +77,8 @@ impl Signer {
         })
     }
 
-    /// Signs a token that proves the device from `now` until `now + ttl`, both rounded down to whole seconds.
+    /// Signs a token by which the device proves its identity from `now` until `now + ttl`, both rounded down to whole
+    /// seconds. Returns `Err` if the library cannot encode or sign it.
     pub fn sign(
         &self,
         user: UserId,
@@ -98,21 +102,23 @@ impl Signer {
 /// The contents of a valid token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccessToken {
+    /// The user whose device it is.
     pub user: UserId,
+    /// The device that the token identifies.
     pub device: DeviceId,
-    /// From this time on the token is no longer valid.
+    /// The time from which on the token is no longer valid.
     pub expires_at: Timestamp,
 }
 
-/// Verifies tokens signed by any of several keys.
+/// A verifier of tokens, which has the keys of all signers.
 pub struct Verifier {
     keys: HashMap<String, DecodingKey>,
     validation: Validation,
 }
 
 impl Verifier {
-    /// Makes a verifier from Ed25519 keys in PEM, each private (PKCS#8) or public (SPKI). `Err` if one is neither, or
-    /// if there is none.
+    /// Makes a verifier from Ed25519 keys in PEM, each private (PKCS#8) or public (SPKI). Returns `Err` if one is
+    /// neither, or if there is none.
     pub fn from_pems(pems: impl IntoIterator<Item = impl AsRef<str>>) -> anyhow::Result<Self> {
         let mut keys = HashMap::new();
         for pem in pems {
@@ -124,13 +130,14 @@ impl Verifier {
         validation.set_issuer(&[ISSUER]);
         validation.set_audience(&[AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        // [`Self::verify`] checks the times, by the `now` that its caller gives.
+        // [`Self::verify`] checks the times itself, because it compares them with the `now` that its caller gives.
         validation.validate_exp = false;
         validation.validate_nbf = false;
         Ok(Self { keys, validation })
     }
 
-    /// Verifies a token. `Err` with TOKEN_EXPIRED if the token was valid once, and with TOKEN_INVALID otherwise.
+    /// Verifies a token. Returns `Err` with TOKEN_EXPIRED if the token was valid once, and with TOKEN_INVALID
+    /// otherwise.
     pub fn verify(&self, token: &str, now: Timestamp) -> Result<AccessToken, ApiError> {
         let claims = self.claims(token).ok_or_else(invalid)?;
         if claims.sub == UserId::SYSTEM || !claims.times_are_ours(now) {
@@ -162,8 +169,8 @@ impl Verifier {
     }
 }
 
-/// Generates a private key in PKCS#8 PEM. The PEM has version 1, without the public key, because OpenSSL 3.0 does not
-/// read the version that has it.
+/// Generates a private Ed25519 key in PKCS#8 PEM. The PEM has version 1, without the public key, because OpenSSL 3.0
+/// does not read the version that has it.
 pub fn generate_pem() -> anyhow::Result<String> {
     let key = KeypairBytes {
         secret_key: rand::random(),
@@ -307,7 +314,7 @@ mod tests {
         signer.header.kid = Signer::from_pem(&ours.pem).unwrap().header.kid;
         let forged = signer.sign(ours.user, ours.device, NOW, HOUR).unwrap();
         assert_eq!(reason(&verifier, &forged, NOW), ErrorReason::TokenInvalid);
-        // An expired forgery is not reported as expired.
+        // A forged token that has expired is reported as invalid, not as expired.
         assert_eq!(
             reason(&verifier, &forged, NOW + 2 * HOUR),
             ErrorReason::TokenInvalid
@@ -329,7 +336,7 @@ mod tests {
         let issued = issue();
         let verifier = Verifier::from_pems([&issued.pem]).unwrap();
         let kid = Signer::from_pem(&issued.pem).unwrap().header.kid;
-        // The classic attack: an HMAC under the public key.
+        // This is the classic attack: the token is signed by an HMAC whose key is the public key.
         let public = private_key(&issued.pem).unwrap().verifying_key();
         let header = Header {
             kid,
@@ -338,7 +345,7 @@ mod tests {
         let key = EncodingKey::from_secret(public.as_bytes());
         let hmac = jsonwebtoken::encode(&header, &issued.claims(), &key).unwrap();
         assert_eq!(reason(&verifier, &hmac, NOW), ErrorReason::TokenInvalid);
-        // A token without a signature: {"alg":"none"}.
+        // This token has the header {"alg":"none"} and no signature.
         let none = format!("eyJhbGciOiJub25lIn0.{}.", hmac.split('.').nth(1).unwrap());
         assert_eq!(reason(&verifier, &none, NOW), ErrorReason::TokenInvalid);
     }

@@ -1,4 +1,4 @@
-//! A certificate authority, for development and tests only.
+//! Signs certificates, for development and tests only.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -22,7 +22,9 @@ pub struct Authority {
 /// A certificate and its key, in PEM.
 #[derive(Debug, Clone)]
 pub struct Certificate {
+    /// The certificate.
     pub cert: String,
+    /// The certificate's private key.
     pub key: String,
 }
 
@@ -38,8 +40,8 @@ impl Authority {
         Ok(Self { issuer, pem })
     }
 
-    /// The authority's own certificate, in PEM. A client that trusts it trusts every certificate that the authority
-    /// signs.
+    /// Returns the authority's own certificate, in PEM. A client that trusts it trusts every certificate that the
+    /// authority signs.
     pub fn pem(&self) -> &str {
         &self.pem
     }
@@ -49,7 +51,7 @@ impl Authority {
         self.signed(params(names)?)
     }
 
-    /// Signs a certificate that expired long ago.
+    /// Signs a certificate that expired at the beginning of 2021.
     pub fn sign_ended(&self, names: &[&str]) -> anyhow::Result<Certificate> {
         let mut params = params(names)?;
         params.not_before = date_time_ymd(2020, 1, 1);

@@ -1,7 +1,7 @@
-//! A TCP proxy that a test can cut: between a node and etcd, Postgres, or the other nodes.
+//! Runs a TCP proxy that a test can cut, between a node and etcd, Postgres, or the other nodes.
 //!
-//! While it is cut it passes nothing on, like a network that drops packets: connections stay open and hear nothing,
-//! and new ones are accepted and hear nothing either. After [`Cable::mend`] they go on where they were: bytes sent
+//! While the proxy is cut it passes nothing on, as a network that drops packets: connections stay open and get nothing,
+//! and new ones are accepted and get nothing either. After [`Cable::mend`] they go on where they were: bytes sent
 //! during the cut arrive, and nobody is told of the cut.
 
 use std::net::SocketAddr;
@@ -39,7 +39,7 @@ impl Cable {
         })
     }
 
-    /// Starts a proxy to `upstream`, an address such as `127.0.0.1:5432`.
+    /// Starts a proxy to `upstream`, an address such as `127.0.0.1:5432`. Fails if `upstream` is no address.
     pub async fn to(upstream: &str) -> anyhow::Result<Self> {
         let cable = Self::start().await?;
         cable.leads_to(upstream.parse().context("an address")?);
@@ -51,17 +51,17 @@ impl Cable {
         *self.upstream.lock().unwrap_or_else(PoisonError::into_inner) = Some(upstream);
     }
 
-    /// The address for clients.
+    /// Returns the address for clients.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Stops passing bytes on.
+    /// Cuts the cable: it passes no bytes on.
     pub fn cut(&self) {
         self.whole.send_replace(false);
     }
 
-    /// Passes bytes on again.
+    /// Mends the cable: it passes bytes on again.
     pub fn mend(&self) {
         self.whole.send_replace(true);
     }
@@ -90,7 +90,7 @@ async fn carry(near: TcpStream, upstream: Option<SocketAddr>, mut whole: watch::
     if whole.wait_for(|whole| *whole).await.is_err() {
         return;
     }
-    // If the target refuses the connection, the client's connection ends: a proxy cannot refuse it any more.
+    // If the target refuses the connection, the client's connection ends, because the proxy has accepted it already.
     let Ok(far) = TcpStream::connect(upstream).await else {
         return;
     };

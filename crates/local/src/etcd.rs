@@ -1,4 +1,4 @@
-//! A private etcd server on 127.0.0.1. Each start begins with empty data.
+//! Runs a private etcd server on 127.0.0.1. Each start begins with empty data.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,13 +10,14 @@ use tokio::process::Command;
 
 use crate::{Process, ports, until};
 
-/// Time from the start to the first answer: below 1 s on an idle machine.
+/// The time limit from the start to the first answer, which takes less than 1 s on an idle machine.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// The time that the server has to end before it is killed.
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
-/// Another process may take a port between the choice and the start of the server.
+/// The number of starts with new ports. Another process may take a port between the choice and the start of the server.
 const PORT_TRIES: usize = 5;
 
-/// A running server, which is killed when dropped.
+/// A running server, which is killed when dropped unless it was started detached.
 #[derive(Debug)]
 pub struct Etcd {
     process: Process,
@@ -29,7 +30,7 @@ impl Etcd {
         Self::launch(dir, true).await
     }
 
-    /// Like [`Etcd::start`], but the server outlives this process.
+    /// Starts a server as [`Etcd::start`] does, but one that outlives this process.
     pub async fn start_detached(dir: &Path) -> anyhow::Result<Self> {
         Self::launch(dir, false).await
     }
@@ -62,12 +63,12 @@ impl Etcd {
         .await
     }
 
-    /// The endpoint for clients, `http://127.0.0.1:…`.
+    /// Returns the endpoint for clients, `http://127.0.0.1:…`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// The server's process.
+    /// Returns the server's process.
     pub fn process(&self) -> &Process {
         &self.process
     }

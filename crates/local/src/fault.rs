@@ -1,4 +1,5 @@
-//! An HTTP proxy that fails requests as a test says. It stands between clients or media nodes and the object store.
+//! Runs an HTTP proxy that fails requests as a test says. It stands between the object store and the clients or media
+//! nodes.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,36 +21,40 @@ use tokio_util::task::AbortOnDropHandle;
 /// A request that came to the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// Its number since the rule was set, from 0.
+    /// The number of the request since the rule was set, counted from 0.
     pub number: usize,
+    /// The HTTP method.
     pub method: Method,
+    /// The path of the URL.
     pub path: String,
+    /// The query of the URL; empty if it has none.
     pub query: String,
 }
 
-/// What the proxy does with a request.
+/// The way in which the proxy handles a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Passes it on.
+    /// Passes the request on.
     Pass,
     /// Ends the connection; the store does not get the request.
     CutBefore,
-    /// Passes it on, and ends the connection in place of the answer.
+    /// Passes the request on, and ends the connection in place of the answer.
     CutAfter,
     /// Passes it on, and ends both connections after this time, while the store is at it.
     CutWithin(Duration),
     /// Never answers; the store does not get the request.
     HangBefore,
-    /// Passes it on, and never answers.
+    /// Passes the request on, and never answers.
     HangAfter,
-    /// Passes it on after this time.
+    /// Passes the request on after this time.
     Slow(Duration),
     /// Answers with this status and body; the store does not get the request.
     Instead(u16, &'static str),
-    /// Passes it on, and answers with this status and body in place of the store's answer.
+    /// Passes the request on, and answers with this status and body in place of the store's answer.
     Lie(u16, &'static str),
 }
 
+/// A function that says how each request is handled.
 type Rule = Box<dyn Fn(&Seen) -> Fault + Send>;
 
 /// A running proxy, which ends when dropped.
@@ -61,8 +66,9 @@ pub struct Proxy {
 
 struct Shared {
     upstream: SocketAddr,
+    /// The rule, and the requests since it was set.
     rule: Mutex<(Rule, Vec<Seen>)>,
-    /// Counts requests that were cut, hang, or were answered in the store's place.
+    /// The number of requests since the rule was set that were cut, hang, or were answered in the store's place.
     struck: watch::Sender<usize>,
 }
 
@@ -87,7 +93,7 @@ impl Proxy {
         })
     }
 
-    /// The proxy's URL, `http://127.0.0.1:…`.
+    /// Returns the proxy's URL, `http://127.0.0.1:…`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -108,7 +114,7 @@ impl Proxy {
         self.shared.lock().1.clone()
     }
 
-    /// Waits until a request was cut, hangs, or was answered in the store's place.
+    /// Waits until, since the rule was set, a request was cut, hangs, or was answered in the store's place.
     pub async fn struck(&self) {
         let mut struck = self.shared.struck.subscribe();
         // The sender lives as long as this proxy.
@@ -121,6 +127,7 @@ impl Shared {
         self.rule.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Records a request, and asks the rule how it is handled.
     fn judge(&self, request: &Request<Incoming>) -> Fault {
         let (rule, seen) = &mut *self.lock();
         let new = Seen {
@@ -148,7 +155,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let shared = shared.clone();
         tokio::spawn(async move {
             let answer = service_fn(move |request| answer(shared.clone(), request));
-            // A connection is cut by an error.
+            // An error of `answer` cuts the connection, and is of no interest here.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(socket), answer)
                 .await;

@@ -1,4 +1,4 @@
-//! One HTTP GET of an admin page.
+//! Gets an admin page by HTTP.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -7,17 +7,18 @@ use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
-/// How long [`get`] waits: an admin page answers in milliseconds, and a stopped process never does.
+/// The time limit of [`get`]. A node answers in milliseconds, and a frozen process never does.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long callers wait that need the answer: a busy machine may take seconds for it.
+/// The time limit for callers that need the answer, which may take seconds on a busy machine.
 const LONG_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Gets a page within 3 s, and returns status code and body. For callers that ask again, or do without the answer.
+/// Gets a page, and returns its status code and body. Fails after 3 s, so it suits callers that ask again or can do
+/// without the answer.
 pub async fn get(address: impl ToSocketAddrs + Display, path: &str) -> anyhow::Result<(u16, String)> {
     within(PATIENCE, address, path, "*/*").await
 }
 
-/// Like [`get`], within 60 s, for callers that need the answer.
+/// Gets a page as [`get`] does, but fails only after 60 s, for callers that need the answer.
 pub async fn get_patiently(
     address: impl ToSocketAddrs + Display,
     path: &str,
@@ -25,7 +26,7 @@ pub async fn get_patiently(
     get_as(address, path, "*/*").await
 }
 
-/// Like [`get_patiently`], with this media type in the accept header.
+/// Gets a page as [`get_patiently`] does, with the media type `accept` in the accept header.
 pub async fn get_as(
     address: impl ToSocketAddrs + Display,
     path: &str,

@@ -3,22 +3,23 @@
 #
 #   keeper.sh DIR
 #
-# Every test process holds a shared lock on DIR/users as long as it lives; who starts the servers holds DIR/start.
-# The kernel gives a lock back however its holder ends.
+# Every test process holds a shared lock on DIR/users as long as it lives. A process that starts the servers, or looks
+# whether they run, holds a lock on DIR/start. The kernel releases a lock however its holder ends.
 dir=$1
 idle=0
-# Between two test processes of a run there may be none for a moment: idle for five questions in a row, 2 s apart.
+# Between two test processes of a run there may be none for a moment. The servers therefore count as idle only when
+# nobody holds DIR/users at five checks in a row, which are 2 s apart.
 while [ "$idle" -lt 5 ]; do
     sleep 2
     if flock --nonblock "$dir/users" true; then idle=$((idle + 1)); else idle=0; fi
 done
 (
-    # Somebody is starting to use them just now: look again later, by a new keeper.
+    # If one of the locks is held, a process has just begun to use the servers. This script then begins anew.
     flock --nonblock 9 || exit 1
     flock --nonblock 8 || exit 1
     postgres=$(head -n 1 "$(cat "$dir/postgres.data")/postmaster.pid" 2>/dev/null)
     etcd=$(cat "$dir/etcd.pid" 2>/dev/null)
-    # A pid of before may be another process by now.
+    # A server's pid may belong to another program by now, so the program's name is compared before the kill.
     [ "$(cat "/proc/$postgres/comm" 2>/dev/null)" = postgres ] && kill -QUIT "$postgres"
     [ "$(cat "/proc/$etcd/comm" 2>/dev/null)" = etcd ] && kill -KILL "$etcd"
     tries=50

@@ -1,5 +1,6 @@
-//! The whole platform on one machine, with the real servers. `tern-dev dev`, `tern-dev demo` and the end-to-end tests are
-//! built on it. Every process that it starts ends with it, however it ends.
+//! Runs the whole platform on one machine, with the real servers. `tern-dev dev`, `tern-dev demo` and the end-to-end
+//! tests are built on it. Every process that this process starts ends with it, however it ends; only [`shared`] servers
+//! outlive it.
 //!
 //! ```text
 //!   Platform ── Postgres (private, or shared by a test run)
@@ -9,7 +10,8 @@
 //! ```
 //!
 //! - [`process`]: a child process with its own log, which ends with its owner
-//! - [`postgres`], [`etcd`]: the servers, whose programs are found on this machine; [`s3`]: a server of our own
+//! - [`postgres`], [`etcd`]: the servers, whose programs are found on this machine; [`s3`]: our own server, in
+//!   `tern-dev`
 //! - [`shared`]: one Postgres and one etcd for all test processes of a run
 //! - [`platform`]: the platform's processes: started until ready; killed, stopped and restarted by name
 //! - [`secrets`]: token keys and certificates for development; [`authority`]: the authority that signs certificates

@@ -8,8 +8,8 @@ use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 
-/// Starts `command`. The kernel sends it `when_we_die` when this process ends. On other systems than Linux, a killed
-/// parent leaves its children behind.
+/// Starts `command`. If `when_we_die` is given, the kernel sends the child this signal when this process ends. On other
+/// systems than Linux, a killed parent leaves its children behind.
 pub fn spawn(mut command: Command, when_we_die: Option<Signal>) -> io::Result<Child> {
     let Some(signal) = when_we_die else {
         return command.spawn();
@@ -31,8 +31,8 @@ pub fn spawn(mut command: Command, when_we_die: Option<Signal>) -> io::Result<Ch
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// For the kernel, the parent of a process is the thread that started it. All children are therefore started by one
-/// thread that never ends; a thread of a runtime may end.
+/// Returns the channel to the thread that starts the children. For the kernel, the parent of a process is the thread
+/// that started it. All children are therefore started by one thread that never ends; a thread of a runtime may end.
 fn nursery() -> &'static SyncSender<Job> {
     static NURSERY: OnceLock<SyncSender<Job>> = OnceLock::new();
     NURSERY.get_or_init(|| {
@@ -43,6 +43,7 @@ fn nursery() -> &'static SyncSender<Job> {
     })
 }
 
+/// Makes the child ask the kernel for `signal` at the death of its parent, before it runs its program.
 #[cfg(target_os = "linux")]
 #[allow(
     unsafe_code,

@@ -1,4 +1,4 @@
-//! The platform's processes on one machine. See [`Platform`].
+//! Starts, kills, stops and restarts the platform's processes on one machine. See [`Platform`].
 //!
 //! ```no_run
 //! # async fn example() -> anyhow::Result<()> {
@@ -33,15 +33,16 @@ use crate::s3::Access;
 use crate::secrets::Secrets;
 use crate::{Etcd, Postgres, S3, Shared, Wire, postgres, until};
 
-/// Time from the start of a process until it is ready, on a busy machine.
+/// The time limit for a node to become ready after its start, on a busy machine.
 pub const READY_WITHIN: Duration = Duration::from_secs(120);
-/// Time until the cluster map shows a change: the lease of a killed node has to run out first.
+/// The time limit for the cluster map to show a change. The lease of a killed node may have to run out first.
 pub const MAP_WITHIN: Duration = Duration::from_secs(60);
-/// A process that was told to stop is killed this long after the drain time.
+/// The time after the drain time at which [`Platform::stop`] kills a node that has not ended.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-/// A draining node may take this long beyond the drain time to end. It ends soon after it, on a busy machine later.
+/// The time after the drain time for which [`Platform::drained`] waits. A node ends soon after the drain time, but
+/// later on a busy machine.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
-/// Lines of each log that a failing test shows.
+/// The number of lines of each log that a failing test shows.
 const TAIL: usize = 15;
 
 /// A running platform. Dropping it ends it at once; [`Platform::stop`] ends it in good order.
@@ -56,9 +57,11 @@ pub struct Platform {
     secrets: Secrets,
     api_key: String,
     database_url: String,
+    /// The pids of the nodes whose end [`Platform::next_exit`] has returned.
     reported: BTreeSet<i32>,
 }
 
+/// The Postgres and the etcd of the platform.
 #[derive(Debug)]
 enum Servers {
     Private { postgres: Postgres, etcd: Etcd },
@@ -75,26 +78,27 @@ impl Servers {
 }
 
 impl Platform {
-    /// Begins a platform that runs the program `tern` and keeps its files in `dir`.
+    /// Returns a builder for a platform that runs the program `tern` and keeps its files in `dir`.
     pub fn builder(tern: &Path, dir: &Path) -> Builder {
         Builder::new(tern, dir)
     }
 
-    /// An API key with every scope, for back ends.
+    /// Returns an API key with every scope, for back ends.
     pub fn api_key(&self) -> &str {
         &self.api_key
     }
 
-    /// The PEM of the authority that signed the gateways' certificate.
+    /// Returns the PEM of the authority that signed the gateways' certificate.
     pub fn ca_pem(&self) -> anyhow::Result<String> {
         Ok(std::fs::read_to_string(&self.secrets.ca)?)
     }
 
-    /// Returns `https://localhost:…` of the gateway with this number, from 0; with plain clients, `http://…`.
+    /// Returns the URL of the gateway with this number, counted from 0: `https://localhost:…`, or `http://localhost:…`
+    /// with plain clients.
     ///
     /// # Panics
     ///
-    /// If there is no such gateway.
+    /// Panics if there is no such gateway.
     pub fn gateway_url(&self, number: usize) -> String {
         let node = &self.nodes[&Role::Gateway.node_name(number)];
         node.client_url().unwrap_or_default()
@@ -105,22 +109,22 @@ impl Platform {
         self.nodes.values().filter_map(NodeProcess::client_url).collect()
     }
 
-    /// The URL of the platform's database.
+    /// Returns the URL of the platform's database.
     pub fn database_url(&self) -> &str {
         &self.database_url
     }
 
-    /// The endpoint of etcd.
+    /// Returns the endpoint of etcd, `http://127.0.0.1:…`.
     pub fn etcd(&self) -> &str {
         self.servers.etcd()
     }
 
-    /// The prefix of the platform's keys in etcd.
+    /// Returns the prefix of the platform's keys in etcd.
     pub fn etcd_prefix(&self) -> &str {
         &self.builder.etcd_prefix
     }
 
-    /// The platform's own Postgres and etcd, or `None` if it uses shared ones.
+    /// Returns the platform's own Postgres and etcd, or `None` if it uses shared ones.
     pub fn private_servers(&mut self) -> Option<(&mut Postgres, &mut Etcd)> {
         match &mut self.servers {
             Servers::Private { postgres, etcd } => Some((postgres, etcd)),
@@ -128,23 +132,23 @@ impl Platform {
         }
     }
 
-    /// The directory with the platform's files.
+    /// Returns the directory with the platform's files.
     pub fn dir(&self) -> &Path {
         &self.builder.dir
     }
 
-    /// The platform's own object store, if it has one.
+    /// Returns the platform's own object store, or `None` if it has none.
     pub fn s3(&self) -> Option<&S3> {
         self.s3.as_ref()
     }
 
-    /// The object store that the media nodes use.
+    /// Returns the object store that the media nodes use, or `None` if there is none.
     fn s3_access(&self) -> Option<&Access> {
         let own = self.s3.as_ref().map(S3::access);
         self.builder.s3.as_ref().or(own)
     }
 
-    /// Returns the value of a TERN_… setting that every node was given.
+    /// Returns the value of a TERN_… setting that [`Builder::env`] gave to every node, or `None` if it gave none.
     pub fn setting(&self, name: &str) -> Option<&str> {
         let mut settings = self.builder.env.iter().rev();
         settings
@@ -152,24 +156,24 @@ impl Platform {
             .map(|(_, value)| value.as_str())
     }
 
-    /// The files with keys and certificates.
+    /// Returns the files with keys and certificates.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
     }
 
-    /// All nodes, running or not.
+    /// Returns all nodes, running or not.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeProcess> {
         self.nodes.values()
     }
 
-    /// Returns the node with this name, such as `chat-0`.
+    /// Returns the node with this name, such as `chat-0`, or an error if there is none.
     pub fn node(&self, name: &str) -> anyhow::Result<&NodeProcess> {
         self.nodes
             .get(name)
             .with_context(|| format!("there is no node {name}"))
     }
 
-    /// The proxy before a node whose role was [`Builder::wired`].
+    /// Returns the proxy before a node whose role was [`Builder::wired`]. Fails if other nodes reach it directly.
     pub fn wire(&self, name: &str) -> anyhow::Result<&Wire> {
         let wire = self.node(name)?.wire.as_deref();
         wire.with_context(|| format!("{name} is reached directly"))
@@ -181,7 +185,7 @@ impl Platform {
         self.node(name)?.process.kill().await
     }
 
-    /// Stops a node with SIGSTOP: it hangs with all its connections.
+    /// Freezes a node with SIGSTOP: it hangs with all its connections.
     pub fn freeze(&self, name: &str) -> anyhow::Result<()> {
         self.node(name)?.process.signal(Signal::SIGSTOP)
     }
@@ -191,12 +195,12 @@ impl Platform {
         self.node(name)?.process.signal(Signal::SIGCONT)
     }
 
-    /// Sends SIGTERM, by which a node drains. Returns at once.
+    /// Makes a node drain, by SIGTERM. Returns at once.
     pub fn drain(&self, name: &str) -> anyhow::Result<()> {
         self.node(name)?.process.signal(Signal::SIGTERM)
     }
 
-    /// Waits until a draining node has ended successfully.
+    /// Waits until a draining node has ended. Fails if it ends with an error, or not within the drain time and 60 s.
     pub async fn drained(&self, name: &str) -> anyhow::Result<()> {
         let bound = self.builder.drain_timeout + ENDS_WITHIN;
         let status = tokio::time::timeout(bound, self.node(name)?.process.wait()).await;
@@ -245,7 +249,8 @@ impl Platform {
     }
 
     /// Waits until every gateway and chat node knows every node, gateways are linked to chat and presence nodes, and
-    /// chat nodes to presence nodes. From then on every request finds its way, and no online device is overlooked.
+    /// chat nodes to presence nodes. From then on every request finds its way, and no online device is overlooked. It
+    /// expects as many nodes as the builder has set, so it fails after [`Platform::add`].
     pub async fn linked(&self) -> anyhow::Result<()> {
         for node in self.nodes.values() {
             let (metric, roles): (_, &[Role]) = match node.role {
@@ -270,14 +275,14 @@ impl Platform {
         Ok(())
     }
 
-    /// The cables of a node that was named in [`Builder::cuttable`].
+    /// Returns the cables of a node that was named in [`Builder::cuttable`]; an error for any other node.
     pub fn cables(&self, name: &str) -> anyhow::Result<&Cables> {
         self.cables
             .get(name)
             .with_context(|| format!("{name} cannot be cut off"))
     }
 
-    /// Waits until a node's record in the map says that it is unwell (`true`), or well.
+    /// Waits until a node's record in the map says that the node is unwell, or with `unwell` false that it is well.
     pub async fn unwell(&self, name: &str, unwell: bool) -> anyhow::Result<()> {
         let role = self.node(name)?.role;
         self.map_until(&format!("{name} is unwell: {unwell}"), |map| {
@@ -291,7 +296,7 @@ impl Platform {
         self.in_map(name).await
     }
 
-    /// Whether a node says that it is ready (`/readyz`).
+    /// Returns whether a node says that it is ready (`/readyz`). Fails if it does not answer within 60 s.
     pub async fn is_ready(&self, name: &str) -> anyhow::Result<bool> {
         let (status, _) = crate::http::get_patiently(self.node(name)?.admin, "/readyz").await?;
         Ok(status == 200)
@@ -315,7 +320,7 @@ impl Platform {
         .await
     }
 
-    /// Returns the node that owns a slot according to the map in etcd.
+    /// Returns the name of the node that owns a slot according to the map in etcd. Fails if no node has the role.
     pub async fn owner(&self, role: Role, slot: Slot) -> anyhow::Result<String> {
         let map = etcd_map::read(self.servers.etcd(), &self.builder.etcd_prefix).await?;
         map.owner(role, slot)
@@ -334,7 +339,7 @@ impl Platform {
         Ok(metrics::sum(&self.metrics(name).await?, metric, labels))
     }
 
-    /// Like [`Platform::metric`], over all running nodes of a role.
+    /// Returns the sum of [`Platform::metric`] over all running nodes of a role.
     pub async fn metric_of(&self, role: Role, metric: &str, labels: &[(&str, &str)]) -> anyhow::Result<f64> {
         let mut total = 0.0;
         for node in self
@@ -421,7 +426,7 @@ impl Platform {
 }
 
 impl Drop for Platform {
-    /// A failing test prints the last lines of each node's log.
+    /// Prints the last lines of each node's log if a test fails.
     #[allow(clippy::print_stderr, reason = "a failing test speaks by standard error")]
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -1,18 +1,18 @@
-//! Free ports on the loopback interface.
+//! Finds free ports on the loopback interface.
 
 use std::net::{Ipv4Addr, TcpListener};
 
 use rand::Rng as _;
 
-/// This lies below the range from which Linux takes the ports of outgoing connections, so that a restarted server
-/// gets its port back.
+/// The ports to choose from. They lie below the range from which Linux takes the ports of outgoing connections, so that
+/// a restarted server gets its port back.
 const RANGE: std::ops::Range<u16> = 15_000..32_000;
 
-/// Attempts with a random port. If half of the range is taken, all of them fail once in a billion.
+/// The number of attempts with a random port. If half of the range is taken, all of them fail once in a billion times.
 const TRIES: usize = 30;
 
-/// Returns a port on which nobody listens. Another process may take it before the caller does, so a caller starts its
-/// server again with another port if that happens.
+/// Returns a port on which nobody listens, or an error if it finds none. Another process may take the port before the
+/// caller does, so a caller starts its server again with another port if that happens.
 pub fn free() -> anyhow::Result<u16> {
     let mut random = rand::rng();
     for _ in 0..TRIES {

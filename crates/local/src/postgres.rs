@@ -1,6 +1,6 @@
-//! A private Postgres server with a data directory made by initdb. It listens on 127.0.0.1, which other users of the
-//! machine reach too, so it asks for a password. The password is in a file beside the data that only this user may
-//! read. It crosses the loopback in plain text: whoever can listen there can also read the file.
+//! Runs a private Postgres server with a data directory made by initdb. The server listens on 127.0.0.1, which other
+//! users of the machine reach too, so it asks for a password. The password is in a file beside the data that only this
+//! user may read. It crosses the loopback in plain text, because whoever can listen there can also read the file.
 //!
 //! Postgres refuses to run as root. If root starts it, it runs as the user `postgres`, in a data directory that this
 //! user can reach: below the given directory if possible, otherwise below /var/tmp.
@@ -20,16 +20,18 @@ use tokio::process::Command;
 
 use crate::{Process, ports, secrets, until};
 
-/// Time from the start to the first connection: 1 s on an idle machine, more after a crash.
+/// The time limit from the start to the first connection, which takes 1 s on an idle machine and more after a crash.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// A fast shutdown first writes a checkpoint.
+/// The time limit for a shutdown. A fast shutdown first writes a checkpoint.
 pub(crate) const STOPS_WITHIN: Duration = Duration::from_secs(20);
-/// Another process may take the port between the choice and the start of the server.
+/// The number of starts with a new port. Another process may take a port between the choice and the start of the
+/// server.
 const PORT_TRIES: usize = 5;
-/// A socket's path has to fit into 108 bytes, including its file name.
+/// The longest path of a directory for sockets, in bytes. A socket's path, with its file name, has to fit into 108.
 const MAX_SOCKET_DIR: usize = 80;
 
-/// A running server, which stops when dropped. Its data stay until somebody removes the directory.
+/// A running server, which stops when dropped unless it was started detached. Its data stay until somebody removes the
+/// directory.
 #[derive(Debug)]
 pub struct Postgres {
     process: Process,
@@ -87,6 +89,7 @@ impl Postgres {
         anyhow::bail!("postgres found no free port")
     }
 
+    /// Waits until the server accepts connections. Fails if it ends, or after [`READY_WITHIN`].
     async fn ready(&self) -> anyhow::Result<()> {
         let url = self.url("postgres");
         let ready = until::some("postgres accepts connections", READY_WITHIN, || async {
@@ -106,12 +109,12 @@ impl Postgres {
         )
     }
 
-    /// The server's process.
+    /// Returns the server's process.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// The data directory.
+    /// Returns the data directory.
     pub fn data(&self) -> &Path {
         &self.data
     }
@@ -127,7 +130,8 @@ impl Postgres {
         Ok(())
     }
 
-    /// Shuts the server down fast. [`Postgres::restart`] starts it again.
+    /// Shuts the server down fast: connections are ended, and a checkpoint is written. [`Postgres::restart`] starts it
+    /// again. Fails if the server had to be killed.
     pub async fn shut_down(&self) -> anyhow::Result<()> {
         let stopped = self.process.end(Signal::SIGINT, STOPS_WITHIN).await?;
         anyhow::ensure!(stopped, "postgres had to be killed");
@@ -148,7 +152,7 @@ impl Postgres {
         copy(&self.data, backup).await
     }
 
-    /// Replaces the data by such a copy. The server has to be shut down.
+    /// Replaces the data by a copy that [`Postgres::copy_to`] made. The server has to be shut down.
     pub async fn restore(&self, backup: &Path) -> anyhow::Result<()> {
         anyhow::ensure!(self.process.exited().is_some(), "postgres is running");
         fs::remove_dir_all(&self.data).with_context(|| format!("remove {}", self.data.display()))?;
@@ -174,7 +178,7 @@ impl Drop for Postgres {
     }
 }
 
-/// Copies a directory with owners and modes, on which Postgres insists.
+/// Copies a directory with its owners and modes, which Postgres checks.
 async fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     let output = Command::new("cp").arg("-a").arg(from).arg(to).output().await?;
     let said = String::from_utf8_lossy(&output.stderr);
@@ -182,7 +186,8 @@ async fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Creates a database on the server of `url`, which names another database, if it is not there. Returns its URL.
+/// Creates a database on the server of `url`, which names another database, if it is not there. Returns its URL. Fails
+/// if the name has other characters than letters, digits and `_`.
 pub async fn create_database(url: &str, name: &str) -> anyhow::Result<String> {
     let plain = name
         .bytes()
@@ -220,6 +225,7 @@ pub async fn drop_database(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes a data directory, with the superuser `tern` and this password.
 async fn init(account: &Account, data: &Path, password: &str) -> anyhow::Result<()> {
     let mut command = account.command(&binary("initdb")?);
     // The file is removed when this is dropped.
@@ -314,6 +320,7 @@ fn binary(name: &str) -> anyhow::Result<PathBuf> {
 
 /// The account under which the server runs.
 enum Account {
+    /// The account of this process.
     Ourselves,
     /// The account `postgres`, because this process runs as root.
     Other(Uid, Gid),
@@ -347,8 +354,8 @@ impl Account {
         }
     }
 
-    /// Like [`Self::command`], and the process ends with this one. A change of the user clears the signal that a
-    /// process has asked for at its parent's death, so setpriv asks for it again.
+    /// Returns the same command as [`Self::command`], for a process that ends with this one. A change of the user
+    /// clears the signal that a process has asked for at its parent's death, so setpriv asks for it again.
     fn command_dying_with_us(&self, program: &Path) -> Command {
         match self {
             Self::Ourselves => Command::new(program),
@@ -365,7 +372,8 @@ impl Account {
         }
     }
 
-    /// Returns the data directory for `dir`: owned by the account, which can reach it.
+    /// Returns the data directory for `dir`. If the account is not our own, the directory is made, belongs to the
+    /// account, and lies where the account can reach it.
     fn place(&self, dir: &Path) -> anyhow::Result<PathBuf> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         let dir = dir.canonicalize()?;
@@ -393,7 +401,7 @@ impl Account {
     }
 }
 
-/// Whether every user may pass through all directories on the path.
+/// Returns whether every user may pass through all directories on the path.
 fn reachable(dir: &Path) -> bool {
     dir.ancestors()
         .all(|step| fs::metadata(step).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0))

@@ -1,5 +1,5 @@
-//! A child process with a log file and a process group of its own: a terminal's Ctrl-C reaches only its owner. The
-//! process is killed when its handle is dropped and when its owner dies.
+//! Runs a child process with a log file and a process group of its own, so that a terminal's Ctrl-C reaches only its
+//! owner. The process is killed when its handle is dropped and when its owner dies.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -26,17 +26,18 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command`, whose output is appended to `log`.
+    /// Starts `command`, whose output is appended to the file `log`. The process dies with this one.
     pub fn spawn(name: &str, command: Command, log: &Path) -> anyhow::Result<Self> {
         Self::start(name, command, log, Some(Signal::SIGKILL))
     }
 
-    /// Like [`Process::spawn`]; the kernel sends this signal instead of SIGKILL when this process dies.
+    /// Starts a process as [`Process::spawn`] does, but when this process dies the kernel sends it the signal
+    /// `when_we_die` instead of SIGKILL.
     pub fn spawn_with(name: &str, command: Command, log: &Path, when_we_die: Signal) -> anyhow::Result<Self> {
         Self::start(name, command, log, Some(when_we_die))
     }
 
-    /// Starts a process that outlives this one. Somebody else has to end it.
+    /// Starts a process that outlives this one. Another process has to end it.
     pub fn spawn_detached(name: &str, command: Command, log: &Path) -> anyhow::Result<Self> {
         Self::start(name, command, log, None)
     }
@@ -80,27 +81,27 @@ impl Process {
         })
     }
 
-    /// The name given at the start.
+    /// Returns the name given at the start.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
 
-    /// The log file.
+    /// Returns the path of the log file.
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// The exit status, or `None` while the process runs.
+    /// Returns the exit status, or `None` while the process runs.
     pub fn exited(&self) -> Option<ExitStatus> {
         *self.exit.borrow()
     }
 
-    /// Waits until the process has ended.
+    /// Waits until the process has ended, and returns its exit status.
     pub fn wait(&self) -> impl Future<Output = ExitStatus> + Send + use<> {
         let mut exit = self.exit.clone();
         async move {
@@ -111,7 +112,7 @@ impl Process {
         }
     }
 
-    /// Sends a signal. An error if the process has ended.
+    /// Sends a signal. Fails if the process has ended.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         anyhow::ensure!(self.exited().is_none(), "{} has ended", self.name);
         kill(self.pid, signal).with_context(|| format!("{signal} to {}", self.name))
@@ -139,13 +140,13 @@ impl Process {
         Ok(false)
     }
 
-    /// From now on, dropping the handle does not kill the process.
+    /// Leaves the process alone from now on: dropping the handle does not kill it.
     pub fn leave(&mut self) {
         self.kill_on_drop = false;
     }
 
-    /// Waits for a line of the log that contains `text`, and returns it. An error after `bound`; the error says if
-    /// the process has ended.
+    /// Waits for a line of the log that contains `text`, and returns it. Fails after `bound`; the error says if the
+    /// process has ended.
     pub async fn line(&self, text: &str, bound: Duration) -> anyhow::Result<String> {
         until::some(&format!("{text:?} from {}", self.name), bound, || async {
             let ended = self.exited();
@@ -171,7 +172,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if self.kill_on_drop && self.exited().is_none() {
-            // It may have ended at this moment.
+            // An error means that the process has just ended.
             let _ = kill(self.pid, Signal::SIGKILL);
         }
     }
@@ -230,7 +231,7 @@ mod tests {
         assert!(process.line("ready", Duration::from_millis(100)).await.is_err());
     }
 
-    /// The owner in the test below, run as a process of its own.
+    /// Plays the owner for the test below, in a process of its own.
     #[tokio::test]
     #[ignore = "started by a_killed_owner_takes_its_process_with_it"]
     async fn owner() {

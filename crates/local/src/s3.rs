@@ -1,4 +1,4 @@
-//! A private S3 server on 127.0.0.1, for development and tests. It is a process of the program `tern-dev`.
+//! Runs a private S3 server on 127.0.0.1, for development and tests. It is a process of the program `tern-dev`.
 //!
 //! - [`server`]: the process: s3s verifies signatures, s3s-fs keeps objects as files
 //! - [`checked`]: adds the checksums and multipart uploads that s3s-fs lacks
@@ -16,10 +16,12 @@ use tokio::process::Command;
 
 use crate::{Process, ports, until};
 
-/// Time from the start to the first answer.
+/// The time limit from the start to the first connection.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// The time that the server has to end before it is killed.
 const STOPS_WITHIN: Duration = Duration::from_secs(5);
-/// Another process may take a port between the choice and the start of the server.
+/// The number of starts, each with another port. Another process may take a port between the choice and the start of
+/// the server.
 const PORT_TRIES: usize = 5;
 
 /// The name of the only bucket.
@@ -38,7 +40,9 @@ pub struct S3 {
 pub struct Access {
     /// The server's URL, such as `http://127.0.0.1:…`.
     pub endpoint: String,
+    /// The id of the access key.
     pub access_key: String,
+    /// The secret that belongs to it.
     pub secret_key: String,
 }
 
@@ -56,7 +60,8 @@ impl Access {
 }
 
 impl S3 {
-    /// Starts a server on the data below `dir`, with a program that has the command `s3`. Returns when it accepts connections.
+    /// Starts a server on the data below `dir`, with a program that has the command `s3`. Returns when it accepts
+    /// connections, or fails after 30 s.
     pub async fn start(program: &Path, dir: &Path) -> anyhow::Result<Self> {
         // A web page under development knows the last address, so the same port is used again if it is free.
         let remembered = std::fs::read_to_string(dir.join("s3-port"));
@@ -77,7 +82,7 @@ impl S3 {
         anyhow::bail!("the S3 server found no free port")
     }
 
-    /// The address and the credentials for clients.
+    /// Returns the address and the credentials for clients.
     pub fn access(&self) -> &Access {
         &self.access
     }
@@ -88,7 +93,7 @@ impl S3 {
         Ok(std::fs::read_dir(bucket)?.flatten().count())
     }
 
-    /// The server's process.
+    /// Returns the server's process.
     pub fn process(&self) -> &Process {
         &self.process
     }

@@ -1,4 +1,4 @@
-//! Keys and certificates, for development and tests only.
+//! Makes keys and certificates, for development and tests only.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -11,7 +11,7 @@ use ed25519_dalek::pkcs8::{EncodePrivateKey as _, KeypairBytes};
 
 use crate::authority::{Authority, DAY};
 
-/// The value of `--internal-tls-name`.
+/// The name in the nodes' certificates, which is the value of `--internal-tls-name`.
 pub const INTERNAL_NAME: &str = "tern-internal";
 
 /// The age at which a platform that is started gets a new certificate. It is far from the end of the old one.
@@ -21,11 +21,11 @@ const RENEW_AFTER: Duration = DAY.saturating_mul(400);
 /// is made anew when it is old.
 #[derive(Debug, Clone)]
 pub struct Secrets {
-    /// Ed25519 key in PKCS#8, which signs access tokens.
+    /// The Ed25519 key in PKCS#8 that signs access tokens.
     pub token_key: PathBuf,
-    /// 32 random bytes in hex, which wrap the chats' data keys.
+    /// The key of 32 random bytes, in hex, that wraps the chats' data keys.
     pub master_key: PathBuf,
-    /// 32 random bytes in hex, which sign media tickets.
+    /// The key of 32 random bytes, in hex, that signs media tickets.
     pub ticket_key: PathBuf,
     /// The certificate of the authority that clients trust, in PEM.
     pub ca: PathBuf,
@@ -36,7 +36,9 @@ pub struct Secrets {
     /// The certificate that nodes trust when they talk to each other by TLS. [`Secrets::certify_nodes`] makes this
     /// and the next two files.
     pub internal_ca: PathBuf,
+    /// The nodes' certificate for TLS between nodes.
     pub internal_cert: PathBuf,
+    /// The key of that certificate.
     pub internal_key: PathBuf,
 }
 
@@ -83,8 +85,8 @@ impl Secrets {
         write(&self.tls_key, &gateway.key)
     }
 
-    /// Writes a certificate for nodes that `authority` signs, and `trusted`, the PEM of the authorities that nodes
-    /// trust. Both replace the former ones.
+    /// Writes a new certificate for nodes, which `authority` signs, with its key, and writes `trusted`, the PEM of the
+    /// authorities that nodes trust. They replace the former ones.
     pub fn certify_nodes(&self, authority: &Authority, trusted: &str) -> anyhow::Result<()> {
         let node = authority.sign(&[INTERNAL_NAME])?;
         write(&self.internal_ca, trusted)?;

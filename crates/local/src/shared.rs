@@ -1,5 +1,5 @@
-//! One Postgres and one etcd for all test processes of a run. A test runner may start a process for each test, and
-//! servers for each of them would cost more than the tests.
+//! Shares one Postgres and one etcd among all test processes of a run. A test runner may start a process for each test,
+//! and servers for each of them would cost more than the tests.
 //!
 //! The first process starts the servers and `keeper.sh`, which ends them when no test process has been left for 10 s.
 //! Each process holds a file lock, which the kernel releases however the process ends. If TERN_TEST_POSTGRES and
@@ -19,6 +19,7 @@ use tokio::process::Command;
 
 use crate::{Etcd, Postgres, Process, postgres, secrets};
 
+/// The script that ends the servers.
 const KEEPER: &str = include_str!("keeper.sh");
 
 /// The shared servers. They run as long as this or a clone of it lives.
@@ -36,7 +37,7 @@ struct Servers {
 }
 
 impl Shared {
-    /// Returns the run's servers, and starts them if they do not run.
+    /// Returns the run's servers, and starts them if they do not run. Fails if they cannot be started.
     pub async fn get() -> anyhow::Result<Self> {
         if let (Ok(postgres), Ok(etcd)) = (
             std::env::var("TERN_TEST_POSTGRES"),
@@ -64,29 +65,29 @@ impl Shared {
         })
     }
 
-    /// The URL of the server's database `postgres`.
+    /// Returns the URL of the server's database `postgres`.
     pub fn postgres(&self) -> &str {
         &self.servers.postgres
     }
 
-    /// The endpoint of etcd, `http://127.0.0.1:…`.
+    /// Returns the endpoint of etcd, `http://127.0.0.1:…`.
     pub fn etcd(&self) -> &str {
         &self.servers.etcd
     }
 
-    /// Creates a database for one test, and returns its URL. It goes with the server, or by
-    /// [`postgres::drop_database`].
+    /// Creates a database for one test, and returns its URL. The database ends with the server, unless
+    /// [`postgres::drop_database`] drops it before.
     pub async fn database(&self) -> anyhow::Result<String> {
         postgres::create_database(self.postgres(), &unique("test")).await
     }
 }
 
-/// Returns a name that nobody else has.
+/// Returns a name that nobody else has: the prefix, `_`, and 16 random hex digits.
 pub fn unique(prefix: &str) -> String {
     format!("{prefix}_{:016x}", rand::random::<u64>())
 }
 
-/// Returns the directory of this user and this build.
+/// Returns the directory for the servers of this user's tests of this build, and makes it if it is missing.
 fn place() -> anyhow::Result<PathBuf> {
     let exe = std::env::current_exe()?;
     let build = exe.ancestors().nth(2).unwrap_or(&exe);
@@ -99,6 +100,7 @@ fn place() -> anyhow::Result<PathBuf> {
     Ok(dir)
 }
 
+/// Locks the files `start` and `users`, as `keeper.sh` describes it. Waits while another process holds `start`.
 fn lock(dir: &Path) -> anyhow::Result<(File, File)> {
     let start = File::create(dir.join("start"))?;
     start.lock()?;
@@ -107,6 +109,7 @@ fn lock(dir: &Path) -> anyhow::Result<(File, File)> {
     Ok((start, user))
 }
 
+/// Returns the servers if they have been started and answer.
 async fn running(dir: &Path) -> Option<Servers> {
     let servers: Servers = serde_json::from_slice(&fs::read(dir.join("servers.json")).ok()?).ok()?;
     PgConnection::connect(&servers.postgres)
@@ -124,6 +127,7 @@ async fn running(dir: &Path) -> Option<Servers> {
     Some(servers)
 }
 
+/// Starts the keeper and the servers.
 async fn launch(dir: &Path) -> anyhow::Result<Servers> {
     let keeper = dir.join("keeper.sh");
     fs::write(&keeper, KEEPER)?;

@@ -1,4 +1,4 @@
-//! Waits for what another process does, by asking again and again within a bound.
+//! Waits for something that another process does, by asking again and again within a time limit.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep};
 /// The pause between two questions: short against the start of a server, long against the cost of a question.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Asks until `ask` returns `Ok`. After `bound` it returns an error that names `what` and the last reason.
+/// Asks until `ask` returns `Ok`, and returns its value. After `bound` it returns an error that names `what` and the
+/// last reason.
 pub async fn some<T, F, Fut>(what: &str, bound: Duration, mut ask: F) -> anyhow::Result<T>
 where
     F: FnMut() -> Fut,
@@ -28,7 +29,7 @@ where
     }
 }
 
-/// Asks until the answer is `true`.
+/// Asks until the answer is `true`. After `bound` it returns an error, as [`some`] does.
 pub async fn holds<F, Fut>(what: &str, bound: Duration, mut ask: F) -> anyhow::Result<()>
 where
     F: FnMut() -> Fut,

@@ -1,4 +1,4 @@
-//! SeaweedFS, an independent S3 server, for tests: what works with it does not depend on our own server.
+//! Runs SeaweedFS, an independent S3 server, for tests: code that works with it does not depend on our own server.
 //!
 //! The program is taken from TERN_TEST_WEED, from PATH, or from `.tern/tools`, where `make tools` puts it.
 
@@ -11,15 +11,17 @@ use tokio::process::Command;
 use crate::s3::Access;
 use crate::{Process, ports, until};
 
-/// Generous, because it starts several servers in one process.
+/// The time from the start to the first answer, at most. It is long because the program starts several servers.
 const READY_WITHIN: Duration = Duration::from_secs(60);
-/// For each port, the server also uses the one that is this much higher.
+/// The distance from each of the server's ports to a second, higher one that the server uses for gRPC.
 const GRPC_OFFSET: u16 = 10_000;
 
 /// A running server, which is killed when dropped.
 #[derive(Debug)]
 pub struct Weed {
+    /// The server's process.
     pub process: Process,
+    /// The server's address and credentials.
     pub access: Access,
 }
 
@@ -39,7 +41,7 @@ pub fn program() -> Option<PathBuf> {
 }
 
 impl Weed {
-    /// Starts a server with its data below `dir`. Returns when it answers.
+    /// Starts a server with its data below `dir`. Returns when it answers, or fails after 60 s.
     pub async fn start(program: &Path, dir: &Path) -> anyhow::Result<Self> {
         let data = dir.join("weed");
         std::fs::create_dir_all(&data)?;

@@ -1,7 +1,8 @@
-//! A TCP proxy before a node, which a test can cut for some of the nodes that connect to it.
+//! Runs a TCP proxy before a node, which a test can cut for some of the nodes that connect to it.
 //!
-//! While it is cut for a node, nothing passes between the two in either direction, like a network that drops packets:
-//! connections hang, and new ones are accepted and hang too. When the cut is over, they go on where they were.
+//! While the proxy is cut for a node, nothing passes between the two nodes in either direction, as on a network that
+//! drops packets: connections hang, and new ones are accepted and hang too. When the cut is over, they go on where they
+//! were.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,10 +13,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Bytes that are passed on at once.
+/// The largest number of bytes that are passed on at once.
 const CHUNK: usize = 64 << 10;
 
-/// Says whether the node with this name is cut off.
+/// A function that returns whether the node with this name is cut off.
 type Rule = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
 /// A running proxy, which ends when dropped.
@@ -34,7 +35,7 @@ impl std::fmt::Debug for Wire {
 }
 
 impl Wire {
-    /// Starts a proxy before the node at `upstream`. It passes everything.
+    /// Starts a proxy before the node at `upstream`. It passes everything on until [`Self::cut`] is called.
     pub async fn start(upstream: SocketAddr) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -48,12 +49,13 @@ impl Wire {
         })
     }
 
-    /// The address to which other nodes connect.
+    /// Returns the address to which other nodes connect.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on the proxy is cut for the nodes whose names `which` accepts, and for no others.
+    /// Cuts the proxy for the nodes whose names `which` accepts, and mends it for all others. For example, `|_| false`
+    /// mends it for all nodes.
     pub fn cut(&self, which: impl Fn(&str) -> bool + Send + Sync + 'static) {
         self.rule.send_replace(Arc::new(which));
     }
@@ -72,6 +74,7 @@ async fn accept(listener: TcpListener, upstream: SocketAddr, rules: watch::Recei
     }
 }
 
+/// Carries one connection, which comes from the address `from`.
 async fn pass(socket: TcpStream, from: SocketAddr, upstream: SocketAddr, rules: watch::Receiver<Rule>) {
     let node: Arc<str> = node_at(from).unwrap_or_default().into();
     until_open(&node, &mut rules.clone()).await;
@@ -105,11 +108,13 @@ async fn copy(
     let _closed = to.shutdown().await;
 }
 
+/// Waits until the proxy is not cut for this node.
 async fn until_open(node: &str, rules: &mut watch::Receiver<Rule>) {
     let _gone = rules.wait_for(|cut| !cut(node)).await;
 }
 
-/// Returns the name of the node whose process has this end of a connection on this machine.
+/// Returns the name of the node whose process has this end of a connection on this machine, or `None` if it is no
+/// node's.
 fn node_at(address: SocketAddr) -> Option<String> {
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
     let inode = inode_of(address, &table)?;
@@ -125,6 +130,7 @@ fn node_at(address: SocketAddr) -> Option<String> {
     Some(String::from_utf8_lossy(name).into_owned())
 }
 
+/// Returns whether one of the process's open files is `link`.
 fn has(process: &Path, link: &str) -> bool {
     let files = std::fs::read_dir(process.join("fd"))
         .into_iter()
@@ -135,7 +141,8 @@ fn has(process: &Path, link: &str) -> bool {
         .any(|target| target.as_os_str() == link)
 }
 
-/// Finds a socket in the kernel's table of connections: its second column is the local address, its tenth the inode.
+/// Returns the inode of the socket at a local address, from the kernel's table of connections. The table's second
+/// column is the local address, its tenth the inode.
 fn inode_of(address: SocketAddr, table: &str) -> Option<&str> {
     let SocketAddr::V4(address) = address else {
         return None;

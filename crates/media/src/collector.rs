@@ -1,4 +1,4 @@
-//! Deletes what nobody needs any more: uploads that were given up, and objects that nothing refers to.
+//! Deletes what nobody needs any more: uploads that were given up, and media that nothing refers to.
 //!
 //! ```text
 //! upload:  open ──24 h──▶ given up ──its URLs have ended──▶ parts aborted, object deleted ──▶ forgotten
@@ -23,26 +23,28 @@ use crate::store::Store;
 use crate::store::collect::Condemned;
 use crate::store::uploads::Upload;
 
-/// The most rows in one statement. Each row means a call to the object store.
+/// The most rows that one step of a round handles. A row may mean several calls to the object store.
 const BATCH: i64 = 200;
 
-/// Deletes uploads and media that nobody needs any more.
+/// A collector, which deletes uploads and media that nobody needs any more.
 #[derive(Clone)]
 pub struct Collector {
+    /// The rows of uploads and media.
     pub store: Store,
+    /// The object store.
     pub s3: S3,
 }
 
-/// What one round did.
+/// The numbers of uploads and media that one round changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Collected {
     /// Uploads that were given up.
     pub given_up: u64,
     /// Uploads whose remains were deleted from the object store.
     pub cleaned: u64,
-    /// Media that were marked to be deleted.
+    /// Media that were marked for deletion.
     pub condemned: u64,
-    /// Marked media that were referred to after all.
+    /// Marked media that were unmarked, because something refers to them after all.
     pub pardoned: u64,
     /// Media that were deleted.
     pub deleted: u64,
@@ -51,7 +53,7 @@ pub struct Collected {
 impl Collector {
     /// Runs a round every `interval`, until `stop` is cancelled.
     pub async fn run(self: Arc<Self>, interval: Duration, stop: CancellationToken) {
-        // Counters start at 0, so that what has not happened yet can be seen.
+        // Counters start at 0, so that a metric is visible before its first event.
         count(&Collected::default());
         let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(10)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -76,8 +78,8 @@ impl Collector {
         }
     }
 
-    /// Runs one round: it does each step for one batch of rows. `Err` if the store or the object store is away; the
-    /// next round goes on.
+    /// Runs one round, which does each step for one batch of rows. Returns `Err` if Postgres or the object store is
+    /// away; the next round continues.
     pub async fn round(&self, now: Timestamp) -> Result<Collected, ApiError> {
         let mut round = Collected {
             given_up: self.store.give_up(now - UPLOAD_TTL, BATCH).await?,
@@ -106,8 +108,8 @@ impl Collector {
         Ok(round)
     }
 
-    /// Deletes what an upload has in the object store. This is called when nobody can write to the upload's key any
-    /// more.
+    /// Deletes what an upload has in the object store, and then its row if it failed. It may be called only when nobody
+    /// can write to the upload's key any more.
     async fn clean(&self, upload: &Upload) -> Result<(), ApiError> {
         if upload.declared.is_multipart() {
             self.abort(&upload.object_key, upload.multipart.clone()).await?;
@@ -116,7 +118,8 @@ impl Collector {
         Ok(self.store.cleaned(upload.id, upload.state).await?)
     }
 
-    /// Deletes multipart uploads that were begun beside a finished upload, whose object stays.
+    /// Aborts multipart uploads that were begun beside a finished upload, and deletes the upload's row. The object of
+    /// the upload stays.
     async fn tidy(&self, upload: &Upload) -> Result<(), ApiError> {
         self.abort(&upload.object_key, upload.multipart.clone()).await?;
         Ok(self.store.forget_in_parts(upload.id).await?)
@@ -130,8 +133,8 @@ impl Collector {
         Ok(())
     }
 
-    /// Returns the multipart uploads under `key`, including one whose id was never stored. If the object store does
-    /// not list them, only `known` is returned, the one whose id was stored.
+    /// Returns the multipart uploads under `key`, including one whose id was never stored. `known` is the one whose id
+    /// was stored; it alone is returned if the object store cannot list them.
     async fn multiparts(&self, key: &str, known: Option<String>) -> Result<Vec<String>, S3Error> {
         match self.s3.multiparts(key).await {
             Ok(mut listed) => {
@@ -147,8 +150,8 @@ impl Collector {
     }
 
     /// Deletes a media that nothing refers to. Its object is deleted first: a row whose object is gone is handled
-    /// again, while an object whose row is gone would never be found. Multipart uploads under its key are aborted
-    /// too, because after this no row may have the key.
+    /// again, while an object whose row is gone would never be found. Multipart uploads under its key are aborted too,
+    /// because after this no row has the key any more.
     async fn delete(&self, condemned: &Condemned) -> Result<(), ApiError> {
         self.abort(&condemned.object_key, None).await?;
         self.s3.delete(&condemned.object_key).await?;
@@ -156,8 +159,8 @@ impl Collector {
     }
 }
 
-/// Counts a step: 1 if it succeeded, and 0 if the object store refused it, so that one refused object does not hold
-/// up the others. `Err` if the object store is away, because then nothing can be deleted.
+/// Counts a step: 1 if it succeeded, and 0 if the object store refused it, so that one refused object does not hold up
+/// the others. Returns `Err` if the object store is away, because then nothing can be deleted.
 fn ended(outcome: Result<(), ApiError>) -> Result<u64, ApiError> {
     match outcome {
         Ok(()) => Ok(1),

@@ -33,8 +33,8 @@ impl Service {
         Ok(Response::new(call.await?))
     }
 
-    /// Returns the user in whose name a call acts. A device acts as its own user, and a back end with `scope` as the
-    /// user it names. `Err` if the caller may not act so, or the named user does not exist.
+    /// Returns the user in whose name a call acts. A device acts as its own user, and a back end with `scope` acts as
+    /// the user that it names. Returns `Err` if the caller may not do so, or the named user does not exist.
     async fn person(
         &self,
         metadata: &MetadataMap,
@@ -80,7 +80,7 @@ impl MediaApi for Service {
             let declared =
                 Declared::parse(create.length, &create.part_sha256s, &create.content_type, purpose)?;
             let creating = self.media.create(user, request, &declared, Clock::wall());
-            // The future contains the object store's client, and is too large for the stack.
+            // The future is boxed because it contains the object store's calls, and is too large for the stack.
             let created = Box::pin(creating).await?;
             let outcome = match created {
                 Created::Stored(ticket) => {
@@ -172,7 +172,8 @@ impl MediaApi for Service {
     }
 }
 
-/// Reads which media is asked for, and by which right.
+/// Reads which media is asked for, and by which right: as an attachment in a chat, as a user's picture, or as the
+/// caller's own upload if neither is named. Returns `Err` with INVALID_FIELD if an id is malformed or both are named.
 fn door(media_id: &str, chat_id: &str, user_id: &str) -> Result<(MediaId, Through), ApiError> {
     let media = parse::id("media_id", media_id)?;
     let chat: Option<ChatId> = parse::optional_id("chat_id", chat_id)?;

@@ -11,13 +11,14 @@
 //! A media node keeps nothing in memory, so any node can answer any call. References from messages to media are
 //! written by chat nodes, when they commit a message with tickets ([`tern_identity::ticket`]).
 //!
-//! - [`domain`]: what may be declared, whether an object is what was declared, when uploads and media end; pure
+//! - [`domain`]: pure rules: what a client may declare, whether an object is what was declared, and when uploads and
+//!   media end
 //! - [`store`]: the statements in Postgres
-//! - [`s3`]: the object store; the only module that knows aws-sdk-s3
+//! - [`s3`]: calls the object store; no other module uses aws-sdk-s3
 //! - [`media`]: each call from beginning to end, with the help of these three
 //! - [`collector`]: deletes what nobody needs any more
 //! - [`grpc`]: the service on the wire
-//! - [`server`]: wiring and drain
+//! - [`server`]: starts and drains the role
 //! - [`config`], [`metrics`]
 
 pub mod collector;

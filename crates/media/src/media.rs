@@ -1,6 +1,6 @@
-//! Each call from beginning to end, with the rules, Postgres and the object store. If the node is killed between any
-//! two steps of a call, the call can be repeated and comes to the same result. Whatever it left in the object store
-//! is known by a row in Postgres.
+//! Carries out each call from beginning to end, with the rules, Postgres and the object store. If the node is killed
+//! between any two steps of a call, the call can be repeated and comes to the same result. Whatever the call left in
+//! the object store belongs to a row in Postgres, by which the collector finds it.
 
 use tern_identity::ticket::Tickets;
 use tern_proto::ApiError;
@@ -21,37 +21,43 @@ use crate::store::{Media as Stored, Store};
 
 /// The calls of the media role.
 pub struct Media {
+    /// The rows in Postgres.
     pub store: Store,
+    /// The object store.
     pub s3: S3,
+    /// The keys that sign tickets.
     pub tickets: Tickets,
-    /// Where downloads go, if not to the object store.
+    /// The delivery network to which downloads go, or `None` if they go to the object store.
     pub cdn: Option<Cdn>,
+    /// The limit on what one user may begin to upload in a day.
     pub quota: Quota,
-    /// How long a signed URL is valid.
+    /// The time for which a signed URL is valid.
     pub url_ttl: std::time::Duration,
 }
 
 /// The right of one user to attach a media to messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
+    /// The media that the ticket is for.
     pub media: MediaId,
     /// The ticket's bytes, which clients put into the envelope.
     pub ticket: Vec<u8>,
-    /// From this time on the ticket is no longer accepted.
+    /// The time from which on the ticket is no longer accepted.
     pub expires_at: Timestamp,
 }
 
 /// The parts of an upload that are still missing, with URLs to upload them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
+    /// The id of the upload, which the client names when it finalises.
     pub upload: UploadId,
     /// The missing parts, each with a signed request to upload it.
     pub parts: Vec<(Part, Signed)>,
-    /// How many parts the upload has in all.
+    /// The number of parts that the upload has in all.
     pub part_count: usize,
-    /// From this time on the URLs are no longer valid.
+    /// The time from which on the URLs are no longer valid.
     pub urls_end_at: Timestamp,
-    /// When the upload is given up if it is not finalised.
+    /// The time at which the upload is given up if it is not finalised.
     pub ends_at: Timestamp,
 }
 
@@ -67,16 +73,18 @@ pub enum Created {
 /// A URL from which a media can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Download {
+    /// The signed URL.
     pub url: String,
-    /// From this time on the URL is no longer valid.
+    /// The time from which on the URL is no longer valid.
     pub ends_at: Timestamp,
+    /// The media that is read.
     pub media: Stored,
 }
 
 impl Media {
-    /// Begins an upload, or continues the one that the same request began. `Err` with REQUEST_ID_REUSED if the
+    /// Begins an upload, or continues the one that the same request began. Returns `Err` with REQUEST_ID_REUSED if the
     /// request began an upload of something else, with UPLOAD_NOT_FOUND if the upload ended without success, and with
-    /// QUOTA_EXCEEDED.
+    /// QUOTA_EXCEEDED if the user has begun too many uploads or bytes today.
     pub async fn create(
         &self,
         user: UserId,
@@ -144,7 +152,8 @@ impl Media {
         begun.ok_or_else(upload_not_found)
     }
 
-    /// Makes URLs for the parts that the object store does not have yet.
+    /// Signs URLs for the parts that the object store does not have yet. Returns `Err` with UPLOAD_NOT_FOUND if the
+    /// upload is no longer open.
     async fn missing(&self, upload: Upload, now: Timestamp) -> Result<Missing, ApiError> {
         let urls_end_at = now + self.url_ttl;
         if !self.store.extend_urls(upload.id, urls_end_at).await? {
@@ -201,8 +210,10 @@ impl Media {
         counts.ok_or_else(upload_not_found)
     }
 
-    /// Compares what the object store has with what was declared, and makes it a media. `Err` with UPLOAD_INCOMPLETE
-    /// if parts are missing, with UPLOAD_MISMATCH if it is something else, and with UPLOAD_NOT_FOUND.
+    /// Compares what the object store has with what was declared, makes it a media, and returns a ticket for it. If the
+    /// upload has become a media before, it only returns a ticket. Returns `Err` with UPLOAD_INCOMPLETE if parts are
+    /// missing, with UPLOAD_MISMATCH if it is something else, and with UPLOAD_NOT_FOUND if the user has no such upload
+    /// or it has ended without success.
     pub async fn finalize(&self, user: UserId, id: UploadId, now: Timestamp) -> Result<Ticket, ApiError> {
         let upload = self.store.upload(user, id).await?.ok_or_else(upload_not_found)?;
         let media = match (upload.state, upload.media) {
@@ -214,7 +225,8 @@ impl Media {
         ticket.ok_or_else(upload_not_found)
     }
 
-    /// Checks the object of an open upload, and makes it a media.
+    /// Checks the object of an open upload, and makes it a media. Returns the media of the same content if there is
+    /// one.
     async fn check(&self, upload: &Upload, now: Timestamp) -> Result<MediaId, ApiError> {
         if upload.declared.is_multipart() {
             self.assemble(upload).await?;
@@ -253,7 +265,8 @@ impl Media {
         Ok(media)
     }
 
-    /// Completes the multipart upload, unless that is done already.
+    /// Completes the multipart upload in the object store, unless that is done already. Returns `Err` with
+    /// UPLOAD_INCOMPLETE if parts are missing.
     async fn assemble(&self, upload: &Upload) -> Result<(), ApiError> {
         let Some(multipart) = &upload.multipart else {
             return Err(incomplete());
@@ -267,7 +280,8 @@ impl Media {
             return Err(incomplete());
         }
         match self.s3.complete(&upload.object_key, multipart, &good).await {
-            // If the object store refused, there is no object, and the caller finds that out by asking for it.
+            // If the object store refused, there is no object, and the caller finds that out when it asks for the
+            // object.
             Ok(()) | Err(S3Error::Refused(_)) => Ok(()),
             Err(away) => Err(away.into()),
         }
@@ -284,7 +298,7 @@ impl Media {
         Ok(ApiError::new(ErrorReason::UploadMismatch, words))
     }
 
-    /// Returns a URL from which the user may read the media. `Err` with MEDIA_NOT_FOUND if the user may not read it
+    /// Returns a URL from which the user may read the media, or `Err` with MEDIA_NOT_FOUND if the user may not read it
     /// this way.
     pub async fn download(
         &self,
@@ -304,7 +318,7 @@ impl Media {
         Ok(Download { url, ends_at, media })
     }
 
-    /// Returns a ticket for a media that the user may read. `Err` with MEDIA_NOT_FOUND if the user may not read it
+    /// Returns a ticket for a media that the user may read, or `Err` with MEDIA_NOT_FOUND if the user may not read it
     /// this way.
     pub async fn forward(
         &self,
@@ -320,9 +334,9 @@ impl Media {
         ticket.ok_or_else(media_not_found)
     }
 
-    /// Makes a media that the user has uploaded their picture, or removes the picture if `media` is `None`. `Err`
-    /// with MEDIA_NOT_FOUND if it is not an upload of theirs, and with INVALID_FIELD if it is not an image of at most
-    /// 16 MiB.
+    /// Sets the user's picture to a media that the user has uploaded, or removes the picture if `media` is `None`.
+    /// Returns `Err` with MEDIA_NOT_FOUND if it is not an upload of theirs, and with INVALID_FIELD if it is not an
+    /// image of at most 16 MiB.
     pub async fn set_picture(
         &self,
         user: UserId,
@@ -346,7 +360,7 @@ impl Media {
         Ok(())
     }
 
-    /// Signs a ticket for the user. `None` if the media is being collected.
+    /// Signs a ticket for the user. Returns `None` if the media is being collected.
     async fn ticket(&self, media: MediaId, user: UserId, now: Timestamp) -> Result<Option<Ticket>, ApiError> {
         if !self.store.ticket(media, now).await? {
             return Ok(None);

@@ -29,10 +29,10 @@ const DESCRIBED: &[Described] = &[
     ),
 ];
 
-/// Registers the names and units of the metrics for `/metrics`.
+/// Registers the kinds, names and descriptions of the metrics for `/metrics`.
 pub fn describe() {
     described::describe(DESCRIBED);
-    // Counters start at 0, so that what has not happened yet can be seen.
+    // Counters start at 0, so that a metric is visible before its first event.
     for name in [DOWNLOADS, FORWARDS, COLLECT_FAILURES] {
         counter!(name).absolute(0);
     }

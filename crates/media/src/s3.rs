@@ -1,4 +1,4 @@
-//! The object store. This is the only module that knows aws-sdk-s3.
+//! Calls the object store. No other module uses aws-sdk-s3.
 //!
 //! There are two clients: one makes the calls that a media node makes itself, and one only signs, with the address
 //! that clients use. The bytes of media go through neither.
@@ -24,13 +24,13 @@ use crate::domain::declared::{Hash, Part};
 use crate::domain::upload::{StoredObject, StoredPart};
 use crate::metrics;
 
-/// How long one attempt of a call may take. No call carries bytes of media; the slowest one completes a large upload.
+/// The timeout of one attempt of a call. No call carries bytes of media; the slowest one completes a large upload.
 const ATTEMPT: Duration = Duration::from_secs(8);
-/// How long all attempts of a call may take together. The client's own deadline is 30 s.
+/// The timeout of all attempts of a call together. It is shorter than the 30 s that a client waits.
 const CALL: Duration = Duration::from_secs(20);
-/// How long connecting may take.
+/// The timeout of connecting.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How many times a call is attempted.
+/// The most attempts of a call.
 const ATTEMPTS: u32 = 3;
 
 /// The error of a call that did not succeed.
@@ -49,12 +49,13 @@ pub(crate) type Result<T> = std::result::Result<T, S3Error>;
 /// A signed request that a client may make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed {
+    /// The URL with its signature.
     pub url: String,
     /// Headers that the client has to send exactly as they are.
     pub headers: Vec<(String, String)>,
 }
 
-/// What a PUT is for.
+/// The target of a PUT: a whole object, or a part of a multipart upload.
 #[derive(Debug, Clone, Copy)]
 pub enum Target<'a> {
     /// The whole object, with this content type.
@@ -73,7 +74,7 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// Makes the clients. Nothing is connected yet.
+    /// Makes the clients, which connect when they are first used. Signed URLs are valid for `url_ttl`.
     pub fn new(args: &S3Args, url_ttl: Duration) -> Self {
         let public = args.media_s3_public_endpoint.as_ref();
         Self {
@@ -84,8 +85,9 @@ impl S3 {
         }
     }
 
-    /// Signs a URL by which a client may put one part, or the whole of an object of one part. The URL is bound to
-    /// length, checksum and type. A whole object is never put over one that is there.
+    /// Signs a URL by which a client may put one part, or the whole of an object of one part. The URL is bound to the
+    /// length and the checksum, and for a whole object to the content type. A whole object is never put over one that
+    /// is there, if the object store honours `If-None-Match`.
     pub async fn sign_put(
         &self,
         key: &str,
@@ -141,7 +143,7 @@ impl S3 {
             .map_err(|error| S3Error::Refused(error.to_string()))
     }
 
-    /// Returns what is stored under a key. `None` if there is nothing.
+    /// Returns what is stored under a key, or `None` if there is nothing.
     pub async fn head(&self, key: &str) -> Result<Option<StoredObject>> {
         let head = self.calls.head_object().bucket(&self.bucket).key(key);
         let found = match head.checksum_mode(ChecksumMode::Enabled).send().await {
@@ -156,7 +158,7 @@ impl S3 {
         }))
     }
 
-    /// Deletes the object under a key. Succeeds also if there is none.
+    /// Deletes the object under a key. It succeeds also if there is none.
     pub async fn delete(&self, key: &str) -> Result<()> {
         let delete = self.calls.delete_object().bucket(&self.bucket).key(key);
         match delete.send().await {
@@ -179,7 +181,8 @@ impl S3 {
         id.ok_or_else(|| S3Error::Refused("it names no upload".to_owned()))
     }
 
-    /// Returns the parts that are there. `None` if there is no such upload, because it was completed or aborted.
+    /// Returns the parts of the multipart upload that are there, or `None` if there is no such multipart upload,
+    /// because it was completed or aborted.
     pub async fn parts(&self, key: &str, multipart: &str) -> Result<Option<Vec<StoredPart>>> {
         let mut parts = Vec::new();
         let mut after = None;
@@ -203,8 +206,9 @@ impl S3 {
         }
     }
 
-    /// Makes one object of the parts. Only [`S3::head`] says reliably whether it worked: the object store may answer
-    /// 200 and then report a failure, or answer that there is no such upload because it had completed it before.
+    /// Completes a multipart upload, which makes one object of the parts. Only [`S3::head`] says reliably whether there
+    /// is an object now: the object store may answer 200 and then report a failure, or answer that there is no such
+    /// upload because it has completed it before.
     pub async fn complete(&self, key: &str, multipart: &str, parts: &[StoredPart]) -> Result<()> {
         let parts = parts.iter().map(|part| {
             CompletedPart::builder()
@@ -225,7 +229,7 @@ impl S3 {
         }
     }
 
-    /// Aborts a multipart upload and deletes its parts. Succeeds also if there is none.
+    /// Aborts a multipart upload and deletes its parts. It succeeds also if there is none.
     pub async fn abort(&self, key: &str, multipart: &str) -> Result<()> {
         let abort = self.calls.abort_multipart_upload().bucket(&self.bucket);
         match abort.key(key).upload_id(multipart).send().await {
@@ -250,7 +254,7 @@ impl S3 {
             .collect())
     }
 
-    /// Checks that the bucket answers.
+    /// Checks that the bucket exists and answers.
     pub async fn check(&self) -> Result<()> {
         let head = self.calls.head_bucket().bucket(&self.bucket).send().await;
         head.map(drop).map_err(|error| failed("check", &error))
@@ -284,7 +288,8 @@ fn client(args: &S3Args, endpoint: Option<&String>) -> Client {
         .http_client(http)
         .timeout_config(timeouts)
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
-        // Only the checksums that are asked for are sent: any other header would have to be sent by the client too.
+        // The SDK adds no checksums of its own, because they would be signed headers, which the client would have to
+        // send too.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .build();
@@ -326,7 +331,7 @@ fn checksum(text: &str) -> Option<Hash> {
     BASE64.decode(text).ok()?.try_into().ok()
 }
 
-/// Whether the error says that the object or upload does not exist.
+/// Returns whether the error says that the object or upload does not exist.
 fn is_missing<E: ProvideErrorMetadata, R: HasStatus>(error: &SdkError<E, R>) -> bool {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
     match code {

@@ -1,4 +1,4 @@
-//! Wiring, and the drain.
+//! Starts the media role in a process: it wires the parts together, and drains the role when the process stops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +24,11 @@ use crate::store::Store;
 use crate::store::uploads::Quota;
 use crate::{Config, metrics, s3};
 
-/// How long a node waits before it asks again for a bucket that does not answer.
+/// The time that a node waits before it asks again for a bucket that does not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Starts the role in this process, and adds its service to `routes`. The returned role is done when a drain has
-/// begun, the other nodes know of it, and no call is under way. `Err` if a file or the database cannot be used.
+/// Starts the role in this process, and adds its service to `routes`. The returned role is done when a drain has begun,
+/// the other nodes know of it, and no call is under way. Returns `Err` if a file or the database cannot be used.
 pub async fn start(
     config: Config,
     ctx: NodeContext,
@@ -90,8 +90,8 @@ async fn find_bucket(s3: &S3, create: bool) -> s3::Result<()> {
     }
 }
 
-/// Makes what a node's calls need: the store, the object store's client, the ticket keys and the limits. `Err` if a
-/// file or the database cannot be used.
+/// Makes what a node's calls need: the store, the object store's client, the ticket keys and the limits. Returns `Err`
+/// if a file or the database cannot be used.
 pub async fn media(config: &Config) -> anyhow::Result<Media> {
     let tickets = config.tickets.load()?;
     Ok(Media {

@@ -1,13 +1,13 @@
-//! Media, uploads and who may read what, in Postgres. Each statement has one function, except where several have to
-//! be decided on together.
+//! Keeps media and uploads in Postgres, and decides who may read what. Each statement has one function, except where
+//! several statements have to run in one transaction.
 //!
-//! Times come from this node's clock, not the database's, because the rules that compare them are given this node's
-//! time.
+//! Times that are compared come from this node's clock, not the database's, because the rules that compare them are
+//! given this node's time.
 //!
-//! - [`uploads`]: uploads from their beginning to what they became
-//! - [`access`]: who may download and forward a media
+//! - [`uploads`]: uploads, until they have become media or failed
+//! - [`access`]: decides who may download and forward a media
 //! - [`pictures`]: pictures of people
-//! - [`collect`]: what nothing refers to any more
+//! - [`collect`]: finds and deletes what nothing refers to any more
 
 pub mod access;
 pub mod collect;
@@ -29,9 +29,11 @@ pub struct Store {
 /// A media that the caller may read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Media {
+    /// The id of the media.
     pub id: MediaId,
     /// The length of the object in bytes.
     pub length: u64,
+    /// The content type, such as `image/jpeg`.
     pub content_type: String,
     /// The key of the object in the bucket.
     pub object_key: String,
@@ -40,7 +42,7 @@ pub struct Media {
 }
 
 impl Store {
-    /// Uses the connections of `pool`.
+    /// Makes a store that uses the connections of `pool`.
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }

@@ -1,4 +1,4 @@
-//! Who is online, and when people were last active. Pure: time comes in.
+//! Decides who is online, and when people were last active. The code is pure: time comes in as an argument.
 //!
 //! A sign is a gateway's message that a person is at a device, or has left it. The newest signs over all of a
 //! person's devices decide: the person is online while one device is active and its sign is younger than the
@@ -8,45 +8,49 @@
 //!
 //! Last seen has to be written when a person goes offline, and every five minutes while they are online, so that a
 //! crash loses at most that. Coming online writes nothing.
+//!
+//! Example: the threshold is 30 s. The phone signs at 10:00:00, and the laptop at 10:00:20: the person is online until
+//! 10:00:50. If the laptop says at 10:00:25 that the person has left it, the phone's sign keeps them online until
+//! 10:00:30. After that they were last seen at 10:00:25.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use tern_types::{Timestamp, UserId};
 
-/// How often last seen is written while a person is online, and so how much of it a crash may lose.
+/// The interval at which last seen is written while a person is online, and so how much of it a crash may lose.
 pub const WRITE_EVERY: Duration = Duration::from_secs(300);
-/// The most people whose last seen waits to be written while the store is away; that is some 50 MiB. For people
-/// beyond that, last seen is not written until their next sign.
+/// The most people whose last seen waits to be written while the store is away; that is some 50 MiB. For people beyond
+/// that, last seen is not written until their next sign. Only a batch that could not be written is put back even then.
 pub const MAX_UNWRITTEN: usize = 1_000_000;
 
-/// The newest sign of one session. The default one says that there was none.
+/// The newest sign of one session. The default value says that there was none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Sign {
-    /// Whether the person is at the device.
+    /// True if the person is at the device, false if they have left it.
     pub active: bool,
-    /// When the sign was made, by the wall clock. Zero if there was none.
+    /// The time at which the sign was made, by the wall clock. Zero if there was no sign.
     pub at: Timestamp,
-    /// When the sign was made, in this node's monotonic time.
+    /// The time at which the sign was made, in this node's monotonic time.
     pub heard: Timestamp,
-    /// When the sign was made, by its gateway's monotonic clock. It orders the signs of a session, and has no other
-    /// use.
+    /// The time at which the sign was made, by its gateway's monotonic clock. It orders the signs of a session, and has
+    /// no other use.
     pub said: Timestamp,
 }
 
-/// What the clocks showed when a gateway's frame arrived.
+/// The readings of the clocks that belong to a gateway's frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     /// The gateway's monotonic clock when it made the frame.
     pub gateway: Timestamp,
-    /// This node's monotonic clock.
+    /// This node's monotonic clock when the frame arrived.
     pub now: Timestamp,
-    /// This node's wall clock.
+    /// This node's wall clock when the frame arrived.
     pub wall: Timestamp,
 }
 
 impl Arrival {
-    /// Makes a sign of the frame. `at` is by the gateway's wall clock, `said` by its monotonic clock.
+    /// Makes a sign from what the frame says. `at` is by the gateway's wall clock, `said` by its monotonic clock.
     pub fn sign(&self, active: bool, at: Timestamp, said: Timestamp) -> Sign {
         Sign {
             active,
@@ -60,41 +64,45 @@ impl Arrival {
 /// The state of a person, as it is shown to people who may see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
+    /// The person is online.
     Online,
     /// The person is offline. The time is zero if it is not known.
     LastSeen(Timestamp),
 }
 
+/// The activity of one person, as far as it is known.
 #[derive(Debug, Default)]
 struct Person {
-    /// The newest sign, by the wall clock; this is what is written.
+    /// The time of the newest sign, by the wall clock. It is what is written as last seen.
     last: Timestamp,
-    /// The person is online until this time. Zero if the person is offline.
+    /// The person is online until this time, in this node's monotonic time. Zero if the person is offline.
     until: Timestamp,
-    /// Whether the store has been asked for the person's last seen.
+    /// True once the store has been asked for the person's last seen.
     read: bool,
     /// The value of `last` that was last written, or taken to be written.
     written: Timestamp,
-    /// While the person is online: when last seen is to be written next.
+    /// The monotonic time from which on a sign writes last seen, while the person is online.
     write_at: Timestamp,
-    /// Whether the person has a place in [`Activity::expiries`].
+    /// True while the person has a place in [`Activity::expiries`]. A place that was left when the person was forgotten
+    /// does not count.
     queued: bool,
 }
 
-/// Who is online and when each person was last seen, and what of it has to be written.
+/// The activity of all people: who is online, when each person was last seen, and what of it has to be written.
 #[derive(Debug)]
 pub struct Activity {
     threshold: Duration,
     people: HashMap<UserId, Person>,
-    /// When to check whether a person is still online. Each person has at most one place, whose time may be too early
-    /// but never too late.
+    /// The monotonic times at which to check whether a person is still online. A place has the time until which the
+    /// person was online when it was made, and is moved when it is due. So it is too early after later signs, and too
+    /// late if the newest sign has ended with its session. [`Self::remove`] leaves the place of a person behind.
     expiries: BTreeSet<(Timestamp, UserId)>,
-    /// What has to be written: the newest last seen of each person.
+    /// The newest last seen of each person for whom it has to be written.
     writes: HashMap<UserId, Timestamp>,
 }
 
 impl Activity {
-    /// Makes an empty one. A person is online for `threshold` after each sign.
+    /// Makes an activity without people. A person is online for `threshold` after each sign.
     pub fn new(threshold: Duration) -> Self {
         Self {
             threshold,
@@ -135,8 +143,8 @@ impl Activity {
         person.presence() != before
     }
 
-    /// Takes what the store has of a person. `at` is `None` if the store has nothing or cannot be asked. Returns
-    /// `true` if the person's state, or whether it is known, has changed.
+    /// Takes the last seen that the store has of a person. `at` is `None` if the store has none or cannot be asked.
+    /// Returns `true` if the person's state, or whether it is known, has changed.
     pub fn stored(&mut self, user: UserId, at: Option<Timestamp>) -> bool {
         let person = self.people.entry(user).or_default();
         let before = (person.read, person.presence());
@@ -148,12 +156,12 @@ impl Activity {
         (true, person.presence()) != before
     }
 
-    /// Whether the store has been asked about the person.
+    /// Returns whether the store has been asked about the person.
     pub fn was_read(&self, user: UserId) -> bool {
         self.people.get(&user).is_some_and(|person| person.read)
     }
 
-    /// The person's state. `None` if the store has to be asked first.
+    /// Returns the person's state. `None` if the store has to be asked first.
     pub fn presence(&self, user: UserId) -> Option<Presence> {
         let person = self.people.get(&user)?;
         let presence = person.presence();
@@ -178,7 +186,8 @@ impl Activity {
         gone
     }
 
-    /// When [`Self::expire`] has something to do next. `None` if nobody is online.
+    /// Returns the monotonic time at which [`Self::expire`] has something to check next. `None` if there is nothing to
+    /// check.
     pub fn next_expiry(&self) -> Option<Timestamp> {
         self.expiries.first().map(|(at, _)| *at)
     }
@@ -221,7 +230,7 @@ impl Activity {
             .collect()
     }
 
-    /// Puts back what could not be written. A newer time of a person is kept.
+    /// Puts back times that could not be written. If a newer time of a person waits already, that one is kept.
     pub fn put_back(&mut self, writes: Vec<(UserId, Timestamp)>) {
         for (user, at) in writes {
             let newest = self.writes.entry(user).or_default();
@@ -229,21 +238,22 @@ impl Activity {
         }
     }
 
-    /// How many people's last seen waits to be written.
+    /// Returns the number of people whose last seen waits to be written.
     pub fn unwritten(&self) -> usize {
         self.writes.len()
     }
 
-    /// How many people something is known of.
+    /// Returns the number of people of whom something is known.
     pub fn len(&self) -> usize {
         self.people.len()
     }
 
-    /// Whether nothing is known of anybody.
+    /// Returns whether nothing is known of anybody.
     pub fn is_empty(&self) -> bool {
         self.people.is_empty()
     }
 
+    /// Forgets the person, and has their last seen written if it is not.
     fn remove(&mut self, user: UserId) {
         if let Some(mut person) = self.people.remove(&user) {
             person.write_if(person.last > person.written, user, &mut self.writes);
@@ -260,8 +270,12 @@ impl Person {
         }
     }
 
-    /// Takes last seen to be written if it is `due` and there is room.
+    /// Queues last seen to be written if it is `due` and there is room.
     fn write_if(&mut self, due: bool, user: UserId, writes: &mut HashMap<UserId, Timestamp>) {
+        debug_assert!(
+            self.written <= self.last,
+            "no later time was written than the last one"
+        );
         let room = writes.len() < MAX_UNWRITTEN || writes.contains_key(&user);
         if due && room {
             self.written = self.last;
@@ -348,7 +362,7 @@ mod tests {
         assert_eq!(one.presence(), Some(Presence::LastSeen(at(10))));
     }
 
-    /// A sign of second 10, from a gateway whose wall clock may be wrong, which is announced again 5 s later.
+    /// Announces a sign of second 10 again 5 s later, from a gateway whose wall clock may be wrong.
     #[test]
     fn whatever_a_gateways_clock_shows_people_are_online_for_the_threshold() {
         for (gateway_wall, last_seen) in [

@@ -4,7 +4,7 @@
 //! - [`people`]: the people of this node's slots, with
 //!   - [`registry`]: their sessions
 //!   - [`activity`]: who is online, and when each person was last active
-//!   - [`watches`]: which gateways are to be told of whom
+//!   - [`watches`]: which gateways are told of which people
 
 #![cfg_attr(
     test,

@@ -1,4 +1,4 @@
-//! The people of this node's slots: their sessions, their state, and which gateways are told of it. Pure.
+//! The people of this node's slots: their sessions, their state, and which gateways are told of it. The code is pure.
 //!
 //! ```text
 //!   gateways' announcements, signs ──> registry ──> activity ──> watches ──> the gateways that watch
@@ -30,17 +30,18 @@ pub struct People {
 /// Slots that this node has just got, in which nobody is reported as offline yet.
 #[derive(Debug)]
 struct Held {
-    /// How long nobody of a slot is reported as offline after the slot has come.
+    /// The time for which nobody of a slot is reported as offline after the slot has come.
     lasts: Duration,
-    /// The slots that came since `until` was last over.
+    /// The slots that came since `until` had last passed.
     slots: SlotSet,
-    /// Until when nobody of `slots` is reported as offline.
+    /// The monotonic time until which nobody of `slots` is reported as offline.
     until: Timestamp,
-    /// The people who are watched and whose state was not reported because of this.
+    /// The people whose state was asked for and not reported, because their slots are held. They are told of
+    /// afterwards.
     users: HashSet<UserId>,
 }
 
-/// What is told on one watch stream.
+/// The news for one watch stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct News {
     /// The people whose state is due, with their state.
@@ -50,7 +51,7 @@ pub struct News {
 }
 
 impl News {
-    /// Whether there is nothing to tell.
+    /// Returns whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
         self.states.is_empty() && self.foreign.is_empty()
     }
@@ -73,17 +74,17 @@ impl People {
         }
     }
 
-    /// The sessions.
+    /// Returns the sessions.
     pub fn registry(&self) -> &Registry {
         &self.registry
     }
 
-    /// Who is online, and what has to be written of last seen.
+    /// Returns the activity of the people: who is online, and what has to be written of last seen.
     pub fn activity(&mut self) -> &mut Activity {
         &mut self.activity
     }
 
-    /// The number of watches on all streams.
+    /// Returns the number of watches on all streams.
     pub fn watches(&self) -> usize {
         self.watches.len()
     }
@@ -107,6 +108,8 @@ impl People {
         effects
     }
 
+    /// Takes the signs of the user's sessions as they are now, and tells the gateways that watch the user if the state
+    /// has changed.
     fn signs(&mut self, user: UserId, now: Timestamp, effects: &mut Vec<Effect>) {
         if self.activity.signs(user, self.registry.signs(user), now) {
             self.tell(user, effects);
@@ -114,7 +117,8 @@ impl People {
         self.release(user);
     }
 
-    /// Gives back the people of slots that have left, and begins to hold those of slots that have come.
+    /// Hands over the people of slots that have left: forgets their activity and tells the gateways that watch them.
+    /// Begins to hold the slots that have come: nobody in them is reported as offline for a while.
     fn moved(&mut self, gained: &SlotSet, now: Timestamp, effects: &mut Vec<Effect>) {
         let registry = &self.registry;
         self.activity.keep(|user| registry.owns(user));
@@ -129,7 +133,8 @@ impl People {
         }
     }
 
-    /// Lets time pass: people whose signs are too old go offline, and people who were held are told of.
+    /// Takes note that time has passed: people whose signs are too old go offline, and people who were held are told
+    /// of.
     pub fn tick(&mut self, now: Timestamp) -> Vec<Effect> {
         let mut effects = Vec::new();
         for user in self.activity.expire(now) {
@@ -144,7 +149,7 @@ impl People {
         effects
     }
 
-    /// When [`Self::tick`] has something to do next. `None` if nothing is due.
+    /// Returns the monotonic time at which [`Self::tick`] has something to do next. `None` if nothing is due.
     pub fn next_tick(&self) -> Option<Timestamp> {
         let held = (!self.held.users.is_empty()).then_some(self.held.until);
         [self.activity.next_expiry(), held].into_iter().flatten().min()
@@ -228,7 +233,7 @@ impl People {
         Ok(users.iter().map(|user| self.activity.presence(*user)).collect())
     }
 
-    /// How long the states of these users may still be wrong, because their slots have just come.
+    /// Returns how long the states of these users may still be wrong, because their slots have just come.
     pub fn unsettled_for(&self, users: &[UserId], now: Timestamp) -> Duration {
         let held = |user: &UserId| self.held.slots.contains(Slot::of_user(*user));
         if users.iter().any(held) {
@@ -238,7 +243,7 @@ impl People {
         }
     }
 
-    /// The person's state, unless it is not known or must not be reported yet.
+    /// Returns the person's state, unless it is not known or must not be reported yet.
     fn presence(&mut self, user: UserId, now: Timestamp) -> Option<Presence> {
         let presence = self.activity.presence(user)?;
         let held = now < self.held.until && self.held.slots.contains(Slot::of_user(user));

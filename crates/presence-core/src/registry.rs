@@ -1,7 +1,7 @@
-//! The live sessions of the users in this node's slots. Pure: time comes in, effects go out.
+//! The live sessions of the users in this node's slots. The code is pure: time comes in as an argument, effects go out.
 //!
-//! - A session is named by its gateway and its id. An announcement, also of an end, touches that session only: a late
-//!   "ended" of an old session never removes a newer one.
+//! - A session is named by its gateway and its id. An announcement, also that of an end, changes that session only: a
+//!   late "ended" of an old session never removes a newer one.
 //! - A newer stream of a device replaces the older one, whose gateway is told to end it. Until the older session is
 //!   unregistered, look-ups still return it. Which stream is newer is decided by the numbers that streams draw from
 //!   the store when they are opened, never by a clock nor by the order in which this node hears of them: after a node
@@ -25,8 +25,8 @@ pub use slots::SlotSet;
 
 use crate::activity::Sign;
 
-/// On a new link, a gateway announces all of its sessions again, spread over some seconds. A session that it has not
-/// announced within this time has ended while the link was down, and is removed.
+/// The time that a gateway has on a new link to announce all of its sessions again; it spreads them over some seconds.
+/// A session that was not announced within this time has ended while the link was down, and is removed.
 pub const STALE_AFTER: Duration = Duration::from_secs(60);
 
 /// The most sessions of one user: ten devices, and room for sessions that their gateways have not unregistered yet.
@@ -36,46 +36,63 @@ pub const MAX_SESSIONS_PER_USER: usize = 128;
 /// A live session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
+    /// The user who has the session.
     pub user: UserId,
+    /// The device that has the session.
     pub device: DeviceId,
+    /// The gateway process that has the session.
     pub gateway: Gateway,
+    /// The session's id on its gateway.
     pub session: SessionId,
+    /// The newest sign of activity on the session.
     pub sign: Sign,
-    /// When the session began, by its gateway's clock.
+    /// The time at which the session began, by its gateway's wall clock.
     pub since: Timestamp,
-    /// The number of its stream. `None` if the stream is not open yet.
+    /// The number that the session's stream drew from the store when it was opened. `None` if the stream is not open
+    /// yet.
     number: Option<NonZeroU64>,
-    /// The session's place in the order in which this node first heard of its sessions.
+    /// The session's position in the order in which this node first heard of its sessions.
     arrival: u64,
+    /// The announce stream on which the session was last announced.
     link: LinkId,
 }
 
+/// The state of one gateway process that is linked, or was linked and is in the map.
 #[derive(Debug)]
 struct GatewayState {
+    /// True if the newest map has the gateway.
     in_map: bool,
+    /// The gateway's newest announce stream, while it is open.
     link: Option<Link>,
 }
 
+/// The newest announce stream of a gateway.
 #[derive(Debug)]
 struct Link {
     id: LinkId,
+    /// The time at which the stream was opened.
     began: Timestamp,
+    /// True once the sessions that were not announced again on this stream have been removed.
     swept: bool,
 }
 
 /// The live sessions of the users in this node's slots.
 #[derive(Debug)]
 pub struct Registry {
+    /// The sessions of each user. A user without sessions has no entry.
     users: IdMap<UserId, Vec<Session>>,
+    /// The number of sessions of all users.
     sessions: usize,
     owned: SlotSet,
+    /// The gateways that the newest map has, whether they are linked or not.
     in_map: HashSet<Gateway>,
     gateways: HashMap<Gateway, GatewayState>,
+    /// The number of sessions that were announced for the first time until now.
     arrivals: u64,
 }
 
 impl Default for Registry {
-    /// A registry that owns no slots, until the first map.
+    /// Makes a registry that owns no slots until the first map comes.
     fn default() -> Self {
         Self {
             users: IdMap::default(),
@@ -132,18 +149,22 @@ impl Registry {
         Ok(users.iter().filter_map(|user| self.users.get(user)).flatten())
     }
 
-    /// The newest sign of each of the user's sessions.
+    /// Returns the newest sign of each of the user's sessions.
     pub fn signs(&self, user: UserId) -> impl Iterator<Item = Sign> {
         let sessions = self.users.get(&user).into_iter().flatten();
         sessions.map(|session| session.sign)
     }
 
-    /// Whether the user has a live session.
+    /// Returns whether the user has a live session.
     pub fn has_sessions(&self, user: UserId) -> bool {
+        debug_assert!(
+            self.users.get(&user).is_none_or(|sessions| !sessions.is_empty()),
+            "a user without sessions has no entry"
+        );
         self.users.contains_key(&user)
     }
 
-    /// Whether the user's slot is this node's.
+    /// Returns whether the user's slot is this node's.
     pub fn owns(&self, user: UserId) -> bool {
         self.owned.contains(Slot::of_user(user))
     }
@@ -153,12 +174,12 @@ impl Registry {
         owned.without(&self.owned)
     }
 
-    /// Whether no slot is this node's.
+    /// Returns whether this node owns no slot.
     pub fn owns_nothing(&self) -> bool {
         self.owned.is_empty()
     }
 
-    /// The number of live sessions of all users.
+    /// Returns the number of live sessions of all users.
     pub fn sessions(&self) -> usize {
         self.sessions
     }
@@ -174,6 +195,10 @@ impl Registry {
             began: now,
             swept: false,
         });
+        debug_assert!(
+            older.as_ref().is_none_or(|older| older.id < id),
+            "a newer link has a greater id"
+        );
         older
             .map(|older| Effect::EndLink {
                 gateway,
@@ -234,6 +259,10 @@ impl Registry {
             effects.push(sessions.swap_remove(oldest).replaced());
             self.sessions -= 1;
         }
+        debug_assert!(
+            (1..=MAX_SESSIONS_PER_USER).contains(&sessions.len()),
+            "an entry has a session, and not too many"
+        );
         effects
     }
 
@@ -271,6 +300,10 @@ impl Registry {
         let Some(known) = known.next() else {
             return Vec::new();
         };
+        debug_assert!(
+            self.owned.contains(Slot::of_user(user)),
+            "only users of own slots have sessions"
+        );
         known.sign = newer(known.sign, sign);
         vec![Effect::Signs(user)]
     }
@@ -354,7 +387,7 @@ impl Registry {
     }
 
     /// Removes all sessions that `keep` refuses. It goes through all users, so it is only for events of nodes, not of
-    /// sessions.
+    /// sessions. Returns [`Effect::Signs`] for each user who has lost a session.
     fn retain(&mut self, keep: impl Fn(&Session) -> bool) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.users.retain(|user, sessions| {
@@ -371,15 +404,15 @@ impl Registry {
 }
 
 impl Session {
-    /// The session's rank among those of its device: the highest is the newest. `None` if its stream is not open yet.
-    /// One query may give several streams of a gateway the same number; their session ids are in the order in which
-    /// they began.
+    /// Returns the session's rank among the sessions of its device: the highest is the newest. `None` if its stream is
+    /// not open yet. One query may give several streams of a gateway the same number; their session ids are in the
+    /// order in which they began. For example, with the same number session 11 is newer than session 10.
     fn rank(&self) -> Option<(NonZeroU64, SessionId)> {
         Some((self.number?, self.session))
     }
 
-    /// Orders the sessions of a user when there are too many. The first one is removed: the session whose stream was
-    /// opened first. Sessions whose streams are not open yet come last.
+    /// Returns the key by which the sessions of a user are ordered when there are too many. The first one is removed:
+    /// the session whose stream was opened first. Sessions whose streams are not open yet come last.
     fn age(&self) -> (bool, Option<NonZeroU64>, u64) {
         (self.number.is_none(), self.number, self.arrival)
     }
@@ -392,7 +425,8 @@ impl Session {
     }
 }
 
-/// Returns the newer of two signs. An announcement of all sessions may arrive before an older sign that was delayed.
+/// Returns the newer of two signs. An announcement has the session's newest sign, and may overtake an older sign that
+/// waits in its gateway's queue.
 fn newer(known: Sign, told: Sign) -> Sign {
     if told.said >= known.said { told } else { known }
 }

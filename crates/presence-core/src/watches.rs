@@ -1,4 +1,4 @@
-//! Which gateways are to be told of whom. Pure.
+//! Decides which gateways are told of which people. The code is pure.
 //!
 //! A gateway watches a person at most once, however many of its sessions look at the person. When the person's state
 //! changes, only the person's id waits for the gateway, at most once; when the gateway takes it, it gets the state as
@@ -9,26 +9,31 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use tern_types::UserId;
 
-/// Names one watch stream.
+/// The id of one watch stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WatchLink(pub u64);
 
 /// The watches of all streams, and what waits for each stream.
 #[derive(Debug, Default)]
 pub struct Watches {
+    /// The streams on which each person is watched.
     watchers: HashMap<UserId, Vec<WatchLink>>,
     links: HashMap<WatchLink, Line>,
+    /// The number of watches on all streams.
     count: usize,
 }
 
+/// The watches of one stream, and what waits for its gateway.
 #[derive(Debug, Default)]
 struct Line {
+    /// The people who are watched on the stream.
     users: HashSet<UserId>,
-    /// The people whose state changed since the gateway took it, each once, in the order of the changes.
+    /// The people whose state changed since the gateway took it, each once, in the order of the changes. Some of them
+    /// may have been unwatched since.
     changed: VecDeque<UserId>,
     /// The same people as in `changed`.
     waiting: HashSet<UserId>,
-    /// The people whose slots belong to other nodes, of whom the gateway is to be told so.
+    /// The people whose slots belong to other nodes, which the gateway is to be told.
     foreign: Vec<UserId>,
 }
 
@@ -52,7 +57,8 @@ impl Watches {
         alone
     }
 
-    /// Watches the person on this stream. The person's state is due, even if the person was watched before.
+    /// Watches the person on this stream. The person's state is due, even if the person was watched before. Does
+    /// nothing if the stream is not open.
     pub fn watch(&mut self, link: WatchLink, user: UserId) {
         let Some(line) = self.links.get_mut(&link) else {
             return;
@@ -64,7 +70,7 @@ impl Watches {
         line.note(user);
     }
 
-    /// Ends a watch. Returns `true` if nobody watches the person any more.
+    /// Ends a watch. Returns `true` if it was the last watch of the person.
     pub fn unwatch(&mut self, link: WatchLink, user: UserId) -> bool {
         let mut alone = Vec::new();
         if let Some(line) = self.links.get_mut(&link)
@@ -95,7 +101,7 @@ impl Watches {
         watchers
     }
 
-    /// Whether any gateway watches the person.
+    /// Returns whether any gateway watches the person.
     pub fn is_watched(&self, user: UserId) -> bool {
         self.watchers.contains_key(&user)
     }
@@ -115,6 +121,11 @@ impl Watches {
                 known.push(user);
             }
         }
+        debug_assert_eq!(
+            line.changed.len(),
+            line.waiting.len(),
+            "queue and set have the same people"
+        );
         (known, std::mem::take(&mut line.foreign))
     }
 
@@ -143,12 +154,12 @@ impl Watches {
         told
     }
 
-    /// The number of watches on all streams.
+    /// Returns the number of watches on all streams.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are no watches.
+    /// Returns whether there are no watches.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
@@ -157,6 +168,7 @@ impl Watches {
     fn drop_watcher(&mut self, link: WatchLink, user: UserId, alone: &mut Vec<UserId>) {
         self.count -= 1;
         if let Some(watchers) = self.watchers.get_mut(&user) {
+            debug_assert!(watchers.contains(&link), "both indexes have the watch");
             watchers.retain(|watcher| *watcher != link);
             if watchers.is_empty() {
                 self.watchers.remove(&user);
@@ -167,10 +179,16 @@ impl Watches {
 }
 
 impl Line {
+    /// Notes that the person's state is due on this stream.
     fn note(&mut self, user: UserId) {
         if self.waiting.insert(user) {
             self.changed.push_back(user);
         }
+        debug_assert_eq!(
+            self.changed.len(),
+            self.waiting.len(),
+            "queue and set have the same people"
+        );
     }
 }
 

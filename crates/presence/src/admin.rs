@@ -13,11 +13,11 @@ use tern_presence_core::registry::Session;
 
 use crate::hub::Hub;
 
-/// The metadata by which a node says that it is not the owner, with its version of the map. The gateway routes the
-/// call again.
+/// The metadata key with which a node says that it does not own the user. The value is the node's version of the map.
+/// The gateway routes the call again.
 const NOT_OWNER: &str = "tern-not-owner";
 
-/// Answers operators' questions about the sessions of this node's users.
+/// The service that answers operators' questions about the sessions of this node's users.
 pub struct AdminService {
     hub: Arc<Hub>,
     /// This node's name.
@@ -25,7 +25,7 @@ pub struct AdminService {
 }
 
 impl AdminService {
-    /// `name` is this node's name.
+    /// Makes the service. `name` is this node's name.
     pub fn new(hub: Arc<Hub>, name: Arc<str>) -> Self {
         Self { hub, name }
     }

@@ -28,11 +28,11 @@ use tern_presence_core::registry::{Announcement, Event, Gateway};
 use crate::hub::{Hub, LinkGuard, Patience};
 use crate::last_seen::LastSeen;
 
-/// How many frames are answered together: enough to share a write, few enough that no frame waits for long.
+/// The most frames that are answered together: enough to share a write, few enough that no frame waits for long.
 const MAX_FRAMES: usize = 64;
 
-/// How many sessions go into one frame of look-up replies before the next frame is begun. Such a frame is below 1
-/// MiB, far from the 4 MiB that a receiver accepts, so the last reply always fits.
+/// The most sessions in one frame of look-up replies, unless a single reply has more. Such a frame is below 1 MiB, far
+/// from [`links::MAX_LINK_MESSAGE_BYTES`].
 const MAX_SESSIONS_IN_FRAME: usize = 8192;
 
 /// The most replaced sessions in one frame.
@@ -117,7 +117,7 @@ impl Presence for PresenceService {
     }
 }
 
-/// What an announce stream wakes up for.
+/// The reasons for which an announce stream wakes up.
 enum Wake {
     MapChanged,
     Frame(Result<Option<Announcements>, Status>),
@@ -260,7 +260,7 @@ fn signed_event(link: &LinkGuard, activity: &Activity, arrival: Arrival) -> Resu
     })
 }
 
-/// Returns `None` for a stream without a number.
+/// Makes the event of a stream that was opened. Returns `None` if the stream has no number.
 fn opened_event(link: &LinkGuard, stream: &OpenedStream) -> Result<Option<Event>, Status> {
     let user = UserId::from_slice(&stream.user_id).map_err(bad_id)?;
     Ok(NonZeroU64::new(stream.stream_number).map(|number| Event::Opened {
@@ -344,7 +344,8 @@ async fn answer(
         r#ref: request.r#ref,
         sessions,
         not_owner: found.is_err(),
-        // This is asked after the look-up, so that it holds for what was found before.
+        // The standing is read after the look-up: if this node is certain of its place now, it was so during the
+        // look-up.
         unsure: !standing.is_held(),
     })
 }

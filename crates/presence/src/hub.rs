@@ -19,7 +19,7 @@ use tern_presence_core::watches::WatchLink;
 
 use crate::metrics;
 
-/// How many replaced sessions may wait for a gateway to be told. If there are more, the gateway does not read its
+/// The most replaced sessions that wait for a gateway to be told. If there are more, the gateway does not read its
 /// replies: it loses its link, and hears of them again when it announces its sessions on the next one.
 const REPLACED_MAILBOX: usize = 4096;
 
@@ -32,7 +32,7 @@ pub use watching::WatchGuard;
 pub struct Hub {
     name: Arc<str>,
     incarnation: u64,
-    /// The longest that a frame waits for this node's map to catch up.
+    /// The longest time that a frame waits for this node's map to catch up.
     map_wait: Duration,
     state: Mutex<State>,
     /// The version of the map that the registry follows.
@@ -41,6 +41,7 @@ pub struct Hub {
     due_sooner: Notify,
 }
 
+/// The part of the hub that its lock guards.
 struct State {
     people: People,
     links: HashMap<LinkId, LinkEnd>,
@@ -58,7 +59,9 @@ struct LinkEnd {
 /// The stream's end of a link. Dropping it unlinks the gateway.
 pub struct LinkGuard {
     hub: Arc<Hub>,
+    /// The gateway that opened the stream.
     pub gateway: Gateway,
+    /// The id of the stream.
     pub id: LinkId,
     /// The gateway's sessions that newer ones have replaced.
     pub replaced: mpsc::Receiver<SessionId>,
@@ -66,15 +69,16 @@ pub struct LinkGuard {
     pub ended: CancellationToken,
 }
 
-/// Remembers for one stream that waiting for a newer map was in vain. A stream waits only once for each version of
-/// this node's map, so a node whose map stands still answers at once.
+/// The memory of one stream that waiting for a newer map was in vain. The stream does not wait again while this node's
+/// map has the same version, so a node whose map stands still answers at once.
 #[derive(Default)]
 pub struct Patience {
+    /// The version that this node's map had when the stream last waited in vain.
     in_vain_at: Option<i64>,
 }
 
 impl Hub {
-    /// The hub of the node `name`, without any slots yet. A frame waits at most `map_wait` for this node's map to
+    /// Makes the hub of the node `name`, without any slots yet. A frame waits at most `map_wait` for this node's map to
     /// catch up. A person is online for `threshold` after each sign. Nobody is reported as offline for `hold_offline`
     /// after their slot has come to this node.
     pub fn new(
@@ -116,14 +120,14 @@ impl Hub {
             "map changed"
         );
         let mut state = self.lock();
-        // This event is of no user, so it cannot be refused.
+        // This event belongs to no user, so it cannot be refused.
         let _ = state.apply(Event::MapChanged { owned, gateways });
         metrics::sessions(state.people.registry().sessions());
         // The version is sent under the lock, so that whoever reads it finds the registry at least as new.
         self.version.send_replace(map.version());
     }
 
-    /// The number of gateways that have a link to this node.
+    /// Returns the number of gateways that have a link to this node.
     pub fn gateways(&self) -> u32 {
         let state = self.lock();
         let live = state.links.values().filter(|end| !end.ended.is_cancelled());
@@ -131,7 +135,7 @@ impl Hub {
         u32::try_from(names.len()).unwrap_or(u32::MAX)
     }
 
-    /// Does what is due by now.
+    /// Does what is due by now: people go offline, people who were held are told of, and stale sessions are removed.
     pub fn tick(&self) {
         let mut state = self.lock();
         let effects = state.people.tick(Clock::monotonic());
@@ -140,7 +144,7 @@ impl Hub {
         metrics::sessions(state.people.registry().sessions());
     }
 
-    /// Follows the version of the map that the registry follows.
+    /// Returns a receiver of the version of the map that the registry follows.
     pub fn version(&self) -> watch::Receiver<i64> {
         self.version.subscribe()
     }
@@ -198,8 +202,8 @@ impl Hub {
         taken
     }
 
-    /// Calls `found` for every live session of the users. `Err`, without any call, if one of the users belongs to
-    /// another node.
+    /// Calls `found` for every live session of the users. Returns `Err`, without any call, if one of the users belongs
+    /// to another node.
     pub fn look_up(&self, users: &[UserId], found: impl FnMut(&Session)) -> Result<(), NotOwner> {
         metrics::lookups(1, users.len());
         let state = self.lock();
@@ -213,7 +217,8 @@ impl Hub {
     }
 
     /// Waits until this node follows the sender's map, if that is newer and if, by this node's own map, one of the
-    /// users belongs to another node. It waits only once for each version of its own map, and at most `map_wait`.
+    /// users belongs to another node. It waits at most `map_wait`, and after a wait in vain not again for the same
+    /// version of its own map.
     pub async fn catch_up(
         &self,
         sender_version: i64,
@@ -247,7 +252,7 @@ impl Hub {
         let _ = state.apply(Event::Unlinked { gateway, link });
     }
 
-    /// Locks the state even after a panic elsewhere: it is plain data that every `apply` leaves whole.
+    /// Locks the state even after a panic elsewhere: the state is plain data that every `apply` leaves whole.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,32 +1,32 @@
-//! Last seen of each user, in Postgres.
+//! The last seen of each user, in Postgres.
 
 use std::collections::HashMap;
 
 use sqlx::{PgPool, Row};
 use tern_types::{Timestamp, UserId};
 
-/// Writes each user's time if it is newer than the stored one. Users are locked in the order of their ids, because
-/// two nodes may write the same people.
+/// The statement that writes each user's time if it is newer than the stored one. Users are locked in the order of
+/// their ids, because two nodes may write the same people.
 pub const WRITE: &str = "
     INSERT INTO last_seen (user_id, at)
     SELECT user_id, to_timestamp(at_ms / 1000.0) FROM UNNEST($1::uuid[], $2::int8[]) AS seen (user_id, at_ms)
     ORDER BY user_id
     ON CONFLICT (user_id) DO UPDATE SET at = EXCLUDED.at WHERE last_seen.at < EXCLUDED.at";
 
-/// Reads one row for each user that exists. The time is null if the user was never seen.
+/// The query that reads one row for each user that exists. The time is null if the user was never seen.
 pub const READ: &str = "
     SELECT user_id, (extract(epoch FROM at) * 1000)::int8 AS at_ms
     FROM users LEFT JOIN last_seen USING (user_id)
     WHERE user_id = ANY($1)";
 
-/// Last seen of all users, in the database.
+/// The last seen of all users, in the database.
 #[derive(Clone, Debug)]
 pub struct LastSeen {
     pool: PgPool,
 }
 
 impl LastSeen {
-    /// Uses the connections of `pool`.
+    /// Makes a store that uses the connections of `pool`.
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }

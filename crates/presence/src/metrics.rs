@@ -51,7 +51,7 @@ const DESCRIBED: &[Described] = &[
     ),
 ];
 
-/// Registers the names and units of the metrics for `/metrics`.
+/// Registers the names and descriptions of the metrics for `/metrics`.
 pub fn describe() {
     described::describe(DESCRIBED);
     // Counters start at 0, so that what has not happened yet can be seen.

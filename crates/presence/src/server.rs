@@ -1,4 +1,4 @@
-//! Wiring: map to hub, hub to gRPC, and the drain.
+//! Starts the role: connects the map with the hub and the hub with gRPC, writes last seen, and drains.
 
 use std::sync::Arc;
 
@@ -18,8 +18,9 @@ use crate::hub::Hub;
 use crate::last_seen::LastSeen;
 use crate::{Config, metrics, writer};
 
-/// Starts the role in this process, and adds its services to `routes`. The returned role is done when, after the
-/// drain has started, every slot has gone to other nodes and the streams have been told to end.
+/// Starts the role in this process, and adds its services to `routes`. The returned role is done when, after the drain
+/// has started, every slot has gone to other nodes or the drain's deadline has passed, the last writes of last seen
+/// have ended, and the streams have been told to end.
 pub async fn start(
     config: Config,
     ctx: NodeContext,

@@ -1,6 +1,6 @@
 //! Writes last seen to the store: once a second, in one statement for up to 1,024 people.
 //!
-//! What cannot be written waits, only the newest time of each person, and is tried again.
+//! Times that could not be written wait, only the newest of each person, and are tried again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::hub::Hub;
 use crate::last_seen::LastSeen;
 use crate::metrics;
 
-/// How often last seen is written. A crash loses up to five minutes of it anyway, so a second more or less does not
-/// matter.
+/// The interval at which last seen is written. A crash loses up to five minutes of it anyway, so a second more or less
+/// does not matter.
 const EVERY: Duration = Duration::from_secs(1);
 /// The most people in one statement.
 const BATCH: usize = 1024;
-/// How long the last writes may take while the node stops.
+/// The longest time that the last writes may take while the node stops.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Writes until `stop` is cancelled, and then writes everything that is left.

@@ -24,9 +24,9 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Streaming};
 
-/// How long the tests wait for anything. Nothing takes nearly as long.
+/// The longest time that the tests wait for anything. Nothing takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long a frame waits for the node's map to catch up, if it waits in vain.
+/// The time that a frame waits for the node's map to catch up, if it waits in vain.
 const MAP_WAIT: Duration = Duration::from_millis(300);
 
 fn node(name: &str) -> Node {
@@ -348,7 +348,7 @@ async fn a_node_with_an_older_map_waits_for_the_newer_one() {
     assert!(chat.look_up(3, &[comes]).await.not_owner);
     let mut other_chat = presence.chat("c2").await;
     let waiting = tokio::spawn(async move { chat.look_up(4, &[comes]).await });
-    // By the time that two later look-ups on the connection are answered, the first has begun to wait.
+    // The first look-up has begun to wait by the time that two later look-ups on the connection are answered.
     for _ in 0..2 {
         assert!(other_chat.look_up(3, &[comes]).await.not_owner);
     }

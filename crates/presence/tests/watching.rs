@@ -27,7 +27,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Streaming};
 
-/// How long the tests wait for anything. Nothing takes nearly as long.
+/// The longest time that the tests wait for anything. Nothing takes nearly as long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Store {
@@ -239,6 +239,7 @@ fn gateway<T>(message: T) -> Request<T> {
     request
 }
 
+/// The last seen of a user who was never seen.
 const NEVER: Timestamp = Timestamp(0);
 
 #[tokio::test]

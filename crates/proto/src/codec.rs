@@ -1,5 +1,5 @@
-//! The codec of all generated services. It is prost's codec, except that a message that does not decode is the
-//! sender's fault (INVALID_ARGUMENT), not the server's (INTERNAL).
+//! The codec of all generated services. It works like prost's codec, except that a message that does not decode counts
+//! as the sender's fault (INVALID_ARGUMENT), not as the server's (INTERNAL).
 
 use prost::Message;
 use tonic::Status;
@@ -9,11 +9,12 @@ use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 use crate::ApiError;
 use crate::v1::ErrorReason;
 
-/// Encodes like prost, and decodes with [`StrictDecoder`].
+/// A codec that encodes like prost, and decodes with [`StrictDecoder`].
 #[derive(Debug, Clone)]
 pub struct StrictCodec<T, U>(ProstCodec<T, U>);
 
-/// Decodes like prost, but fails with INVALID_ARGUMENT.
+/// A decoder that works like prost's, but fails with INVALID_ARGUMENT and the reason PROTOCOL_ERROR if a message does
+/// not decode.
 #[derive(Debug, Clone)]
 pub struct StrictDecoder<U>(ProstDecoder<U>);
 

@@ -1,4 +1,4 @@
-//! The error of every API: a reason that programs act on, mapped to a gRPC status code in one place.
+//! Defines the error of every API: a reason that programs act on, and the gRPC status code that belongs to it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::v1::ErrorReason;
 /// The domain in `google.rpc.ErrorInfo`.
 pub const DOMAIN: &str = "tern";
 
-/// How long clients wait before they retry if nothing better is known.
+/// The time that clients wait before they retry, if nothing better is known.
 pub const DEFAULT_RETRY: Duration = Duration::from_millis(500);
 
 /// A failure of a call or stream, in the form in which the caller is told of it.
@@ -21,16 +21,16 @@ pub struct ApiError {
     pub reason: ErrorReason,
     /// The explanation, for people.
     pub message: String,
-    /// The field that is wrong, for INVALID_FIELD.
+    /// The name of the wrong field, for INVALID_FIELD; otherwise `None`.
     pub field: Option<&'static str>,
-    /// How long the caller should wait before it retries.
+    /// The time that the caller should wait before it retries, or `None` if a retry would not help or no time is known.
     pub retry_after: Option<Duration>,
     /// Additional metadata of ErrorInfo.
     pub metadata: Vec<(&'static str, String)>,
 }
 
 impl ApiError {
-    /// An error with a reason for programs and a message for people.
+    /// Makes an error with a reason for programs and a message for people.
     pub fn new(reason: ErrorReason, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -41,7 +41,8 @@ impl ApiError {
         }
     }
 
-    /// An INVALID_FIELD error: the caller has to correct this field.
+    /// Makes an INVALID_FIELD error: the caller has to correct this field. The message is the field's name and the
+    /// description, such as "title must be one line".
     pub fn invalid(field: &'static str, description: &str) -> Self {
         let message = format!("{field} {description}");
         Self {
@@ -50,8 +51,8 @@ impl ApiError {
         }
     }
 
-    /// An UNAVAILABLE error for a temporary failure, such as a store that is away or a node that is moving. It asks
-    /// the caller to retry after [`DEFAULT_RETRY`].
+    /// Makes an UNAVAILABLE error for a temporary failure, such as a store that is away or a node that is moving. It
+    /// asks the caller to retry after [`DEFAULT_RETRY`].
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self {
             retry_after: Some(DEFAULT_RETRY),
@@ -73,7 +74,7 @@ impl ApiError {
         self
     }
 
-    /// The gRPC status code that belongs to the reason.
+    /// Returns the gRPC status code that belongs to the reason.
     pub fn code(&self) -> Code {
         use ErrorReason as R;
         match self.reason {
@@ -114,7 +115,7 @@ impl ApiError {
     }
 }
 
-/// The name of a reason in ErrorInfo, such as `TOKEN_EXPIRED`.
+/// Returns the name of a reason in ErrorInfo, such as `TOKEN_EXPIRED`.
 pub fn reason_name(reason: ErrorReason) -> &'static str {
     reason.as_str_name().trim_start_matches("ERROR_REASON_")
 }
@@ -140,12 +141,12 @@ impl From<ApiError> for Status {
     }
 }
 
-/// Reads from a status how long to wait before the call is made again. `None` if it does not say.
+/// Reads from a status how long to wait before the call is made again. Returns `None` if it does not say.
 pub fn retry_after_of(status: &Status) -> Option<Duration> {
     status.get_details_retry_info().and_then(|info| info.retry_delay)
 }
 
-/// Reads the reason from a status. `None` if the status does not have one of ours.
+/// Reads the reason from a status. Returns `None` if the status has no reason that this version knows.
 pub fn reason_of(status: &Status) -> Option<ErrorReason> {
     let info = status.get_details_error_info()?;
     ErrorReason::from_str_name(&format!("ERROR_REASON_{}", info.reason))

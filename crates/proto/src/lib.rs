@@ -1,10 +1,10 @@
 //! The code generated from `proto/`, and conversions between it and [`tern_types`].
 //!
 //! - [`v1`]: the public API; [`internal`]: the calls between nodes
-//! - [`raw`]: public messages with parts that are passed on unparsed
+//! - [`raw`]: public messages in which parts stay encoded, because they are passed on unparsed
 //! - [`parse`]: reads ids and texts from the wire, with the field's name in the error
 //! - [`codec`]: the codec of the generated services
-//! - [`error`]: gRPC statuses with `google.rpc.ErrorInfo`
+//! - [`error`]: the error of every API, and its gRPC status with `google.rpc.ErrorInfo`
 
 #[allow(clippy::all, clippy::pedantic, missing_docs)]
 pub mod v1 {

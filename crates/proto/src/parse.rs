@@ -11,13 +11,14 @@ use crate::ApiError;
 
 pub use send::{Send, send};
 
-/// Reads a UUID string of a public request. `Err` if it is not a UUID in its hyphenated form.
+/// Reads a UUID string of a public request. Returns `Err` if it is not a UUID in its hyphenated form.
 pub fn id<T: FromStr<Err = IdError>>(field: &'static str, text: &str) -> Result<T, ApiError> {
     text.parse()
         .map_err(|_| ApiError::invalid(field, "must be a UUID in its hyphenated form"))
 }
 
-/// Reads a UUID string that may be empty; then the result is `None`. `Err` if it is neither.
+/// Reads a UUID string that may be empty; an empty one gives `None`. Returns `Err` if the text is neither empty nor a
+/// UUID in its hyphenated form.
 pub fn optional_id<T: FromStr<Err = IdError>>(
     field: &'static str,
     text: &str,
@@ -29,13 +30,15 @@ pub fn optional_id<T: FromStr<Err = IdError>>(
     }
 }
 
-/// Returns how many items a page has. As in AIP-158, 0 stands for the default, and `max` is used for anything above.
+/// Returns how many items a page may have. As in AIP-158, 0 stands for the default, and a larger number than `max` for
+/// `max`.
 pub fn page_size(asked: u32, default: u32, max: u32) -> u32 {
     if asked == 0 { default } else { asked.min(max) }
 }
 
-/// Checks a name that people read, of a person, a group, a device or a platform: it is one line of at most `max`
-/// UTF-8 bytes. A name that does not fit is refused rather than trimmed, so that what is stored is what was sent.
+/// Checks a name that people read, of a person, a group, a device or a platform. Returns `Err` if it is not one line of
+/// at most `max` UTF-8 bytes. A name that does not fit is refused rather than trimmed, so that what is stored is what
+/// was sent.
 pub fn name(field: &'static str, name: String, max: usize) -> Result<String, ApiError> {
     if name.contains(breaks_a_line) {
         return Err(ApiError::invalid(
@@ -46,12 +49,12 @@ pub fn name(field: &'static str, name: String, max: usize) -> Result<String, Api
     text(field, name, max)
 }
 
-/// Whether it is a control character, or Unicode's line or paragraph separator.
+/// Returns whether `char` is a control character, or Unicode's line or paragraph separator.
 fn breaks_a_line(char: char) -> bool {
     char.is_control() || matches!(char, '\u{2028}' | '\u{2029}')
 }
 
-/// Checks a string of at most `max` UTF-8 bytes without NUL.
+/// Checks a string. Returns `Err` if it has more than `max` UTF-8 bytes or contains NUL, which Postgres does not store.
 pub fn text(field: &'static str, text: String, max: usize) -> Result<String, ApiError> {
     if text.len() > max {
         return Err(ApiError::invalid(

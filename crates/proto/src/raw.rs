@@ -7,17 +7,19 @@ use prost::{DecodeError, Message};
 
 use crate::v1;
 
-/// A [`v1::Message`] whose envelope stays as it came.
+/// A [`v1::Message`] whose envelope stays encoded as it came.
 #[derive(Clone, PartialEq, Message)]
 pub struct RawMessage {
+    /// An encoded [`v1::Envelope`].
     #[prost(bytes = "bytes", tag = "1")]
     pub envelope: Bytes,
+    /// The message itself, opaque to the server.
     #[prost(bytes = "bytes", tag = "2")]
     pub body: Bytes,
 }
 
 impl v1::Envelope {
-    /// The envelope encoded, as [`v1::SendMessage`] and [`v1::SendMessageRequest`] have it.
+    /// Returns the encoded envelope, as [`v1::SendMessage`] and [`v1::SendMessageRequest`] have it.
     pub fn encoded(&self) -> Bytes {
         self.encode_to_vec().into()
     }
@@ -41,8 +43,9 @@ impl v1::EntryContent {
     }
 }
 
-/// Returns the trace of an encoded [`v1::Envelope`], the only field that a gateway looks at. Empty if there is none.
-/// Empty also if the envelope does not decode, because reporting that is the chat node's task.
+/// Returns the W3C trace context of an encoded [`v1::Envelope`], which is the only field of it that a gateway looks at.
+/// Returns an empty string if there is none, and also if the envelope does not decode, because the chat node reports
+/// that.
 pub fn traceparent(envelope: &Bytes) -> String {
     Traced::decode(envelope.clone()).unwrap_or_default().traceparent
 }
@@ -53,11 +56,11 @@ struct Traced {
     traceparent: String,
 }
 
-/// The tag of `EntryContent.message`.
+/// The field number of `EntryContent.message`.
 const CONTENT_MESSAGE: u32 = 1;
-/// The tag of `ServerEvent.entry`.
+/// The field number of `ServerEvent.entry`.
 const EVENT_ENTRY: u32 = 2;
-/// The tag of `ServerFrame.events`.
+/// The field number of `ServerFrame.events`.
 const FRAME_EVENTS: u32 = 1;
 
 /// Encodes `EntryContent{message: {envelope, body}}` from the bytes of the envelope and the body.
@@ -79,20 +82,20 @@ pub fn event(event: v1::server_event::Event) -> Bytes {
     v1::ServerEvent { event: Some(event) }.encode_to_vec().into()
 }
 
-/// The number of bytes that an encoded event takes in a `ServerFrame`.
+/// Returns the number of bytes that an encoded event takes in a `ServerFrame`.
 pub fn event_len_in_frame(event: &[u8]) -> usize {
     encoding::key_len(FRAME_EVENTS) + encoding::encoded_len_varint(event.len() as u64) + event.len()
 }
 
-/// Appends an encoded event to an encoded `ServerFrame`. A repeated field is encoded as tag, length and bytes for
-/// each item, so a frame grows by appending.
+/// Appends an encoded event to an encoded `ServerFrame`. Each item of a repeated field is encoded as tag, length and
+/// bytes, so a frame grows by appending items.
 pub fn put_event(frame: &mut impl BufMut, event: &[u8]) {
     encoding::encode_key(FRAME_EVENTS, WireType::LengthDelimited, frame);
     encoding::encode_varint(event.len() as u64, frame);
     frame.put_slice(event);
 }
 
-/// Encodes a message as the field `tag` of another message that has no other fields.
+/// Encodes a message that has `message` as its field number `tag` and no other fields.
 fn nested(tag: u32, message: &impl Message) -> Bytes {
     let len = message.encoded_len();
     let mut out = BytesMut::with_capacity(1 + encoding::encoded_len_varint(len as u64) + len);

@@ -1,4 +1,4 @@
-//! Checks the names that other languages derive from the protos: each file states its packages and prefixes, and no
+//! Tests of the names that other languages derive from the protos: each file states its packages and prefixes, and no
 //! two things in a package have the same name.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
@@ -21,7 +21,7 @@ fn options(file: &FileDescriptorProto) -> FileOptions {
     file.options.clone().unwrap_or_default()
 }
 
-/// Returns `presence` for `tern/v1/presence.proto`.
+/// Returns the file's name without directory and extension, for example `presence` for `tern/v1/presence.proto`.
 fn stem(file: &FileDescriptorProto) -> &str {
     let name = file.name().rsplit('/').next().unwrap();
     name.trim_end_matches(".proto")
@@ -64,14 +64,14 @@ fn each_file_says_how_it_is_called_in_each_language() {
     }
 }
 
-/// A language that makes one class of each message, enum and service has no room for two with the same name,
-/// whichever files they are in.
+/// A language that makes one class of each message, enum and service cannot have two of the same name, even in
+/// different files.
 #[test]
 fn no_two_things_of_a_package_have_one_name() {
     let mut taken: BTreeMap<(String, String), String> = BTreeMap::new();
     for file in files() {
         let mut names = vec![
-            // The classes that Java, C# and Objective-C make for the file itself.
+            // These are the classes that Java, C# and Objective-C make for the file itself.
             options(&file).java_outer_classname().to_owned(),
             format!("{}Reflection", capitalised(stem(&file))),
             format!("{}Root", capitalised(stem(&file))),

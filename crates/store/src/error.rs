@@ -1,4 +1,4 @@
-//! Decides by its SQLSTATE what a failed statement means for the caller.
+//! Decides by the SQLSTATE of a failed statement what the failure means for the caller.
 
 use sqlx::error::ErrorKind;
 use tern_proto::ApiError;
@@ -26,13 +26,14 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
-/// Whether the failure is temporary. The classes of SQLSTATE are: 08 connection, 25006 read-only after a fail-over,
-/// 40 deadlock and serialisation, 53 resources, 55 lock not available, 57 shutdown and cancellation, 58 system.
+/// Returns whether the failure is temporary, so that a retry may succeed. The SQLSTATEs in the list are: 08 connection,
+/// 25006 read-only after a fail-over, 40 deadlock and serialisation, 53 resources, 55 lock not available, 57 shutdown
+/// and cancellation, 58 system.
 fn passes(error: &sqlx::Error) -> bool {
     is_cut_off(error) || begins_with(error, &["08", "25006", "40", "53", "55", "57", "58"])
 }
 
-/// Whether the connection failed, and not a statement on it.
+/// Returns whether the connection failed, rather than a statement on it.
 fn is_cut_off(error: &sqlx::Error) -> bool {
     matches!(
         error,
@@ -45,7 +46,7 @@ fn is_cut_off(error: &sqlx::Error) -> bool {
     )
 }
 
-/// Whether Postgres failed the statement with a SQLSTATE that begins with one of these.
+/// Returns whether Postgres failed the statement with a SQLSTATE that begins with one of these.
 fn begins_with(error: &sqlx::Error, states: &[&str]) -> bool {
     let sqlx::Error::Database(error) = error else {
         return false;
@@ -69,30 +70,32 @@ impl From<StoreError> for ApiError {
     }
 }
 
-/// Whether the statement failed because of its content. Otherwise the cause is the store, the connection or a lock,
-/// and the same statement may succeed later.
+/// Returns whether the statement failed because of its content. Otherwise the cause is the store, the connection or a
+/// lock, and the same statement may succeed later.
 pub fn is_refusal(error: &sqlx::Error) -> bool {
     let constraint = match error {
         sqlx::Error::Database(error) => !matches!(error.kind(), ErrorKind::Other),
         _ => matches!(error, sqlx::Error::Encode(_)),
     };
-    // Class 22: data exception; class 23: constraint; class 54: a program limit.
+    // Class 22 is a data exception, class 23 a violated constraint, and class 54 an exceeded program limit.
     constraint || begins_with(error, &["22", "23", "54"])
 }
 
-/// Whether the store itself is out of reach, shutting down or starting, and not only this statement failed.
+/// Returns whether the store as a whole is out of reach, overloaded, shutting down or starting, so that not only this
+/// statement failed.
 pub fn is_away(error: &sqlx::Error) -> bool {
-    // Class 08: connection; class 53: out of resources; 57P: shut down, crashed, starting.
+    // Class 08 is a failed connection, class 53 a lack of resources, and 57P a server that shuts down, has crashed or
+    // is starting.
     is_cut_off(error) || begins_with(error, &["08", "53", "57P"])
 }
 
-/// Whether the statement waited for a lock for as long as the connection's `lock_timeout` says, because another
+/// Returns whether the statement waited for a lock for as long as the connection's `lock_timeout` says, because another
 /// transaction holds it.
 pub fn is_held(error: &sqlx::Error) -> bool {
     begins_with(error, &["55P03"])
 }
 
-/// Whether a deadlock or a serialisation failure ended the statement, so that it should be run again.
+/// Returns whether a deadlock or a serialisation failure ended the statement, so that it should be run again.
 pub fn is_conflict(error: &sqlx::Error) -> bool {
     begins_with(error, &["40P01", "40001"])
 }

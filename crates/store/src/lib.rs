@@ -1,8 +1,8 @@
-//! Postgres, as every role uses it. The statements of a role are in the role's own `store`.
+//! Gives every role its access to Postgres. The statements of a role are in the role's own `store`.
 //!
 //! - [`postgres`]: flags, pools, the options of hot connections, migrations, and whether Postgres is durable
-//! - [`error`]: what a failed statement means for the caller
-//! - [`metrics`]: what is exported of it
+//! - [`error`]: decides what a failed statement means for the caller
+//! - [`metrics`]: the metrics of the store
 
 pub mod error;
 pub mod metrics;

@@ -1,4 +1,5 @@
-//! Postgres for every role: pools, the options of hot connections, migrations, and whether Postgres is durable.
+//! Connects every role to Postgres: pools, the options of hot connections, migrations, and a check whether Postgres is
+//! durable.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,21 +12,21 @@ use tokio::time::{sleep, timeout};
 
 use crate::metrics;
 
-/// How long a statement may take. None of ours takes long, and one that hangs would hold a shard up.
+/// The timeout of a statement. None of ours takes long, and one that hangs would hold a shard up.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a statement of a hot connection waits for a lock. Most locks are held for milliseconds, and a statement
-/// that waits keeps its connection from others. Shards have shorter timeouts.
+/// The longest time that a statement of a hot connection waits for a lock. Most locks are held for milliseconds, and a
+/// statement that waits keeps its connection from others. Shards set shorter timeouts.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a caller waits for a connection before it is told to come back later.
+/// The longest time that a caller waits for a connection of a pool before its call fails as UNAVAILABLE.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a transaction may be idle before Postgres ends it, which frees its locks. None of our transactions waits
-/// for anything but Postgres, so an idle one has been abandoned.
+/// The time after which Postgres ends an idle transaction, which frees its locks. None of our transactions waits for
+/// anything but Postgres, so an idle one has been abandoned.
 const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time between two probes of Postgres. A probe costs less than one message.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// How long a probe may take. That is much longer than an answer or a new connection takes; a store that is slower
-/// serves nobody.
+/// The timeout of a probe. An answer or a new connection normally takes much less time; a store that is slower than
+/// this serves nobody.
 const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// The SQLSTATE of a table that does not exist.
@@ -33,8 +34,8 @@ const UNDEFINED_TABLE: &str = "42P01";
 
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 
-/// The flags that say how to reach Postgres. Each role that needs it flattens them; a process with several such roles
-/// has them once.
+/// The flags that say how to reach Postgres. Each role that needs Postgres flattens them; a process with several such
+/// roles has them once.
 #[derive(clap::Args, Clone, Debug)]
 pub struct PostgresArgs {
     /// URL of the database: postgres://user:password@host:port/database
@@ -76,7 +77,7 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 impl PostgresArgs {
-    /// A small pool on the database at `url`, for tests. `Err` if `url` is not valid.
+    /// Returns the flags for a small pool on the database at `url`, for tests. Returns `Err` if `url` is not valid.
     pub fn from_url(url: &str) -> anyhow::Result<Self> {
         Ok(Self {
             database_url: url.parse().context("not a database URL")?,
@@ -85,7 +86,8 @@ impl PostgresArgs {
     }
 }
 
-/// Opens a pool for everything but a shard's own work. `Err` if Postgres cannot be reached.
+/// Opens a pool, for all work except that of chat shards, which have connections of their own. Returns `Err` if
+/// Postgres cannot be reached.
 pub async fn pool(args: &PostgresArgs) -> anyhow::Result<PgPool> {
     PgPoolOptions::new()
         .max_connections(args.database_pool_size)
@@ -95,8 +97,8 @@ pub async fn pool(args: &PostgresArgs) -> anyhow::Result<PgPool> {
         .with_context(|| format!("cannot connect to Postgres at {:?}", args.database_url))
 }
 
-/// Returns a pool with [`hot_connect_options`] that connects when it is first used, for roles that can run without
-/// the store.
+/// Returns a pool with [`hot_connect_options`]. It connects when it is first used, so a role that can run without the
+/// store starts without it.
 pub fn pool_when_needed(args: &PostgresArgs) -> PgPool {
     PgPoolOptions::new()
         .max_connections(args.database_pool_size)
@@ -104,8 +106,8 @@ pub fn pool_when_needed(args: &PostgresArgs) -> PgPool {
         .connect_lazy_with(hot_connect_options(args))
 }
 
-/// Probes Postgres again and again on a connection of its own, and calls `tell` with whether it answered. Runs until it
-/// is dropped.
+/// Probes Postgres every half second on a connection of its own, and calls `tell` after each probe with whether
+/// Postgres answered in time. It runs until it is dropped.
 pub async fn probe(args: PostgresArgs, tell: impl Fn(bool)) {
     let options = connect_options(&args);
     let mut connection = None;
@@ -177,7 +179,7 @@ pub async fn begin(pool: &PgPool) -> sqlx::Result<Transaction<'static, Postgres>
 }
 
 /// Brings the schema up to date. It is safe while nodes of the previous version run, and while another process
-/// migrates. `Err` if a migration fails.
+/// migrates. Returns `Err` if a migration fails.
 pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     let mut connection = pool.acquire().await?.detach();
     // A migration may take as long as it needs. The setting ends with the connection.
@@ -192,7 +194,8 @@ pub async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks that [`migrate`] has run. `Err` if the schema is older than this program needs; a newer one is accepted.
+/// Checks that [`migrate`] has run. Returns `Err` if the schema is older than this program needs; a newer one is
+/// accepted.
 pub async fn require_schema(pool: &PgPool) -> anyhow::Result<()> {
     let wanted = MIGRATOR
         .iter()
@@ -218,14 +221,18 @@ pub async fn require_schema(pool: &PgPool) -> anyhow::Result<()> {
 /// The settings of Postgres that decide whether a confirmed commit is durable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Durability {
+    /// The setting that makes Postgres wait until writes are on disk: `on` or `off`.
     pub fsync: String,
+    /// The setting that makes Postgres log whole pages, so that torn pages can be mended: `on` or `off`.
     pub full_page_writes: String,
+    /// The setting of what Postgres waits for before it confirms a commit, such as `on` or `local`.
     pub synchronous_commit: String,
+    /// The names of the synchronous standbys, or an empty string if there are none.
     pub synchronous_standby_names: String,
 }
 
 impl Durability {
-    /// Reads the settings that apply to our connections.
+    /// Reads the settings that apply to the pool's connections. Returns `Err` if Postgres does not answer.
     pub async fn read(pool: &PgPool) -> anyhow::Result<Self> {
         let (fsync, full_page_writes, synchronous_commit, synchronous_standby_names) = sqlx::query_as(
             "SELECT current_setting('fsync'), current_setting('full_page_writes'),
@@ -242,8 +249,8 @@ impl Durability {
         })
     }
 
-    /// Returns what is unsafe in the settings, each with its reason. If it is empty, a commit that Postgres confirmed
-    /// survives a crash of its machine and, where there are synchronous standbys, the loss of the machine.
+    /// Returns the unsafe settings, each with the reason why it is unsafe. If the list is empty, a commit that Postgres
+    /// confirmed survives a crash of its machine and, where there are synchronous standbys, the loss of the machine.
     pub fn faults(&self) -> Vec<&'static str> {
         let mut faults = Vec::new();
         if self.fsync != "on" {
@@ -261,8 +268,8 @@ impl Durability {
         faults
     }
 
-    /// Whether a commit is confirmed only when it is safe. `local` and `remote_write` are enough without synchronous
-    /// standbys; with them, a commit would be confirmed before it is on a standby's disk.
+    /// Returns whether Postgres confirms a commit only when it is safe. `local` and `remote_write` are enough without
+    /// synchronous standbys; with them, a commit would be confirmed before it is on a standby's disk.
     fn commit_is_safe(&self) -> bool {
         match self.synchronous_commit.as_str() {
             "on" | "remote_apply" => true,
@@ -271,7 +278,8 @@ impl Durability {
         }
     }
 
-    /// Exports the settings as metrics. `Err` if they are unsafe and `strict` is set, as under `--profile production`.
+    /// Exports the settings as metrics. Returns `Err` if they are unsafe and `strict` is set, as under `--profile
+    /// production`.
     pub fn enforce(&self, strict: bool) -> anyhow::Result<()> {
         let on = |value: &str| value == "on";
         metrics::postgres_setting("fsync", &self.fsync, on(&self.fsync));

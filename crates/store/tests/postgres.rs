@@ -1,4 +1,4 @@
-//! A caller that is dropped leaves nothing behind on a real Postgres.
+//! Tests on a real Postgres that a caller that is dropped leaves no open transaction behind.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use tern_local::{Shared, until};
 use tern_store::postgres::{self, PostgresArgs};
 
-/// More polls than beginning a transaction takes.
+/// A number that is larger than the number of polls that beginning a transaction takes.
 const MOST_POLLS: usize = 50;
 
 /// Polls the future at most `polls` + 1 times, then drops it. Returns `true` if the future had completed.
@@ -49,7 +49,7 @@ async fn a_caller_dropped_while_a_transaction_begins_leaves_none_open() {
     );
     let mut dropped = 0;
     for polls in 0..MOST_POLLS {
-        // How many polls a BEGIN takes depends on when Postgres answers.
+        // The number of polls that a BEGIN takes depends on when Postgres answers.
         if dropped_after(polls, postgres::begin(&pool)).await {
             continue;
         }

@@ -1,15 +1,15 @@
-//! What `/metrics` says of each metric.
+//! Describes metrics, so that `/metrics` says what each of them is.
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-/// How a metric behaves.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Only rises.
+    /// The value only rises.
     Counter,
-    /// Rises and falls.
+    /// The value rises and falls.
     Gauge,
-    /// How often values in each range were seen.
+    /// The metric counts how many values fell into each range.
     Histogram,
 }
 

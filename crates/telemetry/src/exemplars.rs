@@ -1,6 +1,6 @@
-//! Exemplars: for each bucket of a latency histogram, the trace of a recent call that fell into it. They lead from a
-//! slow bucket on a dashboard to a trace of such a call. Only the OpenMetrics format has them, which a scraper asks
-//! for in its `Accept` header.
+//! Keeps exemplars. The exemplar of a bucket of a latency histogram is the trace of a recent call that fell into the
+//! bucket, so it leads from a slow bucket on a dashboard to a trace of such a call. Only the OpenMetrics format has
+//! exemplars, and a scraper asks for that format in its `Accept` header.
 //!
 //! The metrics recorder does not support exemplars. This module keeps them, for sampled traces only, and writes them
 //! into the recorder's text.
@@ -20,7 +20,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 static KNOWN: LazyLock<Mutex<Exemplars>> = LazyLock::new(Mutex::default);
 
-/// The histogram's label as name and value, or `None` if the histogram has no label.
+/// A histogram's label as name and value, or `None` if the histogram has no label.
 type Label = Option<(&'static str, String)>;
 
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +33,7 @@ struct Exemplar {
 #[derive(Debug, Default)]
 struct Exemplars(HashMap<(&'static str, Label), Vec<Exemplar>>);
 
-/// How many exemplars each histogram keeps: enough for one in each bucket.
+/// The number of exemplars that are kept for each histogram and label: enough for one in each bucket.
 const KEPT: usize = 32;
 
 /// Remembers that `value`, in seconds, was recorded in this histogram within the sampled trace `trace`.
@@ -77,7 +77,8 @@ impl Exemplars {
 
     fn write(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len() + 256);
-        // The series and the upper bound of the bucket written last. The next bucket of that series begins there.
+        // The series and the upper bound of the bucket that was written last. The next bucket of the same series begins
+        // at this bound.
         let mut before: (&str, f64) = ("", f64::NEG_INFINITY);
         for line in text.lines().filter(|line| !line.is_empty()) {
             let bucket = bucket(line);
@@ -116,7 +117,7 @@ impl Exemplars {
     }
 }
 
-/// Returns a `HELP` or `TYPE` comment as OpenMetrics has it, where it names a counter without its `_total`.
+/// Returns a `HELP` or `TYPE` comment in the form of OpenMetrics, which names a counter without its `_total`.
 fn family(comment: &str) -> String {
     let mut words = comment.splitn(3, ' ');
     match (words.next(), words.next(), words.next()) {
@@ -128,14 +129,14 @@ fn family(comment: &str) -> String {
 }
 
 struct Bucket<'a> {
-    /// The name and the labels without `le`, as they stand in the line.
+    /// The line up to its label `le`: the name, and the other labels. It identifies the series.
     series: &'a str,
     name: &'a str,
     labels: &'a str,
     upto: f64,
 }
 
-/// Parses a line such as `name_bucket{kind="commit",le="0.004"} 12`. `None` if it is not a bucket.
+/// Parses a line such as `name_bucket{kind="commit",le="0.004"} 12`. Returns `None` if it is not a bucket.
 fn bucket(line: &str) -> Option<Bucket<'_>> {
     let (name, rest) = line.split_once("_bucket{")?;
     let at = rest.rfind("le=\"")?;

@@ -1,8 +1,8 @@
-//! Logs, traces and metrics of a process.
+//! Sets up the logs, traces and metrics of a process.
 //!
-//! - [`trace`]: the spans of a message on its way
-//! - [`exemplars`]: traces of slow calls, beside the metrics
-//! - [`request_id`]: the id of a call in logs
+//! - [`trace`]: the spans that trace a message on its way
+//! - [`exemplars`]: exemplars, which lead from a metric to the trace of a call
+//! - [`request_id`]: the header `x-request-id`, which names a call in logs
 //! - [`described`]: what `/metrics` says of each metric
 //!
 //! Spans give log lines their context; most of them live as long as a task. Only spans with the target [`TRACE`] go
@@ -35,18 +35,19 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::trace::Sampling;
 
-/// The bounds of histograms named `*_seconds`. A commit takes about a millisecond, a catch-up may take many seconds.
+/// The bucket bounds of histograms named `*_seconds`, in seconds. A commit takes about a millisecond, and a catch-up
+/// may take many seconds.
 const SECONDS: [f64; 17] = [
     0.000_25, 0.000_5, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.5, 5.0,
     15.0, 60.0,
 ];
-/// The bounds of all other histograms. They count things, such as the items of a batch.
+/// The bucket bounds of all other histograms, which count things, such as the items of a batch.
 const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0];
-/// How long exporting may take. A collector that is away delays the end of the process by no more than this.
+/// The timeout of exporting spans. A collector that is away delays the end of the process by no more than this.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 const TRACEPARENT: &str = "traceparent";
 
-/// The share of calls and messages that begin a trace. Unset if traces are not exported.
+/// The share of calls and messages that begin a trace, 0 to 1. It is unset if traces are not exported.
 static SHARE: OnceLock<f64> = OnceLock::new();
 
 /// The target of the spans that make up traces.
@@ -77,7 +78,7 @@ pub struct TelemetryArgs {
     pub otlp_sample: f64,
 }
 
-/// Exports the remaining spans when it is dropped.
+/// A guard that exports the remaining spans when it is dropped.
 #[must_use]
 pub struct Guard {
     tracer: Option<SdkTracerProvider>,
@@ -93,8 +94,8 @@ impl Drop for Guard {
     }
 }
 
-/// Sets up the process's logs and traces; call it once. Logs go to standard error. With OTLP it needs a Tokio
-/// runtime. `Err` if a flag is not valid, or if it was called before.
+/// Sets up the process's logs and traces; call it once. Logs go to standard error. It needs a Tokio runtime if `args`
+/// name an OTLP endpoint. Returns `Err` if a flag is not valid, or if it was called before.
 pub fn init(args: &TelemetryArgs, node: &str) -> anyhow::Result<Guard> {
     let filter = EnvFilter::try_new(&args.log).context("--log is no filter")?;
     let lines = tracing_subscriber::fmt::layer()
@@ -124,10 +125,10 @@ pub fn init(args: &TelemetryArgs, node: &str) -> anyhow::Result<Guard> {
     Ok(Guard { tracer })
 }
 
-/// Returns a filter that lets only the spans of traces pass. It decides for each span anew (`Interest::sometimes`).
-/// If it decided once for each place in the code, the decision for a span would depend on state that the thread's
-/// last question left behind. Libraries ask whether they should log and then log nothing, and the answer left behind
-/// there would lose the next span.
+/// Returns a filter that lets only the spans of traces pass. The filter is asked anew for each span
+/// (`Interest::sometimes`). If it were asked only once for each place in the code, tracing-subscriber would take the
+/// decision for a span from state that the thread's last question left behind. Libraries ask whether they should log
+/// and then log nothing, and the answer that they leave behind would lose the next span.
 fn spans_of_traces<S: tracing::Subscriber>() -> impl Filter<S> {
     dynamic_filter_fn(|metadata: &Metadata<'_>, _: &Context<'_, S>| is_of_a_trace(metadata))
         .with_callsite_filter(|metadata| match is_of_a_trace(metadata) {
@@ -141,7 +142,7 @@ fn is_of_a_trace(metadata: &Metadata<'_>) -> bool {
     metadata.is_span() && metadata.target() == TRACE
 }
 
-/// The share of calls and messages that begin a trace, 0 to 1. `None` if this process exports no traces.
+/// Returns the share of calls and messages that begin a trace, 0 to 1, or `None` if this process exports no traces.
 pub fn share() -> Option<f64> {
     SHARE.get().copied()
 }
@@ -166,8 +167,8 @@ fn exporter(endpoint: &str, sample: f64, node: &str) -> anyhow::Result<SdkTracer
         .build())
 }
 
-/// Installs the metrics recorder of this process; call it once. Crates describe their metrics afterwards. `Err` if a
-/// recorder is installed already.
+/// Installs the metrics recorder of this process; call it once. Crates describe their metrics afterwards. Returns `Err`
+/// if a recorder is installed already.
 pub fn recorder() -> anyhow::Result<PrometheusHandle> {
     Ok(PrometheusBuilder::new()
         .set_buckets(&COUNTS)?
@@ -175,21 +176,22 @@ pub fn recorder() -> anyhow::Result<PrometheusHandle> {
         .install_recorder()?)
 }
 
-/// The W3C trace context of the current span, to be sent to the next node. Empty if the span is not recorded.
+/// Returns the W3C trace context of the current span, to be sent to the next node, or an empty string if the span is
+/// not recorded.
 pub fn traceparent() -> String {
     let context = trace::context(&tracing::Span::current());
     context.map(|context| context.to_string()).unwrap_or_default()
 }
 
-/// Makes the span part of a caller's trace. Does nothing if the trace context is empty or malformed.
+/// Makes the span part of a caller's trace. It does nothing if `traceparent` is empty or malformed.
 pub fn continue_trace(span: &tracing::Span, traceparent: &str) {
     if let Some(parent) = TraceContext::parse(traceparent) {
         trace::continued(span, parent);
     }
 }
 
-/// Puts the current span's trace context into a call's metadata, where the other side's [`tern_transport::serve`] finds it and
-/// continues the trace.
+/// Puts the current span's trace context into a call's metadata. The listener of the other node finds it there and
+/// continues the trace ([`call_span`]).
 pub fn propagate(metadata: &mut MetadataMap) {
     if let Ok(value) = MetadataValue::try_from(traceparent())
         && !value.is_empty()
@@ -218,7 +220,7 @@ mod tests {
 
     const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    /// Runs with traces that are exported to nowhere.
+    /// Runs `run` with traces that are not exported.
     fn traced<T>(sample: Sampler, run: impl FnOnce() -> T) -> T {
         let tracer = SdkTracerProvider::builder().with_sampler(sample).build();
         let layer = tracing_opentelemetry::layer().with_tracer(tracer.tracer("test"));

@@ -1,6 +1,6 @@
-//! The header `x-request-id`, which names a call in the logs of every node that it passes, and to its caller. A
-//! client may choose the id, so that its own logs and ours can be matched. Otherwise the gateway draws one and
-//! returns it in the response's metadata.
+//! Reads and makes the header `x-request-id`, which names a call in the logs of every node that it passes, and to its
+//! caller. A client may choose the id, so that its own logs and ours can be matched. Otherwise the gateway draws one
+//! and returns it in the response's metadata.
 
 use http::{HeaderMap, HeaderValue};
 
@@ -9,8 +9,8 @@ pub const REQUEST_ID: &str = "x-request-id";
 /// The longest id that is accepted, in bytes.
 const MAX_BYTES: usize = 64;
 
-/// Returns the id in these headers. If there is none, or one that is unfit for logs, it draws one and puts it into
-/// the headers.
+/// Returns the id in these headers. If there is none, or one that is unfit for logs, it draws one at random and puts it
+/// into the headers.
 pub fn ensure(headers: &mut HeaderMap) -> HeaderValue {
     if let Some(id) = headers.get(REQUEST_ID).filter(|id| is_fit(id)) {
         return id.clone();
@@ -22,7 +22,7 @@ pub fn ensure(headers: &mut HeaderMap) -> HeaderValue {
     drawn
 }
 
-/// Returns the id in these headers, for a span's field. `None` if there is none, or one that is unfit for logs.
+/// Returns the id in these headers, for a span's field, or `None` if there is none, or one that is unfit for logs.
 pub fn of(headers: &HeaderMap) -> Option<&str> {
     let id = headers.get(REQUEST_ID).filter(|id| is_fit(id))?;
     id.to_str().ok()

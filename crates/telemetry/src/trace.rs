@@ -1,4 +1,4 @@
-//! Traces of messages on their way through the nodes.
+//! Traces messages on their way through the nodes.
 //!
 //! A message is traced when its client says so, or when the gateway that takes it chooses it at random. Only then are
 //! spans opened, and a [`TraceContext`] travels with the message; a message without one costs nothing on any node. A
@@ -19,8 +19,8 @@ use tern_types::TraceContext;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The name of the span that the gateway opens for a message it has chosen to trace. Such spans are recorded at any
-/// share.
+/// The name of the span that the gateway opens for a message that it has chosen to trace. A span of this name without a
+/// parent is recorded whatever share of the calls is traced.
 pub const SEND: &str = "send";
 
 /// Makes the span a child of `parent`, and so a part of its trace.
@@ -33,7 +33,7 @@ pub fn continued(span: &Span, parent: TraceContext) {
         true,
         TraceState::NONE,
     );
-    // This fails when no exporter is set up. Then there is no trace to be part of.
+    // This fails if no exporter is set up. Then there are no traces, so the error is ignored.
     let _ = span.set_parent(Context::new().with_remote_span_context(parent));
 }
 
@@ -49,9 +49,9 @@ pub fn context(span: &Span) -> Option<TraceContext> {
     })
 }
 
-/// Decides which spans are recorded. A span with a parent follows the parent. Without a parent, a message's [`SEND`]
-/// span is always recorded, because the gateway has chosen the message before it opens the span, and any other call
-/// is recorded with the probability `share`.
+/// The sampler that decides which spans are recorded. A span with a parent is recorded if its parent is. Without a
+/// parent, a message's [`SEND`] span is always recorded, because the gateway has chosen the message before it opens the
+/// span, and any other call is recorded with the probability `share`.
 #[derive(Debug, Clone)]
 pub(crate) struct Sampling {
     calls: Sampler,

@@ -10,7 +10,7 @@
 //! - [`cost`]: processor time and memory
 //! - [`processors`]: gives platform and load generator processors of their own
 //! - [`report`]: prints the results as a table or JSON
-//! - [`prefill`]: fills the store until it is larger than its memory
+//! - [`prefill`]: fills the store until it is larger than its memory; [`page_cache`]: empties the cache of its files
 
 mod cost;
 mod direct;
@@ -136,6 +136,7 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Reaches or starts the platform, runs the load, and ends the platform if it was started.
 async fn measured(args: BenchArgs) -> anyhow::Result<()> {
     let common = args.common;
     let media = matches!(args.load, Load::Media(_));
@@ -176,6 +177,7 @@ async fn run_once(target: &target::Target, common: &Common, load: Load) -> anyho
     }
 }
 
+/// Prints a report, with the state of the store ("cold" or "warm") in its title. Fails if the report has faults.
 fn finish(mut report: Report, state: Option<&str>, common: &Common) -> anyhow::Result<()> {
     if let Some(state) = state {
         report.qualify(state);

@@ -75,6 +75,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Starts the platform, plays all scenes on it, and ends it.
 async fn play(programs: &Programs, dir: &std::path::Path, report: &mut Report) -> anyhow::Result<()> {
     let mut stage = Stage::start(programs, dir, report)
         .await

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::programs::Programs;
 
-/// Ports of the first gateways, if they are free. Examples and clients in development use these numbers.
+/// The ports of the first gateways, if they are free. Examples and clients in development use these numbers.
 const GATEWAY_PORTS: [u16; 2] = [7443, 7444];
 
 /// Run the whole platform on this machine, to try it or to develop clients against it
@@ -165,6 +165,7 @@ Or kill a node and watch the conversation go on: it is started again. Ctrl-C sto
     Ok(())
 }
 
+/// Returns the text that says that a node has died, and what follows from that.
 fn obituary(platform: &Platform, name: &str, status: ExitStatus) -> String {
     let Ok(node) = platform.node(name) else {
         return String::new();

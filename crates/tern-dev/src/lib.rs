@@ -4,9 +4,9 @@
 //! - [`dev`]: the whole platform on this machine
 //! - [`messenger`]: `tern-dev chat`, a messenger in the terminal
 //! - [`demo`]: conversations played on a platform that the demo starts for itself
-//! - [`bench`]: load tests; they report the platform's throughput, latency and cost
-//! - [`s3`]: the object store that platforms on this machine have
-//! - [`programs`]: where the program `tern` is
+//! - [`bench`]: load tests, which report the platform's throughput, latency and cost
+//! - [`s3`]: the object store of platforms on this machine
+//! - [`programs`]: finds the program `tern`
 
 mod bench;
 mod demo;

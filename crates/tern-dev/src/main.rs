@@ -1,4 +1,4 @@
-//! The `tern-dev` binary: what developers run beside the platform.
+//! The `tern-dev` binary: the tools that developers run beside the platform.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ async fn main() -> ExitCode {
     match tern_dev::Cli::parse().run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line even if RUST_BACKTRACE is set: what failed and why, readable by people and by log collectors.
+            // The error is one line even if RUST_BACKTRACE is set, so that people and log collectors can read it.
             eprintln!("Error: {error:#}");
             ExitCode::FAILURE
         }

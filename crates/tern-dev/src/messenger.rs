@@ -6,12 +6,12 @@
 //!                    └─── view ◀─┘ (events, answers)
 //! ```
 //!
-//! - [`files`]: uploads and downloads, which run beside the conversation
-//! - [`setup`]: which server, user and device to use
+//! - [`files`]: uploads and downloads, which run beside the conversation; [`transfer`]: their progress
+//! - [`setup`]: finds the server, the user and the device
 //! - [`command`]: parses a typed line
 //! - [`desk`]: carries out commands and keeps the view up to date
-//! - [`view`]: chats, timelines and ticks as they are to be shown; pure
-//! - [`words`]: words errors for people
+//! - [`view`]: chats, timelines and ticks as they are shown; pure code
+//! - [`words`]: words errors for people; [`clock`]: formats times for people
 //! - [`tui`]: the full screen; [`plain`]: reads lines and prints lines
 
 mod clock;
@@ -47,7 +47,8 @@ pub struct ChatArgs {
     /// Gateways as `https://host:port`, comma separated, tried in turn [default: those of `tern-dev dev`]
     #[arg(long = "server", env = "TERN_CHAT_SERVER", value_delimiter = ',')]
     pub servers: Vec<String>,
-    /// File with the certificate authority of the gateways (PEM) [default: that of `tern-dev dev`, or the system's roots]
+    /// File with the certificate authority of the gateways (PEM) [default: that of `tern-dev dev`, or the system's
+    /// roots]
     #[arg(long, env = "TERN_CHAT_CA_FILE")]
     pub ca: Option<PathBuf>,
     /// API key that creates users and links devices [default: that of `tern-dev dev`]

@@ -1,4 +1,4 @@
-//! The programs that the processes of a platform on this machine run.
+//! Finds the programs that the processes of a platform on this machine run.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,8 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Begins a platform that keeps its files in `dir`. `Err` says that the program is missing, and how to build it.
+    /// Returns a builder for a platform that keeps its files in `dir`. Fails if the program `tern` is missing; the
+    /// error says how to build it.
     pub fn platform(&self, dir: &Path) -> anyhow::Result<Builder> {
         let own = std::env::current_exe()?;
         let tern = self.tern.clone().unwrap_or_else(|| own.with_file_name("tern"));

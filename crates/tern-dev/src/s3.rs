@@ -17,7 +17,7 @@ pub struct S3Args {
     secret_key: String,
 }
 
-/// Serves until the process ends.
+/// Serves until the process ends. Fails if it cannot listen or cannot make the directory.
 pub async fn run(args: &S3Args) -> anyhow::Result<()> {
     tern_local::s3::server::run(&args.dir, args.listen, &args.access_key, &args.secret_key).await
 }

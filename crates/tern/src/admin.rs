@@ -2,7 +2,7 @@
 //!
 //! - [`keys`], [`epoch`]: work on the database itself
 //! - [`users`], [`chat`], [`trace`], [`cluster`]: call the service `tern.v1.Admin` through a gateway
-//! - [`remote`]: the flags that say which platform to ask; [`output`]: prints results as tables or JSON
+//! - [`remote`]: the flags that name the platform; [`output`]: prints results as tables or JSON
 
 mod chat;
 mod cluster;
@@ -69,11 +69,13 @@ pub async fn run(command: AdminCommand) -> anyhow::Result<()> {
     }
 }
 
+/// Prints a result on standard output.
 fn print(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{}", text.trim_end())?;
     Ok(())
 }
 
+/// Prints a remark on standard error.
 fn remark(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stderr().lock(), "{text}")?;
     Ok(())

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! - [`people`]: the two users, created if they do not exist, each with one newly linked device
-//! - [`round`]: one message, from its send to its receipt
+//! - [`round`]: follows one message from its send to its receipt
 //! - [`watch`]: runs round after round, and goes on when a stream is lost
 //! - [`metrics`]: the metrics that are exported
 
@@ -32,7 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use people::People;
 
-/// Longest name in bytes. With the suffix `-a` or `-b` it is still a valid external id.
+/// The longest name in bytes. With the suffix `-a` or `-b` it is still a valid external id.
 const MAX_NAME: usize = 64;
 
 /// Exchange messages between two synthetic users, and export success and latency as metrics
@@ -103,6 +103,7 @@ pub async fn run(args: CanaryArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prepares the two users from the flags. Fails if the file of `--ca-file` cannot be read or a flag is invalid.
 async fn people(args: &CanaryArgs) -> anyhow::Result<People> {
     let tls = match &args.ca_file {
         Some(file) => {
@@ -120,6 +121,7 @@ async fn people(args: &CanaryArgs) -> anyhow::Result<People> {
     })
 }
 
+/// Parses the flag `--name`.
 fn name(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if text.is_empty() || text.len() > MAX_NAME || !text.chars().all(fits) {
@@ -128,6 +130,7 @@ fn name(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Parses a number of seconds that is above 0.
 fn positive(text: &str) -> Result<Duration, String> {
     let duration = seconds(text)?;
     if duration.is_zero() {

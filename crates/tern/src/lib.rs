@@ -3,7 +3,8 @@
 //!
 //! - [`serve`]: a node with one or several roles
 //! - [`canary`]: two synthetic users that exchange messages all the time and measure how that goes
-//! - [`migrate`], [`admin`], [`top`]: for operators
+//! - [`migrate`]: brings the database's schema up to date
+//! - [`admin`]: the commands of operators; [`top`]: the state of the cluster on a screen
 
 mod admin;
 mod canary;

@@ -1,4 +1,4 @@
-//! The `tern` binary: the roles of the platform and what operators run, as commands of one program.
+//! The `tern` binary: the roles of the platform and the commands of operators, in one program.
 
 use std::process::ExitCode;
 
@@ -22,7 +22,7 @@ async fn main() -> ExitCode {
     match tern::Cli::parse().run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line even if RUST_BACKTRACE is set: what failed and why, readable by people and by log collectors.
+            // The error is one line even if RUST_BACKTRACE is set, so that people and log collectors can read it.
             eprintln!("Error: {error:#}");
             ExitCode::FAILURE
         }

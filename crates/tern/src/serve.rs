@@ -35,7 +35,7 @@ use tracing::Instrument;
 
 pub use args::ServeArgs;
 
-/// How long the drain waits for etcd to store this node's draining flag. After that it goes on without the flag.
+/// The time for which the drain waits for etcd to store this node's draining flag. After that it goes on without it.
 const FLAG_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time after the drain's deadline in which the roles that were cut off may still log that, and the node leaves the
@@ -70,11 +70,13 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     outcome
 }
 
+/// Waits until a drain has started and has taken longer than its deadline plus [`LAST_WORDS`].
 async fn overdue(drain: &Drain) {
     drain.wait().await;
     tokio::time::sleep(drain.deadline() + LAST_WORDS).await;
 }
 
+/// Starts the node, waits until it has to stop, and drains it.
 async fn node(args: ServeArgs, admin: SocketAddr, drain: Drain, readiness: Readiness) -> anyhow::Result<()> {
     let mut started = tokio::select! {
         started = start(args, admin, &drain, &readiness) => started?,
@@ -112,10 +114,11 @@ struct Started {
     registration: Arc<Registration>,
     /// One task per role. It returns the role's name when the role has drained.
     roles: JoinSet<&'static str>,
+    /// The task of the internal gRPC server.
     server: AbortOnDropHandle<anyhow::Result<()>>,
-    /// Follows etcd and keeps the node's map up to date.
+    /// The connection to etcd, which keeps the node's map up to date.
     cluster: Cluster,
-    /// Background tasks that check whether this node reaches Postgres and the nodes that it works with.
+    /// The tasks that check whether this node reaches Postgres and the nodes that it works with.
     watching: JoinSet<()>,
 }
 
@@ -138,6 +141,8 @@ impl Started {
     }
 }
 
+/// Starts the node's internal server and its roles, and registers the node. Waits for Postgres and etcd if they do not
+/// answer.
 async fn start(
     args: ServeArgs,
     admin: SocketAddr,
@@ -200,7 +205,7 @@ async fn start(
     })
 }
 
-/// Collects what every role of the node shares.
+/// Makes the context that all roles of the node share.
 fn context(
     args: &NodeArgs,
     cluster: &Cluster,
@@ -234,6 +239,7 @@ fn entry(ctx: &NodeContext, address: &str, admin: SocketAddr) -> Node {
     }
 }
 
+/// Makes a task for each role, which returns the role's name when the role has drained.
 fn spawn(running: Vec<Running>) -> JoinSet<&'static str> {
     let mut roles = JoinSet::new();
     for Running { name, done } in running {

@@ -36,7 +36,7 @@ use view::{Moment, View};
 
 use crate::admin::remote::Remote;
 
-/// Time-out of a call to the platform. A slower call is shown as unanswered; the next one may succeed.
+/// The time limit of a call to the platform. A slower call is shown as unanswered; the next one may succeed.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest page of metrics that is read, in bytes. A node's page has some 100 kB.
 const MAX_PAGE: usize = 16 << 20;
@@ -80,6 +80,7 @@ pub async fn run(args: TopArgs) -> anyhow::Result<()> {
     watch(&Screen::open()?, &eyes, args.interval).await
 }
 
+/// Takes two snapshots and prints the view of the time between them. Fails if an alarm is red.
 async fn once(eyes: &Eyes, interval: Duration) -> anyhow::Result<()> {
     let before = eyes.look().await;
     tokio::time::sleep(interval).await;
@@ -94,6 +95,7 @@ async fn once(eyes: &Eyes, interval: Duration) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Takes a snapshot in each interval and draws it, until the user quits.
 async fn watch(screen: &Screen, eyes: &Eyes, interval: Duration) -> anyhow::Result<()> {
     let mut keys = EventStream::new();
     let mut ticks = tokio::time::interval(interval);
@@ -123,10 +125,12 @@ async fn watch(screen: &Screen, eyes: &Eyes, interval: Duration) -> anyhow::Resu
 /// The client that takes snapshots of the platform.
 struct Eyes {
     api: Api,
+    /// The addresses of metrics that the user gave, by node name.
     overrides: HashMap<String, String>,
 }
 
 impl Eyes {
+    /// Takes a snapshot.
     async fn look(&self) -> Moment {
         let map = answered(self.api.get_cluster_map(v1::GetClusterMapRequest {}));
         let queues = answered(self.api.get_queues(v1::GetQueuesRequest {}));
@@ -143,8 +147,8 @@ impl Eyes {
         }
     }
 
-    /// Reads the metrics of each process, once even if it has several roles. Nodes whose page cannot be read are left
-    /// out.
+    /// Reads the metrics of each node, once even if the node has several roles. Returns the pages by node name. Nodes
+    /// whose page cannot be read are left out.
     async fn pages(&self, map: &v1::GetClusterMapResponse) -> HashMap<String, Page> {
         let mut addresses: HashMap<&str, &str> = HashMap::new();
         for node in &map.nodes {
@@ -162,6 +166,7 @@ impl Eyes {
     }
 }
 
+/// Waits for a call for at most [`PATIENCE`]. Returns its result, with the error as text.
 async fn answered<T>(call: impl Future<Output = Result<T, tern_client::CallError>>) -> Result<T, String> {
     match tokio::time::timeout(PATIENCE, call).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
@@ -169,7 +174,7 @@ async fn answered<T>(call: impl Future<Output = Result<T, tern_client::CallError
     }
 }
 
-/// Reads the page of metrics at `address` (host:port).
+/// Reads the page of metrics at `address` (`host:port`).
 async fn metrics(address: &str) -> anyhow::Result<String> {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let answer = client.get(format!("http://{address}/metrics").parse()?).await?;
@@ -179,12 +184,14 @@ async fn metrics(address: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8(body.into())?)
 }
 
+/// Returns whether a key that ends the program was pressed: q, Esc or Ctrl-C.
 fn leaves(event: &Event) -> bool {
     let Event::Key(key) = event else { return false };
     let interrupt = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
     key.kind == KeyEventKind::Press && (interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
 }
 
+/// Parses the flag `--interval`.
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = seconds(text)?;
     if interval < Duration::from_millis(500) {
@@ -193,6 +200,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
+/// Parses a value of the flag `--metrics` into the node's name and the address.
 fn override_of(text: &str) -> Result<(String, String), String> {
     let (name, address) = text.split_once('=').ok_or("must be NAME=host:port")?;
     Ok((name.to_owned(), address.to_owned()))

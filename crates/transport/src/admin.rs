@@ -1,6 +1,5 @@
-//! HTTP for operators: `/metrics` in Prometheus' text format, or as OpenMetrics with exemplars; `/healthz`, which
-//! answers while the process runs; and `/readyz`, which says whether the process takes work (it is registered and not
-//! draining).
+//! Serves HTTP for operators: `/metrics` in Prometheus' text format, or as OpenMetrics with exemplars; `/healthz`,
+//! which answers while the process runs; and `/readyz`, which says whether the process takes work ([`Readiness`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,18 +22,19 @@ use crate::connections::Bounds;
 use crate::descriptors;
 use crate::listener::{Server, Settings};
 
-/// How often histograms are folded, even if nobody scrapes.
+/// The time between two runs of the recorder's upkeep, which folds the values of histograms even if nobody scrapes.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a new connection may be without a request. Scrapers and probes ask at once.
+/// The time that a new connection may be without a request. Scrapers and probes ask at once.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
-/// How long a connection may be idle. It is longer than the time between two scrapes, because Prometheus keeps its
+/// The time that a connection may be idle. It is longer than the time between two scrapes, because Prometheus keeps its
 /// connections.
 const IDLE: Duration = Duration::from_secs(120);
-/// How long a request may take. Even the longest page is taken in less.
+/// The time that a request may take, until its answer is taken. Even the longest page takes less.
 const CALL: Duration = Duration::from_secs(30);
 
-/// Whether the process takes work. It does not at first, and not while a role holds it back. Clones share one state.
+/// The state that says whether the process takes work. It takes none until [`Self::set`] says so, and none while a role
+/// holds it back. Clones share one state.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     state: Arc<watch::Sender<State>>,
@@ -43,15 +43,15 @@ pub struct Readiness {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct State {
-    /// Whether the process as a whole is ready, apart from what holds it back.
+    /// True if the process as a whole is ready, apart from what holds it back.
     set: bool,
-    /// How many [`Hold`]s there are.
+    /// The number of [`Hold`]s that exist.
     holds: usize,
     /// The roles that take no work at present, each with the reason.
     held_back: BTreeMap<&'static str, &'static str>,
 }
 
-/// Keeps the process from being ready until this is dropped, for a role that cannot work yet.
+/// A guard that keeps the process from being ready until it is dropped, for a role that cannot work yet.
 #[derive(Debug)]
 pub struct Hold(Arc<watch::Sender<State>>);
 
@@ -71,13 +71,13 @@ impl Readiness {
         self.state.send_modify(|state| state.set = ready);
     }
 
-    /// Keeps the process from being ready as long as the returned value lives, whatever is set.
+    /// Keeps the process from being ready as long as the returned value lives, whatever [`Self::set`] says.
     pub fn hold(&self) -> Hold {
         self.state.send_modify(|state| state.holds += 1);
         Hold(self.state.clone())
     }
 
-    /// Sets why the role takes no work at present. `None` means that it takes work again.
+    /// Sets the reason why the role takes no work at present. `None` means that it takes work again.
     pub fn hold_back(&self, role: &'static str, why: Option<&'static str>) {
         self.state.send_if_modified(|state| {
             let before = match why {
@@ -88,12 +88,12 @@ impl Readiness {
         });
     }
 
-    /// Whether the process takes work.
+    /// Returns whether the process takes work.
     pub fn is_ready(&self) -> bool {
         self.why_not().is_none()
     }
 
-    /// The reason why the process takes no work. `None` if it does.
+    /// Returns the reason why the process takes no work, or `None` if it does.
     pub fn why_not(&self) -> Option<&'static str> {
         let state = self.seen.borrow();
         if !state.set {
@@ -118,7 +118,7 @@ impl Drop for Hold {
     }
 }
 
-/// Serves until it is dropped.
+/// Serves the paths on `listener` until it is dropped.
 pub async fn serve(
     listener: TcpListener,
     metrics: PrometheusHandle,

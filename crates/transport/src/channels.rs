@@ -1,4 +1,4 @@
-//! Channels to other nodes: one connection to each node, shared by everything that talks to it.
+//! Keeps channels to other nodes: one connection to each node, shared by everything that talks to it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,19 +9,21 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::internal_tls::InternalTls;
 
-/// A node that does not accept a connection within this time is treated as away; links try again.
+/// The time within which a node has to accept a connection. Otherwise it counts as away, and links try again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A dead peer is noticed within the sum of both times, which is below the lease of its registration.
+/// The time between two pings on a connection. A dead peer is noticed within this time and [`KEEP_ALIVE_TIMEOUT`]
+/// together, which is less than the lease of its registration.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// The time within which a ping has to be answered.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The HTTP/2 flow control window of a stream in bytes: how much may be under way on a link's stream before its
-/// reader has to catch up.
+/// The HTTP/2 flow control window of a stream in bytes. So much may be under way on a link's stream before its reader
+/// has to catch up.
 const STREAM_WINDOW: u32 = 2 << 20;
 /// The window of a connection in bytes, shared by all its streams. h2 charges small unread frames against it, so it
 /// is generous.
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// The most channels that are kept. Nodes that start again on new ports would otherwise pile up; forgetting a channel
-/// costs a reconnect.
+/// The most channels that are kept. Channels to nodes that start again on new ports would otherwise pile up. When there
+/// are so many, all are forgotten, which costs a reconnect each.
 const MAX_CHANNELS: usize = 1024;
 
 /// Channels by address, which connect when they are first used and reconnect by themselves. The default ones use
@@ -41,7 +43,7 @@ impl Channels {
         }
     }
 
-    /// Returns the channel to `address` (host:port). `Err` if the address is not usable in a URI.
+    /// Returns the channel to `address` (host:port), or `Err` if the address is not usable in a URI.
     pub fn get(&self, address: &str) -> Result<Channel, ApiError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(channel) = open.get(address) {

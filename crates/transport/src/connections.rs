@@ -1,11 +1,11 @@
-//! The connections that others make to this process: how many there may be, and how long each may be idle.
+//! Limits the connections that others make to this process: how many there may be, and how long each may be idle.
 //!
 //! - [`table`]: the state of each connection, and which one is ended next (pure)
 //! - [`cuttable`]: one connection, with a handle by which it can be asked to leave, or cut off, from outside
-//! - this file: accepts connections, and checks their times
+//! - this file accepts connections, and checks their times
 //!
-//! A connection has no timer and no task for its bounds: one task a listener checks all of its connections from time
-//! to time.
+//! A connection has no timer and no task for its bounds: for each listener, one task checks all of its connections from
+//! time to time.
 
 mod cuttable;
 pub mod table;
@@ -24,14 +24,14 @@ use table::{Admission, Millis, Table, Why, millis};
 
 use crate::metrics;
 
-/// How long accepting pauses after an error. Without a free file descriptor, accepting fails at once every time.
+/// The pause after an error in accepting. Without a free file descriptor, accepting fails at once every time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often the connections are checked within the shortest of the bounds: a connection outlives its bound by at
-/// most this part of it.
+/// The number of checks within the shortest of the time bounds. With 8, a connection outlives that bound by at most an
+/// eighth of it.
 const LOOKS: u32 = 8;
-/// The limits of the time between two checks: not so short that checking occupies a processor, not so long that
-/// anybody notices.
+/// The shortest time between two checks, so that checking does not occupy a processor.
 const SHORTEST_LOOK: Duration = Duration::from_millis(20);
+/// The longest time between two checks, so that nobody notices that a connection outlives its bound.
 const LONGEST_LOOK: Duration = Duration::from_secs(1);
 
 /// The limits of a listener's connections.
@@ -52,7 +52,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// The time between two checks.
+    /// Returns the time between two checks.
     fn look(&self) -> Duration {
         let shortest = self.first_request.min(self.idle).min(self.call);
         (shortest / LOOKS).clamp(SHORTEST_LOOK, LONGEST_LOOK)
@@ -68,7 +68,7 @@ pub struct Connections {
     table: Mutex<Table<Arc<Connection>>>,
     last: AtomicU64,
     started: Instant,
-    /// Notified when a connection is gone.
+    /// The notification that a connection is gone.
     went: Notify,
 }
 
@@ -93,8 +93,9 @@ impl Connections {
             self.until_room().await;
             match listener.accept().await {
                 Ok((socket, peer)) => {
-                    // Each frame should go out when it is written. With Nagle's algorithm it would wait until the
-                    // other side acknowledges the frame before, which that side may delay by 40 ms.
+                    // Nagle's algorithm is switched off, so that each frame goes out when it is written. Otherwise a
+                    // frame would wait until the other side acknowledges the frame before, which that side may delay by
+                    // 40 ms.
                     if let Err(error) = socket.set_nodelay(true) {
                         tracing::debug!(listener = self.name, %error, "a connection broke");
                         continue;
@@ -114,7 +115,7 @@ impl Connections {
         }
     }
 
-    /// Ends the connections whose time is over, until it is dropped.
+    /// Ends the connections whose time is over. It runs until it is dropped.
     pub async fn watch(self: Arc<Self>) {
         loop {
             tokio::time::sleep(self.bounds.look()).await;
@@ -133,7 +134,8 @@ impl Connections {
         }
     }
 
-    /// Admits a new connection, or refuses it: then `None`.
+    /// Admits a new connection, and cuts off another one if that makes the room. Returns `None` if it refuses the new
+    /// one.
     fn admit(self: &Arc<Self>, address: ClientAddress) -> Option<Arc<Connection>> {
         let id = self.last.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection::of_listener(self.clone(), id));
@@ -159,7 +161,7 @@ impl Connections {
         connection.cut();
     }
 
-    /// Waits until the connections that were cut off are few enough to accept another one.
+    /// Waits until so few connections are cut off and not yet gone that another one may be accepted.
     async fn until_room(&self) {
         loop {
             let went = self.went.notified();

@@ -1,17 +1,19 @@
-//! File descriptors: how many this process may have open, and how they are shared out. Each connection takes one, and
-//! a process without a spare one reaches neither its database nor the other nodes.
+//! Shares out the file descriptors that this process may have open. Each connection takes one, and a process without a
+//! spare one reaches neither its database nor the other nodes.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The usual limit, which is assumed if the limit cannot be read.
 const USUAL: u64 = 1024;
-/// How many are kept for what the node opens itself: etcd, Postgres, links to other nodes, files, the runtime.
+/// The number of descriptors that are kept for what the node opens itself: etcd, Postgres, links to other nodes, files,
+/// the runtime.
 const OWN: usize = 64;
-/// One more is kept for every this many of the limit, up to [`MOST_OWN`] more, because larger nodes have more links.
+/// The part of the limit that is also kept for the node itself: one descriptor in this many, up to [`MOST_OWN`],
+/// because larger nodes have more links. For example, a limit of 65,536 keeps 64 + 1,024.
 const OWN_PART: usize = 32;
 const MOST_OWN: usize = 1024;
 
-/// How many connections each kind of listener may have.
+/// The number of connections that each kind of listener may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares {
     /// Connections of clients.
@@ -22,8 +24,8 @@ pub struct Shares {
     pub admin: usize,
 }
 
-/// Raises the process's limit as far as the system allows. The low default is meant for programs that use `select`,
-/// which a server does not.
+/// Raises the process's limit of descriptors as far as the system allows. The low default is meant for programs that
+/// use `select`, which a server does not.
 pub fn raise() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
@@ -32,7 +34,7 @@ pub fn raise() {
     }
 }
 
-/// Shares out the descriptors of the present limit.
+/// Returns the shares of the present limit.
 pub fn shares() -> Shares {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(USUAL, |(limit, _)| limit);
     share(usize::try_from(limit).unwrap_or(usize::MAX))

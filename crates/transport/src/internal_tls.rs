@@ -24,7 +24,7 @@ use crate::tls::{self, File, Renewed};
 
 const HTTP2: &[u8] = b"h2";
 
-/// The flags of every node. Either all three files are given, or none.
+/// The flags of mutual TLS, which every node has. Either all three files are given, or none.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct InternalTlsArgs {
     /// Certificate that this node shows other nodes, with the chain to the authority, in PEM; left out: nodes talk in
@@ -56,11 +56,12 @@ struct Configs {
 }
 
 impl InternalTls {
-    /// Reads the files that the flags name. `Ok(None)` if no certificate is named.
+    /// Reads the files that the flags name. Returns `Ok(None)` if no certificate is named.
     ///
     /// # Errors
     ///
-    /// If a file cannot be read, or the certificate and the key do not belong together.
+    /// Fails if the name is not a DNS name, a file cannot be read, or the certificate and the key do not belong
+    /// together.
     pub async fn load(args: &InternalTlsArgs) -> anyhow::Result<Option<Self>> {
         let (Some(cert), Some(key), Some(ca)) = (
             &args.internal_tls_cert,
@@ -94,7 +95,7 @@ impl InternalTls {
         }
     }
 
-    /// Connects to another node at `address` (host:port). `Err` if the connection or the TLS handshake fails.
+    /// Connects to another node at `address` (host:port). Returns `Err` if the connection or the TLS handshake fails.
     pub async fn connect(self, address: String) -> io::Result<TokioIo<client::TlsStream<TcpStream>>> {
         let socket = TcpStream::connect(&address).await?;
         socket.set_nodelay(true)?;

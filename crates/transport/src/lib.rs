@@ -1,14 +1,15 @@
-//! Connections: those that others make to this process, and those that it makes to other nodes.
+//! Manages connections: those that others make to this process, and those that it makes to other nodes.
 //!
 //! ```text
 //!   TCP ──> listener (TLS, bounds of connections) ──> serve: internal gRPC    channels ──> other nodes
 //!                                                └──> admin: /metrics, probes
 //! ```
 //!
-//! - [`listener`], [`connections`], [`descriptors`]: accepting connections, how many and for how long
-//! - [`tls`], [`internal_tls`]: certificates from files, which are read again when they change; mutual TLS of nodes
+//! - [`listener`], [`connections`], [`descriptors`]: accept connections, and limit their number and their time
+//! - [`tls`], [`internal_tls`]: TLS with certificates from files, which are read again when they change, and mutual TLS
+//!   between nodes
 //! - [`channels`]: gRPC channels to other nodes
-//! - [`serve`], [`admin`]: the internal gRPC server; metrics and probes over HTTP
+//! - [`serve`], [`admin`]: the internal gRPC server, and metrics and probes over HTTP
 //!
 //! This crate knows nothing of the cluster's map, of the store or of any role.
 

@@ -1,6 +1,6 @@
-//! Serves HTTP on connections that others make to this process: accepts them, terminates TLS, tells HTTP/2 from
-//! HTTP/1.1, and runs one task for each. Every listener of every role uses it, so there is one place where the time
-//! of a connection is bounded ([`crate::connections`]).
+//! Serves HTTP on connections that others make to this process. It accepts them, terminates TLS, tells HTTP/2 from
+//! HTTP/1.1, and runs one task for each. Every listener of every role uses it, so there is one place where the time of
+//! a connection is bounded ([`crate::connections`]).
 //!
 //! HTTP/1.1 is there for browsers and for probes. When a connection is upgraded to something else, its task here
 //! ends, and a task that the service starts takes the connection over.
@@ -34,10 +34,11 @@ use tern_telemetry::request_id::{self, REQUEST_ID};
 
 use crate::connections::{Bounds, Call, ClientAddress, Connection, Connections, Cuttable};
 
-/// A TLS handshake that takes longer is given up.
+/// The timeout of a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The methods that the protos declare as streams. They have rules of their own for how long they may last.
+/// The paths of the methods that the protos declare as streams. [`Bounds::call`] does not limit them; streams have
+/// rules of their own for how long they may last.
 static STREAMS: LazyLock<HashSet<&'static str>> =
     LazyLock::new(|| tern_proto::STREAMING.iter().copied().collect());
 
@@ -49,24 +50,24 @@ pub struct Settings {
     pub bounds: Bounds,
     /// The HTTP settings of its connections.
     pub http: auto::Builder<TokioExecutor>,
-    /// `None` means plain text.
+    /// The TLS settings, or `None` for plain text.
     pub tls: Option<Tls>,
-    /// Whether the requests are calls: they have a request id in logs, and are traced.
+    /// True if the requests are gRPC calls, which get a request id and are traced.
     pub calls: bool,
-    /// Whether anybody who makes a request counts as known. This is for listeners where the network vouches for the
-    /// caller, not credentials in the call.
+    /// True if anybody who makes a request counts as a client with good credentials. This is for listeners on which the
+    /// network or a certificate vouches for the caller, not credentials in the call.
     pub known_by_request: bool,
 }
 
-/// How TLS connections are accepted.
+/// The way in which TLS connections are accepted.
 pub struct Tls {
-    /// Returns an acceptor with the present certificate.
+    /// A function that returns an acceptor with the present certificate.
     pub acceptor: Box<dyn Fn() -> TlsAcceptor + Send + Sync>,
-    /// Told of each failed handshake: the client's address and the error.
+    /// A function that is called for each failed handshake, with the client's address and the error.
     pub refused: fn(SocketAddr, &io::Error),
 }
 
-/// Serves a router on every connection of a listener.
+/// A server that serves a router on every connection of a listener.
 pub struct Server {
     settings: Settings,
     router: Router,
@@ -81,8 +82,8 @@ pub struct Server {
 type Io = Either<Cuttable<TcpStream>, Box<TlsStream<Cuttable<TcpStream>>>>;
 
 impl Server {
-    /// A server that runs its connections in `tasks`. The service may run other tasks there that [`Self::serve`] has
-    /// to wait for.
+    /// Makes a server that runs its connections in `tasks`. The service may run other tasks there, which
+    /// [`Self::serve`] waits for too.
     pub fn new(settings: Settings, router: Router, tasks: TaskTracker) -> Arc<Self> {
         let connections = Connections::new(settings.name, settings.bounds);
         let watch = connections.clone().watch();
@@ -96,7 +97,7 @@ impl Server {
         })
     }
 
-    /// Accepts connections until it is dropped. The connections that it accepted are served further after that.
+    /// Accepts connections until it is dropped. Connections that it has accepted are still served after that.
     pub async fn accept(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             let (socket, peer) = self.connections.accept(listener).await;
@@ -147,8 +148,8 @@ impl Server {
         let (router, known) = (self.router.clone(), self.settings.known_by_request);
         let calls = self.settings.calls;
         let of = connection.clone();
-        // The answer is boxed because a stream's task would keep room for it as long as the stream lives, though it
-        // is over with the first bytes.
+        // The future is boxed because it is done when the response begins. Otherwise the task of a stream would keep
+        // room for it as long as the stream lives.
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             let under_way = of.begin(!STREAMS.contains(request.uri().path()));
             if known {
@@ -206,7 +207,8 @@ async fn call(router: Router, request: http::Request<Incoming>) -> Result<http::
     Ok(response)
 }
 
-/// The body of an answer. Its call is under way until the body is dropped: the client has taken it or given it up.
+/// The body of an answer. The call counts as under way until the body is dropped, because the client has taken it or
+/// given it up.
 struct Answer {
     body: Body,
     #[allow(dead_code, reason = "what it does when it is dropped is what it is for")]

@@ -60,7 +60,7 @@ pub(crate) fn certificate_read(of: &'static str, outcome: &'static str) {
     counter!(CERTIFICATE_READS, "of" => of, "outcome" => outcome).increment(1);
 }
 
-/// Makes the metrics of a listener visible before anything happens on it.
+/// Makes the metrics of a listener visible before its first event.
 pub(crate) fn listener(name: &'static str) {
     gauge!(CONNECTIONS, "listener" => name).increment(0.0);
     for why in ["silent", "idle", "call", "room", "refused"] {

@@ -1,4 +1,4 @@
-//! The internal gRPC server of a process: the services of all its roles on one listener.
+//! Runs the internal gRPC server of a process, with the services of all its roles on one listener.
 
 use std::fmt;
 use std::time::Duration;
@@ -18,19 +18,22 @@ use crate::descriptors;
 use crate::internal_tls::InternalTls;
 use crate::listener::{Server, Settings};
 
-/// The flow control windows in bytes, of one stream and of all streams of a connection together, the same as in
-/// [`crate::channels`].
+/// The HTTP/2 flow control window of one stream in bytes, the same as in [`crate::channels`].
 const STREAM_WINDOW: u32 = 2 << 20;
+/// The window of all streams of a connection together, in bytes.
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// A peer that is gone is noticed within the sum of both times.
+/// The time between two pings on a connection. A peer that is gone is noticed within this time and
+/// [`KEEP_ALIVE_TIMEOUT`] together.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// The time within which a ping has to be answered.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a new connection may be without a request. Nodes connect when they have something to ask.
+/// The time that a new connection may be without a request. Nodes connect when they have something to ask.
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
-/// How long a connection may be idle. Links never end, and other callers can connect again.
+/// The time that a connection may be idle. The connections of links are never idle, and other callers can connect
+/// again.
 const IDLE: Duration = Duration::from_secs(600);
-/// How long a unary call may take; none between nodes takes as long. Streams, as the protos declare them, have no
-/// such bound: a broken one is noticed by its connection's keep-alive.
+/// The time that a unary call may take. No call between nodes takes as long. Methods that the protos declare as streams
+/// have no such bound; a broken stream is noticed by its connection's keep-alive.
 const CALL: Duration = Duration::from_secs(300);
 
 /// A role that runs in this process.
@@ -49,10 +52,10 @@ impl fmt::Debug for Running {
     }
 }
 
-/// What an internal server has besides the roles' services.
+/// The settings of an internal server besides the roles' services.
 #[derive(Debug, Clone, Copy)]
 pub struct Extras {
-    /// Whether gRPC reflection is served, for development.
+    /// True if gRPC reflection is served, for development.
     pub reflection: bool,
     /// The limits of other nodes' connections.
     pub bounds: Bounds,
@@ -75,8 +78,8 @@ impl Default for Extras {
 }
 
 /// Serves the roles' services, gRPC health (of the process as a whole, under the name "") and what `extras` asks for,
-/// until `shutdown` resolves. From then on no connection is accepted; streams that are still open end with the
-/// process. `Err` if the reflection service cannot be made.
+/// until `shutdown` resolves. From then on no connection is accepted; streams that are still open end with the process.
+/// Returns `Err` if the reflection service cannot be made.
 pub async fn internal(
     listener: TcpListener,
     tls: Option<InternalTls>,

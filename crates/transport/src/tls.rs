@@ -1,5 +1,5 @@
-//! Certificates from files, which are read again when they change, so that renewing them (by cert-manager, by an
-//! operator) needs no restart.
+//! Keeps certificates from files up to date: files that change are read again, so that renewing a certificate (by
+//! cert-manager or by an operator) needs no restart.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -13,8 +13,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::metrics;
 
-/// The time between two looks at the files. It is short against the time by which certificates are renewed before
-/// they expire.
+/// The time between two looks at the files. It is much shorter than the time between the renewal of a certificate and
+/// the expiry of the old one.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// A file and the flag that names it.
@@ -22,6 +22,7 @@ const LOOK: Duration = Duration::from_secs(5);
 pub struct File {
     /// The flag, for error messages.
     pub flag: &'static str,
+    /// The path of the file.
     pub path: PathBuf,
 }
 
@@ -51,7 +52,7 @@ impl<C: Send + Sync + 'static> Renewed<C> {
     ///
     /// # Errors
     ///
-    /// If a file cannot be read, or `make` refuses the contents, at the beginning.
+    /// Fails if a file cannot be read, or `make` refuses the contents, at the first time.
     pub async fn follow<F>(of: &'static str, files: Vec<File>, make: F) -> anyhow::Result<Self>
     where
         F: Fn(&[Vec<u8>]) -> anyhow::Result<C> + Send + Sync + 'static,
@@ -65,7 +66,7 @@ impl<C: Send + Sync + 'static> Renewed<C> {
         Ok(renewed)
     }
 
-    /// The value as it is now.
+    /// Returns the value as it is now.
     pub fn current(&self) -> Arc<C> {
         self.0.load_full()
     }
@@ -119,8 +120,8 @@ async fn read(files: &[File]) -> anyhow::Result<Vec<Vec<u8>>> {
     futures::future::try_join_all(files.iter().map(File::read)).await
 }
 
-/// Exports when the certificate expires. A certificate that cannot be parsed is ignored here, because TLS reports it
-/// better.
+/// Exports as a metric when the certificate expires. A certificate that cannot be parsed is ignored here, because TLS
+/// reports it better.
 fn say_expiry(of: &'static str, contents: &[Vec<u8>]) {
     let chain = contents.first().and_then(|pem| certificates(pem).ok());
     let Some(leaf) = chain.as_ref().and_then(|chain| chain.first()) else {
@@ -131,14 +132,14 @@ fn say_expiry(of: &'static str, contents: &[Vec<u8>]) {
     }
 }
 
-/// Parses the certificates of a PEM file: a chain, or authorities. `Err` if there is none.
+/// Parses the certificates of a PEM file: a chain, or authorities. Returns `Err` if there is none.
 pub fn certificates(pem: &[u8]) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
     anyhow::ensure!(!chain.is_empty(), "no certificate in PEM");
     Ok(chain)
 }
 
-/// Parses the private key of a PEM file. `Err` if there is none.
+/// Parses the private key of a PEM file. Returns `Err` if there is none.
 pub fn private_key(pem: &[u8]) -> anyhow::Result<PrivateKeyDer<'static>> {
     Ok(PrivateKeyDer::from_pem_slice(pem)?)
 }

@@ -1,4 +1,4 @@
-//! Mutual TLS between nodes: who may connect, whom a node connects to, and what changes with the files.
+//! Tests of mutual TLS between nodes: who may connect, whom a node connects to, and what changes with the files.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -87,7 +87,7 @@ impl Node {
     }
 }
 
-/// A node's certificate, signed by this authority.
+/// Makes a node's certificate, signed by this authority.
 fn node_of(authority: &Authority) -> Certificate {
     authority.sign(&[INTERNAL_NAME]).unwrap()
 }

@@ -1,4 +1,4 @@
-//! The listener that every role uses: how it ends connections that clients leave idle.
+//! Tests of the listener that every role uses: how it ends connections that clients leave idle.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -17,11 +17,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-/// How long the tests wait for anything, however busy the machine is.
+/// The longest time that the tests wait for anything, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A bound that is longer than a request takes on a busy machine.
 const SHORT: Duration = Duration::from_secs(2);
-/// How long a connection is watched to see that it does not end.
+/// The time for which a connection is watched to see that it does not end.
 const MOMENT: Duration = Duration::from_millis(200);
 /// A bound that is never reached.
 const LONG: Duration = Duration::from_secs(3600);

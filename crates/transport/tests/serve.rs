@@ -1,4 +1,4 @@
-//! The internal server as another node and a developer see it.
+//! Tests of the internal server as another node and a developer see it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -64,7 +64,7 @@ async fn grpc_health_follows_readiness() {
         .unwrap()
         .into_inner();
     let mut next = async || states.next().await.unwrap().map(|state| state.status);
-    // The library reports another status before the first one is set.
+    // tonic-health may report another status before the first one is set.
     let mut status = next().await.unwrap();
     while status != ServingStatus::NotServing as i32 {
         status = next().await.unwrap();

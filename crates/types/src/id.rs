@@ -43,7 +43,7 @@ macro_rules! uuid_id {
                 self.0.as_bytes().to_vec()
             }
 
-            /// The 16 bytes that the internal protocols use.
+            /// Returns the 16 bytes that the internal protocols use, without copying them.
             pub fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
@@ -110,7 +110,7 @@ impl UserId {
     /// The sender of messages that a back end sends in nobody's name.
     pub const SYSTEM: Self = Self(Uuid::nil());
 
-    /// A new id (UUIDv7), which sorts by the time at which it was made.
+    /// Makes a new id (UUIDv7), which sorts by the time at which it was made.
     pub fn random() -> Self {
         Self(Uuid::now_v7())
     }
@@ -120,42 +120,42 @@ impl DeviceId {
     /// The sending device of messages that a back end sends.
     pub const BACK_END: Self = Self(Uuid::nil());
 
-    /// A new id (UUIDv7), which sorts by the time at which it was made.
+    /// Makes a new id (UUIDv7), which sorts by the time at which it was made.
     pub fn random() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// The id that stands in the inbox for a user who has no device yet. The first device that is linked takes its
-    /// rows over.
+    /// Returns the id that stands in the inbox for a user who has no device yet. The first device that is linked takes
+    /// over the inbox rows of this id.
     pub fn reserved(user: UserId) -> Self {
         Self(user.0)
     }
 }
 
 impl RequestId {
-    /// A new random id (UUIDv4).
+    /// Draws a new random id (UUIDv4).
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 }
 
 impl MediaId {
-    /// A random id that cannot be guessed. That is a precaution only, for knowing the id gives no access to the
-    /// object.
+    /// Draws a random id (UUIDv4) that cannot be guessed. That is a precaution only, because knowing the id gives no
+    /// access to the object.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }
 }
 
 impl UploadId {
-    /// A new id (UUIDv7), which sorts by the time at which it was made.
+    /// Makes a new id (UUIDv7), which sorts by the time at which it was made.
     pub fn random() -> Self {
         Self(Uuid::now_v7())
     }
 }
 
 impl ChatId {
-    /// The id of the direct chat of two people. The order of the arguments does not matter.
+    /// Returns the id of the direct chat of two people. The order of the arguments does not matter.
     pub fn direct(a: UserId, b: UserId) -> Self {
         let (low, high) = if a <= b { (a, b) } else { (b, a) };
         let mut name = [0; 32];
@@ -164,12 +164,12 @@ impl ChatId {
         Self(Uuid::new_v5(&DIRECT_NAMESPACE, &name))
     }
 
-    /// The id of a user's own log, a chat with nobody else in it.
+    /// Returns the id of a user's own log, a chat with nobody else in it.
     pub fn own(user: UserId) -> Self {
         Self(Uuid::new_v5(&SELF_NAMESPACE, user.as_bytes()))
     }
 
-    /// The id of the group that `creator` makes with this request. The same request gives the same id again.
+    /// Returns the id of the group that `creator` makes with this request. The same request gives the same id again.
     pub fn group(creator: UserId, request: RequestId) -> Self {
         let mut name = [0; 32];
         name[..16].copy_from_slice(creator.as_bytes());
@@ -206,7 +206,7 @@ mod tests {
         assert_ne!(ChatId::direct(a, a), ChatId::own(a));
     }
 
-    /// The example in messaging.proto: clients may compute this id, so it must never change.
+    /// The ids are the example in messaging.proto. Clients may compute the id of a chat, so it must never change.
     #[test]
     fn the_id_of_a_direct_chat_is_what_the_protos_say() {
         let [low, high] = [

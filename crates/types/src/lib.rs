@@ -2,13 +2,15 @@
 //!
 //! - [`id`]: users, devices, chats, sessions, requests
 //! - [`seq`]: a place in a chat's log
-//! - [`slot`]: which node owns what
+//! - [`slot`]: the parts into which chats and users are hashed, each owned by one node
 //! - [`time`]: milliseconds since the epoch, and the two clocks that they come from
 //! - [`trace`]: a place in a distributed trace
-//! - [`strangers`]: how many new strangers a person may reach in a day
-//! - [`typing`]: how often it is passed on that a person is typing
+//! - [`strangers`]: the limit on how many new strangers a person may reach in a day
+//! - [`typing`]: the limit on passing on that a person is typing
 //! - [`limits`]: the largest sizes and counts that the platform accepts
 //! - [`map`]: maps and sets whose keys are ids
+//!
+//! Numbers in comments ("rule 5") are those of `docs/delivery.md`.
 
 mod id;
 pub mod limits;

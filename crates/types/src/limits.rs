@@ -27,13 +27,13 @@ pub const MAX_FRAME_EVENTS: usize = 64;
 pub const MAX_GROUP_MEMBERS: usize = 1024;
 /// The most devices of a user.
 pub const MAX_DEVICES: usize = 10;
-/// How many entries a device that catches up is sent ahead of its acknowledgements.
+/// The most entries that a device that catches up is sent ahead of its acknowledgements.
 pub const CATCH_UP_WINDOW: u32 = 256;
 /// The most sends of one stream that have no result yet.
 pub const MAX_SENDS_IN_FLIGHT: usize = 128;
 /// The longest title or display name in UTF-8 bytes.
 pub const MAX_NAME_BYTES: usize = 256;
-/// For how many days the same request_id gives the same result.
+/// The number of days for which the same request_id gives the same result (rule 5).
 pub const DEDUPE_WINDOW_DAYS: u32 = 30;
 /// The largest group, in members, in which typing is passed on.
 pub const MAX_TYPING_MEMBERS: usize = 64;

@@ -23,7 +23,7 @@ pub type IdMap<K, V> = HashMap<K, V, IdState>;
 /// A set of ids.
 pub type IdSet<K> = HashSet<K, IdState>;
 
-/// The secret key of this process, and the key of the next map.
+/// The secret key of this process, and the key that the next map gets.
 static SEED: LazyLock<(SharedSeed, AtomicU64)> = LazyLock::new(|| {
     let (shared, first) = Uuid::new_v4().as_u64_pair();
     // A version 4 UUID has 60 random bits in one half and 62 in the other.
@@ -33,7 +33,7 @@ static SEED: LazyLock<(SharedSeed, AtomicU64)> = LazyLock::new(|| {
 /// large, so that neighbouring keys differ in many bits.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Hashes ids under the process's secret key and a key that each map has of its own.
+/// The state with which one map hashes ids: the process's secret key, and a key of its own.
 #[derive(Debug, Clone)]
 pub struct IdState(SeedableRandomState);
 

@@ -10,20 +10,20 @@ impl Seq {
     /// The place before the first entry.
     pub const ZERO: Self = Self(0);
 
-    /// The seq after this one.
+    /// Returns the seq after this one.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// The seq before this one. [`Self::ZERO`] has none and returns itself.
+    /// Returns the seq before this one. [`Self::ZERO`] has none and returns itself.
     #[must_use]
     pub fn previous(self) -> Self {
         Self(self.0.saturating_sub(1))
     }
 
-    /// The number that Postgres stores. Seqs stay far below 2^63: at a million entries a second, reaching it takes
-    /// 290,000 years.
+    /// Returns the number that Postgres stores. Seqs stay far below 2^63: at a million entries a second, reaching it
+    /// takes 290,000 years.
     pub fn to_i64(self) -> i64 {
         i64::try_from(self.0).unwrap_or(i64::MAX)
     }

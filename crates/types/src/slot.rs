@@ -15,32 +15,32 @@ pub const SLOTS: u16 = 4096;
 pub struct Slot(u16);
 
 impl Slot {
-    /// The slot whose owner orders and commits the chat's entries.
+    /// Returns the slot whose owner orders and commits the chat's entries.
     pub fn of_chat(chat: ChatId) -> Self {
         Self::of(chat.0)
     }
 
-    /// The slot whose owner knows the user's live sessions.
+    /// Returns the slot whose owner knows the user's live sessions.
     pub fn of_user(user: UserId) -> Self {
         Self::of(user.0)
     }
 
-    /// `None` if `number` is 4,096 or more.
+    /// Returns the slot with this number; `None` if `number` is 4,096 or more.
     pub fn new(number: u16) -> Option<Self> {
         (number < SLOTS).then_some(Self(number))
     }
 
-    /// All slots, in ascending order.
+    /// Returns all slots, in ascending order.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..SLOTS).map(Self)
     }
 
-    /// The slot's number, from 0 to 4,095.
+    /// Returns the slot's number, from 0 to 4,095.
     pub fn number(self) -> u16 {
         self.0
     }
 
-    /// The slot's number as an index into a table of [`SLOTS`] places.
+    /// Returns the slot's number as an index into a table of [`SLOTS`] places.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -65,14 +65,14 @@ pub fn rendezvous<'a>(slot: Slot, nodes: impl IntoIterator<Item = &'a str>) -> O
         .max_by_key(|name| (mix(name_hash(name) ^ mix(u64::from(slot.0) + 1)), *name))
 }
 
-/// The 64-bit FNV-1a hash of a node's name (Fowler, Noll, Vo).
+/// Returns the 64-bit FNV-1a hash of a node's name (Fowler, Noll, Vo).
 fn name_hash(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
 
-/// The finaliser of splitmix64 (Steele, Lea, Flood, 2014).
+/// Mixes the bits of a number, as the finaliser of splitmix64 does (Steele, Lea, Flood, 2014).
 fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,28 +1,29 @@
 //! The daily limit on strangers: how many new people one person may begin to watch, or to write to and add to groups,
-//! within a day. The caller stores whom the person met in the last day, and makes the decision in a transaction that
-//! no other decision about that person runs beside.
+//! within a day. The caller stores whom the person met in the last day. It decides in a transaction, and runs no two
+//! decisions about the same person at the same time.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::{Timestamp, UserId};
 
-/// How long a stranger, once met, is not counted as a new one again.
+/// The time for which a stranger, once met, counts towards the limit and is not counted as a new one again: a day.
 pub const STRANGER_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// Which of the people asked for are new strangers within the limit, and which exceed it.
+/// The decision of [`admit`]: the new strangers within the limit, and those that exceed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admission {
     /// The new strangers within the limit; the caller has to remember them.
     pub new: Vec<UserId>,
     /// The new strangers that exceed the limit.
     pub limited: Vec<UserId>,
-    /// If `limited` is not empty: the time until one more stranger fits.
+    /// If `limited` is not empty, the time until the oldest stranger of the last day counts no longer. One more
+    /// stranger fits then, unless the limit was lowered below the number of those who count already.
     pub retry_after: Duration,
 }
 
-/// Decides which of `asked` the limit allows. `day` has the strangers of the last day, each with the time since when
-/// they count. People in `day` are neither new nor limited; the others are allowed in the order of `asked`.
+/// Decides which of `asked` the limit allows. `day` has the strangers of the last day, each with the time at which they
+/// were met. People in `day` are neither new nor limited; the others are allowed in the order of `asked`.
 pub fn admit(day: &[(UserId, Timestamp)], asked: &[UserId], limit: usize, now: Timestamp) -> Admission {
     let known: HashSet<UserId> = day.iter().map(|(user, _)| *user).collect();
     let mut new: Vec<UserId> = asked
@@ -40,7 +41,8 @@ pub fn admit(day: &[(UserId, Timestamp)], asked: &[UserId], limit: usize, now: T
     }
 }
 
-/// Returns how long it takes until `more` new strangers fit at once: [`STRANGER_FOR`] if they never do.
+/// Returns how long it takes until `more` new strangers fit at once, or [`STRANGER_FOR`] if they never do. For example,
+/// with a limit of 4 and 3 strangers in `day`, two more fit once the oldest of the three was met a day ago.
 pub fn until_room(day: &[(UserId, Timestamp)], more: usize, limit: usize, now: Timestamp) -> Duration {
     let mut since: Vec<Timestamp> = day.iter().map(|(_, since)| *since).collect();
     since.sort_unstable();

@@ -1,5 +1,5 @@
-//! Points in time, and the two clocks they come from. Pure code is given the time as an argument; only adapters read
-//! a clock.
+//! Points in time, and the two clocks that they come from. Pure code is given the time as an argument; only adapters
+//! read a clock.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -20,15 +20,15 @@ pub struct Timestamp(pub i64);
 pub struct Clock;
 
 impl Clock {
-    /// The time of the machine's clock. A later call may return an earlier time, and two machines differ.
+    /// Returns the time of the machine's clock. A later call may return an earlier time, and two machines differ.
     #[allow(clippy::disallowed_methods, reason = "the place that gives it its name")]
     pub fn wall() -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// The time of the wall clock when this was first called, plus the time that has passed since. It never goes
-    /// back, and setting the wall clock does not change it.
+    /// Returns the time of the wall clock when this was first called, plus the time that has passed since. It never
+    /// goes back, and setting the wall clock does not change it.
     pub fn monotonic() -> Timestamp {
         static BEGAN: OnceLock<(Timestamp, Instant)> = OnceLock::new();
         let (began, at) = BEGAN.get_or_init(|| (Self::wall(), Instant::now()));
@@ -37,12 +37,13 @@ impl Clock {
 }
 
 impl Timestamp {
-    /// The time that has passed since `earlier`, or zero if `earlier` is later than `self`.
+    /// Returns the time that has passed since `earlier`, or zero if `earlier` is later than `self`.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
+/// Returns the duration in whole milliseconds, and `i64::MAX` for a longer one.
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

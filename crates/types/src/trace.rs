@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The length of a `traceparent` of version 00 in characters: version, trace id, span id, flags and three dashes.
 const LEN: usize = 55;
-/// The bit of the flags that says that the trace is recorded.
+/// The bit of the flags that is set if the trace is recorded.
 const SAMPLED: u8 = 1;
 
 /// A span of a trace. It is copied along with each item on its way through the nodes, and allocates nothing.
@@ -14,7 +14,7 @@ pub struct TraceContext {
     pub trace_id: [u8; 16],
     /// The id of the span.
     pub span_id: [u8; 8],
-    /// Whether the trace is recorded, as the caller decided.
+    /// True if the trace is recorded, which the caller decided.
     pub sampled: bool,
 }
 

@@ -1,21 +1,21 @@
-//! How often it is passed on that a person is typing. The client, its gateway and the chat's owner each apply this
-//! limit for themselves.
+//! The limit on passing on that a person is typing: at most once in 3 s for each person and chat. The client, its
+//! gateway and the chat's owner each apply it for themselves.
 
 use std::time::Duration;
 
 use crate::Timestamp;
 
-/// Typing is passed on at most once in this time.
+/// The time within which typing is passed on at most once.
 pub const EVERY: Duration = Duration::from_secs(3);
-/// How long the others see that a person is typing, after it was last passed on.
+/// The time for which the others see that a person is typing, after it was last passed on.
 pub const EXPIRES: Duration = Duration::from_secs(6);
 
 /// The limit for one person who is typing in one chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Typist {
-    /// From this time on, typing may be passed on again.
+    /// The time from which typing may be passed on again.
     next: Timestamp,
-    /// The others see the person typing until this time.
+    /// The time until which the others see the person typing.
     shown_until: Timestamp,
 }
 
@@ -24,9 +24,10 @@ impl Typist {
     /// on at once if the others see the person typing, and otherwise not at all. Both begin a new interval of
     /// [`EVERY`].
     ///
-    /// Typing is accepted up to `leeway` before the interval is over, because what is sent every 3 s does not arrive
-    /// at exact intervals. The next interval then begins where this one would have ended, so over a longer time it is
-    /// still one in 3 s.
+    /// Typing is accepted up to `leeway` before the interval is over, because signs that are sent every 3 s do not
+    /// arrive at exact intervals. The next interval then begins where this one would have ended, so over a longer time
+    /// it is still one in 3 s. For example, with a leeway of 500 ms, typing passes at 0 s and at 2.6 s, and not again
+    /// before 5.5 s.
     pub fn take(&mut self, stopped: bool, leeway: Duration, now: Timestamp) -> bool {
         let passes = if stopped {
             self.is_shown(now)
@@ -46,12 +47,12 @@ impl Typist {
         self.shown_until = self.shown_until.min(now);
     }
 
-    /// Whether the others see the person typing.
+    /// Returns whether the others see the person typing.
     pub fn is_shown(&self, now: Timestamp) -> bool {
         now < self.shown_until
     }
 
-    /// Whether this value may be forgotten: the interval is over and nobody sees the person typing.
+    /// Returns whether this value may be forgotten: the interval is over and nobody sees the person typing.
     pub fn is_over(&self, now: Timestamp) -> bool {
         now >= self.next && !self.is_shown(now)
     }

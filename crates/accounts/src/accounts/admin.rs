@@ -1,4 +1,4 @@
-//! The calls of operators: they look at users with their devices, and suspend and resume users.
+//! The calls by which operators look at users and their devices, and suspend and resume users.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::peers::Told;
 use crate::store::Tx;
 use crate::store::admin::{Account, AnyDevice};
 
-/// For how long after a suspension or revocation an older access token may still be accepted somewhere. The
-/// additional time is for a wrong clock at the node that stored the time.
+/// The time after a suspension or revocation for which an older access token may still be accepted somewhere. It
+/// includes four minutes for a wrong clock at the node that stored the time.
 const TOKENS_LIVE: Duration = ACCEPTED_FOR.saturating_add(Duration::from_secs(240));
 
 impl Accounts {
@@ -33,7 +33,7 @@ impl Accounts {
         Ok(self.store.accounts(after, limit, suspended_only).await?)
     }
 
-    /// Returns the user with either of these ids, with all devices. `Err` with USER_NOT_FOUND if there is none.
+    /// Returns the user with either of these ids, with all devices, or `Err` with USER_NOT_FOUND if there is none.
     pub async fn account(
         &self,
         principal: &Principal,
@@ -50,7 +50,7 @@ impl Accounts {
         Ok((account, devices))
     }
 
-    /// Suspends the user and tells every gateway. `Err` with USER_NOT_FOUND if there is no such user.
+    /// Suspends the user and tells every gateway. Returns `Err` with USER_NOT_FOUND if there is no such user.
     pub async fn suspend(
         &self,
         principal: &Principal,
@@ -65,7 +65,8 @@ impl Accounts {
         self.tell_gateways(user, true).await
     }
 
-    /// Lets a suspended user in again and tells every gateway. `Err` with USER_NOT_FOUND if there is no such user.
+    /// Lets a suspended user in again and tells every gateway. Returns `Err` with USER_NOT_FOUND if there is no such
+    /// user.
     pub async fn resume(&self, principal: &Principal, user: UserId) -> Result<(Account, Told), ApiError> {
         access::administrate(principal)?;
         if !self.store.resume(user).await? {
@@ -88,7 +89,8 @@ impl Accounts {
         Ok((account, told))
     }
 
-    /// Returns the suspended users and revoked devices that may still have an access token that has not expired.
+    /// Returns the users who were suspended and the devices that were revoked so recently that they may still have an
+    /// access token that has not expired.
     pub async fn recently_barred(&self, now: Timestamp) -> Result<(Vec<UserId>, Vec<DeviceId>), ApiError> {
         let since = now - TOKENS_LIVE;
         let (users, devices) =
@@ -96,7 +98,7 @@ impl Accounts {
         Ok((users, devices))
     }
 
-    /// `Err` with USER_SUSPENDED if the user is suspended.
+    /// Checks that the user is not suspended. Returns `Err` with USER_SUSPENDED if the user is.
     pub(super) async fn check_suspended(&self, tx: &mut Tx, user: UserId) -> Result<(), ApiError> {
         if self.store.is_suspended(tx, user).await? {
             return Err(ApiError::new(ErrorReason::UserSuspended, "the user is suspended"));

@@ -1,4 +1,4 @@
-//! Linking, listing and revoking devices.
+//! The calls that link, list and revoke devices.
 
 use std::time::Duration;
 
@@ -14,15 +14,16 @@ use crate::domain::linking::{self, Asked, Link};
 use crate::metrics;
 use crate::store::devices::{Device, Revoked};
 
-/// A revocation is normally finished by the call that began it. After this time, any accounts node that finds it
-/// unfinished finishes it.
+/// The time after which any accounts node finishes a revocation that it finds unfinished. Normally the call that began
+/// a revocation also finishes it.
 const RESUME_AFTER: Duration = Duration::from_secs(30);
-/// How many revocations are resumed in one round. Each is a transaction on a chat node.
+/// The most revocations that one round resumes. Each of them is a transaction on a chat node.
 const RESUMED_AT_ONCE: i64 = 16;
 
 /// A request to link a device.
 #[derive(Clone, Debug)]
 pub struct NewDevice {
+    /// The user whose device it becomes.
     pub user: UserId,
     /// The id by which a retry of the request is recognised.
     pub request: RequestId,
@@ -31,7 +32,7 @@ pub struct NewDevice {
 }
 
 impl Accounts {
-    /// Links a device and gives it its tokens. A repeated request gives the same device with new tokens, and goes on
+    /// Links a device and issues its tokens. A repeated request returns the same device with new tokens, and continues
     /// where the first one was cut short.
     pub async fn link_device(
         &self,
@@ -87,7 +88,7 @@ impl Accounts {
         Ok(begun)
     }
 
-    /// Returns the user's active devices, the oldest first. `Err` with USER_NOT_FOUND if there is no such user.
+    /// Returns the user's active devices, the oldest first, or `Err` with USER_NOT_FOUND if there is no such user.
     pub async fn devices(
         &self,
         principal: &Principal,
@@ -102,8 +103,8 @@ impl Accounts {
         Ok(devices)
     }
 
-    /// Revokes a device for good. Calling it again changes nothing, but finishes what was left unfinished. `Err` with
-    /// DEVICE_NOT_FOUND if the caller may not revoke such a device or there is none.
+    /// Revokes a device for good. Calling it again changes nothing, but finishes what was left unfinished. Returns
+    /// `Err` with DEVICE_NOT_FOUND if the caller may not revoke such a device or there is none.
     pub async fn revoke_device(
         &self,
         principal: &Principal,
@@ -119,8 +120,9 @@ impl Accounts {
         self.spread_revocation(device, revoked, now).await
     }
 
-    /// Marks the device as revoked. This takes effect at once: none of its tokens is exchanged any more, and none of
-    /// its streams is opened.
+    /// Marks the device as revoked. This takes effect at once: its refresh tokens are no longer exchanged, and it
+    /// cannot open a stream any more. Returns `Err` with DEVICE_NOT_FOUND if there is no such device, or it is not a
+    /// device of the user `of`.
     pub(super) async fn begin_revocation(
         &self,
         device: DeviceId,
@@ -168,7 +170,8 @@ impl Accounts {
         Ok(())
     }
 
-    /// Finishes revocations whose call ended before they were done.
+    /// Finishes revocations that began more than 30 s ago and whose call did not finish them. Returns `Err` if the
+    /// store is away or no chat node answers; the next round continues.
     pub async fn resume_revocations(&self, now: Timestamp) -> Result<(), ApiError> {
         for (user, device) in self
             .store

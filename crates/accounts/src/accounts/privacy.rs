@@ -1,4 +1,4 @@
-//! Blocks, contacts, and settings of who sees what.
+//! The calls about blocks, contacts, and settings of who sees what.
 //!
 //! A change is stored first and then spread: gateways check again who may be watched, and the owner of the direct
 //! chat learns of a block. If spreading fails, the caller repeats the whole call, for storing the same again changes
@@ -20,15 +20,16 @@ use crate::store::blocks::Place;
 pub struct ContactChange {
     /// People to add.
     pub add: Vec<UserId>,
-    /// People who are in both lists are removed.
+    /// People to remove. A person who is in both lists is removed.
     pub remove: Vec<UserId>,
-    /// Whether the list is emptied first.
+    /// True if all present contacts are removed first.
     pub replace: bool,
 }
 
 impl Accounts {
-    /// Blocks somebody. When it returns, no message passes between the two in their direct chat any more. `Err` with
-    /// USER_NOT_FOUND if one of them does not exist, and with LIST_FULL if the user blocks too many people.
+    /// Blocks somebody. When it returns, no message passes between the two in their direct chat any more. Returns `Err`
+    /// with USER_NOT_FOUND if one of them does not exist, and with LIST_FULL if the user has blocked 10,000 other
+    /// people already.
     pub async fn block(
         &self,
         principal: &Principal,
@@ -49,7 +50,7 @@ impl Accounts {
         self.spread_block(user, blocked).await
     }
 
-    /// Ends a block. `Err` with USER_NOT_FOUND if one of the two does not exist.
+    /// Ends a block. Returns `Err` with USER_NOT_FOUND if one of the two does not exist.
     pub async fn unblock(
         &self,
         principal: &Principal,
@@ -64,7 +65,8 @@ impl Accounts {
         self.spread_block(user, blocked).await
     }
 
-    /// Returns the user for whom the caller may change blocks.
+    /// Returns the user for whom the caller may change blocks, or `Err` if the caller may not, or the user would block
+    /// themselves.
     async fn blocker(
         &self,
         principal: &Principal,
@@ -88,8 +90,8 @@ impl Accounts {
         told.and(changed)
     }
 
-    /// Tells gateways of the user's settings. It reads them now, so that of two concurrent changes the gateways are
-    /// told the newest state last, whichever call it is from.
+    /// Tells gateways of the user's settings. It reads the settings from the store after the change, not from the call,
+    /// so that after two concurrent changes the gateways are told the newest state last.
     async fn spread_privacy(&self, user: UserId) -> Result<(), ApiError> {
         let privacy = self.store.privacy(user).await?.ok_or_else(no_such_user)?;
         self.peers.privacy_changed(user, privacy.read_receipts_off).await;
@@ -108,8 +110,9 @@ impl Accounts {
         Ok(self.store.blocks(user, after, limit).await?)
     }
 
-    /// Changes the user's contacts, and returns how many there are now. People who do not exist are left out. `Err`
-    /// with LIST_FULL if there are too many.
+    /// Changes the user's contacts, and returns how many there are now. People who do not exist are left out. Returns
+    /// `Err` with USER_NOT_FOUND if there is no such user, and with LIST_FULL if there would be more than 10,000
+    /// contacts.
     pub async fn set_contacts(
         &self,
         principal: &Principal,
@@ -149,14 +152,14 @@ impl Accounts {
         Ok(self.store.contacts(user, after, limit).await?)
     }
 
-    /// Returns the user's settings. `Err` with USER_NOT_FOUND if there is no such user.
+    /// Returns the user's settings, or `Err` with USER_NOT_FOUND if there is no such user.
     pub async fn privacy(&self, principal: &Principal, user: Option<UserId>) -> Result<Privacy, ApiError> {
         let user = access::read_privacy(principal, user)?;
         self.check_device(principal).await?;
         self.store.privacy(user).await?.ok_or_else(no_such_user)
     }
 
-    /// Replaces the user's settings. `Err` with USER_NOT_FOUND if there is no such user.
+    /// Replaces the user's settings. Returns `Err` with USER_NOT_FOUND if there is no such user.
     pub async fn set_privacy(
         &self,
         principal: &Principal,
@@ -171,7 +174,7 @@ impl Accounts {
         self.spread_privacy(user).await
     }
 
-    /// Returns the user whose lists the caller may read. `Err` with USER_NOT_FOUND if there is no such user.
+    /// Returns the user whose lists the caller may read, or `Err` with USER_NOT_FOUND if there is no such user.
     async fn reader(&self, principal: &Principal, user: Option<UserId>) -> Result<UserId, ApiError> {
         let user = access::read_privacy(principal, user)?;
         self.check_device(principal).await?;

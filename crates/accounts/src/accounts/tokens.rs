@@ -1,4 +1,4 @@
-//! Access and refresh tokens of devices.
+//! Makes and exchanges the access and refresh tokens of devices.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::secrets::{RefreshMint, RefreshToken};
 pub struct Pair {
     /// The access token, a JWT.
     pub access: String,
-    /// From this time on the access token is no longer valid.
+    /// The time from which on the access token is no longer valid.
     pub access_expires_at: Timestamp,
     /// The refresh token.
     pub refresh: String,
 }
 
-/// Makes both kinds of token with the node's signing key.
+/// A maker of both kinds of token, with the node's signing key.
 pub struct TokenMaker {
     signer: Signer,
     mint: RefreshMint,
@@ -32,8 +32,8 @@ pub struct TokenMaker {
 }
 
 impl TokenMaker {
-    /// Makes a token maker from an Ed25519 private key in PKCS#8 PEM. Access tokens are valid for `access_ttl`. `Err`
-    /// if the key is not one.
+    /// Makes a token maker from an Ed25519 private key in PKCS#8 PEM. Access tokens are valid for `access_ttl`. Returns
+    /// `Err` if `pem` is not such a key.
     pub fn from_pem(pem: &str, access_ttl: Duration) -> anyhow::Result<Self> {
         Ok(Self {
             signer: Signer::from_pem(pem)?,
@@ -61,8 +61,9 @@ impl TokenMaker {
 }
 
 impl Accounts {
-    /// Makes the tokens of a device that was just linked. Linking again counts as an exchange: the previous answer
-    /// may still arrive, and the token in it stays valid as long as the previous token does after an exchange.
+    /// Makes the tokens of a device that was just linked. If the request was repeated, the device gets its next token,
+    /// as by an exchange: the previous answer may still arrive, so the token in it stays valid for as long as the
+    /// previous token does after an exchange.
     pub(super) async fn first_tokens(&self, device: DeviceId, now: Timestamp) -> Result<Pair, ApiError> {
         let mut tx = self.store.begin().await?;
         let found = self
@@ -83,8 +84,9 @@ impl Accounts {
         self.tokens.pair(found.user, &token, now)
     }
 
-    /// Exchanges a refresh token for a new pair. `Err` with REFRESH_TOKEN_INVALID if it is not valid, with
-    /// REFRESH_TOKEN_REUSED if it was copied, which revokes the device, with DEVICE_REVOKED or with USER_SUSPENDED.
+    /// Exchanges a refresh token for a new pair. Returns `Err` with REFRESH_TOKEN_INVALID if it is not valid, with
+    /// REFRESH_TOKEN_REUSED if it was copied, which also revokes the device, with DEVICE_REVOKED if the device was
+    /// revoked, and with USER_SUSPENDED if its user is suspended.
     pub async fn refresh(&self, presented: &str, now: Timestamp) -> Result<Pair, ApiError> {
         let exchanged = self.exchange(presented, now).await;
         metrics::refresh(match &exchanged {
@@ -123,8 +125,8 @@ impl Accounts {
             Verdict::SamePairAgain => {
                 let again = self.tokens.mint.token(device, known.rotation);
                 if again.hash() != known.current {
-                    // The stored token was made with an older signing key, so it cannot be made again. The new one
-                    // takes its place.
+                    // The stored token was made with an older signing key, so it cannot be recomputed. A token made
+                    // with the present key takes its place.
                     let replaced = Stored {
                         current: again.hash(),
                         ..known
@@ -143,8 +145,8 @@ impl Accounts {
         self.tokens.pair(found.user, &next, now)
     }
 
-    /// Revokes a device whose token was copied, and returns the error for the caller. Once the revocation has begun,
-    /// the error is the same however far it gets now, because it will be finished later.
+    /// Revokes a device whose token was copied, and returns the error for the caller. Once the revocation is stored,
+    /// the caller gets REFRESH_TOKEN_REUSED even if spreading it fails, because an accounts node finishes it later.
     async fn revoke_copied(&self, device: DeviceId, now: Timestamp) -> ApiError {
         let revoked = match self
             .begin_revocation(device, None, "refresh_token_reused", now)

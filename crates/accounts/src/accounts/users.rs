@@ -1,4 +1,4 @@
-//! The calls about users: making, changing and reading them.
+//! The calls that make, change and read users.
 
 use tern_identity::principal::Principal;
 use tern_proto::ApiError;
@@ -9,12 +9,12 @@ use super::Accounts;
 use crate::domain::access;
 use crate::store::users::User;
 
-/// How often inserting and then reading a user is tried. Users are not deleted, so a second round is only needed
-/// after a fail-over in between.
+/// The number of attempts to insert a user, and to read the user if the external id is taken. Users are not deleted, so
+/// a second attempt is needed only if the store fails over between the two statements.
 const INSERT_ROUNDS: usize = 2;
 
 impl Accounts {
-    /// Returns the user with this external id, and whether the user is new.
+    /// Returns the user with this external id, whom it makes if there is none, and whether the user is new.
     pub async fn create_user(
         &self,
         principal: &Principal,
@@ -38,7 +38,7 @@ impl Accounts {
         Err(ApiError::unavailable("the user is neither new nor there"))
     }
 
-    /// Changes the user's display name. `Err` with USER_NOT_FOUND if there is no such user.
+    /// Changes the user's display name. Returns `Err` with USER_NOT_FOUND if there is no such user.
     pub async fn update_user(
         &self,
         principal: &Principal,
@@ -52,7 +52,7 @@ impl Accounts {
             .ok_or_else(no_such_user)
     }
 
-    /// Returns those users that exist. Devices get them with empty external ids.
+    /// Returns the users with these ids or external ids who exist. Devices get them with empty external ids.
     pub async fn users(
         &self,
         principal: &Principal,

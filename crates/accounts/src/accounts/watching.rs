@@ -17,14 +17,14 @@ pub struct Watchable {
     pub visible: Vec<UserId>,
     /// Strangers that exceed the day's limit.
     pub limited: Vec<UserId>,
-    /// If `limited` is not empty: the time until one more stranger may be watched.
+    /// The time until one more stranger may be watched. It is meaningful only if `limited` is not empty.
     pub retry_after: Duration,
 }
 
 impl Accounts {
-    /// Decides which of `people` (at most 256) the watcher may see. It takes two statements, a question to a chat
-    /// node if it matters who has written to the watcher, and a transaction that counts new strangers if there are
-    /// any.
+    /// Decides which of `people` (at most 256) the watcher may see. This costs one statement, a call to a chat node if
+    /// it matters who has written to the watcher, and a transaction that counts new strangers if there are any. The
+    /// watcher always sees themselves.
     pub async fn may_watch(
         &self,
         watcher: UserId,
@@ -73,8 +73,8 @@ impl Accounts {
         Ok(watchable)
     }
 
-    /// Returns those of `watchers` (at most 256) who may see that the person is there. It takes a statement, and a
-    /// question to a chat node if it matters to whom the person has written.
+    /// Returns those of `watchers` (at most 256) who may see that the person is online. This costs two statements, and
+    /// a call to a chat node if it matters to whom the person has written.
     pub async fn may_see(&self, person: UserId, watchers: &[UserId]) -> Result<Vec<UserId>, ApiError> {
         let Some(privacy) = self.store.privacy(person).await? else {
             return Ok(Vec::new());
@@ -96,8 +96,9 @@ impl Accounts {
         Ok(seen.map(|(watcher, _)| watcher).collect())
     }
 
-    /// Counts new strangers against the day's limit. This runs one at a time for each watcher, so that the limit
-    /// holds for all of the watcher's screens together.
+    /// Counts new strangers against the limit of the last 24 hours, and adds the outcome to `watchable`. The lock of
+    /// the watcher's row lets one such count run at a time for each watcher, so that the limit holds for all of the
+    /// watcher's devices together.
     async fn admit_strangers(
         &self,
         watcher: UserId,

@@ -1,17 +1,18 @@
-//! Who may do what, decided from the principal alone. The functions return `Err` with the reason if the caller may
-//! not.
+//! Decides from the principal alone what a caller may do. Each function returns `Err` with the reason if the caller may
+//! not do it.
 
 use tern_identity::principal::{Principal, Scope};
 use tern_proto::ApiError;
 use tern_proto::v1::ErrorReason;
 use tern_types::UserId;
 
-/// Checks that the caller may make and change users: a back end.
+/// Checks that the caller may make and change users. Only a back end with the scope `users:write` may.
 pub fn write_users(principal: &Principal) -> Result<(), ApiError> {
     principal.key(Scope::UsersWrite).map(|_| ())
 }
 
-/// Checks that the caller may read users: anybody, but only back ends may ask by external id (the app's own id).
+/// Checks that the caller may read users. Any device and any back end with the scope `users:read` may, but only back
+/// ends may ask by external id (the app's own id).
 pub fn read_users(principal: &Principal, by_external_id: bool) -> Result<(), ApiError> {
     match principal {
         Principal::Device { .. } if by_external_id => Err(ApiError::new(
@@ -22,33 +23,34 @@ pub fn read_users(principal: &Principal, by_external_id: bool) -> Result<(), Api
     }
 }
 
-/// Whether the caller is shown external ids.
+/// Returns whether the caller is shown external ids, as back ends are.
 pub fn sees_external_ids(principal: &Principal) -> bool {
     matches!(principal, Principal::Key { .. })
 }
 
-/// Checks that the caller may do what operators' tools do.
+/// Checks that the caller may make the calls of operators' tools, for which an API key needs the scope `admin`.
 pub fn administrate(principal: &Principal) -> Result<(), ApiError> {
     principal.key(Scope::Admin).map(|_| ())
 }
 
-/// Checks that the caller may link a device: a back end, which knows who is asking.
+/// Checks that the caller may link a device. Only a back end with the scope `devices:link` may, because it knows which
+/// user is asking.
 pub fn link_devices(principal: &Principal) -> Result<(), ApiError> {
     principal.key(Scope::DevicesLink).map(|_| ())
 }
 
-/// Returns whose devices the caller may list: a device may list its own user's, a back end those of the user it
-/// names.
+/// Returns the user whose devices the caller may list. A device may list those of its own user, and a back end those of
+/// the user that it names in `asked`.
 pub fn list_devices(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
     user(principal, asked, Scope::UsersRead)
 }
 
-/// Returns whose blocks, contacts and settings the caller may read, by the same rule.
+/// Returns the user whose blocks, contacts and settings the caller may read, by the same rule as [`list_devices`].
 pub fn read_privacy(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
     user(principal, asked, Scope::UsersRead)
 }
 
-/// Returns whose blocks, contacts and settings the caller may change, by the same rule.
+/// Returns the user whose blocks, contacts and settings the caller may change, by the same rule as [`list_devices`].
 pub fn write_privacy(principal: &Principal, asked: Option<UserId>) -> Result<UserId, ApiError> {
     user(principal, asked, Scope::UsersWrite)
 }
@@ -69,7 +71,8 @@ fn user(principal: &Principal, asked: Option<UserId>, scope: Scope) -> Result<Us
     }
 }
 
-/// Returns whose devices the caller may revoke: a device its own user's, a back end anybody's (`None`).
+/// Returns the user whose devices the caller may revoke. A device may revoke those of its own user, and a back end
+/// those of any user (`None`).
 pub fn revoke_devices(principal: &Principal) -> Result<Option<UserId>, ApiError> {
     principal.require(Scope::DevicesLink)?;
     Ok(match principal {

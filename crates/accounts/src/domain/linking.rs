@@ -1,4 +1,4 @@
-//! Decides what a request to link a device leads to.
+//! Decides what happens on a request to link a device: a new device, the device of an earlier attempt, or an error.
 
 use std::time::Duration;
 
@@ -7,29 +7,34 @@ use tern_proto::v1::ErrorReason;
 use tern_types::limits::MAX_DEVICES;
 use tern_types::{DeviceId, Timestamp};
 
-/// For this long after a device was linked, the same request gives the same device.
+/// The time after the linking of a device for which the same request returns the same device.
 pub const REPEATABLE: Duration = Duration::from_secs(24 * 3600);
 
-/// For this long a device that is not active yet counts as a device of its user, because the request that began it
+/// The time for which a device that is not active yet counts as a device of its user, because the request that began it
 /// may be under way or be retried.
 pub const PENDING_COUNTS: Duration = Duration::from_secs(600);
 
-/// The name and platform that the app gives the device. A retry has to give the same.
+/// The name and platform that the app gives the device. A retry has to give the same ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
+    /// The name that people see in the list of devices, such as "phone".
     pub display_name: String,
+    /// The platform, such as "ios".
     pub platform: String,
 }
 
 /// The device that the same request has made before.
 #[derive(Clone, Debug)]
 pub struct Before {
+    /// The id of the device.
     pub device: DeviceId,
     /// The name and platform that the app gave the device then.
     pub asked: Asked,
+    /// The time at which it was linked, or at which a retry last resumed its linking.
     pub linked_at: Timestamp,
-    /// Whether the device has joined its user's chats and is not revoked.
+    /// True if the device has joined its user's chats and is not revoked.
     pub active: bool,
+    /// True if the device was revoked.
     pub revoked: bool,
 }
 
@@ -44,8 +49,8 @@ pub enum Link {
     Again(DeviceId),
 }
 
-/// Decides what to do for a request. `before` is the device that the same request has made, and `others` is the
-/// number of the user's other devices that are active or may become so. `Err` with REQUEST_ID_REUSED if the request
+/// Decides what to do for a request. `before` is the device that the same request has made, and `others` is the number
+/// of the user's other devices that are active or may become so. Returns `Err` with REQUEST_ID_REUSED if the request
 /// stands for something else, and with TOO_MANY_DEVICES if the user has no room for another device.
 pub fn decide(
     before: Option<&Before>,
@@ -86,7 +91,7 @@ mod tests {
         }
     }
 
-    /// A complete device that the request made exactly [`REPEATABLE`] ago.
+    /// Returns a complete device that the request made exactly [`REPEATABLE`] ago.
     fn active(device: DeviceId) -> Before {
         Before {
             device,

@@ -2,17 +2,20 @@
 
 pub use tern_types::strangers::{STRANGER_FOR, admit};
 
-/// The most people that one user may block: more than anybody meets, and still quick to count.
+/// The most people that one user may block. Nobody needs as many, and they are still quick to count.
 pub const MAX_BLOCKED: usize = 10_000;
-/// The most contacts of one user: a large address book.
+/// The most contacts of one user, as in a large address book.
 pub const MAX_CONTACTS: usize = 10_000;
 
-/// With whom a user shares their presence, `tern.v1.Audience`. The number is stored.
+/// The people with whom a user shares their presence (`tern.v1.Audience`). The number is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i16)]
 pub enum Audience {
+    /// Everybody may see the user's presence, apart from blocks.
     Everyone = 1,
+    /// The user's contacts see it, and people to whom the user has written.
     Contacts = 2,
+    /// Nobody sees it, and the user sees nobody's.
     Nobody = 3,
 }
 
@@ -29,17 +32,16 @@ impl Audience {
 /// A user's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Privacy {
-    /// With whom the user shares their presence.
+    /// The people with whom the user shares their presence.
     pub audience: Audience,
-    /// Whether others are not told what the user has read.
+    /// True if others are not told what the user has read.
     pub read_receipts_off: bool,
 }
 
 /// The facts about the watched person that decide what the watcher sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-/// With whom the watched person shares their presence.
 pub struct Relation {
-    /// With whom the watched person shares their presence.
+    /// The people with whom the watched person shares their presence.
     pub audience: Audience,
     /// One of the two has blocked the other.
     pub blocked: bool,
@@ -47,14 +49,14 @@ pub struct Relation {
     pub contact: bool,
     /// The watcher watched the person within the last day, as a stranger.
     pub watched: bool,
-    /// Whether the person has written to the watcher. `None` if that was not asked yet.
+    /// True if the person has written to the watcher, and `None` if that was not asked yet.
     pub written: Option<bool>,
 }
 
 /// The facts about a watcher that decide whether they see the person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Observer {
-    /// With whom the watcher shares their own presence.
+    /// The people with whom the watcher shares their own presence.
     pub audience: Audience,
     /// One of the two has blocked the other.
     pub blocked: bool,
@@ -62,14 +64,16 @@ pub struct Observer {
     pub contact: bool,
 }
 
-/// Whether somebody may be seen.
+/// The decision whether somebody may be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sight {
+    /// The watcher may see the person.
     Visible,
+    /// The watcher may not see the person.
     Hidden,
-    /// Visible, but counts as one of the day's new strangers.
+    /// The person is visible, but counts as one of the day's new strangers.
     Stranger,
-    /// Depends on [`Relation::written`], which was not asked yet.
+    /// The decision depends on [`Relation::written`], which was not asked yet.
     Unknown,
 }
 
@@ -131,7 +135,7 @@ mod tests {
             (Contacts, Everyone, "blocked contact written", Hidden),
             (Contacts, Contacts, "", Hidden),
             (Contacts, Contacts, "unasked", Unknown),
-            // Having watched them yesterday, when they shared with everyone, gives no right today.
+            // A watcher who watched them yesterday, when they shared with everyone, has no right today.
             (Contacts, Contacts, "watched", Hidden),
             (Contacts, Contacts, "contact unasked", Visible),
             (Contacts, Contacts, "written", Visible),

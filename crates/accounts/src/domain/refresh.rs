@@ -1,9 +1,10 @@
 //! Decides what a presented refresh token stands for.
 //!
-//! Each exchange makes the next token of the device. Because the answer may get lost, the token before the present
-//! one gives the present one again, until that one is used or a day has passed. Whoever presents an older token than
-//! that has a copy, so the device is revoked. Only a token that this server made counts as a copy, since anybody may
-//! know a device's id and make a token up.
+//! Each exchange makes the next token of the device. Because the answer may get lost, the token before the present one
+//! gives the present one again, until the present one is used or a day has passed. For example, a device that exchanges
+//! token 4 and does not get the answer presents token 4 again, and gets token 5. Whoever presents token 4 after token 5
+//! was used, or more than a day later, has a copy, so the device is revoked. Only a token that this server made counts
+//! as a copy, since anybody may know a device's id and make a token up.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,13 +12,13 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use tern_types::Timestamp;
 
-/// A token that was not used for this long is no longer valid.
+/// The time after which a token that was not used is no longer valid.
 pub const UNUSED_ENDS: Duration = Duration::from_secs(60 * 24 * 3600);
 
-/// For how long the token before the present one may give the present one again.
+/// The time for which the token before the present one gives the present one again.
 pub const SAME_PAIR_AGAIN: Duration = Duration::from_secs(24 * 3600);
 
-/// SHA-256 of a token's secret.
+/// The SHA-256 of a token's secret.
 #[derive(Clone, Copy)]
 pub struct TokenHash(pub [u8; 32]);
 
@@ -45,7 +46,7 @@ pub struct Stored {
     pub current: TokenHash,
     /// The hash of the token before the present one.
     pub previous: Option<TokenHash>,
-    /// When the present token was made.
+    /// The time at which the present token was made.
     pub issued_at: Timestamp,
 }
 
@@ -56,7 +57,7 @@ pub struct Presented {
     pub rotation: u64,
     /// The hash of its secret.
     pub hash: TokenHash,
-    /// Whether its secret is the one that this server makes for the device and this number.
+    /// True if its secret is the one that this server makes for the device and this number.
     pub genuine: bool,
 }
 
@@ -65,7 +66,7 @@ pub struct Presented {
 pub enum Verdict {
     /// Make the token with the number `next`, and store the presented one as the one before it.
     Rotate { next: u64 },
-    /// Give the present token again.
+    /// Return the present token again.
     SamePairAgain,
     /// The token was copied: revoke the device.
     Reused,
@@ -117,7 +118,7 @@ mod tests {
         TokenHash([number; 32])
     }
 
-    /// Token number 5 is the present one, and number 4 the one before.
+    /// Returns the state in which token number 5 is the present one, made `age` ago, and number 4 is the one before it.
     fn stored(age: Duration) -> Stored {
         Stored {
             rotation: 5,
@@ -135,7 +136,7 @@ mod tests {
         }
     }
 
-    /// A token made under another signing key: only its hash can be known.
+    /// Returns `token` as if it was made under another signing key, so that only its hash can be known.
     fn foreign(token: Presented) -> Presented {
         Presented {
             genuine: false,

@@ -1,4 +1,4 @@
-//! The part of `tern.v1.Admin` that is about users.
+//! The service `AccountsAdmin`, which is the part of `tern.v1.Admin` that is about users.
 
 use tern_proto::internal::accounts_admin_server::AccountsAdmin;
 use tern_proto::{ApiError, parse, v1};
@@ -10,7 +10,7 @@ use super::users::MAX_EXTERNAL_ID_BYTES;
 use super::{Service, open};
 use crate::store::admin::{Account, AnyDevice};
 
-/// How many users a page has if the caller does not say.
+/// The number of users in a page if the caller names none.
 const PAGE: u32 = 100;
 /// The most users in a page.
 const MAX_PAGE: u32 = 1000;

@@ -16,13 +16,14 @@ use crate::store::users::User;
 const MAX_USERS: usize = 256;
 /// The longest external id (the app's own id of a user) in UTF-8 bytes.
 pub(super) const MAX_EXTERNAL_ID_BYTES: usize = 256;
-/// The most people in a page, each of them a UUID.
+/// The most people in a page. Each of them is a UUID.
 const MAX_PAGE: u32 = 1000;
-/// How many people a page has if the caller does not say.
+/// The number of people in a page if the caller names none.
 const DEFAULT_PAGE: u32 = 100;
-/// The most contacts that one call adds, and the most that it removes: a statement of some milliseconds.
+/// The most contacts that one call may add, and the most that it may remove. A statement with so many takes some
+/// milliseconds.
 const MAX_CONTACTS_A_CALL: usize = 1000;
-/// The last millisecond of the year 9999.
+/// The last millisecond of the year 9999, in milliseconds since the Unix epoch: the largest time in a page token.
 const LATEST_MS: i64 = 253_402_300_799_999;
 
 #[tonic::async_trait]
@@ -207,7 +208,8 @@ impl Users for Service {
     }
 }
 
-/// The page token of a list of blocked people: when the last one of the page was blocked, and who that is.
+/// The page token of a list of blocked people. It has the time at which the last person of the page was blocked, and
+/// that person's id, for example `1700000000000.0190d3f2-…`.
 struct BlockedPage;
 
 impl BlockedPage {
@@ -222,7 +224,7 @@ impl BlockedPage {
         let bad = || ApiError::invalid("page_token", "is none that this server gave");
         let (at, user) = token.split_once('.').ok_or_else(bad)?;
         let at: i64 = at.parse().map_err(|_| bad())?;
-        // Times that Postgres cannot represent were never given out.
+        // No page token has a time outside these bounds, and Postgres could not represent some of them.
         if !(0..=LATEST_MS).contains(&at) {
             return Err(bad());
         }

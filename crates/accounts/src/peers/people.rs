@@ -15,25 +15,25 @@ use tonic::{Request, Status};
 use super::{Peers, late, passes, refusal};
 use crate::metrics;
 
-/// How long one attempt at a chat's owner may take, which loads one chat.
+/// The timeout of one call to a chat's owner, which may have to load the chat from the store.
 const BLOCK_CALL: Duration = Duration::from_secs(5);
-/// How long all attempts together may take before the caller is told to come back: enough for a map that is changing,
-/// and less than clients wait. It is not enough for a node that died and still has its lease.
+/// The time for all attempts together before the caller gets UNAVAILABLE. It is shorter than clients wait, and long
+/// enough for a changing map: it exceeds the lease after which a lost owner leaves the map.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(8);
-/// How long a chat node may take to look up who of 256 people has written.
+/// The timeout of a chat node's look-up of who among 256 people has written.
 const WRITTEN_CALL: Duration = Duration::from_secs(5);
-/// How long a newer map is waited for: longer than a node needs to see a change in etcd.
+/// The longest time to wait for a newer map. A node sees a change in etcd sooner.
 const MAP_PATIENCE: Duration = Duration::from_secs(2);
-/// How long after a block this node watches for a map, late to arrive here, by which the chat already had another
-/// owner. It is several leases.
+/// The time for which this node watches the map after a block. A map that arrives late here may show that the chat
+/// already had another owner when the old one was told. The time is several leases.
 const MAP_LAG: Duration = Duration::from_secs(30);
-/// How many chats are watched for that at a time. For chats beyond it, an owner that this node did not know of learns
-/// of the block when it loads the chat again.
+/// The most chats for which the map is watched at a time. For a chat beyond that number, an owner that this node did
+/// not know of learns of the block only when it loads the chat again.
 const MAX_FOLLOWED: usize = 1024;
 
-/// Metadata with this node's version of the map, for a chat's owner.
+/// The metadata key with which this node sends its map version to a chat's owner.
 const MAP_VERSION: &str = "tern-map-version";
-/// Metadata in the answer of a node that is not the owner: the version of its map.
+/// The metadata key under which a node that does not own the chat answers the version of its map.
 const NOT_OWNER: &str = "tern-not-owner";
 
 impl Peers {
@@ -81,8 +81,8 @@ impl Peers {
         Ok(written.collect())
     }
 
-    /// Tells the owner of the direct chat of the two to read their blocks again. When it returns, the owner decides
-    /// by what the store has now. `Err` if the owner does not answer in time.
+    /// Tells the owner of the direct chat of the two to read their blocks again. When this returns `Ok`, the owner
+    /// applies the blocks that the store has now. Returns `Err` if the owner does not answer in time.
     pub async fn blocks_changed(&self, one: UserId, other: UserId) -> Result<(), ApiError> {
         let changed = self.tell_owner(ChatId::direct(one, other));
         let silent = || ApiError::unavailable("the chat's node does not answer");
@@ -135,8 +135,9 @@ impl Peers {
         Ok(node)
     }
 
-    /// Watches for a late map by which another node owns the chat, and tells that node too. It may have loaded the
-    /// chat before the block was stored.
+    /// Watches the map in the background for [`MAP_LAG`], and tells the chat's next owner too if the map names one
+    /// other than `told`. That node may have loaded the chat before the block was stored, by a newer map that this node
+    /// had not seen.
     fn follow(&self, chat: ChatId, told: Node) {
         let Ok(room) = self.followed.clone().try_acquire_owned() else {
             return;
@@ -170,7 +171,7 @@ impl Peers {
         let mut map = self.ctx.map.clone();
         if map.current().version() < version {
             let caught_up = async { while map.changed().await.version() < version {} };
-            // If it was in vain, the next attempt reports what is wrong.
+            // If the map does not come in time, the next attempt reports what is wrong.
             let _ = timeout(MAP_PATIENCE, caught_up).await;
         }
     }

@@ -1,4 +1,4 @@
-//! Users and devices as operators see them, and suspensions.
+//! Reads users and devices as operators see them, and stores suspensions.
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -9,23 +9,25 @@ use super::devices::Device;
 use super::users::{User, picture, user};
 use super::{Result, Store, Tx};
 
-/// A user, and since when the user is suspended.
+/// A user, and the time since which the user is suspended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
+    /// The user.
     pub user: User,
-    /// When the user was suspended. `None` if the user is not.
+    /// The time at which the user was suspended, or `None` if the user is not suspended.
     pub suspended_at: Option<Timestamp>,
 }
 
 /// A device in any state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AnyDevice {
+    /// The device.
     pub device: Device,
-    /// Whether the device's user's chats know it and it is not revoked.
+    /// True if the device has joined its user's chats and is not revoked.
     pub active: bool,
-    /// When the device was revoked. `None` if it was not.
+    /// The time at which the device was revoked, or `None` if it was not.
     pub revoked_at: Option<Timestamp>,
-    /// When the device's present refresh token was made. `None` if it has none.
+    /// The time at which the device's present refresh token was made, or `None` if it has none.
     pub tokens_issued_at: Option<Timestamp>,
 }
 
@@ -43,18 +45,18 @@ macro_rules! account {
     };
 }
 
-/// A page of all users, beginning after the id $1.
+/// Reads a page of all users, beginning after the id $1.
 pub const PAGE: &str = account!("WHERE user_id > $1 ORDER BY user_id LIMIT $2");
 
-/// A page of suspended users, beginning after the id $1. They are few: an index of their own finds them, and they are
-/// sorted.
+/// Reads a page of suspended users, beginning after the id $1. Suspended users are few, so they are found by an index
+/// of their own and then sorted.
 pub const SUSPENDED_PAGE: &str =
     account!("WHERE suspended_at IS NOT NULL AND user_id > $1 ORDER BY user_id LIMIT $2");
 
-/// One user, by either id.
+/// Reads one user by either id.
 pub const ONE: &str = account!("WHERE user_id = $1 OR external_id = $2");
 
-/// All devices of a user, the newest first.
+/// Reads all devices of a user, the newest first.
 pub const ALL_DEVICES: &str = concat!(
     "SELECT device_id, user_id, display_name, platform, ",
     millis!("linked_at"),
@@ -65,24 +67,25 @@ pub const ALL_DEVICES: &str = concat!(
     " FROM devices WHERE user_id = $1 ORDER BY linked_at DESC, device_id"
 );
 
-/// Suspends a user. If the user is suspended already, the time of the first suspension stays. It waits for a device
-/// that is being linked, whose transaction has locked the user's row; later ones see the suspension.
+/// Suspends a user. If the user is suspended already, the time of the first suspension stays. The statement waits for
+/// the lock of the user's row, which a transaction that begins to link a device holds while it checks for a suspension.
+/// So a new device is either inserted before the suspension, or refused.
 pub const SUSPEND: &str = "
 UPDATE users SET suspended_at = coalesce(suspended_at, to_timestamp($2::float8 / 1000)) WHERE user_id = $1";
 
 /// Ends a user's suspension.
 pub const RESUME: &str = "UPDATE users SET suspended_at = NULL WHERE user_id = $1";
 
-/// Whether a user is suspended.
+/// Returns whether a user is suspended.
 pub const IS_SUSPENDED: &str = "SELECT suspended_at IS NOT NULL FROM users WHERE user_id = $1";
 
-/// The users suspended after $1, the newest first.
+/// Reads the users suspended after $1, the newest first.
 pub const RECENTLY_SUSPENDED: &str = "
 SELECT user_id FROM users WHERE suspended_at IS NOT NULL AND suspended_at > to_timestamp($1::float8 / 1000)
 ORDER BY suspended_at DESC LIMIT $2";
 
-/// How many users [`RECENTLY_SUSPENDED`] returns at most: more than an operator suspends in an hour. Every gateway
-/// keeps them.
+/// The most users that [`RECENTLY_SUSPENDED`] returns: more than an operator suspends in an hour. Every gateway keeps
+/// them in memory.
 const MAX_RECENT: i64 = 10_000;
 
 impl Store {
@@ -94,7 +97,7 @@ impl Store {
         rows.iter().map(account).collect()
     }
 
-    /// Returns the user with either of these ids. `None` if there is none.
+    /// Returns the user with either of these ids, or `None` if there is none.
     pub async fn account(&self, user: Option<UserId>, external_id: Option<&str>) -> Result<Option<Account>> {
         let row = sqlx::query(ONE).bind(user.map(|user| user.0)).bind(external_id);
         let row = row.fetch_optional(&self.pool).await?;
@@ -110,7 +113,7 @@ impl Store {
         rows.iter().map(any_device).collect()
     }
 
-    /// Suspends the user. `false` if there is no such user.
+    /// Suspends the user. Returns `false` if there is no such user.
     pub async fn suspend(&self, user: UserId, now: Timestamp) -> Result<bool> {
         let done = sqlx::query(SUSPEND)
             .bind(user.0)
@@ -120,13 +123,13 @@ impl Store {
         Ok(done.rows_affected() > 0)
     }
 
-    /// Ends the user's suspension. `false` if there is no such user.
+    /// Ends the user's suspension. Returns `false` if there is no such user.
     pub async fn resume(&self, user: UserId) -> Result<bool> {
         let done = sqlx::query(RESUME).bind(user.0).execute(&self.pool).await?;
         Ok(done.rows_affected() > 0)
     }
 
-    /// Whether the user is suspended.
+    /// Returns whether the user is suspended, or `false` if there is no such user.
     pub async fn is_suspended(&self, tx: &mut Tx, user: UserId) -> Result<bool> {
         let row: Option<bool> = sqlx::query_scalar(IS_SUSPENDED)
             .bind(user.0)

@@ -1,4 +1,4 @@
-//! Blocks: who has blocked whom.
+//! Stores who has blocked whom.
 
 use sqlx::Row;
 use tern_store::millis;
@@ -11,14 +11,14 @@ pub const INSERT: &str = "
 INSERT INTO blocks (user_id, blocked_id, blocked_at) VALUES ($1, $2, to_timestamp($3::float8 / 1000))
 ON CONFLICT DO NOTHING";
 
-/// How many people the user has blocked, without $2.
+/// Counts the people whom the user has blocked, without $2.
 pub const OTHERS: &str = "SELECT count(*) FROM blocks WHERE user_id = $1 AND blocked_id <> $2";
 
 /// Ends a block.
 pub const DELETE: &str = "DELETE FROM blocks WHERE user_id = $1 AND blocked_id = $2";
 
-/// A page of blocks, the newest first, and those of the same moment by their ids. $2 and $3 say where the page before
-/// ended.
+/// Reads a page of blocks, the newest first, and those of the same moment by descending ids. $2 and $3 are the time and
+/// the id of the last block of the page before.
 pub const PAGE: &str = concat!(
     "SELECT blocked_id, ",
     millis!("blocked_at"),
@@ -28,7 +28,7 @@ WHERE user_id = $1
 ORDER BY blocked_at DESC, blocked_id DESC LIMIT $4"
 );
 
-/// The last block of a page: when it was made, and whom it blocks.
+/// The place of a block in the list: the time at which it was made, and the person whom it blocks.
 pub type Place = (Timestamp, UserId);
 
 impl Store {

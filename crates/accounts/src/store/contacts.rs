@@ -1,4 +1,4 @@
-//! Contacts: the people in a user's address book.
+//! Stores contacts, the people in a user's address book.
 
 use sqlx::Row;
 use tern_types::UserId;
@@ -8,8 +8,9 @@ use super::{Result, Store, Tx};
 /// Removes all contacts of a user.
 pub const CLEAR: &str = "DELETE FROM contacts WHERE user_id = $1";
 
-/// Adds contacts. Ids of no user are left out. Rows are inserted in the order of their ids, since each insert takes a
-/// share lock on the contact's row.
+/// Adds contacts. Ids that belong to no user are left out. Rows are inserted in the order of their ids, because each
+/// insert takes a share lock on the contact's row in `users`, and two calls that took the locks in different orders
+/// could deadlock.
 pub const INSERT: &str = "
 INSERT INTO contacts (user_id, contact_id)
 SELECT $1, u.user_id FROM users u WHERE u.user_id = ANY($2) ORDER BY u.user_id
@@ -18,10 +19,10 @@ ON CONFLICT DO NOTHING";
 /// Removes contacts.
 pub const DELETE: &str = "DELETE FROM contacts WHERE user_id = $1 AND contact_id = ANY($2)";
 
-/// How many contacts a user has.
+/// Counts a user's contacts.
 pub const COUNT: &str = "SELECT count(*) FROM contacts WHERE user_id = $1";
 
-/// A page of contacts in the order of their ids, beginning after $2.
+/// Reads a page of contacts in the order of their ids, beginning after $2.
 pub const PAGE: &str = "
 SELECT contact_id FROM contacts
 WHERE user_id = $1 AND ($2::uuid IS NULL OR contact_id > $2) ORDER BY contact_id LIMIT $3";

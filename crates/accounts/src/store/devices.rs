@@ -1,5 +1,5 @@
-//! Devices. A device is pending (its user's chats do not know it yet), active, or revoked. Accounts nodes insert and
-//! revoke devices; chat nodes make them active, in the transaction that adds the device to its user's chats.
+//! Stores devices. A device is pending (its user's chats do not know it yet), active, or revoked. Accounts nodes insert
+//! and revoke devices; chat nodes make them active, in the transaction that adds the device to its user's chats.
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -12,24 +12,29 @@ use crate::domain::linking::{Asked, Before};
 /// A device of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
+    /// The id of the device.
     pub id: DeviceId,
+    /// The user whose device it is.
     pub user: UserId,
+    /// The name that the app gave the device.
     pub display_name: String,
+    /// The platform, such as "ios".
     pub platform: String,
+    /// The time at which it was linked, or at which a retry last resumed its linking.
     pub linked_at: Timestamp,
 }
 
 /// Locks a user. Linking runs one at a time for each user, because the number of devices is checked under this lock.
 pub const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
 
-/// The device that this request has made before.
+/// Reads the device that the same request has made before.
 pub const BEFORE: &str = concat!(
     "SELECT device_id, display_name, platform, active, revoked_at IS NOT NULL, ",
     millis!("linked_at"),
     " FROM devices WHERE user_id = $1 AND request_id = $2"
 );
 
-/// How many devices the user has, without $2. Pending devices count if they were linked after $3.
+/// Counts the user's devices, without $2. Pending devices count if they were linked after $3.
 pub const OTHERS: &str = "
 SELECT count(*) FROM devices
 WHERE user_id = $1 AND device_id <> $2 AND revoked_at IS NULL
@@ -44,61 +49,62 @@ VALUES ($1, $2, $3, $4, $5, to_timestamp($6::float8 / 1000))";
 pub const RESUME: &str =
     "UPDATE devices SET linked_at = to_timestamp($2::float8 / 1000) WHERE device_id = $1";
 
-/// One device.
+/// Reads one device.
 pub const SELECT: &str = concat!(
     "SELECT device_id, user_id, display_name, platform, ",
     millis!("linked_at"),
     " FROM devices WHERE device_id = $1"
 );
 
-/// A user's active devices, the oldest first.
+/// Reads a user's active devices, the oldest first.
 pub const LIST: &str = concat!(
     "SELECT device_id, user_id, display_name, platform, ",
     millis!("linked_at"),
     " FROM devices WHERE user_id = $1 AND active ORDER BY linked_at, device_id"
 );
 
-/// Whether the device is active and belongs to this user.
+/// Returns whether a device is active and belongs to a user.
 pub const ACTIVE: &str =
     "SELECT EXISTS (SELECT FROM devices WHERE device_id = $1 AND user_id = $2 AND active)";
 
-/// Revokes a device. This takes effect at once: none of its tokens is exchanged any more, and none of its streams is
-/// opened. Its user's chats follow later.
+/// Revokes a device. This takes effect at once: its refresh tokens are no longer exchanged, and it cannot open a stream
+/// any more. It is removed from its user's chats later.
 pub const REVOKE: &str = "
 UPDATE devices SET active = false, revoked_at = coalesce(revoked_at, to_timestamp($3::float8 / 1000))
 WHERE device_id = $1 AND ($2::uuid IS NULL OR user_id = $2)
 RETURNING user_id, unlinked_at IS NOT NULL";
 
-/// Marks a revocation as finished.
+/// Marks a revocation as finished: the device was removed from its user's chats.
 pub const UNLINKED: &str = "
 UPDATE devices SET unlinked_at = to_timestamp($2::float8 / 1000)
 WHERE device_id = $1 AND revoked_at IS NOT NULL AND unlinked_at IS NULL";
 
-/// Revocations that began before $1 and are not finished, the oldest first.
+/// Reads the revocations that began before $1 and are not finished, the oldest first.
 pub const UNFINISHED: &str = "
 SELECT user_id, device_id FROM devices
 WHERE revoked_at IS NOT NULL AND unlinked_at IS NULL AND revoked_at < to_timestamp($1::float8 / 1000)
 ORDER BY revoked_at LIMIT $2";
 
-/// The devices revoked after $1, the newest first.
+/// Reads the devices revoked after $1, the newest first.
 pub const RECENTLY_REVOKED: &str = "
 SELECT device_id FROM devices WHERE revoked_at IS NOT NULL AND revoked_at > to_timestamp($1::float8 / 1000)
 ORDER BY revoked_at DESC LIMIT $2";
 
-/// How many devices [`RECENTLY_REVOKED`] returns at most: more than ten million users revoke in an hour. Every
-/// gateway keeps them, and gets them in one answer (1.8 MB).
+/// The most devices that [`RECENTLY_REVOKED`] returns: more than ten million users revoke in an hour. Every gateway
+/// keeps them in memory, and gets them in one answer of 1.8 MB.
 const MAX_RECENTLY_REVOKED: i64 = 100_000;
 
-/// A revoked device, just now or before.
+/// A device that was revoked, either just now or earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Revoked {
+    /// The user whose device it is.
     pub user: UserId,
-    /// Whether its user's chats know of the revocation.
+    /// True if the device was removed from its user's chats.
     pub unlinked: bool,
 }
 
 impl Store {
-    /// Locks the user. `false` if there is no such user.
+    /// Locks the user. Returns `false` if there is no such user.
     pub async fn lock_user(&self, tx: &mut Tx, user: UserId) -> Result<bool> {
         let row = sqlx::query(LOCK_USER)
             .bind(user.0)
@@ -107,7 +113,7 @@ impl Store {
         Ok(row.is_some())
     }
 
-    /// Returns the device that the same request has made before. `None` if there is none.
+    /// Returns the device that the same request has made before, or `None` if there is none.
     pub async fn link_before(&self, tx: &mut Tx, user: UserId, request: RequestId) -> Result<Option<Before>> {
         let row = sqlx::query(BEFORE)
             .bind(user.0)
@@ -161,7 +167,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the device count as pending from `now` on.
+    /// Restarts the time for which the pending device counts, from `now` on.
     pub async fn resume_device(&self, tx: &mut Tx, device: DeviceId, now: Timestamp) -> Result<()> {
         sqlx::query(RESUME)
             .bind(device.0)
@@ -171,7 +177,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the device. `None` if there is no such device.
+    /// Returns the device, or `None` if there is no such device.
     pub async fn device(&self, id: DeviceId) -> Result<Option<Device>> {
         let row = sqlx::query(SELECT).bind(id.0).fetch_optional(&self.pool).await?;
         row.map(|row| device(&row)).transpose()
@@ -183,7 +189,7 @@ impl Store {
         rows.iter().map(device).collect()
     }
 
-    /// Whether the device is active and belongs to this user.
+    /// Returns whether the device is active and belongs to this user.
     pub async fn is_active(&self, user: UserId, device: DeviceId) -> Result<bool> {
         Ok(sqlx::query_scalar(ACTIVE)
             .bind(device.0)
@@ -192,7 +198,7 @@ impl Store {
             .await?)
     }
 
-    /// Revokes the device, if `of` is `None` or is its user. `None` if there is no such device.
+    /// Revokes the device if `of` is `None` or is the device's user. Returns `None` if there is no such device of `of`.
     pub async fn revoke(
         &self,
         device: DeviceId,
@@ -213,7 +219,7 @@ impl Store {
         .transpose()
     }
 
-    /// Stores that the user's chats know of the revocation.
+    /// Stores that the device was removed from its user's chats.
     pub async fn set_unlinked(&self, device: DeviceId, now: Timestamp) -> Result<()> {
         sqlx::query(UNLINKED)
             .bind(device.0)
@@ -233,7 +239,7 @@ impl Store {
         rows.iter().map(|row| Ok(DeviceId(row.try_get(0)?))).collect()
     }
 
-    /// Returns at most `limit` revocations from before `before` that the users' chats do not know of yet.
+    /// Returns at most `limit` devices that were revoked before `before` and not yet removed from their users' chats.
     pub async fn unfinished_revocations(
         &self,
         before: Timestamp,

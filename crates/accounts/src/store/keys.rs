@@ -1,4 +1,4 @@
-//! API keys in the store.
+//! Stores API keys.
 
 use sqlx::Row;
 use tern_store::millis;
@@ -10,16 +10,21 @@ use super::{Result, Store};
 /// A key without its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyInfo {
+    /// The id, which is part of the key's text.
     pub key_id: Uuid,
+    /// The name that the operator gave the key.
     pub name: String,
+    /// The names of the key's scopes, such as `users:read`.
     pub scopes: Vec<String>,
+    /// The time at which the key was made, by the database's clock.
     pub created_at: Timestamp,
+    /// True if the key was revoked.
     pub revoked: bool,
 }
 
 const INSERT: &str = "INSERT INTO api_keys (key_id, name, secret_hash, scopes) VALUES ($1, $2, $3, $4)";
 
-/// The hash and the scopes of a key that is not revoked.
+/// Reads the hash and the scopes of a key that is not revoked.
 pub const LIVE: &str = "SELECT secret_hash, scopes FROM api_keys WHERE key_id = $1 AND revoked_at IS NULL";
 
 const LIST: &str = concat!(
@@ -49,7 +54,7 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the hash and the scopes of a key that is not revoked. `None` if there is none.
+    /// Returns the hash and the scopes of a key that is not revoked, or `None` if there is none.
     pub async fn live_key(&self, key_id: Uuid) -> Result<Option<(Vec<u8>, Vec<String>)>> {
         let row = sqlx::query(LIVE).bind(key_id).fetch_optional(&self.pool).await?;
         row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
@@ -71,7 +76,7 @@ impl Store {
             .collect()
     }
 
-    /// Revokes a key. `false` if there is no such key.
+    /// Revokes a key. Returns `false` if there is no such key.
     pub async fn revoke_key(&self, key_id: Uuid) -> Result<bool> {
         let done = sqlx::query(REVOKE).bind(key_id).execute(&self.pool).await?;
         Ok(done.rows_affected() > 0)

@@ -1,4 +1,4 @@
-//! Privacy settings, and the facts by which it is decided who may see whom: blocks, contacts, and the strangers
+//! Stores privacy settings, and reads the facts that decide who may see whom: blocks, contacts, and the strangers whom
 //! somebody watched.
 
 use sqlx::Row;
@@ -10,15 +10,15 @@ use super::contacts::ids;
 use super::{Result, Store, Tx};
 use crate::domain::privacy::{Audience, Observer, Privacy, Relation};
 
-/// A user's settings.
+/// Reads a user's settings.
 pub const SELECT: &str = "SELECT presence_audience, read_receipts_off FROM users WHERE user_id = $1";
 
 /// Replaces a user's settings.
 pub const UPDATE: &str = "
 UPDATE users SET presence_audience = $2, read_receipts_off = $3 WHERE user_id = $1 RETURNING user_id";
 
-/// All facts about the watcher $1 and the people $2, except who has written to whom. Strangers count as watched if
-/// that was after $3. Each column is a probe of a primary key.
+/// Reads all facts about the watcher $1 and the people $2, except who has written to whom, which chat nodes know. A
+/// stranger counts as watched if the watcher watched them after $3. Each column is a probe of a primary key.
 pub const RELATIONS: &str = "
 SELECT u.user_id, u.presence_audience,
        EXISTS (SELECT FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $1)
@@ -29,8 +29,8 @@ SELECT u.user_id, u.presence_audience,
                  AND w.watched_at > to_timestamp($3::float8 / 1000))
 FROM users u WHERE u.user_id = ANY($2)";
 
-/// All facts about the person $1 and the watchers $2, except to whom the person has written, with each watcher's own
-/// audience. Each column is a probe of a primary key.
+/// Reads all facts about the person $1 and the watchers $2, except to whom the person has written, with each watcher's
+/// own audience. Each column is a probe of a primary key.
 pub const OBSERVERS: &str = "
 SELECT u.user_id, u.presence_audience,
        EXISTS (SELECT FROM blocks b WHERE b.user_id = u.user_id AND b.blocked_id = $1)
@@ -42,7 +42,7 @@ FROM users u WHERE u.user_id = ANY($2)";
 pub const FORGET_STRANGERS: &str = "
 DELETE FROM watched_strangers WHERE user_id = $1 AND watched_at <= to_timestamp($2::float8 / 1000)";
 
-/// The strangers whom the watcher watched.
+/// Reads the strangers whom the watcher watched.
 pub const STRANGERS: &str = concat!(
     "SELECT watched_id, ",
     millis!("watched_at"),
@@ -55,7 +55,7 @@ INSERT INTO watched_strangers (user_id, watched_id, watched_at)
 SELECT $1, w, to_timestamp($3::float8 / 1000) FROM unnest($2::uuid[]) w ORDER BY w";
 
 impl Store {
-    /// Returns the user's settings. `None` if there is no such user.
+    /// Returns the user's settings, or `None` if there is no such user.
     pub async fn privacy(&self, user: UserId) -> Result<Option<Privacy>> {
         let row = sqlx::query(SELECT)
             .bind(user.0)
@@ -70,7 +70,7 @@ impl Store {
         .transpose()
     }
 
-    /// Replaces the user's settings. `false` if there is no such user.
+    /// Replaces the user's settings. Returns `false` if there is no such user.
     pub async fn set_privacy(&self, user: UserId, privacy: Privacy) -> Result<bool> {
         let row = sqlx::query(UPDATE)
             .bind(user.0)
@@ -79,8 +79,8 @@ impl Store {
         Ok(row.fetch_optional(&self.pool).await?.is_some())
     }
 
-    /// Returns what is known about those of `people` who exist, each once, in no order. Strangers count as watched if
-    /// that was after `since`.
+    /// Returns what is known about those of `people` who exist, each once, in no order. A stranger counts as watched if
+    /// the watcher watched them after `since`.
     pub async fn relations(
         &self,
         watcher: UserId,

@@ -1,4 +1,4 @@
-//! Refresh tokens in the store: their hashes, on the device's row.
+//! Stores the hashes of refresh tokens, which are columns of the device's row.
 
 use sqlx::Row;
 use tern_store::millis;
@@ -20,18 +20,19 @@ UPDATE devices SET refresh_rotation = $2, refresh_hash = $3, refresh_previous_ha
                    refresh_issued_at = to_timestamp($5::float8 / 1000)
 WHERE device_id = $1";
 
-/// A device as the exchange of its tokens needs it.
+/// The part of a device that the exchange of its tokens needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceTokens {
+    /// The user whose device it is.
     pub user: UserId,
-    /// Whether its user's chats know the device and it is not revoked.
+    /// True if the device has joined its user's chats and is not revoked.
     pub active: bool,
-    /// `None` if the device was given no token yet.
+    /// The hashes of its tokens, or `None` if the device was given no token yet.
     pub stored: Option<Stored>,
 }
 
 impl Store {
-    /// Locks and returns the device's tokens. `None` if there is no such device.
+    /// Locks and returns the device's tokens. Returns `None` if there is no such device.
     pub async fn lock_tokens(&self, tx: &mut Tx, device: DeviceId) -> Result<Option<DeviceTokens>> {
         let Some(row) = sqlx::query(LOCK).bind(device.0).fetch_optional(&mut **tx).await? else {
             return Ok(None);

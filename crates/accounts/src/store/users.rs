@@ -1,4 +1,4 @@
-//! Users in the store.
+//! Stores users.
 
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -11,10 +11,13 @@ use super::{Result, Store};
 /// A user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
+    /// The id that Tern gave the user.
     pub id: UserId,
     /// The app's own id of the user.
     pub external_id: String,
+    /// The name that people see.
     pub display_name: String,
+    /// The time at which the user was made, by the database's clock.
     pub created_at: Timestamp,
     /// The user's picture, if there is one.
     pub picture: Option<MediaId>,
@@ -45,7 +48,7 @@ pub const UPDATE: &str = concat!(
     picture!()
 );
 
-/// The users with these ids or external ids.
+/// Reads the users with the ids $1 or the external ids $2.
 pub const SELECT: &str = concat!(
     "SELECT user_id, external_id, display_name, ",
     millis!("created_at"),
@@ -53,11 +56,11 @@ pub const SELECT: &str = concat!(
     " FROM users WHERE user_id = ANY($1) OR external_id = ANY($2)"
 );
 
-/// Whether a user exists.
+/// Returns whether a user exists.
 pub const EXISTS: &str = "SELECT EXISTS (SELECT FROM users WHERE user_id = $1)";
 
 impl Store {
-    /// Inserts a user. `None` if there is a user with this external id already.
+    /// Inserts a user. Returns `None` if there is a user with this external id already.
     pub async fn insert_user(
         &self,
         id: UserId,
@@ -74,7 +77,7 @@ impl Store {
             .transpose()
     }
 
-    /// Changes the user's display name. `None` if there is no such user.
+    /// Changes the user's display name. Returns `None` if there is no such user.
     pub async fn update_user(&self, id: UserId, display_name: &str) -> Result<Option<User>> {
         let row = sqlx::query(UPDATE)
             .bind(id.0)
@@ -84,7 +87,7 @@ impl Store {
         row.map(|row| user(&row)).transpose()
     }
 
-    /// Returns those users that exist, each once, in no order.
+    /// Returns the users with these ids or external ids who exist, each once, in no order.
     pub async fn users(&self, ids: &[UserId], external_ids: &[String]) -> Result<Vec<User>> {
         let ids: Vec<_> = ids.iter().map(|id| id.0).collect();
         let rows = sqlx::query(SELECT)
@@ -95,7 +98,7 @@ impl Store {
         rows.iter().map(user).collect()
     }
 
-    /// Whether the user exists.
+    /// Returns whether the user exists.
     pub async fn user_exists(&self, id: UserId) -> Result<bool> {
         Ok(sqlx::query_scalar(EXISTS)
             .bind(id.0)

@@ -1,4 +1,4 @@
-//! Linking devices.
+//! Tests of linking devices.
 
 use futures::future::join_all;
 use tern_accounts::accounts::NewDevice;

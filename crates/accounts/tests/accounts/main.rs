@@ -1,4 +1,4 @@
-//! The accounts services over gRPC, on a real Postgres.
+//! Tests of the accounts services over gRPC, on a real Postgres.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -1,4 +1,4 @@
-//! The whole node: while its store is away, serving, and draining.
+//! Tests of the whole node: while its store is away, while it serves, and while it drains.
 
 use std::time::Duration;
 

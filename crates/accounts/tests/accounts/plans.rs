@@ -1,5 +1,6 @@
-//! The plans of the statements that connecting, calls and refreshes depend on, on empty and on filled tables. They
-//! have to use indexes only: a generic plan that was made on an empty table must not keep a sequential scan.
+//! Tests of the query plans of the statements that connecting, calls and refreshes depend on, on empty and on filled
+//! tables. The plans have to use indexes only: a generic plan that was made on an empty table must not keep a
+//! sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_accounts::store::{admin, blocks, contacts, devices, keys, privacy, tokens, users};
@@ -71,7 +72,7 @@ ANALYZE users, devices, api_keys, blocks, contacts, watched_strangers";
 #[tokio::test]
 async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
     let world = World::start().await;
-    // Plans are made as on the node's own connections.
+    // A generic plan is forced, because Postgres may choose one on a node's connection after a few executions.
     let mut db = world.pool.acquire().await.unwrap();
     db.execute("SET plan_cache_mode = force_generic_plan")
         .await

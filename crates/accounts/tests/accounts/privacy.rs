@@ -1,4 +1,4 @@
-//! Blocks, contacts and settings: what the calls do, and whom they refuse.
+//! Tests of blocks, contacts and settings: what the calls do, and whom they refuse.
 
 use tern_identity::principal::{Principal, Scope};
 use tern_proto::v1::{self, Audience, ErrorReason};

@@ -1,4 +1,4 @@
-//! Exchanging refresh tokens.
+//! Tests of exchanging refresh tokens.
 
 use futures::future::join_all;
 use tern_accounts::domain::refresh::{SAME_PAIR_AGAIN, UNUSED_ENDS};

@@ -1,4 +1,4 @@
-//! Requests that are malformed, and callers that may not make them.
+//! Tests of malformed requests, and of callers that may not make a call.
 
 use tern_identity::principal::Scope;
 use tern_proto::v1;

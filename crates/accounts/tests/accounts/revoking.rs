@@ -1,4 +1,4 @@
-//! Revoking devices.
+//! Tests of revoking devices.
 
 use tern_proto::v1;
 use tern_proto::v1::ErrorReason;

@@ -1,4 +1,4 @@
-//! What is stored of tokens and keys.
+//! Tests that the store has no secret of a token or key, and that an API key works until it is revoked.
 
 use sqlx::AssertSqlSafe;
 use tern_accounts::keys;

@@ -1,4 +1,4 @@
-//! Which nodes are told of a block, of contacts and of settings.
+//! Tests of which nodes are told of a block, of contacts and of settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ async fn the_chats_owner_is_told_of_a_block_when_the_store_has_it() {
     );
 }
 
-/// Two chat nodes. The map names the first as the owner until the test changes it.
+/// Two chat nodes, of which the map names the first as the owner until the test changes it.
 struct Nodes {
     world: World,
     chats: [Chat; 2],

@@ -1,4 +1,4 @@
-//! Suspending users, and what operators see of them.
+//! Tests of suspending users, and of what operators see of them.
 
 use tern_identity::principal::Scope;
 use tern_proto::internal::{ListBarredRequest, ListBarredResponse};

@@ -1,4 +1,4 @@
-//! Making, renaming and reading users.
+//! Tests of making, renaming and reading users.
 
 use futures::future::join_all;
 use tern_identity::principal::{Principal, Scope};

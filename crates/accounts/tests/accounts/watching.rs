@@ -1,4 +1,4 @@
-//! Whose presence somebody may see.
+//! Tests of whose presence somebody may see.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ async fn who_may_be_watched_follows_from_settings_contacts_writing_and_blocks() 
         world.set_contacts(user, &[watcher], &[], false).await.unwrap();
     }
     world.chat.writes(writer, watcher);
-    // What the watcher writes and whom the watcher has as contacts gives the watcher no right.
+    // The watcher gets no right by writing to somebody, or by having somebody as a contact.
     world.chat.writes(watcher, stranger);
     world
         .set_contacts(watcher, &[stranger], &[], false)
@@ -133,7 +133,7 @@ async fn new_strangers_a_day_are_limited_and_those_of_the_day_are_free() {
     assert_eq!(second.retry_after, 18 * HOUR);
     let again = watch(fit, later + HOUR).await;
     assert_eq!((again.visible.len(), again.limited.len()), (NEW_STRANGERS, 0));
-    // Whoever has the watcher among their contacts is not a stranger.
+    // A person who has the watcher among their contacts is not a stranger.
     world
         .set_contacts(crowd[NEW_STRANGERS], &[watcher], &[], false)
         .await
@@ -210,7 +210,7 @@ async fn who_may_see_somebody_is_the_same_rule_from_the_other_side() {
         .unwrap();
     world.shares_with(hidden, Audience::Nobody).await;
     world.chat.writes(person, written_to);
-    // What the watchers write gives them no right.
+    // The watchers get no right by writing to the person.
     world.chat.writes(stranger, person);
     let text = |user: UserId| user.to_string();
     world

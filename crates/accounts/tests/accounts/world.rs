@@ -1,4 +1,4 @@
-//! An accounts node on a database of its own, with stand-ins for the nodes that it calls.
+//! The test world: an accounts node on a database of its own, with stand-ins for the nodes that it calls.
 
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -41,10 +41,12 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
+/// The time for which access tokens are valid.
 pub const TTL: Duration = Duration::from_secs(3600);
-/// How many new strangers one user may watch in a day.
+/// The number of new strangers that one user may watch in a day.
 pub const NEW_STRANGERS: usize = 20;
 
+/// An accounts node with its database, and the stand-ins that it calls.
 pub struct World {
     pub pool: PgPool,
     pub accounts: Arc<Accounts>,
@@ -104,7 +106,7 @@ impl World {
         }
     }
 
-    /// The same store behind a node with another signing key.
+    /// Returns another node on the same store, with another signing key.
     pub fn with_new_signing_key(&self) -> Arc<Accounts> {
         accounts(
             &self.pool,
@@ -133,6 +135,7 @@ impl World {
         AuthClient::new(self.channel.clone())
     }
 
+    /// Makes a user whose display name is the external id in capitals.
     pub async fn user(&self, external_id: &str) -> UserId {
         let request = v1::CreateUserRequest {
             external_id: external_id.into(),
@@ -147,6 +150,7 @@ impl World {
         created.user.unwrap().user_id.parse().unwrap()
     }
 
+    /// Links a new device of the user.
     pub async fn link(&self, user: UserId) -> v1::LinkDeviceResponse {
         self.devices()
             .link_device(by(&admin(), link_request(user)))
@@ -204,7 +208,7 @@ pub fn link_request(user: UserId) -> v1::LinkDeviceRequest {
     }
 }
 
-/// Makes a request as the gateway passes it on for this caller.
+/// Makes a request with this caller in its metadata, as the gateway passes it on.
 pub fn by<T>(principal: &Principal, request: T) -> Request<T> {
     let mut request = Request::new(request);
     principal.write(request.metadata_mut());
@@ -244,6 +248,7 @@ pub fn node(name: &str, address: &str) -> Node {
     }
 }
 
+/// Serves the routes on a free port, and returns the address.
 pub async fn serve(routes: Routes) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -255,18 +260,18 @@ pub async fn serve(routes: Routes) -> String {
     address
 }
 
-/// A stand-in for a chat node, with what accounts nodes call.
+/// A stand-in for a chat node, with the calls that accounts nodes make.
 #[derive(Clone)]
 pub struct Chat {
     pool: PgPool,
-    /// How many of the next calls fail.
+    /// The number of next calls that fail.
     failures: Arc<AtomicUsize>,
     unlinked: Arc<Mutex<Vec<DeviceId>>>,
-    /// Who has written to whom, as (sender, recipient).
+    /// The pairs (sender, recipient) of which the sender has written to the recipient.
     written: Arc<Mutex<Vec<(UserId, UserId)>>>,
     /// The chats whose blocks were said to have changed, each with the number of blocks that the store had then.
     blocks: Arc<Mutex<Vec<(ChatId, i64)>>>,
-    /// The version of the map by which the node owns nothing. 0 if it owns everything.
+    /// The version of the map by which the node says it owns nothing, or 0 if it owns everything.
     owns_nothing_by: Arc<AtomicI64>,
 }
 
@@ -282,6 +287,7 @@ impl Chat {
         }
     }
 
+    /// Makes the node say that `from` has written to `to`.
     pub fn writes(&self, from: UserId, to: UserId) {
         self.written.lock().unwrap().push((from, to));
     }
@@ -290,14 +296,17 @@ impl Chat {
         self.blocks.lock().unwrap().clone()
     }
 
+    /// Makes the node answer that it is not the owner, by the map of this version; 0 makes it the owner again.
     pub fn owns_nothing_by(&self, version: i64) {
         self.owns_nothing_by.store(version, Ordering::SeqCst);
     }
 
+    /// Makes the next `calls` calls fail as UNAVAILABLE.
     pub fn fail(&self, calls: usize) {
         self.failures.store(calls, Ordering::SeqCst);
     }
 
+    /// Returns the devices that the node was told to unlink, in order.
     pub fn unlinked(&self) -> Vec<DeviceId> {
         self.unlinked.lock().unwrap().clone()
     }
@@ -407,15 +416,17 @@ pub struct Gateways {
 }
 
 impl Gateways {
-    /// Returns the changes of privacy so far, and forgets them.
+    /// Returns the changes of privacy since the last call.
     pub fn take_privacy(&self) -> Vec<(UserId, bool)> {
         std::mem::take(&mut self.privacy.lock().unwrap())
     }
 
+    /// Returns the devices that gateways were told to close, once for each gateway.
     pub fn told(&self) -> Vec<DeviceId> {
         self.closed.lock().unwrap().clone()
     }
 
+    /// Returns the suspensions, once for each gateway that was told.
     pub fn suspensions(&self) -> Vec<SuspensionChangedRequest> {
         self.suspensions.lock().unwrap().clone()
     }

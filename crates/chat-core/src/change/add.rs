@@ -1,4 +1,4 @@
-//! Members are added. Who is a member already is left out.
+//! The action that adds members. An admin or an owner may do it. Users who are members already are left out.
 
 use bytes::Bytes;
 use tern_proto::v1;

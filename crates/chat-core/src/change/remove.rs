@@ -1,4 +1,5 @@
-//! A member is removed, or leaves.
+//! The action that removes a member. An admin or an owner may remove members whose role is not higher than theirs, and
+//! everybody may leave. The last owner stays while there are other members.
 
 use bytes::Bytes;
 use tern_proto::v1;

@@ -1,4 +1,4 @@
-//! The group gets another picture, or none.
+//! The action that gives the group another picture, or none. An admin or an owner may do it.
 
 use bytes::Bytes;
 use tern_proto::v1;

@@ -1,4 +1,4 @@
-//! A member gets another role.
+//! The action that gives a member another role. Only an owner may do it, and the group keeps an owner.
 
 use bytes::Bytes;
 use tern_proto::v1;
@@ -39,6 +39,7 @@ impl Rules for SetRole {
     }
 
     fn apply(&self, chat: &mut Chat, _: Seq) {
+        debug_assert!(chat.member(self.0).is_some(), "only a member gets a role");
         chat.set_role(self.0, self.1);
     }
 }

@@ -1,4 +1,4 @@
-//! The group gets another title.
+//! The action that gives the group another title. An admin or an owner may do it.
 
 use bytes::Bytes;
 use tern_proto::v1;

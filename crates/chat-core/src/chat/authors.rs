@@ -1,12 +1,12 @@
-//! The senders of a chat's newest entries. They say whose messages a receipt concerns, and how many of a member's own
+//! The senders of a chat's newest entries. They tell whose messages a receipt concerns, and how many of a member's own
 //! messages lie after their read mark.
 
 use std::collections::VecDeque;
 
 use tern_types::{Seq, UserId};
 
-/// Entries remembered, 17 bytes each: as many as a device is behind while it catches up. A receipt for older entries
-/// goes to all members who sent anything since.
+/// The most entries that are remembered, at 17 bytes each: as many as a device is behind while it catches up. A receipt
+/// for older entries goes to all members who sent anything since.
 const REMEMBERED: usize = 256;
 
 /// The senders of the newest entries, up to the head and without a gap.
@@ -14,22 +14,24 @@ const REMEMBERED: usize = 256;
 pub struct Authors {
     /// The seq of the first entry that is remembered.
     first: Seq,
+    /// The entries from `first` on, ascending and without a gap.
     entries: VecDeque<Authored>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Authored {
     sender: UserId,
-    /// The entry counts as unread.
+    /// True if the entry counts as unread.
     counts: bool,
 }
 
 impl Authors {
-    /// Remembers the entries that were loaded with the chat: seq, sender and ordinal, ascending. It goes back from
-    /// the head to the first seq that is missing.
+    /// Remembers the entries that were loaded with the chat, and nothing else. `entries` are seq, sender and ordinal,
+    /// ascending. The memory goes back from the head to the first seq that is missing.
     ///
     /// An entry counts as unread if its ordinal is higher than that of the entry before. So the oldest entry is
-    /// remembered only if it is the chat's first; otherwise nobody knows whether it counts.
+    /// remembered only if it is the chat's first; otherwise nobody knows whether it counts. For example, of the entries
+    /// 1, 3, 4 and 5 of a chat whose head is 5, only 4 and 5 are remembered.
     pub fn load(&mut self, head: Seq, entries: impl DoubleEndedIterator<Item = (Seq, UserId, u64)>) {
         *self = Self {
             first: head.next(),
@@ -55,16 +57,22 @@ impl Authors {
         }
     }
 
+    /// Adds the entry before the first.
     fn push_front(&mut self, sender: UserId, counts: bool) {
         self.first = self.first.previous();
         self.entries.push_front(Authored { sender, counts });
     }
 
-    /// Adds the entry that is now the head.
+    /// Adds the entry that is now the head. Its seq must be the one after the last entry.
     pub fn push(&mut self, seq: Seq, sender: UserId, counts: bool) {
         if self.entries.is_empty() {
             self.first = seq;
         }
+        debug_assert_eq!(
+            seq.0,
+            self.first.0 + self.entries.len() as u64,
+            "the entries have no gap"
+        );
         self.entries.push_back(Authored { sender, counts });
         if self.entries.len() > REMEMBERED {
             self.entries.pop_front();
@@ -72,7 +80,7 @@ impl Authors {
         }
     }
 
-    /// The senders of the entries after `since`, up to `upto`. `None` if that reaches further back than is
+    /// Returns the senders of the entries after `since`, up to `upto`; `None` if not all entries after `since` are
     /// remembered.
     pub fn between(&self, since: Seq, upto: Seq) -> Option<impl Iterator<Item = UserId>> {
         let after = self.after(since)?;
@@ -80,25 +88,26 @@ impl Authors {
         Some(after.take(count).map(|entry| entry.sender))
     }
 
-    /// How many entries after `since` the sender sent that count as unread. `None` if that reaches further back than
-    /// is remembered.
+    /// Returns how many entries after `since` the sender sent that count as unread; `None` if not all entries after
+    /// `since` are remembered.
     pub fn counted(&self, sender: UserId, since: Seq) -> Option<u32> {
         let own = self.after(since)?.filter(|entry| entry.sender == sender);
         u32::try_from(own.filter(|entry| entry.counts).count()).ok()
     }
 
-    /// The seq and sender of each remembered entry that counts as unread.
+    /// Returns the seq and sender of each remembered entry that counts as unread.
     pub fn all_counted(&self) -> impl Iterator<Item = (Seq, UserId)> {
         let seqs = (self.first.0..).map(Seq);
         let counted = seqs.zip(&self.entries).filter(|(_, entry)| entry.counts);
         counted.map(|(seq, entry)| (seq, entry.sender))
     }
 
-    /// Whether all entries after `since` are remembered.
+    /// Returns whether all entries after `since` are remembered.
     pub fn reach(&self, since: Seq) -> bool {
         since.next() >= self.first
     }
 
+    /// Returns the entries after `since`; `None` if not all of them are remembered.
     fn after(&self, since: Seq) -> Option<impl Iterator<Item = &Authored>> {
         let skipped = usize::try_from(since.next().0.saturating_sub(self.first.0)).unwrap_or(usize::MAX);
         self.reach(since).then(|| self.entries.iter().skip(skipped))

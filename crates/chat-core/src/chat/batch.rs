@@ -1,4 +1,5 @@
-//! Batches: from the queue into a commit, and the result of the commit.
+//! Batches: how commands come from the queue into a commit, and what the result of the commit changes. A batch stands
+//! on the head that it was numbered from, and a chat has at most one batch that is not committed.
 
 use std::sync::Arc;
 
@@ -11,35 +12,38 @@ use crate::entry::{Entry, MediaRef, NewEntry};
 use crate::recent::{Known, Placed};
 use crate::{Origin, Outcome, Refusal};
 
-/// Entries of one chat in one commit, so that a busy group does not keep the others waiting.
+/// The most entries of one chat in one commit, so that a busy group does not keep the others waiting.
 pub const MAX_BATCH: usize = 64;
-/// Bytes of one chat in one commit, for the same reason: a quarter of a commit. A single entry always fits.
+/// The most bytes of one chat in one commit, for the same reason: a quarter of a commit. A single entry always fits.
 const MAX_BATCH_BYTES: usize = 1 << 20;
-/// How often a batch is tried again because the head had moved. More tries mean that another node commits to this
-/// chat all the time; the map will soon tell which of the two owns it.
+/// The number of times that a batch is tried again because of a conflict. If there are more, another node commits to
+/// this chat all the time, and the map will soon tell which of the two owns it.
 const MAX_TRIES: u32 = 8;
 
 /// The entries that one commit adds to one chat.
 #[derive(Debug, Clone)]
 pub struct Batch {
+    /// The chat.
     pub chat: ChatId,
+    /// The chat's data key, with which the store seals the contents.
     pub key: ChatKey,
     /// The head before the batch. The commit writes nothing if the store has another one.
     pub expected: Seq,
     /// The chat's ordinal after the batch.
     pub ordinal: u64,
+    /// The entries, with the seqs that follow `expected`. There is at least one.
     pub entries: Vec<Entry>,
     /// What the entry changes, if it is a change. It is then the only entry, and has a transaction of its own.
     pub change: Option<Action>,
 }
 
 impl Batch {
-    /// The bytes of the entries' contents.
+    /// Returns the bytes of the entries' contents.
     pub fn bytes(&self) -> usize {
         self.entries.iter().map(|entry| entry.new.content.len()).sum()
     }
 
-    /// The head after the batch.
+    /// Returns the head after the batch.
     pub fn head(&self) -> Seq {
         self.entries.last().map_or(self.expected, |entry| entry.seq)
     }
@@ -49,13 +53,14 @@ impl Batch {
 type Admitted = (Arc<NewEntry>, Option<Action>);
 
 impl Chat {
-    /// Takes the next batch from the queue and gives its entries their seqs. `room`: about how many bytes it may
-    /// have. Also returns the answers to commands that become no entry.
+    /// Takes the next batch from the queue and gives its entries their seqs; `None` if there is nothing to commit. It
+    /// has at most about `room` bytes, or one entry. Also returns the answers to commands that become no entry.
     ///
     /// Before a command is refused or found to change nothing, the log must be asked whether it is a repetition (rule
     /// 5). If such a command is first in the queue and was not looked up yet, the chat becomes [`Stage::Loading`],
     /// and the caller must begin a load.
     pub fn take_batch(&mut self, room: usize, wall: Timestamp) -> (Option<Batch>, Vec<(Origin, Outcome)>) {
+        debug_assert!(self.is_due(), "a chat has one batch at a time");
         let room = room.min(MAX_BATCH_BYTES);
         let mut answers = Vec::new();
         let Some(key) = self.key.clone() else {
@@ -123,11 +128,14 @@ impl Chat {
         (Some(batch), answers)
     }
 
-    /// The batch at the writer is committed. Returns its entries, each with the callers that wait for it.
+    /// Moves the head, because the batch at the writer is committed. Returns its entries, each with the callers that
+    /// wait for it. Returns nothing if the batch belonged to a memory of the chat that was forgotten since.
     pub fn committed(&mut self, now: Timestamp) -> Vec<(Entry, Vec<Origin>)> {
         let Some((batch, taken)) = self.in_flight.take() else {
             return Vec::new();
         };
+        debug_assert_eq!(batch.expected, self.head, "the head waits for the batch");
+        debug_assert_eq!(batch.entries.len(), taken.len(), "each entry has its command");
         (self.tries, self.held_tries) = (0, 0);
         if self.queue.is_empty() {
             self.one_by_one = false;
@@ -167,9 +175,9 @@ impl Chat {
             .collect()
     }
 
-    /// The batch at the writer was not committed, because the head had moved or a request is in the log already. Its
-    /// commands go back to the queue, and the chat must be loaded. Returns refusals if that happened more than
-    /// [`MAX_TRIES`] times in a row.
+    /// Puts the commands of the batch at the writer back into the queue, because the head had moved or a request is in
+    /// the log already. The chat must be loaded. If that happened more than [`MAX_TRIES`] times in a row, every waiting
+    /// caller is refused, and the refusals are returned.
     pub fn conflict(&mut self) -> Vec<(Origin, Outcome)> {
         self.stage = Stage::Loading;
         self.tries += 1;
@@ -189,8 +197,8 @@ impl Chat {
         Vec::new()
     }
 
-    /// The batch at the writer was not committed, because another transaction holds a lock that it needs. Its
-    /// commands go back to the queue. Returns how often in a row this happened before.
+    /// Puts the commands of the batch at the writer back into the queue, because another transaction holds a lock that
+    /// the batch needs. Returns how often in a row this happened before.
     pub fn held_back(&mut self) -> u32 {
         if let Some((_, taken)) = self.in_flight.take() {
             for waiting in taken.into_iter().rev() {
@@ -202,8 +210,8 @@ impl Chat {
         before
     }
 
-    /// The store refused the batch because of its content. Its entries go back to the queue and are committed one by
-    /// one, so that only the bad one fails; a batch of one entry is refused.
+    /// Handles a batch that the store refused because of its content. Its commands go back to the queue and are
+    /// committed one by one, so that only the bad one fails. The callers of a batch of one entry are refused.
     pub fn refused(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
         let Some((batch, taken)) = self.in_flight.take() else {
             return Vec::new();
@@ -223,9 +231,9 @@ impl Chat {
             .collect()
     }
 
-    /// Decides whether a command may become an entry now. `Ok(None)`: it changes nothing. Expired tickets are refused
-    /// only here, after repetitions were answered: a repeated request gets its result even if its ticket has expired
-    /// since.
+    /// Decides whether a command may become an entry now. Returns `Ok(None)` if it changes nothing, and `Err` if it is
+    /// refused. Expired tickets are refused only here, after repetitions were answered: a repeated request gets its
+    /// result even if its ticket has expired since.
     fn admit(&self, command: &Command, wall: Timestamp) -> Result<Option<Admitted>, Refusal> {
         match command {
             Command::Send(entry) => {
@@ -255,8 +263,8 @@ impl Chat {
         }
     }
 
-    /// Whether the chat takes a message from `sender`. A message of the system has no user as its sender, so it needs
-    /// no membership, and a block, which is between two people, does not concern it.
+    /// Refuses a message that the chat does not take from `sender`. A message of the system has no user as its sender,
+    /// so it needs no membership, and a block, which is between two people, does not concern it.
     fn takes_from(&self, sender: UserId) -> Result<(), Refusal> {
         if sender == UserId::SYSTEM {
             return Ok(());
@@ -269,6 +277,7 @@ impl Chat {
     }
 }
 
+/// Refuses media of which a ticket has expired.
 fn in_time(media: &[MediaRef], wall: Timestamp) -> Result<(), Refusal> {
     if media.iter().any(|media| media.expires_at <= wall) {
         return Err(Refusal::MediaTicket);

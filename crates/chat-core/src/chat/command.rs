@@ -12,34 +12,36 @@ use crate::entry::{Fingerprint, NewEntry};
 use crate::recent::{Known, Placed};
 use crate::{Origin, Outcome, Refusal};
 
-/// Bytes that a command takes besides its content.
+/// The bytes that a command takes in memory besides its content.
 const COMMAND_BYTES: usize = 256;
 /// A command that waits to be committed.
 #[derive(Debug)]
 pub struct Waiting {
-    /// The callers that wait: several if the same request came again, none if they were all told to send it again
-    /// while it was at the writer.
+    /// The callers that wait. There are several if the same request came again, and none if they were all told to send
+    /// it again while it was at the writer.
     pub origins: Vec<Origin>,
-    /// When the first of these callers began to wait.
+    /// The time at which the first of these callers began to wait, by the monotonic clock.
     pub since: Timestamp,
+    /// The command.
     pub command: Command,
-    /// A load has looked this request up, and the chat still stands on that snapshot: it is known not to be in the
-    /// log. If false, the request may be an older one than the chat remembers, and only the store knows its answer
-    /// (rule 5).
+    /// True if the last load has looked this request up, and found that it is not in the log. If false, the request may
+    /// be an older one than the chat remembers, and only the store knows its answer (rule 5).
     pub looked_up: bool,
-    /// The command's bytes, counted in its chat and in its shard.
+    /// The command's bytes, which are counted in its shard and in its chat until this is dropped.
     _room: [Share; 2],
 }
 
 /// A request of a caller that the chat decides on.
 #[derive(Debug, Clone)]
 pub enum Command {
+    /// The caller sends this entry.
     Send(Arc<NewEntry>),
+    /// The caller changes the group.
     Change(Change),
 }
 
 impl Command {
-    /// Roughly the bytes that the command takes in memory.
+    /// Returns roughly the bytes that the command takes in memory.
     pub fn bytes(&self) -> usize {
         let content = match self {
             Self::Send(entry) => entry.content.len(),
@@ -48,7 +50,8 @@ impl Command {
         COMMAND_BYTES + content
     }
 
-    /// When the caller began to wait. A call may have been delayed on its way from the link or service to the shard.
+    /// Returns the time at which the caller began to wait, which is `now` or earlier: a message may have been delayed
+    /// on its way from the link or service to the shard.
     pub fn since(&self, now: Timestamp) -> Timestamp {
         let sending = match self {
             Self::Send(entry) => &entry.sending,
@@ -57,6 +60,7 @@ impl Command {
         sending.arrived.map_or(now, |arrived| arrived.min(now))
     }
 
+    /// Returns the key of the request: a sender has one result for each request_id (rule 5).
     pub(super) fn request(&self) -> (UserId, RequestId) {
         match self {
             Self::Send(entry) => (entry.sender, entry.request),
@@ -64,6 +68,7 @@ impl Command {
         }
     }
 
+    /// Returns the fingerprint of the request.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         match self {
             Self::Send(entry) => entry.fingerprint,
@@ -73,9 +78,9 @@ impl Command {
 }
 
 impl Chat {
-    /// Puts a command into the queue. `Some` is the answer if there is one at once: the request was answered before,
-    /// or its request_id was used for something else. `room` is the command's bytes, and `since` when its caller
-    /// began to wait.
+    /// Puts a command into the queue and returns `None`; the caller of a repetition waits with the first. Returns the
+    /// answer if there is one at once: the request was answered before, or its request_id was used for something else.
+    /// `room` is the command's bytes, and `since` the time at which its caller began to wait.
     pub fn enqueue(
         &mut self,
         origin: Origin,
@@ -114,8 +119,8 @@ impl Chat {
         None
     }
 
-    /// Answers the waiting commands that are in the log already, and marks those that the load found not to be.
-    /// `placed` is searched and not the chat's recent requests, because old ones among them would not stay there.
+    /// Answers the commands in the queue that are in the log already, and marks those of which the load found that they
+    /// are not. It searches `placed` and not [`Recent`](crate::recent::Recent), which does not keep the older ones.
     pub(super) fn answer_placed(
         &mut self,
         placed: &[(UserId, RequestId, Placed)],
@@ -143,7 +148,7 @@ impl Chat {
         answers
     }
 
-    /// When the caller who has waited longest began to wait; `None` if nobody waits.
+    /// Returns the time at which the caller who has waited longest began to wait; `None` if nobody waits.
     pub fn waits_since(&self) -> Option<Timestamp> {
         let in_flight = self.in_flight.iter().flat_map(|(_, waiting)| waiting);
         let waited_for = in_flight
@@ -152,8 +157,8 @@ impl Chat {
         waited_for.map(|waiting| waiting.since).min()
     }
 
-    /// Refuses every waiting command with `refusal`. A batch at the writer cannot be taken back: it stays, with
-    /// nobody waiting for it, and the same request, sent again, finds it.
+    /// Refuses every waiting command with `refusal`. A batch at the writer cannot be taken back. It stays, with nobody
+    /// waiting for it, and the same request finds it when it is sent again. Callers of reloads wait on.
     pub fn give_up(&mut self, refusal: &Refusal) -> Vec<(Origin, Outcome)> {
         let under_way = self.in_flight.iter_mut().flat_map(|(_, waiting)| waiting);
         let mut origins: Vec<Origin> = under_way
@@ -184,12 +189,15 @@ impl Chat {
             .collect()
     }
 
+    /// Returns the answer to a command whose request has a result that is remembered.
     fn repetition(&self, command: &Command) -> Option<Outcome> {
         let (sender, request) = command.request();
         let known = self.recent.get(sender, request)?;
         Some(self.answer_of(*known, command))
     }
 
+    /// Returns the answer to a command whose request has this result: the result again, or a refusal if the command has
+    /// another content.
     fn answer_of(&self, known: Known, command: &Command) -> Outcome {
         match known {
             _ if known.fingerprint() != command.fingerprint() => Outcome::Refused(Refusal::RequestIdReused),

@@ -1,4 +1,4 @@
-//! How changes of a group change it. Who may make them is decided in [`crate::change`].
+//! The effects of changes of a group on its members, title and picture. [`crate::change`] decides who may make them.
 
 use tern_types::{IdSet, MediaId, Seq, UserId};
 
@@ -7,6 +7,7 @@ use super::{Chat, Member, Role};
 impl Chat {
     /// Adds a member, who is entitled to the entries from `seq` on.
     pub(crate) fn join(&mut self, user: UserId, seq: Seq) {
+        debug_assert!(!self.members.contains_key(&user), "nobody joins twice");
         let member = Member {
             role: Role::Member,
             joined: seq,
@@ -30,10 +31,12 @@ impl Chat {
         }
     }
 
+    /// Sets the title.
     pub(crate) fn set_title(&mut self, title: &str) {
         title.clone_into(&mut self.title);
     }
 
+    /// Sets the picture, or removes it.
     pub(crate) fn set_picture(&mut self, picture: Option<MediaId>) {
         self.picture = picture;
     }

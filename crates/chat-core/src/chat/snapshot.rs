@@ -12,7 +12,9 @@ use crate::recent::Placed;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i16)]
 pub enum ChatKind {
+    /// A chat of two people.
     Direct = 1,
+    /// A chat whose members come and go.
     Group = 2,
 }
 
@@ -20,19 +22,23 @@ pub enum ChatKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(i16)]
 pub enum Role {
+    /// A member may send messages and leave.
     Member = 1,
+    /// An admin may also add and remove members, and set title and picture.
     Admin = 2,
+    /// An owner may also set roles.
     Owner = 3,
 }
 
 /// A present member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
+    /// The member's role.
     pub role: Role,
-    /// The entry that made the user a member.
+    /// The seq of the entry that made the user a member.
     pub joined: Seq,
-    /// The member has sent no entry above this seq; 0: none at all. If it is too high, the member is told of receipts
-    /// that do not concern them; if it were too low, they would miss some.
+    /// A seq above which the member has sent no entry; 0 if they have sent none at all. If it is higher than need be,
+    /// the member is told of receipts that do not concern them; if it were too low, they would miss some.
     pub last_sent: Seq,
     /// The number of the member's own messages after their read mark that count as unread. They are unread for
     /// others, not for the member.
@@ -52,23 +58,28 @@ impl fmt::Debug for ChatKey {
 /// A chat as the store had it at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
+    /// The kind of the chat.
     pub kind: ChatKind,
+    /// The title; empty for direct chats.
     pub title: String,
+    /// The picture, if there is one.
     pub picture: Option<MediaId>,
+    /// The chat's data key.
     pub key: ChatKey,
+    /// The seq of the last entry; 0 if there is none.
     pub head: Seq,
     /// The ordinal of the entry at the head.
     pub ordinal: u64,
     /// The present members with their watermarks.
     pub members: Vec<(UserId, Member, Watermark)>,
-    /// The lowest seq that is not settled; `None`: everything is settled.
+    /// The lowest seq that is not settled; `None` if everything is settled.
     pub unsettled: Option<Seq>,
-    /// The newest requests in the log, and those of `looked_up` that are in it, by ascending seq.
+    /// The newest requests in the log, and those requests of `looked_up` that are in it, by ascending seq.
     pub placed: Vec<(UserId, RequestId, Placed)>,
     /// The requests that the load was asked to look up. One that is not in `placed` is not in the log.
     pub looked_up: Vec<(UserId, RequestId)>,
-    /// The highest sent_at of `placed`; 0 if that is empty.
+    /// The highest time of an entry of `placed`, by the wall clock; 0 if `placed` is empty.
     pub last_sent_at: Timestamp,
-    /// One of a direct chat's two people has blocked the other. False for groups.
+    /// True if one of a direct chat's two people has blocked the other. It is false for groups.
     pub blocked: bool,
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tern_types::typing::Typist;
 use tern_types::{Timestamp, UserId};
 
-/// How much earlier than 3 s the next sign may come: twice what a gateway allows, because two signs may come through
-/// two gateways, whose links are not equally fast.
+/// The time by which the next sign of typing may come earlier than 3 s after the last. It is twice what a gateway
+/// allows, because two signs may come through two gateways, whose links are not equally fast.
 const LEEWAY: Duration = Duration::from_secs(1);
 
 /// The people who have typed lately. There are at most as many as members in a chat that passes typing on.
@@ -16,7 +16,7 @@ const LEEWAY: Duration = Duration::from_secs(1);
 pub struct Typists(HashMap<UserId, Typist>);
 
 impl Typists {
-    /// Decides whether others are told that the user types, or with `stopped`, that they stopped.
+    /// Decides whether others are told that the user is typing or, with `stopped`, that they stopped.
     pub fn take(&mut self, user: UserId, stopped: bool, now: Timestamp) -> bool {
         self.0.retain(|_, typist| !typist.is_over(now));
         let mut typist = self.0.get(&user).copied().unwrap_or_default();

@@ -1,24 +1,24 @@
-//! How far a member's own send moves their read mark, and which of their own messages lie after the mark. Those are
-//! unread for others, never for the member who wrote them.
+//! The read mark that a member's own send moves, and the number of their own messages after the mark. Those messages
+//! are unread for others, never for the member who wrote them.
 
 use tern_types::{Seq, UserId};
 
 use super::Chat;
 use crate::entry::NewEntry;
 
-/// How far a send moves its sender's read mark.
+/// The read mark that a send sets for its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadBySending {
     /// The new read mark.
     pub upto: Seq,
-    /// The mark passes entries of others. The sender's other devices cannot work that out from the entry, so they are
-    /// told.
+    /// True if the mark passes entries of others. The sender's other devices cannot work that out from the entry, so
+    /// they are told.
     pub passes_others: bool,
 }
 
 impl Chat {
     /// Works out how far the sender of the entry at `seq` has read: up to what their devices had acknowledged, and on
-    /// over own entries that follow directly. For example, a member who acknowledged up to 4 and then sends 5 has
+    /// over their own entries that follow directly. For example, a member who acknowledged up to 4 and then sends 5 has
     /// read up to 5; if 5 was sent by somebody else and the member's entry is 6, they have read up to 4. `None` if a
     /// back end sent the entry, because that reads nothing.
     pub fn read_by_sending(&self, entry: &NewEntry, seq: Seq) -> Option<ReadBySending> {
@@ -36,13 +36,15 @@ impl Chat {
             senders.take_while(|sender| *sender == entry.sender).count()
         });
         let others = self.authors.between(mark.read, had);
+        debug_assert!(had.0 + own as u64 <= seq.0, "nobody reads past their own entry");
         Some(ReadBySending {
             upto: Seq(had.0 + own as u64),
             passes_others: others.is_none_or(|mut senders| senders.any(|sender| sender != entry.sender)),
         })
     }
 
-    /// The number of the member's own messages after their read mark that count as unread.
+    /// Returns the number of the member's own messages after their read mark that count as unread, and 0 for a user who
+    /// is not a member.
     pub fn own_unread(&self, user: UserId) -> u32 {
         self.members.get(&user).map_or(0, |member| member.own_unread)
     }

@@ -1,4 +1,4 @@
-//! Events that gateways and unary calls send: sends, changes, acknowledgements, read marks.
+//! The events that come from gateways and unary calls: sends, changes, acknowledgements, read marks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,19 +13,21 @@ use crate::chat::{Chat, Command, Stage};
 use crate::entry::NewEntry;
 use crate::{Making, Origin, Outcome, Refusal};
 
-/// How long read marks gather before they are written.
+/// The time for which read marks gather before they are written.
 const READ_MARKS_AFTER: Duration = Duration::from_secs(1);
-/// Commands that wait for one chat: sixteen batches. A hotter group is slowed down before it slows others.
+/// The most commands that wait for one chat: sixteen batches. A hotter group is slowed down before it slows others.
 pub(super) const MAX_WAITING_OF_CHAT: usize = 1024;
-/// Bytes of the commands that wait in a shard: sixteen commits. A count alone would let 4 GiB wait.
+/// The most bytes of the commands that wait in a shard: sixteen commits. A count alone would let 4 GiB wait.
 pub(super) const MAX_WAITING_BYTES: usize = 64 << 20;
-/// Bytes of the commands that wait for one chat: a quarter of its shard's, so that a chat alone does not fill it.
+/// The most bytes of the commands that wait for one chat: a quarter of its shard's, so that one chat does not fill the
+/// shard.
 pub(super) const MAX_WAITING_BYTES_OF_CHAT: usize = 16 << 20;
-/// Acknowledgements that wait to be written. More are dropped: a gateway repeats an acknowledgement that is not
-/// confirmed, and a unary call is told.
+/// The most acknowledgements that wait to be written. More are dropped: a gateway repeats an acknowledgement that is
+/// not confirmed, and a unary call is refused.
 pub(super) const MAX_WAITING_ACKS: usize = 65_536;
 
 impl ShardState {
+    /// Puts a message into the queue of its chat. With `peer` the direct chat of the two is made if it does not exist.
     pub(super) fn send(
         &mut self,
         origin: Origin,
@@ -42,6 +44,7 @@ impl ShardState {
         self.enqueue_with(origin, chat, create, Command::Send(Arc::new(entry)), now, out);
     }
 
+    /// Puts a command into the queue of a chat that is not made if it does not exist.
     pub(super) fn enqueue(
         &mut self,
         origin: Origin,
@@ -53,6 +56,8 @@ impl ShardState {
         self.enqueue_with(origin, chat, None, command, now, out);
     }
 
+    /// Puts a command into the queue of its chat, or answers it at once if its result is known or a bound is reached.
+    /// Begins a load if the chat is not in memory.
     fn enqueue_with(
         &mut self,
         origin: Origin,
@@ -80,8 +85,7 @@ impl ShardState {
         let since = command.since(now);
         let answer = chat.enqueue(origin, command, [room, room_of_chat], since);
         // The load begins after the command is in the queue, so that it looks up this request too. With `create`
-        // another load begins even if one is under way, because that one may have been asked for by somebody who
-        // could not make the chat.
+        // another load begins even if one is under way, because the first may have been told to make no chat.
         if chat.stage == Stage::Loading && (chat.loads.is_empty() || create.is_some()) {
             load(&mut self.loads, chat, create, out);
         }
@@ -95,6 +99,8 @@ impl ShardState {
         }
     }
 
+    /// Takes an acknowledgement. With `write` it is put among those to be written, or refused if there are too many.
+    /// Otherwise it raises the user's watermark, and the next settle takes it into account.
     pub(super) fn ack(&mut self, ack: AckWrite, write: bool, now: Timestamp, out: &mut Vec<Effect>) {
         if write {
             if self.acks.len() < MAX_WAITING_ACKS {
@@ -104,8 +110,9 @@ impl ShardState {
             }
             return;
         }
-        // The device has no inbox row. If the chat is not loaded, this owner has nothing unsettled of it, and the
-        // acknowledgement decides nothing.
+        // The device has no inbox row, or its row is written already. If the chat is not in memory, this owner has
+        // nothing unsettled of it. If it is being loaded anew, the next settle counts the device as missing, which
+        // costs an inbox row and no message.
         if let Some(chat) = self.chats.get_mut(&ack.chat)
             && chat.stage == Stage::Ready
             && chat.acknowledge(ack.user, ack.device, ack.seq)
@@ -114,8 +121,8 @@ impl ShardState {
         }
     }
 
-    /// A device of the user acknowledged `from..=seq`, and that is written. A load of the chat may include it
-    /// already.
+    /// Notes that a device of the user acknowledged `from..=seq`, and that this is written. A load of the chat may
+    /// include it already. If the chat is not loaded, the event waits for the load.
     pub(super) fn delivered(
         &mut self,
         id: ChatId,
@@ -143,8 +150,8 @@ impl ShardState {
         }
     }
 
-    /// Raises the user's read mark; `read` is how far, and whether read receipts were off. If the chat is not loaded,
-    /// the event waits for the load.
+    /// Raises the user's read mark. `read` is the new mark, and true if read receipts were turned off. If the chat is
+    /// not loaded, the event waits for the load.
     pub(super) fn read(
         &mut self,
         chat: ChatId,
@@ -170,8 +177,8 @@ impl ShardState {
         self.write_mark_of(chat, user, now);
     }
 
-    /// Raises the read mark of a sender whose message is committed at `seq`: a send is a read mark too, as far as the
-    /// entries before it were delivered.
+    /// Raises the read mark of a sender whose message is committed at `seq`. A send reads the entries before it that
+    /// were delivered to the sender.
     pub(super) fn read_by_sending(&mut self, id: ChatId, entry: &NewEntry, seq: Seq, now: Timestamp) {
         let (user, off) = (entry.sender, entry.sending.read_receipts_off);
         let Some(chat) = self.chats.get_mut(&id) else {
@@ -187,6 +194,7 @@ impl ShardState {
         self.write_mark_of(id, user, now);
     }
 
+    /// Notes that the user's read mark is to be written.
     fn write_mark_of(&mut self, id: ChatId, user: UserId, now: Timestamp) {
         let Some(chat) = self.chats.get(&id) else {
             return;
@@ -202,7 +210,8 @@ impl ShardState {
         self.write_read(mark, now);
     }
 
-    /// Raises the user's read mark on behalf of a unary call, and answers the call once the mark is known here.
+    /// Raises the user's read mark on behalf of a unary call, and answers the call once the mark is noted here. If the
+    /// chat is not loaded, the event waits for the load.
     pub(super) fn mark_read(
         &mut self,
         origin: Origin,

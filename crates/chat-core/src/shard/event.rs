@@ -1,4 +1,5 @@
-//! Events, which happen to a shard; effects, which it asks for; and jobs, which its writers do.
+//! The types of everything that goes into a shard and comes out of it: events, which happen to it; effects, which it
+//! asks for; and jobs, which its writers do.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,21 +15,21 @@ use crate::{Change, Making, Missing, Origin, Outcome, Refusal};
 /// Something that happens to a shard.
 #[derive(Debug)]
 pub enum Event {
-    /// A message. `peer`: the other person, if it is sent to a person and not to a chat; the chat is then made if it
-    /// does not exist.
+    /// Somebody sends a message. `peer` is the other person if it is sent to a person and not to a chat. The chat is
+    /// then made if it does not exist.
     Send {
         origin: Origin,
         chat: ChatId,
         peer: Option<UserId>,
         entry: NewEntry,
     },
-    /// A change of a group.
+    /// Somebody asks for a change of a group.
     Change {
         origin: Origin,
         chat: ChatId,
         change: Change,
     },
-    /// A device has stored every entry up to `seq`. `write`: the device has an inbox row, so the acknowledgement is
+    /// A device has stored every entry up to `seq`. With `write` the device has an inbox row, so the acknowledgement is
     /// written, and `origin` gets an answer then. Otherwise there is no answer.
     Ack {
         origin: Origin,
@@ -38,22 +39,22 @@ pub enum Event {
         seq: Seq,
         write: bool,
     },
-    /// An acknowledgement of `from..=seq` was written while the chat was not loaded. The load that follows includes
-    /// it, and so would not tell that it is news.
+    /// An acknowledgement of `from..=seq` was written while the chat was not loaded. The load that follows includes it
+    /// in the watermark, and so does not show that others have not been told of it.
     Delivered {
         chat: ChatId,
         user: UserId,
         from: Seq,
         seq: Seq,
     },
-    /// The user has read every entry up to `seq`. `off`: read receipts were turned off.
+    /// The user has read every entry up to `seq`, with read receipts turned off if `off`.
     Read {
         chat: ChatId,
         user: UserId,
         seq: Seq,
         off: bool,
     },
-    /// A read mark like [`Self::Read`], from a unary call, which is answered once the mark is known here.
+    /// A unary call says the same as [`Self::Read`], and is answered once the mark is noted here.
     MarkRead {
         origin: Origin,
         chat: ChatId,
@@ -61,8 +62,8 @@ pub enum Event {
         seq: Seq,
         off: bool,
     },
-    /// The user is typing, or stopped. `at` is when the sign arrived, by the monotonic clock. It is dropped wherever
-    /// it would have to wait long.
+    /// The user is typing, or stopped. `at` is the monotonic time at which the sign arrived. It is dropped if it would
+    /// have to wait long.
     Typing {
         chat: ChatId,
         user: UserId,
@@ -72,7 +73,7 @@ pub enum Event {
     /// Two people have blocked or unblocked each other. Their direct chat is loaded anew, and `origin` is answered
     /// then.
     BlocksChanged { origin: Origin, chat: ChatId },
-    /// A load has ended. `number` is that of its [`Effect::Load`]; `Ok(None)`: there is no such chat.
+    /// A load has ended. `number` is that of its [`Effect::Load`]. The result is `Ok(None)` if there is no such chat.
     Loaded {
         chat: ChatId,
         number: u64,
@@ -80,7 +81,7 @@ pub enum Event {
     },
     /// A writer has done its job, and is free again.
     JobDone(JobDone),
-    /// An [`Effect::Wake`] has been performed.
+    /// An [`Effect::Wake`] has been performed, with this result.
     WakesDone { chat: ChatId, upto: Seq, woken: Woken },
     /// The store has unsettled entries of this chat. `low` and `high` are the lowest and the highest seq at which an
     /// unsettled commit begins.
@@ -94,25 +95,25 @@ pub enum Event {
     Tick,
 }
 
-/// Why a load failed.
+/// The reason why a load failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoadError {
-    /// The store did not answer, or what it has cannot be read.
+    /// The store did not answer, or its answer cannot be read.
     Away,
     /// The load's turn at the store did not come in time.
     Overloaded,
-    /// The chat does not exist, and neither does one of its two people.
+    /// The chat does not exist, and one of its two people does not exist either.
     PeerNotFound,
     /// The chat does not exist, and one of the two has blocked the other.
     NotAccepted,
-    /// The chat does not exist, and its maker has met too many strangers within the last day. `retry_after`: when
-    /// there is room for one more.
+    /// The chat does not exist, and its maker has met too many strangers within the last day. There is room for one
+    /// more after `retry_after`.
     StrangersLimited { retry_after: Duration },
     /// Another transaction holds a lock that the load needs.
     Held,
 }
 
-/// Whether all devices that a settle found missing are accounted for.
+/// The result of a wake: whether all devices that a settle found missing are accounted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
     /// Every gateway concerned has confirmed: each session that was found is responsible now, or is gone. Devices
@@ -120,20 +121,21 @@ pub enum Woken {
     All,
     /// A look-up failed, or a gateway did not confirm.
     NotAll,
-    /// The sessions that were found are responsible and confirmed. While etcd is out of sight nobody can be sure that
-    /// there are no others.
+    /// Every gateway concerned has confirmed, but etcd is out of sight, so nobody can be sure that there are no other
+    /// sessions.
     Unsure,
 }
 
 /// Something that the caller does after an event, at once and in order.
 #[derive(Debug)]
 pub enum Effect {
-    /// Read the chat in one snapshot. If `create` is set and the chat does not exist, make it first. Then say
+    /// Read the chat in one snapshot. If `create` is set and the chat does not exist, make it first. Then apply
     /// [`Event::Loaded`].
     Load {
         chat: ChatId,
         /// The number of the load, unique in its shard.
         number: u64,
+        /// The direct chat to make if it does not exist.
         create: Option<Making>,
         /// The requests to look up in the log.
         requests: Vec<(UserId, RequestId)>,
@@ -144,12 +146,13 @@ pub enum Effect {
     /// may be lost (rule 6).
     Push {
         chat: ChatId,
-        /// Shared by the pushes of a batch.
+        /// The users, in a list that the pushes of a batch share.
         users: Arc<[UserId]>,
+        /// The callers whose sessions get an answer instead.
         except: Vec<Origin>,
         what: Pushed,
     },
-    /// Look these devices up, make their sessions responsible for the entries up to `upto`, then say
+    /// Look these devices up, make their sessions responsible for the entries up to `upto`, then apply
     /// [`Event::WakesDone`].
     Wake {
         chat: ChatId,
@@ -163,21 +166,22 @@ pub enum Effect {
 pub enum Pushed {
     /// An entry.
     Entry(Entry),
-    /// The users became members with this entry. Their sessions are not sent the entry but read it from the log,
-    /// because they must first get the Skipped for the entries before it.
+    /// The users became members by the entry at this seq. Their sessions are not sent the entry but read it from the
+    /// log, because a device must first get a `Skipped` for the entries before it (rule 6).
     Added(Seq),
-    /// The watermark of `user`.
+    /// The watermark of `user` rose to `mark`.
     Receipt { user: UserId, mark: Watermark },
     /// `user` is typing, or stopped.
     Typing { user: UserId, stopped: bool },
 }
 
-/// The two writers of a shard, each with its own connection. What one of them waits for does not delay the other.
+/// The two writers of a shard, each with its own connection. A lock that one of them waits for does not delay the
+/// other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Commits entries and changes, for which callers wait.
+    /// The writer that commits entries and changes, for which callers wait.
     Commit,
-    /// Writes inbox rows and read marks: settles, acknowledgements, marks.
+    /// The writer of inbox rows and read marks: it settles, and writes acknowledgements and read marks.
     Upkeep,
 }
 
@@ -204,7 +208,7 @@ pub enum Job {
 }
 
 impl Job {
-    /// The writer that does the job.
+    /// Returns the writer that does the job.
     pub fn lane(&self) -> Lane {
         match self {
             Self::Commit(_) | Self::Change(_) => Lane::Commit,
@@ -216,40 +220,51 @@ impl Job {
 /// A read mark to be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ReadMark {
+    /// The chat.
     pub chat: ChatId,
+    /// The user whose mark it is.
     pub user: UserId,
+    /// The seq up to which the user has read every entry.
     pub seq: Seq,
-    /// Read receipts were turned off when the mark was set.
+    /// True if read receipts were turned off when the mark was set.
     pub off: bool,
-    /// Messages after the mark that the user sent themselves and that count as unread. They are not unread to the
-    /// user.
+    /// The number of messages after the mark that the user sent themselves and that count as unread. They are not
+    /// unread to the user.
     pub own_unread: u32,
 }
 
 /// An acknowledgement to be written.
 #[derive(Debug, Clone)]
 pub struct AckWrite {
+    /// The caller that is answered once it is written.
     pub origin: Origin,
+    /// The chat.
     pub chat: ChatId,
+    /// The user of the device.
     pub user: UserId,
+    /// The device that acknowledges.
     pub device: DeviceId,
+    /// The seq up to which the device has stored every entry.
     pub seq: Seq,
 }
 
 /// The inbox row of a device that acknowledged something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AckedRow {
-    /// The seq from which the row began.
+    /// The seq at which the row began before.
     pub was: Seq,
-    /// The seq from which the row begins now; `None`: it is deleted.
+    /// The seq at which the row begins now; `None` if it is deleted.
     pub now: Option<Seq>,
 }
 
-/// A chat to be settled up to `upto`, and how far its devices have acknowledged.
+/// A chat to be settled, with the acknowledgements of its devices.
 #[derive(Debug, Clone)]
 pub struct SettleChat {
+    /// The chat.
     pub chat: ChatId,
+    /// The seq up to which every entry is settled.
     pub upto: Seq,
+    /// The highest acknowledgement of each device that acknowledged unsettled entries.
     pub acks: Vec<(DeviceId, Seq)>,
     /// The trace context of a traced entry that waits for this settle.
     pub trace: Option<TraceContext>,
@@ -260,28 +275,28 @@ pub struct SettleChat {
 pub enum JobDone {
     /// The result of each batch, also for [`Job::Change`].
     Commit(Vec<(ChatId, Committed)>),
-    /// The acknowledgements that are written, and the inbox rows that they met. Whether `unwritten` are written is
-    /// not known.
+    /// The acknowledgements `acks` are written, and `rows` are the inbox rows that they met. It is not known whether
+    /// `unwritten` are written.
     Acks {
         acks: Vec<AckWrite>,
         rows: HashMap<(ChatId, DeviceId), AckedRow>,
         unwritten: Vec<AckWrite>,
     },
-    /// The chats that the settle covered, and the devices that it found missing in each. A chat without missing
-    /// devices is settled. Of `failed` nothing is known.
+    /// The settle covered `chats`, each up to the seq, and found the devices `missing` in each. A chat without missing
+    /// devices is settled. It is not known whether `failed` are settled.
     Settle {
         chats: Vec<(ChatId, Seq)>,
         missing: HashMap<ChatId, Vec<Missing>>,
         failed: Vec<(ChatId, Seq)>,
     },
-    /// Whether the unsettled rows of these chats are deleted.
+    /// The unsettled rows of these chats are deleted if `closed`. Otherwise that is not known.
     Close { chats: Vec<(ChatId, Seq)>, closed: bool },
-    /// The read marks that are not written; all others are.
+    /// The read marks of the job are written, except `unwritten`, of which it is not known.
     Reads { unwritten: Vec<ReadMark> },
 }
 
 impl JobDone {
-    /// The writer that is free again.
+    /// Returns the writer that is free again.
     pub fn lane(&self) -> Lane {
         match self {
             Self::Commit(_) => Lane::Commit,
@@ -293,7 +308,7 @@ impl JobDone {
 /// The result of a chat's batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Committed {
-    /// The batch is committed, and the head stands behind it.
+    /// The batch is committed, and its last entry is the head.
     Stored,
     /// The head had moved, or a request was in the log already: nothing of the batch was written.
     Conflict,

@@ -1,4 +1,4 @@
-//! Shows operators the state of a shard. Nothing here changes anything.
+//! The view of a shard that operators and metrics have. Nothing here changes anything.
 
 use std::collections::HashMap;
 
@@ -13,27 +13,27 @@ use crate::receipts::Watermark;
 pub struct Inspected {
     /// The watermarks of the present members.
     pub marks: HashMap<UserId, Watermark>,
-    /// Each device's acknowledgement of unsettled entries.
+    /// The highest acknowledgement of each device that acknowledged unsettled entries.
     pub acks: HashMap<DeviceId, Seq>,
     /// The newest traced entries, and the trace context of each.
     pub traces: Vec<(Seq, TraceContext)>,
 }
 
-/// How busy a shard is.
+/// The measures of how busy a shard is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
-    /// Whether one of its writers has a job.
+    /// True if one of its writers has a job.
     pub busy: bool,
-    /// Callers that wait for an answer.
+    /// The number of callers that wait for an answer.
     pub waiting: usize,
-    /// Chats in memory.
+    /// The number of chats in memory.
     pub chats: usize,
-    /// Chats with unsettled entries.
+    /// The number of chats with unsettled entries.
     pub unsettled: usize,
 }
 
 impl ShardState {
-    /// The facts that this owner knows beyond the store; `None` if the chat is not loaded.
+    /// Returns the facts about a chat that this owner knows beyond the store; `None` if the chat is not loaded.
     pub fn inspect(&self, chat: ChatId) -> Option<Inspected> {
         let chat = self.chats.get(&chat).filter(|chat| chat.stage == Stage::Ready)?;
         Some(Inspected {
@@ -46,7 +46,7 @@ impl ShardState {
         })
     }
 
-    /// How busy this shard is.
+    /// Returns how busy this shard is.
     pub fn load(&self) -> Load {
         Load {
             busy: self.busy != [false; 2],

@@ -1,4 +1,5 @@
-//! The next job of each writer.
+//! The next job of each writer. A commit takes whatever waits, in batches of several chats. The upkeep writes
+//! acknowledgements first, then deletes unsettled rows, settles, and writes read marks.
 
 use tern_types::Timestamp;
 
@@ -7,18 +8,20 @@ use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, schedule};
 use crate::chat::Stage;
 
-/// Entries of one commit. A larger statement costs no less for each entry.
+/// The number of entries at which a commit takes no further batch; the last batch may exceed it. A larger statement
+/// costs no less for each entry.
 const MAX_COMMIT: usize = 1024;
-/// Bytes of the entries of one commit; the last batch may exceed it. They take the store some tens of milliseconds.
+/// The most bytes of the entries of one commit; the first entry of the last batch may exceed it. They take the store
+/// some tens of milliseconds.
 pub(super) const MAX_COMMIT_BYTES: usize = 4 << 20;
-/// Chats in one settle statement.
+/// The most chats in one settle statement.
 const MAX_SETTLE: usize = 256;
-/// Acknowledgements in one statement.
+/// The most acknowledgements in one statement.
 const MAX_ACKS: usize = 1024;
 
 impl ShardState {
     /// Returns the writer's next job; `None` while it is busy, or if there is nothing to do. `now` is the monotonic
-    /// clock's time. `wall` is the wall clock's time: entries are stored with it, and tickets expire by it.
+    /// clock's time. `wall` is the wall clock's time, with which entries are stored and tickets are compared.
     pub fn next_job(
         &mut self,
         lane: Lane,
@@ -33,10 +36,15 @@ impl ShardState {
             Lane::Commit => self.commit_job(wall, out),
             Lane::Upkeep => self.upkeep_job(now),
         };
+        debug_assert!(
+            job.as_ref().is_none_or(|job| job.lane() == lane),
+            "the result of a job frees its writer"
+        );
         self.busy[lane as usize] = job.is_some();
         job
     }
 
+    /// Returns the batches of chats that are due, or a change of a group alone.
     fn commit_job(&mut self, wall: Timestamp, out: &mut Vec<Effect>) -> Option<Job> {
         if let Some(batch) = self.change.take() {
             return Some(Job::Change(batch));
@@ -69,6 +77,7 @@ impl ShardState {
         Some(Job::Commit(batches))
     }
 
+    /// Returns the most urgent work of the upkeep: acknowledgements, rows to delete, settles, then read marks.
     fn upkeep_job(&mut self, now: Timestamp) -> Option<Job> {
         if !self.acks.is_empty() {
             let rest = self.acks.split_off(self.acks.len().min(MAX_ACKS));
@@ -89,6 +98,7 @@ impl ShardState {
         None
     }
 
+    /// Takes the chats whose settle is due. A chat that is being loaded, or has nothing that is old enough, waits on.
     fn take_settle(&mut self, now: Timestamp) -> Vec<SettleChat> {
         let mut settle = Vec::new();
         while settle.len() < MAX_SETTLE {

@@ -1,5 +1,6 @@
-//! Chats come into memory when they are used, and leave it when they are idle, lost to another owner, or of another
-//! store.
+//! The loading and forgetting of chats. A chat is loaded into memory when it is used, and forgotten when it is idle,
+//! when another node owns it, or when the store is another one. No caller is forgotten with it: each gets an answer
+//! first.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,15 +13,17 @@ use super::{MAX_WAITING, SETTLE_AFTER, ShardState, not_written, schedule};
 use crate::chat::{Chat, ChatKind, Snapshot, Stage};
 use crate::{Making, Origin, Outcome, Refusal};
 
-/// A chat that was not used for this long is forgotten.
+/// The time after its last use at which an idle chat is forgotten.
 const IDLE: Duration = Duration::from_secs(300);
-/// Events that wait for chats to be loaded.
+/// The most events that wait for chats to be loaded.
 const MAX_HELD: usize = 16_384;
-/// Chats in memory; beyond it idle ones go early. About 2 KiB each, more with many members.
+/// The number of chats in memory beyond which idle ones are forgotten early. A chat takes about 2 KiB, and more with
+/// many members.
 const MAX_CHATS: usize = 100_000;
 
 impl ShardState {
-    /// Keeps `event` until the chat is loaded, and begins a load if the chat is not in memory.
+    /// Keeps `event` until the chat is loaded, and begins a load if the chat is not in memory. Gives the event up if
+    /// too many wait.
     pub(super) fn hold(&mut self, id: ChatId, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
         if self.held_count >= MAX_HELD {
             return self.given_up(vec![event], &Outcome::Refused(Refusal::OVERLOADED), out);
@@ -33,8 +36,8 @@ impl ShardState {
             .or_insert_with(|| load_new(loads, id, now, out));
     }
 
-    /// A load has ended. If its result counts, the chat is ready and the events that waited for it are applied; if it
-    /// failed, the callers are refused and the chat leaves memory.
+    /// Takes the result of a load. If the result counts, the chat is ready and the events that waited for it are
+    /// applied. If the load failed or there is no such chat, the callers are refused and the chat leaves memory.
     pub(super) fn loaded(
         &mut self,
         id: ChatId,
@@ -43,6 +46,10 @@ impl ShardState {
         now: Timestamp,
         out: &mut Vec<Effect>,
     ) {
+        debug_assert!(
+            self.loads.under_way > 0 && number <= self.loads.begun,
+            "a load ends once"
+        );
         self.loads.under_way = self.loads.under_way.saturating_sub(1);
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
@@ -80,8 +87,8 @@ impl ShardState {
             Err(LoadError::Held) => Refusal::HELD,
             Err(LoadError::Overloaded) => Refusal::OVERLOADED,
         };
-        // If the load has read the store, as a refusal by the store's facts shows, callers that changed a block get
-        // their answer although there is no chat.
+        // A refusal other than `Unavailable` shows that the load has read the store. The callers that changed a block
+        // then get their answer, although there is no chat.
         let mut answers = match refusal {
             Refusal::Unavailable { .. } => Vec::new(),
             _ => chat.heard(),
@@ -96,6 +103,11 @@ impl ShardState {
     fn drop_held(&mut self, id: ChatId, outcome: &Outcome, out: &mut Vec<Effect>) {
         let held = self.held.remove(&id).unwrap_or_default();
         self.held_count -= held.len();
+        debug_assert_eq!(
+            self.held.is_empty(),
+            self.held_count == 0,
+            "each held event is counted"
+        );
         self.given_up(held, outcome, out);
     }
 
@@ -114,8 +126,9 @@ impl ShardState {
         }
     }
 
-    /// The store has unsettled entries of the chat, from `low` to `high`. They are settled, after a load if the chat
-    /// is not in memory or another owner has committed to it.
+    /// Settles entries that the store says are unsettled: those of commits that begin at `low`, at `high` or between
+    /// them. The chat is loaded first if it is not in memory, or if another owner has committed to it and no command
+    /// waits. If commands wait, their commit finds out.
     pub(super) fn recover(&mut self, id: ChatId, low: Seq, high: Seq, now: Timestamp, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id) else {
             self.chats.insert(id, load_new(&mut self.loads, id, now, out));
@@ -126,7 +139,7 @@ impl ShardState {
         }
         chat.unsettled = Some(chat.unsettled.map_or(low, |lowest| lowest.min(low)));
         if high > chat.head() && chat.waiting() == 0 {
-            // Another owner committed, so this memory of the chat is stale.
+            // Another owner has committed, so this memory of the chat is stale.
             chat.stage = Stage::Loading;
             load(&mut self.loads, chat, None, out);
         } else if chat.settle_at.is_none() {
@@ -134,8 +147,8 @@ impl ShardState {
         }
     }
 
-    /// Two people blocked or unblocked each other: loads their chat anew, and answers `origin` when the load has
-    /// ended. A chat that is not in memory needs no load: its next use reads what the store has then.
+    /// Loads the chat of two people anew, one of whom blocked or unblocked the other, and answers `origin` when the
+    /// load has ended. A chat that is not in memory needs no load, because its next use reads the store.
     pub(super) fn blocks_changed(&mut self, origin: Origin, id: ChatId, out: &mut Vec<Effect>) {
         let outcome = match self.chats.get_mut(&id) {
             Some(_) if self.waiting >= MAX_WAITING => Outcome::Refused(Refusal::OVERLOADED),
@@ -150,7 +163,7 @@ impl ShardState {
         out.push(Effect::Answer { origin, outcome });
     }
 
-    /// Begins a reload that was asked for, unless a batch is under way.
+    /// Begins a reload that was asked for, unless a batch is at the writer.
     pub(super) fn reload_if_stale(&mut self, id: ChatId, out: &mut Vec<Effect>) {
         if let Some(chat) = self.chats.get_mut(&id)
             && chat.reloads_now()
@@ -159,7 +172,8 @@ impl ShardState {
         }
     }
 
-    /// Forgets the chats whose slots this node does not own. Their callers are told so.
+    /// Forgets the chats whose slots this node does not own, and tells their callers so. A chat whose batch is at the
+    /// writer stays until it is idle.
     pub(super) fn keep_only(&mut self, slots: &HashSet<Slot>, out: &mut Vec<Effect>) {
         let lost: Vec<ChatId> = self
             .chats
@@ -172,7 +186,7 @@ impl ShardState {
                 continue;
             };
             if chat.is_committing() {
-                // The commit brings its own answer, and the chat is forgotten once it is idle.
+                // The result of the commit answers the callers, and the chat is forgotten once it is idle.
                 continue;
             }
             self.turn_away(id, out);
@@ -180,9 +194,9 @@ impl ShardState {
         }
     }
 
-    /// Forgets every chat, because the store is another one. Every caller is told to send its request again, also
-    /// those whose batch is at the writer: the next load shows whether it is in the log. What was still to be written
-    /// or pushed is dropped, for it was true of another log.
+    /// Forgets every chat, because the store is another one. Every caller is told to send its request again, also those
+    /// whose batch is at the writer: the next load shows whether it is in the log. Writes and pushes that wait are
+    /// dropped, because they belong to another log.
     pub(super) fn forget_all(&mut self, out: &mut Vec<Effect>) {
         for id in self.chats.keys().copied().collect::<Vec<_>>() {
             self.turn_away(id, out);
@@ -208,11 +222,16 @@ impl ShardState {
 
     /// Removes a chat from memory. Its gathered receipts are pushed first, because nobody else would push them.
     pub(super) fn forget(&mut self, id: ChatId, out: &mut Vec<Effect>) {
+        debug_assert!(
+            self.chats.get(&id).is_none_or(|chat| chat.waiting() == 0),
+            "no caller is forgotten"
+        );
         self.tell_receipts(id, out);
         self.chats.remove(&id);
     }
 
-    /// Forgets chats that were not used for [`IDLE`], or for 5 s if there are more than [`MAX_CHATS`].
+    /// Forgets idle chats that were not used for [`IDLE`], or for 5 s if there are more than [`MAX_CHATS`]. It looks at
+    /// most once in a tenth of that time.
     pub(super) fn forget_idle(&mut self, now: Timestamp) {
         let crowded = self.chats.len() > MAX_CHATS;
         let idle = if crowded { Duration::from_secs(5) } else { IDLE };
@@ -226,6 +245,7 @@ impl ShardState {
     }
 }
 
+/// Makes a chat whose load has begun.
 fn load_new(loads: &mut Loads, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) -> Chat {
     let mut chat = Chat::loading(id, now);
     load(loads, &mut chat, None, out);

@@ -10,14 +10,17 @@ use super::ShardState;
 use super::event::Effect;
 use crate::Refusal;
 
-/// The longest time from a command to its answer. A device is answered within 5 s; the rest of that is for the links
-/// and loops on the way.
+/// The time after which a command that still waits is refused, at the next multiple of [`LATE_TOGETHER`]. A device is
+/// answered within 5 s; the rest of that is for the links and loops on the way.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(4);
-/// Milliseconds. Late callers are answered at multiples of this, so that a shard does not wake for each chat.
+/// The interval in milliseconds at whose multiples late callers are answered, so that a shard does not wake for each
+/// chat.
 const LATE_TOGETHER: i64 = 250;
-/// The time from a try that found the chat locked to the next, doubled with each try, because most locks are short. A
-/// try does not wait for the lock, and so costs the other chats nothing.
+/// The time from the first try that found the chat locked to the next. It doubles with each try, up to
+/// [`HELD_RETRY_MAX`], because most locks are short. A try does not wait for the lock, and so costs the other chats
+/// nothing.
 const HELD_RETRY: Duration = Duration::from_millis(50);
+/// The longest time from a try that found the chat locked to the next.
 const HELD_RETRY_MAX: Duration = Duration::from_millis(500);
 
 impl ShardState {
@@ -27,6 +30,7 @@ impl ShardState {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
         };
+        debug_assert!(chat.parked_until.is_none(), "a parked chat has no batch");
         let tries = chat.held_back();
         let wait = HELD_RETRY.saturating_mul(1 << tries.min(8)).min(HELD_RETRY_MAX);
         chat.parked_until = Some(now + wait);
@@ -46,7 +50,7 @@ impl ShardState {
         }
     }
 
-    /// Tries parked chats again whose time has come, and refuses commands that have waited too long.
+    /// Makes parked chats due again whose time has come, and refuses commands that have waited too long.
     pub fn keep_patience(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         while let Some((at, id)) = self.parked.first().copied().filter(|(at, _)| *at <= now) {
             self.parked.remove(&(at, id));
@@ -85,7 +89,7 @@ impl ShardState {
     }
 }
 
-/// Rounds up to a multiple of [`LATE_TOGETHER`].
+/// Rounds a time up to a multiple of [`LATE_TOGETHER`].
 fn together(at: Timestamp) -> Timestamp {
     let rounds = at.0.saturating_add(LATE_TOGETHER - 1).div_euclid(LATE_TOGETHER);
     Timestamp(rounds.saturating_mul(LATE_TOGETHER))

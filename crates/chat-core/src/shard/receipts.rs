@@ -1,6 +1,7 @@
-//! Receipts: who is told that a watermark rose, and when. In a direct chat they are pushed at once, because a person
-//! waits for the tick. In a group they are gathered first: every member acknowledges every message, and only the
-//! newest watermark is pushed (rule 10).
+//! Receipts: the pushes that tell users that a watermark rose. In a direct chat they are pushed at once, because a
+//! person waits for the tick. In a group they are gathered first, because every member acknowledges every message, and
+//! only the newest watermark is pushed (rule 10). A receipt goes to the senders of the entries that it newly covers,
+//! and a read mark to the user's own devices too.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,14 +13,14 @@ use super::event::{Effect, Pushed};
 use crate::chat::ChatKind;
 use crate::receipts::Watermark;
 
-/// The time from the first watermark that rises in a group to pushing all that rose. A person who watches the ticks
+/// The time from the first watermark that rises in a group to the push of all that rose. A person who watches the ticks
 /// hardly sees it, and a member who acknowledges ten messages meanwhile causes one receipt.
 pub const GATHER_RECEIPTS: Duration = Duration::from_millis(250);
 
-/// How long delivered receipts are put off under load. A read receipt of the chat takes them along earlier.
+/// The time by which delivered receipts are put off under load. A read receipt of the chat takes them along earlier.
 pub const DEFER_DELIVERED: Duration = Duration::from_secs(10);
 
-/// Which of the two marks rose.
+/// The mark of a watermark that rose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rose {
     Delivered,
@@ -59,13 +60,19 @@ impl ShardState {
         }
     }
 
-    /// Pushes the receipts that are due, the newest watermark of each user.
+    /// Pushes the receipts that are due at the monotonic time `now`, the newest watermark of each user.
     pub fn flush_receipts(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         for id in std::mem::take(&mut self.risen) {
             self.tell_receipts(id, out);
         }
         while let Some((at, id)) = self.receipts_due.first().copied().filter(|(at, _)| *at <= now) {
             self.receipts_due.remove(&(at, id));
+            debug_assert!(
+                self.chats
+                    .get(&id)
+                    .is_some_and(|chat| chat.receipts_at == Some(at)),
+                "receipts are gathered once for each chat"
+            );
             self.tell_receipts(id, out);
         }
     }
@@ -109,6 +116,7 @@ impl ShardState {
     }
 }
 
+/// A watermark, and the users who are told of it.
 type Told = (Watermark, Vec<UserId>);
 
 /// Joins the two pushes into one if both carry the same watermark.

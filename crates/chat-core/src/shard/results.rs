@@ -1,4 +1,5 @@
-//! The results of the writers' jobs, and what follows from them.
+//! The results of the writers' jobs, and their effects. Callers and devices hear of an entry only after its commit
+//! (rule 1), and a chat is closed only after every missing device was woken (fine print 5).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,15 +13,16 @@ use super::{SETTLE_AFTER, ShardState, not_written, schedule};
 use crate::chat::{Chat, Stage};
 use crate::{EntryKind, Missing, Outcome, Refusal};
 
-/// The time from a failed settle to the next, doubled with each failure: a look-up or a confirmation that was lost is
-/// soon repaired, a presence node that is away is not.
+/// The time from the first settle that fails to the next. It doubles with each failure, up to [`SETTLE_RETRY_MAX`]: a
+/// look-up or a confirmation that was lost is soon repaired, a presence node that is away is not.
 const SETTLE_RETRY: Duration = Duration::from_millis(250);
+/// The longest time from a settle that failed to the next.
 const SETTLE_RETRY_MAX: Duration = Duration::from_secs(4);
-/// The longest time between settles whose look-ups were unsure. They stay unsure until etcd is in sight again, which
-/// may take an hour, and every chat with an offline device is settled again and again meanwhile.
+/// The longest time from a settle whose look-up was unsure to the next. Look-ups stay unsure until etcd is in sight
+/// again, which may take an hour, and every chat with an offline device is settled again and again meanwhile.
 const SETTLE_UNSURE_MAX: Duration = Duration::from_secs(30);
 
-/// The present members who are not in `before`, by id.
+/// Returns the present members who are not in `before`, in the order of their ids.
 fn newcomers(before: &[UserId], chat: &Chat) -> Vec<UserId> {
     let before: IdSet<UserId> = before.iter().copied().collect();
     let now = chat.members().map(|(user, _)| user);
@@ -30,6 +32,7 @@ fn newcomers(before: &[UserId], chat: &Chat) -> Vec<UserId> {
 }
 
 impl ShardState {
+    /// Takes the result of a job, whose writer is free again.
     pub(super) fn job_done(&mut self, done: JobDone, now: Timestamp, out: &mut Vec<Effect>) {
         self.busy[done.lane() as usize] = false;
         match done {
@@ -74,6 +77,7 @@ impl ShardState {
         }
     }
 
+    /// Takes the result of a chat's batch. A chat that was forgotten meanwhile has no callers left.
     fn committed(&mut self, id: ChatId, result: Committed, now: Timestamp, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
@@ -95,8 +99,8 @@ impl ShardState {
             }
             Committed::Away => {
                 let answers = chat.refuse_all(&Refusal::STORE_AWAY);
-                // What the store has of the chat is not known. It is loaded anew on its next use; what was committed
-                // is found unsettled.
+                // Nobody knows whether the batch is in the store. The chat is loaded anew on its next use, and a batch
+                // that was committed is found unsettled.
                 self.forget(id, out);
                 answers
             }
@@ -106,8 +110,8 @@ impl ShardState {
         self.mark_due(id);
     }
 
-    /// A batch is committed: answers its callers, pushes its entries, raises the senders' read marks, and schedules
-    /// the settle (rule 1: nobody is told anything before).
+    /// Handles a batch that is committed: answers its callers, pushes its entries, raises the senders' read marks, and
+    /// schedules the settle. Nobody was told anything before (rule 1).
     fn stored(&mut self, id: ChatId, now: Timestamp, out: &mut Vec<Effect>) {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;
@@ -139,6 +143,7 @@ impl ShardState {
                 seq: entry.seq,
                 sent_at: entry.sent_at,
             };
+            debug_assert!(origins.len() <= self.waiting, "every caller is answered once");
             self.waiting = self.waiting.saturating_sub(origins.len());
             out.extend(origins.iter().map(|origin| Effect::Answer {
                 origin: *origin,
@@ -169,6 +174,8 @@ impl ShardState {
         self.mark_due(id);
     }
 
+    /// Answers the caller of an acknowledgement that is written, and raises the user's delivered watermark. `row` is
+    /// the inbox row that it met, if there was one.
     fn ack_written(&mut self, ack: AckWrite, row: Option<AckedRow>, now: Timestamp, out: &mut Vec<Effect>) {
         let outcome = Outcome::AckWritten {
             chat: ack.chat,
@@ -186,12 +193,12 @@ impl ShardState {
         {
             self.ack(ack, false, now, out);
         } else if let Some(row) = row.filter(|row| row.now != Some(row.was)) {
-            // The senders' delivered ticks depend on this acknowledgement, and a load would not tell that it is news.
+            // The senders' delivered ticks depend on this acknowledgement, and a load would not show that it is news.
             self.delivered(ack.chat, ack.user, row.was, ack.seq, now, out);
         }
     }
 
-    /// A settle has ended: wakes the missing devices of each chat, or closes the chat if there are none.
+    /// Takes the result of a settle. Wakes the missing devices of each chat; a chat without missing devices is settled.
     fn settled(
         &mut self,
         chats: Vec<(ChatId, Seq)>,
@@ -211,6 +218,8 @@ impl ShardState {
         }
     }
 
+    /// Takes the result of a wake: has the unsettled rows deleted if every device is accounted for, and settles the
+    /// chat again if not.
     pub(super) fn wakes_done(&mut self, id: ChatId, upto: Seq, woken: Woken, now: Timestamp) {
         match woken {
             Woken::All => self.closes.push((id, upto)),
@@ -219,7 +228,7 @@ impl ShardState {
         }
     }
 
-    /// The unsettled rows up to `upto` are deleted, or with `closed` false are not: then the chat is settled again.
+    /// Notes whether the unsettled rows up to `upto` are deleted. If they are not, the chat is settled again.
     pub(super) fn close_done(&mut self, id: ChatId, upto: Seq, closed: bool, now: Timestamp) {
         if closed && let Some(chat) = self.chats.get_mut(&id) {
             chat.settled(upto);
@@ -231,7 +240,8 @@ impl ShardState {
         }
     }
 
-    /// Schedules another settle after one that failed: after twice the time of the last, at most `max`.
+    /// Schedules another settle after one that failed: [`SETTLE_RETRY`] later the first time, then after twice the time
+    /// of the last, at most `max`.
     fn settles_again(&mut self, id: ChatId, max: Duration, now: Timestamp) {
         let Some(chat) = self.chats.get_mut(&id) else {
             return;

@@ -32,7 +32,7 @@ struct Shard {
 }
 
 impl Shard {
-    /// A shard with one chat of two people.
+    /// Makes a shard with one empty chat of two people in memory.
     fn new() -> Self {
         let people = [UserId::random(), UserId::random()];
         let chat = ChatId::direct(people[0], people[1]);
@@ -58,7 +58,7 @@ impl Shard {
         self.tell(Event::Loaded { chat, number, result });
     }
 
-    /// The snapshot of an empty chat of the two people.
+    /// Returns the snapshot of an empty chat of the two people.
     fn snapshot(&self) -> Snapshot {
         snapshot(ChatKind::Direct, &self.people)
     }
@@ -126,7 +126,7 @@ impl Shard {
         )])))
     }
 
-    /// The other person's device acknowledges up to `seq`.
+    /// Applies the acknowledgement by the other person's device of every entry up to `seq`.
     fn acknowledge(&mut self, seq: Seq) {
         self.tell(Event::Ack {
             origin: Origin::Call(1),
@@ -138,7 +138,7 @@ impl Shard {
         });
     }
 
-    /// Waits for the settle, which finds the other person's device missing.
+    /// Waits for the settle, and lets it find the other person's device missing.
     fn settled(&mut self) -> Vec<Effect> {
         self.now = self.now + SETTLE_AFTER + Duration::from_secs(2);
         let Some(Job::Settle(settle)) = self.job() else {
@@ -155,7 +155,7 @@ impl Shard {
     }
 }
 
-/// The next job of either writer; commits come first.
+/// Returns the next job of either writer; commits come first.
 fn any_job(state: &mut ShardState, now: Timestamp, out: &mut Vec<Effect>) -> Option<Job> {
     let mut jobs = Lane::ALL.into_iter();
     jobs.find_map(|lane| state.next_job(lane, now, now, out))
@@ -174,7 +174,7 @@ fn reads_done() -> Event {
     Event::JobDone(JobDone::Reads { unwritten })
 }
 
-/// The number of the load that is the only effect.
+/// Returns the number of the load that is the only effect.
 fn load_number(effects: &[Effect]) -> u64 {
     match effects {
         [Effect::Load { number, .. }] => *number,
@@ -182,7 +182,7 @@ fn load_number(effects: &[Effect]) -> u64 {
     }
 }
 
-/// The snapshot of an empty chat of these people.
+/// Returns the snapshot of an empty chat of these people.
 fn snapshot(kind: ChatKind, people: &[UserId]) -> Snapshot {
     let member = |user: &UserId| {
         let member = Member {

@@ -1,4 +1,5 @@
-//! Typing: told to the other members, never stored, and dropped wherever it would cost anything.
+//! Typing: the pushes that tell the other members that somebody is typing. A sign of typing is never stored, and is
+//! dropped rather than delay anything else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +10,20 @@ use super::ShardState;
 use super::event::{Effect, Event, Pushed};
 use crate::chat::Stage;
 
-/// A sign of typing that waited longer than this for its chat is dropped: it comes again every 3 s while the person
-/// types.
+/// The time after its arrival from which a sign of typing is dropped. It comes again every 3 s while the person types.
 const STALE: Duration = Duration::from_secs(1);
 
-/// Why a sign of typing was not passed on.
+/// The reason why a sign of typing was not passed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DropReason {
-    /// The chat is not in memory, and loading it would delay other loads.
+    /// The chat is not loaded, and either another load is under way, which this one would delay, or the person stopped.
     NotLoaded,
-    /// The sign waited too long for its chat to be loaded.
+    /// The sign waited too long, for example for its chat to be loaded.
     Stale,
-    /// The person is no member, or the chat passes no typing on: it has too many members, or one person has blocked
+    /// The person is not a member, or the chat passes no typing on: it has too many members, or one person has blocked
     /// the other.
     NotTaken,
-    /// The person has just said so; or they stopped, and others do not see them typing.
+    /// It was passed on a moment ago that the person is typing; or they stopped, and others do not see them typing.
     Throttled,
 }
 
@@ -31,7 +31,7 @@ impl DropReason {
     /// Every reason, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::NotLoaded, Self::Stale, Self::NotTaken, Self::Throttled];
 
-    /// The reason as metrics name it.
+    /// Returns the name of the reason in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::NotLoaded => "not_loaded",
@@ -42,6 +42,7 @@ impl DropReason {
     }
 }
 
+/// A sign of typing: the fields of [`Event::Typing`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Typing {
     pub chat: ChatId,
@@ -51,6 +52,7 @@ pub(super) struct Typing {
 }
 
 impl ShardState {
+    /// Passes a sign of typing on, or drops it, and counts that.
     pub(super) fn typing(&mut self, typing: Typing, now: Timestamp, out: &mut Vec<Effect>) {
         match self.pass(typing, now, out) {
             Ok(None) => {}
@@ -80,7 +82,7 @@ impl ShardState {
             return Err(DropReason::Stale);
         }
         let Some(chat) = self.chats.get_mut(&id).filter(|chat| chat.stage == Stage::Ready) else {
-            // A stop means nothing here: nobody has been shown typing in a chat that is not in memory. And typing
+            // A stop changes nothing here, because nobody is shown typing in a chat that is not loaded. And typing
             // loads a chat only while no other load is under way.
             if stopped || self.loads.under_way > 0 {
                 return Err(DropReason::NotLoaded);

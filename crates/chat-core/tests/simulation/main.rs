@@ -2,11 +2,11 @@
 //! nodes may both own the chat, devices come and go and are linked, members are added, removed and leave; there are
 //! crashes, lost pushes, lost answers, late statements, and a store that is away.
 //!
-//! What must hold after each step: nobody gets an entry of a time when they were no member (rule 7), and an entry
-//! that was acknowledged to its sender is in the log (rule 1), which has no gaps (rule 2).
+//! After each step, nobody may have got an entry of a time when they were no member (rule 7), and an entry that was
+//! acknowledged to its sender must be in the log (rule 1), which has no gaps (rule 2).
 //!
-//! What must hold once everything is quiet again: every request has at most one effect (rule 5), every device has
-//! everything that it is entitled to, in order (rules 3 and 4), and nothing is owed any more.
+//! Once everything is quiet again, every request must have at most one effect (rule 5), every device must have
+//! everything that it is entitled to, in order (rules 3 and 4), and nothing may be owed any more.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 #![allow(clippy::disallowed_methods, reason = "the simulated world draws ids")]

@@ -1,4 +1,4 @@
-//! The store in memory: what `store/*.rs` says in SQL, on maps, for one chat.
+//! A store in memory for one chat. It does on maps and lists what `store/*.rs` of the chat crate does in SQL.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,33 +11,41 @@ use tern_chat_core::shard::{AckWrite, AckedRow, Committed, Job, JobDone, SettleC
 use tern_chat_core::{Entry, Missing};
 use tern_types::{DeviceId, RequestId, Seq, Timestamp, UserId};
 
-/// Requests that are read with a chat, as in `store/load.rs`.
+/// The number of newest requests that are read with a chat, as in `store/load.rs`.
 const RECENT: u64 = 256;
 
-/// A row of `members`.
+/// A row of `members`: one interval of a user's membership.
 #[derive(Debug, Clone)]
 pub struct Interval {
     pub user: UserId,
     pub role: Role,
+    /// The seq of the entry that made the user a member.
     pub joined: Seq,
+    /// The seq of the entry that ended the membership; `None` while it lasts.
     pub left: Option<Seq>,
     /// The devices of the user, as they were at the interval's end if it has ended.
     pub devices: Vec<DeviceId>,
 }
 
 impl Interval {
+    /// Returns whether the member is entitled to the entry at `seq`.
     pub fn covers(&self, seq: Seq) -> bool {
         seq >= self.joined && self.left.is_none_or(|left| seq <= left)
     }
 }
 
+/// The store. The head is the seq of the log's last entry.
 #[derive(Default)]
 pub struct Memory {
+    /// The intervals of membership, in the order in which they began.
     pub members: Vec<Interval>,
     /// The active devices.
     pub devices: Vec<(UserId, DeviceId)>,
+    /// The entries, the first at seq 1.
     pub log: Vec<Entry>,
+    /// The unsettled rows: the first seq of each commit that is not settled.
     pub unsettled: Vec<Seq>,
+    /// The inbox rows: the seq from which each device lacks entries.
     pub inbox: BTreeMap<DeviceId, Seq>,
 }
 
@@ -46,19 +54,20 @@ impl Memory {
         Seq(self.log.len() as u64)
     }
 
-    /// The user's interval that covers an entry. There is at most one.
+    /// Returns the user's interval that covers an entry. There is at most one.
     pub fn interval(&self, user: UserId, seq: Seq) -> Option<&Interval> {
         let mut of_user = self.members.iter().filter(|interval| interval.user == user);
         of_user.find(|interval| interval.covers(seq))
     }
 
+    /// Returns the user's interval that has not ended.
     pub fn membership(&self, user: UserId) -> Option<&Interval> {
         let mut open = self.members.iter().filter(|interval| interval.left.is_none());
         open.find(|interval| interval.user == user)
     }
 
-    /// The device's place, as `PLACE` of `store/entries.rs`: it has acknowledged every entry below, or is not owed
-    /// it.
+    /// Returns the device's place, as `PLACE` of `store/entries.rs` does: the lowest seq that the device may still be
+    /// owed. It has acknowledged every entry below, or is not owed it.
     pub fn place(&self, user: UserId, device: DeviceId) -> Seq {
         let mine = self.members.iter().filter(|interval| interval.user == user);
         let unsettled = mine.flat_map(|interval| {
@@ -72,7 +81,7 @@ impl Memory {
         owed.chain([self.head().next()]).min().unwrap_or_default()
     }
 
-    /// The device's `resume_seq`, as in `store/listing.rs`; `None` if the user is no member.
+    /// Returns the device's `resume_seq`, as in `store/listing.rs`; `None` if the user is not a member.
     pub fn resume(&self, user: UserId, device: DeviceId) -> Option<Seq> {
         self.membership(user)?;
         Some(self.place(user, device).previous())
@@ -103,6 +112,7 @@ impl Memory {
         of_user.map(|(_, device)| *device).collect()
     }
 
+    /// Reads the chat in one snapshot, and looks these requests up.
     pub fn load(&self, requests: &[(UserId, RequestId)]) -> Snapshot {
         let open = self.members.iter().filter(|interval| interval.left.is_none());
         let members = open.map(|interval| {
@@ -143,6 +153,7 @@ impl Memory {
         }
     }
 
+    /// Executes a job and returns its result.
     pub fn run(&mut self, job: Job) -> JobDone {
         match job {
             Job::Commit(batches) => JobDone::Commit(
@@ -190,6 +201,7 @@ impl Memory {
         }
     }
 
+    /// Commits a batch, unless the head has moved or a request is in the log already (rules 2 and 5).
     fn commit(&mut self, batch: &Batch) -> Committed {
         let repeated = batch.entries.iter().any(|entry| {
             let request = (entry.new.sender, entry.new.request);
@@ -234,7 +246,7 @@ impl Memory {
         }
     }
 
-    /// The devices that are owed any of `low..=upto`, each with the first and last seq that it is owed.
+    /// Returns the devices that are owed any of `low..=upto`, each with the first and last seq that it is owed.
     fn owed(&self, low: Seq, upto: Seq) -> Vec<(UserId, DeviceId, Seq, Seq)> {
         let overlapping = self
             .members
@@ -253,6 +265,8 @@ impl Memory {
         owed.collect()
     }
 
+    /// Settles the chat: writes an inbox row for each device that has not acknowledged, and returns those devices. If
+    /// there are none, deletes the unsettled rows.
     fn settle(&mut self, settle: &SettleChat) -> Vec<Missing> {
         let low = self
             .unsettled
@@ -283,6 +297,7 @@ impl Memory {
         missing.into_values().collect()
     }
 
+    /// Writes an acknowledgement. Returns the inbox row that it met, or `None` if the device has none.
     fn ack(&mut self, ack: &AckWrite) -> Option<AckedRow> {
         let was = *self.inbox.get(&ack.device)?;
         if ack.seq <= self.head() {
@@ -309,12 +324,12 @@ impl Memory {
     }
 }
 
-/// The result of a job if the store does not answer. The job may be executed all the same.
+/// Returns the result of a job if the store does not answer. The job may be executed all the same.
 pub fn away(job: &Job) -> JobDone {
     fails(job, &Committed::Away)
 }
 
-/// The result of a job if another transaction has locked the chat.
+/// Returns the result of a job if another transaction has locked the chat.
 pub fn held(job: &Job) -> JobDone {
     fails(job, &Committed::Held)
 }

@@ -1,9 +1,9 @@
 //! The simulated world: two nodes, a store, people with their devices, and time.
 //!
-//! - [`step`]: what may happen
+//! - [`step`]: the steps that may happen
 //! - [`device`]: a device and its gateway
-//! - [`delivery`]: what reaches the devices, and their acknowledgements
-//! - [`checks`]: what must hold
+//! - [`delivery`]: the delivery of entries to devices, and their acknowledgements
+//! - [`checks`]: the rules that must hold
 
 mod checks;
 mod delivery;
@@ -27,14 +27,14 @@ use step::Request;
 use crate::memory::{Interval, Memory, away, held};
 pub use step::{Member, Step};
 
-/// Alice and Bob have two devices each at the start, Carol none.
+/// The number of devices at the start: Alice and Bob have two each, and Carol has none.
 const DEVICES: usize = 4;
-/// The most devices that are linked.
+/// The most devices that there may be.
 const MAX_DEVICES: usize = 8;
-/// Entries in the log at the start: more than a chat remembers the requests of, so that only the store knows the
-/// first ones.
+/// The number of entries in the log at the start. They are more than a chat remembers, so that only the store knows the
+/// first requests.
 const HISTORY: u64 = 300;
-/// How many of the first entries' requests are sent again, like later ones.
+/// The number of requests from the start of the log that may be sent again, like later ones.
 const OLD: u64 = 4;
 
 /// A chat node's memory. A crash loses all of it, but statements that are already on their way are executed all the
@@ -44,37 +44,49 @@ struct Node {
     state: ShardState,
     /// The job of each lane's writer.
     jobs: [Option<Job>; 2],
+    /// The result of each lane's job, which the state has not got yet.
     done: [Option<JobDone>; 2],
+    /// The loads that have not ended, each with its number and the requests to look up.
     loads: VecDeque<(u64, Vec<(UserId, RequestId)>)>,
+    /// The pushes that have not reached the gateways.
     pushes: VecDeque<(Vec<UserId>, Pushed)>,
+    /// The wakes that have not been performed.
     wakes: VecDeque<(Seq, Vec<tern_chat_core::Missing>)>,
 }
 
 /// One attempt of a request. A request may be sent any number of times.
 #[derive(Debug, Clone, Copy)]
 struct Attempt {
+    /// The request, as an index into `World::requests`.
     request: usize,
-    /// An earlier attempt was answered with a seq.
+    /// True if an earlier attempt was answered with a seq.
     placed: bool,
 }
 
+/// The simulated world.
 pub struct World {
     now: Timestamp,
     chat: ChatId,
     store: Memory,
     nodes: [Node; 2],
+    /// The jobs of crashed nodes, which the store may still execute.
     late: Vec<Job>,
     devices: Vec<Device>,
     people: [UserId; 3],
     requests: Vec<Request>,
     attempts: Vec<Attempt>,
+    /// The requests that have no final answer yet.
     unanswered: BTreeSet<usize>,
-    /// Requests that were told that they become no entry. An attempt that was under way may make one all the same.
+    /// The requests whose callers were told that they become no entry. An attempt that was under way may make one all
+    /// the same.
     declined: BTreeSet<usize>,
+    /// The requests whose callers were told a seq.
     placed: BTreeMap<usize, Seq>,
 }
 
 impl World {
+    /// Makes a world with a group of Alice and Bob, a log of [`HISTORY`] entries that every device has, and two nodes
+    /// that know nothing of it.
     pub fn new() -> Self {
         let people = [UserId::random(), UserId::random(), UserId::random()];
         let mut store = Memory::default();
@@ -133,6 +145,7 @@ impl World {
         }
     }
 
+    /// Takes one step. A step that is not possible now does nothing.
     pub fn step(&mut self, step: &Step) {
         match step {
             Step::Send { node, device } => {
@@ -315,7 +328,7 @@ impl World {
         }
     }
 
-    /// The lane's job finds the chat locked.
+    /// Ends the lane's job with the result that the chat is locked.
     fn hold_job(&mut self, node: usize, lane: Lane) {
         let node = &mut self.nodes[node];
         if let Some(job) = node.jobs[lane as usize].take() {
@@ -323,7 +336,7 @@ impl World {
         }
     }
 
-    /// The store does not answer the lane's job. If it `landed`, it is executed all the same.
+    /// Ends the lane's job without an answer of the store. If it `landed`, it is executed all the same.
     fn lose_job(&mut self, node: usize, lane: Lane, landed: bool) {
         let lane = lane as usize;
         if let Some(job) = self.nodes[node].jobs[lane].take() {
@@ -347,7 +360,7 @@ impl World {
     }
 
     fn recover(&mut self, node: usize) {
-        // A statement of a crashed node is executed late.
+        // The store executes a statement of a crashed node late.
         if let Some(job) = self.late.pop() {
             self.store.run(job);
         }

@@ -1,4 +1,4 @@
-//! The part of `tern.v1.Admin` that is about chats, queues and the cluster.
+//! Serves the part of `tern.v1.Admin` that is about chats, queues and the cluster.
 
 use tern_cluster::NodeContext;
 use tern_identity::principal::{Principal, Scope};
@@ -24,7 +24,7 @@ use crate::store::inspect::{self, ChatFacts, SLOTS_A_RANGE};
 use crate::store::listing;
 use crate::store::seal::MasterKey;
 
-/// The admin service of a chat node, and what other nodes ask about its shards.
+/// The admin service of a chat node. It also answers what other nodes ask about the shards.
 pub struct AdminService {
     pub ctx: NodeContext,
     pub writes: Writes,
@@ -53,6 +53,7 @@ impl AdminService {
         }
     }
 
+    /// Reads the watermark of each present member from the store.
     async fn marks(&self, chat: ChatId) -> Result<Vec<(UserId, Watermark)>, ApiError> {
         let marks = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
         Ok(marks.into_iter().map(|(user, _, mark)| (user, mark)).collect())
@@ -87,7 +88,8 @@ impl ChatAdmin for AdminService {
         administrate(request.metadata())?;
         let (chat, seq) = self.named(request.get_ref()).await?;
         self.writes.check_owner(chat, request.metadata())?;
-        // Memory is asked first: what it forgets afterwards is settled, and the store says so.
+        // The shard's memory is asked before the store: an entry that it forgets in between is settled, and the store
+        // says so.
         let live = self.writes.shards.inspect(chat).await.unwrap_or_default();
         let facts = inspect::message(&self.pool, &self.master, chat, seq).await;
         let facts = facts.map_err(store_away)?.ok_or_else(no_message)?;
@@ -182,6 +184,7 @@ impl ChatShards for AdminService {
     }
 }
 
+/// Checks that an API key with the scope for administration makes the call.
 fn administrate(metadata: &MetadataMap) -> Result<(), ApiError> {
     Principal::read(metadata)?.key(Scope::Admin).map(drop)
 }

@@ -1,4 +1,4 @@
-//! The user that a unary call acts as.
+//! Finds the user that a unary call acts as.
 
 use sqlx::PgPool;
 use tern_identity::principal::{Principal, Scope};
@@ -13,7 +13,9 @@ use crate::store::listing;
 /// The user that a call acts as, and the device that it comes from, if any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
+    /// The user that the call acts as; [`UserId::SYSTEM`] if a back end calls in nobody's name.
     pub user: UserId,
+    /// The calling device; `None` if a back end calls.
     pub device: Option<DeviceId>,
 }
 
@@ -44,25 +46,25 @@ impl Caller {
         }
     }
 
-    /// Whether a back end calls in no user's name. Such a caller sees every chat and is a member of none.
+    /// Returns whether a back end calls in nobody's name. Such a caller sees every chat and is a member of none.
     pub fn is_nobody(self) -> bool {
         self.user == UserId::SYSTEM
     }
 
-    /// The sending device of the entries that the call makes.
+    /// Returns the sending device of the entries that the call makes: [`DeviceId::BACK_END`] if a back end calls.
     pub fn sender_device(self) -> DeviceId {
         self.device.unwrap_or(DeviceId::BACK_END)
     }
 }
 
-/// Reads who calls. A user whom a back end names is looked up in the store; a device's user is known to exist.
+/// The reader of callers. It looks up in the store a user whom a back end names; a device's user is known to exist.
 #[derive(Clone)]
 pub struct Callers {
     pool: PgPool,
 }
 
 impl Callers {
-    /// Looks users up in this pool's database.
+    /// Creates a reader that looks users up in this pool's database.
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
     }
@@ -86,7 +88,7 @@ impl Callers {
         Ok(caller)
     }
 
-    /// Reads the caller as [`Self::read`] does; a back end has to name a user.
+    /// Reads the caller as [`Self::read`] does, and fails also if a back end names no user.
     pub async fn person(
         &self,
         metadata: &MetadataMap,
@@ -117,6 +119,7 @@ impl Callers {
         Ok((caller, off))
     }
 
+    /// Returns whether the caller turned read receipts off. Fails if there is no such user, or the store is away.
     async fn read_receipts_off(&self, caller: Caller) -> Result<bool, ApiError> {
         let off = listing::read_receipts_off(&self.pool, caller.user).await;
         off.map_err(store_away)?.ok_or_else(|| {

@@ -1,10 +1,11 @@
-//! `tern.v1.Chats`. The calls are handled by subject; each handler parses the request, makes one call, and converts
-//! the result.
+//! Serves `tern.v1.Chats`. Each submodule handles the calls about one subject; a handler parses the request, asks the
+//! store or the chat's shard, and converts the result.
 //!
 //! - `changing`: makes and changes groups
 //! - `reading`: reads chats, members and entries
 //! - `receipts`: tells and sets watermarks
-//! - `call`: what they begin with: caller, chat, rights; `heads`: chats as their answers show them
+//! - `call`: begins every call: it reads the caller and the chat, and checks rights
+//! - `heads`: reads chats as the answers show them
 
 mod call;
 mod changing;

@@ -12,10 +12,11 @@ use tern_proto::v1;
 use tern_types::Slot;
 use tonic::Status;
 
-/// How long a node's answer is waited for. After that it is shown without an answer.
+/// The longest wait for a node's answer. After it the node is shown without an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The nodes of the map, by role, then by name. A process with several roles is asked once.
+/// Returns the nodes of the map by role, each with its answer if it gave one. A process with several roles is asked
+/// once.
 pub async fn nodes(ctx: &NodeContext, map: &ClusterMap) -> Vec<v1::ClusterNode> {
     let all: Vec<(Role, &Node)> = Role::ALL
         .into_iter()
@@ -43,7 +44,7 @@ pub async fn nodes(ctx: &NodeContext, map: &ClusterMap) -> Vec<v1::ClusterNode> 
     all.into_iter().map(node).collect()
 }
 
-/// The queues of every chat node's shards, and the names of the nodes that did not answer.
+/// Returns the queues of every chat node's shards, and the names of the nodes that did not answer.
 pub async fn shards(ctx: &NodeContext) -> (Vec<v1::ShardQueue>, Vec<String>) {
     let map = ctx.map.current();
     let asked = map.nodes(Role::Chat).iter().map(|node| async move {
@@ -63,6 +64,7 @@ pub async fn shards(ctx: &NodeContext) -> (Vec<v1::ShardQueue>, Vec<String>) {
     (shards, missed)
 }
 
+/// Asks the node at this address for its own view of the cluster.
 async fn info(ctx: &NodeContext, address: &str) -> Result<v1::NodeAnswer, Status> {
     let answer = timely(async {
         let mut client = NodeInfoClient::new(ctx.channels.get(address)?);
@@ -74,12 +76,14 @@ async fn info(ctx: &NodeContext, address: &str) -> Result<v1::NodeAnswer, Status
         .ok_or_else(|| Status::internal("no answer in it"))
 }
 
+/// Makes the call, and fails if it takes longer than [`PATIENCE`].
 async fn timely<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
     let answer = tokio::time::timeout(PATIENCE, call).await;
     let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in time")))?;
     Ok(answer.into_inner())
 }
 
+/// Counts the slots of each node of the roles that own slots.
 fn slots(map: &ClusterMap) -> HashMap<(Role, &str), u32> {
     let mut slots = HashMap::new();
     for role in [Role::Chat, Role::Presence] {

@@ -1,10 +1,10 @@
-//! The three streams of a gateway's link: control, live, catch-up.
+//! Serves the three streams of a gateway's link: control, live and catch-up.
 //!
 //! Items of the control stream become events of the shards. A full shard holds the stream back, which holds the
 //! gateway back. Live events are dropped if the gateway does not keep up. Windows of logs are read beside the shards,
 //! a bounded number at a time.
 //!
-//! - `items`: what becomes of each item of a control stream
+//! - `items`: handles each item of a control stream
 //! - `windows`: reads windows of logs
 
 mod items;
@@ -34,14 +34,15 @@ use items::Reader;
 use windows::Windows;
 pub use windows::event;
 
-/// Items or pushes of one frame to a gateway.
+/// The most items or pushes of one frame to a gateway.
 const GATHER: usize = 256;
-/// Windows that wait to be sent on one link.
+/// The most windows of one link that are being read or wait to be sent.
 const WINDOWS: usize = 64;
 
+/// The stream of frames to a gateway.
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// What the items of a link are given to, and what is asked about them.
+/// The parts of the node that handle the items of a link.
 #[derive(Clone)]
 pub struct Parts {
     pub shards: Shards,
@@ -49,6 +50,7 @@ pub struct Parts {
     pub ownership: Ownership,
     pub shedding: Shedding,
     pub epoch: StoreEpoch,
+    /// The keys of media tickets; `None` if this server has no media.
     pub tickets: Option<Tickets>,
 }
 
@@ -59,7 +61,7 @@ pub struct LinkService {
 }
 
 impl LinkService {
-    /// Wires the service. Windows are read from this pool.
+    /// Wires the service, which reads windows from this pool.
     pub fn new(parts: Parts, pool: PgPool, master: MasterKey) -> Self {
         let windows = Windows::new(parts.ownership.clone(), pool, master);
         Self {
@@ -112,7 +114,7 @@ impl ChatLink for LinkService {
         let (link, mut pushes) = self.parts.gateways.open_live(gateway);
         let out = async_stream::stream! {
             let _link = link;
-            // The first frame says what the gateway missed while it had no link.
+            // The first frame says which receipts the gateway's sessions missed while it had no link.
             yield Ok(frame(Vec::new()));
             while let Some(pushes) = gather(&mut pushes, GATHER).await {
                 yield Ok(frame(pushes));
@@ -147,6 +149,7 @@ impl ChatLink for LinkService {
     }
 }
 
+/// A task that is aborted when this is dropped.
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {

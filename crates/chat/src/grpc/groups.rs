@@ -1,5 +1,5 @@
-//! Makes groups, and decides who may be added to one. A new group is written at once by the node that owns its chat,
-//! pushed to its members, then settled like every entry.
+//! Makes groups, and decides who may be added to one. The node that owns the chat writes a new group without its shard,
+//! and pushes the first entry to the members. The shard then settles that entry like every other.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -28,20 +28,21 @@ use crate::store::group::{self, Created, NewGroup};
 use crate::store::seal::MasterKey;
 use crate::store::{joining, strangers};
 
-/// Makes groups.
+/// The maker of groups.
 pub struct Groups {
     pub pool: PgPool,
     pub master: MasterKey,
     pub shards: Shards,
     pub pushes: Pushes,
-    /// How many new strangers one user's devices may add to groups, or write to first, within a day.
+    /// The number of new strangers whom one user's devices may add to groups, or to whom they may write first, within a
+    /// day.
     pub new_strangers: usize,
 }
 
 impl Groups {
-    /// The users among `asked` whom the caller may add to the group; the caller is not told who is left out. All of
-    /// them are returned if the caller acts for nobody, or if the request is in the log already. The new strangers of
-    /// a device count from now on, whatever becomes of the change; the same request again counts none of them twice.
+    /// Returns the users among `asked` whom the caller may add to the group. It returns all of them if the caller acts
+    /// for nobody, or if the request is in the log already. If a device calls, the new strangers among the users count
+    /// from now on, even if the change fails later. The same request again counts none of them twice.
     ///
     /// # Errors
     ///
@@ -66,6 +67,8 @@ impl Groups {
         }
     }
 
+    /// Decides whom the caller may add, and counts the new strangers. The inner `Err` says that they are too many, and
+    /// after which time they fit.
     async fn may_add(
         &self,
         caller: Caller,
@@ -92,7 +95,12 @@ impl Groups {
     }
 
     /// Makes the group, pushes its first entry to the members, and has its shard settle it. The same request may be
-    /// repeated.
+    /// repeated, and then does nothing.
+    ///
+    /// # Errors
+    ///
+    /// There are too many members or new strangers, one of the users does not exist, the request_id was used for
+    /// another group, or the store is away.
     pub async fn create(
         &self,
         caller: Caller,
@@ -147,6 +155,7 @@ impl Groups {
         }
     }
 
+    /// Pushes the first entry to the owner and the other members, and tells the shard of it.
     async fn announce(&self, chat: ChatId, event: Bytes, owner: UserId, mut users: Vec<UserId>) {
         users.push(owner);
         let outgoing = Outgoing {
@@ -173,7 +182,7 @@ impl Groups {
     }
 }
 
-/// The entry with which the caller makes a group. `content` names the group and its members.
+/// Returns the entry with which the caller makes a group. `content` names the group and its members.
 fn first_entry(caller: Caller, request: RequestId, content: Bytes) -> NewEntry {
     NewEntry {
         sending: Sending::default(),

@@ -1,4 +1,4 @@
-//! `tern.v1.Inbox`: a device fetches and acknowledges what waits for it, without a stream.
+//! Serves `tern.v1.Inbox`: a device fetches and acknowledges the entries in its inbox without a stream.
 
 use sqlx::PgPool;
 use tern_identity::principal::Principal;
@@ -17,10 +17,11 @@ use crate::answer;
 use crate::store::seal::MasterKey;
 use crate::store::{entries, listing};
 
-/// The events of a page if the caller names no size, and the most.
+/// The number of events in a page if the caller names no size.
 const PAGE: u32 = 100;
+/// The most events in a page.
 const MAX_PAGE: u32 = 256;
-/// Bytes of a page; the last entry may exceed it.
+/// The bound of a page in bytes; the last entry may exceed it.
 const MAX_BYTES: usize = 1 << 20;
 
 /// The public service of devices' inboxes.
@@ -36,6 +37,8 @@ impl InboxService {
         Self { writes, pool, master }
     }
 
+    /// Reads the device's inbox rows: each chat, and the first seq that the device lacks. With `chat` it returns only
+    /// the row of that chat. Fails if the device was revoked or is another user's.
     async fn rows(
         &self,
         (user, device): (UserId, DeviceId),
@@ -62,6 +65,7 @@ impl InboxService {
             .collect())
     }
 
+    /// Reads at most `size` events of these inbox rows, chat by chat. Also returns whether there are more.
     async fn page(
         &self,
         user: UserId,
@@ -129,7 +133,7 @@ impl Inbox for InboxService {
     }
 }
 
-/// Succeeds only if the acknowledgement is written.
+/// Checks that the acknowledgement is written.
 fn written(outcome: &Outcome) -> Result<(), ApiError> {
     match outcome {
         Outcome::AckWritten { .. } => Ok(()),

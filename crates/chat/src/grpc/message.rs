@@ -1,4 +1,4 @@
-//! Turns a message into an entry. Its envelope is decoded and checked; its body is opaque.
+//! Turns a message into an entry. It decodes and checks the envelope; the body is opaque to it.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -15,27 +15,32 @@ use crate::answer;
 /// A message as a device or a back end sent it. [`parse::send()`] has found that its parts are not too large, here or
 /// at the gateway.
 pub struct Message<'a> {
+    /// The sender; [`UserId::SYSTEM`] if a back end sends in nobody's name.
     pub sender: UserId,
+    /// The sending device; [`DeviceId::BACK_END`] if a back end sends.
     pub device: DeviceId,
+    /// The request_id that the sender chose for this message.
     pub request: RequestId,
     /// The encoded `tern.v1.Envelope`.
     pub envelope: &'a Bytes,
+    /// The body, which only the recipients understand.
     pub body: &'a Bytes,
+    /// True if the sender has read receipts turned off.
     pub read_receipts_off: bool,
-    /// How far the sending device has acknowledged the chat.
+    /// The last seq of the chat that the sending device has acknowledged; 0 if it is not known.
     pub acked: Seq,
     /// The trace context of the span that the message comes from; `None` if it is not traced.
     pub trace: Option<TraceContext>,
-    /// When it arrived at this node, by the monotonic clock.
+    /// The time at which the message arrived at this node, by the monotonic clock.
     pub arrived: Timestamp,
 }
 
-/// The entry that a message becomes. `tickets` is `None` if this server has no media.
+/// Makes the entry that a message becomes. `tickets` is `None` if this server has no media.
 ///
 /// # Errors
 ///
-/// The envelope does not decode or has a bad field, a ticket is not the
-/// sender's, or there is neither a body nor an attachment.
+/// The envelope does not decode or has a bad field, a ticket is not valid for the sender and the media, or there is
+/// neither a body nor an attachment.
 pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntry, Refusal> {
     let (envelope, body) = (message.envelope, message.body);
     let read = v1::Envelope::decode(envelope.clone())
@@ -66,8 +71,8 @@ pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntr
     })
 }
 
-/// The media that the envelope's attachments refer to, each once. The tickets are verified without asking anybody;
-/// whether they have expired is decided when the entry gets its seq.
+/// Returns the media that the envelope's attachments refer to, each once. It verifies the tickets without asking
+/// another node. Whether they have expired is decided later, when the entry gets its seq.
 fn media(
     envelope: &v1::Envelope,
     sender: UserId,
@@ -101,7 +106,8 @@ fn media(
     Ok(media)
 }
 
-/// The media that a picture's ticket stands for, verified in the same way. `Ok(None)`: the picture is removed.
+/// Returns the media that a picture's ticket stands for, and verifies the ticket as those of attachments. `Ok(None)`
+/// means that the picture is to be removed.
 pub fn picture(
     picture: Option<&v1::Attachment>,
     sender: UserId,
@@ -113,6 +119,7 @@ pub fn picture(
     reference.map(Some).map_err(|refusal| answer::to_error(&refusal))
 }
 
+/// Returns a reference to the media if the ticket is valid for it and for the sender.
 fn reference(
     field: &'static str,
     media: MediaId,
@@ -126,6 +133,7 @@ fn reference(
     Ok(MediaRef { media, expires_at })
 }
 
+/// Decides the kind of the entry, and checks the fields of the envelope other than the attachments.
 fn kind(envelope: &v1::Envelope) -> Result<EntryKind, Refusal> {
     if envelope.mentioned_user_ids.len() > MAX_MENTIONS {
         return Err(Refusal::TooMany {

@@ -1,4 +1,4 @@
-//! Counts the members who received and read one message, and lists them page by page. Pure.
+//! Counts the members who received and read one message, and lists them page by page. It is pure.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use tern_chat_core::receipts::Watermark;
 
 use super::views::merged;
 
-/// How far a message got with one member, in the order of the pages.
+/// The furthest that a message got with one member. The pages list the members in the order of the variants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 enum Reached {
@@ -22,12 +22,12 @@ impl Reached {
     const ALL: [Self; 3] = [Self::Read, Self::Delivered, Self::Nothing];
 }
 
-/// The last member of a page.
+/// The last member of a page, after whom the next page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct After(Reached, UserId);
 
 impl After {
-    /// Reads a page token; `None` is the first page. `Err` if this server never gave such a token.
+    /// Reads a page token. An empty one gives `None`, for the first page. `Err` if this server never gave such a token.
     pub fn read(token: &str) -> Result<Option<Self>, ApiError> {
         if token.is_empty() {
             return Ok(None);
@@ -44,9 +44,9 @@ impl After {
     }
 }
 
-/// A page of the members whom the message at `seq` concerns: the present members who joined at or before it, without
-/// its sender. Each page shows them as they are now, so a member who gets further between two pages may be on both or
-/// on neither.
+/// Returns a page of the members whom the message at `seq` concerns: the present members who joined at or before it,
+/// without its sender. Each page shows them as they are now. A member who gets further between two pages moves in the
+/// order, and so may be on both pages or on neither.
 pub fn page(
     (sender, seq): (UserId, Seq),
     stored: Vec<(UserId, Seq, Watermark)>,
@@ -78,6 +78,7 @@ pub fn page(
     }
 }
 
+/// Decides how far the message got with the member who has this watermark.
 fn reached(seq: Seq, told: Watermark) -> Reached {
     if told.read >= seq {
         Reached::Read
@@ -114,8 +115,8 @@ mod tests {
         }
     }
 
-    /// User 1 sent the message. 2 has it, and 3 has it too, as only the owner knows; 4 has read it; 5 has read it but
-    /// keeps that to themselves; 6 joined later; 7 has nothing.
+    /// Asks for the receipts of the message at seq 10. User 1 sent it. User 2 has received it, and so has 3, which only
+    /// the owner knows. User 4 has read it; 5 has read it with read receipts off; 6 joined later; 7 has nothing.
     fn asked(after: Option<After>, size: usize) -> v1::GetMessageReceiptsResponse {
         let old = Seq(1);
         let stored = vec![

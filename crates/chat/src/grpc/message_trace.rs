@@ -13,18 +13,23 @@ use tern_chat_core::shard::Inspected;
 use crate::lookup::{Found, Sessions};
 use crate::store::inspect::{MessageFacts, Recipient};
 
-/// Everything that is known of one message.
+/// All facts that are known about one message.
 pub struct Trace {
     pub chat: ChatId,
     pub seq: Seq,
+    /// The facts in the store.
     pub facts: MessageFacts,
+    /// The facts in the owner's memory.
     pub live: Inspected,
+    /// The watermarks of the present members in the store.
     pub marks: Vec<(UserId, Watermark)>,
+    /// The live sessions of the recipients.
     pub sessions: Sessions,
 }
 
 impl Trace {
-    /// The response of the API. `owner` is the name of this node.
+    /// Converts the facts to the response of the API. `owner` is the name of this node. Fails if the entry does not
+    /// decode.
     pub fn into_message(self, owner: &str) -> Result<v1::TraceMessageResponse, ApiError> {
         let trace_id = self.trace_id()?;
         let members = self.members();
@@ -48,8 +53,8 @@ impl Trace {
         })
     }
 
-    /// The trace id from the owner's memory, or else from the envelope, where it is if the client decided to trace
-    /// the message.
+    /// Returns the trace id in hexadecimal digits: from the owner's memory, or else from the envelope, which has it if
+    /// the client decided to trace the message. It is empty if the message is not known to be traced.
     fn trace_id(&self) -> Result<String, ApiError> {
         let live = self.live.traces.iter().find(|(seq, _)| *seq == self.seq);
         let context = match live {
@@ -60,6 +65,7 @@ impl Trace {
         Ok(context.map(|context| hex(context.trace_id)).unwrap_or_default())
     }
 
+    /// Returns each recipient with their watermark and the state of each of their devices.
     fn members(&self) -> Vec<v1::MemberTrace> {
         let stored: HashMap<UserId, Watermark> = self.marks.iter().copied().collect();
         let mut members: BTreeMap<UserId, v1::MemberTrace> = BTreeMap::new();
@@ -82,7 +88,7 @@ impl Trace {
         members.into_values().collect()
     }
 
-    /// The state of a device; `None` for a user without a device who is owed nothing.
+    /// Describes a device; `None` for a user without a device who is owed nothing.
     fn device(&self, recipient: &Recipient) -> Option<v1::DeviceTrace> {
         let state = self.state(recipient);
         if recipient.device.is_none() && state == DeliveryState::NotOwed {
@@ -109,6 +115,7 @@ impl Trace {
         })
     }
 
+    /// Decides the state of delivery to a device.
     fn state(&self, recipient: &Recipient) -> DeliveryState {
         if recipient.owes.is_some_and(|row| row.from <= self.seq) {
             return DeliveryState::Owes;
@@ -141,6 +148,7 @@ fn session(found: &Found) -> v1::AdminSession {
     }
 }
 
+/// Reads the trace context in the envelope of a message; `None` if there is none.
 fn in_envelope(entry: &v1::Entry) -> Result<Option<TraceContext>, ApiError> {
     let content = entry
         .decoded_content()
@@ -153,6 +161,7 @@ fn in_envelope(entry: &v1::Entry) -> Result<Option<TraceContext>, ApiError> {
     ))
 }
 
+/// Returns the name of the kind with this stored number.
 fn kind(number: i16) -> &'static str {
     let kinds = [
         (EntryKind::Message, "message"),

@@ -1,5 +1,5 @@
-//! Calls from gateways and accounts nodes. Any chat node answers them, except [`ChatNode::blocks_changed`], which
-//! only the chat's owner answers.
+//! Serves the calls from gateways and accounts nodes. Any chat node answers them, except [`ChatNode::blocks_changed`],
+//! which only the chat's owner answers.
 
 use sqlx::PgPool;
 use tern_proto::ApiError;
@@ -24,11 +24,11 @@ use crate::answer;
 use crate::epoch::StoreEpoch;
 use crate::store::{devices, listing, written};
 
-/// Devices of one request.
+/// The most devices of one request.
 const MAX_DEVICES: usize = 64;
-/// Users of one request: as many as a screen shows.
+/// The most users of one request: as many as a screen shows.
 const MAX_PEOPLE: usize = 256;
-/// How often a statement is tried in all, if deadlocks end it.
+/// The most tries of a transaction in all, if deadlocks or serialisation failures end it.
 const TRIES: usize = 5;
 
 /// The service for other nodes.

@@ -5,7 +5,7 @@ use tern_proto::{ApiError, parse};
 use tern_types::limits::MAX_GROUP_MEMBERS;
 use tern_types::{ChatId, UserId};
 
-/// The error of a call about a chat that does not exist or that the caller is no member of.
+/// Returns the error of a call about a chat that does not exist or that the caller is no member of.
 pub fn no_chat() -> ApiError {
     ApiError::new(
         ErrorReason::ChatNotFound,
@@ -13,7 +13,7 @@ pub fn no_chat() -> ApiError {
     )
 }
 
-/// The error of a call that would give a group too many members.
+/// Returns the error of a call that would give a group too many members.
 pub fn group_full() -> ApiError {
     ApiError::new(
         ErrorReason::GroupFull,
@@ -26,7 +26,8 @@ pub fn chat_id(text: &str) -> Result<ChatId, ApiError> {
     parse::id("chat_id", text)
 }
 
-/// Parses a list of users' ids, at most as many as a group has members.
+/// Parses a list of users' ids. Fails if an id is malformed, or if they are more than the members that a group may
+/// have.
 pub fn user_ids(field: &'static str, ids: &[String]) -> Result<Vec<UserId>, ApiError> {
     if ids.len() > MAX_GROUP_MEMBERS {
         return Err(group_full());

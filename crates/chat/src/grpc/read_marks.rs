@@ -1,6 +1,6 @@
-//! Read marks in the memory of the chats' owners. A read mark, and a send, which is one, reaches the store up to a
-//! second later, but its owner's memory before anybody is told of it. So a node that shows chats asks their owners
-//! too, and callers read what they wrote.
+//! Asks the chats' owners for the read marks in their memory. A read mark is in its owner's memory before anybody is
+//! told of it, and in the store up to a second later; a send sets a read mark too. So a node that shows chats also asks
+//! their owners, and callers see the marks that they have just set.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,13 +19,13 @@ use super::store_away;
 use crate::shard_loop::Shards;
 use crate::store::listing::{self, ChatView};
 
-/// How long an owner's answer is waited for. Without it the store's marks are shown: the owner's marks reach the
-/// store a second after they were made, or are gone with it.
+/// The longest wait for an owner's answer. Without an answer the store's marks are shown: the owner's newer marks reach
+/// the store within a second, or are lost with the owner.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Chats of one request: a page of them.
+/// The most chats of one request: as many as a page of chats has.
 pub const MAX_CHATS: usize = 200;
 
-/// Asks for the owners' read marks. It is cheap to clone.
+/// The reader of the owners' read marks. It is cheap to clone.
 #[derive(Clone)]
 pub struct ReadMarks {
     pub ctx: NodeContext,
@@ -34,8 +34,9 @@ pub struct ReadMarks {
 }
 
 impl ReadMarks {
-    /// The user's read marks in these chats, as far as they are in the owners' memory: the chat, the mark, and how
-    /// many messages of the user's own after it count as unread.
+    /// Returns the user's read marks in these chats, as far as they are in the owners' memory: the chat, the mark, and
+    /// how many of the user's own messages after it count as unread. It leaves out the chats of owners that do not
+    /// answer in time.
     pub async fn of(&self, user: UserId, chats: impl Iterator<Item = ChatId>) -> Vec<(ChatId, Seq, u32)> {
         let map = self.ctx.map.current();
         let mut own = Vec::new();
@@ -64,6 +65,7 @@ impl ReadMarks {
         shown.map_err(store_away)
     }
 
+    /// Asks another node for the user's read marks. Returns none if the node does not answer in time.
     async fn ask(&self, node: &Node, user: UserId, chats: Vec<ChatId>) -> Vec<(ChatId, Seq, u32)> {
         let request = GetReadMarksRequest {
             user_id: user.to_vec().into(),
@@ -92,8 +94,8 @@ impl ReadMarks {
     }
 }
 
-/// Answers another node with the read marks in this node's memory. `INVALID_ARGUMENT` for malformed ids or too many
-/// chats.
+/// Answers another node with the read marks in this node's memory. Fails with `INVALID_ARGUMENT` if an id is malformed
+/// or the request has more than [`MAX_CHATS`] chats.
 pub async fn answer(
     shards: &Shards,
     request: Request<GetReadMarksRequest>,

@@ -16,10 +16,11 @@ use super::too_late;
 use super::writes::Writes;
 use crate::answer;
 
-/// Sends the messages of unary calls.
+/// The sender of the messages of unary calls.
 pub struct Sends {
     pub writes: Writes,
     pub callers: Callers,
+    /// The keys of media tickets; `None` if this server has no media.
     pub tickets: Option<Tickets>,
 }
 
@@ -49,6 +50,7 @@ impl Sends {
         self.place(&metadata, (send.chat, send.peer), &message).await
     }
 
+    /// Makes the entry of the message, and has the chat's shard commit it.
     async fn place(
         &self,
         metadata: &MetadataMap,

@@ -12,7 +12,7 @@ use tern_chat_core::receipts::Watermark;
 use super::caller::Caller;
 use crate::store::listing::ChatView;
 
-/// A chat as the caller sees it. Only a device is told its `resume_seq`.
+/// Converts a chat to how the caller sees it. Only a device is told its `resume_seq`.
 pub fn chat(view: ChatView, caller: Caller) -> v1::Chat {
     let unread = view.unread();
     v1::Chat {
@@ -34,7 +34,7 @@ pub fn chat(view: ChatView, caller: Caller) -> v1::Chat {
     }
 }
 
-/// The kind of a chat.
+/// Converts the kind of a chat.
 pub fn kind(kind: ChatKind) -> v1::ChatKind {
     match kind {
         ChatKind::Direct => v1::ChatKind::Direct,
@@ -42,7 +42,7 @@ pub fn kind(kind: ChatKind) -> v1::ChatKind {
     }
 }
 
-/// A member of a chat.
+/// Converts a member of a chat.
 pub fn member((user, role, joined): (UserId, Role, Seq)) -> v1::Member {
     v1::Member {
         user_id: user.to_string(),
@@ -51,8 +51,8 @@ pub fn member((user, role, joined): (UserId, Role, Seq)) -> v1::Member {
     }
 }
 
-/// The receipts of a chat, by the watermarks of the store and of the owner. `caller` sees their own read mark as they
-/// set it.
+/// Makes the receipts of a chat from the watermarks in the store and in the owner's memory. `caller` sees their own
+/// read mark as they set it; those of others are shown as [`Watermark::told`] allows.
 pub fn receipts(
     chat: ChatId,
     caller: UserId,
@@ -73,7 +73,7 @@ pub fn receipts(
     receipts.collect()
 }
 
-/// The store's watermark, raised by the owner's.
+/// Returns the store's watermark, raised by the owner's if there is one.
 pub fn merged(stored: Watermark, live: Option<&Watermark>) -> Watermark {
     live.map_or(stored, |live| live.raised_by(stored))
 }
@@ -82,14 +82,14 @@ pub fn merged(stored: Watermark, live: Option<&Watermark>) -> Watermark {
 pub struct PageToken;
 
 impl PageToken {
-    /// The token of the page after this chat; empty if there is none.
+    /// Makes the token of the page after this chat. It is empty if `last` is `None`.
     pub fn after(last: Option<&ChatView>) -> String {
         let Some(last) = last else { return String::new() };
         let at = last.last_entry.as_ref().map_or(0, |entry| entry.sent_at_ms);
         format!("{at}.{}", last.chat)
     }
 
-    /// Reads a token; `None` is the first page. `Err` if this server never gave such a token.
+    /// Reads a token. An empty one gives `None`, for the first page. `Err` if this server never gave such a token.
     pub fn read(token: &str) -> Result<Option<(Timestamp, ChatId)>, ApiError> {
         if token.is_empty() {
             return Ok(None);

@@ -1,4 +1,5 @@
-//! Sends the commands of unary calls to the shards. Only the owner accepts one, and each gets one answer.
+//! Sends the commands of unary calls to the shards. Only the chat's owner accepts a command, and each command gets one
+//! answer.
 
 use std::sync::Arc;
 
@@ -14,13 +15,15 @@ use crate::ownership::{NotOwner, Ownership};
 use crate::shard_loop::Shards;
 use crate::shard_loop::effects::Calls;
 
-/// The metadata of a request with the gateway's version of the map.
+/// The key of a request's metadata that carries the version of the gateway's map.
 const MAP_VERSION: &str = "tern-map-version";
-/// The metadata of an error from a node that is not the owner: its version of the map, and the chat's id.
+/// The key of the metadata of an error that says that this node is not the owner. It carries the version of this node's
+/// map.
 const NOT_OWNER: &str = "tern-not-owner";
+/// The key of the same metadata that carries the chat's id.
 const CHAT: &str = "tern-chat";
 
-/// Sends the commands of unary calls to the shards, and waits for their answers.
+/// The sender of commands to the shards, which also waits for their answers.
 #[derive(Clone)]
 pub struct Writes {
     pub shards: Shards,
@@ -29,7 +32,8 @@ pub struct Writes {
 }
 
 impl Writes {
-    /// Checks that this node owns the chat. The error has the metadata by which the gateway routes the call again.
+    /// Checks that this node owns the chat, as [`Ownership::check`] does. The error has the metadata by which the
+    /// gateway routes the call again.
     pub fn check_owner(&self, chat: ChatId, metadata: &MetadataMap) -> Result<(), Status> {
         let sender = metadata
             .get(MAP_VERSION)
@@ -63,6 +67,7 @@ impl Writes {
     }
 }
 
+/// Returns the error that the chat belongs to another node, with the metadata for the gateway.
 fn elsewhere(chat: ChatId, not_owner: NotOwner) -> Status {
     let mut status = Status::from(ApiError::unavailable("the chat belongs to another node"));
     status

@@ -1,4 +1,5 @@
-//! The nodes that do not answer at present, so that nobody waits for them again and again. Pure: time comes in.
+//! Keeps the nodes that do not answer at present, so that nobody waits for them again and again. It is pure: time comes
+//! in as an argument.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,13 +7,13 @@ use std::time::Duration;
 use tern_cluster::links::Peer;
 use tokio::time::Instant;
 
-/// How often a silent node is probed, by a question that nobody waits for. So it is used again within a second of
-/// being back.
+/// The time between two probes of a silent node. A probe is a question for whose answer nobody waits. A node that is
+/// back is therefore used again within a second.
 pub const PROBE_EVERY: Duration = Duration::from_secs(1);
-/// A node that was not asked for this long has left the map, and is forgotten.
+/// The time after which a silent node that nobody asks is forgotten: it has left the map.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 
-/// How a node is asked.
+/// The way in which a node is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ask {
     /// Ask it, and wait for its answer.
@@ -28,7 +29,7 @@ pub enum Ask {
 pub struct Silent(HashMap<Peer, Instant>);
 
 impl Silent {
-    /// How to ask the node now. After a `Probe` this returns `Skip` until the next probe is due.
+    /// Decides how to ask the node now. After a `Probe` this returns `Skip` until the next probe is due.
     pub fn ask(&mut self, node: &Peer, now: Instant) -> Ask {
         match self.0.get_mut(node) {
             None => Ask::Wait,
@@ -40,7 +41,7 @@ impl Silent {
         }
     }
 
-    /// Notes that the node has not answered in time.
+    /// Notes that the node has not answered in time. It is probed first after [`PROBE_EVERY`].
     pub fn fell_silent(&mut self, node: Peer, now: Instant) {
         self.0.retain(|_, next| now < *next + FORGET_AFTER);
         self.0.entry(node).or_insert(now + PROBE_EVERY);

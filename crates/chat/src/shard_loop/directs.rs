@@ -1,5 +1,5 @@
-//! The task that makes direct chats. All that arrived while it made the last ones go into one transaction, so that a
-//! thousand at once cost little more than a few.
+//! Makes direct chats, in one task. All requests that arrived while it made the last chats go into one transaction, so
+//! that a thousand at once cost little more than a few.
 //!
 //! The queue is bounded; a caller that finds it full waits for room.
 
@@ -18,19 +18,21 @@ use crate::store::ReadError;
 use crate::store::direct::{self, Made, NewDirect};
 use crate::store::seal::MasterKey;
 
-/// Chats that wait to be made. A caller that finds no room waits for some, as a load waits for its turn.
+/// The most chats that wait to be made. A caller that finds no room waits for some, as a load waits for its turn.
 const QUEUE: usize = 1024;
-/// Chats of one transaction. More gain nothing, and each keeps the rows of two people locked against linking.
+/// The most chats of one transaction. More gain nothing, and each keeps the rows of two people locked against linking.
 const AT_ONCE: usize = 256;
 
-/// How long the making of a chat is tried again while another transaction has locked one of its people. Linking a
-/// device locks its user for milliseconds, or for seconds if the user has thousands of chats. No caller waits longer
-/// for its answer.
+/// The time for which the making of a chat is tried again while another transaction has locked one of its people.
+/// Linking a device locks its user for milliseconds, or for seconds if the user has thousands of chats. No caller waits
+/// longer for its answer.
 const HELD_FOR: Duration = ANSWER_WITHIN;
-/// The time between two tries, doubled with each.
+/// The time between the first two tries. It doubles with each try, up to [`HELD_RETRY_MAX`].
 const HELD_RETRY: Duration = Duration::from_millis(20);
+/// The longest time between two tries.
 const HELD_RETRY_MAX: Duration = Duration::from_millis(500);
 
+/// A chat to be made, and the channel for its answer.
 type Ask = (NewDirect, oneshot::Sender<Result<Made, LoadError>>);
 
 /// A handle of the task. It is cheap to clone, and the task ends with the last clone.
@@ -54,14 +56,14 @@ impl Directs {
         Self(asks)
     }
 
-    /// Makes the chat unless it exists. While another transaction has locked one of its people, it is tried again
-    /// from here and does not wait in the store: a wait there would keep a connection and a turn from the chats of
-    /// other people.
+    /// Makes the chat unless it exists. While another transaction has locked one of its people, the making is tried
+    /// again from here and does not wait in the store: a wait there would keep a connection and a turn from the chats
+    /// of other people.
     ///
     /// # Errors
     ///
-    /// [`LoadError::Held`] if the lock outlasts [`HELD_FOR`], [`LoadError::Away`] or [`LoadError::Overloaded`] if the
-    /// store cannot be asked.
+    /// [`LoadError::Held`] if the lock outlasts [`HELD_FOR`], or the statement waits too long for another lock;
+    /// [`LoadError::Away`] or [`LoadError::Overloaded`] if the store cannot be asked.
     pub async fn make(&self, new: NewDirect) -> Result<Made, LoadError> {
         let until = Instant::now() + HELD_FOR;
         let mut pause = HELD_RETRY;
@@ -75,6 +77,7 @@ impl Directs {
         }
     }
 
+    /// Hands the chat to the task once, and waits for the answer.
     async fn try_to_make(&self, new: NewDirect) -> Result<Made, LoadError> {
         let (answer, answered) = oneshot::channel();
         self.0.send((new, answer)).await.map_err(|_| LoadError::Away)?;

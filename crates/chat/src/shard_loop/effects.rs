@@ -1,5 +1,5 @@
-//! Performs the effects that a shard's state asks for. Nothing here waits: loads and wakes run as tasks and come back
-//! as events; answers and pushes go to bounded queues.
+//! Performs the effects that a shard's state asks for. Nothing here waits: loads and wakes run as tasks, and their
+//! results come back as events; answers and pushes go to bounded queues.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +32,7 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Opens a call: its origin, and the receiver of its answer.
+    /// Opens a call. Returns its origin, and the receiver of its answer.
     pub fn open(&self) -> (Origin, oneshot::Receiver<Outcome>) {
         let number = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
@@ -51,18 +51,21 @@ impl Calls {
     }
 }
 
-/// What all shards of a node share to perform effects.
+/// The parts that all shards of a node share to perform effects.
 #[derive(Clone)]
 pub struct Effects {
     pub loader: Loader,
+    /// The unary calls that wait for their answer.
     pub calls: Arc<Calls>,
+    /// The gateways' links, on which answers and wakes go out.
     pub gateways: Gateways,
+    /// The starter of each shard's fan-out task, with the look-up that wakes use.
     pub fanout: Fanout,
     pub ownership: Ownership,
     pub shedding: Shedding,
 }
 
-/// What one shard performs effects with.
+/// The parts with which one shard performs effects.
 pub struct ShardEffects {
     shared: Effects,
     pushes: Pushes,
@@ -70,8 +73,8 @@ pub struct ShardEffects {
 }
 
 impl Effects {
-    /// Returns what one shard performs effects with, and starts its fan-out task. Loads and wakes send their events
-    /// to `results`.
+    /// Returns the parts with which one shard performs effects, and starts its fan-out task. Loads and wakes send their
+    /// events to `results`.
     pub fn for_shard(self, results: mpsc::Sender<Event>) -> ShardEffects {
         let pushes = self.fanout.spawn(self.gateways.clone());
         ShardEffects {
@@ -159,7 +162,7 @@ impl ShardEffects {
         });
     }
 
-    /// Notes that the shard lost receipts without knowing whom they concern.
+    /// Notes that the shard lost receipts, and that nobody knows which users they were for.
     pub fn receipts_lost(&self) {
         self.pushes.receipts_lost();
     }
@@ -198,7 +201,7 @@ fn typing_event(chat: ChatId, user: UserId, stopped: bool) -> Bytes {
     }))
 }
 
-/// The encoded server event of an entry, which is the same for every recipient.
+/// Encodes the server event of an entry, which is the same for every recipient.
 pub fn entry_event(entry: &Entry) -> Bytes {
     let new = &entry.new;
     let text =

@@ -14,7 +14,7 @@ use crate::store::direct::{Made, NewDirect};
 use crate::store::load;
 use crate::store::seal::MasterKey;
 
-/// Loads chats. It is cheap to clone; all shards of a node share one.
+/// The loader of chats. It is cheap to clone; all shards of a node share one.
 #[derive(Clone)]
 pub struct Loader {
     pool: PgPool,
@@ -25,8 +25,8 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Loads at most `at_a_time` chats at a time, since each load uses a connection of the pool. `new_strangers`: how
-    /// many new strangers one user's devices may write to first within a day.
+    /// Creates a loader that loads at most `at_a_time` chats at a time, since each load uses a connection of the pool.
+    /// `new_strangers` is the number of new strangers to whom one user's devices may write within a day.
     pub fn new(pool: PgPool, master: MasterKey, at_a_time: u32, new_strangers: usize) -> Self {
         let turns = Turns::new(at_a_time);
         Self {
@@ -47,7 +47,7 @@ impl Loader {
     }
 
     /// Reads the chat in one snapshot, and looks up which of `requests` are in its log. If `create` is set and the
-    /// chat does not exist, it is made first. `Ok(None)`: there is no such chat.
+    /// chat does not exist, the chat is made first. Returns `Ok(None)` if there is no such chat.
     pub async fn load(
         &self,
         chat: ChatId,
@@ -69,7 +69,7 @@ impl Loader {
     }
 }
 
-/// The snapshot of a chat that was just made. Its log is empty, so none of `requests` is in it.
+/// Returns the snapshot of a chat that was just made. Its log is empty, so none of `requests` is in it.
 fn new(snapshot: Snapshot, requests: &[(UserId, RequestId)]) -> Snapshot {
     Snapshot {
         looked_up: requests.to_vec(),

@@ -1,6 +1,6 @@
-//! The spans of traced messages in a shard: `commit`, from a message's arrival to its answer; `fanout`, from the
-//! commit to the gateways' links; and `settle`. The state knows nothing of them and only carries an opaque
-//! [`TraceContext`] along. While nothing is traced, each of these calls is one look at an empty list. See
+//! Opens and ends the spans of traced messages in a shard: `commit`, from a message's arrival to its answer; `fanout`,
+//! from the commit to the gateways' links; and `settle`. The state knows nothing of the spans, and only carries an
+//! opaque [`TraceContext`] along. While nothing is traced, each of these calls is one look at an empty list. See
 //! [`tern_telemetry::trace`].
 
 use std::collections::HashMap;
@@ -14,14 +14,15 @@ use tracing::field::Empty;
 use tern_chat_core::shard::{Event, Job, SettleChat};
 use tern_chat_core::{Entry, Missing, Origin, Outcome};
 
-/// Traced messages under way in one shard; more go untraced. The gateways trace few, and a shard where so many of
-/// them wait has other things to do.
+/// The most traced messages under way in one shard; further ones are not traced. The gateways trace few messages, and a
+/// shard where so many of them wait has other things to do.
 const MAX_TRACED: usize = 64;
 
 /// The `commit` spans of the traced messages that wait for their answer in one shard.
 #[derive(Debug, Default)]
 pub struct Traces(Vec<UnderWay>);
 
+/// A traced message that waits for its answer.
 #[derive(Debug)]
 struct UnderWay {
     origin: Origin,
@@ -107,6 +108,7 @@ impl Traces {
         self.0.retain(|under_way| !under_way.answered);
     }
 
+    /// Returns the `commit` span of the entry, if it is traced and not answered yet.
     fn commit(&self, entry: &Entry) -> Option<&Span> {
         let from = entry.new.sending.trace?;
         let under_way = self.0.iter().find(|under_way| under_way.from == from)?;
@@ -128,8 +130,8 @@ pub fn settling(chats: &[SettleChat]) -> Vec<(ChatId, Span)> {
     spans.collect()
 }
 
-/// Ends the `settle` spans. `missing`: the devices that got an inbox row in each chat. `failed` says whether a chat's
-/// settle failed, so that nothing is known of it.
+/// Ends the `settle` spans, and records in each the number of devices in `missing`, which lack entries of the chat. For
+/// a chat whose settle `failed` it records nothing, because nothing is known of it.
 pub fn settled(
     spans: Vec<(ChatId, Span)>,
     missing: &HashMap<ChatId, Vec<Missing>>,

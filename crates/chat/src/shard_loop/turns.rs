@@ -1,7 +1,8 @@
-//! Turns at the store for loads and for the making of chats: a bounded number at a time, each in bounded time.
+//! Hands out turns at the store for loads and for the making of chats: a bounded number at a time, each for a bounded
+//! time.
 //!
-//! While the store is away, one attempt at a time finds out whether it is back. Work that comes meanwhile waits for
-//! what that attempt finds (rule 9).
+//! While the store is away, one attempt at a time finds out whether it is back. Work that comes meanwhile waits for the
+//! result of that attempt (rule 9).
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -17,17 +18,17 @@ use tern_store::error::{is_away, is_held};
 use crate::metrics;
 use crate::store::ReadError;
 
-/// Work that takes longer than this is given up, and the store counts as away.
+/// The longest time that work may take in its turn. Work that takes longer is given up, and the store counts as away.
 const WORK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long work waits for its turn. A node that died may leave thousands of chats to others; the store is not away
-/// then.
+/// The longest time that work waits for its turn. After it the store does not count as away: if a node dies, the others
+/// may have thousands of chats to load.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time from work that found the store away to the next attempt.
 const AWAY_FOR: Duration = Duration::from_millis(250);
-/// How long work waits for what another attempt finds. Then its caller is told to come again.
+/// The longest time that work waits for the result of another attempt. After it the caller is told to try again.
 const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Hands out the turns. It is cheap to clone; all shards of a node share one.
+/// The turns at the store. They are cheap to clone; all shards of a node share them.
 #[derive(Debug, Clone)]
 pub struct Turns {
     free: Arc<Semaphore>,
@@ -92,7 +93,7 @@ impl Turns {
     }
 }
 
-/// What the attempts so far have found out about the store.
+/// The facts that the attempts so far have found out about the store.
 #[derive(Debug, Default, Clone, Copy)]
 struct Found {
     store: Store,
@@ -100,8 +101,10 @@ struct Found {
     failures: u64,
 }
 
+/// The state of the store.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Store {
+    /// The store answered the newest attempt, or none was made yet.
     #[default]
     Answers,
     /// The store was away. The next attempt may be made at `until`.
@@ -118,8 +121,8 @@ struct Circuit {
 }
 
 impl Circuit {
-    /// Begins an attempt. While the store is away this first waits for what the attempt under way finds, or for the
-    /// time of the next one. `None`: the store was found away meanwhile.
+    /// Begins an attempt. While the store is away this first waits for the result of the attempt under way, or for the
+    /// time of the next one. Returns `None` if another attempt failed meanwhile, so that the store is still away.
     async fn begin(&self) -> Option<Attempt<'_>> {
         let mut seen = self.found.subscribe();
         let before = seen.borrow().failures;
@@ -145,8 +148,8 @@ impl Circuit {
         Attempt { circuit: self, probe }
     }
 
-    /// Of the attempts that waited for the time `until`, the first one becomes the probe. Returns whether this is
-    /// that one.
+    /// Makes the caller's attempt the probe if it is the first of those that waited for the time `until`. Returns
+    /// whether it is.
     fn becomes_probe(&self, until: Instant) -> bool {
         self.found.send_if_modified(|found| {
             let first = found.store == Store::Away { until };
@@ -158,15 +161,15 @@ impl Circuit {
     }
 }
 
-/// An attempt at the store. One that is dropped counts as failed, and so does one that is given up.
+/// An attempt at the store. An attempt that is dropped counts as failed, for example because its caller gave up.
 struct Attempt<'a> {
     circuit: &'a Circuit,
-    /// Whether this is the one attempt that others wait for.
+    /// True if this is the one attempt that others wait for.
     probe: bool,
 }
 
 impl Attempt<'_> {
-    /// Whether the attempt began while the store answered, and the store has been found away since.
+    /// Returns whether the attempt began while the store answered, and the store has been found away since.
     fn is_late(&self) -> bool {
         !self.probe && self.circuit.found.borrow().store != Store::Answers
     }

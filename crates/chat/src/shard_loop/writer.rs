@@ -1,10 +1,10 @@
-//! The writers of a shard: one commits, the other does the upkeep. Each has one connection, which nothing else uses,
-//! and does one job at a time.
+//! Runs the jobs of a shard in its two writers: one commits, the other does the upkeep. Each has one connection, which
+//! nothing else uses, and does one job at a time.
 //!
-//! A lock of another transaction is waited for only shortly, and delays its own chat alone. If a statement for many
-//! chats meets such a lock, it is run again without the chats whose heads are locked; if it meets one again, it is
-//! run chat by chat. For a while after that the connection waits for no head at all. A statement that the store
-//! refuses is run chat by chat too, so that only the bad part fails.
+//! A writer waits only shortly for a lock of another transaction, and the lock delays only the chat that it is on. If a
+//! statement for many chats meets such a lock, it is run again without the chats whose heads are locked; if it meets a
+//! lock again, it is run chat by chat. For a while after that the connection waits for no head at all. A statement that
+//! the store refuses is run chat by chat too, so that only the bad part fails.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,27 +31,27 @@ use crate::store::{change, settle};
 /// The connection settings, from `tern_store::postgres::hot_connect_options`.
 pub type Connect = PgConnectOptions;
 
-/// How often one job is tried in all, if deadlocks or serialisation failures end it.
+/// The most tries of one statement in all, if deadlocks or serialisation failures end it.
 const CONFLICT_TRIES: u32 = 5;
-/// How long a connection attempt may take. After that callers are told to come again.
+/// The longest time that a connection attempt may take. After it the callers are told to try again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a statement may take. It is longer than the server's own statement_timeout: a server that does not even
-/// report its own time-out is gone or frozen.
+/// The longest time that a statement may take. It is longer than the server's own statement_timeout: a server that does
+/// not even report its own time-out is gone or frozen.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long a commit waits for a lock of another transaction. All chats of the statement wait with it. It is longer
-/// than our own upkeep of the same chats takes.
+/// The longest time that a commit waits for a lock of another transaction. All chats of the statement wait with it. It
+/// is longer than this node's own upkeep of the same chats takes.
 const COMMIT_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long the upkeep waits for a lock. It may hold the heads of other chats meanwhile, so this is shorter, and
-/// their commits outlast it.
+/// The longest time that the upkeep waits for a lock. The upkeep may hold the heads of other chats meanwhile, so this
+/// is shorter than the wait of a commit: the commits of those chats outlast it.
 const UPKEEP_LOCK_TIMEOUT: Duration = Duration::from_millis(250);
-/// How long after meeting a lock the connection waits for no head. A locked chat is tried again in a moment, and
-/// would delay all others each time.
+/// The time after meeting a lock for which the connection waits for no head. A locked chat is tried again in a moment,
+/// and would delay all others each time.
 const WARY_FOR: Duration = Duration::from_secs(5);
-/// How long a change of a group waits for a lock during [`WARY_FOR`].
+/// The longest time that a change of a group waits for a lock during [`WARY_FOR`].
 const WARY_LOCK_TIMEOUT: Duration = Duration::from_millis(20);
-/// How long chats are tried one by one. The others come with the next job.
+/// The time for which chats are tried one by one. The chats that are left then come with a later job.
 const ONE_BY_ONE_FOR: Duration = Duration::from_secs(2);
 
 /// The refusal that callers get for an entry that the store refuses. No app can repair the cause.
@@ -112,11 +112,14 @@ macro_rules! attempt {
     }};
 }
 
+/// The writer of one lane.
 struct Writer {
     connect: Connect,
     commit_time: Arc<Meter>,
     times: JobTimes,
+    /// The connection; `None` before the first job, and after the store was away.
     db: Option<PgConnection>,
+    /// The time until which the connection waits for no head, after it met a lock.
     wary_until: Option<Instant>,
 }
 
@@ -202,7 +205,7 @@ impl Writer {
     }
 
     /// Does the work of many chats, all at once as long as no lock is in the way. Returns the result, and the chats
-    /// that failed. `parts` are sorted by chat afterwards.
+    /// that failed. It sorts `parts` by chat.
     async fn each<T: ByChat>(&mut self, parts: &mut [T]) -> (T::Found, IdMap<ChatId, Failure>) {
         parts.sort_by_key(ByChat::chat);
         let mut heads = if self.is_wary() {
@@ -251,7 +254,7 @@ impl Writer {
         (found, failed)
     }
 
-    /// Whether a lock was met a moment ago, and may still be there.
+    /// Returns whether a lock was met a moment ago, and may still be there.
     fn is_wary(&self) -> bool {
         self.wary_until.is_some_and(|until| Instant::now() < until)
     }
@@ -264,7 +267,7 @@ impl Writer {
         self.wary_until = Some(Instant::now() + WARY_FOR);
     }
 
-    /// A statement got no answer. Nobody knows whether it is carried out, so the connection is given up.
+    /// Gives the connection up after a statement that got no answer. Nobody knows whether it is carried out.
     fn hung(&mut self) -> Failure {
         tracing::warn!("the store does not answer");
         metrics::store_failed("away");
@@ -272,7 +275,8 @@ impl Writer {
         Failure::Away
     }
 
-    /// Decides what an error means. `None`: a conflict with another transaction, so the statement is to be run again.
+    /// Decides what an error means. Returns `None` after a conflict with another transaction: the statement is to be
+    /// run again. `tries` counts the tries of the statement.
     fn judge(&mut self, error: &sqlx::Error, tries: &mut u32) -> Option<Failure> {
         *tries += 1;
         if is_conflict(error) && *tries < CONFLICT_TRIES {
@@ -295,8 +299,8 @@ impl Writer {
         Some(Failure::Away)
     }
 
-    /// The connection, made if there is none. `None` if this one attempt fails: callers are told that the store is
-    /// away.
+    /// Returns the connection, and opens it first if there is none. Returns `None` if this one attempt to open it
+    /// fails: callers are then told that the store is away.
     async fn connection(&mut self) -> Option<&mut PgConnection> {
         if self.db.is_none() {
             match tokio::time::timeout(CONNECT_TIMEOUT, self.connect.connect()).await {
@@ -312,13 +316,14 @@ impl Writer {
     }
 }
 
-/// Why a chat's part of a job failed.
+/// The reason why a chat's part of a job failed.
 #[derive(Debug, Clone, Copy)]
 enum Failure {
     /// The store refused the statement because of its content.
     Refused,
     /// Another transaction holds a lock; nothing was written.
     Held,
+    /// The store did not answer, or could not be reached.
     Away,
 }
 
@@ -326,6 +331,7 @@ fn same_chat<T: ByChat>(one: &T, other: &T) -> bool {
     one.chat() == other.chat()
 }
 
+/// Returns this failure for the chats of all parts.
 fn all<T: ByChat>(parts: &[T], failure: Failure) -> IdMap<ChatId, Failure> {
     parts.iter().map(|part| (part.chat(), failure)).collect()
 }

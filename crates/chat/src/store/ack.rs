@@ -12,8 +12,8 @@ use super::heads::{Heads, lock_heads};
 
 /// Writes acknowledgements (rule 4, fine print 2). A device's row is deleted when the device has acknowledged
 /// everything that it may have: up to the head or, for a member who left, up to the entry that removed them.
-/// Otherwise the row moves up to the entry after the acknowledged one. A separate statement has locked the heads
-/// before, so that head and left_seq are read together and are final. An acknowledgement above the head is dropped.
+/// Otherwise the row moves up to the entry after the acknowledged one. An earlier statement has locked the heads, so
+/// that head and left_seq are read together and cannot change. An acknowledgement above the head is dropped.
 pub const ACK: &str = "
 WITH a AS (
     SELECT chat_id, device_id, user_id, max(seq) AS seq
@@ -39,8 +39,8 @@ FROM a
 JOIN inbox i ON i.chat_id = a.chat_id AND i.device_id = a.device_id
 LEFT JOIN x ON x.chat_id = a.chat_id AND x.device_id = a.device_id";
 
-/// Writes read marks, which only rise (rule 10). The setting and `own_unread` of the newest mark are kept; the same
-/// mark again may change both.
+/// Writes read marks, which only rise (rule 10). The setting for read receipts and `own_unread` are stored with the
+/// mark; a mark with the same seq may change both.
 pub const READS: &str = "
 UPDATE members m SET read_seq = r.seq, read_receipts_off = r.off, own_unread = r.own_unread
 FROM unnest($1::uuid[], $2::uuid[], $3::int8[], $4::bool[], $5::int4[])
@@ -61,7 +61,7 @@ WITH r AS (
 SELECT r.chat_id FROM r JOIN members m ON m.chat_id = r.chat_id AND m.user_id = r.user_id
 WHERE m.left_seq IS NULL AND ((r.chat_id, r.user_id) IN (SELECT chat_id, user_id FROM free)) IS NOT TRUE";
 
-/// The inbox rows that acknowledgements met, before and after.
+/// The inbox rows that acknowledgements met, each with its first seq before and after.
 pub type Rows = HashMap<(ChatId, DeviceId), AckedRow>;
 
 /// Writes the acknowledgements in one transaction. Returns the inbox rows that they met, and the chats that were left
@@ -122,7 +122,7 @@ pub async fn mark_read(
 }
 
 /// Writes the marks in the order given. It must be ascending, so that two nodes that write the same marks wait for
-/// each other in one direction.
+/// each other in one direction only.
 async fn update_marks(db: &mut PgConnection, reads: &[ReadMark]) -> sqlx::Result<()> {
     sqlx::query(READS)
         .bind(reads.iter().map(|mark| mark.chat.0).collect::<Vec<Uuid>>())

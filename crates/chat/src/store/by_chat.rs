@@ -1,5 +1,5 @@
-//! Work on many chats at once that can be split by chat, so that a lock on one chat, or an error in it, need not fail
-//! the others.
+//! Does work on many chats at once that can be split by chat, so that a lock on one chat, or an error in it, need not
+//! fail the others.
 
 use std::collections::HashMap;
 
@@ -14,12 +14,12 @@ use super::ack::{self, Rows};
 use super::heads::Heads;
 use super::{commit, settle};
 
-/// A part of such work, which belongs to one chat.
+/// A part of work on many chats. Each part belongs to one chat.
 pub trait ByChat: Send + Sync + Sized {
     /// The result of the work.
     type Found: Default + Send;
 
-    /// The chat that the part belongs to.
+    /// Returns the chat that the part belongs to.
     fn chat(&self) -> ChatId;
 
     /// Does all parts in one transaction. With [`Heads::LeaveOut`] it leaves out the chats that another transaction
@@ -35,8 +35,8 @@ pub trait ByChat: Send + Sync + Sized {
 }
 
 impl ByChat for &Batch {
-    /// The chats whose batch is committed. A chat that is neither here nor left out was behind: its head had moved,
-    /// or a request was in its log.
+    /// The chats whose batch is committed. In a chat that is neither here nor left out, the head had moved or a request
+    /// was in the log already.
     type Found = IdSet<ChatId>;
 
     fn chat(&self) -> ChatId {
@@ -81,6 +81,7 @@ impl ByChat for SettleChat {
 }
 
 impl ByChat for AckWrite {
+    /// The inbox rows that the acknowledgements met.
     type Found = Rows;
 
     fn chat(&self) -> ChatId {

@@ -1,4 +1,4 @@
-//! The commit: one statement for the entries of many chats, all or nothing for each chat.
+//! Commits entries. One statement commits the entries of many chats, all or nothing for each chat.
 
 use sqlx::{Connection, PgConnection};
 use tern_types::{ChatId, IdSet, Slot};
@@ -9,7 +9,7 @@ use tern_chat_core::chat::Batch;
 use super::heads::lock_free_to_commit;
 use super::seal::{Sealer, Turn};
 
-/// The statement of a commit. `$more` is a further part of its WITH list.
+/// Builds the statement of a commit. `$more` is a further part of its WITH list.
 macro_rules! commit {
     ($more:literal) => {
         concat!(
@@ -51,8 +51,8 @@ SELECT chat_id FROM moved"
 /// out.
 ///
 /// `IN (…) IS TRUE` makes the planner use hashed subplans, where a join would be a nested loop over both lists.
-/// `LATERAL … LIMIT` makes it probe the index for each entry: a join may be turned round, and then reads the whole
-/// log if the table was empty when it was last analysed.
+/// `LATERAL … LIMIT` makes it probe the index for each entry. The planner may turn a join round, and the join then
+/// reads the whole log if the table was empty when it was last analysed.
 pub const COMMIT: &str = commit!("");
 
 /// Commits batches as [`COMMIT`] does, with the media that their entries refer to. Batches without media use
@@ -65,8 +65,8 @@ pub const COMMIT_WITH_MEDIA: &str = commit!(
 )"
 );
 
-/// Commits the batches. Returns the chats whose batch is committed; the others were behind. The heads are locked in
-/// ascending order of chat_id.
+/// Commits the batches. Returns the chats whose batch is committed. In the other chats the head had moved, or a request
+/// was in the log already. The heads are locked in ascending order of chat_id.
 pub async fn commit(
     db: &mut PgConnection,
     batches: impl IntoIterator<Item = &Batch>,
@@ -119,8 +119,8 @@ pub async fn commit(
     Ok(moved.into_iter().map(ChatId).collect())
 }
 
-/// Commits the batches of the chats whose heads nobody else has locked, and waits for no lock on a head. Returns the
-/// chats whose batch is committed, and the chats that were left out.
+/// Commits the batches of the chats whose heads no other transaction has locked, and waits for no lock on a head.
+/// Returns the chats whose batch is committed, and the chats that were left out because their heads are locked.
 pub async fn commit_free(
     db: &mut PgConnection,
     batches: &[&Batch],
@@ -151,7 +151,7 @@ struct EntryRows {
     refs: RefRows,
 }
 
-/// The columns of the media that the entries refer to; mostly empty.
+/// The columns of the media that the entries refer to. Most commits have none.
 #[derive(Default)]
 struct RefRows {
     chat: Vec<Uuid>,

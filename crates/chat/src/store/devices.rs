@@ -10,7 +10,7 @@ use super::heads::{Heads, lock_heads};
 /// Locks a user against being added to a chat at the same time: see `joining::share_users`.
 pub const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
 
-/// Makes a device active; no row if it is not this user's or was revoked.
+/// Makes a device active. It changes no row if the device is not this user's or was revoked.
 pub const ACTIVATE: &str =
     "UPDATE devices SET active = true WHERE device_id = $1 AND user_id = $2 AND revoked_at IS NULL";
 
@@ -18,19 +18,19 @@ pub const ACTIVATE: &str =
 pub const DEACTIVATE: &str = "
 UPDATE devices SET active = false, revoked_at = coalesce(revoked_at, now()) WHERE device_id = $1 AND user_id = $2";
 
-/// How many other active devices the user has.
+/// Counts the user's active devices other than $2.
 pub const OTHERS: &str = "SELECT count(*) FROM devices WHERE user_id = $1 AND active AND device_id <> $2";
 
-/// The chats that a device of this user concerns: those that the user is or was a member of, and those with an inbox
-/// row of the device or the reserved device.
+/// Selects the chats that a device ($2) of this user ($1) concerns: those that the user is or was a member of, and
+/// those with an inbox row of the device or of the reserved device, whose id is the user's.
 pub const CHATS: &str = "
 SELECT chat_id FROM members WHERE user_id = $1
 UNION SELECT chat_id FROM inbox WHERE device_id IN ($1, $2)";
 
-/// Adds a device to its user's chats (fine print 7). The device starts each chat at the head, which is locked now. If
-/// something is unsettled, it starts there, with an inbox row: a settle that has listed its devices already would
-/// otherwise delete the unsettled rows without this device, whose `resume_seq` may have told it to wait for those
-/// entries.
+/// Adds a device ($2) to its user's ($1) chats (fine print 7). In each chat the device starts at the head, which is
+/// locked now. If entries are unsettled, it starts at the first of them instead, and gets an inbox row. Without that
+/// row a settle that has listed its devices already would delete the unsettled rows and leave this device out, although
+/// its `resume_seq` may have told it to wait for those entries.
 pub const JOIN: &str = "
 WITH joined AS (
     UPDATE members SET devices = array_append(devices, $2)
@@ -42,8 +42,8 @@ SELECT j.chat_id, $2, $1, min(greatest(u.from_seq, j.joined_seq))
 FROM joined j JOIN unsettled u ON u.chat_id = j.chat_id GROUP BY j.chat_id
 ON CONFLICT (chat_id, device_id) DO UPDATE SET from_seq = least(inbox.from_seq, excluded.from_seq)";
 
-/// Copies the inbox rows of a device ($1) to another ($2): those of the reserved device to a user's first device, or
-/// back.
+/// Copies the inbox rows of a device ($1) to another ($2): from the reserved device to a device that is linked, or from
+/// a user's last device back.
 pub const TAKE_OVER: &str = "
 INSERT INTO inbox (chat_id, device_id, user_id, from_seq, since)
 SELECT chat_id, $2, user_id, from_seq, since FROM inbox WHERE device_id = $1
@@ -120,6 +120,7 @@ async fn lock_chats(db: &mut PgConnection, user: UserId, device: DeviceId) -> sq
         .map(drop)
 }
 
+/// Moves the inbox rows of one device to another.
 async fn move_rows(db: &mut PgConnection, from: DeviceId, to: DeviceId) -> sqlx::Result<()> {
     sqlx::query(TAKE_OVER)
         .bind(from.0)

@@ -15,10 +15,10 @@ use super::load::blocked;
 use super::seal::MasterKey;
 use super::strangers;
 
-/// Those of some people who exist, locked or not.
+/// Selects the users among $1 who exist, whether they are locked or not.
 pub const EXISTING_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY($1)";
 
-/// Those of the chats that exist. A retry finds its chat here, and so locks nobody.
+/// Selects the chats among $1 that exist. A retry finds its chat here, and so locks nobody.
 pub const EXISTING: &str =
     "SELECT c.chat_id FROM unnest($1::uuid[]) AS n(chat_id) JOIN chats c ON c.chat_id = n.chat_id";
 
@@ -27,17 +27,17 @@ pub const EXISTING: &str =
 pub const SHARE_FREE_USERS: &str =
     "SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR SHARE SKIP LOCKED";
 
-/// Those of the chats to be made in which one person has blocked the other.
+/// Selects the chats among those to be made ($1) in which one of the two people ($2, $3) has blocked the other.
 pub const BLOCKED: &str = concat!(
     "SELECT n.chat_id FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS n(chat_id, user_low, user_high) WHERE ",
     blocked!("n.user_low", "n.user_high"),
 );
 
-/// Makes the chats. A statement before it must have locked the people (fine print 11): a device that was linked
-/// meanwhile is seen, and one that is linked from now on waits and then finds the chat. Chats are inserted in
-/// ascending order of chat_id, so that two nodes that make the same chats wait for each other in one direction. A
-/// chat that exists, or comes to exist meanwhile, stays as it is; the answer has the chats that this statement made,
-/// with their keys.
+/// Makes the chats. An earlier statement of the transaction must have locked the people (fine print 11). This statement
+/// then sees a device that was linked before the lock, and a device that is linked later waits and then finds the chat.
+/// Chats are inserted in ascending order of chat_id, so that two nodes that make the same chats wait for each other in
+/// one direction only. A chat that exists, or comes to exist meanwhile, stays as it is. The result has the chats that
+/// this statement made, with their keys.
 pub const MAKE: &str = "
 WITH new AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::bytea[])
@@ -60,17 +60,18 @@ SELECT chat_id, wrapped_key FROM made";
 /// A direct chat to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewDirect {
+    /// The id of the chat, which follows from the two people.
     pub chat: ChatId,
     /// The maker, then the other person.
     pub people: (UserId, UserId),
-    /// How many new strangers the maker may meet within a day; `None`: any number.
+    /// The number of new strangers that the maker may meet within a day; `None`: any number.
     pub strangers: Option<usize>,
 }
 
-/// The result for one of the chats.
+/// The result for one of the chats to be made.
 #[derive(Debug)]
 pub enum Made {
-    /// The chat was made: its snapshot with the end of the transaction, before anybody has written to it.
+    /// The chat was made. The snapshot is the chat at the end of the transaction, before anybody has written to it.
     New(Snapshot),
     /// The chat exists already, or came to exist meanwhile.
     Before,
@@ -80,8 +81,8 @@ pub enum Made {
     Held,
     /// One of the two has blocked the other: nothing was made.
     Blocked,
-    /// The other person is one new stranger too many for the maker: nothing was made. There is room again after this
-    /// time.
+    /// The other person would exceed the number of new strangers that the maker may meet: nothing was made. There is
+    /// room again after this time.
     Limited(Duration),
 }
 
@@ -128,8 +129,8 @@ pub async fn make(pool: &PgPool, master: &MasterKey, new: &[NewDirect]) -> sqlx:
     Ok(new.iter().map(outcome).collect())
 }
 
-/// Locks the counts of strangers of the makers that are limited, before any row is locked. Returns the makers whose
-/// count another transaction has locked; it does not wait for them.
+/// Locks the counts of strangers of all makers who have a limit, before any row is locked. Returns the makers whose
+/// count another transaction has locked; it does not wait for those.
 async fn count_strangers(
     db: &mut PgConnection,
     new: &[NewDirect],
@@ -145,8 +146,8 @@ async fn count_strangers(
     Ok(makers.difference(&locked).copied().collect())
 }
 
-/// The pairs of maker and other person that are one stranger too many, and for how long. The others count from now
-/// on.
+/// Counts the new strangers of these chats. Returns the pairs of maker and other person that exceed the maker's limit,
+/// each with the time until there is room. The others are counted from now on.
 async fn meet_strangers(
     db: &mut PgConnection,
     new: impl Iterator<Item = &NewDirect>,
@@ -184,7 +185,7 @@ async fn share(
     Ok((free, held.into_iter().map(UserId).collect()))
 }
 
-/// The chats in which one person has blocked the other. The people must be locked.
+/// Returns the chats in which one person has blocked the other. The people must be locked.
 async fn blocked(
     db: &mut PgConnection,
     new: impl Iterator<Item = &NewDirect>,
@@ -203,8 +204,8 @@ async fn blocked(
     Ok(blocked.fetch_all(db).await?.into_iter().collect())
 }
 
-/// Inserts the chats, and returns the keys of those that this call made. If two attempts make one chat, one attempt's
-/// key is in the store.
+/// Inserts the chats, and returns the keys of those that this call made. If two transactions try to make the same chat,
+/// the store has the key of only one of them.
 async fn insert(
     db: &mut PgConnection,
     master: &MasterKey,
@@ -246,13 +247,13 @@ async fn insert(
 }
 
 impl NewDirect {
-    /// The two people by ascending id.
+    /// Returns the two people in ascending order of their ids.
     fn ordered(&self) -> [UserId; 2] {
         [self.people.0.min(self.people.1), self.people.0.max(self.people.1)]
     }
 }
 
-/// The snapshot that a load would read: an empty chat.
+/// Returns the snapshot that a load of the new chat would read: an empty chat.
 fn snapshot(new: &NewDirect, key: ChatKey) -> Snapshot {
     let member = |user| {
         let member = Member {

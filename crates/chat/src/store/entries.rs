@@ -11,12 +11,12 @@ use tern_store::millis;
 use super::ReadError;
 use super::seal::{MasterKey, Sealer, Turn};
 
-/// Entries that a user ($2) may read, ascending from $3, at most $4. The user's intervals of membership limit them in
-/// this statement, which reads them (fine print 6). `joins` is true for the entry that begins an interval, unless it
-/// is the log's first.
+/// Selects the entries of a chat ($1) that a user ($2) may read, ascending from seq $3, at most $4. The statement
+/// itself limits them to the user's intervals of membership (fine print 6). `joins` is true for the entry that begins
+/// an interval, unless it is the log's first.
 ///
-/// It stops after the bodies have $5 bytes, and does not read the others: the length of a body is known without
-/// reading it. `found` counts all entries that $4 allows.
+/// The result ends with the entry at which the bodies reach $5 bytes. Later bodies are not read, because Postgres knows
+/// the length of a body without reading it. `found` counts all entries that $4 allows, also those that $5 cuts off.
 pub const UPWARDS: &str = concat!(
     "
 SELECT * FROM (
@@ -36,7 +36,8 @@ SELECT * FROM (
 ) w WHERE w.bytes_before < $5 ORDER BY w.seq"
 );
 
-/// Messages (kinds below 10) that a user ($2) may read, descending from below $3, bounded as in [`UPWARDS`].
+/// Selects the messages and reactions (kinds below 10) of a chat ($1) that a user ($2) may read, descending from below
+/// seq $3, bounded as in [`UPWARDS`].
 pub const DOWNWARDS: &str = concat!(
     "
 SELECT * FROM (
@@ -56,14 +57,15 @@ SELECT * FROM (
 ) w WHERE w.bytes_before < $5 ORDER BY w.seq DESC"
 );
 
-/// The last entry that the user may have; null if they never were a member.
+/// Selects the seq of the last entry of a chat ($1) that a user ($2) may have; null if they never were a member.
 pub const LAST: &str = "
 SELECT max(coalesce(m.left_seq, h.head_seq)) FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
 WHERE m.chat_id = $1 AND m.user_id = $2";
 
-/// The place of a device ($3) of a user ($2): it has acknowledged every entry below, or is not owed it. One statement
-/// reads all of it, as for `resume_seq` of `listing.rs`, so that an unsettled entry is either still unsettled or in
-/// the inbox. An acknowledgement that only the owner's memory knows does not count.
+/// Selects the place of a device ($3) of a user ($2) in a chat ($1). The device has acknowledged every entry below this
+/// seq, or is not owed it. For example, in a chat with head 7 where everything is settled, a device without an inbox
+/// row is at 8. One statement reads all of it, as for `resume_seq` in `listing.rs`: an entry that is being settled is
+/// seen either as unsettled or in the inbox. An acknowledgement that only the owner's memory knows does not count.
 pub const PLACE: &str = "
 SELECT least((SELECT i.from_seq FROM inbox i WHERE i.chat_id = $1 AND i.device_id = $3),
              (SELECT min(greatest(u.from_seq, m.joined_seq)) FROM unsettled u
@@ -73,21 +75,24 @@ SELECT least((SELECT i.from_seq FROM inbox i WHERE i.chat_id = $1 AND i.device_i
              h.head_seq + 1)
 FROM chat_heads h WHERE h.chat_id = $1";
 
-/// A chat's wrapped data key.
+/// Selects a chat's wrapped data key.
 pub const KEY: &str = "SELECT wrapped_key FROM chats WHERE chat_id = $1";
 
 /// One step of a log for one reader.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
+    /// An entry that the reader may have.
     Entry(v1::Entry),
-    /// There is nothing for the reader up to here: they were no member then, or the entries were trimmed.
+    /// A range of seqs, up to and with `to`, that has nothing for the reader: they were no member then, or the entries
+    /// were trimmed.
     Skipped {
+        /// The last seq of the range.
         to: Seq,
     },
 }
 
 impl Item {
-    /// The seq of the entry, or the last seq that is skipped.
+    /// Returns the seq of the entry, or the last seq that is skipped.
     pub fn seq(&self) -> Seq {
         match self {
             Self::Entry(entry) => Seq(entry.seq),
@@ -99,20 +104,22 @@ impl Item {
 /// A part of a log without a hole between its items.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Window {
+    /// The items in ascending order of their seqs.
     pub items: Vec<Item>,
     /// The seq to ask for next.
     pub next: Seq,
-    /// There were no further entries when it was read.
+    /// True if there were no further entries when the window was read.
     pub done: bool,
 }
 
 /// Reads what `user` may have of the chat from `from` on, ascending: at most `limit` items and about `max_bytes`
 /// bytes of contents; the first entry always fits.
 ///
-/// A Skipped precedes the entry that begins an interval of membership, also if that entry is asked for first: a
-/// member who was removed and added again has acknowledged the removal, and waits for what lies between. A Skipped
-/// that comes first does not come alone, because alone it would be no progress: with a limit of one it does not
-/// count.
+/// A Skipped precedes the entry that begins an interval of membership, even if the window begins with that entry. For
+/// example, a member was removed by entry 3 and added again by entry 6. They have acknowledged 3, and wait for 4 and 5,
+/// so a window from 6 on begins with `Skipped { to: 5 }`. If a Skipped before an entry is the first item, that entry
+/// follows it even with a limit of one: alone it would be no progress, because the next window would begin with it
+/// again.
 pub async fn window(
     pool: &PgPool,
     master: &MasterKey,
@@ -174,7 +181,7 @@ pub async fn window(
     Ok(window)
 }
 
-/// The place of a device, as far as the store knows it: see [`PLACE`]. `None` if there is no such chat.
+/// Reads the place of a device, as far as the store knows it: see [`PLACE`]. `None` if there is no such chat.
 pub async fn place(pool: &PgPool, chat: ChatId, user: UserId, device: DeviceId) -> sqlx::Result<Option<Seq>> {
     let place: Option<i64> = sqlx::query_scalar(PLACE)
         .bind(chat.0)
@@ -188,8 +195,9 @@ pub async fn place(pool: &PgPool, chat: ChatId, user: UserId, device: DeviceId) 
 /// A page of messages, the newest first.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct History {
+    /// The messages and reactions in descending order of their seqs.
     pub messages: Vec<v1::Entry>,
-    /// There may be older messages.
+    /// True if there may be older messages.
     pub more: bool,
 }
 
@@ -221,13 +229,13 @@ pub async fn history(
     })
 }
 
-/// The bytes after which a statement stops, as its parameter: at least 1, so that the first row always fits.
+/// Converts a bound in bytes to the parameter of a statement. It is at least 1, so that the first row always fits.
 pub(super) fn budget(max_bytes: usize) -> i64 {
     i64::try_from(max_bytes).unwrap_or(i64::MAX).max(1)
 }
 
-/// Whether a statement with `found` and a limit may have more rows than these, because the limit or the bytes were
-/// reached.
+/// Returns whether there may be more rows than these, because the statement reached its limit or its bound in bytes.
+/// `rows` have the column `found`, as in [`UPWARDS`].
 pub(super) fn more(rows: &[PgRow], limit: u32) -> sqlx::Result<bool> {
     let Some(first) = rows.first() else {
         return Ok(false);
@@ -236,7 +244,7 @@ pub(super) fn more(rows: &[PgRow], limit: u32) -> sqlx::Result<bool> {
     Ok(found >= i64::from(limit) || found > rows.len() as i64)
 }
 
-/// How many entries a range of the log has.
+/// Counts the entries of a chat ($1) from seq $2 up to and with seq $3.
 pub const BETWEEN: &str = "SELECT count(*) FROM messages WHERE chat_id = $1 AND seq BETWEEN $2 AND $3";
 
 async fn entries_between(pool: &PgPool, chat: ChatId, from: Seq, to: Seq) -> sqlx::Result<i64> {
@@ -248,6 +256,7 @@ async fn entries_between(pool: &PgPool, chat: ChatId, from: Seq, to: Seq) -> sql
         .await
 }
 
+/// Reads the chat's data key, unwraps it, and prepares its cipher.
 async fn sealer(pool: &PgPool, master: &MasterKey, chat: ChatId) -> Result<Sealer, ReadError> {
     let wrapped: Vec<u8> = sqlx::query_scalar(KEY).bind(chat.0).fetch_one(pool).await?;
     let key = master.unwrap(chat, &wrapped).map_err(|_| ReadError::Key(chat))?;
@@ -265,7 +274,7 @@ pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<v
     Ok(entries)
 }
 
-/// Opens the body of a row with the columns of [`UPWARDS`].
+/// Opens the body of a row with the columns of [`UPWARDS`]. [`ReadError::Key`] if the body does not open.
 pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<v1::Entry, ReadError> {
     let sender = UserId(row.try_get("sender_user")?);
     let device: Uuid = row.try_get("sender_device")?;

@@ -1,5 +1,5 @@
-//! Makes groups. A group begins with its first entry, in one transaction with its members: there is no owner yet that
-//! could order anything before it.
+//! Makes groups. One transaction writes the chat, its members and its first entry. It need not go through the shard,
+//! because a chat that did not exist has no entries that the shard could have ordered before.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -33,10 +33,10 @@ VALUES ($1, 1, 0, $2, $3, $4, $5, $6, $7, to_timestamp($8 / 1000.0))";
 /// Inserts the unsettled row of a group's first entry.
 pub const FIRST_UNSETTLED: &str = "INSERT INTO unsettled (chat_id, from_seq, slot) VALUES ($1, 1, $2)";
 
-/// The fingerprint of the request that made a group.
+/// Selects the fingerprint of the request that made a group.
 pub const CREATED: &str = "SELECT m.fingerprint FROM messages m WHERE m.chat_id = $1 AND m.seq = 1";
 
-/// Sets the role of a group's owner.
+/// Sets the role of a member, for the group's owner.
 pub const SET_OWNER: &str = "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2";
 
 /// The result of [`create`].
@@ -50,32 +50,35 @@ pub enum Created {
     },
     /// The same request made the group before.
     Before,
-    /// The request_id made a group of other content before.
+    /// The request_id was used before to make a group with other content.
     RequestIdReused,
     /// No user has this id.
     UserNotFound(UserId),
-    /// The members are too many new strangers for the owner. There is room again after this time.
+    /// The members are too many new strangers for the owner. There is room for them after this time.
     Limited(Duration),
 }
 
 /// A group to be made.
 pub struct NewGroup<'a> {
+    /// The id of the group.
     pub chat: ChatId,
+    /// The group's title.
     pub title: &'a str,
+    /// The user who makes the group, and becomes its owner.
     pub owner: UserId,
     /// The members that are asked for, besides the owner and without repetitions. Those who have blocked the owner
     /// are left out.
     pub members: &'a [UserId],
     /// The first entry: `ChatCreated` with all of `members`.
     pub entry: &'a NewEntry,
-    /// How many new strangers the owner may meet within a day; `None`: any number.
+    /// The number of new strangers that the owner may meet within a day; `None`: any number.
     pub strangers: Option<usize>,
 }
 
 /// Makes a group with its first entry, which is unsettled like every new entry.
 pub async fn create(pool: &PgPool, master: &MasterKey, group: &NewGroup<'_>) -> Result<Created, ReadError> {
     let mut tx = postgres::begin(pool).await?;
-    // A retry finds its group, whoever may be added by now.
+    // A retry finds the group that it made, even if some of the members may not be added any more.
     if let Some(before) = group.before(&mut tx).await? {
         return Ok(before);
     }
@@ -97,7 +100,7 @@ pub async fn create(pool: &PgPool, master: &MasterKey, group: &NewGroup<'_>) -> 
         return Ok(Created::Limited(after));
     }
     let Some(sealer) = group.insert(&mut tx, master).await? else {
-        // The same request is making the group at this moment.
+        // Another transaction has made the chat meanwhile, for the same request.
         return Ok(group.before(&mut tx).await?.unwrap_or(Created::RequestIdReused));
     };
     add_members(&mut tx, group.chat, &with_owner(&members), Seq(1), Role::Member).await?;
@@ -134,7 +137,7 @@ pub async fn create(pool: &PgPool, master: &MasterKey, group: &NewGroup<'_>) -> 
 }
 
 impl NewGroup<'_> {
-    /// The answer if the group exists already.
+    /// Returns the answer if the group exists already, and otherwise `None`.
     async fn before(&self, db: &mut PgConnection) -> sqlx::Result<Option<Created>> {
         let before: Option<Vec<u8>> = sqlx::query_scalar(CREATED)
             .bind(self.chat.0)
@@ -149,8 +152,8 @@ impl NewGroup<'_> {
         }))
     }
 
-    /// The members without those who have blocked the owner, and the entry that names them. The fingerprint stays
-    /// that of the members that were asked for.
+    /// Returns the members without those who have blocked the owner, and an entry that names only them. The entry's
+    /// fingerprint is still that of all members that were asked for, so that a retry matches it.
     async fn without_blockers(&self, db: &mut PgConnection) -> sqlx::Result<(Vec<UserId>, NewEntry)> {
         let blockers = joining::blockers(db, self.owner, self.members).await?;
         let welcome = self.members.iter().copied();
@@ -162,7 +165,7 @@ impl NewGroup<'_> {
         Ok((members, entry))
     }
 
-    /// Inserts the chat and its head; `None` if the chat exists already.
+    /// Inserts the chat and its head, and returns the cipher of its new key. `None` if the chat exists already.
     async fn insert(&self, db: &mut PgConnection, master: &MasterKey) -> sqlx::Result<Option<Sealer>> {
         let (key, wrapped) = master.new_chat_key(self.chat);
         let inserted = sqlx::query(NEW_CHAT)
@@ -181,7 +184,7 @@ impl NewGroup<'_> {
     }
 }
 
-/// The distinct users in the order of their first appearance, without `except`.
+/// Returns the distinct users in the order of their first appearance, without `except`.
 pub fn distinct(users: Vec<UserId>, except: UserId) -> Vec<UserId> {
     let mut seen = HashSet::from([except]);
     users.into_iter().filter(|user| seen.insert(*user)).collect()

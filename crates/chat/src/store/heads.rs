@@ -1,12 +1,14 @@
-//! Locks of chats' heads. Everything that writes `inbox` takes them first (fine print 1), always in ascending order.
+//! Locks the heads of chats. Every transaction that writes `inbox` locks them first (fine print 1), always in ascending
+//! order of chat_id.
 
 use sqlx::PgConnection;
 use tern_types::{ChatId, IdSet};
 use uuid::Uuid;
 
-/// Makes a statement wait for the table `inbox` before it locks heads. A statement locks the tables that it names
-/// before it runs, and this names `inbox` as a table that it writes. Otherwise a lock on all of `inbox` would be
-/// waited for while the heads are locked, and so would delay the commits of these chats too.
+/// Makes a statement wait for the table `inbox` before it locks heads. Postgres locks all tables that a statement names
+/// before it runs it, and the DELETE here, which deletes nothing, names `inbox` as a table that is written. Suppose
+/// that another transaction has locked the whole table: without the DELETE this transaction would wait for it only when
+/// it writes to `inbox`, with the heads locked, and would delay the commits of these chats too.
 macro_rules! inbox_first {
     ($select:literal) => {
         concat!("WITH inbox_first AS (DELETE FROM inbox WHERE false)", $select)
@@ -29,7 +31,7 @@ SELECT chat_id FROM chat_heads WHERE chat_id = ANY($1) ORDER BY chat_id FOR NO K
 pub const LOCK_FREE_HEADS_TO_COMMIT: &str = "
 SELECT chat_id FROM chat_heads WHERE chat_id = ANY($1) ORDER BY chat_id FOR NO KEY UPDATE SKIP LOCKED";
 
-/// What to do about chats whose heads or rows another transaction has locked.
+/// The choice of what to do about chats whose heads or rows another transaction has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heads {
     /// Wait for the lock, as long as the connection's `lock_timeout` says.
@@ -38,7 +40,8 @@ pub enum Heads {
     LeaveOut,
 }
 
-/// Locks the heads of these chats until the transaction ends. Returns the chats that were left out.
+/// Locks the heads of these chats until the transaction ends. Returns the chats that were left out, of which there are
+/// none with [`Heads::Wait`].
 pub async fn lock_heads(
     db: &mut PgConnection,
     chats: impl Iterator<Item = ChatId>,
@@ -53,7 +56,7 @@ pub async fn lock_heads(
     }
 }
 
-/// Locks the heads that no other transaction has locked, for a commit. Returns the other chats.
+/// Locks the heads that no other transaction has locked, for a commit. Returns the chats whose heads it did not lock.
 pub async fn lock_free_to_commit(
     db: &mut PgConnection,
     chats: impl Iterator<Item = ChatId>,
@@ -71,6 +74,7 @@ async fn lock_free(db: &mut PgConnection, sql: &'static str, ids: Vec<Uuid>) -> 
         .collect())
 }
 
+/// Returns the distinct ids in ascending order.
 fn ascending(chats: impl Iterator<Item = ChatId>) -> Vec<Uuid> {
     let mut ids: Vec<Uuid> = chats.map(|chat| chat.0).collect();
     ids.sort_unstable();

@@ -1,5 +1,5 @@
-//! The questions of operators: about one chat, one message, or all that waits. They are off the message path, and
-//! each is answered from one snapshot.
+//! Answers the questions of operators: about one chat, one message, or all that waits. No message waits for these
+//! statements. [`chat`] and [`message`] each read one snapshot.
 
 use sqlx::{PgPool, PgTransaction, Row};
 use tern_proto::v1;
@@ -12,13 +12,13 @@ use super::ReadError;
 use super::entries::entry;
 use super::seal::{MasterKey, Sealer};
 
-/// The slots in each range of [`unsettled`].
+/// The number of slots in each range of [`unsettled`].
 pub const SLOTS_A_RANGE: u16 = 256;
-/// Bytes. An inbox up to this size is counted, which takes some tens of milliseconds; for a larger one Postgres's
-/// estimate serves.
+/// The size in bytes up to which an inbox is counted, which takes some tens of milliseconds. For a larger one
+/// Postgres's estimate serves.
 const COUNTED_BYTES: i64 = 64 << 20;
 
-/// A chat with its head, the time of its last entry, and how many unsettled commits and inbox rows it has.
+/// Selects a chat with its head, the time of its last entry, and how many unsettled commits and inbox rows it has.
 pub const CHAT: &str = concat!(
     "SELECT c.kind, c.title, c.created_by, ",
     millis!("c.created_at"),
@@ -31,21 +31,22 @@ pub const CHAT: &str = concat!(
 FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id WHERE c.chat_id = $1"
 );
 
-/// The present members of a chat.
+/// Selects the present members of a chat.
 pub const MEMBERS: &str = "
 SELECT user_id, role, joined_seq, cardinality(devices) AS devices FROM members
 WHERE chat_id = $1 AND left_seq IS NULL ORDER BY user_id";
 
-/// The entry that a request became, in a known chat.
+/// Selects the entry that a request ($3) of a user ($2) became, in a known chat ($1).
 pub const PLACED: &str = "
 SELECT chat_id, seq FROM messages WHERE chat_id = $1 AND sender_user = $2 AND request_id = $3";
 
-/// The entry that a request became, in any chat of its sender. It probes the index for each of their chats.
+/// Selects the entry that a request ($2) of a user ($1) became, in any of their chats. It probes the index for each of
+/// these chats.
 pub const PLACED_ANYWHERE: &str = "
 SELECT r.chat_id, r.seq FROM (SELECT DISTINCT m.chat_id FROM members m WHERE m.user_id = $1) mine
 JOIN messages r ON r.chat_id = mine.chat_id AND r.sender_user = $1 AND r.request_id = $2 LIMIT 1";
 
-/// An entry, with what is needed to open its body.
+/// Selects an entry, the head of its chat, and the wrapped key that opens its body.
 pub const MESSAGE: &str = concat!(
     "SELECT m.seq, m.ordinal, m.kind, m.sender_user, m.sender_device, m.request_id, m.body, ",
     millis!("m.sent_at"),
@@ -54,15 +55,16 @@ FROM messages m JOIN chats c ON c.chat_id = m.chat_id JOIN chat_heads h ON h.cha
 WHERE m.chat_id = $1 AND m.seq = $2"
 );
 
-/// When the commit that an entry was part of was made, while the entry is not settled. Settling deletes rows from
-/// below, so a row at or below the entry means that the entry's own row is there too.
+/// Selects the time of the commit that an entry ($2) was part of; no row if the entry is settled. Settling deletes the
+/// lowest rows first, so a row at or below the entry means that the entry's own row is there too.
 pub const UNSETTLED_SINCE: &str = concat!(
     "SELECT ",
     millis!("u.committed_at"),
     " FROM unsettled u WHERE u.chat_id = $1 AND u.from_seq <= $2 ORDER BY u.from_seq DESC LIMIT 1"
 );
 
-/// The devices that are entitled to an entry, a row for each. A user without a device has one row without a device.
+/// Selects the devices that are entitled to an entry, a row for each. A user without a device has one row, in which the
+/// device is null.
 pub const RECIPIENTS: &str = concat!(
     "SELECT m.user_id, m.left_seq IS NOT NULL AS left_since, d.device_id, dev.display_name,
     coalesce(dev.active, false) AS active, coalesce(",
@@ -81,27 +83,28 @@ WHERE m.chat_id = $1 AND m.joined_seq <= $2 AND coalesce(m.left_seq, $2) >= $2
 ORDER BY m.user_id, dev.linked_at, d.device_id"
 );
 
-/// For each range of $1 slots that has any: the unsettled commits, and the age of the oldest in milliseconds.
+/// Selects, for each range of $1 slots that has unsettled commits, their number and the age of the oldest in
+/// milliseconds.
 pub const UNSETTLED: &str = "
 SELECT (slot / $1)::int4 AS range, count(*) AS commits,
        (extract(epoch FROM now() - min(committed_at)) * 1000)::int8 AS age
 FROM unsettled GROUP BY 1 ORDER BY 1";
 
-/// The position in Postgres's WAL, in bytes.
+/// Selects the position in Postgres's WAL, in bytes.
 pub const WAL_BYTES: &str = "
 SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END
         - '0/0'::pg_lsn)::int8";
 
-/// The size of the inbox in bytes, and Postgres's estimate of its rows.
+/// Selects the size of the inbox in bytes, and Postgres's estimate of its rows.
 pub const INBOX_SIZE: &str = "
 SELECT coalesce(sum(pg_relation_size(c.oid)), 0)::int8, coalesce(sum(greatest(c.reltuples, 0)), 0)::int8
 FROM pg_inherits p JOIN pg_class c ON c.oid = p.inhrelid WHERE p.inhparent = 'inbox'::regclass";
 
-/// The rows of the inbox, and the age of the oldest in milliseconds.
+/// Counts the rows of the inbox, and selects the age of the oldest in milliseconds.
 pub const INBOX_COUNTED: &str = "
 SELECT count(*), coalesce((extract(epoch FROM now() - min(since)) * 1000)::int8, 0) FROM inbox";
 
-/// The age of the oldest inbox row in one page of a hundred, in milliseconds.
+/// Selects the age in milliseconds of the oldest inbox row in a sample of about 1 % of the pages.
 pub const INBOX_SAMPLED: &str = "
 SELECT coalesce((extract(epoch FROM now() - min(since)) * 1000)::int8, 0) FROM inbox TABLESAMPLE SYSTEM (1)";
 
@@ -113,10 +116,15 @@ pub struct ChatFacts {
     pub title: String,
     pub created_by: UserId,
     pub created_at: Timestamp,
+    /// The seq of the last entry.
     pub head: Seq,
+    /// The time of the last entry; `None` if the log has none.
     pub last_at: Option<Timestamp>,
+    /// The number of commits that are not settled.
     pub unsettled: u32,
+    /// The number of inbox rows of the chat.
     pub inbox_rows: u32,
+    /// The present members.
     pub members: Vec<MemberFacts>,
 }
 
@@ -124,43 +132,56 @@ pub struct ChatFacts {
 #[derive(Debug, Clone)]
 pub struct MemberFacts {
     pub user: UserId,
-    /// As stored.
+    /// The stored number: see [`super::listing::role`].
     pub role: i16,
+    /// The seq of the entry that made the user a member.
     pub joined: Seq,
+    /// The number of the member's devices.
     pub devices: u32,
 }
 
-/// One entry, and who is owed it.
+/// One entry, and the devices that are entitled to it.
 #[derive(Debug, Clone)]
 pub struct MessageFacts {
     pub entry: v1::Entry,
     /// The stored number: see [`tern_chat_core::entry::EntryKind`].
     pub kind: i16,
+    /// The head of the entry's chat.
     pub head: Seq,
-    /// When the entry's commit was made, if it is not settled yet; `None`: it is settled.
+    /// The time of the entry's commit if the entry is not settled yet; `None`: it is settled.
     pub unsettled_since: Option<Timestamp>,
+    /// The devices that are entitled to the entry.
     pub recipients: Vec<Recipient>,
 }
 
-/// A device that is entitled to the entry.
+/// A device that is entitled to an entry, or a user without a device who is.
 #[derive(Debug, Clone)]
 pub struct Recipient {
     pub user: UserId,
+    /// True if the user has left the chat since.
     pub left: bool,
+    /// True if the user is suspended.
     pub suspended: bool,
-    /// `None`: the user has no device.
+    /// The device; `None` if the user has none.
     pub device: Option<DeviceId>,
+    /// The display name of the device.
     pub name: String,
+    /// True if the device is linked and not revoked.
     pub active: bool,
+    /// The time at which the device was linked; 0 if there is no device.
     pub linked_at: Timestamp,
+    /// The device's inbox row in the chat, if it has one.
     pub owes: Option<Owes>,
 }
 
 /// An inbox row.
 #[derive(Debug, Clone, Copy)]
 pub struct Owes {
+    /// The first seq that the device has not acknowledged.
     pub from: Seq,
+    /// The time at which the row was written.
     pub since: Timestamp,
+    /// The time at which the device was notified of the row, if it was.
     pub notified_at: Option<Timestamp>,
 }
 
@@ -169,16 +190,20 @@ pub struct Owes {
 pub struct Unsettled {
     /// The number of the range. Its first slot is this times [`SLOTS_A_RANGE`].
     pub range: u32,
+    /// The number of unsettled commits.
     pub commits: u64,
+    /// The age of the oldest of them in milliseconds.
     pub oldest_age_ms: i64,
 }
 
 /// The size of the whole inbox.
 #[derive(Debug, Clone, Copy)]
 pub struct InboxSize {
+    /// The number of rows.
     pub rows: u64,
+    /// The age of the oldest row in milliseconds; 0 if there is none.
     pub oldest_age_ms: i64,
-    /// The rows are an estimate, and the age is from a sample.
+    /// True if the number of rows is an estimate and the age is from a sample.
     pub estimated: bool,
 }
 
@@ -210,7 +235,7 @@ pub async fn chat(pool: &PgPool, chat: ChatId) -> sqlx::Result<Option<ChatFacts>
     }))
 }
 
-/// Finds the entry that a sender's request became, in this chat or, without one, in any of theirs.
+/// Finds the entry that a sender's request became: in this chat or, if none is given, in any of the sender's chats.
 pub async fn placed(
     pool: &PgPool,
     chat: Option<ChatId>,
@@ -225,7 +250,7 @@ pub async fn placed(
     Ok(found.map(|(chat, seq)| (ChatId(chat), Seq::from_i64(seq))))
 }
 
-/// Reads an entry and who is owed it; `None` if there is no such entry.
+/// Reads an entry and the devices that are entitled to it; `None` if there is no such entry.
 pub async fn message(
     pool: &PgPool,
     master: &MasterKey,
@@ -258,7 +283,7 @@ pub async fn message(
     }))
 }
 
-/// The unsettled commits, by ranges of slots.
+/// Counts the unsettled commits, by ranges of slots.
 pub async fn unsettled(pool: &PgPool) -> sqlx::Result<Vec<Unsettled>> {
     let rows: Vec<(i32, i64, i64)> = sqlx::query_as(UNSETTLED)
         .bind(i32::from(SLOTS_A_RANGE))
@@ -272,12 +297,13 @@ pub async fn unsettled(pool: &PgPool) -> sqlx::Result<Vec<Unsettled>> {
     Ok(ranges.collect())
 }
 
-/// The bytes of WAL that were written since the cluster was made; on a standby, those that were replayed.
+/// Returns the bytes of WAL that were written since the database cluster was made; on a standby, those that were
+/// replayed.
 pub async fn wal_bytes(pool: &PgPool) -> sqlx::Result<i64> {
     sqlx::query_scalar(WAL_BYTES).fetch_one(pool).await
 }
 
-/// The number of inbox rows, and the age of the oldest.
+/// Measures the inbox. It counts a small one, and estimates a large one.
 pub async fn inbox_size(pool: &PgPool) -> sqlx::Result<InboxSize> {
     let (bytes, estimate): (i64, i64) = sqlx::query_as(INBOX_SIZE).fetch_one(pool).await?;
     let estimated = bytes > COUNTED_BYTES;

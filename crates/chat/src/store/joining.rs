@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use tern_chat_core::Role;
 
-/// Those of the people $2 who have blocked $1.
+/// Selects the users among $2 who have blocked the user $1.
 pub const BLOCKERS: &str = "SELECT user_id FROM blocks WHERE user_id = ANY($2) AND blocked_id = $1";
 
-/// Those of the people $3 whom $2 may add to the group $1, and whether they are members already. A person who has
-/// blocked $2 may not be added, nor one who left by themselves: the entry that ended their newest interval is their
-/// own.
+/// Selects the users among $3 whom the user $2 may add to the group $1, and whether they are members already. A person
+/// who has blocked $2 may not be added, and neither may one who left by themselves, which shows in that they sent the
+/// entry that ended their newest interval of membership.
 pub const ADDABLE: &str = "
 SELECT a.user_id, EXISTS (SELECT FROM members m WHERE m.chat_id = $1 AND m.user_id = a.user_id AND m.left_seq IS NULL)
 FROM unnest($3::uuid[]) AS a(user_id)
@@ -39,11 +39,12 @@ SELECT $1, u, $3::int8, $4, $3::int8 - 1,
        ARRAY(SELECT device_id FROM devices d WHERE d.user_id = u AND d.active ORDER BY device_id)
 FROM unnest($2::uuid[]) AS u";
 
-/// Whether a request of $2 is in the log. If it is, what it asked for was decided then.
+/// Selects whether the request $3 of the user $2 is in the log of the chat $1. If it is, who may be added was decided
+/// when it was committed.
 pub const IS_PLACED: &str =
     "SELECT EXISTS (SELECT FROM messages WHERE chat_id = $1 AND sender_user = $2 AND request_id = $3)";
 
-/// Whether the user's request is in the chat's log.
+/// Returns whether the user's request is in the chat's log.
 pub async fn is_placed(
     db: &mut PgConnection,
     chat: ChatId,
@@ -57,7 +58,7 @@ pub async fn is_placed(
     placed.fetch_one(db).await
 }
 
-/// Those of `people` who have blocked `user`.
+/// Returns the users among `people` who have blocked `user`.
 pub async fn blockers(
     db: &mut PgConnection,
     user: UserId,
@@ -68,7 +69,7 @@ pub async fn blockers(
     Ok(blockers.into_iter().map(UserId).collect())
 }
 
-/// Those of `people` whom `user` may add to the group, and whether they are members already.
+/// Returns the users among `people` whom `user` may add to the group, and whether they are members already.
 pub async fn addable(
     db: &mut PgConnection,
     chat: ChatId,

@@ -18,14 +18,14 @@ use super::ReadError;
 use super::entries::{budget, entry, more};
 use super::seal::{MasterKey, Sealer, Turn};
 
-/// A chat as one member ($1) with a device ($2) sees it.
+/// Selects a chat as one member ($1) with a device ($2) sees it. `$which` is a further condition.
 ///
-/// `resume_seq` is the last seq that the device has acknowledged or is not owed. One statement reads all of it, so
-/// that an unsettled entry is either still unsettled or already in the inbox. What is owed of an earlier interval of
-/// membership counts: a member who was removed and added again may not have got the last of it.
+/// `resume_seq` is the last seq that the device has acknowledged or is not owed. One statement reads all of it, so that
+/// an entry that is being settled is seen either as unsettled or in the inbox. Entries of an earlier interval of
+/// membership count too: a member who was removed and added again may not have got the last of them.
 ///
-/// A direct chat is listed from its first message on. One that was made for a message that was then refused, or never
-/// came again, is shown to nobody.
+/// A direct chat is listed from its first message on. Nobody sees a chat that was made for a message that was then
+/// refused, or that never came again.
 macro_rules! view {
     ($which:literal) => {
         concat!(
@@ -55,11 +55,11 @@ WHERE me.user_id = $1 AND me.left_seq IS NULL AND h.head_seq > 0 ",
     };
 }
 
-/// One chat ($3) of a member.
+/// Selects one chat ($3) of a member.
 pub const ONE: &str = view!("AND me.chat_id = $3");
 
-/// A page of a member's chats, by the time of the last entry, then by id: those below ($3, $4), at most $5. It stops
-/// after their last entries have $6 bytes; `found` counts all chats that $5 allows.
+/// Selects a page of a member's chats: those whose time of the last entry (milliseconds) and id are below ($3, $4), the
+/// newest first, at most $5. It stops after their last entries have $6 bytes; `found` counts all chats that $5 allows.
 pub const PAGE: &str = concat!(
     "
 SELECT * FROM (
@@ -76,14 +76,15 @@ ORDER BY coalesce((extract(epoch FROM l.sent_at) * 1000)::int8, 0) DESC, me.chat
 ) w WHERE w.bytes_before < $6 ORDER BY coalesce(w.sent_at, 0) DESC, w.chat_id DESC"
 );
 
-/// The ordinals of some entries.
+/// Selects the ordinals of some entries, each given by its chat ($1) and seq ($2).
 pub const ORDINALS: &str = "
 SELECT r.chat_id, m.ordinal FROM unnest($1::uuid[], $2::int8[]) AS r(chat_id, seq)
 CROSS JOIN LATERAL (SELECT m.ordinal FROM messages m WHERE m.chat_id = r.chat_id AND m.seq = r.seq LIMIT 1) AS m";
 
-/// The inbox rows of these devices, whether the devices exist, and their users' settings (docs/delivery.md, step 11). A row
-/// from the future was written before the store's clock was set back. It counts as old; otherwise it would count as
-/// young for as long as the clock lags.
+/// Selects the inbox rows of the active devices among $1, and their users' settings (docs/delivery.md, step 11). A
+/// device without inbox rows has one row in which the chat is null. A row from the future was written before the
+/// store's clock was set back. Its age is its distance from now; otherwise it would count as young for as long as the
+/// clock lags.
 pub const INBOX: &str = "
 SELECT d.device_id, d.user_id, u.read_receipts_off, u.suspended_at IS NOT NULL, i.chat_id, i.from_seq,
        abs(extract(epoch FROM now() - i.since) * 1000)::int8 AS age
@@ -93,16 +94,16 @@ JOIN users u ON u.user_id = d.user_id
 LEFT JOIN inbox i ON i.device_id = d.device_id
 ORDER BY d.device_id, i.since";
 
-/// The store's epoch.
+/// Selects the store's epoch.
 pub const EPOCH: &str = "SELECT epoch FROM store WHERE single";
 
-/// The store's epoch, and a new number for the streams that are being opened.
+/// Selects the store's epoch, and draws a new number for the streams that are being opened.
 pub const OPENING: &str = "SELECT epoch, nextval('stream_numbers') FROM store WHERE single";
 
-/// The present members, with their watermarks. Delivered is derived from the inbox rows of the member's devices, of
-/// which the furthest counts, and reaches no unsettled entry. A user without a device has their rows under the
-/// reserved id. [`watermark`] raises delivered to the read mark, because that never goes further than what was
-/// delivered and what its user sent.
+/// Selects the present members with their watermarks. `delivered` is derived from the inbox rows of the member's
+/// devices: the device that got furthest counts. It stays below the lowest unsettled entry. A user without a device has
+/// their rows under the reserved id. [`watermark`] raises `delivered` to the read mark, because a read mark never goes
+/// further than the entries that were delivered to its user or sent by them.
 pub const RECEIPTS: &str = "
 SELECT m.user_id, m.role, m.joined_seq, m.read_seq, m.read_receipts_off, m.own_unread,
        least(coalesce((SELECT max(coalesce(i.from_seq - 1, h.head_seq))
@@ -114,23 +115,23 @@ FROM members m JOIN chat_heads h ON h.chat_id = m.chat_id
 WHERE m.chat_id = $1 AND m.left_seq IS NULL
 ORDER BY m.user_id";
 
-/// A page of a chat's present members: those with ids above $2, at most $3.
+/// Selects a page of a chat's present members: those with ids above $2, at most $3.
 pub const MEMBERS: &str = "
 SELECT user_id, role, joined_seq FROM members
 WHERE chat_id = $1 AND left_seq IS NULL AND user_id > $2 ORDER BY user_id LIMIT $3";
 
-/// Whether a member turned read receipts off; no row if the user is no member.
+/// Selects whether a member turned read receipts off; no row if the user is no member.
 pub const READ_RECEIPTS_OFF_OF_MEMBER: &str = "
 SELECT u.read_receipts_off FROM members m JOIN users u ON u.user_id = m.user_id
 WHERE m.chat_id = $1 AND m.user_id = $2 AND m.left_seq IS NULL";
 
-/// Whether a user turned read receipts off, for callers without a session that knows it.
+/// Selects whether a user turned read receipts off, for callers without a session that knows it.
 pub const READ_RECEIPTS_OFF: &str = "SELECT read_receipts_off FROM users WHERE user_id = $1";
 
-/// The sender and the kind of an entry.
+/// Selects the sender and the kind of an entry.
 pub const MESSAGE: &str = "SELECT sender_user, kind FROM messages WHERE chat_id = $1 AND seq = $2";
 
-/// Whether a user is a present member of a chat.
+/// Selects whether a user is a present member of a chat.
 pub const IS_MEMBER: &str =
     "SELECT EXISTS (SELECT FROM members WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL)";
 
@@ -143,7 +144,9 @@ pub struct ChatView {
     pub picture: Option<MediaId>,
     pub created_by: UserId,
     pub created_at: Timestamp,
+    /// The seq of the last entry.
     pub head: Seq,
+    /// The ordinal of the last entry: the number of messages up to it that count as unread.
     pub head_ordinal: u64,
     /// The last seq that the reader's device has acknowledged or is not owed.
     pub resume: Seq,
@@ -153,22 +156,25 @@ pub struct ChatView {
     pub read_ordinal: u64,
     /// The reader's own messages after `read` that count as unread. They are not unread to the reader.
     pub own_unread: u32,
+    /// The number of present members.
     pub member_count: u32,
+    /// The reader's role.
     pub role: Role,
     /// The other person of a direct chat.
     pub peer: Option<UserId>,
+    /// The entry at `head`; `None` if it was trimmed.
     pub last_entry: Option<v1::Entry>,
 }
 
 impl ChatView {
-    /// The number of messages of others after the read mark.
+    /// Returns the number of messages of others after the read mark.
     pub fn unread(&self) -> u64 {
         let own = self.read_ordinal.saturating_add(self.own_unread.into());
         self.head_ordinal.saturating_sub(own)
     }
 }
 
-/// Reads one chat of the user; `None` if they are no member.
+/// Reads one chat of the user; `None` if they are no member, or the chat has no entry yet.
 pub async fn chat(
     pool: &PgPool,
     master: &MasterKey,
@@ -189,13 +195,14 @@ pub async fn chat(
 /// A page of a member's chats.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
+    /// The chats, the most recently active first.
     pub chats: Vec<ChatView>,
-    /// There may be more chats after these.
+    /// True if there may be more chats after these.
     pub more: bool,
 }
 
-/// Reads a page of the user's chats, the most recently active first, below `after`: at most `limit`, with last
-/// entries of about `max_bytes` bytes.
+/// Reads a page of the user's chats, the most recently active first: at most `limit`, with last entries of about
+/// `max_bytes` bytes. `after` is the last chat of the page before: the time of its last entry, and its id.
 pub async fn chats(
     pool: &PgPool,
     master: &MasterKey,
@@ -228,8 +235,8 @@ pub async fn chats(
     })
 }
 
-/// Replaces the read marks of the views by those of the chats' owners, where these are at least as new as the
-/// store's. A mark: the chat, the seq, and how many of the reader's own messages lie after it.
+/// Replaces the read marks of the views by those of the chats' owners, where these are at least as new as the store's.
+/// A mark is the chat, the seq, and how many of the reader's own messages after it count as unread.
 pub async fn show_marks(
     pool: &PgPool,
     views: &mut [ChatView],
@@ -278,13 +285,13 @@ pub struct Inbox {
     pub user: UserId,
     /// The chat of each row, the first seq that the device lacks, and the row's age in milliseconds.
     pub rows: Vec<(ChatId, Seq, i64)>,
-    /// The user turned read receipts off.
+    /// True if the user turned read receipts off.
     pub read_receipts_off: bool,
-    /// The user is suspended.
+    /// True if the user is suspended.
     pub suspended: bool,
 }
 
-/// Reads the inboxes of these devices. A device that is not active has none.
+/// Reads the inboxes of these devices. The result leaves out a device that is not active.
 pub async fn inboxes(pool: &PgPool, devices: &[DeviceId]) -> sqlx::Result<Vec<(DeviceId, Inbox)>> {
     let ids: Vec<Uuid> = devices.iter().map(|device| device.0).collect();
     let rows: Vec<InboxRow> = sqlx::query_as(INBOX).bind(ids).fetch_all(pool).await?;
@@ -329,7 +336,7 @@ pub async fn receipts(pool: &PgPool, chat: ChatId) -> sqlx::Result<Vec<(UserId, 
     receipts.collect()
 }
 
-/// The watermark in a row of [`RECEIPTS`].
+/// Reads the watermark from a row of [`RECEIPTS`].
 pub fn watermark(row: &PgRow) -> sqlx::Result<Watermark> {
     let read: i64 = row.try_get("read_seq")?;
     let delivered: i64 = row.try_get("delivered")?;
@@ -361,7 +368,7 @@ pub async fn members(
         .collect()
 }
 
-/// Whether the user is a present member of the chat.
+/// Returns whether the user is a present member of the chat.
 pub async fn is_member(pool: &PgPool, chat: ChatId, user: UserId) -> sqlx::Result<bool> {
     sqlx::query_scalar(IS_MEMBER)
         .bind(chat.0)
@@ -370,7 +377,7 @@ pub async fn is_member(pool: &PgPool, chat: ChatId, user: UserId) -> sqlx::Resul
         .await
 }
 
-/// Whether the member turned read receipts off; `None` if the user is no member.
+/// Returns whether the member turned read receipts off; `None` if the user is no member.
 pub async fn read_receipts_off_of_member(
     pool: &PgPool,
     chat: ChatId,
@@ -383,7 +390,7 @@ pub async fn read_receipts_off_of_member(
         .await
 }
 
-/// Whether the user turned read receipts off; `None` if there is no such user.
+/// Returns whether the user turned read receipts off; `None` if there is no such user.
 pub async fn read_receipts_off(pool: &PgPool, user: UserId) -> sqlx::Result<Option<bool>> {
     sqlx::query_scalar(READ_RECEIPTS_OFF)
         .bind(user.0)
@@ -391,7 +398,7 @@ pub async fn read_receipts_off(pool: &PgPool, user: UserId) -> sqlx::Result<Opti
         .await
 }
 
-/// The sender of the message at `seq`; `None` if there is no message there.
+/// Returns the sender of the message or reaction at `seq`; `None` if there is no such entry.
 pub async fn sender_of_message(pool: &PgPool, chat: ChatId, seq: Seq) -> sqlx::Result<Option<UserId>> {
     let row: Option<(Uuid, i16)> = sqlx::query_as(MESSAGE)
         .bind(chat.0)
@@ -441,14 +448,14 @@ fn view(row: &PgRow, master: &MasterKey, user: UserId) -> Result<ChatView, ReadE
     })
 }
 
-/// The kind of chat with this stored number; `None` if this version does not know it.
+/// Returns the kind of chat with this stored number; `None` if this version does not know it.
 pub fn kind(number: i16) -> Option<ChatKind> {
     [ChatKind::Direct, ChatKind::Group]
         .into_iter()
         .find(|kind| *kind as i16 == number)
 }
 
-/// The role with this stored number; `None` if this version does not know it.
+/// Returns the role with this stored number; `None` if this version does not know it.
 pub fn role(number: i16) -> Option<Role> {
     [Role::Member, Role::Admin, Role::Owner]
         .into_iter()

@@ -38,8 +38,8 @@ macro_rules! blocked {
 }
 pub(super) use blocked;
 
-/// A chat with its head and its lowest unsettled seq. Only direct chats have user_low and user_high, so no other chat
-/// is blocked.
+/// Selects a chat with its head and its lowest unsettled seq. Only direct chats have user_low and user_high, so
+/// `blocked` is false for every other chat.
 pub const CHAT: &str = concat!(
     "
 SELECT c.kind, c.title, c.picture, c.wrapped_key, h.head_seq, h.head_ordinal,
@@ -51,14 +51,15 @@ FROM chats c JOIN chat_heads h ON h.chat_id = c.chat_id
 WHERE c.chat_id = $1"
 );
 
-/// Whether the chat is a direct one and one of the two has blocked the other.
+/// Selects whether the chat is a direct one and one of the two people has blocked the other.
 pub const IS_BLOCKED: &str = concat!(
     "SELECT ",
     blocked!("c.user_low", "c.user_high"),
     " FROM chats c WHERE c.chat_id = $1"
 );
 
-/// The newest requests of a chat, and those that wait for an answer, however old they are (rule 5).
+/// Selects the requests of a chat above seq $2, and those that wait for an answer ($3, $4), however old they are
+/// (rule 5).
 pub const PLACED: &str = concat!(
     "
 SELECT sender_user, request_id, seq, ordinal, fingerprint, ",
@@ -77,7 +78,7 @@ CROSS JOIN LATERAL (
 ORDER BY seq"
 );
 
-/// Requests that are read with a chat: as many as its state remembers.
+/// The number of seqs below the head whose requests are read with a chat: as many as its state remembers.
 const RECENT: i64 = 256;
 
 /// Reads a chat in one snapshot, and looks up `requests` in its log. `None` if there is no such chat.
@@ -128,7 +129,7 @@ pub async fn chat(
     }))
 }
 
-/// Whether the chat is a direct one and one of the two people has blocked the other.
+/// Returns whether the chat is a direct one and one of the two people has blocked the other.
 pub async fn is_blocked(pool: &PgPool, chat: ChatId) -> sqlx::Result<bool> {
     let blocked: Option<bool> = sqlx::query_scalar(IS_BLOCKED)
         .bind(chat.0)
@@ -137,8 +138,9 @@ pub async fn is_blocked(pool: &PgPool, chat: ChatId) -> sqlx::Result<bool> {
     Ok(blocked.unwrap_or_default())
 }
 
-/// The member in a row of [`RECEIPTS`]; `None` if the role is unknown. What the member sent up to `unknown` was not
-/// read, and counts as sent, so that nobody misses a receipt.
+/// Reads the member from a row of [`RECEIPTS`]; `None` if this version does not know the role. Entries up to the seq
+/// `unknown` were not read. A member who had joined by then counts as the sender of the last of them, so that nobody
+/// misses a receipt.
 fn member_row(row: &PgRow, unknown: i64) -> sqlx::Result<Option<(UserId, Member, Watermark)>> {
     let Some(role) = role(row.try_get("role")?) else {
         return Ok(None);

@@ -12,16 +12,18 @@ use tern_types::{ChatId, RequestId, UserId};
 
 use tern_chat_core::chat::ChatKey;
 
-/// The format, which is the first byte of everything sealed.
+/// The number of the format, which is the first byte of everything sealed.
 const FORMAT: u8 = 1;
-/// Bytes of a GCM nonce (NIST SP 800-38D).
+/// The length of a GCM nonce in bytes (NIST SP 800-38D).
 const NONCE: usize = 12;
 
-/// Why something cannot be sealed or opened.
+/// The reason why something cannot be sealed or opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
+    /// The bytes were sealed with another key or for another place, or they are damaged.
     #[error("does not open: other key, other place, or damaged")]
     DoesNotOpen,
+    /// The text is no master key.
     #[error("the master key must be 64 hexadecimal digits")]
     BadMasterKey,
 }
@@ -69,17 +71,18 @@ impl MasterKey {
     }
 }
 
-/// Bytes that a task seals or opens before it yields to other tasks: they take a fraction of a millisecond, even if
-/// the processor has no AES instructions. A window of the largest bodies would otherwise keep the thread for hundreds
-/// of times as long as anything else does, and the task that renews the node's lease must run too.
+/// The number of bytes that a task seals or opens before it yields to other tasks. They take a fraction of a
+/// millisecond, even if the processor has no AES instructions. Without yielding, a window of the largest bodies would
+/// keep the thread for hundreds of times as long as anything else does, and the task that renews the node's lease must
+/// run too.
 const TURN_BYTES: usize = 64 << 10;
 
-/// Counts the bytes that a task has sealed or opened since it last yielded.
+/// The count of bytes that a task has sealed or opened since it last yielded.
 #[derive(Debug, Default)]
 pub struct Turn(usize);
 
 impl Turn {
-    /// Adds `bytes`, and yields to other tasks when [`TURN_BYTES`] are reached. Small contents never wait.
+    /// Adds `bytes`, and yields to other tasks if the count has reached [`TURN_BYTES`].
     pub async fn worked(&mut self, bytes: usize) {
         self.0 += bytes;
         if self.0 >= TURN_BYTES {
@@ -89,7 +92,7 @@ impl Turn {
     }
 }
 
-/// Seals and opens the contents of one chat. It is made once for many entries.
+/// The cipher that seals and opens the contents of one chat. It is made once for many entries.
 pub struct Sealer(Aes256Gcm);
 
 impl Sealer {
@@ -116,7 +119,8 @@ impl Sealer {
     }
 }
 
-/// The additional data of a body. It binds the body to its entry: moved to another place, it does not open.
+/// Returns the additional data of a body. It binds the body to its entry: a body that was moved to another entry does
+/// not open.
 fn place(chat: ChatId, sender: UserId, request: RequestId) -> [u8; 48] {
     let mut place = [0; 48];
     place[..16].copy_from_slice(chat.as_bytes());

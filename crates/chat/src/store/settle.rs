@@ -1,5 +1,5 @@
-//! Settling: each device that has not acknowledged gets an inbox row. If no device is missing, the commits are
-//! closed: their unsettled rows are deleted.
+//! Settles commits: each device that has not acknowledged gets an inbox row. If no device is missing, the commits are
+//! closed, which means that their unsettled rows are deleted.
 
 use std::collections::HashMap;
 
@@ -12,15 +12,15 @@ use tern_chat_core::shard::SettleChat;
 
 use super::heads::{Heads, lock_heads};
 
-/// Settles chats (docs/delivery.md, step 8 (a); fine print 3 and 4). The lowest seq comes from the unsettled rows, and the
-/// devices from every interval of membership that overlaps. A missing device is returned whether or not it had a row
-/// before. Devices that acknowledged everything ($3, $4) are one hashed set; those that acknowledged a part ($5 to
-/// $7) are few.
+/// Settles chats ($1), each up to a seq ($2) (docs/delivery.md, step 8 (a); fine print 3 and 4). The range that is
+/// settled begins at the chat's lowest unsettled row. Its devices are those of every interval of membership that
+/// overlaps it. A missing device is returned whether or not it had a row before. Devices that acknowledged everything
+/// ($3, $4) are one hashed set; those that acknowledged a part ($5 to $7) are few.
 ///
-/// A device that acknowledged may have a row all the same, from an owner that died between its settle and its wakes.
-/// Nobody else would end that row or move it up, so this does. Whether it ends is decided as for a written
-/// acknowledgement (fine print 2, `ack.rs`). The newest interval comes from an aggregate, since merging 16 partitions
-/// in order costs a sixth of the statement to set up.
+/// A device that acknowledged may still have a row, from an owner that died between its settle and its wakes. Nobody
+/// else would delete that row or move it up, so this statement does, by the rule of a written acknowledgement (fine
+/// print 2, `ack.rs`). The newest interval comes from an aggregate, because setting up a merge of 16 partitions in
+/// order costs a sixth of the statement.
 pub const SETTLE: &str = "
 WITH s AS (
     SELECT * FROM unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
@@ -73,9 +73,9 @@ pub const CLOSE: &str = "
 DELETE FROM unsettled u USING unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
 WHERE u.chat_id = s.chat_id AND u.from_seq <= s.upto";
 
-/// The unsettled chats of some slots ($1) whose commits are older than $2 seconds (docs/delivery.md, step 10): owners that
-/// are gone left them behind, or their commits landed late. A row from the future was written before the store's
-/// clock was set back, and counts as old too.
+/// Selects the unsettled chats of some slots ($1) whose commits are older than $2 seconds (docs/delivery.md, step 10),
+/// at most 10,000. Owners that are gone left them behind, or their commits landed late. A row that lies more than $2
+/// seconds in the future was written before the store's clock was set back, and counts as old too.
 pub const UNSETTLED: &str = "
 SELECT chat_id, min(from_seq) AS low, max(from_seq) AS high FROM unsettled
 WHERE slot = ANY($1)
@@ -138,7 +138,7 @@ pub async fn settle(
     Ok((missing, held))
 }
 
-/// Closes the chats up to each seq, because every missing device is accounted for.
+/// Closes each chat up to its seq. Every device that was missing must be accounted for.
 pub async fn close(db: &mut PgConnection, chats: &[(ChatId, Seq)]) -> sqlx::Result<()> {
     let ids: Vec<Uuid> = chats.iter().map(|(chat, _)| chat.0).collect();
     let upto: Vec<i64> = chats.iter().map(|(_, upto)| upto.to_i64()).collect();
@@ -146,8 +146,8 @@ pub async fn close(db: &mut PgConnection, chats: &[(ChatId, Seq)]) -> sqlx::Resu
     Ok(())
 }
 
-/// The unsettled chats of these slots with commits older than `age_s` seconds: each with the lowest and the highest
-/// seq at which such a commit begins.
+/// Returns the unsettled chats of these slots with commits older than `age_s` seconds, each with the lowest and the
+/// highest seq at which such a commit begins: see [`UNSETTLED`].
 pub async fn unsettled(
     pool: &sqlx::PgPool,
     slots: Vec<i16>,

@@ -1,5 +1,6 @@
-//! Counts the new strangers that a person writes to for the first time, or adds to a group. How many a day is
-//! limited, for all of the person's devices together. A message to a chat that exists touches nothing of this.
+//! Counts the new strangers to whom a person writes for the first time, or whom they add to a group. The number within
+//! a day is limited, for all of the person's devices together. A message to a chat that exists is not counted, and so
+//! does no work here.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -12,15 +13,16 @@ use tern_chat_core::EntryKind;
 
 use tern_store::millis;
 
-/// Locks the counts of these people until the transaction ends, but for those that another transaction has locked: a
-/// transaction for many people waits for nobody. It must come before any row is locked.
+/// Locks the counts with these keys ($1) until the transaction ends, and returns the keys that it locked. It leaves out
+/// those that another transaction has locked, because a transaction for many people must wait for nobody. It must come
+/// before any row is locked.
 pub const TRY_LOCK: &str = "SELECT k FROM unnest($1::int8[]) AS k WHERE pg_try_advisory_xact_lock(k)";
 
 /// Locks the count of one person, and waits for it.
 pub const LOCK: &str = "SELECT pg_advisory_xact_lock($1)";
 
-/// Those of the pairs in which the second person is a stranger to the first: they neither have the first among their
-/// contacts, nor have written to them in their direct chat. $4 is the kind of messages.
+/// Selects the pairs ($1, $2) in which the second person exists and is a stranger to the first: the second neither has
+/// the first among their contacts, nor has written to them in their direct chat ($3). $4 is the kind of messages.
 pub const STRANGERS: &str = "
 SELECT a.user_id, a.other_id FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS a(user_id, other_id, chat_id)
 WHERE EXISTS (SELECT FROM users u WHERE u.user_id = a.other_id)
@@ -28,7 +30,8 @@ WHERE EXISTS (SELECT FROM users u WHERE u.user_id = a.other_id)
   AND NOT EXISTS (SELECT FROM messages m
                   WHERE m.chat_id = a.chat_id AND m.sender_user = a.other_id AND m.kind = $4)";
 
-/// The strangers that these people met since $2. Older ones are deleted.
+/// Selects the strangers that these people ($1) met after $2 (milliseconds since 1970), and deletes those that they met
+/// earlier.
 pub const DAY: &str = concat!(
     "
 WITH gone AS (
@@ -39,13 +42,13 @@ SELECT user_id, met_id, ",
     " FROM met_strangers WHERE user_id = ANY($1) AND met_at > to_timestamp($2::int8 / 1000.0)"
 );
 
-/// Counts strangers as met at $3.
+/// Counts strangers as met at $3 (milliseconds since 1970).
 pub const MEET: &str = "
 INSERT INTO met_strangers (user_id, met_id, met_at)
 SELECT user_id, met_id, to_timestamp($3::int8 / 1000.0) FROM unnest($1::uuid[], $2::uuid[]) AS m(user_id, met_id)
 ORDER BY user_id, met_id ON CONFLICT DO NOTHING";
 
-/// Locks the counts of these people. Returns those that could be locked.
+/// Locks the counts of these people, and waits for nobody. Returns the people whose counts it locked.
 pub async fn try_lock(db: &mut PgConnection, people: &HashSet<UserId>) -> sqlx::Result<HashSet<UserId>> {
     let keys: Vec<i64> = people.iter().map(|user| key(*user)).collect();
     let locked: Vec<i64> = sqlx::query_scalar(TRY_LOCK).bind(keys).fetch_all(db).await?;
@@ -54,7 +57,8 @@ pub async fn try_lock(db: &mut PgConnection, people: &HashSet<UserId>) -> sqlx::
     Ok(locked.collect())
 }
 
-/// Locks the counts of these people, and waits for each, in one order.
+/// Locks the counts of these people, and waits for each. The order of the keys is ascending, so that two transactions
+/// do not wait for each other.
 pub async fn lock(db: &mut PgConnection, people: &HashSet<UserId>) -> sqlx::Result<()> {
     let mut keys: Vec<i64> = people.iter().map(|user| key(*user)).collect();
     keys.sort_unstable();
@@ -64,8 +68,9 @@ pub async fn lock(db: &mut PgConnection, people: &HashSet<UserId>) -> sqlx::Resu
     Ok(())
 }
 
-/// Counts the new strangers in these pairs of a person and whom they write to. The persons' counts must be locked.
-/// Returns the pairs that are one stranger too many, and for how long; the others are counted from now on.
+/// Counts the new strangers in these pairs, each of a person and somebody to whom they write. A person may meet `limit`
+/// new strangers within a day, and their count must be locked. Returns the pairs that exceed the limit, each with the
+/// time until there is room. The others are counted from now on.
 pub async fn meet(
     db: &mut PgConnection,
     pairs: &[(UserId, UserId)],
@@ -94,8 +99,8 @@ pub async fn meet(
     Ok(refused)
 }
 
-/// Counts the new strangers among several people whom one person adds, all or none. The person's count must be
-/// locked. `Err`: they are too many, and fit after this time.
+/// Counts the new strangers among several people whom one person adds, all or none. The person's count must be locked.
+/// The inner `Err` says that they are too many, and after which time they fit.
 pub async fn meet_all(
     db: &mut PgConnection,
     user: UserId,
@@ -120,7 +125,7 @@ pub async fn meet_all(
     Ok(Ok(()))
 }
 
-/// The pairs in which the second person is a stranger to the first, in the order of `pairs`, each once.
+/// Returns the pairs in which the second person is a stranger to the first, in the order of `pairs`, each once.
 async fn strangers(db: &mut PgConnection, pairs: &[(UserId, UserId)]) -> sqlx::Result<Vec<(UserId, UserId)>> {
     let (mut users, mut others, mut chats) = (vec![], vec![], vec![]);
     for (user, other) in pairs {
@@ -142,7 +147,7 @@ async fn strangers(db: &mut PgConnection, pairs: &[(UserId, UserId)]) -> sqlx::R
     Ok(pairs.iter().copied().filter(|pair| found.remove(pair)).collect())
 }
 
-/// The strangers that each of these people met within the last day, and when.
+/// Returns the strangers that each of these people met within the last day, and when.
 async fn day(
     db: &mut PgConnection,
     people: impl IntoIterator<Item = UserId>,
@@ -162,6 +167,7 @@ async fn day(
     Ok(day)
 }
 
+/// Counts these strangers as met now. Each pair is a person and the stranger.
 async fn note(db: &mut PgConnection, new: &[(UserId, UserId)], now: Timestamp) -> sqlx::Result<()> {
     if new.is_empty() {
         return Ok(());
@@ -172,7 +178,7 @@ async fn note(db: &mut PgConnection, new: &[(UserId, UserId)], now: Timestamp) -
     Ok(())
 }
 
-/// The key of a person's lock. Ids are random, so two people seldom share a key; if they do, they wait for each
+/// Returns the key of a person's lock. Ids are random, so two people seldom share a key; if they do, they wait for each
 /// other.
 fn key(user: UserId) -> i64 {
     let (high, low) = user.0.as_u64_pair();

@@ -1,4 +1,4 @@
-//! Tests of look-ups that gateways answer where presence does not.
+//! Tests look-ups that the gateways answer because presence does not.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use crate::harness::{Chat, PATIENCE, here, missing};
 use crate::nodes::{Mood, PresenceNode};
 
-/// Rule 3 holds with the gateways' registries in place of presence.
+/// Rule 3 ("write, then look up") also holds with the gateways' registries in place of presence.
 #[tokio::test]
 async fn where_presence_cannot_be_asked_all_gateways_together_are_and_each_has_to_answer() {
     let presence = PresenceNode::start("p0").await;
@@ -21,7 +21,7 @@ async fn where_presence_cannot_be_asked_all_gateways_together_are_and_each_has_t
         let users = || devices.iter().map(|device| device.user).collect::<Vec<_>>();
         let sessions = || chat.fanout.lookup.sessions(users());
         let _g0 = chat.gateway("g0").answers(&chat, vec![here(&devices[0], 10)]);
-        // A gateway that is linked but not in this node's map yet.
+        // The gateway g2 is linked but not in this node's map yet.
         let _new = chat.gateway("g2").answers(&chat, vec![here(&devices[1], 12)]);
         let half = sessions().await;
         let found = |sessions: &Sessions| {

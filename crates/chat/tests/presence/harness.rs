@@ -1,4 +1,4 @@
-//! A chat node's way to devices, with gateways' links that a test holds the other end of.
+//! Builds the parts of a chat node that reach devices. A test holds the gateways' ends of the links.
 
 use std::time::Duration;
 
@@ -20,27 +20,29 @@ use crate::nodes::{PresenceNode, node};
 
 /// The longest time in which a link is made, or made again.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-/// A node that hangs is waited for as long as this. A node that answers does so within it on every machine.
+/// The longest waits for an answer. A look-up waits this long for a node that hangs, and a node that answers does so in
+/// less on every machine.
 const LOOK_UP_PATIENCE: Patience = Patience {
     presence: Duration::from_secs(2),
     gateway: Duration::from_secs(3),
 };
 
-/// What a shard uses to reach devices.
+/// The parts that a shard uses to reach devices.
 pub struct Chat {
     pub fanout: Fanout,
     pub gateways: Gateways,
+    /// The chat whose devices are woken.
     pub chat: ChatId,
     map: ClusterMap,
 }
 
 impl Chat {
-    /// A chat node with these presence nodes in its map.
+    /// Starts a chat node with these presence nodes in its map.
     pub fn of(presences: impl IntoIterator<Item = Node>) -> Self {
         Self::with_gateways(presences, &[])
     }
 
-    /// A chat node with these presence nodes and gateways in its map.
+    /// Starts a chat node with these presence nodes and gateways in its map.
     pub fn with_gateways(presences: impl IntoIterator<Item = Node>, names: &[&str]) -> Self {
         let presences = presences.into_iter().map(|node| (Role::Presence, node));
         let in_map = names.iter().map(|name| (Role::Gateway, node(name, "")));
@@ -57,13 +59,14 @@ impl Chat {
         }
     }
 
-    /// A chat node that is linked to all of these presence nodes.
+    /// Starts a chat node, and waits until it is linked to all of these presence nodes.
     pub async fn linked(presences: &[&PresenceNode]) -> Self {
         let chat = Self::of(presences.iter().map(|presence| presence.node.clone()));
         chat.until_linked(presences).await;
         chat
     }
 
+    /// Waits until each of these presence nodes answers look-ups.
     pub async fn until_linked(&self, presences: &[&PresenceNode]) {
         let users: Vec<UserId> = presences.iter().map(|presence| self.user_of(presence)).collect();
         let linked = async {
@@ -74,7 +77,7 @@ impl Chat {
         assert!(timeout(PATIENCE, linked).await.is_ok(), "not linked");
     }
 
-    /// A user whose slot this presence node owns.
+    /// Returns a user whose slot this presence node owns.
     pub fn user_of(&self, presence: &PresenceNode) -> UserId {
         let its = |user: &UserId| {
             self.map
@@ -84,14 +87,17 @@ impl Chat {
         std::iter::repeat_with(UserId::random).find(its).unwrap()
     }
 
+    /// Wakes the devices up to seq 9. Returns whether all of them count as woken.
     pub async fn wakes(&self, missing: &[Missing]) -> bool {
         self.woken(missing).await == Woken::All
     }
 
+    /// Wakes the devices up to seq 9.
     pub async fn woken(&self, missing: &[Missing]) -> Woken {
         wake(&self.fanout, &self.gateways, self.chat, Seq(9), missing).await
     }
 
+    /// Links a gateway with this name.
     pub fn gateway(&self, name: &str) -> Gateway {
         let peer = Peer {
             name: name.to_owned(),
@@ -109,7 +115,7 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// The next wake: its number, its sessions, and the seq from which it begins.
+    /// Waits for the next wake. Returns its number, its sessions, and the seq from which it begins.
     pub async fn woken(&mut self) -> (u64, Vec<u64>, u64) {
         match timeout(PATIENCE, self.items.recv()).await.unwrap().unwrap().item {
             Some(down_item::Item::Wake(wake)) => (wake.wake, wake.sessions, wake.from_seq),
@@ -139,6 +145,7 @@ impl Gateway {
     }
 }
 
+/// Returns a new device of the user that lacks the entries from seq 3 on.
 pub fn missing(user: UserId) -> Missing {
     Missing {
         user,
@@ -147,6 +154,7 @@ pub fn missing(user: UserId) -> Missing {
     }
 }
 
+/// Returns a session of the device as presence knows it.
 pub fn online(missing: &Missing, gateway: &str, session: u64) -> LiveSession {
     LiveSession {
         user_id: missing.user.to_vec().into(),
@@ -156,6 +164,7 @@ pub fn online(missing: &Missing, gateway: &str, session: u64) -> LiveSession {
     }
 }
 
+/// Returns a session of the device as its gateway knows it.
 pub fn here(missing: &Missing, session: u64) -> FoundSession {
     FoundSession {
         user_id: missing.user.to_vec().into(),

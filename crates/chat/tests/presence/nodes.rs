@@ -1,4 +1,4 @@
-//! A presence node that does as a test tells it.
+//! Starts presence nodes that do as a test tells them.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 /// A presence node that does as it is told. Dropping it ends it.
 pub struct PresenceNode {
     mood: watch::Sender<Mood>,
+    /// The node as the map has it.
     pub node: Node,
     /// The number of look-ups that reached it.
     pub asked: Arc<AtomicUsize>,
@@ -28,6 +29,7 @@ pub struct PresenceNode {
 }
 
 impl PresenceNode {
+    /// Starts a node that answers that nobody is online.
     pub async fn start(name: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let node = node(name, &listener.local_addr().unwrap().to_string());
@@ -48,6 +50,7 @@ impl PresenceNode {
         }
     }
 
+    /// Sets how the node answers from now on.
     pub fn is(&self, mood: Mood) {
         self.mood.send_replace(mood);
     }
@@ -59,12 +62,12 @@ impl Drop for PresenceNode {
     }
 }
 
-/// What a presence node does when it is asked.
+/// The behaviour of a presence node when it is asked.
 #[derive(Debug, Clone)]
 pub enum Mood {
     /// It answers that these sessions are online.
     Knows(Vec<LiveSession>),
-    /// It answers that these are online, and perhaps others.
+    /// It answers that these sessions are online, and perhaps others.
     Unsure(Vec<LiveSession>),
     /// It answers that nobody is online, by an older map than the asker's.
     Behind,
@@ -76,6 +79,7 @@ pub enum Mood {
     Fails,
 }
 
+/// The service of a presence node.
 #[derive(Clone)]
 struct Moody {
     mood: watch::Receiver<Mood>,
@@ -133,6 +137,7 @@ impl Presence for Moody {
     }
 }
 
+/// Answers one look-up; `None` if the mood is to give no answer.
 fn reply(reference: u64, mood: &Mood) -> Option<LookupReply> {
     let (sessions, not_owner) = match mood {
         Mood::Knows(sessions) | Mood::Unsure(sessions) => (sessions.clone(), false),
@@ -148,6 +153,7 @@ fn reply(reference: u64, mood: &Mood) -> Option<LookupReply> {
     })
 }
 
+/// Returns the first incarnation of a node for the map.
 pub fn node(name: &str, address: &str) -> Node {
     Node {
         name: name.to_owned(),

@@ -1,4 +1,4 @@
-//! Tests of pushes whose look-up fails.
+//! Tests pushes whose look-up fails.
 
 use std::time::Duration;
 

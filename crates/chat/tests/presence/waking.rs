@@ -1,4 +1,5 @@
-//! Tests of waking devices: a failed look-up is not "offline", and an unconfirmed push is not delivered.
+//! Tests that devices are woken: a failed look-up does not mean "offline", and a push that is not confirmed is not
+//! delivered.
 
 use tern_chat_core::shard::Woken;
 use tern_cluster::Node;
@@ -36,8 +37,8 @@ async fn fine_print_5_a_failed_look_up_is_not_offline() {
     assert!(!Chat::of([]).wakes(&both).await, "no presence node at all");
 }
 
-/// A node that may have lost its slots without knowing it says who is online, but never that nobody is. This holds
-/// for a presence node that is unsure of its slots, and for one whose map is older than the asker's.
+/// A presence node that may have lost its slots without knowing it can say who is online, but not that nobody is. This
+/// holds for a node that is unsure of its slots, and for one whose map is older than the asker's.
 #[tokio::test]
 async fn nobody_counts_only_from_an_owner_that_is_certain_of_it() {
     let presence = PresenceNode::start("p0").await;

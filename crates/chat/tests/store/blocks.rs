@@ -1,4 +1,4 @@
-//! Tests of blocks, as a load and the making of a chat see them, and of who has written to whom.
+//! Tests how a load and the making of a chat see blocks, and who counts as having written to whom.
 
 use tern_chat::store::direct::{self, Made};
 use tern_chat::store::{commit, load, written};

@@ -1,4 +1,4 @@
-//! Tests of commits (rules 2 and 5; fine print 3 and 10).
+//! Tests commits (rules 2 and 5; fine print 3 and 10).
 
 use sqlx::Connection;
 use tern_chat::store::{change, commit};
@@ -159,7 +159,7 @@ async fn what_an_entry_refers_to_is_written_with_it_or_not_at_all() {
     assert_eq!(store.refs(one.id).await, [(x, 1), (y, 3)]);
     assert_eq!(store.refs(two.id).await, [(x, 1)]);
 
-    // A chat that is left out leaves no reference; the others of the statement do.
+    // A chat that the commit leaves out gets no reference; the other chats of the statement get theirs.
     let late = stale.batch(vec![with(&[y])]);
     let group = store.group(a, &[b]).await;
     let good = group.batch(vec![with(&[y])]);
@@ -191,7 +191,7 @@ async fn a_groups_picture_is_in_its_entry_and_in_the_chat() {
     assert_eq!(store.refs(group.id).await, [(old, 2), (new, 3)]);
 }
 
-/// References end with what refers to them, whichever statement deletes it.
+/// A reference to media ends with the body that refers to it, whichever statement deletes that body.
 #[tokio::test]
 async fn what_is_deleted_refers_to_nothing() {
     let store = Store::new().await;

@@ -1,4 +1,4 @@
-//! Tests of linking and revoking devices, and of the reserved device.
+//! Tests linking and revoking devices, and the reserved device.
 
 use tern_chat::store::{commit, devices, listing};
 use tern_chat_core::change::Action;

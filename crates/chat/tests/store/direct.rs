@@ -1,4 +1,4 @@
-//! Tests of making direct chats: two nodes at once, retries, devices that are linked meanwhile.
+//! Tests how direct chats are made: by two nodes at once, by retries, and while devices are linked.
 
 use sqlx::{Connection, PgConnection};
 use tern_chat::shard_loop::loader::Loader;
@@ -13,11 +13,12 @@ use crate::harness::{Store, making, new_direct};
 /// The longest time for a statement that waits for no lock. The test fails instead of hanging.
 const AT_ONCE: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// Makes the chats with the statements alone, without a loader.
 async fn make(store: &Store, new: &[NewDirect]) -> Vec<Made> {
     direct::make(&store.pool, &store.master, new).await.unwrap()
 }
 
-/// The devices that a member of the chat is known to have.
+/// Returns the devices of a member as the chat knows them.
 async fn known(store: &Store, chat: ChatId, user: UserId) -> Vec<DeviceId> {
     let query = "SELECT unnest(devices) FROM members WHERE chat_id = $1 AND user_id = $2";
     let devices: Vec<uuid::Uuid> = sqlx::query_scalar(query)
@@ -29,7 +30,7 @@ async fn known(store: &Store, chat: ChatId, user: UserId) -> Vec<DeviceId> {
     devices.into_iter().map(DeviceId).collect()
 }
 
-/// Links a device as far as the lock of its user, and makes it active.
+/// Begins to link a device: locks its user, and makes the device active. The lock lasts until the transaction ends.
 async fn hold(db: &mut PgConnection, user: UserId, device: DeviceId) {
     sqlx::query(devices::LOCK_USER)
         .bind(user.0)

@@ -1,4 +1,4 @@
-//! Tests of what a reader gets of a log (rules 6 and 7, fine print 6).
+//! Tests which entries of a log a reader gets (rules 6 and 7, fine print 6).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,6 +40,7 @@ async fn history(
         .unwrap()
 }
 
+/// Describes the items of a window, for example `["2", "skip to 5", "6"]`.
 fn shape(window: &Window) -> Vec<String> {
     let shape = window.items.iter().map(|item| match item {
         Item::Entry(entry) => format!("{}", entry.seq),
@@ -236,7 +237,7 @@ async fn bodies_are_sealed_in_the_store() {
     assert!(!String::from_utf8_lossy(&body).contains("secret"));
 }
 
-/// The task that renews the node's lease is one of those other tasks.
+/// Other tasks must go on, because the task that renews the node's lease is one of them.
 #[tokio::test]
 async fn other_tasks_have_their_turn_while_large_bodies_are_opened() {
     const LARGE: usize = 8;
@@ -272,7 +273,7 @@ async fn other_tasks_have_their_turn_while_large_bodies_are_opened() {
     other.abort();
 }
 
-/// The place of a device: a window from there brings all that the device lacks, and skips nothing that it lacks.
+/// A window that begins at a device's place brings all entries that the device lacks, and skips none of them.
 #[tokio::test]
 async fn a_device_stands_where_its_row_begins_or_what_is_unsettled() {
     let (store, [a, b], [hers, his], mut chat, mut db) = group().await;

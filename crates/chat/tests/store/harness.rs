@@ -1,4 +1,4 @@
-//! A database for each test, and short calls for the statements of a chat node.
+//! Makes a database for each test, and has short calls for the statements of a chat node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tern_store::postgres::{PostgresArgs, hot_connect_options, migrate};
 use tern_types::{ChatId, Clock, DeviceId, MediaId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
+/// A database of the test's own, and the master key of its chats.
 pub struct Store {
     pub pool: PgPool,
     pub args: PostgresArgs,
@@ -34,17 +35,17 @@ pub struct Known {
     pub ordinal: u64,
 }
 
-/// The store, two people with a device each, their chat, and a connection with a shard's settings.
+/// A store, two people with a device each, their chat, and a connection with a shard's settings.
 pub type Two = (Store, [UserId; 2], [DeviceId; 2], Known, PgConnection);
 
-/// A direct chat of the two.
+/// Makes two people with a device each and their direct chat.
 pub async fn direct() -> Two {
     let (store, [a, b], devices) = two().await;
     let (chat, db) = (store.direct(a, b).await, store.shard().await);
     (store, [a, b], devices, chat, db)
 }
 
-/// A group of the two, which the first one owns.
+/// Makes two people with a device each and their group, which the first one owns.
 pub async fn group() -> Two {
     let (store, [a, b], devices) = two().await;
     let (chat, db) = (store.group(a, &[b]).await, store.shard().await);
@@ -74,16 +75,17 @@ impl Store {
         }
     }
 
-    /// A connection with the settings of a shard.
+    /// Opens a connection with the settings of a shard.
     pub async fn shard(&self) -> PgConnection {
         hot_connect_options(&self.args).connect().await.unwrap()
     }
 
-    /// A connection that is no node's. It may keep its locks for as long as it likes.
+    /// Opens a connection that is no node's. It may keep its locks for as long as it likes.
     pub async fn stranger(&self) -> PgConnection {
         self.args.database_url.0.connect().await.unwrap()
     }
 
+    /// Inserts a user.
     pub async fn user(&self) -> UserId {
         let user = UserId::random();
         let insert = "INSERT INTO users (user_id, external_id, display_name) VALUES ($1, $1::text, 'x')";
@@ -109,12 +111,14 @@ impl Store {
         device
     }
 
+    /// Inserts a device and links it to its user's chats.
     pub async fn device(&self, user: UserId) -> DeviceId {
         let device = self.unlinked_device(user).await;
         assert!(devices::link(&self.pool, user, device).await.unwrap());
         device
     }
 
+    /// Makes a direct chat, which must not exist yet.
     pub async fn direct(&self, a: UserId, b: UserId) -> Known {
         let new = new_direct(a, b);
         let made = direct::make(&self.pool, &self.master, &[new]).await;
@@ -122,6 +126,7 @@ impl Store {
         self.load(new.chat).await
     }
 
+    /// Makes a group.
     pub async fn group(&self, owner: UserId, members: &[UserId]) -> Known {
         let chat = ChatId::group(owner, RequestId::random());
         let entry = new_entry(owner, EntryKind::ChatCreated, b"created");
@@ -138,6 +143,7 @@ impl Store {
         self.load(chat).await
     }
 
+    /// Loads the chat, which must exist.
     pub async fn snapshot(&self, chat: ChatId) -> Snapshot {
         load::chat(&self.pool, &self.master, chat, &[])
             .await
@@ -145,6 +151,7 @@ impl Store {
             .unwrap()
     }
 
+    /// Loads the chat as a writer knows it.
     pub async fn load(&self, chat: ChatId) -> Known {
         let snapshot = self.snapshot(chat).await;
         Known {
@@ -155,7 +162,7 @@ impl Store {
         }
     }
 
-    /// Commits one message, and moves the known head to it.
+    /// Commits one message, and moves the known head to it. Returns its seq.
     pub async fn say(&self, db: &mut PgConnection, chat: &mut Known, sender: UserId, text: &str) -> Seq {
         let batch = chat.batch(vec![new_entry(sender, EntryKind::Message, text.as_bytes())]);
         assert!(
@@ -169,6 +176,7 @@ impl Store {
         chat.head
     }
 
+    /// Commits a change of a group, and moves the known head to it. Returns its seq.
     pub async fn change(
         &self,
         db: &mut PgConnection,
@@ -215,7 +223,8 @@ impl Store {
         missing
     }
 
-    /// Writes an acknowledgement. Returns where the device's row begins afterwards.
+    /// Writes an acknowledgement. Returns the seq from which the device's row begins afterwards; `None` if there is no
+    /// row.
     pub async fn ack(
         &self,
         db: &mut PgConnection,
@@ -239,7 +248,7 @@ impl Store {
             .and_then(|row| row.now)
     }
 
-    /// The inbox rows of a chat: device and from_seq.
+    /// Returns the inbox rows of a chat: device and from_seq, by device.
     pub async fn inbox(&self, chat: ChatId) -> Vec<(DeviceId, u64)> {
         let rows = sqlx::query("SELECT device_id, from_seq FROM inbox WHERE chat_id = $1 ORDER BY device_id")
             .bind(chat.0)
@@ -251,6 +260,7 @@ impl Store {
             .collect()
     }
 
+    /// Returns the from_seq of each unsettled row of a chat, in ascending order.
     pub async fn unsettled(&self, chat: ChatId) -> Vec<i64> {
         let query = "SELECT from_seq FROM unsettled WHERE chat_id = $1 ORDER BY from_seq";
         sqlx::query_scalar(query)
@@ -260,7 +270,7 @@ impl Store {
             .unwrap()
     }
 
-    /// The references of a chat's entries: media and seq.
+    /// Returns the media references of a chat's entries: media and seq, by seq.
     pub async fn refs(&self, chat: ChatId) -> Vec<(MediaId, i64)> {
         let refs = "SELECT media_id, seq FROM media_refs WHERE chat_id = $1 ORDER BY seq, media_id";
         let rows: Vec<(uuid::Uuid, i64)> = sqlx::query_as(refs)
@@ -273,7 +283,7 @@ impl Store {
             .collect()
     }
 
-    /// The seqs in the log.
+    /// Returns the seqs of the entries in a chat's log.
     pub async fn log(&self, chat: ChatId) -> Vec<i64> {
         let query = "SELECT seq FROM messages WHERE chat_id = $1 ORDER BY seq";
         sqlx::query_scalar(query)
@@ -303,6 +313,7 @@ impl Store {
 }
 
 impl Known {
+    /// Makes a batch of these entries, with the seqs after the known head.
     pub fn batch(&self, entries: Vec<NewEntry>) -> Batch {
         let (mut seq, mut ordinal) = (self.head, self.ordinal);
         let entries = entries.into_iter().map(|new| {
@@ -328,7 +339,7 @@ impl Known {
     }
 }
 
-/// A direct chat that the first of the two makes.
+/// Returns a direct chat to be made by the first of the two.
 pub fn new_direct(a: UserId, b: UserId) -> NewDirect {
     NewDirect {
         chat: ChatId::direct(a, b),
@@ -337,7 +348,7 @@ pub fn new_direct(a: UserId, b: UserId) -> NewDirect {
     }
 }
 
-/// The chat as a send from a device asks for it.
+/// Returns how a send from a device asks a load to make the chat.
 pub fn making(new: NewDirect) -> Option<Making> {
     Some(Making {
         people: new.people,
@@ -345,6 +356,7 @@ pub fn making(new: NewDirect) -> Option<Making> {
     })
 }
 
+/// Returns an entry with a new request_id.
 pub fn new_entry(sender: UserId, kind: EntryKind, content: &[u8]) -> NewEntry {
     NewEntry {
         sending: Sending::default(),

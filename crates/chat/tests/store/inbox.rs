@@ -1,4 +1,4 @@
-//! Tests of the inbox: settling and acknowledging (rules 4 and 7; fine print 1, 2, 3, 4 and 11).
+//! Tests the inbox: settling and acknowledging (rules 4 and 7; fine print 1, 2, 3, 4, 7 and 11).
 
 use sqlx::Connection;
 use tern_chat::store::heads::Heads;
@@ -57,7 +57,7 @@ async fn a_device_that_acknowledges_in_time_costs_no_row() {
 async fn a_row_that_an_owner_left_and_died_ends_with_the_next_settle_that_knows_the_acknowledgement() {
     let (store, [a, _], [a1, b1], mut chat, mut db) = direct().await;
     store.say(&mut db, &mut chat, a, "x").await;
-    // The statement of an owner that dies before it has woken anybody.
+    // An owner settles, and dies before it has woken anybody.
     store.settle(&mut db, chat.id, Seq(1), &[]).await;
     assert_eq!(store.inbox(chat.id).await.len(), 2);
     store.say(&mut db, &mut chat, a, "y").await;
@@ -79,7 +79,7 @@ async fn a_row_that_a_dead_owner_left_to_a_removed_member_ends_with_the_removal(
     for said_after in [0, 1] {
         let mut chat = store.group(a, &[b]).await;
         let removed = store.change(&mut db, &mut chat, a, Action::Remove(b)).await;
-        // The statement of an owner that dies before it has woken anybody.
+        // An owner settles, and dies before it has woken anybody.
         store.settle(&mut db, chat.id, removed, &[(a1, removed.0)]).await;
         assert_eq!(store.inbox(chat.id).await, [(b1, 1)]);
         let later = store.say(&mut db, &mut chat, a, "x").await;
@@ -158,7 +158,7 @@ async fn fine_print_2_an_acknowledgement_that_waits_while_its_user_is_added_agai
         .await;
     assert_eq!(store.inbox(chat.id).await, [(b1, 1)]);
 
-    // Adds the member as change::change does, and keeps the lock.
+    // This transaction adds the member as change::change does, and keeps the lock.
     let mut tx = other.begin().await.unwrap();
     let batch = chat.batch(vec![new_entry(a, EntryKind::MembersAdded, b"again")]);
     let added = batch.head();
@@ -224,7 +224,7 @@ async fn fine_print_1_settle_and_acknowledge_wait_for_a_commit_under_way() {
     store.say(&mut owner, &mut chat, a, "x").await;
     store.settle(&mut owner, chat.id, Seq(1), &[(a1, 1)]).await;
 
-    // A commit of another node, which will be visible when its transaction ends.
+    // Another node commits, which will be visible when its transaction ends.
     let mut tx = third.begin().await.unwrap();
     let batch = chat.batch(vec![new_entry(a, EntryKind::Message, b"y")]);
     assert_eq!(commit::commit(&mut tx, &[batch]).await.unwrap().len(), 1);
@@ -249,7 +249,7 @@ async fn fine_print_7_and_11_a_device_linked_while_a_settle_waits_is_not_missed(
     let mut linker = store.shard().await;
     store.say(&mut db, &mut chat, a, "x").await;
 
-    // Links the device as devices::link does, and keeps the lock.
+    // This transaction links the device as devices::link does, and keeps the lock.
     let b2 = store.unlinked_device(b).await;
     let mut tx = linker.begin().await.unwrap();
     tern_chat::store::heads::lock_heads(&mut tx, [chat.id].into_iter(), Heads::Wait)
@@ -300,7 +300,7 @@ async fn a_device_that_acknowledged_a_part_is_missing_from_the_rest() {
     );
 }
 
-/// The store computes ages, and its clock may be set back too.
+/// The store computes ages by its own clock, which may be set back as any clock.
 #[tokio::test]
 async fn what_was_written_before_the_stores_clock_was_set_back_counts_as_old() {
     let (store, [a, _], [a1, b1], mut chat, mut db) = direct().await;

@@ -1,4 +1,4 @@
-//! Tests of chats as their members see them.
+//! Tests how members see their chats.
 
 use tern_chat::store::listing::{self, ChatView};
 use tern_chat_core::{EntryKind, Outcome, Refusal};

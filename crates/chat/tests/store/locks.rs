@@ -1,5 +1,5 @@
-//! Tests of locks of other transactions: such a lock delays its own chat alone, and delays no commit if it is on the
-//! inbox.
+//! Tests locks of other transactions: a lock delays only the chat that it is on, and a lock on the inbox delays no
+//! commit.
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 use tern_chat_core::change::Action;
@@ -44,6 +44,7 @@ impl Two {
         }
     }
 
+    /// Returns the chat that will be locked, then the other.
     fn both(&self) -> [ChatId; 2] {
         [self.held.id, self.free.id]
     }
@@ -57,6 +58,7 @@ impl Two {
         self
     }
 
+    /// Makes the job that settles both chats.
     fn settle(&self) -> Job {
         let settle = |chat| SettleChat {
             chat,
@@ -67,6 +69,7 @@ impl Two {
         Job::Settle(self.both().map(settle).to_vec())
     }
 
+    /// Makes the job that writes the device's acknowledgements in both chats.
     fn acks(&self) -> Job {
         let ack = |chat| AckWrite {
             origin: Origin::Call(0),
@@ -78,6 +81,7 @@ impl Two {
         Job::Acks(self.both().map(ack).to_vec())
     }
 
+    /// Makes the job that writes the user's read marks in both chats.
     fn reads(&self) -> Job {
         let read = |chat| ReadMark {
             chat,
@@ -180,7 +184,7 @@ async fn a_change_of_members_who_are_held_is_not_carried_out_and_not_refused() {
     assert_eq!(store.log(group.id).await, [1]);
 }
 
-/// The lock is on the head, or on a row of the inbox, which nobody knows of before the statement runs.
+/// The lock is on the head, or on a row of the inbox. Nobody knows of a lock on a row before the statement runs.
 #[tokio::test]
 async fn an_acknowledgement_in_a_chat_that_is_held_is_left_out() {
     for table in ["chat_heads", "inbox"] {
@@ -247,7 +251,7 @@ async fn a_read_mark_in_a_chat_whose_member_is_held_is_left_out() {
     assert_eq!(two.read_seq(two.free.id).await, 1);
 }
 
-/// The settle waits for the inbox before it locks the heads, and on another connection than the commits.
+/// The settle waits for the inbox before it locks any head, and uses another connection than the commits.
 #[tokio::test]
 async fn a_lock_on_the_whole_inbox_holds_up_no_message() {
     let two = Two::new().await;

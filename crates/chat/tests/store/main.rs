@@ -1,4 +1,4 @@
-//! Tests of the store's statements on a real Postgres. They force the cases that the rules and the fine print of
+//! Tests the store's statements on a real Postgres. The tests force the cases that the rules and the fine print of
 //! docs/delivery.md speak of.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]

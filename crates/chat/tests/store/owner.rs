@@ -1,4 +1,5 @@
-//! A shard's state and writers on a real store, without links and presence. It shows what an owner answers.
+//! Runs a shard's state and writers on a real store, without links and presence. Tests use it to see what an owner
+//! answers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,16 +29,17 @@ pub struct Owner<'a> {
     done: mpsc::Receiver<Event>,
     /// The number of jobs under way.
     busy: usize,
-    /// A job that [`Self::begin_upkeep`] began is not waited for.
+    /// True while a job that [`Self::begin_upkeep`] began is under way. Nobody waits for that job.
     hung: bool,
-    /// How far the owner's clock is ahead.
+    /// The time by which the owner's clock is ahead.
     pub ahead: Duration,
     answers: Vec<(Origin, Outcome)>,
+    /// The pushes so far, each with the users whom it goes to.
     pub pushed: Vec<(Vec<UserId>, tern_chat_core::shard::Pushed)>,
 }
 
 impl<'a> Owner<'a> {
-    /// An owner that knows no chat yet.
+    /// Starts an owner that knows no chat yet.
     pub fn new(store: &'a Store) -> Self {
         let (results, done) = mpsc::channel(8);
         Self {
@@ -53,6 +55,7 @@ impl<'a> Owner<'a> {
         }
     }
 
+    /// Sends one entry, and returns its answer.
     pub async fn send(&mut self, chat: ChatId, entry: &NewEntry) -> Outcome {
         let entry = entry.clone();
         self.ask(|origin| Event::Send {
@@ -64,14 +67,15 @@ impl<'a> Owner<'a> {
         .await
     }
 
-    /// Sends both at once. The answers are in this order.
+    /// Sends both entries at once. The answers are in the order of the entries.
     pub async fn send_both(&mut self, chat: ChatId, entries: [&NewEntry; 2]) -> [Outcome; 2] {
         self.send_all(entries.map(|entry| (chat, entry)))
             .await
             .map(|(_, outcome)| outcome)
     }
 
-    /// Sends all at once. The answers are in this order, each with how many other answers came before it.
+    /// Sends all entries at once. The answers are in the order of the entries, each with how many other answers came
+    /// before it.
     pub async fn send_all<const N: usize>(
         &mut self,
         entries: [(ChatId, &NewEntry); N],
@@ -97,6 +101,7 @@ impl<'a> Owner<'a> {
         })
     }
 
+    /// Makes a change of a group by a back end in the actor's name, and returns its answer.
     pub async fn change(
         &mut self,
         chat: ChatId,
@@ -126,7 +131,7 @@ impl<'a> Owner<'a> {
         self.answers.swap_remove(place.expect("no answer")).1
     }
 
-    /// Does what is due within a second.
+    /// Does the work that is due within a second.
     pub async fn upkeep(&mut self) {
         self.run_at(Vec::new(), Duration::from_secs(1)).await;
     }
@@ -149,6 +154,7 @@ impl<'a> Owner<'a> {
         name
     }
 
+    /// Applies the events, and does all work that is due now.
     pub async fn run(&mut self, events: Vec<Event>) {
         self.run_at(events, Duration::ZERO).await;
     }

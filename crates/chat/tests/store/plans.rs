@@ -1,4 +1,4 @@
-//! Tests of the plans of all hot statements, on empty and on filled tables: they use indexes only. A statement
+//! Tests the plans of all hot statements, on empty and on filled tables: they use indexes only. A statement that is
 //! prepared while a table is empty must not keep a sequential scan.
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
@@ -63,8 +63,8 @@ const HOT: &[(&str, &str)] = &[
     ("forget", devices::FORGET),
 ];
 
-/// The generic plan of a statement, line by line. `first` is its first parameter; the others are NULL. Postgres
-/// leaves out the partitions that `first` cannot be in, and keeps all for NULL.
+/// Returns the generic plan of a statement, line by line. `first` is its first parameter; the others are NULL. Postgres
+/// leaves out the partitions that cannot have rows for `first`, and keeps all partitions if it is NULL.
 async fn plan(db: &mut PgConnection, name: &str, sql: &'static str, first: &str) -> Vec<String> {
     db.execute("SET plan_cache_mode = force_generic_plan")
         .await
@@ -115,7 +115,8 @@ async fn assert_plans(db: &mut PgConnection, tables: &str) {
     assert_probes(&placed, 1, &format!("load placed on {tables} tables"));
 }
 
-/// Asserts that a request is looked up by its whole key. By a part of it, each commit would read the chat's log.
+/// Asserts that a request is looked up by its whole key. If it were looked up by a part of the key, each commit would
+/// read the chat's log.
 fn assert_probes(plan: &[String], partitions: usize, what: &str) {
     let scans = plan.iter().zip(&plan[1..]).filter(|(scan, _)| {
         let table = scan.split(" on messages_").nth(1);
@@ -174,7 +175,8 @@ async fn hot_statements_use_indexes_on_empty_and_on_filled_tables() {
     db.execute("ANALYZE").await.unwrap();
     assert_plans(&mut db, "filled").await;
 
-    // The first days of a platform: one message in each chat, one chat for each user and device.
+    // The tables are filled as in the first days of a platform: one message in each chat, one chat for each user and
+    // device.
     let one_message_a_chat = "
         INSERT INTO messages (chat_id, seq, ordinal, kind, sender_user, sender_device, request_id, fingerprint, body, sent_at)
         SELECT gen_random_uuid(), 1, 1, 1, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), '', '', now()

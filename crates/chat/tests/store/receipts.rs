@@ -1,4 +1,4 @@
-//! Tests of rule 10: watermarks only rise, also when another owner continues.
+//! Tests rule 10: watermarks only rise, also when another owner continues.
 
 use tern_chat::store::heads::Heads;
 use tern_chat::store::listing;
@@ -10,6 +10,7 @@ use tern_types::{ChatId, DeviceId, Seq, UserId};
 use crate::harness::{Store, direct, new_entry};
 use crate::owner::Owner;
 
+/// Returns the member's watermark as a load brings it.
 async fn mark(store: &Store, chat: ChatId, user: UserId) -> Watermark {
     let members = store.snapshot(chat).await.members;
     members.iter().find(|(member, ..)| *member == user).unwrap().2
@@ -33,7 +34,7 @@ fn read(chat: ChatId, user: UserId, seq: u64) -> ReadMark {
     }
 }
 
-/// The receipts that the owner pushed about `of`: who is told, and the watermark.
+/// Takes the receipts that the owner pushed about the user `of`: who is told, and the watermark.
 fn told(owner: &mut Owner<'_>, of: UserId) -> Vec<(Vec<UserId>, Watermark)> {
     let told = owner.pushed.drain(..).filter_map(|(mut users, what)| match what {
         Pushed::Receipt { user, mark } if user == of => {
@@ -175,7 +176,7 @@ async fn rule_10_a_reply_before_the_read_mark_tells_that_it_was_read() {
     assert_eq!(told(&mut owner, b), [(both, watermark(2, 2))]);
 }
 
-/// The member's unread count, as a listing shows it.
+/// Returns the member's unread count, as a listing shows it.
 async fn unread(store: &Store, chat: ChatId, user: UserId) -> u64 {
     let view = listing::chat(&store.pool, &store.master, user, None, chat)
         .await
@@ -183,7 +184,7 @@ async fn unread(store: &Store, chat: ChatId, user: UserId) -> u64 {
     view.unwrap().unread()
 }
 
-/// Bob answers entry 1 while entry 2 is on its way to him.
+/// Bob (b) answers entry 1 while entry 2 is on its way to him.
 #[tokio::test]
 async fn rule_10_what_crossed_a_send_is_neither_read_nor_delivered_to_a_new_owner() {
     let store = Store::new().await;
@@ -246,7 +247,7 @@ async fn rule_10_what_crossed_a_send_is_neither_read_nor_delivered_to_a_new_owne
     next.run(vec![ack(2, true)]).await;
     assert_eq!(told(&mut next, b), [(vec![a], watermark(2, 1))]);
 
-    // A mark that Bob set himself says more than his devices' acknowledgements.
+    // A mark that Bob set himself may go further than his devices' acknowledgements.
     next.send(chat, &message(a)).await;
     tern_chat::store::ack::mark_read(&mut db, &[read(chat, b, 4)], Heads::Wait)
         .await
@@ -255,7 +256,7 @@ async fn rule_10_what_crossed_a_send_is_neither_read_nor_delivered_to_a_new_owne
     assert_eq!(unread(&store, chat, b).await, 0);
 }
 
-/// The owner counts the entries itself, because a crash may have kept the count in the store from being written.
+/// The owner counts the entries itself, because after a crash the count in the store may not have been written.
 #[tokio::test]
 async fn a_new_owner_counts_what_a_member_sent_behind_their_read_mark() {
     let store = Store::new().await;

@@ -1,5 +1,5 @@
-//! Tests of rule 5: the same request_id gives the same result, however late, from an owner that remembers the request
-//! (warm) and from one that does not (cold).
+//! Tests rule 5: the same request_id gives the same result, however late the retry is. Owners are warm (they have had
+//! the chat in memory since the first send) or cold (they load it from the store).
 
 use tern_chat_core::change::Action;
 use tern_chat_core::{EntryKind, NewEntry, Outcome, Refusal};
@@ -8,13 +8,14 @@ use tern_types::{ChatId, RequestId, Seq, UserId};
 use crate::harness::{Store, new_entry};
 use crate::owner::Owner;
 
-/// More requests than a chat remembers.
+/// A number of requests that is larger than a chat remembers.
 const MANY: usize = 300;
 
 fn message(sender: UserId) -> NewEntry {
     new_entry(sender, EntryKind::Message, b"x")
 }
 
+/// Returns the seq of an entry that was committed; `None` for any other outcome.
 fn place(outcome: &Outcome) -> Option<Seq> {
     match outcome {
         Outcome::Placed { seq, .. } => Some(*seq),

@@ -1,5 +1,5 @@
-//! Tests of new strangers, who are counted where a chat or a group is made and where members are added, and of who
-//! may be added.
+//! Tests how new strangers are counted when a chat or a group is made and when members are added, and who may be added
+//! to a group.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use tern_types::{ChatId, Clock, RequestId, UserId};
 
 use crate::harness::{Store, making, new_direct, new_entry};
 
+/// The number of new strangers that a user may meet within a day.
 const LIMIT: usize = 3;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -26,6 +27,7 @@ impl Store {
         users.try_into().unwrap()
     }
 
+    /// Makes `contact` one of the user's contacts.
     async fn contact(&self, user: UserId, contact: UserId) {
         sqlx::query("INSERT INTO contacts (user_id, contact_id) VALUES ($1, $2)")
             .bind(user.0)
@@ -39,6 +41,7 @@ impl Store {
         Loader::new(self.pool.clone(), self.master.clone(), 4, LIMIT)
     }
 
+    /// Counts the strangers that the store has for the user.
     async fn met(&self, user: UserId) -> i64 {
         sqlx::query_scalar("SELECT count(*) FROM met_strangers WHERE user_id = $1")
             .bind(user.0)
@@ -85,8 +88,8 @@ async fn of_many_first_messages_at_once_only_as_many_as_may_be_find_their_strang
     }
     assert_eq!((made, store.met(me).await), (LIMIT, LIMIT as i64));
 
-    // A chat that exists costs nothing. A back end is not limited. The other person may write. A day later there is
-    // room again.
+    // A back end is not limited, so it makes the chat. The chat exists then, and a device may load it at no cost. A day
+    // later there is room again.
     let limited = *strangers.last().unwrap();
     let by_back_end = Making {
         people: (me, limited),
@@ -217,7 +220,7 @@ async fn people_who_wrote_or_are_friends_are_no_strangers() {
         store.say(&mut db, &mut chat, sender, "hello").await;
     }
     store.contact(friend, me).await;
-    // That a person is among one's own contacts does not make them less of a stranger.
+    // A person whom the user has among their own contacts is still a stranger to the user.
     store.contact(me, mine).await;
     let nobody = UserId::random();
     let pairs = [wrote, written_to, friend, mine, nobody].map(|peer| (me, peer));

@@ -1,4 +1,5 @@
-//! One chat of this device: its cursor, its unread entries, and its properties as the entries change them.
+//! A [`ChatState`] is one chat of this device: its cursor, its unread entries, and its properties as the entries change
+//! them.
 
 use std::collections::VecDeque;
 
@@ -9,14 +10,16 @@ use super::ChatRow;
 use super::cursor::Cursor;
 use crate::model::{Chat, Entry};
 
-/// Seqs of unread entries that are remembered per chat. A higher count is shown as this number.
+/// The most seqs of unread entries that are remembered for each chat. A higher count is shown as this number.
 const MAX_UNREAD: usize = 10_000;
 
-/// Where a call about the chat stands.
+/// The state of a call about the chat.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum LookUp {
     Idle,
+    /// The call is under way.
     Running,
+    /// The call failed, and may be made again at this time.
     Again(Timestamp),
 }
 
@@ -25,16 +28,19 @@ pub(super) enum LookUp {
 pub struct ChatState {
     pub(super) row: ChatRow,
     pub(super) cursor: Cursor,
-    /// Since when an entry is held because earlier ones are missing.
+    /// The time since which entries are held because earlier ones are missing, and none was applied. `None`: there is
+    /// no gap.
     pub(super) gap_since: Option<Timestamp>,
+    /// The state of the call that reads the chat's properties.
     pub(super) look_up: LookUp,
-    /// The state of the calls that read missing entries.
+    /// The state of the call that reads missing entries.
     pub(super) fill: LookUp,
+    /// The seqs of the unread entries above the last listing, ascending.
     pub(super) unread: VecDeque<Seq>,
 }
 
 impl ChatState {
-    /// Continues with the chat as stored. `unread`: the seqs of its unread entries, ascending.
+    /// Makes the state of a chat as the store has it. `unread` has the seqs of its unread entries, ascending.
     pub fn new(row: ChatRow, unread: Vec<Seq>) -> Self {
         Self {
             cursor: Cursor::new(row.cursor),
@@ -46,6 +52,7 @@ impl ChatState {
         }
     }
 
+    /// Makes the state of a chat of which nothing is known but its id.
     pub(super) fn unknown(chat: ChatId) -> Self {
         let chat = Chat {
             id: chat,
@@ -72,6 +79,7 @@ impl ChatState {
         Self::new(row, Vec::new())
     }
 
+    /// Notes that this is the direct chat with `peer`, so that it is known.
     pub(super) fn direct(&mut self, peer: UserId) {
         let chat = &mut self.row.chat;
         (chat.kind, chat.peer, chat.member_count, chat.role) =
@@ -79,7 +87,7 @@ impl ChatState {
         self.row.known = true;
     }
 
-    /// Updates the chat from an applied entry. `me`: this person.
+    /// Updates the chat from an applied entry. `me` is this person. Entries of one chat come in ascending order.
     pub(super) fn absorb(&mut self, entry: &Entry, me: UserId) {
         self.row.chat.head = self.row.chat.head.max(entry.seq);
         self.row.chat.active_at = self.row.chat.active_at.max(entry.sent_at);
@@ -97,6 +105,10 @@ impl ChatState {
             && entry.seq > self.row.chat.read
             && self.unread.len() < MAX_UNREAD
         {
+            debug_assert!(
+                self.unread.back().is_none_or(|last| *last < entry.seq),
+                "unread entries are not ascending"
+            );
             self.unread.push_back(entry.seq);
         }
         self.absorb_content(entry, me);
@@ -144,8 +156,8 @@ impl ChatState {
         }
     }
 
-    /// Moves the read mark over an own message if nothing before it is unread, as the server does: own messages are
-    /// never unread. If the server marks more as read because of a send, it says so by a receipt.
+    /// Moves the read mark over an own message if nothing before it is unread. The server does the same, since own
+    /// messages are never unread. If the server marks more as read because of a send, it says so by a receipt.
     fn read_own(&mut self, seq: Seq) {
         if !self.unread.is_empty() || self.row.listed_unread > 0 {
             return;
@@ -156,6 +168,7 @@ impl ChatState {
         self.read_up_to(seq);
     }
 
+    /// Raises the read mark to `seq`, and removes what is read from the unread entries.
     pub(super) fn read_up_to(&mut self, seq: Seq) {
         self.row.chat.read = self.row.chat.read.max(seq);
         while self.unread.front().is_some_and(|first| *first <= seq) {
@@ -166,7 +179,7 @@ impl ChatState {
         }
     }
 
-    /// Whether the chat waits for a look-up, or holds entries that wait for earlier ones.
+    /// Returns whether the chat waits for a look-up, or holds entries that wait for earlier ones.
     pub(super) fn waits(&self) -> bool {
         !self.row.known || self.cursor.first_held().is_some()
     }
@@ -175,6 +188,7 @@ impl ChatState {
         self.cursor.at()
     }
 
+    /// Returns the chat as the store is to keep it, with the present cursor and unread count.
     pub(super) fn row(&mut self) -> ChatRow {
         let new = u32::try_from(self.unread.len()).unwrap_or(u32::MAX);
         self.row.chat.unread = self.row.listed_unread.saturating_add(new);
@@ -182,7 +196,8 @@ impl ChatState {
         self.row.clone()
     }
 
-    /// Notes whether there is a gap. The time of a gap starts anew with each entry that closes a part of it.
+    /// Notes whether there is a gap below the held entries. With `progress`, which says that entries were just applied,
+    /// the time of the gap starts anew.
     pub(super) fn watch_gap(&mut self, progress: bool, now: Timestamp) {
         let gap = self.cursor.at().is_some() && self.cursor.first_held().is_some();
         self.gap_since = if gap {

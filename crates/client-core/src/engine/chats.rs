@@ -1,5 +1,5 @@
-//! All chats: applies and acknowledges entries, keeps the read marks, and produces what an apply says of them at its
-//! end.
+//! This module handles all chats: it applies and acknowledges entries, keeps the read marks, and produces the effects
+//! that are made once for each chat at the end of an `apply`.
 
 use tern_proto::v1::{self, client_item::Item};
 use tern_types::{ChatId, Seq, Timestamp, UserId};
@@ -10,8 +10,8 @@ use super::look_up::Listing;
 use super::{Change, ChatRow, Engine};
 use crate::model::{Entry, Event};
 
-/// Chats that may wait for missing entries or for a look-up at a time. An entry out of turn for a further chat is
-/// dropped; the server sends it again.
+/// The number of waiting chats from which on an entry before its turn is dropped if its chat is not one of them. The
+/// server sends the entry again. A chat waits for missing entries or for a look-up.
 const MAX_WAITING: usize = 64;
 
 impl Engine {
@@ -22,7 +22,7 @@ impl Engine {
         }
     }
 
-    /// Takes an entry from the server, or the result of an own send, which stands for its entry.
+    /// Takes an entry from the server, or one that was made from the result of an own send.
     pub(super) fn offer(&mut self, entry: Entry, now: Timestamp) {
         let chat = entry.chat;
         let crowded = self.waiting.len() >= MAX_WAITING && !self.waiting.contains(&chat);
@@ -44,9 +44,9 @@ impl Engine {
         }
     }
 
-    /// Starts an unknown cursor at 0 if the chat's first entry is held. This waits until all chats have been listed:
-    /// after a restored backup, an own message that was sent again may be the first entry of a chat that was
-    /// acknowledged long before.
+    /// Starts an unknown cursor at 0 if the chat's first entry is held and all chats have been listed. Before the
+    /// listing that may be wrong: after a restored backup, the held first entry may be the result of an own message
+    /// that was sent again, in a chat that the device acknowledged long before.
     pub(super) fn begin(&mut self, chat: ChatId, now: Timestamp) {
         if let Some(state) = self
             .chats
@@ -59,7 +59,7 @@ impl Engine {
         }
     }
 
-    /// Updates `waiting`, so that a tick need not go through all chats.
+    /// Adds the chat to `waiting` or removes it, so that a tick need not go through all chats.
     pub(super) fn watch(&mut self, chat: ChatId) {
         if self.chats.get(&chat).is_some_and(ChatState::waits) {
             self.waiting.insert(chat);
@@ -68,6 +68,8 @@ impl Engine {
         }
     }
 
+    /// Applies entries of a chat over which its cursor has moved. They are stored, told to the app, and acknowledged at
+    /// the end of the `apply`.
     pub(super) fn applied(&mut self, chat: ChatId, entries: Vec<Entry>, now: Timestamp) {
         let me = self.me.user;
         let progress = !entries.is_empty();
@@ -89,6 +91,7 @@ impl Engine {
         self.dirty.insert(chat);
     }
 
+    /// Raises the cursor over entries that are not this device's.
     pub(super) fn skipped(&mut self, skipped: &v1::Skipped, now: Timestamp) {
         let Ok(chat) = skipped.chat_id.parse::<ChatId>() else {
             return;
@@ -103,6 +106,7 @@ impl Engine {
         self.applied(chat, entries, now);
     }
 
+    /// Forgets all chats, because the server's store is another one.
     pub(super) fn forget_chats(&mut self) {
         self.chats.clear();
         self.waiting.clear();
@@ -115,6 +119,7 @@ impl Engine {
 
     // --- reading ---
 
+    /// Raises the read mark because the app says so, at most to the last entry that is known.
     pub(super) fn mark_read(&mut self, chat: ChatId, seq: Seq) {
         let Some(state) = self.chats.get_mut(&chat) else {
             return;
@@ -127,8 +132,8 @@ impl Engine {
         }
     }
 
-    /// Raises the read mark that the server confirmed: another device of this person read the chat, or the server
-    /// answered this device's own mark.
+    /// Takes a read mark that the server confirmed: another device of this person read the chat, or the server answers
+    /// this device's own mark.
     pub(super) fn own_read(&mut self, chat: ChatId, read: Seq) {
         if let Some(state) = self.chats.get_mut(&chat)
             && read > state.row.confirmed_read
@@ -139,6 +144,7 @@ impl Engine {
         }
     }
 
+    /// Has all read marks sent that the server has not confirmed.
     pub(super) fn send_reads_again(&mut self) {
         let unconfirmed = self
             .chats
@@ -147,7 +153,7 @@ impl Engine {
         self.reads.extend(unconfirmed.map(|state| state.row.chat.id));
     }
 
-    /// Lists the chats whose receipts may have changed, the most recently active first: chats with own messages that
+    /// Returns the chats whose receipts may have changed, the most recently active first: chats with own messages that
     /// not all others have read, and chats with unread messages, which this person may have read on another device.
     pub(super) fn awaiting_receipts(&self) -> Vec<ChatId> {
         let unread_by_others = |row: &ChatRow| {
@@ -162,6 +168,7 @@ impl Engine {
 
     // --- at the end of an apply ---
 
+    /// Acknowledges the cursors of the chats in `acks`. A cursor that is unknown or 0 is not acknowledged.
     pub(super) fn flush_acks(&mut self) {
         for chat in std::mem::take(&mut self.acks) {
             if let Some(seq) = self
@@ -178,6 +185,7 @@ impl Engine {
         }
     }
 
+    /// Sends the read marks of the chats in `reads`.
     pub(super) fn flush_reads(&mut self) {
         for chat in std::mem::take(&mut self.reads) {
             if let Some(state) = self.chats.get(&chat) {
@@ -190,6 +198,7 @@ impl Engine {
         }
     }
 
+    /// Stores the chats in `dirty` and tells the app of them.
     pub(super) fn flush_dirty(&mut self) {
         for chat in std::mem::take(&mut self.dirty) {
             if let Some(state) = self.chats.get_mut(&chat) {
@@ -200,8 +209,7 @@ impl Engine {
         }
     }
 
-    /// Notes that a chat is the direct chat with `peer`. It may be unknown so far, as it comes into being with a
-    /// message.
+    /// Notes that a chat is the direct chat with `peer`. It may be unknown so far, since a message may have made it.
     pub(super) fn know_direct(&mut self, chat: ChatId, peer: UserId) {
         let state = self.chats.entry(chat).or_insert_with(|| ChatState::unknown(chat));
         if !state.row.known {

@@ -1,4 +1,5 @@
-//! One chat's place in its log. Applies entries once and in order, and holds entries that are ahead of their turn.
+//! A [`Cursor`] is the device's place in one chat's log. It lets each entry be applied once and in order, and holds
+//! entries that come before their turn.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +7,19 @@ use tern_types::Seq;
 
 use crate::model::Entry;
 
-/// Entries of one chat that are held because an earlier one is missing: twice the server's window.
+/// The most entries of one chat that are held because an earlier one is missing: twice the server's window.
 pub const MAX_HELD: usize = 512;
-/// Bytes of the held entries' bodies. One entry always fits.
+/// The most bytes that the bodies of a chat's held entries have together. One entry always fits.
 pub const MAX_HELD_BYTES: usize = 1024 * 1024;
 
-/// Cursor and held entries of one chat.
+/// The cursor and the held entries of one chat.
 #[derive(Debug, Default)]
 pub struct Cursor {
-    /// Everything up to here is stored. `None`: the place to begin is not known yet.
+    /// The seq up to which everything is stored. `None`: the place to begin is not known yet.
     at: Option<Seq>,
+    /// The held entries. All of them lie above `at` + 1.
     held: BTreeMap<Seq, Entry>,
+    /// The number of bytes in the bodies of the held entries.
     held_bytes: usize,
 }
 
@@ -32,7 +35,7 @@ pub enum Offered {
 }
 
 impl Cursor {
-    /// Starts at `at`, with no entries held.
+    /// Makes a cursor at `at`, with no entries held.
     pub fn new(at: Option<Seq>) -> Self {
         Self {
             at,
@@ -40,17 +43,18 @@ impl Cursor {
         }
     }
 
-    /// Everything up to here is stored. `None`: the place to begin is not known yet.
+    /// Returns the seq up to which everything is stored, or `None` if the place to begin is not known yet.
     pub fn at(&self) -> Option<Seq> {
         self.at
     }
 
-    /// Returns the lowest seq that is held.
+    /// Returns the lowest seq that is held, or `None` if none is.
     pub fn first_held(&self) -> Option<Seq> {
         self.held.keys().next().copied()
     }
 
-    /// Offers an entry from the server, or one made from the result of an own send.
+    /// Takes an entry from the server, or one that was made from the result of an own send. Example: the cursor is at 4
+    /// and 6 is held. The entry 5 is applied, and 6 with it.
     pub fn offer(&mut self, entry: Entry) -> Offered {
         match self.at {
             Some(at) if entry.seq <= at => Offered::Repeated,
@@ -67,12 +71,13 @@ impl Cursor {
         }
     }
 
-    /// Whether the cursor is unknown and the chat's first entry is held. Then the cursor can begin at 0.
+    /// Returns whether the cursor is unknown and the chat's first entry is held. Then the cursor can begin at 0.
     pub fn has_the_first(&self) -> bool {
         self.at.is_none() && self.first_held() == Some(Seq(1))
     }
 
-    /// Sets an unknown cursor to `at`, and returns the held entries that are next. A known cursor stays.
+    /// Sets an unknown cursor to `at`, and returns the held entries that are next. A known cursor stays, and nothing is
+    /// returned.
     pub fn start(&mut self, at: Seq) -> Vec<Entry> {
         if self.at.is_some() {
             Vec::new()
@@ -90,6 +95,7 @@ impl Cursor {
         applied
     }
 
+    /// Moves the cursor over the held entries that are next, and appends them to `applied`. Drops those below it.
     fn advance(&mut self, applied: &mut Vec<Entry>) {
         let Some(mut at) = self.at else { return };
         while let Some(first) = self.held.first_entry() {
@@ -104,10 +110,18 @@ impl Cursor {
             }
         }
         self.at = Some(at);
+        debug_assert!(
+            !self.held.is_empty() || self.held_bytes == 0,
+            "bytes are counted of entries that are not held"
+        );
     }
 
     /// Holds an entry. If there is no room, the highest are dropped, because the lowest are needed first.
     fn hold(&mut self, entry: Entry) {
+        debug_assert!(
+            self.at.is_none_or(|at| entry.seq > at.next()),
+            "an entry is held whose turn has come"
+        );
         self.held_bytes += size(&entry);
         if let Some(before) = self.held.insert(entry.seq, entry) {
             self.held_bytes -= size(&before);

@@ -1,5 +1,5 @@
-//! Asks the server for what this device misses: all chats once, then each chat that turns up unknown, and entries
-//! that do not come.
+//! This module asks the server for what the device misses: all chats once, then each chat that turns up unknown, and
+//! entries that do not come.
 
 use std::time::Duration;
 
@@ -11,22 +11,24 @@ use super::{Call, Change, Engine};
 use crate::error::CallError;
 use crate::model::{Entry, ListedChat};
 
-/// An entry that was held for this long lacks entries that will not come by themselves, since the server repeats
-/// within some seconds. They are read by ListEntries. This happens where the device acknowledged entries that its own
-/// store then lost, for example by a restored backup.
+/// The time for which entries are held before the missing ones below them are read by ListEntries. The server repeats
+/// entries within some seconds, so after this time they will not come by themselves. Example: the device acknowledged
+/// entries that its own store then lost, because a backup of it was restored.
 const GAP_TIMEOUT: Duration = Duration::from_secs(15);
-/// Shortest time before a call that failed is made again; the server may ask for more.
+/// The shortest time before a call that failed is made again. The server may ask for more.
 const CALL_RETRY: Duration = Duration::from_secs(2);
 
-/// Whether all chats have been listed once.
+/// The listing of all chats, which is needed once.
 #[derive(Debug)]
 pub struct Listing {
+    /// True if all chats have been listed once.
     pub(super) done: bool,
+    /// The state of the call that lists them.
     state: LookUp,
 }
 
 impl Listing {
-    /// `done`: all chats have been listed already.
+    /// Makes a listing without a call under way. `done` says that all chats have been listed already.
     pub fn new(done: bool) -> Self {
         Self {
             done,
@@ -36,6 +38,7 @@ impl Listing {
 }
 
 impl Engine {
+    /// Makes the call that lists all chats, unless that was done or is under way.
     pub(super) fn list_chats_if_needed(&mut self, _now: Timestamp) {
         if !self.listing.done && self.listing.state != LookUp::Running {
             self.listing.state = LookUp::Running;
@@ -43,6 +46,7 @@ impl Engine {
         }
     }
 
+    /// Takes the answer to the listing of all chats.
     pub(super) fn listed(&mut self, result: Result<Vec<ListedChat>, CallError>, now: Timestamp) {
         match result {
             Ok(chats) => {
@@ -87,6 +91,7 @@ impl Engine {
         self.dirty.insert(id);
     }
 
+    /// Takes the answer to the look-up of one chat.
     pub(super) fn looked_up(&mut self, chat: ChatId, result: Result<ListedChat, CallError>, now: Timestamp) {
         match result {
             Ok(listed) => self.learn(listed, now),
@@ -99,8 +104,8 @@ impl Engine {
         }
     }
 
-    /// Notes that the person is not a member any more. The cursor starts before the first entry that is held, since
-    /// nothing else will come: the removal at least is held.
+    /// Notes that the person is not a member any more. Nothing more will come for the chat, so an unknown cursor begins
+    /// just below the first held entry. At least the entry that removed the person is held.
     fn not_a_member(&mut self, chat: ChatId, now: Timestamp) {
         let Some(state) = self.chats.get_mut(&chat) else {
             return;
@@ -113,8 +118,8 @@ impl Engine {
         self.applied(chat, entries, now);
     }
 
-    /// Asks for chats that turned up unknown, and for entries that are missing. Before the listing it asks for
-    /// nothing, as the listing will answer.
+    /// Asks for chats that turned up unknown, and for entries that are missing. It asks for nothing before all chats
+    /// have been listed, since the listing may answer.
     pub(super) fn look_up_unknown(&mut self, now: Timestamp) {
         if !self.listing.done {
             return;
@@ -136,6 +141,7 @@ impl Engine {
         }
     }
 
+    /// Takes the answer to the call that reads missing entries.
     pub(super) fn filled(&mut self, chat: ChatId, result: Result<Vec<Entry>, CallError>, now: Timestamp) {
         let Some(state) = self.chats.get_mut(&chat) else {
             return;
@@ -144,8 +150,8 @@ impl Engine {
             Ok(entries) => {
                 state.fill = LookUp::Idle;
                 state.gap_since = None;
-                // ListEntries leaves out what this person may not see, so the first entry of its answer is the next
-                // one there is.
+                // ListEntries leaves out entries that this person may not see, so the cursor may rise to just below the
+                // first entry of its answer.
                 if let Some(first) = entries.first() {
                     let before = state.cursor.skip(first.seq.previous());
                     self.applied(chat, before, now);
@@ -162,6 +168,7 @@ impl Engine {
         }
     }
 
+    /// Returns whether all chats have been listed, and each chat is known or has a cursor. Then CaughtUp may be told.
     pub(super) fn nothing_looked_up(&self) -> bool {
         let begun = |chat| {
             self.chats
@@ -171,6 +178,7 @@ impl Engine {
         self.listing.done && self.waiting.iter().all(begun)
     }
 
+    /// Makes calls due again whose pause after a failure is over.
     pub(super) fn tick_chats(&mut self, now: Timestamp) {
         if matches!(self.listing.state, LookUp::Again(at) if at <= now) {
             self.list_chats_if_needed(now);
@@ -187,6 +195,7 @@ impl Engine {
         }
     }
 
+    /// Returns the time at which the next call about chats is due.
     pub(super) fn chats_wake(&self) -> Option<Timestamp> {
         let again = |look_up: LookUp| {
             if let LookUp::Again(at) = look_up {
@@ -208,6 +217,7 @@ impl Engine {
     }
 }
 
+/// Returns the time at which a call that failed with `error` is made again.
 pub(super) fn again(error: &CallError, now: Timestamp) -> Timestamp {
     now + error.retry_after.unwrap_or_default().max(CALL_RETRY)
 }

@@ -1,8 +1,9 @@
-//! Sends without a result: those that may go now, those on their way, and those that have to wait.
+//! The [`Outbox`] has the messages without a result: those that may be sent now, those on their way, and those that
+//! have to wait.
 //!
-//! Order within a chat: a message goes only when fewer than `per_chat` earlier ones are on their way, and none of
-//! them waits to be sent again. With `per_chat` = 1, messages enter the log in the order in which they were written,
-//! whatever is lost in between.
+//! Within a chat the order is kept: a message is sent only when fewer than `per_chat` earlier ones are on their way,
+//! and none of them waits to be sent again. With `per_chat` = 1, messages enter the log in the order in which they were
+//! written, whatever is lost in between.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
@@ -11,22 +12,23 @@ use tern_types::{ChatId, RequestId, Timestamp};
 
 use crate::model::Outgoing;
 
-/// A send without a result for this long is sent again. The gateway answers within a few seconds whatever happens
-/// behind it, so the result must have been lost.
+/// The time after which a message without a result is sent again. The gateway answers within a few seconds whatever
+/// happens behind it, so the result must have been lost.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(15);
-/// Messages that may wait: as many as somebody writes in a long absence.
+/// The most messages without a result: as many as somebody writes in a long absence.
 pub const MAX_MESSAGES: usize = 10_000;
-/// Bytes of the bodies of all waiting messages.
+/// The most bytes that the bodies of all messages without a result have together.
 pub const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// Shortest pause before a message is sent again.
+/// The shortest pause before a message is sent again.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 
+/// A message without a result.
 #[derive(Debug)]
 struct Item {
     message: Outgoing,
     /// The message's place in the order of writing over all chats.
     position: u64,
-    /// When it was sent; `None`: it waits to be sent.
+    /// The time at which it was sent. `None`: it waits to be sent.
     sent: Option<Timestamp>,
 }
 
@@ -34,30 +36,36 @@ struct Item {
 #[derive(Debug, Default)]
 struct Line {
     items: VecDeque<Item>,
+    /// The time before which the chat may not send. `None`: it may.
     paused_until: Option<Timestamp>,
 }
 
-/// All sends without a result, in one line per chat.
+/// All messages without a result, in one line for each chat.
 #[derive(Debug)]
 pub struct Outbox {
+    /// The most messages of one chat that may be on their way at a time.
     per_chat: usize,
+    /// The most messages of all chats that may be on their way at a time.
     max_in_flight: usize,
     lines: HashMap<ChatId, Line>,
+    /// The chat of each message.
     chat_of: HashMap<RequestId, ChatId>,
-    /// The next message of each chat that may send, in the order of writing.
+    /// The next message of each chat that may send, in the order of writing. A chat is never in `paused` as well.
     ready: BTreeSet<(u64, ChatId)>,
-    /// Chats that wait, each with the end of its pause.
+    /// The chats that wait, each with the end of its pause.
     paused: BTreeSet<(Timestamp, ChatId)>,
-    /// Until when no chat may send.
+    /// The time before which no chat may send. `None`: chats may send.
     paused_until: Option<Timestamp>,
-    /// Sends on their way, each with the time at which it was sent.
+    /// The messages on their way, each with the time at which it was sent.
     in_flight: HashMap<RequestId, Timestamp>,
     next_position: u64,
+    /// The number of bytes in the bodies of all messages.
     bytes: usize,
 }
 
 impl Outbox {
-    /// Makes an empty outbox. `per_chat`: sends of one chat that may be on their way at a time, at least 1.
+    /// Makes an empty outbox. `per_chat` is the number of messages of one chat that may be on their way at a time; 0
+    /// counts as 1.
     pub fn new(per_chat: usize) -> Self {
         Self {
             per_chat: per_chat.max(1),
@@ -73,17 +81,18 @@ impl Outbox {
         }
     }
 
-    /// Whether so many more messages fit, whose bodies have so many bytes in all.
+    /// Returns whether `messages` more messages fit, whose bodies have `bytes` bytes in all.
     pub fn has_room(&self, messages: usize, bytes: usize) -> bool {
         self.chat_of.len() + messages <= MAX_MESSAGES && self.bytes + bytes <= MAX_BYTES
     }
 
-    /// Whether a message with this request_id has no result yet.
+    /// Returns whether a message with this request_id is in the outbox, that is, has no result yet.
     pub fn contains(&self, request: RequestId) -> bool {
         self.chat_of.contains_key(&request)
     }
 
-    /// Appends a message. A second message with the same request_id is ignored.
+    /// Appends a message. A second message with the same request_id is ignored. The bounds are not checked here, but
+    /// by [`Self::has_room`].
     pub fn push(&mut self, chat: ChatId, message: Outgoing) {
         if self.contains(message.request) {
             return;
@@ -100,7 +109,7 @@ impl Outbox {
         self.refresh(chat);
     }
 
-    /// Removes a message, because its result came.
+    /// Removes a message, because its result came. Returns it with its chat, or `None` if it is not in the outbox.
     pub fn take(&mut self, request: RequestId) -> Option<(ChatId, Outgoing)> {
         let chat = self.chat_of.remove(&request)?;
         self.in_flight.remove(&request);
@@ -113,12 +122,16 @@ impl Outbox {
         let line = self.lines.get_mut(&chat)?;
         let item = line.items.remove(index)?;
         self.bytes -= item.message.body.len();
+        debug_assert!(
+            !self.chat_of.is_empty() || self.bytes == 0,
+            "bytes are counted of messages that are gone"
+        );
         self.refresh(chat);
         Some((chat, item.message))
     }
 
-    /// Makes a chat wait, because the server cannot take the message now. After the pause the same message goes
-    /// first.
+    /// Makes a chat wait for the time `after`, because the server cannot take the message now. After the pause the same
+    /// message is sent before those after it.
     pub fn pause(&mut self, request: RequestId, after: Duration, now: Timestamp) {
         let Some(&chat) = self.chat_of.get(&request) else {
             return;
@@ -132,7 +145,8 @@ impl Outbox {
         self.refresh(chat);
     }
 
-    /// Makes all chats wait, because the server has had too many sends.
+    /// Makes all chats wait for the time `after`, because the server has had too many sends. The message is sent again
+    /// after that.
     pub fn pause_all(&mut self, request: RequestId, after: Duration, now: Timestamp) {
         if let Some(&chat) = self.chat_of.get(&request) {
             self.recall(request, chat);
@@ -142,7 +156,8 @@ impl Outbox {
         self.paused_until = Some(self.paused_until.map_or(until, |before| before.max(until)));
     }
 
-    /// Starts anew on a new stream: every message without a result is sent again, in the order of writing.
+    /// Starts anew on a new stream: every message without a result is to be sent again, in the order of writing. The
+    /// pauses of single chats end; a pause of all chats stays.
     pub fn restart(&mut self, max_in_flight: usize) {
         self.max_in_flight = max_in_flight.max(1);
         self.in_flight.clear();
@@ -158,7 +173,7 @@ impl Outbox {
         }
     }
 
-    /// Drops all messages.
+    /// Drops all messages and pauses.
     pub fn clear(&mut self) {
         *self = Self {
             max_in_flight: self.max_in_flight,
@@ -184,16 +199,21 @@ impl Outbox {
             }
             self.refresh(chat);
         }
+        debug_assert!(
+            self.in_flight.len() <= self.max_in_flight.min(self.chat_of.len()),
+            "too many messages are on their way, or some that are gone"
+        );
         due
     }
 
-    /// The time at which [`Self::due`] has to be asked again.
+    /// Returns the time at which [`Self::due`] has to be called again, or `None` if only another call changes anything.
     pub fn next_wake(&self) -> Option<Timestamp> {
         let resend = self.in_flight.values().min().map(|since| *since + SEND_TIMEOUT);
         let unpause = self.paused.first().map(|(until, _)| *until);
         [resend, unpause, self.paused_until].into_iter().flatten().min()
     }
 
+    /// Ends the pauses that are over, and makes messages whose result is overdue wait to be sent again.
     fn wake(&mut self, now: Timestamp) {
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
@@ -222,6 +242,7 @@ impl Outbox {
         }
     }
 
+    /// Makes a message that is on its way wait to be sent again. The caller then calls [`Self::refresh`].
     fn recall(&mut self, request: RequestId, chat: ChatId) {
         self.in_flight.remove(&request);
         self.unready(chat);
@@ -232,6 +253,7 @@ impl Outbox {
         }
     }
 
+    /// Takes a chat out of `ready` and `paused` before a change. After the change [`Self::refresh`] puts it back.
     fn unready(&mut self, chat: ChatId) {
         if let Some(line) = self.lines.get(&chat) {
             for item in line.items.iter().take(self.per_chat) {
@@ -259,6 +281,10 @@ impl Outbox {
         {
             self.ready.insert((item.position, chat));
         }
+        debug_assert!(
+            self.ready.len() + self.paused.len() <= self.lines.len(),
+            "a chat is ready or paused twice, or without messages"
+        );
     }
 }
 
@@ -272,7 +298,7 @@ mod tests {
         ChatId(uuid::Uuid::from_u128(number))
     }
 
-    /// Makes an outbox whose messages are told apart by their bodies. The numbers name chats.
+    /// Makes an outbox with these messages. Each is the number of its chat and a body by which it is told apart.
     fn outbox(per_chat: usize, messages: &[(u128, &'static str)]) -> (Outbox, Vec<RequestId>) {
         let mut outbox = Outbox::new(per_chat);
         let requests = messages.iter().map(|(number, body)| {

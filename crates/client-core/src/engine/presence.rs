@@ -1,4 +1,4 @@
-//! Tells the server whether the person is at this device, and watches the people whom the screen shows.
+//! This module tells the server whether the person is at this device, and watches the people whom the screen shows.
 
 use std::time::Duration;
 
@@ -8,18 +8,22 @@ use tern_types::{Timestamp, UserId};
 use super::Engine;
 use crate::model::{Event, Presence};
 
-/// The interval of the signs until the server names one.
+/// The interval between two signs that the person is there, until the server names one.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(15);
-/// The interval is never shorter, whatever the server names.
+/// The shortest interval that is used, whatever the server names.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The presence of this person, and the people whose presence the app shows.
 #[derive(Debug, Default)]
 pub(super) struct Presences {
+    /// True if the person is at this device.
     active: bool,
+    /// The interval between two signs that the person is there.
     interval: Duration,
-    /// When the server is told again that the person is there. `None`: the person is not there, or no stream is open.
+    /// The time at which the server is told again that the person is there. `None`: the person is not there, or no
+    /// stream was opened since the last one was lost.
     sign_at: Option<Timestamp>,
-    /// The people to watch. `None`: the app has never asked for any.
+    /// The people to watch. `None`: the app has not named any yet.
     watched: Option<Vec<UserId>>,
 }
 
@@ -41,6 +45,7 @@ impl Presences {
         self.sign_at
     }
 
+    /// Notes that the stream was lost, so that no more signs are due.
     pub(super) fn lost(&mut self) {
         self.sign_at = None;
     }
@@ -51,7 +56,8 @@ impl Presences {
 }
 
 impl Engine {
-    /// Starts on a new stream. `Open` has said whether the person is there; the watches have to be sent again.
+    /// Starts on a new stream. `Open` has told the server whether the person is there, but the people to watch have to
+    /// be sent again.
     pub(super) fn presence_opened(&mut self, interval_ms: u32, now: Timestamp) {
         self.presences.interval = match interval_ms {
             0 => DEFAULT_INTERVAL,
@@ -78,6 +84,7 @@ impl Engine {
 
     pub(super) fn tick_presence(&mut self, now: Timestamp) {
         if self.session.open() && self.presences.sign_at.is_some_and(|at| at <= now) {
+            debug_assert!(self.presences.active, "a sign is due although the person is away");
             self.set_active(true, now);
         }
     }

@@ -1,4 +1,4 @@
-//! How far other people have received and read each chat, as watermarks that only rise.
+//! [`Receipts`] holds how far other people have received and read each chat, as watermarks that only rise.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,22 +10,22 @@ use super::{Call, Change, Engine};
 use crate::error::CallError;
 use crate::model::{Event, Mark};
 
-/// Chats whose receipts are read after an absence. For other chats they are read when the app asks.
+/// The most chats whose receipts are read after an absence. For other chats they are read when the app asks.
 const MAX_READ_AGAIN: usize = 32;
-/// The same limit when the device was online all the time. It is lower because only the receipts of some seconds can
-/// be missing, and because all devices of a node that failed ask at once.
+/// The most chats whose receipts are read if the device was online all the time. The limit is lower because only the
+/// receipts of some seconds can be missing, and because all devices of a node that failed ask at once.
 const MAX_READ_AGAIN_ONLINE: usize = 8;
 
 /// The known watermarks of other people.
 #[derive(Debug, Default)]
 pub struct Receipts {
     marks: HashMap<ChatId, BTreeMap<UserId, Mark>>,
-    /// Chats whose receipts could not be read, each with the time of the next attempt.
+    /// The chats whose receipts could not be read, each with the time of the next attempt.
     again: BTreeMap<ChatId, Timestamp>,
 }
 
 impl Receipts {
-    /// Starts with the watermarks that the store holds.
+    /// Makes the watermarks that the store holds.
     pub fn new(stored: Vec<(ChatId, UserId, Mark)>) -> Self {
         let mut receipts = Self::default();
         for (chat, user, mark) in stored {
@@ -38,12 +38,16 @@ impl Receipts {
     pub fn raise(&mut self, chat: ChatId, user: UserId, mark: Mark) -> Option<Mark> {
         let known = self.marks.entry(chat).or_default().entry(user).or_default();
         let raised = known.raise(mark);
+        debug_assert!(
+            raised.delivered >= known.delivered && raised.read >= known.read,
+            "a watermark has fallen"
+        );
         let rose = raised != *known;
         *known = raised;
         rose.then_some(raised)
     }
 
-    /// Counts the people who have read the chat up to `seq`.
+    /// Returns the number of other people who are known to have read the chat up to `seq`.
     pub fn readers(&self, chat: ChatId, seq: Seq) -> usize {
         self.marks
             .get(&chat)
@@ -58,6 +62,7 @@ impl Receipts {
 }
 
 impl Engine {
+    /// Takes a receipt from the server. One of this person tells what was read on another device.
     pub(super) fn receipt_came(&mut self, receipt: v1::Receipt) {
         let (Ok(chat), Ok(user)) = (
             receipt.chat_id.parse::<ChatId>(),
@@ -77,8 +82,8 @@ impl Engine {
         }
     }
 
-    /// Asks how far others got in the meantime: after an absence, or (`online`) after the server had lost sight of
-    /// the stream.
+    /// Asks how far others have received and read in the meantime. The device was either absent, or `online` while the
+    /// server may have lost receipts for it.
     pub(super) fn ask_for_receipts(&mut self, online: bool) {
         let most = if online {
             MAX_READ_AGAIN_ONLINE
@@ -91,6 +96,7 @@ impl Engine {
             .extend(chats.into_iter().take(most).map(Call::Receipts));
     }
 
+    /// Takes the answer to a call for receipts. A call that failed for a time is made again later.
     pub(super) fn receipts_read(
         &mut self,
         chat: ChatId,

@@ -1,4 +1,5 @@
-//! Own messages: from the app into the outbox, from the outbox onto the stream, from a result into the log.
+//! This module takes own messages from the app into the outbox, from the outbox to the stream, and from a result to
+//! their place in the log.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use super::chat_state::ChatState;
 use super::{Change, Engine};
 use crate::model::{Entry, Outgoing, QueuedMessage, SendState, To};
 
-/// The pause after UNAVAILABLE and RATE_LIMITED when the server names none.
+/// The pause after UNAVAILABLE and RATE_LIMITED if the server names none.
 const DEFAULT_PAUSE: Duration = Duration::from_millis(500);
 
 impl Engine {
@@ -21,6 +22,8 @@ impl Engine {
         }
     }
 
+    /// Takes a new message from the app. It is ignored if a message with its request_id is in the outbox or waits to be
+    /// applied.
     pub(super) fn queue(&mut self, message: Outgoing, now: Timestamp) {
         if self.outbox.contains(message.request) || self.unapplied.contains_key(&message.request) {
             return;
@@ -37,6 +40,8 @@ impl Engine {
         self.outbox.push(chat, message);
     }
 
+    /// Takes the outbox as the store has it. Messages without a result are sent again, and those that were sent wait
+    /// for their turn in the log.
     pub(super) fn load_outbox(&mut self, messages: Vec<QueuedMessage>) {
         for queued in messages {
             match queued.state {
@@ -60,6 +65,7 @@ impl Engine {
         }
     }
 
+    /// Notes that a message was refused for good, and tells the app.
     fn fail(&mut self, request: RequestId, chat: ChatId, code: SendErrorCode, message: String) {
         self.effects.changes.push(Change::Failed {
             request,
@@ -75,6 +81,7 @@ impl Engine {
         self.outbox.clear();
     }
 
+    /// Sends the messages that may be sent now.
     pub(super) fn flush_sends(&mut self, now: Timestamp) {
         for message in self.outbox.due(now) {
             let to = match message.to {
@@ -90,6 +97,7 @@ impl Engine {
         }
     }
 
+    /// Takes the server's result of a send.
     pub(super) fn send_result(&mut self, result: v1::SendResult, now: Timestamp) {
         let Ok(request) = result.request_id.parse::<RequestId>() else {
             return;
@@ -101,12 +109,12 @@ impl Engine {
         }
     }
 
-    /// Takes a `Sent` result, which stands for the message's own entry (rule 4).
+    /// Takes a `Sent` result, which stands for the message's own entry (rule 4 of messaging.proto).
     fn sent(&mut self, request: RequestId, sent: &v1::Sent, now: Timestamp) {
         let Ok(chat) = sent.chat_id.parse::<ChatId>() else {
             return;
         };
-        // Without the message there is nothing to store. The entry itself comes later, as it is not acknowledged.
+        // Without the message there is nothing to store. The entry comes later, since it is not acknowledged.
         let Some((_, message)) = self.outbox.take(request) else {
             return;
         };
@@ -127,6 +135,7 @@ impl Engine {
         self.passed_by(chat);
     }
 
+    /// Makes the entry of an own message from its result.
     fn own_entry(&self, chat: ChatId, seq: Seq, sent_at: Timestamp, message: Outgoing) -> Entry {
         let content = v1::Message {
             envelope: Some(message.envelope),
@@ -146,7 +155,7 @@ impl Engine {
         }
     }
 
-    /// Removes the message of an applied entry from the outbox: its result may have been lost.
+    /// Removes the message of an applied entry from the outbox, if this device sent it. Its result may have been lost.
     pub(super) fn own_entry_applied(&mut self, entry: &Entry) {
         let Some(request) = entry.request.filter(|_| entry.device == Some(self.me.device)) else {
             return;
@@ -164,8 +173,8 @@ impl Engine {
         }
     }
 
-    /// Stores own messages that lie below the cursor because it started above them. The server will not send their
-    /// entries again, so they only belong to the history.
+    /// Stores the own messages at or below the chat's cursor that were not applied, because the cursor started or was
+    /// raised above them. The server will not send their entries again, so they only belong to the history.
     pub(super) fn passed_by(&mut self, chat: ChatId) {
         let Some(at) = self.chats.get(&chat).and_then(ChatState::cursor) else {
             return;
@@ -178,6 +187,7 @@ impl Engine {
             .extend(past.map(|(_, entry)| Change::Entry(entry)));
     }
 
+    /// Takes a refusal. The message is sent again after a pause if the refusal may pass, and has failed otherwise.
     fn send_failed(&mut self, request: RequestId, error: v1::SendError, now: Timestamp) {
         let after = match error.retry_after_ms {
             0 => DEFAULT_PAUSE,

@@ -1,4 +1,5 @@
-//! The stream as a whole: when to open it, what keeps it alive, what its end means. Also renews the tokens.
+//! A [`Session`] is the state of the device's stream as a whole: when it is opened, how it is kept alive, and what
+//! follows from its end. This module also renews the tokens.
 
 use std::time::Duration;
 
@@ -12,30 +13,33 @@ use crate::backoff::Backoff;
 use crate::error::CallError;
 use crate::model::{Event, StopReason};
 
-/// Time between the order to open a stream and its `Opened`. The server itself gives up after 10 s without `Open`.
+/// The longest time between the order to open a stream and its `Opened`. The server itself gives up after 10 s without
+/// `Open`.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
-/// The server answers a heartbeat at once. If nothing comes for this long, the connection is dead.
+/// The time after a heartbeat within which something has to come. The server answers heartbeats at once, so if nothing
+/// comes, the connection is dead.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The heartbeat interval until the server names one.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(45);
-/// The heartbeat interval is never shorter, whatever the server names.
+/// The shortest heartbeat interval that is used, whatever the server names.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// After a stream that lived this long, the next delay is a first one again.
+/// The lifetime of a stream from which on the delay after its end is a first one again.
 const STABLE: Duration = Duration::from_secs(10);
-/// A token that expires sooner is renewed before a stream is opened with it.
+/// The time that an access token has to be valid for. One that expires sooner is renewed before a stream is opened.
 const TOKEN_MARGIN: Duration = Duration::from_secs(30);
 
-/// How far back own sends are offered again to a restored store: as long as it remembers request_ids.
+/// The age up to which own sends are offered again to a restored store: it remembers request_ids for this long.
 const RECENT: Duration = Duration::from_secs(tern_types::limits::DEDUPE_WINDOW_DAYS as u64 * 24 * 3600);
 
 #[derive(Debug)]
 enum Phase {
-    /// Waits for the next attempt.
+    /// There is no stream. The next attempt is made at `until`, or if that is `None`, when the client starts.
     Waiting {
         until: Option<Timestamp>,
     },
-    /// Waits for a new access token before it opens a stream.
+    /// A stream is opened as soon as a new access token has come.
     NeedsToken,
+    /// A stream was ordered at `since` and has not been answered with `Opened`.
     Opening {
         since: Timestamp,
     },
@@ -45,45 +49,49 @@ enum Phase {
 
 #[derive(Debug)]
 struct Open {
-    /// When the stream was opened.
+    /// The time at which the stream was opened.
     since: Timestamp,
-    /// When anything came last.
+    /// The time at which anything came last.
     heard: Timestamp,
-    /// When anything was sent last.
+    /// The time at which anything was sent last.
     spoke: Timestamp,
     /// The heartbeat interval.
     interval: Duration,
-    /// When a heartbeat was sent after which nothing has come yet.
+    /// The time at which a heartbeat was sent after which nothing has come yet.
     asked: Option<Timestamp>,
-    /// When to change to another stream, because the gateway is draining.
+    /// The time at which to change to another stream, because the gateway is draining.
     reconnect_at: Option<Timestamp>,
 }
 
+/// The state of the call that renews the tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Refresh {
+    /// No call is needed or under way.
     Idle,
-    /// No call runs.
+    /// The call is under way.
     Running,
-    /// The call failed; it is made again at this time.
+    /// The call failed, and is made again at this time.
     Again(Timestamp),
 }
 
-/// The stream's state machine.
+/// The state of the device's stream and of its tokens.
 #[derive(Debug)]
 pub struct Session {
     phase: Phase,
     backoff: Backoff,
     client_version: String,
     refresh: Refresh,
-    /// The token was renewed and has not been accepted yet. On a device whose clock is wrong, each new token looks
-    /// expired: it must not be renewed again and again.
+    /// True if the access token was renewed and no server has accepted it yet. On a device whose clock is wrong, each
+    /// new token looks expired, and it must not be renewed again and again.
     fresh_token: bool,
+    /// The server's last event on the present stream, which says why it ends.
     closing: Option<v1::Closing>,
+    /// The number of sends that the server allows without a result at a time.
     max_in_flight: usize,
 }
 
 impl Session {
-    /// Starts without a stream.
+    /// Makes the state of a client that has no stream.
     pub fn new(settings: &Settings) -> Self {
         Self {
             phase: Phase::Waiting { until: None },
@@ -96,12 +104,12 @@ impl Session {
         }
     }
 
-    /// Whether the server has answered `Opened` on the present stream.
+    /// Returns whether the server has answered `Opened` on the present stream.
     pub fn open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
     }
 
-    /// Whether the client has ended.
+    /// Returns whether the client has ended.
     pub fn stopped(&self) -> bool {
         matches!(self.phase, Phase::Stopped)
     }
@@ -119,7 +127,7 @@ impl Session {
         }
     }
 
-    /// Notes whether this apply sends anything.
+    /// Notes that the current `apply` sends something, if `anything` is true.
     pub fn spoke(&mut self, anything: bool, now: Timestamp) {
         if let Phase::Open(open) = &mut self.phase
             && anything
@@ -128,31 +136,31 @@ impl Session {
         }
     }
 
-    /// Takes the heartbeat interval that the server named, in milliseconds.
+    /// Takes the heartbeat interval that the server named, in milliseconds. 0 stands for the default of 45 s.
     pub fn heartbeat_interval(&mut self, millis: u32) {
         if let Phase::Open(open) = &mut self.phase {
             open.interval = interval(millis);
         }
     }
 
-    /// Notes that the gateway drains: the stream has to change after `after_ms` milliseconds.
+    /// Notes that the gateway drains, so that another stream is opened after `after_ms` milliseconds.
     pub fn draining(&mut self, after_ms: u32, now: Timestamp) {
         if let Phase::Open(open) = &mut self.phase {
             open.reconnect_at = Some(now + Duration::from_millis(after_ms.into()));
         }
     }
 
-    /// The server accepted the new token on the running stream.
+    /// Notes that the server accepted the new token on the running stream.
     pub fn reauthenticated(&mut self) {
         self.fresh_token = false;
     }
 
-    /// Keeps the server's last event until the stream ends.
+    /// Keeps the server's last event on a stream until the stream ends.
     pub fn closing(&mut self, closing: v1::Closing) {
         self.closing = Some(closing);
     }
 
-    /// The time at which the session has to be ticked.
+    /// Returns the time at which the session has to be ticked, or `None` if it waits for another input.
     pub fn next_wake(&self) -> Option<Timestamp> {
         let phase = match &self.phase {
             Phase::Waiting { until } => *until,
@@ -175,13 +183,14 @@ impl Session {
 }
 
 impl Open {
-    /// A heartbeat is due after four fifths of the interval without a sign in one of the directions. The last fifth
-    /// is left for the way.
+    /// Returns the time at which a heartbeat is due: when nothing was sent, or nothing came, for four fifths of the
+    /// interval. The last fifth is left for the heartbeat's way to the server.
     fn heartbeat_at(&self) -> Timestamp {
         self.spoke.min(self.heard) + self.interval * 4 / 5
     }
 }
 
+/// Returns the heartbeat interval for the milliseconds that the server named.
 fn interval(millis: u32) -> Duration {
     if millis == 0 {
         DEFAULT_INTERVAL
@@ -190,14 +199,17 @@ fn interval(millis: u32) -> Duration {
     }
 }
 
-/// What to do after the end of a stream.
+/// The consequence of the end of a stream.
 #[derive(Debug, PartialEq)]
 enum Verdict {
+    /// Open another stream later, not before the time that the server asked for has passed.
     Retry(Option<Duration>),
+    /// Renew the tokens, then open another stream.
     NewToken,
     Stop(StopReason),
 }
 
+/// Decides what follows from the end of a stream. The server's `closing` counts more than the status in `error`.
 fn verdict(closing: Option<&v1::Closing>, error: &CallError) -> Verdict {
     if let Some(closing) = closing {
         match closing.code() {
@@ -225,7 +237,9 @@ fn verdict(closing: Option<&v1::Closing>, error: &CallError) -> Verdict {
 }
 
 impl Engine {
+    /// Opens a stream in place of the present one. If the access token is about to expire, it is renewed first.
     pub(super) fn connect(&mut self, now: Timestamp) {
+        debug_assert!(!self.session.stopped(), "a client that has ended opens no stream");
         if self.me.access_expires_at <= now + TOKEN_MARGIN && !self.session.fresh_token {
             self.session.phase = Phase::NeedsToken;
             self.refresh();
@@ -241,6 +255,7 @@ impl Engine {
         }));
     }
 
+    /// Takes the server's `Opened`. It counts only while the client waits for it.
     pub(super) fn opened(&mut self, opened: v1::Opened, now: Timestamp) {
         if !matches!(self.session.phase, Phase::Opening { .. }) {
             return;
@@ -269,8 +284,8 @@ impl Engine {
         self.send_reads_again();
     }
 
-    /// Compares the server's store epoch with the stored one, to which all cursors belong. If the epoch is another
-    /// one, the device forgets its cursors, reads everything anew, and offers its recent sends again.
+    /// Compares the server's store epoch with the stored one, to which all cursors belong. If they differ, the device
+    /// forgets its cursors, reads everything anew, and offers its recent sends again.
     fn store_epoch(&mut self, epoch: &str, now: Timestamp) {
         let Ok(epoch) = Uuid::try_parse(epoch) else { return };
         match self.epoch.replace(epoch) {
@@ -289,6 +304,7 @@ impl Engine {
         }
     }
 
+    /// Decides what to do after the end of a stream: open another one later, renew the tokens first, or end the client.
     pub(super) fn stream_lost(&mut self, error: &CallError, now: Timestamp) {
         match &self.session.phase {
             Phase::Open(open) if now.since(open.since) >= STABLE => self.session.backoff.reset(),
@@ -305,7 +321,7 @@ impl Engine {
             .clone();
         match verdict(closing.as_ref(), error) {
             Verdict::Retry(after) => self.retry(reason, after, now),
-            // A token that was refused although it was new: another one at once would not help.
+            // The token was refused although it is new, so another one at once would not help.
             Verdict::NewToken if std::mem::take(&mut self.session.fresh_token) => {
                 self.me.access_expires_at = now;
                 self.retry(reason, None, now);
@@ -365,13 +381,14 @@ impl Engine {
         }
     }
 
-    /// A call was refused for this access token. If no newer one is known, the token is renewed.
+    /// Renews the tokens because a call with this access token was refused, unless a newer one is known already.
     pub(super) fn token_rejected(&mut self, token: &str) {
         if token == self.me.access_token {
             self.refresh();
         }
     }
 
+    /// Makes the call that renews the tokens, unless it is under way.
     pub(super) fn refresh(&mut self) {
         if self.session.refresh != Refresh::Running {
             self.session.refresh = Refresh::Running;
@@ -399,7 +416,8 @@ impl Engine {
         }
     }
 
-    /// The tokens are stored before their first use: from then on the server no longer accepts the old refresh token.
+    /// Stores the new tokens and then uses them. They are stored first because the server no longer accepts the old
+    /// refresh token once the new ones were used.
     fn new_tokens(&mut self, pair: v1::TokenPair, now: Timestamp) {
         self.me.access_token = pair.access_token;
         self.me.access_expires_at = Timestamp(pair.access_expires_at_ms);

@@ -1,4 +1,4 @@
-//! Tests of the protocol's rules, one by one.
+//! These tests hold the protocol's rules one by one.
 
 mod entries;
 mod presence;
@@ -25,6 +25,7 @@ fn chat(number: u128) -> ChatId {
     ChatId(Uuid::from_u128(number))
 }
 
+/// Makes an engine with an open stream, which has listed its chats and has none.
 fn connected() -> Engine {
     let mut engine = engine(Stored {
         epoch: Some(Uuid::from_u128(1)),
@@ -39,6 +40,7 @@ fn feed(engine: &mut Engine, event: Wire) -> Effects {
     engine.apply([Input::Frame(frame(event))], NOW)
 }
 
+/// Returns the acknowledgements that are sent: chat and seq.
 fn acks(effects: &Effects) -> Vec<(String, u64)> {
     let ack = |item: &Item| {
         if let Item::Ack(ack) = item {
@@ -50,6 +52,7 @@ fn acks(effects: &Effects) -> Vec<(String, u64)> {
     effects.items.iter().filter_map(ack).collect()
 }
 
+/// Returns the request_ids of the messages that are sent.
 fn sends(effects: &Effects) -> Vec<String> {
     let send = |item: &Item| {
         if let Item::Send(send) = item {
@@ -61,6 +64,7 @@ fn sends(effects: &Effects) -> Vec<String> {
     effects.items.iter().filter_map(send).collect()
 }
 
+/// Returns the seqs of the entries that the app is told.
 fn told(effects: &Effects) -> Vec<u64> {
     let seq = |event: &Event| {
         if let Event::Entry(entry) = event {
@@ -102,6 +106,7 @@ fn tokens(number: u32) -> v1::TokenPair {
     }
 }
 
+/// Returns the access token with which a stream is opened, if one is.
 fn opens(effects: &Effects) -> Option<&str> {
     match &effects.stream {
         Some(StreamOrder::Open(open)) => Some(&open.access_token),

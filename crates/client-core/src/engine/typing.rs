@@ -1,5 +1,5 @@
-//! Typing signs. Own ones go to the server at most once in 3 s; others are shown until they expire. Nothing is
-//! stored.
+//! This module handles typing signs. Own signs go to the server at most once in 3 s for each chat. The signs of other
+//! people are shown until they expire. Nothing is stored.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,21 +11,22 @@ use tern_types::{ChatId, Timestamp, UserId};
 use super::Engine;
 use crate::model::{Entry, Event};
 
-/// Chats for which an own sign is remembered. A person types in one chat at a time.
+/// The most chats for which an own sign is remembered. A person types in one chat at a time.
 const MAX_OWN: usize = 8;
-/// Typing people who are remembered, more than a screen shows. Further ones are ignored.
+/// The most typing people who are remembered, which is more than a screen shows. Further ones are ignored.
 const MAX_SHOWN: usize = 256;
 
 /// The typing signs of this person and of others.
 #[derive(Debug, Default)]
 pub struct Typing {
+    /// The chats in which this person typed lately.
     own: Vec<(ChatId, Typist)>,
-    /// Other people who are typing, each with the time at which the sign expires.
+    /// The other people who are typing, each with the time at which their sign expires.
     others: BTreeMap<(ChatId, UserId), Timestamp>,
 }
 
 impl Typing {
-    /// The time at which the next sign of another person expires.
+    /// Returns the time at which the next sign of another person expires.
     pub fn next_wake(&self) -> Option<Timestamp> {
         self.others.values().min().copied()
     }
@@ -42,6 +43,7 @@ impl Typing {
 }
 
 impl Engine {
+    /// Sends an own sign if the server has to be told. Without an open stream it is dropped.
     pub(super) fn own_typing(&mut self, chat: ChatId, stopped: bool, now: Timestamp) {
         if self.session.open() && self.typing.own(chat, stopped, now) {
             let chat_id = chat.to_string();
@@ -51,13 +53,14 @@ impl Engine {
         }
     }
 
-    /// An own message ends the own sign.
+    /// Ends the own sign in a chat, because the person sent a message to it.
     pub(super) fn own_message(&mut self, chat: ChatId, now: Timestamp) {
         if let Some((_, typist)) = self.typing.own.iter_mut().find(|(of, _)| *of == chat) {
             typist.wrote(now);
         }
     }
 
+    /// Takes another person's sign. A malformed one is ignored.
     pub(super) fn typing_came(&mut self, typing: &v1::UserTyping, now: Timestamp) {
         let (Ok(chat), Ok(user)) = (typing.chat_id.parse(), typing.user_id.parse()) else {
             return;
@@ -76,7 +79,7 @@ impl Engine {
         }
     }
 
-    /// A message of another person ends their sign.
+    /// Ends the sign of the person who sent this entry, if it is a message.
     pub(super) fn typing_ends(&mut self, entry: &Entry) {
         if let Some(sender) = entry.sender.filter(|_| entry.message().is_some()) {
             self.no_longer_typing(entry.chat, sender);
@@ -91,6 +94,7 @@ impl Engine {
         }
     }
 
+    /// Removes the person's sign and tells the app, if there is one.
     fn no_longer_typing(&mut self, chat: ChatId, user: UserId) {
         if self.typing.others.remove(&(chat, user)).is_some() {
             let typing = false;

@@ -1,4 +1,4 @@
-//! The files of a message, as its body names them.
+//! This module reads which files a message carries, as its body names them.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -8,8 +8,9 @@ use tern_types::MediaId;
 use super::{Entry, Outgoing};
 
 impl Entry {
-    /// Returns the text and the files of a message with attachments. `None`: it has no attachments, or this client
-    /// cannot read its body. Files in the body to which the envelope does not refer are left out.
+    /// Returns the text and the files of a message with attachments. Files in the body to which the envelope does not
+    /// refer are left out. Returns `None` if the entry is no message, if it has no attachments, or if this client
+    /// cannot read its body.
     pub fn attached(&self) -> Option<v1::AttachmentBody> {
         let message = self.message()?;
         attached(message.envelope.as_ref()?, &message.body)
@@ -17,7 +18,7 @@ impl Entry {
 }
 
 impl Outgoing {
-    /// Like [`Entry::attached`], for a message that is not in the log yet.
+    /// Returns the same as [`Entry::attached`], for a message that is not in the log yet.
     pub fn attached(&self) -> Option<v1::AttachmentBody> {
         attached(&self.envelope, &self.body)
     }

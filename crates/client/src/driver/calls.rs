@@ -12,13 +12,13 @@ use tern_client_core::model::{Entry, ListedChat};
 
 use crate::api::Api;
 
-/// Largest page of ListChats.
+/// The largest page of ListChats, in chats.
 const CHATS_PAGE: u32 = 200;
-/// Largest page of ListEntries.
+/// The largest page of ListEntries, in entries.
 const ENTRIES_PAGE: u32 = 256;
 
-/// Turns a finished call into its input. Calls answer for themselves also where they panic ([`make`]); one that was
-/// aborted becomes a [`Input::Tick`], since the client ends then.
+/// Turns a finished call into its input. A call that panics has an answer too ([`make`]). A call that was aborted has
+/// none and becomes an [`Input::Tick`], because the client ends then.
 pub(super) fn answer(joined: Result<Input, JoinError>) -> Input {
     joined.unwrap_or_else(|error| {
         tracing::error!(%error, "call failed");
@@ -26,22 +26,22 @@ pub(super) fn answer(joined: Result<Input, JoinError>) -> Input {
     })
 }
 
-/// Makes the call. Whatever happens to it, the engine gets its answer: otherwise it would wait for it until the client
-/// is started again.
+/// Makes the call. The engine gets an answer whatever happens to the call, because it would otherwise wait for one
+/// until the client is started again.
 pub(super) async fn make(api: Api, call: Call) -> Input {
     answered(call.clone(), ask(api, call)).await
 }
 
-/// The answer to the call; an error where `ask` panics.
+/// Returns the answer of `ask`, or an error as the answer to `call` if `ask` panics.
 async fn answered(call: Call, ask: impl Future<Output = Input>) -> Input {
     AssertUnwindSafe(ask).catch_unwind().await.unwrap_or_else(|_| {
-        // Not with the call: it may hold a token.
+        // The call is not logged, because it may hold a token.
         tracing::error!("a call panicked");
         failed(call)
     })
 }
 
-/// The answer to a call that broke.
+/// Returns an error as the answer to the call.
 fn failed(call: Call) -> Input {
     let error = malformed("it could not be handled");
     match call {
@@ -141,7 +141,7 @@ pub(crate) fn entries(entries: Vec<v1::Entry>) -> Result<Vec<Entry>, CallError> 
         .collect()
 }
 
-/// The error for an answer that breaks the protocol.
+/// Returns the error for an answer that breaks the protocol.
 pub(crate) fn malformed(what: impl std::fmt::Display) -> CallError {
     CallError {
         code: tonic::Code::Internal,

@@ -1,4 +1,4 @@
-//! What the app's handles ask of the driver.
+//! The requests that the app's handles send to the driver.
 
 use tokio::sync::oneshot;
 
@@ -7,7 +7,9 @@ use tern_client_core::engine::Input;
 use crate::error::{CallError, ClientError};
 use crate::store::Store;
 
+/// The sender of the reply to an input.
 pub(super) type Reply = oneshot::Sender<Result<(), ClientError>>;
+/// A function that works on the store. It sends its result itself.
 pub(super) type Read = Box<dyn FnOnce(&mut Store) + Send>;
 
 /// A request of a [`crate::Client`] or a [`crate::api::Api`] to the driver.

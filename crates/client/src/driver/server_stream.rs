@@ -13,9 +13,9 @@ use tern_client_core::engine::{Input, StreamOrder};
 
 use crate::connection::{Gateways, Stream, open_stream};
 
-/// How long the server may take to read the last acknowledgements when the client ends.
+/// The time that the server has to read the last items and to end the stream when the client ends.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// Bytes that a frame adds to each item: a tag and a length.
+/// The bytes that a frame adds to each item for a tag and a length, at most.
 const ITEM_OVERHEAD: usize = 8;
 
 enum State {
@@ -24,18 +24,22 @@ enum State {
     Up(Box<Stream>),
 }
 
-/// At most one stream. Each attempt to open one uses the next gateway of the list.
+/// The stream to a gateway; there is at most one. Each attempt to open a stream uses the next gateway of the list.
 pub(super) struct ServerStream {
     gateways: Gateways,
+    /// The number of the present attempt, or of the next one while there is no stream.
     attempt: usize,
     state: State,
-    /// Bounded by what the engine lets out: the sends in flight, and one acknowledgement per chat and batch. The
-    /// engine adds nothing while the server is silent.
+    /// The items that wait to be written. The engine bounds them: they are the sends in flight, and one acknowledgement
+    /// per chat and batch. The engine adds nothing while the server is silent.
     waiting: VecDeque<Item>,
 }
 
+/// The result of [`ServerStream::step`].
 pub(super) enum StreamStep {
+    /// An input for the engine.
     Input(Input),
+    /// The stream has made progress that the engine need not know of.
     Nothing,
 }
 
@@ -53,11 +57,12 @@ impl ServerStream {
         matches!(self.state, State::Up(_))
     }
 
-    /// The address of the present stream, or of the last one.
+    /// Returns the address of the present stream's gateway. Without a stream it is the address for the next attempt.
     pub(super) fn gateway(&self) -> String {
         self.gateways.endpoint(self.attempt).uri().to_string()
     }
 
+    /// Drops the present stream, and begins to open a new one if the order says so.
     pub(super) fn order(&mut self, order: StreamOrder) {
         self.drop_stream();
         if let StreamOrder::Open(open) = order {
@@ -66,7 +71,7 @@ impl ServerStream {
         }
     }
 
-    /// Drops the stream and what waits for it. The next attempt uses the next gateway.
+    /// Drops the stream and the items that wait for it. The next attempt uses the next gateway.
     pub(super) fn drop_stream(&mut self) {
         if !matches!(self.state, State::Down) {
             self.state = State::Down;
@@ -75,6 +80,7 @@ impl ServerStream {
         self.waiting.clear();
     }
 
+    /// Queues items, and writes as many frames as the stream takes now.
     pub(super) fn write(&mut self, items: Vec<Item>) {
         self.waiting.extend(items);
         self.flush();
@@ -90,8 +96,8 @@ impl ServerStream {
         }
     }
 
-    /// Waits until there is something to do. Reads frames only while `reading`. It is safe to drop this future at any
-    /// point.
+    /// Waits for the next step of the stream: a stream is opened or lost, a frame comes, or a waiting frame is written.
+    /// Reads frames only if `reading` is set. It is safe to drop this future at any point.
     pub(super) async fn step(&mut self, reading: bool) -> StreamStep {
         let blocked = !self.waiting.is_empty();
         match &mut self.state {
@@ -143,7 +149,8 @@ impl ServerStream {
         Input::StreamLost(error)
     }
 
-    /// Writes what still waits, half-closes the stream, and waits at most [`LAST_WORDS`] for the server to end it.
+    /// Writes the items that still wait, half-closes the stream, and waits for the server to end it; all of this takes
+    /// at most [`LAST_WORDS`].
     pub(super) async fn close(&mut self) {
         let State::Up(stream) = std::mem::replace(&mut self.state, State::Down) else {
             return;

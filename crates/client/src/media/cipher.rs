@@ -11,17 +11,19 @@ use tern_types::limits::MEDIA_PART_BYTES;
 
 use super::MediaError;
 
-/// Bytes of a sealed piece. A part of an upload is a whole number of pieces.
+/// The size of a sealed piece in bytes. A part of an upload is a whole number of pieces; only a file's last piece is
+/// shorter.
 pub const SEALED: usize = 64 * 1024;
+/// The size of AES-GCM's tag in bytes, by which a sealed piece is longer than its plain text.
 const TAG: usize = 16;
-/// Bytes of the file in one piece.
+/// The bytes of the file in one piece.
 pub const PLAIN: usize = SEALED - TAG;
-/// Pieces in a part.
+/// The number of pieces in a part.
 const PIECES_OF_PART: u64 = MEDIA_PART_BYTES / SEALED as u64;
 
 /// The AES-256 key of one file.
 pub type Key = [u8; 32];
-/// A SHA-256.
+/// A SHA-256 digest.
 pub type Hash = [u8; 32];
 
 /// Returns the number of pieces of a file of `length` bytes. An empty file has one piece.
@@ -29,7 +31,8 @@ fn pieces(length: u64) -> u64 {
     length.div_ceil(PLAIN as u64).max(1)
 }
 
-/// Returns the bytes of the ciphertext. `None`: more than can be uploaded.
+/// Returns the size in bytes of the ciphertext of a file of `length` bytes, or `None` if that is more than can be
+/// uploaded.
 pub fn sealed_length(length: u64) -> Option<u64> {
     let sealed = length.checked_add(pieces(length).checked_mul(TAG as u64)?)?;
     (sealed <= tern_types::limits::MAX_MEDIA_BYTES).then_some(sealed)
@@ -40,11 +43,13 @@ pub fn parts(length: u64) -> u64 {
     pieces(length).div_ceil(PIECES_OF_PART)
 }
 
-/// Returns the place in the file where a part begins. Parts count from 0.
+/// Returns the byte of the file at which a part begins. Parts count from 0.
 pub fn offset(part: u64) -> u64 {
     part * PIECES_OF_PART * PLAIN as u64
 }
 
+/// Returns the nonce of a piece: three bytes 0, the piece's number in 8 bytes (big-endian), and 1 for the file's last
+/// piece, else 0.
 fn nonce(piece: u64, last: bool) -> Nonce<aes_gcm::aead::consts::U12> {
     let mut nonce = [0; 12];
     nonce[3..11].copy_from_slice(&piece.to_be_bytes());
@@ -62,7 +67,8 @@ pub struct PartSealer<R> {
 }
 
 impl<R: Read> PartSealer<R> {
-    /// `file` stands at the part's [`offset`]; `length` is that of the whole file; parts count from 0.
+    /// Begins to seal the part with the number `part`, counted from 0. `file` stands at the part's [`offset`]; `length`
+    /// is that of the whole file in bytes.
     pub fn new(file: R, key: &Key, length: u64, part: u64) -> Self {
         let next = part * PIECES_OF_PART;
         Self {
@@ -94,7 +100,8 @@ impl<R: Read> PartSealer<R> {
     }
 }
 
-/// Returns the SHA-256 of each part of the ciphertext.
+/// Returns the SHA-256 of each part of the ciphertext. A file that is shorter than `length` is an error
+/// (`UnexpectedEof`).
 pub fn part_hashes(file: &mut impl Read, key: &Key, length: u64) -> io::Result<Vec<Hash>> {
     let mut hashes = Vec::new();
     for part in 0..parts(length) {
@@ -122,14 +129,17 @@ pub struct Opener {
     length: u64,
     /// The bytes of a piece that is not complete yet.
     waiting: Vec<u8>,
+    /// The number of the next piece.
     next: u64,
+    /// The hash of the present part, as far as its pieces have come.
     part: Sha256,
+    /// The hashes of the parts before.
     hashes: Vec<Hash>,
     came: u64,
 }
 
 impl Opener {
-    /// `length` is that of the file, not of the ciphertext.
+    /// Begins to open a file of `length` bytes, not counting what sealing adds.
     pub fn new(key: &Key, length: u64) -> Self {
         Self {
             cipher: Aes256Gcm::new(key.into()),
@@ -142,7 +152,7 @@ impl Opener {
         }
     }
 
-    /// Bytes of ciphertext that have arrived. A transfer that was cut off goes on from here.
+    /// Returns the bytes of ciphertext that have arrived. A transfer that was cut off goes on from here.
     pub fn came(&self) -> u64 {
         self.came
     }
@@ -180,7 +190,7 @@ impl Opener {
         Ok(())
     }
 
-    /// Whether the whole file has arrived.
+    /// Returns whether the whole file has arrived.
     pub fn is_complete(&self) -> bool {
         self.next == pieces(self.length)
     }
@@ -267,7 +277,8 @@ mod tests {
         assert_eq!(sealed_length(u64::MAX), None);
     }
 
-    /// Another implementation computed this value: a client in another language has to produce the same bytes.
+    /// Compares with a value that another implementation computed, because a client in another language has to produce
+    /// the same bytes.
     #[test]
     fn the_format_is_what_the_proto_says() {
         let sealed = seal(b"hello");

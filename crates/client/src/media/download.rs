@@ -16,10 +16,10 @@ use super::http::HttpError;
 use super::{MediaError, OnProgress, Progress};
 use crate::client::Client;
 
-/// Attempts in a row without a single new byte. With the delays between them they bridge some minutes without a
-/// network.
+/// The number of attempts without a single new byte after which a download fails. With the delays between them they
+/// bridge some minutes without a network.
 const TRIES: u32 = 8;
-/// A connection on which nothing comes for this long is taken for dead.
+/// The time without a byte after which a connection is taken for dead.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Implements [`Client::download`].
@@ -72,6 +72,7 @@ pub async fn download(
     Ok(())
 }
 
+/// A download under way.
 struct Transfer<'a> {
     client: &'a Client,
     chat: ChatId,
@@ -82,8 +83,8 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Goes on from the bytes that have come, until all are there. [`MediaError::Store`] means that another attempt
-    /// may help.
+    /// Downloads from the first byte that has not come yet until the file is complete. [`MediaError::Store`] means that
+    /// another attempt may help.
     async fn attempt(&mut self, out: &mut File) -> Result<(), MediaError> {
         let request = v1::GetDownloadRequest {
             chat_id: self.chat.to_string(),

@@ -1,4 +1,5 @@
-//! Requests to the object store: PUT of a stream, GET of one. They use HTTP/1.1, with TLS if the URL says so.
+//! Makes requests to the object store: it puts a stream of bytes, or gets one. The requests use HTTP/1.1, with TLS if
+//! the URL says so.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -21,12 +22,14 @@ use tern_proto::v1;
 use crate::config::Tls;
 use crate::error::ClientError;
 
+/// The time limit for a TCP connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For a whole PUT: the largest part over a slow phone connection. Shorter than the life of the URL.
+/// The time limit for a whole PUT, which is enough for the largest part over a slow phone connection. It is shorter
+/// than the time for which a URL is valid, unless the operator has shortened that (by default it is 900 s).
 const PUT_TIMEOUT: Duration = Duration::from_secs(600);
-/// Time until the answer to a GET begins.
+/// The time limit for the beginning of the answer to a GET.
 const GET_TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of an error's text that are read.
+/// The number of bytes of an error's text that are kept.
 const ERROR_BYTES: usize = 2048;
 
 type Body = BoxBody<Bytes, std::io::Error>;
@@ -92,7 +95,8 @@ impl Http {
         })
     }
 
-    /// Puts one part. `headers` are those that were signed with the URL; the length is among them.
+    /// Puts one part. `headers` are those that were signed with the URL; the length is among them. Fails if the store
+    /// does not answer in time or answers with an error.
     pub async fn put(
         &self,
         url: &str,
@@ -108,13 +112,14 @@ impl Http {
         }
         let answer = async { success(self.client.request(request).await.map_err(broken)?).await };
         let answer = tokio::time::timeout(PUT_TIMEOUT, answer).await;
-        // The body is read to its end, so that the connection can be used again.
         let answer = answer.map_err(|_| HttpError::Broken("no answer in time".into()))??;
+        // The body is read to its end, so that the connection can be used again.
         let _ = answer.into_body().collect().await;
         Ok(())
     }
 
-    /// Gets an object's bytes from `from` on. An error if the store ignores the range.
+    /// Gets an object's bytes from byte `from` on. Fails if the store does not answer in time, answers with an error,
+    /// or ignores the range.
     pub async fn get(&self, url: &str, from: u64) -> Result<Response<Incoming>, HttpError> {
         let none = Empty::new().map_err(|never: Infallible| match never {});
         let mut request = self.request(Method::GET, url, BodyExt::boxed(none))?;
@@ -138,6 +143,7 @@ impl Http {
     }
 }
 
+/// Returns the answer if its status is a success, otherwise an error with the status and the answer's text.
 async fn success(answer: Response<Incoming>) -> Result<Response<Incoming>, HttpError> {
     if answer.status().is_success() {
         return Ok(answer);
@@ -152,6 +158,7 @@ async fn success(answer: Response<Incoming>) -> Result<Response<Incoming>, HttpE
     ))
 }
 
+/// Makes an [`HttpError`] of an error and all its causes.
 fn broken(error: impl std::error::Error) -> HttpError {
     let mut text = error.to_string();
     let mut cause = error.source();

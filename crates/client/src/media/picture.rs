@@ -22,18 +22,20 @@ use super::upload::Failure;
 use crate::client::Client;
 use crate::driver::malformed;
 
-/// Attempts of a transfer. With the delays between them they bridge a minute without a network; a person waits for
-/// it.
+/// The number of attempts to transfer a picture. With the delays between them they bridge a minute without a network. A
+/// person waits for the picture, so they are not more.
 const TRIES: u32 = 6;
-/// Bytes that are handed to the connection at once.
+/// The number of bytes that are handed to the connection at once.
 const CHUNK: usize = 64 * 1024;
-/// For a whole picture.
+/// The time limit for the bytes of a picture that is downloaded.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The owner of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PictureOf {
+    /// A group.
     Chat(ChatId),
+    /// A person.
     User(UserId),
 }
 
@@ -115,8 +117,8 @@ impl Client {
         Ok(())
     }
 
-    /// Makes an uploaded image a group's picture; `None` removes it. Returns the seq of the entry that says so, or
-    /// `None` if nothing changed.
+    /// Makes an uploaded image a group's picture; `None` removes the picture. Returns the seq of the entry that says
+    /// so, or `None` if nothing changed.
     pub async fn set_chat_picture(
         &self,
         chat: ChatId,
@@ -135,7 +137,8 @@ impl Client {
         Ok((seq > 0).then_some(Seq(seq)))
     }
 
-    /// Downloads a picture of at most 16 MiB, and checks its hash.
+    /// Downloads a picture of at most 16 MiB, and checks its hash. Fails with [`MediaError::Corrupt`] if the hash is
+    /// another, and with [`MediaError::Store`] after several attempts.
     pub async fn download_picture(&self, of: PictureOf, media: MediaId) -> Result<Bytes, MediaError> {
         let mut backoff = Backoff::new(rand::random());
         let mut tries = 0;

@@ -11,26 +11,32 @@ use super::MediaError;
 use super::cipher::{self, Hash, Key};
 use crate::client::Client;
 
-/// Age up to which a plan is used. The platform gives an upload up after a day.
+/// The age up to which a plan is used. The platform gives an upload up after a day.
 const KEPT: std::time::Duration = std::time::Duration::from_secs(23 * 3600);
-/// Bytes of the file that are read at once while hashing.
+/// The number of bytes of the file that are read at once while hashing.
 const READ: usize = 256 * 1024;
 
-/// A file in one state. A file that was changed is a different one, with another upload.
+/// A file in one state. After a change the file has another state, and its upload begins anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileId {
+    /// The absolute path, without symbolic links.
     pub path: String,
+    /// The size in bytes.
     pub length: u64,
-    /// Nanoseconds since the epoch.
+    /// The time of the last change, in nanoseconds since the Unix epoch.
     pub modified: i64,
 }
 
-/// Everything that the calls of an upload are made of.
+/// The values from which an upload can go on, with the same ciphertext and the same request_id.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Plan {
+    /// The request_id of CreateUpload.
     pub request: RequestId,
+    /// The key under which the file is encrypted.
     pub key: Key,
+    /// The SHA-256 of each part of the ciphertext.
     pub parts: Vec<Hash>,
+    /// The time at which the plan was made.
     pub created_at: Timestamp,
 }
 
@@ -92,7 +98,8 @@ fn make(file: &FileId, now: Timestamp) -> Result<Plan, MediaError> {
     })
 }
 
-/// Translates an error of reading: a file that ends too early was cut off in the meantime.
+/// Translates an error of reading. If the file ends too early, it was cut off in the meantime, which is
+/// [`MediaError::Changed`].
 pub fn changed(error: std::io::Error) -> MediaError {
     if error.kind() == std::io::ErrorKind::UnexpectedEof {
         MediaError::Changed
@@ -101,7 +108,7 @@ pub fn changed(error: std::io::Error) -> MediaError {
     }
 }
 
-/// Deletes the plan, because the upload has ended, well or not.
+/// Deletes the plan, because the upload has succeeded or can never succeed.
 pub async fn forget(client: &Client, file: &FileId) -> Result<(), MediaError> {
     let id = file.clone();
     Ok(client.read(move |store| store.forget_upload_plan(&id)).await?)

@@ -22,18 +22,18 @@ use super::{Attachment, MediaError, OnProgress, Progress};
 use crate::client::Client;
 use crate::driver::malformed;
 
-/// Parts that are sent at the same time: enough to use a fast connection with long round trips.
+/// The number of parts that are sent at the same time, which is enough to use a fast connection with long round trips.
 const PARALLEL: usize = 3;
-/// Sealed pieces that wait between the reader and the connection, for each part.
+/// The number of sealed pieces that may wait between the reader and the connection, for each part.
 const PIECES_AHEAD: usize = 4;
-/// Attempts to send a part with the same URL.
+/// The number of attempts to send a part with the same URL.
 const TRIES: u32 = 4;
-/// Rounds of CreateUpload, parts and FinalizeUpload. With the delays between them they bridge some minutes without a
-/// network.
+/// The number of rounds of CreateUpload, parts and FinalizeUpload. With the delays between them they bridge some
+/// minutes without a network.
 const ROUNDS: u32 = 8;
-/// Bytes of the file that are read at once.
+/// The number of bytes of the file that are read at once.
 const READ: usize = 256 * 1024;
-/// The object store learns nothing of the file's type.
+/// The content type that the object store is told, so that it learns nothing of the file's own type.
 const CIPHERTEXT: &str = "application/octet-stream";
 
 /// Counts the bytes of one upload that have been sent.
@@ -126,13 +126,13 @@ pub async fn upload(
     })
 }
 
-/// Why a round ended without a ticket.
+/// The reason why a round ended without a ticket.
 pub(super) enum Failure {
     /// The same round may succeed later.
     Again(MediaError),
-    /// It may succeed under a new request_id.
+    /// A round under a new request_id may succeed.
     Anew(MediaError),
-    /// It can never succeed.
+    /// No round can succeed.
     Never(MediaError),
 }
 
@@ -148,6 +148,7 @@ impl From<tern_client_core::CallError> for Failure {
     }
 }
 
+/// Creates the upload or finds it again, sends the parts that are missing, and finalizes it. Returns the ticket.
 async fn one_round(
     client: &Client,
     file: &FileId,
@@ -186,7 +187,7 @@ async fn one_round(
     finalized.ticket.ok_or_else(|| malformed("no ticket").into())
 }
 
-/// Sends one part, in a few attempts.
+/// Sends one part, with up to [`TRIES`] attempts.
 async fn put(
     client: &Client,
     file: &FileId,
@@ -221,7 +222,7 @@ async fn put(
     }
 }
 
-/// Sends one part. An error comes with the number of bytes that the meter has counted.
+/// Sends one part in one attempt. An error comes with the number of bytes that the meter has counted for it.
 async fn put_once(
     client: &Client,
     file: &FileId,
@@ -264,7 +265,7 @@ async fn put_once(
     }
 }
 
-/// Reads and seals one part, as fast as its pieces are taken.
+/// Reads and seals one part, as fast as `pieces` takes the sealed pieces.
 fn seal(
     path: &str,
     key: &cipher::Key,

@@ -8,6 +8,7 @@ use tern_client_core::testing::credentials;
 
 use super::World;
 
+/// A random event in the [`World`].
 #[derive(Debug, Clone)]
 enum Act {
     OtherWrites { chat: usize, lost: bool },

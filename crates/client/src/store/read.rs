@@ -1,4 +1,4 @@
-//! Reads the state that the driver starts with, and what the app asks for.
+//! Reads the state that the driver starts with, and the chats, entries and names that the app asks for.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ use crate::error::ClientError;
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
 impl Store {
-    /// Returns this device's identity and tokens. `None`: the store has never had a device.
+    /// Returns this device's identity and tokens, or `None` if the store has never had a device.
     pub fn credentials(&self) -> Result<Option<Credentials>> {
         let Some(user) = self.meta_id("user")? else {
             return Ok(None);
@@ -56,7 +56,8 @@ impl Store {
         Ok(self.chat_rows()?.into_iter().map(|row| row.chat).collect())
     }
 
-    /// Returns at most `limit` entries below `before` (`None`: the newest), in ascending order.
+    /// Returns at most `limit` entries, ascending by seq: the newest ones, or with `before` the newest ones below that
+    /// seq.
     pub fn history(&self, chat: ChatId, before: Option<Seq>, limit: usize) -> Result<Vec<Entry>> {
         let sql = format!(
             "SELECT {ENTRY_COLUMNS} FROM entries WHERE chat = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3"
@@ -70,7 +71,8 @@ impl Store {
         Ok(entries)
     }
 
-    /// Returns the messages without an entry in the log, in the order of writing. Refused messages are among them.
+    /// Returns the messages that have no entry in the log yet, in the order of writing. Refused messages are among
+    /// them.
     pub fn outbox(&self) -> Result<Vec<QueuedMessage>> {
         outbox(&self.connection)
     }
@@ -89,7 +91,7 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Returns all display names that were learned.
+    /// Returns all display names that this device knows.
     pub fn names(&self) -> Result<HashMap<UserId, String>> {
         let mut statement = self.connection.prepare_cached("SELECT user, name FROM names")?;
         let rows = statement.query_map([], |row| Ok((UserId(rows::id(row, 0)?), row.get(1)?)))?;
@@ -103,6 +105,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// Returns the seqs of the stored entries that are unread and that the server did not count when it listed the
+    /// chat. They are above the read mark and above the head of that time, up to the cursor.
     fn unread(&self, row: &ChatRow) -> Result<Vec<Seq>> {
         let sql =
             "SELECT seq FROM entries WHERE chat = ?1 AND seq > ?2 AND seq <= ?3 AND counts ORDER BY seq";
@@ -158,8 +162,8 @@ pub(super) fn outbox(db: &Connection) -> Result<Vec<QueuedMessage>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Returns the newest `limit` messages that this device sent since then, in the order of sending, as messages to be
-/// sent.
+/// Returns the newest `limit` messages that this device has sent since `since`, in the order of sending, made ready to
+/// be sent again.
 pub(super) fn own_recent(db: &Connection, since: Timestamp, limit: i64) -> Result<Vec<QueuedMessage>> {
     let mut statement = db.prepare(&format!(
         "SELECT {ENTRY_COLUMNS} FROM entries WHERE device = (SELECT value FROM meta WHERE key = 'device') \
@@ -178,8 +182,8 @@ pub(super) fn own_recent(db: &Connection, since: Timestamp, limit: i64) -> Resul
     Ok(recent)
 }
 
-/// Makes an entry a message to be sent. In a direct chat it is addressed to the other person, since the restored
-/// store may not know the chat yet.
+/// Turns an entry into a message to be sent, or returns `None` if it is no message or has no request_id. In a direct
+/// chat the message is addressed to the other person, since the server's restored store may not have the chat yet.
 fn again(entry: Entry, peer: Option<UserId>) -> Option<QueuedMessage> {
     let message = entry.message()?.clone();
     Some(QueuedMessage {

@@ -1,4 +1,4 @@
-//! Converts rows to values.
+//! Converts rows of SQLite to the client's values, and lists the columns that these rows need.
 
 use bytes::Bytes;
 use prost::Message;
@@ -10,14 +10,20 @@ use uuid::Uuid;
 use tern_client_core::engine::ChatRow;
 use tern_client_core::model::{Chat, Entry, Outgoing, QueuedMessage, SendState, To};
 
+/// The columns that [`entry`] reads, in its order.
 pub(super) const ENTRY_COLUMNS: &str = "chat, seq, sent_at, sender, device, request, ordinal, content";
+/// The columns that [`chat`] reads, in its order.
 pub(super) const CHAT_COLUMNS: &str = "chat, kind, title, peer, member_count, role, head, active_at, read, unread, \
      is_left, cursor, known, confirmed_read, listed_head, listed_unread, own";
+/// The columns that [`queued`] reads, in its order.
 pub(super) const OUTBOX_COLUMNS: &str =
     "request, chat, peer, envelope, body, created_at, state, seq, sent_at, code, reason";
 
+/// The outbox's state of a message that has no result yet.
 pub(super) const QUEUED: i64 = 0;
+/// The outbox's state of a message that is in the log, but not in this device's copy of it.
 pub(super) const SENT: i64 = 1;
+/// The outbox's state of a message that the server has refused.
 pub(super) const FAILED: i64 = 2;
 
 pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {

@@ -1,6 +1,6 @@
--- One file a device. Ids are their 16 bytes, times milliseconds since the epoch.
+-- Each device has a file of its own. An id is stored as its 16 bytes, a time as milliseconds since the Unix epoch.
 
--- Tokens, the server's store epoch, whether all chats were listed.
+-- The device's identity and tokens, the server's store epoch, and a mark that all chats were listed once.
 CREATE TABLE meta (
     key TEXT PRIMARY KEY,
     value BLOB NOT NULL
@@ -18,7 +18,7 @@ CREATE TABLE chats (
     read INTEGER NOT NULL,
     unread INTEGER NOT NULL,
     is_left INTEGER NOT NULL,
-    -- Everything up to here is stored. NULL: not known where to begin.
+    -- Every entry up to this seq has come. NULL means that the seq at which to begin is not known.
     cursor INTEGER,
     known INTEGER NOT NULL,
     confirmed_read INTEGER NOT NULL,
@@ -35,25 +35,25 @@ CREATE TABLE entries (
     device BLOB,
     request BLOB,
     ordinal INTEGER NOT NULL,
-    -- Whether it counts as unread.
+    -- 1 if the entry counts as unread for somebody who has not read it.
     counts INTEGER NOT NULL,
-    -- Encoded tern.v1.EntryContent.
+    -- An encoded tern.v1.EntryContent.
     content BLOB NOT NULL,
     UNIQUE (chat, seq)
 );
 
--- In the order of writing. A row goes when the message's entry is in the log here.
+-- Own messages in the order of writing. A row is deleted when this device has the message's entry.
 CREATE TABLE outbox (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     request BLOB NOT NULL UNIQUE,
     chat BLOB NOT NULL,
-    -- Addressed by the other person, not by the chat.
+    -- The other person, if the message is addressed to that person and not to the chat.
     peer BLOB,
-    -- Encoded tern.v1.Envelope.
+    -- An encoded tern.v1.Envelope.
     envelope BLOB NOT NULL,
     body BLOB NOT NULL,
     created_at INTEGER NOT NULL,
-    -- 0 queued, 1 sent (seq, sent_at), 2 failed (code, reason)
+    -- 0 means queued, 1 sent (with seq and sent_at), 2 failed (with code and reason).
     state INTEGER NOT NULL DEFAULT 0,
     seq INTEGER,
     sent_at INTEGER,
@@ -69,7 +69,7 @@ CREATE TABLE receipts (
     PRIMARY KEY (chat, user)
 ) WITHOUT ROWID;
 
--- Names of people, as last heard.
+-- The display names of people, as the server told them last.
 CREATE TABLE names (
     user BLOB PRIMARY KEY,
     name TEXT NOT NULL

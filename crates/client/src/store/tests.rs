@@ -1,4 +1,4 @@
-//! What was written is there after a restart, and what was undone leaves nothing behind.
+//! Tests of the store: it keeps its content over a restart, and empties the outbox and the history when it has to.
 
 use std::time::Duration;
 

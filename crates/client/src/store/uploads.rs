@@ -8,13 +8,13 @@ use crate::error::ClientError;
 use crate::media::cipher::{Hash, Key};
 use crate::media::plan::{FileId, Plan};
 
-/// This table is apart from the schema because it was added later.
+/// The statement that makes the table of uploads. It is apart from the schema because it was added later.
 pub(super) const TABLE: &str = include_str!("uploads.sql");
 
 type Result<T, E = ClientError> = std::result::Result<T, E>;
 
 impl Store {
-    /// Returns the plan of an upload of this file in this state.
+    /// Returns the plan of this file's upload, or `None` if there is none or the file has changed since.
     pub fn upload_plan(&self, file: &FileId) -> Result<Option<Plan>> {
         let find = "SELECT request, key, parts, created_at FROM uploads \
              WHERE path = ?1 AND length = ?2 AND modified = ?3";
@@ -40,7 +40,7 @@ impl Store {
         }))
     }
 
-    /// Stores a plan, in place of any other for the same path.
+    /// Stores a plan, which replaces any other plan for the same path.
     pub fn put_upload_plan(&mut self, file: &FileId, plan: &Plan) -> Result<()> {
         let put = "INSERT OR REPLACE INTO uploads (path, length, modified, request, key, parts, created_at) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(store.upload_plan(&file(11, 2)).unwrap(), None);
     }
 
-    /// A store from before there were uploads lacks the table.
+    /// An older version of the program made stores without this table.
     #[test]
     fn an_older_store_gets_the_table() {
         let dir = tempfile::tempdir().unwrap();

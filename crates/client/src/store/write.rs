@@ -11,11 +11,13 @@ use super::Store;
 use super::rows::{self, FAILED, QUEUED, SENT};
 use crate::error::ClientError;
 
-/// Own messages that are offered again to a restored store, at most. Sending them takes about a minute.
+/// The largest number of own messages that are sent again after the server's store was restored. Sending them takes
+/// about a minute.
 const MAX_RECENT: i64 = 1000;
 
 type Result<T = (), E = ClientError> = std::result::Result<T, E>;
 
+/// Carries out one change. `keep_history` says whether entries are stored.
 pub(super) fn change(db: &Connection, change: &Change, keep_history: bool) -> Result {
     match change {
         Change::Entry(entry) => put_entry(db, entry, keep_history),
@@ -103,7 +105,8 @@ fn put_credentials(db: &Connection, credentials: &Credentials) -> Result {
     put_meta(db, "refresh_token", credentials.refresh_token.as_bytes())
 }
 
-/// Stores an entry. The server's version, which has an ordinal, replaces one that was made from a send's result.
+/// Stores an entry, and deletes this device's message from the outbox if the entry is the one that it became. The
+/// server's version of an entry, which has an ordinal, replaces the one that was made from a send's result.
 fn put_entry(db: &Connection, entry: &Entry, keep_history: bool) -> Result {
     if let Some(request) = entry.request {
         let applied = "DELETE FROM outbox WHERE request = ?1 AND state <> ?2 \
@@ -196,8 +199,8 @@ fn put_queued(db: &Connection, queued: &QueuedMessage) -> Result {
     )
 }
 
-/// Deletes everything that came from the server's former store. Own messages that the new one may lack go into the
-/// outbox again, before those that wait there, with their old request_ids.
+/// Deletes everything that came from the server's former store. Own messages since `since`, which the restored store
+/// may lack, go into the outbox again, before those that wait there, with their old request_ids.
 fn reset(db: &Connection, epoch: StoreEpoch, since: Timestamp) -> Result {
     let waiting = super::read::outbox(db)?;
     let recent = super::read::own_recent(db, since, MAX_RECENT)?;

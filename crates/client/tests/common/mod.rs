@@ -20,7 +20,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-/// Entries that are sent ahead of the acknowledgements.
+/// The number of entries that a stream sends ahead of the acknowledgements.
 const WINDOW: u64 = 256;
 
 pub const CHAT: ChatId = ChatId(Uuid::from_u128(1));
@@ -141,7 +141,8 @@ fn opened() -> Event {
 }
 
 impl World {
-    /// Returns the answers to one item. `ahead`: the seq up to which the stream was sent entries.
+    /// Handles one item and returns the events that answer it. `ahead` is the seq up to which the stream has got
+    /// entries; it is moved on.
     fn take(&self, item: Item, ahead: &mut u64) -> Vec<Event> {
         let mut state = self.state();
         let mut events = Vec::new();
@@ -153,7 +154,7 @@ impl World {
             }
             Item::Send(send) => {
                 let result = state.commit(&send);
-                // The result stands for the entry, which is not sent.
+                // The result stands for the next entry, which is therefore not sent to this stream.
                 if result.1 == *ahead + 1 {
                     *ahead += 1;
                 }

@@ -1,6 +1,6 @@
-//! Keeps the map up to date: it lists the keys, then watches for changes from there, and lists again whenever the
-//! watch broke or its changes were compacted away. While etcd does not answer, it takes what other nodes know of
-//! etcd.
+//! Keeps the map up to date: it lists the keys, then watches for changes from there, and lists again whenever the watch
+//! breaks or etcd has compacted its changes away. While etcd does not answer, it uses the records of etcd that other
+//! nodes know.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::membership::{Change, Membership};
 use crate::metrics;
 use crate::standing::Standing;
 
-/// How often the watch is asked for a sign of life.
+/// The time between two requests for a sign of life on the watch.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// A watch that was silent for this long counts as broken, even if its connection looks healthy. This is shorter than
-/// a lease.
+/// The time after which a silent watch counts as broken, even if its connection looks healthy. It is shorter than a
+/// lease.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// Follows the map until it is dropped. `revision` is the revision of the list in `membership`.
+/// Follows the map until it is dropped. `revision` is the revision at which `membership` was listed.
 pub(super) async fn follow(
     store: Store,
     mut membership: Membership,
@@ -69,7 +69,7 @@ async fn hear(others: &Option<(Peers, Standing)>, membership: &mut Membership, o
     out.publish(membership);
 }
 
-/// Applies all changes after `revision` until the watch breaks. `Err` says why it broke.
+/// Applies all changes after `revision` until the watch breaks. Returns `Err` with the reason why it broke.
 async fn watch_from(
     store: &Store,
     revision: i64,
@@ -103,7 +103,7 @@ async fn watch_from(
     }
 }
 
-/// Returns the watch's response. `Err` if the response says that the watch has ended.
+/// Returns the watch's response, or `Err` if the response says that the watch has ended.
 fn ended(response: Option<WatchResponse>) -> Result<WatchResponse, EtcdError> {
     match response {
         None => Err(EtcdError::WatchEnded("closed by etcd".to_owned())),

@@ -1,11 +1,11 @@
 //! Marks nodes whose process is dead as gone, so that nobody has to wait until their lease ends.
 //!
-//! When a link to a node breaks, the other end looks whether the node's process is still there. If the node's address
-//! refuses connections several times in a row, nothing listens there any more: the machine is up, and the process is
-//! dead. A machine that does not answer at all proves nothing; then the lease decides. The node's record is marked in
-//! etcd by a compare-and-set on the record that was read, so every map drops the node at the same version. If the
-//! process lives after all, its registration writes the record again with `insists` set, and such a record is never
-//! marked again.
+//! When a link to a node breaks, the node at the other end checks whether the process is still there. If the node's
+//! address refuses connections several times in a row, nothing listens there any more: the machine is up, and the
+//! process is dead. A machine that does not answer at all proves nothing, and the node stays in the map until its lease
+//! ends. The node's record is marked in etcd by a compare-and-set on the record that was read, so every map drops the
+//! node at the same version. If the process lives after all, its registration writes the record again with `insists`
+//! set, and such a record is never marked again.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -23,20 +23,21 @@ use crate::map::{MapHandle, Node, Role};
 use crate::membership::Key;
 use crate::metrics;
 
-/// How many refusals in a row prove that a process is dead. All of them take longer than a process that starts again
-/// needs until it listens, for that is the first thing it does.
+/// The number of refusals in a row that prove that a process is dead. Together they take longer than a process that
+/// starts again needs until it listens, because listening is the first thing that it does.
 const REFUSALS: usize = 4;
 /// The shortest pause between two connection attempts. Up to as much again is added at random, so that not all nodes
 /// that lost a link write to etcd at once.
 const PAUSE: Duration = Duration::from_millis(120);
-/// A connection attempt that takes longer than this is not a refusal.
+/// The timeout of a connection attempt. An attempt that takes longer is not a refusal.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
-/// How many times marking a record is tried. If all tries fail, the lease removes the node.
+/// The number of attempts to mark a record. If all fail, the node is removed when its lease ends.
 const TRIES: usize = 3;
-/// How many nodes are looked at at the same time. If more links break at once, the network is at fault.
+/// The most nodes that are checked at the same time. If more links break at once, the network is at fault.
 const UNDER_WAY: usize = 64;
 
-/// Looks whether the process of a node is dead, and marks it as gone in etcd. Cheap to clone.
+/// A reporter that checks whether the process of a node is dead, and if so marks the node as gone in etcd. It is cheap
+/// to clone.
 #[derive(Clone, Default)]
 pub struct Obituaries(Option<Arc<Inner>>);
 
@@ -55,13 +56,13 @@ impl Obituaries {
         })))
     }
 
-    /// Does nothing for any node. For nodes that run without etcd.
+    /// Makes a reporter that does nothing, for nodes that run without etcd.
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// Call this when the link to `node` broke: it looks in the background whether the node's process is dead, and
-    /// marks it if so. Returns at once.
+    /// Checks in the background whether the process of `node` is dead, and if so marks all of its records as gone. Call
+    /// this when the link to the node broke. It returns at once.
     pub fn suspect(&self, role: Role, node: &Node) {
         let Some(inner) = self.0.clone() else { return };
         if node.insists || !inner.has(role, node) {
@@ -132,7 +133,7 @@ impl Inner {
     }
 }
 
-/// Whether the machine answers that nothing listens at `address`.
+/// Returns whether the machine refuses a connection to `address`, because nothing listens there.
 async fn refuses(address: &str) -> bool {
     match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
         Ok(Err(error)) => error.kind() == ErrorKind::ConnectionRefused,
@@ -141,8 +142,8 @@ async fn refuses(address: &str) -> bool {
 }
 
 impl Store {
-    /// Marks the record of `node` as gone. `Ok(false)` if there is nothing to mark: the record has gone, belongs to
-    /// another incarnation, or is marked or insists already.
+    /// Marks the record of `node` as gone. Returns `Ok(false)` if there is nothing to mark: the record is gone, belongs
+    /// to another incarnation, is marked already, or has `insists` set.
     async fn mark_gone(&self, role: Role, node: &Node) -> Result<bool, EtcdError> {
         let path = self.key(&(role, node.name.clone()));
         let mut kv = self.client.kv_client();

@@ -1,9 +1,9 @@
 //! Asks other nodes what etcd has, while this node cannot reach etcd.
 //!
-//! A node that alone is cut off from etcd would use its old map for as long as the cut lasts, while other nodes use a
-//! newer one: each slot that moved would have two owners. So it asks other nodes for their records. If they have
-//! newer ones, it uses those, and may learn that it is no longer in the map itself. If most of the nodes asked answer
-//! and none has newer records, its map is up to date as far as anybody knows: etcd is away for all.
+//! A node that alone is cut off from etcd would otherwise use its old map for as long as that lasts, while other nodes
+//! use a newer one, and each slot that moved would have two owners. So it asks other nodes for their records. If they
+//! have newer ones, it uses those, and may learn that it is no longer in the map itself. If most of the nodes asked
+//! answer and none has newer records, its map is up to date as far as anybody knows, and etcd is away for all nodes.
 
 use std::time::Duration;
 
@@ -19,13 +19,13 @@ use tern_transport::channels::Channels;
 use crate::map::{ClusterMap, Node, Role};
 use crate::standing::Standing;
 
-/// How many nodes are asked in a round: enough that some are on the other side of a cut, few enough for a platform of
-/// hundreds.
+/// The most nodes that are asked in a round: enough that some of them can probably reach etcd, and few enough for a
+/// cluster of hundreds of nodes.
 const ASKED: usize = 8;
-/// How long an answer may take. It comes from the other node's memory.
+/// The timeout of an answer, which comes from the other node's memory.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The other nodes, as a node that cannot reach etcd reaches them.
+/// The means by which a node that cannot reach etcd asks the other nodes.
 #[derive(Clone)]
 pub struct Peers {
     channels: Channels,
@@ -37,11 +37,12 @@ pub struct Peers {
 pub(super) struct News {
     /// The revision of etcd that the records are from.
     pub revision: i64,
+    /// The records.
     pub nodes: Vec<(Role, Node)>,
 }
 
 impl Peers {
-    /// `own` is this node's own address, which is not asked.
+    /// Makes the peers of the node with the address `own`, which is not asked itself.
     pub fn new(channels: Channels, own: &str) -> Self {
         Self {
             channels,
@@ -49,9 +50,9 @@ impl Peers {
         }
     }
 
-    /// Asks some of the other nodes, and returns the newest of their records if they are newer than `map`. `None` if
-    /// there are no newer ones; then it tells `standing` so, if more than half of the nodes asked have answered, or
-    /// if there are no other nodes.
+    /// Asks some of the other nodes, and returns the newest of their records if they are newer than `map`. Returns
+    /// `None` if there are no newer ones. In that case it also notes in `standing` that the others agree, if more than
+    /// half of the nodes asked have answered, or there are no other nodes.
     pub(super) async fn ask(&self, map: &ClusterMap, standing: &Standing) -> Option<News> {
         let mut addresses: Vec<&str> = Role::ALL
             .into_iter()

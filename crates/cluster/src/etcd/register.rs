@@ -1,5 +1,6 @@
-//! Keeps this node's keys in etcd by a lease. If the lease was lost, it is granted anew and the keys are written
-//! again. A key that another node marked as gone is written again too: a process that can write is not dead.
+//! Keeps this node's keys in etcd by a lease. If the lease was lost, a new one is granted and the keys are written
+//! again. A key that another node has marked as gone is written again too, because a process that can write is not
+//! dead.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,23 +18,25 @@ use crate::membership::{Key, LEASE};
 use crate::metrics;
 use crate::standing::Standing;
 
-/// How often the lease is renewed: one renewal may be late, and one may fail.
+/// The time between two renewals of the lease. Before the lease ends, one renewal may be late and one may fail.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
-/// The most commands that wait: settle, drain, leave, one to spare, and one for each role to say whether it is well.
+/// The most commands that wait: settle, drain, leave, one to spare, and one for each role that sets whether it is
+/// unwell.
 const COMMANDS: usize = 4 + Role::ALL.len();
 
 enum Command {
-    /// Answered when etcd has every key.
+    /// Changes nothing. The command is answered when etcd has every key.
     Settle,
+    /// Marks the node as draining. The command is answered when etcd has every key.
     Drain,
-    /// Sets whether the node is unwell in a role. Answered when etcd has every key.
+    /// Sets whether the node is unwell in a role. The command is answered when etcd has every key.
     Unwell(Role, bool),
-    /// Answered when the keys are gone, or etcd did not answer in time.
+    /// Gives the lease back. The command is answered when the keys are gone, or etcd did not answer in time.
     Leave,
 }
 
-/// This process's place in the map. If it is dropped without [`Registration::leave`], the place stays for up to one
-/// lease.
+/// This process's place in the map. If it is dropped without [`Registration::leave`], the node stays in the map for up
+/// to one lease.
 pub struct Registration {
     commands: mpsc::Sender<(Command, oneshot::Sender<()>)>,
     _task: AbortOnDropHandle<()>,
@@ -82,7 +85,7 @@ impl Registration {
         self.command(Command::Unwell(role, unwell)).await;
     }
 
-    /// Gives the lease back, so that the node is removed from the map at once. Returns also when etcd does not answer
+    /// Gives the lease back, so that the node is removed from the map at once. It returns also if etcd does not answer
     /// in time.
     pub async fn leave(&self) {
         self.command(Command::Leave).await;
@@ -91,7 +94,7 @@ impl Registration {
     async fn command(&self, command: Command) {
         let (done, wait) = oneshot::channel();
         if self.commands.send((command, done)).await.is_ok() {
-            // An error means that the registrar has left.
+            // An error means that the registrar has ended, so there is nothing to wait for.
             let _ = wait.await;
         }
     }
@@ -100,9 +103,9 @@ impl Registration {
 /// A key that this process wants to have in etcd.
 struct Wanted {
     node: Node,
-    /// Whether etcd has `node` as it is now, under the present lease.
+    /// True if etcd has `node` as it is now, under the present lease.
     written: bool,
-    /// The revision of the newest write under the present lease; 0 if there was none.
+    /// The revision of the newest write under the present lease, or 0 if there was none.
     revision: i64,
 }
 
@@ -123,7 +126,7 @@ struct Registrar {
     standing: Standing,
     wanted: BTreeMap<Key, Wanted>,
     lease: Option<i64>,
-    /// Told when every key is written.
+    /// The callers that wait until every key is written.
     waiting: Vec<oneshot::Sender<()>>,
 }
 
@@ -289,8 +292,8 @@ impl Registrar {
         }
     }
 
-    /// Whether `map` lacks a key of this process although it is newer than the key's last write. Such a key is marked
-    /// to be written again.
+    /// Returns whether `map` lacks a key of this process although it is newer than the key's last write. Such a key is
+    /// marked to be written again.
     fn missed_by(&mut self, map: &ClusterMap) -> bool {
         let mut missed = false;
         for ((role, name), wanted) in &mut self.wanted {

@@ -1,27 +1,30 @@
-//! Decides when a node begins and stops giving things up. Pure.
+//! Decides when a node begins and stops giving things up. It is pure: callers pass in the delays and the time.
 //!
-//! The input is a delay: how long work waits before it is begun. A level begins when the delay has reached its
+//! The input is a delay, the time that work waits before it is begun. A level begins when the delay has reached its
 //! threshold in two consecutive windows; of several such levels, the highest begins. A level is left, for the one
-//! below, when the delay has stayed below half of its threshold for [`HOLD`]. A level that comes back soon after it
-//! was left is held twice as long each time, because giving things up was what had made the room.
+//! below, when the delay has stayed below half of its threshold for [`HOLD`]. For example, at delays of 70 ms in two
+//! windows [`Level::Presence`] begins, and it is left after 5 s below 30 ms. A level that begins soon after one was
+//! left is held twice as long each time, because the delay had fallen only since things were given up.
 
 use std::time::Duration;
 
 use tern_types::Timestamp;
 
-/// The length of a window. Two windows decide: short against what people notice, long against a batch or a
-/// checkpoint.
+/// The length of a window. Two windows decide, which is shorter than a delay that people notice, and longer than a
+/// batch or a checkpoint takes.
 pub const WINDOW: Duration = Duration::from_millis(250);
-/// How long a level is held at least.
+/// The shortest time that a level is held.
 pub const HOLD: Duration = Duration::from_secs(5);
-/// How long a level is held at most, however often it came back.
+/// The longest time that a level is held, however often it came back.
 const MAX_HOLD: Duration = Duration::from_secs(80);
-/// A level that comes back within this time after it was left was left too early.
+/// The time after a level was left within which a new rise counts as a relapse: the level was left too early.
 const RELAPSE: Duration = Duration::from_secs(20);
 
-/// What a node gives up. Each level includes those before it. Messages are never given up.
+/// The level of shedding, which says what a node gives up. Each level includes those before it. Messages are never
+/// given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Level {
+    /// Nothing is given up.
     #[default]
     Nothing = 0,
     /// Typing is dropped.
@@ -50,12 +53,12 @@ impl Level {
         Self::ALL.get(index).copied().unwrap_or(Self::Streams)
     }
 
-    /// The number by which the level is sent to other nodes.
+    /// Returns the number by which the level is sent to other nodes.
     pub fn to_wire(self) -> u32 {
         self as u32
     }
 
-    /// The name of what the level gives up, in metrics.
+    /// Returns the name in metrics of the thing that the level gives up.
     pub fn name(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",
@@ -66,8 +69,8 @@ impl Level {
         }
     }
 
-    /// The delay from which on the level begins. A node with little to do begins work within 1 ms, and one that is
-    /// busy all the time within 10 to 20 ms.
+    /// Returns the delay from which on the level begins. A node with little to do begins work within 1 ms, and one that
+    /// is busy all the time within 10 to 20 ms.
     pub fn threshold(self) -> Duration {
         Duration::from_millis(match self {
             Self::Nothing => 0,
@@ -90,17 +93,17 @@ impl Level {
     }
 }
 
-/// Keeps the level of one node from window to window.
+/// The state that keeps the level of one node from window to window.
 #[derive(Debug)]
 pub struct Controller {
     level: Level,
     /// The level that the previous window's delay had reached.
     reached: Level,
-    /// Since when the delay has been below half of the level's threshold.
+    /// The time since which the delay has been below half of the level's threshold.
     calm_since: Option<Timestamp>,
-    /// How long the present level is held.
+    /// The time for which the present level is held.
     hold: Duration,
-    /// When a level was last left, if none has begun since.
+    /// The time at which a level was last left, if none has begun since.
     left_at: Option<Timestamp>,
 }
 
@@ -117,7 +120,7 @@ impl Default for Controller {
 }
 
 impl Controller {
-    /// The present level.
+    /// Returns the present level.
     pub fn level(&self) -> Level {
         self.level
     }

@@ -1,12 +1,13 @@
-//! Counts delays as they happen, at the cost of one addition each, and returns their median once a window.
+//! Counts delays as they occur, at the cost of one addition each, and returns their median once in each window.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// The number of buckets. The bound of each is four thirds of the one before, from half a millisecond to 20 s.
+/// The number of buckets. The bound of each is four thirds of the one before, from half a millisecond to about 20 s.
 const BUCKETS: usize = 38;
+/// The bound of the first bucket.
 const FIRST: Duration = Duration::from_micros(500);
-/// With fewer delays in a window the median says nothing: one slow call is no load.
+/// The fewest delays in a window for which there is a median. A few slow calls are no load.
 const FEWEST: u32 = 5;
 
 /// The delays of one signal in the present window.
@@ -32,7 +33,7 @@ impl Meter {
         }
     }
 
-    /// The name of the signal in metrics.
+    /// Returns the name of the signal in metrics.
     pub fn signal(&self) -> &'static str {
         self.signal
     }
@@ -48,7 +49,7 @@ impl Meter {
     }
 
     /// Returns the median of the delays since the last call, rounded up by at most a third, and starts a new window.
-    /// Zero if there were fewer than five.
+    /// Returns zero if there were fewer than five.
     pub fn take_median(&self) -> Duration {
         let counts: [u32; BUCKETS] = std::array::from_fn(|i| self.counts[i].swap(0, Ordering::Relaxed));
         let total: u64 = counts.iter().map(|count| u64::from(*count)).sum();

@@ -1,4 +1,4 @@
-//! An etcd server for one test.
+//! Starts an etcd server for one test, and a proxy in front of it.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tern_cluster::etcd::{Cluster, EtcdArgs};
 
-/// How long the tests wait for anything. Nothing takes this long.
+/// The longest time that the tests wait for anything. Nothing takes this long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An etcd server in a process of its own. It is killed when this is dropped.

@@ -1,5 +1,6 @@
-//! Catching up: a chat's log is read in windows, one after the other. The windows of all chats together are at most
-//! [`super::Settings::window`] entries ahead of the device's acknowledgements.
+//! This module reads chats' logs for a device that catches up. Each log is read in windows, one after the other. The
+//! windows of all chats together are at most [`super::Settings::window`] entries ahead of the device's
+//! acknowledgements.
 
 use std::collections::VecDeque;
 
@@ -22,39 +23,40 @@ struct Asked {
     limit: u32,
 }
 
-/// The session's readings of the inbox and of the logs, and when CaughtUp is due.
+/// The session's readings of the inbox and of the logs, and what CaughtUp waits for.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// The inbox is to be read, or to be read again.
+    /// True if the inbox is to be read, or to be read again.
     wanted: bool,
-    /// The inbox is being read. What is being read may be older than the wish in `wanted`.
+    /// True while the inbox is being read. The answer may be older than the wish in `wanted`.
     reading: bool,
-    /// The inbox is not read before this time.
+    /// The time before which the inbox is not read.
     not_before: Timestamp,
-    /// When the inbox is read first, even where presence has not taken the announcement.
+    /// The time at which the inbox is first read even if presence has not taken the announcement.
     first_at: Option<Timestamp>,
-    /// Failed readings of the inbox in a row.
+    /// The number of readings of the inbox that failed in a row.
     failures: u32,
-    /// The inbox had rows for which there was no room among the chats: it is read again.
+    /// True if the inbox had rows for which there was no room among the chats, so that it is read again.
     more: bool,
     /// The chats whose next window is to be asked for, in order.
     queue: VecDeque<ChatId>,
+    /// The windows under way, at most [`MAX_READING`] and at most one a chat.
     asked: Vec<Asked>,
-    /// Entries that catch-up sent and that are not acknowledged, over all chats.
+    /// The number of entries that catch-up sent and that are not acknowledged, over all chats.
     unacked: u32,
-    /// Entries of the next window. It adapts to the size of the entries.
+    /// The number of entries to ask for in the next window. It adapts to the size of the entries.
     step: u32,
-    /// The inbox was read since CaughtUp was last wanted.
+    /// True if the inbox was read since CaughtUp was last wanted.
     was_read: bool,
     /// The number of chats that CaughtUp waits for ([`Chat::initial`]).
     initial: usize,
-    /// CaughtUp was sent and is not wanted again.
+    /// True if CaughtUp was sent and is not wanted again.
     caught_up: bool,
-    /// CaughtUp was sent before on this stream.
+    /// True if CaughtUp was sent before on this stream.
     greeted: bool,
-    /// When CaughtUp is sent again because receipts were lost.
+    /// The time at which CaughtUp is sent again because receipts were lost.
     says_again: Option<Timestamp>,
-    /// CaughtUp is not sent again for lost receipts before this time, since the device asks for receipts each time.
+    /// The time before which CaughtUp is not sent again for lost receipts. Each makes the device ask for receipts.
     not_again_before: Timestamp,
 }
 
@@ -82,53 +84,55 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Sets when the inbox is read first, should presence not take the announcement before.
+    /// Sets the time at which the inbox is first read if presence has not taken the announcement by then.
     pub(super) fn read_inbox_at(&mut self, at: Timestamp) {
         self.first_at = Some(at);
     }
 
+    /// Notes that the inbox was read.
     pub(super) fn inbox_was_read(&mut self) {
         // CaughtUp is due after this reading, unless another one is wanted already. The first CaughtUp does not wait
-        // for that: presence's answer wants another reading.
+        // for another: presence may have taken the announcement meanwhile, which makes a second reading wanted.
         let newest = !self.wanted || !self.greeted;
         (self.reading, self.was_read, self.more) = (false, newest, false);
         self.failures = 0;
     }
 
-    /// The session was announced to presence anew. Presence may not have known it for a while, so receipts may have
-    /// passed it by. CaughtUp is sent again after the next reading of the inbox, which makes the client ask for them.
+    /// Has CaughtUp sent again after the next reading of the inbox, because the session was announced to presence anew.
+    /// Presence may not have known the session for a while, so that receipts for it were dropped. CaughtUp makes the
+    /// client ask for them.
     pub(super) fn catch_up_again(&mut self) {
         if self.caught_up {
             (self.caught_up, self.was_read) = (false, false);
         }
     }
 
-    /// When CaughtUp is to be sent again for lost receipts.
+    /// Returns the time at which CaughtUp is to be sent again for lost receipts.
     pub(super) fn says_again(&self) -> Timestamp {
         self.says_again.unwrap_or(NEVER)
     }
 
-    /// Makes CaughtUp wanted again when it is due for lost receipts.
+    /// Makes CaughtUp wanted again if the time to send it for lost receipts has come.
     pub(super) fn tick(&mut self, now: Timestamp) {
         if self.says_again.is_some_and(|at| at <= now) {
             self.says_again = None;
-            // `was_read` is left alone. Where it is false a reading of the inbox is due, and CaughtUp comes after it.
+            // `was_read` stays as it is. If it is false, a reading of the inbox is due, and CaughtUp comes after it.
             self.caught_up = false;
             self.not_again_before = now + CAUGHT_UP_PAUSE;
         }
     }
 
-    /// Whether the session may still learn of rows before the sweep tells it of them.
+    /// Returns whether the inbox is being read or still to be read, so that the session may learn of rows by itself.
     pub(super) fn inbox_is_pending(&self) -> bool {
         self.wanted || self.reading || self.more
     }
 
-    /// A row was left in the store for want of room: the inbox is to be read once more.
+    /// Notes that a row was left in the store for want of room, so that the inbox is read once more.
     pub(super) fn more_rows(&mut self) {
         self.more = true;
     }
 
-    /// When the inbox is to be read, provided that the device keeps up.
+    /// Returns the time at which the inbox is to be read, provided that the device keeps up.
     pub(super) fn due(&self) -> Timestamp {
         let wanted = if self.wanted && !self.reading {
             self.not_before
@@ -143,7 +147,7 @@ impl Reader {
         self.queue.push_back(chat);
     }
 
-    /// Queues a failed reading at once.
+    /// Queues the chat's next window now if its last one failed.
     pub(super) fn retry_now(&mut self, id: ChatId, catch_up: &mut CatchUp) {
         if catch_up.retry_at().is_some() {
             catch_up.state = State::Queued;
@@ -151,7 +155,7 @@ impl Reader {
         }
     }
 
-    /// Gives the room of the chat's entries that match `which` back to the window.
+    /// Frees the room in the window that those unacknowledged entries of the chat take up whose seq matches `which`.
     pub(super) fn release(&mut self, chat: &mut Chat, which: impl Fn(u64) -> bool) {
         let before = chat.unacked.len();
         chat.unacked.retain(|seq| !which(*seq));
@@ -166,7 +170,7 @@ impl Reader {
         }
     }
 
-    /// Whether CaughtUp is due now. True once for each time that it was wanted.
+    /// Returns whether CaughtUp is due now. It returns true once for each time that CaughtUp was wanted.
     pub(super) fn just_caught_up(&mut self) -> bool {
         let now = !self.caught_up && self.was_read && self.initial == 0 && !self.more;
         self.caught_up |= now;
@@ -174,7 +178,7 @@ impl Reader {
         now
     }
 
-    /// Entries that were sent or asked for and are not acknowledged. They take up the window.
+    /// Returns the number of entries that were sent or asked for and are not acknowledged. They take up the window.
     pub(super) fn outstanding(&self) -> u32 {
         self.unacked + self.asked.iter().map(|asked| asked.limit).sum::<u32>()
     }
@@ -195,6 +199,7 @@ impl Session {
         self.reader.wanted = true;
     }
 
+    /// Notes that the inbox could not be read, and has it read again after a pause.
     pub(super) fn inbox_failed(&mut self, now: Timestamp) {
         self.reader.reading = false;
         self.reader.wanted = true;
@@ -202,12 +207,13 @@ impl Session {
         self.reader.failures = self.reader.failures.saturating_add(1);
     }
 
-    /// Whether entries that are read for the device would go out soon.
+    /// Returns whether entries that are read for the device would go out soon: the stream is opening, or few bytes wait
+    /// for the transport.
     pub(super) fn keeps_up(&self) -> bool {
         self.life.is_opening() || (self.life.is_open() && self.unflushed < READ_BELOW_BYTES)
     }
 
-    /// Reads the inbox when that is wanted, the pause is over and the device keeps up.
+    /// Asks for the inbox if that is wanted, the pause is over and the device keeps up.
     pub(super) fn pump_inbox(&mut self, now: Timestamp) {
         let reader = &mut self.reader;
         let opening = self.life.is_opening();
@@ -250,6 +256,10 @@ impl Session {
             else {
                 continue;
             };
+            debug_assert!(
+                self.reader.asked.iter().all(|asked| asked.chat != id),
+                "a chat has two windows under way"
+            );
             (catch_up.state, catch_up.news) = (State::Reading, false);
             let from = catch_up.next;
             let reference = self.next_reference();
@@ -268,8 +278,8 @@ impl Session {
         }
     }
 
-    /// Takes a window: puts its events and goes on reading, or ends the catch-up. An answer that breaks the protocol
-    /// counts as failed.
+    /// Takes a window: puts its events, and goes on reading or ends the catch-up. A window that breaks the protocol
+    /// between nodes counts as failed.
     pub(super) fn window(&mut self, window: Window, now: Timestamp) {
         let Some(asked) = self.answered(window.reference) else {
             return;
@@ -304,6 +314,10 @@ impl Session {
             row.upto = row.upto.max(*last);
         }
         self.reader.unacked += window.seqs.len() as u32;
+        debug_assert!(
+            self.reader.outstanding() <= self.settings.window,
+            "more entries are outstanding than the window allows"
+        );
         if !window.done || more {
             if chat.due.is_none() {
                 chat.look_again(self.settings.ack_timeout, now);
@@ -323,6 +337,7 @@ impl Session {
         self.watch(asked.chat);
     }
 
+    /// Notes that a window could not be read. It is asked for again after a pause.
     pub(super) fn window_failed(&mut self, reference: u64, id: ChatId, now: Timestamp) {
         if self.answered(reference).is_none() {
             return;
@@ -333,7 +348,7 @@ impl Session {
         self.watch(id);
     }
 
-    /// Takes the request with this reference off the list; `None` when the session did not make it.
+    /// Takes the window with this reference off the list of those under way. Returns `None` if it is not on the list.
     fn answered(&mut self, reference: u64) -> Option<Asked> {
         let at = self
             .reader

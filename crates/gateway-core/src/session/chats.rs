@@ -1,4 +1,4 @@
-//! What a session remembers of the chats of its device: one [`Chat`] for each, at most [`MAX_CHATS`].
+//! [`Chats`] is a session's memory of its device's chats: one [`Chat`] for each, at most [`MAX_CHATS`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,45 +8,47 @@ use tern_types::{ChatId, IdMap, Timestamp};
 use super::NEVER;
 use super::place::Place;
 use super::reading::CatchUp;
-use super::settings::MAX_CHATS;
+use super::settings::{MAX_BACK_OFF, MAX_CHATS};
 
 /// One chat as this session knows it.
 #[derive(Debug, Default)]
 pub struct Chat {
-    /// The device's position in the chat's log, as far as what went out on this stream tells it.
+    /// The device's position in the chat's log, as far as it follows from the entries that went out on this stream.
     pub place: Place,
-    /// The last seq that the device acknowledged on this stream; 0: none. It may be wrong, so no entry is withheld
+    /// The seq that the device acknowledged last on this stream, 0 for none. It may be wrong, so no entry is withheld
     /// for this alone.
     pub acked: u64,
-    /// When that acknowledgement came.
+    /// The time at which that acknowledgement came.
     pub acked_at: Timestamp,
-    /// The seq of an acknowledgement that the store is asked to write and has not confirmed.
+    /// The seq of an acknowledgement that the store is asked to write and has not confirmed. There is none without a
+    /// row.
     pub writing: Option<u64>,
-    /// When the store last confirmed an acknowledgement.
+    /// The time at which the store last confirmed an acknowledgement.
     pub written_at: Timestamp,
-    /// A row was noted while an acknowledgement was being written: it is written once more after that.
+    /// True if a row was noted while an acknowledgement was being written. One more is written after that.
     pub write_again: bool,
-    /// The read mark that the device set last on this stream; 0: none.
+    /// The seq of the read mark that the device set last on this stream, 0 for none.
     pub read: u64,
-    /// Whether read receipts were off when `read` was set.
+    /// True if read receipts were off when `read` was set.
     pub read_off: bool,
-    /// When `read` was set.
+    /// The time at which `read` was set.
     pub read_at: Timestamp,
-    /// When the acknowledgement and the read mark are sent again, because they may not have reached the owner.
+    /// The time at which the acknowledgement and the read mark are sent again, because the owner may not have got them.
     pub resend_at: Option<Timestamp>,
-    /// The device's inbox row of the chat, as far as it is known; `None`: none is known.
+    /// The device's inbox row of the chat, as far as it is known. `None`: no row is known.
     pub row: Option<Row>,
-    /// The reading of the log that is under way. While it is, live pushes only move its target.
+    /// The reading of the log that is under way. During it, live pushes only raise its target.
     pub catch_up: Option<CatchUp>,
-    /// The seqs that catch-up has sent and the device has not acknowledged. They take up room of the window.
+    /// The seqs that catch-up has sent and the device has not acknowledged. They take up room in the window.
     pub unacked: VecDeque<u64>,
-    /// When it is checked again whether the device has acknowledged what it was sent.
+    /// The time of the next check whether the device has acknowledged what it was sent.
     pub due: Option<Timestamp>,
-    /// How often that check found no progress, at most [`super::settings::MAX_BACK_OFF`].
+    /// The number of such checks in a row that found no progress, at most [`MAX_BACK_OFF`].
     pub tries: u32,
-    /// The chat had entries waiting when the stream was opened, or announced anew: CaughtUp waits for its catch-up.
+    /// True if entries of the chat were waiting when the stream was opened or announced anew. CaughtUp waits until its
+    /// catch-up has ended.
     pub initial: bool,
-    /// The value of [`Chats::uses`] when the chat was last looked up: the lowest one is forgotten first.
+    /// The value of [`Chats::uses`] when the chat was last used. The chat with the lowest value is forgotten first.
     used: u64,
 }
 
@@ -55,12 +57,12 @@ pub struct Chat {
 pub struct Row {
     /// The first seq that the device is owed.
     pub from: u64,
-    /// The last seq that is known to be under the row; there may be later ones.
+    /// The last seq that is known to belong to the row; there may be later ones.
     pub upto: u64,
 }
 
 impl Chat {
-    /// Adds `from..=upto` to what the row is known to cover, and makes it known where there was none.
+    /// Adds `from..=upto` to the range that the row is known to cover. If no row was known, one is now.
     pub fn has_row(&mut self, from: u64, upto: u64) {
         self.row = Some(match self.row {
             Some(row) => Row {
@@ -72,9 +74,8 @@ impl Chat {
         self.write_again |= self.writing.is_some();
     }
 
-    /// Whether a row that begins at `from` is already being dealt with. It is not, where it begins below the known
-    /// row with entries that the device has not acknowledged: then it is another owner's, whose wake did not come
-    /// here.
+    /// Returns whether a row that begins at `from` is already being dealt with. It is not if it begins below the known
+    /// row and above what the device has acknowledged: then another owner wrote it, whose wake did not come here.
     pub fn knows_of(&self, from: u64) -> bool {
         match self.row {
             Some(known) => known.from <= from || self.acked >= from,
@@ -82,15 +83,16 @@ impl Chat {
         }
     }
 
-    /// Sets the time of the next check: after `timeout`, doubled for each check that found no progress. No check is
-    /// set where no row is known and everything was acknowledged.
+    /// Sets the time of the next check: `timeout` from now, doubled for each check that found no progress. No time is
+    /// set if no row is known and everything that catch-up sent was acknowledged.
     pub fn look_again(&mut self, timeout: Duration, now: Timestamp) {
+        debug_assert!(self.tries <= MAX_BACK_OFF, "the timeout is doubled too often");
         let owed = self.row.is_some() || !self.unacked.is_empty();
         self.due = owed.then(|| now + timeout * (1 << self.tries));
     }
 
-    /// Whether a row that begins at `from` may have been ended since it was read, at most `moment` ago, by an
-    /// acknowledgement of the device.
+    /// Returns whether an acknowledgement of the device may have ended a row that begins at `from` since the row was
+    /// read, which was at most `moment` ago.
     pub fn may_have_ended(&self, from: u64, moment: Duration, now: Timestamp) -> bool {
         self.acked >= from && now < self.acked_at.max(self.written_at) + moment
     }
@@ -117,25 +119,28 @@ pub struct Chats {
 }
 
 impl Chats {
+    /// Returns the chat, or `None` if it is not remembered.
     pub fn get(&self, id: ChatId) -> Option<&Chat> {
         self.map.get(&id)
     }
 
+    /// Returns the chat, or `None` if it is not remembered. The chat does not count as used.
     pub fn get_mut(&mut self, id: ChatId) -> Option<&mut Chat> {
         self.map.get_mut(&id)
     }
 
+    /// Iterates over all chats, in no particular order.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (ChatId, &mut Chat)> {
         self.map.iter_mut().map(|(id, chat)| (*id, chat))
     }
 
-    /// How many chats have an inbox row.
+    /// Returns the number of chats that have a known inbox row.
     pub fn rows(&self) -> usize {
         self.map.values().filter(|chat| chat.row.is_some()).count()
     }
 
-    /// Returns the chat, and adds it where it is not known; for that the chat that was not used for longest may be
-    /// forgotten. `None` when there is no room and no chat may be forgotten.
+    /// Returns the chat, and adds it if it is not remembered. If there is no room, the chat that was not used for the
+    /// longest time is forgotten. Returns `None` if there is no room and no chat may be forgotten.
     pub fn remember(&mut self, id: ChatId) -> Option<&mut Chat> {
         if !self.map.contains_key(&id) && self.map.len() >= MAX_CHATS {
             let oldest = self
@@ -146,23 +151,27 @@ impl Chats {
             let oldest = *oldest?.0;
             self.map.remove(&oldest);
         }
+        debug_assert!(
+            self.map.len() < MAX_CHATS || self.map.contains_key(&id),
+            "there are too many chats"
+        );
         self.uses += 1;
         let chat = self.map.entry(id).or_default();
         chat.used = self.uses;
         Some(chat)
     }
 
-    /// When the next timer of this chat is due; `None` for an unknown chat.
+    /// Returns the time at which the next timer of this chat is due, or `None` if the chat is not remembered.
     pub fn timer_of(&self, id: ChatId) -> Option<Timestamp> {
         self.map.get(&id).map(Chat::timer)
     }
 
-    /// When the first timer of any chat is due.
+    /// Returns the time at which the first timer of any chat is due.
     pub fn due(&self) -> Timestamp {
         self.map.values().map(Chat::timer).min().unwrap_or(NEVER)
     }
 
-    /// The chats of which a timer is due.
+    /// Returns the chats that have a timer which is due.
     pub fn due_at(&self, now: Timestamp) -> Vec<ChatId> {
         self.map
             .iter()
@@ -171,10 +180,12 @@ impl Chats {
             .collect()
     }
 
+    /// Returns the number of chats that are remembered.
     pub fn len(&self) -> usize {
         self.map.len()
     }
 
+    /// Returns whether no chat is remembered.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }

@@ -1,8 +1,8 @@
-//! What the server owes the device: live entries, the entries under its inbox rows, and the acknowledgements that end
-//! those rows.
+//! This module does what the server owes the device: it sends live entries and the entries under its inbox rows, and
+//! has the acknowledgements written that end those rows.
 //!
-//! Invariant: a row that the session knows is dealt with until the store has none. Either a catch-up runs for its
-//! chat, or [`super::chats::Chat::due`] says when the chat is checked again.
+//! Invariant: a session that knows of an inbox row deals with it until the store has ended the row. Either a catch-up
+//! runs for the row's chat, or [`super::chats::Chat::due`] says when the chat is checked again.
 
 use bytes::Bytes;
 use tern_proto::ApiError;
@@ -16,11 +16,12 @@ use super::settings::{LIVE_BELOW_BYTES, MAX_BACK_OFF, RESEND_WITHIN, RETRY};
 use super::{CloseRequest, Effect, Inbox, Session};
 
 impl Session {
-    /// Passes a live push on when its entry's turn has come. With a hole below it, the log is read from the hole on.
-    /// While the log is read, or the device is slow, a live push only says how far the log goes.
+    /// Passes a live push on if its entry is the next one. If entries below it did not go out, the log is read from the
+    /// first of them on instead. While the log is being read, a push only says how far the log goes. While the device
+    /// is slow, the push is dropped and the inbox is read again.
     pub(super) fn live(&mut self, id: ChatId, seq: u64, event: Bytes, now: Timestamp) {
         if !self.life.is_open() {
-            // Opened comes first. Entries pushed before it are read from the log after it.
+            // The device gets Opened first. Entries that are pushed before that are read from the log afterwards.
             return self.added(id, seq, now);
         }
         let own = &self.sends;
@@ -32,8 +33,8 @@ impl Session {
         }
         match chat.place.turn(seq) {
             Turn::Again => return,
-            // The results of own sends come by another way than live pushes; the missing entries may be such sends,
-            // whose results this push has overtaken.
+            // The results of own sends come by another way than live pushes. If there are no more missing entries than
+            // sends without a result, this push may have overtaken those results, so it goes out and nothing is read.
             Turn::Hole(missing) if missing > own.in_flight_to(id) => {
                 let start = chat.place.start();
                 return self.read_from(id, start, seq, now);
@@ -47,8 +48,8 @@ impl Session {
         self.put_bytes(event, now);
     }
 
-    /// Has the log read up to `seq`, which the device is owed. Reading brings the Skipped for entries below it that
-    /// it is not owed.
+    /// Reads the log up to `seq`, which the device is owed. Reading brings the Skipped for entries below `seq` that the
+    /// device is not owed.
     pub(super) fn added(&mut self, id: ChatId, seq: u64, now: Timestamp) {
         if !self.life.is_open() && !self.life.is_opening() {
             return;
@@ -62,12 +63,13 @@ impl Session {
         }
     }
 
-    /// The owner wrote an inbox row for `from..=to`: this session is responsible for it from now on.
+    /// Takes on an inbox row that the owner wrote for `from..=to`. From now on this session is responsible for it.
     pub(super) fn woken(&mut self, id: ChatId, from: u64, to: u64, now: Timestamp) {
         self.owe(id, from, Some(to), now);
     }
 
-    /// Takes the inbox: opens the stream, or refuses it, and takes on every row.
+    /// Takes the inbox that was read: opens the stream if it is not open yet, and takes on every row. Ends the stream
+    /// instead if the device may not have one, or if the store was restored.
     pub(super) fn inbox_read(&mut self, inbox: Inbox, now: Timestamp) {
         self.reader.inbox_was_read();
         if self.turned_away(&inbox) {
@@ -87,8 +89,8 @@ impl Session {
         }
     }
 
-    /// Ends the stream where the store says so: the device was revoked, its user is suspended, or the device is
-    /// another user's. Returns whether it did.
+    /// Ends the stream if the device was revoked, if its user is suspended, or if the device is another user's. Returns
+    /// whether it ended the stream.
     fn turned_away(&mut self, inbox: &Inbox) -> bool {
         let mine = self.life.user();
         if !inbox.active {
@@ -104,8 +106,8 @@ impl Session {
         true
     }
 
-    /// Takes the inbox that the sweep read. It should bring nothing new: a row that is older than the grace and
-    /// unknown here is a defect somewhere, which is reported; then the row is dealt with as any other.
+    /// Takes the inbox that the sweep read, which should bring nothing new. A row that is older than the grace and not
+    /// known here shows a defect somewhere: it is reported, and then dealt with like any other row.
     pub(super) fn swept(&mut self, inbox: Inbox, now: Timestamp) {
         if !self.life.is_open() {
             return;
@@ -137,13 +139,13 @@ impl Session {
         }
     }
 
-    /// Takes on the device's row of the chat, which covers `from..=to` (`to` `None`: as far as the log goes). A row
-    /// that was read from the store begins where the device stands. The row of a wake may begin above that, for
-    /// another owner may have written a lower one.
+    /// Takes on the device's row of the chat, which covers `from..=to`. If `to` is `None`, the row was read from the
+    /// store: it covers everything from `from` on, and begins at the device's place. With `to` it comes from a wake and
+    /// may begin above the device's place, since another owner may have written a lower row.
     fn owe(&mut self, id: ChatId, from: u64, to: Option<u64>, now: Timestamp) {
         let timeout = self.settings.ack_timeout;
         let Some(chat) = self.chats.remember(id) else {
-            // There is no room for the chat: the row stays in the store, and is read once other rows are dealt with.
+            // There is no room for the chat. The row stays in the store and is read when other rows are dealt with.
             return self.reader.more_rows();
         };
         chat.has_row(from, to.unwrap_or(from));
@@ -164,11 +166,17 @@ impl Session {
         if acked >= from {
             self.send_ack(id);
         }
+        debug_assert!(
+            self.chats
+                .get(id)
+                .is_some_and(|chat| chat.row.is_some() && (chat.catch_up.is_some() || chat.due.is_some())),
+            "a known row has neither a catch-up nor a time of its check"
+        );
         self.watch(id);
     }
 
-    /// The device says that it has everything of the chat up to `seq`. Only progress puts off what is to be sent
-    /// again: a device that repeats an acknowledgement waits for something.
+    /// Notes that the device has everything of the chat up to `seq`. Only progress puts off what is to be sent again,
+    /// because a device that repeats an acknowledgement waits for something.
     pub(super) fn acknowledged(&mut self, id: ChatId, seq: u64, now: Timestamp) {
         if seq == 0 {
             return;
@@ -206,7 +214,7 @@ impl Session {
         self.watch(id);
     }
 
-    /// Remembers a read mark and tells the owner of it.
+    /// Remembers the device's read mark and tells the owner of it.
     pub(super) fn mark_read(&mut self, id: ChatId, seq: u64, now: Timestamp) {
         let off = self.life.read_receipts_off();
         if let Some(chat) = self.chats.remember(id) {
@@ -215,7 +223,8 @@ impl Session {
         self.effects.push(Effect::Read { chat: id, seq, off });
     }
 
-    /// The store has written the acknowledgement of `seq`; the device's row begins at `row_from` now (0: it is gone).
+    /// Notes that the store has written the acknowledgement of `seq`. The device's row now begins at `row_from`, or is
+    /// gone if `row_from` is 0.
     pub(super) fn ack_written(&mut self, id: ChatId, seq: u64, row_from: u64, now: Timestamp) {
         let timeout = self.settings.ack_timeout;
         let Some(chat) = self.chats.get_mut(id) else {
@@ -241,7 +250,7 @@ impl Session {
             return;
         }
         chat.row = match row_from {
-            // A wake that came while the acknowledgement was being written may speak of a newer row.
+            // A wake that came while the acknowledgement was being written may be about a newer row.
             0 if !again => None,
             0 => Some(Row {
                 from: seq.saturating_add(1),
@@ -259,7 +268,7 @@ impl Session {
         self.watch(id);
     }
 
-    /// It is not known whether the acknowledgement was written: it is sent again shortly.
+    /// Sends the chat's acknowledgement and read mark again shortly, because it is not known whether they arrived.
     pub(super) fn ack_lost(&mut self, id: ChatId, now: Timestamp) {
         if let Some(chat) = self.chats.get_mut(id) {
             chat.writing = None;
@@ -268,8 +277,9 @@ impl Session {
         }
     }
 
-    /// Owners or links have changed for the chats that `moved` names. Sends their last acknowledgements and read
-    /// marks again, which may be lost, and repeats failed readings at once.
+    /// Sends again what may be lost because the owners of some chats, or the links to them, have changed: the last
+    /// acknowledgements and read marks of these chats. Their failed readings are repeated at once. `moved` returns
+    /// whether a chat is one of them.
     pub(super) fn moved(&mut self, moved: &dyn Fn(ChatId) -> bool, now: Timestamp) {
         let recent = |at: Timestamp| now < at + RESEND_WITHIN;
         for (id, chat) in self.chats.iter_mut().filter(|(id, _)| moved(*id)) {
@@ -335,17 +345,17 @@ impl Session {
                 .as_ref()
                 .is_some_and(|catch_up| catch_up.state == State::Reading)
         {
-            // The entries may not even have reached the device.
+            // The entries may not have reached the device yet.
             return chat.look_again(timeout, now);
         }
         let in_vain = chat.tries;
-        // The acknowledgements may be wrong: after one try in vain only the store's row is believed.
+        // The acknowledgements may be wrong. After one try in vain the reading begins at the row if that is lower.
         let from = match chat.row {
             Some(row) if in_vain > 0 => row.from.min(chat.place.base()),
             _ => chat.place.base(),
         };
         if let Some(catch_up) = &mut chat.catch_up {
-            // The catch-up waits for room in the window. The room may be taken up by entries of this same chat.
+            // The catch-up waits for room in the window, which entries of this same chat may take up.
             if !chat.unacked.is_empty() {
                 catch_up.go_back(from);
                 chat.place.back_to(from);
@@ -370,13 +380,17 @@ impl Session {
         }
     }
 
-    /// Sends the last acknowledgement to the owner. Where there is a row it is written to the store, one at a time;
-    /// while one is being written, a later one waits.
+    /// Sends the last acknowledgement to the owner. If there is a row, the store writes the acknowledgement, one at a
+    /// time: while one is being written, a later one waits.
     fn send_ack(&mut self, id: ChatId) {
         let Some(chat) = self.chats.get_mut(id).filter(|chat| chat.acked > 0) else {
             return;
         };
         let write = chat.row.is_some();
+        debug_assert!(
+            write || chat.writing.is_none(),
+            "an acknowledgement is being written without a row"
+        );
         if write {
             if chat.writing.is_some() {
                 return;
@@ -403,8 +417,8 @@ impl Session {
         }
     }
 
-    /// Begins to read the chat's log from `from` up to `target` (`from` 0: from the device's place as the store knows
-    /// it), or widens the catch-up that is under way.
+    /// Begins to read the chat's log from `from` up to `target`, or widens the catch-up that is under way. With `from`
+    /// 0 the reading begins at the device's place as the store knows it.
     pub(super) fn read_from(&mut self, id: ChatId, from: u64, target: u64, now: Timestamp) {
         let timeout = self.settings.ack_timeout;
         let Some(chat) = self.chats.remember(id) else {
@@ -422,7 +436,7 @@ impl Session {
         self.watch(id);
     }
 
-    /// Makes the session's timer consider the chat's.
+    /// Makes the session's timer due no later than the chat's.
     pub(super) fn watch(&mut self, id: ChatId) {
         if let Some(at) = self.chats.timer_of(id) {
             self.wake_at(at);

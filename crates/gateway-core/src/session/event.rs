@@ -1,4 +1,4 @@
-//! The events that a session takes, the effects that it returns, and what they carry.
+//! This module has the events that a session takes, the effects that it returns, and the types in both.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tern_proto::{ApiError, v1};
 use tern_types::{ChatId, DeviceId, RequestId, Timestamp, TraceContext, UserId};
 
-/// Whose access token it is, and when it expires by the wall clock.
+/// The user and the device of an access token, and the time at which the token expires by the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     pub user: UserId,
@@ -14,7 +14,8 @@ pub struct Identity {
     pub expires_at: Timestamp,
 }
 
-/// One item of a client frame, decoded. Its token, if any, is verified already: `Err` says why it was refused.
+/// One decoded item of a client frame, named as in messaging.proto. Its access token, if it has one, is verified
+/// already: `Err` says why it was refused.
 #[derive(Debug, Clone)]
 pub enum Item {
     Open {
@@ -26,19 +27,21 @@ pub enum Item {
     Ack(v1::Ack),
     MarkRead(v1::MarkRead),
     Reauthenticate(Result<Identity, ApiError>),
+    /// A heartbeat. Its token is a number that the answer repeats.
     Heartbeat {
         token: u64,
     },
     SetActive {
         active: bool,
     },
+    /// The ids of the users to watch, as the client wrote them.
     WatchPresence(Vec<String>),
     Typing(v1::Typing),
     /// An item whose kind this version does not know.
     Unknown,
 }
 
-/// What other parts of the gateway put into a session's mailbox.
+/// A message that another part of the gateway puts into a session's mailbox.
 #[derive(Debug, Clone)]
 pub enum Mail {
     /// An entry that was just committed. `event` is an encoded ServerEvent.
@@ -46,21 +49,21 @@ pub enum Mail {
     /// An entry that was just committed made the user a member. Entries below it may not be theirs, so the log is
     /// read up to `seq`: reading brings the Skipped that has to come first.
     Added { chat: ChatId, seq: u64 },
-    /// The owner wrote an inbox row for the device, for `from..=to` of the chat.
+    /// The chat's owner wrote an inbox row for the device, for the entries `from..=to`.
     Wake { chat: ChatId, from: u64, to: u64 },
-    /// The owner's answer to a send, as an encoded ServerEvent; `placed` is the entry that the send became, `None`
-    /// for an error.
+    /// The owner's answer to a send, as an encoded ServerEvent. `placed` is the chat and the seq of the entry that the
+    /// send became, `None` for an error.
     Result {
         reference: u64,
         event: Bytes,
         placed: Option<(ChatId, u64)>,
     },
-    /// The send did not reach a chat node, or its answer is lost.
+    /// The send did not reach a chat node, or its answer was lost.
     SendFailed { reference: u64 },
-    /// The store has written the acknowledgement of `seq`. The device's inbox row of the chat begins at `row_from`
-    /// now; 0: there is no row any more.
+    /// The store has written the acknowledgement of `seq`. The device's inbox row of the chat now begins at `row_from`;
+    /// 0 says that there is no row any more.
     AckWritten { chat: ChatId, seq: u64, row_from: u64 },
-    /// It is not known whether the acknowledgement was written.
+    /// The answer to an acknowledgement was lost, so it is not known whether it was written.
     AckLost { chat: ChatId },
     /// A part of a chat's log, the answer to [`Effect::Window`].
     Window(Window),
@@ -76,35 +79,35 @@ pub enum Mail {
     Seen(Bytes),
 }
 
-/// Entries of a chat's log, ascending, from the seq on that was asked for.
+/// The entries of a chat's log from the seq on that was asked for, ascending.
 #[derive(Debug, Clone)]
 pub struct Window {
-    /// The number of the [`Effect::Window`] that this answers.
+    /// The reference of the [`Effect::Window`] that this answers.
     pub reference: u64,
     pub chat: ChatId,
-    /// Encoded ServerEvents, each an Entry or a Skipped.
+    /// The encoded ServerEvents, each an Entry or a Skipped.
     pub events: Vec<Bytes>,
-    /// The seq of each event; for a Skipped its `to_seq`.
+    /// The seq of each event, which for a Skipped is its `to_seq`.
     pub seqs: Vec<u64>,
     /// The seq to ask for next.
     pub next: u64,
-    /// `next` was above the last entry that the device may have, when the window was read.
+    /// True if `next` was above the last entry that the device may have when the window was read.
     pub done: bool,
 }
 
-/// What the store says of a device: its inbox rows, and whether its stream may go on.
+/// A device as the store has it: its inbox rows, and whether its stream may go on.
 #[derive(Debug, Clone, Default)]
 pub struct Inbox {
-    /// False: the device is unknown or revoked.
+    /// False if the device is unknown or revoked.
     pub active: bool,
-    /// The device's user; `None`: the chat node did not say.
+    /// The device's user. `None` if the chat node did not say.
     pub user: Option<UserId>,
-    /// The user is suspended.
+    /// True if the user is suspended.
     pub suspended: bool,
     pub rows: Vec<InboxRow>,
     /// The epoch of the store; it changes when the store is restored from a backup.
     pub store_epoch: String,
-    /// The user's setting, as the store has it.
+    /// True if the user has turned read receipts off, as the store has it.
     pub read_receipts_off: bool,
 }
 
@@ -114,18 +117,21 @@ pub struct InboxRow {
     pub chat: ChatId,
     /// The first seq that the device is owed.
     pub from: u64,
-    /// How long ago the row was written.
+    /// The time since the row was written.
     pub age: Duration,
 }
 
-/// Why another part of the gateway asks a session to end.
+/// The reason for which another part of the gateway asks a session to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseRequest {
+    /// A newer stream of the device was opened.
     Replaced,
     Revoked,
     Suspended,
     Draining,
+    /// The token is not valid.
     Unauthenticated,
+    /// This gateway cannot serve now.
     Unavailable,
     /// The store's epoch is not the one that the stream was opened on.
     Restored,
@@ -133,22 +139,22 @@ pub enum CloseRequest {
     Overloaded,
 }
 
-/// Everything that happens to a session.
+/// Something that happened to a session.
 pub enum Event<'a> {
     Item(Item),
-    /// A frame of the client came: a sign of life.
+    /// A frame of the client came, which shows that the client is alive.
     Frame,
-    /// A frame came that does not decode.
+    /// A frame came that cannot be decoded. The text says why.
     BadFrame(&'static str),
-    /// A frame came that has too many items or bytes.
+    /// A frame came that has too many items or bytes. The text says which.
     FrameTooLarge(&'static str),
     /// The client closed its side of the stream.
     HalfClosed,
     /// A presence node has taken an announcement of the session, the first one or a repeated one.
     Announced,
-    /// A push for the session was dropped. What it carried is in the inbox, which is read again.
+    /// A push for the session was dropped. Its entry is found by reading the inbox again.
     Redrain,
-    /// Receipts for the device may have been lost on their way: the device is to ask for them.
+    /// Receipts for the device may have been lost on their way. The device is made to ask for them.
     ReceiptsLost,
     Mail(Mail),
     /// The user turned read receipts off, or on again.
@@ -170,22 +176,22 @@ pub enum Event<'a> {
     Tick,
 }
 
-/// What a session wants to have done.
+/// Something that the gateway is to do for a session.
 #[derive(Debug, Clone)]
 pub enum Effect {
     /// Send this encoded ServerEvent to the device.
     Put(Bytes),
     /// Enter the session into this gateway's registry and announce it to presence.
     Register { user: UserId, device: DeviceId },
-    /// The user became active on the device, still is, or left it.
+    /// Note that the user became active on the device, is still active, or left it.
     Sign {
         active: bool,
         at: Timestamp,
-        /// Presence is to be told at once. Otherwise the session's next announcement tells it, at the latest the one
-        /// of its end.
+        /// True if presence is to be told at once. Otherwise the session's next announcement tells it, at the latest
+        /// the one of the session's end.
         tell: bool,
     },
-    /// The users whose presence the device watches from now on; they replace the ones before.
+    /// Watch the presence of these users for the device, in place of those watched before.
     Watch(Vec<UserId>),
     /// Read the device's inbox; the answer is [`Mail::Inbox`] or [`Mail::InboxFailed`].
     ReadInbox,
@@ -194,47 +200,47 @@ pub enum Effect {
     /// Tell the owner that the device has acknowledged everything up to `seq`. With `write` the acknowledgement is
     /// written to the store and answered by [`Mail::AckWritten`] or [`Mail::AckLost`]; without it there is no answer.
     Ack { chat: ChatId, seq: u64, write: bool },
-    /// Tell the owner of a read mark. `off`: the user has turned read receipts off.
+    /// Tell the owner of a read mark. `off` is true if the user has turned read receipts off.
     Read { chat: ChatId, seq: u64, off: bool },
-    /// Tell the owner that the user writes, or stopped writing. It is dropped where it would have to wait.
+    /// Tell the owner that the user is typing, or stopped. A notice that would have to wait is dropped.
     Typing { chat: ChatId, stopped: bool },
-    /// A typing notice of the device was dropped, because the device sends them too often. For the metrics.
+    /// Count a typing notice that was dropped because the device sends them too often.
     TypingThrottled,
-    /// Read at most `limit` entries of the chat's log from `from` on; 0: from the device's place as the store knows
-    /// it. The answer is [`Mail::Window`] or [`Mail::WindowFailed`].
+    /// Read at most `limit` entries of the chat's log from `from` on. With `from` 0 the window begins at the device's
+    /// place as the store knows it. The answer is [`Mail::Window`] or [`Mail::WindowFailed`].
     Window {
         reference: u64,
         chat: ChatId,
         from: u64,
         limit: u32,
     },
-    /// The sweep found an inbox row that this session did not know of: a defect, which is logged and counted.
+    /// Log and count a defect: the sweep found an inbox row that this session did not know of.
     SweepFound {
         chat: ChatId,
         from: u64,
-        /// How long ago the row was written.
+        /// The time since the row was written.
         age: Duration,
-        /// The device's last acknowledgement of the chat on this stream; 0: none.
+        /// The seq that the device acknowledged last in the chat on this stream, 0 for none.
         acked: u64,
     },
-    /// End the stream with this status; `None`: with OK, since the client left.
+    /// End the stream with this status. `None` is OK: the client left.
     End(Option<ApiError>),
 }
 
-/// One message on its way to its chat's owner.
+/// A message on its way to its chat's owner.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Send {
     pub chat: ChatId,
-    /// Set where the device named a user instead of a chat: the direct chat is made if it does not exist.
+    /// The user whom the device named instead of a chat. Their direct chat is made if it does not exist.
     pub peer: Option<UserId>,
     pub request_id: RequestId,
-    /// Encoded [`v1::Envelope`].
+    /// The encoded [`v1::Envelope`].
     pub envelope: Bytes,
     pub body: Bytes,
-    /// The user has turned read receipts off.
+    /// True if the user has turned read receipts off.
     pub read_receipts_off: bool,
-    /// The device's last acknowledgement of the chat on this stream; 0: none.
+    /// The seq that the device acknowledged last in the chat on this stream, 0 for none.
     pub acked: u64,
-    /// The client's trace context until the gateway decides to trace the message; then that of the gateway's span.
+    /// The client's trace context until the gateway decides to trace the message, and then that of the gateway's span.
     pub trace: Option<TraceContext>,
 }

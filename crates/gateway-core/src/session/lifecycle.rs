@@ -1,4 +1,4 @@
-//! The life of a stream from Open to its end: tokens, heartbeats, draining, closing.
+//! This module takes a stream from Open to its end: tokens, heartbeats, draining, closing.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::settings::{LEAVE_WITHIN, MISSED_HEARTBEATS, SPEAK_AFTER, Settings, TO
 use super::{CloseRequest, Effect, Identity, NEVER, Session};
 use crate::gcra::Gcra;
 
-/// How long a client is told to wait before it reconnects, after an end that was no fault of its own.
+/// The time that a client is told to wait before it reconnects, after an end that was no fault of its own.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long a client is told to wait that sent far too many items. Where the platform is overloaded it is this time
-/// and up to as much again.
+/// The time that a client is told to wait if it sent far too many items. If the platform is overloaded, it is told to
+/// wait this time and up to as much again.
 const COOL_DOWN: Duration = Duration::from_secs(10);
-/// No reading of the inbox takes longer than this: an inbox that arrives this long after a change of the user's
+/// The time that a reading of the inbox takes at most. An inbox that arrives this long after a change of the user's
 /// setting was read after the change.
 const SETTING_TOLD: Duration = Duration::from_secs(10);
 /// The longest name and version of a client, in bytes.
@@ -27,7 +27,7 @@ enum Phase {
     Waiting {
         until: Timestamp,
     },
-    /// Open came and the session was registered; the inbox is not read yet.
+    /// Open came and the session is being registered; the inbox has not been read yet.
     Opening {
         until: Timestamp,
     },
@@ -35,30 +35,30 @@ enum Phase {
     Ended,
 }
 
-/// Who opened the stream, how long it may go on, and what ends it.
+/// The state of a stream's life: who opened it, when it is due to speak or to end, and why.
 #[derive(Debug)]
 pub(super) struct Life {
     phase: Phase,
     identity: Option<Identity>,
-    /// When the token expires, in the stream's monotonic time.
+    /// The time at which the token expires, in the stream's monotonic time.
     token_ends: Timestamp,
     /// The wall clock's time minus the stream's monotonic time, in milliseconds.
     wall_lead: i64,
     active: bool,
-    /// When presence was last told that the user is active; `None`: not since the device became active.
+    /// The time at which presence was last told that the user is active. `None`: not since the device became active.
     signed: Option<Timestamp>,
-    /// TokenExpiring was sent for the token at hand.
+    /// True if TokenExpiring was sent for the present token.
     warned: bool,
-    /// When the last frame of the client came.
+    /// The time at which the last frame of the client came.
     heard: Timestamp,
-    /// When the last event was put for the device.
+    /// The time at which an event was last put. CaughtUp and the failure of a send do not count.
     spoke: Timestamp,
     items: Gcra,
-    /// When the stream ends at the latest, because the gateway drains or the client has closed its side.
+    /// The time at which the stream ends at the latest, because the gateway drains or the client closed its side.
     ends: Option<(Timestamp, Ending)>,
     store_epoch: String,
     read_receipts_off: bool,
-    /// When a change of `read_receipts_off` was told: an inbox that was being read then may have the old setting.
+    /// The time of the last told change of `read_receipts_off`. An inbox that was read before may have the old setting.
     told_at: Option<Timestamp>,
 }
 
@@ -96,19 +96,19 @@ impl Life {
         self.wall_lead = wall.0 - now.0;
     }
 
-    /// What the wall clock shows when the stream's monotonic time is `now`.
+    /// Returns the wall clock's time when the stream's monotonic time is `now`.
     fn wall(&self, now: Timestamp) -> Timestamp {
         Timestamp(now.0.saturating_add(self.wall_lead))
     }
 
-    /// Takes a verified token. From now on its end is a point of the stream's monotonic time: a step of the wall
+    /// Takes a verified token. Its end is converted to the stream's monotonic time once, so that a step of the wall
     /// clock neither ends the stream nor prolongs it.
     fn identify(&mut self, identity: Identity) {
         self.identity = Some(identity);
         self.token_ends = Timestamp(identity.expires_at.0.saturating_sub(self.wall_lead));
     }
 
-    /// Whether the user has turned read receipts off.
+    /// Returns whether the user has turned read receipts off.
     pub(super) fn read_receipts_off(&self) -> bool {
         self.read_receipts_off
     }
@@ -149,7 +149,7 @@ impl Life {
         self.spoke = now;
     }
 
-    /// When the next timer of the stream's life is due.
+    /// Returns the time at which the next timer of the stream's life is due.
     pub(super) fn due(&self, settings: &Settings) -> Timestamp {
         let ends = self.ends.map_or(NEVER, |(at, _)| at);
         let own = match self.phase {
@@ -163,17 +163,17 @@ impl Life {
         own.min(ends)
     }
 
-    /// When the stream ends unless the client sends a frame.
+    /// Returns the time at which the stream ends unless the client sends a frame.
     fn silent_until(&self, settings: &Settings) -> Timestamp {
         self.heard + settings.heartbeat(self.active) * MISSED_HEARTBEATS
     }
 
-    /// When the server sends a heartbeat unless it puts something else.
+    /// Returns the time at which the server sends a heartbeat unless it puts something else.
     fn speaks_at(&self, settings: &Settings) -> Timestamp {
         self.spoke + settings.heartbeat(self.active) + SPEAK_AFTER
     }
 
-    /// When TokenExpiring is to be sent, or after that, when the token's grace ends.
+    /// Returns the time at which TokenExpiring is to be sent, or after that, the end of the token's grace.
     fn token_due(&self, settings: &Settings) -> Timestamp {
         if self.identity.is_none() {
             return NEVER;
@@ -218,8 +218,9 @@ impl Session {
         self.wake_at(self.reader.due());
     }
 
-    /// Greets the device, whose inbox was read.
+    /// Sends Opened, after the device's inbox was read.
     pub(super) fn opened(&mut self, store_epoch: &str, now: Timestamp) {
+        debug_assert!(self.life.is_opening(), "Opened answers Open once");
         let Some(identity) = self.life.identity else {
             return;
         };
@@ -237,12 +238,12 @@ impl Session {
             activity_interval_ms: Settings::millis(self.settings.activity_interval()),
         };
         self.put(server_event::Event::Opened(opened), now);
-        // The device counts as active only from here on: not before the inbox was read is it known not to be revoked.
+        // The device counts as active only from here on: the inbox has shown that it is not revoked.
         self.sign(now);
     }
 
-    /// Ends an open stream when the store's epoch is not the one that it was opened on, so that the device notices
-    /// the restore. Returns whether it did.
+    /// Ends an open stream if the store's epoch is not the one that it was opened on, so that the device notices the
+    /// restore. Returns whether it ended the stream.
     pub(super) fn store_changed(&mut self, store_epoch: &str) -> bool {
         let changed = self.life.is_open() && self.life.store_epoch != store_epoch;
         if changed {
@@ -299,7 +300,7 @@ impl Session {
         self.sign(now);
     }
 
-    /// Notes that the user is at the device, if it is active. Presence is told at most once in
+    /// Notes that the user is at the device, if the device is active. Presence is told so at most once in
     /// [`Settings::sign_every`].
     pub(super) fn sign(&mut self, now: Timestamp) {
         let told = self
@@ -319,7 +320,7 @@ impl Session {
         });
     }
 
-    /// Counts an item. Returns false when that ended the stream, because the client sent far too many.
+    /// Counts an item. Returns false if that ended the stream, because the client sent far too many.
     pub(super) fn allow_item(&mut self, now: Timestamp) -> bool {
         let allowed = self.life.items.take(now).is_ok();
         if !allowed {
@@ -341,7 +342,7 @@ impl Session {
         );
     }
 
-    /// The client closed its side. The stream ends once its sends are answered, at the latest after [`LEAVE_WITHIN`].
+    /// Ends the stream of a client that closed its side once its sends are answered, or after [`LEAVE_WITHIN`].
     pub(super) fn leave(&mut self, now: Timestamp) {
         if matches!(self.life.phase, Phase::Waiting { .. }) {
             return self.protocol_error("the client closed its side before Open");
@@ -419,8 +420,8 @@ impl Session {
         }
     }
 
-    /// The time that a refused client waits differs by session, so that clients which are refused together do not
-    /// come back together.
+    /// Returns the time that a client waits which was refused under overload. It differs by session, so that clients
+    /// which are refused together do not come back together.
     fn overloaded_for(&self) -> Duration {
         COOL_DOWN + Duration::from_millis(self.id.0 % 1000 * 10)
     }
@@ -474,7 +475,7 @@ impl Session {
         }
     }
 
-    /// Announces the end to the device, then ends the stream with the error's status.
+    /// Puts Closing, which tells the device why the stream ends, and ends the stream with the error's status.
     pub(super) fn close(&mut self, code: CloseCode, error: ApiError) {
         let may_reconnect = match code {
             CloseCode::TimedOut | CloseCode::Draining | CloseCode::Unavailable => true,

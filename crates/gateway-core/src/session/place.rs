@@ -1,50 +1,52 @@
-//! The device's position in a chat's log, as far as it follows from what went out on one stream and from the device's
-//! acknowledgements.
+//! A [`Place`] is the device's position in a chat's log, as far as it follows from the entries that went out on one
+//! stream and from the device's acknowledgements.
 //!
-//! The entries have to suit a client that takes rules 4 and 5 of messaging.proto literally and drops every entry
-//! above its cursor + 1. Three rules follow, and [`crate::session::duty`] keeps them:
+//! Entries have to be sent so that they suit a client that takes rules 4 and 5 of messaging.proto literally and drops
+//! every entry above its cursor + 1. Three rules follow, and [`crate::session::duty`] keeps them:
 //!
-//! - A live entry goes out when its turn has come: when it is the one after the last that went out. With a hole below
-//!   it, the log is read from the hole on instead. Example: 7 went out last and 9 is pushed; the log is read from 8
+//! - A live entry goes out when it is the one after the last that went out. If entries below it did not go out, the
+//!   log is read from the first of them on instead. Example: 7 went out last and 9 is pushed. The log is read from 8
 //!   on.
-//! - The log is read from a seq below which the device has taken everything, or is owed nothing: from
-//!   [`Place::start`], or where that is 0 from the device's place as the store knows it. `Skipped` comes from reading
-//!   alone, so it never spans an entry that the device had to drop.
-//! - The result of an own send may overtake entries below it. A client that holds it goes on above it. A client that
-//!   drops it acknowledges the entry just below it next, and is then sent the dropped entry. Example: the result of 5
-//!   goes out before the entry 4. After an acknowledgement of 4 the log is read from 5 on; after one of 5 it is not.
+//! - The log is read from a seq below which the device has taken everything, or is owed nothing. That is
+//!   [`Place::start`], or if that is 0, the device's place as the store knows it. Only reading brings a `Skipped`, so a
+//!   `Skipped` never spans an entry that the device had to drop.
+//! - The result of an own send may overtake entries below it. A client that holds the result goes on above it. A client
+//!   that drops it acknowledges the entry just below it next, and is then sent the dropped entry. Example: the result
+//!   of 5 goes out before the entry 4. After an acknowledgement of 4 the log is read from 5 on; after one of 5 it is
+//!   not.
 
 use super::ranges::Ranges;
 
-/// The position of one device in one chat's log. The default knows nothing.
+/// The position of one device in one chat's log. The default says that nothing is known of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Place {
     /// The entries `first..next` went out, ascending and without a hole. Both are 0 while nothing is known.
     first: u64,
     next: u64,
-    /// The device has taken everything below `first`, or is not owed it.
+    /// True if the device is known to have taken everything below `first`, or not to be owed it.
     sure: bool,
-    /// Entries that went out before their turn and are not acknowledged, so that the device may have dropped them.
-    /// They lie at `next` or above, or below it where the missing ones went out since.
+    /// The entries that went out before their turn and are not acknowledged, so that the device may have dropped them.
+    /// They lie at `next` or above, or below it if the entries that were missing below them went out since.
     early: Ranges,
 }
 
-/// What may be done with a live entry.
+/// The answer of [`Place::turn`]: whether a live entry may go out now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// Its turn has come: it may go out.
+    /// The entry may go out: it is the one after the last that went out, or the first of all.
     Next,
-    /// It went out before.
+    /// The entry went out before.
     Again,
-    /// It lies below what the device has acknowledged. It may go out all the same: a repetition costs little, and the
-    /// acknowledgement may be wrong.
+    /// The device has taken the entry, or is not owed it, as far as is known. It may go out all the same: a repetition
+    /// costs little, and an acknowledgement may have been wrong.
     Past,
-    /// It may not go out yet: so many entries below it did not go out. `u64::MAX`: the number is not known.
+    /// The entry may not go out yet, because so many entries below it did not go out. `u64::MAX` says that their number
+    /// is not known.
     Hole(u64),
 }
 
 impl Place {
-    /// What may be done with the live entry `seq`.
+    /// Returns whether the live entry `seq` may go out now.
     pub fn turn(&self, seq: u64) -> Turn {
         if self.next == 0 || seq == self.next {
             Turn::Next
@@ -58,12 +60,12 @@ impl Place {
         } else if self.sure {
             Turn::Past
         } else {
-            // The first entry of this stream was not the next one for the device.
+            // The first entry that went out on this stream was not the next one for the device.
             Turn::Hole(u64::MAX)
         }
     }
 
-    /// Notes that the entry `seq` went out, or the result that stands for it.
+    /// Notes that the entry `seq` went out, or the result of an own send that stands for it.
     pub fn went(&mut self, seq: u64) {
         if self.next == 0 {
             (self.first, self.next, self.sure) = (seq, seq, seq <= 1);
@@ -76,7 +78,7 @@ impl Place {
         }
     }
 
-    /// Notes that the entry `seq` went out although those below it did not, or perhaps not.
+    /// Notes that the entry `seq` went out although entries below it did not go out, or may not have.
     pub fn went_early(&mut self, seq: u64) {
         if seq >= self.next {
             self.early.insert(seq, seq);
@@ -90,8 +92,8 @@ impl Place {
         }
     }
 
-    /// Notes that a window of the log went out: everything that the device is owed from `from` to below `next`. With
-    /// `from` 0 it was read from the device's place as the store knows it, which was `first`.
+    /// Notes that a window of the log went out: everything that the device is owed from `from` on and below `next`.
+    /// If `from` is 0, the window was read from the device's place as the store knows it, which was `first`.
     pub fn went_from(&mut self, from: u64, first: u64, next: u64) {
         let joins = self.sure && from <= self.upto();
         self.early.forget_to(next.saturating_sub(1));
@@ -103,21 +105,21 @@ impl Place {
         self.catch_up_with_early();
     }
 
-    /// Notes that the device says it has everything up to `seq`; `before` is the seq that it said last. Returns the
-    /// seq from which on the log is to be read at once, where this shows that the device dropped entries that went
-    /// out.
+    /// Notes that the device acknowledged everything up to `seq`; `before` is the seq that it acknowledged before that.
+    /// If this shows that the device dropped entries that went out, returns the seq from which on the log is to be read
+    /// at once.
     pub fn acknowledged(&mut self, seq: u64, before: u64) -> Option<u64> {
         let next = seq.saturating_add(1);
         self.early.forget_to(seq);
         if seq < before || self.next <= next {
-            // Either what it said before was wrong, or it has everything that went out.
+            // Either the acknowledgement before was wrong, or the device has everything that went out.
             (self.first, self.next, self.sure) = (next, next, true);
             self.catch_up_with_early();
             return None;
         }
         if next < self.first {
-            // The first entry of this stream was not the next one for the device. Where the place came from the store
-            // (`sure`), nothing of what lies in between is owed.
+            // The first entry that went out on this stream was not the next one for the device. If the place came from
+            // the store (`sure`), the device is owed nothing in between.
             let dropped = !self.sure;
             if dropped {
                 self.back_to(next);
@@ -133,8 +135,8 @@ impl Place {
         dropped.then_some(next)
     }
 
-    /// Makes everything from `from` on go out again: the device has what lies below, or is not owed it. With `from` 0
-    /// nothing is known any more.
+    /// Makes everything from `from` on go out again. The device has everything below `from`, or is not owed it. With
+    /// `from` 0 nothing is known any more.
     pub fn back_to(&mut self, from: u64) {
         *self = Self {
             first: from,
@@ -144,29 +146,30 @@ impl Place {
         };
     }
 
-    /// The seq from which on the log is to be read for entries that did not go out. 0: from the device's place as the
-    /// store knows it.
+    /// Returns the seq from which on the log is to be read for entries that did not go out. 0 stands for the device's
+    /// place as the store knows it.
     pub fn start(&self) -> u64 {
         if self.sure { self.upto() } else { 0 }
     }
 
-    /// The seq from which on the log is to be read for entries that went out and were not acknowledged. 0: from the
-    /// device's place as the store knows it.
+    /// Returns the seq from which on the log is to be read for entries that went out and were not acknowledged. 0
+    /// stands for the device's place as the store knows it.
     pub fn base(&self) -> u64 {
         if self.sure { self.first } else { 0 }
     }
 
-    /// Whether all of `from..=to` went out in order, with none that the device may have dropped.
+    /// Returns whether all of `from..=to` went out in order, with none that the device may have dropped.
     pub fn covers(&self, from: u64, to: u64) -> bool {
         self.first <= from && to < self.upto()
     }
 
-    /// The last entry that went out in its turn. 0: none.
+    /// Returns the seq of the last entry that went out in its turn, 0 for none.
     pub fn last(&self) -> u64 {
         self.next.saturating_sub(1)
     }
 
-    /// Everything from `first` to below this went out in order, with none that the device may have dropped.
+    /// Returns the end of the entries from `first` on that went out in order, with none that the device may have
+    /// dropped. The entry with the returned seq is not one of them.
     fn upto(&self) -> u64 {
         let doubted = self.early.first().filter(|seq| *seq < self.next);
         doubted.unwrap_or(self.next)
@@ -242,8 +245,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a client that drops everything above its cursor + 1: the place never claims that the client took
-        /// an entry that it did not take.
+        /// Runs against a client that drops everything above its cursor + 1. The place never claims that the client
+        /// took an entry that it did not take.
         #[test]
         fn the_start_is_never_above_what_a_literal_client_took(
             stands in 0u64..12, steps in prop::collection::vec((0u8..5, 1u64..20), 0..60),

@@ -1,7 +1,7 @@
-//! One session between a device and chat nodes that misbehave in every allowed way: live pushes, windows and wakes
-//! arrive in any order, pushes are lost, acknowledgements are late, members come and go. Whatever happens, a client
-//! that takes the protocol's rules literally ends up with exactly the entries that are its own, in order, and no
-//! inbox row is left.
+//! This property test puts one session between a device and chat nodes that misbehave in every allowed way: live
+//! pushes, windows and wakes arrive in any order, pushes are lost, acknowledgements are late, members come and go.
+//! Whatever happens, a client that takes the protocol's rules literally ends up with exactly the entries that are its
+//! own, in order, and no inbox row is left.
 //!
 //! - [`log`]: a chat as its owners and the store have it
 //! - [`device`]: the client
@@ -23,19 +23,24 @@ use super::*;
 const WINDOW: u32 = 8;
 const START: Timestamp = Timestamp(1_700_000_000_000);
 
+/// A thing that may happen. The numbers choose a chat, or one of the pushes or windows under way.
 #[derive(Debug, Clone)]
 enum Step {
     Commit(usize),
+    /// The user is removed from the chat.
     Remove(usize),
+    /// The user is added to the chat.
     Add(usize),
     /// The device sends a message to the chat.
     Write(usize),
+    /// The owner answers the oldest send.
     Serve,
+    /// A live push reaches the session.
     Live(usize),
     LoseLive(usize),
     Settle(usize),
-    /// The session takes mail of the control stream: the oldest, or one that overtook it, since a chat has two owners
-    /// while it moves.
+    /// The session takes mail of the control stream: the oldest with 0, or else one that overtook it, since a chat has
+    /// two owners while it moves.
     Control(usize),
     Window(usize),
     WindowFails(usize),
@@ -43,11 +48,15 @@ enum Step {
     InboxFails,
     /// This many events reach the device.
     Down(usize),
+    /// The device acknowledges its cursor of the chat.
     Ack(usize),
     /// The oldest acknowledgement of the device reaches the session.
     Up,
+    /// The oldest acknowledgement of the session reaches the owner.
     AckArrives,
+    /// The device acknowledges entries that do not exist.
     NonsenseAck(usize),
+    /// This many milliseconds pass.
     Pass(u64),
     Flush,
     Moved,
@@ -141,7 +150,7 @@ proptest! {
 }
 
 impl Session {
-    /// Whether the session has been opening for so long that another second may end it.
+    /// Returns whether the session has been opening for so long that the next pause may end it.
     fn is_opening_late(&self, now: Timestamp) -> bool {
         self.life.is_opening() && now >= START + Duration::from_secs(1)
     }

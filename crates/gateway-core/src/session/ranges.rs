@@ -1,10 +1,10 @@
-//! A set of seqs, kept as a few ranges: the entries of a chat that went out before their turn.
+//! [`Ranges`] is a set of seqs, kept as a few ranges. It holds the entries of a chat that went out before their turn.
 
-/// The most ranges that are remembered. Beyond it the highest is forgotten, which costs a repeated delivery at worst.
-/// If the lowest were forgotten, the log might be read from above it.
+/// The most ranges that are remembered. If there are more, the highest is forgotten, which costs a repeated delivery at
+/// worst. If the lowest were forgotten, the log might be read from above it, and its entries would be missed.
 const MAX_RANGES: usize = 4;
 
-/// A set of seqs as ascending, disjoint, not adjacent ranges, both ends included. It may forget seqs that were
+/// A set of seqs as ascending ranges that neither overlap nor touch, both ends included. It may forget seqs that were
 /// inserted, the highest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<(u64, u64)>);
@@ -26,14 +26,20 @@ impl Ranges {
         let at = self.0.partition_point(|range| range.0 < low);
         self.0.insert(at, (low, high));
         self.0.truncate(MAX_RANGES);
+        debug_assert!(
+            self.0
+                .windows(2)
+                .all(|pair| pair[0].1.saturating_add(1) < pair[1].0),
+            "ranges overlap, touch, or are not ascending"
+        );
     }
 
-    /// Whether `seq` is in the set.
+    /// Returns whether `seq` is in the set.
     pub fn contains(&self, seq: u64) -> bool {
         self.0.iter().any(|&(start, end)| (start..=end).contains(&seq))
     }
 
-    /// The lowest seq that is not in the set and not below `seq`.
+    /// Returns the lowest seq that is not in the set and not below `seq`.
     pub fn first_missing(&self, seq: u64) -> u64 {
         self.0
             .iter()
@@ -49,7 +55,7 @@ impl Ranges {
         });
     }
 
-    /// The lowest seq in the set; `None` when it is empty.
+    /// Returns the lowest seq in the set, or `None` if the set is empty.
     pub fn first(&self) -> Option<u64> {
         self.0.first().map(|range| range.0)
     }

@@ -1,4 +1,4 @@
-//! Where the reading of one chat's log stands.
+//! A [`CatchUp`] is the progress of reading one chat's log.
 
 use std::time::Duration;
 
@@ -9,24 +9,25 @@ use super::settings::{RETRY, RETRY_MAX};
 /// The reading of one chat's log.
 #[derive(Debug)]
 pub struct CatchUp {
-    /// Everything from here to below `next` was sent. 0: the reading begins at the device's place as the store knows
-    /// it, which is not known here yet.
+    /// The first seq of the reading: everything from here on and below `next` was sent. 0 stands for the device's place
+    /// as the store knows it, which is not known here yet.
     pub start: u64,
-    /// The first seq of the window that is asked for next, or that was asked for last.
+    /// The first seq of the window that is under way, or else of the one to ask for next.
     pub next: u64,
     /// The highest seq that is known to be wanted.
     pub(super) target: u64,
-    /// More was wanted after the window under way was asked for: it may have been read before the new entries were
-    /// there.
+    /// True if more was wanted after the window under way was asked for. That window may have been read before the new
+    /// entries were there.
     pub(super) news: bool,
+    /// The state of the next window.
     pub state: State,
-    /// Where to go back to after the window under way.
+    /// The seq to go back to after the window under way.
     pub(super) back_to: Option<u64>,
-    /// Windows that failed in a row.
+    /// The number of windows that failed in a row.
     pub(super) failures: u32,
 }
 
-/// How far the next window of a chat is.
+/// The state of a chat's next window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// The chat waits in the reader's queue.
@@ -38,7 +39,8 @@ pub enum State {
 }
 
 impl CatchUp {
-    /// A reading from `from` (0: from the device's place as the store knows it) up to `target`, not yet queued.
+    /// Makes a reading from `from` up to `target`, which the caller is to put into the queue. With `from` 0 it begins
+    /// at the device's place as the store knows it.
     pub fn new(from: u64, target: u64) -> Self {
         Self {
             start: from,
@@ -57,8 +59,8 @@ impl CatchUp {
         self.news |= self.state == State::Reading;
     }
 
-    /// Widens the reading to everything from `from` up to `target`. `from` 0: everything up to `target` that the
-    /// device does not have yet.
+    /// Widens the reading to everything from `from` up to `target`. With `from` 0 only the target is raised, since
+    /// nothing is known of the entries below.
     pub fn extend(&mut self, from: u64, target: u64) {
         self.wants(target);
         let reading = self.state == State::Reading;
@@ -75,7 +77,7 @@ impl CatchUp {
         }
     }
 
-    /// The device has everything up to `seq`: that need not be read.
+    /// Notes that the device has everything up to `seq`, so that it need not be read.
     pub fn has(&mut self, seq: u64) {
         if self.state != State::Reading {
             self.next = self.next.max(seq.saturating_add(1));
@@ -85,13 +87,17 @@ impl CatchUp {
         }
     }
 
-    /// Has everything from `from` on sent again. Only while no window is under way.
+    /// Makes everything from `from` on be read and sent again. It may be called only while no window is under way.
     pub fn go_back(&mut self, from: u64) {
+        debug_assert!(
+            self.state != State::Reading,
+            "the window under way would be read twice"
+        );
         self.start = self.start.min(from);
         self.next = self.next.min(from);
     }
 
-    /// When the failed window is asked for again; `None` where none failed.
+    /// Returns the time at which the failed window is asked for again, or `None` if the last one did not fail.
     pub fn retry_at(&self) -> Option<Timestamp> {
         match self.state {
             State::Failed { retry_at } => Some(retry_at),
@@ -99,6 +105,7 @@ impl CatchUp {
         }
     }
 
+    /// Notes that the window under way failed.
     pub(super) fn failed(&mut self, now: Timestamp) {
         self.state = State::Failed {
             retry_at: now + back_off(self.failures),
@@ -110,7 +117,7 @@ impl CatchUp {
     }
 }
 
-/// The pause after a failure, by the number of failures in a row before it.
+/// Returns the pause after a failure. `failures` is the number of failures in a row before it.
 pub(super) fn back_off(failures: u32) -> Duration {
     RETRY.saturating_mul(1 << failures.min(8)).min(RETRY_MAX)
 }

@@ -1,5 +1,5 @@
-//! Messages from the device on their way to the chat's owner. Only form, size and rate are checked here; the owner
-//! answers.
+//! This module takes the messages that a device sends to the chats' owners. It checks their form, size and rate; the
+//! owner decides about everything else and answers.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use crate::gcra::Gcra;
 #[derive(Debug)]
 pub(super) struct Sends {
     rate: Gcra,
-    /// Sends without a result yet, by their reference.
+    /// The sends that have no result yet, by their reference. There are at most [`MAX_SENDS_IN_FLIGHT`].
     in_flight: IdMap<u64, (RequestId, ChatId)>,
 }
 
@@ -34,13 +34,14 @@ impl Sends {
         self.in_flight.is_empty()
     }
 
-    /// How many sends to this chat have no result yet.
+    /// Returns the number of sends to this chat that have no result yet.
     pub(super) fn in_flight_to(&self, chat: ChatId) -> u64 {
         self.in_flight.values().filter(|(_, to)| *to == chat).count() as u64
     }
 }
 
-/// Why a send became no entry, and after how many milliseconds the client may repeat it. 0: it would fail again.
+/// The refusal of a send. `retry_after_ms` is the time after which the client may send again, in milliseconds; 0 says
+/// that the same send would fail again.
 struct Refused {
     code: SendErrorCode,
     message: Cow<'static, str>,
@@ -63,6 +64,7 @@ impl From<ApiError> for Refused {
 }
 
 impl Session {
+    /// Passes a message on to its chat's owner, or puts its refusal.
     pub(super) fn send(&mut self, message: v1::SendMessage, now: Timestamp) {
         let Some(user) = self.life.user() else { return };
         self.sign(now);
@@ -73,6 +75,10 @@ impl Session {
                 self.sends
                     .in_flight
                     .insert(reference, (send.request_id, send.chat));
+                debug_assert!(
+                    self.sends.in_flight.len() <= MAX_SENDS_IN_FLIGHT,
+                    "too many sends are in flight"
+                );
                 self.effects.push(Effect::Send { reference, send });
             }
             Err(refused) => {
@@ -82,8 +88,8 @@ impl Session {
         }
     }
 
-    /// Puts the result of a send. A result is never dropped, however slow the device is, and may overtake entries
-    /// below it.
+    /// Puts the result of a send. A result is never dropped, however slow the device is, and may overtake entries of
+    /// others that lie below it in the log.
     pub(super) fn send_result(
         &mut self,
         reference: u64,
@@ -104,6 +110,7 @@ impl Session {
         self.leave_when_answered();
     }
 
+    /// Puts the refusal of a send that did not reach its chat's owner, or whose answer was lost.
     pub(super) fn send_failed(&mut self, reference: u64) {
         let Some((request, _)) = self.sends.in_flight.remove(&reference) else {
             return;
@@ -119,6 +126,8 @@ impl Session {
         self.leave_when_answered();
     }
 
+    /// Makes a [`Send`] of the message. Returns its refusal if its form or size is wrong, if too many sends are in
+    /// flight, or if the rate is exceeded.
     fn checked(&mut self, user: UserId, message: &v1::SendMessage, now: Timestamp) -> Result<Send, Refused> {
         let message = parse::send(user, message)?;
         let limited = |message: &'static str, retry_after_ms| Refused {

@@ -1,4 +1,4 @@
-//! The bounds and times of a session. Constants are the platform's; an operator may change [`Settings`].
+//! The bounds and times of a session. The constants are the same everywhere; an operator may change [`Settings`].
 
 use std::time::Duration;
 
@@ -7,75 +7,79 @@ use tern_types::limits::{
     CATCH_UP_WINDOW, MAX_BODY_BYTES, MAX_FRAME_BYTES, MAX_FRAME_ITEMS, MAX_GROUP_MEMBERS, MAX_SENDS_IN_FLIGHT,
 };
 
-/// Chats that a session remembers: more than a person writes in during one connection, and some 100 KiB at most.
+/// The most chats that a session remembers: more than a person writes in during one connection, and some 100 KiB.
 /// Forgetting a chat costs one repeated delivery; a chat with an inbox row is never forgotten.
 pub const MAX_CHATS: usize = 512;
-/// Entries of one window: a quarter of the catch-up window, so that several chats can be read ahead of the device.
+/// The most entries of one window: a quarter of the catch-up window, so that several chats can be read ahead of the
+/// device.
 pub const WINDOW_STEP: u32 = CATCH_UP_WINDOW / 4;
-/// The fewest entries of one window, while windows turn out large.
+/// The least number of entries for which a window is asked while windows turn out to be large. An operator's
+/// [`Settings::window`] that is lower holds all the same.
 pub const MIN_WINDOW_STEP: u32 = 4;
-/// Chats that are read at the same time. Several hide the round trip to the chat node; few hold few windows in
-/// memory.
+/// The most chats that are read at the same time. Several hide the round trip to the chat node, and few hold few
+/// windows in memory.
 pub const MAX_READING: usize = 4;
-/// A window of this many bytes or more makes the next one smaller: it would only wait here for the device.
+/// The size of a window, in bytes, from which on the next one is made smaller: it would only wait here for the device.
 pub const LARGE_WINDOW_BYTES: usize = 1 << 20;
-/// Bytes put and not yet taken by the transport from which on no window is asked for: memory here is the operator's,
-/// not the slow device's.
+/// The number of bytes put and not yet taken by the transport from which on no window is asked for, so that a slow
+/// device does not fill the gateway's memory.
 pub const READ_BELOW_BYTES: usize = 64 << 10;
-/// Bytes put and not yet taken by the transport from which on live pushes are dropped: the device gets them from its
-/// inbox.
+/// The number of bytes put and not yet taken by the transport from which on live pushes are dropped. The device gets
+/// their entries from its inbox.
 pub const LIVE_BELOW_BYTES: usize = 1 << 20;
-/// An acknowledgement or read mark younger than this is sent again when its chat gets a new owner. The settle of an
-/// older one ran long ago.
+/// The age up to which an acknowledgement or a read mark is sent again when its chat gets a new owner. The chat was
+/// settled long ago for an older one.
 pub const RESEND_WITHIN: Duration = Duration::from_secs(30);
-/// How often `ack_timeout` is doubled at most for a device that does not acknowledge: up to about 80 s with the
-/// default.
+/// The most times that `ack_timeout` is doubled for a device that does not acknowledge. With the default of 5 s it
+/// grows to 80 s.
 pub const MAX_BACK_OFF: u32 = 4;
-/// The pause before a failed read of the inbox or of a window is repeated. It doubles up to `RETRY_MAX`, so that a
+/// The pause before a failed read of the inbox or of a window is repeated. It doubles up to [`RETRY_MAX`], so that a
 /// device waits no longer than that once the chat node is back. Repeats are cheap: the inbox reader asks for many
 /// devices at once.
 pub const RETRY: Duration = Duration::from_millis(250);
+/// The longest pause before a failed read is repeated.
 pub const RETRY_MAX: Duration = Duration::from_secs(1);
-/// The least time between two readings of the inbox: pushes are dropped in bursts.
+/// The least time between two readings of the inbox. Pushes are dropped in bursts, and one reading serves a burst.
 pub const INBOX_PAUSE: Duration = Duration::from_millis(250);
-/// The least time between two CaughtUp for lost receipts: each makes a device ask for the receipts of some chats.
+/// The least time between two CaughtUp that are sent because receipts were lost: each makes a device ask for the
+/// receipts of some chats.
 pub const CAUGHT_UP_PAUSE: Duration = Duration::from_secs(10);
-/// How long a stream goes on after its token has expired.
+/// The time for which a stream goes on after its token has expired.
 pub const TOKEN_GRACE: Duration = Duration::from_secs(60);
-/// A stream ends after this many heartbeat intervals without a frame of the client.
+/// The number of heartbeat intervals without a frame of the client after which a stream ends.
 pub const MISSED_HEARTBEATS: u32 = 3;
-/// The server sends a heartbeat of its own once it was silent for a heartbeat interval and this time more. A client
-/// that sends its heartbeats has had an answer before that.
+/// The time beyond a heartbeat interval after which a silent server sends a heartbeat of its own. A client that sends
+/// its heartbeats in time gets an answer before that.
 pub const SPEAK_AFTER: Duration = Duration::from_secs(10);
-/// How long the sends of a client that closed its side may take to be answered.
+/// The time within which the sends of a client that closed its side are to be answered. Then the stream ends.
 pub const LEAVE_WITHIN: Duration = Duration::from_secs(5);
-/// How many characters of an unusable request_id its refusal repeats.
+/// The number of characters of a refused send's request_id that the refusal repeats: a UUID fits, garbage is cut.
 pub const MAX_ECHO: usize = 64;
 
-/// Settings of every session of a gateway.
+/// The settings of every session of a gateway.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// The time that the client has to send Open, and then the server to answer it.
+    /// The time within which the client has to send Open. The server has as long again to answer with Opened.
     pub open_timeout: Duration,
-    /// The inbox is read after this time even where presence has not taken the announcement.
+    /// The time after Open at which the inbox is read even if presence has not taken the announcement.
     pub announce_patience: Duration,
     /// The heartbeat interval of a device that is not active.
     pub heartbeat_background: Duration,
     /// The heartbeat interval of an active device.
     pub heartbeat_active: Duration,
-    /// TokenExpiring is sent this long before the token expires.
+    /// The time before the end of a token at which TokenExpiring is sent.
     pub token_warning: Duration,
-    /// Sends that a stream may make a second, over a longer time.
+    /// The number of sends a second that a stream may make over a longer time.
     pub sends_per_second: u32,
-    /// Sends that a stream may make at once.
+    /// The number of sends that a stream may make at once.
     pub send_burst: u32,
-    /// Entries that were sent and not acknowledged are sent again after this time.
+    /// The time after which entries that were sent and not acknowledged are sent again.
     pub ack_timeout: Duration,
-    /// Entries that are sent ahead of the device's acknowledgements while it catches up.
+    /// The most entries that are sent ahead of the device's acknowledgements while it catches up, over all chats.
     pub window: u32,
-    /// A row that only the sweep finds counts as a defect once it is this old.
+    /// The age from which on an inbox row that only the sweep finds counts as a defect.
     pub sweep_grace: Duration,
-    /// How long a user counts as online after each sign of activity.
+    /// The time for which a user counts as online after each sign of activity.
     pub online_threshold: Duration,
 }
 
@@ -98,7 +102,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The interval at which the client is to send heartbeats.
+    /// Returns the interval at which the client is to send heartbeats. It is shorter for an active device.
     pub fn heartbeat(&self, active: bool) -> Duration {
         if active {
             self.heartbeat_active
@@ -107,25 +111,25 @@ impl Settings {
         }
     }
 
-    /// Items of any kind that a stream may send a second: fifty for each send and at least 1000, so that
-    /// acknowledgements never meet the limit.
+    /// Returns the number of items of any kind that a stream may send a second: fifty for each send and at least 1000,
+    /// so that acknowledgements never meet the limit.
     pub fn items_per_second(&self) -> u32 {
         self.sends_per_second.saturating_mul(50).max(1000)
     }
 
-    /// How often the client of an active device says that its user is still there: twice in the threshold, since a
-    /// sign may come late or be lost with a connection.
+    /// Returns the interval at which the client of an active device says that its user is still there: half the
+    /// threshold, since a sign may come late or be lost with a connection.
     pub fn activity_interval(&self) -> Duration {
         self.online_threshold / 2
     }
 
-    /// How often presence is told of the activity of a user: a little below the interval, which clients keep to
-    /// within a second or so.
+    /// Returns the least time between two signs of a user's activity that presence is told: a little less than
+    /// [`Self::activity_interval`], since clients keep that one to within a second or so.
     pub fn sign_every(&self) -> Duration {
         self.online_threshold / 3
     }
 
-    /// The limits that Opened tells the client.
+    /// Returns the limits that Opened tells the client.
     pub fn limits(&self) -> v1::Limits {
         v1::Limits {
             max_body_bytes: MAX_BODY_BYTES as u32,
@@ -137,7 +141,8 @@ impl Settings {
         }
     }
 
-    /// The duration in whole milliseconds, as the protos carry it; `u32::MAX` for a longer one.
+    /// Returns the duration in whole milliseconds, rounded down, as the protos carry it. A longer one becomes
+    /// `u32::MAX`.
     pub fn millis(duration: Duration) -> u32 {
         u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
     }

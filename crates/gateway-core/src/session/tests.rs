@@ -1,4 +1,4 @@
-//! The stream's protocol, one rule a test; one file for each module of the session.
+//! These tests hold the stream's protocol, one rule a test, with one file for each subject.
 
 mod acknowledgements;
 mod closing;
@@ -25,7 +25,8 @@ use super::*;
 const START: Timestamp = Timestamp(1_700_000_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A session with a clock of its own, the events that it put, and its other effects.
+/// A session under test: it has a clock of its own and keeps the events that it put (`said`) and its other effects
+/// (`wants`).
 struct Talk {
     session: Session,
     now: Timestamp,
@@ -63,7 +64,7 @@ fn inbox() -> Inbox {
     }
 }
 
-/// The push of an entry that was just committed.
+/// Makes the live push of an entry that was just committed.
 fn live(chat: ChatId, seq: u64) -> Event<'static> {
     Event::Mail(Mail::Live {
         chat,
@@ -101,6 +102,7 @@ impl Talk {
         self.tell(Event::Item(item))
     }
 
+    /// Sends Open.
     fn open(self) -> Self {
         let token = Ok(self.identity);
         self.item(Item::Open {
@@ -110,6 +112,7 @@ impl Talk {
         })
     }
 
+    /// Sends Open and answers what the session then asks for, so that the stream is open and caught up.
     fn opened(self) -> Self {
         let mut talk = self
             .open()
@@ -142,7 +145,7 @@ impl Talk {
         self.item(Item::Send(send))
     }
 
-    /// The reference of the window that was asked for last.
+    /// Returns the reference of the window that was asked for last.
     fn window_reference(&self) -> u64 {
         let reference = |effect: &Effect| match effect {
             Effect::Window { reference, .. } => Some(*reference),
@@ -152,7 +155,7 @@ impl Talk {
         asked.unwrap_or_else(|| panic!("no window: {:?}", self.wants))
     }
 
-    /// The seqs of the entries that were put, as "4"; of Skipped as "skip 4", of Sent as "sent 4".
+    /// Returns the seqs that were put: "4" for an entry, "skip 4" for a Skipped, "sent 4" for the result of a send.
     fn places(&self) -> Vec<String> {
         let place = |event: &Kind| match event {
             Kind::Entry(entry) => Some(format!("{}", entry.seq)),
@@ -166,7 +169,8 @@ impl Talk {
         self.said.iter().filter_map(place).collect()
     }
 
-    /// The code of the last event, which must be Closing, the status' reason, and whether the client may reconnect.
+    /// Returns the code of the last event, which must be Closing, the reason of the status, and whether the client may
+    /// reconnect.
     fn end(&self) -> (CloseCode, Option<ErrorReason>, bool) {
         let Some(Kind::Closing(closing)) = self.said.last() else {
             panic!("not closed: {:?}", self.said)

@@ -1,4 +1,5 @@
-//! Typing notices of the device: passed on once in 3 s for each chat, and forgotten soon after.
+//! This module limits the typing notices of a device: for each chat one passes in 3 s. What is remembered for that is
+//! forgotten soon after.
 
 use std::time::Duration;
 
@@ -7,18 +8,18 @@ use tern_types::{ChatId, Timestamp};
 
 use super::{Effect, Session};
 
-/// Chats remembered at once. A person writes in one; the notices of a client that names ever other chats pass no
-/// faster than this many in 3 s.
+/// The most chats that are remembered at a time. A person types in one. If a client names a different chat each time,
+/// no more than this many of its notices pass in 3 s.
 const MAX_CHATS: usize = 8;
-/// How much a notice may come early: a client that sends one every 3 s sends it a little sooner or later.
+/// The time by which a notice may come early: a client that sends one every 3 s sends it a little sooner or later.
 const LEEWAY: Duration = Duration::from_millis(500);
 
-/// The chats in which the device lately said that its user writes.
+/// The chats in which the device lately said that its user is typing.
 #[derive(Debug, Default)]
 pub(super) struct Typing(Vec<(ChatId, Typist)>);
 
 impl Typing {
-    /// Counts a notice for the chat. Returns whether it is passed on.
+    /// Counts a typing notice for the chat. Returns whether it is passed on.
     fn take(&mut self, chat: ChatId, stopped: bool, now: Timestamp) -> bool {
         self.0.retain(|(_, typist)| !typist.is_over(now));
         if let Some((_, typist)) = self.0.iter_mut().find(|(of, _)| *of == chat) {
@@ -32,7 +33,7 @@ impl Typing {
         passes
     }
 
-    /// The user sent a message to the chat, which ends the typing there.
+    /// Notes that the user sent a message to the chat, which ends the typing there.
     pub(super) fn wrote(&mut self, chat: ChatId, now: Timestamp) {
         if let Some((_, typist)) = self.0.iter_mut().find(|(of, _)| *of == chat) {
             typist.wrote(now);
@@ -41,6 +42,7 @@ impl Typing {
 }
 
 impl Session {
+    /// Passes a typing notice on to the chat's owner, or drops it if it comes too soon. It counts as activity.
     pub(super) fn typing(&mut self, chat: ChatId, stopped: bool, now: Timestamp) {
         self.sign(now);
         let effect = if self.typing.take(chat, stopped, now) {

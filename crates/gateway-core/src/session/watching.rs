@@ -1,4 +1,4 @@
-//! WatchPresence: the list of users is checked here; the gateway keeps the watches.
+//! This module checks the list of users in a WatchPresence. The gateway keeps the watches.
 
 use tern_proto::v1::{WatchErrorCode, WatchResult, server_event};
 use tern_types::{Timestamp, UserId};
@@ -7,18 +7,19 @@ use super::settings::Settings;
 use super::{Effect, Session};
 use crate::gcra::Gcra;
 
-/// The most users that a device may watch: more than one screen shows.
+/// The most users that a device may watch, which is more than one screen shows.
 pub const MAX_WATCHED: usize = 256;
-/// WatchPresence that a stream may send a second over a longer time, and at once: a person who scrolls sends many.
+/// The number of WatchPresence that a stream may send a second over a longer time, and at once. A person who scrolls
+/// sends many.
 const RATE: (u32, u32) = (1, 10);
 
-/// A limiter for the WatchPresence of one stream.
+/// Makes the limiter for the WatchPresence of one stream.
 pub(super) fn rate() -> Gcra {
     Gcra::new(RATE.0, RATE.1)
 }
 
 impl Session {
-    /// Replaces the set of watched users, or answers why that is refused.
+    /// Replaces the set of users whom the device watches, or puts a WatchResult that says why that is refused.
     pub(super) fn watch_presence(&mut self, users: &[String], now: Timestamp) {
         if users.len() > MAX_WATCHED {
             let why = format!("user_ids: at most {MAX_WATCHED}");

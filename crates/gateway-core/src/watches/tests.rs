@@ -1,3 +1,5 @@
+//! These tests hold which sessions are told which state of a user, when, and in answer to what.
+
 use super::*;
 
 const START: Timestamp = Timestamp(1_000_000);
@@ -206,14 +208,14 @@ fn an_answer_that_a_newer_one_has_overtaken_changes_nothing_and_is_given_all_the
         table.set(ONE, me, answer(older, Asked::Device(1)), START),
         [complete(ONE)]
     );
-    // The older set is checked again, or was: meanwhile the newer one has come.
+    // The check of the older set ends when the newer set is in place already.
     let again = Seen {
         answers: 0,
         ..answer(older, Asked::Again(1))
     };
     assert_eq!(table.set(ONE, me, again.clone(), START), []);
     assert!(table.is_watched(newer) && !table.is_watched(older));
-    // The session watches nobody any more.
+    // The session has ended, so nothing is checked for it any more.
     table.remove(ONE);
     assert_eq!(table.set(ONE, me, again, START), []);
 }
@@ -237,7 +239,7 @@ fn what_found_no_room_is_told_later_also_where_an_older_telling_is_due() {
     let (mut table, me, user) = (Table::default(), UserId::random(), UserId::random());
     table.set(ONE, me, visible(&[user]), START);
     table.says(user, State::Online, None, START);
-    // The next one is due after the pause, and a newer one comes after that and before the tick.
+    // The next telling is due after the pause. A newer state comes after that time and before the tick.
     assert_eq!(table.says(user, offline(1), None, at(1)), []);
     let late = at(1_000);
     assert_eq!(table.says(user, State::Online, None, late), [], "as it was told");

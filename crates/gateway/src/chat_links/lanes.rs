@@ -6,8 +6,8 @@
 //! answer and went over another link. Items are handed to a link while their lane is locked, so that none overtakes
 //! another. Nothing waits for ever: an item that cannot go within [`PATIENCE`] is given back to its session.
 //!
-//! Example: sends 1 and 2 went to node a; then the slot moves to node b. Send 3 waits until a has answered both.
-//! Where a refuses 2, it is parked before 3, and b gets 2, then 3.
+//! Example: sends 1 and 2 went to node a; then the slot moves to node b. Send 3 waits until a has answered both. If a
+//! refuses 2, it is parked before 3, and b gets 2, then 3.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,46 +23,57 @@ use super::Refused;
 use super::link::Link;
 use super::pending::{Place, size};
 
-/// The most items that wait on the whole gateway: a second of sends during a move. More are given back.
+/// The most items that wait on the whole gateway: about the sends of a second during a move. Further items are refused
+/// or given back.
 const MAX_PARKED: usize = 8_192;
 /// The most bytes of the waiting items: bodies may be large, and a move must not cost the gateway its memory.
 const MAX_PARKED_BYTES: usize = 64 << 20;
 /// The longest time that an item waits for the map: a node needs less to see a change in etcd.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often nodes may refuse an item before it is given back.
+/// The most refusals of an item after which it is sent again. After one more it is given back.
 const MAX_TRIES: u32 = 4;
 /// The time between two rounds of retries. There are rounds also while the map does not change, since a node may be
 /// behind this gateway's map.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Lanes are spread over this many tables, each with a lock, so that sends seldom wait for each other.
+/// The number of tables over which lanes are spread. Each has a lock, so that sends seldom wait for each other.
 const TABLES: usize = 64;
 
 /// The lanes of all slots.
 #[derive(Debug)]
 pub struct Lanes {
     tables: [Mutex<IdMap<Slot, Lane>>; TABLES],
+    /// The number of parked items.
     parked: AtomicUsize,
+    /// The bytes of the parked items.
     parked_bytes: AtomicUsize,
+    /// Notified when an item is parked.
     came: Notify,
+    /// The number of the next item, in the order of all items.
     last: AtomicU64,
 }
 
+/// The lane of one slot.
 #[derive(Debug, Default)]
 struct Lane {
-    /// Items that wait, by their number.
+    /// The items that wait, by their number.
     parked: BTreeMap<u64, Parked>,
     /// The numbers of the sends without an answer, by the generation of the link that they took. There is one link,
     /// except for a moment after a move.
     under_way: Vec<(u64, BTreeSet<u64>)>,
 }
 
+/// An item that waits in its lane.
 #[derive(Debug)]
 struct Parked {
     item: UpItem,
+    /// The number of times that nodes have refused the item.
     tries: u32,
-    /// The version of the map by which the node refused the item. It is not sent again by an older one.
+    /// The version of the map by which the node refused the item, or by which it was parked. It is not sent by an older
+    /// one.
     version: i64,
+    /// The time before which the item is not sent again.
     not_before: Instant,
+    /// The time at which the item is given back.
     until: Instant,
 }
 
@@ -79,8 +90,9 @@ impl Default for Lanes {
 }
 
 impl Lanes {
-    /// Gives a new item to the link that `link` names, or parks it behind items that it must not overtake. `version`
-    /// is the version of the map by which `link` chooses. `Err` when there is no link, or a queue is full.
+    /// Gives a new item to the link that `link` names, or parks it behind items that it must not overtake. `version` is
+    /// the version of the map by which `link` chooses. `Err` if there is no link, if a queue is full, or if too many
+    /// items are parked.
     pub fn route(
         &self,
         slot: Slot,
@@ -121,8 +133,8 @@ impl Lanes {
         }
     }
 
-    /// Parks an item that a node with a map of `version` refused, in its old place. `Err` gives the item back: it was
-    /// refused too often, or too many items wait.
+    /// Parks an item that a node with a map of `version` refused, at its old position in the lane. `Err` gives the item
+    /// back: it was refused too often, or too many items wait.
     pub fn park(&self, place: Place, item: UpItem, version: i64) -> Result<(), Box<UpItem>> {
         let mut table = self.table(place.slot);
         // The item is parked under the same lock, so that a later one finds it either under way or parked.
@@ -135,7 +147,7 @@ impl Lanes {
         Ok(())
     }
 
-    /// Returns when a round of retries is due; never while nothing is parked.
+    /// Waits until a round of retries is due, which is never while nothing is parked.
     pub async fn due(&self) {
         while self.parked.load(Ordering::Acquire) == 0 {
             self.came.notified().await;
@@ -198,8 +210,8 @@ impl Lanes {
         }
     }
 
-    /// Forgets the parked acknowledgements of a session that has ended. Its sends and read marks go on: the person
-    /// has read what was read, also when the app was closed right after.
+    /// Forgets the parked acknowledgements of a session that has ended. Its sends and read marks go on: the person has
+    /// read what was read, even if the app was closed right after.
     pub fn forget_acks(&self, session: SessionId) {
         if self.parked.load(Ordering::Acquire) == 0 {
             return;
@@ -261,7 +273,8 @@ impl Lane {
         self.parked.is_empty() && self.under_way.is_empty()
     }
 
-    /// Whether the item numbered `order` would overtake an earlier one, if it took the link of `generation` now.
+    /// Returns whether the item numbered `order` would overtake an earlier one, if it took the link of `generation`
+    /// now.
     fn holds_back(&self, order: u64, send: bool, generation: Option<u64>) -> bool {
         let earlier = |orders: &BTreeSet<u64>| orders.first().is_some_and(|first| *first < order);
         let elsewhere = || {

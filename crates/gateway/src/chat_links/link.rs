@@ -12,20 +12,22 @@ use super::Refused;
 use super::pending::{Pending, Place, Waiting, size};
 use crate::registry::Registry;
 
-/// The most items that wait for one node: a second of them. Where the queue is full, sends are answered UNAVAILABLE.
-/// Their bytes are bounded by [`super::pending`]: every item of more than some dozen bytes has an answer, and is in
-/// there until it comes.
+/// The most items that wait for one node: about what comes in a second. If the queue is full, sends are answered
+/// UNAVAILABLE. The bytes of sends are bounded by [`super::pending`], which has them until their answers come; other
+/// items are small, apart from answers to the question which sessions some users have here.
 const CONTROL_QUEUE: usize = 16_384;
-/// Typing notices are sent only while fewer items than this wait: a sixteenth of the queue, some 60 ms.
+/// The number of waiting items from which on typing notices are refused: a sixteenth of the queue, some 60 ms.
 const HINT_BELOW: usize = CONTROL_QUEUE / 16;
-/// The most window requests that wait for one node. Where the queue is full the window fails, and sessions ask again.
+/// The most window requests that wait for one node. If the queue is full the window fails, and sessions ask again.
 const WINDOW_QUEUE: usize = 4_096;
 
 /// One link, from when its streams are open until one of them breaks. The next link to the same node is another
 /// value.
 #[derive(Debug)]
 pub struct Link {
+    /// The name of the chat node.
     pub node: String,
+    /// The incarnation of the chat node's process.
     pub incarnation: u64,
     /// A number that no other link of this gateway has.
     pub generation: u64,
@@ -37,12 +39,14 @@ pub struct Link {
 /// The receiving ends of a link's queues, which its streams read.
 #[derive(Debug)]
 pub struct Queues {
+    /// The items for the control stream.
     pub control: mpsc::Receiver<UpItem>,
+    /// The requests for the catch-up stream.
     pub windows: mpsc::Receiver<WindowRequest>,
 }
 
 impl Link {
-    /// A link, and the ends of its queues that the streams read.
+    /// Makes a link, and the ends of its queues that the streams read.
     pub fn new(node: String, incarnation: u64, generation: u64) -> (Self, Queues) {
         let (control, control_out) = mpsc::channel(CONTROL_QUEUE);
         let (windows, windows_out) = mpsc::channel(WINDOW_QUEUE);
@@ -63,21 +67,21 @@ impl Link {
         )
     }
 
-    /// Queues the item, and keeps it if it is to be answered. `Err` when a queue is full or the link is closed.
+    /// Queues the item, and keeps it if it is to be answered. `Err` if a queue is full or the link is closed.
     pub fn give(&self, place: Place, item: UpItem) -> Result<(), Refused> {
         if !is_answered(&item) {
             return self.control.try_send(item).map_err(|_| Refused);
         }
         let mut pending = self.pending();
         pending.has_room(size(&item))?;
-        // Under the lock, so that the answer cannot come before the item is kept.
+        // The item is queued under the lock, so that the answer cannot come before the item is kept.
         self.control.try_send(item.clone()).map_err(|_| Refused)?;
         let item = Box::new(item);
         pending.insert(item.r#ref, Waiting::Item { place, item });
         Ok(())
     }
 
-    /// Queues an item that may be dropped. `Err` where it would have to wait.
+    /// Queues an item that may be dropped. `Err` if it would have to wait.
     pub fn hint(&self, item: UpItem) -> Result<(), Refused> {
         let waiting = self.control.max_capacity() - self.control.capacity();
         if waiting >= HINT_BELOW {
@@ -86,7 +90,7 @@ impl Link {
         self.control.try_send(item).map_err(|_| Refused)
     }
 
-    /// Queues a request for a window. `Err` when a queue is full or the link is closed.
+    /// Queues a request for a window. `Err` if a queue is full or the link is closed.
     pub fn ask(&self, request: WindowRequest, chat: ChatId) -> Result<(), Refused> {
         let (session, reference) = (SessionId(request.session), request.r#ref);
         let mut pending = self.pending();
@@ -123,7 +127,7 @@ impl Link {
         });
     }
 
-    /// Takes out the request that an answer with `reference` belongs to; `None` when there is none.
+    /// Takes out the request that an answer with `reference` belongs to. `None` if there is none.
     pub fn answered(&self, reference: u64) -> Option<Waiting> {
         self.pending().answered(reference)
     }
@@ -143,7 +147,7 @@ impl Link {
     }
 }
 
-/// Whether the chat node answers the item.
+/// Returns whether the chat node answers the item.
 fn is_answered(item: &UpItem) -> bool {
     match &item.op {
         Some(up_item::Op::Send(_)) => true,

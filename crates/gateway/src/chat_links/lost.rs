@@ -19,24 +19,25 @@ pub const AFTER: Duration = Duration::from_secs(1);
 /// The chat nodes whose receipts may be lost, until the devices are told.
 #[derive(Debug, Default)]
 pub struct Lost {
-    /// Name and incarnation of the nodes that are gone and whose chats have no new owner yet.
+    /// The names and incarnations of the nodes whose link broke and whose chats have no owner yet that can answer.
     nodes: Mutex<Vec<(String, u64)>>,
+    /// Notified when devices are to be told.
     due: Notify,
 }
 
 impl Lost {
-    /// The link to the node broke. `map` is the newest that is known.
+    /// Takes note that the link to the node broke. `map` is the newest that is known.
     pub fn link(&self, node: &str, incarnation: u64, map: &ClusterMap) {
         self.nodes().push((node.to_owned(), incarnation));
         self.map_is(map);
     }
 
-    /// A link to the node is up: it owns its chats still.
+    /// Takes note that a link to the node is up: the node owns its chats still.
     pub fn linked(&self, node: &str, incarnation: u64) {
         self.done(|name, its| name == node && its == incarnation);
     }
 
-    /// The map has changed: nodes that own no slot by it have been replaced.
+    /// Takes note that the map has changed: nodes that own no slot by it have been replaced.
     pub fn map_is(&self, map: &ClusterMap) {
         if self.nodes().is_empty() {
             return;
@@ -48,12 +49,12 @@ impl Lost {
         self.done(|name, incarnation| !owners.contains(&(name, incarnation)));
     }
 
-    /// A node says that it lost receipts, and does not know whose.
+    /// Takes note that a node has lost receipts, and does not know whose.
     pub fn receipts(&self) {
         self.due.notify_one();
     }
 
-    /// Returns when devices are to be told. One call returns for everything that was lost before it.
+    /// Waits until devices are to be told. One call returns for everything that was lost before it.
     pub async fn due(&self) {
         self.due.notified().await;
     }

@@ -1,6 +1,7 @@
 //! Items and window requests that went to one node and have no answer yet. Their number and bytes are bounded. Sends
-//! and windows are always answered or given back. An acknowledgement may never be, since a node says nothing when it
-//! could not write one: so only the newest of each session and chat is kept, and none of a session that has ended.
+//! and windows are always answered or given back. An acknowledgement may never be answered, since a node says nothing
+//! when it could not write one: so only the newest of each session and chat is kept, and none of a session that has
+//! ended.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +10,23 @@ use tern_types::{ChatId, IdMap, SessionId, Slot};
 
 use super::Refused;
 
-/// The most that may be without an answer at one node. A node that has more is too slow to be given more.
+/// The most requests that may be without an answer at one node. A node that has more is too slow to be given more.
 const MAX_PENDING: usize = 65_536;
 
-/// The most bytes without an answer: 256 of the largest bodies, and what a gateway can spare for each of many nodes.
+/// The most bytes of requests without an answer: 256 of the largest bodies, and what a gateway can spare for each of
+/// many nodes.
 const MAX_PENDING_BYTES: usize = 64 << 20;
 /// The bytes that an item costs besides its body, envelope and trace context.
 const ITEM_BYTES: usize = 512;
 
-/// The slot of an item, its number in the order of all items, and how often nodes have refused it.
+/// The place of an item: its slot, its number in the order of all items, and how often nodes have refused it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
+    /// The slot of the item's chat.
     pub slot: Slot,
+    /// The item's number in the order of all items.
     pub order: u64,
+    /// The number of times that nodes have refused the item.
     pub tries: u32,
 }
 
@@ -39,7 +44,7 @@ pub enum Waiting {
     },
 }
 
-/// The bytes that an item holds in memory.
+/// Returns the bytes that an item holds in memory.
 pub fn size(item: &UpItem) -> usize {
     let own = match &item.op {
         Some(up_item::Op::Send(send)) => send.body.len() + send.envelope.len(),
@@ -56,7 +61,7 @@ impl Waiting {
         }
     }
 
-    /// The session and chat of an acknowledgement; `None` for anything else.
+    /// Returns the session and chat of an acknowledgement. `None` for anything else.
     fn ack(&self) -> Option<(SessionId, ChatId)> {
         let Self::Item { item, .. } = self else {
             return None;
@@ -69,18 +74,19 @@ impl Waiting {
     }
 }
 
-/// Everything that one link has sent and that is to be answered.
+/// The requests that one link has sent and that are to be answered.
 #[derive(Debug, Default)]
 pub struct Pending {
     closed: bool,
     waiting: IdMap<u64, Waiting>,
     bytes: usize,
-    /// The references of those that are acknowledgements.
+    /// The references of the requests that are acknowledgements.
     acks: BTreeMap<(SessionId, ChatId), u64>,
 }
 
 impl Pending {
-    /// `Err` when one more, of `more` bytes, may not be sent: the link is closed, or too much has no answer.
+    /// Checks that one more request, of `more` bytes, may be sent. `Err` if the link is closed, or too much has no
+    /// answer.
     pub fn has_room(&self, more: usize) -> Result<(), Refused> {
         let room = !self.closed && self.waiting.len() < MAX_PENDING && self.bytes + more <= MAX_PENDING_BYTES;
         room.then_some(()).ok_or(Refused)
@@ -96,7 +102,7 @@ impl Pending {
         self.waiting.insert(reference, waiting);
     }
 
-    /// Takes the request out that an answer with `reference` belongs to; `None` when there is none.
+    /// Takes out the request that an answer with `reference` belongs to. `None` if there is none.
     pub fn answered(&mut self, reference: u64) -> Option<Waiting> {
         let waiting = self.remove(reference)?;
         if let Some(ack) = waiting.ack() {

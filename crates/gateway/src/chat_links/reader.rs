@@ -99,7 +99,7 @@ fn window_frames(
 struct Up {
     links: Arc<ChatLinks>,
     link: Arc<Link>,
-    /// The node has ended the live stream in good order, so it has sent all receipts that it had.
+    /// True once the node has ended the live stream in good order, so that it has sent all receipts that it had.
     all_came: AtomicBool,
 }
 
@@ -193,9 +193,9 @@ impl Up {
         }
     }
 
-    /// The node refused the item, since another node owns the chat: it is parked until the map shows the new owner.
-    /// The gateway does not keep read marks and acknowledgements without an answer; their sessions send them again
-    /// when the routes change.
+    /// Parks an item that the node refused, since another node owns the chat, until the map shows the new owner. The
+    /// gateway does not keep read marks and acknowledgements without an answer; their sessions send them again when the
+    /// routes change.
     fn not_owner(&self, not_owner: &NotOwner) {
         let Some(Waiting::Item { place, item }) = self.link.answered(not_owner.r#ref) else {
             return;
@@ -206,8 +206,9 @@ impl Up {
         }
     }
 
-    /// Makes each session responsible for the inbox row: it is once the wake is in its mailbox, or, where that is
-    /// full, the note to read the inbox. The row of a session that has ended is read by the device's next session.
+    /// Makes each session responsible for the inbox row. A session is responsible once its mailbox has the wake or, if
+    /// the mailbox is full, the note to read the inbox. The row of a session that has ended is read by the device's
+    /// next session.
     fn wake(&self, wake: &Wake) {
         if let Ok(chat) = ChatId::from_slice(&wake.chat_id) {
             for session in &wake.sessions {
@@ -267,8 +268,8 @@ impl Up {
         }
     }
 
-    /// Tells the sessions for which the node could not push receipts; with `any` it does not know which, so all are
-    /// told.
+    /// Tells the sessions that the node could not push receipts for them. With `any` the node does not know for which,
+    /// so all are told.
     fn missed(&self, sessions: &[u64], any: bool) {
         for session in sessions {
             if let Some(session) = self.links.registry.get(SessionId(*session)) {
@@ -318,7 +319,7 @@ impl Up {
     }
 }
 
-/// The sessions on this gateway of the users that a chat node asks for, where presence cannot be asked (rule 3). A
+/// Returns the sessions on this gateway of the users that a chat node asks for when it cannot ask presence (rule 3). A
 /// session that is registered later reads its inbox later too, so it does not have to be found.
 fn found(registry: &Registry, asked: &FindSessions) -> SessionsFound {
     let users = asked

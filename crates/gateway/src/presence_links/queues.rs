@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// The most items that wait for one node. Where there are more they are dropped, and everything is said anew.
+/// The most items that wait for one node. Further items are dropped, and everything is said anew.
 const MAX_WAITING: usize = 65_536;
 
 /// The queues of all nodes, by node name.
@@ -21,19 +21,22 @@ pub struct Queue<T> {
     pub news: Notify,
 }
 
+/// The items that wait for one node, and the link that may take them.
 struct Waiting<T> {
     items: VecDeque<T>,
-    /// Everything about the node's slots is to be said anew.
+    /// True if everything about the node's slots is to be said anew.
     all: bool,
     /// The number of the newest link, the only one that may take from here.
     link: u64,
-    /// The newest link is up.
+    /// True while the newest link is up.
     linked: bool,
 }
 
-/// One link's access to its queue. Dropping it says that the link is down.
+/// The access of one link to its queue. Dropping it says that the link is down.
 pub struct Taker<T> {
+    /// The queue of the link's node.
     pub queue: Arc<Queue<T>>,
+    /// The number of the link, with which it takes from the queue.
     pub link: u64,
 }
 
@@ -59,7 +62,7 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queues<T> {
-    /// The queue of a node, new or known.
+    /// Returns the queue of a node, new or known.
     pub fn of(&self, node: &str) -> Arc<Queue<T>> {
         let mut queues = lock(&self.0);
         if let Some(queue) = queues.get(node) {
@@ -72,12 +75,13 @@ impl<T> Queues<T> {
     pub fn begin(&self, node: &str) -> Taker<T> {
         let mut queues = lock(&self.0);
         let queue = queues.entry(node.to_owned()).or_default().clone();
-        // Under the lock of all queues: [`Self::keep`] does not forget the queue of a link that is up.
+        // This is done under the lock of all queues, so that [`Self::keep`] does not forget the queue of a link that is
+        // up.
         let link = queue.begin();
         Taker { queue, link }
     }
 
-    /// Forgets the queues of nodes for which `there` says false, except where a link is up: it was made by a newer
+    /// Forgets the queues of nodes for which `there` says false, except those whose link is up: it was made by a newer
     /// map.
     pub fn keep(&self, there: impl Fn(&str) -> bool) {
         lock(&self.0).retain(|node, queue| there(node) || lock(&queue.waiting).linked);
@@ -93,7 +97,7 @@ impl<T> Queue<T> {
         waiting.link
     }
 
-    /// Queues an item. Where it finds no room it is dropped, and everything is said anew.
+    /// Queues an item. If it finds no room it is dropped, and everything is said anew.
     pub fn push(&self, item: T) {
         let mut waiting = lock(&self.waiting);
         if waiting.items.len() < MAX_WAITING {
@@ -105,20 +109,20 @@ impl<T> Queue<T> {
         self.news.notify_one();
     }
 
-    /// Queues an item that a new link says anyhow: while no link is up it is dropped.
+    /// Queues an item that a new link says anyhow. It is dropped if no link is up.
     pub fn push_if_linked(&self, item: T) {
         if lock(&self.waiting).linked {
             self.push(item);
         }
     }
 
-    /// Has everything about the node's slots said anew.
+    /// Makes the link say everything about the node's slots anew.
     pub fn say_all(&self) {
         lock(&self.waiting).all = true;
         self.news.notify_one();
     }
 
-    /// Takes at most `max` items, and whether everything is to be said anew. `None` when there is a newer link.
+    /// Takes at most `max` items, and whether everything is to be said anew. `None` if there is a newer link.
     pub fn take(&self, link: u64, max: usize) -> Option<(Vec<T>, bool)> {
         let mut waiting = lock(&self.waiting);
         if waiting.link != link {

@@ -1,8 +1,8 @@
 //! The links to the presence nodes over which users are watched.
 //!
-//! A new link names all watched users of the node's slots anew, and so does a change of the map that gives the node
-//! slots. What a node says of a user counts only while it owns the user by this gateway's map, since an old owner may
-//! be late.
+//! A new link asks the node anew to watch all watched users of its slots, and so does a change of the map that gives
+//! the node slots. What a node says of a user counts only while it owns the user by this gateway's map, since an old
+//! owner may be late.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,15 +23,17 @@ use super::Watches;
 use crate::metrics;
 use crate::presence_links::queues::Queue;
 
-/// The most users that one frame names.
+/// The most users that one frame asks to watch, and the most that it asks to watch no longer.
 const GATHER: usize = 1024;
-/// The pause before a user is named again whom the node refused, because it does not own them by its map. A change of
-/// the map ends it.
+/// The pause before a node is asked again to watch a user whom it refused, because it does not own the user by its map.
+/// A change of the map ends the pause.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
 /// One thing that a node is told.
 pub enum Said {
+    /// The user is watched here.
     Watch(UserId),
+    /// The user is watched here no longer.
     Unwatch(UserId),
 }
 
@@ -44,8 +46,8 @@ impl Watches {
         });
     }
 
-    /// Tells the user's presence node that the user is watched here, or no more. The caller holds the table's lock,
-    /// so that the node is told in order.
+    /// Tells the user's presence node that the user is watched here, or no longer watched. The caller holds the table's
+    /// lock, so that the node is told in order.
     pub(super) fn tell_owner(&self, user: UserId, watch: bool) {
         if let Some(node) = self.ctx.map.current().owner(Role::Presence, Slot::of_user(user)) {
             let said = if watch {
@@ -69,7 +71,7 @@ impl Watches {
         self.read(&node.name, &taker.queue, changes).await
     }
 
-    /// The frames for the node, until there is a newer link to it.
+    /// Returns the frames for the node, until there is a newer link to it.
     fn frames(
         self: Arc<Self>,
         queue: Arc<Queue<Said>>,
@@ -150,7 +152,7 @@ impl Watches {
         Ok(())
     }
 
-    /// Follows the map: names the watched users to nodes that were given slots.
+    /// Follows the map until the drain has ended: asks nodes that were given slots to watch the users of their slots.
     pub(super) async fn follow(self: Arc<Self>) {
         let mut map = self.ctx.map.clone();
         let mut old = map.current();
@@ -172,7 +174,7 @@ impl Watches {
     }
 }
 
-/// Names users again whom the node refused. Either its map or this gateway's is behind, and catches up soon.
+/// Asks the node again to watch users whom it refused. Its map or this gateway's is behind, and catches up soon.
 async fn again(watches: Arc<Watches>, queue: Arc<Queue<Said>>, users: Vec<UserId>) {
     let mut map = watches.ctx.map.clone();
     tokio::select! {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tern_types::UserId;
 
+/// The questions of this gateway that accounts have not answered yet.
 #[derive(Debug, Default)]
 pub struct Questions(Mutex<Open>);
 
@@ -23,7 +24,7 @@ struct Asked {
     is_stale: bool,
 }
 
-/// One of them. It is over when this is dropped.
+/// An open question to accounts. Dropping it ends the question.
 pub struct Question<'a> {
     all: &'a Questions,
     number: u64,
@@ -43,7 +44,7 @@ impl Questions {
         Question { all: self, number }
     }
 
-    /// The settings of these users have changed: the answers to questions about them may be out of date.
+    /// Marks the questions about these users, whose settings have changed, since their answers may be out of date.
     pub fn settings_changed(&self, users: &HashSet<UserId>) {
         for asked in &mut self.lock().questions {
             asked.is_stale |= !asked.concerns.is_disjoint(users);
@@ -56,7 +57,7 @@ impl Questions {
 }
 
 impl Question<'_> {
-    /// Whether its answer may be out of date.
+    /// Returns whether the question's answer may be out of date.
     pub fn is_stale(&self) -> bool {
         let open = self.all.lock();
         open.questions

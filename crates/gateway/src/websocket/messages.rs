@@ -21,8 +21,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::codec::{self, Frame, Incoming};
 
-/// The bytes that are read at once. Every socket keeps a buffer of this size: most are idle, and send little when
-/// they do.
+/// The bytes that are read at once. Every socket keeps a buffer of this size. It is small, since most sockets are idle,
+/// and send little when they do.
 const READ_BUFFER: usize = 4 << 10;
 /// The most bytes of a fragment. A larger frame is written in several, since a socket keeps room for the largest one
 /// for good.
@@ -31,12 +31,12 @@ const FRAGMENT: usize = 16 << 10;
 const WRITE_BUFFER: usize = FRAGMENT + (1 << 10);
 /// The most messages without a frame, such as pings, that one poll passes over before other tasks get their turn.
 const PASSED_OVER: usize = 64;
-/// A client that sends nothing for this long after the end has sent everything that it had to send.
+/// The time of silence after the end, after which a client has sent everything that it had to send.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Close codes from 4000 on are the application's: the code is this plus the gRPC status code.
+/// The first of the close codes that are the application's. A close code is this plus the gRPC status code.
 const CLOSE_CODES: u16 = 4000;
 
-/// The limits of a socket, which follow from those of the stream.
+/// Returns the limits of a socket, which follow from those of the stream.
 pub fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
@@ -70,7 +70,7 @@ fn fragments(bytes: Bytes) -> impl Iterator<Item = Message> {
     })
 }
 
-/// The close frame: gRPC's status code and the reason's name, or 1000 where the stream ended with OK.
+/// Makes the close frame: gRPC's status code and the reason's name, or 1000 if the stream ended with OK.
 pub fn close(outcome: Option<&ApiError>) -> Message {
     let (code, reason) = match outcome {
         None => (CloseCode::Normal, ""),
@@ -89,12 +89,12 @@ pub fn close(outcome: Option<&ApiError>) -> Message {
 /// and counts as gone.
 pub struct Messages<T> {
     inbound: SplitStream<WebSocketStream<T>>,
-    /// A message was refused before it was read to its end, so what follows cannot be read as messages.
+    /// True once a message was refused before it was read to its end, so that what follows cannot be read as messages.
     unread: bool,
 }
 
 impl<T> Messages<T> {
-    /// The frames that come in on this half of a socket.
+    /// Makes the frames that come in on this half of a socket.
     pub fn new(inbound: SplitStream<WebSocketStream<T>>) -> Self {
         Self {
             inbound,
@@ -135,7 +135,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Stream for Messages<T> {
     }
 }
 
-/// What a message is for the stream; `None`: nothing.
+/// Converts a message for the stream. `None` if it is nothing to the stream, such as a ping.
 fn incoming(message: Option<Result<Message, Error>>) -> Option<Incoming> {
     Some(match message {
         Some(Ok(Message::Binary(frame))) => codec::read_frame(frame),

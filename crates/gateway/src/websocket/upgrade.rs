@@ -1,4 +1,4 @@
-//! Makes a WebSocket of an HTTP request (RFC 6455, section 4.2), if the request may become one. It carries no
+//! Makes a WebSocket of an HTTP request (RFC 6455, section 4.2), if the request may become one. The request carries no
 //! credentials, since a browser could put them nowhere but into the URL. They are in the stream's Open.
 
 use std::sync::Arc;
@@ -21,19 +21,21 @@ use crate::origins::{Origins, Refused};
 
 /// The path at which WebSockets are opened.
 pub const PATH: &str = "/v1/stream";
+/// The version of the protocol that is served.
 const VERSION: HeaderValue = HeaderValue::from_static("13");
+/// The name of the protocol in the header field Upgrade.
 const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 /// The length of a key: 16 bytes in base64.
 const KEY_BYTES: usize = 24;
 
-/// Makes WebSockets of requests, and serves devices on them.
+/// The service that makes WebSockets of requests, and serves devices on them.
 pub struct WebSockets {
     gateway: Arc<Gateway>,
     origins: Arc<Origins>,
     tasks: TaskTracker,
 }
 
-/// Why a request does not become a WebSocket.
+/// The reason why a request does not become a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum No {
     #[error("a WebSocket is opened by GET")]
@@ -49,7 +51,7 @@ enum No {
 }
 
 impl WebSockets {
-    /// Serves devices of this gateway. `tasks` are waited for when the gateway stops.
+    /// Makes the service. It serves devices of this gateway. `tasks` are waited for when the gateway stops.
     pub fn new(gateway: Arc<Gateway>, origins: Arc<Origins>, tasks: TaskTracker) -> Self {
         Self {
             gateway,
@@ -84,8 +86,8 @@ impl WebSockets {
     }
 }
 
-/// The value of `Sec-WebSocket-Accept`, which proves that the request was understood. `Err` says why the request does
-/// not become a WebSocket.
+/// Returns the value of `Sec-WebSocket-Accept`, which proves that the request was understood. `Err` says why the
+/// request does not become a WebSocket.
 fn accept<B>(request: &Request<B>, origins: &Origins) -> Result<HeaderValue, No> {
     let headers = request.headers();
     origins.check(headers)?;
@@ -107,7 +109,7 @@ fn accept<B>(request: &Request<B>, origins: &Origins) -> Result<HeaderValue, No>
     HeaderValue::try_from(derive_accept_key(key)).map_err(|_| No::Key)
 }
 
-/// Whether a comma separated header names `token`, in any case.
+/// Returns whether a comma separated header names `token`, in any case.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)

@@ -1,4 +1,4 @@
-//! Callers who are barred although their access tokens are good, by the list that a gateway asks for.
+//! Callers who are on the list of those who are barred, although their access tokens are good.
 
 use std::sync::Arc;
 

@@ -11,7 +11,7 @@ use crate::support::World;
 use crate::support::items::people;
 use crate::support::raw::raw_unary;
 
-/// Asks for a chat.
+/// Asks for a chat with these credentials, and claims in the metadata to be somebody else.
 pub async fn get_chat(channel: Channel, credentials: &str, chat: ChatId) -> Result<v1::Chat, tonic::Status> {
     let mut request = Request::new(v1::GetChatRequest {
         chat_id: chat.to_string(),

@@ -177,7 +177,7 @@ async fn typing_goes_up_without_an_answer_and_not_at_all_under_load() {
         })
     };
     let chat = ChatId::direct(user, UserId::random());
-    // After this the link is up.
+    // The link is up after this.
     send(&mut world, &mut phone, send_to(chat).1).await;
     phone.say(typing(chat)).await;
     let up = world.item().await;
@@ -197,7 +197,7 @@ async fn typing_goes_up_without_an_answer_and_not_at_all_under_load() {
     assert!(matches!(up.op, Some(up_item::Op::Send(_))), "{up:?}");
 }
 
-/// Of a device's streams on several gateways the one with the highest number is the newest.
+/// The stream of a device with the highest number, over all gateways, is its newest.
 #[tokio::test]
 async fn a_stream_draws_its_number_from_the_store_and_says_it_once_it_is_open() {
     let mut world = World::start(&[]).await;

@@ -12,7 +12,7 @@ const APP: &str = "https://app.example.com";
 const EVIL: &str = "https://evil.example";
 const GET_CHAT: &str = "/tern.v1.Chats/GetChat";
 
-/// The answer to one request: the head in lower case, and the body.
+/// Returns the answer to one request: the head in lower case, and the body.
 async fn answer(world: &World, head: &str, body: &[u8]) -> (String, String) {
     let address = world.url.trim_start_matches("http://");
     let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -29,7 +29,7 @@ async fn answer(world: &World, head: &str, body: &[u8]) -> (String, String) {
     (head.to_lowercase() + "\r\n", body.to_owned())
 }
 
-/// Makes a call as a page of `origin` does; `None`: as a client that is no browser.
+/// Makes a call as a page of `origin` does, or with `None` as a client that is no browser.
 async fn call(world: &World, origin: Option<&str>, credentials: &str, chat: ChatId) -> (String, String) {
     let origin = origin.map(|origin| format!("origin: {origin}\r\n"));
     call_with(world, &origin.unwrap_or_default(), credentials, chat).await
@@ -163,7 +163,7 @@ async fn a_call_takes_no_longer_than_its_client_wants() {
     let (user, device) = people();
     world.owner("nobody", 2, true);
     let (token, chat) = (world.token(user, device), ChatId::own(user));
-    // Without a node for its chat a call waits for one, and fails when none comes.
+    // A call waits for a node if there is none for its chat, and fails if none comes.
     for (headers, status) in [
         ("grpc-timeout: 50m\r\n", "grpc-status: 4\r\n"),
         ("", "grpc-status: 14\r\n"),

@@ -75,7 +75,7 @@ async fn keys_that_are_guessed_cost_accounts_little_and_hinder_no_back_end() {
     call("tern_good".into()).await.unwrap();
 }
 
-/// The answer of a node that does not know the method: the call has passed the limits.
+/// The code of a node that does not know the method: the call has passed the limits.
 const PASSED: Code = Code::Unimplemented;
 
 async fn refresh(channel: Channel) -> Status {
@@ -85,7 +85,7 @@ async fn refresh(channel: Channel) -> Status {
     answer.expect_err("a fake refreshes nothing")
 }
 
-/// Whether a call by gRPC-Web passed that came from the address `from`.
+/// Makes a call by gRPC-Web from the address `from`. Returns whether it passed.
 async fn refresh_from(world: &World, from: Ipv4Addr) -> bool {
     let address: std::net::SocketAddr = world.url.trim_start_matches("http://").parse().unwrap();
     let socket = TcpSocket::new_v4().unwrap();

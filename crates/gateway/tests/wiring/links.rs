@@ -126,7 +126,7 @@ async fn typing_reaches_only_who_may_see_the_writer() {
         panic!("no typing")
     };
     assert_eq!(came.user_id, seen.to_string());
-    // Where it is known who may see, typing is told at once, before a receipt that comes after it.
+    // If it is known who may see, typing is told at once, before a receipt that comes after it.
     for event in [typing(hidden), typing(seen), receipt(chat, hidden, 1)] {
         world.push(phone.session, chat, 0, event).await;
     }

@@ -1,4 +1,4 @@
-//! How streams end: replaced, revoked, broken, with a client that takes nothing, drained.
+//! The ends of streams: replaced, revoked, broken, with a client that takes nothing, drained.
 
 use bytes::Bytes;
 use tern_cluster::Role;

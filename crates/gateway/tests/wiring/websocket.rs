@@ -49,7 +49,7 @@ async fn a_message_goes_up_its_result_and_live_pushes_come_down() {
     let chat = ChatId::direct(user, UserId::random());
     let (request_id, item) = send_to(chat);
     let up = loop {
-        // Sent until the link is up.
+        // The message is sent until the link is up.
         socket.say(item.clone()).await;
         tokio::select! {
             up = world.item() => break up,
@@ -164,7 +164,7 @@ async fn messages_that_are_no_frames_end_the_stream_with_a_reason_and_hurt_nobod
     assert!(matches!(bystander.event().await, Event::HeartbeatAck(ack) if ack.token == 3));
 }
 
-/// A text message whose bytes are a ClientFrame.
+/// Makes a text message whose bytes are a ClientFrame.
 fn as_text(item: Item) -> Message {
     let items = vec![v1::ClientItem { item: Some(item) }];
     let frame = prost::Message::encode_to_vec(&v1::ClientFrame { items });

@@ -1,4 +1,4 @@
-//! The configuration of a platform, and its start.
+//! Configures and starts a platform.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,9 +15,9 @@ use crate::s3::Access;
 use crate::secrets::{self, Secrets};
 use crate::{Etcd, Postgres, S3, Shared};
 
-/// Short enough for tests and Ctrl-C, long enough to observe a drain.
+/// The default drain time. It is short enough for tests and Ctrl-C, and long enough to observe a drain.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for a migration; the schema is small.
+/// The time limit for a `tern` command that is run to its end, such as a migration. The schema is small.
 const MIGRATES_WITHIN: Duration = Duration::from_secs(60);
 
 /// The configuration of a platform. The default is two gateways, two chat nodes, one presence node and one accounts
@@ -43,7 +43,7 @@ pub struct Builder {
     beside: Option<Beside>,
 }
 
-/// The properties that a platform shares with another one.
+/// The database and the keys that a platform shares with another one.
 #[derive(Debug, Clone)]
 struct Beside {
     database_url: String,
@@ -110,7 +110,7 @@ impl Builder {
         self.count(Role::Media, count)
     }
 
-    /// The media nodes use this object store, and the platform starts none of its own.
+    /// Makes the media nodes use this object store. The platform then starts none of its own.
     #[must_use]
     pub fn s3(mut self, access: Access) -> Self {
         self.s3 = Some(access);
@@ -122,14 +122,14 @@ impl Builder {
         self
     }
 
-    /// Adds a TERN_… setting for every node.
+    /// Adds a TERN_… setting for every node. If a setting is added twice, the later value counts.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Adds a TERN_… setting for one node.
+    /// Adds a TERN_… setting for one node. It takes precedence over those for every node.
     #[must_use]
     pub fn node_env(mut self, node: &str, name: &str, value: &str) -> Self {
         self.node_env
@@ -139,8 +139,8 @@ impl Builder {
         self
     }
 
-    /// Runs the nodes of a role with another program, such as another version. Migrations and keys are still made by
-    /// the first one.
+    /// Runs the nodes of a role with another program, such as another version. Migrations and API keys are still made
+    /// by the platform's first program.
     #[must_use]
     pub fn program(mut self, role: Role, tern: &Path) -> Self {
         self.programs.insert(role, tern.to_owned());
@@ -154,14 +154,15 @@ impl Builder {
         self
     }
 
-    /// Sets how long a draining node takes at most.
+    /// Sets how long a draining node takes at most; 5 s by default.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
         self
     }
 
-    /// The ports on which the gateways try to listen, in their order. A gateway whose port is taken uses another one.
+    /// Sets the ports on which the gateways try to listen, in their order. A gateway whose port is taken uses another
+    /// one.
     #[must_use]
     pub fn gateway_ports(mut self, ports: &[u16]) -> Self {
         self.fixed_ports = ports.to_vec();
@@ -175,28 +176,29 @@ impl Builder {
         self
     }
 
-    /// Clients connect to the gateways in plain text.
+    /// Makes clients connect to the gateways in plain text.
     #[must_use]
     pub fn plain_clients(mut self) -> Self {
         self.plain_clients = true;
         self
     }
 
-    /// Nodes talk to each other by mutual TLS.
+    /// Makes nodes talk to each other by mutual TLS.
     #[must_use]
     pub fn internal_tls(mut self) -> Self {
         self.internal_tls = true;
         self
     }
 
-    /// Other nodes reach the nodes of this role over a proxy that a test can cut. See [`Platform::wire`].
+    /// Puts a proxy that a test can cut before each node of this role. See [`Platform::wire`].
     #[must_use]
     pub fn wired(mut self, role: Role) -> Self {
         self.wired.insert(role);
         self
     }
 
-    /// Uses the run's shared servers, with its own database and etcd prefix, instead of private ones.
+    /// Uses the test run's shared servers instead of private ones. The platform has a database and an etcd prefix of
+    /// its own on them.
     #[must_use]
     pub fn on(mut self, shared: &Shared) -> Self {
         self.etcd_prefix = format!("/tern-tests/{}", crate::shared::unique("platform"));
@@ -279,6 +281,7 @@ impl Builder {
         Ok(platform)
     }
 
+    /// Starts the private servers, or takes the shared ones. Returns them, and the URL of the platform's database.
     async fn servers(&mut self, beside: Option<&Beside>) -> anyhow::Result<(Servers, String)> {
         if let Some(shared) = self.shared.take() {
             let owns_database = beside.is_none();
@@ -352,7 +355,7 @@ impl Builder {
     }
 }
 
-/// Starts all nodes at once: they wait for each other only in the map.
+/// Starts all nodes at once. They need no order, because each of them finds the others in the map.
 async fn launch_all(launcher: &Launcher<'_>) -> anyhow::Result<BTreeMap<String, super::NodeProcess>> {
     let launches = launcher.builder.counts.iter().flat_map(|(role, count)| {
         (0..*count).map(move |number| async move {

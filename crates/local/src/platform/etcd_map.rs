@@ -1,17 +1,17 @@
-//! Reads the cluster map from etcd: `{prefix}/nodes/{role}/{node}`.
+//! Reads the cluster map from etcd. A node's record has the key `{prefix}/nodes/{role}/{node}`.
 
 use etcd_client::{Client, GetOptions};
 use tern_types::{Slot, slot};
 
 use super::Role;
 
-/// The nodes that take work.
+/// The nodes of the map that take work.
 pub struct EtcdMap {
-    /// Role, name, and whether it is well, of every node that is neither draining nor gone.
+    /// The role and the name of every node that is neither draining nor gone, and whether it is well.
     nodes: Vec<(String, String, bool)>,
 }
 
-/// Reads the map.
+/// Reads the map. Fails if etcd does not answer, or if a record is no JSON.
 pub async fn read(endpoint: &str, prefix: &str) -> anyhow::Result<EtcdMap> {
     let prefix = format!("{prefix}/nodes/");
     let mut client = Client::connect([endpoint], None).await?;
@@ -38,19 +38,20 @@ pub async fn read(endpoint: &str, prefix: &str) -> anyhow::Result<EtcdMap> {
 }
 
 impl EtcdMap {
-    /// Whether the map shows this node.
+    /// Returns whether the map shows this node.
     pub fn has(&self, role: Role, name: &str) -> bool {
         self.of(role).any(|node| node == name)
     }
 
-    /// Returns the owner of a slot: by rendezvous hashing among the well nodes, or among all if none is well.
+    /// Returns the name of a slot's owner, by rendezvous hashing among the well nodes, or among all nodes if none is
+    /// well. Returns `None` if no node has the role.
     pub fn owner(&self, role: Role, slot: Slot) -> Option<String> {
         let well = slot::rendezvous(slot, self.that_are(role, true));
         well.or_else(|| slot::rendezvous(slot, self.of(role)))
             .map(str::to_owned)
     }
 
-    /// Whether the node's record says that it is cut off from what other nodes reach.
+    /// Returns whether the node's record says that it is unwell, that is, cut off from what other nodes reach.
     pub fn is_unwell(&self, role: Role, name: &str) -> bool {
         self.that_are(role, false).any(|node| node == name)
     }

@@ -1,6 +1,6 @@
-//! Reads a page in Prometheus' text format.
+//! Reads a page of metrics in Prometheus' text format.
 
-/// Returns the sum of the samples of `metric` that have all these labels.
+/// Returns the sum of the samples of `metric` that have all these labels, or 0 if there are none.
 pub fn sum(page: &str, metric: &str, labels: &[(&str, &str)]) -> f64 {
     page.lines()
         .filter_map(|line| {

@@ -1,4 +1,4 @@
-//! The processes of `tern serve`, one per node.
+//! Starts the processes of `tern serve`, one per node.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use crate::s3::Access;
 use crate::secrets::Secrets;
 use crate::{Cable, Process, Wire, http, ports, until};
 
-/// Another process may take a port between the choice and the start of the node.
+/// The number of starts with new ports. Another process may take a port between the choice and the start of the node.
 const PORT_TRIES: usize = 5;
 
 /// The role of a node.
@@ -26,7 +26,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// The role's name in `tern serve` and in the map.
+    /// Returns the role's name in `tern serve` and in the map.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
@@ -46,23 +46,26 @@ impl Role {
 /// The process of one node.
 #[derive(Debug)]
 pub struct NodeProcess {
+    /// The node's name, such as `chat-0`.
     pub name: String,
+    /// The node's role.
     pub role: Role,
+    /// The process that runs the node.
     pub process: Process,
     /// The address of /metrics, /healthz and /readyz.
     pub admin: SocketAddr,
     /// The address at which the node listens for other nodes.
     pub internal: SocketAddr,
-    /// The proxy over which other nodes reach it, if a test may cut that.
+    /// The proxy over which other nodes reach the node, if its role was [`Builder::wired`].
     pub wire: Option<Arc<Wire>>,
-    /// The address for clients; gateways only.
+    /// The address for clients, which only gateways have.
     pub clients: Option<SocketAddr>,
-    /// Whether clients use TLS.
+    /// True if clients use TLS.
     pub tls: bool,
 }
 
 impl NodeProcess {
-    /// The URL for clients, `https://localhost:…`, or `None` if the node is no gateway.
+    /// Returns the URL for clients, such as `https://localhost:…`, or `None` if the node is no gateway.
     pub fn client_url(&self) -> Option<String> {
         let scheme = if self.tls { "https" } else { "http" };
         self.clients
@@ -70,7 +73,7 @@ impl NodeProcess {
     }
 }
 
-/// Starts the nodes of one platform.
+/// The values with which the nodes of one platform are started.
 pub(super) struct Launcher<'a> {
     pub builder: &'a Builder,
     pub secrets: &'a Secrets,
@@ -84,11 +87,11 @@ pub(super) struct Launcher<'a> {
 /// The connections of one node that can be cut.
 #[derive(Debug)]
 pub struct Cables {
-    /// From the node to etcd.
+    /// The cable from the node to etcd.
     pub etcd: Cable,
-    /// From the node to Postgres.
+    /// The cable from the node to Postgres.
     pub store: Cable,
-    /// From other nodes to the node.
+    /// The cable from other nodes to the node.
     pub internal: Cable,
 }
 
@@ -101,7 +104,7 @@ impl Cables {
         })
     }
 
-    /// Returns the settings that lead a node, which listens at `internal`, over these cables.
+    /// Returns the settings with which a node that listens at `internal` uses these cables.
     fn settings(
         &self,
         internal: SocketAddr,
@@ -118,7 +121,7 @@ impl Cables {
     }
 }
 
-/// Returns host:port of a URL.
+/// Returns the `host:port` of a URL.
 fn authority(url: &str) -> anyhow::Result<&str> {
     let rest = url.split_once("://").context("a URL")?.1;
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -133,7 +136,7 @@ struct Addresses {
 }
 
 impl Launcher<'_> {
-    /// Starts a node and waits until it is ready.
+    /// Starts a node and waits until it is ready. Starts it again with new ports if another process has taken one.
     pub async fn launch(&self, role: Role, name: &str) -> anyhow::Result<NodeProcess> {
         let mut tries = 1;
         loop {
@@ -165,6 +168,7 @@ impl Launcher<'_> {
         }
     }
 
+    /// Chooses the addresses for an attempt to start a node. `tries` counts the attempts from 1.
     async fn addresses(&self, role: Role, name: &str, tries: usize) -> anyhow::Result<Addresses> {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let clients = match role {
@@ -185,7 +189,8 @@ impl Launcher<'_> {
         })
     }
 
-    /// Returns the port that was chosen for this gateway, if it is free.
+    /// Returns the port that [`Builder::gateway_ports`] names for this gateway, if it is the first attempt and the port
+    /// is free.
     fn wished_port(&self, name: &str, tries: usize) -> Option<u16> {
         let number: usize = name.rsplit('-').next()?.parse().ok()?;
         let port = *self.builder.fixed_ports.get(number)?;
@@ -226,10 +231,10 @@ impl Launcher<'_> {
         })
     }
 
-    /// Sets what is the same for nodes of every role.
+    /// Sets the variables that nodes of every role have.
     fn common_settings(&self, name: &str, command: &mut Command) {
         command
-            // Without a backtrace, the last lines of a log say why a node ended.
+            // Backtraces are off, so that the last lines of a log say why a node ended.
             .env("RUST_LIB_BACKTRACE", "0")
             .env("TERN_NODE_NAME", name)
             .env("TERN_ETCD_ENDPOINTS", self.etcd)
@@ -269,6 +274,7 @@ impl Launcher<'_> {
         }
     }
 
+    /// Waits until a node is ready. Fails if it ends, or is not ready within [`READY_WITHIN`].
     async fn ready(&self, node: &NodeProcess) -> anyhow::Result<()> {
         let what = format!("{} is ready", node.name);
         let ready = until::holds(&what, READY_WITHIN, || async {
@@ -287,7 +293,7 @@ fn port_taken(process: &Process) -> bool {
     process.tail(20).to_lowercase().contains("in use")
 }
 
-/// Keeps TERN_… settings of the caller's shell from the node, except for the log level.
+/// Keeps the TERN_… settings of this process's environment from the node, except for the log level.
 fn without_callers_settings(command: &mut Command) {
     for (variable, _) in std::env::vars_os() {
         if variable

@@ -1,6 +1,7 @@
-//! Adds to s3s-fs what a store has to do for media: it keeps the SHA-256 of parts and of objects made of parts,
-//! refuses a part with another SHA-256, and lists multipart uploads. Beside the objects it keeps one file per part
-//! (`<upload>.<number>`), one per upload (`<upload>.key`) and one per object of several parts (`object.<key>`).
+//! Adds to s3s-fs the features that a store needs for media: it keeps the SHA-256 of parts and of objects made of
+//! parts, refuses a part with another SHA-256, and lists multipart uploads. Beside the objects it keeps one file per
+//! part (`<upload>.<number>`), one per upload (`<upload>.key`) and one per object of several parts (`object.<key in
+//! hex>`).
 //!
 //! s3s-fs ends an upload in many steps. They go on to the last one even if the caller's connection breaks meanwhile, as
 //! on a real store; otherwise the upload would be gone and its object not there yet.
@@ -31,7 +32,8 @@ pub struct Checked {
 type Answer<T> = S3Result<S3Response<T>>;
 
 impl Checked {
-    /// `objects` and `checksums` are the directories for the objects and for the files about them.
+    /// Makes a store with the directories `objects`, for the objects, and `checksums`, for the files about them. Fails
+    /// if it cannot use them.
     pub fn new(objects: &Path, checksums: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(checksums)?;
         let objects = FileSystem::new(objects).map_err(|error| anyhow::anyhow!("{error:?}"))?;
@@ -50,6 +52,8 @@ impl Checked {
         self.file(&format!("object.{}", hex(key.as_bytes())))
     }
 
+    /// Returns the path of a file about an object. A name with other characters than letters, digits, `-` and `.` is an
+    /// error, so that no request reaches other directories.
     fn file(&self, name: &str) -> S3Result<PathBuf> {
         let plain = name
             .bytes()
@@ -93,7 +97,8 @@ impl S3 for Checked {
         self.objects.get_object(request).await
     }
 
-    /// s3s-fs compares the checksum only after it has stored the object, so the body is checked on the way.
+    /// Stores an object. s3s-fs compares the checksum only after it has stored the object, so the body is checked on
+    /// the way.
     async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
         let differs = Arc::new(AtomicBool::new(false));
         let input = &mut request.input;
@@ -273,7 +278,8 @@ async fn to_its_end<T: Send + 'static>(
     done.unwrap_or_else(|_| Err(s3_error!(InternalError)))
 }
 
-/// Returns the body, made to fail at its end if its SHA-256 is not `wanted` (in base64). `differs` then becomes true.
+/// Returns the same body, but one that fails at its end if its SHA-256 is not `wanted` (in base64). `differs` then
+/// becomes true.
 fn compared(body: StreamingBlob, wanted: String, differs: Arc<AtomicBool>) -> StreamingBlob {
     let seen = Arc::new(Mutex::new(Sha256::new()));
     let hash = seen.clone();

@@ -1,4 +1,4 @@
-//! The server process of [`super::S3`].
+//! Serves S3 in the process that [`super::S3`] starts.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ const CORS: [(&str, &str); 5] = [
     ("access-control-max-age", "3600"),
 ];
 
-/// Serves the objects below `dir` until the process ends. An error if it cannot listen.
+/// Serves the objects below `dir` until the process ends. Fails if it cannot listen or cannot make the directory.
 pub async fn run(dir: &Path, listen: SocketAddr, access_key: &str, secret_key: &str) -> anyhow::Result<()> {
     let listener = TcpListener::bind(listen)
         .await
@@ -42,7 +42,7 @@ pub async fn serve(listener: TcpListener, service: S3Service) -> ! {
         let Ok((socket, _)) = listener.accept().await else {
             continue;
         };
-        // Without this, answers would wait for the client's acknowledgements.
+        // With Nagle's algorithm, answers would wait for the client's acknowledgements.
         let _ = socket.set_nodelay(true);
         let service = service.clone();
         tokio::spawn(async move {

@@ -1,12 +1,13 @@
-//! Signed paths for a delivery network: `<base>/<key>?expires=<seconds>&signature=<hex>`, where the signature is the
-//! HMAC-SHA-256 of `/<key>\n<seconds>`. nginx, Varnish, CloudFront functions and Fastly's VCL can all check it.
+//! Signs paths for a delivery network. A signed URL is `<base>/<key>?expires=<seconds>&signature=<hex>`, where
+//! `<seconds>` is the end of its validity in seconds since the Unix epoch, and the signature is the HMAC-SHA-256 of
+//! `/<key>\n<seconds>`. nginx, Varnish, CloudFront functions and Fastly's VCL can all check it.
 
 use anyhow::Context;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tern_types::Timestamp;
 
-/// Signs paths for a delivery network in front of the bucket.
+/// A signer of URLs for a delivery network in front of the bucket.
 #[derive(Clone)]
 pub struct Cdn {
     base: String,
@@ -14,7 +15,7 @@ pub struct Cdn {
 }
 
 impl Cdn {
-    /// Makes a signer for URLs below `base`. `key` has to be 64 hexadecimal digits, otherwise the result is an `Err`.
+    /// Makes a signer for URLs below `base`. Returns `Err` if `key` does not consist of 64 hexadecimal digits.
     pub fn new(base: &str, key: &str) -> anyhow::Result<Self> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(key.trim(), &mut bytes).context("the key is 64 hexadecimal digits")?;

@@ -1,16 +1,16 @@
-//! What a client declares that it will upload.
+//! Checks what a client declares that it will upload, and divides it into parts.
 
 use sha2::{Digest, Sha256};
 use tern_proto::ApiError;
 use tern_proto::v1::{ErrorReason, MediaPurpose};
 use tern_types::limits::{MAX_MEDIA_BYTES, MEDIA_PART_BYTES};
 
-/// A SHA-256.
+/// A SHA-256 hash.
 pub type Hash = [u8; 32];
 
 /// The longest content type in bytes.
 const MAX_TYPE_BYTES: usize = 128;
-/// The content type of uploads that declare none: for the server, they are encrypted bytes.
+/// The content type of uploads that declare none. To the server they are encrypted bytes.
 const CIPHERTEXT: &str = "application/octet-stream";
 
 /// An upload as the client declared it. Only exactly this content is accepted as the upload.
@@ -18,8 +18,9 @@ const CIPHERTEXT: &str = "application/octet-stream";
 pub struct Declared {
     /// The length of the whole upload in bytes.
     pub length: u64,
+    /// The content type, such as `image/jpeg`, in lower case.
     pub content_type: String,
-    /// The SHA-256 of each part, in order; at least one.
+    /// The SHA-256 of each part, in order. There is at least one.
     pub parts: Vec<Hash>,
 }
 
@@ -28,10 +29,11 @@ pub struct Declared {
 pub struct Part {
     /// The number of the part, from 1.
     pub number: u32,
-    /// Where the part begins in the whole, in bytes.
+    /// The offset in bytes at which the part begins in the whole.
     pub offset: u64,
     /// The length of the part in bytes.
     pub length: u64,
+    /// The SHA-256 of the part.
     pub sha256: Hash,
 }
 
@@ -40,7 +42,7 @@ impl Declared {
     ///
     /// # Errors
     ///
-    /// INVALID_FIELD with the field's name, or TOO_LARGE if `length` exceeds the limit of the purpose.
+    /// Returns INVALID_FIELD with the field's name, or TOO_LARGE if `length` exceeds the limit of the purpose.
     pub fn parse(
         length: u64,
         hashes: &[impl AsRef<[u8]>],
@@ -75,17 +77,18 @@ impl Declared {
         })
     }
 
-    /// The hash that names the content: for one part its SHA-256, for several parts the SHA-256 of their SHA-256s.
+    /// Returns the hash that names the content: for one part its SHA-256, for several parts the SHA-256 of their
+    /// SHA-256s.
     pub fn content_id(&self) -> Hash {
         content_id(&self.parts)
     }
 
-    /// Whether there are several parts.
+    /// Returns whether there are several parts.
     pub fn is_multipart(&self) -> bool {
         self.parts.len() > 1
     }
 
-    /// The parts, in order.
+    /// Returns the parts, in order.
     pub fn parts(&self) -> impl Iterator<Item = Part> {
         self.parts.iter().zip(0_u32..).map(|(sha256, index)| {
             let offset = u64::from(index) * MEDIA_PART_BYTES;
@@ -99,7 +102,7 @@ impl Declared {
     }
 }
 
-/// The hash that names content with these parts: see [`Declared::content_id`].
+/// Returns the hash that names the content with these parts' SHA-256s, as [`Declared::content_id`] does.
 pub fn content_id(parts: &[Hash]) -> Hash {
     match parts {
         [only] => *only,
@@ -107,8 +110,8 @@ pub fn content_id(parts: &[Hash]) -> Hash {
     }
 }
 
-/// Checks a content type, and returns it in lower case. Only `type/subtype` without parameters is accepted, because
-/// it becomes a header of the object store's answers.
+/// Checks a content type, and returns it in lower case, or [`CIPHERTEXT`] if it is empty. Only `type/subtype` without
+/// parameters is accepted, because it becomes a header of the object store's answers.
 fn media_type(text: &str) -> Result<String, ApiError> {
     if text.is_empty() {
         return Ok(CIPHERTEXT.to_owned());

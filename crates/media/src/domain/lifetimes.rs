@@ -1,34 +1,35 @@
-//! When uploads and media end.
+//! The times after which uploads and media end.
 
 use std::time::Duration;
 
 use tern_identity::ticket::TICKET_TTL;
 use tern_types::Timestamp;
 
-/// An upload that is not finalised within this time is given up. Its request_id counts for as long.
+/// The time after which an upload that was not finalised is given up. For as long, its request_id stands for it.
 pub const UPLOAD_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// How long after the end of a URL somebody may still write by it: a transfer may have begun before, and clocks
-/// differ.
+/// The time after the end of a URL for which somebody may still write by it, because a transfer may have begun before
+/// the end, and clocks differ.
 pub const URL_GRACE: Duration = Duration::from_secs(15 * 60);
 
-/// How long after the end of a ticket it may still be used: a chat node may have checked it before its end and commit
-/// later, and clocks differ.
+/// The time after the end of a ticket for which it may still take effect, because a chat node may have checked it
+/// before its end and commit later, and clocks differ.
 pub const TICKET_GRACE: Duration = Duration::from_secs(3600);
 
 /// The time between marking a media and the second check for references. Any statement that was under way at the
 /// first check has ended by then.
 pub const CONDEMNED_FOR: Duration = Duration::from_secs(60);
 
-/// How long the usage of a day is kept.
+/// The time for which the usage of a day is kept.
 pub const USAGE_KEPT: Duration = Duration::from_secs(2 * 24 * 3600);
 
-/// The time before which the last ticket of a media has to have been given for none of its tickets to count any more.
+/// Returns the time of issue before which all tickets have ended by `now`. If the last ticket of a media was issued
+/// before this time, none of its tickets can be used any more.
 pub fn ticketed_before(now: Timestamp) -> Timestamp {
     now - TICKET_TTL - TICKET_GRACE
 }
 
-/// The time that is left of the day (UTC).
+/// Returns the time from `now` to the end of the day (UTC).
 pub fn rest_of_day(now: Timestamp) -> Duration {
     const DAY_MS: i64 = 24 * 3600 * 1000;
     Duration::from_millis((DAY_MS - now.0.rem_euclid(DAY_MS)).unsigned_abs())

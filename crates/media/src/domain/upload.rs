@@ -1,4 +1,4 @@
-//! The states of an upload, and whether what the object store has is what was declared.
+//! The states of an upload, and the check whether the object store has what was declared.
 
 use std::collections::HashMap;
 
@@ -21,7 +21,7 @@ pub enum State {
 }
 
 impl State {
-    /// Reads the stored number. `None` if this version does not know it.
+    /// Reads the stored number. Returns `None` if this version does not know it.
     pub fn from_number(number: i16) -> Option<Self> {
         [Self::Open, Self::Done, Self::Failed, Self::Duplicate]
             .into_iter()
@@ -32,10 +32,11 @@ impl State {
 /// A part as the object store lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPart {
+    /// The number of the part, from 1.
     pub number: u32,
     /// The length of the part in bytes.
     pub length: u64,
-    /// `None` if the object store does not keep a checksum.
+    /// The SHA-256 of the part, or `None` if the object store does not keep a checksum.
     pub sha256: Option<Hash>,
     /// The object store's own id of the part's content.
     pub etag: String,
@@ -46,16 +47,19 @@ pub struct StoredPart {
 pub struct StoredObject {
     /// The length of the object in bytes.
     pub length: u64,
+    /// The content type that the object was put with.
     pub content_type: String,
-    /// The SHA-256 of an object of one part, or the SHA-256 of the parts' SHA-256s. `None` if the object store does
-    /// not keep a checksum.
+    /// The SHA-256 of an object of one part, or the SHA-256 of the parts' SHA-256s. It is `None` if the object store
+    /// does not keep a checksum.
     pub sha256: Option<Hash>,
 }
 
-/// Whether an object or part in the object store is what was declared.
+/// The result of comparing an object or part in the object store with its declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
+    /// It is exactly what was declared.
     AsDeclared,
+    /// Its length, content type or checksum is not what was declared.
     Mismatch,
     /// The object store has no checksum of it, so Tern cannot vouch for it.
     Unknown,
@@ -70,7 +74,7 @@ fn verdict(same: bool, stored: Option<Hash>, declared: Hash) -> Verdict {
     }
 }
 
-/// Decides whether the object may become a media.
+/// Decides whether the object is as declared, and so may become a media.
 pub fn judge(declared: &Declared, stored: &StoredObject) -> Verdict {
     let same = stored.length == declared.length && stored.content_type == declared.content_type;
     verdict(same, stored.sha256, declared.content_id())

@@ -12,7 +12,7 @@ use crate::domain::declared::Declared;
 /// The right by which somebody asks for a media.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Through {
-    /// A chat that refers to the media.
+    /// An entry of this chat refers to the media, or it is the group's picture.
     Chat(ChatId),
     /// The media is an upload of the user's own.
     OwnUpload,
@@ -20,7 +20,7 @@ pub enum Through {
     PictureOf(UserId),
 }
 
-/// Whether a user exists.
+/// Returns whether a user exists.
 pub const HAS_USER: &str = "SELECT EXISTS (SELECT FROM users WHERE user_id = $1)";
 
 /// Reads a media for a present member of the chat $3, if an entry of the chat refers to it that lies in one of the
@@ -41,8 +41,8 @@ SELECT m.media_id, m.length, m.content_type, m.object_key, m.content_id
 FROM media m JOIN media_uploaders u ON u.media_id = m.media_id AND u.user_id = $1
 WHERE m.media_id = $2 AND m.condemned_at IS NULL";
 
-/// Reads the picture of the user $3: for that user, and for people who are in a chat with that user or among that
-/// user's contacts, unless one of the two has blocked the other.
+/// Reads the picture of the user $3. That user may read it, and so may people who are in a chat with that user or among
+/// that user's contacts, unless one of the two has blocked the other.
 pub const PICTURE_OF: &str = "
 SELECT m.media_id, m.length, m.content_type, m.object_key, m.content_id
 FROM media m JOIN user_pictures p ON p.media_id = m.media_id AND p.user_id = $3
@@ -63,8 +63,8 @@ WHERE m.content_id = $2 AND m.length = $3 AND m.content_type = $4 AND m.canonica
        OR EXISTS (SELECT FROM members n JOIN media_refs r ON r.chat_id = n.chat_id AND r.media_id = m.media_id
                   WHERE n.user_id = $1 AND n.left_seq IS NULL AND r.seq >= n.joined_seq))";
 
-/// Notes that a ticket is about to be given, so that the collector leaves the media alone until that ticket has
-/// ended. Changes nothing if the collector has marked the media already.
+/// Notes that a ticket is about to be given, so that the collector leaves the media alone until that ticket has ended.
+/// It changes nothing if the collector has marked the media already.
 pub const TICKET: &str = concat!(
     "UPDATE media SET ticketed_at = GREATEST(ticketed_at, ",
     at!("$2"),
@@ -72,13 +72,13 @@ pub const TICKET: &str = concat!(
 );
 
 impl Store {
-    /// Whether the user exists.
+    /// Returns whether the user exists.
     pub async fn has_user(&self, user: UserId) -> Result<bool> {
         let found = sqlx::query_scalar(HAS_USER).bind(user.0);
         Ok(found.fetch_one(&self.pool).await?)
     }
 
-    /// Returns the media. `None` if the user may not read it by this right.
+    /// Returns the media, or `None` if the user may not read it by this right.
     pub async fn readable(&self, user: UserId, media: MediaId, through: Through) -> Result<Option<Media>> {
         let query = match through {
             Through::Chat(chat) => sqlx::query(IN_CHAT).bind(user.0).bind(media.0).bind(chat.0),
@@ -89,7 +89,7 @@ impl Store {
         row.map(|row| read(&row)).transpose()
     }
 
-    /// Returns the media with this content that the user has uploaded before or may download. `None` if there is
+    /// Returns the media with this content that the user has uploaded before or may download, or `None` if there is
     /// none.
     pub async fn stored_for(&self, user: UserId, declared: &Declared) -> Result<Option<MediaId>> {
         let id: Option<Uuid> = sqlx::query_scalar(STORED_FOR)
@@ -102,7 +102,7 @@ impl Store {
         Ok(id.map(MediaId))
     }
 
-    /// Notes that a ticket is about to be given. `false` if the media is about to be collected, or was.
+    /// Notes that a ticket is about to be given. Returns `false` if the collector has marked or deleted the media.
     pub async fn ticket(&self, media: MediaId, now: Timestamp) -> Result<bool> {
         let done = sqlx::query(TICKET).bind(media.0).bind(now.0);
         Ok(done.execute(&self.pool).await?.rows_affected() > 0)

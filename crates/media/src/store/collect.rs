@@ -8,7 +8,7 @@ use super::uploads::{COLUMNS, Upload, upload};
 use super::{Result, Store, at};
 use crate::domain::upload::State;
 
-/// The SQL condition that a message, a person's picture or a group's picture refers to the media `m`.
+/// The SQL condition that something refers to the media `m`: a message, or a picture of a person or a group.
 macro_rules! referred_to {
     () => {
         "(EXISTS (SELECT FROM media_refs r WHERE r.media_id = m.media_id)
@@ -55,7 +55,7 @@ WHERE media_id = $1 AND condemned_at IS NOT NULL";
 /// Deletes a marked media, after its object is gone.
 pub const FORGET_MEDIA: &str = "DELETE FROM media WHERE media_id = $1 AND condemned_at IS NOT NULL";
 
-/// Gives up uploads that were not finalised in time. It is one statement, so a finalise that comes now finds them
+/// Gives up uploads that were not finalised in time. It is one statement, so a finalise that comes later finds them
 /// given up.
 pub const GIVE_UP: &str = concat!(
     "UPDATE uploads SET state = 2 WHERE upload_id IN
@@ -87,13 +87,14 @@ pub const FORGET_USAGE: &str = concat!(
     " AT TIME ZONE 'UTC')::date"
 );
 
-/// A media that was marked to be deleted.
+/// A media that was marked for deletion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condemned {
+    /// The id of the media.
     pub media: MediaId,
     /// The key of its object in the bucket.
     pub object_key: String,
-    /// Whether something refers to it since it was marked.
+    /// True if something refers to it after all.
     pub referred_to: bool,
 }
 
@@ -146,7 +147,8 @@ impl Store {
         Ok(done.execute(&self.pool).await?.rows_affected())
     }
 
-    /// Returns uploads whose own object has to be deleted, and to which nobody can write any more.
+    /// Returns at most `most` uploads, failed or duplicates, whose own object has to be deleted and to which nobody can
+    /// write any more, because their URLs ended before `urls_ended_before`.
     pub async fn to_clean(&self, urls_ended_before: Timestamp, most: i64) -> Result<Vec<Upload>> {
         let sql = format!(
             "{COLUMNS} state IN (2, 3) AND urls_end_at < {} ORDER BY urls_end_at LIMIT $2",
@@ -160,7 +162,8 @@ impl Store {
         rows.iter().map(upload).collect()
     }
 
-    /// Notes that the upload has nothing of its own in the object store any more.
+    /// Notes that the upload has nothing of its own in the object store any more: a duplicate is marked as done, and a
+    /// failed upload is deleted.
     pub async fn cleaned(&self, id: UploadId, state: State) -> Result<()> {
         let sql = match state {
             State::Duplicate => CLEANED,
@@ -170,8 +173,8 @@ impl Store {
         Ok(())
     }
 
-    /// Returns finished uploads of several parts. Besides the multipart upload that was completed, the object store
-    /// may have one whose id was never stored.
+    /// Returns at most `most` finished uploads of several parts that were created before `created_before`. Besides the
+    /// multipart upload that was completed, the object store may have one whose id was never stored.
     pub async fn done_in_parts(&self, created_before: Timestamp, most: i64) -> Result<Vec<Upload>> {
         let sql = format!(
             "{COLUMNS} state = 1 AND created_at < {} AND octet_length(part_sha256s) > 32 LIMIT $2",

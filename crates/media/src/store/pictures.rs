@@ -1,12 +1,13 @@
-//! Pictures of people. The picture of a group belongs to its chat, and the chat's owner sets it.
+//! Stores the pictures of people. The picture of a group is part of its chat, and the chat node that owns the chat sets
+//! it.
 
 use tern_types::{MediaId, Timestamp, UserId};
 
 use super::{Result, Store, at};
 
 /// Sets a person's picture. The media counts as ticketed now, so that the collector, which may be looking for
-/// references at this moment, leaves it alone. Changes nothing if the collector has marked the media already, the
-/// user has not uploaded it, or there is no such user.
+/// references at this moment, leaves it alone. The statement changes nothing if the collector has marked the media
+/// already, if the user has not uploaded it, or if there is no such user.
 pub const SET: &str = concat!(
     "WITH kept AS (
          UPDATE media m SET ticketed_at = GREATEST(m.ticketed_at, ",
@@ -24,8 +25,8 @@ pub const SET: &str = concat!(
 pub const REMOVE: &str = "DELETE FROM user_pictures WHERE user_id = $1";
 
 impl Store {
-    /// Sets the user's picture. `false` if the media is not an upload of theirs or is about to be collected, or there
-    /// is no such user.
+    /// Sets the user's picture. Returns `false` if the media is not an upload of theirs or is about to be collected, or
+    /// there is no such user.
     pub async fn set_picture(&self, user: UserId, media: MediaId, now: Timestamp) -> Result<bool> {
         let set = sqlx::query(SET).bind(user.0).bind(media.0).bind(now.0);
         Ok(set.execute(&self.pool).await?.rows_affected() > 0)

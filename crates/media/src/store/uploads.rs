@@ -1,4 +1,4 @@
-//! Uploads, from their beginning until they have become media or failed.
+//! Stores uploads, from their beginning until they have become media or failed.
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -14,35 +14,45 @@ use crate::domain::upload::State;
 /// An upload as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
+    /// The id of the upload.
     pub id: UploadId,
+    /// The user who began it.
     pub user: UserId,
+    /// The content that the client declared.
     pub declared: Declared,
     /// The key of its object in the bucket.
     pub object_key: String,
-    /// The object store's id of its multipart upload. `None` if it has one part, or none was made yet.
+    /// The object store's id of its multipart upload, or `None` if the upload has one part, or no multipart upload was
+    /// made yet.
     pub multipart: Option<String>,
+    /// The state of the upload.
     pub state: State,
     /// The media that it became, in the states [`State::Done`] and [`State::Duplicate`].
     pub media: Option<MediaId>,
+    /// The time at which it was begun.
     pub created_at: Timestamp,
 }
 
 /// A new upload.
 #[derive(Debug)]
 pub struct NewUpload<'a> {
+    /// The id of the upload.
     pub id: UploadId,
+    /// The user who begins it.
     pub user: UserId,
     /// The id by which a retry of the request is recognised.
     pub request: RequestId,
+    /// The content that the client declares.
     pub declared: &'a Declared,
     /// The key of its object in the bucket.
     pub object_key: &'a str,
+    /// The present time, which is stored as the time of its beginning.
     pub now: Timestamp,
-    /// Until this time somebody may have a URL that writes to the object.
+    /// The time until which somebody may have a URL that writes to the object.
     pub urls_end_at: Timestamp,
 }
 
-/// How much a user may begin to upload on a day.
+/// The limit on what a user may begin to upload in a day (UTC).
 #[derive(Debug, Clone, Copy)]
 pub struct Quota {
     /// The most bytes.
@@ -54,10 +64,11 @@ pub struct Quota {
 /// The result of [`Store::begin`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Begun {
+    /// The upload was stored.
     New,
     /// The request has begun an upload already.
     Before,
-    /// The user's quota for "bytes" or "uploads" would be exceeded.
+    /// The user's quota would be exceeded. The value says which one: "bytes" or "uploads".
     Over(&'static str),
 }
 
@@ -68,7 +79,7 @@ pub const COLUMNS: &str = concat!(
     " AS created_at FROM uploads WHERE "
 );
 
-/// Inserts an upload. Inserts nothing if the request has an upload already.
+/// Inserts an upload, or nothing if the request has an upload already.
 pub const BEGIN: &str = concat!(
     "INSERT INTO uploads (upload_id, user_id, request_id, length, content_type, part_sha256s, object_key,
                           state, created_at, urls_end_at)
@@ -91,7 +102,7 @@ pub const TAKE_QUOTA: &str = concat!(
      RETURNING bytes"
 );
 
-/// How many uploads the user has begun today.
+/// Reads how many uploads the user has begun today.
 pub const UPLOADS_TODAY: &str = concat!(
     "SELECT uploads FROM media_usage WHERE user_id = $1 AND day = (",
     at!("$2"),
@@ -103,8 +114,8 @@ pub const UPLOADS_TODAY: &str = concat!(
 pub const NAME_MULTIPART: &str = "UPDATE uploads SET multipart_id = COALESCE(multipart_id, $2)
      WHERE upload_id = $1 AND state = 0 RETURNING multipart_id";
 
-/// Prolongs the time until when URLs of the upload are valid. Only for an open upload: one that was given up gets no
-/// more URLs.
+/// Prolongs the time until which URLs of the upload are valid. It changes only an open upload, because one that was
+/// given up gets no more URLs.
 pub const EXTEND_URLS: &str = concat!(
     "UPDATE uploads SET urls_end_at = GREATEST(urls_end_at, ",
     at!("$2"),
@@ -114,12 +125,12 @@ pub const EXTEND_URLS: &str = concat!(
 /// Marks an open upload as failed.
 pub const FAIL: &str = "UPDATE uploads SET state = 2 WHERE upload_id = $1 AND state = 0";
 
-/// Locks an open upload, so that the collector cannot give it up in the meantime. Returns no row if it is not open
-/// any more.
+/// Locks an open upload, so that the collector cannot give it up in the meantime. It returns no row if the upload is
+/// not open any more.
 pub const LOCK_OPEN: &str = "SELECT 1 FROM uploads WHERE upload_id = $1 AND state = 0 FOR UPDATE";
 
-/// Makes a media, or returns the media with the same content. Such a media counts as ticketed now, so that the
-/// collector leaves it alone. A media that the collector has marked is no longer `canonical`, and so is not returned.
+/// Makes a media, or finds the media with the same content. Either counts as ticketed now, so that the collector leaves
+/// it alone. A media that the collector has marked is no longer `canonical`, and so is not found.
 pub const BECOME_MEDIA: &str = concat!(
     "INSERT INTO media AS m (media_id, content_id, length, content_type, object_key, created_at, ticketed_at)
      VALUES ($1, $2, $3, $4, $5, ",
@@ -135,7 +146,7 @@ pub const BECOME_MEDIA: &str = concat!(
 pub const ADD_UPLOADER: &str =
     "INSERT INTO media_uploaders (media_id, user_id) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 
-/// Stores what the upload became.
+/// Stores the media that the upload became, and its state.
 pub const END: &str = "UPDATE uploads SET state = $2, media_id = $3 WHERE upload_id = $1";
 
 impl Store {
@@ -180,7 +191,7 @@ impl Store {
         Ok(Begun::New)
     }
 
-    /// Returns the upload that the request has begun. `None` if there is none.
+    /// Returns the upload that the request has begun, or `None` if there is none.
     pub async fn upload_of_request(&self, user: UserId, request: RequestId) -> Result<Option<Upload>> {
         let sql = format!("{COLUMNS} user_id = $1 AND request_id = $2");
         let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(user.0).bind(request.0);
@@ -190,7 +201,7 @@ impl Store {
             .transpose()
     }
 
-    /// Returns the user's upload. `None` if there is none.
+    /// Returns the user's upload, or `None` if there is none.
     pub async fn upload(&self, user: UserId, id: UploadId) -> Result<Option<Upload>> {
         let sql = format!("{COLUMNS} upload_id = $2 AND user_id = $1");
         let row = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(user.0).bind(id.0);
@@ -200,8 +211,8 @@ impl Store {
             .transpose()
     }
 
-    /// Stores the id of a multipart upload if the upload has none, and returns the stored one. `None` if the upload
-    /// is not open any more.
+    /// Stores the id of a multipart upload if the upload has none, and returns the stored one. Returns `None` if the
+    /// upload is not open any more.
     pub async fn name_multipart(&self, id: UploadId, multipart: &str) -> Result<Option<String>> {
         Ok(sqlx::query_scalar(NAME_MULTIPART)
             .bind(id.0)
@@ -210,8 +221,8 @@ impl Store {
             .await?)
     }
 
-    /// Prolongs the time until when URLs of the upload are valid. Call it before URLs are given out. `false` if the
-    /// upload is not open any more.
+    /// Prolongs the time until which URLs of the upload are valid. Call it before URLs are given out, so that the
+    /// collector knows of them. Returns `false` if the upload is not open any more.
     pub async fn extend_urls(&self, id: UploadId, until: Timestamp) -> Result<bool> {
         let done = sqlx::query(EXTEND_URLS).bind(id.0).bind(until.0);
         Ok(done.execute(&self.pool).await?.rows_affected() > 0)
@@ -223,8 +234,9 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the upload's object, which is as declared, a media, unless there is a media with the same content.
-    /// `None` if the upload was given up in the meantime, so that its object is about to be deleted.
+    /// Makes the upload's object a media, unless there is a media with the same content, and returns the media and the
+    /// upload's new state. The caller has checked that the object is as declared. Returns `None` if the upload is no
+    /// longer open, because it was given up or another call was faster.
     pub async fn become_media(&self, upload: &Upload, now: Timestamp) -> Result<Option<(MediaId, State)>> {
         let mut tx = postgres::begin(&self.pool).await?;
         let open = sqlx::query(LOCK_OPEN)
@@ -257,7 +269,7 @@ impl Store {
     }
 }
 
-/// Inserts the media with the id `own`, or returns the id of the one with the same content.
+/// Inserts the media with the id `own` and returns `own`, or returns the id of the media with the same content.
 async fn insert_media(
     db: &mut PgConnection,
     upload: &Upload,
@@ -276,12 +288,12 @@ async fn insert_media(
     Ok(MediaId(id))
 }
 
-/// A number of bytes as Postgres stores it.
+/// Returns a number of bytes as Postgres stores it.
 pub(super) fn bytes(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// Reads an upload from a row with [`COLUMNS`]. `Err` if its state is unknown.
+/// Reads an upload from a row with [`COLUMNS`]. Returns `Err` if its state is unknown.
 pub(super) fn upload(row: &PgRow) -> Result<Upload> {
     let hashes: Vec<u8> = row.try_get("part_sha256s")?;
     let state: i16 = row.try_get("state")?;

@@ -1,4 +1,4 @@
-//! What the collector deletes, and what it leaves.
+//! Tests of what the collector deletes, and of what it leaves.
 
 use tern_identity::ticket::TICKET_TTL;
 use tern_local::fault::Fault;
@@ -199,7 +199,7 @@ async fn a_finalise_racing_the_collector_ends_with_an_object_or_without_a_media(
         round.unwrap();
         match finalized {
             Ok(ticket) => {
-                // The media was at most marked by this round, so its object is still there.
+                // This round has at most marked the media, so its object is still there.
                 let key = world.object_key(ticket.media).await.unwrap();
                 assert!(world.direct.head(&key).await.unwrap().is_some());
             }

@@ -1,4 +1,4 @@
-//! Who may read which media.
+//! Tests of who may read which media.
 
 use tern_media::domain::cdn::Cdn;
 use tern_media::media::Media;

@@ -1,4 +1,4 @@
-//! Object stores that are away, are slow, or lie.
+//! Tests with object stores that are away, are slow, or lie.
 
 use std::time::Duration;
 

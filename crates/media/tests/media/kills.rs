@@ -1,5 +1,5 @@
-//! A media node that is killed between any two of its steps. Each request to the object store is cut off before or
-//! after the object store has done it, the call never goes on, and another node repeats it.
+//! Tests of a media node that is killed between any two of its steps. Each request to the object store is cut off
+//! before or after the object store has done it, the call never goes on, and another node repeats it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tern_types::RequestId;
 use crate::world::{File, World, person};
 use crate::{DAY, MIB};
 
-/// More requests than any call makes.
+/// A number that is larger than the number of requests of any call.
 const MOST_STEPS: usize = 12;
 
 /// Runs `call`, and kills it at its request number `step`, before or `after` the object store has done it. Returns
@@ -101,8 +101,8 @@ async fn a_collector_killed_anywhere_is_followed_by_one_that_ends_it() {
     assert!(kills >= 6, "{kills} kills");
 }
 
-/// Between the statements of a call, the object store is not asked anything. So here the call itself is dropped,
-/// after one more poll each time.
+/// Between two statements of a call there may be no request to the object store at which it could be killed. So this
+/// test drops the call itself, after one more poll each time.
 #[tokio::test]
 async fn a_finalise_dropped_after_any_number_of_polls_can_be_made_again() {
     let world = World::start().await;
@@ -144,7 +144,7 @@ async fn a_finalise_dropped_after_any_number_of_polls_can_be_made_again() {
             file.bytes
         );
     }
-    // How often a call is polled depends on how fast Postgres and the object store answer.
+    // The number of polls that a call takes depends on how fast Postgres and the object store answer.
     assert!(dropped >= 2, "{dropped} drops");
     world.collect_all().await;
     assert_eq!(world.files(), 0, "nothing leaks");

@@ -1,5 +1,5 @@
-//! Uploads, downloads and the collector on a real Postgres and on real S3 servers: s3s in this process, and SeaweedFS
-//! if it is installed.
+//! Tests of uploads, downloads and the collector on a real Postgres and on real S3 servers: s3s in this process, and
+//! SeaweedFS if it is installed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 

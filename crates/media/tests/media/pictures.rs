@@ -1,4 +1,4 @@
-//! Pictures of people and groups: who may see them, and how long they are kept.
+//! Tests of pictures of people and groups: who may see them, and how long they are kept.
 
 use bytes::Bytes;
 use tern_media::store::access::Through;

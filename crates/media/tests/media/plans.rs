@@ -1,4 +1,4 @@
-//! No statement that a client waits for reads a whole table.
+//! Tests that no statement that a client waits for reads a whole table.
 
 use sqlx::Row;
 use tern_media::store::{access, pictures, uploads};
@@ -10,7 +10,7 @@ async fn what_clients_wait_for_goes_by_indexes() {
     let world = World::start().await;
     let by_request = format!("{} user_id = $1 AND request_id = $2", uploads::COLUMNS);
     let mut db = world.pool.acquire().await.unwrap();
-    // Sequential scans are switched off, because on empty tables they would be chosen for their size.
+    // Sequential scans are switched off, because Postgres would choose them for empty tables.
     for set in [
         "SET enable_seqscan = off",
         "SET plan_cache_mode = force_generic_plan",

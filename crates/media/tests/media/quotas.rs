@@ -1,4 +1,4 @@
-//! How much a user may upload in a day.
+//! Tests of how much a user may upload in a day.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tern_types::{Clock, RequestId, Timestamp, UserId};
 use crate::DAY;
 use crate::world::{File, World, person};
 
-/// Noon of the present day, so that an hour more or less is still the same day.
+/// Returns noon of the present day, so that an hour more or less is still the same day.
 fn noon() -> Timestamp {
     let day = 24 * 3600 * 1000;
     Timestamp(Clock::wall().0 / day * day + day / 2)

@@ -1,4 +1,4 @@
-//! From CreateUpload to the ticket.
+//! Tests of an upload's way from CreateUpload to the ticket.
 
 use tern_media::domain::upload::StoredObject;
 use tern_media::media::Created;

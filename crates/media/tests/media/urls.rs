@@ -1,4 +1,4 @@
-//! What a signed URL accepts, and what not.
+//! Tests of what a signed URL accepts, and what not.
 
 use bytes::Bytes;
 use tern_media::s3::Signed;
@@ -30,7 +30,7 @@ async fn a_url_takes_nothing_but_what_was_declared() {
     lets_nothing_else_in(&world, 16 * MIB + 1000).await;
 }
 
-/// Checks this for a single PUT or for a part, depending on `length`.
+/// Checks that a signed URL accepts only the declared bytes, in a single PUT or as a part, depending on `length`.
 pub async fn lets_nothing_else_in(world: &World, length: usize) {
     let (alice, file) = (person(), File::new(length, 10));
     let missing = world.begin(alice, RequestId::random(), &file).await;

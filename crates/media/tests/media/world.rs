@@ -1,4 +1,5 @@
-//! The parts of a media node on a database of its own, with an S3 server behind a proxy that fails on demand.
+//! The test world: the parts of a media node on a database of its own, with an S3 server behind a proxy that fails on
+//! demand.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,9 +40,9 @@ pub struct World {
     pub media: Arc<Media>,
     pub collector: Collector,
     pub proxy: Proxy,
-    /// The object store without the proxy in front.
+    /// The object store, reached without the proxy.
     pub direct: S3,
-    /// The directory in which s3s keeps the objects. `None` for another server.
+    /// The directory in which s3s keeps the objects. It is `None` for another server.
     pub objects: Option<TempDir>,
     _servers: (Shared, Option<AbortOnDropHandle<()>>, Option<tern_local::Process>),
 }
@@ -88,7 +89,7 @@ pub fn person() -> UserId {
 }
 
 impl World {
-    /// Starts on s3s, in this process.
+    /// Starts the world on s3s, in this process.
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -102,7 +103,7 @@ impl World {
         world
     }
 
-    /// Starts on another server, whose keys are `key` and `secret`.
+    /// Starts the world on another S3 server, whose keys are `key` and `secret`.
     pub async fn on(endpoint: &str, process: Option<tern_local::Process>) -> Self {
         let servers = Shared::get().await.unwrap();
         let url = servers.database().await.unwrap();
@@ -286,7 +287,7 @@ impl World {
         sum
     }
 
-    /// How many files s3s has: objects, and parts that are not completed.
+    /// Returns how many files s3s has: objects, parts of multipart uploads that are not completed, and checksums.
     pub fn files(&self) -> usize {
         let dir = self.objects.as_ref().expect("s3s").path();
         count_files(&dir.join("objects")) + count_files(&dir.join("checksums"))

@@ -19,17 +19,21 @@ pub struct Gateway {
     pub incarnation: u64,
 }
 
-/// Names one announce stream of a gateway. Only the newest stream of a gateway counts.
+/// The id of one announce stream of a gateway. A newer stream has a greater id, and only the newest of a gateway
+/// counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LinkId(pub u64);
 
 /// A session as its gateway announces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Announcement {
+    /// The user who has the session.
     pub user: UserId,
+    /// The device that has the session.
     pub device: DeviceId,
+    /// The session's id on its gateway.
     pub session: SessionId,
-    /// When the session began, by the gateway's clock.
+    /// The time at which the session began, by the gateway's wall clock.
     pub since: Timestamp,
     /// The number that its stream drew from the store when it was opened. `None` if the stream is not open yet.
     pub number: Option<NonZeroU64>,
@@ -37,7 +41,7 @@ pub struct Announcement {
     pub sign: Sign,
 }
 
-/// Something that happened to the registry.
+/// Something that happened and that changes the registry.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The gateway opened an announce stream.
@@ -57,8 +61,8 @@ pub enum Event {
         user: UserId,
         session: SessionId,
     },
-    /// The person came to the device, is still there, or left it. Ignored if the session is not known, because its
-    /// announcement will have the sign.
+    /// The person came to the device, is still there, or left it. The event is ignored if the session is not known,
+    /// because the session's announcement will have the sign.
     Signed {
         gateway: Gateway,
         link: LinkId,
@@ -66,8 +70,8 @@ pub enum Event {
         session: SessionId,
         sign: Sign,
     },
-    /// The session's stream is open. Ignored if the session is not known, because its announcement will have the
-    /// number.
+    /// The session's stream is open. The event is ignored if the session is not known, because the session's
+    /// announcement will have the number.
     Opened {
         gateway: Gateway,
         link: LinkId,
@@ -80,7 +84,8 @@ pub enum Event {
         owned: SlotSet,
         gateways: HashSet<Gateway>,
     },
-    /// Some seconds have passed.
+    /// Time has passed. Sessions that their gateways have not announced again within [`super::STALE_AFTER`] are
+    /// removed.
     Tick,
 }
 
@@ -89,14 +94,14 @@ pub enum Event {
 pub enum Effect {
     /// The event was not applied: the user's slot belongs to another node.
     NotOwner,
-    /// Tell the gateway to end this session, because its device has a newer one.
+    /// The gateway is to be told to end this session, because its device has a newer one, or its user has too many.
     Replaced { gateway: Gateway, session: SessionId },
     /// The signs of the user's sessions may have changed: see [`super::Registry::signs`].
     Signs(UserId),
     /// There is something to take for this watch stream.
     Tell(WatchLink),
-    /// End this announce stream. Either its gateway's incarnation has left the map, perhaps only for a while, and has
-    /// to announce everything again, or the gateway has opened a newer stream.
+    /// This announce stream is to be ended. Either its gateway's incarnation has left the map, perhaps only for a
+    /// while, and has to announce everything again, or the gateway has opened a newer stream.
     EndLink { gateway: Gateway, link: LinkId },
 }
 

@@ -4,27 +4,31 @@ use std::fmt;
 
 use tern_types::{SLOTS, Slot};
 
+/// The number of 64-bit words that hold one bit for each slot.
 const WORDS: usize = SLOTS as usize / 64;
 
-/// A set of slots, with one bit for each. It is fast, because each look-up asks it about each of its users.
+/// A set of slots, with one bit for each slot. [`Self::contains`] reads one word only: each look-up calls it for each
+/// of its users.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SlotSet(Box<[u64; WORDS]>);
 
 impl SlotSet {
-    /// No slots.
+    /// Makes a set without slots.
     pub fn empty() -> Self {
         Self(Box::new([0; WORDS]))
     }
 
-    /// All slots.
+    /// Makes the set of all slots.
     pub fn all() -> Self {
         Self(Box::new([u64::MAX; WORDS]))
     }
 
+    /// Returns whether the slot is in the set.
     pub fn contains(&self, slot: Slot) -> bool {
         self.0[slot.index() / 64] >> (slot.index() % 64) & 1 == 1
     }
 
+    /// Adds a slot. Does nothing if it is in the set already.
     pub fn insert(&mut self, slot: Slot) {
         self.0[slot.index() / 64] |= 1 << (slot.index() % 64);
     }
@@ -43,11 +47,12 @@ impl SlotSet {
         }
     }
 
+    /// Returns whether no slot is in the set.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
 
-    /// How many slots are in the set.
+    /// Returns the number of slots in the set.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }

@@ -107,7 +107,7 @@ impl Fixture {
         })
     }
 
-    /// The ids of user 1's sessions, ascending.
+    /// Returns the ids of user 1's sessions, ascending.
     fn found(&self) -> Vec<u64> {
         let users = [user(1)];
         let mut found: Vec<u64> = self
@@ -155,7 +155,7 @@ fn an_older_session_that_is_announced_late_is_the_one_replaced() {
     assert_eq!(it.found(), [10, 20]);
 }
 
-/// A gateway whose clock is ahead or behind: clocks do not decide the order.
+/// A gateway's clock may be ahead or behind. Clocks do not decide the order.
 #[test]
 fn which_stream_is_newer_is_said_by_no_clock() {
     for ahead_ms in [-10_000, 0, 10_000, 3_600_000] {
@@ -207,7 +207,7 @@ fn a_stream_that_is_not_open_yet_replaces_none_and_is_not_replaced() {
     assert_eq!(it.announce("g1", 12, 3), [replaced("g2", 20)]);
 }
 
-/// What a node that has just started, or has just got the slot, may hear in any order.
+/// A node that has just started, or has just got the slot, may hear of the sessions in any order.
 #[test]
 fn after_all_was_announced_anew_the_newest_stays_whoever_comes_first() {
     for order in [[10, 20, 30], [30, 20, 10], [20, 30, 10]] {
@@ -429,7 +429,7 @@ proptest! {
         let mut it = Fixture::new();
         let mut links = [1, 2];
         let mut next_link = 3;
-        // (gateway, user, session), which is all that look-ups depend on.
+        // The model has (gateway, user, session), which is all that look-ups depend on.
         let mut model: BTreeSet<(usize, u128, u64)> = BTreeSet::new();
         for step in steps {
             match step {

@@ -1,4 +1,4 @@
-//! Watch streams, and answers to callers that ask for states once.
+//! Serves watch streams, and answers callers that ask for states once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,19 +22,18 @@ use crate::hub::{Hub, Patience, WatchGuard};
 use crate::last_seen::LastSeen;
 use crate::metrics;
 
-/// The most states in one frame, which is some 30 KiB then.
+/// The most states in one frame. A full frame has some 30 KiB.
 const MAX_STATES: usize = 1024;
 /// The most users in one GetStates request: as many as a screen may watch.
 const MAX_ASKED: usize = 256;
-/// The most users in one query.
+/// The most users in one query of the store.
 const MAX_READ: usize = 1024;
 /// The most queries of one stream at a time. While there are that many, the stream takes no new watches.
 const MAX_READS: usize = 4;
-/// How long a store that is away is left alone before it is asked again. Nobody waits for the answer, and other
-/// streams ask too.
+/// The pause before a store that is away is asked again. Nobody waits for the answer, and other streams ask too.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 
-/// What a watch stream wakes up for.
+/// The reasons for which a watch stream wakes up.
 enum Wake {
     Frame(Result<Option<WatchRequests>, Status>),
     News,
@@ -59,7 +58,7 @@ pub fn watch(
                 biased;
                 () = stop.cancelled() => Wake::End,
                 () = guard.ended.cancelled() => Wake::End,
-                // What is known already goes out while the store is asked for the rest.
+                // The stream sends what is known already while the store is asked for the rest.
                 () = guard.news.notified() => Wake::News,
                 Some(()) = reads.next() => continue,
                 frame = inbound.message(), if reads.len() < MAX_READS => Wake::Frame(frame),
@@ -161,7 +160,7 @@ pub async fn states(
     let stored = if offline.is_empty() {
         HashMap::new()
     } else {
-        // Without a store nothing is known of these users, not even whether they exist.
+        // If the store is away, nothing is known of these users, not even whether they exist.
         let unknown = || offline.iter().map(|user| (*user, Timestamp(0))).collect();
         read(store, &offline).await.unwrap_or_else(unknown)
     };

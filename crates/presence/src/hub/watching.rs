@@ -17,9 +17,9 @@ use tern_presence_core::watches::WatchLink;
 use super::Hub;
 use crate::metrics;
 
-/// How long the clock waits if nothing is due.
+/// The longest time that [`Hub::keep_time`] sleeps.
 const IDLE: Duration = Duration::from_secs(10);
-/// The shortest time between two ticks: many people become due in each of them.
+/// The shortest time that [`Hub::keep_time`] sleeps unless it is notified, so that one tick serves many people.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The hub's end of a watch stream.
@@ -95,7 +95,7 @@ impl Hub {
         self.lock().people.activity().take_writes(max)
     }
 
-    /// Puts back what could not be written.
+    /// Puts back times that could not be written.
     pub fn put_back(&self, writes: Vec<(UserId, Timestamp)>) {
         self.lock().people.activity().put_back(writes);
     }
@@ -105,7 +105,7 @@ impl Hub {
         self.lock().people.activity().write_all();
     }
 
-    /// How many people's last seen waits to be written.
+    /// Returns the number of people whose last seen waits to be written.
     pub fn unwritten(&self) -> usize {
         self.lock().people.activity().unwritten()
     }
@@ -129,7 +129,7 @@ impl WatchGuard {
         metrics::watches(state.people.watches());
     }
 
-    /// Takes what there is to tell: at most `max` states, and all people who belong to other nodes.
+    /// Takes the news of the stream: at most `max` states, and all people who belong to other nodes.
     pub fn take(&self, max: usize) -> News {
         let mut state = self.hub.lock();
         let before = state.people.next_tick();

@@ -1,4 +1,4 @@
-//! Processor time and memory of processes, from /proc.
+//! Reads the processor time and the memory of processes from /proc.
 //!
 //! `utime` and `stime` of `/proc/<pid>/stat` add up to the time that the scheduler measured (as in
 //! `/proc/<pid>/schedstat`), in ticks. They include threads and children that have ended, which schedstat does not.
@@ -12,13 +12,15 @@ use nix::unistd::{SysconfVar, sysconf};
 /// A process to measure, and the name under which its cost is counted.
 #[derive(Debug, Clone)]
 pub struct Watched {
+    /// The name, which several processes may share.
     pub name: String,
+    /// The process id.
     pub pid: i32,
-    /// Count its children too: Postgres has a process for each connection.
+    /// True if its children are counted too, as for Postgres, which has a process for each connection.
     pub family: bool,
 }
 
-/// Processor seconds by name at one moment. The cost of a load is the difference of two snapshots.
+/// The processor seconds by name at one moment. The cost of a load is the difference of two snapshots.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     at: Instant,
@@ -63,7 +65,7 @@ pub fn peak_kib() -> Option<u64> {
 
 /// Resets the peak of resident memory to its present size.
 pub fn forget_peak() {
-    // An error is ignored: on systems other than Linux the peak is that of the whole run.
+    // An error is ignored; the peak is then that of the whole run.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
@@ -74,7 +76,8 @@ pub fn resident_kib(pid: i32) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Returns the thread ids of the processes. Threads and processes that these start later inherit their processors.
+/// Returns the ids of all threads of the processes. Threads and processes that are started later inherit the processors
+/// of the one that starts them.
 pub fn threads(watched: &[Watched]) -> Vec<i32> {
     let all = processes();
     let pids = watched.iter().flat_map(|process| match process.family {
@@ -87,6 +90,7 @@ pub fn threads(watched: &[Watched]) -> Vec<i32> {
         .collect()
 }
 
+/// Returns a process and all its descendants.
 fn family(all: &BTreeMap<i32, Process>, pid: i32) -> Vec<i32> {
     let children = all
         .iter()
@@ -119,15 +123,18 @@ pub fn find() -> Vec<Watched> {
     found
 }
 
+/// The part of a process's `/proc/<pid>/stat` that is needed.
 #[derive(Debug)]
 struct Process {
     parent: i32,
+    /// The processor time of the process itself, in ticks.
     own: u64,
-    /// Processor time in ticks, including children that have ended and that this process has waited for.
+    /// The processor time in ticks, including children that have ended and that this process has waited for.
     ticks: u64,
     parent_is_not_postgres: bool,
 }
 
+/// Returns all processes of this machine, by pid.
 fn processes() -> BTreeMap<i32, Process> {
     let mut all = BTreeMap::new();
     let mut postgres = Vec::new();
@@ -166,6 +173,7 @@ fn parse(stat: &str) -> Option<Process> {
     })
 }
 
+/// Returns the processor time of a process and all its descendants, in ticks.
 fn ticks_below(all: &BTreeMap<i32, Process>, pid: i32) -> u64 {
     let family = family(all, pid);
     family

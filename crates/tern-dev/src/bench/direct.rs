@@ -1,4 +1,4 @@
-//! Pairs of people who are online: one writes, the other receives.
+//! Loads pairs of people who are online. In each pair one person writes and the other receives.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::report::Report;
 use super::target::{Spent, Target};
 use super::{Common, join};
 
-/// Time after the load for messages on their way to arrive. Messages that have not arrived by then count as lost.
+/// The time after the load for messages on their way to arrive. Messages that have not arrived by then count as lost.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 
 /// Pairs online: messages a second, latencies, cost
@@ -42,15 +42,16 @@ pub struct Args {
     reads: bool,
 }
 
-/// A refused message's place in the window stays empty for this long, as with a client that is told to come back
-/// later.
+/// The interval at which the places of refused messages in the window are filled again, as a client does that is told
+/// to come back later.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
-/// How a sender paces itself.
+/// The moments at which a sender sends.
 #[derive(Debug, Clone, Copy)]
 enum Pace {
+    /// The sender keeps this number of messages in flight.
     Window(u32),
-    /// Messages a second at random moments.
+    /// The sender sends this number of messages a second, at random moments.
     Rate(f64),
 }
 
@@ -71,7 +72,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
         let line = open(target, number, from).await?;
         waiting.push(Sender::new(line, to, common.body, meter.clone()));
     }
-    // Nobody writes before all streams are open.
+    // The senders begin only now, because all streams have to be open first.
     let mark = target.mark().await?;
     let ready = create_chats(waiting).await?;
     let made = target.since(&mark).await?;
@@ -165,18 +166,19 @@ pub async fn receive(
     Ok(())
 }
 
+/// The writing person of a pair.
 struct Sender {
     line: Line,
     to: To,
     body: u32,
     meter: Arc<Meter>,
-    /// Start times of sends without a result, by request.
+    /// The times of sends without a result, by request_id.
     results: HashMap<String, Instant>,
-    /// Start times of sends without a receipt, by seq.
+    /// The times of sends without a receipt, by seq.
     receipts: BTreeMap<u64, Instant>,
     /// The recipient's delivered watermark.
     delivered: u64,
-    /// Number of messages that were refused and whose places in the window are empty until the pause is over.
+    /// The number of refused messages whose places in the window have not been filled again yet.
     held_back: u32,
 }
 
@@ -211,6 +213,7 @@ impl Sender {
         }
     }
 
+    /// Sends messages until the load ends, and waits until they are complete.
     async fn run(mut self, pace: Pace) -> anyhow::Result<()> {
         let mut heard = Vec::new();
         let mut next = Instant::now();
@@ -248,7 +251,7 @@ impl Sender {
         self.results.insert(request.to_string(), Instant::now());
     }
 
-    /// Applies what was heard. Returns how many messages have become complete.
+    /// Applies the events, and returns how many messages have become complete.
     fn take(&mut self, heard: &mut Vec<Heard>) -> usize {
         let mut complete = 0;
         for heard in heard.drain(..) {
@@ -281,11 +284,12 @@ impl Sender {
         complete
     }
 
+    /// Notes that a send has a result, and returns the time of the send.
     fn answered(&mut self, request: &Bytes) -> Option<Instant> {
         self.results.remove(std::str::from_utf8(request).ok()?)
     }
 
-    /// Waits until the messages in flight are complete. Those that are not in time count as lost.
+    /// Waits at most [`LAST_WORDS`] until the messages in flight are complete. The rest counts as lost.
     async fn finish(mut self, heard: &mut Vec<Heard>) -> anyhow::Result<()> {
         let rest = async {
             while !self.results.is_empty() || !self.receipts.is_empty() {

@@ -1,4 +1,4 @@
-//! One group whose members are all online. Some of them write, and all acknowledge.
+//! Loads one group whose members are all online. Some of them write, and all acknowledge.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use super::report::Report;
 use super::target::{Spent, Target};
 use super::{Common, join};
 
-/// Time after the load for messages on their way to arrive. What has not arrived by then counts as lost.
+/// The time after the load for messages on their way to arrive. Messages that have not arrived by then count as lost.
 const LAST_WORDS: Duration = Duration::from_secs(20);
-/// Interval at which this is checked.
+/// The interval between two checks whether all messages have arrived.
 const LOOK: Duration = Duration::from_millis(50);
-/// Number of delivery counters, one for each seq. At most half as many messages are sent.
+/// The number of delivery counters, one for each seq. At most half as many messages are sent.
 const MOST_MESSAGES: usize = 1 << 20;
 
 /// One group with everybody online: deliveries a second, latency to the last member, cost
@@ -49,20 +49,20 @@ pub struct Args {
 /// State that all devices share.
 struct Group {
     to: To,
-    /// Bytes of a message's body.
+    /// The size of a message's body in bytes.
     body: u32,
     meter: Meter,
-    /// Number of devices that have received the entry, by seq. The writer's own device is not counted.
+    /// The number of devices that have received the entry, by seq. The writer's own device is not counted.
     counts: Vec<AtomicU32>,
-    /// Number of devices that receive a message: all but the writer's.
+    /// The number of devices that receive a message: all but the writer's.
     others: u32,
-    /// Number of sends that have a result.
+    /// The number of sends that have a result.
     answered: AtomicU64,
-    /// Highest seq among the results.
+    /// The highest seq among the results.
     last: AtomicU64,
-    /// One permit for each message that may still be sent within the window.
+    /// A permit for each message that may still be sent within the window.
     room: Semaphore,
-    /// One permit for each device that has the group's first entry, which says that the group was created. Writing
+    /// A permit for each device that has the group's first entry, which says that the group was created. Writing
     /// begins when all have it. An entry that a device gets before the first one would be sent to it again.
     here: Semaphore,
     begin: CancellationToken,
@@ -108,6 +108,7 @@ impl Group {
         written.iter().map(missing).sum::<u64>() + unanswered
     }
 
+    /// Waits until no delivery and no result is missing.
     async fn everything_arrived(&self) {
         while self.missing() > 0 {
             sleep(LOOK).await;
@@ -170,11 +171,12 @@ async fn report(target: &Target, args: &Args, group: &Group, spent: &Spent) -> a
     Ok(report)
 }
 
+/// The moments at which a device writes.
 #[derive(Debug, Clone, Copy)]
 enum Pace {
-    /// As soon as the window has room.
+    /// The device writes as soon as the window has room.
     Window,
-    /// One message in each period.
+    /// The device writes one message in each period.
     Every(Duration),
 }
 
@@ -191,7 +193,7 @@ struct Device {
     line: Line,
     pace: Option<Pace>,
     group: Arc<Group>,
-    /// Start times of sends without a result, by request.
+    /// The times of sends without a result, by request_id.
     began: HashMap<String, Instant>,
 }
 
@@ -216,7 +218,7 @@ impl Device {
                 _ = timer.tick(), if matches!(pace, Some(Pace::Every(_))) => self.write(),
                 () = group.begin.cancelled(), if !begun => {
                     begun = true;
-                    // A random phase for each writer, so that they do not all write at the same moments.
+                    // Each writer begins at a random moment, so that they do not all write at the same moments.
                     timer.reset_after(period.mul_f64(rand::random()));
                 }
                 () = group.end.cancelled() => break,
@@ -269,6 +271,7 @@ impl Device {
         }
     }
 
+    /// Counts an entry that this device has received.
     fn has(&self, seq: u64, content: &Bytes) {
         let (group, meter) = (&*self.group, &self.group.meter);
         if seq == 1 {
@@ -288,7 +291,7 @@ impl Device {
         }
     }
 
-    /// Returns when the send began that has its result now.
+    /// Notes that a send has a result, and returns the time of the send.
     fn answered(&mut self, request: &[u8]) -> Option<Instant> {
         let began = self.began.remove(std::str::from_utf8(request).ok()?)?;
         self.group.answered.fetch_add(1, Ordering::Relaxed);

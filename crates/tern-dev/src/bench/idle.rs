@@ -1,4 +1,4 @@
-//! Streams that are held open and do nothing.
+//! Opens streams that do nothing, and measures how fast they are opened and how much memory they take.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use super::people::make;
 use super::report::Report;
 use super::target::Target;
 
-/// Handshakes at a time. More of them would only wait for each other.
+/// The number of handshakes at a time. More of them would only wait for each other.
 const AT_ONCE: usize = 64;
-/// Pause before memory is measured, so that freed memory has gone back to the system.
+/// The pause before memory is measured, so that freed memory has gone back to the system.
 const SETTLES: Duration = Duration::from_secs(10);
-/// Time-out for opening a stream. A slower one counts as failed.
+/// The time limit for opening a stream. A slower one counts as failed.
 const OPENS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Streams that do nothing: memory each, connects a second

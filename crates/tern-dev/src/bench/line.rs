@@ -1,4 +1,4 @@
-//! One device's stream, as cheap as a client can be: of each chat it keeps only how far it has got.
+//! Runs one device's stream, as cheaply as a client can: it keeps no entries, but only a cursor for each chat.
 
 use std::collections::HashMap;
 
@@ -20,57 +20,52 @@ use tonic_prost::ProstCodec;
 use super::meter::Clock;
 use super::slim::{Event, ServerFrame};
 
-/// Capacity of the queue of frames that HTTP/2 has not written yet.
+/// The capacity of the queue of frames that HTTP/2 has not written yet.
 const WRITE_QUEUE: usize = 64;
 
 /// An open stream of a device. Dropping it closes the stream.
 pub struct Line {
     up: mpsc::Sender<ClientFrame>,
     down: Streaming<ServerFrame>,
+    /// The items for the next frame.
     items: Vec<ClientItem>,
-    /// How far the device has got, by chat.
+    /// The device's cursors, by chat.
     cursors: Cursors,
-    /// Chats to acknowledge after the present frame.
+    /// The chats to acknowledge after the present frame.
     touched: Vec<Bytes>,
-    /// Whether acknowledged entries are also marked as read.
+    /// True if acknowledged entries are also marked as read.
     reads: bool,
-    /// Number of entries that came more than once.
+    /// The number of entries that came more than once.
     pub repeated: u64,
 }
 
-/// How far a device has got, by chat id.
+/// The cursors of a device, by chat id.
 pub type Cursors = HashMap<Bytes, Cursor>;
 
-/// How far a device has got in one chat.
+/// The record of the entries that a device has got in one chat.
 #[derive(Debug, Default)]
 pub struct Cursor {
-    /// Every entry up to this seq has come.
+    /// The seq up to which every entry has come.
     seq: u64,
-    /// Seqs of entries that came above a gap. The missing entries come without being asked for.
+    /// The seqs of entries that came above a gap. The missing entries come without being asked for.
     held: std::collections::BTreeSet<u64>,
-    /// Highest seq of the device's own messages.
+    /// The highest seq of the device's own messages.
     own: u64,
 }
 
 /// An event that matters to a load.
 pub enum Heard {
     /// An entry, when it comes for the first time.
-    Entry {
-        seq: u64,
-        content: Bytes,
-    },
-    Sent {
-        request: Bytes,
-        seq: u64,
-    },
-    Refused {
-        request: Bytes,
-        why: String,
-    },
-    Receipt {
-        delivered: u64,
-    },
+    Entry { seq: u64, content: Bytes },
+    /// The result of a send that was accepted, by its request_id.
+    Sent { request: Bytes, seq: u64 },
+    /// The result of a send that was refused, by its request_id.
+    Refused { request: Bytes, why: String },
+    /// A receipt, with the watermark up to which the other person has received the chat.
+    Receipt { delivered: u64 },
+    /// The end of the entries that waited for the device.
     CaughtUp,
+    /// The presence of a watched person.
     Presence {
         /// The user id as text.
         user: Bytes,
@@ -78,14 +73,14 @@ pub enum Heard {
     },
     /// The result of a WatchPresence.
     Watched {
-        /// Some people are not watched, because they are strangers beyond the day's limit.
+        /// True if some people are not watched, because they are strangers beyond the day's limit.
         limited: bool,
         error: bool,
     },
 }
 
 impl Line {
-    /// Connects to a gateway (the `number`-th, counted round the list), opens the stream and waits for Opened. Fails
+    /// Connects to the gateway with this number, counted round the list, opens the stream and waits for Opened. Fails
     /// if the gateway cannot be reached or refuses the stream.
     pub async fn open(gateways: &Gateways, number: usize, device: &Credentials) -> anyhow::Result<Self> {
         let channel = gateways.endpoint(number).connect().await.context("connect")?;
@@ -138,6 +133,7 @@ impl Line {
         Ok(())
     }
 
+    /// Applies an event to the cursors, and adds it to `heard` if it matters to a load.
     fn take(&mut self, event: Event, heard: &mut Vec<Heard>) -> anyhow::Result<()> {
         match event {
             Event::Entry(entry) => {
@@ -214,6 +210,7 @@ impl Line {
         true
     }
 
+    /// Queues the acknowledgement of a chat, and if wanted the mark that it is read.
     fn acknowledge(&mut self, chat: &Bytes) {
         let Some(cursor) = self.cursors.get(chat) else {
             return;
@@ -230,7 +227,8 @@ impl Line {
         self.push(Item::Ack(Ack { chat_id, seq }));
     }
 
-    /// Queues a message for the next [`Self::flush`]. Its body has `body` bytes and contains the present time.
+    /// Queues a message for the next [`Self::flush`], and returns its request_id. Its body has `body` bytes and
+    /// contains the present time.
     pub fn say(&mut self, to: &send_message::To, body: u32, clock: &Clock) -> RequestId {
         let request = RequestId::random();
         self.push(Item::Send(SendMessage {
@@ -266,7 +264,7 @@ impl Line {
         self.items.push(ClientItem { item: Some(item) });
     }
 
-    /// Writes everything that is queued, as one frame.
+    /// Writes everything that is queued, as one frame. Fails if the stream has ended.
     pub async fn flush(&mut self) -> anyhow::Result<()> {
         if self.items.is_empty() {
             return Ok(());
@@ -276,6 +274,7 @@ impl Line {
         sent.ok().context("the stream has ended")
     }
 
+    /// Waits for the next frame, and returns its events.
     async fn frame(&mut self) -> anyhow::Result<Vec<Option<Event>>> {
         let frame = self.down.message().await.map_err(|status: Status| {
             anyhow::anyhow!("the stream ended with {:?}: {}", status.code(), status.message())

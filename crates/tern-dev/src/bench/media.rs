@@ -1,4 +1,4 @@
-//! Uploads: how many a media node does a second, and how much memory the SDK needs for a large file.
+//! Measures how many uploads a media node handles in a second, and how much memory the SDK needs for a large file.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -23,10 +23,11 @@ use super::people::make;
 use super::report::Report;
 use super::target::Target;
 
-/// Bytes of each small upload.
+/// The size of each small upload in bytes.
 const SMALL: usize = 64;
+/// The number of bytes in a MiB.
 const MIB: u64 = 1 << 20;
-/// Resident memory beyond which a large upload counts as a fault, in KiB.
+/// The resident memory beyond which a large upload counts as a fault, in KiB.
 const MOST_KIB: u64 = 100 * 1024;
 
 /// Uploads: CreateUpload and FinalizeUpload a second, memory for a large file

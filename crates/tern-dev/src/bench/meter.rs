@@ -1,4 +1,4 @@
-//! Counters and latencies of a load. Most of them count only what happens between [`Meter::begin`] and
+//! Counts the events of a load, and measures their latencies. Most counters change only between [`Meter::begin`] and
 //! [`Meter::end`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 
-/// Significant digits of a latency.
+/// The number of significant digits of a latency.
 const DIGITS: u8 = 3;
-/// Longest latency in microseconds; longer ones count as this.
+/// The longest latency in microseconds; longer ones count as this.
 const LONGEST_US: u64 = 60_000_000;
 
-/// Measures how old a message is: bodies carry the time in nanoseconds since this clock was started.
+/// A clock that measures the age of messages. Bodies carry the time in nanoseconds since it was started.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock(Instant);
 
@@ -55,6 +55,7 @@ impl Clock {
 pub struct Latency(Mutex<Histogram<u64>>);
 
 impl Latency {
+    /// Makes an empty histogram.
     #[allow(clippy::expect_used, reason = "the bounds are constants")]
     pub fn new() -> Self {
         Self(Mutex::new(
@@ -82,26 +83,40 @@ impl Latency {
 /// The counters and latencies of one load, shared by all its devices.
 #[derive(Debug)]
 pub struct Meter {
+    /// The clock whose time the bodies carry.
     pub clock: Clock,
+    /// True within the time that is measured.
     counts: AtomicBool,
-    /// The load has ended, so nobody sends any more.
+    /// True when the load has ended, so that nobody sends any more.
     stopped: AtomicBool,
-    /// Complete messages. What that means depends on the load.
+    /// The number of complete messages. Each load defines when a message is complete.
     pub messages: AtomicU64,
+    /// The number of entries that devices have received.
     pub deliveries: AtomicU64,
-    /// This and the next three are counted during the whole run, because at its end nothing may be lost.
+    /// The number of sends. This and `refused`, `repeated` and `lost` are counted during the whole run, because at its
+    /// end nothing may be lost.
     pub sent: AtomicU64,
+    /// The number of sends that were refused.
     pub refused: AtomicU64,
+    /// The number of entries that came more than once.
     pub repeated: AtomicU64,
+    /// The number of messages or deliveries that have not come in time.
     pub lost: AtomicU64,
+    /// The latency from the send to the result.
     pub to_result: Latency,
+    /// The latency from the send to the delivery at a device.
     pub to_delivered: Latency,
+    /// The latency from the send to the delivered receipt.
     pub to_receipt: Latency,
+    /// The latency to the last of several events: of a message to the last member of a group, or of a connect to
+    /// CaughtUp.
     pub to_last: Latency,
+    /// The reason why the first send was refused.
     refusal: Mutex<Option<String>>,
 }
 
 impl Meter {
+    /// Makes a meter with all counters at 0, and starts its clock.
     pub fn new() -> Self {
         Self {
             clock: Clock::start(),
@@ -162,7 +177,7 @@ impl Meter {
         first.get_or_insert(why);
     }
 
-    /// Returns why the first send was refused, if any was.
+    /// Returns the reason why the first send was refused, or `None` if none was.
     pub fn refusal(&self) -> Option<String> {
         self.refusal
             .lock()

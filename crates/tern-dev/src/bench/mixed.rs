@@ -1,4 +1,4 @@
-//! A day in small: people with one or two devices write to each other and in groups, in bursts, and in some chats
+//! Plays a day in small. People with one or two devices write to each other and in groups, in bursts, and in some chats
 //! much more than in others. Some devices are away for a while and come back.
 
 use std::collections::HashMap;
@@ -22,21 +22,22 @@ use super::report::Report;
 use super::target::{Spent, Target};
 use super::{Common, join};
 
-/// Direct chats of each person.
+/// The number of direct chats of each person.
 const FRIENDS: usize = 8;
-/// Range of the number of members of a group.
+/// The range of the number of members of a group.
 const GROUP_SIZES: std::ops::RangeInclusive<usize> = 3..=30;
-/// Range of the messages that a person writes in a row. The pause before the next burst makes the rate right.
+/// The range of the number of messages that a person writes in a row. The pause before the next burst makes the rate
+/// right.
 const BURST: std::ops::RangeInclusive<u32> = 1..=6;
-/// Mean pause between the messages of a burst.
+/// The mean pause between the messages of a burst.
 const BETWEEN_IN_BURST: Duration = Duration::from_millis(400);
-/// Mean seconds that a device stays online.
+/// The mean time that a device stays online, in seconds.
 const ONLINE: f64 = 10.0;
-/// Mean seconds that a device is away.
+/// The mean time that a device is away, in seconds.
 const AWAY: f64 = 4.0;
-/// Probability that a device whose stream ends is away for a while instead of reconnecting at once.
+/// The probability that a device whose stream ends is away for a while instead of reconnecting at once.
 const GOES_AWAY: f64 = 0.25;
-/// Time after the load for messages on their way to arrive. Devices that are away have to come back in it.
+/// The time after the load for messages on their way to arrive. Devices that are away have to come back in it.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// A realistic day in small: direct chats and groups, bursts, devices that come and go
@@ -58,11 +59,11 @@ struct Scene {
     gateways: Gateways,
     meter: Meter,
     body: u32,
-    /// Number of deliveries that the accepted messages cause.
+    /// The number of deliveries that the accepted messages cause.
     owed: AtomicU64,
-    /// Number of deliveries that have come.
+    /// The number of deliveries that have come.
     got: AtomicU64,
-    /// Number of devices of all members, by chat.
+    /// The number of devices of all members, by chat.
     devices: HashMap<ChatId, u64>,
     end: CancellationToken,
 }
@@ -74,6 +75,7 @@ impl Scene {
         self.owed.load(Ordering::Relaxed).saturating_sub(got)
     }
 
+    /// Waits until no delivery is missing.
     async fn everything_arrived(&self) {
         while self.missing() > 0 {
             sleep(Duration::from_millis(100)).await;
@@ -123,7 +125,8 @@ async fn people(target: &Target, args: &Args) -> anyhow::Result<Vec<Person>> {
     Ok(people)
 }
 
-/// Starts a task for each device. Only a person's first device writes, to the chats in `chats_of`.
+/// Starts a task for each device. Only a person's first device writes, to the chats in `chats_of`. `pause` is the mean
+/// time between its bursts, in seconds.
 fn set_going(
     scene: &Arc<Scene>,
     people: &[Person],
@@ -185,6 +188,7 @@ fn befriend(people: &[Person], devices: &mut HashMap<ChatId, u64>, chats_of: &mu
     }
 }
 
+/// Creates a group of people who are chosen at random.
 async fn group(
     target: &Target,
     people: &[Person],
@@ -211,16 +215,19 @@ async fn group(
     Ok(())
 }
 
+/// A device that comes and goes.
 struct Device {
     scene: Arc<Scene>,
     credentials: Credentials,
+    /// The number that chooses the device's gateway.
     number: usize,
+    /// The chats to which the device writes, the busiest first; empty if it does not write.
     chats: Vec<(ChatId, To)>,
     /// The device's cursors, kept over reconnects as a phone keeps them.
     cursors: Cursors,
-    /// Sends without a result: when they were made, and the place of their chat in `chats`.
+    /// The sends without a result, by request_id, each with its time and the place of its chat in `chats`.
     sends: HashMap<String, (Instant, usize)>,
-    /// Mean seconds between bursts.
+    /// The mean time between bursts, in seconds.
     pause: f64,
 }
 
@@ -247,13 +254,14 @@ impl Device {
         Ok(())
     }
 
-    /// Runs one connection. `next` is when the next message is due; returns the time of the one after it.
+    /// Runs one connection, which `began` at this time. `next` is the time at which the next message is due. Returns
+    /// the time at which the first message after the connection is due.
     async fn online(&mut self, mut line: Line, began: Instant, mut next: Instant) -> anyhow::Result<Instant> {
         let scene = self.scene.clone();
         let leaves = Instant::now() + about(ONLINE);
         let (mut heard, mut burst, mut caught_up) = (Vec::new(), 0, false);
         loop {
-            // A device waits for the results of its sends before it leaves, and at the end of the load none leaves.
+            // A device leaves only after its sends have results, and not after the end of the load.
             let may_leave = self.sends.is_empty() && !scene.meter.is_stopped();
             tokio::select! {
                 came = line.hear(&mut heard) => came?,

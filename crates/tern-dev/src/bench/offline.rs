@@ -1,4 +1,4 @@
-//! People who were away: messages to them are stored, and delivered when all of them come back at once.
+//! Stores messages for people who are away, and measures their delivery when all of these people come back at once.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use super::report::Report;
 use super::target::Target;
 use super::{Common, join};
 
-/// Number of people that one writer writes to.
+/// The number of people that one writer writes to.
 const READERS_OF_A_WRITER: usize = 10;
-/// Messages of one writer in flight.
+/// The largest number of messages of one writer in flight.
 const WINDOW: usize = 16;
-/// Time-out for a device to get its stored messages. Missing messages count as lost.
+/// The time limit for a device to get its stored messages. Missing messages count as lost.
 const DRAINS_WITHIN: Duration = Duration::from_secs(120);
 
 /// People who were away: messages stored, then drained

@@ -23,18 +23,18 @@ use super::report::Report;
 use super::target::Target;
 use super::{Common, join, processors};
 
-/// A rate is sustained if the 99th percentile of the latency is below this (in milliseconds), and no message is
-/// refused or lost.
+/// The latency in milliseconds below which the 99th percentile has to be for a rate to be sustained. Besides, no
+/// message may be refused or lost.
 const IN_TIME_MS: f64 = 100.0;
-/// How long one rate is measured while the highest one is looked for.
+/// The time for which one rate is measured while the highest one is looked for.
 const PROBE: Duration = Duration::from_secs(5);
 /// The first rate that is tried, in messages a second.
 const FIRST_RATE: f64 = 250.0;
-/// How often the interval between a sustained and a failed rate is halved.
+/// The number of times that the interval between a sustained and a failed rate is halved.
 const HALVINGS: u32 = 3;
-/// Longest time after each step for messages on their way to arrive.
+/// The longest time after each step for messages on their way to arrive.
 const LAST_WORDS: Duration = Duration::from_secs(60);
-/// Pause of a loop that has nothing to do, before it looks again.
+/// The pause of a loop that has nothing to do, before it looks again.
 const IDLE: Duration = Duration::from_millis(200);
 
 /// Twice the sustainable load, with and without shedding: latency of messages
@@ -81,7 +81,7 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     rigid.leave().await?;
 
     let crowd = Crowd::gather(target, common, &args).await?;
-    // Long enough for the platform to reach its level of shedding.
+    // The warm-up is long enough for the platform to reach its level of shedding.
     let warm_up = common.warm_up.max(Duration::from_secs(5));
     let with = crowd.offer(twice, warm_up, common.measure).await?;
     let (level, shed) = (target.level().await?, target.shed().await?);
@@ -122,19 +122,22 @@ pub async fn run(target: &Target, common: &Common, args: Args) -> anyhow::Result
     Ok(report)
 }
 
+/// The names of the report's rows about the platform with shedding off.
 const WITHOUT: [&str; 3] = [
     "shedding off: delivered a second",
     "shedding off: delivered",
     "shedding off: refused",
 ];
+/// The names of the report's rows about the platform with shedding on.
 const WITH: [&str; 3] = [
     "shedding on: delivered a second",
     "shedding on: delivered",
     "shedding on: refused",
 ];
 
-/// Counts the messages that were sent within an interval, no matter when they arrive.
+/// The counts of the messages that were sent within an interval, no matter when they arrive.
 struct Step {
+    /// The beginning of the interval, as the time since the clock's start; `until` is its end.
     from: Duration,
     until: Duration,
     sent: AtomicU64,
@@ -168,6 +171,7 @@ impl Step {
         self.delivered.load(Ordering::Relaxed) as f64 / (self.until - self.from).as_secs_f64()
     }
 
+    /// Returns whether the rate of this step was sustained.
     fn in_time(&self) -> bool {
         let refused = self.refused.load(Ordering::Relaxed);
         refused == 0 && self.missing() == 0 && self.to_delivered.ms(0.99).is_some_and(|ms| ms < IN_TIME_MS)
@@ -178,16 +182,17 @@ impl Step {
 struct Load {
     clock: Clock,
     body: u32,
-    /// Events a second of one person, as the bits of an f64.
+    /// The number of events a second of one person, as the bits of an f64.
     pace: AtomicU64,
-    /// Share of the events that are messages. With `changes`, the rest is typing.
+    /// The share of the events that are messages. Events that are neither messages nor changes are typing.
     messages: f64,
-    /// Share of the events that are changes of presence.
+    /// The share of the events that are changes of presence.
     changes: f64,
     step: ArcSwap<Step>,
     end: CancellationToken,
 }
 
+/// The people of the load, with their streams.
 struct Crowd {
     load: Arc<Load>,
     people: f64,
@@ -195,6 +200,7 @@ struct Crowd {
 }
 
 impl Crowd {
+    /// Creates the people, opens their streams, and offers a first load, which creates their chats.
     async fn gather(target: &Target, common: &Common, args: &Args) -> anyhow::Result<Self> {
         // An even number of people, because they write in pairs.
         let count = args.people as usize / 2 * 2;
@@ -260,6 +266,8 @@ impl Crowd {
         Ok(step)
     }
 
+    /// Looks for the highest sustained rate, in messages a second: doubles the rate until it fails, then halves the
+    /// interval. Fails if [`FIRST_RATE`] is not sustained.
     async fn highest_rate(&self) -> anyhow::Result<f64> {
         let mut low = 0.0;
         let mut high = FIRST_RATE;
@@ -295,7 +303,7 @@ struct Member {
     to: To,
     chat: ChatId,
     active: bool,
-    /// Times of sends without a result, by request.
+    /// The times of sends without a result, by request_id.
     sent_at: std::collections::HashMap<String, Duration>,
 }
 
@@ -328,7 +336,7 @@ impl Member {
         } else {
             self.line.type_in(self.chat);
         }
-        // A Poisson process. If the machine is too slow, at most one second's worth of events is caught up.
+        // Events are a Poisson process. If the machine is too slow, at most one second's worth of them is caught up.
         let wait = -(1.0 - rand::random::<f64>()).ln() / pace;
         let behind = Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or(due);
         due.max(behind) + Duration::from_secs_f64(wait.min(60.0))
@@ -368,6 +376,7 @@ impl Member {
         }
     }
 
+    /// Notes that a send has a result, and returns the time of the send.
     fn answered(&mut self, request: &[u8]) -> Option<Duration> {
         self.sent_at.remove(std::str::from_utf8(request).ok()?)
     }

@@ -1,4 +1,4 @@
-//! The operating system's cache of files, which a cold run has to begin without.
+//! Empties the operating system's cache of files, without which a cold run has to begin.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -5,13 +5,15 @@ use tern_client::{BackEnd, Credentials};
 use tern_proto::v1;
 use tern_types::{RequestId, UserId};
 
-/// Number of calls at a time.
+/// The number of calls at a time.
 const AT_ONCE: usize = 16;
 
 /// A user and their devices.
 #[derive(Debug, Clone)]
 pub struct Person {
+    /// The user's id.
     pub user: UserId,
+    /// The credentials of each device.
     pub devices: Vec<Credentials>,
 }
 

@@ -8,13 +8,13 @@ use tern_types::Clock;
 
 use super::target::Target;
 
-/// Messages in each of these chats.
+/// The number of messages in each of these chats.
 const MESSAGES_OF_A_CHAT: u64 = 1000;
-/// Chats that one statement creates.
+/// The number of chats that one statement creates.
 const CHATS_AT_ONCE: u64 = 20;
 
-/// Creates $1 chats with their heads and $2 messages each. Bodies are random bytes, $3 times 16 of them, which are as
-/// long as sealed bodies and do not compress.
+/// The statement that creates $1 chats with their heads and $2 messages each. Bodies are random bytes, $3 times 16 of
+/// them, which are as long as sealed bodies and do not compress.
 const FILL: &str = "
 WITH c AS (
     SELECT gen_random_uuid() AS chat_id FROM generate_series(1, $1)
@@ -28,8 +28,8 @@ SELECT chat_id, seq, seq, 1, chat_id, chat_id, gen_random_uuid(), uuid_send(gen_
        (SELECT string_agg(uuid_send(gen_random_uuid()), '') FROM generate_series(1, $3 + 0 * seq)), now()
 FROM c, generate_series(1, $2) AS seq";
 
-/// Adds at least `messages` messages with bodies of `body` bytes, then makes Postgres write everything to disk. Fails
-/// if the target has no database URL.
+/// Adds at least `messages` messages, then makes Postgres write everything to disk. `body` is the size of a body before
+/// it is sealed, in bytes; the stored bodies are 32 to 47 bytes longer. Fails if the target has no database URL.
 #[allow(clippy::print_stderr, reason = "it takes a while, and a person waits")]
 pub async fn fill(target: &Target, messages: u64, body: u32) -> anyhow::Result<()> {
     let url = target

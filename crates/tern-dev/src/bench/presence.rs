@@ -1,6 +1,6 @@
-//! People who come and go while others watch them.
+//! Lets people come and go while others watch them.
 //!
-//! - [`watchers`]: those who watch
+//! - [`watchers`]: the people who watch
 
 mod watchers;
 
@@ -23,11 +23,12 @@ use super::report::Report;
 use super::target::{Spent, Target};
 use super::{Common, join};
 
-/// How often a person who stays online says so. It is half of the time after which a silent one counts as offline.
+/// The interval at which a person who stays online says so. It is half of the time after which a silent person counts
+/// as offline by default.
 const STILL_HERE: Duration = Duration::from_secs(15);
-/// Pause before memory is measured, after streams were opened or people watched.
+/// The pause before memory is measured, after streams were opened or people watched.
 const SETTLES: Duration = Duration::from_secs(3);
-/// Time after the last change in which every watcher has to see it.
+/// The time after the last change in which every watcher has to see it.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// People who come and go, and people who watch them: latency, cost, memory
@@ -148,7 +149,7 @@ async fn report(target: &Target, args: &Args, stage: &Stage, spent: &Spent) -> a
     Ok(report)
 }
 
-/// Resident memory of all gateways and of all presence nodes, in KiB.
+/// The resident memory of all gateways and of all presence nodes, in KiB.
 #[derive(Debug, Clone, Copy)]
 struct Memory {
     gateway: u64,
@@ -156,7 +157,7 @@ struct Memory {
 }
 
 impl Memory {
-    /// Measures after a pause, in which memory settles.
+    /// Measures the memory after a pause of [`SETTLES`].
     async fn settled(target: &Target) -> Self {
         sleep(SETTLES).await;
         Self {
@@ -166,7 +167,7 @@ impl Memory {
     }
 }
 
-/// Memory at each stage of the set-up.
+/// The memory after each stage of the set-up.
 struct Memories {
     before: Memory,
     with_people: Memory,
@@ -208,28 +209,35 @@ impl Memories {
 struct Stage {
     people: Vec<Person>,
     watchers: Vec<Person>,
-    /// Index in `people`, by user id as text.
+    /// The index in `people`, by user id as text.
     numbers: HashMap<Bytes, usize>,
-    /// For each person, the last change: its time in nanoseconds, shifted left by one; the lowest bit is 1 for
+    /// The last change of each person: its time in nanoseconds, shifted left by one bit, with the lowest bit 1 for
     /// online.
     last: Vec<AtomicU64>,
-    /// Index of the person whom everybody watches, the last one of the people.
+    /// The index of the person whom everybody watches, who is the last one of the people; `None` if there is none.
     popular_one: Option<usize>,
     clock: Clock,
-    /// Begin and end of the measured time, in nanoseconds.
+    /// The beginning of the measured time, in nanoseconds since the clock's start; `until` is its end.
     from: AtomicU64,
     until: AtomicU64,
+    /// The number of changes in the measured time.
     changes: AtomicU64,
+    /// The number of times that a watcher was shown one of these changes.
     told: AtomicU64,
+    /// The number of times that a watcher was shown a state that a newer change had overtaken.
     overtaken: AtomicU64,
+    /// The latency from a change to a watcher.
     latency: Latency,
+    /// The same latency for the person whom everybody watches.
     popular: Latency,
-    /// Cancelled when people come and go no more.
+    /// The token that is cancelled when people come and go no more.
     stop: CancellationToken,
+    /// The token that is cancelled when all streams end.
     end: CancellationToken,
 }
 
 impl Stage {
+    /// Creates the people and the watchers.
     async fn set(target: &Target, args: &Args) -> anyhow::Result<Arc<Self>> {
         let popular = args.popular > 0.0;
         let count = args.people as usize + usize::from(popular);
@@ -287,6 +295,7 @@ impl Stage {
         ordinary.min(self.watchers.len() * watched) + usize::from(self.popular_one.is_some())
     }
 
+    /// Records that a person has come or gone.
     fn changed(&self, number: usize, online: bool) {
         let now = self.now();
         self.last[number].store(now << 1 | u64::from(online), Ordering::Relaxed);
@@ -347,7 +356,7 @@ async fn come_and_go(
         line.set_active(online);
         line.flush().await?;
     }
-    // Keep the stream open: its end would be one more change.
+    // The stream is kept open, because its end would be one more change.
     stage.end.cancelled().await;
     Ok(())
 }

@@ -6,8 +6,8 @@ use nix::unistd::Pid;
 use super::cost::{self, Watched};
 use super::target::GENERATOR;
 
-/// Confines the servers to the lower half of this process's processors, and this process to the upper half. Returns
-/// how many each has, as text. Fails if there are fewer than two.
+/// Confines the servers to the lower half of this process's processors, and this process to the upper half. Returns a
+/// text that says how many each has. Fails if there are fewer than two.
 pub fn part(watched: &[Watched]) -> anyhow::Result<String> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let allowed: Vec<usize> = (0..CpuSet::count())
@@ -31,15 +31,16 @@ pub fn part(watched: &[Watched]) -> anyhow::Result<String> {
     ))
 }
 
+/// Confines all threads of these processes to these processors.
 fn confine(watched: &[Watched], processors: &[usize]) -> anyhow::Result<()> {
     let mut set = CpuSet::new();
     for number in processors {
         set.set(*number)?;
     }
-    // Twice, for threads that were started during the first pass.
+    // There are two passes, because threads may be started during the first one.
     for _ in 0..2 {
         for thread in cost::threads(watched) {
-            // An error is ignored: the thread has ended.
+            // An error is ignored, because it means that the thread has ended.
             let _ = sched_setaffinity(Pid::from_raw(thread), &set);
         }
     }

@@ -1,4 +1,4 @@
-//! The results of a load: a table for people, JSON for machines.
+//! Collects and prints the results of a load, as a table for people or JSON for machines.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ pub struct Report {
     load: String,
     rows: Vec<Row>,
     postgres: BTreeMap<String, String>,
-    /// Things that must not happen, such as lost messages. If there are any, the bench fails.
+    /// The things that happened and must not, such as lost messages. If there are any, the bench fails.
     faults: Vec<String>,
 }
 
@@ -92,7 +92,8 @@ impl Report {
         }
     }
 
-    /// Adds rows for processor time per 1,000 things of which there were `count`, and for WAL bytes each.
+    /// Adds rows for the processor time of 1,000 things and for the WAL bytes of one. `count` is the number of things
+    /// that happened, such as messages; if it is 0, no rows are added.
     pub fn spent(&mut self, spent: &Spent, count: u64) {
         let thousands = count as f64 / 1000.0;
         if thousands <= 0.0 {

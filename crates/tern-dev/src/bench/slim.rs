@@ -1,5 +1,5 @@
-//! The part of the server's frames that a load generator needs, for cheap decoding: ids stay bytes, and contents are
-//! not decoded.
+//! Defines the part of the server's frames that a load generator needs, for cheap decoding: ids stay bytes, and
+//! contents are not decoded.
 
 use bytes::Bytes;
 use tern_proto::v1;
@@ -46,6 +46,7 @@ pub enum Event {
 /// The fields of [`v1::Entry`] that are needed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Entry {
+    /// The chat's id as text.
     #[prost(bytes = "bytes", tag = "1")]
     pub chat_id: Bytes,
     #[prost(uint64, tag = "2")]
@@ -55,13 +56,16 @@ pub struct Entry {
     pub content: Bytes,
 }
 
-/// [`v1::SendResult`] with its ids as bytes.
+/// The fields of [`v1::SendResult`] that are needed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SendResult {
+    /// The request_id of the send, as text.
     #[prost(bytes = "bytes", tag = "1")]
     pub request_id: Bytes,
+    /// The message's place, if the server accepted it.
     #[prost(message, tag = "2")]
     pub sent: Option<Sent>,
+    /// The reason, if the server refused the message.
     #[prost(message, tag = "3")]
     pub error: Option<v1::SendError>,
 }
@@ -69,6 +73,7 @@ pub struct SendResult {
 /// The fields of [`v1::Sent`] that are needed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Sent {
+    /// The chat's id as text.
     #[prost(bytes = "bytes", tag = "1")]
     pub chat_id: Bytes,
     #[prost(uint64, tag = "2")]
@@ -78,6 +83,7 @@ pub struct Sent {
 /// The fields of [`v1::Receipt`] that are needed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Receipt {
+    /// The seq up to which the person has received the chat.
     #[prost(uint64, tag = "3")]
     pub delivered_seq: u64,
 }
@@ -85,8 +91,10 @@ pub struct Receipt {
 /// The fields of [`v1::Skipped`] that are needed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Skipped {
+    /// The chat's id as text.
     #[prost(bytes = "bytes", tag = "1")]
     pub chat_id: Bytes,
+    /// The seq up to which entries are not for this device.
     #[prost(uint64, tag = "2")]
     pub to_seq: u64,
 }
@@ -94,8 +102,10 @@ pub struct Skipped {
 /// The fields of [`v1::Presence`] that are needed.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Presence {
+    /// The user's id as text.
     #[prost(bytes = "bytes", tag = "1")]
     pub user_id: Bytes,
+    /// The value of a [`v1::PresenceState`].
     #[prost(enumeration = "v1::PresenceState", tag = "2")]
     pub state: i32,
 }

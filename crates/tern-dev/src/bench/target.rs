@@ -18,7 +18,7 @@ use super::cost::{self, Snapshot, Watched};
 use super::meter::Meter;
 use super::page_cache;
 
-/// Postgres settings that decide throughput and growth. They are shown with every result.
+/// The Postgres settings that decide throughput and growth. They are shown with every result.
 const SETTINGS: [&str; 9] = [
     "server_version",
     "fsync",
@@ -30,20 +30,29 @@ const SETTINGS: [&str; 9] = [
     "checkpoint_timeout",
     "wal_level",
 ];
-/// Limit of sends and calls a second, so high that the limits of a single device or back end are not measured.
+/// The limit of sends and calls a second of a started platform. It is so high that the limits of a single device or
+/// back end are not measured.
 const SENDS_PER_SECOND: &str = "100000";
-/// Name of this process among the measured processes.
+/// The name of this process among the measured processes.
 pub const GENERATOR: &str = "load generator";
 
 /// The platform that is measured: how to reach it, and which processes and database count as its cost.
 pub struct Target {
+    /// The gateways, for streams.
     pub gateways: Gateways,
+    /// The URLs of the gateways.
     pub urls: Vec<String>,
+    /// The certificate authorities that signed the gateways' certificates.
     pub tls_roots: Tls,
+    /// The back end that creates users and devices.
     pub back_end: BackEnd,
+    /// The URL of the database, if it is known.
     pub database_url: Option<String>,
+    /// The processes whose cost is measured.
     pub watched: Vec<Watched>,
+    /// True if devices connect by TLS.
     tls: bool,
+    /// The platform, if it was started here.
     own: Option<Own>,
 }
 
@@ -53,7 +62,7 @@ struct Own {
     _dir: Option<tempfile::TempDir>,
 }
 
-/// Numbers of things that were shed (dropped or put off), by the name of their level.
+/// The numbers of things that were shed (dropped or put off), by the name of their level.
 #[derive(Debug, Default)]
 pub struct Shed(BTreeMap<&'static str, f64>);
 
@@ -84,9 +93,11 @@ pub struct Mark {
 /// The cost between two moments.
 #[derive(Debug, Clone)]
 pub struct Spent {
+    /// The time between the two moments, in seconds.
     pub seconds: f64,
-    /// Processor seconds by name of the process.
+    /// The processor seconds by the name of the process.
     pub cpu: BTreeMap<String, f64>,
+    /// The bytes of WAL that were written; `None` without a database URL.
     pub wal_bytes: Option<i64>,
 }
 
@@ -131,7 +142,8 @@ impl Target {
         })
     }
 
-    /// Starts a platform, with these environment variables set for its nodes; `media` as in [`Self::reach`].
+    /// Starts a platform, with these environment variables set for its nodes. `media` says whether it gets a media node
+    /// and an object store.
     pub async fn start(common: &Common, media: bool, env: &[(&str, &str)]) -> anyhow::Result<Self> {
         let temporary = match &common.dir {
             Some(_) => None,
@@ -178,9 +190,9 @@ impl Target {
         })
     }
 
-    /// Restarts Postgres, and the chat and accounts nodes, with empty memory: neither Postgres nor the operating
-    /// system has anything of the store cached, and the nodes have no chats loaded. Returns false, and changes
-    /// nothing, if the platform was not started here.
+    /// Restarts Postgres, and the chat and accounts nodes, with empty memory. Neither Postgres nor the operating system
+    /// then has any of the store cached, and the nodes have no chats loaded. Returns false, and changes nothing, if the
+    /// platform was not started here.
     pub async fn chill(&mut self) -> anyhow::Result<bool> {
         let Some(own) = &mut self.own else {
             return Ok(false);
@@ -217,7 +229,7 @@ impl Target {
         }
     }
 
-    /// Lets the running load warm up, measures its cost, and tells it to stop.
+    /// Lets the running load warm up, measures its cost, and tells it to stop. Returns the cost.
     pub async fn measure(&self, common: &Common, meter: &Meter) -> anyhow::Result<Spent> {
         sleep(common.warm_up).await;
         let mark = self.mark().await?;
@@ -279,7 +291,8 @@ impl Target {
         Ok(Some(found.await? as u64))
     }
 
-    /// Returns the level of shedding of the gateway. With several gateways the levels are added up.
+    /// Returns the level of shedding of the gateway. With several gateways the levels are added up. If the platform was
+    /// not started here, the level is [`Level::Nothing`].
     pub async fn level(&self) -> anyhow::Result<Level> {
         let Some(own) = &self.own else {
             return Ok(Level::Nothing);
@@ -292,7 +305,7 @@ impl Target {
         Ok(Level::from_wire(level as u32))
     }
 
-    /// Returns what gateways and chat nodes have shed so far.
+    /// Returns how many things gateways and chat nodes have shed so far; nothing if the platform was not started here.
     pub async fn shed(&self) -> anyhow::Result<Shed> {
         let mut shed = Shed::default();
         let Some(own) = &self.own else { return Ok(shed) };

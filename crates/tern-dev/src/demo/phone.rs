@@ -1,4 +1,4 @@
-//! One device: a client and a record of its events with their times.
+//! Plays one device: it runs a client, and records the client's events with their times.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,21 +11,30 @@ use tern_client::{
 use tern_types::{ChatId, RequestId, Seq, UserId};
 use tokio::sync::watch;
 
-/// Time after which an expected event counts as missing. It is far longer than anything here takes, even the loss of
-/// a node, whose lease (4 s) may have to run out first.
+/// The time after which an expected event counts as missing. It is far longer than anything here takes, even the loss
+/// of a node, whose lease (4 s) may have to run out first.
 pub const BOUND: Duration = Duration::from_secs(30);
 
 /// The events that a device has received, with their times.
 #[derive(Debug, Default)]
 pub struct Heard {
+    /// The entries, in the order in which they came.
     pub entries: Vec<(Instant, Entry)>,
+    /// The states of each send, in the order in which they came.
     pub sends: HashMap<RequestId, Vec<(Instant, SendState)>>,
+    /// The receipts, in the order in which they came.
     pub receipts: Vec<(Instant, ChatId, UserId, Mark)>,
+    /// The newest presence of each person.
     pub presences: HashMap<UserId, (Instant, Presence)>,
+    /// The newest sign of typing of each person in each chat; false if the person has stopped.
     pub typing: HashMap<(ChatId, UserId), (Instant, bool)>,
+    /// The number of unread entries of each chat, and the seq up to which it is read.
     pub unread: HashMap<ChatId, (u32, Seq)>,
+    /// The last connection, with the URL of the gateway.
     pub connected: Option<(Instant, String)>,
+    /// The time at which the device has last caught up.
     pub caught_up: Option<Instant>,
+    /// The reason why the client has stopped.
     pub stopped: Option<StopReason>,
 }
 
@@ -34,8 +43,9 @@ pub struct Heard {
 pub struct Phone {
     /// The person, as in "Alice".
     pub who: &'static str,
-    /// The device, as in "Alice's laptop", or the person's name if there is only one device.
+    /// The device, as in "Alice's laptop". A person's first device has the person's name.
     pub name: &'static str,
+    /// The person's user id.
     pub user: UserId,
     config: ClientConfig,
     client: Option<Client>,
@@ -44,6 +54,7 @@ pub struct Phone {
 }
 
 impl Phone {
+    /// Makes a device that is not connected.
     pub fn new(who: &'static str, name: &'static str, user: UserId, config: ClientConfig) -> Self {
         Self {
             who,
@@ -66,7 +77,7 @@ impl Phone {
         Ok(self.until("is connected and has caught up", caught_up).await? - began)
     }
 
-    /// Stops the client. Its store stays, so the device can connect again.
+    /// Stops the client. Its store stays, so the device can connect again. Fails if the device is switched off.
     pub async fn disconnect(&mut self) -> anyhow::Result<()> {
         let client = self.client.take().context("it is off already")?;
         client.stop().await;
@@ -208,6 +219,7 @@ impl Phone {
         entries.map(|(_, entry)| (entry.seq, entry.request)).collect()
     }
 
+    /// Returns the number of unread entries of a chat.
     pub fn unread(&self, chat: ChatId) -> u32 {
         self.heard().unread.get(&chat).map_or(0, |(count, _)| *count)
     }
@@ -225,6 +237,7 @@ async fn listen(mut events: EventStream, heard: Arc<Mutex<Heard>>, changed: watc
 }
 
 impl Heard {
+    /// Records an event.
     fn take(&mut self, event: Event, at: Instant) {
         match event {
             Event::Entry(entry) => self.entries.push((at, entry)),

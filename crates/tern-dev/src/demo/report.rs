@@ -3,14 +3,15 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-/// Latencies from here on are shown in red, because a person notices them.
+/// The latency from which on a latency is shown in red, because a person notices it.
 const SLOW: Duration = Duration::from_millis(1000);
+/// The columns of a person's name.
 const NAME_COLUMNS: usize = 8;
 
-/// Terminal colours (SGR codes) of the people's names.
+/// The terminal colours (SGR codes) of the people's names.
 const COLOURS: [(&str, &str); 3] = [("Alice", "35"), ("Bob", "32"), ("Carol", "33")];
 
-/// Prints the transcript, and counts messages, deliveries and checks for the table.
+/// The transcript that is printed, and the counts of messages, deliveries and checks for the table.
 pub struct Report {
     colours: bool,
     started: Instant,
@@ -29,6 +30,7 @@ struct Scene {
 }
 
 impl Report {
+    /// Starts an empty report. It has colours if standard output is a terminal and NO_COLOR is not set.
     pub fn new() -> Self {
         let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         Self {
@@ -40,7 +42,7 @@ impl Report {
         }
     }
 
-    /// Prints what the demo shows.
+    /// Prints the title of the demo.
     pub fn title(&self, lines: &[&str]) {
         self.say("");
         for line in lines {
@@ -126,6 +128,7 @@ impl Report {
         self.paint(&format!("1;{colour}"), who)
     }
 
+    /// Returns a text in a dim colour.
     pub fn dim(&self, text: &str) -> String {
         self.paint("2", text)
     }
@@ -148,7 +151,7 @@ impl Report {
         self.say(&format!("\n   {}", self.paint("1;31", &format!("✘ {error:#}"))));
     }
 
-    /// Prints the table.
+    /// Prints the table of all scenes.
     pub fn summary(&mut self) {
         self.end_scene();
         self.say(&format!("\n{}", self.paint("1;36", "── Summary ")));
@@ -176,6 +179,7 @@ impl Report {
         self.say(&self.dim("   `make run` keeps the platform up for you to chat on\n"));
     }
 
+    /// Returns a text with an SGR code, or unchanged if there are no colours.
     fn paint(&self, code: &str, text: &str) -> String {
         if self.colours {
             format!("\u{1b}[{code}m{text}\u{1b}[0m")

@@ -1,4 +1,4 @@
-//! The platform and its people.
+//! Starts the platform, and creates its people and their devices.
 
 use std::path::Path;
 use std::time::Instant;
@@ -12,13 +12,19 @@ use super::phone::Phone;
 use super::report::Report;
 use crate::programs::Programs;
 
-/// Everything that the scenes use.
+/// The platform and the devices that the scenes use.
 pub struct Stage {
+    /// The platform.
     pub platform: Platform,
+    /// The URLs of the gateways.
     pub gateways: Vec<String>,
+    /// Alice's phone.
     pub alice: Phone,
+    /// Alice's laptop.
     pub laptop: Phone,
+    /// Bob's phone.
     pub bob: Phone,
+    /// Carol's phone.
     pub carol: Phone,
     /// The group, after it was created.
     pub group: Option<ChatId>,
@@ -102,6 +108,7 @@ impl Stage {
     }
 }
 
+/// The values with which people and devices are created.
 struct Cast<'a> {
     back_end: BackEnd,
     tls: Tls,
@@ -110,7 +117,8 @@ struct Cast<'a> {
 }
 
 impl Cast<'_> {
-    /// Links a device of this person. It connects to the gateway with this number first.
+    /// Links a device called `name` of the person `who`, who is created if need be. The device tries the gateway with
+    /// this number first.
     async fn phone(&self, who: &'static str, name: &'static str, gateway: usize) -> anyhow::Result<Phone> {
         let user = self.back_end.create_user(&who.to_lowercase(), who).await?;
         let credentials = self.back_end.link_device(user, name, "demo").await?;

@@ -10,8 +10,11 @@ use super::report::{Report, millis};
 
 /// A message that was sent and has arrived.
 pub struct Said {
+    /// The message's request_id.
     pub request: RequestId,
+    /// The chat in which it was sent.
     pub chat: ChatId,
+    /// The message's seq in that chat.
     pub seq: Seq,
 }
 
@@ -70,7 +73,8 @@ pub async fn say(
     Ok(Said { request, chat, seq })
 }
 
-/// Marks the chat as read by `reader` up to this message, and waits until `watcher`, who wrote it, sees that.
+/// Marks the chat as read by `reader` up to this message, and waits until `watcher`, who wrote it, sees that. Returns
+/// how long that took.
 pub async fn read(
     report: &mut Report,
     reader: &Phone,
@@ -93,7 +97,7 @@ pub async fn read(
     Ok(after)
 }
 
-/// Returns the users of the hearers without the sender.
+/// Returns the users of the hearers, each once and without the sender.
 fn others(from: &Phone, hearers: &[&Phone]) -> Vec<UserId> {
     let mut users: Vec<UserId> = hearers
         .iter()

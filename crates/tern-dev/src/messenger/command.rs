@@ -10,53 +10,55 @@ pub enum Command {
     Say(String),
     /// Opens the direct chat with this person, or the chat with this title or number.
     Chat(String),
-    Group {
-        title: String,
-        people: Vec<String>,
-    },
+    /// Creates a group of the user and these people.
+    Group { title: String, people: Vec<String> },
+    /// Adds these people to the open group.
     Add(Vec<String>),
+    /// Removes this person from the open group.
     Remove(String),
-    Role {
-        who: String,
-        role: Role,
-    },
+    /// Changes a person's role in the open group.
+    Role { who: String, role: Role },
     /// Leaves the open group. The person named here, if any, becomes an owner of it first.
     Leave(Option<String>),
+    /// Renames the open group.
     Title(String),
     /// Makes this file the picture of the open group, or the user's own picture if no group is open.
     Picture(String),
-    /// Sends this file.
+    /// Sends this file to the open chat.
     Send(String),
-    /// Saves the files of the message with this number.
-    Save {
-        message: u64,
-        to: Option<String>,
-    },
+    /// Saves the files of the message with this number, at the path `to` or in the directory for downloads.
+    Save { message: u64, to: Option<String> },
     /// Sends the files of the message with this number on to another chat.
-    Forward {
-        message: u64,
-        to: String,
-    },
+    Forward { message: u64, to: String },
     /// Sends a refused message again: the last one is 1, the one before it 2.
     Retry(usize),
-    /// Deletes a refused message, counted in the same way.
+    /// Deletes a refused message, counted as for `Retry`.
     Delete(usize),
     /// Connects again after the server has ended the connection.
     Connect,
+    /// Shows the members of the open chat.
     Who,
     /// Shows who received and read an own message: the last one is 1, the one before it 2.
     Info(usize),
+    /// Lists the chats.
     Chats,
+    /// Blocks this person.
     Block(String),
+    /// Ends the block of this person.
     Unblock(String),
+    /// Shows the people whom the user has blocked.
     Blocked,
     /// Adds these people to the contacts; without names it shows the contacts.
     Contacts(Vec<String>),
+    /// Removes this person from the contacts.
     Forget(String),
     /// Changes these settings; without settings it shows them.
     Privacy(Vec<Setting>),
+    /// Shows the help.
     Help,
+    /// Leaves the program.
     Quit,
+    /// Does nothing, for a blank line.
     Nothing,
     /// The line was not understood. The text says why.
     Wrong(String),
@@ -65,9 +67,9 @@ pub enum Command {
 /// A privacy setting of the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
-    /// Who sees them online and last seen.
+    /// The people who see the user online and last seen.
     SeenBy(Audience),
-    /// Whether others are told how far the user has read.
+    /// True if others are told how far the user has read.
     ReadReceipts(bool),
 }
 
@@ -146,8 +148,8 @@ impl Command {
         Self::of_word(word, rest.trim()).unwrap_or_else(|| Self::wrong(word))
     }
 
-    /// Returns the command of this word, with what follows the word. `None` if there is no such command, or if it
-    /// needs something else to follow.
+    /// Returns the command that begins with `word` and goes on with `rest`. `None` if there is no such command, or if
+    /// `rest` does not fit it.
     fn of_word(word: &str, rest: &str) -> Option<Self> {
         let words = words(rest);
         let all = || (!rest.is_empty()).then(|| unquote(rest));
@@ -211,6 +213,7 @@ impl Command {
         })
     }
 
+    /// Returns the text for a command that was not understood: the command's usage, if `word` begins its name.
     fn wrong(word: &str) -> Self {
         let usage = HELP
             .iter()
@@ -222,6 +225,7 @@ impl Command {
     }
 }
 
+/// Parses privacy settings, as in `nobody receipts off`. `None` if a word is not understood.
 fn settings(words: &[String]) -> Option<Vec<Setting>> {
     let mut words = words.iter().map(String::as_str);
     let mut settings = Vec::new();
@@ -250,7 +254,8 @@ fn role_named(word: &str) -> Option<Role> {
     }
 }
 
-/// Parses a number that counts from the last message, from 1. An empty text is 1. `None` if it is no such number.
+/// Parses a number that counts messages from the last one, which is 1. An empty text means 1. `None` if the text is no
+/// such number.
 fn nth(rest: &str) -> Option<usize> {
     if rest.is_empty() {
         return Some(1);

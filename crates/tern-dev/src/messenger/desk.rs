@@ -3,9 +3,10 @@
 //!
 //! - [`chats`]: finds, creates and changes chats
 //! - [`privacy`]: blocks, contacts and privacy settings
-//! - [`outbox`]: messages that were refused; starts again after the connection was ended
-//! - [`seen`]: read receipts, typing, and whose presence is watched
-//! - here: the state, updates and events, opening a chat
+//! - [`outbox`]: sends or deletes messages that were refused, and starts the client anew after it has ended
+//! - [`seen`]: read receipts, typing, and the people whose presence is watched
+//!
+//! This file has the state, applies updates and events, and opens chats.
 
 mod chats;
 mod outbox;
@@ -32,27 +33,28 @@ use super::transfer::Transfer;
 use super::view::View;
 use super::words;
 
-/// Capacity of the queue of updates for the view: more than a person asks for at once.
+/// The capacity of the queue of updates for the view: more than a person asks for at once.
 const UPDATES: usize = 64;
-/// Messages loaded when a chat is opened or scrolled up.
+/// The number of entries that are loaded when a chat is opened or scrolled up.
 const PAGE: usize = 100;
 
 /// A result of work that ran as a task of its own, to be applied to the view.
 #[derive(Debug)]
 pub enum Update {
+    /// Entries of a chat. `complete` says that there are no older ones.
     History {
         chat: ChatId,
         entries: Vec<Entry>,
         complete: bool,
     },
+    /// The marks up to which the other members have received and read a chat.
     Marks {
         chat: ChatId,
         marks: HashMap<UserId, Mark>,
     },
-    Members {
-        chat: ChatId,
-        members: Vec<UserId>,
-    },
+    /// All members of a chat.
+    Members { chat: ChatId, members: Vec<UserId> },
+    /// The names of people.
     Names(HashMap<UserId, String>),
     /// The people that one of the user's own messages reached.
     Reached {
@@ -60,21 +62,25 @@ pub enum Update {
         seq: Seq,
         receipts: MessageReceipts,
     },
-    /// Open this chat on the screen now.
+    /// A chat that is to be opened on the screen now.
     Open(ChatId),
-    /// Progress of the transfer with this id; `None` if it has ended.
+    /// The progress of the transfer with this id; `None` if it has ended.
     Transfer(u64, Option<Transfer>),
-    /// It may have changed whose presence the user may see, so presence has to be asked for again.
+    /// A sign that the user may now see the presence of other people than before, so that presence has to be asked for
+    /// again.
     Watch,
     /// A text to show to the user.
     Notice(String),
 }
 
-/// What the screen has to do after a command.
+/// The work that a command leaves to the screen.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Outcome {
+    /// Nothing is left to do.
     Done,
+    /// The help is to be shown.
     Help,
+    /// The program is to end.
     Quit,
     /// The client was started anew. [`Desk::new_events`] has its events.
     Connected,
@@ -82,28 +88,32 @@ pub enum Outcome {
 
 /// The client and the view of one device.
 pub struct Desk {
+    /// The client of the device.
     pub client: Client,
+    /// The chats and people, as they are shown.
     pub view: View,
     back_end: Option<BackEnd>,
     updates: mpsc::Sender<Update>,
     update_queue: mpsc::Receiver<Update>,
-    /// Tasks that wait for the server.
+    /// The tasks that wait for the server.
     work: TaskTracker,
+    /// True while a task asks for names.
     names_asked: bool,
     /// The people whose presence the server was asked for last.
     watched: Vec<UserId>,
-    /// When presence is to be asked for again, even if the people are the same.
+    /// The monotonic time at which presence is to be asked for again, even if the people are the same.
     watch_at: Option<Timestamp>,
-    /// People that are hidden and have exchanged a message with the user since the connection was made. The flag is
+    /// The people that are hidden and have exchanged a message with the user since the connection was made. The flag is
     /// true for a message of the user, false for one of theirs. Each pair causes presence to be asked for once more.
     wrote: HashSet<(UserId, bool)>,
     config: ClientConfig,
-    /// Events of a client that was started anew, until the screen takes them.
+    /// The events of a client that was started anew, until the screen takes them.
     new_events: Option<EventStream>,
-    /// Directory where files are saved.
+    /// The directory where files are saved.
     pub(super) downloads: PathBuf,
-    /// Number of transfers that are running.
+    /// The number of transfers that are running.
     pub(super) running: Arc<AtomicU64>,
+    /// The id for the next transfer.
     transfers: Cell<u64>,
 }
 
@@ -141,7 +151,7 @@ impl Desk {
         Ok((desk, events))
     }
 
-    /// Waits for the next update. Give it to [`Self::apply_update`].
+    /// Waits for the next update, which the caller gives to [`Self::apply_update`].
     pub async fn update(&mut self) -> Option<Update> {
         self.update_queue.recv().await
     }
@@ -266,7 +276,7 @@ impl Desk {
         self.spawn(move |client, updates| async move {
             let entries = match client.load_history(chat, before, PAGE).await {
                 Ok(entries) => entries,
-                // Without the server, show what this device has stored.
+                // Without the server, the entries that this device has stored are shown.
                 Err(_) => client.history(chat, before, PAGE).await?,
             };
             let complete = entries.is_empty() || entries.first().is_some_and(|first| first.seq <= Seq(1));
@@ -296,6 +306,7 @@ impl Desk {
         }
     }
 
+    /// Asks for the names that the view lacks, unless a task does so already.
     fn ask_names(&mut self) {
         if self.names_asked || self.view.nameless.is_empty() {
             return;
@@ -310,7 +321,7 @@ impl Desk {
         });
     }
 
-    /// Carries out a typed line.
+    /// Carries out a typed line, and returns the work that is left to the screen.
     pub async fn submit(&mut self, line: &str) -> Outcome {
         match Command::parse(line) {
             Command::Say(text) => self.say(text).await,
@@ -393,7 +404,7 @@ impl Desk {
 
     /// Shows a text to the user.
     pub fn notice(&self, text: String) {
-        // If the queue is full, the user has more to read than this notice, so it is dropped.
+        // If the queue is full, the notice is dropped, because the user has more to read than that.
         let _ = self.updates.try_send(Update::Notice(text));
     }
 

@@ -24,6 +24,7 @@ struct Told {
 }
 
 impl Told {
+    /// Shows the progress if it has reached another percent.
     fn progress(&self, progress: Progress) {
         let transfer = Transfer {
             progress,
@@ -36,7 +37,7 @@ impl Told {
     }
 
     fn say(&self, transfer: Option<Transfer>) {
-        // If the queue is full this step is dropped; a later one, or the message with the file, shows the progress.
+        // If the queue is full, this update is dropped: a later one, or the message with the file, shows the progress.
         let _ = self.updates.try_send(Update::Transfer(self.id, transfer));
     }
 }
@@ -56,6 +57,7 @@ impl Desk {
         self.running.load(Ordering::Relaxed) > 0
     }
 
+    /// Begins to report a new transfer, which is shown in `chat`.
     fn tell(&self, chat: ChatId, what: String) -> Told {
         self.running.fetch_add(1, Ordering::Relaxed);
         let (done, total) = (0, 0);
@@ -91,7 +93,8 @@ impl Desk {
     pub(super) fn picture(&mut self, path: String) {
         let group = self.open_group();
         let path = expand(&path);
-        // Counts as a transfer, so that a script that ends its input waits until the picture is stored.
+        // If a chat is open, this counts as a transfer, so that a program whose input has ended waits until the picture
+        // is stored, however long that takes.
         let told = self.view.open.map(|chat| self.tell(chat, "a picture".to_owned()));
         self.spawn(move |client, updates| async move {
             let _told = told;
@@ -109,7 +112,7 @@ impl Desk {
         });
     }
 
-    /// Saves the files of message `seq` of the open chat.
+    /// Saves the files of message `seq` of the open chat, at the path `to` or in the directory for downloads.
     pub(super) fn save_files(&mut self, seq: u64, to: Option<String>) {
         let Some((chat, files)) = self.files(seq) else {
             return;
@@ -205,8 +208,9 @@ fn named_downloads(settings: &str, home: &Path) -> Option<PathBuf> {
     }
 }
 
-/// Returns the path to save a file to. If a file was named, it is that one, even if it exists. If a directory was
-/// named (or nothing, which means `downloads`), it is a free name in it: `a.png`, then `a (1).png`.
+/// Returns the path to save a file to. If `named` is no directory, it is that path, even if a file exists there. If
+/// `named` is a directory, or `None`, which means `downloads`, it is a free name in the directory: `a.png`, then
+/// `a (1).png`. Fails if 1,000 such names are taken.
 fn destination(named: Option<&str>, downloads: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let named = named.map(expand);
     let directory = match named {

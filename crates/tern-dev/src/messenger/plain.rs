@@ -14,14 +14,14 @@ use super::desk::{Desk, Outcome, Update, help};
 use super::view::{Connection, Line, Tick, View};
 use super::words::refusal;
 
-/// After the end of input, the program gives up on unfinished work if nothing has happened for this long.
+/// The time without any event after which the program, once its input has ended, gives up on unfinished work.
 const LAST_NEWS: Duration = Duration::from_secs(10);
-/// Interval at which the desk is told to do what is due.
+/// The interval between two calls of [`Desk::tick`].
 const CLOCK: Duration = Duration::from_secs(1);
-/// Lines of history shown when a chat is opened.
+/// The number of lines of history that are shown when a chat is opened.
 const HISTORY: usize = 20;
 
-/// Interval at which the program checks, after the end of input, whether it still has work.
+/// The interval at which the program checks, after the end of input, whether it still has work.
 const CHECK: Duration = Duration::from_millis(100);
 
 /// Runs until `/quit`, the end of input, or the end of the client. Returns why it ended.
@@ -46,7 +46,7 @@ pub async fn run(desk: Desk, events: EventStream, to: Option<String>) -> anyhow:
     }
 }
 
-/// The conversation, and how far its input has come.
+/// The conversation and its input.
 struct Session {
     desk: Desk,
     screen: Screen,
@@ -54,9 +54,10 @@ struct Session {
     events: Result<EventStream, StopReason>,
     /// The typed lines; `None` after `/quit` and after the end of input.
     input: Option<Lines<BufReader<Stdin>>>,
-    /// Typed lines wait until the chat that --to names is open, or cannot be opened.
+    /// True while typed lines wait, until the chat that --to names is open or cannot be opened.
     opening: bool,
-    /// Time at which the program gives up on unfinished work. It is set after the end of input, and any news unsets it.
+    /// The time at which the program gives up on unfinished work. It is set after the end of input, and each event and
+    /// each update unsets it.
     deadline: Option<tokio::time::Instant>,
 }
 
@@ -78,7 +79,7 @@ impl Session {
         }
     }
 
-    /// Returns why the program ends, once it does. Stops the client if that is still running.
+    /// Returns the reason why the program ends, or `None` if it goes on. Stops the client if that is still running.
     async fn over(&mut self) -> Option<StopReason> {
         // After the end of input nobody can type /connect, so the end of the client is the end of the program.
         if let (Err(reason), None) = (&self.events, &self.input) {
@@ -156,7 +157,8 @@ impl Session {
         }
     }
 
-    /// Gives unfinished work its time after the end of input. Transfers have as much time as they need.
+    /// Sets the deadline for unfinished work after the end of input, unless it is set. While transfers are running
+    /// there is no deadline.
     fn set_deadline(&mut self) {
         if self.desk.transfers() {
             self.deadline = None;
@@ -167,11 +169,12 @@ impl Session {
     }
 }
 
+/// Returns whether every message of the outbox has a result.
 fn sent(outbox: &[tern_client::QueuedMessage]) -> bool {
     !outbox.iter().any(|queued| queued.state == SendState::Queued)
 }
 
-/// Waits for the next event. `events` is an error after the client has ended; then this waits for ever.
+/// Waits for the next event. If the client has ended, which makes `events` an error, it waits for ever.
 async fn next_event(events: &mut Result<EventStream, StopReason>) -> Option<Event> {
     match events {
         Ok(events) => events.next().await,
@@ -179,6 +182,7 @@ async fn next_event(events: &mut Result<EventStream, StopReason>) -> Option<Even
     }
 }
 
+/// Waits for the next typed line, and returns `None` at the end of input. Without an input it waits for ever.
 async fn next_line(input: &mut Option<Lines<BufReader<Stdin>>>) -> Option<String> {
     match input {
         Some(lines) => lines.next_line().await.ok().flatten(),
@@ -189,15 +193,19 @@ async fn next_line(input: &mut Option<Lines<BufReader<Stdin>>>) -> Option<String
 /// Remembers what was printed, so that nothing is printed twice, and holds entries back until their names are known.
 #[derive(Default)]
 struct Screen {
+    /// The tick that was printed last, and the seq of its message.
     tick: Option<(Seq, Tick)>,
+    /// The state of the connection that was printed last.
     connected: Option<bool>,
-    /// Entries whose sender's name or chat is not known yet.
+    /// The entries that are not printed yet, because a name or their chat is not known.
     unnamed: Vec<Entry>,
+    /// The chat whose history is to be printed when all names are known.
     history: Option<ChatId>,
+    /// The chat whose history was printed last.
     history_shown: Option<ChatId>,
     /// The presence that was printed last.
     presence: Option<(ChatId, String)>,
-    /// The quarter of its progress that was printed last, by transfer.
+    /// The quarter of the progress that was printed last, by the id of the transfer.
     quarters: HashMap<u64, u64>,
 }
 
@@ -239,8 +247,8 @@ impl Screen {
         self.named(view, matches!(update, Update::Names(_)));
     }
 
-    /// Prints the entries that waited, once all names are known. `all`: print them even with names missing, because
-    /// the server has no more names for now.
+    /// Prints the history and the entries that waited, if all names are known. With `all` it prints them even if names
+    /// are missing, because the server has no more names for now.
     fn named(&mut self, view: &View, all: bool) {
         if !all && !view.nameless.is_empty() {
             return;
@@ -328,7 +336,7 @@ impl Screen {
             return;
         }
         match &view.connection {
-            // If the client does not try again, it ends, and the reason is printed then.
+            // A client that does not try again ends, and the reason is printed then.
             Connection::Waiting { until: None, .. } => {}
             Connection::Waiting { reason, .. } => {
                 say(&format!("* not connected ({reason}); what you write is kept"))

@@ -10,16 +10,18 @@ use super::{ChatArgs, files};
 
 /// Everything that a client of one device needs to start.
 pub struct Device {
+    /// The settings of the client.
     pub config: ClientConfig,
-    /// Finds and creates people by name; `None` without an API key.
+    /// The back end that finds people by name; `None` without an API key.
     pub back_end: Option<BackEnd>,
+    /// The file with the device's store.
     pub store: PathBuf,
-    /// Directory where files are saved.
+    /// The directory where files are saved.
     pub downloads: PathBuf,
 }
 
-/// Returns the device that the flags name. On first use it creates the user and links the device, which takes an API
-/// key.
+/// Returns the device that the flags name. On first use it creates the user and links the device, and fails without an
+/// API key.
 pub async fn device(args: &ChatArgs) -> anyhow::Result<Device> {
     let servers = servers(args)?;
     let tls = tls(args)?;
@@ -46,6 +48,7 @@ pub async fn device(args: &ChatArgs) -> anyhow::Result<Device> {
     })
 }
 
+/// Creates the user if there is none of this name, and links a new device.
 async fn link(back_end: &BackEnd, args: &ChatArgs) -> anyhow::Result<Credentials> {
     let name = args.name.clone().unwrap_or_else(|| capitalised(&args.user));
     let user = back_end
@@ -57,8 +60,8 @@ async fn link(back_end: &BackEnd, args: &ChatArgs) -> anyhow::Result<Credentials
     linked.with_context(|| format!("link the device {device:?} of {}", args.user))
 }
 
-/// Turns the reason why the client ended into the program's result: `Ok` if the user left, otherwise an error that
-/// says why. If the device was revoked, its store is erased.
+/// Turns the reason why the client ended into the program's result, which is `Ok` if the user left and otherwise an
+/// error that says why. If the device was revoked, its store is erased.
 pub fn farewell(reason: &StopReason, store: &Path) -> anyhow::Result<()> {
     match reason {
         StopReason::ByApp => Ok(()),
@@ -146,6 +149,7 @@ fn data_dir(args: &ChatArgs) -> PathBuf {
     })
 }
 
+/// Returns the file for the device's store, as in `alice.db`, or `alice-tv.db` with `--device tv`.
 fn store_file(args: &ChatArgs) -> PathBuf {
     let device = args
         .device

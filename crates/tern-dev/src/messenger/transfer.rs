@@ -1,17 +1,19 @@
-//! A file on its way, and how far it has got.
+//! Formats the progress of a file that is being sent or saved.
 
 use tern_client::Progress;
 use tern_types::ChatId;
 
-/// Characters of a progress bar.
+/// The number of characters of a progress bar.
 const BAR: usize = 20;
 
 /// A file that is being sent or saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transfer {
+    /// The chat below whose messages the transfer is shown.
     pub chat: ChatId,
-    /// As in "sending beach.png".
+    /// The work in words, as in "sending beach.png".
     pub what: String,
+    /// The bytes that have been transferred.
     pub progress: Progress,
 }
 

@@ -1,4 +1,4 @@
-//! The full screen. However this ends, the terminal is restored.
+//! Runs the conversation on the full screen. The terminal is restored however the program ends.
 //!
 //! - [`input`]: the line that is being typed
 //! - [`wrap`]: breaks text into lines
@@ -25,23 +25,26 @@ use terminal::{FullScreen, Signals};
 
 use super::desk::{Desk, Outcome, Update};
 
-/// Interval at which the screen is drawn again and the desk is told to do what is due.
+/// The interval between two calls of [`Desk::tick`], at which the screen is drawn at least.
 const CLOCK: Duration = Duration::from_secs(1);
-/// How long a notice stays on the screen.
+/// The time for which a notice stays on the screen.
 const NOTICE: Duration = Duration::from_secs(8);
-/// Height of the timeline in lines, assumed until it has been drawn once.
+/// The height of the timeline in lines that is assumed until the timeline has been drawn once.
 const FIRST_PAGE: usize = 10;
 
-/// State of the screen that is not part of the view.
+/// The state of the screen that is not part of the view.
 pub struct Screen {
+    /// The line that is being typed.
     pub input: Input,
+    /// The notice that is shown, and the time since when.
     pub notice: Option<(String, tokio::time::Instant)>,
-    /// The first line of the help that is shown; `None` if the help is not shown.
+    /// The number of the first line of the help that is shown; `None` if the help is not shown.
     pub help: Option<usize>,
-    /// How many lines the timeline is scrolled up from its end.
+    /// The number of lines by which the timeline is scrolled up from its end.
     pub scrolled: usize,
-    /// Height of the timeline and number of its lines, as they were drawn last.
+    /// The height of the timeline in lines, as it was drawn last.
     pub page: usize,
+    /// The number of lines of the whole timeline, as it was drawn last.
     pub lines: usize,
 }
 
@@ -76,7 +79,7 @@ async fn chat(
     let mut keys = TerminalEvents::new();
     let mut clock = tokio::time::interval(CLOCK);
     let mut signals = Signals::new()?;
-    // None after the client has ended, while the user can still type /connect.
+    // The events are `None` after the client has ended, while the user can still type /connect.
     let mut events = Some(events);
     loop {
         terminal.draw(|frame| draw::screen(frame, &desk.view, &mut screen))?;
@@ -119,6 +122,7 @@ async fn chat(
     }
 }
 
+/// Waits for the next event of the client; without a client it waits for ever.
 async fn next(events: &mut Option<EventStream>) -> Option<Event> {
     match events {
         Some(events) => events.next().await,
@@ -174,6 +178,7 @@ async fn take_key(event: TerminalEvent, desk: &mut Desk, screen: &mut Screen) ->
     false
 }
 
+/// Handles a key. Returns true if the user leaves.
 async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     let control = key.modifiers.contains(KeyModifiers::CONTROL);
     match key.code {
@@ -219,13 +224,14 @@ async fn press(key: KeyEvent, desk: &mut Desk, screen: &mut Screen) -> bool {
     false
 }
 
-/// Returns whether the input takes a text. In a chat where the user cannot write it takes only commands.
+/// Returns whether the input takes more text. `command` says that the text begins with `/`. In a chat where the user
+/// cannot write, only a command can be begun.
 fn takes(command: bool, desk: &Desk, screen: &Screen) -> bool {
     let closed = desk.view.open.and_then(|chat| desk.view.closed(chat));
     closed.is_none() || command || !screen.input.is_empty()
 }
 
-/// Scrolls the help. The line may lie beyond the end; drawing corrects that.
+/// Scrolls the help. Its first line may then lie too far down, which drawing corrects.
 fn scroll_help(key: KeyCode, screen: &mut Screen) {
     let page = screen.page.max(2) - 1;
     screen.help = screen.help.map(|from| match key {
@@ -236,6 +242,7 @@ fn scroll_help(key: KeyCode, screen: &mut Screen) {
     });
 }
 
+/// Carries out the line that was typed. Returns true if the user leaves.
 async fn enter(desk: &mut Desk, screen: &mut Screen) -> bool {
     let line = screen.input.take();
     screen.notice = None;

@@ -1,9 +1,7 @@
-//! Chats, timelines and ticks as they are to be shown. Pure: events and answers go in, lines come out.
+//! Keeps chats, timelines and ticks as they are shown. The code is pure: events and answers go in, lines come out.
 //!
-//! - `author`: names the sender of an entry
-//! - `members`: who is in a chat, and what follows from it
-//! - `presence`: who is online, and when others were last seen
-//! - [`reach`]: who received and read own messages, and who is typing
+//! - [`author`]: names the sender of an entry; [`members`]: the members of a chat, and what follows from them
+//! - [`presence`]: who is online or was last seen when; [`reach`]: who received and read messages, and who is typing
 
 mod author;
 mod members;
@@ -20,10 +18,10 @@ use tern_types::{ChatId, Clock, DeviceId, RequestId, Seq, Timestamp, UserId};
 use super::transfer::{Transfer, size};
 use super::words::{self, clean, refusal};
 
-/// From this many entries of one chat on, each new one drops the oldest. Older ones that somebody scrolls up to are kept.
+/// The number of entries of one chat above which each newer one drops the oldest. Scrolling up drops none.
 const MAX_SHOWN: usize = 2000;
 
-/// The sign beside an own message: how far the message has got.
+/// The sign beside an own message, which says how far the message has got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tick {
     Waiting,
@@ -36,28 +34,33 @@ pub enum Tick {
 /// One line of a timeline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
-    /// `None` for a message that is not in the chat's log yet.
+    /// The seq; `None` for a message that is not in the chat's log yet.
     pub seq: Option<Seq>,
+    /// The time of the message.
     pub at: Timestamp,
-    /// `None` if no person wrote the line: its text tells what happened.
+    /// The writer; `None` if no person wrote the line, as in "Bob left".
     pub who: Option<UserId>,
     pub text: String,
+    /// The reactions to the message, as in "👍 Bob".
     pub reactions: Vec<String>,
-    /// `None` for lines that are not the user's own messages.
+    /// The tick of an own message; `None` for other lines.
     pub tick: Option<Tick>,
 }
 
-/// One chat and what is known of it.
+/// One chat, as far as it is known.
 #[derive(Debug, Default)]
 pub struct Room {
+    /// The chat itself; `None` until the client has told it.
     pub chat: Option<Chat>,
     entries: BTreeMap<Seq, Entry>,
     queued: Vec<QueuedMessage>,
+    /// The marks up to which people have received and read the chat.
     pub marks: HashMap<UserId, Mark>,
+    /// The members; empty until they are loaded.
     pub members: BTreeSet<UserId>,
     /// The people who are typing now.
     pub typing: BTreeSet<UserId>,
-    /// The entry that is the oldest at the server has been loaded.
+    /// True if the oldest entry at the server has been loaded.
     pub complete: bool,
     /// The first entry that was unread when the chat was opened.
     pub new_from: Option<Seq>,
@@ -73,16 +76,19 @@ impl Room {
 /// Everything that is to be shown: chats, people and the connection.
 #[derive(Debug)]
 pub struct View {
+    /// The user of this device.
     pub me: UserId,
     device: DeviceId,
+    /// All chats that are known.
     pub rooms: HashMap<ChatId, Room>,
     names: HashMap<UserId, String>,
-    /// People that occur in chats and whose names are not known yet.
+    /// The people that occur in chats and whose names are not known yet.
     pub nameless: BTreeSet<UserId>,
+    /// The chat that is open on the screen.
     pub open: Option<ChatId>,
     pub connection: Connection,
     presences: HashMap<UserId, Presence>,
-    /// Files that are being sent or saved, by the id of the transfer.
+    /// The files that are being sent or saved, by the id of the transfer.
     transfers: BTreeMap<u64, Transfer>,
 }
 
@@ -103,6 +109,7 @@ pub enum Connection {
 }
 
 impl View {
+    /// Makes a view without chats.
     pub fn new(me: UserId, device: DeviceId) -> Self {
         Self {
             me,
@@ -117,7 +124,7 @@ impl View {
         }
     }
 
-    /// Applies an event of the client. `now` is by the monotonic clock.
+    /// Applies an event of the client. `now` is the time by the monotonic clock.
     pub fn apply(&mut self, event: &Event, now: Timestamp) {
         match event {
             Event::Entry(entry) => {
@@ -165,12 +172,14 @@ impl View {
         }
     }
 
+    /// Adds a chat, or replaces its former state.
     pub fn set_chat(&mut self, chat: Chat) {
         chat.peer.into_iter().for_each(|peer| self.see(peer));
         let id = chat.id;
         self.room(id).chat = Some(chat);
     }
 
+    /// Adds names of people, without control characters.
     pub fn set_names(&mut self, names: HashMap<UserId, String>) {
         self.names
             .extend(names.into_iter().map(|(user, name)| (user, clean(&name))));
@@ -197,7 +206,7 @@ impl View {
         }
     }
 
-    /// Adds an entry, new or old. An own message leaves the queue then.
+    /// Adds an entry, new or old. If this device sent it, its message leaves the queue.
     pub fn add(&mut self, entry: Entry) {
         entry.sender.into_iter().for_each(|sender| self.see(sender));
         for id in people_in(&entry) {
@@ -251,7 +260,7 @@ impl View {
         self.names.get(&user).cloned().unwrap_or_else(|| "…".to_owned())
     }
 
-    /// Returns a person with this name, compared without case.
+    /// Returns a person with this name, compared without case. If several have the name, it is any of them.
     pub fn person(&self, name: &str) -> Option<UserId> {
         self.names
             .iter()
@@ -321,8 +330,7 @@ impl View {
         self.rooms.get(&chat)?.entries.keys().next_back().copied()
     }
 
-    /// Returns the lines of the timeline: the entries, with reactions folded into their messages, then messages that
-    /// are not sent yet, then transfers.
+    /// Returns the timeline: the entries with their reactions, then messages that are not sent yet, then transfers.
     pub fn lines(&self, chat: ChatId) -> Vec<Line> {
         let Some(room) = self.rooms.get(&chat) else {
             return Vec::new();
@@ -390,7 +398,7 @@ impl View {
                     ..line(entry.sender, text)
                 })
             }
-            // A message of a kind that this version does not know.
+            // This version does not know the kind of the message.
             Err(_) => Folded::Nothing,
         }
     }
@@ -470,6 +478,7 @@ fn said(body: &[u8], attached: Option<AttachmentBody>, seq: Option<Seq>) -> Stri
     parts.join(" ")
 }
 
+/// The form of an entry in the timeline: a line, a part of another line, or nothing.
 enum Folded {
     Line(Line),
     /// A reaction to the message with this seq.

@@ -4,7 +4,7 @@ use tern_client::{CallError, ClientError, FailureCode, MediaError};
 use tern_proto::v1::{ErrorReason, Role};
 use tonic::Code;
 
-/// Returns why a message was refused.
+/// Returns the reason why a message was refused. `message` is the server's text, for codes without words of their own.
 pub fn refusal(code: FailureCode, message: &str) -> String {
     let words = match code {
         FailureCode::NotAMember => "you are not in this chat any more",
@@ -22,7 +22,7 @@ pub fn refusal(code: FailureCode, message: &str) -> String {
     words.to_owned()
 }
 
-/// Returns why a call failed.
+/// Returns the reason why a call failed.
 pub fn call(error: &CallError) -> String {
     let words = match (error.reason, error.code) {
         (ErrorReason::RoleTooLow, _) => "your role here does not allow it",
@@ -74,6 +74,7 @@ pub fn fault(error: &anyhow::Error) -> String {
     said.join(": ")
 }
 
+/// Returns the [`CallError`] that an error is or wraps, or `None` if it has none.
 fn called<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a CallError> {
     let client = |error: &'a ClientError| match error {
         ClientError::Call(call) => Some(call),
@@ -89,8 +90,8 @@ fn called<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a CallEr
     direct.or_else(|| cause.downcast_ref().and_then(client))
 }
 
-/// Returns why there is no connection. It looks for known parts in the transport's own reason, because the rest of it
-/// tells a person nothing.
+/// Returns the reason why there is no connection. It looks for known words in `reason`, the client's own text, because
+/// the rest of that text tells a person nothing.
 pub fn lost(reason: &str) -> String {
     let known = [
         ("drain", "this gateway is stopping"),
@@ -109,6 +110,7 @@ pub fn lost(reason: &str) -> String {
         .to_owned()
 }
 
+/// Returns the name of a role.
 pub fn role(role: Role) -> &'static str {
     match role {
         Role::Owner => "owner",

@@ -1,4 +1,5 @@
-//! `tern admin map`, `nodes` and `queues`: the cluster's nodes, who owns which slots, and what waits.
+//! `tern admin map`, `nodes` and `queues`: prints the owners of the slots, the cluster's nodes, and the lengths of the
+//! queues.
 
 use clap::Args;
 use serde::Serialize;
@@ -41,13 +42,13 @@ struct ListedNode {
     role: String,
     name: String,
     address: String,
-    /// `host:port` of the node's metrics. Empty if the node is of a version that does not tell.
+    /// The `host:port` of the node's metrics. Empty if the node's version does not tell it.
     admin_address: String,
     incarnation: u64,
     draining: bool,
     unwell: bool,
     slots: u32,
-    /// What the node said when it was asked; `None` if it did not answer.
+    /// The node's answer when it was asked; `None` if it did not answer.
     answer: Option<Answer>,
 }
 
@@ -180,6 +181,7 @@ pub async fn queues(args: ClusterArgs) -> anyhow::Result<()> {
     show(args.remote.json, &queues, queues_text)
 }
 
+/// Reads the cluster map from a gateway.
 async fn ask(remote: &Remote) -> anyhow::Result<Map> {
     let map = remote.api()?.get_cluster_map(v1::GetClusterMapRequest {}).await?;
     Ok(Map {
@@ -212,6 +214,7 @@ fn owner(map: &Map, role: Role, slot: Slot) -> Option<String> {
     map.owner(role, slot).map(|node| node.name.clone())
 }
 
+/// Returns the state to print for a node. A node is RESTARTED if another incarnation answers than the map has.
 fn state(node: &ListedNode) -> &'static str {
     match &node.answer {
         None => "NO ANSWER",
@@ -222,6 +225,7 @@ fn state(node: &ListedNode) -> &'static str {
     }
 }
 
+/// Returns the version of the map that a node follows, as in `7`, or `6 (not 7)` if it differs from `map_version`.
 fn version(node: &ListedNode, map_version: i64) -> String {
     match &node.answer {
         None => "-".to_owned(),

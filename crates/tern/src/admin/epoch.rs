@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::{print, remark};
 
+/// The statement that reads the epoch.
 const SHOW: &str = "SELECT epoch FROM store WHERE single";
-/// Changes the epoch, and moves the sequence of stream numbers ahead by 2^40. So new streams have higher numbers than
-/// any that was drawn after the backup was made.
+/// The statement that changes the epoch. It also moves the sequence of stream numbers ahead by 2^40, so that new
+/// streams have higher numbers than any that was drawn after the backup was made.
 const BUMP: &str = "
 UPDATE store SET epoch = gen_random_uuid() WHERE single
 RETURNING epoch, setval('stream_numbers', nextval('stream_numbers') + 1099511627776)";

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{print, remark};
 
-/// Lists all keys. Times come as text, because they are only printed.
+/// The statement that lists all keys. Times come as text, because they are only printed.
 const LIST: &str = "
     SELECT key_id, name, scopes,
            to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
@@ -18,7 +18,7 @@ const LIST: &str = "
       FROM api_keys
      ORDER BY created_at";
 
-/// Revokes a key. A key that is revoked already keeps the time of its first revocation.
+/// The statement that revokes a key. A key that is revoked already keeps the time of its first revocation.
 const REVOKE: &str = "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = $1";
 
 /// API keys of back ends
@@ -75,6 +75,7 @@ pub async fn run(command: KeysCommand) -> anyhow::Result<()> {
     }
 }
 
+/// Returns a line for each key, with its id, name, scopes, creation and state, separated by tabs.
 async fn list(pool: &PgPool) -> anyhow::Result<Vec<String>> {
     type Row = (Uuid, String, Vec<String>, String, Option<String>);
     let rows: Vec<Row> = sqlx::query_as(LIST).fetch_all(pool).await?;
@@ -85,6 +86,7 @@ async fn list(pool: &PgPool) -> anyhow::Result<Vec<String>> {
     Ok(rows.into_iter().map(line).collect())
 }
 
+/// Revokes a key. Fails if there is no such key.
 async fn revoke(pool: &PgPool, id: Uuid) -> anyhow::Result<()> {
     let revoked = sqlx::query(REVOKE).bind(id).execute(pool).await?.rows_affected();
     anyhow::ensure!(revoked == 1, "there is no key {id}");

@@ -13,7 +13,8 @@ pub struct Remote {
     /// Gateways as `https://host:port`, comma separated, tried in turn [default: those of `tern-dev dev`]
     #[arg(long = "server", env = "TERN_ADMIN_SERVER", value_delimiter = ',')]
     servers: Vec<String>,
-    /// File with the certificate authority of the gateways (PEM) [default: that of `tern-dev dev`, or the system's roots]
+    /// File with the certificate authority of the gateways (PEM) [default: that of `tern-dev dev`, or the system's
+    /// roots]
     #[arg(long, env = "TERN_ADMIN_CA_FILE")]
     ca: Option<PathBuf>,
     /// API key with the scope admin; prefer the environment or a file to the command line
@@ -41,6 +42,7 @@ impl Remote {
         Ok(back_end.api().clone())
     }
 
+    /// Returns the gateways of `--server`, or else those of `tern-dev dev`.
     fn servers(&self) -> anyhow::Result<Vec<String>> {
         if !self.servers.is_empty() {
             return Ok(self.servers.clone());
@@ -66,6 +68,7 @@ impl Remote {
         read(&file).map(Tls::Roots)
     }
 
+    /// Returns the API key from the file or the flag, or else that of `tern-dev dev`.
     fn key(&self) -> anyhow::Result<String> {
         if let Some(file) = &self.api_key_file {
             return Ok(read(file)?.trim().to_owned());

@@ -1,4 +1,4 @@
-//! `tern admin trace`: says where one message is, from its commit to each device of each member.
+//! `tern admin trace`: prints how far one message has got, from its commit to each device of each member.
 
 use clap::Args;
 use serde::Serialize;
@@ -44,7 +44,7 @@ struct Trace {
     slot: u32,
     owner_node: String,
     settled: bool,
-    /// Milliseconds since the epoch; 0 if the message is settled.
+    /// The time of the commit in milliseconds since the Unix epoch; 0 if the message is settled.
     unsettled_since_ms: i64,
     /// Empty if the message was not sampled for tracing.
     trace_id: String,
@@ -66,7 +66,7 @@ struct Member {
 struct Device {
     device_id: String,
     display_name: String,
-    /// `acknowledged`, `owes`, `pending` or `not_owed`.
+    /// One of `acknowledged`, `owes`, `pending` and `not_owed`.
     state: &'static str,
     owes_from_seq: u64,
     owes_since_ms: i64,

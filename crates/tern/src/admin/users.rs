@@ -50,7 +50,7 @@ struct User {
     external_id: String,
     display_name: String,
     created_at_ms: i64,
-    /// Milliseconds since the epoch; 0 if the user is not suspended.
+    /// The time of the suspension in milliseconds since the Unix epoch; 0 if the user is not suspended.
     suspended_at_ms: i64,
 }
 
@@ -74,11 +74,13 @@ struct UserWithDevices {
 /// A live session of a device: an open stream at a gateway.
 #[derive(Serialize)]
 pub struct Session {
+    /// The id of the device.
     pub device_id: String,
+    /// The id that the gateway gave the session.
     pub session_id: String,
-    /// Name of the gateway's node.
+    /// The name of the gateway's node.
     pub gateway: String,
-    /// Milliseconds since the epoch, by the gateway's clock; 0 if not known.
+    /// The beginning of the session in milliseconds since the Unix epoch, by the gateway's clock; 0 if it is not known.
     pub since_ms: i64,
 }
 
@@ -183,7 +185,8 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Finds a user by user id, or by the app's external id if `text` is no user id.
+/// Finds a user, with all devices, by user id, or by the app's external id if `text` is no user id. Fails if there is
+/// no such user.
 async fn find(api: &Api, text: &str) -> anyhow::Result<(User, Vec<Device>)> {
     let id = text.parse::<UserId>().map(|id| id.to_string()).ok();
     let request = v1::GetUserRequest {
@@ -199,6 +202,7 @@ async fn find(api: &Api, text: &str) -> anyhow::Result<(User, Vec<Device>)> {
     Ok((user(found.user.unwrap_or_default()), devices))
 }
 
+/// Prints a user who was suspended or resumed. Gateways that did not answer are named on standard error.
 fn changed(
     remote: &Remote,
     changed: Option<v1::AdminUser>,

@@ -1,4 +1,4 @@
-//! The metrics that the canary exports.
+//! Describes and records the metrics that the canary exports.
 
 use std::time::Duration;
 

@@ -1,27 +1,33 @@
-//! The two synthetic users: found by their external ids or created, each with one newly linked device.
+//! Finds the two synthetic users by their external ids, or creates them, and links one new device to each.
 
 use anyhow::Context as _;
 use tern_client::{BackEnd, Client, ClientConfig, EventStream, StoreLocation, Tls};
 use tern_proto::v1;
 use tern_types::UserId;
 
-/// Name of the canary's devices. Devices of this name that an earlier run has left are revoked, because a user may
-/// have only 10.
+/// The name of the canary's devices. Devices of this name that an earlier run has left are revoked, because a user may
+/// have only 10 devices.
 const DEVICE: &str = "canary";
 
-/// Everything that is needed to find or create the two users.
+/// The values that are needed to find or create the two users.
 pub struct People {
+    /// The back end that creates users and links devices.
     pub back_end: BackEnd,
+    /// The URLs of the gateways, to which the clients connect.
     pub gateways: Vec<String>,
+    /// The certificate authorities that the clients trust.
     pub tls: Tls,
-    /// Prefix of their external ids.
+    /// The prefix of the users' external ids.
     pub name: String,
 }
 
 /// One of the two users, with a client on a device of its own.
 pub struct Person {
+    /// The user's id.
     pub user: UserId,
+    /// The client of the user's device.
     pub client: Client,
+    /// The events of that client.
     pub events: EventStream,
 }
 
@@ -32,6 +38,8 @@ impl People {
         Ok([a, b])
     }
 
+    /// Finds or creates one user, replaces the user's devices by a new one, and starts its client. `which` is the end
+    /// of the external id.
     async fn person(&self, which: &str) -> anyhow::Result<Person> {
         let name = format!("{}-{which}", self.name);
         let user = self
@@ -53,6 +61,7 @@ impl People {
         Ok(Person { user, client, events })
     }
 
+    /// Revokes the user's devices that are called [`DEVICE`].
     async fn revoke_old(&self, user: UserId) -> anyhow::Result<()> {
         let of = v1::ListDevicesRequest {
             user_id: user.to_string(),

@@ -1,4 +1,4 @@
-//! One message, from its send to its receipt. A round is fed with the events of both clients. Pure.
+//! Follows one message from its send to its receipt. A round is fed with the events of both clients; its code is pure.
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ pub enum Step {
 }
 
 impl Step {
+    /// All steps, in their order.
     pub const ALL: [Self; 5] = [
         Self::Linked,
         Self::Connected,
@@ -50,10 +51,13 @@ pub struct Round {
     chat: ChatId,
     recipient: UserId,
     began: Instant,
+    /// The message's seq; `None` until the sender has the result.
     seq: Option<Seq>,
     /// The recipient's delivered watermark. It is kept because a receipt may overtake the result.
     reached: Seq,
+    /// The time since the send at which each step of a message came; `None` until it has come.
     times: [Option<Duration>; Step::OF_A_MESSAGE.len()],
+    /// The reason why the server refused the message, if it did.
     refused: Option<String>,
 }
 
@@ -95,7 +99,7 @@ impl Round {
         }
     }
 
-    /// Applies an event of the recipient's client.
+    /// Applies an event of the recipient's client. Entries of other messages change nothing.
     pub fn recipient_hears(&mut self, event: &Event, now: Instant) {
         if let Event::Entry(entry) = event
             && entry.request == Some(self.request)
@@ -104,6 +108,7 @@ impl Round {
         }
     }
 
+    /// Records that a step has come, unless it had come before.
     fn came(&mut self, step: Step, now: Instant) {
         if let Some(place) = Step::OF_A_MESSAGE.iter().position(|known| *known == step) {
             self.times[place].get_or_insert(now.duration_since(self.began));

@@ -10,7 +10,7 @@ use super::metrics;
 use super::people::{People, Person};
 use super::round::{Round, Step};
 
-/// Body of the messages.
+/// The body of the messages.
 const BODY: &str = "tweet";
 
 /// The step that did not come, and why.
@@ -19,7 +19,7 @@ const BODY: &str = "tweet";
 pub struct Failure {
     step: Step,
     why: String,
-    /// The clients cannot be used any more; new devices have to be linked.
+    /// True if the clients cannot be used any more and new devices have to be linked.
     over: bool,
 }
 
@@ -40,13 +40,13 @@ impl Failure {
     }
 }
 
-/// The two users, online.
+/// The two users, with clients that have been online.
 struct Pair {
     /// The person at index 0 has sent the current message; the two swap places before each message.
     people: [Person; 2],
 }
 
-/// Runs a round in each interval `every`, for ever. A message that is not complete `within` this time has failed.
+/// Runs a round in each interval `every`, for ever. A message that is not complete after the time `within` has failed.
 /// The process is ready while the last round has succeeded.
 pub async fn run(people: &People, every: Duration, within: Duration, readiness: &Readiness) {
     let mut ticks = interval(every);
@@ -70,6 +70,7 @@ pub async fn run(people: &People, every: Duration, within: Duration, readiness: 
     }
 }
 
+/// Runs one round and records its times. If there are no clients, it links new devices first.
 async fn round(pair: &mut Option<Pair>, people: &People, within: Duration) -> Result<(), Failure> {
     let pair = match pair {
         Some(pair) => pair,
@@ -103,7 +104,7 @@ pub async fn once(people: &People, within: Duration) -> anyhow::Result<()> {
 }
 
 impl Pair {
-    /// Links two devices and waits until both have caught up. Each of the two may take as long as `within`.
+    /// Links two devices, then waits until both have caught up. Each of these two steps may take as long as `within`.
     async fn new(people: &People, within: Duration) -> Result<Self, Failure> {
         let linked = timeout(within, people.pair()).await;
         let people = linked
@@ -157,6 +158,8 @@ impl Pair {
         }
     }
 
+    /// Waits for an event. Returns the index of the person whose client has it, and the event, or `None` if that client
+    /// has ended.
     async fn event(&mut self) -> (usize, Option<Event>) {
         let [first, second] = &mut self.people;
         tokio::select! {
@@ -165,7 +168,7 @@ impl Pair {
         }
     }
 
-    /// Drains events until the next tick. A client disconnects if its events are not taken.
+    /// Takes events until the next tick, because a client disconnects if its events are not taken.
     async fn idle_until(&mut self, ticks: &mut tokio::time::Interval) {
         loop {
             tokio::select! {

@@ -1,4 +1,4 @@
-//! The flags of `tern serve`: one command has those of the node and those of every role.
+//! The flags of `tern serve`. The one command has the flags of the node and those of every role.
 //!
 //! Roles know nothing of one another, so two of them may define the same flag (the database's, for instance). The
 //! command then has it once, and each role reads it. The flags of a role count only if the node has that role.
@@ -10,13 +10,17 @@ use tern_store::postgres::PostgresArgs;
 
 use super::roles::{Roles, add};
 
+/// The name of the argument that lists the node's roles.
 const ROLES: &str = "roles";
 
-/// Arguments of `tern serve`: the node's settings, the database's, and those of each role that was named
+/// The arguments of `tern serve`: the node's settings, the database's, and those of each role that was named.
 #[derive(Clone, Debug)]
 pub struct ServeArgs {
+    /// The node's own settings.
     pub node: NodeArgs,
+    /// The database's settings.
     pub postgres: PostgresArgs,
+    /// The settings of the roles that the node has.
     pub roles: Roles,
 }
 

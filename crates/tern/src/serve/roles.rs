@@ -1,4 +1,4 @@
-//! The roles of a node: their settings, and how they are started.
+//! Reads the settings of a node's roles, and starts the roles.
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command};
@@ -58,7 +58,8 @@ impl Roles {
         self.chat.is_some() || self.accounts.is_some() || self.media.is_some()
     }
 
-    /// Starts the roles, servers before their clients: the gateway comes last because it calls all the others.
+    /// Starts the roles, servers before their clients: the gateway comes last because it calls all the others. Fails
+    /// with the first role that cannot start.
     pub(super) async fn start(
         self,
         ctx: &NodeContext,

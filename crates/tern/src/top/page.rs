@@ -1,4 +1,4 @@
-//! Parses a page of Prometheus metrics, and computes quantiles from histograms. Pure.
+//! Parses a page of Prometheus metrics, and computes quantiles from histograms. The code is pure.
 
 /// The samples of one process at one moment.
 #[derive(Debug, Clone, Default)]
@@ -7,7 +7,7 @@ pub struct Page(Vec<Sample>);
 #[derive(Debug, Clone)]
 struct Sample {
     name: String,
-    /// Each as `key="value"`.
+    /// The labels, each as `key="value"`.
     labels: Vec<String>,
     value: f64,
 }
@@ -63,6 +63,7 @@ impl Page {
     }
 }
 
+/// Parses a line, as in `up{node="a"} 1`. Returns `None` for a comment, or a line that is no sample.
 fn sample(line: &str) -> Option<Sample> {
     if line.starts_with('#') {
         return None;

@@ -13,15 +13,16 @@ use crossterm::{cursor, queue, terminal};
 
 use super::view::{Cell, HEAD, Mood, View};
 
-/// Lines that the alarms have at least, also where the table of nodes is longer than the screen.
+/// The largest number of lines that are kept free for alarms when the table of nodes is longer than the screen.
 const ALARM_LINES: usize = 10;
+/// The widths of the columns of [`HEAD`], in characters.
 const WIDTHS: [usize; HEAD.len()] = [9, 20, 10, 8, 9, 8, 9, 11, 9, 9, 6];
 
 /// The terminal while it shows the screen. When this value is dropped, the terminal is as it was before.
 pub struct Screen(());
 
 impl Screen {
-    /// Takes the terminal. `Err` if standard output is none.
+    /// Takes the terminal. Fails if this process has no terminal.
     pub fn open() -> io::Result<Self> {
         terminal::enable_raw_mode()?;
         let screen = Self(());
@@ -29,7 +30,7 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Draws the view over what was drawn before.
+    /// Draws the view in place of the former one.
     pub fn draw(&self, view: &View) -> io::Result<()> {
         let (width, height) = terminal::size()?;
         let mut drawn = Vec::new();
@@ -50,7 +51,7 @@ impl Drop for Screen {
     }
 }
 
-/// How a part of a line is drawn.
+/// The colour or the attribute with which a part of a line is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
     Plain,
@@ -62,9 +63,10 @@ enum Look {
     Bad,
 }
 
+/// The parts of a line.
 type Line = Vec<(String, Look)>;
 
-/// The lines of the screen, cut to its width and height.
+/// Returns the lines of the screen, cut to its width and height.
 fn lines(view: &View, width: usize, height: usize) -> Vec<Line> {
     let mut lines = facts(view, width);
     let below = alarms(view);
@@ -77,7 +79,7 @@ fn lines(view: &View, width: usize, height: usize) -> Vec<Line> {
     lines.into_iter().map(|line| cut(line, width)).collect()
 }
 
-/// The facts, as many on a line as there is room for.
+/// Returns the lines of the facts, with as many facts on a line as there is room for.
 fn facts(view: &View, width: usize) -> Vec<Line> {
     let (mut lines, mut taken) = (vec![Line::new()], 0);
     for (name, cell) in &view.facts {
@@ -99,7 +101,7 @@ fn facts(view: &View, width: usize) -> Vec<Line> {
     lines
 }
 
-/// The table of nodes, with its head.
+/// Returns the lines of the table of nodes, with its head.
 fn nodes(view: &View) -> Vec<Line> {
     let row = |cells: [(&str, Look); HEAD.len()]| -> Line {
         let padded = |((text, look), width)| {
@@ -118,6 +120,7 @@ fn nodes(view: &View) -> Vec<Line> {
     std::iter::once(head).chain(rows).collect()
 }
 
+/// Returns a line for each alarm, or one that says that all is well.
 fn alarms(view: &View) -> Vec<Line> {
     if view.alarms.is_empty() && !view.rows.is_empty() {
         return vec![vec![(" all is well".to_owned(), Look::Good)]];
@@ -134,6 +137,7 @@ fn look(mood: Mood) -> Look {
     }
 }
 
+/// Cuts a line to `width` characters.
 fn cut(line: Line, width: usize) -> Line {
     let mut left = width;
     let part = |(text, look): (String, Look)| {

@@ -1,7 +1,7 @@
-//! Computes what is shown from two moments: facts, a line for each node, and alarms. Pure.
+//! Computes a view from two moments: facts, a line for each node, and alarms. The code is pure.
 //!
-//! - [`figures`]: numbers that are computed from the metrics
-//! - [`alarms`]: what is wrong
+//! - [`figures`]: computes numbers from the metrics
+//! - [`alarms`]: finds what is wrong
 
 mod alarms;
 mod figures;
@@ -13,22 +13,23 @@ use figures::{Figures, Sweeps, Totals};
 use super::page::Page;
 use crate::admin::output::{facts, span, table};
 
-/// Queueing delay from which a node is shown as late, in seconds. Longer delays make a node shed load.
+/// The queueing delay from which a node is shown as late, in seconds. Longer delays make a node shed load.
 const QUEUE_LATE_S: f64 = 0.05;
 
 /// A snapshot of the platform.
 #[derive(Debug, Clone)]
 pub struct Moment {
-    /// Milliseconds since the Unix epoch.
+    /// The time of the snapshot in milliseconds since the Unix epoch.
     pub at_ms: i64,
-    /// Answer of the Admin service, or the reason why there is none.
+    /// The map, as the Admin service tells it, or the reason why it does not answer.
     pub map: Result<v1::GetClusterMapResponse, String>,
+    /// The queues, as the Admin service tells them, or the reason why it does not answer.
     pub queues: Result<v1::GetQueuesResponse, String>,
-    /// Metrics by node name. Nodes whose metrics could not be read are absent.
+    /// The metrics by node name. Nodes whose metrics could not be read are absent.
     pub pages: std::collections::HashMap<String, Page>,
 }
 
-/// Severity of a cell or an alarm; `Bad` is shown in red and makes `--once` fail.
+/// The severity of a cell or an alarm. `Bad` is shown in red, and an alarm with it makes `--once` fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
 pub enum Mood {
     #[default]
@@ -40,11 +41,13 @@ pub enum Mood {
 /// A text on the screen with its severity.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Cell {
+    /// The text.
     pub text: String,
+    /// The severity.
     pub mood: Mood,
 }
 
-/// Columns of the table of nodes.
+/// The columns of the table of nodes.
 pub const HEAD: [&str; 11] = [
     "ROLE",
     "NODE",
@@ -59,14 +62,14 @@ pub const HEAD: [&str; 11] = [
     "SHEDS",
 ];
 
-/// Everything that is shown.
+/// The content of the screen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct View {
-    /// Facts about the whole platform: name and value.
+    /// The facts about the whole platform, as name and value.
     pub facts: Vec<(&'static str, Cell)>,
-    /// One row per node and role, with the columns of [`HEAD`].
+    /// A row for each role of each node, with the columns of [`HEAD`].
     pub rows: Vec<[Cell; HEAD.len()]>,
-    /// Alarms, the worst first.
+    /// The alarms, the worst first.
     pub alarms: Vec<Cell>,
 }
 
@@ -122,6 +125,7 @@ impl View {
         format!("{}\n{}\n{alarms}", facts(&said), table(HEAD, rows))
     }
 
+    /// Adds the fact and the alarm about the sweeps.
     fn sweeps(&mut self, sweeps: Sweeps) {
         let mood = match (sweeps.new > 0.0, sweeps.total > 0.0) {
             (true, _) => Mood::Bad,
@@ -133,6 +137,7 @@ impl View {
         self.alarms.extend(alarms::of_sweeps(sweeps));
     }
 
+    /// Adds the facts about sums over all nodes.
     fn totals(&mut self, totals: &Totals) {
         self.facts
             .insert(0, ("sessions", plain(&count(Some(totals.sessions)))));
@@ -146,6 +151,7 @@ impl View {
             .push(("etcd", cell(&format!("reached by {up} of {of}"), mood)));
     }
 
+    /// Adds the facts and the alarms about the queues.
     fn queues(&mut self, queues: &v1::GetQueuesResponse) {
         self.facts.push(("postgres", plain("answers")));
         let commits: u64 = queues.unsettled.iter().map(|range| range.commits).sum();

@@ -23,9 +23,11 @@ pub struct Connection {
     leaves: AtomicBool,
     /// The waker of the one task that reads from and writes to the connection.
     task: AtomicWaker,
-    /// How many device streams the connection carries: more than one if a proxy shares it among clients.
+    /// The number of device streams that the connection carries. It is more than one if a proxy shares the connection
+    /// among clients.
     pub streams: AtomicUsize,
-    /// The listener that accepted the connection, and the connection's number there. `None` if no listener bounds it.
+    /// The listener that accepted the connection, and the connection's id there, or `None` if no listener limits the
+    /// connection.
     listener: Option<(Arc<Connections>, u64)>,
 }
 
@@ -49,7 +51,8 @@ impl Connection {
         self.task.wake();
     }
 
-    /// Ready when the connection was asked to leave. Only the task that reads and writes may call this.
+    /// Returns `Ready` once the connection was asked to leave. Only the task that reads from and writes to the
+    /// connection may call this, because there is one waker.
     pub fn poll_leaves(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.task.register(cx.waker());
         if self.leaves.load(Ordering::Acquire) {
@@ -59,14 +62,14 @@ impl Connection {
         }
     }
 
-    /// The connection that a request with these extensions came on, with TLS or without. `None` if no listener set
-    /// it.
+    /// Returns the connection that a request with these extensions came on, with TLS or without, or `None` if no
+    /// listener set it.
     pub fn of(extensions: &http::Extensions) -> Option<Arc<Self>> {
         extensions.get::<Arc<Self>>().cloned()
     }
 
-    /// Notes that a call begins. If `bounded`, its answer has to be taken within the listener's bound for calls. The
-    /// call ends when the returned value is dropped.
+    /// Notes that a call begins. If `bounded` is set, its answer has to be taken within the listener's bound for calls.
+    /// The call ends when the returned value is dropped.
     pub fn begin(self: &Arc<Self>, bounded: bool) -> Call {
         let number = self
             .listener
@@ -105,7 +108,7 @@ impl Connection {
     }
 }
 
-/// A call under way on a connection, until this is dropped.
+/// A call under way on a connection. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Call {
     connection: Arc<Connection>,
@@ -120,7 +123,7 @@ impl Drop for Call {
     }
 }
 
-/// An authenticated stream on a connection, until this is dropped.
+/// An authenticated stream on a connection. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Held(Arc<Connection>);
 
@@ -132,14 +135,14 @@ impl Drop for Held {
     }
 }
 
-/// The address that a request comes from, as the connection has it. Behind a load balancer that terminates
-/// connections, this is the balancer's.
+/// The address that a request comes from, as the connection has it. Behind a load balancer that terminates connections,
+/// this is the balancer's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientAddress(IpAddr);
 
 impl ClientAddress {
-    /// The address of a connection's peer. All addresses that one subscriber has count as one: IPv6 addresses are
-    /// reduced to their network of 64 bits.
+    /// Returns the address of a connection's peer. All addresses that one subscriber has count as one, so IPv6
+    /// addresses are reduced to their network of 64 bits. For example, `2001:db8:1:2::1` becomes `2001:db8:1:2::`.
     pub fn new(peer: IpAddr) -> Self {
         match peer.to_canonical() {
             IpAddr::V6(peer) => Self(Ipv6Addr::from_bits(peer.to_bits() & !u128::from(u64::MAX)).into()),
@@ -147,7 +150,7 @@ impl ClientAddress {
         }
     }
 
-    /// The address that a request with these extensions came from. `None` if no listener set it.
+    /// Returns the address that a request with these extensions came from, or `None` if no listener set it.
     pub fn of(extensions: &http::Extensions) -> Option<Self> {
         extensions.get::<Self>().copied()
     }
@@ -181,8 +184,8 @@ impl<T> Cuttable<T> {
         }
     }
 
-    /// The handle that goes into the extensions of each request on this connection, where [`Connection::of`] finds
-    /// it.
+    /// Returns the handle that goes into the extensions of each request on this connection, where [`Connection::of`]
+    /// finds it.
     pub fn connection(&self) -> &Arc<Connection> {
         &self.registered.0
     }

@@ -1,12 +1,13 @@
-//! All connections of a listener, and which of them has to go next (pure).
+//! Keeps the state of all connections of a listener, and decides which of them is ended next (pure).
 //!
-//! The calls and streams that began and ended on a connection say where it stands, from "no request yet" to "carries
-//! an authenticated stream" ([`Standing`]). While nothing is under way, the time since then is bounded. A call has a
-//! bound of its own, until its answer is taken, unless the protos declare it as a stream: streams have their own
-//! rules. When no more connections fit, one is ended to make room: where it stands decides, and among equals the
-//! connection that has stood there longest goes.
+//! The standing of a connection ([`Standing`]) follows from the calls and streams that began and ended on it, from "no
+//! request yet" to "a known client's call is under way". While nothing is under way on a connection, the time since
+//! then is bounded. A call has a bound of its own, until its answer is taken, unless the protos declare it as a stream:
+//! streams have their own rules. When no more connections fit, one is ended to make room. Its standing decides which
+//! one, and among connections of the same standing the one that has had it longest is ended.
 //!
-//! A connection that carries an authenticated stream costs one row in the table, and has no place in the order.
+//! A connection that carries an authenticated stream has no standing. It costs one row in the table, and is never ended
+//! to make room.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -18,21 +19,23 @@ use super::{Bounds, ClientAddress};
 /// Milliseconds since the listener started.
 pub type Millis = u64;
 
-/// How long a connection that was asked to leave and has nothing under way may take to do so.
+/// The time that a connection that was asked to leave and has nothing under way may take to do so, if
+/// [`Bounds::first_request`] is not shorter.
 pub const GRACE: Duration = Duration::from_secs(5);
-/// A call that takes too long is given this many times its bound if other calls or streams share its connection,
-/// because ending the call ends them all.
+/// The factor by which the bound of a call is longer if other calls or streams share its connection, because ending the
+/// call ends them all.
 const PATIENCE: u32 = 10;
-/// How many connections may be cut and not yet gone, since their tasks have to run first, before no more are
-/// accepted. Each of them still takes a file descriptor.
+/// The number of connections that are cut and not yet gone at which no more are accepted. A cut connection is gone when
+/// its task has run, and takes a file descriptor until then.
 pub const DYING: usize = 16;
 
-/// How long a new stranger is spared while there are others to end: most honest clients have shaken hands and sent
-/// their credentials by then. Without this, new clients would push out each other, and never the idle connections.
+/// The time for which a new stranger is spared while there are others to end. Most honest clients have shaken hands and
+/// sent their credentials by then. Without this, new clients would push out each other, and never the idle connections.
 pub const YOUNG: Duration = Duration::from_secs(2);
-/// Which connections are ended to make room, in this order. Of each kind, only those that have stood there for longer
-/// than the given time qualify, the longest first. Connections with authenticated streams have no standing, and are
-/// never ended to make room.
+/// The order in which connections are ended to make room, by their standing. Of each standing, only connections that
+/// have had it for at least the given time qualify, the longest first. For example, a stranger is ended before an idle
+/// connection only if it has been a stranger for [`YOUNG`]. Connections with authenticated streams have no standing,
+/// and are never ended to make room.
 const GO: [(Standing, Duration); 7] = [
     (Standing::Leaving, Duration::ZERO),
     (Standing::Stranger, YOUNG),
@@ -43,7 +46,8 @@ const GO: [(Standing, Duration); 7] = [
     (Standing::Calling, Duration::ZERO),
 ];
 
-/// Where a connection stands that carries no authenticated stream.
+/// The standing of a connection that carries no authenticated stream: whether its client is known, and whether a call
+/// is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Standing {
     /// It was asked to leave, and nothing is under way.
@@ -69,7 +73,7 @@ pub enum Why {
     Idle,
     /// A call took too long, or its answer was not taken in time.
     Call,
-    /// Another connection came, and no more fit.
+    /// A new connection needed its room, or file descriptors ran out.
     Room,
 }
 
@@ -82,7 +86,7 @@ pub struct Overdue<C> {
     pub cut: Vec<(C, Why)>,
 }
 
-/// What happens to a new connection.
+/// The decision about a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission<C> {
     /// It is admitted. The other connection, if there is one, has to be cut off to make room.
@@ -91,7 +95,7 @@ pub enum Admission<C> {
     Full,
 }
 
-/// A place in the order: where a connection stands, since when, and its id.
+/// A place in the order: the standing of a connection, the time since which it has had it, and its id.
 type Key = (Standing, Millis, u64);
 
 #[derive(Debug)]
@@ -112,7 +116,7 @@ pub struct Table<C> {
     bounds: Bounds,
     rows: IdMap<u64, Row<C>>,
     order: BTreeSet<Key>,
-    /// The strangers of each address. Only kept if their number is limited.
+    /// The strangers of each address. They are kept only if their number is limited.
     addresses: HashMap<ClientAddress, BTreeSet<Key>>,
     /// The bounded calls by number, and so in the order in which they began, each with the time of its beginning and
     /// the id of its connection.
@@ -120,12 +124,12 @@ pub struct Table<C> {
     /// The calls that have exceeded their bound and are given more time because others share their connection.
     patient: BTreeMap<u64, (Millis, u64)>,
     last_call: u64,
-    /// How many connections were cut and are not gone yet.
+    /// The number of connections that were cut and are not gone yet.
     dying: usize,
 }
 
 impl<C: Clone> Table<C> {
-    /// An empty table.
+    /// Makes an empty table.
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -139,12 +143,12 @@ impl<C: Clone> Table<C> {
         }
     }
 
-    /// Whether so many cut connections are not gone yet that no more should be accepted.
+    /// Returns whether so many cut connections are not gone yet that no more should be accepted.
     pub fn is_behind(&self) -> bool {
         self.dying >= DYING
     }
 
-    /// Adds a new connection, if it fits or another one can be ended for it.
+    /// Adds a new connection if it fits, or if another one can be ended for it.
     pub fn came(&mut self, id: u64, connection: C, address: ClientAddress, now: Millis) -> Admission<C> {
         let instead = match self.must_go(address, now) {
             Ok(instead) => instead.and_then(|id| self.cut(id)),
@@ -167,8 +171,8 @@ impl<C: Clone> Table<C> {
         Admission::In(instead)
     }
 
-    /// Cuts a connection although no new one came, because file descriptors ran out. Returns the connection to cut
-    /// off, or `None` if none may be ended.
+    /// Marks a connection as cut because file descriptors ran out, although no new connection came. Returns the
+    /// connection to cut off, or `None` if none may be ended.
     pub fn make_room(&mut self, now: Millis) -> Option<C> {
         let id = self.first_to_go(now)?;
         self.cut(id)
@@ -183,7 +187,7 @@ impl<C: Clone> Table<C> {
         }
     }
 
-    /// Notes that a call began, and returns the call's number. If `bounded`, the call has to end within
+    /// Notes that a call began, and returns the call's number. If `bounded` is set, the call has to end within
     /// [`Bounds::call`].
     pub fn call_began(&mut self, id: u64, bounded: bool, now: Millis) -> u64 {
         self.last_call += 1;
@@ -218,7 +222,7 @@ impl<C: Clone> Table<C> {
         self.change(id, now, |row| row.streams = row.streams.saturating_sub(1));
     }
 
-    /// Returns the connections whose time is over, and marks them as asked to leave or cut.
+    /// Returns the connections whose time is over, and marks them as asked to leave or as cut.
     pub fn look(&mut self, now: Millis) -> Overdue<C> {
         let mut overdue = Overdue {
             leave: Vec::new(),
@@ -275,8 +279,8 @@ impl<C: Clone> Table<C> {
         slow
     }
 
-    /// Returns the connection that has to go for a new one from this address. `Ok(None)` if there is room, and `Err`
-    /// if there is none and nobody may be ended.
+    /// Returns the connection that has to be ended for a new one from this address, `Ok(None)` if there is room, or
+    /// `Err` if there is no room and no connection may be ended.
     fn must_go(&self, address: ClientAddress, now: Millis) -> Result<Option<u64>, ()> {
         let of_address = self.addresses.get(&address).filter(|strangers| {
             self.bounds
@@ -300,13 +304,14 @@ impl<C: Clone> Table<C> {
         })
     }
 
-    /// Returns the connections that have stood there since `since` or longer, the longest first.
+    /// Returns the connections that have had this standing since `since` or longer, the longest first.
     fn stands(&self, standing: Standing, since: Millis) -> impl Iterator<Item = u64> {
         let range = (standing, 0, 0)..=(standing, since, u64::MAX);
         self.order.range(range).map(|(_, _, id)| *id)
     }
 
-    /// Marks a connection as cut, whatever is under way on it, and returns its handle. `None` if it was cut before.
+    /// Marks a connection as cut, whatever is under way on it, and returns its handle. Returns `None` if it was cut
+    /// before.
     fn cut(&mut self, id: u64) -> Option<C> {
         let row = self.rows.get_mut(&id).filter(|row| !row.cut)?;
         row.cut = true;
@@ -323,8 +328,8 @@ impl<C: Clone> Table<C> {
         }
     }
 
-    /// Puts the connection into the orders where it stands now. If its standing did not change, it keeps the time
-    /// since when it has stood there.
+    /// Puts the connection into the orders by its present standing. If the standing has not changed, the connection
+    /// keeps the time since which it has had it.
     fn stand(&mut self, id: u64, now: Millis) {
         let Some(row) = self.rows.get_mut(&id) else { return };
         let standing = row.standing();
@@ -374,13 +379,13 @@ fn is_stranger(standing: Standing) -> bool {
     matches!(standing, Standing::Stranger | Standing::StrangerCalling)
 }
 
-/// Returns the oldest call, with its connection, if it began `bound` ago or earlier.
+/// Returns the number of the oldest call and the id of its connection, if the call began `bound` ago or earlier.
 fn first_over(calls: &BTreeMap<u64, (Millis, u64)>, now: Millis, bound: Duration) -> Option<(u64, u64)> {
     let (call, (began, id)) = calls.first_key_value()?;
     (began + millis(bound) <= now).then_some((*call, *id))
 }
 
-/// A duration in whole milliseconds.
+/// Returns a duration in whole milliseconds.
 pub fn millis(duration: Duration) -> Millis {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

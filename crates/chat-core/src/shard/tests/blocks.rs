@@ -13,7 +13,7 @@ impl Shard {
         })
     }
 
-    /// The load with this number ends; it was asked to look up these requests.
+    /// Ends the load with this number, which was asked to look up these requests.
     fn load(&mut self, number: u64, blocked: bool, requests: &[RequestId]) -> Vec<Effect> {
         let snapshot = Snapshot {
             blocked,
@@ -28,7 +28,7 @@ impl Shard {
         self.tell(Event::Loaded { chat, number, result })
     }
 
-    /// The first of the two people sends a message to the other; the chat need not exist.
+    /// Sends a message from the first of the two people to the other. The chat is made if it does not exist.
     fn say(&mut self, request: RequestId) -> Vec<Effect> {
         let (chat, peer) = (self.chat, Some(self.people[1]));
         let entry = entry(self.people[0], request);
@@ -41,7 +41,7 @@ impl Shard {
         })
     }
 
-    /// The next commit job, and the effects that come with it.
+    /// Returns the next commit job, and the effects that come with it.
     fn next(&mut self) -> (Option<Job>, Vec<Effect>) {
         let mut effects = Vec::new();
         let job = self

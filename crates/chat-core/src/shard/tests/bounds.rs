@@ -1,4 +1,4 @@
-//! Tests of rule 8: what a chat or a shard cannot hold is refused, and a commit is bounded.
+//! Tests of rule 8: a chat and a shard refuse more than they may hold, and a commit is bounded.
 
 use super::*;
 use crate::shard::commands::{

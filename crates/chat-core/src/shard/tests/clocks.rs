@@ -1,12 +1,12 @@
-//! Tests of the two clocks: waiting goes by the monotonic clock, which never goes back; what is stored goes by the
-//! wall clock.
+//! Tests of the two clocks: waiting is measured by the monotonic clock, which never goes back, and stored times come
+//! from the wall clock.
 
 use super::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 impl Shard {
-    /// The next job, while the wall clock shows `wall` and not the monotonic clock's time.
+    /// Returns the next job, while the wall clock shows `wall` and not the monotonic clock's time.
     fn job_at(&mut self, wall: Timestamp) -> Option<Job> {
         let mut jobs = Lane::ALL.into_iter();
         jobs.find_map(|lane| self.state.next_job(lane, self.now, wall, &mut Vec::new()))

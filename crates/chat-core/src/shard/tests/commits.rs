@@ -1,11 +1,11 @@
-//! Tests of commits: who is told what of one, and when.
+//! Tests of commits: the answers and pushes that follow one, and those that must not.
 
 use tern_types::MediaId;
 
 use super::*;
 use crate::shard::jobs::MAX_COMMIT_BYTES;
 
-/// The chat in memory was true of another log.
+/// A restore replaces the log, so the chat in memory belongs to another one.
 #[test]
 fn after_a_restore_a_repeated_request_is_not_answered_from_memory() {
     let mut shard = Shard::new();

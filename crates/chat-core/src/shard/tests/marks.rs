@@ -1,4 +1,5 @@
-//! Tests of read marks that come by calls: a later question gets the new mark, and no call is left without an answer.
+//! Tests of read marks that come by unary calls: a later look-up gets the new mark, and no call is left without an
+//! answer.
 
 use super::*;
 
@@ -16,7 +17,7 @@ impl Shard {
     }
 }
 
-/// The answer to the call among the effects.
+/// Returns the answer to the call among the effects.
 fn answer(effects: &[Effect]) -> Option<&Outcome> {
     effects.iter().find_map(|effect| match effect {
         Effect::Answer {

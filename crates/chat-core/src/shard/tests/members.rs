@@ -1,4 +1,4 @@
-//! Tests of who is pushed what when members come and go.
+//! Tests of the pushes to members who are added and removed.
 
 use super::*;
 use crate::Change;

@@ -12,7 +12,7 @@ impl Shard {
         self.tell(Event::JobDone(JobDone::Commit(vec![(chat, committed)])))
     }
 
-    /// Lets time pass.
+    /// Lets time pass, and returns the effects of that.
     fn wait(&mut self, time: Duration) -> Vec<Effect> {
         self.now = self.now + time;
         let mut effects = Vec::new();
@@ -46,7 +46,8 @@ fn placed(effects: &[Effect]) -> Vec<Seq> {
     effects.iter().filter_map(placed).collect()
 }
 
-/// A device is answered within 5 s; half a second of that is left for the ways there and back.
+/// The time within which the shard answers. A device is answered within 5 s, and half a second of that is left for the
+/// ways there and back.
 const BOUND: Duration = Duration::from_millis(4_500);
 
 #[test]

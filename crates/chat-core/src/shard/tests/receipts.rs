@@ -1,11 +1,11 @@
-//! Tests of who is told that a watermark rose, and when.
+//! Tests of receipts: the users who are told that a watermark rose, and the time at which they are told.
 
 use std::collections::HashSet;
 
 use super::*;
 use crate::recent::Placed;
 
-/// A shard with one group in memory.
+/// A shard with one chat in memory.
 struct Group {
     state: ShardState,
     chat: ChatId,
@@ -126,7 +126,7 @@ impl Group {
         self.flush(Vec::new())
     }
 
-    /// Somebody blocked the other, or ended that: the chat is loaded anew, with the one message that it has.
+    /// Lets one person block the other, or end that. The chat is loaded anew, with the one message that it has.
     fn blocks(&mut self, blocked: bool) -> Vec<Effect> {
         let (chat, sender) = (self.chat, self.people[0]);
         let origin = Origin::Call(2);
@@ -147,7 +147,7 @@ impl Group {
         self.tell(Event::Loaded { chat, number, result })
     }
 
-    /// The read marks of the member that are written now.
+    /// Runs the upkeep 2 s later, and returns the read marks of the member that it writes.
     fn written(&mut self, member: usize) -> Vec<ReadMark> {
         self.now = self.now + Duration::from_secs(2);
         let user = self.people[member];
@@ -166,7 +166,8 @@ impl Group {
     }
 }
 
-/// The receipts among the effects: whose watermark it is, who is told, and the watermark.
+/// Returns the receipts among the effects, each with the user whose watermark it is, the users who are told, and the
+/// watermark.
 fn receipts(effects: &[Effect]) -> Vec<(UserId, Vec<UserId>, Watermark)> {
     let receipt = |effect: &Effect| match effect {
         Effect::Push {
@@ -179,7 +180,7 @@ fn receipts(effects: &[Effect]) -> Vec<(UserId, Vec<UserId>, Watermark)> {
     effects.iter().filter_map(receipt).collect()
 }
 
-/// A group of 200, two of whom send 100 messages within a second; every member acknowledges each message at once.
+/// Two members of a group of 200 send 100 messages within a second, and every member acknowledges each at once.
 #[test]
 fn rule_10_in_a_group_of_200_a_sender_is_told_of_a_member_once_in_250_ms() {
     let mut group = Group::new(ChatKind::Group, 200);
@@ -329,7 +330,7 @@ fn under_load_what_was_delivered_is_told_late_and_with_what_was_read_at_once() {
     }
 }
 
-/// The seq of the member's newest written mark, and how many of their own messages lie after it.
+/// Returns the seq of the member's mark that is written, and the number of their own messages after it.
 fn mark_written(group: &mut Group, member: usize) -> (u64, u32) {
     let written = group.written(member);
     let [mark] = written[..] else {

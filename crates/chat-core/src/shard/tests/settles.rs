@@ -1,4 +1,4 @@
-//! Tests of settles: when one is due, when it is tried again, and what closes it.
+//! Tests of settles: the time of one, the tries after it failed, and the closing of a chat.
 
 use super::*;
 
@@ -25,7 +25,7 @@ fn fine_print_5_what_was_not_confirmed_is_settled_again_and_not_closed() {
         woken: Woken::NotAll,
     });
     assert!(!matches!(shard.job(), Some(Job::Close(_))));
-    // Read marks may come in between; then the settle comes again.
+    // The job above may have been that of the read marks. The settle comes again afterwards.
     shard.tell(reads_done());
     shard.settled();
     shard.tell(Event::WakesDone {

@@ -1,7 +1,8 @@
-//! Tests of who is told that somebody is typing.
+//! Tests of typing: the users who are told that somebody is typing.
 
 use super::*;
 
+/// A shard, and a chat that is in memory or not.
 struct Chatting {
     state: ShardState,
     chat: ChatId,
@@ -9,7 +10,7 @@ struct Chatting {
     now: Timestamp,
 }
 
-/// A chat of so many members that is not in memory yet.
+/// Makes a chat of this many members, which is not in memory yet.
 fn chatting(members: u128) -> Chatting {
     Chatting {
         state: ShardState::default(),
@@ -36,6 +37,7 @@ impl Chatting {
         })
     }
 
+    /// Ends the first load of the chat.
     fn load(&mut self, kind: ChatKind) -> Vec<Effect> {
         let (chat, result) = (self.chat, Ok(Some(snapshot(kind, &self.people))));
         self.tell(Event::Loaded {
@@ -45,6 +47,7 @@ impl Chatting {
         })
     }
 
+    /// Makes a chat of this many members, which is in memory.
     fn loaded(members: u128, kind: ChatKind) -> Self {
         let mut chat = chatting(members);
         let id = chat.chat;
@@ -57,6 +60,7 @@ impl Chatting {
         chat
     }
 
+    /// Takes the counts of the signs that were dropped.
     fn dropped(&mut self) -> Vec<(DropReason, u64)> {
         let counts = self.state.take_counts().typing_dropped;
         let all = DropReason::ALL.into_iter().zip(counts);
@@ -64,7 +68,7 @@ impl Chatting {
     }
 }
 
-/// The users who are told, and whether the person stopped.
+/// Returns the pushes of typing among the effects: the users who are told, and true if the person stopped.
 fn told(effects: &[Effect]) -> Vec<(Vec<UserId>, bool)> {
     let typing = |effect: &Effect| match effect {
         Effect::Push {

@@ -1,4 +1,4 @@
-//! What must hold after each step, and once the world is at rest.
+//! The rules that must hold after each step, and those that must hold once the world is at rest.
 
 use std::collections::BTreeSet;
 
@@ -8,6 +8,7 @@ use super::device::Device;
 use super::{HISTORY, OLD, World};
 
 impl World {
+    /// Checks the rules that hold after each step.
     pub fn check_always(&self) {
         for (place, entry) in self.store.log.iter().enumerate() {
             assert_eq!(entry.seq, Seq(place as u64 + 1), "rule 2: no gaps");
@@ -22,6 +23,7 @@ impl World {
         }
     }
 
+    /// Checks the rules that hold once the world is at rest.
     pub fn check_quiet(&self) {
         self.check_always();
         assert!(
@@ -60,6 +62,7 @@ impl World {
         );
     }
 
+    /// Checks that the device has every entry that it is entitled to.
     fn check_complete(&self, device: &Device) {
         let its = self
             .store

@@ -1,4 +1,4 @@
-//! What reaches the devices, and what they acknowledge.
+//! The delivery of entries to devices, and the acknowledgements of devices.
 
 use tern_chat_core::Origin;
 use tern_chat_core::shard::{Event, Pushed, Woken};
@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::World;
 
 impl World {
+    /// Delivers a push to the devices of these users that are online.
     pub(super) fn push(&mut self, users: &[UserId], what: &Pushed) {
         for n in 0..self.devices.len() {
             if !self.devices[n].online || !users.contains(&self.devices[n].user) {
@@ -21,7 +22,7 @@ impl World {
         }
     }
 
-    /// A device gets an entry. A device that knows nothing of the chat asks where to begin.
+    /// Gives a device an entry. A device that knows nothing of the chat first asks for the place where it begins.
     pub(super) fn take(&mut self, n: usize, seq: Seq) {
         let device = &mut self.devices[n];
         assert!(
@@ -30,7 +31,7 @@ impl World {
         );
         if device.cursor.is_none() {
             let resume = self.store.resume(device.user, device.id);
-            // A user who is no member any more is told nothing of the chat: a new device then begins with the first
+            // A user who is not a member any more is told nothing of the chat. A new device then begins with the first
             // entry that it gets.
             let begins = resume.unwrap_or(seq.previous());
             if resume.is_none() {
@@ -67,6 +68,7 @@ impl World {
         );
     }
 
+    /// Brings a device online, which reads what it is owed if it has an inbox row.
     pub(super) fn connect(&mut self, n: usize) {
         self.devices[n].online = true;
         if self.store.inbox.contains_key(&self.devices[n].id) {
@@ -74,7 +76,7 @@ impl World {
         }
     }
 
-    /// The device has an inbox row, so it reads what it is owed.
+    /// Lets a device with an inbox row read what it is owed.
     fn drain(&mut self, n: usize) {
         self.devices[n].row = true;
         self.read(n);
@@ -96,6 +98,7 @@ impl World {
         self.devices[n].unacked = true;
     }
 
+    /// Sends the acknowledgement of a device that is online and has something to acknowledge.
     pub(super) fn ack(&mut self, node: usize, n: usize) {
         let device = &mut self.devices[n];
         let Some(cursor) = device.cursor.filter(|_| device.online && device.unacked) else {

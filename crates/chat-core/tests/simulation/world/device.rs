@@ -1,4 +1,4 @@
-//! A device and its gateway.
+//! A device, and the facts that its gateway knows of it.
 
 use std::collections::BTreeSet;
 
@@ -6,22 +6,25 @@ use bytes::Bytes;
 use tern_chat_core::{EntryKind, NewEntry, Sending};
 use tern_types::{DeviceId, RequestId, Seq, UserId};
 
+/// A device.
 pub struct Device {
     pub user: UserId,
     pub id: DeviceId,
     pub online: bool,
-    /// The device has stored every entry up to here; `None`: it knows nothing of the chat yet.
+    /// The seq up to which the device has stored every entry; `None` if it knows nothing of the chat yet.
     pub cursor: Option<Seq>,
-    /// The entries that it stored since the start.
+    /// The seqs of the entries that it stored since the start.
     pub stored: BTreeSet<Seq>,
-    /// Entries up to here were before the device's time.
+    /// The seq up to which the entries were before the device's time.
     pub base: Seq,
-    /// Its gateway knows of an inbox row, so acknowledgements are written.
+    /// True if its gateway knows of an inbox row, so that acknowledgements are written.
     pub row: bool,
+    /// True if it has something to acknowledge.
     pub unacked: bool,
 }
 
 impl Device {
+    /// Makes a device that is offline and knows nothing of the chat.
     pub fn new(user: UserId, id: DeviceId, base: Seq) -> Self {
         Self {
             user,
@@ -35,8 +38,8 @@ impl Device {
         }
     }
 
-    /// The device gets an entry, and stores it only if it is the next one (rule 6). An entry further ahead is dropped
-    /// here, which is the hardest case.
+    /// Gives the device an entry, which it stores only if it is the next one (rule 6). An entry further ahead is
+    /// dropped here, which is the hardest case.
     pub fn take(&mut self, seq: Seq) {
         if self.cursor.is_some_and(|cursor| seq == cursor.next()) {
             self.cursor = Some(seq);
@@ -45,13 +48,13 @@ impl Device {
         self.unacked = true;
     }
 
-    /// The device gets a Skipped: there is nothing for it up to here.
+    /// Gives the device a `Skipped`: there is nothing for it up to `to`.
     pub fn skip(&mut self, to: Seq) {
         self.cursor = Some(self.cursor.map_or(to, |cursor| cursor.max(to)));
     }
 }
 
-/// A message from this device.
+/// Makes a new message from this device.
 pub fn message(from: &Device) -> NewEntry {
     NewEntry {
         sending: Sending::default(),

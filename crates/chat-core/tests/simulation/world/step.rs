@@ -1,4 +1,4 @@
-//! The steps: what may happen in the world.
+//! The steps that may happen in the world.
 
 use proptest::sample::Index;
 use tern_chat_core::shard::Lane;
@@ -12,88 +12,51 @@ pub enum Member {
     Carol,
 }
 
+/// A step. `node` is 0 or 1, and an `Index` selects one of the devices or requests that there are.
 #[derive(Debug, Clone)]
 pub enum Step {
-    Send {
-        node: usize,
-        device: Index,
-    },
+    /// Sends a new message from a device.
+    Send { node: usize, device: Index },
     /// Sends any request once more, answered or not.
-    AskAgain {
-        node: usize,
-        which: Index,
-    },
-    Add {
-        node: usize,
-        member: Member,
-    },
-    Remove {
-        node: usize,
-        member: Member,
-    },
-    Leave {
-        node: usize,
-        member: Member,
-    },
-    Link {
-        member: Member,
-    },
-    TakeJob {
-        node: usize,
-        lane: Lane,
-    },
-    RunJob {
-        node: usize,
-        lane: Lane,
-    },
-    /// The store does not answer. The statement may have been executed.
-    JobAway {
-        node: usize,
-        lane: Lane,
-        landed: bool,
-    },
-    /// Another transaction has locked the chat.
-    JobHeld {
-        node: usize,
-        lane: Lane,
-    },
-    FinishJob {
-        node: usize,
-        lane: Lane,
-    },
-    FinishLoad {
-        node: usize,
-    },
-    LoadAway {
-        node: usize,
-    },
-    Push {
-        node: usize,
-        lost: bool,
-    },
-    Wake {
-        node: usize,
-        fails: bool,
-    },
-    Ack {
-        node: usize,
-        device: Index,
-    },
-    Time {
-        ms: u64,
-    },
-    Crash {
-        node: usize,
-    },
-    Recover {
-        node: usize,
-    },
-    Disconnect {
-        device: Index,
-    },
-    Connect {
-        device: Index,
-    },
+    AskAgain { node: usize, which: Index },
+    /// Adds a member on behalf of the system.
+    Add { node: usize, member: Member },
+    /// Removes a member on behalf of the system.
+    Remove { node: usize, member: Member },
+    /// Lets a member leave.
+    Leave { node: usize, member: Member },
+    /// Links another device of a user.
+    Link { member: Member },
+    /// Gives a writer that is free its next job.
+    TakeJob { node: usize, lane: Lane },
+    /// Lets the store execute a writer's job.
+    RunJob { node: usize, lane: Lane },
+    /// Ends a writer's job without an answer of the store. If it `landed`, the statement is executed.
+    JobAway { node: usize, lane: Lane, landed: bool },
+    /// Ends a writer's job because another transaction has locked the chat.
+    JobHeld { node: usize, lane: Lane },
+    /// Gives the state the result of a job that was executed or failed.
+    FinishJob { node: usize, lane: Lane },
+    /// Ends a node's oldest load with what the store has.
+    FinishLoad { node: usize },
+    /// Ends a node's oldest load without an answer of the store.
+    LoadAway { node: usize },
+    /// Delivers a node's oldest push, or loses it.
+    Push { node: usize, lost: bool },
+    /// Performs a node's oldest wake, or lets it fail.
+    Wake { node: usize, fails: bool },
+    /// Sends a device's acknowledgement to a node.
+    Ack { node: usize, device: Index },
+    /// Lets time pass, in milliseconds.
+    Time { ms: u64 },
+    /// Ends a node and begins it anew with an empty memory.
+    Crash { node: usize },
+    /// Lets the store execute a late statement of a crashed node, and a node look for unsettled entries.
+    Recover { node: usize },
+    /// Takes a device offline.
+    Disconnect { device: Index },
+    /// Brings a device online.
+    Connect { device: Index },
 }
 
 /// A request, which keeps its request_id.
@@ -104,6 +67,7 @@ pub enum Request {
 }
 
 impl Request {
+    /// Returns the request_id.
     pub fn id(&self) -> RequestId {
         match self {
             Self::Send(entry) => entry.request,

@@ -1,5 +1,5 @@
-//! What the calls of `tern.v1.Chats` begin with: who calls, which chat the call is about, and whether the caller may
-//! see the chat here. The checks come in this order, and a handler may look at other fields between them.
+//! Begins the calls of `tern.v1.Chats`: reads who calls and which chat the call is about, then checks whether the
+//! caller may see the chat, and whether this node owns it. A handler may look at other fields between these steps.
 
 use sqlx::PgPool;
 use tern_identity::principal::Scope;
@@ -20,16 +20,19 @@ use crate::store::listing;
 
 /// A request that a back end may make in a user's name.
 pub trait Acting {
+    /// Returns the id of the user in whose name the call is made; empty if it names none.
     fn acting_user_id(&self) -> &str;
 }
 
 /// A request about one chat.
 pub trait OfChat {
+    /// Returns the id of the chat, not parsed yet.
     fn chat_id(&self) -> &str;
 }
 
 /// A request for a change, which may be repeated.
 pub trait Changing: OfChat {
+    /// Returns the request_id, not parsed yet.
     fn request_id(&self) -> &str;
 }
 
@@ -44,7 +47,7 @@ macro_rules! by_field {
     };
 }
 
-/// Requests that are about one chat.
+/// Implements [`Acting`] and [`OfChat`] for requests about one chat.
 macro_rules! of_chat {
     ($($request:ident),+ $(,)?) => {
         by_field!(Acting, acting_user_id, $($request),+);
@@ -52,7 +55,7 @@ macro_rules! of_chat {
     };
 }
 
-/// Requests that change one chat.
+/// Implements [`Acting`], [`OfChat`] and [`Changing`] for requests that change one chat.
 macro_rules! changing {
     ($($request:ident),+ $(,)?) => {
         of_chat!($($request),+);
@@ -79,16 +82,16 @@ changing!(
     SetRoleRequest,
 );
 
-/// Who may make a call.
+/// The callers that may make a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     /// Devices, and back ends in a user's name.
     Person,
-    /// These, and back ends in nobody's name.
+    /// Devices, and back ends in a user's name or in nobody's.
     Anybody,
 }
 
-/// A call of which it is known who makes it.
+/// A call whose caller is known.
 pub struct Call<R> {
     pub caller: Caller,
     pub request: R,
@@ -96,15 +99,15 @@ pub struct Call<R> {
 }
 
 impl<R: OfChat> Call<R> {
-    /// The chat that the call names. Whether the caller may see it is not known yet.
+    /// Parses the chat that the call names. Whether the caller may see it is not known yet.
     pub fn chat(&self) -> Result<ChatId, ApiError> {
         chat_id(self.request.chat_id())
     }
 }
 
 impl<R: Changing> Call<R> {
-    /// The change that the call asks for. Its fingerprint is that of the whole request, whatever is left out of it
-    /// later.
+    /// Makes the change that the call asks for. Its fingerprint is that of the whole `action`, even if a handler leaves
+    /// out a part of it later, for example users who may not be added.
     pub fn change(&self, action: Action) -> Result<Change, ApiError> {
         let request: RequestId = parse::id("request_id", self.request.request_id())?;
         Ok(Change {
@@ -118,7 +121,7 @@ impl<R: Changing> Call<R> {
     }
 }
 
-/// Reads calls, and checks what their callers may do. It is cheap to clone.
+/// The reader of calls, which also checks what their callers may do. It is cheap to clone.
 #[derive(Clone)]
 pub struct Calls {
     pub callers: Callers,
@@ -151,7 +154,8 @@ impl Calls {
         })
     }
 
-    /// Checks that the caller may see the chat: a member may, and a back end in nobody's name.
+    /// Checks that the caller may see the chat: a member may, and a back end in nobody's name. For all others it fails
+    /// as if there were no such chat.
     pub async fn check_visible<R>(&self, call: &Call<R>, chat: ChatId) -> Result<(), ApiError> {
         let caller = call.caller;
         let may = caller.is_nobody()
@@ -166,14 +170,14 @@ impl Calls {
         self.writes.check_owner(chat, &call.metadata)
     }
 
-    /// The chat that the call names, if the caller may see it.
+    /// Returns the chat that the call names. Fails if the caller may not see it.
     pub async fn visible_chat<R: OfChat>(&self, call: &Call<R>) -> Result<ChatId, ApiError> {
         let chat = call.chat()?;
         self.check_visible(call, chat).await?;
         Ok(chat)
     }
 
-    /// The chat that the call names, if this node owns it.
+    /// Returns the chat that the call names. Fails if this node does not own it.
     pub fn owned_chat<R: OfChat>(&self, call: &Call<R>) -> Result<ChatId, Status> {
         let chat = call.chat()?;
         self.check_owner(call, chat)?;

@@ -1,5 +1,5 @@
-//! The calls that make and change groups. Only the chat's owner takes them. Each public method handles the call of
-//! its name.
+//! Handles the calls that make and change groups. Only the chat's owner takes them. Each public method handles the call
+//! of its name.
 
 use tern_identity::principal::Scope;
 use tern_identity::ticket::Tickets;
@@ -20,17 +20,18 @@ use crate::grpc::message;
 use crate::grpc::parsed::user_ids;
 use crate::grpc::writes::Writes;
 
-/// Answers the calls that change groups.
+/// The handlers of the calls that make and change groups.
 pub struct Changes {
     pub calls: Calls,
     pub writes: Writes,
     pub groups: Groups,
     pub heads: ChatHeads,
-    /// `None` if this server has no media.
+    /// The keys of media tickets; `None` if this server has no media.
     pub tickets: Option<Tickets>,
 }
 
 impl Changes {
+    /// Makes a group with the caller as its owner. A repeated request returns the group that it made before.
     pub async fn create_group(
         &self,
         request: Request<v1::CreateGroupRequest>,
@@ -47,6 +48,7 @@ impl Changes {
         Ok(v1::CreateGroupResponse { chat: Some(chat) })
     }
 
+    /// Sets a group's title.
     pub async fn update_chat(
         &self,
         request: Request<v1::UpdateChatRequest>,
@@ -57,6 +59,7 @@ impl Changes {
         Ok(v1::UpdateChatResponse { seq })
     }
 
+    /// Sets a group's picture, or removes it.
     pub async fn set_chat_picture(
         &self,
         request: Request<v1::SetChatPictureRequest>,
@@ -68,6 +71,7 @@ impl Changes {
         Ok(v1::SetChatPictureResponse { seq })
     }
 
+    /// Adds those of the users to a group who may be added. The caller is not told who is left out.
     pub async fn add_members(
         &self,
         request: Request<v1::AddMembersRequest>,
@@ -86,6 +90,7 @@ impl Changes {
         Ok(v1::AddMembersResponse { seq })
     }
 
+    /// Removes a member from a group.
     pub async fn remove_member(
         &self,
         request: Request<v1::RemoveMemberRequest>,
@@ -96,6 +101,7 @@ impl Changes {
         Ok(v1::RemoveMemberResponse { seq })
     }
 
+    /// Removes the caller from a group.
     pub async fn leave_chat(
         &self,
         request: Request<v1::LeaveChatRequest>,
@@ -105,6 +111,7 @@ impl Changes {
         Ok(v1::LeaveChatResponse { seq })
     }
 
+    /// Sets the role of a member of a group.
     pub async fn set_role(
         &self,
         request: Request<v1::SetRoleRequest>,
@@ -125,6 +132,7 @@ impl Changes {
         self.apply(chat, change).await
     }
 
+    /// Has the chat's shard make the change. Returns the seq of its entry, or 0 if nothing was to be changed.
     async fn apply(&self, chat: ChatId, change: Change) -> Result<u64, Status> {
         match self
             .writes

@@ -1,5 +1,5 @@
-//! Chats as the answers of calls show them: as the store has them, with the read marks that their owners know before
-//! the store does.
+//! Reads chats as the answers of calls show them: from the store, with the read marks that their owners know before the
+//! store does.
 
 use sqlx::PgPool;
 use tern_proto::{ApiError, v1};
@@ -13,11 +13,11 @@ use crate::grpc::views::{self, PageToken};
 use crate::store::listing::{self, ChatView};
 use crate::store::seal::MasterKey;
 
-/// Bytes of the last entries in a page of chats; the last one may exceed it. It is twice as much as a page of entries
-/// has, so that a list seldom takes a second call.
+/// The bound in bytes on the last entries in a page of chats; the last one may exceed it. It is twice that of a page of
+/// entries, so that a list seldom takes a second call.
 const MAX_LIST_BYTES: usize = 2 << 20;
 
-/// Reads chats and shows them to callers. It is cheap to clone.
+/// The reader of chats for answers. It is cheap to clone.
 #[derive(Clone)]
 pub struct ChatHeads {
     pub pool: PgPool,
@@ -26,7 +26,7 @@ pub struct ChatHeads {
 }
 
 impl ChatHeads {
-    /// One chat, of which this node is the owner.
+    /// Reads one chat, which this node must own. Fails if the caller is no member.
     pub async fn one(&self, caller: Caller, chat: ChatId) -> Result<v1::Chat, ApiError> {
         let view = listing::chat(&self.pool, &self.master, caller.user, caller.device, chat).await;
         let view = view.map_err(store_away)?.ok_or_else(no_chat)?;
@@ -35,7 +35,8 @@ impl ChatHeads {
         shown.into_iter().next().ok_or_else(no_chat)
     }
 
-    /// A page of the caller's chats below `after`, and the token of the next one.
+    /// Reads a page of the caller's chats after `after`, the time of a chat's last entry and its id. Also returns the
+    /// token of the next page, which is empty if there is none.
     pub async fn page(
         &self,
         caller: Caller,
@@ -52,6 +53,7 @@ impl ChatHeads {
         Ok((self.show(caller, page.chats, marks).await?, next_page_token))
     }
 
+    /// Puts the read marks into the views, and converts these for the caller.
     async fn show(
         &self,
         caller: Caller,

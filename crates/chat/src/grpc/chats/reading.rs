@@ -1,4 +1,4 @@
-//! The calls that read chats, members and entries. Each method handles the call of its name.
+//! Handles the calls that read chats, members and entries. Each method handles the call of its name.
 
 use sqlx::PgPool;
 use tern_identity::principal::Scope;
@@ -16,10 +16,10 @@ use crate::store::{entries, listing};
 
 /// The most entries or messages of a page.
 const MAX_ENTRIES: u32 = 256;
-/// Bytes of a page; the last entry may exceed it. Clients accept responses of 4 MiB by default.
+/// The bound of a page in bytes; the last entry may exceed it. Clients accept responses of 4 MiB by default.
 const MAX_PAGE_BYTES: usize = 1 << 20;
 
-/// Answers the calls that read chats, members and logs.
+/// The handlers of the calls that read chats, members and logs.
 pub struct Reading {
     pub calls: Calls,
     pub heads: ChatHeads,
@@ -28,6 +28,7 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// Reads one chat of the caller.
     pub async fn get_chat(
         &self,
         request: Request<v1::GetChatRequest>,
@@ -39,6 +40,7 @@ impl Reading {
         Ok(v1::GetChatResponse { chat: Some(chat) })
     }
 
+    /// Reads a page of the caller's chats, the most recently active first.
     pub async fn list_chats(
         &self,
         request: Request<v1::ListChatsRequest>,
@@ -53,6 +55,7 @@ impl Reading {
         })
     }
 
+    /// Reads a page of a chat's present members, by id.
     pub async fn list_members(
         &self,
         request: Request<v1::ListMembersRequest>,
@@ -74,6 +77,7 @@ impl Reading {
         })
     }
 
+    /// Reads entries that the caller may have, from a seq upwards.
     pub async fn list_entries(
         &self,
         request: Request<v1::ListEntriesRequest>,
@@ -97,6 +101,7 @@ impl Reading {
         })
     }
 
+    /// Reads messages and reactions that the caller may have, from a seq downwards.
     pub async fn list_messages(
         &self,
         request: Request<v1::ListMessagesRequest>,

@@ -1,6 +1,6 @@
-//! The calls about receipts: who received and read what, and the caller's own read mark. The owner of a chat knows
-//! more of them than the store: acknowledgements of entries that are not settled yet. Each public method handles the
-//! call of its name.
+//! Handles the calls about receipts: who received and read which entries, and the caller's own read mark. The owner of
+//! a chat knows more of them than the store: acknowledgements of entries that are not settled yet. Each public method
+//! handles the call of its name.
 
 use sqlx::PgPool;
 use tern_identity::principal::Scope;
@@ -25,10 +25,10 @@ use crate::store::{listing, load};
 
 /// Each present member, the seq at which they joined, and their watermark in the store.
 type Stored = Vec<(UserId, Seq, Watermark)>;
-/// The watermarks in the owner's memory.
+/// The members' watermarks in the owner's memory.
 type Live = Vec<(UserId, Watermark)>;
 
-/// Answers the calls that tell and set watermarks.
+/// The handlers of the calls that tell and set watermarks.
 pub struct Receipts {
     pub calls: Calls,
     pub writes: Writes,
@@ -36,6 +36,7 @@ pub struct Receipts {
 }
 
 impl Receipts {
+    /// Reads how far each member has received and read the chat.
     pub async fn get_receipts(
         &self,
         request: Request<v1::GetReceiptsRequest>,
@@ -48,6 +49,7 @@ impl Receipts {
         Ok(v1::GetReceiptsResponse { receipts })
     }
 
+    /// Reads a page of the members who received and read one message.
     pub async fn get_message_receipts(
         &self,
         request: Request<v1::GetMessageReceiptsRequest>,
@@ -69,6 +71,7 @@ impl Receipts {
         ))
     }
 
+    /// Sets the caller's read mark.
     pub async fn mark_chat_read(
         &self,
         request: Request<v1::MarkChatReadRequest>,
@@ -91,7 +94,8 @@ impl Receipts {
         }
     }
 
-    /// The sender of the message at `seq`. A device may only ask about messages of its own user.
+    /// Returns the sender of the message at `seq`. Fails if there is none, or if a device asks about a message of
+    /// another user.
     async fn sender(&self, caller: Caller, chat: ChatId, seq: Seq) -> Result<UserId, ApiError> {
         let sender = listing::sender_of_message(&self.pool, chat, seq).await;
         let sender = sender
@@ -106,12 +110,12 @@ impl Receipts {
         Ok(sender)
     }
 
-    /// Each member's watermark, in the store and in the owner's memory. While one of a direct chat's two people has
-    /// blocked the other, the caller is not shown the other's.
+    /// Reads each member's watermark, in the store and in the owner's memory. While one of a direct chat's two people
+    /// has blocked the other, the caller is not shown the other's watermark.
     async fn marks(&self, caller: Caller, chat: ChatId) -> Result<(Stored, Live), ApiError> {
         let mut live = self.writes.shards.watermarks(chat).await.unwrap_or_default();
         let mut stored = listing::receipts(&self.pool, chat).await.map_err(store_away)?;
-        // The block is read after the marks, so that a block that came meanwhile hides what came after it.
+        // The block is read after the marks, so that a block that came meanwhile hides all marks that came after it.
         if !caller.is_nobody() && load::is_blocked(&self.pool, chat).await.map_err(store_away)? {
             live.retain(|(user, _)| *user == caller.user);
             for (user, _, mark) in &mut stored {

@@ -1,5 +1,5 @@
-//! Reads the items of a control stream. Each kind of item has a function of its own: it becomes a [`Command`] for the
-//! chat's shard, or is dealt with at once.
+//! Reads the items of a control stream. Each kind of item has a function of its own, which makes a [`Command`] for the
+//! chat's shard or handles the item at once.
 
 use tern_cluster::shedding::{self, Level};
 use tern_identity::ticket::Tickets;
@@ -17,21 +17,23 @@ use crate::grpc::message;
 use crate::metrics;
 use crate::shard_loop::Ended;
 
-/// Reads one control stream.
+/// The reader of one control stream.
 pub struct Reader {
     /// The number of the link, to which answers go.
     pub link: u64,
+    /// The shedding level that the gateway sends with each frame.
     pub gateway: shedding::Peer,
+    /// The parts of the node that handle the items.
     pub parts: Parts,
 }
 
 impl Reader {
-    /// Reads to the end of the stream. A full shard holds it back.
+    /// Reads the stream to its end. A shard whose queue is full holds the reading back.
     pub async fn run(self, mut frames: Streaming<ControlUp>) {
         while let Ok(Some(frame)) = frames.message().await {
             self.gateway.says(Level::from_wire(frame.shed_level));
             let Ok(same) = self.same_store(frame.store).await else {
-                // The link is ended, because answers from memory would be of a store that is gone. The gateway asks
+                // The link ends, because an answer from memory might be about a store that is gone. The gateway asks
                 // again on its next link.
                 return;
             };
@@ -55,7 +57,7 @@ impl Reader {
     }
 
     /// Makes sure that this node follows the store's epoch, and returns whether the gateway's sessions belong to that
-    /// store too.
+    /// store too. `store` is the mark of their epoch; 0 if the gateway does not know it yet.
     async fn same_store(&self, store: u64) -> sqlx::Result<bool> {
         if store == 0 || self.parts.epoch.is(store) {
             return Ok(true);
@@ -64,6 +66,7 @@ impl Reader {
         Ok(self.parts.epoch.is(store))
     }
 
+    /// Handles one item: sends its command to the shard, or answers that this node is not the chat's owner.
     async fn item(&self, mut item: UpItem, map_version: i64) -> Result<(), Failed> {
         let Some(op) = item.op.take() else { return Ok(()) };
         let command = match op {
@@ -81,7 +84,7 @@ impl Reader {
         Ok(self.parts.shards.send(command.chat, command.event).await?)
     }
 
-    /// Who sent the item. It cannot be nobody.
+    /// Reads who sent the item. An item in nobody's name is malformed.
     fn sender<'a>(&self, item: &'a UpItem) -> Result<Sender<'a>, Failed> {
         let user = UserId::from_slice(&item.user_id)?;
         let device = DeviceId::from_slice(&item.device_id)?;
@@ -108,7 +111,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Handles a sign of typing, which is not answered, and dropped rather than kept waiting.
+    /// Handles a sign of typing. It gets no answer, and is dropped if it would have to wait.
     fn typing(&self, sender: &Sender<'_>, typing: &TypingOp, map_version: i64) -> Result<(), Failed> {
         let chat = ChatId::from_slice(&typing.chat_id)?;
         metrics::typing_in();
@@ -150,13 +153,13 @@ impl Reader {
     }
 }
 
-/// Whether an item means the same after a restore. Acknowledgements and read marks do not: their seqs are of another
-/// log. A send has no seq yet.
+/// Returns whether an item means the same after the store was restored. Acknowledgements and read marks do not: their
+/// seqs are places in a log that is gone. A send does, because it has no seq yet.
 fn outlives_a_restore(item: &UpItem) -> bool {
     !matches!(item.op, Some(Op::Ack(_) | Op::Read(_)))
 }
 
-/// The device that sent an item, and what an answer to it refers to.
+/// The device that sent an item, and the fields by which an answer refers to the item.
 struct Sender<'a> {
     user: UserId,
     device: DeviceId,
@@ -167,7 +170,7 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// The origin of what this item asks for.
+    /// Returns the origin to which the answer to this item goes.
     fn origin(&self, request: RequestId) -> Origin {
         Origin::Link {
             link: self.link,
@@ -177,7 +180,7 @@ impl Sender<'_> {
         }
     }
 
-    /// The origin of an item that has no request_id.
+    /// Returns the origin of an item that has no request_id, with a nil one.
     fn origin_without_request(&self) -> Origin {
         self.origin(RequestId(uuid::Uuid::nil()))
     }
@@ -190,7 +193,7 @@ struct Command {
     event: Event,
 }
 
-/// A message. It is refused if it goes to its sender, or cannot become an entry.
+/// Makes the command of a message. The message is refused if it goes to its sender, or cannot become an entry.
 fn send_command(sender: &Sender<'_>, send: &SendOp, tickets: Option<&Tickets>) -> Result<Command, Failed> {
     let chat = ChatId::from_slice(&send.chat_id)?;
     let request = RequestId::from_slice(&send.request_id)?;
@@ -222,7 +225,7 @@ fn send_command(sender: &Sender<'_>, send: &SendOp, tickets: Option<&Tickets>) -
     Ok(Command { chat, origin, event })
 }
 
-/// An acknowledgement.
+/// Makes the command of an acknowledgement.
 fn ack_command(sender: &Sender<'_>, ack: &AckOp) -> Result<Command, Failed> {
     let chat = ChatId::from_slice(&ack.chat_id)?;
     let origin = sender.origin_without_request();
@@ -237,7 +240,7 @@ fn ack_command(sender: &Sender<'_>, ack: &AckOp) -> Result<Command, Failed> {
     Ok(Command { chat, origin, event })
 }
 
-/// A read mark.
+/// Makes the command of a read mark.
 fn read_command(sender: &Sender<'_>, read: &ReadOp) -> Result<Command, Failed> {
     let chat = ChatId::from_slice(&read.chat_id)?;
     let origin = sender.origin_without_request();
@@ -250,11 +253,11 @@ fn read_command(sender: &Sender<'_>, read: &ReadOp) -> Result<Command, Failed> {
     Ok(Command { chat, origin, event })
 }
 
-/// Why an item goes to no shard.
+/// The reason why an item goes to no shard.
 enum Failed {
-    /// The gateway broke the link's protocol.
+    /// The gateway broke the link's protocol: an id is missing, malformed, or that of nobody.
     Malformed,
-    /// The origin is answered that it is refused.
+    /// The item is refused, and its origin is told so.
     Refused(Origin, Refusal),
     /// The shards have ended, because the node is stopping.
     Ended,

@@ -14,13 +14,13 @@ use crate::store::ReadError;
 use crate::store::entries::{self, Item};
 use crate::store::seal::MasterKey;
 
-/// Windows that are read at a time, for all gateways: fewer than the pool has connections, so that loads get some
-/// too.
+/// The most windows that are read at a time, for all gateways: fewer than the connections that the pool has by default,
+/// so that loads get some too.
 const WINDOW_READS: usize = 4;
-/// Bytes of one window: a few of the largest bodies.
+/// The bound of one window in bytes: a few of the largest bodies.
 const WINDOW_BYTES: usize = 2 << 20;
 
-/// Reads windows from the store.
+/// The reader of windows from the store.
 pub struct Windows {
     ownership: Ownership,
     pool: PgPool,
@@ -29,7 +29,7 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Reads windows from this pool.
+    /// Creates a reader that uses this pool.
     pub fn new(ownership: Ownership, pool: PgPool, master: MasterKey) -> Self {
         Self {
             ownership,
@@ -39,7 +39,8 @@ impl Windows {
         }
     }
 
-    /// Answers a request. The answer says so if this node does not own the chat, or cannot read it.
+    /// Answers a request. The answer has `failed` set if an id is malformed, this node does not own the chat, or it
+    /// cannot read the chat.
     pub async fn reply(&self, request: WindowRequest, map_version: i64) -> WindowReplies {
         let mut reply = WindowReply {
             r#ref: request.r#ref,
@@ -79,6 +80,7 @@ impl Windows {
         }
     }
 
+    /// Reads the window from `from_seq` or, if that is 0, from the device's place in the chat.
     async fn window(
         &self,
         request: &WindowRequest,
@@ -95,7 +97,7 @@ impl Windows {
     }
 }
 
-/// The encoded server event of an item of a log.
+/// Encodes the server event of an item of a log.
 pub fn event(chat: ChatId, item: Item) -> Bytes {
     match item {
         Item::Entry(entry) => raw::entry_event(&entry),

@@ -1,4 +1,4 @@
-//! Entries, gaps and where a chat begins.
+//! These tests hold how entries are applied and acknowledged, how gaps are closed, and where a chat's cursor begins.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the engine tells the server about the person, and the app about others.
+//! These tests hold the presence that the engine tells: this person's to the server, and other people's to the app.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn run(engine: &mut Engine, until: Timestamp) -> Vec<bool> {
     let mut said = Vec::new();
     while let Some(at) = engine.next_wake().filter(|at| *at <= until) {
         said.extend(active(&engine.apply([Input::Tick], at)));
-        // Answers each time, so that the engine takes the server for alive.
+        // The server answers each time, so that the engine takes it for alive.
         let ack = v1::HeartbeatAck {
             heartbeat_interval_ms: 45_000,
             ..Default::default()

@@ -1,4 +1,4 @@
-//! Unread counts, read marks and receipts.
+//! These tests hold unread counts, read marks and receipts.
 
 use std::time::Duration;
 
@@ -167,7 +167,7 @@ fn receipts_that_could_not_be_asked_for_are_asked_for_again() {
     );
 }
 
-/// Sending an own message does not mark waiting messages as read, and an own message is never unread.
+/// An own message does not mark waiting messages as read, and is never unread itself.
 #[test]
 fn own_messages_read_nothing_that_was_unread_and_are_not_unread_themselves() {
     let mut engine = connected();

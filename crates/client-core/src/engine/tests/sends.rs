@@ -1,4 +1,4 @@
-//! Messages from the app until they have a place in the log.
+//! These tests hold the way of a message from the app until it has a place in the log.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! How a stream is kept alive, and what follows from its end.
+//! These tests hold how a stream is kept alive, and what follows from its end.
 
 use std::time::Duration;
 

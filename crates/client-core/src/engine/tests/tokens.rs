@@ -1,4 +1,4 @@
-//! Access and refresh tokens: renewed, refused, ended.
+//! These tests hold when access and refresh tokens are renewed, and what follows when they are refused.
 
 use std::time::Duration;
 

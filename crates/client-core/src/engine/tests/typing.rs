@@ -1,4 +1,4 @@
-//! Typing signs, own ones and others'.
+//! These tests hold when own typing signs are sent, and how long those of others are shown.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn typing(of: u128, stopped: bool) -> Wire {
     })
 }
 
-/// The people of whom the app is told that they type (true) or no longer type.
+/// Returns the people of whom the app is told that they are typing (true) or no longer typing.
 fn shown(effects: &Effects) -> Vec<(tern_types::UserId, bool)> {
     let shown = |event: &Event| match event {
         Event::Typing { user, typing, .. } => Some((*user, *typing)),
@@ -24,7 +24,7 @@ fn shown(effects: &Effects) -> Vec<(tern_types::UserId, bool)> {
     effects.events.iter().filter_map(shown).collect()
 }
 
-/// The typing items for the server; true: the person has stopped.
+/// Returns the typing items for the server. True says that the person has stopped.
 fn said(effects: &Effects) -> Vec<bool> {
     let said = |item: &Item| match item {
         Item::Typing(typing) => Some(typing.stopped),

@@ -1,15 +1,15 @@
-//! A client that takes rules 4 and 5 of messaging.proto literally.
+//! [`Stored`] is a client that takes rules 4 and 5 of messaging.proto literally.
 
 use std::collections::BTreeSet;
 
 use super::log::Log;
 
-/// What a client does with an entry above its cursor + 1.
+/// The way in which a client treats an entry above its cursor + 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     Holds,
     Drops,
-    /// It drops the entry and acknowledges its cursor again.
+    /// The client drops the entry and acknowledges its cursor again.
     DropsAndAcknowledges,
 }
 
@@ -17,8 +17,9 @@ pub enum Manner {
 #[derive(Debug, Default)]
 pub struct Stored {
     pub cursor: u64,
-    /// The cursor that it acknowledged last; 0: it is to acknowledge it again.
+    /// The cursor that the device acknowledged last. It is set to 0 to have the cursor acknowledged again.
     pub acked: u64,
+    /// The entries that are held because earlier ones are missing.
     held: BTreeSet<u64>,
     /// The entries stored since the stream was opened.
     pub entries: BTreeSet<u64>,
@@ -33,6 +34,7 @@ impl Stored {
         }
     }
 
+    /// Takes an entry that arrives.
     pub fn entry(&mut self, seq: u64, manner: Manner) {
         if seq <= self.cursor {
             // A repetition is acknowledged again.

@@ -3,16 +3,18 @@
 use tern_types::ChatId;
 use uuid::Uuid;
 
+/// Returns the id of the chat with this number.
 pub fn chat_id(n: usize) -> ChatId {
     ChatId(Uuid::from_u128(n as u128 + 1))
 }
 
+/// Returns the number of the chat with this id.
 pub fn index(chat: ChatId) -> usize {
     chat.0.as_u128() as usize - 1
 }
 
-/// What is there when the stream is opened: the device has the first `stored` entries, and `missed` more are in its
-/// inbox. With `away` its user was removed by the first of those and added again by the last.
+/// The state of a chat when the stream is opened: the device has the first `stored` entries, and `missed` more are in
+/// its inbox. With `away`, and more than two missed, the first of those removed the user and the last added them again.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct History {
     pub stored: u64,
@@ -35,17 +37,17 @@ impl Place {
     }
 }
 
-/// One chat: its log, when its one member was a member, and the member's inbox row.
+/// One chat: its log, the times at which its one member was a member, and the member's inbox row.
 #[derive(Debug, Default)]
 pub struct Log {
     pub head: u64,
-    /// The times of membership: the entry that added the user, and the one that removed them.
+    /// The times of membership, each with the seqs of the entry that added the user and of the one that removed them.
     times: Vec<(u64, Option<u64>)>,
-    /// The lowest entry that is not settled.
+    /// The seq of the lowest entry that is not settled.
     pub unsettled: Option<u64>,
-    /// The acknowledgement that the owner has in memory.
+    /// The seq of the acknowledgement that the owner has in memory.
     pub remembered_ack: u64,
-    /// Where the device's inbox row begins.
+    /// The seq at which the device's inbox row begins.
     pub row: Option<u64>,
 }
 
@@ -69,14 +71,14 @@ impl Log {
         self.times.last().is_some_and(|(_, left)| left.is_none())
     }
 
-    /// Whether the user was a member at this entry.
+    /// Returns whether the entry is the user's: they were a member, or it is the one that removed them.
     pub fn is_theirs(&self, seq: u64) -> bool {
         let covers =
             |(joined, left): &(u64, Option<u64>)| (*joined..=left.unwrap_or(self.head)).contains(&seq);
         self.times.iter().any(covers)
     }
 
-    /// The last entry that the user may have.
+    /// Returns the seq of the last entry that the user may have.
     pub fn last(&self) -> u64 {
         let newest = self.times.last();
         newest.map_or(0, |(_, left)| left.unwrap_or(self.head).min(self.head))
@@ -89,6 +91,7 @@ impl Log {
         self.head
     }
 
+    /// Adds the user, and returns the seq of the entry that does it. Returns `None` if they are a member already.
     pub fn add(&mut self) -> Option<u64> {
         (!self.is_member()).then(|| {
             let seq = self.commit();
@@ -97,6 +100,7 @@ impl Log {
         })
     }
 
+    /// Removes the user, and returns the seq of the entry that does it. Returns `None` if they are no member.
     pub fn remove(&mut self) -> Option<u64> {
         self.is_member().then(|| {
             let seq = self.commit();
@@ -107,7 +111,7 @@ impl Log {
         })
     }
 
-    /// The first unsettled entry that the user may have and that lies above `acked`.
+    /// Returns the seq of the first unsettled entry that the user may have and that lies above `acked`.
     fn owed(&self, acked: u64) -> Option<u64> {
         let low = self.unsettled?;
         let reach = |(joined, left): &(u64, Option<u64>)| {
@@ -117,8 +121,8 @@ impl Log {
         self.times.iter().filter_map(reach).min()
     }
 
-    /// Settles the chat and returns the range of the wake. The range may begin above the row: the owner knows nothing
-    /// of a lower row that another owner wrote.
+    /// Settles the chat and returns the range of the wake, or `None` if nothing is owed. The range may begin above the
+    /// row, since the owner knows nothing of a lower row that another owner wrote.
     pub fn settle(&mut self) -> Option<(u64, u64)> {
         let missing = self.owed(self.remembered_ack);
         self.unsettled = None;
@@ -128,7 +132,7 @@ impl Log {
         Some((from, self.head))
     }
 
-    /// An acknowledgement reaches the owner. Returns where the row begins then; 0: there is none.
+    /// Takes an acknowledgement that reaches the owner. Returns the seq at which the row begins then, 0 for no row.
     pub fn acknowledge(&mut self, seq: u64, write: bool) -> u64 {
         if seq <= self.head {
             self.remembered_ack = self.remembered_ack.max(seq);
@@ -139,20 +143,21 @@ impl Log {
         self.row.unwrap_or(0)
     }
 
+    /// Ends the row if everything that the user may have is acknowledged, and else moves its begin.
     fn end_or_move(&mut self, acked: u64) {
         if self.row.is_some_and(|from| from <= acked) {
             self.row = (acked < self.last()).then_some(acked + 1);
         }
     }
 
-    /// The device's place as the store knows it.
+    /// Returns the device's place as the store knows it.
     fn place(&self) -> u64 {
         let owed = self.owed(0);
         self.row.into_iter().chain(owed).min().unwrap_or(self.head + 1)
     }
 
-    /// At most `limit` events from `from` on (0: from the device's place as the store knows it), and the seq to go on
-    /// from.
+    /// Returns at most `limit` events from `from` on (two if `limit` is 1), and the seq to go on from. `from` 0 stands
+    /// for the device's place as the store knows it.
     pub fn window(&self, from: u64, limit: usize) -> (Vec<Place>, u64) {
         let mut next = if from == 0 { self.place() } else { from };
         let mut places = Vec::new();

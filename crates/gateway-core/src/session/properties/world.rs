@@ -1,4 +1,4 @@
-//! The session under test, and everything that is under way between it, the device and the chat nodes.
+//! A [`World`] is the session under test with everything that is under way between it, the device and the chat nodes.
 
 mod steps;
 
@@ -30,24 +30,27 @@ struct Asked {
     limit: u32,
 }
 
+/// The session under test and its surroundings.
 pub struct World {
     pub session: Session,
     pub now: Timestamp,
     pub logs: Vec<Log>,
     pub device: Vec<Stored>,
     manner: Manner,
-    /// Events on their way to the device; then acknowledgements on their way to the session.
+    /// The events on their way to the device.
     down: VecDeque<Bytes>,
+    /// The acknowledgements on their way from the device to the session: chat and seq.
     up: VecDeque<(usize, u64)>,
     live: Vec<Live>,
     control: VecDeque<Mail>,
-    /// Acknowledgements on their way to the owners.
+    /// The acknowledgements on their way to the owners: chat, seq, and whether it is to be written.
     acks: VecDeque<(usize, u64, bool)>,
+    /// The sends on their way to the owners: reference and chat.
     sends: VecDeque<(u64, usize)>,
     windows: Vec<Asked>,
     inbox_asked: bool,
     pub greeted: usize,
-    /// The session was announced after a CaughtUp: another one is due.
+    /// True if the session was announced after a CaughtUp, so that another one is due.
     pub greeting_owed: bool,
     pub swept_found: usize,
 }
@@ -175,7 +178,7 @@ impl World {
         self.device[n].entry(seq, self.manner);
     }
 
-    /// The device acknowledges every chat whose cursor has risen.
+    /// Has the device acknowledge every chat whose cursor has risen.
     fn device_acks_news(&mut self) {
         for n in 0..self.device.len() {
             if self.device[n].cursor > self.device[n].acked {
@@ -184,6 +187,7 @@ impl World {
         }
     }
 
+    /// Returns whether nothing is left to do: nothing is under way, owed or unsettled.
     fn is_calm(&self) -> bool {
         self.nothing_is_under_way()
             && self.live.is_empty()
@@ -219,6 +223,7 @@ impl World {
         }
     }
 
+    /// Lets everything arrive that is under way, but for live pushes, and then a second pass.
     pub fn calm_once(&mut self) {
         while !self.nothing_is_under_way() {
             for step in [

@@ -1,4 +1,4 @@
-//! Acknowledgements: written to the store where there is a row, sent again where they may be lost.
+//! An acknowledgement is written to the store if there is an inbox row, and sent again if it may be lost.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tern_types::{ChatId, UserId};
 use super::{ack, live, talk};
 use crate::session::{Effect, Event, Item, Mail, Window};
 
-/// Checks that these are one effect, the acknowledgement of `seq`, and whether it is to be written.
+/// Checks that `wants` is one effect, the acknowledgement of `seq`, and that it is to be written if `write` is true.
 #[track_caller]
 fn is_one_ack(wants: &[Effect], seq: u64, write: bool) {
     let [
@@ -32,7 +32,7 @@ fn an_acknowledgement_is_written_only_where_there_is_a_row() {
     let live = |seq| live(chat, seq);
     let mut talk = talk().opened().tell(live(1)).item(ack(1));
     is_one_ack(&talk.wants[..], 1, false);
-    // The wake names an entry that was forwarded already: it is not read, but its row has to end.
+    // The wake names an entry that was pushed already: it is not read again, but its row has to end.
     talk = talk
         .tell(live(2))
         .tell(Event::Mail(Mail::Wake { chat, from: 2, to: 2 }))
@@ -57,7 +57,7 @@ fn an_acknowledgement_is_written_only_where_there_is_a_row() {
         .tell(live(4))
         .item(ack(4));
     is_one_ack(&talk.wants[3..], 4, false);
-    // A wake for an entry that was acknowledged before: the owner that wrote the row did not know.
+    // A wake names an entry that was acknowledged before: the owner that wrote the row did not know that.
     talk = talk.tell(Event::Mail(Mail::Wake { chat, from: 4, to: 4 }));
     is_one_ack(&talk.wants[4..], 4, true);
 }
@@ -133,7 +133,7 @@ fn an_acknowledgement_without_progress_does_not_put_off_what_is_sent_again() {
         "{:?}",
         talk.wants
     );
-    // Nor does it count as an answer to the first try: the second one comes after twice the time.
+    // It does not count as an answer to the first try either: the second one comes after twice the time.
     let reference = talk.window_reference();
     talk = talk.tell(Event::Mail(Mail::Window(Window {
         reference,

@@ -1,4 +1,5 @@
-//! Each way in which a stream ends: the Closing event, the status, and whether the client may reconnect.
+//! These tests hold each way in which a stream ends: the code of Closing, the status, and whether the client may
+//! reconnect.
 
 use std::time::Duration;
 

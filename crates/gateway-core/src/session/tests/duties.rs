@@ -1,5 +1,5 @@
-//! What the server owes the device: entries that are sent again, rows that the sweep finds, entries that the inbox
-//! brings.
+//! These tests hold what the server owes the device: entries are sent again, and rows that the sweep finds and entries
+//! whose pushes were dropped are read.
 
 use std::time::Duration;
 
@@ -60,8 +60,8 @@ fn a_row_that_only_the_sweep_found_is_a_defect() {
     assert_eq!(talk.wants.len(), 2, "now it is known");
 }
 
-/// Two owners that do not know of each other settle one chat: the wake of one does not name what the row of the other
-/// has.
+/// Two owners that do not know of each other settle one chat. The wake of one does not name the entries under the row
+/// that the other wrote.
 #[test]
 fn a_row_that_begins_before_what_its_session_knows_is_found_too() {
     let chat = ChatId::direct(UserId::random(), UserId::random());

@@ -1,4 +1,4 @@
-//! Which live entries go out as they come, and when the log is read because something below one did not go out.
+//! A live entry goes out as it comes if all entries below it went out. Otherwise the log is read.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn chat() -> ChatId {
     ChatId::direct(UserId::random(), UserId::random())
 }
 
-/// The result of an own send. No send was made here, so its reference is 0.
+/// Makes the result of an own send. No send was made here, so its reference is 0.
 fn sent(chat: ChatId, seq: u64) -> Event<'static> {
     let sent = v1::Sent {
         chat_id: chat.to_string(),
@@ -47,7 +47,7 @@ fn skipped(chat: ChatId, to_seq: u64) -> Bytes {
 }
 
 impl Talk {
-    /// Answers the window that was asked for last with these events, which end below `next`.
+    /// Answers the window that was asked for last with these seqs and events, which end below `next`.
     fn window(self, chat: ChatId, places: &[(u64, Bytes)], next: u64) -> Self {
         let reference = self.window_reference();
         self.tell(Event::Mail(Mail::Window(Window {
@@ -60,6 +60,7 @@ impl Talk {
         })))
     }
 
+    /// Returns the seqs from which windows were asked for.
     fn windows(&self) -> Vec<u64> {
         let from = |effect: &Effect| match effect {
             Effect::Window { from, .. } => Some(*from),

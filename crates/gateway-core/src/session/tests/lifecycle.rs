@@ -1,4 +1,4 @@
-//! What keeps a stream alive and what ends it in good order: tokens, heartbeats, draining, leaving.
+//! These tests hold what keeps a stream alive and what ends it in good order: tokens, heartbeats, draining, leaving.
 
 use std::time::Duration;
 
@@ -149,7 +149,7 @@ fn a_step_of_the_wall_clock_neither_ends_a_stream_nor_prolongs_its_token() {
                     .any(|kind| matches!(kind, Kind::TokenExpiring(_)))
         );
 
-        // The end of the next token is reckoned by the wall clock as it is set now.
+        // The end of the next token is computed by the wall clock as it is set now.
         let token = Ok(Identity {
             expires_at: Timestamp(talk.now.0 + step) + HOUR,
             ..talk.identity

@@ -1,4 +1,4 @@
-//! Open: the session is registered first, then the inbox is read.
+//! After Open the session is registered first, and then the inbox is read. CaughtUp follows.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What counts as activity of the user, and whom the device may watch.
+//! These tests hold which items count as activity of the user, and how many users the device may watch.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ fn active(active: bool) -> Item {
     Item::SetActive { active }
 }
 
-/// The signs of which presence is told: whether the user is active, and the seconds since the start.
+/// Returns the signs of activity that presence is told: whether the user is active, and the seconds since the start.
 fn signs(talk: &Talk) -> Vec<(bool, u64)> {
     let signs = talk.wants.iter().filter_map(|effect| match effect {
         Effect::Sign {

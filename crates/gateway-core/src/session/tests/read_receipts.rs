@@ -23,7 +23,7 @@ impl Talk {
         }))
     }
 
-    /// The setting in each read mark and each message that went up.
+    /// Returns the setting in each read mark and each message that went up.
     fn settings(&mut self) -> Vec<bool> {
         let setting = |effect: Effect| match effect {
             Effect::Read { off, .. } => Some(off),

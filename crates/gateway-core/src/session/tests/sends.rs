@@ -1,4 +1,4 @@
-//! Messages on their way up.
+//! These tests hold which messages of a device pass to the chat's owner, and how the others are refused.
 
 use std::time::Duration;
 

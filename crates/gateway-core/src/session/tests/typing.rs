@@ -20,7 +20,8 @@ impl Talk {
         }))
     }
 
-    /// The typing notices that went up: whether each says that the user stopped; `None` for one that was throttled.
+    /// Returns for each typing notice that went up whether it says that the user stopped, and `None` for one that was
+    /// throttled.
     fn went_up(&mut self) -> Vec<Option<bool>> {
         let typing = |effect: Effect| match effect {
             Effect::Typing { stopped, .. } => Some(Some(stopped)),

@@ -1,4 +1,4 @@
-//! Items that go over two links: to the slot's old owner, and to its new one.
+//! Tests items that go over two links: to the slot's old owner, and to its new one.
 
 use tern_proto::internal::{AckOp, ReadOp, SendOp};
 
@@ -28,7 +28,7 @@ fn route(lanes: &Lanes, reference: u64, link: &Arc<Link>) {
     routed.expect("taken");
 }
 
-/// The node refuses the item, by a map of `version`.
+/// Lets the node refuse the item, by a map of `version`.
 fn back(lanes: &Lanes, link: &Link, reference: u64, version: i64) -> Result<(), Box<UpItem>> {
     let Some(Waiting::Item { place, item }) = link.answered(reference) else {
         panic!("{reference} is not there")

@@ -7,11 +7,12 @@ use tern_proto::v1::server_event::Event;
 use tern_proto::v1::{self, send_message, send_result};
 use tern_types::{ChatId, DeviceId, RequestId, UserId};
 
+/// Makes the ids of a new user and device.
 pub fn people() -> (UserId, DeviceId) {
     (UserId::random(), DeviceId::random())
 }
 
-/// The first item of a stream.
+/// Makes the first item of a stream.
 pub fn open(access_token: String) -> Item {
     Item::Open(v1::Open {
         access_token,
@@ -19,6 +20,7 @@ pub fn open(access_token: String) -> Item {
     })
 }
 
+/// Makes a message to the chat, and returns its request id with it.
 pub fn send_to(chat: ChatId) -> (String, Item) {
     let request_id = RequestId::random().to_string();
     let to = Some(send_message::To::ChatId(chat.to_string()));
@@ -34,6 +36,7 @@ pub fn send_to(chat: ChatId) -> (String, Item) {
     )
 }
 
+/// Encodes an entry of the chat.
 pub fn entry(chat: ChatId, seq: u64) -> Bytes {
     raw::event(Event::Entry(v1::Entry {
         chat_id: chat.to_string(),
@@ -42,6 +45,7 @@ pub fn entry(chat: ChatId, seq: u64) -> Bytes {
     }))
 }
 
+/// Encodes the result of a message that was placed at `seq`.
 pub fn sent(request_id: &str, chat: ChatId, seq: u64) -> Bytes {
     let sent = v1::Sent {
         chat_id: chat.to_string(),

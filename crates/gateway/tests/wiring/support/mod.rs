@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use phone::Phone;
 pub use world::World;
 
-/// Longer than any step of these tests takes.
+/// A time that is longer than any step of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for something that comes at once.

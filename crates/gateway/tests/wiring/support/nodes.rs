@@ -81,7 +81,7 @@ fn note<F, I>(
     });
 }
 
-/// What the fake nodes were told, and how they answer.
+/// The notes of what the fake nodes were told, and their answers.
 #[derive(Clone)]
 pub struct FakeChat {
     pub items: mpsc::Sender<UpItem>,
@@ -103,9 +103,9 @@ pub struct FakeChat {
     /// The name of the node that owns every chat; the others answer not-owner.
     pub owner: Arc<Mutex<String>>,
     pub name: String,
-    /// Who is barred, as the accounts node says; `None`: it fails.
+    /// The list of who is barred, as the accounts node says. `None` if it fails.
     pub barred: Arc<Mutex<Option<ListBarredResponse>>>,
-    /// How often accounts were asked for an API key.
+    /// The number of times that accounts were asked for an API key.
     pub key_lookups: Arc<AtomicUsize>,
     /// The last number that a stream drew.
     pub stream_numbers: Arc<AtomicU64>,
@@ -144,8 +144,8 @@ impl FakeChat {
         }
     }
 
-    /// Another node that notes in the same place. It has links of its own, since the newest link of a node replaces
-    /// the one before.
+    /// Makes another node that notes in the same place. It has links of its own, since the newest link of a node
+    /// replaces the one before.
     pub fn beside(&self, name: &str) -> Self {
         Self {
             name: name.into(),

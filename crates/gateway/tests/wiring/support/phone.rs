@@ -63,13 +63,13 @@ impl Phone {
         }
     }
 
-    /// Whether the stream ends without a Closing before it.
+    /// Returns whether the stream ends without a Closing before it.
     pub async fn breaks(&mut self) -> bool {
         let end = soon(self.frames.next()).await;
         end.is_none_or(|frame| frame.is_err())
     }
 
-    /// The last event, which must be Closing, and the status after it.
+    /// Returns the last event, which must be Closing, and the status after it.
     pub async fn end(&mut self) -> (v1::Closing, Option<Status>) {
         let mut last = None;
         loop {

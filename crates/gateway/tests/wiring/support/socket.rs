@@ -21,12 +21,12 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A socket on which nothing was sent yet.
+    /// Opens a socket on which nothing is sent yet.
     pub async fn connect(world: &World) -> Self {
         Self::from_origin(world, None).await.expect("a WebSocket")
     }
 
-    /// A socket that a page of `origin` opened; `None`: a client that is no browser.
+    /// Opens a socket as a page of `origin` does, or with `None` as a client that is no browser.
     pub async fn from_origin(world: &World, origin: Option<&str>) -> Result<Self, Error> {
         let address = world.url.trim_start_matches("http://");
         let mut request = format!("ws://{address}/v1/stream").into_client_request()?;
@@ -34,7 +34,7 @@ impl Socket {
             request.headers_mut().insert("origin", origin.parse().unwrap());
         }
         let tcp = TcpSocket::new_v4().unwrap();
-        // Small, so that the server soon writes more than fits.
+        // The buffer is small, so that the server soon writes more than fits.
         tcp.set_recv_buffer_size(16 << 10).unwrap();
         let tcp = tcp.connect(address.parse().unwrap()).await.unwrap();
         let (socket, _) = tokio_tungstenite::client_async(request, tcp).await?;
@@ -68,13 +68,13 @@ impl Socket {
         }
     }
 
-    /// The answer to a ping, then the next event.
+    /// Returns the next event, after the answer to a ping.
     pub async fn pong_then_event(&mut self) -> Event {
         assert!(matches!(self.next().await, Some(Ok(Message::Pong(_)))), "no pong");
         self.event().await
     }
 
-    /// The last event, which must be Closing, then the close frame's code and reason, then the end.
+    /// Returns the last event, which must be Closing, and the close frame's code and reason. Then the socket must end.
     pub async fn end(&mut self) -> (v1::Closing, u16, String) {
         let mut last = None;
         loop {

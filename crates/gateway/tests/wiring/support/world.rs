@@ -71,7 +71,7 @@ impl World {
         Self::barring(flags, Some(ListBarredResponse::default())).await
     }
 
-    /// Starts a gateway with these flags, whose accounts node says that these are barred; `None`: it fails.
+    /// Starts a gateway with these flags. Its accounts node says that these are barred, or fails if there is no list.
     pub async fn barring(flags: &[&str], barred: Option<ListBarredResponse>) -> Self {
         let (items_in, items) = mpsc::channel(NOTES);
         let (windows_in, windows) = mpsc::channel(NOTES);
@@ -144,7 +144,7 @@ impl World {
             .unwrap()
     }
 
-    /// A channel of a client that never grants the server room to write.
+    /// Opens a channel of a client that never grants the server room to write.
     pub async fn deaf_channel(&self) -> Channel {
         let endpoint = Channel::from_shared(self.url.clone()).unwrap();
         endpoint.initial_stream_window_size(0).connect().await.unwrap()
@@ -183,7 +183,7 @@ impl World {
             .unwrap()
     }
 
-    /// The next item that the chat node gets.
+    /// Returns the next item that the chat node gets.
     pub async fn item(&mut self) -> UpItem {
         soon(self.items.recv()).await.expect("an item")
     }
@@ -196,12 +196,12 @@ impl World {
         soon(self.announced.recv()).await.expect("news")
     }
 
-    /// The next users whom the presence node is asked to watch, or to watch no more.
+    /// Returns the next users whom the presence node is asked to watch, or to watch no more.
     pub async fn watched(&mut self) -> WatchRequests {
         soon(self.watched.recv()).await.expect("a request")
     }
 
-    /// The presence node says a user's state.
+    /// Lets the presence node say a user's state.
     pub async fn shows(&self, user: UserId, online: bool, last_seen_ms: i64) {
         let state = UserPresence {
             user_id: user.to_vec().into(),
@@ -228,7 +228,7 @@ impl World {
             .await;
     }
 
-    /// The chat node says how overloaded it is.
+    /// Lets the chat node say how overloaded it is.
     pub async fn shed(&self, shed_level: u32) {
         let frame = ControlDown {
             shed_level,
@@ -268,8 +268,8 @@ impl World {
         self.presence_says(0, 1, vec![item]).await;
     }
 
-    /// Over the announce stream of this number, counted from the first that was opened, the presence node confirms a
-    /// map.
+    /// Lets the presence node confirm a map over the announce stream of this number, counted from the first that was
+    /// opened.
     pub async fn presence_follows(&self, stream: usize, map_version: i64) {
         self.presence_says(stream, map_version, Vec::new()).await;
     }

@@ -1,4 +1,4 @@
-//! Those who watch, and what they are shown.
+//! Lets watchers watch people, and records the presence that they are shown.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,6 +53,7 @@ pub async fn watch(
     Ok(watching)
 }
 
+/// Records the presence that a watcher is shown, until all streams end. Returns the last of each person.
 async fn look(mut line: Line, stage: Arc<Stage>, mut shown: Shown) -> anyhow::Result<Shown> {
     let mut heard = Vec::new();
     loop {
@@ -75,7 +76,7 @@ fn take(stage: &Stage, heard: Heard, shown: &mut Shown) {
     }
 }
 
-/// Returns how many watchers were last shown something that is not the present state of a person.
+/// Returns how many watchers were last shown a presence that is not the person's present one.
 pub async fn stale(mut watchers: JoinSet<anyhow::Result<Shown>>, stage: &Stage) -> anyhow::Result<usize> {
     let mut stale = 0;
     while let Some(watcher) = watchers.join_next().await {

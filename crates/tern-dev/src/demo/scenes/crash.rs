@@ -15,15 +15,16 @@ use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;
 use crate::demo::talk::say;
 
-/// Messages that each of the three people writes.
+/// The number of messages that each of the three people writes.
 const MESSAGES: usize = 12;
-/// Pause between a person's messages. All of them together take longer than the lease of a dead node (4 s).
+/// The pause between a person's messages. All of them together take longer than the lease of a dead node (4 s).
 const PAUSE: Duration = Duration::from_millis(800);
-/// Capacity of the queue of messages that are not shown yet. It has room for all of them and for the kill.
+/// The capacity of the queue of messages that are not shown yet. It has room for all of them and for the kill.
 const LIVE: usize = 3 * MESSAGES + 1;
-/// The node is killed after Alice has written this many messages.
+/// The number of messages that Alice has written when the node is killed.
 const BEFORE: usize = 3;
 
+/// The people who write.
 const SPEAKERS: [&str; 3] = ["Alice", "Bob", "Carol"];
 /// The texts, in the order of [`SPEAKERS`].
 const LINES: [[&str; 3]; MESSAGES] = [
@@ -49,12 +50,15 @@ const LINES: [[&str; 3]; MESSAGES] = [
     ["So quiet now", "Tea?", "Tea"],
 ];
 
-/// Something to show in the transcript.
+/// An event to show in the transcript.
 enum Live {
+    /// A person has written a message.
     Written(Written),
+    /// The node was killed, as this text says.
     Killed(String),
 }
 
+/// A message that was handed to its writer's client at the time `at`.
 struct Written {
     who: &'static str,
     text: String,
@@ -150,14 +154,16 @@ async fn kill(
     Ok(killed)
 }
 
-/// Prints every message as soon as it has arrived everywhere. Returns all of them, and when each had its result.
+/// Prints every message as soon as it has arrived everywhere. Returns all of them, and the time at which each had its
+/// result.
 async fn show(
     stage: &Stage,
     report: &mut Report,
     mut told: mpsc::Receiver<Live>,
 ) -> anyhow::Result<(Vec<Written>, Vec<Instant>)> {
     let (mut written, mut sent): (Vec<Written>, Vec<Instant>) = (Vec::new(), Vec::new());
-    // Some(None) after the kill; Some(Some(at)) after the new owner has stored its first message.
+    // The outage is `Some(None)` after the kill. It is `Some(Some(at))` after the first message that was written later
+    // has its result, at the time `at`.
     let mut outage: Option<Option<Instant>> = None;
     while let Some(live) = told.recv().await {
         let message = match live {
@@ -185,7 +191,8 @@ async fn show(
     Ok((written, sent))
 }
 
-/// Prints a message with its tick and its arrivals. Returns when the sender had the result.
+/// Waits until a message has arrived everywhere, and prints it with its tick and its arrivals. Returns the time at
+/// which the sender had the result.
 async fn arrives(stage: &Stage, report: &mut Report, message: &Written) -> anyhow::Result<Instant> {
     let mut phones = stage.phones().into_iter();
     let speaker = phones
@@ -261,6 +268,7 @@ async fn same_everywhere(
     Ok(())
 }
 
+/// Checks that each seq of a device's log is the one after the seq before.
 fn gap_free(phone: &Phone, log: &[(tern_types::Seq, Option<RequestId>)]) -> anyhow::Result<()> {
     let gap = log.windows(2).find(|pair| pair[1].0 != pair[0].0.next());
     anyhow::ensure!(gap.is_none(), "{} has a gap: {gap:?}", phone.name);

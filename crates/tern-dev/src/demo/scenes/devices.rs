@@ -1,4 +1,4 @@
-//! Alice has two devices: each of them gets every entry, and what she reads on one is read on the other.
+//! Alice has two devices. Each of them gets every entry, and messages that she reads on one are read on the other.
 
 use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;

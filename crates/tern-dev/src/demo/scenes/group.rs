@@ -58,7 +58,8 @@ async fn create(stage: &Stage, report: &mut Report) -> anyhow::Result<ChatId> {
     Ok(group.id)
 }
 
-/// Lets Alice and then Bob read what Carol has said, and checks that Carol sees of each of them only what is so.
+/// Lets Alice and then Bob read Carol's message. Checks that Carol sees that Alice has read it while Bob has not, and
+/// then that both have.
 async fn all_read(stage: &Stage, report: &mut Report, said: &Said) -> anyhow::Result<()> {
     let (alice, bob, carol) = (&stage.alice, &stage.bob, &stage.carol);
     read(report, alice, carol, said).await?;

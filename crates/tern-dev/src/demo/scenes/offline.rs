@@ -1,4 +1,5 @@
-//! Bob is offline for a while, then catches up in order. The latencies of what he missed count from his connect.
+//! Bob is offline for a while, then catches up in order. The latencies of the messages that he missed are counted from
+//! the moment in which he connects.
 
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;
 use crate::demo::talk::{read, say};
 
-/// What Bob misses in the group. Alice writes him two more messages directly.
+/// The messages that Bob misses in the group. Alice writes him two more messages directly.
 const MISSED: [&str; 5] = [
     "Has anybody seen Bob?",
     "He is on the ferry, no signal",

@@ -12,7 +12,7 @@ use crate::demo::phone::Phone;
 use crate::demo::report::{Report, millis};
 use crate::demo::stage::Stage;
 
-/// Bytes of the picture: a little more than 16 MiB, so that it has two parts.
+/// The size of the picture in bytes. It is a little more than 16 MiB, so that the picture has two parts.
 const PICTURE: usize = (16 << 20) + 300_000;
 
 /// Plays the scene. Returns the error of the first step that did not happen.

@@ -75,7 +75,7 @@ pub async fn play(stage: &mut Stage, report: &mut Report) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Waits until the watcher is told this presence. Returns the time at which it was.
+/// Waits until the watcher is told a presence of the person `of` that `what` accepts. Returns the time at which it was.
 async fn shows(watcher: &Phone, of: &Phone, what: impl Fn(Presence) -> bool) -> anyhow::Result<Instant> {
     let user = of.user;
     let find = |heard: &Heard| {

@@ -184,13 +184,15 @@ impl Desk {
             .collect()
     }
 
-    /// Returns the open chat if it is a group.
+    /// Returns the open chat if it is a group, otherwise `None`.
     pub(in crate::messenger) fn open_group(&self) -> Option<ChatId> {
         let room = self.view.rooms.get(&self.view.open?)?;
         let chat = room.chat.as_ref()?;
         (chat.kind == ChatKind::Group).then_some(chat.id)
     }
 
+    /// Makes a change to the open group as a task of its own. `change` gets the client, the chat's id and a new
+    /// request_id. If no group is open, the user is told so.
     fn in_group<F, Fut>(&self, change: F)
     where
         F: FnOnce(Client, String, String) -> Fut + Send + 'static,
@@ -206,6 +208,7 @@ impl Desk {
     }
 }
 
+/// Gives a member of a group a role.
 async fn appoint(
     client: &Client,
     chat_id: &str,
@@ -238,7 +241,8 @@ fn empty_direct(id: ChatId, peer: UserId) -> Chat {
     }
 }
 
-/// Finds a person by log-in name, as given and then in lower case. Fails without an API key.
+/// Finds a person by log-in name, as given or else in lower case. Fails without an API key, or if there is no such
+/// person.
 async fn person(back_end: Option<&BackEnd>, name: &str) -> anyhow::Result<UserId> {
     let back_end = back_end.context("only people of your chats can be found by name without an API key")?;
     let person = back_end
@@ -250,7 +254,7 @@ async fn person(back_end: Option<&BackEnd>, name: &str) -> anyhow::Result<UserId
     })
 }
 
-/// Returns the users of the people that [`Desk::known`] has looked up. Asks the server for the names that this device
+/// Returns the ids of the people that [`Desk::known`] has looked up. Asks the server for the names that this device
 /// does not know. Fails if there is nobody of such a name.
 pub(super) async fn resolve(
     back_end: Option<&BackEnd>,
@@ -266,6 +270,7 @@ pub(super) async fn resolve(
     Ok(users)
 }
 
+/// Turns a failed look-up into the error of a call, with words for people.
 fn failed(error: anyhow::Error) -> tern_client::CallError {
     tern_client::CallError {
         code: tonic::Code::NotFound,

@@ -8,8 +8,8 @@ use super::Desk;
 use crate::messenger::view::Connection;
 
 impl Desk {
-    /// Sends a refused message again, as a new message with a new request id. The server has stored nothing of the
-    /// first.
+    /// Sends a refused message again: the `nth` from the end, counted from 1. It becomes a new message with a new
+    /// request_id, because the server has stored nothing of the first.
     pub(super) async fn retry(&mut self, nth: usize) {
         let Some(refused) = self.refused(nth) else { return };
         if !self.discard(&refused).await {
@@ -32,6 +32,8 @@ impl Desk {
         }
     }
 
+    /// Returns the `nth` refused message of the open chat, counted from the end. Otherwise tells the user that there is
+    /// none, and returns `None`.
     fn refused(&self, nth: usize) -> Option<QueuedMessage> {
         let Some(chat) = self.view.open else {
             self.notice("no chat is open: /chat bob opens one".to_owned());
@@ -44,6 +46,7 @@ impl Desk {
         refused
     }
 
+    /// Deletes a refused message from the outbox and the view. Returns false, and tells the user why, if that fails.
     async fn discard(&mut self, refused: &QueuedMessage) -> bool {
         let request = refused.message.request;
         match self.client.discard(request).await {
@@ -58,7 +61,8 @@ impl Desk {
         }
     }
 
-    /// Shows a message in the chat and puts it into the outbox.
+    /// Shows a message in the chat and puts it into the outbox. If that fails, the message leaves the view, and the
+    /// user is told why.
     pub(super) async fn put(&mut self, chat: ChatId, message: Outgoing) {
         let request = message.request;
         let queued = QueuedMessage {

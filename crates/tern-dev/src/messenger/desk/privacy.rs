@@ -1,4 +1,4 @@
-//! Blocks, contacts and privacy settings.
+//! Carries out the commands about blocks, contacts and privacy settings.
 
 use tern_client::{Audience, Client};
 use tern_types::UserId;
@@ -99,6 +99,7 @@ impl Desk {
     }
 }
 
+/// Returns the names of people, as in "Bob, Carol", or "nobody". A person without a name is shown by id.
 async fn named(client: &Client, people: Vec<UserId>) -> String {
     let names = client.names(people.iter().copied()).await.unwrap_or_default();
     let name = |user: &UserId| names.get(user).cloned().unwrap_or_else(|| user.to_string());

@@ -1,4 +1,4 @@
-//! Read receipts, typing, and whose presence the user watches.
+//! Asks for read receipts and for presence, and tells others of typing.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tern_types::{ChatId, Clock, Seq, UserId};
 
 use super::{Desk, Update};
 
-/// Shortest time between two requests for presence. A gateway accepts about one per second from a device.
+/// The shortest time between two requests for presence. A gateway accepts about one per second from a device.
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 impl Desk {
@@ -32,11 +32,12 @@ impl Desk {
         }
     }
 
-    /// Asks for presence again soon, because it may have changed whom the user may see.
+    /// Asks for presence again soon, because the user may now see other people than before.
     pub(super) fn watch_again(&mut self) {
         self.watch_after(WATCH_PAUSE);
     }
 
+    /// Makes [`Self::watch`] ask for presence after this pause, unless it is to do so earlier.
     fn watch_after(&mut self, pause: Duration) {
         self.watch_at.get_or_insert(Clock::monotonic() + pause);
     }
@@ -70,6 +71,8 @@ impl Desk {
         self.view.rooms.get(&chat)?.chat.as_ref()?.peer
     }
 
+    /// Notes a message between the user and `other`, written by the user if `own` is set. If `other` is hidden,
+    /// presence is asked for again.
     fn wrote(&mut self, other: Option<UserId>, own: bool) {
         let hidden = other.filter(|user| self.view.is_hidden(*user));
         if let Some(user) = hidden

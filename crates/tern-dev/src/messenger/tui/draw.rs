@@ -22,17 +22,19 @@ use super::{Screen, help};
 use crate::messenger::clock;
 use crate::messenger::view::{Connection, Line, Tick, View};
 
-/// Width of the list of chats, in columns.
+/// The width of the list of chats, in columns.
 const LIST: u16 = 26;
-/// On a screen with fewer columns the list of chats is left out.
+/// The width of the screen, in columns, below which the list of chats is left out.
 const NARROW: u16 = 70;
-/// Columns of the time, as in `14:05  `.
+/// The columns of the time, as in `14:05  `.
 const TIME_COLUMNS: usize = 7;
+/// The columns of a name with the blanks after it.
 const NAME_COLUMNS: usize = 11;
-/// Columns of a tick, as in ` ✓✓`.
+/// The columns of a tick, as in ` ✓✓`.
 const TICK_COLUMNS: usize = 3;
+/// The colour of the tick "read".
 const READ: Color = Color::Cyan;
-/// Colours of people's names. Cyan and red are not among them, because they mean "read" and "not sent".
+/// The colours of people's names. Cyan and red are not among them, because they mean "read" and "not sent".
 const NAMES: [Color; 6] = [
     Color::Green,
     Color::Yellow,
@@ -60,6 +62,7 @@ pub fn screen(frame: &mut Frame<'_>, view: &View, screen: &mut Screen) {
     }
 }
 
+/// Draws the list of chats.
 fn chats(frame: &mut Frame<'_>, view: &View, area: Rect) {
     let width = usize::from(area.width).saturating_sub(3);
     let lines: Vec<Text<'_>> = view
@@ -95,6 +98,7 @@ fn chats(frame: &mut Frame<'_>, view: &View, area: Rect) {
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
+/// Draws the title and the messages of the open chat.
 fn timeline(frame: &mut Frame<'_>, view: &View, screen: &mut Screen, area: Rect) {
     let title = view
         .open
@@ -129,6 +133,7 @@ fn titled(view: &View, chat: tern_types::ChatId) -> String {
     }
 }
 
+/// Returns the title of a chat, for a group with its members.
 fn header(view: &View, chat: tern_types::ChatId) -> String {
     let room = view.rooms.get(&chat);
     let members = room.map_or(0, |room| room.members.len());
@@ -183,6 +188,7 @@ pub fn lines(view: &View, chat: tern_types::ChatId, width: usize) -> Vec<Text<'s
     out
 }
 
+/// Returns a line of the timeline as styled lines: time, name, text and tick.
 fn message(view: &View, line: Line, width: usize) -> Vec<Text<'static>> {
     let time = Span::styled(
         format!("{:<TIME_COLUMNS$}", clock::time(line.at)),
@@ -246,6 +252,7 @@ fn tick(tick: &Tick) -> Span<'static> {
     }
 }
 
+/// Returns the style of a person's name, whose colour depends on the person's id.
 fn name_style(view: &View, who: UserId) -> Style {
     if who == view.me {
         return Style::new().bold();
@@ -256,11 +263,13 @@ fn name_style(view: &View, who: UserId) -> Style {
     Style::new().fg(NAMES[sum % NAMES.len()]).bold()
 }
 
+/// Returns a horizontal line with a text in its middle.
 fn ruler(text: &str, width: usize, style: Style) -> Text<'static> {
     let side = width.saturating_sub(text.len() + 2) / 2;
     Text::from(Span::styled(format!("{0} {text} {0}", "─".repeat(side)), style))
 }
 
+/// Draws the line that is being typed, and below it the notice, or else who is typing.
 fn input(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) {
     let [line, notice] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(area);
     let prompt = "› ";
@@ -297,6 +306,7 @@ fn input(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) {
     }
 }
 
+/// Draws the state of the connection, and the keys that the user may press.
 fn status_line(frame: &mut Frame<'_>, view: &View, screen: &Screen, area: Rect) {
     let (sign, text) = match &view.connection {
         Connection::Connecting => ("○".yellow(), "connecting …".to_owned()),

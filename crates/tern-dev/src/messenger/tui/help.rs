@@ -9,16 +9,18 @@ use ratatui::widgets::{Block, Clear, Paragraph};
 use super::wrap::wrap;
 use crate::messenger::command::HELP;
 
-/// Columns of a command's usage. Its meaning stands beside it, or below it if there are fewer than [`NARROW`]
+/// The columns of a command's usage. The meaning stands beside it, or below it if the text has fewer than [`NARROW`]
 /// columns.
 const USAGE: usize = 34;
+/// The width of the text, in columns, from which a command's meaning stands beside its usage.
 const NARROW: usize = 64;
-/// Greatest width of the help: longer lines are hard to read.
+/// The greatest width of the help in columns, because longer lines are hard to read.
 const WIDEST: u16 = 100;
-/// Columns of the border and of a blank on each side.
+/// The columns that the border and a blank on each side take.
 const FRAME: u16 = 4;
 
-/// Draws the help from line `from` on. Returns the line that is really the first, because the last page stays full.
+/// Draws the help from line `from` on. If `from` lies too far down to fill the last page, it begins further up. Returns
+/// the line at which it began.
 pub fn draw(frame: &mut Frame<'_>, area: Rect, from: usize) -> usize {
     let width = area.width.min(WIDEST);
     let lines = lines(usize::from(width.saturating_sub(FRAME)));

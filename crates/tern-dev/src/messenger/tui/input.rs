@@ -1,9 +1,10 @@
-//! The line that is being typed.
+//! Edits the line that is being typed.
 
 use crossterm::event::KeyCode;
 use ratatui::text::Line;
 
-/// Most characters that the input takes, typed or pasted; far below the server's limit for a message.
+/// The largest number of characters that the input takes, typed or pasted. It is far below the server's limit for a
+/// message.
 const MAX: usize = 16_000;
 
 /// The text and the position of the cursor, both in characters.
@@ -14,6 +15,7 @@ pub struct Input {
 }
 
 impl Input {
+    /// Returns whether nothing is typed.
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
@@ -68,6 +70,7 @@ impl Input {
         }
     }
 
+    /// Deletes the word before the cursor, with the blanks after it.
     fn delete_word(&mut self) {
         let end = self.at;
         while self.at > 0 && self.text[self.at - 1].is_whitespace() {
@@ -98,6 +101,7 @@ fn shown(text: &[char]) -> String {
     text.iter().map(|c| if *c == '\n' { '⏎' } else { *c }).collect()
 }
 
+/// Returns the columns that a text takes on the screen.
 fn columns(text: &[char]) -> usize {
     Line::raw(shown(text)).width()
 }

@@ -10,8 +10,8 @@ use crossterm::execute;
 use ratatui::{DefaultTerminal, Frame};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Set when any thread has panicked. The panic hook restores the terminal then, so that the panic's message can be
-/// read.
+/// A flag that is set when any thread has panicked. The panic hook restores the terminal then, so that the panic's
+/// message can be read.
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
 /// The full screen. Dropping it restores the terminal.
@@ -64,6 +64,7 @@ fn paste_as_before() {
 pub struct Signals([Signal; 3]);
 
 impl Signals {
+    /// Begins to listen for the signals.
     pub fn new() -> io::Result<Self> {
         Ok(Self([
             signal(SignalKind::terminate())?,

@@ -1,4 +1,4 @@
-//! Breaks text into lines.
+//! Breaks a text into lines of a given width.
 
 use ratatui::text::Line;
 

@@ -4,7 +4,7 @@ use tern_client::Entry;
 
 use super::View;
 
-/// Name shown for entries that the operator's back end sent in nobody's name.
+/// The name that is shown for entries that the operator's back end sent in nobody's name.
 const SYSTEM: &str = "the system";
 
 impl View {

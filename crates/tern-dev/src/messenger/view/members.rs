@@ -1,5 +1,5 @@
-//! Who is in a chat, and what follows from it: whom a message can reach, whether the user may write, and which of the
-//! user's messages were refused.
+//! Tells who is in a chat and whom a message can reach, whether the user may write, and which of the user's messages
+//! were refused.
 
 use tern_client::{Entry, Mark, QueuedMessage, SendState};
 use tern_proto::v1::{ChatKind, entry_content::Content};

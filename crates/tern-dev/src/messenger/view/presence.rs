@@ -1,4 +1,4 @@
-//! Who is online, and when the others were last seen.
+//! Tells who is online, and when the others were last seen.
 
 use tern_client::Presence;
 use tern_proto::v1::ChatKind;
@@ -7,7 +7,7 @@ use tern_types::{ChatId, Timestamp, UserId};
 use super::View;
 use crate::messenger::clock;
 
-/// Most people whose presence the server tells a device at a time.
+/// The largest number of people whose presence a device may watch at a time.
 const MAX_WATCHED: usize = 256;
 
 impl View {
@@ -28,17 +28,18 @@ impl View {
         people
     }
 
+    /// Returns whether the server has said that this person is online.
     pub fn is_online(&self, user: UserId) -> bool {
         self.presences.get(&user) == Some(&Presence::Online)
     }
 
-    /// Returns whether the server, when it was asked, said that this person's presence is hidden.
+    /// Returns whether the server has said that this person's presence is hidden.
     pub fn is_hidden(&self, user: UserId) -> bool {
         self.presences.get(&user) == Some(&Presence::Hidden)
     }
 
     /// Returns the presence to show for a chat, as in "online", "last seen today 14:02", or for a group "3 online".
-    /// `now` is by the wall clock.
+    /// `now` is the time by the wall clock.
     pub fn presence(&self, chat: ChatId, now: Timestamp) -> Option<String> {
         let room = self.rooms.get(&chat)?;
         let known = room.chat.as_ref()?;

@@ -1,4 +1,4 @@
-//! Who received and read own messages, and who is typing.
+//! Tells who received and read own messages, and who is typing.
 
 use tern_client::{Entry, MessageReceipts};
 use tern_proto::v1::ChatKind;
@@ -6,11 +6,12 @@ use tern_types::{ChatId, Seq, UserId};
 
 use super::View;
 
-/// Up to this many people are listed by name; more are only counted.
+/// The largest number of people that are listed by name; more are only counted.
 const NAMED: usize = 5;
 
 impl View {
-    /// Returns the user's last message in a group with who received and who read it, as a line to show below it.
+    /// Returns the seq of the user's last message in a group, and the line below it that says who received and who read
+    /// it. `None` in a direct chat, or if nobody received it yet.
     pub fn details(&self, chat: ChatId) -> Option<(Seq, String)> {
         let room = self.rooms.get(&chat)?;
         room.chat.as_ref().filter(|chat| chat.kind == ChatKind::Group)?;
@@ -47,7 +48,7 @@ impl View {
         Some(entries.filter(own).nth(nth.checked_sub(1)?)?.seq)
     }
 
-    /// Lists everybody who read, received, and did not receive a message.
+    /// Returns a text that lists everybody who read, who received, and who did not receive a message.
     pub fn reached(&self, chat: ChatId, seq: Seq, receipts: &MessageReceipts) -> String {
         let text = self.rooms.get(&chat).and_then(|room| room.entries.get(&seq));
         let text = text.and_then(Entry::text).unwrap_or_default();

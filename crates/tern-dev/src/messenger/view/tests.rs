@@ -1,4 +1,4 @@
-//! Tests of what is shown after which events.
+//! Tests the lines and texts that the view shows after events.
 
 use tern_client::Outgoing;
 use tern_proto::v1;
@@ -377,7 +377,7 @@ fn who_was_removed_counts_among_nobodys_readers() {
         Some("read by 1 of 2 (Bob) · delivered to Carol")
     );
     view.apply(&Event::Entry(removed(2, 3)), NOW);
-    // A receipt of Carol that arrives after she was removed.
+    // Carol's receipt arrives after she was removed.
     receipt(&mut view, 3, 1, 1);
     assert_eq!(details(&view).as_deref(), Some("read by 1 of 1 (Bob)"));
     let ticks = |view: &View| view.lines(CHAT).first().and_then(|line| line.tick.clone());

@@ -1,4 +1,4 @@
-//! Finds what is wrong, and says it in words for an on-call engineer. Pure.
+//! Finds what is wrong, and says it in words for an on-call engineer. The code is pure.
 
 use tern_cluster::Role;
 use tern_proto::v1;
@@ -7,11 +7,11 @@ use super::figures::{Figures, Sweeps};
 use super::{Cell, Moment, Mood};
 use crate::admin::output::span;
 
-/// Age from which an unsettled commit is an alarm, in milliseconds. A commit is settled about half a second after it
-/// was made, or by the recovery, ten seconds after; one that is older was forgotten by its owner.
+/// The age above which an unsettled commit is an alarm, in milliseconds. The owner settles a commit about half a second
+/// after it was made, or else the recovery does so about ten seconds after; an older one was forgotten by its owner.
 pub const UNSETTLED_LATE_MS: i64 = 12_000;
 
-/// Returns what is wrong with one node.
+/// Returns the alarms of one node.
 pub fn of_node(node: &v1::ClusterNode, map_version: i64, figures: &Figures) -> Vec<Cell> {
     let name = &node.name;
     let mut alarms = Vec::new();
@@ -47,7 +47,8 @@ pub fn is_behind(node: &v1::ClusterNode, map_version: i64) -> bool {
     answer.is_some_and(|answer| answer.map_version != map_version)
 }
 
-/// Returns the roles that no node has, and the nodes that were in the map before and are not any more.
+/// Returns an alarm for each role, except media, for which there are no nodes or only draining ones, and for each node
+/// that has left the map since the moment before.
 pub fn of_map(before: &Moment, map: &v1::GetClusterMapResponse) -> Vec<Cell> {
     let mut alarms = Vec::new();
     // A platform may run without media nodes.
@@ -75,7 +76,7 @@ pub fn of_sweeps(sweeps: Sweeps) -> Option<Cell> {
     (new > 0.0).then(|| bad(format!("the sweep found {new} rows that were lost on the way")))
 }
 
-/// Returns what is wrong with the queues: commits that wait for too long, and nodes that do not tell their shards.
+/// Returns the alarms of the queues: for commits that wait too long to be settled, and for nodes that did not answer.
 pub fn of_queues(queues: &v1::GetQueuesResponse) -> Vec<Cell> {
     let mut alarms = Vec::new();
     let oldest = oldest_unsettled_ms(queues);

@@ -1,23 +1,31 @@
-//! Computes figures from the metrics of two moments: those of a node, the sums over all nodes, and the sweeps. Pure.
+//! Computes figures from the metrics of two moments: those of a node, the sums over all nodes, and the sweeps. The code
+//! is pure.
 
 use tern_proto::v1;
 
 use super::Moment;
 use crate::top::page::{Page, quantile};
 
-/// The figures of one node. `None` if the node does not have the figure, or its metrics could not be read.
+/// The figures of one node. A figure is `None` if the node does not have it, or if its metrics could not be read.
 #[derive(Debug, Clone, Default)]
 pub struct Figures {
+    /// True if the node's metrics could be read.
     pub scraped: bool,
+    /// The number of sessions of a gateway or a presence node.
     pub sessions: Option<f64>,
+    /// The number of messages that a chat node commits in a second.
     pub messages: Option<f64>,
+    /// The number of events that a gateway sends in a second, or of deliveries that a chat node makes in a second.
     pub out: Option<f64>,
-    /// p50 and p99 of the time of a commit, in seconds.
+    /// The p50 and the p99 of the time of a commit, in seconds.
     pub commit: [Option<f64>; 2],
     /// The longest delay in any of the node's queues, in seconds.
     pub queue: Option<f64>,
+    /// The node's level of load shedding; 0 if it sheds nothing.
     pub shed_level: Option<f64>,
+    /// True if the node reaches etcd.
     pub etcd: Option<bool>,
+    /// The number of Postgres settings that the node reports as unsafe.
     pub unsafe_settings: f64,
 }
 
@@ -83,13 +91,18 @@ fn unsafe_settings(page: &Page) -> f64 {
         .count() as f64
 }
 
-/// Sums over all nodes of the platform.
+/// The sums over all nodes of the platform.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Totals {
+    /// The number of sessions at all gateways.
     pub sessions: f64,
+    /// The number of messages that all chat nodes commit in a second.
     pub messages: f64,
+    /// The number of deliveries that all chat nodes make in a second.
     pub deliveries: f64,
+    /// The number of nodes that reach etcd. A node counts once for each of its roles.
     pub etcd_up: u32,
+    /// The number of nodes that say whether they reach etcd, counted in the same way.
     pub etcd_known: u32,
 }
 
@@ -111,16 +124,17 @@ impl Totals {
     }
 }
 
-/// How many rows the sweeps of all gateways have found. Each of them was lost on the way.
+/// The numbers of inbox rows that the sweeps of all gateways have found. Each of these rows was lost on the way.
 #[derive(Debug, Clone, Copy)]
 pub struct Sweeps {
+    /// The number of rows found since the gateways were started.
     pub total: f64,
-    /// Those that were found between the two moments.
+    /// The number of rows found between the two moments.
     pub new: f64,
 }
 
 impl Sweeps {
-    /// Counts what the gateways of the map have found.
+    /// Counts the rows that the gateways of the map have found. A gateway whose metrics could not be read counts as 0.
     pub fn between(before: &Moment, now: &Moment, map: &v1::GetClusterMapResponse) -> Self {
         let found = |moment: &Moment| -> f64 {
             let pages = map.nodes.iter().filter(|node| node.role == "gateway");

@@ -1,8 +1,8 @@
-//! Where connections stand, which ones are overdue, and which ones go to make room.
+//! Tests of the standing of connections, of which ones are overdue, and of which ones are ended to make room.
 
 use super::*;
 
-/// The bounds below, in seconds.
+/// The bounds of the table in these tests, in seconds.
 const FIRST: u64 = 10;
 const IDLE: u64 = 600;
 const CALL: u64 = 300;

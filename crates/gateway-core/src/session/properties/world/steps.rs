@@ -1,4 +1,4 @@
-//! What each step does: a chat changes, or something that is under way arrives, fails or is lost.
+//! This module carries out the steps: a chat changes, or something that is under way arrives, fails or is lost.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::session::properties::log::{Log, Place, chat_id};
 use crate::session::*;
 
 impl World {
+    /// Carries out one step. A step that needs something which is not there does nothing.
     pub fn take(&mut self, step: Step) {
         match step {
             Step::Commit(n) => self.commit(n),
@@ -83,7 +84,7 @@ impl World {
         }
     }
 
-    /// The device sends a message to the chat.
+    /// Has the device send a message to the chat.
     fn write(&mut self, n: usize) {
         if self.session.is_open() {
             self.tell(Event::Item(Item::Send(v1::SendMessage {
@@ -128,7 +129,7 @@ impl World {
         }
     }
 
-    /// The owner changed before it used the acknowledgements that it remembered.
+    /// Loses the acknowledgements under way and those that owners remember, as if the owners had changed.
     fn lose_acks(&mut self) {
         self.acks.clear();
         for (n, log) in self.logs.iter_mut().enumerate() {
@@ -155,7 +156,7 @@ impl World {
         }
     }
 
-    /// The owner takes the oldest send: it commits the message, or refuses it.
+    /// Has the owner take the oldest send and commit its message, or refuse it if the user is no member.
     fn serve(&mut self) {
         let Some((reference, n)) = self.sends.pop_front() else {
             return;
@@ -194,7 +195,7 @@ impl World {
         self.control.push_back(Mail::Window(window));
     }
 
-    /// The session is told that a window which it asked for cannot be read.
+    /// Tells the session that a window which it asked for cannot be read.
     fn fail_window(&mut self, at: usize) {
         if !self.windows.is_empty() {
             let asked = self.windows.remove(at % self.windows.len());

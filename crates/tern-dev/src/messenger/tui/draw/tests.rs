@@ -1,4 +1,4 @@
-//! Tests of what is drawn on the screen.
+//! Tests the screens that are drawn.
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -32,7 +32,7 @@ fn direct(peer: u128, unread: u32) -> Chat {
     }
 }
 
-/// Alice chats with Bob; Carol's messages are unread.
+/// Returns a view in which Alice chats with Bob and has not read Carol's messages.
 fn view() -> View {
     let mut view = View::new(user(1), DeviceId(Uuid::from_u128(11)));
     let bob = direct(2, 0);
