@@ -6,6 +6,14 @@ use std::path::PathBuf;
 /// The value of the enum `FieldDescriptorProto.Type` for a field of bytes, TYPE_BYTES.
 const TYPE_BYTES: i32 = 12;
 
+/// The message and the field that the generated code leaves encoded, which makes no difference on the wire. So a message
+/// is logged as it came and read as it was logged, with fields that this version does not know.
+const KEPT_ENCODED: [(&str, &str); 3] = [
+    ("SendMessage", "envelope"),
+    ("SendMessageRequest", "envelope"),
+    ("Entry", "content"),
+];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The directory is looked up when the script runs, because a build script that was copied with a target directory
     // has to compile the protos beside the copy.
@@ -33,15 +41,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .collect();
     std::fs::write(out.join("streaming.rs"), format!("&{streaming:?}"))?;
     std::fs::write(out.join("descriptors.bin"), prost_bytes(&descriptors))?;
-    // A chat's log keeps an envelope exactly as it came, with fields that this version does not know. So the generated
-    // type of the unary request SendMessageRequest has the envelope as bytes, which makes no difference on the wire.
-    // (`raw::ClientFrame` does the same for the frames of a stream.)
     let mut code = descriptors;
-    let messages = code.file.iter_mut().flat_map(|file| &mut file.message_type);
-    let sends = messages.filter(|message| message.name() == "SendMessageRequest");
-    let fields = sends.flat_map(|message| &mut message.field);
-    for envelope in fields.filter(|field| field.name() == "envelope") {
-        (envelope.r#type, envelope.type_name) = (Some(TYPE_BYTES), None);
+    for message in code.file.iter_mut().flat_map(|file| &mut file.message_type) {
+        let name = message.name().to_owned();
+        for field in &mut message.field {
+            if KEPT_ENCODED.contains(&(&name, field.name())) {
+                (field.r#type, field.type_name) = (Some(TYPE_BYTES), None);
+            }
+        }
     }
     tonic_prost_build::configure()
         .bytes(".")

@@ -72,10 +72,17 @@ impl Collector {
         spans.iter().filter(|span| which(span)).cloned().collect()
     }
 
-    /// Waits until a trace has `count` spans, and returns them.
-    pub async fn until(&self, id: [u8; 16], count: usize) -> Vec<Span> {
-        let what = format!("{count} spans");
-        let came = until::holds(&what, BOUND, || async { Ok(self.trace(id).len() >= count) }).await;
+    /// Waits until a trace has a span of each of these names, and returns all its spans. Nodes export when they like,
+    /// so the number of spans says nothing of which are there.
+    pub async fn until(&self, id: [u8; 16], names: &[&str]) -> Vec<Span> {
+        let what = format!("spans named {names:?}");
+        let there = || {
+            let trace = self.trace(id);
+            names
+                .iter()
+                .all(|name| trace.iter().any(|span| span.name == *name))
+        };
+        let came = until::holds(&what, BOUND, || async { Ok(there()) }).await;
         came.unwrap_or_else(|error| panic!("{error:#}: {:#?}", self.trace(id)));
         self.trace(id)
     }

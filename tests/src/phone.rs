@@ -346,7 +346,7 @@ pub async fn agree(phones: &[&Phone], chat: ChatId, head: u64, texts: &[String])
 
 /// Returns the text of an entry that is a message.
 pub fn text(entry: &Entry) -> Option<String> {
-    match entry.content.as_ref()?.content.as_ref()? {
+    match entry.decoded_content().ok()?.content? {
         Content::Message(message) => Some(String::from_utf8_lossy(&message.body).into_owned()),
         _ => None,
     }

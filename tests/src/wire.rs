@@ -173,7 +173,7 @@ fn item(request: RequestId, to: send_message::To, body: Vec<u8>) -> Item {
     Item::Send(SendMessage {
         request_id: request.to_string(),
         to: Some(to),
-        envelope: Some(plain()),
+        envelope: plain().encoded(),
         body: body.into(),
     })
 }

@@ -2,20 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test code")]
 
+use bytes::Bytes;
 use prost::Message as _;
-use tern_proto::raw;
+use tern_local::until;
+use tern_proto::v1::server_event::Event;
 use tern_proto::v1::{self, send_message};
-use tern_tests::World;
 use tern_tests::socket::Socket;
-use tern_types::RequestId;
+use tern_tests::world::BOUND;
+use tern_tests::{Api, World};
+use tern_types::{ChatId, RequestId};
 use tokio_tungstenite::tungstenite::Message;
 
 /// The text in a field of the envelope that only newer clients know.
 const NEWS: &[u8] = b"what only newer clients understand";
 
-/// Returns a frame with one message, whose envelope has the field 1000 beside the trace context that this version
-/// reads.
-fn frame(to: send_message::To) -> Vec<u8> {
+/// Returns an envelope that has the field 1000 beside the trace context that this version reads.
+fn envelope() -> Bytes {
     let known = v1::Envelope {
         traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00".to_owned(),
         ..Default::default()
@@ -24,19 +26,77 @@ fn frame(to: send_message::To) -> Vec<u8> {
     // Field 1000 of the envelope is a string.
     envelope.extend([0xc2, 0x3e, NEWS.len() as u8]);
     envelope.extend(NEWS);
-    let send = raw::SendMessage {
+    envelope.into()
+}
+
+/// A frame with one message that has this envelope.
+fn frame(to: send_message::To) -> Vec<u8> {
+    let send = v1::SendMessage {
         request_id: RequestId::random().to_string(),
         to: Some(to),
-        envelope: envelope.into(),
+        envelope: envelope(),
         body: "hello".into(),
     };
-    let item = raw::ClientItem {
-        item: Some(raw::client_item::Item::Send(send)),
+    let item = v1::ClientItem {
+        item: Some(v1::client_item::Item::Send(send)),
     };
-    let mut frame = raw::ClientFrame { items: vec![item] }.encode_to_vec();
+    let mut frame = v1::ClientFrame { items: vec![item] }.encode_to_vec();
     // Field 1001 of the frame is a number.
     frame.extend([0xc8, 0x3e, 1]);
     frame
+}
+
+/// Sends a message with this envelope by a unary call.
+async fn by_call(api: &Api, chat: ChatId) {
+    let send = v1::SendMessageRequest {
+        request_id: RequestId::random().to_string(),
+        chat_id: chat.to_string(),
+        envelope: envelope(),
+        body: "by a call".into(),
+        ..Default::default()
+    };
+    api.chats().send_message(send).await.unwrap();
+}
+
+/// Returns every entry of the chat as often as there are unary calls that give it.
+async fn read_by_calls(api: &Api, chat: ChatId) -> Vec<v1::Entry> {
+    let chat_id = chat.to_string();
+    let log = v1::ListEntriesRequest {
+        chat_id: chat_id.clone(),
+        from_seq: 1,
+        ..Default::default()
+    };
+    let log = api.chats().list_entries(log).await.unwrap().into_inner().entries;
+    let messages = v1::ListMessagesRequest {
+        chat_id: chat_id.clone(),
+        ..Default::default()
+    };
+    let messages = api.chats().list_messages(messages).await.unwrap();
+    let messages = messages.into_inner().entries;
+    let view = v1::GetChatRequest {
+        chat_id,
+        ..Default::default()
+    };
+    let view = api.chats().get_chat(view).await.unwrap().into_inner().chat;
+    let last = view.unwrap().last_entry.unwrap();
+    let chats = v1::ListChatsRequest::default();
+    let chats = api.chats().list_chats(chats).await.unwrap().into_inner().chats;
+    let listed = chats.into_iter().filter_map(|chat| chat.last_entry);
+    // Nothing was acknowledged, so everything waits in the device's inbox, once it is settled.
+    let fetched = until::some("both messages in the inbox", BOUND, || async {
+        let reply = api.inbox().fetch(v1::FetchRequest::default()).await?.into_inner();
+        let entries = reply.events.into_iter().filter_map(|event| match event.event? {
+            Event::Entry(entry) => Some(entry),
+            _ => None,
+        });
+        let entries: Vec<v1::Entry> = entries.collect();
+        anyhow::ensure!(entries.len() == 2, "{} entries", entries.len());
+        Ok(entries)
+    })
+    .await
+    .unwrap();
+    assert_eq!((log.len(), messages.len()), (2, 2));
+    [log, messages, vec![last], listed.collect(), fetched].concat()
 }
 
 #[tokio::test]
@@ -55,6 +115,19 @@ async fn an_envelopes_unknown_fields_arrive_live_and_from_the_log() {
     // The device that was away gets the entry from the log.
     let (mut late, _) = Socket::open(&world, 0, &away).await;
     late.frame_with(NEWS).await;
+
+    // So does whoever sends and reads by unary calls.
+    let chat = ChatId::direct(alice.id, bob.id);
+    let (hers, his) = [&hers, &his]
+        .map(|device| Api::new(world.channel(0), &device.access_token))
+        .into();
+    by_call(&hers, chat).await;
+    for entry in read_by_calls(&his, chat).await {
+        assert!(
+            entry.content.windows(NEWS.len()).any(|part| part == NEWS),
+            "{entry:?}"
+        );
+    }
     for socket in [sender, receiver, late] {
         socket.close().await;
     }

@@ -47,7 +47,7 @@ async fn a_browser_sends_and_receives_beside_phones() {
     let answer = his.say(alice.id, "from a phone").await;
     let body = socket
         .until(|event| match event {
-            Event::Entry(entry) if entry.seq == answer.seq => entry.content?.content,
+            Event::Entry(entry) if entry.seq == answer.seq => entry.decoded_content().ok()?.content,
             _ => None,
         })
         .await;

@@ -22,13 +22,13 @@
 //! - [`config`], [`metrics`]
 
 pub mod accounts;
-pub mod config;
+mod config;
 pub mod domain;
 pub mod grpc;
 pub mod keys;
-pub mod metrics;
+mod metrics;
 pub mod peers;
-pub mod secrets;
+mod secrets;
 pub mod server;
 pub mod store;
 

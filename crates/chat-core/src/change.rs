@@ -7,12 +7,12 @@ mod set_picture;
 mod set_role;
 mod set_title;
 
-use tern_proto::v1::entry_content::Content;
+use bytes::Bytes;
 use tern_types::{RequestId, Seq, UserId};
 
 use super::Refusal;
 use super::chat::{Chat, ChatKind, Role};
-use super::entry::{EntryKind, Fingerprint, MediaRef};
+use super::entry::{EntryKind, Fingerprint, MediaRef, Sending};
 
 /// A change of a group that a member or a back end asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Change {
     pub fingerprint: Fingerprint,
     /// The effect on the group.
     pub action: Action,
+    /// How it came. For a unary call it is the default.
+    pub sending: Sending,
 }
 
 /// The effect of a change on the group.
@@ -59,8 +61,13 @@ trait Rules {
     /// Returns the kind of the entry that the action becomes.
     fn kind(&self) -> EntryKind;
 
-    /// Returns the content of that entry, if `actor` makes the change.
-    fn content(&self, actor: UserId) -> Content;
+    /// Returns the content of that entry, an encoded `tern.v1.EntryContent`, if `actor` makes the change.
+    fn content(&self, actor: UserId) -> Bytes;
+
+    /// Whether only groups may be changed in this way.
+    fn is_for_groups(&self) -> bool {
+        true
+    }
 
     /// Decides whether `actor`, who has this role, may make the change to the group as it is now. `Err` says why not.
     fn permit(&self, chat: &Chat, actor: UserId, role: Role) -> Result<Permitted, Refusal>;
@@ -101,8 +108,9 @@ impl Action {
         self.rules(|rules| rules.kind())
     }
 
-    /// Returns the content of the entry that the action becomes when `actor` makes the change.
-    pub fn content(&self, actor: UserId) -> Content {
+    /// Returns the content of the entry that the action becomes when `actor` makes the change: an encoded
+    /// `tern.v1.EntryContent`.
+    pub fn content(&self, actor: UserId) -> Bytes {
         self.rules(|rules| rules.content(actor))
     }
 
@@ -113,28 +121,29 @@ impl Action {
 
     /// Changes the group, once the action's entry is committed at `seq`.
     pub fn apply(&self, chat: &mut Chat, seq: Seq) {
-        debug_assert_eq!(chat.kind(), ChatKind::Group, "only groups are changed");
-        self.rules(|rules| rules.apply(chat, seq));
+        self.rules(|rules| {
+            debug_assert!(
+                chat.kind() == ChatKind::Group || !rules.is_for_groups(),
+                "a change of a group"
+            );
+            rules.apply(chat, seq);
+        });
     }
 }
 
 /// Decides whether `change` may be made to `chat` as it is now. `Err` says why not.
 pub fn permit(chat: &Chat, change: &Change) -> Result<Permitted, Refusal> {
-    if chat.kind() != ChatKind::Group {
-        return if is_member(chat, change.actor) {
-            Err(Refusal::NotAGroup)
-        } else {
-            Err(Refusal::NotAMember)
-        };
-    }
     let role = if change.actor == UserId::SYSTEM {
         Role::Owner
     } else {
         chat.member(change.actor).ok_or(Refusal::NotAMember)?.role
     };
-    change
-        .action
-        .rules(|rules| rules.permit(chat, change.actor, role))
+    change.action.rules(|rules| {
+        if rules.is_for_groups() && chat.kind() != ChatKind::Group {
+            return Err(Refusal::NotAGroup);
+        }
+        rules.permit(chat, change.actor, role)
+    })
 }
 
 /// Refuses a role that may do less than `needed`.
@@ -150,11 +159,6 @@ fn at_least(role: Role, needed: Role) -> Result<(), Refusal> {
 fn is_last_owner(chat: &Chat, role: Role) -> bool {
     let owners = chat.members().filter(|(_, member)| member.role == Role::Owner);
     role == Role::Owner && owners.count() == 1
-}
-
-/// Returns whether the user is a member. The system counts as a member of every chat.
-fn is_member(chat: &Chat, user: UserId) -> bool {
-    user == UserId::SYSTEM || chat.member(user).is_some()
 }
 
 #[cfg(test)]
@@ -220,6 +224,7 @@ mod tests {
                 request,
                 fingerprint: [0; 16],
                 action,
+                sending: Sending::default(),
             },
         )
     }

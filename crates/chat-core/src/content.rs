@@ -1,20 +1,13 @@
 //! The content of entries (`tern.v1.EntryContent`), which is encoded once when the entry is made.
 
 use bytes::Bytes;
-use prost::Message;
 use sha2::{Digest, Sha256};
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
 use tern_types::UserId;
 
 use crate::Role;
-use crate::change::Action;
 use crate::entry::Fingerprint;
-
-/// Returns the encoded content of the entry that a change becomes.
-pub fn of_change(actor: UserId, action: &Action) -> Bytes {
-    encode(action.content(actor))
-}
 
 /// Returns the encoded content of a group's first entry.
 pub fn of_creation(title: &str, members: &[UserId]) -> Bytes {
@@ -57,10 +50,10 @@ pub fn role_from_wire(role: v1::Role) -> Option<Role> {
     }
 }
 
-fn encode(content: Content) -> Bytes {
+/// Encodes the content of an entry.
+pub(crate) fn encode(content: Content) -> Bytes {
     v1::EntryContent {
         content: Some(content),
     }
-    .encode_to_vec()
-    .into()
+    .encoded()
 }

@@ -70,7 +70,7 @@ pub struct NewEntry {
     pub content: Bytes,
     /// The media that the entry refers to, each once.
     pub media: Vec<MediaRef>,
-    /// The facts about its sending. They are the default for changes.
+    /// The facts about its sending.
     pub sending: Sending,
 }
 
@@ -79,8 +79,8 @@ pub struct NewEntry {
 pub struct Sending {
     /// The trace context of the span that the message comes from; `None` if it is not traced. It is not stored.
     pub trace: Option<TraceContext>,
-    /// The time at which the message arrived at this node, by the monotonic clock; `None` for changes. It is not
-    /// stored.
+    /// The time at which the message arrived at this node, by the monotonic clock; `None` for changes by a unary call.
+    /// It is not stored.
     pub arrived: Option<Timestamp>,
     /// True if the sender had read receipts turned off. Others are then not told that the sender has read the entries
     /// before this one. It is stored with the sender's read mark.

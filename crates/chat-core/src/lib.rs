@@ -19,7 +19,7 @@
     allow(clippy::disallowed_methods, reason = "tests draw ids and read a clock")
 )]
 
-pub mod bytes;
+mod bytes;
 pub mod change;
 pub mod chat;
 pub mod content;
@@ -144,9 +144,6 @@ pub enum Refusal {
     /// A field has more than `most` items.
     #[error("{field} must be at most {most}")]
     TooMany { field: &'static str, most: usize },
-    /// A part of the request has more than `most` bytes.
-    #[error("{part}: at most {most} bytes")]
-    TooLarge { part: &'static str, most: usize },
     /// The caller should send the same request again after `retry_after`.
     #[error("{reason}")]
     Unavailable {

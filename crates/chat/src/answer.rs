@@ -99,7 +99,6 @@ pub fn send_error_code(refusal: &Refusal) -> SendErrorCode {
         Refusal::NotAGroup | Refusal::GroupFull | Refusal::LastOwner => SendErrorCode::Invalid,
         Refusal::Invalid(..) | Refusal::TooMany { .. } => SendErrorCode::Invalid,
         Refusal::MediaTicket => SendErrorCode::MediaTicket,
-        Refusal::TooLarge { .. } => SendErrorCode::TooLarge,
         Refusal::Unavailable { .. } => SendErrorCode::Unavailable,
     }
 }
@@ -136,7 +135,6 @@ pub fn to_error(refusal: &Refusal) -> ApiError {
             return ApiError::invalid(field, &format!("must be at most {most}"));
         }
         Refusal::MediaTicket => ErrorReason::MediaTicket,
-        Refusal::TooLarge { .. } => ErrorReason::TooLarge,
         Refusal::Unavailable { .. } => ErrorReason::Unavailable,
     };
     let error = ApiError::new(reason, refusal.to_string());
@@ -162,8 +160,8 @@ mod tests {
         use ErrorReason as R;
         use SendErrorCode as E;
         let nobody = UserId(Uuid::nil());
-        let (field, part, most) = ("body", "body", 1);
-        let (many, large) = (Refusal::TooMany { field, most }, Refusal::TooLarge { part, most });
+        let (field, most) = ("body", 1);
+        let many = Refusal::TooMany { field, most };
         let cases = [
             (
                 Code::NotFound,
@@ -192,7 +190,6 @@ mod tests {
                     (many, E::Invalid, R::InvalidField),
                 ],
             ),
-            (Code::ResourceExhausted, vec![(large, E::TooLarge, R::TooLarge)]),
             (
                 Code::Unavailable,
                 vec![(Refusal::STORE_AWAY, E::Unavailable, R::Unavailable)],

@@ -1,6 +1,6 @@
 //! The gRPC services, which are the only adapters from the wire.
 //!
-//! - [`link`]: serves the three streams of the gateways' links
+//! - [`gateway_link`]: serves the three streams of the gateways' links
 //! - [`node`]: serves the calls from other nodes
 //! - [`chats`], [`inbox`]: serve the public unary calls, which come through a gateway
 //! - `parsed`: parses the fields that their requests have in common; [`caller`]: finds the user that a call acts as;
@@ -16,9 +16,9 @@ pub mod admin;
 pub mod caller;
 pub mod chats;
 pub mod cluster;
+pub mod gateway_link;
 pub mod groups;
 pub mod inbox;
-pub mod link;
 pub mod message;
 pub mod message_receipts;
 pub mod message_trace;

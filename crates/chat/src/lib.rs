@@ -2,10 +2,10 @@
 //! online, and settles it for those that are not.
 //!
 //! ```text
-//! gateway --Control--> grpc::link --> shard --(core decides)---> writer --> Postgres
-//!                                       |                          |
-//! gateway <--answers, wakes, live-- gateways <-- fanout, wake <----+   lookup --> presence
-//! gateway --CatchUp--> grpc::link --> store::entries
+//! gateway --Control--> grpc::gateway_link --> shard --(core decides)--> writer --> Postgres
+//!                                               |                         |
+//! gateway <--answers, wakes, live-- gateways <--+-- fanout, wake <--------+   lookup --> presence
+//! gateway --CatchUp--> grpc::gateway_link --> store::entries
 //! ```
 //!
 //! - [`tern_chat_core`]: makes the decisions, as pure functions
@@ -20,17 +20,17 @@
 //! - [`ownership`]: decides which chats this node owns; [`server`]: wires the role; [`config`]: has its flags;
 //!   [`metrics`]: has its metrics
 
-pub mod answer;
-pub mod backlog;
-pub mod config;
-pub mod epoch;
+mod answer;
+mod backlog;
+mod config;
+mod epoch;
 pub mod fanout;
 pub mod gateways;
-pub mod grpc;
+mod grpc;
 pub mod lookup;
 pub mod metrics;
-pub mod ownership;
-pub mod recovery;
+mod ownership;
+mod recovery;
 pub mod server;
 pub mod shard_loop;
 pub mod store;

@@ -39,6 +39,31 @@ struct Owned {
     gained: HashSet<Slot>,
 }
 
+impl Owned {
+    /// Takes over the slots of a newer map. Returns how many were gained.
+    fn follow(&mut self, slots: Arc<HashSet<Slot>>) -> usize {
+        let gained: Vec<Slot> = slots.difference(&self.all).copied().collect();
+        let count = gained.len();
+        self.gained.retain(|slot| slots.contains(slot));
+        self.gained.extend(gained);
+        self.all = slots;
+        debug_assert!(self.gained.is_subset(&self.all));
+        count
+    }
+
+    /// The slots to look at now.
+    fn take_gained(&mut self) -> HashSet<Slot> {
+        std::mem::take(&mut self.gained)
+    }
+
+    /// Notes that the store did not answer about slots that [`Self::take_gained`] returned. They have to be looked at
+    /// again, unless they were lost meanwhile.
+    fn look_again(&mut self, slots: HashSet<Slot>) {
+        let still = slots.into_iter().filter(|slot| self.all.contains(slot));
+        self.gained.extend(still);
+    }
+}
+
 /// Follows the map, and tells the shards which slots this node owns. Looks for unsettled entries: at once in slots that
 /// were gained, repeated until the store has answered, and every 10 s in all slots. It returns when the drain has
 /// ended.
@@ -72,19 +97,12 @@ async fn follow(
         let slots = ownership.slots(&current);
         let before = lock(owned).all.clone();
         if slots != before {
-            let gained: Vec<Slot> = slots.difference(&before).copied().collect();
-            tracing::info!(
-                slots = slots.len(),
-                gained = gained.len(),
-                version = current.version(),
-                "slots"
-            );
             metrics::slots(slots.len(), current.version());
+            // The shards know their slots before a look at these can find something.
             shards.owned(&slots).await;
-            let mut owned = lock(owned);
-            owned.gained.retain(|slot| slots.contains(slot));
-            owned.gained.extend(gained);
-            owned.all = slots;
+            let count = slots.len();
+            let gained = lock(owned).follow(slots);
+            tracing::info!(slots = count, gained, version = current.version(), "slots");
             news.notify_one();
         }
         current = map.changed().await;
@@ -97,13 +115,10 @@ async fn look(pool: &PgPool, epoch: &StoreEpoch, shards: &Shards, owned: &Mutex<
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut missed = false;
     loop {
-        let gained = std::mem::take(&mut lock(owned).gained);
+        let gained = lock(owned).take_gained();
         let done = recover(pool, shards, &gained, 0.0).await;
         if !done {
-            let mut owned = lock(owned);
-            let all = owned.all.clone();
-            let still = gained.into_iter().filter(|slot| all.contains(slot));
-            owned.gained.extend(still);
+            lock(owned).look_again(gained);
         }
         tokio::select! {
             () = news.notified() => {}
@@ -151,4 +166,32 @@ async fn recover(pool: &PgPool, shards: &Shards, slots: &HashSet<Slot>, age_s: f
 
 fn lock(owned: &Mutex<Owned>) -> MutexGuard<'_, Owned> {
     owned.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slots(numbers: impl IntoIterator<Item = usize>) -> Arc<HashSet<Slot>> {
+        let all: Vec<Slot> = Slot::all().collect();
+        Arc::new(numbers.into_iter().map(|number| all[number]).collect())
+    }
+
+    #[test]
+    fn gained_slots_are_looked_at_until_the_store_has_answered() {
+        let mut owned = Owned::default();
+        assert_eq!(owned.follow(slots([1, 2, 3])), 3);
+        let asked = owned.take_gained();
+        assert_eq!(asked, *slots([1, 2, 3]));
+        // While the store is asked, a slot is lost and another one gained. Then the store fails.
+        assert_eq!(owned.follow(slots([2, 3, 4])), 1);
+        owned.look_again(asked);
+        assert_eq!(owned.take_gained(), *slots([2, 3, 4]));
+        // The store has answered.
+        assert!(owned.take_gained().is_empty());
+        // A slot that was lost and comes back is looked at again.
+        assert_eq!(owned.follow(slots([3])), 0);
+        assert_eq!(owned.follow(slots([2, 3])), 1);
+        assert_eq!(owned.take_gained(), *slots([2]));
+    }
 }

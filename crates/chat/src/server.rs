@@ -28,9 +28,9 @@ use crate::fanout::Fanout;
 use crate::gateways::Gateways;
 use crate::grpc::admin::AdminService;
 use crate::grpc::chats::ChatsService;
+use crate::grpc::gateway_link::{self, LinkService};
 use crate::grpc::groups::Groups;
 use crate::grpc::inbox::InboxService;
-use crate::grpc::link::{self, LinkService};
 use crate::grpc::node::NodeService;
 use crate::grpc::read_marks::ReadMarks;
 use crate::grpc::writes::Writes;
@@ -155,7 +155,7 @@ impl ChatNode {
     }
 
     fn link(&self) -> LinkService {
-        let parts = link::Parts {
+        let parts = gateway_link::Parts {
             shards: self.shards.clone(),
             gateways: self.effects.gateways.clone(),
             ownership: self.ownership.clone(),

@@ -3,12 +3,13 @@
 //! Every transaction that writes `inbox` first locks the chats' `chat_heads` rows, in ascending order of chat_id, and
 //! reads in a further statement: after waiting for a lock, only a new statement sees what the other transaction did.
 //!
-//! - [`commit`]: commits entries and changes of groups, by a compare-and-set of the head
+//! - [`commit`]: commits entries, by a compare-and-set of the head; [`change`]: commits an entry together with what it
+//!   changes
 //! - [`heads`]: locks the heads of chats; [`by_chat`]: does work on many chats, and can leave out locked ones
 //! - [`settle`], [`ack`]: write the inbox
 //! - [`load`]: loads a chat in one snapshot
-//! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: decides who may be added to a group;
-//!   [`strangers`]: limits how many new strangers a person may meet
+//! - [`direct`], [`group`]: make direct chats and groups; [`joining`]: decides who may be added to a group, and adds
+//!   them; [`strangers`]: limits how many new strangers a person may meet
 //! - [`entries`]: reads windows of logs for devices, and history for people
 //! - [`listing`]: reads chats as their members see them
 //! - [`devices`]: links a device to its user's chats, or revokes it
@@ -18,6 +19,7 @@
 
 pub mod ack;
 pub mod by_chat;
+pub mod change;
 pub mod commit;
 pub mod devices;
 pub mod direct;

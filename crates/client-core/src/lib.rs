@@ -13,7 +13,7 @@
 
 pub mod backoff;
 pub mod engine;
-pub mod error;
+mod error;
 pub mod model;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -63,10 +63,19 @@ impl Entry {
     }
 }
 
-impl TryFrom<v1::Entry> for Entry {
-    type Error = IdError;
+/// The error for an entry of the wire that is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EntryError {
+    #[error("an id of the entry is {0}")]
+    Id(#[from] IdError),
+    #[error("the content of the entry does not decode: {0}")]
+    Content(#[from] prost::DecodeError),
+}
 
-    fn try_from(entry: v1::Entry) -> Result<Self, IdError> {
+impl TryFrom<v1::Entry> for Entry {
+    type Error = EntryError;
+
+    fn try_from(entry: v1::Entry) -> Result<Self, EntryError> {
         Ok(Self {
             chat: entry.chat_id.parse()?,
             seq: Seq(entry.seq),
@@ -75,7 +84,7 @@ impl TryFrom<v1::Entry> for Entry {
             device: optional(&entry.sender_device_id)?,
             request: optional(&entry.request_id)?,
             ordinal: entry.ordinal,
-            content: entry.content.unwrap_or_default(),
+            content: entry.decoded_content()?,
         })
     }
 }

@@ -76,7 +76,7 @@ pub fn wire(entry: &Entry) -> v1::Entry {
         sender_device_id: entry.device.map(|id| id.to_string()).unwrap_or_default(),
         request_id: entry.request.map(|id| id.to_string()).unwrap_or_default(),
         ordinal: entry.ordinal,
-        content: Some(entry.content.clone()),
+        content: entry.content.encoded(),
     }
 }
 

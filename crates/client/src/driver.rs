@@ -3,11 +3,11 @@
 //!
 //! - [`command`]: the requests of the app's handles
 //! - [`calls`]: the unary calls that the engine asks for
-//! - [`link`]: the stream, and the items that wait to be written to it
+//! - [`server_stream`]: the stream, and the items that wait to be written to it
 
 mod calls;
 pub(crate) mod command;
-mod link;
+mod server_stream;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 pub(crate) use calls::{entries, malformed};
 
 use command::{Command, Read, Reply};
-use link::{Link, LinkStep};
+use server_stream::{ServerStream, StreamStep};
 
 use tern_client_core::engine::{Call, Change, Effects, Engine, Input};
 use tern_client_core::model::{Event, Outgoing, StopReason};
@@ -45,7 +45,7 @@ pub(crate) struct Driver {
     engine: Engine,
     /// The store; `None` while a blocking thread works on it.
     store: Option<Store>,
-    link: Link,
+    stream: ServerStream,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<Event>,
     /// The events for which the channel to the app has no room yet.
@@ -72,7 +72,7 @@ struct Batch {
 /// The reason why the driver woke up.
 enum Step {
     Command(Option<Command>),
-    Link(LinkStep),
+    Stream(StreamStep),
     Answer(Input),
     EventsTaken,
     Wake,
@@ -91,7 +91,7 @@ impl Driver {
         Self {
             engine,
             store: Some(store),
-            link: Link::new(gateways),
+            stream: ServerStream::new(gateways),
             commands,
             events,
             pending: VecDeque::new(),
@@ -116,7 +116,7 @@ impl Driver {
             let step = self.wait().await;
             batch = self.gather(step);
         };
-        self.link.close().await;
+        self.stream.close().await;
         self.calls.abort_all();
         self.pending.push_back(Event::Stopped(reason));
         let last = async {
@@ -145,7 +145,7 @@ impl Driver {
         let reading = self.full_since.is_none();
         tokio::select! {
             command = self.commands.recv() => Step::Command(command),
-            step = self.link.step(reading) => Step::Link(step),
+            step = self.stream.step(reading) => Step::Stream(step),
             Some(answer) = self.calls.join_next() => Step::Answer(calls::answer(answer)),
             permit = self.events.reserve(), if !self.pending.is_empty() => {
                 if let (Ok(permit), Some(event)) = (permit, self.pending.pop_front()) {
@@ -163,8 +163,8 @@ impl Driver {
         match step {
             Step::Command(Some(command)) => self.take(command, &mut batch),
             Step::Command(None) => batch.inputs.push(Input::Stop),
-            Step::Link(LinkStep::Input(input)) | Step::Answer(input) => batch.inputs.push(input),
-            Step::Link(LinkStep::Nothing) | Step::EventsTaken => {}
+            Step::Stream(StreamStep::Input(input)) | Step::Answer(input) => batch.inputs.push(input),
+            Step::Stream(StreamStep::Nothing) | Step::EventsTaken => {}
             Step::Wake => batch.inputs.push(self.woken()),
         }
         while batch.inputs.len() + batch.reads.len() < MAX_BATCH {
@@ -174,7 +174,7 @@ impl Driver {
             self.take(command, &mut batch);
         }
         while batch.inputs.len() < MAX_BATCH && self.full_since.is_none() {
-            let Some(input) = self.link.frame().now_or_never() else {
+            let Some(input) = self.stream.frame().now_or_never() else {
                 break;
             };
             batch.inputs.push(input);
@@ -186,8 +186,8 @@ impl Driver {
     /// Handles a timer: gives the stream up if there has been no room for events for [`SLOW_APP`], else ticks the
     /// engine.
     fn woken(&mut self) -> Input {
-        if self.full_since.is_some_and(|since| since.elapsed() >= SLOW_APP) && self.link.is_up() {
-            self.link.drop_stream();
+        if self.full_since.is_some_and(|since| since.elapsed() >= SLOW_APP) && self.stream.is_up() {
+            self.stream.drop_stream();
             self.full_since = Some(Instant::now());
             return Input::StreamLost(CallError::unavailable("the app does not take its events"));
         }
@@ -315,16 +315,16 @@ impl Driver {
             self.token.send_replace(token);
         }
         if let Some(order) = effects.stream {
-            self.link.order(order);
+            self.stream.order(order);
         }
         for mut event in effects.events {
             if let Event::Connected { gateway, .. } = &mut event {
-                *gateway = self.link.gateway();
+                *gateway = self.stream.gateway();
             }
             self.pending.push_back(event);
         }
         self.flush_events();
-        self.link.write(effects.items);
+        self.stream.write(effects.items);
         for call in effects.calls {
             self.calls.spawn(calls::make(self.api.clone(), call));
         }

@@ -22,15 +22,15 @@
 pub mod api;
 pub mod backend;
 pub mod client;
-pub mod config;
+mod config;
 pub mod connection;
 pub(crate) mod driver;
-pub mod error;
+mod error;
 pub mod media;
-pub mod privacy;
+mod privacy;
 #[cfg(test)]
 mod simulation;
-pub mod store;
+mod store;
 
 pub use api::Api;
 pub use backend::BackEnd;

@@ -170,6 +170,25 @@ impl ClusterMap {
             .map(|index| &map.nodes[usize::from(*index)])
     }
 
+    /// Returns whether the node with this name owns the slot.
+    pub fn owns(&self, role: Role, node: &str, slot: Slot) -> bool {
+        self.owner(role, slot).is_some_and(|owner| owner.name == node)
+    }
+
+    /// Returns the slots of the role that have another owner than in an `older` map, each with the owner before and now. A
+    /// node that was started again is another owner.
+    pub fn moved_since<'a>(
+        &'a self,
+        older: &'a Self,
+        role: Role,
+    ) -> impl Iterator<Item = (Slot, Option<&'a Node>, Option<&'a Node>)> {
+        let owners = move |slot| (slot, older.owner(role, slot), self.owner(role, slot));
+        let run = |node: Option<&'a Node>| node.map(|node| (&node.name, node.incarnation));
+        Slot::all()
+            .map(owners)
+            .filter(move |(_, before, now)| run(*before) != run(*now))
+    }
+
     /// Returns a random node of the role that takes work: one that is not draining, and that is well if any node is
     /// well. Returns `None` if there is none.
     pub fn any(&self, role: Role) -> Option<&Node> {
@@ -258,6 +277,25 @@ mod tests {
 
     fn owner(map: &ClusterMap, slot: Slot) -> Option<&str> {
         map.owner(Role::Chat, slot).map(|node| node.name.as_str())
+    }
+
+    #[test]
+    fn a_slot_moves_with_its_owner_and_when_the_owner_is_started_again() {
+        let [a, b] = ["a", "b"].map(str::to_owned);
+        let (one, both) = (map([&a]), map([&a, &b]));
+        let moved: Vec<_> = both.moved_since(&one, Role::Chat).collect();
+        assert!(!moved.is_empty() && moved.len() < usize::from(SLOTS));
+        for (slot, before, now) in moved {
+            assert_eq!(before.map(|node| &node.name), Some(&a));
+            assert!(now.is_some_and(|node| node.name == b) && both.owns(Role::Chat, "b", slot));
+        }
+        assert_eq!(both.moved_since(&both, Role::Chat).count(), 0);
+        let again = Node {
+            incarnation: 2,
+            ..node("a")
+        };
+        let again = ClusterMap::new(2, [(Role::Chat, again)]);
+        assert_eq!(again.moved_since(&one, Role::Chat).count(), usize::from(SLOTS));
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn send(number: u64) -> v1::ClientItem {
     let send = v1::SendMessage {
         request_id: RequestId(Uuid::from_u128(number.into())).to_string(),
         to: Some(To::ChatId(ChatId(Uuid::from_u128(1)).to_string())),
-        envelope: Some(v1::Envelope::default()),
+        envelope: v1::Envelope::default().encoded(),
         body: vec![7; BODY].into(),
     };
     v1::ClientItem {
@@ -66,9 +66,10 @@ fn entry(seq: u64) -> v1::ServerEvent {
     let entry = v1::Entry {
         chat_id: ChatId(Uuid::from_u128(1)).to_string(),
         seq,
-        content: Some(v1::EntryContent {
+        content: v1::EntryContent {
             content: Some(v1::entry_content::Content::Message(message)),
-        }),
+        }
+        .encoded(),
         ..Default::default()
     };
     v1::ServerEvent {

@@ -2,8 +2,7 @@
 
 use tern_identity::token::Verifier;
 use tern_proto::ApiError;
-use tern_proto::raw::{self, client_item};
-use tern_proto::v1::ErrorReason;
+use tern_proto::v1::{self, ErrorReason, client_item};
 use tern_types::Timestamp;
 
 use tern_gateway_core::session::{Identity, Item};
@@ -11,7 +10,7 @@ use tern_gateway_core::session::{Identity, Item};
 use crate::metrics;
 
 /// Converts one item and counts it. `now` is the time of the wall clock, by which tokens are verified.
-pub fn from_wire(item: raw::ClientItem, verifier: &Verifier, now: Timestamp) -> Item {
+pub fn from_wire(item: v1::ClientItem, verifier: &Verifier, now: Timestamp) -> Item {
     use client_item::Item as Wire;
     let (kind, item) = match item.item {
         Some(Wire::Open(open)) => {

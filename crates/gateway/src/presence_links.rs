@@ -193,7 +193,7 @@ impl PresenceLinks {
                     }
                 }
                 if all {
-                    let of_node = |session: &Handle| owned_by(&map, session.slot(), &node);
+                    let of_node = |session: &Handle| map.owns(Role::Presence, &node, session.slot());
                     rest = self.registry.sessions(of_node).iter().map(|session| session.id).collect();
                 }
                 while items.len() < GATHER && let Some(id) = rest.pop_front() {
@@ -256,12 +256,7 @@ impl PresenceLinks {
     fn moved(&self, old: &ClusterMap, new: &ClusterMap) {
         let mut gained = HashSet::new();
         let mut left: HashMap<(&str, u64), HashSet<Slot>> = HashMap::new();
-        for slot in Slot::all() {
-            let (before, now) = (old.owner(Role::Presence, slot), new.owner(Role::Presence, slot));
-            let name = |node: Option<&Node>| node.map(|node| (node.name.clone(), node.incarnation));
-            if name(before) == name(now) {
-                continue;
-            }
+        for (slot, before, now) in new.moved_since(old, Role::Presence) {
             gained.extend(now.map(|node| node.name.as_str()));
             if let Some(before) = before {
                 left.entry((&before.name, before.incarnation))
@@ -342,11 +337,6 @@ fn announcement(session: &Handle, ended: bool) -> Announcement {
         active_said_ms: sign.said.0,
         stream_number: session.number().map_or(0, NonZeroU64::get),
     }
-}
-
-fn owned_by(map: &ClusterMap, slot: Slot, node: &str) -> bool {
-    map.owner(Role::Presence, slot)
-        .is_some_and(|owner| owner.name == node)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

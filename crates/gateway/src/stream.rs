@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::Stream;
 use tern_proto::raw::event_len_in_frame;
-use tern_proto::{ApiError, raw};
+use tern_proto::{ApiError, v1};
 use tern_transport::connections::{Connection, Held};
 use tern_types::limits::MAX_FRAME_EVENTS;
 use tern_types::{Clock, SessionId, Timestamp};
@@ -48,7 +48,7 @@ pub struct DeviceStream<I> {
     /// The client's frames; `None` once its side has ended.
     inbound: Option<I>,
     /// The items of the client's last frame that the session has not taken yet.
-    items: VecDeque<raw::ClientItem>,
+    items: VecDeque<v1::ClientItem>,
     mailbox: Arc<Mailbox>,
     registered: Option<Registered>,
     /// The guard that keeps the connection from being ended for another one, as long as the session is registered.

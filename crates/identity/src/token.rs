@@ -238,6 +238,21 @@ mod tests {
         }
     }
 
+    impl Issued {
+        /// Claims that are valid for an hour.
+        fn claims(&self) -> Claims {
+            Claims {
+                sub: self.user,
+                did: self.device,
+                iat: seconds(NOW),
+                exp: seconds(NOW + HOUR),
+                nbf: None,
+                iss: ISSUER.to_owned(),
+                aud: AUDIENCE.to_owned(),
+            }
+        }
+    }
+
     fn reason(verifier: &Verifier, token: &str, now: Timestamp) -> ErrorReason {
         verifier.verify(token, now).unwrap_err().reason
     }
@@ -318,28 +333,17 @@ mod tests {
 
     #[test]
     fn other_algorithms_are_invalid() {
-        let Issued {
-            pem, user, device, ..
-        } = issue();
-        let verifier = Verifier::from_pems([&pem]).unwrap();
-        let kid = Signer::from_pem(&pem).unwrap().header.kid;
+        let issued = issue();
+        let verifier = Verifier::from_pems([&issued.pem]).unwrap();
+        let kid = Signer::from_pem(&issued.pem).unwrap().header.kid;
         // This is the classic attack: the token is signed by an HMAC whose key is the public key.
-        let public = private_key(&pem).unwrap().verifying_key();
+        let public = private_key(&issued.pem).unwrap().verifying_key();
         let header = Header {
             kid,
             ..Header::new(Algorithm::HS256)
         };
-        let claims = Claims {
-            sub: user,
-            did: device,
-            iat: seconds(NOW),
-            exp: seconds(NOW + HOUR),
-            nbf: None,
-            iss: ISSUER.to_owned(),
-            aud: AUDIENCE.to_owned(),
-        };
-        let hmac =
-            jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(public.as_bytes())).unwrap();
+        let key = EncodingKey::from_secret(public.as_bytes());
+        let hmac = jsonwebtoken::encode(&header, &issued.claims(), &key).unwrap();
         assert_eq!(reason(&verifier, &hmac, NOW), ErrorReason::TokenInvalid);
         // This token has the header {"alg":"none"} and no signature.
         let none = format!("eyJhbGciOiJub25lIn0.{}.", hmac.split('.').nth(1).unwrap());
@@ -348,21 +352,15 @@ mod tests {
 
     #[test]
     fn tokens_for_somebody_else_are_invalid() {
-        let Issued {
-            pem, user, device, ..
-        } = issue();
-        let verifier = Verifier::from_pems([&pem]).unwrap();
-        let signer = Signer::from_pem(&pem).unwrap();
+        let issued = issue();
+        let verifier = Verifier::from_pems([&issued.pem]).unwrap();
+        let signer = Signer::from_pem(&issued.pem).unwrap();
         for (iss, aud) in [("tern", "other"), ("other", "tern")] {
             let (iss, aud) = (iss.to_owned(), aud.to_owned());
             let claims = Claims {
-                sub: user,
-                did: device,
-                iat: seconds(NOW),
-                exp: seconds(NOW + HOUR),
-                nbf: None,
                 iss,
                 aud,
+                ..issued.claims()
             };
             let token = jsonwebtoken::encode(&signer.header, &claims, &signer.key).unwrap();
             assert_eq!(reason(&verifier, &token, NOW), ErrorReason::TokenInvalid);
@@ -371,21 +369,16 @@ mod tests {
 
     #[test]
     fn a_token_with_times_that_ours_do_not_have_is_invalid() {
-        let Issued {
-            pem, user, device, ..
-        } = issue();
-        let verifier = Verifier::from_pems([&pem]).unwrap();
-        let signer = Signer::from_pem(&pem).unwrap();
+        let issued = issue();
+        let verifier = Verifier::from_pems([&issued.pem]).unwrap();
+        let signer = Signer::from_pem(&issued.pem).unwrap();
         let now = seconds(NOW);
         let token = |iat, exp, nbf| {
             let claims = Claims {
-                sub: user,
-                did: device,
                 iat,
                 exp,
                 nbf,
-                iss: ISSUER.to_owned(),
-                aud: AUDIENCE.to_owned(),
+                ..issued.claims()
             };
             jsonwebtoken::encode(&signer.header, &claims, &signer.key).unwrap()
         };
@@ -410,7 +403,7 @@ mod tests {
             let reason = reason(&verifier, &token(iat, exp, nbf), NOW);
             assert_eq!(reason, ErrorReason::TokenInvalid, "{what}");
         }
-        let nobodys = signer.sign(UserId::SYSTEM, device, NOW, HOUR).unwrap();
+        let nobodys = signer.sign(UserId::SYSTEM, issued.device, NOW, HOUR).unwrap();
         assert_eq!(reason(&verifier, &nobodys, NOW), ErrorReason::TokenInvalid);
     }
 

@@ -1,6 +1,17 @@
 //! Signs certificates, for development and tests only.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
+use tern_types::Clock;
+
+/// One day.
+pub const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a certificate is valid. Apple's systems refuse one that is valid for more than 825 days
+/// (<https://support.apple.com/en-us/103769>).
+const VALID_FOR: Duration = DAY.saturating_mul(820);
+/// How long before it was made a certificate is valid: clocks of other machines, and those of tests, may be behind.
+const VALID_BEFORE: Duration = DAY.saturating_mul(2);
 
 /// A certificate authority, with its key in memory.
 pub struct Authority {
@@ -61,5 +72,8 @@ fn params(names: &[&str]) -> anyhow::Result<CertificateParams> {
     if let Some(name) = names.first() {
         params.distinguished_name.push(DnType::CommonName, *name);
     }
+    let now = UNIX_EPOCH + Duration::from_millis(u64::try_from(Clock::wall().0)?);
+    params.not_before = (now - VALID_BEFORE).into();
+    params.not_after = (now + VALID_FOR).into();
     Ok(params)
 }

@@ -40,6 +40,8 @@ pub enum Fault {
     CutBefore,
     /// Passes the request on, and ends the connection in place of the answer.
     CutAfter,
+    /// Passes it on, and ends both connections after this time, while the store is at it.
+    CutWithin(Duration),
     /// Never answers; the store does not get the request.
     HangBefore,
     /// Passes the request on, and never answers.
@@ -173,6 +175,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> anyhow::Resu
             let answer = pass(&shared, request).await?;
             answer.into_body().collect().await?;
         }
+        Fault::CutWithin(time) => {
+            let whole = pass(&shared, request);
+            // The connection to the store ends with this future.
+            let _ = tokio::time::timeout(time, whole).await;
+        }
         Fault::CutBefore | Fault::HangBefore | Fault::Instead(..) => {}
     }
     shared.strike();
@@ -194,7 +201,9 @@ async fn pass(shared: &Shared, request: Request<Incoming>) -> anyhow::Result<Ans
     let socket = TcpStream::connect(shared.upstream).await?;
     socket.set_nodelay(true)?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
-    tokio::spawn(connection);
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let answer = sender.send_request(request).await?;
+    // The body of the answer comes by the connection.
+    drop(connection.detach());
     Ok(answer.map(|body| body.boxed()))
 }

@@ -11,7 +11,7 @@
 //!
 //! - [`process`]: a child process with its own log, which ends with its owner
 //! - [`postgres`], [`etcd`]: the servers, whose programs are found on this machine; [`s3`]: our own server, in
-//! `tern-dev`
+//!   `tern-dev`
 //! - [`shared`]: one Postgres and one etcd for all test processes of a run
 //! - [`platform`]: the platform's processes: started until ready; killed, stopped and restarted by name
 //! - [`secrets`]: token keys and certificates for development; [`authority`]: the authority that signs certificates
@@ -22,20 +22,20 @@
 //! - [`ports`], [`http`], [`until`]: helpers for free ports, admin pages and waiting
 
 pub mod authority;
-pub mod cable;
-pub mod etcd;
+mod cable;
+mod etcd;
 pub mod fault;
 pub mod http;
 pub mod platform;
 pub mod ports;
-pub mod postgres;
-pub mod process;
+mod postgres;
+mod process;
 pub mod s3;
 pub mod secrets;
 pub mod shared;
 pub mod until;
 pub mod weed;
-pub mod wire;
+mod wire;
 
 mod orphan;
 

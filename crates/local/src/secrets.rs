@@ -3,17 +3,22 @@
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{EncodePrivateKey as _, KeypairBytes};
 
-use crate::authority::Authority;
+use crate::authority::{Authority, DAY};
 
 /// The name in the nodes' certificates, which is the value of `--internal-tls-name`.
 pub const INTERNAL_NAME: &str = "tern-internal";
 
-/// The files that the platform's processes read. They are made once and then used again.
+/// The age at which a platform that is started gets a new certificate. It is far from the end of the old one.
+const RENEW_AFTER: Duration = DAY.saturating_mul(400);
+
+/// The files that the platform's processes read. They are made once and then used again; only the gateways' certificate
+/// is made anew when it is old.
 #[derive(Debug, Clone)]
 pub struct Secrets {
     /// The Ed25519 key in PKCS#8 that signs access tokens.
@@ -66,7 +71,7 @@ impl Secrets {
                 write(file, &hex)?;
             }
         }
-        if !secrets.tls_key.exists() {
+        if !secrets.tls_cert.exists() || made_before(&secrets.tls_cert, RENEW_AFTER)? {
             secrets.certify().context("make a development certificate")?;
         }
         Ok(secrets)
@@ -90,6 +95,12 @@ impl Secrets {
     }
 }
 
+/// Whether the file was written longer than `age` ago. A file from the future was not.
+fn made_before(file: &Path, age: Duration) -> anyhow::Result<bool> {
+    let written = fs::metadata(file)?.modified()?;
+    Ok(written.elapsed().is_ok_and(|since| since > age))
+}
+
 /// Makes a directory and its missing parents for this user alone. An existing directory keeps its mode.
 pub fn private_dir(dir: &Path) -> anyhow::Result<()> {
     let mut builder = fs::DirBuilder::new();
@@ -111,4 +122,37 @@ pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(text.as_bytes())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn an_old_certificate_is_made_anew_and_the_keys_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let secrets = Secrets::in_dir(dir.path()).unwrap();
+        let read = || {
+            [
+                &secrets.tls_cert,
+                &secrets.ca,
+                &secrets.token_key,
+                &secrets.master_key,
+            ]
+            .map(|file| fs::read_to_string(file).unwrap())
+        };
+        let first = read();
+        Secrets::in_dir(dir.path()).unwrap();
+        assert_eq!(read(), first);
+
+        let file = fs::File::options().write(true).open(&secrets.tls_cert).unwrap();
+        let old = SystemTime::UNIX_EPOCH + DAY;
+        file.set_modified(old).unwrap();
+        Secrets::in_dir(dir.path()).unwrap();
+        let [cert, ca, keys @ ..] = read();
+        assert!(cert != first[0] && ca != first[1]);
+        assert_eq!(keys, first[2..]);
+    }
 }

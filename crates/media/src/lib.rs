@@ -24,9 +24,9 @@
 pub mod collector;
 pub mod config;
 pub mod domain;
-pub mod grpc;
+mod grpc;
 pub mod media;
-pub mod metrics;
+mod metrics;
 pub mod s3;
 pub mod server;
 pub mod store;

@@ -19,13 +19,13 @@
 //! - [`server`]: wiring and drain
 //! - [`config`], [`metrics`]
 
-pub mod admin;
-pub mod config;
-pub mod grpc;
-pub mod hub;
+mod admin;
+mod config;
+mod grpc;
+mod hub;
 pub mod last_seen;
-pub mod metrics;
+mod metrics;
 pub mod server;
-pub mod writer;
+mod writer;
 
 pub use config::Config;

@@ -20,7 +20,7 @@ pub mod internal {
     pub use v1::*;
 }
 
-pub mod codec;
+mod codec;
 pub mod error;
 pub mod parse;
 pub mod raw;

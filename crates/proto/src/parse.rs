@@ -1,10 +1,15 @@
-//! Reads ids and texts of requests from the wire. Its errors are INVALID_FIELD with the field's name.
+//! Parses what comes from the wire, at the edge: ids and texts here, whole messages in [`send()`]. An error is
+//! INVALID_FIELD with the field's name, unless a function says otherwise.
+
+mod send;
 
 use std::str::FromStr;
 
 use tern_types::IdError;
 
 use crate::ApiError;
+
+pub use send::{Send, send};
 
 /// Reads a UUID string of a public request. Returns `Err` if it is not a UUID in its hyphenated form.
 pub fn id<T: FromStr<Err = IdError>>(field: &'static str, text: &str) -> Result<T, ApiError> {

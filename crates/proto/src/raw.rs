@@ -1,40 +1,11 @@
-//! Mirrors public messages with types in which one part stays encoded bytes. On the wire they are the same, byte for
-//! byte. So an event is encoded once and copied for each receiver, and a stored message is never decoded.
+//! Parts of public messages that stay encoded: the envelope of a send and the content of an entry (`build.rs` says which
+//! fields), and events, which are encoded once and copied for each receiver. So a stored body is never decoded.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::Message;
 use prost::encoding::{self, WireType};
+use prost::{DecodeError, Message};
 
 use crate::v1;
-
-/// A [`v1::Entry`] whose content stays encoded, as it is stored.
-#[derive(Clone, PartialEq, Message)]
-pub struct Entry {
-    /// The id of the chat.
-    #[prost(string, tag = "1")]
-    pub chat_id: String,
-    /// The place of the entry in the chat's log, from 1.
-    #[prost(uint64, tag = "2")]
-    pub seq: u64,
-    /// The time of the entry in milliseconds since the Unix epoch.
-    #[prost(int64, tag = "3")]
-    pub sent_at_ms: i64,
-    /// The user who caused the entry, or an empty string if a back end did in nobody's name.
-    #[prost(string, tag = "4")]
-    pub sender_user_id: String,
-    /// The device that the entry came from, or an empty string if it came from a back end.
-    #[prost(string, tag = "5")]
-    pub sender_device_id: String,
-    /// The id that the sender chose for the request.
-    #[prost(string, tag = "6")]
-    pub request_id: String,
-    /// The number of entries up to this one, itself included, that count as unread for others than their senders.
-    #[prost(uint64, tag = "7")]
-    pub ordinal: u64,
-    /// An encoded [`v1::EntryContent`].
-    #[prost(bytes = "bytes", tag = "8")]
-    pub content: Bytes,
-}
 
 /// A [`v1::Message`] whose envelope stays encoded as it came.
 #[derive(Clone, PartialEq, Message)]
@@ -47,87 +18,26 @@ pub struct RawMessage {
     pub body: Bytes,
 }
 
-/// A [`v1::ClientFrame`] in which the envelopes of sends stay encoded as they came.
-#[derive(Clone, PartialEq, Message)]
-pub struct ClientFrame {
-    /// The items, in the order in which the client sent them.
-    #[prost(message, repeated, tag = "1")]
-    pub items: Vec<ClientItem>,
-}
-
-/// A [`v1::ClientItem`] in which the envelope of a send stays encoded as it came. The gateway's tests of its codec
-/// compare the two types.
-#[derive(Clone, PartialEq, Message)]
-pub struct ClientItem {
-    /// The item, or `None` if this version does not know its kind.
-    #[prost(oneof = "client_item::Item", tags = "1, 2, 3, 4, 5, 6, 7, 20, 21")]
-    pub item: Option<client_item::Item>,
-}
-
-/// The kinds of [`ClientItem`].
-pub mod client_item {
-    use crate::v1;
-
-    /// A [`v1::client_item::Item`] in which the envelope of a send stays encoded as it came.
-    #[derive(Clone, PartialEq, prost::Oneof)]
-    pub enum Item {
-        #[prost(message, tag = "1")]
-        Open(v1::Open),
-        #[prost(message, tag = "2")]
-        Send(super::SendMessage),
-        #[prost(message, tag = "3")]
-        Ack(v1::Ack),
-        #[prost(message, tag = "4")]
-        MarkRead(v1::MarkRead),
-        #[prost(message, tag = "5")]
-        Reauthenticate(v1::Reauthenticate),
-        #[prost(message, tag = "6")]
-        Heartbeat(v1::Heartbeat),
-        #[prost(message, tag = "7")]
-        SetActive(v1::SetActive),
-        #[prost(message, tag = "20")]
-        WatchPresence(v1::WatchPresence),
-        #[prost(message, tag = "21")]
-        Typing(v1::Typing),
-    }
-}
-
-/// A [`v1::SendMessage`] whose envelope stays encoded as it came.
-#[derive(Clone, PartialEq, Message)]
-pub struct SendMessage {
-    /// The UUID that the client made for this send.
-    #[prost(string, tag = "1")]
-    pub request_id: String,
-    /// The chat or the person that the message is for.
-    #[prost(oneof = "v1::send_message::To", tags = "2, 3")]
-    pub to: Option<v1::send_message::To>,
-    /// An encoded [`v1::Envelope`].
-    #[prost(bytes = "bytes", tag = "4")]
-    pub envelope: Bytes,
-    /// The message itself, opaque to the server.
-    #[prost(bytes = "bytes", tag = "5")]
-    pub body: Bytes,
-}
-
-impl From<v1::SendMessage> for SendMessage {
-    fn from(message: v1::SendMessage) -> Self {
-        let v1::SendMessage {
-            request_id,
-            to,
-            envelope,
-            body,
-        } = message;
-        Self {
-            request_id,
-            to,
-            envelope: envelope.map_or_else(Bytes::new, |envelope| envelope.encoded()),
-            body,
-        }
-    }
-}
-
 impl v1::Envelope {
-    /// Returns the encoded envelope, as [`v1::SendMessageRequest`] has it.
+    /// Returns the encoded envelope, as [`v1::SendMessage`] and [`v1::SendMessageRequest`] have it.
+    pub fn encoded(&self) -> Bytes {
+        self.encode_to_vec().into()
+    }
+}
+
+impl v1::Entry {
+    /// Decodes the content.
+    ///
+    /// # Errors
+    ///
+    /// The content is not an encoded [`v1::EntryContent`].
+    pub fn decoded_content(&self) -> Result<v1::EntryContent, DecodeError> {
+        v1::EntryContent::decode(self.content.clone())
+    }
+}
+
+impl v1::EntryContent {
+    /// The content encoded, as [`v1::Entry`] has it.
     pub fn encoded(&self) -> Bytes {
         self.encode_to_vec().into()
     }
@@ -163,7 +73,7 @@ pub fn message_content(envelope: &Bytes, body: &Bytes) -> Bytes {
 }
 
 /// Encodes `ServerEvent{entry}`.
-pub fn entry_event(entry: &Entry) -> Bytes {
+pub fn entry_event(entry: &v1::Entry) -> Bytes {
     nested(EVENT_ENTRY, entry)
 }
 
@@ -210,23 +120,13 @@ mod tests {
         encoding::encode_varint(3, &mut envelope);
         envelope.extend(b"new");
         let envelope = Bytes::from(envelope);
-        let item = client_item::Item::Send(SendMessage {
-            request_id: "r".to_owned(),
-            to: Some(v1::send_message::To::ChatId("c".to_owned())),
+        let send = v1::SendMessage {
             envelope: envelope.clone(),
-            body: Bytes::from_static(b"hello"),
-        });
-        let frame = ClientFrame {
-            items: vec![ClientItem { item: Some(item) }],
+            ..Default::default()
         };
-        let bytes = frame.encode_to_vec();
-        assert_eq!(ClientFrame::decode(bytes.as_slice()), Ok(frame));
-        let public = v1::ClientFrame::decode(bytes.as_slice()).unwrap();
-        let Some(v1::client_item::Item::Send(send)) = public.items[0].item.clone() else {
-            panic!("{public:?}")
-        };
-        assert_eq!(send.envelope, Some(known.clone()));
-        assert_eq!(SendMessage::from(send).envelope, known.encoded());
+        let send = v1::SendMessage::decode(send.encode_to_vec().as_slice()).unwrap();
+        assert_eq!(send.envelope, envelope);
+        assert_eq!(v1::Envelope::decode(envelope.clone()), Ok(known));
         assert_eq!(traceparent(&envelope), "00-x");
         assert_eq!(traceparent(&Bytes::from_static(b"\xff")), "");
         let request = v1::SendMessageRequest {
@@ -238,20 +138,20 @@ mod tests {
     }
 
     #[test]
-    fn a_raw_entry_reads_as_a_public_one() {
+    fn an_entry_keeps_its_content_as_it_is_stored() {
         let envelope = v1::Envelope {
             reply_to_seq: 7,
             ..Default::default()
         };
         let content = message_content(&envelope.encode_to_vec().into(), &Bytes::from_static(b"hello"));
-        let raw = Entry {
+        let stored = v1::Entry {
             chat_id: "c".into(),
             seq: 9,
-            content,
+            content: content.clone(),
             ..Default::default()
         };
         let mut frame = Vec::new();
-        let event = entry_event(&raw);
+        let event = entry_event(&stored);
         put_event(&mut frame, &event);
         put_event(&mut frame, &event);
         assert_eq!(frame.len(), 2 * event_len_in_frame(&event));
@@ -261,11 +161,8 @@ mod tests {
         let Some(v1::server_event::Event::Entry(entry)) = &read.events[1].event else {
             panic!("{read:?}")
         };
-        assert_eq!(entry.seq, 9);
-        let Some(v1::entry_content::Content::Message(message)) = entry
-            .content
-            .as_ref()
-            .and_then(|content| content.content.as_ref())
+        assert_eq!((entry.seq, &entry.content), (9, &content));
+        let Some(v1::entry_content::Content::Message(message)) = entry.decoded_content().unwrap().content
         else {
             panic!("{entry:?}")
         };

@@ -2,18 +2,18 @@
 //! parses them from. The platform's own processes are those of the program `tern`.
 //!
 //! - [`dev`]: the whole platform on this machine
-//! - [`chat`]: a terminal client
+//! - [`messenger`]: `tern-dev chat`, a messenger in the terminal
 //! - [`demo`]: conversations played on a platform that the demo starts for itself
 //! - [`bench`]: load tests, which report the platform's throughput, latency and cost
 //! - [`s3`]: the object store of platforms on this machine
 //! - [`programs`]: finds the program `tern`
 
-pub mod bench;
-pub mod chat;
-pub mod demo;
-pub mod dev;
-pub mod programs;
-pub mod s3;
+mod bench;
+mod demo;
+mod dev;
+mod messenger;
+mod programs;
+mod s3;
 
 use clap::{Parser, Subcommand};
 
@@ -28,7 +28,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Dev(dev::DevArgs),
-    Chat(chat::ChatArgs),
+    Chat(messenger::ChatArgs),
     Demo(demo::DemoArgs),
     Bench(Box<bench::BenchArgs>),
     #[command(hide = true)]
@@ -40,7 +40,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<()> {
         match self.command {
             Command::Dev(args) => Box::pin(dev::run(args)).await,
-            Command::Chat(args) => Box::pin(chat::run(args)).await,
+            Command::Chat(args) => Box::pin(messenger::run(args)).await,
             Command::Demo(args) => Box::pin(demo::run(args)).await,
             Command::Bench(args) => Box::pin(bench::run(*args)).await,
             Command::S3(args) => s3::run(&args).await,

@@ -6,11 +6,11 @@
 //! - [`migrate`]: brings the database's schema up to date
 //! - [`admin`]: the commands of operators; [`top`]: the state of the cluster on a screen
 
-pub mod admin;
-pub mod canary;
-pub mod migrate;
-pub mod serve;
-pub mod top;
+mod admin;
+mod canary;
+mod migrate;
+mod serve;
+mod top;
 
 use clap::{Parser, Subcommand};
 

@@ -12,14 +12,14 @@
 //!
 //! Numbers in comments ("rule 5") are those of `docs/delivery.md`.
 
-pub mod id;
+mod id;
 pub mod limits;
-pub mod map;
-pub mod seq;
+mod map;
+mod seq;
 pub mod slot;
 pub mod strangers;
-pub mod time;
-pub mod trace;
+mod time;
+mod trace;
 pub mod typing;
 
 pub use id::{ChatId, DeviceId, IdError, MediaId, RequestId, SessionId, UploadId, UserId};

@@ -137,9 +137,10 @@ impl State {
             sent_at_ms: sent.sent_at_ms,
             sender_user_id: self.me.to_string(),
             request_id: request.to_string(),
-            content: Some(EntryContent {
+            content: EntryContent {
                 content: Some(Content::Message(message)),
-            }),
+            }
+            .encoded(),
             ..Entry::default()
         };
         if let Some(Ok(before)) = self.results.insert(request, Ok(sent.clone()))
@@ -206,9 +207,10 @@ mod tests {
         Entry {
             chat_id: CHAT.to_string(),
             seq,
-            content: Some(EntryContent {
+            content: EntryContent {
                 content: Some(Content::Message(message)),
-            }),
+            }
+            .encoded(),
             ..Entry::default()
         }
     }

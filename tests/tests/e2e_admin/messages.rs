@@ -182,10 +182,11 @@ async fn the_trace_id_is_shown(world: &World, chat: ChatId, from: &Device, to: &
     wire.say(Item::Send(v1::SendMessage {
         request_id: request.to_string(),
         to: Some(v1::send_message::To::ChatId(chat.to_string())),
-        envelope: Some(v1::Envelope {
+        envelope: v1::Envelope {
             traceparent: traced.to_string(),
             ..tern_tests::wire::plain()
-        }),
+        }
+        .encoded(),
         body: "traced".into(),
     }))
     .await;

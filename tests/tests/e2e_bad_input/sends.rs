@@ -95,7 +95,7 @@ fn message(request: &str, to: Option<To>, envelope: v1::Envelope) -> v1::SendMes
     v1::SendMessage {
         request_id: request.to_owned(),
         to,
-        envelope: Some(envelope),
+        envelope: envelope.encoded(),
         body: "x".into(),
     }
 }

@@ -1,5 +1,6 @@
 //! The action that adds members. An admin or an owner may do it. Users who are members already are left out.
 
+use bytes::Bytes;
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
 use tern_types::limits::MAX_GROUP_MEMBERS;
@@ -8,6 +9,7 @@ use tern_types::{Seq, UserId};
 use super::{Action, Permitted, Rules, at_least};
 use crate::Refusal;
 use crate::chat::{Chat, Role};
+use crate::content::encode;
 use crate::entry::EntryKind;
 
 pub(super) struct Add<'a>(pub &'a [UserId]);
@@ -17,10 +19,10 @@ impl Rules for Add<'_> {
         EntryKind::MembersAdded
     }
 
-    fn content(&self, _: UserId) -> Content {
-        Content::MembersAdded(v1::MembersAdded {
+    fn content(&self, _: UserId) -> Bytes {
+        encode(Content::MembersAdded(v1::MembersAdded {
             user_ids: self.0.iter().map(ToString::to_string).collect(),
-        })
+        }))
     }
 
     fn permit(&self, chat: &Chat, _: UserId, role: Role) -> Result<Permitted, Refusal> {

@@ -1,6 +1,7 @@
 //! The action that removes a member. An admin or an owner may remove members whose role is not higher than theirs, and
 //! everybody may leave. The last owner stays while there are other members.
 
+use bytes::Bytes;
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
 use tern_types::{Seq, UserId};
@@ -8,6 +9,7 @@ use tern_types::{Seq, UserId};
 use super::{Action, Permitted, Rules, at_least, is_last_owner};
 use crate::Refusal;
 use crate::chat::{Chat, Role};
+use crate::content::encode;
 use crate::entry::EntryKind;
 
 pub(super) struct Remove(pub UserId);
@@ -17,11 +19,11 @@ impl Rules for Remove {
         EntryKind::MemberRemoved
     }
 
-    fn content(&self, actor: UserId) -> Content {
-        Content::MemberRemoved(v1::MemberRemoved {
+    fn content(&self, actor: UserId) -> Bytes {
+        encode(Content::MemberRemoved(v1::MemberRemoved {
             user_id: self.0.to_string(),
             left: self.0 == actor,
-        })
+        }))
     }
 
     fn permit(&self, chat: &Chat, actor: UserId, role: Role) -> Result<Permitted, Refusal> {

@@ -1,5 +1,6 @@
 //! The action that gives the group another picture, or none. An admin or an owner may do it.
 
+use bytes::Bytes;
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
 use tern_types::{Seq, UserId};
@@ -7,6 +8,7 @@ use tern_types::{Seq, UserId};
 use super::{Action, Permitted, Rules, at_least};
 use crate::Refusal;
 use crate::chat::{Chat, Role};
+use crate::content::encode;
 use crate::entry::{EntryKind, MediaRef};
 
 pub(super) struct SetPicture(pub Option<MediaRef>);
@@ -16,12 +18,12 @@ impl Rules for SetPicture {
         EntryKind::ChatUpdated
     }
 
-    fn content(&self, _: UserId) -> Content {
-        Content::ChatPictureChanged(v1::ChatPictureChanged {
+    fn content(&self, _: UserId) -> Bytes {
+        encode(Content::ChatPictureChanged(v1::ChatPictureChanged {
             media_id: self
                 .0
                 .map_or_else(String::new, |picture| picture.media.to_string()),
-        })
+        }))
     }
 
     fn permit(&self, chat: &Chat, _: UserId, role: Role) -> Result<Permitted, Refusal> {

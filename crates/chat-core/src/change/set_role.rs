@@ -1,5 +1,6 @@
 //! The action that gives a member another role. Only an owner may do it, and the group keeps an owner.
 
+use bytes::Bytes;
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
 use tern_types::{Seq, UserId};
@@ -7,7 +8,7 @@ use tern_types::{Seq, UserId};
 use super::{Action, Permitted, Rules, at_least, is_last_owner};
 use crate::Refusal;
 use crate::chat::{Chat, Role};
-use crate::content::role_to_wire;
+use crate::content::{encode, role_to_wire};
 use crate::entry::EntryKind;
 
 pub(super) struct SetRole(pub UserId, pub Role);
@@ -17,11 +18,11 @@ impl Rules for SetRole {
         EntryKind::RoleChanged
     }
 
-    fn content(&self, _: UserId) -> Content {
-        Content::RoleChanged(v1::RoleChanged {
+    fn content(&self, _: UserId) -> Bytes {
+        encode(Content::RoleChanged(v1::RoleChanged {
             user_id: self.0.to_string(),
             role: role_to_wire(self.1).into(),
-        })
+        }))
     }
 
     fn permit(&self, chat: &Chat, _: UserId, role: Role) -> Result<Permitted, Refusal> {

@@ -1,5 +1,6 @@
 //! The action that gives the group another title. An admin or an owner may do it.
 
+use bytes::Bytes;
 use tern_proto::v1;
 use tern_proto::v1::entry_content::Content;
 use tern_types::{Seq, UserId};
@@ -7,6 +8,7 @@ use tern_types::{Seq, UserId};
 use super::{Action, Permitted, Rules, at_least};
 use crate::Refusal;
 use crate::chat::{Chat, Role};
+use crate::content::encode;
 use crate::entry::EntryKind;
 
 pub(super) struct SetTitle<'a>(pub &'a str);
@@ -16,10 +18,10 @@ impl Rules for SetTitle<'_> {
         EntryKind::ChatUpdated
     }
 
-    fn content(&self, _: UserId) -> Content {
-        Content::ChatUpdated(v1::ChatUpdated {
+    fn content(&self, _: UserId) -> Bytes {
+        encode(Content::ChatUpdated(v1::ChatUpdated {
             title: self.0.to_owned(),
-        })
+        }))
     }
 
     fn permit(&self, chat: &Chat, _: UserId, role: Role) -> Result<Permitted, Refusal> {

@@ -8,8 +8,7 @@ use tern_types::{ChatId, Seq, Timestamp, UserId};
 use super::command::Command;
 use super::{Chat, ChatKey, Stage};
 use crate::change::{self, Action, Permitted};
-use crate::content;
-use crate::entry::{Entry, MediaRef, NewEntry, Sending};
+use crate::entry::{Entry, MediaRef, NewEntry};
 use crate::recent::{Known, Placed};
 use crate::{Origin, Outcome, Refusal};
 
@@ -34,7 +33,7 @@ pub struct Batch {
     pub ordinal: u64,
     /// The entries, with the seqs that follow `expected`. There is at least one.
     pub entries: Vec<Entry>,
-    /// The change of the group, if the batch is one. Its entry is then the only one, and has a transaction of its own.
+    /// What the entry changes, if it is a change. It is then the only entry, and has a transaction of its own.
     pub change: Option<Action>,
 }
 
@@ -50,7 +49,7 @@ impl Batch {
     }
 }
 
-/// An entry that may be made, and the change of the group that it stands for.
+/// An entry that may be made, and what it changes, if it is a change.
 type Admitted = (Arc<NewEntry>, Option<Action>);
 
 impl Chat {
@@ -248,7 +247,7 @@ impl Chat {
                     let media = action.media();
                     in_time(&media, wall)?;
                     let new = NewEntry {
-                        sending: Sending::default(),
+                        sending: change.sending.clone(),
                         media,
                         kind: action.kind(),
                         sender: change.actor,
@@ -256,7 +255,7 @@ impl Chat {
                         request: change.request,
                         fingerprint: change.fingerprint,
                         counts: false,
-                        content: content::of_change(change.actor, &action),
+                        content: action.content(change.actor),
                     };
                     Ok(Some((Arc::new(new), Some(action))))
                 }

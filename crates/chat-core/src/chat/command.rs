@@ -53,10 +53,11 @@ impl Command {
     /// Returns the time at which the caller began to wait, which is `now` or earlier: a message may have been delayed
     /// on its way from the link or service to the shard.
     pub fn since(&self, now: Timestamp) -> Timestamp {
-        match self {
-            Self::Send(entry) => entry.sending.arrived.map_or(now, |arrived| arrived.min(now)),
-            Self::Change(_) => now,
-        }
+        let sending = match self {
+            Self::Send(entry) => &entry.sending,
+            Self::Change(change) => &change.sending,
+        };
+        sending.arrived.map_or(now, |arrived| arrived.min(now))
     }
 
     /// Returns the key of the request: a sender has one result for each request_id (rule 5).

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::Role;
 use tern_chat_core::shard::{Effect, Event, Job, JobDone, Lane, LoadError, Pushed, ShardState};
-use tern_chat_core::{Change, Entry, NewEntry, Origin, Outcome, Refusal};
+use tern_chat_core::{Change, Entry, NewEntry, Origin, Outcome, Refusal, Sending};
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -260,6 +260,7 @@ impl World {
             request: RequestId::random(),
             fingerprint: [2; 16],
             action,
+            sending: Sending::default(),
         };
         self.ask_for(node, Request::Change(change));
     }

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use tern_chat_core::Outcome;
 use tern_chat_core::shard::Event;
 
-use super::link::event;
+use super::gateway_link::event;
 use super::store_away;
 use super::writes::Writes;
 use crate::answer;

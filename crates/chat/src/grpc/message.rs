@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use tern_identity::ticket::Tickets;
 use tern_proto::{ApiError, parse, raw, v1};
-use tern_types::limits::{MAX_ATTACHMENTS, MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_MENTIONS};
+use tern_types::limits::{MAX_ATTACHMENTS, MAX_MENTIONS};
 use tern_types::{DeviceId, MediaId, RequestId, Seq, Timestamp, TraceContext, UserId};
 
 use tern_chat_core::content::fingerprint;
@@ -12,7 +12,8 @@ use tern_chat_core::{EntryKind, MediaRef, NewEntry, Refusal, Sending};
 
 use crate::answer;
 
-/// A message as a device or a back end sent it.
+/// A message as a device or a back end sent it. [`parse::send()`] has found that its parts are not too large, here or
+/// at the gateway.
 pub struct Message<'a> {
     /// The sender; [`UserId::SYSTEM`] if a back end sends in nobody's name.
     pub sender: UserId,
@@ -38,22 +39,10 @@ pub struct Message<'a> {
 ///
 /// # Errors
 ///
-/// The body or the envelope is too large, the envelope does not decode or has a bad field, a ticket is not valid for
-/// the sender and the media, or there is neither a body nor an attachment.
+/// The envelope does not decode or has a bad field, a ticket is not valid for the sender and the media, or there is
+/// neither a body nor an attachment.
 pub fn entry(message: &Message<'_>, tickets: Option<&Tickets>) -> Result<NewEntry, Refusal> {
     let (envelope, body) = (message.envelope, message.body);
-    if body.len() > MAX_BODY_BYTES {
-        return Err(Refusal::TooLarge {
-            part: "body",
-            most: MAX_BODY_BYTES,
-        });
-    }
-    if envelope.len() > MAX_ENVELOPE_BYTES {
-        return Err(Refusal::TooLarge {
-            part: "envelope",
-            most: MAX_ENVELOPE_BYTES,
-        });
-    }
     let read = v1::Envelope::decode(envelope.clone())
         .map_err(|_| Refusal::Invalid("envelope", "does not decode"))?;
     let kind = kind(&read)?;
@@ -172,6 +161,7 @@ fn kind(envelope: &v1::Envelope) -> Result<EntryKind, Refusal> {
 
 #[cfg(test)]
 mod tests {
+    use tern_types::limits::MAX_ENVELOPE_BYTES;
     use uuid::Uuid;
 
     use super::*;

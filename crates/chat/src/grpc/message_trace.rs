@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use prost::Message;
+use tern_proto::ApiError;
 use tern_proto::v1::{self, DeliveryState, ErrorReason, entry_content::Content};
-use tern_proto::{ApiError, raw};
 use tern_types::{ChatId, DeviceId, Seq, Slot, TraceContext, UserId};
 
 use tern_chat_core::entry::EntryKind;
@@ -150,8 +149,9 @@ fn session(found: &Found) -> v1::AdminSession {
 }
 
 /// Reads the trace context in the envelope of a message; `None` if there is none.
-fn in_envelope(entry: &raw::Entry) -> Result<Option<TraceContext>, ApiError> {
-    let content = v1::EntryContent::decode(entry.content.clone())
+fn in_envelope(entry: &v1::Entry) -> Result<Option<TraceContext>, ApiError> {
+    let content = entry
+        .decoded_content()
         .map_err(|_| ApiError::new(ErrorReason::Internal, "the entry does not decode"))?;
     let Some(Content::Message(message)) = content.content else {
         return Ok(None);
@@ -190,7 +190,7 @@ mod tests {
             chat: ChatId(uuid::Uuid::nil()),
             seq: SEQ,
             facts: MessageFacts {
-                entry: raw::Entry {
+                entry: v1::Entry {
                     sent_at_ms: 1000,
                     ..Default::default()
                 },

@@ -3,14 +3,14 @@
 use tern_identity::ticket::Tickets;
 use tern_proto::{ApiError, parse, v1};
 use tern_telemetry::trace;
-use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
+use tern_types::{ChatId, Clock, Seq, UserId};
 use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use tern_chat_core::shard::{ANSWER_WITHIN, Event};
 
-use super::caller::{Caller, Callers};
+use super::caller::Callers;
 use super::message;
 use super::too_late;
 use super::writes::Writes;
@@ -32,12 +32,14 @@ impl Sends {
         let sender = self.callers.sender(&metadata, &send.acting_user_id);
         let sender = timeout(ANSWER_WITHIN, sender).await;
         let (caller, read_receipts_off) = sender.map_err(|_| too_late())??;
-        let request: RequestId = parse::id("request_id", &send.request_id)?;
-        let (chat, peer) = address(caller, &send)?;
+        let send = parse::send(caller.user, &send.into())?;
+        if caller.is_nobody() && send.peer.is_some() {
+            return Err(ApiError::invalid("peer_user_id", "needs an acting_user_id").into());
+        }
         let message = message::Message {
             sender: caller.user,
             device: caller.sender_device(),
-            request,
+            request: send.request,
             envelope: &send.envelope,
             body: &send.body,
             read_receipts_off,
@@ -45,15 +47,14 @@ impl Sends {
             trace: trace::context(&tracing::Span::current()),
             arrived,
         };
-        self.place(&metadata, chat, peer, &message).await
+        self.place(&metadata, (send.chat, send.peer), &message).await
     }
 
     /// Makes the entry of the message, and has the chat's shard commit it.
     async fn place(
         &self,
         metadata: &MetadataMap,
-        chat: ChatId,
-        peer: Option<UserId>,
+        (chat, peer): (ChatId, Option<UserId>),
         message: &message::Message<'_>,
     ) -> Result<v1::Sent, Status> {
         self.writes.check_owner(chat, metadata)?;
@@ -67,23 +68,5 @@ impl Sends {
         };
         let outcome = self.writes.call(chat, event).await?;
         Ok(answer::sent(&outcome)?)
-    }
-}
-
-/// Returns the chat that a message goes to, and the other person if the request names a person. A message in nobody's
-/// name can only go to a chat. Fails unless the request names either a chat or a person who is not the sender.
-fn address(caller: Caller, send: &v1::SendMessageRequest) -> Result<(ChatId, Option<UserId>), ApiError> {
-    let chat = parse::optional_id("chat_id", &send.chat_id)?;
-    match (chat, parse::optional_id("peer_user_id", &send.peer_user_id)?) {
-        (Some(chat), None) => Ok((chat, None)),
-        (None, Some(_)) if caller.is_nobody() => {
-            Err(ApiError::invalid("peer_user_id", "needs an acting_user_id"))
-        }
-        (None, Some(peer)) if peer == caller.user => Err(ApiError::invalid("peer_user_id", "is the sender")),
-        (None, Some(peer)) => Ok((ChatId::direct(caller.user, peer), Some(peer))),
-        _ => Err(ApiError::invalid(
-            "chat_id",
-            "or peer_user_id is needed, and only one",
-        )),
     }
 }

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use prost::Message;
-use tern_proto::{ApiError, parse, raw, v1};
+use tern_proto::{ApiError, parse, v1};
 use tern_types::{ChatId, Seq, Timestamp, UserId};
 
 use tern_chat_core::chat::{ChatKind, Role};
@@ -13,11 +12,10 @@ use tern_chat_core::receipts::Watermark;
 use super::caller::Caller;
 use crate::store::listing::ChatView;
 
-/// Converts a chat to how the caller sees it. Only a device is told its `resume_seq`. Fails if the last entry does not
-/// decode.
-pub fn chat(view: ChatView, caller: Caller) -> Result<v1::Chat, ApiError> {
+/// Converts a chat to how the caller sees it. Only a device is told its `resume_seq`.
+pub fn chat(view: ChatView, caller: Caller) -> v1::Chat {
     let unread = view.unread();
-    Ok(v1::Chat {
+    v1::Chat {
         chat_id: view.chat.to_string(),
         kind: kind(view.kind).into(),
         title: view.title,
@@ -31,9 +29,9 @@ pub fn chat(view: ChatView, caller: Caller) -> Result<v1::Chat, ApiError> {
         member_count: view.member_count,
         role: role_to_wire(view.role).into(),
         peer_user_id: view.peer.map(|peer| peer.to_string()).unwrap_or_default(),
-        last_entry: view.last_entry.map(entry).transpose()?,
+        last_entry: view.last_entry,
         picture_media_id: view.picture.map(|media| media.to_string()).unwrap_or_default(),
-    })
+    }
 }
 
 /// Converts the kind of a chat.
@@ -42,22 +40,6 @@ pub fn kind(kind: ChatKind) -> v1::ChatKind {
         ChatKind::Direct => v1::ChatKind::Direct,
         ChatKind::Group => v1::ChatKind::Group,
     }
-}
-
-/// Converts an entry, and decodes its content. Fails if the content does not decode.
-pub fn entry(entry: raw::Entry) -> Result<v1::Entry, ApiError> {
-    let content = v1::EntryContent::decode(entry.content)
-        .map_err(|_| ApiError::new(v1::ErrorReason::Internal, "an entry does not decode"))?;
-    Ok(v1::Entry {
-        chat_id: entry.chat_id,
-        seq: entry.seq,
-        sent_at_ms: entry.sent_at_ms,
-        sender_user_id: entry.sender_user_id,
-        sender_device_id: entry.sender_device_id,
-        request_id: entry.request_id,
-        ordinal: entry.ordinal,
-        content: Some(content),
-    })
 }
 
 /// Converts a member of a chat.

@@ -206,7 +206,7 @@ pub fn entry_event(entry: &Entry) -> Bytes {
     let new = &entry.new;
     let text =
         |present: bool, id: &dyn std::fmt::Display| if present { id.to_string() } else { String::new() };
-    raw::entry_event(&raw::Entry {
+    raw::entry_event(&v1::Entry {
         chat_id: entry.chat.to_string(),
         seq: entry.seq.0,
         sent_at_ms: entry.sent_at.0,

@@ -26,7 +26,7 @@ use crate::metrics::{self, JobTimes};
 use crate::shard_loop::traces;
 use crate::store::by_chat::ByChat;
 use crate::store::heads::Heads;
-use crate::store::{commit, settle};
+use crate::store::{change, settle};
 
 /// The connection settings, from `tern_store::postgres::hot_connect_options`.
 pub type Connect = PgConnectOptions;
@@ -150,10 +150,10 @@ impl Writer {
             }
             Job::Change(batch) => {
                 let patience = self.is_wary().then_some(WARY_LOCK_TIMEOUT);
-                let result = match attempt!(self, |db| commit::change(db, &batch, patience)) {
-                    Ok(commit::Changed::Stored) => Committed::Stored,
-                    Ok(commit::Changed::Conflict) => Committed::Conflict,
-                    Ok(commit::Changed::Refused(refusal)) => Committed::Refused(refusal),
+                let result = match attempt!(self, |db| change::change(db, &batch, patience)) {
+                    Ok(change::Changed::Stored) => Committed::Stored,
+                    Ok(change::Changed::Conflict) => Committed::Conflict,
+                    Ok(change::Changed::Refused(refusal)) => Committed::Refused(refusal),
                     Err(failure) => failure.into(),
                 };
                 JobDone::Commit(vec![(batch.chat, result)])

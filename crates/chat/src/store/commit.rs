@@ -1,19 +1,12 @@
-//! Commits entries. One statement commits the entries of many chats, all or nothing for each chat. A change of a group
-//! has a transaction of its own, together with the commit of its entry.
-
-use std::collections::HashSet;
-use std::time::Duration;
+//! Commits entries. One statement commits the entries of many chats, all or nothing for each chat.
 
 use sqlx::{Connection, PgConnection};
-use tern_types::{ChatId, IdSet, Slot, UserId};
+use tern_types::{ChatId, IdSet, Slot};
 use uuid::Uuid;
 
-use tern_chat_core::Refusal;
-use tern_chat_core::change::Action;
-use tern_chat_core::chat::{Batch, Role};
+use tern_chat_core::chat::Batch;
 
 use super::heads::lock_free_to_commit;
-use super::joining;
 use super::seal::{Sealer, Turn};
 
 /// Builds the statement of a commit. `$more` is a further part of its WITH list.
@@ -71,35 +64,6 @@ pub const COMMIT_WITH_MEDIA: &str = commit!(
     WHERE (r.chat_id IN (SELECT chat_id FROM moved)) IS TRUE
 )"
 );
-
-/// Locks users in share mode against linking (`devices::LOCK_USER`). Adding a member and linking a device thereby
-/// exclude each other, so that neither misses the other.
-pub const SHARE_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR SHARE";
-
-/// Begins an interval of membership, with the devices that the user has at this moment.
-pub const ADD_MEMBERS: &str = "
-INSERT INTO members (chat_id, user_id, joined_seq, role, read_seq, devices)
-SELECT $1, u, $3::int8, $4, $3::int8 - 1,
-       ARRAY(SELECT device_id FROM devices d WHERE d.user_id = u AND d.active ORDER BY device_id)
-FROM unnest($2::uuid[]) AS u";
-
-/// Ends an interval of membership with the entry that removed the member, which they still get (rule 7).
-pub const REMOVE_MEMBER: &str =
-    "UPDATE members SET left_seq = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
-
-/// Sets a present member's role.
-pub const SET_ROLE: &str =
-    "UPDATE members SET role = $3 WHERE chat_id = $1 AND user_id = $2 AND left_seq IS NULL";
-
-/// Sets how long statements wait for locks, in milliseconds ($1), until the transaction ends.
-pub const LOCK_TIMEOUT: &str = "SELECT set_config('lock_timeout', $1, true)";
-
-/// Sets a group's title.
-pub const SET_TITLE: &str = "UPDATE chats SET title = $2 WHERE chat_id = $1";
-
-/// Sets a group's picture. Media nodes also let members read it by this column: a member who joined later does not
-/// get the entry that set it, and so not the entry's reference.
-pub const SET_PICTURE: &str = "UPDATE chats SET picture = $2 WHERE chat_id = $1";
 
 /// Commits the batches. Returns the chats whose batch is committed. In the other chats the head had moved, or a request
 /// was in the log already. The heads are locked in ascending order of chat_id.
@@ -170,135 +134,6 @@ pub async fn commit_free(
     let moved = commit(&mut tx, free).await?;
     tx.commit().await?;
     Ok((moved, held))
-}
-
-/// The refusal of a change whose new members may not all be added any more. The caller may send the same request again
-/// at once, and who may be added is then decided anew.
-const REFUSED_MEANWHILE: Refusal = Refusal::Unavailable {
-    reason: "who may be added has changed meanwhile",
-    retry_after: Duration::ZERO,
-};
-
-/// The result of a change of a group.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Changed {
-    /// The change is committed.
-    Stored,
-    /// The head had moved, or the request is in the log already: nothing was written.
-    Conflict,
-    /// The store's facts do not allow the change: nothing was written.
-    Refused(Refusal),
-}
-
-/// Commits a batch that changes a group, and makes the change, in one transaction. `patience` is the longest time that
-/// it waits for a lock; `None`: as long as the connection's `lock_timeout` says. A batch without a change is a
-/// [`Changed::Conflict`].
-pub async fn change(
-    db: &mut PgConnection,
-    batch: &Batch,
-    patience: Option<Duration>,
-) -> sqlx::Result<Changed> {
-    let Some(action) = &batch.change else {
-        return Ok(Changed::Conflict);
-    };
-    let mut tx = db.begin().await?;
-    if let Some(patience) = patience {
-        let millis = patience.as_millis().to_string();
-        sqlx::query(LOCK_TIMEOUT).bind(millis).execute(&mut *tx).await?;
-    }
-    if let Action::Add(users) = action
-        && let Some(unknown) = share_users(&mut tx, users).await?
-    {
-        return Ok(Changed::Refused(Refusal::UserNotFound(unknown)));
-    }
-    if !all_addable(&mut tx, batch).await? {
-        return Ok(Changed::Refused(REFUSED_MEANWHILE));
-    }
-    if commit(&mut tx, std::slice::from_ref(batch)).await?.is_empty() {
-        return Ok(Changed::Conflict);
-    }
-    let (chat, seq) = (batch.chat.0, batch.head().to_i64());
-    match action {
-        Action::Add(users) => add_members(&mut tx, batch.chat, users, seq, Role::Member).await?,
-        Action::Remove(user) => {
-            sqlx::query(REMOVE_MEMBER)
-                .bind(chat)
-                .bind(user.0)
-                .bind(seq)
-                .execute(&mut *tx)
-                .await?;
-        }
-        Action::SetRole(user, role) => {
-            sqlx::query(SET_ROLE)
-                .bind(chat)
-                .bind(user.0)
-                .bind(*role as i16)
-                .execute(&mut *tx)
-                .await?;
-        }
-        Action::SetTitle(title) => {
-            sqlx::query(SET_TITLE)
-                .bind(chat)
-                .bind(title)
-                .execute(&mut *tx)
-                .await?;
-        }
-        Action::SetPicture(picture) => {
-            sqlx::query(SET_PICTURE)
-                .bind(chat)
-                .bind(picture.map(|picture| picture.media.0))
-                .execute(&mut *tx)
-                .await?;
-        }
-    }
-    tx.commit().await?;
-    Ok(Changed::Stored)
-}
-
-/// Returns whether everybody whom the batch adds may still be added. They may have blocked the actor, or left, since
-/// the caller looked. No further block can come in between: blocking somebody locks the user row of the one who blocks,
-/// and this transaction has locked those rows by now.
-async fn all_addable(db: &mut PgConnection, batch: &Batch) -> sqlx::Result<bool> {
-    let actor = batch.entries.first().map(|entry| entry.new.sender);
-    match (&batch.change, actor.filter(|actor| *actor != UserId::SYSTEM)) {
-        (Some(Action::Add(users)), Some(actor)) => {
-            let addable = joining::addable(db, batch.chat, actor, users).await?;
-            Ok(addable.len() == users.len())
-        }
-        _ => Ok(true),
-    }
-}
-
-/// Locks the users against linking until the transaction ends. Returns a user who does not exist, if there is one.
-pub async fn share_users(db: &mut PgConnection, users: &[UserId]) -> sqlx::Result<Option<UserId>> {
-    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    let found: HashSet<Uuid> = sqlx::query_scalar(SHARE_USERS)
-        .bind(ids)
-        .fetch_all(db)
-        .await?
-        .into_iter()
-        .collect();
-    Ok(users.iter().copied().find(|user| !found.contains(&user.0)))
-}
-
-/// Adds members to a chat, whose interval of membership begins at `joined_seq`. [`share_users`] must have locked the
-/// users.
-pub async fn add_members(
-    db: &mut PgConnection,
-    chat: ChatId,
-    users: &[UserId],
-    joined_seq: i64,
-    role: Role,
-) -> sqlx::Result<()> {
-    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    sqlx::query(ADD_MEMBERS)
-        .bind(chat.0)
-        .bind(ids)
-        .bind(joined_seq)
-        .bind(role as i16)
-        .execute(db)
-        .await?;
-    Ok(())
 }
 
 /// The columns of the entries of one commit.

@@ -1,13 +1,13 @@
 //! Links a device to its user's chats, or revokes it.
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tern_store::postgres;
 use tern_types::{ChatId, DeviceId, UserId};
 use uuid::Uuid;
 
 use super::heads::{Heads, lock_heads};
 
-/// Locks a user against being added to a chat at the same time: see `commit::share_users`.
+/// Locks a user against being added to a chat at the same time: see `joining::share_users`.
 pub const LOCK_USER: &str = "SELECT user_id FROM users WHERE user_id = $1 FOR NO KEY UPDATE";
 
 /// Makes a device active. It changes no row if the device is not this user's or was revoked.
@@ -68,12 +68,7 @@ pub async fn link(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Result
     if active.rows_affected() == 0 {
         return Ok(false);
     }
-    let chats: Vec<Uuid> = sqlx::query_scalar(CHATS)
-        .bind(user.0)
-        .bind(device.0)
-        .fetch_all(&mut *tx)
-        .await?;
-    lock_heads(&mut tx, chats.into_iter().map(ChatId), Heads::Wait).await?;
+    lock_chats(&mut tx, user, device).await?;
     sqlx::query(JOIN)
         .bind(user.0)
         .bind(device.0)
@@ -94,12 +89,7 @@ pub async fn unlink(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Resu
         .bind(user.0)
         .execute(&mut *tx)
         .await?;
-    let chats: Vec<Uuid> = sqlx::query_scalar(CHATS)
-        .bind(user.0)
-        .bind(device.0)
-        .fetch_all(&mut *tx)
-        .await?;
-    lock_heads(&mut tx, chats.into_iter().map(ChatId), Heads::Wait).await?;
+    lock_chats(&mut tx, user, device).await?;
     sqlx::query(LEAVE)
         .bind(user.0)
         .bind(device.0)
@@ -118,8 +108,20 @@ pub async fn unlink(pool: &PgPool, user: UserId, device: DeviceId) -> sqlx::Resu
     tx.commit().await
 }
 
+/// Locks the heads of the chats that the device concerns.
+async fn lock_chats(db: &mut PgConnection, user: UserId, device: DeviceId) -> sqlx::Result<()> {
+    let chats: Vec<Uuid> = sqlx::query_scalar(CHATS)
+        .bind(user.0)
+        .bind(device.0)
+        .fetch_all(&mut *db)
+        .await?;
+    lock_heads(db, chats.into_iter().map(ChatId), Heads::Wait)
+        .await
+        .map(drop)
+}
+
 /// Moves the inbox rows of one device to another.
-async fn move_rows(db: &mut sqlx::PgConnection, from: DeviceId, to: DeviceId) -> sqlx::Result<()> {
+async fn move_rows(db: &mut PgConnection, from: DeviceId, to: DeviceId) -> sqlx::Result<()> {
     sqlx::query(TAKE_OVER)
         .bind(from.0)
         .bind(to.0)

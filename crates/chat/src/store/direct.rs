@@ -22,7 +22,7 @@ pub const EXISTING_USERS: &str = "SELECT user_id FROM users WHERE user_id = ANY(
 pub const EXISTING: &str =
     "SELECT c.chat_id FROM unnest($1::uuid[]) AS n(chat_id) JOIN chats c ON c.chat_id = n.chat_id";
 
-/// Locks users as `commit::SHARE_USERS` does, but leaves out those that another transaction has locked. A user whose
+/// Locks users as `joining::SHARE_USERS` does, but leaves out those that another transaction has locked. A user whose
 /// device is being linked to thousands of chats must not delay others who want to make chats.
 pub const SHARE_FREE_USERS: &str =
     "SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR SHARE SKIP LOCKED";

@@ -2,7 +2,7 @@
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
-use tern_proto::raw;
+use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, UserId};
 use uuid::Uuid;
 
@@ -82,7 +82,7 @@ pub const KEY: &str = "SELECT wrapped_key FROM chats WHERE chat_id = $1";
 #[derive(Debug, Clone, PartialEq)]
 pub enum Item {
     /// An entry that the reader may have.
-    Entry(raw::Entry),
+    Entry(v1::Entry),
     /// A range of seqs, up to and with `to`, that has nothing for the reader: they were no member then, or the entries
     /// were trimmed.
     Skipped {
@@ -196,7 +196,7 @@ pub async fn place(pool: &PgPool, chat: ChatId, user: UserId, device: DeviceId) 
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct History {
     /// The messages and reactions in descending order of their seqs.
-    pub messages: Vec<raw::Entry>,
+    pub messages: Vec<v1::Entry>,
     /// True if there may be older messages.
     pub more: bool,
 }
@@ -264,7 +264,7 @@ async fn sealer(pool: &PgPool, master: &MasterKey, chat: ChatId) -> Result<Seale
 }
 
 /// Opens the bodies of rows with the columns of [`UPWARDS`]. It yields to other tasks between large ones.
-pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<raw::Entry>, ReadError> {
+pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<v1::Entry>, ReadError> {
     let (mut entries, mut turn) = (Vec::with_capacity(rows.len()), Turn::default());
     for row in rows {
         let entry = entry(row, chat, sealer)?;
@@ -275,12 +275,12 @@ pub async fn open(rows: &[PgRow], chat: ChatId, sealer: &Sealer) -> Result<Vec<r
 }
 
 /// Opens the body of a row with the columns of [`UPWARDS`]. [`ReadError::Key`] if the body does not open.
-pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<raw::Entry, ReadError> {
+pub fn entry(row: &PgRow, chat: ChatId, sealer: &Sealer) -> Result<v1::Entry, ReadError> {
     let sender = UserId(row.try_get("sender_user")?);
     let device: Uuid = row.try_get("sender_device")?;
     let request = RequestId(row.try_get("request_id")?);
     let body: Vec<u8> = row.try_get("body")?;
-    Ok(raw::Entry {
+    Ok(v1::Entry {
         chat_id: chat.to_string(),
         seq: Seq::from_i64(row.try_get("seq")?).0,
         sent_at_ms: row.try_get("sent_at")?,

@@ -10,10 +10,10 @@ use tern_chat_core::chat::{ChatKind, Role};
 use tern_chat_core::content;
 use tern_chat_core::entry::NewEntry;
 use tern_store::postgres;
-use tern_types::{ChatId, Clock, Slot, Timestamp, UserId};
+use tern_types::{ChatId, Clock, Seq, Slot, Timestamp, UserId};
 
 use super::ReadError;
-use super::commit::{add_members, share_users};
+use super::joining::{add_members, share_users};
 use super::seal::{MasterKey, Sealer};
 use super::{joining, strangers};
 
@@ -103,7 +103,7 @@ pub async fn create(pool: &PgPool, master: &MasterKey, group: &NewGroup<'_>) -> 
         // Another transaction has made the chat meanwhile, for the same request.
         return Ok(group.before(&mut tx).await?.unwrap_or(Created::RequestIdReused));
     };
-    add_members(&mut tx, group.chat, &with_owner(&members), 1, Role::Member).await?;
+    add_members(&mut tx, group.chat, &with_owner(&members), Seq(1), Role::Member).await?;
     sqlx::query(SET_OWNER)
         .bind(group.chat.0)
         .bind(group.owner.0)

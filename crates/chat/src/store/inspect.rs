@@ -2,7 +2,7 @@
 //! statements. [`chat`] and [`message`] each read one snapshot.
 
 use sqlx::{PgPool, PgTransaction, Row};
-use tern_proto::raw;
+use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, RequestId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -143,7 +143,7 @@ pub struct MemberFacts {
 /// One entry, and the devices that are entitled to it.
 #[derive(Debug, Clone)]
 pub struct MessageFacts {
-    pub entry: raw::Entry,
+    pub entry: v1::Entry,
     /// The stored number: see [`tern_chat_core::entry::EntryKind`].
     pub kind: i16,
     /// The head of the entry's chat.

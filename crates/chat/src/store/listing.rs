@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgPool, Row};
-use tern_proto::raw;
+use tern_proto::v1;
 use tern_types::{ChatId, DeviceId, MediaId, Seq, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -163,7 +163,7 @@ pub struct ChatView {
     /// The other person of a direct chat.
     pub peer: Option<UserId>,
     /// The entry at `head`; `None` if it was trimmed.
-    pub last_entry: Option<raw::Entry>,
+    pub last_entry: Option<v1::Entry>,
 }
 
 impl ChatView {

@@ -1,7 +1,7 @@
 //! Tests commits (rules 2 and 5; fine print 3 and 10).
 
 use sqlx::Connection;
-use tern_chat::store::commit;
+use tern_chat::store::{change, commit};
 use tern_chat_core::change::Action;
 use tern_chat_core::{EntryKind, MediaRef};
 use tern_types::{MediaId, Seq, Timestamp, UserId};
@@ -112,8 +112,8 @@ async fn a_member_who_does_not_exist_is_not_added() {
     let mut db = store.shard().await;
     let refused = tern_chat_core::Refusal::UserNotFound(nobody);
     assert_eq!(
-        commit::change(&mut db, &batch, None).await.unwrap(),
-        commit::Changed::Refused(refused)
+        change::change(&mut db, &batch, None).await.unwrap(),
+        change::Changed::Refused(refused)
     );
     assert_eq!(store.log(chat.id).await, [1]);
 }

@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions, PgConnection, PgPool, Row};
 use tern_chat::store::direct::{Made, NewDirect};
 use tern_chat::store::heads::Heads;
 use tern_chat::store::seal::MasterKey;
-use tern_chat::store::{ack, commit, devices, direct, group, load, settle};
+use tern_chat::store::{ack, change, commit, devices, direct, group, load, settle};
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::{Batch, ChatKey, Snapshot};
 use tern_chat_core::shard::{AckWrite, SettleChat};
@@ -189,8 +189,8 @@ impl Store {
         let mut batch = chat.batch(vec![new]);
         batch.change = Some(action);
         assert_eq!(
-            commit::change(db, &batch, None).await.unwrap(),
-            commit::Changed::Stored
+            change::change(db, &batch, None).await.unwrap(),
+            change::Changed::Stored
         );
         chat.head = batch.head();
         chat.head

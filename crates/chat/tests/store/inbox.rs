@@ -2,7 +2,7 @@
 
 use sqlx::Connection;
 use tern_chat::store::heads::Heads;
-use tern_chat::store::{commit, listing, settle};
+use tern_chat::store::{commit, joining, listing, settle};
 use tern_chat_core::EntryKind;
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::Role;
@@ -158,13 +158,13 @@ async fn fine_print_2_an_acknowledgement_that_waits_while_its_user_is_added_agai
         .await;
     assert_eq!(store.inbox(chat.id).await, [(b1, 1)]);
 
-    // This transaction adds the member as commit::change does, and keeps the lock.
+    // This transaction adds the member as change::change does, and keeps the lock.
     let mut tx = other.begin().await.unwrap();
     let batch = chat.batch(vec![new_entry(a, EntryKind::MembersAdded, b"again")]);
     let added = batch.head();
-    commit::share_users(&mut tx, &[b]).await.unwrap();
+    joining::share_users(&mut tx, &[b]).await.unwrap();
     assert_eq!(commit::commit(&mut tx, &[batch]).await.unwrap().len(), 1);
-    commit::add_members(&mut tx, chat.id, &[b], added.to_i64(), Role::Member)
+    joining::add_members(&mut tx, chat.id, &[b], added, Role::Member)
         .await
         .unwrap();
 

@@ -10,7 +10,7 @@ use tern_chat::shard_loop::writer;
 use tern_chat::store::load;
 use tern_chat_core::change::Action;
 use tern_chat_core::shard::{Effect, Event, GATHER_RECEIPTS, Job, JobDone, Lane, ShardState};
-use tern_chat_core::{Change, NewEntry, Origin, Outcome};
+use tern_chat_core::{Change, NewEntry, Origin, Outcome, Sending};
 use tern_cluster::shedding::Shedding;
 use tern_store::postgres::hot_connect_options;
 use tern_types::{ChatId, Clock, DeviceId, RequestId, UserId};
@@ -115,6 +115,7 @@ impl<'a> Owner<'a> {
             request,
             fingerprint: [3; 16],
             action,
+            sending: Sending::default(),
         };
         self.ask(|origin| Event::Change { origin, chat, change }).await
     }

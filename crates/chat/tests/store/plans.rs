@@ -3,7 +3,7 @@
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tern_chat::store::{
-    ack, commit, devices, direct, entries, heads, joining, listing, load, settle, strangers, written,
+    ack, change, commit, devices, direct, entries, heads, joining, listing, load, settle, strangers, written,
 };
 use tern_types::Seq;
 
@@ -13,9 +13,9 @@ use crate::harness::Store;
 const HOT: &[(&str, &str)] = &[
     ("commit", commit::COMMIT),
     ("commit with media", commit::COMMIT_WITH_MEDIA),
-    ("share users", commit::SHARE_USERS),
-    ("add members", commit::ADD_MEMBERS),
-    ("remove member", commit::REMOVE_MEMBER),
+    ("share users", joining::SHARE_USERS),
+    ("add members", joining::ADD_MEMBERS),
+    ("remove member", change::REMOVE_MEMBER),
     ("settle", settle::SETTLE),
     ("lock heads", heads::LOCK_HEADS),
     ("lock free heads", heads::LOCK_FREE_HEADS),
@@ -139,7 +139,7 @@ async fn assert_chats_are_looked_up(db: &mut PgConnection) {
     let chat = format!("'{}'", uuid::Uuid::nil());
     let of_one_chat = [
         ("is member", listing::IS_MEMBER, chat.as_str()),
-        ("remove member", commit::REMOVE_MEMBER, &chat),
+        ("remove member", change::REMOVE_MEMBER, &chat),
         ("settle", settle::SETTLE, "NULL"),
         ("ack", ack::ACK, "NULL"),
         ("reads", ack::READS, "NULL"),

@@ -91,7 +91,7 @@ impl Engine {
             self.effects.items.push(Item::Send(v1::SendMessage {
                 request_id: message.request.to_string(),
                 to: Some(to),
-                envelope: Some(message.envelope),
+                envelope: message.envelope.encoded(),
                 body: message.body,
             }));
         }

@@ -224,9 +224,10 @@ pub fn entry(seq: u64, request: &str, body: &str) -> v1::Entry {
         seq,
         sender_user_id: Uuid::from_u128(20).to_string(),
         request_id: request.to_owned(),
-        content: Some(v1::EntryContent {
+        content: v1::EntryContent {
             content: Some(v1::entry_content::Content::Message(message)),
-        }),
+        }
+        .encoded(),
         ..Default::default()
     }
 }

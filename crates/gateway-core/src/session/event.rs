@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tern_proto::{ApiError, raw, v1};
+use tern_proto::{ApiError, v1};
 use tern_types::{ChatId, DeviceId, RequestId, Timestamp, TraceContext, UserId};
 
 /// The user and the device of an access token, and the time at which the token expires by the wall clock.
@@ -23,7 +23,7 @@ pub enum Item {
         client_version: String,
         active: bool,
     },
-    Send(raw::SendMessage),
+    Send(v1::SendMessage),
     Ack(v1::Ack),
     MarkRead(v1::MarkRead),
     Reauthenticate(Result<Identity, ApiError>),

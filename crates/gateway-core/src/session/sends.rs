@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use tern_proto::raw;
-use tern_proto::v1::{self, SendErrorCode, send_message, send_result, server_event};
-use tern_types::limits::{MAX_BODY_BYTES, MAX_ENVELOPE_BYTES, MAX_SENDS_IN_FLIGHT};
+use tern_proto::v1::{self, ErrorReason, SendErrorCode, send_result, server_event};
+use tern_proto::{ApiError, parse, raw};
+use tern_types::limits::MAX_SENDS_IN_FLIGHT;
 use tern_types::{ChatId, IdMap, RequestId, Timestamp, TraceContext, UserId};
 
 use super::event::Send;
@@ -48,11 +48,16 @@ struct Refused {
     retry_after_ms: u32,
 }
 
-impl Refused {
-    fn for_good(code: SendErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+impl From<ApiError> for Refused {
+    /// The message does not parse, and would not if it were sent again.
+    fn from(error: ApiError) -> Self {
+        let code = match error.reason {
+            ErrorReason::TooLarge => SendErrorCode::TooLarge,
+            _ => SendErrorCode::Invalid,
+        };
         Self {
             code,
-            message: message.into(),
+            message: error.message.into(),
             retry_after_ms: 0,
         }
     }
@@ -60,7 +65,7 @@ impl Refused {
 
 impl Session {
     /// Passes a message on to its chat's owner, or puts its refusal.
-    pub(super) fn send(&mut self, message: raw::SendMessage, now: Timestamp) {
+    pub(super) fn send(&mut self, message: v1::SendMessage, now: Timestamp) {
         let Some(user) = self.life.user() else { return };
         self.sign(now);
         match self.checked(user, &message, now) {
@@ -123,38 +128,8 @@ impl Session {
 
     /// Makes a [`Send`] of the message. Returns its refusal if its form or size is wrong, if too many sends are in
     /// flight, or if the rate is exceeded.
-    fn checked(&mut self, user: UserId, message: &raw::SendMessage, now: Timestamp) -> Result<Send, Refused> {
-        let invalid = |message: &'static str| Refused::for_good(SendErrorCode::Invalid, message);
-        let request_id = message
-            .request_id
-            .parse()
-            .map_err(|_| invalid("request_id must be a UUID in its hyphenated form"))?;
-        let (chat, peer) = match &message.to {
-            Some(send_message::To::ChatId(chat)) => (
-                chat.parse()
-                    .map_err(|_| invalid("chat_id must be a UUID in its hyphenated form"))?,
-                None,
-            ),
-            Some(send_message::To::PeerUserId(peer)) => {
-                let peer = peer
-                    .parse()
-                    .map_err(|_| invalid("peer_user_id must be a UUID in its hyphenated form"))?;
-                (ChatId::direct(user, peer), Some(peer))
-            }
-            None => return Err(invalid("either chat_id or peer_user_id is needed")),
-        };
-        if message.body.len() > MAX_BODY_BYTES {
-            return Err(Refused::for_good(
-                SendErrorCode::TooLarge,
-                "the body is larger than Opened.limits.max_body_bytes",
-            ));
-        }
-        if message.envelope.len() > MAX_ENVELOPE_BYTES {
-            return Err(Refused::for_good(
-                SendErrorCode::TooLarge,
-                format!("the envelope has more than {MAX_ENVELOPE_BYTES} bytes"),
-            ));
-        }
+    fn checked(&mut self, user: UserId, message: &v1::SendMessage, now: Timestamp) -> Result<Send, Refused> {
+        let message = parse::send(user, message)?;
         let limited = |message: &'static str, retry_after_ms| Refused {
             code: SendErrorCode::RateLimited,
             message: message.into(),
@@ -173,14 +148,14 @@ impl Session {
             ));
         }
         Ok(Send {
-            chat,
-            peer,
-            request_id,
-            envelope: message.envelope.clone(),
-            body: message.body.clone(),
+            chat: message.chat,
+            peer: message.peer,
+            request_id: message.request,
             read_receipts_off: self.life.read_receipts_off(),
-            acked: self.chats.get(chat).map_or(0, |chat| chat.acked),
+            acked: self.chats.get(message.chat).map_or(0, |chat| chat.acked),
             trace: TraceContext::parse(&raw::traceparent(&message.envelope)),
+            envelope: message.envelope,
+            body: message.body,
         })
     }
 }

@@ -142,7 +142,7 @@ impl Talk {
             ..Default::default()
         };
         change(&mut send);
-        self.item(Item::Send(send.into()))
+        self.item(Item::Send(send))
     }
 
     /// Returns the reference of the window that was asked for last.

@@ -54,14 +54,6 @@ pub fn size(item: &UpItem) -> usize {
 }
 
 impl Waiting {
-    /// Returns the item with its place in its lane. `None` for a window request.
-    pub fn into_item(self) -> Option<(Place, UpItem)> {
-        match self {
-            Self::Item { place, item } => Some((place, *item)),
-            Self::Window { .. } => None,
-        }
-    }
-
     fn size(&self) -> usize {
         match self {
             Self::Item { item, .. } => size(item),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use tern_cluster::links::{self, identify};
-use tern_cluster::{ClusterMap, Node, Role};
+use tern_cluster::{Node, Role};
 use tern_proto::internal::presence_client::PresenceClient;
 use tern_proto::internal::{PresenceChanges, WatchRequests};
 use tern_types::{Clock, Slot, Timestamp, UserId};
@@ -84,7 +84,7 @@ impl Watches {
                 let map = self.ctx.map.current();
                 let Some((said, all)) = queue.take(link, GATHER) else { return };
                 if all {
-                    rest = self.table().people().filter(|user| owned_by(&map, *user, &node)).collect();
+                    rest = self.table().people().filter(|user| map.owns(Role::Presence, &node, Slot::of_user(*user))).collect();
                 }
                 let (mut watch, mut unwatch) = (Vec::new(), Vec::new());
                 for said in said {
@@ -123,7 +123,7 @@ impl Watches {
                     tracing::error!(node, "a presence node told of somebody without an id");
                     continue;
                 };
-                if !owned_by(&map, user, node) {
+                if !map.owns(Role::Presence, node, Slot::of_user(user)) {
                     continue;
                 }
                 let state = if change.online {
@@ -142,7 +142,9 @@ impl Watches {
                 .not_owner
                 .iter()
                 .filter_map(|user| UserId::from_slice(user).ok());
-            let refused: Vec<UserId> = refused.filter(|user| owned_by(&map, *user, node)).collect();
+            let refused: Vec<UserId> = refused
+                .filter(|user| map.owns(Role::Presence, node, Slot::of_user(*user)))
+                .collect();
             if !refused.is_empty() {
                 tokio::spawn(again(self.clone(), queue.clone(), refused));
             }
@@ -159,15 +161,9 @@ impl Watches {
                 new = map.changed() => new,
                 () = self.ctx.drain.ended() => return,
             };
-            let gained: HashSet<&str> = Slot::all()
-                .filter_map(|slot| {
-                    let now = new.owner(Role::Presence, slot)?;
-                    let before = old.owner(Role::Presence, slot);
-                    let same = before.is_some_and(|before| {
-                        (&before.name, before.incarnation) == (&now.name, now.incarnation)
-                    });
-                    (!same).then_some(now.name.as_str())
-                })
+            let moved = new.moved_since(&old, Role::Presence);
+            let gained: HashSet<&str> = moved
+                .filter_map(|(_, _, now)| now.map(|node| node.name.as_str()))
                 .collect();
             for node in gained {
                 self.queues.of(node).say_all();
@@ -188,9 +184,4 @@ async fn again(watches: Arc<Watches>, queue: Arc<Queue<Said>>, users: Vec<UserId
     for user in users {
         queue.push_if_linked(Said::Watch(user));
     }
-}
-
-fn owned_by(map: &ClusterMap, user: UserId, node: &str) -> bool {
-    map.owner(Role::Presence, Slot::of_user(user))
-        .is_some_and(|owner| owner.name == node)
 }

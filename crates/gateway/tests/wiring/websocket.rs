@@ -76,7 +76,7 @@ async fn a_message_goes_up_its_result_and_live_pushes_come_down() {
     let Event::Entry(pushed) = socket.event().await else {
         panic!("no entry")
     };
-    assert!(matches!(pushed.content, Some(content) if content == carrying(body)));
+    assert_eq!(pushed.content, carrying(body));
 
     socket.message(Message::Ping(Bytes::from_static(b"there?"))).await;
     socket.say(Item::Heartbeat(v1::Heartbeat { token: 9 })).await;
@@ -90,12 +90,12 @@ fn large(chat: ChatId, seq: u64, body: Bytes) -> Bytes {
     raw::event(Event::Entry(v1::Entry {
         chat_id: chat.to_string(),
         seq,
-        content: Some(carrying(body)),
+        content: carrying(body),
         ..Default::default()
     }))
 }
 
-fn carrying(body: Bytes) -> v1::EntryContent {
+fn carrying(body: Bytes) -> Bytes {
     let message = v1::Message {
         body,
         ..Default::default()
@@ -103,6 +103,7 @@ fn carrying(body: Bytes) -> v1::EntryContent {
     v1::EntryContent {
         content: Some(entry_content::Content::Message(message)),
     }
+    .encoded()
 }
 
 #[tokio::test]

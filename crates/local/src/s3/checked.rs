@@ -2,6 +2,9 @@
 //! parts, refuses a part with another SHA-256, and lists multipart uploads. Beside the objects it keeps one file per
 //! part (`<upload>.<number>`), one per upload (`<upload>.key`) and one per object of several parts (`object.<key in
 //! hex>`).
+//!
+//! s3s-fs ends an upload in many steps. They go on to the last one even if the caller's connection breaks meanwhile, as
+//! on a real store; otherwise the upload would be gone and its object not there yet.
 
 use std::fs;
 use std::io;
@@ -17,11 +20,13 @@ use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use sha2::{Digest as _, Sha256};
 
-/// An S3 store that compares checksums.
-#[derive(Debug)]
+/// An S3 store that compares checksums. Clones share their state.
+#[derive(Debug, Clone)]
 pub struct Checked {
-    objects: FileSystem,
+    objects: Arc<FileSystem>,
     checksums: PathBuf,
+    /// Held while an upload ends, so that nobody lists the parts that are left of it.
+    ending: Arc<tokio::sync::Mutex<()>>,
 }
 
 type Answer<T> = S3Result<S3Response<T>>;
@@ -33,8 +38,9 @@ impl Checked {
         fs::create_dir_all(checksums)?;
         let objects = FileSystem::new(objects).map_err(|error| anyhow::anyhow!("{error:?}"))?;
         Ok(Self {
-            objects,
+            objects: Arc::new(objects),
             checksums: checksums.to_owned(),
+            ending: Arc::default(),
         })
     }
 
@@ -166,14 +172,13 @@ impl S3 for Checked {
             (Some(body), Some(wanted)) => Some(compared(body, wanted, differs.clone())),
             (body, _) => body,
         };
-        let mut answer = match self.objects.upload_part(request).await {
-            Err(_) if differs.load(Ordering::Relaxed) => return Err(s3_error!(BadDigest)),
-            answer => answer?,
-        };
-        // If the upload has ended meanwhile, the part would belong to nothing.
-        if !self.file(&format!("{upload}.key"))?.exists() {
-            return Err(s3_error!(NoSuchUpload));
+        let answer = self.objects.upload_part(request).await;
+        if answer.is_err() && differs.load(Ordering::Relaxed) {
+            return Err(s3_error!(BadDigest));
         }
+        // If the upload has ended meanwhile, the part would belong to nothing.
+        self.there(&upload)?;
+        let mut answer = answer?;
         match &wanted {
             Some(sum) => fs::write(file, sum).map_err(internal)?,
             None => drop(fs::remove_file(file)),
@@ -184,9 +189,8 @@ impl S3 for Checked {
 
     async fn list_parts(&self, request: S3Request<ListPartsInput>) -> Answer<ListPartsOutput> {
         let upload = request.input.upload_id.clone();
-        if !self.file(&format!("{upload}.key"))?.exists() {
-            return Err(s3_error!(NoSuchUpload));
-        }
+        let _ending = self.ending.lock().await;
+        self.there(&upload)?;
         let mut answer = self.objects.list_parts(request).await?;
         for part in answer.output.parts.iter_mut().flatten() {
             let file = self.part_file(&upload, part.part_number.unwrap_or_default())?;
@@ -200,10 +204,36 @@ impl S3 for Checked {
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> Answer<CompleteMultipartUploadOutput> {
-        let (upload, key) = (request.input.upload_id.clone(), request.input.key.clone());
-        if !self.file(&format!("{upload}.key"))?.exists() {
-            return Err(s3_error!(NoSuchUpload));
+        let store = self.clone();
+        to_its_end(async move { store.complete(request).await }).await
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> Answer<AbortMultipartUploadOutput> {
+        let store = self.clone();
+        to_its_end(async move { store.abort(request).await }).await
+    }
+}
+
+impl Checked {
+    /// `Err` if there is no such upload, or it has ended.
+    fn there(&self, upload: &str) -> S3Result<()> {
+        if self.file(&format!("{upload}.key"))?.exists() {
+            Ok(())
+        } else {
+            Err(s3_error!(NoSuchUpload))
         }
+    }
+
+    async fn complete(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> Answer<CompleteMultipartUploadOutput> {
+        let (upload, key) = (request.input.upload_id.clone(), request.input.key.clone());
+        let _ending = self.ending.lock().await;
+        self.there(&upload)?;
         let named = request
             .input
             .multipart_upload
@@ -227,18 +257,25 @@ impl S3 for Checked {
         Ok(answer)
     }
 
-    async fn abort_multipart_upload(
+    async fn abort(
         &self,
         request: S3Request<AbortMultipartUploadInput>,
     ) -> Answer<AbortMultipartUploadOutput> {
         let upload = request.input.upload_id.clone();
-        if !self.file(&format!("{upload}.key"))?.exists() {
-            return Err(s3_error!(NoSuchUpload));
-        }
+        let _ending = self.ending.lock().await;
+        self.there(&upload)?;
         let answer = self.objects.abort_multipart_upload(request).await?;
         self.forget(&upload);
         Ok(answer)
     }
+}
+
+/// Does the work in a task of its own, which is not dropped with the connection that asked for it.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = S3Result<T>> + Send + 'static,
+) -> S3Result<T> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|_| Err(s3_error!(InternalError)))
 }
 
 /// Returns the same body, but one that fails at its end if its SHA-256 is not `wanted` (in base64). `differs` then

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use tern_local::fault::Fault;
+use tern_local::until;
 use tern_media::store::access::Through;
 use tern_proto::v1::ErrorReason;
 use tern_types::RequestId;
@@ -63,6 +64,31 @@ async fn a_slow_store_is_waited_for_but_not_for_ever() {
         .await
         .expect("within the client's deadline");
     assert_eq!(reason(created), ErrorReason::Unavailable);
+}
+
+/// Putting the parts together takes the object store longer than a connection lasts.
+#[tokio::test]
+async fn a_file_is_put_together_although_every_connection_breaks_meanwhile() {
+    let world = World::start().await;
+    let (alice, file) = (person(), File::new(33 * MIB, 53));
+    let missing = world.begin(alice, RequestId::random(), &file).await;
+    world.put_all(&file, &missing).await;
+    world.proxy.rule(|seen| match seen.method == Method::POST {
+        true => Fault::CutWithin(Duration::from_millis(10)),
+        false => Fault::Pass,
+    });
+    let finalized = world.media.finalize(alice, missing.upload, world.now()).await;
+    assert_eq!(reason(finalized), ErrorReason::Unavailable);
+    world.proxy.heal();
+    let ticket = until::some("the file is there", Duration::from_secs(60), || async {
+        Ok(world.media.finalize(alice, missing.upload, world.now()).await?)
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        world.read(alice, ticket.media, Through::OwnUpload).await.unwrap(),
+        file.bytes
+    );
 }
 
 /// The object store answers 200 to completing a multipart upload at once, and may report a failure in the body.

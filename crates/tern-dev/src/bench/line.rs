@@ -8,7 +8,7 @@ use tern_client::Credentials;
 use tern_client::connection::Gateways;
 use tern_proto::v1::client_item::Item;
 use tern_proto::v1::{
-    Ack, ClientFrame, ClientItem, Envelope, MarkRead, Open, PresenceState, SendMessage, SetActive, Typing,
+    Ack, ClientFrame, ClientItem, MarkRead, Open, PresenceState, SendMessage, SetActive, Typing,
     WatchErrorCode, WatchPresence, send_message,
 };
 use tern_types::{ChatId, RequestId, UserId};
@@ -234,7 +234,7 @@ impl Line {
         self.push(Item::Send(SendMessage {
             request_id: request.to_string(),
             to: Some(to.clone()),
-            envelope: Some(Envelope::default()),
+            envelope: Bytes::new(),
             body: clock.stamp(body),
         }));
         request

@@ -122,12 +122,13 @@ mod tests {
         let entry = v1::Entry {
             chat_id: "c".into(),
             seq: 7,
-            content: Some(v1::EntryContent {
+            content: v1::EntryContent {
                 content: Some(v1::entry_content::Content::Message(v1::Message {
                     envelope: None,
                     body: Bytes::from_static(b"the body"),
                 })),
-            }),
+            }
+            .encoded(),
             ..Default::default()
         };
         let sent = v1::Sent {

@@ -11,6 +11,7 @@ fn change(action: Action) -> Change {
         request: RequestId::random(),
         fingerprint: [2; 16],
         action,
+        sending: Sending::default(),
     }
 }
 

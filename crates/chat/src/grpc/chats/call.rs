@@ -8,9 +8,9 @@ use tern_types::{ChatId, RequestId};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
-use tern_chat_core::Change;
 use tern_chat_core::change::Action;
-use tern_chat_core::content::{self, fingerprint};
+use tern_chat_core::content::fingerprint;
+use tern_chat_core::{Change, Sending};
 
 use crate::grpc::caller::{Caller, Callers};
 use crate::grpc::parsed::{chat_id, no_chat};
@@ -114,8 +114,9 @@ impl<R: Changing> Call<R> {
             actor: self.caller.user,
             device: self.caller.sender_device(),
             request,
-            fingerprint: fingerprint([content::of_change(self.caller.user, &action).as_ref()]),
+            fingerprint: fingerprint([action.content(self.caller.user).as_ref()]),
             action,
+            sending: Sending::default(),
         })
     }
 }

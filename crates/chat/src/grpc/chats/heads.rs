@@ -61,6 +61,6 @@ impl ChatHeads {
         marks: Vec<(ChatId, Seq, u32)>,
     ) -> Result<Vec<v1::Chat>, ApiError> {
         self.read_marks.show(&mut views, marks).await?;
-        views.into_iter().map(|view| views::chat(view, caller)).collect()
+        Ok(views.into_iter().map(|view| views::chat(view, caller)).collect())
     }
 }

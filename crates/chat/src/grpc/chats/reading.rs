@@ -92,12 +92,11 @@ impl Reading {
             .map_err(store_away)?;
         let next_from_seq = if window.done { 0 } else { window.next.0 };
         let entries = window.items.into_iter().filter_map(|item| match item {
-            entries::Item::Entry(entry) => Some(views::entry(entry)),
+            entries::Item::Entry(entry) => Some(entry),
             entries::Item::Skipped { .. } => None,
         });
-        let entries = entries.collect::<Result<_, _>>()?;
         Ok(v1::ListEntriesResponse {
-            entries,
+            entries: entries.collect(),
             next_from_seq,
         })
     }
@@ -120,10 +119,8 @@ impl Reading {
             .map_err(store_away)?;
         let last = history.messages.last().filter(|_| history.more);
         let next_before_seq = last.map_or(0, |message| message.seq);
-        let entries = history.messages.into_iter().map(views::entry);
-        let entries = entries.collect::<Result<_, _>>()?;
         Ok(v1::ListMessagesResponse {
-            entries,
+            entries: history.messages,
             next_before_seq,
         })
     }

@@ -127,8 +127,13 @@ fn garbage_of_the_server_is_ignored() {
         seq: 1,
         ..Default::default()
     };
+    let no_content = v1::Entry {
+        content: bytes::Bytes::from_static(b"\xff"),
+        ..wire(&entry(chat(1), 1))
+    };
     let events = [
         Wire::Entry(no_chat),
+        Wire::Entry(no_content),
         Wire::SendResult(v1::SendResult::default()),
         Wire::Receipt(v1::Receipt::default()),
         Wire::Skipped(v1::Skipped::default()),

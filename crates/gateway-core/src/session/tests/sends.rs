@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use tern_proto::raw;
 use tern_proto::v1::{self, SendErrorCode, send_message};
 use tern_types::limits::{MAX_BODY_BYTES, MAX_SENDS_IN_FLIGHT};
 use tern_types::{ChatId, RequestId, UserId};
@@ -44,10 +43,11 @@ fn what_is_wrong_with_one_send_is_its_result_and_nothing_else() {
             "large envelope",
             |send| {
                 let traceparent = "x".repeat(9000);
-                send.envelope = Some(v1::Envelope {
+                let envelope = v1::Envelope {
                     traceparent,
                     ..Default::default()
-                });
+                };
+                send.envelope = envelope.encoded();
             },
             SendErrorCode::TooLarge,
         ),
@@ -59,7 +59,7 @@ fn what_is_wrong_with_one_send_is_its_result_and_nothing_else() {
     }
     // An envelope of 9,000 bytes in field 1000, which this version does not know.
     let unknown = [&[0xc2, 0x3e, 0xa8, 0x46][..], &[7; 9000]].concat();
-    let large = raw::SendMessage {
+    let large = v1::SendMessage {
         request_id: RequestId::random().to_string(),
         to: Some(send_message::To::ChatId(RequestId::random().to_string())),
         envelope: unknown.into(),

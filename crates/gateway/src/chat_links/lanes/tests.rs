@@ -3,6 +3,7 @@
 use tern_proto::internal::{AckOp, ReadOp, SendOp};
 
 use super::super::link::Queues;
+use super::super::pending::Waiting;
 use super::*;
 
 fn slot() -> Slot {
@@ -29,14 +30,14 @@ fn route(lanes: &Lanes, reference: u64, link: &Arc<Link>) {
 
 /// Lets the node refuse the item, by a map of `version`.
 fn back(lanes: &Lanes, link: &Link, reference: u64, version: i64) -> Result<(), Box<UpItem>> {
-    let Some((place, item)) = link.answered(reference).and_then(|waiting| waiting.into_item()) else {
+    let Some(Waiting::Item { place, item }) = link.answered(reference) else {
         panic!("{reference} is not there")
     };
-    lanes.park(place, item, version)
+    lanes.park(place, *item, version)
 }
 
 fn answer(lanes: &Lanes, link: &Link, reference: u64) {
-    if let Some((place, item)) = link.answered(reference).and_then(|waiting| waiting.into_item()) {
+    if let Some(Waiting::Item { place, item }) = link.answered(reference) {
         lanes.answered(place, &item);
     }
 }

@@ -31,7 +31,7 @@ pub fn send_to(chat: ChatId) -> (String, Item) {
             request_id,
             to,
             body,
-            envelope: None,
+            envelope: Bytes::new(),
         }),
     )
 }

@@ -87,7 +87,7 @@ impl World {
     /// Has the device send a message to the chat.
     fn write(&mut self, n: usize) {
         if self.session.is_open() {
-            self.tell(Event::Item(Item::Send(raw::SendMessage {
+            self.tell(Event::Item(Item::Send(v1::SendMessage {
                 request_id: RequestId::random().to_string(),
                 to: Some(send_message::To::ChatId(chat_id(n).to_string())),
                 ..Default::default()

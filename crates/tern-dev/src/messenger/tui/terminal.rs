@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_panic_gives_the_terminal_back_before_it_says_what_happened() {
-        let test = "chat::tui::terminal::tests::panics_on_a_full_screen";
+        let test = "messenger::tui::terminal::tests::panics_on_a_full_screen";
         let program = std::env::current_exe().unwrap();
         let program = program.display();
         // `script` runs the test in a pseudo-terminal.

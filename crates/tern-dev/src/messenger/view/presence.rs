@@ -5,7 +5,7 @@ use tern_proto::v1::ChatKind;
 use tern_types::{ChatId, Timestamp, UserId};
 
 use super::View;
-use crate::chat::clock;
+use crate::messenger::clock;
 
 /// The largest number of people whose presence a device may watch at a time.
 const MAX_WATCHED: usize = 256;

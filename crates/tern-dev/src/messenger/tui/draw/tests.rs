@@ -8,7 +8,7 @@ use tern_types::{ChatId, DeviceId, Seq, Timestamp};
 use uuid::Uuid;
 
 use super::*;
-use crate::chat::tui::input::Input;
+use crate::messenger::tui::input::Input;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 

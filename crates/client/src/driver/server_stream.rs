@@ -24,8 +24,8 @@ enum State {
     Up(Box<Stream>),
 }
 
-/// The link to the gateways, with at most one stream. Each attempt to open a stream uses the next gateway of the list.
-pub(super) struct Link {
+/// The stream to a gateway; there is at most one. Each attempt to open a stream uses the next gateway of the list.
+pub(super) struct ServerStream {
     gateways: Gateways,
     /// The number of the present attempt, or of the next one while there is no stream.
     attempt: usize,
@@ -35,15 +35,15 @@ pub(super) struct Link {
     waiting: VecDeque<Item>,
 }
 
-/// The result of [`Link::step`].
-pub(super) enum LinkStep {
+/// The result of [`ServerStream::step`].
+pub(super) enum StreamStep {
     /// An input for the engine.
     Input(Input),
-    /// The link has made progress that the engine need not know of.
+    /// The stream has made progress that the engine need not know of.
     Nothing,
 }
 
-impl Link {
+impl ServerStream {
     pub(super) fn new(gateways: Gateways) -> Self {
         Self {
             gateways,
@@ -96,20 +96,20 @@ impl Link {
         }
     }
 
-    /// Waits for the next step of the link: a stream is opened or lost, a frame comes, or a waiting frame is written.
+    /// Waits for the next step of the stream: a stream is opened or lost, a frame comes, or a waiting frame is written.
     /// Reads frames only if `reading` is set. It is safe to drop this future at any point.
-    pub(super) async fn step(&mut self, reading: bool) -> LinkStep {
+    pub(super) async fn step(&mut self, reading: bool) -> StreamStep {
         let blocked = !self.waiting.is_empty();
         match &mut self.state {
             State::Down => std::future::pending().await,
             State::Opening(opening) => match opening.await {
                 Ok(stream) => {
                     self.state = State::Up(Box::new(stream));
-                    LinkStep::Nothing
+                    StreamStep::Nothing
                 }
                 Err(error) => {
                     self.drop_stream();
-                    LinkStep::Input(Input::StreamLost(error))
+                    StreamStep::Input(Input::StreamLost(error))
                 }
             },
             State::Up(stream) => {
@@ -118,14 +118,14 @@ impl Link {
                     permit = stream.writer.reserve(), if blocked => match permit {
                         Ok(permit) => {
                             permit.send(next_frame(&mut self.waiting));
-                            return LinkStep::Nothing;
+                            return StreamStep::Nothing;
                         }
                         // The connection is gone.
                         Err(_) => Ok(None),
                     },
                     else => std::future::pending().await,
                 };
-                LinkStep::Input(self.input(frame))
+                StreamStep::Input(self.input(frame))
             }
         }
     }

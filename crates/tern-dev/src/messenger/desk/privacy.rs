@@ -5,7 +5,7 @@ use tern_types::UserId;
 
 use super::chats::resolve;
 use super::{Desk, Update};
-use crate::chat::command::Setting;
+use crate::messenger::command::Setting;
 
 impl Desk {
     pub(super) fn block(&self, name: String) {

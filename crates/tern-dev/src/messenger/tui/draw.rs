@@ -19,8 +19,8 @@ use tern_types::{Clock, UserId};
 
 use super::wrap::wrap;
 use super::{Screen, help};
-use crate::chat::clock;
-use crate::chat::view::{Connection, Line, Tick, View};
+use crate::messenger::clock;
+use crate::messenger::view::{Connection, Line, Tick, View};
 
 /// The width of the list of chats, in columns.
 const LIST: u16 = 26;

@@ -5,7 +5,7 @@ use tern_proto::v1;
 use uuid::Uuid;
 
 use super::*;
-use crate::chat::clock;
+use crate::messenger::clock;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 const CHAT: ChatId = ChatId(Uuid::from_u128(1));

@@ -2,138 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::path::PathBuf;
-use std::process::{Output, Stdio};
-use std::time::Duration;
+mod place;
 
-use tern_local::{Platform, Shared};
+use std::process::Stdio;
+
 use tern_tests::world;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::Command;
 
-const BOUND: Duration = Duration::from_secs(60);
-
-struct Place {
-    platform: Platform,
-    dir: tempfile::TempDir,
-}
-
-impl Place {
-    async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let tern = world::tern();
-        let shared = Shared::get().await.unwrap();
-        let platform = Platform::builder(&tern, &dir.path().join("dev"))
-            .on(&shared)
-            .media(1)
-            .start()
-            .await
-            .unwrap();
-        // Clients read the gateways from this file, which `tern-dev dev` writes too.
-        std::fs::write(
-            dir.path().join("dev/gateways"),
-            platform.gateway_urls().join("\n"),
-        )
-        .unwrap();
-        Self { platform, dir }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.dir.path().join("chat")
-    }
-
-    fn program(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(world::tern());
-        command
-            .args(["chat", "--plain", "--dir"])
-            .arg(self.dir.path().join("dev"))
-            .arg("--data-dir")
-            .arg(self.data())
-            .args(args)
-            .env("RUST_BACKTRACE", "0")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
-    }
-
-    /// Runs the program with these lines as its whole input. Returns its output.
-    async fn pipe(&self, args: &[&str], lines: &str) -> Output {
-        let mut child = self.program(args).spawn().unwrap();
-        let mut input = child.stdin.take().unwrap();
-        input.write_all(lines.as_bytes()).await.unwrap();
-        drop(input);
-        tokio::time::timeout(BOUND, child.wait_with_output())
-            .await
-            .expect("it ends")
-            .unwrap()
-    }
-
-    fn open(&self, args: &[&str]) -> Session {
-        let mut child = self.program(args).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Session {
-            input: child.stdin.take().unwrap(),
-            lines,
-            seen: Vec::new(),
-            _child: child,
-        }
-    }
-
-    /// Runs `tern admin` and checks that it succeeds.
-    async fn admin(&self, args: &[&str]) {
-        let output = Command::new(world::tern())
-            .arg("admin")
-            .args(args)
-            .env("TERN_DEV_DIR", self.dir.path().join("dev"))
-            .output()
-            .await
-            .unwrap();
-        assert!(output.status.success(), "{}", text(&output));
-    }
-
-    async fn end(self) {
-        self.platform.abort().await.unwrap();
-    }
-}
-
-/// A program that is running.
-struct Session {
-    input: ChildStdin,
-    lines: Lines<BufReader<ChildStdout>>,
-    seen: Vec<String>,
-    _child: Child,
-}
-
-impl Session {
-    async fn types(&mut self, line: &str) {
-        self.input
-            .write_all(format!("{line}\n").as_bytes())
-            .await
-            .unwrap();
-    }
-
-    /// Waits for a line that contains this text.
-    async fn shows(&mut self, text: &str) -> String {
-        let found = tokio::time::timeout(BOUND, async {
-            loop {
-                let line = self.lines.next_line().await.unwrap().expect("it goes on");
-                self.seen.push(line.clone());
-                if line.contains(text) {
-                    return line;
-                }
-            }
-        });
-        found
-            .await
-            .unwrap_or_else(|_| panic!("no {text:?} in {:#?}", self.seen))
-    }
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
+use place::{BOUND, Place, text};
 
 #[tokio::test]
 async fn two_people_chat_from_their_first_start_to_the_next() {
@@ -145,8 +21,7 @@ async fn two_people_chat_from_their_first_start_to_the_next() {
         text(&nobody)
     );
 
-    let mut bob = place.open(&["--user", "bob"]);
-    bob.shows("connected to").await;
+    let mut bob = place.user("bob").await;
     let hundred: String = (0..100).map(|number| format!("line {number}\n")).collect();
     let alice = place.pipe(&["--user", "alice", "--to", "bob"], &hundred).await;
     assert!(alice.status.success(), "{}", text(&alice));
@@ -166,8 +41,7 @@ async fn two_people_chat_from_their_first_start_to_the_next() {
 
     let mut alice = place.open(&["--user", "alice", "--to", "bob"]);
     alice.shows("you: line 99").await;
-    bob.types("/chat alice").await;
-    bob.shows("Alice: line 99").await;
+    bob.asks("/chat alice", "Alice: line 99").await;
     bob.types("a hundred!").await;
     alice.shows("Bob: a hundred!").await;
     bob.shows("✓✓ read").await;
@@ -177,55 +51,49 @@ async fn two_people_chat_from_their_first_start_to_the_next() {
     alice.shows("chat with tea party").await;
     alice.types("//welcome").await;
     bob.shows("(tea party) Alice: /welcome").await;
-    alice.types("/nonsense").await;
-    alice.shows("there is no /nonsense").await;
+    alice.asks("/nonsense", "there is no /nonsense").await;
     place.end().await;
 }
 
 #[tokio::test]
 async fn people_are_blocked_and_settings_made_by_typing() {
-    let place = Place::new().await;
-    let mut bob = place.open(&["--user", "bob"]);
-    bob.shows("connected to").await;
-    let mut alice = place.open(&["--user", "alice", "--to", "bob"]);
-    alice.shows("chat with Bob").await;
+    let (place, mut alice, mut bob) = Place::with_two().await;
     alice.types("hello").await;
     bob.shows("Alice: hello").await;
-    alice.types("/block bob").await;
-    alice.shows("bob is blocked").await;
-    alice.types("/blocked").await;
-    alice.shows("blocked: Bob").await;
-    bob.types("/chat alice").await;
-    bob.shows("Alice: hello").await;
-    bob.types("are you there?").await;
-    bob.shows("no messages pass between the two of you").await;
-    alice.types("/unblock bob").await;
-    alice.shows("bob is not blocked").await;
+    alice.asks("/block bob", "bob is blocked").await;
+    alice.asks("/blocked", "blocked: Bob").await;
+    bob.asks("/chat alice", "Alice: hello").await;
+    bob.asks("are you there?", "no messages pass between the two of you")
+        .await;
+    alice.asks("/unblock bob", "bob is not blocked").await;
     bob.types("and now?").await;
     alice.shows("Bob: and now?").await;
 
-    alice.types("/contacts bob").await;
-    alice.shows("contacts: Bob").await;
-    alice.types("/forget bob").await;
-    alice.shows("bob is no contact").await;
-    alice.types("/contacts").await;
-    alice.shows("contacts: nobody").await;
-    alice.types("/privacy").await;
+    alice.asks("/contacts bob", "contacts: Bob").await;
+    alice.asks("/forget bob", "bob is no contact").await;
+    alice.asks("/contacts", "contacts: nobody").await;
     alice
-        .shows("seen online by contacts and people you wrote to; read receipts on")
+        .asks(
+            "/privacy",
+            "seen online by contacts and people you wrote to; read receipts on",
+        )
         .await;
-    alice.types("/privacy nobody receipts off").await;
-    alice.shows("seen online by nobody; read receipts off").await;
-    alice.types("/privacy receipts on").await;
-    alice.shows("seen online by nobody; read receipts on").await;
+    alice
+        .asks(
+            "/privacy nobody receipts off",
+            "seen online by nobody; read receipts off",
+        )
+        .await;
+    alice
+        .asks("/privacy receipts on", "seen online by nobody; read receipts on")
+        .await;
     place.end().await;
 }
 
 #[tokio::test]
 async fn what_cannot_work_is_said_in_words() {
     let place = Place::new().await;
-    let mut alice = place.open(&["--user", "alice"]);
-    alice.shows("connected to").await;
+    let _alice = place.user("alice").await;
     let twice = place.pipe(&["--user", "alice"], "hi\n").await;
     assert!(
         !twice.status.success() && text(&twice).contains("another program has this device open"),
@@ -263,10 +131,8 @@ async fn files_are_sent_saved_and_sent_on() {
     for name in ["bob", "carol"] {
         place.pipe(&["--user", name], "").await;
     }
-    let mut bob = place.open(&["--user", "bob"]);
-    let mut carol = place.open(&["--user", "carol"]);
-    bob.shows("connected to").await;
-    carol.shows("connected to").await;
+    let mut bob = place.user("bob").await;
+    let mut carol = place.user("carol").await;
     // The input ends at once; the program ends when the file is sent.
     let send = format!("/send {}\n", dir.join("beach.png").display());
     let alice = place.pipe(&["--user", "alice", "--to", "bob"], &send).await;
@@ -278,46 +144,39 @@ async fn files_are_sent_saved_and_sent_on() {
     assert!(said.contains("100 % of"), "{said}");
 
     bob.shows("(Alice) Alice: [beach.png · 700.0 kB · /save 1]").await;
-    bob.types("/chat alice").await;
-    bob.shows("] Alice: [beach.png").await;
-    bob.types("/save 9").await;
-    bob.shows("message 9 of this chat has no files here").await;
+    bob.asks("/chat alice", "] Alice: [beach.png").await;
+    bob.asks("/save 9", "message 9 of this chat has no files here")
+        .await;
     let saved = dir.join("saved.png");
     bob.types(&format!("/save 1 {}", saved.display())).await;
     bob.shows("saved ").await;
     assert_eq!(std::fs::read(&saved).unwrap(), picture);
 
-    bob.types("/chat carol").await;
-    bob.shows("chat with Carol").await;
+    bob.asks("/chat carol", "chat with Carol").await;
     bob.types("/chat alice").await;
     bob.types(&format!("/picture {}", dir.join("beach.png").display()))
         .await;
     bob.shows("this is your picture now").await;
-    bob.types("/picture nothing-there.png").await;
-    bob.shows("nothing-there.png: No such file").await;
+    bob.asks("/picture nothing-there.png", "nothing-there.png: No such file")
+        .await;
     bob.types("/forward 1 carol").await;
     carol.shows("Bob: [beach.png").await;
-    bob.types("/send nor-there.png").await;
-    bob.shows("nor-there.png: No such file").await;
+    bob.asks("/send nor-there.png", "nor-there.png: No such file")
+        .await;
     place.end().await;
 }
 
 #[tokio::test]
 async fn owners_hand_over_and_leave_and_who_is_out_is_told_so() {
     let place = Place::new().await;
-    let mut bob = place.open(&["--user", "bob"]);
-    let mut carol = place.open(&["--user", "carol"]);
-    bob.shows("connected to").await;
-    carol.shows("connected to").await;
-    let mut alice = place.open(&["--user", "alice", "--to", "bob"]);
-    alice.shows("chat with Bob").await;
-    alice.types("/group lunch bob carol").await;
-    alice.shows("chat with lunch").await;
+    let mut bob = place.user("bob").await;
+    let mut carol = place.user("carol").await;
+    let mut alice = place.chat("alice", "bob").await;
+    alice.asks("/group lunch bob carol", "chat with lunch").await;
     bob.shows("made the group “lunch”").await;
     alice.types("/role bob admin").await;
     bob.shows("made you admin").await;
-    alice.types("/leave").await;
-    alice.shows("you are its only owner: /leave bob").await;
+    alice.asks("/leave", "you are its only owner: /leave bob").await;
     alice.types("/leave bob").await;
     bob.shows("made you owner").await;
     bob.shows("Alice left").await;
@@ -326,8 +185,7 @@ async fn owners_hand_over_and_leave_and_who_is_out_is_told_so() {
     // Either the program or the chat node refuses the message, whichever knows first that she has left.
     alice.shows("you are not in this ").await;
 
-    carol.types("/chat lunch").await;
-    carol.shows("] * Alice left").await;
+    carol.asks("/chat lunch", "] * Alice left").await;
     carol.types("/role bob member").await;
     let refused = carol.shows("your role here does not allow it").await;
     assert!(!refused.contains("Role"), "{refused}");
@@ -336,28 +194,21 @@ async fn owners_hand_over_and_leave_and_who_is_out_is_told_so() {
 
 #[tokio::test]
 async fn a_refused_message_is_sent_again_or_deleted() {
-    let place = Place::new().await;
-    let mut bob = place.open(&["--user", "bob"]);
-    bob.shows("connected to").await;
-    let mut alice = place.open(&["--user", "alice", "--to", "bob"]);
-    alice.shows("chat with Bob").await;
+    let (place, mut alice, mut bob) = Place::with_two().await;
     alice.types("hello").await;
     bob.shows("Alice: hello").await;
-    bob.types("/block alice").await;
-    bob.shows("alice is blocked").await;
-    alice.types("first").await;
+    bob.asks("/block alice", "alice is blocked").await;
     alice
-        .shows("! not sent: no messages pass between the two of you")
+        .asks("first", "! not sent: no messages pass between the two of you")
         .await;
-    alice.types("second").await;
-    alice.shows("! not sent").await;
-    bob.types("/unblock alice").await;
-    bob.shows("alice is not blocked").await;
+    alice.asks("second", "! not sent").await;
+    bob.asks("/unblock alice", "alice is not blocked").await;
     alice.types("/delete").await;
     alice.types("/retry").await;
     bob.shows("Alice: first").await;
-    alice.types("/retry").await;
-    alice.shows("no such message of yours was refused here").await;
+    alice
+        .asks("/retry", "no such message of yours was refused here")
+        .await;
     assert!(
         !bob.seen.iter().any(|line| line.contains("second")),
         "{:?}",
@@ -378,8 +229,7 @@ async fn files_go_to_the_downloads_and_the_path_is_said() {
     let downloads = dir.join("Downloads");
     let mut bob = place.open(&["--user", "bob", "--downloads", downloads.to_str().unwrap()]);
     bob.shows("Alice: [note.txt").await;
-    bob.types("/chat alice").await;
-    bob.shows("] Alice: [note.txt").await;
+    bob.asks("/chat alice", "] Alice: [note.txt").await;
     for name in ["note.txt", "note (1).txt"] {
         bob.types("/save 1").await;
         let path = downloads.join(name);
@@ -392,43 +242,35 @@ async fn files_go_to_the_downloads_and_the_path_is_said() {
 /// Alice watches Bob before he has written to her. His presence is hidden from her until he has.
 #[tokio::test]
 async fn presence_shows_once_two_people_are_acquainted() {
-    let place = Place::new().await;
-    let mut bob = place.open(&["--user", "bob"]);
-    bob.shows("connected to").await;
-    let mut alice = place.open(&["--user", "alice", "--to", "bob"]);
-    alice.shows("chat with Bob").await;
-    bob.types("/chat alice").await;
-    bob.shows("chat with Alice").await;
+    let (place, mut alice, mut bob) = Place::with_two().await;
+    bob.asks("/chat alice", "chat with Alice").await;
     bob.types("hello").await;
     alice.shows("Bob: hello").await;
-    alice.types("hello yourself").await;
-    alice.shows("Bob is online").await;
+    alice.asks("hello yourself", "Bob is online").await;
     place.end().await;
 }
 
 /// The program of a suspended user goes on, and connects again after the user was resumed.
 #[tokio::test]
 async fn suspension_is_a_state_and_not_the_end() {
-    let place = Place::new().await;
-    let mut bob = place.open(&["--user", "bob"]);
-    bob.shows("connected to").await;
-    let mut alice = place.open(&["--user", "alice", "--to", "bob"]);
-    alice.shows("chat with Bob").await;
+    let (place, mut alice, mut bob) = Place::with_two().await;
     alice.types("hello").await;
     bob.shows("Alice: hello").await;
     place.admin(&["users", "suspend", "alice"]).await;
     alice
         .shows("the operator keeps you out for now; /connect tries again")
         .await;
-    alice.types("kept?").await;
-    alice.shows("there is no connection: /connect begins anew").await;
-    alice.types("/connect").await;
     alice
-        .shows("the operator keeps you out for now; /connect tries again")
+        .asks("kept?", "there is no connection: /connect begins anew")
+        .await;
+    alice
+        .asks(
+            "/connect",
+            "the operator keeps you out for now; /connect tries again",
+        )
         .await;
     place.admin(&["users", "resume", "alice"]).await;
-    alice.types("/connect").await;
-    alice.shows("connected to").await;
+    alice.asks("/connect", "connected to").await;
     alice.types("here I am").await;
     bob.shows("Alice: here I am").await;
     place.end().await;

@@ -6,8 +6,8 @@ use tern_proto::v1::{self, ChatKind};
 use tern_types::{ChatId, Clock, RequestId, Seq, UserId};
 
 use super::{Desk, Update};
-use crate::chat::setup::capitalised;
-use crate::chat::words;
+use crate::messenger::setup::capitalised;
+use crate::messenger::words;
 
 impl Desk {
     /// Opens the chat that has this title or number, or the direct chat with this person. A person that this device
@@ -185,7 +185,7 @@ impl Desk {
     }
 
     /// Returns the open chat if it is a group, otherwise `None`.
-    pub(in crate::chat) fn open_group(&self) -> Option<ChatId> {
+    pub(in crate::messenger) fn open_group(&self) -> Option<ChatId> {
         let room = self.view.rooms.get(&self.view.open?)?;
         let chat = room.chat.as_ref()?;
         (chat.kind == ChatKind::Group).then_some(chat.id)

@@ -7,7 +7,7 @@ use ratatui::text::Line as Text;
 use ratatui::widgets::{Block, Clear, Paragraph};
 
 use super::wrap::wrap;
-use crate::chat::command::HELP;
+use crate::messenger::command::HELP;
 
 /// The columns of a command's usage. The meaning stands beside it, or below it if the text has fewer than [`NARROW`]
 /// columns.

@@ -5,7 +5,7 @@ use tern_client::{Client, EventStream, Outgoing, QueuedMessage, SendState, StopR
 use tern_types::{ChatId, Clock};
 
 use super::Desk;
-use crate::chat::view::Connection;
+use crate::messenger::view::Connection;
 
 impl Desk {
     /// Sends a refused message again: the `nth` from the end, counted from 1. It becomes a new message with a new

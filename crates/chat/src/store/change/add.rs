@@ -1,0 +1,38 @@
+//! Members are added, with the devices that they have at this moment.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tern_types::UserId;
+
+use tern_chat_core::{Refusal, Role};
+
+use super::{At, Statements};
+use crate::store::joining;
+
+/// The refusal if it has changed who may be added. The same request, sent again, decides anew.
+const REFUSED_MEANWHILE: Refusal = Refusal::Unavailable {
+    reason: "who may be added has changed meanwhile",
+    retry_after: Duration::ZERO,
+};
+
+pub(super) struct Add<'a>(pub &'a [UserId]);
+
+impl Statements for Add<'_> {
+    /// Refuses to add a user who does not exist, or who has blocked the actor or left the group since the caller
+    /// looked. Blocking somebody locks the row of the one who blocks, and those rows are locked here.
+    async fn before(&self, db: &mut PgConnection, at: &At) -> sqlx::Result<Option<Refusal>> {
+        if let Some(unknown) = joining::share_users(db, self.0).await? {
+            return Ok(Some(Refusal::UserNotFound(unknown)));
+        }
+        if at.actor == UserId::SYSTEM {
+            return Ok(None);
+        }
+        let addable = joining::addable(db, at.chat, at.actor, self.0).await?;
+        Ok((addable.len() != self.0.len()).then_some(REFUSED_MEANWHILE))
+    }
+
+    async fn write(&self, db: &mut PgConnection, at: &At) -> sqlx::Result<()> {
+        joining::add_members(db, at.chat, self.0, at.seq, Role::Member).await
+    }
+}
