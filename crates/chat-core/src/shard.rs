@@ -40,7 +40,7 @@ use crate::{Origin, Outcome, Refusal};
 
 pub use event::{
     AckWrite, AckedRow, Committed, Effect, Event, Job, JobDone, Lane, LoadError, Pushed, ReadMark,
-    SettleChat, Woken,
+    SettleChat, WakesDone, Woken,
 };
 pub use inspect::{Inspected, Load};
 pub use patience::ANSWER_WITHIN;
@@ -81,9 +81,9 @@ pub struct Counts {
 
 /// The chats of one shard, and the writes that wait. It is pure: [`Self::apply`] takes an event and the time.
 ///
-/// The loop around it calls, in this order: [`Self::apply`] for each event, [`Self::flush_receipts`],
-/// [`Self::keep_patience`], then [`Self::next_job`] for each writer; it performs the effects, and waits for the next
-/// event or until [`Self::next_wake`].
+/// The loop around it calls, in this order: [`Self::apply`] for each event and for an [`Event::Tick`],
+/// [`Self::flush_receipts`], [`Self::keep_patience`], then [`Self::next_job`] for each writer; it performs the effects,
+/// and waits for the next event or until [`Self::next_wake`].
 #[derive(Debug, Default)]
 pub struct ShardState {
     chats: IdMap<ChatId, Chat>,
@@ -123,6 +123,10 @@ pub struct ShardState {
     answer_by: BTreeSet<(Timestamp, ChatId)>,
     /// True for each [`Lane`] whose writer has a job.
     busy: [bool; 2],
+    /// True for each [`Lane`] whose writer has a job that was given to it before the store became another one.
+    outdated: [bool; 2],
+    /// The number of the log: how many times the store has become another one so far.
+    log: u64,
     /// The time at which idle chats were last forgotten.
     swept_at: Timestamp,
     loads: Loads,
@@ -233,7 +237,7 @@ impl ShardState {
             Event::BlocksChanged { origin, chat } => self.blocks_changed(origin, chat, out),
             Event::Loaded { chat, number, result } => self.loaded(chat, number, result, now, out),
             Event::JobDone(done) => self.job_done(done, now, out),
-            Event::WakesDone { chat, upto, woken } => self.wakes_done(chat, upto, woken, now),
+            Event::WakesDone(done) => self.wakes_done(done, now),
             Event::Recover { chat, low, high } => self.recover(chat, low, high, now, out),
             Event::Owned(slots) => self.keep_only(&slots, out),
             Event::Restored => self.forget_all(out),
@@ -273,8 +277,7 @@ impl ShardState {
     }
 
     /// Returns the time at which the loop must run again although nothing happened, for [`Self::flush_receipts`],
-    /// [`Self::keep_patience`] and [`Self::next_job`]. Returns `None` if nothing will be due. A loop that wakes
-    /// without an event applies [`Event::Tick`].
+    /// [`Self::keep_patience`] and [`Self::next_job`]. Returns `None` if nothing will be due.
     pub fn next_wake(&self) -> Option<Timestamp> {
         let first = |due: &BTreeSet<(Timestamp, ChatId)>| due.first().map(|(at, _)| *at);
         let upkeep = [first(&self.settle_due), self.reads_due];

@@ -152,16 +152,19 @@ impl Fanout {
         let run = async move {
             let (mut failed, mut again_at) = (VecDeque::new(), Instant::now());
             loop {
+                // What waits already keeps the time of its next try, however many events come meanwhile.
+                let mut keeps_time = !failed.is_empty() || !missed.is_empty();
                 let outgoing = tokio::select! {
                     outgoing = gather(&mut queue, GATHER) => outgoing,
-                    () = sleep_until(again_at), if !failed.is_empty() || !missed.is_empty() => {
+                    () = sleep_until(again_at), if keeps_time => {
+                        keeps_time = false;
                         missed.tell(&lookup, &gateways).await;
                         Some(failed.drain(..).collect())
                     }
                 };
                 let Some(outgoing) = outgoing else { return };
                 let receipts = deliver(&lookup, &gateways, outgoing).await;
-                if failed.is_empty() {
+                if !keeps_time {
                     again_at = Instant::now() + AGAIN_AFTER;
                 }
                 failed.extend(receipts);

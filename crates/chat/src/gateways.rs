@@ -3,6 +3,10 @@
 //! Answers are never dropped: a link whose queue is full is broken instead, and its gateway starts over. A wake that
 //! finds the queue full is not sent and counts as unconfirmed, so that its chat is settled again. Live events are a
 //! hint: if a gateway does not keep up, its events are dropped, and those of other gateways are not affected.
+//!
+//! - `missed`: the sessions whose receipts were dropped
+
+mod missed;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,22 +14,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tern_cluster::links::Peer;
 use tern_proto::internal::{DownItem, FindSessions, FoundSession, Push, Wake, down_item};
-use tern_types::{ChatId, IdMap, IdSet, Seq, SessionId};
+use tern_types::{ChatId, IdMap, Seq, SessionId};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::metrics;
 
+pub use missed::Missed;
+use missed::MissedReceipts;
+
 /// The most answers, wakes and questions that wait for one gateway: several seconds of them.
 const CONTROL: usize = 65_536;
 /// The most live events that wait for one gateway: a tenth of a second of them. Older ones are of no use as a hint.
 const LIVE: usize = 8_192;
-/// The number of sessions of one gateway, half a queue, from which no further ones are noted to have missed receipts.
-/// The gateway is then told that any of its sessions may have missed some.
-const MISSED: usize = 4_096;
-/// The most gateways whose sessions are noted to have missed receipts: more than a platform has. With so many nothing
-/// further is noted.
-const MISSED_GATEWAYS: usize = 1_024;
 
 /// The kind of an event, which decides what happens when it cannot be pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,7 @@ struct Table {
     /// The newest live stream of each gateway.
     live: IdMap<String, (u64, mpsc::Sender<Push>)>,
     /// The sessions that missed receipts since their gateway was told last, by gateway.
-    missed: IdMap<String, Missed>,
+    missed: MissedReceipts,
     /// True once the node has handed over its chats. It then opens no live streams any more.
     live_ended: bool,
     /// The wakes that are not confirmed, each with the number of its link, for as long as its [`Confirmation`] exists.
@@ -105,15 +106,6 @@ impl Drop for Confirmation {
 struct Link {
     peer: Peer,
     control: mpsc::Sender<DownItem>,
-}
-
-/// The sessions of one gateway that missed receipts.
-#[derive(Debug, Default)]
-pub struct Missed {
-    /// The sessions that are known to have missed some.
-    pub sessions: IdSet<u64>,
-    /// True if any session of the gateway may have missed some.
-    pub any: bool,
 }
 
 /// The next number of a link, a wake or a question.
@@ -183,6 +175,7 @@ impl Gateways {
         let mut table = self.lock();
         if !table.live_ended {
             table.live.insert(peer.name.clone(), (number, live));
+            table.missed.opened(&peer.name);
         }
         drop(table);
         (
@@ -245,14 +238,14 @@ impl Gateways {
     pub fn missed_any(&self) {
         let table = &mut *self.lock();
         for (gateway, (_, live)) in &table.live {
-            table.missed.entry(gateway.clone()).or_default().any = true;
+            table.missed.note_any(gateway);
             nudge(live);
         }
     }
 
     /// Takes the sessions of the gateway that missed receipts since the last call, so that the gateway can be told.
     pub fn take_missed(&self, gateway: &str) -> Missed {
-        self.lock().missed.remove(gateway).unwrap_or_default()
+        self.lock().missed.take(gateway)
     }
 
     /// Ends the live streams once the events that wait on them are sent, because this node owns no chats any more. By
@@ -353,14 +346,10 @@ impl Table {
     /// Notes that these sessions missed a receipt. Nothing is noted for entries, which are settled, or for typing,
     /// which is repeated.
     fn receipt_missed(&mut self, gateway: &str, kind: Kind, sessions: &[u64]) {
-        if kind != Kind::Receipt || self.missed.len() >= MISSED_GATEWAYS {
-            return;
-        }
-        let missed = self.missed.entry(gateway.to_owned()).or_default();
-        if missed.sessions.len() < MISSED {
-            missed.sessions.extend(sessions);
-        } else {
-            missed.any = true;
+        if kind == Kind::Receipt {
+            let live = &self.live;
+            self.missed
+                .note(gateway, sessions, |name| live.contains_key(name));
         }
     }
 }
@@ -396,9 +385,10 @@ impl Drop for LiveLink {
 mod tests {
     use std::time::Duration;
 
-    use tern_types::UserId;
+    use tern_types::{IdSet, UserId};
     use tokio::time::timeout;
 
+    use super::missed::MISSED;
     use super::*;
 
     fn push(session: u64) -> Push {

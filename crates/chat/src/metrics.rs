@@ -170,6 +170,7 @@ pub fn describe() {
     described::describe(DESCRIBED);
     for name in [
         LOADS_REFUSED,
+        LOOKUPS_UNSURE,
         WAKES_UNCONFIRMED,
         RECOVERED,
         RISEN,
@@ -193,6 +194,9 @@ pub fn describe() {
     }
     for outcome in ["found", "failed"] {
         counter!(LOOKUPS_AT_GATEWAYS, "outcome" => outcome).absolute(0);
+    }
+    for reason in ["fanout", "link", "shed", "not_owner", "shard"] {
+        counter!(TYPING_DROPPED, "reason" => reason).absolute(0);
     }
     for at in ["fanout", "link", "no_link"] {
         counter!(PUSHES_DROPPED, "at" => at).absolute(0);
@@ -428,4 +432,50 @@ pub fn window(entries: usize) {
 /// Sets whether the link to a presence node is up.
 pub fn presence_link_up(node: &str, up: bool) {
     gauge!(LINK_UP, "role" => "presence", "node" => node.to_owned()).set(f64::from(u8::from(up)));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Mutex;
+
+    use metrics::{Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder};
+
+    use super::*;
+
+    /// The counters that were named so far: the name of each, and the values of its labels.
+    #[derive(Default)]
+    struct Named(Mutex<HashSet<String>>);
+
+    impl Recorder for Named {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            let labels = key.labels().map(|label| format!(" {}", label.value()));
+            let name = format!("{}{}", key.name(), labels.collect::<String>());
+            self.0.lock().unwrap().insert(name);
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn counters_of_what_is_given_up_are_there_before_their_first_event() {
+        let named = Named::default();
+        with_local_recorder(&named, describe);
+        let named = named.0.into_inner().unwrap();
+        assert!(named.contains(LOOKUPS_UNSURE));
+        for reason in ["fanout", "link", "shed", "not_owner", "shard"] {
+            assert!(named.contains(&format!("{TYPING_DROPPED} {reason}")), "{reason}");
+        }
+    }
 }

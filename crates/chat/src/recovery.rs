@@ -9,9 +9,10 @@ use std::time::Duration;
 use sqlx::PgPool;
 use tern_cluster::drain::Drain;
 use tern_cluster::map::MapHandle;
-use tern_types::Slot;
+use tern_types::{ChatId, Seq, Slot};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep};
+use uuid::Uuid;
 
 use tern_chat_core::shard::Event;
 
@@ -27,6 +28,8 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// committed them.
 const AGE_S: f64 = 5.0;
 
+/// The most chats that the store is asked for at a time. If it has as many, it is asked for those after them at once.
+const PAGE: i64 = 10_000;
 /// The time to the next try after the store did not answer. It is short, because a store that fails for a moment is
 /// soon back.
 const RETRY: Duration = Duration::from_millis(500);
@@ -142,26 +145,36 @@ async fn look_at_all(pool: &PgPool, epoch: &StoreEpoch, shards: &Shards, owned: 
     recover(pool, shards, &all, AGE_S).await
 }
 
-/// Finds unsettled entries in these slots that are older than `age_s` seconds, and tells the shards of them. Returns
-/// whether the store answered.
+/// Finds all unsettled entries in these slots that are older than `age_s` seconds, page by page, and tells the shards of
+/// them. Returns whether the store answered.
 async fn recover(pool: &PgPool, shards: &Shards, slots: &HashSet<Slot>, age_s: f64) -> bool {
     if slots.is_empty() {
         return true;
     }
-    let slots = slots.iter().map(|slot| slot.number() as i16).collect();
-    match settle::unsettled(pool, slots, age_s).await {
-        Ok(chats) => {
-            metrics::recovered(chats.len());
-            for (chat, low, high) in chats {
-                let _ended = shards.send(chat, Event::Recover { chat, low, high }).await;
+    let slots: Vec<i16> = slots.iter().map(|slot| slot.number() as i16).collect();
+    let mut after = Some(ChatId(Uuid::nil()));
+    while let Some(last) = after {
+        let chats = match settle::unsettled(pool, &slots, age_s, last, PAGE).await {
+            Ok(chats) => chats,
+            Err(error) => {
+                tracing::warn!(%error, "cannot look for unsettled entries");
+                return false;
             }
-            true
-        }
-        Err(error) => {
-            tracing::warn!(%error, "cannot look for unsettled entries");
-            false
+        };
+        metrics::recovered(chats.len());
+        after = last_of_full(&chats, PAGE);
+        for (chat, low, high) in chats {
+            let _ended = shards.send(chat, Event::Recover { chat, low, high }).await;
         }
     }
+    true
+}
+
+/// Returns the chat after which the store is asked for more: the last one of a full page, or `None` if the page has
+/// room.
+fn last_of_full(page: &[(ChatId, Seq, Seq)], most: i64) -> Option<ChatId> {
+    let (last, _, _) = page.last()?;
+    (page.len() as i64 >= most).then_some(*last)
 }
 
 fn lock(owned: &Mutex<Owned>) -> MutexGuard<'_, Owned> {
@@ -175,6 +188,14 @@ mod tests {
     fn slots(numbers: impl IntoIterator<Item = usize>) -> Arc<HashSet<Slot>> {
         let all: Vec<Slot> = Slot::all().collect();
         Arc::new(numbers.into_iter().map(|number| all[number]).collect())
+    }
+
+    #[test]
+    fn the_store_is_asked_for_more_as_long_as_its_answer_is_full() {
+        let chat = |number| (ChatId(Uuid::from_u128(number)), Seq(1), Seq(1));
+        assert_eq!(last_of_full(&[], 2), None);
+        assert_eq!(last_of_full(&[chat(1)], 2), None);
+        assert_eq!(last_of_full(&[chat(1), chat(2)], 2), Some(chat(2).0));
     }
 
     #[test]

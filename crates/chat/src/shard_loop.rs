@@ -38,7 +38,7 @@ const INPUTS: usize = 4096;
 const GATHER: usize = 1024;
 /// The most results of loads, jobs and wakes that wait for a shard. If the queue is full, their tasks wait for room.
 const RESULTS: usize = 1024;
-/// The longest time between two ticks. A tick forgets idle chats.
+/// The longest time between two turns of the loop. Each turn has a tick, which forgets idle chats.
 const TICK: Duration = Duration::from_secs(5);
 
 /// An input of a shard.
@@ -186,7 +186,7 @@ async fn run(number: usize, mut inputs: mpsc::Receiver<Input>, connect: writer::
             biased;
             _ = results_in.recv_many(&mut done, GATHER) => {}
             count = inputs.recv_many(&mut taken, GATHER) => if count == 0 { return },
-            () = tokio::time::sleep(until) => done.push(Event::Tick),
+            () = tokio::time::sleep(until) => {}
         }
         let now = Clock::monotonic();
         for event in done.drain(..) {
@@ -282,9 +282,10 @@ impl Shard {
         }
     }
 
-    /// Does the work that is due after all events that came together: it pushes receipts, and refuses commands that
-    /// have waited too long.
+    /// Does the work that is due after all events that came together: it forgets idle chats, pushes receipts, and
+    /// refuses commands that have waited too long.
     fn follow_up(&mut self, now: Timestamp) {
+        self.apply(Event::Tick, now);
         self.state
             .defer_delivered(self.shedding.level() >= Level::Receipts);
         self.state.flush_receipts(now, &mut self.out);
@@ -329,5 +330,73 @@ fn waited(job: &Job, now: Timestamp, queue_time: &Meter) {
         if let Some(arrived) = first.new.sending.arrived {
             queue_time.record(now.since(arrived));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::postgres::PgPoolOptions;
+    use tern_chat_core::chat::{ChatKey, ChatKind, Snapshot};
+    use tern_cluster::{ClusterMap, MapHandle, NodeContext};
+
+    use super::*;
+    use crate::fanout::Fanout;
+    use crate::gateways::Gateways;
+    use crate::lookup::{Lookup, Patience};
+    use crate::ownership::Ownership;
+    use crate::store::seal::MasterKey;
+
+    /// Makes the parts of a node that is alone. It has no store: nothing connects before it is asked for.
+    fn effects(connect: &writer::Connect) -> Effects {
+        let ctx = NodeContext::alone("chat-0", 1, MapHandle::fixed(ClusterMap::default()));
+        let pool = PgPoolOptions::new().connect_lazy_with(connect.clone());
+        let master = MasterKey::from_hex(&"00".repeat(32)).unwrap();
+        let gateways = Gateways::default();
+        Effects {
+            loader: loader::Loader::new(pool, master, 1, 1),
+            calls: Arc::default(),
+            gateways: gateways.clone(),
+            fanout: Fanout {
+                lookup: Lookup::start(&ctx, gateways, Patience::default()),
+            },
+            ownership: Ownership::new(ctx),
+            shedding: Shedding::off(),
+        }
+    }
+
+    fn empty() -> Snapshot {
+        Snapshot {
+            kind: ChatKind::Direct,
+            title: String::new(),
+            picture: None,
+            key: ChatKey(Arc::new([0; 32])),
+            head: Seq::ZERO,
+            ordinal: 0,
+            members: Vec::new(),
+            unsettled: None,
+            placed: Vec::new(),
+            looked_up: Vec::new(),
+            blocked: false,
+            last_sent_at: Timestamp::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn idle_chats_are_forgotten_in_a_turn_that_events_began() {
+        let connect = writer::Connect::new_without_pgpass();
+        let (results, _results_in) = mpsc::channel(1);
+        let mut shard = Shard::new(0, &connect, effects(&connect), &results);
+        let (chat, now) = (ChatId::own(UserId::random()), Clock::monotonic());
+        let (low, high) = (Seq(1), Seq(1));
+        shard.take(Input::Event(Event::Recover { chat, low, high }), now);
+        let Some(Effect::Load { number, .. }) = shard.out.pop() else {
+            panic!("no load")
+        };
+        let result = Ok(Some(empty()));
+        shard.apply(Event::Loaded { chat, number, result }, now);
+        shard.follow_up(now);
+        assert_eq!(shard.state.chats(), 1);
+        shard.follow_up(now + Duration::from_secs(600));
+        assert_eq!(shard.state.chats(), 0);
     }
 }

@@ -50,6 +50,11 @@ pub enum Input {
     Tick,
     // These inputs come from the app.
     Send(Outgoing),
+    /// The app sends this message in place of a refused one.
+    SendAgain {
+        refused: RequestId,
+        message: Outgoing,
+    },
     /// The app discards a refused message.
     Discard(RequestId),
     /// The person has read the chat up to `seq`.
@@ -77,6 +82,12 @@ pub enum Input {
     Frame(v1::ServerFrame),
     /// The stream ended or could not be opened.
     StreamLost(CallError),
+    /// The answer to a call about the content of the server's store, and the [`Engine::generation`] in which the call
+    /// was made. It is ignored if the store was replaced since.
+    Answered {
+        generation: u64,
+        answer: Box<Input>,
+    },
     // These inputs are the answers to calls.
     Listed(Result<Vec<ListedChat>, CallError>),
     LookedUp {
@@ -94,6 +105,16 @@ pub enum Input {
     Refreshed(Result<v1::TokenPair, CallError>),
     /// The outbox was read from the store after [`Change::Reset`].
     Outbox(Vec<QueuedMessage>),
+}
+
+impl Input {
+    /// Returns the message that the app sends by this input, or `None` if the input is another one.
+    pub fn outgoing(&self) -> Option<&Outgoing> {
+        match self {
+            Self::Send(message) | Self::SendAgain { message, .. } => Some(message),
+            _ => None,
+        }
+    }
 }
 
 /// A change of the local store. All changes of one [`Effects`] are committed in one transaction.
@@ -138,7 +159,8 @@ pub enum Change {
     Listed,
 }
 
-/// A unary call to make; its answer comes back as an [`Input`].
+/// A unary call to make. Its answer comes back as an [`Input`], inside an [`Input::Answered`] unless the call renews
+/// the tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
     /// List all chats, with all pages. The answer is [`Input::Listed`].
@@ -234,6 +256,8 @@ pub struct Settings {
 pub struct Engine {
     me: Credentials,
     epoch: Option<StoreEpoch>,
+    /// The number of times that the server's store was replaced while this engine ran.
+    generation: u64,
     session: Session,
     presences: Presences,
     chats: HashMap<ChatId, ChatState>,
@@ -253,7 +277,7 @@ pub struct Engine {
     dirty: BTreeSet<ChatId>,
     /// True if the server said CaughtUp and the app was not told yet. It is told when no chat is being looked up.
     caught_up: bool,
-    /// True if the app was told CaughtUp since the last stream was lost.
+    /// True if the app was told CaughtUp on the present stream.
     caught_up_before: bool,
     effects: Effects,
 }
@@ -265,6 +289,7 @@ impl Engine {
             session: Session::new(&settings),
             presences: Presences::new(settings.active),
             epoch: stored.epoch,
+            generation: 0,
             chats: HashMap::new(),
             waiting: BTreeSet::new(),
             listing: look_up::Listing::new(stored.listed),
@@ -294,6 +319,12 @@ impl Engine {
     /// Returns the device's identity and present tokens.
     pub fn credentials(&self) -> &Credentials {
         &self.me
+    }
+
+    /// Returns the number of times that the server's store was replaced while this engine ran. The driver keeps it
+    /// beside each call, and hands both back in [`Input::Answered`].
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Returns whether `messages` more messages fit into the outbox, whose bodies have `bytes` bytes in all.
@@ -349,6 +380,11 @@ impl Engine {
                 self.tick_typing(now);
             }
             Input::Send(message) => self.queue(message, now),
+            // Both changes are committed together, so one of the two messages is always in the store.
+            Input::SendAgain { refused, message } => {
+                self.effects.changes.push(Change::Unqueue(refused));
+                self.queue(message, now);
+            }
             Input::Discard(request) => self.effects.changes.push(Change::Unqueue(request)),
             Input::MarkRead { chat, seq } => self.mark_read(chat, seq),
             Input::SetActive(active) => self.set_active(active, now),
@@ -363,6 +399,11 @@ impl Engine {
             Input::Stop => self.stop(StopReason::ByApp),
             Input::Frame(frame) => self.frame(frame, now),
             Input::StreamLost(error) => self.stream_lost(&error, now),
+            Input::Answered { generation, answer } if generation == self.generation => {
+                self.apply_one(*answer, now);
+            }
+            // The answer tells of a store that was replaced, to which other cursors belonged.
+            Input::Answered { .. } => {}
             Input::Listed(result) => self.listed(result, now),
             Input::LookedUp { chat, result } => self.looked_up(chat, result, now),
             Input::Filled { chat, result } => self.filled(chat, result, now),
@@ -382,7 +423,8 @@ impl Engine {
                 Some(E::SendResult(result)) => self.send_result(result, now),
                 Some(E::Receipt(receipt)) => self.receipt_came(receipt),
                 Some(E::Skipped(skipped)) => self.skipped(&skipped, now),
-                Some(E::CaughtUp(_)) => self.caught_up = true,
+                // A frame of the stream before may still come while the next one is opened. It does not count for that.
+                Some(E::CaughtUp(_)) => self.caught_up = self.session.open(),
                 Some(E::TokenExpiring(_)) => self.refresh(),
                 Some(E::HeartbeatAck(ack)) => self.session.heartbeat_interval(ack.heartbeat_interval_ms),
                 Some(E::Draining(draining)) => self.session.draining(draining.reconnect_after_ms, now),

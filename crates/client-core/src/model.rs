@@ -330,8 +330,8 @@ pub enum Event {
     Chat(Chat),
     /// Entries up to `to` will not come: they are from before the person joined, or were trimmed.
     Skipped { chat: ChatId, to: Seq },
-    /// Everything that waited at the server when the stream was opened has been told. This comes once at most between
-    /// two [`Self::Disconnected`].
+    /// Everything that waited at the server when the stream was opened has been told. This comes once at most after
+    /// each [`Self::Connected`].
     CaughtUp,
     /// A stream is open. `session` names it in the server's logs.
     Connected { session: String, gateway: String },

@@ -163,6 +163,14 @@ impl Client {
         Ok(request)
     }
 
+    /// Sends a message in place of a refused one, and returns when that is durable in the outbox. The new message may
+    /// have the request_id of the refused one. If this fails, the refused message stays in the outbox.
+    pub async fn send_again(&self, refused: RequestId, message: Outgoing) -> Result<RequestId> {
+        let request = message.request;
+        self.apply(Input::SendAgain { refused, message }).await?;
+        Ok(request)
+    }
+
     /// Deletes a refused message from the outbox. A message that is still queued or on its way stays.
     pub async fn discard(&self, request: RequestId) -> Result<()> {
         self.apply(Input::Discard(request)).await
@@ -423,4 +431,50 @@ fn credentials(store: &mut Store, given: Option<Credentials>) -> Result<Credenti
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let failed = |_| CallError::unavailable("a blocking task failed");
     tokio::task::spawn_blocking(work).await.map_err(failed)?
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_client_core::engine::Change;
+    use tern_client_core::model::{FailureCode, SendState};
+    use tern_client_core::testing::{NOW, credentials};
+    use tern_types::limits::MAX_BODY_BYTES;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_refused_message_stays_until_another_has_taken_its_place() {
+        // Nothing listens at this address, and nothing has to.
+        let config = ClientConfig::new(vec!["http://127.0.0.1:1".into()], StoreLocation::Memory);
+        let (client, _events) = Client::start(config.credentials(credentials())).await.unwrap();
+        let chat = ChatId(uuid::Uuid::from_u128(1));
+        let refused = QueuedMessage {
+            message: Outgoing::new(chat, "refused"),
+            chat,
+            created_at: NOW,
+            state: SendState::Failed {
+                code: FailureCode::MediaTicket,
+                message: "expired".into(),
+            },
+        };
+        let (request, queue) = (refused.message.request, Change::Queue(refused.clone()));
+        client.read(move |store| store.commit(&[queue])).await.unwrap();
+
+        let large = Outgoing::new(chat, vec![0; MAX_BODY_BYTES + 1]);
+        let error = client.send_again(request, large).await;
+        assert!(matches!(error, Err(ClientError::TooLarge(_))), "{error:?}");
+        assert_eq!(client.outbox().await.unwrap(), std::slice::from_ref(&refused));
+
+        let again = Outgoing {
+            body: "again".into(),
+            ..refused.message
+        };
+        client.send_again(request, again.clone()).await.unwrap();
+        let outbox = client.outbox().await.unwrap();
+        let messages: Vec<_> = outbox
+            .iter()
+            .map(|queued| (&queued.message, &queued.state))
+            .collect();
+        assert_eq!(messages, [(&again, &SendState::Queued)]);
+    }
 }

@@ -24,7 +24,7 @@ use command::{Command, Read, Reply};
 use server_stream::{ServerStream, StreamStep};
 
 use tern_client_core::engine::{Call, Change, Effects, Engine, Input};
-use tern_client_core::model::{Event, Outgoing, StopReason};
+use tern_client_core::model::{Event, StopReason};
 
 use crate::api::Api;
 use crate::connection::Gateways;
@@ -140,8 +140,7 @@ impl Driver {
     async fn wait(&mut self) -> Step {
         let now = self.now();
         let engine = self.engine.next_wake().map(|at| Instant::now() + at.since(now));
-        let slow = self.full_since.map(|since| since + SLOW_APP);
-        let wake = [engine, slow].into_iter().flatten().min();
+        let wake = [engine, self.give_up_at()].into_iter().flatten().min();
         let reading = self.full_since.is_none();
         tokio::select! {
             command = self.commands.recv() => Step::Command(command),
@@ -186,7 +185,7 @@ impl Driver {
     /// Handles a timer: gives the stream up if there has been no room for events for [`SLOW_APP`], else ticks the
     /// engine.
     fn woken(&mut self) -> Input {
-        if self.full_since.is_some_and(|since| since.elapsed() >= SLOW_APP) && self.stream.is_up() {
+        if self.give_up_at().is_some_and(|at| at <= Instant::now()) {
             self.stream.drop_stream();
             self.full_since = Some(Instant::now());
             return Input::StreamLost(CallError::unavailable("the app does not take its events"));
@@ -194,22 +193,20 @@ impl Driver {
         Input::Tick
     }
 
+    /// Returns the time at which the stream is given up because the app takes no events.
+    fn give_up_at(&self) -> Option<Instant> {
+        give_up_at(self.full_since, self.stream.is_up())
+    }
+
     fn take(&mut self, command: Command, batch: &mut Batch) {
         match command {
-            Command::Apply {
-                input: Input::Send(message),
-                reply,
-            } => match self.admit(&message, batch) {
+            Command::Apply { input, reply } => match self.admit(&input, batch) {
                 Ok(()) => {
-                    batch.inputs.push(Input::Send(message));
+                    batch.inputs.push(input);
                     batch.replies.push(reply);
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Command::Apply { input, reply } => {
-                batch.inputs.push(input);
-                batch.replies.push(reply);
-            }
             Command::Read(read) => batch.reads.push(read),
             Command::Renew { stale, reply } if stale == *self.token.borrow() => {
                 self.renewals.push(reply);
@@ -221,13 +218,16 @@ impl Driver {
     }
 
     /// Refuses a message that is too large, or that does not fit into the outbox beside the messages of the batch.
-    fn admit(&self, message: &Outgoing, batch: &Batch) -> Result<(), ClientError> {
+    /// Takes every input that sends no message.
+    fn admit(&self, input: &Input, batch: &Batch) -> Result<(), ClientError> {
+        let Some(message) = input.outgoing() else {
+            return Ok(());
+        };
         message.check_size().map_err(ClientError::TooLarge)?;
-        let sends = batch.inputs.iter().filter_map(|input| match input {
-            Input::Send(message) => Some(message.body.len()),
-            _ => None,
-        });
-        let (messages, bytes) = sends.fold((1, message.body.len()), |(n, bytes), body| (n + 1, bytes + body));
+        let sends = batch.inputs.iter().filter_map(Input::outgoing);
+        let bodies = sends.map(|message| message.body.len());
+        let (messages, bytes) =
+            bodies.fold((1, message.body.len()), |(n, bytes), body| (n + 1, bytes + body));
         let room = self.engine.has_room(messages, bytes);
         room.then_some(()).ok_or(ClientError::OutboxFull)
     }
@@ -325,8 +325,9 @@ impl Driver {
         }
         self.flush_events();
         self.stream.write(effects.items);
+        let generation = self.engine.generation();
         for call in effects.calls {
-            self.calls.spawn(calls::make(self.api.clone(), call));
+            self.calls.spawn(calls::make(self.api.clone(), call, generation));
         }
     }
 
@@ -347,6 +348,13 @@ impl Driver {
     }
 }
 
+/// Returns the time at which the stream is given up because there has been no room for events since `full_since`. `up`
+/// says whether there is a stream. Without one there is nothing to give up, and a time that has passed would wake the
+/// driver again and again.
+fn give_up_at(full_since: Option<Instant>, up: bool) -> Option<Instant> {
+    full_since.filter(|_| up).map(|since| since + SLOW_APP)
+}
+
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -359,4 +367,17 @@ fn take_reload(calls: &mut Vec<Call>) -> bool {
     let before = calls.len();
     calls.retain(|call| *call != Call::ReloadOutbox);
     calls.len() != before
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_that_takes_no_events_wakes_the_driver_only_to_give_a_stream_up() {
+        let since = Instant::now();
+        assert_eq!(give_up_at(Some(since), true), Some(since + SLOW_APP));
+        assert_eq!(give_up_at(Some(since), false), None);
+        assert_eq!(give_up_at(None, true), None);
+    }
 }

@@ -136,8 +136,7 @@ impl Client {
             let ticket = self.api().forward_media(forward).await?.ticket;
             attachment.ticket = ticket.unwrap_or_default().ticket;
         }
-        self.discard(request).await?;
-        self.send_message(message).await?;
+        self.send_again(request, message).await?;
         Ok(())
     }
 

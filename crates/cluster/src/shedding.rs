@@ -172,8 +172,8 @@ impl Shedding {
             .0
             .level
             .send_if_modified(|now| std::mem::replace(now, level) != level);
+        metrics::shed_level(level, *self.0.own.borrow());
         if changed {
-            metrics::shed_level(level, *self.0.own.borrow());
             tracing::info!(?level, "shedding");
         }
     }

@@ -11,36 +11,38 @@ use tern_types::Timestamp;
 /// A limiter for a sustained rate with bursts.
 #[derive(Debug, Clone, Copy)]
 pub struct Gcra {
-    /// The time that one item takes to leave the bucket, in microseconds.
-    interval_us: i64,
-    /// The time by which `empty_at_us` may lie in the future when an item is taken, in microseconds.
-    tolerance_us: i64,
-    /// The time at which the bucket is empty again, in microseconds on the scale of [`Timestamp`].
-    empty_at_us: i64,
+    /// The time that one item takes to leave the bucket, in nanoseconds. It is at least 1.
+    interval_ns: i64,
+    /// The time by which `empty_at_ns` may lie in the future when an item is taken, in nanoseconds. With the slowest
+    /// rate and the largest burst it is 136 years. An `i64` has room for 292 years from 1970 on.
+    tolerance_ns: i64,
+    /// The time at which the bucket is empty again, in nanoseconds on the scale of [`Timestamp`].
+    empty_at_ns: i64,
 }
 
 impl Gcra {
     /// Makes a limiter that lets `burst` items pass at once, and `per_second` items a second over a longer time. Each
-    /// of the two counts as 1 if it is 0. A rate of more than a million a second is no limit.
+    /// of the two counts as 1 if it is 0. A rate of more than a billion a second counts as a billion, since an item takes
+    /// a whole number of nanoseconds.
     pub fn new(per_second: u32, burst: u32) -> Self {
-        let interval_us = 1_000_000 / i64::from(per_second.max(1));
+        let interval_ns = (1_000_000_000 / i64::from(per_second.max(1))).max(1);
         Self {
-            interval_us,
-            tolerance_us: interval_us * i64::from(burst.max(1) - 1),
-            empty_at_us: 0,
+            interval_ns,
+            tolerance_ns: interval_ns * i64::from(burst.max(1) - 1),
+            empty_at_ns: 0,
         }
     }
 
     /// Takes one item. Returns `Err` if the rate is exceeded, with the time after which the next item may be taken.
     pub fn take(&mut self, now: Timestamp) -> Result<(), Duration> {
-        let now_us = now.0.saturating_mul(1000);
-        let full_until = self.empty_at_us - self.tolerance_us;
-        if now_us < full_until {
-            return Err(Duration::from_micros(full_until.abs_diff(now_us)));
+        let now_ns = now.0.saturating_mul(1_000_000);
+        let full_until = self.empty_at_ns - self.tolerance_ns;
+        if now_ns < full_until {
+            return Err(Duration::from_nanos(full_until.abs_diff(now_ns)));
         }
-        self.empty_at_us = self.empty_at_us.max(now_us) + self.interval_us;
+        self.empty_at_ns = self.empty_at_ns.max(now_ns).saturating_add(self.interval_ns);
         debug_assert!(
-            self.empty_at_us - now_us <= self.tolerance_us + self.interval_us,
+            self.empty_at_ns - now_ns <= self.tolerance_ns + self.interval_ns,
             "the bucket holds more than the burst"
         );
         Ok(())
@@ -64,6 +66,29 @@ mod tests {
         assert!(gcra.take(now + Duration::from_millis(50)).is_err());
         let later = now + Duration::from_secs(60);
         assert_eq!((0..300).filter(|_| gcra.take(later).is_ok()).count(), 200);
+    }
+
+    #[test]
+    fn a_rate_of_many_millions_a_second_is_a_limit_too() {
+        let now = Timestamp(1_700_000_000_000);
+        for per_second in [1_000_001, 5_000_000, u32::MAX] {
+            let mut gcra = Gcra::new(per_second, 20);
+            let taken = (0..30).filter(|_| gcra.take(now).is_ok()).count();
+            assert_eq!(taken, 20, "a burst with {per_second} a second");
+        }
+        let mut gcra = Gcra::new(5_000_000, 5_000);
+        for millisecond in 0..10 {
+            let now = now + Duration::from_millis(millisecond);
+            let taken = (0..6_000).filter(|_| gcra.take(now).is_ok()).count();
+            assert_eq!(taken, 5_000, "in millisecond {millisecond}");
+        }
+    }
+
+    #[test]
+    fn the_slowest_rate_with_the_largest_burst_does_not_overflow() {
+        let mut gcra = Gcra::new(0, u32::MAX);
+        let now = Timestamp(1_700_000_000_000);
+        assert!((0..1_000).all(|_| gcra.take(now).is_ok()));
     }
 
     proptest! {

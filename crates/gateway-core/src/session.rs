@@ -104,7 +104,7 @@ impl Session {
             return Vec::new();
         }
         self.dispatch(event, now);
-        if now >= self.due {
+        if !self.life.has_ended() && now >= self.due {
             self.tick(now);
         }
         if !self.life.has_ended() {

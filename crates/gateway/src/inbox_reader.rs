@@ -116,7 +116,8 @@ async fn work(
                 .get(*session)
                 .is_some_and(|session| session.number().is_none())
         };
-        let read = source.read_patiently(&devices, batch.iter().any(opens)).await;
+        let opens = batch.iter().any(opens);
+        let read = patiently(|| source.read(&devices, opens)).await;
         for (session, device) in batch {
             let Some(session) = registry.get(session) else {
                 continue;
@@ -132,22 +133,28 @@ async fn work(
     }
 }
 
-impl Source {
-    /// Reads inboxes, and tries again if that fails. `None` if it has failed [`TRIES`] times.
-    async fn read_patiently(&self, devices: &[DeviceId], opens: bool) -> Option<Read> {
-        let mut back_off = BackOff::default();
-        for _ in 0..TRIES {
-            match self.read(devices, opens).await {
-                Ok(read) => return Some(read),
-                Err(status) => {
-                    tracing::warn!(code = ?status.code(), message = status.message(), "inboxes cannot be read");
-                }
+/// Reads inboxes by calling `read`, and tries again if that fails. `None` if it has failed [`TRIES`] times: the sessions
+/// are told at once then.
+async fn patiently<T, F>(mut read: impl FnMut() -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, Status>>,
+{
+    let mut back_off = BackOff::default();
+    for tried in 1..=TRIES {
+        match read().await {
+            Ok(read) => return Some(read),
+            Err(status) => {
+                tracing::warn!(code = ?status.code(), message = status.message(), "inboxes cannot be read");
             }
+        }
+        if tried < TRIES {
             tokio::time::sleep(back_off.next(Duration::ZERO)).await;
         }
-        None
     }
+    None
+}
 
+impl Source {
     async fn read(&self, devices: &[DeviceId], opens: bool) -> Result<Read, Status> {
         let answer = tokio::time::timeout(TIMEOUT, self.query(devices, opens)).await;
         let answer =
@@ -218,4 +225,24 @@ fn parsed(inbox: DeviceInbox, epoch: &str) -> Option<(DeviceId, Inbox)> {
             read_receipts_off: inbox.read_receipts_off,
         },
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failing_query_is_tried_three_times_with_pauses_only_between_the_tries() {
+        let mut tries = Vec::new();
+        let read = patiently(|| {
+            tries.push(Instant::now());
+            std::future::ready(Err::<(), Status>(Status::unavailable("away")))
+        });
+        assert_eq!(read.await, None);
+        assert!(tries[0] < tries[1] && tries[1] < tries[2], "{tries:?}");
+        assert_eq!(tries[2], Instant::now(), "its sessions are told at once");
+        assert_eq!(tries.len(), TRIES);
+    }
 }

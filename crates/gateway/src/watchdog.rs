@@ -41,6 +41,8 @@ pub struct Watched {
     seen: AtomicU32,
     /// The number of looks in a row that found the stream unpolled with something to do.
     in_vain: AtomicU8,
+    /// True once the stream was counted as cut off. It stays in its table until its connection has ended.
+    counted: AtomicBool,
 }
 
 /// The watchdog of all streams of this gateway.
@@ -88,6 +90,7 @@ impl Watchdog {
             connection,
             seen: AtomicU32::new(0),
             in_vain: AtomicU8::new(0),
+            counted: AtomicBool::new(false),
         });
         self.table(id).insert(id, watched.clone());
         Watch {
@@ -105,14 +108,18 @@ impl Watchdog {
                 () = drain.ended() => return,
             }
             for number in 0..TABLES {
-                self.look(number);
+                for id in self.look(number) {
+                    metrics::stream_cut();
+                    tracing::info!(session = %id, "cutting off a stream that takes nothing");
+                }
                 tokio::task::yield_now().await;
             }
         }
     }
 
-    /// Looks at the streams of one table, and cuts those off that have stalled.
-    fn look(&self, table: usize) {
+    /// Looks at the streams of one table, and cuts those off that have stalled. Returns those among them that were not
+    /// returned before.
+    fn look(&self, table: usize) -> Vec<SessionId> {
         let now = self.millis(Instant::now());
         let stalled: Vec<(SessionId, Arc<Watched>)> = self
             .lock(table)
@@ -120,13 +127,16 @@ impl Watchdog {
             .filter(|(_, watched)| watched.has_stalled(now))
             .map(|(id, watched)| (*id, watched.clone()))
             .collect();
+        let mut new = Vec::new();
         for (id, watched) in stalled {
-            metrics::stream_cut();
-            tracing::info!(session = %id, "cutting off a stream that takes nothing");
             if let Some(connection) = &watched.connection {
                 connection.cut();
             }
+            if !watched.counted.swap(true, Ordering::AcqRel) {
+                new.push(id);
+            }
         }
+        new
     }
 
     fn millis(&self, at: Instant) -> u64 {
@@ -244,6 +254,15 @@ mod tests {
             stream.watch.polled(true, now + HOUR);
             assert!(!stream.watch.watched.has_stalled(0), "it is polled");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_stream_is_counted_once_however_long_its_connection_takes_to_end() {
+        let (watchdog, connection) = (Arc::new(Watchdog::default()), Arc::default());
+        let stream = stream(&watchdog, 1, &connection);
+        stream.mailbox.redrain();
+        let counted: Vec<SessionId> = (0..3 * LOOKS).flat_map(|_| watchdog.look(1)).collect();
+        assert_eq!(counted, [SessionId(1)]);
     }
 
     #[tokio::test(start_paused = true)]

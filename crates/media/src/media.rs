@@ -269,6 +269,7 @@ impl Media {
     /// UPLOAD_INCOMPLETE if parts are missing.
     async fn assemble(&self, upload: &Upload) -> Result<(), ApiError> {
         let Some(multipart) = &upload.multipart else {
+            metrics::finalized("incomplete");
             return Err(incomplete());
         };
         let Some(stored) = self.s3.parts(&upload.object_key, multipart).await? else {
@@ -330,8 +331,9 @@ impl Media {
         let media = self.store.readable(user, media, through).await?;
         let media = media.ok_or_else(media_not_found)?;
         let ticket = self.ticket(media.id, user, now).await?;
+        let ticket = ticket.ok_or_else(media_not_found)?;
         metrics::forward();
-        ticket.ok_or_else(media_not_found)
+        Ok(ticket)
     }
 
     /// Sets the user's picture to a media that the user has uploaded, or removes the picture if `media` is `None`.

@@ -83,9 +83,9 @@ struct Person {
     written: Timestamp,
     /// The monotonic time from which on a sign writes last seen, while the person is online.
     write_at: Timestamp,
-    /// True while the person has a place in [`Activity::expiries`]. A place that was left when the person was forgotten
-    /// does not count.
-    queued: bool,
+    /// The time of the person's place in [`Activity::expiries`]. It is never later than `until`. Zero if the person has
+    /// no place, because they are offline.
+    place: Timestamp,
 }
 
 /// The activity of all people: who is online, when each person was last seen, and what of it has to be written.
@@ -93,9 +93,9 @@ struct Person {
 pub struct Activity {
     threshold: Duration,
     people: HashMap<UserId, Person>,
-    /// The monotonic times at which to check whether a person is still online. A place has the time until which the
-    /// person was online when it was made, and is moved when it is due. So it is too early after later signs, and too
-    /// late if the newest sign has ended with its session. [`Self::remove`] leaves the place of a person behind.
+    /// The monotonic times at which to check whether a person is still online. Everybody who is online has one place,
+    /// and nobody else has any. A later sign leaves the place too early, and it is moved when it is due, so that most
+    /// signs cost nothing here. It is moved at once if the person goes offline sooner than it says.
     expiries: BTreeSet<(Timestamp, UserId)>,
     /// The newest last seen of each person for whom it has to be written.
     writes: HashMap<UserId, Timestamp>,
@@ -137,9 +137,7 @@ impl Activity {
             person.write_at = now + WRITE_EVERY;
             person.write_if(true, user, &mut self.writes);
         }
-        if person.until > Timestamp(0) && !person.queued {
-            person.queued = self.expiries.insert((person.until, user));
-        }
+        person.take_place(user, &mut self.expiries);
         person.presence() != before
     }
 
@@ -154,6 +152,13 @@ impl Activity {
             person.written = person.written.max(at);
         }
         (true, person.presence()) != before
+    }
+
+    /// Forgets that the store was asked about the person, so that it is asked again when somebody watches them next.
+    pub fn forget_read(&mut self, user: UserId) {
+        if let Some(person) = self.people.get_mut(&user) {
+            person.read = false;
+        }
     }
 
     /// Returns whether the store has been asked about the person.
@@ -176,8 +181,10 @@ impl Activity {
             let Some(person) = self.people.get_mut(&user) else {
                 continue;
             };
-            person.queued = person.until > now && self.expiries.insert((person.until, user));
-            if !person.queued && person.until > Timestamp(0) {
+            person.place = Timestamp(0);
+            if person.until > now {
+                person.take_place(user, &mut self.expiries);
+            } else {
                 person.until = Timestamp(0);
                 person.write_if(person.last > person.written, user, &mut self.writes);
                 gone.push(user);
@@ -256,6 +263,7 @@ impl Activity {
     /// Forgets the person, and has their last seen written if it is not.
     fn remove(&mut self, user: UserId) {
         if let Some(mut person) = self.people.remove(&user) {
+            self.expiries.remove(&(person.place, user));
             person.write_if(person.last > person.written, user, &mut self.writes);
         }
     }
@@ -267,6 +275,18 @@ impl Person {
             Presence::Online
         } else {
             Presence::LastSeen(self.last)
+        }
+    }
+
+    /// Gives the person a place that is due when they go offline or sooner, unless they have such a place. Takes the
+    /// place of a person who is offline.
+    fn take_place(&mut self, user: UserId, expiries: &mut BTreeSet<(Timestamp, UserId)>) {
+        if self.place == Timestamp(0) || self.place > self.until {
+            expiries.remove(&(self.place, user));
+            self.place = self.until;
+            if self.place > Timestamp(0) {
+                expiries.insert((self.place, user));
+            }
         }
     }
 
@@ -286,192 +306,4 @@ impl Person {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const THRESHOLD: Duration = Duration::from_secs(30);
-    const START: Timestamp = Timestamp(1_000_000);
-
-    fn at(seconds: u64) -> Timestamp {
-        START + Duration::from_secs(seconds)
-    }
-
-    fn sign(active: bool, seconds: u64) -> Sign {
-        arrival(seconds).sign(active, at(seconds), at(seconds))
-    }
-
-    /// An arrival at which all clocks are right.
-    fn arrival(seconds: u64) -> Arrival {
-        let now = at(seconds);
-        Arrival {
-            gateway: now,
-            now,
-            wall: now,
-        }
-    }
-
-    /// One person. The store has been asked about them and has nothing.
-    struct One {
-        activity: Activity,
-        user: UserId,
-    }
-
-    impl One {
-        fn new() -> Self {
-            let (mut activity, user) = (Activity::new(THRESHOLD), UserId::random());
-            activity.stored(user, None);
-            Self { activity, user }
-        }
-
-        fn signs(&mut self, signs: &[Sign], now: u64) -> bool {
-            self.activity.signs(self.user, signs.iter().copied(), at(now))
-        }
-
-        fn presence(&self) -> Option<Presence> {
-            self.activity.presence(self.user)
-        }
-
-        fn writes(&mut self) -> Vec<Timestamp> {
-            let writes = self.activity.take_writes(10);
-            writes.into_iter().map(|(_, at)| at).collect()
-        }
-    }
-
-    #[test]
-    fn a_person_is_online_for_the_threshold_after_each_sign_and_last_seen_at_the_newest() {
-        let mut one = One::new();
-        assert!(one.signs(&[sign(true, 0)], 0));
-        assert_eq!(one.presence(), Some(Presence::Online));
-        assert!(!one.signs(&[sign(true, 20)], 20), "nothing else is shown");
-        assert!(one.activity.expire(at(31)).is_empty());
-        assert_eq!(one.activity.expire(at(50)), [one.user]);
-        assert_eq!(one.presence(), Some(Presence::LastSeen(at(20))));
-        assert!(one.activity.expire(at(99)).is_empty());
-    }
-
-    #[test]
-    fn who_leaves_is_offline_at_once_unless_another_device_is_active() {
-        let mut one = One::new();
-        one.signs(&[sign(true, 0), sign(true, 5)], 5);
-        assert!(!one.signs(&[sign(true, 0), sign(false, 9)], 9));
-        assert!(one.signs(&[sign(false, 10), sign(false, 9)], 10));
-        assert_eq!(one.presence(), Some(Presence::LastSeen(at(10))));
-        assert!(!one.signs(&[], 11), "sessions that end move nothing");
-        assert_eq!(one.presence(), Some(Presence::LastSeen(at(10))));
-    }
-
-    /// Announces a sign of second 10 again 5 s later, from a gateway whose wall clock may be wrong.
-    #[test]
-    fn whatever_a_gateways_clock_shows_people_are_online_for_the_threshold() {
-        for (gateway_wall, last_seen) in [
-            (at(10), at(10)),
-            (at(500), at(10)),
-            (START - THRESHOLD * 9, START - THRESHOLD * 9),
-        ] {
-            let mut one = One::new();
-            // The gateway's monotonic clock has begun at another time, and this node's wall clock is right.
-            let own = |seconds| Timestamp(7_000) + Duration::from_secs(seconds);
-            let announced = |now| Arrival {
-                gateway: own(now),
-                ..arrival(now)
-            };
-            let first = announced(10).sign(true, gateway_wall, own(10));
-            assert!(one.signs(&[first], 10));
-            let again = announced(15).sign(true, first.at, own(10));
-            assert_eq!(
-                again.heard, first.heard,
-                "the time on the way counts, nothing else"
-            );
-            one.signs(&[again], 15);
-            assert!(one.activity.expire(at(39)).is_empty());
-            assert_eq!(one.activity.expire(at(40)), [one.user]);
-            assert_eq!(one.presence(), Some(Presence::LastSeen(last_seen)));
-        }
-    }
-
-    #[test]
-    fn a_wall_clock_that_is_set_back_here_keeps_nobody_online() {
-        let mut one = One::new();
-        let set_back = Arrival {
-            wall: START - THRESHOLD * 9,
-            ..arrival(5)
-        };
-        assert!(one.signs(&[set_back.sign(true, at(5), at(5))], 5));
-        assert_eq!(one.activity.expire(at(35)), [one.user]);
-    }
-
-    #[test]
-    fn last_seen_is_written_on_leaving_and_every_five_minutes_and_not_on_coming() {
-        let mut one = One::new();
-        for second in (0..1000).step_by(10) {
-            one.signs(&[sign(true, second)], second);
-            let expected = if second > 0 && second % 300 == 0 {
-                vec![at(second)]
-            } else {
-                Vec::new()
-            };
-            assert_eq!(one.writes(), expected, "after {second} s");
-        }
-        one.signs(&[sign(false, 995)], 995);
-        assert_eq!(one.writes(), [at(995)]);
-        one.signs(&[], 996);
-        one.activity.release(one.user);
-        assert!(one.writes().is_empty(), "it is written already");
-    }
-
-    #[test]
-    fn what_is_not_written_is_when_the_node_stops_or_loses_the_slot_and_again_when_it_failed() {
-        let mut one = One::new();
-        one.signs(&[sign(true, 7)], 7);
-        one.activity.write_all();
-        let writes = one.activity.take_writes(10);
-        assert_eq!(writes, [(one.user, at(7))]);
-        one.activity.put_back(writes);
-        one.signs(&[sign(true, 8)], 8);
-        one.activity.keep(|_| false);
-        assert!(one.activity.is_empty());
-        assert_eq!(one.writes(), [at(8)], "the newest only");
-    }
-
-    #[test]
-    fn before_the_store_was_asked_only_online_is_known() {
-        let (mut activity, user) = (Activity::new(THRESHOLD), UserId::random());
-        assert_eq!(activity.presence(user), None);
-        activity.signs(user, [sign(true, 1)].into_iter(), at(1));
-        assert_eq!(activity.presence(user), Some(Presence::Online));
-        activity.signs(user, [sign(false, 2)].into_iter(), at(2));
-        assert_eq!(activity.presence(user), None, "the store may know of later");
-        assert!(activity.stored(user, Some(at(3))));
-        assert_eq!(activity.presence(user), Some(Presence::LastSeen(at(3))));
-        assert!(!activity.stored(user, Some(at(1))));
-    }
-
-    proptest! {
-        /// Compares with the definition: a person is online if and only if a session is active whose sign is younger
-        /// than the threshold.
-        #[test]
-        fn whatever_happens_the_newest_sign_over_all_devices_counts(
-            steps in prop::collection::vec((0usize..3, any::<bool>(), 0u64..20, any::<bool>()), 1..80),
-        ) {
-            let mut one = One::new();
-            let (mut sessions, mut now, mut newest) = ([Sign::default(); 3], 0, Timestamp(0));
-            for (device, active, pause, ends) in steps {
-                now += pause;
-                let gone = one.activity.expire(at(now));
-                prop_assert!(gone.is_empty() || one.presence() != Some(Presence::Online));
-                sessions[device] = if ends { Sign::default() } else { sign(active, now) };
-                newest = newest.max(sessions[device].at);
-                one.signs(&sessions, now);
-                let online = sessions
-                    .iter()
-                    .any(|sign| sign.active && sign.at > Timestamp(0) && sign.at + THRESHOLD > at(now));
-                let expected = if online { Presence::Online } else { Presence::LastSeen(newest) };
-                prop_assert_eq!(one.presence(), Some(expected));
-                let waits = one.activity.next_expiry();
-                prop_assert_eq!(online && waits.is_none(), false, "who is online will be looked at");
-            }
-        }
-    }
-}
+mod tests;

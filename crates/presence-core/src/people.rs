@@ -25,6 +25,9 @@ pub struct People {
     activity: Activity,
     watches: Watches,
     held: Held,
+    /// The people about whom the store was asked while it was away, as long as somebody watches them. They count as
+    /// never seen, unless they are online, until the store has answered.
+    missed: HashSet<UserId>,
 }
 
 /// Slots that this node has just got, in which nobody is reported as offline yet.
@@ -71,6 +74,7 @@ impl People {
                 until: Timestamp(0),
                 users: HashSet::new(),
             },
+            missed: HashSet::new(),
         }
     }
 
@@ -122,6 +126,7 @@ impl People {
     fn moved(&mut self, gained: &SlotSet, now: Timestamp, effects: &mut Vec<Effect>) {
         let registry = &self.registry;
         self.activity.keep(|user| registry.owns(user));
+        self.missed.retain(|user| registry.owns(*user));
         let told = self.watches.keep(|user| registry.owns(user));
         effects.extend(told.into_iter().map(Effect::Tell));
         if !gained.is_empty() {
@@ -197,6 +202,7 @@ impl People {
     pub fn stored(&mut self, asked: &[UserId], found: &HashMap<UserId, Timestamp>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for user in asked {
+            self.missed.remove(user);
             if !self.watches.is_watched(*user) {
                 continue;
             }
@@ -207,18 +213,44 @@ impl People {
         effects
     }
 
-    /// Takes at most `max` states for the stream, and all people who belong to other nodes.
-    pub fn take(&mut self, link: WatchLink, max: usize, now: Timestamp) -> News {
-        let (users, foreign) = self.watches.take(link, max);
-        let mut states = Vec::with_capacity(users.len());
-        for user in users {
-            // A person whose state is not known yet counts as changed again when the store has answered, or when the
-            // slot is no longer held.
-            if let Some(presence) = self.presence(user, now) {
-                states.push((user, presence));
+    /// Takes note that the store was away when it was asked about the users in `asked`.
+    pub fn not_stored(&mut self, asked: &[UserId]) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for user in asked {
+            if !self.watches.is_watched(*user) || self.activity.was_read(*user) {
+                continue;
+            }
+            self.missed.insert(*user);
+            if self.activity.stored(*user, None) {
+                self.tell(*user, &mut effects);
             }
         }
-        News { states, foreign }
+        effects
+    }
+
+    /// Returns at most `max` people of whom the store has to be asked again, because it was away.
+    pub fn missed(&self, max: usize) -> Vec<UserId> {
+        self.missed.iter().copied().take(max).collect()
+    }
+
+    /// Takes at most `max` states for the stream, and all people who belong to other nodes. If there are fewer than
+    /// `max` states, nothing waits any more.
+    pub fn take(&mut self, link: WatchLink, max: usize, now: Timestamp) -> News {
+        let mut news = News::default();
+        loop {
+            let (users, foreign) = self.watches.take(link, max - news.states.len());
+            news.foreign.extend(foreign);
+            if users.is_empty() {
+                return news;
+            }
+            for user in users {
+                // A person whose state is not known yet counts as changed again when the store has answered, or when
+                // the slot is no longer held.
+                if let Some(presence) = self.presence(user, now) {
+                    news.states.push((user, presence));
+                }
+            }
+        }
     }
 
     /// Returns the state of each user as far as it is known in memory. `None` means that the store has to be asked.
@@ -259,163 +291,20 @@ impl People {
         effects.extend(self.watches.changed(user).iter().map(|link| Effect::Tell(*link)));
     }
 
-    /// Forgets a person who has neither sessions nor watchers.
+    /// Forgets a person who has neither sessions nor watchers. If the store was away, it is asked about the person
+    /// again only when somebody watches them again.
     fn release(&mut self, user: UserId) {
-        if !self.registry.has_sessions(user) && !self.watches.is_watched(user) {
+        if self.watches.is_watched(user) {
+            return;
+        }
+        if self.missed.remove(&user) {
+            self.activity.forget_read(user);
+        }
+        if !self.registry.has_sessions(user) {
             self.activity.release(user);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tern_types::{DeviceId, SessionId};
-
-    use super::*;
-    use crate::activity::Sign;
-    use crate::registry::{Announcement, Gateway, LinkId};
-
-    const THRESHOLD: Duration = Duration::from_secs(30);
-    const HOLD_OFFLINE: Duration = Duration::from_secs(2);
-    const START: Timestamp = Timestamp(1_000_000);
-    const LINK: WatchLink = WatchLink(1);
-
-    fn at(seconds: u64) -> Timestamp {
-        START + Duration::from_secs(seconds)
-    }
-
-    fn gateway() -> Gateway {
-        Gateway {
-            name: "g1".into(),
-            incarnation: 1,
-        }
-    }
-
-    /// A node with one gateway, which announces its sessions and watches on [`LINK`].
-    struct Node(People);
-
-    impl Node {
-        /// Starts a node that got all slots at the start.
-        fn new() -> Self {
-            let mut people = People::new(THRESHOLD, HOLD_OFFLINE);
-            people.open_watch(LINK);
-            let mut node = Self(people);
-            node.map(SlotSet::all(), 0);
-            let (gateway, link) = (gateway(), LinkId(1));
-            node.0.apply(Event::Linked { gateway, link }, START);
-            node
-        }
-
-        fn map(&mut self, owned: SlotSet, now: u64) -> Vec<Effect> {
-            let gateways = [gateway()].into();
-            self.0.apply(Event::MapChanged { owned, gateways }, at(now))
-        }
-
-        fn announce(&mut self, user: UserId, active: bool, now: u64) -> Vec<Effect> {
-            let announcement = Announcement {
-                user,
-                device: DeviceId(user.0),
-                session: SessionId(7),
-                since: START,
-                number: None,
-                sign: Sign {
-                    active,
-                    at: at(now),
-                    heard: at(now),
-                    said: at(now),
-                },
-            };
-            let event = Event::Announced {
-                gateway: gateway(),
-                link: LinkId(1),
-                announcement,
-            };
-            self.0.apply(event, at(now))
-        }
-
-        fn watch(&mut self, user: UserId) {
-            for user in self.0.watch(LINK, &[user]) {
-                self.0.stored(&[user], &HashMap::new());
-            }
-        }
-
-        fn news(&mut self, now: u64) -> Vec<Presence> {
-            let news = self.0.take(LINK, 99, at(now));
-            news.states.into_iter().map(|(_, presence)| presence).collect()
-        }
-    }
-
-    #[test]
-    fn a_watcher_gets_the_state_and_each_change() {
-        let (mut node, user) = (Node::new(), UserId::random());
-        node.watch(user);
-        assert_eq!(node.news(10), [Presence::LastSeen(Timestamp(0))]);
-        assert_eq!(node.announce(user, true, 11), [Effect::Tell(LINK)]);
-        assert_eq!(node.news(11), [Presence::Online]);
-        assert_eq!(node.announce(user, true, 12), [], "nothing that shows");
-        assert_eq!(node.0.tick(at(42)), [Effect::Tell(LINK)]);
-        assert_eq!(node.news(42), [Presence::LastSeen(at(12))]);
-    }
-
-    #[test]
-    fn whoever_has_just_got_a_slot_calls_nobody_offline_before_the_gateways_had_their_say() {
-        let (mut node, comes, gone) = (Node::new(), UserId::random(), UserId::random());
-        node.watch(comes);
-        node.watch(gone);
-        assert_eq!(node.news(1), []);
-        assert_eq!(node.announce(comes, true, 1), [Effect::Tell(LINK)]);
-        assert_eq!(node.news(1), [Presence::Online]);
-        assert_eq!(node.0.next_tick(), Some(at(2)));
-        assert!(node.0.unsettled_for(&[gone], at(1)) == Duration::from_secs(1));
-        node.0.tick(at(2));
-        let news = node.news(2);
-        assert!(news.contains(&Presence::LastSeen(Timestamp(0))), "{news:?}");
-        assert_eq!(node.0.unsettled_for(&[gone], at(2)), Duration::ZERO);
-    }
-
-    #[test]
-    fn a_gateway_that_dies_takes_its_people_offline_as_last_seen_at_their_last_sign() {
-        let (mut node, user) = (Node::new(), UserId::random());
-        node.announce(user, true, 5);
-        node.watch(user);
-        assert_eq!(node.news(10), [Presence::Online]);
-        let owned = SlotSet::all();
-        let effects = node.0.apply(
-            Event::MapChanged {
-                owned,
-                gateways: HashSet::new(),
-            },
-            at(11),
-        );
-        assert!(effects.contains(&Effect::Tell(LINK)));
-        assert_eq!(node.news(11), [Presence::LastSeen(at(5))]);
-    }
-
-    #[test]
-    fn people_of_slots_that_left_are_given_back_and_their_last_seen_is_written() {
-        let (mut node, user) = (Node::new(), UserId::random());
-        node.announce(user, true, 5);
-        node.watch(user);
-        node.news(10);
-        assert_eq!(node.map(SlotSet::empty(), 11), [Effect::Tell(LINK)]);
-        let news = node.0.take(LINK, 99, at(11));
-        assert_eq!((news.states, news.foreign), (vec![], vec![user]));
-        assert_eq!(node.0.activity().take_writes(9), [(user, at(5))]);
-        assert!(node.0.activity().is_empty());
-        assert_eq!(node.0.watch(LINK, &[user]), []);
-        assert_eq!(node.0.take(LINK, 99, at(11)).foreign, [user]);
-        assert_eq!(node.0.presences(&[user]), Err(NotOwner));
-    }
-
-    #[test]
-    fn nothing_is_kept_of_people_whom_nobody_watches_and_who_are_away() {
-        let (mut node, user) = (Node::new(), UserId::random());
-        node.watch(user);
-        assert_eq!(node.0.activity().len(), 1);
-        node.0.unwatch(LINK, &[user]);
-        assert!(node.0.activity().is_empty());
-        node.watch(user);
-        node.0.close_watch(LINK);
-        assert!(node.0.activity().is_empty() && node.0.watches() == 0);
-    }
-}
+mod tests;

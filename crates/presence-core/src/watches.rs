@@ -107,18 +107,18 @@ impl Watches {
     }
 
     /// Takes what waits for the stream: at most `max` people whose state is due, and all people who belong to other
-    /// nodes.
+    /// nodes. If there are fewer than `max` people, nobody waits any more.
     pub fn take(&mut self, link: WatchLink, max: usize) -> (Vec<UserId>, Vec<UserId>) {
         let Some(line) = self.links.get_mut(&link) else {
             return Default::default();
         };
-        let count = line.changed.len().min(max);
-        let changed: Vec<UserId> = line.changed.drain(..count).collect();
-        let mut known = Vec::with_capacity(changed.len());
-        for user in changed {
+        let mut due = Vec::with_capacity(line.changed.len().min(max));
+        while due.len() < max
+            && let Some(user) = line.changed.pop_front()
+        {
             // The person may have been unwatched since the change.
             if line.waiting.remove(&user) && line.users.contains(&user) {
-                known.push(user);
+                due.push(user);
             }
         }
         debug_assert_eq!(
@@ -126,7 +126,7 @@ impl Watches {
             line.waiting.len(),
             "queue and set have the same people"
         );
-        (known, std::mem::take(&mut line.foreign))
+        (due, std::mem::take(&mut line.foreign))
     }
 
     /// Ends the watches of people who are no longer this node's, and notes that for their gateways. Returns the
@@ -258,5 +258,17 @@ mod tests {
         watches.watch(ONE, users[0]);
         assert_eq!(watches.take(ONE, 3).0, users[..1]);
         assert_eq!(watches.len(), 5);
+    }
+
+    #[test]
+    fn people_who_were_unwatched_take_no_room_in_a_frame() {
+        let (mut watches, user) = two();
+        for gone in [UserId::random(), UserId::random()] {
+            watches.watch(ONE, gone);
+            watches.unwatch(ONE, gone);
+        }
+        watches.watch(ONE, user);
+        assert_eq!(watches.take(ONE, 1).0, [user]);
+        assert!(watches.take(ONE, 1).0.is_empty());
     }
 }

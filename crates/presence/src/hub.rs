@@ -37,7 +37,7 @@ pub struct Hub {
     state: Mutex<State>,
     /// The version of the map that the registry follows.
     version: watch::Sender<i64>,
-    /// Notified when the next time at which something is due has changed.
+    /// Notified when the next time at which something is due may have changed.
     due_sooner: Notify,
 }
 
@@ -122,6 +122,8 @@ impl Hub {
         let mut state = self.lock();
         // This event belongs to no user, so it cannot be refused.
         let _ = state.apply(Event::MapChanged { owned, gateways });
+        // People who have lost the session with their newest sign may go offline sooner.
+        self.due_sooner.notify_one();
         metrics::sessions(state.people.registry().sessions());
         // The version is sent under the lock, so that whoever reads it finds the registry at least as new.
         self.version.send_replace(map.version());
@@ -250,6 +252,7 @@ impl Hub {
         let mut state = self.lock();
         state.links.remove(&link);
         let _ = state.apply(Event::Unlinked { gateway, link });
+        self.due_sooner.notify_one();
     }
 
     /// Locks the state even after a panic elsewhere: the state is plain data that every `apply` leaves whole.

@@ -13,7 +13,7 @@
 //!
 //! - [`tern_presence_core`]: what is decided, as pure functions: the people of this node's slots, their sessions, who is
 //!   online, and which gateways are to be told of whom
-//! - [`last_seen`], [`writer`]: last seen in Postgres, and what writes it there
+//! - [`last_seen`], [`reader`], [`writer`]: last seen in Postgres, and what reads it there and writes it
 //! - [`hub`]: the node's one registry, shared by all streams, and the map version that it follows
 //! - [`grpc`]: the streams of `tern.internal.v1.Presence`; [`admin`]: answers to operators
 //! - [`server`]: wiring and drain
@@ -25,6 +25,7 @@ mod grpc;
 mod hub;
 pub mod last_seen;
 mod metrics;
+mod reader;
 pub mod server;
 mod writer;
 

@@ -16,7 +16,7 @@ use crate::admin::AdminService;
 use crate::grpc::PresenceService;
 use crate::hub::Hub;
 use crate::last_seen::LastSeen;
-use crate::{Config, metrics, writer};
+use crate::{Config, metrics, reader, writer};
 
 /// Starts the role in this process, and adds its services to `routes`. The returned role is done when, after the drain
 /// has started, every slot has gone to other nodes or the drain's deadline has passed, the last writes of last seen
@@ -50,6 +50,8 @@ pub async fn start(
     )));
     let time = hub.clone();
     tokio::spawn(async move { time.keep_time().await }.instrument(tracing::info_span!("presence")));
+    let reading = reader::run(hub.clone(), last_seen.clone(), stop.clone());
+    tokio::spawn(reading.instrument(tracing::info_span!("last_seen")));
     let written = CancellationToken::new();
     let writing = writer::run(hub.clone(), last_seen, written.clone());
     let writing = tokio::spawn(writing.instrument(tracing::info_span!("last_seen")));

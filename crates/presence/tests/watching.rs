@@ -374,6 +374,23 @@ async fn while_the_store_is_away_online_is_told_and_last_seen_is_not_known() {
 }
 
 #[tokio::test]
+async fn who_is_watched_while_the_store_is_away_is_told_of_when_it_is_back() {
+    let store = Store::start().await;
+    let presence = Presence::start(&store.url).await;
+    let (user, at) = (store.user().await, Timestamp(5_000));
+    let last_seen = LastSeen::new(store.pool.clone());
+    last_seen.write(&[(user, at)]).await.unwrap();
+    // Without its table the store answers with an error, as if it were away.
+    let take_away = sqlx::query("ALTER TABLE last_seen RENAME TO away");
+    take_away.execute(&store.pool).await.unwrap();
+    let mut watch = presence.watch(&[user]).await;
+    assert_eq!(watch.change().await, (user, false, NEVER));
+    let bring_back = sqlx::query("ALTER TABLE away RENAME TO last_seen");
+    bring_back.execute(&store.pool).await.unwrap();
+    assert_eq!(watch.change().await, (user, false, at));
+}
+
+#[tokio::test]
 async fn watches_of_slots_that_left_are_given_back_and_only_the_newest_stream_of_a_gateway_counts() {
     let store = Store::start().await;
     let presence = Presence::start(&store.url).await;

@@ -76,29 +76,65 @@ pub async fn run(args: DevArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// When a node is restarted, and how long it stayed up.
+struct Restart {
+    back_off: BackOff,
+    up_since: Instant,
+    /// The time of the next attempt; `None` while the node is up.
+    due: Option<Instant>,
+}
+
 /// Restarts each node that dies, for ever. The first restart comes at once; the pause grows while the node does not
-/// stay up.
+/// stay up. A node that does not start keeps no other one waiting.
 async fn keep_up(platform: &mut Platform) {
-    let mut pauses: BTreeMap<String, (BackOff, Instant)> = BTreeMap::new();
+    let mut restarts: BTreeMap<String, Restart> = BTreeMap::new();
     let began = Instant::now();
     loop {
-        let (name, status) = platform.next_exit().await;
-        say(&obituary(platform, &name, status));
-        let (back_off, up_since) = pauses
-            .entry(name.clone())
-            .or_insert_with(|| (BackOff::default(), began));
-        let mut lived = up_since.elapsed();
-        loop {
-            tokio::time::sleep(back_off.next(lived)).await;
-            match platform.restart(&name).await {
-                Ok(()) => break,
-                Err(error) => say(&format!("{name} does not start: {error:#}")),
+        let next = restarts
+            .iter()
+            .filter_map(|(name, restart)| Some((restart.due?, name.clone())));
+        let next = next.min();
+        let due = async {
+            match next {
+                Some((at, name)) => {
+                    tokio::time::sleep_until(at).await;
+                    name
+                }
+                None => std::future::pending().await,
             }
-            lived = Duration::ZERO;
-        }
-        *up_since = Instant::now();
-        if let Ok(node) = platform.node(&name) {
-            say(&format!("{name} is up again (pid {})", node.process.pid()));
+        };
+        tokio::select! {
+            (name, status) = platform.next_exit() => {
+                let obituary = obituary(platform, &name, status);
+                let restart = restarts.entry(name).or_insert_with(|| Restart {
+                    back_off: BackOff::default(),
+                    up_since: began,
+                    due: None,
+                });
+                if restart.due.is_some() {
+                    // The end of a failed attempt was reported as such.
+                    continue;
+                }
+                say(&obituary);
+                let pause = restart.back_off.next(restart.up_since.elapsed());
+                restart.due = Some(Instant::now() + pause);
+            }
+            name = due => {
+                let restarted = platform.restart(&name).await;
+                let Some(restart) = restarts.get_mut(&name) else { continue };
+                match restarted {
+                    Ok(()) => {
+                        (restart.up_since, restart.due) = (Instant::now(), None);
+                        if let Ok(node) = platform.node(&name) {
+                            say(&format!("{name} is up again (pid {})", node.process.pid()));
+                        }
+                    }
+                    Err(error) => {
+                        say(&format!("{name} does not start: {error:#}"));
+                        restart.due = Some(Instant::now() + restart.back_off.next(Duration::ZERO));
+                    }
+                }
+            }
         }
     }
 }

@@ -81,17 +81,17 @@ pub enum Event {
     },
     /// A writer has done its job, and is free again.
     JobDone(JobDone),
-    /// An [`Effect::Wake`] has been performed, with this result.
-    WakesDone { chat: ChatId, upto: Seq, woken: Woken },
+    /// An [`Effect::Wake`] has been performed.
+    WakesDone(WakesDone),
     /// The store has unsettled entries of this chat. `low` and `high` are the lowest and the highest seq at which an
     /// unsettled commit begins.
     Recover { chat: ChatId, low: Seq, high: Seq },
     /// This node owns these slots now, and no others.
     Owned(Arc<HashSet<Slot>>),
     /// The store is another one: a restored backup, or a standby that lacked commits. Nothing in memory is true any
-    /// more.
+    /// more, and the results of what is under way count no more.
     Restored,
-    /// Time has passed.
+    /// Time has passed. It is applied in each turn of the loop, so that a shard that is never idle forgets chats too.
     Tick,
 }
 
@@ -111,6 +111,19 @@ pub enum LoadError {
     StrangersLimited { retry_after: Duration },
     /// Another transaction holds a lock that the load needs.
     Held,
+}
+
+/// An [`Effect::Wake`] that has been performed. The fields other than `woken` are those of the effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WakesDone {
+    /// The chat whose devices were woken.
+    pub chat: ChatId,
+    /// The number of the log that the settle was of.
+    pub log: u64,
+    /// The seq up to which the settle covered every entry.
+    pub upto: Seq,
+    /// The result.
+    pub woken: Woken,
 }
 
 /// The result of a wake: whether all devices that a settle found missing are accounted for.
@@ -156,6 +169,8 @@ pub enum Effect {
     /// [`Event::WakesDone`].
     Wake {
         chat: ChatId,
+        /// The number of the log, which is another one after [`Event::Restored`].
+        log: u64,
         upto: Seq,
         missing: Vec<Missing>,
     },

@@ -196,15 +196,22 @@ impl ShardState {
 
     /// Forgets every chat, because the store is another one. Every caller is told to send its request again, also those
     /// whose batch is at the writer: the next load shows whether it is in the log. Writes and pushes that wait are
-    /// dropped, because they belong to another log.
+    /// dropped, because they belong to another log. Jobs and wakes under way belong to it too, so their results
+    /// change nothing.
     pub(super) fn forget_all(&mut self, out: &mut Vec<Effect>) {
         for id in self.chats.keys().copied().collect::<Vec<_>>() {
             self.turn_away(id, out);
         }
         self.chats.clear();
+        self.log += 1;
+        self.outdated = self.busy;
+        self.change = None;
+        self.due.clear();
+        self.settle_due.clear();
         not_written(std::mem::take(&mut self.acks), &Refusal::STORE_AWAY, out);
         self.closes.clear();
         self.reads.clear();
+        self.reads_due = None;
         self.risen.clear();
         self.receipts_due.clear();
         self.parked.clear();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tern_types::{ChatId, IdSet, Seq, Timestamp, UserId};
 
-use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, Woken};
+use super::event::{AckWrite, AckedRow, Committed, Effect, JobDone, Pushed, WakesDone, Woken};
 use super::loads::load;
 use super::{SETTLE_AFTER, ShardState, not_written, schedule};
 use crate::chat::{Chat, Stage};
@@ -31,10 +31,22 @@ fn newcomers(before: &[UserId], chat: &Chat) -> Vec<UserId> {
     added
 }
 
+/// Gives up the result of a job on a log that is gone. The callers of commits were answered when it went. Those of
+/// acknowledgements are answered now, as if the store had not answered.
+fn give_up(done: JobDone, out: &mut Vec<Effect>) {
+    if let JobDone::Acks { acks, unwritten, .. } = done {
+        not_written(acks.into_iter().chain(unwritten), &Refusal::STORE_AWAY, out);
+    }
+}
+
 impl ShardState {
-    /// Takes the result of a job, whose writer is free again.
+    /// Takes the result of a job, whose writer is free again. The result of a job on another log changes nothing.
     pub(super) fn job_done(&mut self, done: JobDone, now: Timestamp, out: &mut Vec<Effect>) {
-        self.busy[done.lane() as usize] = false;
+        let lane = done.lane() as usize;
+        self.busy[lane] = false;
+        if std::mem::take(&mut self.outdated[lane]) {
+            return give_up(done, out);
+        }
         match done {
             JobDone::Commit(results) => {
                 for (id, result) in results {
@@ -210,6 +222,7 @@ impl ShardState {
             match missing.remove(&id).filter(|missing| !missing.is_empty()) {
                 Some(missing) => out.push(Effect::Wake {
                     chat: id,
+                    log: self.log,
                     upto,
                     missing,
                 }),
@@ -219,12 +232,15 @@ impl ShardState {
     }
 
     /// Takes the result of a wake: has the unsettled rows deleted if every device is accounted for, and settles the
-    /// chat again if not.
-    pub(super) fn wakes_done(&mut self, id: ChatId, upto: Seq, woken: Woken, now: Timestamp) {
-        match woken {
-            Woken::All => self.closes.push((id, upto)),
-            Woken::NotAll => self.close_done(id, upto, false, now),
-            Woken::Unsure => self.settles_again(id, SETTLE_UNSURE_MAX, now),
+    /// chat again if not. A wake of another log says nothing about the devices that lack entries of this one.
+    pub(super) fn wakes_done(&mut self, done: WakesDone, now: Timestamp) {
+        if done.log != self.log {
+            return;
+        }
+        match done.woken {
+            Woken::All => self.closes.push((done.chat, done.upto)),
+            Woken::NotAll => self.close_done(done.chat, done.upto, false, now),
+            Woken::Unsure => self.settles_again(done.chat, SETTLE_UNSURE_MAX, now),
         }
     }
 

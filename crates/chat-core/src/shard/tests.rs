@@ -8,6 +8,7 @@ mod marks;
 mod members;
 mod patience;
 mod receipts;
+mod restores;
 mod settles;
 mod typing;
 

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::Instrument;
 
 use tern_chat_core::receipts::Watermark;
-use tern_chat_core::shard::{Effect, Event, Pushed};
+use tern_chat_core::shard::{Effect, Event, Pushed, WakesDone};
 use tern_chat_core::{Entry, Making, Origin, Outcome};
 
 use crate::fanout::{Fanout, Outgoing, Pushes};
@@ -106,12 +106,23 @@ impl ShardEffects {
                     except,
                     what,
                 } => self.push(chat, users, &except, &what, traces),
-                Effect::Wake { chat, upto, missing } => {
+                Effect::Wake {
+                    chat,
+                    log,
+                    upto,
+                    missing,
+                } => {
                     let (gateways, fanout) = (self.shared.gateways.clone(), self.shared.fanout.clone());
                     let results = self.results.clone();
                     let work = async move {
                         let woken = wake::wake(&fanout, &gateways, chat, upto, &missing).await;
-                        let _ended = results.send(Event::WakesDone { chat, upto, woken }).await;
+                        let done = WakesDone {
+                            chat,
+                            log,
+                            upto,
+                            woken,
+                        };
+                        let _ended = results.send(Event::WakesDone(done)).await;
                     };
                     tokio::spawn(work.in_current_span());
                 }

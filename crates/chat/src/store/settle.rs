@@ -73,14 +73,15 @@ pub const CLOSE: &str = "
 DELETE FROM unsettled u USING unnest($1::uuid[], $2::int8[]) AS s(chat_id, upto)
 WHERE u.chat_id = s.chat_id AND u.from_seq <= s.upto";
 
-/// Selects the unsettled chats of some slots ($1) whose commits are older than $2 seconds (docs/delivery.md, step 10),
-/// at most 10,000. Owners that are gone left them behind, or their commits landed late. A row that lies more than $2
-/// seconds in the future was written before the store's clock was set back, and counts as old too.
+/// Selects the unsettled chats of some slots ($1) whose commits are older than $2 seconds (docs/delivery.md, step 10):
+/// the first $4 chats whose ids come after $3. Owners that are gone left them behind, or their commits landed late. A
+/// row that lies more than $2 seconds in the future was written before the store's clock was set back, and counts as
+/// old too.
 pub const UNSETTLED: &str = "
 SELECT chat_id, min(from_seq) AS low, max(from_seq) AS high FROM unsettled
-WHERE slot = ANY($1)
+WHERE slot = ANY($1) AND chat_id > $3
     AND (committed_at < now() - make_interval(secs => $2) OR committed_at > now() + make_interval(secs => $2))
-GROUP BY chat_id LIMIT 10000";
+GROUP BY chat_id ORDER BY chat_id LIMIT $4";
 
 /// Settles the chats. Returns the missing devices of each chat, and the chats that were left out because their heads
 /// are locked. A chat without missing devices is settled up to its `upto`.
@@ -147,15 +148,20 @@ pub async fn close(db: &mut PgConnection, chats: &[(ChatId, Seq)]) -> sqlx::Resu
 }
 
 /// Returns the unsettled chats of these slots with commits older than `age_s` seconds, each with the lowest and the
-/// highest seq at which such a commit begins: see [`UNSETTLED`].
+/// highest seq at which such a commit begins: see [`UNSETTLED`]. They come in the order of their ids, at most `most`,
+/// after the chat `after`.
 pub async fn unsettled(
     pool: &sqlx::PgPool,
-    slots: Vec<i16>,
+    slots: &[i16],
     age_s: f64,
+    after: ChatId,
+    most: i64,
 ) -> sqlx::Result<Vec<(ChatId, Seq, Seq)>> {
     let rows: Vec<(Uuid, i64, i64)> = sqlx::query_as(UNSETTLED)
         .bind(slots)
         .bind(age_s)
+        .bind(after.0)
+        .bind(most)
         .fetch_all(pool)
         .await?;
     Ok(rows

@@ -6,7 +6,7 @@ use tern_chat::store::{commit, joining, listing, settle};
 use tern_chat_core::EntryKind;
 use tern_chat_core::change::Action;
 use tern_chat_core::chat::Role;
-use tern_types::{DeviceId, Seq, Slot};
+use tern_types::{ChatId, DeviceId, Seq, Slot};
 
 use crate::harness::{Store, direct, group, new_entry};
 
@@ -307,7 +307,8 @@ async fn what_was_written_before_the_stores_clock_was_set_back_counts_as_old() {
     store.say(&mut db, &mut chat, a, "x").await;
     store.settle(&mut db, chat.id, Seq(1), &[(a1, 1)]).await;
     let slots = vec![Slot::of_chat(chat.id).number() as i16];
-    let young = settle::unsettled(&store.pool, slots.clone(), 3000.0).await;
+    let none = ChatId(uuid::Uuid::nil());
+    let young = settle::unsettled(&store.pool, &slots, 3000.0, none, 9).await;
     assert!(young.unwrap().is_empty());
 
     for ahead in [
@@ -318,7 +319,7 @@ async fn what_was_written_before_the_stores_clock_was_set_back_counts_as_old() {
         assert_eq!(updated.unwrap().rows_affected(), 1);
     }
     for age_s in [0.0, 5.0] {
-        let old = settle::unsettled(&store.pool, slots.clone(), age_s).await;
+        let old = settle::unsettled(&store.pool, &slots, age_s, none, 9).await;
         assert_eq!(
             old.unwrap(),
             [(chat.id, Seq(1), Seq(1))],
@@ -331,4 +332,32 @@ async fn what_was_written_before_the_stores_clock_was_set_back_counts_as_old() {
         ages.len() == 1 && ages[0] > 3_500_000,
         "the sweep looks at it: {ages:?}"
     );
+}
+
+#[tokio::test]
+async fn unsettled_chats_come_page_by_page_until_all_were_seen() {
+    let store = Store::new().await;
+    let mut db = store.shard().await;
+    let [a, b, c] = [store.user().await, store.user().await, store.user().await];
+    let mut chats = Vec::new();
+    for (one, other) in [(a, b), (b, c), (a, c)] {
+        let mut chat = store.direct(one, other).await;
+        store.say(&mut db, &mut chat, one, "x").await;
+        chats.push(chat.id);
+    }
+    chats.sort_unstable();
+    let slots: Vec<i16> = chats
+        .iter()
+        .map(|chat| Slot::of_chat(*chat).number() as i16)
+        .collect();
+    let (mut after, mut seen) = (ChatId(uuid::Uuid::nil()), Vec::new());
+    for size in [2, 1, 0] {
+        let page = settle::unsettled(&store.pool, &slots, 0.0, after, 2)
+            .await
+            .unwrap();
+        assert_eq!(page.len(), size);
+        seen.extend(page.into_iter().map(|(chat, _, _)| chat));
+        after = seen.last().copied().unwrap_or(after);
+    }
+    assert_eq!(seen, chats);
 }

@@ -38,9 +38,14 @@ impl Listing {
 }
 
 impl Engine {
-    /// Makes the call that lists all chats, unless that was done or is under way.
-    pub(super) fn list_chats_if_needed(&mut self, _now: Timestamp) {
-        if !self.listing.done && self.listing.state != LookUp::Running {
+    /// Makes the call that lists all chats, unless that was done, is under way, or pauses after a failure.
+    pub(super) fn list_chats_if_needed(&mut self, now: Timestamp) {
+        let may = match self.listing.state {
+            LookUp::Idle => true,
+            LookUp::Running => false,
+            LookUp::Again(at) => at <= now,
+        };
+        if !self.listing.done && may {
             self.listing.state = LookUp::Running;
             self.effects.calls.push(Call::ListChats);
         }
@@ -59,6 +64,8 @@ impl Engine {
                 }
                 self.effects.changes.push(Change::Listed);
             }
+            // The chats are listed, so no further attempt is due.
+            Err(_) if self.listing.done => {}
             Err(error) => self.listing.state = LookUp::Again(again(&error, now)),
         }
     }

@@ -237,7 +237,7 @@ fn verdict(closing: Option<&v1::Closing>, error: &CallError) -> Verdict {
 }
 
 impl Engine {
-    /// Opens a stream in place of the present one. If the access token is about to expire, it is renewed first.
+    /// Opens a stream. If the access token is about to expire, it is renewed first.
     pub(super) fn connect(&mut self, now: Timestamp) {
         debug_assert!(!self.session.stopped(), "a client that has ended opens no stream");
         if self.me.access_expires_at <= now + TOKEN_MARGIN && !self.session.fresh_token {
@@ -247,7 +247,6 @@ impl Engine {
         }
         self.session.phase = Phase::Opening { since: now };
         self.session.closing = None;
-        self.effects.items.clear();
         self.effects.stream = Some(StreamOrder::Open(v1::Open {
             access_token: self.me.access_token.clone(),
             client_version: self.session.client_version.clone(),
@@ -292,6 +291,7 @@ impl Engine {
             Some(before) if before == epoch => {}
             None => self.effects.changes.push(Change::Epoch(epoch)),
             Some(_) => {
+                self.generation += 1;
                 self.forget_chats();
                 self.forget_sends();
                 self.effects.changes.push(Change::Reset {
@@ -304,16 +304,39 @@ impl Engine {
         }
     }
 
-    /// Decides what to do after the end of a stream: open another one later, renew the tokens first, or end the client.
-    pub(super) fn stream_lost(&mut self, error: &CallError, now: Timestamp) {
-        match &self.session.phase {
-            Phase::Open(open) if now.since(open.since) >= STABLE => self.session.backoff.reset(),
-            Phase::Open(_) | Phase::Opening { .. } => {}
-            _ => return,
+    /// Drops the present stream and everything that counts only while it lasts. Every way off a stream leads through
+    /// here, whether it was lost or is changed for another.
+    fn leave_stream(&mut self, now: Timestamp) {
+        if let Phase::Open(open) = &self.session.phase
+            && now.since(open.since) >= STABLE
+        {
+            self.session.backoff.reset();
         }
         (self.caught_up, self.caught_up_before) = (false, false);
         self.presences.lost();
         self.effects.items.clear();
+        self.effects.stream = Some(StreamOrder::Close);
+    }
+
+    /// Changes the stream of a draining gateway for another one.
+    fn change_stream(&mut self, now: Timestamp) {
+        self.leave_stream(now);
+        self.connect(now);
+        // There is no stream until the tokens are renewed, which may take long. The app is told so.
+        if matches!(self.session.phase, Phase::NeedsToken) {
+            self.effects.events.push(Event::Disconnected {
+                reason: "the gateway drains".to_owned(),
+                retry_in: Some(Duration::ZERO),
+            });
+        }
+    }
+
+    /// Decides what to do after the end of a stream: open another one later, renew the tokens first, or end the client.
+    pub(super) fn stream_lost(&mut self, error: &CallError, now: Timestamp) {
+        if !matches!(self.session.phase, Phase::Open(_) | Phase::Opening { .. }) {
+            return;
+        }
+        self.leave_stream(now);
         let closing = self.session.closing.take();
         let reason = closing
             .as_ref()
@@ -349,7 +372,6 @@ impl Engine {
         self.session.phase = Phase::Waiting {
             until: Some(now + delay),
         };
-        self.effects.stream = Some(StreamOrder::Close);
         self.effects.events.push(Event::Disconnected {
             reason,
             retry_in: Some(delay),
@@ -366,7 +388,7 @@ impl Engine {
                 self.stream_lost(&CallError::unavailable("no answer to open"), now);
             }
             Phase::Open(open) => match open.asked {
-                _ if open.reconnect_at.is_some_and(|at| at <= now) => self.connect(now),
+                _ if open.reconnect_at.is_some_and(|at| at <= now) => self.change_stream(now),
                 Some(asked) if asked + HEARTBEAT_TIMEOUT <= now => {
                     self.stream_lost(&CallError::unavailable("no sign of life"), now);
                 }

@@ -1,12 +1,14 @@
 //! These tests hold the protocol's rules one by one.
 
 mod entries;
+mod listing;
 mod presence;
 mod reading;
 mod sends;
 mod stream;
 mod tokens;
 mod typing;
+mod waking;
 
 use std::time::Duration;
 

@@ -26,10 +26,17 @@ pub(super) fn answer(joined: Result<Input, JoinError>) -> Input {
     })
 }
 
-/// Makes the call. The engine gets an answer whatever happens to the call, because it would otherwise wait for one
-/// until the client is started again.
-pub(super) async fn make(api: Api, call: Call) -> Input {
-    answered(call.clone(), ask(api, call)).await
+/// Makes the call that the engine asked for in this `generation`. The engine gets an answer whatever happens to the
+/// call, because it would otherwise wait for one until the client is started again.
+pub(super) async fn make(api: Api, call: Call, generation: u64) -> Input {
+    match answered(call.clone(), ask(api, call)).await {
+        // New tokens count even if the server's store was replaced meanwhile, since the old ones have ended.
+        refreshed @ Input::Refreshed(_) => refreshed,
+        answer => Input::Answered {
+            generation,
+            answer: Box::new(answer),
+        },
+    }
 }
 
 /// Returns the answer of `ask`, or an error as the answer to `call` if `ask` panics.

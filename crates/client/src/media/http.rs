@@ -29,8 +29,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PUT_TIMEOUT: Duration = Duration::from_secs(600);
 /// The time limit for the beginning of the answer to a GET.
 const GET_TIMEOUT: Duration = Duration::from_secs(30);
-/// The number of bytes of an error's text that are kept.
-const ERROR_BYTES: usize = 2048;
+/// The time limit for the text of an error, and for the body of the answer to a PUT.
+const TEXT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The number of bytes that are read of an error's text, and of the body of the answer to a PUT.
+const TEXT_BYTES: usize = 2048;
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -113,8 +115,8 @@ impl Http {
         let answer = async { success(self.client.request(request).await.map_err(broken)?).await };
         let answer = tokio::time::timeout(PUT_TIMEOUT, answer).await;
         let answer = answer.map_err(|_| HttpError::Broken("no answer in time".into()))??;
-        // The body is read to its end, so that the connection can be used again.
-        let _ = answer.into_body().collect().await;
+        // The body is short. It is read to its end, so that the connection can be used again.
+        beginning(answer.into_body(), TEXT_BYTES, TEXT_TIMEOUT).await;
         Ok(())
     }
 
@@ -149,13 +151,34 @@ async fn success(answer: Response<Incoming>) -> Result<Response<Incoming>, HttpE
         return Ok(answer);
     }
     let status = answer.status().as_u16();
-    let text = answer.into_body().collect().await;
-    let text = text.map(|body| body.to_bytes()).unwrap_or_default();
-    let text = text.get(..ERROR_BYTES).unwrap_or(&text);
+    let text = beginning(answer.into_body(), TEXT_BYTES, TEXT_TIMEOUT).await;
     Err(HttpError::Status(
         status,
-        String::from_utf8_lossy(text).into_owned(),
+        String::from_utf8_lossy(&text).into_owned(),
     ))
+}
+
+/// Reads a body until it ends or breaks, has given `most` bytes, or the time `limit` is over. Returns what came, at
+/// most `most` bytes.
+async fn beginning(
+    mut body: impl hyper::body::Body<Data = Bytes> + Unpin,
+    most: usize,
+    limit: Duration,
+) -> Vec<u8> {
+    let mut text: Vec<u8> = Vec::new();
+    let read = async {
+        while text.len() < most
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            if let Ok(bytes) = frame.into_data() {
+                text.extend_from_slice(&bytes);
+            }
+        }
+    };
+    // If the time is over, what came until then is enough.
+    let _ = tokio::time::timeout(limit, read).await;
+    text.truncate(most);
+    text
 }
 
 /// Makes an [`HttpError`] of an error and all its causes.
@@ -167,4 +190,29 @@ fn broken(error: impl std::error::Error) -> HttpError {
         cause = error.source();
     }
     HttpError::Broken(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    fn chunk(bytes: &'static [u8]) -> Result<Frame<Bytes>, Infallible> {
+        Ok(Frame::data(Bytes::from_static(bytes)))
+    }
+
+    #[tokio::test]
+    async fn of_a_body_that_stalls_what_came_in_time_is_read() {
+        let stalls = stream::iter([chunk(b"slow "), chunk(b"down")]).chain(stream::pending());
+        let text = beginning(StreamBody::new(stalls), TEXT_BYTES, Duration::ZERO).await;
+        assert_eq!(text, b"slow down");
+    }
+
+    #[tokio::test]
+    async fn of_a_body_without_end_only_the_beginning_is_read() {
+        let endless = stream::repeat_with(|| chunk(&[b'x'; 1000]));
+        let text = beginning(StreamBody::new(endless), TEXT_BYTES, TEXT_TIMEOUT).await;
+        assert_eq!(text, [b'x'; TEXT_BYTES]);
+    }
 }

@@ -336,10 +336,8 @@ impl Session {
     }
 
     pub(super) fn frame_too_large(&mut self, why: &'static str) {
-        self.close(
-            CloseCode::ResourceExhausted,
-            ApiError::new(ErrorReason::TooLarge, why),
-        );
+        let error = ApiError::new(ErrorReason::TooLarge, why);
+        self.close(CloseCode::ResourceExhausted, error);
     }
 
     /// Ends the stream of a client that closed its side once its sends are answered, or after [`LEAVE_WITHIN`].
@@ -494,6 +492,7 @@ impl Session {
     }
 
     fn end(&mut self, error: Option<ApiError>) {
+        debug_assert!(!self.life.has_ended(), "a session ends once");
         self.life.phase = Phase::Ended;
         self.effects.push(Effect::End(error));
     }

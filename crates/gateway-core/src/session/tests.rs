@@ -87,6 +87,7 @@ fn ack(chat: ChatId, seq: u64) -> Item {
 impl Talk {
     fn tell(mut self, event: Event<'_>) -> Self {
         for effect in self.session.apply(event, self.now) {
+            assert!(self.ended.is_none(), "an effect after the end: {effect:?}");
             match effect {
                 Effect::Put(event) => {
                     self.said.extend(v1::ServerEvent::decode(event).unwrap().event);

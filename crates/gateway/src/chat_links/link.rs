@@ -1,6 +1,7 @@
 //! The link to one chat node: its queues, and the requests that went over it without an answer yet.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tern_proto::internal::{SessionsFound, UpItem, WakeDone, WindowRequest, up_item};
 use tern_types::{ChatId, SessionId};
@@ -13,9 +14,12 @@ use super::pending::{Pending, Place, Waiting, size};
 use crate::registry::Registry;
 
 /// The most items that wait for one node: about what comes in a second. If the queue is full, sends are answered
-/// UNAVAILABLE. The bytes of sends are bounded by [`super::pending`], which has them until their answers come; other
-/// items are small, apart from answers to the question which sessions some users have here.
+/// UNAVAILABLE. The bytes of sends are bounded by [`super::pending`], which has them until their answers come, and those
+/// of answers to the question which sessions some users have here by [`FOUND_BYTES`]. Other items are small.
 const CONTROL_QUEUE: usize = 16_384;
+/// The most bytes of waiting answers to the question which sessions some users have here: some hundred thousand
+/// sessions. An answer that finds none waiting always has room.
+const FOUND_BYTES: usize = 16 << 20;
 /// The number of waiting items from which on typing notices are refused: a sixteenth of the queue, some 60 ms.
 const HINT_BELOW: usize = CONTROL_QUEUE / 16;
 /// The most window requests that wait for one node. If the queue is full the window fails, and sessions ask again.
@@ -33,14 +37,46 @@ pub struct Link {
     pub generation: u64,
     control: mpsc::Sender<UpItem>,
     windows: mpsc::Sender<WindowRequest>,
+    found: Found,
     pending: Mutex<Pending>,
+}
+
+/// The bytes of the [`SessionsFound`] that wait in a link's queue. Both ends of the queue count them.
+#[derive(Debug, Clone, Default)]
+pub struct Found(Arc<AtomicUsize>);
+
+impl Found {
+    /// Counts an item of `more` bytes in that is about to be queued. `Err` if too many bytes wait already.
+    fn add(&self, more: usize) -> Result<(), Refused> {
+        let add = |bytes: usize| {
+            let all = bytes.saturating_add(more);
+            (bytes == 0 || all <= FOUND_BYTES).then_some(all)
+        };
+        let added = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
+        added.map(drop).map_err(|_| Refused)
+    }
+
+    /// Counts those out that are among items taken out of the queue.
+    pub fn taken(&self, items: &[UpItem]) {
+        let found = items
+            .iter()
+            .filter(|item| matches!(item.op, Some(up_item::Op::SessionsFound(_))));
+        self.remove(found.map(size).sum());
+    }
+
+    fn remove(&self, bytes: usize) {
+        let before = self.0.fetch_sub(bytes, Ordering::AcqRel);
+        debug_assert!(before >= bytes, "more bytes were taken out than put in");
+    }
 }
 
 /// The receiving ends of a link's queues, which its streams read.
 #[derive(Debug)]
 pub struct Queues {
-    /// The items for the control stream.
+    /// The items for the control stream, which are to be counted out of `found` when they are taken.
     pub control: mpsc::Receiver<UpItem>,
+    /// The bytes of some of the items in `control`.
+    pub found: Found,
     /// The requests for the catch-up stream.
     pub windows: mpsc::Receiver<WindowRequest>,
 }
@@ -50,18 +86,21 @@ impl Link {
     pub fn new(node: String, incarnation: u64, generation: u64) -> (Self, Queues) {
         let (control, control_out) = mpsc::channel(CONTROL_QUEUE);
         let (windows, windows_out) = mpsc::channel(WINDOW_QUEUE);
+        let found = Found::default();
         let link = Self {
             node,
             incarnation,
             generation,
             control,
             windows,
+            found: found.clone(),
             pending: Mutex::default(),
         };
         (
             link,
             Queues {
                 control: control_out,
+                found,
                 windows: windows_out,
             },
         )
@@ -117,14 +156,18 @@ impl Link {
         });
     }
 
-    /// Answers the question which sessions some users have here. If the queue is full the answer is dropped; the chat
-    /// node's look-up fails then, and it asks again.
+    /// Answers the question which sessions some users have here. If the queue is full, or more than [`FOUND_BYTES`] would
+    /// wait, the answer is dropped; the chat node's look-up fails then, and it asks again. A part of the answer would not
+    /// do, since the node takes a user without a session for offline.
     pub fn sessions_found(&self, found: SessionsFound) {
-        let op = up_item::Op::SessionsFound(found);
-        let _ = self.control.try_send(UpItem {
-            op: Some(op),
+        let item = UpItem {
+            op: Some(up_item::Op::SessionsFound(found)),
             ..UpItem::default()
-        });
+        };
+        let bytes = size(&item);
+        if self.found.add(bytes).is_ok() && self.control.try_send(item).is_err() {
+            self.found.remove(bytes);
+        }
     }
 
     /// Takes out the request that an answer with `reference` belongs to. `None` if there is none.
@@ -183,5 +226,56 @@ pub fn give_back(registry: &Registry, item: &UpItem) {
             | up_item::Op::SessionsFound(_),
         )
         | None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tern_proto::internal::FoundSession;
+
+    use super::*;
+
+    fn answer(question: u64, sessions: usize) -> SessionsFound {
+        SessionsFound {
+            question,
+            sessions: vec![FoundSession::default(); sessions],
+        }
+    }
+
+    /// Takes everything out of the queue, as the control stream does. Returns the questions that were answered.
+    fn taken(queues: &mut Queues) -> Vec<u64> {
+        let items: Vec<UpItem> = std::iter::from_fn(|| queues.control.try_recv().ok()).collect();
+        queues.found.taken(&items);
+        let question = |item: &UpItem| match &item.op {
+            Some(up_item::Op::SessionsFound(found)) => Some(found.question),
+            _ => None,
+        };
+        items.iter().filter_map(question).collect()
+    }
+
+    #[test]
+    fn answers_that_wait_have_bounded_bytes_and_one_that_finds_no_room_is_dropped_whole() {
+        let (link, mut queues) = Link::new("node".into(), 1, 1);
+        (0..1_000).for_each(|question| link.sessions_found(answer(question, 3_000)));
+        link.wake_done(7);
+        let answered = taken(&mut queues);
+        assert_eq!(answered.len(), 43, "16 MiB");
+        assert_eq!(answered, (0..43).collect::<Vec<u64>>());
+        link.sessions_found(answer(1_000, 200_000));
+        link.sessions_found(answer(1_001, 1));
+        assert_eq!(taken(&mut queues), [1_000], "one always finds room, alone");
+        link.sessions_found(answer(1_002, 1));
+        assert_eq!(taken(&mut queues), [1_002]);
+    }
+
+    #[test]
+    fn answers_for_which_the_queue_has_no_place_take_no_room() {
+        let (link, mut queues) = Link::new("node".into(), 1, 1);
+        (0..CONTROL_QUEUE as u64).for_each(|wake| link.wake_done(wake));
+        (0..1_000).for_each(|question| link.sessions_found(answer(question, 3_000)));
+        assert_eq!(taken(&mut queues), [] as [u64; 0]);
+        link.sessions_found(answer(1_000, 3_000));
+        link.sessions_found(answer(1_001, 3_000));
+        assert_eq!(taken(&mut queues), [1_000, 1_001]);
     }
 }

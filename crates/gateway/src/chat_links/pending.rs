@@ -16,8 +16,11 @@ const MAX_PENDING: usize = 65_536;
 /// The most bytes of requests without an answer: 256 of the largest bodies, and what a gateway can spare for each of
 /// many nodes.
 const MAX_PENDING_BYTES: usize = 64 << 20;
-/// The bytes that an item costs besides its body, envelope and trace context.
+/// The bytes that an item costs besides its body, envelope, trace context and the sessions in it.
 const ITEM_BYTES: usize = 512;
+/// The bytes that one session costs in an answer to the question which sessions some users have here: the message, and
+/// the allocations of its two ids.
+const SESSION_BYTES: usize = 128;
 
 /// The place of an item: its slot, its number in the order of all items, and how often nodes have refused it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +51,7 @@ pub enum Waiting {
 pub fn size(item: &UpItem) -> usize {
     let own = match &item.op {
         Some(up_item::Op::Send(send)) => send.body.len() + send.envelope.len(),
+        Some(up_item::Op::SessionsFound(found)) => found.sessions.len() * SESSION_BYTES,
         _ => 0,
     };
     own + item.traceparent.len() + ITEM_BYTES

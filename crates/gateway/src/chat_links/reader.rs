@@ -19,7 +19,7 @@ use tonic::{Request, Status, Streaming};
 
 use tern_gateway_core::session::{Mail, Window};
 
-use super::link::{Link, Queues, give_back};
+use super::link::{Found, Link, Queues, give_back};
 use super::pending::Waiting;
 use super::{ChatLinks, metrics};
 use crate::hints::Hint;
@@ -39,11 +39,15 @@ pub async fn run(
     let mut client = ChatLinkClient::new(channel)
         .max_decoding_message_size(MAX_LINK_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_LINK_MESSAGE_BYTES);
-    let (link, Queues { control, windows }) =
-        Link::new(node.name.clone(), node.incarnation, links.next_generation());
+    let (link, queues) = Link::new(node.name.clone(), node.incarnation, links.next_generation());
+    let Queues {
+        control,
+        found,
+        windows,
+    } = queues;
     let control = client
         .control(identified(
-            control_frames(control, &ctx, links.registry.clone()),
+            control_frames(control, found, &ctx, links.registry.clone()),
             &ctx,
         ))
         .await?
@@ -71,12 +75,14 @@ fn identified<T>(message: T, ctx: &NodeContext) -> Request<T> {
 
 fn control_frames(
     mut items: mpsc::Receiver<UpItem>,
+    found: Found,
     ctx: &NodeContext,
     registry: Arc<Registry>,
 ) -> impl Stream<Item = ControlUp> + use<> {
     let (map, mut own) = (ctx.map.clone(), ctx.shedding.own());
     async_stream::stream! {
         while let Some(items) = gather_or_level(&mut items, GATHER, &mut own).await {
+            found.taken(&items);
             let shed_level = own.borrow().to_wire();
             let store = registry.store_mark();
             yield ControlUp { map_version: map.current().version(), items, shed_level, store };

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{Stream, StreamExt};
@@ -12,7 +11,6 @@ use tern_proto::internal::{
 use tern_types::{Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
-use tracing::Instrument;
 
 use tern_presence_core::activity::Presence;
 use tern_presence_core::people::News;
@@ -21,17 +19,14 @@ use super::bad_id;
 use crate::hub::{Hub, Patience, WatchGuard};
 use crate::last_seen::LastSeen;
 use crate::metrics;
+use crate::reader::{self, MAX_READ};
 
 /// The most states in one frame. A full frame has some 30 KiB.
 const MAX_STATES: usize = 1024;
 /// The most users in one GetStates request: as many as a screen may watch.
 const MAX_ASKED: usize = 256;
-/// The most users in one query of the store.
-const MAX_READ: usize = 1024;
 /// The most queries of one stream at a time. While there are that many, the stream takes no new watches.
 const MAX_READS: usize = 4;
-/// The pause before a store that is away is asked again. Nobody waits for the answer, and other streams ask too.
-const READ_AGAIN: Duration = Duration::from_secs(5);
 
 /// The reasons for which a watch stream wakes up.
 enum Wake {
@@ -67,7 +62,7 @@ pub fn watch(
                 Wake::Frame(Ok(Some(frame))) => {
                     let unknown = take_requests(&hub, &guard, frame, &mut patience).await?;
                     for users in unknown.chunks(MAX_READ) {
-                        reads.push(read_for(hub.clone(), store.clone(), users.to_vec(), stop.clone()));
+                        reads.push(reader::read_for(hub.clone(), store.clone(), users.to_vec()));
                     }
                 }
                 Wake::Frame(Ok(None) | Err(_)) | Wake::End => break,
@@ -97,33 +92,6 @@ async fn take_requests(
     hub.catch_up(frame.map_version, watch.iter().copied(), patience)
         .await;
     Ok(guard.watch(&watch))
-}
-
-/// Reads last seen of these users for the hub. While the store is away, they count as never seen unless they are
-/// online, and the store is asked again later.
-async fn read_for(hub: Arc<Hub>, store: LastSeen, users: Vec<UserId>, stop: CancellationToken) {
-    if let Some(found) = read(&store, &users).await {
-        return hub.stored(&users, &found);
-    }
-    hub.stored(&users, &HashMap::new());
-    // A task of its own asks again, so that the stream goes on with other people.
-    let again = async move {
-        loop {
-            tokio::time::sleep(READ_AGAIN).await;
-            if let Some(found) = read(&store, &users).await {
-                return hub.stored(&users, &found);
-            }
-        }
-    };
-    tokio::spawn(async move { stop.run_until_cancelled(again).await }.in_current_span());
-}
-
-/// Reads last seen of these users. `None` if the store is away.
-async fn read(store: &LastSeen, users: &[UserId]) -> Option<HashMap<UserId, Timestamp>> {
-    let read = store.read(users).await;
-    metrics::last_seen("read", read.is_ok(), users.len());
-    let warn = |error: &sqlx::Error| tracing::warn!(%error, people = users.len(), "last seen was not read");
-    read.inspect_err(warn).ok()
 }
 
 /// Answers with the states of these users. Those who are online are known in memory; one query reads all others, and
@@ -162,7 +130,7 @@ pub async fn states(
     } else {
         // If the store is away, nothing is known of these users, not even whether they exist.
         let unknown = || offline.iter().map(|user| (*user, Timestamp(0))).collect();
-        read(store, &offline).await.unwrap_or_else(unknown)
+        reader::read(store, &offline).await.unwrap_or_else(unknown)
     };
     let states = users.iter().zip(known).filter_map(|(user, known)| {
         let presence = match known {

@@ -71,6 +71,18 @@ impl Hub {
         let _ = state.perform(effects);
     }
 
+    /// Takes note that the store was away when it was asked about the users in `asked`.
+    pub fn not_stored(&self, asked: &[UserId]) {
+        let mut state = self.lock();
+        let effects = state.people.not_stored(asked);
+        let _ = state.perform(effects);
+    }
+
+    /// Returns at most `max` people of whom the store has to be asked again, because it was away.
+    pub fn missed(&self, max: usize) -> Vec<UserId> {
+        self.lock().people.missed(max)
+    }
+
     /// Returns the state of each user as far as it is known in memory, once this node may be expected to know all
     /// sessions of its slots. `None` means that the store has to be asked. `Err` if one of the users belongs to
     /// another node.
@@ -129,7 +141,8 @@ impl WatchGuard {
         metrics::watches(state.people.watches());
     }
 
-    /// Takes the news of the stream: at most `max` states, and all people who belong to other nodes.
+    /// Takes the news of the stream: at most `max` states, and all people who belong to other nodes. If there is none,
+    /// nothing waits any more.
     pub fn take(&self, max: usize) -> News {
         let mut state = self.hub.lock();
         let before = state.people.next_tick();

@@ -19,20 +19,22 @@ fn fine_print_5_what_was_not_confirmed_is_settled_again_and_not_closed() {
     shard.committed();
     shard.settled();
     let (chat, upto) = (shard.chat, Seq(1));
-    shard.tell(Event::WakesDone {
+    shard.tell(Event::WakesDone(WakesDone {
         chat,
+        log: 0,
         upto,
         woken: Woken::NotAll,
-    });
+    }));
     assert!(!matches!(shard.job(), Some(Job::Close(_))));
     // The job above may have been that of the read marks. The settle comes again afterwards.
     shard.tell(reads_done());
     shard.settled();
-    shard.tell(Event::WakesDone {
+    shard.tell(Event::WakesDone(WakesDone {
         chat,
+        log: 0,
         upto,
         woken: Woken::All,
-    });
+    }));
     let Some(Job::Close(closes)) = shard.job() else {
         panic!("nothing is closed")
     };
@@ -158,11 +160,12 @@ fn a_settle_that_nobody_can_be_sure_of_is_not_closed_and_comes_ever_more_seldom(
                 let chats = settle.iter().map(|settle| (settle.chat, settle.upto)).collect();
                 let missing = HashMap::from([(chat, missing.clone())]);
                 shard.tell(settle_done(chats, missing));
-                shard.tell(Event::WakesDone {
+                shard.tell(Event::WakesDone(WakesDone {
                     chat,
+                    log: 0,
                     upto,
                     woken: Woken::Unsure,
-                });
+                }));
             }
             Some(Job::Reads(_)) => {
                 shard.tell(reads_done());
@@ -175,10 +178,11 @@ fn a_settle_that_nobody_can_be_sure_of_is_not_closed_and_comes_ever_more_seldom(
     assert_eq!(shard.state.unsettled(), 1);
     shard.now = shard.now + Duration::from_secs(30);
     shard.settled();
-    shard.tell(Event::WakesDone {
+    shard.tell(Event::WakesDone(WakesDone {
         chat,
+        log: 0,
         upto,
         woken: Woken::All,
-    });
+    }));
     assert!(matches!(shard.job(), Some(Job::Close(_))));
 }

@@ -1,7 +1,7 @@
 //! The delivery of entries to devices, and the acknowledgements of devices.
 
 use tern_chat_core::Origin;
-use tern_chat_core::shard::{Event, Pushed, Woken};
+use tern_chat_core::shard::{Event, Pushed, WakesDone, Woken};
 use tern_types::{RequestId, Seq, SessionId, UserId};
 use uuid::Uuid;
 
@@ -60,11 +60,12 @@ impl World {
         }
         self.apply(
             node,
-            Event::WakesDone {
+            Event::WakesDone(WakesDone {
                 chat: self.chat,
+                log: 0,
                 upto,
                 woken: if fails { Woken::NotAll } else { Woken::All },
-            },
+            }),
         );
     }
 

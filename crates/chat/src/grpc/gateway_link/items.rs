@@ -48,6 +48,7 @@ impl Reader {
                         tracing::error!("a gateway sent an item without an id, or with that of nobody")
                     }
                     Err(Failed::Refused(origin, refusal)) => {
+                        metrics::send_refused(answer::send_error_code(&refusal));
                         self.answer(origin, &Outcome::Refused(refusal));
                     }
                     Err(Failed::Ended) => return,
@@ -257,7 +258,7 @@ fn read_command(sender: &Sender<'_>, read: &ReadOp) -> Result<Command, Failed> {
 enum Failed {
     /// The gateway broke the link's protocol: an id is missing, malformed, or that of nobody.
     Malformed,
-    /// The item is refused, and its origin is told so.
+    /// The item, a message, is refused, and its origin is told so.
     Refused(Origin, Refusal),
     /// The shards have ended, because the node is stopping.
     Ended,

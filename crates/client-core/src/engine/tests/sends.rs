@@ -44,6 +44,22 @@ fn an_own_send_is_durable_first_and_its_result_is_its_entry() {
 }
 
 #[test]
+fn a_message_takes_the_place_of_a_refused_one_in_one_commit() {
+    let mut engine = connected();
+    let (refused, message) = (RequestId::random(), Outgoing::new(chat(1), "again"));
+    let again = Input::SendAgain {
+        refused,
+        message: message.clone(),
+    };
+    let effects = engine.apply([again], NOW);
+    let [Change::Unqueue(unqueued), Change::Queue(queued)] = &effects.changes[..] else {
+        panic!("{:?}", effects.changes)
+    };
+    assert_eq!((*unqueued, &queued.message), (refused, &message));
+    assert_eq!(sends(&effects), [message.request.to_string()]);
+}
+
+#[test]
 fn a_refused_send_fails_and_one_that_the_server_cannot_take_now_waits() {
     let mut engine = connected();
     let messages = [Outgoing::new(chat(1), "a"), Outgoing::new(chat(2), "b")];

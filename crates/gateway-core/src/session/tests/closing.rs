@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
 use tern_proto::ApiError;
-use tern_proto::v1::{CloseCode as C, ErrorReason as R};
+use tern_proto::v1::{CloseCode as C, ErrorReason as R, server_event::Event as Kind};
 use tern_types::{DeviceId, UserId};
 
 use super::{HOUR, Talk, inbox, talk};
-use crate::session::{CloseRequest, Event, Identity, Inbox, Item, Mail};
+use crate::session::{CloseRequest, Effect, Event, Identity, Inbox, Item, Mail};
 
 /// The code of Closing, the reason of the status, and whether the client may reconnect.
 type Ending = (C, R, bool);
@@ -213,4 +214,90 @@ fn a_stream_ends_when_the_store_is_another() {
         }))),
         (C::Unavailable, R::Unavailable, true),
     )]);
+}
+
+/// A thing that may happen to a session, and that ends it at once, later or not at all.
+#[derive(Debug, Clone)]
+enum Step {
+    Open,
+    /// The inbox that the session asked for comes. With `true` the device is revoked.
+    Inbox(bool),
+    Send,
+    SendFails,
+    HalfClosed,
+    /// The gateway drains, and cuts the stream off after this many milliseconds.
+    Drain(u64),
+    BadFrame,
+    Close(CloseRequest),
+    Tick,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => Just(Step::Open),
+        4 => prop_oneof![9 => Just(false), 1 => Just(true)].prop_map(Step::Inbox),
+        4 => Just(Step::Send),
+        2 => Just(Step::SendFails),
+        2 => Just(Step::HalfClosed),
+        3 => (0u64..8000).prop_map(Step::Drain),
+        1 => Just(Step::BadFrame),
+        1 => Just(Step::Close(CloseRequest::Revoked)),
+        4 => Just(Step::Tick),
+    ]
+}
+
+impl Talk {
+    fn take(mut self, step: &Step) -> Self {
+        match step {
+            Step::Open => self.open(),
+            Step::Inbox(revoked) => {
+                let asked = |want: &Effect| matches!(want, Effect::ReadInbox);
+                let Some(asked) = self.wants.iter().position(asked) else {
+                    return self;
+                };
+                self.wants.remove(asked);
+                self.tell(Event::Mail(Mail::Inbox(Inbox {
+                    active: !revoked,
+                    ..inbox()
+                })))
+            }
+            Step::Send => self.send(|_| {}),
+            Step::SendFails => {
+                let reference = |want: &Effect| match want {
+                    Effect::Send { reference, .. } => Some(*reference),
+                    _ => None,
+                };
+                let Some(reference) = self.wants.iter().rev().find_map(reference) else {
+                    return self;
+                };
+                self.tell(Event::Mail(Mail::SendFailed { reference }))
+            }
+            Step::HalfClosed => self.tell(Event::HalfClosed),
+            Step::Drain(close_after) => self.tell(Event::Drain {
+                reconnect_after: Duration::ZERO,
+                close_after: Duration::from_millis(*close_after),
+            }),
+            Step::BadFrame => self.tell(Event::BadFrame("garbage")),
+            Step::Close(request) => self.tell(Event::Close(*request)),
+            Step::Tick => self.tell(Event::Tick),
+        }
+    }
+}
+
+proptest! {
+    /// [`Talk::tell`] checks that no effect follows the end, so that a second end fails there.
+    #[test]
+    fn whatever_happens_a_session_ends_at_most_once_and_does_nothing_afterwards(
+        opened in any::<bool>(),
+        steps in proptest::collection::vec((0u64..6000, step()), 0..40),
+    ) {
+        let mut talk = if opened { talk().opened() } else { talk() };
+        for (pause, step) in &steps {
+            talk.now = talk.now + Duration::from_millis(*pause);
+            talk = talk.take(step);
+        }
+        prop_assert_eq!(talk.session.has_ended(), talk.ended.is_some());
+        let closing = talk.said.iter().filter(|kind| matches!(kind, Kind::Closing(_)));
+        prop_assert_eq!(closing.count(), usize::from(matches!(talk.ended, Some(Some(_)))));
+    }
 }

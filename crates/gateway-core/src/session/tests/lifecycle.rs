@@ -7,7 +7,7 @@ use tern_proto::v1::{self, CloseCode, ErrorReason, server_event::Event as Kind};
 use tern_types::Timestamp;
 
 use super::{HOUR, Talk, talk};
-use crate::session::{Effect, Event, Identity, Item, Mail};
+use crate::session::{CloseRequest, Effect, Event, Identity, Item, Mail};
 
 #[test]
 fn a_token_is_renewed_in_place_or_the_stream_ends_a_minute_after_it() {
@@ -107,6 +107,28 @@ fn a_draining_gateway_says_so_and_cuts_off_who_stays() {
         talk.wait(Duration::from_secs(1)).end(),
         (CloseCode::Draining, Some(ErrorReason::Draining), true)
     );
+}
+
+#[test]
+fn a_session_that_is_closed_when_its_time_is_up_ends_once_and_for_the_reason_of_the_close() {
+    let (reconnect_after, close_after) = (Duration::from_secs(3), Duration::from_secs(8));
+    let drained = || {
+        talk().opened().tell(Event::Drain {
+            reconnect_after,
+            close_after,
+        })
+    };
+    let left = || talk().opened().send(|_| {}).tell(Event::HalfClosed);
+    for mut talk in [drained(), left()] {
+        talk.said.clear();
+        talk.now = talk.now + close_after;
+        let talk = talk.tell(Event::Close(CloseRequest::Revoked));
+        assert_eq!(
+            talk.end(),
+            (CloseCode::DeviceRevoked, Some(ErrorReason::DeviceRevoked), false)
+        );
+        assert_eq!(talk.said.len(), 1, "one Closing: {:?}", talk.said);
+    }
 }
 
 #[test]

@@ -9,26 +9,38 @@ use crate::messenger::view::Connection;
 
 impl Desk {
     /// Sends a refused message again: the `nth` from the end, counted from 1. It becomes a new message with a new
-    /// request_id, because the server has stored nothing of the first.
+    /// request_id, because the server has stored nothing of the first. If that fails, the refused message stays.
     pub(super) async fn retry(&mut self, nth: usize) {
         let Some(refused) = self.refused(nth) else { return };
-        if !self.discard(&refused).await {
-            return;
-        }
+        let chat = refused.chat;
         let Outgoing {
-            to, envelope, body, ..
+            request,
+            to,
+            envelope,
+            body,
         } = refused.message;
         let message = Outgoing {
             envelope,
             ..Outgoing::new(to, body)
         };
-        self.put(refused.chat, message).await;
+        let new = message.request;
+        self.show(chat, message.clone());
+        match self.client.send_again(request, message).await {
+            Ok(_) => self.view.forget(chat, request),
+            Err(error) => {
+                self.view.forget(chat, new);
+                self.fault(&error.into());
+            }
+        }
     }
 
     /// Deletes a refused message: the `nth` from the end, counted from 1.
     pub(super) async fn delete(&mut self, nth: usize) {
-        if let Some(refused) = self.refused(nth) {
-            self.discard(&refused).await;
+        let Some(refused) = self.refused(nth) else { return };
+        let request = refused.message.request;
+        match self.client.discard(request).await {
+            Ok(()) => self.view.forget(refused.chat, request),
+            Err(error) => self.fault(&error.into()),
         }
     }
 
@@ -46,36 +58,25 @@ impl Desk {
         refused
     }
 
-    /// Deletes a refused message from the outbox and the view. Returns false, and tells the user why, if that fails.
-    async fn discard(&mut self, refused: &QueuedMessage) -> bool {
-        let request = refused.message.request;
-        match self.client.discard(request).await {
-            Ok(()) => {
-                self.view.forget(refused.chat, request);
-                true
-            }
-            Err(error) => {
-                self.fault(&error.into());
-                false
-            }
-        }
-    }
-
     /// Shows a message in the chat and puts it into the outbox. If that fails, the message leaves the view, and the
     /// user is told why.
     pub(super) async fn put(&mut self, chat: ChatId, message: Outgoing) {
         let request = message.request;
-        let queued = QueuedMessage {
-            message: message.clone(),
-            chat,
-            created_at: Clock::wall(),
-            state: SendState::Queued,
-        };
-        self.view.queue(queued);
+        self.show(chat, message.clone());
         if let Err(error) = self.client.send_message(message).await {
             self.view.forget(chat, request);
             self.fault(&error.into());
         }
+    }
+
+    /// Shows a message in the chat as one that waits in the outbox.
+    fn show(&mut self, chat: ChatId, message: Outgoing) {
+        self.view.queue(QueuedMessage {
+            message,
+            chat,
+            created_at: Clock::wall(),
+            state: SendState::Queued,
+        });
     }
 
     /// Handles the end of the client. If the user can start it again with /connect, the view shows that there is no

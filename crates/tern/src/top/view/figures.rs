@@ -134,19 +134,23 @@ pub struct Sweeps {
 }
 
 impl Sweeps {
-    /// Counts the rows that the gateways of the map have found. A gateway whose metrics could not be read counts as 0.
+    /// Counts the rows that the gateways of the map have found. A gateway whose metrics could not be read at one of the
+    /// two moments has found nothing new; one whose number fell was started again, and has found what it says now.
     pub fn between(before: &Moment, now: &Moment, map: &v1::GetClusterMapResponse) -> Self {
-        let found = |moment: &Moment| -> f64 {
-            let pages = map.nodes.iter().filter(|node| node.role == "gateway");
-            let pages = pages.filter_map(|node| moment.pages.get(&node.name));
-            pages
-                .filter_map(|page| page.sum("tern_gateway_sweep_found_total", &[]))
-                .sum()
+        let found = |moment: &Moment, node: &str| {
+            let page = moment.pages.get(node)?;
+            page.sum("tern_gateway_sweep_found_total", &[])
         };
-        let (was, is) = (found(before), found(now));
-        Self {
-            total: is,
-            new: is - was,
+        let mut sweeps = Self { total: 0.0, new: 0.0 };
+        for node in map.nodes.iter().filter(|node| node.role == "gateway") {
+            let Some(is) = found(now, &node.name) else {
+                continue;
+            };
+            sweeps.total += is;
+            if let Some(was) = found(before, &node.name) {
+                sweeps.new += if is < was { is } else { is - was };
+            }
         }
+        sweeps
     }
 }

@@ -155,6 +155,25 @@ fn what_is_wrong_is_said_the_worst_first() {
 }
 
 #[test]
+fn a_gateway_that_was_not_read_or_started_again_is_no_news_of_the_sweep() {
+    let nodes = ["gateway-0", "gateway-1", "gateway-2"].map(|name| node("gateway", name, true));
+    let page = |rows: u32| format!("tern_node_etcd_up 1\ntern_gateway_sweep_found_total {rows}\n");
+    let (five, two) = (page(5), page(2));
+    // The first could not be read before, the second was started again, and the third is as it was.
+    let before = moment(0, &nodes, &[("gateway-1", &five), ("gateway-2", &two)]);
+    let now = moment(
+        1000,
+        &nodes,
+        &[("gateway-0", &five), ("gateway-1", &two), ("gateway-2", &two)],
+    );
+    let view = View::of(&before, &now);
+    assert_eq!(fact(&view, "sweep hits").text, "9");
+    assert!(alarms(&view).contains(&"the sweep found 2 rows that were lost on the way"));
+    let again = View::of(&now, &now);
+    assert!(!alarms(&again).iter().any(|alarm| alarm.contains("sweep")));
+}
+
+#[test]
 fn who_is_gone_is_missed_and_a_role_without_nodes_is_badly_wrong() {
     let nodes = [
         node("gateway", "gateway-0", true),

@@ -1,0 +1,89 @@
+//! These tests hold when all chats are listed, and that answers about a replaced store are not taken.
+
+use std::time::Duration;
+
+use tern_proto::v1;
+use tern_proto::v1::server_event::Event as Wire;
+
+use super::{chat, connected, feed, lost};
+use crate::engine::{Call, Change, Input, Stored};
+use crate::error::CallError;
+use crate::model::{Event, ListedChat};
+use crate::testing::{NOW, engine, entry, frame, opened, user, wire};
+
+#[test]
+fn a_listing_that_failed_waits_for_its_pause_even_if_a_stream_opens() {
+    let mut engine = engine(Stored::default());
+    let effects = engine.apply([Input::Start, Input::Frame(frame(opened(1)))], NOW);
+    assert_eq!(effects.calls, [Call::ListChats]);
+    let pause = Duration::from_secs(60);
+    let busy = CallError {
+        retry_after: Some(pause),
+        ..CallError::unavailable("busy")
+    };
+    engine.apply([Input::Listed(Err(busy)), lost()], NOW);
+    let at = engine.next_wake().unwrap();
+    engine.apply([Input::Tick], at);
+    let effects = engine.apply([Input::Frame(frame(opened(1)))], at);
+    assert_eq!(effects.calls, []);
+    let effects = engine.apply([Input::Tick], NOW + pause);
+    assert_eq!(effects.calls, [Call::ListChats]);
+}
+
+#[test]
+fn answers_to_calls_from_before_a_reset_are_ignored() {
+    let mut engine = connected();
+    let before = engine.generation();
+    feed(&mut engine, Wire::Entry(wire(&entry(chat(1), 9))));
+    engine.apply([lost()], NOW);
+    let at = engine.next_wake().unwrap();
+    engine.apply([Input::Tick], at);
+    let reset = engine.apply([Input::Frame(frame(opened(2)))], at);
+    assert!(reset.events.contains(&Event::Reset) && reset.calls.contains(&Call::ListChats));
+
+    let listed = || {
+        let chat = v1::Chat {
+            chat_id: chat(1).to_string(),
+            head_seq: 9,
+            resume_seq: 8,
+            ..Default::default()
+        };
+        ListedChat::try_from(chat).unwrap()
+    };
+    let receipt = v1::Receipt {
+        chat_id: chat(1).to_string(),
+        user_id: user(2).to_string(),
+        delivered_seq: 9,
+        read_seq: 9,
+    };
+    let answers = [
+        Input::Listed(Ok(vec![listed()])),
+        Input::LookedUp {
+            chat: chat(1),
+            result: Ok(listed()),
+        },
+        Input::Filled {
+            chat: chat(1),
+            result: Ok(vec![entry(chat(1), 9)]),
+        },
+        Input::ReceiptsRead {
+            chat: chat(1),
+            result: Ok(vec![receipt]),
+        },
+    ];
+    for answer in answers {
+        let what = format!("{answer:?}");
+        let late = Input::Answered {
+            generation: before,
+            answer: Box::new(answer),
+        };
+        let effects = engine.apply([late], at);
+        assert_eq!((effects.changes, effects.events), (vec![], vec![]), "{what}");
+    }
+    let answered = Input::Answered {
+        generation: engine.generation(),
+        answer: Box::new(Input::Listed(Ok(vec![listed()]))),
+    };
+    let effects = engine.apply([answered], at);
+    assert!(effects.changes.contains(&Change::Listed));
+}
