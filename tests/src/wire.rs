@@ -90,7 +90,7 @@ impl Wire {
         tokio::time::timeout(bound, self.event()).await.ok()
     }
 
-    /// Whether all events of the last frame have been taken.
+    /// Returns whether all events of the last frame have been taken.
     pub fn drained(&self) -> bool {
         self.waiting.is_empty()
     }

@@ -19,7 +19,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("gateway-core", &[&["types", "proto"]]),
     ("presence-core", &[&["types"]]),
     ("client-core", &[&["types", "proto"]]),
-    // What roles share.
+    // These crates are what roles share.
     ("telemetry", &[&["types"]]),
     ("identity", &[&["types", "proto"]]),
     ("store", &[&["proto", "telemetry"]]),

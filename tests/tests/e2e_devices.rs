@@ -48,7 +48,7 @@ async fn ten_devices_of_one_user_have_the_same() {
     all.push(&his);
     agree(&all, chat, head, &texts).await;
 
-    // What is read on one device is read on all.
+    // A chat that is read on one device is read on all.
     hers[3].read(chat, head).await;
     for phone in &hers {
         phone.receipt(chat, alice.id, 0, head).await;

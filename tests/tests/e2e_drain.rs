@@ -100,7 +100,7 @@ async fn a_draining_chat_node_hands_its_chats_over() {
     world.end().await;
 }
 
-/// As in an upgrade, every node restarts, one after the other, while a conversation goes on.
+/// Every node restarts as in an upgrade, one after the other, while a conversation goes on.
 #[tokio::test]
 async fn a_rolling_restart_of_every_node_loses_nothing() {
     let mut world = World::with(|builder| builder.presences(2).accounts(2)).await;

@@ -64,7 +64,7 @@ trait Rules {
     /// Returns the content of that entry, an encoded `tern.v1.EntryContent`, if `actor` makes the change.
     fn content(&self, actor: UserId) -> Bytes;
 
-    /// Whether only groups may be changed in this way.
+    /// Returns whether only groups may be changed in this way.
     fn is_for_groups(&self) -> bool {
         true
     }

@@ -152,7 +152,7 @@ impl Fanout {
         let run = async move {
             let (mut failed, mut again_at) = (VecDeque::new(), Instant::now());
             loop {
-                // What waits already keeps the time of its next try, however many events come meanwhile.
+                // A receipt that waits already keeps the time of its next try, however many events come meanwhile.
                 let mut keeps_time = !failed.is_empty() || !missed.is_empty();
                 let outgoing = tokio::select! {
                     outgoing = gather(&mut queue, GATHER) => outgoing,

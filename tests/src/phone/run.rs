@@ -36,7 +36,7 @@ struct Outgoing {
     request: RequestId,
     to: To,
     body: Vec<u8>,
-    /// Whether the message was written to the present stream, or has to wait before it is written again.
+    /// True if the message was written to the present stream, or has to wait before it is written again.
     busy: bool,
 }
 

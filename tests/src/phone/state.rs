@@ -25,7 +25,7 @@ pub struct State {
     pub typing: Vec<UserTyping>,
     pub results: HashMap<RequestId, Result<Sent, SendError>>,
     pub online: bool,
-    /// Whether the present stream has brought CaughtUp.
+    /// True if the present stream has brought CaughtUp.
     pub caught_up: bool,
     /// The number of CaughtUps over all streams.
     pub caught_ups: u32,

@@ -16,7 +16,7 @@ pub const NOTHING: &str = "the id of nothing";
 pub struct Hostile {
     pub what: &'static str,
     pub value: Value,
-    /// Whether the value is no valid id, if the field is one for ids.
+    /// True if the value is no valid id, if the field is one for ids.
     pub no_id: bool,
 }
 

@@ -33,7 +33,7 @@ pub struct Batch {
     pub ordinal: u64,
     /// The entries, with the seqs that follow `expected`. There is at least one.
     pub entries: Vec<Entry>,
-    /// What the entry changes, if it is a change. It is then the only entry, and has a transaction of its own.
+    /// The change that the entry stands for, if it is one. It is then the only entry, and has a transaction of its own.
     pub change: Option<Action>,
 }
 

@@ -22,7 +22,7 @@ pub struct Missed {
     pub any: bool,
 }
 
-/// What the gateways are to be told, by the name of each.
+/// The sessions that each gateway is to be told of, by the gateway's name.
 #[derive(Debug, Default)]
 pub(super) struct MissedReceipts {
     by_gateway: IdMap<String, Missed>,
